@@ -1,0 +1,1 @@
+"""Compile a source into a dataset: census -> split -> plan -> execute -> commit."""

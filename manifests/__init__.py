@@ -1,0 +1,1 @@
+"""Meaning: the manifest, the episode table, the split rule; inspect, show and verify."""

@@ -1,0 +1,58 @@
+"""The errors that oxcart raises on purpose. Everything else that escapes is a bug.
+
+OxcartError
+├── ConfigError   (also ValueError)  the user asked for something impossible
+├── SourceError                      a source cannot be read
+├── CorruptError                     compiled bytes do not match their digest
+└── StoreError                       a store cannot be reached, read or written
+
+Every message is one line that a person can act on; commands print it and exit non-zero.
+"""
+
+from __future__ import annotations
+
+
+class OxcartError(Exception):
+    """Base of every error that oxcart raises on purpose."""
+
+
+class ConfigError(OxcartError, ValueError):
+    """The user asked for something impossible: says the argument, what was expected, what came, what to do."""
+
+
+class SourceError(OxcartError):
+    """A source cannot be read: says the file, the record, the byte offset, and what is wrong.
+
+    Args:
+        reason: what is wrong, without the place.
+        file: the file, relative to the source's directory.
+        record: index of the record in the file.
+        offset: byte offset in the file.
+    """
+
+    def __init__(
+        self, reason: str, *, file: str | None = None, record: int | None = None, offset: int | None = None
+    ) -> None:
+        self.reason, self.file, self.record, self.offset = reason, file, record, offset
+        place = [
+            *([file] if file is not None else []),
+            *([f"record {record}"] if record is not None else []),
+            *([f"byte {offset}"] if offset is not None else []),
+        ]
+        super().__init__(f"{', '.join(place)}: {reason}" if place else reason)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Keep the keyword arguments when the error crosses a process boundary."""
+        return _source_error, (self.reason, self.file, self.record, self.offset)
+
+
+def _source_error(reason: str, file: str | None, record: int | None, offset: int | None) -> SourceError:
+    return SourceError(reason, file=file, record=record, offset=offset)
+
+
+class CorruptError(OxcartError):
+    """Compiled bytes do not match their digest, or a compiled file is not what its format says."""
+
+
+class StoreError(OxcartError):
+    """A store cannot be reached, read or written: says the path or URL, the operation, and why."""

@@ -1,0 +1,1 @@
+"""Train from compiled shards. The only room that imports torch."""
