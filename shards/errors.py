@@ -17,7 +17,7 @@ class OxcartError(Exception):
 
 
 class ConfigError(OxcartError, ValueError):
-    """The user asked for something impossible: says the argument, what was expected, what came, what to do."""
+    """The user asked for something impossible: the argument, what was expected, what came, what to do."""
 
 
 class SourceError(OxcartError):

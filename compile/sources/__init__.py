@@ -1,1 +1,20 @@
 """Where episodes come from. `base` is the protocol; one module for each kind of source."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+from oxcart.compile.sources.base import Source, SourceConfig
+
+
+@lru_cache(maxsize=1)
+def open_source(config: SourceConfig) -> Source:
+    """Open the source that `config` describes; a process that reads one many times opens it once.
+
+    Raises:
+        ConfigError: an option names something that the source does not have.
+        SourceError: the source is not complete.
+    """
+    from oxcart.compile.sources.rlds import RldsSource
+
+    return RldsSource(config)

@@ -1,0 +1,169 @@
+"""The census: what a source holds, one row an episode, without decoding an image.
+
+It is taken file by file, in parallel, and ordered by file and record, so it does not depend on who took it.
+A saved census is the random-access index of its source: it remembers the options that it was taken with and
+the size of every file, and each row the digest of its record.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from oxcart.compile.processes import Advance, Report, run
+from oxcart.compile.sources import open_source
+from oxcart.compile.sources.base import CensusRow, Source, SourceConfig
+from oxcart.manifests.canonical import canonical_json
+from oxcart.manifests.tables import parse_table, table_bytes
+from oxcart.shards.errors import ConfigError, SourceError
+from oxcart.shards.store import Store
+
+_METADATA = b"oxcart.census"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Census:
+    """Every episode of a source."""
+
+    source: Mapping[str, Any]
+    """What the source said of itself and how it was read: `Source.describe()`."""
+    sizes: Mapping[str, int]
+    """Bytes of each of its files."""
+    table: pa.Table
+    """One row an episode, in the order of the source; the columns are those of `schema`."""
+
+    @property
+    def rejected(self) -> pa.Table:
+        """The episodes that cannot be compiled."""
+        return self.table.filter(self.table["rejected"].is_valid())
+
+    @property
+    def usable(self) -> pa.Table:
+        """The episodes that can."""
+        return self.table.filter(self.table["rejected"].is_null())
+
+    def to_bytes(self) -> bytes:
+        """As a Parquet file."""
+        metadata = {_METADATA: canonical_json({"source": dict(self.source), "sizes": dict(self.sizes)})}
+        return table_bytes(self.table.replace_schema_metadata(metadata))
+
+
+def schema(cameras: tuple[str, ...]) -> pa.Schema:
+    """Columns of a census; two for each camera."""
+    sizes = [(f"{camera}.{side}", pa.int32()) for camera in cameras for side in ("height", "width")]
+    return pa.schema(
+        [
+            ("key", pa.string()),
+            ("source_split", pa.string()),
+            ("source_file", pa.string()),
+            ("source_record", pa.int32()),
+            ("source_offset", pa.int64()),
+            ("source_length", pa.int64()),
+            ("source_digest", pa.uint64()),
+            ("steps", pa.int32()),
+            ("environment", pa.string()),
+            ("environment_known", pa.string()),
+            ("session", pa.string()),
+            ("instructions", pa.list_(pa.string())),
+            ("duplicate", pa.uint64()),
+            *sizes,
+            ("rejected", pa.string()),
+        ]
+    )
+
+
+def take(config: SourceConfig, *, workers: int, report: Report) -> Census:
+    """Take the census of a source.
+
+    Raises:
+        ConfigError: an option names something that the source does not have; two episodes have one key.
+        SourceError: the source is not complete, or holds no episode.
+    """
+    source = open_source(config)
+    tables = dict(run(_take_file, config, source.files(), workers=workers, report=report))
+    table = pa.concat_tables([tables[index] for index in sorted(tables)])
+    if not table.num_rows:
+        raise SourceError(f"{config.url}: holds no episode")
+    _check_keys(table)
+    return Census(source=source.describe(), sizes=source.sizes(), table=table)
+
+
+def read(data: bytes, name: str) -> Census:
+    """A census that `to_bytes` wrote.
+
+    Raises:
+        ConfigError: it is no census.
+        CorruptError: it is no Parquet file.
+    """
+    table = parse_table(data, name)
+    try:
+        value = json.loads((table.schema.metadata or {})[_METADATA])
+        expected = schema(tuple(value["source"]["cameras"]))
+    except (KeyError, ValueError, TypeError) as error:
+        raise ConfigError(f"census {name}: not a census; make one with oxcart scan --parquet") from error
+    if not table.schema.equals(expected):
+        raise ConfigError(f"census {name}: its columns are not those of this version; take it again")
+    return Census(source=value["source"], sizes=value["sizes"], table=table)
+
+
+def check(census: Census, source: Source) -> None:
+    """Refuse a census that was taken of another source, with other options, or before the source changed.
+
+    Raises:
+        ConfigError: other source or options.
+        SourceError: a file has changed.
+    """
+    found, wanted = census.source, source.describe()
+    for name in wanted:
+        if found.get(name) != wanted[name]:
+            raise ConfigError(
+                f"census: taken with {name} {json.dumps(found.get(name))}, "
+                f"expected {json.dumps(wanted[name])}; take it again with the same options"
+            )
+    sizes = source.sizes()
+    for name in sorted({*sizes, *census.sizes}):
+        if sizes.get(name) != census.sizes.get(name):
+            raise SourceError(
+                f"has changed since the census: {census.sizes.get(name)} bytes then, {sizes.get(name)} now",
+                file=name,
+            )
+
+
+def load(path: str, source: Source) -> Census:
+    """Read the census in the file `path` and check that it is of `source`."""
+    store, _, name = path.rpartition("/")
+    census = read(Store(store or ".").read(name), path)
+    check(census, source)
+    return census
+
+
+def _take_file(config: SourceConfig, file: str, advance: Advance) -> pa.Table:
+    source = open_source(config)
+    cameras = tuple(camera.name for camera in source.cameras)
+    rows = []
+    for row in source.census(file):
+        rows.append(_values(row, cameras))
+        advance(1, row.source_length)
+    return pa.Table.from_pylist(rows, schema(cameras))
+
+
+def _values(row: CensusRow, cameras: tuple[str, ...]) -> dict[str, Any]:
+    values = {name: getattr(row, name) for name in CensusRow.__dataclass_fields__}
+    heights, widths = values.pop("heights"), values.pop("widths")
+    for camera, height, width in zip(cameras, heights, widths, strict=True):
+        values |= {f"{camera}.height": height, f"{camera}.width": width}
+    return values
+
+
+def _check_keys(table: pa.Table) -> None:
+    counts = table.group_by("key").aggregate([("key", "count")])
+    twice = counts.filter(pc.greater(counts["key_count"], 1))["key"].to_pylist()
+    if twice:
+        raise ConfigError(
+            f"key {min(twice)}: {len(twice)} keys are not unique; read fewer source splits at once"
+        )

@@ -1,0 +1,155 @@
+"""Commit: merge what the tasks left, reconcile the counts, write the tables and, last, the manifest.
+
+Everything here is a pure function of the plan and of what the tasks left, so a commit that was cut off is
+simply done again; the folder of work in progress goes only after the manifest stands.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from blake3 import blake3
+
+from oxcart.compile.census import Census
+from oxcart.compile.execute import Done, read_done
+from oxcart.compile.plan import Plan
+from oxcart.compile.sources.base import Source
+from oxcart.compile.statistics import merge, summary
+from oxcart.manifests.manifest import FORMAT, NAME, Manifest, fingerprint
+from oxcart.manifests.split import SPLITS
+from oxcart.manifests.tables import EPISODES, REJECTED, REJECTED_SCHEMA, episodes_schema, table_bytes
+from oxcart.shards.errors import CorruptError, SourceError
+from oxcart.shards.store import WORK, Store
+
+
+def commit(store: Store, census: Census, plan: Plan, source: Source) -> Manifest:
+    """Write the tables and the manifest of a plan whose tasks are all done.
+
+    Raises:
+        CorruptError: a task is not done, or the episodes do not add up to those of the source.
+        SourceError: every episode was rejected.
+    """
+    done = [_done(store, shard) for shard in plan.shards]
+    schema = episodes_schema(list(census.source["cameras"]))
+    episodes = pa.concat_tables([schema.empty_table(), *(one.episodes for one in done)])
+    rejected = _rejected(census, done)
+    counts = {
+        "source": census.table.num_rows,
+        "compiled": episodes.num_rows,
+        "rejected": rejected.num_rows,
+        "limited": plan.limited,
+    }
+    if counts["source"] != counts["compiled"] + counts["rejected"] + counts["limited"]:
+        raise CorruptError(f"{store.url}: episodes do not add up: {counts}; compile again with --overwrite")
+    if not episodes.num_rows:
+        first = rejected["reason"][0].as_py()
+        raise SourceError(f"all of {rejected.num_rows} episodes were rejected; the first {first}")
+    tables = {}
+    for name, table in ((EPISODES, episodes), (REJECTED, rejected)):
+        data = table_bytes(table)
+        store.put(name, data)
+        tables[name] = {"rows": table.num_rows, "bytes": len(data), "blake3": blake3(data).hexdigest()}
+    train = [one for one, shard in zip(done, plan.shards, strict=True) if shard.split == "train"]
+    manifest = Manifest(
+        format=FORMAT,
+        fingerprint=fingerprint(
+            dict(plan.pixels),
+            zip(*(episodes[name].to_pylist() for name in ("key", "split", "digest")), strict=True),
+        ),
+        dataset={"name": source.name, "version": source.version, "kind": source.kind},
+        plan=plan.hash,
+        counts=counts,
+        splits=_splits(episodes, len(source.cameras)),
+        environments=_environments(episodes, len(source.cameras)),
+        cameras=[
+            {"name": camera.name, "source": camera.field, **_frame_size(episodes, camera.name)}
+            for camera in source.cameras
+        ],
+        action=_array(census.source["action"], source.action_size, merge(_some(one.action for one in train))),
+        state=_array(census.source["state"], source.state_size, merge(_some(one.state for one in train))),
+        control_rate=source.control_rate,
+        pixels=dict(plan.pixels),
+        shards=[dict(one.shard) for one in done if one.shard["episodes"]],
+        tables=tables,
+        config=dict(plan.config),
+        versions=dict(plan.versions),
+    )
+    store.put(NAME, manifest.to_bytes())
+    store.delete_folder(WORK)
+    return manifest
+
+
+def _done(store: Store, shard: Any) -> Done:
+    done = read_done(store, shard)
+    if done is None:
+        raise CorruptError(f"{store.url}: shard {shard.name} is not there; run the compile again")
+    return done
+
+
+def _rejected(census: Census, done: Sequence[Done]) -> pa.Table:
+    """What the census and the tasks rejected, in the order of the source."""
+    seen = census.rejected.rename_columns(
+        ["reason" if name == "rejected" else name for name in census.table.column_names]
+    )
+    later = [dict(row) for one in done for row in one.rejected]
+    table = pa.concat_tables(
+        [seen.select(REJECTED_SCHEMA.names), pa.Table.from_pylist(later, REJECTED_SCHEMA)]
+    )
+    return table.cast(REJECTED_SCHEMA).sort_by("key")
+
+
+def _count(rows: pa.Table, cameras: int) -> dict[str, int]:
+    steps = pc.sum(rows["steps"]).as_py() or 0
+    return {
+        "episodes": rows.num_rows,
+        "steps": steps,
+        "frames": steps * cameras,
+        "bytes": pc.sum(rows["bytes"]).as_py() or 0,
+    }
+
+
+def _splits(episodes: pa.Table, cameras: int) -> dict[str, dict[str, int]]:
+    counts = {s: _count(episodes.filter(pc.equal(episodes["split"], s)), cameras) for s in SPLITS}
+    return {split: count for split, count in counts.items() if count["episodes"]}
+
+
+def _environments(episodes: pa.Table, cameras: int) -> list[dict[str, Any]]:
+    """Counts per environment and split; the unknown environment is called null and comes last."""
+    groups = episodes.group_by(["environment", "environment_known", "split"]).aggregate(
+        [("steps", "count"), ("steps", "sum"), ("bytes", "sum")]
+    )
+    found: dict[tuple[bool, str, str], dict[str, dict[str, int]]] = {}
+    for row in groups.to_pylist():
+        place = (row["environment"] is None, row["environment"] or "", row["environment_known"])
+        found.setdefault(place, {})[row["split"]] = {
+            "episodes": row["steps_count"],
+            "steps": row["steps_sum"],
+            "frames": row["steps_sum"] * cameras,
+            "bytes": row["bytes_sum"],
+        }
+    return [
+        {
+            "name": None if unknown else name,
+            "known": known,
+            "splits": {split: found[unknown, name, known][split] for split in SPLITS if split in counts},
+        }
+        for (unknown, name, known), counts in sorted(found.items())
+    ]
+
+
+def _frame_size(episodes: pa.Table, camera: str) -> dict[str, int | None]:
+    """Height and width of a camera's frames, null where episodes differ."""
+    sides = {side: pc.unique(episodes[f"{camera}.{side}"]).to_pylist() for side in ("height", "width")}
+    same = all(len(values) == 1 for values in sides.values())
+    return {side: values[0] if same else None for side, values in sides.items()}
+
+
+def _array(fields: list[str], size: int | None, total: Any) -> dict[str, Any] | None:
+    return {"source": fields, "size": size, "statistics": summary(total)} if size else None
+
+
+def _some(values: Iterable[Any]) -> list[Any]:
+    return [value for value in values if value is not None]

@@ -1,0 +1,255 @@
+"""Execute a plan: one task a shard, each of which reads, decodes and writes on its own.
+
+A task leaves three files, each written to a temporary name, fsynced and renamed, in this order:
+
+    shards/train-00000.tar               the shard
+    shards/train-00000.chunks.parquet    digests of its chunks
+    .oxcart/rows/train-00000.parquet     rows of its episodes: the mark that the task is done
+
+Killed anywhere it leaves nothing that counts, and run again it writes the same bytes. Memory is one episode:
+its record, its frames, and the buffers of one image.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from blake3 import blake3
+from xxhash import xxh3_64_intdigest
+
+from oxcart.compile.images import Frame, ImageError, Resize, decode_into
+from oxcart.compile.plan import Shard
+from oxcart.compile.processes import Advance
+from oxcart.compile.sources import open_source
+from oxcart.compile.sources.base import Episode, Floats, Source, SourceConfig
+from oxcart.compile.statistics import Moments, merge, moments
+from oxcart.manifests.canonical import canonical_json
+from oxcart.manifests.manifest import episode_digest
+from oxcart.manifests.tables import CHUNKS_SCHEMA, episodes_schema, parse_table, table_bytes
+from oxcart.shards.codec import encode_raw, npy_header
+from oxcart.shards.errors import CorruptError, SourceError
+from oxcart.shards.store import WORK, Store
+from oxcart.shards.tar import TarWriter
+
+_METADATA = b"oxcart.shard"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """What is the same for every task."""
+
+    source: SourceConfig
+    out: str
+    """The directory of the compiled dataset."""
+    resize: Resize
+    reject: bool
+    """An episode that cannot be decoded is rejected, instead of ending the compile."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Done:
+    """What a task left."""
+
+    shard: Mapping[str, Any]
+    """The shard's entry of the manifest; without episodes there is no shard."""
+    episodes: pa.Table
+    """Its rows of `episodes.parquet`."""
+    rejected: Sequence[Mapping[str, Any]]
+    """Its rows of `rejected.parquet`."""
+    action: Moments | None
+    state: Moments | None
+
+
+def rows_name(shard: Shard) -> str:
+    """The mark that the task of a shard is done."""
+    return f"{WORK}/rows/{shard.name}.parquet"
+
+
+def read_done(store: Store, shard: Shard) -> Done | None:
+    """What the task of a shard left, None where it is not done."""
+    if not store.exists(rows_name(shard)):
+        return None
+    try:
+        table = parse_table(store.read(rows_name(shard)), rows_name(shard))
+        value = json.loads(table.schema.metadata[_METADATA])
+    except (CorruptError, KeyError, TypeError, ValueError):
+        return None
+    entry = value["shard"]
+    for name, size in ((entry["name"], entry["bytes"]), (entry["chunks"], entry["chunks_bytes"])):
+        if table.num_rows and (not store.exists(name) or store.size(name) != size):
+            return None
+    return Done(
+        shard=entry,
+        episodes=table.replace_schema_metadata(None),
+        rejected=value["rejected"],
+        action=value["action"],
+        state=value["state"],
+    )
+
+
+def write_shard(job: Job, shard: Shard, advance: Advance) -> None:
+    """Write one shard, its chunk table and its rows, unless they are there.
+
+    Raises:
+        SourceError: an episode cannot be compiled, and `job.reject` is not set; or the source has changed.
+        StoreError: the output cannot be written.
+    """
+    store = Store(job.out)
+    if (done := read_done(store, shard)) is not None:
+        advance(done.shard["steps"], done.shard["bytes"])
+        return
+    source = open_source(job.source)
+    name, chunks_name = f"shards/{shard.name}.tar", f"shards/{shard.name}.chunks.parquet"
+    rows: list[dict[str, Any]] = []
+    chunks: list[dict[str, Any]] = []
+    rejected: list[dict[str, Any]] = []
+    action: list[Moments] = []
+    state: list[Moments] = []
+    buffers = {camera.name: np.empty(0, np.uint8) for camera in source.cameras}
+    with store.writer(name) as file:
+        tar = TarWriter(file)
+        for row in shard.rows.to_pylist():
+            episode = source.read(row)
+            try:
+                frames = {
+                    camera.name: _decode(camera.name, episode, row, job.resize, buffers)
+                    for camera in source.cameras
+                }
+            except ImageError as error:
+                if not job.reject:
+                    raise SourceError(
+                        str(error),
+                        file=row["source_file"],
+                        record=row["source_record"],
+                        offset=row["source_offset"],
+                    ) from error
+                rejected.append({**_place(row), "reason": str(error)})
+                advance(row["steps"], 0)
+                continue
+            start = tar.offset
+            rows.append(_write_episode(tar, source, shard, row, episode, frames, chunks))
+            if episode.action is not None:
+                action.append(moments(episode.action))
+            if episode.state is not None:
+                state.append(moments(episode.state))
+            advance(row["steps"], tar.offset - start)
+        digest = tar.finish()
+    entry: dict[str, Any] = {
+        "name": name,
+        "split": shard.split,
+        "episodes": len(rows),
+        "steps": sum(row["steps"] for row in rows),
+        "frames": sum(row["steps"] for row in rows) * len(source.cameras),
+        "bytes": tar.offset,
+        "blake3": digest,
+    }
+    table = table_bytes(pa.Table.from_pylist(chunks, CHUNKS_SCHEMA))
+    entry |= {"chunks": chunks_name, "chunks_bytes": len(table), "chunks_blake3": blake3(table).hexdigest()}
+    if rows:
+        store.put(chunks_name, table)
+    else:
+        store.delete(name)
+    value = {"shard": entry, "rejected": rejected, "action": merge(action), "state": merge(state)}
+    schema = episodes_schema([camera.name for camera in source.cameras])
+    done_table = pa.Table.from_pylist(rows, schema.with_metadata({_METADATA: json.dumps(value)}))
+    store.put(rows_name(shard), table_bytes(done_table))
+
+
+def _decode(
+    camera: str, episode: Episode, row: Mapping[str, Any], resize: Resize, buffers: dict[str, Frame]
+) -> Frame:
+    """Frames [T, H, W, 3] of one camera, in a buffer that the next episode uses again."""
+    images = episode.images[camera]
+    size = row[f"{camera}.height"], row[f"{camera}.width"]
+    shape = (len(images), *resize.output_size(*size), 3)
+    total = int(np.prod(shape))
+    if buffers[camera].size < total:
+        buffers[camera] = np.empty(total, np.uint8)
+    frames = buffers[camera][:total].reshape(shape)
+    for step, image in enumerate(images):
+        try:
+            decode_into(frames[step], image, size, resize)
+        except ImageError as error:
+            raise ImageError(f"camera {camera}: the image of step {step} {error}") from error
+    return frames
+
+
+def _write_episode(
+    tar: TarWriter,
+    source: Source,
+    shard: Shard,
+    row: Mapping[str, Any],
+    episode: Episode,
+    frames: Mapping[str, Frame],
+    chunks: list[dict[str, Any]],
+) -> dict[str, Any]:
+    """Append the members of one episode and the rows of its chunks; returns its row of the episode table."""
+    key, start = row["key"], tar.offset
+    rate = source.control_rate["hz"] if source.control_rate else None
+    known: dict[str, Any] = {
+        "control_rate": rate,
+        "environment": row["environment"],
+        "environment_known": row["environment_known"],
+        "instruction": episode.texts[0] if episode.texts else "",
+        "session": row["session"],
+        "steps": row["steps"],
+    }
+    arrays = {"action": episode.action, "state": episode.state}
+    metadata = canonical_json(
+        {
+            **known,
+            "dataset": source.name,
+            "instructions": episode.instructions,
+            "key": key,
+            "shapes": {
+                name: list(array.shape) for name, array in {**arrays, **frames}.items() if array is not None
+            },
+            "source": {name: row[f"source_{name}"] for name in ("split", "file", "record")},
+        }
+    )
+    members = {"json": [xxh3_64_intdigest(metadata)]}
+    tar.add(f"{key}.json", [metadata])
+    offsets: dict[str, int | None] = {"action.offset": None, "state.offset": None}
+    for name, array in arrays.items():
+        if array is not None:
+            offsets[f"{name}.offset"], members[f"{name}.npy"] = _write_array(tar, f"{key}.{name}.npy", array)
+    cameras: dict[str, int] = {}
+    for camera, pictures in frames.items():
+        encoded = encode_raw(pictures)
+        member = f"{camera}.{encoded.extension}"
+        data = tar.add(f"{key}.{member}", [encoded.header, pictures.reshape(-1).data])
+        members[member] = encoded.digests()
+        chunks.append({"key": key, "camera": camera, "digests": members[member], "sizes": None})
+        cameras[f"{camera}.offset"] = data + len(encoded.header)
+        cameras |= {f"{camera}.height": pictures.shape[1], f"{camera}.width": pictures.shape[2]}
+    return {
+        **_place(row),
+        **known,
+        "split": shard.split,
+        "shard": shard.name,
+        "source_digest": row["source_digest"],
+        "digest": episode_digest(members),
+        "offset": start,
+        "bytes": tar.offset - start,
+        **offsets,
+        **cameras,
+    }
+
+
+def _write_array(tar: TarWriter, name: str, array: Floats) -> tuple[int, list[int]]:
+    """Append a `.npy` member; returns the offset of its first value and its digest."""
+    header = npy_header(array.shape, array.dtype)
+    values = np.ascontiguousarray(array).tobytes()
+    start = tar.add(name, [header, values])
+    return start + len(header), [xxh3_64_intdigest(values)]
+
+
+def _place(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Key and source location of a census row."""
+    names = ("key", "source_split", "source_file", "source_record", "source_offset", "source_length")
+    return {name: row[name] for name in names}

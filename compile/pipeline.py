@@ -1,0 +1,201 @@
+"""Compile a source into a dataset: census -> split -> plan -> execute -> commit.
+
+    prepared = prepare(CompileConfig(source=SourceConfig(url="bridge_dataset/1.0.0"), out="bridge"))
+    manifest = execute(prepared)
+
+The output directory is claimed by creating `.oxcart/plan.json`, which holds the plan's hash: a compile of the
+same plan joins and goes on where another stopped, a compile of another plan is refused. Nothing is locked.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+
+from oxcart.compile import census as census_module
+from oxcart.compile.census import Census
+from oxcart.compile.commit import commit
+from oxcart.compile.execute import Job, write_shard
+from oxcart.compile.plan import Plan, Settings, make
+from oxcart.compile.processes import Report, default_workers, run
+from oxcart.compile.sources import open_source
+from oxcart.compile.sources.base import Source, SourceConfig
+from oxcart.manifests.canonical import pretty_json
+from oxcart.manifests.manifest import NAME, Manifest, read_manifest
+from oxcart.manifests.tables import EPISODES, REJECTED
+from oxcart.shards.errors import ConfigError, OxcartError, SourceError
+from oxcart.shards.store import WORK, Store
+
+CLAIM = f"{WORK}/plan.json"
+CENSUS = f"{WORK}/census.parquet"
+OVERWRITING = f"{WORK}/overwriting"
+
+ON_ERROR = ("fail", "reject")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompileConfig:
+    """One compile."""
+
+    source: SourceConfig
+    """What to compile."""
+    out: str
+    """The directory of the compiled dataset."""
+    settings: Settings = field(default_factory=Settings)
+    """What decides its bytes."""
+    census: str | None = None
+    """A file that holds the source's census; None takes it."""
+    on_error: str = "fail"
+    """`fail` ends at an episode that cannot be compiled, `reject` lists it in `rejected.parquet`."""
+    overwrite: bool = False
+    """Delete the dataset or the unfinished compile that is in `out`."""
+    workers: int = field(default_factory=default_workers)
+    """Processes at most."""
+
+    def __post_init__(self) -> None:
+        if self.on_error not in ON_ERROR:
+            raise ConfigError(f"on error: expected one of {', '.join(ON_ERROR)}, got {self.on_error!r}")
+        if self.workers < 1:
+            raise ConfigError(f"workers: expected at least 1, got {self.workers}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """A compile whose plan is made; nothing is written yet."""
+
+    config: CompileConfig
+    source: Source
+    census: Census
+    plan: Plan
+
+
+def ignore(done: int, size: int) -> None:
+    """A report that tells nobody."""
+
+
+def prepare(config: CompileConfig, report: Report = ignore) -> Prepared:
+    """Take or read the census, split it, and plan the shards.
+
+    Raises:
+        ConfigError: an option is impossible, or `out` holds something else.
+        SourceError: the source is not complete, or an episode cannot be compiled and `on_error` is `fail`.
+    """
+    store = Store(config.out)
+    _check_out(store, config.overwrite)
+    source = open_source(config.source)
+    census = _census(config, store, source, report)
+    if config.on_error == "fail" and census.rejected.num_rows:
+        first = census.rejected.slice(0, 1).to_pylist()[0]
+        others = census.rejected.num_rows - 1
+        more = f" (and {others} more)" if others else ""
+        raise SourceError(
+            f"{first['rejected']}{more}; --on-error reject compiles the rest and lists what it left out",
+            file=first["source_file"],
+            record=first["source_record"],
+            offset=first["source_offset"],
+        )
+    return Prepared(
+        config=config, source=source, census=census, plan=make(census, config.settings, source.aliases)
+    )
+
+
+def execute(prepared: Prepared, report: Report = ignore) -> Manifest:
+    """Write the shards, then the tables, then the manifest; whatever of it is done already stays as it is.
+
+    Raises:
+        ConfigError: `out` holds another compile.
+        SourceError: an episode cannot be compiled and `on_error` is `fail`, or the source has changed.
+        StoreError: the output cannot be written.
+    """
+    config, plan = prepared.config, prepared.plan
+    store = Store(config.out)
+    if store.exists(NAME):
+        manifest = _finished(store, plan, config.overwrite)
+        if manifest is not None:
+            store.delete_folder(WORK)
+            return manifest
+    _claim(store, plan, config.overwrite)
+    if not store.exists(CENSUS):
+        store.put(CENSUS, prepared.census.to_bytes())
+    job = Job(
+        source=config.source,
+        out=config.out,
+        resize=config.settings.resize,
+        reject=config.on_error == "reject",
+    )
+    for _ in run(write_shard, job, plan.shards, workers=config.workers, report=report):
+        pass
+    return commit(store, prepared.census, plan, prepared.source)
+
+
+def _check_out(store: Store, overwrite: bool) -> None:
+    """Refuse early what would be refused after a long census."""
+    if store.root.is_file():
+        raise ConfigError(f"{store.url}: is a file, expected a directory")
+    if not store.root.is_dir() or store.exists(NAME) or (store.root / WORK).is_dir():
+        return
+    others = store.list()
+    if others:
+        raise ConfigError(f"{store.url}: holds {others[0]}, which is not oxcart's; choose an empty directory")
+
+
+def _census(config: CompileConfig, store: Store, source: Source, report: Report) -> Census:
+    """The census: from the file that is named, from a compile that was cut off, or taken now."""
+    if config.census is not None:
+        return census_module.load(config.census, source)
+    if store.exists(CENSUS):
+        try:
+            census = census_module.read(store.read(CENSUS), CENSUS)
+            census_module.check(census, source)
+        except OxcartError:
+            pass  # of another source or another version: whether that is fine, the claim decides
+        else:
+            return census
+    return census_module.take(config.source, workers=config.workers, report=report)
+
+
+def _finished(store: Store, plan: Plan, overwrite: bool) -> Manifest | None:
+    """The manifest where `out` already holds this very plan; None where it may be overwritten."""
+    if overwrite:
+        return None
+    manifest = read_manifest(store)
+    if manifest.plan != plan.hash:
+        raise ConfigError(
+            f"{store.url}: holds another compile ({manifest.dataset['name']}, plan {manifest.plan[:12]}, "
+            f"this is {plan.hash[:12]}); choose another directory or pass --overwrite"
+        )
+    return manifest
+
+
+def _claim(store: Store, plan: Plan, overwrite: bool) -> None:
+    """Take `out` for this plan, or join those who have it for the same one."""
+    if store.exists(OVERWRITING) or (overwrite and _claimed(store) != plan.hash):
+        _delete_dataset(store)
+    if not store.create(CLAIM, pretty_json({"plan": plan.hash, "config": dict(plan.config)})):
+        found = _claimed(store)
+        if found != plan.hash:
+            raise ConfigError(
+                f"{store.url}: holds an unfinished compile of another plan ({str(found)[:12]}, this is "
+                f"{plan.hash[:12]}); finish that one, choose another directory or pass --overwrite"
+            )
+
+
+def _delete_dataset(store: Store) -> None:
+    """Delete what oxcart wrote, and only that; the marker makes whoever comes after a crash go on with it."""
+    store.put(OVERWRITING, b"")
+    for name in (NAME, EPISODES, REJECTED, *store.list("shards")):
+        store.delete(name)
+    for name in store.list(WORK):
+        if name != OVERWRITING:
+            store.delete(name)
+    store.delete(OVERWRITING)
+
+
+def _claimed(store: Store) -> str | None:
+    if not store.exists(CLAIM):
+        return None
+    try:
+        found = json.loads(store.read(CLAIM))["plan"]
+    except (ValueError, KeyError, TypeError):
+        return None
+    return str(found)

@@ -1,0 +1,210 @@
+"""The plan: which episode goes to which shard. A pure function of the census and the configuration.
+
+Within a split, episodes stand in the order of the sha256 of their keys and are packed into shards of a
+budget of uncompressed frame bytes; so the shards of a split, read in sequence, are already shuffled. The
+hash of the plan says whether two compiles are the same one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import PIL.features
+import pyarrow as pa
+
+from oxcart.compile.census import Census
+from oxcart.compile.images import Resize
+from oxcart.manifests.assign import Assignment, Episode, assign
+from oxcart.manifests.canonical import canonical_json, sha256_json
+from oxcart.manifests.manifest import FORMAT
+from oxcart.manifests.split import SPLITS, SplitRule
+from oxcart.shards.errors import ConfigError, SourceError
+
+RAW_SHARD_BYTES = 512 << 20
+"""Default budget of a shard of codec `raw`."""
+
+MAX_KEY = 150
+"""Characters of a key; with the longest member name it still fits a USTAR header."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What decides the bytes of a compiled dataset, beside its source."""
+
+    rule: SplitRule = field(default_factory=SplitRule)
+    """How episodes are split."""
+    resize: Resize = field(default_factory=Resize)
+    """How frames get their size."""
+    codec: str = "raw"
+    """How frames are stored."""
+    shard_size: int = RAW_SHARD_BYTES
+    """Bytes of uncompressed frames in a shard, at most, unless one episode has more."""
+    limit: int | None = None
+    """Compile the first so many episodes of train alone, in the order of the sha256 of their keys."""
+
+    def __post_init__(self) -> None:
+        if self.shard_size < 1:
+            raise ConfigError(f"shard size: expected at least 1 byte, got {self.shard_size}")
+        if self.limit is not None and self.limit < 1:
+            raise ConfigError(f"limit: expected at least 1 episode, got {self.limit}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shard:
+    """One shard to be: one task of the execution."""
+
+    name: str
+    """Its split and number: `train-00000`."""
+    split: str
+    rows: pa.Table
+    """Census rows of its episodes, in order."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """All shards to be, and what was left out."""
+
+    shards: tuple[Shard, ...]
+    """In plan order: split by split, then by number."""
+    limited: int
+    """Episodes of train beyond the limit."""
+    frame_bytes: int
+    """Uncompressed frames of all shards."""
+    assignment: Assignment
+    """Which episode goes to which split, and why."""
+    pixels: Mapping[str, Any]
+    """What shapes the frames, as the manifest states it."""
+    config: Mapping[str, Any]
+    """The rest of the configuration, as the manifest states it."""
+    versions: Mapping[str, str]
+    """The libraries that make the bytes."""
+    hash: str
+    """sha256 over all of the above and every episode's key, split, shard and digest."""
+
+    @property
+    def steps(self) -> int:
+        """Steps of all shards."""
+        return sum(int(shard.rows["steps"].to_numpy().sum()) for shard in self.shards)
+
+
+def make(census: Census, settings: Settings, aliases: Mapping[str, tuple[str, ...]]) -> Plan:
+    """Split the census and pack it into shards.
+
+    Args:
+        census: what the source holds.
+        settings: what decides the bytes.
+        aliases: environments that are known to have other names; the rule's own table comes before them.
+
+    Raises:
+        ConfigError: the split cannot be made, or a key is too long.
+        SourceError: no episode can be compiled.
+    """
+    usable = census.usable
+    if not usable.num_rows:
+        reason = census.table["rejected"][0].as_py()
+        raise SourceError(f"none of {census.table.num_rows} episodes can be compiled; the first {reason}")
+    longest = max(usable["key"].to_pylist(), key=len)
+    if len(longest) > MAX_KEY:
+        raise ConfigError(f"key {longest}: {len(longest)} characters, at most {MAX_KEY} fit a tar header")
+    rule = settings.rule
+    if rule.by == "environment":
+        rule = replace(rule, aliases={**aliases, **rule.aliases})
+    assignment = assign(rule, census.source["name"], _episodes(usable))
+    splits = np.array(assignment.splits)
+    order = _hash_order(usable["key"].to_pylist())
+    cameras = list(census.source["cameras"])
+    sizes = _frame_bytes(usable, cameras, settings.resize)
+
+    shards: list[Shard] = []
+    limited = frame_bytes = 0
+    for split in SPLITS:
+        chosen = order[splits[order] == split]
+        if split == "train" and settings.limit is not None:
+            limited = max(0, len(chosen) - settings.limit)
+            chosen = chosen[: settings.limit]
+        for number, part in enumerate(_pack(sizes[chosen], settings.shard_size)):
+            rows = usable.take(pa.array(chosen[part]))
+            shards.append(Shard(name=f"{split}-{number:05d}", split=split, rows=rows))
+        frame_bytes += int(sizes[chosen].sum())
+
+    pixels = {"cameras": cameras, **settings.resize.describe(), "codec": settings.codec, "quality": None}
+    config = {
+        "source": dict(census.source),
+        "split": asdict(rule),
+        "shard_size": settings.shard_size,
+        "limit": settings.limit,
+    }
+    versions = library_versions()
+    return Plan(
+        shards=tuple(shards),
+        limited=limited,
+        frame_bytes=frame_bytes,
+        assignment=assignment,
+        pixels=pixels,
+        config=config,
+        versions=versions,
+        hash=_hash(shards, {"format": FORMAT, "pixels": pixels, "config": config, "versions": versions}),
+    )
+
+
+def library_versions() -> dict[str, str]:
+    """Versions of what makes the bytes."""
+    packages = ("oxcart", "numpy", "pillow", "pyarrow", "tensorflow-datasets")
+    jpeg = PIL.features.version("libjpeg_turbo") or PIL.features.version("jpg") or "unknown"
+    return {**{package: version(package) for package in packages}, "libjpeg": jpeg}
+
+
+def _episodes(rows: pa.Table) -> list[Episode]:
+    columns = ("key", "environment", "session", "instructions", "source_split", "duplicate")
+    return [
+        Episode(key=k, environment=e, session=s, instructions=tuple(i), source_split=p, duplicate=d)
+        for k, e, s, i, p, d in zip(*(rows[name].to_pylist() for name in columns), strict=True)
+    ]
+
+
+def _hash_order(keys: list[str]) -> npt.NDArray[np.int64]:
+    digests = [hashlib.sha256(key.encode()).digest() for key in keys]
+    return np.array(sorted(range(len(keys)), key=digests.__getitem__), np.int64)
+
+
+def _frame_bytes(rows: pa.Table, cameras: list[str], resize: Resize) -> npt.NDArray[np.int64]:
+    """Uncompressed bytes of each episode's frames, over all cameras."""
+    pixels = np.zeros(rows.num_rows, np.int64)
+    for camera in cameras:
+        if resize.size:
+            pixels += resize.size[0] * resize.size[1]
+        else:
+            height, width = (rows[f"{camera}.{side}"].to_numpy() for side in ("height", "width"))
+            pixels += height.astype(np.int64) * width
+    pixels *= 3 * rows["steps"].to_numpy().astype(np.int64)
+    return pixels
+
+
+def _pack(sizes: npt.NDArray[np.int64], budget: int) -> list[slice]:
+    """Runs of episodes that fit the budget together; an episode that alone does not is a run of its own."""
+    runs, start, used = [], 0, 0
+    for i, size in enumerate(sizes.tolist()):
+        if i > start and used + size > budget:
+            runs.append(slice(start, i))
+            start, used = i, 0
+        used += size
+    if len(sizes):
+        runs.append(slice(start, len(sizes)))
+    return runs
+
+
+def _hash(shards: list[Shard], what: dict[str, Any]) -> str:
+    digest = hashlib.sha256(sha256_json(what).encode())
+    for shard in shards:
+        digest.update(
+            canonical_json(
+                [shard.name, shard.rows["key"].to_pylist(), shard.rows["source_digest"].to_pylist()]
+            )
+        )
+    return digest.hexdigest()

@@ -1,0 +1,150 @@
+"""Run tasks that share nothing, in spawned processes.
+
+The workers die with the process that started them, and at once when it gives up: each watches a pipe whose
+other end that process holds. A task must therefore be safe to kill at any moment and to run again.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.connection import Connection
+from typing import Any, TypeVar
+
+from oxcart.shards.errors import OxcartError
+
+Advance = Callable[[int, int], None]
+"""Called by a task with what it has done since the last call: items (episodes, frames) and bytes."""
+Report = Callable[[int, int], None]
+"""Called with what all tasks have done so far: items and bytes."""
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+ATTEMPTS = 3
+"""Times that a pool whose worker died is started again before that is an error."""
+
+_TICK_S = 0.1
+
+
+def default_workers() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def run(
+    function: Callable[[Any, Item, Advance], Result],
+    config: object,
+    items: Sequence[Item],
+    *,
+    workers: int,
+    report: Report,
+) -> Iterator[tuple[int, Result]]:
+    """Yield (index, `function(config, item, advance)`) for every item, as they end.
+
+    Args:
+        function: importable by name. One worker runs it in this process.
+        config: the same for every item.
+        items: what to work on.
+        workers: processes at most.
+        report: told of progress about ten times a second.
+
+    Raises:
+        OxcartError: a task's own error, or workers that died again and again.
+    """
+    if min(workers, len(items)) <= 1:
+        yield from _run_here(function, config, items, report)
+    else:
+        yield from _run_in_processes(function, config, items, min(workers, len(items)), report)
+
+
+def _run_here(
+    function: Callable[[Any, Item, Advance], Result], config: object, items: Sequence[Item], report: Report
+) -> Iterator[tuple[int, Result]]:
+    done = [0, 0]
+
+    def advance(count: int, size: int) -> None:
+        done[0] += count
+        done[1] += size
+        report(done[0], done[1])
+
+    for index, item in enumerate(items):
+        yield index, function(config, item, advance)
+
+
+def _run_in_processes(
+    function: Callable[[Any, Item, Advance], Result],
+    config: object,
+    items: Sequence[Item],
+    workers: int,
+    report: Report,
+) -> Iterator[tuple[int, Result]]:
+    context = multiprocessing.get_context("spawn")
+    left = dict(enumerate(items))
+    before = (0, 0)
+    for attempt in range(1, ATTEMPTS + 1):
+        counter = context.Array("q", before)  # a fresh one: a killed worker may hold the lock of the last
+        watched, held = context.Pipe(duplex=False)
+        pool = ProcessPoolExecutor(
+            workers, context, initializer=_begin, initargs=(function, config, counter, watched)
+        )
+        try:
+            futures: dict[Future[Result], int] = {
+                pool.submit(_work, item): index for index, item in left.items()
+            }
+            while futures:
+                ended, _ = wait(futures, timeout=_TICK_S, return_when=FIRST_COMPLETED)
+                report(counter[0], counter[1])
+                for future in ended:
+                    index = futures.pop(future)
+                    result = future.result()
+                    del left[index]
+                    yield index, result
+        except BrokenProcessPool as error:
+            if attempt == ATTEMPTS:
+                raise OxcartError(
+                    f"worker processes died {ATTEMPTS} times (out of memory?); try fewer --workers"
+                ) from error
+            before = counter[0], counter[1]
+        finally:
+            if left:
+                held.close()
+            pool.shutdown(wait=True, cancel_futures=True)
+            held.close()
+            watched.close()
+        if not left:
+            return
+
+
+_state: tuple[Callable[..., Any], object, Advance]
+
+
+def _begin(function: Callable[..., Any], config: object, counter: Any, watched: Connection) -> None:
+    """Set up a worker."""
+    global _state
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_die_with_parent, args=(watched,), daemon=True).start()
+
+    def advance(count: int, size: int) -> None:
+        with counter.get_lock():
+            counter[0] += count
+            counter[1] += size
+
+    _state = function, config, advance
+
+
+def _work(item: Any) -> Any:
+    function, config, advance = _state
+    return function(config, item, advance)
+
+
+def _die_with_parent(watched: Connection) -> None:
+    try:
+        watched.recv_bytes()
+    except (EOFError, OSError):
+        os._exit(1)

@@ -1,0 +1,189 @@
+"""What a source is: something that can list its episodes cheaply, and read any one of them again.
+
+A source is opened from a `SourceConfig` alone, so every process can open its own. Its census rows are
+plain values; `read` gets one of them back, perhaps on another machine and another day, and must either
+return the very episode that the census saw or raise a SourceError.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from oxcart.shards.errors import ConfigError
+
+Floats = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, kw_only=True)
+class EnvironmentRule:
+    """Where a source says in which environment and recording session an episode took place."""
+
+    field: str
+    """The feature that tells."""
+    patterns: tuple[str, ...] = ()
+    """Regular expressions, of which the first that matches counts. Its group `environment` (else its first
+    group, else all of it) is the environment, its group `session` the recording session. Without patterns
+    the value is the environment."""
+    known: str = "declared"
+    """`declared` where the source itself records it, `inferred` where it is concluded from something else."""
+
+    def __post_init__(self) -> None:
+        for pattern in self.patterns:
+            try:
+                re.compile(pattern)
+            except re.error as error:
+                raise ConfigError(
+                    f"environment pattern {pattern!r}: not a regular expression: {error}"
+                ) from None
+
+    @classmethod
+    def parse(cls, text: str) -> EnvironmentRule:
+        """From `FIELD` or `FIELD~REGEX`."""
+        name, _, pattern = text.partition("~")
+        return cls(field=name, patterns=(pattern,) if pattern else ())
+
+    def find(self, value: str) -> tuple[str | None, str | None]:
+        """Environment and session that the feature's value tells; None where it tells nothing."""
+        if not self.patterns:
+            return value or None, None
+        for pattern in self.patterns:
+            if match := re.search(pattern, value):
+                groups = match.groupdict()
+                named = groups.get("environment") or (match.group(1) if match.re.groups else match.group(0))
+                return named or None, groups.get("session") or None
+        return None, None
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceConfig:
+    """How to read a source. None is what the catalog says of the dataset, else a default of the source."""
+
+    url: str
+    """The directory of the source."""
+    source_splits: tuple[str, ...] | None = None
+    """The source's own splits to read; None is all of them."""
+    cameras: tuple[str, ...] | None = None
+    """Cameras, the primary first; None is the primary alone."""
+    instruction: tuple[str, ...] | None = None
+    """Features with instructions, in order of preference."""
+    action: tuple[str, ...] | None = None
+    """Features that are concatenated to the action; empty for none."""
+    state: tuple[str, ...] | None = None
+    """Features that are concatenated to the state; empty for none."""
+    environment: EnvironmentRule | None = None
+    """Where the environment is recorded."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Camera:
+    """One camera of a source."""
+
+    name: str
+    """As it appears in member names: characters outside [A-Za-z0-9_-] are `_`."""
+    field: str
+    """The feature it is read from."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CensusRow:
+    """What the census saw of one episode. One row of the census table."""
+
+    key: str
+    source_split: str
+    source_file: str
+    source_record: int
+    source_offset: int
+    source_length: int
+    source_digest: int
+    """xxh3-64 of the record's bytes."""
+    steps: int
+    environment: str | None
+    environment_known: str
+    session: str | None
+    instructions: tuple[str, ...]
+    """Every text of the episode once, the preferred first."""
+    duplicate: int
+    """xxh3-64 of the primary camera's encoded images and the actions, in step order."""
+    heights: tuple[int, ...]
+    """Of the source's frames, one for each camera."""
+    widths: tuple[int, ...]
+    rejected: str | None
+    """Why the episode cannot be compiled; the fields above then hold what could be read."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Episode:
+    """One episode as the source stores it: images still encoded."""
+
+    images: Mapping[str, list[bytes]]
+    """Camera name -> one encoded image a step."""
+    action: Floats | None
+    """[T, A]."""
+    state: Floats | None
+    """[T, S]."""
+    instructions: Mapping[str, list[tuple[int, str]]] = field(default_factory=dict)
+    """Feature -> (step at which it begins, text), wherever the text changes."""
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """Every text once, in order of feature and step."""
+        return tuple(dict.fromkeys(text for runs in self.instructions.values() for _, text in runs if text))
+
+
+class Source(Protocol):
+    """A place where episodes come from. `open_source` opens one."""
+
+    name: str
+    """The dataset's exact name."""
+    version: str
+    kind: str
+    """Which sort of source it is, e.g. `rlds`."""
+    cameras: tuple[Camera, ...]
+    """The cameras that will be compiled, the primary first."""
+    action_size: int | None
+    """Values of an action, A."""
+    state_size: int | None
+    control_rate: dict[str, Any] | None
+    """`hz` and `verified`, where known."""
+    aliases: Mapping[str, tuple[str, ...]]
+    """Environments that are known to have other names -> those names."""
+
+    @property
+    def expected(self) -> int:
+        """How many episodes the source says it has."""
+        ...
+
+    def describe(self) -> dict[str, Any]:
+        """Everything that decides what a census row or an episode is, as plain JSON."""
+        ...
+
+    def files(self) -> list[str]:
+        """The pieces that a census can be taken of one by one, in order."""
+        ...
+
+    def sizes(self) -> dict[str, int]:
+        """Name -> bytes of everything the source consists of."""
+        ...
+
+    def census(self, file: str) -> Iterator[CensusRow]:
+        """A row for each episode of one file, in order."""
+        ...
+
+    def read(self, row: Mapping[str, Any]) -> Episode:
+        """The episode of a census row.
+
+        Raises:
+            SourceError: it is not what the census saw, or cannot be read.
+        """
+        ...
+
+
+def clean(name: str) -> str:
+    """The name as keys and member names hold it: characters outside [A-Za-z0-9_-] become `_`."""
+    return re.sub(r"[^A-Za-z0-9_-]", "_", name)

@@ -1,0 +1,376 @@
+"""RLDS: episodes in a TensorFlow Datasets directory, read without TensorFlow.
+
+    bridge_dataset/1.0.0/
+      dataset_info.json                                   name, version, records of each file
+      features.json                                       what a record holds
+      bridge_dataset-train.tfrecord-00000-of-01024        one record an episode
+      ...
+
+A record is a `tf.train.Example` with one entry a feature; the rows of all steps lie end to end. TFDS itself
+says what the entries mean (`FeaturesDict`, `ExampleParserNp`). Only the features that are wanted are parsed,
+and images stay encoded. Names of features are their paths: `steps/observation/image_0`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from tensorflow_datasets.core import features as tfds_features
+from tensorflow_datasets.core.example_parser import ExampleParserNp
+from xxhash import xxh3_64, xxh3_64_intdigest
+
+from oxcart.compile.catalog import lookup
+from oxcart.compile.images import ImageError, image_size
+from oxcart.compile.sources import tfds_directory, tfrecord
+from oxcart.compile.sources.base import Camera, CensusRow, Episode, Floats, SourceConfig, clean
+from oxcart.compile.sources.tfds_directory import FEATURES, INFO
+from oxcart.shards.errors import ConfigError, SourceError
+from oxcart.shards.store import Store
+
+INSTRUCTIONS = (
+    "steps/language_instruction",
+    "steps/language_instruction_2",
+    "steps/language_instruction_3",
+    "steps/observation/natural_language_instruction",
+    "steps/observation/instruction",
+)
+"""Features that hold instructions in datasets that the catalog does not know."""
+
+PREFIXES = ("", "steps/", "steps/observation/", "episode_metadata/")
+"""What may be left out of a feature's path, in order of preference."""
+
+
+class RldsSource:
+    """An RLDS dataset in a TFDS directory.
+
+    Raises:
+        ConfigError: a feature, camera or split that the options name is not there.
+        SourceError: the directory is not a complete TFDS dataset of TFRecord files.
+    """
+
+    kind = "rlds"
+
+    def __init__(self, config: SourceConfig) -> None:
+        self._store = Store(config.url)
+        directory = tfds_directory.read(self._store, config.source_splits)
+        self.name, self.version, self._files = directory.name, directory.version, directory.files
+        self._specs = directory.specs
+
+        known = lookup(self.name)
+        self.control_rate = known.control_rate
+        self.aliases = known.aliases
+        self._shapes = _camera_shapes(directory.leaves)
+        self.cameras = _choose_cameras(self._shapes, config.cameras, known.cameras)
+        self._instruction = self._choose_instruction(_first(config.instruction, known.instruction))
+        self._action = self._choose_numbers("action", _first(config.action, known.action))
+        self._state = self._choose_numbers("state", _first(config.state, known.state))
+        self.action_size = self._width("action", self._action)
+        self.state_size = self._width("state", self._state)
+        rule = config.environment or known.environment
+        self._environment = rule and (self._resolve("environment", rule.field), rule)
+
+        wanted = [
+            *(camera.field for camera in self.cameras),
+            *self._instruction,
+            *self._action,
+            *self._state,
+            *([self._environment[0]] if self._environment else []),
+        ]
+        self._parser = ExampleParserNp({field: self._specs[field] for field in wanted})
+
+    def describe(self) -> dict[str, Any]:
+        """Everything that decides what a census row or an episode is, as plain JSON."""
+        environment = None
+        if self._environment:
+            field, rule = self._environment
+            environment = {"field": field, "patterns": list(rule.patterns), "known": rule.known}
+        return {
+            "kind": self.kind,
+            "name": self.name,
+            "version": self.version,
+            "source_splits": list(dict.fromkeys(file.split for file in self._files.values())),
+            "cameras": {camera.name: camera.field for camera in self.cameras},
+            "instruction": list(self._instruction),
+            "action": list(self._action),
+            "state": list(self._state),
+            "environment": environment,
+            "control_rate": self.control_rate,
+        }
+
+    @property
+    def expected(self) -> int:
+        """Episodes that `dataset_info.json` promises."""
+        return sum(file.records for file in self._files.values())
+
+    def files(self) -> list[str]:
+        """The TFRecord files, split by split."""
+        return list(self._files)
+
+    def sizes(self) -> dict[str, int]:
+        """Name -> bytes of the two JSON files and every TFRecord file."""
+        return {name: self._store.size(name) for name in (INFO, FEATURES, *self._files)}
+
+    def census(self, file: str) -> Iterator[CensusRow]:
+        """A row for each record that `dataset_info.json` promises; one that cannot be had is rejected."""
+        expected = self._files[file].records
+        index = 0
+        gone = f"the file ends after {{}} of {expected} records"
+        for record in tfrecord.scan(self._store, file):
+            if index == expected:
+                raise SourceError(f"holds more than the {expected} records that {INFO} says", file=file)
+            if record.last:
+                gone = record.error or gone
+                break
+            yield self._row(file, index, record)
+            index += 1
+        for lost in range(index, expected):
+            missing = tfrecord.Record(0, 0, b"", gone.format(index))
+            yield self._row(file, lost, missing)
+
+    def read(self, row: Mapping[str, Any]) -> Episode:
+        """The episode of a census row, from its record alone."""
+        file, record, offset = row["source_file"], row["source_record"], row["source_offset"]
+        data = tfrecord.read_record(self._store, file, offset, row["source_length"], record)
+        if xxh3_64_intdigest(data) != row["source_digest"]:
+            raise SourceError("has changed since the census", file=file, record=record, offset=offset)
+        try:
+            return self._episode(data)
+        except ValueError as error:
+            raise SourceError(str(error), file=file, record=record, offset=offset) from error
+
+    def _row(self, file: str, index: int, record: tfrecord.Record) -> CensusRow:
+        split, number, _ = self._files[file]
+        none = (0,) * len(self.cameras)
+        row: dict[str, Any] = {
+            "key": f"{clean(self.name)}-{clean(split)}-{number:05d}-{index:06d}",
+            "source_split": split,
+            "source_file": file,
+            "source_record": index,
+            "source_offset": record.offset,
+            "source_length": record.length,
+            "source_digest": xxh3_64_intdigest(record.data),
+            "steps": 0,
+            "environment": None,
+            "environment_known": "unknown",
+            "session": None,
+            "instructions": (),
+            "duplicate": 0,
+            "heights": none,
+            "widths": none,
+            "rejected": record.error,
+        }
+        if record.error is None:
+            try:
+                flat = self._parse(record.data)
+                episode = self._assemble(flat)
+                row |= self._seen(episode, flat)
+            except ValueError as error:
+                row["rejected"] = str(error)
+        return CensusRow(**row)
+
+    def _seen(self, episode: Episode, flat: Mapping[str, Any]) -> dict[str, Any]:
+        """What the census says of an episode that can be parsed."""
+        environment, session, known = None, None, "unknown"
+        if self._environment:
+            field, rule = self._environment
+            environment, session = rule.find(_scalar_text(flat[field]))
+            known = rule.known if environment else "unknown"
+        primary = episode.images[self.cameras[0].name]
+        same = xxh3_64()
+        for image in primary:
+            same.update(len(image).to_bytes(8, "little"))
+            same.update(image)
+        if episode.action is not None:
+            same.update(np.ascontiguousarray(episode.action).tobytes())
+        seen: dict[str, Any] = {
+            "steps": len(primary),
+            "environment": environment,
+            "environment_known": known,
+            "session": session,
+            "instructions": episode.texts,
+            "duplicate": same.intdigest(),
+        }
+        if len(primary) < 2:
+            return {**seen, "rejected": f"has {len(primary)} steps; at least 2 are needed"}
+        sizes = [self._image_size(camera, episode.images[camera.name][0]) for camera in self.cameras]
+        seen |= {"heights": tuple(h for h, _ in sizes), "widths": tuple(w for _, w in sizes)}
+        for what, values in (("action", episode.action), ("state", episode.state)):
+            if values is not None and not np.isfinite(values).all():
+                step = int(np.argmin(np.isfinite(values).all(axis=1)))
+                return {**seen, "rejected": f"{what} is NaN or infinite at step {step}"}
+        return seen
+
+    def _image_size(self, camera: Camera, first: bytes) -> tuple[int, int]:
+        """Height and width: declared, else from the header of the episode's first image."""
+        height, width = self._shapes[camera.field]
+        if height is not None and width is not None:
+            return height, width
+        try:
+            return image_size(first)
+        except ImageError as error:
+            raise ValueError(f"camera {camera.name}: the image of step 0 {error}") from error
+
+    def _episode(self, data: bytes) -> Episode:
+        return self._assemble(self._parse(data))
+
+    def _parse(self, data: bytes) -> Mapping[str, Any]:
+        """Feature -> values of one record; anything wrong with it is a ValueError."""
+        try:
+            flat: Mapping[str, Any] = self._parser.parse_example(data)
+            return flat
+        except KeyError as error:
+            raise ValueError(f"feature {error.args[0]} is missing from the record") from error
+        except Exception as error:  # third-party parsers meet arbitrary bytes here
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise ValueError(f"the record cannot be parsed: {reason}") from error
+
+    def _assemble(self, flat: Mapping[str, Any]) -> Episode:
+        images = {camera.name: list(flat[camera.field]) for camera in self.cameras}
+        steps = len(images[self.cameras[0].name])
+        for camera in self.cameras:
+            self._check_steps(camera.field, len(images[camera.name]), steps)
+        instructions = {}
+        for field in self._instruction:
+            values = flat[field] if field.startswith("steps/") else [flat[field]]
+            if field.startswith("steps/"):
+                self._check_steps(field, len(values), steps)
+            instructions[field] = _runs([_text(value) for value in values])
+        return Episode(
+            images=images,
+            action=self._numbers(flat, self._action, steps),
+            state=self._numbers(flat, self._state, steps),
+            instructions=instructions,
+        )
+
+    def _numbers(self, flat: Mapping[str, Any], fields: Sequence[str], steps: int) -> Floats | None:
+        parts = []
+        for field in fields:
+            values = np.asarray(flat[field])
+            self._check_steps(field, len(values), steps)
+            parts.append(
+                values.reshape(steps, -1).astype(np.float32) if steps else np.zeros((0, 0), np.float32)
+            )
+        return np.concatenate(parts, axis=1) if parts else None
+
+    def _check_steps(self, field: str, found: int, steps: int) -> None:
+        if found != steps:
+            raise ValueError(f"{field} has {found} steps where {self.cameras[0].field} has {steps}")
+
+    def _resolve(self, option: str, field: str) -> str:
+        """The path of a feature whose prefix may be left out."""
+        for prefix in PREFIXES:
+            if prefix + field in self._specs:
+                return prefix + field
+        raise ConfigError(_no_such(f"{option} {field!r}", field, self._specs))
+
+    def _choose_instruction(self, fields: tuple[str, ...] | None) -> tuple[str, ...]:
+        if fields is None:
+            return tuple(field for field in INSTRUCTIONS if field in self._specs)
+        return tuple(self._resolve("instruction", field) for field in fields)
+
+    def _choose_numbers(self, option: str, fields: tuple[str, ...] | None) -> tuple[str, ...]:
+        """Leaves to concatenate. A field that is a dictionary stands for its numbers, in order of name."""
+        if fields is None:
+            default = {"action": "steps/action", "state": "steps/observation/state"}[option]
+            there = any(path == default or path.startswith(default + "/") for path in self._specs)
+            fields = (default,) if there else ()
+        chosen: list[str] = []
+        for field in fields:
+            inside = [
+                path
+                for prefix in PREFIXES
+                for path in sorted(self._specs)
+                if path.startswith(f"{prefix}{field}/") and self._numeric(path)
+            ]
+            chosen += inside or [self._resolve(option, field)]
+        return tuple(chosen)
+
+    def _numeric(self, field: str) -> bool:
+        return (
+            bool(np.issubdtype(self._specs[field].np_dtype, np.number))
+            or self._specs[field].np_dtype == np.bool_
+        )
+
+    def _width(self, option: str, fields: Sequence[str]) -> int | None:
+        """Values a step of the concatenated fields."""
+        total = 0
+        for field in fields:
+            shape = self._specs[field].shape
+            if not self._numeric(field):
+                raise ConfigError(
+                    f"{option} {field!r}: expected numbers, the source has {self._specs[field].np_dtype}"
+                )
+            if not field.startswith("steps/") or any(side is None for side in shape[1:]):
+                raise ConfigError(
+                    f"{option} {field!r}: expected one fixed shape a step, the source has {shape}"
+                )
+            total += math.prod(shape[1:])
+        return total or None
+
+
+def _camera_shapes(leaves: Mapping[str, Any]) -> dict[str, tuple[int | None, int | None]]:
+    """Path -> declared height and width of every feature of steps that holds colour or grey pictures."""
+    return {
+        path: (feature.shape[0], feature.shape[1])
+        for path, feature in leaves.items()
+        if path.startswith("steps/")
+        and isinstance(feature, tfds_features.Image)
+        and feature.np_dtype == np.uint8
+        and feature.shape[2] in (1, 3, None)
+    }
+
+
+def _choose_cameras(
+    shapes: Mapping[str, Any], wanted: tuple[str, ...] | None, known: tuple[str, ...] | None
+) -> tuple[Camera, ...]:
+    """The cameras that are asked for; else the catalog's primary one; else the first by name."""
+    short = {path.removeprefix("steps/").removeprefix("observation/"): path for path in shapes}
+    if not short:
+        raise SourceError("no camera: no feature of steps holds uint8 images", file=FEATURES)
+    chosen = []
+    for name in dict.fromkeys(wanted or (known or tuple(sorted(short)))[:1]):
+        path = short.get(name) or next(
+            (prefix + name for prefix in PREFIXES if prefix + name in shapes), None
+        )
+        if path is None:
+            raise ConfigError(_no_such(f"camera {name!r}", name, short))
+        chosen.append(
+            Camera(name=clean(path.removeprefix("steps/").removeprefix("observation/")), field=path)
+        )
+    names = [camera.name for camera in chosen]
+    for name in names:
+        if names.count(name) > 1 or name in ("action", "state"):
+            raise ConfigError(
+                f"camera {name!r}: the name is taken; two members of one episode would be called so"
+            )
+    return tuple(chosen)
+
+
+def _no_such(what: str, name: str, known: Mapping[str, Any]) -> str:
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    return f"{what}: no such feature; {hint}there are {', '.join(sorted(known))}"
+
+
+def _first(*choices: tuple[str, ...] | None) -> tuple[str, ...] | None:
+    return next((choice for choice in choices if choice is not None), None)
+
+
+def _text(value: Any) -> str:
+    return value.decode("utf-8", "replace").strip() if isinstance(value, bytes) else str(value)
+
+
+def _scalar_text(value: Any) -> str:
+    """The text of a feature of the episode, or of the first step where it is one of steps."""
+    if isinstance(value, list | np.ndarray):
+        return _text(value[0]) if len(value) else ""
+    return _text(value)
+
+
+def _runs(texts: Sequence[str]) -> list[tuple[int, str]]:
+    """(step at which it begins, text), wherever the text changes."""
+    return [(i, text) for i, text in enumerate(texts) if i == 0 or text != texts[i - 1]]

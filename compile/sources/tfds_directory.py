@@ -1,0 +1,180 @@
+"""A TensorFlow Datasets directory: which files it has, and what a record in them holds.
+
+Everything comes from its two JSON files, read with TFDS's own classes and without TensorFlow.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from tensorflow_datasets.core import features as tfds_features
+from tensorflow_datasets.core.utils import py_utils
+
+from oxcart.shards.errors import ConfigError, SourceError
+from oxcart.shards.store import Store
+
+INFO, FEATURES = "dataset_info.json", "features.json"
+
+
+class File(NamedTuple):
+    """One TFRecord file."""
+
+    split: str
+    number: int
+    """Its place among the files of the split."""
+    records: int
+    """How many `dataset_info.json` says it holds."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Directory:
+    """What a TFDS directory says of itself."""
+
+    name: str
+    version: str
+    files: Mapping[str, File]
+    """Name -> file, split by split in the order of `dataset_info.json`."""
+    leaves: Mapping[str, Any]
+    """Path -> TFDS feature, of every leaf."""
+    specs: Mapping[str, Any]
+    """Path -> TFDS `TensorInfo`: how a record stores the leaf."""
+
+
+def read(store: Store, splits: tuple[str, ...] | None = None) -> Directory:
+    """Read and check the directory in `store`.
+
+    Args:
+        store: where it is.
+        splits: the source's own splits to list the files of; None is all.
+
+    Raises:
+        ConfigError: there is no such split.
+        SourceError: it is not a complete TFDS directory of TFRecord files.
+    """
+    info = _read_info(store)
+    leaves, specs = _read_features(store)
+    return Directory(
+        name=info["name"],
+        version=info["version"],
+        files=_list_files(store, info, splits),
+        leaves=leaves,
+        specs=specs,
+    )
+
+
+def _read_json(store: Store, name: str) -> Any:
+    try:
+        return json.loads(store.read(name))
+    except ValueError as error:
+        raise SourceError(f"cannot be parsed: {error}", file=name) from error
+
+
+def _read_info(store: Store) -> dict[str, Any]:
+    """`dataset_info.json`, checked as far as it is used."""
+    for name in (INFO, FEATURES):
+        if not store.exists(name):
+            inside = sorted(
+                {other.rsplit("/", 1)[0] for other in _names(store) if other.endswith("/" + INFO)}
+            )
+            hint = (
+                f"; did you mean {store.url.rstrip('/')}/{inside[0]}?"
+                if inside
+                else "; is the copy complete?"
+            )
+            raise SourceError(f"{store.url}: no {name}, so not a TFDS directory{hint}")
+    info = _read_json(store, INFO)
+    problem = None
+    if not isinstance(info, dict) or not all(
+        isinstance(info.get(k), str) and info[k] for k in ("name", "version")
+    ):
+        problem = "expected an object with a name and a version"
+    elif info.get("fileFormat", "tfrecord") != "tfrecord":
+        problem = f"file format {info['fileFormat']!r}: only tfrecord can be read"
+    elif not isinstance(info.get("splits"), list) or not info["splits"]:
+        problem = "no splits"
+    if problem:
+        raise SourceError(problem, file=INFO)
+    assert isinstance(info, dict)
+    return info
+
+
+def _names(store: Store) -> list[str]:
+    return store.list() if store.root.is_dir() else []
+
+
+def _list_files(store: Store, info: dict[str, Any], wanted: tuple[str, ...] | None) -> dict[str, File]:
+    """Name -> file of the splits that are wanted; all of them must be there."""
+    splits: dict[str, dict[str, File]] = {}
+    for split in info["splits"]:
+        try:
+            lengths = [int(length) for length in split["shardLengths"]]
+            template = split.get("filepathTemplate") or "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"
+            names = [
+                template.format(
+                    DATASET=info["name"],
+                    SPLIT=split["name"],
+                    FILEFORMAT="tfrecord",
+                    SHARD_X_OF_Y=f"{i:05d}-of-{len(lengths):05d}",
+                    SHARD_INDEX=f"{i:05d}",
+                    NUM_SHARDS=f"{len(lengths):05d}",
+                )
+                for i in range(len(lengths))
+            ]
+        except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+            raise SourceError(f"a split is malformed: {type(error).__name__} {error}", file=INFO) from error
+        if any("/" in name or "\0" in name for name in names):
+            raise SourceError(f"split {split['name']!r} names a file outside its directory", file=INFO)
+        splits[split["name"]] = {name: File(split["name"], i, lengths[i]) for i, name in enumerate(names)}
+    for name in wanted or ():
+        if name not in splits:
+            raise ConfigError(f"source split {name!r}: the dataset has {', '.join(splits)}")
+    files = {
+        n: f for split, some in splits.items() if wanted is None or split in wanted for n, f in some.items()
+    }
+    missing = [name for name in files if not store.exists(name)]
+    if missing:
+        counts = f"{len(missing)} of {len(files)} TFRecord files that {INFO} names are missing"
+        raise SourceError(f"{store.url}: {counts}, the first is {missing[0]}; is the copy complete?")
+    return files
+
+
+def _read_features(store: Store) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Path -> TFDS feature, and path -> how a record stores it, of every leaf."""
+    value = _read_json(store, FEATURES)
+    for name in _class_names(value):
+        if not name.startswith("tensorflow_datasets."):
+            raise SourceError(f"feature class {name!r} is not one of TFDS", file=FEATURES)
+    try:
+        features = tfds_features.FeaturesDict.from_json(value)
+        leaves = dict(_leaves("", features))
+        specs = py_utils.flatten_nest_dict(features.get_serialized_info())
+    except Exception as error:  # third-party parsers meet arbitrary JSON here
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise SourceError(f"not a TFDS description of features: {reason}", file=FEATURES) from error
+    if not any(path.startswith("steps/") for path in leaves):
+        raise SourceError("no feature 'steps', so these are not RLDS episodes", file=FEATURES)
+    return leaves, specs
+
+
+def _class_names(value: Any) -> Iterator[str]:
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            if key == "pythonClassName" and isinstance(inner, str):
+                yield inner
+            yield from _class_names(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _class_names(inner)
+
+
+def _leaves(path: str, feature: Any) -> Iterator[tuple[str, Any]]:
+    if isinstance(feature, tfds_features.FeaturesDict):
+        for name, inner in feature.items():
+            yield from _leaves(f"{path}/{name}" if path else name, inner)
+    elif path == "steps" and isinstance(feature, tfds_features.Dataset | tfds_features.Sequence):
+        yield from _leaves(path, feature.feature)
+    else:
+        yield path, feature

@@ -1,0 +1,130 @@
+"""`manifest.json`: what a compiled dataset holds, written last.
+
+A directory without one is not a dataset. The manifest names every other file by its digest, so that
+whatever is wrong anywhere can be found from here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from blake3 import blake3
+
+from oxcart.manifests.canonical import canonical_json, pretty_json
+from oxcart.shards.errors import ConfigError, CorruptError
+from oxcart.shards.store import Store
+
+FORMAT = "oxcart/1"
+NAME = "manifest.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """What a compiled dataset holds. `docs/format.md` specifies every field."""
+
+    format: str
+    """Name and version of the format."""
+    fingerprint: str
+    """sha256 over format, pixel settings, and every episode's key, split and digest, in plan order."""
+    dataset: dict[str, Any]
+    """Name, version and kind of the source."""
+    plan: str
+    """sha256 of the plan: the same source, configuration and versions give the same plan."""
+    counts: dict[str, int]
+    """Episodes: source = compiled + rejected + limited."""
+    splits: dict[str, dict[str, int]]
+    """Exact episodes, steps, frames (summed over cameras) and bytes of each split."""
+    environments: list[dict[str, Any]]
+    """Name, how it is known, and exact counts per split, of each environment."""
+    cameras: list[dict[str, Any]]
+    """Name, source field and frame size of each camera, primary first; a null size where episodes differ."""
+    action: dict[str, Any] | None
+    """Source fields, values a step, and statistics of train alone."""
+    state: dict[str, Any] | None
+    """Source fields, values a step, and statistics of train alone."""
+    control_rate: dict[str, Any] | None
+    """Steps a second, and whether the dataset's own documentation supports it."""
+    pixels: dict[str, Any]
+    """What shaped the frames: cameras, size, fit, filter, codec, quality."""
+    shards: list[dict[str, Any]]
+    """Name, split, counts, bytes and BLAKE3 digest of each shard and of its chunk table, in plan order."""
+    tables: dict[str, dict[str, Any]]
+    """Rows, bytes and BLAKE3 digest of each table."""
+    config: dict[str, Any]
+    """The rest of the configuration that shaped the dataset, the resolved split rule included."""
+    versions: dict[str, str]
+    """The libraries that made the bytes."""
+
+    def to_bytes(self) -> bytes:
+        """The file's bytes."""
+        return pretty_json(asdict(self))
+
+    def camera(self, name: str) -> dict[str, Any]:
+        """The entry of a camera by name; `primary` is the first.
+
+        Raises:
+            ConfigError: there is no such camera.
+        """
+        if name == "primary":
+            return self.cameras[0]
+        for camera in self.cameras:
+            if camera["name"] == name:
+                return camera
+        have = ", ".join(camera["name"] for camera in self.cameras)
+        raise ConfigError(f"camera {name!r}: the dataset has {have}")
+
+
+def read_manifest(store: Store) -> Manifest:
+    """Read the manifest of the dataset in `store`.
+
+    Raises:
+        ConfigError: the store holds no dataset, or one of an unknown format.
+        CorruptError: the manifest cannot be parsed.
+    """
+    if not store.exists(NAME):
+        unfinished = store.exists(".oxcart/plan.json")
+        remedy = (
+            "its compile has not finished; run it again" if unfinished else "compile a source into it first"
+        )
+        raise ConfigError(f"{store.url}: no {NAME}, so not a compiled dataset; {remedy}")
+    try:
+        value = json.loads(store.read(NAME))
+        found = value["format"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise CorruptError(f"{store.url}/{NAME}: cannot be parsed: {error}") from error
+    if found != FORMAT:
+        raise ConfigError(f"{store.url}: format {found!r}, expected {FORMAT!r}; use the oxcart that wrote it")
+    names = {field.name for field in fields(Manifest)}
+    if set(value) != names:
+        odd = ", ".join(sorted(names ^ set(value)))
+        raise CorruptError(f"{store.url}/{NAME}: fields missing or unknown: {odd}")
+    return Manifest(**value)
+
+
+def episode_digest(members: dict[str, list[int]]) -> str:
+    """BLAKE3 (128 bits, hex) over the xxh3-64 digests of an episode's pieces.
+
+    Args:
+        members: extension of each member -> digests of its chunks, or of the whole member where it has none.
+    """
+    return blake3(canonical_json(members)).hexdigest(length=16)
+
+
+def fingerprint(pixels: dict[str, Any], episodes: Iterable[tuple[str, str, str]]) -> str:
+    """sha256 of `{"episodes":[[key,split,digest],...],"format":...,"pixels":...}` as canonical JSON.
+
+    Args:
+        pixels: what shaped the frames.
+        episodes: key, split and digest of each episode, in plan order.
+    """
+    digest = hashlib.sha256(b'{"episodes":[')
+    separator = b""
+    for row in episodes:
+        digest.update(separator + canonical_json(list(row)))
+        separator = b","
+    digest.update(b'],"format":' + canonical_json(FORMAT) + b',"pixels":' + canonical_json(pixels) + b"}")
+    return digest.hexdigest()
