@@ -8,6 +8,7 @@ the size of every file, and each row the digest of its record.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -167,3 +168,52 @@ def _check_keys(table: pa.Table) -> None:
         raise ConfigError(
             f"key {min(twice)}: {len(twice)} keys are not unique; read fewer source splits at once"
         )
+
+
+def summary(census: Census) -> dict[str, Any]:
+    """What a person or a script wants to know of a source, as plain JSON; counts are of usable episodes."""
+    rows, rejected = census.usable, census.rejected
+    environments: dict[tuple[bool, str, str], list[int]] = {}
+    sessions: dict[tuple[bool, str, str], set[str | None]] = {}
+    instructions: Counter[str] = Counter()
+    seen: Counter[int] = Counter(rows["duplicate"].to_pylist())
+    for row in rows.select(
+        ["environment", "environment_known", "session", "steps", "instructions"]
+    ).to_pylist():
+        place = (row["environment"] is None, row["environment"] or "", row["environment_known"])
+        counts = environments.setdefault(place, [0, 0])
+        counts[0] += 1
+        counts[1] += row["steps"]
+        sessions.setdefault(place, set()).add(row["session"])
+        instructions[row["instructions"][0] if row["instructions"] else ""] += 1
+    return {
+        "episodes": rows.num_rows,
+        "steps": sum(steps for _, steps in environments.values()),
+        "duplicates": sum(count - 1 for count in seen.values()),
+        "environments": [
+            {
+                "name": None if unknown else name,
+                "known": known,
+                "sessions": len(sessions[unknown, name, known] - {None}),
+                "episodes": episodes,
+                "steps": steps,
+            }
+            for (unknown, name, known), (episodes, steps) in sorted(environments.items())
+        ],
+        "cameras": [
+            {"name": name, "source": source, "sizes": _sizes(rows, name)}
+            for name, source in census.source["cameras"].items()
+        ],
+        "instructions": dict(sorted(instructions.items(), key=lambda item: (-item[1], item[0]))),
+        "rejected": [
+            {name: row[name] for name in ("key", "source_file", "source_record")}
+            | {"reason": row["rejected"]}
+            for row in rejected.to_pylist()
+        ],
+    }
+
+
+def _sizes(rows: pa.Table, camera: str) -> list[str]:
+    """Every height x width of a camera's images."""
+    pairs = rows.select([f"{camera}.height", f"{camera}.width"]).to_pylist()
+    return [f"{h}x{w}" for h, w in sorted({tuple(pair.values()) for pair in pairs})]

@@ -10,7 +10,6 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 from blake3 import blake3
 
 from oxcart.compile.census import Census
@@ -18,8 +17,8 @@ from oxcart.compile.execute import Done, read_done
 from oxcart.compile.plan import Plan
 from oxcart.compile.sources.base import Source
 from oxcart.compile.statistics import merge, summary
+from oxcart.manifests.counts import frame_size, per_environment, per_split
 from oxcart.manifests.manifest import FORMAT, NAME, Manifest, fingerprint
-from oxcart.manifests.split import SPLITS
 from oxcart.manifests.tables import EPISODES, REJECTED, REJECTED_SCHEMA, episodes_schema, table_bytes
 from oxcart.shards.errors import CorruptError, SourceError
 from oxcart.shards.store import WORK, Store
@@ -62,10 +61,10 @@ def commit(store: Store, census: Census, plan: Plan, source: Source) -> Manifest
         dataset={"name": source.name, "version": source.version, "kind": source.kind},
         plan=plan.hash,
         counts=counts,
-        splits=_splits(episodes, len(source.cameras)),
-        environments=_environments(episodes, len(source.cameras)),
+        splits=per_split(episodes, len(source.cameras)),
+        environments=per_environment(episodes, len(source.cameras)),
         cameras=[
-            {"name": camera.name, "source": camera.field, **_frame_size(episodes, camera.name)}
+            {"name": camera.name, "source": camera.field, **frame_size(episodes, camera.name)}
             for camera in source.cameras
         ],
         action=_array(census.source["action"], source.action_size, merge(_some(one.action for one in train))),
@@ -99,52 +98,6 @@ def _rejected(census: Census, done: Sequence[Done]) -> pa.Table:
         [seen.select(REJECTED_SCHEMA.names), pa.Table.from_pylist(later, REJECTED_SCHEMA)]
     )
     return table.cast(REJECTED_SCHEMA).sort_by("key")
-
-
-def _count(rows: pa.Table, cameras: int) -> dict[str, int]:
-    steps = pc.sum(rows["steps"]).as_py() or 0
-    return {
-        "episodes": rows.num_rows,
-        "steps": steps,
-        "frames": steps * cameras,
-        "bytes": pc.sum(rows["bytes"]).as_py() or 0,
-    }
-
-
-def _splits(episodes: pa.Table, cameras: int) -> dict[str, dict[str, int]]:
-    counts = {s: _count(episodes.filter(pc.equal(episodes["split"], s)), cameras) for s in SPLITS}
-    return {split: count for split, count in counts.items() if count["episodes"]}
-
-
-def _environments(episodes: pa.Table, cameras: int) -> list[dict[str, Any]]:
-    """Counts per environment and split; the unknown environment is called null and comes last."""
-    groups = episodes.group_by(["environment", "environment_known", "split"]).aggregate(
-        [("steps", "count"), ("steps", "sum"), ("bytes", "sum")]
-    )
-    found: dict[tuple[bool, str, str], dict[str, dict[str, int]]] = {}
-    for row in groups.to_pylist():
-        place = (row["environment"] is None, row["environment"] or "", row["environment_known"])
-        found.setdefault(place, {})[row["split"]] = {
-            "episodes": row["steps_count"],
-            "steps": row["steps_sum"],
-            "frames": row["steps_sum"] * cameras,
-            "bytes": row["bytes_sum"],
-        }
-    return [
-        {
-            "name": None if unknown else name,
-            "known": known,
-            "splits": {split: found[unknown, name, known][split] for split in SPLITS if split in counts},
-        }
-        for (unknown, name, known), counts in sorted(found.items())
-    ]
-
-
-def _frame_size(episodes: pa.Table, camera: str) -> dict[str, int | None]:
-    """Height and width of a camera's frames, null where episodes differ."""
-    sides = {side: pc.unique(episodes[f"{camera}.{side}"]).to_pylist() for side in ("height", "width")}
-    same = all(len(values) == 1 for values in sides.values())
-    return {side: values[0] if same else None for side, values in sides.items()}
 
 
 def _array(fields: list[str], size: int | None, total: Any) -> dict[str, Any] | None:

@@ -100,8 +100,7 @@ def write_shard(job: Job, shard: Shard, advance: Advance) -> None:
         StoreError: the output cannot be written.
     """
     store = Store(job.out)
-    if (done := read_done(store, shard)) is not None:
-        advance(done.shard["steps"], done.shard["bytes"])
+    if read_done(store, shard) is not None:
         return
     source = open_source(job.source)
     name, chunks_name = f"shards/{shard.name}.tar", f"shards/{shard.name}.chunks.parquet"
@@ -129,7 +128,7 @@ def write_shard(job: Job, shard: Shard, advance: Advance) -> None:
                         offset=row["source_offset"],
                     ) from error
                 rejected.append({**_place(row), "reason": str(error)})
-                advance(row["steps"], 0)
+                advance(row["steps"] * len(source.cameras), 0)
                 continue
             start = tar.offset
             rows.append(_write_episode(tar, source, shard, row, episode, frames, chunks))
@@ -137,7 +136,7 @@ def write_shard(job: Job, shard: Shard, advance: Advance) -> None:
                 action.append(moments(episode.action))
             if episode.state is not None:
                 state.append(moments(episode.state))
-            advance(row["steps"], tar.offset - start)
+            advance(row["steps"] * len(source.cameras), tar.offset - start)
         digest = tar.finish()
     entry: dict[str, Any] = {
         "name": name,

@@ -10,13 +10,16 @@ same plan joins and goes on where another stopped, a compile of another plan is 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+
+import pyarrow.compute as pc
 
 from oxcart.compile import census as census_module
 from oxcart.compile.census import Census
 from oxcart.compile.commit import commit
-from oxcart.compile.execute import Job, write_shard
-from oxcart.compile.plan import Plan, Settings, make
+from oxcart.compile.execute import Job, read_done, write_shard
+from oxcart.compile.plan import Plan, Settings, Shard, make
 from oxcart.compile.processes import Report, default_workers, run
 from oxcart.compile.sources import open_source
 from oxcart.compile.sources.base import Source, SourceConfig
@@ -67,6 +70,10 @@ class Prepared:
     source: Source
     census: Census
     plan: Plan
+    frames: int
+    """Frames of all shards, summed over cameras."""
+    frames_done: int
+    """Those of shards that a compile of this plan has already written."""
 
 
 def ignore(done: int, size: int) -> None:
@@ -94,13 +101,24 @@ def prepare(config: CompileConfig, report: Report = ignore) -> Prepared:
             record=first["source_record"],
             offset=first["source_offset"],
         )
+    plan = make(census, config.settings, source.aliases)
+    done = plan.shards if _claimed(store) == plan.hash and not config.overwrite else ()
     return Prepared(
-        config=config, source=source, census=census, plan=make(census, config.settings, source.aliases)
+        config=config,
+        source=source,
+        census=census,
+        plan=plan,
+        frames=_frames(plan.shards, source),
+        frames_done=_frames([shard for shard in done if read_done(store, shard)], source),
     )
 
 
 def execute(prepared: Prepared, report: Report = ignore) -> Manifest:
     """Write the shards, then the tables, then the manifest; whatever of it is done already stays as it is.
+
+    Args:
+        prepared: what `prepare` returned.
+        report: told of frames, those already done included, and of bytes written now.
 
     Raises:
         ConfigError: `out` holds another compile.
@@ -123,9 +141,19 @@ def execute(prepared: Prepared, report: Report = ignore) -> Manifest:
         resize=config.settings.resize,
         reject=config.on_error == "reject",
     )
-    for _ in run(write_shard, job, plan.shards, workers=config.workers, report=report):
+    left = [shard for shard in plan.shards if read_done(store, shard) is None]
+
+    def count(frames: int, size: int) -> None:
+        report(prepared.frames_done + frames, size)
+
+    for _ in run(write_shard, job, left, workers=config.workers, report=count):
         pass
     return commit(store, prepared.census, plan, prepared.source)
+
+
+def _frames(shards: Sequence[Shard], source: Source) -> int:
+    steps: int = sum(pc.sum(shard.rows["steps"]).as_py() for shard in shards)
+    return steps * len(source.cameras)
 
 
 def _check_out(store: Store, overwrite: bool) -> None:
@@ -169,7 +197,7 @@ def _finished(store: Store, plan: Plan, overwrite: bool) -> Manifest | None:
 
 def _claim(store: Store, plan: Plan, overwrite: bool) -> None:
     """Take `out` for this plan, or join those who have it for the same one."""
-    if store.exists(OVERWRITING) or (overwrite and _claimed(store) != plan.hash):
+    if store.exists(OVERWRITING) or overwrite:
         _delete_dataset(store)
     if not store.create(CLAIM, pretty_json({"plan": plan.hash, "config": dict(plan.config)})):
         found = _claimed(store)

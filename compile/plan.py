@@ -87,11 +87,6 @@ class Plan:
     hash: str
     """sha256 over all of the above and every episode's key, split, shard and digest."""
 
-    @property
-    def steps(self) -> int:
-        """Steps of all shards."""
-        return sum(int(shard.rows["steps"].to_numpy().sum()) for shard in self.shards)
-
 
 def make(census: Census, settings: Settings, aliases: Mapping[str, tuple[str, ...]]) -> Plan:
     """Split the census and pack it into shards.

@@ -51,7 +51,7 @@ def merge(parts: Iterable[Moments]) -> Moments | None:
 
 
 def summary(total: Moments | None) -> dict[str, Any] | None:
-    """What the manifest says: count of steps, and mean, population standard deviation, min and max per value."""
+    """What the manifest says: count of steps; mean, population standard deviation, min and max per value."""
     if total is None:
         return None
     std = [math.sqrt(value / total["count"]) for value in total["m2"]]

@@ -14,7 +14,7 @@ def canonical_json(value: Any) -> bytes:
 
 
 def pretty_json(value: Any) -> bytes:
-    """UTF-8 JSON for people, keys in the order given: two spaces of indent, lists of plain values on a line."""
+    """UTF-8 JSON for people, keys in the order given: two spaces of indent, plain lists on one line."""
     return (_pretty(value, "\n") + "\n").encode()
 
 

@@ -1,0 +1,64 @@
+# Every target builds what it needs from nothing, in .venv; a second call finds it done.
+# Another interpreter: make test PYTHON=/path/to/python3.12
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+DEMO := scratch/demo
+BENCHES := $(sort $(wildcard bench/*.py))
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-slow check hooks bench docs clean
+
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
+
+demo: $(VENV)/.test ## sample -> compile -> inspect -> verify -> show, in scratch/demo
+	rm -rf $(DEMO)
+	$(BIN)/oxcart sample rlds $(DEMO)/src
+	$(BIN)/oxcart compile $(DEMO)/src/oxcart_kitchens/1.0.0 $(DEMO)/out --val-fraction 0.2
+	$(BIN)/oxcart inspect $(DEMO)/out
+	$(BIN)/oxcart verify $(DEMO)/out
+	$(BIN)/oxcart show $(DEMO)/out -o $(DEMO)/strip.png
+
+test: $(VENV)/.test ## the tests that take seconds
+	$(BIN)/pytest -n auto -m "not slow"
+
+test-slow: $(VENV)/.test ## the tests that take minutes
+	$(BIN)/pytest -n auto -m slow
+
+check: $(VENV)/.dev ## lint, format, types, generated docs
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/python docs/generate_cli.py --check
+
+hooks: $(VENV)/.dev ## run those checks before every commit
+	$(BIN)/pre-commit install
+
+bench: $(VENV)/.test ## measure: every script of bench/
+	set -e; for script in $(BENCHES); do echo "$$script"; $(BIN)/python "$$script"; done
+
+docs: $(VENV)/.test ## write docs/cli.md anew
+	$(BIN)/python docs/generate_cli.py
+
+clean: ## remove caches, build products and the demo; .venv stays
+	rm -rf build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis $(DEMO)
+	find . -path ./$(VENV) -prune -o -name __pycache__ -type d -exec rm -rf {} +
+
+# Stamps: each is newer than whatever it was installed from.
+$(VENV)/.created:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
+		{ echo "oxcart needs Python 3.11 or newer, '$(PYTHON)' is not: make PYTHON=/path/to/python3.11" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(VENV)/.test: pyproject.toml constraints.txt | $(VENV)/.created
+	$(INSTALL) -e '.[test]'
+	@touch $@
+
+# On top of .test, so that two installs never run at once under make -j.
+$(VENV)/.dev: $(VENV)/.test
+	$(INSTALL) -e '.[test,dev]'
+	@touch $@

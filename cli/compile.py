@@ -1,0 +1,381 @@
+"""`oxcart scan` and `oxcart compile`: from a source to its census, and on to a compiled dataset."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from oxcart.compile.census import Census
+    from oxcart.compile.pipeline import CompileConfig, Prepared
+    from oxcart.compile.sources.base import SourceConfig
+    from oxcart.manifests.manifest import Manifest
+    from oxcart.manifests.split import SplitRule
+
+
+def _source_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Options that say how to read a source."""
+    options = [
+        click.option(
+            "--environment",
+            metavar="FIELD[~REGEX]",
+            help="Feature that names the environment; of a longer text, the part that REGEX captures.",
+        ),
+        click.option("--instruction", multiple=True, metavar="FIELD", help="Feature with an instruction."),
+        click.option(
+            "--action",
+            multiple=True,
+            metavar="FIELD",
+            help="Feature of the action; several are concatenated in the order given; none for no action.",
+        ),
+        click.option(
+            "--state",
+            multiple=True,
+            metavar="FIELD",
+            help="Feature of the state; several are concatenated in the order given; none for no state.",
+        ),
+        click.option(
+            "--camera",
+            multiple=True,
+            metavar="NAME",
+            help="Camera to read, the first is primary.  [default: the primary one]",
+        ),
+        click.option(
+            "--source-split",
+            multiple=True,
+            metavar="NAME",
+            help="The source's own split to read.  [default: all]",
+        ),
+        click.option("--workers", type=click.IntRange(min=1), help="Processes.  [default: one a core]"),
+        click.option("--quiet", is_flag=True, help="No progress and no summary; only errors."),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def _source_config(
+    source: str,
+    environment: str | None,
+    instruction: tuple[str, ...],
+    action: tuple[str, ...],
+    state: tuple[str, ...],
+    camera: tuple[str, ...],
+    source_split: tuple[str, ...],
+) -> SourceConfig:
+    from oxcart.compile.sources.base import EnvironmentRule, SourceConfig
+
+    def fields(values: tuple[str, ...]) -> tuple[str, ...] | None:
+        return () if values == ("none",) else values or None
+
+    return SourceConfig(
+        url=source,
+        source_splits=source_split or None,
+        cameras=camera or None,
+        instruction=fields(instruction),
+        action=fields(action),
+        state=fields(state),
+        environment=EnvironmentRule.parse(environment) if environment else None,
+    )
+
+
+@click.command()
+@click.argument("source")
+@_source_options
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option(
+    "--parquet",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Keep the census in this file, for compile --census.",
+)
+def scan(
+    source: str, workers: int | None, quiet: bool, as_json: bool, parquet: Path | None, **options: Any
+) -> None:
+    """Take the census of SOURCE: environments, episodes, steps, cameras, duplicates.
+
+    SOURCE is a TFDS directory with an RLDS dataset. No image is decoded.
+
+    \b
+    Example:
+      oxcart scan bridge_dataset/1.0.0
+      oxcart scan bridge_dataset/1.0.0 --parquet census.parquet --json
+    """
+    from oxcart.cli.progress import progress
+    from oxcart.compile import census as census_module
+    from oxcart.compile.processes import default_workers
+    from oxcart.compile.sources import open_source
+    from oxcart.shards.store import Store
+
+    config = _source_config(source, **options)
+    total = open_source(config).expected
+    with progress("scanning", total=total, unit="episodes", quiet=quiet) as report:
+        census = census_module.take(config, workers=workers or default_workers(), report=report)
+    if parquet is not None:
+        Store(str(parquet.parent)).put(parquet.name, census.to_bytes())
+    if as_json:
+        click.echo(json.dumps(_census_json(census), ensure_ascii=False))
+    elif not quiet:
+        click.echo(_census_text(census))
+
+
+def _census_json(census: Census) -> dict[str, Any]:
+    from oxcart.compile.census import summary
+
+    return {**summary(census), "source": dict(census.source)}
+
+
+def _census_text(census: Census) -> str:
+    from oxcart.cli.table import table
+    from oxcart.compile.census import summary
+
+    found = summary(census)
+    source = census.source
+    lines = [
+        f"{source['name']} {source['version']} ({source['kind']}): {found['episodes']:,} episodes, "
+        f"{found['steps']:,} steps, {found['duplicates']:,} of them duplicates of another",
+        "",
+        table(
+            ("environment", "known", "sessions", "episodes", "steps"),
+            [
+                (e["name"] or "(unknown)", e["known"], e["sessions"], e["episodes"], e["steps"])
+                for e in found["environments"]
+            ],
+        ),
+        "",
+        table(
+            ("camera", "read from", "height x width"),
+            [(c["name"], c["source"], ", ".join(c["sizes"])) for c in found["cameras"]],
+        ),
+        "",
+        table(("instruction", "episodes"), list(found["instructions"].items())[:20]),
+    ]
+    if len(found["instructions"]) > 20:
+        lines.append(f"... and {len(found['instructions']) - 20:,} more instructions")
+    for what in ("action", "state"):
+        lines.append(f"\n{what}: {', '.join(source[what]) or 'none'}")
+    if found["rejected"]:
+        lines += ["", f"{len(found['rejected'])} episodes cannot be compiled:"]
+        lines += [
+            f"  {r['source_file']}, record {r['source_record']}: {r['reason']}"
+            for r in found["rejected"][:20]
+        ]
+        if len(found["rejected"]) > 20:
+            lines.append(f"  ... and {len(found['rejected']) - 20:,} more")
+    return "\n".join(lines)
+
+
+@click.command("compile")
+@click.argument("source")
+@click.argument("out")
+@click.option(
+    "--split",
+    "rule_file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Split rule, a YAML file; instead of the options below.",
+)
+@click.option(
+    "--split-by",
+    type=click.Choice(["environment", "instruction", "dataset", "episode", "source"]),
+    help="What is held out as a whole.  [default: environment]",
+)
+@click.option("--val-fraction", type=float, help="Share of the episodes to hold out.  [default: 0.1]")
+@click.option("--val", multiple=True, metavar="NAME", help="Group to hold out, by name; none for no val.")
+@click.option("--val-seen", type=float, help="Share of the episodes to hold out from environments of train.")
+@click.option(
+    "--write-rule",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Write the resolved split as a rule that names every group, for --split later.",
+)
+@_source_options
+@click.option("--size", metavar="N|HxW", help="Height and width of frames.  [default: the source's]")
+@click.option(
+    "--fit",
+    type=click.Choice(["stretch", "crop"]),
+    default="stretch",
+    show_default=True,
+    help="How another aspect ratio gets to --size.",
+)
+@click.option("--shard-size", metavar="BYTES", help="Frame bytes in a shard, e.g. 256MiB.  [default: 512MiB]")
+@click.option("--census", type=click.Path(), help="The source's census, from scan --parquet.")
+@click.option("--limit", type=click.IntRange(min=1), help="Compile this many episodes of train alone.")
+@click.option(
+    "--on-error",
+    type=click.Choice(["fail", "reject"]),
+    default="fail",
+    show_default=True,
+    help="End at a broken episode, or list it in rejected.parquet.",
+)
+@click.option("--dry-run", is_flag=True, help="Print the split and the plan; write nothing.")
+@click.option("--overwrite", is_flag=True, help="Replace the dataset that is in OUT.")
+def compile_(
+    source: str,
+    out: str,
+    rule_file: Path | None,
+    split_by: str | None,
+    val_fraction: float | None,
+    val: tuple[str, ...],
+    val_seen: float | None,
+    write_rule: Path | None,
+    workers: int | None,
+    quiet: bool,
+    size: str | None,
+    fit: str,
+    shard_size: str | None,
+    census: str | None,
+    limit: int | None,
+    on_error: str,
+    dry_run: bool,
+    overwrite: bool,
+    **options: Any,
+) -> None:
+    """Compile SOURCE into a dataset in the directory OUT.
+
+    Whole environments are held out for val. A compile that was cut off goes on where it
+    stopped when the same command is given again; the same source and options give the
+    same bytes.
+
+    \b
+    Example:
+      oxcart compile bridge_dataset/1.0.0 bridge
+      oxcart compile bridge_dataset/1.0.0 bridge --split-by instruction --val-fraction 0.25
+      oxcart compile bridge_dataset/1.0.0 bridge --size 224 --fit crop --write-rule split.yaml
+    """
+    from oxcart.cli.progress import progress
+    from oxcart.compile.images import Resize
+    from oxcart.compile.pipeline import CompileConfig, execute, prepare
+    from oxcart.compile.plan import RAW_SHARD_BYTES, Settings
+    from oxcart.compile.processes import default_workers
+    from oxcart.compile.sources import open_source
+    from oxcart.manifests import split
+    from oxcart.shards.store import Store
+
+    settings = Settings(
+        rule=_rule(rule_file, split_by, val_fraction, val, val_seen),
+        resize=Resize(size=_size(size), fit=fit),
+        shard_size=_bytes(shard_size) if shard_size else RAW_SHARD_BYTES,
+        limit=limit,
+    )
+    config = CompileConfig(
+        source=_source_config(source, **options),
+        out=out,
+        settings=settings,
+        census=census,
+        on_error=on_error,
+        overwrite=overwrite,
+        workers=workers or default_workers(),
+    )
+    total = open_source(config.source).expected
+    with progress("scanning", total=total, unit="episodes", quiet=quiet) as report:
+        prepared = prepare(config, report)
+    for warning in prepared.plan.assignment.warnings:
+        click.echo(f"oxcart: warning: {warning}", err=True)
+    if write_rule is not None:
+        text = split.write_rule(prepared.plan.assignment.rule)
+        Store(str(write_rule.parent)).put(write_rule.name, text.encode())
+    if dry_run:
+        click.echo(_plan_text(prepared))
+        return
+    with progress(
+        "compiling", total=prepared.frames, unit="frames", quiet=quiet, start=prepared.frames_done
+    ) as report:
+        manifest = execute(prepared, report)
+    if not quiet:
+        click.echo(_done_text(config, manifest))
+
+
+def _rule(
+    file: Path | None,
+    by: str | None,
+    fraction: float | None,
+    val: tuple[str, ...],
+    val_seen: float | None,
+) -> SplitRule:
+    from oxcart.manifests.split import SplitRule, read_rule
+    from oxcart.shards.errors import ConfigError
+
+    given = {"--split-by": by, "--val-fraction": fraction, "--val": val or None, "--val-seen": val_seen}
+    used = [name for name, value in given.items() if value is not None]
+    if file is not None:
+        if used:
+            raise ConfigError(f"--split: the rule file says it all; leave out {', '.join(used)}")
+        return read_rule(file)
+    if fraction is not None and val:
+        raise ConfigError("--val-fraction: expected alone or --val alone, got both; leave one out")
+    chosen: dict[str, Any] = {"val_seen": val_seen}
+    if by is not None:
+        chosen["by"] = by
+    if val:
+        chosen["val"] = None if val == ("none",) else val
+    elif fraction is not None:
+        chosen["val"] = fraction
+    return SplitRule(**chosen)
+
+
+def _size(text: str | None) -> tuple[int, int] | None:
+    from oxcart.shards.errors import ConfigError
+
+    if text is None:
+        return None
+    sides = text.lower().split("x")
+    if len(sides) > 2 or not all(side.isascii() and side.isdigit() for side in sides):
+        raise ConfigError(f"--size: expected pixels like 256, or height x width like 240x320; got {text!r}")
+    return int(sides[0]), int(sides[-1])
+
+
+_UNITS = {"": 1, "b": 1, "k": 10**3, "kb": 10**3, "m": 10**6, "mb": 10**6, "g": 10**9, "gb": 10**9}
+_UNITS |= {"kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30}
+
+
+def _bytes(text: str) -> int:
+    from oxcart.shards.errors import ConfigError
+
+    digits = text.rstrip("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ ")
+    unit = text[len(digits) :].strip().lower()
+    try:
+        return int(float(digits) * _UNITS[unit])
+    except (ValueError, KeyError, OverflowError):
+        raise ConfigError(f"--shard-size: expected bytes like 256MiB or 1GB, got {text!r}") from None
+
+
+def _plan_text(prepared: Prepared) -> str:
+    from oxcart.cli.table import size, table
+
+    plan, census = prepared.plan, prepared.census
+    shown = [(g.names, g.split, g.episodes) for g in plan.assignment.groups]
+    groups = [(", ".join(names) or "(unknown)", split, episodes) for names, split, episodes in shown[:200]]
+    splits: dict[str, list[int]] = {}
+    for shard in plan.shards:
+        counts = splits.setdefault(shard.split, [0, 0, 0])
+        counts[0] += shard.rows.num_rows
+        counts[1] += sum(shard.rows["steps"].to_pylist())
+        counts[2] += 1
+    lines = [
+        table((plan.assignment.rule.by, "split", "episodes"), groups),
+        *([f"... and {len(shown) - 200:,} more"] if len(shown) > 200 else []),
+        "",
+        table(("split", "episodes", "steps", "shards"), [(name, *counts) for name, counts in splits.items()]),
+        "",
+        f"{size(plan.frame_bytes)} of frames; {plan.limited:,} episodes beyond the limit, "
+        f"{census.rejected.num_rows:,} rejected; nothing was written",
+    ]
+    return "\n".join(lines)
+
+
+def _done_text(config: CompileConfig, manifest: Manifest) -> str:
+    from oxcart.cli.table import size
+
+    splits = ", ".join(f"{c['episodes']:,} {name}" for name, c in manifest.splits.items())
+    frames = sum(count["frames"] for count in manifest.splits.values())
+    total = size(sum(shard["bytes"] for shard in manifest.shards))
+    left_out = [
+        f"{manifest.counts[what]:,} {what}" for what in ("rejected", "limited") if manifest.counts[what]
+    ]
+    return (
+        f"{config.out}: {manifest.counts['compiled']:,} episodes ({splits}), {frames:,} frames, "
+        f"{len(manifest.shards)} shards, {total}{''.join(f', {text}' for text in left_out)}\n"
+        f"fingerprint {manifest.fingerprint}"
+    )

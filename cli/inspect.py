@@ -1,0 +1,173 @@
+"""`oxcart inspect`, `oxcart show` and `oxcart verify`: look at a compiled dataset."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from oxcart.manifests.manifest import Manifest
+
+
+@click.command()
+@click.argument("dataset")
+@click.option("--episodes", is_flag=True, help="List every episode.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON: the manifest, or a line an episode.")
+def inspect(dataset: str, episodes: bool, as_json: bool) -> None:
+    """Say what DATASET holds: counts per split and environment, shards, cameras, statistics.
+
+    \b
+    Example:
+      oxcart inspect bridge
+      oxcart inspect bridge --episodes --json | jq -r 'select(.split == "val").key'
+    """
+    from oxcart.manifests.dataset import Dataset
+    from oxcart.manifests.tables import EPISODES
+
+    opened = Dataset.open(dataset)
+    if episodes:
+        rows = opened.table(EPISODES).to_pylist()
+        if as_json:
+            for row in rows:
+                click.echo(json.dumps(row, ensure_ascii=False))
+            return
+        from oxcart.cli.table import table
+
+        names = ("key", "split", "shard", "environment", "steps", "instruction")
+        click.echo(table(names, [[row[name] for name in names] for row in rows]))
+    elif as_json:
+        click.echo(json.dumps(asdict(opened.manifest), ensure_ascii=False))
+    else:
+        click.echo(_text(opened.manifest))
+
+
+def _text(manifest: Manifest) -> str:
+    from oxcart.cli.table import size, table
+
+    counts = ("episodes", "steps", "frames")
+    environments = []
+    for environment in manifest.environments:
+        name, known = environment["name"] or "(unknown)", environment["known"]
+        for split, count in environment["splits"].items():
+            environments.append((name, known, split, *(count[what] for what in counts), size(count["bytes"])))
+    order = list(manifest.splits)
+    environments.sort(key=lambda row: order.index(row[2]))
+    rate = manifest.control_rate
+    hertz = f", {rate['hz']:g} Hz{'' if rate['verified'] else ' (unverified)'}" if rate else ""
+    left_out = ", ".join(f"{manifest.counts[what]:,} {what}" for what in ("source", "rejected", "limited"))
+    blocks = [
+        f"{manifest.dataset['name']} {manifest.dataset['version']} ({manifest.format}, codec "
+        f"{manifest.pixels['codec']}{hertz})\nfingerprint {manifest.fingerprint}\nepisodes: {left_out}",
+        table(
+            ("split", *counts, "size"),
+            [(name, *(c[what] for what in counts), size(c["bytes"])) for name, c in manifest.splits.items()],
+        ),
+        table(("environment", "known", "split", *counts, "size"), environments),
+        table(
+            ("shard", "episodes", "frames", "size"),
+            [
+                (shard["name"], shard["episodes"], shard["frames"], size(shard["bytes"]))
+                for shard in manifest.shards
+            ],
+        ),
+        table(
+            ("camera", "read from", "height", "width"),
+            [(c["name"], c["source"], c["height"], c["width"]) for c in manifest.cameras],
+        ),
+        *(_array(name, array) for name, array in (("action", manifest.action), ("state", manifest.state))),
+    ]
+    return "\n\n".join(blocks)
+
+
+def _array(name: str, array: dict[str, Any] | None) -> str:
+    from oxcart.cli.table import table
+
+    if array is None:
+        return f"{name}: none"
+    title = f"{name} ({', '.join(array['source'])}), statistics of train"
+    if array["statistics"] is None:
+        return f"{title}: train is empty"
+    numbers = array["statistics"]
+    rows = [
+        (i, *(f"{numbers[what][i]:.4g}" for what in ("mean", "std", "min", "max")))
+        for i in range(array["size"])
+    ]
+    return f"{title}\n" + table(("#", "mean", "std", "min", "max"), rows)
+
+
+@click.command()
+@click.argument("dataset")
+@click.argument("key", required=False)
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path, dir_okay=False),
+    required=True,
+    help="Picture to write: .png, .jpg or .webp.",
+)
+@click.option("--frames", type=click.IntRange(1, 64), default=8, show_default=True, help="Frames to draw.")
+@click.option(
+    "--height", type=click.IntRange(16, 1024), default=128, show_default=True, help="Of a frame, pixels."
+)
+def show(dataset: str, key: str | None, output: Path, frames: int, height: int) -> None:
+    """Draw a contact sheet of the episode KEY of DATASET.
+
+    Without KEY it is the first episode of val, else of train.
+
+    \b
+    Example:
+      oxcart show bridge bridge_dataset-train-00000-000007 -o strip.png
+    """
+    from oxcart.manifests.dataset import Dataset
+    from oxcart.manifests.show import contact_sheet
+    from oxcart.shards.errors import ConfigError
+
+    if output.suffix.lower() not in (".png", ".jpg", ".jpeg", ".webp"):
+        raise ConfigError(f"--output: expected a name that ends in .png, .jpg or .webp, got {str(output)!r}")
+    opened = Dataset.open(dataset)
+    row = opened.episode(key)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    contact_sheet(opened, row, frames=frames, height=height).save(output)
+    click.echo(f"{output}: {row['key']}")
+
+
+@click.command()
+@click.argument("dataset")
+@click.option(
+    "--workers", type=click.IntRange(min=1), help="Shards to read at a time.  [default: one a core]"
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option("--quiet", is_flag=True, help="No progress and no summary; only damage.")
+def verify(dataset: str, workers: int | None, as_json: bool, quiet: bool) -> None:
+    """Check every byte of DATASET against its digests, and every count against its tables.
+
+    Exits with 1 and a list of what is damaged, down to the episode, camera and chunk.
+
+    \b
+    Example:
+      oxcart verify bridge
+    """
+    import os
+
+    from oxcart.cli.progress import progress
+    from oxcart.manifests.dataset import Dataset
+    from oxcart.manifests.verify import verify as verify_dataset
+
+    opened = Dataset.open(dataset)
+    frames = sum(shard["frames"] for shard in opened.manifest.shards)
+    with progress("verifying", total=frames, unit="frames", quiet=quiet) as report:
+        damage = verify_dataset(opened, workers=workers or os.cpu_count() or 1, report=report)
+    if as_json:
+        found = [{"file": one.file, "reason": one.reason} for one in damage]
+        click.echo(json.dumps({"intact": not damage, "damage": found}, ensure_ascii=False))
+    else:
+        for one in damage:
+            click.echo(f"{one.file}: {one.reason}")
+        if not damage and not quiet:
+            click.echo(f"{dataset}: intact, {len(opened.manifest.shards)} shards, {frames:,} frames")
+    if damage:
+        raise SystemExit(1)

@@ -1,0 +1,126 @@
+"""`oxcart`: the table of all commands, and how an error becomes one line.
+
+A command's module is imported when that command is called and not before: `oxcart --help` and a mistyped
+option answer at once, however heavy the commands are. The price is the one-line help, which stands here as
+well as in the command.
+
+    exit 0    done
+    exit 1    failed: one line on stderr, and the traceback above it under OXCART_DEBUG=1
+    exit 2    the command line is wrong
+    exit 130  interrupted
+"""
+
+from __future__ import annotations
+
+import errno
+import importlib
+import os
+import traceback
+from typing import Any, NamedTuple
+
+import click
+
+from oxcart.shards.errors import OxcartError
+
+
+class Lazy(NamedTuple):
+    """Where a command is, and what `oxcart --help` says of it."""
+
+    module: str
+    attribute: str
+    help: str
+
+
+SECTIONS: dict[str, dict[str, Lazy]] = {
+    "Make a dataset": {
+        "sample": Lazy("oxcart.cli.sample", "sample", "Write a small synthetic source to try things on."),
+        "scan": Lazy("oxcart.cli.compile", "scan", "Take the census of a source: what it holds."),
+        "compile": Lazy("oxcart.cli.compile", "compile_", "Compile a source into a dataset."),
+    },
+    "Look at a dataset": {
+        "inspect": Lazy("oxcart.cli.inspect", "inspect", "Say what a dataset holds, and how it is split."),
+        "show": Lazy("oxcart.cli.inspect", "show", "Draw the frames of an episode."),
+        "verify": Lazy("oxcart.cli.inspect", "verify", "Check every byte of a dataset against its digests."),
+    },
+}
+"""Every command, by section, in the order in which a newcomer needs them."""
+
+COMMANDS: dict[str, Lazy] = {name: lazy for section in SECTIONS.values() for name, lazy in section.items()}
+"""Every command by its name."""
+
+
+class LazyGroup(click.Group):
+    """The commands of SECTIONS, imported when called; whatever they raise on purpose ends as one line."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Names of all commands, in the order of the help."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import a command; None if there is none of that name."""
+        if cmd_name not in COMMANDS:
+            return None
+        lazy = COMMANDS[cmd_name]
+        command = getattr(importlib.import_module(lazy.module), lazy.attribute)
+        assert isinstance(command, click.Command), f"{lazy.module}:{lazy.attribute} is no command"
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the sections, from the table alone."""
+        width = max(map(len, COMMANDS))
+        for title, commands in SECTIONS.items():
+            with formatter.section(title):
+                formatter.write_dl([(name.ljust(width), lazy.help) for name, lazy in commands.items()])
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; see the module for what becomes of its errors."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            _complain("interrupted")
+            ctx.exit(130)
+        except OxcartError as error:
+            _complain(f"error: {error}")
+            ctx.exit(1)
+        except OSError as error:
+            if error.errno == errno.EPIPE:  # the reader of our output has gone; click ends quietly
+                raise
+            reason = error.strerror or str(error) or type(error).__name__
+            _complain(f"error: {reason}" + (f": {error.filename}" if error.filename is not None else ""))
+            ctx.exit(1)
+
+
+def _complain(message: str) -> None:
+    if os.environ.get("OXCART_DEBUG") == "1":
+        traceback.print_exc()
+    click.echo("oxcart: " + " ".join(line.strip() for line in message.splitlines()), err=True)
+
+
+@click.group(cls=LazyGroup)
+@click.version_option(
+    None,
+    "--version",
+    package_name="oxcart",
+    message="%(prog)s %(version)s",
+    help="Show the version and exit.",
+)
+def oxcart() -> None:
+    """Compile robot episodes once into tar shards whose held-out split holds out whole environments.
+
+    \b
+    Example:
+      oxcart sample rlds source
+      oxcart compile source/oxcart_kitchens/1.0.0 dataset --val-fraction 0.2
+      oxcart inspect dataset
+
+    OXCART_DEBUG=1 shows the traceback of an error.
+    """
+
+
+def main() -> None:
+    """Entry point of the `oxcart` command."""
+    oxcart(prog_name="oxcart")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,97 @@
+"""A compiled dataset, opened: its manifest, its tables, and the frames of one episode."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+from blake3 import blake3
+from xxhash import xxh3_64_intdigest
+
+from oxcart.manifests.manifest import Manifest, read_manifest
+from oxcart.manifests.tables import EPISODES, parse_table
+from oxcart.shards.errors import ConfigError, CorruptError
+from oxcart.shards.store import Store
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dataset:
+    """A compiled dataset in a store."""
+
+    store: Store
+    manifest: Manifest
+
+    @classmethod
+    def open(cls, url: str) -> Dataset:
+        """Open the dataset at `url`.
+
+        Raises:
+            ConfigError: there is none, or one of an unknown format.
+            CorruptError: its manifest cannot be parsed.
+        """
+        store = Store(url)
+        return cls(store=store, manifest=read_manifest(store))
+
+    def table(self, name: str, columns: Sequence[str] | None = None) -> pa.Table:
+        """One of its tables, whole or some columns, checked against its digest.
+
+        Raises:
+            CorruptError: it does not match the manifest.
+        """
+        data = self.store.read(name)
+        if blake3(data).hexdigest() != self.manifest.tables[name]["blake3"]:
+            raise CorruptError(f"{self.store.url}/{name}: does not match its digest in the manifest")
+        return parse_table(data, name, columns)
+
+    def episode(self, key: str | None) -> dict[str, Any]:
+        """The row of one episode; without a key the first of val, else of train.
+
+        Raises:
+            ConfigError: there is no such episode.
+        """
+        episodes = self.table(EPISODES)
+        if key is None:
+            held_out = pc.index(episodes["split"], "val").as_py()
+            return dict(episodes.slice(max(held_out, 0), 1).to_pylist()[0])
+        found = pc.index(episodes["key"], key).as_py()
+        if found < 0:
+            near = difflib.get_close_matches(key, episodes["key"].to_pylist(), n=1)
+            hint = f"did you mean {near[0]}?" if near else "oxcart inspect --episodes lists them"
+            raise ConfigError(f"episode {key!r}: the dataset has no such key; {hint}")
+        return dict(episodes.slice(found, 1).to_pylist()[0])
+
+    def frames(self, row: Mapping[str, Any], camera: str, steps: Sequence[int]) -> npt.NDArray[np.uint8]:
+        """Frames of an episode, each read alone and checked against its digest.
+
+        Args:
+            row: the episode's row of `episodes.parquet`.
+            camera: name of the camera.
+            steps: which steps, n of them.
+
+        Returns:
+            [n, H, W, 3] uint8.
+
+        Raises:
+            CorruptError: a chunk does not match its digest.
+        """
+        chunks = parse_table(
+            self.store.read(f"shards/{row['shard']}.chunks.parquet"), f"{row['shard']}.chunks"
+        )
+        mine = pc.and_(pc.equal(chunks["key"], row["key"]), pc.equal(chunks["camera"], camera))
+        digests = chunks.filter(mine)["digests"][0].as_py()
+        height, width, start = (row[f"{camera}.{what}"] for what in ("height", "width", "offset"))
+        frames = np.empty((len(steps), height, width, 3), np.uint8)
+        for frame, step in zip(frames, steps, strict=True):
+            data = self.store.read_range(
+                f"shards/{row['shard']}.tar", start + step * frame.nbytes, frame.nbytes
+            )
+            if xxh3_64_intdigest(data) != digests[step]:
+                raise CorruptError(f"{row['shard']}: {row['key']}, camera {camera}, chunk {step} is damaged")
+            frame[:] = np.frombuffer(data, np.uint8).reshape(frame.shape)
+        return frames

@@ -1,0 +1,59 @@
+"""A contact sheet: frames of one episode, evenly spaced, a row for each camera."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from oxcart.manifests.dataset import Dataset
+
+MARGIN, CAPTION, TITLE = 8, 18, 22
+"""Pixels."""
+BACKGROUND, INK, FAINT = "#fbfaf7", "#1f2328", "#6b7280"
+
+
+def contact_sheet(
+    dataset: Dataset, row: Mapping[str, Any], *, frames: int = 8, height: int = 128
+) -> Image.Image:
+    """Draw one episode.
+
+    Args:
+        dataset: where it is.
+        row: its row of `episodes.parquet`.
+        frames: how many frames, at most.
+        height: of each frame, in pixels.
+    """
+    steps = np.unique(np.linspace(0, row["steps"] - 1, frames).round().astype(int)).tolist()
+    cameras = [camera["name"] for camera in dataset.manifest.cameras]
+    strips = [[_scaled(frame, height) for frame in dataset.frames(row, name, steps)] for name in cameras]
+    titles = [
+        row["key"],
+        f"{row['split']} · {row['environment'] or 'unknown environment'} · {row['steps']} steps",
+        f"“{row['instruction']}”" if row["instruction"] else "no instruction",
+    ]
+    bold, plain = ImageFont.load_default(size=15), ImageFont.load_default(size=13)
+    across = max(sum(picture.width + MARGIN for picture in strip) for strip in strips)
+    width = MARGIN + max(across, *(int(bold.getlength(title)) + MARGIN for title in titles))
+    top = MARGIN + TITLE * len(titles)
+    sheet = Image.new("RGB", (width, top + len(strips) * (CAPTION + height + MARGIN)), BACKGROUND)
+    draw = ImageDraw.Draw(sheet)
+    for i, title in enumerate(titles):
+        draw.text((MARGIN, MARGIN + i * TITLE), title, INK if i != 1 else FAINT, bold if i == 0 else plain)
+    for name, strip in zip(cameras, strips, strict=True):
+        left = MARGIN
+        for i, (step, picture) in enumerate(zip(steps, strip, strict=True)):
+            draw.text((left, top), f"{name}  t={step}" if i == 0 else f"t={step}", FAINT, plain)
+            sheet.paste(picture, (left, top + CAPTION))
+            left += picture.width + MARGIN
+        top += CAPTION + height + MARGIN
+    return sheet
+
+
+def _scaled(frame: Any, height: int) -> Image.Image:
+    picture = Image.fromarray(frame)
+    return picture.resize(
+        (max(1, round(picture.width * height / picture.height)), height), Image.Resampling.BICUBIC
+    )
