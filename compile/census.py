@@ -11,6 +11,7 @@ import json
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import pyarrow as pa
@@ -19,7 +20,6 @@ import pyarrow.compute as pc
 from oxcart.compile.processes import Advance, Report, run
 from oxcart.compile.sources import open_source
 from oxcart.compile.sources.base import CensusRow, Source, SourceConfig
-from oxcart.manifests.canonical import canonical_json
 from oxcart.manifests.tables import parse_table, table_bytes
 from oxcart.shards.errors import ConfigError, SourceError
 from oxcart.shards.store import Store
@@ -50,7 +50,8 @@ class Census:
 
     def to_bytes(self) -> bytes:
         """As a Parquet file."""
-        metadata = {_METADATA: canonical_json({"source": dict(self.source), "sizes": dict(self.sizes)})}
+        # Not canonical JSON: the order of the cameras matters, the first is the primary.
+        metadata = {_METADATA: json.dumps({"source": dict(self.source), "sizes": dict(self.sizes)})}
         return table_bytes(self.table.replace_schema_metadata(metadata))
 
 
@@ -86,7 +87,7 @@ def take(config: SourceConfig, *, workers: int, report: Report) -> Census:
         SourceError: the source is not complete, or holds no episode.
     """
     source = open_source(config)
-    tables = dict(run(_take_file, config, source.files(), workers=workers, report=report))
+    tables = dict(run(_take_file, _Job(config), source.files(), workers=workers, report=report))
     table = pa.concat_tables([tables[index] for index in sorted(tables)])
     if not table.num_rows:
         raise SourceError(f"{config.url}: holds no episode")
@@ -104,12 +105,13 @@ def read(data: bytes, name: str) -> Census:
     table = parse_table(data, name)
     try:
         value = json.loads((table.schema.metadata or {})[_METADATA])
-        expected = schema(tuple(value["source"]["cameras"]))
+        source, sizes = dict(value["source"]), dict(value["sizes"])
+        expected = schema(tuple(source["cameras"]))
     except (KeyError, ValueError, TypeError) as error:
         raise ConfigError(f"census {name}: not a census; make one with oxcart scan --parquet") from error
     if not table.schema.equals(expected):
         raise ConfigError(f"census {name}: its columns are not those of this version; take it again")
-    return Census(source=value["source"], sizes=value["sizes"], table=table)
+    return Census(source=source, sizes=sizes, table=table)
 
 
 def check(census: Census, source: Source) -> None:
@@ -121,10 +123,10 @@ def check(census: Census, source: Source) -> None:
     """
     found, wanted = census.source, source.describe()
     for name in wanted:
-        if found.get(name) != wanted[name]:
+        then, now = json.dumps(found.get(name)), json.dumps(wanted[name])  # text, for the order of cameras
+        if then != now:
             raise ConfigError(
-                f"census: taken with {name} {json.dumps(found.get(name))}, "
-                f"expected {json.dumps(wanted[name])}; take it again with the same options"
+                f"census: taken with {name} {then}, expected {now}; take it again with the same options"
             )
     sizes = source.sizes()
     for name in sorted({*sizes, *census.sizes}):
@@ -137,14 +139,26 @@ def check(census: Census, source: Source) -> None:
 
 def load(path: str, source: Source) -> Census:
     """Read the census in the file `path` and check that it is of `source`."""
-    store, _, name = path.rpartition("/")
-    census = read(Store(store or ".").read(name), path)
+    folder, slash, name = path.rpartition("/")
+    census = read(Store(folder or slash or ".").read(name), path)
     check(census, source)
     return census
 
 
-def _take_file(config: SourceConfig, file: str, advance: Advance) -> pa.Table:
-    source = open_source(config)
+@dataclass(frozen=True)
+class _Job:
+    """What is the same for every file."""
+
+    config: SourceConfig
+
+    @cached_property
+    def opened(self) -> Source:
+        """The source; each process opens it once."""
+        return open_source(self.config)
+
+
+def _take_file(job: _Job, file: str, advance: Advance) -> pa.Table:
+    source = job.opened
     cameras = tuple(camera.name for camera in source.cameras)
     rows = []
     for row in source.census(file):

@@ -15,6 +15,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -49,6 +50,11 @@ class Job:
     resize: Resize
     reject: bool
     """An episode that cannot be decoded is rejected, instead of ending the compile."""
+
+    @cached_property
+    def opened(self) -> Source:
+        """The source; each process opens it once."""
+        return open_source(self.source)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,7 +108,7 @@ def write_shard(job: Job, shard: Shard, advance: Advance) -> None:
     store = Store(job.out)
     if read_done(store, shard) is not None:
         return
-    source = open_source(job.source)
+    source = job.opened
     name, chunks_name = f"shards/{shard.name}.tar", f"shards/{shard.name}.chunks.parquet"
     rows: list[dict[str, Any]] = []
     chunks: list[dict[str, Any]] = []

@@ -79,25 +79,38 @@ def decode_into(out: Frame, data: bytes, size: tuple[int, int], resize: Resize) 
             raise ImageError(f"is {found} pixels where the episode has {expected}")
         try:
             image.load()
-            picture = image if image.mode == "RGB" else image.convert("RGB")
+            picture = _to_rgb(image)
         except (OSError, SyntaxError, ValueError) as error:
             raise ImageError(f"cannot be decoded: {error}") from error
         height, width = out.shape[:2]
         if (height, width) != size:
-            box = _middle(size, (height, width)) if resize.fit == "crop" else None
-            picture = picture.resize((width, height), Image.Resampling.BILINEAR, box=box)
+            if resize.fit == "crop":  # not `resize(box=...)`, whose filter looks beyond the box
+                picture = picture.crop(_middle(size, (height, width)))
+            picture = picture.resize((width, height), Image.Resampling.BILINEAR)
         out[:] = np.asarray(picture)
 
 
 def _open(data: bytes) -> Image.Image:
     try:
         image = Image.open(io.BytesIO(data), formats=("JPEG", "PNG"))
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise ImageError(f"claims more than {MAX_PIXELS} pixels; such an image is refused") from error
+    except (OSError, SyntaxError, ValueError) as error:
         begins = data[:8].hex(" ") or "nothing"
         raise ImageError(f"is neither JPEG nor PNG ({len(data)} bytes, begins with {begins})") from error
     if image.height * image.width > MAX_PIXELS:
         raise ImageError(f"claims {image.height}x{image.width} pixels; more than {MAX_PIXELS} are refused")
     return image
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    """Without transparency; of 16 bits the high 8, for grey as Pillow has it for colour."""
+    if image.mode == "RGB":
+        return image
+    image.info.pop("transparency", None)
+    if image.mode.startswith("I"):
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    return image.convert("RGB")
 
 
 def _middle(size: tuple[int, int], target: tuple[int, int]) -> tuple[int, int, int, int]:

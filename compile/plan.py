@@ -29,6 +29,9 @@ from oxcart.shards.errors import ConfigError, SourceError
 RAW_SHARD_BYTES = 512 << 20
 """Default budget of a shard of codec `raw`."""
 
+MAX_MEMBER = 8 << 30
+"""Bytes of a tar member that USTAR cannot hold."""
+
 MAX_KEY = 150
 """Characters of a key; with the longest member name it still fits a USTAR header."""
 
@@ -170,15 +173,20 @@ def _hash_order(keys: list[str]) -> npt.NDArray[np.int64]:
 
 def _frame_bytes(rows: pa.Table, cameras: list[str], resize: Resize) -> npt.NDArray[np.int64]:
     """Uncompressed bytes of each episode's frames, over all cameras."""
-    pixels = np.zeros(rows.num_rows, np.int64)
+    total = np.zeros(rows.num_rows, np.int64)
     for camera in cameras:
+        height, width = (rows[f"{camera}.{side}"].to_numpy().astype(np.int64) for side in ("height", "width"))
         if resize.size:
-            pixels += resize.size[0] * resize.size[1]
-        else:
-            height, width = (rows[f"{camera}.{side}"].to_numpy() for side in ("height", "width"))
-            pixels += height.astype(np.int64) * width
-    pixels *= 3 * rows["steps"].to_numpy().astype(np.int64)
-    return pixels
+            height[:], width[:] = resize.size
+        size = 3 * rows["steps"].to_numpy() * height * width
+        largest = int(size.argmax())
+        if size[largest] >= MAX_MEMBER:
+            raise ConfigError(
+                f"episode {rows['key'][largest]}: {size[largest] / 2**30:.1f} GiB of frames of camera {camera}; "
+                f"a tar member holds less than {MAX_MEMBER >> 30} GiB; pass --size"
+            )
+        total += size
+    return total
 
 
 def _pack(sizes: npt.NDArray[np.int64], budget: int) -> list[slice]:

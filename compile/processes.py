@@ -86,20 +86,19 @@ def _run_in_processes(
 ) -> Iterator[tuple[int, Result]]:
     context = multiprocessing.get_context("spawn")
     left = dict(enumerate(items))
-    before = (0, 0)
+    done = context.RawArray("q", 2 * len(items))  # a task writes its own two alone, so there is no lock
     for attempt in range(1, ATTEMPTS + 1):
-        counter = context.Array("q", before)  # a fresh one: a killed worker may hold the lock of the last
         watched, held = context.Pipe(duplex=False)
         pool = ProcessPoolExecutor(
-            workers, context, initializer=_begin, initargs=(function, config, counter, watched)
+            workers, context, initializer=_begin, initargs=(function, config, done, watched)
         )
         try:
             futures: dict[Future[Result], int] = {
-                pool.submit(_work, item): index for index, item in left.items()
+                pool.submit(_work, index, item): index for index, item in left.items()
             }
             while futures:
                 ended, _ = wait(futures, timeout=_TICK_S, return_when=FIRST_COMPLETED)
-                report(counter[0], counter[1])
+                report(sum(done[0::2]), sum(done[1::2]))
                 for future in ended:
                     index = futures.pop(future)
                     result = future.result()
@@ -110,7 +109,6 @@ def _run_in_processes(
                 raise OxcartError(
                     f"worker processes died {ATTEMPTS} times (out of memory?); try fewer --workers"
                 ) from error
-            before = counter[0], counter[1]
         finally:
             if left:
                 held.close()
@@ -121,25 +119,25 @@ def _run_in_processes(
             return
 
 
-_state: tuple[Callable[..., Any], object, Advance]
+_state: tuple[Callable[..., Any], object, Any]
 
 
-def _begin(function: Callable[..., Any], config: object, counter: Any, watched: Connection) -> None:
+def _begin(function: Callable[..., Any], config: object, done: Any, watched: Connection) -> None:
     """Set up a worker."""
     global _state
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_die_with_parent, args=(watched,), daemon=True).start()
+    _state = function, config, done
+
+
+def _work(index: int, item: Any) -> Any:
+    function, config, done = _state
+    done[2 * index] = done[2 * index + 1] = 0  # what a worker that died on this task has counted
 
     def advance(count: int, size: int) -> None:
-        with counter.get_lock():
-            counter[0] += count
-            counter[1] += size
+        done[2 * index] += count
+        done[2 * index + 1] += size
 
-    _state = function, config, advance
-
-
-def _work(item: Any) -> Any:
-    function, config, advance = _state
     return function(config, item, advance)
 
 

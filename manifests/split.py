@@ -107,8 +107,10 @@ def connected(keys: Iterable[Iterable[Hashable]]) -> list[int]:
             while parent[other] != other:
                 parent[other] = parent[parent[other]]
                 other = parent[other]
-            root, other = min(root, other), max(root, other)
-            parent[other] = root
+            if other < root:
+                parent[root] = root = other
+            elif other > root:
+                parent[other] = root
     # A parent comes before its children, so one pass in order reaches every root.
     for item, above in enumerate(parent):
         parent[item] = parent[above]
@@ -124,6 +126,7 @@ class _Spaces(dict[int, str | int]):
 
 
 _SPACES = _Spaces()
+_ARTICLES = frozenset(("a", "an", "the"))
 
 
 def normalise(instruction: str) -> str:
@@ -136,7 +139,7 @@ def normalise(instruction: str) -> str:
         # Folding can undo NFKC; the second round is stable.
         text = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
     words = text.casefold().translate(_SPACES).split()
-    return " ".join(word for word in words if word not in ("a", "an", "the"))
+    return " ".join([word for word in words if word not in _ARTICLES])
 
 
 def nearest(name: str, names: Iterable[str]) -> str | None:

@@ -40,7 +40,8 @@ class Store:
 
     def exists(self, name: str) -> bool:
         """Whether the object is there."""
-        return self._path(name).is_file()
+        with self._explain("stat", name):
+            return self._path(name).is_file()
 
     def size(self, name: str) -> int:
         """Bytes of the object."""
@@ -62,6 +63,9 @@ class Store:
     def read_range(self, name: str, offset: int, length: int) -> bytes:
         """Exactly `length` bytes from `offset`; an object that ends before that is a StoreError."""
         with self._explain("read", name), open(self._path(name), "rb", buffering=0) as file:
+            end = os.fstat(file.fileno()).st_size
+            if offset + length > end:  # before memory is taken for it
+                raise StoreError(f"{self._path(name)}: read: ends at byte {end}, before {offset + length}")
             parts, left = [], length
             while left:
                 part = os.pread(file.fileno(), left, offset + length - left)
@@ -129,7 +133,7 @@ class Store:
         try:
             yield
         except OSError as error:
-            where = error.filename or self._path(name)
+            where = error.filename2 or error.filename or self._path(name)
             raise StoreError(f"{where}: {operation}: {error.strerror or error}") from error
 
 

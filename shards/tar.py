@@ -35,7 +35,7 @@ class TarWriter:
         Raises:
             ConfigError: USTAR cannot hold the name (255 bytes, in pieces of 155 and 100) or the size (8 GiB).
         """
-        views = [memoryview(part) for part in parts]
+        views = [memoryview(part).cast("B") for part in parts]
         size = sum(len(view) for view in views)
         self._write(_header(name, size))
         start = self.offset

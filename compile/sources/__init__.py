@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
-
 from oxcart.compile.sources.base import Source, SourceConfig
 
 
-@lru_cache(maxsize=1)
 def open_source(config: SourceConfig) -> Source:
-    """Open the source that `config` describes; a process that reads one many times opens it once.
+    """Open the source that `config` describes.
 
     Raises:
         ConfigError: an option names something that the source does not have.

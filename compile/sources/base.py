@@ -55,7 +55,8 @@ class EnvironmentRule:
         for pattern in self.patterns:
             if match := re.search(pattern, value):
                 groups = match.groupdict()
-                named = groups.get("environment") or (match.group(1) if match.re.groups else match.group(0))
+                first = match.group(1) if match.re.groups else match.group(0)
+                named = groups.get("environment", first)
                 return named or None, groups.get("session") or None
         return None, None
 

@@ -85,9 +85,17 @@ def read_record(store: Store, name: str, offset: int, length: int, record: int) 
     """Data of the record whose frame begins at `offset` and holds `length` bytes.
 
     Raises:
-        SourceError: the frame there is damaged or holds another length.
+        SourceError: the frame there is damaged, cut off or holds another length.
         StoreError: the file cannot be read.
     """
+    size = store.size(name)
+    if offset + length + OVERHEAD > size:
+        raise SourceError(
+            f"cut off: the record has {length + OVERHEAD} bytes, the file {max(0, size - offset)} more",
+            file=name,
+            record=record,
+            offset=offset,
+        )
     frame = store.read_range(name, offset, length + OVERHEAD)
     if struct.unpack_from("<Q", frame)[0] != length:
         raise SourceError("holds another record than the census saw", file=name, record=record, offset=offset)
