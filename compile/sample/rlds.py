@@ -33,7 +33,6 @@ from PIL import Image
 from tensorflow_datasets.proto import tf_example_pb2
 
 from oxcart.compile.sample.kitchen import (
-    Motion,
     Session,
     build_kitchen,
     draw_main,
@@ -42,6 +41,7 @@ from oxcart.compile.sample.kitchen import (
     open_session,
     record,
 )
+from oxcart.compile.sample.motion import Motion
 from oxcart.compile.sources.tfrecord import write_record
 from oxcart.shards.errors import ConfigError, StoreError
 from oxcart.shards.store import WORK, Store
