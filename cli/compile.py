@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -79,7 +80,7 @@ def _source_config(
         instruction=fields(instruction),
         action=fields(action),
         state=fields(state),
-        environment=EnvironmentRule.parse(environment) if environment else None,
+        environment=EnvironmentRule.parse(environment) if environment is not None else None,
     )
 
 
@@ -108,14 +109,13 @@ def scan(
     from oxcart.compile import census as census_module
     from oxcart.compile.processes import default_workers
     from oxcart.compile.sources import open_source
-    from oxcart.shards.store import Store
 
     config = _source_config(source, **options)
     total = open_source(config).expected
     with progress("scanning", total=total, unit="episodes", quiet=quiet) as report:
         census = census_module.take(config, workers=workers or default_workers(), report=report)
     if parquet is not None:
-        Store(str(parquet.parent)).put(parquet.name, census.to_bytes())
+        _write(parquet, census.to_bytes())
     if as_json:
         click.echo(json.dumps(_census_json(census), ensure_ascii=False))
     elif not quiet:
@@ -251,12 +251,11 @@ def compile_(
     from oxcart.compile.processes import default_workers
     from oxcart.compile.sources import open_source
     from oxcart.manifests import split
-    from oxcart.shards.store import Store
 
     settings = Settings(
         rule=_rule(rule_file, split_by, val_fraction, val, val_seen),
         resize=Resize(size=_size(size), fit=fit),
-        shard_size=_bytes(shard_size) if shard_size else RAW_SHARD_BYTES,
+        shard_size=_bytes(shard_size) if shard_size is not None else RAW_SHARD_BYTES,
         limit=limit,
     )
     config = CompileConfig(
@@ -274,8 +273,7 @@ def compile_(
     for warning in prepared.plan.assignment.warnings:
         click.echo(f"oxcart: warning: {warning}", err=True)
     if write_rule is not None:
-        text = split.write_rule(prepared.plan.assignment.rule)
-        Store(str(write_rule.parent)).put(write_rule.name, text.encode())
+        _write(write_rule, split.write_rule(prepared.plan.assignment.rule).encode())
     if dry_run:
         click.echo(_plan_text(prepared))
         return
@@ -285,6 +283,17 @@ def compile_(
         manifest = execute(prepared, report)
     if not quiet:
         click.echo(_done_text(config, manifest))
+
+
+def _write(path: Path, data: bytes) -> None:
+    """Write a file atomically, and leave nothing beside it."""
+    from oxcart.shards.store import WORK, Store
+
+    fresh = not (path.parent / WORK).exists()
+    Store(path.parent).put(path.name, data)
+    if fresh:
+        with contextlib.suppress(OSError):  # somebody else uses it by now
+            (path.parent / WORK).rmdir()
 
 
 def _rule(
@@ -321,7 +330,7 @@ def _size(text: str | None) -> tuple[int, int] | None:
     if text is None:
         return None
     sides = text.lower().split("x")
-    if len(sides) > 2 or not all(side.isascii() and side.isdigit() for side in sides):
+    if len(sides) > 2 or not all(side.isascii() and side.isdigit() and len(side) < 9 for side in sides):
         raise ConfigError(f"--size: expected pixels like 256, or height x width like 240x320; got {text!r}")
     return int(sides[0]), int(sides[-1])
 

@@ -12,6 +12,9 @@ import click
 if TYPE_CHECKING:
     from oxcart.manifests.manifest import Manifest
 
+SUFFIXES = {".png": 1 << 31, ".jpg": 65_500, ".jpeg": 65_500, ".webp": 16_383}
+"""Pictures that `show` writes, and the pixels that a side of one can have."""
+
 
 @click.command()
 @click.argument("dataset")
@@ -47,6 +50,7 @@ def inspect(dataset: str, episodes: bool, as_json: bool) -> None:
 
 def _text(manifest: Manifest) -> str:
     from oxcart.cli.table import size, table
+    from oxcart.manifests.split import SPLITS
 
     counts = ("episodes", "steps", "frames")
     environments = []
@@ -54,8 +58,7 @@ def _text(manifest: Manifest) -> str:
         name, known = environment["name"] or "(unknown)", environment["known"]
         for split, count in environment["splits"].items():
             environments.append((name, known, split, *(count[what] for what in counts), size(count["bytes"])))
-    order = list(manifest.splits)
-    environments.sort(key=lambda row: order.index(row[2]))
+    environments.sort(key=lambda row: SPLITS.index(row[2]))
     rate = manifest.control_rate
     hertz = f", {rate['hz']:g} Hz{'' if rate['verified'] else ' (unverified)'}" if rate else ""
     left_out = ", ".join(f"{manifest.counts[what]:,} {what}" for what in ("source", "rejected", "limited"))
@@ -126,12 +129,19 @@ def show(dataset: str, key: str | None, output: Path, frames: int, height: int) 
     from oxcart.manifests.show import contact_sheet
     from oxcart.shards.errors import ConfigError
 
-    if output.suffix.lower() not in (".png", ".jpg", ".jpeg", ".webp"):
+    limit = SUFFIXES.get(output.suffix.lower())
+    if limit is None:
         raise ConfigError(f"--output: expected a name that ends in .png, .jpg or .webp, got {str(output)!r}")
     opened = Dataset.open(dataset)
     row = opened.episode(key)
+    sheet = contact_sheet(opened, row, frames=frames, height=height)
+    if max(sheet.size) > limit:
+        raise ConfigError(
+            f"--output: {output.suffix} holds {limit} pixels a side, the sheet has {max(sheet.size)}: "
+            "choose .png, fewer --frames or a smaller --height"
+        )
     output.parent.mkdir(parents=True, exist_ok=True)
-    contact_sheet(opened, row, frames=frames, height=height).save(output)
+    sheet.save(output)
     click.echo(f"{output}: {row['key']}")
 
 

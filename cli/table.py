@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """Lines of a table; integers get thousands separators, None is a dash."""
+    """Lines of a table; integers get thousands separators, None is a dash, a line break a space."""
     cells = [list(header), *([_cell(value) for value in row] for row in rows)]
     widths = [max(len(row[i]) for row in cells) for i in range(len(header))]
     right = [
@@ -26,7 +26,7 @@ def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
 def size(count: int) -> str:
     """Bytes for people: `1.5 GiB`."""
     value, units = float(count), ["B", "KiB", "MiB", "GiB", "TiB"]
-    while value >= 1024 and len(units) > 1:
+    while round(value, 1) >= 1024 and len(units) > 1:
         value, units = value / 1024, units[1:]
     return f"{value:.0f} {units[0]}" if units[0] == "B" else f"{value:.1f} {units[0]}"
 
@@ -34,4 +34,7 @@ def size(count: int) -> str:
 def _cell(value: object) -> str:
     if value is None:
         return "-"
-    return f"{value:,}" if isinstance(value, int) else str(value)
+    if isinstance(value, int):
+        return f"{value:,}"
+    # Texts come from datasets: control characters would break the line, or reach the terminal.
+    return "".join(letter if letter.isprintable() else " " for letter in str(value))

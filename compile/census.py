@@ -88,7 +88,8 @@ def take(config: SourceConfig, *, workers: int, report: Report) -> Census:
     """
     source = open_source(config)
     tables = dict(run(_take_file, _Job(config), source.files(), workers=workers, report=report))
-    table = pa.concat_tables([tables[index] for index in sorted(tables)])
+    nothing = schema(tuple(camera.name for camera in source.cameras)).empty_table()
+    table = pa.concat_tables([nothing, *(tables[index] for index in sorted(tables))])
     if not table.num_rows:
         raise SourceError(f"{config.url}: holds no episode")
     _check_keys(table)

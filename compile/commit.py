@@ -18,7 +18,7 @@ from oxcart.compile.plan import Plan
 from oxcart.compile.sources.base import Source
 from oxcart.compile.statistics import merge, summary
 from oxcart.manifests.counts import frame_size, per_environment, per_split
-from oxcart.manifests.manifest import FORMAT, NAME, Manifest, fingerprint
+from oxcart.manifests.manifest import FORMAT, NAME, Manifest, fingerprint, read_manifest
 from oxcart.manifests.tables import EPISODES, REJECTED, REJECTED_SCHEMA, episodes_schema, table_bytes
 from oxcart.shards.errors import CorruptError, SourceError
 from oxcart.shards.store import WORK, Store
@@ -44,8 +44,13 @@ def commit(store: Store, census: Census, plan: Plan, source: Source) -> Manifest
     if counts["source"] != counts["compiled"] + counts["rejected"] + counts["limited"]:
         raise CorruptError(f"{store.url}: episodes do not add up: {counts}; compile again with --overwrite")
     if not episodes.num_rows:
-        first = rejected["reason"][0].as_py()
-        raise SourceError(f"all of {rejected.num_rows} episodes were rejected; the first {first}")
+        first = rejected.slice(0, 1).to_pylist()[0]
+        raise SourceError(
+            f"{first['reason']}; all of {rejected.num_rows} episodes were rejected",
+            file=first["source_file"],
+            record=first["source_record"],
+            offset=first["source_offset"],
+        )
     tables = {}
     for name, table in ((EPISODES, episodes), (REJECTED, rejected)):
         data = table_bytes(table)
@@ -78,7 +83,7 @@ def commit(store: Store, census: Census, plan: Plan, source: Source) -> Manifest
     )
     store.put(NAME, manifest.to_bytes())
     store.delete_folder(WORK)
-    return manifest
+    return read_manifest(store)
 
 
 def _done(store: Store, shard: Any) -> Done:

@@ -128,7 +128,7 @@ def write_shard(job: Job, shard: Shard, advance: Advance) -> None:
             except ImageError as error:
                 if not job.reject:
                     raise SourceError(
-                        str(error),
+                        f"{error}; --on-error reject compiles the rest and lists what it left out",
                         file=row["source_file"],
                         record=row["source_record"],
                         offset=row["source_offset"],

@@ -10,6 +10,8 @@ same plan joins and goes on where another stopped, a compile of another plan is 
 from __future__ import annotations
 
 import json
+import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -35,6 +37,8 @@ OVERWRITING = f"{WORK}/overwriting"
 
 ON_ERROR = ("fail", "reject")
 
+_SHARD_FILE = re.compile(r"shards/[a-z_]+-\d{5,}\.(tar|chunks\.parquet)")
+
 
 @dataclass(frozen=True, kw_only=True)
 class CompileConfig:
@@ -58,6 +62,8 @@ class CompileConfig:
     def __post_init__(self) -> None:
         if self.on_error not in ON_ERROR:
             raise ConfigError(f"on error: expected one of {', '.join(ON_ERROR)}, got {self.on_error!r}")
+        if not self.out:
+            raise ConfigError("out: expected a directory, got ''")
         if self.workers < 1:
             raise ConfigError(f"workers: expected at least 1, got {self.workers}")
 
@@ -102,7 +108,7 @@ def prepare(config: CompileConfig, report: Report = ignore) -> Prepared:
             offset=first["source_offset"],
         )
     plan = make(census, config.settings, source.aliases)
-    done = plan.shards if _claimed(store) == plan.hash and not config.overwrite else ()
+    done = plan.shards if _claimed(store) == plan.hash and not _overwrites(config, store) else ()
     return Prepared(
         config=config,
         source=source,
@@ -160,18 +166,29 @@ def _check_out(store: Store, overwrite: bool) -> None:
     """Refuse early what would be refused after a long census."""
     if store.root.is_file():
         raise ConfigError(f"{store.url}: is a file, expected a directory")
-    if not store.root.is_dir() or store.exists(NAME) or (store.root / WORK).is_dir():
+    ours = (store.root / WORK).is_dir() or _holds_dataset(store)
+    if ours and not overwrite:
+        return
+    above = next(path for path in (store.root, *store.root.absolute().parents) if path.exists())
+    if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
+        raise ConfigError(f"{store.url}: {above} is not a directory that can be written")
+    if ours or not store.root.is_dir():
         return
     others = store.list()
     if others:
         raise ConfigError(f"{store.url}: holds {others[0]}, which is not oxcart's; choose an empty directory")
 
 
+def _holds_dataset(store: Store) -> bool:
+    """Whether `manifest.json` is oxcart's: other programs call a file so too."""
+    return store.exists(NAME) and (store.exists(EPISODES) or b'"format": "oxcart/' in store.read(NAME))
+
+
 def _census(config: CompileConfig, store: Store, source: Source, report: Report) -> Census:
     """The census: from the file that is named, from a compile that was cut off, or taken now."""
     if config.census is not None:
         return census_module.load(config.census, source)
-    if store.exists(CENSUS):
+    if store.exists(CENSUS) and not _overwrites(config, store):
         try:
             census = census_module.read(store.read(CENSUS), CENSUS)
             census_module.check(census, source)
@@ -180,6 +197,11 @@ def _census(config: CompileConfig, store: Store, source: Source, report: Report)
         else:
             return census
     return census_module.take(config.source, workers=config.workers, report=report)
+
+
+def _overwrites(config: CompileConfig, store: Store) -> bool:
+    """Whether what is in `out` goes, because this compile says so or one that was cut off did."""
+    return config.overwrite or store.exists(OVERWRITING)
 
 
 def _finished(store: Store, plan: Plan, overwrite: bool) -> Manifest | None:
@@ -211,7 +233,7 @@ def _claim(store: Store, plan: Plan, overwrite: bool) -> None:
 def _delete_dataset(store: Store) -> None:
     """Delete what oxcart wrote, and only that; the marker makes whoever comes after a crash go on with it."""
     store.put(OVERWRITING, b"")
-    for name in (NAME, EPISODES, REJECTED, *store.list("shards")):
+    for name in (NAME, EPISODES, REJECTED, *filter(_SHARD_FILE.fullmatch, store.list("shards"))):
         store.delete(name)
     for name in store.list(WORK):
         if name != OVERWRITING:

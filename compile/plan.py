@@ -105,8 +105,13 @@ def make(census: Census, settings: Settings, aliases: Mapping[str, tuple[str, ..
     """
     usable = census.usable
     if not usable.num_rows:
-        reason = census.table["rejected"][0].as_py()
-        raise SourceError(f"none of {census.table.num_rows} episodes can be compiled; the first {reason}")
+        first = census.table.slice(0, 1).to_pylist()[0]
+        raise SourceError(
+            f"{first['rejected']}; none of {census.table.num_rows} episodes can be compiled",
+            file=first["source_file"],
+            record=first["source_record"],
+            offset=first["source_offset"],
+        )
     longest = max(usable["key"].to_pylist(), key=len)
     if len(longest) > MAX_KEY:
         raise ConfigError(f"key {longest}: {len(longest)} characters, at most {MAX_KEY} fit a tar header")
@@ -182,8 +187,8 @@ def _frame_bytes(rows: pa.Table, cameras: list[str], resize: Resize) -> npt.NDAr
         largest = int(size.argmax())
         if size[largest] >= MAX_MEMBER:
             raise ConfigError(
-                f"episode {rows['key'][largest]}: {size[largest] / 2**30:.1f} GiB of frames of camera {camera}; "
-                f"a tar member holds less than {MAX_MEMBER >> 30} GiB; pass --size"
+                f"episode {rows['key'][largest]}: {size[largest] / 2**30:.1f} GiB of frames of camera "
+                f"{camera}; a tar member holds less than {MAX_MEMBER >> 30} GiB; pass --size"
             )
         total += size
     return total

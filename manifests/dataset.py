@@ -71,27 +71,46 @@ class Dataset:
 
         Args:
             row: the episode's row of `episodes.parquet`.
-            camera: name of the camera.
+            camera: name of the camera; `primary` is the first.
             steps: which steps, n of them.
 
         Returns:
             [n, H, W, 3] uint8.
 
         Raises:
-            CorruptError: a chunk does not match its digest.
+            ConfigError: there is no such camera or step.
+            CorruptError: a chunk or the chunk table does not match its digest.
         """
-        chunks = parse_table(
-            self.store.read(f"shards/{row['shard']}.chunks.parquet"), f"{row['shard']}.chunks"
-        )
-        mine = pc.and_(pc.equal(chunks["key"], row["key"]), pc.equal(chunks["camera"], camera))
-        digests = chunks.filter(mine)["digests"][0].as_py()
+        camera = self.manifest.camera(camera)["name"]
+        for step in steps:
+            if not 0 <= step < row["steps"]:
+                raise ConfigError(f"step {step}: episode {row['key']} has steps 0 to {row['steps'] - 1}")
+        name = f"shards/{row['shard']}.tar"
+        digests: list[int] = []
+        for shard in self.manifest.shards:
+            if shard["name"] == name:
+                chunks = read_chunks(self.store, shard)
+                mine = pc.and_(pc.equal(chunks["key"], row["key"]), pc.equal(chunks["camera"], camera))
+                digests = pc.list_flatten(chunks.filter(mine)["digests"]).to_pylist()
+        if len(digests) != row["steps"]:
+            raise CorruptError(f"{name}: no digest for each frame of {row['key']}, camera {camera}")
         height, width, start = (row[f"{camera}.{what}"] for what in ("height", "width", "offset"))
         frames = np.empty((len(steps), height, width, 3), np.uint8)
         for frame, step in zip(frames, steps, strict=True):
-            data = self.store.read_range(
-                f"shards/{row['shard']}.tar", start + step * frame.nbytes, frame.nbytes
-            )
+            data = self.store.read_range(name, start + step * frame.nbytes, frame.nbytes)
             if xxh3_64_intdigest(data) != digests[step]:
                 raise CorruptError(f"{row['shard']}: {row['key']}, camera {camera}, chunk {step} is damaged")
             frame[:] = np.frombuffer(data, np.uint8).reshape(frame.shape)
         return frames
+
+
+def read_chunks(store: Store, shard: Mapping[str, Any]) -> pa.Table:
+    """The chunk table of a shard, given the shard's entry of the manifest.
+
+    Raises:
+        CorruptError: it does not match the manifest.
+    """
+    data = store.read(shard["chunks"])
+    if blake3(data).hexdigest() != shard["chunks_blake3"]:
+        raise CorruptError(f"{store.url}/{shard['chunks']}: does not match its digest in the manifest")
+    return parse_table(data, shard["chunks"])

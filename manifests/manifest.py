@@ -14,6 +14,7 @@ from typing import Any
 
 from blake3 import blake3
 
+from oxcart.manifests import schema
 from oxcart.manifests.canonical import canonical_json, pretty_json
 from oxcart.shards.errors import ConfigError, CorruptError
 from oxcart.shards.store import Store
@@ -83,7 +84,7 @@ def read_manifest(store: Store) -> Manifest:
 
     Raises:
         ConfigError: the store holds no dataset, or one of an unknown format.
-        CorruptError: the manifest cannot be parsed.
+        CorruptError: the manifest cannot be parsed, or a field is missing or not of its type.
     """
     if not store.exists(NAME):
         unfinished = store.exists(".oxcart/plan.json")
@@ -93,8 +94,9 @@ def read_manifest(store: Store) -> Manifest:
         raise ConfigError(f"{store.url}: no {NAME}, so not a compiled dataset; {remedy}")
     try:
         value = json.loads(store.read(NAME))
+        canonical_json(value)  # refuses NaN, and text that is not Unicode
         found = value["format"]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise CorruptError(f"{store.url}/{NAME}: cannot be parsed: {error}") from error
     if found != FORMAT:
         raise ConfigError(f"{store.url}: format {found!r}, expected {FORMAT!r}; use the oxcart that wrote it")
@@ -102,6 +104,9 @@ def read_manifest(store: Store) -> Manifest:
     if set(value) != names:
         odd = ", ".join(sorted(names ^ set(value)))
         raise CorruptError(f"{store.url}/{NAME}: fields missing or unknown: {odd}")
+    problem = next(schema.problems(value), None)
+    if problem:
+        raise CorruptError(f"{store.url}/{NAME}: {problem}")
     return Manifest(**value)
 
 

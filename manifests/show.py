@@ -12,6 +12,8 @@ from oxcart.manifests.dataset import Dataset
 
 MARGIN, CAPTION, TITLE = 8, 18, 22
 """Pixels."""
+LONGEST = 160
+"""Letters of a title at most."""
 BACKGROUND, INK, FAINT = "#fbfaf7", "#1f2328", "#6b7280"
 
 
@@ -31,8 +33,8 @@ def contact_sheet(
     strips = [[_scaled(frame, height) for frame in dataset.frames(row, name, steps)] for name in cameras]
     titles = [
         row["key"],
-        f"{row['split']} · {row['environment'] or 'unknown environment'} · {row['steps']} steps",
-        f"“{row['instruction']}”" if row["instruction"] else "no instruction",
+        f"{row['split']} · {_line(row['environment'] or 'unknown environment')} · {row['steps']} steps",
+        f"“{_line(row['instruction'])}”" if row["instruction"] else "no instruction",
     ]
     bold, plain = ImageFont.load_default(size=15), ImageFont.load_default(size=13)
     across = max(sum(picture.width + MARGIN for picture in strip) for strip in strips)
@@ -50,6 +52,12 @@ def contact_sheet(
             left += picture.width + MARGIN
         top += CAPTION + height + MARGIN
     return sheet
+
+
+def _line(text: str) -> str:
+    """The text on one line, cut where it would make the sheet wider than its frames are worth."""
+    words = " ".join(text.split())
+    return words if len(words) <= LONGEST else words[: LONGEST - 1] + "…"
 
 
 def _scaled(frame: Any, height: int) -> Image.Image:

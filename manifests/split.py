@@ -108,7 +108,8 @@ def connected(keys: Iterable[Iterable[Hashable]]) -> list[int]:
                 parent[other] = parent[parent[other]]
                 other = parent[other]
             if other < root:
-                parent[root] = root = other
+                parent[root] = other
+                root = other
             elif other > root:
                 parent[other] = root
     # A parent comes before its children, so one pass in order reaches every root.

@@ -6,10 +6,10 @@ Each shard is read once, an episode at a time.
 
 from __future__ import annotations
 
-import io
 import tarfile
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from itertools import repeat
 from typing import Any, NamedTuple
 
 import pyarrow as pa
@@ -18,11 +18,18 @@ from blake3 import blake3
 from xxhash import xxh3_64_intdigest
 
 from oxcart.manifests.counts import frame_size, per_environment, per_split
-from oxcart.manifests.dataset import Dataset
-from oxcart.manifests.manifest import episode_digest, fingerprint
-from oxcart.manifests.tables import CHUNKS_SCHEMA, EPISODES, REJECTED_SCHEMA, episodes_schema, parse_table
+from oxcart.manifests.dataset import Dataset, read_chunks
+from oxcart.manifests.manifest import NAME, episode_digest, fingerprint
+from oxcart.manifests.tables import CHUNKS_SCHEMA, EPISODES, REJECTED, REJECTED_SCHEMA, episodes_schema
 from oxcart.shards.errors import CorruptError, OxcartError
 from oxcart.shards.store import Store
+from oxcart.shards.tar import BLOCK
+
+OPTIONAL = {"environment", "session", "control_rate", "action.offset", "state.offset", "sizes"}
+"""Columns in which a value may be null."""
+
+_Chunks = Mapping[tuple[str, str], Mapping[str, Any]]
+"""(key, camera) -> row of the chunk table of a shard."""
 
 
 class Damage(NamedTuple):
@@ -45,191 +52,242 @@ def verify(
         report: told of frames and bytes verified so far.
     """
     manifest = dataset.manifest
+    cameras = [camera["name"] for camera in manifest.cameras]
     damage: list[Damage] = []
     tables: dict[str, pa.Table | None] = {}
-    for name in manifest.tables:
+    for name, schema in ((EPISODES, episodes_schema(cameras)), (REJECTED, REJECTED_SCHEMA)):
         try:
-            tables[name] = dataset.table(name)
+            tables[name] = _conforming(dataset.table(name), schema)
         except OxcartError as error:
             tables[name] = None
             damage.append(Damage(name, str(error)))
-    episodes = tables.get(EPISODES)
-    if episodes is not None:
-        damage += [Damage(name, reason) for name, reason in _wrong_counts(dataset, tables)]
+    episodes = tables[EPISODES]
+    damage += [Damage(NAME, reason) for reason in _wrong_statements(dataset, tables, cameras)]
     named = {shard[what] for shard in manifest.shards for what in ("name", "chunks")}
     damage += [
         Damage(name, "is not in the manifest") for name in dataset.store.list("shards") if name not in named
     ]
-    done = [0, 0]
 
     def check(shard: Mapping[str, Any]) -> list[Damage]:
-        rows = None
-        if episodes is not None:
-            stem = shard["name"].removeprefix("shards/").removesuffix(".tar")
-            rows = episodes.filter(pc.equal(episodes["shard"], stem))
-        found = _verify_shard(dataset.store, shard, rows, [camera["name"] for camera in manifest.cameras])
-        done[0] += shard["frames"]
-        done[1] += shard["bytes"]
-        report(done[0], done[1])
-        return found
+        rows = None if episodes is None else episodes.filter(pc.equal(episodes["shard"], _stem(shard)))
+        return list(_verify_shard(dataset.store, shard, rows, cameras))
 
+    frames = size = 0
     with ThreadPoolExecutor(workers) as pool:
-        for found in pool.map(check, manifest.shards):
+        for shard, found in zip(manifest.shards, pool.map(check, manifest.shards), strict=True):
             damage += found
+            frames, size = frames + shard["frames"], size + shard["bytes"]
+            report(frames, size)
     return damage
 
 
-def _wrong_counts(dataset: Dataset, tables: Mapping[str, pa.Table | None]) -> Iterator[tuple[str, str]]:
-    """File and reason of every statement of the manifest that its tables do not bear out."""
+def _stem(shard: Mapping[str, Any]) -> str:
+    """What the episode table calls a shard: `train-00000`."""
+    name: str = shard["name"]
+    return name.removeprefix("shards/").removesuffix(".tar")
+
+
+def _conforming(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """The table, if its columns are those of the format.
+
+    Raises:
+        CorruptError: they are not, or lack values.
+    """
+    if not table.schema.equals(schema):
+        raise CorruptError("its columns are not those of the format")
+    for name in table.column_names:
+        column = table[name]
+        lists = pa.types.is_list(column.type)
+        if (column.null_count and name not in OPTIONAL) or (lists and pc.list_flatten(column).null_count):
+            raise CorruptError(f"column {name} lacks values")
+    return table
+
+
+def _wrong_statements(
+    dataset: Dataset, tables: Mapping[str, pa.Table | None], cameras: list[str]
+) -> Iterator[str]:
+    """Every statement of the manifest that its tables, or its other statements, do not bear out."""
     manifest, episodes = dataset.manifest, tables[EPISODES]
-    cameras = [camera["name"] for camera in manifest.cameras]
-    schemas = {"episodes.parquet": episodes_schema(cameras), "rejected.parquet": REJECTED_SCHEMA}
-    for name, table in tables.items():
-        if table is None:
-            continue
-        if table.num_rows != manifest.tables[name]["rows"]:
-            yield name, f"has {table.num_rows} rows, the manifest says {manifest.tables[name]['rows']}"
-        if not table.schema.equals(schemas[name]):
-            yield name, "its columns are not those of the format"
-            return
-    assert episodes is not None
     counts = manifest.counts
     facts: dict[str, tuple[Any, Any]] = {
-        "splits": (manifest.splits, per_split(episodes, len(cameras))),
-        "environments": (manifest.environments, per_environment(episodes, len(cameras))),
-        "counts.compiled": (counts["compiled"], episodes.num_rows),
-        "counts.rejected": (counts["rejected"], manifest.tables["rejected.parquet"]["rows"]),
+        "counts.rejected": (counts["rejected"], manifest.tables[REJECTED]["rows"]),
         "counts.source": (counts["source"], counts["compiled"] + counts["rejected"] + counts["limited"]),
-        "fingerprint": (
-            manifest.fingerprint,
-            fingerprint(
-                manifest.pixels,
-                zip(*(episodes[name].to_pylist() for name in ("key", "split", "digest")), strict=True),
-            ),
-        ),
     }
-    for camera in manifest.cameras:
-        stated = {side: camera[side] for side in ("height", "width")}
-        facts[f"cameras.{camera['name']}"] = (stated, frame_size(episodes, camera["name"]))
-    for what, (stated, found) in facts.items():
-        if stated != found:
-            yield "manifest.json", f"{what}: the manifest says {stated}, the tables {found}"
+    for name, table in tables.items():
+        if table is not None:
+            stated = manifest.tables[name]
+            facts[f"tables.{name}.rows"] = stated["rows"], table.num_rows
+            facts[f"tables.{name}.bytes"] = stated["bytes"], dataset.store.size(name)
+    if episodes is not None:
+        shards = episodes.group_by(["shard", "split"], use_threads=False).aggregate([]).to_pylist()
+        rows = zip(*(episodes[name].to_pylist() for name in ("key", "split", "digest")), strict=True)
+        facts |= {
+            "counts.compiled": (counts["compiled"], episodes.num_rows),
+            "splits": (manifest.splits, per_split(episodes, len(cameras))),
+            "environments": (manifest.environments, per_environment(episodes, len(cameras))),
+            "shards": ([{"shard": _stem(one), "split": one["split"]} for one in manifest.shards], shards),
+            "fingerprint": (manifest.fingerprint, fingerprint(manifest.pixels, rows)),
+        }
+        for camera in manifest.cameras:
+            sides = {side: camera[side] for side in ("height", "width")}
+            facts[f"cameras.{camera['name']}"] = sides, frame_size(episodes, camera["name"])
+    for what, (said, found) in facts.items():
+        if said != found:
+            where, said, found = _narrow(what, said, found)
+            yield f"{where}: the manifest says {said}, the tables {found}"
+
+
+def _narrow(where: str, stated: Any, found: Any) -> tuple[str, Any, Any]:
+    """Of two lists that differ the first place where they do; anything else as it is."""
+    if not isinstance(stated, list):
+        return where, stated, found
+    i = next(i for i in range(len(stated) + 1) if stated[i : i + 1] != found[i : i + 1])
+    said, held = (one[i] if i < len(one) else "nothing" for one in (stated, found))
+    return f"{where}[{i}]", said, held
 
 
 def _verify_shard(
     store: Store, shard: Mapping[str, Any], rows: pa.Table | None, cameras: list[str]
-) -> list[Damage]:
-    name = shard["name"]
+) -> Iterator[Damage]:
+    chunks = None
     try:
-        size = store.size(name)
+        chunks = _chunk_rows(store, shard)
     except OxcartError as error:
-        return [Damage(name, str(error))]
-    damage = []
+        yield Damage(shard["chunks"], str(error))
+    if chunks is not None and rows is not None and len(chunks) != rows.num_rows * len(cameras):
+        expected = rows.num_rows * len(cameras)
+        yield Damage(shard["chunks"], f"has {len(chunks)} episodes and cameras, expected {expected}")
+    try:
+        for reason in _wrong_bytes(store, shard, rows, chunks, cameras):
+            yield Damage(shard["name"], reason)
+    except OxcartError as error:
+        yield Damage(shard["name"], str(error))
+
+
+def _chunk_rows(store: Store, shard: Mapping[str, Any]) -> _Chunks:
+    table = _conforming(read_chunks(store, shard), CHUNKS_SCHEMA)
+    if store.size(shard["chunks"]) != shard["chunks_bytes"]:
+        raise CorruptError(f"the manifest says it has {shard['chunks_bytes']} bytes")
+    chunks = {(row["key"], row["camera"]): row for row in table.to_pylist()}
+    if len(chunks) != table.num_rows:
+        raise CorruptError("lists a camera of an episode twice")
+    return chunks
+
+
+def _wrong_bytes(
+    store: Store,
+    shard: Mapping[str, Any],
+    rows: pa.Table | None,
+    chunks: _Chunks | None,
+    cameras: list[str],
+) -> Iterator[str]:
+    """What is wrong with a shard."""
+    name, whole, position, wrong = shard["name"], blake3(), 0, False
+    size = store.size(name)
     if size != shard["bytes"]:
-        damage.append(Damage(name, f"has {size} bytes, the manifest says {shard['bytes']}"))
-    digests: dict[tuple[str, str], Mapping[str, Any]] = {}
-    try:
-        digests = _read_chunks(store, shard)
-    except OxcartError as error:
-        damage.append(Damage(shard["chunks"], str(error)))
-    whole = blake3()
-    position = 0
+        wrong = True
+        yield f"has {size} bytes, the manifest says {shard['bytes']}"
     if rows is not None:
-        counted = {"episodes": rows.num_rows, "steps": pc.sum(rows["steps"]).as_py() or 0}
+        steps = pc.sum(rows["steps"]).as_py() or 0
+        counted = {"episodes": rows.num_rows, "steps": steps, "frames": steps * len(cameras)}
         for what, count in counted.items():
             if count != shard[what]:
-                damage.append(
-                    Damage(name, f"has {count} {what} in {EPISODES}, the manifest says {shard[what]}")
-                )
+                yield f"has {count} {what} in {EPISODES}, the manifest says {shard[what]}"
         for row in rows.to_pylist():
             if row["offset"] != position:
-                damage.append(Damage(name, f"{row['key']}: begins at {row['offset']}, expected {position}"))
+                wrong = True
+                yield f"{row['key']}: begins at {row['offset']}, expected {position}"
             position = row["offset"] + row["bytes"]
             if position > size:
-                damage.append(Damage(name, f"{row['key']}: cut off, and whatever follows it"))
-                return damage
+                yield f"{row['key']}: cut off, and whatever follows it"
+                return
             data = store.read_range(name, row["offset"], row["bytes"])
             whole.update(data)
-            damage += [
-                Damage(name, f"{row['key']}: {wrong}") for wrong in _wrong_pieces(data, row, digests, cameras)
-            ]
+            for reason in _wrong_pieces(data, row, chunks, cameras):
+                wrong = True
+                yield f"{row['key']}: {reason}"
     for start in range(position, size, 8 << 20):
         whole.update(store.read_range(name, start, min(8 << 20, size - start)))
-    if whole.hexdigest() != shard["blake3"] and not any(one.file == name for one in damage):
-        damage.append(
-            Damage(name, "does not match its digest; no member is damaged, so padding or a header is")
-        )
-    return damage
-
-
-def _read_chunks(store: Store, shard: Mapping[str, Any]) -> dict[tuple[str, str], Mapping[str, Any]]:
-    """(key, camera) -> row of the chunk table of a shard."""
-    data = store.read(shard["chunks"])
-    if blake3(data).hexdigest() != shard["chunks_blake3"]:
-        raise CorruptError("does not match its digest in the manifest")
-    table = parse_table(data, shard["chunks"])
-    if not table.schema.equals(CHUNKS_SCHEMA):
-        raise CorruptError("its columns are not those of the format")
-    return {(row["key"], row["camera"]): row for row in table.to_pylist()}
+    if whole.hexdigest() != shard["blake3"] and not wrong:
+        reason = "does not match its digest"
+        yield reason if rows is None else f"{reason}; no member is damaged, so padding or a header is"
 
 
 def _wrong_pieces(
-    data: bytes,
-    row: Mapping[str, Any],
-    chunks: Mapping[tuple[str, str], Mapping[str, Any]],
-    cameras: list[str],
+    data: bytes, row: Mapping[str, Any], chunks: _Chunks | None, cameras: list[str]
 ) -> Iterator[str]:
     """What is wrong with the bytes of one episode."""
     members = _members(data, row["key"])
     if members is None:
         yield "a tar header is damaged"
         return
+    arrays = [name for name in ("action", "state") if row[f"{name}.offset"] is not None]
+    names = [suffix.rpartition(".")[0] for suffix in members]
+    if next(iter(members)) != "json" or names[1:] != [*arrays, *cameras]:
+        yield f"expected a json, {', '.join([*arrays, *cameras])}; has {', '.join(members)}"
+        return
     digests: dict[str, list[int]] = {}
-    broken = False
-    for suffix, (start, content) in members.items():
-        name = suffix.partition(".")[0]
-        if name in cameras:
-            first = row[f"{name}.offset"] - row["offset"] - start
-            pieces = list(_pieces(content, first, chunks.get((row["key"], name)), row, name))
-            digests[suffix] = [xxh3_64_intdigest(piece) for piece in pieces]
-            stated = chunks.get((row["key"], name), {}).get("digests")
-            bad = [i for i, digest in enumerate(digests[suffix]) if stated and stated[i : i + 1] != [digest]]
-            if bad:
-                broken = True
-                more = f" and {len(bad) - 1} more" if len(bad) > 1 else ""
-                yield f"camera {name}, chunk {bad[0]}{more} does not match its digest"
-        elif suffix == "json":
-            digests[suffix] = [xxh3_64_intdigest(content)]
-        else:
-            first = (row[f"{name}.offset"] or 0) - row["offset"] - start
+    frames_match = chunks is not None
+    for name, (suffix, (start, content)) in zip(names, members.items(), strict=True):
+        first = row[f"{name}.offset"] - row["offset"] - start if name else 0
+        if name not in cameras:
             digests[suffix] = [xxh3_64_intdigest(content[max(first, 0) :])]
-    if not broken and episode_digest(digests) != row["digest"]:
-        yield "metadata, action or state does not match the episode's digest"
+            continue
+        stated = chunks.get((row["key"], name)) if chunks is not None else None
+        digests[suffix] = [xxh3_64_intdigest(one) for one in _pieces(content, first, stated, row, name)]
+        if chunks is None:
+            continue
+        wrong = _wrong_chunks(digests[suffix], stated)
+        if wrong is not None:
+            frames_match = False
+            yield f"camera {name}, {wrong}"
+    # Where frames do not match their chunks, the digest of the episode cannot match and tells nothing more.
+    if (frames_match or chunks is None) and episode_digest(digests) != row["digest"]:
+        what = "metadata, action or state" if frames_match else "something of it"
+        yield f"{what} does not match the episode's digest"
+
+
+def _wrong_chunks(digests: list[int], stated: Mapping[str, Any] | None) -> str | None:
+    """How the chunks of a camera's member differ from what its table states."""
+    if stated is None:
+        return "is not in the chunk table"
+    if len(digests) != len(stated["digests"]):
+        return f"has {len(digests)} chunks, its table says {len(stated['digests'])}"
+    bad = [i for i, digest in enumerate(digests) if digest != stated["digests"][i]]
+    more = f" and {len(bad) - 1} more" if len(bad) > 1 else ""
+    return f"chunk {bad[0]}{more} does not match its digest" if bad else None
 
 
 def _members(data: bytes, key: str) -> dict[str, tuple[int, memoryview]] | None:
     """Suffix -> (offset of its data, data) of the members of one episode, None where a header is damaged."""
-    found = {}
-    try:
-        with tarfile.open(fileobj=io.BytesIO(data), mode="r:") as tar:
-            for member in tar:
-                name, _, suffix = member.name.partition(".")
-                if name != key or not member.isfile():
-                    return None
-                start = member.offset_data
-                found[suffix] = start, memoryview(data)[start : start + member.size]
-    except (tarfile.TarError, ValueError, UnicodeError):
-        return None
-    ends = [start + len(content) for start, content in found.values()]
-    return found if ends and max(ends) + -max(ends) % 512 == len(data) else None
+    found: dict[str, tuple[int, memoryview]] = {}
+    position = 0
+    while position < len(data):
+        try:
+            header = tarfile.TarInfo.frombuf(data[position : position + BLOCK], "utf-8", "strict")
+        except (tarfile.TarError, ValueError):
+            return None
+        name, _, suffix = header.name.partition(".")
+        start = position + BLOCK
+        plain = header.type == tarfile.REGTYPE and 0 <= header.size <= len(data) - start
+        if name != key or suffix in found or not plain:
+            return None
+        found[suffix] = start, memoryview(data)[start : start + header.size]
+        position = start + header.size + -header.size % BLOCK
+    return found if found and position == len(data) else None
 
 
 def _pieces(
     content: memoryview, first: int, chunk: Mapping[str, Any] | None, row: Mapping[str, Any], camera: str
 ) -> Iterator[memoryview]:
     """The chunks of a camera's member: of the sizes that its table states, else one a frame."""
-    stated = chunk["sizes"] if chunk else None
-    sizes = stated or [row[f"{camera}.height"] * row[f"{camera}.width"] * 3] * row["steps"]
-    for size in sizes:
-        yield content[first : first + size]
-        first += size
+    frame = row[f"{camera}.height"] * row[f"{camera}.width"] * 3
+    sizes = chunk["sizes"] if chunk is not None else None
+    start = max(first, 0)
+    for size in repeat(frame, row["steps"]) if sizes is None else sizes:
+        if not 0 < size <= len(content) - start:
+            return
+        yield content[start : start + size]
+        start += size
+    if start != len(content):
+        yield content[start:]

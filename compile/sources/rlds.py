@@ -80,7 +80,10 @@ class RldsSource:
             *self._state,
             *([self._environment[0]] if self._environment else []),
         ]
-        self._parser = ExampleParserNp({field: self._specs[field] for field in wanted})
+        # The parser stumbles over a ragged feature of the record that it is not told of.
+        ragged = [field for field, spec in self._specs.items() if spec.sequence_rank > 1]
+        self._wanted = tuple(dict.fromkeys(wanted))
+        self._parser = ExampleParserNp({field: self._specs[field] for field in (*self._wanted, *ragged)})
 
     def describe(self) -> dict[str, Any]:
         """Everything that decides what a census row or an episode is, as plain JSON."""
@@ -221,18 +224,21 @@ class RldsSource:
         """Feature -> values of one record; anything wrong with it is a ValueError."""
         try:
             flat: Mapping[str, Any] = self._parser.parse_example(data)
-            return flat
-        except KeyError as error:
-            raise ValueError(f"feature {error.args[0]} is missing from the record") from error
         except Exception as error:  # third-party parsers meet arbitrary bytes here
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise ValueError(f"the record cannot be parsed: {reason}") from error
+        for field in self._wanted:
+            if flat[field] is None:
+                raise ValueError(f"feature {field} is missing from the record")
+        return flat
 
     def _assemble(self, flat: Mapping[str, Any]) -> Episode:
         images = {camera.name: list(flat[camera.field]) for camera in self.cameras}
         steps = len(images[self.cameras[0].name])
         for camera in self.cameras:
             self._check_steps(camera.field, len(images[camera.name]), steps)
+            if not all(isinstance(image, bytes) for image in images[camera.name]):
+                raise ValueError(f"{camera.field} holds numbers where encoded images are expected")
         instructions = {}
         for field in self._instruction:
             values = flat[field] if field.startswith("steps/") else [flat[field]]
@@ -270,7 +276,16 @@ class RldsSource:
     def _choose_instruction(self, fields: tuple[str, ...] | None) -> tuple[str, ...]:
         if fields is None:
             return tuple(field for field in INSTRUCTIONS if field in self._specs)
-        return tuple(self._resolve("instruction", field) for field in fields)
+        chosen = tuple(self._resolve("instruction", field) for field in fields)
+        for field in chosen:
+            spec = self._specs[field]
+            inner = spec.shape[1:] if field.startswith("steps/") else spec.shape
+            text = not inner and spec.np_dtype == np.object_
+            if not text and not (len(inner) == 1 and np.issubdtype(spec.np_dtype, np.integer)):
+                raise ConfigError(
+                    f"instruction {field!r}: expected text, the source has {spec.np_dtype} {spec.shape}"
+                )
+        return chosen
 
     def _choose_numbers(self, option: str, fields: tuple[str, ...] | None) -> tuple[str, ...]:
         """Leaves to concatenate. A field that is a dictionary stands for its numbers, in order of name."""
@@ -280,13 +295,14 @@ class RldsSource:
             fields = (default,) if there else ()
         chosen: list[str] = []
         for field in fields:
-            inside = [
-                path
-                for prefix in PREFIXES
-                for path in sorted(self._specs)
-                if path.startswith(f"{prefix}{field}/") and self._numeric(path)
-            ]
-            chosen += inside or [self._resolve(option, field)]
+            for prefix in PREFIXES:
+                inside = [path for path in sorted(self._specs) if path.startswith(f"{prefix}{field}/")]
+                if prefix + field in self._specs or inside:
+                    break
+            if prefix + field in self._specs or not inside:
+                chosen.append(self._resolve(option, field))
+            else:
+                chosen += [path for path in inside if self._numeric(path)] or inside
         return tuple(chosen)
 
     def _numeric(self, field: str) -> bool:
@@ -361,6 +377,8 @@ def _first(*choices: tuple[str, ...] | None) -> tuple[str, ...] | None:
 
 
 def _text(value: Any) -> str:
+    if isinstance(value, np.ndarray):  # language_table: UTF-8 as integers, padded with zeros
+        value = bytes(value[value != 0].tolist())
     return value.decode("utf-8", "replace").strip() if isinstance(value, bytes) else str(value)
 
 

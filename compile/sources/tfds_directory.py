@@ -5,6 +5,7 @@ Everything comes from its two JSON files, read with TFDS's own classes and witho
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -17,6 +18,13 @@ from oxcart.shards.errors import ConfigError, SourceError
 from oxcart.shards.store import Store
 
 INFO, FEATURES = "dataset_info.json", "features.json"
+
+MAX_RECORDS = 1_000_000
+"""Records of one file: what the six digits of a key hold. Every record that is promised becomes a row, also a
+lost one, so an absurd promise must not be believed."""
+
+_SEQUENCES = (tfds_features.Dataset, tfds_features.Sequence)
+_CLASS_KEYS = ("pythonClassName", "python_class_name", "type")
 
 
 class File(NamedTuple):
@@ -68,7 +76,7 @@ def read(store: Store, splits: tuple[str, ...] | None = None) -> Directory:
 def _read_json(store: Store, name: str) -> Any:
     try:
         return json.loads(store.read(name))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise SourceError(f"cannot be parsed: {error}", file=name) from error
 
 
@@ -87,9 +95,7 @@ def _read_info(store: Store) -> dict[str, Any]:
             raise SourceError(f"{store.url}: no {name}, so not a TFDS directory{hint}")
     info = _read_json(store, INFO)
     problem = None
-    if not isinstance(info, dict) or not all(
-        isinstance(info.get(k), str) and info[k] for k in ("name", "version")
-    ):
+    if not isinstance(info, dict) or not all(_is_name(info.get(key)) for key in ("name", "version")):
         problem = "expected an object with a name and a version"
     elif info.get("fileFormat", "tfrecord") != "tfrecord":
         problem = f"file format {info['fileFormat']!r}: only tfrecord can be read"
@@ -101,6 +107,10 @@ def _read_info(store: Store) -> dict[str, Any]:
     return info
 
 
+def _is_name(value: Any) -> bool:
+    return isinstance(value, str) and value != "" and value.isprintable()
+
+
 def _names(store: Store) -> list[str]:
     return store.list() if store.root.is_dir() else []
 
@@ -108,9 +118,15 @@ def _names(store: Store) -> list[str]:
 def _list_files(store: Store, info: dict[str, Any], wanted: tuple[str, ...] | None) -> dict[str, File]:
     """Name -> file of the splits that are wanted; all of them must be there."""
     splits: dict[str, dict[str, File]] = {}
+    everywhere: set[str] = set()
     for split in info["splits"]:
         try:
+            if not _is_name(split["name"]) or split["name"] in splits:
+                raise ValueError(f"name {split['name']!r} is none or is taken")
             lengths = [int(length) for length in split["shardLengths"]]
+            for length in lengths:
+                if not 0 <= length <= MAX_RECORDS:
+                    raise ValueError(f"{length} records in a file, expected 0 to {MAX_RECORDS}")
             template = split.get("filepathTemplate") or "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"
             names = [
                 template.format(
@@ -123,10 +139,13 @@ def _list_files(store: Store, info: dict[str, Any], wanted: tuple[str, ...] | No
                 )
                 for i in range(len(lengths))
             ]
-        except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError) as error:
             raise SourceError(f"a split is malformed: {type(error).__name__} {error}", file=INFO) from error
-        if any("/" in name or "\0" in name for name in names):
+        if any("/" in name or not _is_name(name) for name in names):
             raise SourceError(f"split {split['name']!r} names a file outside its directory", file=INFO)
+        everywhere.update(names)
+        if len(everywhere) != sum(map(len, splits.values())) + len(names):
+            raise SourceError(f"split {split['name']!r} names a file twice", file=INFO)
         splits[split["name"]] = {name: File(split["name"], i, lengths[i]) for i, name in enumerate(names)}
     for name in wanted or ():
         if name not in splits:
@@ -150,31 +169,41 @@ def _read_features(store: Store) -> tuple[dict[str, Any], dict[str, Any]]:
     try:
         features = tfds_features.FeaturesDict.from_json(value)
         leaves = dict(_leaves("", features))
-        specs = py_utils.flatten_nest_dict(features.get_serialized_info())
+        specs = dict(py_utils.flatten_nest_dict(features.get_serialized_info()))
     except Exception as error:  # third-party parsers meet arbitrary JSON here
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise SourceError(f"not a TFDS description of features: {reason}", file=FEATURES) from error
-    if not any(path.startswith("steps/") for path in leaves):
+    found = isinstance(features, tfds_features.FeaturesDict) and "steps" in features
+    steps = features["steps"] if found else None
+    if not isinstance(steps, _SEQUENCES) or not any(path.startswith("steps/") for path in leaves):
         raise SourceError("no feature 'steps', so these are not RLDS episodes", file=FEATURES)
+    for path in specs:
+        if not _is_name(path):
+            raise SourceError(f"feature {path!r}: the name cannot be printed", file=FEATURES)
     return leaves, specs
 
 
 def _class_names(value: Any) -> Iterator[str]:
-    if isinstance(value, dict):
-        for key, inner in value.items():
-            if key == "pythonClassName" and isinstance(inner, str):
-                yield inner
-            yield from _class_names(inner)
-    elif isinstance(value, list):
-        for inner in value:
-            yield from _class_names(inner)
+    """Classes that TFDS would import, under any of its spellings and in JSON within JSON."""
+    left = [value]
+    while left:
+        value = left.pop()
+        if isinstance(value, list):
+            left += value
+        elif isinstance(value, dict):
+            left += value.values()
+            yield from (value[key] for key in _CLASS_KEYS if isinstance(value.get(key), str))
+            for key in ("json", "content"):
+                if isinstance(value.get(key), str):
+                    with contextlib.suppress(ValueError, RecursionError):
+                        left.append(json.loads(value[key]))
 
 
 def _leaves(path: str, feature: Any) -> Iterator[tuple[str, Any]]:
     if isinstance(feature, tfds_features.FeaturesDict):
         for name, inner in feature.items():
             yield from _leaves(f"{path}/{name}" if path else name, inner)
-    elif path == "steps" and isinstance(feature, tfds_features.Dataset | tfds_features.Sequence):
+    elif path == "steps" and isinstance(feature, _SEQUENCES):
         yield from _leaves(path, feature.feature)
     else:
         yield path, feature

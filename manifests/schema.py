@@ -1,0 +1,121 @@
+"""The types of the fields of `manifest.json`, as one declared table, and how a manifest is held against it.
+
+Whoever has read a manifest may rely on what this table says and needs no guards of his own. A manifest may
+say more: fields inside an object that the table does not name are let through.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from oxcart.manifests.split import SPLITS
+from oxcart.manifests.tables import EPISODES, REJECTED
+
+
+@dataclass(frozen=True)
+class _Each:
+    """An object whose names are data: any of `names`, or any at all, with values of one type."""
+
+    kind: Any
+    names: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True)
+class _OrNull:
+    kind: Any
+
+
+_SCALARS = {str: "text", int: "a count", float: "a number", bool: "true or false"}
+"""What a type stands for. A count is an integer and not negative."""
+
+_COUNTS = {"episodes": int, "steps": int, "frames": int, "bytes": int}
+_PER_SPLIT = _Each(_COUNTS, SPLITS)
+_VALUES = {"mean": [float], "std": [float], "min": [float], "max": [float]}
+_ARRAY = {"source": [str], "size": int, "statistics": _OrNull({"count": int, **_VALUES})}
+_TABLE = {"rows": int, "bytes": int, "blake3": str}
+_CHUNKS = {"chunks": str, "chunks_bytes": int, "chunks_blake3": str}
+
+MANIFEST: Mapping[str, Any] = {
+    "format": str,
+    "fingerprint": str,
+    "dataset": {"name": str, "version": str, "kind": str},
+    "plan": str,
+    "counts": {"source": int, "compiled": int, "rejected": int, "limited": int},
+    "splits": _PER_SPLIT,
+    "environments": [{"name": _OrNull(str), "known": str, "splits": _PER_SPLIT}],
+    "cameras": [{"name": str, "source": str, "height": _OrNull(int), "width": _OrNull(int)}],
+    "action": _OrNull(_ARRAY),
+    "state": _OrNull(_ARRAY),
+    "control_rate": _OrNull({"hz": float, "verified": bool}),
+    "pixels": {"cameras": [str], "codec": str},
+    "shards": [{"name": str, "split": str, **_COUNTS, "blake3": str, **_CHUNKS}],
+    "tables": _Each(_TABLE, (EPISODES, REJECTED)),
+    "config": {},
+    "versions": _Each(str),
+}
+
+_SHARD = re.compile(r"shards/(?:train|val|test|val_seen)-[0-9]{5,}\.tar")
+
+
+def problems(manifest: Mapping[str, Any]) -> Iterator[str]:
+    """What is wrong with a manifest, field by field; after the first, the others mean little."""
+    yield from _mistyped("", manifest, MANIFEST)
+    for name in (EPISODES, REJECTED):
+        if name not in manifest["tables"]:
+            yield f"tables: {name} is missing"
+    if not manifest["cameras"]:
+        yield "cameras: expected at least one, got none"
+    for name in ("action", "state"):
+        array = manifest[name] or {}
+        for what in _VALUES if array.get("statistics") else ():
+            if len(array["statistics"][what]) != array["size"]:
+                yield f"{name}.statistics.{what}: expected as many values as {name}.size, {array['size']}"
+    seen = set()
+    for i, shard in enumerate(manifest["shards"]):
+        name = shard["name"]
+        if not _SHARD.fullmatch(name) or name in seen:
+            yield f"shards[{i}].name: expected one like shards/train-00000.tar, once; got {name!r}"
+        seen.add(name)
+        if shard["chunks"] != (expected := f"{name.removesuffix('.tar')}.chunks.parquet"):
+            yield f"shards[{i}].chunks: expected {expected!r}, got {shard['chunks']!r}"
+
+
+def _mistyped(where: str, value: Any, kind: Any) -> Iterator[str]:
+    """Every place inside `value` that is not of its type."""
+    if isinstance(kind, _OrNull):
+        if value is not None:
+            yield from _mistyped(where, value, kind.kind)
+    elif isinstance(kind, list) and isinstance(value, list):
+        for i, item in enumerate(value):
+            yield from _mistyped(f"{where}[{i}]", item, kind[0])
+    elif isinstance(kind, dict) and isinstance(value, dict):
+        for name, inner in kind.items():
+            if name in value:
+                yield from _mistyped(f"{where}.{name}".lstrip("."), value[name], inner)
+            else:
+                yield f"{where}.{name}: is missing".lstrip(".")
+    elif isinstance(kind, _Each) and isinstance(value, dict):
+        for name, item in value.items():
+            if kind.names is not None and name not in kind.names:
+                yield f"{where}: expected any of {', '.join(kind.names)}, got {name!r}"
+            yield from _mistyped(f"{where}.{name}", item, kind.kind)
+    elif not _is_scalar(value, kind):
+        expected = _SCALARS.get(kind) if isinstance(kind, type) else None
+        got = json.dumps(value, ensure_ascii=False)
+        yield f"{where}: expected {expected or _structure(kind)}, got {got[:60]}"
+
+
+def _structure(kind: Any) -> str:
+    return "a list" if isinstance(kind, list) else "an object"
+
+
+def _is_scalar(value: Any, kind: Any) -> bool:
+    if kind is int:
+        return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+    if kind is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    return isinstance(kind, type) and isinstance(value, kind)

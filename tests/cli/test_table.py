@@ -1,0 +1,101 @@
+"""Tables line up and stay on their lines, whatever is in them."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from oxcart.cli.table import size, table
+
+
+def test_numbers_to_the_right_and_the_rest_to_the_left() -> None:
+    rows = [("train", 1234567, 0.5, None), ("val", -3, 12.25, 7), ("val_seen", 0, 3.0, None)]
+    assert table(("split", "episodes", "rate", "limit"), rows).splitlines() == [
+        "split      episodes   rate  limit",
+        "--------  ---------  -----  -----",
+        "train     1,234,567    0.5      -",
+        "val              -3  12.25      7",
+        "val_seen          0    3.0      -",
+    ]
+
+
+def test_a_column_with_one_text_is_text() -> None:
+    assert table(("a", "b"), [(1, "x"), ("one", None)]).splitlines() == [
+        "a    b",
+        "---  -",
+        "1    x",
+        "one  -",
+    ]
+
+
+def test_without_rows_there_is_a_header() -> None:
+    assert table(("shard", "size"), []) == "shard  size\n-----  ----"
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("two\nlines", "two lines"),
+        ("a\r\nb\tc", "a  b c"),
+        ("\x1b[31mred\x1b[0m", " [31mred [0m"),
+        ("bell\x07", "bell"),
+        ("a\u2028b\u202ec", "a b c"),
+        ("küche 台所", "küche 台所"),
+        ("two  spaces", "two  spaces"),
+        ("", ""),
+    ],
+)
+def test_control_characters_become_spaces(text: str, shown: str) -> None:
+    assert table(("name",), [(text,)]).split("\n")[2:] == [shown]
+
+
+@given(st.lists(st.tuples(st.text(), st.integers() | st.none(), st.text()), max_size=5))
+def test_a_row_is_a_line_and_columns_line_up(rows: list[tuple[str, int | None, str]]) -> None:
+    lines = table(("first", "number", "last"), rows).split("\n")
+    assert len(lines) == len("".join(f"{line}\n" for line in lines).splitlines()) == 2 + len(rows)
+    dashes = lines[1].split("  ")
+    assert set("".join(dashes)) == {"-"}
+    starts = [0, len(dashes[0]) + 2, len(dashes[0]) + len(dashes[1]) + 4]
+    width = len(lines[1])
+    for line, (_, number, _) in zip(lines[2:], rows, strict=True):
+        assert line == line.rstrip()
+        padded = line.ljust(width)
+        cell = padded[starts[1] : starts[2] - 2]
+        assert cell.strip() == ("-" if number is None else f"{number:,}")
+        assert cell == cell.strip().rjust(len(dashes[1]))
+
+
+@pytest.mark.parametrize("row", [("x",), ("x", 1, 2)])
+def test_a_row_of_another_length_is_our_bug(row: tuple[object, ...]) -> None:
+    with pytest.raises((ValueError, IndexError)):
+        table(("a", "b"), [row])
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [
+        (0, "0 B"),
+        (1, "1 B"),
+        (1023, "1023 B"),
+        (1024, "1.0 KiB"),
+        (1536, "1.5 KiB"),
+        (1024**2 - 1, "1.0 MiB"),
+        (1024**2 - 52 * 1024, "972.0 KiB"),
+        (1024**2, "1.0 MiB"),
+        (1024**3 - 1, "1.0 GiB"),
+        (512 << 20, "512.0 MiB"),
+        (1024**4, "1.0 TiB"),
+        (5000 * 1024**4, "5000.0 TiB"),
+    ],
+)
+def test_sizes(count: int, text: str) -> None:
+    assert size(count) == text
+
+
+@given(st.integers(0, 2**49))
+def test_a_size_is_right_to_its_last_digit(count: int) -> None:
+    number, unit = size(count).split(" ")
+    scale = 1024 ** ["B", "KiB", "MiB", "GiB", "TiB"].index(unit)
+    assert abs(float(number) * scale - count) <= 0.0501 * scale
+    assert float(number) < 1024

@@ -1,0 +1,374 @@
+"""A compile that is killed anywhere and run again leaves the tree of one that nobody disturbed.
+
+The compile runs in a process group of its own, and every Python process in it loads the `sitecustomize`
+below: it counts what changes the output directory, over all processes, and kills the whole group at event N,
+or in the middle of a file once that has B bytes. So a kill is keyed to what was written, not to the clock.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import psutil
+import pytest
+
+from oxcart.compile import census
+from oxcart.compile.execute import read_done
+from oxcart.compile.pipeline import CompileConfig, execute, prepare
+from oxcart.compile.plan import Settings
+from oxcart.compile.sample.rlds import SampleConfig, write_rlds
+from oxcart.compile.sources.base import SourceConfig
+from oxcart.manifests.dataset import Dataset
+from oxcart.manifests.manifest import read_manifest
+from oxcart.manifests.split import SplitRule
+from oxcart.manifests.verify import verify
+from oxcart.shards.errors import ConfigError
+from oxcart.shards.store import Store
+
+POINTS = 24
+SHARD_SIZE = 27_000
+"""Frame bytes; the eight episodes then make five shards."""
+
+WATCH = """
+import os, resource, signal, sys
+
+out, at, size = os.environ["CRASH_OUT"], int(os.environ["CRASH_AT"]), int(os.environ["CRASH_BYTES"])
+whom = os.environ["CRASH_WHOM"]
+counter = os.open(os.environ["CRASH_COUNTER"], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+folder_of = {"os.remove": 1, "os.rmdir": 1, "shutil.rmtree": 1, "os.mkdir": 2, "os.rename": 2, "os.link": 2}
+
+
+def kill(*_):
+    if whom == "group":
+        os.killpg(0, signal.SIGKILL)
+    elif whom == "parent":
+        os.kill(os.getpgid(0), signal.SIGKILL)
+    elif "--multiprocessing-fork" in sys.orig_argv:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def watch(event, arguments):
+    if event == "open":
+        path, _, flags = arguments
+        if not flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC) or isinstance(path, int):
+            return
+    elif event in folder_of:
+        path, folder = arguments[0], arguments[folder_of[event]]
+        if folder is not None and folder >= 0:
+            path = os.path.join(os.readlink(f"/proc/self/fd/{folder}"), path)
+    else:
+        return
+    path = os.fsdecode(path)
+    if path == out or path.startswith(out + "/"):
+        os.write(counter, b".")
+        if os.lseek(counter, 0, os.SEEK_CUR) == at:
+            kill()
+
+
+sys.addaudithook(watch)
+if size:
+    signal.signal(signal.SIGXFSZ, kill)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+"""
+"""The audit hook runs before the operation that it is told of."""
+
+pytestmark = pytest.mark.skipif(
+    sys.platform != "linux", reason="reads /proc to follow a directory's descriptor"
+)
+
+Tree = dict[str, str]
+
+
+def tree(directory: Path) -> Tree:
+    files = (path for path in sorted(directory.rglob("*")) if path.is_file())
+    return {
+        path.relative_to(directory).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in files
+    }
+
+
+@dataclass(frozen=True)
+class Case:
+    """A source, and what a compile of it that nobody disturbs leaves."""
+
+    folder: Path
+    config: CompileConfig
+    """The compile; its output directory is `folder / "whole"`."""
+    census: Path
+    whole: Tree
+    events: int
+    """Changes of the output directory from the first to the last, by one worker."""
+
+    def resume(self, out: Path, *, overwrite: bool = False) -> None:
+        execute(prepare(replace(self.config, out=str(out), overwrite=overwrite)))
+
+
+@dataclass(frozen=True)
+class Run:
+    """How a compile in a process group of its own ended."""
+
+    code: int
+    events: int
+    err: str
+
+
+def living(group: int) -> list[int]:
+    """Processes of a group that are neither gone nor about to be buried."""
+    found = []
+    for process in psutil.process_iter(["status"]):
+        try:
+            if os.getpgid(process.pid) == group and process.info["status"] != psutil.STATUS_ZOMBIE:
+                found.append(process.pid)
+        except ProcessLookupError:
+            continue
+    return found
+
+
+def run(
+    folder: Path,
+    census_file: Path,
+    out: Path,
+    *,
+    at: int = 0,
+    size: int = 0,
+    workers: int = 1,
+    whom: str = "group",
+    options: tuple[str, ...] = (),
+) -> Run:
+    """`oxcart compile`, killed at event `at` or where a file passes `size` bytes; nobody of it lives on."""
+    counter = out.with_name(f"{out.name}.events")
+    counter.unlink(missing_ok=True)
+    command = [
+        sys.executable,
+        "-m",
+        "oxcart.cli.main",
+        "compile",
+        str(folder / "source"),
+        str(out),
+        "--quiet",
+    ]
+    command += ["--census", str(census_file), "--shard-size", str(SHARD_SIZE), "--val-fraction", "0.25"]
+    process = subprocess.Popen(
+        [*command, "--workers", str(workers), *options],
+        env={
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join([str(folder / "watch"), os.environ.get("PYTHONPATH", "")]),
+            "PYTHONDONTWRITEBYTECODE": "1",
+            "CRASH_OUT": str(out),
+            "CRASH_COUNTER": str(counter),
+            "CRASH_AT": str(at),
+            "CRASH_BYTES": str(size),
+            "CRASH_WHOM": whom,
+        },
+        cwd=folder,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        err, _ = process.communicate(timeout=120)  # ends when the last process that holds the pipe does
+        deadline = time.monotonic() + 60
+        while living(process.pid):
+            assert time.monotonic() < deadline, f"alive after the kill: {living(process.pid)}"
+            time.sleep(0.01)
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+    return Run(process.returncode, counter.stat().st_size, err)
+
+
+@pytest.fixture(scope="session")
+def case(tmp_path_factory: pytest.TempPathFactory) -> Case:
+    folder = tmp_path_factory.mktemp("crash")
+    sample = SampleConfig(kitchens=4, sessions=2, episodes=1, steps=4, size=32, files=2)
+    (folder / "source").symlink_to(write_rlds(folder / "sample", sample))
+    (folder / "watch").mkdir()
+    (folder / "watch/sitecustomize.py").write_text(WATCH)
+    source = SourceConfig(url=str(folder / "source"))
+    taken = census.take(source, workers=1, report=lambda done, size: None)
+    (folder / "census.parquet").write_bytes(taken.to_bytes())
+
+    undisturbed = run(folder, folder / "census.parquet", folder / "whole")
+    assert (undisturbed.code, undisturbed.err) == (0, "")
+    assert sum(name.endswith(".tar") for name in tree(folder / "whole")) == 5
+    return Case(
+        folder=folder,
+        config=CompileConfig(
+            source=source,
+            out=str(folder / "whole"),
+            settings=Settings(rule=SplitRule(val=0.25), shard_size=SHARD_SIZE),
+            workers=1,
+        ),
+        census=folder / "census.parquet",
+        whole=tree(folder / "whole"),
+        events=undisturbed.events,
+    )
+
+
+def assert_nothing_partial(out: Path, whole: Tree) -> None:
+    """Whatever has its final name has its final bytes, and only a directory that is whole is a dataset."""
+    found = {name: digest for name, digest in tree(out).items() if not name.startswith(".oxcart/")}
+    assert found.items() <= whole.items()
+    if "manifest.json" in found:
+        assert found == whole
+        assert verify(Dataset.open(str(out))) == []
+    else:
+        unfinished = (out / ".oxcart/plan.json").exists()
+        remedy = "its compile has not finished" if unfinished else "compile a source into it first"
+        with pytest.raises(ConfigError, match=f"not a compiled dataset; {remedy}"):
+            read_manifest(Store(out))
+
+
+def test_the_api_and_another_run_leave_the_same_tree(case: Case, tmp_path: Path) -> None:
+    case.resume(tmp_path / "out")
+    assert tree(tmp_path / "out") == case.whole
+    # The points below are spread over enough events for every kind of them.
+    assert case.events >= 2 * POINTS
+
+
+@pytest.mark.parametrize("point", range(POINTS))
+def test_killed_at_an_event(case: Case, tmp_path: Path, point: int) -> None:
+    out = tmp_path / "out"
+    at = 1 + point * (case.events - 1) // (POINTS - 1)
+    killed = run(case.folder, case.census, out, at=at, workers=2 - point % 2)
+    assert killed.code == -signal.SIGKILL
+    assert killed.events >= at
+    assert_nothing_partial(out, case.whole)
+    case.resume(out)
+    assert tree(out) == case.whole
+
+
+@pytest.mark.parametrize(("size", "workers"), [(700, 1), (9_000, 1), (16_385, 2), (25_000, 1), (-1, 1)])
+def test_killed_in_the_middle_of_a_file(case: Case, tmp_path: Path, size: int, workers: int) -> None:
+    """In the plan at first, then in a shard; the last kill leaves a shard that lacks one byte."""
+    out = tmp_path / "out"
+    if size < 0:
+        size += max(path.stat().st_size for path in (case.folder / "whole/shards").iterdir())
+    killed = run(case.folder, case.census, out, size=size, workers=workers)
+    assert killed.code == -signal.SIGKILL
+    assert size in [path.stat().st_size for path in (out / ".oxcart").glob("*.tmp")]
+    assert_nothing_partial(out, case.whole)
+    case.resume(out)
+    assert tree(out) == case.whole
+
+
+def test_killed_twice(case: Case, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert run(case.folder, case.census, out, at=case.events // 2).code == -signal.SIGKILL
+    first = tree(out)
+    assert_nothing_partial(out, case.whole)
+    assert run(case.folder, case.census, out, at=case.events // 3, workers=2).code == -signal.SIGKILL
+    assert_nothing_partial(out, case.whole)
+    # What the first run finished is not written again, and the second run added to it.
+    assert {name for name in first if name.startswith("shards/")} < set(tree(out))
+    case.resume(out)
+    assert tree(out) == case.whole
+
+
+def test_a_finished_shard_is_not_written_again(case: Case, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert run(case.folder, case.census, out, at=case.events // 2).code == -signal.SIGKILL
+    prepared = prepare(replace(case.config, out=str(out)))
+    done = [shard for shard in prepared.plan.shards if read_done(Store(out), shard)]
+    assert 0 < len(done) < len(prepared.plan.shards)
+    assert prepared.frames_done == sum(sum(shard.rows["steps"].to_pylist()) for shard in done)
+    before = {shard.name: (out / f"shards/{shard.name}.tar").stat().st_ino for shard in done}
+    reported: list[int] = []
+    execute(prepared, lambda frames, size: reported.append(frames))
+    assert {name: (out / f"shards/{name}.tar").stat().st_ino for name in before} == before
+    assert reported == sorted(reported)
+    assert prepared.frames_done < reported[0]
+    assert reported[-1] == prepared.frames
+
+
+@pytest.fixture(scope="session")
+def other(case: Case, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A compile of the same source with more shards than `case`, finished and stopped halfway."""
+    folder = tmp_path_factory.mktemp("other")
+    config = replace(case.config, settings=replace(case.config.settings, shard_size=1))
+    execute(prepare(replace(config, out=str(folder / "finished"))))
+
+    def stop(frames: int, size: int) -> None:
+        if frames > 12:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        execute(prepare(replace(config, out=str(folder / "unfinished"))), stop)
+    assert len(list((folder / "unfinished").rglob("*.tar"))) == 3
+    return {name: folder / name for name in ("finished", "unfinished")}
+
+
+# The first events write the mark that says that a compile overwrites; then files go, the manifest first; then
+# the mark goes, and what follows is a compile like any other.
+@pytest.mark.parametrize(
+    ("what", "at", "marked"),
+    [
+        ("finished", 3, False),
+        ("finished", 5, True),
+        ("finished", 9, True),
+        ("finished", 22, True),
+        ("finished", 27, True),
+        ("finished", 60, True),
+        ("unfinished", 4, False),
+        ("unfinished", 12, True),
+        ("unfinished", 18, True),
+    ],
+)
+def test_killed_while_it_overwrites(
+    case: Case, other: dict[str, Path], tmp_path: Path, what: str, at: int, marked: bool
+) -> None:
+    before = tree(other[what])
+    copy(other[what], tmp_path / "out")
+    killed = run(case.folder, case.census, tmp_path / "out", at=at, options=("--overwrite",))
+    assert killed.code == -signal.SIGKILL
+    copy(tmp_path / "out", tmp_path / "again")
+
+    found = tree(tmp_path / "out")
+    if "manifest.json" in found:  # it goes first, so what it names is whole as long as it is there
+        assert before.items() <= found.items()
+        assert verify(Dataset.open(str(tmp_path / "out"))) == []
+    else:
+        with pytest.raises(ConfigError, match="not a compiled dataset"):
+            read_manifest(Store(tmp_path / "out"))
+    if "manifest.json" in found or not marked:
+        with pytest.raises(ConfigError, match=r"holds an.* compile .* or pass --overwrite"):
+            case.resume(tmp_path / "out")
+        assert tree(tmp_path / "out") == found
+    else:
+        case.resume(tmp_path / "out")
+        assert tree(tmp_path / "out") == case.whole
+    case.resume(tmp_path / "again", overwrite=True)
+    assert tree(tmp_path / "again") == case.whole
+
+
+def copy(source: Path, target: Path) -> None:
+    for name in tree(source):
+        (target / name).parent.mkdir(parents=True, exist_ok=True)
+        (target / name).write_bytes((source / name).read_bytes())
+
+
+def test_the_workers_die_with_the_process_that_started_them(case: Case, tmp_path: Path) -> None:
+    """Only that process is killed, once a worker has written; `run` waits until the group is gone."""
+    out = tmp_path / "out"
+    assert run(case.folder, case.census, out, at=20, workers=2, whom="parent").code == -signal.SIGKILL
+    assert_nothing_partial(out, case.whole)
+    case.resume(out)
+    assert tree(out) == case.whole
+
+
+def test_a_worker_that_dies_is_replaced(case: Case, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    undisturbed = run(case.folder, case.census, out, at=20, workers=2, whom="worker")
+    assert (undisturbed.code, undisturbed.err) == (0, "")
+    assert undisturbed.events > 20
+    assert tree(out) == case.whole

@@ -1,0 +1,99 @@
+"""Canonical JSON has one form for a value; pretty JSON says the same for people."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from oxcart.manifests.canonical import canonical_json, pretty_json, sha256_json
+
+TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=10)
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | TEXT,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(TEXT, inner, max_size=4),
+    max_leaves=20,
+)
+
+
+def reordered(value: Any) -> Any:
+    """The same value with the keys of every object in the opposite order."""
+    if isinstance(value, dict):
+        return {key: reordered(value[key]) for key in reversed(value)}
+    if isinstance(value, list):
+        return [reordered(item) for item in value]
+    return value
+
+
+@settings(deadline=None)
+@given(VALUES)
+def test_canonical_json_says_the_value_and_not_the_order_of_its_keys(value: Any) -> None:
+    data = canonical_json(value)
+    assert json.loads(data) == value
+    assert canonical_json(reordered(value)) == data
+    assert canonical_json(json.loads(data)) == data
+    assert sha256_json(value) == hashlib.sha256(data).hexdigest()
+
+
+@settings(deadline=None)
+@given(VALUES)
+def test_pretty_json_says_the_value_in_the_order_of_its_keys(value: Any) -> None:
+    data = pretty_json(value)
+    assert json.loads(data) == value
+    assert json.dumps(json.loads(data)) == json.dumps(value)
+    assert data.endswith(b"\n")
+    assert not data.endswith(b"\n\n")
+    assert all(line == line.rstrip(" ") for line in data.decode().split("\n"))
+
+
+def test_the_canonical_form() -> None:
+    value = {"b": [1, 2.5, None, True], "a": {"ö": "ä\n", "z": []}}
+    assert canonical_json(value) == '{"a":{"z":[],"ö":"ä\\n"},"b":[1,2.5,null,true]}'.encode()
+    assert sha256_json({}) == hashlib.sha256(b"{}").hexdigest()
+
+
+def test_the_pretty_form() -> None:
+    value = {"b": [1, 2], "a": {"list": [{"x": 1}, {}], "none": {}}, "size": (3, 4), "deep": [[1], [2, 3]]}
+    assert pretty_json(value).decode() == (
+        "{\n"
+        '  "b": [1, 2],\n'
+        '  "a": {\n'
+        '    "list": [\n'
+        "      {\n"
+        '        "x": 1\n'
+        "      },\n"
+        "      {}\n"
+        "    ],\n"
+        '    "none": {}\n'
+        "  },\n"
+        '  "size": [3, 4],\n'
+        '  "deep": [\n'
+        "    [1],\n"
+        "    [2, 3]\n"
+        "  ]\n"
+        "}\n"
+    )
+
+
+@pytest.mark.parametrize("write", [canonical_json, pretty_json])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_what_json_has_no_number_for_is_refused(write: Any, value: float) -> None:
+    for inside in (value, [value], {"x": [{"y": value}]}):
+        with pytest.raises(ValueError, match="not JSON compliant"):
+            write(inside)
+
+
+@pytest.mark.parametrize("write", [canonical_json, pretty_json])
+@pytest.mark.parametrize("value", [b"bytes", {1, 2}, object()], ids=["bytes", "set", "object"])
+def test_what_is_no_json_is_refused(write: Any, value: Any) -> None:
+    with pytest.raises(TypeError):
+        write({"x": value})
+
+
+@pytest.mark.parametrize(("one", "other"), [(1, 1.0), (0, False), ("1", 1), (None, "null"), ([], {})])
+def test_values_of_different_kinds_differ(one: Any, other: Any) -> None:
+    assert canonical_json(one) != canonical_json(other)

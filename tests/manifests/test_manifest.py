@@ -1,0 +1,323 @@
+"""The manifest is read or refused with a reason; the fingerprint depends on what it names, and no more."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import itertools
+import json
+from collections.abc import Callable
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+from blake3 import blake3
+from hypothesis import given
+from hypothesis import strategies as st
+
+from oxcart.manifests.manifest import FORMAT, NAME, Manifest, episode_digest, fingerprint, read_manifest
+from oxcart.manifests.schema import MANIFEST
+from oxcart.shards.errors import ConfigError, CorruptError, OxcartError
+from oxcart.shards.store import Store
+
+COUNT = {"episodes": 2, "steps": 9, "frames": 9, "bytes": 4096}
+SHARD = {"name": "shards/train-00000.tar", "split": "train", **COUNT, "blake3": "b"}
+SHARD |= {"chunks": "shards/train-00000.chunks.parquet", "chunks_bytes": 900, "chunks_blake3": "c"}
+STATISTICS = {"count": 9, "mean": [0.5, 1], "std": [0.0, 1.0], "min": [0.0, 0.0], "max": [1.0, 2.0]}
+VALUE: dict[str, Any] = {
+    "format": FORMAT,
+    "fingerprint": "f",
+    "dataset": {"name": "tiny", "version": "1.0.0", "kind": "rlds"},
+    "plan": "p",
+    "counts": {"source": 2, "compiled": 2, "rejected": 0, "limited": 0},
+    "splits": {"train": COUNT},
+    "environments": [
+        {"name": "küche", "known": "declared", "splits": {"train": COUNT}},
+        {"name": None, "known": "unknown", "splits": {"val": COUNT, "val_seen": COUNT, "test": COUNT}},
+    ],
+    "cameras": [
+        {"name": "front", "source": "steps/observation/front", "height": 4, "width": 6},
+        {"name": "wrist", "source": "steps/observation/wrist", "height": None, "width": None},
+    ],
+    "action": {"source": ["steps/action"], "size": 2, "statistics": STATISTICS},
+    "state": {"source": [], "size": 2, "statistics": None},
+    "control_rate": {"hz": 5, "verified": True},
+    "pixels": {"cameras": ["front", "wrist"], "size": [4, 6], "codec": "raw", "quality": None},
+    "shards": [SHARD],
+    "tables": {
+        "episodes.parquet": {"rows": 2, "bytes": 900, "blake3": "d"},
+        "rejected.parquet": {"rows": 0, "bytes": 900, "blake3": "e"},
+    },
+    "config": {"limit": None},
+    "versions": {"oxcart": "0"},
+}
+
+
+def read(folder: Path, data: bytes | dict[str, Any]) -> Manifest:
+    (folder / NAME).write_bytes(data if isinstance(data, bytes) else json.dumps(data).encode())
+    return read_manifest(Store(folder))
+
+
+def test_a_manifest_comes_back_as_it_was_written(tmp_path: Path) -> None:
+    manifest = Manifest(**VALUE)
+    again = read(tmp_path, manifest.to_bytes())
+    assert again == manifest
+    assert asdict(again) == VALUE
+    assert again.to_bytes() == manifest.to_bytes()
+    assert "küche" in manifest.to_bytes().decode()
+
+
+def test_what_may_be_null_may_be_null(tmp_path: Path) -> None:
+    changed = VALUE | {"action": None, "state": None, "control_rate": None, "shards": [], "environments": []}
+    assert asdict(read(tmp_path, changed)) == changed
+
+
+def test_a_manifest_may_say_more_inside_its_fields(tmp_path: Path) -> None:
+    changed = copy.deepcopy(VALUE)
+    changed["shards"][0]["more"] = changed["cameras"][0]["more"] = changed["pixels"]["more"] = [1]
+    assert asdict(read(tmp_path, changed)) == changed
+
+
+def test_every_field_has_a_type() -> None:
+    assert list(MANIFEST) == [field.name for field in fields(Manifest)] == list(VALUE)
+
+
+@pytest.mark.parametrize("field", list(VALUE))
+def test_a_missing_field_is_named(tmp_path: Path, field: str) -> None:
+    changed = {name: value for name, value in VALUE.items() if name != field}
+    with pytest.raises(CorruptError, match=field):
+        read(tmp_path, changed)
+
+
+def test_an_unknown_field_is_named(tmp_path: Path) -> None:
+    with pytest.raises(CorruptError, match="fields missing or unknown: licence, plan"):
+        read(tmp_path, {n: v for n, v in VALUE.items() if n != "plan"} | {"licence": 1})
+
+
+WRONG: list[tuple[Callable[[dict[str, Any]], object], str]] = [
+    (lambda v: v.update(fingerprint=3), "fingerprint: expected text, got 3"),
+    (lambda v: v.update(plan=None), "plan: expected text, got null"),
+    (lambda v: v.update(dataset=[]), r"dataset: expected an object, got \[\]"),
+    (lambda v: v["dataset"].pop("kind"), "dataset.kind: is missing"),
+    (lambda v: v["counts"].update(source=True), "counts.source: expected a count, got true"),
+    (lambda v: v["counts"].update(source=2.0), "counts.source: expected a count, got 2.0"),
+    (lambda v: v["counts"].update(limited=-1), "counts.limited: expected a count, got -1"),
+    (lambda v: v["splits"].update(train=7), "splits.train: expected an object, got 7"),
+    (
+        lambda v: v["splits"].update(dev=COUNT),
+        "splits: expected any of train, val, test, val_seen, got 'dev'",
+    ),
+    (lambda v: v["splits"]["train"].pop("bytes"), "splits.train.bytes: is missing"),
+    (lambda v: v.update(environments={}), "environments: expected a list, got {}"),
+    (lambda v: v["environments"].append("x"), r'environments\[2\]: expected an object, got "x"'),
+    (lambda v: v["environments"][1].update(name=1), r"environments\[1\].name: expected text, got 1"),
+    (lambda v: v["environments"][0]["splits"].update(x=COUNT), r"environments\[0\].splits: .*got 'x'"),
+    (lambda v: v["cameras"].clear(), "cameras: expected at least one, got none"),
+    (lambda v: v["cameras"][1].update(width="4"), r'cameras\[1\].width: expected a count, got "4"'),
+    (
+        lambda v: v["action"].update(size=3),
+        "action.statistics.mean: expected as many values as action.size, 3",
+    ),
+    (lambda v: v["action"]["statistics"]["max"].pop(), "action.statistics.max: .* 2"),
+    (
+        lambda v: v["action"]["statistics"]["std"].append("x"),
+        r"action.statistics.std\[2\]: expected a number",
+    ),
+    (lambda v: v["state"].update(source="x"), 'state.source: expected a list, got "x"'),
+    (lambda v: v["control_rate"].update(hz=True), "control_rate.hz: expected a number, got true"),
+    (lambda v: v["control_rate"].update(verified=1), "control_rate.verified: expected true or false, got 1"),
+    (lambda v: v["pixels"].update(codec=None), "pixels.codec: expected text, got null"),
+    (
+        lambda v: v["shards"][0].update(name="../../etc/passwd"),
+        r"shards\[0\].name: expected one like shards/",
+    ),
+    (lambda v: v["shards"][0].update(name="/shards/train-00000.tar"), r"shards\[0\].name: "),
+    (lambda v: v["shards"][0].update(name="shards/train-00000.tar\n"), r"shards\[0\].name: "),
+    (
+        lambda v: v["shards"][0].update(name="shards/train-\u0661\u0661\u0661\u0661\u0661.tar"),
+        r"shards\[0\].name: ",
+    ),
+    (
+        lambda v: v["shards"][0].update(chunks="../x"),
+        r"shards\[0\].chunks: expected 'shards/train-00000.chunks",
+    ),
+    (lambda v: v["shards"].append(v["shards"][0]), r"shards\[1\].name: expected .* once; got"),
+    (lambda v: v["tables"].pop("rejected.parquet"), "tables: rejected.parquet is missing"),
+    (lambda v: v["tables"].update({"../x": v["tables"]["episodes.parquet"]}), "tables: .* got '../x'"),
+    (lambda v: v["versions"].update(numpy=2), "versions.numpy: expected text, got 2"),
+    (lambda v: v.update(config=None), "config: expected an object, got null"),
+]
+
+
+@pytest.mark.parametrize(("change", "message"), WRONG)
+def test_a_field_of_another_type_is_named(
+    tmp_path: Path, change: Callable[[dict[str, Any]], object], message: str
+) -> None:
+    changed = copy.deepcopy(VALUE)
+    change(changed)
+    with pytest.raises(CorruptError, match=f"^{tmp_path}/manifest.json: {message}"):
+        read(tmp_path, changed)
+
+
+def test_a_long_value_is_not_repeated_in_full(tmp_path: Path) -> None:
+    with pytest.raises(CorruptError) as caught:
+        read(tmp_path, VALUE | {"plan": ["x" * 10_000]})
+    assert len(str(caught.value)) < len(str(tmp_path)) + 200
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"\0",
+        b"not json",
+        b"[]",
+        b"3",
+        b"null",
+        b'"oxcart/1"',
+        b"{}",
+        b'{"format": "oxcart/1"',
+        b"\xff\xfe\x00",
+        b'{"format": "oxcart/1", "x": "\xff"}',
+        json.dumps(VALUE).encode()[:-1],
+        json.dumps(VALUE | {"plan": "\ud800"}).encode(),
+        json.dumps(VALUE | {"config": {"x": float("nan")}}).encode(),
+        json.dumps(VALUE | {"pixels": {"x": float("-inf")}}).encode(),
+        b'{"format": "oxcart/1", "config": 1e999}',
+        b"[" * 100_000 + b"]" * 100_000,
+        b'{"format": ' + b"1" * 10_000 + b"}",
+    ],
+)
+def test_what_cannot_be_parsed_is_corrupt(tmp_path: Path, data: bytes) -> None:
+    with pytest.raises(CorruptError, match=f"^{tmp_path}/manifest.json: [^\n]+$"):
+        read(tmp_path, data)
+
+
+@pytest.mark.parametrize("other", ["oxcart/2", "oxcart/10", "oxcart", "", None, 1, ["oxcart/1"]])
+def test_another_format_is_the_users_to_solve(tmp_path: Path, other: object) -> None:
+    with pytest.raises(ConfigError, match="expected 'oxcart/1'; use the oxcart that wrote it"):
+        read(tmp_path, {**VALUE, "format": other})
+    with pytest.raises(ConfigError, match="use the oxcart"):
+        read(tmp_path, {"format": other})
+
+
+def test_no_manifest_is_no_dataset(tmp_path: Path) -> None:
+    for folder in (tmp_path, tmp_path / "nowhere"):
+        with pytest.raises(
+            ConfigError, match=r"no manifest\.json, so not a compiled dataset; compile a source"
+        ):
+            read_manifest(Store(folder))
+    (tmp_path / ".oxcart").mkdir()
+    (tmp_path / ".oxcart/plan.json").write_text("{}")
+    with pytest.raises(ConfigError, match="its compile has not finished; run it again"):
+        read_manifest(Store(tmp_path))
+    (tmp_path / NAME).mkdir()
+    with pytest.raises(ConfigError, match=r"no manifest\.json"):
+        read_manifest(Store(tmp_path))
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+        lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    ),
+    st.sampled_from(list(VALUE)),
+)
+def test_a_field_of_any_value_is_read_or_refused(
+    tmp_path_factory: pytest.TempPathFactory, value: Any, field: str
+) -> None:
+    folder = tmp_path_factory.getbasetemp()
+    try:
+        manifest = read(folder, VALUE | {field: value})
+    except OxcartError as error:
+        message = str(error)
+        assert message
+    else:
+        assert getattr(manifest, field) == value
+
+
+def test_a_camera_by_name() -> None:
+    manifest = Manifest(**VALUE)
+    assert manifest.camera("primary") is manifest.camera("front") is manifest.cameras[0]
+    assert manifest.camera("wrist") is manifest.cameras[1]
+    with pytest.raises(ConfigError, match="camera 'side': the dataset has front, wrist"):
+        manifest.camera("side")
+
+
+# Digests that papers cite
+
+PIXELS = {
+    "cameras": ["front"],
+    "size": None,
+    "fit": "stretch",
+    "filter": "bilinear",
+    "codec": "raw",
+    "quality": None,
+}
+EPISODES = [("a-train-00000-000000", "train", "00" * 16), ("a-train-00000-000001", "val", "ff" * 16)]
+
+
+def test_the_fingerprint_is_the_sha256_of_canonical_json() -> None:
+    text = (
+        '{"episodes":[["a-train-00000-000000","train","'
+        + "00" * 16
+        + '"],["a-train-00000-000001","val","'
+        + "ff" * 16
+        + '"]],"format":"oxcart/1","pixels":{"cameras":["front"],"codec":"raw","filter":"bilinear",'
+        '"fit":"stretch","quality":null,"size":null}}'
+    )
+    assert fingerprint(PIXELS, EPISODES) == hashlib.sha256(text.encode()).hexdigest()
+    assert fingerprint(PIXELS, iter(EPISODES)) == fingerprint(PIXELS, EPISODES)
+    assert fingerprint(dict(reversed(PIXELS.items())), EPISODES) == fingerprint(PIXELS, EPISODES)
+
+
+def test_golden_fingerprints() -> None:
+    assert fingerprint(PIXELS, EPISODES) == "0cce7aad7f8b8aaca73dd9498369f13165f90bd9bb7e5005d744be380ca1c16b"
+    assert fingerprint({}, []) == "744a15ac6f979ca96985720af0e5bf32435cc59b989d0aabd3e13f834ada7be5"
+    assert (
+        fingerprint({"camera": "küche"}, [("ключ", "train", "")])
+        == "a42959c6abbe8a37b8a1d7b11d4e029a3434ab6b528d1e1362142073970d55ec"
+    )
+
+
+def test_the_fingerprint_changes_with_everything_in_it() -> None:
+    one, two = EPISODES
+    changed: list[tuple[dict[str, Any], list[tuple[str, str, str]]]] = [
+        (PIXELS, EPISODES),
+        (PIXELS, [two, one]),
+        (PIXELS, [one]),
+        (PIXELS, [one, two, two]),
+        (PIXELS, []),
+        (PIXELS, [("b" + one[0][1:], *one[1:]), two]),
+        (PIXELS, [(one[0], "test", one[2]), two]),
+        (PIXELS, [(*one[:2], "01" + one[2][2:]), two]),
+        (PIXELS, [(one[0], two[1], one[2]), (two[0], one[1], two[2])]),
+        *(({**PIXELS, name: "x"}, EPISODES) for name in PIXELS),
+        *(({n: v for n, v in PIXELS.items() if n != name}, EPISODES) for name in PIXELS),
+        ({**PIXELS, "more": None}, EPISODES),
+        ({**PIXELS, "size": [4, 6]}, EPISODES),
+        ({**PIXELS, "size": [6, 4]}, EPISODES),
+    ]
+    assert len({fingerprint(*arguments) for arguments in changed}) == len(changed)
+
+
+@given(st.lists(st.lists(st.tuples(*[st.text(max_size=3)] * 3), max_size=3), min_size=2, max_size=4))
+def test_no_two_lists_of_episodes_share_a_fingerprint(lists: list[list[tuple[str, str, str]]]) -> None:
+    for one, two in itertools.combinations(lists, 2):
+        assert (fingerprint(PIXELS, one) == fingerprint(PIXELS, two)) == (one == two)
+
+
+def test_the_digest_of_an_episode() -> None:
+    members = {"json": [1], "action.npy": [2], "front.npy": [3, 2**64 - 1]}
+    text = b'{"action.npy":[2],"front.npy":[3,18446744073709551615],"json":[1]}'
+    assert episode_digest(members) == blake3(text).hexdigest()[:32] == "c038772998b4c1bc18f99cefbb5b24b8"
+    assert episode_digest(dict(reversed(members.items()))) == episode_digest(members)
+    others = [
+        {**members, "front.npy": [2**64 - 1, 3]},
+        {**members, "front.npy": [3]},
+        {**members, "front.tzst": members["front.npy"], "front.npy": []},
+        {**members, "json": [0]},
+        {"json": [1]},
+    ]
+    assert len({episode_digest(other) for other in [members, *others]}) == 6

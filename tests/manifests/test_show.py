@@ -1,0 +1,155 @@
+"""A contact sheet shows the frames that it says it shows, where it says so."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from PIL import Image, ImageColor
+
+from oxcart.compile.pipeline import CompileConfig, execute, prepare
+from oxcart.compile.sample.rlds import SampleConfig, write_rlds
+from oxcart.compile.sources.base import SourceConfig
+from oxcart.manifests.dataset import Dataset
+from oxcart.manifests.show import BACKGROUND, CAPTION, LONGEST, MARGIN, TITLE, contact_sheet
+
+TOP = MARGIN + 3 * TITLE
+"""Where the first row of captions begins."""
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    folder = tmp_path_factory.mktemp("dataset")
+    sample = SampleConfig(kitchens=2, sessions=1, episodes=1, steps=12, size=32, files=1)
+    source = SourceConfig(url=str(write_rlds(folder, sample)), cameras=("image_0", "wrist"))
+    execute(prepare(CompileConfig(source=source, out=str(folder / "dataset"), workers=1)))
+    return Dataset.open(str(folder / "dataset"))
+
+
+def pixels(sheet: Image.Image) -> npt.NDArray[np.uint8]:
+    return np.asarray(sheet)
+
+
+def strip(row: dict[str, Any], frames: int) -> list[int]:
+    """The steps to expect: evenly spaced, the first and the last among them."""
+    count = min(frames, row["steps"])
+    return [round(i * (row["steps"] - 1) / (count - 1)) for i in range(count)] if count > 1 else [0]
+
+
+@pytest.mark.parametrize("frames", [1, 2, 3, 5, 64])
+@pytest.mark.parametrize("height", [32, 16])
+def test_every_frame_is_in_its_place(dataset: Dataset, frames: int, height: int) -> None:
+    row = dataset.episode(None)
+    steps = strip(row, frames)
+    assert steps[-1] == (row["steps"] - 1 if frames > 1 else 0)
+    sheet = contact_sheet(dataset, row, frames=frames, height=height)
+    assert sheet.mode == "RGB"
+    assert sheet.height == TOP + 2 * (CAPTION + height + MARGIN)
+    assert sheet.width >= MARGIN + len(steps) * (height + MARGIN)
+    got = pixels(sheet)
+    for i, camera in enumerate(("image_0", "wrist")):
+        top = TOP + i * (CAPTION + height + MARGIN) + CAPTION
+        for j, (step, frame) in enumerate(zip(steps, dataset.frames(row, camera, steps), strict=True)):
+            picture = Image.fromarray(frame)
+            if picture.height != height:
+                picture = picture.resize((height, height), Image.Resampling.BICUBIC)
+            left = MARGIN + j * (height + MARGIN)
+            shown = got[top : top + height, left : left + height]
+            np.testing.assert_array_equal(shown, np.asarray(picture), err_msg=f"{camera} t={step}")
+
+
+def test_around_the_frames_there_is_background(dataset: Dataset) -> None:
+    row = dataset.episode(None)
+    got = pixels(contact_sheet(dataset, row, frames=3, height=32))
+    paper = np.array(ImageColor.getrgb(BACKGROUND), np.uint8)
+    assert (got[:, :MARGIN] == paper).all()
+    assert (got[-MARGIN:] == paper).all()
+    gap = MARGIN + 32
+    assert (got[TOP + CAPTION : TOP + CAPTION + 32, gap : gap + MARGIN] == paper).all()
+    assert (got[TOP + CAPTION : TOP + CAPTION + 32, MARGIN + 3 * 40 :] == paper).all()
+    for top, bottom in ((MARGIN, MARGIN + TITLE), (TOP, TOP + CAPTION)):
+        assert (got[top:bottom] != paper).any(), "a title and a caption are written"
+
+
+def test_the_default_is_eight_frames_of_128_pixels(dataset: Dataset) -> None:
+    row = dataset.episode(None)
+    assert row["steps"] >= 8
+    sheet = contact_sheet(dataset, row)
+    assert sheet.size == (MARGIN + 8 * (128 + MARGIN), TOP + 2 * (CAPTION + 128 + MARGIN))
+
+
+def test_the_same_episode_gives_the_same_picture(dataset: Dataset) -> None:
+    rows = dataset.table("episodes.parquet").to_pylist()
+    one, again, other = (contact_sheet(dataset, row, height=32) for row in (rows[0], rows[0], rows[1]))
+    assert one.tobytes() == again.tobytes() != other.tobytes()
+
+
+@pytest.mark.parametrize(
+    "change", [{"instruction": ""}, {"environment": None}, {"instruction": "x", "environment": "x"}]
+)
+def test_titles_do_not_move_the_frames(dataset: Dataset, change: dict[str, Any]) -> None:
+    row = dataset.episode(None)
+    plain, changed = (
+        pixels(contact_sheet(dataset, one, frames=2, height=32)) for one in (row, {**row, **change})
+    )
+    width = MARGIN + 2 * (32 + MARGIN)
+    np.testing.assert_array_equal(plain[TOP:, :width], changed[TOP:, :width])
+    assert plain[:TOP].tobytes() != changed[:TOP].tobytes()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "two\nlines",
+        "\r\n\t\x0b\x0c\u2028",
+        "a\x00b",
+        "положи ложку",
+        "把勺子放下",
+        "🥄",
+        "\u202eright to left",
+        "x" * 100_000,
+    ],
+)
+def test_any_text_can_be_a_title(dataset: Dataset, text: str) -> None:
+    row = {**dataset.episode(None), "instruction": text, "environment": text}
+    sheet = contact_sheet(dataset, row, frames=2, height=32)
+    assert sheet.height == TOP + 2 * (CAPTION + 32 + MARGIN)
+    assert sheet.width <= 2 * MARGIN + 15 * (LONGEST + 60)
+
+
+class Recorded(Dataset):
+    """Frames drawn on request: those of camera n at step t are all of colour (n, t, 0)."""
+
+    def frames(self, row: Any, camera: str, steps: Any) -> npt.NDArray[np.uint8]:
+        number = int(camera.removeprefix("camera"))
+        shape = (len(steps), row[f"{camera}.height"], row[f"{camera}.width"], 3)
+        frames = np.zeros(shape, np.uint8)
+        for frame, step in zip(frames, steps, strict=True):
+            frame[:] = number, step, 0
+        return frames
+
+
+@pytest.mark.parametrize(("height", "width"), [(4, 6), (480, 640), (1, 90), (90, 1), (7, 7)])
+def test_many_cameras_of_any_shape(dataset: Dataset, height: int, width: int) -> None:
+    manifest = json.loads(dataset.manifest.to_bytes())
+    names = [f"camera{i}" for i in range(12)]
+    cameras = [{"name": name, "source": name, "height": height, "width": width} for name in names]
+    many = Recorded(store=dataset.store, manifest=type(dataset.manifest)(**manifest | {"cameras": cameras}))
+    row = {**dataset.episode(None), "steps": 200}
+    row |= {
+        f"{name}.{what}": value for name in names for what, value in (("height", height), ("width", width))
+    }
+    sheet = contact_sheet(many, row, frames=3, height=20)
+    across = max(1, round(width * 20 / height))
+    assert sheet.height == TOP + 12 * (CAPTION + 20 + MARGIN)
+    assert sheet.width >= MARGIN + 3 * (across + MARGIN)
+    got = pixels(sheet)
+    for i in range(12):
+        top = TOP + i * (CAPTION + 20 + MARGIN) + CAPTION
+        for j, step in enumerate((0, math.floor(199 / 2 + 0.5), 199)):
+            left = MARGIN + j * (across + MARGIN)
+            assert (got[top : top + 20, left : left + across] == (i, step, 0)).all()
