@@ -161,16 +161,15 @@ def verify(dataset: str, workers: int | None, as_json: bool, quiet: bool) -> Non
     Example:
       oxcart verify bridge
     """
-    import os
-
     from oxcart.cli.progress import progress
+    from oxcart.compile.processes import default_workers
     from oxcart.manifests.dataset import Dataset
     from oxcart.manifests.verify import verify as verify_dataset
 
     opened = Dataset.open(dataset)
     frames = sum(shard["frames"] for shard in opened.manifest.shards)
     with progress("verifying", total=frames, unit="frames", quiet=quiet) as report:
-        damage = verify_dataset(opened, workers=workers or os.cpu_count() or 1, report=report)
+        damage = verify_dataset(opened, workers=workers or default_workers(), report=report)
     if as_json:
         found = [{"file": one.file, "reason": one.reason} for one in damage]
         click.echo(json.dumps({"intact": not damage, "damage": found}, ensure_ascii=False))

@@ -119,13 +119,15 @@ def _wrong_statements(
             facts[f"tables.{name}.rows"] = stated["rows"], table.num_rows
             facts[f"tables.{name}.bytes"] = stated["bytes"], dataset.store.size(name)
     if episodes is not None:
-        shards = episodes.group_by(["shard", "split"], use_threads=False).aggregate([]).to_pylist()
+        held = zip(episodes["shard"].to_pylist(), episodes["split"].to_pylist(), strict=True)
+        shards = [{"shard": shard, "split": split} for shard, split in dict.fromkeys(held)]
         rows = zip(*(episodes[name].to_pylist() for name in ("key", "split", "digest")), strict=True)
         facts |= {
             "counts.compiled": (counts["compiled"], episodes.num_rows),
             "splits": (manifest.splits, per_split(episodes, len(cameras))),
             "environments": (manifest.environments, per_environment(episodes, len(cameras))),
             "shards": ([{"shard": _stem(one), "split": one["split"]} for one in manifest.shards], shards),
+            "keys": (episodes.num_rows, pc.count_distinct(episodes["key"]).as_py()),
             "fingerprint": (manifest.fingerprint, fingerprint(manifest.pixels, rows)),
         }
         for camera in manifest.cameras:

@@ -7,6 +7,7 @@ or in the middle of a file once that has B bytes. So a kill is keyed to what was
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import signal
@@ -181,9 +182,9 @@ def run(
             assert time.monotonic() < deadline, f"alive after the kill: {living(process.pid)}"
             time.sleep(0.01)
     finally:
-        if process.poll() is None:
+        with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+        process.wait()
     return Run(process.returncode, counter.stat().st_size, err)
 
 

@@ -401,7 +401,7 @@ class TestSettings:
             Dataset.open(str(whole.out)).frames(find(whole, row), "image_0", [1]),
         )
 
-    @pytest.mark.parametrize("budget", [1, 12_288, SHARD_SIZE, 123_456, 1 << 30])
+    @pytest.mark.parametrize("budget", [1, 12_288, 24_576, SHARD_SIZE, 123_456, 1 << 30])
     def test_shards_keep_their_budget(self, whole: Whole, tmp_path: Path, budget: int) -> None:
         manifest = compiled(whole.source, tmp_path / "out", shard_size=budget)
         assert manifest.fingerprint == whole.manifest.fingerprint  # packing is not content
