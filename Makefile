@@ -26,7 +26,7 @@ test: $(VENV)/.test ## the tests that take seconds
 	$(BIN)/pytest -n auto -m "not slow"
 
 test-slow: $(VENV)/.test ## the tests that take minutes
-	$(BIN)/pytest -n auto -m slow
+	$(BIN)/pytest -n auto -m slow || test $$? -eq 5  # 5: none is that slow yet
 
 check: $(VENV)/.dev ## lint, format, types, generated docs
 	$(BIN)/ruff check

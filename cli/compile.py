@@ -26,7 +26,9 @@ def _source_options(command: Callable[..., Any]) -> Callable[..., Any]:
             metavar="FIELD[~REGEX]",
             help="Feature that names the environment; of a longer text, the part that REGEX captures.",
         ),
-        click.option("--instruction", multiple=True, metavar="FIELD", help="Feature with an instruction."),
+        click.option(
+            "--instruction", multiple=True, metavar="FIELD", help="Feature with an instruction, or none."
+        ),
         click.option(
             "--action",
             multiple=True,
@@ -52,7 +54,7 @@ def _source_options(command: Callable[..., Any]) -> Callable[..., Any]:
             help="The source's own split to read.  [default: all]",
         ),
         click.option("--workers", type=click.IntRange(min=1), help="Processes.  [default: one a core]"),
-        click.option("--quiet", is_flag=True, help="No progress and no summary; only errors."),
+        click.option("--quiet", is_flag=True, help="No progress and no summary."),
     ]
     for option in reversed(options):
         command = option(command)
@@ -135,8 +137,8 @@ def _census_text(census: Census) -> str:
     found = summary(census)
     source = census.source
     lines = [
-        f"{source['name']} {source['version']} ({source['kind']}): {found['episodes']:,} episodes, "
-        f"{found['steps']:,} steps, {found['duplicates']:,} of them duplicates of another",
+        f"{source['name']} {source['version']} ({source['kind']}): {found['episodes']:,} episodes "
+        f"({found['duplicates']:,} repeat another), {found['steps']:,} steps",
         "",
         table(
             ("environment", "known", "sessions", "episodes", "steps"),
@@ -209,7 +211,7 @@ def _census_text(census: Census) -> str:
     show_default=True,
     help="End at a broken episode, or list it in rejected.parquet.",
 )
-@click.option("--dry-run", is_flag=True, help="Print the split and the plan; write nothing.")
+@click.option("--dry-run", is_flag=True, help="Print the split and the plan; compile nothing.")
 @click.option("--overwrite", is_flag=True, help="Replace the dataset that is in OUT.")
 def compile_(
     source: str,
@@ -270,19 +272,38 @@ def compile_(
     total = open_source(config.source).expected
     with progress("scanning", total=total, unit="episodes", quiet=quiet) as report:
         prepared = prepare(config, report)
+    if val:
+        _check_names(prepared)
     for warning in prepared.plan.assignment.warnings:
         click.echo(f"oxcart: warning: {warning}", err=True)
-    if write_rule is not None:
-        _write(write_rule, split.write_rule(prepared.plan.assignment.rule).encode())
+    rule = split.write_rule(prepared.plan.assignment.rule).encode()
     if dry_run:
         click.echo(_plan_text(prepared))
-        return
-    with progress(
-        "compiling", total=prepared.frames, unit="frames", quiet=quiet, start=prepared.frames_done
-    ) as report:
-        manifest = execute(prepared, report)
-    if not quiet:
+    else:
+        with progress(
+            "compiling", total=prepared.frames, unit="frames", quiet=quiet, start=prepared.frames_done
+        ) as report:
+            manifest = execute(prepared, report)
+    if write_rule is not None:
+        _write(write_rule, rule)
+    if not dry_run and not quiet:
         click.echo(_done_text(config, manifest))
+
+
+def _check_names(prepared: Prepared) -> None:
+    """Refuse --val NAME of a group that is not there: on the command line that is a slip."""
+    from oxcart.manifests.split import nearest
+    from oxcart.shards.errors import ConfigError
+
+    rule = prepared.config.settings.rule
+    if not isinstance(rule.val, tuple):
+        return
+    known = {name for group in prepared.plan.assignment.groups for name in group.names}
+    for name in rule.val:
+        if name not in known:
+            near = nearest(name, known)
+            hint = f"did you mean {near!r}?" if near else "oxcart scan lists what there is"
+            raise ConfigError(f"--val {name!r}: no such {rule.by} in {prepared.source.name}; {hint}")
 
 
 def _write(path: Path, data: bytes) -> None:
@@ -312,6 +333,8 @@ def _rule(
         if used:
             raise ConfigError(f"--split: the rule file says it all; leave out {', '.join(used)}")
         return read_rule(file)
+    if "none" in val and val != ("none",):
+        raise ConfigError("--val: expected names or none, got both; leave one out")
     if fraction is not None and val:
         raise ConfigError("--val-fraction: expected alone or --val alone, got both; leave one out")
     chosen: dict[str, Any] = {"val_seen": val_seen}
@@ -369,7 +392,7 @@ def _plan_text(prepared: Prepared) -> str:
         table(("split", "episodes", "steps", "shards"), [(name, *counts) for name, counts in splits.items()]),
         "",
         f"{size(plan.frame_bytes)} of frames; {plan.limited:,} episodes beyond the limit, "
-        f"{census.rejected.num_rows:,} rejected; nothing was written",
+        f"{census.rejected.num_rows:,} rejected; nothing was compiled",
     ]
     return "\n".join(lines)
 

@@ -82,6 +82,11 @@ class LazyGroup(click.Group):
         except OxcartError as error:
             _complain(f"error: {error}")
             ctx.exit(1)
+        except MemoryError:
+            _complain(
+                "error: out of memory; try fewer --workers, or fewer or smaller frames (--camera, --size)"
+            )
+            ctx.exit(1)
         except OSError as error:
             if error.errno == errno.EPIPE:  # the reader of our output has gone; click ends quietly
                 raise

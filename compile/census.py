@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from importlib.metadata import version
 from typing import Any
 
 import pyarrow as pa
@@ -51,8 +52,14 @@ class Census:
     def to_bytes(self) -> bytes:
         """As a Parquet file."""
         # Not canonical JSON: the order of the cameras matters, the first is the primary.
-        metadata = {_METADATA: json.dumps({"source": dict(self.source), "sizes": dict(self.sizes)})}
+        value = {"made_by": _made_by(), "source": dict(self.source), "sizes": dict(self.sizes)}
+        metadata = {_METADATA: json.dumps(value)}
         return table_bytes(self.table.replace_schema_metadata(metadata))
+
+
+def _made_by() -> dict[str, str]:
+    """Versions of what decides a census row."""
+    return {package: version(package) for package in ("oxcart", "tensorflow-datasets")}
 
 
 def schema(cameras: tuple[str, ...]) -> pa.Schema:
@@ -110,8 +117,8 @@ def read(data: bytes, name: str) -> Census:
         expected = schema(tuple(source["cameras"]))
     except (KeyError, ValueError, TypeError) as error:
         raise ConfigError(f"census {name}: not a census; make one with oxcart scan --parquet") from error
-    if not table.schema.equals(expected):
-        raise ConfigError(f"census {name}: its columns are not those of this version; take it again")
+    if not table.schema.equals(expected) or value.get("made_by") != _made_by():
+        raise ConfigError(f"census {name}: taken by another version of oxcart; take it again")
     return Census(source=source, sizes=sizes, table=table)
 
 

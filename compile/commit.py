@@ -13,7 +13,7 @@ import pyarrow as pa
 from blake3 import blake3
 
 from oxcart.compile.census import Census
-from oxcart.compile.execute import Done, read_done
+from oxcart.compile.execute import Done, check_claim, read_done
 from oxcart.compile.plan import Plan
 from oxcart.compile.sources.base import Source
 from oxcart.compile.statistics import merge, summary
@@ -24,14 +24,17 @@ from oxcart.shards.errors import CorruptError, SourceError
 from oxcart.shards.store import WORK, Store
 
 
-def commit(store: Store, census: Census, plan: Plan, source: Source) -> Manifest:
+def commit(store: Store, census: Census, plan: Plan, source: Source, *, reject: bool) -> Manifest:
     """Write the tables and the manifest of a plan whose tasks are all done.
 
     Raises:
         CorruptError: a task is not done, or the episodes do not add up to those of the source.
-        SourceError: every episode was rejected.
+        ConfigError: another compile has taken the output.
+        SourceError: an episode was rejected and `reject` is not set, or every episode was.
     """
-    done = [_done(store, shard) for shard in plan.shards]
+    done = [_done(store, shard, plan.hash) for shard in plan.shards]
+    if not reject:
+        _refuse_rejected([dict(row) for one in done for row in one.rejected])
     schema = episodes_schema(list(census.source["cameras"]))
     episodes = pa.concat_tables([schema.empty_table(), *(one.episodes for one in done)])
     rejected = _rejected(census, done)
@@ -72,8 +75,10 @@ def commit(store: Store, census: Census, plan: Plan, source: Source) -> Manifest
             {"name": camera.name, "source": camera.field, **frame_size(episodes, camera.name)}
             for camera in source.cameras
         ],
-        action=_array(census.source["action"], source.action_size, merge(_some(one.action for one in train))),
-        state=_array(census.source["state"], source.state_size, merge(_some(one.state for one in train))),
+        action=_array(
+            census.source["action"], source.action_sizes, merge(_some(one.action for one in train))
+        ),
+        state=_array(census.source["state"], source.state_sizes, merge(_some(one.state for one in train))),
         control_rate=source.control_rate,
         pixels=dict(plan.pixels),
         shards=[dict(one.shard) for one in done if one.shard["episodes"]],
@@ -81,16 +86,28 @@ def commit(store: Store, census: Census, plan: Plan, source: Source) -> Manifest
         config=dict(plan.config),
         versions=dict(plan.versions),
     )
-    store.put(NAME, manifest.to_bytes())
+    with store.writer(NAME) as file:
+        file.write(manifest.to_bytes())
+        check_claim(store, plan.hash)
     store.delete_folder(WORK)
     return read_manifest(store)
 
 
-def _done(store: Store, shard: Any) -> Done:
-    done = read_done(store, shard)
+def _done(store: Store, shard: Any, plan: str) -> Done:
+    done = read_done(store, shard, plan)
     if done is None:
         raise CorruptError(f"{store.url}: shard {shard.name} is not there; run the compile again")
     return done
+
+
+def _refuse_rejected(rows: list[dict[str, Any]]) -> None:
+    if rows:
+        raise SourceError(
+            f"{rows[0]['reason']}; an earlier --on-error reject left it out; pass that again to accept it",
+            file=rows[0]["source_file"],
+            record=rows[0]["source_record"],
+            offset=rows[0]["source_offset"],
+        )
 
 
 def _rejected(census: Census, done: Sequence[Done]) -> pa.Table:
@@ -105,8 +122,10 @@ def _rejected(census: Census, done: Sequence[Done]) -> pa.Table:
     return table.cast(REJECTED_SCHEMA).sort_by("key")
 
 
-def _array(fields: list[str], size: int | None, total: Any) -> dict[str, Any] | None:
-    return {"source": fields, "size": size, "statistics": summary(total)} if size else None
+def _array(fields: list[str], sizes: Sequence[int], total: Any) -> dict[str, Any] | None:
+    if not fields:
+        return None
+    return {"source": fields, "sizes": list(sizes), "size": sum(sizes), "statistics": summary(total)}
 
 
 def _some(values: Iterable[Any]) -> list[Any]:

@@ -23,7 +23,7 @@ import pyarrow as pa
 from blake3 import blake3
 from xxhash import xxh3_64_intdigest
 
-from oxcart.compile.images import Frame, ImageError, Resize, decode_into
+from oxcart.compile.images import Frame, ImageError, Resize, decode_into, image_size
 from oxcart.compile.plan import Shard
 from oxcart.compile.processes import Advance
 from oxcart.compile.sources import open_source
@@ -33,9 +33,12 @@ from oxcart.manifests.canonical import canonical_json
 from oxcart.manifests.manifest import episode_digest
 from oxcart.manifests.tables import CHUNKS_SCHEMA, episodes_schema, parse_table, table_bytes
 from oxcart.shards.codec import encode_raw, npy_header
-from oxcart.shards.errors import CorruptError, SourceError
+from oxcart.shards.errors import ConfigError, CorruptError, OxcartError, SourceError
 from oxcart.shards.store import WORK, Store
 from oxcart.shards.tar import TarWriter
+
+CLAIM = f"{WORK}/plan.json"
+"""Holds the hash of the plan that the output is compiled by."""
 
 _METADATA = b"oxcart.shard"
 
@@ -47,6 +50,8 @@ class Job:
     source: SourceConfig
     out: str
     """The directory of the compiled dataset."""
+    plan: str
+    """The hash of the plan; what other plans left does not count."""
     resize: Resize
     reject: bool
     """An episode that cannot be decoded is rejected, instead of ending the compile."""
@@ -76,14 +81,39 @@ def rows_name(shard: Shard) -> str:
     return f"{WORK}/rows/{shard.name}.parquet"
 
 
-def read_done(store: Store, shard: Shard) -> Done | None:
-    """What the task of a shard left, None where it is not done."""
+def claimed(store: Store) -> str | None:
+    """The hash of the plan that has claimed the store, None where none has."""
+    if not store.exists(CLAIM):
+        return None
+    try:
+        return str(json.loads(store.read(CLAIM))["plan"])
+    except (OxcartError, ValueError, KeyError, TypeError):
+        return None
+
+
+def check_claim(store: Store, plan: str) -> None:
+    """Refuse to go on where another compile has taken the store meanwhile.
+
+    Called after a file is written and before it gets its name: whoever takes the store deletes the claim
+    first and then every temporary file, so either this sees the one or the renaming misses the other.
+
+    Raises:
+        ConfigError: the claim is gone or another's.
+    """
+    if claimed(store) != plan:
+        raise ConfigError(f"{store.url}: another compile has taken or finished it meanwhile")
+
+
+def read_done(store: Store, shard: Shard, plan: str) -> Done | None:
+    """What the task of a shard left under this plan, None where it is not done."""
     if not store.exists(rows_name(shard)):
         return None
     try:
         table = parse_table(store.read(rows_name(shard)), rows_name(shard))
         value = json.loads(table.schema.metadata[_METADATA])
     except (CorruptError, KeyError, TypeError, ValueError):
+        return None
+    if value.get("plan") != plan:
         return None
     entry = value["shard"]
     for name, size in ((entry["name"], entry["bytes"]), (entry["chunks"], entry["chunks_bytes"])):
@@ -106,7 +136,7 @@ def write_shard(job: Job, shard: Shard, advance: Advance) -> None:
         StoreError: the output cannot be written.
     """
     store = Store(job.out)
-    if read_done(store, shard) is not None:
+    if read_done(store, shard, job.plan) is not None:
         return
     source = job.opened
     name, chunks_name = f"shards/{shard.name}.tar", f"shards/{shard.name}.chunks.parquet"
@@ -144,6 +174,7 @@ def write_shard(job: Job, shard: Shard, advance: Advance) -> None:
                 state.append(moments(episode.state))
             advance(row["steps"] * len(source.cameras), tar.offset - start)
         digest = tar.finish()
+        check_claim(store, job.plan)
     entry: dict[str, Any] = {
         "name": name,
         "split": shard.split,
@@ -156,13 +187,25 @@ def write_shard(job: Job, shard: Shard, advance: Advance) -> None:
     table = table_bytes(pa.Table.from_pylist(chunks, CHUNKS_SCHEMA))
     entry |= {"chunks": chunks_name, "chunks_bytes": len(table), "chunks_blake3": blake3(table).hexdigest()}
     if rows:
-        store.put(chunks_name, table)
+        _put(store, chunks_name, table, job.plan)
     else:
         store.delete(name)
-    value = {"shard": entry, "rejected": rejected, "action": merge(action), "state": merge(state)}
+    value = {
+        "plan": job.plan,
+        "shard": entry,
+        "rejected": rejected,
+        "action": merge(action),
+        "state": merge(state),
+    }
     schema = episodes_schema([camera.name for camera in source.cameras])
     done_table = pa.Table.from_pylist(rows, schema.with_metadata({_METADATA: json.dumps(value)}))
-    store.put(rows_name(shard), table_bytes(done_table))
+    _put(store, rows_name(shard), table_bytes(done_table), job.plan)
+
+
+def _put(store: Store, name: str, data: bytes, plan: str) -> None:
+    with store.writer(name) as file:
+        file.write(data)
+        check_claim(store, plan)
 
 
 def _decode(
@@ -171,6 +214,12 @@ def _decode(
     """Frames [T, H, W, 3] of one camera, in a buffer that the next episode uses again."""
     images = episode.images[camera]
     size = row[f"{camera}.height"], row[f"{camera}.width"]
+    found = image_size(images[0])
+    if found != size:  # before memory is taken for what the source only declares
+        raise ImageError(
+            f"camera {camera}: the image of step 0 is {found[0]}x{found[1]} pixels "
+            f"where the source declares {size[0]}x{size[1]}"
+        )
     shape = (len(images), *resize.output_size(*size), 3)
     total = int(np.prod(shape))
     if buffers[camera].size < total:
@@ -219,10 +268,13 @@ def _write_episode(
     )
     members = {"json": [xxh3_64_intdigest(metadata)]}
     tar.add(f"{key}.json", [metadata])
-    offsets: dict[str, int | None] = {"action.offset": None, "state.offset": None}
+    pieces: dict[str, int | None] = {"json.digest": members["json"][0]}
     for name, array in arrays.items():
+        start_of, digest = None, None
         if array is not None:
-            offsets[f"{name}.offset"], members[f"{name}.npy"] = _write_array(tar, f"{key}.{name}.npy", array)
+            start_of, digest = _write_array(tar, f"{key}.{name}.npy", array)
+            members[f"{name}.npy"] = [digest]
+        pieces |= {f"{name}.offset": start_of, f"{name}.digest": digest}
     cameras: dict[str, int] = {}
     for camera, pictures in frames.items():
         encoded = encode_raw(pictures)
@@ -241,17 +293,17 @@ def _write_episode(
         "digest": episode_digest(members),
         "offset": start,
         "bytes": tar.offset - start,
-        **offsets,
+        **pieces,
         **cameras,
     }
 
 
-def _write_array(tar: TarWriter, name: str, array: Floats) -> tuple[int, list[int]]:
+def _write_array(tar: TarWriter, name: str, array: Floats) -> tuple[int, int]:
     """Append a `.npy` member; returns the offset of its first value and its digest."""
     header = npy_header(array.shape, array.dtype)
     values = np.ascontiguousarray(array).tobytes()
     start = tar.add(name, [header, values])
-    return start + len(header), [xxh3_64_intdigest(values)]
+    return start + len(header), xxh3_64_intdigest(values)
 
 
 def _place(row: Mapping[str, Any]) -> dict[str, Any]:

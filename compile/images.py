@@ -43,8 +43,10 @@ class Resize:
             raise ConfigError(f"size: expected 1 to 8192 pixels a side, got {self.size[0]}x{self.size[1]}")
 
     def describe(self) -> dict[str, Any]:
-        """As plain JSON, with the filter, which is fixed."""
-        return {"size": list(self.size) if self.size else None, "fit": self.fit, "filter": "bilinear"}
+        """As plain JSON, with the filter, which is fixed; without a size nothing else counts."""
+        if self.size is None:
+            return {"size": None, "fit": None, "filter": None}
+        return {"size": list(self.size), "fit": self.fit, "filter": "bilinear"}
 
     def output_size(self, height: int, width: int) -> tuple[int, int]:
         """Height and width of the frames of a camera whose images are `height` x `width`."""

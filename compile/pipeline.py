@@ -9,7 +9,6 @@ same plan joins and goes on where another stopped, a compile of another plan is 
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Sequence
@@ -20,7 +19,7 @@ import pyarrow.compute as pc
 from oxcart.compile import census as census_module
 from oxcart.compile.census import Census
 from oxcart.compile.commit import commit
-from oxcart.compile.execute import Job, read_done, write_shard
+from oxcart.compile.execute import CLAIM, Job, claimed, read_done, write_shard
 from oxcart.compile.plan import Plan, Settings, Shard, make
 from oxcart.compile.processes import Report, default_workers, run
 from oxcart.compile.sources import open_source
@@ -31,7 +30,6 @@ from oxcart.manifests.tables import EPISODES, REJECTED
 from oxcart.shards.errors import ConfigError, OxcartError, SourceError
 from oxcart.shards.store import WORK, Store
 
-CLAIM = f"{WORK}/plan.json"
 CENSUS = f"{WORK}/census.parquet"
 OVERWRITING = f"{WORK}/overwriting"
 
@@ -108,14 +106,14 @@ def prepare(config: CompileConfig, report: Report = ignore) -> Prepared:
             offset=first["source_offset"],
         )
     plan = make(census, config.settings, source.aliases)
-    done = plan.shards if _claimed(store) == plan.hash and not _overwrites(config, store) else ()
+    done = plan.shards if _joins(store, plan) else ()
     return Prepared(
         config=config,
         source=source,
         census=census,
         plan=plan,
         frames=_frames(plan.shards, source),
-        frames_done=_frames([shard for shard in done if read_done(store, shard)], source),
+        frames_done=_frames([shard for shard in done if read_done(store, shard, plan.hash)], source),
     )
 
 
@@ -133,28 +131,37 @@ def execute(prepared: Prepared, report: Report = ignore) -> Manifest:
     """
     config, plan = prepared.config, prepared.plan
     store = Store(config.out)
-    if store.exists(NAME):
-        manifest = _finished(store, plan, config.overwrite)
-        if manifest is not None:
-            store.delete_folder(WORK)
-            return manifest
+    if store.exists(NAME) and not config.overwrite:
+        return _finished(store, plan, config.on_error)
     _claim(store, plan, config.overwrite)
+    try:
+        return _compile(prepared, store, report)
+    except OxcartError:
+        if store.exists(NAME) and read_manifest(store).plan == plan.hash:
+            return _finished(store, plan, config.on_error)  # another process of this plan was faster
+        raise
+
+
+def _compile(prepared: Prepared, store: Store, report: Report) -> Manifest:
+    """What is left to do in an output that this plan has claimed."""
+    config, plan = prepared.config, prepared.plan
     if not store.exists(CENSUS):
         store.put(CENSUS, prepared.census.to_bytes())
     job = Job(
         source=config.source,
         out=config.out,
+        plan=plan.hash,
         resize=config.settings.resize,
         reject=config.on_error == "reject",
     )
-    left = [shard for shard in plan.shards if read_done(store, shard) is None]
+    left = [shard for shard in plan.shards if read_done(store, shard, plan.hash) is None]
 
     def count(frames: int, size: int) -> None:
         report(prepared.frames_done + frames, size)
 
     for _ in run(write_shard, job, left, workers=config.workers, report=count):
         pass
-    return commit(store, prepared.census, plan, prepared.source)
+    return commit(store, prepared.census, plan, prepared.source, reject=job.reject)
 
 
 def _frames(shards: Sequence[Shard], source: Source) -> int:
@@ -166,7 +173,7 @@ def _check_out(store: Store, overwrite: bool) -> None:
     """Refuse early what would be refused after a long census."""
     if store.root.is_file():
         raise ConfigError(f"{store.url}: is a file, expected a directory")
-    ours = (store.root / WORK).is_dir() or _holds_dataset(store)
+    ours = store.exists(CLAIM) or store.exists(OVERWRITING) or _holds_dataset(store)
     if ours and not overwrite:
         return
     above = next(path for path in (store.root, *store.root.absolute().parents) if path.exists())
@@ -181,14 +188,14 @@ def _check_out(store: Store, overwrite: bool) -> None:
 
 def _holds_dataset(store: Store) -> bool:
     """Whether `manifest.json` is oxcart's: other programs call a file so too."""
-    return store.exists(NAME) and (store.exists(EPISODES) or b'"format": "oxcart/' in store.read(NAME))
+    return store.exists(NAME) and b'"format": "oxcart/' in store.read(NAME)
 
 
 def _census(config: CompileConfig, store: Store, source: Source, report: Report) -> Census:
     """The census: from the file that is named, from a compile that was cut off, or taken now."""
     if config.census is not None:
         return census_module.load(config.census, source)
-    if store.exists(CENSUS) and not _overwrites(config, store):
+    if store.exists(CENSUS) and not config.overwrite and not store.exists(OVERWRITING):
         try:
             census = census_module.read(store.read(CENSUS), CENSUS)
             census_module.check(census, source)
@@ -199,53 +206,48 @@ def _census(config: CompileConfig, store: Store, source: Source, report: Report)
     return census_module.take(config.source, workers=config.workers, report=report)
 
 
-def _overwrites(config: CompileConfig, store: Store) -> bool:
-    """Whether what is in `out` goes, because this compile says so or one that was cut off did."""
-    return config.overwrite or store.exists(OVERWRITING)
+def _joins(store: Store, plan: Plan) -> bool:
+    """Whether `out` holds an unfinished compile of this very plan."""
+    return claimed(store) == plan.hash and not store.exists(NAME) and not store.exists(OVERWRITING)
 
 
-def _finished(store: Store, plan: Plan, overwrite: bool) -> Manifest | None:
-    """The manifest where `out` already holds this very plan; None where it may be overwritten."""
-    if overwrite:
-        return None
+def _finished(store: Store, plan: Plan, on_error: str) -> Manifest:
+    """The manifest of `out`, which must hold this very plan."""
     manifest = read_manifest(store)
     if manifest.plan != plan.hash:
         raise ConfigError(
             f"{store.url}: holds another compile ({manifest.dataset['name']}, plan {manifest.plan[:12]}, "
             f"this is {plan.hash[:12]}); choose another directory or pass --overwrite"
         )
+    if on_error == "fail" and manifest.counts["rejected"]:
+        raise ConfigError(
+            f"{store.url}: was compiled with --on-error reject and lacks {manifest.counts['rejected']} "
+            f"episodes, listed in {REJECTED}; pass --on-error reject to accept that, or mend the source"
+        )
+    store.delete_folder(WORK)
     return manifest
 
 
 def _claim(store: Store, plan: Plan, overwrite: bool) -> None:
     """Take `out` for this plan, or join those who have it for the same one."""
-    if store.exists(OVERWRITING) or overwrite:
+    if store.exists(OVERWRITING) or (overwrite and not _joins(store, plan)):
         _delete_dataset(store)
     if not store.create(CLAIM, pretty_json({"plan": plan.hash, "config": dict(plan.config)})):
-        found = _claimed(store)
+        found = claimed(store)
         if found != plan.hash:
             raise ConfigError(
                 f"{store.url}: holds an unfinished compile of another plan ({str(found)[:12]}, this is "
                 f"{plan.hash[:12]}); finish that one, choose another directory or pass --overwrite"
             )
+    store.delete(OVERWRITING)
 
 
 def _delete_dataset(store: Store) -> None:
     """Delete what oxcart wrote, and only that; the marker makes whoever comes after a crash go on with it."""
     store.put(OVERWRITING, b"")
+    store.delete(CLAIM)  # first, so that a compile that is still running notices
     for name in (NAME, EPISODES, REJECTED, *filter(_SHARD_FILE.fullmatch, store.list("shards"))):
         store.delete(name)
     for name in store.list(WORK):
         if name != OVERWRITING:
             store.delete(name)
-    store.delete(OVERWRITING)
-
-
-def _claimed(store: Store) -> str | None:
-    if not store.exists(CLAIM):
-        return None
-    try:
-        found = json.loads(store.read(CLAIM))["plan"]
-    except (ValueError, KeyError, TypeError):
-        return None
-    return str(found)

@@ -8,6 +8,7 @@ hash of the plan says whether two compiles are the same one.
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
@@ -32,8 +33,8 @@ RAW_SHARD_BYTES = 512 << 20
 MAX_MEMBER = 8 << 30
 """Bytes of a tar member that USTAR cannot hold."""
 
-MAX_KEY = 150
-"""Characters of a key; with the longest member name it still fits a USTAR header."""
+MAX_NAME = 100
+"""Characters of a member's name, which USTAR divides at a "/" only."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,16 +113,14 @@ def make(census: Census, settings: Settings, aliases: Mapping[str, tuple[str, ..
             record=first["source_record"],
             offset=first["source_offset"],
         )
-    longest = max(usable["key"].to_pylist(), key=len)
-    if len(longest) > MAX_KEY:
-        raise ConfigError(f"key {longest}: {len(longest)} characters, at most {MAX_KEY} fit a tar header")
+    cameras = list(census.source["cameras"])
+    _check_names(max(usable["key"].to_pylist(), key=len), cameras)
     rule = settings.rule
     if rule.by == "environment":
-        rule = replace(rule, aliases={**aliases, **rule.aliases})
+        rule = replace(rule, aliases=_union(aliases, rule.aliases))
     assignment = assign(rule, census.source["name"], _episodes(usable))
     splits = np.array(assignment.splits)
     order = _hash_order(usable["key"].to_pylist())
-    cameras = list(census.source["cameras"])
     sizes = _frame_bytes(usable, cameras, settings.resize)
 
     shards: list[Shard] = []
@@ -156,11 +155,31 @@ def make(census: Census, settings: Settings, aliases: Mapping[str, tuple[str, ..
     )
 
 
+def _check_names(key: str, cameras: list[str]) -> None:
+    suffix = max(("action.npy", *(f"{camera}.mjpeg" for camera in cameras)), key=len)
+    length = len(key) + 1 + len(suffix)
+    if length > MAX_NAME:
+        raise ConfigError(
+            f"member {key}.{suffix}: {length} characters, a tar header holds {MAX_NAME}; "
+            "the dataset's or the camera's name is too long"
+        )
+
+
+def _union(*tables: Mapping[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
+    """All names of a place from all tables."""
+    union: dict[str, tuple[str, ...]] = {}
+    for table in tables:
+        for place, names in table.items():
+            union[place] = tuple(dict.fromkeys((*union.get(place, ()), *names)))
+    return union
+
+
 def library_versions() -> dict[str, str]:
     """Versions of what makes the bytes."""
     packages = ("oxcart", "numpy", "pillow", "pyarrow", "tensorflow-datasets")
     jpeg = PIL.features.version("libjpeg_turbo") or PIL.features.version("jpg") or "unknown"
-    return {**{package: version(package) for package in packages}, "libjpeg": jpeg}
+    python = f"{sys.version_info.major}.{sys.version_info.minor}"  # its Unicode tables and its tar headers
+    return {"python": python, **{package: version(package) for package in packages}, "libjpeg": jpeg}
 
 
 def _episodes(rows: pa.Table) -> list[Episode]:

@@ -16,6 +16,7 @@ from blake3 import blake3
 
 from oxcart.manifests import schema
 from oxcart.manifests.canonical import canonical_json, pretty_json
+from oxcart.shards.codec import CODECS
 from oxcart.shards.errors import ConfigError, CorruptError
 from oxcart.shards.store import Store
 
@@ -100,14 +101,18 @@ def read_manifest(store: Store) -> Manifest:
         raise CorruptError(f"{store.url}/{NAME}: cannot be parsed: {error}") from error
     if found != FORMAT:
         raise ConfigError(f"{store.url}: format {found!r}, expected {FORMAT!r}; use the oxcart that wrote it")
-    names = {field.name for field in fields(Manifest)}
-    if set(value) != names:
-        odd = ", ".join(sorted(names ^ set(value)))
-        raise CorruptError(f"{store.url}/{NAME}: fields missing or unknown: {odd}")
+    names = [field.name for field in fields(Manifest)]
+    if missing := [name for name in names if name not in value]:
+        raise CorruptError(f"{store.url}/{NAME}: fields missing: {', '.join(missing)}")
     problem = next(schema.problems(value), None)
     if problem:
         raise CorruptError(f"{store.url}/{NAME}: {problem}")
-    return Manifest(**value)
+    codec = value["pixels"]["codec"]
+    if codec not in CODECS:
+        raise ConfigError(
+            f"{store.url}: codec {codec!r}, this version reads {', '.join(CODECS)}; update oxcart"
+        )
+    return Manifest(**{name: value[name] for name in names})
 
 
 def episode_digest(members: dict[str, list[int]]) -> str:

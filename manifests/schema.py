@@ -35,7 +35,7 @@ _SCALARS = {str: "text", int: "a count", float: "a number", bool: "true or false
 _COUNTS = {"episodes": int, "steps": int, "frames": int, "bytes": int}
 _PER_SPLIT = _Each(_COUNTS, SPLITS)
 _VALUES = {"mean": [float], "std": [float], "min": [float], "max": [float]}
-_ARRAY = {"source": [str], "size": int, "statistics": _OrNull({"count": int, **_VALUES})}
+_ARRAY = {"source": [str], "sizes": [int], "size": int, "statistics": _OrNull({"count": int, **_VALUES})}
 _TABLE = {"rows": int, "bytes": int, "blake3": str}
 _CHUNKS = {"chunks": str, "chunks_bytes": int, "chunks_blake3": str}
 

@@ -38,6 +38,9 @@ BY = ("environment", "instruction", "dataset", "episode", "source")
 HeldOut: TypeAlias = float | tuple[str, ...] | None
 """A share of the episodes, names, or None for nothing."""
 
+MAX_DEPTH = 8
+"""Collections within collections in the file of a rule; it needs three."""
+
 DEFAULT: Any = "default"
 """Stands for the share of val that fits `by`; a rule resolves it when it is made."""
 
@@ -165,6 +168,7 @@ def read_rule(path: Path) -> SplitRule:
     except UnicodeDecodeError as error:
         raise ConfigError(f"{where}: not UTF-8 text at byte {error.start}") from None
     try:
+        _check_plain(text)
         node = yaml.compose(text, Loader=_Loader)
         values = _plain(node) if node else None
         if not isinstance(values, dict):
@@ -285,6 +289,24 @@ def listed_names(rule: SplitRule) -> dict[str, tuple[str, ...]]:
 
 # Takes every scalar for text: a session called 2021-09-01 is no date, a kitchen called 12 no number.
 _Loader: Any = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
+
+
+def _check_plain(text: str) -> None:
+    """Refuse what a rule never needs and a hostile one could hang the reader with."""
+    depth = 0
+    for event in yaml.parse(text, Loader=_Loader):
+        if getattr(event, "anchor", None) is not None:
+            raise ConfigError(f"line {_line(event)}: anchors and aliases of YAML are not allowed")
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+            if depth > MAX_DEPTH:
+                raise ConfigError(f"line {_line(event)}: nested more than {MAX_DEPTH} deep")
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
+
+
+def _line(event: yaml.Event) -> int:
+    return event.start_mark.line + 1 if event.start_mark else 0
 
 
 def _plain(node: yaml.Node) -> Any:

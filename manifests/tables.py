@@ -60,8 +60,11 @@ def episodes_schema(cameras: Sequence[str]) -> pa.Schema:
             ("digest", pa.string()),
             ("offset", pa.int64()),
             ("bytes", pa.int64()),
+            ("json.digest", pa.uint64()),
             ("action.offset", pa.int64()),
+            ("action.digest", pa.uint64()),
             ("state.offset", pa.int64()),
+            ("state.digest", pa.uint64()),
             *per_camera,
         ]
     )

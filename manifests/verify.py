@@ -25,7 +25,8 @@ from oxcart.shards.errors import CorruptError, OxcartError
 from oxcart.shards.store import Store
 from oxcart.shards.tar import BLOCK
 
-OPTIONAL = {"environment", "session", "control_rate", "action.offset", "state.offset", "sizes"}
+OPTIONAL = {"environment", "session", "control_rate", "sizes"}
+OPTIONAL |= {"action.offset", "action.digest", "state.offset", "state.digest"}
 """Columns in which a value may be null."""
 
 _Chunks = Mapping[tuple[str, str], Mapping[str, Any]]
@@ -229,11 +230,14 @@ def _wrong_pieces(
         yield f"expected a json, {', '.join([*arrays, *cameras])}; has {', '.join(members)}"
         return
     digests: dict[str, list[int]] = {}
-    frames_match = chunks is not None
+    found_wrong = False
     for name, (suffix, (start, content)) in zip(names, members.items(), strict=True):
         first = row[f"{name}.offset"] - row["offset"] - start if name else 0
         if name not in cameras:
             digests[suffix] = [xxh3_64_intdigest(content[max(first, 0) :])]
+            if digests[suffix] != [row[f"{name or suffix}.digest"]]:
+                found_wrong = True
+                yield f"{suffix} does not match its digest"
             continue
         stated = chunks.get((row["key"], name)) if chunks is not None else None
         digests[suffix] = [xxh3_64_intdigest(one) for one in _pieces(content, first, stated, row, name)]
@@ -241,12 +245,11 @@ def _wrong_pieces(
             continue
         wrong = _wrong_chunks(digests[suffix], stated)
         if wrong is not None:
-            frames_match = False
+            found_wrong = True
             yield f"camera {name}, {wrong}"
-    # Where frames do not match their chunks, the digest of the episode cannot match and tells nothing more.
-    if (frames_match or chunks is None) and episode_digest(digests) != row["digest"]:
-        what = "metadata, action or state" if frames_match else "something of it"
-        yield f"{what} does not match the episode's digest"
+    # Where a piece does not match its own digest, that of the episode cannot match and tells nothing more.
+    if not found_wrong and episode_digest(digests) != row["digest"]:
+        yield "does not match its digest, though its pieces match theirs"
 
 
 def _wrong_chunks(digests: list[int], stated: Mapping[str, Any] | None) -> str | None:

@@ -8,6 +8,7 @@ and whatever a crash leaves behind lies in one folder that the commit of a compi
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
 import uuid
@@ -110,13 +111,24 @@ class Store:
 
     def delete(self, name: str) -> None:
         """Remove an object; none of that name is fine."""
-        with self._explain("delete", name):
-            self._path(name).unlink(missing_ok=True)
+        with self._explain("delete", name), contextlib.suppress(FileNotFoundError):
+            self._path(name).unlink()
+            _fsync_directory(self._path(name).parent)
 
     def delete_folder(self, folder: str) -> None:
         """Remove everything under a folder; none of that name is fine."""
-        with self._explain("delete", folder), contextlib.suppress(FileNotFoundError):
-            shutil.rmtree(self._path(folder))
+        path = self._path(folder)
+        with self._explain("delete", folder):
+            for last in (False, False, False, True):
+                try:
+                    shutil.rmtree(path)
+                except OSError as error:  # others may write to it or delete it at the same time
+                    if last and error.errno in (errno.ENOENT, errno.ENOTEMPTY):
+                        return
+                    if error.errno not in (errno.ENOENT, errno.ENOTEMPTY):
+                        raise
+                if not path.exists():
+                    return
 
     def _path(self, name: str) -> Path:
         return self.root / name

@@ -33,7 +33,7 @@ class TarWriter:
         """Append one member made of `parts` end to end; returns the byte offset of its data.
 
         Raises:
-            ConfigError: USTAR cannot hold the name (255 bytes, in pieces of 155 and 100) or the size (8 GiB).
+            ConfigError: USTAR cannot hold the name (100 bytes where there is no "/") or the size (8 GiB).
         """
         views = [memoryview(part).cast("B") for part in parts]
         size = sum(len(view) for view in views)

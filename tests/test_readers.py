@@ -26,13 +26,12 @@ from tensorflow_datasets.core.example_parser import ExampleParserNp
 from xxhash import xxh3_64_intdigest
 
 from oxcart.compile.images import Resize
-from oxcart.compile.pipeline import CompileConfig, execute, prepare
-from oxcart.compile.plan import Settings
-from oxcart.compile.sample.rlds import SampleConfig, write_rlds
+from oxcart.compile.pipeline import execute, prepare
+from oxcart.compile.sample.rlds import SampleConfig
 from oxcart.compile.sources.base import SourceConfig
 from oxcart.manifests.split import SplitRule
+from sample_compile import CAMERAS, compile_sample, config_of
 
-CAMERAS = ("image_0", "wrist")
 MEMBERS = ["json", "action.npy", "state.npy", *(f"{camera}.npy" for camera in CAMERAS)]
 """Of every episode, in this order."""
 
@@ -57,25 +56,20 @@ class Compiled(NamedTuple):
         return rows
 
 
-def build(folder: Path, **more: Any) -> Compiled:
-    sample = SampleConfig(kitchens=3, sessions=1, episodes=3, steps=4, size=32, files=2)
-    source = write_rlds(folder, sample)
-    config = CompileConfig(
-        source=SourceConfig(url=str(source), cameras=CAMERAS, **more),
-        out=str(folder / "dataset"),
-        settings=Settings(rule=SplitRule(val=0.34), shard_size=40_000),
-        workers=1,
-    )
-    execute(prepare(config))
-    return Compiled(source, folder / "dataset")
-
-
 @pytest.fixture(scope="module")
 def compiled(tmp_path_factory: pytest.TempPathFactory) -> Compiled:
-    made = build(tmp_path_factory.mktemp("compiled"))
+    sample = SampleConfig(kitchens=3, sessions=1, episodes=3, steps=4, size=32, files=2)
+    folder = tmp_path_factory.mktemp("compiled")
+    whole = compile_sample(folder, sample, cameras=CAMERAS, rule=SplitRule(val=0.34))
+    made = Compiled(whole.source, whole.out)
     assert len(made.shards) >= 4
     assert len(made.rows) == 9
     return made
+
+
+def recompiled(source: SourceConfig, out: Path, **settings: Any) -> Compiled:
+    execute(prepare(config_of(Path(source.url), out, source=source, rule=SplitRule(val=0.34), **settings)))
+    return Compiled(Path(source.url), out)
 
 
 def untarred(path: Path) -> Iterator[tuple[str, dict[str, bytes]]]:
@@ -312,26 +306,21 @@ def test_webdataset_reads_one_split_as_tuples(compiled: Compiled) -> None:
     assert steps
 
 
-def test_an_episode_without_arrays_has_no_members_of_them(tmp_path: Path) -> None:
-    compiled = build(tmp_path, action=(), state=())
-    for row in compiled.rows:
+def test_an_episode_without_arrays_has_no_members_of_them(compiled: Compiled, tmp_path: Path) -> None:
+    source = SourceConfig(url=str(compiled.source), cameras=CAMERAS, action=(), state=())
+    bare = recompiled(source, tmp_path / "bare")
+    for row in bare.rows:
         assert row["action.offset"] is row["state.offset"] is None
-    for path in compiled.shards:
+    for path in bare.shards:
         for _, members in list(untarred(path)):
             assert list(members) == ["json", "image_0.npy", "wrist.npy"]
             assert set(json.loads(members["json"])["shapes"]) == set(CAMERAS)
-    assert compiled.manifest["action"] is compiled.manifest["state"] is None
+    assert bare.manifest["action"] is bare.manifest["state"] is None
 
 
 def test_resized_frames_are_pillows(compiled: Compiled, source: Any, tmp_path: Path) -> None:
-    config = CompileConfig(
-        source=SourceConfig(url=str(compiled.source), cameras=CAMERAS),
-        out=str(tmp_path / "small"),
-        settings=Settings(rule=SplitRule(val=0.34), resize=Resize(size=(8, 12))),
-        workers=1,
-    )
-    execute(prepare(config))
-    small = Compiled(compiled.source, tmp_path / "small")
+    config = SourceConfig(url=str(compiled.source), cameras=CAMERAS)
+    small = recompiled(config, tmp_path / "small", resize=Resize(size=(8, 12)))
     frames = {key: members for path in small.shards for key, members in list(untarred(path))}
     for row in small.rows:
         images = source[row["source_file"], row["source_record"]]["steps"]["observation"]

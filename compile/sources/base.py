@@ -147,9 +147,9 @@ class Source(Protocol):
     """Which sort of source it is, e.g. `rlds`."""
     cameras: tuple[Camera, ...]
     """The cameras that will be compiled, the primary first."""
-    action_size: int | None
-    """Values of an action, A."""
-    state_size: int | None
+    action_sizes: tuple[int, ...]
+    """Values of each field that is concatenated to the action; together A."""
+    state_sizes: tuple[int, ...]
     control_rate: dict[str, Any] | None
     """`hz` and `verified`, where known."""
     aliases: Mapping[str, tuple[str, ...]]

@@ -24,7 +24,7 @@ from tensorflow_datasets.core.example_parser import ExampleParserNp
 from xxhash import xxh3_64, xxh3_64_intdigest
 
 from oxcart.compile.catalog import lookup
-from oxcart.compile.images import ImageError, image_size
+from oxcart.compile.images import MAX_PIXELS, ImageError, image_size
 from oxcart.compile.sources import tfds_directory, tfrecord
 from oxcart.compile.sources.base import Camera, CensusRow, Episode, Floats, SourceConfig, clean
 from oxcart.compile.sources.tfds_directory import FEATURES, INFO
@@ -68,8 +68,8 @@ class RldsSource:
         self._instruction = self._choose_instruction(_first(config.instruction, known.instruction))
         self._action = self._choose_numbers("action", _first(config.action, known.action))
         self._state = self._choose_numbers("state", _first(config.state, known.state))
-        self.action_size = self._width("action", self._action)
-        self.state_size = self._width("state", self._state)
+        self.action_sizes = self._widths("action", self._action)
+        self.state_sizes = self._widths("state", self._state)
         rule = config.environment or known.environment
         self._environment = rule and (self._resolve("environment", rule.field), rule)
 
@@ -211,6 +211,10 @@ class RldsSource:
         """Height and width: declared, else from the header of the episode's first image."""
         height, width = self._shapes[camera.field]
         if height is not None and width is not None:
+            if height * width > MAX_PIXELS:
+                raise ValueError(
+                    f"camera {camera.name} declares {height}x{width} pixels; too large to be true"
+                )
             return height, width
         try:
             return image_size(first)
@@ -311,9 +315,9 @@ class RldsSource:
             or self._specs[field].np_dtype == np.bool_
         )
 
-    def _width(self, option: str, fields: Sequence[str]) -> int | None:
-        """Values a step of the concatenated fields."""
-        total = 0
+    def _widths(self, option: str, fields: Sequence[str]) -> tuple[int, ...]:
+        """Values a step of each field."""
+        widths = []
         for field in fields:
             shape = self._specs[field].shape
             if not self._numeric(field):
@@ -324,8 +328,8 @@ class RldsSource:
                 raise ConfigError(
                     f"{option} {field!r}: expected one fixed shape a step, the source has {shape}"
                 )
-            total += math.prod(shape[1:])
-        return total or None
+            widths.append(math.prod(shape[1:]))
+        return tuple(widths)
 
 
 def _camera_shapes(leaves: Mapping[str, Any]) -> dict[str, tuple[int | None, int | None]]:

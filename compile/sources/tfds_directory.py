@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -129,7 +130,8 @@ def _list_files(store: Store, info: dict[str, Any], wanted: tuple[str, ...] | No
                     raise ValueError(f"{length} records in a file, expected 0 to {MAX_RECORDS}")
             template = split.get("filepathTemplate") or "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"
             names = [
-                template.format(
+                _expand(
+                    template,
                     DATASET=info["name"],
                     SPLIT=split["name"],
                     FILEFORMAT="tfrecord",
@@ -158,6 +160,17 @@ def _list_files(store: Store, info: dict[str, Any], wanted: tuple[str, ...] | No
         counts = f"{len(missing)} of {len(files)} TFRecord files that {INFO} names are missing"
         raise SourceError(f"{store.url}: {counts}, the first is {missing[0]}; is the copy complete?")
     return files
+
+
+def _expand(template: str, **values: str) -> str:
+    """The template with its names filled in. Not `str.format`, which can be made to take any memory."""
+
+    def value(match: re.Match[str]) -> str:
+        if match[1] not in values:
+            raise ValueError(f"filepathTemplate {template!r} has {match[0]}")
+        return values[match[1]]
+
+    return re.sub(r"\{([^{}]*)\}", value, template)
 
 
 def _read_features(store: Store) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -277,11 +277,26 @@ class TestRules:
         found = complaint(compile_("--split", tmp_path / "rule.yaml", *options))
         assert found == f"--split: the rule file says it all; leave out {options[0]}"
 
-    def test_a_name_that_the_dataset_does_not_have(self, compile_: Callable[..., Result]) -> None:
-        """A rule serves several datasets, so this is a warning."""
-        result = compile_("--val", "toysink1", "--val", "toykitchn1")
+    def test_a_name_that_the_dataset_does_not_have(
+        self, compile_: Callable[..., Result], tmp_path: Path
+    ) -> None:
+        found = complaint(compile_("--val", "toysink1", "--val", "toykitchn1"))
+        assert found.endswith("did you mean 'toykitchen1'?")
+        assert found.startswith("--val 'toykitchn1': no such environment in oxcart_kitchens")
+        assert not (tmp_path / "out").exists()
+
+    def test_a_rule_may_name_what_another_dataset_has(
+        self, compile_: Callable[..., Result], tmp_path: Path
+    ) -> None:
+        (tmp_path / "rule.yaml").write_text("val: [toysink1, toykitchn1]\n")
+        result = compile_("--split", tmp_path / "rule.yaml")
         assert result.exit_code == 0
         assert "'toykitchn1' (nearest: 'toykitchen1' for 'toykitchn1')" in result.stderr
+
+    def test_none_and_names_at_once(self, compile_: Callable[..., Result]) -> None:
+        assert complaint(compile_("--val", "none", "--val", "toysink1")).startswith(
+            "--val: expected names or"
+        )
 
     def test_it_is_applied(self, compile_: Callable[..., Result], tmp_path: Path) -> None:
         (tmp_path / "rule.yaml").write_text("val: [toysink1]\ntest: [toykitchen1]\n")
@@ -431,9 +446,7 @@ class TestScan:
         assert result.exit_code == 0
         lines = result.stdout.splitlines()
         steps = json.loads(run("scan", source, "--json", "--quiet", "--workers", 1).stdout)["steps"]
-        assert lines[0] == (
-            f"oxcart_kitchens 1.0.0 (rlds): 10 episodes, {steps} steps, 0 of them duplicates of another"
-        )
+        assert lines[0] == (f"oxcart_kitchens 1.0.0 (rlds): 10 episodes (0 repeat another), {steps} steps")
         assert lines[2].split() == ["environment", "known", "sessions", "episodes", "steps"]
         places = [line.split() for line in lines[4:9]]
         assert [place[1:4] for place in places] == [["declared", "1", "2"]] * 5
@@ -517,7 +530,7 @@ class TestOutput:
             ["val", "2", "2"],
         ]
         assert result.stdout.splitlines()[-1].endswith(
-            "5 episodes beyond the limit, 0 rejected; nothing was written"
+            "5 episodes beyond the limit, 0 rejected; nothing was compiled"
         )
         assert compile_("--val-fraction", 0.2, "--limit", 3, "--shard-size", 1).exit_code == 0
         manifest = read_manifest(Store(tmp_path / "out"))

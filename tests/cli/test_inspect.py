@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-import shutil
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -19,33 +18,12 @@ from click.testing import CliRunner
 from PIL import Image
 
 from oxcart.cli.main import oxcart
-from oxcart.compile.pipeline import CompileConfig, execute, prepare
-from oxcart.compile.plan import Settings
-from oxcart.compile.sample.rlds import SampleConfig, write_rlds
-from oxcart.compile.sources.base import SourceConfig
+from oxcart.compile.images import Resize
+from oxcart.compile.sample.rlds import SampleConfig
 from oxcart.manifests.dataset import Dataset
 from oxcart.manifests.show import contact_sheet
 from oxcart.manifests.split import SplitRule
-
-
-@pytest.fixture(scope="module")
-def intact(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("intact")
-    sample = SampleConfig(kitchens=3, sessions=1, episodes=3, steps=4, size=32, files=2)
-    config = CompileConfig(
-        source=SourceConfig(url=str(write_rlds(folder, sample)), cameras=("image_0", "wrist")),
-        out=str(folder / "dataset"),
-        settings=Settings(rule=SplitRule(val=0.34), shard_size=40_000),
-        workers=1,
-    )
-    execute(prepare(config))
-    return folder / "dataset"
-
-
-@pytest.fixture
-def root(intact: Path, tmp_path: Path) -> Path:
-    """A copy to change."""
-    return Path(shutil.copytree(intact, tmp_path / "copy"))
+from sample_compile import compile_sample
 
 
 def run(*arguments: str | Path) -> tuple[int, str, str]:
@@ -105,7 +83,7 @@ def test_inspect_says_every_count(intact: Path) -> None:
     flat = ["  ".join(line) for line in lines]
     assert flat[0] == "oxcart_kitchens 1.0.0 (oxcart/1, codec raw, 10 Hz)"
     assert flat[1] == f"fingerprint {said['fingerprint']}"
-    assert flat[2] == "episodes: 9 source, 0 rejected, 0 limited"
+    assert flat[2] == "episodes: 6 source, 0 rejected, 0 limited"
     for name in ("action", "state"):
         at = flat.index(f"{name} ({said[name]['source'][0]}), statistics of train")
         for i in range(3):
@@ -254,18 +232,20 @@ def test_show_suggests_the_nearest_key(intact: Path, tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize(("kind", "frames"), [("webp", 20), ("jpg", 64)])
-def test_show_says_so_where_a_kind_cannot_hold_the_sheet(tmp_path: Path, kind: str, frames: int) -> None:
+@pytest.fixture(scope="module")
+def wide(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An episode of more steps than a sheet has frames, each frame 64 times as wide as high."""
     sample = SampleConfig(kitchens=1, sessions=1, episodes=1, steps=90, size=32, files=1)
-    config = CompileConfig(
-        source=SourceConfig(url=str(write_rlds(tmp_path, sample))),
-        out=str(tmp_path / "long"),
-        settings=Settings(rule=SplitRule(val=None)),
-        workers=1,
-    )
-    execute(prepare(config))
+    folder = tmp_path_factory.mktemp("wide")
+    return compile_sample(folder, sample, rule=SplitRule(val=None), resize=Resize(size=(1, 64))).out
+
+
+@pytest.mark.parametrize(("kind", "frames"), [("webp", 20), ("jpg", 64)])
+def test_show_says_so_where_a_kind_cannot_hold_the_sheet(
+    wide: Path, tmp_path: Path, kind: str, frames: int
+) -> None:
     picture = tmp_path / "out" / f"x.{kind}"
-    message = failure("show", tmp_path / "long", "-o", picture, f"--frames={frames}", "--height=1024")
+    message = failure("show", wide, "-o", picture, f"--frames={frames}", "--height=16")
     assert message.startswith(
         f"--output: .{kind} holds {16383 if kind == 'webp' else 65500} pixels a side, the sheet has "
     )
@@ -352,7 +332,7 @@ def test_what_is_no_dataset_is_one_line(
         "file": none + "compile a source into it first",
         "unfinished": none + "its compile has not finished; run it again",
         "newer": "{}: format 'oxcart/2', expected 'oxcart/1'; use the oxcart that wrote it",
-        "lacking": "{}/manifest.json: fields missing or unknown: shards",
+        "lacking": "{}/manifest.json: fields missing: shards",
         "garbled": "{}/manifest.json: cannot be parsed: ",
         "s3://bucket/dataset": "store '{}': expected a directory; copy the data to one",
     }.items():

@@ -279,6 +279,7 @@ def test_an_unknown_fit_is_refused() -> None:
 
 def test_the_description_is_plain() -> None:
     assert Resize(size=(2, 3), fit="crop").describe() == {"size": [2, 3], "fit": "crop", "filter": "bilinear"}
-    assert KEEP.describe() == {"size": None, "fit": "stretch", "filter": "bilinear"}
+    assert KEEP.describe() == {"size": None, "fit": None, "filter": None}
+    assert Resize(fit="crop").describe() == KEEP.describe()
     assert KEEP.output_size(5, 7) == (5, 7)
     assert Resize(size=(2, 3)).output_size(5, 7) == (2, 3)

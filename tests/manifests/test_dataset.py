@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import shutil
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -16,35 +15,9 @@ import pyarrow.parquet as pq
 import pytest
 from blake3 import blake3
 
-from oxcart.compile.pipeline import CompileConfig, execute, prepare
-from oxcart.compile.plan import Settings
-from oxcart.compile.sample.rlds import SampleConfig, write_rlds
-from oxcart.compile.sources.base import SourceConfig
 from oxcart.manifests.dataset import Dataset
-from oxcart.manifests.split import SplitRule
 from oxcart.shards.errors import ConfigError, CorruptError, StoreError
-
-CAMERAS = ("image_0", "wrist")
-
-
-@pytest.fixture(scope="module")
-def intact(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("intact")
-    sample = SampleConfig(kitchens=3, sessions=1, episodes=2, steps=4, size=32, files=1)
-    config = CompileConfig(
-        source=SourceConfig(url=str(write_rlds(folder, sample)), cameras=CAMERAS),
-        out=str(folder / "dataset"),
-        settings=Settings(rule=SplitRule(val=0.34), shard_size=40_000),
-        workers=1,
-    )
-    execute(prepare(config))
-    return folder / "dataset"
-
-
-@pytest.fixture
-def root(intact: Path, tmp_path: Path) -> Path:
-    """A copy to break."""
-    return Path(shutil.copytree(intact, tmp_path / "copy"))
+from sample_compile import CAMERAS
 
 
 def array(root: Path, row: dict[str, Any], suffix: str) -> npt.NDArray[Any]:

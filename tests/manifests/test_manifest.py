@@ -40,8 +40,8 @@ VALUE: dict[str, Any] = {
         {"name": "front", "source": "steps/observation/front", "height": 4, "width": 6},
         {"name": "wrist", "source": "steps/observation/wrist", "height": None, "width": None},
     ],
-    "action": {"source": ["steps/action"], "size": 2, "statistics": STATISTICS},
-    "state": {"source": [], "size": 2, "statistics": None},
+    "action": {"source": ["steps/action"], "sizes": [2], "size": 2, "statistics": STATISTICS},
+    "state": {"source": [], "sizes": [], "size": 2, "statistics": None},
     "control_rate": {"hz": 5, "verified": True},
     "pixels": {"cameras": ["front", "wrist"], "size": [4, 6], "codec": "raw", "quality": None},
     "shards": [SHARD],
@@ -90,9 +90,15 @@ def test_a_missing_field_is_named(tmp_path: Path, field: str) -> None:
         read(tmp_path, changed)
 
 
-def test_an_unknown_field_is_named(tmp_path: Path) -> None:
-    with pytest.raises(CorruptError, match="fields missing or unknown: licence, plan"):
+def test_a_missing_field_is_named_and_an_unknown_one_ignored(tmp_path: Path) -> None:
+    with pytest.raises(CorruptError, match=r"fields missing: plan$"):
         read(tmp_path, {n: v for n, v in VALUE.items() if n != "plan"} | {"licence": 1})
+    assert read(tmp_path, VALUE | {"licence": 1}) == read(tmp_path, VALUE)
+
+
+def test_a_codec_of_another_version_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="codec 'av1', this version reads raw; update oxcart"):
+        read(tmp_path, VALUE | {"pixels": {**VALUE["pixels"], "codec": "av1"}})
 
 
 WRONG: list[tuple[Callable[[dict[str, Any]], object], str]] = [

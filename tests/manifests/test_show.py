@@ -11,11 +11,10 @@ import numpy.typing as npt
 import pytest
 from PIL import Image, ImageColor
 
-from oxcart.compile.pipeline import CompileConfig, execute, prepare
-from oxcart.compile.sample.rlds import SampleConfig, write_rlds
-from oxcart.compile.sources.base import SourceConfig
+from oxcart.compile.sample.rlds import SampleConfig
 from oxcart.manifests.dataset import Dataset
 from oxcart.manifests.show import BACKGROUND, CAPTION, LONGEST, MARGIN, TITLE, contact_sheet
+from sample_compile import CAMERAS, compile_sample
 
 TOP = MARGIN + 3 * TITLE
 """Where the first row of captions begins."""
@@ -23,11 +22,9 @@ TOP = MARGIN + 3 * TITLE
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
-    folder = tmp_path_factory.mktemp("dataset")
     sample = SampleConfig(kitchens=2, sessions=1, episodes=1, steps=12, size=32, files=1)
-    source = SourceConfig(url=str(write_rlds(folder, sample)), cameras=("image_0", "wrist"))
-    execute(prepare(CompileConfig(source=source, out=str(folder / "dataset"), workers=1)))
-    return Dataset.open(str(folder / "dataset"))
+    made = compile_sample(tmp_path_factory.mktemp("dataset"), sample, cameras=CAMERAS)
+    return Dataset.open(str(made.out))
 
 
 def pixels(sheet: Image.Image) -> npt.NDArray[np.uint8]:

@@ -1,0 +1,285 @@
+"""How near a compile comes to what the machine can do. Ratios of one run, nothing else is meant to be quoted.
+
+    python bench/compile.py                        # 400 episodes of 38 steps at 256x256, JPEG and PNG
+    python bench/compile.py --episodes 40          # a quick look
+
+Each limit does one part of the work with as many processes: decoding the same images, writing and fsyncing
+the same bytes, hashing them; `by hand` does all three in a script that knows nothing of oxcart. The source
+is read once beforehand, so it comes from the page cache. Start-up (imports, spawning) is left out: the
+clock runs from the first finished episodes to the last. --tensorflow PYTHON names an interpreter that has
+TensorFlow, to measure the usual way beside: tfds.as_dataset into webdataset.ShardWriter.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import os
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+from blake3 import blake3
+from xxhash import xxh3_64_intdigest
+
+from oxcart.compile import census
+from oxcart.compile.images import Resize, decode_into
+from oxcart.compile.pipeline import CompileConfig, execute, prepare
+from oxcart.compile.plan import Settings
+from oxcart.compile.sample.rlds import SampleConfig, write_rlds
+from oxcart.compile.sources import open_source
+from oxcart.compile.sources.base import SourceConfig
+
+SIZE = 256
+BATCH = 38 * SIZE * SIZE * 3
+
+
+def main() -> None:
+    """Measure, and print a table."""
+    options = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    options.add_argument("--episodes", type=int, default=400)
+    options.add_argument("--scratch", type=Path, default=Path("scratch/bench"))
+    options.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)))
+    options.add_argument(
+        "--tensorflow", help="interpreter with tensorflow-datasets, tensorflow and webdataset"
+    )
+    chosen = options.parse_args()
+    source = sample(chosen.scratch, chosen.episodes)
+    for camera, kind in (("image_0", "JPEG"), ("wrist", "PNG")):
+        print(f"\n{kind}, {chosen.workers} processes")
+        measure(source, camera, chosen.scratch, chosen.workers, chosen.tensorflow)
+
+
+def sample(scratch: Path, episodes: int) -> Path:
+    """A dataset of simulated kitchens, written once."""
+    directory = scratch / f"source-{episodes}"
+    written = directory / "oxcart_kitchens" / "1.0.0"
+    if not (written / "dataset_info.json").exists():
+        shutil.rmtree(directory, ignore_errors=True)
+        config = SampleConfig(
+            kitchens=10, sessions=2, episodes=max(1, episodes // 20), steps=38, size=SIZE, files=8
+        )
+        print(f"writing the source to {written}, once")
+        write_rlds(directory, config)
+    return written
+
+
+def measure(source: Path, camera: str, scratch: Path, workers: int, tensorflow: str | None) -> None:
+    """All measurements of one camera."""
+    config = SourceConfig(url=str(source), cameras=(camera,))
+    for file in source.iterdir():
+        file.read_bytes()  # into the page cache
+    began = time.perf_counter()
+    seen = census.take(config, workers=workers, report=lambda done, size: None)
+    scan_s = time.perf_counter() - began
+    began = time.perf_counter()
+    one = open_source(config)
+    for file in one.files():
+        for _ in one.census(file):
+            pass
+    scan_one_s = time.perf_counter() - began
+    rows = seen.usable.to_pylist()
+    frames = sum(row["steps"] for row in rows)
+
+    limits = {
+        "decode": timed(decode, config, rows, scratch, workers),
+        "write and fsync": timed(write, config, rows, scratch, workers),
+        "hash": timed(hash_frames, config, rows, scratch, workers),
+    }
+    by_hand = timed(decode_hash_write, config, rows, scratch, workers)
+    compiled, peak = compile_once(config, scratch / "out", workers)
+    print(f"{'':24}{'seconds':>9}{'frames/s':>11}")
+    for name, seconds in {**limits, "all three by hand": by_hand, "oxcart compile": compiled}.items():
+        print(f"{name:24}{seconds:9.2f}{frames / seconds:11,.0f}")
+    slowest = max(limits, key=lambda name: limits[name])
+    print(f"compile against the slowest limit ({slowest}): {limits[slowest] / compiled:.0%} (bar 90%)")
+    print(f"compile against the three by hand: {by_hand / compiled:.0%} (bar 90%)")
+    print(f"peak memory of the process tree: {peak / 2**20:,.0f} MiB (bar 1,536)")
+    print(f"scan, {workers} processes with their start-up: {frames / scan_s:,.0f} frames/s")
+    print(f"scan, one process without: {frames / scan_one_s:,.0f} frames/s (bar 100,000 on all cores)")
+    if tensorflow:
+        usual = compile_the_usual_way(tensorflow, source, camera, scratch / "usual")
+        print(
+            f"tfds.as_dataset into ShardWriter: {usual:.2f} s; compile is {usual / compiled:.1f} x (bar 3 x)"
+        )
+
+
+Part = Callable[[SourceConfig, list[dict[str, Any]], Path], None]
+
+
+def timed(part: Part, config: SourceConfig, rows: list[dict[str, Any]], scratch: Path, workers: int) -> float:
+    """Seconds from the moment that all processes are ready to the end of the last."""
+    context = multiprocessing.get_context("spawn")
+    barrier = context.Barrier(workers + 1)
+    processes = [
+        context.Process(target=_run, args=(part, config, rows[i::workers], scratch / f"part-{i}", barrier))
+        for i in range(workers)
+    ]
+    for process in processes:
+        process.start()
+    barrier.wait()
+    began = time.perf_counter()
+    for process in processes:
+        process.join()
+    assert all(process.exitcode == 0 for process in processes)
+    return time.perf_counter() - began
+
+
+def _run(part: Part, config: SourceConfig, rows: list[dict[str, Any]], out: Path, barrier: Any) -> None:
+    out.parent.mkdir(parents=True, exist_ok=True)
+    open_source(config)
+    barrier.wait()
+    part(config, rows, out)
+    out.unlink(missing_ok=True)
+
+
+def decode(config: SourceConfig, rows: list[dict[str, Any]], out: Path) -> None:
+    """Read, parse and decode, and nothing else."""
+    for _ in _decoded(config, rows):
+        pass
+
+
+def _decoded(config: SourceConfig, rows: list[dict[str, Any]]) -> Any:
+    source, resize = open_source(config), Resize()
+    camera = source.cameras[0].name
+    buffer = np.empty(0, np.uint8)
+    for row in rows:
+        images = source.read(row).images[camera]
+        size = row[f"{camera}.height"], row[f"{camera}.width"]
+        total = len(images) * size[0] * size[1] * 3
+        buffer = buffer if buffer.size >= total else np.empty(total, np.uint8)
+        frames = buffer[:total].reshape(len(images), *size, 3)
+        for frame, image in zip(frames, images, strict=True):
+            decode_into(frame, image, size, resize)
+        yield frames
+
+
+def write(config: SourceConfig, rows: list[dict[str, Any]], out: Path) -> None:
+    """Write and fsync as many bytes, an episode at a time."""
+    block = np.random.default_rng(0).integers(0, 256, BATCH * 2, np.uint8)
+    with open(out, "wb", buffering=0) as file:
+        for row in rows:
+            view = block[: _bytes(row)].data
+            while view:
+                view = view[file.write(view) :]
+        os.fsync(file.fileno())
+
+
+def hash_frames(config: SourceConfig, rows: list[dict[str, Any]], out: Path) -> None:
+    """BLAKE3 of as many bytes, and xxh3-64 of each frame."""
+    block = np.random.default_rng(0).integers(0, 256, BATCH * 2, np.uint8)
+    whole = blake3()
+    for row in rows:
+        view = block[: _bytes(row)].data
+        whole.update(view)
+        size = len(view) // row["steps"]
+        for i in range(row["steps"]):
+            xxh3_64_intdigest(view[i * size : (i + 1) * size])
+
+
+def decode_hash_write(config: SourceConfig, rows: list[dict[str, Any]], out: Path) -> None:
+    """What a careful script would do: decode, hash and write an episode, then the next."""
+    whole = blake3()
+    with open(out, "wb", buffering=0) as file:
+        for frames in _decoded(config, rows):
+            for frame in frames:
+                xxh3_64_intdigest(frame.data)
+            view = frames.reshape(-1).data
+            whole.update(view)
+            while view:
+                view = view[file.write(view) :]
+        os.fsync(file.fileno())
+
+
+def _bytes(row: dict[str, Any]) -> int:
+    height = next(value for name, value in row.items() if name.endswith(".height"))
+    width = next(value for name, value in row.items() if name.endswith(".width"))
+    return int(row["steps"] * height * width * 3)
+
+
+def compile_once(config: SourceConfig, out: Path, workers: int) -> tuple[float, int]:
+    """Seconds from the first finished frames to the last, scaled to all frames; peak bytes in all."""
+    shutil.rmtree(out, ignore_errors=True)
+    settings = Settings(shard_size=128 << 20)
+    prepared = prepare(CompileConfig(source=config, out=str(out), settings=settings, workers=workers))
+    first: list[float] = []
+    peak = [0]
+    stop = threading.Event()
+
+    def watch() -> None:
+        me = psutil.Process()
+        while not stop.wait(0.1):
+            total = 0
+            for process in (me, *me.children(recursive=True)):
+                try:
+                    total += process.memory_info().rss
+                except psutil.NoSuchProcess:
+                    continue
+            peak[0] = max(peak[0], total)
+
+    def report(done: int, size: int) -> None:
+        if done and not first:
+            first.extend((time.perf_counter(), done))
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        execute(prepared, report)
+    finally:
+        stop.set()
+        watcher.join()
+    seconds = time.perf_counter() - first[0]
+    shutil.rmtree(out)
+    return seconds * prepared.frames / (prepared.frames - first[1]), peak[0]
+
+
+USUAL = """
+import json, sys, time
+source, camera, out = sys.argv[1:]
+import tensorflow as tf
+tf.config.set_visible_devices([], "GPU")
+import tensorflow_datasets as tfds, webdataset as wds
+builder = tfds.builder_from_directory(source)
+began = time.perf_counter()
+frames = 0
+with wds.ShardWriter(out + "-%05d.tar", maxsize=512 << 20, verbose=0) as writer:
+    for split in builder.info.splits:
+        for i, episode in enumerate(builder.as_dataset(split=split)):
+            steps = list(tfds.as_numpy(episode["steps"]))
+            import numpy as np
+            pictures = np.stack([step["observation"][camera] for step in steps])
+            action = np.stack([step["action"] for step in steps])
+            frames += len(pictures)
+            writer.write({"__key__": f"{split}-{i:06d}", "frames.npy": pictures, "action.npy": action})
+import os
+os.sync()
+print(json.dumps({"seconds": time.perf_counter() - began, "frames": frames}))
+"""
+
+
+def compile_the_usual_way(python: str, source: Path, camera: str, out: Path) -> float:
+    """Seconds of a TensorFlow script, its start-up left out."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    done = subprocess.run(
+        [python, "-c", USUAL, str(source), camera, str(out)],
+        check=True,
+        stdout=subprocess.PIPE,
+        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
+    )
+    for file in out.parent.glob(f"{out.name}-*.tar"):
+        file.unlink()
+    return float(json.loads(done.stdout.splitlines()[-1])["seconds"])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

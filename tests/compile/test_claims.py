@@ -1,0 +1,201 @@
+"""Who may write into an output: compiles of one plan together, of two plans never."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from broken_dataset import found
+from oxcart.compile.execute import CLAIM, Job, read_done, write_shard
+from oxcart.compile.images import Resize
+from oxcart.compile.pipeline import execute, prepare
+from oxcart.compile.plan import MAX_NAME, make
+from oxcart.compile.sources.base import SourceConfig
+from oxcart.manifests.split import SplitRule
+from oxcart.shards.errors import ConfigError, OxcartError, SourceError
+from oxcart.shards.store import Store
+from sample_compile import (
+    FIRST,
+    SHARD_SIZE,
+    Compiled,
+    Feature,
+    compiled,
+    config_of,
+    edited,
+    rows_of,
+    stopped,
+    tree,
+)
+
+
+def test_compiles_of_one_plan_at_once_all_succeed(whole: Compiled, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    command = [sys.executable, "-m", "oxcart.cli.main", "compile", str(whole.source), str(out), "--quiet"]
+    command += ["--val-fraction", "0.2", "--shard-size", str(SHARD_SIZE), "--workers", "1"]
+    running = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(3)]
+    ended = [(process.communicate()[1], process.returncode) for process in running]
+    assert ended == [("", 0)] * 3
+    assert tree(out) == whole.tree
+
+
+def test_a_compile_that_was_finished_by_another_returns_its_manifest(whole: Compiled, tmp_path: Path) -> None:
+    """The other one commits, and so deletes the work in progress, while this one writes its first shard."""
+    one, two = (prepare(config_of(whole.source, tmp_path / "out")) for _ in range(2))
+    ended = []
+
+    def finish(done: int, size: int) -> None:
+        if not ended:
+            ended.append(True)
+            execute(two)
+
+    assert execute(one, finish) == whole.manifest
+    assert tree(tmp_path / "out") == whole.tree
+
+
+def test_what_another_plan_left_does_not_count(whole: Compiled, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    other = config_of(whole.source, out, shard_size=1)
+    stretched = prepare(replace(other, settings=replace(other.settings, resize=Resize(size=(16, 8)))))
+    cropped = prepare(
+        replace(other, settings=replace(other.settings, resize=Resize(size=(16, 8), fit="crop")))
+    )
+    assert stretched.plan.hash != cropped.plan.hash
+    clean = compiled(whole.source, tmp_path / "clean", shard_size=1, resize=Resize(size=(16, 8), fit="crop"))
+    stopped(stretched.config, 20)
+    shard = stretched.plan.shards[0]
+    assert read_done(Store(out), shard, stretched.plan.hash) is not None
+    assert read_done(Store(out), shard, cropped.plan.hash) is None
+    marks = sorted((out / ".oxcart" / "rows").iterdir())
+    kept = [(mark, mark.read_bytes()) for mark in marks]
+    with pytest.raises(ConfigError, match="unfinished compile of another plan"):
+        execute(cropped)
+    for mark, data in kept:  # as if they had been written after the other plan took the output
+        mark.write_bytes(data)
+    assert execute(prepare(replace(cropped.config, overwrite=True))) == clean
+    assert tree(out) == tree(tmp_path / "clean")
+
+
+def test_a_task_whose_output_was_taken_writes_nothing(whole: Compiled, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    prepared = prepare(config_of(whole.source, out))
+    Store(out).put(CLAIM, json.dumps({"plan": "another"}).encode())
+    job = Job(
+        source=prepared.config.source, out=str(out), plan=prepared.plan.hash, resize=Resize(), reject=False
+    )
+    with pytest.raises(ConfigError, match="another compile has taken"):
+        write_shard(job, prepared.plan.shards[0], lambda frames, size: None)
+    assert set(tree(out)) == {CLAIM}
+
+
+def test_overwrite_goes_on_where_it_stopped(whole: Compiled, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    compiled(whole.source, out, limit=1)
+    config = config_of(whole.source, out, overwrite=True)
+    stopped(config, 20)
+    before = {path.name: path.stat().st_ino for path in (out / "shards").glob("*.tar")}
+    assert before
+    again = prepare(config)
+    assert again.frames_done > 0
+    assert execute(again) == whole.manifest
+    after = {path.name: path.stat().st_ino for path in (out / "shards").glob("*.tar")}
+    assert {name: after[name] for name in before} == before
+    assert tree(out) == whole.tree
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_the_dataset_of_another_program_is_left_alone(
+    whole: Compiled, tmp_path: Path, overwrite: bool
+) -> None:
+    out = tmp_path / "out"
+    (out / "shards").mkdir(parents=True)
+    (out / ".oxcart").mkdir()
+    for name in ("manifest.json", "episodes.parquet", "shards/train-00000.tar"):
+        (out / name).write_text('{"mine": 1}')
+    before = tree(out)
+    with pytest.raises(ConfigError, match="which is not oxcart's"):
+        prepare(config_of(whole.source, out, overwrite=overwrite))
+    assert tree(out) == before
+
+
+def wreck(feature: Feature) -> None:
+    images = feature["steps/observation/image_0"].bytes_list.value
+    images[1] = images[1][: len(images[1]) // 2]
+
+
+def test_what_reject_left_out_is_not_accepted_silently(whole: Compiled, tmp_path: Path) -> None:
+    source = edited(whole.source, tmp_path / "source", wreck)
+    out = tmp_path / "out"
+    manifest = compiled(source, out, on_error="reject")
+    assert manifest.counts["rejected"] == 1
+    with pytest.raises(ConfigError, match=r"lacks 1 episodes, listed in rejected\.parquet"):
+        compiled(source, out)
+    assert compiled(source, out, on_error="reject") == manifest
+    unfinished = config_of(source, tmp_path / "unfinished", on_error="reject")
+    stopped(unfinished, prepare(unfinished).frames)
+    with pytest.raises(SourceError, match=f"{FIRST}, record 3.*an earlier --on-error reject left it out"):
+        compiled(source, tmp_path / "unfinished")
+    assert execute(prepare(unfinished)) == manifest
+
+
+def test_aliases_of_the_rule_come_to_those_of_the_catalog(whole: Compiled, tmp_path: Path) -> None:
+    prepared = prepare(config_of(whole.source, tmp_path / "out"))
+    names = sorted({row["environment"] for row in rows_of(whole.out)})
+    known = {names[0]: (names[1],)}
+    rule = SplitRule(val=(names[0],), aliases={names[0]: (names[2],)})
+    settings = replace(prepared.config.settings, rule=rule)
+    plan = make(prepared.census, settings, known)
+    held = {
+        row["environment"] for shard in plan.shards if shard.split == "val" for row in shard.rows.to_pylist()
+    }
+    assert held == set(names[:3])
+
+
+def test_a_name_too_long_for_a_tar_is_refused_before_anything_is_written(
+    whole: Compiled, tmp_path: Path
+) -> None:
+    source = tmp_path / "source"
+    edited(whole.source, source, lambda feature: None)
+    info = json.loads((source / "dataset_info.json").read_text())
+    longest = "oxcart_kitchens-train-00000-000000.image_0.mjpeg"
+    for length in (MAX_NAME, MAX_NAME + 1):
+        name = "n" * (length - len(longest) + len("oxcart_kitchens"))
+        for file in source.glob("*.tfrecord*"):
+            file.rename(source / f"{name}-{file.name.partition('-')[2]}")
+        (source / "dataset_info.json").write_text(json.dumps({**info, "name": name}))
+        config = config_of(
+            source, tmp_path / str(length), rule=SplitRule(val=None), source=SourceConfig(url=str(source))
+        )
+        if length == MAX_NAME:
+            prepared = prepare(config)
+            assert len(prepared.plan.shards[0].rows["key"][0].as_py()) + len(".image_0.mjpeg") == MAX_NAME
+            execute(prepared)
+            assert found(tmp_path / str(length)) == []
+        else:
+            with pytest.raises(ConfigError, match=f"{length} characters, a tar header holds {MAX_NAME}"):
+                prepare(config)
+            assert not (tmp_path / str(length)).exists()
+
+
+@pytest.mark.parametrize("side", [3_000_000_000, 9_000])
+def test_an_absurd_size_in_the_features_is_no_reason_to_take_memory(
+    whole: Compiled, tmp_path: Path, side: int
+) -> None:
+    source = edited(whole.source, tmp_path / "source", lambda feature: None)
+    text = (source / "features.json").read_text()
+    assert text.count('"32"') >= 2
+    (source / "features.json").write_text(text.replace('"32"', f'"{side}"'))
+    with pytest.raises(OxcartError, match="too large to be true"):
+        prepare(config_of(source, tmp_path / "out"))
+
+
+def test_a_declared_size_is_held_against_the_first_image(whole: Compiled, tmp_path: Path) -> None:
+    source = edited(whole.source, tmp_path / "source", lambda feature: None)
+    text = (source / "features.json").read_text()
+    (source / "features.json").write_text(text.replace('"32"', '"8000"'))
+    with pytest.raises(SourceError, match="is 32x32 pixels where the source declares 8000x8000"):
+        compiled(source, tmp_path / "out")

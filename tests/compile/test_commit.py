@@ -1,0 +1,50 @@
+"""What the manifest says of all episodes together: the splits, and the statistics of train."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from oxcart.manifests.dataset import Dataset
+from oxcart.manifests.split import SplitRule
+from oxcart.manifests.verify import verify
+from sample_compile import Compiled, compiled, examples, rows_of
+
+
+def test_statistics_are_of_train_alone(whole: Compiled) -> None:
+    rows = rows_of(whole.out)
+    for what, feature in (("action", "steps/action"), ("state", "steps/observation/state")):
+        values: dict[str, list[Any]] = defaultdict(list)
+        for row in rows:
+            example = examples(whole.source / row["source_file"])[row["source_record"]]
+            floats = example.features.feature[feature].float_list.value
+            values[row["split"]].append(np.array(floats, np.float64).reshape(row["steps"], 3))
+        train, everything = (np.concatenate(v) for v in (values["train"], values["train"] + values["val"]))
+        entry = getattr(whole.manifest, what)
+        assert (entry["source"], entry["size"]) == ([feature], 3)
+        found = entry["statistics"]
+        assert found["count"] == len(train) == whole.manifest.splits["train"]["steps"]
+        for name in ("mean", "std", "min", "max"):
+            np.testing.assert_allclose(found[name], getattr(train, name)(axis=0), rtol=1e-12, atol=1e-15)
+        assert not np.allclose(found["mean"], everything.mean(axis=0), rtol=1e-6, atol=0)
+
+
+def test_no_val(whole: Compiled, tmp_path: Path) -> None:
+    manifest = compiled(whole.source, tmp_path / "out", rule=SplitRule(val=None))
+    assert list(manifest.splits) == ["train"]
+    assert manifest.action is not None
+    steps = manifest.splits["train"]["steps"]
+    assert manifest.action["statistics"]["count"] == steps
+
+
+def test_no_train(whole: Compiled, tmp_path: Path) -> None:
+    """A dataset to evaluate on: nothing to take statistics of."""
+    names = tuple(sorted({row["environment"] for row in rows_of(whole.out)}))
+    manifest = compiled(whole.source, tmp_path / "out", rule=SplitRule(val=names))
+    assert list(manifest.splits) == ["val"]
+    assert manifest.action is not None
+    assert manifest.action["statistics"] is None
+    assert verify(Dataset.open(str(tmp_path / "out"))) == []

@@ -1,0 +1,153 @@
+"""A sample source and its compile, small enough for a test, and how to look at both and to change the source.
+
+    made = compile_sample(tmp_path, SampleConfig(kitchens=3, episodes=2, steps=4, size=32, files=2))
+    compiled(edited(made.source, tmp_path / "source", lift), tmp_path / "out")
+
+`conftest.py` has the compiles that several modules share; whoever breaks one copies it before.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+from click.testing import CliRunner, Result
+from tensorflow_datasets.proto import tf_example_pb2
+
+from oxcart.cli.main import oxcart
+from oxcart.compile import census
+from oxcart.compile.census import Census
+from oxcart.compile.pipeline import CompileConfig, execute, prepare
+from oxcart.compile.plan import Settings
+from oxcart.compile.sample.rlds import SampleConfig, write_rlds
+from oxcart.compile.sources import tfrecord
+from oxcart.compile.sources.base import SourceConfig
+from oxcart.manifests.manifest import Manifest, read_manifest
+from oxcart.manifests.split import SplitRule
+from oxcart.shards.errors import ConfigError, OxcartError
+from oxcart.shards.store import Store
+
+CAMERAS = ("image_0", "wrist")
+"""All that the sample has."""
+FIRST, SECOND = (f"oxcart_kitchens-train.tfrecord-{i:05d}-of-00002" for i in range(2))
+"""The train files of a sample of two."""
+SHARD_SIZE = 40_000
+"""Frame bytes: two to four episodes of four steps of the sample."""
+
+Tree = dict[str, str]
+"""Name of a file -> digest of its bytes."""
+Feature = Any
+Edit = Callable[[Feature], None]
+"""Changes the features of a record."""
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """A compile that nothing happened to."""
+
+    source: Path
+    out: Path
+    manifest: Manifest
+    tree: Tree
+
+
+def tree(directory: Path) -> Tree:
+    files = (path for path in sorted(directory.rglob("*")) if path.is_file())
+    return {
+        path.relative_to(directory).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in files
+    }
+
+
+def stamps(directory: Path) -> dict[str, tuple[int, int]]:
+    """Inode and time of the last change of every file and folder."""
+    paths = (directory, *sorted(directory.rglob("*")))
+    return {str(path): (path.stat().st_ino, path.stat().st_mtime_ns) for path in paths}
+
+
+def config_of(path: Path, out: Path, **changes: Any) -> CompileConfig:
+    """A compile by one worker of a fifth of val; `changes` may be of the compile or of its settings."""
+    settings = {"rule": SplitRule(val=0.2), "shard_size": SHARD_SIZE}
+    settings |= {name: changes.pop(name) for name in list(changes) if name in Settings.__dataclass_fields__}
+    changes = {"source": SourceConfig(url=str(path)), "workers": 1, **changes}
+    return CompileConfig(out=str(out), settings=Settings(**settings), **changes)
+
+
+def compiled(path: Path, out: Path, **changes: Any) -> Manifest:
+    return execute(prepare(config_of(path, out, **changes)))
+
+
+def compile_sample(
+    folder: Path, sample: SampleConfig, *, cameras: tuple[str, ...] | None = None, **changes: Any
+) -> Compiled:
+    """Write a sample into a new folder and compile it beside itself."""
+    source = write_rlds(folder, sample)
+    config = SourceConfig(url=str(source), cameras=cameras)
+    manifest = compiled(source, folder / "out", source=config, **changes)
+    return Compiled(source, folder / "out", manifest, tree(folder / "out"))
+
+
+def stopped(config: CompileConfig, frames: int) -> None:
+    """A compile that ends, unfinished, after so many frames."""
+
+    def stop(done: int, size: int) -> None:
+        if done >= frames:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        execute(prepare(config), stop)
+    with pytest.raises(ConfigError, match="its compile has not finished"):
+        read_manifest(Store(config.out))
+
+
+def census_of(source: Path, **options: Any) -> Census:
+    config = SourceConfig(url=str(source), **options)
+    return census.take(config, workers=1, report=lambda done, size: None)
+
+
+def rows_of(out: Path, table: str = "episodes.parquet") -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = pq.read_table(out / table).to_pylist()
+    return rows
+
+
+def cli(*arguments: object) -> Result:
+    return CliRunner().invoke(oxcart, [str(argument) for argument in arguments])
+
+
+def complaint(result: Result) -> str:
+    """The one line of a command that failed."""
+    assert result.exit_code == 1, result.output
+    assert not isinstance(result.exception, OxcartError), "a traceback"
+    assert result.stderr.count("\n") == 1, result.stderr
+    assert result.stderr.startswith("oxcart: error: ")
+    return result.stderr
+
+
+def examples(file: Path) -> list[tf_example_pb2.Example]:
+    """The records of a file of a source."""
+    found = list(tfrecord.scan(Store(file.parent), file.name))
+    return [tf_example_pb2.Example.FromString(record.data) for record in found]
+
+
+def edited(source: Path, target: Path, edit: Edit, *where: tuple[str, int]) -> Path:
+    """A copy of `source` in which `edit` has changed these records, by default one of them."""
+    shutil.copytree(source, target, dirs_exist_ok=True)
+    wanted = where or ((FIRST, 3),)
+    for name in sorted({name for name, _ in wanted}):
+        with open(target / name, "wb") as file:
+            for index, example in enumerate(examples(source / name)):
+                if (name, index) in wanted:
+                    edit(example.features.feature)
+                tfrecord.write_record(file, example.SerializeToString(deterministic=True))
+    return target
+
+
+def lift(feature: Feature) -> None:
+    """Other actions, in as many bytes."""
+    feature["steps/action"].float_list.value[0] += 1.0
