@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 from tensorflow_datasets.core import features as tfds_features
 
+from oxcart.compile.images import Resize, decode_into
 from oxcart.compile.sources.base import CensusRow, EnvironmentRule, Episode, SourceConfig
 from oxcart.compile.sources.rlds import RldsSource
 from oxcart.shards.errors import ConfigError, OxcartError, SourceError
@@ -271,6 +273,103 @@ def test_what_is_not_numbers_of_one_shape_is_no_action(tmp_path: Path, field: st
     assert reason in fails(ConfigError, write_dataset(tmp_path, features, [values]), action=(field,))
 
 
+def packed(values: Any, encoding: str, kind: Any = np.uint8) -> bytes:
+    """A tensor as TFDS stores it under that encoding."""
+    data = np.asarray(values, kind).tobytes()
+    return zlib.compress(data) if encoding == "zlib" else data
+
+
+@pytest.mark.parametrize("encoding", ["bytes", "zlib"])
+@pytest.mark.parametrize("kind", [np.float32, np.float64, np.int64, np.uint8, np.bool_])
+def test_packed_tensors_are_the_numbers_they_hold(tmp_path: Path, encoding: str, kind: Any) -> None:
+    features = changed(FEATURES, action=Tensor(shape=(2, 2), dtype=kind, encoding=encoding))
+    written = [np.array([[1, t], [0, 0]], kind) for t in range(3)]
+    root = write_dataset(tmp_path, features, [episode(action=lambda t: packed(written[t], encoding, kind))])
+    source = open_rlds(root, state=("action[1:3]",))
+    assert (source.action_size, source.state_size) == (4, 2)
+    (row,) = census(source)
+    found = read(source, row)
+    np.testing.assert_array_equal(found.action, [values.ravel() for values in written])
+    np.testing.assert_array_equal(found.state, [values.ravel()[1:3] for values in written])
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"", "holds other than 8 bytes at step 1"),
+        (zlib.compress(b"1234567"), "holds other than 8 bytes at step 1"),
+        (zlib.compress(bytes(1 << 24)), "holds other than 8 bytes at step 1"),
+        (zlib.compress(b"12345678")[:-7], "holds other than 8 bytes at step 1"),
+        (b"12345678", "cannot be decompressed at step 1"),
+    ],
+)
+def test_a_packed_tensor_of_another_size_is_rejected(tmp_path: Path, data: bytes, reason: str) -> None:
+    features = changed(FEATURES, action=Tensor(shape=(2,), dtype=np.float32, encoding="zlib"))
+    good = packed([1, 2], "zlib", np.float32)
+    root = write_dataset(tmp_path, features, [episode(action=lambda t: data if t == 1 else good)])
+    assert reason in rejected(root)
+
+
+def test_packed_tensors_are_neither_instruction_nor_environment(tmp_path: Path) -> None:
+    features = changed(FEATURES, action=Tensor(shape=(2,), dtype=np.float32, encoding="zlib"))
+    good = packed([1, 2], "zlib", np.float32)
+    root = write_dataset(tmp_path, features, [episode(action=good)])
+    assert "expected text" in fails(ConfigError, root, instruction=("action",))
+    assert "expected text" in fails(ConfigError, root, environment=EnvironmentRule.parse("action"))
+
+
+@pytest.mark.parametrize(
+    ("field", "name", "expected"),
+    [
+        ("action[:2]", "steps/action[0:2]", [0, 1]),
+        ("action[1:]", "steps/action[1:3]", [1, 2]),
+        ("steps/action[:]", "steps/action[0:3]", [0, 1, 2]),
+        ("action[-1:]", "steps/action[2:3]", [2]),
+        ("action[:-1]", "steps/action[0:2]", [0, 1]),
+        ("action[1:2]", "steps/action[1:2]", [1]),
+    ],
+)
+def test_a_part_of_a_feature_is_its_values_in_order(
+    tmp_path: Path, field: str, name: str, expected: list[int]
+) -> None:
+    root = write_dataset(tmp_path, FEATURES, [episode(2)])
+    source = open_rlds(root, action=(field, "state"))
+    assert source.action_size == len(expected) + 2
+    assert source.describe()["action"] == [name, "steps/observation/state"]
+    whole = read(open_rlds(root, action=("action", "state")), census(source)[0]).action
+    part = read(source, census(source)[0]).action
+    assert whole is not None
+    np.testing.assert_array_equal(part, whole[:, [*expected, 3, 4]])
+
+
+@pytest.mark.parametrize(
+    ("field", "reason"),
+    [
+        ("action[:4]", "action 'action[:4]': expected a part of 3 values"),
+        ("action[3:]", "expected a part of 3 values"),
+        ("action[2:1]", "expected a part of 3 values"),
+        ("action[:0]", "expected a part of 3 values"),
+        ("action[-4:]", "expected a part of 3 values"),
+        ("action[1]", "no such feature; did you mean"),
+        ("action[::2]", "no such feature"),
+        ("action[a:b]", "no such feature"),
+        ("acton[:2]", "action 'acton': no such feature; did you mean"),
+        ("language_instruction[:2]", "expected numbers"),
+        ("observation[:2]", "no such feature"),
+    ],
+)
+def test_a_part_that_is_not_there_is_refused(tmp_path: Path, field: str, reason: str) -> None:
+    root = write_dataset(tmp_path, FEATURES, [episode()])
+    assert reason in fails(ConfigError, root, action=(field,))
+
+
+def test_a_feature_whose_name_looks_like_a_part_is_itself(tmp_path: Path) -> None:
+    features = changed(FEATURES, action={"x[:1]": vector(2), "x": vector(3)})
+    root = write_dataset(tmp_path, features, [episode(action={"x[:1]": [1, 2], "x": [3, 4, 5]})])
+    assert open_rlds(root, action=("action/x[:1]",)).describe()["action"] == ["steps/action/x[:1]"]
+    assert open_rlds(root, action=("action/x[:1][1:]",)).describe()["action"] == ["steps/action/x[:1][1:2]"]
+
+
 def test_ragged_features_that_are_not_wanted_do_no_harm(tmp_path: Path) -> None:
     features = changed(
         FEATURES, boxes=tfds_features.Sequence(np.float32), tags=tfds_features.Sequence(Text())
@@ -391,6 +490,31 @@ def test_the_catalog_knows_the_environments_of_bridge(tmp_path: Path) -> None:
     assert row.environment == "fold"
 
 
+def test_a_source_can_be_one_environment(tmp_path: Path) -> None:
+    rule = EnvironmentRule(whole="the cell", known="inferred")
+    root = write_dataset(tmp_path, FEATURES, [episode()])
+    row, _ = only(root, environment=rule)
+    assert (row.environment, row.environment_known, row.session) == ("the cell", "inferred", None)
+    assert open_rlds(root, environment=rule).describe()["environment"] == {
+        "whole": "the cell",
+        "known": "inferred",
+    }
+
+
+def test_an_optional_environment_may_be_missing(tmp_path: Path) -> None:
+    root = write_dataset(tmp_path, FEATURES, [episode()])
+    row, _ = only(root, environment=EnvironmentRule(field="scene", optional=True))
+    assert (row.environment, row.environment_known) == (None, "unknown")
+    row, _ = only(root, environment=EnvironmentRule(field="file_path", optional=True))
+    assert row.environment == "/data/kitchen0/0000/out.npy"
+
+
+@pytest.mark.parametrize("rule", [{}, {"field": "a", "whole": "b"}], ids=str)
+def test_a_rule_has_a_field_or_is_of_the_whole(rule: dict[str, str]) -> None:
+    with pytest.raises(ConfigError, match="either a field or the name of the whole"):
+        EnvironmentRule(**rule)  # type: ignore[arg-type]
+
+
 def test_a_broken_pattern_is_refused() -> None:
     with pytest.raises(ConfigError, match="not a regular expression") as caught:
         EnvironmentRule.parse("file_path~([")
@@ -426,7 +550,8 @@ def cameras_dataset(tmp_path: Path, name: str = "toy_dataset") -> Path:
                 "grey": Image(shape=(12, 16, 1)),
                 "depth": Image(shape=(12, 16, 1), dtype=np.uint16, encoding_format="png"),
                 "alpha": Image(shape=(12, 16, 4), encoding_format="png"),
-                "raw": Tensor(shape=(2, 2, 3), dtype=np.uint8),
+                "a_raw": Tensor(shape=(2, 2, 3), dtype=np.uint8),
+                "flow": Tensor(shape=(2, 2, 2), dtype=np.uint8),
             },
             "overview": Image(shape=(None, None, 3)),
         },
@@ -441,7 +566,8 @@ def cameras_dataset(tmp_path: Path, name: str = "toy_dataset") -> Path:
                 "grey": png(picture(t)[:, :, 0]),
                 "depth": png(picture(t)[:, :, 0].astype(np.uint16)),
                 "alpha": png(rgba),
-                "raw": np.zeros((2, 2, 3)),
+                "a_raw": np.zeros((2, 2, 3)),
+                "flow": np.zeros((2, 2, 2)),
             },
             "overview": png(picture(t, 5, 6)),
         }
@@ -466,10 +592,26 @@ def test_cameras_come_in_the_order_of_the_option_and_their_sizes_from_where_they
     assert (row.heights, row.widths) == ((8, 20, 5), (8, 30, 6))
 
 
-@pytest.mark.parametrize("camera", ["depth", "alpha", "raw", "thumbnail"])
+@pytest.mark.parametrize("camera", ["depth", "alpha", "flow", "thumbnail"])
 def test_what_is_no_picture_of_a_step_is_no_camera(tmp_path: Path, camera: str) -> None:
     message = fails(ConfigError, cameras_dataset(tmp_path), cameras=(camera,))
-    assert message.endswith("there are grey, image, overview, wrist")
+    assert message.endswith("there are a_raw, grey, image, overview, wrist")
+
+
+@pytest.mark.parametrize("encoding", ["none", "bytes", "zlib"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_pixels_that_are_a_tensor_are_pictures(tmp_path: Path, encoding: str, channels: int) -> None:
+    shape = (12, 16, channels)
+    features = {"steps": {"observation": {"view": Tensor(shape=shape, dtype=np.uint8, encoding=encoding)}}}
+    frames = [picture(t)[:, :, :channels] for t in range(3)]
+    values = [frame if encoding == "none" else packed(frame, encoding) for frame in frames]
+    root = write_dataset(tmp_path, features, [{"steps": [{"observation": {"view": v}} for v in values]}])
+    row, found = only(root)
+    assert (row.steps, row.heights, row.widths) == (3, (12,), (16,))
+    out = np.empty((12, 16, 3), np.uint8)
+    for frame, image in zip(frames, found.images["view"], strict=True):
+        decode_into(out, image, (12, 16), Resize())
+        np.testing.assert_array_equal(out, np.broadcast_to(frame, out.shape))
 
 
 def test_the_order_of_the_cameras_decides_what_a_duplicate_is(tmp_path: Path) -> None:
