@@ -38,11 +38,16 @@ def catalog(name: str | None, as_json: bool) -> None:
         click.echo(json.dumps(shown, ensure_ascii=False) if as_json else _table(entries))
         return
     if name not in known:
-        near = nearest(name, known)
+        near = nearest(name, known) or next((one for one in known if name and _begins_so(one, name)), None)
         hint = f"did you mean {near}?" if near else "oxcart catalog lists all there are"
         raise ConfigError(f"{name!r} is not in the catalog; {hint}")
     entry = lookup(name)
     click.echo(json.dumps(_json(name, entry), ensure_ascii=False) if as_json else _text(name, entry))
+
+
+def _begins_so(one: str, other: str) -> bool:
+    """Whether one name is the other and more: many end in `_converted_externally_to_rlds`, or do not."""
+    return one.startswith(other) or other.startswith(one)
 
 
 def _json(name: str, entry: Entry) -> dict[str, Any]:

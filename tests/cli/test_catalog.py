@@ -68,6 +68,7 @@ def test_an_entry_as_text_says_all_that_is_known(name: str) -> None:
     [
         ("brigde_dataset", "'brigde_dataset' is not in the catalog; did you mean bridge_dataset?"),
         ("spoc_robot", "did you mean spoc?"),
+        ("maniskill", "did you mean maniskill_dataset_converted_externally_to_rlds?"),
         ("../catalog/droid", "is not in the catalog"),
         ("zzzzzzz", "oxcart catalog lists all there are"),
         ("", "oxcart catalog lists all there are"),
