@@ -83,12 +83,15 @@ class Tensor:
     def _unpack(self, step: int, data: Any, size: int) -> bytes:
         if not isinstance(data, bytes):
             raise ValueError(f"{self.path} holds numbers where packed bytes are expected")
+        complete = True
         if self.packed == "zlib":
+            stream = zlib.decompressobj()
             try:
-                data = zlib.decompressobj().decompress(data, size + 1)  # not more, whatever it claims
+                data = stream.decompress(data, size + 1)  # not more, whatever it claims
             except zlib.error as error:
                 raise ValueError(f"{self.path} cannot be decompressed at step {step}: {error}") from error
-        if len(data) != size:
+            complete = stream.eof
+        if len(data) != size or not complete:
             raise ValueError(f"{self.path} holds other than {size} bytes at step {step}")
         return bytes(data)
 
