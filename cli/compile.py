@@ -33,13 +33,14 @@ def _source_options(command: Callable[..., Any]) -> Callable[..., Any]:
             "--action",
             multiple=True,
             metavar="FIELD",
-            help="Feature of the action; several are concatenated in the order given; none for no action.",
+            help="Feature of the action, or a part of one: action[:7] is the first 7 values of a step. "
+            "Several are concatenated in the order given; none for no action.",
         ),
         click.option(
             "--state",
             multiple=True,
             metavar="FIELD",
-            help="Feature of the state; several are concatenated in the order given; none for no state.",
+            help="Feature of the state, or a part of one; as for --action.",
         ),
         click.option(
             "--camera",
@@ -245,6 +246,7 @@ def compile_(
       oxcart compile bridge_dataset/1.0.0 bridge
       oxcart compile bridge_dataset/1.0.0 bridge --split-by instruction --val-fraction 0.25
       oxcart compile bridge_dataset/1.0.0 bridge --size 224 --fit crop --write-rule split.yaml
+      oxcart compile my_robot/1.0.0 out --action 'action[:7]' --environment episode_metadata/lab
     """
     from oxcart.cli.progress import progress
     from oxcart.compile.images import Resize

@@ -34,6 +34,7 @@ class Lazy(NamedTuple):
 SECTIONS: dict[str, dict[str, Lazy]] = {
     "Make a dataset": {
         "sample": Lazy("oxcart.cli.sample", "sample", "Write a small synthetic source to try things on."),
+        "catalog": Lazy("oxcart.cli.catalog", "catalog", "Say what is known of each dataset."),
         "scan": Lazy("oxcart.cli.compile", "scan", "Take the census of a source: what it holds."),
         "compile": Lazy("oxcart.cli.compile", "compile_", "Compile a source into a dataset."),
     },

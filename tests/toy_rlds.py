@@ -7,6 +7,7 @@ rows = census(open_rlds(root, cameras=("image",)))
 from __future__ import annotations
 
 import dataclasses
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -98,3 +99,9 @@ def changed(features: Mapping[str, Any], **steps: Any) -> dict[str, Any]:
     """Features with other ones under steps; None leaves one out."""
     inner = {k: v for k, v in {**features["steps"], **steps}.items() if v is not None}
     return {**features, "steps": inner}
+
+
+def packed(values: Any, encoding: str, kind: Any = np.uint8) -> bytes:
+    """A tensor as TFDS stores it under that encoding."""
+    data = np.asarray(values, kind).tobytes()
+    return zlib.compress(data) if encoding == "zlib" else data

@@ -22,10 +22,18 @@ Floats = npt.NDArray[np.float32]
 
 @dataclass(frozen=True, kw_only=True)
 class EnvironmentRule:
-    """Where a source says in which environment and recording session an episode took place."""
+    """Where a source says in which environment and recording session an episode took place.
 
-    field: str
+    Raises:
+        ConfigError: a pattern is no regular expression, or neither or both of `field` and `whole` are given.
+    """
+
+    field: str | None = None
     """The feature that tells."""
+    whole: str | None = None
+    """The one environment of all episodes, where no feature tells and the source is known to have one."""
+    optional: bool = False
+    """Some copies of the source lack the feature; their environments are unknown."""
     patterns: tuple[str, ...] = ()
     """Regular expressions, of which the first that matches counts. Its group `environment` (else its first
     group, else all of it) is the environment, its group `session` the recording session. Without patterns
@@ -34,6 +42,8 @@ class EnvironmentRule:
     """`declared` where the source itself records it, `inferred` where it is concluded from something else."""
 
     def __post_init__(self) -> None:
+        if (self.field is None) == (self.whole is None):
+            raise ConfigError("environment: expected either a field or the name of the whole, one of them")
         for pattern in self.patterns:
             try:
                 re.compile(pattern)

@@ -13,35 +13,21 @@ and images stay encoded. Names of features are their paths: `steps/observation/i
 
 from __future__ import annotations
 
-import difflib
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from tensorflow_datasets.core import features as tfds_features
 from tensorflow_datasets.core.example_parser import ExampleParserNp
 from xxhash import xxh3_64, xxh3_64_intdigest
 
 from oxcart.compile.catalog import lookup
 from oxcart.compile.images import MAX_PIXELS, ImageError, image_size
-from oxcart.compile.sources import tfds_directory, tfrecord
+from oxcart.compile.sources import fields, tfds_directory, tfrecord
 from oxcart.compile.sources.base import Camera, CensusRow, Episode, Floats, SourceConfig, clean
+from oxcart.compile.sources.fields import Numbers
 from oxcart.compile.sources.tfds_directory import FEATURES, INFO
-from oxcart.shards.errors import ConfigError, SourceError
+from oxcart.shards.errors import SourceError
 from oxcart.shards.store import Store
-
-INSTRUCTIONS = (
-    "steps/language_instruction",
-    "steps/language_instruction_2",
-    "steps/language_instruction_3",
-    "steps/observation/natural_language_instruction",
-    "steps/observation/instruction",
-)
-"""Features that hold instructions in datasets that the catalog does not know."""
-
-PREFIXES = ("", "steps/", "steps/observation/", "episode_metadata/")
-"""What may be left out of a feature's path, in order of preference."""
 
 
 class RldsSource:
@@ -63,22 +49,27 @@ class RldsSource:
         known = lookup(self.name)
         self.control_rate = known.control_rate
         self.aliases = known.aliases
-        self._shapes = _camera_shapes(directory.leaves)
-        self.cameras = _choose_cameras(self._shapes, config.cameras, known.cameras)
-        self._instruction = self._choose_instruction(_first(config.instruction, known.instruction))
-        self._action = self._choose_numbers("action", _first(config.action, known.action))
-        self._state = self._choose_numbers("state", _first(config.state, known.state))
-        self.action_sizes = self._widths("action", self._action)
-        self.state_sizes = self._widths("state", self._state)
-        rule = config.environment or known.environment
-        self._environment = rule and (self._resolve("environment", rule.field), rule)
+        self._pictures = fields.pictures(directory)
+        self.cameras = fields.choose_cameras(self._pictures, config.cameras, known.cameras)
+        self._instruction = fields.choose_instruction(
+            directory, _first(config.instruction, known.instruction)
+        )
+        self._action = fields.choose_numbers(directory, "action", _first(config.action, known.action))
+        self._state = fields.choose_numbers(directory, "state", _first(config.state, known.state))
+        self.action_sizes = tuple(one.width for one in self._action)
+        self.state_sizes = tuple(one.width for one in self._state)
+        self._rule = config.environment or known.environment
+        self._environment = (
+            fields.choose_environment(directory, self._rule.field, self._rule.optional)
+            if self._rule and self._rule.field is not None
+            else None
+        )
 
         wanted = [
             *(camera.field for camera in self.cameras),
             *self._instruction,
-            *self._action,
-            *self._state,
-            *([self._environment[0]] if self._environment else []),
+            *(one.tensor.path for one in (*self._action, *self._state)),
+            *([self._environment] if self._environment else []),
         ]
         # The parser stumbles over a ragged feature of the record that it is not told of.
         ragged = [field for field, spec in self._specs.items() if spec.sequence_rank > 1]
@@ -87,10 +78,12 @@ class RldsSource:
 
     def describe(self) -> dict[str, Any]:
         """Everything that decides what a census row or an episode is, as plain JSON."""
-        environment = None
-        if self._environment:
-            field, rule = self._environment
-            environment = {"field": field, "patterns": list(rule.patterns), "known": rule.known}
+        environment: dict[str, Any] | None = None
+        if self._rule and self._environment:
+            patterns = list(self._rule.patterns)
+            environment = {"field": self._environment, "patterns": patterns, "known": self._rule.known}
+        elif self._rule and self._rule.whole is not None:
+            environment = {"whole": self._rule.whole, "known": self._rule.known}
         return {
             "kind": self.kind,
             "name": self.name,
@@ -98,8 +91,8 @@ class RldsSource:
             "source_splits": list(dict.fromkeys(file.split for file in self._files.values())),
             "cameras": {camera.name: camera.field for camera in self.cameras},
             "instruction": list(self._instruction),
-            "action": list(self._action),
-            "state": list(self._state),
+            "action": [one.name for one in self._action],
+            "state": [one.name for one in self._state],
             "environment": environment,
             "control_rate": self.control_rate,
         }
@@ -178,10 +171,12 @@ class RldsSource:
     def _seen(self, episode: Episode, flat: Mapping[str, Any]) -> dict[str, Any]:
         """What the census says of an episode that can be parsed."""
         environment, session, known = None, None, "unknown"
-        if self._environment:
-            field, rule = self._environment
-            environment, session = rule.find(_scalar_text(flat[field]))
-            known = rule.known if environment else "unknown"
+        if self._rule and self._environment:
+            environment, session = self._rule.find(_scalar_text(flat[self._environment]))
+        elif self._rule:
+            environment = self._rule.whole
+        if self._rule and environment:
+            known = self._rule.known
         primary = episode.images[self.cameras[0].name]
         same = xxh3_64()
         for image in primary:
@@ -209,7 +204,7 @@ class RldsSource:
 
     def _image_size(self, camera: Camera, first: bytes) -> tuple[int, int]:
         """Height and width: declared, else from the header of the episode's first image."""
-        height, width = self._shapes[camera.field]
+        height, width = self._pictures[camera.field].size
         if height is not None and width is not None:
             if height * width > MAX_PIXELS:
                 raise ValueError(
@@ -237,7 +232,7 @@ class RldsSource:
         return flat
 
     def _assemble(self, flat: Mapping[str, Any]) -> Episode:
-        images = {camera.name: list(flat[camera.field]) for camera in self.cameras}
+        images = {camera.name: self._images(camera, flat[camera.field]) for camera in self.cameras}
         steps = len(images[self.cameras[0].name])
         for camera in self.cameras:
             self._check_steps(camera.field, len(images[camera.name]), steps)
@@ -256,124 +251,21 @@ class RldsSource:
             instructions=instructions,
         )
 
-    def _numbers(self, flat: Mapping[str, Any], fields: Sequence[str], steps: int) -> Floats | None:
+    def _images(self, camera: Camera, found: Any) -> list[bytes]:
+        """One encoded image a step; pixels that the source does not encode become a PNG."""
+        pixels = self._pictures[camera.field].pixels
+        return fields.as_png(pixels.values(found)) if pixels else list(found)
+
+    def _numbers(self, flat: Mapping[str, Any], numbers: Sequence[Numbers], steps: int) -> Floats | None:
         parts = []
-        for field in fields:
-            values = np.asarray(flat[field])
-            self._check_steps(field, len(values), steps)
-            parts.append(
-                values.reshape(steps, -1).astype(np.float32) if steps else np.zeros((0, 0), np.float32)
-            )
+        for one in numbers:
+            self._check_steps(one.tensor.path, len(flat[one.tensor.path]), steps)
+            parts.append(one.values(flat[one.tensor.path]))
         return np.concatenate(parts, axis=1) if parts else None
 
     def _check_steps(self, field: str, found: int, steps: int) -> None:
         if found != steps:
             raise ValueError(f"{field} has {found} steps where {self.cameras[0].field} has {steps}")
-
-    def _resolve(self, option: str, field: str) -> str:
-        """The path of a feature whose prefix may be left out."""
-        for prefix in PREFIXES:
-            if prefix + field in self._specs:
-                return prefix + field
-        raise ConfigError(_no_such(f"{option} {field!r}", field, self._specs))
-
-    def _choose_instruction(self, fields: tuple[str, ...] | None) -> tuple[str, ...]:
-        if fields is None:
-            return tuple(field for field in INSTRUCTIONS if field in self._specs)
-        chosen = tuple(self._resolve("instruction", field) for field in fields)
-        for field in chosen:
-            spec = self._specs[field]
-            inner = spec.shape[1:] if field.startswith("steps/") else spec.shape
-            text = not inner and spec.np_dtype == np.object_
-            if not text and not (len(inner) == 1 and np.issubdtype(spec.np_dtype, np.integer)):
-                raise ConfigError(
-                    f"instruction {field!r}: expected text, the source has {spec.np_dtype} {spec.shape}"
-                )
-        return chosen
-
-    def _choose_numbers(self, option: str, fields: tuple[str, ...] | None) -> tuple[str, ...]:
-        """Leaves to concatenate. A field that is a dictionary stands for its numbers, in order of name."""
-        if fields is None:
-            default = {"action": "steps/action", "state": "steps/observation/state"}[option]
-            there = any(path == default or path.startswith(default + "/") for path in self._specs)
-            fields = (default,) if there else ()
-        chosen: list[str] = []
-        for field in fields:
-            for prefix in PREFIXES:
-                inside = [path for path in sorted(self._specs) if path.startswith(f"{prefix}{field}/")]
-                if prefix + field in self._specs or inside:
-                    break
-            if prefix + field in self._specs or not inside:
-                chosen.append(self._resolve(option, field))
-            else:
-                chosen += [path for path in inside if self._numeric(path)] or inside
-        return tuple(chosen)
-
-    def _numeric(self, field: str) -> bool:
-        return (
-            bool(np.issubdtype(self._specs[field].np_dtype, np.number))
-            or self._specs[field].np_dtype == np.bool_
-        )
-
-    def _widths(self, option: str, fields: Sequence[str]) -> tuple[int, ...]:
-        """Values a step of each field."""
-        widths = []
-        for field in fields:
-            shape = self._specs[field].shape
-            if not self._numeric(field):
-                raise ConfigError(
-                    f"{option} {field!r}: expected numbers, the source has {self._specs[field].np_dtype}"
-                )
-            if not field.startswith("steps/") or any(side is None for side in shape[1:]):
-                raise ConfigError(
-                    f"{option} {field!r}: expected one fixed shape a step, the source has {shape}"
-                )
-            widths.append(math.prod(shape[1:]))
-        return tuple(widths)
-
-
-def _camera_shapes(leaves: Mapping[str, Any]) -> dict[str, tuple[int | None, int | None]]:
-    """Path -> declared height and width of every feature of steps that holds colour or grey pictures."""
-    return {
-        path: (feature.shape[0], feature.shape[1])
-        for path, feature in leaves.items()
-        if path.startswith("steps/")
-        and isinstance(feature, tfds_features.Image)
-        and feature.np_dtype == np.uint8
-        and feature.shape[2] in (1, 3, None)
-    }
-
-
-def _choose_cameras(
-    shapes: Mapping[str, Any], wanted: tuple[str, ...] | None, known: tuple[str, ...] | None
-) -> tuple[Camera, ...]:
-    """The cameras that are asked for; else the catalog's primary one; else the first by name."""
-    short = {path.removeprefix("steps/").removeprefix("observation/"): path for path in shapes}
-    if not short:
-        raise SourceError("no camera: no feature of steps holds uint8 images", file=FEATURES)
-    chosen = []
-    for name in dict.fromkeys(wanted or (known or tuple(sorted(short)))[:1]):
-        path = short.get(name) or next(
-            (prefix + name for prefix in PREFIXES if prefix + name in shapes), None
-        )
-        if path is None:
-            raise ConfigError(_no_such(f"camera {name!r}", name, short))
-        chosen.append(
-            Camera(name=clean(path.removeprefix("steps/").removeprefix("observation/")), field=path)
-        )
-    names = [camera.name for camera in chosen]
-    for name in names:
-        if names.count(name) > 1 or name in ("action", "state"):
-            raise ConfigError(
-                f"camera {name!r}: the name is taken; two members of one episode would be called so"
-            )
-    return tuple(chosen)
-
-
-def _no_such(what: str, name: str, known: Mapping[str, Any]) -> str:
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    hint = f"did you mean {near[0]!r}? " if near else ""
-    return f"{what}: no such feature; {hint}there are {', '.join(sorted(known))}"
 
 
 def _first(*choices: tuple[str, ...] | None) -> tuple[str, ...] | None:

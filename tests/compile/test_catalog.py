@@ -3,69 +3,127 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 import pytest
-import yaml
 
 from oxcart.compile import catalog
-from oxcart.compile.catalog import Entry, lookup
-from oxcart.compile.sources.base import clean
+from oxcart.compile.catalog import Entry, lookup, parse
+from oxcart.compile.sources.base import EnvironmentRule, clean
+from oxcart.shards.errors import ConfigError
 
-FILES = sorted(Path(catalog.__file__).parent.glob("*.yaml"))
-NAMES = [file.stem for file in FILES]
-LISTS = ("cameras", "instruction", "action", "state")
+NAMES = catalog.names()
+
+GOOD = """
+about: A robot does things.
+version: 1.0.0
+cameras: [front/image, wrist]
+instruction: [language_instruction]
+action: ["action[:7]"]
+state: []
+control_rate: {hz: 5.0, verified: false}
+environment:
+  field: file_path
+  patterns: ['/(?P<environment>[^/]+)/(?P<session>[^/]+)/']
+  optional: true
+  known: inferred
+aliases:
+  kitchen: [old_kitchen]
+notes: [Beware.]
+"""
 
 
 def test_there_are_entries() -> None:
-    assert {"bridge_dataset", "oxcart_kitchens"} <= set(NAMES)
-
-
-@pytest.mark.parametrize("file", FILES, ids=NAMES)
-def test_an_entry_holds_known_fields_of_the_right_kind(file: Path) -> None:
-    value = yaml.safe_load(file.read_text("utf-8"))
-    assert set(value) <= {*LISTS, "control_rate", "environment", "aliases"}
-    for name in LISTS:
-        fields = value.get(name, [])
-        assert isinstance(fields, list)
-        assert all(isinstance(field, str) and field for field in fields)
-        assert len(set(fields)) == len(fields)
-    assert set(value.get("environment", {})) <= {"field", "patterns", "known"}
-    assert value.get("environment", {}).get("known", "declared") in ("declared", "inferred")
+    assert {"bridge_dataset", "droid", "oxcart_kitchens"} <= set(NAMES)
+    assert len(NAMES) >= 70
+    assert sorted(NAMES) == NAMES
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_an_entry_is_found_by_its_name(name: str) -> None:
     entry = lookup(name)
     assert clean(name) == name
-    assert entry != Entry()
-    if entry.control_rate is not None:
-        assert set(entry.control_rate) == {"hz", "verified"}
-        assert 0 < entry.control_rate["hz"] < 1000
-        assert isinstance(entry.control_rate["verified"], bool)
+    assert entry.about
+    assert entry.version
+    assert entry.cameras
+    assert None not in (entry.instruction, entry.action, entry.state)
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_patterns_are_regular_expressions_that_name_the_environment(name: str) -> None:
-    rule = lookup(name).environment
-    for pattern in rule.patterns if rule else ():
-        groups = re.compile(pattern).groupindex
-        assert set(groups) <= {"environment", "session"}
-        assert "environment" in groups
+def test_an_entry_is_what_its_file_says() -> None:
+    rule = EnvironmentRule(
+        field="file_path",
+        patterns=("/(?P<environment>[^/]+)/(?P<session>[^/]+)/",),
+        optional=True,
+        known="inferred",
+    )
+    assert parse("x", GOOD) == Entry(
+        about="A robot does things.",
+        version="1.0.0",
+        cameras=("front/image", "wrist"),
+        instruction=("language_instruction",),
+        action=("action[:7]",),
+        state=(),
+        control_rate={"hz": 5.0, "verified": False},
+        environment=rule,
+        aliases={"kitchen": ("old_kitchen",)},
+        notes=("Beware.",),
+    )
+    assert parse("x", "about: Little is known.") == Entry(about="Little is known.")
+    whole = parse("x", "about: A cell.\nenvironment: {whole: cell, known: inferred}").environment
+    assert whole == EnvironmentRule(whole="cell", known="inferred")
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_an_alias_stands_for_one_environment(name: str) -> None:
-    aliases = lookup(name).aliases
-    others = [other for names in aliases.values() for other in names]
-    assert len(set(others)) == len(others)
-    assert not set(others) & set(aliases)
+@pytest.mark.parametrize(
+    ("old", "new", "reason"),
+    [
+        ("about: A robot does things.", "", "about: expected one line of text, got None"),
+        ("A robot does things.", '"two\\nlines"', "about: expected one line"),
+        ("about: A robot", "abuot: A robot", "unknown key 'abuot' (nearest: about)"),
+        ("version: 1.0.0", "version: 1.0", "version: expected text such as 1.0.0, got 1.0; quote it"),
+        ("[front/image, wrist]", "[a/b, a_b]", "cameras: expected names that differ as members"),
+        ("[front/image, wrist]", "[]", "cameras: expected names"),
+        ("[front/image, wrist]", "front", "cameras: expected a list of texts that differ, got 'front'"),
+        ("[language_instruction]", "[1]", "instruction: expected a list of texts"),
+        ("[language_instruction]", "[a, a]", "instruction: expected a list of texts"),
+        ("state: []", "state:", "state: expected a list of texts that differ, got None"),
+        ("state: []", "state: [' a']", "state: expected a list of texts"),
+        ("hz: 5.0", "hz: 5", "control_rate: expected hz like 5.0"),
+        ("hz: 5.0", "hz: .nan", "control_rate: expected hz like 5.0"),
+        ("verified: false", "verified: maybe", "control_rate: expected hz"),
+        ("hz: 5.0, ", "", "control_rate: expected hz"),
+        ("hz: 5.0", "rate: 5.0", "control_rate: unknown key 'rate'"),
+        ("{hz: 5.0, verified: false}", "5.0", "control_rate: expected keys such as hz, got 5.0"),
+        ("field: file_path", "feild: file_path", "environment: unknown key 'feild' (nearest: field)"),
+        ("field: file_path", "field: 3", "environment: field: expected text, got 3"),
+        ("field: file_path", "whole: cell", "patterns and optional belong to a field"),
+        ("  field: file_path\n", "", "environment: expected either a field or the name of the whole"),
+        ("known: inferred", "known: guessed", "known: expected declared or inferred, got 'guessed'"),
+        ("  known: inferred\n", "", "known: expected declared or inferred, got None"),
+        ("optional: true", "optional: 1", "environment: optional: expected true or false, got 1"),
+        ("[^/]+)/(?P", "[^/]+/(?P", "not a regular expression"),
+        ("?P<environment>", "?P<place>", "expected a group `environment` and perhaps `session`"),
+        ("?P<session>", "?P<date>", "expected a group `environment` and perhaps `session`"),
+        ("[old_kitchen]", "[kitchen]", "aliases: 'kitchen' stands there twice"),
+        ("[old_kitchen]", "old_kitchen", "aliases: kitchen: expected a list"),
+        ("notes: [Beware.]", "notes: Beware.", "notes: expected a list of texts"),
+        ("state: []", "state: []\nstate: []", "a key is given twice"),
+        ("notes: [Beware.]", "notes: [Beware.", "not YAML"),
+        (GOOD, "- a", "an entry: expected keys such as about"),
+        (GOOD, "", "an entry: expected keys such as about"),
+    ],
+)
+def test_a_malformed_entry_is_refused_in_one_line(old: str, new: str, reason: str) -> None:
+    assert GOOD.count(old) == 1
+    with pytest.raises(ConfigError) as caught:
+        parse("my_robot", GOOD.replace(old, new))
+    message = str(caught.value)
+    assert message.startswith("catalog entry my_robot: ")
+    assert reason in message
+    assert len(message.splitlines()) == 1
 
 
 @pytest.mark.parametrize(
     "name",
     [
-        "bridge",
         "bridge_dataset2",
         "Bridge_dataset",
         "bridge_dataset.yaml",
@@ -85,6 +143,9 @@ def test_another_name_finds_nothing(name: str) -> None:
     assert lookup(name) == Entry()
 
 
+RAW = "/nfs/kun2/users/x/datasets/raw"
+
+
 @pytest.mark.parametrize(
     ("path", "environment", "session"),
     [
@@ -99,6 +160,23 @@ def test_another_name_finds_nothing(name: str) -> None:
             "bridge_data_v2/datacol2_toykitchen7/drawer_pnp/00",
         ),
         ("/x/rss/toykitchen2/set_table/01/train/out.npy", "toykitchen2", "rss/toykitchen2/set_table/01"),
+        (
+            "/x/icra/toykitchen_fixed_cam_resetfree_push_sweep/toykitchen6/00/train/out.npy",
+            "toykitchen6",
+            "icra/toykitchen_fixed_cam_resetfree_push_sweep/toykitchen6/00",
+        ),
+        ("/x/flap/toykitchen_sequential_tasks/a_task/00/train/out.npy", None, None),
+        (
+            f"{RAW}/bridge_data_v2/toykitchen7/fold/15/2022-10-25_14-03-44/raw/traj_group0/traj3",
+            "toykitchen7",
+            "bridge_data_v2/toykitchen7/fold/15/2022-10-25_14-03-44",
+        ),
+        (
+            f"{RAW}/bridge_data_v1/berkeley/toysink3_bww/lift/2021-07-12_14-03-44/raw/traj_group0/traj3",
+            "toysink3_bww",
+            "bridge_data_v1/berkeley/toysink3_bww/lift/2021-07-12_14-03-44",
+        ),
+        ("/x/scripted_numpy_256/pnp_push_sweep/2023-05-04_17-29-36/train/out.npy", None, None),
         ("/x/bridge_data_v2/datacol2_toykitchen7/00/train/out.pkl", None, None),
         ("/x/elsewhere/toykitchen2/00/train/out.npy", None, None),
         ("", None, None),
@@ -117,3 +195,49 @@ def test_train_and_val_of_one_bridge_folder_are_one_session() -> None:
     assert rule is not None
     base = "/x/bridge_data_v2/toykitchen1/many_skills/03"
     assert rule.find(f"{base}/train/out.npy") == rule.find(f"{base}/val/out.npy")
+
+
+def test_bridge_joins_nothing_but_names_of_one_place() -> None:
+    def place(name: str) -> str:
+        core = re.sub(r"^(datacol1|datacol2|deepthought|minsky)_", "", name)
+        return re.sub(r"_(room8052|bww|white_tray|counter|dishwasher)$", "", core)
+
+    aliases = lookup("bridge_dataset").aliases
+    assert {"toykitchen1", "toykitchen2"} <= set(aliases)
+    for name, others in aliases.items():
+        assert {place(other) for other in others} == {place(name)}
+    # and no two rows are one place
+    assert len({place(name) for name in aliases}) == len(aliases)
+
+
+@pytest.mark.parametrize(
+    ("dataset", "path", "environment", "session"),
+    [
+        (
+            "droid",
+            "gs://x/r2d2-data-full/AUTOLab/success/2023-07-07/Fri_Jul__7_09:42:23_2023/trajectory.h5",
+            "AUTOLab",
+            "2023-07-07",
+        ),
+        (
+            "droid",
+            "/mnt/IRIS/failure/2023-03-01/Wed_Mar__1_17:05:41_2023/recordings/MP4",
+            "IRIS",
+            "2023-03-01",
+        ),
+        ("droid", "/mnt/IRIS/other/2023-03-01/a/trajectory.h5", None, None),
+        ("robo_net", "/data/hdf5/penn_kuka_traj1.hdf5", "penn", None),
+        ("robo_net", "berkeley_sawyer_traj10.hdf5", "berkeley", None),
+        ("robo_net", "/data/hdf5/traj1.hdf5", None, None),
+        ("robo_set", "/x/roboset/v0.4/baking_prep/scene_4/x.h5", "scene_4", None),
+        ("robo_set", "/x/roboset/table/x.h5", None, None),
+        ("dobbe", "/x/homes_of_new_york/Drawer/Home12/Env1/2023-05-10", "Home12", "/Home12/Env1"),
+        ("dobbe", "/x/homes_of_new_york/Drawer/somewhere/Env1/2023-05-10", None, None),
+    ],
+)
+def test_other_paths_tell_environment_and_session(
+    dataset: str, path: str, environment: str | None, session: str | None
+) -> None:
+    rule = lookup(dataset).environment
+    assert rule is not None
+    assert rule.find(path) == (environment, session)

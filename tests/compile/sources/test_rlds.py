@@ -14,7 +14,7 @@ from oxcart.compile.images import Resize, decode_into
 from oxcart.compile.sources.base import EnvironmentRule
 from oxcart.shards.errors import ConfigError, SourceError
 from rlds_builder import Image, Tensor, Text, jpeg, picture, png, record, write_dataset
-from toy_rlds import FEATURES, census, changed, episode, fails, only, open_rlds, read, vector
+from toy_rlds import FEATURES, census, changed, episode, fails, only, open_rlds, packed, read, vector
 
 BRIDGE = Path(__file__).parents[4] / "shared" / "data" / "bridge_dataset" / "1.0.0"
 
@@ -62,132 +62,6 @@ def test_files_come_in_order_and_only_of_the_splits_asked_for(tmp_path: Path) ->
     assert [row.source_split for row in census(only_val)] == ["val"]
     assert only_val.describe()["source_splits"] == ["val"]
     assert "train, val, test" in fails(ConfigError, root, source_splits=("training",))
-
-
-NESTED = changed(
-    FEATURES,
-    action={
-        "world_vector": vector(3),
-        "gripper/closed": np.bool_,
-        "rotation": {"b": np.float64, "a": vector(2, np.int32)},
-        "comment": Text(),
-    },
-)
-
-
-def nested_step(t: int) -> dict[str, Any]:
-    return {
-        "world_vector": [t, t + 0.25, t + 0.5],
-        "gripper/closed": t % 2 == 0,
-        "rotation": {"b": -t, "a": [10 + t, 20 + t]},
-        "comment": "not a number",
-    }
-
-
-def test_a_dictionary_of_actions_is_its_numbers_by_name(tmp_path: Path) -> None:
-    root = write_dataset(tmp_path, NESTED, [episode(action=nested_step)])
-    _, found = only(root)
-    expected = [[t % 2 == 0, 10 + t, 20 + t, -t, t, t + 0.25, t + 0.5] for t in range(3)]
-    np.testing.assert_array_equal(found.action, np.array(expected, np.float32))
-    assert sum(open_rlds(root).action_sizes) == 7
-    for option in ("action", "steps/action"):
-        assert open_rlds(root, action=(option,)).describe()["action"] == [
-            "steps/action/gripper/closed",
-            "steps/action/rotation/a",
-            "steps/action/rotation/b",
-            "steps/action/world_vector",
-        ]
-
-
-def test_fields_that_are_named_are_concatenated_in_the_order_of_their_naming(tmp_path: Path) -> None:
-    root = write_dataset(tmp_path, NESTED, [episode(action=nested_step)])
-    _, found = only(root, action=("action/world_vector", "action/rotation", "steps/action/gripper/closed"))
-    expected = [[t, t + 0.25, t + 0.5, 10 + t, 20 + t, -t, t % 2 == 0] for t in range(3)]
-    np.testing.assert_array_equal(found.action, np.array(expected, np.float32))
-
-
-def test_without_actions_and_states_there_are_none(tmp_path: Path) -> None:
-    root = write_dataset(tmp_path, FEATURES, [episode()])
-    _, found = only(root, action=(), state=())
-    assert found.action is None
-    assert found.state is None
-    source = open_rlds(root, action=(), state=())
-    assert (source.action_sizes, source.state_sizes) == ((), ())
-
-
-def test_a_leaf_of_the_name_comes_before_a_dictionary_further_down(tmp_path: Path) -> None:
-    features = copy.deepcopy(FEATURES)
-    features["steps"]["observation"]["action"] = {"x": vector(9)}
-    values = episode()
-    for step in values["steps"]:
-        step["observation"]["action"] = {"x": range(9)}
-    source = open_rlds(write_dataset(tmp_path, features, [values]), action=("action",))
-    assert source.describe()["action"] == ["steps/action"]
-
-
-def test_names_with_slashes_are_paths_like_any_other(tmp_path: Path) -> None:
-    """bc_z calls its features `present/xyz`."""
-    features = {
-        "steps": {
-            "observation": {
-                "image/left": Image(shape=(12, 16, 3)),
-                "present/xyz": vector(3),
-                "present/gripper": vector(1),
-                "episode/lang": Text(),
-            },
-            "action": {"future/xyz_residual": vector(6), "future/target_close": vector(2, np.int64)},
-        },
-        "meta/site": Text(),
-    }
-    steps = [
-        {
-            "observation": {
-                "image/left": png(picture(t)),
-                "present/xyz": [t, t, t],
-                "present/gripper": [0.5],
-                "episode/lang": "wipe",
-            },
-            "action": {"future/xyz_residual": [t] * 6, "future/target_close": [1, 0]},
-        }
-        for t in range(2)
-    ]
-    root = write_dataset(tmp_path, features, [{"steps": steps, "meta/site": "lab/7"}])
-    options = {
-        "state": ("present",),
-        "instruction": ("episode/lang",),
-        "environment": EnvironmentRule.parse("meta/site~^(lab)"),
-    }
-    row, found = only(root, **options)
-    assert list(found.images) == ["image_left"]
-    assert row.environment == "lab"
-    assert row.instructions == ("wipe",)
-    np.testing.assert_array_equal(found.action, [[1, 0, *[t] * 6] for t in range(2)])
-    np.testing.assert_array_equal(found.state, [[0.5, t, t, t] for t in range(2)])
-
-
-def test_scalars_and_matrices_a_step_are_flattened(tmp_path: Path) -> None:
-    features = changed(FEATURES, action={"m": Tensor(shape=(2, 3), dtype=np.float32), "s": np.int32})
-    written = episode(action=lambda t: {"m": np.arange(6).reshape(2, 3) + t, "s": 100 + t})
-    _, found = only(write_dataset(tmp_path, features, [written]))
-    np.testing.assert_array_equal(found.action, [[*range(t, 6 + t), 100 + t] for t in range(3)])
-
-
-@pytest.mark.parametrize(
-    ("field", "reason"),
-    [
-        ("language_instruction", "expected numbers, the source has object"),
-        ("image", "expected numbers, the source has object"),
-        ("file_path", "expected numbers, the source has object"),
-        ("ragged", "expected one fixed shape a step"),
-        ("length", "expected one fixed shape a step"),
-    ],
-)
-def test_what_is_not_numbers_of_one_shape_is_no_action(tmp_path: Path, field: str, reason: str) -> None:
-    features = changed(FEATURES, ragged=tfds_features.Sequence(np.float32)) | {"length": np.int64}
-    values = episode() | {"length": 3}
-    for step in values["steps"]:
-        step["ragged"] = [1.0]
-    assert reason in fails(ConfigError, write_dataset(tmp_path, features, [values]), action=(field,))
 
 
 def test_ragged_features_that_are_not_wanted_do_no_harm(tmp_path: Path) -> None:
@@ -310,6 +184,31 @@ def test_the_catalog_knows_the_environments_of_bridge(tmp_path: Path) -> None:
     assert row.environment == "fold"
 
 
+def test_a_source_can_be_one_environment(tmp_path: Path) -> None:
+    rule = EnvironmentRule(whole="the cell", known="inferred")
+    root = write_dataset(tmp_path, FEATURES, [episode()])
+    row, _ = only(root, environment=rule)
+    assert (row.environment, row.environment_known, row.session) == ("the cell", "inferred", None)
+    assert open_rlds(root, environment=rule).describe()["environment"] == {
+        "whole": "the cell",
+        "known": "inferred",
+    }
+
+
+def test_an_optional_environment_may_be_missing(tmp_path: Path) -> None:
+    root = write_dataset(tmp_path, FEATURES, [episode()])
+    row, _ = only(root, environment=EnvironmentRule(field="scene", optional=True))
+    assert (row.environment, row.environment_known) == (None, "unknown")
+    row, _ = only(root, environment=EnvironmentRule(field="file_path", optional=True))
+    assert row.environment == "/data/kitchen0/0000/out.npy"
+
+
+@pytest.mark.parametrize("rule", [{}, {"field": "a", "whole": "b"}], ids=str)
+def test_a_rule_has_a_field_or_is_of_the_whole(rule: dict[str, str]) -> None:
+    with pytest.raises(ConfigError, match="either a field or the name of the whole"):
+        EnvironmentRule(**rule)  # type: ignore[arg-type]
+
+
 def test_a_broken_pattern_is_refused() -> None:
     with pytest.raises(ConfigError, match="not a regular expression") as caught:
         EnvironmentRule.parse("file_path~([")
@@ -345,7 +244,8 @@ def cameras_dataset(tmp_path: Path, name: str = "toy_dataset") -> Path:
                 "grey": Image(shape=(12, 16, 1)),
                 "depth": Image(shape=(12, 16, 1), dtype=np.uint16, encoding_format="png"),
                 "alpha": Image(shape=(12, 16, 4), encoding_format="png"),
-                "raw": Tensor(shape=(2, 2, 3), dtype=np.uint8),
+                "a_raw": Tensor(shape=(2, 2, 3), dtype=np.uint8),
+                "flow": Tensor(shape=(2, 2, 2), dtype=np.uint8),
             },
             "overview": Image(shape=(None, None, 3)),
         },
@@ -360,7 +260,8 @@ def cameras_dataset(tmp_path: Path, name: str = "toy_dataset") -> Path:
                 "grey": png(picture(t)[:, :, 0]),
                 "depth": png(picture(t)[:, :, 0].astype(np.uint16)),
                 "alpha": png(rgba),
-                "raw": np.zeros((2, 2, 3)),
+                "a_raw": np.zeros((2, 2, 3)),
+                "flow": np.zeros((2, 2, 2)),
             },
             "overview": png(picture(t, 5, 6)),
         }
@@ -385,10 +286,26 @@ def test_cameras_come_in_the_order_of_the_option_and_their_sizes_from_where_they
     assert (row.heights, row.widths) == ((8, 20, 5), (8, 30, 6))
 
 
-@pytest.mark.parametrize("camera", ["depth", "alpha", "raw", "thumbnail"])
+@pytest.mark.parametrize("camera", ["depth", "alpha", "flow", "thumbnail"])
 def test_what_is_no_picture_of_a_step_is_no_camera(tmp_path: Path, camera: str) -> None:
     message = fails(ConfigError, cameras_dataset(tmp_path), cameras=(camera,))
-    assert message.endswith("there are grey, image, overview, wrist")
+    assert message.endswith("there are a_raw, grey, image, overview, wrist")
+
+
+@pytest.mark.parametrize("encoding", ["none", "bytes", "zlib"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_pixels_that_are_a_tensor_are_pictures(tmp_path: Path, encoding: str, channels: int) -> None:
+    shape = (12, 16, channels)
+    features = {"steps": {"observation": {"view": Tensor(shape=shape, dtype=np.uint8, encoding=encoding)}}}
+    frames = [picture(t)[:, :, :channels] for t in range(3)]
+    values = [frame if encoding == "none" else packed(frame, encoding) for frame in frames]
+    root = write_dataset(tmp_path, features, [{"steps": [{"observation": {"view": v}} for v in values]}])
+    row, found = only(root)
+    assert (row.steps, row.heights, row.widths) == (3, (12,), (16,))
+    out = np.empty((12, 16, 3), np.uint8)
+    for frame, image in zip(frames, found.images["view"], strict=True):
+        decode_into(out, image, (12, 16), Resize())
+        np.testing.assert_array_equal(out, np.broadcast_to(frame, out.shape))
 
 
 def test_the_order_of_the_cameras_decides_what_a_duplicate_is(tmp_path: Path) -> None:

@@ -1,0 +1,103 @@
+"""`oxcart catalog`: what is known of each dataset before a byte of it is read."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from oxcart.compile.catalog import Entry
+
+
+@click.command()
+@click.argument("name", required=False)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON: the entry, or a list of all.")
+def catalog(name: str | None, as_json: bool) -> None:
+    """List the datasets that are known, or say what is known of NAME.
+
+    NAME is what the dataset's dataset_info.json calls it. A dataset that is not listed
+    compiles all the same; options of `oxcart compile` say where things are.
+
+    \b
+    Example:
+      oxcart catalog
+      oxcart catalog bridge_dataset
+      oxcart catalog --json | jq -r '.[] | select(.control_rate.verified).name'
+    """
+    from oxcart.compile.catalog import lookup, names
+    from oxcart.manifests.split import nearest
+    from oxcart.shards.errors import ConfigError
+
+    known = names()
+    if name is None:
+        entries = {one: lookup(one) for one in known}
+        shown = [_json(one, entry) for one, entry in entries.items()]
+        click.echo(json.dumps(shown, ensure_ascii=False) if as_json else _table(entries))
+        return
+    if name not in known:
+        near = nearest(name, known) or next((one for one in known if name and _begins_so(one, name)), None)
+        hint = f"did you mean {near}?" if near else "oxcart catalog lists all there are"
+        raise ConfigError(f"{name!r} is not in the catalog; {hint}")
+    entry = lookup(name)
+    click.echo(json.dumps(_json(name, entry), ensure_ascii=False) if as_json else _text(name, entry))
+
+
+def _begins_so(one: str, other: str) -> bool:
+    """Whether one name is the other and more: many end in `_converted_externally_to_rlds`, or do not."""
+    return one.startswith(other) or other.startswith(one)
+
+
+def _json(name: str, entry: Entry) -> dict[str, Any]:
+    return {"name": name, **asdict(entry)}
+
+
+def _table(entries: dict[str, Entry]) -> str:
+    from oxcart.cli.table import table
+
+    rows = [
+        (
+            name,
+            len(entry.cameras or ()),
+            entry.environment.known if entry.environment else None,
+            _hertz(entry) + ("" if _verified(entry) else " ?") if entry.control_rate else None,
+            entry.about,
+        )
+        for name, entry in entries.items()
+    ]
+    header = ("name", "cameras", "environment", "rate", "about")
+    return f"{table(header, rows)}\n\nenvironment: how it is known; - is unknown. rate: ? is not verified."
+
+
+def _text(name: str, entry: Entry) -> str:
+    rows = [("version", entry.version or "-")]
+    for key in ("cameras", "instruction", "action", "state"):
+        fields = getattr(entry, key)
+        rows.append((key, "-" if fields is None else ", ".join(fields) or "none"))
+    verified = "" if _verified(entry) else " (not verified)"
+    rows.append(("control rate", _hertz(entry) + verified if entry.control_rate else "-"))
+    rows += [("environment" if i == 0 else "", line) for i, line in enumerate(_environment(entry))]
+    for i, (place, others) in enumerate(entry.aliases.items()):
+        rows.append(("aliases" if i == 0 else "", f"{place}: {', '.join(others)}"))
+    rows += [("notes" if i == 0 else "", note) for i, note in enumerate(entry.notes)]
+    return "\n".join([f"{name}: {entry.about}", "", *(f"{key:13} {value}" for key, value in rows)])
+
+
+def _environment(entry: Entry) -> list[str]:
+    rule = entry.environment
+    if rule is None:
+        return ["unknown"]
+    if rule.whole is not None:
+        return [f"{rule.known}: all of it is {rule.whole}"]
+    copies = ", which not every copy has" if rule.optional else ""
+    return [f"{rule.known}, in {rule.field}{copies}", *rule.patterns]
+
+
+def _hertz(entry: Entry) -> str:
+    return f"{entry.control_rate['hz']:g} Hz" if entry.control_rate else ""
+
+
+def _verified(entry: Entry) -> bool:
+    return bool(entry.control_rate and entry.control_rate["verified"])

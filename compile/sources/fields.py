@@ -1,0 +1,313 @@
+"""The features of an RLDS dataset that are wanted: from names that people write to the values of a record.
+
+A name is a path such as `steps/observation/state`, whose beginning may be left out (`state`). A feature of
+numbers may be cut: `action[:7]` is the first seven values of a step, in the order in which they are stored.
+The cut is part of the name from then on, so a manifest says where its values came from.
+
+Two ways of storing differ from the plain one. A tensor of numbers may be bytes, perhaps compressed (TFDS
+calls it the tensor's encoding); it is unpacked here, one step at a time. Pictures may be a tensor of pixels
+instead of image files; each becomes a PNG, so that whatever follows sees encoded images alone. That costs a
+dataset of such pixels an encoding a frame, and no other dataset anything.
+"""
+
+from __future__ import annotations
+
+import difflib
+import io
+import math
+import re
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from tensorflow_datasets.core import features as tfds_features
+
+from oxcart.compile.sources.base import Camera, Floats, clean
+from oxcart.compile.sources.tfds_directory import FEATURES, Directory
+from oxcart.shards.errors import ConfigError, SourceError
+
+INSTRUCTIONS = (
+    "steps/language_instruction",
+    "steps/language_instruction_2",
+    "steps/language_instruction_3",
+    "steps/observation/natural_language_instruction",
+    "steps/observation/instruction",
+)
+"""Features that hold instructions in datasets that the catalog does not know."""
+
+DEFAULTS = {"action": "steps/action", "state": "steps/observation/state"}
+"""Features that hold action and state in datasets that the catalog does not know."""
+
+PREFIXES = ("", "steps/", "steps/observation/", "episode_metadata/")
+"""What may be left out of a feature's path, in order of preference."""
+
+_PART = re.compile(r"(?P<name>.+)\[(?P<start>-?\d{1,9})?:(?P<stop>-?\d{1,9})?\]", re.DOTALL)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pictures:
+    """A feature of steps that a camera can be read from."""
+
+    size: tuple[int | None, int | None]
+    """Height and width, None where every episode has its own."""
+    pixels: Tensor | None
+    """How its pixels are stored, where they are a tensor and no image files."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tensor:
+    """Numbers of a fixed shape a step."""
+
+    path: str
+    shape: tuple[int, ...]
+    """Of one step."""
+    dtype: np.dtype[Any]
+    packed: str | None
+    """`bytes` or `zlib` where a record holds one byte string a step, None where it holds the numbers."""
+
+    def values(self, found: Any) -> np.ndarray[Any, Any]:
+        """[T, *shape] from what the parser found.
+
+        Raises:
+            ValueError: a step does not hold that many values.
+        """
+        if self.packed is None:
+            return np.asarray(found)
+        size = math.prod(self.shape) * self.dtype.itemsize
+        steps = b"".join([self._unpack(step, data, size) for step, data in enumerate(found)])
+        return np.frombuffer(steps, self.dtype.newbyteorder("<")).reshape(len(found), *self.shape)
+
+    def _unpack(self, step: int, data: Any, size: int) -> bytes:
+        if not isinstance(data, bytes):
+            raise ValueError(f"{self.path} holds numbers where packed bytes are expected")
+        complete = True
+        if self.packed == "zlib":
+            stream = zlib.decompressobj()
+            try:
+                data = stream.decompress(data, size + 1)  # not more, whatever it claims
+            except zlib.error as error:
+                raise ValueError(f"{self.path} cannot be decompressed at step {step}: {error}") from error
+            complete = stream.eof
+        if len(data) != size or not complete:
+            raise ValueError(f"{self.path} holds other than {size} bytes at step {step}")
+        return bytes(data)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Numbers:
+    """A feature, or a part of one, that goes into the action or the state."""
+
+    tensor: Tensor
+    part: slice | None
+    """Which of the values of a step, as they lie one after another; None is all."""
+
+    @property
+    def name(self) -> str:
+        """Path and part, e.g. `steps/action[0:7]`."""
+        return self.tensor.path + (f"[{self.part.start}:{self.part.stop}]" if self.part else "")
+
+    @property
+    def width(self) -> int:
+        """Values a step."""
+        return self.part.stop - self.part.start if self.part else math.prod(self.tensor.shape)
+
+    def values(self, found: Any) -> Floats:
+        """[T, width] from what the parser found."""
+        values = self.tensor.values(found)
+        flat = values.reshape(len(values), -1 if len(values) else self.width)
+        return (flat[:, self.part] if self.part and len(values) else flat).astype(np.float32)
+
+
+def pictures(directory: Directory) -> dict[str, Pictures]:
+    """Path -> every feature of steps that holds colour or grey pictures; image files first."""
+    found: dict[str, Pictures] = {}
+    tensors: dict[str, Pictures] = {}
+    for path, feature in directory.leaves.items():
+        if not path.startswith("steps/") or feature.np_dtype != np.uint8:
+            continue
+        if isinstance(feature, tfds_features.Image) and feature.shape[2] in (1, 3, None):
+            found[path] = Pictures(size=(feature.shape[0], feature.shape[1]), pixels=None)
+        elif type(feature) is tfds_features.Tensor and len(feature.shape) == 3 and feature.shape[2] in (1, 3):
+            pixels = _tensor(directory, path)
+            if pixels is not None:
+                tensors[path] = Pictures(size=(feature.shape[0], feature.shape[1]), pixels=pixels)
+    return {**found, **tensors}
+
+
+def choose_cameras(
+    features: Mapping[str, Pictures], wanted: tuple[str, ...] | None, known: tuple[str, ...] | None
+) -> tuple[Camera, ...]:
+    """The cameras that are asked for; else the catalog's primary one; else the first by name.
+
+    Raises:
+        ConfigError: there is no such camera, or two of one name.
+        SourceError: there is no camera at all.
+    """
+    short = {path.removeprefix("steps/").removeprefix("observation/"): path for path in features}
+    if not short:
+        raise SourceError("no camera: no feature of steps holds uint8 images", file=FEATURES)
+    files = [name for name, path in short.items() if features[path].pixels is None]
+    chosen = []
+    for name in dict.fromkeys(wanted or (known or tuple(sorted(files or short)))[:1]):
+        path = short.get(name) or next(
+            (prefix + name for prefix in PREFIXES if prefix + name in features), None
+        )
+        if path is None:
+            raise ConfigError(_no_such(f"camera {name!r}", name, short))
+        chosen.append(
+            Camera(name=clean(path.removeprefix("steps/").removeprefix("observation/")), field=path)
+        )
+    names = [camera.name for camera in chosen]
+    for name in names:
+        if names.count(name) > 1 or name in ("action", "state"):
+            raise ConfigError(
+                f"camera {name!r}: the name is taken; two members of one episode would be called so"
+            )
+    return tuple(chosen)
+
+
+def choose_instruction(directory: Directory, fields: tuple[str, ...] | None) -> tuple[str, ...]:
+    """Paths of the features that hold instructions.
+
+    Raises:
+        ConfigError: there is no such feature, or it holds no text.
+    """
+    specs = directory.specs
+    if fields is None:
+        return tuple(field for field in INSTRUCTIONS if field in specs)
+    chosen = tuple(resolve(specs, "instruction", field) for field in fields)
+    for field in chosen:
+        spec = specs[field]
+        inner = spec.shape[1:] if field.startswith("steps/") else spec.shape
+        text = not inner and spec.np_dtype == np.object_ and not _packed(directory, field)
+        if not text and not (len(inner) == 1 and np.issubdtype(spec.np_dtype, np.integer)):
+            raise ConfigError(
+                f"instruction {field!r}: expected text, the source has {spec.np_dtype} {spec.shape}"
+            )
+    return chosen
+
+
+def choose_environment(directory: Directory, field: str, optional: bool) -> str | None:
+    """Path of the feature that tells the environment; None where it is optional and not there.
+
+    Raises:
+        ConfigError: there is no such feature, or it holds packed numbers.
+    """
+    if optional and not any(prefix + field in directory.specs for prefix in PREFIXES):
+        return None
+    path = resolve(directory.specs, "environment", field)
+    if _packed(directory, path):
+        raise ConfigError(f"environment {path!r}: expected text or a whole number, the source has a tensor")
+    return path
+
+
+def choose_numbers(directory: Directory, option: str, fields: tuple[str, ...] | None) -> tuple[Numbers, ...]:
+    """Features to concatenate. A field that is a dictionary stands for its numbers, in order of name.
+
+    Raises:
+        ConfigError: there is no such feature or part of it, or not the same count of numbers a step.
+    """
+    specs = directory.specs
+    if fields is None:
+        default = DEFAULTS[option]
+        there = any(path == default or path.startswith(default + "/") for path in specs)
+        fields = (default,) if there else ()
+    chosen: list[Numbers] = []
+    for field in fields:
+        paths, part = _paths(directory, option, field)
+        for path in paths:
+            tensor = _tensor(directory, path)
+            if tensor is None:
+                raise ConfigError(f"{option} {path!r}: {_unfit(directory, path)}")
+            chosen.append(Numbers(tensor=tensor, part=part and _slice(option, field, part, tensor)))
+    return tuple(chosen)
+
+
+def resolve(specs: Mapping[str, Any], option: str, field: str) -> str:
+    """The path of a feature whose prefix may be left out.
+
+    Raises:
+        ConfigError: there is no such feature.
+    """
+    for prefix in PREFIXES:
+        if prefix + field in specs:
+            return prefix + field
+    raise ConfigError(_no_such(f"{option} {field!r}", field, specs))
+
+
+def as_png(frames: Iterable[np.ndarray[Any, Any]]) -> list[bytes]:
+    """A PNG file, not compressed, of every frame [H, W, 3 or 1] uint8."""
+    files = []
+    for frame in frames:
+        buffer = io.BytesIO()
+        picture = Image.fromarray(np.ascontiguousarray(frame[:, :, 0] if frame.shape[2] == 1 else frame))
+        picture.save(buffer, "PNG", compress_level=0)
+        files.append(buffer.getvalue())
+    return files
+
+
+def _paths(directory: Directory, option: str, field: str) -> tuple[list[str], re.Match[str] | None]:
+    """Paths that a field stands for, and the part of each; a feature of the whole name comes first."""
+    part = _PART.fullmatch(field)
+    if part and not any(prefix + field in directory.specs for prefix in PREFIXES):
+        return [resolve(directory.specs, option, part["name"])], part
+    for prefix in PREFIXES:
+        if prefix + field in directory.specs:
+            return [prefix + field], None
+        inside = [path for path in sorted(directory.specs) if path.startswith(f"{prefix}{field}/")]
+        if inside:
+            return [path for path in inside if _is_number(_dtype(directory, path))] or inside, None
+    return [resolve(directory.specs, option, field)], None
+
+
+def _slice(option: str, field: str, part: re.Match[str], tensor: Tensor) -> slice:
+    """The part with both ends counted from the beginning."""
+    width = math.prod(tensor.shape)
+    start = int(part["start"] or 0)
+    stop = int(part["stop"] or width)
+    start, stop = (end + width if end < 0 else end for end in (start, stop))
+    if not 0 <= start < stop <= width:
+        raise ConfigError(f"{option} {field!r}: expected a part of {width} values, such as [0:1]")
+    return slice(start, stop)
+
+
+def _tensor(directory: Directory, path: str) -> Tensor | None:
+    """The feature as numbers of one fixed shape a step; None where it is not."""
+    packed = _packed(directory, path)
+    shape = directory.leaves[path].shape if packed else directory.specs[path].shape[1:]
+    dtype = _dtype(directory, path)
+    if not path.startswith("steps/") or not _is_number(dtype) or any(side is None for side in shape):
+        return None
+    return Tensor(path=path, shape=tuple(shape), dtype=np.dtype(dtype), packed=packed)
+
+
+def _unfit(directory: Directory, path: str) -> str:
+    if not _is_number(_dtype(directory, path)):
+        return f"expected numbers, the source has {_dtype(directory, path)}"
+    return f"expected one fixed shape a step, the source has {directory.specs[path].shape}"
+
+
+def _packed(directory: Directory, path: str) -> str | None:
+    """The encoding of a tensor that is stored as bytes."""
+    feature = directory.leaves.get(path)
+    if feature is None or type(feature) not in (tfds_features.Tensor, tfds_features.Scalar):
+        return None
+    encoding = feature.to_json_content().encoding
+    return str(encoding) if encoding in ("bytes", "zlib") else None
+
+
+def _dtype(directory: Directory, path: str) -> Any:
+    return (directory.leaves if _packed(directory, path) else directory.specs)[path].np_dtype
+
+
+def _is_number(dtype: Any) -> bool:
+    return bool(np.issubdtype(dtype, np.number)) or dtype == np.bool_
+
+
+def _no_such(what: str, name: str, known: Mapping[str, Any] | Sequence[str]) -> str:
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    return f"{what}: no such feature; {hint}there are {', '.join(sorted(known))}"
