@@ -30,7 +30,7 @@ from oxcart.compile.sources import tfrecord
 from oxcart.compile.sources.base import SourceConfig
 from oxcart.manifests.manifest import Manifest, read_manifest
 from oxcart.manifests.split import SplitRule
-from oxcart.shards.errors import ConfigError, OxcartError
+from oxcart.shards.errors import ConfigError
 from oxcart.shards.store import Store
 
 CAMERAS = ("image_0", "wrist")
@@ -120,13 +120,16 @@ def cli(*arguments: object) -> Result:
     return CliRunner().invoke(oxcart, [str(argument) for argument in arguments])
 
 
-def complaint(result: Result) -> str:
-    """The one line of a command that failed."""
-    assert result.exit_code == 1, result.output
-    assert not isinstance(result.exception, OxcartError), "a traceback"
-    assert result.stderr.count("\n") == 1, result.stderr
-    assert result.stderr.startswith("oxcart: error: ")
-    return result.stderr
+def complaint(result: Result, code: int = 1) -> str:
+    """What a command that failed says, without `oxcart: error: `."""
+    assert isinstance(result.exception, SystemExit), "a traceback"
+    assert result.exit_code == code, result.output
+    assert result.stdout == ""
+    assert "Traceback" not in result.stderr
+    if code == 1:
+        assert len(result.stderr.splitlines()) == 1, result.stderr
+        assert result.stderr.startswith("oxcart: error: ")
+    return result.stderr.removeprefix("oxcart: error: ").rstrip("\n")
 
 
 def examples(file: Path) -> list[tf_example_pb2.Example]:

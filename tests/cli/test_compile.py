@@ -1,4 +1,4 @@
-"""`oxcart scan` and `oxcart compile` as typed: what they print, and that a mistake is one line.
+"""`oxcart compile` as typed: what they print, and that a mistake is one line.
 
 Every failure ends with exit code 1, one line on stderr and nothing on stdout; a command line that cannot be
 parsed with exit code 2. `--quiet` is passed where a warning or progress would come before that line.
@@ -20,40 +20,17 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
 
-from oxcart.cli.main import oxcart
 from oxcart.compile.sample.rlds import SampleConfig, write_rlds
 from oxcart.manifests.dataset import Dataset
 from oxcart.manifests.manifest import Manifest, read_manifest
 from oxcart.manifests.verify import verify
 from oxcart.shards.store import Store
+from sample_compile import cli, complaint
 
 BRIDGE = Path(__file__).parents[2].parent / "shared/data/bridge_dataset/1.0.0"
 TRAIN = "oxcart_kitchens-train.tfrecord-0000{}-of-00003"
-
-
-def run(*arguments: object) -> Result:
-    return CliRunner().invoke(oxcart, [str(argument) for argument in arguments])
-
-
-def complaint(result: Result, code: int = 1) -> str:
-    """What a command that failed says, without `oxcart: error: `."""
-    assert isinstance(result.exception, SystemExit), "a traceback"
-    assert result.exit_code == code, result.output
-    assert result.stdout == ""
-    assert "Traceback" not in result.stderr
-    if code == 1:
-        assert len(result.stderr.splitlines()) == 1, result.stderr
-        assert result.stderr.startswith("oxcart: error: ")
-    return result.stderr.removeprefix("oxcart: error: ").rstrip("\n")
-
-
-@pytest.fixture(scope="session")
-def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Ten episodes in five kitchens."""
-    sample = SampleConfig(kitchens=5, sessions=1, episodes=2, steps=3, size=32, files=3)
-    return write_rlds(tmp_path_factory.mktemp("cli"), sample)
 
 
 @pytest.fixture(scope="session")
@@ -69,23 +46,13 @@ def half(source: Path, tmp_path: Path) -> Path:
     return shutil.copytree(source, tmp_path / "half")
 
 
-@pytest.fixture
-def compile_(source: Path, tmp_path: Path) -> Callable[..., Result]:
-    """`oxcart compile` of the source into `tmp_path / "out"`."""
-
-    def compiled(*options: object, quiet: bool = True) -> Result:
-        return run("compile", source, tmp_path / "out", "--workers", 1, *options, *(["--quiet"] * quiet))
-
-    return compiled
-
-
 class TestSources:
     """A source that is not there, or not all of it. `compile` and `scan` say the same."""
 
     @pytest.fixture(params=["scan", "compile"])
     def says(self, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[[object], str]]:
         out = [tmp_path / "out"] if request.param == "compile" else []
-        yield lambda source: complaint(run(request.param, source, *out, "--workers", 1))
+        yield lambda source: complaint(cli(request.param, source, *out, "--workers", 1))
         assert not (tmp_path / "out").exists()
 
     def test_a_missing_directory(self, says: Callable[[object], str], tmp_path: Path) -> None:
@@ -138,12 +105,12 @@ def test_fewer_records_than_it_says(half: Path, tmp_path: Path) -> None:
     """The last file was not copied to its end."""
     last = half / TRAIN.format(2)
     os.truncate(last, last.stat().st_size - 10)
-    result = run("compile", half, tmp_path / "out", "--workers", 1, "--quiet")
+    result = cli("compile", half, tmp_path / "out", "--workers", 1, "--quiet")
     assert re.fullmatch(
         rf"{last.name}, record 2(, byte \d+)?: cut off: .*; --on-error reject compiles the rest .*",
         complaint(result),
     )
-    scan = run("scan", half, "--workers", 1)
+    scan = cli("scan", half, "--workers", 1)
     assert scan.exit_code == 0
     assert scan.stdout.splitlines()[-2] == "1 episodes cannot be compiled:"
     assert scan.stdout.splitlines()[-1].startswith(f"  {last.name}, record 2: cut off: ")
@@ -235,7 +202,7 @@ def test_a_command_line_that_cannot_be_parsed(
 
 @pytest.mark.parametrize("arguments", [("compile",), ("compile", "source"), ("scan",)])
 def test_a_missing_argument(arguments: tuple[str, ...]) -> None:
-    assert "Error: Missing argument" in complaint(run(*arguments), code=2)
+    assert "Error: Missing argument" in complaint(cli(*arguments), code=2)
 
 
 class TestRules:
@@ -310,7 +277,7 @@ class TestOneEnvironment:
     """Nothing can be held out as a whole; the line names what can be done."""
 
     def test_is_refused(self, kitchen: Path, tmp_path: Path) -> None:
-        said = complaint(run("compile", kitchen, tmp_path / "out", "--workers", 1, "--quiet"))
+        said = complaint(cli("compile", kitchen, tmp_path / "out", "--workers", 1, "--quiet"))
         assert said == (
             "split by environment: the dataset has one environment ('toykitchen1'), so none can be held out; "
             "use --split-by instruction, or --val none"
@@ -327,7 +294,7 @@ class TestOneEnvironment:
     def test_its_remedies_work(
         self, kitchen: Path, tmp_path: Path, remedy: tuple[object, ...], splits: set[str]
     ) -> None:
-        result = run("compile", kitchen, tmp_path / "out", "--workers", 1, "--quiet", *remedy)
+        result = cli("compile", kitchen, tmp_path / "out", "--workers", 1, "--quiet", *remedy)
         assert (result.exit_code, result.output) == (0, "")
         assert set(read_manifest(Store(tmp_path / "out")).splits) == splits
 
@@ -343,13 +310,13 @@ class TestOut:
     def test_below_a_file(self, source: Path, tmp_path: Path) -> None:
         """Said before the census, which may take an hour."""
         (tmp_path / "file").write_text("mine")
-        said = complaint(run("compile", source, tmp_path / "file/deep/out", "--workers", 1))
+        said = complaint(cli("compile", source, tmp_path / "file/deep/out", "--workers", 1))
         assert said == f"{tmp_path}/file/deep/out: {tmp_path}/file is not a directory that can be written"
 
     @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
     def test_not_writable(self, source: Path, tmp_path: Path) -> None:
         (tmp_path / "locked").mkdir(mode=0o555)
-        said = complaint(run("compile", source, tmp_path / "locked/out", "--workers", 1))
+        said = complaint(cli("compile", source, tmp_path / "locked/out", "--workers", 1))
         assert said == f"{tmp_path}/locked/out: {tmp_path}/locked is not a directory that can be written"
 
     @pytest.mark.parametrize("overwrite", [(), ("--overwrite",)], ids=["", "--overwrite"])
@@ -374,7 +341,7 @@ class TestOut:
 
     @pytest.mark.parametrize("url", ["", "s3://bucket/bridge"])
     def test_no_directory(self, source: Path, url: str) -> None:
-        assert "expected a directory" in complaint(run("compile", source, url, "--workers", 1))
+        assert "expected a directory" in complaint(cli("compile", source, url, "--workers", 1))
 
 
 class TestFullDisk:
@@ -383,7 +350,7 @@ class TestFullDisk:
     @pytest.fixture
     def census(self, source: Path, tmp_path: Path) -> Path:
         census = tmp_path / "census.parquet"
-        assert run("scan", source, "--parquet", census, "--quiet", "--workers", 1).exit_code == 0
+        assert cli("scan", source, "--parquet", census, "--quiet", "--workers", 1).exit_code == 0
         return census
 
     def command(self, source: Path, out: Path, workers: int = 1) -> list[str]:
@@ -393,7 +360,7 @@ class TestFullDisk:
     def finish(self, source: Path, out: Path, elsewhere: Path) -> None:
         """The same command with room completes it."""
         for directory in (out, elsewhere):
-            assert run(*self.command(source, directory)[3:]).exit_code == 0
+            assert cli(*self.command(source, directory)[3:]).exit_code == 0
         one, two = (read_manifest(Store(directory)) for directory in (out, elsewhere))
         assert one == two
         assert verify(Dataset.open(str(out))) == []
@@ -430,68 +397,12 @@ class TestFullDisk:
         subprocess.run(["umount", str(disk)], check=True)
 
     def test_a_small_file_system(self, source: Path, small_disk: Path, tmp_path: Path) -> None:
-        said = complaint(run(*self.command(source, small_disk / "out")[3:]))
+        said = complaint(cli(*self.command(source, small_disk / "out")[3:]))
         assert re.fullmatch(rf"{small_disk}/out/\S+: write: No space left on device", said)
         assert not (small_disk / "out/manifest.json").exists()
         assert list((small_disk / "out/.oxcart").glob("*.tmp")) == []
         shutil.copytree(small_disk / "out", tmp_path / "larger")
         self.finish(source, tmp_path / "larger", tmp_path / "elsewhere")
-
-
-class TestScan:
-    """What a source holds, for people, for scripts, and for `compile --census`."""
-
-    def test_text(self, source: Path) -> None:
-        result = run("scan", source, "--workers", 1)
-        assert result.exit_code == 0
-        lines = result.stdout.splitlines()
-        steps = json.loads(run("scan", source, "--json", "--quiet", "--workers", 1).stdout)["steps"]
-        assert lines[0] == (f"oxcart_kitchens 1.0.0 (rlds): 10 episodes (0 repeat another), {steps} steps")
-        assert lines[2].split() == ["environment", "known", "sessions", "episodes", "steps"]
-        places = [line.split() for line in lines[4:9]]
-        assert [place[1:4] for place in places] == [["declared", "1", "2"]] * 5
-        assert [place[0] for place in places] == sorted(place[0] for place in places)
-        assert sum(int(place[4]) for place in places) == steps
-        assert any(line.split() == ["image_0", "steps/observation/image_0", "32x32"] for line in lines)
-        assert lines[-3:] == ["action: steps/action", "", "state: steps/observation/state"]
-        assert result.stderr.startswith("scanning: 10/10 episodes")
-
-    def test_json(self, source: Path) -> None:
-        result = run("scan", source, "--json", "--quiet", "--workers", 1, "--camera", "wrist")
-        assert (result.exit_code, result.stderr) == (0, "")
-        found = json.loads(result.stdout)
-        assert (found["episodes"], found["duplicates"], found["rejected"]) == (10, 0, [])
-        assert found["steps"] == sum(place["steps"] for place in found["environments"])
-        assert [place["episodes"] for place in found["environments"]] == [2] * 5
-        assert found["cameras"] == [
-            {"name": "wrist", "source": "steps/observation/wrist", "sizes": ["16x16"]}
-        ]
-        assert sum(found["instructions"].values()) == 10
-        assert found["source"]["name"] == "oxcart_kitchens"
-
-    def test_parquet(self, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.chdir(tmp_path)
-        result = run("scan", source, "--parquet", "census.parquet", "--quiet", "--workers", 1)
-        assert (result.exit_code, result.output) == (0, "")
-        assert [path.name for path in tmp_path.iterdir()] == ["census.parquet"]
-        assert pq.read_table("census.parquet").num_rows == 10
-        options = ("--census", "census.parquet", "--val-fraction", 0.2, "--quiet", "--workers", 1)
-        assert run("compile", source, "out", *options).exit_code == 0
-
-    def test_parquet_where_none_can_be(self, source: Path, tmp_path: Path) -> None:
-        (tmp_path / "file").write_text("mine")
-        said = complaint(run("scan", source, "--parquet", tmp_path / "file/c", "--quiet", "--workers", 1))
-        assert said.startswith(f"{tmp_path}/file")
-
-    def test_a_census_that_is_none(self, compile_: Callable[..., Result], tmp_path: Path) -> None:
-        for name, text in (("missing", None), ("text", "text")):
-            if text is not None:
-                (tmp_path / name).write_text(text)
-            assert complaint(compile_("--census", tmp_path / name)).startswith(f"{tmp_path}/{name}: ")
-
-    def test_quiet(self, source: Path) -> None:
-        result = run("scan", source, "--quiet", "--workers", 1)
-        assert (result.exit_code, result.output) == (0, "")
 
 
 class TestOutput:
@@ -558,13 +469,13 @@ class TestBridge:
     """Real episodes: 25 of ten steps, in one environment, with four instructions."""
 
     def compiled(self, out: Path, *options: Any) -> tuple[Manifest, list[dict[str, Any]]]:
-        result = run("compile", BRIDGE, out, "--workers", 1, "--quiet", *options)
+        result = cli("compile", BRIDGE, out, "--workers", 1, "--quiet", *options)
         assert (result.exit_code, result.stdout) == (0, "")
         rows: list[dict[str, Any]] = pq.read_table(out / "episodes.parquet").to_pylist()
         return read_manifest(Store(out)), rows
 
     def test_scan(self) -> None:
-        found = json.loads(run("scan", BRIDGE, "--json", "--quiet", "--workers", 1).stdout)
+        found = json.loads(cli("scan", BRIDGE, "--json", "--quiet", "--workers", 1).stdout)
         place = {"name": "toysink2_bww", "known": "declared", "episodes": 25, "steps": 250}
         assert [{k: e[k] for k in place} for e in found["environments"]] == [place]
         assert list(found["instructions"].values()) == [8, 6, 6, 5]
@@ -573,7 +484,7 @@ class TestBridge:
         ]
 
     def test_by_environment_it_names_the_remedies(self, tmp_path: Path) -> None:
-        said = complaint(run("compile", BRIDGE, tmp_path / "out", "--workers", 1, "--quiet"))
+        said = complaint(cli("compile", BRIDGE, tmp_path / "out", "--workers", 1, "--quiet"))
         assert "one environment ('toysink2_bww')" in said
         assert said.endswith("use --split-by instruction, or --val none")
 

@@ -165,7 +165,7 @@ def test_it_is_rejected_or_by_default_an_error(whole: Compiled, tmp_path: Path, 
 
     options = ("--val-fraction", 0.2, "--shard-size", SHARD_SIZE, "--workers", 1, "--quiet")
     line = complaint(cli("compile", source, tmp_path / "failed", *options))
-    assert re.match(rf"oxcart: error: {FIRST}, record 3(, byte \d+)?: {how.reason}", line)
+    assert re.match(rf"{FIRST}, record 3(, byte \d+)?: {how.reason}", line)
     assert "--on-error reject" in line
     assert not (tmp_path / "failed/manifest.json").exists()
     # What was decoded before is kept, and the same command with --on-error reject goes on from there.

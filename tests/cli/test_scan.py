@@ -1,0 +1,69 @@
+"""`oxcart scan` as typed: what a source holds, for people, for scripts, and for `compile --census`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from click.testing import Result
+
+from sample_compile import cli, complaint
+
+
+class TestScan:
+    """What a source holds, for people, for scripts, and for `compile --census`."""
+
+    def test_text(self, source: Path) -> None:
+        result = cli("scan", source, "--workers", 1)
+        assert result.exit_code == 0
+        lines = result.stdout.splitlines()
+        steps = json.loads(cli("scan", source, "--json", "--quiet", "--workers", 1).stdout)["steps"]
+        assert lines[0] == (f"oxcart_kitchens 1.0.0 (rlds): 10 episodes (0 repeat another), {steps} steps")
+        assert lines[2].split() == ["environment", "known", "sessions", "episodes", "steps"]
+        places = [line.split() for line in lines[4:9]]
+        assert [place[1:4] for place in places] == [["declared", "1", "2"]] * 5
+        assert [place[0] for place in places] == sorted(place[0] for place in places)
+        assert sum(int(place[4]) for place in places) == steps
+        assert any(line.split() == ["image_0", "steps/observation/image_0", "32x32"] for line in lines)
+        assert lines[-3:] == ["action: steps/action", "", "state: steps/observation/state"]
+        assert result.stderr.startswith("scanning: 10/10 episodes")
+
+    def test_json(self, source: Path) -> None:
+        result = cli("scan", source, "--json", "--quiet", "--workers", 1, "--camera", "wrist")
+        assert (result.exit_code, result.stderr) == (0, "")
+        found = json.loads(result.stdout)
+        assert (found["episodes"], found["duplicates"], found["rejected"]) == (10, 0, [])
+        assert found["steps"] == sum(place["steps"] for place in found["environments"])
+        assert [place["episodes"] for place in found["environments"]] == [2] * 5
+        assert found["cameras"] == [
+            {"name": "wrist", "source": "steps/observation/wrist", "sizes": ["16x16"]}
+        ]
+        assert sum(found["instructions"].values()) == 10
+        assert found["source"]["name"] == "oxcart_kitchens"
+
+    def test_parquet(self, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.chdir(tmp_path)
+        result = cli("scan", source, "--parquet", "census.parquet", "--quiet", "--workers", 1)
+        assert (result.exit_code, result.output) == (0, "")
+        assert [path.name for path in tmp_path.iterdir()] == ["census.parquet"]
+        assert pq.read_table("census.parquet").num_rows == 10
+        options = ("--census", "census.parquet", "--val-fraction", 0.2, "--quiet", "--workers", 1)
+        assert cli("compile", source, "out", *options).exit_code == 0
+
+    def test_parquet_where_none_can_be(self, source: Path, tmp_path: Path) -> None:
+        (tmp_path / "file").write_text("mine")
+        said = complaint(cli("scan", source, "--parquet", tmp_path / "file/c", "--quiet", "--workers", 1))
+        assert said.startswith(f"{tmp_path}/file")
+
+    def test_a_census_that_is_none(self, compile_: Callable[..., Result], tmp_path: Path) -> None:
+        for name, text in (("missing", None), ("text", "text")):
+            if text is not None:
+                (tmp_path / name).write_text(text)
+            assert complaint(compile_("--census", tmp_path / name)).startswith(f"{tmp_path}/{name}: ")
+
+    def test_quiet(self, source: Path) -> None:
+        result = cli("scan", source, "--quiet", "--workers", 1)
+        assert (result.exit_code, result.output) == (0, "")
