@@ -10,10 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from oxcart.cli.options import output_options, parse_bytes, parse_size
+
 if TYPE_CHECKING:
     from oxcart.compile.census import Census
-    from oxcart.compile.pipeline import CompileConfig, Prepared
+    from oxcart.compile.pipeline import Prepared
     from oxcart.compile.sources.base import SourceConfig
+    from oxcart.manifests.assign import Assignment
     from oxcart.manifests.manifest import Manifest
     from oxcart.manifests.split import SplitRule
 
@@ -194,15 +197,7 @@ def _census_text(census: Census) -> str:
     help="Write the resolved split as a rule that names every group, for --split later.",
 )
 @_source_options
-@click.option("--size", metavar="N|HxW", help="Height and width of frames.  [default: the source's]")
-@click.option(
-    "--fit",
-    type=click.Choice(["stretch", "crop"]),
-    default="stretch",
-    show_default=True,
-    help="How another aspect ratio gets to --size.",
-)
-@click.option("--shard-size", metavar="BYTES", help="Frame bytes in a shard, e.g. 256MiB.  [default: 512MiB]")
+@output_options(codec="raw")
 @click.option("--census", type=click.Path(), help="The source's census, from scan --parquet.")
 @click.option("--limit", type=click.IntRange(min=1), help="Compile this many episodes of train alone.")
 @click.option(
@@ -213,7 +208,6 @@ def _census_text(census: Census) -> str:
     help="End at a broken episode, or list it in rejected.parquet.",
 )
 @click.option("--dry-run", is_flag=True, help="Print the split and the plan; compile nothing.")
-@click.option("--overwrite", is_flag=True, help="Replace the dataset that is in OUT.")
 def compile_(
     source: str,
     out: str,
@@ -227,6 +221,8 @@ def compile_(
     quiet: bool,
     size: str | None,
     fit: str,
+    codec: str,
+    jpeg_quality: int | None,
     shard_size: str | None,
     census: str | None,
     limit: int | None,
@@ -246,20 +242,23 @@ def compile_(
       oxcart compile bridge_dataset/1.0.0 bridge
       oxcart compile bridge_dataset/1.0.0 bridge --split-by instruction --val-fraction 0.25
       oxcart compile bridge_dataset/1.0.0 bridge --size 224 --fit crop --write-rule split.yaml
+      oxcart compile bridge_dataset/1.0.0 bridge --codec jpeg
       oxcart compile my_robot/1.0.0 out --action 'action[:7]' --environment episode_metadata/lab
     """
     from oxcart.cli.progress import progress
     from oxcart.compile.images import Resize
     from oxcart.compile.pipeline import CompileConfig, execute, prepare
-    from oxcart.compile.plan import RAW_SHARD_BYTES, Settings
+    from oxcart.compile.plan import Settings
     from oxcart.compile.processes import default_workers
     from oxcart.compile.sources import open_source
     from oxcart.manifests import split
+    from oxcart.shards.codec import Encoding
 
     settings = Settings(
         rule=_rule(rule_file, split_by, val_fraction, val, val_seen),
-        resize=Resize(size=_size(size), fit=fit),
-        shard_size=_bytes(shard_size) if shard_size is not None else RAW_SHARD_BYTES,
+        resize=Resize(size=parse_size(size), fit=fit),
+        encoding=Encoding(codec=codec, quality=jpeg_quality),
+        shard_size=parse_bytes("--shard-size", shard_size),
         limit=limit,
     )
     config = CompileConfig(
@@ -274,13 +273,15 @@ def compile_(
     total = open_source(config.source).expected
     with progress("scanning", total=total, unit="episodes", quiet=quiet) as report:
         prepared = prepare(config, report)
+    assignment = prepared.plan.assignment
+    assert assignment is not None
     if val:
-        _check_names(prepared)
-    for warning in prepared.plan.assignment.warnings:
+        _check_names(prepared, assignment)
+    for warning in assignment.warnings:
         click.echo(f"oxcart: warning: {warning}", err=True)
-    rule = split.write_rule(prepared.plan.assignment.rule).encode()
+    rule = split.write_rule(assignment.rule).encode()
     if dry_run:
-        click.echo(_plan_text(prepared))
+        click.echo(_plan_text(prepared, assignment))
     else:
         with progress(
             "compiling", total=prepared.frames, unit="frames", quiet=quiet, start=prepared.frames_done
@@ -289,10 +290,10 @@ def compile_(
     if write_rule is not None:
         _write(write_rule, rule)
     if not dry_run and not quiet:
-        click.echo(_done_text(config, manifest))
+        click.echo(done_text(config.out, manifest))
 
 
-def _check_names(prepared: Prepared) -> None:
+def _check_names(prepared: Prepared, assignment: Assignment) -> None:
     """Refuse --val NAME of a group that is not there: on the command line that is a slip."""
     from oxcart.manifests.split import nearest
     from oxcart.shards.errors import ConfigError
@@ -300,7 +301,7 @@ def _check_names(prepared: Prepared) -> None:
     rule = prepared.config.settings.rule
     if not isinstance(rule.val, tuple):
         return
-    known = {name for group in prepared.plan.assignment.groups for name in group.names}
+    known = {name for group in assignment.groups for name in group.names}
     for name in rule.val:
         if name not in known:
             near = nearest(name, known)
@@ -349,37 +350,11 @@ def _rule(
     return SplitRule(**chosen)
 
 
-def _size(text: str | None) -> tuple[int, int] | None:
-    from oxcart.shards.errors import ConfigError
-
-    if text is None:
-        return None
-    sides = text.lower().split("x")
-    if len(sides) > 2 or not all(side.isascii() and side.isdigit() and len(side) < 9 for side in sides):
-        raise ConfigError(f"--size: expected pixels like 256, or height x width like 240x320; got {text!r}")
-    return int(sides[0]), int(sides[-1])
-
-
-_UNITS = {"": 1, "b": 1, "k": 10**3, "kb": 10**3, "m": 10**6, "mb": 10**6, "g": 10**9, "gb": 10**9}
-_UNITS |= {"kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30}
-
-
-def _bytes(text: str) -> int:
-    from oxcart.shards.errors import ConfigError
-
-    digits = text.rstrip("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ ")
-    unit = text[len(digits) :].strip().lower()
-    try:
-        return int(float(digits) * _UNITS[unit])
-    except (ValueError, KeyError, OverflowError):
-        raise ConfigError(f"--shard-size: expected bytes like 256MiB or 1GB, got {text!r}") from None
-
-
-def _plan_text(prepared: Prepared) -> str:
+def _plan_text(prepared: Prepared, assignment: Assignment) -> str:
     from oxcart.cli.table import size, table
 
     plan, census = prepared.plan, prepared.census
-    shown = [(g.names, g.split, g.episodes) for g in plan.assignment.groups]
+    shown = [(g.names, g.split, g.episodes) for g in assignment.groups]
     groups = [(", ".join(names) or "(unknown)", split, episodes) for names, split, episodes in shown[:200]]
     splits: dict[str, list[int]] = {}
     for shard in plan.shards:
@@ -388,7 +363,7 @@ def _plan_text(prepared: Prepared) -> str:
         counts[1] += sum(shard.rows["steps"].to_pylist())
         counts[2] += 1
     lines = [
-        table((plan.assignment.rule.by, "split", "episodes"), groups),
+        table((assignment.rule.by, "split", "episodes"), groups),
         *([f"... and {len(shown) - 200:,} more"] if len(shown) > 200 else []),
         "",
         table(("split", "episodes", "steps", "shards"), [(name, *counts) for name, counts in splits.items()]),
@@ -399,7 +374,8 @@ def _plan_text(prepared: Prepared) -> str:
     return "\n".join(lines)
 
 
-def _done_text(config: CompileConfig, manifest: Manifest) -> str:
+def done_text(out: str, manifest: Manifest) -> str:
+    """What was compiled, in two lines."""
     from oxcart.cli.table import size
 
     splits = ", ".join(f"{c['episodes']:,} {name}" for name, c in manifest.splits.items())
@@ -409,7 +385,7 @@ def _done_text(config: CompileConfig, manifest: Manifest) -> str:
         f"{manifest.counts[what]:,} {what}" for what in ("rejected", "limited") if manifest.counts[what]
     ]
     return (
-        f"{config.out}: {manifest.counts['compiled']:,} episodes ({splits}), {frames:,} frames, "
+        f"{out}: {manifest.counts['compiled']:,} episodes ({splits}), {frames:,} frames, "
         f"{len(manifest.shards)} shards, {total}{''.join(f', {text}' for text in left_out)}\n"
         f"fingerprint {manifest.fingerprint}"
     )

@@ -150,10 +150,14 @@ def show(dataset: str, key: str | None, output: Path, frames: int, height: int) 
 @click.option(
     "--workers", type=click.IntRange(min=1), help="Shards to read at a time.  [default: one a core]"
 )
+@click.option("--decode", is_flag=True, help="Decode every frame, too: slower, and hardly ever needed.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.option("--quiet", is_flag=True, help="No progress and no summary; only damage.")
-def verify(dataset: str, workers: int | None, as_json: bool, quiet: bool) -> None:
+def verify(dataset: str, workers: int | None, decode: bool, as_json: bool, quiet: bool) -> None:
     """Check every byte of DATASET against its digests, and every count against its tables.
+
+    With codec jpeg the bytes may be the source's own images, which no one has decoded yet;
+    --decode finds those that cannot be.
 
     Exits with 1 and a list of what is damaged, down to the episode, camera and chunk.
 
@@ -169,7 +173,7 @@ def verify(dataset: str, workers: int | None, as_json: bool, quiet: bool) -> Non
     opened = Dataset.open(dataset)
     frames = sum(shard["frames"] for shard in opened.manifest.shards)
     with progress("verifying", total=frames, unit="frames", quiet=quiet) as report:
-        damage = verify_dataset(opened, workers=workers or default_workers(), report=report)
+        damage = verify_dataset(opened, decode=decode, workers=workers or default_workers(), report=report)
     if as_json:
         found = [{"file": one.file, "reason": one.reason} for one in damage]
         click.echo(json.dumps({"intact": not damage, "damage": found}, ensure_ascii=False))

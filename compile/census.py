@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version
@@ -38,6 +38,8 @@ class Census:
     """Bytes of each of its files."""
     table: pa.Table
     """One row an episode, in the order of the source; the columns are those of `schema`."""
+    unlisted: int = 0
+    """Episodes of the source beyond those, which a limit left out when it was compiled."""
 
     @property
     def rejected(self) -> pa.Table:
@@ -167,12 +169,18 @@ class _Job:
 
 def _take_file(job: _Job, file: str, advance: Advance) -> pa.Table:
     source = job.opened
-    cameras = tuple(camera.name for camera in source.cameras)
-    rows = []
-    for row in source.census(file):
-        rows.append(_values(row, cameras))
-        advance(1, row.source_length)
-    return pa.Table.from_pylist(rows, schema(cameras))
+
+    def counted() -> Iterator[CensusRow]:
+        for row in source.census(file):
+            yield row
+            advance(1, row.source_length)
+
+    return rows(counted(), tuple(camera.name for camera in source.cameras))
+
+
+def rows(found: Iterable[CensusRow], cameras: tuple[str, ...]) -> pa.Table:
+    """Census rows as a table of `schema(cameras)`."""
+    return pa.Table.from_pylist([_values(row, cameras) for row in found], schema(cameras))
 
 
 def _values(row: CensusRow, cameras: tuple[str, ...]) -> dict[str, Any]:

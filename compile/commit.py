@@ -39,7 +39,7 @@ def commit(store: Store, census: Census, plan: Plan, source: Source, *, reject: 
     episodes = pa.concat_tables([schema.empty_table(), *(one.episodes for one in done)])
     rejected = _rejected(census, done)
     counts = {
-        "source": census.table.num_rows,
+        "source": census.table.num_rows + census.unlisted,
         "compiled": episodes.num_rows,
         "rejected": rejected.num_rows,
         "limited": plan.limited,

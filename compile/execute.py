@@ -6,14 +6,15 @@ A task leaves three files, each written to a temporary name, fsynced and renamed
     shards/train-00000.chunks.parquet    digests of its chunks
     .oxcart/rows/train-00000.parquet     rows of its episodes: the mark that the task is done
 
-Killed anywhere it leaves nothing that counts, and run again it writes the same bytes. Memory is one episode:
-its record, its frames, and the buffers of one image.
+Killed anywhere it leaves nothing that counts, and run again it writes the same bytes. Reading, decoding and
+writing overlap, each in its own thread; memory is that of three episodes, or of one where those are large.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -23,22 +24,27 @@ import pyarrow as pa
 from blake3 import blake3
 from xxhash import xxh3_64_intdigest
 
-from oxcart.compile.images import Frame, ImageError, Resize, decode_into, image_size
+from oxcart.compile.ahead import ahead, map_ahead
+from oxcart.compile.frames import Ready, depth, make_ready
+from oxcart.compile.images import Resize
 from oxcart.compile.plan import Shard
 from oxcart.compile.processes import Advance
 from oxcart.compile.sources import open_source
-from oxcart.compile.sources.base import Episode, Floats, Source, SourceConfig
+from oxcart.compile.sources.base import Floats, Source, SourceConfig
 from oxcart.compile.statistics import Moments, merge, moments
 from oxcart.manifests.canonical import canonical_json
 from oxcart.manifests.manifest import episode_digest
 from oxcart.manifests.tables import CHUNKS_SCHEMA, episodes_schema, parse_table, table_bytes
-from oxcart.shards.codec import encode_raw, npy_header
+from oxcart.shards.codec import EXTENSIONS, Encoding, npy_header
 from oxcart.shards.errors import ConfigError, CorruptError, OxcartError, SourceError
 from oxcart.shards.store import WORK, Store
 from oxcart.shards.tar import TarWriter
 
 CLAIM = f"{WORK}/plan.json"
 """Holds the hash of the plan that the output is compiled by."""
+
+READERS, READ_AHEAD = 4, 64 << 20
+"""Records that are read at a time, and bytes of them that wait to be decoded."""
 
 _METADATA = b"oxcart.shard"
 
@@ -53,6 +59,7 @@ class Job:
     plan: str
     """The hash of the plan; what other plans left does not count."""
     resize: Resize
+    encoding: Encoding
     reject: bool
     """An episode that cannot be decoded is rejected, instead of ending the compile."""
 
@@ -145,34 +152,29 @@ def write_shard(job: Job, shard: Shard, advance: Advance) -> None:
     rejected: list[dict[str, Any]] = []
     action: list[Moments] = []
     state: list[Moments] = []
-    buffers = {camera.name: np.empty(0, np.uint8) for camera in source.cameras}
-    with store.writer(name) as file:
+    cameras = [camera.name for camera in source.cameras]
+    with store.writer(name) as file, contextlib.closing(_ready(job, source, shard)) as episodes:
         tar = TarWriter(file)
-        for row in shard.rows.to_pylist():
-            episode = source.read(row)
-            try:
-                frames = {
-                    camera.name: _decode(camera.name, episode, row, job.resize, buffers)
-                    for camera in source.cameras
-                }
-            except ImageError as error:
+        for ready in episodes:
+            row, episode, frames = ready.row, ready.episode, ready.row["steps"] * len(cameras)
+            if ready.error is not None:
                 if not job.reject:
                     raise SourceError(
-                        f"{error}; --on-error reject compiles the rest and lists what it left out",
+                        f"{ready.error}; --on-error reject compiles the rest and lists what it left out",
                         file=row["source_file"],
                         record=row["source_record"],
                         offset=row["source_offset"],
-                    ) from error
-                rejected.append({**_place(row), "reason": str(error)})
-                advance(row["steps"] * len(source.cameras), 0)
+                    ) from ready.error
+                rejected.append({**_place(row), "reason": str(ready.error)})
+                advance(frames, 0)
                 continue
             start = tar.offset
-            rows.append(_write_episode(tar, source, shard, row, episode, frames, chunks))
+            rows.append(_write_episode(tar, source, shard, ready, job.encoding, chunks))
             if episode.action is not None:
                 action.append(moments(episode.action))
             if episode.state is not None:
                 state.append(moments(episode.state))
-            advance(row["steps"] * len(source.cameras), tar.offset - start)
+            advance(frames, tar.offset - start)
         digest = tar.finish()
         check_claim(store, job.plan)
     entry: dict[str, Any] = {
@@ -180,7 +182,7 @@ def write_shard(job: Job, shard: Shard, advance: Advance) -> None:
         "split": shard.split,
         "episodes": len(rows),
         "steps": sum(row["steps"] for row in rows),
-        "frames": sum(row["steps"] for row in rows) * len(source.cameras),
+        "frames": sum(row["steps"] for row in rows) * len(cameras),
         "bytes": tar.offset,
         "blake3": digest,
     }
@@ -197,7 +199,7 @@ def write_shard(job: Job, shard: Shard, advance: Advance) -> None:
         "action": merge(action),
         "state": merge(state),
     }
-    schema = episodes_schema([camera.name for camera in source.cameras])
+    schema = episodes_schema(cameras)
     done_table = pa.Table.from_pylist(rows, schema.with_metadata({_METADATA: json.dumps(value)}))
     _put(store, rows_name(shard), table_bytes(done_table), job.plan)
 
@@ -208,41 +210,26 @@ def _put(store: Store, name: str, data: bytes, plan: str) -> None:
         check_claim(store, plan)
 
 
-def _decode(
-    camera: str, episode: Episode, row: Mapping[str, Any], resize: Resize, buffers: dict[str, Frame]
-) -> Frame:
-    """Frames [T, H, W, 3] of one camera, in a buffer that the next episode uses again."""
-    images = episode.images[camera]
-    size = row[f"{camera}.height"], row[f"{camera}.width"]
-    found = image_size(images[0])
-    if found != size:  # before memory is taken for what the source only declares
-        raise ImageError(
-            f"camera {camera}: the image of step 0 is {found[0]}x{found[1]} pixels "
-            f"where the source declares {size[0]}x{size[1]}"
-        )
-    shape = (len(images), *resize.output_size(*size), 3)
-    total = int(np.prod(shape))
-    if buffers[camera].size < total:
-        buffers[camera] = np.empty(total, np.uint8)
-    frames = buffers[camera][:total].reshape(shape)
-    for step, image in enumerate(images):
-        try:
-            decode_into(frames[step], image, size, resize)
-        except ImageError as error:
-            raise ImageError(f"camera {camera}: the image of step {step} {error}") from error
-    return frames
+def _ready(job: Job, source: Source, shard: Shard) -> Generator[Ready, None, None]:
+    """The shard's episodes, read and encoded ahead of their use."""
+    rows, cameras = shard.rows.to_pylist(), [camera.name for camera in source.cameras]
+    lengths = [row["source_length"] for row in rows]
+    read = map_ahead(source.read, rows, lengths, budget=READ_AHEAD, workers=READERS)
+    behind = depth(rows, cameras, job.resize)
+    pairs = zip(rows, read, strict=True)
+    return ahead(make_ready(pairs, cameras, job.resize, job.encoding, behind), behind)
 
 
 def _write_episode(
     tar: TarWriter,
     source: Source,
     shard: Shard,
-    row: Mapping[str, Any],
-    episode: Episode,
-    frames: Mapping[str, Frame],
+    ready: Ready,
+    encoding: Encoding,
     chunks: list[dict[str, Any]],
 ) -> dict[str, Any]:
     """Append the members of one episode and the rows of its chunks; returns its row of the episode table."""
+    row, episode = ready.row, ready.episode
     key, start = row["key"], tar.offset
     rate = source.control_rate["hz"] if source.control_rate else None
     known: dict[str, Any] = {
@@ -261,7 +248,9 @@ def _write_episode(
             "instructions": episode.instructions,
             "key": key,
             "shapes": {
-                name: list(array.shape) for name, array in {**arrays, **frames}.items() if array is not None
+                name: list(array.shape)
+                for name, array in {**arrays, **ready.cameras}.items()
+                if array is not None
             },
             "source": {name: row[f"source_{name}"] for name in ("split", "file", "record")},
         }
@@ -276,12 +265,11 @@ def _write_episode(
             members[f"{name}.npy"] = [digest]
         pieces |= {f"{name}.offset": start_of, f"{name}.digest": digest}
     cameras: dict[str, int] = {}
-    for camera, pictures in frames.items():
-        encoded = encode_raw(pictures)
-        member = f"{camera}.{encoded.extension}"
-        data = tar.add(f"{key}.{member}", [encoded.header, pictures.reshape(-1).data])
-        members[member] = encoded.digests()
-        chunks.append({"key": key, "camera": camera, "digests": members[member], "sizes": None})
+    for camera, pictures in ready.cameras.items():
+        encoded, member = pictures.encoded, f"{camera}.{EXTENSIONS[encoding.codec]}"
+        data = tar.add(f"{key}.{member}", [encoded.header, *encoded.chunks])
+        members[member] = pictures.digests
+        chunks.append({"key": key, "camera": camera, "digests": pictures.digests, "sizes": encoded.sizes()})
         cameras[f"{camera}.offset"] = data + len(encoded.header)
         cameras |= {f"{camera}.height": pictures.shape[1], f"{camera}.width": pictures.shape[2]}
     return {

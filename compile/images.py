@@ -1,24 +1,34 @@
-"""Encoded images to frames: the one place where pixels are made.
+"""Encoded images to frames: the one place where a source's pixels are made.
 
-Decoding and resizing are Pillow's (libjpeg-turbo; a resize in integer arithmetic), fixed here and not probed
-at run time, so the same bytes give the same pixels everywhere with the same Pillow.
+The pixels are Pillow's (libjpeg-turbo; a resize in integer arithmetic). The common kinds take a faster way to
+the same pixels: JPEG through `oxcart.shards.jpeg`, and PNG of 8-bit colour through libspng, once the
+checksums of its chunks are found right, which libspng does not mind. The choice is fixed here and not probed
+at run time, so the same bytes give the same pixels everywhere with the same libraries.
 """
 
 from __future__ import annotations
 
 import io
+import zlib
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyspng
 from PIL import Image
 
 from oxcart.shards.errors import ConfigError
+from oxcart.shards.jpeg import decode_jpeg
 
 FITS = ("stretch", "crop")
 MAX_PIXELS = 1 << 26
 """A larger image is refused from its header, before memory is taken."""
+
+JPEG, PNG = b"\xff\xd8", b"\x89PNG\r\n\x1a\n"
+"""How a file begins."""
+PLAIN = bytes((8, 2, 0, 0, 0))
+"""Of a PNG header: 8 bits, colour, and the methods of compression, filter and interlace that all have."""
 
 Frame = npt.NDArray[np.uint8]
 
@@ -53,7 +63,7 @@ class Resize:
         return self.size or (height, width)
 
 
-def image_size(data: bytes) -> tuple[int, int]:
+def image_size(data: bytes | memoryview) -> tuple[int, int]:
     """Height and width from an image's header; no pixel is decoded.
 
     Raises:
@@ -63,11 +73,11 @@ def image_size(data: bytes) -> tuple[int, int]:
         return image.height, image.width
 
 
-def decode_into(out: Frame, data: bytes, size: tuple[int, int], resize: Resize) -> None:
+def decode_into(out: Frame, data: bytes | memoryview, size: tuple[int, int], resize: Resize) -> None:
     """Decode one image, resize it, and write it to `out`.
 
     Args:
-        out: [H, W, 3] uint8, of `resize.output_size(*size)`.
+        out: [H, W, 3] uint8, contiguous, of `resize.output_size(*size)`.
         data: JPEG or PNG bytes.
         size: height and width that the image must have.
         resize: how it gets the size of `out`.
@@ -75,30 +85,74 @@ def decode_into(out: Frame, data: bytes, size: tuple[int, int], resize: Resize) 
     Raises:
         ImageError: it cannot be decoded or has another size.
     """
+    same = out.shape[:2] == size
+    picture = out if same else np.empty((*size, 3), np.uint8)
+    if data[:2] == JPEG:
+        try:
+            decode_jpeg(data, picture)
+        except ValueError as error:
+            raise ImageError(str(error)) from error
+    elif _is_plain_png(data, size):
+        picture[:] = _decode_plain_png(data)
+    else:
+        picture[:] = _decode_with_pillow(data, size)
+    if not same:
+        resize_into(out, picture, resize)
+
+
+def resize_into(out: Frame, frame: Frame, resize: Resize) -> None:
+    """Resize a frame [h, w, 3] uint8 to the size of `out` [H, W, 3]."""
+    image, (height, width) = Image.fromarray(frame), out.shape[:2]
+    if resize.fit == "crop":  # not `resize(box=...)`, whose filter looks beyond the box
+        image = image.crop(_middle((image.height, image.width), (height, width)))
+    out[:] = np.asarray(image.resize((width, height), Image.Resampling.BILINEAR))
+
+
+def _is_plain_png(data: bytes | memoryview, size: tuple[int, int]) -> bool:
+    """Whether it is a PNG of that size, of 8-bit colour, not interlaced, whole, its checksums right."""
+    kind = b"".join([*(side.to_bytes(4, "big") for side in reversed(size)), PLAIN])
+    if data[:8] != PNG or data[12:16] != b"IHDR" or data[16:29] != kind:
+        return False
+    view, position, name = memoryview(data), 8, b""
+    while name != b"IEND":
+        length = int.from_bytes(view[position : position + 4], "big")
+        end = position + 8 + length
+        name = bytes(view[position + 4 : position + 8])
+        if name == b"acTL" or end + 4 > len(view):
+            return False
+        if zlib.crc32(view[position + 4 : end]) != int.from_bytes(view[end : end + 4], "big"):
+            return False
+        position = end + 4
+    return True
+
+
+def _decode_plain_png(data: bytes | memoryview) -> Frame:
+    try:
+        picture: Frame = pyspng.load(bytes(data), "RGB")
+    except (RuntimeError, ValueError) as error:
+        raise ImageError(f"cannot be decoded: {error}") from error
+    return picture
+
+
+def _decode_with_pillow(data: bytes | memoryview, size: tuple[int, int]) -> Frame:
     with _open(data) as image:
         if (image.height, image.width) != size:
             found, expected = f"{image.height}x{image.width}", f"{size[0]}x{size[1]}"
             raise ImageError(f"is {found} pixels where the episode has {expected}")
         try:
             image.load()
-            picture = _to_rgb(image)
+            return np.asarray(_to_rgb(image))
         except (OSError, SyntaxError, ValueError) as error:
             raise ImageError(f"cannot be decoded: {error}") from error
-        height, width = out.shape[:2]
-        if (height, width) != size:
-            if resize.fit == "crop":  # not `resize(box=...)`, whose filter looks beyond the box
-                picture = picture.crop(_middle(size, (height, width)))
-            picture = picture.resize((width, height), Image.Resampling.BILINEAR)
-        out[:] = np.asarray(picture)
 
 
-def _open(data: bytes) -> Image.Image:
+def _open(data: bytes | memoryview) -> Image.Image:
     try:
         image = Image.open(io.BytesIO(data), formats=("JPEG", "PNG"))
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ImageError(f"claims more than {MAX_PIXELS} pixels; such an image is refused") from error
     except (OSError, SyntaxError, ValueError) as error:
-        begins = data[:8].hex(" ") or "nothing"
+        begins = bytes(data[:8]).hex(" ") or "nothing"
         raise ImageError(f"is neither JPEG nor PNG ({len(data)} bytes, begins with {begins})") from error
     if image.height * image.width > MAX_PIXELS:
         raise ImageError(f"claims {image.height}x{image.width} pixels; more than {MAX_PIXELS} are refused")

@@ -92,7 +92,7 @@ def prepare(config: CompileConfig, report: Report = ignore) -> Prepared:
         SourceError: the source is not complete, or an episode cannot be compiled and `on_error` is `fail`.
     """
     store = Store(config.out)
-    _check_out(store, config.overwrite)
+    check_out(store, config.overwrite)
     source = open_source(config.source)
     census = _census(config, store, source, report)
     if config.on_error == "fail" and census.rejected.num_rows:
@@ -105,7 +105,12 @@ def prepare(config: CompileConfig, report: Report = ignore) -> Prepared:
             record=first["source_record"],
             offset=first["source_offset"],
         )
-    plan = make(census, config.settings, source.aliases)
+    return planned(config, source, census, make(census, config.settings, source.aliases))
+
+
+def planned(config: CompileConfig, source: Source, census: Census, plan: Plan) -> Prepared:
+    """What can be executed, with what is done of it already."""
+    store = Store(config.out)
     done = plan.shards if _joins(store, plan) else ()
     return Prepared(
         config=config,
@@ -152,6 +157,7 @@ def _compile(prepared: Prepared, store: Store, report: Report) -> Manifest:
         out=config.out,
         plan=plan.hash,
         resize=config.settings.resize,
+        encoding=config.settings.encoding,
         reject=config.on_error == "reject",
     )
     left = [shard for shard in plan.shards if read_done(store, shard, plan.hash) is None]
@@ -169,7 +175,7 @@ def _frames(shards: Sequence[Shard], source: Source) -> int:
     return steps * len(source.cameras)
 
 
-def _check_out(store: Store, overwrite: bool) -> None:
+def check_out(store: Store, overwrite: bool) -> None:
     """Refuse early what would be refused after a long census."""
     if store.root.is_file():
         raise ConfigError(f"{store.url}: is a file, expected a directory")

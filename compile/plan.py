@@ -23,12 +23,13 @@ from oxcart.compile.census import Census
 from oxcart.compile.images import Resize
 from oxcart.manifests.assign import Assignment, Episode, assign
 from oxcart.manifests.canonical import canonical_json, sha256_json
-from oxcart.manifests.manifest import FORMAT
+from oxcart.manifests.manifest import FORMAT, Manifest
 from oxcart.manifests.split import SPLITS, SplitRule
+from oxcart.shards.codec import Encoding
 from oxcart.shards.errors import ConfigError, SourceError
 
-RAW_SHARD_BYTES = 512 << 20
-"""Default budget of a shard of codec `raw`."""
+SHARD_BYTES = {"raw": 512 << 20, "zstd": 1 << 30, "jpeg": 3 << 30}
+"""Codec -> default budget of a shard, in bytes of uncompressed frames."""
 
 MAX_MEMBER = 8 << 30
 """Bytes of a tar member that USTAR cannot hold."""
@@ -45,18 +46,23 @@ class Settings:
     """How episodes are split."""
     resize: Resize = field(default_factory=Resize)
     """How frames get their size."""
-    codec: str = "raw"
+    encoding: Encoding = field(default_factory=Encoding)
     """How frames are stored."""
-    shard_size: int = RAW_SHARD_BYTES
-    """Bytes of uncompressed frames in a shard, at most, unless one episode has more."""
+    shard_size: int | None = None
+    """Bytes of uncompressed frames in a shard, unless one episode has more; None is the codec's own."""
     limit: int | None = None
     """Compile the first so many episodes of train alone, in the order of the sha256 of their keys."""
 
     def __post_init__(self) -> None:
-        if self.shard_size < 1:
+        if self.shard_size is not None and self.shard_size < 1:
             raise ConfigError(f"shard size: expected at least 1 byte, got {self.shard_size}")
         if self.limit is not None and self.limit < 1:
             raise ConfigError(f"limit: expected at least 1 episode, got {self.limit}")
+
+    @property
+    def shard_bytes(self) -> int:
+        """The budget of a shard."""
+        return self.shard_size or SHARD_BYTES[self.encoding.codec]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,8 +86,8 @@ class Plan:
     """Episodes of train beyond the limit."""
     frame_bytes: int
     """Uncompressed frames of all shards."""
-    assignment: Assignment
-    """Which episode goes to which split, and why."""
+    assignment: Assignment | None
+    """Which episode goes to which split, and why; None where that was decided before."""
     pixels: Mapping[str, Any]
     """What shapes the frames, as the manifest states it."""
     config: Mapping[str, Any]
@@ -119,34 +125,76 @@ def make(census: Census, settings: Settings, aliases: Mapping[str, tuple[str, ..
     if rule.by == "environment":
         rule = replace(rule, aliases=_union(aliases, rule.aliases))
     assignment = assign(rule, census.source["name"], _episodes(usable))
-    splits = np.array(assignment.splits)
-    order = _hash_order(usable["key"].to_pylist())
-    sizes = _frame_bytes(usable, cameras, settings.resize)
+    config = {
+        "source": dict(census.source),
+        "split": asdict(rule),
+        "shard_size": settings.shard_bytes,
+        "limit": settings.limit,
+    }
+    pixels = {"cameras": cameras, **settings.resize.describe(), **settings.encoding.describe()}
+    shards, limited = _pack_splits(usable, np.array(assignment.splits), settings)
+    return _plan(shards, limited, assignment, pixels, config, settings.resize)
 
+
+def again(census: Census, splits: Mapping[str, str], manifest: Manifest, settings: Settings) -> Plan:
+    """The plan of a dataset that is stored in another way: the same episodes in the same splits.
+
+    Args:
+        census: the episodes of the dataset.
+        splits: key -> split.
+        manifest: of the dataset; what it says of its source and its split stays.
+        settings: how frames are to be stored; its rule and limit do not count.
+
+    Raises:
+        ConfigError: an episode does not fit a member.
+    """
+    usable = census.usable
+    was = manifest.pixels
+    pixels = dict(was) | settings.encoding.describe()
+    config = dict(manifest.config) | {"shard_size": settings.shard_bytes}
+    if settings.resize.size is not None:
+        pixels |= settings.resize.describe()
+    if (
+        was["codec"] == "jpeg" or settings.resize.size is not None
+    ):  # the frames may not be the source's any more
+        config["transcoded_from"] = [*config.get("transcoded_from", []), dict(was)]
+    where = np.array([splits[key] for key in usable["key"].to_pylist()])
+    shards, _ = _pack_splits(usable, where, replace(settings, limit=None))
+    return _plan(shards, census.unlisted, None, pixels, config, settings.resize)
+
+
+def _pack_splits(
+    usable: pa.Table, splits: npt.NDArray[np.str_], settings: Settings
+) -> tuple[list[Shard], int]:
+    """The shards of every split, in plan order, and how many episodes of train the limit left out."""
+    order = _hash_order(usable["key"].to_pylist())
+    sizes = _frame_bytes(usable, settings.resize)
     shards: list[Shard] = []
-    limited = frame_bytes = 0
+    limited = 0
     for split in SPLITS:
         chosen = order[splits[order] == split]
         if split == "train" and settings.limit is not None:
             limited = max(0, len(chosen) - settings.limit)
             chosen = chosen[: settings.limit]
-        for number, part in enumerate(_pack(sizes[chosen], settings.shard_size)):
+        for number, part in enumerate(_pack(sizes[chosen], settings.shard_bytes)):
             rows = usable.take(pa.array(chosen[part]))
             shards.append(Shard(name=f"{split}-{number:05d}", split=split, rows=rows))
-        frame_bytes += int(sizes[chosen].sum())
+    return shards, limited
 
-    pixels = {"cameras": cameras, **settings.resize.describe(), "codec": settings.codec, "quality": None}
-    config = {
-        "source": dict(census.source),
-        "split": asdict(rule),
-        "shard_size": settings.shard_size,
-        "limit": settings.limit,
-    }
+
+def _plan(
+    shards: list[Shard],
+    limited: int,
+    assignment: Assignment | None,
+    pixels: dict[str, Any],
+    config: dict[str, Any],
+    resize: Resize,
+) -> Plan:
     versions = library_versions()
     return Plan(
         shards=tuple(shards),
         limited=limited,
-        frame_bytes=frame_bytes,
+        frame_bytes=sum(int(_frame_bytes(shard.rows, resize).sum()) for shard in shards),
         assignment=assignment,
         pixels=pixels,
         config=config,
@@ -176,7 +224,16 @@ def _union(*tables: Mapping[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]
 
 def library_versions() -> dict[str, str]:
     """Versions of what makes the bytes."""
-    packages = ("oxcart", "numpy", "pillow", "pyarrow", "tensorflow-datasets")
+    packages = (
+        "oxcart",
+        "numpy",
+        "pillow",
+        "pyarrow",
+        "pyspng",
+        "simplejpeg",
+        "tensorflow-datasets",
+        "zstandard",
+    )
     jpeg = PIL.features.version("libjpeg_turbo") or PIL.features.version("jpg") or "unknown"
     python = f"{sys.version_info.major}.{sys.version_info.minor}"  # its Unicode tables and its tar headers
     return {"python": python, **{package: version(package) for package in packages}, "libjpeg": jpeg}
@@ -195,10 +252,10 @@ def _hash_order(keys: list[str]) -> npt.NDArray[np.int64]:
     return np.array(sorted(range(len(keys)), key=digests.__getitem__), np.int64)
 
 
-def _frame_bytes(rows: pa.Table, cameras: list[str], resize: Resize) -> npt.NDArray[np.int64]:
+def _frame_bytes(rows: pa.Table, resize: Resize) -> npt.NDArray[np.int64]:
     """Uncompressed bytes of each episode's frames, over all cameras."""
     total = np.zeros(rows.num_rows, np.int64)
-    for camera in cameras:
+    for camera in (name.removesuffix(".height") for name in rows.column_names if name.endswith(".height")):
         height, width = (rows[f"{camera}.{side}"].to_numpy().astype(np.int64) for side in ("height", "width"))
         if resize.size:
             height[:], width[:] = resize.size

@@ -12,10 +12,10 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 from blake3 import blake3
-from xxhash import xxh3_64_intdigest
 
 from oxcart.manifests.manifest import Manifest, read_manifest
 from oxcart.manifests.tables import EPISODES, parse_table
+from oxcart.manifests.track import Track, track
 from oxcart.shards.errors import ConfigError, CorruptError
 from oxcart.shards.store import Store
 
@@ -81,27 +81,32 @@ class Dataset:
             ConfigError: there is no such camera or step.
             CorruptError: a chunk or the chunk table does not match its digest.
         """
-        camera = self.manifest.camera(camera)["name"]
         for step in steps:
             if not 0 <= step < row["steps"]:
                 raise ConfigError(f"step {step}: episode {row['key']} has steps 0 to {row['steps'] - 1}")
+        found = self.track(row, camera)
+        frames = np.empty((len(steps), *found.shape[1:]), np.uint8)
+        for i, step in enumerate(steps):
+            found.read(self.store, step, step + 1, frames[i : i + 1])
+        return frames
+
+    def track(self, row: Mapping[str, Any], camera: str) -> Track:
+        """Where the frames of one camera of an episode are.
+
+        Args:
+            row: the episode's row of `episodes.parquet`.
+            camera: its name; `primary` is the first.
+
+        Raises:
+            ConfigError: there is no such camera.
+            CorruptError: the chunk table does not match its digest, or lacks the camera.
+        """
         name = f"shards/{row['shard']}.tar"
-        digests: list[int] = []
+        camera = self.manifest.camera(camera)["name"]
         for shard in self.manifest.shards:
             if shard["name"] == name:
-                chunks = read_chunks(self.store, shard)
-                mine = pc.and_(pc.equal(chunks["key"], row["key"]), pc.equal(chunks["camera"], camera))
-                digests = pc.list_flatten(chunks.filter(mine)["digests"]).to_pylist()
-        if len(digests) != row["steps"]:
-            raise CorruptError(f"{name}: no digest for each frame of {row['key']}, camera {camera}")
-        height, width, start = (row[f"{camera}.{what}"] for what in ("height", "width", "offset"))
-        frames = np.empty((len(steps), height, width, 3), np.uint8)
-        for frame, step in zip(frames, steps, strict=True):
-            data = self.store.read_range(name, start + step * frame.nbytes, frame.nbytes)
-            if xxh3_64_intdigest(data) != digests[step]:
-                raise CorruptError(f"{row['shard']}: {row['key']}, camera {camera}, chunk {step} is damaged")
-            frame[:] = np.frombuffer(data, np.uint8).reshape(frame.shape)
-        return frames
+                return track(row, camera, self.manifest.pixels, read_chunks(self.store, shard))
+        raise CorruptError(f"{name}: is not in the manifest")
 
 
 def read_chunks(store: Store, shard: Mapping[str, Any]) -> pa.Table:

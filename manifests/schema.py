@@ -51,7 +51,7 @@ MANIFEST: Mapping[str, Any] = {
     "action": _OrNull(_ARRAY),
     "state": _OrNull(_ARRAY),
     "control_rate": _OrNull({"hz": float, "verified": bool}),
-    "pixels": {"cameras": [str], "codec": str},
+    "pixels": {"cameras": [str], "codec": str, "quality": _OrNull(int), "chunk": int},
     "shards": [{"name": str, "split": str, **_COUNTS, "blake3": str, **_CHUNKS}],
     "tables": _Each(_TABLE, (EPISODES, REJECTED)),
     "config": {},
@@ -69,6 +69,8 @@ def problems(manifest: Mapping[str, Any]) -> Iterator[str]:
             yield f"tables: {name} is missing"
     if not manifest["cameras"]:
         yield "cameras: expected at least one, got none"
+    if not manifest["pixels"]["chunk"]:
+        yield "pixels.chunk: expected at least 1, got 0"
     for name in ("action", "state"):
         array = manifest[name] or {}
         for what in _VALUES if array.get("statistics") else ():

@@ -1,7 +1,8 @@
 """Verify a compiled dataset: every byte against its digest, every count against its table.
 
 The manifest names each file's digest; the chunk tables say which piece of a damaged shard is the damaged one.
-Each shard is read once, an episode at a time.
+Each shard is read once, an episode at a time. A digest tells that the bytes are those that were written; that
+they are images too is known of what was encoded here, and of a source's own JPEGs only once they are decoded.
 """
 
 from __future__ import annotations
@@ -9,9 +10,11 @@ from __future__ import annotations
 import tarfile
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from itertools import repeat
 from typing import Any, NamedTuple
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from blake3 import blake3
@@ -21,6 +24,8 @@ from oxcart.manifests.counts import frame_size, per_environment, per_split
 from oxcart.manifests.dataset import Dataset, read_chunks
 from oxcart.manifests.manifest import NAME, episode_digest, fingerprint
 from oxcart.manifests.tables import CHUNKS_SCHEMA, EPISODES, REJECTED, REJECTED_SCHEMA, episodes_schema
+from oxcart.shards.codec import EXTENSIONS
+from oxcart.shards.codec import decode as decode_chunks
 from oxcart.shards.errors import CorruptError, OxcartError
 from oxcart.shards.store import Store
 from oxcart.shards.tar import BLOCK
@@ -42,18 +47,33 @@ class Damage(NamedTuple):
     """What is wrong with it, down to the key, camera and chunk where that can be told."""
 
 
+@dataclass(frozen=True)
+class _Rules:
+    """What the manifest says of every shard."""
+
+    cameras: list[str]
+    pixels: Mapping[str, Any]
+    decode: bool
+
+
 def verify(
-    dataset: Dataset, *, workers: int = 1, report: Callable[[int, int], None] = lambda done, size: None
+    dataset: Dataset,
+    *,
+    decode: bool = False,
+    workers: int = 1,
+    report: Callable[[int, int], None] = lambda done, size: None,
 ) -> list[Damage]:
     """Everything that is wrong with a dataset; nothing is none.
 
     Args:
         dataset: what to verify.
+        decode: decode every frame as well.
         workers: shards to read at a time.
         report: told of frames and bytes verified so far.
     """
     manifest = dataset.manifest
     cameras = [camera["name"] for camera in manifest.cameras]
+    rules = _Rules(cameras, manifest.pixels, decode)
     damage: list[Damage] = []
     tables: dict[str, pa.Table | None] = {}
     for name, schema in ((EPISODES, episodes_schema(cameras)), (REJECTED, REJECTED_SCHEMA)):
@@ -71,7 +91,7 @@ def verify(
 
     def check(shard: Mapping[str, Any]) -> list[Damage]:
         rows = None if episodes is None else episodes.filter(pc.equal(episodes["shard"], _stem(shard)))
-        return list(_verify_shard(dataset.store, shard, rows, cameras))
+        return list(_verify_shard(dataset.store, shard, rows, rules))
 
     frames = size = 0
     with ThreadPoolExecutor(workers) as pool:
@@ -150,9 +170,9 @@ def _narrow(where: str, stated: Any, found: Any) -> tuple[str, Any, Any]:
 
 
 def _verify_shard(
-    store: Store, shard: Mapping[str, Any], rows: pa.Table | None, cameras: list[str]
+    store: Store, shard: Mapping[str, Any], rows: pa.Table | None, rules: _Rules
 ) -> Iterator[Damage]:
-    chunks = None
+    chunks, cameras = None, rules.cameras
     try:
         chunks = _chunk_rows(store, shard)
     except OxcartError as error:
@@ -161,7 +181,7 @@ def _verify_shard(
         expected = rows.num_rows * len(cameras)
         yield Damage(shard["chunks"], f"has {len(chunks)} episodes and cameras, expected {expected}")
     try:
-        for reason in _wrong_bytes(store, shard, rows, chunks, cameras):
+        for reason in _wrong_bytes(store, shard, rows, chunks, rules):
             yield Damage(shard["name"], reason)
     except OxcartError as error:
         yield Damage(shard["name"], str(error))
@@ -182,7 +202,7 @@ def _wrong_bytes(
     shard: Mapping[str, Any],
     rows: pa.Table | None,
     chunks: _Chunks | None,
-    cameras: list[str],
+    rules: _Rules,
 ) -> Iterator[str]:
     """What is wrong with a shard."""
     name, whole, position, wrong = shard["name"], blake3(), 0, False
@@ -192,7 +212,7 @@ def _wrong_bytes(
         yield f"has {size} bytes, the manifest says {shard['bytes']}"
     if rows is not None:
         steps = pc.sum(rows["steps"]).as_py() or 0
-        counted = {"episodes": rows.num_rows, "steps": steps, "frames": steps * len(cameras)}
+        counted = {"episodes": rows.num_rows, "steps": steps, "frames": steps * len(rules.cameras)}
         for what, count in counted.items():
             if count != shard[what]:
                 yield f"has {count} {what} in {EPISODES}, the manifest says {shard[what]}"
@@ -206,7 +226,7 @@ def _wrong_bytes(
                 return
             data = store.read_range(name, row["offset"], row["bytes"])
             whole.update(data)
-            for reason in _wrong_pieces(data, row, chunks, cameras):
+            for reason in _wrong_pieces(data, row, chunks, rules):
                 wrong = True
                 yield f"{row['key']}: {reason}"
     for start in range(position, size, 8 << 20):
@@ -217,7 +237,7 @@ def _wrong_bytes(
 
 
 def _wrong_pieces(
-    data: bytes, row: Mapping[str, Any], chunks: _Chunks | None, cameras: list[str]
+    data: bytes, row: Mapping[str, Any], chunks: _Chunks | None, rules: _Rules
 ) -> Iterator[str]:
     """What is wrong with the bytes of one episode."""
     members = _members(data, row["key"])
@@ -225,13 +245,15 @@ def _wrong_pieces(
         yield "a tar header is damaged"
         return
     arrays = [name for name in ("action", "state") if row[f"{name}.offset"] is not None]
-    names = [suffix.rpartition(".")[0] for suffix in members]
-    if next(iter(members)) != "json" or names[1:] != [*arrays, *cameras]:
-        yield f"expected a json, {', '.join([*arrays, *cameras])}; has {', '.join(members)}"
+    cameras = rules.cameras
+    extension = EXTENSIONS[rules.pixels["codec"]]
+    expected = ["json", *(f"{a}.npy" for a in arrays), *(f"{camera}.{extension}" for camera in cameras)]
+    if list(members) != expected:
+        yield f"expected {', '.join(expected)}; has {', '.join(members)}"
         return
     digests: dict[str, list[int]] = {}
     found_wrong = False
-    for name, (suffix, (start, content)) in zip(names, members.items(), strict=True):
+    for name, (suffix, (start, content)) in zip(["", *arrays, *cameras], members.items(), strict=True):
         first = row[f"{name}.offset"] - row["offset"] - start if name else 0
         if name not in cameras:
             digests[suffix] = [xxh3_64_intdigest(content[max(first, 0) :])]
@@ -240,10 +262,13 @@ def _wrong_pieces(
                 yield f"{suffix} does not match its digest"
             continue
         stated = chunks.get((row["key"], name)) if chunks is not None else None
-        digests[suffix] = [xxh3_64_intdigest(one) for one in _pieces(content, first, stated, row, name)]
+        pieces = list(_pieces(content, first, stated, row, name))
+        digests[suffix] = [xxh3_64_intdigest(one) for one in pieces]
         if chunks is None:
             continue
-        wrong = _wrong_chunks(digests[suffix], stated)
+        wrong = _wrong_chunks(digests[suffix], stated, -(-row["steps"] // rules.pixels["chunk"]))
+        if wrong is None and rules.decode:
+            wrong = _undecodable(pieces, row, name, rules.pixels)
         if wrong is not None:
             found_wrong = True
             yield f"camera {name}, {wrong}"
@@ -252,12 +277,29 @@ def _wrong_pieces(
         yield "does not match its digest, though its pieces match theirs"
 
 
-def _wrong_chunks(digests: list[int], stated: Mapping[str, Any] | None) -> str | None:
+def _undecodable(
+    pieces: list[memoryview], row: Mapping[str, Any], camera: str, pixels: Mapping[str, Any]
+) -> str | None:
+    """Which chunk, each of which matches its digest, cannot be decoded, and why."""
+    size = pixels["chunk"]
+    for i, piece in enumerate(pieces):
+        frames = min(size, row["steps"] - i * size)
+        out = np.empty((frames, row[f"{camera}.height"], row[f"{camera}.width"], 3), np.uint8)
+        try:
+            decode_chunks(pixels["codec"], [piece], size, out)
+        except CorruptError as error:
+            return f"chunk {i} {str(error).partition(' of 1 ')[2]}"
+    return None
+
+
+def _wrong_chunks(digests: list[int], stated: Mapping[str, Any] | None, number: int) -> str | None:
     """How the chunks of a camera's member differ from what its table states."""
     if stated is None:
         return "is not in the chunk table"
     if len(digests) != len(stated["digests"]):
         return f"has {len(digests)} chunks, its table says {len(stated['digests'])}"
+    if len(digests) != number:
+        return f"has {len(digests)} chunks, its steps need {number}"
     bad = [i for i, digest in enumerate(digests) if digest != stated["digests"][i]]
     more = f" and {len(bad) - 1} more" if len(bad) > 1 else ""
     return f"chunk {bad[0]}{more} does not match its digest" if bad else None

@@ -12,6 +12,10 @@ def open_source(config: SourceConfig) -> Source:
         ConfigError: an option names something that the source does not have.
         SourceError: the source is not complete.
     """
+    if config.kind == "compiled":
+        from oxcart.compile.sources.compiled import CompiledSource
+
+        return CompiledSource(config)
     from oxcart.compile.sources.rlds import RldsSource
 
     return RldsSource(config)

@@ -8,7 +8,7 @@ return the very episode that the census saw or raise a SourceError.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -18,6 +18,8 @@ import numpy.typing as npt
 from oxcart.shards.errors import ConfigError
 
 Floats = npt.NDArray[np.float32]
+Images = Sequence[bytes | memoryview] | npt.NDArray[np.uint8]
+"""One encoded image a step, or the frames themselves, [T, H, W, 3]."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +78,9 @@ class SourceConfig:
     """How to read a source. None is what the catalog says of the dataset, else a default of the source."""
 
     url: str
-    """The directory of the source."""
+    """Where the source is."""
+    kind: str = "rlds"
+    """What it is: `rlds`, a TFDS directory; or `compiled`, a compiled dataset."""
     source_splits: tuple[str, ...] | None = None
     """The source's own splits to read; None is all of them."""
     cameras: tuple[str, ...] | None = None
@@ -130,10 +134,10 @@ class CensusRow:
 
 @dataclass(frozen=True, kw_only=True)
 class Episode:
-    """One episode as the source stores it: images still encoded."""
+    """One episode as the source stores it: images are still encoded where it has them so."""
 
-    images: Mapping[str, list[bytes]]
-    """Camera name -> one encoded image a step."""
+    images: Mapping[str, Images]
+    """Camera name -> its images."""
     action: Floats | None
     """[T, A]."""
     state: Floats | None

@@ -202,7 +202,7 @@ class RldsSource:
                 return {**seen, "rejected": f"{what} is NaN or infinite at step {step}"}
         return seen
 
-    def _image_size(self, camera: Camera, first: bytes) -> tuple[int, int]:
+    def _image_size(self, camera: Camera, first: bytes | memoryview) -> tuple[int, int]:
         """Height and width: declared, else from the header of the episode's first image."""
         height, width = self._pictures[camera.field].size
         if height is not None and width is not None:

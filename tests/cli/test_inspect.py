@@ -266,7 +266,7 @@ def test_show_of_a_damaged_frame_writes_nothing(root: Path, tmp_path: Path) -> N
     data[row["wrist.offset"] + 5] ^= 1
     shard.write_bytes(data)
     message = failure("show", root, "-o", tmp_path / "x.png")
-    assert message == f"{row['shard']}: {row['key']}, camera wrist, chunk 0 is damaged"
+    assert message == f"{row['shard']}: {row['key']}, camera wrist, chunk 0 does not match its digest"
     assert not (tmp_path / "x.png").exists()
 
 

@@ -45,6 +45,7 @@ def test_frames_are_the_images_of_the_source(
         "filter": "bilinear" if resize.size else None,
         "codec": "raw",
         "quality": None,
+        "chunk": 1,
     }
     assert (manifest.fingerprint == whole.manifest.fingerprint) == (resize == Resize())
     dataset = Dataset.open(str(tmp_path / "out"))

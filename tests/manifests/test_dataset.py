@@ -159,7 +159,7 @@ def test_a_damaged_chunk_is_not_handed_out_and_its_neighbours_are(root: Path, ca
         path.write_bytes(data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :])
         for steps in ([1], [0, 1], [2, 1, 0]):
             with pytest.raises(
-                CorruptError, match=f"{row['shard']}: {row['key']}, camera {camera}, chunk 1 is"
+                CorruptError, match=f"{row['shard']}: {row['key']}, camera {camera}, chunk 1 does"
             ):
                 dataset.frames(row, camera, steps)
         np.testing.assert_array_equal(dataset.frames(row, camera, [0, 2]), intact[[0, 2]])

@@ -321,7 +321,7 @@ def test_a_member_too_many_is_found(root: Path) -> None:
     insert(root, header(f"{row['key']}.moon.npy", 512) + bytes(512), owned=True)
     (reason,) = (one.reason for one in found(root) if one.file == "shards/val-00000.tar")
     assert reason == (
-        f"{row['key']}: expected a json, action, state, image_0, wrist; "
+        f"{row['key']}: expected json, action.npy, state.npy, image_0.npy, wrist.npy; "
         "has json, action.npy, state.npy, image_0.npy, wrist.npy, moon.npy"
     )
 

@@ -1,0 +1,82 @@
+"""Options that several commands have, and how their texts become values."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+_UNITS = {"": 1, "b": 1, "k": 10**3, "kb": 10**3, "m": 10**6, "mb": 10**6, "g": 10**9, "gb": 10**9}
+_UNITS |= {"kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30}
+
+
+def output_options(codec: str | None) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Options that say how a dataset is written.
+
+    Args:
+        codec: the default; None is that of the dataset that is read.
+    """
+    options = [
+        click.option("--size", metavar="N|HxW", help="Height and width of frames.  [default: as they are]"),
+        click.option(
+            "--fit",
+            type=click.Choice(["stretch", "crop"]),
+            default="stretch",
+            show_default=True,
+            help="How another aspect ratio gets to --size.",
+        ),
+        click.option(
+            "--codec",
+            type=click.Choice(["raw", "zstd", "jpeg"]),
+            default=codec,
+            show_default=codec or "as they are",
+            help="How frames are stored: as they are; lossless in less than half the bytes; or as JPEG, "
+            "the source's own where it has them and no --size changes them.",
+        ),
+        click.option(
+            "--jpeg-quality",
+            type=click.IntRange(1, 100),
+            help="Of frames that codec jpeg has to encode.  [default: 95]",
+        ),
+        click.option(
+            "--shard-size",
+            metavar="BYTES",
+            help="Uncompressed frame bytes in a shard, e.g. 256MiB.  "
+            "[default: raw 512MiB, zstd 1GiB, jpeg 3GiB]",
+        ),
+        click.option("--overwrite", is_flag=True, help="Replace the dataset that is in OUT."),
+    ]
+
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+def parse_size(text: str | None) -> tuple[int, int] | None:
+    """Height and width from `N` or `HxW`."""
+    from oxcart.shards.errors import ConfigError
+
+    if text is None:
+        return None
+    sides = text.lower().split("x")
+    if len(sides) > 2 or not all(side.isascii() and side.isdigit() and len(side) < 9 for side in sides):
+        raise ConfigError(f"--size: expected pixels like 256, or height x width like 240x320; got {text!r}")
+    return int(sides[0]), int(sides[-1])
+
+
+def parse_bytes(option: str, text: str | None) -> int | None:
+    """Bytes from a number and a unit such as `256MiB`."""
+    from oxcart.shards.errors import ConfigError
+
+    if text is None:
+        return None
+    digits = text.rstrip("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ ")
+    unit = text[len(digits) :].strip().lower()
+    try:
+        return int(float(digits) * _UNITS[unit])
+    except (ValueError, KeyError, OverflowError):
+        raise ConfigError(f"{option}: expected bytes like 256MiB or 1GB, got {text!r}") from None

@@ -1,0 +1,117 @@
+"""Store a compiled dataset in another way: another codec, frame size or shard size, without its source.
+
+    prepared = prepare(TranscodeConfig(dataset="bridge", out="bridge-zstd", encoding=Encoding(codec="zstd")))
+    manifest = execute(prepared)
+
+The episodes, their splits and everything that is known of them stay; only frames and shards change. It is a
+compile whose source is a compiled dataset and whose split is given, so it is claimed, resumed and committed
+as one, and with the same settings the same bytes come out of both.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow as pa
+
+from oxcart.compile.census import Census, schema
+from oxcart.compile.census import rows as census_rows
+from oxcart.compile.images import Resize
+from oxcart.compile.pipeline import CompileConfig, Prepared, check_out, execute, planned
+from oxcart.compile.plan import Settings, again
+from oxcart.compile.processes import default_workers
+from oxcart.compile.sources.base import SourceConfig
+from oxcart.compile.sources.compiled import CompiledSource
+from oxcart.manifests.tables import EPISODES, REJECTED, REJECTED_SCHEMA
+from oxcart.shards.codec import Encoding
+from oxcart.shards.errors import ConfigError
+from oxcart.shards.store import Store
+
+__all__ = ["TranscodeConfig", "execute", "prepare"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TranscodeConfig:
+    """One transcode."""
+
+    dataset: str
+    """The compiled dataset."""
+    out: str
+    """Where the new one goes."""
+    encoding: Encoding | None = None
+    """How frames are to be stored; None is as they are."""
+    resize: Resize = field(default_factory=Resize)
+    """How frames get another size."""
+    shard_size: int | None = None
+    """Bytes of uncompressed frames in a shard; None is the codec's own."""
+    on_error: str = "fail"
+    """`fail` ends at a frame that cannot be decoded, `reject` leaves its episode out and lists it."""
+    overwrite: bool = False
+    """Delete what is in `out`."""
+    workers: int = field(default_factory=default_workers)
+    """Processes at most."""
+
+
+def prepare(config: TranscodeConfig) -> Prepared:
+    """Read the dataset's tables, and plan the new shards.
+
+    Raises:
+        ConfigError: there is no such dataset, `out` is the dataset itself or holds something else.
+        CorruptError: its manifest or a table is damaged.
+    """
+    if _place(config.dataset) == _place(config.out):
+        raise ConfigError(f"{config.out}: is the dataset itself; choose another directory")
+    given = SourceConfig(url=config.dataset, kind="compiled")
+    source = CompiledSource(given)
+    manifest = source.dataset.manifest
+    encoding = config.encoding or Encoding(codec=manifest.pixels["codec"], quality=manifest.pixels["quality"])
+    settings = Settings(resize=config.resize, encoding=encoding, shard_size=config.shard_size)
+    compile_config = CompileConfig(
+        source=given,
+        out=config.out,
+        settings=settings,
+        on_error=config.on_error,
+        overwrite=config.overwrite,
+        workers=config.workers,
+    )
+    check_out(Store(config.out), config.overwrite)
+    splits = source.dataset.table(EPISODES, ["key", "split"])
+    plan = again(
+        census := _census(source),
+        dict(zip(splits["key"].to_pylist(), splits["split"].to_pylist(), strict=True)),
+        manifest,
+        settings,
+    )
+    return planned(compile_config, source, census, plan)
+
+
+def _place(url: str) -> str:
+    return url.rstrip("/") if "://" in url else os.path.realpath(url)
+
+
+def _census(source: CompiledSource) -> Census:
+    """The episodes of a dataset, and those that its source had beside them."""
+    cameras = tuple(camera.name for camera in source.cameras)
+    table = pa.concat_tables(
+        [census_rows(source.census(shard), cameras) for shard in source.files()]
+        + [_rejected(source, schema(cameras))]
+    )
+    limited = source.dataset.manifest.counts["limited"]
+    return Census(source=source.describe(), sizes=source.sizes(), table=table, unlisted=limited)
+
+
+def _rejected(source: CompiledSource, columns: pa.Schema) -> pa.Table:
+    """The rows of `rejected.parquet` as those of a census, which knows nothing else of them."""
+    table = source.dataset.table(REJECTED)
+    nothing: dict[pa.DataType, Any] = {pa.string(): None, pa.list_(pa.string()): []}
+    arrays = []
+    for column in columns:
+        if column.name in REJECTED_SCHEMA.names:
+            arrays.append(table[column.name])
+        elif column.name == "rejected":
+            arrays.append(table["reason"])
+        else:
+            arrays.append(pa.array([nothing.get(column.type, 0)] * table.num_rows, column.type))
+    return pa.Table.from_arrays(arrays, schema=columns)
