@@ -106,7 +106,7 @@ def encode(frames: Frames, encoding: Encoding) -> Encoded:
 def encode_zstd(frames: Frames, chunk_frames: int) -> Encoded:
     """Encode frames [T, H, W, 3] uint8 as codec `zstd` does, in chunks of so many of them."""
     compressor = zstandard.ZstdCompressor(level=LEVEL)
-    residuals = np.empty_like(frames[:chunk_frames])
+    residuals = np.empty((chunk_frames, *frames.shape[1:]), np.uint8)
     chunks: list[bytes] = []
     for start in range(0, len(frames), chunk_frames):
         group = frames[start : start + chunk_frames]

@@ -17,6 +17,7 @@ from oxcart.compile.pipeline import execute, prepare
 from oxcart.compile.plan import MAX_NAME, make
 from oxcart.compile.sources.base import SourceConfig
 from oxcart.manifests.split import SplitRule
+from oxcart.shards.codec import Encoding
 from oxcart.shards.errors import ConfigError, OxcartError, SourceError
 from oxcart.shards.store import Store
 from sample_compile import (
@@ -85,7 +86,12 @@ def test_a_task_whose_output_was_taken_writes_nothing(whole: Compiled, tmp_path:
     prepared = prepare(config_of(whole.source, out))
     Store(out).put(CLAIM, json.dumps({"plan": "another"}).encode())
     job = Job(
-        source=prepared.config.source, out=str(out), plan=prepared.plan.hash, resize=Resize(), reject=False
+        source=prepared.config.source,
+        out=str(out),
+        plan=prepared.plan.hash,
+        resize=Resize(),
+        encoding=Encoding(),
+        reject=False,
     )
     with pytest.raises(ConfigError, match="another compile has taken"):
         write_shard(job, prepared.plan.shards[0], lambda frames, size: None)

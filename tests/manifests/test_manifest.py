@@ -43,7 +43,7 @@ VALUE: dict[str, Any] = {
     "action": {"source": ["steps/action"], "sizes": [2], "size": 2, "statistics": STATISTICS},
     "state": {"source": [], "sizes": [], "size": 2, "statistics": None},
     "control_rate": {"hz": 5, "verified": True},
-    "pixels": {"cameras": ["front", "wrist"], "size": [4, 6], "codec": "raw", "quality": None},
+    "pixels": {"cameras": ["front", "wrist"], "size": [4, 6], "codec": "raw", "quality": None, "chunk": 1},
     "shards": [SHARD],
     "tables": {
         "episodes.parquet": {"rows": 2, "bytes": 900, "blake3": "d"},
@@ -97,7 +97,7 @@ def test_a_missing_field_is_named_and_an_unknown_one_ignored(tmp_path: Path) -> 
 
 
 def test_a_codec_of_another_version_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="codec 'av1', this version reads raw; update oxcart"):
+    with pytest.raises(ConfigError, match="codec 'av1', this version reads raw, zstd, jpeg; update oxcart"):
         read(tmp_path, VALUE | {"pixels": {**VALUE["pixels"], "codec": "av1"}})
 
 
@@ -134,6 +134,7 @@ WRONG: list[tuple[Callable[[dict[str, Any]], object], str]] = [
     (lambda v: v["control_rate"].update(hz=True), "control_rate.hz: expected a number, got true"),
     (lambda v: v["control_rate"].update(verified=1), "control_rate.verified: expected true or false, got 1"),
     (lambda v: v["pixels"].update(codec=None), "pixels.codec: expected text, got null"),
+    (lambda v: v["pixels"].update(chunk=0), "pixels.chunk: expected at least 1, got 0"),
     (
         lambda v: v["shards"][0].update(name="../../etc/passwd"),
         r"shards\[0\].name: expected one like shards/",

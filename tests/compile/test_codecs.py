@@ -1,0 +1,164 @@
+"""Every codec holds the frames of the source, and jpeg its very bytes."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from oxcart.compile.images import Resize
+from oxcart.compile.plan import SHARD_BYTES, Settings
+from oxcart.compile.sources.base import SourceConfig
+from oxcart.manifests.dataset import Dataset
+from oxcart.manifests.verify import verify
+from oxcart.shards.codec import CODECS, Encoding
+from oxcart.shards.errors import SourceError
+from rlds_builder import jpeg, picture
+from sample_compile import CAMERAS, FIRST, Compiled, Feature, compiled, edited, examples, rows_of, tree
+
+IMAGE = "steps/observation/image_0"
+
+
+def members(out: Path) -> dict[str, bytes]:
+    """Name -> bytes of every member of every shard."""
+    found = {}
+    for path in sorted(out.glob("shards/*.tar")):
+        with tarfile.open(path) as tar:
+            for member in tar:
+                file = tar.extractfile(member)
+                assert file is not None
+                found[member.name] = file.read()
+    return found
+
+
+def source_images(source: Path, row: dict[str, Any], field: str = IMAGE) -> list[bytes]:
+    example = examples(source / row["source_file"])[row["source_record"]]
+    return list(example.features.feature[field].bytes_list.value)
+
+
+def both(source: Path) -> SourceConfig:
+    return SourceConfig(url=str(source), cameras=CAMERAS)
+
+
+@pytest.mark.parametrize("codec", CODECS)
+def test_a_compile_of_every_codec_is_intact_and_the_same_for_any_number_of_workers(
+    whole: Compiled, tmp_path: Path, codec: str
+) -> None:
+    trees = []
+    for workers in (1, 2):
+        out = tmp_path / str(workers)
+        manifest = compiled(
+            whole.source, out, source=both(whole.source), encoding=Encoding(codec=codec), workers=workers
+        )
+        assert verify(Dataset.open(str(out)), decode=True) == []
+        trees.append(tree(out))
+    assert trees[0] == trees[1]
+    assert manifest.pixels["codec"] == codec
+    assert manifest.pixels["chunk"] == {"raw": 1, "zstd": 2, "jpeg": 1}[codec]
+    assert manifest.pixels["quality"] == (95 if codec == "jpeg" else None)
+
+
+def test_zstd_holds_the_frames_of_raw(whole: Compiled, tmp_path: Path) -> None:
+    for codec in ("raw", "zstd"):
+        compiled(whole.source, tmp_path / codec, source=both(whole.source), encoding=Encoding(codec=codec))
+    raw, zstd = (Dataset.open(str(tmp_path / codec)) for codec in ("raw", "zstd"))
+    assert raw.manifest.fingerprint != zstd.manifest.fingerprint
+    for a, b in zip(rows_of(tmp_path / "raw"), rows_of(tmp_path / "zstd"), strict=True):
+        assert (a["key"], a["split"], a["shard"]) == (b["key"], b["split"], b["shard"])
+        for camera in CAMERAS:
+            every = raw.frames(a, camera, range(a["steps"]))
+            np.testing.assert_array_equal(every, zstd.frames(b, camera, range(b["steps"])))
+            backwards = list(range(a["steps"]))[::-1]
+            np.testing.assert_array_equal(every[::-1], zstd.frames(b, camera, backwards))
+
+
+def test_jpeg_holds_the_very_bytes_of_the_source(whole: Compiled, tmp_path: Path) -> None:
+    compiled(whole.source, tmp_path / "out", encoding=Encoding(codec="jpeg"))
+    found = members(tmp_path / "out")
+    dataset = Dataset.open(str(tmp_path / "out"))
+    for row in rows_of(tmp_path / "out"):
+        images = source_images(whole.source, row)
+        assert found[f"{row['key']}.image_0.mjpeg"] == b"".join(images)
+        for step in (0, row["steps"] - 1):
+            expected = np.asarray(Image.open(io.BytesIO(images[step])).convert("RGB"))
+            np.testing.assert_array_equal(dataset.frames(row, "image_0", [step])[0], expected)
+
+
+def test_jpeg_encodes_what_is_no_jpeg_or_has_another_size(whole: Compiled, tmp_path: Path) -> None:
+    errors = []
+    for quality in (60, 95):
+        out = tmp_path / str(quality)
+        manifest = compiled(
+            whole.source,
+            out,
+            source=SourceConfig(url=str(whole.source), cameras=("wrist",)),
+            encoding=Encoding(codec="jpeg", quality=quality),
+        )
+        assert manifest.pixels["quality"] == quality
+        row = rows_of(out)[0]
+        frames = Dataset.open(str(out)).frames(row, "wrist", range(row["steps"])).astype(int)
+        png = [
+            Image.open(io.BytesIO(image)) for image in source_images(whole.source, row, IMAGE[:-7] + "wrist")
+        ]
+        errors.append(np.abs(frames - np.stack([np.asarray(image) for image in png])).mean())
+    assert 0 < errors[1] < errors[0]
+    small = tmp_path / "small"
+    compiled(whole.source, small, encoding=Encoding(codec="jpeg"), resize=Resize(size=(16, 24)))
+    assert verify(Dataset.open(str(small)), decode=True) == []
+    assert Image.open(io.BytesIO(next(iter(jpegs(small).values())))).size == (24, 16)
+
+
+def jpegs(out: Path) -> dict[str, bytes]:
+    return {name: data for name, data in members(out).items() if name.endswith(".mjpeg")}
+
+
+def test_a_size_that_changes_nothing_leaves_the_source_s_bytes(whole: Compiled, tmp_path: Path) -> None:
+    compiled(whole.source, tmp_path / "a", encoding=Encoding(codec="jpeg"))
+    compiled(whole.source, tmp_path / "b", encoding=Encoding(codec="jpeg"), resize=Resize(size=(32, 32)))
+    assert jpegs(tmp_path / "a") == jpegs(tmp_path / "b")
+
+
+def test_a_jpeg_that_cannot_be_decoded_is_found_by_decoding(whole: Compiled, tmp_path: Path) -> None:
+    def spoil(feature: Feature) -> None:
+        image = feature[IMAGE].bytes_list.value[1]  # its headers stay, its pixels go
+        feature[IMAGE].bytes_list.value[1] = image[: image.index(b"\xff\xda")] + b"\xff\xd9"
+
+    source = edited(whole.source, tmp_path / "source", spoil)
+    compiled(source, tmp_path / "out", encoding=Encoding(codec="jpeg"))
+    dataset = Dataset.open(str(tmp_path / "out"))
+    assert verify(dataset) == []
+    (damage,) = verify(dataset, decode=True)
+    row = next(
+        row for row in rows_of(tmp_path / "out") if row["source_file"] == FIRST and row["source_record"] == 3
+    )
+    assert damage.file == f"shards/{row['shard']}.tar"
+    assert damage.reason.startswith(f"{row['key']}: camera image_0, chunk 1 cannot be decoded: ")
+
+
+@pytest.mark.parametrize(
+    "image",
+    [b"", b"\xff\xd8\xff", jpeg(picture(1, 32, 32))[:-40], jpeg(picture(1, 32, 30))],
+    ids=["empty", "header", "cut", "size"],
+)
+def test_an_image_that_is_no_whole_jpeg_of_its_size_does_not_pass(
+    whole: Compiled, tmp_path: Path, image: bytes
+) -> None:
+    def replace(feature: Feature) -> None:
+        feature[IMAGE].bytes_list.value[2] = image
+
+    source = edited(whole.source, tmp_path / "source", replace)
+    with pytest.raises(SourceError, match=r"camera image_0: the image of step 2 (is|cannot)"):
+        compiled(source, tmp_path / "out", encoding=Encoding(codec="jpeg"))
+    manifest = compiled(source, tmp_path / "out", encoding=Encoding(codec="jpeg"), on_error="reject")
+    assert manifest.counts["rejected"] == 1
+
+
+def test_the_default_size_of_a_shard_is_that_of_its_codec() -> None:
+    for codec in CODECS:
+        assert Settings(encoding=Encoding(codec=codec)).shard_bytes == SHARD_BYTES[codec]
+    assert Settings(shard_size=7).shard_bytes == 7

@@ -1,0 +1,172 @@
+"""A transcode keeps the episodes and their splits, and there and back gives the same bytes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from oxcart.compile.images import Resize
+from oxcart.compile.sources.base import SourceConfig
+from oxcart.compile.transcode import TranscodeConfig, execute, prepare
+from oxcart.manifests.dataset import Dataset
+from oxcart.manifests.manifest import Manifest
+from oxcart.manifests.verify import verify
+from oxcart.shards.codec import Encoding
+from oxcart.shards.errors import ConfigError, CorruptError
+from sample_compile import CAMERAS, SHARD_SIZE, Compiled, Feature, compiled, edited, rows_of, tree
+
+ZSTD, RAW, JPEG = Encoding(codec="zstd"), Encoding(), Encoding(codec="jpeg")
+
+
+def transcoded(dataset: Path, out: Path, **options: object) -> Manifest:
+    options = {"shard_size": SHARD_SIZE, "workers": 1, **options}
+    return execute(prepare(TranscodeConfig(dataset=str(dataset), out=str(out), **options)))
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory: pytest.TempPathFactory, whole: Compiled) -> Path:
+    """A compile of both cameras."""
+    out = tmp_path_factory.mktemp("two") / "out"
+    compiled(whole.source, out, source=SourceConfig(url=str(whole.source), cameras=CAMERAS))
+    return out
+
+
+def test_there_and_back_gives_the_same_bytes(two: Path, tmp_path: Path) -> None:
+    manifest = transcoded(two, tmp_path / "zstd", encoding=ZSTD)
+    assert verify(Dataset.open(str(tmp_path / "zstd")), decode=True) == []
+    assert manifest.pixels["codec"] == "zstd"
+    transcoded(tmp_path / "zstd", tmp_path / "raw", encoding=RAW, workers=2)
+    assert tree(tmp_path / "raw") == tree(two)
+
+
+def test_a_transcode_is_what_a_compile_with_its_settings_would_be(
+    whole: Compiled, two: Path, tmp_path: Path
+) -> None:
+    source = SourceConfig(url=str(whole.source), cameras=CAMERAS)
+    compiled(whole.source, tmp_path / "compiled", source=source, encoding=ZSTD)
+    transcoded(two, tmp_path / "transcoded", encoding=ZSTD)
+    assert tree(tmp_path / "transcoded") == tree(tmp_path / "compiled")
+
+
+def test_without_a_codec_it_stays(two: Path, tmp_path: Path) -> None:
+    transcoded(two, tmp_path / "zstd", encoding=ZSTD)
+    manifest = transcoded(tmp_path / "zstd", tmp_path / "larger", shard_size=10 * SHARD_SIZE)
+    assert manifest.pixels["codec"] == "zstd"
+    assert len(manifest.shards) < len(Dataset.open(str(two)).manifest.shards)
+    assert splits(tmp_path / "larger") == splits(two)
+
+
+def splits(out: Path) -> dict[str, str]:
+    return {row["key"]: row["split"] for row in rows_of(out)}
+
+
+def test_jpegs_stay_what_they_are(whole: Compiled, tmp_path: Path) -> None:
+    compiled(whole.source, tmp_path / "jpeg", encoding=JPEG)
+    transcoded(tmp_path / "jpeg", tmp_path / "again", shard_size=10 * SHARD_SIZE)
+    a, b = (Dataset.open(str(tmp_path / name)) for name in ("jpeg", "again"))
+    for row, other in zip(rows_of(tmp_path / "jpeg"), rows_of(tmp_path / "again"), strict=True):
+        for step in range(row["steps"]):
+            first, second = (
+                one.track(mine, "image_0").pieces(one.store, step, step + 1)[0]
+                for one, mine in ((a, row), (b, other))
+            )
+            assert bytes(first) == bytes(second)
+
+
+def test_the_frames_of_jpeg_become_raw_and_the_manifest_says_so(whole: Compiled, tmp_path: Path) -> None:
+    compiled(whole.source, tmp_path / "jpeg", encoding=JPEG)
+    manifest = transcoded(tmp_path / "jpeg", tmp_path / "raw", encoding=RAW)
+    assert manifest.fingerprint == whole.manifest.fingerprint  # the source's JPEGs had passed through
+    assert [one["blake3"] for one in manifest.shards] == [one["blake3"] for one in whole.manifest.shards]
+    assert manifest.config["transcoded_from"] == [Dataset.open(str(tmp_path / "jpeg")).manifest.pixels]
+
+
+def test_another_size(two: Path, tmp_path: Path) -> None:
+    manifest = transcoded(two, tmp_path / "small", resize=Resize(size=(16, 24), fit="crop"))
+    assert manifest.pixels["size"] == [16, 24]
+    assert (manifest.pixels["fit"], manifest.pixels["filter"]) == ("crop", "bilinear")
+    assert [(one["height"], one["width"]) for one in manifest.cameras] == [(16, 24)] * 2
+    assert splits(tmp_path / "small") == splits(two)
+    large, small = Dataset.open(str(two)), Dataset.open(str(tmp_path / "small"))
+    row = large.episode(None)
+    picture = Image.fromarray(large.frames(row, "image_0", [1])[0]).crop((0, 5, 32, 26))
+    expected = np.asarray(picture.resize((24, 16), Image.Resampling.BILINEAR))
+    np.testing.assert_array_equal(small.frames(small.episode(row["key"]), "image_0", [1])[0], expected)
+    assert manifest.config["transcoded_from"] == [large.manifest.pixels]
+
+
+def test_what_was_rejected_and_limited_stays_counted(whole: Compiled, tmp_path: Path) -> None:
+    def shorten(feature: Feature) -> None:
+        feature["steps/action"].float_list.value.pop()
+
+    source = edited(whole.source, tmp_path / "source", shorten)
+    first = compiled(source, tmp_path / "out", on_error="reject", limit=5)
+    assert first.counts["rejected"] == 1
+    assert first.counts["limited"] > 0
+    manifest = transcoded(tmp_path / "out", tmp_path / "zstd", encoding=ZSTD, on_error="reject")
+    assert manifest.counts == first.counts
+    assert manifest.environments != []
+    assert verify(Dataset.open(str(tmp_path / "zstd"))) == []
+    assert pq.read_table(tmp_path / "zstd/rejected.parquet").equals(
+        pq.read_table(tmp_path / "out/rejected.parquet")
+    )
+    transcoded(tmp_path / "zstd", tmp_path / "raw", encoding=RAW, on_error="reject")
+    assert tree(tmp_path / "raw") == tree(tmp_path / "out")
+
+
+def test_a_transcode_onto_itself_is_refused(two: Path, tmp_path: Path) -> None:
+    link = tmp_path / "link"
+    link.symlink_to(two)
+    before = tree(two)
+    for out in (two, link, Path(f"{two}/../{two.name}")):
+        with pytest.raises(ConfigError, match="is the dataset itself"):
+            transcoded(two, out, encoding=ZSTD, overwrite=True)
+    assert tree(two) == before
+
+
+def test_a_damaged_piece_is_named_and_ends_it(two: Path, tmp_path: Path) -> None:
+    row = rows_of(two)[0]
+    path = two / f"shards/{row['shard']}.tar"
+    data = path.read_bytes()
+    pieces = {
+        "image_0.offset": "camera image_0, chunk 0 does not match its digest",
+        "wrist.offset": "camera wrist, chunk 0 does not match its digest",
+        "action.offset": "action does not match its digest",
+        "state.offset": "state does not match its digest",
+    }
+    try:
+        for number, (column, reason) in enumerate(pieces.items()):
+            at = row[column]
+            path.write_bytes(data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :])
+            with pytest.raises(CorruptError, match=f"{row['shard']}: {row['key']}.*{reason}"):
+                transcoded(two, tmp_path / str(number), encoding=ZSTD)
+    finally:
+        path.write_bytes(data)
+
+
+def test_an_unfinished_transcode_goes_on(two: Path, tmp_path: Path) -> None:
+    config = TranscodeConfig(
+        dataset=str(two), out=str(tmp_path / "out"), encoding=ZSTD, shard_size=SHARD_SIZE, workers=1
+    )
+
+    def stop(done: int, size: int) -> None:
+        if done > 60:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        execute(prepare(config), stop)
+    prepared = prepare(config)
+    assert 0 < prepared.frames_done < prepared.frames
+    execute(prepared)
+    transcoded(two, tmp_path / "at once", encoding=ZSTD)
+    assert tree(tmp_path / "out") == tree(tmp_path / "at once")
+
+
+def test_another_transcode_of_the_same_place_is_refused(two: Path, tmp_path: Path) -> None:
+    transcoded(two, tmp_path / "out", encoding=ZSTD)
+    with pytest.raises(ConfigError, match="holds another compile"):
+        transcoded(two, tmp_path / "out", encoding=JPEG)
