@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+from oxcart.shards.behind import BehindWriter
 from oxcart.shards.errors import ConfigError, StoreError
 
 WORK = ".oxcart"
@@ -102,8 +103,12 @@ class Store:
             temporary = self._temporary(name)
             try:
                 with open(temporary, "xb", buffering=0) as file:
-                    yield _Whole(file)  # type: ignore[misc]
-                    os.fsync(file.fileno())
+                    behind = BehindWriter(file)
+                    try:
+                        yield behind  # type: ignore[misc]
+                        behind.finish()
+                    finally:
+                        behind.stop()
                 os.replace(temporary, self._path(name))
                 _fsync_directory(self._path(name).parent)
             finally:
@@ -147,20 +152,6 @@ class Store:
         except OSError as error:
             where = error.filename2 or error.filename or self._path(name)
             raise StoreError(f"{where}: {operation}: {error.strerror or error}") from error
-
-
-class _Whole:
-    """An unbuffered file whose `write` takes all of what it is given."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-
-    def write(self, data: bytes | memoryview) -> int:
-        view = memoryview(data).cast("B")
-        done = 0
-        while done < len(view):
-            done += self._file.write(view[done:])
-        return done
 
 
 def _write_durably(path: Path, data: bytes) -> None:
