@@ -1,0 +1,1 @@
+"""Batches from compiled datasets: which samples, in which order, read how."""

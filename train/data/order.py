@@ -1,0 +1,134 @@
+"""In which order samples come: a pure function of a key, the numbers of samples, lanes and window.
+
+An epoch lays all samples out shard by shard, the shards in the order of a hash; cuts that into contiguous *lanes*
+whose lengths differ by at most one, longer first; and permutes each lane within blocks of `window` samples.
+Position P of the endless sequence is sample i of lane l of epoch e, where P = e * N + i * lanes + l. So every
+sample comes once an epoch, a batch mixes samples of all lanes, and reading one lane touches one shard
+after another. Nothing is drawn from a library's random stream: orders come from splitmix64.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+Uint64 = npt.NDArray[np.uint64]
+Int64 = npt.NDArray[np.int64]
+
+LANES, WINDOW = 16, 512
+_GOLDEN = 0x9E3779B97F4A7C15
+_MASK = (1 << 64) - 1
+
+
+def splitmix64(values: Uint64) -> Uint64:
+    """The output function of SplitMix64 (Steele, Lea and Flood 2014): a bijection that looks random."""
+    values = values + np.uint64(_GOLDEN)
+    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return values ^ (values >> np.uint64(31))
+
+
+def derive(key: int, *parts: int) -> int:
+    """Another key, from a key and numbers: equal only for equal numbers in the same order, but for chance."""
+    for part in parts:
+        mixed = splitmix64(np.array([(key ^ (part * _GOLDEN)) & _MASK], np.uint64))
+        key = int(mixed[0])
+    return key
+
+
+class Samples(NamedTuple):
+    """Which samples: one entry each."""
+
+    epoch: Int64
+    episode: Int64
+    """Index of the episode, as `counts` has it."""
+    draw: Int64
+    """Which of the episode's samples."""
+
+
+@dataclass(frozen=True)
+class Order:
+    """The endless sequence of samples.
+
+    Args:
+        key: names the sequence; another key, another order.
+        counts: samples of each episode, episodes of one shard next to each other.
+        shards: number of each episode's shard, never falling.
+        lanes: how many.
+        window: samples that are permuted together.
+    """
+
+    key: int
+    counts: Int64
+    shards: Int64
+    lanes: int = LANES
+    window: int = WINDOW
+    _blocks: dict[tuple[int, int], Int64] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _layouts: dict[int, tuple[Int64, Int64]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
+
+    def __len__(self) -> int:
+        """Samples of an epoch."""
+        return int(self.counts.sum())
+
+    def samples(self, start: int, stop: int) -> Samples:
+        """The samples at positions `start` to `stop - 1` of the sequence."""
+        return self.at(np.arange(start, stop, dtype=np.int64))
+
+    def at(self, positions: Int64) -> Samples:
+        """The samples at positions, which need not follow one another."""
+        total = len(self)
+        epochs, inside = np.divmod(positions, total)
+        span = self.lanes * self.window
+        blocks = inside // span
+        episodes, draws = np.empty_like(inside), np.empty_like(inside)
+        for epoch, block in dict.fromkeys(zip(epochs.tolist(), blocks.tolist(), strict=True)):
+            mine = (epochs == epoch) & (blocks == block)
+            laid = self._block(epoch, block)[inside[mine] - block * span]
+            order, ends = self._layout(epoch)
+            place = np.searchsorted(ends, laid, side="right")
+            episodes[mine] = order[place]
+            draws[mine] = laid - (ends[place] - self.counts[order[place]])
+        return Samples(epochs, episodes, draws)
+
+    def _layout(self, epoch: int) -> tuple[Int64, Int64]:
+        """Episodes in the order in which an epoch lays them out, and where the samples of each end."""
+        if epoch not in self._layouts:
+            _keep_few(self._layouts)
+            numbers, firsts = np.unique(self.shards, return_index=True)
+            hashes = splitmix64(numbers.astype(np.uint64) ^ np.uint64(derive(self.key, epoch, 0)))
+            bounds = np.append(firsts, len(self.shards))
+            order = [np.arange(bounds[i], bounds[i + 1]) for i in np.argsort(hashes, kind="stable")]
+            episodes = np.concatenate([np.empty(0, np.int64), *order])
+            self._layouts[epoch] = episodes, np.cumsum(self.counts[episodes])
+        return self._layouts[epoch]
+
+    def _block(self, epoch: int, block: int) -> Int64:
+        """Places in the layout of one block of all lanes, in the order of positions."""
+        if (epoch, block) not in self._blocks:
+            _keep_few(self._blocks)
+            short, longer = divmod(len(self), self.lanes)
+            lane = np.arange(self.lanes)
+            lengths = (short + (lane < longer))[:, None]
+            starts = (lane * short + np.minimum(lane, longer))[:, None]
+            last = min((block + 1) * self.window, short + bool(longer))
+            inner = np.arange(block * self.window, last)[None, :]
+            places = starts + inner
+            hashes = splitmix64(places.astype(np.uint64) ^ np.uint64(derive(self.key, epoch, 1)))
+            hashes[inner >= lengths] = (
+                _MASK  # behind the end of a shorter lane; a stable sort leaves them last
+            )
+            mixed = np.take_along_axis(places, np.argsort(hashes, axis=1, kind="stable"), axis=1)
+            count = int(np.clip(lengths - block * self.window, 0, self.window).sum())
+            self._blocks[epoch, block] = mixed.T.reshape(-1)[:count]
+        return self._blocks[epoch, block]
+
+
+def _keep_few(cache: dict[object, object] | dict[int, object]) -> None:
+    """Forget the oldest entry; a batch seldom touches more than two."""
+    if len(cache) >= 4:
+        cache.pop(next(iter(cache)))  # type: ignore[call-overload]
