@@ -1,7 +1,7 @@
 """A file whose bytes go to the disk while more are being made.
 
-A system keeps written bytes in memory until it is told to store them. Told only at the end, the disk would idle
-first and everybody would wait for it last. So a thread tells it all along, and the end waits for little.
+A system keeps written bytes in memory until it is told to store them. Told only at the end, the disk would
+idle first and everybody would wait for it last. So a thread tells it all along, and the end waits for little.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """In which order samples come: a pure function of a key, the numbers of samples, lanes and window.
 
-An epoch lays all samples out shard by shard, the shards in the order of a hash; cuts that into contiguous *lanes*
-whose lengths differ by at most one, longer first; and permutes each lane within blocks of `window` samples.
+An epoch lays all samples out shard by shard, the shards in the order of a hash; cuts that into contiguous
+*lanes* whose lengths differ by at most one, longer first; and permutes each lane within blocks of `window` samples.
 Position P of the endless sequence is sample i of lane l of epoch e, where P = e * N + i * lanes + l. So every
 sample comes once an epoch, a batch mixes samples of all lanes, and reading one lane touches one shard
 after another. Nothing is drawn from a library's random stream: orders come from splitmix64.
@@ -10,7 +10,7 @@ after another. Nothing is drawn from a library's random stream: orders come from
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -128,7 +128,7 @@ class Order:
         return self._blocks[epoch, block]
 
 
-def _keep_few(cache: dict[object, object] | dict[int, object]) -> None:
+def _keep_few(cache: dict[Any, Any]) -> None:
     """Forget the oldest entry; a batch seldom touches more than two."""
     if len(cache) >= 4:
-        cache.pop(next(iter(cache)))  # type: ignore[call-overload]
+        cache.pop(next(iter(cache)))
