@@ -53,7 +53,7 @@ class Resize:
         return self.size or (height, width)
 
 
-def image_size(data: bytes) -> tuple[int, int]:
+def image_size(data: bytes | memoryview) -> tuple[int, int]:
     """Height and width from an image's header; no pixel is decoded.
 
     Raises:
@@ -63,7 +63,7 @@ def image_size(data: bytes) -> tuple[int, int]:
         return image.height, image.width
 
 
-def decode_into(out: Frame, data: bytes, size: tuple[int, int], resize: Resize) -> None:
+def decode_into(out: Frame, data: bytes | memoryview, size: tuple[int, int], resize: Resize) -> None:
     """Decode one image, resize it, and write it to `out`.
 
     Args:
@@ -92,7 +92,7 @@ def decode_into(out: Frame, data: bytes, size: tuple[int, int], resize: Resize) 
         out[:] = np.asarray(picture)
 
 
-def _open(data: bytes) -> Image.Image:
+def _open(data: bytes | memoryview) -> Image.Image:
     try:
         image = Image.open(io.BytesIO(data), formats=("JPEG", "PNG"))
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:

@@ -19,6 +19,9 @@ from oxcart.shards.errors import ConfigError
 
 Floats = npt.NDArray[np.float32]
 
+Encoded = bytes | memoryview
+"""An encoded image; a view keeps the bytes that it lies in alive."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class EnvironmentRule:
@@ -132,7 +135,7 @@ class CensusRow:
 class Episode:
     """One episode as the source stores it: images still encoded."""
 
-    images: Mapping[str, list[bytes]]
+    images: Mapping[str, list[Encoded]]
     """Camera name -> one encoded image a step."""
     action: Floats | None
     """[T, A]."""
