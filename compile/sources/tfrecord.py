@@ -25,7 +25,8 @@ from oxcart.shards.store import Store
 OVERHEAD = 16
 """Bytes of framing around the data of a record: 12 before, 4 after."""
 
-_BLOCK = 8 << 20
+BLOCK = 4 << 20
+"""Bytes read at once; twice as much no longer fits the caches, and is a third slower."""
 
 _NOTHING = memoryview(b"")
 
@@ -55,7 +56,7 @@ def write_record(file: BinaryIO, data: bytes) -> None:
 
 
 def scan(store: Store, name: str) -> Iterator[Record]:
-    """Every record of a file in order, reading it once in blocks of 8 MiB.
+    """Every record of a file in order, reading it once in blocks.
 
     A damaged record comes with its `error` and the scan goes on; where the framing is lost, a record whose
     `last` is set ends it.
@@ -86,8 +87,8 @@ def scan(store: Store, name: str) -> Iterator[Record]:
 
 def _blocks(store: Store, name: str, size: int) -> Iterator[bytes]:
     """The bytes of a file, in order."""
-    for start in range(0, size, _BLOCK):
-        yield store.read_range(name, start, min(_BLOCK, size - start))
+    for start in range(0, size, BLOCK):
+        yield store.read_range(name, start, min(BLOCK, size - start))
 
 
 class _Pieces:
