@@ -40,7 +40,7 @@ def outcome(parse: Any, data: Any) -> Any:
     """What a parser makes of a record, comparable: values with their types, or its complaint."""
     try:
         found = parse(data)
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - TFDS raises of any kind
         return type(error).__name__, str(error)
     return {field: plain(found[field]) for field in WANTED}
 
@@ -48,7 +48,7 @@ def outcome(parse: Any, data: Any) -> Any:
 def plain(value: Any) -> Any:
     if isinstance(value, np.ndarray):
         kind, shape, values = value.dtype, value.shape, value.tolist()
-        return [*values] if kind == object and len(shape) == 1 else (kind.str, shape, repr(values))
+        return [*values] if kind.hasobject and len(shape) == 1 else (kind.str, shape, repr(values))
     if isinstance(value, list):
         return [bytes(one) if isinstance(one, memoryview) else plain(one) for one in value]
     return value
