@@ -242,7 +242,7 @@ class RldsSource:
             values = flat[field] if field.startswith("steps/") else [flat[field]]
             if field.startswith("steps/"):
                 self._check_steps(field, len(values), steps)
-            instructions[field] = _runs([_text(value) for value in values])
+            instructions[field] = _runs(values)
         return Episode(
             images=images,
             action=self._numbers(flat, self._action, steps),
@@ -284,6 +284,14 @@ def _scalar_text(value: Any) -> str:
     return _text(value)
 
 
-def _runs(texts: Sequence[str]) -> list[tuple[int, str]]:
+def _runs(values: Sequence[Any]) -> list[tuple[int, str]]:
     """(step at which it begins, text), wherever the text changes."""
-    return [(i, text) for i, text in enumerate(texts) if i == 0 or text != texts[i - 1]]
+    texts: list[tuple[int, str]] = []
+    last = None
+    for i, value in enumerate(values):
+        if isinstance(value, bytes) and value == last:  # nearly always, so its text is made once
+            continue
+        last, text = value, _text(value)
+        if not texts or text != texts[-1][1]:
+            texts.append((i, text))
+    return texts

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterator
+from functools import cache
 from typing import Any, BinaryIO, NamedTuple
 
 import google_crc32c
@@ -64,6 +65,7 @@ def scan(store: Store, name: str) -> Iterator[Record]:
     Raises:
         StoreError: the file cannot be read.
     """
+    _keep_memory()
     size = store.size(name)
     pieces = _Pieces(_blocks(store, name, size))
     position = 0
@@ -83,6 +85,16 @@ def scan(store: Store, name: str) -> Iterator[Record]:
             return
         yield _checked(position, length, pieces.take(length + 4))
         position += length + OVERHEAD
+
+
+@cache
+def _keep_memory() -> None:
+    """Have the memory of one block used for the next, which is four tenths of the time of a scan.
+
+    glibc gives freed blocks of this size back to the system, and the system fills new ones with zeros, until
+    it has seen a larger one freed. This one is never touched, so it takes nothing.
+    """
+    bytes(24 << 20)
 
 
 def _blocks(store: Store, name: str, size: int) -> Iterator[bytes]:
