@@ -27,7 +27,7 @@ OVERHEAD = 16
 """Bytes of framing around the data of a record: 12 before, 4 after."""
 
 BLOCK = 4 << 20
-"""Bytes read at once; twice as much no longer fits the caches, and is a third slower."""
+"""Bytes read at once; twice as much no longer fits the caches, and is a fifth slower."""
 
 _NOTHING = memoryview(b"")
 
@@ -89,7 +89,7 @@ def scan(store: Store, name: str) -> Iterator[Record]:
 
 @cache
 def _keep_memory() -> None:
-    """Have the memory of one block used for the next, which is four tenths of the time of a scan.
+    """Have the memory of one block used for the next, which saves a fifth of the time of a scan.
 
     glibc gives freed blocks of this size back to the system, and the system fills new ones with zeros, until
     it has seen a larger one freed. This one is never touched, so it takes nothing.
