@@ -2,12 +2,18 @@
 
     python bench/compile.py                        # 400 episodes of 38 steps at 256x256, JPEG and PNG
     python bench/compile.py --episodes 40          # a quick look
+    python bench/compile.py --memory               # and the peak memory of ten times the episodes
 
 Each limit does one part of the work with as many processes: decoding the same images, writing and fsyncing
 the same bytes, hashing them; `by hand` does all three in a script that knows nothing of oxcart. The source
 is read once beforehand, so it comes from the page cache. Start-up (imports, spawning) is left out: the
-clock runs from the first finished episodes to the last. --tensorflow PYTHON names an interpreter that has
-TensorFlow, to measure the usual way beside: tfds.as_dataset into webdataset.ShardWriter.
+clock runs from the first finished episodes to the last.
+
+--tensorflow PYTHON measures the usual way beside, tfds.as_dataset into webdataset.ShardWriter, once step by
+step and once tuned: whole episodes in a parallel map. Both decode the measured camera alone, store the same
+frames as oxcart (.npy in tar, not compressed) and end with a sync. PYTHON is that of an environment with
+
+    pip install tensorflow-cpu tensorflow-datasets webdataset
 """
 
 from __future__ import annotations
@@ -50,14 +56,18 @@ def main() -> None:
     options.add_argument("--episodes", type=int, default=400)
     options.add_argument("--scratch", type=Path, default=Path("scratch/bench"))
     options.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)))
-    options.add_argument(
-        "--tensorflow", help="interpreter with tensorflow-datasets, tensorflow and webdataset"
-    )
+    options.add_argument("--memory", action="store_true", help="compile ten times the episodes, too")
+    options.add_argument("--tensorflow", metavar="PYTHON", help="interpreter that has TensorFlow")
     chosen = options.parse_args()
     source = sample(chosen.scratch, chosen.episodes)
     for camera, kind in (("image_0", "JPEG"), ("wrist", "PNG")):
         print(f"\n{kind}, {chosen.workers} processes")
-        measure(source, camera, chosen.scratch, chosen.workers, chosen.tensorflow)
+        peak = measure(source, camera, chosen.scratch, chosen.workers, chosen.tensorflow)
+        if chosen.memory:
+            many = ten_times(source, chosen.scratch / "ten-times")
+            config = SourceConfig(url=str(many), cameras=(camera,))
+            _, more = compile_once(config, chosen.scratch / "out", chosen.workers)
+            print(f"of ten times the episodes: {more / 2**20:,.0f} MiB, {more / peak:.2f} of that")
 
 
 def sample(scratch: Path, episodes: int) -> Path:
@@ -74,23 +84,37 @@ def sample(scratch: Path, episodes: int) -> Path:
     return written
 
 
-def measure(source: Path, camera: str, scratch: Path, workers: int, tensorflow: str | None) -> None:
-    """All measurements of one camera."""
+def ten_times(source: Path, folder: Path) -> Path:
+    """A dataset of ten times the episodes: every file is linked ten times, under other numbers."""
+    shutil.rmtree(folder, ignore_errors=True)
+    out = folder / source.parent.name / source.name
+    out.mkdir(parents=True)
+    shutil.copy(source / "features.json", out)
+    info = json.loads((source / "dataset_info.json").read_text())
+    for split in info["splits"]:
+        files = len(split["shardLengths"])
+        for i in range(10 * files):
+            old, new = f"{i % files:05d}-of-{files:05d}", f"{i:05d}-of-{10 * files:05d}"
+            start = f"{info['name']}-{split['name']}.tfrecord-"
+            os.link(source / (start + old), out / (start + new))
+        split["shardLengths"] *= 10
+    (out / "dataset_info.json").write_text(json.dumps(info))
+    return out
+
+
+def measure(source: Path, camera: str, scratch: Path, workers: int, tensorflow: str | None) -> int:
+    """All measurements of one camera; returns the peak memory of a compile in bytes."""
     config = SourceConfig(url=str(source), cameras=(camera,))
     for file in source.iterdir():
         file.read_bytes()  # into the page cache
     began = time.perf_counter()
     seen = census.take(config, workers=workers, report=lambda done, size: None)
     scan_s = time.perf_counter() - began
-    began = time.perf_counter()
-    one = open_source(config)
-    for file in one.files():
-        for _ in one.census(file):
-            pass
-    scan_one_s = time.perf_counter() - began
     rows = seen.usable.to_pylist()
     frames = sum(row["steps"] for row in rows)
 
+    files = [{"file": file} for file in open_source(config).files()]
+    scanned_s = min(timed(scan, config, files, scratch, workers) for _ in range(5))
     limits = {
         "decode": timed(decode, config, rows, scratch, workers),
         "write and fsync": timed(write, config, rows, scratch, workers),
@@ -105,20 +129,22 @@ def measure(source: Path, camera: str, scratch: Path, workers: int, tensorflow: 
     print(f"compile against the slowest limit ({slowest}): {limits[slowest] / compiled:.0%} (bar 90%)")
     print(f"compile against the three by hand: {by_hand / compiled:.0%} (bar 90%)")
     print(f"peak memory of the process tree: {peak / 2**20:,.0f} MiB (bar 1,536)")
-    print(f"scan, {workers} processes with their start-up: {frames / scan_s:,.0f} frames/s")
-    print(f"scan, one process without: {frames / scan_one_s:,.0f} frames/s (bar 100,000 on all cores)")
+    print(f"scan: {frames / scanned_s:,.0f} frames/s (bar 100,000), {frames / scan_s:,.0f} with its start-up")
     if tensorflow:
-        usual = compile_the_usual_way(tensorflow, source, camera, scratch / "usual")
-        print(
-            f"tfds.as_dataset into ShardWriter: {usual:.2f} s; compile is {usual / compiled:.1f} x (bar 3 x)"
-        )
+        for way in ("step by step", "tuned"):
+            usual = compile_the_usual_way(tensorflow, source, camera, scratch / "usual", way)
+            print(
+                f"tfds.as_dataset into ShardWriter, {way}: {usual:.2f} s, {frames / usual:,.0f} frames/s; "
+                f"compile is {usual / compiled:.1f} x (bar 3 x)"
+            )
+    return peak
 
 
 Part = Callable[[SourceConfig, list[dict[str, Any]], Path], None]
 
 
 def timed(part: Part, config: SourceConfig, rows: list[dict[str, Any]], scratch: Path, workers: int) -> float:
-    """Seconds from the moment that all processes are ready to the end of the last."""
+    """Seconds from the moment that all processes are ready until all have done their part."""
     context = multiprocessing.get_context("spawn")
     barrier = context.Barrier(workers + 1)
     processes = [
@@ -129,18 +155,31 @@ def timed(part: Part, config: SourceConfig, rows: list[dict[str, Any]], scratch:
         process.start()
     barrier.wait()
     began = time.perf_counter()
+    barrier.wait()
+    seconds = time.perf_counter() - began
     for process in processes:
         process.join()
     assert all(process.exitcode == 0 for process in processes)
-    return time.perf_counter() - began
+    return seconds
 
 
 def _run(part: Part, config: SourceConfig, rows: list[dict[str, Any]], out: Path, barrier: Any) -> None:
     out.parent.mkdir(parents=True, exist_ok=True)
     open_source(config)
     barrier.wait()
-    part(config, rows, out)
-    out.unlink(missing_ok=True)
+    try:
+        part(config, rows, out)
+    finally:
+        barrier.wait()
+        out.unlink(missing_ok=True)
+
+
+def scan(config: SourceConfig, files: list[dict[str, Any]], out: Path) -> None:
+    """Take the census of some files."""
+    source = open_source(config)
+    for one in files:
+        for _ in source.census(one["file"]):
+            pass
 
 
 def decode(config: SourceConfig, rows: list[dict[str, Any]], out: Path) -> None:
@@ -244,40 +283,58 @@ def compile_once(config: SourceConfig, out: Path, workers: int) -> tuple[float, 
 
 
 USUAL = """
-import json, sys, time
-source, camera, out = sys.argv[1:]
-import tensorflow as tf
+import json, os, sys, time
+import numpy as np, tensorflow as tf, tensorflow_datasets as tfds, webdataset as wds
+
+source, camera, out, way = sys.argv[1:]
 tf.config.set_visible_devices([], "GPU")
-import tensorflow_datasets as tfds, webdataset as wds
 builder = tfds.builder_from_directory(source)
+observation = builder.info.features["steps"].feature["observation"]
+others = [n for n, f in observation.items() if isinstance(f, tfds.features.Image) and n != camera]
+decoders = {"steps": {"observation": {other: tfds.decode.SkipDecoding() for other in others}}}
+
+
+def whole(episode):
+    steps = episode["steps"].batch(1 << 20).get_single_element()
+    return steps["observation"][camera], steps["action"]
+
+
+def episodes(split):
+    dataset = builder.as_dataset(split=split, decoders=decoders)
+    if way == "tuned":
+        dataset = dataset.map(whole, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
+        yield from dataset.as_numpy_iterator()
+    else:
+        for episode in dataset:
+            steps = list(tfds.as_numpy(episode["steps"]))
+            yield np.stack([step["observation"][camera] for step in steps]), np.stack(
+                [step["action"] for step in steps]
+            )
+
+
 began = time.perf_counter()
-frames = 0
 with wds.ShardWriter(out + "-%05d.tar", maxsize=512 << 20, verbose=0) as writer:
     for split in builder.info.splits:
-        for i, episode in enumerate(builder.as_dataset(split=split)):
-            steps = list(tfds.as_numpy(episode["steps"]))
-            import numpy as np
-            pictures = np.stack([step["observation"][camera] for step in steps])
-            action = np.stack([step["action"] for step in steps])
-            frames += len(pictures)
-            writer.write({"__key__": f"{split}-{i:06d}", "frames.npy": pictures, "action.npy": action})
-import os
+        for i, (frames, action) in enumerate(episodes(split)):
+            writer.write({"__key__": f"{split}-{i:06d}", "frames.npy": frames, "action.npy": action})
 os.sync()
-print(json.dumps({"seconds": time.perf_counter() - began, "frames": frames}))
+print(json.dumps({"seconds": time.perf_counter() - began}))
 """
 
 
-def compile_the_usual_way(python: str, source: Path, camera: str, out: Path) -> float:
+def compile_the_usual_way(python: str, source: Path, camera: str, out: Path, way: str) -> float:
     """Seconds of a TensorFlow script, its start-up left out."""
     out.parent.mkdir(parents=True, exist_ok=True)
     done = subprocess.run(
-        [python, "-c", USUAL, str(source), camera, str(out)],
-        check=True,
-        stdout=subprocess.PIPE,
+        [python, "-c", USUAL, str(source), camera, str(out), way],
+        capture_output=True,
+        text=True,
         env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
     )
     for file in out.parent.glob(f"{out.name}-*.tar"):
         file.unlink()
+    if done.returncode:
+        sys.exit(f"{python} failed:\n{done.stderr}")
     return float(json.loads(done.stdout.splitlines()[-1])["seconds"])
 
 

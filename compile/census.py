@@ -25,6 +25,9 @@ from oxcart.manifests.tables import parse_table, table_bytes
 from oxcart.shards.errors import ConfigError, SourceError
 from oxcart.shards.store import Store
 
+WORKER_BYTES = 1 << 30
+"""Of a source for each worker that is started: a cached source of that size is read before a worker is up."""
+
 _METADATA = b"oxcart.census"
 
 
@@ -91,18 +94,25 @@ def schema(cameras: tuple[str, ...]) -> pa.Schema:
 def take(config: SourceConfig, *, workers: int, report: Report) -> Census:
     """Take the census of a source.
 
+    Args:
+        config: how to read it.
+        workers: processes at most; a small source is read by fewer.
+        report: told of progress in episodes and bytes.
+
     Raises:
         ConfigError: an option names something that the source does not have; two episodes have one key.
         SourceError: the source is not complete, or holds no episode.
     """
     source = open_source(config)
+    sizes = source.sizes()
+    workers = min(workers, 1 + sum(sizes.values()) // WORKER_BYTES)
     tables = dict(run(_take_file, _Job(config), source.files(), workers=workers, report=report))
     nothing = schema(tuple(camera.name for camera in source.cameras)).empty_table()
     table = pa.concat_tables([nothing, *(tables[index] for index in sorted(tables))])
     if not table.num_rows:
         raise SourceError(f"{config.url}: holds no episode")
     _check_keys(table)
-    return Census(source=source.describe(), sizes=source.sizes(), table=table)
+    return Census(source=source.describe(), sizes=sizes, table=table)
 
 
 def read(data: bytes, name: str) -> Census:

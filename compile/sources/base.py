@@ -18,7 +18,9 @@ import numpy.typing as npt
 from oxcart.shards.errors import ConfigError
 
 Floats = npt.NDArray[np.float32]
-Images = Sequence[bytes | memoryview] | npt.NDArray[np.uint8]
+Encoded = bytes | memoryview
+"""An encoded image; a view keeps the bytes that it lies in alive."""
+Images = Sequence[Encoded] | npt.NDArray[np.uint8]
 """One encoded image a step, or the frames themselves, [T, H, W, 3]."""
 
 

@@ -8,7 +8,7 @@
 
 A record is a `tf.train.Example` with one entry a feature; the rows of all steps lie end to end. TFDS itself
 says what the entries mean (`FeaturesDict`, `ExampleParserNp`). Only the features that are wanted are parsed,
-and images stay encoded. Names of features are their paths: `steps/observation/image_0`.
+and images stay encoded, views of the record. Names of features are their paths: `steps/observation/image_0`.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from tensorflow_datasets.core.example_parser import ExampleParserNp
 from xxhash import xxh3_64, xxh3_64_intdigest
 
 from oxcart.compile.catalog import lookup
 from oxcart.compile.images import MAX_PIXELS, ImageError, image_size
 from oxcart.compile.sources import fields, tfds_directory, tfrecord
-from oxcart.compile.sources.base import Camera, CensusRow, Episode, Floats, SourceConfig, clean
+from oxcart.compile.sources.base import Camera, CensusRow, Encoded, Episode, Floats, SourceConfig, clean
 from oxcart.compile.sources.fields import Numbers
+from oxcart.compile.sources.tf_example import ExampleParser
 from oxcart.compile.sources.tfds_directory import FEATURES, INFO
 from oxcart.shards.errors import SourceError
 from oxcart.shards.store import Store
@@ -71,10 +71,9 @@ class RldsSource:
             *(one.tensor.path for one in (*self._action, *self._state)),
             *([self._environment] if self._environment else []),
         ]
-        # The parser stumbles over a ragged feature of the record that it is not told of.
-        ragged = [field for field, spec in self._specs.items() if spec.sequence_rank > 1]
         self._wanted = tuple(dict.fromkeys(wanted))
-        self._parser = ExampleParserNp({field: self._specs[field] for field in (*self._wanted, *ragged)})
+        encoded = [one.field for one in self.cameras if self._pictures[one.field].pixels is None]
+        self._parser = ExampleParser(self._specs, self._wanted, encoded)
 
     def describe(self) -> dict[str, Any]:
         """Everything that decides what a census row or an episode is, as plain JSON."""
@@ -124,7 +123,7 @@ class RldsSource:
             yield self._row(file, index, record)
             index += 1
         for lost in range(index, expected):
-            missing = tfrecord.Record(0, 0, b"", gone.format(index))
+            missing = tfrecord.Record(0, 0, memoryview(b""), gone.format(index))
             yield self._row(file, lost, missing)
 
     def read(self, row: Mapping[str, Any]) -> Episode:
@@ -202,7 +201,7 @@ class RldsSource:
                 return {**seen, "rejected": f"{what} is NaN or infinite at step {step}"}
         return seen
 
-    def _image_size(self, camera: Camera, first: bytes | memoryview) -> tuple[int, int]:
+    def _image_size(self, camera: Camera, first: Encoded) -> tuple[int, int]:
         """Height and width: declared, else from the header of the episode's first image."""
         height, width = self._pictures[camera.field].size
         if height is not None and width is not None:
@@ -216,13 +215,13 @@ class RldsSource:
         except ImageError as error:
             raise ValueError(f"camera {camera.name}: the image of step 0 {error}") from error
 
-    def _episode(self, data: bytes) -> Episode:
+    def _episode(self, data: memoryview) -> Episode:
         return self._assemble(self._parse(data))
 
-    def _parse(self, data: bytes) -> Mapping[str, Any]:
+    def _parse(self, data: memoryview) -> Mapping[str, Any]:
         """Feature -> values of one record; anything wrong with it is a ValueError."""
         try:
-            flat: Mapping[str, Any] = self._parser.parse_example(data)
+            flat = self._parser.parse(data)
         except Exception as error:  # third-party parsers meet arbitrary bytes here
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise ValueError(f"the record cannot be parsed: {reason}") from error
@@ -236,14 +235,14 @@ class RldsSource:
         steps = len(images[self.cameras[0].name])
         for camera in self.cameras:
             self._check_steps(camera.field, len(images[camera.name]), steps)
-            if not all(isinstance(image, bytes) for image in images[camera.name]):
+            if not all(isinstance(image, Encoded) for image in images[camera.name]):
                 raise ValueError(f"{camera.field} holds numbers where encoded images are expected")
         instructions = {}
         for field in self._instruction:
             values = flat[field] if field.startswith("steps/") else [flat[field]]
             if field.startswith("steps/"):
                 self._check_steps(field, len(values), steps)
-            instructions[field] = _runs([_text(value) for value in values])
+            instructions[field] = _runs(values)
         return Episode(
             images=images,
             action=self._numbers(flat, self._action, steps),
@@ -251,10 +250,10 @@ class RldsSource:
             instructions=instructions,
         )
 
-    def _images(self, camera: Camera, found: Any) -> list[bytes]:
+    def _images(self, camera: Camera, found: Any) -> list[Encoded]:
         """One encoded image a step; pixels that the source does not encode become a PNG."""
         pixels = self._pictures[camera.field].pixels
-        return fields.as_png(pixels.values(found)) if pixels else list(found)
+        return [*fields.as_png(pixels.values(found))] if pixels else list(found)
 
     def _numbers(self, flat: Mapping[str, Any], numbers: Sequence[Numbers], steps: int) -> Floats | None:
         parts = []
@@ -285,6 +284,14 @@ def _scalar_text(value: Any) -> str:
     return _text(value)
 
 
-def _runs(texts: Sequence[str]) -> list[tuple[int, str]]:
+def _runs(values: Sequence[Any]) -> list[tuple[int, str]]:
     """(step at which it begins, text), wherever the text changes."""
-    return [(i, text) for i, text in enumerate(texts) if i == 0 or text != texts[i - 1]]
+    texts: list[tuple[int, str]] = []
+    last = None
+    for i, value in enumerate(values):
+        if isinstance(value, bytes) and value == last:  # nearly always, so its text is made once
+            continue
+        last, text = value, _text(value)
+        if not texts or text != texts[-1][1]:
+            texts.append((i, text))
+    return texts

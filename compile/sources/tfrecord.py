@@ -5,15 +5,20 @@
 A flipped bit in the data spoils one record; one in the length, or a cut, loses the framing and so every
 record after it. `scan` tells the two apart. No length is believed before its own checksum and the size of
 the file agree with it, so a damaged header never takes memory.
+
+A record that lies within one block is a view of that block: a source is read at the speed of memory, and a
+copy of each record would be a good part of the time.
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
-from typing import BinaryIO, NamedTuple
+from collections.abc import Callable, Iterator
+from functools import cache
+from typing import Any, BinaryIO, NamedTuple
 
 import google_crc32c
+import numpy as np
 
 from oxcart.shards.errors import SourceError
 from oxcart.shards.store import Store
@@ -21,7 +26,13 @@ from oxcart.shards.store import Store
 OVERHEAD = 16
 """Bytes of framing around the data of a record: 12 before, 4 after."""
 
-_BLOCK = 8 << 20
+BLOCK = 4 << 20
+"""Bytes read at once; twice as much no longer fits the caches, and is a fifth slower."""
+
+_NOTHING = memoryview(b"")
+
+# Its C extension takes no memoryview, but takes an array over one; its Python twin is the other way round.
+_readable: Callable[[memoryview], Any] = np.asarray if google_crc32c.implementation == "c" else memoryview
 
 
 class Record(NamedTuple):
@@ -31,7 +42,8 @@ class Record(NamedTuple):
     """Byte offset of the record's frame in the file."""
     length: int
     """Bytes of data, without the framing."""
-    data: bytes
+    data: memoryview
+    """Of bytes that live as long as it does and are never written again."""
     error: str | None = None
     last: bool = False
     """The framing is lost here: what follows in the file cannot be read."""
@@ -40,11 +52,12 @@ class Record(NamedTuple):
 def write_record(file: BinaryIO, data: bytes) -> None:
     """Append one record."""
     header = struct.pack("<Q", len(data))
-    file.write(header + struct.pack("<I", _masked_crc(header)) + data + struct.pack("<I", _masked_crc(data)))
+    crcs = (struct.pack("<I", _masked_crc(memoryview(part))) for part in (header, data))
+    file.write(header + next(crcs) + data + next(crcs))
 
 
 def scan(store: Store, name: str) -> Iterator[Record]:
-    """Every record of a file in order, reading it once in blocks of 8 MiB.
+    """Every record of a file in order, reading it once in blocks.
 
     A damaged record comes with its `error` and the scan goes on; where the framing is lost, a record whose
     `last` is set ends it.
@@ -52,36 +65,63 @@ def scan(store: Store, name: str) -> Iterator[Record]:
     Raises:
         StoreError: the file cannot be read.
     """
+    _keep_memory()
     size = store.size(name)
+    pieces = _Pieces(_blocks(store, name, size))
     position = 0
-    block, start = b"", 0
-
-    def take(offset: int, length: int) -> bytes:
-        nonlocal block, start
-        if offset + length > start + len(block):
-            block, start = store.read_range(name, offset, min(max(length, _BLOCK), size - offset)), offset
-        return block[offset - start : offset - start + length]
-
     while position < size:
         left = size - position
         if left < OVERHEAD:
-            yield Record(position, 0, b"", f"cut off: {left} bytes left where a record begins", last=True)
+            yield _lost(position, f"cut off: {left} bytes left where a record begins")
             return
-        header = take(position, 12)
+        header = pieces.take(12)
         length = struct.unpack_from("<Q", header)[0]
         if struct.unpack_from("<I", header, 8)[0] != _masked_crc(header[:8]):
-            yield Record(position, 0, b"", "checksum of the record's length does not match", last=True)
+            yield _lost(position, "checksum of the record's length does not match")
             return
         if length + OVERHEAD > left:
             reason = f"cut off: the record has {length + OVERHEAD} bytes, the file {left} more"
-            yield Record(position, 0, b"", reason, last=True)
+            yield _lost(position, reason)
             return
-        data = take(position + 12, length + 4)
-        yield _checked(position, length, data)
+        yield _checked(position, length, pieces.take(length + 4))
         position += length + OVERHEAD
 
 
-def read_record(store: Store, name: str, offset: int, length: int, record: int) -> bytes:
+@cache
+def _keep_memory() -> None:
+    """Have the memory of one block used for the next, which saves a fifth of the time of a scan.
+
+    glibc gives freed blocks of this size back to the system, and the system fills new ones with zeros, until
+    it has seen a larger one freed. This one is never touched, so it takes nothing.
+    """
+    bytes(24 << 20)
+
+
+def _blocks(store: Store, name: str, size: int) -> Iterator[bytes]:
+    """The bytes of a file, in order."""
+    for start in range(0, size, BLOCK):
+        yield store.read_range(name, start, min(BLOCK, size - start))
+
+
+class _Pieces:
+    """Takes pieces of any length off the front of a row of blocks, which must hold that much."""
+
+    def __init__(self, blocks: Iterator[bytes]) -> None:
+        self._blocks = blocks
+        self._left = _NOTHING
+
+    def take(self, length: int) -> memoryview:
+        """The next bytes: a view of a block, or a copy where they lie in several."""
+        parts, missing = [], length
+        while missing > len(self._left):
+            parts.append(self._left)
+            missing -= len(self._left)
+            self._left = memoryview(next(self._blocks))
+        last, self._left = self._left[:missing], self._left[missing:]
+        return memoryview(b"".join([*parts, last])) if any(parts) else last
+
+
+def read_record(store: Store, name: str, offset: int, length: int, record: int) -> memoryview:
     """Data of the record whose frame begins at `offset` and holds `length` bytes.
 
     Raises:
@@ -96,7 +136,7 @@ def read_record(store: Store, name: str, offset: int, length: int, record: int) 
             record=record,
             offset=offset,
         )
-    frame = store.read_range(name, offset, length + OVERHEAD)
+    frame = memoryview(store.read_range(name, offset, length + OVERHEAD))
     if struct.unpack_from("<Q", frame)[0] != length:
         raise SourceError("holds another record than the census saw", file=name, record=record, offset=offset)
     found = _checked(offset, length, frame[12:])
@@ -105,12 +145,16 @@ def read_record(store: Store, name: str, offset: int, length: int, record: int) 
     return found.data
 
 
-def _checked(offset: int, length: int, data: bytes) -> Record:
+def _lost(offset: int, reason: str) -> Record:
+    return Record(offset, 0, _NOTHING, reason, last=True)
+
+
+def _checked(offset: int, length: int, data: memoryview) -> Record:
     if struct.unpack_from("<I", data, length)[0] != _masked_crc(data[:length]):
-        return Record(offset, length, b"", "checksum of the record's data does not match")
+        return Record(offset, length, _NOTHING, "checksum of the record's data does not match")
     return Record(offset, length, data[:length])
 
 
-def _masked_crc(data: bytes) -> int:
-    crc: int = google_crc32c.value(data)
+def _masked_crc(data: memoryview) -> int:
+    crc: int = google_crc32c.value(_readable(data))
     return (((crc >> 15) | (crc << 17)) + 0xA282EAD8) & 0xFFFFFFFF

@@ -78,11 +78,21 @@ def test_rows_are_in_the_order_of_the_source_and_the_rejected_stand_apart(root: 
     assert census.table.schema.equals(schema(("image",)))
 
 
-def test_any_number_of_workers_gives_the_same_bytes(root: Path) -> None:
+def test_any_number_of_workers_gives_the_same_bytes(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(census_module, "WORKER_BYTES", 1)
     config = SourceConfig(url=str(root), cameras=("wrist", "image"))
     one, three = (take(config, workers=workers, report=ignore) for workers in (1, 3))
     assert one == three
     assert one.to_bytes() == three.to_bytes()
+
+
+def test_a_small_source_starts_no_worker(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+    monkeypatch.setattr(census_module, "run", lambda *what, workers, report: seen.append(workers) or ())
+    for size, workers in ((1 << 30, 1), (sum(f.stat().st_size for f in root.iterdir()), 2), (1, 8)):
+        monkeypatch.setattr(census_module, "WORKER_BYTES", size)
+        fails(SourceError, lambda: take(SourceConfig(url=str(root)), workers=8, report=ignore))
+        assert seen.pop() == workers
 
 
 def test_progress_counts_every_episode_and_byte(root: Path) -> None:
@@ -172,7 +182,10 @@ def test_two_episodes_of_one_key_are_refused(tmp_path: Path) -> None:
     assert taken(root, source_splits=("a.b",)).table.num_rows == 1
 
 
-def test_an_error_of_a_file_comes_from_another_process_with_its_place(root: Path) -> None:
+def test_an_error_of_a_file_comes_from_another_process_with_its_place(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(census_module, "WORKER_BYTES", 1)
     file = root / "toy_dataset-train.tfrecord-00001-of-00003"
     write_file(file, [record(FEATURES, episode(i)) for i in range(9)])
     config = SourceConfig(url=str(root))

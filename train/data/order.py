@@ -1,7 +1,7 @@
 """In which order samples come: a pure function of a key, the numbers of samples, lanes and window.
 
 An epoch lays all samples out shard by shard, the shards in the order of a hash; cuts that into contiguous
-*lanes* whose lengths differ by at most one, longer first; and permutes each lane within blocks of `window` samples.
+*lanes* whose lengths differ by at most one, longer first; and permutes each in blocks of `window` samples.
 Position P of the endless sequence is sample i of lane l of epoch e, where P = e * N + i * lanes + l. So every
 sample comes once an epoch, a batch mixes samples of all lanes, and reading one lane touches one shard
 after another. Nothing is drawn from a library's random stream: orders come from splitmix64.
