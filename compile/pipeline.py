@@ -9,7 +9,6 @@ same plan joins and goes on where another stopped, a compile of another plan is 
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -171,17 +170,13 @@ def _frames(shards: Sequence[Shard], source: Source) -> int:
 
 def _check_out(store: Store, overwrite: bool) -> None:
     """Refuse early what would be refused after a long census."""
-    if store.root.is_file():
-        raise ConfigError(f"{store.url}: is a file, expected a directory")
     ours = store.exists(CLAIM) or store.exists(OVERWRITING) or _holds_dataset(store)
     if ours and not overwrite:
         return
-    above = next(path for path in (store.root, *store.root.absolute().parents) if path.exists())
-    if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
-        raise ConfigError(f"{store.url}: {above} is not a directory that can be written")
-    if ours or not store.root.is_dir():
+    store.check_writable()
+    if ours:
         return
-    others = store.list()
+    others = store.list(limit=1)
     if others:
         raise ConfigError(f"{store.url}: holds {others[0]}, which is not oxcart's; choose an empty directory")
 
@@ -246,8 +241,5 @@ def _delete_dataset(store: Store) -> None:
     """Delete what oxcart wrote, and only that; the marker makes whoever comes after a crash go on with it."""
     store.put(OVERWRITING, b"")
     store.delete(CLAIM)  # first, so that a compile that is still running notices
-    for name in (NAME, EPISODES, REJECTED, *filter(_SHARD_FILE.fullmatch, store.list("shards"))):
-        store.delete(name)
-    for name in store.list(WORK):
-        if name != OVERWRITING:
-            store.delete(name)
+    store.delete(NAME, EPISODES, REJECTED, *filter(_SHARD_FILE.fullmatch, store.list("shards")))
+    store.delete(*(name for name in store.list(WORK) if name != OVERWRITING))

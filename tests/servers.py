@@ -98,10 +98,10 @@ def web(folder: Path) -> Iterator[Server]:
         def log_message(self, format: str, *args: Any) -> None:
             """Keep quiet."""
 
-        def do_HEAD(self) -> None:  # noqa: N802
+        def do_HEAD(self) -> None:
             self.answer()
 
-        def do_GET(self) -> None:  # noqa: N802
+        def do_GET(self) -> None:
             self.answer()
 
         def answer(self) -> None:

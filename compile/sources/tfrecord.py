@@ -15,7 +15,7 @@ from typing import BinaryIO, NamedTuple
 
 import google_crc32c
 
-from oxcart.shards.errors import SourceError
+from oxcart.shards.errors import SourceError, StoreError
 from oxcart.shards.store import Store
 
 OVERHEAD = 16
@@ -88,15 +88,18 @@ def read_record(store: Store, name: str, offset: int, length: int, record: int) 
         SourceError: the frame there is damaged, cut off or holds another length.
         StoreError: the file cannot be read.
     """
-    size = store.size(name)
-    if offset + length + OVERHEAD > size:
+    try:
+        frame = store.read_range(name, offset, length + OVERHEAD)
+    except StoreError as error:
+        size = store.size(name)  # not before: where the store is a bucket that is a round trip
+        if offset + length + OVERHEAD <= size:
+            raise
         raise SourceError(
             f"cut off: the record has {length + OVERHEAD} bytes, the file {max(0, size - offset)} more",
             file=name,
             record=record,
             offset=offset,
-        )
-    frame = store.read_range(name, offset, length + OVERHEAD)
+        ) from error
     if struct.unpack_from("<Q", frame)[0] != length:
         raise SourceError("holds another record than the census saw", file=name, record=record, offset=offset)
     found = _checked(offset, length, frame[12:])
