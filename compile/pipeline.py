@@ -170,6 +170,8 @@ def _frames(shards: Sequence[Shard], source: Source) -> int:
 
 def _check_out(store: Store, overwrite: bool) -> None:
     """Refuse early what would be refused after a long census."""
+    if not store.writable:
+        store.check_writable()
     ours = store.exists(CLAIM) or store.exists(OVERWRITING) or _holds_dataset(store)
     if ours and not overwrite:
         return

@@ -100,6 +100,8 @@ class Bucket:
 
     def read_ranges(self, name: str, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
         wanted = spans(ranges)
+        if any(span.end - span.start > WHOLE_BYTES for span in wanted):  # before memory is taken for it
+            self._check_end(name, self.size(name), max(span.end for span in wanted))
         parts = [pieces(span.start, span.end) for span in wanted]
         calls = [partial(self._range, name, offset, length) for one in parts for offset, length in one]
         # A single request needs no other thread.
@@ -139,9 +141,12 @@ class Bucket:
             data, end = b"", self.size(name)
         if size not in (None, end):
             raise StoreError(f"{self._at(name)}: read: has changed from {size} to {end} bytes meanwhile")
-        if offset + length > end:
-            raise StoreError(f"{self._at(name)}: read: ends at byte {end}, before {offset + length}")
+        self._check_end(name, end, offset + length)
         return data
+
+    def _check_end(self, name: str, end: int, wanted: int) -> None:
+        if wanted > end:
+            raise StoreError(f"{self._at(name)}: read: ends at byte {end}, before {wanted}")
 
     def put(self, name: str, data: bytes) -> None:
         self._check_kind()

@@ -16,13 +16,13 @@ from __future__ import annotations
 import email.utils
 import http.client
 import re
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from http import HTTPStatus
+from time import sleep
 from typing import TypeVar
 
 from obstore.exceptions import BaseError
@@ -91,10 +91,10 @@ def attempt(
             failure = judge(error, timeout_s)
             if not failure.again or number == ATTEMPTS:
                 raise FailedError(failure, number) from error
-        sleep_s = FIRST_WAIT_S * 2 ** (number - 1)
+        wait_s = FIRST_WAIT_S * 2 ** (number - 1)
         if failure.busy:
-            sleep_s = max(sleep_s, min(seconds(ask()) or 0.0, LONGEST_WAIT_S))
-        time.sleep(sleep_s)
+            wait_s = max(wait_s, min(seconds(ask()) or 0.0, LONGEST_WAIT_S))
+        sleep(wait_s)
     raise AssertionError("the last attempt returns or raises")
 
 

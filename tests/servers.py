@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 LONGEST_S = 20
+BUCKET = "bucket"
 
 REASONS = {
     "403": "403 Forbidden",
@@ -159,8 +160,13 @@ def web(folder: Path) -> Iterator[Server]:
 
 @contextlib.contextmanager
 def s3() -> Iterator[Server]:
-    """An S3 that keeps its objects in memory; any credentials will do."""
+    """An S3 of one bucket that keeps its objects in memory; any credentials will do, but not none.
+
+    Google's own dialect is close enough that a bearer token and its condition of a put are all that is put
+    into S3's words.
+    """
     from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
+    from moto.s3.models import s3_backends
     from werkzeug.serving import WSGIRequestHandler, make_server
 
     faults = Faults()
@@ -181,6 +187,13 @@ def s3() -> Iterator[Server]:
         if fault is not None and fault.what == "stall":
             faults.ended.wait(LONGEST_S)
             raise ConnectionResetError
+        if environ.get("HTTP_AUTHORIZATION", "").startswith("Bearer "):
+            environ["HTTP_AUTHORIZATION"] = (
+                "AWS4-HMAC-SHA256 Credential=id/20260101/us-east-1/s3/aws4_request, "
+                "SignedHeaders=host, Signature=0"
+            )
+            if environ.get("HTTP_X_GOOG_IF_GENERATION_MATCH") == "0":
+                environ["HTTP_IF_NONE_MATCH"] = "*"
         with turn:
             return list(inner(environ, start_response))
 
@@ -191,6 +204,7 @@ def s3() -> Iterator[Server]:
         def log(self, type: str, message: str, *args: Any) -> None:
             """Keep quiet."""
 
+    s3_backends["123456789012"]["aws"].create_bucket(BUCKET, "us-east-1")
     server = make_server("127.0.0.1", 0, app, threaded=True, request_handler=Handler)
     server.daemon_threads = True
     with running(server, faults):
