@@ -108,7 +108,7 @@ def judge(error: Exception, timeout_s: float) -> Failure:
         return _of_status(int(found[1]), text)
     for sign, reason in (
         ("UnexpectedRange", "the server answers with another range than it was asked for"),
-        ("non-partial response", "the server does not serve ranges"),
+        ("ange request not supported", "the server does not serve ranges"),
         ("edirect", "the bucket is elsewhere; is its region (AWS_REGION) right?"),
     ):
         if sign in text:

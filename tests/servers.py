@@ -37,7 +37,8 @@ class Fault:
     """What happens to some requests."""
 
     what: str
-    """A status of `REASONS`; `stall` sends nothing, `cut` half of the body, `shift` another range."""
+    """A status of `REASONS`; `stall` sends nothing, `cut` half of the body, `shift` another range, `whole` no
+    range at all, and `lost` does what is asked and answers with an error."""
     times: int
     method: str | None
     name: str
@@ -122,7 +123,7 @@ def web(folder: Path) -> Iterator[Server]:
 
         def serve(self, data: bytes, what: str) -> None:
             asked = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
-            if asked is None:
+            if asked is None or what == "whole":
                 self.reply(200, data, cut=what == "cut")
                 return
             start, end = int(asked[1]), min(int(asked[2] or len(data)) + 1, len(data))
@@ -176,10 +177,14 @@ def s3() -> Iterator[Server]:
     def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         path = urllib.parse.quote(environ["PATH_INFO"]) + "?" + environ["QUERY_STRING"]
         fault = faults.take(environ["REQUEST_METHOD"], path.rstrip("?"))
-        if fault is not None:
+        if fault is not None and fault.what == "lost":
+            with turn:
+                list(inner(environ, lambda status, headers: None))
+            fault.what = "500"
+        elif fault is not None:
             environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
         if fault is not None and fault.what in REASONS:
-            code = fault.headers.pop("Code", "Injected")
+            code = fault.headers.get("Code", "Injected")
             body = f"<Error><Code>{code}</Code><Message>a secret</Message></Error>".encode()
             headers = [*fault.headers.items(), ("Content-Length", str(len(body)))]
             start_response(REASONS[fault.what], headers)
