@@ -44,11 +44,11 @@ class CompileConfig:
     source: SourceConfig
     """What to compile."""
     out: str
-    """The directory of the compiled dataset."""
+    """The directory or URL of the compiled dataset."""
     settings: Settings = field(default_factory=Settings)
     """What decides its bytes."""
     census: str | None = None
-    """A file that holds the source's census; None takes it."""
+    """A file or URL that holds the source's census; None takes it."""
     on_error: str = "fail"
     """`fail` ends at an episode that cannot be compiled, `reject` lists it in `rejected.parquet`."""
     overwrite: bool = False

@@ -96,8 +96,9 @@ class Dataset:
             raise CorruptError(f"{name}: no digest for each frame of {row['key']}, camera {camera}")
         height, width, start = (row[f"{camera}.{what}"] for what in ("height", "width", "offset"))
         frames = np.empty((len(steps), height, width, 3), np.uint8)
-        for frame, step in zip(frames, steps, strict=True):
-            data = self.store.read_range(name, start + step * frame.nbytes, frame.nbytes)
+        size = height * width * 3
+        read = self.store.read_ranges(name, [(start + step * size, size) for step in steps])
+        for frame, step, data in zip(frames, steps, read, strict=True):
             if xxh3_64_intdigest(data) != digests[step]:
                 raise CorruptError(f"{row['shard']}: {row['key']}, camera {camera}, chunk {step} is damaged")
             frame[:] = np.frombuffer(data, np.uint8).reshape(frame.shape)

@@ -90,7 +90,7 @@ def attempt(
         except ERRORS as error:
             failure = judge(error, timeout_s)
             if not failure.again or number == ATTEMPTS:
-                raise FailedError(failure, number) from error
+                raise FailedError(failure, number) from None  # its text may hold a signed URL
         wait_s = FIRST_WAIT_S * 2 ** (number - 1)
         if failure.busy:
             wait_s = max(wait_s, min(seconds(ask()) or 0.0, LONGEST_WAIT_S))

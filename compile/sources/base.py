@@ -76,7 +76,7 @@ class SourceConfig:
     """How to read a source. None is what the catalog says of the dataset, else a default of the source."""
 
     url: str
-    """The directory of the source."""
+    """The directory or URL of the source."""
     source_splits: tuple[str, ...] | None = None
     """The source's own splits to read; None is all of them."""
     cameras: tuple[str, ...] | None = None
