@@ -104,12 +104,14 @@ def scan(
 ) -> None:
     """Take the census of SOURCE: environments, episodes, steps, cameras, duplicates.
 
-    SOURCE is a TFDS directory with an RLDS dataset. No image is decoded.
+    SOURCE is a TFDS directory with an RLDS dataset, or its URL: gs://, s3://, az:// or
+    https://. No image is decoded.
 
     \b
     Example:
       oxcart scan bridge_dataset/1.0.0
       oxcart scan bridge_dataset/1.0.0 --parquet census.parquet --json
+      oxcart scan gs://gresearch/robotics/bridge/0.1.0
     """
     from oxcart.cli.progress import progress
     from oxcart.compile import census as census_module
@@ -198,7 +200,7 @@ def _census_text(census: Census) -> str:
 )
 @_source_options
 @output_options(codec="raw")
-@click.option("--census", type=click.Path(), help="The source's census, from scan --parquet.")
+@click.option("--census", type=click.Path(), help="The source's census, from scan --parquet: a file or URL.")
 @click.option("--limit", type=click.IntRange(min=1), help="Compile this many episodes of train alone.")
 @click.option(
     "--on-error",
@@ -231,8 +233,9 @@ def compile_(
     overwrite: bool,
     **options: Any,
 ) -> None:
-    """Compile SOURCE into a dataset in the directory OUT.
+    """Compile SOURCE into a dataset in OUT.
 
+    SOURCE and OUT are directories or URLs: gs://, s3:// or az://; SOURCE also https://.
     Whole environments are held out for val. A compile that was cut off goes on where it
     stopped when the same command is given again; the same source and options give the
     same bytes.
@@ -243,6 +246,7 @@ def compile_(
       oxcart compile bridge_dataset/1.0.0 bridge --split-by instruction --val-fraction 0.25
       oxcart compile bridge_dataset/1.0.0 bridge --size 224 --fit crop --write-rule split.yaml
       oxcart compile bridge_dataset/1.0.0 bridge --codec jpeg
+      oxcart compile gs://gresearch/robotics/bridge/0.1.0 s3://bucket/bridge
       oxcart compile my_robot/1.0.0 out --action 'action[:7]' --environment episode_metadata/lab
     """
     from oxcart.cli.progress import progress

@@ -158,7 +158,7 @@ def check(census: Census, source: Source) -> None:
 
 
 def load(path: str, source: Source) -> Census:
-    """Read the census in the file `path` and check that it is of `source`."""
+    """Read the census in the file or URL `path` and check that it is of `source`."""
     folder, slash, name = path.rpartition("/")
     census = read(Store(folder or slash or ".").read(name), path)
     check(census, source)

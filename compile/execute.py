@@ -55,7 +55,7 @@ class Job:
 
     source: SourceConfig
     out: str
-    """The directory of the compiled dataset."""
+    """The directory or URL of the compiled dataset."""
     plan: str
     """The hash of the plan; what other plans left does not count."""
     resize: Resize

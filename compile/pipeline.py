@@ -9,7 +9,6 @@ same plan joins and goes on where another stopped, a compile of another plan is 
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -45,11 +44,11 @@ class CompileConfig:
     source: SourceConfig
     """What to compile."""
     out: str
-    """The directory of the compiled dataset."""
+    """The directory or URL of the compiled dataset."""
     settings: Settings = field(default_factory=Settings)
     """What decides its bytes."""
     census: str | None = None
-    """A file that holds the source's census; None takes it."""
+    """A file or URL that holds the source's census; None takes it."""
     on_error: str = "fail"
     """`fail` ends at an episode that cannot be compiled, `reject` lists it in `rejected.parquet`."""
     overwrite: bool = False
@@ -177,17 +176,15 @@ def _frames(shards: Sequence[Shard], source: Source) -> int:
 
 def check_out(store: Store, overwrite: bool) -> None:
     """Refuse early what would be refused after a long census."""
-    if store.root.is_file():
-        raise ConfigError(f"{store.url}: is a file, expected a directory")
+    if not store.writable:
+        store.check_writable()
     ours = store.exists(CLAIM) or store.exists(OVERWRITING) or _holds_dataset(store)
     if ours and not overwrite:
         return
-    above = next(path for path in (store.root, *store.root.absolute().parents) if path.exists())
-    if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
-        raise ConfigError(f"{store.url}: {above} is not a directory that can be written")
-    if ours or not store.root.is_dir():
+    store.check_writable()
+    if ours:
         return
-    others = store.list()
+    others = store.list(limit=1)
     if others:
         raise ConfigError(f"{store.url}: holds {others[0]}, which is not oxcart's; choose an empty directory")
 
@@ -252,8 +249,5 @@ def _delete_dataset(store: Store) -> None:
     """Delete what oxcart wrote, and only that; the marker makes whoever comes after a crash go on with it."""
     store.put(OVERWRITING, b"")
     store.delete(CLAIM)  # first, so that a compile that is still running notices
-    for name in (NAME, EPISODES, REJECTED, *filter(_SHARD_FILE.fullmatch, store.list("shards"))):
-        store.delete(name)
-    for name in store.list(WORK):
-        if name != OVERWRITING:
-            store.delete(name)
+    store.delete(NAME, EPISODES, REJECTED, *filter(_SHARD_FILE.fullmatch, store.list("shards")))
+    store.delete(*(name for name in store.list(WORK) if name != OVERWRITING))

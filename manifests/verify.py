@@ -85,9 +85,8 @@ def verify(
     episodes = tables[EPISODES]
     damage += [Damage(NAME, reason) for reason in _wrong_statements(dataset, tables, cameras)]
     named = {shard[what] for shard in manifest.shards for what in ("name", "chunks")}
-    damage += [
-        Damage(name, "is not in the manifest") for name in dataset.store.list("shards") if name not in named
-    ]
+    there = dataset.store.list("shards") if dataset.store.listable else []
+    damage += [Damage(name, "is not in the manifest") for name in there if name not in named]
 
     def check(shard: Mapping[str, Any]) -> list[Damage]:
         rows = None if episodes is None else episodes.filter(pc.equal(episodes["shard"], _stem(shard)))

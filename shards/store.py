@@ -1,169 +1,157 @@
 """A store: named objects under one root, read by range and written atomically.
 
-A store is a directory. Names are relative and use "/". A write goes to a temporary name under
-`.oxcart/` of the same root, is fsynced, and is renamed into place: a reader sees the whole object or none,
-and whatever a crash leaves behind lies in one folder that the commit of a compile removes.
+    Store("bridge")                          a directory
+    Store("gs://bucket/bridge")              Google Cloud Storage; public buckets need no credentials
+    Store("s3://bucket/bridge")              S3, of any endpoint
+    Store("az://container/bridge")           Azure
+    Store("https://example.org/bridge")      a web server that serves ranges, for reading
+
+Names are relative and use "/". A reader sees the whole object or none. In a directory a write is a temporary
+file under `.oxcart/` that is renamed into place, in a bucket it is one atomic put. What is in progress lies
+under `.oxcart/` in both, and the commit of a compile removes it.
+
+Buckets are read with obstore, which is imported when the first of them is opened and not before.
 """
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import os
-import shutil
-import uuid
-from collections.abc import Iterator
-from pathlib import Path
-from typing import BinaryIO
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, BinaryIO
 
-from oxcart.shards.behind import BehindWriter
-from oxcart.shards.errors import ConfigError, StoreError
+from oxcart.shards.directory import WORK, Directory
 
-WORK = ".oxcart"
-"""Folder of all work in progress, inside the root."""
+if TYPE_CHECKING:
+    from oxcart.shards.bucket import Bucket
+
+__all__ = ["BLOCK_BYTES", "WORK", "Store"]
+
+BLOCK_BYTES = 8 << 20
+"""Of a stream, by default."""
 
 
 class Store:
-    """Objects under the directory `root`.
+    """Objects under the directory or URL `url`. It travels between processes as its URL.
+
+    Every method raises a `StoreError` of one line where the store cannot be reached, read or written: URL,
+    operation, why, and after how many attempts where they were several.
 
     Raises:
-        ConfigError: `url` names a scheme that is not a directory.
+        ConfigError: `url` has an unknown scheme, names no bucket, or holds a secret; the environment
+            configures the store wrongly.
     """
 
     def __init__(self, url: str | os.PathLike[str]) -> None:
-        text = os.fspath(url)
-        if "://" in text:
-            raise ConfigError(f"store {text!r}: expected a directory; copy the data to one")
-        self.root = Path(text)
-        self.url = text
+        self._place = _open(os.fspath(url))
 
     def __repr__(self) -> str:
         return f"Store({self.url!r})"
 
+    def __reduce__(self) -> tuple[type[Store], tuple[str]]:
+        """Connections stay behind."""
+        return Store, (self.url,)
+
+    @property
+    def url(self) -> str:
+        """Where it is; holds no secret."""
+        return self._place.url
+
+    @property
+    def remote(self) -> bool:
+        """Whether each call is a round trip to a server, so that many at once are better than one by one."""
+        return self._place.remote
+
+    @property
+    def writable(self) -> bool:
+        """Whether objects can be written at all; a web server is for reading."""
+        return self._place.writable
+
+    @property
+    def listable(self) -> bool:
+        """Whether it can say what is in it; a web server cannot."""
+        return self._place.listable
+
+    def check_writable(self) -> None:
+        """Find out before long work whether its result can be written; leaves nothing behind.
+
+        Raises:
+            ConfigError: a web server, a file, or a directory without the right to write.
+            StoreError: a bucket that is not there or does not take an object.
+        """
+        self._place.check_writable()
+
     def exists(self, name: str) -> bool:
         """Whether the object is there."""
-        with self._explain("stat", name):
-            return self._path(name).is_file()
+        return self._place.exists(name)
+
+    def missing(self, names: Sequence[str]) -> list[str]:
+        """Those of the names that are not there, in few round trips."""
+        return self._place.missing(names)
 
     def size(self, name: str) -> int:
         """Bytes of the object."""
-        with self._explain("stat", name):
-            return self._path(name).stat().st_size
+        return self._place.size(name)
 
-    def list(self, folder: str = "") -> list[str]:
-        """Names of all objects under `folder`, at any depth, sorted; without work in progress."""
-        with self._explain("list", folder):
-            root = self._path(folder)
-            found = [p.relative_to(self.root).as_posix() for p in root.rglob("*") if p.is_file()]
-        return sorted(n for n in found if folder or not n.startswith(WORK + "/"))
+    def sizes(self, names: Sequence[str]) -> dict[str, int]:
+        """Name -> bytes of the objects, all of which must be there, in few round trips."""
+        return self._place.sizes(names)
 
     def read(self, name: str) -> bytes:
         """The whole object."""
-        with self._explain("read", name):
-            return self._path(name).read_bytes()
+        return self._place.read(name)
 
     def read_range(self, name: str, offset: int, length: int) -> bytes:
         """Exactly `length` bytes from `offset`; an object that ends before that is a StoreError."""
-        with self._explain("read", name), open(self._path(name), "rb", buffering=0) as file:
-            end = os.fstat(file.fileno()).st_size
-            if offset + length > end:  # before memory is taken for it
-                raise StoreError(f"{self._path(name)}: read: ends at byte {end}, before {offset + length}")
-            parts, left = [], length
-            while left:
-                part = os.pread(file.fileno(), left, offset + length - left)
-                if not part:
-                    raise StoreError(f"{self._path(name)}: read: ends at byte {offset + length - left}")
-                parts.append(part)
-                left -= len(part)
-        return parts[0] if len(parts) == 1 else b"".join(parts)
+        return self._place.read_range(name, offset, length)
+
+    def read_ranges(self, name: str, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
+        """The bytes of several ranges (offset, length), in the order given.
+
+        In a bucket, near ones are read together and far ones at once.
+        """
+        return self._place.read_ranges(name, ranges)
+
+    def stream(self, name: str, block_bytes: int = BLOCK_BYTES) -> Iterator[bytes]:
+        """The object from its first byte to its last in blocks of `block_bytes`, the last one shorter.
+
+        In a bucket, a few blocks are read ahead.
+        """
+        return self._place.stream(name, block_bytes)
 
     def put(self, name: str, data: bytes) -> None:
         """Write an object atomically, replacing one of that name."""
-        with self.writer(name) as file:
-            file.write(data)
+        self._place.put(name, data)
 
     def create(self, name: str, data: bytes) -> bool:
         """Write an object atomically unless one of that name exists; says whether it was written."""
-        with self._explain("create", name):
-            temporary = self._temporary(name)
-            try:
-                _write_durably(temporary, data)
-                os.link(temporary, self._path(name))
-            except FileExistsError:
-                return False
-            finally:
-                temporary.unlink(missing_ok=True)
-            _fsync_directory(self._path(name).parent)
-        return True
+        return self._place.create(name, data)
 
-    @contextlib.contextmanager
-    def writer(self, name: str) -> Iterator[BinaryIO]:
+    def writer(self, name: str) -> AbstractContextManager[BinaryIO]:
         """A file to write; it becomes the object when the block ends well and vanishes when it does not."""
-        with self._explain("write", name):
-            temporary = self._temporary(name)
-            try:
-                with open(temporary, "xb", buffering=0) as file:
-                    behind = BehindWriter(file)
-                    try:
-                        yield behind  # type: ignore[misc]
-                        behind.finish()
-                    finally:
-                        behind.stop()
-                os.replace(temporary, self._path(name))
-                _fsync_directory(self._path(name).parent)
-            finally:
-                temporary.unlink(missing_ok=True)
+        return self._place.writer(name)
 
-    def delete(self, name: str) -> None:
-        """Remove an object; none of that name is fine."""
-        with self._explain("delete", name), contextlib.suppress(FileNotFoundError):
-            self._path(name).unlink()
-            _fsync_directory(self._path(name).parent)
+    def delete(self, *names: str) -> None:
+        """Remove objects, in this order where it is a directory; none of a name is fine."""
+        self._place.delete(names)
 
     def delete_folder(self, folder: str) -> None:
         """Remove everything under a folder; none of that name is fine."""
-        path = self._path(folder)
-        with self._explain("delete", folder):
-            for last in (False, False, False, True):
-                try:
-                    shutil.rmtree(path)
-                except OSError as error:  # others may write to it or delete it at the same time
-                    if last and error.errno in (errno.ENOENT, errno.ENOTEMPTY):
-                        return
-                    if error.errno not in (errno.ENOENT, errno.ENOTEMPTY):
-                        raise
-                if not path.exists():
-                    return
+        self._place.delete_folder(folder)
 
-    def _path(self, name: str) -> Path:
-        return self.root / name
+    def list(self, folder: str = "", limit: int | None = None) -> list[str]:
+        """Names of all objects under `folder`, at any depth, sorted; without work in progress.
 
-    def _temporary(self, name: str) -> Path:
-        """A fresh name under the work folder, which it makes together with the object's own folder."""
-        self._path(name).parent.mkdir(parents=True, exist_ok=True)
-        work = self.root / WORK
-        work.mkdir(exist_ok=True)
-        return work / f"{Path(name).name}.{uuid.uuid4().hex[:12]}.tmp"
-
-    @contextlib.contextmanager
-    def _explain(self, operation: str, name: str) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            where = error.filename2 or error.filename or self._path(name)
-            raise StoreError(f"{where}: {operation}: {error.strerror or error}") from error
+        Args:
+            folder: "" is the root.
+            limit: no more than the first so many.
+        """
+        return self._place.names(folder, limit)
 
 
-def _write_durably(path: Path, data: bytes) -> None:
-    with open(path, "xb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
+def _open(url: str) -> Directory | Bucket:
+    if "://" not in url:
+        return Directory(url)
+    from oxcart.shards.bucket import Bucket
 
-
-def _fsync_directory(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    return Bucket(url)

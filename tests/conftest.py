@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,7 @@ import pytest
 from oxcart.compile.sample.rlds import SampleConfig
 from oxcart.manifests.split import SplitRule
 from sample_compile import CAMERAS, Compiled, compile_sample
+from servers import Server, s3, web
 
 
 @pytest.fixture(scope="session")
@@ -37,3 +40,51 @@ def intact(six_episodes: Compiled, tmp_path_factory: pytest.TempPathFactory) -> 
 def root(six_episodes: Compiled, tmp_path: Path) -> Path:
     """The dataset of six episodes, a test's own: to break."""
     return Path(shutil.copytree(six_episodes.out, tmp_path / "copy"))
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[Server]:
+    """One for all tests; each takes a folder of its own in the bucket."""
+    with s3() as server:
+        yield server
+
+
+@pytest.fixture
+def cloud(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> pytest.MonkeyPatch:
+    """An environment without credentials, endpoints and proxies, in which silence ends early."""
+    for name in list(os.environ):
+        if name.startswith(("AWS_", "GOOGLE_", "AZURE_", "STORAGE_", "GCE_")) or name.lower().endswith(
+            "_proxy"
+        ):
+            monkeypatch.delenv(name)
+    for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE", "CLOUDSDK_CONFIG"):
+        monkeypatch.setenv(name, str(tmp_path / "none"))
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("OXCART_STORE_TIMEOUT_S", "5")
+    return monkeypatch
+
+
+@pytest.fixture
+def bucket(s3_server: Server, cloud: pytest.MonkeyPatch) -> Server:
+    """The S3 server without faults, with credentials for it in the environment."""
+    s3_server.faults.clear()
+    cloud.setenv("AWS_ENDPOINT_URL", s3_server.url)
+    cloud.setenv("AWS_ACCESS_KEY_ID", "id")
+    cloud.setenv("AWS_SECRET_ACCESS_KEY", "the-secret-key")
+    return s3_server
+
+
+@pytest.fixture
+def site(cloud: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Server]:
+    """A web server of the folder `tmp_path / "site"`."""
+    (tmp_path / "site").mkdir()
+    with web(tmp_path / "site") as server:
+        yield server
+
+
+@pytest.fixture
+def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Seconds that were waited before each new attempt, which come at once."""
+    found: list[float] = []
+    monkeypatch.setattr("oxcart.shards.retry.sleep", found.append)
+    return found

@@ -80,7 +80,7 @@ class SourceConfig:
     """How to read a source. None is what the catalog says of the dataset, else a default of the source."""
 
     url: str
-    """Where the source is."""
+    """The directory or URL of the source."""
     kind: str = "rlds"
     """What it is: `rlds`, a TFDS directory; or `compiled`, a compiled dataset."""
     source_splits: tuple[str, ...] | None = None

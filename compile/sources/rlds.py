@@ -107,7 +107,7 @@ class RldsSource:
 
     def sizes(self) -> dict[str, int]:
         """Name -> bytes of the two JSON files and every TFRecord file."""
-        return {name: self._store.size(name) for name in (INFO, FEATURES, *self._files)}
+        return self._store.sizes((INFO, FEATURES, *self._files))
 
     def census(self, file: str) -> Iterator[CensusRow]:
         """A row for each record that `dataset_info.json` promises; one that cannot be had is rejected."""

@@ -24,6 +24,9 @@ MAX_RECORDS = 1_000_000
 """Records of one file: what the six digits of a key hold. Every record that is promised becomes a row, also a
 lost one, so an absurd promise must not be believed."""
 
+_LISTED = 10_000
+"""Names to look through for the dataset that was meant."""
+
 _SEQUENCES = (tfds_features.Dataset, tfds_features.Sequence)
 _CLASS_KEYS = ("pythonClassName", "python_class_name", "type")
 
@@ -113,7 +116,8 @@ def _is_name(value: Any) -> bool:
 
 
 def _names(store: Store) -> list[str]:
-    return store.list() if store.root.is_dir() else []
+    """What is there, as far as that takes no long."""
+    return store.list(limit=_LISTED) if store.listable else []
 
 
 def _list_files(store: Store, info: dict[str, Any], wanted: tuple[str, ...] | None) -> dict[str, File]:
@@ -155,7 +159,7 @@ def _list_files(store: Store, info: dict[str, Any], wanted: tuple[str, ...] | No
     files = {
         n: f for split, some in splits.items() if wanted is None or split in wanted for n, f in some.items()
     }
-    missing = [name for name in files if not store.exists(name)]
+    missing = store.missing(list(files))
     if missing:
         counts = f"{len(missing)} of {len(files)} TFRecord files that {INFO} names are missing"
         raise SourceError(f"{store.url}: {counts}, the first is {missing[0]}; is the copy complete?")

@@ -20,7 +20,7 @@ from typing import Any, BinaryIO, NamedTuple
 import google_crc32c
 import numpy as np
 
-from oxcart.shards.errors import SourceError
+from oxcart.shards.errors import SourceError, StoreError
 from oxcart.shards.store import Store
 
 OVERHEAD = 16
@@ -67,7 +67,7 @@ def scan(store: Store, name: str) -> Iterator[Record]:
     """
     _keep_memory()
     size = store.size(name)
-    pieces = _Pieces(_blocks(store, name, size))
+    pieces = _Pieces(store.stream(name, BLOCK), name)
     position = 0
     while position < size:
         left = size - position
@@ -97,17 +97,12 @@ def _keep_memory() -> None:
     bytes(24 << 20)
 
 
-def _blocks(store: Store, name: str, size: int) -> Iterator[bytes]:
-    """The bytes of a file, in order."""
-    for start in range(0, size, BLOCK):
-        yield store.read_range(name, start, min(BLOCK, size - start))
-
-
 class _Pieces:
-    """Takes pieces of any length off the front of a row of blocks, which must hold that much."""
+    """Takes pieces of any length off the front of a row of blocks, which come from the file `name`."""
 
-    def __init__(self, blocks: Iterator[bytes]) -> None:
+    def __init__(self, blocks: Iterator[bytes], name: str) -> None:
         self._blocks = blocks
+        self._name = name
         self._left = _NOTHING
 
     def take(self, length: int) -> memoryview:
@@ -116,7 +111,9 @@ class _Pieces:
         while missing > len(self._left):
             parts.append(self._left)
             missing -= len(self._left)
-            self._left = memoryview(next(self._blocks))
+            self._left = memoryview(next(self._blocks, b""))
+            if not self._left:
+                raise SourceError("has become shorter while it was read", file=self._name)
         last, self._left = self._left[:missing], self._left[missing:]
         return memoryview(b"".join([*parts, last])) if any(parts) else last
 
@@ -128,15 +125,18 @@ def read_record(store: Store, name: str, offset: int, length: int, record: int) 
         SourceError: the frame there is damaged, cut off or holds another length.
         StoreError: the file cannot be read.
     """
-    size = store.size(name)
-    if offset + length + OVERHEAD > size:
+    try:
+        frame = memoryview(store.read_range(name, offset, length + OVERHEAD))
+    except StoreError as error:
+        size = store.size(name)  # not before: where the store is a bucket that is a round trip
+        if offset + length + OVERHEAD <= size:
+            raise
         raise SourceError(
             f"cut off: the record has {length + OVERHEAD} bytes, the file {max(0, size - offset)} more",
             file=name,
             record=record,
             offset=offset,
-        )
-    frame = memoryview(store.read_range(name, offset, length + OVERHEAD))
+        ) from error
     if struct.unpack_from("<Q", frame)[0] != length:
         raise SourceError("holds another record than the census saw", file=name, record=record, offset=offset)
     found = _checked(offset, length, frame[12:])

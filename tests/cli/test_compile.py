@@ -68,9 +68,11 @@ class TestSources:
     def test_a_file(self, says: Callable[[object], str], source: Path) -> None:
         assert "features.json: " in says(source / "features.json")
 
-    @pytest.mark.parametrize("url", ["gs://gresearch/robotics/bridge/0.1.0", "s3://bucket/bridge"])
-    def test_a_url(self, says: Callable[[object], str], url: str) -> None:
-        assert says(url) == f"store {url!r}: expected a directory; copy the data to one"
+    def test_a_url_of_an_unknown_scheme(self, says: Callable[[object], str]) -> None:
+        assert says("hdfs://host/bridge") == (
+            "store 'hdfs://host/bridge': unknown scheme 'hdfs'; expected a directory or "
+            "gs://, s3://, az://, https://, http://"
+        )
 
     @pytest.mark.parametrize("name", ["dataset_info.json", "features.json"])
     def test_a_copy_without_its_json(self, says: Callable[[object], str], half: Path, name: str) -> None:
@@ -339,7 +341,7 @@ class TestOut:
         assert said.endswith("choose another directory or pass --overwrite")
         assert compile_("--val-fraction", 0.4, "--overwrite").exit_code == 0
 
-    @pytest.mark.parametrize("url", ["", "s3://bucket/bridge"])
+    @pytest.mark.parametrize("url", ["", "hdfs://host/bridge"])
     def test_no_directory(self, source: Path, url: str) -> None:
         assert "expected a directory" in complaint(cli("compile", source, url, "--workers", 1))
 

@@ -17,7 +17,7 @@ from oxcart.cli import main as cli
 from oxcart.shards.errors import ConfigError, CorruptError, SourceError, StoreError
 
 ROOT = Path(__file__).parents[2]
-HEAVY = {"numpy", "pyarrow", "PIL", "tensorflow_datasets", "rich", "yaml", "torch"}
+HEAVY = {"numpy", "pyarrow", "PIL", "obstore", "tensorflow_datasets", "rich", "yaml", "torch"}
 
 Explode = Callable[[BaseException], "tuple[int, str, str]"]
 

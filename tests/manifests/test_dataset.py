@@ -41,7 +41,7 @@ def test_open_refuses_what_is_no_dataset(tmp_path: Path) -> None:
         with pytest.raises(ConfigError, match="not a compiled dataset"):
             Dataset.open(str(where))
     with pytest.raises(ConfigError, match="expected a directory"):
-        Dataset.open("s3://bucket/dataset")
+        Dataset.open("hdfs://host/dataset")
 
 
 def test_a_table_is_the_file(intact: Path) -> None:

@@ -1,0 +1,66 @@
+"""Read before it is wanted: ranges that are read at once, and blocks that are read ahead.
+
+A connection to a bucket gives tens of MB/s after tens of milliseconds, so several are needed, and requests
+that are neither tiny nor endless.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import NamedTuple, TypeVar
+
+GAP_BYTES = 256 << 10
+"""Ranges that are no farther apart are read as one: the gap takes less time than another request."""
+PIECE_BYTES = 4 << 20
+"""The largest request."""
+
+Result = TypeVar("Result")
+
+
+class Span(NamedTuple):
+    """A part of an object, and the ranges in it."""
+
+    start: int
+    end: int
+    ranges: list[int]
+    """Their places in the list that was asked for."""
+
+
+def spans(ranges: Sequence[tuple[int, int]], gap: int = GAP_BYTES) -> list[Span]:
+    """Join ranges (offset, length) that overlap or are at most `gap` bytes apart; sorted."""
+    found: list[Span] = []
+    for place in sorted(range(len(ranges)), key=lambda one: ranges[one]):
+        start, length = ranges[place]
+        if found and start <= found[-1].end + gap:
+            last = found[-1]
+            found[-1] = Span(last.start, max(last.end, start + length), [*last.ranges, place])
+        else:
+            found.append(Span(start, start + length, [place]))
+    return found
+
+
+def pieces(start: int, end: int, largest: int = PIECE_BYTES) -> list[tuple[int, int]]:
+    """Cut a span into ranges (offset, length) of at most `largest` bytes; of nothing, one of no bytes."""
+    return [(at, min(largest, end - at)) for at in range(start, max(end, start + 1), largest)]
+
+
+def ahead(
+    pool: ThreadPoolExecutor, calls: Iterable[Callable[[], Result]], depth: int | None = None
+) -> Iterator[Result]:
+    """Results of the calls in their order, while up to `depth` later ones run; None is all of them.
+
+    What has not begun when the caller stops, or when a call fails, is not done.
+    """
+    running: deque[Future[Result]] = deque()
+    try:
+        for call in calls:
+            running.append(pool.submit(call))
+            if depth is not None and len(running) > depth:
+                yield running.popleft().result()
+        while running:
+            yield running.popleft().result()
+    finally:
+        for left in running:
+            left.cancel()

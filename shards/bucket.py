@@ -1,0 +1,331 @@
+"""A store that is a bucket of S3, Google Cloud Storage or Azure, or, for reading, a web server.
+
+obstore speaks the protocols; here are the retries, the requests that run at once, and what to say of a
+failure.
+
+An object is written to a temporary file on this machine and put when it is whole, at once or in parts that
+become an object only together: nobody sees half of it, and a put that failed is simply made again. The price
+is room in TMPDIR for one object per writer. A process that is killed amid the parts of a large object leaves
+them in the bucket, invisible; a lifecycle rule that aborts incomplete uploads clears them away.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import tempfile
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any, BinaryIO, TypeVar
+
+import obstore
+
+from oxcart.shards import retry
+from oxcart.shards.ahead import ahead, pieces, spans
+from oxcart.shards.directory import WORK
+from oxcart.shards.endpoint import connect
+from oxcart.shards.errors import ConfigError, StoreError
+
+REQUESTS = 16
+"""At once, for each store."""
+AHEAD = 4
+"""Blocks of a stream that are read before they are wanted."""
+WHOLE_BYTES = 16 << 20
+"""A larger object is read and written in parts."""
+MANY = 16
+"""More names than this in one folder are looked up by listing it."""
+
+Result = TypeVar("Result")
+
+
+class Bucket:
+    """Objects under a URL; the methods are those of `oxcart.shards.store.Store`."""
+
+    remote = True
+
+    def __init__(self, url: str) -> None:
+        self._endpoint = connect(url)
+        self.url = self._endpoint.url
+        self.writable = self.listable = self._endpoint.scheme not in ("http", "https")
+        self._pool = ThreadPoolExecutor(REQUESTS, thread_name_prefix="oxcart-store")
+
+    def exists(self, name: str) -> bool:
+        return self._size(name) is not None
+
+    def size(self, name: str) -> int:
+        return self.sizes([name])[name]
+
+    def sizes(self, names: Sequence[str]) -> dict[str, int]:
+        found = self._sizes(names)
+        for name in names:
+            if found[name] is None:
+                raise StoreError(f"{self._at(name)}: stat: no such object (HTTP 404 Not Found)")
+        return {name: size for name, size in found.items() if size is not None}
+
+    def missing(self, names: Sequence[str]) -> list[str]:
+        found = self._sizes(names)
+        return [name for name in names if found[name] is None]
+
+    def names(self, folder: str, limit: int | None) -> list[str]:
+        if not self.listable:
+            raise StoreError(f"{self._at(folder)}: list: a web server does not say what is in it")
+
+        def call(attempt: int) -> list[str]:
+            found = (
+                entry["path"]
+                for entries in obstore.list(self._endpoint.reader, prefix=folder or None)
+                for entry in entries
+            )
+            ours = (name for name in found if folder or not name.startswith(WORK + "/"))
+            return sorted(itertools.islice(ours, limit))
+
+        return self._do("list", folder, call)
+
+    def read(self, name: str) -> bytes:
+        def call(attempt: int) -> bytes | int:
+            result = obstore.get(self._endpoint.reader, name)
+            size = int(result.meta["size"])
+            return _body(result, size) if size <= WHOLE_BYTES else size
+
+        found = self._do("read", name, call)
+        if isinstance(found, bytes):
+            return found
+        calls = [partial(self._range, name, offset, length, found) for offset, length in pieces(0, found)]
+        return b"".join(ahead(self._pool, calls))
+
+    def read_range(self, name: str, offset: int, length: int) -> bytes:
+        return self.read_ranges(name, [(offset, length)])[0]
+
+    def read_ranges(self, name: str, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
+        wanted = spans(ranges)
+        if any(span.end - span.start > WHOLE_BYTES for span in wanted):  # before memory is taken for it
+            self._check_end(name, self.size(name), max(span.end for span in wanted))
+        parts = [pieces(span.start, span.end) for span in wanted]
+        calls = [partial(self._range, name, offset, length) for one in parts for offset, length in one]
+        # A single request needs no other thread.
+        read = iter([calls[0]()]) if len(calls) == 1 else ahead(self._pool, calls)
+        found = [b""] * len(ranges)
+        for span, one in zip(wanted, parts, strict=True):
+            data = b"".join(itertools.islice(read, len(one)))
+            for place in span.ranges:
+                offset, length = ranges[place]
+                found[place] = data[offset - span.start : offset - span.start + length]
+        return found
+
+    def stream(self, name: str, block_bytes: int) -> Iterator[bytes]:
+        size = self.size(name)
+        calls = (
+            partial(self._range, name, start, min(block_bytes, size - start), size)
+            for start in range(0, size, block_bytes)
+        )
+        yield from ahead(self._pool, calls, AHEAD)
+
+    def _range(self, name: str, offset: int, length: int, size: int | None = None) -> bytes:
+        """One request; `size` is that which the whole object must have, where that is known."""
+
+        def call(attempt: int) -> tuple[bytes, int]:
+            result = obstore.get(self._endpoint.reader, name, options={"range": (offset, offset + length)})
+            end = int(result.meta["size"])
+            return _body(result, min(length, end - offset)), end
+
+        if length:
+            try:
+                data, end = self._do("read", name, call, explain=False)
+            except retry.FailedError as error:
+                if error.failure.status != 416:
+                    raise self._explain("read", name, error) from error
+                data, end = b"", self.size(name)
+        else:
+            data, end = b"", self.size(name)
+        if size not in (None, end):
+            raise StoreError(f"{self._at(name)}: read: has changed from {size} to {end} bytes meanwhile")
+        self._check_end(name, end, offset + length)
+        return data
+
+    def _check_end(self, name: str, end: int, wanted: int) -> None:
+        if wanted > end:
+            raise StoreError(f"{self._at(name)}: read: ends at byte {end}, before {wanted}")
+
+    def put(self, name: str, data: bytes) -> None:
+        self._check_kind()
+        self._do("write", name, lambda attempt: obstore.put(self._endpoint.writer, name, data))
+
+    def create(self, name: str, data: bytes) -> bool:
+        self._check_kind()
+
+        def call(attempt: int) -> bool:
+            try:
+                obstore.put(self._endpoint.writer, name, data, mode="create")
+            except obstore.exceptions.AlreadyExistsError:
+                # An attempt whose answer was lost may have written it.
+                return attempt > 1 and bytes(obstore.get(self._endpoint.reader, name).bytes()) == data
+            return True
+
+        return self._do("create", name, call)
+
+    @contextlib.contextmanager
+    def writer(self, name: str) -> Iterator[BinaryIO]:
+        self._check_kind()
+        with contextlib.ExitStack() as opened:
+            with self._explain_file(name):
+                file = opened.enter_context(tempfile.TemporaryFile(prefix="oxcart-"))
+            whole = _Spool(file, partial(self._explain_file, name))
+            yield whole  # type: ignore[misc]
+            with self._explain_file(name):
+                file.flush()
+
+            def call(attempt: int) -> None:
+                file.seek(0)
+                if whole.size <= WHOLE_BYTES:
+                    obstore.put(self._endpoint.writer, name, file.read())
+                else:
+                    obstore.put(self._endpoint.uploader, name, file, chunk_size=WHOLE_BYTES)
+
+            self._do("write", name, call)
+
+    def delete(self, names: Sequence[str]) -> None:
+        self._check_kind()
+        if not names:
+            return
+        try:
+            what = names[0] if len(names) == 1 else ""
+            paths = list(names)
+            self._do(
+                "delete", what, lambda attempt: obstore.delete(self._endpoint.reader, paths), explain=False
+            )
+        except retry.FailedError as error:
+            if error.failure.status != 404 or error.failure.code == "NoSuchBucket":
+                raise self._explain("delete", names[0], error) from error
+            # Some stores stop at a name that is not there.
+            for _ in ahead(self._pool, [partial(self._delete, name) for name in names]):
+                pass
+
+    def _delete(self, name: str) -> None:
+        def call(attempt: int) -> None:
+            with contextlib.suppress(FileNotFoundError):
+                obstore.delete(self._endpoint.reader, name)
+
+        self._do("delete", name, call)
+
+    def delete_folder(self, folder: str) -> None:
+        self._check_kind()
+        self.delete(self.names(folder, None))
+
+    def check_writable(self) -> None:
+        self._check_kind()
+        name = f"{WORK}/probe-{uuid.uuid4().hex[:12]}"
+        self.put(name, b"")
+        self.delete([name])
+
+    def _check_kind(self) -> None:
+        if not self.writable:
+            raise ConfigError(f"{self.url}: a web server is for reading; expected a directory or a bucket")
+
+    def _sizes(self, names: Sequence[str]) -> dict[str, int | None]:
+        """Bytes of each object, None where there is none."""
+        folders: dict[str, list[str]] = {}
+        for name in names:
+            folders.setdefault(name.rpartition("/")[0], []).append(name)
+        found: dict[str, int | None] = {}
+        if self.listable:
+            for folder, inside in folders.items():
+                if len(inside) > MANY:
+                    listed = self._listed(folder)
+                    found |= {name: listed.get(name) for name in inside} if listed is not None else {}
+        left = [name for name in names if name not in found]
+        one_by_one = ahead(self._pool, [partial(self._size, name) for name in left])
+        return found | dict(zip(left, one_by_one, strict=True))
+
+    def _listed(self, folder: str) -> dict[str, int] | None:
+        """Name -> bytes of the objects right in a folder; None where listing is not allowed."""
+
+        def call(attempt: int) -> dict[str, int]:
+            found = obstore.list_with_delimiter(self._endpoint.reader, prefix=folder or None)
+            return {entry["path"]: int(entry["size"]) for entry in found["objects"]}
+
+        try:
+            return self._do("list", folder, call, explain=False)
+        except retry.FailedError as error:
+            if error.failure.status in (401, 403):
+                return None
+            raise self._explain("list", folder, error) from error
+
+    def _size(self, name: str) -> int | None:
+        def call(attempt: int) -> int | None:
+            try:
+                return int(obstore.head(self._endpoint.reader, name)["size"])
+            except FileNotFoundError:
+                return None
+
+        return self._do("stat", name, call)
+
+    def _do(
+        self, operation: str, name: str, call: Callable[[int], Result], *, explain: bool = True
+    ) -> Result:
+        """Call with retries.
+
+        Raises:
+            StoreError: it failed; a FailedError if `explain` is not set.
+        """
+
+        def ask() -> str | None:
+            address = self._endpoint.address(name)
+            return retry.retry_after(address, self._endpoint.timeout_s) if address else None
+
+        try:
+            return retry.attempt(call, timeout_s=self._endpoint.timeout_s, ask=ask)
+        except retry.FailedError as error:
+            if not explain:
+                raise
+            raise self._explain(operation, name, error) from error
+
+    def _explain(self, operation: str, name: str, error: retry.FailedError) -> StoreError:
+        failure, endpoint = error.failure, self._endpoint
+        reason = failure.reason
+        if failure.status in (401, 403) and endpoint.credentials:
+            reason += (
+                f"; no credentials were found, set {endpoint.credentials}"
+                if endpoint.anonymous
+                else "; the credentials do not allow it"
+            )
+        if failure.status is None and endpoint.server:
+            reason += f" by {endpoint.server}"
+        if error.attempts > 1:
+            reason += f", {error.attempts} attempts"
+        return StoreError(f"{self._at(name)}: {operation}: {reason}")
+
+    @contextlib.contextmanager
+    def _explain_file(self, name: str) -> Iterator[None]:
+        """Say of the temporary file what is wrong with it."""
+        try:
+            yield
+        except OSError as error:
+            reason = f"{error.strerror or error} in {tempfile.gettempdir()}, where it is put together"
+            raise StoreError(f"{self._at(name)}: write: {reason}; set TMPDIR") from error
+
+    def _at(self, name: str) -> str:
+        return f"{self.url}/{name}" if name else self.url
+
+
+class _Spool:
+    """A temporary file that counts."""
+
+    def __init__(self, file: Any, explain: Callable[[], contextlib.AbstractContextManager[None]]) -> None:
+        self._file, self._explain, self.size = file, explain, 0
+
+    def write(self, data: bytes | memoryview) -> int:
+        view = memoryview(data).cast("B")
+        with self._explain():
+            self._file.write(view)
+        self.size += len(view)
+        return len(view)
+
+
+def _body(result: Any, length: int) -> bytes:
+    """The body of an answer, which must have so many bytes."""
+    data: bytes = result.bytes().to_bytes()
+    if len(data) != length:
+        raise retry.CutError(f"the body has {len(data)} of {length} bytes")
+    return data

@@ -1,0 +1,278 @@
+"""From a URL and the environment to an obstore store.
+
+    gs://bucket/path       GOOGLE_APPLICATION_CREDENTIALS, gcloud's login, or the account of a Google machine;
+                           STORAGE_EMULATOR_HOST for an emulator
+    s3://bucket/path       AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, the profile AWS_PROFILE of ~/.aws, or
+                           the role of an Amazon machine; AWS_REGION; AWS_ENDPOINT_URL of another S3
+    az://container/path    AZURE_STORAGE_ACCOUNT_NAME with AZURE_STORAGE_ACCOUNT_KEY or
+                           AZURE_STORAGE_SAS_TOKEN, or AZURE_STORAGE_CONNECTION_STRING
+    https://host/path      nothing
+
+Without credentials requests go out unsigned, which is what public buckets want. Whatever else obstore takes
+from the environment works as well. A URL with a secret in it is refused, since URLs are shown and stored.
+"""
+
+from __future__ import annotations
+
+import configparser
+import contextlib
+import os
+import urllib.parse
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import obstore
+from obstore.store import AzureStore, GCSStore, HTTPStore, S3Store
+
+from oxcart.shards.errors import ConfigError
+from oxcart.shards.retry import ERRORS, plain
+
+TIMEOUT = "OXCART_STORE_TIMEOUT_S"
+"""Environment variable: seconds that a connection may be silent."""
+TIMEOUT_S = 30.0
+UPLOAD_FACTOR = 10
+"""An answer to an upload comes only after all of its bytes have gone out, so it has this much longer."""
+SCHEMES = ("gs", "s3", "az", "https", "http")
+
+_PRODUCT = Path("/sys/class/dmi/id/product_name")
+_VENDOR = Path("/sys/class/dmi/id/sys_vendor")
+_SIGNED_FOR = timedelta(seconds=60)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Endpoint:
+    """A bucket, or a folder of one."""
+
+    url: str
+    """Without a slash at its end."""
+    scheme: str
+    reader: Any
+    """The obstore store; it retries nothing."""
+    writer: Any
+    """The same, more patient."""
+    uploader: Any
+    """As patient; it retries a part of a large object alone, rather than the whole."""
+    anonymous: bool
+    credentials: str
+    """Names of the environment variables that hold them."""
+    public: str | None
+    """Where the objects are for those who need not sign."""
+    server: str | None
+    """Host and port, where the environment names another than the cloud's own."""
+    timeout_s: float
+
+    def address(self, name: str) -> str | None:
+        """A URL that any client can get the object from, signed where need be. Never to be shown."""
+        if self.public is not None:
+            return f"{self.public}/{urllib.parse.quote(name)}"
+        with contextlib.suppress(*ERRORS):
+            signed: str = obstore.sign(self.reader, "GET", name, _SIGNED_FOR)
+            return signed
+        return None
+
+
+def connect(text: str) -> Endpoint:
+    """Make the store of a URL; no request is sent.
+
+    Raises:
+        ConfigError: the URL or the environment is not fit for it.
+    """
+    scheme, host, path = _parse(text)
+    url = f"{scheme}://{host}{'/' if path else ''}{path}"
+    timeout_s = _timeout_s()
+    if scheme in ("http", "https"):
+        kind: Any = HTTPStore
+        arguments: dict[str, Any] = {"url": url}
+        config: dict[str, Any] = {}
+        credentials, base = "", ""
+    else:
+        kind = {"gs": GCSStore, "s3": S3Store, "az": AzureStore}[scheme]
+        config, credentials, base = {"gs": _google, "s3": _amazon, "az": _azure}[scheme](host)
+        arguments = {"prefix": path or None, "config": config}
+    anonymous = bool(config.get("skip_signature")) or scheme in ("http", "https")
+
+    def open_(factor: int, retries: int) -> Any:
+        options = {
+            "allow_http": True,  # where the URL or the endpoint says http
+            "connect_timeout": timedelta(seconds=min(timeout_s, 10.0)),
+            "read_timeout": timedelta(seconds=timeout_s * factor),
+            "timeout": timedelta(days=1),  # a slow connection is no broken one
+        }
+        bucket = () if "url" in arguments else (host,)
+        return kind(*bucket, **arguments, client_options=options, retry_config={"max_retries": retries})
+
+    try:
+        reader, writer, uploader = open_(1, 0), open_(UPLOAD_FACTOR, 0), open_(UPLOAD_FACTOR, 3)
+    except ERRORS as error:
+        raise ConfigError(f"{url}: {plain(str(error))}") from error
+    return Endpoint(
+        url=url,
+        scheme=scheme,
+        reader=reader,
+        writer=writer,
+        uploader=uploader,
+        anonymous=anonymous,
+        credentials=credentials,
+        public=(f"{base}/{url.partition('://')[2]}" if base else url) if anonymous else None,
+        server=_server(config.get("endpoint") or config.get("base_url")),
+        timeout_s=timeout_s,
+    )
+
+
+def _parse(text: str) -> tuple[str, str, str]:
+    """Scheme, host or bucket, and path without slashes around it."""
+    scheme, _, rest = text.partition("://")
+    scheme = scheme.lower()
+    safe = f"{scheme}://{rest.partition('?')[0].partition('#')[0].rpartition('@')[2]}"
+    if scheme not in SCHEMES:
+        known = ", ".join(f"{one}://" for one in SCHEMES)
+        raise ConfigError(f"store {safe!r}: unknown scheme {scheme!r}; expected a directory or {known}")
+    if "@" in rest.partition("/")[0] or "?" in rest or "#" in rest:
+        raise ConfigError(
+            f"store {safe!r}: expected a URL without user, password, ? and #; "
+            "credentials come from the environment"
+        )
+    host, _, path = rest.partition("/")
+    if not host or not rest.isprintable():
+        raise ConfigError(
+            f"store {safe!r}: expected {scheme}://{'host' if 'http' in scheme else 'bucket'}/path"
+        )
+    return scheme, host, path.strip("/")
+
+
+def _server(url: str | None) -> str | None:
+    return url.partition("://")[2].partition("/")[0].rpartition("@")[2] if url else None
+
+
+def _timeout_s() -> float:
+    text = os.environ.get(TIMEOUT, "")
+    try:
+        value = float(text or TIMEOUT_S)
+    except ValueError:
+        value = 0.0
+    if not 0.001 <= value <= 86_400:
+        raise ConfigError(f"{TIMEOUT}: expected seconds like {TIMEOUT_S:g}, got {text!r}")
+    return value
+
+
+def _google(bucket: str) -> tuple[dict[str, Any], str, str]:
+    names = (
+        "GOOGLE_APPLICATION_CREDENTIALS",
+        "GOOGLE_SERVICE_ACCOUNT",
+        "GOOGLE_SERVICE_ACCOUNT_PATH",
+        "GOOGLE_SERVICE_ACCOUNT_KEY",
+        "GOOGLE_BEARER_TOKEN",
+        "GCE_METADATA_HOST",
+    )
+    config: dict[str, Any] = {}
+    emulator = os.environ.get("STORAGE_EMULATOR_HOST")
+    if emulator:
+        base = emulator.rstrip("/") if "://" in emulator else f"http://{emulator.rstrip('/')}"
+        # Unsigned writes would still fetch a token from a Google machine, so there is one that means nothing.
+        return {"base_url": base, "bearer_token": "emulator"}, names[0], base
+    login = Path(os.environ.get("CLOUDSDK_CONFIG") or Path.home() / ".config" / "gcloud")
+    logged_in = (login / "application_default_credentials.json").is_file()
+    if not (_any(names) or logged_in or _holds(_PRODUCT, "Google")):
+        config["skip_signature"] = True
+    return config, names[0], os.environ.get("GOOGLE_BASE_URL") or "https://storage.googleapis.com"
+
+
+def _amazon(bucket: str) -> tuple[dict[str, Any], str, str]:
+    names = (
+        "AWS_ACCESS_KEY_ID",
+        "AWS_WEB_IDENTITY_TOKEN_FILE",
+        "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
+        "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+    )
+    profile = _amazon_profile()
+    config: dict[str, Any] = {}
+    own_machine = _holds(_VENDOR, "Amazon EC2") and not os.environ.get("AWS_EC2_METADATA_DISABLED")
+    if not _any(names):
+        keys = {
+            "access_key_id": profile.get("aws_access_key_id"),
+            "secret_access_key": profile.get("aws_secret_access_key"),
+            "session_token": profile.get("aws_session_token"),
+        }
+        if keys["access_key_id"]:
+            config |= {name: value for name, value in keys.items() if value}
+        elif not own_machine:
+            config["skip_signature"] = True
+    region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or profile.get("region")
+    config["region"] = region or "us-east-1"
+    endpoint = next(
+        (
+            value
+            for name in ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
+            if (value := os.environ.get(name))
+        ),
+        profile.get("endpoint_url"),
+    )
+    if endpoint:
+        config["endpoint"] = endpoint.rstrip("/")
+    public = config.get("endpoint") or f"https://s3.{config['region']}.amazonaws.com"
+    return config, "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY", public
+
+
+def _amazon_profile() -> Mapping[str, str]:
+    """What the files of the AWS command line say of the profile in use."""
+    name = os.environ.get("AWS_PROFILE") or "default"
+    folder = Path.home() / ".aws"
+    config = os.environ.get("AWS_CONFIG_FILE") or folder / "config"
+    credentials = os.environ.get("AWS_SHARED_CREDENTIALS_FILE") or folder / "credentials"
+    values: dict[str, str] = {}
+    for file, section in ((config, f"profile {name}"), (config, name), (credentials, name)):
+        parser = configparser.RawConfigParser()
+        with contextlib.suppress(configparser.Error, OSError, UnicodeDecodeError):
+            parser.read(file, "utf-8")
+            values |= dict(parser[section]) if section in parser else {}
+    return values
+
+
+def _azure(container: str) -> tuple[dict[str, Any], str, str]:
+    names = (
+        "AZURE_STORAGE_ACCOUNT_KEY",
+        "AZURE_STORAGE_ACCESS_KEY",
+        "AZURE_STORAGE_SAS_TOKEN",
+        "AZURE_STORAGE_SAS_KEY",
+        "AZURE_STORAGE_TOKEN",
+        "AZURE_STORAGE_CLIENT_ID",
+        "AZURE_CLIENT_ID",
+        "AZURE_FEDERATED_TOKEN_FILE",
+        "AZURE_STORAGE_USE_EMULATOR",
+        "IDENTITY_ENDPOINT",
+    )
+    text = os.environ.get("AZURE_STORAGE_CONNECTION_STRING", "")
+    string = dict(part.split("=", 1) for part in text.split(";") if "=" in part)
+    values = {
+        "account_name": string.get("AccountName")
+        or os.environ.get("AZURE_STORAGE_ACCOUNT_NAME")
+        or os.environ.get("AZURE_STORAGE_ACCOUNT"),
+        "account_key": string.get("AccountKey") or os.environ.get("AZURE_STORAGE_KEY"),
+        "sas_key": string.get("SharedAccessSignature"),
+        "endpoint": string.get("BlobEndpoint") or os.environ.get("AZURE_STORAGE_ENDPOINT"),
+    }
+    config: dict[str, Any] = {name: value for name, value in values.items() if value}
+    account = config.get("account_name")
+    if not account and not os.environ.get("AZURE_STORAGE_USE_EMULATOR"):
+        raise ConfigError(
+            f"az://{container}: expected the storage account in AZURE_STORAGE_ACCOUNT_NAME or in "
+            "AZURE_STORAGE_CONNECTION_STRING"
+        )
+    if not (_any(names) or "account_key" in config or "sas_key" in config):
+        config["skip_signature"] = True
+    public = config.get("endpoint") or f"https://{account}.blob.core.windows.net"
+    return config, "AZURE_STORAGE_ACCOUNT_KEY or AZURE_STORAGE_SAS_TOKEN", public
+
+
+def _any(names: tuple[str, ...]) -> bool:
+    return any(os.environ.get(name) for name in names)
+
+
+def _holds(file: Path, word: str) -> bool:
+    """Whether a file of the system, if it is there, holds a word."""
+    with contextlib.suppress(OSError, UnicodeDecodeError):
+        return word in file.read_text()
+    return False

@@ -1,0 +1,181 @@
+"""Which failures of a bucket are tried again, after how long, and what to say of the last one.
+
+Tried again: 408, 429 and 5xx, a stall, a connection that is refused or cut, and a body that is too short.
+Everything else is the same the next time: 403, 404, a name that does not exist.
+
+Waits double from half a second and have no jitter. Where the server is too busy (429, 503) and says in
+`Retry-After` how long it wants to be left alone, that is the wait, up to a minute. obstore drops the headers
+of an answer, so that one is asked for with a request of our own.
+
+What obstore says of an error runs over many lines and holds URLs, signed ones too. Nothing of it is shown but
+the status, and the error's code where that is a plain word.
+"""
+
+from __future__ import annotations
+
+import email.utils
+import http.client
+import re
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from http import HTTPStatus
+from time import sleep
+from typing import TypeVar
+
+from obstore.exceptions import BaseError
+
+ATTEMPTS = 6
+FIRST_WAIT_S = 0.5
+LONGEST_WAIT_S = 60.0
+"""The most that a `Retry-After` is believed."""
+
+ERRORS = (BaseError, OSError, ValueError, NotImplementedError)
+"""What obstore raises; not everything is of its own class."""
+
+Result = TypeVar("Result")
+
+_STATUS = re.compile(r"(?:status code: |status: )(\d{3})\b")
+_CODE = re.compile(r"<Code>([A-Za-z]{1,60})</Code>")
+
+
+class CutError(ValueError):
+    """A body that has fewer bytes than its range."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Failure:
+    """What is known of a request that failed."""
+
+    reason: str
+    """One line without a secret."""
+    again: bool = False
+    """Another attempt may succeed."""
+    status: int | None = None
+    code: str = ""
+    """The store's own word for it, such as NoSuchBucket."""
+
+    @property
+    def busy(self) -> bool:
+        """Whether the server may have said when to come again."""
+        return self.status in (429, 503)
+
+
+class FailedError(Exception):
+    """The last failure of a call, and how many attempts it took."""
+
+    def __init__(self, failure: Failure, attempts: int) -> None:
+        super().__init__(failure.reason)
+        self.failure, self.attempts = failure, attempts
+
+
+def attempt(
+    call: Callable[[int], Result], *, timeout_s: float, ask: Callable[[], str | None] = lambda: None
+) -> Result:
+    """Call until it succeeds, fails for good, or has failed `ATTEMPTS` times.
+
+    Args:
+        call: given the number of the attempt, from 1.
+        timeout_s: how long the connection may be silent; only to say so.
+        ask: asks a server that is busy for its `Retry-After`.
+
+    Raises:
+        FailedError: it did not succeed.
+    """
+    for number in range(1, ATTEMPTS + 1):
+        try:
+            return call(number)
+        except ERRORS as error:
+            failure = judge(error, timeout_s)
+            if not failure.again or number == ATTEMPTS:
+                raise FailedError(failure, number) from None  # its text may hold a signed URL
+        wait_s = FIRST_WAIT_S * 2 ** (number - 1)
+        if failure.busy:
+            wait_s = max(wait_s, min(seconds(ask()) or 0.0, LONGEST_WAIT_S))
+        sleep(wait_s)
+    raise AssertionError("the last attempt returns or raises")
+
+
+def judge(error: Exception, timeout_s: float) -> Failure:
+    """What an error of obstore means."""
+    text = str(error)
+    if isinstance(error, CutError):
+        return Failure(reason=text, again=True)
+    found = _STATUS.search(text)
+    if found:
+        return _of_status(int(found[1]), text)
+    for sign, reason in (
+        ("UnexpectedRange", "the server answers with another range than it was asked for"),
+        ("ange request not supported", "the server does not serve ranges"),
+        ("edirect", "the bucket is elsewhere; is its region (AWS_REGION) right?"),
+    ):
+        if sign in text:
+            return Failure(reason=reason)
+    for sign, reason in (
+        ("dns error", "the host is not known"),
+        ("ConnectionRefused", "the connection is refused"),
+        ("TimedOut", f"no answer for {timeout_s:g} s"),
+        ("kind: Timeout", f"no answer for {timeout_s:g} s"),
+        ("kind: Connect", "no connection"),
+        ("kind: Interrupted", "the connection was cut"),
+        ("HttpError", "the connection failed"),
+    ):
+        if sign in text:
+            return Failure(reason=reason, again=True)
+    if isinstance(error, OSError) and error.strerror:
+        return Failure(reason=error.strerror)
+    return Failure(reason=plain(text) or type(error).__name__)
+
+
+def _of_status(status: int, text: str) -> Failure:
+    code = _CODE.search(text)
+    word = code[1] if code else ""
+    known = HTTPStatus(status).phrase if status in {one.value for one in HTTPStatus} else ""
+    answer = f"HTTP {status} {word or known}".rstrip()
+    again = status in (408, 429) or status >= 500
+    if "token request" in text:
+        reason = f"the credentials give no token ({answer})"
+    elif word == "NoSuchBucket":
+        reason = f"there is no such bucket ({answer})"
+    elif status in (401, 403):
+        reason = f"access denied ({answer})"
+    elif status == 404:
+        reason = f"no such object ({answer})"
+    else:
+        reason = answer
+    return Failure(reason=reason, again=again, status=status, code=word)
+
+
+def plain(text: str) -> str:
+    """The first line of what obstore says, without URLs."""
+    first = text.strip().splitlines()[0] if text.strip() else ""
+    return re.sub(r"\S+://\S+", "(url)", first)[:200]
+
+
+def seconds(value: str | None) -> float | None:
+    """What a `Retry-After` says, a number of seconds or a date; None where it says nothing."""
+    if value is None:
+        return None
+    if value.strip().isascii() and value.strip().isdigit():
+        return float(value)
+    try:
+        date = email.utils.parsedate_to_datetime(value)
+    except ValueError:
+        return None
+    return max(0.0, (date.replace(tzinfo=date.tzinfo or UTC) - datetime.now(UTC)).total_seconds())
+
+
+def retry_after(url: str, timeout_s: float) -> str | None:
+    """The `Retry-After` that a server answers with when asked for the first byte of `url`, if it does."""
+    request = urllib.request.Request(url, headers={"Range": "bytes=0-0"})
+    try:
+        with urllib.request.urlopen(request, timeout=timeout_s):
+            return None
+    except urllib.error.HTTPError as error:
+        with error:
+            found: str | None = error.headers.get("Retry-After")
+            return found
+    except (OSError, http.client.HTTPException):
+        return None

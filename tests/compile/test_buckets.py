@@ -1,0 +1,262 @@
+"""A compile from a bucket or a web server, or into a bucket, leaves the bytes of one between directories."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import uuid
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from oxcart.compile import census
+from oxcart.compile.execute import CLAIM
+from oxcart.compile.pipeline import CENSUS, execute, prepare
+from oxcart.compile.sources import open_source
+from oxcart.compile.sources.base import SourceConfig
+from oxcart.manifests.dataset import Dataset
+from oxcart.manifests.split import SplitRule
+from oxcart.manifests.verify import verify
+from oxcart.shards.errors import ConfigError, SourceError, StoreError
+from oxcart.shards.store import WORK, Store
+from sample_compile import (
+    FIRST,
+    SHARD_SIZE,
+    Compiled,
+    Tree,
+    census_of,
+    cli,
+    compiled,
+    complaint,
+    config_of,
+    edited,
+    lift,
+    stopped,
+    tree,
+)
+from servers import BUCKET, Server
+
+
+def uploaded(folder: Path, url: str) -> str:
+    """Put a folder's files under a URL."""
+    store = Store(url)
+    for path in folder.rglob("*"):
+        if path.is_file():
+            store.put(path.relative_to(folder).as_posix(), path.read_bytes())
+    return url
+
+
+def tree_of(url: str) -> Tree:
+    """Name of an object -> digest of its bytes, work in progress included."""
+    store = Store(url)
+    names = [*store.list(), *store.list(WORK)]
+    return {name: hashlib.sha256(store.read(name)).hexdigest() for name in sorted(names)}
+
+
+@pytest.fixture
+def remote(bucket: Server) -> str:
+    """The URL of a folder of the bucket that is not there yet."""
+    return f"s3://{BUCKET}/{uuid.uuid4().hex}"
+
+
+@pytest.fixture
+def source(whole: Compiled, remote: str) -> str:
+    """The source in a bucket."""
+    return uploaded(whole.source, f"{remote}/source/1.0.0")
+
+
+def config(url: str) -> SourceConfig:
+    return SourceConfig(url=url)
+
+
+class TestSameBytes:
+    """The tree does not say where the source was or where it is itself."""
+
+    def test_from_a_bucket_into_a_directory(self, whole: Compiled, source: str, tmp_path: Path) -> None:
+        compiled(whole.source, tmp_path / "out", source=config(source))
+        assert tree(tmp_path / "out") == whole.tree
+
+    def test_from_a_directory_into_a_bucket(self, whole: Compiled, remote: str) -> None:
+        manifest = execute(prepare(replace(config_of(whole.source, Path("out")), out=f"{remote}/out")))
+        assert manifest == whole.manifest
+        assert tree_of(f"{remote}/out") == whole.tree
+        assert verify(Dataset.open(f"{remote}/out")) == []
+
+    def test_from_a_bucket_into_a_bucket_in_processes(
+        self, whole: Compiled, source: str, remote: str
+    ) -> None:
+        options = ("--val-fraction", 0.2, "--shard-size", SHARD_SIZE, "--workers", 2)
+        result = cli("compile", source, f"{remote}/out", *options)
+        assert result.exit_code == 0, result.output
+        assert f"{remote}/out: 20 episodes" in result.stdout
+        assert tree_of(f"{remote}/out") == whole.tree
+        assert "20 source" in cli("inspect", f"{remote}/out").stdout
+        assert cli("verify", f"{remote}/out").exit_code == 0
+
+    def test_from_googles_protocol(
+        self, whole: Compiled, source: str, remote: str, bucket: Server, cloud: pytest.MonkeyPatch
+    ) -> None:
+        cloud.setenv("STORAGE_EMULATOR_HOST", bucket.url)
+        out = remote.replace("s3://", "gs://") + "/out"
+        there = config(source.replace("s3://", "gs://"))
+        execute(prepare(replace(config_of(whole.source, Path("out"), source=there), out=out)))
+        assert tree_of(out) == whole.tree
+
+    def test_from_a_web_server(self, whole: Compiled, site: Server, tmp_path: Path) -> None:
+        shutil.copytree(whole.source, tmp_path / "site" / "source")
+        compiled(whole.source, tmp_path / "out", source=config(f"{site.url}/source"), workers=2)
+        assert tree(tmp_path / "out") == whole.tree
+
+    def test_with_failures_on_the_way(
+        self, whole: Compiled, source: str, remote: str, bucket: Server, waits: list[float]
+    ) -> None:
+        for what in ("500", "503"):
+            for method in ("GET", "HEAD", "PUT"):
+                bucket.faults.add(what, times=2, method=method)
+        there = config_of(whole.source, Path("out"), source=config(source))
+        execute(prepare(replace(there, out=f"{remote}/out")))
+        assert tree_of(f"{remote}/out") == whole.tree
+        assert len(waits) >= 8
+
+    def test_with_a_census_that_is_in_the_bucket(self, whole: Compiled, source: str, remote: str) -> None:
+        Store(remote).put("census.parquet", census_of(whole.source).to_bytes())
+        there = config_of(whole.source, Path("out"), source=config(source), census=f"{remote}/census.parquet")
+        execute(prepare(replace(there, out=f"{remote}/out")))
+        assert tree_of(f"{remote}/out") == whole.tree
+
+
+def test_a_dataset_on_a_web_server_is_shown_and_refused_as_output(
+    whole: Compiled, site: Server, tmp_path: Path
+) -> None:
+    shutil.copytree(whole.out, tmp_path / "site" / "out")
+    url = f"{site.url}/out"
+    assert "20 source" in cli("inspect", url).stdout
+    assert cli("show", url, "-o", tmp_path / "strip.png").exit_code == 0
+    says = f"{url}: a web server is for reading; expected a directory or a bucket"
+    assert complaint(cli("compile", whole.source, url, "--workers", 1)) == says
+
+
+class TestResume:
+    """What is in progress lies in the bucket."""
+
+    def test_a_compile_that_was_cut_off_goes_on(self, whole: Compiled, remote: str, bucket: Server) -> None:
+        out = replace(config_of(whole.source, Path("out")), out=f"{remote}/out")
+        stopped(out, 40)
+        done = {name for name in tree_of(out.out) if name.endswith(".tar")}
+        assert done
+        assert {CLAIM, CENSUS} <= set(tree_of(out.out))
+        bucket.faults.clear()
+        again = prepare(out)
+        assert again.frames_done > 0
+        assert execute(again) == whole.manifest
+        written = {path.rpartition("/out/")[2] for method, path in bucket.faults.requests if method == "PUT"}
+        assert not written & done
+        assert tree_of(out.out) == whole.tree
+
+    def test_a_store_that_fails_for_good_leaves_what_another_compile_goes_on_with(
+        self, whole: Compiled, remote: str, bucket: Server
+    ) -> None:
+        out = replace(config_of(whole.source, Path("out")), out=f"{remote}/out")
+        bucket.faults.add("403", times=9, method="PUT", name="train-00001.tar", Code="AccessDenied")
+        with pytest.raises(StoreError) as caught:
+            execute(prepare(out))
+        assert str(caught.value) == (
+            f"{remote}/out/shards/train-00001.tar: write: access denied (HTTP 403 AccessDenied); "
+            "the credentials do not allow it"
+        )
+        assert "shards/train-00000.tar" in tree_of(out.out)
+        assert "shards/train-00001.tar" not in tree_of(out.out)
+        bucket.faults.clear()
+        assert execute(prepare(out)) == whole.manifest
+        assert tree_of(out.out) == whole.tree
+
+    def test_another_plan_is_refused_until_it_overwrites(self, whole: Compiled, remote: str) -> None:
+        out = replace(config_of(whole.source, Path("out")), out=f"{remote}/out")
+        other = replace(out, settings=replace(out.settings, rule=SplitRule(val=None)))
+        stopped(other, 40)
+        with pytest.raises(ConfigError, match="holds an unfinished compile of another plan") as caught:
+            execute(prepare(out))
+        assert str(caught.value).startswith(f"{remote}/out: ")
+        assert execute(prepare(replace(out, overwrite=True))) == whole.manifest
+        assert tree_of(out.out) == whole.tree
+        with pytest.raises(ConfigError, match="holds another compile"):
+            execute(prepare(other))
+        assert execute(prepare(out)) == whole.manifest
+
+    def test_a_task_whose_output_was_taken_sends_nothing(
+        self, whole: Compiled, remote: str, bucket: Server
+    ) -> None:
+        out = replace(config_of(whole.source, Path("out")), out=f"{remote}/out")
+        prepared, taken = prepare(out), []
+
+        def take(done: int, size: int) -> None:
+            if not taken:
+                Store(out.out).put(CLAIM, json.dumps({"plan": "another"}).encode())
+                taken.append(True)
+
+        with pytest.raises(ConfigError, match="another compile has taken or finished it meanwhile"):
+            execute(prepared, take)
+        assert set(tree_of(out.out)) == {CLAIM, CENSUS}
+
+    def test_what_is_not_oxcarts_is_left_alone(self, whole: Compiled, remote: str) -> None:
+        Store(remote).put("notes/mine.txt", b"mine")
+        with pytest.raises(ConfigError) as caught:
+            prepare(replace(config_of(whole.source, Path("out")), out=remote))
+        says = f"{remote}: holds notes/mine.txt, which is not oxcart's; choose an empty directory"
+        assert str(caught.value) == says
+        assert set(tree_of(remote)) == {"notes/mine.txt"}
+
+
+class TestSource:
+    """What is said of a source in a bucket that is not as it should be."""
+
+    def test_the_directory_that_was_meant(self, source: str) -> None:
+        above = source.removesuffix("/1.0.0")
+        assert complaint(cli("scan", above)) == (
+            f"{above}: no dataset_info.json, so not a TFDS directory; did you mean {above}/1.0.0?"
+        )
+
+    def test_a_file_that_is_missing(self, source: str) -> None:
+        Store(source).delete(FIRST)
+        says = (
+            f"{source}: 1 of 4 TFRecord files that dataset_info.json names are missing, the first is {FIRST}"
+        )
+        names = sum("tfrecord" in name for name in Store(source).list()) + 1
+        says = says.replace("of 4", f"of {names}")
+        assert complaint(cli("scan", source)) == f"{says}; is the copy complete?"
+
+    def test_a_file_of_another_size_or_other_bytes(
+        self, whole: Compiled, source: str, remote: str, tmp_path: Path
+    ) -> None:
+        seen = census.take(config(source), workers=1, report=_ignore)
+        data = Store(source).read(FIRST)
+        Store(source).put(FIRST, data + b"x")
+        with pytest.raises(SourceError, match=f"{FIRST}: has changed since the census: {len(data)} bytes"):
+            census.check(seen, open_source(config(source)))
+        changed = edited(whole.source, tmp_path / "changed", lift)
+        Store(source).put(FIRST, (changed / FIRST).read_bytes())
+        (tmp_path / "census").write_bytes(seen.to_bytes())
+        with pytest.raises(SourceError, match=f"{FIRST}, record 3, byte .*: has changed since the census"):
+            compiled(whole.source, tmp_path / "out", source=config(source), census=str(tmp_path / "census"))
+
+    @pytest.mark.parametrize("at", ["http", "s3"])
+    def test_a_server_that_fails_is_one_line(
+        self, whole: Compiled, source: str, bucket: Server, site: Server, at: str
+    ) -> None:
+        server, url = (site, site.url) if at == "http" else (bucket, source)
+        server.faults.add("403", times=99)
+        says = complaint(cli("scan", url, "--workers", 1))
+        assert says.startswith(f"{url}/dataset_info.json: stat: access denied (HTTP 403 Forbidden)")
+
+    def test_a_record_is_one_request(self, whole: Compiled, source: str, bucket: Server) -> None:
+        opened = open_source(config(source))
+        row = census_of(whole.source).usable.slice(0, 1).to_pylist()[0]
+        bucket.faults.clear()
+        opened.read(row)
+        assert [method for method, _ in bucket.faults.requests] == ["GET"]
+
+
+def _ignore(done: int, size: int) -> None:
+    """Tell nobody."""

@@ -1,0 +1,230 @@
+"""Servers on the loopback address that fail on demand: a web server of a folder, and an S3 of moto.
+
+    with web(folder) as server:
+        server.faults.add("500", times=2, name="x")
+        Store(server.url).read("x")
+
+A fault meets the next `times` requests whose method and path fit. `requests` holds every request, the
+failed ones included. A stalled request ends when the server does, or after `LONGEST_S`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.server
+import re
+import threading
+import urllib.parse
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+LONGEST_S = 20
+BUCKET = "bucket"
+
+REASONS = {
+    "403": "403 Forbidden",
+    "404": "404 Not Found",
+    "429": "429 Too Many Requests",
+    "500": "500 Internal Server Error",
+    "503": "503 Service Unavailable",
+}
+
+
+@dataclass
+class Fault:
+    """What happens to some requests."""
+
+    what: str
+    """A status of `REASONS`; `stall` sends nothing, `cut` half of the body, `shift` another range, `whole` no
+    range at all, and `lost` does what is asked and answers with an error."""
+    times: int
+    method: str | None
+    name: str
+    """A part of the path and query."""
+    headers: dict[str, str]
+
+
+@dataclass
+class Faults:
+    """Those of one server, and the requests that it got."""
+
+    waiting: list[Fault] = field(default_factory=list)
+    requests: list[tuple[str, str]] = field(default_factory=list)
+    """Method, and path with query."""
+    ended: threading.Event = field(default_factory=threading.Event)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def add(
+        self, what: str, times: int = 1, *, method: str | None = None, name: str = "", **headers: str
+    ) -> None:
+        """Let the next requests fail; `headers` with "_" for "-" go with a status."""
+        named = {key.replace("_", "-"): value for key, value in headers.items()}
+        self.waiting.append(Fault(what, times, method, name, named))
+
+    def take(self, method: str, path: str) -> Fault | None:
+        """Note a request; what is to happen to it."""
+        with self._lock:
+            self.requests.append((method, path))
+            for fault in self.waiting:
+                if fault.times and fault.method in (None, method) and fault.name in path:
+                    fault.times -= 1
+                    return fault
+        return None
+
+    def clear(self) -> None:
+        """Forget faults and requests."""
+        with self._lock:
+            self.waiting.clear()
+            self.requests.clear()
+
+
+@dataclass(frozen=True)
+class Server:
+    """One that runs."""
+
+    url: str
+    faults: Faults
+
+
+@contextlib.contextmanager
+def web(folder: Path) -> Iterator[Server]:
+    """A web server that serves ranges of the files in a folder, and lists nothing."""
+    faults = Faults()
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+        disable_nagle_algorithm = True
+
+        def log_message(self, format: str, *args: Any) -> None:
+            """Keep quiet."""
+
+        def do_HEAD(self) -> None:
+            self.answer()
+
+        def do_GET(self) -> None:
+            self.answer()
+
+        def answer(self) -> None:
+            fault = faults.take(self.command, self.path)
+            what = fault.what if fault else ""
+            if what == "stall":
+                faults.ended.wait(LONGEST_S)
+                self.close_connection = True
+                return
+            path = folder / urllib.parse.unquote(self.path).lstrip("/")
+            if fault is not None and what in REASONS:
+                self.reply(int(what), b"no: " + what.encode(), fault.headers)
+            elif not path.is_file():
+                self.reply(404, b"nothing here")
+            else:
+                self.serve(path.read_bytes(), what)
+
+        def serve(self, data: bytes, what: str) -> None:
+            asked = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
+            if asked is None or what == "whole":
+                self.reply(200, data, cut=what == "cut")
+                return
+            start, end = int(asked[1]), min(int(asked[2] or len(data)) + 1, len(data))
+            if start >= len(data):
+                self.reply(416, b"", {"Content-Range": f"bytes */{len(data)}"})
+                return
+            if what == "shift":
+                start, end = start - 1, end - 1
+            range_of = {"Content-Range": f"bytes {start}-{end - 1}/{len(data)}"}
+            self.reply(206, data[start:end], range_of, cut=what == "cut")
+
+        def reply(
+            self, status: int, body: bytes, headers: dict[str, str] | None = None, cut: bool = False
+        ) -> None:
+            self.send_response(status)
+            for name, value in (headers or {}).items():
+                self.send_header(name, value)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            if self.command == "HEAD":
+                return
+            self.wfile.write(body[: len(body) // 2] if cut else body)
+            self.close_connection = self.close_connection or cut
+
+    class Quiet(http.server.ThreadingHTTPServer):
+        daemon_threads = True
+
+        def handle_error(self, request: Any, client_address: Any) -> None:
+            """A client that has gone is no error."""
+
+    server = Quiet(("127.0.0.1", 0), Handler)
+    with running(server, faults):
+        yield Server(f"http://127.0.0.1:{server.server_port}", faults)
+
+
+@contextlib.contextmanager
+def s3() -> Iterator[Server]:
+    """An S3 of one bucket that keeps its objects in memory; any credentials will do, but not none.
+
+    Google's own dialect is close enough that a bearer token and its condition of a put are all that is put
+    into S3's words.
+    """
+    from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
+    from moto.s3.models import s3_backends
+    from werkzeug.serving import WSGIRequestHandler, make_server
+
+    faults = Faults()
+    inner = DomainDispatcherApplication(create_backend_app)
+    turn = threading.Lock()  # moto looks whether an object is there and then writes it, in two steps
+
+    def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        path = urllib.parse.quote(environ["PATH_INFO"]) + "?" + environ["QUERY_STRING"]
+        fault = faults.take(environ["REQUEST_METHOD"], path.rstrip("?"))
+        if fault is not None and fault.what == "lost":
+            with turn:
+                list(inner(environ, lambda status, headers: None))
+            fault.what = "500"
+        elif fault is not None:
+            environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
+        if fault is not None and fault.what in REASONS:
+            code = fault.headers.get("Code", "Injected")
+            body = f"<Error><Code>{code}</Code><Message>a secret</Message></Error>".encode()
+            headers = [*fault.headers.items(), ("Content-Length", str(len(body)))]
+            start_response(REASONS[fault.what], headers)
+            return [body]
+        if fault is not None and fault.what == "stall":
+            faults.ended.wait(LONGEST_S)
+            raise ConnectionResetError
+        if environ.get("HTTP_AUTHORIZATION", "").startswith("Bearer "):
+            environ["HTTP_AUTHORIZATION"] = (
+                "AWS4-HMAC-SHA256 Credential=id/20260101/us-east-1/s3/aws4_request, "
+                "SignedHeaders=host, Signature=0"
+            )
+            if environ.get("HTTP_X_GOOG_IF_GENERATION_MATCH") == "0":
+                environ["HTTP_IF_NONE_MATCH"] = "*"
+        with turn:
+            return list(inner(environ, start_response))
+
+    class Handler(WSGIRequestHandler):
+        protocol_version = "HTTP/1.1"
+        disable_nagle_algorithm = True
+
+        def log(self, type: str, message: str, *args: Any) -> None:
+            """Keep quiet."""
+
+    s3_backends["123456789012"]["aws"].create_bucket(BUCKET, "us-east-1")
+    server = make_server("127.0.0.1", 0, app, threaded=True, request_handler=Handler)
+    server.daemon_threads = True
+    with running(server, faults):
+        yield Server(f"http://127.0.0.1:{server.server_port}", faults)
+
+
+@contextlib.contextmanager
+def running(server: Any, faults: Faults) -> Iterator[None]:
+    """Serve in a thread until the block ends."""
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        faults.ended.set()
+        server.shutdown()
+        server.server_close()
+        thread.join()

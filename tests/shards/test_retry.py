@@ -1,0 +1,87 @@
+"""What is tried again, after how long, and what is said."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+
+import pytest
+
+from oxcart.shards.retry import ATTEMPTS, CutError, FailedError, attempt, judge, plain, retry_after, seconds
+
+
+def test_it_is_tried_until_it_succeeds(waits: list[float]) -> None:
+    numbers: list[int] = []
+
+    def call(number: int) -> str:
+        numbers.append(number)
+        if number < 4:
+            raise CutError("short")
+        return "done"
+
+    assert attempt(call, timeout_s=1) == "done"
+    assert numbers == [1, 2, 3, 4]
+    assert waits == [0.5, 1.0, 2.0]
+
+
+@pytest.mark.parametrize(("error", "attempts"), [(CutError("x"), ATTEMPTS), (ValueError("x"), 1)])
+def test_the_last_failure_counts_the_attempts(error: Exception, attempts: int, waits: list[float]) -> None:
+    def call(number: int) -> None:
+        raise error
+
+    with pytest.raises(FailedError) as caught:
+        attempt(call, timeout_s=1)
+    assert caught.value.attempts == attempts
+    assert len(waits) == attempts - 1
+
+
+def test_a_bug_is_not_tried_again(waits: list[float]) -> None:
+    with pytest.raises(ZeroDivisionError):
+        attempt(lambda number: 1 // 0, timeout_s=1)
+    assert waits == []
+
+
+@pytest.mark.parametrize(
+    ("text", "reason", "again"),
+    [
+        ("non-2xx status code: 408 Request Timeout", "HTTP 408 Request Timeout", True),
+        ("non-2xx status code: 429 Too Many", "HTTP 429 Too Many Requests", True),
+        ("status code: 502 Bad: <Code>Slow</Code><Message>hush</Message>", "HTTP 502 Slow", True),
+        ("status code: 599 What", "HTTP 599", True),
+        ("status code: 400 Bad: <Code>Odd</Code>", "HTTP 400 Odd", False),
+        ("status code: 401 No", "access denied (HTTP 401 Unauthorized)", False),
+        ("token request: status code: 403", "the credentials give no token (HTTP 403 Forbidden)", False),
+        ("kind: Timeout, source: TimedOut", "no answer for 3 s", True),
+        ('kind: Connect, "dns error"', "the host is not known", True),
+        ("kind: Connect", "no connection", True),
+        (
+            "Received redirect without LOCATION",
+            "the bucket is elsewhere; is its region (AWS_REGION) right?",
+            False,
+        ),
+        ("Odd thing at https://x/y?sig=hush of it\nmore", "Odd thing at (url) of it", False),
+        ("", "ValueError", False),
+    ],
+)
+def test_what_an_error_means(text: str, reason: str, again: bool) -> None:
+    failure = judge(ValueError(text), 3.0)
+    assert (failure.reason, failure.again) == (reason, again)
+
+
+def test_what_the_system_says() -> None:
+    assert judge(OSError(28, "No space left on device"), 1).reason == "No space left on device"
+    assert plain("") == ""
+
+
+def test_retry_after_is_seconds_or_a_date() -> None:
+    assert seconds("120") == 120
+    assert seconds(" 0 ") == 0
+    assert seconds("Wed, 21 Oct 2015 07:28:00 GMT") == 0
+    later = seconds(format_datetime(datetime.now(UTC) + timedelta(seconds=3600), usegmt=True))
+    assert later is not None
+    assert 3000 < later <= 3600
+    assert [seconds(text) for text in (None, "", "soon", "-5", "1.5", "²")] == [None] * 6
+
+
+def test_a_server_that_cannot_be_asked_says_nothing() -> None:
+    assert retry_after("http://127.0.0.1:9/x", 1.0) is None
