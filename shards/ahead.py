@@ -6,6 +6,7 @@ that are neither tiny nor endless.
 
 from __future__ import annotations
 
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -17,6 +18,8 @@ PIECE_BYTES = 4 << 20
 """The largest request."""
 
 Result = TypeVar("Result")
+
+_thread = threading.local()
 
 
 class Span(NamedTuple):
@@ -51,16 +54,32 @@ def ahead(
 ) -> Iterator[Result]:
     """Results of the calls in their order, while up to `depth` later ones run; None is all of them.
 
-    What has not begun when the caller stops, or when a call fails, is not done.
+    What has not begun when the caller stops, or when a call fails, is not done; what runs then is told by
+    `unwanted`.
     """
     running: deque[Future[Result]] = deque()
+    ended = threading.Event()
     try:
         for call in calls:
-            running.append(pool.submit(call))
+            running.append(pool.submit(_run, call, ended))
             if depth is not None and len(running) > depth:
                 yield running.popleft().result()
         while running:
             yield running.popleft().result()
     finally:
+        ended.set()
         for left in running:
             left.cancel()
+
+
+def _run(call: Callable[[], Result], ended: threading.Event) -> Result:
+    _thread.ended = ended
+    try:
+        return call()
+    finally:
+        del _thread.ended
+
+
+def unwanted() -> threading.Event | None:
+    """Set when nobody waits any more for the call that this thread runs; None where it runs none."""
+    return getattr(_thread, "ended", None)

@@ -15,7 +15,7 @@ import contextlib
 import itertools
 import tempfile
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, BinaryIO, TypeVar
@@ -104,7 +104,6 @@ class Bucket:
             self._check_end(name, self.size(name), max(span.end for span in wanted))
         parts = [pieces(span.start, span.end) for span in wanted]
         calls = [partial(self._range, name, offset, length) for one in parts for offset, length in one]
-        # A single request needs no other thread.
         read = iter([calls[0]()]) if len(calls) == 1 else ahead(self._pool, calls)
         found = [b""] * len(ranges)
         for span, one in zip(wanted, parts, strict=True):
@@ -235,7 +234,11 @@ class Bucket:
                     listed = self._listed(folder)
                     found |= {name: listed.get(name) for name in inside} if listed is not None else {}
         left = [name for name in names if name not in found]
-        one_by_one = ahead(self._pool, [partial(self._size, name) for name in left])
+        one_by_one: Iterable[int | None]
+        if len(left) == 1:  # a single request needs no other thread
+            one_by_one = [self._size(left[0])]
+        else:
+            one_by_one = ahead(self._pool, [partial(self._size, name) for name in left])
         return found | dict(zip(left, one_by_one, strict=True))
 
     def _listed(self, folder: str) -> dict[str, int] | None:

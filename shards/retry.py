@@ -16,16 +16,18 @@ from __future__ import annotations
 import email.utils
 import http.client
 import re
+import threading
 import urllib.error
 import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from http import HTTPStatus
-from time import sleep
 from typing import TypeVar
 
 from obstore.exceptions import BaseError
+
+from oxcart.shards.ahead import unwanted
 
 ATTEMPTS = 6
 FIRST_WAIT_S = 0.5
@@ -91,11 +93,19 @@ def attempt(
             failure = judge(error, timeout_s)
             if not failure.again or number == ATTEMPTS:
                 raise FailedError(failure, number) from None  # its text may hold a signed URL
+        ended = unwanted()
         wait_s = FIRST_WAIT_S * 2 ** (number - 1)
         if failure.busy:
             wait_s = max(wait_s, min(seconds(ask()) or 0.0, LONGEST_WAIT_S))
-        sleep(wait_s)
+        pause(wait_s, ended)
+        if ended is not None and ended.is_set():  # or an interrupted command would go on until all is tried
+            raise FailedError(failure, number)
     raise AssertionError("the last attempt returns or raises")
+
+
+def pause(wait_s: float, ended: threading.Event | None) -> None:
+    """Wait, but no longer than somebody wants to know how it goes on."""
+    (ended or threading.Event()).wait(wait_s)
 
 
 def judge(error: Exception, timeout_s: float) -> Failure:

@@ -86,5 +86,5 @@ def site(cloud: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Server]:
 def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """Seconds that were waited before each new attempt, which come at once."""
     found: list[float] = []
-    monkeypatch.setattr("oxcart.shards.retry.sleep", found.append)
+    monkeypatch.setattr("oxcart.shards.retry.pause", lambda wait_s, ended: found.append(wait_s))
     return found

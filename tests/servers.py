@@ -53,6 +53,8 @@ class Faults:
     waiting: list[Fault] = field(default_factory=list)
     requests: list[tuple[str, str]] = field(default_factory=list)
     """Method, and path with query."""
+    stalled: threading.Event = field(default_factory=threading.Event)
+    """Set when a request does."""
     ended: threading.Event = field(default_factory=threading.Event)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -70,6 +72,8 @@ class Faults:
             for fault in self.waiting:
                 if fault.times and fault.method in (None, method) and fault.name in path:
                     fault.times -= 1
+                    if fault.what == "stall":
+                        self.stalled.set()
                     return fault
         return None
 
@@ -78,6 +82,7 @@ class Faults:
         with self._lock:
             self.waiting.clear()
             self.requests.clear()
+            self.stalled.clear()
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
+import signal
+import subprocess
+import sys
 import uuid
 from dataclasses import replace
 from pathlib import Path
@@ -171,6 +175,25 @@ class TestResume:
         bucket.faults.clear()
         assert execute(prepare(out)) == whole.manifest
         assert tree_of(out.out) == whole.tree
+
+    def test_a_compile_that_was_killed_amid_a_put_goes_on(
+        self, whole: Compiled, source: str, remote: str, bucket: Server
+    ) -> None:
+        bucket.faults.add("stall", times=99, method="PUT", name="train-00002.tar")
+        command = [sys.executable, "-m", "oxcart.cli.main", "compile", source, f"{remote}/out", "--quiet"]
+        command += ["--val-fraction", "0.2", "--shard-size", str(SHARD_SIZE), "--workers", "2"]
+        process = subprocess.Popen(command, start_new_session=True)
+        try:
+            assert bucket.faults.stalled.wait(60)
+        finally:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+        bucket.faults.clear()
+        assert CLAIM in tree_of(f"{remote}/out")
+        assert "shards/train-00002.tar" not in tree_of(f"{remote}/out")
+        out = config_of(whole.source, Path("out"), source=config(source))
+        assert execute(prepare(replace(out, out=f"{remote}/out"))) == whole.manifest
+        assert tree_of(f"{remote}/out") == whole.tree
 
     def test_another_plan_is_refused_until_it_overwrites(self, whole: Compiled, remote: str) -> None:
         out = replace(config_of(whole.source, Path("out")), out=f"{remote}/out")

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 
 import pytest
 
+from oxcart.shards.ahead import ahead
 from oxcart.shards.retry import ATTEMPTS, CutError, FailedError, attempt, judge, plain, retry_after, seconds
 
 
@@ -33,6 +36,23 @@ def test_the_last_failure_counts_the_attempts(error: Exception, attempts: int, w
         attempt(call, timeout_s=1)
     assert caught.value.attempts == attempts
     assert len(waits) == attempts - 1
+
+
+def test_what_nobody_waits_for_is_not_tried_again() -> None:
+    failed, numbers = threading.Event(), []
+
+    def call(number: int) -> None:
+        numbers.append(number)
+        failed.set()
+        raise CutError("short")
+
+    def stop() -> None:
+        failed.wait(10)
+        raise KeyboardInterrupt
+
+    with ThreadPoolExecutor(2) as pool, pytest.raises(KeyboardInterrupt):
+        list(ahead(pool, [stop, lambda: attempt(call, timeout_s=1)]))
+    assert len(numbers) < ATTEMPTS
 
 
 def test_a_bug_is_not_tried_again(waits: list[float]) -> None:
