@@ -6,8 +6,9 @@ A task leaves three files, each written to a temporary name, fsynced and renamed
     shards/train-00000.chunks.parquet    digests of its chunks
     .oxcart/rows/train-00000.parquet     rows of its episodes: the mark that the task is done
 
-Killed anywhere it leaves nothing that counts, and run again it writes the same bytes. Reading, decoding and
-writing overlap, each in its own thread; memory is that of three episodes, or of one where those are large.
+Killed anywhere it leaves nothing that counts, and run again it writes the same bytes. Memory is one episode:
+its record and its frames. The disk stores while the next episode is decoded (`oxcart.shards.behind`), and a
+remote source is read ahead; more threads than that were slower than one, which keeps frames in its caches.
 """
 
 from __future__ import annotations
@@ -24,13 +25,13 @@ import pyarrow as pa
 from blake3 import blake3
 from xxhash import xxh3_64_intdigest
 
-from oxcart.compile.ahead import ahead, map_ahead
-from oxcart.compile.frames import Ready, depth, make_ready
-from oxcart.compile.images import Resize
+from oxcart.compile.ahead import map_ahead
+from oxcart.compile.frames import Pictures, make_pictures
+from oxcart.compile.images import Frame, ImageError, Resize
 from oxcart.compile.plan import Shard
 from oxcart.compile.processes import Advance
 from oxcart.compile.sources import open_source
-from oxcart.compile.sources.base import Floats, Source, SourceConfig
+from oxcart.compile.sources.base import Episode, Floats, Source, SourceConfig
 from oxcart.compile.statistics import Moments, merge, moments
 from oxcart.manifests.canonical import canonical_json
 from oxcart.manifests.manifest import episode_digest
@@ -44,7 +45,7 @@ CLAIM = f"{WORK}/plan.json"
 """Holds the hash of the plan that the output is compiled by."""
 
 READERS, READ_AHEAD = 4, 64 << 20
-"""Records that are read at a time, and bytes of them that wait to be decoded."""
+"""Records of a remote source that are read at a time, and bytes of them that may wait to be decoded."""
 
 _METADATA = b"oxcart.shard"
 
@@ -153,23 +154,31 @@ def write_shard(job: Job, shard: Shard, advance: Advance) -> None:
     action: list[Moments] = []
     state: list[Moments] = []
     cameras = [camera.name for camera in source.cameras]
-    with store.writer(name) as file, contextlib.closing(_ready(job, source, shard)) as episodes:
+    buffers: dict[str, Frame] = {}
+    with store.writer(name) as file, contextlib.closing(_read(source, shard)) as episodes:
         tar = TarWriter(file)
-        for ready in episodes:
-            row, episode, frames = ready.row, ready.episode, ready.row["steps"] * len(cameras)
-            if ready.error is not None:
+        for row, episode in episodes:
+            frames = row["steps"] * len(cameras)
+            try:
+                pictures = {
+                    camera: make_pictures(
+                        camera, episode.images[camera], row, job.resize, job.encoding, buffers
+                    )
+                    for camera in cameras
+                }
+            except ImageError as error:
                 if not job.reject:
                     raise SourceError(
-                        f"{ready.error}; --on-error reject compiles the rest and lists what it left out",
+                        f"{error}; --on-error reject compiles the rest and lists what it left out",
                         file=row["source_file"],
                         record=row["source_record"],
                         offset=row["source_offset"],
-                    ) from ready.error
-                rejected.append({**_place(row), "reason": str(ready.error)})
+                    ) from error
+                rejected.append({**_place(row), "reason": str(error)})
                 advance(frames, 0)
                 continue
             start = tar.offset
-            rows.append(_write_episode(tar, source, shard, ready, job.encoding, chunks))
+            rows.append(_write_episode(tar, source, shard, row, episode, pictures, job.encoding, chunks))
             if episode.action is not None:
                 action.append(moments(episode.action))
             if episode.state is not None:
@@ -210,26 +219,30 @@ def _put(store: Store, name: str, data: bytes, plan: str) -> None:
         check_claim(store, plan)
 
 
-def _ready(job: Job, source: Source, shard: Shard) -> Generator[Ready, None, None]:
-    """The shard's episodes, read and encoded ahead of their use."""
-    rows, cameras = shard.rows.to_pylist(), [camera.name for camera in source.cameras]
+def _read(source: Source, shard: Shard) -> Generator[tuple[Mapping[str, Any], Episode], None, None]:
+    """The shard's census rows and episodes."""
+    rows = shard.rows.to_pylist()
+    if not source.remote:
+        yield from ((row, source.read(row)) for row in rows)
+        return
     lengths = [row["source_length"] for row in rows]
-    read = map_ahead(source.read, rows, lengths, budget=READ_AHEAD, workers=READERS)
-    behind = depth(rows, cameras, job.resize)
-    pairs = zip(rows, read, strict=True)
-    return ahead(make_ready(pairs, cameras, job.resize, job.encoding, behind), behind)
+    with contextlib.closing(
+        map_ahead(source.read, rows, lengths, budget=READ_AHEAD, workers=READERS)
+    ) as episodes:
+        yield from zip(rows, episodes, strict=True)
 
 
 def _write_episode(
     tar: TarWriter,
     source: Source,
     shard: Shard,
-    ready: Ready,
+    row: Mapping[str, Any],
+    episode: Episode,
+    cameras: Mapping[str, Pictures],
     encoding: Encoding,
     chunks: list[dict[str, Any]],
 ) -> dict[str, Any]:
     """Append the members of one episode and the rows of its chunks; returns its row of the episode table."""
-    row, episode = ready.row, ready.episode
     key, start = row["key"], tar.offset
     rate = source.control_rate["hz"] if source.control_rate else None
     known: dict[str, Any] = {
@@ -248,9 +261,7 @@ def _write_episode(
             "instructions": episode.instructions,
             "key": key,
             "shapes": {
-                name: list(array.shape)
-                for name, array in {**arrays, **ready.cameras}.items()
-                if array is not None
+                name: list(array.shape) for name, array in {**arrays, **cameras}.items() if array is not None
             },
             "source": {name: row[f"source_{name}"] for name in ("split", "file", "record")},
         }
@@ -264,14 +275,14 @@ def _write_episode(
             start_of, digest = _write_array(tar, f"{key}.{name}.npy", array)
             members[f"{name}.npy"] = [digest]
         pieces |= {f"{name}.offset": start_of, f"{name}.digest": digest}
-    cameras: dict[str, int] = {}
-    for camera, pictures in ready.cameras.items():
+    places: dict[str, int] = {}
+    for camera, pictures in cameras.items():
         encoded, member = pictures.encoded, f"{camera}.{EXTENSIONS[encoding.codec]}"
         data = tar.add(f"{key}.{member}", [encoded.header, *encoded.chunks])
         members[member] = pictures.digests
         chunks.append({"key": key, "camera": camera, "digests": pictures.digests, "sizes": encoded.sizes()})
-        cameras[f"{camera}.offset"] = data + len(encoded.header)
-        cameras |= {f"{camera}.height": pictures.shape[1], f"{camera}.width": pictures.shape[2]}
+        places[f"{camera}.offset"] = data + len(encoded.header)
+        places |= {f"{camera}.height": pictures.shape[1], f"{camera}.width": pictures.shape[2]}
     return {
         **_place(row),
         **known,
@@ -282,7 +293,7 @@ def _write_episode(
         "offset": start,
         "bytes": tar.offset - start,
         **pieces,
-        **cameras,
+        **places,
     }
 
 

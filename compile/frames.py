@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from oxcart.compile.images import Frame, ImageError, Resize, decode_into, image_size, resize_into
-from oxcart.compile.sources.base import Episode, Images
+from oxcart.compile.sources.base import Images
 from oxcart.shards.codec import Encoded, Encoding, encode, join_jpegs
 from oxcart.shards.jpeg import encode_jpeg, jpeg_size
-
-IN_FLIGHT = 256 << 20
-"""Bytes of frames that one process may hold in order to work ahead; a larger episode is worked on alone."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,61 +25,7 @@ class Pictures:
     """xxh3-64 of each chunk."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Ready:
-    """An episode whose members can be written."""
-
-    row: Mapping[str, Any]
-    """Of the census."""
-    episode: Episode
-    cameras: Mapping[str, Pictures]
-    error: ImageError | None
-    """Why it cannot be compiled, where it cannot."""
-
-
-def depth(rows: Sequence[Mapping[str, Any]], cameras: Sequence[str], resize: Resize) -> int:
-    """How many episodes may be made ahead of the one that is written."""
-    largest = max(sum(_frame_bytes(row, camera, resize) for camera in cameras) for row in rows)
-    return 1 if 3 * largest <= IN_FLIGHT else 0
-
-
-def _frame_bytes(row: Mapping[str, Any], camera: str, resize: Resize) -> int:
-    height, width = resize.output_size(row[f"{camera}.height"], row[f"{camera}.width"])
-    return int(row["steps"]) * height * width * 3
-
-
-def make_ready(
-    pairs: Iterable[tuple[Mapping[str, Any], Episode]],
-    cameras: Sequence[str],
-    resize: Resize,
-    encoding: Encoding,
-    depth: int,
-) -> Iterator[Ready]:
-    """Decode, resize, encode and hash episodes.
-
-    Args:
-        pairs: census row and episode.
-        cameras: which of its cameras.
-        resize: how frames get their size.
-        encoding: how they are stored.
-        depth: how many a consumer works behind; with codec `raw` what is yielded lies in memory that is used
-            again for the episode `depth + 2` places on.
-    """
-    ring = [dict[str, Frame]() for _ in range(depth + 2)]
-    for i, (row, episode) in enumerate(pairs):
-        made: dict[str, Pictures] = {}
-        error = None
-        try:
-            for camera in cameras:
-                made[camera] = _camera(
-                    camera, episode.images[camera], row, resize, encoding, ring[i % len(ring)]
-                )
-        except ImageError as caught:
-            error = caught
-        yield Ready(row=row, episode=episode, cameras=made, error=error)
-
-
-def _camera(
+def make_pictures(
     camera: str,
     images: Images,
     row: Mapping[str, Any],
@@ -90,6 +33,20 @@ def _camera(
     encoding: Encoding,
     buffers: dict[str, Frame],
 ) -> Pictures:
+    """Decode, resize, encode and hash the images of one camera.
+
+    Args:
+        camera: its name.
+        images: of the episode.
+        row: of the census.
+        resize: how frames get their size.
+        encoding: how they are stored.
+        buffers: camera -> memory for its frames, used again by the next call: with codec `raw` what is
+            returned lies in it.
+
+    Raises:
+        ImageError: an image cannot be decoded, or has another size than the census saw.
+    """
     size = row[f"{camera}.height"], row[f"{camera}.width"]
     shape = (len(images), *resize.output_size(*size), 3)
     if encoding.codec == "jpeg" and not isinstance(images, np.ndarray):

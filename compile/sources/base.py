@@ -161,6 +161,8 @@ class Source(Protocol):
     version: str
     kind: str
     """Which sort of source it is, e.g. `rlds`."""
+    remote: bool
+    """Whether each read is a round trip to a server."""
     cameras: tuple[Camera, ...]
     """The cameras that will be compiled, the primary first."""
     action_sizes: tuple[int, ...]

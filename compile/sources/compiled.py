@@ -40,6 +40,7 @@ class CompiledSource:
 
     def __init__(self, config: SourceConfig) -> None:
         self._dataset = dataset = Dataset.open(config.url)
+        self.remote = dataset.store.remote
         manifest = dataset.manifest
         self.name, self.version = manifest.dataset["name"], manifest.dataset["version"]
         self.kind = manifest.dataset["kind"]

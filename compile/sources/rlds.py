@@ -42,6 +42,7 @@ class RldsSource:
 
     def __init__(self, config: SourceConfig) -> None:
         self._store = Store(config.url)
+        self.remote = self._store.remote
         directory = tfds_directory.read(self._store, config.source_splits)
         self.name, self.version, self._files = directory.name, directory.version, directory.files
         self._specs = directory.specs
