@@ -124,7 +124,7 @@ def measure(source: Path, camera: str, scratch: Path, workers: int, tensorflow: 
     files = [{"file": file} for file in open_source(config).files()]
     raw, jpeg = (
         Settings(shard_size=128 << 20),
-        Settings(shard_size=128 << 20, encoding=Encoding(codec="jpeg")),
+        Settings(shard_size=512 << 20, encoding=Encoding(codec="jpeg")),
     )
     parts = {"decode": decode, "write and fsync": write, "hash": hash_frames, "by hand": decode_hash_write}
     if camera == JPEG:
@@ -291,7 +291,7 @@ def compile_once(config: SourceConfig, out: Path, workers: int, settings: Settin
 
     def watch() -> None:
         me = psutil.Process()
-        while not stop.wait(0.1):
+        while not stop.wait(0.5):
             total = 0
             for process in (me, *me.children(recursive=True)):
                 try:

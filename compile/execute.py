@@ -16,8 +16,9 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Generator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,6 @@ import pyarrow as pa
 from blake3 import blake3
 from xxhash import xxh3_64_intdigest
 
-from oxcart.compile.ahead import map_ahead
 from oxcart.compile.frames import Pictures, make_pictures
 from oxcart.compile.images import Frame, ImageError, Resize
 from oxcart.compile.plan import Shard
@@ -36,6 +36,7 @@ from oxcart.compile.statistics import Moments, merge, moments
 from oxcart.manifests.canonical import canonical_json
 from oxcart.manifests.manifest import episode_digest
 from oxcart.manifests.tables import CHUNKS_SCHEMA, episodes_schema, parse_table, table_bytes
+from oxcart.shards.ahead import ahead
 from oxcart.shards.codec import EXTENSIONS, Encoding, npy_header
 from oxcart.shards.errors import ConfigError, CorruptError, OxcartError, SourceError
 from oxcart.shards.store import WORK, Store
@@ -44,8 +45,8 @@ from oxcart.shards.tar import TarWriter
 CLAIM = f"{WORK}/plan.json"
 """Holds the hash of the plan that the output is compiled by."""
 
-READERS, READ_AHEAD = 4, 64 << 20
-"""Records of a remote source that are read at a time, and bytes of them that may wait to be decoded."""
+READERS = 4
+"""Records of a remote source that are read at a time."""
 
 _METADATA = b"oxcart.shard"
 
@@ -225,11 +226,10 @@ def _read(source: Source, shard: Shard) -> Generator[tuple[Mapping[str, Any], Ep
     if not source.remote:
         yield from ((row, source.read(row)) for row in rows)
         return
-    lengths = [row["source_length"] for row in rows]
-    with contextlib.closing(
-        map_ahead(source.read, rows, lengths, budget=READ_AHEAD, workers=READERS)
-    ) as episodes:
-        yield from zip(rows, episodes, strict=True)
+    with ThreadPoolExecutor(READERS) as pool:
+        episodes = ahead(pool, (partial(source.read, row) for row in rows), READERS)
+        with contextlib.closing(episodes):
+            yield from zip(rows, episodes, strict=True)
 
 
 def _write_episode(

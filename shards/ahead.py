@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple, TypeVar
 
@@ -51,7 +51,7 @@ def pieces(start: int, end: int, largest: int = PIECE_BYTES) -> list[tuple[int, 
 
 def ahead(
     pool: ThreadPoolExecutor, calls: Iterable[Callable[[], Result]], depth: int | None = None
-) -> Iterator[Result]:
+) -> Generator[Result, None, None]:
     """Results of the calls in their order, while up to `depth` later ones run; None is all of them.
 
     What has not begun when the caller stops, or when a call fails, is not done; what runs then is told by
