@@ -51,7 +51,7 @@ def plain(value: Any) -> Any:
         return [*values] if kind.hasobject and len(shape) == 1 else (kind.str, shape, repr(values))
     if isinstance(value, list):
         return [bytes(one) if isinstance(one, memoryview) else plain(one) for one in value]
-    return value
+    return repr(value) if isinstance(value, float | np.floating) else value  # NaN is not equal to NaN
 
 
 def same(data: bytes) -> Any:
