@@ -48,7 +48,7 @@ def outcome(parse: Any, data: Any) -> Any:
 def plain(value: Any) -> Any:
     if isinstance(value, np.ndarray):
         kind, shape, values = value.dtype, value.shape, value.tolist()
-        return [*values] if kind.hasobject and len(shape) == 1 else (kind.str, shape, repr(values))
+        return plain(values) if kind.hasobject and len(shape) == 1 else (kind.str, shape, repr(values))
     if isinstance(value, list):
         return [bytes(one) if isinstance(one, memoryview) else plain(one) for one in value]
     return repr(value) if isinstance(value, float | np.floating) else value  # NaN is not equal to NaN
