@@ -77,7 +77,7 @@ class ExampleParser:
                 rest.append(record[entry:stop])
             elif field in self._images:
                 images[field] = items
-        _expect(not any(f"{field}/ragged_row_lengths_0".encode() in seen for field in images))
+        _expect(not any(name.startswith(f"{field}/ragged_".encode()) for field in images for name in seen))
         features = b"".join(rest)
         return _header(len(features)) + features, images
 
