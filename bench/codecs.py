@@ -1,6 +1,7 @@
 """How small each codec makes real camera frames, and what reading them back costs. Ratios of one run.
 
-    python bench/codecs.py ../shared/data/bridge_dataset/1.0.0 ../shared/data/youtube
+    python bench/codecs.py                                  # on simulated kitchens, whose frames are noisier
+    python bench/codecs.py bridge_dataset/1.0.0 videos      # on camera frames, which is what counts
 
 A source is an RLDS dataset (its primary camera, at its own size and resized to 256x256) or a folder of
 videos (the first 80 frames of each, cropped and resized to 256x256). `one frame` is what a random frame
@@ -22,6 +23,7 @@ from PIL import Image
 
 from oxcart.compile import census
 from oxcart.compile.images import Resize, decode_into
+from oxcart.compile.sample.rlds import SampleConfig, write_rlds
 from oxcart.compile.sources import open_source
 from oxcart.compile.sources.base import SourceConfig
 from oxcart.shards.codec import Encoded, Encoding, decode, encode, encode_zstd
@@ -36,13 +38,21 @@ def main() -> None:
     options = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    options.add_argument("source", nargs="+", type=Path)
-    for source in options.parse_args().source:
+    options.add_argument("source", nargs="*", type=Path)
+    for source in options.parse_args().source or [simulated(Path("scratch/bench/codecs"))]:
         if (source / "dataset_info.json").exists():
             measure(f"{source}, as it is", robot(source, Resize()))
             measure(f"{source}, {SIZE}x{SIZE}", robot(source, Resize(size=(SIZE, SIZE))))
         else:
             measure(f"{source}, {SIZE}x{SIZE}", list(videos(source)))
+
+
+def simulated(folder: Path) -> Path:
+    """A dataset of simulated kitchens, written once."""
+    source = folder / "oxcart_kitchens" / "1.0.0"
+    if not (source / "dataset_info.json").exists():
+        write_rlds(folder, SampleConfig(kitchens=4, sessions=1, episodes=2, steps=38, size=SIZE, files=1))
+    return source
 
 
 def robot(source: Path, resize: Resize) -> Episodes:
