@@ -1,65 +1,119 @@
-"""A file whose bytes go to the disk while more are being made.
+"""A file whose bytes go to the disk while more are being made, and do not pass through the page cache.
 
-A system keeps written bytes in memory until it is told to store them. Told only at the end, the disk would
-idle first and everybody would wait for it last. So a thread tells it all along, and the end waits for little.
+What is written is gathered in a few blocks of memory, and a thread stores each full one. Where the system
+lets it (O_DIRECT, on Linux), the disk fetches the block itself: copying a byte into the page cache takes more
+of a core than hashing it does, and would push the source out of memory for a shard that nobody reads now.
+Elsewhere the thread writes as usual. In both ways it has the disk store for good all along, so that the end
+waits for little.
 """
 
 from __future__ import annotations
 
+import errno
+import fcntl
+import mmap
 import os
+from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import BinaryIO
 
-STEP = 16 << 20
-"""Bytes after which the disk is told again, once it has done what it was told before."""
-MOST = 128 << 20
-"""Bytes that may wait for the disk."""
+BLOCK = 8 << 20
+"""Bytes stored at once."""
+BLOCKS = 4
+"""Blocks of memory: one that is filled, the others on their way."""
 
+_DIRECT = getattr(os, "O_DIRECT", 0)
 _store = getattr(os, "fdatasync", os.fsync)
 
 
 class BehindWriter:
-    """Writes to an unbuffered file, which it does not close."""
+    """Writes to a new, unbuffered file, which it does not close. Memory: `BLOCKS` times `BLOCK` at most."""
 
     def __init__(self, file: BinaryIO) -> None:
-        self._file = file
+        self._descriptor = file.fileno()
+        self._direct = False
         self._pool: ThreadPoolExecutor | None = None
-        self._storing: Future[None] | None = None
-        self._waiting = 0
+        self._storing: deque[tuple[Future[None], mmap.mmap]] = deque()
+        self._block: mmap.mmap | None = None
+        self._filled = 0
+        self._offset = 0
 
     def write(self, data: bytes | memoryview) -> int:
         """Write all of `data`; returns how many bytes that is.
 
         Raises:
-            OSError: the file cannot be written, or what was written before cannot be stored.
+            OSError: what was written before cannot be stored.
         """
         view = memoryview(data).cast("B")
         done = 0
         while done < len(view):
-            done += self._file.write(view[done:])
-        self._waiting += done
-        if self._waiting >= STEP and (self._storing is None or self._storing.done()):
-            self._begin()
-        elif self._waiting >= MOST and self._storing is not None:
-            self._storing.result()
+            if self._block is None:
+                self._block = self._next_block()
+            length = min(BLOCK - self._filled, len(view) - done)
+            self._block[self._filled : self._filled + length] = view[done : done + length]
+            self._filled += length
+            done += length
+            if self._filled == BLOCK:
+                self._begin(self._block)
         return done
 
     def finish(self) -> None:
-        """Return when every byte is stored."""
-        self.stop()
-        os.fsync(self._file.fileno())
+        """Return when every byte is stored.
+
+        Raises:
+            OSError: one cannot be.
+        """
+        while self._storing:
+            self._storing.popleft()[0].result()
+        self._set_direct(False)
+        if self._block is not None:
+            self._put(memoryview(self._block)[: self._filled], self._offset)
+        os.fsync(self._descriptor)
 
     def stop(self) -> None:
-        """End the thread."""
+        """End the thread; what it has not begun to store never is."""
         if self._pool is not None:
-            self._pool.shutdown()
-        if self._storing is not None:
-            self._storing.result()
+            self._pool.shutdown(cancel_futures=True)
 
-    def _begin(self) -> None:
-        if self._storing is not None:
-            self._storing.result()
+    def _next_block(self) -> mmap.mmap:
+        """Memory that may be filled; pages of it, as O_DIRECT wants them."""
+        if len(self._storing) < BLOCKS - 1:
+            return mmap.mmap(-1, BLOCK)
+        future, block = self._storing.popleft()
+        future.result()
+        return block
+
+    def _begin(self, block: mmap.mmap) -> None:
+        """Have the thread store a full block."""
         if self._pool is None:
             self._pool = ThreadPoolExecutor(1)
-        self._waiting = 0
-        self._storing = self._pool.submit(_store, self._file.fileno())
+            self._set_direct(True)
+        self._storing.append((self._pool.submit(self._store_block, block, self._offset), block))
+        self._offset += BLOCK
+        self._block, self._filled = None, 0
+
+    def _store_block(self, block: mmap.mmap, offset: int) -> None:
+        self._put(memoryview(block), offset)
+        if (offset // BLOCK + 1) % BLOCKS == 0:
+            _store(self._descriptor)
+
+    def _put(self, view: memoryview, offset: int) -> None:
+        done = 0
+        while done < len(view):
+            try:
+                done += os.pwrite(self._descriptor, view[done:], offset + done)
+            except OSError as error:
+                if error.errno != errno.EINVAL or not self._direct:
+                    raise
+                self._set_direct(False)  # a file system that wants it otherwise than in pages
+
+    def _set_direct(self, direct: bool) -> None:
+        """Go past the page cache from here on, where that can be done, or through it again."""
+        if direct == self._direct or not _DIRECT:
+            return
+        flags = fcntl.fcntl(self._descriptor, fcntl.F_GETFL)
+        try:
+            fcntl.fcntl(self._descriptor, fcntl.F_SETFL, flags | _DIRECT if direct else flags & ~_DIRECT)
+        except OSError:
+            return  # a file system that has no such thing
+        self._direct = direct

@@ -143,7 +143,8 @@ def test_a_disk_that_fills_up_within_a_piece_takes_the_part_that_fits_for_no_suc
     code = (
         "try:\n"
         "    with store.writer('x') as file:\n"
-        "        file.write(bytes(60_000)); file.write(bytes(10_000)); print('written')\n"
+        "        file.write(bytes(60_000)); file.write(bytes(10_000))\n"
+        "    print('written')\n"
         "except Exception as e: print(type(e).__name__)"
     )
     assert run_limited(root, code).stdout == "StoreError\n"
