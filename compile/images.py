@@ -20,6 +20,7 @@ from PIL import Image
 
 from oxcart.shards.errors import ConfigError
 from oxcart.shards.jpeg import decode_jpeg
+from oxcart.shards.resize import resize_into as stretch_into
 
 FITS = ("stretch", "crop")
 MAX_PIXELS = 1 << 26
@@ -105,7 +106,7 @@ def resize_into(out: Frame, frame: Frame, resize: Resize) -> None:
     image, (height, width) = Image.fromarray(frame), out.shape[:2]
     if resize.fit == "crop":  # not `resize(box=...)`, whose filter looks beyond the box
         image = image.crop(_middle((image.height, image.width), (height, width)))
-    out[:] = np.asarray(image.resize((width, height), Image.Resampling.BILINEAR))
+    stretch_into(out, image)
 
 
 def _is_plain_png(data: bytes | memoryview, size: tuple[int, int]) -> bool:

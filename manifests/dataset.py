@@ -38,8 +38,15 @@ class Dataset:
         store = Store(url)
         return cls(store=store, manifest=read_manifest(store))
 
-    def table(self, name: str, columns: Sequence[str] | None = None) -> pa.Table:
+    def table(
+        self, name: str, columns: Sequence[str] | None = None, coded: Sequence[str] = ()
+    ) -> pa.Table:
         """One of its tables, whole or some columns, checked against its digest.
+
+        Args:
+            name: of the table.
+            columns: which; None is all.
+            coded: those of them that are read as dictionaries.
 
         Raises:
             CorruptError: it does not match the manifest.
@@ -47,7 +54,7 @@ class Dataset:
         data = self.store.read(name)
         if blake3(data).hexdigest() != self.manifest.tables[name]["blake3"]:
             raise CorruptError(f"{self.store.url}/{name}: does not match its digest in the manifest")
-        return parse_table(data, name, columns)
+        return parse_table(data, name, columns, coded)
 
     def episode(self, key: str | None) -> dict[str, Any]:
         """The row of one episode; without a key the first of val, else of train.

@@ -87,10 +87,16 @@ def read_table(store: Store, name: str, columns: Sequence[str] | None = None) ->
     return parse_table(store.read(name), name, columns)
 
 
-def parse_table(data: bytes, name: str, columns: Sequence[str] | None = None) -> pa.Table:
-    """The table in `data`, which came from the object `name`."""
+def parse_table(
+    data: bytes, name: str, columns: Sequence[str] | None = None, coded: Sequence[str] = ()
+) -> pa.Table:
+    """The table in `data`, which came from the object `name`; the columns `coded` as dictionaries."""
     try:
-        return pq.read_table(io.BytesIO(data), columns=list(columns) if columns is not None else None)
+        return pq.read_table(
+            pa.BufferReader(data),
+            columns=list(columns) if columns is not None else None,
+            read_dictionary=list(coded) or None,
+        )
     except (pa.ArrowException, OSError, ValueError) as error:
         raise CorruptError(f"{name}: not a readable Parquet table: {_first_line(error)}") from error
 

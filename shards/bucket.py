@@ -17,6 +17,7 @@ import tempfile
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, BinaryIO, TypeVar
 
@@ -112,6 +113,17 @@ class Bucket:
                 offset, length = ranges[place]
                 found[place] = data[offset - span.start : offset - span.start + length]
         return found
+
+    def open(self, name: str) -> OpenObject:
+        return OpenObject(self, name)
+
+    def read_into(self, name: str, ranges: Sequence[tuple[int, memoryview]]) -> None:
+        lengths = [(offset, len(out)) for offset, out in ranges]
+        for span in spans(lengths):
+            data = memoryview(self._range(name, span.start, span.end - span.start))
+            for place in span.ranges:
+                offset, out = ranges[place]
+                out[:] = data[offset - span.start : offset - span.start + len(out)]
 
     def stream(self, name: str, block_bytes: int) -> Iterator[bytes]:
         size = self.size(name)
@@ -310,6 +322,20 @@ class Bucket:
 
     def _at(self, name: str) -> str:
         return f"{self.url}/{name}" if name else self.url
+
+
+@dataclass(frozen=True)
+class OpenObject:
+    """An object that any number of threads read at once, each in its own requests."""
+
+    bucket: Bucket
+    name: str
+
+    def read_into(self, ranges: Sequence[tuple[int, memoryview]]) -> None:
+        self.bucket.read_into(self.name, ranges)
+
+    def will_need(self, offset: int, length: int) -> None:
+        """Nothing reads ahead of its own accord here."""
 
 
 class _Spool:

@@ -66,6 +66,10 @@ class Directory:
         with self._explain("read", name), open(self._path(name), "rb", buffering=0) as file:
             return [self._read(name, file, offset, length) for offset, length in ranges]
 
+    def open(self, name: str) -> OpenFile:
+        with self._explain("read", name):
+            return OpenFile(str(self._path(name)))
+
     def stream(self, name: str, block_bytes: int) -> Iterator[bytes]:
         with contextlib.ExitStack() as opened:
             with self._explain("read", name):
@@ -167,6 +171,35 @@ class Directory:
         except OSError as error:
             where = error.filename2 or error.filename or self._path(name)
             raise StoreError(f"{where}: {operation}: {error.strerror or error}") from error
+
+
+class OpenFile:
+    """A file that any number of threads read at once; it is closed when nobody holds it any more."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+
+    def __del__(self) -> None:
+        if hasattr(self, "_descriptor"):
+            os.close(self._descriptor)
+
+    def read_into(self, ranges: Sequence[tuple[int, memoryview]]) -> None:
+        for offset, out in ranges:
+            done = 0
+            while done < len(out):
+                try:
+                    read = os.preadv(self._descriptor, [out[done:] if done else out], offset + done)
+                except OSError as error:
+                    raise StoreError(f"{self._path}: read: {error.strerror or error}") from error
+                if not read:
+                    end = os.fstat(self._descriptor).st_size
+                    raise StoreError(f"{self._path}: read: ends at byte {end}, before {offset + len(out)}")
+                done += read
+
+    def will_need(self, offset: int, length: int) -> None:
+        if hasattr(os, "posix_fadvise"):
+            os.posix_fadvise(self._descriptor, offset, length, os.POSIX_FADV_WILLNEED)
 
 
 def _write_durably(path: Path, data: bytes) -> None:

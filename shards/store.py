@@ -18,17 +18,33 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, Protocol
 
 from oxcart.shards.directory import WORK, Directory
 
 if TYPE_CHECKING:
     from oxcart.shards.bucket import Bucket
 
-__all__ = ["BLOCK_BYTES", "WORK", "Store"]
+__all__ = ["BLOCK_BYTES", "WORK", "Reader", "Store"]
 
 BLOCK_BYTES = 8 << 20
 """Of a stream, by default."""
+
+
+class Reader(Protocol):
+    """An object that is read by range, by any number of threads at once."""
+
+    def read_into(self, ranges: Sequence[tuple[int, memoryview]]) -> None:
+        """Fill each buffer from its offset; ranges that lie near each other are one request of a bucket.
+
+        Raises:
+            StoreError: the object ends before that, or cannot be read.
+        """
+        ...
+
+    def will_need(self, offset: int, length: int) -> None:
+        """Tell the system that these bytes are wanted soon; it may fetch them meanwhile."""
+        ...
 
 
 class Store:
@@ -111,6 +127,10 @@ class Store:
         In a bucket, near ones are read together and far ones at once.
         """
         return self._place.read_ranges(name, ranges)
+
+    def open(self, name: str) -> Reader:
+        """The object, to be read often; of a directory, one file that stays open while this is held."""
+        return self._place.open(name)
 
     def stream(self, name: str, block_bytes: int = BLOCK_BYTES) -> Iterator[bytes]:
         """The object from its first byte to its last in blocks of `block_bytes`, the last one shorter.
