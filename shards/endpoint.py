@@ -17,6 +17,7 @@ from __future__ import annotations
 import configparser
 import contextlib
 import os
+import re
 import urllib.parse
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -40,6 +41,8 @@ SCHEMES = ("gs", "s3", "az", "https", "http")
 _PRODUCT = Path("/sys/class/dmi/id/product_name")
 _VENDOR = Path("/sys/class/dmi/id/sys_vendor")
 _SIGNED_FOR = timedelta(seconds=60)
+_PLAIN = re.compile(r"[A-Za-z0-9$][A-Za-z0-9._-]*")
+"""What the names of buckets, containers, accounts and regions look like, generously."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,11 +143,40 @@ def _parse(text: str) -> tuple[str, str, str]:
         raise ConfigError(
             f"store {safe!r}: expected {scheme}://{'host' if 'http' in scheme else 'bucket'}/path"
         )
+    if not (scheme in ("http", "https") or _PLAIN.fullmatch(host)):
+        raise ConfigError(
+            f"store {safe!r}: expected {scheme}://bucket/path with letters, digits, '.', '-' and '_' in the "
+            f"name of the bucket, got {host!r}"
+        )
     return scheme, host, path.strip("/")
 
 
 def _server(url: str | None) -> str | None:
     return url.partition("://")[2].partition("/")[0].rpartition("@")[2] if url else None
+
+
+def _endpoint(*names: str) -> str | None:
+    """The first of these environment variables that is set, without a slash at its end; it must be a URL."""
+    for name in names:
+        if text := os.environ.get(name):
+            return _checked(name, text)
+    return None
+
+
+def _checked(name: str, text: str) -> str:
+    """An endpoint that obstore can be given: it panics at what is no URL."""
+    with contextlib.suppress(ValueError):
+        parts = urllib.parse.urlsplit(text)
+        fits = parts.scheme in ("http", "https") and parts.hostname and not parts.query + parts.fragment
+        if fits and (parts.port is None or parts.port > 0) and text.isprintable() and " " not in text:
+            return text.rstrip("/")
+    raise ConfigError(f"{name}: expected a URL like https://host:9000, got {text.rpartition('@')[2]!r}")
+
+
+def _checked_name(name: str, text: str) -> str:
+    if not _PLAIN.fullmatch(text):
+        raise ConfigError(f"{name}: expected letters, digits, '.', '-' and '_', got {text!r}")
+    return text
 
 
 def _timeout_s() -> float:
@@ -170,14 +202,16 @@ def _google(bucket: str) -> tuple[dict[str, Any], str, str]:
     config: dict[str, Any] = {}
     emulator = os.environ.get("STORAGE_EMULATOR_HOST")
     if emulator:
-        base = emulator.rstrip("/") if "://" in emulator else f"http://{emulator.rstrip('/')}"
+        base = _checked("STORAGE_EMULATOR_HOST", emulator if "://" in emulator else f"http://{emulator}")
         # Unsigned writes would still fetch a token from a Google machine, so there is one that means nothing.
         return {"base_url": base, "bearer_token": "emulator"}, names[0], base
     login = Path(os.environ.get("CLOUDSDK_CONFIG") or Path.home() / ".config" / "gcloud")
     logged_in = (login / "application_default_credentials.json").is_file()
     if not (_any(names) or logged_in or _holds(_PRODUCT, "Google")):
         config["skip_signature"] = True
-    return config, names[0], os.environ.get("GOOGLE_BASE_URL") or "https://storage.googleapis.com"
+    if base := _endpoint("GOOGLE_BASE_URL", "GOOGLE_STORAGE_BASE_URL"):
+        config["base_url"] = base
+    return config, names[0], base or "https://storage.googleapis.com"
 
 
 def _amazon(bucket: str) -> tuple[dict[str, Any], str, str]:
@@ -201,17 +235,12 @@ def _amazon(bucket: str) -> tuple[dict[str, Any], str, str]:
         elif not own_machine:
             config["skip_signature"] = True
     region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or profile.get("region")
-    config["region"] = region or "us-east-1"
-    endpoint = next(
-        (
-            value
-            for name in ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
-            if (value := os.environ.get(name))
-        ),
-        profile.get("endpoint_url"),
-    )
+    config["region"] = _checked_name("AWS_REGION", region or "us-east-1")
+    endpoint = _endpoint("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
+    if not endpoint and profile.get("endpoint_url"):
+        endpoint = _checked("endpoint_url of the profile of AWS", profile["endpoint_url"])
     if endpoint:
-        config["endpoint"] = endpoint.rstrip("/")
+        config["endpoint"] = endpoint
     public = config.get("endpoint") or f"https://s3.{config['region']}.amazonaws.com"
     return config, "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY", public
 
@@ -252,7 +281,9 @@ def _azure(container: str) -> tuple[dict[str, Any], str, str]:
         or os.environ.get("AZURE_STORAGE_ACCOUNT"),
         "account_key": string.get("AccountKey") or os.environ.get("AZURE_STORAGE_KEY"),
         "sas_key": string.get("SharedAccessSignature"),
-        "endpoint": string.get("BlobEndpoint") or os.environ.get("AZURE_STORAGE_ENDPOINT"),
+        "endpoint": _checked("BlobEndpoint of AZURE_STORAGE_CONNECTION_STRING", string["BlobEndpoint"])
+        if string.get("BlobEndpoint")
+        else _endpoint("AZURE_STORAGE_ENDPOINT", "AZURE_ENDPOINT"),
     }
     config: dict[str, Any] = {name: value for name, value in values.items() if value}
     account = config.get("account_name")
@@ -261,6 +292,10 @@ def _azure(container: str) -> tuple[dict[str, Any], str, str]:
             f"az://{container}: expected the storage account in AZURE_STORAGE_ACCOUNT_NAME or in "
             "AZURE_STORAGE_CONNECTION_STRING"
         )
+    if account:
+        _checked_name("AZURE_STORAGE_ACCOUNT_NAME", account)
+    _endpoint("AZURITE_BLOB_STORAGE_URL")
+    _endpoint("IDENTITY_ENDPOINT")
     if not (_any(names) or "account_key" in config or "sas_key" in config):
         config["skip_signature"] = True
     public = config.get("endpoint") or f"https://{account}.blob.core.windows.net"

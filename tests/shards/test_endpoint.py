@@ -111,3 +111,82 @@ def test_a_timeout_that_is_none(cloud: Environment, text: str) -> None:
     assert str(caught.value) == f"OXCART_STORE_TIMEOUT_S: expected seconds like 30, got {text!r}"
     cloud.setenv("OXCART_STORE_TIMEOUT_S", "2.5")
     assert connect("s3://bucket").timeout_s == 2.5
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "localhost:9",
+        "http://",
+        "http://a b:9",
+        "ftp://host",
+        "host",
+        "http://host:port",
+        "http://host/?x",
+        "::",
+    ],
+)
+@pytest.mark.parametrize(
+    ("url", "name"),
+    [
+        ("s3://bucket", "AWS_ENDPOINT_URL_S3"),
+        ("s3://bucket", "AWS_ENDPOINT_URL"),
+        ("s3://bucket", "AWS_ENDPOINT"),
+        ("gs://bucket", "GOOGLE_BASE_URL"),
+        ("az://box", "AZURE_STORAGE_ENDPOINT"),
+        ("az://box", "AZURE_ENDPOINT"),
+        ("az://box", "IDENTITY_ENDPOINT"),
+    ],
+)
+def test_an_endpoint_that_is_no_url_is_refused(cloud: Environment, url: str, name: str, value: str) -> None:
+    cloud.setenv("AZURE_STORAGE_ACCOUNT_NAME", "account")
+    cloud.setenv(name, value)
+    with pytest.raises(ConfigError) as caught:
+        connect(url)
+    assert str(caught.value) == f"{name}: expected a URL like https://host:9000, got {value!r}"
+
+
+@pytest.mark.parametrize("value", ["a b", "ftp://host", "host:port", "http://"])
+def test_an_emulator_that_is_no_host_is_refused(cloud: Environment, value: str) -> None:
+    cloud.setenv("STORAGE_EMULATOR_HOST", value)
+    with pytest.raises(
+        ConfigError, match=r"^STORAGE_EMULATOR_HOST: expected a URL like https://host:9000, got "
+    ):
+        connect("gs://bucket")
+
+
+def test_endpoints_of_files_and_strings_are_checked_and_show_no_password(
+    cloud: Environment, tmp_path: Path
+) -> None:
+    (tmp_path / "config").write_text("[default]\nendpoint_url = me:hush@host:1\n")
+    cloud.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+    with pytest.raises(ConfigError, match=r"^endpoint_url of the profile of AWS: .*, got 'host:1'$"):
+        connect("s3://bucket")
+    cloud.setenv("AZURE_STORAGE_CONNECTION_STRING", "AccountName=account;BlobEndpoint=host:1")
+    with pytest.raises(
+        ConfigError, match=r"^BlobEndpoint of AZURE_STORAGE_CONNECTION_STRING: .*, got 'host:1'$"
+    ):
+        connect("az://box")
+
+
+@pytest.mark.parametrize("bucket", ["buck et", "b:c", "b%20", "-b", "ü", "b^", ".."])
+@pytest.mark.parametrize("scheme", ["s3", "gs", "az"])
+def test_a_bucket_of_odd_letters_is_refused(cloud: Environment, scheme: str, bucket: str) -> None:
+    cloud.setenv("AZURE_STORAGE_ACCOUNT_NAME", "account")
+    with pytest.raises(ConfigError) as caught:
+        connect(f"{scheme}://{bucket}/x")
+    assert str(caught.value) == (
+        f"store '{scheme}://{bucket}/x': expected {scheme}://bucket/path with letters, digits, '.', '-' and "
+        f"'_' in the name of the bucket, got {bucket!r}"
+    )
+    for name in ("$web", "a.b-c_d", "UPPER", "9"):
+        assert connect(f"{scheme}://{name}").url == f"{scheme}://{name}"
+
+
+def test_a_region_and_an_account_of_odd_letters_are_refused(cloud: Environment) -> None:
+    cloud.setenv("AWS_REGION", "us east")
+    with pytest.raises(ConfigError, match=r"^AWS_REGION: expected letters, .*, got 'us east'$"):
+        connect("s3://bucket")
+    cloud.setenv("AZURE_STORAGE_ACCOUNT_NAME", "a b")
+    with pytest.raises(ConfigError, match=r"^AZURE_STORAGE_ACCOUNT_NAME: expected letters, .*, got 'a b'$"):
+        connect("az://box")
