@@ -16,11 +16,13 @@ Buckets are read with obstore, which is imported when the first of them is opene
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, BinaryIO
 
 from oxcart.shards.directory import WORK, Directory
+from oxcart.shards.errors import ConfigError
 
 if TYPE_CHECKING:
     from oxcart.shards.bucket import Bucket
@@ -151,6 +153,9 @@ class Store:
 
 def _open(url: str) -> Directory | Bucket:
     if "://" not in url:
+        if slip := re.match(r"(?i)(s3|gs|az|https?):/", url):
+            remedy = f"{slip[0]}/{url[slip.end() :]} for a URL, ./{url} for a directory"
+            raise ConfigError(f"store {url!r}: a URL has two slashes; expected {remedy}")
         return Directory(url)
     from oxcart.shards.bucket import Bucket
 

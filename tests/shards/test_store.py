@@ -260,6 +260,16 @@ def test_the_first_names_of_a_list(store: Store) -> None:
             "store 'file:///tmp': unknown scheme 'file'; expected a directory or "
             "gs://, s3://, az://, https://, http://",
         ),
+        (
+            "s3:/bucket/x",
+            "store 's3:/bucket/x': a URL has two slashes; expected s3://bucket/x for a URL, "
+            "./s3:/bucket/x for a directory",
+        ),
+        (
+            "HTTPS:/host",
+            "store 'HTTPS:/host': a URL has two slashes; expected HTTPS://host for a URL, "
+            "./HTTPS:/host for a directory",
+        ),
         ("s3://", "store 's3://': expected s3://bucket/path"),
         ("https:///x", "store 'https:///x': expected https://host/path"),
         (
