@@ -5,8 +5,10 @@ failure.
 
 An object is written to a temporary file on this machine and put when it is whole, at once or in parts that
 become an object only together: nobody sees half of it, and a put that failed is simply made again. The price
-is room in TMPDIR for one object per writer. A process that is killed amid the parts of a large object leaves
-them in the bucket, invisible; a lifecycle rule that aborts incomplete uploads clears them away.
+is room in TMPDIR for one object per writer, and that the first failure of a part sends all of them again: it
+is only from the second on that obstore tries a part again alone, heeding no `Retry-After`. A process that is
+killed amid the parts of a large object leaves them in the bucket, invisible; a lifecycle rule that aborts
+incomplete uploads clears them away.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Any, BinaryIO, TypeVar
+from typing import Any, BinaryIO, Literal, TypeVar
 
 import obstore
 
@@ -36,6 +38,9 @@ WHOLE_BYTES = 16 << 20
 """A larger object is read and written in parts."""
 MANY = 16
 """More names than this in one folder are looked up by listing it."""
+
+_METHODS: dict[str, Literal["PUT", "DELETE"]] = {"write": "PUT", "create": "PUT", "delete": "DELETE"}
+"""Of the request that asks a busy server when to come again; otherwise GET."""
 
 Result = TypeVar("Result")
 
@@ -175,12 +180,22 @@ class Bucket:
             with self._explain_file(name):
                 file.flush()
 
+            endpoint, alone = self._endpoint, False
+
             def call(attempt: int) -> None:
+                nonlocal alone
                 file.seek(0)
                 if whole.size <= WHOLE_BYTES:
-                    obstore.put(self._endpoint.writer, name, file.read())
-                else:
-                    obstore.put(self._endpoint.uploader, name, file, chunk_size=WHOLE_BYTES)
+                    obstore.put(endpoint.writer, name, file.read())
+                    return
+                store = endpoint.uploader if alone else endpoint.writer
+                try:
+                    obstore.put(store, name, file, chunk_size=WHOLE_BYTES)
+                except (
+                    retry.ERRORS
+                ) as error:  # a poor connection wants parts tried alone, a busy server peace
+                    alone = not retry.judge(error, endpoint.timeout_s).busy
+                    raise
 
             self._do("write", name, call)
 
@@ -214,7 +229,7 @@ class Bucket:
 
     def check_writable(self) -> None:
         self._check_kind()
-        name = f"{WORK}/probe-{uuid.uuid4().hex[:12]}"
+        name = _probe()
         self.put(name, b"")
         self.delete([name])
 
@@ -273,16 +288,30 @@ class Bucket:
             StoreError: it failed; a FailedError if `explain` is not set.
         """
 
-        def ask() -> str | None:
-            address = self._endpoint.address(name)
-            return retry.retry_after(address, self._endpoint.timeout_s) if address else None
-
         try:
+            ask = partial(self._ask, operation, name)
             return retry.attempt(call, timeout_s=self._endpoint.timeout_s, ask=ask)
         except retry.FailedError as error:
             if not explain:
                 raise
             raise self._explain(operation, name, error) from error
+
+    def _ask(self, operation: str, name: str) -> str | None:
+        """What a server that was too busy says now of when to come again.
+
+        Servers are busy for writing alone, too, so a write is asked with a write: of an object without
+        bytes and of a name of its own, in the folder of work in progress.
+        """
+        method = _METHODS.get(operation, "GET")
+        asked = name if method == "GET" else _probe()
+        address = self._endpoint.address(asked, method)
+        if address is None:
+            return None
+        says, done = retry.retry_after(address, self._endpoint.timeout_s, method)
+        if done and method == "PUT":
+            with contextlib.suppress(*retry.ERRORS):
+                obstore.delete(self._endpoint.reader, asked)
+        return says
 
     def _explain(self, operation: str, name: str, error: retry.FailedError) -> StoreError:
         failure, endpoint = error.failure, self._endpoint
@@ -324,6 +353,11 @@ class _Spool:
             self._file.write(view)
         self.size += len(view)
         return len(view)
+
+
+def _probe() -> str:
+    """A name that nobody uses."""
+    return f"{WORK}/probe-{uuid.uuid4().hex[:12]}"
 
 
 def _body(result: Any, length: int) -> bytes:

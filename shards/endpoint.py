@@ -23,7 +23,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import obstore
 from obstore.store import AzureStore, GCSStore, HTTPStore, S3Store
@@ -57,7 +57,8 @@ class Endpoint:
     writer: Any
     """The same, more patient."""
     uploader: Any
-    """As patient; it retries a part of a large object alone, rather than the whole."""
+    """As patient; it retries a part of a large object alone, rather than the whole, but never waits for as
+    long as a busy server asks."""
     anonymous: bool
     credentials: str
     """Names of the environment variables that hold them."""
@@ -67,12 +68,15 @@ class Endpoint:
     """Host and port, where the environment names another than the cloud's own."""
     timeout_s: float
 
-    def address(self, name: str) -> str | None:
-        """A URL that any client can get the object from, signed where need be. Never to be shown."""
+    def address(self, name: str, method: Literal["GET", "PUT", "DELETE"] = "GET") -> str | None:
+        """A URL that any client can get, put or delete the object at, signed where need be.
+
+        Never to be shown. None where what is known of the credentials signs no URLs.
+        """
         if self.public is not None:
             return f"{self.public}/{urllib.parse.quote(name)}"
         with contextlib.suppress(*ERRORS):
-            signed: str = obstore.sign(self.reader, "GET", name, _SIGNED_FOR)
+            signed: str = obstore.sign(self.reader, method, name, _SIGNED_FOR)
             return signed
         return None
 

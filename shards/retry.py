@@ -5,7 +5,8 @@ Everything else is the same the next time: 403, 404, a name that does not exist.
 
 Waits double from half a second and have no jitter. Where the server is too busy (429, 503) and says in
 `Retry-After` how long it wants to be left alone, that is the wait, up to a minute. obstore drops the headers
-of an answer, so that one is asked for with a request of our own.
+of an answer, so the server is asked again at once, with a request of our own of the same kind; a server that
+is not busy any more, or that cannot be asked (a URL that cannot be signed), is met again after half a second.
 
 What obstore says of an error runs over many lines and holds URLs, signed ones too. Nothing of it is shown but
 the status, and the error's code where that is a plain word.
@@ -177,15 +178,30 @@ def seconds(value: str | None) -> float | None:
     return max(0.0, (date.replace(tzinfo=date.tzinfo or UTC) - datetime.now(UTC)).total_seconds())
 
 
-def retry_after(url: str, timeout_s: float) -> str | None:
-    """The `Retry-After` that a server answers with when asked for the first byte of `url`, if it does."""
-    request = urllib.request.Request(url, headers={"Range": "bytes=0-0"})
+def retry_after(url: str, timeout_s: float, method: str = "GET") -> tuple[str | None, bool]:
+    """The `Retry-After` of a server that is asked for the first byte of `url`, or with another method.
+
+    Args:
+        url: signed where need be; a PUT writes an object of no bytes there.
+        timeout_s: how long the server may be silent.
+        method: GET, PUT or DELETE.
+
+    Returns:
+        What it says, if it does, and whether it did what it was asked.
+    """
+    headers = {
+        "GET": {"Range": "bytes=0-0"},
+        "PUT": {"Content-Type": "application/octet-stream", "x-ms-blob-type": "BlockBlob"},
+    }
+    request = urllib.request.Request(
+        url, method=method, headers=headers.get(method, {}), data=b"" if method == "PUT" else None
+    )
     try:
         with urllib.request.urlopen(request, timeout=timeout_s):
-            return None
+            return None, True
     except urllib.error.HTTPError as error:
         with error:
             found: str | None = error.headers.get("Retry-After")
-            return found
+            return found, False
     except (OSError, http.client.HTTPException):
-        return None
+        return None, False

@@ -252,7 +252,47 @@ class TestBucket:
         bucket.faults.add("500", times=1, method="PUT", name="partNumber=3")
         write()
         assert folder.read("x") == data
-        assert waits == []  # a part is tried again alone
+        assert waits == DOUBLING[:1]
+        bucket.faults.clear()
+        bucket.faults.add("500", times=2, method="PUT", name="partNumber=3")
+        write()
+        parts = [path for _, path in bucket.faults.requests if "partNumber=2" in path]
+        assert len(parts) == 2  # the second failure is tried again alone
+        assert waits == DOUBLING[:1] * 2
+
+    @pytest.mark.parametrize("size", [5, 33 << 20])
+    @pytest.mark.parametrize("status", ["429", "503"])
+    def test_a_server_too_busy_for_a_write_says_when_to_come_again(
+        self, folder: Store, bucket: Server, size: int, status: str, waits: list[float]
+    ) -> None:
+        part = "partNumber=2" if size > 5 else "/x"
+        for name in (part, "probe-"):
+            bucket.faults.add(status, times=1, method="PUT", name=name, Retry_After="7")
+        with folder.writer("x") as file:
+            file.write(bytes(size))
+        assert waits == [7.0]
+        assert folder.size("x") == size
+        assert (folder.list(), folder.list(".oxcart")) == (["x"], [])
+
+    def test_a_server_too_busy_to_create_or_delete_says_when_to_come_again(
+        self, folder: Store, bucket: Server, waits: list[float]
+    ) -> None:
+        bucket.faults.add("503", times=2, method="PUT", Retry_After="3")
+        assert folder.create("x", b"data") is True
+        assert waits == [3.0]
+        bucket.faults.add("503", times=1, method="POST", Retry_After="4")
+        bucket.faults.add("503", times=1, method="DELETE", Retry_After="5")
+        folder.delete("x")
+        assert waits == [3.0, 5.0]
+
+    def test_a_server_that_is_not_busy_any_more_keeps_no_trace_of_the_question(
+        self, folder: Store, bucket: Server, waits: list[float]
+    ) -> None:
+        bucket.faults.add("503", times=1, method="PUT", Retry_After="3")
+        folder.put("x", b"data")
+        assert waits == DOUBLING[:1]
+        assert any("probe-" in path for method, path in bucket.faults.requests if method == "PUT")
+        assert (folder.list(), folder.list(".oxcart")) == (["x"], [])
 
     def test_an_exception_sends_nothing(self, folder: Store, bucket: Server) -> None:
         def fail_within() -> None:

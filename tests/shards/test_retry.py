@@ -104,4 +104,4 @@ def test_retry_after_is_seconds_or_a_date() -> None:
 
 
 def test_a_server_that_cannot_be_asked_says_nothing() -> None:
-    assert retry_after("http://127.0.0.1:9/x", 1.0) is None
+    assert retry_after("http://127.0.0.1:9/x", 1.0) == (None, False)
