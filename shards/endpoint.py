@@ -41,6 +41,7 @@ SCHEMES = ("gs", "s3", "az", "https", "http")
 _PRODUCT = Path("/sys/class/dmi/id/product_name")
 _VENDOR = Path("/sys/class/dmi/id/sys_vendor")
 _SIGNED_FOR = timedelta(seconds=60)
+_EXPORT = 'eval "$(aws configure export-credentials --format env)"'
 _PLAIN = re.compile(r"[A-Za-z0-9$][A-Za-z0-9._-]*")
 """What the names of buckets, containers, accounts and regions look like, generously."""
 
@@ -228,7 +229,15 @@ def _amazon(bucket: str) -> tuple[dict[str, Any], str, str]:
     profile = _amazon_profile()
     config: dict[str, Any] = {}
     own_machine = _holds(_VENDOR, "Amazon EC2") and not os.environ.get("AWS_EC2_METADATA_DISABLED")
+    credentials = "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
     if not _any(names):
+        name = os.environ.get("AWS_PROFILE")
+        if name and not profile:
+            raise ConfigError(f"AWS_PROFILE={name}: no such profile")
+        if _elsewhere(profile):
+            if name:
+                raise ConfigError(f"AWS_PROFILE={name}: holds no keys; run {_EXPORT}")
+            credentials += f" or run {_EXPORT}"
         keys = {
             "access_key_id": profile.get("aws_access_key_id"),
             "secret_access_key": profile.get("aws_secret_access_key"),
@@ -246,7 +255,14 @@ def _amazon(bucket: str) -> tuple[dict[str, Any], str, str]:
     if endpoint:
         config["endpoint"] = endpoint
     public = config.get("endpoint") or f"https://s3.{config['region']}.amazonaws.com"
-    return config, "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY", public
+    return config, credentials, public
+
+
+def _elsewhere(profile: Mapping[str, str]) -> bool:
+    """Whether the keys of a profile have to be got by a program, a login or a role first."""
+    if "aws_access_key_id" in profile and "role_arn" not in profile:
+        return False
+    return any(name in ("credential_process", "role_arn") or name.startswith("sso_") for name in profile)
 
 
 def _amazon_profile() -> Mapping[str, str]:

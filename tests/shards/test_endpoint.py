@@ -80,6 +80,42 @@ def test_the_files_of_the_aws_command_line(cloud: Environment, tmp_path: Path) -
     assert (made.reader.config["region"], made.server) == ("us-west-2", "other:2")
 
 
+@pytest.mark.parametrize(
+    "line", ["credential_process = get", "sso_session = lab", "sso_start_url = https://x", "role_arn = arn:x"]
+)
+def test_a_profile_whose_keys_are_elsewhere_is_not_read_as_none(
+    cloud: Environment, tmp_path: Path, line: str
+) -> None:
+    (tmp_path / "config").write_text(f"[default]\n{line}\n[profile lab]\nregion = us-west-2\n{line}\n")
+    cloud.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+    made = connect("s3://bucket")
+    remedy = 'run eval "$(aws configure export-credentials --format env)"'
+    assert made.anonymous
+    assert made.credentials == f"AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY or {remedy}"
+    cloud.setenv("AWS_PROFILE", "lab")
+    with pytest.raises(ConfigError) as caught:
+        connect("s3://bucket")
+    assert str(caught.value) == f"AWS_PROFILE=lab: holds no keys; {remedy}"
+    cloud.setenv("AWS_PROFILE", "none")
+    with pytest.raises(ConfigError) as caught:
+        connect("s3://bucket")
+    assert str(caught.value) == "AWS_PROFILE=none: no such profile"
+    cloud.setenv("AWS_ACCESS_KEY_ID", "id")
+    cloud.setenv("AWS_SECRET_ACCESS_KEY", "hush")
+    assert not connect("s3://bucket").anonymous
+
+
+def test_a_role_is_not_taken_for_the_keys_beside_it(cloud: Environment, tmp_path: Path) -> None:
+    keys = "aws_access_key_id = id\naws_secret_access_key = hush\n"
+    (tmp_path / "credentials").write_text(f"[lab]\n{keys}role_arn = arn:x\n[own]\n{keys}sso_region = x\n")
+    cloud.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
+    cloud.setenv("AWS_PROFILE", "lab")
+    with pytest.raises(ConfigError, match=r"^AWS_PROFILE=lab: holds no keys; run eval "):
+        connect("s3://bucket")
+    cloud.setenv("AWS_PROFILE", "own")
+    assert not connect("s3://bucket").anonymous
+
+
 def test_a_machine_of_the_cloud_has_credentials_of_its_own(cloud: Environment, tmp_path: Path) -> None:
     (tmp_path / "product").write_text("Google Compute Engine\n")
     (tmp_path / "vendor").write_text("Amazon EC2\n")
