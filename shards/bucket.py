@@ -274,8 +274,23 @@ class Bucket:
         def call(attempt: int) -> int | None:
             try:
                 return int(obstore.head(self._endpoint.reader, name)["size"])
+            except retry.ERRORS as error:
+                if not self.writable and retry.headless(error):
+                    return first_byte()
+                if isinstance(error, FileNotFoundError):
+                    return None
+                raise
+
+        def first_byte() -> int | None:
+            try:
+                result = obstore.get(self._endpoint.reader, name, options={"range": (0, 1)})
             except FileNotFoundError:
                 return None
+            except retry.ERRORS as error:
+                if retry.judge(error, self._endpoint.timeout_s).status != 416:
+                    raise
+                return 0  # there is no first byte
+            return int(result.meta["size"])
 
         return self._do("stat", name, call)
 

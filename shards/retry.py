@@ -159,6 +159,13 @@ def _of_status(status: int, text: str) -> Failure:
     return Failure(reason=reason, again=again, status=status, code=word)
 
 
+def headless(error: Exception) -> bool:
+    """Whether a web server serves no HEAD, or one that says no size."""
+    text = str(error)
+    found = _STATUS.search(text)
+    return found[1] in ("405", "501") if found else "MissingContentLength" in text
+
+
 def plain(text: str) -> str:
     """The first line of what obstore says, without URLs."""
     first = text.strip().splitlines()[0] if text.strip() else ""

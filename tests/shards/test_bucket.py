@@ -77,6 +77,20 @@ class TestWeb:
             says = f"{page.url}: a web server is for reading; expected a directory or a bucket"
             assert complaint(write) == says
 
+    @pytest.mark.parametrize("what", ["405", "501", "sizeless"])
+    def test_a_server_without_heads_is_asked_for_the_first_byte(
+        self, page: Store, site: Server, what: str, waits: list[float]
+    ) -> None:
+        site.faults.add(what, times=99, method="HEAD")
+        assert page.sizes(["x", "empty"]) == {"x": 1000, "empty": 0}
+        assert page.missing(["x", "none"]) == ["none"]
+        assert b"".join(page.stream("x", 300)) == DATA
+        site.faults.add("403", method="GET")
+        assert complaint(lambda: page.size("x")) == (
+            f"{page.url}/x: stat: access denied (HTTP 403 Forbidden)"
+        )
+        assert waits == []
+
     @pytest.mark.parametrize("what", ["429", "500", "503", "cut"])
     def test_what_passes_is_tried_again(
         self, page: Store, site: Server, what: str, waits: list[float]
