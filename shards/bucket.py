@@ -16,18 +16,19 @@ from __future__ import annotations
 import contextlib
 import itertools
 import tempfile
+import threading
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Any, BinaryIO, Literal, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 import obstore
 
 from oxcart.shards import retry
 from oxcart.shards.ahead import ahead, pieces, spans
 from oxcart.shards.directory import WORK
-from oxcart.shards.endpoint import connect
+from oxcart.shards.endpoint import Method, connect
 from oxcart.shards.errors import ConfigError, StoreError
 
 REQUESTS = 16
@@ -39,7 +40,7 @@ WHOLE_BYTES = 16 << 20
 MANY = 16
 """More names than this in one folder are looked up by listing it."""
 
-_METHODS: dict[str, Literal["PUT", "DELETE"]] = {"write": "PUT", "create": "PUT", "delete": "DELETE"}
+_METHODS: dict[str, Method] = {"write": "PUT", "create": "PUT", "delete": "DELETE"}
 """Of the request that asks a busy server when to come again; otherwise GET."""
 
 Result = TypeVar("Result")
@@ -303,9 +304,12 @@ class Bucket:
             StoreError: it failed; a FailedError if `explain` is not set.
         """
 
+        ask = partial(self._ask, operation, name)
+        attempt = partial(retry.attempt, call, timeout_s=self._endpoint.timeout_s, ask=ask)
         try:
-            ask = partial(self._ask, operation, name)
-            return retry.attempt(call, timeout_s=self._endpoint.timeout_s, ask=ask)
+            if threading.current_thread() is not threading.main_thread():
+                return attempt()
+            return next(ahead(self._pool, [attempt]))  # obstore lets no Ctrl-C through, waiting for it does
         except retry.FailedError as error:
             if not explain:
                 raise

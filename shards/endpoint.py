@@ -38,6 +38,8 @@ UPLOAD_FACTOR = 10
 """An answer to an upload comes only after all of its bytes have gone out, so it has this much longer."""
 SCHEMES = ("gs", "s3", "az", "https", "http")
 
+Method = Literal["GET", "PUT", "DELETE"]
+
 _PRODUCT = Path("/sys/class/dmi/id/product_name")
 _VENDOR = Path("/sys/class/dmi/id/sys_vendor")
 _SIGNED_FOR = timedelta(seconds=60)
@@ -69,7 +71,7 @@ class Endpoint:
     """Host and port, where the environment names another than the cloud's own."""
     timeout_s: float
 
-    def address(self, name: str, method: Literal["GET", "PUT", "DELETE"] = "GET") -> str | None:
+    def address(self, name: str, method: Method = "GET") -> str | None:
         """A URL that any client can get, put or delete the object at, signed where need be.
 
         Never to be shown. None where what is known of the credentials signs no URLs.
@@ -214,9 +216,10 @@ def _google(bucket: str) -> tuple[dict[str, Any], str, str]:
     logged_in = (login / "application_default_credentials.json").is_file()
     if not (_any(names) or logged_in or _holds(_PRODUCT, "Google")):
         config["skip_signature"] = True
-    if base := _endpoint("GOOGLE_BASE_URL", "GOOGLE_STORAGE_BASE_URL"):
-        config["base_url"] = base
-    return config, names[0], base or "https://storage.googleapis.com"
+    server = _endpoint("GOOGLE_BASE_URL", "GOOGLE_STORAGE_BASE_URL")
+    if server:
+        config["base_url"] = server
+    return config, names[0], server or "https://storage.googleapis.com"
 
 
 def _amazon(bucket: str) -> tuple[dict[str, Any], str, str]:
