@@ -335,12 +335,18 @@ class Bucket:
     def _explain(self, operation: str, name: str, error: retry.FailedError) -> StoreError:
         failure, endpoint = error.failure, self._endpoint
         reason = failure.reason
-        if failure.status in (401, 403) and endpoint.credentials:
+        if failure.status == 404 and operation in ("write", "create"):
+            reason = reason.replace("no such object", "there is no such bucket or upload")
+        if failure.token:
+            reason += f"; {endpoint.unsigned}=true reads a public bucket without"
+        elif failure.status in (401, 403) and endpoint.credentials:
             reason += (
                 f"; no credentials were found, set {endpoint.credentials}"
                 if endpoint.anonymous
                 else "; the credentials do not allow it"
             )
+            if operation == "stat" and endpoint.scheme == "s3":
+                reason += "; without s3:ListBucket it may be missing as well"
         if failure.status is None and endpoint.server:
             reason += f" by {endpoint.server}"
         if error.attempts > 1:

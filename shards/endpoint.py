@@ -8,7 +8,8 @@
                            AZURE_STORAGE_SAS_TOKEN, or AZURE_STORAGE_CONNECTION_STRING
     https://host/path      nothing
 
-Without credentials requests go out unsigned, which is what public buckets want. Whatever else obstore takes
+Without credentials requests go out unsigned, which is what public buckets want; so they do where
+GOOGLE_SKIP_SIGNATURE, AWS_SKIP_SIGNATURE or AZURE_SKIP_SIGNATURE is true. Whatever else obstore takes
 from the environment works as well. A URL with a secret in it is refused, since URLs are shown and stored.
 """
 
@@ -43,6 +44,7 @@ Method = Literal["GET", "PUT", "DELETE"]
 _PRODUCT = Path("/sys/class/dmi/id/product_name")
 _VENDOR = Path("/sys/class/dmi/id/sys_vendor")
 _SIGNED_FOR = timedelta(seconds=60)
+_AZURITE = "http://127.0.0.1:10000"
 _EXPORT = 'eval "$(aws configure export-credentials --format env)"'
 _PLAIN = re.compile(r"[A-Za-z0-9$][A-Za-z0-9._-]*")
 """What the names of buckets, containers, accounts and regions look like, generously."""
@@ -65,6 +67,8 @@ class Endpoint:
     anonymous: bool
     credentials: str
     """Names of the environment variables that hold them."""
+    unsigned: str
+    """Name of the environment variable that has nothing signed, whatever the credentials."""
     public: str | None
     """Where the objects are for those who need not sign."""
     server: str | None
@@ -97,10 +101,13 @@ def connect(text: str) -> Endpoint:
         kind: Any = HTTPStore
         arguments: dict[str, Any] = {"url": url}
         config: dict[str, Any] = {}
-        credentials, base = "", ""
+        credentials, base, unsigned = "", "", ""
     else:
         kind = {"gs": GCSStore, "s3": S3Store, "az": AzureStore}[scheme]
+        unsigned = {"gs": "GOOGLE", "s3": "AWS", "az": "AZURE"}[scheme] + "_SKIP_SIGNATURE"
         config, credentials, base = {"gs": _google, "s3": _amazon, "az": _azure}[scheme](host)
+        if _unsigned(unsigned):
+            config["skip_signature"] = True
         arguments = {"prefix": path or None, "config": config}
     anonymous = bool(config.get("skip_signature")) or scheme in ("http", "https")
 
@@ -126,8 +133,13 @@ def connect(text: str) -> Endpoint:
         uploader=uploader,
         anonymous=anonymous,
         credentials=credentials,
+        unsigned=unsigned,
         public=(f"{base}/{url.partition('://')[2]}" if base else url) if anonymous else None,
-        server=_server(config.get("endpoint") or config.get("base_url")),
+        server=_server(
+            config.get("endpoint")
+            or config.get("base_url")
+            or (os.environ.get("AZURITE_BLOB_STORAGE_URL", _AZURITE) if config.get("use_emulator") else None)
+        ),
         timeout_s=timeout_s,
     )
 
@@ -137,6 +149,8 @@ def _parse(text: str) -> tuple[str, str, str]:
     scheme, _, rest = text.partition("://")
     scheme = scheme.lower()
     safe = f"{scheme}://{rest.partition('?')[0].partition('#')[0].rpartition('@')[2]}"
+    if scheme == "file" and rest:
+        raise ConfigError(f"store {safe!r}: unknown scheme 'file'; expected a directory, so {rest!r}")
     if scheme not in SCHEMES:
         known = ", ".join(f"{one}://" for one in SCHEMES)
         raise ConfigError(f"store {safe!r}: unknown scheme {scheme!r}; expected a directory or {known}")
@@ -233,7 +247,7 @@ def _amazon(bucket: str) -> tuple[dict[str, Any], str, str]:
     config: dict[str, Any] = {}
     own_machine = _holds(_VENDOR, "Amazon EC2") and not os.environ.get("AWS_EC2_METADATA_DISABLED")
     credentials = "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
-    if not _any(names):
+    if not (_any(names) or _unsigned("AWS_SKIP_SIGNATURE")):
         name = os.environ.get("AWS_PROFILE")
         if name and not profile:
             raise ConfigError(f"AWS_PROFILE={name}: no such profile")
@@ -309,6 +323,9 @@ def _azure(container: str) -> tuple[dict[str, Any], str, str]:
         else _endpoint("AZURE_STORAGE_ENDPOINT", "AZURE_ENDPOINT"),
     }
     config: dict[str, Any] = {name: value for name, value in values.items() if value}
+    _endpoint("AZURITE_BLOB_STORAGE_URL")
+    if string.get("UseDevelopmentStorage", "").lower() == "true":  # obstore knows Azurite's account and key
+        return {"use_emulator": True}, names[0], ""
     account = config.get("account_name")
     if not account and not os.environ.get("AZURE_STORAGE_USE_EMULATOR"):
         raise ConfigError(
@@ -317,7 +334,6 @@ def _azure(container: str) -> tuple[dict[str, Any], str, str]:
         )
     if account:
         _checked_name("AZURE_STORAGE_ACCOUNT_NAME", account)
-    _endpoint("AZURITE_BLOB_STORAGE_URL")
     _endpoint("IDENTITY_ENDPOINT")
     if not (_any(names) or "account_key" in config or "sas_key" in config):
         config["skip_signature"] = True
@@ -327,6 +343,10 @@ def _azure(container: str) -> tuple[dict[str, Any], str, str]:
 
 def _any(names: tuple[str, ...]) -> bool:
     return any(os.environ.get(name) for name in names)
+
+
+def _unsigned(name: str) -> bool:
+    return os.environ.get(name, "").lower() in ("1", "true", "on", "yes", "y")
 
 
 def _holds(file: Path, word: str) -> bool:

@@ -21,7 +21,7 @@ import threading
 import urllib.error
 import urllib.request
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import TypeVar
@@ -59,6 +59,8 @@ class Failure:
     status: int | None = None
     code: str = ""
     """The store's own word for it, such as NoSuchBucket."""
+    token: bool = False
+    """It was the request for a token that failed, before any for an object."""
 
     @property
     def busy(self) -> bool:
@@ -114,10 +116,20 @@ def judge(error: Exception, timeout_s: float) -> Failure:
     text = str(error)
     if isinstance(error, CutError):
         return Failure(reason=text, again=True)
+    if "token request" in text:
+        failure = _judge(error, text, timeout_s)
+        answer = failure.reason.removeprefix("access denied (").removeprefix("no such object (").rstrip(")")
+        return replace(failure, reason=f"the credentials give no token ({answer})", token=True)
+    return _judge(error, text, timeout_s)
+
+
+def _judge(error: Exception, text: str, timeout_s: float) -> Failure:
     found = _STATUS.search(text)
     if found:
         return _of_status(int(found[1]), text)
     for sign, reason in (
+        ("InvalidCertificate(", "the server's certificate is not trusted"),
+        ("InvalidContentType", "the server answers without TLS; is it http:// ?"),
         ("UnexpectedRange", "the server answers with another range than it was asked for"),
         ("ange request not supported", "the server does not serve ranges"),
         ("edirect", "the bucket is elsewhere; is its region (AWS_REGION) right?"),
@@ -129,6 +141,7 @@ def judge(error: Exception, timeout_s: float) -> Failure:
         ("ConnectionRefused", "the connection is refused"),
         ("TimedOut", f"no answer for {timeout_s:g} s"),
         ("kind: Timeout", f"no answer for {timeout_s:g} s"),
+        ("ConnectionReset", "the connection was cut"),
         ("kind: Connect", "no connection"),
         ("kind: Interrupted", "the connection was cut"),
         ("HttpError", "the connection failed"),
@@ -146,9 +159,7 @@ def _of_status(status: int, text: str) -> Failure:
     known = HTTPStatus(status).phrase if status in {one.value for one in HTTPStatus} else ""
     answer = f"HTTP {status} {word or known}".rstrip()
     again = status in (408, 429) or status >= 500
-    if "token request" in text:
-        reason = f"the credentials give no token ({answer})"
-    elif word == "NoSuchBucket":
+    if word == "NoSuchBucket":
         reason = f"there is no such bucket ({answer})"
     elif status in (401, 403):
         reason = f"access denied ({answer})"

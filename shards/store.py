@@ -152,6 +152,8 @@ class Store:
 
 
 def _open(url: str) -> Directory | Bucket:
+    if not url:
+        raise ConfigError("store: expected a directory or URL, got ''")
     if "://" not in url:
         if slip := re.match(r"(?i)(s3|gs|az|https?):/", url):
             remedy = f"{slip[0]}/{url[slip.end() :]} for a URL, ./{url} for a directory"

@@ -178,7 +178,10 @@ class TestBucket:
         assert complaint(lambda: folder.create("x", b"")) == f"{folder.url}/x: create: {said}"
         assert complaint(lambda: folder.list("a")) == f"{folder.url}/a: list: {said}"
         assert complaint(lambda: folder.delete("x")) == f"{folder.url}/x: delete: {said}"
-        stat = "access denied (HTTP 403 Forbidden); the credentials do not allow it"
+        stat = (
+            "access denied (HTTP 403 Forbidden); the credentials do not allow it; "
+            "without s3:ListBucket it may be missing as well"
+        )
         assert complaint(lambda: folder.exists("x")) == f"{folder.url}/x: stat: {stat}"
         assert waits == []
 
@@ -198,6 +201,23 @@ class TestBucket:
         assert complaint(lambda: gone.read("x")) == f"{gone.url}/x: read: {said}"
         assert complaint(gone.list) == f"{gone.url}: list: {said}"
         assert complaint(gone.check_writable).endswith(f": write: {said}")
+
+    def test_an_upload_that_is_gone(self, folder: Store, bucket: Server) -> None:
+        bucket.faults.add("404", method="PUT", Code="NoSuchUpload")
+        assert complaint(lambda: folder.put("x", b"")) == (
+            f"{folder.url}/x: write: there is no such bucket or upload (HTTP 404 NoSuchUpload)"
+        )
+
+    def test_credentials_that_give_no_token(
+        self, bucket: Server, cloud: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        denied = retry.Failure(reason="the credentials give no token (HTTP 400)", token=True)
+        cloud.setenv("GOOGLE_BEARER_TOKEN", "hush")
+        public = module.Bucket("gs://bucket")
+        assert str(public._explain("read", "x", retry.FailedError(denied, 1))) == (
+            "gs://bucket/x: read: the credentials give no token (HTTP 400); "
+            "GOOGLE_SKIP_SIGNATURE=true reads a public bucket without"
+        )
 
     def test_a_bucket_for_reading(self, folder: Store, bucket: Server) -> None:
         folder.put("x", DATA)
@@ -270,8 +290,8 @@ class TestBucket:
         bucket.faults.clear()
         bucket.faults.add("500", times=2, method="PUT", name="partNumber=3")
         write()
-        parts = [path for _, path in bucket.faults.requests if "partNumber=2" in path]
-        assert len(parts) == 2  # the second failure is tried again alone
+        begun = [path for method, path in bucket.faults.requests if method == "POST" and "uploads" in path]
+        assert len(begun) == 2  # after the second failure the part is tried again alone
         assert waits == DOUBLING[:1] * 2
 
     @pytest.mark.parametrize("size", [5, 33 << 20])
@@ -343,6 +363,13 @@ class TestBucket:
         assert complaint(lambda: folder.read("a//b")).startswith(
             f"{folder.url}/a//b: read: Could not parse path"
         )
+
+
+def test_a_server_without_tls_is_not_tried_again(site: Server, waits: list[float]) -> None:
+    url = site.url.replace("http://", "https://")
+    says = f"{url}/x: read: the server answers without TLS; is it http:// ?"
+    assert complaint(lambda: Store(url).read("x")) == says
+    assert waits == []
 
 
 def test_a_short_body_is_tried_again(

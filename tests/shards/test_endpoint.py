@@ -125,6 +125,43 @@ def test_a_machine_of_the_cloud_has_credentials_of_its_own(cloud: Environment, t
     assert not connect("s3://bucket").anonymous
 
 
+@pytest.mark.parametrize(
+    ("url", "values"),
+    [
+        ("s3://bucket", {"AWS_SKIP_SIGNATURE": "true", "AWS_PROFILE": "none"}),
+        (
+            "s3://bucket",
+            {"AWS_SKIP_SIGNATURE": "true", "AWS_ACCESS_KEY_ID": "id", "AWS_SECRET_ACCESS_KEY": "hush"},
+        ),
+        ("gs://bucket", {"GOOGLE_SKIP_SIGNATURE": "1", "GOOGLE_BEARER_TOKEN": "hush"}),
+        (
+            "az://box",
+            {
+                "AZURE_SKIP_SIGNATURE": "TRUE",
+                "AZURE_STORAGE_ACCOUNT_NAME": "account",
+                "AZURE_STORAGE_ACCOUNT_KEY": KEY,
+            },
+        ),
+    ],
+)
+def test_whoever_wants_nothing_signed_gets_it(cloud: Environment, url: str, values: dict[str, str]) -> None:
+    for name, value in values.items():
+        cloud.setenv(name, value)
+    made = connect(url)
+    assert made.anonymous
+    assert values[made.unsigned]
+    assert made.address("x") == f"{made.public}/x"
+
+
+def test_the_string_of_azurite(cloud: Environment) -> None:
+    cloud.setenv("AZURE_STORAGE_CONNECTION_STRING", "UseDevelopmentStorage=true")
+    made = connect("az://box/x")
+    assert (made.anonymous, made.server) == (False, "127.0.0.1:10000")
+    assert str(made.address("y")).startswith("http://127.0.0.1:10000/devstoreaccount1/box/x/y?")
+    cloud.setenv("AZURITE_BLOB_STORAGE_URL", "http://azurite:1")
+    assert connect("az://box").server == "azurite:1"
+
+
 def test_an_emulator_of_google(cloud: Environment) -> None:
     for value in ("127.0.0.1:9", "http://127.0.0.1:9/"):
         cloud.setenv("STORAGE_EMULATOR_HOST", value)

@@ -257,7 +257,11 @@ def test_the_first_names_of_a_list(store: Store) -> None:
     [
         (
             "file:///tmp",
-            "store 'file:///tmp': unknown scheme 'file'; expected a directory or "
+            "store 'file:///tmp': unknown scheme 'file'; expected a directory, so '/tmp'",
+        ),
+        (
+            "hdfs://host/x",
+            "store 'hdfs://host/x': unknown scheme 'hdfs'; expected a directory or "
             "gs://, s3://, az://, https://, http://",
         ),
         (
@@ -270,6 +274,7 @@ def test_the_first_names_of_a_list(store: Store) -> None:
             "store 'HTTPS:/host': a URL has two slashes; expected HTTPS://host for a URL, "
             "./HTTPS:/host for a directory",
         ),
+        ("", "store: expected a directory or URL, got ''"),
         ("s3://", "store 's3://': expected s3://bucket/path"),
         ("https:///x", "store 'https:///x': expected https://host/path"),
         (
