@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from oxcart.cli.options import output_options, parse_bytes, parse_size
+from oxcart.cli.options import LocalPath, output_options, parse_bytes, parse_size
 
 if TYPE_CHECKING:
     from oxcart.compile.census import Census
@@ -96,7 +96,7 @@ def _source_config(
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.option(
     "--parquet",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=LocalPath(dir_okay=False),
     help="Keep the census in this file, for compile --census.",
 )
 def scan(
@@ -182,7 +182,7 @@ def _census_text(census: Census) -> str:
 @click.option(
     "--split",
     "rule_file",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=LocalPath(dir_okay=False),
     help="Split rule, a YAML file; instead of the options below.",
 )
 @click.option(
@@ -195,7 +195,7 @@ def _census_text(census: Census) -> str:
 @click.option("--val-seen", type=float, help="Share of the episodes to hold out from environments of train.")
 @click.option(
     "--write-rule",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=LocalPath(dir_okay=False),
     help="Write the resolved split as a rule that names every group, for --split later.",
 )
 @_source_options

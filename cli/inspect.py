@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from oxcart.cli.options import LocalPath
+
 if TYPE_CHECKING:
     from oxcart.manifests.manifest import Manifest
 
@@ -110,7 +112,7 @@ def _array(name: str, array: dict[str, Any] | None) -> str:
 @click.option(
     "-o",
     "--output",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=LocalPath(dir_okay=False),
     required=True,
     help="Picture to write: .png, .jpg or .webp.",
 )

@@ -12,15 +12,21 @@ well as in the command.
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import errno
 import importlib
 import os
+import sys
 import traceback
 from typing import Any, NamedTuple
 
 import click
 
 from oxcart.shards.errors import OxcartError
+
+INTERRUPTED = 130
+"""Exit code."""
 
 
 class Lazy(NamedTuple):
@@ -80,7 +86,7 @@ class LazyGroup(click.Group):
             return super().invoke(ctx)
         except KeyboardInterrupt:
             _complain("interrupted")
-            ctx.exit(130)
+            ctx.exit(INTERRUPTED)
         except OxcartError as error:
             _complain(f"error: {error}")
             ctx.exit(1)
@@ -125,8 +131,21 @@ def oxcart() -> None:
 
 
 def main() -> None:
-    """Entry point of the `oxcart` command."""
-    oxcart(prog_name="oxcart")
+    """Entry point of the `oxcart` command.
+
+    Python waits at its end for every thread, and one may hang in a request. So an interrupted command does
+    what is to be done at exit and leaves them.
+    """
+    try:
+        oxcart(prog_name="oxcart")
+    except SystemExit as stop:
+        if stop.code != INTERRUPTED:
+            raise
+        atexit._run_exitfuncs()
+        with contextlib.suppress(OSError):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(INTERRUPTED)
 
 
 if __name__ == "__main__":

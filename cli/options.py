@@ -2,13 +2,41 @@
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import click
 
+from oxcart.shards.errors import ConfigError
+
 _UNITS = {"": 1, "b": 1, "k": 10**3, "kb": 10**3, "m": 10**6, "mb": 10**6, "g": 10**9, "gb": 10**9}
 _UNITS |= {"kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30}
+
+
+class LocalPath(click.Path):
+    """A path on this machine; a URL would become a folder of that name."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(path_type=Path, **options)
+
+    def convert(
+        self,
+        value: str | os.PathLike[str],
+        param: click.Parameter | None,
+        ctx: click.Context | None,
+    ) -> Any:
+        """The path.
+
+        Raises:
+            ConfigError: it is a URL.
+        """
+        if re.match(r"[A-Za-z0-9]+://|(s3|gs|az|https?):/", os.fspath(value), re.IGNORECASE):
+            what = max(param.opts, key=len) if isinstance(param, click.Option) else self.name
+            raise ConfigError(f"{what}: expected a path on this machine, got {os.fspath(value)!r}")
+        return super().convert(value, param, ctx)
 
 
 def output_options(codec: str | None) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -58,8 +86,6 @@ def output_options(codec: str | None) -> Callable[[Callable[..., Any]], Callable
 
 def parse_size(text: str | None) -> tuple[int, int] | None:
     """Height and width from `N` or `HxW`."""
-    from oxcart.shards.errors import ConfigError
-
     if text is None:
         return None
     sides = text.lower().split("x")
@@ -70,8 +96,6 @@ def parse_size(text: str | None) -> tuple[int, int] | None:
 
 def parse_bytes(option: str, text: str | None) -> int | None:
     """Bytes from a number and a unit such as `256MiB`."""
-    from oxcart.shards.errors import ConfigError
-
     if text is None:
         return None
     digits = text.rstrip("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ ")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from oxcart.cli.options import LocalPath
 from oxcart.cli.progress import progress
 
 
@@ -24,7 +25,7 @@ def sample() -> None:
 
 
 @sample.command()
-@click.argument("directory", type=click.Path(path_type=Path, file_okay=False))
+@click.argument("directory", type=LocalPath(file_okay=False))
 @click.option("--kitchens", default=12, show_default=True, help="Environments.")
 @click.option("--sessions", default=2, show_default=True, help="Recording sessions per kitchen.")
 @click.option("--episodes", default=4, show_default=True, help="Episodes per session.")

@@ -226,10 +226,13 @@ def _read(source: Source, shard: Shard) -> Generator[tuple[Mapping[str, Any], Ep
     if not source.remote:
         yield from ((row, source.read(row)) for row in rows)
         return
-    with ThreadPoolExecutor(READERS) as pool:
+    pool = ThreadPoolExecutor(READERS)
+    try:
         episodes = ahead(pool, (partial(source.read, row) for row in rows), READERS)
         with contextlib.closing(episodes):
             yield from zip(rows, episodes, strict=True)
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)  # a request that hangs is not waited for
 
 
 def _write_episode(

@@ -11,6 +11,7 @@ import tarfile
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from itertools import repeat
 from typing import Any, NamedTuple
 
@@ -24,6 +25,7 @@ from oxcart.manifests.counts import frame_size, per_environment, per_split
 from oxcart.manifests.dataset import Dataset, read_chunks
 from oxcart.manifests.manifest import NAME, episode_digest, fingerprint
 from oxcart.manifests.tables import CHUNKS_SCHEMA, EPISODES, REJECTED, REJECTED_SCHEMA, episodes_schema
+from oxcart.shards.ahead import ahead
 from oxcart.shards.codec import EXTENSIONS
 from oxcart.shards.codec import decode as decode_chunks
 from oxcart.shards.errors import CorruptError, OxcartError
@@ -93,11 +95,15 @@ def verify(
         return list(_verify_shard(dataset.store, shard, rows, rules))
 
     frames = size = 0
-    with ThreadPoolExecutor(workers) as pool:
-        for shard, found in zip(manifest.shards, pool.map(check, manifest.shards), strict=True):
+    pool = ThreadPoolExecutor(workers)
+    try:
+        checks = ahead(pool, [partial(check, shard) for shard in manifest.shards])
+        for shard, found in zip(manifest.shards, checks, strict=True):
             damage += found
             frames, size = frames + shard["frames"], size + shard["bytes"]
             report(frames, size)
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)  # a request that hangs is not waited for
     return damage
 
 

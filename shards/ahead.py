@@ -9,13 +9,15 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import NamedTuple, TypeVar
 
 GAP_BYTES = 256 << 10
 """Ranges that are no farther apart are read as one: the gap takes less time than another request."""
 PIECE_BYTES = 4 << 20
 """The largest request."""
+
+_TICK_S = 0.2
 
 Result = TypeVar("Result")
 
@@ -63,13 +65,20 @@ def ahead(
         for call in calls:
             running.append(pool.submit(_run, call, ended))
             if depth is not None and len(running) > depth:
-                yield running.popleft().result()
+                yield _result(running.popleft())
         while running:
-            yield running.popleft().result()
+            yield _result(running.popleft())
     finally:
         ended.set()
         for left in running:
             left.cancel()
+
+
+def _result(future: Future[Result]) -> Result:
+    """The result, when it is there. A Ctrl-C that came just before a wait without end would not end it."""
+    while not future.done():
+        wait([future], timeout=_TICK_S)
+    return future.result()
 
 
 def _run(call: Callable[[], Result], ended: threading.Event) -> Result:

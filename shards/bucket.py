@@ -5,8 +5,10 @@ failure.
 
 An object is written to a temporary file on this machine and put when it is whole, at once or in parts that
 become an object only together: nobody sees half of it, and a put that failed is simply made again. The price
-is room in TMPDIR for one object per writer. A process that is killed amid the parts of a large object leaves
-them in the bucket, invisible; a lifecycle rule that aborts incomplete uploads clears them away.
+is room in TMPDIR for one object per writer, and that the first failure of a part sends all of them again: it
+is only from the second on that obstore tries a part again alone, heeding no `Retry-After`. A process that is
+killed amid the parts of a large object leaves them in the bucket, invisible; a lifecycle rule that aborts
+incomplete uploads clears them away.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import tempfile
+import threading
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -26,7 +29,7 @@ import obstore
 from oxcart.shards import retry
 from oxcart.shards.ahead import ahead, pieces, spans
 from oxcart.shards.directory import WORK
-from oxcart.shards.endpoint import connect
+from oxcart.shards.endpoint import Method, connect
 from oxcart.shards.errors import ConfigError, StoreError
 
 REQUESTS = 16
@@ -37,6 +40,9 @@ WHOLE_BYTES = 16 << 20
 """A larger object is read and written in parts."""
 MANY = 16
 """More names than this in one folder are looked up by listing it."""
+
+_METHODS: dict[str, Method] = {"write": "PUT", "create": "PUT", "delete": "DELETE"}
+"""Of the request that asks a busy server when to come again; otherwise GET."""
 
 Result = TypeVar("Result")
 
@@ -187,12 +193,22 @@ class Bucket:
             with self._explain_file(name):
                 file.flush()
 
+            endpoint, alone = self._endpoint, False
+
             def call(attempt: int) -> None:
+                nonlocal alone
                 file.seek(0)
                 if whole.size <= WHOLE_BYTES:
-                    obstore.put(self._endpoint.writer, name, file.read())
-                else:
-                    obstore.put(self._endpoint.uploader, name, file, chunk_size=WHOLE_BYTES)
+                    obstore.put(endpoint.writer, name, file.read())
+                    return
+                store = endpoint.uploader if alone else endpoint.writer
+                try:
+                    obstore.put(store, name, file, chunk_size=WHOLE_BYTES)
+                except (
+                    retry.ERRORS
+                ) as error:  # a poor connection wants parts tried alone, a busy server peace
+                    alone = not retry.judge(error, endpoint.timeout_s).busy
+                    raise
 
             self._do("write", name, call)
 
@@ -226,7 +242,7 @@ class Bucket:
 
     def check_writable(self) -> None:
         self._check_kind()
-        name = f"{WORK}/probe-{uuid.uuid4().hex[:12]}"
+        name = _probe()
         self.put(name, b"")
         self.delete([name])
 
@@ -271,8 +287,23 @@ class Bucket:
         def call(attempt: int) -> int | None:
             try:
                 return int(obstore.head(self._endpoint.reader, name)["size"])
+            except retry.ERRORS as error:
+                if not self.writable and retry.headless(error):
+                    return first_byte()
+                if isinstance(error, FileNotFoundError):
+                    return None
+                raise
+
+        def first_byte() -> int | None:
+            try:
+                result = obstore.get(self._endpoint.reader, name, options={"range": (0, 1)})
             except FileNotFoundError:
                 return None
+            except retry.ERRORS as error:
+                if retry.judge(error, self._endpoint.timeout_s).status != 416:
+                    raise
+                return 0  # there is no first byte
+            return int(result.meta["size"])
 
         return self._do("stat", name, call)
 
@@ -285,26 +316,49 @@ class Bucket:
             StoreError: it failed; a FailedError if `explain` is not set.
         """
 
-        def ask() -> str | None:
-            address = self._endpoint.address(name)
-            return retry.retry_after(address, self._endpoint.timeout_s) if address else None
-
+        ask = partial(self._ask, operation, name)
+        attempt = partial(retry.attempt, call, timeout_s=self._endpoint.timeout_s, ask=ask)
         try:
-            return retry.attempt(call, timeout_s=self._endpoint.timeout_s, ask=ask)
+            if threading.current_thread() is not threading.main_thread():
+                return attempt()
+            return next(ahead(self._pool, [attempt]))  # obstore lets no Ctrl-C through, waiting for it does
         except retry.FailedError as error:
             if not explain:
                 raise
             raise self._explain(operation, name, error) from error
 
+    def _ask(self, operation: str, name: str) -> str | None:
+        """What a server that was too busy says now of when to come again.
+
+        Servers are busy for writing alone, too, so a write is asked with a write: of an object without
+        bytes and of a name of its own, in the folder of work in progress.
+        """
+        method = _METHODS.get(operation, "GET")
+        asked = name if method == "GET" else _probe()
+        address = self._endpoint.address(asked, method)
+        if address is None:
+            return None
+        says, done = retry.retry_after(address, self._endpoint.timeout_s, method)
+        if done and method == "PUT":
+            with contextlib.suppress(*retry.ERRORS):
+                obstore.delete(self._endpoint.reader, asked)
+        return says
+
     def _explain(self, operation: str, name: str, error: retry.FailedError) -> StoreError:
         failure, endpoint = error.failure, self._endpoint
         reason = failure.reason
-        if failure.status in (401, 403) and endpoint.credentials:
+        if failure.status == 404 and operation in ("write", "create"):
+            reason = reason.replace("no such object", "there is no such bucket or upload")
+        if failure.token:
+            reason += f"; {endpoint.unsigned}=true reads a public bucket without"
+        elif failure.status in (401, 403) and endpoint.credentials:
             reason += (
                 f"; no credentials were found, set {endpoint.credentials}"
                 if endpoint.anonymous
                 else "; the credentials do not allow it"
             )
+            if operation == "stat" and endpoint.scheme == "s3":
+                reason += "; without s3:ListBucket it may be missing as well"
         if failure.status is None and endpoint.server:
             reason += f" by {endpoint.server}"
         if error.attempts > 1:
@@ -350,6 +404,11 @@ class _Spool:
             self._file.write(view)
         self.size += len(view)
         return len(view)
+
+
+def _probe() -> str:
+    """A name that nobody uses."""
+    return f"{WORK}/probe-{uuid.uuid4().hex[:12]}"
 
 
 def _body(result: Any, length: int) -> bytes:

@@ -8,7 +8,8 @@
                            AZURE_STORAGE_SAS_TOKEN, or AZURE_STORAGE_CONNECTION_STRING
     https://host/path      nothing
 
-Without credentials requests go out unsigned, which is what public buckets want. Whatever else obstore takes
+Without credentials requests go out unsigned, which is what public buckets want; so they do where
+GOOGLE_SKIP_SIGNATURE, AWS_SKIP_SIGNATURE or AZURE_SKIP_SIGNATURE is true. Whatever else obstore takes
 from the environment works as well. A URL with a secret in it is refused, since URLs are shown and stored.
 """
 
@@ -17,12 +18,13 @@ from __future__ import annotations
 import configparser
 import contextlib
 import os
+import re
 import urllib.parse
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import obstore
 from obstore.store import AzureStore, GCSStore, HTTPStore, S3Store
@@ -37,9 +39,15 @@ UPLOAD_FACTOR = 10
 """An answer to an upload comes only after all of its bytes have gone out, so it has this much longer."""
 SCHEMES = ("gs", "s3", "az", "https", "http")
 
+Method = Literal["GET", "PUT", "DELETE"]
+
 _PRODUCT = Path("/sys/class/dmi/id/product_name")
 _VENDOR = Path("/sys/class/dmi/id/sys_vendor")
 _SIGNED_FOR = timedelta(seconds=60)
+_AZURITE = "http://127.0.0.1:10000"
+_EXPORT = 'eval "$(aws configure export-credentials --format env)"'
+_PLAIN = re.compile(r"[A-Za-z0-9$][A-Za-z0-9._-]*")
+"""What the names of buckets, containers, accounts and regions look like, generously."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,22 +62,28 @@ class Endpoint:
     writer: Any
     """The same, more patient."""
     uploader: Any
-    """As patient; it retries a part of a large object alone, rather than the whole."""
+    """As patient; it retries a part of a large object alone, rather than the whole, but never waits for as
+    long as a busy server asks."""
     anonymous: bool
     credentials: str
     """Names of the environment variables that hold them."""
+    unsigned: str
+    """Name of the environment variable that has nothing signed, whatever the credentials."""
     public: str | None
     """Where the objects are for those who need not sign."""
     server: str | None
     """Host and port, where the environment names another than the cloud's own."""
     timeout_s: float
 
-    def address(self, name: str) -> str | None:
-        """A URL that any client can get the object from, signed where need be. Never to be shown."""
+    def address(self, name: str, method: Method = "GET") -> str | None:
+        """A URL that any client can get, put or delete the object at, signed where need be.
+
+        Never to be shown. None where what is known of the credentials signs no URLs.
+        """
         if self.public is not None:
             return f"{self.public}/{urllib.parse.quote(name)}"
         with contextlib.suppress(*ERRORS):
-            signed: str = obstore.sign(self.reader, "GET", name, _SIGNED_FOR)
+            signed: str = obstore.sign(self.reader, method, name, _SIGNED_FOR)
             return signed
         return None
 
@@ -87,10 +101,13 @@ def connect(text: str) -> Endpoint:
         kind: Any = HTTPStore
         arguments: dict[str, Any] = {"url": url}
         config: dict[str, Any] = {}
-        credentials, base = "", ""
+        credentials, base, unsigned = "", "", ""
     else:
         kind = {"gs": GCSStore, "s3": S3Store, "az": AzureStore}[scheme]
+        unsigned = {"gs": "GOOGLE", "s3": "AWS", "az": "AZURE"}[scheme] + "_SKIP_SIGNATURE"
         config, credentials, base = {"gs": _google, "s3": _amazon, "az": _azure}[scheme](host)
+        if _unsigned(unsigned):
+            config["skip_signature"] = True
         arguments = {"prefix": path or None, "config": config}
     anonymous = bool(config.get("skip_signature")) or scheme in ("http", "https")
 
@@ -116,8 +133,13 @@ def connect(text: str) -> Endpoint:
         uploader=uploader,
         anonymous=anonymous,
         credentials=credentials,
+        unsigned=unsigned,
         public=(f"{base}/{url.partition('://')[2]}" if base else url) if anonymous else None,
-        server=_server(config.get("endpoint") or config.get("base_url")),
+        server=_server(
+            config.get("endpoint")
+            or config.get("base_url")
+            or (os.environ.get("AZURITE_BLOB_STORAGE_URL", _AZURITE) if config.get("use_emulator") else None)
+        ),
         timeout_s=timeout_s,
     )
 
@@ -127,6 +149,8 @@ def _parse(text: str) -> tuple[str, str, str]:
     scheme, _, rest = text.partition("://")
     scheme = scheme.lower()
     safe = f"{scheme}://{rest.partition('?')[0].partition('#')[0].rpartition('@')[2]}"
+    if scheme == "file" and rest:
+        raise ConfigError(f"store {safe!r}: unknown scheme 'file'; expected a directory, so {rest!r}")
     if scheme not in SCHEMES:
         known = ", ".join(f"{one}://" for one in SCHEMES)
         raise ConfigError(f"store {safe!r}: unknown scheme {scheme!r}; expected a directory or {known}")
@@ -140,11 +164,40 @@ def _parse(text: str) -> tuple[str, str, str]:
         raise ConfigError(
             f"store {safe!r}: expected {scheme}://{'host' if 'http' in scheme else 'bucket'}/path"
         )
+    if not (scheme in ("http", "https") or _PLAIN.fullmatch(host)):
+        raise ConfigError(
+            f"store {safe!r}: expected {scheme}://bucket/path with letters, digits, '.', '-' and '_' in the "
+            f"name of the bucket, got {host!r}"
+        )
     return scheme, host, path.strip("/")
 
 
 def _server(url: str | None) -> str | None:
     return url.partition("://")[2].partition("/")[0].rpartition("@")[2] if url else None
+
+
+def _endpoint(*names: str) -> str | None:
+    """The first of these environment variables that is set, without a slash at its end; it must be a URL."""
+    for name in names:
+        if text := os.environ.get(name):
+            return _checked(name, text)
+    return None
+
+
+def _checked(name: str, text: str) -> str:
+    """An endpoint that obstore can be given: it panics at what is no URL."""
+    with contextlib.suppress(ValueError):
+        parts = urllib.parse.urlsplit(text)
+        fits = parts.scheme in ("http", "https") and parts.hostname and not parts.query + parts.fragment
+        if fits and (parts.port is None or parts.port > 0) and text.isprintable() and " " not in text:
+            return text.rstrip("/")
+    raise ConfigError(f"{name}: expected a URL like https://host:9000, got {text.rpartition('@')[2]!r}")
+
+
+def _checked_name(name: str, text: str) -> str:
+    if not _PLAIN.fullmatch(text):
+        raise ConfigError(f"{name}: expected letters, digits, '.', '-' and '_', got {text!r}")
+    return text
 
 
 def _timeout_s() -> float:
@@ -170,14 +223,17 @@ def _google(bucket: str) -> tuple[dict[str, Any], str, str]:
     config: dict[str, Any] = {}
     emulator = os.environ.get("STORAGE_EMULATOR_HOST")
     if emulator:
-        base = emulator.rstrip("/") if "://" in emulator else f"http://{emulator.rstrip('/')}"
+        base = _checked("STORAGE_EMULATOR_HOST", emulator if "://" in emulator else f"http://{emulator}")
         # Unsigned writes would still fetch a token from a Google machine, so there is one that means nothing.
         return {"base_url": base, "bearer_token": "emulator"}, names[0], base
     login = Path(os.environ.get("CLOUDSDK_CONFIG") or Path.home() / ".config" / "gcloud")
     logged_in = (login / "application_default_credentials.json").is_file()
     if not (_any(names) or logged_in or _holds(_PRODUCT, "Google")):
         config["skip_signature"] = True
-    return config, names[0], os.environ.get("GOOGLE_BASE_URL") or "https://storage.googleapis.com"
+    server = _endpoint("GOOGLE_BASE_URL", "GOOGLE_STORAGE_BASE_URL")
+    if server:
+        config["base_url"] = server
+    return config, names[0], server or "https://storage.googleapis.com"
 
 
 def _amazon(bucket: str) -> tuple[dict[str, Any], str, str]:
@@ -190,7 +246,15 @@ def _amazon(bucket: str) -> tuple[dict[str, Any], str, str]:
     profile = _amazon_profile()
     config: dict[str, Any] = {}
     own_machine = _holds(_VENDOR, "Amazon EC2") and not os.environ.get("AWS_EC2_METADATA_DISABLED")
-    if not _any(names):
+    credentials = "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+    if not (_any(names) or _unsigned("AWS_SKIP_SIGNATURE")):
+        name = os.environ.get("AWS_PROFILE")
+        if name and not profile:
+            raise ConfigError(f"AWS_PROFILE={name}: no such profile")
+        if _elsewhere(profile):
+            if name:
+                raise ConfigError(f"AWS_PROFILE={name}: holds no keys; run {_EXPORT}")
+            credentials += f" or run {_EXPORT}"
         keys = {
             "access_key_id": profile.get("aws_access_key_id"),
             "secret_access_key": profile.get("aws_secret_access_key"),
@@ -201,19 +265,21 @@ def _amazon(bucket: str) -> tuple[dict[str, Any], str, str]:
         elif not own_machine:
             config["skip_signature"] = True
     region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or profile.get("region")
-    config["region"] = region or "us-east-1"
-    endpoint = next(
-        (
-            value
-            for name in ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
-            if (value := os.environ.get(name))
-        ),
-        profile.get("endpoint_url"),
-    )
+    config["region"] = _checked_name("AWS_REGION", region or "us-east-1")
+    endpoint = _endpoint("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
+    if not endpoint and profile.get("endpoint_url"):
+        endpoint = _checked("endpoint_url of the profile of AWS", profile["endpoint_url"])
     if endpoint:
-        config["endpoint"] = endpoint.rstrip("/")
+        config["endpoint"] = endpoint
     public = config.get("endpoint") or f"https://s3.{config['region']}.amazonaws.com"
-    return config, "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY", public
+    return config, credentials, public
+
+
+def _elsewhere(profile: Mapping[str, str]) -> bool:
+    """Whether the keys of a profile have to be got by a program, a login or a role first."""
+    if "aws_access_key_id" in profile and "role_arn" not in profile:
+        return False
+    return any(name in ("credential_process", "role_arn") or name.startswith("sso_") for name in profile)
 
 
 def _amazon_profile() -> Mapping[str, str]:
@@ -252,15 +318,23 @@ def _azure(container: str) -> tuple[dict[str, Any], str, str]:
         or os.environ.get("AZURE_STORAGE_ACCOUNT"),
         "account_key": string.get("AccountKey") or os.environ.get("AZURE_STORAGE_KEY"),
         "sas_key": string.get("SharedAccessSignature"),
-        "endpoint": string.get("BlobEndpoint") or os.environ.get("AZURE_STORAGE_ENDPOINT"),
+        "endpoint": _checked("BlobEndpoint of AZURE_STORAGE_CONNECTION_STRING", string["BlobEndpoint"])
+        if string.get("BlobEndpoint")
+        else _endpoint("AZURE_STORAGE_ENDPOINT", "AZURE_ENDPOINT"),
     }
     config: dict[str, Any] = {name: value for name, value in values.items() if value}
+    _endpoint("AZURITE_BLOB_STORAGE_URL")
+    if string.get("UseDevelopmentStorage", "").lower() == "true":  # obstore knows Azurite's account and key
+        return {"use_emulator": True}, names[0], ""
     account = config.get("account_name")
     if not account and not os.environ.get("AZURE_STORAGE_USE_EMULATOR"):
         raise ConfigError(
             f"az://{container}: expected the storage account in AZURE_STORAGE_ACCOUNT_NAME or in "
             "AZURE_STORAGE_CONNECTION_STRING"
         )
+    if account:
+        _checked_name("AZURE_STORAGE_ACCOUNT_NAME", account)
+    _endpoint("IDENTITY_ENDPOINT")
     if not (_any(names) or "account_key" in config or "sas_key" in config):
         config["skip_signature"] = True
     public = config.get("endpoint") or f"https://{account}.blob.core.windows.net"
@@ -269,6 +343,10 @@ def _azure(container: str) -> tuple[dict[str, Any], str, str]:
 
 def _any(names: tuple[str, ...]) -> bool:
     return any(os.environ.get(name) for name in names)
+
+
+def _unsigned(name: str) -> bool:
+    return os.environ.get(name, "").lower() in ("1", "true", "on", "yes", "y")
 
 
 def _holds(file: Path, word: str) -> bool:

@@ -5,7 +5,8 @@ Everything else is the same the next time: 403, 404, a name that does not exist.
 
 Waits double from half a second and have no jitter. Where the server is too busy (429, 503) and says in
 `Retry-After` how long it wants to be left alone, that is the wait, up to a minute. obstore drops the headers
-of an answer, so that one is asked for with a request of our own.
+of an answer, so the server is asked again at once, with a request of our own of the same kind; a server that
+is not busy any more, or that cannot be asked (a URL that cannot be signed), is met again after half a second.
 
 What obstore says of an error runs over many lines and holds URLs, signed ones too. Nothing of it is shown but
 the status, and the error's code where that is a plain word.
@@ -20,7 +21,7 @@ import threading
 import urllib.error
 import urllib.request
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import TypeVar
@@ -58,6 +59,8 @@ class Failure:
     status: int | None = None
     code: str = ""
     """The store's own word for it, such as NoSuchBucket."""
+    token: bool = False
+    """It was the request for a token that failed, before any for an object."""
 
     @property
     def busy(self) -> bool:
@@ -113,10 +116,20 @@ def judge(error: Exception, timeout_s: float) -> Failure:
     text = str(error)
     if isinstance(error, CutError):
         return Failure(reason=text, again=True)
+    if "token request" in text:
+        failure = _judge(error, text, timeout_s)
+        answer = failure.reason.removeprefix("access denied (").removeprefix("no such object (").rstrip(")")
+        return replace(failure, reason=f"the credentials give no token ({answer})", token=True)
+    return _judge(error, text, timeout_s)
+
+
+def _judge(error: Exception, text: str, timeout_s: float) -> Failure:
     found = _STATUS.search(text)
     if found:
         return _of_status(int(found[1]), text)
     for sign, reason in (
+        ("InvalidCertificate(", "the server's certificate is not trusted"),
+        ("InvalidContentType", "the server answers without TLS; is it http:// ?"),
         ("UnexpectedRange", "the server answers with another range than it was asked for"),
         ("ange request not supported", "the server does not serve ranges"),
         ("edirect", "the bucket is elsewhere; is its region (AWS_REGION) right?"),
@@ -128,6 +141,7 @@ def judge(error: Exception, timeout_s: float) -> Failure:
         ("ConnectionRefused", "the connection is refused"),
         ("TimedOut", f"no answer for {timeout_s:g} s"),
         ("kind: Timeout", f"no answer for {timeout_s:g} s"),
+        ("ConnectionReset", "the connection was cut"),
         ("kind: Connect", "no connection"),
         ("kind: Interrupted", "the connection was cut"),
         ("HttpError", "the connection failed"),
@@ -145,9 +159,7 @@ def _of_status(status: int, text: str) -> Failure:
     known = HTTPStatus(status).phrase if status in {one.value for one in HTTPStatus} else ""
     answer = f"HTTP {status} {word or known}".rstrip()
     again = status in (408, 429) or status >= 500
-    if "token request" in text:
-        reason = f"the credentials give no token ({answer})"
-    elif word == "NoSuchBucket":
+    if word == "NoSuchBucket":
         reason = f"there is no such bucket ({answer})"
     elif status in (401, 403):
         reason = f"access denied ({answer})"
@@ -156,6 +168,13 @@ def _of_status(status: int, text: str) -> Failure:
     else:
         reason = answer
     return Failure(reason=reason, again=again, status=status, code=word)
+
+
+def headless(error: Exception) -> bool:
+    """Whether a web server serves no HEAD, or one that says no size."""
+    text = str(error)
+    found = _STATUS.search(text)
+    return found[1] in ("405", "501") if found else "MissingContentLength" in text
 
 
 def plain(text: str) -> str:
@@ -177,15 +196,30 @@ def seconds(value: str | None) -> float | None:
     return max(0.0, (date.replace(tzinfo=date.tzinfo or UTC) - datetime.now(UTC)).total_seconds())
 
 
-def retry_after(url: str, timeout_s: float) -> str | None:
-    """The `Retry-After` that a server answers with when asked for the first byte of `url`, if it does."""
-    request = urllib.request.Request(url, headers={"Range": "bytes=0-0"})
+def retry_after(url: str, timeout_s: float, method: str = "GET") -> tuple[str | None, bool]:
+    """The `Retry-After` of a server that is asked for the first byte of `url`, or with another method.
+
+    Args:
+        url: signed where need be; a PUT writes an object of no bytes there.
+        timeout_s: how long the server may be silent.
+        method: GET, PUT or DELETE.
+
+    Returns:
+        What it says, if it does, and whether it did what it was asked.
+    """
+    headers = {
+        "GET": {"Range": "bytes=0-0"},
+        "PUT": {"Content-Type": "application/octet-stream", "x-ms-blob-type": "BlockBlob"},
+    }
+    request = urllib.request.Request(
+        url, method=method, headers=headers.get(method, {}), data=b"" if method == "PUT" else None
+    )
     try:
         with urllib.request.urlopen(request, timeout=timeout_s):
-            return None
+            return None, True
     except urllib.error.HTTPError as error:
         with error:
             found: str | None = error.headers.get("Retry-After")
-            return found
+            return found, False
     except (OSError, http.client.HTTPException):
-        return None
+        return None, False

@@ -16,11 +16,13 @@ Buckets are read with obstore, which is imported when the first of them is opene
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, BinaryIO, Protocol
 
 from oxcart.shards.directory import WORK, Directory
+from oxcart.shards.errors import ConfigError
 
 if TYPE_CHECKING:
     from oxcart.shards.bucket import Bucket
@@ -170,7 +172,12 @@ class Store:
 
 
 def _open(url: str) -> Directory | Bucket:
+    if not url:
+        raise ConfigError("store: expected a directory or URL, got ''")
     if "://" not in url:
+        if slip := re.match(r"(?i)(s3|gs|az|https?):/", url):
+            remedy = f"{slip[0]}/{url[slip.end() :]} for a URL, ./{url} for a directory"
+            raise ConfigError(f"store {url!r}: a URL has two slashes; expected {remedy}")
         return Directory(url)
     from oxcart.shards.bucket import Bucket
 

@@ -26,8 +26,10 @@ BUCKET = "bucket"
 REASONS = {
     "403": "403 Forbidden",
     "404": "404 Not Found",
+    "405": "405 Method Not Allowed",
     "429": "429 Too Many Requests",
     "500": "500 Internal Server Error",
+    "501": "501 Not Implemented",
     "503": "503 Service Unavailable",
 }
 
@@ -38,7 +40,8 @@ class Fault:
 
     what: str
     """A status of `REASONS`; `stall` sends nothing, `cut` half of the body, `shift` another range, `whole` no
-    range at all, and `lost` does what is asked and answers with an error."""
+    range at all, `sizeless` not how long the body is, and `lost` does what is asked and answers with an
+    error."""
     times: int
     method: str | None
     name: str
@@ -128,6 +131,13 @@ def web(folder: Path) -> Iterator[Server]:
 
         def serve(self, data: bytes, what: str) -> None:
             asked = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
+            if what == "sizeless":
+                self.send_response(200)
+                self.send_header("Transfer-Encoding", "chunked")
+                self.end_headers()
+                if self.command != "HEAD":
+                    self.wfile.write(b"%x\r\n%s\r\n0\r\n\r\n" % (len(data), data))
+                return
             if asked is None or what == "whole":
                 self.reply(200, data, cut=what == "cut")
                 return

@@ -66,15 +66,20 @@ def read(store: Store, splits: tuple[str, ...] | None = None) -> Directory:
         ConfigError: there is no such split.
         SourceError: it is not a complete TFDS directory of TFRecord files.
     """
-    info = _read_info(store)
-    leaves, specs = _read_features(store)
-    return Directory(
-        name=info["name"],
-        version=info["version"],
-        files=_list_files(store, info, splits),
-        leaves=leaves,
-        specs=specs,
-    )
+    try:
+        info = _read_info(store)
+        leaves, specs = _read_features(store)
+        return Directory(
+            name=info["name"],
+            version=info["version"],
+            files=_list_files(store, info, splits),
+            leaves=leaves,
+            specs=specs,
+        )
+    except SourceError as error:
+        if error.file is None:
+            raise
+        raise SourceError(error.reason, file=f"{store.url.rstrip('/')}/{error.file}") from error
 
 
 def _read_json(store: Store, name: str) -> Any:

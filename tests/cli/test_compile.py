@@ -85,7 +85,7 @@ class TestSources:
         self, says: Callable[[object], str], half: Path, name: str, text: str
     ) -> None:
         (half / name).write_bytes(text.encode("latin1"))
-        assert says(half).startswith(f"{name}: ")
+        assert says(half).startswith(f"{half}/{name}: ")
 
     @pytest.mark.parametrize("lost", [1, 2])
     def test_fewer_files_than_it_says(self, says: Callable[[object], str], half: Path, lost: int) -> None:
@@ -100,7 +100,9 @@ class TestSources:
     def test_another_file_format(self, says: Callable[[object], str], half: Path) -> None:
         info = (half / "dataset_info.json").read_text()
         (half / "dataset_info.json").write_text(info.replace('"tfrecord"', '"array_record"'))
-        assert says(half) == "dataset_info.json: file format 'array_record': only tfrecord can be read"
+        assert says(half) == (
+            f"{half}/dataset_info.json: file format 'array_record': only tfrecord can be read"
+        )
 
 
 def test_fewer_records_than_it_says(half: Path, tmp_path: Path) -> None:

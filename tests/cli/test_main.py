@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import runpy
+import signal
 import subprocess
 import sys
 import types
@@ -15,6 +17,8 @@ import pytest
 
 from oxcart.cli import main as cli
 from oxcart.shards.errors import ConfigError, CorruptError, SourceError, StoreError
+from sample_compile import Compiled
+from servers import LONGEST_S, web
 
 ROOT = Path(__file__).parents[2]
 HEAVY = {"numpy", "pyarrow", "PIL", "obstore", "tensorflow_datasets", "rich", "yaml", "torch"}
@@ -48,6 +52,8 @@ def explode(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
         monkeypatch.setitem(sys.modules, "planted", planted)
         monkeypatch.setitem(cli.COMMANDS, "explode", cli.Lazy("planted", "command", ""))
         monkeypatch.setattr(sys, "argv", ["/somewhere/oxcart", "explode"])
+        monkeypatch.setattr(atexit, "_run_exitfuncs", lambda: None)
+        monkeypatch.setattr(os, "_exit", sys.exit)
         with pytest.raises(SystemExit) as stop:
             cli.main()
         assert isinstance(stop.value.code, int)
@@ -106,6 +112,45 @@ def test_debug_shows_the_traceback_above_the_line(explode: Explode, monkeypatch:
 
 def test_an_interrupt_is_one_line_and_exit_130(explode: Explode) -> None:
     assert explode(KeyboardInterrupt()) == (130, "", "oxcart: interrupted\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "stalled"),
+    [
+        (["scan", "{source}"], "dataset_info.json"),
+        (["scan", "{source}", "--workers", "1"], ".tfrecord"),
+        (["compile", "{source}", "{out}", "--workers", "1"], ".tfrecord"),
+        (["compile", "{source}", "{out}", "--workers", "2"], ".tfrecord"),
+        (["verify", "{dataset}"], ".tar"),
+    ],
+)
+def test_an_interrupt_does_not_wait_for_a_server_that_hangs(
+    arguments: list[str],
+    stalled: str,
+    source: Path,
+    whole: Compiled,
+    cloud: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    cloud.setenv("OXCART_STORE_TIMEOUT_S", "600")
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "source").symlink_to(source)
+    (tmp_path / "site" / "dataset").symlink_to(whole.out)
+    with web(tmp_path / "site") as server:
+        server.faults.add("stall", times=99, method="GET", name=stalled)
+        places = {name: f"{server.url}/{name}" for name in ("source", "dataset")}
+        filled = [argument.format(out=tmp_path / "out", **places) for argument in arguments]
+        command = [sys.executable, "-m", "oxcart.cli.main", *filled, "--quiet"]
+        before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's "&" has it ignored
+        with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+            signal.signal(signal.SIGINT, before)
+            try:
+                assert server.faults.stalled.wait(60)
+                process.send_signal(signal.SIGINT)
+                said = process.communicate(timeout=LONGEST_S * 0.75)[1]
+            finally:
+                process.kill()
+    assert (process.returncode, said) == (130, "oxcart: interrupted\n")
 
 
 def test_a_bug_keeps_its_traceback(explode: Explode) -> None:

@@ -77,6 +77,20 @@ class TestWeb:
             says = f"{page.url}: a web server is for reading; expected a directory or a bucket"
             assert complaint(write) == says
 
+    @pytest.mark.parametrize("what", ["405", "501", "sizeless"])
+    def test_a_server_without_heads_is_asked_for_the_first_byte(
+        self, page: Store, site: Server, what: str, waits: list[float]
+    ) -> None:
+        site.faults.add(what, times=99, method="HEAD")
+        assert page.sizes(["x", "empty"]) == {"x": 1000, "empty": 0}
+        assert page.missing(["x", "none"]) == ["none"]
+        assert b"".join(page.stream("x", 300)) == DATA
+        site.faults.add("403", method="GET")
+        assert complaint(lambda: page.size("x")) == (
+            f"{page.url}/x: stat: access denied (HTTP 403 Forbidden)"
+        )
+        assert waits == []
+
     @pytest.mark.parametrize("what", ["429", "500", "503", "cut"])
     def test_what_passes_is_tried_again(
         self, page: Store, site: Server, what: str, waits: list[float]
@@ -164,7 +178,10 @@ class TestBucket:
         assert complaint(lambda: folder.create("x", b"")) == f"{folder.url}/x: create: {said}"
         assert complaint(lambda: folder.list("a")) == f"{folder.url}/a: list: {said}"
         assert complaint(lambda: folder.delete("x")) == f"{folder.url}/x: delete: {said}"
-        stat = "access denied (HTTP 403 Forbidden); the credentials do not allow it"
+        stat = (
+            "access denied (HTTP 403 Forbidden); the credentials do not allow it; "
+            "without s3:ListBucket it may be missing as well"
+        )
         assert complaint(lambda: folder.exists("x")) == f"{folder.url}/x: stat: {stat}"
         assert waits == []
 
@@ -184,6 +201,23 @@ class TestBucket:
         assert complaint(lambda: gone.read("x")) == f"{gone.url}/x: read: {said}"
         assert complaint(gone.list) == f"{gone.url}: list: {said}"
         assert complaint(gone.check_writable).endswith(f": write: {said}")
+
+    def test_an_upload_that_is_gone(self, folder: Store, bucket: Server) -> None:
+        bucket.faults.add("404", method="PUT", Code="NoSuchUpload")
+        assert complaint(lambda: folder.put("x", b"")) == (
+            f"{folder.url}/x: write: there is no such bucket or upload (HTTP 404 NoSuchUpload)"
+        )
+
+    def test_credentials_that_give_no_token(
+        self, bucket: Server, cloud: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        denied = retry.Failure(reason="the credentials give no token (HTTP 400)", token=True)
+        cloud.setenv("GOOGLE_BEARER_TOKEN", "hush")
+        public = module.Bucket("gs://bucket")
+        assert str(public._explain("read", "x", retry.FailedError(denied, 1))) == (
+            "gs://bucket/x: read: the credentials give no token (HTTP 400); "
+            "GOOGLE_SKIP_SIGNATURE=true reads a public bucket without"
+        )
 
     def test_a_bucket_for_reading(self, folder: Store, bucket: Server) -> None:
         folder.put("x", DATA)
@@ -252,7 +286,47 @@ class TestBucket:
         bucket.faults.add("500", times=1, method="PUT", name="partNumber=3")
         write()
         assert folder.read("x") == data
-        assert waits == []  # a part is tried again alone
+        assert waits == DOUBLING[:1]
+        bucket.faults.clear()
+        bucket.faults.add("500", times=2, method="PUT", name="partNumber=3")
+        write()
+        begun = [path for method, path in bucket.faults.requests if method == "POST" and "uploads" in path]
+        assert len(begun) == 2  # after the second failure the part is tried again alone
+        assert waits == DOUBLING[:1] * 2
+
+    @pytest.mark.parametrize("size", [5, 33 << 20])
+    @pytest.mark.parametrize("status", ["429", "503"])
+    def test_a_server_too_busy_for_a_write_says_when_to_come_again(
+        self, folder: Store, bucket: Server, size: int, status: str, waits: list[float]
+    ) -> None:
+        part = "partNumber=2" if size > 5 else "/x"
+        for name in (part, "probe-"):
+            bucket.faults.add(status, times=1, method="PUT", name=name, Retry_After="7")
+        with folder.writer("x") as file:
+            file.write(bytes(size))
+        assert waits == [7.0]
+        assert folder.size("x") == size
+        assert (folder.list(), folder.list(".oxcart")) == (["x"], [])
+
+    def test_a_server_too_busy_to_create_or_delete_says_when_to_come_again(
+        self, folder: Store, bucket: Server, waits: list[float]
+    ) -> None:
+        bucket.faults.add("503", times=2, method="PUT", Retry_After="3")
+        assert folder.create("x", b"data") is True
+        assert waits == [3.0]
+        bucket.faults.add("503", times=1, method="POST", Retry_After="4")
+        bucket.faults.add("503", times=1, method="DELETE", Retry_After="5")
+        folder.delete("x")
+        assert waits == [3.0, 5.0]
+
+    def test_a_server_that_is_not_busy_any_more_keeps_no_trace_of_the_question(
+        self, folder: Store, bucket: Server, waits: list[float]
+    ) -> None:
+        bucket.faults.add("503", times=1, method="PUT", Retry_After="3")
+        folder.put("x", b"data")
+        assert waits == DOUBLING[:1]
+        assert any("probe-" in path for method, path in bucket.faults.requests if method == "PUT")
+        assert (folder.list(), folder.list(".oxcart")) == (["x"], [])
 
     def test_an_exception_sends_nothing(self, folder: Store, bucket: Server) -> None:
         def fail_within() -> None:
@@ -289,6 +363,13 @@ class TestBucket:
         assert complaint(lambda: folder.read("a//b")).startswith(
             f"{folder.url}/a//b: read: Could not parse path"
         )
+
+
+def test_a_server_without_tls_is_not_tried_again(site: Server, waits: list[float]) -> None:
+    url = site.url.replace("http://", "https://")
+    says = f"{url}/x: read: the server answers without TLS; is it http:// ?"
+    assert complaint(lambda: Store(url).read("x")) == says
+    assert waits == []
 
 
 def test_a_short_body_is_tried_again(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import resource
 import subprocess
 import sys
@@ -170,3 +171,25 @@ def test_names_are_deleted_in_order(store: Store, root: Path) -> None:
     with pytest.raises(StoreError, match=r"root/b: delete: "):
         store.delete("a", "b", "d")
     assert store.list() == ["d"]
+
+
+def test_the_first_names_are_found_without_a_walk_through_all(
+    store: Store, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for i in range(20):
+        store.put(f"{i:02d}/x", b"")
+    walked: list[str] = []
+    scandir = os.scandir
+    monkeypatch.setattr(os, "scandir", lambda path: walked.append(str(path)) or scandir(path))
+    assert store.list(limit=2) == ["00/x", "01/x"]
+    assert [Path(path).name for path in walked] == ["root", "00", "01"]
+
+
+def test_the_list_follows_links_to_files_and_not_to_folders(store: Store, root: Path) -> None:
+    store.put("a/x", b"")
+    store.put("a-b", b"")
+    (root / "link").symlink_to(root / "a-b")
+    (root / "loop").symlink_to(root)
+    (root / "broken").symlink_to(root / "none")
+    assert store.list() == ["a-b", "a/x", "link"]
+    assert store.list("a-b") == []

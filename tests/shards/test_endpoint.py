@@ -80,6 +80,42 @@ def test_the_files_of_the_aws_command_line(cloud: Environment, tmp_path: Path) -
     assert (made.reader.config["region"], made.server) == ("us-west-2", "other:2")
 
 
+@pytest.mark.parametrize(
+    "line", ["credential_process = get", "sso_session = lab", "sso_start_url = https://x", "role_arn = arn:x"]
+)
+def test_a_profile_whose_keys_are_elsewhere_is_not_read_as_none(
+    cloud: Environment, tmp_path: Path, line: str
+) -> None:
+    (tmp_path / "config").write_text(f"[default]\n{line}\n[profile lab]\nregion = us-west-2\n{line}\n")
+    cloud.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+    made = connect("s3://bucket")
+    remedy = 'run eval "$(aws configure export-credentials --format env)"'
+    assert made.anonymous
+    assert made.credentials == f"AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY or {remedy}"
+    cloud.setenv("AWS_PROFILE", "lab")
+    with pytest.raises(ConfigError) as caught:
+        connect("s3://bucket")
+    assert str(caught.value) == f"AWS_PROFILE=lab: holds no keys; {remedy}"
+    cloud.setenv("AWS_PROFILE", "none")
+    with pytest.raises(ConfigError) as caught:
+        connect("s3://bucket")
+    assert str(caught.value) == "AWS_PROFILE=none: no such profile"
+    cloud.setenv("AWS_ACCESS_KEY_ID", "id")
+    cloud.setenv("AWS_SECRET_ACCESS_KEY", "hush")
+    assert not connect("s3://bucket").anonymous
+
+
+def test_a_role_is_not_taken_for_the_keys_beside_it(cloud: Environment, tmp_path: Path) -> None:
+    keys = "aws_access_key_id = id\naws_secret_access_key = hush\n"
+    (tmp_path / "credentials").write_text(f"[lab]\n{keys}role_arn = arn:x\n[own]\n{keys}sso_region = x\n")
+    cloud.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
+    cloud.setenv("AWS_PROFILE", "lab")
+    with pytest.raises(ConfigError, match=r"^AWS_PROFILE=lab: holds no keys; run eval "):
+        connect("s3://bucket")
+    cloud.setenv("AWS_PROFILE", "own")
+    assert not connect("s3://bucket").anonymous
+
+
 def test_a_machine_of_the_cloud_has_credentials_of_its_own(cloud: Environment, tmp_path: Path) -> None:
     (tmp_path / "product").write_text("Google Compute Engine\n")
     (tmp_path / "vendor").write_text("Amazon EC2\n")
@@ -87,6 +123,43 @@ def test_a_machine_of_the_cloud_has_credentials_of_its_own(cloud: Environment, t
     assert connect("s3://bucket").anonymous, "AWS_EC2_METADATA_DISABLED"
     cloud.delenv("AWS_EC2_METADATA_DISABLED")
     assert not connect("s3://bucket").anonymous
+
+
+@pytest.mark.parametrize(
+    ("url", "values"),
+    [
+        ("s3://bucket", {"AWS_SKIP_SIGNATURE": "true", "AWS_PROFILE": "none"}),
+        (
+            "s3://bucket",
+            {"AWS_SKIP_SIGNATURE": "true", "AWS_ACCESS_KEY_ID": "id", "AWS_SECRET_ACCESS_KEY": "hush"},
+        ),
+        ("gs://bucket", {"GOOGLE_SKIP_SIGNATURE": "1", "GOOGLE_BEARER_TOKEN": "hush"}),
+        (
+            "az://box",
+            {
+                "AZURE_SKIP_SIGNATURE": "TRUE",
+                "AZURE_STORAGE_ACCOUNT_NAME": "account",
+                "AZURE_STORAGE_ACCOUNT_KEY": KEY,
+            },
+        ),
+    ],
+)
+def test_whoever_wants_nothing_signed_gets_it(cloud: Environment, url: str, values: dict[str, str]) -> None:
+    for name, value in values.items():
+        cloud.setenv(name, value)
+    made = connect(url)
+    assert made.anonymous
+    assert values[made.unsigned]
+    assert made.address("x") == f"{made.public}/x"
+
+
+def test_the_string_of_azurite(cloud: Environment) -> None:
+    cloud.setenv("AZURE_STORAGE_CONNECTION_STRING", "UseDevelopmentStorage=true")
+    made = connect("az://box/x")
+    assert (made.anonymous, made.server) == (False, "127.0.0.1:10000")
+    assert str(made.address("y")).startswith("http://127.0.0.1:10000/devstoreaccount1/box/x/y?")
+    cloud.setenv("AZURITE_BLOB_STORAGE_URL", "http://azurite:1")
+    assert connect("az://box").server == "azurite:1"
 
 
 def test_an_emulator_of_google(cloud: Environment) -> None:
@@ -111,3 +184,82 @@ def test_a_timeout_that_is_none(cloud: Environment, text: str) -> None:
     assert str(caught.value) == f"OXCART_STORE_TIMEOUT_S: expected seconds like 30, got {text!r}"
     cloud.setenv("OXCART_STORE_TIMEOUT_S", "2.5")
     assert connect("s3://bucket").timeout_s == 2.5
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "localhost:9",
+        "http://",
+        "http://a b:9",
+        "ftp://host",
+        "host",
+        "http://host:port",
+        "http://host/?x",
+        "::",
+    ],
+)
+@pytest.mark.parametrize(
+    ("url", "name"),
+    [
+        ("s3://bucket", "AWS_ENDPOINT_URL_S3"),
+        ("s3://bucket", "AWS_ENDPOINT_URL"),
+        ("s3://bucket", "AWS_ENDPOINT"),
+        ("gs://bucket", "GOOGLE_BASE_URL"),
+        ("az://box", "AZURE_STORAGE_ENDPOINT"),
+        ("az://box", "AZURE_ENDPOINT"),
+        ("az://box", "IDENTITY_ENDPOINT"),
+    ],
+)
+def test_an_endpoint_that_is_no_url_is_refused(cloud: Environment, url: str, name: str, value: str) -> None:
+    cloud.setenv("AZURE_STORAGE_ACCOUNT_NAME", "account")
+    cloud.setenv(name, value)
+    with pytest.raises(ConfigError) as caught:
+        connect(url)
+    assert str(caught.value) == f"{name}: expected a URL like https://host:9000, got {value!r}"
+
+
+@pytest.mark.parametrize("value", ["a b", "ftp://host", "host:port", "http://"])
+def test_an_emulator_that_is_no_host_is_refused(cloud: Environment, value: str) -> None:
+    cloud.setenv("STORAGE_EMULATOR_HOST", value)
+    with pytest.raises(
+        ConfigError, match=r"^STORAGE_EMULATOR_HOST: expected a URL like https://host:9000, got "
+    ):
+        connect("gs://bucket")
+
+
+def test_endpoints_of_files_and_strings_are_checked_and_show_no_password(
+    cloud: Environment, tmp_path: Path
+) -> None:
+    (tmp_path / "config").write_text("[default]\nendpoint_url = me:hush@host:1\n")
+    cloud.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+    with pytest.raises(ConfigError, match=r"^endpoint_url of the profile of AWS: .*, got 'host:1'$"):
+        connect("s3://bucket")
+    cloud.setenv("AZURE_STORAGE_CONNECTION_STRING", "AccountName=account;BlobEndpoint=host:1")
+    with pytest.raises(
+        ConfigError, match=r"^BlobEndpoint of AZURE_STORAGE_CONNECTION_STRING: .*, got 'host:1'$"
+    ):
+        connect("az://box")
+
+
+@pytest.mark.parametrize("bucket", ["buck et", "b:c", "b%20", "-b", "ü", "b^", ".."])
+@pytest.mark.parametrize("scheme", ["s3", "gs", "az"])
+def test_a_bucket_of_odd_letters_is_refused(cloud: Environment, scheme: str, bucket: str) -> None:
+    cloud.setenv("AZURE_STORAGE_ACCOUNT_NAME", "account")
+    with pytest.raises(ConfigError) as caught:
+        connect(f"{scheme}://{bucket}/x")
+    assert str(caught.value) == (
+        f"store '{scheme}://{bucket}/x': expected {scheme}://bucket/path with letters, digits, '.', '-' and "
+        f"'_' in the name of the bucket, got {bucket!r}"
+    )
+    for name in ("$web", "a.b-c_d", "UPPER", "9"):
+        assert connect(f"{scheme}://{name}").url == f"{scheme}://{name}"
+
+
+def test_a_region_and_an_account_of_odd_letters_are_refused(cloud: Environment) -> None:
+    cloud.setenv("AWS_REGION", "us east")
+    with pytest.raises(ConfigError, match=r"^AWS_REGION: expected letters, .*, got 'us east'$"):
+        connect("s3://bucket")
+    cloud.setenv("AZURE_STORAGE_ACCOUNT_NAME", "a b")
+    with pytest.raises(ConfigError, match=r"^AZURE_STORAGE_ACCOUNT_NAME: expected letters, .*, got 'a b'$"):
+        connect("az://box")

@@ -74,6 +74,14 @@ def test_a_bug_is_not_tried_again(waits: list[float]) -> None:
         ("kind: Timeout, source: TimedOut", "no answer for 3 s", True),
         ('kind: Connect, "dns error"', "the host is not known", True),
         ("kind: Connect", "no connection", True),
+        ("kind: Interrupted, Os { kind: ConnectionReset }", "the connection was cut", True),
+        (
+            "kind: Connect, InvalidMessage( InvalidContentType",
+            "the server answers without TLS; is it http:// ?",
+            False,
+        ),
+        ("kind: Connect, InvalidCertificate( Expired", "the server's certificate is not trusted", False),
+        ("token request: kind: Connect", "the credentials give no token (no connection)", True),
         (
             "Received redirect without LOCATION",
             "the bucket is elsewhere; is its region (AWS_REGION) right?",
@@ -104,4 +112,4 @@ def test_retry_after_is_seconds_or_a_date() -> None:
 
 
 def test_a_server_that_cannot_be_asked_says_nothing() -> None:
-    assert retry_after("http://127.0.0.1:9/x", 1.0) is None
+    assert retry_after("http://127.0.0.1:9/x", 1.0) == (None, False)

@@ -257,9 +257,24 @@ def test_the_first_names_of_a_list(store: Store) -> None:
     [
         (
             "file:///tmp",
-            "store 'file:///tmp': unknown scheme 'file'; expected a directory or "
+            "store 'file:///tmp': unknown scheme 'file'; expected a directory, so '/tmp'",
+        ),
+        (
+            "hdfs://host/x",
+            "store 'hdfs://host/x': unknown scheme 'hdfs'; expected a directory or "
             "gs://, s3://, az://, https://, http://",
         ),
+        (
+            "s3:/bucket/x",
+            "store 's3:/bucket/x': a URL has two slashes; expected s3://bucket/x for a URL, "
+            "./s3:/bucket/x for a directory",
+        ),
+        (
+            "HTTPS:/host",
+            "store 'HTTPS:/host': a URL has two slashes; expected HTTPS://host for a URL, "
+            "./HTTPS:/host for a directory",
+        ),
+        ("", "store: expected a directory or URL, got ''"),
         ("s3://", "store 's3://': expected s3://bucket/path"),
         ("https:///x", "store 'https:///x': expected https://host/path"),
         (

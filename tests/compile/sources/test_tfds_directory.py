@@ -50,11 +50,18 @@ def change(root: Path, name: str, edit: Callable[[Any], Any]) -> None:
 
 
 def problem(root: Path, kind: type[OxcartError] = SourceError) -> str:
-    """The one line with which the directory is refused."""
+    """The one line with which the directory is refused, without the directory in front of a file."""
     with pytest.raises(kind) as caught:
         read(Store(root))
     assert len(str(caught.value).splitlines()) == 1
-    return str(caught.value)
+    return str(caught.value).removeprefix(f"{root}/")
+
+
+def test_the_file_is_named_with_its_directory(root: Path) -> None:
+    (root / INFO).write_text("{")
+    with pytest.raises(SourceError) as caught:
+        read(Store(root))
+    assert str(caught.value).startswith(f"{root}/{INFO}: cannot be parsed: ")
 
 
 def test_a_directory_says_name_version_files_and_features(root: Path) -> None:
