@@ -10,7 +10,6 @@ as one, and with the same settings the same bytes come out of both.
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,11 +18,12 @@ import pyarrow as pa
 from oxcart.compile.census import Census, schema
 from oxcart.compile.census import rows as census_rows
 from oxcart.compile.images import Resize
-from oxcart.compile.pipeline import CompileConfig, Prepared, check_out, execute, planned
+from oxcart.compile.pipeline import CompileConfig, Prepared, check_apart, check_out, execute, planned
 from oxcart.compile.plan import Settings, again
 from oxcart.compile.processes import default_workers
 from oxcart.compile.sources.base import SourceConfig
 from oxcart.compile.sources.compiled import CompiledSource
+from oxcart.manifests.manifest import NAME
 from oxcart.manifests.tables import EPISODES, REJECTED, REJECTED_SCHEMA
 from oxcart.shards.codec import Encoding
 from oxcart.shards.errors import ConfigError
@@ -61,8 +61,7 @@ def prepare(config: TranscodeConfig) -> Prepared:
         ConfigError: there is no such dataset, `out` is the dataset itself or holds something else.
         CorruptError: its manifest or a table is damaged.
     """
-    if _place(config.dataset) == _place(config.out):
-        raise ConfigError(f"{config.out}: is the dataset itself; choose another directory")
+    check_apart("dataset", config.dataset, config.out)
     given = SourceConfig(url=config.dataset, kind="compiled")
     source = CompiledSource(given)
     manifest = source.dataset.manifest
@@ -76,7 +75,10 @@ def prepare(config: TranscodeConfig) -> Prepared:
         overwrite=config.overwrite,
         workers=config.workers,
     )
-    check_out(Store(config.out), config.overwrite)
+    out = Store(config.out)
+    check_out(out, config.overwrite)
+    if config.overwrite and (out.remote or source.remote):
+        _check_other(out, source.dataset.store)
     splits = source.dataset.table(EPISODES, ["key", "split"])
     plan = again(
         census := _census(source),
@@ -87,8 +89,13 @@ def prepare(config: TranscodeConfig) -> Prepared:
     return planned(compile_config, source, census, plan)
 
 
-def _place(url: str) -> str:
-    return url.rstrip("/") if "://" in url else os.path.realpath(url)
+def _check_other(out: Store, dataset: Store) -> None:
+    """Refuse to overwrite the dataset under another URL: a bucket has one for each of its protocols."""
+    if out.exists(NAME) and out.read(NAME) == dataset.read(NAME):
+        raise ConfigError(
+            f"{out.url}: holds this very dataset, by its manifest; choose another directory, "
+            "or delete it first where it is a copy"
+        )
 
 
 def _census(source: CompiledSource) -> Census:

@@ -142,6 +142,44 @@ def test_a_dataset_on_a_web_server_is_shown_and_refused_as_output(
     assert complaint(cli("compile", whole.source, url, "--workers", 1)) == says
 
 
+def spellings(url: str) -> list[str]:
+    """Other texts of the URL of a bucket."""
+    place = url.removeprefix("s3://")
+    bucket, _, path = place.partition("/")
+    return [f"S3://{place}", f"s3://{bucket}//{path}", f"{url}/", f"{url}//"]
+
+
+class TestItself:
+    """Nothing is written over what is read, whatever its URL is spelled like."""
+
+    def test_a_transcode_onto_its_dataset_is_refused(self, whole: Compiled, remote: str) -> None:
+        url = uploaded(whole.out, f"{remote}/out")
+        for out in (url, *spellings(url)):
+            said = complaint(cli("transcode", url, out, "--codec", "zstd", "--overwrite"))
+            assert said == f"{out}: is the dataset itself; choose another directory"
+            complaint(cli("transcode", out, url, "--codec", "zstd", "--overwrite"))
+        assert tree_of(url) == whole.tree
+
+    def test_and_so_it_is_by_another_protocol(
+        self, whole: Compiled, remote: str, bucket: Server, cloud: pytest.MonkeyPatch
+    ) -> None:
+        url = uploaded(whole.out, f"{remote}/out")
+        cloud.setenv("STORAGE_EMULATOR_HOST", bucket.url)
+        other = url.replace("s3://", "gs://")
+        said = complaint(cli("transcode", url, other, "--codec", "zstd", "--overwrite"))
+        assert said.startswith(f"{other}: holds this very dataset, by its manifest; choose another directory")
+        assert tree_of(url) == whole.tree
+
+    def test_a_compile_into_its_source_is_refused(self, whole: Compiled, source: str) -> None:
+        before = tree_of(source)
+        for out in (source, *spellings(source)):
+            said = complaint(cli("compile", source, out, "--overwrite"))
+            assert said == f"{out}: is the source itself; choose another directory"
+        said = complaint(cli("compile", whole.source, f"{whole.source}/", "--overwrite"))
+        assert said.endswith(": is the source itself; choose another directory")
+        assert tree_of(source) == before
+
+
 class TestResume:
     """What is in progress lies in the bucket."""
 

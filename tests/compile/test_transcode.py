@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -125,7 +126,20 @@ def test_a_transcode_onto_itself_is_refused(two: Path, tmp_path: Path) -> None:
     for out in (two, link, Path(f"{two}/../{two.name}")):
         with pytest.raises(ConfigError, match="is the dataset itself"):
             transcoded(two, out, encoding=ZSTD, overwrite=True)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "manifest.json").write_bytes((two / "manifest.json").read_bytes())
+    (tmp_path / "other" / "shards").symlink_to(two / "shards")
+    with pytest.raises(ConfigError, match="its shards are those of the dataset itself"):
+        transcoded(two, tmp_path / "other", encoding=ZSTD, overwrite=True)
     assert tree(two) == before
+
+
+def test_a_dataset_where_the_commit_deletes_is_refused(two: Path, tmp_path: Path) -> None:
+    inside = tmp_path / ".oxcart" / "dataset"
+    shutil.copytree(two, inside)
+    with pytest.raises(ConfigError, match=r"lies in .*, which is deleted"):
+        transcoded(inside, tmp_path, encoding=ZSTD, overwrite=True)
+    assert tree(inside) == tree(two)
 
 
 def test_a_damaged_piece_is_named_and_ends_it(two: Path, tmp_path: Path) -> None:
