@@ -133,7 +133,7 @@ def make(census: Census, settings: Settings, aliases: Mapping[str, tuple[str, ..
     }
     pixels = {"cameras": cameras, **settings.resize.describe(), **settings.encoding.describe()}
     shards, limited = _pack_splits(usable, np.array(assignment.splits), settings)
-    return _plan(shards, limited, assignment, pixels, config, settings.resize)
+    return _plan(shards, limited, assignment, pixels, config, settings)
 
 
 def again(census: Census, splits: Mapping[str, str], manifest: Manifest, settings: Settings) -> Plan:
@@ -154,13 +154,12 @@ def again(census: Census, splits: Mapping[str, str], manifest: Manifest, setting
     config = dict(manifest.config) | {"shard_size": settings.shard_bytes}
     if settings.resize.size is not None:
         pixels |= settings.resize.describe()
-    if (
-        was["codec"] == "jpeg" or settings.resize.size is not None
-    ):  # the frames may not be the source's any more
+    decoded = was["codec"] == "jpeg" and (settings.encoding.codec != "jpeg" or settings.encoding.anew)
+    if decoded or settings.resize.size is not None:  # the frames may not be the source's any more
         config["transcoded_from"] = [*config.get("transcoded_from", []), dict(was)]
     where = np.array([splits[key] for key in usable["key"].to_pylist()])
     shards, _ = _pack_splits(usable, where, replace(settings, limit=None))
-    return _plan(shards, census.unlisted, None, pixels, config, settings.resize)
+    return _plan(shards, census.unlisted, None, pixels, config, settings)
 
 
 def _pack_splits(
@@ -188,18 +187,21 @@ def _plan(
     assignment: Assignment | None,
     pixels: dict[str, Any],
     config: dict[str, Any],
-    resize: Resize,
+    settings: Settings,
 ) -> Plan:
     versions = library_versions()
+    what: dict[str, Any] = {"format": FORMAT, "pixels": pixels, "config": config, "versions": versions}
+    if settings.encoding.anew:
+        what["anew"] = True
     return Plan(
         shards=tuple(shards),
         limited=limited,
-        frame_bytes=sum(int(_frame_bytes(shard.rows, resize).sum()) for shard in shards),
+        frame_bytes=sum(int(_frame_bytes(shard.rows, settings.resize).sum()) for shard in shards),
         assignment=assignment,
         pixels=pixels,
         config=config,
         versions=versions,
-        hash=_hash(shards, {"format": FORMAT, "pixels": pixels, "config": config, "versions": versions}),
+        hash=_hash(shards, what),
     )
 
 

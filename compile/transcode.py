@@ -1,6 +1,6 @@
 """Store a compiled dataset in another way: another codec, frame size or shard size, without its source.
 
-    prepared = prepare(TranscodeConfig(dataset="bridge", out="bridge-zstd", encoding=Encoding(codec="zstd")))
+    prepared = prepare(TranscodeConfig(dataset="bridge", out="bridge-zstd", codec="zstd"))
     manifest = execute(prepared)
 
 The episodes, their splits and everything that is known of them stay; only frames and shards change. It is a
@@ -10,6 +10,7 @@ as one, and with the same settings the same bytes come out of both.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -40,8 +41,11 @@ class TranscodeConfig:
     """The compiled dataset."""
     out: str
     """Where the new one goes."""
-    encoding: Encoding | None = None
+    codec: str | None = None
     """How frames are to be stored; None is as they are."""
+    quality: int | None = None
+    """Of codec `jpeg`. Given, every frame is encoded at it; None passes the JPEGs of a dataset through, and
+    what has to be encoded gets the quality of the dataset, or the default where that has none."""
     resize: Resize = field(default_factory=Resize)
     """How frames get another size."""
     shard_size: int | None = None
@@ -65,8 +69,9 @@ def prepare(config: TranscodeConfig) -> Prepared:
     given = SourceConfig(url=config.dataset, kind="compiled")
     source = CompiledSource(given)
     manifest = source.dataset.manifest
-    encoding = config.encoding or Encoding(codec=manifest.pixels["codec"], quality=manifest.pixels["quality"])
-    settings = Settings(resize=config.resize, encoding=encoding, shard_size=config.shard_size)
+    settings = Settings(
+        resize=config.resize, encoding=_encoding(config, manifest.pixels), shard_size=config.shard_size
+    )
     compile_config = CompileConfig(
         source=given,
         out=config.out,
@@ -87,6 +92,16 @@ def prepare(config: TranscodeConfig) -> Prepared:
         settings,
     )
     return planned(compile_config, source, census, plan)
+
+
+def _encoding(config: TranscodeConfig, was: Mapping[str, Any]) -> Encoding:
+    """How frames are stored, given the `pixels` of the dataset."""
+    codec, quality = config.codec or was["codec"], config.quality
+    if codec == was["codec"] == "jpeg":
+        return Encoding(
+            codec=codec, quality=was["quality"] if quality is None else quality, anew=quality is not None
+        )
+    return Encoding(codec=codec, quality=quality)
 
 
 def _check_other(out: Store, dataset: Store) -> None:
