@@ -52,6 +52,8 @@ class Census:
     @property
     def usable(self) -> pa.Table:
         """The episodes that can."""
+        if self.table["rejected"].null_count == self.table.num_rows:
+            return self.table  # no copy
         return self.table.filter(self.table["rejected"].is_null())
 
     def to_bytes(self) -> bytes:

@@ -14,10 +14,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
-from oxcart.compile.census import Census, schema
-from oxcart.compile.census import rows as census_rows
+from oxcart.compile.census import Census
 from oxcart.compile.images import Resize
 from oxcart.compile.pipeline import CompileConfig, Prepared, check_apart, check_out, execute, planned
 from oxcart.compile.plan import Settings, again
@@ -25,7 +26,7 @@ from oxcart.compile.processes import default_workers
 from oxcart.compile.sources.base import SourceConfig
 from oxcart.compile.sources.compiled import CompiledSource
 from oxcart.manifests.manifest import NAME
-from oxcart.manifests.tables import EPISODES, REJECTED, REJECTED_SCHEMA
+from oxcart.manifests.tables import REJECTED, REJECTED_SCHEMA
 from oxcart.shards.codec import Encoding
 from oxcart.shards.errors import ConfigError
 from oxcart.shards.store import Store
@@ -84,13 +85,9 @@ def prepare(config: TranscodeConfig) -> Prepared:
     check_out(out, config.overwrite)
     if config.overwrite and (out.remote or source.remote):
         _check_other(out, source.dataset.store)
-    splits = source.dataset.table(EPISODES, ["key", "split"])
-    plan = again(
-        census := _census(source),
-        dict(zip(splits["key"].to_pylist(), splits["split"].to_pylist(), strict=True)),
-        manifest,
-        settings,
-    )
+    episodes = source.table()
+    census = _census(source, episodes.drop_columns("split"))
+    plan = again(census, _texts(episodes["split"]), manifest, settings)
     return planned(compile_config, source, census, plan)
 
 
@@ -113,15 +110,19 @@ def _check_other(out: Store, dataset: Store) -> None:
         )
 
 
-def _census(source: CompiledSource) -> Census:
+def _census(source: CompiledSource, episodes: pa.Table) -> Census:
     """The episodes of a dataset, and those that its source had beside them."""
-    cameras = tuple(camera.name for camera in source.cameras)
-    table = pa.concat_tables(
-        [census_rows(source.census(shard), cameras) for shard in source.files()]
-        + [_rejected(source, schema(cameras))]
-    )
+    table = pa.concat_tables([episodes, _rejected(source, episodes.schema)]).combine_chunks()
     limited = source.dataset.manifest.counts["limited"]
     return Census(source=source.describe(), sizes=source.sizes(), table=table, unlisted=limited)
+
+
+def _texts(column: pa.ChunkedArray) -> npt.NDArray[np.str_]:
+    """A column of few different texts."""
+    coded = column.combine_chunks().dictionary_encode()
+    names = np.array(coded.dictionary.to_pylist(), np.str_)
+    texts: npt.NDArray[np.str_] = names[coded.indices.to_numpy()]
+    return texts
 
 
 def _rejected(source: CompiledSource, columns: pa.Schema) -> pa.Table:

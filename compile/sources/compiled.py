@@ -19,15 +19,31 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from xxhash import xxh3_64_intdigest
 
+from oxcart.compile.census import schema
 from oxcart.compile.sources.base import Camera, CensusRow, Episode, Floats, Images, SourceConfig
 from oxcart.manifests.dataset import Dataset, read_chunks
 from oxcart.manifests.manifest import NAME
 from oxcart.manifests.tables import EPISODES
 from oxcart.manifests.track import Track, track
-from oxcart.shards.errors import CorruptError, SourceError
+from oxcart.shards.errors import CorruptError
 from oxcart.shards.tar import BLOCK
+
+_PIECES = (
+    "shard",
+    "offset",
+    "bytes",
+    "json.digest",
+    "action.offset",
+    "action.digest",
+    "state.offset",
+    "state.digest",
+)
+"""Columns that say where an episode lies in the dataset."""
+_MADE = ("instructions", "duplicate", "rejected")
+"""Columns of a census that a dataset does not keep."""
 
 
 class CompiledSource:
@@ -50,7 +66,6 @@ class CompiledSource:
         self.control_rate = manifest.control_rate
         self.aliases: Mapping[str, tuple[str, ...]] = {}
         self._chunks = lru_cache(maxsize=4)(self._read_chunks)
-        self._rows: dict[str, dict[str, Any]] | None = None
 
     @property
     def dataset(self) -> Dataset:
@@ -75,43 +90,45 @@ class CompiledSource:
         store = self._dataset.store
         return {NAME: store.size(NAME), **{name: store.size(name) for name in self.files()}}
 
+    def table(self) -> pa.Table:
+        """Census rows of all episodes, in plan order, with the columns `split` and those that `read` needs.
+
+        It is read and made by columns, and tasks get their rows of it from the plan: as Python objects the
+        rows of a large dataset would take more memory than its frames.
+        """
+        names = [camera.name for camera in self.cameras]
+        pieces = [*_PIECES, *(f"{name}.offset" for name in names)]
+        same = [one for one in schema(tuple(names)).names if one not in _MADE]
+        found = self._dataset.table(EPISODES, ["split", "instruction", *same, *pieces])
+        columns = {name: found[name] for name in [*same, "split", *pieces]}
+        columns["instructions"] = _lists(found["instruction"].combine_chunks())
+        columns["duplicate"] = pa.array(np.zeros(found.num_rows, np.uint64))
+        columns["rejected"] = pa.nulls(found.num_rows, pa.string())
+        return pa.table({name: columns[name] for name in [*schema(tuple(names)).names, "split", *pieces]})
+
     def census(self, file: str) -> Iterator[CensusRow]:
         """A row for each episode of one shard."""
+        table = self.table()
         shard = file.removeprefix("shards/").removesuffix(".tar")
-        for row in self._episodes().values():
-            if row["shard"] == shard:
-                sizes = [[row[f"{one.name}.{side}"] for one in self.cameras] for side in ("height", "width")]
-                same = {name: row[name] for name in CensusRow.__dataclass_fields__ if name in row}
-                yield CensusRow(
-                    **same,
-                    instructions=(row["instruction"],) if row["instruction"] else (),
-                    duplicate=0,
-                    heights=tuple(sizes[0]),
-                    widths=tuple(sizes[1]),
-                    rejected=None,
-                )
+        for row in table.filter(pc.equal(table["shard"], shard)).to_pylist():
+            yield CensusRow(
+                **{name: row[name] for name in CensusRow.__dataclass_fields__ if name in row},
+                heights=tuple(row[f"{one.name}.height"] for one in self.cameras),
+                widths=tuple(row[f"{one.name}.width"] for one in self.cameras),
+            )
 
     def read(self, row: Mapping[str, Any]) -> Episode:
-        """The episode of a census row, every piece of it checked."""
-        mine = self._episodes().get(row["key"])
-        if mine is None or mine["source_digest"] != row["source_digest"]:
-            raise SourceError(f"{self._dataset.store.url}: episode {row['key']} has changed since the census")
-        metadata = self._metadata(mine)
+        """The episode of a row of `table`, every piece of it checked."""
+        metadata = self._metadata(row)
         return Episode(
-            images={camera.name: self._images(mine, camera.name) for camera in self.cameras},
-            action=self._array(mine, "action", self.action_sizes),
-            state=self._array(mine, "state", self.state_sizes),
+            images={camera.name: self._images(row, camera.name) for camera in self.cameras},
+            action=self._array(row, "action", self.action_sizes),
+            state=self._array(row, "state", self.state_sizes),
             instructions={
                 field: [(step, text) for step, text in runs]
                 for field, runs in metadata["instructions"].items()
             },
         )
-
-    def _episodes(self) -> dict[str, dict[str, Any]]:
-        """Key -> row of `episodes.parquet`."""
-        if self._rows is None:
-            self._rows = {row["key"]: row for row in self._dataset.table(EPISODES).to_pylist()}
-        return self._rows
 
     def _read_chunks(self, name: str) -> pa.Table:
         shard = next(one for one in self._dataset.manifest.shards if one["name"] == name)
@@ -158,3 +175,11 @@ class CompiledSource:
     def _check(self, row: Mapping[str, Any], name: str, data: bytes, digest: int) -> None:
         if xxh3_64_intdigest(data) != digest:
             raise CorruptError(f"{row['shard']}: {row['key']}: {name} does not match its digest")
+
+
+def _lists(texts: pa.Array) -> pa.Array:
+    """Each text as a list of one, and none as an empty list."""
+    told = pc.not_equal(texts, "")
+    ends = np.cumsum(told.to_numpy(zero_copy_only=False), dtype=np.int32)
+    starts = np.concatenate([np.zeros(1, np.int32), ends])
+    return pa.ListArray.from_arrays(pa.array(starts), texts.filter(told))
