@@ -13,6 +13,7 @@ was not compiled anew, and transcoding there and back gives the same bytes.
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from typing import Any
@@ -65,6 +66,7 @@ class CompiledSource:
         self.state_sizes = tuple((manifest.state or {"sizes": ()})["sizes"])
         self.control_rate = manifest.control_rate
         self.aliases: Mapping[str, tuple[str, ...]] = {}
+        self._reading = threading.Lock()
         self._chunks = lru_cache(maxsize=4)(self._read_chunks)
 
     @property
@@ -88,7 +90,7 @@ class CompiledSource:
     def sizes(self) -> dict[str, int]:
         """Name -> bytes of the manifest and every shard."""
         store = self._dataset.store
-        return {NAME: store.size(NAME), **{name: store.size(name) for name in self.files()}}
+        return store.sizes([NAME, *self.files()])
 
     def table(self) -> pa.Table:
         """Census rows of all episodes, in plan order, with the columns `split` and those that `read` needs.
@@ -118,12 +120,14 @@ class CompiledSource:
             )
 
     def read(self, row: Mapping[str, Any]) -> Episode:
-        """The episode of a row of `table`, every piece of it checked."""
-        metadata = self._metadata(row)
+        """The episode of a row of `table`, read at once and every piece of it checked."""
+        shard = f"shards/{row['shard']}.tar"
+        data = memoryview(self._dataset.store.read_range(shard, row["offset"], row["bytes"]))
+        metadata = self._metadata(row, data)
         return Episode(
-            images={camera.name: self._images(row, camera.name) for camera in self.cameras},
-            action=self._array(row, "action", self.action_sizes),
-            state=self._array(row, "state", self.state_sizes),
+            images={camera.name: self._images(row, camera.name, data) for camera in self.cameras},
+            action=self._array(row, "action", self.action_sizes, data),
+            state=self._array(row, "state", self.state_sizes, data),
             instructions={
                 field: [(step, text) for step, text in runs]
                 for field, runs in metadata["instructions"].items()
@@ -135,44 +139,49 @@ class CompiledSource:
         return read_chunks(self._dataset.store, shard)
 
     def _track(self, row: Mapping[str, Any], camera: str) -> Track:
-        chunks = self._chunks(f"shards/{row['shard']}.tar")
+        with self._reading:  # those who want the same table at once wait for the first of them
+            chunks = self._chunks(f"shards/{row['shard']}.tar")
         return track(row, camera, self._dataset.manifest.pixels, chunks)
 
-    def _images(self, row: Mapping[str, Any], camera: str) -> Images:
+    def _images(self, row: Mapping[str, Any], camera: str, data: memoryview) -> Images:
         """Frames [T, H, W, 3]; with codec jpeg the JPEGs as they are."""
-        found, store = self._track(row, camera), self._dataset.store
+        found = self._track(row, camera)
+        begin, end = (int(found.offsets[i]) - row["offset"] for i in (0, -1))
+        pieces = found.checked(data[begin:end], 0, len(found.digests))
         if found.codec == "jpeg":
-            return found.pieces(store, 0, found.shape[0])
+            return pieces
+        if found.codec == "raw":
+            return np.frombuffer(data[begin:end], np.uint8).reshape(found.shape)
         frames = np.empty(found.shape, np.uint8)
-        found.read(store, 0, found.shape[0], frames)
+        found.decode(pieces, frames)
         return frames
 
-    def _metadata(self, row: Mapping[str, Any]) -> dict[str, Any]:
+    def _metadata(self, row: Mapping[str, Any], data: memoryview) -> dict[str, Any]:
         """`KEY.json`; it is the first member, right behind its header."""
-        store, shard, start = self._dataset.store, f"shards/{row['shard']}.tar", row["offset"]
-        head = store.read_range(shard, start, BLOCK)
         try:
-            size = int(head[124:136].strip(b" \0"), 8)
+            size = int(bytes(data[124:136]).strip(b" \0"), 8)
         except ValueError as error:
             raise CorruptError(f"{row['shard']}: {row['key']}: a tar header is damaged") from error
-        if size > row["bytes"]:
+        text = data[BLOCK : BLOCK + size]
+        if len(text) != size:
             raise CorruptError(f"{row['shard']}: {row['key']}: a tar header is damaged")
-        data = store.read_range(shard, start + BLOCK, size)
-        self._check(row, "json", data, row["json.digest"])
-        value: dict[str, Any] = json.loads(data)
+        self._check(row, "json", text, row["json.digest"])
+        value: dict[str, Any] = json.loads(bytes(text))
         return value
 
-    def _array(self, row: Mapping[str, Any], name: str, sizes: tuple[int, ...]) -> Floats | None:
+    def _array(
+        self, row: Mapping[str, Any], name: str, sizes: tuple[int, ...], data: memoryview
+    ) -> Floats | None:
         """[T, A] float32."""
-        start = row[f"{name}.offset"]
-        if start is None:
+        if row[f"{name}.offset"] is None:
             return None
+        start = row[f"{name}.offset"] - row["offset"]
         shape = row["steps"], sum(sizes)
-        data = self._dataset.store.read_range(f"shards/{row['shard']}.tar", start, 4 * shape[0] * shape[1])
-        self._check(row, name, data, row[f"{name}.digest"])
-        return np.frombuffer(data, "<f4").reshape(shape)
+        values = data[start : start + 4 * shape[0] * shape[1]]
+        self._check(row, name, values, row[f"{name}.digest"])
+        return np.frombuffer(values, "<f4").reshape(shape)
 
-    def _check(self, row: Mapping[str, Any], name: str, data: bytes, digest: int) -> None:
+    def _check(self, row: Mapping[str, Any], name: str, data: memoryview, digest: int) -> None:
         if xxh3_64_intdigest(data) != digest:
             raise CorruptError(f"{row['shard']}: {row['key']}: {name} does not match its digest")
 

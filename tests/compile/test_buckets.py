@@ -10,16 +10,18 @@ import signal
 import subprocess
 import sys
 import uuid
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from oxcart.compile import census
+from oxcart.compile import census, transcode
 from oxcart.compile.execute import CLAIM
 from oxcart.compile.pipeline import CENSUS, execute, prepare
 from oxcart.compile.sources import open_source
 from oxcart.compile.sources.base import SourceConfig
+from oxcart.compile.transcode import TranscodeConfig
 from oxcart.manifests.dataset import Dataset
 from oxcart.manifests.split import SplitRule
 from oxcart.manifests.verify import verify
@@ -317,6 +319,26 @@ class TestSource:
         bucket.faults.clear()
         opened.read(row)
         assert [method for method, _ in bucket.faults.requests] == ["GET"]
+
+
+def test_a_transcode_reads_each_table_and_each_episode_with_one_request(
+    six_episodes: Compiled, site: Server, tmp_path: Path
+) -> None:
+    shutil.copytree(six_episodes.out, tmp_path / "site" / "out")
+    config = TranscodeConfig(dataset=f"{site.url}/out", out=str(tmp_path / "zstd"), codec="zstd", workers=1)
+    transcode.execute(transcode.prepare(config))
+    counts = Counter(path.removeprefix("/out/") for method, path in site.faults.requests if method == "GET")
+    shards = six_episodes.manifest.shards
+    assert counts == {
+        "manifest.json": 2,  # that of the worker, too
+        "episodes.parquet": 1,
+        "rejected.parquet": 1,
+        **{shard["chunks"]: 1 for shard in shards},
+        **{shard["name"]: shard["episodes"] for shard in shards},
+    }
+    local = TranscodeConfig(dataset=str(six_episodes.out), out=str(tmp_path / "l"), codec="zstd", workers=1)
+    transcode.execute(transcode.prepare(local))
+    assert tree(tmp_path / "zstd") == tree(tmp_path / "l")
 
 
 def _ignore(done: int, size: int) -> None:
