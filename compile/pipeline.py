@@ -241,7 +241,7 @@ def _census(config: CompileConfig, store: Store, source: Source, report: Report)
             pass  # of another source or another version: whether that is fine, the claim decides
         else:
             return census
-    return census_module.take(config.source, workers=config.workers, report=report)
+    return census_module.take(config.source, workers=config.workers, report=report, source=source)
 
 
 def _joins(store: Store, plan: Plan) -> bool:

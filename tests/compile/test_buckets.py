@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import uuid
 from collections import Counter
 from dataclasses import replace
@@ -19,6 +20,7 @@ import pytest
 from oxcart.compile import census, transcode
 from oxcart.compile.execute import CLAIM
 from oxcart.compile.pipeline import CENSUS, execute, prepare
+from oxcart.compile.sample.rlds import SampleConfig, write_rlds
 from oxcart.compile.sources import open_source
 from oxcart.compile.sources.base import SourceConfig
 from oxcart.compile.transcode import TranscodeConfig
@@ -29,6 +31,7 @@ from oxcart.shards.errors import ConfigError, SourceError, StoreError
 from oxcart.shards.store import WORK, Store
 from sample_compile import (
     FIRST,
+    SECOND,
     SHARD_SIZE,
     Compiled,
     Tree,
@@ -42,7 +45,7 @@ from sample_compile import (
     stopped,
     tree,
 )
-from servers import BUCKET, Server
+from servers import BUCKET, Fault, Faults, Server
 
 
 def uploaded(folder: Path, url: str) -> str:
@@ -312,6 +315,47 @@ class TestSource:
         server.faults.add("403", times=99)
         says = complaint(cli("scan", url, "--workers", 1))
         assert says.startswith(f"{url}/dataset_info.json: stat: access denied (HTTP 403 Forbidden)")
+
+    def test_a_census_of_many_files_asks_once_for_each_and_for_several_at_once(
+        self, site: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        sample = SampleConfig(kitchens=4, sessions=2, episodes=2, steps=4, size=32, files=8)
+        source = write_rlds(tmp_path / "site", sample)
+        first = sorted(path.name for path in source.glob("*tfrecord*"))[:4]
+        together, take = threading.Barrier(len(first)), Faults.take
+
+        def wait(faults: Faults, method: str, path: str) -> Fault | None:
+            found = take(faults, method, path)
+            if method == "GET" and path.endswith(tuple(first)):
+                together.wait(20)  # until all of them are asked for
+            return found
+
+        monkeypatch.setattr(Faults, "take", wait)
+        result = cli(
+            "scan", f"{site.url}/{source.relative_to(tmp_path / 'site')}", "--parquet", tmp_path / "c"
+        )
+        assert result.exit_code == 0, result.output
+        counts = Counter((method, path.rpartition("/")[2]) for method, path in site.faults.requests)
+        assert set(counts.values()) == {1}
+        assert {name for _, name in counts} == {path.name for path in source.iterdir()}
+        assert (tmp_path / "c").read_bytes() == census_of(source).to_bytes()
+
+    @pytest.mark.parametrize("group", [1, 2500, 64 << 20])
+    def test_a_census_is_the_same_for_any_number_of_files_at_once(
+        self, whole: Compiled, source: str, monkeypatch: pytest.MonkeyPatch, group: int
+    ) -> None:
+        monkeypatch.setattr(census, "GROUP_BYTES", group)
+        seen: list[int] = []
+        taken = census.take(config(source), workers=1, report=lambda done, size: seen.append(done))
+        assert taken.to_bytes() == census_of(whole.source).to_bytes()
+        assert seen == list(range(1, taken.table.num_rows + 1))
+
+    def test_a_file_that_fails_ends_a_census_of_several_at_once(
+        self, source: str, bucket: Server, waits: list[float]
+    ) -> None:
+        bucket.faults.add("403", times=9, method="GET", name=SECOND)
+        with pytest.raises(StoreError, match=f"{SECOND}: read: access denied"):
+            census.take(config(source), workers=1, report=_ignore)
 
     def test_a_record_is_one_request(self, whole: Compiled, source: str, bucket: Server) -> None:
         opened = open_source(config(source))
