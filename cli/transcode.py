@@ -18,7 +18,8 @@ from oxcart.cli.options import output_options, parse_bytes, parse_size
     type=click.Choice(["fail", "reject"]),
     default="fail",
     show_default=True,
-    help="End at a frame that cannot be decoded, or list its episode in rejected.parquet.",
+    help="End at a frame that cannot be decoded, or list its episode in rejected.parquet. Bytes that do not "
+    "match their digest end it either way.",
 )
 @click.option("--workers", type=click.IntRange(min=1), help="Processes.  [default: one a core]")
 @click.option("--quiet", is_flag=True, help="No progress and no summary.")

@@ -52,7 +52,8 @@ class TranscodeConfig:
     shard_size: int | None = None
     """Bytes of uncompressed frames in a shard; None is the codec's own."""
     on_error: str = "fail"
-    """`fail` ends at a frame that cannot be decoded, `reject` leaves its episode out and lists it."""
+    """`fail` ends at a frame that cannot be decoded, `reject` leaves its episode out and lists it;
+    bytes that do not match their digest end it either way."""
     overwrite: bool = False
     """Delete what is in `out`."""
     workers: int = field(default_factory=default_workers)

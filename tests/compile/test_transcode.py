@@ -185,8 +185,9 @@ def test_a_damaged_piece_is_named_and_ends_it(two: Path, tmp_path: Path) -> None
         for number, (column, reason) in enumerate(pieces.items()):
             at = row[column]
             path.write_bytes(data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :])
-            with pytest.raises(CorruptError, match=f"{row['shard']}: {row['key']}.*{reason}"):
-                transcoded(two, tmp_path / str(number), codec="zstd")
+            for on_error in ("fail", "reject"):
+                with pytest.raises(CorruptError, match=f"{row['shard']}: {row['key']}.*{reason}"):
+                    transcoded(two, tmp_path / f"{number} {on_error}", codec="zstd", on_error=on_error)
     finally:
         path.write_bytes(data)
 
