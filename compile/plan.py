@@ -31,6 +31,11 @@ from oxcart.shards.errors import ConfigError, SourceError
 SHARD_BYTES = {"raw": 512 << 20, "zstd": 1 << 30, "jpeg": 3 << 30}
 """Codec -> default budget of a shard, in bytes of uncompressed frames."""
 
+SOURCE_LIBRARIES = ("tensorflow-datasets",)
+"""Those that read a source: what they made stays as it is in every transcode."""
+PIXEL_LIBRARIES = (*SOURCE_LIBRARIES, "libjpeg", "pillow", "pyspng", "simplejpeg")
+"""Those that make its frames, too: what they made stays where no frame is decoded, resized or encoded."""
+
 MAX_MEMBER = 8 << 30
 """Bytes of a tar member that USTAR cannot hold."""
 
@@ -135,7 +140,7 @@ def make(census: Census, settings: Settings, aliases: Mapping[str, tuple[str, ..
     }
     pixels = {"cameras": cameras, **settings.resize.describe(), **settings.encoding.describe()}
     shards, limited = _pack_splits(usable, np.array(assignment.splits), settings)
-    return _plan(shards, limited, assignment, pixels, config, settings)
+    return _plan(shards, limited, assignment, pixels, config, settings, library_versions())
 
 
 def again(census: Census, splits: npt.NDArray[np.str_], manifest: Manifest, settings: Settings) -> Plan:
@@ -159,8 +164,12 @@ def again(census: Census, splits: npt.NDArray[np.str_], manifest: Manifest, sett
     decoded = was["codec"] == "jpeg" and (settings.encoding.codec != "jpeg" or settings.encoding.anew)
     if decoded or settings.resize.size is not None:  # the frames may not be the source's any more
         config["transcoded_from"] = [*config.get("transcoded_from", []), dict(was)]
+    versions = library_versions()
+    encoded = was["codec"] != "jpeg" and settings.encoding.codec == "jpeg"
+    kept = SOURCE_LIBRARIES if decoded or encoded or settings.resize.size is not None else PIXEL_LIBRARIES
+    versions |= {name: manifest.versions[name] for name in kept if name in manifest.versions}
     shards, _ = _pack_splits(usable, splits, replace(settings, limit=None))
-    return _plan(shards, census.unlisted, None, pixels, config, settings)
+    return _plan(shards, census.unlisted, None, pixels, config, settings, versions)
 
 
 def _pack_splits(
@@ -190,8 +199,8 @@ def _plan(
     pixels: dict[str, Any],
     config: dict[str, Any],
     settings: Settings,
+    versions: dict[str, str],
 ) -> Plan:
-    versions = library_versions()
     what: dict[str, Any] = {"format": FORMAT, "pixels": pixels, "config": config, "versions": versions}
     if settings.encoding.anew:
         what["anew"] = True

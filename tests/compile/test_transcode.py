@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -127,6 +128,24 @@ def test_another_size(two: Path, tmp_path: Path) -> None:
     expected = np.asarray(picture.resize((24, 16), Image.Resampling.BILINEAR))
     np.testing.assert_array_equal(small.frames(small.episode(row["key"]), "image_0", [1])[0], expected)
     assert manifest.config["transcoded_from"] == [large.manifest.pixels]
+
+
+def test_the_versions_are_of_what_made_the_pixels(whole: Compiled, tmp_path: Path) -> None:
+    compiled(whole.source, tmp_path / "jpeg", encoding=JPEG)
+    shutil.copytree(whole.out, tmp_path / "raw")
+    now = whole.manifest.versions
+    of_source, of_pixels = {"tensorflow-datasets"}, {"libjpeg", "pillow", "pyspng", "simplejpeg"}
+    for name in ("raw", "jpeg"):
+        path = tmp_path / name / "manifest.json"
+        value = json.loads(path.read_bytes())
+        value["versions"] = dict.fromkeys(now, "old")
+        path.write_text(json.dumps(value))
+    cases = [("raw", "zstd", None), ("jpeg", None, None), ("raw", "jpeg", None), ("jpeg", "raw", None)]
+    for number, (name, codec, size) in enumerate([*cases, ("raw", "raw", (16, 16))]):
+        out = tmp_path / str(number)
+        manifest = transcoded(tmp_path / name, out, codec=codec, resize=Resize(size=size))
+        kept = of_source if number >= 2 else of_source | of_pixels
+        assert manifest.versions == {**now, **dict.fromkeys(kept, "old")}
 
 
 def test_what_was_rejected_and_limited_stays_counted(whole: Compiled, tmp_path: Path) -> None:
