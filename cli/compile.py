@@ -119,9 +119,11 @@ def scan(
     from oxcart.compile.sources import open_source
 
     config = _source_config(source, **options)
-    total = open_source(config).expected
-    with progress("scanning", total=total, unit="episodes", quiet=quiet) as report:
-        census = census_module.take(config, workers=workers or default_workers(), report=report)
+    opened = open_source(config)
+    with progress("scanning", total=opened.expected, unit="episodes", quiet=quiet) as report:
+        census = census_module.take(
+            config, workers=workers or default_workers(), report=report, source=opened
+        )
     if parquet is not None:
         _write(parquet, census.to_bytes())
     if as_json:

@@ -65,7 +65,10 @@ def output_options(codec: str | None) -> Callable[[Callable[..., Any]], Callable
         click.option(
             "--jpeg-quality",
             type=click.IntRange(1, 100),
-            help="Of frames that codec jpeg has to encode.  [default: 95]",
+            help="Of frames that codec jpeg has to encode.  [default: 95]"
+            if codec
+            else "Of codec jpeg; every frame is encoded at it, those of a jpeg DATASET too.  "
+            "[default: that of DATASET, else 95]",
         ),
         click.option(
             "--shard-size",

@@ -18,7 +18,8 @@ from oxcart.cli.options import output_options, parse_bytes, parse_size
     type=click.Choice(["fail", "reject"]),
     default="fail",
     show_default=True,
-    help="End at a frame that cannot be decoded, or list its episode in rejected.parquet.",
+    help="End at a frame that cannot be decoded, or list its episode in rejected.parquet. Bytes that do not "
+    "match their digest end it either way.",
 )
 @click.option("--workers", type=click.IntRange(min=1), help="Processes.  [default: one a core]")
 @click.option("--quiet", is_flag=True, help="No progress and no summary.")
@@ -35,20 +36,21 @@ def transcode(
     """Store the frames of DATASET in another way, in OUT, without its source.
 
     Episodes, splits and all that is known of them stay. Codecs raw and zstd hold the same
-    frames, so there and back gives the same bytes. A transcode that was cut off goes on
-    where it stopped when the same command is given again.
+    frames, so there and back gives the same bytes. The JPEGs of a jpeg DATASET stay as they
+    are, unless --size changes them or --jpeg-quality has every frame encoded anew. A
+    transcode that was cut off goes on where it stopped when the same command is given again.
 
     \b
     Example:
       oxcart transcode bridge bridge-zstd --codec zstd
       oxcart transcode bridge bridge-128 --size 128 --shard-size 1GiB
+      oxcart transcode bridge-jpeg bridge-small --codec jpeg --jpeg-quality 70
     """
     from oxcart.cli.compile import done_text
     from oxcart.cli.progress import progress
     from oxcart.compile.images import Resize
     from oxcart.compile.processes import default_workers
     from oxcart.compile.transcode import TranscodeConfig, execute, prepare
-    from oxcart.shards.codec import Encoding
     from oxcart.shards.errors import ConfigError
 
     if codec is None and jpeg_quality is not None:
@@ -58,7 +60,8 @@ def transcode(
         TranscodeConfig(
             dataset=dataset,
             out=out,
-            encoding=Encoding(codec=codec, quality=jpeg_quality) if codec else None,
+            codec=codec,
+            quality=jpeg_quality,
             resize=Resize(size=parse_size(size), fit=fit),
             shard_size=parse_bytes("--shard-size", shard_size),
             **{**options, "workers": options["workers"] or default_workers()},

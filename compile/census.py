@@ -7,11 +7,14 @@ the size of every file, and each row the digest of its record.
 
 from __future__ import annotations
 
+import contextlib
 import json
+import threading
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from importlib.metadata import version
 from typing import Any
 
@@ -22,11 +25,16 @@ from oxcart.compile.processes import Advance, Report, run
 from oxcart.compile.sources import open_source
 from oxcart.compile.sources.base import CensusRow, Source, SourceConfig
 from oxcart.manifests.tables import parse_table, table_bytes
+from oxcart.shards.ahead import ahead, unwanted
 from oxcart.shards.errors import ConfigError, SourceError
 from oxcart.shards.store import Store
 
 WORKER_BYTES = 1 << 30
 """Of a source for each worker that is started: a cached source of that size is read before a worker is up."""
+GROUP_BYTES = 64 << 20
+"""Of the files of a remote source that are read several at once: asking takes longer than reading."""
+AT_ONCE = 16
+"""So many of them."""
 
 _METADATA = b"oxcart.census"
 
@@ -52,6 +60,8 @@ class Census:
     @property
     def usable(self) -> pa.Table:
         """The episodes that can."""
+        if self.table["rejected"].null_count == self.table.num_rows:
+            return self.table  # no copy
         return self.table.filter(self.table["rejected"].is_null())
 
     def to_bytes(self) -> bytes:
@@ -91,22 +101,25 @@ def schema(cameras: tuple[str, ...]) -> pa.Schema:
     )
 
 
-def take(config: SourceConfig, *, workers: int, report: Report) -> Census:
+def take(config: SourceConfig, *, workers: int, report: Report, source: Source | None = None) -> Census:
     """Take the census of a source.
 
     Args:
         config: how to read it.
         workers: processes at most; a small source is read by fewer.
         report: told of progress in episodes and bytes.
+        source: what `config` opens, where it is open already.
 
     Raises:
         ConfigError: an option names something that the source does not have; two episodes have one key.
         SourceError: the source is not complete, or holds no episode.
     """
-    source = open_source(config)
+    source = source or open_source(config)
     sizes = source.sizes()
+    groups = _groups(source.files(), sizes) if source.remote else [[file] for file in source.files()]
     workers = min(workers, 1 + sum(sizes.values()) // WORKER_BYTES)
-    tables = dict(run(_take_file, _Job(config), source.files(), workers=workers, report=report))
+    job = _Job(config, source if min(workers, len(groups)) <= 1 else None)
+    tables = dict(run(_take_files, job, groups, workers=workers, report=report))
     nothing = schema(tuple(camera.name for camera in source.cameras)).empty_table()
     table = pa.concat_tables([nothing, *(tables[index] for index in sorted(tables))])
     if not table.num_rows:
@@ -170,20 +183,54 @@ class _Job:
     """What is the same for every file."""
 
     config: SourceConfig
+    source: Source | None
+    """It, opened, where there is but this process."""
 
     @cached_property
     def opened(self) -> Source:
         """The source; each process opens it once."""
-        return open_source(self.config)
+        return self.source or open_source(self.config)
 
 
-def _take_file(job: _Job, file: str, advance: Advance) -> pa.Table:
+def _groups(files: Sequence[str], sizes: Mapping[str, int]) -> list[list[str]]:
+    """Runs of small files, which one process reads several at once."""
+    groups: list[list[str]] = []
+    used = GROUP_BYTES
+    for file in files:
+        if used + sizes[file] > GROUP_BYTES:
+            groups.append([])
+            used = 0
+        groups[-1].append(file)
+        used += sizes[file]
+    return groups
+
+
+def _take_files(job: _Job, files: list[str], advance: Advance) -> pa.Table:
+    """Rows of some files, in their order."""
+    if len(files) == 1:
+        return _take_file(job.opened, files[0], advance)
+    lock = threading.Lock()
+
+    def one_by_one(count: int, size: int) -> None:
+        with lock:
+            advance(count, size)
+
     source = job.opened
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        calls = [partial(_take_file, source, file, one_by_one) for file in files]
+        with contextlib.closing(ahead(pool, calls)) as tables:
+            return pa.concat_tables(list(tables))
+
+
+def _take_file(source: Source, file: str, advance: Advance) -> pa.Table:
+    ended = unwanted()
 
     def counted() -> Iterator[CensusRow]:
         for row in source.census(file):
             yield row
             advance(1, row.source_length)
+            if ended is not None and ended.is_set():  # another file has failed
+                return
 
     return rows(counted(), tuple(camera.name for camera in source.cameras))
 

@@ -49,7 +49,7 @@ def make_pictures(
     """
     size = row[f"{camera}.height"], row[f"{camera}.width"]
     shape = (len(images), *resize.output_size(*size), 3)
-    if encoding.codec == "jpeg" and not isinstance(images, np.ndarray):
+    if encoding.codec == "jpeg" and not encoding.anew and not isinstance(images, np.ndarray):
         encoded = _as_jpegs(camera, images, size, resize, encoding)
     else:
         encoded = encode(_decode(camera, images, size, resize, shape, buffers), encoding)

@@ -9,6 +9,7 @@ same plan joins and goes on where another stopped, a compile of another plan is 
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -91,6 +92,7 @@ def prepare(config: CompileConfig, report: Report = ignore) -> Prepared:
         SourceError: the source is not complete, or an episode cannot be compiled and `on_error` is `fail`.
     """
     store = Store(config.out)
+    check_apart("source", config.source.url, config.out)
     check_out(store, config.overwrite)
     source = open_source(config.source)
     census = _census(config, store, source, report)
@@ -174,6 +176,39 @@ def _frames(shards: Sequence[Shard], source: Source) -> int:
     return steps * len(source.cameras)
 
 
+def check_apart(what: str, source: str, out: str) -> None:
+    """Refuse to write over what is read, or where the end of a compile deletes, however the two are spelled.
+
+    Args:
+        what: what is read, in a word.
+        source: its directory or URL.
+        out: the directory or URL of the compiled dataset.
+
+    Raises:
+        ConfigError: they are one place, or the source lies in the work in progress of `out`.
+    """
+    work = f"{_place(out)}/{WORK}"
+    if _place(source) == _place(out) or _same_directory(source, out):
+        raise ConfigError(f"{out}: is the {what} itself; choose another directory")
+    if _same_directory(f"{source}/shards", f"{out}/shards"):
+        raise ConfigError(f"{out}: its shards are those of the {what} itself; choose another directory")
+    if f"{_place(source)}/".startswith(f"{work}/"):
+        raise ConfigError(f"{source}: lies in {work}, which is deleted; move it or choose another OUT")
+
+
+def _place(url: str) -> str:
+    """One text for every spelling of a place."""
+    return Store(url).url if "://" in url else os.path.realpath(url)
+
+
+def _same_directory(one: str, other: str) -> bool:
+    """Whether both are one directory of the system, under whatever names."""
+    try:
+        return os.path.samefile(one, other)
+    except OSError:
+        return False
+
+
 def check_out(store: Store, overwrite: bool) -> None:
     """Refuse early what would be refused after a long census."""
     if not store.writable:
@@ -206,7 +241,7 @@ def _census(config: CompileConfig, store: Store, source: Source, report: Report)
             pass  # of another source or another version: whether that is fine, the claim decides
         else:
             return census
-    return census_module.take(config.source, workers=config.workers, report=report)
+    return census_module.take(config.source, workers=config.workers, report=report, source=source)
 
 
 def _joins(store: Store, plan: Plan) -> bool:

@@ -31,8 +31,15 @@ from oxcart.shards.errors import ConfigError, SourceError
 SHARD_BYTES = {"raw": 512 << 20, "zstd": 1 << 30, "jpeg": 3 << 30}
 """Codec -> default budget of a shard, in bytes of uncompressed frames."""
 
+SOURCE_LIBRARIES = ("tensorflow-datasets",)
+"""Those that read a source: what they made stays as it is in every transcode."""
+PIXEL_LIBRARIES = (*SOURCE_LIBRARIES, "libjpeg", "pillow", "pyspng", "simplejpeg")
+"""Those that make its frames, too: what they made stays where no frame is decoded, resized or encoded."""
+
 MAX_MEMBER = 8 << 30
 """Bytes of a tar member that USTAR cannot hold."""
+
+_AT_ONCE = 4096
 
 MAX_NAME = 100
 """Characters of a member's name, which USTAR divides at a "/" only."""
@@ -133,15 +140,15 @@ def make(census: Census, settings: Settings, aliases: Mapping[str, tuple[str, ..
     }
     pixels = {"cameras": cameras, **settings.resize.describe(), **settings.encoding.describe()}
     shards, limited = _pack_splits(usable, np.array(assignment.splits), settings)
-    return _plan(shards, limited, assignment, pixels, config, settings.resize)
+    return _plan(shards, limited, assignment, pixels, config, settings, library_versions())
 
 
-def again(census: Census, splits: Mapping[str, str], manifest: Manifest, settings: Settings) -> Plan:
+def again(census: Census, splits: npt.NDArray[np.str_], manifest: Manifest, settings: Settings) -> Plan:
     """The plan of a dataset that is stored in another way: the same episodes in the same splits.
 
     Args:
         census: the episodes of the dataset.
-        splits: key -> split.
+        splits: of each usable episode, in their order.
         manifest: of the dataset; what it says of its source and its split stays.
         settings: how frames are to be stored; its rule and limit do not count.
 
@@ -154,20 +161,23 @@ def again(census: Census, splits: Mapping[str, str], manifest: Manifest, setting
     config = dict(manifest.config) | {"shard_size": settings.shard_bytes}
     if settings.resize.size is not None:
         pixels |= settings.resize.describe()
-    if (
-        was["codec"] == "jpeg" or settings.resize.size is not None
-    ):  # the frames may not be the source's any more
+    decoded = was["codec"] == "jpeg" and (settings.encoding.codec != "jpeg" or settings.encoding.anew)
+    if decoded or settings.resize.size is not None:  # the frames may not be the source's any more
         config["transcoded_from"] = [*config.get("transcoded_from", []), dict(was)]
-    where = np.array([splits[key] for key in usable["key"].to_pylist()])
-    shards, _ = _pack_splits(usable, where, replace(settings, limit=None))
-    return _plan(shards, census.unlisted, None, pixels, config, settings.resize)
+    versions = library_versions()
+    encoded = was["codec"] != "jpeg" and settings.encoding.codec == "jpeg"
+    kept = SOURCE_LIBRARIES if decoded or encoded or settings.resize.size is not None else PIXEL_LIBRARIES
+    versions |= {name: manifest.versions[name] for name in kept if name in manifest.versions}
+    shards, _ = _pack_splits(usable, splits, replace(settings, limit=None))
+    return _plan(shards, census.unlisted, None, pixels, config, settings, versions)
 
 
 def _pack_splits(
     usable: pa.Table, splits: npt.NDArray[np.str_], settings: Settings
 ) -> tuple[list[Shard], int]:
     """The shards of every split, in plan order, and how many episodes of train the limit left out."""
-    order = _hash_order(usable["key"].to_pylist())
+    usable = usable.combine_chunks()  # else each `take` below does so for itself
+    order = _hash_order(usable["key"])
     sizes = _frame_bytes(usable, settings.resize)
     shards: list[Shard] = []
     limited = 0
@@ -188,18 +198,21 @@ def _plan(
     assignment: Assignment | None,
     pixels: dict[str, Any],
     config: dict[str, Any],
-    resize: Resize,
+    settings: Settings,
+    versions: dict[str, str],
 ) -> Plan:
-    versions = library_versions()
+    what: dict[str, Any] = {"format": FORMAT, "pixels": pixels, "config": config, "versions": versions}
+    if settings.encoding.anew:
+        what["anew"] = True
     return Plan(
         shards=tuple(shards),
         limited=limited,
-        frame_bytes=sum(int(_frame_bytes(shard.rows, resize).sum()) for shard in shards),
+        frame_bytes=sum(int(_frame_bytes(shard.rows, settings.resize).sum()) for shard in shards),
         assignment=assignment,
         pixels=pixels,
         config=config,
         versions=versions,
-        hash=_hash(shards, {"format": FORMAT, "pixels": pixels, "config": config, "versions": versions}),
+        hash=_hash(shards, what),
     )
 
 
@@ -247,9 +260,13 @@ def _episodes(rows: pa.Table) -> list[Episode]:
     ]
 
 
-def _hash_order(keys: list[str]) -> npt.NDArray[np.int64]:
-    digests = [hashlib.sha256(key.encode()).digest() for key in keys]
-    return np.array(sorted(range(len(keys)), key=digests.__getitem__), np.int64)
+def _hash_order(keys: pa.ChunkedArray) -> npt.NDArray[np.int64]:
+    """Places of the keys in the order of their sha256; a few thousand at a time are Python objects."""
+    digests = np.empty((len(keys), 4), ">u8")
+    for start in range(0, len(keys), _AT_ONCE):
+        for i, key in enumerate(keys.slice(start, _AT_ONCE).to_pylist(), start):
+            digests[i] = np.frombuffer(hashlib.sha256(key.encode()).digest(), ">u8")
+    return np.lexsort(digests.T[::-1])
 
 
 def _frame_bytes(rows: pa.Table, resize: Resize) -> npt.NDArray[np.int64]:

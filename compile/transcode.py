@@ -1,6 +1,6 @@
 """Store a compiled dataset in another way: another codec, frame size or shard size, without its source.
 
-    prepared = prepare(TranscodeConfig(dataset="bridge", out="bridge-zstd", encoding=Encoding(codec="zstd")))
+    prepared = prepare(TranscodeConfig(dataset="bridge", out="bridge-zstd", codec="zstd"))
     manifest = execute(prepared)
 
 The episodes, their splits and everything that is known of them stay; only frames and shards change. It is a
@@ -10,21 +10,23 @@ as one, and with the same settings the same bytes come out of both.
 
 from __future__ import annotations
 
-import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
-from oxcart.compile.census import Census, schema
-from oxcart.compile.census import rows as census_rows
+from oxcart.compile.census import Census
 from oxcart.compile.images import Resize
-from oxcart.compile.pipeline import CompileConfig, Prepared, check_out, execute, planned
+from oxcart.compile.pipeline import CompileConfig, Prepared, check_apart, check_out, execute, planned
 from oxcart.compile.plan import Settings, again
 from oxcart.compile.processes import default_workers
 from oxcart.compile.sources.base import SourceConfig
 from oxcart.compile.sources.compiled import CompiledSource
-from oxcart.manifests.tables import EPISODES, REJECTED, REJECTED_SCHEMA
+from oxcart.manifests.manifest import NAME
+from oxcart.manifests.tables import REJECTED, REJECTED_SCHEMA
 from oxcart.shards.codec import Encoding
 from oxcart.shards.errors import ConfigError
 from oxcart.shards.store import Store
@@ -40,14 +42,18 @@ class TranscodeConfig:
     """The compiled dataset."""
     out: str
     """Where the new one goes."""
-    encoding: Encoding | None = None
+    codec: str | None = None
     """How frames are to be stored; None is as they are."""
+    quality: int | None = None
+    """Of codec `jpeg`. Given, every frame is encoded at it; None passes the JPEGs of a dataset through, and
+    what has to be encoded gets the quality of the dataset, or the default where that has none."""
     resize: Resize = field(default_factory=Resize)
     """How frames get another size."""
     shard_size: int | None = None
     """Bytes of uncompressed frames in a shard; None is the codec's own."""
     on_error: str = "fail"
-    """`fail` ends at a frame that cannot be decoded, `reject` leaves its episode out and lists it."""
+    """`fail` ends at a frame that cannot be decoded, `reject` leaves its episode out and lists it;
+    bytes that do not match their digest end it either way."""
     overwrite: bool = False
     """Delete what is in `out`."""
     workers: int = field(default_factory=default_workers)
@@ -61,13 +67,13 @@ def prepare(config: TranscodeConfig) -> Prepared:
         ConfigError: there is no such dataset, `out` is the dataset itself or holds something else.
         CorruptError: its manifest or a table is damaged.
     """
-    if _place(config.dataset) == _place(config.out):
-        raise ConfigError(f"{config.out}: is the dataset itself; choose another directory")
+    check_apart("dataset", config.dataset, config.out)
     given = SourceConfig(url=config.dataset, kind="compiled")
     source = CompiledSource(given)
     manifest = source.dataset.manifest
-    encoding = config.encoding or Encoding(codec=manifest.pixels["codec"], quality=manifest.pixels["quality"])
-    settings = Settings(resize=config.resize, encoding=encoding, shard_size=config.shard_size)
+    settings = Settings(
+        resize=config.resize, encoding=_encoding(config, manifest.pixels), shard_size=config.shard_size
+    )
     compile_config = CompileConfig(
         source=given,
         out=config.out,
@@ -76,30 +82,48 @@ def prepare(config: TranscodeConfig) -> Prepared:
         overwrite=config.overwrite,
         workers=config.workers,
     )
-    check_out(Store(config.out), config.overwrite)
-    splits = source.dataset.table(EPISODES, ["key", "split"])
-    plan = again(
-        census := _census(source),
-        dict(zip(splits["key"].to_pylist(), splits["split"].to_pylist(), strict=True)),
-        manifest,
-        settings,
-    )
+    out = Store(config.out)
+    check_out(out, config.overwrite)
+    if config.overwrite and (out.remote or source.remote):
+        _check_other(out, source.dataset.store)
+    episodes = source.table()
+    census = _census(source, episodes.drop_columns("split"))
+    plan = again(census, _texts(episodes["split"]), manifest, settings)
     return planned(compile_config, source, census, plan)
 
 
-def _place(url: str) -> str:
-    return url.rstrip("/") if "://" in url else os.path.realpath(url)
+def _encoding(config: TranscodeConfig, was: Mapping[str, Any]) -> Encoding:
+    """How frames are stored, given the `pixels` of the dataset."""
+    codec, quality = config.codec or was["codec"], config.quality
+    if codec == was["codec"] == "jpeg":
+        return Encoding(
+            codec=codec, quality=was["quality"] if quality is None else quality, anew=quality is not None
+        )
+    return Encoding(codec=codec, quality=quality)
 
 
-def _census(source: CompiledSource) -> Census:
+def _check_other(out: Store, dataset: Store) -> None:
+    """Refuse to overwrite the dataset under another URL: a bucket has one for each of its protocols."""
+    if out.exists(NAME) and out.read(NAME) == dataset.read(NAME):
+        raise ConfigError(
+            f"{out.url}: holds this very dataset, by its manifest; choose another directory, "
+            "or delete it first where it is a copy"
+        )
+
+
+def _census(source: CompiledSource, episodes: pa.Table) -> Census:
     """The episodes of a dataset, and those that its source had beside them."""
-    cameras = tuple(camera.name for camera in source.cameras)
-    table = pa.concat_tables(
-        [census_rows(source.census(shard), cameras) for shard in source.files()]
-        + [_rejected(source, schema(cameras))]
-    )
+    table = pa.concat_tables([episodes, _rejected(source, episodes.schema)]).combine_chunks()
     limited = source.dataset.manifest.counts["limited"]
     return Census(source=source.describe(), sizes=source.sizes(), table=table, unlisted=limited)
+
+
+def _texts(column: pa.ChunkedArray) -> npt.NDArray[np.str_]:
+    """A column of few different texts."""
+    coded = column.combine_chunks().dictionary_encode()
+    names = np.array(coded.dictionary.to_pylist(), np.str_)
+    texts: npt.NDArray[np.str_] = names[coded.indices.to_numpy()]
+    return texts
 
 
 def _rejected(source: CompiledSource, columns: pa.Schema) -> pa.Table:

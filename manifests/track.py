@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,8 +44,15 @@ class Track:
             StoreError: the shard cannot be read.
         """
         begin, end = int(self.offsets[first]), int(self.offsets[stop])
-        data = memoryview(store.read_range(self.shard, begin, end - begin))
-        bounds = (self.offsets[first : stop + 1] - begin).tolist()
+        return self.checked(memoryview(store.read_range(self.shard, begin, end - begin)), first, stop)
+
+    def checked(self, data: memoryview, first: int, stop: int) -> list[memoryview]:
+        """Chunks `first` to `stop - 1`, which lie in `data` from its beginning on.
+
+        Raises:
+            CorruptError: one does not match its digest.
+        """
+        bounds = (self.offsets[first : stop + 1] - self.offsets[first]).tolist()
         pieces = [data[a:b] for a, b in itertools.pairwise(bounds)]
         for i, piece in enumerate(pieces, first):
             if xxh3_64_intdigest(piece) != int(self.digests[i]):
@@ -63,12 +70,20 @@ class Track:
         pieces = self.pieces(store, first, -(-stop // self.chunk))
         skipped = start - first * self.chunk
         frames = out if not skipped else np.empty((stop - start + skipped, *self.shape[1:]), np.uint8)
-        try:
-            decode(self.codec, pieces, self.chunk, frames)
-        except CorruptError as error:
-            raise CorruptError(f"{self._place}: {error}") from error
+        self.decode(pieces, frames)
         if skipped:
             out[:] = frames[skipped:]
+
+    def decode(self, pieces: Sequence[memoryview], out: npt.NDArray[np.uint8]) -> None:
+        """Decode a run of chunks that are checked to `out` [n, H, W, 3] uint8, contiguous.
+
+        Raises:
+            CorruptError: one cannot be decoded.
+        """
+        try:
+            decode(self.codec, pieces, self.chunk, out)
+        except CorruptError as error:
+            raise CorruptError(f"{self._place}: {error}") from error
 
     @property
     def _place(self) -> str:

@@ -71,9 +71,8 @@ class Bucket:
                 raise StoreError(f"{self._at(name)}: stat: no such object (HTTP 404 Not Found)")
         return {name: size for name, size in found.items() if size is not None}
 
-    def missing(self, names: Sequence[str]) -> list[str]:
-        found = self._sizes(names)
-        return [name for name in names if found[name] is None]
+    def found(self, names: Sequence[str]) -> dict[str, int]:
+        return {name: size for name, size in self._sizes(names).items() if size is not None}
 
     def names(self, folder: str, limit: int | None) -> list[str]:
         if not self.listable:
@@ -131,11 +130,11 @@ class Bucket:
                 offset, out = ranges[place]
                 out[:] = data[offset - span.start : offset - span.start + len(out)]
 
-    def stream(self, name: str, block_bytes: int) -> Iterator[bytes]:
-        size = self.size(name)
+    def stream(self, name: str, block_bytes: int, size: int | None) -> Iterator[bytes]:
+        end = self.size(name) if size is None else size
         calls = (
-            partial(self._range, name, start, min(block_bytes, size - start), size)
-            for start in range(0, size, block_bytes)
+            partial(self._range, name, start, min(block_bytes, end - start), end)
+            for start in range(0, end, block_bytes)
         )
         yield from ahead(self._pool, calls, AHEAD)
 

@@ -51,6 +51,8 @@ class Encoding:
     """One of `CODECS`."""
     quality: int | None = None
     """1 to 100, of frames that codec `jpeg` has to encode."""
+    anew: bool = False
+    """Encode every frame, also where the source has a JPEG of the size that is wanted."""
 
     def __post_init__(self) -> None:
         if self.codec not in CODECS:

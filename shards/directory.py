@@ -46,8 +46,8 @@ class Directory:
     def sizes(self, names: Sequence[str]) -> dict[str, int]:
         return {name: self.size(name) for name in names}
 
-    def missing(self, names: Sequence[str]) -> list[str]:
-        return [name for name in names if not self.exists(name)]
+    def found(self, names: Sequence[str]) -> dict[str, int]:
+        return {name: self.size(name) for name in names if self.exists(name)}
 
     def names(self, folder: str, limit: int | None) -> list[str]:
         above = f"{folder}/" if folder else ""
@@ -70,14 +70,18 @@ class Directory:
         with self._explain("read", name):
             return OpenFile(str(self._path(name)))
 
-    def stream(self, name: str, block_bytes: int) -> Iterator[bytes]:
+    def stream(self, name: str, block_bytes: int, size: int | None) -> Iterator[bytes]:
         with contextlib.ExitStack() as opened:
             with self._explain("read", name):
                 file = opened.enter_context(open(self._path(name), "rb", buffering=0))
-                size = os.fstat(file.fileno()).st_size
-            for offset in range(0, size, block_bytes):
+                end = os.fstat(file.fileno()).st_size
+            if size not in (None, end):
+                raise StoreError(
+                    f"{self._path(name)}: read: has changed from {size} to {end} bytes meanwhile"
+                )
+            for offset in range(0, end, block_bytes):
                 with self._explain("read", name):
-                    block = self._read(name, file, offset, min(block_bytes, size - offset))
+                    block = self._read(name, file, offset, min(block_bytes, end - offset))
                 yield block
 
     def _read(self, name: str, file: BinaryIO, offset: int, length: int) -> bytes:

@@ -105,7 +105,12 @@ class Store:
 
     def missing(self, names: Sequence[str]) -> list[str]:
         """Those of the names that are not there, in few round trips."""
-        return self._place.missing(names)
+        there = self._place.found(names)
+        return [name for name in names if name not in there]
+
+    def found(self, names: Sequence[str]) -> dict[str, int]:
+        """Name -> bytes of those of the objects that are there, in few round trips."""
+        return self._place.found(names)
 
     def size(self, name: str) -> int:
         """Bytes of the object."""
@@ -134,12 +139,13 @@ class Store:
         """The object, to be read often; of a directory, one file that stays open while this is held."""
         return self._place.open(name)
 
-    def stream(self, name: str, block_bytes: int = BLOCK_BYTES) -> Iterator[bytes]:
+    def stream(self, name: str, block_bytes: int = BLOCK_BYTES, size: int | None = None) -> Iterator[bytes]:
         """The object from its first byte to its last in blocks of `block_bytes`, the last one shorter.
 
-        In a bucket, a few blocks are read ahead.
+        In a bucket, a few blocks are read ahead. Who knows the object's `size` saves a round trip; one of
+        another size is a StoreError then.
         """
-        return self._place.stream(name, block_bytes)
+        return self._place.stream(name, block_bytes, size)
 
     def put(self, name: str, data: bytes) -> None:
         """Write an object atomically, replacing one of that name."""

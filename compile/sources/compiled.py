@@ -13,21 +13,38 @@ was not compiled anew, and transcoding there and back gives the same bytes.
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from xxhash import xxh3_64_intdigest
 
+from oxcart.compile.census import schema
 from oxcart.compile.sources.base import Camera, CensusRow, Episode, Floats, Images, SourceConfig
 from oxcart.manifests.dataset import Dataset, read_chunks
 from oxcart.manifests.manifest import NAME
 from oxcart.manifests.tables import EPISODES
 from oxcart.manifests.track import Track, track
-from oxcart.shards.errors import CorruptError, SourceError
+from oxcart.shards.errors import CorruptError
 from oxcart.shards.tar import BLOCK
+
+_PIECES = (
+    "shard",
+    "offset",
+    "bytes",
+    "json.digest",
+    "action.offset",
+    "action.digest",
+    "state.offset",
+    "state.digest",
+)
+"""Columns that say where an episode lies in the dataset."""
+_MADE = ("instructions", "duplicate", "rejected")
+"""Columns of a census that a dataset does not keep."""
 
 
 class CompiledSource:
@@ -49,8 +66,8 @@ class CompiledSource:
         self.state_sizes = tuple((manifest.state or {"sizes": ()})["sizes"])
         self.control_rate = manifest.control_rate
         self.aliases: Mapping[str, tuple[str, ...]] = {}
+        self._reading = threading.Lock()
         self._chunks = lru_cache(maxsize=4)(self._read_chunks)
-        self._rows: dict[str, dict[str, Any]] | None = None
 
     @property
     def dataset(self) -> Dataset:
@@ -73,88 +90,105 @@ class CompiledSource:
     def sizes(self) -> dict[str, int]:
         """Name -> bytes of the manifest and every shard."""
         store = self._dataset.store
-        return {NAME: store.size(NAME), **{name: store.size(name) for name in self.files()}}
+        return store.sizes([NAME, *self.files()])
+
+    def table(self) -> pa.Table:
+        """Census rows of all episodes, in plan order, with the columns `split` and those that `read` needs.
+
+        It is read and made by columns, and tasks get their rows of it from the plan: as Python objects the
+        rows of a large dataset would take more memory than its frames.
+        """
+        names = [camera.name for camera in self.cameras]
+        pieces = [*_PIECES, *(f"{name}.offset" for name in names)]
+        same = [one for one in schema(tuple(names)).names if one not in _MADE]
+        found = self._dataset.table(EPISODES, ["split", "instruction", *same, *pieces])
+        columns = {name: found[name] for name in [*same, "split", *pieces]}
+        columns["instructions"] = _lists(found["instruction"].combine_chunks())
+        columns["duplicate"] = pa.array(np.zeros(found.num_rows, np.uint64))
+        columns["rejected"] = pa.nulls(found.num_rows, pa.string())
+        return pa.table({name: columns[name] for name in [*schema(tuple(names)).names, "split", *pieces]})
 
     def census(self, file: str) -> Iterator[CensusRow]:
         """A row for each episode of one shard."""
+        table = self.table()
         shard = file.removeprefix("shards/").removesuffix(".tar")
-        for row in self._episodes().values():
-            if row["shard"] == shard:
-                sizes = [[row[f"{one.name}.{side}"] for one in self.cameras] for side in ("height", "width")]
-                same = {name: row[name] for name in CensusRow.__dataclass_fields__ if name in row}
-                yield CensusRow(
-                    **same,
-                    instructions=(row["instruction"],) if row["instruction"] else (),
-                    duplicate=0,
-                    heights=tuple(sizes[0]),
-                    widths=tuple(sizes[1]),
-                    rejected=None,
-                )
+        for row in table.filter(pc.equal(table["shard"], shard)).to_pylist():
+            yield CensusRow(
+                **{name: row[name] for name in CensusRow.__dataclass_fields__ if name in row},
+                heights=tuple(row[f"{one.name}.height"] for one in self.cameras),
+                widths=tuple(row[f"{one.name}.width"] for one in self.cameras),
+            )
 
     def read(self, row: Mapping[str, Any]) -> Episode:
-        """The episode of a census row, every piece of it checked."""
-        mine = self._episodes().get(row["key"])
-        if mine is None or mine["source_digest"] != row["source_digest"]:
-            raise SourceError(f"{self._dataset.store.url}: episode {row['key']} has changed since the census")
-        metadata = self._metadata(mine)
+        """The episode of a row of `table`, read at once and every piece of it checked."""
+        shard = f"shards/{row['shard']}.tar"
+        data = memoryview(self._dataset.store.read_range(shard, row["offset"], row["bytes"]))
+        metadata = self._metadata(row, data)
         return Episode(
-            images={camera.name: self._images(mine, camera.name) for camera in self.cameras},
-            action=self._array(mine, "action", self.action_sizes),
-            state=self._array(mine, "state", self.state_sizes),
+            images={camera.name: self._images(row, camera.name, data) for camera in self.cameras},
+            action=self._array(row, "action", self.action_sizes, data),
+            state=self._array(row, "state", self.state_sizes, data),
             instructions={
                 field: [(step, text) for step, text in runs]
                 for field, runs in metadata["instructions"].items()
             },
         )
 
-    def _episodes(self) -> dict[str, dict[str, Any]]:
-        """Key -> row of `episodes.parquet`."""
-        if self._rows is None:
-            self._rows = {row["key"]: row for row in self._dataset.table(EPISODES).to_pylist()}
-        return self._rows
-
     def _read_chunks(self, name: str) -> pa.Table:
         shard = next(one for one in self._dataset.manifest.shards if one["name"] == name)
         return read_chunks(self._dataset.store, shard)
 
     def _track(self, row: Mapping[str, Any], camera: str) -> Track:
-        chunks = self._chunks(f"shards/{row['shard']}.tar")
+        with self._reading:  # those who want the same table at once wait for the first of them
+            chunks = self._chunks(f"shards/{row['shard']}.tar")
         return track(row, camera, self._dataset.manifest.pixels, chunks)
 
-    def _images(self, row: Mapping[str, Any], camera: str) -> Images:
+    def _images(self, row: Mapping[str, Any], camera: str, data: memoryview) -> Images:
         """Frames [T, H, W, 3]; with codec jpeg the JPEGs as they are."""
-        found, store = self._track(row, camera), self._dataset.store
+        found = self._track(row, camera)
+        begin, end = (int(found.offsets[i]) - row["offset"] for i in (0, -1))
+        pieces = found.checked(data[begin:end], 0, len(found.digests))
         if found.codec == "jpeg":
-            return found.pieces(store, 0, found.shape[0])
+            return pieces
+        if found.codec == "raw":
+            return np.frombuffer(data[begin:end], np.uint8).reshape(found.shape)
         frames = np.empty(found.shape, np.uint8)
-        found.read(store, 0, found.shape[0], frames)
+        found.decode(pieces, frames)
         return frames
 
-    def _metadata(self, row: Mapping[str, Any]) -> dict[str, Any]:
+    def _metadata(self, row: Mapping[str, Any], data: memoryview) -> dict[str, Any]:
         """`KEY.json`; it is the first member, right behind its header."""
-        store, shard, start = self._dataset.store, f"shards/{row['shard']}.tar", row["offset"]
-        head = store.read_range(shard, start, BLOCK)
         try:
-            size = int(head[124:136].strip(b" \0"), 8)
+            size = int(bytes(data[124:136]).strip(b" \0"), 8)
         except ValueError as error:
             raise CorruptError(f"{row['shard']}: {row['key']}: a tar header is damaged") from error
-        if size > row["bytes"]:
+        text = data[BLOCK : BLOCK + size]
+        if len(text) != size:
             raise CorruptError(f"{row['shard']}: {row['key']}: a tar header is damaged")
-        data = store.read_range(shard, start + BLOCK, size)
-        self._check(row, "json", data, row["json.digest"])
-        value: dict[str, Any] = json.loads(data)
+        self._check(row, "json", text, row["json.digest"])
+        value: dict[str, Any] = json.loads(bytes(text))
         return value
 
-    def _array(self, row: Mapping[str, Any], name: str, sizes: tuple[int, ...]) -> Floats | None:
+    def _array(
+        self, row: Mapping[str, Any], name: str, sizes: tuple[int, ...], data: memoryview
+    ) -> Floats | None:
         """[T, A] float32."""
-        start = row[f"{name}.offset"]
-        if start is None:
+        if row[f"{name}.offset"] is None:
             return None
+        start = row[f"{name}.offset"] - row["offset"]
         shape = row["steps"], sum(sizes)
-        data = self._dataset.store.read_range(f"shards/{row['shard']}.tar", start, 4 * shape[0] * shape[1])
-        self._check(row, name, data, row[f"{name}.digest"])
-        return np.frombuffer(data, "<f4").reshape(shape)
+        values = data[start : start + 4 * shape[0] * shape[1]]
+        self._check(row, name, values, row[f"{name}.digest"])
+        return np.frombuffer(values, "<f4").reshape(shape)
 
-    def _check(self, row: Mapping[str, Any], name: str, data: bytes, digest: int) -> None:
+    def _check(self, row: Mapping[str, Any], name: str, data: memoryview, digest: int) -> None:
         if xxh3_64_intdigest(data) != digest:
             raise CorruptError(f"{row['shard']}: {row['key']}: {name} does not match its digest")
+
+
+def _lists(texts: pa.Array) -> pa.Array:
+    """Each text as a list of one, and none as an empty list."""
+    told = pc.not_equal(texts, "")
+    ends = np.cumsum(told.to_numpy(zero_copy_only=False), dtype=np.int32)
+    starts = np.concatenate([np.zeros(1, np.int32), ends])
+    return pa.ListArray.from_arrays(pa.array(starts), texts.filter(told))

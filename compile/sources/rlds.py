@@ -25,7 +25,7 @@ from oxcart.compile.sources import fields, tfds_directory, tfrecord
 from oxcart.compile.sources.base import Camera, CensusRow, Encoded, Episode, Floats, SourceConfig, clean
 from oxcart.compile.sources.fields import Numbers
 from oxcart.compile.sources.tf_example import ExampleParser
-from oxcart.compile.sources.tfds_directory import FEATURES, INFO
+from oxcart.compile.sources.tfds_directory import INFO
 from oxcart.shards.errors import SourceError
 from oxcart.shards.store import Store
 
@@ -45,7 +45,7 @@ class RldsSource:
         self.remote = self._store.remote
         directory = tfds_directory.read(self._store, config.source_splits)
         self.name, self.version, self._files = directory.name, directory.version, directory.files
-        self._specs = directory.specs
+        self._specs, self._sizes = directory.specs, directory.sizes
 
         known = lookup(self.name)
         self.control_rate = known.control_rate
@@ -107,15 +107,16 @@ class RldsSource:
         return list(self._files)
 
     def sizes(self) -> dict[str, int]:
-        """Name -> bytes of the two JSON files and every TFRecord file."""
-        return self._store.sizes((INFO, FEATURES, *self._files))
+        """Name -> bytes of the two JSON files and every TFRecord file, when the source was opened."""
+        return dict(self._sizes)
 
     def census(self, file: str) -> Iterator[CensusRow]:
         """A row for each record that `dataset_info.json` promises; one that cannot be had is rejected."""
         expected = self._files[file].records
         index = 0
         gone = f"the file ends after {{}} of {expected} records"
-        for record in tfrecord.scan(self._store, file):
+        size = self._sizes[file] if self.remote else None  # where asking costs nothing, the size is today's
+        for record in tfrecord.scan(self._store, file, size):
             if index == expected:
                 raise SourceError(f"holds more than the {expected} records that {INFO} says", file=file)
             if record.last:

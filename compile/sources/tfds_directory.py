@@ -49,6 +49,8 @@ class Directory:
     version: str
     files: Mapping[str, File]
     """Name -> file, split by split in the order of `dataset_info.json`."""
+    sizes: Mapping[str, int]
+    """Name -> bytes of the two JSON files and of every TFRecord file, when they were found to be there."""
     leaves: Mapping[str, Any]
     """Path -> TFDS feature, of every leaf."""
     specs: Mapping[str, Any]
@@ -67,12 +69,15 @@ def read(store: Store, splits: tuple[str, ...] | None = None) -> Directory:
         SourceError: it is not a complete TFDS directory of TFRecord files.
     """
     try:
-        info = _read_info(store)
+        described = store.found((INFO, FEATURES))
+        info = _read_info(store, described)
         leaves, specs = _read_features(store)
+        files = _list_files(info, splits)
         return Directory(
             name=info["name"],
             version=info["version"],
-            files=_list_files(store, info, splits),
+            files=files,
+            sizes={**described, **_find(store, list(files))},
             leaves=leaves,
             specs=specs,
         )
@@ -89,10 +94,10 @@ def _read_json(store: Store, name: str) -> Any:
         raise SourceError(f"cannot be parsed: {error}", file=name) from error
 
 
-def _read_info(store: Store) -> dict[str, Any]:
+def _read_info(store: Store, found: Mapping[str, int]) -> dict[str, Any]:
     """`dataset_info.json`, checked as far as it is used."""
     for name in (INFO, FEATURES):
-        if not store.exists(name):
+        if name not in found:
             inside = sorted(
                 {other.rsplit("/", 1)[0] for other in _names(store) if other.endswith("/" + INFO)}
             )
@@ -125,8 +130,8 @@ def _names(store: Store) -> list[str]:
     return store.list(limit=_LISTED) if store.listable else []
 
 
-def _list_files(store: Store, info: dict[str, Any], wanted: tuple[str, ...] | None) -> dict[str, File]:
-    """Name -> file of the splits that are wanted; all of them must be there."""
+def _list_files(info: dict[str, Any], wanted: tuple[str, ...] | None) -> dict[str, File]:
+    """Name -> file of the splits that are wanted."""
     splits: dict[str, dict[str, File]] = {}
     everywhere: set[str] = set()
     for split in info["splits"]:
@@ -161,14 +166,19 @@ def _list_files(store: Store, info: dict[str, Any], wanted: tuple[str, ...] | No
     for name in wanted or ():
         if name not in splits:
             raise ConfigError(f"source split {name!r}: the dataset has {', '.join(splits)}")
-    files = {
+    return {
         n: f for split, some in splits.items() if wanted is None or split in wanted for n, f in some.items()
     }
-    missing = store.missing(list(files))
+
+
+def _find(store: Store, files: list[str]) -> dict[str, int]:
+    """Name -> bytes of the files, all of which must be there."""
+    found = store.found(files)
+    missing = [name for name in files if name not in found]
     if missing:
         counts = f"{len(missing)} of {len(files)} TFRecord files that {INFO} names are missing"
         raise SourceError(f"{store.url}: {counts}, the first is {missing[0]}; is the copy complete?")
-    return files
+    return found
 
 
 def _expand(template: str, **values: str) -> str:

@@ -56,18 +56,19 @@ def write_record(file: BinaryIO, data: bytes) -> None:
     file.write(header + next(crcs) + data + next(crcs))
 
 
-def scan(store: Store, name: str) -> Iterator[Record]:
+def scan(store: Store, name: str, size: int | None = None) -> Iterator[Record]:
     """Every record of a file in order, reading it once in blocks.
 
     A damaged record comes with its `error` and the scan goes on; where the framing is lost, a record whose
-    `last` is set ends it.
+    `last` is set ends it. Its `size`, where it is known, need not be asked for.
 
     Raises:
         StoreError: the file cannot be read.
     """
     _keep_memory()
-    size = store.size(name)
-    pieces = _Pieces(store.stream(name, BLOCK), name)
+    if size is None:
+        size = store.size(name)
+    pieces = _Pieces(store.stream(name, BLOCK, size), name)
     position = 0
     while position < size:
         left = size - position

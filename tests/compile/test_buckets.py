@@ -9,17 +9,21 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import uuid
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from oxcart.compile import census
+from oxcart.compile import census, transcode
 from oxcart.compile.execute import CLAIM
 from oxcart.compile.pipeline import CENSUS, execute, prepare
+from oxcart.compile.sample.rlds import SampleConfig, write_rlds
 from oxcart.compile.sources import open_source
 from oxcart.compile.sources.base import SourceConfig
+from oxcart.compile.transcode import TranscodeConfig
 from oxcart.manifests.dataset import Dataset
 from oxcart.manifests.split import SplitRule
 from oxcart.manifests.verify import verify
@@ -27,6 +31,7 @@ from oxcart.shards.errors import ConfigError, SourceError, StoreError
 from oxcart.shards.store import WORK, Store
 from sample_compile import (
     FIRST,
+    SECOND,
     SHARD_SIZE,
     Compiled,
     Tree,
@@ -40,7 +45,7 @@ from sample_compile import (
     stopped,
     tree,
 )
-from servers import BUCKET, Server
+from servers import BUCKET, Fault, Faults, Server
 
 
 def uploaded(folder: Path, url: str) -> str:
@@ -140,6 +145,44 @@ def test_a_dataset_on_a_web_server_is_shown_and_refused_as_output(
     assert cli("show", url, "-o", tmp_path / "strip.png").exit_code == 0
     says = f"{url}: a web server is for reading; expected a directory or a bucket"
     assert complaint(cli("compile", whole.source, url, "--workers", 1)) == says
+
+
+def spellings(url: str) -> list[str]:
+    """Other texts of the URL of a bucket."""
+    place = url.removeprefix("s3://")
+    bucket, _, path = place.partition("/")
+    return [f"S3://{place}", f"s3://{bucket}//{path}", f"{url}/", f"{url}//"]
+
+
+class TestItself:
+    """Nothing is written over what is read, whatever its URL is spelled like."""
+
+    def test_a_transcode_onto_its_dataset_is_refused(self, whole: Compiled, remote: str) -> None:
+        url = uploaded(whole.out, f"{remote}/out")
+        for out in (url, *spellings(url)):
+            said = complaint(cli("transcode", url, out, "--codec", "zstd", "--overwrite"))
+            assert said == f"{out}: is the dataset itself; choose another directory"
+            complaint(cli("transcode", out, url, "--codec", "zstd", "--overwrite"))
+        assert tree_of(url) == whole.tree
+
+    def test_and_so_it_is_by_another_protocol(
+        self, whole: Compiled, remote: str, bucket: Server, cloud: pytest.MonkeyPatch
+    ) -> None:
+        url = uploaded(whole.out, f"{remote}/out")
+        cloud.setenv("STORAGE_EMULATOR_HOST", bucket.url)
+        other = url.replace("s3://", "gs://")
+        said = complaint(cli("transcode", url, other, "--codec", "zstd", "--overwrite"))
+        assert said.startswith(f"{other}: holds this very dataset, by its manifest; choose another directory")
+        assert tree_of(url) == whole.tree
+
+    def test_a_compile_into_its_source_is_refused(self, whole: Compiled, source: str) -> None:
+        before = tree_of(source)
+        for out in (source, *spellings(source)):
+            said = complaint(cli("compile", source, out, "--overwrite"))
+            assert said == f"{out}: is the source itself; choose another directory"
+        said = complaint(cli("compile", whole.source, f"{whole.source}/", "--overwrite"))
+        assert said.endswith(": is the source itself; choose another directory")
+        assert tree_of(source) == before
 
 
 class TestResume:
@@ -273,12 +316,73 @@ class TestSource:
         says = complaint(cli("scan", url, "--workers", 1))
         assert says.startswith(f"{url}/dataset_info.json: stat: access denied (HTTP 403 Forbidden)")
 
+    def test_a_census_of_many_files_asks_once_for_each_and_for_several_at_once(
+        self, site: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        sample = SampleConfig(kitchens=4, sessions=2, episodes=2, steps=4, size=32, files=8)
+        source = write_rlds(tmp_path / "site", sample)
+        first = sorted(path.name for path in source.glob("*tfrecord*"))[:4]
+        together, take = threading.Barrier(len(first)), Faults.take
+
+        def wait(faults: Faults, method: str, path: str) -> Fault | None:
+            found = take(faults, method, path)
+            if method == "GET" and path.endswith(tuple(first)):
+                together.wait(20)  # until all of them are asked for
+            return found
+
+        monkeypatch.setattr(Faults, "take", wait)
+        result = cli(
+            "scan", f"{site.url}/{source.relative_to(tmp_path / 'site')}", "--parquet", tmp_path / "c"
+        )
+        assert result.exit_code == 0, result.output
+        counts = Counter((method, path.rpartition("/")[2]) for method, path in site.faults.requests)
+        assert set(counts.values()) == {1}
+        assert {name for _, name in counts} == {path.name for path in source.iterdir()}
+        assert (tmp_path / "c").read_bytes() == census_of(source).to_bytes()
+
+    @pytest.mark.parametrize("group", [1, 2500, 64 << 20])
+    def test_a_census_is_the_same_for_any_number_of_files_at_once(
+        self, whole: Compiled, source: str, monkeypatch: pytest.MonkeyPatch, group: int
+    ) -> None:
+        monkeypatch.setattr(census, "GROUP_BYTES", group)
+        seen: list[int] = []
+        taken = census.take(config(source), workers=1, report=lambda done, size: seen.append(done))
+        assert taken.to_bytes() == census_of(whole.source).to_bytes()
+        assert seen == list(range(1, taken.table.num_rows + 1))
+
+    def test_a_file_that_fails_ends_a_census_of_several_at_once(
+        self, source: str, bucket: Server, waits: list[float]
+    ) -> None:
+        bucket.faults.add("403", times=9, method="GET", name=SECOND)
+        with pytest.raises(StoreError, match=f"{SECOND}: read: access denied"):
+            census.take(config(source), workers=1, report=_ignore)
+
     def test_a_record_is_one_request(self, whole: Compiled, source: str, bucket: Server) -> None:
         opened = open_source(config(source))
         row = census_of(whole.source).usable.slice(0, 1).to_pylist()[0]
         bucket.faults.clear()
         opened.read(row)
         assert [method for method, _ in bucket.faults.requests] == ["GET"]
+
+
+def test_a_transcode_reads_each_table_and_each_episode_with_one_request(
+    six_episodes: Compiled, site: Server, tmp_path: Path
+) -> None:
+    shutil.copytree(six_episodes.out, tmp_path / "site" / "out")
+    config = TranscodeConfig(dataset=f"{site.url}/out", out=str(tmp_path / "zstd"), codec="zstd", workers=1)
+    transcode.execute(transcode.prepare(config))
+    counts = Counter(path.removeprefix("/out/") for method, path in site.faults.requests if method == "GET")
+    shards = six_episodes.manifest.shards
+    assert counts == {
+        "manifest.json": 2,  # that of the worker, too
+        "episodes.parquet": 1,
+        "rejected.parquet": 1,
+        **{shard["chunks"]: 1 for shard in shards},
+        **{shard["name"]: shard["episodes"] for shard in shards},
+    }
+    local = TranscodeConfig(dataset=str(six_episodes.out), out=str(tmp_path / "l"), codec="zstd", workers=1)
+    transcode.execute(transcode.prepare(local))
+    assert tree(tmp_path / "zstd") == tree(tmp_path / "l")
 
 
 def _ignore(done: int, size: int) -> None:

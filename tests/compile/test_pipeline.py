@@ -217,7 +217,7 @@ class TestOut:
 
     def test_a_source_is_no_place_for_its_dataset(self, whole: Compiled) -> None:
         before = stamps(whole.source)
-        with pytest.raises(ConfigError, match="which is not oxcart's"):
+        with pytest.raises(ConfigError, match="is the source itself; choose another directory"):
             prepare(config_of(whole.source, whole.source))
         assert stamps(whole.source) == before
 

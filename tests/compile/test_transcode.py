@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -17,9 +19,10 @@ from oxcart.manifests.manifest import Manifest
 from oxcart.manifests.verify import verify
 from oxcart.shards.codec import Encoding
 from oxcart.shards.errors import ConfigError, CorruptError
+from oxcart.shards.jpeg import encode_jpeg
 from sample_compile import CAMERAS, SHARD_SIZE, Compiled, Feature, compiled, edited, rows_of, tree
 
-ZSTD, RAW, JPEG = Encoding(codec="zstd"), Encoding(), Encoding(codec="jpeg")
+JPEG = Encoding(codec="jpeg", quality=80)
 
 
 def transcoded(dataset: Path, out: Path, **options: object) -> Manifest:
@@ -36,10 +39,10 @@ def two(tmp_path_factory: pytest.TempPathFactory, whole: Compiled) -> Path:
 
 
 def test_there_and_back_gives_the_same_bytes(two: Path, tmp_path: Path) -> None:
-    manifest = transcoded(two, tmp_path / "zstd", encoding=ZSTD)
+    manifest = transcoded(two, tmp_path / "zstd", codec="zstd")
     assert verify(Dataset.open(str(tmp_path / "zstd")), decode=True) == []
     assert manifest.pixels["codec"] == "zstd"
-    transcoded(tmp_path / "zstd", tmp_path / "raw", encoding=RAW, workers=2)
+    transcoded(tmp_path / "zstd", tmp_path / "raw", codec="raw", workers=2)
     assert tree(tmp_path / "raw") == tree(two)
 
 
@@ -47,13 +50,13 @@ def test_a_transcode_is_what_a_compile_with_its_settings_would_be(
     whole: Compiled, two: Path, tmp_path: Path
 ) -> None:
     source = SourceConfig(url=str(whole.source), cameras=CAMERAS)
-    compiled(whole.source, tmp_path / "compiled", source=source, encoding=ZSTD)
-    transcoded(two, tmp_path / "transcoded", encoding=ZSTD)
+    compiled(whole.source, tmp_path / "compiled", source=source, encoding=Encoding(codec="zstd"))
+    transcoded(two, tmp_path / "transcoded", codec="zstd")
     assert tree(tmp_path / "transcoded") == tree(tmp_path / "compiled")
 
 
 def test_without_a_codec_it_stays(two: Path, tmp_path: Path) -> None:
-    transcoded(two, tmp_path / "zstd", encoding=ZSTD)
+    transcoded(two, tmp_path / "zstd", codec="zstd")
     manifest = transcoded(tmp_path / "zstd", tmp_path / "larger", shard_size=10 * SHARD_SIZE)
     assert manifest.pixels["codec"] == "zstd"
     assert len(manifest.shards) < len(Dataset.open(str(two)).manifest.shards)
@@ -64,22 +67,50 @@ def splits(out: Path) -> dict[str, str]:
     return {row["key"]: row["split"] for row in rows_of(out)}
 
 
-def test_jpegs_stay_what_they_are(whole: Compiled, tmp_path: Path) -> None:
+def jpegs_of(out: Path) -> list[bytes]:
+    """Every frame of a dataset of codec jpeg, in plan order."""
+    dataset = Dataset.open(str(out))
+    tracks = ((dataset.track(row, "image_0"), row["steps"]) for row in rows_of(out))
+    return [bytes(one) for track, steps in tracks for one in track.pieces(dataset.store, 0, steps)]
+
+
+def test_jpegs_stay_what_they_are_and_so_does_their_quality(whole: Compiled, tmp_path: Path) -> None:
     compiled(whole.source, tmp_path / "jpeg", encoding=JPEG)
-    transcoded(tmp_path / "jpeg", tmp_path / "again", shard_size=10 * SHARD_SIZE)
-    a, b = (Dataset.open(str(tmp_path / name)) for name in ("jpeg", "again"))
-    for row, other in zip(rows_of(tmp_path / "jpeg"), rows_of(tmp_path / "again"), strict=True):
-        for step in range(row["steps"]):
-            first, second = (
-                one.track(mine, "image_0").pieces(one.store, step, step + 1)[0]
-                for one, mine in ((a, row), (b, other))
-            )
-            assert bytes(first) == bytes(second)
+    for codec in (None, "jpeg"):
+        again = tmp_path / f"again {codec}"
+        manifest = transcoded(tmp_path / "jpeg", again, codec=codec, shard_size=10 * SHARD_SIZE)
+        assert manifest.pixels["quality"] == 80
+        assert len(manifest.shards) < len(Dataset.open(str(tmp_path / "jpeg")).manifest.shards)
+        assert jpegs_of(again) == jpegs_of(tmp_path / "jpeg")
+        transcoded(again, tmp_path / f"back {codec}")
+        assert tree(tmp_path / f"back {codec}") == tree(tmp_path / "jpeg")
+
+
+def test_a_quality_that_is_asked_for_is_that_of_every_frame(whole: Compiled, tmp_path: Path) -> None:
+    compiled(whole.source, tmp_path / "jpeg", encoding=JPEG)
+    before = jpegs_of(tmp_path / "jpeg")
+    dataset = Dataset.open(str(tmp_path / "jpeg"))
+    for quality in (5, 80):  # at the very quality of the dataset, too
+        out = tmp_path / str(quality)
+        manifest = transcoded(tmp_path / "jpeg", out, codec="jpeg", quality=quality)
+        assert manifest.pixels == {**dataset.manifest.pixels, "quality": quality}
+        assert manifest.config["transcoded_from"] == [dataset.manifest.pixels]
+        assert verify(Dataset.open(str(out)), decode=True) == []
+        expected = []
+        for row in rows_of(tmp_path / "jpeg"):
+            frames = dataset.frames(row, "image_0", range(row["steps"]))
+            expected += [encode_jpeg(frame, quality) for frame in frames]
+        assert jpegs_of(out) == expected != before
+    same = {"codec": "jpeg", "resize": Resize(size=(32, 32))}  # a size that changes nothing
+    transcoded(tmp_path / "jpeg", tmp_path / "passed", **same)
+    assert jpegs_of(tmp_path / "passed") == before
+    with pytest.raises(ConfigError, match="holds another compile"):
+        transcoded(tmp_path / "jpeg", tmp_path / "passed", **same, quality=80)
 
 
 def test_the_frames_of_jpeg_become_raw_and_the_manifest_says_so(whole: Compiled, tmp_path: Path) -> None:
     compiled(whole.source, tmp_path / "jpeg", encoding=JPEG)
-    manifest = transcoded(tmp_path / "jpeg", tmp_path / "raw", encoding=RAW)
+    manifest = transcoded(tmp_path / "jpeg", tmp_path / "raw", codec="raw")
     assert manifest.fingerprint == whole.manifest.fingerprint  # the source's JPEGs had passed through
     assert [one["blake3"] for one in manifest.shards] == [one["blake3"] for one in whole.manifest.shards]
     assert manifest.config["transcoded_from"] == [Dataset.open(str(tmp_path / "jpeg")).manifest.pixels]
@@ -99,6 +130,24 @@ def test_another_size(two: Path, tmp_path: Path) -> None:
     assert manifest.config["transcoded_from"] == [large.manifest.pixels]
 
 
+def test_the_versions_are_of_what_made_the_pixels(whole: Compiled, tmp_path: Path) -> None:
+    compiled(whole.source, tmp_path / "jpeg", encoding=JPEG)
+    shutil.copytree(whole.out, tmp_path / "raw")
+    now = whole.manifest.versions
+    of_source, of_pixels = {"tensorflow-datasets"}, {"libjpeg", "pillow", "pyspng", "simplejpeg"}
+    for name in ("raw", "jpeg"):
+        path = tmp_path / name / "manifest.json"
+        value = json.loads(path.read_bytes())
+        value["versions"] = dict.fromkeys(now, "old")
+        path.write_text(json.dumps(value))
+    cases = [("raw", "zstd", None), ("jpeg", None, None), ("raw", "jpeg", None), ("jpeg", "raw", None)]
+    for number, (name, codec, size) in enumerate([*cases, ("raw", "raw", (16, 16))]):
+        out = tmp_path / str(number)
+        manifest = transcoded(tmp_path / name, out, codec=codec, resize=Resize(size=size))
+        kept = of_source if number >= 2 else of_source | of_pixels
+        assert manifest.versions == {**now, **dict.fromkeys(kept, "old")}
+
+
 def test_what_was_rejected_and_limited_stays_counted(whole: Compiled, tmp_path: Path) -> None:
     def shorten(feature: Feature) -> None:
         feature["steps/action"].float_list.value.pop()
@@ -107,14 +156,14 @@ def test_what_was_rejected_and_limited_stays_counted(whole: Compiled, tmp_path: 
     first = compiled(source, tmp_path / "out", on_error="reject", limit=5)
     assert first.counts["rejected"] == 1
     assert first.counts["limited"] > 0
-    manifest = transcoded(tmp_path / "out", tmp_path / "zstd", encoding=ZSTD, on_error="reject")
+    manifest = transcoded(tmp_path / "out", tmp_path / "zstd", codec="zstd", on_error="reject")
     assert manifest.counts == first.counts
     assert manifest.environments != []
     assert verify(Dataset.open(str(tmp_path / "zstd"))) == []
     assert pq.read_table(tmp_path / "zstd/rejected.parquet").equals(
         pq.read_table(tmp_path / "out/rejected.parquet")
     )
-    transcoded(tmp_path / "zstd", tmp_path / "raw", encoding=RAW, on_error="reject")
+    transcoded(tmp_path / "zstd", tmp_path / "raw", codec="raw", on_error="reject")
     assert tree(tmp_path / "raw") == tree(tmp_path / "out")
 
 
@@ -124,8 +173,21 @@ def test_a_transcode_onto_itself_is_refused(two: Path, tmp_path: Path) -> None:
     before = tree(two)
     for out in (two, link, Path(f"{two}/../{two.name}")):
         with pytest.raises(ConfigError, match="is the dataset itself"):
-            transcoded(two, out, encoding=ZSTD, overwrite=True)
+            transcoded(two, out, codec="zstd", overwrite=True)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "manifest.json").write_bytes((two / "manifest.json").read_bytes())
+    (tmp_path / "other" / "shards").symlink_to(two / "shards")
+    with pytest.raises(ConfigError, match="its shards are those of the dataset itself"):
+        transcoded(two, tmp_path / "other", codec="zstd", overwrite=True)
     assert tree(two) == before
+
+
+def test_a_dataset_where_the_commit_deletes_is_refused(two: Path, tmp_path: Path) -> None:
+    inside = tmp_path / ".oxcart" / "dataset"
+    shutil.copytree(two, inside)
+    with pytest.raises(ConfigError, match=r"lies in .*, which is deleted"):
+        transcoded(inside, tmp_path, codec="zstd", overwrite=True)
+    assert tree(inside) == tree(two)
 
 
 def test_a_damaged_piece_is_named_and_ends_it(two: Path, tmp_path: Path) -> None:
@@ -142,15 +204,16 @@ def test_a_damaged_piece_is_named_and_ends_it(two: Path, tmp_path: Path) -> None
         for number, (column, reason) in enumerate(pieces.items()):
             at = row[column]
             path.write_bytes(data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :])
-            with pytest.raises(CorruptError, match=f"{row['shard']}: {row['key']}.*{reason}"):
-                transcoded(two, tmp_path / str(number), encoding=ZSTD)
+            for on_error in ("fail", "reject"):
+                with pytest.raises(CorruptError, match=f"{row['shard']}: {row['key']}.*{reason}"):
+                    transcoded(two, tmp_path / f"{number} {on_error}", codec="zstd", on_error=on_error)
     finally:
         path.write_bytes(data)
 
 
 def test_an_unfinished_transcode_goes_on(two: Path, tmp_path: Path) -> None:
     config = TranscodeConfig(
-        dataset=str(two), out=str(tmp_path / "out"), encoding=ZSTD, shard_size=SHARD_SIZE, workers=1
+        dataset=str(two), out=str(tmp_path / "out"), codec="zstd", shard_size=SHARD_SIZE, workers=1
     )
 
     def stop(done: int, size: int) -> None:
@@ -162,11 +225,11 @@ def test_an_unfinished_transcode_goes_on(two: Path, tmp_path: Path) -> None:
     prepared = prepare(config)
     assert 0 < prepared.frames_done < prepared.frames
     execute(prepared)
-    transcoded(two, tmp_path / "at once", encoding=ZSTD)
+    transcoded(two, tmp_path / "at once", codec="zstd")
     assert tree(tmp_path / "out") == tree(tmp_path / "at once")
 
 
 def test_another_transcode_of_the_same_place_is_refused(two: Path, tmp_path: Path) -> None:
-    transcoded(two, tmp_path / "out", encoding=ZSTD)
+    transcoded(two, tmp_path / "out", codec="zstd")
     with pytest.raises(ConfigError, match="holds another compile"):
-        transcoded(two, tmp_path / "out", encoding=JPEG)
+        transcoded(two, tmp_path / "out", codec="jpeg")

@@ -177,6 +177,7 @@ def test_many_are_looked_up_at_once(store: Store) -> None:
     assert store.sizes([*names, "b"]) == {name: i for i, name in enumerate(names)} | {"b": 2}
     assert store.sizes([]) == {}
     assert store.missing([*names, "b", "a/40", "none/x"]) == ["a/40", "none/x"]
+    assert store.found([*names, "b", "a/40", "none/x"]) == store.sizes([*names, "b"])
     with pytest.raises(StoreError, match=r"root/a/40: stat: ") as caught:
         store.sizes([*names, "a/40"])
     one_line(caught)
@@ -199,6 +200,9 @@ def test_a_stream_is_the_object_in_blocks(store: Store, size: int) -> None:
     data = os.urandom(size)
     store.put("x", data)
     assert list(store.stream("x", 1000)) == [data[start : start + 1000] for start in range(0, size, 1000)]
+    assert b"".join(store.stream("x", 1000, size)) == data
+    with pytest.raises(StoreError, match=f"has changed from {size + 1} to {size} bytes meanwhile|before"):
+        list(store.stream("x", 1000, size + 1))
     stopped = store.stream("x", 1000)
     next(stopped, None)
     with pytest.raises(StoreError, match="root/none: "):
