@@ -38,9 +38,7 @@ class Dataset:
         store = Store(url)
         return cls(store=store, manifest=read_manifest(store))
 
-    def table(
-        self, name: str, columns: Sequence[str] | None = None, coded: Sequence[str] = ()
-    ) -> pa.Table:
+    def table(self, name: str, columns: Sequence[str] | None = None, coded: Sequence[str] = ()) -> pa.Table:
         """One of its tables, whole or some columns, checked against its digest.
 
         Args:

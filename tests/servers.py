@@ -56,6 +56,8 @@ class Faults:
     waiting: list[Fault] = field(default_factory=list)
     requests: list[tuple[str, str]] = field(default_factory=list)
     """Method, and path with query."""
+    every: Callable[[str, str], str] | None = None
+    """Says of each request, by its method and by its path with the range that it asks for, what happens."""
     stalled: threading.Event = field(default_factory=threading.Event)
     """Set when a request does."""
     ended: threading.Event = field(default_factory=threading.Event)
@@ -68,7 +70,7 @@ class Faults:
         named = {key.replace("_", "-"): value for key, value in headers.items()}
         self.waiting.append(Fault(what, times, method, name, named))
 
-    def take(self, method: str, path: str) -> Fault | None:
+    def take(self, method: str, path: str, asked: str = "") -> Fault | None:
         """Note a request; what is to happen to it."""
         with self._lock:
             self.requests.append((method, path))
@@ -78,7 +80,10 @@ class Faults:
                     if fault.what == "stall":
                         self.stalled.set()
                     return fault
-        return None
+            what = self.every(method, path + asked) if self.every else ""
+            if what == "stall":
+                self.stalled.set()
+        return Fault(what, 1, None, "", {}) if what else None
 
     def clear(self) -> None:
         """Forget faults and requests."""
@@ -115,7 +120,7 @@ def web(folder: Path) -> Iterator[Server]:
             self.answer()
 
         def answer(self) -> None:
-            fault = faults.take(self.command, self.path)
+            fault = faults.take(self.command, self.path, self.headers.get("Range", ""))
             what = fault.what if fault else ""
             if what == "stall":
                 faults.ended.wait(LONGEST_S)
@@ -147,6 +152,8 @@ def web(folder: Path) -> Iterator[Server]:
                 return
             if what == "shift":
                 start, end = start - 1, end - 1
+            if what == "flip":
+                data = data[:start] + bytes([data[start] ^ 1]) + data[start + 1 :]
             range_of = {"Content-Range": f"bytes {start}-{end - 1}/{len(data)}"}
             self.reply(206, data[start:end], range_of, cut=what == "cut")
 

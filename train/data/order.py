@@ -75,6 +75,11 @@ class Order:
         """Samples of an epoch."""
         return int(self.counts.sum())
 
+    @property
+    def span(self) -> int:
+        """Samples of a block: a window of every lane."""
+        return self.lanes * self.window
+
     def samples(self, start: int, stop: int) -> Samples:
         """The samples at positions `start` to `stop - 1` of the sequence."""
         return self.at(np.arange(start, stop, dtype=np.int64))
@@ -83,7 +88,7 @@ class Order:
         """The samples at positions, which need not follow one another."""
         total = len(self)
         epochs, inside = np.divmod(positions, total)
-        span = self.lanes * self.window
+        span = self.span
         blocks = inside // span
         episodes, draws = np.empty_like(inside), np.empty_like(inside)
         for epoch, block in dict.fromkeys(zip(epochs.tolist(), blocks.tolist(), strict=True)):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -30,6 +30,8 @@ class Frames:
 
     per_episode: int | str = 1
     """Draws of an episode in an epoch; "all" is every step once."""
+    shape: ClassVar[tuple[int, ...]] = ()
+    """Axes of a sample before those of a frame."""
 
     def __post_init__(self) -> None:
         _check_per_episode(self.per_episode)
@@ -66,6 +68,8 @@ class Pairs:
     """k in seconds, rounded to steps of the dataset's control rate, at least one."""
     per_episode: int | str = 1
     """Draws of an episode in an epoch; "all" is every t once."""
+    shape: ClassVar[tuple[int, ...]] = (2,)
+    """Axes of a sample before those of a frame."""
 
     def __post_init__(self) -> None:
         _check_per_episode(self.per_episode)

@@ -1,0 +1,95 @@
+"""Annotations: values for every step of a dataset, beside it in a Parquet file.
+
+    key       string                             one row an episode
+    value     list<float32|int64|...>, or        one value a step
+              list<fixed_size_list<..., n>>      n values a step
+
+The file's metadata, under `oxcart.annotation`, is JSON: name, fingerprint of the producer, fingerprint of the
+dataset, parameters. What follows from the values (thresholds, selections) is configuration and not stored.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from oxcart.manifests.canonical import canonical_json
+from oxcart.manifests.tables import parse_table, table_bytes
+from oxcart.shards.errors import CorruptError
+from oxcart.shards.store import Store
+
+_METADATA = b"oxcart.annotation"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Annotation:
+    """Values for every step of some episodes of one dataset."""
+
+    name: str
+    producer: str
+    """Fingerprint of what made them."""
+    dataset: str
+    """Fingerprint of the dataset."""
+    parameters: Mapping[str, Any]
+    values: Mapping[str, npt.NDArray[Any]]
+    """Key of each episode -> [T] or [T, n], all of one dtype and n."""
+
+
+def write_annotation(url: str, annotation: Annotation) -> None:
+    """Write a file, atomically; the same values give the same bytes."""
+    folder, name = _split(url)
+    rows = [annotation.values[key] for key in sorted(annotation.values)]
+    width = None if not rows or rows[0].ndim == 1 else rows[0].shape[1]
+    flat = pa.array(np.concatenate([row.reshape(-1) for row in rows]) if rows else np.empty(0, np.float32))
+    if width is not None:
+        flat = pa.FixedSizeListArray.from_arrays(flat, width)
+    offsets = np.cumsum([0, *(len(row) for row in rows)])
+    lists = pa.LargeListArray.from_arrays(pa.array(offsets, pa.int64()), flat)
+    about = {
+        "name": annotation.name,
+        "producer": annotation.producer,
+        "dataset": annotation.dataset,
+        "parameters": dict(annotation.parameters),
+    }
+    table = pa.table({"key": pa.array(sorted(annotation.values), pa.string()), "value": lists})
+    table = table.replace_schema_metadata({_METADATA: canonical_json(about)})
+    Store(folder).put(name, table_bytes(table))
+
+
+def read_annotation(url: str) -> Annotation:
+    """Read a file.
+
+    Raises:
+        CorruptError: it is no annotation.
+        StoreError: it cannot be read.
+    """
+    folder, name = _split(url)
+    table = parse_table(Store(folder).read(name), url)
+    try:
+        about = json.loads(table.schema.metadata[_METADATA])
+        lists = table["value"].combine_chunks()
+        inner = lists.flatten()
+        values = (inner.flatten() if pa.types.is_fixed_size_list(inner.type) else inner).to_numpy()
+        if pa.types.is_fixed_size_list(inner.type):
+            values = values.reshape(-1, inner.type.list_size)
+        ends = np.cumsum(lists.value_lengths().to_numpy())
+        return Annotation(
+            name=about["name"],
+            producer=about["producer"],
+            dataset=about["dataset"],
+            parameters=about["parameters"],
+            values=dict(zip(table["key"].to_pylist(), np.split(values, ends[:-1]), strict=True)),
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise CorruptError(f"{url}: not an annotation: {error}") from error
+
+
+def _split(url: str) -> tuple[str, str]:
+    folder, slash, name = url.rpartition("/")
+    return (folder or ("/" if slash else ".")), name

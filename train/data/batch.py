@@ -1,0 +1,57 @@
+"""A batch: what training gets of some samples."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """B samples. All tensors are on one device; frames stay uint8, and become float where they are used."""
+
+    frames: Tensor
+    """uint8 RGB: pairs [B, 2, H, W, 3], the frames at t and at t + offset; single frames [B, H, W, 3]."""
+    t: Tensor
+    """int64 [B]: step of the (first) frame in its episode."""
+    offset: Tensor
+    """int64 [B]: steps between the frames of a pair; 0 for single frames."""
+    dataset: list[str]
+    """Name of each sample's dataset."""
+    key: list[str]
+    """Key of each sample's episode."""
+    environment: list[str | None]
+    """Where it was recorded; None where that is unknown."""
+    instruction: list[str]
+    """The episode's first instruction; "" where it has none."""
+    action: Tensor | None = None
+    """float32. `action="steps"`: [B, K, A], those of steps t to t + offset - 1 (of single frames: of step t),
+    zeros behind them; `action="sum"`: [B, A], their sum."""
+    action_mask: Tensor | None = None
+    """bool [B, K]: which of `action` are steps of the sample."""
+    state: Tensor | None = None
+    """float32 [B, S], at t."""
+    annotations: dict[str, Tensor] = field(default_factory=dict)
+    """Name of each annotation that was asked for -> its values at t, [B] or [B, n]."""
+
+    def __len__(self) -> int:
+        return len(self.key)
+
+    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Batch:
+        """The batch on a device."""
+        return self._each(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+
+    def pin_memory(self) -> Batch:
+        """The batch in memory from which a GPU can copy by itself."""
+        return self._each(lambda tensor: tensor.pin_memory())
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        tensors: dict[str, Any] = {
+            name: change(value) for name, value in vars(self).items() if isinstance(value, Tensor)
+        }
+        annotations = {name: change(value) for name, value in self.annotations.items()}
+        return replace(self, **tensors, annotations=annotations)

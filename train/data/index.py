@@ -1,0 +1,247 @@
+"""The episodes of one split of a compiled dataset, as arrays: what the loader keeps in memory.
+
+Scalar columns alone, texts as dictionaries: a million episodes take about 120 MB. What is known of every
+chunk (`shards/*.chunks.parquet`) is read when its shard is and forgotten when others take its place.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from oxcart.manifests.dataset import Dataset, read_chunks
+from oxcart.manifests.tables import EPISODES
+from oxcart.shards.errors import ConfigError, CorruptError
+
+Int64 = npt.NDArray[np.int64]
+
+TEXTS = ("environment", "instruction")
+CHUNK_TABLE_BYTES = 64 << 20
+"""Of chunk tables that are kept, at most; the one in use always is."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Texts:
+    """A column of texts that repeat."""
+
+    codes: npt.NDArray[np.int32]
+    """One for each episode; -1 where there is no text."""
+    values: list[str]
+
+    @classmethod
+    def of(cls, column: pa.ChunkedArray) -> Texts:
+        """From a column of texts or of a dictionary of them."""
+        whole = column.unify_dictionaries().combine_chunks()
+        if isinstance(whole, pa.ChunkedArray):
+            whole = (
+                whole.chunk(0) if whole.num_chunks else pa.array([], pa.dictionary(pa.int32(), pa.string()))
+            )
+        coded = whole if pa.types.is_dictionary(whole.type) else whole.dictionary_encode()
+        codes = coded.indices.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int32)
+        return cls(codes=codes, values=coded.dictionary.to_pylist())
+
+    def at(self, episodes: Int64) -> list[str | None]:
+        """The texts of some episodes."""
+        return [self.values[code] if code >= 0 else None for code in self.codes[episodes].tolist()]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArrayPlace:
+    """Where the action or state of each episode lies."""
+
+    size: int
+    """Values a step."""
+    offsets: Int64
+    digests: npt.NDArray[np.uint64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChunkTable:
+    """The chunks of one camera in one shard, episode after episode."""
+
+    start: int
+    """The shard's first episode of the split."""
+    firsts: Int64
+    """Place of each episode's first chunk in the arrays below."""
+    offsets: Int64
+    """Where each chunk begins in the shard."""
+    sizes: Int64
+    """Bytes of each chunk."""
+    digests: npt.NDArray[np.uint64]
+    """xxh3-64 of each chunk."""
+
+    @property
+    def nbytes(self) -> int:
+        return sum(a.nbytes for a in (self.firsts, self.offsets, self.sizes, self.digests))
+
+
+class SplitIndex:
+    """Episodes of one split, in plan order, with one camera's frames.
+
+    Args:
+        dataset: the compiled dataset.
+        split: e.g. `train`.
+        camera: a camera's name, or `primary`.
+        limit: the first so many episodes alone; plan order is that of the hash of their keys.
+        arrays: which of `action` and `state` will be read.
+
+    Raises:
+        ConfigError: no such split or camera, or an array that the dataset has not.
+        CorruptError: a table does not match its digest.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        split: str,
+        camera: str = "primary",
+        limit: int | None = None,
+        arrays: tuple[str, ...] = (),
+    ) -> None:
+        self.dataset, self.split = dataset, split
+        manifest, url = dataset.manifest, dataset.store.url
+        self.camera: str = manifest.camera(camera)["name"]
+        if not manifest.splits.get(split, {}).get("episodes"):
+            have = ", ".join(f"{name} {counts['episodes']}" for name, counts in manifest.splits.items())
+            raise ConfigError(f"split {split!r}: {url} has no episodes in it, but {have}")
+        for name in arrays:
+            if getattr(manifest, name) is None:
+                raise ConfigError(f"{name}: {url} has none; leave it out, or compile it with --{name}")
+        places = [f"{name}.{what}" for name in arrays for what in ("offset", "digest")]
+        pixels = [f"{self.camera}.{what}" for what in ("offset", "height", "width")]
+        columns = ["key", "split", "shard", "steps", *TEXTS, *pixels, *places]
+        table = dataset.table(EPISODES, columns, coded=("split", "shard", *TEXTS))
+        table = table.filter(pc.equal(pc.cast(table["split"], pa.string()), split)).drop_columns("split")
+        table = table.slice(0, limit)
+        self.keys: pa.ChunkedArray = table["key"]
+        self.steps = table["steps"].to_numpy().astype(np.int32)
+        self.texts = {name: Texts.of(table[name]) for name in TEXTS}
+        numbers = {shard["name"]: i for i, shard in enumerate(manifest.shards)}
+        shards = Texts.of(table["shard"])
+        try:
+            of_code = np.array([numbers[f"shards/{name}.tar"] for name in shards.values], np.int32)
+        except KeyError as error:
+            raise CorruptError(f"{url}/{EPISODES}: shard {error} is not in the manifest") from error
+        self.shards = of_code[shards.codes]
+        if (np.diff(self.shards) < 0).any():
+            raise CorruptError(f"{url}/{EPISODES}: episodes of one shard do not stand together")
+        self.offsets = table[pixels[0]].to_numpy().astype(np.int64)
+        self.sizes = np.stack([table[name].to_numpy().astype(np.int32) for name in pixels[1:]], axis=1)
+        self.uniform: tuple[int, int] | None = None
+        """Height and width of all frames; None where they differ."""
+        if (self.sizes == self.sizes[:1]).all():
+            self.uniform = int(self.sizes[0, 0]), int(self.sizes[0, 1])
+            self.sizes = np.broadcast_to(self.sizes[:1].copy(), self.sizes.shape)
+        self.arrays = {
+            name: ArrayPlace(
+                size=getattr(manifest, name)["size"],
+                offsets=table[f"{name}.offset"].to_numpy().astype(np.int64),
+                digests=table[f"{name}.digest"].to_numpy(),
+            )
+            for name in arrays
+        }
+        self.codec: str = manifest.pixels["codec"]
+        self.chunk: int = manifest.pixels["chunk"]
+        self.bases: Int64 = np.zeros(len(self.steps) + 1, np.int64)
+        """Number of each episode's first chunk among all of the split."""
+        np.cumsum(-(-self.steps // self.chunk), out=self.bases[1:])
+        self._tables: OrderedDict[int, ChunkTable] = OrderedDict()
+        self._kept = 0
+        self._lock = threading.Lock()
+        self._locks: dict[int, threading.Lock] = {}
+
+    def __len__(self) -> int:
+        return len(self.steps)
+
+    @property
+    def nbytes(self) -> int:
+        """Memory of the columns."""
+        texts = sum(one.codes.nbytes for one in self.texts.values())
+        arrays = sum(one.offsets.nbytes + one.digests.nbytes for one in self.arrays.values())
+        columns = (self.steps, self.shards, self.offsets, self.bases)
+        return int(self.keys.nbytes) + texts + arrays + sum(one.nbytes for one in columns)
+
+    def key(self, episode: int) -> str:
+        """Key of an episode."""
+        return str(self.keys[episode].as_py())
+
+    def shard_name(self, shard: int) -> str:
+        """Name of a shard's object."""
+        return str(self.dataset.manifest.shards[shard]["name"])
+
+    def first_episode(self, shard: int) -> int:
+        """The shard's first episode."""
+        return int(np.searchsorted(self.shards, shard))
+
+    def chunks(self, shard: int) -> ChunkTable:
+        """What is known of the chunks of a shard, read once by whoever asks first.
+
+        Raises:
+            CorruptError: its table does not match its digest, or is not of these episodes.
+        """
+        with self._lock:
+            found = self._tables.get(shard)
+            if found is not None:
+                self._tables.move_to_end(shard)
+                return found
+            mine = self._locks.setdefault(shard, threading.Lock())
+        with mine:
+            with self._lock:
+                if shard in self._tables:
+                    return self._tables[shard]
+            table = self._read_chunks(shard)
+            with self._lock:
+                self._tables[shard] = table
+                self._kept += table.nbytes
+                while self._kept > CHUNK_TABLE_BYTES and len(self._tables) > 1:
+                    self._kept -= self._tables.popitem(last=False)[1].nbytes
+                del self._locks[shard]
+        return table
+
+    def _read_chunks(self, shard: int) -> ChunkTable:
+        entry = self.dataset.manifest.shards[shard]
+        table = read_chunks(self.dataset.store, entry)
+        table = table.filter(pc.equal(table["camera"], self.camera))
+        start, stop = self.first_episode(shard), self.first_episode(shard + 1)
+        count = stop - start
+        if not table["key"].slice(0, count).equals(self.keys.slice(start, count).cast(table["key"].type)):
+            raise CorruptError(f"{entry['chunks']}: is not of the episodes that {EPISODES} lists")
+        numbers = np.diff(self.bases[start : stop + 1])
+        lists = table["digests"].slice(0, count).combine_chunks()
+        if not np.array_equal(pc.list_value_length(lists).to_numpy(zero_copy_only=False), numbers):
+            raise CorruptError(f"{entry['chunks']}: has not one digest for each chunk")
+        firsts = self.bases[start:stop] - self.bases[start]
+        total = int(numbers.sum())
+        if self.codec == "raw":
+            frame = self.sizes[start:stop].astype(np.int64).prod(axis=1) * 3
+            sizes = np.repeat(frame, numbers)
+        else:
+            column = table["sizes"].slice(0, count).combine_chunks()
+            sizes = column.flatten().to_numpy(zero_copy_only=False).astype(np.int64)
+            if len(sizes) != total:
+                raise CorruptError(f"{entry['chunks']}: has not one size for each chunk")
+        ends = np.cumsum(sizes)
+        before = ends - sizes
+        offsets = before + np.repeat(self.offsets[start:stop] - before[firsts], numbers)
+        return ChunkTable(
+            start=start,
+            firsts=firsts,
+            offsets=offsets,
+            sizes=sizes,
+            digests=lists.flatten().to_numpy(zero_copy_only=False),
+        )
+
+    def describe(self) -> dict[str, Any]:
+        """What decides which samples there are, as plain JSON."""
+        return {
+            "dataset": self.dataset.manifest.dataset["name"],
+            "fingerprint": self.dataset.manifest.fingerprint,
+            "split": self.split,
+        }

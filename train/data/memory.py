@@ -1,0 +1,49 @@
+"""Memory of batches: pinned where a GPU copies from it, else used again when its batch is gone.
+
+Fresh memory costs a page fault for each 4 KiB, together more than reading the frames into it. PyTorch keeps
+pinned memory itself; for the rest, each batch's array goes back to a list when its tensor dies.
+"""
+
+from __future__ import annotations
+
+import threading
+import weakref
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+KEPT = 8
+"""Arrays kept for later."""
+
+Frames = npt.NDArray[np.uint8]
+
+
+class BatchMemory:
+    """Arrays for batches; `pin` has them pinned."""
+
+    def __init__(self, pin: bool) -> None:
+        self._pin = pin
+        self._free: list[Frames] = []
+        self._lock = threading.Lock()
+
+    def take(self, shape: tuple[int, ...]) -> tuple[torch.Tensor, Frames]:
+        """A uint8 tensor of that shape, and the same memory as an array."""
+        if self._pin:
+            tensor = torch.empty(shape, dtype=torch.uint8, pin_memory=True)
+            return tensor, tensor.numpy()
+        size = int(np.prod(shape))
+        with self._lock:
+            base = next((one for one in self._free if one.size >= size), None)
+            if base is not None:
+                self._free = [one for one in self._free if one is not base]
+        if base is None:
+            base = np.empty(size, np.uint8)
+        view = base[:size].reshape(shape)
+        weakref.finalize(view, self._give, base).atexit = False
+        return torch.from_numpy(view), view
+
+    def _give(self, base: Frames) -> None:
+        with self._lock:
+            if len(self._free) < KEPT:
+                self._free.append(base)

@@ -1,0 +1,141 @@
+"""Several datasets, mixed by weight: which dataset each position of the sequence takes its sample from.
+
+The schedule is that of Pfair scheduling on one processor (Baruah et al. 1996): sample j of a dataset of
+weight w may come no earlier than position floor(j / w) and no later than ceil((j + 1) / w), and the earliest
+deadline goes first. So after any number of positions every dataset has had its share to within one sample.
+Weights are rounded to parts of `PERIOD`, so that the schedule repeats and any position is a table look-up.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+from oxcart.manifests.dataset import Dataset
+from oxcart.shards.errors import ConfigError
+
+Int64 = npt.NDArray[np.int64]
+
+PERIOD = 1 << 14
+WEIGHTS = ("frames", "episodes", "equal")
+EPOCHS = ("largest", "smallest", "all")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mixture:
+    """Datasets and how often each is drawn from.
+
+    Raises:
+        ConfigError: weights that are unknown, negative, not one for each dataset, or sum to nothing.
+    """
+
+    datasets: Sequence[str | Dataset]
+    """Directories or URLs of compiled datasets, or datasets that are open."""
+    weights: str | Sequence[float] = "frames"
+    """`frames` or `episodes` of the split, `equal`, or a number for each dataset; 0 leaves one out."""
+    epoch: str = "largest"
+    """An epoch is one pass through the `largest` dataset, through the `smallest`, or through `all`."""
+
+    def __post_init__(self) -> None:
+        if not self.datasets:
+            raise ConfigError("mixture: expected at least one dataset, got none")
+        if self.epoch not in EPOCHS:
+            raise ConfigError(f"mixture.epoch: expected one of {', '.join(EPOCHS)}, got {self.epoch!r}")
+        if isinstance(self.weights, str):
+            if self.weights not in WEIGHTS:
+                known = ", ".join(WEIGHTS)
+                raise ConfigError(f"mixture.weights: expected {known} or numbers, got {self.weights!r}")
+            return
+        if len(self.weights) != len(self.datasets):
+            raise ConfigError(
+                f"mixture.weights: expected one for each of {len(self.datasets)} datasets, "
+                f"got {len(self.weights)}"
+            )
+        if not all(0 <= weight < float("inf") for weight in self.weights):
+            raise ConfigError(f"mixture.weights: expected numbers from 0 on, got {list(self.weights)}")
+        if not any(self.weights):
+            raise ConfigError("mixture.weights: all are 0; at least one dataset must have a weight")
+
+
+class Schedule:
+    """The order in which datasets take turns.
+
+    Args:
+        weights: of each dataset, more than 0.
+    """
+
+    def __init__(self, weights: Sequence[float]) -> None:
+        self.parts = round_to_parts(weights, PERIOD if len(weights) > 1 else 1)
+        """Positions of each dataset in a period."""
+        self.period = sum(self.parts)
+        turns = earliest_deadline_first(self.parts)
+        self._turns = np.array(turns, np.int64)
+        ranks = np.empty(self.period, np.int64)
+        self._places = []
+        for dataset in range(len(self.parts)):
+            places = np.flatnonzero(self._turns == dataset)
+            ranks[places] = np.arange(len(places))
+            self._places.append(places)
+        self._ranks = ranks
+
+    @cached_property
+    def shares(self) -> list[float]:
+        """The weights that are in force; their sum is 1."""
+        return [part / self.period for part in self.parts]
+
+    def at(self, positions: Int64) -> tuple[Int64, Int64]:
+        """Dataset of each position, and the position in that dataset's own sequence."""
+        periods, inside = np.divmod(positions, self.period)
+        datasets = self._turns[inside]
+        return datasets, periods * np.array(self.parts)[datasets] + self._ranks[inside]
+
+    def where(self, dataset: int, own: Int64) -> Int64:
+        """The positions at which positions of a dataset's own sequence come: the inverse of `at`."""
+        periods, inside = np.divmod(own, self.parts[dataset])
+        return periods * self.period + self._places[dataset][inside]
+
+    def epoch(self, lengths: Sequence[int], kind: str) -> int:
+        """Positions of an epoch, given the samples of each dataset."""
+        ends = [int(self.where(i, np.array([length - 1]))[0]) + 1 for i, length in enumerate(lengths)]
+        if kind == "all":
+            return max(ends)
+        pick = max if kind == "largest" else min
+        return ends[lengths.index(pick(lengths))]
+
+
+def round_to_parts(weights: Sequence[float], period: int) -> list[int]:
+    """Whole numbers with the sum `period` or a little more, none 0, in the proportion of the weights."""
+    total = float(sum(weights))
+    exact = [weight / total * period for weight in weights]
+    parts = [max(1, int(one)) for one in exact]
+    left = period - sum(parts)
+    for i in sorted(range(len(parts)), key=lambda i: (parts[i] - exact[i], i))[: max(0, left)]:
+        parts[i] += 1
+    return parts
+
+
+def earliest_deadline_first(parts: Sequence[int]) -> list[int]:
+    """Whose turn it is, for one period: each prefix is within one of the proportion of `parts`."""
+    period = sum(parts)
+    released: list[list[int]] = [[] for _ in range(period)]
+    for dataset in range(len(parts)):
+        released[0].append(dataset)
+    done = [0] * len(parts)
+    ready: list[tuple[int, int]] = []
+    turns = []
+    for now in range(period):
+        for dataset in released[now]:
+            deadline = -(-(done[dataset] + 1) * period // parts[dataset])
+            heapq.heappush(ready, (deadline, dataset))
+        _, dataset = heapq.heappop(ready)
+        turns.append(dataset)
+        done[dataset] += 1
+        if done[dataset] < parts[dataset]:
+            earliest = max(now + 1, done[dataset] * period // parts[dataset])
+            released[earliest].append(dataset)
+    return turns

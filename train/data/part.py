@@ -1,0 +1,187 @@
+"""One dataset of a loader: its order of samples, and how rows of a batch are filled from it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from oxcart.shards.errors import ConfigError
+from oxcart.train.data.cache import Cache
+from oxcart.train.data.index import SplitIndex
+from oxcart.train.data.mixture import Schedule
+from oxcart.train.data.order import Order, Samples
+from oxcart.train.data.reader import FrameReader
+from oxcart.train.data.reuse import Budget
+from oxcart.train.data.sampling import Frames, Pairs
+
+Int64 = npt.NDArray[np.int64]
+
+DENSE = 0.5
+"""Share of the chunks that is wanted in an epoch, from which on they are read in sequence."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Samples of one dataset in one batch."""
+
+    rows: Int64
+    """Their rows in the batch."""
+    episodes: Int64
+    steps: Int64
+
+    def slice(self, begin: int, end: int) -> Wanted:
+        """Some of them."""
+        return Wanted(self.rows[begin:end], self.episodes[begin:end], self.steps[begin:end])
+
+    def between(self, first: int, stop: int) -> Wanted:
+        """Those of rows `first` to `stop - 1`, counted from `first`."""
+        begin, end = np.searchsorted(self.rows, [first, stop])
+        return Wanted(self.rows[begin:end] - first, self.episodes[begin:end], self.steps[begin:end])
+
+
+class Part:
+    """One dataset of a loader.
+
+    Raises:
+        ConfigError: no episode is long enough, or the offset in seconds cannot be known.
+    """
+
+    def __init__(
+        self,
+        index: SplitIndex,
+        sample: Pairs | Frames,
+        *,
+        key: int,
+        control_rate: float | None,
+        lanes: int,
+        window: int,
+        size: tuple[int, int],
+        check: bool,
+        reading: str,
+        budget: Budget,
+        cache: Cache | None,
+    ) -> None:
+        self.index, self._sample, self._key = index, sample, key
+        given = {"hz": control_rate, "verified": True} if control_rate else None
+        self.offset = sample.offset(given or index.dataset.manifest.control_rate)
+        counts = sample.counts(index.steps, self.offset)
+        if not counts.any():
+            raise ConfigError(
+                f"sample: an offset of {self.offset} steps is longer than every episode of "
+                f"{index.dataset.store.url}, {index.split}; the longest has {index.steps.max()}"
+            )
+        self.order = Order(key, counts, index.shards.astype(np.int64), lanes, window)
+        self.actions = max(1, self.offset)
+        """Actions of a sample."""
+        self.reader = FrameReader(index, size=size, check=check, budget=budget, cache=cache)
+        self._pair = isinstance(sample, Pairs)
+        wanted = len(self.order) * (2 if self._pair else 1)
+        dense = wanted >= DENSE * int(index.bases[-1])
+        self._dense = dense if reading == "auto" else reading == "sequential"
+        store = index.dataset.store
+        # The system's page cache keeps raw frames of a directory better than a copy of them would.
+        self._reuses = dense and (store.remote or index.codec != "raw" or size != index.uniform)
+        self._budget = budget
+        self._begun: set[tuple[int, int]] = set()
+        self._share: tuple[int, int, Schedule, int, int, int] | None = None
+
+    def begin(self, rank: int, world: int, schedule: Schedule, me: int, start: int, end: int) -> None:
+        """Samples will be asked for from position `start` of the mixture on, those of one rank."""
+        self._share = rank, world, schedule, me, start, end
+        self._begun.clear()
+        self.reader.reuse.clear()
+
+    def want(self, rows: Int64, positions: Int64) -> Wanted:
+        """The samples at positions of this dataset's own sequence."""
+        samples = self.order.at(positions)
+        if self._share is not None and (self._reuses or self._dense):
+            self._expect(positions)
+        return Wanted(rows, samples.episode, self._steps(samples))
+
+    def _steps(self, samples: Samples) -> Int64:
+        lengths = self.index.steps[samples.episode].astype(np.int64)
+        return self._sample.steps(self._key, samples, lengths, self.offset)
+
+    def _expect(self, positions: Int64) -> None:
+        """Say what will be wanted of the blocks that the positions reach for the first time."""
+        epochs, inside = np.divmod(positions, len(self.order))
+        blocks = inside // self.order.span
+        for block in dict.fromkeys(zip(epochs.tolist(), blocks.tolist(), strict=True)):
+            if block not in self._begun:
+                self._begun.add(block)
+                self._begin_block(*block)
+        if len(self._begun) > 64:
+            self._begun = set(sorted(self._begun)[-8:])
+
+    def _begin_block(self, epoch: int, block: int) -> None:
+        assert self._share is not None
+        rank, world, schedule, me, start, end = self._share
+        first = epoch * len(self.order) + block * self.order.span
+        last = min(first + self.order.span, (epoch + 1) * len(self.order))
+        own = np.arange(first, last, dtype=np.int64)
+        places = schedule.where(me, own)
+        own = own[(places % world == rank) & (places >= start) & (places < end)]
+        samples = self.order.at(own)
+        steps = self._steps(samples)
+        episodes = np.concatenate([samples.episode, samples.episode]) if self._pair else samples.episode
+        steps = np.concatenate([steps, steps + self.offset]) if self._pair else steps
+        chunks = steps // self.index.chunk
+        names, firsts, times = np.unique(
+            self.index.bases[episodes] + chunks, return_index=True, return_counts=True
+        )
+        if self._reuses:
+            self.reader.reuse.expect(names, times)
+        if not self._dense:
+            return
+        if not self.index.dataset.store.remote:
+            self.reader.will_need(np.unique(episodes))
+        elif self._reuses:
+            bytes_ = self.reader.span_bytes(episodes[firsts], chunks[firsts])
+            if bytes_ <= self._budget.size // 2:
+                self.reader.plan_spans(episodes[firsts], chunks[firsts])
+
+    def describe(self, wanted: Wanted, texts: Mapping[str, list[Any]]) -> None:
+        """Write dataset, key, environment and instruction of the samples to their rows."""
+        index = self.index
+        name = index.dataset.manifest.dataset["name"]
+        keys = index.keys.take(wanted.episodes).to_pylist()
+        environments = index.texts["environment"].at(wanted.episodes)
+        instructions = index.texts["instruction"].at(wanted.episodes)
+        for row, key, environment, instruction in zip(
+            wanted.rows.tolist(), keys, environments, instructions, strict=True
+        ):
+            texts["dataset"][row] = name
+            texts["key"][row] = key
+            texts["environment"][row] = environment
+            texts["instruction"][row] = instruction or ""
+
+    def fill(
+        self,
+        wanted: Wanted,
+        frames: npt.NDArray[np.uint8],
+        action: npt.NDArray[np.float32] | None,
+        mask: npt.NDArray[np.bool_] | None,
+        state: npt.NDArray[np.float32] | None,
+    ) -> None:
+        """Read some samples into their rows: what a thread does."""
+        read, offset, pair = self.reader.read, self.offset, self._pair
+        for row, episode, t in zip(
+            wanted.rows.tolist(), wanted.episodes.tolist(), wanted.steps.tolist(), strict=True
+        ):
+            if pair:
+                read(episode, (t, t + offset), frames[row])
+            else:
+                read(episode, (t,), (frames[row],))
+            if action is not None:
+                steps = self.reader.array("action", episode)[t : t + self.actions]
+                if mask is None:
+                    action[row] = steps.sum(axis=0)
+                else:
+                    action[row, : len(steps)] = steps
+                    mask[row, : len(steps)] = True
+            if state is not None:
+                state[row] = self.reader.array("state", episode)[t]

@@ -1,0 +1,310 @@
+"""Frames by episode and step: where they lie, reading them into the batch, checking and decoding them.
+
+Frames of codec `raw` go from the file into the batch with one system call and no copy between. Of the other
+codecs, a chunk is decoded once for all samples that want it soon (`oxcart.train.data.reuse`). Every chunk is
+held against its digest; one that does not match is read once more before that is an error.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+from xxhash import xxh3_64_intdigest
+
+from oxcart.shards.ahead import GAP_BYTES, PIECE_BYTES, spans
+from oxcart.shards.codec import decode
+from oxcart.shards.errors import CorruptError
+from oxcart.shards.resize import resize_into
+from oxcart.shards.store import Reader as OpenShard
+from oxcart.train.data.cache import Cache
+from oxcart.train.data.index import ChunkTable, SplitIndex
+from oxcart.train.data.reuse import Budget, Reuse, Span
+
+Frame = npt.NDArray[np.uint8]
+Int64 = npt.NDArray[np.int64]
+
+OPEN_SHARDS = 64
+"""That stay open; the others are opened again when they are wanted."""
+
+_thread = threading.local()
+
+
+class FrameReader:
+    """Reads the frames of one camera of one split; any number of threads may use it at once.
+
+    Args:
+        index: the split.
+        size: height and width that frames are resized to; None keeps theirs.
+        check: hold every chunk against its digest.
+        budget: for what is kept of chunks that are wanted again soon.
+        cache: where chunks of a remote dataset are kept on this machine.
+    """
+
+    def __init__(
+        self,
+        index: SplitIndex,
+        *,
+        size: tuple[int, int] | None,
+        check: bool,
+        budget: Budget,
+        cache: Cache | None = None,
+    ) -> None:
+        self.index = index
+        self.reuse = Reuse(budget)
+        self._size = size
+        self._check = check
+        self._cache = cache
+        self._open: OrderedDict[int, OpenShard] = OrderedDict()
+        self._lock = threading.Lock()
+        self.bytes_read = 0
+        """Of frames, from the store: those of the cache are not counted."""
+        self._plain = index.codec == "raw" and index.chunk == 1 and size in (None, index.uniform)
+
+    def read(self, episode: int, steps: Sequence[int], outs: Sequence[Frame]) -> None:
+        """Write frames of one episode to `outs`, each [H, W, 3] uint8 and contiguous.
+
+        Raises:
+            CorruptError: a chunk does not match its digest or cannot be decoded.
+            StoreError: the shard cannot be read.
+        """
+        index = self.index
+        shard = int(index.shards[episode])
+        table = index.chunks(shard)
+        first = int(table.firsts[episode - table.start])
+        wanted: dict[int, list[tuple[int, Frame]]] = {}
+        for step, out in zip(steps, outs, strict=True):
+            wanted.setdefault(step // index.chunk, []).append((step % index.chunk, out))
+        if self._plain and not self.reuse.expects:
+            places = [first + chunk for chunk in wanted]
+            buffers = [_flat(frames[0][1]) for frames in wanted.values()]
+            self._fetch(episode, shard, table, places, buffers)
+            for frames in wanted.values():
+                for _, out in frames[1:]:
+                    out[:] = frames[0][1]
+            return
+        for chunk, frames in wanted.items():
+            self._read_chunk(episode, shard, table, first, chunk, frames)
+
+    def _read_chunk(
+        self,
+        episode: int,
+        shard: int,
+        table: ChunkTable,
+        first: int,
+        chunk: int,
+        frames: Sequence[tuple[int, Frame]],
+    ) -> None:
+        index = self.index
+        height, width = (int(side) for side in index.sizes[episode])
+        number = min(index.chunk, int(index.steps[episode]) - chunk * index.chunk)
+        name = int(index.bases[episode]) + chunk
+        place = first + chunk
+
+        def decode_all(out: Frame) -> None:
+            self._decode(episode, shard, table, place, name, out)
+
+        shape = (number, height, width, 3)
+        uses = len(frames)
+        kept = self.reuse.frames(name, uses, shape, decode_all, plain=index.codec == "raw")
+        if kept is None:
+            last = max(step for step, _ in frames)
+            direct = last == 0 and frames[0][1].shape == shape[1:]
+            kept = frames[0][1][None] if direct else _scratch("frames", (last + 1, height, width, 3))
+            decode_all(kept)
+            frames = frames[1:] if direct else frames
+        for step, out in frames:
+            if out.shape == kept.shape[1:]:
+                np.copyto(out, kept[step])
+            else:
+                resize_into(out, kept[step])
+        self.reuse.done(name, uses)
+
+    def _decode(self, episode: int, shard: int, table: ChunkTable, place: int, name: int, out: Frame) -> None:
+        """Decode the first frames of a chunk into `out` [n, H, W, 3]."""
+        index, size = self.index, int(table.sizes[place])
+        whole = index.codec == "raw" and out.nbytes == size
+        buffer = _flat(out) if whole else _scratch("bytes", (size,)).data
+        offset, digest = int(table.offsets[place]), int(table.digests[place])
+        found = None
+        if not self._cached(shard, offset, buffer, digest):
+            found = self.reuse.encoded(name, self._read_span)
+            if found is None:
+                self._fetch(episode, shard, table, [place], [buffer])
+        if found is not None:
+            span, data = found
+            data = data[offset - span.start :][:size]
+            if not self._check or xxh3_64_intdigest(data) == digest:
+                self._keep(shard, offset, data)
+                if whole:
+                    np.copyto(out.reshape(-1), np.frombuffer(data, np.uint8))
+                else:
+                    buffer = data
+            else:
+                self.reuse.forget_bytes(span)
+                self._fetch(episode, shard, table, [place], [buffer])
+        if whole:
+            return
+        try:
+            decode(index.codec, [buffer], index.chunk, out)
+        except CorruptError as error:
+            raise CorruptError(f"{self._place(episode, shard, table, place)}: {error}") from error
+
+    def _fetch(
+        self,
+        episode: int,
+        shard: int,
+        table: ChunkTable,
+        places: Sequence[int],
+        buffers: Sequence[memoryview],
+    ) -> None:
+        """Fill buffers with the bytes of chunks, checked."""
+        left = [
+            (int(table.offsets[place]), int(table.digests[place]), buffer, place)
+            for place, buffer in zip(places, buffers, strict=True)
+        ]
+        if self._cache is not None and not self.reuse.expects:
+            left = [one for one in left if not self._cached(shard, one[0], one[2], one[1])]
+        for attempt in (1, 2):
+            if not left:
+                return
+            self._shard(shard).read_into([(offset, buffer) for offset, _, buffer, _ in left])
+            self.bytes_read += sum(len(buffer) for _, _, buffer, _ in left)
+            wrong = []
+            for one in left:
+                if self._check and xxh3_64_intdigest(one[2]) != one[1]:
+                    wrong.append(one)
+                else:
+                    self._keep(shard, one[0], one[2])
+            left = wrong
+            if left and attempt == 1:
+                self._reopen(shard)
+        if left:
+            where = self._place(episode, shard, table, left[0][3])
+            raise CorruptError(f"{where} does not match its digest")
+
+    def _cached(self, shard: int, offset: int, buffer: memoryview, digest: int) -> bool:
+        """Fill the buffer from the cache, if the right bytes are there."""
+        if self._cache is None:
+            return False
+        return self._cache.read(self._digest(shard), offset, buffer, digest)
+
+    def _keep(self, shard: int, offset: int, data: memoryview) -> None:
+        """Put bytes that have been checked into the cache, if there is one."""
+        if self._cache is not None and self._check:
+            self._cache.write(self._digest(shard), offset, data)
+
+    def _digest(self, shard: int) -> str:
+        return str(self.index.dataset.manifest.shards[shard]["blake3"])
+
+    def _read_span(self, span: Span) -> memoryview:
+        data = memoryview(bytearray(span.length))
+        self._shard(span.shard).read_into([(span.start, data)])
+        self.bytes_read += span.length
+        return data
+
+    def span_bytes(self, episodes: Int64, chunks: Int64) -> int:
+        """Bytes of some chunks, given their episodes and their numbers among the chunks of those."""
+        index = self.index
+        of_shard = index.shards[episodes]
+        total = 0
+        for shard in np.unique(of_shard).tolist():
+            table = index.chunks(shard)
+            mine = np.flatnonzero(of_shard == shard)
+            total += int(table.sizes[table.firsts[episodes[mine] - table.start] + chunks[mine]].sum())
+        return total
+
+    def plan_spans(self, episodes: Int64, chunks: Int64) -> None:
+        """Have the chunks of one block read in spans, as many bytes at a time as a request should be.
+
+        Args:
+            episodes: of each chunk.
+            chunks: number of each among the chunks of its episode.
+        """
+        index = self.index
+        of_shard = index.shards[episodes]
+        for shard in np.unique(of_shard).tolist():
+            table = index.chunks(shard)
+            mine = np.flatnonzero(of_shard == shard)
+            places = table.firsts[episodes[mine] - table.start] + chunks[mine]
+            names = index.bases[episodes[mine]] + chunks[mine]
+            ranges = list(zip(table.offsets[places].tolist(), table.sizes[places].tolist(), strict=True))
+            for joined in spans(ranges, GAP_BYTES):
+                part: list[int] = []
+                start = joined.start
+                end = start
+                for at in joined.ranges:
+                    offset, size = ranges[at]
+                    if part and offset + size - start > PIECE_BYTES:
+                        self.reuse.expect_span(Span(shard, start, end - start, len(part)), part)
+                        part, start = [], offset
+                    part.append(int(names[at]))
+                    end = max(end, offset + size)
+                self.reuse.expect_span(Span(shard, start, end - start, len(part)), part)
+
+    def array(self, name: str, episode: int) -> npt.NDArray[np.float32]:
+        """Action or state of an episode, [T, A] float32, checked."""
+        place = self.index.arrays[name]
+        shape = int(self.index.steps[episode]), place.size
+        values = np.empty(shape, "<f4")
+        shard = int(self.index.shards[episode])
+        buffer = _flat(values.view(np.uint8))
+        for attempt in (1, 2):
+            self._shard(shard).read_into([(int(place.offsets[episode]), buffer)])
+            if not self._check or xxh3_64_intdigest(buffer) == int(place.digests[episode]):
+                return values
+            if attempt == 1:
+                self._reopen(shard)
+        shard_name = self.index.shard_name(shard)
+        raise CorruptError(f"{shard_name}: {self.index.key(episode)}: {name} does not match its digest")
+
+    def _shard(self, shard: int) -> OpenShard:
+        with self._lock:
+            found = self._open.get(shard)
+            if found is None:
+                found = self.index.dataset.store.open(self.index.shard_name(shard))
+                self._open[shard] = found
+                if len(self._open) > OPEN_SHARDS:
+                    self._open.popitem(last=False)
+            else:
+                self._open.move_to_end(shard)
+            return found
+
+    def _reopen(self, shard: int) -> None:
+        with self._lock:
+            self._open.pop(shard, None)
+
+    def will_need(self, episodes: Int64) -> None:
+        """Tell the system that these episodes, some of a row, are wanted soon."""
+        shards = self.index.shards[episodes]
+        for shard in np.unique(shards).tolist():
+            mine = episodes[shards == shard]
+            table = self.index.chunks(shard)
+            low = int(table.firsts[int(mine.min()) - table.start])
+            last = int(mine.max()) - table.start + 1
+            high = int(table.firsts[last]) if last < len(table.firsts) else len(table.offsets)
+            start = int(table.offsets[low])
+            end = int(table.offsets[high - 1] + table.sizes[high - 1])
+            self._shard(shard).will_need(start, end - start)
+
+    def _place(self, episode: int, shard: int, table: ChunkTable, place: int) -> str:
+        chunk = place - int(table.firsts[episode - table.start])
+        name = self.index.shard_name(shard).removeprefix("shards/").removesuffix(".tar")
+        return f"{name}: {self.index.key(episode)}, camera {self.index.camera}, chunk {chunk}"
+
+
+def _flat(array: npt.NDArray[np.uint8]) -> memoryview:
+    return array.reshape(-1).data
+
+
+def _scratch(what: str, shape: tuple[int, ...]) -> Frame:
+    """Memory of this thread, at least of that shape, overwritten by the next call."""
+    size = int(np.prod(shape))
+    found: Frame | None = getattr(_thread, what, None)
+    if found is None or found.size < size:
+        found = np.empty(size, np.uint8)
+        setattr(_thread, what, found)
+    return found[:size].reshape(shape)

@@ -1,0 +1,203 @@
+"""Chunks that several samples want soon: read and decoded once, kept until the last has had its frame.
+
+Within a block of the order (a window of every lane) it is known beforehand how often each chunk will be
+wanted. What is kept is bounded by a budget in bytes: what finds no room is read again when it is wanted
+again, so memory decides the speed and never the order.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+Frames = npt.NDArray[np.uint8]
+
+
+@dataclass
+class _Kept:
+    """The decoded frames of a chunk, or that somebody is decoding them."""
+
+    frames: Frames | None = None
+    ready: threading.Event = field(default_factory=threading.Event)
+
+
+@dataclass
+class Span:
+    """Chunks that lie near each other in a shard, read with one request."""
+
+    shard: int
+    start: int
+    length: int
+    left: int
+    """Chunks of it that somebody still wants."""
+    data: memoryview | None = None
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+
+class Reuse:
+    """What is kept of one camera of one split; `budget` is shared with others."""
+
+    def __init__(self, budget: Budget) -> None:
+        self._budget = budget
+        self._wanted: dict[int, int] = {}
+        self._kept: dict[int, _Kept] = {}
+        self._spans: dict[int, Span] = {}
+        self._lock = threading.Lock()
+
+    @property
+    def expects(self) -> bool:
+        """Whether any chunk is expected to be wanted."""
+        return bool(self._wanted)
+
+    def expect(self, chunks: npt.NDArray[np.int64], times: npt.NDArray[np.int64]) -> None:
+        """These chunks will be wanted so many times, beside what was expected before."""
+        with self._lock:
+            for chunk, count in zip(chunks.tolist(), times.tolist(), strict=True):
+                self._wanted[chunk] = self._wanted.get(chunk, 0) + count
+
+    def clear(self) -> None:
+        """Nothing is expected any more, and nothing kept."""
+        with self._lock:
+            kept, spans = list(self._kept.values()), list({id(s): s for s in self._spans.values()}.values())
+            self._wanted, self._kept, self._spans = {}, {}, {}
+        for one in kept:
+            if one.frames is not None:
+                self._budget.give(one.frames.nbytes)
+        for span in spans:
+            self.forget_bytes(span)
+
+    def expect_span(self, span: Span, chunks: list[int]) -> None:
+        """These chunks lie in one span."""
+        with self._lock:
+            mine = [chunk for chunk in chunks if chunk not in self._spans]
+            span.left = len(mine)
+            self._spans |= dict.fromkeys(mine, span)
+
+    def encoded(self, chunk: int, read: Callable[[Span], memoryview]) -> tuple[Span, memoryview] | None:
+        """The bytes of the span that the chunk lies in; None where it lies in none, or there is no room."""
+        with self._lock:
+            span = self._spans.get(chunk)
+        if span is None:
+            return None
+        with span.lock:
+            if span.data is None:
+                if not self._budget.take(span.length):
+                    return None
+                try:
+                    span.data = read(span)
+                except BaseException:
+                    self._budget.give(span.length)
+                    raise
+            return span, span.data
+
+    def forget_bytes(self, span: Span) -> None:
+        """The span's bytes were wrong; whoever wants them next reads them anew."""
+        with span.lock:
+            if span.data is not None:
+                span.data = None
+                self._budget.give(span.length)
+
+    def frames(
+        self,
+        chunk: int,
+        uses: int,
+        shape: tuple[int, ...],
+        decode: Callable[[Frames], None],
+        *,
+        plain: bool,
+    ) -> Frames | None:
+        """The decoded frames of a chunk, for `uses` of its expected uses; None where they are not kept.
+
+        Whoever gets frames calls `done` when they have been copied. `plain` says that decoding them is no
+        work, so that the bytes of their span are enough to keep.
+        """
+        size = int(np.prod(shape))
+        with self._lock:
+            kept = self._kept.get(chunk)
+            mine = kept is None
+            if kept is None:
+                rare = self._wanted.get(chunk, 0) <= uses
+                if rare or (plain and chunk in self._spans) or not self._budget.take(size):
+                    return None
+                kept = self._kept[chunk] = _Kept()
+        if not mine:
+            kept.ready.wait()
+            return kept.frames
+        try:
+            frames = self._budget.memory(size).reshape(shape)
+            decode(frames)
+        except BaseException:
+            with self._lock:
+                del self._kept[chunk]
+            self._budget.give(size)
+            kept.ready.set()
+            raise
+        kept.frames = frames
+        kept.ready.set()
+        return frames
+
+    def done(self, chunk: int, uses: int) -> None:
+        """So many of the expected uses of a chunk have had their frames."""
+        span = None
+        with self._lock:
+            left = self._wanted.get(chunk)
+            if left is None:
+                return
+            if left > uses:
+                self._wanted[chunk] = left - uses
+                return
+            del self._wanted[chunk]
+            kept = self._kept.pop(chunk, None)
+            span = self._spans.pop(chunk, None)
+            ended = False
+            if span is not None:
+                span.left -= 1
+                ended = not span.left
+        if kept is not None and kept.frames is not None:
+            self._budget.give(kept.frames.nbytes, kept.frames)
+        if span is not None and ended:
+            self.forget_bytes(span)
+
+
+class Budget:
+    """Bytes that may be kept, and memory that is used again."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self._left = size
+        self._free: dict[int, list[Frames]] = {}
+        self._lock = threading.Lock()
+
+    @property
+    def used(self) -> int:
+        """Bytes that are kept now."""
+        return self.size - self._left
+
+    def take(self, size: int) -> bool:
+        """Whether there was room for so many bytes; they are taken then."""
+        with self._lock:
+            if size > self._left:
+                return False
+            self._left -= size
+            return True
+
+    def memory(self, size: int) -> Frames:
+        """Bytes, perhaps used before."""
+        with self._lock:
+            free = self._free.get(size)
+            if free:
+                return free.pop()
+            if len(self._free) > 4:  # of frames of many sizes
+                self._free.clear()
+        return np.empty(size, np.uint8)
+
+    def give(self, size: int, memory: Frames | None = None) -> None:
+        """Bytes that are not kept any more."""
+        with self._lock:
+            self._left += size
+            if memory is not None:
+                self._free.setdefault(size, []).append(memory.reshape(-1))

@@ -1,0 +1,54 @@
+"""Where a loader is, as plain data, and whether another loader can go on from there."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from oxcart.shards.errors import ConfigError
+
+VERSION = 1
+
+
+def make_state(
+    position: int, settings: Mapping[str, Any], batch_size: int, world_size: int
+) -> dict[str, Any]:
+    """Plain JSON."""
+    return {
+        "version": VERSION,
+        "position": position,
+        "order": copy.deepcopy(dict(settings)),
+        "batch_size": batch_size,
+        "world_size": world_size,
+    }
+
+
+def check_state(state: Mapping[str, Any], settings: Mapping[str, Any]) -> int:
+    """The position of a state whose order is that of these settings.
+
+    Raises:
+        ConfigError: it is no state, or of another order; says what differs.
+    """
+    position = state.get("position")
+    if state.get("version") != VERSION or not isinstance(position, int) or position < 0:
+        raise ConfigError(
+            f"state: expected one of version {VERSION} with a position, got {str(dict(state))[:80]}"
+        )
+    found = state.get("order", {})
+    if found != settings:
+        changes = "; ".join(differences("", found, dict(settings)))
+        raise ConfigError(f"state: is of another order, and going on would repeat or skip samples: {changes}")
+    return position
+
+
+def differences(where: str, before: Any, now: Any) -> Iterator[str]:
+    """Every place at which two plain values differ."""
+    if isinstance(before, Mapping) and isinstance(now, Mapping):
+        for name in dict.fromkeys([*before, *now]):
+            yield from differences(f"{where}.{name}".lstrip("."), before.get(name), now.get(name))
+    elif isinstance(before, list) and isinstance(now, list) and len(before) == len(now):
+        for i, (old, new) in enumerate(zip(before, now, strict=True)):
+            yield from differences(f"{where}[{i}]", old, new)
+    elif before != now:
+        yield f"{where} was {before}, is {now}"

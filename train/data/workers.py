@@ -1,0 +1,81 @@
+"""Threads that do what they are told, first come first served; they never keep a process from ending."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import weakref
+from collections.abc import Callable, Sequence
+
+Task = Callable[[], None]
+
+
+class Job:
+    """Tasks that are done when all of them are; the first exception of any is that of the whole."""
+
+    def __init__(self, tasks: Sequence[Task]) -> None:
+        self._tasks = tasks
+        self._left = len(tasks)
+        self._lock = threading.Lock()
+        self._done = threading.Event()
+        self._error: BaseException | None = None
+        self._cancelled = False
+        if not tasks:
+            self._done.set()
+
+    def run(self, index: int) -> None:
+        """Do one task, unless the job has failed already."""
+        try:
+            if self._error is None and not self._cancelled:
+                self._tasks[index]()
+        except BaseException as error:  # noqa: BLE001  raised again by `wait`
+            with self._lock:
+                self._error = self._error or error
+        with self._lock:
+            self._left -= 1
+            if not self._left:
+                self._done.set()
+
+    def wait(self) -> None:
+        """Return when all is done.
+
+        Raises:
+            BaseException: what a task raised.
+        """
+        while not self._done.wait(0.2):  # in short waits, so that Ctrl-C comes through
+            pass
+        if self._error is not None:
+            raise self._error
+
+    def cancel(self) -> None:
+        """Skip what has not begun."""
+        self._cancelled = True
+
+
+class Workers:
+    """`count` threads; they end when this is closed or forgotten."""
+
+    def __init__(self, count: int) -> None:
+        self._queue: queue.SimpleQueue[tuple[Job, int] | None] = queue.SimpleQueue()
+        for i in range(count):
+            threading.Thread(target=_work, args=(self._queue,), daemon=True, name=f"oxcart-{i}").start()
+        self.close = weakref.finalize(self, _end, self._queue, count)
+        self.close.atexit = False  # a thread that wakes while the interpreter is torn down aborts the process
+
+    def start(self, tasks: Sequence[Task]) -> Job:
+        """Have the tasks done; returns at once."""
+        job = Job(tasks)
+        for i in range(len(tasks)):
+            self._queue.put((job, i))
+        return job
+
+
+def _work(tasks: queue.SimpleQueue[tuple[Job, int] | None]) -> None:
+    while (item := tasks.get()) is not None:
+        item[0].run(item[1])
+        del item  # what it holds must not wait for the next one
+
+
+def _end(tasks: queue.SimpleQueue[tuple[Job, int] | None], count: int) -> None:
+    for _ in range(count):
+        tasks.put(None)
