@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import queue
+import sys
 import threading
 import weakref
 from collections.abc import Callable, Sequence
@@ -60,7 +61,7 @@ class Workers:
         for i in range(count):
             threading.Thread(target=_work, args=(self._queue,), daemon=True, name=f"oxcart-{i}").start()
         self.close = weakref.finalize(self, _end, self._queue, count)
-        self.close.atexit = False  # a thread that wakes while the interpreter is torn down aborts the process
+        self.close.atexit = False
 
     def start(self, tasks: Sequence[Task]) -> Job:
         """Have the tasks done; returns at once."""
@@ -77,5 +78,7 @@ def _work(tasks: queue.SimpleQueue[tuple[Job, int] | None]) -> None:
 
 
 def _end(tasks: queue.SimpleQueue[tuple[Job, int] | None], count: int) -> None:
+    if sys.is_finalizing():  # a thread that wakes while the interpreter is torn down aborts the process
+        return
     for _ in range(count):
         tasks.put(None)
