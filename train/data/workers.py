@@ -1,7 +1,13 @@
-"""Threads that do what they are told, first come first served; they never keep a process from ending."""
+"""Threads that do what they are told, first come first served; they never keep a process from ending.
+
+Before Python 3.14 a thread that comes back from a library while the interpreter is torn down may abort the
+process. So at its end no new task is begun, and those that are on their way have a moment to finish; one that
+waits for a silent server is left waiting.
+"""
 
 from __future__ import annotations
 
+import atexit
 import queue
 import sys
 import threading
@@ -9,6 +15,20 @@ import weakref
 from collections.abc import Callable, Sequence
 
 Task = Callable[[], None]
+
+GRACE_S = 0.5
+"""What tasks have at the end of the process."""
+
+_ending = threading.Event()
+_busy = 0
+_idle = threading.Condition()
+
+
+@atexit.register
+def _end_of_process() -> None:
+    _ending.set()
+    with _idle:
+        _idle.wait_for(lambda: not _busy, GRACE_S)
 
 
 class Job:
@@ -27,7 +47,7 @@ class Job:
     def run(self, index: int) -> None:
         """Do one task, unless the job has failed already."""
         try:
-            if self._error is None and not self._cancelled:
+            if self._error is None and not self._cancelled and not _ending.is_set():
                 self._tasks[index]()
         except BaseException as error:  # noqa: BLE001  raised again by `wait`
             with self._lock:
@@ -72,8 +92,17 @@ class Workers:
 
 
 def _work(tasks: queue.SimpleQueue[tuple[Job, int] | None]) -> None:
+    global _busy
     while (item := tasks.get()) is not None:
-        item[0].run(item[1])
+        with _idle:
+            _busy += 1
+        try:
+            item[0].run(item[1])
+        finally:
+            with _idle:
+                _busy -= 1
+                if not _busy:
+                    _idle.notify_all()
         del item  # what it holds must not wait for the next one
 
 
