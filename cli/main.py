@@ -50,6 +50,9 @@ SECTIONS: dict[str, dict[str, Lazy]] = {
         "show": Lazy("oxcart.cli.inspect", "show", "Draw the frames of an episode."),
         "verify": Lazy("oxcart.cli.inspect", "verify", "Check every byte of a dataset against its digests."),
     },
+    "Read a dataset": {
+        "bench": Lazy("oxcart.cli.bench", "bench", "Measure reading and shuffling on this machine."),
+    },
 }
 """Every command, by section, in the order in which a newcomer needs them."""
 

@@ -216,10 +216,13 @@ def _take_files(job: _Job, files: list[str], advance: Advance) -> pa.Table:
             advance(count, size)
 
     source = job.opened
-    with ThreadPoolExecutor(AT_ONCE) as pool:
+    pool = ThreadPoolExecutor(AT_ONCE)
+    try:
         calls = [partial(_take_file, source, file, one_by_one) for file in files]
         with contextlib.closing(ahead(pool, calls)) as tables:
             return pa.concat_tables(list(tables))
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)  # a request that hangs is not waited for
 
 
 def _take_file(source: Source, file: str, advance: Advance) -> pa.Table:

@@ -324,8 +324,8 @@ class TestSource:
         first = sorted(path.name for path in source.glob("*tfrecord*"))[:4]
         together, take = threading.Barrier(len(first)), Faults.take
 
-        def wait(faults: Faults, method: str, path: str) -> Fault | None:
-            found = take(faults, method, path)
+        def wait(faults: Faults, method: str, path: str, asked: str = "") -> Fault | None:
+            found = take(faults, method, path, asked)
             if method == "GET" and path.endswith(tuple(first)):
                 together.wait(20)  # until all of them are asked for
             return found

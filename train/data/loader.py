@@ -22,6 +22,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 import torch.utils.data
 
@@ -46,6 +47,8 @@ REMOTE_THREADS = 32
 MEMORY = 1 << 30
 PLAN_SAMPLES = 1024
 """Samples whose places are worked out together."""
+
+Int64 = npt.NDArray[np.int64]
 
 _log = logging.getLogger(__name__)
 
@@ -283,12 +286,13 @@ class Loader(torch.utils.data.IterableDataset[Batch]):
                 begin = max(begin, bound)
             start = stops[-1]
 
-    def _locate(self, positions: np.ndarray[Any, np.dtype[np.int64]]) -> list[Wanted]:
+    def _locate(self, positions: Int64, *, drawn: bool = False) -> list[Wanted]:
         datasets, own = self._schedule.at(positions)
         found = []
         for i, part in enumerate(self.parts):
             places = np.flatnonzero(datasets == i)
-            found.append(part.want(places, own[places]))
+            locate = part.find if drawn else part.want
+            found.append(locate(own[places], places))
         return found
 
     def _begin(self, wanted: list[Wanted], after: int) -> tuple[Job, Batch, int]:
@@ -343,10 +347,27 @@ class Loader(torch.utils.data.IterableDataset[Batch]):
         """Samples from anywhere in the epoch, for pictures: the same for the same seed; moves nothing."""
         hashes = np.array([derive(seed, 3, i) for i in range(count)], np.uint64)
         positions = (hashes % np.uint64(self.epoch_length)).astype(np.int64)
-        batch, tasks = self._make(self._locate(positions))
+        batch, tasks = self._make(self._locate(positions, drawn=True))
         for task in tasks:
             task()
         return batch
+
+    @property
+    def threads(self) -> int:
+        """That read."""
+        return self._threads
+
+    @property
+    def pair(self) -> bool:
+        """Whether a sample is two frames."""
+        return isinstance(self.sample, Pairs)
+
+    def locate_random(self, count: int) -> list[tuple[int, int]]:
+        """Episode of the first dataset, and step, of samples from anywhere."""
+        order = self.parts[0].order
+        hashes = np.array([derive(self.seed, 4, i) for i in range(count)], np.uint64)
+        found = self.parts[0].find((hashes % np.uint64(len(order))).astype(np.int64))
+        return list(zip(found.episodes.tolist(), found.steps.tolist(), strict=True))
 
     def table(self) -> list[dict[str, Any]]:
         """A row for each dataset: counts, weight, and passes through it in an epoch."""

@@ -95,11 +95,16 @@ class Part:
         self._begun.clear()
         self.reader.reuse.clear()
 
-    def want(self, rows: Int64, positions: Int64) -> Wanted:
-        """The samples at positions of this dataset's own sequence."""
-        samples = self.order.at(positions)
+    def want(self, positions: Int64, rows: Int64) -> Wanted:
+        """The samples at positions of this dataset's own sequence, which go to rows of a batch."""
         if self._share is not None and (self._reuses or self._dense):
             self._expect(positions)
+        return self.find(positions, rows)
+
+    def find(self, positions: Int64, rows: Int64 | None = None) -> Wanted:
+        """The same, without a word of it to those who read ahead."""
+        samples = self.order.at(positions)
+        rows = np.arange(len(positions)) if rows is None else rows
         return Wanted(rows, samples.episode, self._steps(samples))
 
     def _steps(self, samples: Samples) -> Int64:

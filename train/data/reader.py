@@ -89,6 +89,16 @@ class FrameReader:
         for chunk, frames in wanted.items():
             self._read_chunk(episode, shard, table, first, chunk, frames)
 
+    def read_as_they_are(self, episode: int, steps: Sequence[int], outs: Sequence[Frame]) -> None:
+        """Read frames in the size in which they are stored."""
+        index = self.index
+        shard = int(index.shards[episode])
+        table = index.chunks(shard)
+        first = int(table.firsts[episode - table.start])
+        for step, out in zip(steps, outs, strict=True):
+            frames = [(step % index.chunk, out)]
+            self._read_chunk(episode, shard, table, first, step // index.chunk, frames)
+
     def _read_chunk(
         self,
         episode: int,
@@ -171,7 +181,7 @@ class FrameReader:
         for attempt in (1, 2):
             if not left:
                 return
-            self._shard(shard).read_into([(offset, buffer) for offset, _, buffer, _ in left])
+            self.shard(shard).read_into([(offset, buffer) for offset, _, buffer, _ in left])
             self.bytes_read += sum(len(buffer) for _, _, buffer, _ in left)
             wrong = []
             for one in left:
@@ -202,7 +212,7 @@ class FrameReader:
 
     def _read_span(self, span: Span) -> memoryview:
         data = memoryview(bytearray(span.length))
-        self._shard(span.shard).read_into([(span.start, data)])
+        self.shard(span.shard).read_into([(span.start, data)])
         self.bytes_read += span.length
         return data
 
@@ -253,7 +263,7 @@ class FrameReader:
         shard = int(self.index.shards[episode])
         buffer = _flat(values.view(np.uint8))
         for attempt in (1, 2):
-            self._shard(shard).read_into([(int(place.offsets[episode]), buffer)])
+            self.shard(shard).read_into([(int(place.offsets[episode]), buffer)])
             if not self._check or xxh3_64_intdigest(buffer) == int(place.digests[episode]):
                 return values
             if attempt == 1:
@@ -261,7 +271,8 @@ class FrameReader:
         shard_name = self.index.shard_name(shard)
         raise CorruptError(f"{shard_name}: {self.index.key(episode)}: {name} does not match its digest")
 
-    def _shard(self, shard: int) -> OpenShard:
+    def shard(self, shard: int) -> OpenShard:
+        """A shard, to be read; a few stay open."""
         with self._lock:
             found = self._open.get(shard)
             if found is None:
@@ -288,7 +299,7 @@ class FrameReader:
             high = int(table.firsts[last]) if last < len(table.firsts) else len(table.offsets)
             start = int(table.offsets[low])
             end = int(table.offsets[high - 1] + table.sizes[high - 1])
-            self._shard(shard).will_need(start, end - start)
+            self.shard(shard).will_need(start, end - start)
 
     def _place(self, episode: int, shard: int, table: ChunkTable, place: int) -> str:
         chunk = place - int(table.firsts[episode - table.start])

@@ -1,0 +1,125 @@
+"""A dataset of a million episodes of 40 steps for bench/read.py: real tables, shards that are holes.
+
+Every frame is black, so a shard of a thousand episodes takes no room on the disk and all chunks are the same.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+from blake3 import blake3
+from xxhash import xxh3_64_intdigest
+
+from oxcart.manifests.manifest import FORMAT
+from oxcart.manifests.tables import (
+    CHUNKS_SCHEMA,
+    EPISODES,
+    REJECTED,
+    REJECTED_SCHEMA,
+    episodes_schema,
+    table_bytes,
+)
+
+EPISODES_OF_SHARD = 1000
+STEPS, SIDE, CAMERA = 40, 64, "image_0"
+FRAME = SIDE * SIDE * 3
+
+
+def million_episodes(out: Path, count: int = 1_000_000) -> Path:
+    """Write it, once."""
+    if (out / "manifest.json").exists():
+        return out
+    shutil.rmtree(out, ignore_errors=True)
+    (out / "shards").mkdir(parents=True)
+    digest = xxh3_64_intdigest(bytes(FRAME))
+    stride = 4096 + STEPS * FRAME
+    shards, tables = [], []
+    schema = episodes_schema([CAMERA])
+    for number in range(count // EPISODES_OF_SHARD):
+        name = f"train-{number:05d}"
+        keys = [f"million_episodes-train-{number:05d}-{i:06d}" for i in range(EPISODES_OF_SHARD)]
+        with open(out / "shards" / f"{name}.tar", "wb") as file:
+            os.truncate(file.fileno(), EPISODES_OF_SHARD * stride)
+        chunks = pa.table(
+            {
+                "key": keys,
+                "camera": [CAMERA] * len(keys),
+                "digests": [[digest] * STEPS] * len(keys),
+                "sizes": pa.nulls(len(keys), pa.list_(pa.uint32())),
+            },
+            schema=CHUNKS_SCHEMA,
+        )
+        data = table_bytes(chunks)
+        (out / "shards" / f"{name}.chunks.parquet").write_bytes(data)
+        frames = EPISODES_OF_SHARD * STEPS
+        counts = {
+            "episodes": len(keys),
+            "steps": frames,
+            "frames": frames,
+            "bytes": EPISODES_OF_SHARD * stride,
+        }
+        chunks_of = {
+            "chunks": f"shards/{name}.chunks.parquet",
+            "chunks_bytes": len(data),
+            "chunks_blake3": blake3(data).hexdigest(),
+        }
+        shards.append(
+            {"name": f"shards/{name}.tar", "split": "train", **counts, "blake3": "0" * 64, **chunks_of}
+        )
+        places = np.arange(EPISODES_OF_SHARD, dtype=np.int64) * stride
+        known = {
+            "key": keys,
+            "split": ["train"] * len(keys),
+            "shard": [name] * len(keys),
+            "environment": [f"kitchen {(number * 7 + i) % 500}" for i in range(len(keys))],
+            "environment_known": ["declared"] * len(keys),
+            "instruction": [f"do the thing number {(number * 13 + i) % 20_000}" for i in range(len(keys))],
+            "steps": np.full(len(keys), STEPS, np.int32),
+            "offset": places,
+            "bytes": np.full(len(keys), stride, np.int64),
+            "digest": [f"{number:016x}{i:016x}" for i in range(len(keys))],
+            f"{CAMERA}.offset": places + 4096,
+            f"{CAMERA}.height": np.full(len(keys), SIDE, np.int32),
+            f"{CAMERA}.width": np.full(len(keys), SIDE, np.int32),
+        }
+        columns = [known.get(field.name, pa.nulls(len(keys), field.type)) for field in schema]
+        tables.append(
+            pa.table(
+                [
+                    pa.array(c, f.type) if not isinstance(c, pa.Array) else c
+                    for c, f in zip(columns, schema, strict=True)
+                ],
+                schema=schema,
+            )
+        )
+    described = {}
+    for name, table in ((EPISODES, pa.concat_tables(tables)), (REJECTED, REJECTED_SCHEMA.empty_table())):
+        data = table_bytes(table)
+        (out / name).write_bytes(data)
+        described[name] = {"rows": table.num_rows, "bytes": len(data), "blake3": blake3(data).hexdigest()}
+    total = {what: sum(shard[what] for shard in shards) for what in ("episodes", "steps", "frames", "bytes")}
+    manifest = {
+        "format": FORMAT,
+        "fingerprint": "0" * 64,
+        "dataset": {"name": "million_episodes", "version": "1.0.0", "kind": "none"},
+        "plan": "0" * 64,
+        "counts": {"source": count, "compiled": count, "rejected": 0, "limited": 0},
+        "splits": {"train": total},
+        "environments": [],
+        "cameras": [{"name": CAMERA, "source": CAMERA, "height": SIDE, "width": SIDE}],
+        "action": None,
+        "state": None,
+        "control_rate": None,
+        "pixels": {"cameras": [CAMERA], "codec": "raw", "quality": None, "chunk": 1},
+        "shards": shards,
+        "tables": described,
+        "config": {},
+        "versions": {},
+    }
+    (out / "manifest.json").write_text(json.dumps(manifest))
+    return out

@@ -1,0 +1,221 @@
+"""`oxcart bench`: where the time of reading goes, and what the shuffle does, on the user's machine."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from oxcart.cli.options import LocalPath
+
+PLOTS = (".png", ".pdf", ".svg")
+
+
+@click.group()
+def bench() -> None:
+    """Measure reading and shuffling on this machine.
+
+    \b
+    Example:
+      oxcart bench read s3://bucket/bridge
+    """
+
+
+def sample_options(command: Any) -> Any:
+    """Options that say what is sampled."""
+    for option in (
+        click.option("--split", default="train", show_default=True, help="Split to read."),
+        click.option(
+            "--offset",
+            type=click.IntRange(min=1),
+            default=1,
+            show_default=True,
+            help="Steps between the frames of a pair.",
+        ),
+        click.option(
+            "--per-episode",
+            default="1",
+            show_default=True,
+            metavar="N|all",
+            help="Pairs of an episode in an epoch.",
+        ),
+        click.option(
+            "--batch-size",
+            type=click.IntRange(min=1),
+            default=64,
+            show_default=True,
+            help="Pairs of a batch.",
+        ),
+        click.option("--json", "as_json", is_flag=True, help="Print JSON."),
+    ):
+        command = option(command)
+    return command
+
+
+@bench.command()
+@click.argument("url")
+@click.option(
+    "--seconds", type=click.FloatRange(min=0.5), default=10.0, show_default=True, help="To take in all."
+)
+@click.option("--threads", type=click.IntRange(min=1), help="That read.  [default: one a core; 32 if remote]")
+@click.option("--size", type=click.IntRange(min=1), help="Side of the frames, where they differ in size.")
+@sample_options
+def read(
+    url: str,
+    seconds: float,
+    threads: int | None,
+    size: int | None,
+    split: str,
+    offset: int,
+    per_episode: str,
+    batch_size: int,
+    as_json: bool,
+) -> None:
+    """Say how fast the dataset at URL can be read, and what limits it.
+
+    What is read comes from the page cache if it is there; read a part that is not, or a bucket, to
+    measure the disk or the link.
+
+    \b
+    Example:
+      oxcart bench read bridge --per-episode all
+    """
+    _need_torch()
+    from oxcart.train.data.loader import Loader
+    from oxcart.train.data.measure import measure
+
+    loader = Loader(
+        url, split, sample=_pairs(offset, per_episode), batch_size=batch_size, threads=threads, size=size
+    )
+    report = measure(loader, seconds)
+    click.echo(json.dumps(report.json()) if as_json else f"{loader}\n\n{_read_text(report)}")
+
+
+def _read_text(report: Any) -> str:
+    from oxcart.cli.table import table
+
+    rates = {stage.name: stage for stage in report.stages}
+    mine = report.loader_samples_per_s
+    rows = [("loader", f"{mine:,.0f}", f"{report.loader_bytes_per_s / 1e9:.2f}", "")]
+    rows += [
+        (
+            f"{stage.name} alone",
+            f"{stage.samples_per_s:,.0f}",
+            f"{stage.bytes_per_s / 1e9:.2f}",
+            f"{mine / stage.samples_per_s:.0%}",
+        )
+        for stage in report.stages
+    ]
+    where = "remote" if report.remote else "local"
+    link = rates["fetch"].bytes_per_s
+    lines = [
+        f"codec {report.codec}, {where}, {report.threads} threads, batches of {report.batch_size}; "
+        f"first batch after {report.first_batch_s:.2f} s",
+        "",
+        table(("stage", "pairs/s", "GB/s", "loader's share of it"), rows),
+        "",
+        f"limit: {report.limit}, the slowest stage alone",
+        "",
+        "codecs here, from the size and speed of some of these frames:",
+        table(
+            ("codec", "KB/frame", "link: pairs/s", "decode: pairs/s", "both"),
+            [
+                (
+                    one.codec,
+                    f"{one.frame_bytes / 1e3:.1f}",
+                    f"{one.link_samples_per_s:,.0f}",
+                    "any" if one.codec == "raw" else f"{one.decode_samples_per_s:,.0f}",
+                    f"{one.samples_per_s:,.0f}",
+                )
+                for one in report.forecasts
+            ],
+        ),
+        f"  link: {link / 1e6:,.0f} MB/s / KB read a pair; decode: {report.threads} threads, 2 chunks a pair",
+        f"best codec for this machine and link: {report.best}",
+        f"look-ahead: {report.latency_s * 1e3:.1f} ms a request x {mine:,.0f} pairs/s / {report.batch_size} "
+        f"a batch -> ahead={report.ahead}",
+    ]
+    return "\n".join(lines)
+
+
+@bench.command()
+@click.argument("url")
+@click.option(
+    "-o",
+    "--output",
+    type=LocalPath(dir_okay=False),
+    default="shuffle.png",
+    show_default=True,
+    help="Plot to write: .png, .pdf or .svg.",
+)
+@click.option("--seed", type=int, default=0, show_default=True, help="Of the order.")
+@sample_options
+def shuffle(
+    url: str,
+    output: Path,
+    seed: int,
+    split: str,
+    offset: int,
+    per_episode: str,
+    batch_size: int,
+    as_json: bool,
+) -> None:
+    """Say what the shuffle window does to the batches of the dataset at URL.
+
+    \b
+    Example:
+      oxcart bench shuffle bridge --per-episode all -o shuffle.png
+    """
+    _need_torch()
+    from dataclasses import asdict
+
+    from oxcart.cli.table import table
+    from oxcart.shards.errors import ConfigError
+    from oxcart.train.data.loader import Loader
+    from oxcart.train.data.shuffling import mixing, plot
+
+    if output.suffix.lower() not in PLOTS:
+        raise ConfigError(f"--output: expected a name that ends in {', '.join(PLOTS)}, got {str(output)!r}")
+    loader = Loader(url, split, sample=_pairs(offset, per_episode), batch_size=batch_size, seed=seed, size=8)
+    part = loader.parts[0]
+    environments = part.index.texts["environment"].codes.astype("int64")
+    found = mixing(part.order, environments, batch_size, (1, 4, 16, 64), (1, 32, 128, 512, 2048))
+    output.parent.mkdir(parents=True, exist_ok=True)
+    name = part.index.dataset.manifest.dataset["name"]
+    plot(found, batch_size, f"{name}, {split}: {len(part.order):,} samples", str(output))
+    if as_json:
+        click.echo(json.dumps([asdict(one) for one in found]))
+        return
+    rows = [
+        (
+            "perfect" if not one.lanes else one.lanes,
+            "" if not one.lanes else one.window,
+            f"{one.episodes:.1f}",
+            f"{one.environments:.1f}",
+            f"{one.correlation:.3f}",
+            f"{one.memory:,}",
+        )
+        for one in found
+    ]
+    head = ("lanes", "window", "episodes/batch", "environments/batch", "rank correlation", "samples in reach")
+    click.echo(f"{loader}\n\n{table(head, rows)}\n\nplot: {output}")
+
+
+def _pairs(offset: int, per_episode: str) -> Any:
+    from oxcart.shards.errors import ConfigError
+    from oxcart.train.data.sampling import Pairs
+
+    if per_episode != "all" and not per_episode.isdecimal():
+        raise ConfigError(f'--per-episode: expected a number or "all", got {per_episode!r}')
+    return Pairs(frames=offset, per_episode=per_episode if per_episode == "all" else int(per_episode))
+
+
+def _need_torch() -> None:
+    from importlib.util import find_spec
+
+    from oxcart.shards.errors import ConfigError
+
+    if find_spec("torch") is None:
+        raise ConfigError("reading needs PyTorch, which is not installed: pip install 'oxcart[train]'")

@@ -1,0 +1,41 @@
+"""The measurement says what was read and does its arithmetic; how fast is not asserted."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+import servers
+from oxcart.train.data import Frames, Loader, Pairs
+from oxcart.train.data.measure import measure
+
+
+@pytest.mark.parametrize("codec", ["raw", "zstd", "jpeg"])
+def test_a_report_is_consistent(datasets: Mapping[str, Path], codec: str) -> None:
+    sample = Pairs(frames=2, per_episode="all")
+    report = measure(Loader(str(datasets[codec]), sample=sample, batch_size=8, threads=2), 1.0)
+    stages = {stage.name: stage for stage in report.stages}
+    assert list(stages) == ["fetch", "check", *(["decode"] if codec != "raw" else []), "copy"]
+    assert report.sample_bytes == 2 * 32 * 32 * 3
+    assert report.limit == min(report.stages, key=lambda stage: stage.samples_per_s).name
+    assert report.loader_bytes_per_s == pytest.approx(report.loader_samples_per_s * report.sample_bytes)
+    forecasts = {one.codec: one for one in report.forecasts}
+    assert forecasts["raw"].frame_bytes == 32 * 32 * 3
+    assert forecasts["jpeg"].frame_bytes < forecasts["zstd"].frame_bytes < forecasts["raw"].frame_bytes
+    link = stages["fetch"].bytes_per_s
+    assert forecasts["raw"].link_samples_per_s == pytest.approx(link / report.sample_bytes)
+    assert forecasts["zstd"].read_bytes == pytest.approx(forecasts["zstd"].frame_bytes * 4)
+    assert report.best == max(report.forecasts, key=lambda one: one.samples_per_s).codec
+    assert report.ahead == max(2, math.ceil(report.latency_s * report.loader_samples_per_s / 8) + 1)
+    json.loads(json.dumps(report.json()["stages"]))
+
+
+def test_a_remote_dataset_and_single_frames_can_be_measured(datasets: Mapping[str, Path]) -> None:
+    with servers.web(datasets["raw"].parent) as server:
+        report = measure(Loader(f"{server.url}/jpeg", sample=Frames(), batch_size=4, threads=4), 1.0)
+    assert report.remote
+    assert report.sample_bytes == 32 * 32 * 3

@@ -1,0 +1,110 @@
+"""What the shuffle window does: how mixed batches are, for windows and lanes, beside a perfect shuffle.
+
+Computed from the order alone; no frame is read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from oxcart.train.data.order import Order, splitmix64
+
+Int64 = npt.NDArray[np.int64]
+
+MOST = 200_000
+"""Samples that are looked at."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mixing:
+    """How mixed the batches of one order are."""
+
+    lanes: int
+    """0 for a perfect shuffle."""
+    window: int
+    episodes: float
+    """Distinct episodes in a batch, on average."""
+    environments: float
+    """Distinct environments in a batch, on average."""
+    correlation: float
+    """Spearman's, of the places of consecutive samples: 1 without a shuffle, 0 with a perfect one."""
+    memory: int
+    """Samples within reach at a time: lanes times window."""
+
+
+def mixing(
+    order: Order, environments: Int64, batch_size: int, lanes: Sequence[int], windows: Sequence[int]
+) -> list[Mixing]:
+    """Measure combinations of lanes and windows, and a perfect shuffle last.
+
+    Args:
+        order: of a loader; its lanes and window are replaced.
+        environments: code of each episode's environment.
+        batch_size: samples of a batch.
+        lanes: numbers of lanes.
+        windows: numbers of samples.
+    """
+    count = min(len(order), MOST)
+    starts = np.concatenate([[0], np.cumsum(order.counts)])
+    found = []
+    for lane in lanes:
+        for window in windows:
+            tried = Order(order.key, order.counts, order.shards, lane, window)
+            samples = tried.samples(0, count)
+            places = starts[samples.episode] + samples.draw
+            found.append(_measure(places, samples.episode, environments, batch_size, lane, window))
+    everything = np.arange(len(order), dtype=np.uint64)
+    places = np.argsort(splitmix64(everything ^ np.uint64(order.key)), kind="stable")[:count]
+    episodes = np.searchsorted(starts, places, side="right") - 1
+    found.append(_measure(places, episodes, environments, batch_size, 0, len(order)))
+    return found
+
+
+def _measure(
+    places: Int64, episodes: Int64, environments: Int64, batch_size: int, lanes: int, window: int
+) -> Mixing:
+    whole = max(1, len(episodes) // batch_size)
+    size = min(batch_size, len(episodes))
+    batches = episodes[: whole * size].reshape(whole, size)
+    ranks = np.argsort(np.argsort(places)).astype(np.float64)
+    flat = len(ranks) < 3
+    return Mixing(
+        lanes=lanes,
+        window=window,
+        episodes=float(np.mean([len(set(batch)) for batch in batches.tolist()])),
+        environments=float(np.mean([len(set(batch)) for batch in environments[batches].tolist()])),
+        correlation=0.0 if flat else float(np.corrcoef(ranks[:-1], ranks[1:])[0, 1]),
+        memory=max(1, lanes) * window if lanes else window,
+    )
+
+
+def plot(found: Sequence[Mixing], batch_size: int, title: str, path: str) -> None:
+    """Draw distinct episodes a batch and the correlation over the window, a line for each number of lanes."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(1, 2, figsize=(11, 4.2), layout="constrained")
+    perfect = found[-1]
+    for lanes in dict.fromkeys(one.lanes for one in found[:-1]):
+        mine = [one for one in found[:-1] if one.lanes == lanes]
+        windows = [one.window for one in mine]
+        axes[0].plot(windows, [one.episodes for one in mine], "o-", label=f"{lanes} lanes")
+        axes[1].plot(windows, [one.correlation for one in mine], "o-", label=f"{lanes} lanes")
+    for axis, value in ((axes[0], perfect.episodes), (axes[1], perfect.correlation)):
+        axis.axhline(value, color="black", linestyle="--", label="perfect shuffle")
+        axis.set_xscale("log", base=2)
+        axis.set_xlabel("window (samples)")
+        axis.grid(alpha=0.3)
+    axes[0].set_ylabel(f"distinct episodes in a batch of {batch_size}")
+    axes[0].set_ylim(bottom=0)
+    axes[1].set_ylabel("rank correlation of consecutive samples")
+    axes[0].legend()
+    figure.suptitle(title)
+    figure.savefig(path, dpi=110)
+    pyplot.close(figure)
