@@ -18,7 +18,7 @@ import numpy.typing as npt
 Uint64 = npt.NDArray[np.uint64]
 Int64 = npt.NDArray[np.int64]
 
-LANES, WINDOW = 16, 512
+LANES, WINDOW = 16, 128
 _GOLDEN = 0x9E3779B97F4A7C15
 _MASK = (1 << 64) - 1
 
