@@ -93,12 +93,23 @@ def parse_table(
     """The table in `data`, which came from the object `name`; the columns `coded` as dictionaries."""
     try:
         return pq.read_table(
-            pa.BufferReader(data),
+            pa.BufferReader(_own(data)),
             columns=list(columns) if columns is not None else None,
             read_dictionary=list(coded) or None,
         )
     except (pa.ArrowException, OSError, ValueError) as error:
         raise CorruptError(f"{name}: not a readable Parquet table: {_first_line(error)}") from error
+
+
+def _own(data: bytes) -> pa.Buffer:
+    """The bytes in memory of Arrow's.
+
+    Its threads may hold them a moment longer than the call. To let go of bytes of Python's they would need
+    the interpreter, and if that is being torn down then, the process aborts.
+    """
+    buffer = pa.allocate_buffer(len(data))
+    memoryview(buffer).cast("B")[:] = data
+    return buffer
 
 
 def _first_line(error: Exception) -> Any:

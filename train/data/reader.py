@@ -182,7 +182,7 @@ class FrameReader:
             if not left:
                 return
             self.shard(shard).read_into([(offset, buffer) for offset, _, buffer, _ in left])
-            self.bytes_read += sum(len(buffer) for _, _, buffer, _ in left)
+            self._count(sum(len(buffer) for _, _, buffer, _ in left))
             wrong = []
             for one in left:
                 if self._check and xxh3_64_intdigest(one[2]) != one[1]:
@@ -195,6 +195,10 @@ class FrameReader:
         if left:
             where = self._place(episode, shard, table, left[0][3])
             raise CorruptError(f"{where} does not match its digest")
+
+    def _count(self, size: int) -> None:
+        with self._lock:
+            self.bytes_read += size
 
     def _cached(self, shard: int, offset: int, buffer: memoryview, digest: int) -> bool:
         """Fill the buffer from the cache, if the right bytes are there."""
@@ -213,7 +217,7 @@ class FrameReader:
     def _read_span(self, span: Span) -> memoryview:
         data = memoryview(bytearray(span.length))
         self.shard(span.shard).read_into([(span.start, data)])
-        self.bytes_read += span.length
+        self._count(span.length)
         return data
 
     def span_bytes(self, episodes: Int64, chunks: Int64) -> int:
