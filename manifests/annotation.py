@@ -75,7 +75,9 @@ def read_annotation(url: str) -> Annotation:
         about = json.loads(table.schema.metadata[_METADATA])
         lists = table["value"].combine_chunks()
         inner = lists.flatten()
-        values = (inner.flatten() if pa.types.is_fixed_size_list(inner.type) else inner).to_numpy()
+        values = (inner.flatten() if pa.types.is_fixed_size_list(inner.type) else inner).to_numpy(
+            zero_copy_only=False
+        )
         if pa.types.is_fixed_size_list(inner.type):
             values = values.reshape(-1, inner.type.list_size)
         ends = np.cumsum(lists.value_lengths().to_numpy())
@@ -84,7 +86,9 @@ def read_annotation(url: str) -> Annotation:
             producer=about["producer"],
             dataset=about["dataset"],
             parameters=about["parameters"],
-            values=dict(zip(table["key"].to_pylist(), np.split(values, ends[:-1]), strict=True)),
+            values=dict(
+                zip(table["key"].to_pylist(), np.split(values, ends[:-1]) if len(ends) else [], strict=True)
+            ),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise CorruptError(f"{url}: not an annotation: {error}") from error

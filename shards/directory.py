@@ -203,7 +203,8 @@ class OpenFile:
 
     def will_need(self, offset: int, length: int) -> None:
         if hasattr(os, "posix_fadvise"):
-            os.posix_fadvise(self._descriptor, offset, length, os.POSIX_FADV_WILLNEED)
+            with contextlib.suppress(OSError):  # it is a hint
+                os.posix_fadvise(self._descriptor, offset, length, os.POSIX_FADV_WILLNEED)
 
 
 def _walk(folder: str, above: str, without: str) -> Iterator[str]:

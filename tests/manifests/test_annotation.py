@@ -23,6 +23,8 @@ def annotation(values: dict[str, Any]) -> Annotation:
         {"b": np.array([1.5, 2.5], np.float32), "a": np.array([0.5], np.float32)},
         {"b": np.arange(8).reshape(2, 4), "a": np.arange(12).reshape(3, 4)},
         {"a": np.array([3, 1], np.int16)},
+        {"a": np.array([True, False])},
+        {},
     ],
 )
 def test_what_is_written_is_read(tmp_path: Path, values: dict[str, Any]) -> None:

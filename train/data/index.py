@@ -198,11 +198,12 @@ class SplitIndex:
                     return self._tables[shard]
             table = self._read_chunks(shard)
             with self._lock:
+                before = self._tables.pop(shard, None)
                 self._tables[shard] = table
-                self._kept += table.nbytes
+                self._kept += table.nbytes - (before.nbytes if before else 0)
                 while self._kept > CHUNK_TABLE_BYTES and len(self._tables) > 1:
                     self._kept -= self._tables.popitem(last=False)[1].nbytes
-                del self._locks[shard]
+                self._locks.pop(shard, None)
         return table
 
     def _read_chunks(self, shard: int) -> ChunkTable:

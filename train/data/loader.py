@@ -157,6 +157,8 @@ class Loader(torch.utils.data.IterableDataset[Batch]):
         kept = Cache(cache, cache_bytes) if cache is not None else None
         values = [StepValues.open(url, indexes) for url in annotations]
         self._annotations = {one.name: one for one in values}
+        if len(self._annotations) < len(values):
+            raise ConfigError(f"annotations: two have one name, of {', '.join(one.name for one in values)}")
         self.parts = [
             Part(
                 index,
@@ -247,8 +249,10 @@ class Loader(torch.utils.data.IterableDataset[Batch]):
     def _batches(self) -> Iterator[Batch]:
         start = self._position
         end = sys.maxsize if self.repeat else self.epoch_length
-        for part in self.parts:
-            part.begin(self.rank, self.world_size, self._schedule, self.parts.index(part), start, end)
+        kept = [
+            part.begin(self.rank, self.world_size, self._schedule, i, start, end)
+            for i, part in enumerate(self.parts)
+        ]
         if self._workers is None:
             self._workers = Workers(self._threads)
         running: deque[tuple[Job, Batch, int]] = deque()
@@ -270,6 +274,8 @@ class Loader(torch.utils.data.IterableDataset[Batch]):
         finally:
             for job, _, _ in running:
                 job.cancel()
+            for reuse in kept:
+                reuse.close()
 
     def _plans(self, start: int, end: int) -> Iterator[tuple[list[Wanted], int]]:
         """What is wanted of each dataset in each batch, and the position behind it."""
@@ -277,9 +283,10 @@ class Loader(torch.utils.data.IterableDataset[Batch]):
         while start < end:
             stops = [min(end, start + (i + 1) * self.batch_size) for i in range(group)]
             stops = list(dict.fromkeys(stops))
-            positions = np.arange(start + self.rank, stops[-1], self.world_size, dtype=np.int64)
+            first = start + (self.rank - start) % self.world_size
+            positions = np.arange(first, stops[-1], self.world_size, dtype=np.int64)
             wanted = self._locate(positions)
-            bounds = [-(-(stop - start - self.rank) // self.world_size) for stop in stops]
+            bounds = [max(0, -(-(stop - first) // self.world_size)) for stop in stops]
             begin = 0
             for stop, bound in zip(stops, bounds, strict=True):
                 yield [one.between(begin, bound) for one in wanted], stop
@@ -298,10 +305,10 @@ class Loader(torch.utils.data.IterableDataset[Batch]):
     def _begin(self, wanted: list[Wanted], after: int) -> tuple[Job, Batch, int]:
         """Make the batch and have it filled."""
         assert self._workers is not None
-        batch, tasks = self._make(wanted)
+        batch, tasks = self._make(wanted, expected=True)
         return self._workers.start(tasks), batch, after
 
-    def _make(self, wanted: list[Wanted]) -> tuple[Batch, list[Any]]:
+    def _make(self, wanted: list[Wanted], *, expected: bool) -> tuple[Batch, list[Any]]:
         count = sum(len(one.rows) for one in wanted)
         shape = (*self.sample.shape, *self._size, 3)
         frames, view = self._memory.take((count, *shape))
@@ -327,10 +334,11 @@ class Loader(torch.utils.data.IterableDataset[Batch]):
             part.describe(one, texts)
             for name, values in self._annotations.items():
                 notes[name][one.rows] = values.at(i, one.episodes, one.steps)
+            reuse = part.reader.reuse if expected else None
             share = -(-len(one.rows) // self._slices)
             for begin in range(0, len(one.rows), share):
                 some = one.slice(begin, begin + share)
-                tasks.append(partial(part.fill, some, view, action, mask, state))
+                tasks.append(partial(part.fill, some, view, action, mask, state, reuse))
         batch = Batch(
             frames=frames,
             t=torch.from_numpy(t),
@@ -347,7 +355,7 @@ class Loader(torch.utils.data.IterableDataset[Batch]):
         """Samples from anywhere in the epoch, for pictures: the same for the same seed; moves nothing."""
         hashes = np.array([derive(seed, 3, i) for i in range(count)], np.uint64)
         positions = (hashes % np.uint64(self.epoch_length)).astype(np.int64)
-        batch, tasks = self._make(self._locate(positions, drawn=True))
+        batch, tasks = self._make(self._locate(positions, drawn=True), expected=False)
         for task in tasks:
             task()
         return batch

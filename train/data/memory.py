@@ -25,7 +25,7 @@ class BatchMemory:
     def __init__(self, pin: bool) -> None:
         self._pin = pin
         self._free: list[Frames] = []
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # garbage may be collected, and a batch given back, while it is held
 
     def take(self, shape: tuple[int, ...]) -> tuple[torch.Tensor, Frames]:
         """A uint8 tensor of that shape, and the same memory as an array."""

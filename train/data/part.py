@@ -15,7 +15,7 @@ from oxcart.train.data.index import SplitIndex
 from oxcart.train.data.mixture import Schedule
 from oxcart.train.data.order import Order, Samples
 from oxcart.train.data.reader import FrameReader
-from oxcart.train.data.reuse import Budget
+from oxcart.train.data.reuse import Budget, Reuse
 from oxcart.train.data.sampling import Frames, Pairs
 
 Int64 = npt.NDArray[np.int64]
@@ -84,16 +84,18 @@ class Part:
         self._dense = dense if reading == "auto" else reading == "sequential"
         store = index.dataset.store
         # The system's page cache keeps raw frames of a directory better than a copy of them would.
-        self._reuses = dense and (store.remote or index.codec != "raw" or size != index.uniform)
+        self._reuses = (dense or self._dense) and (
+            store.remote or index.codec != "raw" or size != index.uniform
+        )
         self._budget = budget
         self._begun: set[tuple[int, int]] = set()
         self._share: tuple[int, int, Schedule, int, int, int] | None = None
 
-    def begin(self, rank: int, world: int, schedule: Schedule, me: int, start: int, end: int) -> None:
+    def begin(self, rank: int, world: int, schedule: Schedule, me: int, start: int, end: int) -> Reuse:
         """Samples will be asked for from position `start` of the mixture on, those of one rank."""
         self._share = rank, world, schedule, me, start, end
         self._begun.clear()
-        self.reader.reuse.clear()
+        return self.reader.begin()
 
     def want(self, positions: Int64, rows: Int64) -> Wanted:
         """The samples at positions of this dataset's own sequence, which go to rows of a batch."""
@@ -171,6 +173,7 @@ class Part:
         action: npt.NDArray[np.float32] | None,
         mask: npt.NDArray[np.bool_] | None,
         state: npt.NDArray[np.float32] | None,
+        reuse: Reuse | None,
     ) -> None:
         """Read some samples into their rows: what a thread does."""
         read, offset, pair = self.reader.read, self.offset, self._pair
@@ -178,9 +181,9 @@ class Part:
             wanted.rows.tolist(), wanted.episodes.tolist(), wanted.steps.tolist(), strict=True
         ):
             if pair:
-                read(episode, (t, t + offset), frames[row])
+                read(episode, (t, t + offset), frames[row], reuse)
             else:
-                read(episode, (t,), (frames[row],))
+                read(episode, (t,), (frames[row],), reuse)
             if action is not None:
                 steps = self.reader.array("action", episode)[t : t + self.actions]
                 if mask is None:

@@ -54,7 +54,9 @@ class FrameReader:
         cache: Cache | None = None,
     ) -> None:
         self.index = index
+        self._budget = budget
         self.reuse = Reuse(budget)
+        """Of the iteration that goes on."""
         self._size = size
         self._check = check
         self._cache = cache
@@ -64,8 +66,16 @@ class FrameReader:
         """Of frames, from the store: those of the cache are not counted."""
         self._plain = index.codec == "raw" and index.chunk == 1 and size in (None, index.uniform)
 
-    def read(self, episode: int, steps: Sequence[int], outs: Sequence[Frame]) -> None:
+    def read(
+        self, episode: int, steps: Sequence[int], outs: Sequence[Frame], reuse: Reuse | None = None
+    ) -> None:
         """Write frames of one episode to `outs`, each [H, W, 3] uint8 and contiguous.
+
+        Args:
+            episode: which.
+            steps: of it.
+            outs: one for each step.
+            reuse: where these frames were expected; None for those that nobody spoke of before.
 
         Raises:
             CorruptError: a chunk does not match its digest or cannot be decoded.
@@ -78,7 +88,7 @@ class FrameReader:
         wanted: dict[int, list[tuple[int, Frame]]] = {}
         for step, out in zip(steps, outs, strict=True):
             wanted.setdefault(step // index.chunk, []).append((step % index.chunk, out))
-        if self._plain and not self.reuse.expects:
+        if self._plain and (reuse is None or not reuse.expects):
             places = [first + chunk for chunk in wanted]
             buffers = [_flat(frames[0][1]) for frames in wanted.values()]
             self._fetch(episode, shard, table, places, buffers)
@@ -87,7 +97,13 @@ class FrameReader:
                     out[:] = frames[0][1]
             return
         for chunk, frames in wanted.items():
-            self._read_chunk(episode, shard, table, first, chunk, frames)
+            self._read_chunk(episode, shard, table, first, chunk, frames, reuse)
+
+    def begin(self) -> Reuse:
+        """Begin an iteration: nothing is expected, and what the last one kept is not."""
+        self.reuse.close()
+        self.reuse = Reuse(self._budget)
+        return self.reuse
 
     def read_as_they_are(self, episode: int, steps: Sequence[int], outs: Sequence[Frame]) -> None:
         """Read frames in the size in which they are stored."""
@@ -97,7 +113,7 @@ class FrameReader:
         first = int(table.firsts[episode - table.start])
         for step, out in zip(steps, outs, strict=True):
             frames = [(step % index.chunk, out)]
-            self._read_chunk(episode, shard, table, first, step // index.chunk, frames)
+            self._read_chunk(episode, shard, table, first, step // index.chunk, frames, None)
 
     def _read_chunk(
         self,
@@ -107,6 +123,7 @@ class FrameReader:
         first: int,
         chunk: int,
         frames: Sequence[tuple[int, Frame]],
+        reuse: Reuse | None,
     ) -> None:
         index = self.index
         height, width = (int(side) for side in index.sizes[episode])
@@ -115,25 +132,39 @@ class FrameReader:
         place = first + chunk
 
         def decode_all(out: Frame) -> None:
-            self._decode(episode, shard, table, place, name, out)
+            self._decode(episode, shard, table, place, name, out, reuse)
 
         shape = (number, height, width, 3)
         uses = len(frames)
-        kept = self.reuse.frames(name, uses, shape, decode_all, plain=index.codec == "raw")
-        if kept is None:
+        plain = index.codec == "raw"
+        kept = reuse.frames(name, uses, shape, decode_all, plain=plain) if reuse is not None else None
+        if kept is not None:
+            assert kept.frames is not None
+            found = kept.frames
+        else:
             last = max(step for step, _ in frames)
             direct = last == 0 and frames[0][1].shape == shape[1:]
-            kept = frames[0][1][None] if direct else _scratch("frames", (last + 1, height, width, 3))
-            decode_all(kept)
+            found = frames[0][1][None] if direct else _scratch("frames", (last + 1, height, width, 3))
+            decode_all(found)
             frames = frames[1:] if direct else frames
         for step, out in frames:
-            if out.shape == kept.shape[1:]:
-                np.copyto(out, kept[step])
+            if out.shape == found.shape[1:]:
+                np.copyto(out, found[step])
             else:
-                resize_into(out, kept[step])
-        self.reuse.done(name, uses)
+                resize_into(out, found[step])
+        if reuse is not None:
+            reuse.done(name, uses, kept)
 
-    def _decode(self, episode: int, shard: int, table: ChunkTable, place: int, name: int, out: Frame) -> None:
+    def _decode(
+        self,
+        episode: int,
+        shard: int,
+        table: ChunkTable,
+        place: int,
+        name: int,
+        out: Frame,
+        reuse: Reuse | None,
+    ) -> None:
         """Decode the first frames of a chunk into `out` [n, H, W, 3]."""
         index, size = self.index, int(table.sizes[place])
         whole = index.codec == "raw" and out.nbytes == size
@@ -141,10 +172,10 @@ class FrameReader:
         offset, digest = int(table.offsets[place]), int(table.digests[place])
         found = None
         if not self._cached(shard, offset, buffer, digest):
-            found = self.reuse.encoded(name, self._read_span)
+            found = reuse.encoded(name, self._read_span) if reuse is not None else None
             if found is None:
                 self._fetch(episode, shard, table, [place], [buffer])
-        if found is not None:
+        if found is not None and reuse is not None:
             span, data = found
             data = data[offset - span.start :][:size]
             if not self._check or xxh3_64_intdigest(data) == digest:
@@ -154,7 +185,7 @@ class FrameReader:
                 else:
                     buffer = data
             else:
-                self.reuse.forget_bytes(span)
+                reuse.forget_bytes(span)
                 self._fetch(episode, shard, table, [place], [buffer])
         if whole:
             return
@@ -176,7 +207,7 @@ class FrameReader:
             (int(table.offsets[place]), int(table.digests[place]), buffer, place)
             for place, buffer in zip(places, buffers, strict=True)
         ]
-        if self._cache is not None and not self.reuse.expects:
+        if self._plain and self._cache is not None:
             left = [one for one in left if not self._cached(shard, one[0], one[2], one[1])]
         for attempt in (1, 2):
             if not left:

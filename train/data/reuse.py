@@ -18,11 +18,13 @@ Frames = npt.NDArray[np.uint8]
 
 
 @dataclass
-class _Kept:
+class Kept:
     """The decoded frames of a chunk, or that somebody is decoding them."""
 
     frames: Frames | None = None
     ready: threading.Event = field(default_factory=threading.Event)
+    holders: int = 0
+    """Threads that copy from it now: until the last has, its memory is not used again."""
 
 
 @dataclass
@@ -35,18 +37,19 @@ class Span:
     left: int
     """Chunks of it that somebody still wants."""
     data: memoryview | None = None
-    lock: threading.Lock = field(default_factory=threading.Lock)
+    reading: threading.Lock = field(default_factory=threading.Lock)
 
 
 class Reuse:
-    """What is kept of one camera of one split; `budget` is shared with others."""
+    """What is kept of one camera of one split while it is iterated; `budget` is shared with others."""
 
     def __init__(self, budget: Budget) -> None:
         self._budget = budget
         self._wanted: dict[int, int] = {}
-        self._kept: dict[int, _Kept] = {}
+        self._kept: dict[int, Kept] = {}
         self._spans: dict[int, Span] = {}
         self._lock = threading.Lock()
+        self._closed = False
 
     @property
     def expects(self) -> bool:
@@ -59,17 +62,6 @@ class Reuse:
             for chunk, count in zip(chunks.tolist(), times.tolist(), strict=True):
                 self._wanted[chunk] = self._wanted.get(chunk, 0) + count
 
-    def clear(self) -> None:
-        """Nothing is expected any more, and nothing kept."""
-        with self._lock:
-            kept, spans = list(self._kept.values()), list({id(s): s for s in self._spans.values()}.values())
-            self._wanted, self._kept, self._spans = {}, {}, {}
-        for one in kept:
-            if one.frames is not None:
-                self._budget.give(one.frames.nbytes)
-        for span in spans:
-            self.forget_bytes(span)
-
     def expect_span(self, span: Span, chunks: list[int]) -> None:
         """These chunks lie in one span."""
         with self._lock:
@@ -77,29 +69,45 @@ class Reuse:
             span.left = len(mine)
             self._spans |= dict.fromkeys(mine, span)
 
+    def close(self) -> None:
+        """Keep nothing any more; what threads hold now is given back when they are done."""
+        with self._lock:
+            self._closed = True
+            kept, self._kept = self._kept, {}
+            spans = {id(span): span for span in self._spans.values()}
+            self._wanted, self._spans = {}, {}
+            for one in kept.values():
+                self._give_back(one)
+            for span in spans.values():
+                self._drop(span)
+
     def encoded(self, chunk: int, read: Callable[[Span], memoryview]) -> tuple[Span, memoryview] | None:
         """The bytes of the span that the chunk lies in; None where it lies in none, or there is no room."""
         with self._lock:
             span = self._spans.get(chunk)
         if span is None:
             return None
-        with span.lock:
-            if span.data is None:
+        with span.reading:
+            data = span.data
+            if data is None:
                 if not self._budget.take(span.length):
                     return None
                 try:
-                    span.data = read(span)
+                    data = read(span)
                 except BaseException:
                     self._budget.give(span.length)
                     raise
-            return span, span.data
+                with self._lock:
+                    if self._closed or not span.left:
+                        self._budget.give(span.length)
+                    else:
+                        span.data = data
+            return span, data
 
     def forget_bytes(self, span: Span) -> None:
         """The span's bytes were wrong; whoever wants them next reads them anew."""
-        with span.lock:
-            if span.data is not None:
-                span.data = None
-                self._budget.give(span.length)
+        with self._lock:
+            self._drop(span)
 
     def frames(
         self,
@@ -109,11 +117,11 @@ class Reuse:
         decode: Callable[[Frames], None],
         *,
         plain: bool,
-    ) -> Frames | None:
+    ) -> Kept | None:
         """The decoded frames of a chunk, for `uses` of its expected uses; None where they are not kept.
 
-        Whoever gets frames calls `done` when they have been copied. `plain` says that decoding them is no
-        work, so that the bytes of their span are enough to keep.
+        Whoever has had the frames calls `done`. `plain` says that decoding them is no work, so that the
+        bytes of their span are enough to keep.
         """
         size = int(np.prod(shape))
         with self._lock:
@@ -123,44 +131,61 @@ class Reuse:
                 rare = self._wanted.get(chunk, 0) <= uses
                 if rare or (plain and chunk in self._spans) or not self._budget.take(size):
                     return None
-                kept = self._kept[chunk] = _Kept()
+                kept = self._kept[chunk] = Kept()
+            kept.holders += 1
         if not mine:
             kept.ready.wait()
-            return kept.frames
+            if kept.frames is None:  # whoever decoded them has failed, and says so
+                with self._lock:
+                    kept.holders -= 1
+                return None
+            return kept
         try:
             frames = self._budget.memory(size).reshape(shape)
             decode(frames)
+            kept.frames = frames
         except BaseException:
             with self._lock:
-                del self._kept[chunk]
+                kept.holders -= 1
+                if self._kept.get(chunk) is kept:
+                    del self._kept[chunk]
             self._budget.give(size)
-            kept.ready.set()
             raise
-        kept.frames = frames
-        kept.ready.set()
-        return frames
+        finally:
+            kept.ready.set()
+        return kept
 
-    def done(self, chunk: int, uses: int) -> None:
-        """So many of the expected uses of a chunk have had their frames."""
-        span = None
+    def done(self, chunk: int, uses: int, kept: Kept | None) -> None:
+        """So many of the expected uses of a chunk have had their frames, those of `kept` if it was."""
         with self._lock:
-            left = self._wanted.get(chunk)
-            if left is None:
-                return
-            if left > uses:
-                self._wanted[chunk] = left - uses
-                return
-            del self._wanted[chunk]
-            kept = self._kept.pop(chunk, None)
-            span = self._spans.pop(chunk, None)
-            ended = False
-            if span is not None:
-                span.left -= 1
-                ended = not span.left
-        if kept is not None and kept.frames is not None:
+            left = self._wanted.get(chunk, 0) - uses
+            if left > 0:
+                self._wanted[chunk] = left
+            elif chunk in self._wanted:
+                del self._wanted[chunk]
+                last = self._kept.pop(chunk, None)
+                if last is not None and last is not kept:
+                    self._give_back(last)
+                span = self._spans.pop(chunk, None)
+                if span is not None:
+                    span.left -= 1
+                    if not span.left:
+                        self._drop(span)
+            if kept is not None:
+                kept.holders -= 1
+                if self._kept.get(chunk) is not kept:
+                    self._give_back(kept)
+
+    def _give_back(self, kept: Kept) -> None:
+        """Give back what nobody holds and nobody will find any more; once."""
+        if not kept.holders and kept.frames is not None:
             self._budget.give(kept.frames.nbytes, kept.frames)
-        if span is not None and ended:
-            self.forget_bytes(span)
+            kept.frames = None
+
+    def _drop(self, span: Span) -> None:
+        if span.data is not None:
+            span.data = None
+            self._budget.give(span.length)
 
 
 class Budget:
@@ -199,5 +224,6 @@ class Budget:
         """Bytes that are not kept any more."""
         with self._lock:
             self._left += size
-            if memory is not None:
+            free = sum(key * len(arrays) for key, arrays in self._free.items())
+            if memory is not None and free + size <= self._left // 2:
                 self._free.setdefault(size, []).append(memory.reshape(-1))

@@ -256,6 +256,37 @@ def test_a_draw_is_from_everywhere_seeded_and_moves_nothing(datasets: Datasets) 
     assert take(loader, 3) == take(loader_of(datasets, "mixture"), 3)
 
 
+@pytest.mark.parametrize("codec", ["zstd", "jpeg"])
+def test_draws_and_abandoned_iterations_disturb_nothing(datasets: Datasets, codec: str) -> None:
+    loader = loader_of(datasets, codec, threads=4)
+    expected = take(loader_of(datasets, codec), 30)
+    found = []
+    for _ in range(10):
+        batches = iter(loader)  # what the last one has read ahead is thrown away
+        for batch in itertools.islice(batches, 3):
+            loader.draw(16, seed=len(found))
+            found.append(content(batch))
+    assert found == expected
+
+
+@pytest.mark.parametrize("what", ["raw", "zstd"])
+def test_ranks_may_go_on_from_a_position_that_their_number_does_not_divide(
+    datasets: Datasets, what: str
+) -> None:
+    first = loader_of(datasets, what, batch_size=3)
+    take(first, 3)
+    whole = loader_of(datasets, what)
+    whole.load_state_dict(first.state_dict())
+    expected = [sorted(one[0]) for one in take(whole, 12)]
+    ranks = []
+    for rank in range(4):
+        again = loader_of(datasets, what, rank=rank, world_size=4)
+        again.load_state_dict(first.state_dict())
+        ranks.append(take(again, 12))
+    for step in range(12):
+        assert sorted(s for rank in ranks for s in rank[step][0]) == expected[step]
+
+
 def test_a_limit_is_a_part_of_every_larger_one_and_leaves_val_alone(datasets: Datasets) -> None:
     found = []
     for limit in (1, 2, 5, None):
