@@ -36,7 +36,7 @@ LONGEST_WAIT_S = 60.0
 """The most that a `Retry-After` is believed."""
 
 ERRORS = (BaseError, OSError, ValueError, NotImplementedError)
-"""What obstore raises; not everything is of its own class."""
+"""What obstore raises; not all is of its own class: what a store cannot do is a NotImplementedError."""
 
 Result = TypeVar("Result")
 

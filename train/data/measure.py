@@ -34,6 +34,8 @@ Frames = npt.NDArray[np.uint8]
 
 TRIED_EPISODES = 4
 """Whose frames are encoded to find out what each codec would do."""
+COPIERS = 4
+"""Threads that copy batches, at most: each has two in memory, and so many fill the memory bus."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,8 +127,8 @@ def measure(loader: Loader, seconds: float) -> Report:
     ]
     if index.codec != "raw":
         stages.append(_stage("decode", workers, threads, [one.decode for one in chunks], share, sample_bytes))
-    copies = [_Copy(first.frames.numpy(), i) for i in range(2 * threads)]
-    copied = _stage("copy", workers, threads, [one.copy for one in copies], share, first.frames.numel())
+    copies = [_Copy(first.frames.numpy()) for _ in range(min(threads, COPIERS))]
+    copied = _stage("copy", workers, len(copies), [one.copy for one in copies], share, first.frames.numel())
     per_batch = len(first)
     stages.append(
         Stage(name="copy", samples_per_s=copied.samples_per_s * per_batch, bytes_per_s=copied.bytes_per_s)
@@ -187,7 +189,7 @@ class _Chunks:
 class _Copy:
     """Copying one batch."""
 
-    def __init__(self, batch: Frames, number: int) -> None:
+    def __init__(self, batch: Frames) -> None:
         self._source, self._target = batch.copy(), np.empty_like(batch)
 
     def copy(self) -> None:
