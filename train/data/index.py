@@ -120,7 +120,7 @@ class SplitIndex:
         table = dataset.table(EPISODES, columns, coded=("split", "shard", *TEXTS))
         table = table.filter(pc.equal(pc.cast(table["split"], pa.string()), split)).drop_columns("split")
         table = table.slice(0, limit)
-        self.keys: pa.ChunkedArray = table["key"]
+        self.keys: pa.Array = pc.cast(table["key"], pa.large_string()).combine_chunks()
         self.steps = table["steps"].to_numpy().astype(np.int32)
         self.texts = {name: Texts.of(table[name]) for name in TEXTS}
         numbers = {shard["name"]: i for i, shard in enumerate(manifest.shards)}
@@ -212,7 +212,8 @@ class SplitIndex:
         table = table.filter(pc.equal(table["camera"], self.camera))
         start, stop = self.first_episode(shard), self.first_episode(shard + 1)
         count = stop - start
-        if not table["key"].slice(0, count).equals(self.keys.slice(start, count).cast(table["key"].type)):
+        keys = pc.cast(table["key"].slice(0, count), pa.large_string()).combine_chunks()
+        if not keys.equals(self.keys.slice(start, count)):
             raise CorruptError(f"{entry['chunks']}: is not of the episodes that {EPISODES} lists")
         numbers = np.diff(self.bases[start : stop + 1])
         lists = table["digests"].slice(0, count).combine_chunks()

@@ -170,8 +170,8 @@ class _Chunks:
         self.data = [bytearray(size) for size in table.sizes[places].tolist()]
         self._codec, self._chunk = index.codec, index.chunk
         height, width = index.sizes[episode].tolist()
-        left = int(index.steps[episode]) - (places[-1] - first) * index.chunk
-        self._frames = np.empty((min(index.chunk, left), height, width, 3), np.uint8)
+        numbers = [min(index.chunk, int(index.steps[episode]) - (p - first) * index.chunk) for p in places]
+        self._frames = [np.empty((number, height, width, 3), np.uint8) for number in numbers]
         self.fetch()
 
     def fetch(self) -> None:
@@ -182,8 +182,8 @@ class _Chunks:
             xxh3_64_intdigest(data)
 
     def decode(self) -> None:
-        for data in self.data:
-            decode(self._codec, [memoryview(data)], self._chunk, self._frames)
+        for data, frames in zip(self.data, self._frames, strict=True):
+            decode(self._codec, [memoryview(data)], self._chunk, frames)
 
 
 class _Copy:

@@ -6,6 +6,7 @@ pinned memory itself; for the rest, each batch's array goes back to a list when 
 
 from __future__ import annotations
 
+import math
 import threading
 import weakref
 
@@ -32,7 +33,7 @@ class BatchMemory:
         if self._pin:
             tensor = torch.empty(shape, dtype=torch.uint8, pin_memory=True)
             return tensor, tensor.numpy()
-        size = int(np.prod(shape))
+        size = math.prod(shape)
         with self._lock:
             base = next((one for one in self._free if one.size >= size), None)
             if base is not None:

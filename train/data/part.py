@@ -155,7 +155,7 @@ class Part:
         """Write dataset, key, environment and instruction of the samples to their rows."""
         index = self.index
         name = index.dataset.manifest.dataset["name"]
-        keys = index.keys.take(wanted.episodes).to_pylist()
+        keys = [index.key(episode) for episode in wanted.episodes.tolist()]
         environments = index.texts["environment"].at(wanted.episodes)
         instructions = index.texts["instruction"].at(wanted.episodes)
         for row, key, environment, instruction in zip(
@@ -176,20 +176,22 @@ class Part:
         reuse: Reuse | None,
     ) -> None:
         """Read some samples into their rows: what a thread does."""
-        read, offset, pair = self.reader.read, self.offset, self._pair
+        steps = wanted.steps[:, None]
+        if self._pair:
+            steps = np.concatenate([steps, steps + self.offset], axis=1)
+        shape = len(frames), steps.shape[1], *frames.shape[-3:]
+        self.reader.read(wanted.episodes, steps, frames.reshape(shape), wanted.rows, reuse)
+        if action is None and state is None:
+            return
         for row, episode, t in zip(
             wanted.rows.tolist(), wanted.episodes.tolist(), wanted.steps.tolist(), strict=True
         ):
-            if pair:
-                read(episode, (t, t + offset), frames[row], reuse)
-            else:
-                read(episode, (t,), (frames[row],), reuse)
             if action is not None:
-                steps = self.reader.array("action", episode)[t : t + self.actions]
+                taken = self.reader.array("action", episode)[t : t + self.actions]
                 if mask is None:
-                    action[row] = steps.sum(axis=0)
+                    action[row] = taken.sum(axis=0)
                 else:
-                    action[row, : len(steps)] = steps
-                    mask[row, : len(steps)] = True
+                    action[row, : len(taken)] = taken
+                    mask[row, : len(taken)] = True
             if state is not None:
                 state[row] = self.reader.array("state", episode)[t]

@@ -7,6 +7,7 @@ held against its digest; one that does not match is read once more before that i
 
 from __future__ import annotations
 
+import math
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -67,14 +68,15 @@ class FrameReader:
         self._plain = index.codec == "raw" and index.chunk == 1 and size in (None, index.uniform)
 
     def read(
-        self, episode: int, steps: Sequence[int], outs: Sequence[Frame], reuse: Reuse | None = None
+        self, episodes: Int64, steps: Int64, frames: Frame, rows: Int64, reuse: Reuse | None = None
     ) -> None:
-        """Write frames of one episode to `outs`, each [H, W, 3] uint8 and contiguous.
+        """Write frames of some samples to their rows.
 
         Args:
-            episode: which.
-            steps: of it.
-            outs: one for each step.
+            episodes: [n], of each sample.
+            steps: [n, k], of its frames.
+            frames: uint8 [B, k, H, W, 3], contiguous.
+            rows: [n], of `frames`, one for each sample.
             reuse: where these frames were expected; None for those that nobody spoke of before.
 
         Raises:
@@ -82,22 +84,42 @@ class FrameReader:
             StoreError: the shard cannot be read.
         """
         index = self.index
-        shard = int(index.shards[episode])
-        table = index.chunks(shard)
-        first = int(table.firsts[episode - table.start])
-        wanted: dict[int, list[tuple[int, Frame]]] = {}
-        for step, out in zip(steps, outs, strict=True):
-            wanted.setdefault(step // index.chunk, []).append((step % index.chunk, out))
-        if self._plain and (reuse is None or not reuse.expects):
-            places = [first + chunk for chunk in wanted]
-            buffers = [_flat(frames[0][1]) for frames in wanted.values()]
+        plain = self._plain and (reuse is None or not reuse.expects)
+        size, memory = frames[0, 0].nbytes, _flat(frames)
+        for row, episode, shard, mine in zip(
+            rows.tolist(), episodes.tolist(), index.shards[episodes].tolist(), steps.tolist(), strict=True
+        ):
+            table = index.chunks(shard)
+            first = int(table.firsts[episode - table.start])
+            if plain:
+                begin = row * len(mine) * size
+                buffers = [memory[at : at + size] for at in range(begin, begin + len(mine) * size, size)]
+                self._read_raw(episode, shard, table, [first + step for step in mine], buffers)
+                continue
+            wanted: dict[int, list[tuple[int, Frame]]] = {}
+            for step, out in zip(mine, frames[row], strict=True):
+                wanted.setdefault(step // index.chunk, []).append((step % index.chunk, out))
+            for chunk, some in wanted.items():
+                self._read_chunk(episode, shard, table, first, chunk, some, reuse)
+
+    def _read_raw(
+        self,
+        episode: int,
+        shard: int,
+        table: ChunkTable,
+        places: Sequence[int],
+        buffers: Sequence[memoryview],
+    ) -> None:
+        if self.index.dataset.store.remote:
             self._fetch(episode, shard, table, places, buffers)
-            for frames in wanted.values():
-                for _, out in frames[1:]:
-                    out[:] = frames[0][1]
             return
-        for chunk, frames in wanted.items():
-            self._read_chunk(episode, shard, table, first, chunk, frames, reuse)
+        # One by one: each is checked while it is in the processor's cache. A few microseconds matter here.
+        file, check = self.shard(shard), self._check
+        self._count(sum(map(len, buffers)))
+        for place, buffer in zip(places, buffers, strict=True):
+            file.read_into(((int(table.offsets[place]), buffer),))
+            if check and xxh3_64_intdigest(buffer) != int(table.digests[place]):
+                self._fetch(episode, shard, table, (place,), (buffer,))
 
     def begin(self) -> Reuse:
         """Begin an iteration: nothing is expected, and what the last one kept is not."""
@@ -126,7 +148,7 @@ class FrameReader:
         reuse: Reuse | None,
     ) -> None:
         index = self.index
-        height, width = (int(side) for side in index.sizes[episode])
+        height, width = index.sizes[episode].tolist()
         number = min(index.chunk, int(index.steps[episode]) - chunk * index.chunk)
         name = int(index.bases[episode]) + chunk
         place = first + chunk
@@ -203,29 +225,32 @@ class FrameReader:
         buffers: Sequence[memoryview],
     ) -> None:
         """Fill buffers with the bytes of chunks, checked."""
-        left = [
-            (int(table.offsets[place]), int(table.digests[place]), buffer, place)
-            for place, buffer in zip(places, buffers, strict=True)
-        ]
         if self._plain and self._cache is not None:
-            left = [one for one in left if not self._cached(shard, one[0], one[2], one[1])]
+            missing = [
+                i
+                for i, (place, buffer) in enumerate(zip(places, buffers, strict=True))
+                if not self._cached(shard, int(table.offsets[place]), buffer, int(table.digests[place]))
+            ]
+            places, buffers = [places[i] for i in missing], [buffers[i] for i in missing]
         for attempt in (1, 2):
-            if not left:
+            offsets = [int(table.offsets[place]) for place in places]
+            ranges = list(zip(offsets, buffers, strict=True))
+            self.shard(shard).read_into(ranges)
+            self._count(sum(map(len, buffers)))
+            if not self._check:
                 return
-            self.shard(shard).read_into([(offset, buffer) for offset, _, buffer, _ in left])
-            self._count(sum(len(buffer) for _, _, buffer, _ in left))
             wrong = []
-            for one in left:
-                if self._check and xxh3_64_intdigest(one[2]) != one[1]:
-                    wrong.append(one)
+            for place, one in zip(places, ranges, strict=True):
+                if xxh3_64_intdigest(one[1]) == int(table.digests[place]):
+                    self._keep(shard, *one)
                 else:
-                    self._keep(shard, one[0], one[2])
-            left = wrong
-            if left and attempt == 1:
+                    wrong.append((place, one[1]))
+            if not wrong:
+                return
+            places, buffers = [place for place, _ in wrong], [buffer for _, buffer in wrong]
+            if attempt == 1:
                 self._reopen(shard)
-        if left:
-            where = self._place(episode, shard, table, left[0][3])
-            raise CorruptError(f"{where} does not match its digest")
+        raise CorruptError(f"{self._place(episode, shard, table, places[0])} does not match its digest")
 
     def _count(self, size: int) -> None:
         with self._lock:
@@ -348,7 +373,7 @@ def _flat(array: npt.NDArray[np.uint8]) -> memoryview:
 
 def _scratch(what: str, shape: tuple[int, ...]) -> Frame:
     """Memory of this thread, at least of that shape, overwritten by the next call."""
-    size = int(np.prod(shape))
+    size = math.prod(shape)
     found: Frame | None = getattr(_thread, what, None)
     if found is None or found.size < size:
         found = np.empty(size, np.uint8)

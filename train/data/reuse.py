@@ -7,6 +7,7 @@ again, so memory decides the speed and never the order.
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -22,7 +23,8 @@ class Kept:
     """The decoded frames of a chunk, or that somebody is decoding them."""
 
     frames: Frames | None = None
-    ready: threading.Event = field(default_factory=threading.Event)
+    decoding: threading.Lock = field(default_factory=threading.Lock)
+    """Held by the thread that decodes them."""
     holders: int = 0
     """Threads that copy from it now: until the last has, its memory is not used again."""
 
@@ -123,7 +125,7 @@ class Reuse:
         Whoever has had the frames calls `done`. `plain` says that decoding them is no work, so that the
         bytes of their span are enough to keep.
         """
-        size = int(np.prod(shape))
+        size = math.prod(shape)
         with self._lock:
             kept = self._kept.get(chunk)
             mine = kept is None
@@ -132,9 +134,11 @@ class Reuse:
                 if rare or (plain and chunk in self._spans) or not self._budget.take(size):
                     return None
                 kept = self._kept[chunk] = Kept()
+                kept.decoding.acquire()
             kept.holders += 1
         if not mine:
-            kept.ready.wait()
+            with kept.decoding:
+                pass
             if kept.frames is None:  # whoever decoded them has failed, and says so
                 with self._lock:
                     kept.holders -= 1
@@ -152,7 +156,7 @@ class Reuse:
             self._budget.give(size)
             raise
         finally:
-            kept.ready.set()
+            kept.decoding.release()
         return kept
 
     def done(self, chunk: int, uses: int, kept: Kept | None) -> None:
