@@ -1,15 +1,18 @@
 """In which order samples come: a pure function of a key, the numbers of samples, lanes and window.
 
 An epoch lays all samples out shard by shard, the shards in the order of a hash; cuts that into contiguous
-*lanes* whose lengths differ by at most one, longer first; and permutes each in blocks of `window` samples.
-Position P of the endless sequence is sample i of lane l of epoch e, where P = e * N + i * lanes + l. So every
-sample comes once an epoch, a batch mixes samples of all lanes, and reading one lane touches one shard
-after another. Nothing is drawn from a library's random stream: orders come from splitmix64.
+*lanes* whose lengths differ by at most one, longer first; and permutes each in *windows* of so many samples,
+lane l being l / lanes of a window ahead of the first, so that new episodes are needed at a steady rate and not
+by all lanes at once. Position P of the endless sequence is sample i of lane l of epoch e, where
+P = e * N + i * lanes + l. So every sample comes once an epoch, a batch mixes samples of all lanes, and reading
+one lane touches one shard after another. Nothing is drawn from a library's random stream: orders come from
+splitmix64.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -58,7 +61,7 @@ class Order:
         counts: samples of each episode, episodes of one shard next to each other.
         shards: number of each episode's shard, never falling.
         lanes: how many.
-        window: samples that are permuted together.
+        window: samples of a lane that are permuted together.
     """
 
     key: int
@@ -66,19 +69,20 @@ class Order:
     shards: Int64
     lanes: int = LANES
     window: int = WINDOW
-    _blocks: dict[tuple[int, int], Int64] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _windows: dict[tuple[int, int], Int64] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
     _layouts: dict[int, tuple[Int64, Int64]] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
 
     def __len__(self) -> int:
         """Samples of an epoch."""
-        return int(self.counts.sum())
+        return self._total
 
-    @property
-    def span(self) -> int:
-        """Samples of a block: a window of every lane."""
-        return self.lanes * self.window
+    @cached_property
+    def _total(self) -> int:
+        return int(self.counts.sum())
 
     def samples(self, start: int, stop: int) -> Samples:
         """The samples at positions `start` to `stop - 1` of the sequence."""
@@ -86,19 +90,41 @@ class Order:
 
     def at(self, positions: Int64) -> Samples:
         """The samples at positions, which need not follow one another."""
-        total = len(self)
-        epochs, inside = np.divmod(positions, total)
-        span = self.span
-        blocks = inside // span
+        epochs, inside = np.divmod(positions, len(self))
+        rows, lanes = np.divmod(inside, self.lanes)
+        windows = self.window_of(rows, lanes)
+        rows = rows - np.maximum(0, windows * self.window - self._shifts[lanes])
         episodes, draws = np.empty_like(inside), np.empty_like(inside)
-        for epoch, block in dict.fromkeys(zip(epochs.tolist(), blocks.tolist(), strict=True)):
-            mine = (epochs == epoch) & (blocks == block)
-            laid = self._block(epoch, block)[inside[mine] - block * span]
+        for epoch, window in dict.fromkeys(zip(epochs.tolist(), windows.tolist(), strict=True)):
+            mine = (epochs == epoch) & (windows == window)
+            laid = self._mixed(epoch, window)[lanes[mine], rows[mine]]
             order, ends = self._layout(epoch)
             place = np.searchsorted(ends, laid, side="right")
             episodes[mine] = order[place]
             draws[mine] = laid - (ends[place] - self.counts[order[place]])
         return Samples(epochs, episodes, draws)
+
+    def window_of(self, rows: Int64, lanes: Int64) -> Int64:
+        """Which window of its lane a sample is in, given its number in the lane."""
+        found: Int64 = (rows + self._shifts[lanes]) // self.window
+        return found
+
+    def positions_of(self, epoch: int, lane: int, window: int) -> Int64:
+        """The positions of one window of one lane."""
+        first = window * self.window - int(self._shifts[lane])
+        last = min(first + self.window, int(self._lengths[lane]))
+        rows = np.arange(max(0, first), last, dtype=np.int64)
+        return epoch * len(self) + rows * self.lanes + lane
+
+    @cached_property
+    def _shifts(self) -> Int64:
+        """By how much each lane's windows begin earlier than those of the first."""
+        return np.arange(self.lanes, dtype=np.int64) * self.window // self.lanes
+
+    @cached_property
+    def _lengths(self) -> Int64:
+        short, longer = divmod(len(self), self.lanes)
+        return short + (np.arange(self.lanes, dtype=np.int64) < longer)
 
     def _layout(self, epoch: int) -> tuple[Int64, Int64]:
         """Episodes in the order in which an epoch lays them out, and where the samples of each end."""
@@ -112,25 +138,18 @@ class Order:
             self._layouts[epoch] = episodes, np.cumsum(self.counts[episodes])
         return self._layouts[epoch]
 
-    def _block(self, epoch: int, block: int) -> Int64:
-        """Places in the layout of one block of all lanes, in the order of positions."""
-        if (epoch, block) not in self._blocks:
-            _keep_few(self._blocks)
-            short, longer = divmod(len(self), self.lanes)
-            lane = np.arange(self.lanes)
-            lengths = (short + (lane < longer))[:, None]
-            starts = (lane * short + np.minimum(lane, longer))[:, None]
-            last = min((block + 1) * self.window, short + bool(longer))
-            inner = np.arange(block * self.window, last)[None, :]
-            places = starts + inner
+    def _mixed(self, epoch: int, window: int) -> Int64:
+        """Places in the layout of one window of every lane [lanes, window], mixed; what is behind is unused."""
+        if (epoch, window) not in self._windows:
+            _keep_few(self._windows)
+            inner = np.arange(self.window) + (window * self.window - self._shifts)[:, None]
+            places = inner + (np.cumsum(self._lengths) - self._lengths)[:, None]
             hashes = splitmix64(places.astype(np.uint64) ^ np.uint64(derive(self.key, epoch, 1)))
-            hashes[inner >= lengths] = (
-                _MASK  # behind the end of a shorter lane; a stable sort leaves them last
-            )
+            # Before the beginning or behind the end of its lane; a stable sort leaves them last.
+            hashes[(inner < 0) | (inner >= self._lengths[:, None])] = _MASK
             mixed = np.take_along_axis(places, np.argsort(hashes, axis=1, kind="stable"), axis=1)
-            count = int(np.clip(lengths - block * self.window, 0, self.window).sum())
-            self._blocks[epoch, block] = mixed.T.reshape(-1)[:count]
-        return self._blocks[epoch, block]
+            self._windows[epoch, window] = mixed
+        return self._windows[epoch, window]
 
 
 def _keep_few(cache: dict[Any, Any]) -> None:

@@ -88,7 +88,7 @@ class Part:
             store.remote or index.codec != "raw" or size != index.uniform
         )
         self._budget = budget
-        self._begun: set[tuple[int, int]] = set()
+        self._begun: dict[int, tuple[int, int]] = {}
         self._share: tuple[int, int, Schedule, int, int, int] | None = None
 
     def begin(self, rank: int, world: int, schedule: Schedule, me: int, start: int, end: int) -> Reuse:
@@ -114,22 +114,21 @@ class Part:
         return self._sample.steps(self._key, samples, lengths, self.offset)
 
     def _expect(self, positions: Int64) -> None:
-        """Say what will be wanted of the blocks that the positions reach for the first time."""
-        epochs, inside = np.divmod(positions, len(self.order))
-        blocks = inside // self.order.span
-        for block in dict.fromkeys(zip(epochs.tolist(), blocks.tolist(), strict=True)):
-            if block not in self._begun:
-                self._begun.add(block)
-                self._begin_block(*block)
-        if len(self._begun) > 64:
-            self._begun = set(sorted(self._begun)[-8:])
+        """Say what will be wanted of the windows that the positions reach for the first time."""
+        order = self.order
+        epochs, inside = np.divmod(positions, len(order))
+        rows, lanes = np.divmod(inside, order.lanes)
+        windows = order.window_of(rows, lanes)
+        for epoch, lane, window in dict.fromkeys(
+            zip(epochs.tolist(), lanes.tolist(), windows.tolist(), strict=True)
+        ):
+            if self._begun.get(lane, (-1, -1)) < (epoch, window):
+                self._begun[lane] = epoch, window
+                self._begin_window(order.positions_of(epoch, lane, window))
 
-    def _begin_block(self, epoch: int, block: int) -> None:
+    def _begin_window(self, own: Int64) -> None:
         assert self._share is not None
         rank, world, schedule, me, start, end = self._share
-        first = epoch * len(self.order) + block * self.order.span
-        last = min(first + self.order.span, (epoch + 1) * len(self.order))
-        own = np.arange(first, last, dtype=np.int64)
         places = schedule.where(me, own)
         own = own[(places % world == rank) & (places >= start) & (places < end)]
         samples = self.order.at(own)
@@ -148,7 +147,7 @@ class Part:
             self.reader.will_need(np.unique(episodes))
         elif self._reuses:
             bytes_ = self.reader.span_bytes(episodes[firsts], chunks[firsts])
-            if bytes_ <= self._budget.size // 2:
+            if bytes_ * self.order.lanes <= self._budget.size // 2:
                 self.reader.plan_spans(episodes[firsts], chunks[firsts])
 
     def describe(self, wanted: Wanted, texts: Mapping[str, list[Any]]) -> None:
