@@ -4,8 +4,8 @@
 
 What is there is found by reading it and holding it against its digest: a hole, a chunk that a crash cut off
 and a flipped bit all look the same, and are fetched. So there is no index that could be wrong, and several
-processes may share the directory. Files are removed whole, the longest unused first, when there are more
-bytes than allowed; only files of that name in that folder ever are.
+processes may share the directory. Files are removed whole, the longest unused by any of them first, when
+there are more bytes than allowed; only files of that name in that folder ever are.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from oxcart.shards.errors import ConfigError
 FOLDER = "oxcart-cache-1"
 _NAME = re.compile(r"[0-9a-f]{64}\.part")
 _CHECK_BYTES = 64 << 20
-"""Written between two looks at how full the directory is."""
+"""Read and written between two looks at how full the directory is."""
 _OPEN = 64
 
 
@@ -46,7 +46,7 @@ class Cache:
         self._limit = limit
         self._files: OrderedDict[str, _File] = OrderedDict()
         self._lock = threading.Lock()
-        self._written = 0
+        self._moved = 0
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -62,7 +62,10 @@ class Cache:
             found = os.preadv(file.descriptor, [buffer], offset)
         except OSError:
             return False
-        return found == len(buffer) and xxh3_64_intdigest(buffer) == digest
+        right = found == len(buffer) and xxh3_64_intdigest(buffer) == digest
+        if right:
+            self._count(found)
+        return right
 
     def write(self, shard: str, offset: int, data: memoryview) -> None:
         """Keep the bytes; a disk that is full is no error, they are not kept then."""
@@ -71,12 +74,15 @@ class Cache:
             return
         with contextlib.suppress(OSError):
             os.pwrite(file.descriptor, data, offset)
+        self._count(len(data))
+
+    def _count(self, size: int) -> None:
         with self._lock:
-            self._written += len(data)
-            full = self._written >= min(_CHECK_BYTES, self._limit // 8)
-            if full:
-                self._written = 0
-        if full:
+            self._moved += size
+            due = self._moved >= min(_CHECK_BYTES, self._limit // 8)
+            if due:
+                self._moved = 0
+        if due:
             self._trim()
 
     def _file(self, shard: str) -> _File | None:
@@ -95,19 +101,24 @@ class Cache:
                     self._files.popitem(last=False)
             else:
                 self._files.move_to_end(name)
+            found.used = True
             return found
 
     def _trim(self) -> None:
         """Remove files until no more bytes are taken than allowed."""
         with self._lock:
-            recent = {name: i for i, name in enumerate(self._files)}
+            for name, file in list(self._files.items()):
+                if not os.fstat(file.descriptor).st_nlink:  # another process has removed it
+                    del self._files[name]
+                elif file.used:
+                    os.utime(file.descriptor)
+                    file.used = False
             held = []
             for path in self._folder.iterdir():
                 if _NAME.fullmatch(path.name):
                     with contextlib.suppress(OSError):
                         stat = path.stat()
-                        used = recent.get(path.name, -1)
-                        held.append(((used, stat.st_mtime_ns), path, stat.st_blocks * 512))
+                        held.append((stat.st_mtime_ns, path, stat.st_blocks * 512))
             total = sum(size for _, _, size in held)
             for _, path, size in sorted(held):
                 if total <= self._limit:
@@ -121,6 +132,8 @@ class Cache:
 class _File:
     def __init__(self, descriptor: int) -> None:
         self.descriptor = descriptor
+        self.used = True
+        """Since the other processes were last told."""
 
     def __del__(self) -> None:
         os.close(self.descriptor)

@@ -2,10 +2,10 @@
 
 An epoch lays all samples out shard by shard, the shards in the order of a hash; cuts that into contiguous
 *lanes* whose lengths differ by at most one, longer first; and permutes each in *windows* of so many samples.
-Lane l is l / lanes of a window ahead of the first, so that new episodes are needed at a steady rate and not by
-all lanes at once. Position P of the endless sequence is sample i of lane l of epoch e, where
-P = e * N + i * lanes + l. So every sample comes once an epoch, a batch mixes samples of all lanes, and a lane
-reads one shard after another. Nothing is drawn from a library's random stream: orders come from splitmix64.
+Lane l is l / lanes of a window ahead of the first: new episodes are needed at a steady rate, not all at once.
+Position P of the endless sequence is sample i of lane l of epoch e, where P = e * N + i * lanes + l. So every
+sample comes once an epoch, a batch mixes samples of all lanes, and a lane reads one shard after another.
+Nothing is drawn from a library's random stream: orders come from splitmix64.
 """
 
 from __future__ import annotations
@@ -138,7 +138,7 @@ class Order:
         return self._layouts[epoch]
 
     def _mixed(self, epoch: int, window: int) -> Int64:
-        """Places in the layout of one window of every lane [lanes, window], mixed; those of no sample last."""
+        """Places in the layout of one window of every lane [lanes, window], mixed; no sample last."""
         if (epoch, window) not in self._windows:
             _keep_few(self._windows)
             inner = np.arange(self.window) + (window * self.window - self._shifts)[:, None]
