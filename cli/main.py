@@ -53,6 +53,10 @@ SECTIONS: dict[str, dict[str, Lazy]] = {
     "Read a dataset": {
         "bench": Lazy("oxcart.cli.bench", "bench", "Measure reading and shuffling on this machine."),
     },
+    "Train from it": {
+        "train": Lazy("oxcart.cli.train", "train", "Train a model from compiled datasets."),
+        "label": Lazy("oxcart.cli.train", "label", "Write a trained model's codes of every step."),
+    },
 }
 """Every command, by section, in the order in which a newcomer needs them."""
 

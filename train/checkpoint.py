@@ -1,0 +1,175 @@
+"""Checkpoints: one safetensors file each, which is there whole or not at all.
+
+    run/checkpoints/last.safetensors    model, optimizer, random states; the rest as JSON in the header
+    run/checkpoints/best.safetensors    the same of the step that validated best
+
+A file is written under another name, synced and renamed, so a full disk or a killed job leaves the one before
+it as it was. One file is simpler than a folder, which no file system replaces in one step; the trade-off is that
+saving a model takes room for it once more while it lasts.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from oxcart.shards.errors import ConfigError, CorruptError, StoreError
+
+VERSION = 1
+LAST, BEST = "last", "best"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """All that going on exactly needs."""
+
+    step: int
+    """Optimizer steps done."""
+    model: Mapping[str, Tensor]
+    optimizer: Mapping[str, Any]
+    """`state_dict()` of a torch optimizer."""
+    random: Mapping[str, Tensor]
+    """States of random number generators, by rank and device."""
+    state: Mapping[str, Any]
+    """Plain JSON: the loader's state, the best score, the configuration."""
+
+
+def path_of(run: Path, name: str = LAST) -> Path:
+    """The file of a checkpoint of a run."""
+    return run / "checkpoints" / f"{name}.safetensors"
+
+
+def save(run: Path, checkpoint: Checkpoint, *, best: bool = False) -> Path:
+    """Write `last`, and `best` if it is that.
+
+    Raises:
+        StoreError: it cannot be written; what was there before is whole.
+    """
+    path = path_of(run)
+    tensors = {f"model/{name}": tensor for name, tensor in checkpoint.model.items()}
+    tensors |= {f"random/{name}": tensor for name, tensor in checkpoint.random.items()}
+    plain: dict[str, Any] = {}
+    for index, values in checkpoint.optimizer["state"].items():
+        for name, value in values.items():
+            if isinstance(value, Tensor):
+                tensors[f"optimizer/{index}/{name}"] = value
+            else:
+                plain[f"{index}/{name}"] = value
+    about = {
+        "version": VERSION,
+        "step": checkpoint.step,
+        "optimizer": {"groups": checkpoint.optimizer["param_groups"], "plain": plain},
+        "state": dict(checkpoint.state),
+    }
+    owned = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    _write(path, owned, {"oxcart": json.dumps(about, sort_keys=True)})
+    if best:
+        _twin(path, path_of(run, BEST))
+    return path
+
+
+def load(path: Path) -> Checkpoint:
+    """Read a checkpoint.
+
+    Raises:
+        ConfigError: there is none.
+        CorruptError: the file is no checkpoint of this version, or cut off.
+    """
+    if not path.exists():
+        raise ConfigError(f"{path}: no such checkpoint; a run writes last.safetensors and best.safetensors")
+    try:
+        with safe_open(str(path), "pt") as file:
+            about = json.loads((file.metadata() or {})["oxcart"])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        if about["version"] != VERSION:
+            raise CorruptError(f"{path}: version {about['version']}, expected {VERSION}")
+        groups = about["optimizer"]["groups"]
+        states: dict[int, dict[str, Any]] = {}
+        for name, tensor in tensors.items():
+            kind, _, rest = name.partition("/")
+            if kind == "optimizer":
+                index, _, what = rest.partition("/")
+                states.setdefault(int(index), {})[what] = tensor
+        for name, value in about["optimizer"]["plain"].items():
+            index, _, what = name.partition("/")
+            states.setdefault(int(index), {})[what] = value
+        return Checkpoint(
+            step=about["step"],
+            model=_below("model/", tensors),
+            optimizer={"state": dict(sorted(states.items())), "param_groups": groups},
+            random=_below("random/", tensors),
+            state=about["state"],
+        )
+    except (SafetensorError, KeyError, TypeError, ValueError, AttributeError) as error:
+        raise CorruptError(f"{path}: not a checkpoint, or cut off: {error}") from error
+
+
+def random_states() -> dict[str, Tensor]:
+    """States of this process's generators."""
+    states = {"cpu": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        states |= {f"cuda{i}": state for i, state in enumerate(torch.cuda.get_rng_state_all())}
+    return states
+
+
+def set_random_states(states: Mapping[str, Tensor]) -> None:
+    """Put generators back; those of devices that are not here are left out."""
+    torch.set_rng_state(states["cpu"])
+    if torch.cuda.is_available():
+        for i in range(torch.cuda.device_count()):
+            if f"cuda{i}" in states:
+                torch.cuda.set_rng_state(states[f"cuda{i}"], i)
+
+
+def _below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): one for name, one in tensors.items() if name.startswith(prefix)}
+
+
+def _write(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        save_file(tensors, str(temporary), metadata)
+        _sync(temporary)
+        os.replace(temporary, path)
+        _sync(path.parent)
+    except (OSError, SafetensorError) as error:
+        temporary.unlink(missing_ok=True)
+        reason = getattr(error, "strerror", None) or str(error)
+        kept = "the one before it is whole" if path.exists() else "there is none before it"
+        raise StoreError(f"{path}: the checkpoint cannot be written ({reason}); {kept}; make room") from error
+
+
+def _twin(path: Path, other: Path) -> None:
+    """Make `other` the same file, by a link where the file system has them."""
+    temporary = other.with_name(f".{other.name}.{os.getpid()}")
+    try:
+        temporary.unlink(missing_ok=True)
+        try:
+            os.link(path, temporary)
+        except OSError:
+            shutil.copyfile(path, temporary)
+            _sync(temporary)
+        os.replace(temporary, other)
+        _sync(other.parent)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise StoreError(f"{other}: cannot be written ({error.strerror}); {path.name} is whole") from error
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,336 @@
+"""Configuration: dataclasses with a docstring per field, a preset in YAML, and dotted overrides.
+
+    config = resolve(LaqConfig, LAQ_PRESETS, ["preset=tiny", "data.datasets=[bridge]", "train.steps=2000"])
+
+Defaults of the dataclasses < `train/configs/<family>/<preset>.yaml` < overrides. OmegaConf parses and checks the
+types; keys are checked before it sees them, so that a mistyped one is answered with the nearest that exists.
+The trade-off: every key must be written down in a dataclass; nothing can be smuggled in through a file.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import typing
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from oxcart.shards.errors import ConfigError
+from oxcart.train.data.order import LANES, WINDOW
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """Where a run leaves its files, and what it reports to."""
+
+    dir: str = "runs/laq"
+    """Directory of the run: configuration, metrics, pictures, checkpoints."""
+    tensorboard: bool = False
+    """Write TensorBoard events beside metrics.jsonl."""
+    wandb: str | None = None
+    """Weights & Biases project to report to."""
+    quiet: bool = False
+    """No live line."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LimitConfig:
+    """The first n episodes of each dataset, after the split; one never changes the other."""
+
+    train: int | None = None
+    """Of train."""
+    val: int | None = None
+    """Of each held-out split."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """What is read, and in which order."""
+
+    datasets: list[str] = field(default_factory=list)
+    """Directories or URLs of compiled datasets."""
+    weights: Any = "frames"
+    """`frames`, `episodes`, `equal`, or a list with a number for each dataset."""
+    epoch: str = "largest"
+    """An epoch is one pass through the `largest` dataset, the `smallest`, or `all`."""
+    offset: int | None = None
+    """Steps between the two frames; or `seconds`."""
+    seconds: float | None = None
+    """Seconds between the two frames; needs a verified control rate, or `control_rate`."""
+    control_rate: float | None = None
+    """Steps a second, where the datasets' own is not verified."""
+    per_episode: Any = "all"
+    """Pairs of an episode in an epoch: a number, or "all"."""
+    batch_size: int = 64
+    """Samples of an optimizer step, over all ranks and accumulation."""
+    camera: str = "primary"
+    """Name of the camera, or `primary`."""
+    limit: LimitConfig = field(default_factory=LimitConfig)
+    """Fewer episodes."""
+    lanes: int = LANES
+    """Of the shuffle."""
+    window: int = WINDOW
+    """Of the shuffle."""
+    reading: str = "auto"
+    """`sparse`, `sequential`, or `auto`."""
+    memory_mb: int = 1024
+    """Megabytes that may be kept of chunks that are wanted again soon."""
+    ahead: int = 4
+    """Batches that are read before they are wanted."""
+    threads: int | None = None
+    """That read; null is one a core, 32 where a dataset is remote."""
+    cache: str | None = None
+    """A directory of this machine for chunks of remote datasets."""
+    cache_gb: float = 100.0
+    """Gigabytes of it at most."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """The loop: optimizer, schedule, precision, checkpoints."""
+
+    steps: int = 200_000
+    """Optimizer steps."""
+    seed: int = 0
+    """Of weights, order and noise."""
+    lr: float = 1e-4
+    """Peak learning rate."""
+    betas: list[float] = field(default_factory=lambda: [0.9, 0.99])
+    """Of AdamW."""
+    weight_decay: float = 0.01
+    """On matrices alone: not on biases, norms, embeddings and codebooks."""
+    warmup: int = 1000
+    """Steps of linear warm-up."""
+    schedule: str = "cosine"
+    """After the warm-up: `constant`, or `cosine` down to `final_lr`."""
+    final_lr: float = 0.0
+    """Where the cosine ends, as a share of `lr`."""
+    clip: float = 1.0
+    """Largest norm of the gradient; 0 does not clip."""
+    accumulate: int = 1
+    """Pieces of a rank's batch that are run one after the other, to save memory."""
+    precision: str = "auto"
+    """`fp32`, `bf16`, or `auto`: bf16 on a GPU."""
+    device: str = "auto"
+    """`cpu`, `cuda`, or `auto`: a GPU where there is one."""
+    compile: bool = False
+    """torch.compile the model."""
+    log_every: int = 10
+    """Steps between lines of metrics.jsonl; ranks agree on stopping at these."""
+    save_every: int = 1000
+    """Steps between checkpoints."""
+    threads: int | None = None
+    """Threads of torch on the CPU; null leaves them alone."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ValConfig:
+    """Validation on held-out environments, beside other sessions of environments that were seen."""
+
+    every: int = 1000
+    """Steps between validations; one more comes at the end. 0: never, and no `val` split is needed."""
+    samples: int = 512
+    """Pairs of each dataset and split, drawn at random and then fixed; fewer where there are fewer."""
+    batch_size: int = 64
+    """Pairs that are run together."""
+    seed: int = 0
+    """Of the draw."""
+    splits: list[str] = field(default_factory=lambda: ["val", "val_seen"])
+    """The first is required and decides which checkpoint is best; others are used where they exist."""
+    probes: bool = True
+    """Linear probes and mutual information, where the datasets have actions."""
+    probe_samples: int = 1024
+    """Pairs of train that the probes are fitted on."""
+    pictures: int = 8
+    """Rows of the sample grid."""
+
+
+def resolve(
+    schema: type[T], presets: Path, overrides: Sequence[str], saved: Mapping[str, Any] | None = None
+) -> T:
+    """A configuration from a preset, or from one that was saved, and overrides.
+
+    Args:
+        schema: the dataclass, with a field `preset`.
+        presets: folder of YAML files.
+        overrides: such as `train.steps=200`; `preset=NAME` picks the preset.
+        saved: start from this instead of a preset.
+
+    Raises:
+        ConfigError: an unknown preset or key, with the nearest that exists; a value of the wrong type.
+    """
+    given = dict(_parse(text) for text in overrides)
+    known = dict(leaves(schema))
+    for key in given:
+        _check_key(key, known, schema)
+    if saved is None:
+        name = str(given.get("preset", known["preset"]))
+        base = {**read_preset(presets, name), "preset": name}
+    else:
+        base = dict(saved)
+        if given.get("preset", base.get("preset")) != base.get("preset"):
+            raise ConfigError(
+                f"preset: the run was begun with {base.get('preset')!r}, got {given['preset']!r}; "
+                "leave it out, or use another run.dir"
+            )
+    for key in _flat("", base, schema):
+        _check_key(key, known, schema)
+    merged = OmegaConf.structured(schema)
+    _unlock(merged)
+    try:
+        merged = OmegaConf.merge(merged, OmegaConf.create(base))
+        for key, value in given.items():
+            OmegaConf.update(merged, key, value, merge=False)
+        built = OmegaConf.to_object(merged)
+    except OmegaConfBaseException as error:
+        key = getattr(error, "full_key", None) or "configuration"
+        raise ConfigError(f"{key}: {str(error).splitlines()[0]}") from error
+    assert isinstance(built, schema)
+    return built
+
+
+def read_preset(presets: Path, name: str) -> dict[str, Any]:
+    """The values of a preset.
+
+    Raises:
+        ConfigError: there is none of that name.
+    """
+    have = sorted(path.stem for path in presets.glob("*.yaml"))
+    if name not in have:
+        raise ConfigError(f"preset {name!r}: expected one of {', '.join(have)}{_nearest(name, have)}")
+    loaded = OmegaConf.to_container(OmegaConf.load(presets / f"{name}.yaml"))
+    assert isinstance(loaded, dict)
+    return {str(key): value for key, value in loaded.items()}
+
+
+def to_yaml(config: Any) -> str:
+    """A configuration as YAML, every key, in the order of the dataclasses."""
+    return OmegaConf.to_yaml(OmegaConf.create(asdict(config)))
+
+
+def from_yaml(path: Path) -> dict[str, Any]:
+    """What `to_yaml` wrote.
+
+    Raises:
+        ConfigError: the file is no such YAML.
+    """
+    try:
+        loaded = OmegaConf.to_container(OmegaConf.load(path))
+    except (OmegaConfBaseException, YAMLError, OSError) as error:
+        raise ConfigError(f"{path}: cannot be read as a configuration: {error}") from error
+    if not isinstance(loaded, dict):
+        raise ConfigError(f"{path}: expected keys and values, got {type(loaded).__name__}")
+    return {str(key): value for key, value in loaded.items()}
+
+
+def leaves(schema: type[Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Every dotted key of a dataclass and its default."""
+    hints = typing.get_type_hints(schema)
+    for one in fields(schema):
+        key, kind = f"{prefix}{one.name}", hints[one.name]
+        if is_dataclass(kind):
+            assert isinstance(kind, type)
+            yield from leaves(kind, f"{key}.")
+        else:
+            yield key, one.default_factory() if callable(one.default_factory) else one.default
+
+
+def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """`key: old -> new` of every leaf that differs."""
+    old, new = dict(_walk("", before)), dict(_walk("", now))
+    return [
+        f"{key}: {json.dumps(old.get(key))} -> {json.dumps(new.get(key))}"
+        for key in dict.fromkeys([*old, *new])
+        if old.get(key) != new.get(key)
+    ]
+
+
+def one_of(name: str, value: str, allowed: Sequence[str]) -> None:
+    """Refuse a value that is not one of those allowed.
+
+    Raises:
+        ConfigError: says which there are, and the nearest.
+    """
+    if value not in allowed:
+        raise ConfigError(f"{name}: expected {', '.join(allowed)}; got {value!r}{_nearest(value, allowed)}")
+
+
+def at_least(least: float, **values: float | None) -> None:
+    """Refuse numbers that are too small; `__` in a name stands for a dot.
+
+    Raises:
+        ConfigError: says which, and what is expected.
+    """
+    for name, value in values.items():
+        if value is not None and not value >= least:
+            raise ConfigError(f"{name.replace('__', '.')}: expected at least {least:g}, got {value}")
+
+
+def _parse(text: str) -> tuple[str, Any]:
+    key, equals, _ = text.partition("=")
+    if not equals or not key:
+        raise ConfigError(f"override {text!r}: expected KEY=VALUE, such as train.steps=1000")
+    try:
+        value = OmegaConf.from_dotlist([f"value={text[len(key) + 1 :]}"])
+    except (OmegaConfBaseException, YAMLError) as error:
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"{key}: cannot be read as a value: {reason}; quote it") from error
+    container = OmegaConf.to_container(value)
+    assert isinstance(container, dict)
+    return key.strip(), container["value"]
+
+
+def _check_key(key: str, known: Mapping[str, Any], schema: type[Any]) -> None:
+    if key in known:
+        return
+    below = [name for name in known if name.startswith(f"{key}.")]
+    if below:
+        raise ConfigError(f"{key}: is a section; set one of {', '.join(below)}")
+    near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+    tail = key.rpartition(".")[2]
+    same = [name for name in known if name.rpartition(".")[2] == tail]
+    best = same[:1] or near
+    hint = f"did you mean {best[0]}?" if best else "--print-config lists all"
+    raise ConfigError(f"{key}: no such key; {hint}")
+
+
+def _nearest(name: str, names: Sequence[str]) -> str:
+    near = difflib.get_close_matches(name, names, n=1)
+    return f"; did you mean {near[0]}?" if near else ""
+
+
+def _flat(prefix: str, value: Mapping[str, Any], schema: type[Any]) -> Iterator[str]:
+    """Dotted keys of nested values, as deep as the dataclasses go."""
+    hints = typing.get_type_hints(schema)
+    for name, inner in value.items():
+        kind = hints.get(name)
+        if is_dataclass(kind) and isinstance(inner, Mapping):
+            assert isinstance(kind, type)
+            yield from _flat(f"{prefix}{name}.", inner, kind)
+        else:
+            yield f"{prefix}{name}"
+
+
+def _walk(prefix: str, value: Any) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, Mapping):
+        for name, inner in value.items():
+            yield from _walk(f"{prefix}.{name}".lstrip("."), inner)
+    else:
+        yield prefix, value
+
+
+def _unlock(node: Any) -> None:
+    """Frozen dataclasses become read-only nodes; the merge has to write to them."""
+    if isinstance(node, DictConfig):
+        OmegaConf.set_readonly(node, False)
+        for key in node:
+            _unlock(node._get_node(key))
+

@@ -1,0 +1,178 @@
+"""Parts of the latent-action model: attention blocks, and the ways between pixels and tokens.
+
+Frames are float [B, 3, H, W] in [-1, 1]; tokens [B, N, D], a patch each, row by row. Attention is PyTorch's
+`scaled_dot_product_attention`, with queries and keys normalised (in bf16 their products would else overflow the
+softmax's useful range). The trade-off: convolutional stems and heads learn in minutes what patches take days
+for, and are slower than patches at the same width on a GPU; presets choose.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class Attention(nn.Module):
+    """Multi-head attention of x [..., N, D] to itself or to a context [..., M, D]."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.query = nn.Linear(width, width, bias=False)
+        self.key_value = nn.Linear(width, 2 * width, bias=False)
+        self.out = nn.Linear(width, width, bias=False)
+        self.query_norm = nn.RMSNorm(width // heads)
+        self.key_norm = nn.RMSNorm(width // heads)
+
+    def forward(self, x: Tensor, context: Tensor | None = None, causal: bool = False) -> Tensor:
+        batch, number, width = x.shape
+        context = x if context is None else context
+        q = self.query(x).view(batch, number, self.heads, -1)
+        kv = self.key_value(context).view(batch, context.shape[1], 2, self.heads, -1)
+        k, v = kv.unbind(2)
+        q, k = self.query_norm(q), self.key_norm(k)
+        mixed = F.scaled_dot_product_attention(
+            q.transpose(1, 2).to(v.dtype), k.transpose(1, 2).to(v.dtype), v.transpose(1, 2), is_causal=causal
+        )
+        out: Tensor = self.out(mixed.transpose(1, 2).reshape(batch, number, width))
+        return out
+
+
+class Block(nn.Module):
+    """Attention, attention to a context where there is one, and a hidden layer; each is added to its input."""
+
+    def __init__(
+        self, width: int, heads: int, mlp: float, *, cross: bool = False, modulated: bool = False
+    ) -> None:
+        super().__init__()
+        hidden = int(width * mlp)
+        self.norm = nn.LayerNorm(width)
+        self.attention = Attention(width, heads)
+        self.cross_norm = nn.LayerNorm(width) if cross else None
+        self.cross = Attention(width, heads) if cross else None
+        self.mlp_norm = nn.LayerNorm(width)
+        self.mlp = nn.Sequential(nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, width))
+        self.modulation = nn.Linear(width, 2 * width) if modulated else None
+        if self.modulation is not None:
+            nn.init.normal_(self.modulation.weight, std=0.02)
+            nn.init.zeros_(self.modulation.bias)
+
+    def forward(
+        self, x: Tensor, context: Tensor | None = None, condition: Tensor | None = None, causal: bool = False
+    ) -> Tensor:
+        x = x + self.attention(self.norm(x), causal=causal)
+        if self.cross is not None:
+            assert self.cross_norm is not None
+            x = x + self.cross(self.cross_norm(x), context)
+        hidden = self.mlp_norm(x)
+        if self.modulation is not None:
+            assert condition is not None
+            scale, shift = self.modulation(condition)[:, None].chunk(2, dim=-1)
+            hidden = hidden * (1 + scale) + shift
+        return x + self.mlp(hidden)
+
+
+class LinearStem(nn.Module):
+    """A patch becomes a token by one matrix."""
+
+    def __init__(self, channels: int, patch: int, width: int) -> None:
+        super().__init__()
+        self.patches = nn.Conv2d(channels, width, patch, stride=patch)
+
+    def forward(self, frames: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Tokens, and no details."""
+        return self.patches(frames).flatten(2).transpose(1, 2), []
+
+
+def stage_widths(patch: int, width: int) -> list[int]:
+    """Channels after each halving, the last of which are the tokens' width: 24, 48, 96 for patch 8, width 96."""
+    halvings = patch.bit_length() - 1
+    return [max(16, width >> (halvings - 1 - i)) for i in range(halvings - 1)] + [width]
+
+
+class ConvStem(nn.Module):
+    """A patch and its surroundings become a token by convolutions, each of which halves the side."""
+
+    def __init__(self, channels: int, patch: int, width: int) -> None:
+        super().__init__()
+        widths = stage_widths(patch, width)
+        self.stages = nn.ModuleList(
+            nn.Sequential(nn.Conv2d(before, after, 4, 2, 1), nn.GroupNorm(_groups(after), after), nn.GELU())
+            for before, after in zip([channels, *widths], widths, strict=False)
+        )
+
+    def forward(self, frames: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Tokens, and the maps on the way to them, large ones first."""
+        x, details = frames, []
+        for stage in self.stages:
+            x = stage(x)
+            details.append(x)
+        return x.flatten(2).transpose(1, 2), details[:-1]
+
+
+class LinearHead(nn.Module):
+    """A token becomes a patch by one matrix."""
+
+    def __init__(self, width: int, patch: int, channels: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.pixels = nn.Linear(width, patch * patch * channels)
+        self._patch = patch
+        nn.init.normal_(self.pixels.weight, std=0.02)
+        nn.init.zeros_(self.pixels.bias)
+
+    def forward(self, tokens: Tensor, frames: Tensor, details: Sequence[Tensor]) -> Tensor:
+        """Maps [B, C, H, W]."""
+        batch, number, _ = tokens.shape
+        side = int(number**0.5)
+        x = self.pixels(self.norm(tokens)).transpose(1, 2).reshape(batch, -1, side, side)
+        return F.pixel_shuffle(x, self._patch)
+
+
+class ConvHead(nn.Module):
+    """Tokens become maps by convolutions, each of which doubles the side and sees the stem's map of that size."""
+
+    def __init__(self, width: int, patch: int, channels: int) -> None:
+        super().__init__()
+        widths = stage_widths(patch, width)[::-1]
+        self.norm = nn.LayerNorm(width)
+        self.stages = nn.ModuleList(
+            nn.Sequential(
+                nn.Conv2d(before + after, after, 3, padding=1), nn.GroupNorm(_groups(after), after), nn.GELU()
+            )
+            for before, after in zip(widths[:-1], widths[1:], strict=True)
+        )
+        self.grow = nn.Conv2d(widths[-1], 4 * 16, 3, padding=1)
+        self.last = nn.Conv2d(16 + 3, channels, 3, padding=1)
+        nn.init.normal_(self.last.weight, std=0.02)
+        nn.init.zeros_(self.last.bias)
+
+    def forward(self, tokens: Tensor, frames: Tensor, details: Sequence[Tensor]) -> Tensor:
+        """Maps [B, C, H, W]."""
+        batch, number, width = tokens.shape
+        side = int(number**0.5)
+        x = self.norm(tokens).transpose(1, 2).reshape(batch, width, side, side)
+        for stage, detail in zip(self.stages, reversed(details), strict=True):
+            x = F.interpolate(x, scale_factor=2.0, mode="nearest")
+            x = stage(torch.cat([x, detail.to(x.dtype)], 1))
+        x = F.gelu(F.pixel_shuffle(self.grow(x), 2))
+        out: Tensor = self.last(torch.cat([x, frames.to(x.dtype)], 1))
+        return out
+
+
+def warp(frames: Tensor, flow: Tensor) -> Tensor:
+    """Frames [B, C, H, W], looked up at each pixel plus its flow [B, 2, H, W] (x, y in pixels)."""
+    height, width = frames.shape[-2:]
+    y = torch.arange(height, device=flow.device, dtype=flow.dtype)
+    x = torch.arange(width, device=flow.device, dtype=flow.dtype)
+    at_x = (x[None, None, :] + flow[:, 0] + 0.5) * (2 / width) - 1
+    at_y = (y[None, :, None] + flow[:, 1] + 0.5) * (2 / height) - 1
+    grid = torch.stack([at_x, at_y], -1)
+    return F.grid_sample(frames, grid, mode="bilinear", padding_mode="border", align_corners=False)
+
+
+def _groups(channels: int) -> int:
+    return next(groups for groups in (8, 4, 2, 1) if channels % groups == 0)

@@ -1,0 +1,196 @@
+"""What can be configured of the latent-action model, and what cannot go together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from oxcart.shards.errors import ConfigError
+from oxcart.train.config import DataConfig, RunConfig, TrainConfig, ValConfig, at_least, one_of, resolve
+
+PRESETS = Path(__file__).parents[1] / "configs" / "laq"
+OUTPUTS = ("plain", "residual", "gated", "warped")
+STEMS = ("linear", "conv")
+QUANTIZERS = ("nsvq", "vq", "diveq", "fsq")
+TEACHERS = ("none", "dis", "raft")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """Encoder and decoder."""
+
+    image_size: int = 256
+    """Pixels of a side; frames are resized to it when they are read."""
+    patch: int = 32
+    """Pixels of a side of a patch; divides `image_size`."""
+    width: int = 1024
+    """Of tokens."""
+    heads: int = 16
+    """Of attention; divides `width`."""
+    spatial_depth: int = 8
+    """Blocks of the encoder that attend within a frame."""
+    temporal_depth: int = 8
+    """Blocks of the encoder that attend from a patch to itself at the earlier time."""
+    decoder_depth: int = 8
+    """Blocks of the decoder; each attends within the frame and to the codes."""
+    mlp: float = 4.0
+    """Width of the blocks' hidden layer, in widths."""
+    stem: str = "linear"
+    """How patches become tokens: `linear`, as published, or `conv`: a few strided convolutions."""
+    head: str = "linear"
+    """How tokens become pixels: `linear`, or `conv`: upsampling, with the frame's own details beside it."""
+    difference: bool = False
+    """Show the encoder the difference of the frames beside the later one."""
+    modulation: bool = False
+    """Codes also scale and shift the decoder's tokens, beside being attended to."""
+    output: str = "plain"
+    """What the decoder gives: `plain` pixels; `residual`, added to frame t; `gated`, added under a mask;
+    `warped`: frame t moved along a flow and corrected, under a mask."""
+    checkpointing: bool = False
+    """Recompute activations in the backward pass: a third more time, much less memory."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuantizerConfig:
+    """How a latent action becomes codes."""
+
+    kind: str = "nsvq"
+    """`nsvq`, or `vq`, `diveq`, `fsq` of vector-quantize-pytorch."""
+    tokens: int = 4
+    """Codes of a latent action."""
+    codes: int = 8
+    """Entries of the codebook."""
+    dim: int = 32
+    """Of a code vector; fsq chooses its own."""
+    shared: bool = True
+    """nsvq: one codebook for all tokens; else one for each."""
+    replace_every: int = 10
+    """nsvq: steps until unused codes are first replaced. Gaps grow to a tenth of the step; 0 never replaces."""
+    replace_below: float = 0.1
+    """nsvq: a code is unused below this share of what each would get if all were used alike."""
+    replace_noise: float = 0.02
+    """nsvq: standard deviation of the noise on a copy, relative to the codebook's."""
+    harden: list[float] = field(default_factory=lambda: [1.0, 1.0])
+    """nsvq: between these shares of the steps, noise turns from any direction to that of the code, so that the
+    decoder learns from what it will be given. [1, 1] is as published: never."""
+    beta: float = 0.25
+    """vq: weight of the commitment loss."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FlowConfig:
+    """A second decoder, of optical flow."""
+
+    teacher: str = "none"
+    """`dis`: OpenCV's DIS flow; `raft`: torchvision's RAFT; or `none`."""
+    weight: float = 5.0
+    """Of its loss, after the warm-up."""
+    warmup: int = 50_000
+    """Steps over which the weight rises from 0."""
+    weights: str | None = None
+    """raft: a file with its weights; null takes those that torchvision has on this machine."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AugmentConfig:
+    """Changes that both frames of a pair get alike; the action in them stays an action."""
+
+    flip: bool = False
+    """Mirror half of the pairs."""
+    colour: float = 0.0
+    """Up to which share to change brightness, contrast and the weight of each channel; permutes channels."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LaqConfig:
+    """All of a run.
+
+    Raises:
+        ConfigError: values that are impossible, alone or together.
+    """
+
+    preset: str = "base"
+    """Which file of train/configs/laq the rest begins with."""
+    run: RunConfig = field(default_factory=RunConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    quantizer: QuantizerConfig = field(default_factory=QuantizerConfig)
+    flow: FlowConfig = field(default_factory=FlowConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    val: ValConfig = field(default_factory=ValConfig)
+
+    def __post_init__(self) -> None:
+        model, quantizer, train = self.model, self.quantizer, self.train
+        one_of("model.output", model.output, OUTPUTS)
+        one_of("model.stem", model.stem, STEMS)
+        one_of("model.head", model.head, STEMS)
+        one_of("quantizer.kind", quantizer.kind, QUANTIZERS)
+        one_of("flow.teacher", self.flow.teacher, TEACHERS)
+        one_of("train.schedule", train.schedule, ("constant", "cosine"))
+        one_of("train.precision", train.precision, ("auto", "fp32", "bf16"))
+        one_of("train.device", train.device, ("auto", "cpu", "cuda"))
+        at_least(
+            1,
+            model__image_size=model.image_size,
+            model__patch=model.patch,
+            model__width=model.width,
+            model__heads=model.heads,
+            model__decoder_depth=model.decoder_depth,
+            quantizer__tokens=quantizer.tokens,
+            quantizer__dim=quantizer.dim,
+            data__batch_size=self.data.batch_size,
+            data__offset=self.data.offset,
+            data__limit__train=self.data.limit.train,
+            data__limit__val=self.data.limit.val,
+            data__memory_mb=self.data.memory_mb,
+            train__steps=train.steps,
+            train__accumulate=train.accumulate,
+            train__log_every=train.log_every,
+            train__save_every=train.save_every,
+            val__samples=self.val.samples,
+            val__batch_size=self.val.batch_size,
+        )
+        at_least(
+            0,
+            model__spatial_depth=model.spatial_depth,
+            model__temporal_depth=model.temporal_depth,
+            quantizer__replace_every=quantizer.replace_every,
+            train__lr=train.lr,
+            train__clip=train.clip,
+            train__warmup=train.warmup,
+            val__every=self.val.every,
+            flow__weight=self.flow.weight,
+            augment__colour=self.augment.colour,
+        )
+        at_least(2, quantizer__codes=quantizer.codes)
+        if model.image_size < model.patch:
+            raise ConfigError(
+                f"model.patch: {model.patch} pixels are more than the frames' {model.image_size} "
+                "(model.image_size); choose a smaller patch"
+            )
+        if model.image_size % model.patch:
+            raise ConfigError(
+                f"model.image_size: expected a multiple of model.patch {model.patch}, got {model.image_size}"
+            )
+        if "conv" in (model.stem, model.head) and model.patch & (model.patch - 1):
+            raise ConfigError(f"model.patch: convolutions need a power of two, got {model.patch}")
+        if model.head == "conv" and model.stem != "conv":
+            raise ConfigError("model.head: conv needs the details of model.stem=conv")
+        if model.width % model.heads:
+            raise ConfigError(
+                f"model.width: expected a multiple of model.heads {model.heads}, got {model.width}"
+            )
+        if len(quantizer.harden) != 2 or not 0 <= quantizer.harden[0] <= quantizer.harden[1]:
+            raise ConfigError(
+                f"quantizer.harden: expected two rising shares such as [0.5, 0.8], got {quantizer.harden}"
+            )
+        if not self.val.splits:
+            raise ConfigError("val.splits: expected at least one split, got none; val.every=0 turns it off")
+
+
+def laq_config(overrides: Sequence[str], saved: Mapping[str, Any] | None = None) -> LaqConfig:
+    """The configuration that overrides ask for; see `resolve`."""
+    return resolve(LaqConfig, PRESETS, overrides, saved)

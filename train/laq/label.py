@@ -1,0 +1,260 @@
+"""Write the codes of every step of a dataset as an annotation.
+
+    label("bridge", Path("runs/laq"), "codes.parquet")
+
+Step t has the codes of the pair (t, t + k), k as the run was trained; the last k steps of an episode have no such
+pair and get -1 everywhere. Work that was cut off goes on where it stopped: finished pieces lie in
+`codes.parquet.parts/` and go when the file is written. Numbers are float32 whatever the run was trained in, so
+that another machine of the same kind gives the same file.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import torch
+from blake3 import blake3
+from torch import Tensor
+
+from oxcart.manifests.annotation import Annotation, write_annotation
+from oxcart.manifests.canonical import canonical_json
+from oxcart.manifests.dataset import Dataset
+from oxcart.manifests.tables import EPISODES
+from oxcart.shards.errors import ConfigError
+from oxcart.train import checkpoint as checkpoints
+from oxcart.train.data import Loader
+from oxcart.train.laq.config import LaqConfig, laq_config
+from oxcart.train.laq.model import LatentActionModel, to_float
+from oxcart.train.laq.validate import pairs_of
+
+NONE = -1
+"""Where there is no pair."""
+PIECE = 16
+"""Batches of a piece of work."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Labeller:
+    """A trained model, ready to encode."""
+
+    model: LatentActionModel
+    config: LaqConfig
+    step: int
+    fingerprint: str
+    """blake3 over the configuration of the model and every weight."""
+    device: torch.device
+
+
+def open_run(run: Path, name: str = checkpoints.LAST, device: str = "auto") -> Labeller:
+    """Read a run's checkpoint.
+
+    Args:
+        run: its directory.
+        name: `last` or `best`, or the path of a checkpoint.
+        device: `cpu`, `cuda`, or `auto`.
+
+    Raises:
+        ConfigError: there is none, or no GPU.
+    """
+    path = checkpoints.path_of(run, name) if name in (checkpoints.LAST, checkpoints.BEST) else Path(name)
+    if not path.exists():
+        raise ConfigError(f"--laq: {run} has no checkpoint {path.name}; train first: oxcart train laq run.dir={run}")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("--device: cuda is asked for, and torch sees no GPU; use cpu or auto")
+    where = torch.device("cuda" if device == "cuda" or (device == "auto" and torch.cuda.is_available()) else "cpu")
+    saved = checkpoints.load(path)
+    config = laq_config([], saved.state["config"])
+    model = LatentActionModel(config.model, config.quantizer, saved.state["identity"]["flow"])
+    model.load_state_dict(dict(saved.model))
+    return Labeller(
+        model=model.to(where).eval(),
+        config=config,
+        step=saved.step,
+        fingerprint=fingerprint(saved.state["identity"], dict(saved.model)),
+        device=where,
+    )
+
+
+def fingerprint(identity: dict[str, Any], weights: dict[str, Tensor]) -> str:
+    """Of a model: the same weights of the same form, the same codes."""
+    digest = blake3(canonical_json(identity))
+    for name in sorted(weights):
+        digest.update(name.encode() + b"\0")
+        digest.update(weights[name].contiguous().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def count_pairs(url: str, labeller: Labeller) -> int:
+    """Pairs of a dataset, over all splits."""
+    dataset = Dataset.open(url)
+    return sum(loader.epoch_length for loader in _loaders(dataset, labeller, 64).values())
+
+
+def label(
+    url: str,
+    labeller: Labeller,
+    output: str,
+    *,
+    batch_size: int = 64,
+    report: Callable[[int], None] = lambda done: None,
+) -> dict[str, int]:
+    """Write the annotation of a dataset.
+
+    Args:
+        url: of the dataset.
+        labeller: of `open_run`.
+        output: file to write.
+        batch_size: pairs that are run together.
+        report: takes the pairs done.
+
+    Returns:
+        Counts of episodes, steps, and steps that have codes.
+
+    Raises:
+        ConfigError: the parts that are there are of other work.
+    """
+    dataset = Dataset.open(url)
+    loaders = _loaders(dataset, labeller, batch_size)
+    offsets = {split: loader.parts[0].offset for split, loader in loaders.items()}
+    about = {
+        "producer": labeller.fingerprint,
+        "dataset": dataset.manifest.fingerprint,
+        "batch_size": batch_size,
+        "offsets": offsets,
+    }
+    parts = Path(f"{output}.parts")
+    _claim(parts, about)
+    steps = _steps(dataset)
+    width = labeller.config.quantizer.tokens
+    values = {key: np.full((count, width), NONE, np.int32) for key, count in steps.items()}
+    done = 0
+    for split, loader in loaders.items():
+        for keys, times, codes in _pieces(loader, labeller, parts, split):
+            for key, t, code in zip(keys, times.tolist(), codes, strict=True):
+                values[key][t] = code
+            done += len(keys)
+            report(done)
+    distinct = sorted(set(offsets.values()))
+    annotation = Annotation(
+        name="codes",
+        producer=labeller.fingerprint,
+        dataset=dataset.manifest.fingerprint,
+        parameters={
+            "offset": distinct[0] if len(distinct) == 1 else None,
+            "tokens": width,
+            "codes": labeller.config.quantizer.codes,
+            "step": labeller.step,
+            "image_size": labeller.config.model.image_size,
+            "none": NONE,
+        },
+        values=values,
+    )
+    folder = os.path.dirname(output)
+    if folder and "://" not in folder:
+        os.makedirs(folder, exist_ok=True)
+    write_annotation(output, annotation)
+    shutil.rmtree(parts)
+    return {"episodes": len(steps), "steps": sum(steps.values()), "coded": done}
+
+
+def _loaders(dataset: Dataset, labeller: Labeller, batch_size: int) -> dict[str, Loader]:
+    """A loader of every pair of each split, in a fixed order; none where all episodes are too short."""
+    config = labeller.config
+    found = {}
+    for split, counts in sorted(dataset.manifest.splits.items()):
+        if not counts["episodes"]:
+            continue
+        try:
+            found[split] = Loader(
+                dataset,
+                split,
+                sample=pairs_of(config),
+                batch_size=batch_size,
+                size=config.model.image_size,
+                camera=config.data.camera,
+                control_rate=config.data.control_rate,
+                rank=0,
+                world_size=1,
+                repeat=False,
+                pin=False,
+            )
+        except ConfigError as error:
+            if "longer than every episode" not in str(error):
+                raise
+    return found
+
+
+def _steps(dataset: Dataset) -> dict[str, int]:
+    """Key of every episode -> its steps."""
+    table = dataset.table(EPISODES, ["key", "steps"])
+    keys = pc.cast(table["key"], pa.large_string()).to_pylist()
+    return dict(zip(keys, table["steps"].to_pylist(), strict=True))
+
+
+def _claim(parts: Path, about: dict[str, Any]) -> None:
+    """Begin work, or go on with the same."""
+    parts.mkdir(parents=True, exist_ok=True)
+    mark, text = parts / "work.json", json.dumps(about, sort_keys=True)
+    if not mark.exists():
+        _put(mark, text.encode())
+    elif mark.read_text(encoding="utf-8") != text:
+        raise ConfigError(
+            f"--output: {parts} has parts of other work (another run, dataset or batch size); remove it, or write "
+            "to another file"
+        )
+
+
+def _pieces(loader: Loader, labeller: Labeller, parts: Path, split: str) -> Any:
+    """Keys, steps and codes of every pair of a split, piece by piece; pieces that are there are read."""
+    size = PIECE * loader.batch_size
+    state = loader.state_dict()
+    start = 0
+    while start < loader.epoch_length:
+        path = parts / f"{split}-{start:012d}.npz"
+        if not path.exists():
+            break
+        with np.load(path, allow_pickle=False) as found:
+            yield found["key"].tolist(), found["t"], found["codes"]
+        start += size
+    if start >= loader.epoch_length:
+        return
+    loader.load_state_dict({**state, "position": start})
+    keys: list[str] = []
+    times: list[npt.NDArray[np.int64]] = []
+    codes: list[npt.NDArray[np.int32]] = []
+    for batch in loader:
+        with torch.no_grad():
+            made = labeller.model.encode(to_float(batch.frames.to(labeller.device)))
+        keys += batch.key
+        times.append(batch.t.numpy())
+        codes.append(made.cpu().numpy().astype(np.int32))
+        if loader.position - start >= size or loader.position >= loader.epoch_length:
+            piece = np.concatenate(times), np.concatenate(codes)
+            _put_npz(parts / f"{split}-{start:012d}.npz", keys, *piece)
+            yield keys, *piece
+            start, keys, times, codes = loader.position, [], [], []
+
+
+def _put_npz(
+    path: Path, keys: list[str], times: npt.NDArray[np.int64], codes: npt.NDArray[np.int32]
+) -> None:
+    temporary = path.with_name(f".{path.name}")
+    with open(temporary, "wb") as file:
+        np.savez(file, key=np.array(keys), t=times, codes=codes)
+    os.replace(temporary, path)
+
+
+def _put(path: Path, data: bytes) -> None:
+    temporary = path.with_name(f".{path.name}")
+    temporary.write_bytes(data)
+    os.replace(temporary, path)

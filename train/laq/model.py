@@ -1,0 +1,214 @@
+"""The latent-action model: an encoder that sees two frames, and a decoder that sees the first and the codes.
+
+    z = project(pool(E(x_t, x_t+k)[1] - E(x_t, x_t+k)[0]))     [B, n, d]
+    codes = quantize(z)                                         [B, n]
+    prediction = D(x_t, codes)                                  [B, 3, H, W]
+
+The encoder is a space-time transformer: attention within each frame, then from each patch to itself at the
+earlier time (causal, so the first frame's features know nothing of the second). n learned queries pool the
+difference. The decoder attends within frame t and to the codes; nothing else of frame t+k reaches it.
+
+How it came to this form (LAPA, arXiv:2410.11758) is in docs/laq.md. What is ours: the output may be a change of
+frame t under a mask, which makes "nothing moves" the easy case that it is, and leaves the codes to say what does.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+from oxcart.train.laq.blocks import (
+    Attention,
+    Block,
+    ConvHead,
+    ConvStem,
+    LinearHead,
+    LinearStem,
+    warp,
+)
+from oxcart.train.laq.config import ModelConfig, QuantizerConfig
+from oxcart.train.laq.quantize import build_quantizer
+
+CHANNELS = {"plain": 3, "residual": 3, "gated": 4, "warped": 6}
+"""Maps that the head makes for each kind of output."""
+SHUT = -2.0
+"""What the mask begins with, before the sigmoid: mostly frame t."""
+FLOW_CELL = 4
+"""Pixels of a side of a cell that the flow decoder predicts one vector for."""
+
+
+class Output(NamedTuple):
+    """Of the model, for a batch of pairs."""
+
+    prediction: Tensor
+    """float32 [B, 3, H, W] in about [-1, 1]: frame t + k as the decoder has it."""
+    codes: Tensor
+    """int64 [B, n]."""
+    loss: Tensor
+    """float32 []: of the quantizer."""
+    flow: Tensor | None
+    """float32 [B, 2, H/4, W/4], pixels from t to t + k; None without a flow decoder."""
+
+
+class LatentActionModel(nn.Module):
+    """See the module."""
+
+    def __init__(self, model: ModelConfig, quantizer: QuantizerConfig, flow: bool = False) -> None:
+        super().__init__()
+        self.quantizer = build_quantizer(quantizer)
+        self.encoder = Encoder(model, self.quantizer.tokens, self.quantizer.dim)
+        self.decoder = Decoder(model, self.quantizer.tokens, self.quantizer.dim, flow)
+
+    def forward(self, frames: Tensor, noise: Tensor | None = None, hardness: float = 1.0) -> Output:
+        """Encode, quantize and decode pairs.
+
+        Args:
+            frames: float [B, 2, 3, H, W] in [-1, 1].
+            noise: float [B, n, d] for the quantizer in training; None decodes the codes themselves.
+            hardness: of the quantizer's noise.
+        """
+        found = self.quantizer(self.encoder(frames), noise, hardness)
+        prediction, flow = self.decoder(frames[:, 0], found.vectors)
+        return Output(prediction, found.codes, found.loss, flow)
+
+    def latents(self, frames: Tensor) -> Tensor:
+        """What is quantized, [B, n, d], of frames [B, 2, 3, H, W]."""
+        z: Tensor = self.encoder(frames)
+        return z
+
+    def encode(self, frames: Tensor) -> Tensor:
+        """Codes [B, n] of frames [B, 2, 3, H, W]."""
+        codes: Tensor = self.quantizer(self.encoder(frames)).codes
+        return codes
+
+    def decode(self, first: Tensor, codes: Tensor) -> Tensor:
+        """Frame t + k from frame t [B, 3, H, W] and codes [B, n]."""
+        prediction: Tensor = self.decoder(first, self.quantizer.lookup(codes))[0]
+        return prediction
+
+
+class Encoder(nn.Module):
+    """Two frames to n latent tokens."""
+
+    def __init__(self, model: ModelConfig, tokens: int, dim: int) -> None:
+        super().__init__()
+        width, patches = model.width, (model.image_size // model.patch) ** 2
+        self._difference, self._recompute = model.difference, model.checkpointing
+        stem = ConvStem if model.stem == "conv" else LinearStem
+        self.stem = stem(6 if model.difference else 3, model.patch, width)
+        self.position = nn.Parameter(torch.randn(patches, width) * 0.02)
+        self.time = nn.Parameter(torch.randn(2, 1, width) * 0.02)
+        self.spatial = nn.ModuleList(
+            Block(width, model.heads, model.mlp) for _ in range(model.spatial_depth)
+        )
+        self.temporal = nn.ModuleList(
+            Block(width, model.heads, model.mlp) for _ in range(model.temporal_depth)
+        )
+        self.norm = nn.LayerNorm(width)
+        self.queries = nn.Parameter(torch.randn(tokens, width) * 0.5)
+        self.pool = Attention(width, model.heads)
+        self.pool_norm = nn.LayerNorm(width)
+        self.project = nn.Linear(width, dim)
+
+    def forward(self, frames: Tensor) -> Tensor:
+        """Latents [B, n, d] of frames [B, 2, 3, H, W]."""
+        batch = len(frames)
+        if self._difference:
+            change = frames - frames[:, :1]
+            frames = torch.cat([frames, change], 2)
+        tokens, _ = self.stem(frames.flatten(0, 1))
+        number, width = tokens.shape[1:]
+        x = tokens.view(batch, 2, number, width) + self.position + self.time
+        x = x.reshape(batch * 2, number, width)
+        for block in self.spatial:
+            x = _run(block, self._recompute, x)
+        x = x.view(batch, 2, number, width).transpose(1, 2).reshape(batch * number, 2, width)
+        for block in self.temporal:
+            x = _run(block, self._recompute, x, None, None, True)
+        x = self.norm(x).view(batch, number, 2, width)
+        change = x[:, :, 1] - x[:, :, 0]
+        pooled = self.pool(self.queries.expand(batch, -1, -1), change + self.position)
+        latents: Tensor = self.project(self.pool_norm(pooled))
+        return latents
+
+
+class Decoder(nn.Module):
+    """Frame t and code vectors to frame t + k."""
+
+    def __init__(self, model: ModelConfig, tokens: int, dim: int, flow: bool) -> None:
+        super().__init__()
+        width, side = model.width, model.image_size // model.patch
+        self._output, self._recompute = model.output, model.checkpointing
+        self.stem = (ConvStem if model.stem == "conv" else LinearStem)(3, model.patch, width)
+        self.position = nn.Parameter(torch.randn(side * side, width) * 0.02)
+        self.code = nn.Linear(dim, width)
+        self.place = nn.Parameter(torch.randn(tokens, width) * 0.02)
+        # A sum over tokens of a matrix of each: the place of a code matters, and no code touches another's part.
+        self.condition = nn.Linear(tokens * dim, width) if model.modulation else None
+        self.blocks = nn.ModuleList(
+            Block(width, model.heads, model.mlp, cross=True, modulated=model.modulation)
+            for _ in range(model.decoder_depth)
+        )
+        head = ConvHead if model.head == "conv" else LinearHead
+        self.head = head(width, model.patch, CHANNELS[model.output])
+        cell = min(FLOW_CELL, model.patch)
+        self.flow = LinearHead(width, model.patch // cell, 2) if flow else None
+
+    def forward(self, first: Tensor, vectors: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Prediction and flow from frame t [B, 3, H, W] and code vectors [B, n, d]."""
+        tokens, details = self.stem(first)
+        x = tokens + self.position
+        context = self.context(vectors)
+        condition = None if self.condition is None else self.condition(vectors.flatten(1))
+        for block in self.blocks:
+            x = _run(block, self._recompute, x, context, condition)
+        maps = self.head(x, first, details).float()
+        flow = None if self.flow is None else self.flow(x, first, ()).float()
+        return self._compose(first.float(), maps), flow
+
+    def context(self, vectors: Tensor) -> Tensor:
+        """What the blocks attend to, [B, n, D]: each row comes from one code alone."""
+        context: Tensor = self.code(vectors) + self.place
+        return context
+
+    def _compose(self, first: Tensor, maps: Tensor) -> Tensor:
+        if self._output == "plain":
+            return maps
+        if self._output == "residual":
+            return first + maps
+        mask = torch.sigmoid(maps[:, :1] + SHUT)
+        if self._output == "gated":
+            return first + mask * maps[:, 1:]
+        moved = warp(first, maps[:, 1:3] * first.shape[-1] * 0.25) + maps[:, 3:]
+        return first + mask * (moved - first)
+
+
+def to_float(frames: Tensor) -> Tensor:
+    """uint8 [B, 2, H, W, 3] to float32 [B, 2, 3, H, W] in [-1, 1], on whatever device they are."""
+    return frames.permute(0, 1, 4, 2, 3).to(torch.float32, memory_format=torch.contiguous_format).div(127.5).sub(1)
+
+
+def parameter_groups(model: nn.Module, decay: float) -> list[dict[str, object]]:
+    """AdamW's groups: decay on matrices alone, not on biases, norms, embeddings, queries and codebooks."""
+    kept, decayed = [], []
+    for name, parameter in model.named_parameters():
+        leaf = name.rpartition(".")[2]
+        matrix = parameter.ndim >= 2 and leaf == "weight"
+        (decayed if matrix else kept).append(parameter)
+    return [{"params": decayed, "weight_decay": decay}, {"params": kept, "weight_decay": 0.0}]
+
+
+def mse(prediction: Tensor, target: Tensor) -> Tensor:
+    """Mean squared error of each sample [B], in units of [0, 1] pixels."""
+    return F.mse_loss(prediction.float(), target.float(), reduction="none").mean((1, 2, 3)) / 4
+
+
+def _run(block: nn.Module, recompute: bool, *inputs: object) -> Tensor:
+    if recompute and torch.is_grad_enabled():
+        return checkpoint(block, *inputs, use_reentrant=False)  # type: ignore[no-any-return]
+    result: Tensor = block(*inputs)
+    return result

@@ -1,0 +1,271 @@
+"""Quantizers: continuous latent actions [B, n, d] to codes [B, n], and codes back to vectors.
+
+NSVQ (Vali and Backstrom, IEEE Access 2022) is our own: in training the nearest code e stands in as
+z + |z - e| * v / |v| with v from a normal distribution, so that encoder and codebook both get gradients and no
+commitment loss is needed; at inference it is e. Three defects of the published code are mended:
+
+- unused codes come back as copies of used ones with *noticeable* noise (1e-12 makes duplicates that stay dead);
+- usage is counted with every repetition of an index;
+- on several ranks usage is summed, and the codebook that results is the same everywhere.
+
+And one weakness: noise in any direction lets the decoder read z through it, and what it is given at inference is
+another thing. `harden` turns the noise towards e during training, until the decoder is given e itself.
+
+The noise of a sample is an argument: a function of seed, step and the sample's place in the step, it makes
+accumulation, ranks and resumed runs exact. VQ, DiVeQ and FSQ come from vector-quantize-pytorch, with that
+package's own randomness: they are exact to resume, but not across ranks.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from oxcart.shards.errors import ConfigError
+from oxcart.train.laq.config import QuantizerConfig
+from oxcart.train.data.order import derive
+
+KMEANS_ROUNDS = 10
+
+
+class Quantized(NamedTuple):
+    """What became of latent actions."""
+
+    vectors: Tensor
+    """float [B, n, d]: what the decoder is given."""
+    codes: Tensor
+    """int64 [B, n]."""
+    loss: Tensor
+    """float []: to be added to the loss; 0 where the quantizer has none."""
+
+
+class Quantizer(nn.Module):
+    """What every quantizer can do; `dim` is the width of its vectors."""
+
+    dim: int
+    codes: int
+    tokens: int
+
+    def forward(self, z: Tensor, noise: Tensor | None = None, hardness: float = 1.0) -> Quantized:
+        """Quantize z [B, n, d]. Without noise: to the codes' own vectors."""
+        raise NotImplementedError
+
+    def lookup(self, codes: Tensor) -> Tensor:
+        """Vectors [B, n, d] of codes [B, n]."""
+        raise NotImplementedError
+
+    def start(self, z: Tensor, seed: int) -> None:
+        """Set the codebook from the first latents of all ranks, [B, n, d] in order; the same on each."""
+
+    def count(self, counts: Tensor) -> None:
+        """Take note of how often codes were used, over all ranks: int64 [n, K]."""
+
+    def replace(self, seed: int, step: int) -> int:
+        """Bring back unused codes where this step is one for it; says how many."""
+        return 0
+
+
+class NSVQ(Quantizer):
+    """See the module."""
+
+    codebook: nn.Parameter
+    used: Tensor
+
+    def __init__(self, config: QuantizerConfig) -> None:
+        super().__init__()
+        self.tokens, self.codes, self.dim = config.tokens, config.codes, config.dim
+        books = 1 if config.shared else config.tokens
+        self.codebook = nn.Parameter(torch.randn(books, config.codes, config.dim))
+        self.register_buffer("used", torch.zeros(books, config.codes, dtype=torch.int64))
+        self._every, self._below, self._noise = (
+            config.replace_every,
+            config.replace_below,
+            config.replace_noise,
+        )
+
+    def forward(self, z: Tensor, noise: Tensor | None = None, hardness: float = 1.0) -> Quantized:
+        with torch.autocast(z.device.type, enabled=False):  # distances in bf16 would pick wrong neighbours
+            z = z.float()
+            codes = self.nearest(z)
+            vectors = self.lookup(codes)
+            if noise is not None:
+                gap = vectors - z
+                length = gap.norm(dim=-1, keepdim=True)
+                with torch.no_grad():
+                    free = noise / noise.norm(dim=-1, keepdim=True).clamp_min(1e-8)
+                    aimed = gap / length.clamp_min(1e-8)
+                    direction = (1 - hardness) * free + hardness * aimed
+                    direction = direction / direction.norm(dim=-1, keepdim=True).clamp_min(1e-8)
+                vectors = z + length * direction
+            return Quantized(vectors, codes, z.new_zeros(()))
+
+    @torch.no_grad()
+    def nearest(self, z: Tensor) -> Tensor:
+        """Codes [B, n] of the entries nearest to z [B, n, d]."""
+        # [B, n, 1, d] - [1, n or 1, K, d]: tokens keep their axis, so none can end up in another's place.
+        books = self.codebook
+        squares = z.square().sum(-1)[..., None] + books.square().sum(-1)[None]
+        inner = torch.einsum("bnd,nkd->bnk", z, books.expand(self.tokens, -1, -1))
+        return (squares - 2 * inner).argmin(-1)
+
+    def lookup(self, codes: Tensor) -> Tensor:
+        books = self.codebook.expand(self.tokens, -1, -1)
+        place = torch.arange(self.tokens, device=codes.device)
+        return books[place[None], codes]
+
+    @torch.no_grad()
+    def start(self, z: Tensor, seed: int) -> None:
+        """k-means of the first batch: every code begins with samples of its own."""
+        for book in range(len(self.codebook)):
+            points = z.reshape(-1, self.dim) if len(self.codebook) == 1 else z[:, book]
+            centres = kmeans(points.detach().float().cpu(), self.codes, derive(seed, 11, book))
+            self.codebook[book].copy_(centres)
+
+    @torch.no_grad()
+    def count(self, counts: Tensor) -> None:
+        counts = counts.to(self.used.device)
+        self.used += counts.sum(0, keepdim=True) if len(self.used) == 1 else counts
+
+    @torch.no_grad()
+    def replace(self, seed: int, step: int) -> int:
+        if not due(step, self._every):
+            return 0
+        replaced = 0
+        generator = torch.Generator().manual_seed(derive(seed, 12, step) >> 1)
+        for book, (entries, used) in enumerate(zip(self.codebook, self.used, strict=True)):
+            counts = used.cpu()
+            dead = counts < self._below * counts.sum() / self.codes
+            if not dead.any() or dead.all():
+                continue
+            values = entries.detach().float().cpu()
+            # A live code gives as many copies as its use is worth: the busiest cells are split first.
+            live = torch.where(dead, torch.zeros_like(counts), counts).double()
+            source = torch.multinomial(live / live.sum(), int(dead.sum()), True, generator=generator)
+            spread = values[~dead].std(dim=0, unbiased=False).mean().clamp_min(values.abs().mean() * 0.1)
+            noise = torch.randn(len(source), self.dim, generator=generator) * self._noise
+            values[dead] = values[source] + noise * spread.clamp_min(1e-3)
+            self.codebook[book].copy_(values)
+            replaced += int(dead.sum())
+        self.used.zero_()
+        return replaced
+
+
+class PackageQuantizer(Quantizer):
+    """VQ, DiVeQ or FSQ of vector-quantize-pytorch."""
+
+    def __init__(self, config: QuantizerConfig) -> None:
+        super().__init__()
+        try:
+            import vector_quantize_pytorch as package
+        except ImportError as error:
+            raise ConfigError(
+                f"quantizer.kind: {config.kind} needs vector-quantize-pytorch: pip install 'oxcart[quantizers]'"
+            ) from error
+        self.tokens, self.codes = config.tokens, config.codes
+        self._fsq = config.kind == "fsq"
+        self.inner: Any
+        if self._fsq:
+            levels = fsq_levels(config.codes)
+            self.dim = len(levels)
+            self.inner = package.FSQ(levels)
+        else:
+            self.dim = config.dim
+            own: dict[str, Any] = (
+                {"directional_reparam": True} if config.kind == "diveq" else {"rotation_trick": False}
+            )
+            learned = config.kind == "diveq"
+            self.inner = package.VectorQuantize(
+                dim=config.dim,
+                codebook_size=config.codes,
+                commitment_weight=0.0 if learned else config.beta,
+                kmeans_init=not learned,
+                threshold_ema_dead_code=0 if learned else 1,
+                learnable_codebook=learned,
+                ema_update=not learned,
+                **own,
+            )
+
+    def forward(self, z: Tensor, noise: Tensor | None = None, hardness: float = 1.0) -> Quantized:
+        with torch.autocast(z.device.type, enabled=False):
+            z = z.float()
+            if self._fsq:
+                vectors, codes = self.inner(z)
+                return Quantized(vectors, codes.long(), z.new_zeros(()))
+            training = self.inner.training
+            self.inner.train(noise is not None and training)
+            vectors, codes, loss = self.inner(z)
+            self.inner.train(training)
+            return Quantized(vectors, codes.long(), loss.sum())
+
+    def lookup(self, codes: Tensor) -> Tensor:
+        vectors: Tensor = (
+            self.inner.indices_to_codes(codes) if self._fsq else self.inner.get_codes_from_indices(codes)
+        )
+        return vectors
+
+
+def build_quantizer(config: QuantizerConfig) -> Quantizer:
+    """The quantizer of a configuration."""
+    return NSVQ(config) if config.kind == "nsvq" else PackageQuantizer(config)
+
+
+def due(step: int, every: int) -> bool:
+    """Whether codes are replaced after this step: at first every so often, later at gaps of a tenth."""
+    if every < 1 or step < 1:
+        return False
+    gap = max(every, step // 10 // every * every)
+    return step % gap == 0
+
+
+def count_codes(codes: Tensor, size: int) -> Tensor:
+    """How often each code is used in each place: [B, n] -> int64 [n, K]. Repetitions count."""
+    places = torch.arange(codes.shape[1], device=codes.device)
+    counts = torch.bincount((codes + places * size).reshape(-1), minlength=codes.shape[1] * size)
+    return counts.reshape(codes.shape[1], size)
+
+
+def kmeans(points: Tensor, count: int, seed: int) -> Tensor:
+    """Centres [K, d] of points [N, d]; begins far apart (k-means++), so that few cells stay empty."""
+    generator = np.random.Generator(np.random.PCG64(seed))
+    values = points.double().numpy()
+    centres = [values[generator.integers(len(values))]]
+    nearest = ((values - centres[0]) ** 2).sum(1)
+    for _ in range(count - 1):
+        total = nearest.sum()
+        if total > 0:
+            pick = int(np.searchsorted(np.cumsum(nearest), generator.random() * total, side="right"))
+            pick = min(pick, len(values) - 1)
+        else:
+            pick = int(generator.integers(len(values)))
+        centres.append(values[pick])
+        nearest = np.minimum(nearest, ((values - values[pick]) ** 2).sum(1))
+    found = np.stack(centres)
+    for _ in range(KMEANS_ROUNDS):
+        cells = ((values[:, None] - found[None]) ** 2).sum(-1).argmin(1)
+        for cell in range(count):
+            if (cells == cell).any():
+                found[cell] = values[cells == cell].mean(0)
+    scale = max(float(values.std()), 1e-3)
+    found = found + 0.02 * scale * generator.standard_normal(found.shape)  # no two centres are the same
+    return torch.from_numpy(found).float()
+
+
+def fsq_levels(codes: int) -> list[int]:
+    """Levels whose product is the number of codes, few and none above 8.
+
+    Raises:
+        ConfigError: it has a prime factor above 7.
+    """
+    levels, left = [], codes
+    while left > 1:
+        level = next((one for one in range(8, 1, -1) if left % one == 0), None)
+        if level is None:
+            raise ConfigError(
+                f"quantizer.codes: fsq needs a product of numbers up to 8, got {codes}; try {1 << codes.bit_length()}"
+            )
+        levels.append(level)
+        left //= level
+    return levels

@@ -1,0 +1,283 @@
+"""Validation: what the codes are worth on environments that training never saw.
+
+Every number is over pairs that were drawn once by seed and stay the same over the run, of each dataset and split
+by itself. Beside the prediction from a pair's own codes stand those from other codes:
+
+    copy_ratio       MSE(prediction) / MSE(frame t as it is): below 1, the model knows more than "nothing moves"
+    constant_ratio   the same with the most frequent codes for all: what the decoder guesses from frame t alone
+    permuted_ratio   the same with the codes of another pair
+    delta_psnr       PSNR(own codes) - PSNR(random codes), in dB
+
+A model that ignores its codes has three equal ratios. Usage, perplexities and dead codes are those of these pairs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+from torch import Tensor
+from torch.nn import functional as F
+
+from oxcart.manifests.dataset import Dataset
+from oxcart.shards.errors import ConfigError
+from oxcart.train.data import Batch, Loader, Pairs
+from oxcart.train.data.order import derive
+from oxcart.train.laq import probes
+from oxcart.train.laq.config import LaqConfig
+from oxcart.train.laq.model import LatentActionModel, mse, to_float
+from oxcart.train.laq.probes import Floats, Ints
+
+KINDS = ("prediction", "copy", "constant", "permuted", "random")
+THUMB = 8
+"""Pixels of a side of what the probe from the frame alone sees."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pictures:
+    """Some pairs as they are and as they are predicted; all uint8 [N, H, W, 3]."""
+
+    first: npt.NDArray[np.uint8]
+    second: npt.NDArray[np.uint8]
+    prediction: npt.NDArray[np.uint8]
+    codes: Ints
+    """[N, n]."""
+    names: list[str]
+    """Environment of each."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Seen:
+    """Pairs of one dataset and split, through the encoder."""
+
+    codes: Ints
+    """[N, n]."""
+    thumbs: Floats
+    """[N, 192]: frame t, made small."""
+    actions: Floats | None
+    """[N, A]: sums over the pair."""
+    keys: list[str]
+
+
+def pairs_of(config: LaqConfig) -> Pairs:
+    """The pairs of a configuration, every t of every episode."""
+    return Pairs(frames=config.data.offset, seconds=config.data.seconds, per_episode="all")
+
+
+def open_split(config: LaqConfig, dataset: Dataset, split: str) -> Loader | None:
+    """A loader of one dataset's split for validation; None where it has none of it.
+
+    Raises:
+        ConfigError: the first split of `val.splits` is missing.
+    """
+    if not dataset.manifest.splits.get(split, {}).get("episodes"):
+        if split == config.val.splits[0]:
+            raise ConfigError(
+                f"val.splits: {dataset.store.url} has no {split!r}; compile it with --val-fraction 0.1, "
+                "or train without validation: val.every=0"
+            )
+        return None
+    data = config.data
+    return Loader(
+        dataset,
+        split,
+        sample=pairs_of(config),
+        batch_size=config.val.batch_size,
+        seed=config.val.seed,
+        size=config.model.image_size,
+        camera=data.camera,
+        action="sum" if dataset.manifest.action is not None else None,
+        limit=data.limit.train if split == "train" else data.limit.val,
+        control_rate=data.control_rate,
+        rank=0,
+        world_size=1,
+        repeat=False,
+        threads=data.threads,
+        cache=data.cache,
+        pin=False,
+    )
+
+
+def chunks(loader: Loader, samples: int, seed: int, share: tuple[int, int]) -> Iterator[tuple[int, Batch]]:
+    """A rank's chunks of the pairs: all there are, once, or as many as asked for from anywhere.
+
+    Args:
+        loader: of one split.
+        samples: how many at most.
+        seed: of the draw.
+        share: rank and world size.
+    """
+    rank, world = share
+    if loader.epoch_length <= samples:
+        for i, batch in enumerate(loader):
+            if i % world == rank:
+                yield i, batch
+        return
+    size = loader.batch_size
+    for i in range(-(-samples // size)):
+        if i % world == rank:
+            yield i, loader.draw(min(size, samples - i * size), seed=derive(seed, 5, i))
+
+
+@torch.no_grad()
+def validate(
+    model: LatentActionModel, config: LaqConfig, loaders: Mapping[str, Loader], accelerator: Accelerator
+) -> tuple[dict[str, float], Seen, Pictures | None]:
+    """Metrics of one dataset and split, on every rank; what the probes need; pictures.
+
+    Args:
+        model: in eval mode.
+        config: of the run.
+        loaders: `{"split": loader}` of one split.
+        accelerator: whose ranks share the work.
+    """
+    (loader,) = loaders.values()
+    share = accelerator.process_index, accelerator.num_processes
+    device, size = accelerator.device, config.quantizer.codes
+    kept = list(chunks(loader, config.val.samples, config.val.seed, share))
+    mine = [(i, model.encode(to_float(batch.frames.to(device))).cpu()) for i, batch in kept]
+    codes = np.concatenate([one.numpy() for _, one in _gathered(mine, accelerator)])
+    names, counts = np.unique(codes, axis=0, return_counts=True)
+    constant = torch.from_numpy(names[counts.argmax()])[None].to(device)
+    parts: list[tuple[int, Any]] = []
+    pictures = None
+    for (i, batch), (_, own) in zip(kept, mine, strict=True):
+        frames = to_float(batch.frames.to(device))
+        own = own.to(device)
+        generator = torch.Generator().manual_seed(derive(config.val.seed, 6, i) >> 1)
+        others = torch.randint(size, own.shape, generator=generator).to(device)
+        variants = {
+            "prediction": own,
+            "constant": constant.expand_as(own),
+            "permuted": own.roll(1, 0),
+            "random": others,
+        }
+        errors = {"copy": mse(frames[:, 0], frames[:, 1]).cpu().numpy()}
+        for kind, given in variants.items():
+            made = model.decode(frames[:, 0], given).clamp(-1, 1)
+            errors[kind] = mse(made, frames[:, 1]).cpu().numpy()
+            if kind == "prediction" and i == 0:
+                pictures = _pictures(batch, made, own, config.val.pictures)
+        parts.append((i, (errors, *_about(batch, frames))))
+    everything = [part for _, part in _gathered(parts, accelerator)]
+    errors = {kind: np.concatenate([part[0][kind] for part in everything]) for kind in KINDS}
+    actions = [part[2] for part in everything]
+    seen = Seen(
+        codes=codes,
+        thumbs=np.concatenate([part[1] for part in everything]),
+        actions=None if actions[0] is None else np.concatenate(actions),
+        keys=[key for part in everything for key in part[3]],
+    )
+    return {**quality(errors), **usage(codes, size), "samples": len(codes)}, seen, pictures
+
+
+@torch.no_grad()
+def look(model: LatentActionModel, config: LaqConfig, loader: Loader, accelerator: Accelerator) -> Seen:
+    """Pairs of train through the encoder, for the probes to be fitted on."""
+    share = accelerator.process_index, accelerator.num_processes
+    parts = []
+    for i, batch in chunks(loader, config.val.probe_samples, config.val.seed, share):
+        frames = to_float(batch.frames.to(accelerator.device))
+        parts.append((i, (model.encode(frames).cpu().numpy(), *_about(batch, frames))))
+    found = [part for _, part in _gathered(parts, accelerator)]
+    return Seen(
+        codes=np.concatenate([part[0] for part in found]),
+        thumbs=np.concatenate([part[1] for part in found]),
+        actions=None if found[0][2] is None else np.concatenate([part[2] for part in found]),
+        keys=[key for part in found for key in part[3]],
+    )
+
+
+def quality(errors: Mapping[str, npt.NDArray[np.float32]]) -> dict[str, float]:
+    """Ratios and PSNRs from the squared errors of each kind of prediction, [N] each."""
+    total = {kind: float(values.astype(np.float64).mean()) for kind, values in errors.items()}
+    copy = max(total["copy"], 1e-12)
+    signal = {
+        kind: float((-10 * np.log10(np.maximum(values.astype(np.float64), 1e-10))).mean())
+        for kind, values in errors.items()
+    }
+    return {
+        "mse": total["prediction"],
+        "psnr": signal["prediction"],
+        "copy_ratio": total["prediction"] / copy,
+        "constant_ratio": total["constant"] / copy,
+        "permuted_ratio": total["permuted"] / copy,
+        "random_ratio": total["random"] / copy,
+        "delta_psnr": signal["prediction"] - signal["random"],
+    }
+
+
+def usage(codes: Ints, size: int) -> dict[str, float]:
+    """How codes [N, n] of 0 to `size` - 1 are used.
+
+    `usage` is the share of (place, code) that occurs, `dead_codes` how many codes occur in no place at all,
+    `perplexity` the mean over places, `perplexity_joint` that of whole latent actions.
+    """
+    places = [np.bincount(codes[:, i], minlength=size) for i in range(codes.shape[1])]
+    perplexities = [float(np.exp(probes.entropy(counts.astype(np.float64)))) for counts in places]
+    whole = np.bincount(probes.joint(codes)).astype(np.float64)
+    found = {
+        "usage": float(np.mean([(counts > 0).mean() for counts in places])),
+        "dead_codes": float((np.sum(places, axis=0) == 0).sum()),
+        "perplexity": float(np.mean(perplexities)),
+        "perplexity_joint": float(np.exp(probes.entropy(whole))),
+    }
+    return {**found, **{f"perplexity_{i}": value for i, value in enumerate(perplexities)}}
+
+
+def measure_probes(train: Seen, val: Seen, size: int) -> dict[str, Any]:
+    """What codes say of actions; nothing where there are none."""
+    if train.actions is None or val.actions is None:
+        return {}
+    x, x_val = probes.one_hot(train.codes, size), probes.one_hot(val.codes, size)
+    by_value = probes.probe(x, train.actions, x_val, val.actions)
+    # Judged by itself: a ridge that suits pixels, because there are more of them than environments.
+    frame = probes.probe(train.thumbs, train.actions, val.thumbs, val.actions, ridge=100.0)
+    found = probes.information(val.codes, probes.directions(val.actions), val.keys)
+    known = by_value[np.isfinite(by_value)]
+    plane = by_value[:2][np.isfinite(by_value[:2])]
+    return {
+        "probe_r2": float(known.mean()) if len(known) else 0.0,
+        "probe_r2_motion": float(plane.mean()) if len(plane) else 0.0,
+        "probe_r2_values": [round(float(one), 4) if np.isfinite(one) else None for one in by_value],
+        "probe_r2_frame": float(np.nanmean(frame)) if np.isfinite(frame).any() else 0.0,
+        "nmi_direction": found.value,
+        "nmi_direction_shuffled": found.shuffled,
+        "nmi_direction_low": found.low,
+        "nmi_direction_high": found.high,
+    }
+
+
+def mean_of(values: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Means over datasets of whatever numbers all of them have."""
+    names = [name for name in values[0] if all(isinstance(one.get(name), int | float) for one in values)]
+    return {name: float(np.mean([one[name] for one in values])) for name in names}
+
+
+def _about(batch: Batch, frames: Tensor) -> tuple[Floats, Floats | None, list[str]]:
+    thumbs = F.adaptive_avg_pool2d(frames[:, 0], THUMB).flatten(1).cpu().double().numpy()
+    actions = None if batch.action is None else batch.action.double().numpy()
+    return thumbs, actions, list(batch.key)
+
+
+def _gathered(parts: list[tuple[int, Any]], accelerator: Accelerator) -> list[tuple[int, Any]]:
+    """The chunks of all ranks, in order."""
+    every = gather_object(parts) if accelerator.num_processes > 1 else parts
+    return sorted(every, key=lambda part: int(part[0]))
+
+
+def _pictures(batch: Batch, made: Tensor, codes: Tensor, count: int) -> Pictures:
+    pixels = made[:count].add(1).mul(127.5).round().clamp(0, 255).to(torch.uint8)
+    return Pictures(
+        first=batch.frames[:count, 0].cpu().numpy(),
+        second=batch.frames[:count, 1].cpu().numpy(),
+        prediction=pixels.permute(0, 2, 3, 1).cpu().numpy(),
+        codes=codes[:count].cpu().numpy(),
+        names=[name or "unknown" for name in batch.environment[:count]],
+    )

@@ -1,0 +1,516 @@
+"""The training loop: steps of any task on any number of ranks, exact to resume.
+
+    result = fit(task, Path("runs/one"), config.train, config.val.every, resume=True)
+
+A task says what is trained: its model, its loss for some rows of a step's batch, its validation. The loop does the
+rest: accelerate for ranks and bf16, accumulation, clipping, learning rate, metrics, checkpoints, signals.
+
+What happens in a step is a function of the step alone: the batch follows from the loader's position, the learning
+rate and every random number from the step. So a run that goes on from a checkpoint is, bit for bit, the run that
+never stopped; more ranks or more accumulation give the same gradient but for the order of additions. The loader
+shares batches out by itself and is not given to accelerate; the schedule is set by hand, not stepped.
+
+A loss that is not finite stops the run. It is looked at one step late, so that a GPU never waits for the host.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any, Protocol
+
+import torch
+from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate.utils import broadcast_object_list, gather_object
+from torch import Tensor, nn
+
+from oxcart.shards.errors import ConfigError, OxcartError
+from oxcart.train import checkpoint as checkpoints
+from oxcart.train.checkpoint import Checkpoint
+from oxcart.train.config import TrainConfig
+from oxcart.train.data.batch import Batch
+from oxcart.train.data.loader import Loader
+from oxcart.train.data.state import differences
+from oxcart.train.report import Clock, Report
+from oxcart.train.schedule import learning_rate
+
+PEAKS = {"H100": 989e12, "H200": 989e12, "A100": 312e12, "L40S": 362e12, "RTX 4090": 165e12}
+"""bf16 FLOP/s of dense matrix products, as the makers state them, by a part of the device's name."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Which part of a step's batch is meant."""
+
+    step: int
+    """0 for the first."""
+    rows: Tensor
+    """int64 [b]: places of these samples in the batch of all ranks."""
+    batch_size: int
+    """Of all ranks."""
+
+
+class Task(Protocol):
+    """What a trainer trains."""
+
+    label: str
+    """For the live line."""
+    score: str
+    """The metric of validation that decides which checkpoint is best; smaller is better."""
+
+    def build(self) -> nn.Module:
+        """The model, with weights that depend on the seed alone."""
+
+    def groups(self, model: nn.Module) -> list[dict[str, Any]]:
+        """Parameter groups of the optimizer."""
+
+    def loader(self, rank: int, world_size: int) -> Loader:
+        """Batches of train."""
+
+    def begin(self, model: nn.Module, batch: Batch, accelerator: Accelerator) -> None:
+        """Called once, with a rank's first batch, before the first step of a run."""
+
+    def loss(self, model: nn.Module, batch: Batch, place: Place) -> tuple[Tensor, dict[str, Tensor]]:
+        """Mean loss of some samples, and metrics of the same kind."""
+
+    def after_step(self, model: nn.Module, step: int, accelerator: Accelerator) -> dict[str, float]:
+        """Called after every optimizer step, with the number of steps done; may give metrics."""
+
+    def validate(self, model: nn.Module, step: int, accelerator: Accelerator) -> dict[str, Any]:
+        """Metrics on held-out data; only those of the main process count."""
+
+    def finish(self, model: nn.Module, run: Path) -> None:
+        """Called in the main process after validation: pictures and the like."""
+
+    def identity(self) -> dict[str, Any]:
+        """Plain JSON that must stay the same when a run goes on: what the weights are the weights of."""
+
+    def state(self) -> dict[str, Any]:
+        """Plain JSON to keep with the checkpoint: the configuration."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """How a run ended."""
+
+    step: int
+    """Steps done."""
+    stopped: bool
+    """Whether a signal ended it early."""
+    metrics: Mapping[str, Any]
+    """Of the last validation."""
+    throughput: float
+    """Samples a second, over all ranks."""
+    waiting: float
+    """Percent of the time that was spent waiting for data."""
+
+
+def make_accelerator(config: TrainConfig) -> Accelerator:
+    """The accelerator of a configuration.
+
+    Raises:
+        ConfigError: a GPU is asked for and there is none, or it cannot do bf16.
+    """
+    there = torch.cuda.is_available()
+    if config.device == "cuda" and not there:
+        raise ConfigError("train.device: cuda is asked for, and torch sees no GPU; use train.device=cpu or auto")
+    gpu = there and config.device != "cpu"
+    if gpu and config.precision == "bf16" and not torch.cuda.is_bf16_supported():
+        raise ConfigError("train.precision: this GPU cannot do bf16; use train.precision=fp32")
+    half = config.precision == "bf16" or (config.precision == "auto" and gpu)
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
+    return Accelerator(
+        cpu=not gpu,
+        mixed_precision="bf16" if half else "no",
+        gradient_accumulation_steps=config.accumulate,
+        step_scheduler_with_optimizer=False,
+        kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
+    )
+
+
+def fit(
+    task: Task,
+    run: Path,
+    config: TrainConfig,
+    *,
+    batch_size: int,
+    validate_every: int,
+    accelerator: Accelerator,
+    report: Callable[[int], Report],
+    resume: bool = False,
+    allow_changes: bool = False,
+) -> Result:
+    """Train.
+
+    Args:
+        task: what is trained.
+        run: directory of the run.
+        config: how.
+        batch_size: of all ranks.
+        validate_every: steps; 0 never validates.
+        accelerator: of `make_accelerator`.
+        report: makes the report of a run that begins at a step.
+        resume: go on from the run's last checkpoint, if there is one.
+        allow_changes: go on although datasets, batch or world size have changed.
+
+    Raises:
+        ConfigError: the batch cannot be shared out, or the checkpoint is of another configuration.
+        OxcartError: the loss is not finite.
+        StoreError: a checkpoint cannot be written.
+    """
+    world = accelerator.num_processes
+    share = world * config.accumulate
+    if batch_size % share:
+        raise ConfigError(
+            f"data.batch_size: expected a multiple of {share} "
+            f"({world} ranks x train.accumulate {config.accumulate}), got {batch_size}"
+        )
+    if config.steps < 1:
+        raise ConfigError(f"train.steps: expected at least 1, got {config.steps}")
+    torch.manual_seed(config.seed)
+    module = task.build()
+    loader = task.loader(accelerator.process_index, world)
+    optimizer = torch.optim.AdamW(
+        task.groups(module), lr=config.lr, betas=(config.betas[0], config.betas[1]), fused=_fused(accelerator)
+    )
+    if config.compile:
+        module.compile()
+    model, prepared = accelerator.prepare(module, optimizer)
+    path = checkpoints.path_of(run)
+    step, best = 0, float("inf")
+    if resume and path.exists():
+        step, best = _restore(checkpoints.load(path), task, module, optimizer, loader, accelerator, allow_changes)
+    if step > config.steps:
+        raise ConfigError(f"train.steps: the run has done {step} already, got {config.steps}; ask for more")
+    return _Run(
+        task=task,
+        run=run,
+        config=config,
+        batch_size=batch_size,
+        validate_every=validate_every,
+        accelerator=accelerator,
+        module=module,
+        model=model,
+        optimizer=prepared,
+        plain=optimizer,
+        loader=loader,
+        report=report(step),
+        best=best,
+    ).go(step)
+
+
+@dataclass(kw_only=True)
+class _Run:
+    """The parts of a run, so that its steps need not hand them around."""
+
+    task: Task
+    run: Path
+    config: TrainConfig
+    batch_size: int
+    validate_every: int
+    accelerator: Accelerator
+    module: nn.Module
+    model: nn.Module
+    optimizer: Any
+    plain: torch.optim.Optimizer
+    loader: Loader
+    report: Report
+    best: float
+    saved: int = -1
+
+    def go(self, step: int) -> Result:
+        config, accelerator, clock = self.config, self.accelerator, Clock()
+        validated: dict[str, Any] = {}
+        pending: tuple[int, Tensor, list[str]] | None = None
+        stopped = False
+        peak = _peak(accelerator.device)
+        flops = 0.0
+        self.saved = step
+        with _signals() as told:
+            batches = iter(self.loader)
+            try:
+                while step < config.steps:
+                    began = time.perf_counter()
+                    batch = next(batches)
+                    waited = time.perf_counter() - began
+                    if step == 0:
+                        self.task.begin(self.module, batch, accelerator)
+                    if not flops:
+                        flops = self._flops(batch, step)
+                    losses = self._step(batch, step)
+                    if pending is not None:
+                        self._check(*pending)
+                    pending = step, torch.stack([losses["loss"], losses["grad_norm"]]), batch.key
+                    step += 1
+                    extra = self.task.after_step(self.module, step, accelerator)
+                    clock.add(self.batch_size, waited, time.perf_counter() - began)
+                    logs = step % config.log_every == 0 or step == config.steps
+                    if logs:
+                        self._check(*pending)
+                        values = self._metrics(losses, extra, clock, step, flops, peak)
+                        self.report.metrics("train", step, values)
+                        self.report.line(step, values["loss"], clock)
+                    stopped = self._agree(told.is_set(), logs)
+                    validates = bool(self.validate_every) and (
+                        step % self.validate_every == 0 or step == config.steps
+                    )
+                    if stopped or validates or step % config.save_every == 0 or step == config.steps:
+                        self._check(*pending)
+                        best = False
+                        if validates and not stopped:
+                            validated, best = self._validate(step)
+                        self._save(step, best)
+                    if stopped:
+                        break
+            finally:
+                batches.close()  # type: ignore[attr-defined]
+                self.report.close()
+        return Result(
+            step=step,
+            stopped=stopped,
+            metrics=validated,
+            throughput=clock.throughput,
+            waiting=clock.waiting,
+        )
+
+    def _step(self, batch: Batch, step: int) -> dict[str, Tensor]:
+        """One optimizer step: the rank's batch in pieces, then the update."""
+        accelerator, config = self.accelerator, self.config
+        world, rank = accelerator.num_processes, accelerator.process_index
+        for group in self.plain.param_groups:
+            group["lr"] = learning_rate(step, config)
+        self.module.train()
+        pieces = config.accumulate
+        size = len(batch) // pieces
+        sums: dict[str, Tensor] = {}
+        norm = torch.zeros((), device=accelerator.device)
+        for piece in range(pieces):
+            inside = slice(piece * size, (piece + 1) * size)
+            rows = torch.arange(inside.start, inside.stop) * world + rank
+            part = narrow(batch, inside)
+            with accelerator.accumulate(self.model):
+                loss, metrics = self.task.loss(self.model, part, Place(step, rows, self.batch_size))
+                accelerator.backward(loss)
+                if accelerator.sync_gradients:
+                    limit = config.clip or float("inf")
+                    found = accelerator.clip_grad_norm_(self.module.parameters(), limit)
+                    assert found is not None
+                    norm = found.detach()
+                self.optimizer.step()
+                self.optimizer.zero_grad(set_to_none=True)
+            for name, value in {"loss": loss, **metrics}.items():
+                value = value.detach().float() / pieces
+                sums[name] = sums[name] + value if name in sums else value
+        return {**sums, "grad_norm": norm}
+
+    def _flops(self, batch: Batch, step: int) -> float:
+        """FLOPs of a step on this rank, counted on one sample; leaves no trace."""
+        from torch.utils.flop_counter import FlopCounterMode
+
+        if self.config.compile:
+            return 0.0  # counting would compile for one sample, too
+        counter = FlopCounterMode(display=False)
+        with torch.random.fork_rng(devices=[]), counter:
+            self.module.eval()
+            one = narrow(batch, slice(0, 1))
+            place = Place(step, torch.zeros(1, dtype=torch.int64), self.batch_size)
+            loss, _ = self.task.loss(self.module, one, place)
+            # Not backward(): it would set off the exchange of gradients between ranks.
+            torch.autograd.grad(loss, list(self.module.parameters()), allow_unused=True)
+        return float(counter.get_total_flops()) * len(batch)
+
+    def _metrics(
+        self,
+        losses: Mapping[str, Tensor],
+        extra: Mapping[str, float],
+        clock: Clock,
+        step: int,
+        flops: float,
+        peak: float | None,
+    ) -> dict[str, Any]:
+        """Means over the ranks, and where the time goes."""
+        names = sorted(name for name in losses if name != "grad_norm")
+        mine = torch.stack([losses[name] for name in names])
+        means = self.accelerator.reduce(mine, "mean").tolist()
+        values: dict[str, Any] = dict(zip(names, means, strict=True))
+        if self.accelerator.num_processes > 1:
+            values["loss_max"] = self.accelerator.gather(losses["loss"][None]).max().item()
+        values["grad_norm"] = losses["grad_norm"].item()
+        values["lr"] = learning_rate(step - 1, self.config)
+        values |= extra
+        if clock.known:
+            values["throughput"] = clock.throughput
+            values["data_loading (%)"] = clock.waiting
+            if flops:
+                values["tflops"] = flops / clock.step_s / 1e12
+                values["mfu (%)"] = 100 * flops / clock.step_s / peak if peak else None
+        if self.accelerator.device.type == "cuda":
+            values["memory_gb"] = torch.cuda.max_memory_allocated() / 1e9
+        return values
+
+    def _check(self, step: int, numbers: Tensor, keys: list[str]) -> None:
+        """Refuse to go on from a loss or gradient that is not finite.
+
+        The gradient is that of all ranks, so all of them stop at the same step.
+        """
+        loss, norm = numbers.tolist()
+        if abs(loss) < float("inf") and abs(norm) < float("inf"):
+            return
+        some = ", ".join(keys[:4]) + (f" and {len(keys) - 4} more" if len(keys) > 4 else "")
+        path = checkpoints.path_of(self.run)
+        good = f"the last good checkpoint is {path}, step {self.saved}" if path.exists() else "none was saved"
+        raise OxcartError(
+            f"step {step}: the loss is {loss:g} and the norm of its gradient {norm:g}; batch of {some}; {good}; "
+            "try a smaller train.lr, or train.precision=fp32"
+        )
+
+    def _agree(self, told: bool, logs: bool) -> bool:
+        """Whether to stop: all ranks at the same step, so they ask each other, when metrics are due."""
+        if self.accelerator.num_processes == 1:
+            return told
+        if not logs:
+            return False
+        flag = torch.tensor([float(told)], device=self.accelerator.device)
+        return bool(self.accelerator.reduce(flag, "sum").item() > 0)
+
+    def _validate(self, step: int) -> tuple[dict[str, Any], bool]:
+        began = time.perf_counter()
+        self.module.eval()
+        values = self.task.validate(self.module, step, self.accelerator)
+        self.module.train()
+        (score,) = broadcast_object_list([values.get(self.task.score)])
+        self.report.metrics("val", step, {**values, "seconds": time.perf_counter() - began})
+        if self.accelerator.is_main_process:
+            self.task.finish(self.module, self.run)
+        if score is not None and score < self.best:
+            self.best = score
+            return values, True
+        return values, False
+
+    def _save(self, step: int, best: bool) -> None:
+        states = {
+            f"{rank}/{name}": state
+            for rank, own in enumerate(_everyones(checkpoints.random_states(), self.accelerator))
+            for name, state in own.items()
+        }
+        failure: OxcartError | None = None
+        if self.accelerator.is_main_process:
+            state = {
+                "loader": self.loader.state_dict(),
+                "best": self.best if self.best < float("inf") else None,
+                "identity": self.task.identity(),
+                "batch_size": self.batch_size,
+                "world_size": self.accelerator.num_processes,
+                **self.task.state(),
+            }
+            saved = Checkpoint(
+                step=step,
+                model=self.module.state_dict(),
+                optimizer=self.plain.state_dict(),
+                random=states,
+                state=state,
+            )
+            try:
+                checkpoints.save(self.run, saved, best=best)
+            except OxcartError as error:
+                failure = error
+        (failure,) = broadcast_object_list([failure])
+        if failure is not None:
+            raise failure
+        self.saved = step
+
+
+def narrow(batch: Batch, inside: slice) -> Batch:
+    """Some samples of a batch."""
+    values: dict[str, Any] = {
+        name: value[inside]
+        for name, value in vars(batch).items()
+        if value is not None and not isinstance(value, dict)
+    }
+    notes = {name: value[inside] for name, value in batch.annotations.items()}
+    return Batch(**values, annotations=notes)
+
+
+def _restore(
+    saved: Checkpoint,
+    task: Task,
+    module: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    loader: Loader,
+    accelerator: Accelerator,
+    allow_changes: bool,
+) -> tuple[int, float]:
+    """Put everything back; steps done, and the best score."""
+    if wrong := list(differences("", saved.state["identity"], task.identity())):
+        raise ConfigError(f"the run is of another model: {'; '.join(wrong)}; use another run.dir")
+    now = loader.state_dict()
+    before = saved.state["loader"]
+    changed = list(differences("", _kept(before), _kept(now)))
+    if changed and not allow_changes:
+        raise ConfigError(
+            f"the run would go on with other data: {'; '.join(changed)}; "
+            "give it what it had, or pass --allow-changes"
+        )
+    if before["order"] == now["order"]:
+        loader.load_state_dict({**before, "batch_size": now["batch_size"], "world_size": now["world_size"]})
+    module.load_state_dict(dict(saved.model))
+    optimizer.load_state_dict(dict(saved.optimizer))
+    rank = accelerator.process_index
+    own = {
+        name.partition("/")[2]: state
+        for name, state in saved.random.items()
+        if name.partition("/")[0] == str(rank)
+    }
+    if own:
+        checkpoints.set_random_states(own)
+    best = saved.state["best"]
+    return saved.step, float("inf") if best is None else best
+
+
+def _kept(state: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a loader's state says which samples come, but not how far it is."""
+    return {**state["order"], "batch_size": state["batch_size"], "world_size": state["world_size"]}
+
+
+def _everyones(own: dict[str, Tensor], accelerator: Accelerator) -> list[dict[str, Tensor]]:
+    if accelerator.num_processes == 1:
+        return [own]
+    found: list[dict[str, Tensor]] = gather_object([own])
+    return found
+
+
+def _fused(accelerator: Accelerator) -> bool | None:
+    return True if accelerator.device.type == "cuda" else None
+
+
+def _peak(device: torch.device) -> float | None:
+    """FLOP/s in bf16 that the maker of the device states; None where it is not known."""
+    if device.type != "cuda":
+        return None
+    name = torch.cuda.get_device_name(device)
+    return next((peak for part, peak in PEAKS.items() if part in name), None)
+
+
+@contextlib.contextmanager
+def _signals() -> Iterator[threading.Event]:
+    """Inside the block, SIGTERM and SIGUSR1 (SLURM's warning) set an event instead of killing."""
+    event = threading.Event()
+    before: dict[int, Any] = {}
+
+    def tell(number: int, frame: FrameType | None) -> None:
+        event.set()
+
+    if threading.current_thread() is threading.main_thread():
+        before = {number: signal.signal(number, tell) for number in (signal.SIGTERM, signal.SIGUSR1)}
+    try:
+        yield event
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

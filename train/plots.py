@@ -1,0 +1,128 @@
+"""Pictures of a run: how it went, and what the model sees."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Image = npt.NDArray[np.uint8]
+
+INK, FAINT = "#22313f", "#b8c4cf"
+COLOURS = ("#1f77b4", "#d1603d", "#3a9a5b", "#8e5aa8", "#b8902d")
+
+
+def curves(
+    path: Path,
+    metrics: Sequence[dict[str, Any]],
+    panels: Sequence[tuple[str, str, Sequence[tuple[str, str]]]],
+) -> None:
+    """Draw metrics over steps.
+
+    Args:
+        path: of the picture.
+        metrics: lines of metrics.jsonl.
+        panels: title, kind of the lines (`train` or `val`), and (metric, name in the legend) of each curve.
+    """
+    plt = _pyplot()
+    shown = [panel for panel in panels if _has(metrics, panel)]
+    figure, axes = plt.subplots(
+        1, max(1, len(shown)), figsize=(4.6 * max(1, len(shown)), 3.6), squeeze=False, layout="constrained"
+    )
+    for axis, (title, kind, names) in zip(axes[0], shown, strict=False):
+        for (name, label), colour in zip(names, COLOURS, strict=False):
+            points = [
+                (line["step"], line[name])
+                for line in metrics
+                if line["kind"] == kind and line.get(name) is not None
+            ]
+            if not points:
+                continue
+            steps, values = np.array(points, np.float64).T
+            if kind == "train" and len(values) > 20:
+                axis.plot(steps, values, color=colour, alpha=0.25, linewidth=0.8)
+                axis.plot(steps, _smooth(values), color=colour, linewidth=1.6, label=label)
+            else:
+                axis.plot(steps, values, color=colour, marker="o", markersize=3, linewidth=1.4, label=label)
+        if kind == "train" and all(line.get(names[0][0], 1) > 0 for line in metrics if line["kind"] == kind):
+            axis.set_yscale("log")
+        axis.set_title(title, color=INK, fontsize=11)
+        axis.set_xlabel("step", color=INK)
+        axis.grid(color=FAINT, linewidth=0.5, alpha=0.6)
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.legend(frameon=False, fontsize=8)
+    _save(plt, figure, path)
+
+
+def grid(path: Path, columns: Sequence[tuple[str, Image]], rows: Sequence[str], title: str) -> None:
+    """Draw pictures side by side.
+
+    Args:
+        path: of the picture.
+        columns: heading and uint8 images [N, H, W, 3] of each.
+        rows: text beside each of the N rows.
+        title: above all.
+    """
+    plt = _pyplot()
+    number = len(rows)
+    figure, axes = plt.subplots(
+        number,
+        len(columns),
+        figsize=(1.5 * len(columns) + 1.3, 1.5 * number + 0.5),
+        squeeze=False,
+        layout="constrained",
+    )
+    for j, (heading, images) in enumerate(columns):
+        axes[0][j].set_title(heading, color=INK, fontsize=9)
+        for i in range(number):
+            axis = axes[i][j]
+            axis.imshow(images[i], interpolation="nearest")
+            axis.set_xticks([])
+            axis.set_yticks([])
+            axis.spines[:].set_visible(False)
+            if j == 0:
+                axis.set_ylabel(rows[i], rotation=0, ha="right", va="center", fontsize=8, color=INK)
+    figure.suptitle(title, color=INK, fontsize=11)
+    _save(plt, figure, path)
+
+
+def difference(prediction: Image, target: Image, gain: float = 3.0) -> Image:
+    """How far images are apart, white where they agree."""
+    apart = np.abs(prediction.astype(np.float32) - target.astype(np.float32)) * gain
+    return (255 - np.clip(apart, 0, 255)).astype(np.uint8)
+
+
+def _has(metrics: Sequence[dict[str, Any]], panel: tuple[str, str, Sequence[tuple[str, str]]]) -> bool:
+    _, kind, names = panel
+    return any(line["kind"] == kind and line.get(name) is not None for line in metrics for name, _ in names)
+
+
+def _smooth(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """A running mean over a twentieth of the values, at the ends over what there is."""
+    half = max(1, len(values) // 40)
+    sums = np.concatenate([[0.0], np.cumsum(values)])
+    at = np.arange(len(values))
+    low, high = np.maximum(at - half, 0), np.minimum(at + half + 1, len(values))
+    found: npt.NDArray[np.float64] = (sums[high] - sums[low]) / (high - low)
+    return found
+
+
+def _pyplot() -> Any:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    return plt
+
+
+def _save(plt: Any, figure: Any, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}")
+    figure.savefig(temporary, dpi=130, format=path.suffix[1:], metadata={"Software": None})
+    plt.close(figure)
+    os.replace(temporary, path)

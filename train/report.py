@@ -1,0 +1,207 @@
+"""What a run reports while it goes on: metrics.jsonl always, a live line, TensorBoard and W&B when asked.
+
+metrics.jsonl has an object a line: `{"kind": "train", "step": 10, "loss": ...}` and `{"kind": "val", ...}`.
+A run that goes on from a checkpoint first drops the lines of steps after it, so that no step stands there twice.
+Rates leave out the first ten steps, in which memory is found and kernels are chosen.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from oxcart.shards.errors import ConfigError
+
+METRICS = "metrics.jsonl"
+WARMING = 10
+"""Steps after the start that count in no rate."""
+LINE_EVERY_S = 10.0
+"""Seconds between two lines where stderr is not a terminal."""
+
+
+class Clock:
+    """Where the time of the steps goes."""
+
+    def __init__(self) -> None:
+        self._steps = 0
+        self._samples = 0
+        self._waited_s = self._busy_s = 0.0
+
+    def add(self, samples: int, waited_s: float, took_s: float) -> None:
+        """Take note of a step: how long it waited for data, and how long it took with that."""
+        self._steps += 1
+        if self._steps <= WARMING:
+            return
+        self._samples += samples
+        self._waited_s += waited_s
+        self._busy_s += took_s
+
+    @property
+    def known(self) -> bool:
+        """Whether there is anything to say yet."""
+        return self._busy_s > 0
+
+    @property
+    def throughput(self) -> float:
+        """Samples a second."""
+        return self._samples / self._busy_s if self._busy_s else 0.0
+
+    @property
+    def waiting(self) -> float:
+        """Percent of the time that was spent waiting for data."""
+        return 100 * self._waited_s / self._busy_s if self._busy_s else 0.0
+
+    @property
+    def step_s(self) -> float:
+        """Seconds a step."""
+        return self._busy_s / (self._steps - WARMING) if self._busy_s else math.nan
+
+
+class Report:
+    """Takes metrics and hands them to whoever is to know.
+
+    Raises:
+        ConfigError: TensorBoard or W&B is asked for and not installed.
+    """
+
+    def __init__(
+        self,
+        run: Path,
+        *,
+        step: int,
+        steps: int,
+        label: str,
+        active: bool = True,
+        quiet: bool = False,
+        tensorboard: bool = False,
+        wandb: str | None = None,
+        config: Mapping[str, Any] | None = None,
+    ) -> None:
+        self._run, self._active, self._quiet, self._steps, self._label = run, active, quiet, steps, label
+        self._written = time.monotonic()
+        self._live: Any = None
+        self._writer: Any = None
+        self._wandb: Any = None
+        if not active:
+            return
+        _cut(run / METRICS, step)
+        if tensorboard:
+            self._writer = _tensorboard(run)
+        if wandb:
+            self._wandb = _wandb(wandb, run, config or {})
+        if not quiet and sys.stderr.isatty() and os.environ.get("TERM") != "dumb":
+            from rich.console import Console
+            from rich.live import Live
+
+            self._live = Live(console=Console(file=sys.stderr), refresh_per_second=4, redirect_stdout=False)
+            self._live.start()
+
+    def metrics(self, kind: str, step: int, values: Mapping[str, Any]) -> None:
+        """Write a line of metrics."""
+        if not self._active:
+            return
+        line = json.dumps({"kind": kind, "step": step, **{name: _plain(v) for name, v in values.items()}})
+        with open(self._run / METRICS, "a", encoding="utf-8") as file:
+            file.write(line + "\n")
+        numbers = {name: v for name, v in values.items() if isinstance(v, int | float)}
+        if self._writer is not None:
+            for name, value in numbers.items():
+                self._writer.add_scalar(f"{kind}/{name}", value, step)
+        if self._wandb is not None:
+            self._wandb.log({f"{kind}/{name}": value for name, value in numbers.items()}, step=step)
+
+    def line(self, step: int, loss: float, clock: Clock) -> None:
+        """Show where the run is."""
+        if not self._active or self._quiet:
+            return
+        parts = [f"{self._label}: step {step:,}/{self._steps:,}", f"loss {loss:.4g}"]
+        if clock.known:
+            left = (self._steps - step) * clock.step_s
+            parts += [
+                f"{clock.throughput:,.0f} samples/s",
+                f"data_loading {clock.waiting:.1f}%",
+                f"{_clock(left)} left",
+            ]
+        text = ", ".join(parts)
+        if self._live is not None:
+            from rich.text import Text
+
+            self._live.update(Text(text))
+        elif step == self._steps or time.monotonic() - self._written >= LINE_EVERY_S:
+            self._written = time.monotonic()
+            print(text, file=sys.stderr, flush=True)
+
+    def say(self, text: str) -> None:
+        """A line that stays."""
+        if not self._active or self._quiet:
+            return
+        if self._live is not None:
+            self._live.console.print(text, highlight=False, markup=False)
+        else:
+            print(text, file=sys.stderr, flush=True)
+
+    def close(self) -> None:
+        """Let go of the terminal and of writers."""
+        if self._live is not None:
+            self._live.stop()
+        if self._writer is not None:
+            self._writer.close()
+        if self._wandb is not None:
+            self._wandb.finish()
+
+
+def read_metrics(run: Path) -> list[dict[str, Any]]:
+    """The lines of a run's metrics; a last one that was cut off is left out."""
+    path = run / METRICS
+    if not path.exists():
+        return []
+    return list(_lines(path))
+
+
+def _lines(path: Path) -> Iterator[dict[str, Any]]:
+    for line in path.read_text(encoding="utf-8").splitlines():
+        with contextlib.suppress(ValueError):
+            yield json.loads(line)
+
+
+def _cut(path: Path, step: int) -> None:
+    """Drop the lines of steps after `step`: they will be taken again."""
+    if not path.exists():
+        return
+    kept = [line for line in _lines(path) if line["step"] <= step]
+    temporary = path.with_name(f".{path.name}")
+    temporary.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def _plain(value: Any) -> Any:
+    """Numbers that JSON has: it knows no NaN."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _clock(seconds: float) -> str:
+    minutes, second = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02}:{second:02}"
+
+
+def _tensorboard(run: Path) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise ConfigError("run.tensorboard: TensorBoard is not installed: pip install tensorboard") from error
+    return SummaryWriter(str(run / "tensorboard"))  # type: ignore[no-untyped-call]
+
+
+def _wandb(project: str, run: Path, config: Mapping[str, Any]) -> Any:
+    try:
+        import wandb
+    except ImportError as error:
+        raise ConfigError("run.wandb: Weights & Biases is not installed: pip install wandb") from error
+    return wandb.init(project=project, name=run.name, dir=str(run), config=dict(config), resume="allow")

@@ -1,0 +1,92 @@
+"""The directory of a run: what was asked for, with which code and data, and whether one may begin there.
+
+    config.yaml      the resolved configuration
+    run.json         git commit, versions, fingerprints of the datasets, ranks
+    metrics.jsonl    see train/report.py
+    checkpoints/     see train/checkpoint.py
+    loss.png samples.png samples/ report.md     of the last validation
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from oxcart.shards.errors import ConfigError
+from oxcart.train.checkpoint import path_of
+from oxcart.train.config import from_yaml
+from oxcart.train.report import METRICS
+
+CONFIG, ABOUT = "config.yaml", "run.json"
+LIBRARIES = ("oxcart", "torch", "accelerate", "safetensors", "omegaconf", "numpy", "vector-quantize-pytorch")
+
+
+def saved_config(run: Path) -> dict[str, Any] | None:
+    """The configuration that a run was begun with; None where there is no run."""
+    return from_yaml(run / CONFIG) if (run / CONFIG).exists() else None
+
+
+def check_free(run: Path) -> None:
+    """Refuse to begin where a run is.
+
+    Raises:
+        ConfigError: there is one.
+    """
+    if path_of(run).exists() or (run / METRICS).exists():
+        raise ConfigError(f"run.dir: {run} holds a run; pass --resume auto to go on, or take another run.dir")
+
+
+def write_run(run: Path, config: str, about: Mapping[str, Any]) -> None:
+    """Write configuration and circumstances."""
+    run.mkdir(parents=True, exist_ok=True)
+    for name, text in ((CONFIG, config), (ABOUT, json.dumps(about, indent=2) + "\n")):
+        temporary = run / f".{name}"
+        temporary.write_text(text, encoding="utf-8")
+        os.replace(temporary, run / name)
+
+
+def circumstances(datasets: Mapping[str, str], world_size: int, device: str) -> dict[str, Any]:
+    """What else shaped a run.
+
+    Args:
+        datasets: URL of each dataset -> its fingerprint.
+        world_size: ranks.
+        device: name of it.
+    """
+    return {
+        "git_commit": git_commit(),
+        "versions": {name: version for name in LIBRARIES if (version := _version(name))},
+        "python": platform.python_version(),
+        "datasets": dict(datasets),
+        "world_size": world_size,
+        "device": device,
+    }
+
+
+def git_commit() -> str | None:
+    """Of the checkout that this code runs from, with `-dirty` where it was changed; None outside of one."""
+    here = Path(__file__).resolve().parent
+    try:
+        run = subprocess.run(
+            ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=10,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return run.stdout.strip() or None if run.returncode == 0 else None
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
