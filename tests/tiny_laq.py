@@ -1,0 +1,91 @@
+"""A latent-action model small enough for a test, and ways to train it.
+
+    run, result = trained(tmp_path / "run", dataset, "train.steps=6")
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from oxcart.train import checkpoint as checkpoints
+from oxcart.train.laq.config import LaqConfig
+from oxcart.train.laq.run import configure, train_laq
+from oxcart.train.loop import Result
+
+SMALL = (
+    "preset=tiny",
+    "model.image_size=16",
+    "model.patch=8",
+    "model.width=16",
+    "model.heads=2",
+    "model.decoder_depth=1",
+    "quantizer.tokens=2",
+    "quantizer.codes=4",
+    "quantizer.dim=3",
+    "data.offset=2",
+    "data.batch_size=8",
+    "data.lanes=4",
+    "data.window=8",
+    "data.threads=1",
+    "train.steps=6",
+    "train.warmup=2",
+    "train.log_every=1",
+    "train.save_every=100",
+    "train.device=cpu",
+    "val.every=0",
+    "val.samples=16",
+    "val.batch_size=8",
+    "val.probe_samples=16",
+    "val.pictures=2",
+    "run.quiet=true",
+)
+
+
+def small(dataset: Path, run: Path, *overrides: str, resume: bool = False) -> LaqConfig:
+    """A configuration of it."""
+    given = {text.partition("=")[0]: text for text in (*SMALL, *overrides)}
+    given |= {"data.datasets": f"data.datasets=[{dataset}]", "run.dir": f"run.dir={run}"}
+    if resume:
+        kept = [text for text in overrides if not text.startswith("preset=")]
+        return configure([*kept, given["run.dir"]], resume=True)
+    return configure(list(given.values()))
+
+
+def trained(
+    run: Path, dataset: Path, *overrides: str, resume: bool = False, allow_changes: bool = False
+) -> Result:
+    """Train it."""
+    config = small(dataset, run, *overrides, resume=resume)
+    return train_laq(config, resume=resume, allow_changes=allow_changes)
+
+
+def weights(run: Path, name: str = "last") -> Mapping[str, Tensor]:
+    """Of a checkpoint."""
+    return checkpoints.load(checkpoints.path_of(run, name)).model
+
+
+def lines(run: Path, kind: str = "train") -> list[dict[str, Any]]:
+    """Of metrics.jsonl."""
+    found = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [line for line in found if line["kind"] == kind]
+
+
+def assert_same_checkpoints(one: Path, other: Path) -> None:
+    """Bit for bit: weights, optimizer, random states, and where the loader is."""
+    a, b = (checkpoints.load(checkpoints.path_of(run)) for run in (one, other))
+    assert a.step == b.step
+    assert a.model.keys() == b.model.keys()
+    for name, tensor in a.model.items():
+        assert torch.equal(tensor, b.model[name]), name
+    for index, values in a.optimizer["state"].items():
+        for name, value in values.items():
+            assert torch.equal(torch.as_tensor(value), torch.as_tensor(b.optimizer["state"][index][name]))
+    for name, state in a.random.items():
+        assert torch.equal(state, b.random[name]), name
+    assert a.state["loader"] == b.state["loader"]

@@ -1,0 +1,41 @@
+"""Datasets for the trainers' tests."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from accelerate.state import AcceleratorState
+
+from oxcart.compile.sample.rlds import SampleConfig
+from oxcart.manifests.split import SplitRule
+from sample_compile import compile_sample
+
+SAMPLE = SampleConfig(kitchens=5, sessions=2, episodes=2, steps=9, size=32, files=2)
+
+
+@pytest.fixture(scope="session")
+def kitchen(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twenty episodes of five kitchens, one of which is val; sessions of the others are val_seen."""
+    rule = SplitRule(val=0.2, val_seen=0.1)
+    return compile_sample(tmp_path_factory.mktemp("kitchen"), SAMPLE, cameras=("image_0",), rule=rule).out
+
+
+@pytest.fixture(scope="session")
+def unsplit(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The like of it, all of it train."""
+    sample = SampleConfig(kitchens=2, sessions=1, episodes=2, steps=6, size=32, files=1)
+    folder = tmp_path_factory.mktemp("unsplit")
+    return compile_sample(folder, sample, cameras=("image_0",), rule=SplitRule(val=None)).out
+
+
+@pytest.fixture(autouse=True)
+def _alone() -> Iterator[None]:
+    """What accelerate and torch keep between runs in one process is forgotten."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)
+    torch.set_num_threads(threads)

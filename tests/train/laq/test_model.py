@@ -1,0 +1,155 @@
+"""The model: shapes, gradients, and what may not reach what."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+from torch import Tensor
+
+from oxcart.train.laq.blocks import warp
+from oxcart.train.laq.config import OUTPUTS, ModelConfig, QuantizerConfig
+from oxcart.train.laq.model import LatentActionModel, mse, to_float
+
+SMALL = {"image_size": 16, "patch": 8, "width": 16, "heads": 2, "mlp": 2.0}
+DEPTHS = {"spatial_depth": 1, "temporal_depth": 1, "decoder_depth": 2}
+QUANTIZER = QuantizerConfig(tokens=3, codes=5, dim=4)
+FORMS = [
+    {"stem": stem, "head": head, "difference": rich, "modulation": rich}
+    for stem, head, rich in (("linear", "linear", False), ("conv", "linear", True), ("conv", "conv", True))
+]
+
+
+def built(flow: bool = False, **changes: object) -> LatentActionModel:
+    torch.manual_seed(0)
+    return LatentActionModel(ModelConfig(**{**SMALL, **DEPTHS, **changes}), QUANTIZER, flow)  # type: ignore[arg-type]
+
+
+def pairs(count: int = 4) -> Tensor:
+    return torch.rand(count, 2, 3, 16, 16, generator=torch.Generator().manual_seed(1)) * 2 - 1
+
+
+@pytest.mark.parametrize(("output", "form"), itertools.product(OUTPUTS, FORMS))
+def test_shapes_are_right_values_finite_and_gradients_reach_every_parameter(
+    output: str, form: dict[str, object]
+) -> None:
+    model = built(flow=True, output=output, **form)
+    frames = pairs()
+    noise = torch.randn(4, 3, 4)
+    out = model(frames, noise, 0.0)
+    assert out.prediction.shape == (4, 3, 16, 16)
+    assert out.codes.shape == (4, 3)
+    assert out.flow.shape == (4, 2, 4, 4)
+    assert out.prediction.dtype == torch.float32
+    assert out.prediction.isfinite().all()
+    loss = (out.prediction - frames[:, 1]).square().mean() + out.loss + out.flow.square().mean()
+    loss.backward()
+    unreached = [
+        name
+        for name, one in model.named_parameters()
+        if one.grad is None or not one.grad.isfinite().all() or one.grad.abs().sum() == 0
+    ]
+    assert not unreached
+
+
+@pytest.mark.parametrize("output", OUTPUTS)
+def test_one_step_lowers_the_loss(output: str) -> None:
+    model, frames = built(output=output), pairs()
+    noise = torch.randn(4, 3, 4)
+
+    def loss() -> Tensor:
+        return (model(frames, noise, 0.0).prediction - frames[:, 1]).square().mean()
+
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.02)
+    before = loss()
+    before.backward()  # type: ignore[no-untyped-call]
+    optimizer.step()
+    assert loss() < before
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_code_changes_its_own_contribution_alone(form: dict[str, object]) -> None:
+    model = built(**form)
+    codes = torch.tensor([[0, 1, 2]])
+    other = torch.tensor([[0, 4, 2]])
+    a, b = (model.decoder.context(model.quantizer.lookup(one)) for one in (codes, other))
+    assert torch.equal(a[:, [0, 2]], b[:, [0, 2]])
+    assert not torch.equal(a[:, 1], b[:, 1])
+    if model.decoder.condition is not None:
+        # A sum over places: what one code adds does not depend on the others.
+        def condition(*given: int) -> Tensor:
+            assert model.decoder.condition is not None
+            vectors = model.quantizer.lookup(torch.tensor([given]))
+            return model.decoder.condition(vectors.flatten(1))
+
+        torch.testing.assert_close(
+            condition(0, 4, 2) - condition(0, 1, 2), condition(3, 4, 1) - condition(3, 1, 1)
+        )
+
+
+def test_the_decoder_sees_frame_t_and_the_codes_and_nothing_else() -> None:
+    model = built().eval()
+    frames, other = pairs(), pairs()
+    other[:, 1] = -other[:, 1]
+    same = torch.zeros(4, 3, dtype=torch.int64)
+    assert torch.equal(model.decode(frames[:, 0], same), model.decode(other[:, 0], same))
+    assert not torch.equal(model.latents(frames), model.latents(other))
+
+
+def test_features_of_the_first_frame_know_nothing_of_the_second() -> None:
+    model = built(difference=True, stem="conv").eval()
+    seen: list[Tensor] = []
+    model.encoder.norm.register_forward_hook(lambda module, given, made: seen.append(made))
+    frames, other = pairs(), pairs()
+    other[:, 1] = torch.rand_like(other[:, 1])
+    model.latents(frames)
+    model.latents(other)
+    torch.testing.assert_close(seen[0][:, 0], seen[1][:, 0])
+    assert not torch.allclose(seen[0][:, 1], seen[1][:, 1])
+
+
+def test_the_order_of_samples_does_not_matter() -> None:
+    model, frames = built().eval(), pairs()
+    order = torch.tensor([2, 0, 3, 1])
+    torch.testing.assert_close(model.latents(frames)[order], model.latents(frames[order]))
+
+
+def test_without_noise_the_decoder_gets_what_decode_gives() -> None:
+    model, frames = built().eval(), pairs()
+    out = model(frames)
+    torch.testing.assert_close(out.prediction, model.decode(frames[:, 0], out.codes))
+    assert torch.equal(out.codes, model.encode(frames))
+
+
+def test_pixels_become_float_in_the_right_place() -> None:
+    frames = torch.zeros(1, 2, 4, 4, 3, dtype=torch.uint8)
+    frames[0, 1, 2, 3, 0] = 255
+    made = to_float(frames)
+    assert made.shape == (1, 2, 3, 4, 4)
+    assert made[0, 1, 0, 2, 3] == 1
+    assert made.sum() == 1 - (made.numel() - 1)
+    assert mse(made[:, 0], made[:, 1]).item() == pytest.approx(1 / 48)
+
+
+def test_warping_moves_pixels_by_the_flow() -> None:
+    frames = torch.arange(16.0).view(1, 1, 4, 4)
+    flow = torch.zeros(1, 2, 4, 4)
+    torch.testing.assert_close(warp(frames, flow), frames)
+    flow[:, 0] = 1
+    torch.testing.assert_close(warp(frames, flow)[..., :3], frames[..., 1:])
+    flow = torch.zeros(1, 2, 4, 4)
+    flow[:, 1] = -1
+    torch.testing.assert_close(warp(frames, flow)[..., 1:, :], frames[..., :3, :])
+
+
+def test_bf16_gives_about_the_same_and_the_same_codes_for_the_same_latents() -> None:
+    model, frames = built(stem="conv", head="conv").eval(), pairs()
+    plain = model.decode(frames[:, 0], torch.zeros(4, 3, dtype=torch.int64))
+    with torch.autocast("cpu", torch.bfloat16):
+        half = model.decode(frames[:, 0], torch.zeros(4, 3, dtype=torch.int64))
+        z = model.latents(frames)
+        codes = model.quantizer(z).codes
+    assert half.dtype == torch.float32
+    torch.testing.assert_close(half, plain, atol=0.1, rtol=0.1)
+    assert torch.equal(codes, model.quantizer(z.float()).codes), "distances are not taken in bf16"

@@ -1,0 +1,88 @@
+"""Probes and mutual information, on data whose answer is known."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from oxcart.train.laq import probes
+from oxcart.train.laq.validate import quality, usage
+
+
+def codes(count: int, seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 4, (count, 2))
+
+
+def test_a_linear_relation_is_found_and_noise_is_not() -> None:
+    train, val = codes(400, 0), codes(200, 1)
+    table = np.random.default_rng(2).standard_normal((4, 2))
+    x, x_val = probes.one_hot(train, 4), probes.one_hot(val, 4)
+    found = probes.probe(x, table[train[:, 0]], x_val, table[val[:, 0]])
+    assert (found > 0.98).all()
+    noise = np.random.default_rng(3).standard_normal((600, 2))
+    assert (probes.probe(x, noise[:400], x_val, noise[400:]) < 0.1).all()
+
+
+def test_a_value_that_never_varies_has_no_r2() -> None:
+    x = probes.one_hot(codes(50, 0), 4)
+    assert np.isnan(probes.probe(x, np.ones((50, 1)), x, np.ones((50, 1)))).all()
+
+
+def test_one_hot_keeps_the_places_apart() -> None:
+    assert probes.one_hot(np.array([[0, 1]]), 2).tolist() == [[1, 0, 0, 1]]
+
+
+def test_nmi_is_one_for_the_same_and_zero_for_a_constant() -> None:
+    a = np.array([0, 1, 2, 0, 1, 2])
+    assert probes.nmi(a, a + 7) == pytest.approx(1)
+    assert probes.nmi(a, np.zeros(6, np.int64)) == 0
+    assert probes.nmi(np.array([0, 0, 1, 1]), np.array([0, 1, 0, 1])) == pytest.approx(0, abs=1e-12)
+
+
+def test_information_stands_out_from_chance_only_where_there_is_some() -> None:
+    episodes = [f"e{i // 10}" for i in range(200)]
+    one = codes(200, 0)
+    found = probes.information(one, probes.joint(one[:, :1]), episodes)
+    assert found.low > found.shuffled + 0.2
+    assert found.low <= found.value <= found.high + 0.05
+    chance = probes.information(one, codes(200, 5)[:, 0], episodes)
+    assert chance.value == pytest.approx(chance.shuffled, abs=0.05)
+
+
+def test_directions_are_sectors_and_stillness() -> None:
+    actions = np.array([[1, 0], [0, 1], [-1, 0], [0, -1], [1, 1], [0.001, 0]])
+    found = probes.directions(actions)
+    assert found.tolist() == [1, 3, 5, 7, 2, 0]
+    assert len(set(probes.directions(np.array([[1.0], [-1.0], [2.0]])).tolist())) == 2
+
+
+def test_joint_numbers_tell_whole_actions_apart() -> None:
+    assert len(set(probes.joint(np.array([[0, 1], [1, 0], [0, 1]])).tolist())) == 2
+
+
+def test_usage_of_known_codes() -> None:
+    found = usage(np.array([[0, 1], [0, 1], [1, 1], [1, 1]]), 4)
+    assert found["usage"] == pytest.approx((2 / 4 + 1 / 4) / 2)
+    assert found["dead_codes"] == 2
+    assert found["perplexity_0"] == pytest.approx(2)
+    assert found["perplexity_1"] == pytest.approx(1)
+    assert found["perplexity_joint"] == pytest.approx(2)
+
+
+def test_quality_of_known_errors() -> None:
+    errors = {
+        kind: np.full(3, value, np.float32)
+        for kind, value in (
+            ("prediction", 0.01),
+            ("copy", 0.04),
+            ("constant", 0.03),
+            ("permuted", 0.08),
+            ("random", 0.1),
+        )
+    }
+    found = quality(errors)
+    assert found["copy_ratio"] == pytest.approx(0.25)
+    assert found["constant_ratio"] == pytest.approx(0.75)
+    assert found["permuted_ratio"] == pytest.approx(2)
+    assert found["psnr"] == pytest.approx(20)
+    assert found["delta_psnr"] == pytest.approx(10)

@@ -1,0 +1,209 @@
+"""Quantizers: every published defect of NSVQ is a test."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from oxcart.shards.errors import ConfigError
+from oxcart.train.laq.config import QuantizerConfig
+from oxcart.train.laq.quantize import (
+    NSVQ,
+    build_quantizer,
+    count_codes,
+    due,
+    fsq_levels,
+    kmeans,
+)
+
+CONFIG = QuantizerConfig(tokens=3, codes=5, dim=4)
+
+
+def nsvq(**changes: object) -> NSVQ:
+    torch.manual_seed(0)
+    return NSVQ(replace(CONFIG, **changes))  # type: ignore[arg-type]
+
+
+def latents(count: int = 6) -> Tensor:
+    return torch.randn(count, 3, 4, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_codes_are_the_nearest_entries(shared: bool) -> None:
+    quantizer, z = nsvq(shared=shared), latents()
+    found = quantizer(z)
+    for b in range(len(z)):
+        for n in range(3):
+            book = quantizer.codebook[0 if shared else n]
+            distances = (book - z[b, n]).norm(dim=1)
+            assert found.codes[b, n] == distances.argmin()
+            assert torch.equal(found.vectors[b, n], book[found.codes[b, n]])
+    assert torch.equal(quantizer.lookup(found.codes), found.vectors)
+
+
+def test_training_noise_is_as_long_as_the_error_and_free_in_direction() -> None:
+    quantizer, z = nsvq(), latents()
+    noise = torch.randn(z.shape, generator=torch.Generator().manual_seed(2))
+    found = quantizer(z, noise, 0.0)
+    error = (quantizer.lookup(found.codes) - z).norm(dim=-1)
+    torch.testing.assert_close((found.vectors - z).norm(dim=-1), error)
+    cosine = torch.nn.functional.cosine_similarity(found.vectors - z, noise, dim=-1)
+    torch.testing.assert_close(cosine, torch.ones_like(cosine))
+
+
+def test_hard_noise_gives_the_code_itself_and_still_a_gradient() -> None:
+    quantizer, z = nsvq(), latents().requires_grad_()
+    found = quantizer(z, torch.randn(z.shape), 1.0)
+    torch.testing.assert_close(found.vectors, quantizer.lookup(found.codes))
+    found.vectors.square().sum().backward()
+    assert z.grad is not None
+    assert z.grad.abs().sum() > 0
+    assert quantizer.codebook.grad is not None
+    assert quantizer.codebook.grad.abs().sum() > 0
+
+
+def test_tokens_do_not_mix() -> None:
+    quantizer, z = nsvq(), latents()
+    noise = torch.randn(z.shape)
+    before = quantizer(z, noise, 0.0)
+    changed = z.clone()
+    changed[:, 1] += 3.0
+    after = quantizer(changed, noise, 0.0)
+    for token in (0, 2):
+        assert torch.equal(before.vectors[:, token], after.vectors[:, token])
+        assert torch.equal(before.codes[:, token], after.codes[:, token])
+    assert not torch.equal(before.vectors[:, 1], after.vectors[:, 1])
+
+
+def test_repeated_codes_are_counted_every_time() -> None:
+    codes = torch.tensor([[0, 2], [0, 2], [0, 1]])
+    assert count_codes(codes, 3).tolist() == [[3, 0, 0], [0, 1, 2]]
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_dead_codes_come_back_and_are_used(shared: bool) -> None:
+    quantizer = nsvq(shared=shared, codes=8, replace_every=1)
+    with torch.no_grad():
+        quantizer.codebook[:, 1:] += 100.0
+    z = latents(64)
+    generator = torch.Generator().manual_seed(3)
+    for step in range(1, 40):
+        found = quantizer(z)
+        if len(count_codes(found.codes, 8).sum(0).nonzero()) == 8 and step > 5:
+            break
+        quantizer.count(count_codes(found.codes, 8))
+        quantizer.replace(0, step)
+        with torch.no_grad():  # what training does: entries move towards what they stand for
+            for book in range(len(quantizer.codebook)):
+                mine = z if shared else z[:, book : book + 1]
+                picked = found.codes if shared else found.codes[:, book : book + 1]
+                for code in range(8):
+                    if (picked == code).any():
+                        mean = mine[picked == code].mean(0)
+                        jitter = 0.01 * torch.randn(4, generator=generator)
+                        quantizer.codebook[book, code].lerp_(mean + jitter, 0.5)
+    assert len(count_codes(quantizer(z).codes, 8).sum(0).nonzero()) == 8
+
+
+def test_copies_differ_from_what_they_copy_by_the_noise() -> None:
+    quantizer = nsvq(shared=True, codes=8, replace_every=1, replace_noise=0.02)
+    counts = torch.zeros(3, 8, dtype=torch.int64)
+    counts[:, :4] = 100
+    quantizer.count(counts)
+    live = quantizer.codebook[0, :4].clone()
+    assert quantizer.replace(0, 1) == 4
+    gaps = torch.cdist(quantizer.codebook[0, 4:], live).min(1).values
+    assert (gaps > 1e-3).all(), "copies that are exact would stay dead"
+    assert (gaps < 0.2).all()
+    assert torch.equal(quantizer.codebook[0, :4], live), "used codes stay as they are"
+    assert int(quantizer.used.sum()) == 0, "counting begins anew"
+
+
+def test_replacement_is_the_same_on_every_rank_and_another_at_every_step() -> None:
+    books = []
+    for step in (10, 10, 20):
+        quantizer = nsvq(codes=8)
+        counts = torch.zeros(3, 8, dtype=torch.int64)
+        counts[:, 0] = 9
+        quantizer.count(counts)
+        torch.manual_seed(step + len(books))  # no library's random stream has a say
+        quantizer.replace(5, step)
+        books.append(quantizer.codebook.detach().clone())
+    assert torch.equal(books[0], books[1])
+    assert not torch.equal(books[0], books[2])
+
+
+def test_nothing_is_replaced_where_all_or_nothing_is_used() -> None:
+    for counts in (torch.ones(3, 5, dtype=torch.int64), torch.zeros(3, 5, dtype=torch.int64)):
+        quantizer = nsvq(replace_every=1)
+        before = quantizer.codebook.detach().clone()
+        quantizer.count(counts)
+        assert quantizer.replace(0, 1) == 0
+        assert torch.equal(quantizer.codebook, before)
+
+
+def test_replacements_become_rarer() -> None:
+    steps = [step for step in range(1, 2001) if due(step, 10)]
+    assert steps[:5] == [10, 20, 30, 40, 50]
+    assert steps[-1] - steps[-2] > 100
+    assert not any(due(step, 0) for step in range(100))
+
+
+def test_kmeans_finds_clusters_and_never_two_equal_centres() -> None:
+    generator = torch.Generator().manual_seed(0)
+    centres = torch.tensor([[0.0, 0.0], [10.0, 0.0], [0.0, 10.0]])
+    points = centres.repeat(20, 1) + 0.1 * torch.randn(60, 2, generator=generator)
+    found = kmeans(points, 3, seed=1)
+    assert torch.cdist(centres, found).min(1).values.max() < 0.6
+    same = kmeans(torch.ones(4, 2), 6, seed=1)
+    assert torch.pdist(same).min() > 0
+
+
+def test_the_start_gives_codes_that_are_all_used() -> None:
+    for shared in (True, False):
+        quantizer, z = nsvq(shared=shared), latents(200)
+        quantizer.start(z, 0)
+        assert (count_codes(quantizer(z).codes, 5).sum(0) > 0).all()
+
+
+@pytest.mark.parametrize(
+    ("codes", "levels"), [(8, [8]), (16, [8, 2]), (2048, [8, 8, 8, 4]), (10, [5, 2]), (7, [7])]
+)
+def test_fsq_levels_multiply_to_the_codes(codes: int, levels: list[int]) -> None:
+    assert fsq_levels(codes) == levels
+
+
+def test_fsq_of_a_large_prime_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"quantizer\.codes: fsq needs a product of numbers up to 8, got 11"):
+        fsq_levels(11)
+
+
+@pytest.mark.parametrize("kind", ["vq", "diveq", "fsq"])
+def test_the_packages_quantizers_have_the_same_interface(kind: str) -> None:
+    pytest.importorskip("vector_quantize_pytorch")
+    torch.manual_seed(0)
+    quantizer = build_quantizer(QuantizerConfig(kind=kind, tokens=3, codes=8, dim=4))
+    z = torch.randn(32, 3, quantizer.dim).requires_grad_()
+    quantizer.train()
+    found = quantizer(z, torch.randn(z.shape))
+    assert found.vectors.shape == z.shape
+    assert found.codes.shape == (32, 3)
+    assert 0 <= int(found.codes.min()) <= int(found.codes.max()) < 8
+    (found.vectors.square().sum() + found.loss).backward()
+    assert z.grad is not None
+    assert z.grad.isfinite().all()
+    quantizer.eval()
+    still = quantizer(z.detach())
+    torch.testing.assert_close(quantizer.lookup(still.codes), still.vectors)
+    assert torch.equal(quantizer(z.detach()).codes, still.codes)
+
+
+def test_a_quantizer_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    import sys
+
+    monkeypatch.setitem(sys.modules, "vector_quantize_pytorch", None)
+    with pytest.raises(ConfigError, match="fsq needs vector-quantize-pytorch: pip install"):
+        build_quantizer(QuantizerConfig(kind="fsq"))

@@ -1,0 +1,135 @@
+"""Validation looks at held-out environments, at the same pairs every time, whatever train is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from oxcart.shards.errors import ConfigError
+from oxcart.train.laq.model import LatentActionModel, to_float
+from oxcart.train.laq.task import LaqTask
+from oxcart.train.laq.validate import chunks, pairs_of
+from tiny_laq import lines, small, trained
+
+VALIDATED = ("train.steps=4", "val.every=2")
+
+
+@pytest.fixture(scope="module")
+def run(kitchen: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    made = tmp_path_factory.mktemp("run") / "run"
+    trained(made, kitchen, *VALIDATED)
+    return made
+
+
+def seen(task: LaqTask, split: str) -> list[tuple[str, int]]:
+    (loader,) = task._held_out[split].values()
+    found = []
+    for _, batch in chunks(loader, task._config.val.samples, task._config.val.seed, (0, 1)):
+        found += list(zip(batch.key, batch.t.tolist(), strict=True))
+    return found
+
+
+def test_val_and_val_seen_stand_beside_each_other(run: Path) -> None:
+    found = lines(run, "val")
+    assert [line["step"] for line in found] == [2, 4]
+    names = ("copy_ratio", "constant_ratio", "permuted_ratio", "psnr", "delta_psnr", "usage", "perplexity_joint")
+    for split in ("val", "val_seen"):
+        for name in (*names, "probe_r2", "nmi_direction", "dead_codes", "perplexity_0", "perplexity_1"):
+            assert isinstance(found[0][f"{split}/{name}"], float), f"{split}/{name}"
+
+
+def test_val_holds_environments_that_train_never_shows(kitchen: Path, tmp_path: Path) -> None:
+    task = LaqTask(small(kitchen, tmp_path, "val.every=1"), torch.device("cpu"))
+    environments = {}
+    for split, loaders in (("val", task._held_out["val"]), ("train", task._probed["train"])):
+        (loader,) = loaders.values()
+        environments[split] = {name for batch in loader for name in batch.environment}
+    assert environments["val"]
+    assert not environments["val"] & environments["train"]
+
+
+def test_the_pairs_are_fixed_over_the_run_and_do_not_depend_on_train(kitchen: Path, tmp_path: Path) -> None:
+    whole = LaqTask(small(kitchen, tmp_path, "val.every=1"), torch.device("cpu"))
+    few = LaqTask(small(kitchen, tmp_path, "val.every=1", "data.limit.train=2"), torch.device("cpu"))
+    assert seen(whole, "val") == seen(whole, "val") == seen(few, "val")
+    assert len(few.loader(0, 1).parts[0].index) == 2
+    capped = LaqTask(small(kitchen, tmp_path, "val.every=1", "data.limit.val=1"), torch.device("cpu"))
+    assert len({key for key, _ in seen(capped, "val")}) == 1
+    assert len(capped.loader(0, 1).parts[0].index) > 2
+    other = LaqTask(small(kitchen, tmp_path, "val.every=1", "val.seed=1"), torch.device("cpu"))
+    assert seen(other, "val") != seen(whole, "val")
+
+
+def test_a_split_that_is_small_is_seen_whole_and_once(kitchen: Path, tmp_path: Path) -> None:
+    task = LaqTask(small(kitchen, tmp_path, "val.every=1", "val.samples=100000"), torch.device("cpu"))
+    found = seen(task, "val")
+    (loader,) = task._held_out["val"].values()
+    assert len(found) == len(set(found)) == loader.epoch_length
+
+
+def test_ranks_share_the_pairs_out(kitchen: Path, tmp_path: Path) -> None:
+    task = LaqTask(small(kitchen, tmp_path, "val.every=1"), torch.device("cpu"))
+    (loader,) = task._held_out["val"].values()
+    whole = [(i, batch.key, batch.t.tolist()) for i, batch in chunks(loader, 16, 0, (0, 1))]
+    parts = [
+        (i, batch.key, batch.t.tolist()) for rank in range(2) for i, batch in chunks(loader, 16, 0, (rank, 2))
+    ]
+    assert sorted(parts) == sorted(whole)
+
+
+def test_a_dataset_without_val_is_refused_before_anything_is_written(unsplit: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    with pytest.raises(ConfigError, match=r"val\.splits: .* has no 'val'; compile it with --val-fraction"):
+        trained(run, unsplit, "val.every=1")
+    assert not run.exists()
+    assert trained(run, unsplit, "val.every=0", "train.steps=1").step == 1
+
+
+def test_frames_smaller_than_the_patch_are_refused(kitchen: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"model\.patch: 64 pixels are more than the 32 of frames of"):
+        trained(tmp_path / "run", kitchen, "model.image_size=64", "model.patch=64")
+
+
+def test_no_dataset_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"data\.datasets: expected at least one dataset"):
+        LaqTask(small(tmp_path, tmp_path, "data.datasets=[]").__class__(), torch.device("cpu"))
+
+
+def test_the_ratios_are_those_of_plain_arithmetic(kitchen: Path, run: Path) -> None:
+    from oxcart.train.laq.label import open_run
+
+    labeller = open_run(run)
+    model, config = labeller.model, labeller.config
+    assert isinstance(model, LatentActionModel)
+    task = LaqTask(config, torch.device("cpu"))
+    (loader,) = task._held_out["val"].values()
+    apart, still = [], []
+    with torch.no_grad():
+        for _, batch in chunks(loader, config.val.samples, config.val.seed, (0, 1)):
+            frames = to_float(batch.frames)
+            made = model.decode(frames[:, 0], model.encode(frames)).clamp(-1, 1)
+            apart.append(((made - frames[:, 1]) ** 2).flatten(1).mean(1))
+            still.append(((frames[:, 0] - frames[:, 1]) ** 2).flatten(1).mean(1))
+    ratio = float(torch.cat(apart).mean() / torch.cat(still).mean())
+    assert lines(run, "val")[-1]["val/copy_ratio"] == pytest.approx(ratio, rel=1e-5)
+    assert pairs_of(config).frames == 2
+
+
+def test_pictures_and_a_report_are_left(run: Path) -> None:
+    names = {path.name for path in run.iterdir()}
+    assert {"loss.png", "samples.png", "report.md", "config.yaml", "run.json", "metrics.jsonl"} <= names
+    assert {path.name for path in (run / "samples").iterdir()} == {"step-000002.png", "step-000004.png"}
+    report = (run / "report.md").read_text()
+    assert "| | val | val_seen |" in report
+    assert "| copy_ratio | " in report
+
+
+def test_best_is_the_checkpoint_of_the_lowest_ratio(run: Path) -> None:
+    from oxcart.train import checkpoint as checkpoints
+
+    found = {line["step"]: line["val/copy_ratio"] for line in lines(run, "val")}
+    best = checkpoints.load(checkpoints.path_of(run, "best"))
+    assert best.step == min(found, key=lambda step: found[step])
+    assert checkpoints.load(checkpoints.path_of(run)).state["best"] == min(found.values())

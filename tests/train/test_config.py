@@ -1,0 +1,97 @@
+"""Configuration: what wins, and what a mistyped key is answered."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+from pathlib import Path
+
+import pytest
+import yaml
+
+from oxcart.shards.errors import ConfigError
+from oxcart.train import config as shared
+from oxcart.train.config import changes, leaves, to_yaml
+from oxcart.train.laq import config as module
+from oxcart.train.laq.config import PRESETS, LaqConfig, laq_config
+
+
+def test_an_override_wins_over_the_preset_and_the_preset_over_the_default() -> None:
+    assert LaqConfig().model.image_size == 256
+    assert laq_config(["preset=tiny"]).model.image_size == 64
+    assert laq_config(["preset=tiny", "model.image_size=32"]).model.image_size == 32
+
+
+@pytest.mark.parametrize("preset", sorted(path.stem for path in PRESETS.glob("*.yaml")))
+def test_every_preset_is_a_configuration(preset: str) -> None:
+    assert laq_config([f"preset={preset}"]).preset == preset
+
+
+def test_the_published_preset_has_the_published_numbers() -> None:
+    base, wide = laq_config(["preset=base"]), laq_config(["preset=wide"])
+    model = base.model
+    assert (model.image_size, model.patch, model.width, model.heads) == (256, 32, 1024, 16)
+    assert (model.spatial_depth, model.temporal_depth, model.decoder_depth) == (8, 8, 8)
+    assert (base.quantizer.tokens, base.quantizer.codes, base.quantizer.dim) == (4, 8, 32)
+    assert (wide.quantizer.tokens, wide.quantizer.codes) == (1, 2048)
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("train.step=5", "train.step: no such key; did you mean train.steps?"),
+        ("batch_size=5", "batch_size: no such key; did you mean data.batch_size?"),
+        ("trian.steps=5", "trian.steps: no such key; did you mean train.steps?"),
+        ("nonsense=5", "nonsense: no such key; --print-config lists all"),
+        ("model=5", "model: is a section; set one of model.image_size"),
+        ("train.steps", "override 'train.steps': expected KEY=VALUE"),
+        ("train.steps=many", "train.steps: Value 'many' of type 'str' could not be converted to Integer"),
+        ("preset=tny", "preset 'tny': expected one of base, tiny, wide; did you mean tiny?"),
+        ("model.output=gate", "model.output: expected plain, residual, gated, warped; got 'gate'"),
+        ("model.image_size=100", "model.image_size: expected a multiple of model.patch 32, got 100"),
+        ("model.image_size=16", "model.patch: 32 pixels are more than the frames' 16"),
+        ("train.steps=0", "train.steps: expected at least 1, got 0"),
+        ("data.datasets=[a", "data.datasets: cannot be read as a value"),
+    ],
+)
+def test_a_wrong_override_is_answered_in_one_line(override: str, said: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        laq_config([override])
+    assert str(error.value).startswith(said)
+    assert "\n" not in str(error.value)
+
+
+def test_a_mistyped_key_of_a_file_is_found(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("train:\n  stepz: 4\n")
+    with pytest.raises(ConfigError, match=r"train\.stepz: no such key; did you mean train\.steps\?"):
+        shared.resolve(LaqConfig, tmp_path, ["preset=mine"])
+
+
+def test_the_yaml_of_a_configuration_gives_it_back(tmp_path: Path) -> None:
+    config = laq_config(["preset=tiny", "data.datasets=[a,s3://b/c]", "data.weights=[1,2]"])
+    (tmp_path / "config.yaml").write_text(to_yaml(config))
+    assert laq_config([], shared.from_yaml(tmp_path / "config.yaml")) == config
+    assert config.data.datasets == ["a", "s3://b/c"]
+
+
+def test_a_saved_configuration_keeps_its_preset() -> None:
+    saved = yaml.safe_load(to_yaml(laq_config(["preset=tiny"])))
+    assert laq_config(["train.steps=9"], saved).train.steps == 9
+    with pytest.raises(ConfigError, match="the run was begun with 'tiny', got 'base'"):
+        laq_config(["preset=base"], saved)
+
+
+def test_every_field_has_a_docstring() -> None:
+    for source in (inspect.getsource(shared), inspect.getsource(module)):
+        for node in ast.parse(source).body:
+            if not isinstance(node, ast.ClassDef):
+                continue
+            fields = [i for i, one in enumerate(node.body) if isinstance(one, ast.AnnAssign)]
+            for i in fields:
+                after = node.body[i + 1] if i + 1 < len(node.body) else None
+                assert isinstance(after, ast.Expr), f"{node.name}.{ast.unparse(node.body[i])}"
+
+
+def test_leaves_are_all_keys_and_changes_name_those_that_differ() -> None:
+    assert "data.limit.train" in dict(leaves(LaqConfig))
+    assert changes({"a": {"b": 1, "c": 2}}, {"a": {"b": 1, "c": 3}}) == ["a.c: 2 -> 3"]

@@ -1,0 +1,361 @@
+"""The loop is exact: resumed, accumulated and on two ranks; and it stops as it should."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from oxcart.shards.errors import ConfigError, OxcartError, StoreError
+from oxcart.train import checkpoint as checkpoints
+from oxcart.train import loop
+from oxcart.train.laq.model import LatentActionModel
+from oxcart.train.laq.task import LaqTask
+from tiny_laq import SMALL, assert_same_checkpoints, lines, small, trained, weights
+
+STEPS = 5
+AUGMENTED = ("augment.flip=true", "augment.colour=0.3", "quantizer.replace_every=2", "train.schedule=cosine")
+
+
+@pytest.fixture(scope="module")
+def whole(kitchen: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that nothing happened to."""
+    run = tmp_path_factory.mktemp("whole") / "run"
+    trained(run, kitchen, *AUGMENTED, f"train.steps={STEPS}", "val.every=2")
+    return run
+
+
+def stop_after(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
+    """Send this process SIGTERM during a step."""
+    original = LaqTask.after_step
+
+    def after_step(self: LaqTask, model: nn.Module, now: int, accelerator: Any) -> dict[str, float]:
+        if now == step:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return original(self, model, now, accelerator)
+
+    monkeypatch.setattr(LaqTask, "after_step", after_step)
+
+
+@pytest.mark.parametrize("step", range(1, STEPS))
+def test_a_run_that_a_signal_stopped_goes_on_bit_for_bit(
+    kitchen: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int
+) -> None:
+    run = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        stop_after(patch, step)
+        result = trained(run, kitchen, *AUGMENTED, f"train.steps={STEPS}", "val.every=2")
+    assert (result.stopped, result.step) == (True, step)
+    assert checkpoints.load(checkpoints.path_of(run)).step == step
+    result = trained(run, kitchen, resume=True)
+    assert (result.stopped, result.step) == (False, STEPS)
+    assert_same_checkpoints(run, whole)
+    kept = ("step", "loss", "grad_norm", "lr")
+    mine, theirs = ([{name: line[name] for name in kept} for line in lines(one)] for one in (run, whole))
+    assert mine == theirs
+    of_val = [[{**line, "seconds": 0} for line in lines(one, "val")] for one in (run, whole)]
+    assert of_val[0] == of_val[1]
+
+
+def test_the_same_seed_gives_the_same_run_and_another_another(kitchen: Path, whole: Path, tmp_path: Path) -> None:
+    trained(tmp_path / "same", kitchen, *AUGMENTED, f"train.steps={STEPS}", "val.every=2")
+    assert_same_checkpoints(tmp_path / "same", whole)
+    trained(tmp_path / "other", kitchen, *AUGMENTED, f"train.steps={STEPS}", "val.every=2", "train.seed=1")
+    assert not torch.equal(weights(tmp_path / "other")["decoder.place"], weights(whole)["decoder.place"])
+
+
+def test_accumulation_equals_the_big_batch(kitchen: Path, whole: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    trained(run, kitchen, *AUGMENTED, f"train.steps={STEPS}", "val.every=2", "train.accumulate=4")
+    assert [line["loss"] for line in lines(run)] == pytest.approx(
+        [line["loss"] for line in lines(whole)], rel=1e-4
+    )
+    for name, tensor in weights(whole).items():
+        torch.testing.assert_close(weights(run)[name], tensor, rtol=1e-2, atol=1e-4)
+    assert torch.equal(weights(run)["quantizer.used"], weights(whole)["quantizer.used"])
+
+
+def test_gradients_are_clipped_after_the_backward_pass(kitchen: Path, tmp_path: Path) -> None:
+    trained(tmp_path / "free", kitchen, "train.steps=1", "train.clip=0")
+    trained(tmp_path / "tight", kitchen, "train.steps=1", "train.clip=0.001")
+    free, tight = (lines(tmp_path / name)[0]["grad_norm"] for name in ("free", "tight"))
+    assert free == tight > 0.001, "the norm that is reported is the one before clipping"
+    moments = checkpoints.load(checkpoints.path_of(tmp_path / "tight")).optimizer["state"]
+    # Adam's first moment after one step is a tenth of the gradient.
+    norm = torch.cat([values["exp_avg"].reshape(-1) for values in moments.values()]).norm() / 0.1
+    assert norm.item() == pytest.approx(0.001, rel=1e-3)
+
+
+def test_weight_decay_is_for_matrices_alone(kitchen: Path, tmp_path: Path) -> None:
+    config = small(kitchen, tmp_path)
+    task = LaqTask(config, torch.device("cpu"))
+    model = task.build()
+    decayed, kept = task.groups(model)
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    assert decayed["weight_decay"] == config.train.weight_decay
+    assert kept["weight_decay"] == 0
+    for parameter in decayed["params"]:
+        assert parameter.ndim >= 2
+    free = {names[id(parameter)] for parameter in kept["params"]}
+    assert {"quantizer.codebook", "encoder.position", "encoder.queries", "decoder.place"} <= free
+    assert len(free) + len(decayed["params"]) == len(names)
+
+
+def test_the_learning_rate_of_every_step_is_the_schedules(kitchen: Path, whole: Path) -> None:
+    from oxcart.train.schedule import learning_rate
+
+    config = small(kitchen, whole, *AUGMENTED, f"train.steps={STEPS}").train
+    assert [line["lr"] for line in lines(whole)] == [learning_rate(step, config) for step in range(STEPS)]
+
+
+def test_a_loss_that_is_not_finite_stops_with_step_keys_and_checkpoint(
+    kitchen: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = LaqTask.loss
+
+    def loss(self: LaqTask, model: nn.Module, batch: Any, place: loop.Place) -> tuple[Tensor, dict[str, Tensor]]:
+        value, metrics = original(self, model, batch, place)
+        return (value * float("nan") if place.step == 3 else value), metrics
+
+    monkeypatch.setattr(LaqTask, "loss", loss)
+    run = tmp_path / "run"
+    with pytest.raises(OxcartError) as error:
+        trained(run, kitchen, "train.save_every=2", "train.log_every=2")
+    said = str(error.value)
+    assert said.startswith("step 3: the loss is nan")
+    assert "batch of oxcart_kitchens-train-0" in said
+    assert f"the last good checkpoint is {run}/checkpoints/last.safetensors, step 2" in said
+    assert "\n" not in said
+    saved = checkpoints.load(checkpoints.path_of(run))
+    assert saved.step == 2
+    assert all(tensor.isfinite().all() for tensor in saved.model.values())
+
+
+def test_a_run_is_not_begun_where_one_is(kitchen: Path, whole: Path) -> None:
+    with pytest.raises(ConfigError, match=r"run\.dir: .* holds a run; pass --resume auto"):
+        trained(whole, kitchen)
+
+
+def test_resume_without_a_run_begins_one(kitchen: Path, tmp_path: Path) -> None:
+    config = small(kitchen, tmp_path / "run", "train.steps=1")
+    from oxcart.train.laq.run import train_laq
+
+    assert train_laq(config, resume=True).step == 1
+
+
+def test_a_resumed_run_may_go_on_for_longer_but_not_shorter(kitchen: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    trained(run, kitchen, "train.steps=2")
+    assert trained(run, kitchen, "train.steps=4", resume=True).step == 4
+    with pytest.raises(ConfigError, match=r"train\.steps: the run has done 4 already, got 3"):
+        trained(run, kitchen, "train.steps=3", resume=True)
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("data.batch_size=4", "batch_size was 8, is 4"),
+        ("data.limit.train=3", r"episodes\[0\] was \d+, is 3"),
+        ("data.offset=3", "sample.frames was 2, is 3"),
+        ("train.seed=5", "seed was 0, is 5"),
+    ],
+)
+def test_other_data_is_refused_with_what_differs_unless_allowed(
+    kitchen: Path, tmp_path: Path, override: str, said: str
+) -> None:
+    run = tmp_path / "run"
+    trained(run, kitchen, "train.steps=1")
+    with pytest.raises(ConfigError, match=f"the run would go on with other data: .*{said}.*--allow-changes"):
+        trained(run, kitchen, "train.steps=2", override, resume=True)
+    assert trained(run, kitchen, "train.steps=2", override, resume=True, allow_changes=True).step == 2
+
+
+def test_another_dataset_is_refused(kitchen: Path, unsplit: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    trained(run, kitchen, "train.steps=1")
+    with pytest.raises(ConfigError, match="the run would go on with other data: .*fingerprint was"):
+        trained(run, kitchen, "train.steps=2", f"data.datasets=[{unsplit}]", resume=True)
+
+
+def test_another_model_is_refused_even_so(kitchen: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    trained(run, kitchen, "train.steps=1")
+    with pytest.raises(ConfigError, match=r"another model: model\.width was 16, is 32"):
+        trained(run, kitchen, "train.steps=2", "model.width=32", resume=True, allow_changes=True)
+
+
+def test_a_batch_that_cannot_be_shared_out_is_refused(kitchen: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"data\.batch_size: expected a multiple of 3 \(1 ranks x "):
+        trained(tmp_path / "run", kitchen, "train.accumulate=3")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
+def test_no_gpu_is_said(kitchen: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"train\.device: cuda is asked for, and torch sees no GPU"):
+        trained(tmp_path / "run", kitchen, "train.device=cuda")
+
+
+def test_a_disk_that_fills_leaves_the_last_checkpoint(
+    kitchen: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tmp_path / "run"
+    trained(run, kitchen, "train.steps=2")
+    before = checkpoints.path_of(run).read_bytes()
+
+    def full(*given: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpoints, "save_file", full)
+    with pytest.raises(StoreError, match="No space left on device"):
+        trained(run, kitchen, "train.steps=4", resume=True)
+    assert checkpoints.path_of(run).read_bytes() == before
+
+
+def test_metrics_have_the_fields_names(whole: Path) -> None:
+    (last,) = lines(whole)[-1:]
+    assert {"loss", "mse", "grad_norm", "lr"} <= set(last)
+    trained_long = [line for line in lines(whole) if "throughput" in line]
+    assert trained_long == [], "the first ten steps are in no rate"
+
+
+def test_rates_come_after_ten_steps(kitchen: Path, tmp_path: Path) -> None:
+    trained(tmp_path / "run", kitchen, "train.steps=12")
+    last = lines(tmp_path / "run")[-1]
+    assert {"throughput", "data_loading (%)", "tflops"} <= set(last)
+    assert last["mfu (%)"] is None, "nobody states the FLOP/s of a CPU"
+
+
+def test_the_run_says_what_it_was_made_of(kitchen: Path, whole: Path) -> None:
+    about = json.loads((whole / "run.json").read_text())
+    manifest = json.loads((kitchen / "manifest.json").read_text())
+    assert about["datasets"] == {str(kitchen): manifest["fingerprint"]}
+    assert {"torch", "accelerate", "numpy"} <= set(about["versions"])
+    assert about["world_size"] == 1
+    assert (whole / "config.yaml").read_text().startswith("preset: tiny\n")
+
+
+def test_checkpointing_and_bf16_train(kitchen: Path, tmp_path: Path) -> None:
+    trained(tmp_path / "plain", kitchen, "train.steps=3")
+    trained(tmp_path / "again", kitchen, "train.steps=3", "model.checkpointing=true")
+    plain, again = ([line["loss"] for line in lines(tmp_path / name)] for name in ("plain", "again"))
+    assert again == pytest.approx(plain, rel=1e-5)
+    trained(tmp_path / "half", kitchen, "train.steps=3", "train.precision=bf16")
+    half = [line["loss"] for line in lines(tmp_path / "half")]
+    assert half == pytest.approx(plain, rel=0.05)
+    assert all(tensor.dtype != torch.bfloat16 for tensor in weights(tmp_path / "half").values())
+
+
+def rank_of_two(rank: int, port: int, arguments: list[str]) -> subprocess.Popen[str]:
+    place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+    return subprocess.Popen(
+        [sys.executable, "-m", "oxcart.cli.main", "train", "laq", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, **place, "RANK": str(rank), "LOCAL_RANK": str(rank), "OMP_NUM_THREADS": "1"},
+    )
+
+
+def test_two_ranks_equal_one_and_share_a_codebook(kitchen: Path, tmp_path: Path) -> None:
+    more = (*AUGMENTED, "train.steps=6", "val.every=6")
+    trained(tmp_path / "one", kitchen, *more)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    given: Mapping[str, str] = {text.partition("=")[0]: text for text in (*SMALL, *more)}
+    arguments = [*given.values(), f"data.datasets=[{kitchen}]", f"run.dir={tmp_path / 'two'}"]
+    processes = [rank_of_two(rank, port, arguments) for rank in range(2)]
+    for process in processes:
+        _, err = process.communicate(timeout=120)
+        assert process.returncode == 0, err
+    one, two = lines(tmp_path / "one"), lines(tmp_path / "two")
+    assert [line["loss"] for line in two] == pytest.approx([line["loss"] for line in one], rel=1e-4)
+    assert [line["grad_norm"] for line in two] == pytest.approx([line["grad_norm"] for line in one], rel=1e-3)
+    assert "loss_max" in two[0]
+    a, b = weights(tmp_path / "one"), weights(tmp_path / "two")
+    torch.testing.assert_close(a["quantizer.codebook"], b["quantizer.codebook"], rtol=1e-3, atol=1e-4)
+    assert torch.equal(a["quantizer.used"], b["quantizer.used"]), "usage is that of all ranks"
+    val = [lines(tmp_path / name, "val")[0]["val/copy_ratio"] for name in ("one", "two")]
+    assert val[1] == pytest.approx(val[0], rel=1e-3)
+
+
+CODEBOOKS = """
+import sys, torch, torch.distributed as distributed
+from oxcart.train.laq.run import configure, train_laq
+from oxcart.train.laq.task import LaqTask
+
+seen = []
+original = LaqTask.after_step
+
+def after_step(self, model, step, accelerator):
+    found = original(self, model, step, accelerator)
+    for tensor in (model.quantizer.codebook.data, model.quantizer.used):
+        every = [torch.empty_like(tensor) for _ in range(2)]
+        distributed.all_gather(every, tensor.contiguous())
+        assert torch.equal(every[0], every[1]), f"step {step}: the ranks' codebooks differ"
+    seen.append(found.get("codes_replaced", 0))
+    return found
+
+LaqTask.after_step = after_step
+train_laq(configure(sys.argv[1:]))
+assert sum(seen) > 0, "codes should have been replaced"
+distributed.destroy_process_group()
+"""
+
+
+def test_ranks_codebooks_are_identical_after_every_step(kitchen: Path, tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    more = ("train.steps=6", "quantizer.codes=32", "quantizer.replace_every=1", "quantizer.replace_below=0.9")
+    given = {text.partition("=")[0]: text for text in (*SMALL, *more)}
+    arguments = [*given.values(), f"data.datasets=[{kitchen}]", f"run.dir={tmp_path / 'run'}"]
+    place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "OMP_NUM_THREADS": "1"}
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", CODEBOOKS, *arguments],
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, **place, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+        )
+        for rank in range(2)
+    ]
+    for process in processes:
+        _, err = process.communicate(timeout=120)
+        assert process.returncode == 0, err
+
+
+def test_one_batch_overfits(kitchen: Path, tmp_path: Path) -> None:
+    config = small(kitchen, tmp_path, "model.output=residual", "quantizer.harden=[0,0]")
+    task = LaqTask(config, torch.device("cpu"))
+    torch.manual_seed(0)
+    model = task.build()
+    assert isinstance(model, LatentActionModel)
+    batch = next(iter(task.loader(0, 1)))
+    task.begin(model, batch, _FakeAccelerator())  # type: ignore[arg-type]
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
+    losses = []
+    for _ in range(150):
+        loss, _ = task.loss(model, batch, loop.Place(3, torch.arange(8), 8))
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[1] < losses[0]
+    assert losses[-1] < 0.2 * losses[0]
+
+
+class _FakeAccelerator:
+    device = torch.device("cpu")
+    num_processes = 1
+    process_index = 0
