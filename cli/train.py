@@ -68,7 +68,9 @@ def laq(overrides: tuple[str, ...], print_config: bool, resume: str | None, allo
     click.echo(_summary(result.metrics, config.val.splits))
     if result.metrics:
         click.echo(f"report: {run}/report.md, pictures: {run}/loss.png, {run}/samples.png")
-    click.echo(f"next: oxcart label {shlex.join(config.data.datasets)} --laq {shlex.quote(run)} -o codes.parquet")
+    click.echo(
+        f"next: oxcart label {shlex.join(config.data.datasets)} --laq {shlex.quote(run)} -o codes.parquet"
+    )
 
 
 def _summary(metrics: Any, splits: list[str]) -> str:
@@ -147,11 +149,13 @@ def label(
     from oxcart.train.laq import label as work
 
     labeller = work.open_run(run, checkpoint, device)
-    targets = {url: output for url in datasets}
+    targets = dict.fromkeys(datasets, output)
     if len(datasets) > 1:
         names = {url: Dataset.open(url).manifest.dataset["name"] for url in datasets}
         if len(set(names.values())) < len(datasets):
-            raise ConfigError(f"DATASET: two have one name, of {', '.join(names.values())}; label them one by one")
+            raise ConfigError(
+                f"DATASET: two have one name, of {', '.join(names.values())}; label them one by one"
+            )
         targets = {url: output / f"{name}.parquet" for url, name in names.items()}
     elif output.is_dir():
         raise ConfigError(f"--output: {output} is a folder; expected a file such as {output}/codes.parquet")
@@ -160,7 +164,8 @@ def label(
         with progress("labelling", total=total, unit="pairs", quiet=quiet) as report:
             found = work.label(url, labeller, str(target), batch_size=batch_size, report=report)
         click.echo(
-            f"{target}: codes of {found['coded']:,} of {found['steps']:,} steps of {found['episodes']:,} episodes"
+            f"{target}: codes of {found['coded']:,} of {found['steps']:,} steps, "
+            f"{found['episodes']:,} episodes"
         )
 
 
@@ -175,6 +180,8 @@ def _need_packages() -> None:
 
     from oxcart.shards.errors import ConfigError
 
-    missing = [name for name in ("torch", "accelerate", "omegaconf", "safetensors") if find_spec(name) is None]
+    missing = [
+        name for name in ("torch", "accelerate", "omegaconf", "safetensors") if find_spec(name) is None
+    ]
     if missing:
         raise ConfigError(f"training needs {', '.join(missing)}: pip install -c constraints.txt '.[train]'")

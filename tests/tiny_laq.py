@@ -1,6 +1,6 @@
 """A latent-action model small enough for a test, and ways to train it.
 
-    run, result = trained(tmp_path / "run", dataset, "train.steps=6")
+run, result = trained(tmp_path / "run", dataset, "train.steps=6")
 """
 
 from __future__ import annotations

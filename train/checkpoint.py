@@ -4,8 +4,8 @@
     run/checkpoints/best.safetensors    the same of the step that validated best
 
 A file is written under another name, synced and renamed, so a full disk or a killed job leaves the one before
-it as it was. One file is simpler than a folder, which no file system replaces in one step; the trade-off is that
-saving a model takes room for it once more while it lasts.
+it as it was. One file is simpler than a folder, which no file system replaces in one step; the trade-off is
+that saving a model takes room for it once more while it lasts.
 """
 
 from __future__ import annotations

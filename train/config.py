@@ -2,9 +2,10 @@
 
     config = resolve(LaqConfig, LAQ_PRESETS, ["preset=tiny", "data.datasets=[bridge]", "train.steps=2000"])
 
-Defaults of the dataclasses < `train/configs/<family>/<preset>.yaml` < overrides. OmegaConf parses and checks the
-types; keys are checked before it sees them, so that a mistyped one is answered with the nearest that exists.
-The trade-off: every key must be written down in a dataclass; nothing can be smuggled in through a file.
+Defaults of the dataclasses < `train/configs/<family>/<preset>.yaml` < overrides. OmegaConf parses and checks
+the types; keys are checked before it sees them, so that a mistyped one is answered with the nearest that
+exists. The trade-off: every key must be written down in a dataclass; nothing can be smuggled in through a
+file.
 """
 
 from __future__ import annotations
@@ -333,4 +334,3 @@ def _unlock(node: Any) -> None:
         OmegaConf.set_readonly(node, False)
         for key in node:
             _unlock(node._get_node(key))
-

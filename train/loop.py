@@ -2,15 +2,18 @@
 
     result = fit(task, Path("runs/one"), config.train, config.val.every, resume=True)
 
-A task says what is trained: its model, its loss for some rows of a step's batch, its validation. The loop does the
-rest: accelerate for ranks and bf16, accumulation, clipping, learning rate, metrics, checkpoints, signals.
+A task says what is trained: its model, its loss for some rows of a step's batch, its validation. The loop
+does the rest: accelerate for ranks and bf16, accumulation, clipping, learning rate, metrics, checkpoints,
+signals.
 
-What happens in a step is a function of the step alone: the batch follows from the loader's position, the learning
-rate and every random number from the step. So a run that goes on from a checkpoint is, bit for bit, the run that
-never stopped; more ranks or more accumulation give the same gradient but for the order of additions. The loader
-shares batches out by itself and is not given to accelerate; the schedule is set by hand, not stepped.
+What happens in a step is a function of the step alone: the batch follows from the loader's position, the
+learning rate and every random number from the step. So a run that goes on from a checkpoint is, bit for bit,
+the run that never stopped; more ranks or more accumulation give the same gradient but for the order of
+additions. The loader shares batches out by itself and is not given to accelerate; the schedule is set by
+hand, not stepped.
 
-A loss that is not finite stops the run. It is looked at one step late, so that a GPU never waits for the host.
+A loss that is not finite stops the run. It is looked at one step late, so that a GPU never waits for the
+host.
 """
 
 from __future__ import annotations
@@ -119,7 +122,9 @@ def make_accelerator(config: TrainConfig) -> Accelerator:
     """
     there = torch.cuda.is_available()
     if config.device == "cuda" and not there:
-        raise ConfigError("train.device: cuda is asked for, and torch sees no GPU; use train.device=cpu or auto")
+        raise ConfigError(
+            "train.device: cuda is asked for, and torch sees no GPU; use train.device=cpu or auto"
+        )
     gpu = there and config.device != "cpu"
     if gpu and config.precision == "bf16" and not torch.cuda.is_bf16_supported():
         raise ConfigError("train.precision: this GPU cannot do bf16; use train.precision=fp32")
@@ -186,7 +191,9 @@ def fit(
     path = checkpoints.path_of(run)
     step, best = 0, float("inf")
     if resume and path.exists():
-        step, best = _restore(checkpoints.load(path), task, module, optimizer, loader, accelerator, allow_changes)
+        step, best = _restore(
+            checkpoints.load(path), task, module, optimizer, loader, accelerator, allow_changes
+        )
     if step > config.steps:
         raise ConfigError(f"train.steps: the run has done {step} already, got {config.steps}; ask for more")
     return _Run(
@@ -367,8 +374,8 @@ class _Run:
         path = checkpoints.path_of(self.run)
         good = f"the last good checkpoint is {path}, step {self.saved}" if path.exists() else "none was saved"
         raise OxcartError(
-            f"step {step}: the loss is {loss:g} and the norm of its gradient {norm:g}; batch of {some}; {good}; "
-            "try a smaller train.lr, or train.precision=fp32"
+            f"step {step}: the loss is {loss:g} and the norm of its gradient {norm:g}; batch of {some}; "
+            f"{good}; try a smaller train.lr, or train.precision=fp32"
         )
 
     def _agree(self, told: bool, logs: bool) -> bool:

@@ -1,8 +1,8 @@
 """What a run reports while it goes on: metrics.jsonl always, a live line, TensorBoard and W&B when asked.
 
 metrics.jsonl has an object a line: `{"kind": "train", "step": 10, "loss": ...}` and `{"kind": "val", ...}`.
-A run that goes on from a checkpoint first drops the lines of steps after it, so that no step stands there twice.
-Rates leave out the first ten steps, in which memory is found and kernels are chosen.
+A run that goes on from a checkpoint first drops the lines of steps after it, so that no step stands there
+twice. Rates leave out the first ten steps, in which memory is found and kernels are chosen.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 """The directory of a run: what was asked for, with which code and data, and whether one may begin there.
 
-    config.yaml      the resolved configuration
-    run.json         git commit, versions, fingerprints of the datasets, ranks
-    metrics.jsonl    see train/report.py
-    checkpoints/     see train/checkpoint.py
-    loss.png samples.png samples/ report.md     of the last validation
+config.yaml      the resolved configuration
+run.json         git commit, versions, fingerprints of the datasets, ranks
+metrics.jsonl    see train/report.py
+checkpoints/     see train/checkpoint.py
+loss.png samples.png samples/ report.md     of the last validation
 """
 
 from __future__ import annotations

@@ -11,12 +11,12 @@ import pytest
 import torch
 import yaml
 from accelerate.state import AcceleratorState
+from tiny_laq import SMALL
 
 from oxcart.compile.sample.rlds import SampleConfig
 from oxcart.manifests.annotation import read_annotation
 from oxcart.manifests.split import SplitRule
 from sample_compile import cli, compile_sample, complaint
-from tiny_laq import SMALL
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +74,10 @@ def test_print_config_shows_every_key_and_trains_nothing(tmp_path: Path) -> None
         (["train.step=1"], "train.step: no such key; did you mean train.steps?"),
         (["preset=huge"], "preset 'huge': expected one of base, tiny, wide"),
         (["preset=tiny"], "data.datasets: expected at least one dataset"),
-        (["preset=tiny", "data.datasets=[/nowhere]"], "/nowhere: no manifest.json, so not a compiled dataset"),
+        (
+            ["preset=tiny", "data.datasets=[/nowhere]"],
+            "/nowhere: no manifest.json, so not a compiled dataset",
+        ),
         (["preset=tiny", "model.image_size=60"], "model.image_size: expected a multiple of model.patch 8"),
     ],
 )
@@ -103,7 +106,9 @@ def test_what_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None
 
     original = importlib.util.find_spec
     monkeypatch.setattr(
-        importlib.util, "find_spec", lambda name, *given: None if name == "accelerate" else original(name, *given)
+        importlib.util,
+        "find_spec",
+        lambda name, *given: None if name == "accelerate" else original(name, *given),
     )
     said = complaint(cli("train", "laq", "preset=tiny"))
     assert said == "training needs accelerate: pip install -c constraints.txt '.[train]'"

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import torch
+from tiny_laq import SMALL, assert_same_checkpoints, lines, small, trained, weights
 from torch import Tensor, nn
 
 from oxcart.shards.errors import ConfigError, OxcartError, StoreError
@@ -21,7 +22,6 @@ from oxcart.train import checkpoint as checkpoints
 from oxcart.train import loop
 from oxcart.train.laq.model import LatentActionModel
 from oxcart.train.laq.task import LaqTask
-from tiny_laq import SMALL, assert_same_checkpoints, lines, small, trained, weights
 
 STEPS = 5
 AUGMENTED = ("augment.flip=true", "augment.colour=0.3", "quantizer.replace_every=2", "train.schedule=cosine")
@@ -67,7 +67,9 @@ def test_a_run_that_a_signal_stopped_goes_on_bit_for_bit(
     assert of_val[0] == of_val[1]
 
 
-def test_the_same_seed_gives_the_same_run_and_another_another(kitchen: Path, whole: Path, tmp_path: Path) -> None:
+def test_the_same_seed_gives_the_same_run_and_another_another(
+    kitchen: Path, whole: Path, tmp_path: Path
+) -> None:
     trained(tmp_path / "same", kitchen, *AUGMENTED, f"train.steps={STEPS}", "val.every=2")
     assert_same_checkpoints(tmp_path / "same", whole)
     trained(tmp_path / "other", kitchen, *AUGMENTED, f"train.steps={STEPS}", "val.every=2", "train.seed=1")
@@ -123,7 +125,9 @@ def test_a_loss_that_is_not_finite_stops_with_step_keys_and_checkpoint(
 ) -> None:
     original = LaqTask.loss
 
-    def loss(self: LaqTask, model: nn.Module, batch: Any, place: loop.Place) -> tuple[Tensor, dict[str, Tensor]]:
+    def loss(
+        self: LaqTask, model: nn.Module, batch: Any, place: loop.Place
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         value, metrics = original(self, model, batch, place)
         return (value * float("nan") if place.step == 3 else value), metrics
 
@@ -183,7 +187,7 @@ def test_other_data_is_refused_with_what_differs_unless_allowed(
 def test_another_dataset_is_refused(kitchen: Path, unsplit: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     trained(run, kitchen, "train.steps=1")
-    with pytest.raises(ConfigError, match="the run would go on with other data: .*fingerprint was"):
+    with pytest.raises(ConfigError, match=r"the run would go on with other data: .*fingerprint was"):
         trained(run, kitchen, "train.steps=2", f"data.datasets=[{unsplit}]", resume=True)
 
 

@@ -1,8 +1,8 @@
 """Changes of pairs on the device: mirrored, and in other light. Both frames of a pair get the same.
 
-The action between the frames stays an action, so there is nothing to relabel. What is drawn for a sample depends
-on seed, step and the sample's place in the step alone, never on a random stream: ranks, accumulation and resumed
-runs see the same pixels.
+The action between the frames stays an action, so there is nothing to relabel. What is drawn for a sample
+depends on seed, step and the sample's place in the step alone, never on a random stream: ranks, accumulation
+and resumed runs see the same pixels.
 """
 
 from __future__ import annotations

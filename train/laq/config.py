@@ -67,14 +67,15 @@ class QuantizerConfig:
     shared: bool = True
     """nsvq: one codebook for all tokens; else one for each."""
     replace_every: int = 10
-    """nsvq: steps until unused codes are first replaced. Gaps grow to a tenth of the step; 0 never replaces."""
+    """nsvq: steps until unused codes are first replaced. Gaps grow to a tenth of the step; 0 never
+    replaces."""
     replace_below: float = 0.1
     """nsvq: a code is unused below this share of what each would get if all were used alike."""
     replace_noise: float = 0.02
     """nsvq: standard deviation of the noise on a copy, relative to the codebook's."""
     harden: list[float] = field(default_factory=lambda: [1.0, 1.0])
-    """nsvq: between these shares of the steps, noise turns from any direction to that of the code, so that the
-    decoder learns from what it will be given. [1, 1] is as published: never."""
+    """nsvq: between these shares of the steps, noise turns from any direction to that of the code, so that
+    the decoder learns from what it will be given. [1, 1] is as published: never."""
     beta: float = 0.25
     """vq: weight of the commitment loss."""
 

@@ -1,8 +1,8 @@
 """Optical flow as a target: what a teacher sees between the frames, float32 [B, 2, H, W] in pixels (x, y).
 
-DIS (OpenCV, no weights) runs on the CPU, a thread a core, since OpenCV lets go of the interpreter's lock; RAFT
-(torchvision) on the device. The trade-off: DIS is computed with the batch and not ahead of it, so that a step
-waits for it: about 1 ms a pair at 64 pixels and 6 ms at 256, shared by the cores.
+DIS (OpenCV, no weights) runs on the CPU, a thread a core, since OpenCV lets go of the interpreter's lock;
+RAFT (torchvision) on the device. The trade-off: DIS is computed with the batch and not ahead of it, so that a
+step waits for it: about 1 ms a pair at 64 pixels and 6 ms at 256, shared by the cores.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from torch.nn import functional as F
+from torch.nn import functional
 
 from oxcart.shards.errors import ConfigError
 from oxcart.train.laq.config import FlowConfig
@@ -50,7 +50,7 @@ def flow_weight(step: int, config: FlowConfig) -> float:
 def flow_loss(predicted: Tensor, target: Tensor) -> Tensor:
     """Mean distance of vectors [B, 2, h, w] to the means of the target's cells, as a share of the width."""
     width = target.shape[-1]
-    cells = F.adaptive_avg_pool2d(target, predicted.shape[-2:]) / width
+    cells = functional.adaptive_avg_pool2d(target, predicted.shape[-2:]) / width
     return (predicted - cells).square().sum(1).add(1e-8).sqrt().mean()
 
 
@@ -87,12 +87,14 @@ def _raft_teacher(config: FlowConfig, device: torch.device) -> Teacher:
     try:
         from torchvision.models import optical_flow
     except ImportError as error:
-        raise ConfigError("flow.teacher: raft needs torchvision; install it, or use flow.teacher=dis") from error
+        raise ConfigError(
+            "flow.teacher: raft needs torchvision; install it, or use flow.teacher=dis"
+        ) from error
     model: Any = optical_flow.raft_large(weights=None)
     path = Path(config.weights) if config.weights else _hub_weights(optical_flow)
     if not path.exists():
         raise ConfigError(
-            f"flow.weights: no file {path}; download torchvision's RAFT weights there, or use flow.teacher=dis"
+            f"flow.weights: no file {path}; put torchvision's RAFT weights there, or use flow.teacher=dis"
         )
     model.load_state_dict(torch.load(path, weights_only=True))
     model = model.to(device).eval().requires_grad_(False)
@@ -100,11 +102,11 @@ def _raft_teacher(config: FlowConfig, device: torch.device) -> Teacher:
     def teach(frames: Tensor, pixels: Tensor) -> Tensor:
         side = pixels.shape[-1]
         large = max(128, -(-side // 8) * 8)  # RAFT needs multiples of 8, and at least 128
-        both = F.interpolate(pixels.flatten(0, 1), size=(large, large), mode="bilinear")
+        both = functional.interpolate(pixels.flatten(0, 1), size=(large, large), mode="bilinear")
         both = both.view(len(pixels), 2, 3, large, large)
         with torch.no_grad():
             flow = model(both[:, 0], both[:, 1])[-1]
-        return F.interpolate(flow, size=(side, side), mode="bilinear") * (side / large)
+        return functional.interpolate(flow, size=(side, side), mode="bilinear") * (side / large)
 
     return teach
 

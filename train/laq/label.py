@@ -2,10 +2,10 @@
 
     label("bridge", Path("runs/laq"), "codes.parquet")
 
-Step t has the codes of the pair (t, t + k), k as the run was trained; the last k steps of an episode have no such
-pair and get -1 everywhere. Work that was cut off goes on where it stopped: finished pieces lie in
-`codes.parquet.parts/` and go when the file is written. Numbers are float32 whatever the run was trained in, so
-that another machine of the same kind gives the same file.
+Step t has the codes of the pair (t, t + k), k as the run was trained; the last k steps of an episode have no
+such pair and get -1 everywhere. Work that was cut off goes on where it stopped: finished pieces lie in
+`codes.parquet.parts/` and go when the file is written. Numbers are float32 whatever the run was trained in,
+so that another machine of the same kind gives the same file.
 """
 
 from __future__ import annotations
@@ -68,10 +68,14 @@ def open_run(run: Path, name: str = checkpoints.LAST, device: str = "auto") -> L
     """
     path = checkpoints.path_of(run, name) if name in (checkpoints.LAST, checkpoints.BEST) else Path(name)
     if not path.exists():
-        raise ConfigError(f"--laq: {run} has no checkpoint {path.name}; train first: oxcart train laq run.dir={run}")
+        raise ConfigError(
+            f"--laq: {run} has no checkpoint {path.name}; train first: oxcart train laq run.dir={run}"
+        )
     if device == "cuda" and not torch.cuda.is_available():
         raise ConfigError("--device: cuda is asked for, and torch sees no GPU; use cpu or auto")
-    where = torch.device("cuda" if device == "cuda" or (device == "auto" and torch.cuda.is_available()) else "cpu")
+    where = torch.device(
+        "cuda" if device == "cuda" or (device == "auto" and torch.cuda.is_available()) else "cpu"
+    )
     saved = checkpoints.load(path)
     config = laq_config([], saved.state["config"])
     model = LatentActionModel(config.model, config.quantizer, saved.state["identity"]["flow"])
@@ -209,8 +213,8 @@ def _claim(parts: Path, about: dict[str, Any]) -> None:
         _put(mark, text.encode())
     elif mark.read_text(encoding="utf-8") != text:
         raise ConfigError(
-            f"--output: {parts} has parts of other work (another run, dataset or batch size); remove it, or write "
-            "to another file"
+            f"--output: {parts} has parts of other work (another run, dataset or batch size); remove it, or "
+            "write to another file"
         )
 
 
@@ -245,9 +249,7 @@ def _pieces(loader: Loader, labeller: Labeller, parts: Path, split: str) -> Any:
             start, keys, times, codes = loader.position, [], [], []
 
 
-def _put_npz(
-    path: Path, keys: list[str], times: npt.NDArray[np.int64], codes: npt.NDArray[np.int32]
-) -> None:
+def _put_npz(path: Path, keys: list[str], times: npt.NDArray[np.int64], codes: npt.NDArray[np.int32]) -> None:
     temporary = path.with_name(f".{path.name}")
     with open(temporary, "wb") as file:
         np.savez(file, key=np.array(keys), t=times, codes=codes)

@@ -8,8 +8,9 @@ The encoder is a space-time transformer: attention within each frame, then from 
 earlier time (causal, so the first frame's features know nothing of the second). n learned queries pool the
 difference. The decoder attends within frame t and to the codes; nothing else of frame t+k reaches it.
 
-How it came to this form (LAPA, arXiv:2410.11758) is in docs/laq.md. What is ours: the output may be a change of
-frame t under a mask, which makes "nothing moves" the easy case that it is, and leaves the codes to say what does.
+How it came to this form (LAPA, arXiv:2410.11758) is in docs/laq.md. What is ours: the output may be a change
+of frame t under a mask, which makes "nothing moves" the easy case that it is, and leaves the codes to say
+what does.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
+from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from oxcart.train.laq.blocks import (
@@ -102,9 +103,7 @@ class Encoder(nn.Module):
         self.stem = stem(6 if model.difference else 3, model.patch, width)
         self.position = nn.Parameter(torch.randn(patches, width) * 0.02)
         self.time = nn.Parameter(torch.randn(2, 1, width) * 0.02)
-        self.spatial = nn.ModuleList(
-            Block(width, model.heads, model.mlp) for _ in range(model.spatial_depth)
-        )
+        self.spatial = nn.ModuleList(Block(width, model.heads, model.mlp) for _ in range(model.spatial_depth))
         self.temporal = nn.ModuleList(
             Block(width, model.heads, model.mlp) for _ in range(model.temporal_depth)
         )
@@ -147,7 +146,7 @@ class Decoder(nn.Module):
         self.position = nn.Parameter(torch.randn(side * side, width) * 0.02)
         self.code = nn.Linear(dim, width)
         self.place = nn.Parameter(torch.randn(tokens, width) * 0.02)
-        # A sum over tokens of a matrix of each: the place of a code matters, and no code touches another's part.
+        # A sum over tokens of a matrix of each: no code touches another's part.
         self.condition = nn.Linear(tokens * dim, width) if model.modulation else None
         self.blocks = nn.ModuleList(
             Block(width, model.heads, model.mlp, cross=True, modulated=model.modulation)
@@ -189,7 +188,12 @@ class Decoder(nn.Module):
 
 def to_float(frames: Tensor) -> Tensor:
     """uint8 [B, 2, H, W, 3] to float32 [B, 2, 3, H, W] in [-1, 1], on whatever device they are."""
-    return frames.permute(0, 1, 4, 2, 3).to(torch.float32, memory_format=torch.contiguous_format).div(127.5).sub(1)
+    return (
+        frames.permute(0, 1, 4, 2, 3)
+        .to(torch.float32, memory_format=torch.contiguous_format)
+        .div(127.5)
+        .sub(1)
+    )
 
 
 def parameter_groups(model: nn.Module, decay: float) -> list[dict[str, object]]:
@@ -204,7 +208,7 @@ def parameter_groups(model: nn.Module, decay: float) -> list[dict[str, object]]:
 
 def mse(prediction: Tensor, target: Tensor) -> Tensor:
     """Mean squared error of each sample [B], in units of [0, 1] pixels."""
-    return F.mse_loss(prediction.float(), target.float(), reduction="none").mean((1, 2, 3)) / 4
+    return functional.mse_loss(prediction.float(), target.float(), reduction="none").mean((1, 2, 3)) / 4
 
 
 def _run(block: nn.Module, recompute: bool, *inputs: object) -> Tensor:

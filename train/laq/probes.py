@@ -2,9 +2,9 @@
 
     r2 = probe(one_hot(train.codes, 8), train.actions, one_hot(val.codes, 8), val.actions)
 
-Probes are fitted on train and judged on held-out environments. Mutual information from few samples is too large by
-itself; so it stands beside that of shuffled labels, and its interval comes from resampling whole episodes, since
-pairs of one episode are no independent witnesses.
+Probes are fitted on train and judged on held-out environments. Mutual information from few samples is too
+large by itself; so it stands beside that of shuffled labels, and its interval comes from resampling whole
+episodes, since pairs of one episode are no independent witnesses.
 """
 
 from __future__ import annotations

@@ -1,15 +1,16 @@
 """Quantizers: continuous latent actions [B, n, d] to codes [B, n], and codes back to vectors.
 
 NSVQ (Vali and Backstrom, IEEE Access 2022) is our own: in training the nearest code e stands in as
-z + |z - e| * v / |v| with v from a normal distribution, so that encoder and codebook both get gradients and no
-commitment loss is needed; at inference it is e. Three defects of the published code are mended:
+z + |z - e| * v / |v| with v from a normal distribution, so that encoder and codebook both get gradients and
+no commitment loss is needed; at inference it is e. Three defects of the published code are mended:
 
-- unused codes come back as copies of used ones with *noticeable* noise (1e-12 makes duplicates that stay dead);
+- unused codes come back as copies of used ones with *noticeable* noise (1e-12 makes duplicates that stay
+  dead);
 - usage is counted with every repetition of an index;
 - on several ranks usage is summed, and the codebook that results is the same everywhere.
 
-And one weakness: noise in any direction lets the decoder read z through it, and what it is given at inference is
-another thing. `harden` turns the noise towards e during training, until the decoder is given e itself.
+And one weakness: noise in any direction lets the decoder read z through it, and what it is given at inference
+is another thing. `harden` turns the noise towards e during training, until the decoder is given e itself.
 
 The noise of a sample is an argument: a function of seed, step and the sample's place in the step, it makes
 accumulation, ranks and resumed runs exact. VQ, DiVeQ and FSQ come from vector-quantize-pytorch, with that
@@ -25,8 +26,8 @@ import torch
 from torch import Tensor, nn
 
 from oxcart.shards.errors import ConfigError
-from oxcart.train.laq.config import QuantizerConfig
 from oxcart.train.data.order import derive
+from oxcart.train.laq.config import QuantizerConfig
 
 KMEANS_ROUNDS = 10
 
@@ -162,7 +163,8 @@ class PackageQuantizer(Quantizer):
             import vector_quantize_pytorch as package
         except ImportError as error:
             raise ConfigError(
-                f"quantizer.kind: {config.kind} needs vector-quantize-pytorch: pip install 'oxcart[quantizers]'"
+                f"quantizer.kind: {config.kind} needs vector-quantize-pytorch: "
+                "pip install 'oxcart[quantizers]'"
             ) from error
         self.tokens, self.codes = config.tokens, config.codes
         self._fsq = config.kind == "fsq"
@@ -264,7 +266,8 @@ def fsq_levels(codes: int) -> list[int]:
         level = next((one for one in range(8, 1, -1) if left % one == 0), None)
         if level is None:
             raise ConfigError(
-                f"quantizer.codes: fsq needs a product of numbers up to 8, got {codes}; try {1 << codes.bit_length()}"
+                f"quantizer.codes: fsq needs a product of numbers up to 8, got {codes}; "
+                f"try {1 << codes.bit_length()}"
             )
         levels.append(level)
         left //= level

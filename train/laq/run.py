@@ -18,7 +18,8 @@ from oxcart.train.report import Report
 
 
 def configure(overrides: Sequence[str], *, resume: bool = False) -> LaqConfig:
-    """The configuration of a run: of a preset and overrides, or, to resume, of the run that is there and overrides.
+    """The configuration of a run: of a preset and overrides, or, to resume, of the run that is there and
+    overrides.
 
     Raises:
         ConfigError: it is impossible.

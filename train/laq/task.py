@@ -12,7 +12,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast, gather_object
 from torch import Tensor, nn
-from torch.nn import functional as F
+from torch.nn import functional
 
 from oxcart.manifests.dataset import Dataset
 from oxcart.shards.errors import ConfigError
@@ -135,7 +135,7 @@ class LaqTask:
         out: Output = model(frames, noise, self.hardness(place.step))
         if model.training:
             self._counts += count_codes(out.codes.detach(), config.quantizer.codes)
-        error = F.mse_loss(out.prediction, frames[:, 1])
+        error = functional.mse_loss(out.prediction, frames[:, 1])
         loss, metrics = error + out.loss.float(), {"mse": error / 4}
         if out.flow is not None:
             assert self._teacher is not None
@@ -181,7 +181,9 @@ class LaqTask:
             values |= {f"{split}/{key}": v for key, v in mean_of(list(by_dataset.values())).items()}
             if len(by_dataset) > 1:
                 values |= {
-                    f"{split}/{name}/{key}": v for name, found in by_dataset.items() for key, v in found.items()
+                    f"{split}/{name}/{key}": v
+                    for name, found in by_dataset.items()
+                    for key, v in found.items()
                 }
             else:
                 (only,) = by_dataset.values()
@@ -239,14 +241,20 @@ def draw_curves(path: Path, metrics: list[dict[str, Any]], splits: list[str]) ->
     ratios = [
         (f"{split}/{name}", f"{split}, {label}")
         for split in splits[:1]
-        for name, label in zip(RATIOS, ("own codes", "one constant code", "codes of another pair"), strict=True)
+        for name, label in zip(
+            RATIOS, ("own codes", "one constant code", "codes of another pair"), strict=True
+        )
     ]
     ratios += [(f"{split}/copy_ratio", f"{split}, own codes") for split in splits[1:]]
     first = splits[0] if splits else "val"
     panels = [
         ("training error", "train", [("mse", "MSE, pixels in [0, 1]")]),
         ("error / error of copying frame t", "val", ratios),
-        ("codes in use", "val", [(f"{first}/usage", "share used"), (f"{first}/probe_r2", "R2 codes -> action")]),
+        (
+            "codes in use",
+            "val",
+            [(f"{first}/usage", "share used"), (f"{first}/probe_r2", "R2 codes -> action")],
+        ),
         (
             "perplexity",
             "val",

@@ -1,14 +1,17 @@
 """Validation: what the codes are worth on environments that training never saw.
 
-Every number is over pairs that were drawn once by seed and stay the same over the run, of each dataset and split
-by itself. Beside the prediction from a pair's own codes stand those from other codes:
+Every number is over pairs that were drawn once by seed and stay the same over the run, of each dataset and
+split by itself. Beside the prediction from a pair's own codes stand those from other codes:
 
-    copy_ratio       MSE(prediction) / MSE(frame t as it is): below 1, the model knows more than "nothing moves"
-    constant_ratio   the same with the most frequent codes for all: what the decoder guesses from frame t alone
+    copy_ratio       MSE(prediction) / MSE(frame t as it is): below 1, the model knows more than "nothing
+    moves"
+    constant_ratio   the same with the most frequent codes for all: what the decoder guesses from frame t
+    alone
     permuted_ratio   the same with the codes of another pair
     delta_psnr       PSNR(own codes) - PSNR(random codes), in dB
 
-A model that ignores its codes has three equal ratios. Usage, perplexities and dead codes are those of these pairs.
+A model that ignores its codes has three equal ratios. Usage, perplexities and dead codes are those of these
+pairs.
 """
 
 from __future__ import annotations
@@ -23,7 +26,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch import Tensor
-from torch.nn import functional as F
+from torch.nn import functional
 
 from oxcart.manifests.dataset import Dataset
 from oxcart.shards.errors import ConfigError
@@ -261,7 +264,7 @@ def mean_of(values: Sequence[Mapping[str, Any]]) -> dict[str, float]:
 
 
 def _about(batch: Batch, frames: Tensor) -> tuple[Floats, Floats | None, list[str]]:
-    thumbs = F.adaptive_avg_pool2d(frames[:, 0], THUMB).flatten(1).cpu().double().numpy()
+    thumbs = functional.adaptive_avg_pool2d(frames[:, 0], THUMB).flatten(1).cpu().double().numpy()
     actions = None if batch.action is None else batch.action.double().numpy()
     return thumbs, actions, list(batch.key)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tiny_laq import trained
 
 from oxcart.manifests.annotation import read_annotation
 from oxcart.manifests.dataset import Dataset
@@ -16,7 +17,6 @@ from oxcart.train.data import Loader, Pairs
 from oxcart.train.laq import label as module
 from oxcart.train.laq.label import label, open_run
 from oxcart.train.laq.model import LatentActionModel, to_float
-from tiny_laq import trained
 
 K = 2
 """Steps of a pair."""
@@ -108,7 +108,9 @@ def test_parts_of_other_work_are_refused(run: Path, kitchen: Path, tmp_path: Pat
 def test_last_is_the_default_and_best_can_be_had(run: Path, kitchen: Path, tmp_path: Path) -> None:
     assert open_run(run).step == 4
     assert open_run(run, "best").step in (2, 4)
-    assert open_run(run, str(run / "checkpoints" / "last.safetensors")).fingerprint == open_run(run).fingerprint
+    assert (
+        open_run(run, str(run / "checkpoints" / "last.safetensors")).fingerprint == open_run(run).fingerprint
+    )
     other = tmp_path / "other"
     trained(other, kitchen, "train.steps=1")
     assert open_run(other).fingerprint != open_run(run).fingerprint

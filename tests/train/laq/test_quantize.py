@@ -177,7 +177,9 @@ def test_fsq_levels_multiply_to_the_codes(codes: int, levels: list[int]) -> None
 
 
 def test_fsq_of_a_large_prime_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"quantizer\.codes: fsq needs a product of numbers up to 8, got 11"):
+    with pytest.raises(
+        ConfigError, match=r"quantizer\.codes: fsq needs a product of numbers up to 8, got 11"
+    ):
         fsq_levels(11)
 
 

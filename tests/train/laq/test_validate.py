@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from tiny_laq import lines, small, trained
 
 from oxcart.shards.errors import ConfigError
 from oxcart.train.laq.model import LatentActionModel, to_float
 from oxcart.train.laq.task import LaqTask
 from oxcart.train.laq.validate import chunks, pairs_of
-from tiny_laq import lines, small, trained
 
 VALIDATED = ("train.steps=4", "val.every=2")
 
@@ -34,7 +34,15 @@ def seen(task: LaqTask, split: str) -> list[tuple[str, int]]:
 def test_val_and_val_seen_stand_beside_each_other(run: Path) -> None:
     found = lines(run, "val")
     assert [line["step"] for line in found] == [2, 4]
-    names = ("copy_ratio", "constant_ratio", "permuted_ratio", "psnr", "delta_psnr", "usage", "perplexity_joint")
+    names = (
+        "copy_ratio",
+        "constant_ratio",
+        "permuted_ratio",
+        "psnr",
+        "delta_psnr",
+        "usage",
+        "perplexity_joint",
+    )
     for split in ("val", "val_seen"):
         for name in (*names, "probe_r2", "nmi_direction", "dead_codes", "perplexity_0", "perplexity_1"):
             assert isinstance(found[0][f"{split}/{name}"], float), f"{split}/{name}"
