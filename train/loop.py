@@ -189,9 +189,9 @@ def fit(
         module.compile()
     model, prepared = accelerator.prepare(module, optimizer)
     path = checkpoints.path_of(run)
-    step, best = 0, float("inf")
+    step, best, validated = 0, float("inf"), 0
     if resume and path.exists():
-        step, best = _restore(
+        step, best, validated = _restore(
             checkpoints.load(path), task, module, optimizer, loader, accelerator, allow_changes
         )
     if step > config.steps:
@@ -210,6 +210,7 @@ def fit(
         loader=loader,
         report=report(step),
         best=best,
+        validated=validated,
     ).go(step)
 
 
@@ -230,7 +231,10 @@ class _Run:
     loader: Loader
     report: Report
     best: float
+    validated: int
+    """Step of the last validation."""
     saved: int = -1
+    """Step of the last checkpoint."""
 
     def go(self, step: int) -> Result:
         config, accelerator, clock = self.config, self.accelerator, Clock()
@@ -243,6 +247,10 @@ class _Run:
         with _signals() as told:
             batches = iter(self.loader)
             try:
+                if step and self._validates(step) and self.validated != step:
+                    # A signal came between the step and its validation.
+                    validated, best = self._validate(step)
+                    self._save(step, best)
                 while step < config.steps:
                     began = time.perf_counter()
                     batch = next(batches)
@@ -265,9 +273,7 @@ class _Run:
                         self.report.metrics("train", step, values)
                         self.report.line(step, values["loss"], clock)
                     stopped = self._agree(told.is_set(), logs)
-                    validates = bool(self.validate_every) and (
-                        step % self.validate_every == 0 or step == config.steps
-                    )
+                    validates = self._validates(step)
                     if stopped or validates or step % config.save_every == 0 or step == config.steps:
                         self._check(*pending)
                         best = False
@@ -378,6 +384,10 @@ class _Run:
             f"{good}; try a smaller train.lr, or train.precision=fp32"
         )
 
+    def _validates(self, step: int) -> bool:
+        every = self.validate_every
+        return bool(every) and (step % every == 0 or step == self.config.steps)
+
     def _agree(self, told: bool, logs: bool) -> bool:
         """Whether to stop: all ranks at the same step, so they ask each other, when metrics are due."""
         if self.accelerator.num_processes == 1:
@@ -392,6 +402,7 @@ class _Run:
         self.module.eval()
         values = self.task.validate(self.module, step, self.accelerator)
         self.module.train()
+        self.validated = step
         (score,) = broadcast_object_list([values.get(self.task.score)])
         self.report.metrics("val", step, {**values, "seconds": time.perf_counter() - began})
         if self.accelerator.is_main_process:
@@ -412,6 +423,7 @@ class _Run:
             state = {
                 "loader": self.loader.state_dict(),
                 "best": self.best if self.best < float("inf") else None,
+                "validated": self.validated,
                 "identity": self.task.identity(),
                 "batch_size": self.batch_size,
                 "world_size": self.accelerator.num_processes,
@@ -453,8 +465,8 @@ def _restore(
     loader: Loader,
     accelerator: Accelerator,
     allow_changes: bool,
-) -> tuple[int, float]:
-    """Put everything back; steps done, and the best score."""
+) -> tuple[int, float, int]:
+    """Put everything back; steps done, the best score, and the step of the last validation."""
     if wrong := list(differences("", saved.state["identity"], task.identity())):
         raise ConfigError(f"the run is of another model: {'; '.join(wrong)}; use another run.dir")
     now = loader.state_dict()
@@ -478,7 +490,7 @@ def _restore(
     if own:
         checkpoints.set_random_states(own)
     best = saved.state["best"]
-    return saved.step, float("inf") if best is None else best
+    return saved.step, float("inf") if best is None else best, saved.state["validated"]
 
 
 def _kept(state: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,6 +12,8 @@ import numpy.typing as npt
 
 Image = npt.NDArray[np.uint8]
 
+CELL = 128
+"""About how many pixels of a side a picture of a grid gets."""
 INK, FAINT = "#22313f", "#b8c4cf"
 COLOURS = ("#1f77b4", "#d1603d", "#3a9a5b", "#8e5aa8", "#b8902d")
 
@@ -67,27 +69,31 @@ def grid(path: Path, columns: Sequence[tuple[str, Image]], rows: Sequence[str], 
         rows: text beside each of the N rows.
         title: above all.
     """
-    plt = _pyplot()
-    number = len(rows)
-    figure, axes = plt.subplots(
-        number,
-        len(columns),
-        figsize=(1.5 * len(columns) + 1.3, 1.5 * number + 0.5),
-        squeeze=False,
-        layout="constrained",
-    )
+    from PIL import Image as Picture
+    from PIL import ImageDraw, ImageFont
+
+    side = columns[0][1].shape[2]
+    scale = max(1, CELL // side)
+    cell, gap, left, top = side * scale, 6, 150, 60
+    size = left + len(columns) * (cell + gap) + gap, top + len(rows) * (cell + gap) + gap
+    canvas = Picture.new("RGB", size, "white")
+    draw = ImageDraw.Draw(canvas)
+    large, small = ImageFont.load_default(17), ImageFont.load_default(13)
+    draw.text((gap * 2, 10), title, fill=INK, font=large)
     for j, (heading, images) in enumerate(columns):
-        axes[0][j].set_title(heading, color=INK, fontsize=9)
-        for i in range(number):
-            axis = axes[i][j]
-            axis.imshow(images[i], interpolation="nearest")
-            axis.set_xticks([])
-            axis.set_yticks([])
-            axis.spines[:].set_visible(False)
-            if j == 0:
-                axis.set_ylabel(rows[i], rotation=0, ha="right", va="center", fontsize=8, color=INK)
-    figure.suptitle(title, color=INK, fontsize=11)
-    _save(plt, figure, path)
+        x = left + j * (cell + gap)
+        draw.text((x + cell / 2, top - 6), heading, fill=INK, font=small, anchor="ms")
+        for i in range(len(rows)):
+            one = Picture.fromarray(np.ascontiguousarray(images[i]))
+            one = one.resize((cell, cell), Picture.Resampling.NEAREST)
+            canvas.paste(one, (x, top + i * (cell + gap)))
+    for i, text in enumerate(rows):
+        y = top + i * (cell + gap) + cell / 2
+        draw.multiline_text((gap * 2, y), text, fill=INK, font=small, anchor="lm", spacing=6)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}")
+    canvas.save(temporary, path.suffix[1:])
+    os.replace(temporary, path)
 
 
 def difference(prediction: Image, target: Image, gain: float = 3.0) -> Image:

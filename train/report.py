@@ -196,7 +196,7 @@ def _tensorboard(run: Path) -> Any:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
         raise ConfigError("run.tensorboard: TensorBoard is not installed: pip install tensorboard") from error
-    return SummaryWriter(str(run / "tensorboard"))  # type: ignore[no-untyped-call]
+    return SummaryWriter(str(run / "tensorboard"))
 
 
 def _wandb(project: str, run: Path, config: Mapping[str, Any]) -> Any:

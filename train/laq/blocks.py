@@ -28,8 +28,8 @@ class Attention(nn.Module):
         self.query = nn.Linear(width, width, bias=False)
         self.key_value = nn.Linear(width, 2 * width, bias=False)
         self.out = nn.Linear(width, width, bias=False)
-        self.query_norm = nn.RMSNorm(width // heads)
-        self.key_norm = nn.RMSNorm(width // heads)
+        self.query_scale = nn.Parameter(torch.ones(width // heads))
+        self.key_scale = nn.Parameter(torch.ones(width // heads))
 
     def forward(self, x: Tensor, context: Tensor | None = None, causal: bool = False) -> Tensor:
         batch, number, width = x.shape
@@ -37,7 +37,8 @@ class Attention(nn.Module):
         q = self.query(x).view(batch, number, self.heads, -1)
         kv = self.key_value(context).view(batch, context.shape[1], 2, self.heads, -1)
         k, v = kv.unbind(2)
-        q, k = self.query_norm(q), self.key_norm(k)
+        size = (q.shape[-1],)
+        q, k = functional.rms_norm(q, size) * self.query_scale, functional.rms_norm(k, size) * self.key_scale
         mixed = functional.scaled_dot_product_attention(
             q.transpose(1, 2).to(v.dtype), k.transpose(1, 2).to(v.dtype), v.transpose(1, 2), is_causal=causal
         )
@@ -77,7 +78,8 @@ class Block(nn.Module):
             assert condition is not None
             scale, shift = self.modulation(condition)[:, None].chunk(2, dim=-1)
             hidden = hidden * (1 + scale) + shift
-        return x + self.mlp(hidden)
+        out: Tensor = x + self.mlp(hidden)
+        return out
 
 
 class LinearStem(nn.Module):
@@ -157,6 +159,7 @@ class ConvHead(nn.Module):
         self.grow = nn.Conv2d(widths[-1], 4 * FINE, 3, padding=1)
         self.last = nn.Conv2d(FINE + 3, channels, 3, padding=1)
         nn.init.normal_(self.last.weight, std=0.02)
+        assert self.last.bias is not None
         nn.init.zeros_(self.last.bias)
 
     def forward(self, tokens: Tensor, frames: Tensor, details: Sequence[Tensor]) -> Tensor:

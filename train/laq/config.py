@@ -67,8 +67,8 @@ class QuantizerConfig:
     shared: bool = True
     """nsvq: one codebook for all tokens; else one for each."""
     replace_every: int = 10
-    """nsvq: steps until unused codes are first replaced. Gaps grow to a tenth of the step; 0 never
-    replaces."""
+    """nsvq: steps between replacements of unused codes, for the first hundred of them; then the gap is
+    tenfold, and so on. 0 never replaces."""
     replace_below: float = 0.1
     """nsvq: a code is unused below this share of what each would get if all were used alike."""
     replace_noise: float = 0.02
@@ -115,13 +115,21 @@ class LaqConfig:
     preset: str = "base"
     """Which file of train/configs/laq the rest begins with."""
     run: RunConfig = field(default_factory=RunConfig)
+    """Where files go."""
     data: DataConfig = field(default_factory=DataConfig)
+    """What is read."""
     model: ModelConfig = field(default_factory=ModelConfig)
+    """Encoder and decoder."""
     quantizer: QuantizerConfig = field(default_factory=QuantizerConfig)
+    """Codes."""
     flow: FlowConfig = field(default_factory=FlowConfig)
+    """The flow decoder."""
     augment: AugmentConfig = field(default_factory=AugmentConfig)
+    """Changes of pairs in training."""
     train: TrainConfig = field(default_factory=TrainConfig)
+    """The loop."""
     val: ValConfig = field(default_factory=ValConfig)
+    """Validation."""
 
     def __post_init__(self) -> None:
         model, quantizer, train = self.model, self.quantizer, self.train
@@ -176,8 +184,8 @@ class LaqConfig:
             raise ConfigError(
                 f"model.image_size: expected a multiple of model.patch {model.patch}, got {model.image_size}"
             )
-        if "conv" in (model.stem, model.head) and model.patch & (model.patch - 1):
-            raise ConfigError(f"model.patch: convolutions need a power of two, got {model.patch}")
+        if "conv" in (model.stem, model.head) and (model.patch < 2 or model.patch & (model.patch - 1)):
+            raise ConfigError(f"model.patch: convolutions need 2, 4, 8, ...; got {model.patch}")
         if model.head == "conv" and model.stem != "conv":
             raise ConfigError("model.head: conv needs the details of model.stem=conv")
         if model.width % model.heads:

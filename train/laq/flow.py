@@ -50,7 +50,7 @@ def flow_weight(step: int, config: FlowConfig) -> float:
 def flow_loss(predicted: Tensor, target: Tensor) -> Tensor:
     """Mean distance of vectors [B, 2, h, w] to the means of the target's cells, as a share of the width."""
     width = target.shape[-1]
-    cells = functional.adaptive_avg_pool2d(target, predicted.shape[-2:]) / width
+    cells = functional.adaptive_avg_pool2d(target, (predicted.shape[-2], predicted.shape[-1])) / width
     return (predicted - cells).square().sum(1).add(1e-8).sqrt().mean()
 
 
@@ -58,11 +58,12 @@ def dis_flow(first: npt.NDArray[np.uint8], second: npt.NDArray[np.uint8]) -> npt
     """Flow [H, W, 2] from one frame [H, W, 3] to another."""
     import cv2
 
+    opencv: Any = cv2  # its stubs lack the flow
     engine = getattr(_local, "dis", None)
     if engine is None:
-        cv2.setNumThreads(1)
-        engine = _local.dis = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
-    grey = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in (first, second)]
+        opencv.setNumThreads(1)
+        engine = _local.dis = opencv.DISOpticalFlow_create(opencv.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    grey = [opencv.cvtColor(frame, opencv.COLOR_RGB2GRAY) for frame in (first, second)]
     found: npt.NDArray[np.float32] = engine.calc(grey[0], grey[1], None)
     return found
 
@@ -114,4 +115,4 @@ def _raft_teacher(config: FlowConfig, device: torch.device) -> Teacher:
 def _hub_weights(optical_flow: Any) -> Path:
     """Where torchvision keeps the weights that it has downloaded."""
     name = optical_flow.Raft_Large_Weights.DEFAULT.url.rpartition("/")[2]
-    return Path(torch.hub.get_dir()) / "checkpoints" / name
+    return Path(str(torch.hub.get_dir())) / "checkpoints" / name

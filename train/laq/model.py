@@ -107,7 +107,7 @@ class Encoder(nn.Module):
         self.temporal = nn.ModuleList(
             Block(width, model.heads, model.mlp) for _ in range(model.temporal_depth)
         )
-        self.norm = nn.LayerNorm(width)
+        self.norm = nn.LayerNorm(width, bias=False)  # which would cancel in the difference
         self.queries = nn.Parameter(torch.randn(tokens, width) * 0.5)
         self.pool = Attention(width, model.heads)
         self.pool_norm = nn.LayerNorm(width)
@@ -198,7 +198,8 @@ def to_float(frames: Tensor) -> Tensor:
 
 def parameter_groups(model: nn.Module, decay: float) -> list[dict[str, object]]:
     """AdamW's groups: decay on matrices alone, not on biases, norms, embeddings, queries and codebooks."""
-    kept, decayed = [], []
+    kept: list[nn.Parameter] = []
+    decayed: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():
         leaf = name.rpartition(".")[2]
         matrix = parameter.ndim >= 2 and leaf == "weight"

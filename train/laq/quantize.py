@@ -184,7 +184,7 @@ class PackageQuantizer(Quantizer):
                 codebook_size=config.codes,
                 commitment_weight=0.0 if learned else config.beta,
                 kmeans_init=not learned,
-                threshold_ema_dead_code=0 if learned else 1,
+                threshold_ema_dead_code=1,
                 learnable_codebook=learned,
                 ema_update=not learned,
                 **own,
@@ -215,11 +215,11 @@ def build_quantizer(config: QuantizerConfig) -> Quantizer:
 
 
 def due(step: int, every: int) -> bool:
-    """Whether codes are replaced after this step: at first every so often, later at gaps of a tenth."""
-    if every < 1 or step < 1:
+    """Whether codes are replaced after this step: for 10, every 10 steps up to 1000, then every 100, ..."""
+    if every < 1 or step < 1 or step % every:
         return False
-    gap = max(every, step // 10 // every * every)
-    return step % gap == 0
+    turn = step // every
+    return turn % 10 ** max(0, len(str(turn)) - 2) == 0
 
 
 def count_codes(codes: Tensor, size: int) -> Tensor:

@@ -30,7 +30,7 @@ def pairs(count: int = 4) -> Tensor:
     return torch.rand(count, 2, 3, 16, 16, generator=torch.Generator().manual_seed(1)) * 2 - 1
 
 
-@pytest.mark.parametrize(("output", "form"), itertools.product(OUTPUTS, FORMS))
+@pytest.mark.parametrize(("output", "form"), list(itertools.product(OUTPUTS, FORMS)))
 def test_shapes_are_right_values_finite_and_gradients_reach_every_parameter(
     output: str, form: dict[str, object]
 ) -> None:
