@@ -55,10 +55,10 @@ $(VENV)/.created:
 	@touch $@
 
 $(VENV)/.test: pyproject.toml constraints.txt | $(VENV)/.created
-	$(INSTALL) -e '.[test,train]'
+	$(INSTALL) -e '.[test,train,flow,quantizers]'
 	@touch $@
 
 # On top of .test, so that two installs never run at once under make -j.
 $(VENV)/.dev: $(VENV)/.test
-	$(INSTALL) -e '.[test,train,dev]'
+	$(INSTALL) -e '.[test,train,flow,quantizers,dev]'
 	@touch $@

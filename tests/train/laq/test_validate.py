@@ -127,7 +127,7 @@ def test_the_ratios_are_those_of_plain_arithmetic(kitchen: Path, run: Path) -> N
 
 def test_pictures_and_a_report_are_left(run: Path) -> None:
     names = {path.name for path in run.iterdir()}
-    assert {"loss.png", "samples.png", "report.md", "config.yaml", "run.json", "metrics.jsonl"} <= names
+    assert {"samples.png", "report.md", "config.yaml", "run.json", "metrics.jsonl"} <= names
     assert {path.name for path in (run / "samples").iterdir()} == {"step-000002.png", "step-000004.png"}
     report = (run / "report.md").read_text()
     assert "| | val | val_seen |" in report

@@ -1,0 +1,47 @@
+"""What a run leaves beside its weights."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from oxcart.shards.errors import ConfigError
+from oxcart.train import runs
+from oxcart.train.config import to_yaml
+from oxcart.train.laq.config import laq_config
+
+
+def test_a_run_gives_its_configuration_back(tmp_path: Path) -> None:
+    assert runs.saved_config(tmp_path) is None
+    config = laq_config(["preset=tiny"])
+    runs.write_run(tmp_path, to_yaml(config), {"git_commit": None})
+    saved = runs.saved_config(tmp_path)
+    assert saved is not None
+    assert laq_config([], saved) == config
+    assert json.loads((tmp_path / "run.json").read_text()) == {"git_commit": None}
+
+
+def test_a_folder_with_metrics_is_no_place_to_begin(tmp_path: Path) -> None:
+    runs.check_free(tmp_path)
+    (tmp_path / "metrics.jsonl").write_text("{}\n")
+    with pytest.raises(ConfigError, match=r"run\.dir: .* holds a run"):
+        runs.check_free(tmp_path)
+
+
+def test_a_configuration_that_cannot_be_read_is_said(tmp_path: Path) -> None:
+    for text in ("[1, 2", "- 1\n- 2\n"):
+        (tmp_path / "config.yaml").write_text(text)
+        with pytest.raises(ConfigError, match=r"config\.yaml: "):
+            runs.saved_config(tmp_path)
+
+
+def test_without_git_there_is_no_commit(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(*given: Any, **more: Any) -> None:
+        raise FileNotFoundError("git")
+
+    monkeypatch.setattr(subprocess, "run", missing)
+    assert runs.git_commit() is None
