@@ -4,12 +4,12 @@
     python bench/laq.py --only speed --presets base --batch 64
     python bench/laq.py --only quality --seeds 2
 
-speed     FLOP/s of whole training steps (forward, backward, AdamW) beside those of a plain matrix product of the
-          same precision on the same device: on a GPU in bf16 and compiled, on a CPU in float32. FLOPs are counted
-          by torch.utils.flop_counter. Frames are random; the share of time spent waiting for data is `quality`'s.
-quality   preset tiny on the embedded sample, all numbers on held-out kitchens, over seeds; and of a model that
-          was not trained. NMI stands with its 95% interval over resampled episodes.
-ranks     losses and codebooks of two gloo processes beside one process, at the same batch.
+speed: FLOP/s of whole training steps (forward, backward, AdamW) beside those of a plain matrix product of the
+same precision on the same device: on a GPU in bf16 and compiled, on a CPU in float32. FLOPs are counted by
+torch.utils.flop_counter. Frames are random; the time spent waiting for data is measured with quality.
+quality: preset tiny on the embedded sample, all numbers on held-out kitchens, over seeds; and of a model that
+was not trained. NMI stands with its 95% interval over resampled episodes.
+ranks: losses and codebooks of two gloo processes beside one process, at the same batch.
 """
 
 from __future__ import annotations
@@ -90,9 +90,9 @@ def speed(chosen: Any) -> None:
         batch = chosen.batch or (64 if gpu else 16)
         counted, took = training_step(preset, batch, device, compiled=gpu)
         print(
-            f"{preset}, batch {batch}: {counted / batch / 1e9:.2f} GFLOP a sample, {took * 1e3:.0f} ms a step, "
-            f"{batch / took:,.0f} samples/s, {counted / took / 1e12:.3f} TFLOP/s, "
-            f"{counted / took / limit:.0%} of the product",
+            f"{preset}, batch {batch}: {counted / batch / 1e9:.2f} GFLOP a sample, "
+            f"{took * 1e3:.0f} ms a step, {batch / took:,.0f} samples/s, "
+            f"{counted / took / 1e12:.3f} TFLOP/s, {counted / took / limit:.0%} of the product",
             flush=True,
         )
 

@@ -327,8 +327,8 @@ class _Run:
         """FLOPs of a step on this rank, counted on one sample; leaves no trace."""
         from torch.utils.flop_counter import FlopCounterMode
 
-        if self.config.compile:
-            return 0.0  # counting would compile for one sample, too
+        module = self.module
+        compiled, module._compiled_call_impl = module._compiled_call_impl, None
         counter = FlopCounterMode(display=False)
         with torch.random.fork_rng(devices=[]), counter:
             self.module.eval()
@@ -336,7 +336,8 @@ class _Run:
             place = Place(step, torch.zeros(1, dtype=torch.int64), self.batch_size)
             loss, _ = self.task.loss(self.module, one, place)
             # Not backward(): it would set off the exchange of gradients between ranks.
-            torch.autograd.grad(loss, list(self.module.parameters()), allow_unused=True)
+            torch.autograd.grad(loss, list(module.parameters()), allow_unused=True)
+        module._compiled_call_impl = compiled
         return float(counter.get_total_flops()) * len(batch)
 
     def _metrics(

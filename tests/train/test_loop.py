@@ -261,6 +261,20 @@ def test_checkpointing_and_bf16_train(kitchen: Path, tmp_path: Path) -> None:
     assert all(tensor.dtype != torch.bfloat16 for tensor in weights(tmp_path / "half").values())
 
 
+@pytest.mark.parametrize("kind", ["vq", "diveq", "fsq"])
+def test_the_packages_quantizers_train_and_resume_bit_for_bit(
+    kitchen: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    pytest.importorskip("vector_quantize_pytorch")
+    given = ("train.steps=3", f"quantizer.kind={kind}")
+    trained(tmp_path / "whole", kitchen, *given)
+    with monkeypatch.context() as patch:
+        stop_after(patch, 2)
+        assert trained(tmp_path / "run", kitchen, *given).step == 2
+    trained(tmp_path / "run", kitchen, resume=True)
+    assert_same_checkpoints(tmp_path / "run", tmp_path / "whole")
+
+
 def rank_of_two(rank: int, port: int, arguments: list[str]) -> subprocess.Popen[str]:
     place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
     return subprocess.Popen(
@@ -349,9 +363,9 @@ def test_one_batch_overfits(kitchen: Path, tmp_path: Path) -> None:
     assert isinstance(model, LatentActionModel)
     batch = next(iter(task.loader(0, 1)))
     task.begin(model, batch, _FakeAccelerator())  # type: ignore[arg-type]
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
     losses = []
-    for _ in range(60):
+    for _ in range(120):
         loss, _ = task.loss(model, batch, loop.Place(3, torch.arange(8), 8))
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]

@@ -114,5 +114,5 @@ def _raft_teacher(config: FlowConfig, device: torch.device) -> Teacher:
 
 def _hub_weights(optical_flow: Any) -> Path:
     """Where torchvision keeps the weights that it has downloaded."""
-    name = optical_flow.Raft_Large_Weights.DEFAULT.url.rpartition("/")[2]
+    name: str = optical_flow.Raft_Large_Weights.DEFAULT.url.rpartition("/")[2]
     return Path(str(torch.hub.get_dir())) / "checkpoints" / name

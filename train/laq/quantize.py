@@ -202,6 +202,14 @@ class PackageQuantizer(Quantizer):
             self.inner.train(training)
             return Quantized(vectors, codes.long(), loss.sum())
 
+    @torch.no_grad()
+    def start(self, z: Tensor, seed: int) -> None:
+        """The package's own k-means runs at the first call, which shall see the whole batch."""
+        training = self.inner.training
+        self.inner.train()
+        self.inner(z.float().to(next(self.inner.buffers()).device))
+        self.inner.train(training)
+
     def lookup(self, codes: Tensor) -> Tensor:
         vectors: Tensor = (
             self.inner.indices_to_codes(codes) if self._fsq else self.inner.get_codes_from_indices(codes)
@@ -219,7 +227,7 @@ def due(step: int, every: int) -> bool:
     if every < 1 or step < 1 or step % every:
         return False
     turn = step // every
-    return turn % 10 ** max(0, len(str(turn)) - 2) == 0
+    return turn % int(10 ** max(0, len(str(turn)) - 2)) == 0
 
 
 def count_codes(codes: Tensor, size: int) -> Tensor:

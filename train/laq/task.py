@@ -227,8 +227,8 @@ class LaqTask:
     def _agree(self, model: LatentActionModel, accelerator: Accelerator) -> None:
         """Give every rank the codebook of the first."""
         if accelerator.num_processes > 1:
-            for parameter in model.quantizer.parameters():
-                parameter.data.copy_(broadcast(parameter.data.clone()))
+            for tensor in model.quantizer.state_dict().values():
+                tensor.copy_(broadcast(tensor.clone()))
 
     @cached_property
     def splits(self) -> Mapping[str, list[str]]:
