@@ -406,6 +406,8 @@ class _Run:
         self.validated = step
         (score,) = broadcast_object_list([values.get(self.task.score)])
         self.report.metrics("val", step, {**values, "seconds": time.perf_counter() - began})
+        if score is not None:
+            self.report.say(f"{self.task.label}: step {step:,}, {self.task.score} {score:.3f}")
         if self.accelerator.is_main_process:
             self.task.finish(self.module, self.run)
         if score is not None and score < self.best:

@@ -111,6 +111,8 @@ class Encoder(nn.Module):
         self.queries = nn.Parameter(torch.randn(tokens, width) * 0.5)
         self.pool = Attention(width, model.heads)
         self.pool_norm = nn.LayerNorm(width)
+        hidden = int(width * model.mlp)
+        self.pool_mlp = nn.Sequential(nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, width))
         self.project = nn.Linear(width, dim)
 
     def forward(self, frames: Tensor) -> Tensor:
@@ -130,8 +132,10 @@ class Encoder(nn.Module):
             x = _run(block, self._recompute, x, None, None, True)
         x = self.norm(x).view(batch, number, 2, width)
         change = x[:, :, 1] - x[:, :, 0]
-        pooled = self.pool(self.queries.expand(batch, -1, -1), change + self.position)
-        latents: Tensor = self.project(self.pool_norm(pooled))
+        # The sum keeps how much changed, which a norm of the pooled change alone would take away.
+        pooled = self.queries + self.pool(self.queries.expand(batch, -1, -1), change + self.position)
+        pooled = pooled + self.pool_mlp(self.pool_norm(pooled))
+        latents: Tensor = self.project(pooled)
         return latents
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -229,11 +228,6 @@ class LaqTask:
         if accelerator.num_processes > 1:
             for tensor in model.quantizer.state_dict().values():
                 tensor.copy_(broadcast(tensor.clone()))
-
-    @cached_property
-    def splits(self) -> Mapping[str, list[str]]:
-        """Split -> datasets that have it."""
-        return {split: list(loaders) for split, loaders in self._held_out.items()}
 
 
 def draw_curves(path: Path, metrics: list[dict[str, Any]], splits: list[str]) -> None:
