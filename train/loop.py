@@ -298,7 +298,7 @@ class _Run:
         accelerator, config = self.accelerator, self.config
         world, rank = accelerator.num_processes, accelerator.process_index
         for group in self.plain.param_groups:
-            group["lr"] = learning_rate(step, config)
+            group["lr"] = learning_rate(step, config) * group.get("rate", 1.0)
         self.module.train()
         pieces = config.accumulate
         size = len(batch) // pieces

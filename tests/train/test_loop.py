@@ -103,15 +103,17 @@ def test_weight_decay_is_for_matrices_alone(kitchen: Path, tmp_path: Path) -> No
     config = small(kitchen, tmp_path)
     task = LaqTask(config, torch.device("cpu"))
     model = task.build()
-    decayed, kept = task.groups(model)
+    decayed, kept, codes = task.groups(model)
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     assert decayed["weight_decay"] == config.train.weight_decay
     assert kept["weight_decay"] == 0
     for parameter in decayed["params"]:
         assert parameter.ndim >= 2
     free = {names[id(parameter)] for parameter in kept["params"]}
-    assert {"quantizer.codebook", "encoder.position", "encoder.queries", "decoder.place"} <= free
-    assert len(free) + len(decayed["params"]) == len(names)
+    assert [names[id(parameter)] for parameter in codes["params"]] == ["quantizer.codebook"]
+    assert codes["weight_decay"] == 0
+    assert {"encoder.position", "encoder.queries", "decoder.place"} <= free
+    assert len(free) + len(decayed["params"]) + 1 == len(names)
 
 
 def test_the_learning_rate_of_every_step_is_the_schedules(kitchen: Path, whole: Path) -> None:

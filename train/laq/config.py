@@ -76,6 +76,11 @@ class QuantizerConfig:
     harden: list[float] = field(default_factory=lambda: [1.0, 1.0])
     """nsvq: between these shares of the steps, noise turns from any direction to that of the code, so that
     the decoder learns from what it will be given. [1, 1] is as published: never."""
+    follow: float = 1.0
+    """nsvq: weight of the codes' distance to the latents that they stand for; moves the codes alone. 0 is as
+    published: a codebook that an encoder learning fast leaves behind, until one code is nearest to all."""
+    bound: float = 3.0
+    """nsvq: latents are held within this distance of 0 in each dimension, softly; 0 does not hold them."""
     beta: float = 0.25
     """vq: weight of the commitment loss."""
 

@@ -38,6 +38,8 @@ CHANNELS = {"plain": 3, "residual": 3, "gated": 4, "warped": 6}
 """Maps that the head makes for each kind of output."""
 SHUT = -2.0
 """What the mask begins with, before the sigmoid: mostly frame t."""
+CODE_RATE = 10.0
+"""Learning rate of codebooks, in those of the rest: they have to keep up with the encoder."""
 FLOW_CELL = 4
 """Pixels of a side of a cell that the flow decoder predicts one vector for."""
 
@@ -204,11 +206,18 @@ def parameter_groups(model: nn.Module, decay: float) -> list[dict[str, object]]:
     """AdamW's groups: decay on matrices alone, not on biases, norms, embeddings, queries and codebooks."""
     kept: list[nn.Parameter] = []
     decayed: list[nn.Parameter] = []
+    codes: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():
         leaf = name.rpartition(".")[2]
         matrix = parameter.ndim >= 2 and leaf == "weight"
-        (decayed if matrix else kept).append(parameter)
-    return [{"params": decayed, "weight_decay": decay}, {"params": kept, "weight_decay": 0.0}]
+        (codes if leaf == "codebook" else decayed if matrix else kept).append(parameter)
+    groups: list[dict[str, object]] = [
+        {"params": decayed, "weight_decay": decay},
+        {"params": kept, "weight_decay": 0.0},
+    ]
+    if codes:
+        groups.append({"params": codes, "weight_decay": 0.0, "rate": CODE_RATE})
+    return groups
 
 
 def mse(prediction: Tensor, target: Tensor) -> Tensor:

@@ -81,6 +81,7 @@ class NSVQ(Quantizer):
         books = 1 if config.shared else config.tokens
         self.codebook = nn.Parameter(torch.randn(books, config.codes, config.dim))
         self.register_buffer("used", torch.zeros(books, config.codes, dtype=torch.int64))
+        self._follow, self._bound = config.follow, config.bound
         self._every, self._below, self._noise = (
             config.replace_every,
             config.replace_below,
@@ -90,6 +91,8 @@ class NSVQ(Quantizer):
     def forward(self, z: Tensor, noise: Tensor | None = None, hardness: float = 1.0) -> Quantized:
         with torch.autocast(z.device.type, enabled=False):  # distances in bf16 would pick wrong neighbours
             z = z.float()
+            if self._bound:
+                z = self._bound * torch.tanh(z / self._bound)
             codes = self.nearest(z)
             vectors = self.lookup(codes)
             if noise is not None:
@@ -100,7 +103,8 @@ class NSVQ(Quantizer):
                     aimed = gap / length.clamp_min(1e-8)
                     direction = (1 - hardness) * free + hardness * aimed
                     direction = direction / direction.norm(dim=-1, keepdim=True).clamp_min(1e-8)
-                vectors = z + length * direction
+                follow = self._follow * gap_to(vectors, z)
+                return Quantized(z + length * direction, codes, follow)
             return Quantized(vectors, codes, z.new_zeros(()))
 
     @torch.no_grad()
@@ -120,6 +124,7 @@ class NSVQ(Quantizer):
     @torch.no_grad()
     def start(self, z: Tensor, seed: int) -> None:
         """k-means of the first batch: every code begins with samples of its own."""
+        z = self._bound * torch.tanh(z / self._bound) if self._bound else z
         for book in range(len(self.codebook)):
             points = z.reshape(-1, self.dim) if len(self.codebook) == 1 else z[:, book]
             centres = kmeans(points.detach().float().cpu(), self.codes, derive(seed, 11, book))
@@ -228,6 +233,11 @@ def due(step: int, every: int) -> bool:
         return False
     turn = step // every
     return turn % int(10 ** max(0, len(str(turn)) - 2)) == 0
+
+
+def gap_to(vectors: Tensor, z: Tensor) -> Tensor:
+    """Mean squared distance of code vectors to the latents they stand for; the latents do not feel it."""
+    return (vectors - z.detach()).square().mean()
 
 
 def count_codes(codes: Tensor, size: int) -> Tensor:

@@ -19,7 +19,7 @@ from oxcart.train.laq.quantize import (
     kmeans,
 )
 
-CONFIG = QuantizerConfig(tokens=3, codes=5, dim=4)
+CONFIG = QuantizerConfig(tokens=3, codes=5, dim=4, bound=0.0)
 
 
 def nsvq(**changes: object) -> NSVQ:
@@ -63,6 +63,31 @@ def test_hard_noise_gives_the_code_itself_and_still_a_gradient() -> None:
     assert z.grad.abs().sum() > 0
     assert quantizer.codebook.grad is not None
     assert quantizer.codebook.grad.abs().sum() > 0
+
+
+def test_codes_follow_the_latents_that_they_stand_for() -> None:
+    quantizer = nsvq(shared=False, follow=1.0)
+    z = latents(200) + 5.0
+    z.requires_grad_()
+    optimizer = torch.optim.SGD(quantizer.parameters(), lr=5.0)
+    gaps = []
+    for _ in range(60):
+        found = quantizer(z, torch.zeros_like(z), 0.0)
+        optimizer.zero_grad()
+        found.loss.backward()
+        optimizer.step()
+        gaps.append(found.loss.item())
+    assert gaps[-1] < 0.2 * gaps[0]
+    assert z.grad is None or z.grad.abs().sum() == 0, "the latents do not feel it"
+    assert nsvq(follow=0.0)(z, torch.ones_like(z), 0.0).loss == 0
+
+
+def test_latents_are_held_within_bounds() -> None:
+    quantizer = nsvq(bound=2.0)
+    z = latents() * 100
+    assert quantizer(z, torch.ones_like(z), 1.0).vectors.abs().max() <= quantizer.codebook.abs().max() + 1e-4
+    quantizer.start(z, 0)
+    assert quantizer.codebook.abs().max() < 2.5
 
 
 def test_tokens_do_not_mix() -> None:
