@@ -64,7 +64,8 @@ def laq(overrides: tuple[str, ...], print_config: bool, resume: str | None, allo
         raise SystemExit(TERMINATED)
     if not _is_main_process():
         return
-    click.echo(f"{run}: {result.step:,} steps, {result.throughput:,.0f} samples/s")
+    rate = f", {result.throughput:,.0f} samples/s" if result.throughput else ""
+    click.echo(f"{run}: {result.step:,} steps{rate}")
     click.echo(_summary(result.metrics, config.val.splits))
     if result.metrics:
         click.echo(f"report: {run}/report.md, pictures: {run}/loss.png, {run}/samples.png")
