@@ -144,3 +144,10 @@ def test_a_window_mixes_what_is_in_it(window: int) -> None:
     plain = Order(3, np.ones(4096, np.int64), np.arange(4096) // 256, lanes=1, window=1)
     moved = np.mean(np.array(everything(order)) != np.array(everything(plain)))
     assert moved == 0 if window == 1 else moved > 0.4
+
+
+def test_a_window_beyond_everything_costs_no_more_than_everything() -> None:
+    counts, shards = np.full(10, 3), np.arange(10) // 2
+    vast, enough = (Order(1, counts, shards, lanes=1, window=window) for window in (1 << 40, 30))
+    assert everything(vast) == everything(enough)
+    assert sorted(everything(Order(1, counts, shards, lanes=16, window=1 << 40))) == sorted(everything(vast))
