@@ -2,7 +2,7 @@
 
 An epoch lays all samples out shard by shard, the shards in the order of a hash; cuts that into contiguous
 *lanes* whose lengths differ by at most one, longer first; and permutes each in *windows* of so many samples.
-Lane l is l / lanes of a window ahead of the first, so its first one is shorter: once under way, new episodes are
+Lane l is l / lanes of a window ahead of the first, so its first one is shorter: from then on, episodes are
 needed at a steady rate and not by all lanes at once.
 Position P of the endless sequence is sample i of lane l of epoch e, where P = e * N + i * lanes + l. So every
 sample comes once an epoch, a batch mixes samples of all lanes, and a lane reads one shard after another.
