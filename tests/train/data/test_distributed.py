@@ -38,9 +38,7 @@ distributed.destroy_process_group()
 
 
 @pytest.mark.parametrize(("codec", "by"), [("raw", "torch"), ("zstd", "torch"), ("raw", "accelerate")])
-def test_ranks_with_uneven_shards_finish_together(
-    datasets: Mapping[str, Path], codec: str, by: str
-) -> None:
+def test_ranks_with_uneven_shards_finish_together(datasets: Mapping[str, Path], codec: str, by: str) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
