@@ -1,7 +1,7 @@
 """In which order samples come: a pure function of a key, the numbers of samples, lanes and window.
 
 An epoch lays all samples out shard by shard, the shards in the order of a hash; cuts that into contiguous
-*lanes* whose lengths differ by at most one, numbered by a hash; permutes each in *windows* of so many.
+*lanes* whose lengths differ by at most one, numbered by a hash; and permutes each *window* by window.
 Lane l is l / lanes of a window ahead of the first, so its first one is shorter: from then on, episodes are
 needed at a steady rate and not by all lanes at once.
 Position P of the endless sequence is sample i of lane l of epoch e, where P = e * N + i * lanes + l. So every
