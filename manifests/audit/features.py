@@ -216,7 +216,7 @@ def entropy(grey: Frames) -> float:
 def draws(seed: int, *purpose: object) -> np.random.Generator:
     """The random stream for a purpose, the same on every machine."""
     text = "/".join(str(part) for part in (seed, *purpose))
-    return np.random.Generator(np.random.PCG64(xxh3_64_intdigest(text)))
+    return np.random.Generator(np.random.PCG64(xxh3_64_intdigest(text.encode())))
 
 
 def distance(one: npt.NDArray[np.uint64], other: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint8]:

@@ -1,6 +1,6 @@
 """Which episodes show the same: an exact search, then a confirmation over time that undoes crops and mirrors.
 
-    best = Matcher(gallery).search(queries, allowed, keep=16)
+    best = Matcher(gallery).search(queries, allowed, keep=8)
 
 **Search.** A frame is 8x8 pixels of brightness and two colour differences, centred and of length 1. Every
 query frame, as it is and mirrored, is compared with every frame of the gallery (blocked matrix products:
@@ -22,13 +22,18 @@ not found.
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from threadpoolctl import threadpool_limits
 
 from oxcart.manifests.audit.features import GRID
+from oxcart.shards.ahead import ahead
 
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.intp]
@@ -36,23 +41,21 @@ Thumbs = npt.NDArray[np.uint8]
 
 COARSE, FINE = 8, 16
 """Pixels of a side in the search and in the confirmation."""
-KEEP = 16
+KEEP = 8
 """Candidates of a query episode that are confirmed."""
 TRIM = 0.25
 """Share of the aligned frames that may have no counterpart."""
 SCALES: tuple[tuple[float, tuple[float, ...]], ...] = (
-    (1.0, (-0.12, -0.08, -0.04, 0.0, 0.04, 0.08, 0.12)),
+    (1.0, (-0.12, -0.06, 0.0, 0.06, 0.12)),
     (0.93, (-0.035, 0.0, 0.035)),
     (0.87, (-0.065, 0.0, 0.065)),
     (1.075, (-0.035, 0.0, 0.035)),
     (1.15, (-0.065, 0.0, 0.065)),
 )
 """Windows: side of the query's window in sides of the gallery's frame, and offsets of its middle."""
-LEAST_OVERLAP = 0.6
-"""Share of the window that both frames must have."""
 COLOUR = 1.0
 """Weight of colour differences beside brightness."""
-QUERY_BLOCK, GALLERY_BLOCK = 32, 1024
+QUERY_BLOCK, GALLERY_BLOCK = 8, 1024
 """Episodes that are multiplied at a time."""
 
 
@@ -104,6 +107,12 @@ def opponents(rgb: Floats) -> Floats:
     return np.stack([grey, COLOUR * (red - green), COLOUR * ((red + green) / 2 - blue)], axis=-1)
 
 
+def one_thread() -> AbstractContextManager[Any]:
+    """Inside, a matrix product takes one thread: ours share the work, and no sum depends on their number."""
+    limits: AbstractContextManager[Any] = threadpool_limits(1, "blas")
+    return limits
+
+
 class Matcher:
     """A gallery of episodes to search; thumbs [G, N, 24, 24, 3] uint8."""
 
@@ -117,6 +126,7 @@ class Matcher:
         queries: Thumbs,
         allowed: Allowed | None = None,
         keep: int = KEEP,
+        workers: int = 1,
         report: Callable[[int], None] = lambda done: None,
     ) -> Match:
         """The best episodes of the gallery for each query [Q, N, 24, 24, 3] uint8.
@@ -125,6 +135,7 @@ class Matcher:
             queries: thumbnails.
             allowed: which episodes count for a query; None is all.
             keep: candidates to confirm.
+            workers: threads.
             report: told of queries done so far.
         """
         keep = min(keep, self.count)
@@ -137,19 +148,33 @@ class Matcher:
             window=np.zeros((len(queries), keep), np.int16),
             search=np.full(len(queries), -1, np.float32),
         )
-        for start in range(0, len(queries), QUERY_BLOCK):
-            index = np.arange(start, min(start + QUERY_BLOCK, len(queries)))
-            found = self.scores(queries[index])
-            if allowed is not None:
-                found[~allowed(index)] = -2
-            top = np.argsort(-found, axis=1, kind="stable")[:, :keep]
-            for row, query in enumerate(index):
-                chosen = top[row][found[row][top[row]] > -2]
-                if len(chosen):
-                    out.search[query] = found[row][chosen[-1]]
-                    self._confirm(queries[query], chosen, out, int(query))
-            report(int(index[-1]) + 1)
+        blocks = [
+            np.arange(start, min(start + QUERY_BLOCK, len(queries)))
+            for start in range(0, len(queries), QUERY_BLOCK)
+        ]
+        self._prepare()
+        pool = ThreadPoolExecutor(workers)
+        try:
+            with one_thread():
+                calls = (partial(self._block, queries, index, allowed, out) for index in blocks)
+                for index, _ in zip(blocks, ahead(pool, calls, depth=2 * workers), strict=True):
+                    report(int(index[-1]) + 1)
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
         return out
+
+    def _block(self, queries: Thumbs, index: Ints, allowed: Allowed | None, out: Match) -> None:
+        """Fill in the matches of a block of queries."""
+        found = self.scores(queries[index])
+        if allowed is not None:
+            found[~allowed(index)] = -2
+        keep = out.episodes.shape[1]
+        top = np.argsort(-found, axis=1, kind="stable")[:, :keep]
+        for row, query in enumerate(index):
+            chosen = top[row][found[row][top[row]] > -2]
+            if len(chosen):
+                out.search[query] = found[row][chosen[-1]]
+                self._confirm(queries[query], chosen, out, int(query))
 
     def scores(self, queries: Thumbs) -> Floats:
         """Search scores [Q, G] of a block of queries: exact, over all frames."""
@@ -164,18 +189,17 @@ class Matcher:
             found[:, start:stop] = best.mean(2).max(0)
         return found
 
+    def _prepare(self) -> None:
+        """Make the vectors of all frames once, where they fit; else they are made for each block anew."""
+        if self._coarse is None and self.count * self.frames * 3 * COARSE**2 * 4 <= 1 << 30:
+            parts = [self._vectors(i, i + GALLERY_BLOCK) for i in range(0, self.count, GALLERY_BLOCK)]
+            self._coarse = np.concatenate(parts) if parts else None
+
     def _vectors(self, start: int, stop: int) -> Floats:
-        """Vectors of the frames of episodes, made once where they fit, else again each time."""
-        if self.count * self.frames * 192 * 4 > 1 << 30:
-            return coarse(self.thumbs[start:stop]).reshape(-1, 192)
-        if self._coarse is None:
-            self._coarse = np.concatenate(
-                [
-                    coarse(self.thumbs[i : i + GALLERY_BLOCK]).reshape(-1, 192)
-                    for i in range(0, self.count, GALLERY_BLOCK)
-                ]
-            )
-        return self._coarse[start * self.frames : stop * self.frames]
+        """Vectors [n * N, 192] of the frames of some episodes."""
+        if self._coarse is not None:
+            return self._coarse[start * self.frames : stop * self.frames]
+        return coarse(self.thumbs[start:stop]).reshape(-1, 3 * COARSE**2)
 
     def _confirm(self, query: Thumbs, chosen: Ints, out: Match, at: int) -> None:
         confirmed = confirm(query, self.thumbs[chosen])
@@ -194,13 +218,15 @@ def confirm(query: Thumbs, others: Thumbs) -> tuple[Floats, Any, Floats, Any]:
         [K, N]; index of the window [K].
     """
     number, frames = others.shape[:2]
-    views = _views(query)
+    views, means, lengths = _views(query)
     plain = _plain(others).reshape(number * frames, 3, FINE * FINE)
-    spread = _spread(plain)
-    products = views.reshape(len(views) * len(query), -1) @ plain.reshape(len(plain), -1).T
-    similar = products.reshape(len(WINDOWS), 2, len(query), number, frames)
-    similar /= spread.T.reshape(len(WINDOWS), 1, 1, number, frames)
-    similar = similar.reshape(-1, len(query), number, frames)
+    sums = _per_window(plain)
+    # Centred products: both sides less their means over the shared pixels of the window.
+    products = (views @ plain.reshape(len(plain), -1).T).reshape(len(WINDOWS), -1, len(plain))
+    products -= means @ sums
+    products /= lengths[..., None]
+    products /= _lengths(plain, sums)[:, None]
+    similar = products.reshape(len(WINDOWS) * 2, len(query), number, frames)
     kept = len(query) - int(TRIM * len(query))
     # The window is the one that would be best if frames needed no order: the bound of the path's mean.
     bound = np.sort(similar.max(-1), axis=1)[:, -kept:].mean(1)
@@ -249,21 +275,6 @@ Window = tuple[float, float, float]
 """Scale, and offset down and to the right."""
 
 
-def _operators() -> tuple[list[tuple[Floats, Floats]], npt.NDArray[np.bool_], list[Window]]:
-    """For each window its two resampling matrices [16, 24], and which pixels both frames have."""
-    matrices, masks, numbers = [], [], []
-    for scale, offsets in SCALES:
-        for y in offsets:
-            for x in offsets:
-                rows, columns = _resampling(scale, y), _resampling(scale, x)
-                shared = (rows.sum(1) > 0)[:, None] & (columns.sum(1) > 0)[None]
-                if shared.mean() >= LEAST_OVERLAP:
-                    matrices.append((rows, columns))
-                    masks.append(shared.ravel())
-                    numbers.append((scale, y, x))
-    return matrices, np.stack(masks), numbers
-
-
 def _resampling(scale: float, offset: float) -> Floats:
     """[16, 24]: means over the pixels that each cell of a window covers; 0 outside the frame."""
     edges = (np.arange(FINE + 1) / FINE - 0.5) * scale + 0.5 + offset
@@ -275,17 +286,30 @@ def _resampling(scale: float, offset: float) -> Floats:
     return weights
 
 
-_MATRICES, _MASKS, WINDOWS = _operators()
-_ROWS = np.concatenate([rows for rows, _ in _MATRICES])
-_COLUMNS = np.stack([columns for _, columns in _MATRICES])
-_SHARED: Floats = _MASKS.astype(np.float32)
+def _shared() -> Floats:
+    """[W, 256]: 1 where both frames have a pixel under the window."""
+    masks = []
+    for operators in _OPERATORS:
+        inside = (operators.sum(2) > 0).astype(np.float32)
+        masks.append(np.einsum("ay,bx->abyx", inside, inside).reshape(-1, FINE * FINE))
+    return np.concatenate(masks)
+
+
+WINDOWS = tuple((scale, y, x) for scale, offsets in SCALES for y in offsets for x in offsets)
+_OPERATORS = [np.stack([_resampling(scale, offset) for offset in offsets]) for scale, offsets in SCALES]
+_SHARED = _shared()
+_CELLS: Floats = _SHARED.sum(1)
 _STRAIGHT = _resampling(1.0, 0.0)
+_FLAT = float(2 * FINE)
+"""A length below it, 1.2 grey levels a pixel, is noise of a flat frame."""
 
 
 def _planes(thumbs: Thumbs) -> Floats:
-    """[..., 24, 24, 3] uint8 as brightness and colour planes [n, 3, 24, 24]."""
+    """[..., 24, 24, 3] uint8 as brightness and colour planes [n, 3, 24, 24], each centred."""
     flat = thumbs.reshape(-1, GRID, GRID, 3).astype(np.float32)
-    return np.ascontiguousarray(np.moveaxis(opponents(flat), -1, 1))
+    planes = np.ascontiguousarray(np.moveaxis(opponents(flat), -1, 1))
+    planes -= planes.mean((2, 3), keepdims=True)
+    return planes
 
 
 def _plain(thumbs: Thumbs) -> Floats:
@@ -293,28 +317,44 @@ def _plain(thumbs: Thumbs) -> Floats:
     return _STRAIGHT @ _planes(thumbs) @ _STRAIGHT.T
 
 
-def _views(query: Thumbs) -> Floats:
-    """The frames under every window, plain and mirrored: [W, 2, N, 768], centred, of length 1."""
-    both = np.concatenate([query, query[:, :, ::-1]])
-    planes = _planes(both)
-    number = len(both)
-    # Rows first, for all windows at once; then each window's columns.
-    tall = np.matmul(_ROWS, planes).reshape(number, 3, len(WINDOWS), FINE, GRID)
-    tall = np.ascontiguousarray(np.moveaxis(tall, 2, 0)).reshape(len(WINDOWS), number * 3 * FINE, GRID)
-    views = np.matmul(tall, _COLUMNS.transpose(0, 2, 1)).reshape(len(WINDOWS), number, 3, FINE * FINE)
-    shared = _SHARED[:, None, None, :]
-    views -= (views * shared).sum(-1, keepdims=True) / shared.sum(-1, keepdims=True)
-    views *= shared
-    flat = views.reshape(len(WINDOWS), 2, len(query), 3 * FINE * FINE)
-    length = np.sqrt((flat * flat).sum(-1, keepdims=True))
-    unit: Floats = np.where(length > 2 * FINE, flat / np.maximum(length, 1e-6), 0).astype(np.float32)
-    return unit
+def _views(query: Thumbs) -> tuple[Floats, Floats, Floats]:
+    """The frames under every window, plain and then mirrored.
+
+    Returns:
+        Views [W * 2N, 768], 0 outside the frame; the means [W, 2N, 3] of their planes over what is inside;
+        their lengths [W, 2N] once those are taken off.
+    """
+    planes = _planes(np.concatenate([query, query[:, :, ::-1]]))
+    number = len(planes)
+    views = np.empty((len(WINDOWS), number, 3, FINE, FINE), np.float32)
+    start = 0
+    for operators in _OPERATORS:
+        offsets = len(operators)
+        flat = operators.reshape(offsets * FINE, GRID)
+        # Rows first, then columns; every pair of offsets shares them.
+        tall = np.matmul(flat, planes.reshape(number * 3, GRID, GRID)).reshape(-1, GRID)
+        both = (tall @ flat.T).reshape(number, 3, offsets, FINE, offsets, FINE)
+        out = views[start : start + offsets * offsets].reshape(offsets, offsets, number, 3, FINE, FINE)
+        out[:] = both.transpose(2, 4, 0, 1, 3, 5)
+        start += offsets * offsets
+    flat_views = views.reshape(len(WINDOWS), number, 3, FINE * FINE)
+    sums = flat_views.sum(-1)
+    squares = np.einsum("wnci,wnci->wn", flat_views, flat_views)
+    variance = squares - (sums * sums).sum(-1) / _CELLS[:, None]
+    lengths = np.sqrt(np.maximum(variance, 0))
+    # What is flat resembles nothing.
+    lengths = np.where(lengths > _FLAT, lengths, np.inf).astype(np.float32)
+    return views.reshape(len(WINDOWS) * number, -1), sums / _CELLS[:, None, None], lengths
 
 
-def _spread(plain: Floats) -> Floats:
-    """[n, 3, 256] -> [n, W]: length of each frame when centred over each window's shared pixels."""
-    cells = _SHARED.sum(1)
-    squares = (plain * plain).sum(1) @ _SHARED.T
-    sums = plain @ _SHARED.T
-    variance = squares - (sums * sums).sum(1) / cells
-    return np.sqrt(np.maximum(variance, float(2 * FINE) ** 2)).astype(np.float32)
+def _per_window(plain: Floats) -> Floats:
+    """[n, 3, 256] -> [W, 3, n]: sums of each plane over each window's shared pixels."""
+    sums = plain.reshape(-1, FINE * FINE) @ _SHARED.T
+    return np.ascontiguousarray(sums.reshape(len(plain), 3, -1).transpose(2, 1, 0))
+
+
+def _lengths(plain: Floats, sums: Floats) -> Floats:
+    """[n, 3, 256] -> [W, n]: length of each frame when centred over each window's shared pixels."""
+    squares = _SHARED @ (plain * plain).sum(1).T
+    variance = squares - (sums * sums).sum(1) / _CELLS[:, None]
+    return np.sqrt(np.maximum(variance, _FLAT * _FLAT)).astype(np.float32)

@@ -57,13 +57,16 @@ def shown(features: Features) -> npt.NDArray[np.bool_]:
     return enough
 
 
-def compare(episodes: Sequence[Episode], features: Features, seed: int, report: Report) -> Near:
+def compare(
+    episodes: Sequence[Episode], features: Features, seed: int, workers: int, report: Report
+) -> Near:
     """Compare what is held out with train, and train with itself.
 
     Args:
         episodes: train first, then those that are held out.
         features: of them.
         seed: draws the null where train is large.
+        workers: threads.
         report: told of episodes compared so far.
     """
     train = sum(episode.split == "train" for episode in episodes)
@@ -74,7 +77,7 @@ def compare(episodes: Sequence[Episode], features: Features, seed: int, report: 
     fine = useful[:train]
 
     match = gallery.search(
-        features.thumbs[units], lambda index: np.broadcast_to(fine, (len(index), train)), report=report
+        features.thumbs[units], lambda index: np.broadcast_to(fine, (len(index), train)), workers=workers, report=report
     )
     queries = null_queries(place[:train], fine, seed)
     known = fine & (place[:train] != UNKNOWN)
@@ -86,7 +89,7 @@ def compare(episodes: Sequence[Episode], features: Features, seed: int, report: 
     sizes = [int(known.sum())]
     if len(set(place[:train][known].tolist())) > 1:
         compared = gallery.search(
-            features.thumbs[queries], elsewhere, report=lambda done: report(len(units) + done)
+            features.thumbs[queries], elsewhere, workers=workers, report=lambda done: report(len(units) + done)
         )
         null = compared.best[compared.best > -1]
         sizes = [

@@ -18,6 +18,7 @@ import numpy as np
 from oxcart.manifests.audit import ahead, exact, names, near, pictures, place, plant, records, shards
 from oxcart.manifests.audit.episodes import HELD, UNKNOWN, Episode, Source, draw, open_sources
 from oxcart.manifests.audit.features import FRAMES, Features, read_features
+from oxcart.manifests.audit.match import one_thread
 from oxcart.manifests.audit.result import Check, unchecked
 from oxcart.manifests.audit.verdict import Threshold, Verdict, decide
 from oxcart.manifests.counts import per_split
@@ -121,7 +122,11 @@ def audit(urls: Sequence[str], options: Options, *, stage: Stage | None = None, 
         CorruptError: what was read does not match its digest.
         StoreError: something cannot be read.
     """
-    stage = stage or _silent
+    with one_thread():
+        return _audit(urls, options, stage or _silent, command)
+
+
+def _audit(urls: Sequence[str], options: Options, stage: Stage, command: str) -> Audit:
     sources = open_sources(urls)
     episodes = draw(sources, options.sample, options.seed)
     sampled = options.sample is not None
@@ -137,7 +142,7 @@ def audit(urls: Sequence[str], options: Options, *, stage: Stage | None = None, 
         same_frames, frame_pairs = exact.check_frames(sources, visible, features, report)
     same_moves, move_pairs = exact.check_trajectories(sources, episodes, digests)
     with stage("comparing", near.compared_in_all(visible), "episodes") as report:
-        found = near.compare(visible, features, options.seed, report)
+        found = near.compare(visible, features, options.seed, options.workers, report)
     labels = [_environment(sources, episode) for episode in visible]
     held = np.array([episode.split != "train" for episode in visible], np.bool_)
     places = place.check_places(visible, labels, features.thumbs, held) if len(visible) else None
