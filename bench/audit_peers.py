@@ -3,8 +3,8 @@
     python bench/audit_peers.py FRAMES.npz OUT.json
 
 FRAMES.npz holds uint8 frames [n, H, W, 3] under several names. OUT.json gets, for each tool that can be
-imported, its hashes of every frame (hexadecimal, each tool's own default of 64 bits), so that distances are counted
-in one place.
+imported, its hashes of every frame (hexadecimal, each tool's own default of 64 bits), so that distances are
+counted in one place.
 """
 
 from __future__ import annotations
@@ -27,7 +27,11 @@ def main() -> None:
     frames, out = sys.argv[1:]
     found: dict[str, dict[str, list[list[str]]]] = {}
     with np.load(frames, allow_pickle=False) as file:
-        for tool, make in (("imagehash", imagehash), ("imagededup", imagededup), ("cleanvision", cleanvision)):
+        for tool, make in (
+            ("imagehash", imagehash),
+            ("imagededup", imagededup),
+            ("cleanvision", cleanvision),
+        ):
             try:
                 hashes = make()
             except ImportError as error:

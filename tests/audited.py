@@ -1,7 +1,7 @@
 """Datasets for the tests of the audit, and how to look at what it found.
 
-    found = audited(clean.out)
-    assert status(found, "near") == "passed"
+found = audited(clean.out)
+assert status(found, "near") == "passed"
 """
 
 from __future__ import annotations

@@ -105,9 +105,9 @@ def _errors(
             products = (query @ flat.T).reshape(pairs, len(gallery), pairs)
             if allowed is not None:
                 products[:, ~allowed[i, start : start + len(gallery)]] = -2
-            products = products.reshape(pairs, -1)
-            top = products.argmax(1)
-            value = products[np.arange(pairs), top]
+            flattened = products.reshape(pairs, -1)
+            top = flattened.argmax(1)
+            value = flattened[np.arange(pairs), top]
             better = value > best[i]
             best[i, better] = value[better]
             where[i, better] = np.stack(np.divmod(top, pairs), 1)[better] + [start, 0]

@@ -123,7 +123,9 @@ def draw(sources: Sequence[Source], sample: int | None, seed: int) -> list[Episo
             at = np.flatnonzero(pc.equal(table["split"], split).to_numpy())
             if sample is not None and len(at) > sample:
                 keys = table["key"].take(at).to_pylist()
-                order = np.argsort([xxh3_64_intdigest(f"{seed}/{key}".encode()) for key in keys], kind="stable")
+                order = np.argsort(
+                    [xxh3_64_intdigest(f"{seed}/{key}".encode()) for key in keys], kind="stable"
+                )
                 at = np.sort(at[order[:sample]])
             for row in table.take(at).to_pylist():
                 name = row["environment"]

@@ -221,7 +221,8 @@ def draws(seed: int, *purpose: object) -> np.random.Generator:
 
 def distance(one: npt.NDArray[np.uint64], other: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint8]:
     """Bits in which hashes differ."""
-    return np.bitwise_count(one ^ other)
+    bits: npt.NDArray[np.uint8] = np.bitwise_count(one ^ other)
+    return bits
 
 
 def _by_shard(episodes: Sequence[Episode]) -> Iterator[tuple[int, Episode]]:

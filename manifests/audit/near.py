@@ -57,9 +57,7 @@ def shown(features: Features) -> npt.NDArray[np.bool_]:
     return enough
 
 
-def compare(
-    episodes: Sequence[Episode], features: Features, seed: int, workers: int, report: Report
-) -> Near:
+def compare(episodes: Sequence[Episode], features: Features, seed: int, workers: int, report: Report) -> Near:
     """Compare what is held out with train, and train with itself.
 
     Args:
@@ -77,19 +75,26 @@ def compare(
     fine = useful[:train]
 
     match = gallery.search(
-        features.thumbs[units], lambda index: np.broadcast_to(fine, (len(index), train)), workers=workers, report=report
+        features.thumbs[units],
+        lambda index: np.broadcast_to(fine, (len(index), train)),
+        workers=workers,
+        report=report,
     )
     queries = null_queries(place[:train], fine, seed)
     known = fine & (place[:train] != UNKNOWN)
 
     def elsewhere(index: npt.NDArray[np.intp]) -> npt.NDArray[np.bool_]:
-        return known[None] & (place[queries[index]][:, None] != place[:train][None])
+        other: npt.NDArray[np.bool_] = place[queries[index]][:, None] != place[:train][None]
+        return known[None] & other
 
     null = np.zeros(0, np.float32)
     sizes = [int(known.sum())]
     if len(set(place[:train][known].tolist())) > 1:
         compared = gallery.search(
-            features.thumbs[queries], elsewhere, workers=workers, report=lambda done: report(len(units) + done)
+            features.thumbs[queries],
+            elsewhere,
+            workers=workers,
+            report=lambda done: report(len(units) + done),
         )
         null = compared.best[compared.best > -1]
         sizes = [
@@ -126,7 +131,7 @@ def compared_in_all(episodes: Sequence[Episode]) -> int:
 
 def pairs(near: Near, episodes: Sequence[Episode], features: Features) -> list[dict[str, Any]]:
     """Every candidate of every held-out episode, the best first, with what makes it so."""
-    found = []
+    found: list[dict[str, Any]] = []
     for row, unit in enumerate(near.units):
         for k in range(near.match.episodes.shape[1]):
             other = int(near.match.episodes[row, k])

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from oxcart.manifests.audit.episodes import UNKNOWN, Episode
-from oxcart.manifests.audit.match import Matcher, coarse
+from oxcart.manifests.audit.match import Matcher, backgrounds, coarse
 from oxcart.manifests.audit.result import Check, passed, suspicious, unchecked
 from oxcart.manifests.audit.verdict import threshold
 
@@ -43,14 +43,6 @@ class Places:
     check: Check
 
 
-def backgrounds(thumbs: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """The temporal median [E, 1, 24, 24, 3] of [E, N, 24, 24, 3]."""
-    out = np.empty((len(thumbs), 1, *thumbs.shape[2:]), np.uint8)
-    for i in range(0, len(thumbs), 256):
-        out[i : i + 256, 0] = np.median(thumbs[i : i + 256], axis=1).astype(np.uint8)
-    return out
-
-
 def check_places(
     episodes: Sequence[Episode],
     labels: Sequence[str],
@@ -66,7 +58,7 @@ def check_places(
         held: whether each is held out.
     """
     chosen = _spread(episodes, held)
-    pictures = backgrounds(thumbs[chosen])
+    pictures = backgrounds(thumbs[chosen])[:, None]
     place = np.array([episodes[i].place for i in chosen], np.int64)
     out = held[chosen]
     name_of = {episodes[i].place: labels[i] for i in chosen}

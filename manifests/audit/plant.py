@@ -77,7 +77,8 @@ def plant(frames: Frames, kind: str, seed: int, key: str) -> Frames:
         return np.stack([_encoded(frame, quality) for frame in frames])
     if kind == "brightened":
         gain, more = rng.uniform(0.7, 1.4), rng.uniform(0, 20)
-        return np.clip(frames * gain + more, 0, 255).astype(np.uint8)
+        brighter: Frames = np.clip(frames * gain + more, 0, 255).astype(np.uint8)
+        return brighter
     if kind == "resized":
         share = rng.uniform(0.35, 0.7)
         return _each(frames, lambda image: image.resize(_scaled(image, share), Image.Resampling.BICUBIC))
@@ -139,8 +140,11 @@ def found(original: Features, copy: Features, match: Match) -> npt.NDArray[np.fl
     """
     scores = np.full(len(original.thumbs), -1, np.float32)
     for i in range(len(scores)):
-        alone = Matcher(copy.thumbs[i : i + 1])
-        if alone.scores(original.thumbs[i : i + 1])[0, 0] >= match.search[i] or match.episodes[i, -1] < 0:
+        alone = Matcher(copy.thumbs[i : i + 1]).scores(original.thumbs[i : i + 1])
+        passes = any(
+            found[0, 0] >= least for found, least in zip(alone, match.search[i].tolist(), strict=True)
+        )
+        if passes:
             scores[i] = confirm(original.thumbs[i], copy.thumbs[i : i + 1])[0][0]
     return scores
 
