@@ -10,7 +10,7 @@ to compare under windows. The best `KEEP` of either go on.
 
 **Confirmation.** At 16x16 pixels and under many windows (see `windows`): the query's frame is the other's
 cropped, enlarged, shifted or mirrored, one way for the whole episode. Then frames are aligned in order (the
-best path that never goes back), and the score is the mean correlation along it, without its worst quarter:
+best path that never goes back, nor stays), and the score is the mean correlation along it, without its worst quarter:
 a copy that begins later has no counterpart for its first frames.
 
 1 is the same pictures, 0 has nothing in common; what lies between is for the null distribution to judge
@@ -241,25 +241,36 @@ def confirm(query: Thumbs, others: Thumbs) -> tuple[Floats, Any, Floats, Any]:
     bound = np.sort(similar.max(-1), axis=1)[:, -kept:].mean(1)
     window = bound.argmax(0)
     chosen = similar[window, :, np.arange(number)]
-    path = monotone(chosen)
+    path = in_order(chosen)
     along = np.take_along_axis(chosen, path[:, :, None], 2)[:, :, 0]
     scores = np.sort(along, axis=1)[:, -kept:].mean(1)
     return scores, path, along, window
 
 
-def monotone(similar: Floats) -> Ints:
-    """For [K, N, M], the columns [K, N] of the path of the largest sum that never goes back."""
+def in_order(similar: Floats) -> Ints:
+    """For [K, N, M], N at most 2M, the columns [K, N] of the path of the largest sum.
+
+    It never goes back, and stays on a column for two rows at most: else one frame would answer for all.
+    """
     number, rows, columns = similar.shape
-    best = np.empty_like(similar)
-    best[:, 0] = similar[:, 0]
+    first = np.full(similar.shape, -np.inf, np.float32)
+    again = np.full(similar.shape, -np.inf, np.float32)
+    first[:, 0] = similar[:, 0]
     for row in range(1, rows):
-        best[:, row] = similar[:, row] + np.maximum.accumulate(best[:, row - 1], axis=1)
+        before = np.maximum.accumulate(np.maximum(first[:, row - 1], again[:, row - 1]), axis=1)
+        first[:, row, 1:] = similar[:, row, 1:] + before[:, :-1]
+        again[:, row] = similar[:, row] + first[:, row - 1]
     path = np.empty((number, rows), np.intp)
-    path[:, -1] = best[:, -1].argmax(1)
-    column = np.arange(columns)
-    for row in range(rows - 2, -1, -1):
-        past = np.where(column <= path[:, row + 1, None], best[:, row], -np.inf)
-        path[:, row] = past.argmax(1)
+    every, column = np.arange(number), np.arange(columns)
+    limit, stay = np.full(number, columns), np.full(number, False)
+    for row in range(rows - 1, -1, -1):
+        best = np.where(column < limit[:, None], np.maximum(first[:, row], again[:, row]), -np.inf)
+        path[:, row] = np.where(stay, limit - 1, best.argmax(1)) if row < rows - 1 else best.argmax(1)
+        here = every, row, path[:, row]
+        # A second stay on a column comes after its first; a first one after a column before it.
+        twice = ~stay & (again[here] > first[here])
+        limit = np.where(twice, path[:, row] + 1, path[:, row])
+        stay = twice
     return path
 
 

@@ -85,7 +85,8 @@ def compare(episodes: Sequence[Episode], features: Features, seed: int, workers:
 
     def elsewhere(index: npt.NDArray[np.intp]) -> npt.NDArray[np.bool_]:
         other: npt.NDArray[np.bool_] = place[queries[index]][:, None] != place[:train][None]
-        return known[None] & other
+        other &= known
+        return other
 
     null = np.zeros(0, np.float32)
     sizes = [int(known.sum())]

@@ -62,7 +62,7 @@ class Windows:
 
     def plain(self, thumbs: Thumbs) -> Plain:
         """Frames [..., 24, 24, 3] as they are, with what each window needs of them."""
-        pixels: Floats = self._straight @ planes(thumbs) @ self._straight.T
+        pixels = (self._straight @ planes(thumbs) @ self._straight.T).astype(np.float32)
         flat = pixels.reshape(len(pixels), 3, self.side**2)
         sums = (flat.reshape(-1, self.side**2) @ self._shared.T).reshape(len(flat), 3, -1).transpose(2, 1, 0)
         squares = self._shared @ (flat * flat).sum(1).T
