@@ -10,8 +10,8 @@ to compare under windows. The best `KEEP` of either go on.
 
 **Confirmation.** At 16x16 pixels and under many windows (see `windows`): the query's frame is the other's
 cropped, enlarged, shifted or mirrored, one way for the whole episode. Then frames are aligned in order (the
-best path that never goes back, nor stays), and the score is the mean correlation along it, without its worst quarter:
-a copy that begins later has no counterpart for its first frames.
+best path that never goes back, nor stays), and the score is the mean correlation along it, without its worst
+quarter: a copy that begins later has no counterpart for its first frames.
 
 1 is the same pictures, 0 has nothing in common; what lies between is for the null distribution to judge
 (see `verdict`). The trade-off: windows reach crops and shifts of 15%; a rotation or a picture in a picture

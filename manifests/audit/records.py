@@ -36,17 +36,18 @@ def check_records(sources: Sequence[Source]) -> Check:
     """Whether a source record, by its place in the source or by its bytes, stands in two splits."""
     title = "No source record is compiled into two splits"
     columns = ["key", "split", "source_split", "source_file", "source_record", "source_digest"]
-    sides: dict[str, set[tuple[str, str]]] = {split: set() for split in SPLITS}
     owner: dict[tuple[str, str], tuple[str, str]] = {}
+    by_place: dict[str, set[tuple[str, str]]] = {split: set() for split in SPLITS}
+    by_bytes: dict[str, set[tuple[str, str]]] = {split: set() for split in SPLITS}
     for source in sources:
         for row in source.table.select(columns).to_pylist():
-            if row["split"] not in sides:
-                continue
             place = f"{row['source_split']} {row['source_file']}, record {row['source_record']}"
-            for value in ((source.family, place), ("any", f"bytes {row['source_digest']:016x}")):
-                sides[row["split"]].add(value)
+            at, content = (source.family, place), ("any", f"record of bytes {row['source_digest']:016x}")
+            for side, value in ((by_place, at), (by_bytes, content)):
+                side[row["split"]].add(value)
                 owner.setdefault(value, (source.family, row["key"]))
-    return _exact("records", title, sides, "source record", owner)
+    check = _exact("records", title, by_place, "source record", owner)
+    return check if check.duplicate else _exact("records", title, by_bytes, "source record", owner)
 
 
 def check_files(sources: Sequence[Source]) -> Check:
