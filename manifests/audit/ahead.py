@@ -25,7 +25,7 @@ Allowed = Callable[[npt.NDArray[np.intp]], npt.NDArray[np.bool_]]
 
 NAME, TITLE = "copy-ahead", "Train's futures do not tell the futures of what is held out"
 
-KNOWN = 0.5
+KNOWN = 0.3
 """A ratio below it is suspicious."""
 BLOCK = 1024
 """Episodes of train that are compared at a time."""

@@ -1,5 +1,4 @@
-"""One kitchen under two names is ranked first; the copy-ahead ratio tells random splits from held-out ones."""
-one."""
+"""One kitchen under two names is ranked first; the copy-ahead ratio tells the two kinds of split apart."""
 
 from __future__ import annotations
 
@@ -66,7 +65,7 @@ def test_the_heat_map_is_symmetric(clean_audit: Audit) -> None:
 def test_the_copy_ahead_ratio_compares_splits(clean_audit: Audit, leaky_audit: Audit) -> None:
     assert clean_audit.probe is not None
     assert leaky_audit.probe is not None
-    assert leaky_audit.probe.ratio < 0.4 < 0.6 < clean_audit.probe.ratio
+    assert leaky_audit.probe.ratio < 0.25 < 0.4 < clean_audit.probe.ratio
     assert status(leaky_audit, "copy-ahead") == "suspicious"
     assert status(clean_audit, "copy-ahead") == "passed"
     assert "1 is unseen" in check(clean_audit, "copy-ahead").summary

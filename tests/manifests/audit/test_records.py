@@ -1,5 +1,4 @@
-"""Keys, records, files, sessions, instructions, videos: each check on tables that pass and that fail it."""
-it."""
+"""Keys, records, files, sessions, instructions, videos: on tables that pass each check and that fail it."""
 
 from __future__ import annotations
 
