@@ -151,7 +151,7 @@ def planted_table(title: str, null_of: str, planted_of: str, peers: str | None, 
     rows.append(("flagged of the null", *(rates[name] for name in columns)))
     exceed = int((found.match.best > limit).sum())
     print(
-        f"## {title}\n\n{len(units)} episodes, {SEEDS} copies of each kind; null of {len(found.null)} episodes; "
+        f"## {title}\n\n{len(units)} episodes, {SEEDS} copies of each kind; null of {len(found.null)}; "
         f"threshold {limit:.3f} ({found.limit.how}); without copies {exceed} exceed it. "
         f"95% sure of {at_least(SEEDS * len(units), SEEDS * len(units)):.1%} where all are found.\n"
     )

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from oxcart.cli.options import LocalPath
+from oxcart.cli.options import LocalPath, write_file
 
 if TYPE_CHECKING:
     from oxcart.manifests.audit.run import Audit
@@ -124,9 +124,9 @@ def audit(
     options = Options(seed=seed, frames=frames, sample=sample, workers=workers or default_workers())
     found = run(dataset, options, stage=stage, command=_command(dataset, options, fail_on))
     if output is not None:
-        _write(output, report_html(found))
+        write_file(output, report_html(found))
     if json_file is not None:
-        _write(json_file, report_json(found))
+        write_file(json_file, report_json(found))
     if not quiet:
         click.echo(_text(found, output))
     code = _exit_code(found, fail_on)
@@ -182,18 +182,6 @@ _ORDER = ("failed", "suspicious", "not checked", "passed")
 
 def _cut(text: str, longest: int = 140) -> str:
     return text if len(text) <= longest else text[: longest - 1] + "…"
-
-
-def _write(path: Path, data: bytes) -> None:
-    """Write a file atomically, and leave nothing beside it."""
-    from oxcart.shards.store import WORK, Store
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = not (path.parent / WORK).exists()
-    Store(path.parent).put(path.name, data)
-    if fresh:
-        with contextlib.suppress(OSError):  # somebody else uses it by now
-            (path.parent / WORK).rmdir()
 
 
 @click.command()
@@ -294,7 +282,7 @@ def repair_split(out: str, report: Path, output: Path) -> None:
     from oxcart.manifests.split import write_rule
 
     rule, pairs = repair(out, read_report(report))
-    _write(output, write_rule(rule).encode())
+    write_file(output, write_rule(rule).encode())
     held = len(rule.val) if isinstance(rule.val, tuple) else 0
     click.echo(f"{output}: {pairs:,} confirmed pairs share a split; by {rule.by}, {held:,} held out for val")
     click.echo(f"next: oxcart compile SOURCE OUT --split {shlex.quote(str(output))}")

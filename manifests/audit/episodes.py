@@ -60,7 +60,7 @@ class Episode(NamedTuple):
     source: int
     """Index of its dataset."""
     row: dict[str, Any]
-    """Its row of `episodes.parquet`."""
+    """What is needed of its row of `episodes.parquet`."""
     place: int
     """Equal for episodes of one environment, `UNKNOWN` where there is none."""
 
@@ -127,13 +127,21 @@ def draw(sources: Sequence[Source], sample: int | None, seed: int) -> list[Episo
                     [xxh3_64_intdigest(f"{seed}/{key}".encode()) for key in keys], kind="stable"
                 )
                 at = np.sort(at[order[:sample]])
-            for row in table.take(at).to_pylist():
+            for row in table.select(_columns(source)).take(at).to_pylist():
                 name = row["environment"]
                 place = UNKNOWN
                 if name is not None:
                     place = place_of.setdefault(source.environment(name), len(place_of))
                 found.append(Episode(index, row, place))
     return found
+
+
+def _columns(source: Source) -> list[str]:
+    """What the audit needs of an episode; a row is a Python value, so it should be small."""
+    camera = source.dataset.manifest.cameras[0]["name"]
+    arrays = [f"{name}.{what}" for name in ("action", "state") for what in ("offset", "digest")]
+    frames = [f"{camera}.{what}" for what in ("offset", "height", "width")]
+    return ["key", "split", "shard", "environment", "instruction", "steps", *arrays, *frames]
 
 
 def names_by_side(sources: Sequence[Source], column: str) -> dict[str, set[tuple[str, str]]]:
