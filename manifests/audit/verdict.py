@@ -130,7 +130,7 @@ def decide(checks: Sequence[Check], exceeding: int | None, allowed: int, units: 
     return Verdict(
         word=CLEAN,
         because=(
-            f"{exceeding:,} of {count(units, 'held-out episode')} exceed the threshold ({allowed:,} are "
+            f"{exceeding:,} of {count(units, 'held-out episode')} exceed the threshold ({allowed:,} "
             "allowed), and no episode, frame or trajectory is in two splits",
             *others,
         ),
