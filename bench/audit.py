@@ -142,7 +142,7 @@ def planted_table(title: str, null_of: str, planted_of: str, peers: str | None, 
     columns: dict[str, list[float]] = {
         "oxcart": [float((scores[kind] > limit).mean()) for kind in plant.KINDS]
     }
-    rates: dict[str, str] = {"oxcart": f"{found.limit.rate:.2%} at most"}
+    rates: dict[str, str] = {"oxcart": f"{found.limit.beyond / found.limit.null:.2%}"}
     for name, (shares, rate) in peer_columns(sources, episodes, len(train), units, peers).items():
         columns[name], rates[name] = shares, rate
     rows: list[tuple[object, ...]] = [

@@ -84,7 +84,7 @@ class Match:
     @property
     def best(self) -> Floats:
         """[Q]: score of the best candidate, -1 where there is none."""
-        return self.scores[:, 0]
+        return self.scores[:, 0] if self.scores.shape[1] else np.full(len(self.scores), -1, np.float32)
 
     def take(self, index: Any) -> Match:
         """Those of some queries."""
@@ -102,7 +102,7 @@ def coarse(thumbs: Thumbs) -> Floats:
     cells = thumbs.reshape(-1, COARSE, side, COARSE, side, 3).mean((2, 4), dtype=np.float32)
     colours = opponents(cells)
     colours -= colours.mean((1, 2), keepdims=True)
-    vectors = colours.reshape(*lead, -1)
+    vectors = colours.reshape(*lead, 3 * COARSE**2)
     length = np.sqrt((vectors * vectors).sum(-1, keepdims=True))
     # 1.2 grey levels a pixel: what varies less is noise of a flat frame.
     return np.where(length > 2 * COARSE, vectors / np.maximum(length, 1e-6), 0).astype(np.float32)

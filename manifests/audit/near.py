@@ -18,10 +18,11 @@ import numpy.typing as npt
 from oxcart.manifests.audit.episodes import UNKNOWN, Episode
 from oxcart.manifests.audit.features import Features, distance, draws
 from oxcart.manifests.audit.match import Match, Matcher, window_text
-from oxcart.manifests.audit.result import Check, count, failed, passed, unchecked
-from oxcart.manifests.audit.verdict import Threshold, bound, threshold
+from oxcart.manifests.audit.result import Check, count, failed, passed, suspicious, unchecked
+from oxcart.manifests.audit.verdict import CONFIDENCE, Threshold, bound, exceeds, threshold
 
 NAME, TITLE = "near", "No more held-out episodes resemble train than chance explains"
+ALIKE = "alike", "No place of train has two names"
 
 NULL = 4000
 """Train episodes whose scores make the null, at most."""
@@ -46,7 +47,11 @@ class Near:
     exceeding: int | None
     """Held-out episodes beyond the threshold."""
     allowed: int
-    """How many the binomial bound allows."""
+    """How many chance may bring beyond it."""
+    groups: tuple[str, ...]
+    """What is to be said of splits of single datasets of which too many exceed."""
+    alike: Check
+    """Whether environments of train stand out from the others, as one place under two names does."""
     check: Check
     """What the report says of it."""
 
@@ -88,7 +93,7 @@ def compare(episodes: Sequence[Episode], features: Features, seed: int, workers:
         other &= known
         return other
 
-    null = np.zeros(0, np.float32)
+    null, of, partner = np.zeros(0, np.float32), np.zeros(0, np.int64), np.zeros(0, np.int64)
     sizes = [int(known.sum())]
     if len(set(place[:train][known].tolist())) > 1:
         compared = gallery.search(
@@ -101,7 +106,12 @@ def compare(episodes: Sequence[Episode], features: Features, seed: int, workers:
         sizes = [
             int(elsewhere(np.array([i])).sum()) for i in range(0, len(queries), max(1, len(queries) // 50))
         ]
-    limit, exceeding, allowed, check = _conclude(episodes, train, units, match, null, place, known)
+        of = place[queries][compared.best > -1]
+        partner = place[:train][compared.episodes[compared.best > -1, 0]]
+    limit, why = None, _why_not(episodes, train, units, null, place, known)
+    if why is None:
+        limit = threshold(null, of)
+    exceeding, allowed, groups, check = _conclude(episodes, train, units, match, limit, why)
     return Near(
         units=units,
         match=match,
@@ -110,6 +120,8 @@ def compare(episodes: Sequence[Episode], features: Features, seed: int, workers:
         limit=limit,
         exceeding=exceeding,
         allowed=allowed,
+        groups=groups,
+        alike=_alike(episodes[:train], limit, null, of, partner),
         check=check,
     )
 
@@ -160,45 +172,92 @@ def pairs(near: Near, episodes: Sequence[Episode], features: Features) -> list[d
     return found
 
 
+def _why_not(
+    episodes: Sequence[Episode],
+    train: int,
+    units: npt.NDArray[np.intp],
+    null: npt.NDArray[np.float32],
+    place: npt.NDArray[np.int64],
+    known: npt.NDArray[np.bool_],
+) -> str | None:
+    """Why there is no threshold, if so."""
+    environments = len(set(place[:train][known].tolist()))
+    if len(episodes) == train:
+        return "nothing is held out: there is no episode of val or test"
+    if not train:
+        return "train has no episode"
+    if not len(units):
+        return "every held-out episode is black, or of one colour"
+    if not known.any():
+        return "no episode of train has a known environment and shows anything"
+    if environments < 2:
+        return "train has one environment, so nothing says how alike two places look by chance"
+    if len(null) < 2:
+        return "fewer than two episodes of train can be compared with another environment"
+    return None
+
+
 def _conclude(
     episodes: Sequence[Episode],
     train: int,
     units: npt.NDArray[np.intp],
     match: Match,
-    null: npt.NDArray[np.float32],
-    place: npt.NDArray[np.int64],
-    known: npt.NDArray[np.bool_],
-) -> tuple[Threshold | None, int | None, int, Check]:
-    why = None
-    environments = len(set(place[:train][known].tolist()))
-    if len(episodes) == train:
-        why = "nothing is held out: there is no episode of val or test"
-    elif not train:
-        why = "train has no episode"
-    elif not len(units):
-        why = "every held-out episode is black, or of one colour"
-    elif not known.any():
-        why = "no episode of train has a known environment and shows anything"
-    elif environments < 2:
-        why = "train has one environment, so nothing says how alike two places look by chance"
-    elif len(null) < 2:
-        why = "fewer than two episodes of train can be compared with another environment"
-    if why is not None:
-        return None, None, 0, unchecked(NAME, TITLE, why)
-    limit = threshold(null)
-    exceeding = int((match.best > limit.value).sum())
-    allowed = bound(len(units), limit.rate)
+    limit: Threshold | None,
+    why: str | None,
+) -> tuple[int | None, int, tuple[str, ...], Check]:
+    """How many exceed the threshold, how many may, the splits of which too many do, and the check."""
+    if limit is None:
+        return None, 0, (), unchecked(NAME, TITLE, why or "there is no threshold")
+    over = exceeds(match.best, limit.value)
+    exceeding, allowed = int(over.sum()), bound(len(units), limit.null, limit.beyond)
     if allowed >= len(units):
         why = (
-            f"{count(len(units), 'held-out episode')} against a null of {len(null):,} are too few: "
+            f"{count(len(units), 'held-out episode')} against a null of {limit.null:,} are too few: "
             "even if all exceeded the threshold, chance could explain it"
         )
-        return limit, None, allowed, unchecked(NAME, TITLE, why)
+        return None, allowed, (), unchecked(NAME, TITLE, why)
+    members: dict[tuple[int, str], list[int]] = {}
+    for row, unit in enumerate(units.tolist()):
+        members.setdefault((episodes[unit].source, episodes[unit].split), []).append(row)
+    sure = 1 - (1 - CONFIDENCE) / len(members)
+    groups = []
+    for (source, split), rows in members.items() if len(members) > 1 else ():
+        some, may = int(over[rows].sum()), bound(len(rows), limit.null, limit.beyond, sure)
+        if some > may:
+            what = f"{some:,} of {len(rows):,} in {split} of dataset {source + 1} exceed it"
+            groups.append(f"{what}; {may:,} would be allowed")
     black = len(episodes) - train - len(units)
     note = f"; {count(black, 'black episode')} not compared" if black else ""
     what = (
-        f"{exceeding:,} of {count(len(units), 'episode')} exceed {limit.value:.3f} ({limit.how}); the "
-        f"{allowed:,} that 99% of chance draws stay within are allowed{note}"
+        f"{exceeding:,} of {count(len(units), 'episode')} exceed {limit.value:.3f} ({limit.how}); "
+        f"{allowed:,} are allowed, so a leak of {allowed + 1:,} or more is seen{note}"
     )
-    report = failed if exceeding > allowed else passed
-    return limit, exceeding, allowed, report(NAME, TITLE, what)
+    if groups:
+        what += "; " + "; ".join(groups)
+    report = failed if exceeding > allowed or groups else passed
+    return exceeding, allowed, tuple(groups), report(NAME, TITLE, what)
+
+
+def _alike(
+    train: Sequence[Episode],
+    limit: Threshold | None,
+    null: npt.NDArray[np.float32],
+    of: npt.NDArray[np.int64],
+    partner: npt.NDArray[np.int64],
+) -> Check:
+    """Name the environments of train that are too much alike to be chance."""
+    if limit is None:
+        return unchecked(*ALIKE, "there is no null")
+    name = {episode.place: str(episode.row["environment"]) for episode in train}
+    pairs: dict[tuple[str, str], float] = {}
+    for place in limit.apart:
+        mine = np.flatnonzero(of == place)
+        best = mine[null[mine].argmax()]
+        pair = tuple(sorted((name[place], name[int(partner[best])])))
+        pairs[pair[0], pair[1]] = max(float(null[best]), pairs.get((pair[0], pair[1]), 0.0))
+    if not pairs:
+        return passed(*ALIKE, "no environment of train stands out from the others")
+    rows = [{"one": one, "other": other, "score": round(score, 4)} for (one, other), score in pairs.items()]
+    text = ", ".join(f"{row['one']} and {row['other']} ({row['score']:.2f})" for row in rows[:3])
+    summary = f"left out of the null, because they may be one place or share recordings: {text}"
+    return suspicious(*ALIKE, summary, rows)

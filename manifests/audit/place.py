@@ -18,7 +18,6 @@ import numpy.typing as npt
 from oxcart.manifests.audit.episodes import UNKNOWN, Episode
 from oxcart.manifests.audit.match import Matcher, backgrounds, coarse
 from oxcart.manifests.audit.result import Check, passed, suspicious, unchecked
-from oxcart.manifests.audit.verdict import threshold
 
 NAME, TITLE = "places", "No two environments across splits look like one place"
 
@@ -58,6 +57,9 @@ def check_places(
         held: whether each is held out.
     """
     chosen = _spread(episodes, held)
+    if not len(chosen):
+        check = unchecked(NAME, TITLE, "no environment is known")
+        return Places(names=(), held=(), likeness=(), ranking=(), check=check)
     pictures = backgrounds(thumbs[chosen])[:, None]
     place = np.array([episodes[i].place for i in chosen], np.int64)
     out = held[chosen]
@@ -67,7 +69,7 @@ def check_places(
     if not len(test):
         check = unchecked(NAME, TITLE, "no episode of known environment is held out")
         return Places(**heat, ranking=(), check=check)
-    if len(set(place[train].tolist())) < 1:
+    if not len(train):
         check = unchecked(NAME, TITLE, "no episode of train has a known environment")
         return Places(**heat, ranking=(), check=check)
     gallery = Matcher(pictures[train])
@@ -95,11 +97,11 @@ def check_places(
     if len(known) < 2 or len(set(place[train].tolist())) < 3:
         why = "train has fewer than three environments, so nothing says how alike two places are"
         return Places(**heat, ranking=tuple(ranking), check=unchecked(NAME, TITLE, why, shown))
-    limit = threshold(known)
-    alike = [row for row in shown if row["score"] > limit.value]
+    limit = _ceiling(known)
+    alike = [row for row in shown if row["score"] > limit]
     if alike:
         text = ", ".join(f"{row['held out']} and {row['train']} ({row['score']:.2f})" for row in alike[:3])
-        summary = f"more alike than environments of train are ({limit.value:.2f}): {text}"
+        summary = f"more alike than environments of train are ({limit:.2f}): {text}"
         return Places(**heat, ranking=tuple(ranking), check=suspicious(NAME, TITLE, summary, shown))
     if not shown:
         check = passed(NAME, TITLE, "no place held out resembles any of train")
@@ -110,6 +112,14 @@ def check_places(
         f"train reach {float(known.max()):.2f} among each other)"
     )
     return Places(**heat, ranking=tuple(ranking), check=passed(NAME, TITLE, summary, shown))
+
+
+def _ceiling(scores: npt.NDArray[np.float32]) -> float:
+    """The larger of the maximum and the 99.9% quantile of a normal tail, after Fisher's transform."""
+    spread = np.arctanh(np.clip(scores.astype(np.float64), -0.999, 0.999))
+    middle = float(np.median(spread))
+    deviation = float(np.sqrt(np.square(spread[spread >= middle] - middle).mean()))
+    return max(float(scores.max()), float(np.tanh(middle + 3.09 * deviation)))
 
 
 def _spread(episodes: Sequence[Episode], held: npt.NDArray[np.bool_]) -> npt.NDArray[np.intp]:

@@ -30,7 +30,7 @@ from oxcart.manifests.audit.episodes import Episode, Source
 from oxcart.manifests.audit.features import Features, describe, draws, empty, put, read_steps, spaced, tracks
 from oxcart.manifests.audit.match import Match, Matcher, confirm
 from oxcart.manifests.audit.result import Check, passed, suspicious
-from oxcart.manifests.audit.verdict import Threshold, at_least
+from oxcart.manifests.audit.verdict import Threshold, at_least, exceeds
 
 Frames = npt.NDArray[np.uint8]
 
@@ -46,6 +46,8 @@ BAR = {
     "mirrored": 0.9,
 }
 """Share of each kind that an audit should find; below it the audit is called blind to it."""
+PLAIN = ("exact", "re-encoded", "brightened", "time-shifted")
+"""Kinds without which nothing can be concluded."""
 MOST = 64
 """Held-out episodes that are copied in an audit."""
 
@@ -151,7 +153,7 @@ def found(original: Features, copy: Features, match: Match) -> npt.NDArray[np.fl
 
 def recall(kind: str, scores: npt.NDArray[np.float32], limit: Threshold) -> Recall:
     """How many copies exceed the threshold."""
-    over = int((scores > limit.value).sum())
+    over = int(exceeds(scores, limit.value).sum())
     return Recall(
         kind=kind,
         planted=len(scores),
@@ -159,6 +161,11 @@ def recall(kind: str, scores: npt.NDArray[np.float32], limit: Threshold) -> Reca
         at_least=at_least(over, len(scores)),
         weakest=float(scores.min()),
     )
+
+
+def blind(found: Sequence[Recall]) -> list[str]:
+    """The plain kinds that an audit misses."""
+    return [one.kind for one in found if one.kind in PLAIN and one.found < BAR[one.kind] * one.planted]
 
 
 def check_recall(name: str, title: str, found: Sequence[Recall]) -> Check:

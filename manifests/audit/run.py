@@ -161,6 +161,7 @@ def _audit(urls: Sequence[str], options: Options, stage: Stage, command: str) ->
         same_frames,
         same_moves,
         found.check,
+        found.alike,
         *([places.check] if places else []),
         ahead_check,
         planted,
@@ -172,7 +173,16 @@ def _audit(urls: Sequence[str], options: Options, stage: Stage, command: str) ->
     confirmed = sum(pair["score"] > limit for pair in pairs) if limit is not None else 0
     top = _top(pairs, limit)
     shown = pictures.draw_pictures(sources, visible, top, places.ranking if places else (), options.frames)
-    word = decide(checks, found.exceeding, found.allowed, len(found.units))
+    word = decide(
+        checks,
+        found.exceeding,
+        found.allowed,
+        len(found.units),
+        groups=found.groups,
+        blind=plant.blind(recall),
+    )
+    if sampled:
+        word = _sampled(word, sources, visible)
     return Audit(
         verdict=word,
         checks=checks,
@@ -195,6 +205,14 @@ def _audit(urls: Sequence[str], options: Options, stage: Stage, command: str) ->
         command=command,
         pictures=shown,
     )
+
+
+def _sampled(word: Verdict, sources: Sequence[Source], visible: Sequence[Episode]) -> Verdict:
+    """A verdict from a sample says so."""
+    total = sum(s.dataset.manifest.splits.get("train", {}).get("episodes", 0) for s in sources)
+    seen = sum(episode.split == "train" for episode in visible)
+    note = f"pictures of {seen:,} of {total:,} train episodes were looked at; a copy of another is not seen"
+    return Verdict(word=word.word, because=(*word.because, *([note] if seen < total else [])))
 
 
 def _recall(

@@ -12,7 +12,7 @@ from oxcart.manifests.audit import plant
 from oxcart.manifests.audit.features import GRID, describe, entropy, spaced
 from oxcart.manifests.audit.match import Matcher, confirm, in_order, window_text
 from oxcart.manifests.audit.run import Audit
-from oxcart.manifests.audit.verdict import at_least, bound, threshold
+from oxcart.manifests.audit.verdict import at_least, bound, exceeds, threshold
 
 
 def scenes(number: int, frames: int = 5, side: int = 72, seed: int = 0) -> np.ndarray:
@@ -92,7 +92,7 @@ def test_order_counts() -> None:
 def test_near_of_the_datasets(clean_audit: Audit, leaky_audit: Audit) -> None:
     assert status(clean_audit, "near") == "passed"
     assert status(leaky_audit, "near") == "failed"
-    assert "20 null scores" in check(leaky_audit, "near").summary
+    assert "one more environment" in check(leaky_audit, "near").summary
     assert clean_audit.gallery == (20, 16), "the gallery of the null is smaller by one kitchen"
     assert [pair["score"] for pair in leaky_audit.pairs] == sorted(
         (pair["score"] for pair in leaky_audit.pairs), reverse=True
@@ -135,27 +135,56 @@ def test_a_shift_in_time_leaves_out_the_beginning() -> None:
     assert spaced(0, 3, 5) == [0, 0, 1, 2, 2]
 
 
+def scores_of(rng: np.random.Generator, environments: int, each: int, own: float) -> np.ndarray:
+    """Honest best scores [environments, each]: those of one environment move together by `own`."""
+    middle = rng.normal(0.6, own, (environments, 1))
+    return np.tanh(middle + rng.normal(0, 0.05, (environments, each))).astype(np.float32)
+
+
+def of_each(scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    return scores.reshape(-1), np.repeat(np.arange(len(scores)), scores.shape[1])
+
+
 def test_the_threshold_is_exceeded_by_a_thousandth() -> None:
-    null = np.linspace(0, 0.8, 5000).astype(np.float32)
-    limit = threshold(null)
-    assert (null > limit.value).sum() == 5
-    assert limit.rate == pytest.approx(0.001)
-    assert limit.null == 5000
+    null = np.tile(np.linspace(0, 0.8, 50), 100).astype(np.float32)
+    null[:5] = 0.9
+    limit = threshold(null, np.arange(5000) % 100)
+    assert limit.value >= 0.8
+    assert (limit.null, limit.beyond) == (5000, 5) if limit.value < 0.9 else limit.beyond == 0
 
 
-def test_a_small_null_is_extrapolated_and_promises_less() -> None:
-    null = np.random.default_rng(0).normal(0.5, 0.05, 100).clip(-1, 1).astype(np.float32)
-    limit = threshold(null)
-    assert limit.value >= null.max()
-    assert limit.rate == pytest.approx(1 / 101)
-    assert threshold(np.full(3, 0.4, np.float32)).value == pytest.approx(0.4)
+@pytest.mark.parametrize("environments", [2, 3, 5, 11, 25, 100])
+@pytest.mark.parametrize("own", [0.0, 0.1])
+def test_honest_environments_are_seldom_called_a_leak(environments: int, own: float) -> None:
+    rng, called = np.random.default_rng(environments), 0
+    for _ in range(200):
+        limit = threshold(*of_each(scores_of(rng, environments, 20, own)))
+        held = scores_of(rng, 3, 20, own).reshape(-1)
+        called += int(exceeds(held, limit.value).sum() > bound(60, limit.null, limit.beyond))
+    assert called <= 4
 
 
-@pytest.mark.parametrize(
-    ("number", "rate", "most"), [(10, 0.001, 0), (1000, 0.001, 4), (16, 1 / 81, 2), (5, 0.9, 5)]
-)
-def test_the_binomial_bound(number: int, rate: float, most: int) -> None:
-    assert bound(number, rate) == most
+def test_one_place_under_two_names_in_train_does_not_hide_another_in_val() -> None:
+    scores = scores_of(np.random.default_rng(0), 11, 8, 0.05)
+    honest = threshold(*of_each(scores))
+    scores[3:5] = 0.92
+    limit = threshold(*of_each(scores))
+    assert limit.apart == (3, 4)
+    assert limit.value < 0.85
+    assert abs(limit.value - honest.value) < 0.1
+
+
+def test_the_bound_holds_for_new_draws_although_the_threshold_is_one_of_a_sample() -> None:
+    rng = np.random.default_rng(0)
+    for null, number in ((1000, 1000), (1000, 10_000), (80, 16)):
+        scores = np.sort(rng.random((400, null)), axis=1)
+        beyond = null // 1000
+        limit = scores[:, -1 - beyond]
+        exceeding = rng.binomial(number, 1 - limit)
+        assert (exceeding > bound(number, null, beyond)).mean() <= 0.03
+    assert bound(16, 80, 0) == 2
+    assert bound(5, 1, 0) == 5
+    assert bound(100_000, 4000, 4) < 500
 
 
 def test_recall_has_its_uncertainty() -> None:
