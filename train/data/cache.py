@@ -14,6 +14,7 @@ import contextlib
 import os
 import re
 import threading
+import time
 from collections import OrderedDict
 from pathlib import Path
 
@@ -93,7 +94,7 @@ class Cache:
                 path = self._folder / name
                 try:
                     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o644)
-                    os.utime(descriptor)
+                    _touch(descriptor)
                 except OSError:
                     return None
                 found = self._files[name] = _File(descriptor)
@@ -108,17 +109,24 @@ class Cache:
         """Remove files until no more bytes are taken than allowed."""
         with self._lock:
             for name, file in list(self._files.items()):
-                if not os.fstat(file.descriptor).st_nlink:  # another process has removed it
+                try:
+                    removed = not os.fstat(file.descriptor).st_nlink  # by another process
+                    if file.used and not removed:
+                        _touch(file.descriptor)
+                        file.used = False
+                except OSError:
+                    removed = True
+                if removed:
                     del self._files[name]
-                elif file.used:
-                    os.utime(file.descriptor)
-                    file.used = False
             held = []
-            for path in self._folder.iterdir():
-                if _NAME.fullmatch(path.name):
-                    with contextlib.suppress(OSError):
-                        stat = path.stat()
-                        held.append((stat.st_mtime_ns, path, stat.st_blocks * 512))
+            try:
+                paths = [path for path in self._folder.iterdir() if _NAME.fullmatch(path.name)]
+            except OSError:  # somebody has removed the folder
+                return
+            for path in paths:
+                with contextlib.suppress(OSError):
+                    stat = path.stat()
+                    held.append((stat.st_mtime_ns, path, stat.st_blocks * 512))
             total = sum(size for _, _, size in held)
             for _, path, size in sorted(held):
                 if total <= self._limit:
@@ -127,6 +135,11 @@ class Cache:
                     path.unlink()
                 self._files.pop(path.name, None)
                 total -= size
+
+
+def _touch(descriptor: int) -> None:
+    now = time.time_ns()  # the system's own idea of now may be the same for many milliseconds
+    os.utime(descriptor, ns=(now, now))
 
 
 class _File:

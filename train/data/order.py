@@ -1,8 +1,9 @@
 """In which order samples come: a pure function of a key, the numbers of samples, lanes and window.
 
 An epoch lays all samples out shard by shard, the shards in the order of a hash; cuts that into contiguous
-*lanes* whose lengths differ by at most one, longer first; and permutes each in *windows* of so many samples.
-Lane l is l / lanes of a window ahead of the first: new episodes are needed at a steady rate, not all at once.
+*lanes* whose lengths differ by at most one, numbered by a hash; and permutes each *window* by window.
+Lane l is l / lanes of a window ahead of the first, so its first one is shorter: from then on, episodes are
+needed at a steady rate and not by all lanes at once.
 Position P of the endless sequence is sample i of lane l of epoch e, where P = e * N + i * lanes + l. So every
 sample comes once an epoch, a batch mixes samples of all lanes, and a lane reads one shard after another.
 Nothing is drawn from a library's random stream: orders come from splitmix64.
@@ -125,6 +126,14 @@ class Order:
         short, longer = divmod(len(self), self.lanes)
         return short + (np.arange(self.lanes, dtype=np.int64) < longer)
 
+    def _starts(self, epoch: int) -> Int64:
+        """Where each lane begins in the layout: the runs go to the lanes in the order of a hash."""
+        lanes = np.arange(self.lanes, dtype=np.uint64)
+        order = np.argsort(splitmix64(lanes ^ np.uint64(derive(self.key, epoch, 2))), kind="stable")
+        starts = np.empty(self.lanes, np.int64)
+        starts[order] = np.cumsum(self._lengths[order]) - self._lengths[order]
+        return starts
+
     def _layout(self, epoch: int) -> tuple[Int64, Int64]:
         """Episodes in the order in which an epoch lays them out, and where the samples of each end."""
         if epoch not in self._layouts:
@@ -141,11 +150,12 @@ class Order:
         """Places in the layout of one window of every lane [lanes, window], mixed; no sample last."""
         if (epoch, window) not in self._windows:
             _keep_few(self._windows)
-            inner = np.arange(self.window) + (window * self.window - self._shifts)[:, None]
-            places = inner + (np.cumsum(self._lengths) - self._lengths)[:, None]
+            first = window * self.window - self._shifts
+            begin, end = np.maximum(first, 0), np.minimum(first + self.window, self._lengths)
+            inner = begin[:, None] + np.arange(max(0, int((end - begin).max())))
+            places = inner + self._starts(epoch)[:, None]
             hashes = splitmix64(places.astype(np.uint64) ^ np.uint64(derive(self.key, epoch, 1)))
-            # Before the beginning or behind the end of its lane; a stable sort leaves them last.
-            hashes[(inner < 0) | (inner >= self._lengths[:, None])] = _MASK
+            hashes[inner >= end[:, None]] = _MASK  # of a shorter window; a stable sort leaves them last
             mixed = np.take_along_axis(places, np.argsort(hashes, axis=1, kind="stable"), axis=1)
             self._windows[epoch, window] = mixed
         return self._windows[epoch, window]

@@ -147,7 +147,8 @@ class Part:
             self.reader.will_need(np.unique(episodes))
         elif self._reuses:
             bytes_ = self.reader.span_bytes(episodes[firsts], chunks[firsts])
-            if bytes_ * self.order.lanes <= self._budget.size // 2:
+            lanes = self.order.lanes // (1 if len(schedule.parts) > 1 else world)  # that this rank reads
+            if bytes_ * lanes <= self._budget.size // 2:
                 self.reader.plan_spans(episodes[firsts], chunks[firsts])
 
     def describe(self, wanted: Wanted, texts: Mapping[str, list[Any]]) -> None:

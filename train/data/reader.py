@@ -1,8 +1,8 @@
 """Frames by episode and step: where they lie, reading them into the batch, checking and decoding them.
 
-Frames of codec `raw` go from the file into the batch with one system call and no copy between. Of the other
-codecs, a chunk is decoded once for all samples that want it soon (`oxcart.train.data.reuse`). Every chunk is
-held against its digest; one that does not match is read once more before that is an error.
+Frames of codec `raw` go from the file into the batch, each with one system call and no copy between. Of the
+other codecs, a chunk is decoded once for all samples that want it soon (`oxcart.train.data.reuse`). Every
+chunk is held against its digest; one that does not match is read anew before that is an error.
 """
 
 from __future__ import annotations
@@ -288,7 +288,7 @@ class FrameReader:
         return total
 
     def plan_spans(self, episodes: Int64, chunks: Int64) -> None:
-        """Have the chunks of one block read in spans, as many bytes at a time as a request should be.
+        """Have the chunks of one window read in spans, as many bytes at a time as a request should be.
 
         Args:
             episodes: of each chunk.

@@ -1,6 +1,6 @@
 """Chunks that several samples want soon: read and decoded once, kept until the last has had its frame.
 
-Within a block of the order (a window of every lane) it is known beforehand how often each chunk will be
+Within a window of a lane (`oxcart.train.data.order`) it is known beforehand how often each chunk will be
 wanted. What is kept is bounded by a budget in bytes: what finds no room is read again when it is wanted
 again, so memory decides the speed and never the order.
 """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 from xxhash import xxh3_64_intdigest
@@ -46,3 +47,12 @@ def test_what_any_process_uses_stays(tmp_path: Path) -> None:
         writer.write(name(i), 0, DATA)
     assert name(0) in names(tmp_path)
     assert len(names(tmp_path)) <= 5
+
+
+def test_a_folder_that_somebody_removed_is_no_error(tmp_path: Path) -> None:
+    cache = Cache(tmp_path, 4 * SIZE)
+    cache.write(name(0), 0, DATA)
+    shutil.rmtree(tmp_path / FOLDER)
+    assert has(cache, 0)
+    assert not has(cache, 1)
+    cache.write(name(1), 0, DATA)

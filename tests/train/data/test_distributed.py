@@ -20,7 +20,11 @@ import json, os, sys
 import torch.distributed as distributed
 from oxcart.train.data import Loader, Pairs
 
-distributed.init_process_group("gloo")
+if sys.argv[2] == "accelerate":
+    from accelerate import Accelerator
+    accelerator = Accelerator(cpu=True)
+else:
+    distributed.init_process_group("gloo")
 pairs = Pairs(frames=2, per_episode="all")
 loader = Loader(sys.argv[1], sample=pairs, batch_size=8, lanes=4, window=8, repeat=False)
 seen, steps = [], 0
@@ -33,19 +37,19 @@ distributed.destroy_process_group()
 """
 
 
-@pytest.mark.parametrize("codec", ["raw", "zstd"])
-def test_ranks_with_uneven_shards_finish_together(datasets: Mapping[str, Path], codec: str) -> None:
+@pytest.mark.parametrize(("codec", "by"), [("raw", "torch"), ("zstd", "torch"), ("raw", "accelerate")])
+def test_ranks_with_uneven_shards_finish_together(datasets: Mapping[str, Path], codec: str, by: str) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2"}
     processes = [
         subprocess.Popen(
-            [sys.executable, "-c", RANK, str(datasets[codec])],
+            [sys.executable, "-c", RANK, str(datasets[codec]), by],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            env={**os.environ, **place, "RANK": str(rank)},
+            env={**os.environ, **place, "RANK": str(rank), "LOCAL_RANK": str(rank)},
         )
         for rank in range(2)
     ]

@@ -162,13 +162,34 @@ def test_memory_threads_and_ways_of_reading_change_no_byte(
     assert take(loader_of(datasets, what, **options), 25) == expected
 
 
-@pytest.mark.parametrize("codec", ["zstd", "jpeg"])
-def test_nothing_stays_kept_when_an_epoch_is_over(datasets: Datasets, codec: str) -> None:
-    loader = loader_of(datasets, codec, repeat=False)
-    for _ in range(2):
-        for _ in loader:
-            pass
-        assert loader._budget.used == 0
+@pytest.mark.parametrize("world", [1, 2, 4])
+@pytest.mark.parametrize("what", ["zstd", "jpeg", "mixture"])
+def test_nothing_stays_expected_or_kept_when_an_epoch_is_over(
+    datasets: Datasets, what: str, world: int
+) -> None:
+    for rank in range(world):
+        loader = loader_of(datasets, what, repeat=False, rank=rank, world_size=world)
+        for skipped in (0, 3):
+            batches = iter(loader)
+            for _ in range(len(loader) - skipped):
+                next(batches)
+            state = loader.state_dict() if skipped else None
+            if not skipped:
+                check_nothing_is_kept(loader)
+            batches.close()
+            if state:
+                loader.load_state_dict(state)
+                batches = iter(loader)
+                for _ in range(skipped):
+                    next(batches)
+                check_nothing_is_kept(loader)
+
+
+def check_nothing_is_kept(loader: Loader) -> None:
+    """After the last batch, before the iteration is closed."""
+    assert loader._budget.used == 0
+    for part in loader.parts:
+        assert not part.reader.reuse.expects
 
 
 def test_a_batch_that_is_held_is_not_written_again(datasets: Datasets) -> None:

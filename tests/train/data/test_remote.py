@@ -48,6 +48,41 @@ def web(datasets: Mapping[str, Path]) -> Iterator[Server]:
         yield server
 
 
+@pytest.mark.parametrize("world", [1, 2, 4])
+@pytest.mark.parametrize("codec", ["raw", "zstd"])
+def test_dense_samples_are_read_in_few_requests_and_once_whatever_the_ranks(
+    web: Server, codec: str, world: int
+) -> None:
+    read = []
+    for rank in range(world):
+        loader = Loader(
+            f"{web.url}/{codec}",
+            sample=SAMPLES["all"],
+            batch_size=8,
+            lanes=4,
+            window=16,
+            repeat=False,
+            rank=rank,
+            world_size=world,
+            memory=1_000_000 // world,  # enough for the windows of a rank's own lanes, not of all ranks'
+        )
+        web.faults.clear()
+        run = iter(loader)
+        for _ in range(len(loader)):
+            next(run)
+        assert loader._budget.used == 0
+        assert not loader.parts[0].reader.reuse.expects
+        asked = sum(path.endswith(".tar") for _, path in web.faults.requests)
+        chunks = loader.parts[0].index.bases[-1] / world
+        assert asked < chunks / 2
+        read.append(loader.bytes_read)
+        run.close()
+    whole = Loader(f"{web.url}/{codec}", sample=SAMPLES["all"], batch_size=8, repeat=False, memory=1 << 28)
+    for _ in whole:
+        pass
+    assert sum(read) < 1.6 * whole.bytes_read  # windows share the episodes at their edges
+
+
 @pytest.mark.parametrize("sample", SAMPLES)
 @pytest.mark.parametrize("codec", ["raw", "zstd", "jpeg"])
 def test_a_web_server_and_a_bucket_give_the_batches_of_a_directory(
