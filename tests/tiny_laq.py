@@ -35,6 +35,7 @@ SMALL = (
     "data.window=8",
     "data.threads=1",
     "train.steps=6",
+    "train.threads=1",
     "train.warmup=2",
     "train.log_every=1",
     "train.save_every=100",
