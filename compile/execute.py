@@ -260,6 +260,7 @@ def _write_episode(
     metadata = canonical_json(
         {
             **known,
+            **({"attribution": dict(episode.attribution)} if episode.attribution is not None else {}),
             "dataset": source.name,
             "instructions": episode.instructions,
             "key": key,

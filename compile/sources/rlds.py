@@ -7,8 +7,9 @@
       ...
 
 A record is a `tf.train.Example` with one entry a feature; the rows of all steps lie end to end. TFDS itself
-says what the entries mean (`FeaturesDict`, `ExampleParserNp`). Only the features that are wanted are parsed,
-and images stay encoded, views of the record. Names of features are their paths: `steps/observation/image_0`.
+says what the entries mean (`FeaturesDict`, `ExampleParserNp`). Only the features that are wanted are
+parsed, and images stay encoded, views of the record. Names of features are their paths:
+`steps/observation/image_0`.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from xxhash import xxh3_64, xxh3_64_intdigest
 
 from oxcart.compile.catalog import lookup
@@ -39,6 +41,7 @@ class RldsSource:
     """
 
     kind = "rlds"
+    effort = 1
 
     def __init__(self, config: SourceConfig) -> None:
         self._store = Store(config.url)
@@ -127,6 +130,14 @@ class RldsSource:
         for lost in range(index, expected):
             missing = tfrecord.Record(0, 0, memoryview(b""), gone.format(index))
             yield self._row(file, lost, missing)
+
+    def join(self, table: pa.Table) -> pa.Table:
+        """The census rows as they are: every record tells all."""
+        return table
+
+    def attribution(self, census: pa.Table, keys: pa.ChunkedArray) -> pa.Table | None:
+        """Records do not say whose work they are."""
+        return None
 
     def read(self, row: Mapping[str, Any]) -> Episode:
         """The episode of a census row, from its record alone."""
