@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 def _source_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Options that say how to read a source."""
-    options = [
+    options: list[Callable[[Callable[..., Any]], Callable[..., Any]]] = [
         click.option(
             "--environment",
             metavar="FIELD[~REGEX]",

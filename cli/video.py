@@ -114,6 +114,52 @@ def video_config(
     )
 
 
+@click.command("fetch-videos")
+@click.argument("urls", type=LocalPath(dir_okay=False, exists=True))
+@click.argument("directory", type=LocalPath(file_okay=False))
+@click.option(
+    "--licence",
+    multiple=True,
+    metavar="NAME",
+    help="Licence to download, as the site calls it; cc-by is YouTube's, unknown is that of a video that "
+    "states none, any is all.  [default: cc-by]",
+)
+@click.option("--max-height", default=720, show_default=True, help="Pixels; larger forms are not downloaded.")
+@click.option("--quiet", is_flag=True, help="No progress and no summary.")
+def fetch_videos(urls: Path, directory: Path, licence: tuple[str, ...], max_height: int, quiet: bool) -> None:
+    """Download the videos of URLS, a file of addresses, into DIRECTORY with yt-dlp.
+
+    Only videos under a licence that is named are downloaded, and without sound. The same
+    command goes on where it stopped. Whether a site allows this is for you to know. Needs
+    the extra `video`.
+
+    \b
+    Example:
+      oxcart fetch-videos urls.txt downloads
+      oxcart fetch-videos urls.txt downloads --licence any --max-height 360
+    """
+    with needs_video():
+        from oxcart.compile.fetch_videos import FetchConfig, fetch, read_urls
+
+    from oxcart.cli.progress import progress
+    from oxcart.shards.errors import SourceError
+
+    config = FetchConfig(max_height=max_height, licences=licence or ("cc-by",))
+    wanted = read_urls(urls)
+    with progress("fetching", total=len(wanted), unit="addresses", quiet=quiet) as report:
+        found = fetch(wanted, directory, config, report)
+    for line in found.refused:
+        click.echo(f"oxcart: warning: not downloaded, for its licence: {line}", err=True)
+    if not quiet:
+        click.echo(
+            f"{directory}: {found.there:,} videos downloaded, {found.before:,} addresses done before, "
+            f"{len(found.refused):,} refused for their licence, {len(found.failed):,} failed"
+        )
+    if found.failed:
+        more = f" (and {len(found.failed) - 1} more)" if len(found.failed) > 1 else ""
+        raise SourceError(f"{found.failed[0]}{more}; the same command tries again")
+
+
 def _range(text: str) -> tuple[float, float]:
     low, _, high = text.partition(":")
     try:
@@ -136,6 +182,3 @@ def _lines(file: Path) -> list[str]:
     except UnicodeDecodeError as error:
         raise ConfigError(f"{file}: expected lines of UTF-8 text: {error}") from error
     return [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
-
-
-__all__ = ["needs_video", "video_config", "video_options"]

@@ -3,8 +3,9 @@
     prepared = prepare(CompileConfig(source=SourceConfig(url="bridge_dataset/1.0.0"), out="bridge"))
     manifest = execute(prepared)
 
-The output directory is claimed by creating `.oxcart/plan.json`, which holds the plan's hash: a compile of the
-same plan joins and goes on where another stopped, a compile of another plan is refused. Nothing is locked.
+The output directory is claimed by creating `.oxcart/plan.json`, which holds the plan's hash: a compile of
+the same plan joins and goes on where another stopped, a compile of another plan is refused. Nothing is
+locked.
 """
 
 from __future__ import annotations

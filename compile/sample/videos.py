@@ -11,10 +11,10 @@
 
     write_videos(Path("vids"), SampleConfig(channels=4))
 
-A scene is a soft background of a few colours with discs that fly about and bounce: each has low frequencies of
-its own, which is what perceptual hashes see, and a cut between two changes most pixels. Every scene's random stream is
-a PCG64 whose key is the sha256 of its name, and one thread encodes, so the same configuration writes the same
-bytes with the same versions of the encoder.
+A scene is a soft background of a few colours with discs that fly about and bounce: each has low frequencies
+of its own, which is what perceptual hashes see, and a cut between two changes most pixels. Every scene's
+random stream is a PCG64 whose key is the sha256 of its name, and one thread encodes, so the same
+configuration writes the same bytes with the same versions of the encoder.
 """
 
 from __future__ import annotations
@@ -110,8 +110,9 @@ def write_videos(
             licence = CC_BY if i % 3 != 2 else None
             write(f"{TITLES[i]} {number}", video, channel, licence, shots(video))
     first, last = CHANNELS[0], CHANNELS[config.channels - 1]
-    copied = (cropped(picture) for picture in shots(f"c{first[:7]}0".ljust(11, "0")))
-    write(f"Best of {TITLES[0].lower()}", "reupload000", CHANNELS[1], None, copied, fps=25, crf=30)
+    again = list(shots(f"c{first[:7]}0".ljust(11, "0")))
+    copied = [cropped(again[i * FPS // 30]) for i in range(len(again) * 30 // FPS)]
+    write(f"Best of {TITLES[0].lower()}", "reupload000", CHANNELS[1], None, copied, fps=30, crf=30)
     still = [next(draw_scene(f"{config.seed} slide", 1, size))] * (2 * frames)
     write("A slide", "slide000000", last, CC_BY, still)
     times = variable_times(f"{config.seed} times", 2 * frames)

@@ -24,7 +24,7 @@ from xxhash import xxh3_64, xxh3_64_intdigest
 from oxcart.compile.catalog import lookup
 from oxcart.compile.images import MAX_PIXELS, ImageError, image_size
 from oxcart.compile.sources import fields, tfds_directory, tfrecord
-from oxcart.compile.sources.base import Camera, CensusRow, Encoded, Episode, Floats, SourceConfig, clean
+from oxcart.compile.sources.base import Camera, CensusRow, Encoded, Episode, Film, Floats, SourceConfig, clean
 from oxcart.compile.sources.fields import Numbers
 from oxcart.compile.sources.tf_example import ExampleParser
 from oxcart.compile.sources.tfds_directory import INFO
@@ -189,7 +189,8 @@ class RldsSource:
             environment = self._rule.whole
         if self._rule and environment:
             known = self._rule.known
-        primary = episode.images[self.cameras[0].name]
+        images = {name: one for name, one in episode.images.items() if not isinstance(one, Film)}
+        primary = images[self.cameras[0].name]
         same = xxh3_64()
         for image in primary:
             same.update(len(image).to_bytes(8, "little"))
@@ -206,7 +207,7 @@ class RldsSource:
         }
         if len(primary) < 2:
             return {**seen, "rejected": f"has {len(primary)} steps; at least 2 are needed"}
-        sizes = [self._image_size(camera, episode.images[camera.name][0]) for camera in self.cameras]
+        sizes = [self._image_size(camera, images[camera.name][0]) for camera in self.cameras]
         seen |= {"heights": tuple(h for h, _ in sizes), "widths": tuple(w for _, w in sizes)}
         for what, values in (("action", episode.action), ("state", episode.state)):
             if values is not None and not np.isfinite(values).all():

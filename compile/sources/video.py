@@ -14,6 +14,7 @@ from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
+from operator import itemgetter
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -61,7 +62,7 @@ class VideoSource:
     aliases: Mapping[str, tuple[str, ...]] = {}
     action_sizes: tuple[int, ...] = ()
     state_sizes: tuple[int, ...] = ()
-    cameras = (Camera(name=CAMERA, field=CAMERA),)
+    cameras: tuple[Camera, ...] = (Camera(name=CAMERA, field=CAMERA),)
 
     def __init__(self, config: SourceConfig) -> None:
         _refuse_others(config)
@@ -80,7 +81,7 @@ class VideoSource:
         folders: dict[str, list[str]] = defaultdict(list)
         for name in self._files:
             folders[str(PurePosixPath(name).parent)].append(name)
-        self._scenes = {}
+        self._scenes: dict[str, tuple[str, bool]] = {}
         for folder, names in folders.items():
             table = str(PurePosixPath(folder) / SCENES)
             if table in there:
@@ -361,7 +362,7 @@ def _reject_twins(rows: list[dict[str, Any]]) -> None:
     for row in kept:
         if row["source_file"] in twins:
             stem = row["key"].rpartition("-")[0]
-            row["key"] = f"{stem}-{xxh3_64_hexdigest(row['source_file'])}"
+            row["key"] = f"{stem}-{xxh3_64_hexdigest(row['source_file'].encode())}"
             row["rejected"] = f"has the id of {twins[row['source_file']]}; keep one of the two"
             row["steps"] = 0
     rows[:] = kept
@@ -380,12 +381,18 @@ def _name_channels(rows: list[dict[str, Any]]) -> None:
 
 
 def _tie_reuploads(rows: list[dict[str, Any]]) -> None:
-    """All clips of videos that show the same get one `duplicate`, which ties their channels together."""
-    looks: dict[str, list[Any]] = defaultdict(list)
+    """All clips of videos that show the same get one `duplicate`, which ties their channels together.
+
+    The beginnings of clips come first, because copies have their cuts at the same places whenever they begin.
+    """
+    found: dict[str, list[tuple[int, list[int]]]] = defaultdict(list)
     for row in rows:
         if row["rejected"] is None:
-            found = json.loads(row["detail"])["looks"]
-            looks[row["source_file"]] += [np.array(one, np.uint64) for one in found]
+            found[row["source_file"]] += enumerate(json.loads(row["detail"])["looks"])
+    looks = {
+        file: [np.array(look, np.uint64) for _, look in sorted(all_of, key=itemgetter(0))]
+        for file, all_of in found.items()
+    }
     same = near_duplicates(looks)
     for row in rows:
         if row["source_file"] in same:

@@ -229,8 +229,8 @@ class Reel:
             hours, minutes, seconds = text.split(":")
             return int(hours) * 3600 + int(minutes) * 60 + float(seconds)
         except ValueError:
-            alone = len(self._container.streams) == 1 and self._container.duration
-            return self._container.duration / av.time_base if alone else None
+            whole = self._container.duration if len(self._container.streams) == 1 else None
+            return whole / av.time_base if whole else None
 
 
 def turned(picture: Frame, rotation: int) -> Frame:
@@ -260,7 +260,7 @@ class Painter:
             frame, width=width, height=height, format=kind, interpolation=how, dst_color_range=ColorRange.JPEG
         )
         plane = made.planes[0]
-        rows = np.frombuffer(plane, np.uint8).reshape(height, plane.line_size)
+        rows = np.frombuffer(memoryview(plane), np.uint8).reshape(height, plane.line_size)
         picture: Frame = rows[:, : width * 3].reshape(height, width, 3)
         return picture
 
@@ -338,7 +338,8 @@ def _open(store: Store, name: str) -> InputContainer:
     file: Any = (
         f"{store.url}/{name}" if not store.remote else io.BufferedReader(_Remote(store, name), 4 << 20)
     )
-    return av.open(file, options=options, metadata_errors="replace")
+    container: InputContainer = av.open(file, options=options, metadata_errors="replace")
+    return container
 
 
 class _Remote(io.RawIOBase):

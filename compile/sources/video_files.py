@@ -100,7 +100,11 @@ def read_info(store: Store, name: str, info: str | None) -> Info:
 def short_id(name: str) -> str:
     """An id as keys hold it."""
     found = clean(name)
-    return found if len(found) <= LONGEST_ID else f"{found[: LONGEST_ID - 17]}-{xxh3_64_hexdigest(name)}"
+    return (
+        found
+        if len(found) <= LONGEST_ID
+        else f"{found[: LONGEST_ID - 17]}-{xxh3_64_hexdigest(name.encode())}"
+    )
 
 
 def read_scenes(

@@ -23,7 +23,7 @@ from PIL import Image
 
 Uint64 = npt.NDArray[np.uint64]
 
-VIEWS = (1.0, 0.9, 0.8, 0.7)
+VIEWS = (1.0, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7)
 """Sides of the middles that are hashed, as shares of the picture's."""
 SIDE, KEPT = 32, 8
 NEAR = 12
@@ -32,12 +32,15 @@ SHARE, LEAST = 0.5, 3
 """Of the pictures of the shorter video, those that the other must show, and how many at least."""
 FLAT = 4.0
 """Standard deviation of grey levels below which a picture tells nothing."""
-_CROWD = 64
-"""Videos that share a quarter of a hash; where there are more it is of something common."""
+MOST, INDEXED = 512, 64
+"""Pictures of a video that are compared, and those of them by which it is looked up."""
+_THIRD, _MASK = 21, np.uint64((1 << 21) - 1)
+_CROWD = 512
+"""Hashes that share a third with one; where there are more it is of something common."""
 
-_DCT = np.round(
-    1024 * np.cos(np.pi / SIDE * (np.arange(SIDE) + 0.5) * np.arange(1, KEPT + 1)[:, None])
-).astype(np.int64)
+_DCT = np.round(1024 * np.cos(np.pi / SIDE * (np.arange(SIDE) + 0.5) * np.arange(KEPT)[:, None])).astype(
+    np.int64
+)
 _BITS = np.uint64(1) << np.arange(KEPT * KEPT, dtype=np.uint64)
 
 
@@ -60,10 +63,11 @@ def near_duplicates(looks: Mapping[str, Sequence[Uint64]]) -> dict[str, str]:
     """Videos that show the same as others -> the first of them, by name.
 
     Args:
-        looks: name of each video -> the hashes [VIEWS] of its pictures.
+        looks: name of each video -> the hashes [VIEWS] of its pictures, those first that tell most: the first
+            MOST of them count.
     """
     names = sorted(name for name, found in looks.items() if len(found) >= LEAST)
-    tables = [np.stack(list(looks[name])) for name in names]
+    tables = [np.stack(list(looks[name])[:MOST]) for name in names]
     first = list(range(len(names)))
 
     def root(one: int) -> int:
@@ -94,18 +98,24 @@ def alike(one: Uint64, other: Uint64) -> bool:
 
 
 def _candidates(tables: Sequence[Uint64]) -> list[tuple[int, int]]:
-    """Pairs of videos with two equal quarters of hashes, in order."""
+    """Pairs of videos of which whole pictures of one and views of the other share thirds of hashes."""
     if not tables:
         return []
+    few = [table[:INDEXED, 0] for table in tables]
+    pairs: list[npt.NDArray[np.int64]] = []
     owners = np.repeat(np.arange(len(tables)), [table.size for table in tables])
-    hashes = np.concatenate([table.reshape(-1) for table in tables])
-    pairs: Counter[tuple[int, int]] = Counter()
-    for quarter in range(4):
-        part = (hashes >> np.uint64(16 * quarter)) & np.uint64(0xFFFF)
-        keys = np.unique(part.astype(np.int64) * len(tables) + owners)
-        parts, videos = np.divmod(keys, len(tables))
-        edges = np.flatnonzero(np.diff(parts)) + 1
-        for group in np.split(videos, edges):
-            if 1 < len(group) <= _CROWD:
-                pairs.update(itertools.combinations(group.tolist(), 2))
-    return sorted(pair for pair, count in pairs.items() if count > 1)
+    askers = np.repeat(np.arange(len(tables)), [len(one) for one in few])
+    hashes, asked = np.concatenate([table.reshape(-1) for table in tables]), np.concatenate(few)
+    for third in range(3):
+        parts, wanted = ((one >> np.uint64(_THIRD * third)) & _MASK for one in (hashes, asked))
+        order = np.argsort(parts, kind="stable")
+        low = np.searchsorted(parts[order], wanted, side="left")
+        count = np.searchsorted(parts[order], wanted, side="right") - low
+        count[count > _CROWD] = 0
+        begins = np.repeat(low - np.cumsum(count) + count, count)
+        found = owners[order[begins + np.arange(int(count.sum()))]]
+        askers_of = np.repeat(askers, count)
+        codes = np.minimum(found, askers_of) * len(tables) + np.maximum(found, askers_of)
+        pairs.append(codes[found != askers_of])
+    codes, times = np.unique(np.concatenate(pairs), return_counts=True)
+    return [divmod(code, len(tables)) for code in codes[times >= LEAST].tolist()]

@@ -25,7 +25,7 @@ from oxcart.shards.store import Store
 
 LONGER = 96
 """Pixels of the longer side of the small pictures."""
-LOOKS_S = 0.5
+LOOKS_S = 0.25
 """Seconds between two pictures that are hashed, from the beginning of a shot on."""
 
 
