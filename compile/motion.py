@@ -133,7 +133,8 @@ def _grey(frame: npt.NDArray[np.uint8], longer: int) -> Grey:
 
 
 def _difference(one: Grey, other: Grey) -> float:
-    return float(int(np.abs(one.astype(np.int16) - other).sum()) / one.size)
+    total: int = np.abs(one.astype(np.int16) - other).sum().item()
+    return total / one.size
 
 
 def _flow() -> tuple[Callable[[Grey, Grey], float], str]:

@@ -229,8 +229,13 @@ def write_info(path: Path, video: str, title: str, channel: str, licence: str | 
 
 
 def damage(path: Path) -> None:
-    """Overwrite a stretch in the middle of a file, as a bad disk does."""
+    """Overwrite an eighth of a file in its middle, as a bad disk does.
+
+    Several packets, lengths and all: H.264 has no checksums, and a few wrong bytes inside one packet can
+    decode to a wrong picture without a word.
+    """
     data = bytearray(path.read_bytes())
-    middle = len(data) // 2
-    data[middle : middle + 64] = hashlib.sha512(path.name.encode()).digest()
+    middle, count = len(data) // 2, len(data) // 8
+    junk = b"".join(hashlib.sha512(f"{path.name} {i}".encode()).digest() for i in range(count // 64 + 1))
+    data[middle : middle + count] = junk[:count]
     path.write_bytes(data)
