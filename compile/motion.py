@@ -152,6 +152,6 @@ def _flow() -> tuple[Callable[[Grey, Grey], float], str]:
         nothing: Any = None
         field = engine.calc(one, other, nothing)
         lengths = np.hypot(field[..., 0], field[..., 1], dtype=np.float64)
-        return 100 * float(lengths.mean()) / max(one.shape)
+        return 100 * float(lengths.mean()) / int(max(one.shape))
 
     return compare, str(cv2.__version__)

@@ -28,6 +28,7 @@ class Isolated:
     """A process that calls what it is told to; it is started by the first call, and again after it died."""
 
     def __init__(self) -> None:
+        self._lock = threading.Lock()
         self._process: BaseProcess | None = None
         self._calls: Connection | None = None
         self._alive: Connection | None = None
@@ -38,33 +39,43 @@ class Isolated:
         Raises:
             DiedError: the process did not survive it.
         """
+        with self._lock:
+            try:
+                kind, value = self._ask(function, arguments)
+            except BaseException:
+                self._end()  # whatever it still answers is of no use to the next call
+                raise
+        if kind == "raised":
+            raise value
+        return value
+
+    def _ask(self, function: Callable[..., Any], arguments: tuple[Any, ...]) -> tuple[str, Any]:
         if self._process is None:
             self._start()
         assert self._process is not None
         assert self._calls is not None
         try:
             self._calls.send((function, arguments))
-            kind, value = self._calls.recv()
+            answer: tuple[str, Any] = self._calls.recv()
         except (EOFError, OSError) as error:
             self._process.join()
             code = self._process.exitcode or 0
-            self.close()
             how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
             raise DiedError(how) from error
-        if kind == "raised":
-            raise value
-        return value
+        return answer
 
     def close(self) -> None:
         """End the process."""
+        with self._lock:
+            self._end()
+
+    def _end(self) -> None:
         for connection in (self._calls, self._alive):
             if connection is not None:
                 connection.close()
         if self._process is not None:
-            self._process.join(5)
-            if self._process.is_alive():
-                self._process.kill()
-                self._process.join()
+            self._process.kill()
+            self._process.join()
         self._process = self._calls = self._alive = None
 
     def _start(self) -> None:

@@ -48,6 +48,9 @@ from oxcart.shards.store import Store
 CAMERA = "video"
 VERSION = "1"
 
+BESIDE = Isolated()
+"""Where videos are decoded for the first time; it starts when it is first used."""
+
 
 class VideoSource:
     """The clips of a folder of videos.
@@ -93,7 +96,6 @@ class VideoSource:
         self.version = VERSION
         rate = self._config.rate
         self.control_rate: dict[str, Any] | None = {"hz": float(rate), "verified": True}
-        self._beside = Isolated()
 
     def describe(self) -> dict[str, Any]:
         """Everything that decides what a census row or an episode is, as plain JSON."""
@@ -225,7 +227,7 @@ class VideoSource:
         if not self._sizes[file]:
             raise SourceError("is empty", file=file)
         try:
-            seen = self._beside.call(video_survey.survey, self._store, file, self._config, scenes)
+            seen = BESIDE.call(video_survey.survey, self._store, file, self._config, scenes)
         except DiedError as error:
             raise SourceError(f"breaks the decoder, whose process died of {error}", file=file) from error
         except RuntimeError as error:

@@ -21,20 +21,17 @@ import numpy as np
 import numpy.typing as npt
 from av.container import InputContainer
 from av.video.frame import VideoFrame
-from av.video.reformatter import ColorRange, Interpolation, VideoReformatter
 from av.video.stream import VideoStream
 from xxhash import xxh3_64_intdigest
 
-from oxcart.compile.images import MAX_PIXELS, Frame, Resize, resize_into
+from oxcart.compile.images import MAX_PIXELS, Frame, Resize
+from oxcart.compile.sources.video_pixels import Painter
 from oxcart.shards.store import Store
 
 Int64 = npt.NDArray[np.int64]
 
 FORMATS = "mov,matroska,webm,avi,flv,live_flv,mpegts,mpeg,ogg,asf,gif,m4v,nut"
 """Containers that a file may be."""
-EXACT = Interpolation.BILINEAR | Interpolation.ACCURATE_RND | Interpolation.BITEXACT
-"""Conversion of colours and sizes in integer arithmetic that is the same on every processor."""
-RGB = EXACT | Interpolation.FULL_CHR_H_INT
 SHORT_S, SHORT = 1.0, 0.05
 """A stream that ends by more than both (seconds, share) before its container says is cut off."""
 
@@ -233,38 +230,6 @@ class Reel:
             return whole / av.time_base if whole else None
 
 
-def turned(picture: Frame, rotation: int) -> Frame:
-    """A picture [H, W, 3] turned as it is to be shown, contiguous."""
-    return np.ascontiguousarray(np.rot90(picture, rotation // 90)) if rotation else picture
-
-
-class Painter:
-    """Frames to pictures: colours converted as the stream says, else as is usual for its size."""
-
-    def __init__(self) -> None:
-        self._reformatter = VideoReformatter()
-
-    def paint(
-        self, frame: VideoFrame, kind: str = "rgb24", size: tuple[int, int] | None = None, how: int = RGB
-    ) -> Frame:
-        """The picture [H, W, 3] uint8, not turned.
-
-        Args:
-            frame: what was decoded.
-            kind: `rgb24` or `bgr24`.
-            size: height and width; None keeps them.
-            how: flags of swscale.
-        """
-        height, width = size or (frame.height, frame.width)
-        made = self._reformatter.reformat(
-            frame, width=width, height=height, format=kind, interpolation=how, dst_color_range=ColorRange.JPEG
-        )
-        plane = made.planes[0]
-        rows = np.frombuffer(memoryview(plane), np.uint8).reshape(height, plane.line_size)
-        picture: Frame = rows[:, : width * 3].reshape(height, width, 3)
-        return picture
-
-
 def steps_between(first: int, last: int, time_base: Fraction, rate: Fraction) -> range:
     """Steps k with first <= k / rate < last, which are in units of `time_base` after step 0."""
     number, over = rate.denominator * time_base.denominator, rate.numerator * time_base.numerator
@@ -313,24 +278,13 @@ def play(
                 assert shown.pts is not None
                 until = min(steps, steps_between(0, frame.pts - start, reel.time_base, rate).stop)
                 if until > made:
-                    yield from repeat(_picture(painter, shown, reel.rotation, resize), until - made)
+                    yield from repeat(painter.paint(shown, reel.rotation, resize), until - made)
                 made = max(made, until)
             shown = frame
         assert shown is not None
         check(reel.packets)
         if steps > made:
-            yield from repeat(_picture(painter, shown, reel.rotation, resize), steps - made)
-
-
-def _picture(painter: Painter, frame: VideoFrame, rotation: int, resize: Resize) -> Frame:
-    """What a frame shows, turned and of the size that is wanted."""
-    picture = turned(painter.paint(frame), rotation)
-    size = resize.output_size(*picture.shape[:2])
-    if picture.shape[:2] == size:
-        return picture
-    out = np.empty((*size, 3), np.uint8)
-    resize_into(out, picture, resize)
-    return out
+            yield from repeat(painter.paint(shown, reel.rotation, resize), steps - made)
 
 
 def _open(store: Store, name: str) -> InputContainer:

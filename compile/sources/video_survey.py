@@ -18,13 +18,12 @@ from av.video.frame import VideoFrame
 from oxcart.compile.images import Frame
 from oxcart.compile.sources.shots import ShotDetector
 from oxcart.compile.sources.video_config import VideoConfig
-from oxcart.compile.sources.video_decode import EXACT, Int64, Packet, Painter, Reel, VideoError
+from oxcart.compile.sources.video_decode import Int64, Packet, Reel, VideoError
 from oxcart.compile.sources.video_hash import Uint64, look_at
+from oxcart.compile.sources.video_pixels import Painter
 from oxcart.shards.errors import SourceError
 from oxcart.shards.store import Store
 
-LONGER = 96
-"""Pixels of the longer side of the small pictures."""
 LOOKS_S = 0.25
 """Seconds between two pictures that are hashed, from the beginning of a shot on."""
 
@@ -136,7 +135,7 @@ class _Eye:
         assert frame.pts is not None
         if self._first is None:
             self._first = self._look = frame.pts
-        picture = self._painter.paint(frame, "bgr24", _small(frame.height, frame.width), EXACT)
+        picture = self._painter.small(frame)
         cut = self.shots.see(picture)
         self.pts.append(frame.pts)
         step = int((frame.pts - self._first) * self._rate)
@@ -153,12 +152,6 @@ class _Eye:
                     self.looks.append((len(self.pts) - 1, found))
         self.moved.append(moved)
         self.brightest.append(brightest)
-
-
-def _small(height: int, width: int) -> tuple[int, int]:
-    """Height and width of a small picture."""
-    longer = max(height, width, LONGER)
-    return max(8, height * LONGER // longer), max(8, width * LONGER // longer)
 
 
 def _grey(picture: Frame) -> Frame:
