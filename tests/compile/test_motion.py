@@ -37,9 +37,7 @@ def test_flow_measures_too_and_another_method_is_refused(whole: Compiled) -> Non
         measure(dataset, method="sound")
 
 
-def test_the_command_writes_beside_the_dataset_and_changes_nothing_in_it(
-    whole: Compiled, tmp_path: Path
-) -> None:
+def test_the_command_writes_beside_the_dataset_and_not_into_it(whole: Compiled, tmp_path: Path) -> None:
     out = tmp_path / "copy"
     out.symlink_to(whole.out)
     run = cli("annotate", "motion", out, "--workers", 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from pathlib import Path
 
 import av
@@ -36,7 +37,7 @@ def test_every_video_has_its_info_and_the_frames_that_were_drawn(tmp_path: Path)
 
 def test_times_of_a_phone_vary() -> None:
     times = variable_times("t", 50)
-    gaps = [b - a for a, b in zip(times, times[1:], strict=False)]
+    gaps = [b - a for a, b in pairwise(times)]
     assert times[0] == 0
     assert min(gaps) >= 15
     assert max(gaps) < 100

@@ -34,9 +34,9 @@ def level(url: str, share: float) -> float:
     return float(np.quantile(np.concatenate(list(read_annotation(url).values.values())), share))
 
 
-def loader(datasets: Datasets, motion: dict[str, str], **options: object) -> Loader:
+def loader(datasets: Datasets, urls: dict[str, str], **options: object) -> Loader:
     chosen: dict[str, object] = {"sample": SAMPLE, "batch_size": 8, "lanes": 2, "window": 8, "repeat": False}
-    chosen |= {"motion": list(motion.values()), **options}
+    chosen |= {"motion": list(urls.values()), **options}
     return Loader(str(datasets["raw"]), **chosen)  # type: ignore[arg-type]
 
 
@@ -74,9 +74,7 @@ def test_the_table_says_how_many_are_left(datasets: Datasets, motion: dict[str, 
     assert "may begin" not in str(before)
 
 
-def test_it_resumes_at_every_batch_and_names_the_threshold(
-    datasets: Datasets, motion: dict[str, str]
-) -> None:
+def test_it_resumes_and_names_the_threshold(datasets: Datasets, motion: dict[str, str]) -> None:
     least = level(motion["raw"], 0.4)
     options = {"min_motion": least, "repeat": True}
     whole = [batch.t.tolist() for batch in itertools.islice(loader(datasets, motion, **options), 12)]
