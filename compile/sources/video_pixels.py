@@ -36,8 +36,7 @@ LUMA = {"601": (0.299, 0.114), "709": (0.2126, 0.0722), "2020": (0.2627, 0.0593)
 HD = 720
 """Lines from which on a frame that does not say is taken to be of BT.709."""
 _FULL = int(ColorRange.JPEG)
-_SHIFT = 5
-_PARTS = 1 << _SHIFT
+_PARTS = 32
 
 Ints = npt.NDArray[np.int16]
 
@@ -144,7 +143,7 @@ def _tables(standard: str, full: bool) -> tuple[Ints, ...]:
         return found
 
     return (
-        table((np.arange(256) - (0 if full else 16)) * scale + 0.5),
+        table((np.arange(256) - (0 if full else 16)) * scale),
         table(2 * (1 - red) * chroma * levels),
         table(-2 * (1 - red) * red / green * chroma * levels),
         table(-2 * (1 - blue) * blue / green * chroma * levels),
@@ -159,13 +158,11 @@ def _rgb(bright: Frame, blue: Frame, red: Frame, standard: str, full: bool) -> F
     level = _look_up(bright, light)
     green = _look_up(red, red_to_green) + _look_up(blue, blue_to_green)
     channels = []
-    for add in (_look_up(red, to_red), green, _look_up(blue, to_blue)):
-        value: Ints = add.repeat(2, axis=1)[:, :width].repeat(2, axis=0)[:height]
-        value += level
-        value >>= _SHIFT
-        np.maximum(value, 0, out=value)
-        np.minimum(value, 255, out=value)
-        channels.append(value.astype(np.uint8))
+    for small in (_look_up(red, to_red), green, _look_up(blue, to_blue)):
+        whole = (2 * small.shape[1], 2 * small.shape[0])
+        add = cv2.resize(small, whole, interpolation=cv2.INTER_NEAREST)[:height, :width]
+        # Sums of 32nds are exact as floating-point numbers, so rounding them is the same everywhere.
+        channels.append(cv2.addWeighted(level, 1 / _PARTS, add, 1 / _PARTS, 0, dtype=cv2.CV_8U))
     return np.asarray(cv2.merge(channels), np.uint8)
 
 
