@@ -14,12 +14,13 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c c
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
 
-demo: $(VENV)/.test ## sample -> compile -> inspect -> verify -> show, in scratch/demo
+demo: $(VENV)/.test ## sample -> compile -> inspect -> verify -> audit -> show, in scratch/demo
 	rm -rf $(DEMO)
 	$(BIN)/oxcart sample rlds $(DEMO)/src
 	$(BIN)/oxcart compile $(DEMO)/src/oxcart_kitchens/1.0.0 $(DEMO)/out --val-fraction 0.2
 	$(BIN)/oxcart inspect $(DEMO)/out
 	$(BIN)/oxcart verify $(DEMO)/out
+	$(BIN)/oxcart audit $(DEMO)/out -o $(DEMO)/audit.html
 	$(BIN)/oxcart show $(DEMO)/out -o $(DEMO)/strip.png
 
 test: $(VENV)/.test ## the tests that take seconds

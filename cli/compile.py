@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from oxcart.cli.options import LocalPath, output_options, parse_bytes, parse_size
+from oxcart.cli.options import LocalPath, output_options, parse_bytes, parse_size, write_file
 from oxcart.cli.video import video_config, video_options
 
 if TYPE_CHECKING:
@@ -134,7 +133,7 @@ def scan(
             config, workers=workers or default_workers(), report=report, source=opened
         )
     if parquet is not None:
-        _write(parquet, census.to_bytes())
+        write_file(parquet, census.to_bytes())
     if as_json:
         click.echo(json.dumps(_census_json(census), ensure_ascii=False))
     elif not quiet:
@@ -305,7 +304,7 @@ def compile_(
         ) as report:
             manifest = execute(prepared, report)
     if write_rule is not None:
-        _write(write_rule, rule)
+        write_file(write_rule, rule)
     if not dry_run and not quiet:
         click.echo(done_text(config.out, manifest))
 
@@ -324,17 +323,6 @@ def _check_names(prepared: Prepared, assignment: Assignment) -> None:
             near = nearest(name, known)
             hint = f"did you mean {near!r}?" if near else "oxcart scan lists what there is"
             raise ConfigError(f"--val {name!r}: no such {rule.by} in {prepared.source.name}; {hint}")
-
-
-def _write(path: Path, data: bytes) -> None:
-    """Write a file atomically, and leave nothing beside it."""
-    from oxcart.shards.store import WORK, Store
-
-    fresh = not (path.parent / WORK).exists()
-    Store(path.parent).put(path.name, data)
-    if fresh:
-        with contextlib.suppress(OSError):  # somebody else uses it by now
-            (path.parent / WORK).rmdir()
 
 
 def _rule(

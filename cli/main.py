@@ -6,7 +6,7 @@ well as in the command.
 
     exit 0    done
     exit 1    failed: one line on stderr, and the traceback above it under OXCART_DEBUG=1
-    exit 2    the command line is wrong
+    exit 2    the command line is wrong, or `oxcart audit` could not check
     exit 130  interrupted
 """
 
@@ -53,6 +53,11 @@ SECTIONS: dict[str, dict[str, Lazy]] = {
         "show": Lazy("oxcart.cli.inspect", "show", "Draw the frames of an episode."),
         "verify": Lazy("oxcart.cli.inspect", "verify", "Check every byte of a dataset against its digests."),
     },
+    "Trust a split": {
+        "audit": Lazy("oxcart.cli.audit", "audit", "Say whether what is held out is unseen by train."),
+        "diff": Lazy("oxcart.cli.audit", "diff", "Say what differs between two datasets or split rules."),
+        "repair-split": Lazy("oxcart.cli.audit", "repair_split", "Write a rule without the leaks found."),
+    },
     "Read a dataset": {
         "annotate": Lazy(
             "oxcart.cli.annotate", "annotate", "Measure something at every step, such as motion."
@@ -94,13 +99,13 @@ class LazyGroup(click.Group):
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
-            _complain("interrupted")
+            complain("interrupted")
             ctx.exit(INTERRUPTED)
         except OxcartError as error:
-            _complain(f"error: {error}")
+            complain(f"error: {error}")
             ctx.exit(1)
         except MemoryError:
-            _complain(
+            complain(
                 "error: out of memory; try fewer --workers, or fewer or smaller frames (--camera, --size)"
             )
             ctx.exit(1)
@@ -108,11 +113,12 @@ class LazyGroup(click.Group):
             if error.errno == errno.EPIPE:  # the reader of our output has gone; click ends quietly
                 raise
             reason = error.strerror or str(error) or type(error).__name__
-            _complain(f"error: {reason}" + (f": {error.filename}" if error.filename is not None else ""))
+            complain(f"error: {reason}" + (f": {error.filename}" if error.filename is not None else ""))
             ctx.exit(1)
 
 
-def _complain(message: str) -> None:
+def complain(message: str) -> None:
+    """One line on stderr, and the traceback above it under OXCART_DEBUG=1."""
     if os.environ.get("OXCART_DEBUG") == "1":
         traceback.print_exc()
     click.echo("oxcart: " + " ".join(line.strip() for line in message.splitlines()), err=True)

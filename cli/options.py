@@ -121,3 +121,14 @@ def parse_bytes(option: str, text: str | None) -> int | None:
         return int(float(digits) * _UNITS[unit])
     except (ValueError, KeyError, OverflowError):
         raise ConfigError(f"{option}: expected bytes like 256MiB or 1GB, got {text!r}") from None
+
+
+def write_file(path: Path, data: bytes) -> None:
+    """Write a file atomically, and leave nothing beside it."""
+    from oxcart.shards.store import WORK, Store
+
+    fresh = not (path.parent / WORK).exists()
+    Store(path.parent).put(path.name, data)
+    if fresh:
+        with contextlib.suppress(OSError):  # somebody else uses it by now
+            (path.parent / WORK).rmdir()

@@ -61,7 +61,7 @@ def test_the_wheel_holds_every_file_that_the_code_needs(wheel: set[str]) -> None
     needed = {
         f"oxcart/{file.relative_to(ROOT).as_posix()}"
         for room in ROOMS
-        for pattern in ("*.py", "*.yaml", "py.typed")
+        for pattern in ("*.py", "*.yaml", "*.html", "py.typed")
         for file in (ROOT / room).rglob(pattern)
     }
     assert {f"oxcart/{room}/py.typed" for room in ROOMS} <= needed

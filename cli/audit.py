@@ -1,0 +1,288 @@
+"""`oxcart audit`, `oxcart diff` and `oxcart repair-split`: is what is held out unseen, and what if not."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import shlex
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from oxcart.cli.options import LocalPath, write_file
+
+if TYPE_CHECKING:
+    from oxcart.manifests.audit.run import Audit
+    from oxcart.manifests.diff import Change, Difference
+
+CLEAN, LEAK, UNCLEAR = 0, 1, 2
+"""Exit codes of `audit`."""
+FAIL_ON = ("leak", "failed", "suspicious", "never")
+SHOWN = 20
+"""Lines of a list, at most."""
+
+
+@contextlib.contextmanager
+def _unclear() -> Iterator[None]:
+    """What goes wrong is one line and exit 2: exit 1 would say that there is a leak."""
+    from oxcart.cli.main import complain
+    from oxcart.shards.errors import OxcartError
+
+    try:
+        yield
+    except (OxcartError, OSError, MemoryError) as error:
+        if isinstance(error, OSError) and error.errno == errno.EPIPE:
+            raise
+        complain(f"error: {error or type(error).__name__}")
+        raise SystemExit(UNCLEAR) from None
+
+
+class Careful(click.Command):
+    """A command whose every error means that it could not check."""
+
+    def make_context(self, *args: Any, **options: Any) -> click.Context:
+        """Parse the command line."""
+        with _unclear():
+            return super().make_context(*args, **options)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command."""
+        with _unclear():
+            return super().invoke(ctx)
+
+
+@click.command(cls=Careful)
+@click.argument("dataset", nargs=-1, required=True)
+@click.option(
+    "-o",
+    "--output",
+    type=LocalPath(dir_okay=False),
+    help="The report: one HTML page that holds all.",
+)
+@click.option("--json", "json_file", type=LocalPath(dir_okay=False), help="Write the report as JSON, too.")
+@click.option(
+    "--sample",
+    type=click.IntRange(min=1),
+    help="Decode at most so many episodes of a split.  [default: all]",
+)
+@click.option(
+    "--frames",
+    type=click.IntRange(2, 64),
+    default=8,
+    show_default=True,
+    help="Frames of an episode that are decoded.",
+)
+@click.option("--seed", type=int, default=0, show_default=True, help="Of samples and planted leaks.")
+@click.option(
+    "--fail-on",
+    type=click.Choice(FAIL_ON),
+    default="failed",
+    show_default=True,
+    help="What gives exit code 1: a leak alone, or a check that failed or is suspicious as well.",
+)
+@click.option("--workers", type=click.IntRange(min=1), help="Threads.  [default: one a core]")
+@click.option("--quiet", is_flag=True, help="No progress and no summary.")
+def audit(
+    dataset: tuple[str, ...],
+    output: Path | None,
+    json_file: Path | None,
+    sample: int | None,
+    frames: int,
+    seed: int,
+    fail_on: str,
+    workers: int | None,
+    quiet: bool,
+) -> None:
+    """Say whether what DATASET holds out is unseen by train, and how far to believe it.
+
+    Compares names, records, frames, trajectories and pictures of val and test with those
+    of train, across all datasets that are given. Every audit also plants leaks, and
+    reports how many of each kind it found.
+
+    Exits with 0 if clean, 1 on a leak (see --fail-on), 2 if it could not be checked.
+
+    \b
+    Example:
+      oxcart audit bridge -o audit.html
+      oxcart audit bridge fractal -o audit.html --json audit.json --sample 500
+    """
+    from oxcart.cli.progress import progress
+    from oxcart.compile.processes import default_workers
+    from oxcart.manifests.audit.report import report_html, report_json
+    from oxcart.manifests.audit.run import Options
+    from oxcart.manifests.audit.run import audit as run
+
+    @contextlib.contextmanager
+    def stage(label: str, total: int, unit: str) -> Iterator[Callable[[int], None]]:
+        with progress(label, total=total, unit=unit, quiet=quiet) as report:
+            yield lambda done: report(done)
+
+    options = Options(seed=seed, frames=frames, sample=sample, workers=workers or default_workers())
+    found = run(dataset, options, stage=stage, command=_command(dataset, options, fail_on))
+    if output is not None:
+        write_file(output, report_html(found))
+    if json_file is not None:
+        write_file(json_file, report_json(found))
+    if not quiet:
+        click.echo(_text(found, output))
+    code = _exit_code(found, fail_on)
+    if code:
+        raise SystemExit(code)
+
+
+def _exit_code(found: Audit, fail_on: str) -> int:
+    if fail_on == "never":
+        return CLEAN
+    statuses = {check.status for check in found.checks}
+    if found.verdict.word == "leak":
+        return LEAK
+    if fail_on in ("failed", "suspicious") and "failed" in statuses:
+        return LEAK if found.verdict.word == "clean" else UNCLEAR
+    if fail_on == "suspicious" and "suspicious" in statuses:
+        return LEAK
+    return CLEAN if found.verdict.word == "clean" else UNCLEAR
+
+
+def _command(dataset: tuple[str, ...], options: Any, fail_on: str) -> str:
+    """The command line that makes this report, without where it is written."""
+    words = ["oxcart", "audit", *dataset]
+    if options.sample is not None:
+        words += ["--sample", str(options.sample)]
+    words += ["--frames", str(options.frames), "--seed", str(options.seed), "--fail-on", fail_on]
+    return shlex.join(words)
+
+
+def _text(found: Audit, output: Path | None) -> str:
+    from oxcart.cli.table import table
+
+    checks = sorted(found.checks, key=lambda check: _ORDER.index(check.status))
+    lines = [
+        f"verdict: {found.verdict.word}",
+        *(f"  {sentence}" for sentence in found.verdict.because),
+        "",
+        table(("status", "check", "found"), [(c.status, c.name, _cut(c.summary)) for c in checks]),
+    ]
+    if found.recall:
+        rows = [
+            (one.kind, one.planted, one.found, f"{one.found / one.planted:.1%}", f"{one.at_least:.1%}")
+            for one in found.recall
+        ]
+        lines += ["", table(("planted leak", "planted", "found", "recall", "at least (95%)"), rows)]
+    if output is not None:
+        lines += ["", f"report: {output}"]
+    return "\n".join(lines)
+
+
+_ORDER = ("failed", "suspicious", "not checked", "passed")
+
+
+def _cut(text: str, longest: int = 140) -> str:
+    return text if len(text) <= longest else text[: longest - 1] + "…"
+
+
+@click.command()
+@click.argument("a")
+@click.argument("b")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option("--exit-code", is_flag=True, help="Exit with 1 where they differ.")
+def diff(a: str, b: str, as_json: bool, exit_code: bool) -> None:
+    """Say what differs between the datasets A and B, or between the split rules A and B.
+
+    Lists the environments and episodes that moved, appeared or vanished, and what was
+    configured differently. A rule is a YAML file.
+
+    \b
+    Example:
+      oxcart diff bridge bridge-2
+      oxcart diff split.yaml split-2.yaml --exit-code
+    """
+    from dataclasses import asdict
+
+    from oxcart.manifests.diff import diff as compare
+
+    found = compare(a, b)
+    if as_json:
+        click.echo(json.dumps(asdict(found), ensure_ascii=False))
+    else:
+        click.echo(_difference(found))
+    if exit_code and not found.identical:
+        sys.exit(1)
+
+
+def _difference(found: Difference) -> str:
+    from oxcart.cli.table import table
+
+    if found.identical:
+        return f"identical{': fingerprint ' + found.a['fingerprint'] if 'fingerprint' in found.a else ''}"
+    splits = list(dict.fromkeys([*found.a["splits"], *found.b["splits"]]))
+    blocks = [
+        table(
+            ("episodes" if "fingerprint" in found.a else "names", "A", "B"),
+            [(split, found.a["splits"].get(split, 0), found.b["splits"].get(split, 0)) for split in splits],
+        )
+    ]
+    for what in ("environment", "name", "episode"):
+        changes = [change for change in found.changes if change.what == what]
+        if not changes:
+            continue
+        moved, appeared, vanished = _kinds(changes)
+        title = f"{what}s: {moved:,} moved, {appeared:,} appeared, {vanished:,} vanished"
+        rows = [(change.name, change.before, change.after) for change in changes[:SHOWN]]
+        more = f"\n... and {len(changes) - SHOWN:,} more; --json lists them" if len(changes) > SHOWN else ""
+        blocks.append(f"{title}\n{table((what, 'in A', 'in B'), rows)}{more}")
+    if found.changed:
+        keys = ", ".join(found.changed[:3]) + (", …" if len(found.changed) > 3 else "")
+        blocks.append(f"episodes that stayed and have other bytes: {len(found.changed):,} ({keys})")
+    if found.configuration:
+        rows = [
+            (name, _cut(_value(one), 60), _cut(_value(two), 60)) for name, one, two in found.configuration
+        ]
+        blocks.append(f"configured differently\n{table(('setting', 'A', 'B'), rows)}")
+    return "\n\n".join(blocks)
+
+
+def _kinds(changes: list[Change]) -> tuple[int, int, int]:
+    appeared = sum(change.before is None for change in changes)
+    vanished = sum(change.after is None for change in changes)
+    return len(changes) - appeared - vanished, appeared, vanished
+
+
+def _value(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+@click.command("repair-split")
+@click.argument("out")
+@click.option(
+    "--report",
+    type=LocalPath(dir_okay=False),
+    required=True,
+    help="JSON of the audit of OUT.",
+)
+@click.option(
+    "-o", "--output", type=LocalPath(dir_okay=False), required=True, help="Split rule to write, a YAML file."
+)
+def repair_split(out: str, report: Path, output: Path) -> None:
+    """Write a split rule for OUT in which every pair that an audit confirmed shares a split.
+
+    The environments of such pairs become one group, which goes to train; where nothing
+    would be left to validate on, the smallest groups are held out whole.
+
+    \b
+    Example:
+      oxcart audit bridge --json audit.json
+      oxcart repair-split bridge --report audit.json -o split.yaml
+      oxcart compile bridge_dataset/1.0.0 bridge-2 --split split.yaml
+    """
+    from oxcart.manifests.audit.repair import read_report, repair
+    from oxcart.manifests.split import write_rule
+
+    rule, pairs = repair(out, read_report(report))
+    write_file(output, write_rule(rule).encode())
+    held = len(rule.val) if isinstance(rule.val, tuple) else 0
+    click.echo(f"{output}: {pairs:,} confirmed pairs share a split; by {rule.by}, {held:,} held out for val")
+    click.echo(f"next: oxcart compile SOURCE OUT --split {shlex.quote(str(output))}")

@@ -1,0 +1,120 @@
+"""The copy-ahead probe: does the future of the nearest train frame tell the future of a held-out frame?
+
+A model that memorised train can copy what came next there. So each pair of a held-out episode (a frame and
+the next one that was sampled) is predicted by the frame that followed its nearest train frame, and the
+error is set against two others: that of copying the held-out frame itself, and that of the null, train
+pairs predicted by train without their own environment. The one number is the ratio of held-out to null
+error, medians both: 1 where train knows no more of what is held out than of any new place, toward 0 where
+it has seen it. It compares splits of one dataset; it decides nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from oxcart.manifests.audit.features import draws
+from oxcart.manifests.audit.match import coarse
+from oxcart.manifests.audit.result import Check, passed, suspicious
+
+Thumbs = npt.NDArray[np.uint8]
+Allowed = Callable[[npt.NDArray[np.intp]], npt.NDArray[np.bool_]]
+
+NAME, TITLE = "copy-ahead", "Train's futures do not tell the futures of what is held out"
+
+KNOWN = 0.3
+"""A ratio below it is suspicious."""
+BLOCK = 1024
+"""Episodes of train that are compared at a time."""
+MOST = 256
+"""Episodes on each side whose pairs are predicted."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Probe:
+    """Errors are medians over pairs of the mean squared difference of thumbnails, in grey levels."""
+
+    pairs: int
+    """Pairs of held-out episodes."""
+    neighbour: float
+    """Error of the future of the nearest train frame."""
+    copy: float
+    """Error of the frame itself, unchanged."""
+    null: float
+    """Error of the nearest frame of another environment, for pairs of train."""
+    ratio: float
+    """`neighbour / null`: 1 is unseen, 0 is known by heart."""
+
+
+def probe(
+    held: Thumbs, train: Thumbs, others: Callable[[npt.NDArray[np.intp]], npt.NDArray[np.bool_]], seed: int
+) -> Probe:
+    """Predict the next frames of held-out episodes from train.
+
+    Args:
+        held: [V, N, 24, 24, 3] of held-out episodes.
+        train: [G, N, 24, 24, 3] of train.
+        others: of train's indices [q], which of its episodes are of another known environment: [q, G].
+        seed: draws the episodes.
+    """
+    one = _draw(len(held), seed, "held")
+    two = _draw(len(train), seed, "train")
+    two = two[others(two).any(1)]
+    errors, copied = _errors(held[one], train, None)
+    null, _ = _errors(train[two], train, others(two))
+    medians = [float(np.median(values)) for values in (errors, copied, null)]
+    return Probe(
+        pairs=len(errors),
+        neighbour=round(medians[0], 3),
+        copy=round(medians[1], 3),
+        null=round(medians[2], 3),
+        ratio=round(medians[0] / max(medians[2], 1e-9), 4),
+    )
+
+
+def check(found: Probe) -> Check:
+    """What the probe says: suspicious where train's futures come much closer than another place's."""
+    summary = (
+        f"the future of the nearest train frame errs {found.ratio:.2f} times as much as that of another "
+        f"environment ({found.neighbour:.0f} and {found.null:.0f}; copying the present {found.copy:.0f}), "
+        f"median over {found.pairs:,} pairs; 1 is unseen, toward 0 is known"
+    )
+    return (suspicious if found.ratio < KNOWN else passed)(NAME, TITLE, summary)
+
+
+def _draw(count: int, seed: int, side: str) -> npt.NDArray[np.intp]:
+    order = draws(seed, "probe", side, count).permutation(count)[:MOST]
+    return np.sort(order)
+
+
+def _errors(
+    queries: Thumbs, train: Thumbs, allowed: npt.NDArray[np.bool_] | None
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """Squared error of the neighbour's future and of the frame itself, for each pair of the queries."""
+    pairs = queries.shape[1] - 1
+    now = [coarse(query[:-1]).reshape(pairs, -1) for query in queries]
+    best = np.full((len(queries), pairs), -3, np.float32)
+    where = np.zeros((len(queries), pairs, 2), np.intp)
+    for start in range(0, len(train), BLOCK):
+        gallery = coarse(train[start : start + BLOCK, :-1])
+        flat = gallery.reshape(-1, gallery.shape[-1])
+        for i, query in enumerate(now):
+            products = (query @ flat.T).reshape(pairs, len(gallery), pairs)
+            if allowed is not None:
+                products[:, ~allowed[i, start : start + len(gallery)]] = -2
+            flattened = products.reshape(pairs, -1)
+            top = flattened.argmax(1)
+            value = flattened[np.arange(pairs), top]
+            better = value > best[i]
+            best[i, better] = value[better]
+            where[i, better] = np.stack(np.divmod(top, pairs), 1)[better] + [start, 0]
+    found, copied = [], []
+    for query, at in zip(queries, where, strict=True):
+        future = query[1:].astype(np.float32)
+        guess = train[at[:, 0], at[:, 1] + 1].astype(np.float32)
+        found.append(((future - guess) ** 2).mean((1, 2, 3)))
+        copied.append(((future - query[:-1].astype(np.float32)) ** 2).mean((1, 2, 3)))
+    return np.concatenate(found), np.concatenate(copied)

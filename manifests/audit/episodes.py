@@ -1,0 +1,155 @@
+"""What is audited: compiled datasets that are opened together, and the episodes that are looked at.
+
+The datasets of a mixture are one: all their train episodes on one side, all that they hold out on the
+other. An environment is its name within the dataset's name, so two compiles of one source share their
+environments and two sources do not; what the split rule calls aliases is one place. Tables stay Arrow
+tables, and only the episodes that are looked at become Python values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from xxhash import xxh3_64_intdigest
+
+from oxcart.manifests.dataset import Dataset
+from oxcart.manifests.split import SPLITS, SplitRule, places
+from oxcart.manifests.tables import EPISODES
+from oxcart.shards.errors import ConfigError
+
+HELD = ("val", "test")
+"""Splits whose environments train must not have seen."""
+UNKNOWN = -1
+"""The place of an episode whose environment is unknown."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """A dataset of the audit."""
+
+    url: str
+    """As it was given."""
+    label: str
+    """What the report calls it."""
+    dataset: Dataset
+    """The manifest and the store."""
+    table: pa.Table
+    """Its `episodes.parquet`."""
+    aliases: Mapping[str, str]
+    """Name of an environment -> the one that stands for its place, of those that have several."""
+
+    @property
+    def family(self) -> str:
+        """Name of the dataset that it was compiled from."""
+        name: str = self.dataset.manifest.dataset["name"]
+        return name
+
+    def environment(self, name: str) -> tuple[str, str]:
+        """Which place an environment's name means."""
+        return self.family, self.aliases.get(name, name)
+
+
+class Episode(NamedTuple):
+    """An episode that is looked at."""
+
+    source: int
+    """Index of its dataset."""
+    row: dict[str, Any]
+    """What is needed of its row of `episodes.parquet`."""
+    place: int
+    """Equal for episodes of one environment, `UNKNOWN` where there is none."""
+
+    @property
+    def split(self) -> str:
+        """One of `SPLITS`."""
+        split: str = self.row["split"]
+        return split
+
+    @property
+    def key(self) -> str:
+        """Its key."""
+        key: str = self.row["key"]
+        return key
+
+
+def open_sources(urls: Sequence[str]) -> list[Source]:
+    """Open the datasets.
+
+    Raises:
+        ConfigError: one is none, or is named twice.
+        CorruptError: a manifest or a table does not match its digest.
+    """
+    repeated = [url for i, url in enumerate(urls) if url in urls[:i]]
+    if repeated:
+        raise ConfigError(f"dataset {repeated[0]!r}: expected each once, got it twice; name it once")
+    opened = [Dataset.open(url) for url in urls]
+    names = [one.manifest.dataset["name"] for one in opened]
+    sources = []
+    for url, name, dataset in zip(urls, names, opened, strict=True):
+        rule = dataset.manifest.config.get("split") or {}
+        aliases: dict[str, str] = {}
+        if rule.get("by") == "environment" and rule.get("aliases"):
+            aliases = places(SplitRule(val=None, aliases=rule["aliases"]))
+        sources.append(
+            Source(
+                url=url,
+                label=name if names.count(name) == 1 else f"{name} ({url})",
+                dataset=dataset,
+                table=dataset.table(EPISODES),
+                aliases=aliases,
+            )
+        )
+    return sources
+
+
+def draw(sources: Sequence[Source], sample: int | None, seed: int) -> list[Episode]:
+    """The episodes to look at, split by split: of each dataset all, or the first in hash order.
+
+    Args:
+        sources: the datasets.
+        sample: how many of a split of a dataset at most; None is all.
+        seed: another seed, other episodes.
+    """
+    found: list[Episode] = []
+    place_of: dict[tuple[str, str], int] = {}
+    for split in SPLITS:
+        for index, source in enumerate(sources):
+            table = source.table
+            at = np.flatnonzero(pc.equal(table["split"], split).to_numpy())
+            if sample is not None and len(at) > sample:
+                keys = table["key"].take(at).to_pylist()
+                order = np.argsort(
+                    [xxh3_64_intdigest(f"{seed}/{key}".encode()) for key in keys], kind="stable"
+                )
+                at = np.sort(at[order[:sample]])
+            for row in table.select(_columns(source)).take(at).to_pylist():
+                name = row["environment"]
+                place = UNKNOWN
+                if name is not None:
+                    place = place_of.setdefault(source.environment(name), len(place_of))
+                found.append(Episode(index, row, place))
+    return found
+
+
+def _columns(source: Source) -> list[str]:
+    """What the audit needs of an episode; a row is a Python value, so it should be small."""
+    camera = source.dataset.manifest.cameras[0]["name"]
+    arrays = [f"{name}.{what}" for name in ("action", "state") for what in ("offset", "digest")]
+    frames = [f"{camera}.{what}" for what in ("offset", "height", "width")]
+    return ["key", "split", "shard", "environment", "instruction", "steps", *arrays, *frames]
+
+
+def names_by_side(sources: Sequence[Source], column: str) -> dict[str, set[tuple[str, str]]]:
+    """Split -> (name of the dataset, value) of every episode that has a value in the column."""
+    sides: dict[str, set[tuple[str, str]]] = {split: set() for split in SPLITS}
+    for source in sources:
+        pairs = source.table.select(["split", column]).group_by(["split", column]).aggregate([])
+        for row in pairs.to_pylist():
+            if row[column] not in (None, "") and row["split"] in sides:
+                sides[row["split"]].add((source.family, str(row[column])))
+    return sides

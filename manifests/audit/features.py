@@ -1,0 +1,247 @@
+"""What the audit keeps of an episode: a few frames, evenly spaced, as thumbnails, hashes and digests.
+
+One pass reads and decodes them, in threads; no frame is read twice for another check. A thumbnail of 24x24
+pixels in colour is 1.7 KB, so a million frames are 1.7 GB: beyond `IN_MEMORY` they go to a temporary file
+that is mapped, and memory stays bounded. Averaging into thumbnails is what makes the comparison deaf to
+codecs, noise and size; the hashes (64 bits, as `imagehash` computes them) and the digest of the decoded
+pixels are evidence beside it.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from itertools import groupby
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+from xxhash import xxh3_64, xxh3_64_intdigest
+
+from oxcart.manifests.audit.episodes import Episode, Source
+from oxcart.manifests.dataset import read_chunks
+from oxcart.manifests.track import Track, track
+from oxcart.shards.ahead import ahead
+from oxcart.shards.errors import CorruptError
+
+Frames = npt.NDArray[np.uint8]
+Report = Callable[[int], None]
+
+FRAMES = 8
+"""Of an episode, unless another number is asked for."""
+GRID = 24
+"""Pixels of a side of a thumbnail."""
+FLAT_BITS = 0.75
+"""A frame whose grey levels, 32x32 of them in 64 bins, have less entropy than this shows nothing."""
+IN_MEMORY = 512 << 20
+"""Bytes of thumbnails that are kept in memory; more of them are mapped from a temporary file."""
+
+_COSINES: npt.NDArray[np.float64] = np.cos(np.pi / 64 * np.outer(np.arange(8), 2 * np.arange(32) + 1))
+"""The first 8 rows of the cosine transform of 32 values."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Features:
+    """Of E episodes, N frames each; an episode of fewer frames repeats some."""
+
+    thumbs: Frames
+    """[E, N, 24, 24, 3] uint8."""
+    steps: npt.NDArray[np.int32]
+    """[E, N]: which step each frame is."""
+    digests: npt.NDArray[np.uint64]
+    """[E, N]: xxh3-64 of the decoded pixels and their shape."""
+    dhash: npt.NDArray[np.uint64]
+    """[E, N]: is a pixel brighter than its left neighbour, at 9x8 pixels."""
+    phash: npt.NDArray[np.uint64]
+    """[E, N]: the signs of the lowest 8x8 cosines of 32x32 grey pixels around their median."""
+    flat: npt.NDArray[np.bool_]
+    """[E, N]: black, or of one colour."""
+
+    def take(self, index: Any) -> Features:
+        """Those of some episodes."""
+        return Features(**{name: getattr(self, name)[index] for name in self.__dataclass_fields__})
+
+
+class Described(NamedTuple):
+    """The features of the frames of one episode, as in `Features`."""
+
+    thumbs: Frames
+    digests: list[int]
+    dhash: list[int]
+    phash: list[int]
+    flat: list[bool]
+
+
+def spaced(first: int, stop: int, count: int) -> list[int]:
+    """`count` steps from `first` to `stop - 1`, evenly spaced; some repeat where there are fewer."""
+    steps: list[int] = np.linspace(first, stop - 1, count).round().astype(int).tolist()
+    return steps
+
+
+def read_features(
+    sources: Sequence[Source],
+    episodes: Sequence[Episode],
+    frames: int,
+    workers: int,
+    report: Report = lambda done: None,
+) -> Features:
+    """Decode `frames` frames of each episode's primary camera and describe them.
+
+    Args:
+        sources: the datasets.
+        episodes: of which, in any order.
+        frames: N.
+        workers: threads.
+        report: told of frames decoded so far.
+
+    Raises:
+        CorruptError: a chunk does not match its digest, or cannot be decoded.
+        StoreError: a shard cannot be read.
+    """
+    found = empty(len(episodes), frames)
+    pool = ThreadPoolExecutor(workers)
+
+    def one(source: Source, where: Track) -> tuple[list[int], Described]:
+        steps = spaced(0, where.shape[0], frames)
+        return steps, describe(read_steps(source, where, steps))
+
+    def calls() -> Iterator[Callable[[], tuple[list[int], Described]]]:
+        for i, where in tracks(sources, episodes):
+            yield partial(one, sources[episodes[i].source], where)
+
+    try:
+        order = [i for i, _ in _by_shard(episodes)]
+        for done, (i, (steps, described)) in enumerate(
+            zip(order, ahead(pool, calls(), depth=4 * workers), strict=True), 1
+        ):
+            put(found, i, steps, described)
+            report(done * frames)
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+    return found
+
+
+def empty(episodes: int, frames: int) -> Features:
+    """Room for features, not filled."""
+    shape = (episodes, frames)
+    return Features(
+        thumbs=_room((*shape, GRID, GRID, 3)),
+        steps=np.zeros(shape, np.int32),
+        digests=np.zeros(shape, np.uint64),
+        dhash=np.zeros(shape, np.uint64),
+        phash=np.zeros(shape, np.uint64),
+        flat=np.zeros(shape, np.bool_),
+    )
+
+
+def put(features: Features, i: int, steps: Sequence[int], described: Described) -> None:
+    """Fill in the features of episode `i`."""
+    features.steps[i] = steps
+    for name, values in described._asdict().items():
+        getattr(features, name)[i] = values
+
+
+def tracks(
+    sources: Sequence[Source], episodes: Sequence[Episode], camera: str = "primary"
+) -> Iterator[tuple[int, Track]]:
+    """Index and track of each episode, shard by shard: each chunk table is read once.
+
+    Raises:
+        CorruptError: a shard is not in the manifest, or its chunk table does not match.
+    """
+    chunks, at = None, (-1, "")
+    for i, episode in _by_shard(episodes):
+        source = sources[episode.source]
+        manifest = source.dataset.manifest
+        if at != (episode.source, episode.row["shard"]):
+            at = episode.source, episode.row["shard"]
+            named = [s for s in manifest.shards if s["name"] == f"shards/{episode.row['shard']}.tar"]
+            if not named:
+                raise CorruptError(f"shards/{episode.row['shard']}.tar: is not in the manifest")
+            chunks = read_chunks(source.dataset.store, named[0])
+        yield i, track(episode.row, manifest.camera(camera)["name"], manifest.pixels, chunks)
+
+
+def read_steps(source: Source, where: Track, steps: Sequence[int]) -> Frames:
+    """Frames [n, H, W, 3] of these steps."""
+    out = np.empty((len(steps), *where.shape[1:]), np.uint8)
+    for i, step in enumerate(steps):
+        if i and step == steps[i - 1]:
+            out[i] = out[i - 1]
+        else:
+            where.read(source.dataset.store, step, step + 1, out[i : i + 1])
+    return out
+
+
+def describe(frames: Frames) -> Described:
+    """The features of frames [N, H, W, 3] of one episode."""
+    thumbs = np.empty((len(frames), GRID, GRID, 3), np.uint8)
+    greys = np.empty((len(frames), 32, 32), np.uint8)
+    slim = np.empty((len(frames), 8, 9), np.uint8)
+    for i, frame in enumerate(frames):
+        image = Image.fromarray(frame)
+        thumbs[i] = np.asarray(image.resize((GRID, GRID), Image.Resampling.BOX))
+        grey = image.resize((32, 32), Image.Resampling.BOX).convert("L")
+        greys[i] = np.asarray(grey)
+        slim[i] = np.asarray(grey.resize((9, 8), Image.Resampling.BOX))
+    low = _COSINES @ greys.astype(np.float64) @ _COSINES.T
+    signs = low > np.median(low.reshape(len(frames), -1), axis=1)[:, None, None]
+    return Described(
+        thumbs=thumbs,
+        digests=[digest(frame) for frame in frames],
+        dhash=_bits(slim[:, :, 1:] > slim[:, :, :-1]),
+        phash=_bits(signs),
+        flat=[entropy(grey) < FLAT_BITS for grey in greys],
+    )
+
+
+def digest(frame: Frames) -> int:
+    """xxh3-64 of the pixels of a frame [H, W, 3] and its shape."""
+    whole = xxh3_64(str(frame.shape).encode())
+    whole.update(np.ascontiguousarray(frame).data)
+    return whole.intdigest()
+
+
+def entropy(grey: Frames) -> float:
+    """Bits of the histogram of grey levels in 64 bins: nothing where all is of one colour."""
+    counts = np.bincount(grey.ravel() >> 2, minlength=64)
+    shares = counts[counts > 0] / grey.size
+    return float(-(shares * np.log2(shares)).sum())
+
+
+def draws(seed: int, *purpose: object) -> np.random.Generator:
+    """The random stream for a purpose, the same on every machine."""
+    text = "/".join(str(part) for part in (seed, *purpose))
+    return np.random.Generator(np.random.PCG64(xxh3_64_intdigest(text.encode())))
+
+
+def distance(one: npt.NDArray[np.uint64], other: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint8]:
+    """Bits in which hashes differ."""
+    bits: npt.NDArray[np.uint8] = np.bitwise_count(one ^ other)
+    return bits
+
+
+def _by_shard(episodes: Sequence[Episode]) -> Iterator[tuple[int, Episode]]:
+    """Index and episode, those of a shard together."""
+    order = sorted(range(len(episodes)), key=lambda i: (episodes[i].source, episodes[i].row["shard"], i))
+    for _, group in groupby(order, key=lambda i: (episodes[i].source, episodes[i].row["shard"])):
+        for i in group:
+            yield i, episodes[i]
+
+
+def _bits(values: npt.NDArray[np.bool_]) -> list[int]:
+    """64 booleans an item as one number an item."""
+    packed = np.packbits(values.reshape(len(values), 64), axis=1)
+    numbers: list[int] = packed.view(">u8")[:, 0].astype(np.uint64).tolist()
+    return numbers
+
+
+def _room(shape: tuple[int, ...]) -> Frames:
+    if int(np.prod(shape, dtype=np.int64)) <= IN_MEMORY:
+        return np.zeros(shape, np.uint8)
+    with tempfile.TemporaryFile() as file:
+        return np.memmap(file, np.uint8, "w+", shape=shape)

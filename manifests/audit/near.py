@@ -1,0 +1,263 @@
+"""Near-duplicate episodes: the best confirmed score of every held-out episode, against the null.
+
+What leaks is not a frame but an episode, or the place and session that it shares; so the evidence is
+several frames aligned in order (see `match`), and how much is too much is measured on train itself (see
+`verdict`). The scene counts: two recordings of one table, an arm apart, are what a model can memorise.
+Where train has one environment there is no null, and nothing is concluded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from oxcart.manifests.audit.episodes import UNKNOWN, Episode
+from oxcart.manifests.audit.features import Features, distance, draws
+from oxcart.manifests.audit.match import Match, Matcher, window_text
+from oxcart.manifests.audit.result import Check, count, failed, passed, suspicious, unchecked
+from oxcart.manifests.audit.verdict import CONFIDENCE, Threshold, bound, exceeds, threshold
+
+NAME, TITLE = "near", "No more held-out episodes resemble train than chance explains"
+ALIKE = "alike", "No place of train has two names"
+
+NULL = 4000
+"""Train episodes whose scores make the null, at most."""
+
+Report = Callable[[int], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Near:
+    """What the comparison of held-out episodes with train found."""
+
+    units: npt.NDArray[np.intp]
+    """Held-out episodes that were compared."""
+    match: Match
+    """Their candidates in train, in the order of `units`."""
+    null: npt.NDArray[np.float32]
+    """Best scores of train episodes against train without their own environment."""
+    gallery: tuple[int, int]
+    """Train episodes that held-out ones and, in the median, those of the null were compared with."""
+    limit: Threshold | None
+    """None where it was not checked."""
+    exceeding: int | None
+    """Held-out episodes beyond the threshold."""
+    allowed: int
+    """How many chance may bring beyond it."""
+    groups: tuple[str, ...]
+    """What is to be said of splits of single datasets of which too many exceed."""
+    alike: Check
+    """Whether environments of train stand out from the others, as one place under two names does."""
+    check: Check
+    """What the report says of it."""
+
+
+def shown(features: Features) -> npt.NDArray[np.bool_]:
+    """Which episodes show anything: half of their frames at least are not flat."""
+    enough: npt.NDArray[np.bool_] = features.flat.mean(1) <= 0.5
+    return enough
+
+
+def compare(episodes: Sequence[Episode], features: Features, seed: int, workers: int, report: Report) -> Near:
+    """Compare what is held out with train, and train with itself.
+
+    Args:
+        episodes: train first, then those that are held out.
+        features: of them.
+        seed: draws the null where train is large.
+        workers: threads.
+        report: told of episodes compared so far.
+    """
+    train = sum(episode.split == "train" for episode in episodes)
+    place = np.array([episode.place for episode in episodes], np.int64)
+    useful = shown(features)
+    units = np.flatnonzero(useful[train:]) + train
+    gallery = Matcher(features.thumbs[:train])
+    fine = useful[:train]
+
+    match = gallery.search(
+        features.thumbs[units],
+        lambda index: np.broadcast_to(fine, (len(index), train)),
+        workers=workers,
+        report=report,
+    )
+    queries = null_queries(place[:train], fine, seed)
+    known = fine & (place[:train] != UNKNOWN)
+
+    def elsewhere(index: npt.NDArray[np.intp]) -> npt.NDArray[np.bool_]:
+        other: npt.NDArray[np.bool_] = place[queries[index]][:, None] != place[:train][None]
+        other &= known
+        return other
+
+    null, of, partner = np.zeros(0, np.float32), np.zeros(0, np.int64), np.zeros(0, np.int64)
+    sizes = [int(known.sum())]
+    if len(set(place[:train][known].tolist())) > 1:
+        compared = gallery.search(
+            features.thumbs[queries],
+            elsewhere,
+            workers=workers,
+            report=lambda done: report(len(units) + done),
+        )
+        null = compared.best[compared.best > -1]
+        sizes = [
+            int(elsewhere(np.array([i])).sum()) for i in range(0, len(queries), max(1, len(queries) // 50))
+        ]
+        of = place[queries][compared.best > -1]
+        partner = place[:train][compared.episodes[compared.best > -1, 0]]
+    limit, why = None, _why_not(episodes, train, units, null, place, known)
+    if why is None:
+        limit = threshold(null, of)
+    exceeding, allowed, groups, check = _conclude(episodes, train, units, match, limit, why)
+    return Near(
+        units=units,
+        match=match,
+        null=null,
+        gallery=(int(fine.sum()), int(np.median(sizes))),
+        limit=limit,
+        exceeding=exceeding,
+        allowed=allowed,
+        groups=groups,
+        alike=_alike(episodes[:train], limit, null, of, partner),
+        check=check,
+    )
+
+
+def null_queries(
+    place: npt.NDArray[np.int64], fine: npt.NDArray[np.bool_], seed: int
+) -> npt.NDArray[np.intp]:
+    """Train episodes of known environment that make the null: all, or a draw."""
+    found = np.flatnonzero(fine & (place != UNKNOWN))
+    if len(found) > NULL:
+        found = np.sort(found[draws(seed, "null", len(found)).permutation(len(found))[:NULL]])
+    return found
+
+
+def compared_in_all(episodes: Sequence[Episode]) -> int:
+    """Episodes that `compare` searches for, at most: for a progress bar."""
+    train = sum(episode.split == "train" for episode in episodes)
+    return len(episodes) - train + min(NULL, train)
+
+
+def pairs(near: Near, episodes: Sequence[Episode], features: Features) -> list[dict[str, Any]]:
+    """Every candidate of every held-out episode, the best first, with what makes it so."""
+    found: list[dict[str, Any]] = []
+    for row, unit in enumerate(near.units):
+        for k in range(near.match.episodes.shape[1]):
+            other = int(near.match.episodes[row, k])
+            if other < 0:
+                continue
+            along = near.match.similarity[row, k]
+            at = int(along.argmax())
+            frame = int(near.match.pairs[row, k, at])
+            bits = distance(features.dhash[unit], features.dhash[other][near.match.pairs[row, k]])
+            steps = [features.steps[unit].tolist(), features.steps[other][near.match.pairs[row, k]].tolist()]
+            found.append(
+                {
+                    "held": int(unit),
+                    "train": other,
+                    "rank": k,
+                    "score": round(float(near.match.scores[row, k]), 4),
+                    "step": int(features.steps[unit, at]),
+                    "train_step": int(features.steps[other, frame]),
+                    "dhash_bits": int(np.median(bits)),
+                    "aligned": [list(pair) for pair in zip(*steps, strict=True)] if k == 0 else [],
+                    "window": window_text(int(near.match.window[row, k])),
+                }
+            )
+    found.sort(key=lambda pair: (-pair["score"], pair["held"], pair["train"]))
+    return found
+
+
+def _why_not(
+    episodes: Sequence[Episode],
+    train: int,
+    units: npt.NDArray[np.intp],
+    null: npt.NDArray[np.float32],
+    place: npt.NDArray[np.int64],
+    known: npt.NDArray[np.bool_],
+) -> str | None:
+    """Why there is no threshold, if so."""
+    environments = len(set(place[:train][known].tolist()))
+    if len(episodes) == train:
+        return "nothing is held out: there is no episode of val or test"
+    if not train:
+        return "train has no episode"
+    if not len(units):
+        return "every held-out episode is black, or of one colour"
+    if not known.any():
+        return "no episode of train has a known environment and shows anything"
+    if environments < 2:
+        return "train has one environment, so nothing says how alike two places look by chance"
+    if len(null) < 2:
+        return "fewer than two episodes of train can be compared with another environment"
+    return None
+
+
+def _conclude(
+    episodes: Sequence[Episode],
+    train: int,
+    units: npt.NDArray[np.intp],
+    match: Match,
+    limit: Threshold | None,
+    why: str | None,
+) -> tuple[int | None, int, tuple[str, ...], Check]:
+    """How many exceed the threshold, how many may, the splits of which too many do, and the check."""
+    if limit is None:
+        return None, 0, (), unchecked(NAME, TITLE, why or "there is no threshold")
+    over = exceeds(match.best, limit.value)
+    exceeding, allowed = int(over.sum()), bound(len(units), limit.null, limit.beyond)
+    if allowed >= len(units):
+        why = (
+            f"{count(len(units), 'held-out episode')} against a null of {limit.null:,} are too few: "
+            "even if all exceeded the threshold, chance could explain it"
+        )
+        return None, allowed, (), unchecked(NAME, TITLE, why)
+    members: dict[tuple[int, str], list[int]] = {}
+    for row, unit in enumerate(units.tolist()):
+        members.setdefault((episodes[unit].source, episodes[unit].split), []).append(row)
+    sure = 1 - (1 - CONFIDENCE) / len(members)
+    groups = []
+    for (source, split), rows in members.items() if len(members) > 1 else ():
+        some, may = int(over[rows].sum()), bound(len(rows), limit.null, limit.beyond, sure)
+        if some > may:
+            what = f"{some:,} of {len(rows):,} in {split} of dataset {source + 1} exceed it"
+            groups.append(f"{what}; {may:,} would be allowed")
+    black = len(episodes) - train - len(units)
+    note = f"; {count(black, 'black episode')} not compared" if black else ""
+    what = (
+        f"{exceeding:,} of {count(len(units), 'episode')} exceed {limit.value:.3f} ({limit.how}); "
+        f"{allowed:,} are allowed, so a leak of {allowed + 1:,} or more is seen{note}"
+    )
+    if groups:
+        what += "; " + "; ".join(groups)
+    report = failed if exceeding > allowed or groups else passed
+    return exceeding, allowed, tuple(groups), report(NAME, TITLE, what)
+
+
+def _alike(
+    train: Sequence[Episode],
+    limit: Threshold | None,
+    null: npt.NDArray[np.float32],
+    of: npt.NDArray[np.int64],
+    partner: npt.NDArray[np.int64],
+) -> Check:
+    """Name the environments of train that are too much alike to be chance."""
+    if limit is None:
+        return unchecked(*ALIKE, "there is no null")
+    name = {episode.place: str(episode.row["environment"]) for episode in train}
+    pairs: dict[tuple[str, str], float] = {}
+    for place in limit.apart:
+        mine = np.flatnonzero(of == place)
+        best = mine[null[mine].argmax()]
+        pair = tuple(sorted((name[place], name[int(partner[best])])))
+        pairs[pair[0], pair[1]] = max(float(null[best]), pairs.get((pair[0], pair[1]), 0.0))
+    if not pairs:
+        return passed(*ALIKE, "no environment of train stands out from the others")
+    rows = [{"one": one, "other": other, "score": round(score, 4)} for (one, other), score in pairs.items()]
+    text = ", ".join(f"{row['one']} and {row['other']} ({row['score']:.2f})" for row in rows[:3])
+    summary = f"left out of the null, because they may be one place or share recordings: {text}"
+    return suspicious(*ALIKE, summary, rows)

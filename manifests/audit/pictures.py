@@ -1,0 +1,158 @@
+"""The pictures of a report: pairs of episodes side by side, and the backgrounds of places that look alike.
+
+Frames are read again for the few pairs that are shown; as small JPEGs in `data:` URIs they make the page
+whole in itself, at about 3 KB each.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from oxcart.manifests.audit.episodes import Episode, Source
+from oxcart.manifests.audit.features import read_steps, spaced
+
+HEIGHT = 110
+"""Pixels of a frame in the page."""
+STRIP = 4
+"""Aligned frames of a pair."""
+PLACES = 6
+"""Pairs of places that are shown."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Frame:
+    """A picture and what stands under it."""
+
+    uri: str
+    """`data:image/jpeg;base64,…`"""
+    caption: str
+    """The step, or what it is."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Side:
+    """One episode of a pair."""
+
+    environment: str
+    """Its name."""
+    episode: str
+    """Its key."""
+    dataset: str
+    """Which dataset it is of."""
+    split: str
+    """Which split it is in."""
+    instruction: str
+    """What it was told."""
+    frames: tuple[Frame, ...]
+    """Its pictures."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shown:
+    """Two episodes side by side."""
+
+    score: float
+    """After confirmation."""
+    note: str
+    """What was undone, and how far the hashes are apart."""
+    held: Side
+    """The one that is held out."""
+    train: Side
+    """The one of train."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pictures:
+    """All pictures of a report."""
+
+    pairs: tuple[Shown, ...]
+    """Pairs of episodes."""
+    places: tuple[Shown, ...]
+    """Pairs of backgrounds."""
+
+
+def draw_pictures(
+    sources: Sequence[Source],
+    episodes: Sequence[Episode],
+    pairs: Sequence[dict[str, Any]],
+    ranking: Sequence[dict[str, Any]],
+    frames: int,
+) -> Pictures:
+    """Read and encode the pictures.
+
+    Args:
+        sources: the datasets.
+        episodes: which the indices of pairs and ranking mean.
+        pairs: as `near.pairs` gives them.
+        ranking: as `place.Places.ranking`.
+        frames: of an episode, for its background.
+    """
+    return Pictures(
+        pairs=tuple(_pairs(sources, episodes, pairs)),
+        places=tuple(_places(sources, episodes, ranking[:PLACES], frames)),
+    )
+
+
+def _pairs(
+    sources: Sequence[Source], episodes: Sequence[Episode], pairs: Sequence[dict[str, Any]]
+) -> Iterator[Shown]:
+    for pair in pairs:
+        at = np.unique(np.linspace(0, len(pair["aligned"]) - 1, STRIP).round().astype(int))
+        aligned = [pair["aligned"][i] for i in at]
+        sides = []
+        for index, which in ((pair["held"], 0), (pair["train"], 1)):
+            episode = episodes[index]
+            steps = [int(both[which]) for both in aligned]
+            read = _read(sources, episode, steps)
+            shown = [
+                Frame(uri=_uri(frame), caption=f"step {step}")
+                for frame, step in zip(read, steps, strict=True)
+            ]
+            sides.append(_side(sources, episode, shown))
+        note = f"{pair['window']}; dHash differs in {pair['dhash_bits']} of 64 bits"
+        yield Shown(score=pair["score"], note=note, held=sides[0], train=sides[1])
+
+
+def _places(
+    sources: Sequence[Source], episodes: Sequence[Episode], ranking: Sequence[dict[str, Any]], frames: int
+) -> Iterator[Shown]:
+    for row in ranking:
+        sides = []
+        for index in (row["held out episode"], row["train episode"]):
+            episode = episodes[index]
+            steps = spaced(0, episode.row["steps"], frames)
+            median = np.median(_read(sources, episode, steps), axis=0).astype(np.uint8)
+            sides.append(_side(sources, episode, [Frame(uri=_uri(median), caption="background")]))
+        yield Shown(score=row["score"], note="", held=sides[0], train=sides[1])
+
+
+def _read(sources: Sequence[Source], episode: Episode, steps: Sequence[int]) -> npt.NDArray[np.uint8]:
+    source = sources[episode.source]
+    return read_steps(source, source.dataset.track(episode.row, "primary"), steps)
+
+
+def _side(sources: Sequence[Source], episode: Episode, frames: Sequence[Frame]) -> Side:
+    return Side(
+        environment=episode.row["environment"] or "(unknown)",
+        episode=episode.key,
+        dataset=sources[episode.source].label,
+        split=episode.split,
+        instruction=episode.row["instruction"],
+        frames=tuple(frames),
+    )
+
+
+def _uri(frame: npt.NDArray[np.uint8]) -> str:
+    image = Image.fromarray(frame)
+    size = max(1, round(image.width * HEIGHT / image.height)), HEIGHT
+    buffer = io.BytesIO()
+    image.resize(size, Image.Resampling.BICUBIC).save(buffer, "JPEG", quality=82)
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()

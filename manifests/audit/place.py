@@ -1,0 +1,158 @@
+"""Which environments look like one place? A ranking for the eye, on backgrounds without the arm.
+
+An episode's background is the temporal median of its thumbnails: what moves is gone. Backgrounds are
+compared as frames are (see `match`), so another lens position or a mirrored picture does not hide a place.
+The result is suspicious where two names look more alike than environments of train do among each other; the
+decision is left to a person, who gets the pictures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from oxcart.manifests.audit.episodes import UNKNOWN, Episode
+from oxcart.manifests.audit.match import Matcher, backgrounds, coarse
+from oxcart.manifests.audit.result import Check, passed, suspicious, unchecked
+
+NAME, TITLE = "places", "No two environments across splits look like one place"
+
+PER_PLACE = 6
+"""Backgrounds of an environment that are compared, spread over its episodes."""
+SHOWN_PLACES = 40
+"""Environments in the heat map."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Places:
+    """How alike the backgrounds of environments are."""
+
+    names: tuple[str, ...]
+    """Environments of the heat map; those that are held out first."""
+    held: tuple[bool, ...]
+    """Whether each is held out."""
+    likeness: tuple[tuple[float, ...], ...]
+    """The best correlation of two backgrounds of each pair, before windows; the diagonal is 1."""
+    ranking: tuple[dict[str, Any], ...]
+    """Pairs of an environment held out and one of train, the most alike first."""
+    check: Check
+
+
+def check_places(
+    episodes: Sequence[Episode],
+    labels: Sequence[str],
+    thumbs: npt.NDArray[np.uint8],
+    held: npt.NDArray[np.bool_],
+) -> Places:
+    """Compare the backgrounds of all environments.
+
+    Args:
+        episodes: which.
+        labels: what the report calls the environment of each.
+        thumbs: of their frames.
+        held: whether each is held out.
+    """
+    chosen = _spread(episodes, held)
+    if not len(chosen):
+        check = unchecked(NAME, TITLE, "no environment is known")
+        return Places(names=(), held=(), likeness=(), ranking=(), check=check)
+    pictures = backgrounds(thumbs[chosen])[:, None]
+    place = np.array([episodes[i].place for i in chosen], np.int64)
+    out = held[chosen]
+    name_of = {episodes[i].place: labels[i] for i in chosen}
+    train, test = np.flatnonzero(~out), np.flatnonzero(out)
+    heat = _heat(pictures, place, out, name_of)
+    if not len(test):
+        check = unchecked(NAME, TITLE, "no episode of known environment is held out")
+        return Places(**heat, ranking=(), check=check)
+    if not len(train):
+        check = unchecked(NAME, TITLE, "no episode of train has a known environment")
+        return Places(**heat, ranking=(), check=check)
+    gallery = Matcher(pictures[train])
+    best = gallery.search(pictures[test], lambda index: place[test[index]][:, None] != place[train][None])
+    null = gallery.search(
+        pictures[train], lambda index: place[train[index]][:, None] != place[train][None], keep=4
+    )
+    pairs: dict[tuple[int, int], dict[str, Any]] = {}
+    for row, one in enumerate(test):
+        for other, score in zip(best.episodes[row], best.scores[row], strict=True):
+            if other < 0:
+                continue
+            at = int(place[one]), int(place[train[other]])
+            if at not in pairs or score > pairs[at]["score"]:
+                pairs[at] = {
+                    "held out": name_of[at[0]],
+                    "train": name_of[at[1]],
+                    "score": round(float(score), 4),
+                    "held out episode": int(chosen[one]),
+                    "train episode": int(chosen[train[other]]),
+                }
+    ranking = sorted(pairs.values(), key=lambda row: (-row["score"], row["held out"], row["train"]))
+    shown = [{k: v for k, v in row.items() if not k.endswith("episode")} for row in ranking]
+    known = null.best[null.best > -1]
+    if len(known) < 2 or len(set(place[train].tolist())) < 3:
+        why = "train has fewer than three environments, so nothing says how alike two places are"
+        return Places(**heat, ranking=tuple(ranking), check=unchecked(NAME, TITLE, why, shown))
+    limit = _ceiling(known)
+    alike = [row for row in shown if row["score"] > limit]
+    if alike:
+        text = ", ".join(f"{row['held out']} and {row['train']} ({row['score']:.2f})" for row in alike[:3])
+        summary = f"more alike than environments of train are ({limit:.2f}): {text}"
+        return Places(**heat, ranking=tuple(ranking), check=suspicious(NAME, TITLE, summary, shown))
+    if not shown:
+        check = passed(NAME, TITLE, "no place held out resembles any of train")
+        return Places(**heat, ranking=(), check=check)
+    first = shown[0]
+    summary = (
+        f"the most alike are {first['held out']} and {first['train']} ({first['score']:.2f}; environments of "
+        f"train reach {float(known.max()):.2f} among each other)"
+    )
+    return Places(**heat, ranking=tuple(ranking), check=passed(NAME, TITLE, summary, shown))
+
+
+def _ceiling(scores: npt.NDArray[np.float32]) -> float:
+    """The larger of the maximum and the 99.9% quantile of a normal tail, after Fisher's transform."""
+    spread = np.arctanh(np.clip(scores.astype(np.float64), -0.999, 0.999))
+    middle = float(np.median(spread))
+    deviation = float(np.sqrt(np.square(spread[spread >= middle] - middle).mean()))
+    return max(float(scores.max()), float(np.tanh(middle + 3.09 * deviation)))
+
+
+def _spread(episodes: Sequence[Episode], held: npt.NDArray[np.bool_]) -> npt.NDArray[np.intp]:
+    """A few episodes of each environment and side, evenly spread over those that there are."""
+    members: dict[tuple[int, bool], list[int]] = {}
+    for i, episode in enumerate(episodes):
+        if episode.place != UNKNOWN:
+            members.setdefault((episode.place, bool(held[i])), []).append(i)
+    chosen: list[int] = []
+    for own in members.values():
+        at = np.unique(np.linspace(0, len(own) - 1, PER_PLACE).round().astype(int))
+        chosen += [own[k] for k in at]
+    return np.array(sorted(chosen), np.intp)
+
+
+def _heat(
+    pictures: npt.NDArray[np.uint8],
+    place: npt.NDArray[np.int64],
+    held: npt.NDArray[np.bool_],
+    name_of: dict[int, str],
+) -> dict[str, Any]:
+    vectors = coarse(pictures[:, 0]).reshape(len(pictures), -1)
+    out = {int(p): bool(h) for p, h in zip(place, held, strict=True)}
+    out |= {int(p): True for p in place[held]}
+    order = sorted(out, key=lambda p: (not out[p], name_of[p]))[:SHOWN_PLACES]
+    rows = []
+    for one in order:
+        best = vectors[place == one] @ vectors.T
+        rows.append(
+            tuple(1.0 if other == one else round(float(best[:, place == other].max()), 4) for other in order)
+        )
+    return {
+        "names": tuple(name_of[p] for p in order),
+        "held": tuple(out[p] for p in order),
+        "likeness": tuple(rows),
+    }

@@ -1,0 +1,207 @@
+"""The report: one HTML page that holds all it shows, and the same as JSON.
+
+The page is Jinja2 with autoescape on: whatever a dataset says (instructions, names, paths) is text and
+stays text. Plots are SVG, drawn here; nothing is fetched and no script runs, so the page opens offline and
+can be mailed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import resources
+from typing import Any
+
+from oxcart.manifests.audit.result import FAILED, PASSED, SUSPICIOUS, UNCHECKED
+from oxcart.manifests.audit.run import Audit
+from oxcart.manifests.audit.verdict import CLEAN, LEAK
+from oxcart.manifests.canonical import pretty_json
+from oxcart.shards.errors import ConfigError
+
+WIDTH, HEIGHT = 760, 190
+"""Of the histogram, in SVG units."""
+BINS = 60
+FORMAT = "oxcart-audit/1"
+"""Of the JSON."""
+_ROWS = 12
+"""Rows of evidence in the page; the JSON has more."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bar:
+    """A bar of the histogram, in SVG units."""
+
+    x: float
+    y: float
+    width: float
+    height: float
+    kind: str
+    title: str
+
+
+def report_json(audit: Audit) -> bytes:
+    """The audit as JSON: everything but the pictures."""
+    return pretty_json({"format": FORMAT, **audit.plain()})
+
+
+def report_html(audit: Audit) -> bytes:
+    """The audit as a page."""
+    from jinja2 import Environment, StrictUndefined
+
+    source = resources.files("oxcart.manifests.audit").joinpath("report.html").read_text("utf-8")
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters["percent"] = lambda share: f"{share:.0%}"
+    headline, tone = _headline(audit)
+    page = environment.from_string(source).render(
+        audit=audit,
+        headline=headline,
+        tone=tone,
+        tones={PASSED: "good", FAILED: "bad", SUSPICIOUS: "odd", UNCHECKED: "none"},
+        order={FAILED: 0, SUSPICIOUS: 1, UNCHECKED: 2, PASSED: 3},
+        unchecked=[check for check in audit.checks if check.status == UNCHECKED],
+        rows=_ROWS,
+        plot=_histogram(audit),
+        heat=_heat(audit),
+    )
+    return page.encode()
+
+
+def _headline(audit: Audit) -> tuple[str, str]:
+    if audit.verdict.word == LEAK:
+        return "Leak: what is held out is known to train", "bad"
+    if audit.verdict.word == CLEAN:
+        failed = [check for check in audit.checks if check.status == FAILED]
+        if failed:
+            return f"No leak by pictures, but {len(failed)} of the checks failed", "odd"
+        return "Clean: nothing held out is nearer to train than chance explains", "good"
+    return "Not checked: nothing can be concluded", "none"
+
+
+def _histogram(audit: Audit) -> dict[str, Any] | None:
+    """Best scores of held-out episodes over those of the null: shares of each, from the lowest to 1."""
+    held = [row["score"] for row in audit.scores if row["score"] > -1]
+    null = list(audit.null)
+    if not held and not null:
+        return None
+    every = [*held, *null, *([audit.threshold.value] if audit.threshold else [])]
+    low = math.floor((min(every) - 0.02) * 20) / 20
+    high = max(1.0, max(every))
+    step = (high - low) / BINS
+    left, top, wide, tall = 40, 10, WIDTH - 62, HEIGHT - 40
+    bars: list[Bar] = []
+    peak = 0.0
+    shares = {}
+    for kind, values in (("null", null), ("held", held)):
+        counts = [0] * BINS
+        for value in values:
+            counts[min(int((value - low) / step), BINS - 1)] += 1
+        shares[kind] = counts, len(values)
+        peak = max(peak, max(counts) / max(len(values), 1))
+    for kind, (counts, total) in shares.items():
+        for i, number in enumerate(counts):
+            if number:
+                share = number / total
+                what = "null" if kind == "null" else "held out"
+                bars.append(
+                    Bar(
+                        x=round(left + i * wide / BINS, 2),
+                        y=round(top + tall * (1 - share / peak), 2),
+                        width=round(wide / BINS - 0.8, 2),
+                        height=round(tall * share / peak, 2),
+                        kind=kind,
+                        title=f"{number:,} of {total:,} {what} from {low + i * step:.3f}",
+                    )
+                )
+    ticks = [
+        (round(left + (v / 20 - low) / (high - low) * wide, 1), f"{v / 20:.2f}") for v in _ticks(low, high)
+    ]
+    limit = None
+    if audit.threshold:
+        limit = round(left + (audit.threshold.value - low) / (high - low) * wide, 1)
+    return {
+        "bars": bars,
+        "ticks": ticks,
+        "limit": limit,
+        "base": top + tall,
+        "top": top,
+        "left": left,
+        "right": left + wide,
+        "width": WIDTH,
+        "height": HEIGHT,
+        "peak": f"{peak:.0%}",
+    }
+
+
+def _ticks(low: float, high: float) -> Sequence[int]:
+    every = 1 if high - low < 0.45 else 2 if high - low < 0.9 else 4
+    return [v for v in range(math.ceil(low * 20), math.floor(high * 20) + 1) if v % every == 0]
+
+
+def _heat(audit: Audit) -> dict[str, Any] | None:
+    """Cells of the environment x environment map, in SVG units."""
+    places = audit.places
+    if places is None or len(places.names) < 2:
+        return None
+    number = len(places.names)
+    cell = max(10, min(26, 560 // number))
+    longest = max(len(name) for name in places.names)
+    margin = min(260, 8 + round(6.4 * min(longest, 38)))
+    off = [v for i, row in enumerate(places.likeness) for j, v in enumerate(row) if i != j]
+    low, high = min(off), max(off)
+    cells = []
+    for i, row in enumerate(places.likeness):
+        for j, value in enumerate(row):
+            share = 1.0 if i == j else (value - low) / max(high - low, 1e-9)
+            cells.append(
+                {
+                    "x": margin + j * cell,
+                    "y": margin + i * cell,
+                    "fill": "#d7d4cc" if i == j else _colour(share),
+                    "title": f"{places.names[i]} and {places.names[j]}: {value:.3f}",
+                }
+            )
+    names = [
+        {
+            "text": name if len(name) <= 38 else name[:37] + "…",
+            "at": margin + i * cell + cell / 2,
+            "held": held,
+        }
+        for i, (name, held) in enumerate(zip(places.names, places.held, strict=True))
+    ]
+    side = margin + number * cell + 4
+    return {
+        "cells": cells,
+        "names": names,
+        "cell": cell,
+        "margin": margin,
+        "side": side,
+        "split": margin + sum(places.held) * cell,
+        "low": f"{low:.2f}",
+        "high": f"{high:.2f}",
+        "ramp": [_colour(i / 5) for i in range(6)],
+    }
+
+
+def _colour(share: float) -> str:
+    """From paper over amber to a deep red: monotone in lightness, so that it reads in grey as well."""
+    stops = ((250, 246, 236), (247, 214, 148), (232, 140, 72), (178, 52, 44), (92, 16, 34))
+    at = min(max(share, 0.0), 1.0) * (len(stops) - 1)
+    i = min(int(at), len(stops) - 2)
+    mixed = [round(a + (b - a) * (at - i)) for a, b in zip(stops[i], stops[i + 1], strict=True)]
+    return "#{:02x}{:02x}{:02x}".format(*mixed)
+
+
+def check_format(value: Any, where: str) -> dict[str, Any]:
+    """The report in parsed JSON.
+
+    Raises:
+        ConfigError: it is none.
+    """
+    if not isinstance(value, dict) or value.get("format") != FORMAT:
+        raise ConfigError(
+            f"{where}: expected the JSON of an audit ({FORMAT}); write it with oxcart audit --json"
+        )
+    return value

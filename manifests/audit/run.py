@@ -1,0 +1,393 @@
+"""The audit from end to end: open, check, compare, plant, conclude. Deterministic in its inputs and seed.
+
+Everything that is reported is in the `Audit`, as plain data but for the pictures; no time, host or rate is,
+so the same datasets and options give the same report, byte for byte on one machine.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import numpy as np
+
+from oxcart.manifests.audit import ahead, exact, names, near, pictures, place, plant, records, shards
+from oxcart.manifests.audit.episodes import HELD, UNKNOWN, Episode, Source, draw, open_sources
+from oxcart.manifests.audit.features import FRAMES, Features, read_features
+from oxcart.manifests.audit.match import one_thread
+from oxcart.manifests.audit.result import Check, unchecked
+from oxcart.manifests.audit.verdict import Threshold, Verdict, decide
+from oxcart.manifests.counts import per_split
+from oxcart.manifests.split import SPLITS
+from oxcart.shards.errors import ConfigError
+
+Stage = Callable[[str, int, str], AbstractContextManager[Callable[[int], None]]]
+"""Label, total and unit of some long work -> what is told of how much of it is done."""
+
+TOP = 12
+"""Pairs of episodes that are shown side by side."""
+BELOW = 4
+"""Of them, below the threshold at least where there are any."""
+KEPT = 20_000
+"""Pairs that the JSON lists at most, the best first; all confirmed ones are among them or it says so."""
+LIBRARIES = ("oxcart", "numpy", "pillow", "pyarrow", "xxhash")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What shapes an audit."""
+
+    seed: int = 0
+    """Of all that is drawn: samples, the null, planted leaks."""
+    frames: int = FRAMES
+    """Frames of an episode that are decoded."""
+    sample: int | None = None
+    """Episodes of each split of each dataset that are decoded, at most."""
+    workers: int = 2
+    """Threads."""
+
+    def __post_init__(self) -> None:
+        if self.frames < 2:
+            raise ConfigError(f"frames: expected at least 2 of an episode, got {self.frames}")
+        if self.sample is not None and self.sample < 1:
+            raise ConfigError(f"sample: expected at least 1 episode, got {self.sample}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Audit:
+    """All that an audit found."""
+
+    verdict: Verdict
+    """The answer."""
+    checks: tuple[Check, ...]
+    """Every check, those that did not run too."""
+    datasets: tuple[dict[str, Any], ...]
+    """Name, URL, fingerprint and counts of each."""
+    looked: tuple[dict[str, Any], ...]
+    """Episodes that were decoded, of those that there are, per dataset and split."""
+    threshold: Threshold | None
+    """Where scores stop being chance."""
+    exceeding: int | None
+    """Held-out episodes beyond it."""
+    allowed: int
+    """How many may be."""
+    gallery: tuple[int, int]
+    """Train episodes that a held-out episode, and one of the null, is compared with."""
+    scores: tuple[dict[str, Any], ...]
+    """The best score of each held-out episode."""
+    null: tuple[float, ...]
+    """The null distribution, sorted."""
+    pairs: tuple[dict[str, Any], ...]
+    """Pairs of a held-out and a train episode, the best first, with environments, steps and score."""
+    confirmed: int
+    """How many pairs are beyond the threshold."""
+    duplicates: tuple[dict[str, Any], ...]
+    """Pairs of episodes that share a frame or a trajectory exactly."""
+    recall: tuple[plant.Recall, ...]
+    """Of the planted leaks, per kind; empty where there was no threshold."""
+    probe: ahead.Probe | None
+    """The copy-ahead probe."""
+    places: place.Places | None
+    """How alike environments look."""
+    options: Options
+    """What shaped it."""
+    versions: dict[str, str]
+    """Of the libraries that the numbers come from."""
+    command: str
+    """The command line, where there was one."""
+    pictures: pictures.Pictures
+    """For the page alone."""
+
+    def plain(self) -> dict[str, Any]:
+        """As JSON values, without pictures."""
+        values = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "pictures"}
+        return {name: _plain(value) for name, value in values.items()}
+
+
+def audit(urls: Sequence[str], options: Options, *, stage: Stage | None = None, command: str = "") -> Audit:
+    """Audit datasets together.
+
+    Args:
+        urls: of compiled datasets.
+        options: what shapes the audit.
+        stage: shows progress.
+        command: the command line, for the report.
+
+    Raises:
+        ConfigError: one of them is no dataset.
+        CorruptError: what was read does not match its digest.
+        StoreError: something cannot be read.
+    """
+    with one_thread():
+        return _audit(urls, options, stage or _silent, command)
+
+
+def _audit(urls: Sequence[str], options: Options, stage: Stage, command: str) -> Audit:
+    sources = open_sources(urls)
+    episodes = draw(sources, options.sample, options.seed)
+    sampled = options.sample is not None
+    frames = sum(shard["frames"] for source in sources for shard in source.dataset.manifest.shards)
+    with stage("hashing", frames, "frames") as report:
+        intact = shards.check_shards(sources, options.workers, sampled=sampled, report=report)
+    with stage("reading trajectories", len(episodes), "episodes") as report:
+        digests, moments = shards.read_arrays(sources, episodes, options.workers, report)
+    visible = [episode for episode in episodes if episode.split in ("train", *HELD)]
+    with stage("decoding", len(visible) * options.frames, "frames") as report:
+        features = read_features(sources, visible, options.frames, options.workers, report)
+    with stage("comparing digests", sum(len(s.dataset.manifest.shards) for s in sources), "shards") as report:
+        same_frames, frame_pairs = exact.check_frames(sources, visible, features, report)
+    same_moves, move_pairs = exact.check_trajectories(sources, episodes, digests)
+    with stage("comparing", near.compared_in_all(visible), "episodes") as report:
+        found = near.compare(visible, features, options.seed, options.workers, report)
+    labels = [_environment(sources, episode) for episode in visible]
+    held = np.array([episode.split != "train" for episode in visible], np.bool_)
+    places = place.check_places(visible, labels, features.thumbs, held) if len(visible) else None
+    recall, planted = _recall(sources, visible, features, found, options, stage)
+    probed, ahead_check = _probe(visible, features, options.seed)
+    checks = (
+        intact,
+        shards.check_statistics(sources, moments, sampled=sampled),
+        names.check_environments(sources),
+        records.check_keys(sources),
+        records.check_records(sources),
+        records.check_files(sources),
+        records.check_sessions(sources),
+        records.check_instructions(sources),
+        records.check_videos(sources),
+        same_frames,
+        same_moves,
+        found.check,
+        found.alike,
+        *([places.check] if places else []),
+        ahead_check,
+        planted,
+        _cameras(sources),
+        *_seen(sources),
+    )
+    pairs = near.pairs(found, visible, features)
+    limit = found.limit.value if found.limit else None
+    confirmed = sum(pair["score"] > limit for pair in pairs) if limit is not None else 0
+    top = _top(pairs, limit)
+    shown = pictures.draw_pictures(sources, visible, top, places.ranking if places else (), options.frames)
+    word = decide(
+        checks,
+        found.exceeding,
+        found.allowed,
+        len(found.units),
+        groups=found.groups,
+        blind=plant.blind(recall),
+    )
+    if sampled:
+        word = _sampled(word, sources, visible)
+    return Audit(
+        verdict=word,
+        checks=checks,
+        datasets=tuple(_dataset(source) for source in sources),
+        looked=tuple(_looked(sources, episodes)),
+        threshold=found.limit,
+        exceeding=found.exceeding,
+        allowed=found.allowed,
+        gallery=found.gallery,
+        scores=tuple(_scores(sources, visible, found)),
+        null=tuple(sorted(round(float(score), 4) for score in found.null)),
+        pairs=tuple(_described(sources, visible, pair) for pair in pairs[:KEPT]),
+        confirmed=confirmed,
+        duplicates=tuple(_duplicates(sources, [*frame_pairs, *move_pairs])),
+        recall=recall,
+        probe=probed,
+        places=places,
+        options=options,
+        versions=_versions(),
+        command=command,
+        pictures=shown,
+    )
+
+
+def _sampled(word: Verdict, sources: Sequence[Source], visible: Sequence[Episode]) -> Verdict:
+    """A verdict from a sample says so."""
+    total = sum(s.dataset.manifest.splits.get("train", {}).get("episodes", 0) for s in sources)
+    seen = sum(episode.split == "train" for episode in visible)
+    note = f"pictures of {seen:,} of {total:,} train episodes were looked at; a copy of another is not seen"
+    return Verdict(word=word.word, because=(*word.because, *([note] if seen < total else [])))
+
+
+def _recall(
+    sources: Sequence[Source],
+    episodes: Sequence[Episode],
+    features: Features,
+    found: near.Near,
+    options: Options,
+    stage: Stage,
+) -> tuple[tuple[plant.Recall, ...], Check]:
+    """Plant copies of held-out episodes, and count how many the audit would have found."""
+    name, title = "recall", "Planted leaks are found"
+    if found.limit is None:
+        return (), unchecked(name, title, "there is no threshold to find them by")
+    chosen = plant.choose([episodes[i].key for i in found.units], options.seed)
+    units = found.units[chosen]
+    with stage("planting leaks", len(units), "episodes") as report:
+        copies = plant.copies(sources, [episodes[i] for i in units], options.frames, options.seed, report)
+    match = found.match.take(chosen)
+    original = features.take(units)
+    recall = tuple(
+        plant.recall(kind, plant.found(original, copies[kind], match), found.limit) for kind in plant.KINDS
+    )
+    return recall, plant.check_recall(name, title, recall)
+
+
+def _probe(episodes: Sequence[Episode], features: Features, seed: int) -> tuple[ahead.Probe | None, Check]:
+    train = sum(episode.split == "train" for episode in episodes)
+    spot = np.array([episode.place for episode in episodes[:train]], np.int64)
+
+    def others(index: Any) -> Any:
+        return (
+            (spot[index][:, None] != spot[None]) & (spot[None] != UNKNOWN) & (spot[index] != UNKNOWN)[:, None]
+        )
+
+    name, title = ahead.NAME, ahead.TITLE
+    if len(episodes) == train:
+        return None, unchecked(name, title, "nothing is held out")
+    if len(set(spot[spot != UNKNOWN].tolist())) < 2:
+        return None, unchecked(name, title, "train has no two environments to set the null by")
+    found = ahead.probe(features.thumbs[train:], features.thumbs[:train], others, seed)
+    return found, ahead.check(found)
+
+
+def _cameras(sources: Sequence[Source]) -> Check:
+    """What is not looked at is said."""
+    others = sorted({c["name"] for s in sources for c in s.dataset.manifest.cameras[1:]})
+    name, title = "cameras", "Pictures of the other cameras"
+    if not others:
+        return Check(name=name, title=title, status="passed", summary="every dataset has one camera")
+    return unchecked(
+        name, title, f"only primary cameras are decoded; of {', '.join(others)} only digests are compared"
+    )
+
+
+def _seen(sources: Sequence[Source]) -> list[Check]:
+    """val_seen shares its environments with train on purpose."""
+    number = sum(source.dataset.manifest.splits.get("val_seen", {}).get("episodes", 0) for source in sources)
+    if not number:
+        return []
+    why = "it shares environments with train by design: duplicates and sessions alone are checked"
+    return [unchecked("val_seen", "Near-duplicates of val_seen", why)]
+
+
+def _top(pairs: Sequence[dict[str, Any]], limit: float | None) -> list[dict[str, Any]]:
+    """The best pair of each held-out episode, the highest first; some of them below the threshold."""
+    best = [pair for pair in pairs if pair["rank"] == 0]
+    if limit is None or len(best) <= TOP:
+        return best[:TOP]
+    below = [pair for pair in best if pair["score"] <= limit][:BELOW]
+    above = [pair for pair in best if pair["score"] > limit]
+    top = above[: TOP - len(below)]
+    return [*top, *[pair for pair in best if pair not in top and pair["score"] <= limit][: TOP - len(top)]]
+
+
+def _described(
+    sources: Sequence[Source], episodes: Sequence[Episode], pair: dict[str, Any]
+) -> dict[str, Any]:
+    held, train = episodes[pair["held"]], episodes[pair["train"]]
+    rest = {name: value for name, value in pair.items() if name not in ("held", "train")}
+    return {
+        **{f"held_{name}": value for name, value in _who(sources, held).items()},
+        **{f"train_{name}": value for name, value in _who(sources, train).items()},
+        **rest,
+    }
+
+
+def _who(sources: Sequence[Source], episode: Episode) -> dict[str, Any]:
+    return {
+        "dataset": sources[episode.source].url,
+        "episode": episode.key,
+        "split": episode.split,
+        "environment": episode.row["environment"],
+    }
+
+
+def _duplicates(sources: Sequence[Source], pairs: Sequence[exact.Pair]) -> Iterator[dict[str, Any]]:
+    wanted = {(at[0], at[1]) for pair in pairs for at in (pair.one, pair.other)}
+    rows: dict[tuple[int, str], dict[str, Any]] = {}
+    for index, source in enumerate(sources):
+        if wanted:
+            for row in source.table.select(["key", "split", "environment"]).to_pylist():
+                if (index, row["key"]) in wanted:
+                    rows[index, row["key"]] = row
+    for pair in dict.fromkeys((p.one, p.other) for p in pairs):
+        sides = {}
+        for side, at in zip(("held", "train"), pair, strict=True):
+            sides[f"{side}_dataset"] = sources[at[0]].url
+            sides[f"{side}_episode"] = at[1]
+            sides[f"{side}_split"] = rows[at]["split"]
+            sides[f"{side}_environment"] = rows[at]["environment"]
+        yield sides
+
+
+def _scores(
+    sources: Sequence[Source], episodes: Sequence[Episode], found: near.Near
+) -> Iterator[dict[str, Any]]:
+    for unit, score in zip(found.units.tolist(), found.match.best.tolist(), strict=True):
+        yield {**_who(sources, episodes[unit]), "score": round(score, 4)}
+
+
+def _environment(sources: Sequence[Source], episode: Episode) -> str:
+    name = episode.row["environment"] or "(unknown)"
+    return name if len(sources) == 1 else f"{name} · {sources[episode.source].label}"
+
+
+def _dataset(source: Source) -> dict[str, Any]:
+    manifest = source.dataset.manifest
+    counts = per_split(source.table, len(manifest.cameras))
+    return {
+        "name": source.label,
+        "url": source.url,
+        "version": manifest.dataset["version"],
+        "fingerprint": manifest.fingerprint,
+        "codec": manifest.pixels["codec"],
+        "camera": manifest.cameras[0]["name"],
+        "environments": len({entry["name"] for entry in manifest.environments if entry["name"] is not None}),
+        "episodes": {split: count["episodes"] for split, count in counts.items()},
+        "unknown": records.unknown(source),
+        "rejected": records.rejected(source),
+        "split_by": (manifest.config.get("split") or {}).get("by"),
+    }
+
+
+def _looked(sources: Sequence[Source], episodes: Sequence[Episode]) -> Iterator[dict[str, Any]]:
+    for index, source in enumerate(sources):
+        for split in SPLITS:
+            total = source.dataset.manifest.splits.get(split, {}).get("episodes", 0)
+            if total:
+                number = sum(e.source == index and e.split == split for e in episodes)
+                yield {"dataset": source.label, "split": split, "looked": number, "episodes": total}
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for name in LIBRARIES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "unknown"
+    return found
+
+
+def _plain(value: Any) -> Any:
+    if hasattr(value, "__dataclass_fields__"):
+        return _plain(asdict(value))
+    if isinstance(value, dict):
+        return {key: _plain(one) for key, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(one) for one in value]
+    if isinstance(value, float):
+        return round(value, 6)
+    return value
+
+
+@contextlib.contextmanager
+def _silent(label: str, total: int, unit: str) -> Iterator[Callable[[int], None]]:
+    yield lambda done: None

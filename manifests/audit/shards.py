@@ -1,0 +1,179 @@
+"""Are the shards those of the manifest, and do its statistics come from train alone?
+
+Everything else is concluded from the files, so they must be what the manifest says. Without `--sample`
+every byte is read and hashed; with it, the chunks that are read anyway are checked, and the report says so.
+The statistics are computed again from the actions and states of train, in float64, and compared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from xxhash import xxh3_64_intdigest
+
+from oxcart.manifests.audit.episodes import Episode, Source
+from oxcart.manifests.audit.exact import trajectory
+from oxcart.manifests.audit.result import Check, count, failed, passed, some, unchecked
+from oxcart.manifests.verify import verify
+from oxcart.shards.ahead import ahead
+from oxcart.shards.errors import CorruptError
+
+SHARDS, SHARDS_TITLE = "shards", "Shards match the manifest"
+STATISTICS, STATISTICS_TITLE = "statistics", "Statistics come from train alone"
+
+TOLERANCE = 1e-5
+"""Of statistics, relative to the standard deviation or the value."""
+
+Arrays = dict[str, npt.NDArray[np.float32]]
+
+
+def check_shards(
+    sources: Sequence[Source],
+    workers: int,
+    *,
+    sampled: bool,
+    report: Callable[[int], None] = lambda done: None,
+) -> Check:
+    """Whether every byte is the one that was written."""
+    if sampled:
+        return unchecked(
+            SHARDS, SHARDS_TITLE, "a sample is audited: only the chunks that were read match their digests"
+        )
+    rows, before = [], 0
+    for source in sources:
+        total = sum(shard["frames"] for shard in source.dataset.manifest.shards)
+        damage = verify(
+            source.dataset,
+            workers=workers,
+            report=lambda done, size, before=before: report(before + done),  # type: ignore[misc]
+        )
+        rows += [{"dataset": source.label, "file": one.file, "reason": one.reason} for one in damage]
+        before += total
+    if rows:
+        text = f"{rows[0]['file']}: {rows[0]['reason']}"
+        more = f" and {len(rows) - 1:,} more" if len(rows) > 1 else ""
+        return failed(SHARDS, SHARDS_TITLE, f"damaged, see oxcart verify: {text}{more}", rows)
+    shards = sum(len(source.dataset.manifest.shards) for source in sources)
+    return passed(SHARDS, SHARDS_TITLE, f"{count(shards, 'shard')}, every byte matches its digest")
+
+
+def read_arrays(
+    sources: Sequence[Source],
+    episodes: Sequence[Episode],
+    workers: int,
+    report: Callable[[int], None] = lambda done: None,
+) -> tuple[list[int | None], list[dict[str, _Moments]]]:
+    """The trajectory digest of each episode, and the moments of train's arrays of each dataset.
+
+    Raises:
+        CorruptError: an array does not match its digest.
+        StoreError: a shard cannot be read.
+    """
+    digests: list[int | None] = []
+    moments: list[dict[str, _Moments]] = [{} for _ in sources]
+    pool = ThreadPoolExecutor(workers)
+
+    def calls() -> Iterator[Callable[[], Arrays]]:
+        for episode in episodes:
+            yield partial(_arrays, sources[episode.source], episode.row)
+
+    try:
+        for done, arrays in enumerate(ahead(pool, calls(), depth=8 * workers), 1):
+            episode = episodes[done - 1]
+            digests.append(trajectory([arrays[name] for name in sorted(arrays)]))
+            if episode.split == "train":
+                for name, values in arrays.items():
+                    moments[episode.source].setdefault(name, _Moments()).add(values)
+            report(done)
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+    return digests, moments
+
+
+def check_statistics(
+    sources: Sequence[Source], moments: Sequence[dict[str, _Moments]], *, sampled: bool
+) -> Check:
+    """Whether the manifest's statistics are those of train."""
+    if sampled:
+        return unchecked(STATISTICS, STATISTICS_TITLE, "a sample of train does not tell its statistics")
+    rows, compared = [], 0
+    for source, found in zip(sources, moments, strict=True):
+        for name in ("action", "state"):
+            stated = getattr(source.dataset.manifest, name)
+            if stated is None or (stated["statistics"] is None and name not in found):
+                continue
+            compared += 1
+            wrong = _differing(stated["statistics"], found.get(name))
+            rows += [{"dataset": source.label, "array": name, **row} for row in wrong]
+    if rows:
+        text = some([f"{row['array']} {row['what']}" for row in rows])
+        return failed(STATISTICS, STATISTICS_TITLE, f"not those of train: {text}", rows)
+    if not compared:
+        return unchecked(STATISTICS, STATISTICS_TITLE, "no dataset has actions or states in train")
+    return passed(STATISTICS, STATISTICS_TITLE, f"those of {count(compared, 'array')} computed again agree")
+
+
+class _Moments:
+    """Count, mean, squares around it, least and largest, merged as Chan, Golub and LeVeque (1979) do."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.mean: Any = 0.0
+        self.squares: Any = 0.0
+        self.low: Any = np.inf
+        self.high: Any = -np.inf
+
+    def add(self, values: npt.NDArray[np.float32]) -> None:
+        """More values [T, A]."""
+        exact = values.astype(np.float64)
+        mean = exact.mean(0)
+        total = self.count + len(exact)
+        delta = mean - self.mean
+        self.mean = self.mean + delta * (len(exact) / total)
+        self.squares = (
+            self.squares + ((exact - mean) ** 2).sum(0) + delta**2 * (self.count * len(exact) / total)
+        )
+        self.low, self.high = np.minimum(self.low, exact.min(0)), np.maximum(self.high, exact.max(0))
+        self.count = total
+
+
+def _differing(stated: dict[str, Any] | None, found: _Moments | None) -> list[dict[str, Any]]:
+    if stated is None or found is None:
+        has = "statistics" if stated else "none"
+        return [{"what": "count", "manifest": has, "train": found.count if found else 0}]
+    if stated["count"] != found.count:
+        return [{"what": "count", "manifest": stated["count"], "train": found.count}]
+    std = np.sqrt(found.squares / found.count)
+    again = {"mean": found.mean, "std": std, "min": found.low, "max": found.high}
+    wrong = []
+    for what, values in again.items():
+        said = np.array(stated[what], np.float64)
+        if said.shape != np.shape(values):
+            wrong.append({"what": what, "manifest": len(said), "train": len(values)})
+            continue
+        far = np.abs(said - values) > TOLERANCE * np.maximum(std, np.abs(values)) + 1e-9
+        wrong += [
+            {"what": f"{what}[{i}]", "manifest": float(said[i]), "train": float(values[i])}
+            for i in np.flatnonzero(far)
+        ]
+    return wrong
+
+
+def _arrays(source: Source, row: dict[str, Any]) -> Arrays:
+    """Actions and states [T, A] of an episode, checked."""
+    found = {}
+    for name in ("action", "state"):
+        entry = getattr(source.dataset.manifest, name)
+        if entry is None or row[f"{name}.offset"] is None:
+            continue
+        size = row["steps"] * entry["size"] * 4
+        data = source.dataset.store.read_range(f"shards/{row['shard']}.tar", row[f"{name}.offset"], size)
+        if xxh3_64_intdigest(data) != row[f"{name}.digest"]:
+            raise CorruptError(f"{row['shard']}: {row['key']}, {name} does not match its digest")
+        found[name] = np.frombuffer(data, "<f4").reshape(row["steps"], entry["size"])
+    return found

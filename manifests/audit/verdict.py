@@ -1,0 +1,203 @@
+"""From scores to a verdict: the null distribution, the threshold, how many may exceed it, and the one word.
+
+The unit is an episode that is held out, its score the best one against train. The null is what such a score
+is where nothing leaks: each train episode's best score against train without its own environment.
+
+Episodes of one environment are not independent: a kitchen that resembles another raises the scores of all its
+episodes. So the threshold is the larger of two: what 0.1% of the null exceed, and the upper prediction bound
+of the same rate for the highest score of one more environment, from the highest scores of those of train
+(Student's t after Fisher's transform). With few environments that bound nears 1, copies stop exceeding it,
+and nothing is concluded. Environments of train that stand out from the others, as one kitchen under two names
+does, are left out of the null, and named.
+
+How many held-out episodes may exceed it is the bound of 99% for new draws of the same distribution, which
+takes into account that the threshold comes from a sample too. The verdict is a leak beyond that, in all or in
+one split of one dataset, or on any exact duplicate.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import NormalDist
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from oxcart.manifests.audit.result import FAILED, UNCHECKED, Check, count
+
+LEAK, CLEAN, UNCLEAR = "leak", "clean", "not checked"
+
+RATE = 0.001
+"""Share of the null beyond the threshold."""
+CONFIDENCE = 0.99
+"""Of the number that may exceed it."""
+DIGITS = 4
+"""Of a score."""
+
+
+T_QUANTILES = (318.31, 22.327, 10.215, 7.173, 5.893, 5.208, 4.785, 4.501, 4.297, 4.144)
+"""Of Student's t for a rate of 0.1%, one-sided, with 1 to 10 degrees of freedom."""
+APART, LEAST_SPREAD = 5.0, 0.05
+"""Robust deviations, after Fisher's transform, beyond which an environment stands out; the least of one."""
+FEW = 5
+"""Environments from which on one can stand out."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Threshold:
+    """Where a score stops being chance."""
+
+    value: float
+    """Scores above it count; of four digits, as they are."""
+    beyond: int
+    """Scores of the null above it."""
+    null: int
+    """Episodes of the null."""
+    how: str
+    """How it was found, for people."""
+    apart: tuple[int, ...]
+    """Environments whose scores stand out from those of the others."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """The answer."""
+
+    word: str
+    """`leak`, `clean` or `not checked`."""
+    because: tuple[str, ...]
+    """Sentences, the weightiest first."""
+
+
+def threshold(null: npt.NDArray[np.float32], environments: npt.NDArray[np.int64]) -> Threshold:
+    """The threshold of a null distribution.
+
+    Args:
+        null: scores [n], at least two.
+        environments: [n], of the episode of each.
+    """
+    spread = np.arctanh(np.clip(null.astype(np.float64), -0.999, 0.9999))
+    names = np.unique(environments)
+    peaks = np.array([spread[environments == name].max() for name in names])
+    apart: tuple[int, ...] = ()
+    if len(names) >= FEW:
+        middle = float(np.median(peaks))
+        deviation = max(1.4826 * float(np.median(np.abs(peaks - middle))), LEAST_SPREAD)
+        fence = middle + APART * deviation
+        apart = tuple(names[peaks > fence].tolist())
+        spread = spread[~np.isin(environments, apart)]
+        peaks = peaks[peaks <= fence]
+    scores = np.sort(np.tanh(spread))[::-1]
+    number = len(scores)
+    value = float(scores[int(RATE * number)])
+    how = (
+        f"{RATE:.1%} of {number:,} null scores"
+        if RATE * number >= 1
+        else f"the largest of {number:,} null scores"
+    )
+    if len(peaks) > 1:
+        margin = _student(len(peaks) - 1) * float(peaks.std(ddof=1)) * math.sqrt(1 + 1 / len(peaks))
+        reach = math.tanh(float(peaks.mean()) + margin)
+        if reach > value:
+            value = reach
+            how = (
+                f"the {1 - RATE:.1%} bound for the best of one more environment, from {len(peaks):,} of train"
+            )
+    value = round(value, DIGITS)
+    return Threshold(value=value, beyond=int(exceeds(scores, value).sum()), null=number, how=how, apart=apart)
+
+
+def exceeds(scores: npt.NDArray[np.floating[Any]], value: float) -> npt.NDArray[np.bool_]:
+    """Which scores are above a threshold, in the digits that are reported."""
+    above: npt.NDArray[np.bool_] = np.round(scores.astype(np.float64), DIGITS) > value
+    return above
+
+
+def _student(freedom: int) -> float:
+    """The quantile of Student's t for `RATE` (a table; beyond it Abramowitz and Stegun 26.7.5)."""
+    if freedom <= len(T_QUANTILES):
+        return T_QUANTILES[freedom - 1]
+    z = NormalDist().inv_cdf(1 - RATE)
+    return z + (z**3 + z) / (4 * freedom) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * freedom**2)
+
+
+def bound(number: int, null: int, beyond: int, confidence: float = CONFIDENCE) -> int:
+    """How many of `number` new draws exceed what `beyond` of `null` exceed, at most, with that confidence.
+
+    The threshold being the next lower one of the null, the number that does has a negative hypergeometric
+    distribution, whatever that of the scores.
+    """
+
+    def log_choose(n: int, k: int) -> float:
+        return math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1)
+
+    if beyond >= null:
+        return number
+    every = log_choose(number + null, number)
+    total = 0.0
+    for most in range(number + 1):
+        above = log_choose(most + beyond, beyond)
+        below = log_choose(number - most + null - beyond - 1, number - most)
+        total += math.exp(above + below - every)
+        if total >= confidence:
+            return most
+    return number
+
+
+def at_least(found: int, of: int) -> float:
+    """The share that is surpassed with 95% confidence, given `found` of `of` (Clopper and Pearson 1934)."""
+    if found == 0:
+        return 0.0
+    low, high = 0.0, 1.0
+    for _ in range(60):
+        middle = (low + high) / 2
+        tail = sum(math.comb(of, k) * middle**k * (1 - middle) ** (of - k) for k in range(found, of + 1))
+        low, high = (middle, high) if tail < 0.05 else (low, middle)
+    return low
+
+
+def decide(
+    checks: Sequence[Check],
+    exceeding: int | None,
+    allowed: int,
+    units: int,
+    *,
+    groups: Sequence[str] = (),
+    blind: Sequence[str] = (),
+) -> Verdict:
+    """The verdict of an audit.
+
+    Args:
+        checks: all that ran and did not.
+        exceeding: episodes beyond the threshold; None where there is no threshold.
+        allowed: the binomial bound.
+        units: episodes that were compared.
+        groups: what is to be said of single splits of single datasets of which too many exceed.
+        blind: kinds of planted leaks that this audit misses although any should find them.
+    """
+    leaks = [check.summary for check in checks if check.duplicate]
+    if exceeding is not None and exceeding > allowed:
+        leaks.append(
+            f"{exceeding:,} of {count(units, 'held-out episode')} are nearer to train than chance explains; "
+            f"{allowed:,} would be allowed"
+        )
+    apart = [c for c in checks if c.status == FAILED and not c.duplicate and c.name not in ("near", "shards")]
+    others = [f"{c.name}: {c.summary}" for c in apart]
+    if leaks:
+        return Verdict(word=LEAK, because=(*leaks, *others))
+    damaged = [c.summary for c in checks if c.name == "shards" and c.status == FAILED]
+    near = [c.summary for c in checks if c.name == "near" and c.status == UNCHECKED]
+    unseen = [f"this audit is blind here: it misses planted copies ({', '.join(blind)})"] if blind else []
+    if damaged or near or unseen or exceeding is None:
+        return Verdict(word=UNCLEAR, because=(*damaged, *near, *unseen, *others))
+    return Verdict(
+        word=CLEAN,
+        because=(
+            f"{exceeding:,} of {count(units, 'held-out episode')} exceed the threshold ({allowed:,} "
+            "allowed), and no episode, frame or trajectory is in two splits",
+            *others,
+        ),
+    )

@@ -1,0 +1,176 @@
+"""What differs between two compiled datasets, or between two split rules: what moved, appeared and vanished.
+
+Equal fingerprints mean the same episodes, splits and frames, and nothing else is compared then. Otherwise
+episodes are matched by key and environments by name; an episode whose key stayed and whose digest did not
+has changed. Rules are compared as what they list.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from oxcart.manifests.dataset import Dataset
+from oxcart.manifests.split import SPLITS, SplitRule, listed_names, read_rule
+from oxcart.manifests.tables import EPISODES
+from oxcart.shards.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Change:
+    """One thing that differs."""
+
+    what: str
+    """`episode`, `environment`, or `name` of a rule."""
+    name: str
+    """Its key or name."""
+    before: str | None
+    """Where it was; None where it appeared."""
+    after: str | None
+    """Where it is; None where it vanished."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Difference:
+    """How B differs from A."""
+
+    identical: bool
+    """Equal fingerprints, or equal rules."""
+    a: dict[str, Any]
+    """What A is: fingerprint and counts, or where the rule is."""
+    b: dict[str, Any]
+    """The same of B."""
+    changes: tuple[Change, ...]
+    """Environments (or names) and then episodes, sorted by name."""
+    changed: tuple[str, ...]
+    """Keys of episodes that are in the same split with other bytes."""
+    configuration: tuple[tuple[str, Any, Any], ...]
+    """Name, A's value and B's value of what was configured differently."""
+
+
+def diff(a: str, b: str) -> Difference:
+    """Compare two datasets or two rules.
+
+    Raises:
+        ConfigError: one is neither, or one is a dataset and the other a rule.
+    """
+    rules = [is_rule(one) for one in (a, b)]
+    if all(rules):
+        return _rules(a, b)
+    if any(rules):
+        rule, other = (a, b) if rules[0] else (b, a)
+        raise ConfigError(
+            f"diff: expected two datasets or two rules, got the rule {rule!r} and {other!r}, which is none; "
+            "compare like with like"
+        )
+    return _datasets(a, b)
+
+
+def is_rule(path: str) -> bool:
+    """Whether a path is that of a split rule: a YAML file."""
+    return Path(path).suffix.lower() in (".yaml", ".yml")
+
+
+def _datasets(a: str, b: str) -> Difference:
+    one, two = Dataset.open(a), Dataset.open(b)
+    sides = [
+        {
+            "url": url,
+            "fingerprint": opened.manifest.fingerprint,
+            "splits": {split: count["episodes"] for split, count in opened.manifest.splits.items()},
+            "counts": dict(opened.manifest.counts),
+        }
+        for url, opened in ((a, one), (b, two))
+    ]
+    if one.manifest.fingerprint == two.manifest.fingerprint:
+        return Difference(identical=True, a=sides[0], b=sides[1], changes=(), changed=(), configuration=())
+    tables = [
+        {row["key"]: row for row in opened.table(EPISODES, columns=_COLUMNS).to_pylist()}
+        for opened in (one, two)
+    ]
+    places = [_environments(table) for table in tables]
+    splits = [{key: row["split"] for key, row in table.items()} for table in tables]
+    changed = [
+        key
+        for key, row in sorted(tables[0].items())
+        if key in tables[1]
+        and row["split"] == tables[1][key]["split"]
+        and row["digest"] != tables[1][key]["digest"]
+    ]
+    settings = [
+        {**_flat("config", opened.manifest.config), **_flat("pixels", opened.manifest.pixels)}
+        for opened in (one, two)
+    ]
+    return Difference(
+        identical=False,
+        a=sides[0],
+        b=sides[1],
+        changes=(*_changes("environment", *places), *_changes("episode", *splits)),
+        changed=tuple(changed),
+        configuration=tuple(_configuration(*settings)),
+    )
+
+
+_COLUMNS = ["key", "split", "environment", "digest"]
+
+
+def _rules(a: str, b: str) -> Difference:
+    one, two = read_rule(Path(a)), read_rule(Path(b))
+    names = [_listed(rule) for rule in (one, two)]
+    settings = []
+    for rule in (one, two):
+        values = {key: value for key, value in asdict(rule).items() if not isinstance(value, tuple)}
+        values["aliases"] = {name: list(others) for name, others in rule.aliases.items()}
+        settings.append(_flat("", values))
+    return Difference(
+        identical=one == two,
+        a={"rule": a, "splits": dict(Counter(names[0].values()))},
+        b={"rule": b, "splits": dict(Counter(names[1].values()))},
+        changes=tuple(_changes("name", *names)),
+        changed=(),
+        configuration=tuple(_configuration(*settings)),
+    )
+
+
+def _listed(rule: SplitRule) -> dict[str, str]:
+    found = {name: split for split, names in listed_names(rule).items() for name in names}
+    seen = rule.val_seen if isinstance(rule.val_seen, tuple) else ()
+    return found | dict.fromkeys(seen, "val_seen")
+
+
+def _environments(table: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """Environment -> the splits that it is in, in words."""
+    found: dict[str, set[str]] = {}
+    for row in table.values():
+        found.setdefault(row["environment"] or "(unknown)", set()).add(row["split"])
+    return {name: " and ".join(s for s in SPLITS if s in splits) for name, splits in found.items()}
+
+
+def _changes(what: str, before: Mapping[str, str], after: Mapping[str, str]) -> list[Change]:
+    return [
+        Change(what=what, name=name, before=before.get(name), after=after.get(name))
+        for name in sorted({*before, *after})
+        if before.get(name) != after.get(name)
+    ]
+
+
+def _flat(name: str, value: Any) -> dict[str, Any]:
+    """Nested dictionaries as one, with dotted names."""
+    if isinstance(value, Mapping) and value:
+        return {
+            key: one
+            for k, v in value.items()
+            for key, one in _flat(f"{name}.{k}" if name else str(k), v).items()
+        }
+    return {name: list(value) if isinstance(value, tuple) else value}
+
+
+def _configuration(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
+    return [
+        (name, before.get(name), after.get(name))
+        for name in sorted({*before, *after})
+        if before.get(name) != after.get(name)
+    ]

@@ -1,0 +1,142 @@
+"""`audit`, `diff` and `repair-split` as commands: exit codes, files, one-line errors."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from oxcart.compile.sample.rlds import SampleConfig, write_rlds
+from oxcart.manifests.split import SplitRule, read_rule
+from sample_compile import cli, compiled, complaint, rows_of
+
+QUICK = ("--frames", "3", "--quiet")
+
+
+@pytest.fixture(scope="module")
+def kitchens(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    sample = SampleConfig(kitchens=6, sessions=1, episodes=3, steps=4, size=32, files=2)
+    return write_rlds(tmp_path_factory.mktemp("kitchens"), sample)
+
+
+@pytest.fixture(scope="module")
+def clean(kitchens: Path) -> Path:
+    compiled(kitchens, kitchens / "clean", rule=SplitRule(val=0.2))
+    return kitchens / "clean"
+
+
+@pytest.fixture(scope="module")
+def leaky(kitchens: Path) -> Path:
+    compiled(kitchens, kitchens / "leaky", rule=SplitRule(by="episode", val=0.2))
+    return kitchens / "leaky"
+
+
+def test_exit_0_if_clean_and_both_reports(clean: Path, tmp_path: Path) -> None:
+    page, data = tmp_path / "new" / "audit.html", tmp_path / "new" / "audit.json"
+    result = cli("audit", clean, "-o", page, "--json", data, "--frames", 3, "--workers", 1)
+    assert result.exit_code == 0, result.output
+    assert result.stdout.startswith("verdict: clean\n")
+    assert "mirrored" in result.stdout
+    assert result.stdout.endswith(f"report: {page}\n")
+    assert "decoding: " in result.stderr
+    assert "planting leaks: " in result.stderr
+    said = json.loads(data.read_text())
+    assert said["verdict"]["word"] == "clean"
+    assert said["command"].startswith(f"oxcart audit {clean} --frames 3 --seed 0")
+    assert page.read_text().startswith("<!doctype html>")
+    assert sorted(path.name for path in (tmp_path / "new").iterdir()) == ["audit.html", "audit.json"]
+
+
+def test_exit_1_on_a_leak_unless_told_otherwise(leaky: Path) -> None:
+    assert cli("audit", leaky, *QUICK).exit_code == 1
+    assert cli("audit", leaky, *QUICK, "--fail-on", "leak").exit_code == 1
+    result = cli("audit", leaky, *QUICK, "--fail-on", "never")
+    assert (result.exit_code, result.output) == (0, "")
+
+
+def test_exit_2_where_it_could_not_be_checked(kitchens: Path, tmp_path: Path) -> None:
+    compiled(kitchens, tmp_path / "out", rule=SplitRule(val=None))
+    result = cli("audit", tmp_path / "out", "--frames", 3)
+    assert result.exit_code == 2
+    assert result.stdout.startswith("verdict: not checked\n")
+    assert cli("audit", tmp_path / "out", *QUICK, "--fail-on", "never").exit_code == 0
+
+
+def test_a_check_that_failed_fails_a_clean_audit(clean: Path, tmp_path: Path) -> None:
+    root = Path(shutil.copytree(clean, tmp_path / "copy"))
+    said = json.loads((root / "manifest.json").read_text())
+    said["action"]["statistics"]["mean"][0] += 1
+    (root / "manifest.json").write_text(json.dumps(said))
+    assert cli("audit", root, *QUICK).exit_code == 1
+    assert cli("audit", root, *QUICK, "--fail-on", "leak").exit_code == 0
+
+
+def test_a_report_is_the_same_twice(clean: Path, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        cli("audit", clean, "-o", tmp_path / f"{name}.html", "--json", tmp_path / f"{name}.json", *QUICK)
+    assert (tmp_path / "a.json").read_bytes() == (tmp_path / "b.json").read_bytes()
+    assert (tmp_path / "a.html").read_bytes() == (tmp_path / "b.html").read_bytes()
+
+
+def test_errors_are_one_line_and_exit_2(clean: Path, tmp_path: Path) -> None:
+    said = complaint(cli("audit", tmp_path / "none"), code=2)
+    assert "none: no manifest.json, so not a compiled dataset" in said
+    assert said.count("\n") == 0
+    assert "--output: expected a path on this machine" in complaint(
+        cli("audit", clean, "-o", "s3://bucket/audit.html"), code=2
+    )
+    (tmp_path / "file").write_text("")
+    assert complaint(cli("audit", clean, "-o", tmp_path / "file" / "audit.html", *QUICK), code=2)
+    root = Path(shutil.copytree(clean, tmp_path / "copy"))
+    row = rows_of(root)[0]
+    shard = root / f"shards/{row['shard']}.tar"
+    data = bytearray(shard.read_bytes())
+    data[row["image_0.offset"]] ^= 1
+    shard.write_bytes(data)
+    said = complaint(cli("audit", root, *QUICK), code=2)
+    assert f"{row['shard']}: {row['key']}, camera image_0, chunk 0 does not match its digest" in said
+
+
+def test_slips_of_the_command_line(clean: Path) -> None:
+    for slip in (["--sample", "0"], ["--frames", "1"], ["--fail-on", "sometimes"], ["--nonsense"]):
+        assert cli("audit", clean, *slip).exit_code == 2
+    assert cli("audit").exit_code == 2
+
+
+def test_repair_and_recompile(kitchens: Path, leaky: Path, tmp_path: Path) -> None:
+    report, rule = tmp_path / "audit.json", tmp_path / "rule.yaml"
+    cli("audit", leaky, "--json", report, *QUICK)
+    result = cli("repair-split", leaky, "--report", report, "-o", rule)
+    assert result.exit_code == 0, result.output
+    assert "confirmed pairs share a split; by environment" in result.stdout
+    assert read_rule(rule).by == "environment"
+    assert cli("compile", kitchens, tmp_path / "out", "--split", rule, "--quiet").exit_code == 0
+    assert cli("audit", tmp_path / "out", *QUICK).exit_code == 0
+    assert "is not an audit of" in complaint(
+        cli("repair-split", tmp_path / "out", "--report", report, "-o", rule)
+    )
+
+
+def test_diff_of_datasets(clean: Path, leaky: Path) -> None:
+    result = cli("diff", clean, leaky)
+    assert result.exit_code == 0
+    assert "environments: " in result.stdout
+    assert "episodes: " in result.stdout
+    assert "config.split.by" in result.stdout
+    assert cli("diff", clean, leaky, "--exit-code").exit_code == 1
+    same = cli("diff", clean, clean, "--exit-code")
+    assert (same.exit_code, same.stdout.startswith("identical: fingerprint ")) == (0, True)
+    said = json.loads(cli("diff", clean, leaky, "--json").stdout)
+    assert said["identical"] is False
+    assert {change["what"] for change in said["changes"]} == {"environment", "episode"}
+
+
+def test_diff_of_rules(tmp_path: Path) -> None:
+    for name, val in (("a", "[one]"), ("b", "[two]")):
+        (tmp_path / f"{name}.yaml").write_text(f"val: {val}\n")
+    result = cli("diff", tmp_path / "a.yaml", tmp_path / "b.yaml")
+    assert "names: 0 moved, 1 appeared, 1 vanished" in result.stdout
+    assert cli("diff", tmp_path / "a.yaml", tmp_path / "a.yaml").stdout == "identical\n"
+    assert "compare like with like" in complaint(cli("diff", tmp_path / "a.yaml", tmp_path))

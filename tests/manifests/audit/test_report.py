@@ -1,0 +1,121 @@
+"""The page: whole in itself, text stays text, and a browser shows it."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from audited import audited, everywhere
+from oxcart.manifests.audit.report import report_html, report_json
+from oxcart.manifests.audit.run import Audit
+from oxcart.manifests.split import SplitRule
+from sample_compile import compiled, edited
+
+HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)> \"'&"
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+
+
+class Tags(HTMLParser):
+    """Every tag and attribute of a page, and its text."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def parsed(page: bytes) -> Tags:
+    tags = Tags()
+    tags.feed(page.decode())
+    return tags
+
+
+@pytest.fixture(scope="module")
+def hostile(kitchens: Path, tmp_path_factory: pytest.TempPathFactory) -> Audit:
+    """An audit of episodes whose instructions are HTML."""
+
+    def edit(feature: Any) -> None:
+        texts = feature["steps/language_instruction"].bytes_list.value
+        texts[:] = [HOSTILE.encode()] * len(texts)
+
+    folder = tmp_path_factory.mktemp("hostile")
+    source = edited(kitchens, folder / "source", edit, *everywhere(kitchens))
+    compiled(source, folder / "out", rule=SplitRule(by="episode", val=0.2))
+    return audited(folder / "out")
+
+
+def test_instructions_that_are_html_stay_text(hostile: Audit) -> None:
+    page = report_html(hostile)
+    tags = parsed(page)
+    assert "script" not in {tag for tag, _ in tags.tags}
+    assert not [attrs for _, attrs in tags.tags if any(name.startswith("on") for name in attrs)]
+    assert HOSTILE in tags.text
+    assert all(
+        str(attrs["src"]).startswith("data:image/jpeg;base64,") for tag, attrs in tags.tags if tag == "img"
+    )
+
+
+def test_the_page_needs_nothing_from_outside(leaky_audit: Audit) -> None:
+    page = report_html(leaky_audit).decode()
+    assert not re.search(r'(?:src|href)="(?!data:)', page)
+    assert "url(" not in page
+    assert "http" not in page.replace("http-equiv", "")
+    assert "<script" not in page
+
+
+def test_the_page_says_what_was_found(leaky_audit: Audit, clean_audit: Audit) -> None:
+    leaky, clean = (parsed(report_html(found)).text for found in (leaky_audit, clean_audit))
+    assert "Leak: what is held out is known to train" in leaky
+    assert "Clean: nothing held out is nearer to train than chance explains" in clean
+    for page, found in ((leaky, leaky_audit), (clean, clean_audit)):
+        assert all(one.title in page for one in found.checks)
+        assert all(kind.kind in page for kind in found.recall)
+        assert found.datasets[0]["fingerprint"][:16] in page
+        assert found.pairs[0]["held_episode"] in page
+        assert "Not checked" in page
+    assert "below the threshold" in clean
+    assert "beyond the threshold" in leaky
+
+
+def test_the_json_holds_everything_but_pictures(clean_audit: Audit) -> None:
+    value = json.loads(report_json(clean_audit))
+    assert value["format"] == "oxcart-audit/1"
+    assert value["verdict"]["word"] == "clean"
+    assert len(value["checks"]) == len(clean_audit.checks)
+    assert "pictures" not in value
+    assert value == json.loads(report_json(clean_audit))
+
+
+@pytest.mark.browser
+def test_a_browser_shows_the_page(leaky_audit: Audit, tmp_path: Path) -> None:
+    browser = next((found for name in BROWSERS if (found := shutil.which(name))), None)
+    if browser is None:
+        pytest.skip("no chromium here")
+    (tmp_path / "page.html").write_bytes(report_html(leaky_audit))
+    shot = tmp_path / "page.png"
+    command = [browser, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"]
+    command += [f"--user-data-dir={tmp_path / 'profile'}", "--window-size=1200,3000", f"--screenshot={shot}"]
+    subprocess.run(
+        [*command, (tmp_path / "page.html").as_uri()], check=True, capture_output=True, timeout=120
+    )
+    with Image.open(shot) as image:
+        assert image.size == (1200, 3000)
+        colours = image.convert("RGB").getcolors(1 << 24)
+    assert colours is not None
+    found = {colour for _, colour in colours}
+    assert (180, 35, 44) in found, "the colour of a leak"
+    assert len(found) > 1000, "pictures"
