@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from oxcart.cli.options import LocalPath, output_options, parse_bytes, parse_size, write_file
+from oxcart.cli.video import video_config, video_options
 
 if TYPE_CHECKING:
     from oxcart.compile.census import Census
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 def _source_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Options that say how to read a source."""
-    options = [
+    options: list[Callable[[Callable[..., Any]], Callable[..., Any]]] = [
         click.option(
             "--environment",
             metavar="FIELD[~REGEX]",
@@ -56,6 +57,7 @@ def _source_options(command: Callable[..., Any]) -> Callable[..., Any]:
             metavar="NAME",
             help="The source's own split to read.  [default: all]",
         ),
+        *video_options(),
         click.option("--workers", type=click.IntRange(min=1), help="Processes.  [default: one a core]"),
         click.option("--quiet", is_flag=True, help="No progress and no summary."),
     ]
@@ -72,14 +74,20 @@ def _source_config(
     state: tuple[str, ...],
     camera: tuple[str, ...],
     source_split: tuple[str, ...],
+    **videos: Any,
 ) -> SourceConfig:
+    from oxcart.compile.sources import recognise
     from oxcart.compile.sources.base import EnvironmentRule, SourceConfig
+
+    kind, url = recognise(source)
 
     def fields(values: tuple[str, ...]) -> tuple[str, ...] | None:
         return () if values == ("none",) else values or None
 
     return SourceConfig(
-        url=source,
+        url=url,
+        kind=kind,
+        video=video_config(kind, **videos),
         source_splits=source_split or None,
         cameras=camera or None,
         instruction=fields(instruction),
@@ -104,7 +112,8 @@ def scan(
     """Take the census of SOURCE: environments, episodes, steps, cameras, duplicates.
 
     SOURCE is a TFDS directory with an RLDS dataset, or its URL: gs://, s3://, az:// or
-    https://. No image is decoded.
+    https://. No image is decoded. Or it is a folder of videos, or videos:FOLDER, which are
+    decoded once at low resolution.
 
     \b
     Example:
@@ -206,9 +215,7 @@ def _census_text(census: Census) -> str:
 @click.option(
     "--on-error",
     type=click.Choice(["fail", "reject"]),
-    default="fail",
-    show_default=True,
-    help="End at a broken episode, or list it in rejected.parquet.",
+    help="End at a broken episode, or list it in rejected.parquet.  [default: reject for videos, else fail]",
 )
 @click.option("--dry-run", is_flag=True, help="Print the split and the plan; compile nothing.")
 def compile_(
@@ -223,13 +230,13 @@ def compile_(
     workers: int | None,
     quiet: bool,
     size: str | None,
-    fit: str,
+    fit: str | None,
     codec: str,
     jpeg_quality: int | None,
     shard_size: str | None,
     census: str | None,
     limit: int | None,
-    on_error: str,
+    on_error: str | None,
     dry_run: bool,
     overwrite: bool,
     **options: Any,
@@ -237,7 +244,8 @@ def compile_(
     """Compile SOURCE into a dataset in OUT.
 
     SOURCE and OUT are directories or URLs: gs://, s3:// or az://; SOURCE also https://.
-    Whole environments are held out for val. A compile that was cut off goes on where it
+    A folder of videos, or videos:FOLDER, is cut into clips. Whole environments (for videos,
+    channels) are held out for val. A compile that was cut off goes on where it
     stopped when the same command is given again; the same source and options give the
     same bytes.
 
@@ -248,6 +256,7 @@ def compile_(
       oxcart compile bridge_dataset/1.0.0 bridge --size 224 --fit crop --write-rule split.yaml
       oxcart compile bridge_dataset/1.0.0 bridge --codec jpeg
       oxcart compile gs://gresearch/robotics/bridge/0.1.0 s3://bucket/bridge
+      oxcart compile videos:downloads clips --size 256 --rate 10 --licence cc-by
       oxcart compile my_robot/1.0.0 out --action 'action[:7]' --environment episode_metadata/lab
     """
     from oxcart.cli.progress import progress
@@ -259,19 +268,21 @@ def compile_(
     from oxcart.manifests import split
     from oxcart.shards.codec import Encoding
 
+    config_of = _source_config(source, **options)
+    videos = config_of.kind == "videos"
     settings = Settings(
         rule=_rule(rule_file, split_by, val_fraction, val, val_seen),
-        resize=Resize(size=parse_size(size), fit=fit),
+        resize=Resize(size=parse_size(size), fit=fit or ("crop" if videos else "stretch")),
         encoding=Encoding(codec=codec, quality=jpeg_quality),
         shard_size=parse_bytes("--shard-size", shard_size),
         limit=limit,
     )
     config = CompileConfig(
-        source=_source_config(source, **options),
+        source=config_of,
         out=out,
         settings=settings,
         census=census,
-        on_error=on_error,
+        on_error=on_error or ("reject" if videos else "fail"),
         overwrite=overwrite,
         workers=workers or default_workers(),
     )

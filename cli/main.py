@@ -40,6 +40,9 @@ class Lazy(NamedTuple):
 SECTIONS: dict[str, dict[str, Lazy]] = {
     "Make a dataset": {
         "sample": Lazy("oxcart.cli.sample", "sample", "Write a small synthetic source to try things on."),
+        "fetch-videos": Lazy(
+            "oxcart.cli.video", "fetch_videos", "Download videos under licences that allow it."
+        ),
         "catalog": Lazy("oxcart.cli.catalog", "catalog", "Say what is known of each dataset."),
         "scan": Lazy("oxcart.cli.compile", "scan", "Take the census of a source: what it holds."),
         "compile": Lazy("oxcart.cli.compile", "compile_", "Compile a source into a dataset."),
@@ -56,6 +59,9 @@ SECTIONS: dict[str, dict[str, Lazy]] = {
         "repair-split": Lazy("oxcart.cli.audit", "repair_split", "Write a rule without the leaks found."),
     },
     "Read a dataset": {
+        "annotate": Lazy(
+            "oxcart.cli.annotate", "annotate", "Measure something at every step, such as motion."
+        ),
         "bench": Lazy("oxcart.cli.bench", "bench", "Measure reading and shuffling on this machine."),
     },
     "Train from it": {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,19 @@ class LocalPath(click.Path):
         return super().convert(value, param, ctx)
 
 
+@contextlib.contextmanager
+def needs_video() -> Iterator[None]:
+    """What is imported inside needs the extra `video`; a package that is not there is a ConfigError."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("oxcart"):
+            raise
+        raise ConfigError(
+            f"videos: expected the package {error.name}, which is not installed; pip install 'oxcart[video]'"
+        ) from error
+
+
 def output_options(codec: str | None) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Options that say how a dataset is written.
 
@@ -51,9 +64,9 @@ def output_options(codec: str | None) -> Callable[[Callable[..., Any]], Callable
         click.option(
             "--fit",
             type=click.Choice(["stretch", "crop"]),
-            default="stretch",
-            show_default=True,
-            help="How another aspect ratio gets to --size.",
+            help="How another aspect ratio gets to --size.  [default: crop for videos, else stretch]"
+            if codec
+            else "How another aspect ratio gets to --size.  [default: stretch]",
         ),
         click.option(
             "--codec",

@@ -71,3 +71,46 @@ def rlds(
         written = write_rlds(directory, config, lambda done, _: report(done))
     click.echo(f"wrote {total:,} episodes of {kitchens:,} kitchens to {written}")
     click.echo(f"next: oxcart compile {shlex.quote(str(written))} OUT --val-fraction 0.2")
+
+
+@sample.command()
+@click.argument("directory", type=LocalPath(file_okay=False))
+@click.option("--channels", default=5, show_default=True, help="Environments.")
+@click.option("--videos", default=2, show_default=True, help="Videos per channel.")
+@click.option("--shots", default=3, show_default=True, help="Shots per video.")
+@click.option("--seconds", default=2.0, show_default=True, help="Seconds per shot.")
+@click.option("--height", default=96, show_default=True, help="Pixels; videos are a third wider.")
+@click.option("--seed", default=0, show_default=True, help="Another seed draws other scenes.")
+@click.option("--quiet", is_flag=True, help="Show no progress.")
+def videos(
+    directory: Path,
+    channels: int,
+    videos: int,
+    shots: int,
+    seconds: float,
+    height: int,
+    seed: int,
+    quiet: bool,
+) -> None:
+    """Write a few drawn web videos into DIRECTORY, as yt-dlp leaves them.
+
+    Several channels, cuts, a re-upload by another channel, a slide on which nothing
+    moves, a video of variable rate, a damaged one. Needs the extra `video`.
+
+    \b
+    Example:
+      oxcart sample videos vids
+      oxcart sample videos vids --channels 8 --height 240 --seed 1
+    """
+    from oxcart.cli.options import needs_video
+
+    with needs_video():
+        from oxcart.compile.sample.videos import SampleConfig, write_videos
+
+    config = SampleConfig(
+        channels=channels, videos=videos, shots=shots, seconds=seconds, height=height, seed=seed
+    )
+    with progress("writing", total=config.total, unit="videos", quiet=quiet) as report:
+        written = write_videos(directory, config, report)
+    click.echo(f"wrote {config.total:,} videos to {written}")
+    click.echo(f"next: oxcart compile {shlex.quote(f'videos:{written}')} OUT --val-fraction 0.2")

@@ -27,7 +27,7 @@ def transcode(
     dataset: str,
     out: str,
     size: str | None,
-    fit: str,
+    fit: str | None,
     codec: str | None,
     jpeg_quality: int | None,
     shard_size: str | None,
@@ -62,7 +62,7 @@ def transcode(
             out=out,
             codec=codec,
             quality=jpeg_quality,
-            resize=Resize(size=parse_size(size), fit=fit),
+            resize=Resize(size=parse_size(size), fit=fit or "stretch"),
             shard_size=parse_bytes("--shard-size", shard_size),
             **{**options, "workers": options["workers"] or default_workers()},
         )

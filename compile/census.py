@@ -97,6 +97,7 @@ def schema(cameras: tuple[str, ...]) -> pa.Schema:
             ("duplicate", pa.uint64()),
             *sizes,
             ("rejected", pa.string()),
+            ("detail", pa.string()),
         ]
     )
 
@@ -117,13 +118,14 @@ def take(config: SourceConfig, *, workers: int, report: Report, source: Source |
     source = source or open_source(config)
     sizes = source.sizes()
     groups = _groups(source.files(), sizes) if source.remote else [[file] for file in source.files()]
-    workers = min(workers, 1 + sum(sizes.values()) // WORKER_BYTES)
+    workers = min(workers, 1 + sum(sizes.values()) * source.effort // WORKER_BYTES)
     job = _Job(config, source if min(workers, len(groups)) <= 1 else None)
     tables = dict(run(_take_files, job, groups, workers=workers, report=report))
     nothing = schema(tuple(camera.name for camera in source.cameras)).empty_table()
     table = pa.concat_tables([nothing, *(tables[index] for index in sorted(tables))])
     if not table.num_rows:
         raise SourceError(f"{config.url}: holds no episode")
+    table = source.join(table)
     _check_keys(table)
     return Census(source=source.describe(), sizes=sizes, table=table)
 

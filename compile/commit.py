@@ -19,7 +19,14 @@ from oxcart.compile.sources.base import Source
 from oxcart.compile.statistics import merge, summary
 from oxcart.manifests.counts import frame_size, per_environment, per_split
 from oxcart.manifests.manifest import FORMAT, NAME, Manifest, fingerprint, read_manifest
-from oxcart.manifests.tables import EPISODES, REJECTED, REJECTED_SCHEMA, episodes_schema, table_bytes
+from oxcart.manifests.tables import (
+    ATTRIBUTION,
+    EPISODES,
+    REJECTED,
+    REJECTED_SCHEMA,
+    episodes_schema,
+    table_bytes,
+)
 from oxcart.shards.errors import CorruptError, SourceError
 from oxcart.shards.store import WORK, Store
 
@@ -55,7 +62,11 @@ def commit(store: Store, census: Census, plan: Plan, source: Source, *, reject: 
             offset=first["source_offset"],
         )
     tables = {}
-    for name, table in ((EPISODES, episodes), (REJECTED, rejected)):
+    made = {EPISODES: episodes, REJECTED: rejected}
+    owners = source.attribution(census.table, episodes["key"])
+    if owners is not None:
+        made[ATTRIBUTION] = owners
+    for name, table in made.items():
         data = table_bytes(table)
         store.put(name, data)
         tables[name] = {"rows": table.num_rows, "bytes": len(data), "blake3": blake3(data).hexdigest()}

@@ -6,9 +6,10 @@ A task leaves three files, each written to a temporary name, fsynced and renamed
     shards/train-00000.chunks.parquet    digests of its chunks
     .oxcart/rows/train-00000.parquet     rows of its episodes: the mark that the task is done
 
-Killed anywhere it leaves nothing that counts, and run again it writes the same bytes. Memory is one episode:
-its record and its frames. The disk stores while the next episode is decoded (`oxcart.shards.behind`), and a
-remote source is read ahead; more threads than that were slower than one, which keeps frames in its caches.
+Killed anywhere it leaves nothing that counts, and run again it writes the same bytes. Memory is one
+episode: its record and its frames. The disk stores while the next episode is decoded
+(`oxcart.shards.behind`), and a remote source is read ahead; more threads than that were slower than one,
+which keeps frames in its caches.
 """
 
 from __future__ import annotations
@@ -260,6 +261,7 @@ def _write_episode(
     metadata = canonical_json(
         {
             **known,
+            **({"attribution": dict(episode.attribution)} if episode.attribution is not None else {}),
             "dataset": source.name,
             "instructions": episode.instructions,
             "key": key,

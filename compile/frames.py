@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from oxcart.compile.images import Frame, ImageError, Resize, decode_into, image_size, resize_into
-from oxcart.compile.sources.base import Images
+from oxcart.compile.sources.base import Film, Images
 from oxcart.shards.codec import Encoded, Encoding, encode, join_jpegs
 from oxcart.shards.jpeg import encode_jpeg, jpeg_size
 
@@ -49,7 +49,7 @@ def make_pictures(
     """
     size = row[f"{camera}.height"], row[f"{camera}.width"]
     shape = (len(images), *resize.output_size(*size), 3)
-    if encoding.codec == "jpeg" and not encoding.anew and not isinstance(images, np.ndarray):
+    if encoding.codec == "jpeg" and not encoding.anew and not isinstance(images, np.ndarray | Film):
         encoded = _as_jpegs(camera, images, size, resize, encoding)
     else:
         encoded = encode(_decode(camera, images, size, resize, shape, buffers), encoding)
@@ -91,12 +91,16 @@ def _decode(
     """Frames [T, H, W, 3] of one camera, in a buffer that is used again."""
     if isinstance(images, np.ndarray) and images.shape == shape:
         return images
-    if not isinstance(images, np.ndarray):
+    if not isinstance(images, np.ndarray | Film):
         _check_first(camera, images, size)
     total = int(np.prod(shape))
     if camera not in buffers or buffers[camera].size < total:
         buffers[camera] = np.empty(total, np.uint8)
     frames = buffers[camera][:total].reshape(shape)
+    if isinstance(images, Film):
+        for frame, picture in zip(frames, images.play(resize), strict=True):
+            frame[:] = picture
+        return frames
     for step, (frame, image) in enumerate(zip(frames, images, strict=True)):
         if isinstance(image, np.ndarray):
             resize_into(frame, image, resize)

@@ -1,9 +1,9 @@
 """Encoded images to frames: the one place where a source's pixels are made.
 
-The pixels are Pillow's (libjpeg-turbo; a resize in integer arithmetic). The common kinds take a faster way to
-the same pixels: JPEG through `oxcart.shards.jpeg`, and PNG of 8-bit colour through libspng, once the
-checksums of its chunks are found right, which libspng does not mind. The choice is fixed here and not probed
-at run time, so the same bytes give the same pixels everywhere with the same libraries.
+The pixels are Pillow's (libjpeg-turbo; a resize in integer arithmetic). The common kinds take a faster way
+to the same pixels: JPEG through `oxcart.shards.jpeg`, and PNG of 8-bit colour through libspng, once the
+checksums of its chunks are found right, which libspng does not mind. The choice is fixed here and not
+probed at run time, so the same bytes give the same pixels everywhere with the same libraries.
 """
 
 from __future__ import annotations

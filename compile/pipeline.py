@@ -3,8 +3,9 @@
     prepared = prepare(CompileConfig(source=SourceConfig(url="bridge_dataset/1.0.0"), out="bridge"))
     manifest = execute(prepared)
 
-The output directory is claimed by creating `.oxcart/plan.json`, which holds the plan's hash: a compile of the
-same plan joins and goes on where another stopped, a compile of another plan is refused. Nothing is locked.
+The output directory is claimed by creating `.oxcart/plan.json`, which holds the plan's hash: a compile of
+the same plan joins and goes on where another stopped, a compile of another plan is refused. Nothing is
+locked.
 """
 
 from __future__ import annotations
@@ -23,10 +24,10 @@ from oxcart.compile.execute import CLAIM, Job, claimed, read_done, write_shard
 from oxcart.compile.plan import Plan, Settings, Shard, make
 from oxcart.compile.processes import Report, default_workers, run
 from oxcart.compile.sources import open_source
-from oxcart.compile.sources.base import Source, SourceConfig
+from oxcart.compile.sources.base import LEFT_OUT, Source, SourceConfig
 from oxcart.manifests.canonical import pretty_json
 from oxcart.manifests.manifest import NAME, Manifest, read_manifest
-from oxcart.manifests.tables import EPISODES, REJECTED
+from oxcart.manifests.tables import ATTRIBUTION, EPISODES, REJECTED, read_table
 from oxcart.shards.errors import ConfigError, OxcartError, SourceError
 from oxcart.shards.store import WORK, Store
 
@@ -96,9 +97,9 @@ def prepare(config: CompileConfig, report: Report = ignore) -> Prepared:
     check_out(store, config.overwrite)
     source = open_source(config.source)
     census = _census(config, store, source, report)
-    if config.on_error == "fail" and census.rejected.num_rows:
-        first = census.rejected.slice(0, 1).to_pylist()[0]
-        others = census.rejected.num_rows - 1
+    faults = [row for row in census.rejected.to_pylist() if not row["rejected"].startswith(LEFT_OUT)]
+    if config.on_error == "fail" and faults:
+        first, others = faults[0], len(faults) - 1
         more = f" (and {others} more)" if others else ""
         raise SourceError(
             f"{first['rejected']}{more}; --on-error reject compiles the rest and lists what it left out",
@@ -257,13 +258,19 @@ def _finished(store: Store, plan: Plan, on_error: str) -> Manifest:
             f"{store.url}: holds another compile ({manifest.dataset['name']}, plan {manifest.plan[:12]}, "
             f"this is {plan.hash[:12]}); choose another directory or pass --overwrite"
         )
-    if on_error == "fail" and manifest.counts["rejected"]:
+    if on_error == "fail" and (faults := _faults(store)):
         raise ConfigError(
-            f"{store.url}: was compiled with --on-error reject and lacks {manifest.counts['rejected']} "
+            f"{store.url}: was compiled with --on-error reject and lacks {faults} "
             f"episodes, listed in {REJECTED}; pass --on-error reject to accept that, or mend the source"
         )
     store.delete_folder(WORK)
     return manifest
+
+
+def _faults(store: Store) -> int:
+    """How many episodes a finished compile rejected that no rule of its configuration leaves out."""
+    reasons = read_table(store, REJECTED, ["reason"])["reason"]
+    return len(reasons) - int(pc.sum(pc.starts_with(reasons, LEFT_OUT)).as_py() or 0)
 
 
 def _claim(store: Store, plan: Plan, overwrite: bool) -> None:
@@ -284,5 +291,5 @@ def _delete_dataset(store: Store) -> None:
     """Delete what oxcart wrote, and only that; the marker makes whoever comes after a crash go on with it."""
     store.put(OVERWRITING, b"")
     store.delete(CLAIM)  # first, so that a compile that is still running notices
-    store.delete(NAME, EPISODES, REJECTED, *filter(_SHARD_FILE.fullmatch, store.list("shards")))
+    store.delete(NAME, EPISODES, REJECTED, ATTRIBUTION, *filter(_SHARD_FILE.fullmatch, store.list("shards")))
     store.delete(*(name for name in store.list(WORK) if name != OVERWRITING))

@@ -31,7 +31,9 @@ from oxcart.shards.errors import ConfigError, SourceError
 SHARD_BYTES = {"raw": 512 << 20, "zstd": 1 << 30, "jpeg": 3 << 30}
 """Codec -> default budget of a shard, in bytes of uncompressed frames."""
 
-SOURCE_LIBRARIES = ("tensorflow-datasets",)
+VIDEO_LIBRARIES = ("av", "libavcodec", "libavformat", "libswscale", "opencv", "scenedetect")
+"""Those that read videos; only datasets of videos name them."""
+SOURCE_LIBRARIES = ("tensorflow-datasets", *VIDEO_LIBRARIES)
 """Those that read a source: what they made stays as it is in every transcode."""
 PIXEL_LIBRARIES = (*SOURCE_LIBRARIES, "libjpeg", "pillow", "pyspng", "simplejpeg")
 """Those that make its frames, too: what they made stays where no frame is decoded, resized or encoded."""
@@ -140,7 +142,12 @@ def make(census: Census, settings: Settings, aliases: Mapping[str, tuple[str, ..
     }
     pixels = {"cameras": cameras, **settings.resize.describe(), **settings.encoding.describe()}
     shards, limited = _pack_splits(usable, np.array(assignment.splits), settings)
-    return _plan(shards, limited, assignment, pixels, config, settings, library_versions())
+    versions = library_versions()
+    if census.source["kind"] == "videos":
+        from oxcart.compile.sources.shots import video_versions
+
+        versions |= video_versions()
+    return _plan(shards, limited, assignment, pixels, config, settings, versions)
 
 
 def again(census: Census, splits: npt.NDArray[np.str_], manifest: Manifest, settings: Settings) -> Plan:

@@ -41,6 +41,11 @@ class Annotation:
     """Key of each episode -> [T] or [T, n], all of one dtype and n."""
 
 
+def motion_url(dataset: str) -> str:
+    """Where the motion of a dataset is written: beside it, so that the dataset stays as it was committed."""
+    return f"{dataset.rstrip('/')}.motion.parquet"
+
+
 def write_annotation(url: str, annotation: Annotation) -> None:
     """Write a file, atomically; the same values give the same bytes."""
     folder, name = _split(url)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from oxcart.manifests.split import SPLITS
-from oxcart.manifests.tables import EPISODES, REJECTED
+from oxcart.manifests.tables import ATTRIBUTION, EPISODES, REJECTED
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ MANIFEST: Mapping[str, Any] = {
     "control_rate": _OrNull({"hz": float, "verified": bool}),
     "pixels": {"cameras": [str], "codec": str, "quality": _OrNull(int), "chunk": int},
     "shards": [{"name": str, "split": str, **_COUNTS, "blake3": str, **_CHUNKS}],
-    "tables": _Each(_TABLE, (EPISODES, REJECTED)),
+    "tables": _Each(_TABLE, (EPISODES, REJECTED, ATTRIBUTION)),
     "config": {},
     "versions": _Each(str),
 }

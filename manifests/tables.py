@@ -16,6 +16,8 @@ ROW_GROUP = 65_536
 
 EPISODES = "episodes.parquet"
 REJECTED = "rejected.parquet"
+ATTRIBUTION = "attribution.parquet"
+"""Only where the source says whose work an episode is."""
 
 _SOURCE = [
     ("source_split", pa.string()),
@@ -26,6 +28,21 @@ _SOURCE = [
 ]
 
 REJECTED_SCHEMA = pa.schema([("key", pa.string()), *_SOURCE, ("reason", pa.string())])
+
+ATTRIBUTION_SCHEMA = pa.schema(
+    [
+        ("key", pa.string()),
+        ("video", pa.string()),
+        ("title", pa.string()),
+        ("channel", pa.string()),
+        ("channel_id", pa.string()),
+        ("licence", pa.string()),
+        ("url", pa.string()),
+        ("uploaded", pa.string()),
+        ("start_s", pa.float64()),
+        ("stop_s", pa.float64()),
+    ]
+)
 
 CHUNKS_SCHEMA = pa.schema(
     [

@@ -24,7 +24,15 @@ from xxhash import xxh3_64_intdigest
 from oxcart.manifests.counts import frame_size, per_environment, per_split
 from oxcart.manifests.dataset import Dataset, read_chunks
 from oxcart.manifests.manifest import NAME, episode_digest, fingerprint
-from oxcart.manifests.tables import CHUNKS_SCHEMA, EPISODES, REJECTED, REJECTED_SCHEMA, episodes_schema
+from oxcart.manifests.tables import (
+    ATTRIBUTION,
+    ATTRIBUTION_SCHEMA,
+    CHUNKS_SCHEMA,
+    EPISODES,
+    REJECTED,
+    REJECTED_SCHEMA,
+    episodes_schema,
+)
 from oxcart.shards.ahead import ahead
 from oxcart.shards.codec import EXTENSIONS
 from oxcart.shards.codec import decode as decode_chunks
@@ -33,6 +41,7 @@ from oxcart.shards.store import Store
 from oxcart.shards.tar import BLOCK
 
 OPTIONAL = {"environment", "session", "control_rate", "sizes"}
+OPTIONAL |= {"channel", "channel_id", "url", "uploaded"}
 OPTIONAL |= {"action.offset", "action.digest", "state.offset", "state.digest"}
 """Columns in which a value may be null."""
 
@@ -78,7 +87,10 @@ def verify(
     rules = _Rules(cameras, manifest.pixels, decode)
     damage: list[Damage] = []
     tables: dict[str, pa.Table | None] = {}
-    for name, schema in ((EPISODES, episodes_schema(cameras)), (REJECTED, REJECTED_SCHEMA)):
+    schemas = {EPISODES: episodes_schema(cameras), REJECTED: REJECTED_SCHEMA}
+    if ATTRIBUTION in manifest.tables:
+        schemas[ATTRIBUTION] = ATTRIBUTION_SCHEMA
+    for name, schema in schemas.items():
         try:
             tables[name] = _conforming(dataset.table(name), schema)
         except OxcartError as error:
@@ -156,6 +168,9 @@ def _wrong_statements(
             "keys": (episodes.num_rows, pc.count_distinct(episodes["key"]).as_py()),
             "fingerprint": (manifest.fingerprint, fingerprint(manifest.pixels, rows)),
         }
+        owners = tables.get(ATTRIBUTION)
+        if owners is not None and not owners["key"].equals(episodes["key"]):
+            yield f"{ATTRIBUTION}: is not of the episodes of {EPISODES}, in their order"
         for camera in manifest.cameras:
             sides = {side: camera[side] for side in ("height", "width")}
             facts[f"cameras.{camera['name']}"] = sides, frame_size(episodes, camera["name"])

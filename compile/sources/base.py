@@ -8,20 +8,41 @@ return the very episode that the census saw or raise a SourceError.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
+from oxcart.compile.images import Resize
+from oxcart.compile.sources.video_config import VideoConfig
 from oxcart.shards.errors import ConfigError
+
+LEFT_OUT = "left out: "
+"""How the reason begins where nothing is wrong with an episode: a rule of the configuration leaves it out."""
 
 Floats = npt.NDArray[np.float32]
 Encoded = bytes | memoryview
 """An encoded image; a view keeps the bytes that it lies in alive."""
-Images = Sequence[Encoded] | npt.NDArray[np.uint8]
-"""One encoded image a step, or the frames themselves, [T, H, W, 3]."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Film:
+    """Frames that are decoded one after another, each time that they are played."""
+
+    steps: int
+    """How many."""
+    play: Callable[[Resize], Iterator[npt.NDArray[np.uint8]]]
+    """The frames of a given size, [H, W, 3] each; raises an ImageError where one cannot be decoded."""
+
+    def __len__(self) -> int:
+        return self.steps
+
+
+Images = Sequence[Encoded] | npt.NDArray[np.uint8] | Film
+"""One encoded image a step, or the frames themselves, [T, H, W, 3], or a film."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +103,7 @@ class SourceConfig:
     url: str
     """The directory or URL of the source."""
     kind: str = "rlds"
-    """What it is: `rlds`, a TFDS directory; or `compiled`, a compiled dataset."""
+    """What it is: `rlds`, a TFDS directory; `videos`, a folder of them; or `compiled`, a compiled dataset."""
     source_splits: tuple[str, ...] | None = None
     """The source's own splits to read; None is all of them."""
     cameras: tuple[str, ...] | None = None
@@ -95,6 +116,8 @@ class SourceConfig:
     """Features that are concatenated to the state; empty for none."""
     environment: EnvironmentRule | None = None
     """Where the environment is recorded."""
+    video: VideoConfig | None = None
+    """How videos become clips."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,6 +155,8 @@ class CensusRow:
     widths: tuple[int, ...]
     rejected: str | None
     """Why the episode cannot be compiled; the fields above then hold what could be read."""
+    detail: str | None = None
+    """JSON that only the source understands; what it needs to read the episode again."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,6 +171,8 @@ class Episode:
     """[T, S]."""
     instructions: Mapping[str, list[tuple[int, str]]] = field(default_factory=dict)
     """Feature -> (step at which it begins, text), wherever the text changes."""
+    attribution: Mapping[str, Any] | None = None
+    """Whose work it is and under which licence, where the source says: plain JSON."""
 
     @property
     def texts(self) -> tuple[str, ...]:
@@ -173,9 +200,12 @@ class Source(Protocol):
     aliases: Mapping[str, tuple[str, ...]]
     """Environments that are known to have other names -> those names."""
 
+    effort: int
+    """How many times as long as of records a census of as many bytes takes."""
+
     @property
-    def expected(self) -> int:
-        """How many episodes the source says it has."""
+    def expected(self) -> int | None:
+        """How many episodes the source says it has; None where that is known after the census alone."""
         ...
 
     def describe(self) -> dict[str, Any]:
@@ -192,6 +222,14 @@ class Source(Protocol):
 
     def census(self, file: str) -> Iterator[CensusRow]:
         """A row for each episode of one file, in order."""
+        ...
+
+    def join(self, table: pa.Table) -> pa.Table:
+        """The census rows of all files, with what only all of them together tell."""
+        ...
+
+    def attribution(self, census: pa.Table, keys: pa.ChunkedArray) -> pa.Table | None:
+        """Whose work the episodes of some keys are, a row each, in their order; None if it does not say."""
         ...
 
     def read(self, row: Mapping[str, Any]) -> Episode:

@@ -6,8 +6,8 @@
       rejected.parquet     the episodes that were not compiled
       shards/              metadata, arrays and frames, every piece checked against its digest
 
-Whatever the dataset says of its own source is handed on, so nobody can tell from a transcoded dataset that it
-was not compiled anew, and transcoding there and back gives the same bytes.
+Whatever the dataset says of its own source is handed on, so nobody can tell from a transcoded dataset that
+it was not compiled anew, and transcoding there and back gives the same bytes.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from oxcart.compile.census import schema
 from oxcart.compile.sources.base import Camera, CensusRow, Episode, Floats, Images, SourceConfig
 from oxcart.manifests.dataset import Dataset, read_chunks
 from oxcart.manifests.manifest import NAME
-from oxcart.manifests.tables import EPISODES
+from oxcart.manifests.tables import ATTRIBUTION, EPISODES
 from oxcart.manifests.track import Track, track
 from oxcart.shards.errors import CorruptError
 from oxcart.shards.tar import BLOCK
@@ -43,7 +43,7 @@ _PIECES = (
     "state.digest",
 )
 """Columns that say where an episode lies in the dataset."""
-_MADE = ("instructions", "duplicate", "rejected")
+_MADE = ("instructions", "duplicate", "rejected", "detail")
 """Columns of a census that a dataset does not keep."""
 
 
@@ -65,6 +65,7 @@ class CompiledSource:
         self.action_sizes = tuple((manifest.action or {"sizes": ()})["sizes"])
         self.state_sizes = tuple((manifest.state or {"sizes": ()})["sizes"])
         self.control_rate = manifest.control_rate
+        self.effort = 1
         self.aliases: Mapping[str, tuple[str, ...]] = {}
         self._reading = threading.Lock()
         self._chunks = lru_cache(maxsize=4)(self._read_chunks)
@@ -105,7 +106,7 @@ class CompiledSource:
         columns = {name: found[name] for name in [*same, "split", *pieces]}
         columns["instructions"] = _lists(found["instruction"].combine_chunks())
         columns["duplicate"] = pa.array(np.zeros(found.num_rows, np.uint64))
-        columns["rejected"] = pa.nulls(found.num_rows, pa.string())
+        columns["rejected"] = columns["detail"] = pa.nulls(found.num_rows, pa.string())
         return pa.table({name: columns[name] for name in [*schema(tuple(names)).names, "split", *pieces]})
 
     def census(self, file: str) -> Iterator[CensusRow]:
@@ -118,6 +119,17 @@ class CompiledSource:
                 heights=tuple(row[f"{one.name}.height"] for one in self.cameras),
                 widths=tuple(row[f"{one.name}.width"] for one in self.cameras),
             )
+
+    def join(self, table: pa.Table) -> pa.Table:
+        """The rows as they are."""
+        return table
+
+    def attribution(self, census: pa.Table, keys: pa.ChunkedArray) -> pa.Table | None:
+        """Whose work the episodes of some keys are, where the dataset says."""
+        if ATTRIBUTION not in self._dataset.manifest.tables:
+            return None
+        table = self._dataset.table(ATTRIBUTION)
+        return table.take(pc.index_in(keys, table["key"]))
 
     def read(self, row: Mapping[str, Any]) -> Episode:
         """The episode of a row of `table`, read at once and every piece of it checked."""
@@ -132,6 +144,7 @@ class CompiledSource:
                 field: [(step, text) for step, text in runs]
                 for field, runs in metadata["instructions"].items()
             },
+            attribution=metadata.get("attribution"),
         )
 
     def _read_chunks(self, name: str) -> pa.Table:

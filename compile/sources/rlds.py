@@ -7,8 +7,9 @@
       ...
 
 A record is a `tf.train.Example` with one entry a feature; the rows of all steps lie end to end. TFDS itself
-says what the entries mean (`FeaturesDict`, `ExampleParserNp`). Only the features that are wanted are parsed,
-and images stay encoded, views of the record. Names of features are their paths: `steps/observation/image_0`.
+says what the entries mean (`FeaturesDict`, `ExampleParserNp`). Only the features that are wanted are
+parsed, and images stay encoded, views of the record. Names of features are their paths:
+`steps/observation/image_0`.
 """
 
 from __future__ import annotations
@@ -17,12 +18,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from xxhash import xxh3_64, xxh3_64_intdigest
 
 from oxcart.compile.catalog import lookup
 from oxcart.compile.images import MAX_PIXELS, ImageError, image_size
 from oxcart.compile.sources import fields, tfds_directory, tfrecord
-from oxcart.compile.sources.base import Camera, CensusRow, Encoded, Episode, Floats, SourceConfig, clean
+from oxcart.compile.sources.base import Camera, CensusRow, Encoded, Episode, Film, Floats, SourceConfig, clean
 from oxcart.compile.sources.fields import Numbers
 from oxcart.compile.sources.tf_example import ExampleParser
 from oxcart.compile.sources.tfds_directory import INFO
@@ -39,6 +41,7 @@ class RldsSource:
     """
 
     kind = "rlds"
+    effort = 1
 
     def __init__(self, config: SourceConfig) -> None:
         self._store = Store(config.url)
@@ -128,6 +131,14 @@ class RldsSource:
             missing = tfrecord.Record(0, 0, memoryview(b""), gone.format(index))
             yield self._row(file, lost, missing)
 
+    def join(self, table: pa.Table) -> pa.Table:
+        """The census rows as they are: every record tells all."""
+        return table
+
+    def attribution(self, census: pa.Table, keys: pa.ChunkedArray) -> pa.Table | None:
+        """Records do not say whose work they are."""
+        return None
+
     def read(self, row: Mapping[str, Any]) -> Episode:
         """The episode of a census row, from its record alone."""
         file, record, offset = row["source_file"], row["source_record"], row["source_offset"]
@@ -178,7 +189,8 @@ class RldsSource:
             environment = self._rule.whole
         if self._rule and environment:
             known = self._rule.known
-        primary = episode.images[self.cameras[0].name]
+        images = {name: one for name, one in episode.images.items() if not isinstance(one, Film)}
+        primary = images[self.cameras[0].name]
         same = xxh3_64()
         for image in primary:
             same.update(len(image).to_bytes(8, "little"))
@@ -195,7 +207,7 @@ class RldsSource:
         }
         if len(primary) < 2:
             return {**seen, "rejected": f"has {len(primary)} steps; at least 2 are needed"}
-        sizes = [self._image_size(camera, episode.images[camera.name][0]) for camera in self.cameras]
+        sizes = [self._image_size(camera, images[camera.name][0]) for camera in self.cameras]
         seen |= {"heights": tuple(h for h, _ in sizes), "widths": tuple(w for _, w in sizes)}
         for what, values in (("action", episode.action), ("state", episode.state)):
             if values is not None and not np.isfinite(values).all():

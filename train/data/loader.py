@@ -34,6 +34,7 @@ from oxcart.train.data.cache import Cache
 from oxcart.train.data.index import SplitIndex
 from oxcart.train.data.memory import BatchMemory
 from oxcart.train.data.mixture import Mixture, Schedule
+from oxcart.train.data.moving import open_moving
 from oxcart.train.data.order import LANES, WINDOW, derive
 from oxcart.train.data.part import Part, Wanted
 from oxcart.train.data.reuse import Budget
@@ -67,6 +68,9 @@ class Loader(torch.utils.data.IterableDataset[Batch]):
         action: `steps` for those between the frames, `sum` for their sum, None for none.
         state: whether to read the state at t.
         annotations: files or URLs of annotations; their values at t.
+        min_motion: leave out samples that move less from step to step, by the motion annotation of each
+            dataset: what `oxcart annotate motion` measured, in its unit.
+        motion: files or URLs of those annotations; none is where that command writes them.
         limit: the first so many episodes of each dataset, in the order of the hash of their keys.
         control_rate: steps a second, where the datasets' own is not verified.
         rank, world_size: which share of each batch this process reads; None is what torch.distributed says.
@@ -99,6 +103,8 @@ class Loader(torch.utils.data.IterableDataset[Batch]):
         action: str | None = None,
         state: bool = False,
         annotations: Sequence[str] = (),
+        min_motion: float | None = None,
+        motion: Sequence[str] = (),
         limit: int | None = None,
         control_rate: float | None = None,
         rank: int | None = None,
@@ -172,6 +178,7 @@ class Loader(torch.utils.data.IterableDataset[Batch]):
                 reading=reading,
                 budget=self._budget,
                 cache=kept if index.dataset.store.remote else None,
+                moving=None if min_motion is None else partial(open_moving, index, motion, min_motion),
             )
             for index in indexes
         ]
@@ -196,6 +203,8 @@ class Loader(torch.utils.data.IterableDataset[Batch]):
             "lanes": lanes,
             "window": window,
         }
+        if min_motion is not None:
+            self._settings["min_motion"] = [part.moving.described for part in self.parts if part.moving]
         self._position = 0
         self._resumed = False
         remote = any(part.index.dataset.store.remote for part in self.parts)
@@ -406,6 +415,14 @@ class Loader(torch.utils.data.IterableDataset[Batch]):
             "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])])
             for row in [list(head), *rows]
         ]
+        for part in self.parts:
+            if part.moving is not None:
+                least, kept = part.moving.described["at_least"], len(part.moving.steps)
+                name = part.index.dataset.manifest.dataset["name"]
+                lines.append(
+                    f"{name}: samples may begin at {kept:,} of {part.moving.before:,} steps, "
+                    f"those that move by {least:g}"
+                )
         epoch = f"{self.epoch_length:,} samples, {len(self):,} batches of {self.batch_size}"
         return "\n".join([*lines, f"{self.split}: an epoch is {epoch}"])
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,7 @@ from oxcart.shards.errors import ConfigError
 from oxcart.train.data.cache import Cache
 from oxcart.train.data.index import SplitIndex
 from oxcart.train.data.mixture import Schedule
+from oxcart.train.data.moving import Moving
 from oxcart.train.data.order import Order, Samples
 from oxcart.train.data.reader import FrameReader
 from oxcart.train.data.reuse import Budget, Reuse
@@ -64,11 +65,21 @@ class Part:
         reading: str,
         budget: Budget,
         cache: Cache | None,
+        moving: Callable[[int], Moving] | None,
     ) -> None:
         self.index, self._sample, self._key = index, sample, key
         given = {"hz": control_rate, "verified": True} if control_rate else None
         self.offset = sample.offset(given or index.dataset.manifest.control_rate)
-        counts = sample.counts(index.steps, self.offset)
+        self.moving = moving(self.offset) if moving is not None else None
+        """The steps that samples may begin at; None is all."""
+        lengths = index.steps if self.moving is None else self.moving.room + self.offset
+        self._lengths: Int64 = lengths.astype(np.int64)
+        counts = sample.counts(self._lengths, self.offset)
+        if not counts.any() and self.moving is not None and self.moving.before:
+            raise ConfigError(
+                f"min_motion: expected at most what moves, got {self.moving.described['at_least']:g}, which "
+                f"none of {self.moving.before:,} steps of {index.dataset.store.url}, {index.split}, reaches"
+            )
         if not counts.any():
             raise ConfigError(
                 f"sample: an offset of {self.offset} steps is longer than every episode of "
@@ -110,8 +121,9 @@ class Part:
         return Wanted(rows, samples.episode, self._steps(samples))
 
     def _steps(self, samples: Samples) -> Int64:
-        lengths = self.index.steps[samples.episode].astype(np.int64)
-        return self._sample.steps(self._key, samples, lengths, self.offset)
+        lengths = self._lengths[samples.episode]
+        steps = self._sample.steps(self._key, samples, lengths, self.offset)
+        return steps if self.moving is None else self.moving.at(samples.episode, steps)
 
     def _expect(self, positions: Int64) -> None:
         """Say what will be wanted of the windows that the positions reach for the first time."""

@@ -1,0 +1,76 @@
+"""`oxcart annotate`: values for every step of a compiled dataset, beside it in a Parquet file."""
+
+from __future__ import annotations
+
+import click
+
+
+@click.group()
+def annotate() -> None:
+    """Measure something at every step of compiled datasets.
+
+    The values go into a Parquet file beside each dataset, which stays as it is. What
+    follows from them, such as a threshold, is an option of whoever reads.
+
+    \b
+    Example:
+      oxcart annotate motion bridge
+    """
+
+
+@annotate.command()
+@click.argument("datasets", metavar="DATASET...", nargs=-1, required=True)
+@click.option(
+    "--method",
+    type=click.Choice(["difference", "flow"]),
+    default="difference",
+    show_default=True,
+    help="Mean difference of grey levels (0 to 255), or mean optical flow (DIS) in percent of the "
+    "longer side; flow needs the extra `video`.",
+)
+@click.option("--camera", default="primary", show_default=True, help="Camera to measure.")
+@click.option(
+    "-o", "--out", help="File or URL to write, of a single DATASET.  [default: DATASET.motion.parquet]"
+)
+@click.option("--workers", type=click.IntRange(min=1), help="Threads.  [default: one a core]")
+@click.option("--quiet", is_flag=True, help="No progress and no summary.")
+def motion(
+    datasets: tuple[str, ...], method: str, camera: str, out: str | None, workers: int | None, quiet: bool
+) -> None:
+    """Measure how much each step of each DATASET differs from the next.
+
+    The loader leaves out samples that move less than its `min_motion`, and its printed
+    table says how many are left.
+
+    \b
+    Example:
+      oxcart annotate motion bridge clips
+      oxcart annotate motion clips --method flow -o clips.flow.parquet
+    """
+    import numpy as np
+
+    from oxcart.cli.progress import progress
+    from oxcart.cli.table import table
+    from oxcart.compile.motion import measure
+    from oxcart.compile.processes import default_workers
+    from oxcart.manifests.annotation import motion_url, write_annotation
+    from oxcart.manifests.dataset import Dataset
+    from oxcart.shards.errors import ConfigError
+
+    if out is not None and len(datasets) > 1:
+        raise ConfigError(f"--out: expected a single DATASET, got {len(datasets)}; leave it out")
+    opened = [Dataset.open(url) for url in datasets]
+    shares = (5, 25, 50, 75, 95)
+    rows = []
+    for url, dataset in zip(datasets, opened, strict=True):
+        steps = sum(count["steps"] for count in dataset.manifest.splits.values())
+        with progress("measuring", total=steps, unit="frames", quiet=quiet) as report:
+            found = measure(
+                dataset, method=method, camera=camera, workers=workers or default_workers(), report=report
+            )
+        target = out or motion_url(url)
+        write_annotation(target, found)
+        values = np.concatenate([np.empty(0, np.float32), *found.values.values()])
+        rows.append([target, f"{len(values):,}", *(f"{np.percentile(values, one):.3g}" for one in shares)])
+    if not quiet:
+        click.echo(table(("written", "steps", *(f"{one}% are below" for one in shares)), rows))

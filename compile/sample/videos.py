@@ -1,0 +1,241 @@
+"""A small set of web videos as yt-dlp leaves them, drawn and encoded here: `oxcart sample videos DIR`.
+
+    DIR/
+      Cooking 0 [ckitchen000].mp4            three shots of things that move, with the .info.json beside it
+      Cooking 0 [ckitchen000].info.json
+      ...
+      Best of cooking [reupload000].mp4      the first one again by another channel, cropped and encoded anew
+      A slide [slide000000].mp4              nothing moves
+      Phone video [variable000].mp4          frames come when they like, as from a phone
+      Broken [broken00000].mp4               damaged in the middle
+
+    write_videos(Path("vids"), SampleConfig(channels=4))
+
+A scene is a soft background of a few colours with discs that fly about and bounce: each has low frequencies
+of its own, which is what perceptual hashes see, and a cut between two changes most pixels. Every scene's
+random stream is a PCG64 whose key is the sha256 of its name, and one thread encodes, so the same
+configuration writes the same bytes with the same versions of the encoder.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import numpy.typing as npt
+from av.codec.context import Flags
+from PIL import Image, ImageDraw
+
+from oxcart.shards.errors import ConfigError
+
+Picture = npt.NDArray[np.uint8]
+
+CHANNELS = ("kitchen", "workshop", "garden", "diner", "studio", "farm", "office", "garage")
+TITLES = ("Cooking", "Repairing a chair", "Planting", "Serving", "Painting", "Milking", "Filing", "Welding")
+CC_BY = "Creative Commons Attribution license (reuse allowed)"
+FPS = 24
+SPECIAL = 4
+"""Videos beside those of the channels: a re-upload, a slide, one of variable rate, a damaged one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleConfig:
+    """What to write; everything shapes the bytes.
+
+    Raises:
+        ConfigError: a value is impossible.
+    """
+
+    channels: int = 5
+    """Environments, at most one for each of CHANNELS."""
+    videos: int = 2
+    """Of each channel."""
+    shots: int = 3
+    """Of each video."""
+    seconds: float = 2.0
+    """Of each shot."""
+    height: int = 96
+    """Pixels; videos are a third wider."""
+    seed: int = 0
+    """Another seed draws other scenes."""
+
+    def __post_init__(self) -> None:
+        limits = {"channels": (2, len(CHANNELS)), "videos": (1, 10), "shots": (1, 100), "height": (32, 1080)}
+        for name, (least, most) in limits.items():
+            if not least <= getattr(self, name) <= most:
+                raise ConfigError(f"{name}: expected {least} to {most}, got {getattr(self, name)}")
+        if not 0.5 <= self.seconds <= 600:
+            raise ConfigError(f"seconds: expected 0.5 to 600, got {self.seconds}")
+
+    @property
+    def total(self) -> int:
+        """Videos in all."""
+        return self.channels * self.videos + SPECIAL
+
+
+def write_videos(
+    directory: Path, config: SampleConfig, report: Callable[[int], None] = lambda done: None
+) -> Path:
+    """Write the videos and what is known of them; returns the directory."""
+    directory.mkdir(parents=True, exist_ok=True)
+    size = config.height, config.height * 4 // 3 // 2 * 2
+    frames = round(config.seconds * FPS)
+    done = 0
+
+    def shots(name: str, count: int = config.shots) -> Iterator[Picture]:
+        for shot in range(count):
+            yield from draw_scene(f"{config.seed} {name} {shot}", frames, size)
+
+    def write(
+        title: str, video: str, channel: str, licence: str | None, pictures: Iterable[Picture], **how: Any
+    ) -> Path:
+        nonlocal done
+        path = directory / f"{title} [{video}].mp4"
+        write_video(path, pictures, **how)
+        write_info(path, video, title, channel, licence)
+        done += 1
+        report(done)
+        return path
+
+    for i, channel in enumerate(CHANNELS[: config.channels]):
+        for number in range(config.videos):
+            video = f"c{channel[:7]}{number}".ljust(11, "0")
+            licence = CC_BY if i % 3 != 2 else None
+            write(f"{TITLES[i]} {number}", video, channel, licence, shots(video))
+    first, last = CHANNELS[0], CHANNELS[config.channels - 1]
+    again = list(shots(f"c{first[:7]}0".ljust(11, "0")))
+    copied = [cropped(again[i * FPS // 30]) for i in range(len(again) * 30 // FPS)]
+    write(f"Best of {TITLES[0].lower()}", "reupload000", CHANNELS[1], None, copied, fps=30, crf=30)
+    still = [next(draw_scene(f"{config.seed} slide", 1, size))] * (2 * frames)
+    write("A slide", "slide000000", last, CC_BY, still)
+    times = variable_times(f"{config.seed} times", 2 * frames)
+    write("Phone video", "variable000", last, CC_BY, shots("variable", 2), times_ms=times)
+    path = write("Broken", "broken00000", first, CC_BY, shots("broken"))
+    damage(path)
+    return directory
+
+
+def draw_scene(name: str, frames: int, size: tuple[int, int]) -> Iterator[Picture]:
+    """Frames [H, W, 3] of a scene: discs that fly over a background; the same name, the same scene."""
+    height, width = size
+    random = np.random.Generator(
+        np.random.PCG64(int.from_bytes(hashlib.sha256(name.encode()).digest(), "big"))
+    )
+    colours = random.integers(0, 256, (3, 4, 3), dtype=np.uint8)
+    ground = Image.fromarray(colours).resize((width, height), Image.Resampling.BICUBIC)
+    count, fine = 4, 256
+    radius = random.integers(height // 12, height // 5, count)
+    place = random.integers(0, (width * fine, height * fine), (count, 2))
+    speed = random.integers(width * fine // 90, width * fine // 30, (count, 2)) * random.choice(
+        (-1, 1), (count, 2)
+    )
+    paint = [tuple(colour) for colour in random.integers(0, 256, (count, 3)).tolist()]
+    ends = np.array((width * fine, height * fine))
+    for _ in range(frames):
+        picture = ground.copy()
+        draw = ImageDraw.Draw(picture)
+        for (x, y), reach, colour in zip((place // fine).tolist(), radius.tolist(), paint, strict=True):
+            draw.ellipse((x - reach, y - reach, x + reach, y + reach), fill=colour)
+        yield np.asarray(picture)
+        place = place + speed
+        speed = np.where((place < 0) | (place > ends), -speed, speed)
+        place = np.clip(place, 0, ends)
+
+
+def cropped(picture: Picture, share: int = 12) -> Picture:
+    """Without a twelfth (or another share) of each side, as those who upload again do; of even size."""
+    height, width = picture.shape[0] // share, picture.shape[1] // share
+    inner = picture[height : picture.shape[0] - height, width : picture.shape[1] - width]
+    return inner[: len(inner) // 2 * 2, : inner.shape[1] // 2 * 2]
+
+
+def variable_times(name: str, frames: int) -> list[int]:
+    """When each frame is shown, in milliseconds: 15 to 100 after the one before."""
+    random = np.random.Generator(
+        np.random.PCG64(int.from_bytes(hashlib.sha256(name.encode()).digest(), "big"))
+    )
+    return [0, *np.cumsum(random.integers(15, 100, frames - 1)).tolist()]
+
+
+def write_video(
+    path: Path,
+    pictures: Iterable[Picture],
+    *,
+    fps: int | Fraction = FPS,
+    times_ms: Sequence[int] | None = None,
+    codec: str = "libx264",
+    pixels: str = "yuv420p",
+    crf: int = 20,
+    keys: int = 250,
+    options: dict[str, str] | None = None,
+    kind: str | None = None,
+) -> None:
+    """Encode pictures [H, W, 3] uint8 into a file.
+
+    Args:
+        path: the file; its suffix is its container, unless `kind` says.
+        pictures: all of one size.
+        fps: pictures a second.
+        times_ms: when each is shown instead.
+        codec: FFmpeg's name of an encoder.
+        pixels: FFmpeg's name of a pixel format.
+        crf: quality; larger is worse.
+        keys: frames from one key frame to the next at most.
+        options: of the encoder.
+        kind: FFmpeg's name of the container.
+    """
+    base = Fraction(1, 1000) if times_ms is not None else 1 / Fraction(fps)
+    with av.open(str(path), "w", format=kind, options={"fflags": "+bitexact"}) as container:
+        stream: Any = None
+        for i, picture in enumerate(pictures):
+            if stream is None:
+                stream = container.add_stream(codec, rate=Fraction(fps) if times_ms is None else 1000)
+                stream.height, stream.width, stream.pix_fmt = *picture.shape[:2], pixels
+                stream.codec_context.time_base = base
+                stream.codec_context.thread_count = 1
+                stream.codec_context.flags |= Flags.bitexact
+                own = {"crf": str(crf), "g": str(keys), "keyint_min": "1"} if codec == "libx264" else {}
+                stream.options = {**own, **(options or {})}
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
+            frame.pts, frame.time_base = (i if times_ms is None else times_ms[i]), base
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+
+
+def write_info(path: Path, video: str, title: str, channel: str, licence: str | None, **more: Any) -> Path:
+    """Write what yt-dlp would know of a video beside it."""
+    value = {
+        "id": video,
+        "title": title,
+        "channel": channel,
+        "channel_id": f"UC{channel}".ljust(24, "0"),
+        "uploader_id": f"@{channel}",
+        "license": licence,
+        "webpage_url": f"https://video.example/watch?v={video}",
+        "upload_date": "20240229",
+        "extractor": "example",
+        **more,
+    }
+    info = path.with_suffix(".info.json")
+    info.write_text(json.dumps(value, indent=1, sort_keys=True), encoding="utf-8")
+    return info
+
+
+def damage(path: Path) -> None:
+    """Overwrite an eighth of a file in its middle, as a bad disk does.
+
+    Several packets, lengths and all: H.264 has no checksums, and a few wrong bytes inside one packet can
+    decode to a wrong picture without a word.
+    """
+    data = bytearray(path.read_bytes())
+    middle, count = len(data) // 2, len(data) // 8
+    junk = b"".join(hashlib.sha512(f"{path.name} {i}".encode()).digest() for i in range(count // 64 + 1))
+    data[middle : middle + count] = junk[:count]
+    path.write_bytes(data)

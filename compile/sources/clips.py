@@ -1,0 +1,133 @@
+"""From what a survey saw to clips: which frames belong together, and which are left out and why.
+
+A shot is cut where nothing is to be seen (black) or nothing moves (a frozen picture, a slide) for longer
+than the configuration allows; what remains is cut into clips of at most the longest length. Cuts inside a
+shot prefer key frames: a clip that begins at one is decoded without what lies before it, and that is most
+of what decoding clips in the order of a hash could cost more than decoding them in a row. Every part of a
+video ends up in exactly one row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+
+from oxcart.compile.sources.base import LEFT_OUT
+from oxcart.compile.sources.video_config import VideoConfig
+from oxcart.compile.sources.video_decode import Int64, steps_between
+from oxcart.compile.sources.video_survey import Survey
+
+_MOVING, _STILL, _BLACK = 0, 1, 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Clip:
+    """A run of frames of one shot."""
+
+    start: int
+    """pts of its first frame."""
+    stop: int
+    """pts of the first frame behind it."""
+    steps: int
+    """At the configured rate."""
+    scene: int
+    """Which part of the survey it is of: a row of `scenes.csv` where there is one."""
+    moved: float
+    """Mean difference of grey levels from step to step."""
+    rejected: str | None
+    """Why it is left out."""
+
+
+def clips(seen: Survey, config: VideoConfig) -> Iterator[Clip]:
+    """Every clip of a video, in the order of time, and the runs that are left out between them."""
+    borders = [*seen.cuts.tolist(), len(seen.pts)]
+    keys = np.array(sorted({one.pts for one in seen.packets if one.key}), np.int64)
+    for first, last in pairwise(borders):
+        part = int(np.searchsorted(seen.parts, first, side="right")) - 1
+        of_part = int(seen.parts[part + 1]) if part + 1 < len(seen.parts) else len(seen.pts)
+        stop = int(seen.ends[part]) if last == of_part else int(seen.pts[last])
+        for start, end, kind in _runs(seen, config, first, last, stop):
+            if kind == _MOVING:
+                for a, b in pairwise(_lengths(seen, config, keys, start, end)):
+                    yield _clip(seen, config, part, a, b, _MOVING)
+            else:
+                yield _clip(seen, config, part, start, end, kind)
+
+
+def _runs(
+    seen: Survey, config: VideoConfig, first: int, last: int, stop: int
+) -> Iterator[tuple[int, int, int]]:
+    """(start, stop, kind) of runs of black, still and moving steps of a shot, in pts."""
+    steps = first + np.flatnonzero(~np.isnan(seen.moved[first:last]))
+    if not len(steps):
+        yield int(seen.pts[first]), stop, _MOVING
+        return
+    moved = seen.moved[steps].copy()
+    moved[0] = moved[1] if len(moved) > 1 else np.inf  # the first step is compared with another shot's last
+    kinds = np.where(moved <= config.still, _STILL, _MOVING)
+    kinds[seen.brightest[steps] <= config.black] = _BLACK
+    edges = [0, *(np.flatnonzero(np.diff(kinds)) + 1).tolist(), len(kinds)]
+    stamps = [int(seen.pts[first]), *(int(seen.pts[steps[edge]]) for edge in edges[1:-1]), stop]
+    least = config.still_s / float(seen.time_base)
+    found: list[tuple[int, int, int]] = []
+    for (a, b), edge in zip(pairwise(stamps), edges, strict=False):
+        kind = int(kinds[edge])
+        if kind == _MOVING or b - a < least:
+            kind = _MOVING
+        if found and found[-1][2] == kind == _MOVING:
+            found[-1] = found[-1][0], b, kind
+        else:
+            found.append((a, b, kind))
+    yield from found
+
+
+def _lengths(seen: Survey, config: VideoConfig, keys: Int64, start: int, stop: int) -> list[int]:
+    """Borders of the clips of a run that moves, its ends among them."""
+    longest = int(config.max_s / seen.time_base)
+    shortest = int(config.min_s / seen.time_base)
+    borders = [start]
+    while stop - borders[-1] > longest:
+        here, left = borders[-1], stop - borders[-1]
+        parts = -(-left // longest)
+        goal = here + left // parts
+        low = max(here + shortest, here + 3 * (goal - here) // 5, stop - (parts - 1) * longest)
+        high = min(here + longest, stop - shortest)
+        near = keys[(keys >= low) & (keys <= high)]
+        at = int(near[np.argmin(np.abs(near - goal))]) if len(near) else goal
+        frame = int(np.searchsorted(seen.pts, at, side="right")) - 1
+        at = int(seen.pts[frame])
+        if at <= here:  # one frame is shown for longer than a clip may be
+            at = int(seen.pts[frame + 1]) if frame + 1 < len(seen.pts) else stop
+            if at >= stop:
+                break
+        borders.append(at)
+    return [*borders, stop]
+
+
+def _clip(seen: Survey, config: VideoConfig, part: int, start: int, stop: int, what: int) -> Clip:
+    low, high = np.searchsorted(seen.pts, [start, stop])
+    inside = seen.moved[low:high]
+    inside = inside[~np.isnan(inside)][1:]
+    moved = float(np.add.reduce(inside)) / len(inside) if len(inside) else 0.0
+    seconds = float((stop - start) * seen.time_base)
+    still = f"(steps differ by {moved:.3f} grey levels, more than {config.still:g} is needed)"
+    why = None
+    if what == _BLACK:
+        why = f"black for {seconds:.2f} s (no grey level is above {config.black})"
+    elif what == _STILL:
+        why = f"nothing moves for {seconds:.2f} s {still}"
+    elif seconds < config.min_s:
+        why = f"a shot of {seconds:.2f} s is shorter than {config.min_s:g} s"
+    elif moved <= config.still:
+        why = f"nothing moves in {seconds:.2f} s {still}"
+    return Clip(
+        start=start,
+        stop=stop,
+        steps=len(steps_between(0, stop - start, seen.time_base, config.rate)),
+        scene=part,
+        moved=round(moved, 4),
+        rejected=f"{LEFT_OUT}{why}" if why is not None else None,
+    )

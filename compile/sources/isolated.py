@@ -1,0 +1,127 @@
+"""Call a function in a process of its own, which outlives the call and may die of it.
+
+A decoder that meets a file made to break it can take its process down, and no `except` sees that. So what
+decodes an unknown file for the first time runs beside the process that counts on the result: if it dies,
+that is an answer too. The price is one more process and half a second to start it, once for each worker. It
+is a fresh interpreter that imports this module and not the script that was started, so a script needs no
+guard against itself.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection
+from typing import Any
+
+from oxcart.shards.errors import OxcartError
+
+_CODE = "import sys; sys.path[:] = {path!r}; from {module} import serve; serve({calls}, {alive})"
+
+
+class DiedError(Exception):
+    """The process died during a call: says of what."""
+
+
+class Isolated:
+    """A process that calls what it is told to; it is started by the first call, and again after it died."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._calls: Connection | None = None
+        self._alive: Connection | None = None
+
+    def call(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """What `function(*arguments)` returns or raises there; the function must be importable by name.
+
+        Raises:
+            DiedError: the process did not survive it.
+            OxcartError: the process cannot be started.
+        """
+        with self._lock:
+            try:
+                if self._process is None:
+                    self._start()
+                assert self._calls is not None
+                self._calls.send((function, arguments))
+                kind, value = self._calls.recv()
+            except (EOFError, OSError) as error:
+                raise DiedError(self._cause()) from error
+            except BaseException:
+                self._end()  # whatever it still answers is of no use to the next call
+                raise
+        if kind == "raised":
+            raise value
+        return value
+
+    def close(self) -> None:
+        """End the process."""
+        with self._lock:
+            self._end()
+
+    def _start(self) -> None:
+        self._calls, calls = Pipe()
+        alive, self._alive = Pipe(duplex=False)
+        pipes = {"calls": calls.fileno(), "alive": alive.fileno()}
+        code = _CODE.format(path=sys.path, module=__name__, **pipes)
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", code], stdin=subprocess.DEVNULL, pass_fds=tuple(pipes.values())
+        )
+        calls.close()
+        alive.close()
+        atexit.register(self.close)
+        try:
+            self._calls.recv()
+        except (EOFError, OSError) as error:
+            raise OxcartError(f"a process to decode in cannot be started: {self._cause()}") from error
+
+    def _cause(self) -> str:
+        """What the process died of; it is gone then."""
+        assert self._process is not None
+        code = self._process.wait()
+        self._end()
+        return signal.Signals(-code).name if code < 0 else f"exit code {code}"
+
+    def _end(self) -> None:
+        for connection in (self._calls, self._alive):
+            if connection is not None:
+                connection.close()
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            atexit.unregister(self.close)
+        self._process = self._calls = self._alive = None
+
+
+def serve(calls: int, alive: int) -> None:
+    """Call what comes through one pipe until nobody is there; end at once when the other one closes."""
+    connection = Connection(calls)
+    threading.Thread(target=_watch, args=(Connection(alive),), daemon=True).start()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # whoever asked is interrupted, and ends this
+    connection.send("ready")
+    while True:
+        try:
+            function, arguments = connection.recv()
+        except (EOFError, OSError):
+            return
+        try:
+            answer = "returned", function(*arguments)
+        except OxcartError as error:
+            answer = "raised", error
+        except Exception as error:  # noqa: BLE001  its traceback stays here, its text goes over
+            answer = "raised", RuntimeError(f"{type(error).__name__}: {error}")
+        connection.send(answer)
+
+
+def _watch(alive: Connection) -> None:
+    with contextlib.suppress(EOFError, OSError):
+        alive.recv()
+    os._exit(1)

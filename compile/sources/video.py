@@ -1,0 +1,401 @@
+"""Web video: clips of the videos in a folder, as yt-dlp leaves it or as anybody does (see `video_files`).
+
+An episode is a clip: a part of one shot, resampled to a declared rate. Its environment is the channel,
+because a channel has one kitchen and one style; where nobody says whose a video is, the video. Licence,
+channel and URL go with every clip. The census decodes each video once, at low resolution, in a process that
+may die of it; `read` seeks to the clip's own part of the file, and refuses it when its packets are not
+those that the census saw.
+"""
+
+from __future__ import annotations
+
+import json
+from bisect import bisect_right
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from operator import itemgetter
+from pathlib import PurePosixPath
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from xxhash import xxh3_64_hexdigest, xxh3_64_intdigest
+
+from oxcart.compile.images import Frame, ImageError, Resize
+from oxcart.compile.sources import video_survey
+from oxcart.compile.sources.base import LEFT_OUT, Camera, CensusRow, Episode, Film, SourceConfig, clean
+from oxcart.compile.sources.clips import Clip, clips
+from oxcart.compile.sources.isolated import DiedError, Isolated
+from oxcart.compile.sources.shots import detector_version
+from oxcart.compile.sources.video_config import INSTRUCTIONS, VideoConfig
+from oxcart.compile.sources.video_decode import Packet, VideoError, clip_digest, play
+from oxcart.compile.sources.video_files import (
+    SCENES,
+    Info,
+    read_info,
+    read_scenes,
+    short_id,
+)
+from oxcart.compile.sources.video_hash import near_duplicates
+from oxcart.compile.sources.video_names import info_name, is_unfinished, is_video
+from oxcart.compile.sources.video_survey import Scene, Survey
+from oxcart.manifests.canonical import canonical_json
+from oxcart.manifests.tables import ATTRIBUTION_SCHEMA
+from oxcart.shards.errors import ConfigError, SourceError
+from oxcart.shards.store import Store
+
+CAMERA = "video"
+VERSION = "1"
+
+BESIDE = Isolated()
+"""Where videos are decoded for the first time; it starts when it is first used."""
+
+
+class VideoSource:
+    """The clips of a folder of videos.
+
+    Raises:
+        ConfigError: an option is of another kind of source.
+        SourceError: the folder holds no video.
+    """
+
+    kind = "videos"
+    effort = 256
+    aliases: Mapping[str, tuple[str, ...]] = {}
+    action_sizes: tuple[int, ...] = ()
+    state_sizes: tuple[int, ...] = ()
+    cameras: tuple[Camera, ...] = (Camera(name=CAMERA, field=CAMERA),)
+
+    def __init__(self, config: SourceConfig) -> None:
+        _refuse_others(config)
+        self._config = config.video or VideoConfig()
+        self._instruction = config.instruction or ()
+        self._store = Store(config.url)
+        self.remote = self._store.remote
+        if not self._store.listable:
+            raise ConfigError(f"{config.url}: a web server cannot say which videos it has; copy them first")
+        found = self._store.list()
+        there = set(found)
+        self._files = [name for name in found if is_video(name)]
+        if not self._files:
+            raise SourceError(f"{config.url}: holds no video")
+        self._info = {name: info if (info := info_name(name)) in there else None for name in self._files}
+        folders: dict[str, list[str]] = defaultdict(list)
+        for name in self._files:
+            folders[str(PurePosixPath(name).parent)].append(name)
+        self._scenes: dict[str, tuple[str, bool]] = {}
+        for folder, names in folders.items():
+            table = str(PurePosixPath(folder) / SCENES)
+            if table in there:
+                self._scenes |= {name: (table, len(names) == 1) for name in names}
+        beside = [*filter(None, self._info.values()), *(table for table, _ in self._scenes.values())]
+        self._sizes = self._store.sizes([*self._files, *sorted(set(beside))])
+        place = self._store.url.rstrip("/")
+        self.name = clean(place.rsplit("/", 1)[-1]) or "videos"
+        self.version = VERSION
+        rate = self._config.rate
+        self.control_rate: dict[str, Any] | None = {"hz": float(rate), "verified": True}
+
+    def describe(self) -> dict[str, Any]:
+        """Everything that decides what a census row or an episode is, as plain JSON."""
+        return {
+            "kind": self.kind,
+            "name": self.name,
+            "version": self.version,
+            "source_splits": [],
+            "cameras": {CAMERA: CAMERA},
+            "instruction": list(self._instruction),
+            "action": [],
+            "state": [],
+            "environment": {"fields": ["channel_id", "uploader_id", "id"]},
+            "control_rate": self.control_rate,
+            "video": {**self._config.describe(), "scenedetect": detector_version()},
+        }
+
+    @property
+    def expected(self) -> int | None:
+        """Nobody knows how many clips there are before they are cut."""
+        return None
+
+    def files(self) -> list[str]:
+        """The videos."""
+        return list(self._files)
+
+    def sizes(self) -> dict[str, int]:
+        """Name -> bytes of the videos and of what lies beside them, when the source was opened."""
+        return dict(self._sizes)
+
+    def census(self, file: str) -> Iterator[CensusRow]:
+        """A row for each clip and each part that is left out; one for a video that cannot be had."""
+        info = Info(
+            id=info_name(file).removesuffix(".info.json"),
+            title="",
+            channel=None,
+            channel_id=None,
+            uploader_id=None,
+            licence="unknown",
+            url=None,
+            uploaded=None,
+            chapters=(),
+        )
+        try:
+            info = read_info(self._store, file, self._info[file])
+            if why := self._unwanted(file, info):
+                yield self._row(file, info, 0, rejected=why)
+                return
+            scenes, unwanted = self._cut_before(file, info)
+            if scenes == []:
+                what = (
+                    "names none of its frames"
+                    if not unwanted
+                    else f"has {unwanted} rows, none of them wanted"
+                )
+                yield self._row(file, info, 0, rejected=f"{LEFT_OUT}{self._scenes[file][0]} {what}")
+                return
+            seen = self._survey(file, scenes)
+        except SourceError as error:
+            beside = f"{error.file}: " if error.file not in (None, file) else ""
+            yield self._row(file, info, 0, rejected=f"{beside}{error.reason}")
+            return
+        yield from self._rows(file, info, seen)
+
+    def join(self, table: pa.Table) -> pa.Table:
+        """Refuse a second file of one id, let a channel have one name, and tie re-uploads together."""
+        rows = table.to_pylist()
+        _reject_twins(rows)
+        _name_channels(rows)
+        if self._config.reuploads:
+            _tie_reuploads(rows)
+        for row in rows:
+            if row["detail"] is not None:
+                detail = json.loads(row["detail"])
+                detail.pop("looks", None)
+                row["detail"] = canonical_json(detail).decode()
+        return pa.Table.from_pylist(rows, table.schema)
+
+    def attribution(self, census: pa.Table, keys: pa.ChunkedArray) -> pa.Table | None:
+        """Whose work the episodes of some keys are."""
+        texts = dict(zip(census["key"].to_pylist(), census["detail"].to_pylist(), strict=True))
+        rows = [{"key": key, **_attribution(json.loads(texts[key]))} for key in keys.to_pylist()]
+        return pa.Table.from_pylist(rows, ATTRIBUTION_SCHEMA)
+
+    def read(self, row: Mapping[str, Any]) -> Episode:
+        """The clip of a census row; it is decoded when it is played."""
+        detail = json.loads(row["detail"])
+        instructions = {}
+        if self._instruction:
+            instructions = {self._instruction[0]: [(int(step), text) for step, text in detail["texts"]]}
+        return Episode(
+            images={CAMERA: Film(steps=row["steps"], play=partial(self._play, row, detail))},
+            action=None,
+            state=None,
+            instructions=instructions,
+            attribution=_attribution(detail),
+        )
+
+    def _play(self, row: Mapping[str, Any], detail: Mapping[str, Any], resize: Resize) -> Iterator[Frame]:
+        file, start, stop = row["source_file"], detail["start"], detail["stop"]
+
+        def check(packets: Sequence[Packet]) -> None:
+            if _digest(clip_digest(packets, start, stop), detail) != row["source_digest"]:
+                raise SourceError("has changed since the census", file=file, record=row["source_record"])
+
+        try:
+            yield from play(self._store, file, start, stop, self._config.rate, row["steps"], check, resize)
+        except VideoError as error:
+            raise ImageError(str(error)) from error
+
+    def _unwanted(self, file: str, info: Info) -> str | None:
+        """Why a video is not even decoded."""
+        if is_unfinished(file):
+            return "is an unfinished download; run yt-dlp again"
+        if info.id in self._config.exclude:
+            return f"{LEFT_OUT}its id {info.id} is on the list of those to exclude"
+        if not self._config.allows(info.licence):
+            return f"{LEFT_OUT}its licence is {info.licence!r}, which --licence does not name"
+        return None
+
+    def _cut_before(self, file: str, info: Info) -> tuple[list[Scene] | None, int]:
+        """The scenes that somebody cut a video into; None where nobody did."""
+        if file not in self._scenes:
+            return None, 0
+        table, alone = self._scenes[file]
+        return read_scenes(self._store, file, table, alone, info.id, self._config)
+
+    def _survey(self, file: str, scenes: list[Scene] | None) -> Survey:
+        if not self._sizes[file]:
+            raise SourceError("is empty", file=file)
+        try:
+            seen = BESIDE.call(video_survey.survey, self._store, file, self._config, scenes)
+        except DiedError as error:
+            raise SourceError(f"breaks the decoder, whose process died of {error}", file=file) from error
+        except RuntimeError as error:
+            raise SourceError(f"cannot be decoded: {error}", file=file) from error
+        assert isinstance(seen, Survey)
+        return seen
+
+    def _rows(self, file: str, info: Info, seen: Survey) -> Iterator[CensusRow]:
+        pts = np.array([one.pts for one in seen.packets], np.int64)
+        base = seen.time_base
+        for number, clip in enumerate(clips(seen, self._config)):
+            inside = [seen.packets[i] for i in np.flatnonzero((pts >= clip.start) & (pts < clip.stop))]
+            detail: dict[str, Any] = {
+                "start": clip.start,
+                "stop": clip.stop,
+                "start_s": round(float(clip.start * base), 6),
+                "stop_s": round(float(clip.stop * base), 6),
+                "motion": clip.moved,
+                "texts": self._texts(info, clip, seen),
+                **_about(info),
+            }
+            looks = [
+                [int(one) for one in look]
+                for frame, look in seen.looks
+                if clip.start <= seen.pts[frame] < clip.stop
+            ]
+            yield self._row(
+                file,
+                info,
+                number,
+                source_offset=max(0, min((one.position for one in inside), default=0)),
+                source_length=sum(one.size for one in inside),
+                source_digest=_digest(clip_digest(inside, clip.start, clip.stop), detail),
+                steps=clip.steps,
+                instructions=tuple(dict.fromkeys(text for _, text in detail["texts"] if text)),
+                heights=(seen.height,),
+                widths=(seen.width,),
+                rejected=clip.rejected,
+                detail=canonical_json({**detail, "looks": looks}).decode(),
+            )
+
+    def _row(self, file: str, info: Info, number: int, **known: Any) -> CensusRow:
+        channel = info.channel_id or info.uploader_id
+        values: dict[str, Any] = {
+            "key": f"{self.name}-{short_id(info.id)}-{number:04d}",
+            "source_split": "",
+            "source_file": file,
+            "source_record": number,
+            "source_offset": 0,
+            "source_length": self._sizes[file],
+            "source_digest": 0,
+            "steps": 0,
+            "environment": channel or info.id,
+            "environment_known": "declared" if channel else "inferred",
+            "session": info.id,
+            "instructions": (),
+            "heights": (0,),
+            "widths": (0,),
+            "rejected": None,
+            "detail": canonical_json(_about(info)).decode(),
+            **known,
+        }
+        values["duplicate"] = xxh3_64_intdigest(f"{values['source_digest']} {values['key']}".encode())
+        return CensusRow(**values)
+
+    def _texts(self, info: Info, clip: Clip, seen: Survey) -> list[list[Any]]:
+        """(step, text), wherever the text changes."""
+        if not self._instruction:
+            return []
+        if self._instruction[0] == "title":
+            return [[0, info.title]]
+        starts = [second for second, _ in info.chapters]
+        texts: list[list[Any]] = []
+        for step in range(clip.steps):
+            second = float(clip.start * seen.time_base + step / self._config.rate)
+            at = bisect_right(starts, second) - 1
+            text = info.chapters[at][1] if at >= 0 else ""
+            if not texts or texts[-1][1] != text:
+                texts.append([step, text])
+        return texts
+
+
+def _refuse_others(config: SourceConfig) -> None:
+    """Options that say how to read robot data say nothing of a video."""
+    given = {
+        "--source-split": config.source_splits,
+        "--camera": config.cameras,
+        "--action": config.action,
+        "--state": config.state,
+        "--environment": config.environment,
+    }
+    for option, value in given.items():
+        if value:
+            raise ConfigError(f"{option}: videos have none to choose from; leave it out")
+    if config.instruction and (len(config.instruction) > 1 or config.instruction[0] not in INSTRUCTIONS):
+        raise ConfigError(
+            f"--instruction: expected one of {', '.join(INSTRUCTIONS)} for videos, or none; "
+            f"got {', '.join(config.instruction)}"
+        )
+
+
+def _about(info: Info) -> dict[str, Any]:
+    return {
+        "video": info.id,
+        "title": info.title,
+        "channel": info.channel,
+        "channel_id": info.channel_id,
+        "uploader_id": info.uploader_id,
+        "licence": info.licence,
+        "url": info.url,
+        "uploaded": info.uploaded,
+    }
+
+
+def _attribution(detail: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: detail[name] for name in ATTRIBUTION_SCHEMA.names if name != "key"}
+
+
+def _digest(packets: int, detail: Mapping[str, Any]) -> int:
+    """Of a clip: its packets, and what is said of it."""
+    said = {name: value for name, value in detail.items() if name != "looks"}
+    return xxh3_64_intdigest(packets.to_bytes(8, "little") + canonical_json(said))
+
+
+def _reject_twins(rows: list[dict[str, Any]]) -> None:
+    """Of two files whose clips would have the same keys, the first in the order of names stays."""
+    first: dict[str, str] = {}
+    twins: dict[str, str] = {}
+    for row in rows:
+        stem = row["key"].rpartition("-")[0]
+        if first.setdefault(stem, row["source_file"]) != row["source_file"]:
+            twins[row["source_file"]] = first[stem]
+    kept = [row for row in rows if row["source_file"] not in twins or row["source_record"] == 0]
+    for row in kept:
+        if row["source_file"] in twins:
+            stem = row["key"].rpartition("-")[0]
+            row["key"] = f"{stem}-{xxh3_64_hexdigest(row['source_file'].encode())}"
+            row["rejected"] = f"has the id of {twins[row['source_file']]}; keep one of the two"
+            row["steps"] = 0
+    rows[:] = kept
+
+
+def _name_channels(rows: list[dict[str, Any]]) -> None:
+    """A video that knows its channel by `uploader_id` alone joins those that know its `channel_id` too."""
+    known: dict[str, str] = {}
+    details = [json.loads(row["detail"]) for row in rows]
+    for detail in details:
+        if detail["channel_id"] and detail["uploader_id"]:
+            known.setdefault(detail["uploader_id"], detail["channel_id"])
+    for row, detail in zip(rows, details, strict=True):
+        if not detail["channel_id"] and detail["uploader_id"] in known:
+            row["environment"] = known[detail["uploader_id"]]
+
+
+def _tie_reuploads(rows: list[dict[str, Any]]) -> None:
+    """All clips of videos that show the same get one `duplicate`, which ties their channels together.
+
+    The beginnings of clips come first, because copies have their cuts at the same places whenever they begin.
+    """
+    found: dict[str, list[tuple[int, list[int]]]] = defaultdict(list)
+    for row in rows:
+        if row["rejected"] is None:
+            found[row["source_file"]] += enumerate(json.loads(row["detail"])["looks"])
+    looks = {
+        file: [np.array(look, np.uint64) for _, look in sorted(all_of, key=itemgetter(0))]
+        for file, all_of in found.items()
+    }
+    same = near_duplicates(looks)
+    for row in rows:
+        if row["source_file"] in same:
+            row["duplicate"] = xxh3_64_intdigest(same[row["source_file"]].encode())

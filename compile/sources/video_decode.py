@@ -1,0 +1,339 @@
+"""Frames of a video file, with the times at which they are shown: the one place where PyAV decodes.
+
+One thread decodes, and at the first error it stops: with more threads what a damaged stream looks like
+would depend on how many, and a concealed error would be a picture that nobody took. FFmpeg is told which
+containers it may take a file for, so a playlist that is called `.mp4` opens no other file.
+
+Times are the container's own integers (`pts`, in units of `time_base`), so nothing is ever rounded: step k
+of a clip shows the latest frame that is not later than its beginning plus k / rate, as a player would.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterator, Sequence
+from fractions import Fraction
+from itertools import repeat
+from typing import Any, NamedTuple
+
+import av
+import numpy as np
+import numpy.typing as npt
+from av.container import InputContainer
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
+from xxhash import xxh3_64_intdigest
+
+from oxcart.compile.images import MAX_PIXELS, Frame, Resize
+from oxcart.compile.sources.video_pixels import Painter
+from oxcart.shards.store import Store
+
+Int64 = npt.NDArray[np.int64]
+
+FORMATS = "mov,matroska,webm,avi,flv,live_flv,mpegts,mpeg,ogg,asf,gif,m4v,nut"
+"""Containers that a file may be."""
+SHORT_S, SHORT = 1.0, 0.05
+"""A stream that ends by more than both (seconds, share) before its container says is cut off."""
+
+
+class VideoError(Exception):
+    """A video cannot be decoded; the caller knows which one it is and says so."""
+
+
+class Packet(NamedTuple):
+    """What is kept of one packet of the stream."""
+
+    pts: int
+    digest: int
+    """xxh3-64 of its bytes."""
+    position: int
+    """Of its first byte in the file; -1 where the container does not say."""
+    size: int
+    key: bool
+    """Whether decoding can begin here."""
+
+
+class Reel:
+    """One video file, open.
+
+    Args:
+        store: where it is.
+        name: of the file.
+
+    Raises:
+        VideoError: it is no video.
+    """
+
+    def __init__(self, store: Store, name: str) -> None:
+        self.packets: list[Packet] = []
+        """Those that were read since the last seek."""
+        try:
+            self._container = _open(store, name)
+        except (av.FFmpegError, OSError, ValueError, UnicodeError) as error:
+            raise VideoError(f"is not a video that FFmpeg can open: {_reason(error)}") from error
+        try:
+            self.stream = self._choose()
+            self.time_base = self.stream.time_base or Fraction(1, av.time_base)
+            context = self.stream.codec_context
+            if not context.width or not context.height:
+                raise VideoError("its video stream has no size")
+            if context.width * context.height > MAX_PIXELS:
+                raise VideoError(
+                    f"claims {context.height}x{context.width} pixels; more than {MAX_PIXELS} are refused"
+                )
+            context.thread_count = 1
+            context.options = {"err_detect": "explode"}
+        except VideoError:
+            self.close()
+            raise
+        except (av.FFmpegError, ValueError, AttributeError) as error:
+            self.close()
+            raise VideoError(f"cannot be decoded: {_reason(error)}") from error
+        self._size: tuple[int, int] | None = None
+        self.rotation = 0
+        """Degrees by which its pictures are turned, against the clock."""
+
+    def __enter__(self) -> Reel:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._container.close()
+
+    @property
+    def shown_size(self) -> tuple[int, int]:
+        """Height and width of a picture as it is shown, once one was decoded."""
+        assert self._size is not None
+        height, width = self._size
+        return (width, height) if self.rotation % 180 else (height, width)
+
+    def index(self) -> list[Packet]:
+        """Every packet that is shown, in the order of its time, without decoding."""
+        self._seek(None)
+        try:
+            found = [
+                _packet(one) for one in self._container.demux(self.stream) if one.size and not one.is_discard
+            ]
+        except av.FFmpegError as error:
+            raise VideoError(f"cannot be read: {_reason(error)}") from error
+        return sorted(found)
+
+    def frames(self, start: int | None = None, stop: int | None = None) -> Iterator[VideoFrame]:
+        """Frames with start <= pts < stop, in order; the frame at `start` must be there.
+
+        Raises:
+            VideoError: the stream is damaged, or its frames differ in size or go back in time.
+        """
+        if start is None:
+            yield from self._decode(None, None, stop)
+            return
+        second = max(1, round(1 / self.time_base))
+        for goal in (start, start - second, start - 10 * second, None):
+            found = self._decode(goal, start, stop)
+            first = next(found, None)
+            if first is not None and first.pts == start:
+                yield first
+                yield from found
+                return
+        raise VideoError(f"has no frame at {float(start * self.time_base):.3f} s")
+
+    def _choose(self) -> VideoStream:
+        pictures = av.stream.Disposition.attached_pic
+        streams = [one for one in self._container.streams.video if not one.disposition & pictures]
+        if not streams:
+            kinds = sorted({one.type or "unknown" for one in self._container.streams})
+            raise VideoError(f"has no video stream, only {', '.join(kinds) or 'nothing'}")
+        return streams[0]
+
+    def _seek(self, goal: int | None) -> None:
+        self.packets = []
+        try:
+            if goal is None:
+                first = self.stream.start_time
+                self._container.seek(min(0, first or 0), stream=self.stream)
+            else:
+                self._container.seek(goal, stream=self.stream)
+        except av.FFmpegError as error:
+            raise VideoError(f"cannot be searched: {_reason(error)}") from error
+
+    def _decode(self, goal: int | None, start: int | None, stop: int | None) -> Iterator[VideoFrame]:
+        """Frames from `start` on, decoded from the last key frame before `goal`."""
+        if goal is not None or self.packets:
+            self._seek(goal)
+        last: int | None = None
+        try:
+            for packet in self._container.demux(self.stream):
+                if packet.size:
+                    self.packets.append(_packet(packet))
+                    if packet.is_corrupt:
+                        raise VideoError(f"is damaged {_at(packet.pts, self.time_base)}")
+                for frame in packet.decode():
+                    stamp = frame.pts
+                    if stamp is None:
+                        raise VideoError("has frames without a time")
+                    if last is not None and stamp <= last:
+                        raise VideoError(f"goes back in time {_at(stamp, self.time_base)}")
+                    last = stamp
+                    if start is not None and stamp < start:
+                        continue
+                    if stop is not None and stamp >= stop:
+                        return
+                    self._check(frame)
+                    yield frame
+        except (av.FFmpegError, ValueError) as error:
+            raise VideoError(f"cannot be decoded {_at(last, self.time_base)}: {_reason(error)}") from error
+
+    def _check(self, frame: VideoFrame) -> None:
+        size = frame.height, frame.width
+        if self._size is None:
+            if size[0] * size[1] > MAX_PIXELS:
+                raise VideoError(
+                    f"has frames of {size[0]}x{size[1]} pixels; more than {MAX_PIXELS} are refused"
+                )
+            self._size, self.rotation = size, round(frame.rotation) % 360
+            if self.rotation % 90:
+                raise VideoError(f"is turned by {self.rotation} degrees; only quarter turns can be shown")
+        elif size != self._size:
+            was, at = self._size, _at(frame.pts, self.time_base)
+            raise VideoError(f"changes from {was[0]}x{was[1]} to {size[0]}x{size[1]} pixels {at}")
+        if frame.is_corrupt:
+            raise VideoError(f"has a damaged frame {_at(frame.pts, self.time_base)}")
+
+    def check_whole(self, frames: int, end: int) -> None:
+        """Refuse a file that ends before its container says.
+
+        Args:
+            frames: that were decoded from beginning to end.
+            end: pts at which the last one ends.
+        """
+        stated = self.stream.frames
+        if stated and len(self.packets) < stated:
+            raise VideoError(f"is cut off: holds {len(self.packets)} of {stated} frames")
+        seconds = self._stated_s()
+        ends = float((end - (self.stream.start_time or 0)) * self.time_base)
+        if frames and seconds is not None and seconds - ends > max(SHORT_S, SHORT * seconds):
+            raise VideoError(f"is cut off: ends after {ends:.1f} of {seconds:.1f} s")
+
+    def _stated_s(self) -> float | None:
+        """Seconds of the stream, as its container says."""
+        if self.stream.duration:
+            return float(self.stream.duration * self.time_base)
+        text = next((v for k, v in self.stream.metadata.items() if k.upper().startswith("DURATION")), "")
+        try:
+            hours, minutes, seconds = text.split(":")
+            return int(hours) * 3600 + int(minutes) * 60 + float(seconds)
+        except ValueError:
+            whole = self._container.duration if len(self._container.streams) == 1 else None
+            return whole / av.time_base if whole else None
+
+
+def steps_between(first: int, last: int, time_base: Fraction, rate: Fraction) -> range:
+    """Steps k with first <= k / rate < last, which are in units of `time_base` after step 0."""
+    number, over = rate.denominator * time_base.denominator, rate.numerator * time_base.numerator
+    return range(-(-first * over // number), -(-last * over // number))
+
+
+def clip_digest(packets: Sequence[Packet], start: int, stop: int) -> int:
+    """xxh3-64 over the digests of the packets with start <= pts < stop, in the order of the file."""
+    inside = [one for one in packets if start <= one.pts < stop]
+    table = np.array([(one.pts - start, one.digest) for one in inside], np.uint64)
+    return xxh3_64_intdigest(table.tobytes())
+
+
+def play(
+    store: Store,
+    name: str,
+    start: int,
+    stop: int,
+    rate: Fraction,
+    steps: int,
+    check: Callable[[Sequence[Packet]], None],
+    resize: Resize,
+) -> Iterator[Frame]:
+    """The pictures [H, W, 3] of a clip, one a step, decoded as they are asked for.
+
+    Args:
+        store: where the file is.
+        name: of the file.
+        start: pts of the first frame.
+        stop: pts of the first frame behind the clip.
+        rate: steps a second.
+        steps: how many there are.
+        check: called with the packets that were read, before the last picture.
+        resize: how pictures get their size.
+
+    Raises:
+        VideoError: the file cannot be decoded.
+    """
+    painter = Painter()
+    with Reel(store, name) as reel:
+        shown: VideoFrame | None = None
+        made = 0
+        for frame in reel.frames(start, stop):
+            assert frame.pts is not None
+            if shown is not None:
+                assert shown.pts is not None
+                until = min(steps, steps_between(0, frame.pts - start, reel.time_base, rate).stop)
+                if until > made:
+                    yield from repeat(painter.paint(shown, reel.rotation, resize), until - made)
+                made = max(made, until)
+            shown = frame
+        assert shown is not None
+        check(reel.packets)
+        if steps > made:
+            yield from repeat(painter.paint(shown, reel.rotation, resize), steps - made)
+
+
+def _open(store: Store, name: str) -> InputContainer:
+    options = {"format_whitelist": FORMATS}
+    file: Any = (
+        f"{store.url}/{name}" if not store.remote else io.BufferedReader(_Remote(store, name), 4 << 20)
+    )
+    container: InputContainer = av.open(file, options=options, metadata_errors="replace")
+    return container
+
+
+class _Remote(io.RawIOBase):
+    """An object of a store as a file that can be read and searched."""
+
+    def __init__(self, store: Store, name: str) -> None:
+        self._store, self._name, self._size, self._place = store, name, store.size(name), 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._place
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._place, io.SEEK_END: self._size}[whence]
+        self._place = max(0, base + offset)
+        return self._place
+
+    def readinto(self, buffer: Any) -> int:
+        count = min(len(buffer), max(0, self._size - self._place))
+        if count:
+            buffer[:count] = self._store.read_range(self._name, self._place, count)
+            self._place += count
+        return count
+
+
+def _packet(packet: Any) -> Packet:
+    stamp = packet.pts if packet.pts is not None else packet.dts
+    position = packet.pos if packet.pos is not None else -1
+    return Packet(stamp or 0, xxh3_64_intdigest(packet), position, packet.size, packet.is_keyframe)
+
+
+def _at(stamp: int | None, time_base: Fraction) -> str:
+    return "at its beginning" if stamp is None else f"at {float(stamp * time_base):.3f} s"
+
+
+def _reason(error: Exception) -> str:
+    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return str(text).splitlines()[0]

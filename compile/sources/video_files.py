@@ -1,0 +1,197 @@
+"""What lies beside the videos of a folder: what yt-dlp knows of each, and where somebody cut them beforehand.
+
+    DIR/
+      Flipping a pancake [pancake0001].mkv          a video, in a folder of any depth
+      Flipping a pancake [pancake0001].info.json    what is known of it; without it, its licence is unknown
+      Basketball [hoops000001].mp4.part                an unfinished download: a row in rejected.parquet
+      cut/
+        long [abcdefghijk].mp4
+        scenes.csv                                start_frame,end_frame,label,...: the only clips here
+
+An `info.json` comes from strangers: of what it holds only a few texts are taken, without control characters
+and of bounded length, and one that is not JSON rejects its video, because nobody can say whose it is.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import PurePosixPath
+from typing import Any
+
+from xxhash import xxh3_64_hexdigest
+
+from oxcart.compile.sources.base import clean
+from oxcart.compile.sources.video_config import UNKNOWN, VideoConfig
+from oxcart.compile.sources.video_names import INFO, info_name
+from oxcart.compile.sources.video_survey import Scene
+from oxcart.shards.errors import SourceError
+from oxcart.shards.store import Store
+
+SCENES = "scenes.csv"
+MAX_INFO = 64 << 20
+"""Bytes of an `info.json` that is read."""
+LONGEST = 300
+"""Letters of a text that is taken from it."""
+LONGEST_ID = 48
+"""Letters of an id in keys; a longer one is cut and gets a hash."""
+
+_YTDLP_NAME = re.compile(r"\[([^\[\]]+)\]$")
+_OF = ("video", "file", "filename", "video_id", "id")
+"""Columns of `scenes.csv` that say which video a row is of."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Info:
+    """What is known of one video."""
+
+    id: str
+    title: str
+    channel: str | None
+    """The channel's name."""
+    channel_id: str | None
+    uploader_id: str | None
+    licence: str
+    """As the site has it; `unknown` where it says nothing."""
+    url: str | None
+    uploaded: str | None
+    """YYYYMMDD."""
+    chapters: tuple[tuple[float, str], ...]
+    """(second at which it begins, title)."""
+
+
+def read_info(store: Store, name: str, info: str | None) -> Info:
+    """What is known of a video.
+
+    Args:
+        store: where it is.
+        name: of the video's file.
+        info: name of its `info.json`; None where there is none.
+
+    Raises:
+        SourceError: its `info.json` cannot be understood.
+    """
+    value: Mapping[str, Any] = {} if info is None else _parse(store, info)
+
+    def text(field: str) -> str | None:
+        return _text(value.get(field))
+
+    stem = PurePosixPath(info_name(name).removesuffix(INFO))
+    named = _YTDLP_NAME.search(stem.name)
+    chapters = value.get("chapters")
+    return Info(
+        id=text("id") or (named[1].strip() if named else "") or str(stem),
+        title=text("title") or (stem.name[: named.start()].strip() if named else stem.name),
+        channel=text("channel") or text("uploader"),
+        channel_id=text("channel_id"),
+        uploader_id=text("uploader_id"),
+        licence=text("license") or UNKNOWN,
+        url=text("webpage_url") or text("original_url"),
+        uploaded=text("upload_date"),
+        chapters=_chapters(chapters) if isinstance(chapters, list) else (),
+    )
+
+
+def short_id(name: str) -> str:
+    """An id as keys hold it."""
+    found = clean(name)
+    return (
+        found
+        if len(found) <= LONGEST_ID
+        else f"{found[: LONGEST_ID - 17]}-{xxh3_64_hexdigest(name.encode())}"
+    )
+
+
+def read_scenes(
+    store: Store, name: str, table: str, alone: bool, video: str, config: VideoConfig
+) -> tuple[list[Scene], int]:
+    """The scenes of a video that `scenes.csv` names and that are wanted, and how many are not wanted.
+
+    Args:
+        store: where it is.
+        name: of the video's file.
+        table: name of the `scenes.csv` of its folder.
+        alone: whether the video is the only one of its folder.
+        video: its id.
+        config: which rows are wanted.
+
+    Raises:
+        SourceError: a row cannot be understood, or scenes overlap.
+    """
+    try:
+        rows = csv.DictReader(io.StringIO(store.read(table).decode("utf-8-sig"), newline=""), strict=True)
+        columns = list(rows.fieldnames or ())
+        found = list(rows)
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise SourceError(f"is not a table of scenes: {error}", file=table) from error
+    needed = ["start_frame", "end_frame", *(column for column, _ in config.where)]
+    if missing := [column for column in needed if column not in columns]:
+        raise SourceError(f"has no column {', '.join(missing)}, but {', '.join(columns)}", file=table)
+    of = next((column for column in _OF if column in columns), None)
+    if of is None and not alone:
+        raise SourceError(
+            f"its folder has several videos; expected a column {' or '.join(_OF[:2])} that says which",
+            file=table,
+        )
+    names = {name, PurePosixPath(name).name, PurePosixPath(name).stem, video}
+    scenes, unwanted = [], 0
+    for line, row in enumerate(found, 2):
+        if of is not None and row[of] not in names:
+            continue
+        try:
+            scene = Scene(start=int(row["start_frame"]), stop=int(row["end_frame"]))
+        except (TypeError, ValueError) as error:
+            raise SourceError(f"line {line}: expected two frame numbers", file=table) from error
+        if not 0 <= scene.start < scene.stop:
+            raise SourceError(
+                f"line {line}: expected 0 <= start_frame < end_frame, got {scene.start} and {scene.stop}",
+                file=table,
+            )
+        if all((row[column] or "") in values for column, values in config.where):
+            scenes.append(scene)
+        else:
+            unwanted += 1
+    scenes.sort(key=lambda one: (one.start, one.stop))
+    for before, after in pairwise(scenes):
+        if after.start < before.stop:
+            raise SourceError(
+                f"scenes overlap: {before.start} to {before.stop} and {after.start} to {after.stop}",
+                file=table,
+            )
+    return scenes, unwanted
+
+
+def _parse(store: Store, info: str) -> Mapping[str, Any]:
+    if store.size(info) > MAX_INFO:
+        raise SourceError(f"has more than {MAX_INFO >> 20} MiB; nobody's description is that long", file=info)
+    try:
+        value = json.loads(store.read(info))
+    except (ValueError, RecursionError) as error:
+        raise SourceError(f"is not JSON, so nobody knows whose video it is: {error}", file=info) from error
+    if not isinstance(value, dict):
+        raise SourceError("is not a JSON object, so nobody knows whose video it is", file=info)
+    return value
+
+
+def _text(value: Any) -> str | None:
+    """A text on one line, of bounded length, that is Unicode; None where there is none."""
+    if not isinstance(value, str):
+        return None
+    whole = value[: 8 * LONGEST].encode("utf-8", "replace").decode()
+    plain = "".join(letter if letter.isprintable() else " " for letter in whole)
+    return " ".join(plain.split())[:LONGEST].strip() or None
+
+
+def _chapters(found: Sequence[Any]) -> tuple[tuple[float, str], ...]:
+    chapters = []
+    for one in found[:10_000]:
+        start = one.get("start_time") if isinstance(one, dict) else None
+        title = _text(one.get("title")) if isinstance(one, dict) else None
+        if isinstance(start, int | float) and not isinstance(start, bool) and 0 <= start < 1e9 and title:
+            chapters.append((float(start), title))
+    return tuple(sorted(chapters))

@@ -1,0 +1,121 @@
+"""A perceptual hash of pictures that survives another encoding and a crop, and who shows the same as whom.
+
+    looks = look_at(grey)              # [VIEWS] uint64: the picture, and ever smaller middles of it
+    same = near_duplicates(looks_of)   # video -> the first of those that show the same
+
+A hash is the signs of the low frequencies of a picture of 32x32 grey levels against their median (a
+"pHash", Zauner 2010, section 3.2), with a discrete cosine transform in integers, so that no processor's
+rounding flips a bit. A cropped copy shows the middle of its original, so the middles of each are compared
+with the whole of the other. Pairs are found by equal quarters of hashes and not all against all; the price
+is that a copy of which hardly one quarter of a hash survives is missed. Mirrored copies and pictures in
+pictures are missed too.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+Uint64 = npt.NDArray[np.uint64]
+
+VIEWS = (1.0, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7)
+"""Sides of the middles that are hashed, as shares of the picture's."""
+SIDE, KEPT = 32, 8
+NEAR = 12
+"""Bits of 64 in which hashes of the same picture differ at most."""
+SHARE, LEAST = 0.5, 3
+"""Of the pictures of the shorter video, those that the other must show, and how many at least."""
+FLAT = 4.0
+"""Standard deviation of grey levels below which a picture tells nothing."""
+MOST, INDEXED = 512, 64
+"""Pictures of a video that are compared, and those of them by which it is looked up."""
+_THIRD, _MASK = 21, np.uint64((1 << 21) - 1)
+_CROWD = 512
+"""Hashes that share a third with one; where there are more it is of something common."""
+
+_DCT = np.round(1024 * np.cos(np.pi / SIDE * (np.arange(SIDE) + 0.5) * np.arange(KEPT)[:, None])).astype(
+    np.int64
+)
+_BITS = np.uint64(1) << np.arange(KEPT * KEPT, dtype=np.uint64)
+
+
+def look_at(grey: npt.NDArray[np.uint8]) -> Uint64 | None:
+    """Hashes [VIEWS] of a picture [H, W] and its middles; None where it is too flat to tell from others."""
+    if grey.std() < FLAT:
+        return None
+    image = Image.fromarray(grey)
+    found = np.empty(len(VIEWS), np.uint64)
+    for i, view in enumerate(VIEWS):
+        dx, dy = image.width * (1 - view) / 2, image.height * (1 - view) / 2
+        box = (dx, dy, image.width - dx, image.height - dy)
+        small = np.asarray(image.resize((SIDE, SIDE), Image.Resampling.BOX, box), np.int64)
+        waves = (_DCT @ small @ _DCT.T).reshape(-1)
+        found[i] = np.bitwise_or.reduce(np.where(waves > np.median(waves), _BITS, np.uint64(0)))
+    return found
+
+
+def near_duplicates(looks: Mapping[str, Sequence[Uint64]]) -> dict[str, str]:
+    """Videos that show the same as others -> the first of them, by name.
+
+    Args:
+        looks: name of each video -> the hashes [VIEWS] of its pictures, those first that tell most: the first
+            MOST of them count.
+    """
+    names = sorted(name for name, found in looks.items() if len(found) >= LEAST)
+    tables = [np.stack(list(looks[name])[:MOST]) for name in names]
+    first = list(range(len(names)))
+
+    def root(one: int) -> int:
+        while first[one] != one:
+            one = first[one]
+        return one
+
+    for one, other in _candidates(tables):
+        if root(one) != root(other) and alike(tables[one], tables[other]):
+            low, high = sorted((root(one), root(other)))
+            first[high] = low
+    groups = Counter(root(i) for i in range(len(names)))
+    return {name: names[root(i)] for i, name in enumerate(names) if groups[root(i)] > 1}
+
+
+def alike(one: Uint64, other: Uint64) -> bool:
+    """Whether two videos, [N, VIEWS] and [M, VIEWS], show the same for most of the shorter one."""
+    if len(one) > len(other):
+        one, other = other, one
+    distance = np.full((len(one), len(other)), 64, np.uint8)
+    for mine, theirs in ((one[:, :1], other), (one, other[:, :1])):
+        for i, j in itertools.product(range(mine.shape[1]), range(theirs.shape[1])):
+            differ = np.bitwise_count(mine[:, i, None] ^ theirs[None, :, j])
+            np.minimum(distance, differ, out=distance)
+    found = distance.min(axis=1) <= NEAR
+    partners = len(np.unique(distance.argmin(axis=1)[found]))
+    return partners >= LEAST and int(found.sum()) >= SHARE * len(one)
+
+
+def _candidates(tables: Sequence[Uint64]) -> list[tuple[int, int]]:
+    """Pairs of videos of which whole pictures of one and views of the other share thirds of hashes."""
+    if not tables:
+        return []
+    few = [table[:INDEXED, 0] for table in tables]
+    pairs: list[npt.NDArray[np.int64]] = []
+    owners = np.repeat(np.arange(len(tables)), [table.size for table in tables])
+    askers = np.repeat(np.arange(len(tables)), [len(one) for one in few])
+    hashes, asked = np.concatenate([table.reshape(-1) for table in tables]), np.concatenate(few)
+    for third in range(3):
+        parts, wanted = ((one >> np.uint64(_THIRD * third)) & _MASK for one in (hashes, asked))
+        order = np.argsort(parts, kind="stable")
+        low = np.searchsorted(parts[order], wanted, side="left")
+        count = np.searchsorted(parts[order], wanted, side="right") - low
+        count[count > _CROWD] = 0
+        begins = np.repeat(low - np.cumsum(count) + count, count)
+        found = owners[order[begins + np.arange(int(count.sum()))]]
+        askers_of = np.repeat(askers, count)
+        codes = np.minimum(found, askers_of) * len(tables) + np.maximum(found, askers_of)
+        pairs.append(codes[found != askers_of])
+    codes, times = np.unique(np.concatenate(pairs), return_counts=True)
+    return [divmod(code, len(tables)) for code in codes[times >= LEAST].tolist()]
