@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 
 import click
 
+from oxcart.cli.table import plain
 from oxcart.shards.errors import OxcartError
 
 INTERRUPTED = 130
@@ -115,7 +116,7 @@ def complain(message: str) -> None:
     """One line on stderr, and the traceback above it under OXCART_DEBUG=1."""
     if os.environ.get("OXCART_DEBUG") == "1":
         traceback.print_exc()
-    click.echo("oxcart: " + " ".join(line.strip() for line in message.splitlines()), err=True)
+    click.echo("oxcart: " + plain(" ".join(line.strip() for line in message.splitlines())), err=True)
 
 
 @click.group(cls=LazyGroup)
