@@ -23,7 +23,6 @@ from typing import Any, NamedTuple
 
 import click
 
-from oxcart.cli.table import plain
 from oxcart.shards.errors import OxcartError
 
 INTERRUPTED = 130
@@ -114,6 +113,8 @@ class LazyGroup(click.Group):
 
 def complain(message: str) -> None:
     """One line on stderr, and the traceback above it under OXCART_DEBUG=1."""
+    from oxcart.cli.table import plain
+
     if os.environ.get("OXCART_DEBUG") == "1":
         traceback.print_exc()
     click.echo("oxcart: " + plain(" ".join(line.strip() for line in message.splitlines())), err=True)
