@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
+import os
 import shlex
 import sys
 from collections.abc import Callable, Iterator
@@ -14,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from oxcart.cli.options import LocalPath, write_file
+from oxcart.cli.table import plain, table
+from oxcart.shards.errors import ConfigError, OxcartError
 
 if TYPE_CHECKING:
     from oxcart.manifests.audit.run import Audit
@@ -30,14 +33,17 @@ SHOWN = 20
 def _unclear() -> Iterator[None]:
     """What goes wrong is one line and exit 2: exit 1 would say that there is a leak."""
     from oxcart.cli.main import complain
-    from oxcart.shards.errors import OxcartError
 
     try:
         yield
-    except (OxcartError, OSError, MemoryError) as error:
+    except (click.ClickException, click.exceptions.Exit, click.Abort):
+        raise
+    except Exception as error:
         if isinstance(error, OSError) and error.errno == errno.EPIPE:
             raise
-        complain(f"error: {error or type(error).__name__}")
+        known = isinstance(error, (OxcartError, OSError))
+        what = "" if known and str(error) else f"{type(error).__name__}: "
+        complain(f"error: {what}{error}".rstrip(": "))
         raise SystemExit(UNCLEAR) from None
 
 
@@ -121,6 +127,7 @@ def audit(
         with progress(label, total=total, unit=unit, quiet=quiet) as report:
             yield lambda done: report(done)
 
+    _check_outputs(output, json_file)
     options = Options(seed=seed, frames=frames, sample=sample, workers=workers or default_workers())
     found = run(dataset, options, stage=stage, command=_command(dataset, options, fail_on))
     if output is not None:
@@ -134,6 +141,25 @@ def audit(
         raise SystemExit(code)
 
 
+def _check_outputs(output: Path | None, json_file: Path | None) -> None:
+    """Refuse what cannot be written before the long work, not after it.
+
+    Raises:
+        ConfigError: both are one file, or the folder of one is none or cannot be written to.
+    """
+    if output is not None and json_file is not None and output.resolve() == json_file.resolve():
+        raise ConfigError(f"--json: expected another file than --output, got {str(json_file)!r} for both")
+    for option, path in (("--output", output), ("--json", json_file)):
+        if path is None:
+            continue
+        folder = path.parent
+        while not folder.exists() and folder != folder.parent:
+            folder = folder.parent
+        if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
+            why = "cannot be written to" if folder.is_dir() else "is no folder"
+            raise ConfigError(f"{option}: {str(path)!r} cannot be written, {str(folder)!r} {why}")
+
+
 def _exit_code(found: Audit, fail_on: str) -> int:
     if fail_on == "never":
         return CLEAN
@@ -143,7 +169,7 @@ def _exit_code(found: Audit, fail_on: str) -> int:
     if fail_on in ("failed", "suspicious") and "failed" in statuses:
         return LEAK if found.verdict.word == "clean" else UNCLEAR
     if fail_on == "suspicious" and "suspicious" in statuses:
-        return LEAK
+        return LEAK if found.verdict.word == "clean" else UNCLEAR
     return CLEAN if found.verdict.word == "clean" else UNCLEAR
 
 
@@ -157,12 +183,10 @@ def _command(dataset: tuple[str, ...], options: Any, fail_on: str) -> str:
 
 
 def _text(found: Audit, output: Path | None) -> str:
-    from oxcart.cli.table import table
-
     checks = sorted(found.checks, key=lambda check: _ORDER.index(check.status))
     lines = [
         f"verdict: {found.verdict.word}",
-        *(f"  {sentence}" for sentence in found.verdict.because),
+        *(f"  {plain(sentence)}" for sentence in found.verdict.because),
         "",
         table(("status", "check", "found"), [(c.status, c.name, _cut(c.summary)) for c in checks]),
     ]
@@ -173,7 +197,7 @@ def _text(found: Audit, output: Path | None) -> str:
         ]
         lines += ["", table(("planted leak", "planted", "found", "recall", "at least (95%)"), rows)]
     if output is not None:
-        lines += ["", f"report: {output}"]
+        lines += ["", f"report: {plain(str(output))}"]
     return "\n".join(lines)
 
 
@@ -206,7 +230,7 @@ def diff(a: str, b: str, as_json: bool, exit_code: bool) -> None:
 
     found = compare(a, b)
     if as_json:
-        click.echo(json.dumps(asdict(found), ensure_ascii=False))
+        click.echo(json.dumps(asdict(found)))
     else:
         click.echo(_difference(found))
     if exit_code and not found.identical:
@@ -214,10 +238,10 @@ def diff(a: str, b: str, as_json: bool, exit_code: bool) -> None:
 
 
 def _difference(found: Difference) -> str:
-    from oxcart.cli.table import table
-
     if found.identical:
-        return f"identical{': fingerprint ' + found.a['fingerprint'] if 'fingerprint' in found.a else ''}"
+        return plain(
+            f"identical{': fingerprint ' + found.a['fingerprint'] if 'fingerprint' in found.a else ''}"
+        )
     splits = list(dict.fromkeys([*found.a["splits"], *found.b["splits"]]))
     blocks = [
         table(
@@ -236,7 +260,7 @@ def _difference(found: Difference) -> str:
         blocks.append(f"{title}\n{table((what, 'in A', 'in B'), rows)}{more}")
     if found.changed:
         keys = ", ".join(found.changed[:3]) + (", …" if len(found.changed) > 3 else "")
-        blocks.append(f"episodes that stayed and have other bytes: {len(found.changed):,} ({keys})")
+        blocks.append(f"episodes that stayed and have other bytes: {len(found.changed):,} ({plain(keys)})")
     if found.configuration:
         rows = [
             (name, _cut(_value(one), 60), _cut(_value(two), 60)) for name, one, two in found.configuration
@@ -284,5 +308,10 @@ def repair_split(out: str, report: Path, output: Path) -> None:
     rule, pairs = repair(out, read_report(report))
     write_file(output, write_rule(rule).encode())
     held = len(rule.val) if isinstance(rule.val, tuple) else 0
-    click.echo(f"{output}: {pairs:,} confirmed pairs share a split; by {rule.by}, {held:,} held out for val")
-    click.echo(f"next: oxcart compile SOURCE OUT --split {shlex.quote(str(output))}")
+    said = (
+        f"{pairs:,} confirmed pairs share a split; by {rule.by}, {held:,} held out for val"
+        if pairs
+        else "no pair is confirmed, so the rule stays as it was"
+    )
+    click.echo(plain(f"{output}: {said}"))
+    click.echo(plain(f"next: oxcart compile SOURCE OUT --split {shlex.quote(str(output))}"))

@@ -123,9 +123,11 @@ class LazyGroup(click.Group):
 
 def complain(message: str) -> None:
     """One line on stderr, and the traceback above it under OXCART_DEBUG=1."""
+    from oxcart.cli.table import plain
+
     if os.environ.get("OXCART_DEBUG") == "1":
         traceback.print_exc()
-    click.echo("oxcart: " + " ".join(line.strip() for line in message.splitlines()), err=True)
+    click.echo("oxcart: " + plain(" ".join(line.strip() for line in message.splitlines())), err=True)
 
 
 @click.group(cls=LazyGroup)

@@ -31,10 +31,14 @@ def size(count: int) -> str:
     return f"{value:.0f} {units[0]}" if units[0] == "B" else f"{value:.1f} {units[0]}"
 
 
+def plain(text: str) -> str:
+    """Text of a dataset as one line: control characters would break it, or reach the terminal."""
+    return "".join(letter if letter.isprintable() else " " for letter in text)
+
+
 def _cell(value: object) -> str:
     if value is None:
         return "-"
     if isinstance(value, int):
         return f"{value:,}"
-    # Texts come from datasets: control characters would break the line, or reach the terminal.
-    return "".join(letter if letter.isprintable() else " " for letter in str(value))
+    return plain(str(value))

@@ -22,6 +22,9 @@ from oxcart.manifests.split import SPLITS, SplitRule, places
 from oxcart.manifests.tables import EPISODES
 from oxcart.shards.errors import ConfigError
 
+ATTRIBUTION = "attribution.parquet"
+"""Table of a dataset of videos: whose each episode is, by its key."""
+
 HELD = ("val", "test")
 """Splits whose environments train must not have seen."""
 UNKNOWN = -1
@@ -81,13 +84,18 @@ def open_sources(urls: Sequence[str]) -> list[Source]:
     """Open the datasets.
 
     Raises:
-        ConfigError: one is none, or is named twice.
+        ConfigError: one is none, or is given twice, under one name or two.
         CorruptError: a manifest or a table does not match its digest.
     """
     repeated = [url for i, url in enumerate(urls) if url in urls[:i]]
     if repeated:
         raise ConfigError(f"dataset {repeated[0]!r}: expected each once, got it twice; name it once")
     opened = [Dataset.open(url) for url in urls]
+    first: dict[str, str] = {}
+    for url, one in zip(urls, opened, strict=True):
+        if first.setdefault(one.manifest.fingerprint, url) != url:
+            same = first[one.manifest.fingerprint]
+            raise ConfigError(f"dataset {url!r}: is the same as {same!r}, by its fingerprint; name it once")
     names = [one.manifest.dataset["name"] for one in opened]
     sources = []
     for url, name, dataset in zip(urls, names, opened, strict=True):
@@ -100,11 +108,24 @@ def open_sources(urls: Sequence[str]) -> list[Source]:
                 url=url,
                 label=name if names.count(name) == 1 else f"{name} ({url})",
                 dataset=dataset,
-                table=dataset.table(EPISODES),
+                table=_table(dataset),
                 aliases=aliases,
             )
         )
     return sources
+
+
+def _table(dataset: Dataset) -> pa.Table:
+    """The episodes, and beside them the columns of `ATTRIBUTION` where there is one."""
+    table = dataset.table(EPISODES)
+    if ATTRIBUTION not in dataset.manifest.tables:
+        return table
+    owners = dataset.table(ATTRIBUTION)
+    row_of = pc.index_in(table["key"], value_set=owners["key"])
+    for name in owners.column_names:
+        if name not in table.column_names:
+            table = table.append_column(name, owners[name].take(row_of))
+    return table
 
 
 def draw(sources: Sequence[Source], sample: int | None, seed: int) -> list[Episode]:

@@ -1,16 +1,21 @@
-"""Exact duplicates across splits: frames by their digests, trajectories by their quantised values.
+"""Exact duplicates across splits: frames by their digests, trajectories by their rounded values.
 
-Chunk tables hold a digest of every chunk of every camera, so equal chunks of one codec are found over *all*
-frames without decoding any; only what is found is decoded, to tell a real frame from a black one. Frames of
-other codecs or of a dataset that was compressed anew are compared by the digests of the pixels that the
-audit decoded anyway. Memory holds the digests of what is held out, 8 bytes a chunk; those of train pass by.
+Chunk tables hold a digest of every chunk of every camera, so equal chunks are found over *all* of them
+without decoding any; each digest that is found is decoded once, to tell a picture from a black frame. A chunk
+is compressed bytes: another codec, another size or, where a chunk is two frames, a copy that begins one frame
+later has other chunks. Such copies are found by the pixels that the audit decoded anyway, and the check says
+what it did not compare. Memory holds the digests of what is held out, about 48 bytes a chunk; those of train
+pass by.
+
+A frame or a trajectory that is common to many episodes ties them together without listing all pairs: each
+further episode is paired with one of those that have it, so the work grows as the chunks do.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -19,17 +24,24 @@ from PIL import Image
 from xxhash import xxh3_64_intdigest
 
 from oxcart.manifests.audit.episodes import Episode, Source
-from oxcart.manifests.audit.features import FLAT_BITS, Features, entropy
-from oxcart.manifests.audit.result import Check, count, failed, passed, some, unchecked
+from oxcart.manifests.audit.features import Features, is_flat
+from oxcart.manifests.audit.result import Check, count, failed, passed, some, suspicious, unchecked
 from oxcart.manifests.dataset import read_chunks
 from oxcart.shards.errors import CorruptError
 
 DECODED = 2000
 """Chunks found twice that are decoded to see whether they show anything."""
 QUANTUM = 1e-4
-"""Of a trajectory's values: what differs by less is the same."""
+"""Trajectories are equal where all their values, rounded to this, are."""
+TELLING_ROWS, TELLING_VALUES = 4, 8
+"""Distinct rows with a value that is no whole number, and distinct such values: what a trajectory must have
+for its copy to be no chance."""
+MANY = 16
+"""Held-out episodes that all have one frame: beyond them each further episode is paired with one of them."""
+PAIRS = 20_000
+"""Pairs of episodes that are kept; beyond them, those of environments that are not paired yet."""
 
-FRAMES, FRAMES_TITLE = "frames", "No frame stands in two splits"
+FRAMES, FRAMES_TITLE = "frames", "No frame that was compared stands in two splits"
 TRAJECTORIES, TRAJECTORIES_TITLE = "trajectories", "No trajectory of actions and states stands in two splits"
 
 
@@ -43,16 +55,25 @@ class Pair:
     """The other one, of train where there is one."""
 
 
+class Moves(NamedTuple):
+    """What a trajectory is compared by."""
+
+    digest: int
+    """Of its rounded values."""
+    telling: bool
+    """Whether so many of them are distinct that two recordings do not share them by chance."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class _Chunks:
-    """Chunks of one camera, or of many."""
+    """Chunks of one camera."""
 
     digest: npt.NDArray[np.uint64]
     episode: npt.NDArray[np.int64]
     """Row in the dataset's table."""
     number: npt.NDArray[np.int64]
     """Which chunk of the episode."""
-    camera: list[str]
+    camera: str
 
 
 def check_frames(
@@ -69,98 +90,221 @@ def check_frames(
         features: of them.
         report: told of shards read so far.
     """
-    shared: dict[tuple[tuple[int, str], tuple[int, str]], int] = {}
+    shared = _Shared(sources)
     held = _held(sources)
-    flat: dict[int, bool] = {}
-    done = 0
+    flat: dict[int, _Flat] = {}
+    done = compared = 0
     for index, source in enumerate(sources):
         for shard in source.dataset.manifest.shards:
             for chunks in _chunks(source, shard):
-                for digest, one, other in _hits(chunks, index, shard["split"], held):
-                    if _is_flat(sources, digest, other, flat):
-                        continue
-                    at = _names(sources, other), _names(sources, one)
-                    shared[at] = shared.get(at, 0) + 1
+                compared += len(chunks.digest)
+                for digest, one, others in _hits(chunks, index, shard["split"], held):
+                    if digest not in flat and len(flat) < DECODED:
+                        flat[digest] = _flatness(sources, one)
+                    if not flat.get(digest, _Flat(False, False)).flat:
+                        shared.add(digest, others, (one[0], one[1]), shard["split"])
             done += 1
             report(done)
-    for pair in _decoded_hits(episodes, features):
-        shared.setdefault(pair, 1)
-    splits = (
-        {
-            (i, row["key"]): row["split"]
-            for i, source in enumerate(sources)
-            for row in source.table.select(["key", "split"]).to_pylist()
-        }
-        if shared
-        else {}
+    uneven = _add_decoded(shared, episodes, features)
+    codecs = sorted({source.dataset.manifest.pixels["codec"] for source in sources})
+    decoded = sum(len(np.unique(steps)) for steps in features.steps)
+    what = (
+        f"{count(compared, 'chunk digest')} of codec {' and '.join(codecs)} of all cameras, "
+        f"{count(decoded, 'decoded frame')} of primary cameras"
     )
-    rows = [
-        {
-            "episode": one[1],
-            "of": splits[one],
-            "also in": other[1],
-            "of split": splits[other],
-            "frames or chunks": number,
-        }
-        for (one, other), number in sorted(shared.items(), key=lambda item: (-item[1], item[0]))
-    ]
-    pairs = [Pair(one=one, other=other) for one, other in sorted(shared)]
-    ignored = sum(flat.values())
-    note = f"; {count(ignored, 'constant frame')} shared and ignored" if ignored else ""
-    if rows:
-        text = some(
-            [f"{row['episode']} ({row['of']}) and {row['also in']} ({row['of split']})" for row in rows], 2
+    ignored = sum(one.flat for one in flat.values())
+    uneven += sum(one.flat and not one.even for one in flat.values())
+    note = f"; {count(ignored, 'chunk')} of constant frames shared and ignored" if ignored else ""
+    note += _not_compared(sources, codecs)
+    if shared.counts:
+        rows = shared.rows("frames or chunks")
+        pairs = count(len(shared.counts), "pair")
+        summary = (
+            f"{pairs} of episodes share frames: {_first_two(rows)}{shared.more}; compared were {what}{note}"
         )
-        summary = f"{count(len(rows), 'pair')} of episodes share frames: {text}{note}"
-        return failed(FRAMES, FRAMES_TITLE, summary, rows, duplicate=True), pairs
-    total = sum(s["frames"] for source in sources for s in source.dataset.manifest.shards)
-    return passed(FRAMES, FRAMES_TITLE, f"{total:,} frames of all cameras, none in two splits{note}"), []
+        return failed(FRAMES, FRAMES_TITLE, summary, rows, duplicate=True), shared.pairs()
+    if uneven:
+        summary = (
+            f"{count(uneven, 'shared frame')} of hardly any contrast, but not of one colour, ignored: {what}"
+        )
+        return suspicious(FRAMES, FRAMES_TITLE, summary + note), []
+    return passed(FRAMES, FRAMES_TITLE, f"{what}: none in two splits{note}"), []
+
+
+def _not_compared(sources: Sequence[Source], codecs: Sequence[str]) -> str:
+    """What the digests of chunks cannot tell, as the end of a sentence."""
+    said = []
+    longest = max((source.dataset.manifest.pixels["chunk"] for source in sources), default=1)
+    if longest == 2:
+        said.append("copies shifted by an odd number of frames")
+    elif longest > 2:
+        said.append(f"copies shifted by a number of frames that is no multiple of {longest}")
+    if len(codecs) > 1:
+        said.append("frames across codecs that were not decoded")
+    return f"; not checked: {' and '.join(said)}" if said else ""
 
 
 def check_trajectories(
-    sources: Sequence[Source], episodes: Sequence[Episode], digests: Sequence[int | None]
+    sources: Sequence[Source], episodes: Sequence[Episode], moves: Sequence[Moves | None]
 ) -> tuple[Check, list[Pair]]:
-    """Trajectories that stand in two splits; `digests` are `trajectory`'s, None where there is none."""
-    if all(digest is None for digest in digests):
+    """Trajectories that stand in two splits; `moves` are `trajectory`'s, None where there is none."""
+    if all(one is None for one in moves):
         return unchecked(TRAJECTORIES, TRAJECTORIES_TITLE, "no episode has actions or states that move"), []
-    members: dict[int, list[int]] = {}
-    for i, digest in enumerate(digests):
-        if digest is not None:
-            members.setdefault(digest, []).append(i)
-    rows: list[dict[str, Any]] = []
-    pairs: list[Pair] = []
-    for same in members.values():
-        for i in same:
-            for j in same:
-                if episodes[i].split != "train" and (episodes[j].split == "train" or i < j):
-                    if episodes[i].split == episodes[j].split:
-                        continue
-                    one, other = episodes[i], episodes[j]
-                    rows.append(
-                        {"episode": one.key, "of": one.split, "also in": other.key, "of split": other.split}
-                    )
-                    pairs.append(Pair(one=(one.source, one.key), other=(other.source, other.key)))
-    total = sum(digest is not None for digest in digests)
-    if rows:
-        text = some(
-            [f"{row['episode']} ({row['of']}) and {row['also in']} ({row['of split']})" for row in rows], 2
-        )
-        summary = f"{count(len(rows), 'pair')} of episodes move the same way: {text}"
-        return failed(TRAJECTORIES, TRAJECTORIES_TITLE, summary, rows, duplicate=True), pairs
+    members: dict[Moves, dict[str, list[tuple[int, str]]]] = {}
+    for episode, one in zip(episodes, moves, strict=True):
+        if one is not None:
+            of_split = members.setdefault(one, {}).setdefault(episode.split, [])
+            of_split.append((episode.source, episode.key))
+    telling, chance = _Shared(sources), _Shared(sources)
+    for one, by_split in members.items():
+        for split, others in by_split.items():
+            held = [at for name in sorted(by_split) if _finds(split, name) for at in by_split[name]]
+            for other in others if held else ():
+                (telling if one.telling else chance).add_named(one.digest, held, other, split)
+    total = sum(one is not None for one in moves)
     what = count(total, "trajectory", "trajectories")
+    if telling.counts:
+        rows = telling.rows(None)
+        pairs = count(len(telling.counts), "pair")
+        summary = f"{pairs} of episodes move the same way: {_first_two(rows)}{telling.more}"
+        return failed(TRAJECTORIES, TRAJECTORIES_TITLE, summary, rows, duplicate=True), telling.pairs()
+    if chance.counts:
+        rows = chance.rows(None)
+        pairs = count(len(chance.counts), "pair")
+        summary = (
+            f"{pairs} of episodes move the same way, but so coarsely that it may be chance (a copy counts "
+            f"from {TELLING_ROWS} distinct rows and {TELLING_VALUES} distinct values that are no whole "
+            f"numbers): {_first_two(rows)}{chance.more}"
+        )
+        return suspicious(TRAJECTORIES, TRAJECTORIES_TITLE, summary, rows), []
     return passed(TRAJECTORIES, TRAJECTORIES_TITLE, f"{what}, none in two splits"), []
 
 
-def trajectory(arrays: Sequence[npt.NDArray[np.float32]]) -> int | None:
-    """Digest of quantised actions and states [T, A], None where nothing in them ever changes."""
+def trajectory(arrays: Sequence[npt.NDArray[np.float32]]) -> Moves | None:
+    """Rounded actions and states [T, A], None where nothing in them ever changes.
+
+    Values that differ by less than `QUANTUM` are the same unless the border of rounding is between them: this
+    finds copies, not what is nearly one.
+    """
     whole = b""
     moving = False
+    broken: set[bytes] = set()
+    values_seen: set[int] = set()
     for values in arrays:
         exact = np.nan_to_num(values.astype(np.float64), nan=0.0, posinf=1e12, neginf=-1e12)
         steps = np.round(np.clip(exact, -1e12, 1e12) / QUANTUM).astype(np.int64)
         moving = moving or bool((steps != steps[:1]).any())
         whole += str(steps.shape).encode() + steps.tobytes()
-    return xxh3_64_intdigest(whole) if moving else None
+        fractions = steps % round(1 / QUANTUM) != 0
+        broken |= {row.tobytes() for row in steps.reshape(len(steps), -1) if (row % round(1 / QUANTUM)).any()}
+        values_seen.update(np.unique(steps[fractions]).tolist())
+    if not moving:
+        return None
+    telling = len(broken) >= TELLING_ROWS and len(values_seen) >= TELLING_VALUES
+    return Moves(xxh3_64_intdigest(whole), telling)
+
+
+class _Shared:
+    """Pairs of episodes of two splits that have something in common, and how much of it."""
+
+    def __init__(self, sources: Sequence[Source]) -> None:
+        self.sources = sources
+        self.counts: dict[tuple[tuple[int, str], tuple[int, str]], int] = {}
+        self.beyond = 0
+        """What was found and is not listed."""
+        self._met: set[tuple[int, str]] = set()
+        self._tied: set[tuple[Any, Any]] = set()
+        self._environments: dict[tuple[int, str], Any] = {}
+
+    def add(self, digest: int, held: Sequence[tuple[int, int]], other: tuple[int, int], split: str) -> None:
+        """As `add_named`, by rows of the datasets' tables."""
+        few = held if len(held) <= MANY or (digest, split) not in self._met else held[:1]
+        self.beyond += len(held) - len(few)
+        named = [self._name(at) for at in few]
+        self.add_named(digest, named, self._name(other), split)
+
+    def add_named(
+        self,
+        digest: int,
+        held: Sequence[tuple[int, str]],
+        other: tuple[int, str],
+        split: str,
+        *,
+        once: bool = False,
+    ) -> None:
+        """`other`, of `split`, has something of this digest, and so has each of `held`, of other splits.
+
+        With `once`, it is only noted for pairs that nothing is known of.
+        """
+        if len(held) > MANY and (digest, split) in self._met:
+            self.beyond += len(held) - 1
+            held = held[:1]
+        self._met.add((digest, split))
+        for one in held:
+            pair = one, other
+            if pair in self.counts:
+                self.counts[pair] += not once
+            elif len(self.counts) < PAIRS or self._is_new(pair):
+                self.counts[pair] = 1
+            else:
+                self.beyond += 1
+
+    def rows(self, what: str | None) -> list[dict[str, Any]]:
+        """Evidence, those that have most in common first."""
+        splits = {
+            (i, row["key"]): row["split"]
+            for i, source in enumerate(self.sources)
+            for row in source.table.select(["key", "split"]).to_pylist()
+        }
+        return [
+            {
+                "episode": one[1],
+                "of": splits[one],
+                "also in": other[1],
+                "of split": splits[other],
+                **({what: number} if what else {}),
+            }
+            for (one, other), number in sorted(self.counts.items(), key=lambda item: (-item[1], item[0]))
+        ]
+
+    def pairs(self) -> list[Pair]:
+        """All that are listed."""
+        return [Pair(one=one, other=other) for one, other in sorted(self.counts)]
+
+    @property
+    def more(self) -> str:
+        """How many are not listed, as the end of a sentence."""
+        return f"; {count(self.beyond, 'more match', 'more matches')} not listed" if self.beyond else ""
+
+    def _is_new(self, pair: tuple[tuple[int, str], tuple[int, str]]) -> bool:
+        """Whether no pair of the same two environments is listed yet; an unknown one is its episode."""
+        if not self._environments:
+            for index, source in enumerate(self.sources):
+                for row in source.table.select(["key", "environment"]).to_pylist():
+                    self._environments[index, row["key"]] = row["environment"] or (row["key"],)
+            self._tied = {self._groups(known) for known in self.counts}
+        groups = self._groups(pair)
+        new = groups not in self._tied
+        self._tied.add(groups)
+        return new
+
+    def _groups(self, pair: tuple[tuple[int, str], tuple[int, str]]) -> tuple[Any, Any]:
+        one, other = pair
+        return (one[0], self._environments[one]), (other[0], self._environments[other])
+
+    def _name(self, at: tuple[int, int]) -> tuple[int, str]:
+        return at[0], self.sources[at[0]].table["key"][at[1]].as_py()
+
+
+def _finds(split: str, other: str) -> bool:
+    """Whether an episode of `split` looks for what `other`, which is held out, has: each two splits once."""
+    return other not in (split, "train") and (split == "train" or other > split)
+
+
+def _first_two(rows: Sequence[dict[str, Any]]) -> str:
+    return some(
+        [f"{row['episode']} ({row['of']}) and {row['also in']} ({row['of split']})" for row in rows], 2
+    )
 
 
 def _chunks(source: Source, shard: dict[str, Any]) -> Iterator[_Chunks]:
@@ -181,27 +325,30 @@ def _chunks(source: Source, shard: dict[str, Any]) -> Iterator[_Chunks]:
             digest=pc.list_flatten(mine["digests"]).to_numpy(),
             episode=np.repeat(np.array([row_of[key] for key in keys], np.int64), lengths),
             number=np.concatenate([np.arange(n) for n in lengths]) if len(lengths) else np.zeros(0, np.int64),
-            camera=[camera],
+            camera=camera,
         )
 
 
 class _Held:
-    """Digests of all that is not in train, sorted, and where each is."""
+    """Digests of all that is not in train, sorted; each once an episode, and where."""
 
     def __init__(self, found: Sequence[tuple[int, str, _Chunks]]) -> None:
-        self.cameras = sorted({chunks.camera[0] for _, _, chunks in found})
         self.splits = sorted({split for _, split, _ in found})
         sizes = [len(chunks.digest) for _, _, chunks in found]
         digest = np.concatenate([c.digest for _, _, c in found]) if found else np.zeros(0, np.uint64)
-        order = np.argsort(digest, kind="stable")
-        self.digest = digest[order]
-        self.source = np.repeat(np.array([s for s, _, _ in found], np.int64), sizes)[order]
-        self.split = np.repeat(np.array([self.splits.index(s) for _, s, _ in found], np.int64), sizes)[order]
-        self.camera = np.repeat(
-            np.array([self.cameras.index(c.camera[0]) for _, _, c in found], np.int64), sizes
-        )[order]
-        self.episode = (np.concatenate([c.episode for _, _, c in found]) if found else self.source)[order]
-        self.number = (np.concatenate([c.number for _, _, c in found]) if found else self.source)[order]
+        source = np.repeat(np.array([s for s, _, _ in found], np.int64), sizes)
+        split = np.repeat(np.array([self.splits.index(s) for _, s, _ in found], np.int64), sizes)
+        episode = np.concatenate([c.episode for _, _, c in found]) if found else source
+        order = np.lexsort((episode, source, split, digest))
+        digest, split, source, episode = digest[order], split[order], source[order], episode[order]
+        new = np.ones(len(digest), np.bool_)
+        new[1:] = (digest[1:] != digest[:-1]) | (source[1:] != source[:-1]) | (episode[1:] != episode[:-1])
+        self.digest, self.split, self.source, self.episode = (
+            digest[new],
+            split[new],
+            source[new],
+            episode[new],
+        )
 
 
 def _held(sources: Sequence[Source]) -> _Held:
@@ -220,68 +367,87 @@ _At = tuple[int, int, str, int]
 """Dataset, row of its table, camera, chunk."""
 
 
-def _hits(chunks: _Chunks, source: int, split: str, held: _Held) -> Iterator[tuple[int, _At, _At]]:
-    """Digest, place here and place there of each chunk that something held out of another split has too.
+def _hits(
+    chunks: _Chunks, source: int, split: str, held: _Held
+) -> Iterator[tuple[int, _At, list[tuple[int, int]]]]:
+    """Digest, place here and episodes there of each chunk that something held out of another split has too.
 
-    Of two splits that are both held out, the later one in `SPLITS` finds the earlier one.
+    A digest that an episode has several times comes once. Of two splits that are both held out, the earlier
+    one in sorting order finds the later one.
     """
     if not len(held.digest):
         return
-    first = np.searchsorted(held.digest, chunks.digest, "left")
-    last = np.searchsorted(held.digest, chunks.digest, "right")
-    camera = chunks.camera[0]
-    for i in np.flatnonzero(last > first):
-        seen: set[tuple[int, int]] = set()
-        for j in range(first[i], last[i]):
-            other = held.splits[held.split[j]]
-            if other == split or (split != "train" and other < split):
-                continue
-            there = int(held.source[j]), int(held.episode[j])
-            if there in seen:
-                continue
-            seen.add(there)
-            yield (
-                int(chunks.digest[i]),
-                (source, int(chunks.episode[i]), camera, int(chunks.number[i])),
-                (*there, held.cameras[held.camera[j]], int(held.number[j])),
-            )
+    order = np.lexsort((chunks.episode, chunks.digest))
+    digest, episode = chunks.digest[order], chunks.episode[order]
+    new = np.ones(len(order), np.bool_)
+    new[1:] = (digest[1:] != digest[:-1]) | (episode[1:] != episode[:-1])
+    order = order[new]
+    first = np.searchsorted(held.digest, chunks.digest[order], "left")
+    last = np.searchsorted(held.digest, chunks.digest[order], "right")
+    wanted = np.array([_finds(split, other) for other in held.splits], np.bool_)
+    before, others = -1, list[tuple[int, int]]()
+    for at in np.flatnonzero(last > first):
+        i, start = order[at], int(first[at])
+        if start != before:
+            before = start
+            found = start + np.flatnonzero(wanted[held.split[start : last[at]]])
+            others = list(zip(held.source[found].tolist(), held.episode[found].tolist(), strict=True))
+        if others:
+            here = source, int(chunks.episode[i]), chunks.camera, int(chunks.number[i])
+            yield int(chunks.digest[i]), here, others
 
 
-def _is_flat(sources: Sequence[Source], digest: int, at: _At, known: dict[int, bool]) -> bool:
-    """Whether the chunk shows nothing; what is beyond `DECODED` is taken to show something."""
-    if digest not in known:
-        if len(known) >= DECODED:
-            return False
-        index, row, camera, number = at
-        source = sources[index]
-        manifest = source.dataset.manifest
-        values = source.table.slice(row, 1).to_pylist()[0]
-        found = source.dataset.track(values, camera)
-        step = min(number * manifest.pixels["chunk"], values["steps"] - 1)
-        frame = np.empty((1, *found.shape[1:]), np.uint8)
-        found.read(source.dataset.store, step, step + 1, frame)
-        grey = Image.fromarray(frame[0]).resize((32, 32), Image.Resampling.BOX).convert("L")
-        known[digest] = entropy(np.asarray(grey)) < FLAT_BITS
-    return known[digest]
+class _Flat(NamedTuple):
+    """Of a chunk."""
+
+    flat: bool
+    """Whether none of its frames has any contrast to speak of."""
+    even: bool
+    """Whether each is of exactly one colour."""
 
 
-def _names(sources: Sequence[Source], at: _At) -> tuple[int, str]:
-    return at[0], sources[at[0]].table["key"][at[1]].as_py()
+def _flatness(sources: Sequence[Source], at: _At) -> _Flat:
+    """Decode all frames of a chunk and look."""
+    index, row, camera, number = at
+    source = sources[index]
+    values = source.table.slice(row, 1).to_pylist()[0]
+    found = source.dataset.track(values, camera)
+    start = number * found.chunk
+    stop = min(start + found.chunk, values["steps"])
+    frames = np.empty((stop - start, *found.shape[1:]), np.uint8)
+    found.read(source.dataset.store, start, stop, frames)
+    flat = all(
+        is_flat(np.asarray(Image.fromarray(frame).resize((32, 32), Image.Resampling.BOX))) for frame in frames
+    )
+    return _Flat(flat, bool((frames == frames[:, :1, :1]).all()))
 
 
-def _decoded_hits(
-    episodes: Sequence[Episode], features: Features
-) -> Iterator[tuple[tuple[int, str], tuple[int, str]]]:
-    """Pairs of episodes of different splits that have a decoded frame in common which shows something."""
-    owners: dict[int, list[int]] = {}
-    for i in range(len(episodes)):
-        if episodes[i].split != "train":
-            for digest, flat in zip(features.digests[i].tolist(), features.flat[i].tolist(), strict=True):
-                if not flat:
-                    owners.setdefault(digest, []).append(i)
+def _add_decoded(shared: _Shared, episodes: Sequence[Episode], features: Features) -> int:
+    """Add episodes of different splits that have a decoded frame in common which shows something.
+
+    Returns:
+        Frames in common that were ignored for want of contrast, but whose thumbnails are not of one colour.
+    """
+    owners: dict[int, dict[str, list[tuple[int, str]]]] = {}
+    uneven: set[int] = set()
     for i, episode in enumerate(episodes):
-        for digest in features.digests[i].tolist():
-            for other in owners.get(digest, ()):
-                one = episodes[other]
-                if one.split != episode.split and (episode.split == "train" or one.split > episode.split):
-                    yield (one.source, one.key), (episode.source, episode.key)
+        if episode.split != "train":
+            for digest in dict.fromkeys(features.digests[i].tolist()):
+                owners.setdefault(digest, {}).setdefault(episode.split, []).append(
+                    (episode.source, episode.key)
+                )
+    known: dict[tuple[int, str], list[tuple[int, str]]] = {}
+    for i, episode in enumerate(episodes):
+        digests = features.digests[i].tolist()
+        for digest, n in {digest: n for n, digest in enumerate(digests) if digest in owners}.items():
+            if (digest, episode.split) not in known:
+                names = [name for name in sorted(owners[digest]) if _finds(episode.split, name)]
+                known[digest, episode.split] = [at for name in names for at in owners[digest][name]]
+            held = known[digest, episode.split]
+            if held and not features.flat[i, n]:
+                shared.add_named(digest, held, (episode.source, episode.key), episode.split, once=True)
+            elif held:
+                thumb = features.thumbs[i, n]
+                if (thumb != thumb[:1, :1]).any():
+                    uneven.add(digest)
+    return len(uneven)

@@ -35,8 +35,8 @@ FRAMES = 8
 """Of an episode, unless another number is asked for."""
 GRID = 24
 """Pixels of a side of a thumbnail."""
-FLAT_BITS = 0.75
-"""A frame whose grey levels, 32x32 of them in 64 bins, have less entropy than this shows nothing."""
+FLAT_LEVELS = 4
+"""A frame shows nothing where 98% of its 32x32 thumbnail lie within fewer levels of 255, in every channel."""
 IN_MEMORY = 512 << 20
 """Bytes of thumbnails that are kept in memory; more of them are mapped from a temporary file."""
 
@@ -181,11 +181,14 @@ def describe(frames: Frames) -> Described:
     """The features of frames [N, H, W, 3] of one episode."""
     thumbs = np.empty((len(frames), GRID, GRID, 3), np.uint8)
     greys = np.empty((len(frames), 32, 32), np.uint8)
+    flat = []
     slim = np.empty((len(frames), 8, 9), np.uint8)
     for i, frame in enumerate(frames):
         image = Image.fromarray(frame)
         thumbs[i] = np.asarray(image.resize((GRID, GRID), Image.Resampling.BOX))
-        grey = image.resize((32, 32), Image.Resampling.BOX).convert("L")
+        small = image.resize((32, 32), Image.Resampling.BOX)
+        flat.append(is_flat(np.asarray(small)))
+        grey = small.convert("L")
         greys[i] = np.asarray(grey)
         slim[i] = np.asarray(grey.resize((9, 8), Image.Resampling.BOX))
     low = _COSINES @ greys.astype(np.float64) @ _COSINES.T
@@ -195,7 +198,7 @@ def describe(frames: Frames) -> Described:
         digests=[digest(frame) for frame in frames],
         dhash=_bits(slim[:, :, 1:] > slim[:, :, :-1]),
         phash=_bits(signs),
-        flat=[entropy(grey) < FLAT_BITS for grey in greys],
+        flat=flat,
     )
 
 
@@ -206,11 +209,11 @@ def digest(frame: Frames) -> int:
     return whole.intdigest()
 
 
-def entropy(grey: Frames) -> float:
-    """Bits of the histogram of grey levels in 64 bins: nothing where all is of one colour."""
-    counts = np.bincount(grey.ravel() >> 2, minlength=64)
-    shares = counts[counts > 0] / grey.size
-    return float(-(shares * np.log2(shares)).sum())
+def is_flat(small: Frames) -> bool:
+    """Whether a thumbnail [32, 32, 3] has hardly any contrast; a small object on one colour has some."""
+    levels = np.sort(small.reshape(-1, small.shape[-1]), axis=0).astype(np.int16)
+    rest = len(levels) // 100
+    return bool((levels[-1 - rest] - levels[rest] < FLAT_LEVELS).all())
 
 
 def draws(seed: int, *purpose: object) -> np.random.Generator:

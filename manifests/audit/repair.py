@@ -4,24 +4,25 @@ Groups are environments wherever they are known, whatever the dataset was split 
 environment are what leaks. The groups of a confirmed pair are joined, as aliases, so that every later
 compile keeps them together. A joined group goes to train; where that would leave val empty, the smallest
 that may is held out whole. What is not part of a pair stays where it is. An episode of unknown environment
-cannot be held out, so what it is paired with goes to train.
+cannot be held out, so what it is paired with goes to train; it ties nothing together. Without a confirmed
+pair the rule stays as it is. So does `val_seen`, unless a pair is of it: no grouping parts it from train.
 """
 
 from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from oxcart.manifests.audit.report import check_format
+from oxcart.manifests.audit.result import check_format
 from oxcart.manifests.dataset import Dataset
 from oxcart.manifests.split import SplitRule, connected, places
 from oxcart.manifests.tables import EPISODES
 from oxcart.shards.errors import ConfigError
 
-_OTHER = "other dataset"
+_WHO = ("dataset", "episode", "split", "environment")
 
 
 def read_report(path: Path) -> dict[str, Any]:
@@ -39,23 +40,44 @@ def read_report(path: Path) -> dict[str, Any]:
     return check_format(value, f"--report {path}")
 
 
-def confirmed_pairs(report: dict[str, Any]) -> list[dict[str, Any]]:
+def group_pairs(pairs: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Of pairs as a report lists them, the first of each two groups: all that a repair needs of any number.
+
+    An episode of unknown environment is a group of its own.
+    """
+    found: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for pair in pairs:
+        groups = tuple(
+            (pair[f"{side}_dataset"], pair[f"{side}_environment"] or (pair[f"{side}_episode"],))
+            for side in ("held", "train")
+        )
+        if groups not in found:
+            names = [f"{side}_{what}" for side in ("held", "train") for what in _WHO]
+            found[groups] = {name: pair[name] for name in names}
+    return list(found.values())
+
+
+def confirmed_pairs(report: dict[str, Any]) -> tuple[list[dict[str, Any]], int]:
     """Pairs of episodes across splits that leak: exact duplicates, and scores beyond the threshold.
 
+    Returns:
+        Pairs that tie together all groups that leak, and how many pairs were confirmed.
+
     Raises:
-        ConfigError: the report lists fewer pairs than it confirmed, or lacks what it should have.
+        ConfigError: the report lists fewer pairs than it confirmed.
+        KeyError, TypeError: it lacks what it should have.
     """
-    try:
-        limit = report["threshold"]["value"] if report["threshold"] else None
-        near = [pair for pair in report["pairs"] if limit is not None and pair["score"] > limit]
-        if len(near) < report["confirmed"]:
+    limit = report["threshold"]["value"] if report["threshold"] else None
+    near = [pair for pair in report["pairs"] if limit is not None and pair["score"] > limit]
+    number = max(len(near), report["confirmed"])
+    if len(near) < number:
+        near = report.get("group_pairs") or []
+        if not near:
             raise ConfigError(
-                f"--report: {report['confirmed']} pairs are confirmed and {len(near)} of them listed; "
+                f"--report: {number} pairs are confirmed and not all of them listed; "
                 "audit with a smaller --sample, repair, and audit again"
             )
-        return [*near, *report["duplicates"]]
-    except (KeyError, TypeError) as error:
-        raise ConfigError(f"--report: {error} is missing or not what an audit writes; audit again") from None
+    return [*near, *report["duplicates"]], number + len(report["duplicates"])
 
 
 def repair(url: str, report: dict[str, Any]) -> tuple[SplitRule, int]:
@@ -71,11 +93,6 @@ def repair(url: str, report: dict[str, Any]) -> tuple[SplitRule, int]:
     dataset = Dataset.open(url)
     table = dataset.table(EPISODES, columns=["key", "split", "environment"])
     rows = {row["key"]: row for row in table.to_pylist()}
-    fingerprints = {one["fingerprint"]: one["url"] for one in report.get("datasets", [])}
-    if dataset.manifest.fingerprint not in fingerprints:
-        raise ConfigError(f"--report: is not an audit of {url}, whose fingerprint it does not name; audit it")
-    mine = fingerprints[dataset.manifest.fingerprint]
-    pairs = confirmed_pairs(report)
     old = dataset.manifest.config.get("split") or {}
     by = "environment" if any(row["environment"] for row in rows.values()) else "episode"
     if by == "environment" and old.get("by") == "environment":
@@ -84,25 +101,31 @@ def repair(url: str, report: dict[str, Any]) -> tuple[SplitRule, int]:
     else:
         name_of, aliases = {}, {}
 
-    def group(side: str, pair: dict[str, Any]) -> str | None:
-        """Name of the group of one side of a pair, None where it is of another dataset."""
-        if pair[f"{side}_dataset"] != mine:
-            return None
-        row = rows[pair[f"{side}_episode"]]
+    try:
+        sides, pairs, seen = _sides(url, dataset.manifest.fingerprint, report, rows)
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise ConfigError(f"--report: {error} is missing or not what an audit writes; audit again") from None
+    if not pairs and old:
+        return SplitRule(**old), 0
+
+    def group(row: dict[str, Any]) -> str:
+        """Name of its group, "" if unknown."""
         name: str = row["key"] if by == "episode" else row["environment"] or ""
         return name_of.get(name, name)
 
     split_of, size = _groups(rows.values(), by, name_of)
-    ties: list[tuple[str, ...]] = [(name,) for name in sorted(size)]
-    train_only = {""}
-    for pair in pairs:
-        own = [name for name in (group("held", pair), group("train", pair)) if name is not None]
-        ties.append(tuple(own))
-        if len(own) == 1:
-            # The other dataset stays as it is, and this one follows it.
+    ties: list[tuple[str, ...]] = [(name,) for name in sorted(size) if name]
+    train_only = set()
+    touched = set()
+    for pair in sides:
+        own = sorted({group(row) for row in pair if row is not None} - {""})
+        touched |= set(own)
+        if any(row is None or not group(row) for row in pair):
+            # What is of another dataset or of unknown environment stays as it is, and this one follows it.
             train_only |= set(own)
-    members = _components([tie for tie in ties if tie])
-    touched = {name for pair in pairs for name in (group("held", pair), group("train", pair)) if name}
+        if own:
+            ties.append(tuple(own))
+    members = _components(ties)
     lists: dict[str, list[str]] = {"train": [], "val": [], "test": []}
     movable = []
     for names in members:
@@ -121,12 +144,42 @@ def repair(url: str, report: dict[str, Any]) -> tuple[SplitRule, int]:
     rule = SplitRule(
         by=by,
         salt=old.get("salt", "oxcart"),
-        val=tuple(sorted(name for name in lists["val"] if name)),
-        test=tuple(sorted(name for name in lists["test"] if name)) or None,
-        train=tuple(sorted(name for name in lists["train"] if name)),
+        val=tuple(sorted(lists["val"])),
+        test=tuple(sorted(lists["test"])) or None,
+        val_seen=None if seen else old.get("val_seen"),
+        train=tuple(sorted(lists["train"])),
         aliases=_joined(members, aliases) if by == "environment" else {},
     )
-    return rule, len(pairs)
+    return rule, pairs
+
+
+def _sides(
+    url: str, fingerprint: str, report: dict[str, Any], rows: dict[str, dict[str, Any]]
+) -> tuple[list[list[dict[str, Any] | None]], int, bool]:
+    """The two episodes of each pair, by their rows, None of another dataset; how many; is one of val_seen.
+
+    Raises:
+        ConfigError: the report is of other data.
+        KeyError, TypeError, AttributeError, ValueError: it is not what an audit writes.
+    """
+    url_of = {one["fingerprint"]: one["url"] for one in report["datasets"]}
+    if fingerprint not in url_of:
+        raise ConfigError(f"--report: is not an audit of {url}, whose fingerprint it does not name; audit it")
+    pairs, number = confirmed_pairs(report)
+    found = [
+        [
+            rows[pair[f"{side}_episode"]] if pair[f"{side}_dataset"] == url_of[fingerprint] else None
+            for side in ("held", "train")
+        ]
+        for pair in pairs
+    ]
+    # A pair of which neither side is of this dataset says nothing of it.
+    mine = [pair for pair in found if any(row is not None for row in pair)]
+    return (
+        mine,
+        number if mine else 0,
+        any(row and row["split"] == "val_seen" for pair in mine for row in pair),
+    )
 
 
 def _groups(
@@ -153,13 +206,11 @@ def _components(ties: list[tuple[str, ...]]) -> list[list[str]]:
     return sorted(sorted(names) for names in found.values())
 
 
-def _hold_out(
-    lists: dict[str, list[str]], movable: list[list[str]], size: Counter[str], pairs: list[dict[str, Any]]
-) -> None:
+def _hold_out(lists: dict[str, list[str]], movable: list[list[str]], size: Counter[str], pairs: int) -> None:
     """Something for val: joined groups, the smallest first, to a tenth of the episodes or one group."""
     if not movable or len(lists["train"]) <= min(map(len, movable)):
         raise ConfigError(
-            f"{len(pairs)} confirmed pairs tie all groups that could be held out: no split of this dataset "
+            f"{pairs} confirmed pairs tie all groups that could be held out: no split of this dataset "
             "by environment is free of leaks; hold out another dataset"
         )
     room = sum(size.values()) * 0.1
@@ -179,10 +230,9 @@ def _joined(members: list[list[str]], aliases: dict[str, tuple[str, ...]]) -> di
     """The alias table with each component as one place."""
     table = dict(aliases)
     for names in members:
-        known = [name for name in names if name]
-        if len(known) > 1:
-            others = set(known[1:])
-            for name in known:
+        if len(names) > 1:
+            others = set(names[1:])
+            for name in names:
                 others |= set(table.pop(name, ()))
-            table[known[0]] = tuple(sorted(others - {known[0]}))
+            table[names[0]] = tuple(sorted(others - {names[0]}))
     return table

@@ -13,17 +13,14 @@ from dataclasses import dataclass
 from importlib import resources
 from typing import Any
 
-from oxcart.manifests.audit.result import FAILED, PASSED, SUSPICIOUS, UNCHECKED
+from oxcart.manifests.audit.result import FAILED, FORMAT, PASSED, SUSPICIOUS, UNCHECKED
 from oxcart.manifests.audit.run import Audit
 from oxcart.manifests.audit.verdict import CLEAN, LEAK
 from oxcart.manifests.canonical import pretty_json
-from oxcart.shards.errors import ConfigError
 
 WIDTH, HEIGHT = 760, 190
 """Of the histogram, in SVG units."""
 BINS = 60
-FORMAT = "oxcart-audit/1"
-"""Of the JSON."""
 _ROWS = 12
 """Rows of evidence in the page; the JSON has more."""
 
@@ -41,8 +38,10 @@ class Bar:
 
 
 def report_json(audit: Audit) -> bytes:
-    """The audit as JSON: everything but the pictures."""
-    return pretty_json({"format": FORMAT, **audit.plain()})
+    """The audit as JSON: everything but the pictures, and nothing of the machine that it ran on."""
+    values = audit.plain()
+    del values["options"]["workers"]
+    return pretty_json({"format": FORMAT, **values})
 
 
 def report_html(audit: Audit) -> bytes:
@@ -66,7 +65,7 @@ def report_html(audit: Audit) -> bytes:
         plot=_histogram(audit),
         heat=_heat(audit),
     )
-    return page.encode()
+    return page.encode(errors="backslashreplace")
 
 
 def _headline(audit: Audit) -> tuple[str, str]:
@@ -192,16 +191,3 @@ def _colour(share: float) -> str:
     i = min(int(at), len(stops) - 2)
     mixed = [round(a + (b - a) * (at - i)) for a, b in zip(stops[i], stops[i + 1], strict=True)]
     return "#{:02x}{:02x}{:02x}".format(*mixed)
-
-
-def check_format(value: Any, where: str) -> dict[str, Any]:
-    """The report in parsed JSON.
-
-    Raises:
-        ConfigError: it is none.
-    """
-    if not isinstance(value, dict) or value.get("format") != FORMAT:
-        raise ConfigError(
-            f"{where}: expected the JSON of an audit ({FORMAT}); write it with oxcart audit --json"
-        )
-    return value

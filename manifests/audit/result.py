@@ -11,10 +11,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from oxcart.shards.errors import ConfigError
+
 PASSED, FAILED, SUSPICIOUS, UNCHECKED = "passed", "failed", "suspicious", "not checked"
 STATUSES = (FAILED, SUSPICIOUS, UNCHECKED, PASSED)
 """The gravest first."""
 
+FORMAT = "oxcart-audit/1"
+"""Of the JSON of an audit."""
 SHOWN = 50
 """Rows of evidence that are kept of a check; its summary states how many there are."""
 
@@ -85,3 +89,16 @@ def some(names: Sequence[str], most: int = 3) -> str:
     """The first few names on one line."""
     more = f" and {len(names) - most:,} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more
+
+
+def check_format(value: Any, where: str) -> dict[str, Any]:
+    """The report in parsed JSON.
+
+    Raises:
+        ConfigError: it is none.
+    """
+    if not isinstance(value, dict) or value.get("format") != FORMAT:
+        raise ConfigError(
+            f"{where}: expected the JSON of an audit ({FORMAT}); write it with oxcart audit --json"
+        )
+    return value

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from oxcart.manifests.audit import ahead, exact, names, near, pictures, place, plant, records, shards
+from oxcart.manifests.audit import ahead, exact, names, near, pictures, place, plant, records, repair, shards
 from oxcart.manifests.audit.episodes import HELD, UNKNOWN, Episode, Source, draw, open_sources
 from oxcart.manifests.audit.features import FRAMES, Features, read_features
 from oxcart.manifests.audit.match import one_thread
@@ -85,6 +85,8 @@ class Audit:
     """Pairs of a held-out and a train episode, the best first, with environments, steps and score."""
     confirmed: int
     """How many pairs are beyond the threshold."""
+    group_pairs: tuple[dict[str, Any], ...]
+    """Of the confirmed pairs, the first of each two environments."""
     duplicates: tuple[dict[str, Any], ...]
     """Pairs of episodes that share a frame or a trajectory exactly."""
     recall: tuple[plant.Recall, ...]
@@ -196,7 +198,10 @@ def _audit(urls: Sequence[str], options: Options, stage: Stage, command: str) ->
         null=tuple(sorted(round(float(score), 4) for score in found.null)),
         pairs=tuple(_described(sources, visible, pair) for pair in pairs[:KEPT]),
         confirmed=confirmed,
-        duplicates=tuple(_duplicates(sources, [*frame_pairs, *move_pairs])),
+        group_pairs=tuple(repair.group_pairs(_described(sources, visible, one) for one in pairs[:confirmed])),
+        duplicates=tuple(
+            _duplicates(sources, [*frame_pairs, *move_pairs, *records.duplicate_pairs(sources)])
+        ),
         recall=recall,
         probe=probed,
         places=places,

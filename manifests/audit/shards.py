@@ -17,7 +17,7 @@ import numpy.typing as npt
 from xxhash import xxh3_64_intdigest
 
 from oxcart.manifests.audit.episodes import Episode, Source
-from oxcart.manifests.audit.exact import trajectory
+from oxcart.manifests.audit.exact import Moves, trajectory
 from oxcart.manifests.audit.result import Check, count, failed, passed, some, unchecked
 from oxcart.manifests.verify import verify
 from oxcart.shards.ahead import ahead
@@ -67,14 +67,14 @@ def read_arrays(
     episodes: Sequence[Episode],
     workers: int,
     report: Callable[[int], None] = lambda done: None,
-) -> tuple[list[int | None], list[dict[str, _Moments]]]:
-    """The trajectory digest of each episode, and the moments of train's arrays of each dataset.
+) -> tuple[list[Moves | None], list[dict[str, _Moments]]]:
+    """The moves of each episode, and the moments of train's arrays of each dataset.
 
     Raises:
         CorruptError: an array does not match its digest.
         StoreError: a shard cannot be read.
     """
-    digests: list[int | None] = []
+    moves: list[Moves | None] = []
     moments: list[dict[str, _Moments]] = [{} for _ in sources]
     pool = ThreadPoolExecutor(workers)
 
@@ -85,14 +85,14 @@ def read_arrays(
     try:
         for done, arrays in enumerate(ahead(pool, calls(), depth=8 * workers), 1):
             episode = episodes[done - 1]
-            digests.append(trajectory([arrays[name] for name in sorted(arrays)]))
+            moves.append(trajectory([arrays[name] for name in sorted(arrays)]))
             if episode.split == "train":
                 for name, values in arrays.items():
                     moments[episode.source].setdefault(name, _Moments()).add(values)
             report(done)
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
-    return digests, moments
+    return moves, moments
 
 
 def check_statistics(

@@ -197,7 +197,7 @@ def decide(
         word=CLEAN,
         because=(
             f"{exceeding:,} of {count(units, 'held-out episode')} exceed the threshold ({allowed:,} "
-            "allowed), and no episode, frame or trajectory is in two splits",
+            "allowed), and no episode, frame or trajectory that was compared is in two splits",
             *others,
         ),
     )

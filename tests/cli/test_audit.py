@@ -140,3 +140,69 @@ def test_diff_of_rules(tmp_path: Path) -> None:
     assert "names: 0 moved, 1 appeared, 1 vanished" in result.stdout
     assert cli("diff", tmp_path / "a.yaml", tmp_path / "a.yaml").stdout == "identical\n"
     assert "compare like with like" in complaint(cli("diff", tmp_path / "a.yaml", tmp_path))
+
+
+def test_suspicious_of_what_was_not_checked_is_not_checked() -> None:
+    from types import SimpleNamespace
+    from typing import cast
+
+    from oxcart.cli.audit import _exit_code
+    from oxcart.manifests.audit.result import suspicious
+    from oxcart.manifests.audit.run import Audit
+
+    for word, code in (("clean", 1), ("leak", 1), ("not checked", 2)):
+        found = SimpleNamespace(checks=(suspicious("places", "", ""),), verdict=SimpleNamespace(word=word))
+        assert _exit_code(cast(Audit, found), "suspicious") == code
+
+
+def test_outputs_are_checked_before_the_work(clean: Path, tmp_path: Path) -> None:
+    none = tmp_path / "none"
+    page = tmp_path / "audit"
+    said = complaint(cli("audit", none, "-o", page, "--json", f"{tmp_path}/./audit"), code=2)
+    assert "--json: expected another file than --output" in said
+    (tmp_path / "file").write_text("")
+    for option in ("--output", "--json"):
+        said = complaint(cli("audit", none, option, tmp_path / "file" / "new" / "audit"), code=2)
+        assert said.startswith(f"{option}: ")
+        assert "is no folder" in said
+    assert "is the same as" in complaint(cli("audit", clean, f"{clean}/"), code=2)
+
+
+def test_what_nobody_expected_is_one_line_and_exit_2(clean: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from oxcart.manifests.audit import run
+
+    def broken(*args: object, **options: object) -> None:
+        raise ZeroDivisionError("by\x1b[31m\u2028nothing")
+
+    monkeypatch.setattr(run, "audit", broken)
+    result = cli("audit", clean)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr == "oxcart: error: ZeroDivisionError: by [31m nothing\n"
+    monkeypatch.setenv("OXCART_DEBUG", "1")
+    result = cli("audit", clean)
+    assert result.exit_code == 2
+    assert "Traceback" in result.stderr
+
+
+def test_names_do_not_reach_the_terminal_raw(clean: Path, tmp_path: Path) -> None:
+    page = tmp_path / "a\x1b[31m\u2028.html"
+    result = cli("audit", clean, "-o", page, "--frames", 3)
+    assert result.exit_code == 0, result.output
+    assert "\x1b" not in result.stdout
+    assert "\u2028" not in result.stdout
+    assert page.exists()
+    for name, val in (("a", "one"), ("b", "two\u2028\u009b31m")):
+        (tmp_path / f"{name}.yaml").write_text(f'val: ["{val}"]\n')
+    for option in ((), ("--json",)):
+        said = cli("diff", tmp_path / "a.yaml", tmp_path / "b.yaml", *option).output
+        assert "\u2028" not in said
+        assert "\u009b" not in said
+
+
+def test_repair_without_a_pair_says_so_and_keeps_the_rule(clean: Path, tmp_path: Path) -> None:
+    report, rule = tmp_path / "audit.json", tmp_path / "rule.yaml"
+    cli("audit", clean, "--json", report, *QUICK)
+    assert "workers" not in json.loads(report.read_text())["options"]
+    result = cli("repair-split", clean, "--report", report, "-o", rule)
+    assert "no pair is confirmed, so the rule stays as it was" in result.stdout
+    assert read_rule(rule) == SplitRule(val=0.2)

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
-import numpy as np
+from pathlib import Path
+from typing import Any
 
-from audited import check, status
+import numpy as np
+import pytest
+
+from audited import check, everywhere, status
+from oxcart.manifests.audit import exact
+from oxcart.manifests.audit.episodes import draw, open_sources
 from oxcart.manifests.audit.exact import QUANTUM, trajectory
+from oxcart.manifests.audit.features import is_flat, read_features
 from oxcart.manifests.audit.run import Audit
+from oxcart.manifests.split import SplitRule
+from oxcart.shards.codec import Encoding
+from sample_compile import compiled, edited
 
 
 def test_frames(clean_audit: Audit, leaky_audit: Audit, mixed_audit: Audit) -> None:
@@ -34,3 +44,157 @@ def test_a_trajectory_is_what_moves() -> None:
     assert trajectory([np.ones((5, 3), np.float32)]) is None
     assert trajectory([]) is None
     assert trajectory([np.array([[np.nan], [1.0]], np.float32)]) is not None
+
+
+def test_values_on_either_side_of_a_border_of_rounding_differ() -> None:
+    below, above = (np.array([[0], [QUANTUM * (0.5 + by)]], np.float32) for by in (-0.1, 0.1))
+    assert trajectory([below]) != trajectory([above])
+    assert trajectory([above]) == trajectory([above + np.float32(QUANTUM * 0.1)])
+
+
+def test_a_coarse_trajectory_may_be_chance(clean: Path) -> None:
+    coarse = trajectory([np.array([[0], [0], [3]], np.float32)])
+    joystick = trajectory([np.array([[0.5, 0], [0, 0.5], [0.5, 0.5], [-0.5, 0]], np.float32)])
+    fine = trajectory([np.random.default_rng(0).normal(size=(5, 3)).astype(np.float32)])
+    assert coarse is not None
+    assert joystick is not None
+    assert fine is not None
+    assert (coarse.telling, joystick.telling, fine.telling) == (False, False, True)
+    sources = open_sources([str(clean)])
+    episodes = draw(sources, None, 0)
+    found, pairs = exact.check_trajectories(sources, episodes, [coarse] * len(episodes))
+    assert (found.status, found.duplicate, pairs) == ("suspicious", False, [])
+    assert "may be chance" in found.summary
+    found, pairs = exact.check_trajectories(sources, episodes, [fine] * len(episodes))
+    assert (found.status, found.duplicate) == ("failed", True)
+    assert pairs
+
+
+def test_what_is_common_to_all_ties_them_without_listing_all_pairs(clean: Path) -> None:
+    shared = exact._Shared(open_sources([str(clean)]))
+    held = [(0, f"held {i}") for i in range(1000)]
+    for i in range(1000):
+        shared.add_named(7, held, (0, f"train {i}"), "train")
+    assert len(shared.counts) == 1000 + 999
+    assert shared.beyond == 999 * 999
+    assert {name for pair in shared.counts for _, name in pair} == {
+        f"{side} {i}" for side in ("held", "train") for i in range(1000)
+    }
+
+
+def test_beyond_a_number_of_pairs_those_of_new_environments_are_kept(
+    clean: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exact, "PAIRS", 1)
+    sources = open_sources([str(clean)])
+    shared = exact._Shared(sources)
+    episodes = draw(sources, None, 0)
+    held = [(0, e.key) for e in episodes if e.split == "val"]
+    train = [e for e in episodes if e.split == "train"]
+    for i, one in enumerate(train):
+        shared.add_named(i, held, (0, one.key), "train")
+    assert len(shared.counts) == len({one.row["environment"] for one in train})
+    assert shared.beyond == len(held) * len(train) - len(shared.counts)
+    assert "not listed" in shared.more
+
+
+def test_a_digest_that_episodes_have_many_times_comes_once_an_episode() -> None:
+    def chunks(episodes: int) -> exact._Chunks:
+        return exact._Chunks(
+            digest=np.full(episodes * 50, 9, np.uint64),
+            episode=np.repeat(np.arange(episodes), 50),
+            number=np.tile(np.arange(50), episodes),
+            camera="image_0",
+        )
+
+    held = exact._Held([(0, "val", chunks(3))])
+    assert held.episode.tolist() == [0, 1, 2]
+    hits = list(exact._hits(chunks(4), 1, "train", held))
+    assert [(one[1], others) for _, one, others in hits] == [(i, [(0, 0), (0, 1), (0, 2)]) for i in range(4)]
+    assert list(exact._hits(chunks(4), 1, "val", held)) == []
+
+
+def board(red: bool = True) -> Any:
+    frame = np.full((48, 48, 3), 40, np.uint8)
+    if red:
+        frame[8:16, 8:16] = (48, 36, 36)
+        frame[24:30, 30:38] = (36, 44, 40)
+    return frame
+
+
+def test_a_board_with_two_objects_is_no_constant_frame() -> None:
+    from PIL import Image
+
+    def small(frame: Any) -> Any:
+        return np.asarray(Image.fromarray(frame).resize((32, 32), Image.Resampling.BOX))
+
+    assert is_flat(small(board(red=False)))
+    assert not is_flat(small(board()))
+    assert is_flat(small(board(red=False) + np.arange(48, dtype=np.uint8)[:, None, None] // 24))
+
+
+def painted(source: Path, target: Path, pictures: list[Any]) -> Path:
+    """A copy of a source in which the frames of every episode are these, the last one repeated."""
+    import io
+
+    from PIL import Image
+
+    def png(frame: Any) -> bytes:
+        file = io.BytesIO()
+        Image.fromarray(frame).save(file, "PNG")
+        return file.getvalue()
+
+    files = [png(frame) for frame in pictures]
+
+    def edit(feature: Any) -> None:
+        for camera in ("image_0", "wrist"):
+            values = feature[f"steps/observation/{camera}"].bytes_list.value
+            values[:] = [files[min(i, len(files) - 1)] for i in range(len(values))]
+
+    return edited(source, target, edit, *everywhere(source))
+
+
+def frames_check(out: Path) -> tuple[Any, list[exact.Pair]]:
+    sources = open_sources([str(out)])
+    episodes = draw(sources, None, 0)
+    return exact.check_frames(sources, episodes, read_features(sources, episodes, 4, 1))
+
+
+def test_pictures_of_one_board_in_all_episodes_are_a_leak(kitchens: Path, tmp_path: Path) -> None:
+    black = np.zeros((48, 48, 3), np.uint8)
+    source = painted(kitchens, tmp_path / "source", [black, board(), black])
+    compiled(source, tmp_path / "out", rule=SplitRule(val=0.2))
+    found, pairs = frames_check(tmp_path / "out")
+    assert (found.status, found.duplicate) == ("failed", True)
+    assert len(pairs) == 4 * 20
+    assert "1 chunk of constant frames shared and ignored" in found.summary
+
+
+def test_black_frames_are_looked_at_once_and_ignored(
+    kitchens: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked: list[Any] = []
+    flatness = exact._flatness
+    monkeypatch.setattr(exact, "_flatness", lambda *at: looked.append(at) or flatness(*at))
+    source = painted(kitchens, tmp_path / "source", [np.zeros((48, 48, 3), np.uint8)])
+    compiled(source, tmp_path / "out", rule=SplitRule(val=0.2))
+    found, pairs = frames_check(tmp_path / "out")
+    assert (found.status, pairs, len(looked)) == ("passed", [], 1)
+
+
+def test_what_has_hardly_any_contrast_is_suspicious(kitchens: Path, tmp_path: Path) -> None:
+    faint = np.zeros((48, 48, 3), np.uint8)
+    faint[:24] = 2
+    compiled(painted(kitchens, tmp_path / "source", [faint]), tmp_path / "out", rule=SplitRule(val=0.2))
+    found, pairs = frames_check(tmp_path / "out")
+    assert (found.status, found.duplicate, pairs) == ("suspicious", False, [])
+
+
+def test_the_check_says_what_it_compared_and_what_not(kitchens: Path, clean: Path, tmp_path: Path) -> None:
+    compiled(kitchens, tmp_path / "zstd", rule=SplitRule(val=0.2), encoding=Encoding(codec="zstd"))
+    said = frames_check(tmp_path / "zstd")[0].summary
+    assert " chunk digests of codec zstd of all cameras, 96 decoded frames of primary cameras" in said
+    assert said.endswith("; not checked: copies shifted by an odd number of frames")
+    raw, zstd = open_sources([str(clean), str(tmp_path / "zstd")])
+    assert exact._not_compared([raw], ["raw"]) == ""
+    assert "across codecs that were not decoded" in exact._not_compared([raw, zstd], ["raw", "zstd"])

@@ -9,7 +9,7 @@ import pytest
 
 from audited import check, status
 from oxcart.manifests.audit import plant
-from oxcart.manifests.audit.features import GRID, describe, entropy, spaced
+from oxcart.manifests.audit.features import GRID, describe, spaced
 from oxcart.manifests.audit.match import Matcher, confirm, in_order, window_text
 from oxcart.manifests.audit.run import Audit
 from oxcart.manifests.audit.verdict import at_least, bound, exceeds, threshold
@@ -66,7 +66,6 @@ def test_what_is_flat_resembles_nothing() -> None:
     assert abs(confirm(black, video[None])[0][0]) < 1e-3
     assert abs(confirm(black, black[None])[0][0]) < 1e-3
     assert describe(np.full((2, 40, 40, 3), 9, np.uint8)).flat == [True, True]
-    assert entropy(np.arange(256, dtype=np.uint8)) == pytest.approx(6)
 
 
 @pytest.mark.parametrize(("rows", "columns"), [(1, 1), (2, 1), (3, 3), (5, 4), (6, 3)])

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import pyarrow as pa
 import pytest
 
 from audited import check, status
-from oxcart.manifests.audit import records
+from oxcart.manifests.audit import episodes, records
 from oxcart.manifests.audit.episodes import Source, open_sources
 from oxcart.manifests.audit.run import Audit
+from oxcart.manifests.dataset import Dataset
+from oxcart.shards.errors import ConfigError
 
 
 def with_column(source: Source, name: str, values: list[str | None]) -> Source:
@@ -94,3 +97,68 @@ def test_videos_and_channels(source: Source, splits: list[str], column: str) -> 
     assert records.check_videos([source]).status == "not checked"
     assert records.check_videos([with_column(source, column, splits)]).status == "passed"
     assert records.check_videos([with_column(source, column, ["one"] * len(splits))]).status == "failed"
+
+
+def without_bytes(source: Source) -> Source:
+    """The same names, and other bytes in each record."""
+    at = source.table.column_names.index("source_digest")
+    other = pa.array([digest ^ 1 for digest in source.table["source_digest"].to_pylist()], pa.uint64())
+    return replace(source, table=source.table.set_column(at, "source_digest", other))
+
+
+def test_the_same_names_in_another_dataset_are_no_duplicate(clean: Path, other: Path) -> None:
+    sources = open_sources([str(clean), str(other)])
+    changed = [sources[0], without_bytes(sources[1])]
+    for check_names in (records.check_keys, records.check_records):
+        found = check_names(changed)
+        assert (found.status, found.duplicate) == ("suspicious", False)
+        assert found.summary.startswith("same name, other bytes: 8 ")
+        assert check_names(sources).duplicate
+    assert records.duplicate_pairs(changed) == []
+
+
+def test_pairs_of_one_key_and_of_one_record(clean: Path, other: Path, source: Source) -> None:
+    pairs = records.duplicate_pairs(open_sources([str(clean), str(other)]))
+    assert len(pairs) == 8
+    assert all(pair.one[1] == pair.other[1] and pair.one[0] != pair.other[0] for pair in pairs)
+    splits = source.table["split"].to_pylist()
+    keys = source.table["key"].to_pylist()
+    at = source.table.column_names.index("source_digest")
+    same = replace(
+        source, table=source.table.set_column(at, "source_digest", pa.array([7] * len(keys), pa.uint64()))
+    )
+    pairs = records.duplicate_pairs([same])
+    assert {key for pair in pairs for _, key in (pair.one, pair.other)} == set(keys), "all are tied"
+    assert len(pairs) < len(keys), "and not by all pairs"
+    split_of = dict(zip(keys, splits, strict=True))
+    assert all((split_of[p.one[1]], split_of[p.other[1]]) == ("val", "train") for p in pairs)
+
+
+def test_a_column_that_was_not_checked_masks_none_that_failed(source: Source, splits: list[str]) -> None:
+    empty = with_column(source, "video_id", [None] * len(splits))
+    found = records.check_videos([with_column(empty, "channel_id", ["one"] * len(splits))])
+    assert found.status == "failed"
+    assert records.check_videos([with_column(empty, "channel_id", splits)]).status == "not checked"
+    named = with_column(source, "channel_id", [f"{i}" for i in range(len(splits))])
+    assert records.check_videos([with_column(named, "channel", ["one"] * len(splits))]).status == "suspicious"
+    assert records.check_videos([with_column(source, "channel", ["one"] * len(splits))]).status == "failed"
+    assert records.check_videos([with_column(source, "video", ["one"] * len(splits))]).status == "failed"
+
+
+def test_videos_are_read_from_the_table_of_attributions(source: Source) -> None:
+    class WithOwners:
+        manifest = replace(source.dataset.manifest, tables={episodes.ATTRIBUTION: {}})
+
+        def table(self, name: str) -> pa.Table:
+            keys = source.table["key"].to_pylist()[::-1]
+            owners = {"key": keys, "video": keys, "channel_id": ["one"] * len(keys)}
+            return pa.table(owners) if name == episodes.ATTRIBUTION else source.table
+
+    table = episodes._table(cast(Dataset, WithOwners()))
+    assert table["video"].to_pylist() == table["key"].to_pylist()
+    assert records.check_videos([replace(source, table=table)]).status == "failed"
+
+
+def test_one_dataset_under_two_names_is_refused(clean: Path) -> None:
+    with pytest.raises(ConfigError, match="is the same as"):
+        open_sources([str(clean), f"{clean}/"])

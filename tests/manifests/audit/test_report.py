@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -119,3 +120,13 @@ def test_a_browser_shows_the_page(leaky_audit: Audit, tmp_path: Path) -> None:
     found = {colour for _, colour in colours}
     assert (180, 35, 44) in found, "the colour of a leak"
     assert len(found) > 1000, "pictures"
+
+
+def test_a_name_that_is_no_text_can_be_written(clean_audit: Audit) -> None:
+    page = report_html(replace(clean_audit, command="oxcart audit \udcff")).decode()
+    assert "oxcart audit \\udcff" in page
+
+
+def test_the_json_is_the_same_whatever_the_workers(clean_audit: Audit) -> None:
+    more = replace(clean_audit, options=replace(clean_audit.options, workers=7))
+    assert report_json(more) == report_json(clean_audit)
