@@ -168,21 +168,23 @@ def test_nothing_stays_expected_or_kept_when_an_epoch_is_over(
     datasets: Datasets, what: str, world: int
 ) -> None:
     for rank in range(world):
-        loader = loader_of(datasets, what, repeat=False, rank=rank, world_size=world)
-        for skipped in (0, 3):
+        state = None
+        for skipped in (3, 0):
+            loader = loader_of(datasets, what, repeat=False, rank=rank, world_size=world)
             batches = iter(loader)
             for _ in range(len(loader) - skipped):
                 next(batches)
-            state = loader.state_dict() if skipped else None
-            if not skipped:
+            if skipped:
+                state = loader.state_dict()
+            else:
                 check_nothing_is_kept(loader)
-            batches.close()
-            if state:
-                loader.load_state_dict(state)
-                batches = iter(loader)
-                for _ in range(skipped):
-                    next(batches)
-                check_nothing_is_kept(loader)
+        resumed = loader_of(datasets, what, repeat=False, rank=rank, world_size=world)
+        assert state is not None
+        resumed.load_state_dict(state)
+        batches = iter(resumed)
+        for _ in range(3):
+            next(batches)
+        check_nothing_is_kept(resumed)
 
 
 def check_nothing_is_kept(loader: Loader) -> None:
