@@ -333,7 +333,15 @@ def _crowd(few: Features, number: int) -> tuple[Features, list[Episode]]:
     made["thumbs"] = thumbs.clip(0, 255).astype(np.uint8)
     train = number - number // 10
     episodes = [
-        Episode(0, {"key": str(i), "split": "train" if i < train else "val"}, int(index[i] % 100))
+        Episode(
+            0,
+            {
+                "key": str(i),
+                "split": "train" if i < train else "val",
+                "environment": f"kitchen{index[i] % 100}",
+            },
+            int(index[i] % 100),
+        )
         for i in range(number)
     ]
     return Features(**made), episodes

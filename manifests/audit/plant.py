@@ -168,9 +168,20 @@ def blind(found: Sequence[Recall]) -> list[str]:
     return [one.kind for one in found if one.kind in PLAIN and one.found < BAR[one.kind] * one.planted]
 
 
-def check_recall(name: str, title: str, found: Sequence[Recall]) -> Check:
-    """What the recall says of the verdict: suspicious where a kind that should be found is not."""
+def check_recall(name: str, title: str, found: Sequence[Recall], unseen: float = 0) -> Check:
+    """What the recall says of the verdict: suspicious where a kind that should be found is not.
+
+    Args:
+        name: of the check.
+        title: of the check.
+        found: per kind.
+        unseen: share of train that a sample left out, in which no copy would be found.
+    """
     text = ", ".join(f"{one.kind} {one.found / one.planted:.0%}" for one in found)
+    if unseen:
+        text += (
+            f"; of a copy anywhere in train, {1 - unseen:.0%} of these, for the sample leaves the rest out"
+        )
     missed = [one for one in found if one.found < BAR[one.kind] * one.planted]
     rows = [
         {"kind": one.kind, "planted": one.planted, "found": one.found, "95% sure of": f"{one.at_least:.1%}"}

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -148,7 +148,8 @@ def _audit(urls: Sequence[str], options: Options, stage: Stage, command: str) ->
     labels = [_environment(sources, episode) for episode in visible]
     held = np.array([episode.split != "train" for episode in visible], np.bool_)
     places = place.check_places(visible, labels, features.thumbs, held) if len(visible) else None
-    recall, planted = _recall(sources, visible, features, found, options, stage)
+    looked, in_all = _train_looked_at(sources, visible)
+    recall, planted = _recall(sources, visible, features, found, options, stage, 1 - looked / max(1, in_all))
     probed, ahead_check = _probe(visible, features, options.seed)
     checks = (
         intact,
@@ -183,8 +184,10 @@ def _audit(urls: Sequence[str], options: Options, stage: Stage, command: str) ->
         groups=found.groups,
         blind=plant.blind(recall),
     )
-    if sampled:
-        word = _sampled(word, sources, visible)
+    if looked < in_all:
+        seen = f"{looked:,} of {in_all:,} train episodes"
+        note = f"pictures of {seen} were looked at; a copy of another is not seen"
+        word = replace(word, because=(*word.because, note))
     return Audit(
         verdict=word,
         checks=checks,
@@ -212,12 +215,10 @@ def _audit(urls: Sequence[str], options: Options, stage: Stage, command: str) ->
     )
 
 
-def _sampled(word: Verdict, sources: Sequence[Source], visible: Sequence[Episode]) -> Verdict:
-    """A verdict from a sample says so."""
+def _train_looked_at(sources: Sequence[Source], visible: Sequence[Episode]) -> tuple[int, int]:
+    """How many train episodes are decoded, and how many there are."""
     total = sum(s.dataset.manifest.splits.get("train", {}).get("episodes", 0) for s in sources)
-    seen = sum(episode.split == "train" for episode in visible)
-    note = f"pictures of {seen:,} of {total:,} train episodes were looked at; a copy of another is not seen"
-    return Verdict(word=word.word, because=(*word.because, *([note] if seen < total else [])))
+    return sum(episode.split == "train" for episode in visible), total
 
 
 def _recall(
@@ -227,6 +228,7 @@ def _recall(
     found: near.Near,
     options: Options,
     stage: Stage,
+    unseen: float,
 ) -> tuple[tuple[plant.Recall, ...], Check]:
     """Plant copies of held-out episodes, and count how many the audit would have found."""
     name, title = "recall", "Planted leaks are found"
@@ -241,7 +243,7 @@ def _recall(
     recall = tuple(
         plant.recall(kind, plant.found(original, copies[kind], match), found.limit) for kind in plant.KINDS
     )
-    return recall, plant.check_recall(name, title, recall)
+    return recall, plant.check_recall(name, title, recall, unseen)
 
 
 def _probe(episodes: Sequence[Episode], features: Features, seed: int) -> tuple[ahead.Probe | None, Check]:

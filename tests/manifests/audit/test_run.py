@@ -177,6 +177,9 @@ def test_a_sample_is_bounded_and_says_so(clean: Path) -> None:
     assert status(found, "statistics") == "not checked"
     assert status(found, "shards") == "not checked"
     assert b"This is a sample" in report_html(found)
+    share = 3 / Dataset.open(str(clean)).manifest.splits["train"]["episodes"]
+    recall = next(check for check in found.checks if check.name == "recall")
+    assert recall.status == "not checked" or f"of a copy anywhere in train, {share:.0%}" in recall.summary
     assert audited(clean, sample=3).plain() == found.plain()
     assert len(audited(clean, sample=3, seed=1).scores) == 3
 
