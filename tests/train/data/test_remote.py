@@ -214,8 +214,9 @@ def test_ctrl_c_ends_a_loader_that_waits_for_a_silent_server(
 ) -> None:
     web.faults.every = lambda method, path: "stall" if ".tar" in path else ""
     code = (
-        "import sys\n"
+        "import signal, sys\n"
         "from oxcart.train.data import Loader, Pairs\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it\n"
         "loader = Loader(sys.argv[1], sample=Pairs(frames=2), batch_size=8)\n"
         "print('reading', flush=True)\n"
         "next(iter(loader))\n"
