@@ -47,7 +47,7 @@ def test_the_published_preset_has_the_published_numbers() -> None:
         ("train.steps", "override 'train.steps': expected KEY=VALUE"),
         ("train.steps=many", "train.steps: Value 'many' of type 'str' could not be converted to Integer"),
         ("preset=tny", "preset 'tny': expected one of base, tiny, wide; did you mean tiny?"),
-        ("model.output=gate", "model.output: expected plain, residual, gated, warped; got 'gate'"),
+        ("model.output=gate", "model.output: expected plain, residual, layered; got 'gate'"),
         ("model.image_size=100", "model.image_size: expected a multiple of model.patch 32, got 100"),
         ("model.image_size=16", "model.patch: 32 pixels are more than the frames' 16"),
         ("train.steps=0", "train.steps: expected at least 1, got 0"),
@@ -59,6 +59,12 @@ def test_a_wrong_override_is_answered_in_one_line(override: str, said: str) -> N
         laq_config([override])
     assert str(error.value).startswith(said)
     assert "\n" not in str(error.value)
+
+
+def test_a_flow_decoder_needs_a_decoder_that_sees_the_codes() -> None:
+    with pytest.raises(ConfigError, match=r"^flow\.teacher: dis needs a decoder that attends to the codes"):
+        laq_config(["preset=tiny", "flow.teacher=dis"])
+    laq_config(["preset=tiny", "flow.teacher=dis", "model.output=residual"])
 
 
 def test_a_mistyped_key_of_a_file_is_found(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
-"""Changes of pairs on the device: mirrored, and in other light. Both frames of a pair get the same.
+"""Changes of pairs on the device: mirrored, moved, in other light, backwards. Both frames get the same.
 
-The action between the frames stays an action, so there is nothing to relabel. What is drawn for a sample
+What lies between the frames stays an action, though another one, so there is nothing to relabel: nothing here
+may be used where actions are targets. What is drawn for a sample
 depends on seed, step and the sample's place in the step alone, never on a random stream: ranks, accumulation
 and resumed runs see the same pixels.
 """
@@ -15,13 +16,14 @@ from torch import Tensor
 from oxcart.train.data.order import derive
 from oxcart.train.laq.config import AugmentConfig
 
-NUMBERS = 7
-"""Random numbers of a sample: mirror, brightness, contrast, three channels, their order."""
+NUMBERS = 10
+"""Random numbers of a sample: mirror, brightness, contrast, three channels, their order, backwards, down and
+right."""
 _ORDERS = tuple(itertools.permutations(range(3)))
 
 
 def draw_numbers(seed: int, step: int, count: int) -> Tensor:
-    """float32 [B, 7] in [0, 1), for every sample of a step."""
+    """float32 [B, NUMBERS] in [0, 1), for every sample of a step."""
     generator = torch.Generator().manual_seed(derive(seed, 21, step) >> 1)
     return torch.rand(count, NUMBERS, generator=generator)
 
@@ -38,6 +40,11 @@ def augment(frames: Tensor, numbers: Tensor, config: AugmentConfig) -> Tensor:
     if config.flip:
         mirrored = (numbers[:, 0] < 0.5).view(-1, 1, 1, 1, 1)
         frames = torch.where(mirrored, frames.flip(-1), frames)
+    if config.reverse:
+        backwards = (numbers[:, 7] < 0.5).view(-1, 1, 1, 1, 1)
+        frames = torch.where(backwards, frames.flip(1), frames)
+    if config.shift > 0:
+        frames = _shifted(frames, ((numbers[:, 8:10] * 2 - 1) * config.shift))
     if config.colour > 0:
         orders = torch.tensor(_ORDERS, device=frames.device)
         order = orders[(numbers[:, 6] * len(orders)).long()]
@@ -47,3 +54,13 @@ def augment(frames: Tensor, numbers: Tensor, config: AugmentConfig) -> Tensor:
         frames = frames * gain.view(-1, 1, 3, 1, 1) + change[:, 0].view(-1, 1, 1, 1, 1)
         frames = frames.clamp(-1, 1)
     return frames
+
+
+def _shifted(frames: Tensor, shares: Tensor) -> Tensor:
+    """Frames moved down and right by shares [B, 2] of their sides; what comes in repeats the edge."""
+    height, width = frames.shape[-2:]
+    down, right = (shares * shares.new_tensor([height, width])).round().long().unbind(1)
+    rows = (torch.arange(height, device=frames.device) - down[:, None]).clamp(0, height - 1)
+    columns = (torch.arange(width, device=frames.device) - right[:, None]).clamp(0, width - 1)
+    frames = frames.gather(3, rows[:, None, None, :, None].expand_as(frames))
+    return frames.gather(4, columns[:, None, None, None, :].expand_as(frames))

@@ -50,9 +50,7 @@ class Block(nn.Module):
     """Attention, attention to a context where there is one, and a hidden layer; each is added to its
     input."""
 
-    def __init__(
-        self, width: int, heads: int, mlp: float, *, cross: bool = False, modulated: bool = False
-    ) -> None:
+    def __init__(self, width: int, heads: int, mlp: float, *, cross: bool = False) -> None:
         super().__init__()
         hidden = int(width * mlp)
         self.norm = nn.LayerNorm(width)
@@ -61,24 +59,13 @@ class Block(nn.Module):
         self.cross = Attention(width, heads) if cross else None
         self.mlp_norm = nn.LayerNorm(width)
         self.mlp = nn.Sequential(nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, width))
-        self.modulation = nn.Linear(width, 2 * width) if modulated else None
-        if self.modulation is not None:
-            nn.init.normal_(self.modulation.weight, std=0.02)
-            nn.init.zeros_(self.modulation.bias)
 
-    def forward(
-        self, x: Tensor, context: Tensor | None = None, condition: Tensor | None = None, causal: bool = False
-    ) -> Tensor:
+    def forward(self, x: Tensor, context: Tensor | None = None, causal: bool = False) -> Tensor:
         x = x + self.attention(self.norm(x), causal=causal)
         if self.cross is not None:
             assert self.cross_norm is not None
             x = x + self.cross(self.cross_norm(x), context)
-        hidden = self.mlp_norm(x)
-        if self.modulation is not None:
-            assert condition is not None
-            scale, shift = self.modulation(condition)[:, None].chunk(2, dim=-1)
-            hidden = hidden * (1 + scale) + shift
-        out: Tensor = x + self.mlp(hidden)
+        out: Tensor = x + self.mlp(self.mlp_norm(x))
         return out
 
 
@@ -175,14 +162,16 @@ class ConvHead(nn.Module):
         return out
 
 
-def warp(frames: Tensor, flow: Tensor) -> Tensor:
-    """Frames [B, C, H, W], looked up at each pixel plus its flow [B, 2, H, W] (x, y in pixels)."""
-    height, width = frames.shape[-2:]
-    y = torch.arange(height, device=flow.device, dtype=flow.dtype)
-    x = torch.arange(width, device=flow.device, dtype=flow.dtype)
-    at_x = (x[None, None, :] + flow[:, 0] + 0.5) * (2 / width) - 1
-    at_y = (y[None, :, None] + flow[:, 1] + 0.5) * (2 / height) - 1
-    grid = torch.stack([at_x, at_y], -1)
+def move(frames: Tensor, motion: Tensor) -> Tensor:
+    """Frames [B, C, H, W], each moved by an affine map.
+
+    Args:
+        frames: whose edges go on beyond them.
+        motion: [B, 2, 3], added to the map that moves nothing; x and y in half widths and half heights. The
+            result at p is the frame at p + motion [p, 1].
+    """
+    still = torch.eye(2, 3, device=motion.device, dtype=motion.dtype)
+    grid = functional.affine_grid(motion + still, list(frames.shape), align_corners=False)
     return functional.grid_sample(frames, grid, mode="bilinear", padding_mode="border", align_corners=False)
 
 

@@ -11,7 +11,7 @@ from oxcart.shards.errors import ConfigError
 from oxcart.train.config import DataConfig, RunConfig, TrainConfig, ValConfig, at_least, one_of, resolve
 
 PRESETS = Path(__file__).parents[1] / "configs" / "laq"
-OUTPUTS = ("plain", "residual", "gated", "warped")
+OUTPUTS = ("plain", "residual", "layered")
 STEMS = ("linear", "conv")
 QUANTIZERS = ("nsvq", "vq", "diveq", "fsq")
 TEACHERS = ("none", "dis", "raft")
@@ -43,11 +43,11 @@ class ModelConfig:
     """How tokens become pixels: `linear`, or `conv`: upsampling, with the frame's own details beside it."""
     difference: bool = False
     """Show the encoder the difference of the frames beside the later one."""
-    modulation: bool = False
-    """Codes also scale and shift the decoder's tokens, beside being attended to."""
     output: str = "plain"
-    """What the decoder gives: `plain` pixels; `residual`, added to frame t; `gated`, added under a mask;
-    `warped`: frame t moved along a flow and corrected, under a mask."""
+    """What the decoder gives: `plain` pixels; `residual`, added to frame t; `layered`: parts of frame t that
+    the frame alone chooses, moved as the codes alone say."""
+    layers: int = 4
+    """layered: how many parts can move on their own."""
     checkpointing: bool = False
     """Recompute activations in the backward pass: a third more time, much less memory."""
 
@@ -105,6 +105,10 @@ class AugmentConfig:
 
     flip: bool = False
     """Mirror half of the pairs."""
+    reverse: bool = False
+    """Swap the frames of half of the pairs: what was done is undone."""
+    shift: float = 0.0
+    """Up to which share of a side to move the pictures."""
     colour: float = 0.0
     """Up to which share to change brightness, contrast and the weight of each channel; permutes channels."""
 
@@ -153,6 +157,7 @@ class LaqConfig:
             model__width=model.width,
             model__heads=model.heads,
             model__decoder_depth=model.decoder_depth,
+            model__layers=model.layers,
             quantizer__tokens=quantizer.tokens,
             quantizer__dim=quantizer.dim,
             data__batch_size=self.data.batch_size,
@@ -178,6 +183,7 @@ class LaqConfig:
             val__every=self.val.every,
             flow__weight=self.flow.weight,
             augment__colour=self.augment.colour,
+            augment__shift=self.augment.shift,
         )
         at_least(2, quantizer__codes=quantizer.codes)
         if model.image_size < model.patch:
@@ -193,6 +199,11 @@ class LaqConfig:
             raise ConfigError(f"model.patch: convolutions need 2, 4, 8, ...; got {model.patch}")
         if model.head == "conv" and model.stem != "conv":
             raise ConfigError("model.head: conv needs the details of model.stem=conv")
+        if model.output == "layered" and self.flow.teacher != "none":
+            raise ConfigError(
+                f"flow.teacher: {self.flow.teacher} needs a decoder that attends to the codes; "
+                "choose model.output=plain or residual"
+            )
         if model.width % model.heads:
             raise ConfigError(
                 f"model.width: expected a multiple of model.heads {model.heads}, got {model.width}"

@@ -8,9 +8,11 @@ The encoder is a space-time transformer: attention within each frame, then from 
 earlier time (causal, so the first frame's features know nothing of the second). n learned queries pool the
 difference. The decoder attends within frame t and to the codes; nothing else of frame t+k reaches it.
 
-How it came to this form (LAPA, arXiv:2410.11758) is in docs/laq.md. What is ours: the output may be a change
-of frame t under a mask, which makes "nothing moves" the easy case that it is, and leaves the codes to say
-what does.
+How it came to this form (LAPA, arXiv:2410.11758) is in docs/laq.md. What is ours is the layered output, which
+takes apart what moves and how: the decoder cuts frame t into parts without knowing the codes, and each part
+is moved by an affine map that is linear in the code vectors, without knowing the frame. So a code means one
+motion in every scene, and the codes of a latent action add up. It learns from minutes of episodes what a
+decoder that mixes codes and frames learns by heart.
 """
 
 from __future__ import annotations
@@ -29,15 +31,15 @@ from oxcart.train.laq.blocks import (
     ConvStem,
     LinearHead,
     LinearStem,
-    warp,
+    move,
 )
 from oxcart.train.laq.config import ModelConfig, QuantizerConfig
 from oxcart.train.laq.quantize import build_quantizer
 
-CHANNELS = {"plain": 3, "residual": 3, "gated": 4, "warped": 6}
-"""Maps that the head makes for each kind of output."""
 SHUT = -2.0
-"""What the mask begins with, before the sigmoid: mostly frame t."""
+"""What masks of layers begin with, before the sigmoid: most of frame t stands still."""
+REACH = (0.2, 0.2, 0.3)
+"""Unit of a layer's motion: turning, scaling and shearing in parts, shifts in half sides of the frame."""
 CODE_RATE = 10.0
 """Learning rate of codebooks, in those of the rest: they have to keep up with the encoder."""
 FLOW_CELL = 4
@@ -131,7 +133,7 @@ class Encoder(nn.Module):
             x = _run(block, self._recompute, x)
         x = x.view(batch, 2, number, width).transpose(1, 2).reshape(batch * number, 2, width)
         for block in self.temporal:
-            x = _run(block, self._recompute, x, None, None, True)
+            x = _run(block, self._recompute, x, None, True)
         x = self.norm(x).view(batch, number, 2, width)
         change = x[:, :, 1] - x[:, :, 0]
         # The sum keeps how much changed, which a norm of the pooled change alone would take away.
@@ -148,18 +150,22 @@ class Decoder(nn.Module):
         super().__init__()
         width, side = model.width, model.image_size // model.patch
         self._output, self._recompute = model.output, model.checkpointing
+        self._layers = model.layers if model.output == "layered" else 0
         self.stem = (ConvStem if model.stem == "conv" else LinearStem)(3, model.patch, width)
         self.position = nn.Parameter(torch.randn(side * side, width) * 0.02)
-        self.code = nn.Linear(dim, width)
-        self.place = nn.Parameter(torch.randn(tokens, width) * 0.02)
-        # A sum over tokens of a matrix of each: no code touches another's part.
-        self.condition = nn.Linear(tokens * dim, width) if model.modulation else None
+        if self._layers:
+            # One matrix over all tokens is a sum of one of each: no code touches another's part.
+            self.motion = nn.Linear(tokens * dim, self._layers * 6)
+            nn.init.normal_(self.motion.weight, std=0.05)
+            nn.init.zeros_(self.motion.bias)
+        else:
+            self.code = nn.Linear(dim, width)
+            self.place = nn.Parameter(torch.randn(tokens, width) * 0.02)
         self.blocks = nn.ModuleList(
-            Block(width, model.heads, model.mlp, cross=True, modulated=model.modulation)
-            for _ in range(model.decoder_depth)
+            Block(width, model.heads, model.mlp, cross=not self._layers) for _ in range(model.decoder_depth)
         )
         head = ConvHead if model.head == "conv" else LinearHead
-        self.head = head(width, model.patch, CHANNELS[model.output])
+        self.head = head(width, model.patch, self._layers + 3)
         cell = min(FLOW_CELL, model.patch)
         self.flow = LinearHead(width, model.patch // cell, 2) if flow else None
 
@@ -167,29 +173,36 @@ class Decoder(nn.Module):
         """Prediction and flow from frame t [B, 3, H, W] and code vectors [B, n, d]."""
         tokens, details = self.stem(first)
         x = tokens + self.position
-        context = self.context(vectors)
-        condition = None if self.condition is None else self.condition(vectors.flatten(1))
+        context = None if self._layers else self.context(vectors)
         for block in self.blocks:
-            x = _run(block, self._recompute, x, context, condition)
+            x = _run(block, self._recompute, x, context)
         maps = self.head(x, first, details).float()
         flow = None if self.flow is None else self.flow(x, first, ()).float()
-        return self._compose(first.float(), maps), flow
+        first = first.float()
+        if self._layers:
+            return self._composed(first, maps, self.motions(vectors)), flow
+        return (first + maps if self._output == "residual" else maps), flow
 
     def context(self, vectors: Tensor) -> Tensor:
         """What the blocks attend to, [B, n, D]: each row comes from one code alone."""
         context: Tensor = self.code(vectors) + self.place
         return context
 
-    def _compose(self, first: Tensor, maps: Tensor) -> Tensor:
-        if self._output == "plain":
-            return maps
-        if self._output == "residual":
-            return first + maps
-        mask = torch.sigmoid(maps[:, :1] + SHUT)
-        if self._output == "gated":
-            return first + mask * maps[:, 1:]
-        moved = warp(first, maps[:, 1:3] * first.shape[-1] * 0.25) + maps[:, 3:]
-        return first + mask * (moved - first)
+    def motions(self, vectors: Tensor) -> Tensor:
+        """How each layer moves, [B, L, 2, 3] for `move`; linear in the code vectors [B, n, d]."""
+        with torch.autocast(vectors.device.type, enabled=False):  # eight bits would not do for places
+            motion: Tensor = self.motion(vectors.float().flatten(1))
+        unit = motion.new_tensor(REACH)
+        return motion.view(len(motion), self._layers, 2, 3) * unit
+
+    def _composed(self, first: Tensor, maps: Tensor, motions: Tensor) -> Tensor:
+        """Layers of frame t, moved, over what they uncover; each covers those before it."""
+        masks = torch.sigmoid(maps[:, : self._layers] + SHUT)
+        made = first + masks.amax(1, keepdim=True) * maps[:, self._layers :]
+        for layer in range(self._layers):
+            cut = move(torch.cat([first, masks[:, layer : layer + 1]], 1), motions[:, layer])
+            made = made + cut[:, 3:] * (cut[:, :3] - made)
+        return made
 
 
 def to_float(frames: Tensor) -> Tensor:

@@ -64,7 +64,13 @@ def test_what_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None
 def test_a_flow_decoder_trains(kitchen: Path, tmp_path: Path) -> None:
     pytest.importorskip("cv2")
     trained(
-        tmp_path / "run", kitchen, "train.steps=3", "flow.teacher=dis", "flow.warmup=2", "quantizer.follow=0"
+        tmp_path / "run",
+        kitchen,
+        "train.steps=3",
+        "model.output=residual",
+        "flow.teacher=dis",
+        "flow.warmup=2",
+        "quantizer.follow=0",
     )
     found = lines(tmp_path / "run")
     assert all(line["flow"] > 0 for line in found)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from oxcart.train.laq.blocks import warp
+from oxcart.train.laq.blocks import move
 from oxcart.train.laq.config import OUTPUTS, ModelConfig, QuantizerConfig
 from oxcart.train.laq.model import LatentActionModel, mse, to_float
 
@@ -16,7 +16,7 @@ SMALL = {"image_size": 16, "patch": 8, "width": 16, "heads": 2, "mlp": 2.0}
 DEPTHS = {"spatial_depth": 1, "temporal_depth": 1, "decoder_depth": 2}
 QUANTIZER = QuantizerConfig(tokens=3, codes=5, dim=4)
 FORMS = [
-    {"stem": stem, "head": head, "difference": rich, "modulation": rich}
+    {"stem": stem, "head": head, "difference": rich}
     for stem, head, rich in (("linear", "linear", False), ("conv", "linear", True), ("conv", "conv", True))
 ]
 
@@ -34,16 +34,20 @@ def pairs(count: int = 4) -> Tensor:
 def test_shapes_are_right_values_finite_and_gradients_reach_every_parameter(
     output: str, form: dict[str, object]
 ) -> None:
-    model = built(flow=True, output=output, **form)
+    flow = output != "layered"
+    model = built(flow=flow, output=output, **form)
     frames = pairs()
     noise = torch.randn(4, 3, 4)
     out = model(frames, noise, 0.0)
     assert out.prediction.shape == (4, 3, 16, 16)
     assert out.codes.shape == (4, 3)
-    assert out.flow.shape == (4, 2, 4, 4)
+    assert flow == (out.flow is not None)
     assert out.prediction.dtype == torch.float32
     assert out.prediction.isfinite().all()
-    loss = (out.prediction - frames[:, 1]).square().mean() + out.loss + out.flow.square().mean()
+    loss = (out.prediction - frames[:, 1]).square().mean() + out.loss
+    if out.flow is not None:
+        assert out.flow.shape == (4, 2, 4, 4)
+        loss = loss + out.flow.square().mean()
     loss.backward()
     unreached = [
         name
@@ -76,16 +80,24 @@ def test_a_code_changes_its_own_contribution_alone(form: dict[str, object]) -> N
     a, b = (model.decoder.context(model.quantizer.lookup(one)) for one in (codes, other))
     assert torch.equal(a[:, [0, 2]], b[:, [0, 2]])
     assert not torch.equal(a[:, 1], b[:, 1])
-    if model.decoder.condition is not None:
-        # A sum over places: what one code adds does not depend on the others.
-        def condition(*given: int) -> Tensor:
-            assert model.decoder.condition is not None
-            vectors = model.quantizer.lookup(torch.tensor([given]))
-            return model.decoder.condition(vectors.flatten(1))
 
-        torch.testing.assert_close(
-            condition(0, 4, 2) - condition(0, 1, 2), condition(3, 4, 1) - condition(3, 1, 1)
-        )
+
+def test_what_a_code_moves_depends_on_no_other_code_and_on_no_frame() -> None:
+    model = built(output="layered", layers=3)
+
+    def motions(*codes: int) -> Tensor:
+        return model.decoder.motions(model.quantizer.lookup(torch.tensor([codes])))
+
+    assert motions(0, 1, 2).shape == (1, 3, 2, 3)
+    torch.testing.assert_close(
+        motions(0, 4, 2) - motions(0, 1, 2), motions(3, 4, 1) - motions(3, 1, 1), atol=1e-6, rtol=1e-5
+    )
+    masks: list[Tensor] = []
+    model.decoder.head.register_forward_hook(lambda module, given, made: masks.append(made))
+    frame = pairs(1)[:, 0]
+    model.decode(frame, torch.tensor([[0, 1, 2]]))
+    model.decode(frame, torch.tensor([[3, 4, 1]]))
+    assert torch.equal(masks[0], masks[1])
 
 
 def test_the_decoder_sees_frame_t_and_the_codes_and_nothing_else() -> None:
@@ -132,15 +144,15 @@ def test_pixels_become_float_in_the_right_place() -> None:
     assert mse(made[:, 0], made[:, 1]).item() == pytest.approx(1 / 48)
 
 
-def test_warping_moves_pixels_by_the_flow() -> None:
+def test_a_layer_moves_by_half_sides_of_the_frame() -> None:
     frames = torch.arange(16.0).view(1, 1, 4, 4)
-    flow = torch.zeros(1, 2, 4, 4)
-    torch.testing.assert_close(warp(frames, flow), frames)
-    flow[:, 0] = 1
-    torch.testing.assert_close(warp(frames, flow)[..., :3], frames[..., 1:])
-    flow = torch.zeros(1, 2, 4, 4)
-    flow[:, 1] = -1
-    torch.testing.assert_close(warp(frames, flow)[..., 1:, :], frames[..., :3, :])
+    motion = torch.zeros(1, 2, 3)
+    torch.testing.assert_close(move(frames, motion), frames)
+    motion[0, 0, 2] = 0.5  # a quarter of the side: the pixel to the right comes here
+    torch.testing.assert_close(move(frames, motion)[..., :3], frames[..., 1:])
+    torch.testing.assert_close(move(frames, motion)[..., 3], frames[..., 3])
+    motion = torch.tensor([[[-2.0, 0, 0], [0, 0, 0]]])
+    torch.testing.assert_close(move(frames, motion), frames.flip(-1))
 
 
 def test_bf16_gives_about_the_same_and_the_same_codes_for_the_same_latents() -> None:
