@@ -26,7 +26,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
@@ -189,13 +189,16 @@ def fit(
         module.compile()
     model, prepared = accelerator.prepare(module, optimizer)
     path = checkpoints.path_of(run)
-    step, best, validated = 0, float("inf"), 0
+    found = Restored(0, float("inf"), 0, afresh=False)
     if resume and path.exists():
-        step, best, validated = _restore(
-            checkpoints.load(path), task, module, optimizer, loader, accelerator, allow_changes
+        found = _restore(checkpoints.load(path), task, module, optimizer, loader, accelerator, allow_changes)
+    if found.step > config.steps:
+        raise ConfigError(
+            f"train.steps: the run has done {found.step} already, got {config.steps}; ask for more"
         )
-    if step > config.steps:
-        raise ConfigError(f"train.steps: the run has done {step} already, got {config.steps}; ask for more")
+    live = report(found.step)
+    if found.afresh:
+        live.say(f"{task.label}: other data than before; their epochs begin anew at step {found.step:,}")
     return _Run(
         task=task,
         run=run,
@@ -208,10 +211,10 @@ def fit(
         optimizer=prepared,
         plain=optimizer,
         loader=loader,
-        report=report(step),
-        best=best,
-        validated=validated,
-    ).go(step)
+        report=live,
+        best=found.best,
+        validated=found.validated,
+    ).go(found.step)
 
 
 @dataclass(kw_only=True)
@@ -460,6 +463,19 @@ def narrow(batch: Batch, inside: slice) -> Batch:
     return Batch(**values, annotations=notes)
 
 
+class Restored(NamedTuple):
+    """Where a run goes on."""
+
+    step: int
+    """Steps done."""
+    best: float
+    """Score."""
+    validated: int
+    """Step of the last validation."""
+    afresh: bool
+    """The data are others, so there is no place in them to go on from."""
+
+
 def _restore(
     saved: Checkpoint,
     task: Task,
@@ -468,8 +484,8 @@ def _restore(
     loader: Loader,
     accelerator: Accelerator,
     allow_changes: bool,
-) -> tuple[int, float, int]:
-    """Put everything back; steps done, the best score, and the step of the last validation."""
+) -> Restored:
+    """Put everything back."""
     if wrong := list(differences("", saved.state["identity"], task.identity())):
         raise ConfigError(f"the run is of another model: {'; '.join(wrong)}; use another run.dir")
     now = loader.state_dict()
@@ -480,7 +496,8 @@ def _restore(
             f"the run would go on with other data: {'; '.join(changed)}; "
             "give it what it had, or pass --allow-changes"
         )
-    if before["order"] == now["order"]:
+    afresh = before["order"] != now["order"]
+    if not afresh:
         loader.load_state_dict({**before, "batch_size": now["batch_size"], "world_size": now["world_size"]})
     module.load_state_dict(dict(saved.model))
     optimizer.load_state_dict(dict(saved.optimizer))
@@ -493,7 +510,9 @@ def _restore(
     if own:
         checkpoints.set_random_states(own)
     best = saved.state["best"]
-    return saved.step, float("inf") if best is None else best, saved.state["validated"]
+    return Restored(
+        saved.step, float("inf") if best is None else best, saved.state["validated"], afresh=afresh
+    )
 
 
 def _kept(state: Mapping[str, Any]) -> dict[str, Any]:

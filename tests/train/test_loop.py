@@ -178,13 +178,16 @@ def test_a_resumed_run_may_go_on_for_longer_but_not_shorter(kitchen: Path, tmp_p
     ],
 )
 def test_other_data_is_refused_with_what_differs_unless_allowed(
-    kitchen: Path, tmp_path: Path, override: str, said: str
+    kitchen: Path, tmp_path: Path, override: str, said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = tmp_path / "run"
     trained(run, kitchen, "train.steps=1")
     with pytest.raises(ConfigError, match=f"the run would go on with other data: .*{said}.*--allow-changes"):
         trained(run, kitchen, "train.steps=2", override, resume=True)
-    assert trained(run, kitchen, "train.steps=2", override, resume=True, allow_changes=True).step == 2
+    given = ("train.steps=2", "run.quiet=false", override)
+    assert trained(run, kitchen, *given, resume=True, allow_changes=True).step == 2
+    anew = "their epochs begin anew at step 1" in capsys.readouterr().err
+    assert anew == (not override.startswith("data.batch_size")), "a place in the same order is kept"
 
 
 def test_another_dataset_is_refused(kitchen: Path, unsplit: Path, tmp_path: Path) -> None:
