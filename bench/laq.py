@@ -8,7 +8,8 @@ speed: FLOP/s of whole training steps (forward, backward, AdamW) beside those of
 same precision on the same device: on a GPU in bf16 and compiled, on a CPU in float32. FLOPs are counted by
 torch.utils.flop_counter. Frames are random; the time spent waiting for data is measured with quality.
 quality: preset tiny on the embedded sample, all numbers on held-out kitchens, over seeds; and of a model that
-was not trained. NMI stands with its 95% interval over resampled episodes.
+was not trained. What of NMI is above chance stands with its 95% interval
+by a jackknife over episodes.
 ranks: losses and codebooks of two gloo processes beside one process, at the same batch.
 """
 
@@ -52,9 +53,10 @@ SHOWN = {
     "probe_r2": "R2 with gripper",
     "probe_r2_frame": "R2 from the frame",
     "nmi_direction": "NMI",
-    "nmi_direction_low": "from",
-    "nmi_direction_high": "to",
     "nmi_direction_shuffled": "by chance",
+    "nmi_direction_excess": "NMI above chance",
+    "nmi_direction_excess_low": "from",
+    "nmi_direction_excess_high": "to",
 }
 
 

@@ -83,7 +83,7 @@ def _summary(metrics: Any, splits: list[str]) -> str:
         "usage": "codes used",
         "dead_codes": "dead codes",
         "probe_r2": "R2 codes -> action",
-        "nmi_direction": "NMI direction",
+        "nmi_direction_excess": "NMI direction, above chance",
     }
     rows = [
         (split, *(_cell(metrics.get(f"{split}/{name}")) for name in wanted))

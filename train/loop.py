@@ -254,6 +254,7 @@ class _Run:
                     # A signal came between the step and its validation.
                     validated, best = self._validate(step)
                     self._save(step, best)
+                    self._finish()
                 while step < config.steps:
                     began = time.perf_counter()
                     batch = next(batches)
@@ -268,10 +269,11 @@ class _Run:
                     pending = step, torch.stack([losses["loss"], losses["grad_norm"]]), batch.key
                     step += 1
                     extra = self.task.after_step(self.module, step, accelerator)
-                    clock.add(self.batch_size, waited, time.perf_counter() - began)
                     logs = step % config.log_every == 0 or step == config.steps
                     if logs:
-                        self._check(*pending)
+                        self._check(*pending)  # which waits for the device, so it is part of the step's time
+                    clock.add(self.batch_size, waited, time.perf_counter() - began)
+                    if logs:
                         values = self._metrics(losses, extra, clock, step, flops, peak)
                         self.report.metrics("train", step, values)
                         self.report.line(step, values["loss"], clock)
@@ -283,6 +285,8 @@ class _Run:
                         if validates and not stopped:
                             validated, best = self._validate(step)
                         self._save(step, best)
+                        if validates and not stopped:
+                            self._finish()
                     if stopped:
                         break
             finally:
@@ -411,12 +415,15 @@ class _Run:
         self.report.metrics("val", step, {**values, "seconds": time.perf_counter() - began})
         if score is not None:
             self.report.say(f"{self.task.label}: step {step:,}, {self.task.score} {score:.3f}")
-        if self.accelerator.is_main_process:
-            self.task.finish(self.module, self.run)
         if score is not None and score < self.best:
             self.best = score
             return values, True
         return values, False
+
+    def _finish(self) -> None:
+        """Pictures: after the checkpoint, which a full disk shall not cost."""
+        if self.accelerator.is_main_process:
+            self.task.finish(self.module, self.run)
 
     def _save(self, step: int, best: bool) -> None:
         states = {
@@ -500,7 +507,9 @@ def _restore(
     if not afresh:
         loader.load_state_dict({**before, "batch_size": now["batch_size"], "world_size": now["world_size"]})
     module.load_state_dict(dict(saved.model))
-    optimizer.load_state_dict(dict(saved.optimizer))
+    # The moments are those of then, rates and decays those that are asked for now.
+    groups = optimizer.state_dict()["param_groups"]
+    optimizer.load_state_dict({"state": saved.optimizer["state"], "param_groups": groups})
     rank = accelerator.process_index
     own = {
         name.partition("/")[2]: state

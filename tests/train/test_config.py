@@ -51,6 +51,12 @@ def test_the_published_preset_has_the_published_numbers() -> None:
         ("model.image_size=100", "model.image_size: expected a multiple of model.patch 32, got 100"),
         ("model.image_size=16", "model.patch: 32 pixels are more than the frames' 16"),
         ("train.steps=0", "train.steps: expected at least 1, got 0"),
+        ("train.betas=[0.9]", "train.betas: expected two numbers in [0, 1), got [0.9]"),
+        ("train.betas=[2,3]", "train.betas: expected two numbers in [0, 1), got [2.0, 3.0]"),
+        ("train.threads=0", "train.threads: expected at least 1, got 0"),
+        ("train.weight_decay=-1", "train.weight_decay: expected at least 0, got -1"),
+        ("val.probe_samples=0", "val.probe_samples: expected at least 1, got 0"),
+        ("model.mlp=0", "model.mlp: expected a hidden layer of at least 1, got 0 widths"),
         ("data.datasets=[a", "data.datasets: cannot be read as a value"),
     ],
 )

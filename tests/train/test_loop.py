@@ -25,7 +25,14 @@ from oxcart.train.laq.model import LatentActionModel
 from oxcart.train.laq.task import LaqTask
 
 STEPS = 5
-AUGMENTED = ("augment.flip=true", "augment.colour=0.3", "quantizer.replace_every=2", "train.schedule=cosine")
+AUGMENTED = (
+    "augment.flip=true",
+    "augment.reverse=true",
+    "augment.shift=0.2",
+    "augment.colour=0.3",
+    "quantizer.replace_every=2",
+    "train.schedule=cosine",
+)
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +81,7 @@ def test_the_same_seed_gives_the_same_run_and_another_another(
     trained(tmp_path / "same", kitchen, *AUGMENTED, f"train.steps={STEPS}", "val.every=2")
     assert_same_checkpoints(tmp_path / "same", whole)
     trained(tmp_path / "other", kitchen, *AUGMENTED, f"train.steps={STEPS}", "val.every=2", "train.seed=1")
-    assert not torch.equal(weights(tmp_path / "other")["decoder.place"], weights(whole)["decoder.place"])
+    assert not torch.equal(weights(tmp_path / "other")["encoder.queries"], weights(whole)["encoder.queries"])
 
 
 def test_accumulation_equals_the_big_batch(kitchen: Path, whole: Path, tmp_path: Path) -> None:
@@ -112,7 +119,7 @@ def test_weight_decay_is_for_matrices_alone(kitchen: Path, tmp_path: Path) -> No
     free = {names[id(parameter)] for parameter in kept["params"]}
     assert [names[id(parameter)] for parameter in codes["params"]] == ["quantizer.codebook"]
     assert codes["weight_decay"] == 0
-    assert {"encoder.position", "encoder.queries", "decoder.place"} <= free
+    assert {"encoder.position", "encoder.queries", "decoder.position"} <= free
     assert len(free) + len(decayed["params"]) + 1 == len(names)
 
 
@@ -188,6 +195,17 @@ def test_other_data_is_refused_with_what_differs_unless_allowed(
     assert trained(run, kitchen, *given, resume=True, allow_changes=True).step == 2
     anew = "their epochs begin anew at step 1" in capsys.readouterr().err
     assert anew == (not override.startswith("data.batch_size")), "a place in the same order is kept"
+
+
+def test_a_resumed_run_takes_the_decay_and_betas_that_are_asked_for_now(
+    kitchen: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    trained(run, kitchen, "train.steps=1")
+    trained(run, kitchen, "train.steps=2", "train.weight_decay=0.5", "train.betas=[0.5,0.6]", resume=True)
+    groups = checkpoints.load(checkpoints.path_of(run)).optimizer["param_groups"]
+    assert [group["weight_decay"] for group in groups] == [0.5, 0.0, 0.0]
+    assert all(tuple(group["betas"]) == (0.5, 0.6) for group in groups)
 
 
 def test_another_dataset_is_refused(kitchen: Path, unsplit: Path, tmp_path: Path) -> None:

@@ -170,9 +170,12 @@ def move(frames: Tensor, motion: Tensor) -> Tensor:
         motion: [B, 2, 3], added to the map that moves nothing; x and y in half widths and half heights. The
             result at p is the frame at p + motion [p, 1].
     """
-    still = torch.eye(2, 3, device=motion.device, dtype=motion.dtype)
-    grid = functional.affine_grid(motion + still, list(frames.shape), align_corners=False)
-    return functional.grid_sample(frames, grid, mode="bilinear", padding_mode="border", align_corners=False)
+    with torch.autocast(frames.device.type, enabled=False):  # a product in bf16 is off by half a pixel
+        still = torch.eye(2, 3, device=motion.device)
+        grid = functional.affine_grid(motion.float() + still, list(frames.shape), align_corners=False)
+        return functional.grid_sample(
+            frames.float(), grid, mode="bilinear", padding_mode="border", align_corners=False
+        )
 
 
 def _groups(channels: int) -> int:

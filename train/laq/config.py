@@ -171,6 +171,8 @@ class LaqConfig:
             train__save_every=train.save_every,
             val__samples=self.val.samples,
             val__batch_size=self.val.batch_size,
+            val__probe_samples=self.val.probe_samples,
+            val__pictures=self.val.pictures,
         )
         at_least(
             0,
@@ -179,6 +181,7 @@ class LaqConfig:
             quantizer__replace_every=quantizer.replace_every,
             train__lr=train.lr,
             train__clip=train.clip,
+            train__weight_decay=train.weight_decay,
             train__warmup=train.warmup,
             val__every=self.val.every,
             flow__weight=self.flow.weight,
@@ -208,6 +211,12 @@ class LaqConfig:
             raise ConfigError(
                 f"model.width: expected a multiple of model.heads {model.heads}, got {model.width}"
             )
+        if model.mlp * model.width < 1:
+            raise ConfigError(f"model.mlp: expected a hidden layer of at least 1, got {model.mlp:g} widths")
+        if len(train.betas) != 2 or not all(0 <= beta < 1 for beta in train.betas):
+            raise ConfigError(f"train.betas: expected two numbers in [0, 1), got {train.betas}")
+        if train.threads is not None and train.threads < 1:
+            raise ConfigError(f"train.threads: expected at least 1, got {train.threads}")
         if len(quantizer.harden) != 2 or not 0 <= quantizer.harden[0] <= quantizer.harden[1]:
             raise ConfigError(
                 f"quantizer.harden: expected two rising shares such as [0.5, 0.8], got {quantizer.harden}"

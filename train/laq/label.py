@@ -78,7 +78,7 @@ def open_run(run: Path, name: str = checkpoints.LAST, device: str = "auto") -> L
     )
     saved = checkpoints.load(path)
     config = laq_config([], saved.state["config"])
-    model = LatentActionModel(config.model, config.quantizer, saved.state["identity"]["flow"])
+    model = LatentActionModel(config.model, config.quantizer, saved.state["identity"]["flow"] != "none")
     model.load_state_dict(dict(saved.model))
     return Labeller(
         model=model.to(where).eval(),

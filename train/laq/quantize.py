@@ -228,11 +228,14 @@ def build_quantizer(config: QuantizerConfig) -> Quantizer:
 
 
 def due(step: int, every: int) -> bool:
-    """Whether codes are replaced after this step: for 10, every 10 steps up to 1000, then every 100, ..."""
-    if every < 1 or step < 1 or step % every:
+    """Whether codes are replaced after this step: for 10, every 10 steps up to 1000, then every 100, ...
+
+    In the middle between the round numbers: what is measured or saved at those has been trained since.
+    """
+    if every < 1 or step < 1:
         return False
-    turn = step // every
-    return turn % int(10 ** max(0, len(str(turn)) - 2)) == 0
+    gap = every * int(10 ** max(0, len(str(step // every)) - 2))
+    return step % gap == gap // 2
 
 
 def gap_to(vectors: Tensor, z: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ from oxcart.train import plots
 from oxcart.train.data import Batch, Loader, Mixture, Pairs
 from oxcart.train.data.order import derive
 from oxcart.train.laq.augment import augment, draw_numbers
-from oxcart.train.laq.config import LaqConfig
+from oxcart.train.laq.config import AugmentConfig, LaqConfig
 from oxcart.train.laq.flow import build_teacher, flow_loss, flow_weight
 from oxcart.train.laq.model import LatentActionModel, Output, parameter_groups, to_float
 from oxcart.train.laq.quantize import count_codes
@@ -27,6 +27,8 @@ from oxcart.train.laq.validate import Pictures, look, mean_of, measure_probes, o
 from oxcart.train.loop import Place
 from oxcart.train.report import read_metrics
 
+SETTLING = 0.1
+"""Share of the steps, the last ones, in which no codes are replaced."""
 RATIOS = ("copy_ratio", "constant_ratio", "permuted_ratio")
 
 
@@ -48,6 +50,11 @@ class LaqTask:
         if not config.data.datasets:
             raise ConfigError("data.datasets: expected at least one dataset, e.g. data.datasets=[bridge]")
         self._datasets = [Dataset.open(url) for url in config.data.datasets]
+        names = [one.manifest.dataset["name"] for one in self._datasets]
+        self._names = [
+            name if names.count(name) == 1 else one.store.url
+            for name, one in zip(names, self._datasets, strict=True)
+        ]
         self.score = f"{config.val.splits[0]}/copy_ratio"
         # Opened now, so that what is missing is said before a GPU is busy.
         self._held_out = self._open(config.val.splits) if config.val.every else {}
@@ -61,12 +68,10 @@ class LaqTask:
         """Split -> dataset -> loader, where there is one."""
         found: dict[str, dict[str, Loader]] = {}
         for split in splits:
-            for dataset in self._datasets:
+            for name, dataset in zip(self._names, self._datasets, strict=True):
                 loader = open_split(self._config, dataset, split)
                 if loader is not None:
-                    name = dataset.manifest.dataset["name"]
-                    of_split = found.setdefault(split, {})
-                    of_split[name if name not in of_split else dataset.store.url] = loader
+                    found.setdefault(split, {})[name] = loader
         return found
 
     @property
@@ -156,7 +161,9 @@ class LaqTask:
         counts = accelerator.reduce(self._counts, "sum") if accelerator.num_processes > 1 else self._counts
         model.quantizer.count(counts)
         self._counts.zero_()
-        replaced = model.quantizer.replace(self._config.train.seed, step)
+        # A copy needs steps to find a use of its own, so none is made at the end.
+        early = step <= (1 - SETTLING) * self._config.train.steps
+        replaced = model.quantizer.replace(self._config.train.seed, step) if early else 0
         if replaced:
             self._agree(model, accelerator)
         return {"codes_replaced": float(replaced)} if replaced else {}
@@ -202,9 +209,14 @@ class LaqTask:
         config = self._config
         shape = {**asdict(config.model)}
         shape.pop("checkpointing")
-        kept = ("kind", "tokens", "codes", "dim", "shared")
+        kept = ("kind", "tokens", "codes", "dim", "shared", "bound")
         quantizer = {name: value for name, value in asdict(config.quantizer).items() if name in kept}
-        return {"model": shape, "quantizer": quantizer, "flow": self._teacher is not None}
+        return {
+            "model": shape,
+            "quantizer": quantizer,
+            "flow": config.flow.teacher,
+            "camera": config.data.camera,
+        }
 
     def state(self) -> dict[str, Any]:
         return {"config": asdict(self._config), "datasets": self.fingerprints}
@@ -212,7 +224,7 @@ class LaqTask:
     def _frames(self, batch: Batch, place: Place, device: torch.device) -> Tensor:
         """float [B, 2, 3, H, W], changed as augmentation says."""
         frames = to_float(batch.frames.to(device, non_blocking=True))
-        if not (self._config.augment.flip or self._config.augment.colour):
+        if self._config.augment == AugmentConfig():
             return frames
         numbers = draw_numbers(self._config.train.seed, place.step, place.batch_size)[place.rows]
         return augment(frames, numbers, self._config.augment)

@@ -147,6 +147,7 @@ def validate(
     mine = [(i, model.encode(to_float(batch.frames.to(device))).cpu()) for i, batch in kept]
     codes = np.concatenate([one.numpy() for _, one in _gathered(mine, accelerator)])
     names, counts = np.unique(codes, axis=0, return_counts=True)
+    others_of = torch.from_numpy(np.roll(codes, 1, 0))
     constant = torch.from_numpy(names[counts.argmax()])[None].to(device)
     parts: list[tuple[int, Any]] = []
     pictures = None
@@ -158,7 +159,7 @@ def validate(
         variants = {
             "prediction": own,
             "constant": constant.expand_as(own),
-            "permuted": own.roll(1, 0),
+            "permuted": others_of[i * loader.batch_size :][: len(own)].to(device),
             "random": others,
         }
         errors = {"copy": mse(frames[:, 0], frames[:, 1]).cpu().numpy()}
@@ -177,7 +178,8 @@ def validate(
         actions=None if actions[0] is None else np.concatenate(actions),
         keys=[key for part in everything for key in part[3]],
     )
-    return {**quality(errors), **usage(codes, size), "samples": len(codes)}, seen, pictures
+    shared = config.quantizer.shared or config.quantizer.kind != "nsvq"
+    return {**quality(errors), **usage(codes, size, shared), "samples": len(codes)}, seen, pictures
 
 
 @torch.no_grad()
@@ -216,18 +218,19 @@ def quality(errors: Mapping[str, npt.NDArray[np.float32]]) -> dict[str, float]:
     }
 
 
-def usage(codes: Ints, size: int) -> dict[str, float]:
+def usage(codes: Ints, size: int, shared: bool) -> dict[str, float]:
     """How codes [N, n] of 0 to `size` - 1 are used.
 
-    `usage` is the share of (place, code) that occurs, `dead_codes` how many codes occur in no place at all,
-    `perplexity` the mean over places, `perplexity_joint` that of whole latent actions.
+    `usage` is the share of (place, code) that occurs, `dead_codes` how many entries of the codebook never do
+    (each place has its own, unless one is `shared`), `perplexity` the mean over places, `perplexity_joint`
+    that of whole latent actions.
     """
     places = [np.bincount(codes[:, i], minlength=size) for i in range(codes.shape[1])]
     perplexities = [float(np.exp(probes.entropy(counts.astype(np.float64)))) for counts in places]
     whole = np.bincount(probes.joint(codes)).astype(np.float64)
     found = {
         "usage": float(np.mean([(counts > 0).mean() for counts in places])),
-        "dead_codes": float((np.sum(places, axis=0) == 0).sum()),
+        "dead_codes": float((np.sum(places, axis=0) == 0).sum() if shared else (np.array(places) == 0).sum()),
         "perplexity": float(np.mean(perplexities)),
         "perplexity_joint": float(np.exp(probes.entropy(whole))),
     }
@@ -252,8 +255,9 @@ def measure_probes(train: Seen, val: Seen, size: int) -> dict[str, Any]:
         "probe_r2_frame": float(np.nanmean(frame)) if np.isfinite(frame).any() else 0.0,
         "nmi_direction": found.value,
         "nmi_direction_shuffled": found.shuffled,
-        "nmi_direction_low": found.low,
-        "nmi_direction_high": found.high,
+        "nmi_direction_excess": found.excess,
+        "nmi_direction_excess_low": found.low if np.isfinite(found.low) else None,
+        "nmi_direction_excess_high": found.high if np.isfinite(found.high) else None,
     }
 
 

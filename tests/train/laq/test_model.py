@@ -144,6 +144,13 @@ def test_pixels_become_float_in_the_right_place() -> None:
     assert mse(made[:, 0], made[:, 1]).item() == pytest.approx(1 / 48)
 
 
+def test_a_layer_moves_as_exactly_in_bf16() -> None:
+    frames, motion = pairs(1)[:, 0], torch.full((1, 2, 3), 0.0123)
+    with torch.autocast("cpu", torch.bfloat16):
+        half = move(frames, motion)
+    assert torch.equal(half, move(frames, motion))
+
+
 def test_a_layer_moves_by_half_sides_of_the_frame() -> None:
     frames = torch.arange(16.0).view(1, 1, 4, 4)
     motion = torch.zeros(1, 2, 3)
@@ -155,8 +162,9 @@ def test_a_layer_moves_by_half_sides_of_the_frame() -> None:
     torch.testing.assert_close(move(frames, motion), frames.flip(-1))
 
 
-def test_bf16_gives_about_the_same_and_the_same_codes_for_the_same_latents() -> None:
-    model, frames = built(stem="conv", head="conv").eval(), pairs()
+@pytest.mark.parametrize("output", OUTPUTS)
+def test_bf16_gives_about_the_same_and_the_same_codes_for_the_same_latents(output: str) -> None:
+    model, frames = built(stem="conv", head="conv", output=output).eval(), pairs()
     plain = model.decode(frames[:, 0], torch.zeros(4, 3, dtype=torch.int64))
     with torch.autocast("cpu", torch.bfloat16):
         half = model.decode(frames[:, 0], torch.zeros(4, 3, dtype=torch.int64))

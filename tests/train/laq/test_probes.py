@@ -43,10 +43,26 @@ def test_information_stands_out_from_chance_only_where_there_is_some() -> None:
     episodes = [f"e{i // 10}" for i in range(200)]
     one = codes(200, 0)
     found = probes.information(one, probes.joint(one[:, :1]), episodes)
-    assert found.low > found.shuffled + 0.2
-    assert found.low <= found.value <= found.high + 0.05
+    assert found.excess == pytest.approx(found.value - found.shuffled)
+    assert 0.2 < found.low <= found.excess <= found.high < 0.9
     chance = probes.information(one, codes(200, 5)[:, 0], episodes)
     assert chance.value == pytest.approx(chance.shuffled, abs=0.05)
+
+
+@pytest.mark.parametrize("values", [4, 8, 64])
+def test_the_interval_of_unrelated_codes_holds_nothing(values: int) -> None:
+    generator = np.random.default_rng(values)
+    episodes = [f"e{i // 12}" for i in range(480)]
+    inside = 0
+    for seed in range(10):
+        one, labels = generator.integers(0, values, (480, 2)), generator.integers(0, 9, 480)
+        found = probes.information(one, labels, episodes, seed=seed)
+        inside += found.low <= 0 <= found.high
+    assert inside >= 8
+
+
+def test_one_episode_says_nothing_of_others() -> None:
+    assert probes.information(codes(50, 0), codes(50, 1)[:, 0], ["only"] * 50).low == -np.inf
 
 
 def test_directions_are_sectors_and_stillness() -> None:
@@ -61,7 +77,9 @@ def test_joint_numbers_tell_whole_actions_apart() -> None:
 
 
 def test_usage_of_known_codes() -> None:
-    found = usage(np.array([[0, 1], [0, 1], [1, 1], [1, 1]]), 4)
+    known = np.array([[0, 1], [0, 1], [1, 1], [1, 1]])
+    assert usage(known, 4, shared=False)["dead_codes"] == 2 + 3, "each place has its own four"
+    found = usage(known, 4, shared=True)
     assert found["usage"] == pytest.approx((2 / 4 + 1 / 4) / 2)
     assert found["dead_codes"] == 2
     assert found["perplexity_0"] == pytest.approx(2)
