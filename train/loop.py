@@ -367,11 +367,14 @@ class _Run:
         values["lr"] = learning_rate(step - 1, self.config)
         values |= extra
         if clock.known:
-            values["throughput"] = clock.throughput
-            values["data_loading (%)"] = clock.waiting
+            # The slowest rank's: the others only wait for it.
+            times = torch.tensor([[clock.waiting, clock.step_s]], device=self.accelerator.device)
+            waiting, step_s = self.accelerator.gather(times).max(0).values.tolist()
+            values["throughput"] = self.batch_size / step_s
+            values["data_loading (%)"] = waiting
             if flops:
-                values["tflops"] = flops / clock.step_s / 1e12
-                values["mfu (%)"] = 100 * flops / clock.step_s / peak if peak else None
+                values["tflops"] = flops / step_s / 1e12
+                values["mfu (%)"] = 100 * flops / step_s / peak if peak else None
         if self.accelerator.device.type == "cuda":
             values["memory_gb"] = torch.cuda.max_memory_allocated() / 1e9
         return values

@@ -13,6 +13,7 @@ import math
 import os
 import sys
 import time
+import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -93,7 +94,7 @@ class Report:
             return
         _cut(run / METRICS, step)
         if tensorboard:
-            self._writer = _tensorboard(run)
+            self._writer = _tensorboard(run, step)
         if wandb:
             self._wandb = _wandb(wandb, run, config or {})
         if not quiet and sys.stderr.isatty() and os.environ.get("TERM") != "dumb":
@@ -191,12 +192,12 @@ def _clock(seconds: float) -> str:
     return f"{minutes // 60}:{minutes % 60:02}:{second:02}"
 
 
-def _tensorboard(run: Path) -> Any:
+def _tensorboard(run: Path, step: int) -> Any:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
         raise ConfigError("run.tensorboard: TensorBoard is not installed: pip install tensorboard") from error
-    return SummaryWriter(str(run / "tensorboard"))
+    return SummaryWriter(str(run / "tensorboard"), purge_step=step + 1)
 
 
 def _wandb(project: str, run: Path, config: Mapping[str, Any]) -> Any:
@@ -204,4 +205,14 @@ def _wandb(project: str, run: Path, config: Mapping[str, Any]) -> Any:
         import wandb
     except ImportError as error:
         raise ConfigError("run.wandb: Weights & Biases is not installed: pip install wandb") from error
-    return wandb.init(project=project, name=run.name, dir=str(run), config=dict(config), resume="allow")
+    name = run / "wandb-id"  # so that a resumed run goes on in the same one
+    if not name.exists():
+        name.write_text(uuid.uuid4().hex[:12])
+    return wandb.init(
+        project=project,
+        name=run.name,
+        id=name.read_text(),
+        dir=str(run),
+        config=dict(config),
+        resume="allow",
+    )

@@ -43,8 +43,11 @@ def check_free(run: Path) -> None:
 
 
 def write_run(run: Path, config: str, about: Mapping[str, Any]) -> None:
-    """Write configuration and circumstances."""
+    """Write configuration and circumstances; those of earlier starts of the run stay in `before`."""
     run.mkdir(parents=True, exist_ok=True)
+    if (run / ABOUT).exists():
+        earlier = json.loads((run / ABOUT).read_text(encoding="utf-8"))
+        about = {**about, "before": [*earlier.pop("before", []), earlier]}
     for name, text in ((CONFIG, config), (ABOUT, json.dumps(about, indent=2) + "\n")):
         temporary = run / f".{name}"
         temporary.write_text(text, encoding="utf-8")

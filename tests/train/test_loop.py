@@ -360,7 +360,7 @@ def test_ranks_codebooks_are_identical_after_every_step(kitchen: Path, tmp_path:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    more = ("train.steps=6", "quantizer.codes=32", "quantizer.replace_every=1", "quantizer.replace_below=0.9")
+    more = ("train.steps=9", "quantizer.codes=8", "quantizer.replace_every=1", "quantizer.replace_below=0.9")
     given = {text.partition("=")[0]: text for text in (*SMALL, *more)}
     arguments = [*given.values(), f"data.datasets=[{kitchen}]", f"run.dir={tmp_path / 'run'}"]
     place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "OMP_NUM_THREADS": "1"}

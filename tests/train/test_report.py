@@ -82,8 +82,8 @@ def test_reporters_that_are_installed_get_the_numbers(
     said: list[Any] = []
 
     class Writer:
-        def __init__(self, folder: str) -> None:
-            said.append(folder)
+        def __init__(self, folder: str, purge_step: int) -> None:
+            said.append((folder, purge_step))
 
         def add_scalar(self, name: str, value: float, step: int) -> None:
             said.append((name, value, step))
@@ -95,17 +95,27 @@ def test_reporters_that_are_installed_get_the_numbers(
     board.SummaryWriter = Writer  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", board)
     wandb = types.ModuleType("wandb")
-    wandb.init = lambda **given: types.SimpleNamespace(  # type: ignore[attr-defined]
-        log=lambda values, step: said.append((values, step)), finish=lambda: said.append("finished")
-    )
+    begun: list[dict[str, object]] = []
+
+    def init(**given: object) -> types.SimpleNamespace:
+        begun.append(given)
+        return types.SimpleNamespace(
+            log=lambda values, step: said.append((values, step)), finish=lambda: said.append("finished")
+        )
+
+    wandb.init = init  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "wandb", wandb)
     report = Report(tmp_path, step=0, steps=1, label="x", quiet=True, tensorboard=True, wandb="project")
     report.metrics("train", 1, {"loss": 2.0, "note": "text"})
     report.close()
     assert said == [
-        str(tmp_path / "tensorboard"),
+        (str(tmp_path / "tensorboard"), 1),
         ("train/loss", 2.0, 1),
         ({"train/loss": 2.0}, 1),
         "closed",
         "finished",
     ]
+    Report(tmp_path, step=4, steps=9, label="x", quiet=True, tensorboard=True, wandb="project").close()
+    assert said[5] == (str(tmp_path / "tensorboard"), 5), "what was drawn beyond the checkpoint goes"
+    assert begun[0]["id"] == begun[1]["id"]
+    assert begun[1]["resume"] == "allow"

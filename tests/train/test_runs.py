@@ -25,6 +25,13 @@ def test_a_run_gives_its_configuration_back(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "run.json").read_text()) == {"git_commit": None}
 
 
+def test_what_shaped_earlier_starts_of_a_run_is_kept(tmp_path: Path) -> None:
+    for commit in "abc":
+        runs.write_run(tmp_path, "", {"git_commit": commit})
+    found = json.loads((tmp_path / "run.json").read_text())
+    assert found == {"git_commit": "c", "before": [{"git_commit": "a"}, {"git_commit": "b"}]}
+
+
 def test_a_folder_with_metrics_is_no_place_to_begin(tmp_path: Path) -> None:
     runs.check_free(tmp_path)
     (tmp_path / "metrics.jsonl").write_text("{}\n")

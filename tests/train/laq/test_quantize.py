@@ -151,7 +151,7 @@ def test_replacement_is_the_same_on_every_rank_and_another_at_every_step() -> No
     for step in (5, 5, 15):
         quantizer = nsvq(codes=8)
         counts = torch.zeros(3, 8, dtype=torch.int64)
-        counts[:, 0] = 9
+        counts[:, 0] = 90
         quantizer.count(counts)
         torch.manual_seed(step + len(books))  # no library's random stream has a say
         quantizer.replace(5, step)
@@ -167,6 +167,17 @@ def test_nothing_is_replaced_where_all_or_nothing_is_used() -> None:
         quantizer.count(counts)
         assert quantizer.replace(0, 1) == 0
         assert torch.equal(quantizer.codebook, before)
+
+
+def test_few_uses_of_many_codes_condemn_none() -> None:
+    quantizer = nsvq(codes=64, replace_every=1)
+    z = latents(20)
+    before = quantizer.codebook.detach().clone()
+    for step in range(1, 6):
+        quantizer.count(count_codes(quantizer(z).codes, 64))
+        assert quantizer.replace(0, step) == 0
+    assert torch.equal(quantizer.codebook, before)
+    assert quantizer.used.sum() == 5 * 20 * 3, "they are counted on, until there are enough"
 
 
 def test_replacements_become_rarer() -> None:
