@@ -215,19 +215,11 @@ def ranks(chosen: Any) -> None:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
         place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(world)}
-        processes = [
-            subprocess.Popen(
-                [sys.executable, "-m", "oxcart.cli.main", "train", "laq", *given],
-                stdout=subprocess.DEVNULL,
-                env={
-                    **os.environ,
-                    **(place if world > 1 else {}),
-                    "RANK": str(rank),
-                    "LOCAL_RANK": str(rank),
-                },
-            )
-            for rank in range(world)
-        ]
+        processes = []
+        for rank in range(world):
+            more = {**place, "RANK": str(rank), "LOCAL_RANK": str(rank)} if world > 1 else {}
+            command = [sys.executable, "-m", "oxcart.cli.main", "train", "laq", *given]
+            processes.append(subprocess.Popen(command, stdout=subprocess.DEVNULL, env={**os.environ, **more}))
         assert not any(process.wait() for process in processes)
         lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
         weights = checkpoints.load(checkpoints.path_of(run)).model
