@@ -5,13 +5,15 @@ run, result = trained(tmp_path / "run", dataset, "train.steps=6")
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
 import torch
+from accelerate.state import AcceleratorState
 from torch import Tensor
 
 from oxcart.train import checkpoint as checkpoints
@@ -66,6 +68,16 @@ def trained(
     config = small(dataset, run, *overrides, resume=resume)
     with mock.patch("oxcart.train.plots.curves"):  # takes longer than all the rest
         return train_laq(config, resume=resume, allow_changes=allow_changes)
+
+
+@contextlib.contextmanager
+def alone() -> Iterator[None]:
+    """One thread inside; what accelerate and torch keep between runs in one process is forgotten after."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)
+    torch.set_num_threads(threads)
 
 
 def weights(run: Path, name: str = "last") -> Mapping[str, Tensor]:

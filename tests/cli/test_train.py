@@ -8,10 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
 import yaml
 from accelerate.state import AcceleratorState
-from tiny_laq import SMALL
+from tiny_laq import SMALL, alone
 
 from oxcart.compile.sample.rlds import SampleConfig
 from oxcart.manifests.annotation import read_annotation
@@ -28,11 +27,8 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def _alone() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    AcceleratorState._reset_state(reset_partial_state=True)
-    torch.set_num_threads(threads)
+    with alone():
+        yield
 
 
 def arguments(dataset: Path, run: Path, *more: str) -> list[str]:

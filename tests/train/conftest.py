@@ -6,8 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
-from accelerate.state import AcceleratorState
+from tiny_laq import alone
 
 from oxcart.compile.sample.rlds import SampleConfig
 from oxcart.manifests.split import SplitRule
@@ -34,8 +33,5 @@ def unsplit(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(autouse=True)
 def _alone() -> Iterator[None]:
     """What accelerate and torch keep between runs in one process is forgotten."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    AcceleratorState._reset_state(reset_partial_state=True)
-    torch.set_num_threads(threads)
+    with alone():
+        yield

@@ -19,6 +19,7 @@ package's own randomness: they are exact to resume, but not across ranks.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -45,20 +46,20 @@ class Quantized(NamedTuple):
     """float []: to be added to the loss; 0 where the quantizer has none."""
 
 
-class Quantizer(nn.Module):
+class Quantizer(nn.Module, ABC):
     """What every quantizer can do; `dim` is the width of its vectors."""
 
     dim: int
     codes: int
     tokens: int
 
+    @abstractmethod
     def forward(self, z: Tensor, noise: Tensor | None = None, hardness: float = 1.0) -> Quantized:
         """Quantize z [B, n, d]. Without noise: to the codes' own vectors."""
-        raise NotImplementedError
 
+    @abstractmethod
     def lookup(self, codes: Tensor) -> Tensor:
         """Vectors [B, n, d] of codes [B, n]."""
-        raise NotImplementedError
 
     def start(self, z: Tensor, seed: int) -> None:
         """Set the codebook from the first latents of all ranks, [B, n, d] in order; the same on each."""
