@@ -14,6 +14,7 @@ from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
+from itertools import pairwise
 from operator import itemgetter
 from pathlib import PurePosixPath
 from typing import Any
@@ -29,7 +30,7 @@ from oxcart.compile.sources.clips import Clip, clips
 from oxcart.compile.sources.isolated import DiedError, Isolated
 from oxcart.compile.sources.shots import detector_version
 from oxcart.compile.sources.video_config import INSTRUCTIONS, VideoConfig
-from oxcart.compile.sources.video_decode import Packet, VideoError, clip_digest, play
+from oxcart.compile.sources.video_decode import Packet, Reel, VideoError, clip_digest, play
 from oxcart.compile.sources.video_files import (
     SCENES,
     Info,
@@ -194,7 +195,7 @@ class VideoSource:
             attribution=_attribution(detail),
         )
 
-    def _play(self, row: Mapping[str, Any], detail: Mapping[str, Any], resize: Resize) -> Iterator[Frame]:
+    def _play(self, row: Mapping[str, Any], detail: Mapping[str, Any], frames: Frame, resize: Resize) -> None:
         file, start, stop = row["source_file"], detail["start"], detail["stop"]
 
         def check(packets: Sequence[Packet]) -> None:
@@ -202,7 +203,9 @@ class VideoSource:
                 raise SourceError("has changed since the census", file=file, record=row["source_record"])
 
         try:
-            yield from play(self._store, file, start, stop, self._config.rate, row["steps"], check, resize)
+            with Reel(self._store, file) as reel:
+                play(reel, start, stop, detail["gap"], self._config.rate, resize, frames)
+                check(reel.packets)
         except VideoError as error:
             raise ImageError(str(error)) from error
 
@@ -243,6 +246,7 @@ class VideoSource:
             detail: dict[str, Any] = {
                 "start": clip.start,
                 "stop": clip.stop,
+                "gap": _gap(seen, inside, clip),
                 "start_s": round(float(clip.start * base), 6),
                 "stop_s": round(float(clip.stop * base), 6),
                 "motion": clip.moved,
@@ -327,6 +331,15 @@ def _refuse_others(config: SourceConfig) -> None:
             f"--instruction: expected one of {', '.join(INSTRUCTIONS)} for videos, or none; "
             f"got {', '.join(config.instruction)}"
         )
+
+
+def _gap(seen: Survey, packets: Sequence[Packet], clip: Clip) -> int:
+    """Longest time from a frame of a clip to the next; 0 where frames have other times than packets."""
+    low, high = np.searchsorted(seen.pts, [clip.start, clip.stop])
+    stamps: list[int] = [*seen.pts[low:high].tolist(), clip.stop]
+    if sorted(one.pts for one in packets) != stamps[:-1]:
+        return 0
+    return max(after - before for before, after in pairwise(stamps))
 
 
 def _about(info: Info) -> dict[str, Any]:

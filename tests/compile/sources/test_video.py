@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 from oxcart.compile import census as census_module
+from oxcart.compile.images import Resize
 from oxcart.compile.pipeline import execute, prepare
 from oxcart.compile.sample.videos import (
     CC_BY,
@@ -54,6 +56,13 @@ def spans(rows: list[dict[str, Any]]) -> list[tuple[float, float]]:
     return [(one["start_s"], one["stop_s"]) for one in found]
 
 
+def played(film: Film, size: tuple[int, int] = SIZE) -> npt.NDArray[np.uint8]:
+    """The frames [T, H, W, 3] of a clip."""
+    frames = np.zeros((film.steps, *size, 3), np.uint8)
+    film.play(frames, Resize())
+    return frames
+
+
 def test_clips_begin_and_end_at_the_drawn_cuts_with_exact_counts(tmp_path: Path) -> None:
     write_video(tmp_path / "Three [id000000001].mp4", scenes("three", 24, 36, 60), fps=24)
     rows = census_rows(tmp_path)
@@ -71,9 +80,7 @@ def test_the_steps_show_the_frames_that_a_player_would(tmp_path: Path) -> None:
     (row,) = video_census(tmp_path).table.to_pylist()
     film = open_source(config).read(row).images["video"]
     assert isinstance(film, Film)
-    from oxcart.compile.images import Resize
-
-    shown = [round((float(frame.mean()) - 10) / 3) for frame in film.play(Resize())]
+    shown = [round((float(frame.mean()) - 10) / 3) for frame in played(film)]
     assert shown == [int(k * 2.4 + 1e-9) for k in range(20)]
 
 
@@ -81,13 +88,11 @@ def test_variable_rate_is_resampled_by_timestamps(tmp_path: Path) -> None:
     times = variable_times("times", 40)
     pictures = [np.full((*SIZE, 3), 10 + 5 * i, np.uint8) for i in range(40)]
     write_video(tmp_path / "phone.mp4", pictures, times_ms=times, crf=1)
-    from oxcart.compile.images import Resize
-
     config = SourceConfig(url=str(tmp_path), kind="videos")
     (row,) = video_census(tmp_path).table.to_pylist()
     film = open_source(config).read(row).images["video"]
     assert isinstance(film, Film)
-    shown = [round((float(frame.mean()) - 10) / 5) for frame in film.play(Resize())]
+    shown = [round((float(frame.mean()) - 10) / 5) for frame in played(film)]
     assert shown == [max(i for i, t in enumerate(times) if t <= 100 * k) for k in range(len(shown))]
     assert len(shown) == row["steps"] >= times[-1] // 100
 
