@@ -67,8 +67,8 @@ def laq(overrides: tuple[str, ...], print_config: bool, resume: str | None, allo
     rate = f", {result.throughput:,.0f} samples/s" if result.throughput else ""
     click.echo(f"{run}: {result.step:,} steps{rate}")
     click.echo(_summary(result.metrics, config.val.splits))
-    if result.metrics:
-        click.echo(f"report: {run}/report.md, pictures: {run}/loss.png, {run}/samples.png")
+    pictures = f"pictures: {run}/loss.png"
+    click.echo(f"report: {run}/report.md, {pictures}, {run}/samples.png" if result.metrics else pictures)
     click.echo(
         f"next: oxcart label {shlex.join(config.data.datasets)} --laq {shlex.quote(run)} -o codes.parquet"
     )

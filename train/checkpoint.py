@@ -137,7 +137,7 @@ def _below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def _write(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary = path.with_name(f".{path.name}")  # of a killed job, it is overwritten
     try:
         save_file(tensors, str(temporary), metadata)
         _sync(temporary)
@@ -152,7 +152,7 @@ def _write(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> 
 
 def _twin(path: Path, other: Path) -> None:
     """Make `other` the same file, by a link where the file system has them."""
-    temporary = other.with_name(f".{other.name}.{os.getpid()}")
+    temporary = other.with_name(f".{other.name}")
     try:
         temporary.unlink(missing_ok=True)
         try:

@@ -19,6 +19,7 @@ host.
 from __future__ import annotations
 
 import contextlib
+import json
 import signal
 import threading
 import time
@@ -40,7 +41,7 @@ from oxcart.train.config import TrainConfig
 from oxcart.train.data.batch import Batch
 from oxcart.train.data.loader import Loader
 from oxcart.train.data.state import differences
-from oxcart.train.report import Clock, Report
+from oxcart.train.report import Clock, Report, last_validation
 from oxcart.train.schedule import learning_rate
 
 PEAKS = {"H100": 989e12, "H200": 989e12, "A100": 312e12, "L40S": 362e12, "RTX 4090": 165e12}
@@ -83,16 +84,20 @@ class Task(Protocol):
         """Mean loss of some samples, and metrics of the same kind."""
 
     def after_step(self, model: nn.Module, step: int, accelerator: Accelerator) -> dict[str, float]:
-        """Called after every optimizer step, with the number of steps done; may give metrics."""
+        """Called after every optimizer step, with the number of steps done; may give counts, which are added
+        up until metrics are written."""
 
     def validate(self, model: nn.Module, step: int, accelerator: Accelerator) -> dict[str, Any]:
         """Metrics on held-out data; only those of the main process count."""
 
     def finish(self, model: nn.Module, run: Path) -> None:
-        """Called in the main process after validation: pictures and the like."""
+        """Called in the main process after validation, or at the end where there is none: pictures."""
 
     def identity(self) -> dict[str, Any]:
         """Plain JSON that must stay the same when a run goes on: what the weights are the weights of."""
+
+    def scored(self) -> dict[str, Any]:
+        """Plain JSON of what validation looks at: scores of another cannot be compared."""
 
     def state(self) -> dict[str, Any]:
         """Plain JSON to keep with the checkpoint: the configuration."""
@@ -242,6 +247,7 @@ class _Run:
     def go(self, step: int) -> Result:
         config, accelerator, clock = self.config, self.accelerator, Clock()
         validated: dict[str, Any] = {}
+        counts: dict[str, float] = {}
         pending: tuple[int, Tensor, list[str]] | None = None
         stopped = False
         peak = _peak(accelerator.device)
@@ -268,13 +274,15 @@ class _Run:
                         self._check(*pending)
                     pending = step, torch.stack([losses["loss"], losses["grad_norm"]]), batch.key
                     step += 1
-                    extra = self.task.after_step(self.module, step, accelerator)
+                    for name, count in self.task.after_step(self.module, step, accelerator).items():
+                        counts[name] = counts.get(name, 0.0) + count
                     logs = step % config.log_every == 0 or step == config.steps
                     if logs:
                         self._check(*pending)  # which waits for the device, so it is part of the step's time
                     clock.add(self.batch_size, waited, time.perf_counter() - began)
                     if logs:
-                        values = self._metrics(losses, extra, clock, step, flops, peak)
+                        values = self._metrics(losses, counts, clock, step, flops, peak)
+                        counts = {}
                         self.report.metrics("train", step, values)
                         self.report.line(step, values["loss"], clock)
                     stopped = self._agree(told.is_set(), logs)
@@ -289,13 +297,15 @@ class _Run:
                             self._finish()
                     if stopped:
                         break
+                if not self.validate_every and not stopped:
+                    self._finish()
             finally:
                 batches.close()  # type: ignore[attr-defined]
                 self.report.close()
         return Result(
             step=step,
             stopped=stopped,
-            metrics=validated,
+            metrics=validated or last_validation(self.run) or {},
             throughput=clock.throughput,
             waiting=clock.waiting,
         )
@@ -350,7 +360,7 @@ class _Run:
     def _metrics(
         self,
         losses: Mapping[str, Tensor],
-        extra: Mapping[str, float],
+        counts: Mapping[str, float],
         clock: Clock,
         step: int,
         flops: float,
@@ -365,7 +375,7 @@ class _Run:
             values["loss_max"] = self.accelerator.gather(losses["loss"][None]).max().item()
         values["grad_norm"] = losses["grad_norm"].item()
         values["lr"] = learning_rate(step - 1, self.config)
-        values |= extra
+        values |= counts
         if clock.known:
             # The slowest rank's: the others only wait for it.
             times = torch.tensor([[clock.waiting, clock.step_s]], device=self.accelerator.device)
@@ -387,12 +397,14 @@ class _Run:
         loss, norm = numbers.tolist()
         if abs(loss) < float("inf") and abs(norm) < float("inf"):
             return
+        if not abs(norm) < float("inf") and self.accelerator.num_processes > 1:
+            keys = gather_object(keys)
         some = ", ".join(keys[:4]) + (f" and {len(keys) - 4} more" if len(keys) > 4 else "")
         path = checkpoints.path_of(self.run)
         good = f"the last good checkpoint is {path}, step {self.saved}" if path.exists() else "none was saved"
         raise OxcartError(
-            f"step {step}: the loss is {loss:g} and the norm of its gradient {norm:g}; batch of {some}; "
-            f"{good}; try a smaller train.lr, or train.precision=fp32"
+            f"step {step + 1:,}: the loss is {loss:g} and the norm of its gradient {norm:g}; "
+            f"batch of {some}; {good}; try a smaller train.lr, or train.precision=fp32"
         )
 
     def _validates(self, step: int) -> bool:
@@ -440,6 +452,7 @@ class _Run:
                 "loader": self.loader.state_dict(),
                 "best": self.best if self.best < float("inf") else None,
                 "validated": self.validated,
+                "scored": self.task.scored(),
                 "identity": self.task.identity(),
                 "batch_size": self.batch_size,
                 "world_size": self.accelerator.num_processes,
@@ -521,7 +534,9 @@ def _restore(
     }
     if own:
         checkpoints.set_random_states(own)
-    best = saved.state["best"]
+    # A score of other pairs is none to be better than.
+    alike = saved.state.get("scored") == json.loads(json.dumps(task.scored()))
+    best = saved.state["best"] if alike else None
     return Restored(
         saved.step, float("inf") if best is None else best, saved.state["validated"], afresh=afresh
     )

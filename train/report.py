@@ -166,6 +166,11 @@ def read_metrics(run: Path) -> list[dict[str, Any]]:
     return list(_lines(path))
 
 
+def last_validation(run: Path) -> dict[str, Any] | None:
+    """Its line of a run's metrics; None where there was none."""
+    return next((line for line in read_metrics(run)[::-1] if line["kind"] == "val"), None)
+
+
 def _lines(path: Path) -> Iterator[dict[str, Any]]:
     for line in path.read_text(encoding="utf-8").splitlines():
         with contextlib.suppress(ValueError):

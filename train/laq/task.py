@@ -24,8 +24,8 @@ from oxcart.train.laq.flow import build_teacher, flow_loss, flow_weight
 from oxcart.train.laq.model import LatentActionModel, Output, parameter_groups, to_float
 from oxcart.train.laq.quantize import count_codes
 from oxcart.train.laq.validate import Pictures, look, mean_of, measure_probes, open_split, validate
-from oxcart.train.loop import Place
-from oxcart.train.report import read_metrics
+from oxcart.train.loop import Place, narrow
+from oxcart.train.report import last_validation, read_metrics
 
 SETTLING = 0.1
 """Share of the steps, the last ones, in which no codes are replaced."""
@@ -122,11 +122,14 @@ class LaqTask:
         assert isinstance(model, LatentActionModel)
         device = accelerator.device
         world, rank = accelerator.num_processes, accelerator.process_index
-        rows = torch.arange(len(batch)) * world + rank
-        place = Place(0, rows, self._config.data.batch_size)
         model.eval()
+        found = []
         with torch.no_grad():
-            mine = model.latents(self._frames(batch, place, device)).float().cpu()
+            for rows in torch.arange(len(batch)).chunk(self._config.train.accumulate):
+                part = narrow(batch, slice(int(rows[0]), int(rows[-1]) + 1))
+                place = Place(0, rows * world + rank, self._config.data.batch_size)
+                found.append(model.latents(self._frames(part, place, device)).float().cpu())
+        mine = torch.cat(found)
         every = gather_object([mine]) if world > 1 else [mine]
         # Rank r has the rows r, r + W, ...: back in the order of the whole batch.
         model.quantizer.start(torch.stack(every, 1).flatten(0, 1), self._config.train.seed)
@@ -198,12 +201,15 @@ class LaqTask:
 
     def finish(self, model: nn.Module, run: Path) -> None:
         metrics = read_metrics(run)
-        last = [line for line in metrics if line["kind"] == "val"][-1]
         draw_curves(run / "loss.png", metrics, list(self._held_out))
+        last = last_validation(run)
+        if last is None:
+            return
         if self._pictures is not None:
             for path in (run / "samples.png", run / "samples" / f"step-{last['step']:06d}.png"):
                 draw_samples(path, self._pictures, self._config.val.splits[0], last)
-        (run / "report.md").write_text(describe(last, list(self._held_out)), encoding="utf-8")
+        text = describe(last, {split: list(loaders) for split, loaders in self._held_out.items()})
+        (run / "report.md").write_text(text, encoding="utf-8")
 
     def identity(self) -> dict[str, Any]:
         config = self._config
@@ -216,6 +222,20 @@ class LaqTask:
             "quantizer": quantizer,
             "flow": config.flow.teacher,
             "camera": config.data.camera,
+        }
+
+    def scored(self) -> dict[str, Any]:
+        data, val = self._config.data, self._config.val
+        return {
+            "split": val.splits[0],
+            "samples": val.samples,
+            "batch_size": val.batch_size,
+            "seed": val.seed,
+            "limit": data.limit.val,
+            "offset": data.offset,
+            "seconds": data.seconds,
+            "control_rate": data.control_rate,
+            "datasets": self.fingerprints,
         }
 
     def state(self) -> dict[str, Any]:
@@ -290,17 +310,23 @@ def draw_samples(path: Path, pictures: Pictures, split: str, last: Mapping[str, 
     plots.grid(path, columns, rows, f"{split}, step {last['step']:,}; {said}")
 
 
-def describe(last: Mapping[str, Any], splits: list[str]) -> str:
-    """report.md: the last validation as a table."""
-    lines = [f"# Validation at step {last['step']:,}", "", f"| | {' | '.join(splits)} |"]
-    lines.append("| --- |" + " --- |" * len(splits))
-    names = [
-        key.partition("/")[2]
-        for key in last
-        if key.startswith(f"{splits[0]}/") and isinstance(last[key], int | float) and key.count("/") == 1
-    ]
-    for name in names:
-        cells = [last.get(f"{split}/{name}") for split in splits]
+def describe(last: Mapping[str, Any], datasets: Mapping[str, list[str]]) -> str:
+    """report.md: the last validation as a table; a column for each split, and for each of several datasets.
+
+    Args:
+        last: a line of metrics.jsonl.
+        datasets: split -> names of the datasets that have it.
+    """
+    columns = {}
+    for split, names in datasets.items():
+        columns[split] = f"{split}/"
+        if len(names) > 1:
+            columns |= {f"{split}: {name}": f"{split}/{name}/" for name in names}
+    lines = [f"# Validation at step {last['step']:,}", "", f"| | {' | '.join(columns)} |"]
+    lines.append("| --- |" + " --- |" * len(columns))
+    numbers = [key for key, value in last.items() if isinstance(value, int | float) and "/" in key]
+    for name in dict.fromkeys(key.rpartition("/")[2] for key in numbers):
+        cells = [last.get(f"{before}{name}") for before in columns.values()]
         said = [f"{cell:.4g}" if isinstance(cell, int | float) else "" for cell in cells]
         lines.append(f"| {name} | {' | '.join(said)} |")
     return "\n".join([*lines, "", "docs/laq.md says what each means. ![](loss.png) ![](samples.png)", ""])

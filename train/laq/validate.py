@@ -200,9 +200,12 @@ def look(model: LatentActionModel, config: LaqConfig, loader: Loader, accelerato
 
 
 def quality(errors: Mapping[str, npt.NDArray[np.float32]]) -> dict[str, float]:
-    """Ratios and PSNRs from the squared errors of each kind of prediction, [N] each."""
+    """Ratios and PSNRs from the squared errors of each kind of prediction, [N] each; no ratios to copying
+    where nothing moves.
+    """
     total = {kind: float(values.astype(np.float64).mean()) for kind, values in errors.items()}
-    copy = max(total["copy"], 1e-12)
+    copy = total["copy"]
+    kinds = {"copy": "prediction", "constant": "constant", "permuted": "permuted", "random": "random"}
     signal = {
         kind: float((-10 * np.log10(np.maximum(values.astype(np.float64), 1e-10))).mean())
         for kind, values in errors.items()
@@ -210,10 +213,7 @@ def quality(errors: Mapping[str, npt.NDArray[np.float32]]) -> dict[str, float]:
     return {
         "mse": total["prediction"],
         "psnr": signal["prediction"],
-        "copy_ratio": total["prediction"] / copy,
-        "constant_ratio": total["constant"] / copy,
-        "permuted_ratio": total["permuted"] / copy,
-        "random_ratio": total["random"] / copy,
+        **({f"{name}_ratio": total[kind] / copy for name, kind in kinds.items()} if copy > 0 else {}),
         "delta_psnr": signal["prediction"] - signal["random"],
     }
 
