@@ -211,6 +211,11 @@ class Loader(torch.utils.data.IterableDataset[Batch]):
         self._workers: Workers | None = None
         self._memory = BatchMemory(torch.cuda.is_available() if pin is None else pin)
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of frames."""
+        return self._size
+
     def __len__(self) -> int:
         """Batches of an epoch; the last one is smaller where the epoch is not a multiple of the batch."""
         return (self.epoch_length + self.batch_size - 1) // self.batch_size
@@ -219,6 +224,10 @@ class Loader(torch.utils.data.IterableDataset[Batch]):
     def position(self) -> int:
         """Samples handed out so far, over all ranks."""
         return self._position
+
+    def annotation(self, name: str, dataset: int) -> StepValues:
+        """The values of an annotation for one of the datasets."""
+        return self._annotations[name][dataset]
 
     @property
     def bytes_read(self) -> int:

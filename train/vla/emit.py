@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from oxcart.train.vla.model import ActionModel, Shape, code_logits, code_loss
 from oxcart.train.vla.prompt import Prompter, to_device
@@ -24,7 +24,7 @@ class Policy:
 
 
 def score(
-    policy: Policy, frames: Tensor, instructions: Sequence[str], codes: Tensor, forward: ActionModel
+    policy: Policy, frames: Tensor, instructions: Sequence[str], codes: Tensor, forward: nn.Module
 ) -> tuple[Tensor, Tensor, Tensor]:
     """How well codes that are known are foreseen, each given those before it unless decoding is parallel.
 

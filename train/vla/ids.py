@@ -123,14 +123,12 @@ def spell(tokenizer: Any, ids: Sequence[int], taken: frozenset[int]) -> list[int
 
 def embedding_of(model: nn.Module) -> nn.Embedding:
     """The matrix that reads tokens."""
-    found = model.get_input_embeddings()  # type: ignore[operator]
-    return found  # type: ignore[no-any-return]
+    return model.get_input_embeddings()  # type: ignore[operator,no-any-return]
 
 
 def writing_of(model: nn.Module) -> nn.Linear:
     """The matrix that writes tokens; tied, it is the one that reads them."""
-    found = model.get_output_embeddings()  # type: ignore[operator]
-    return found  # type: ignore[no-any-return]
+    return model.get_output_embeddings()  # type: ignore[operator,no-any-return]
 
 
 @torch.no_grad()

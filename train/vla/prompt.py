@@ -90,8 +90,8 @@ class Prompter:
         with_image = [i for i, part in enumerate(parts) if processor.image_token in part]
         if len(parts) != 2 or len(with_image) != 1:
             raise ConfigError(
-                f"model: the chat template of {model} does not show one picture and the text of the user, once "
-                "each; choose another model, or mend its chat_template.jinja"
+                f"model: the chat template of {model} does not show one picture and the text of the user, "
+                "once each; choose another model, or mend its chat_template.jinja"
             )
         self._parts, self._pictured = parts, with_image[0]
         self._other = self._plain(parts[1 - self._pictured], split=False)
