@@ -78,8 +78,8 @@ class Labels:
                 if len(wrong):
                     raise ConfigError(
                         f"data.codes: episode {part.index.key(episode)} of {part.index.dataset.store.url} "
-                        f"has codes {own[wrong[0]].tolist()} at step {wrong[0]}, expected 0 to {self.codes - 1}; "
-                        "label it again with oxcart label"
+                        f"has codes {own[wrong[0]].tolist()} at step {wrong[0]}, expected 0 to "
+                        f"{self.codes - 1}; label it again with oxcart label"
                     )
 
 

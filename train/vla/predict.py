@@ -62,3 +62,11 @@ def predict(run: Path, image: Path, instruction: str, laq: Path | None, device: 
             )
         drawn = imagine(labeller, frames, codes)[0]
     return Prediction(codes=codes[0].tolist(), probabilities=probabilities[0].tolist(), frame=drawn)
+
+
+def write_png(path: Path, frame: Any) -> None:
+    """Write a frame, uint8 [H, W, 3], whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}")
+    Image.fromarray(np.ascontiguousarray(frame)).save(temporary, "png")
+    temporary.replace(path)
