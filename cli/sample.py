@@ -1,4 +1,4 @@
-"""`oxcart sample`: small synthetic sources and models, for the demo and for trying things without the data."""
+"""`oxcart sample`: small synthetic sources and models, for the demo and for trying things without data."""
 
 from __future__ import annotations
 

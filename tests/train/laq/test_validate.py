@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_laq import lines, small, trained
 
 from oxcart.compile.sample.rlds import SampleConfig
 from oxcart.manifests.split import SplitRule
@@ -17,6 +16,7 @@ from oxcart.train.laq.task import LaqTask
 from oxcart.train.laq.validate import pairs_of
 from oxcart.train.reading import chunks
 from sample_compile import compile_sample
+from tiny_laq import lines, small, trained
 
 VALIDATED = ("train.steps=4", "val.every=2")
 
