@@ -42,9 +42,9 @@ SMALL = (
 )
 
 
-def write_codes(dataset: Path, path: Path, **changed: Any) -> Path:
+def write_codes(kitchen: Path, path: Path, **changed: Any) -> Path:
     """An annotation of codes that a hash of the step makes; `changed` are parameters, or other fields."""
-    opened = Dataset.open(str(dataset))
+    opened = Dataset.open(str(kitchen))
     values = {}
     for row in opened.table("episodes.parquet").to_pylist():
         steps = np.arange(row["steps"])[:, None]

@@ -96,6 +96,8 @@ def open_labels(data: VlaDataConfig, datasets: Sequence[Dataset], device: torch.
             "codes.parquet; or data.laq=RUN"
         )
     laq = open_run(Path(data.laq), device=device.type) if data.laq is not None else None
+    if laq is not None:
+        laq.model.requires_grad_(False)
     if data.codes:
         return _annotated(data, datasets, laq)
     assert laq is not None
