@@ -190,6 +190,7 @@ def fit(
     optimizer = torch.optim.AdamW(
         task.groups(module), lr=config.lr, betas=(config.betas[0], config.betas[1]), fused=_fused(accelerator)
     )
+    _keep_row_rates(optimizer)
     if config.compile:
         module.compile()
     model, prepared = accelerator.prepare(module, optimizer)
@@ -353,7 +354,8 @@ class _Run:
             place = Place(step, torch.zeros(1, dtype=torch.int64), self.batch_size)
             loss, _ = self.task.loss(self.module, one, place)
             # Not backward(): it would set off the exchange of gradients between ranks.
-            torch.autograd.grad(loss, list(module.parameters()), allow_unused=True)
+            learning = [one for one in module.parameters() if one.requires_grad]
+            torch.autograd.grad(loss, learning, allow_unused=True)
         module._compiled_call_impl = compiled
         return float(counter.get_total_flops()) * len(batch)
 
@@ -540,6 +542,30 @@ def _restore(
     return Restored(
         saved.step, float("inf") if best is None else best, saved.state["validated"], afresh=afresh
     )
+
+
+def _keep_row_rates(optimizer: torch.optim.Optimizer) -> None:
+    """Let the `rows` of a group's matrices learn at `rows_rate` times the rate of the others.
+
+    What AdamW adds to a weight is in proportion to the rate, so what it added to these rows is scaled.
+    """
+    before: list[tuple[Tensor, Tensor, Tensor, float]] = []
+
+    def look(optimizer: Any, *given: Any) -> None:
+        for group in optimizer.param_groups:
+            if group.get("rows") and group["rows_rate"] != 1:
+                for matrix in group["params"]:
+                    rows = torch.tensor(group["rows"], device=matrix.device)
+                    before.append((matrix, rows, matrix.detach()[rows], group["rows_rate"]))
+
+    def scale(optimizer: Any, *given: Any) -> None:
+        with torch.no_grad():
+            for matrix, rows, old, rate in before:
+                matrix[rows] = old + rate * (matrix[rows] - old)
+        before.clear()
+
+    optimizer.register_step_pre_hook(look)
+    optimizer.register_step_post_hook(scale)
 
 
 def _kept(state: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_laq import lines, small, trained
 
 from oxcart.compile.sample.rlds import SampleConfig
 from oxcart.manifests.split import SplitRule
@@ -14,8 +13,10 @@ from oxcart.shards.errors import ConfigError
 from oxcart.train.laq.model import LatentActionModel, to_float
 from oxcart.train.laq.run import train_laq
 from oxcart.train.laq.task import LaqTask
-from oxcart.train.laq.validate import chunks, pairs_of
+from oxcart.train.laq.validate import pairs_of
+from oxcart.train.reading import chunks
 from sample_compile import compile_sample
+from tiny_laq import lines, small, trained
 
 VALIDATED = ("train.steps=4", "val.every=2")
 
