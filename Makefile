@@ -57,7 +57,7 @@ $(VENV)/.created:
 	@touch $@
 
 $(VENV)/.test: pyproject.toml constraints.txt | $(VENV)/.created
-	$(INSTALL) -e '.[test,train,flow,quantizers,vla,lora]'
+	$(INSTALL) -e '.[test,train,flow,quantizers,vla,lora,ray]'
 	@touch $@
 
 # On top of .test, so that two installs never run at once under make -j.

@@ -19,7 +19,6 @@ host.
 from __future__ import annotations
 
 import contextlib
-import json
 import signal
 import threading
 import time
@@ -27,7 +26,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
@@ -40,8 +39,8 @@ from oxcart.train.checkpoint import Checkpoint
 from oxcart.train.config import TrainConfig
 from oxcart.train.data.batch import Batch
 from oxcart.train.data.loader import Loader
-from oxcart.train.data.state import differences
 from oxcart.train.report import Clock, Report, last_validation
+from oxcart.train.resume import Restored, restore
 from oxcart.train.schedule import learning_rate
 
 PEAKS = {"H100": 989e12, "H200": 989e12, "A100": 312e12, "L40S": 362e12, "RTX 4090": 165e12}
@@ -197,7 +196,7 @@ def fit(
     path = checkpoints.path_of(run)
     found = Restored(0, float("inf"), 0, afresh=False)
     if resume and path.exists():
-        found = _restore(checkpoints.load(path), task, module, optimizer, loader, accelerator, allow_changes)
+        found = restore(checkpoints.load(path), task, module, optimizer, loader, accelerator, allow_changes)
     if found.step > config.steps:
         raise ConfigError(
             f"train.steps: the run has done {found.step} already, got {config.steps}; ask for more"
@@ -488,62 +487,6 @@ def narrow(batch: Batch, inside: slice) -> Batch:
     return Batch(**values, annotations=notes)
 
 
-class Restored(NamedTuple):
-    """Where a run goes on."""
-
-    step: int
-    """Steps done."""
-    best: float
-    """Score."""
-    validated: int
-    """Step of the last validation."""
-    afresh: bool
-    """The data are others, so there is no place in them to go on from."""
-
-
-def _restore(
-    saved: Checkpoint,
-    task: Task,
-    module: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    loader: Loader,
-    accelerator: Accelerator,
-    allow_changes: bool,
-) -> Restored:
-    """Put everything back."""
-    if wrong := list(differences("", saved.state["identity"], task.identity())):
-        raise ConfigError(f"the run is of another model: {'; '.join(wrong)}; use another run.dir")
-    now = loader.state_dict()
-    before = saved.state["loader"]
-    changed = list(differences("", _kept(before), _kept(now)))
-    if changed and not allow_changes:
-        raise ConfigError(
-            f"the run would go on with other data: {'; '.join(changed)}; "
-            "give it what it had, or pass --allow-changes"
-        )
-    afresh = before["order"] != now["order"]
-    if not afresh:
-        loader.load_state_dict({**before, "batch_size": now["batch_size"], "world_size": now["world_size"]})
-    module.load_state_dict(dict(saved.model))
-    # The moments are those of then, rates and decays those that are asked for now.
-    groups = optimizer.state_dict()["param_groups"]
-    optimizer.load_state_dict({"state": saved.optimizer["state"], "param_groups": groups})
-    rank = accelerator.process_index
-    own = {
-        name.partition("/")[2]: state
-        for name, state in saved.random.items()
-        if name.partition("/")[0] == str(rank)
-    }
-    if own:
-        checkpoints.set_random_states(own)
-    # A score of other pairs is none to be better than.
-    alike = saved.state.get("scored") == json.loads(json.dumps(task.scored()))
-    best = saved.state["best"] if alike else None
-    return Restored(
-        saved.step, float("inf") if best is None else best, saved.state["validated"], afresh=afresh
-    )
-
-
 def _keep_row_rates(optimizer: torch.optim.Optimizer) -> None:
     """Let the `rows` of a group's matrices learn at `rows_rate` times the rate of the others.
 
@@ -566,11 +509,6 @@ def _keep_row_rates(optimizer: torch.optim.Optimizer) -> None:
 
     optimizer.register_step_pre_hook(look)
     optimizer.register_step_post_hook(scale)
-
-
-def _kept(state: Mapping[str, Any]) -> dict[str, Any]:
-    """What of a loader's state says which samples come, but not how far it is."""
-    return {**state["order"], "batch_size": state["batch_size"], "world_size": state["world_size"]}
 
 
 def _everyones(own: dict[str, Tensor], accelerator: Accelerator) -> list[dict[str, Tensor]]:
