@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
@@ -20,6 +21,8 @@ from oxcart.shards.errors import ConfigError, OxcartError
 
 TICK_S = 0.5
 """Between two looks at how far the tasks are."""
+ANSWER_S = 10.0
+"""For a cluster to answer."""
 
 
 def run(
@@ -87,6 +90,7 @@ def _connect(address: str | None, workers: int) -> Any:
             "--engine ray: Ray is not installed: pip install -c constraints.txt '.[ray]'"
         ) from error
     if not ray.is_initialized():
+        _check_answers(address)
         there: dict[str, Any] = {"address": address} if address else {"address": "local", "num_cpus": workers}
         try:
             ray.init(
@@ -99,6 +103,17 @@ def _connect(address: str | None, workers: int) -> Any:
             said = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise ConfigError(f"--ray-address: no Ray cluster answers at {address}: {said}") from error
     return ray
+
+
+def _check_answers(address: str | None) -> None:
+    """Refuse a host and port at which nobody listens, for which Ray itself waits ten minutes."""
+    host, colon, port = (address or "").removeprefix("ray://").rpartition(":")
+    if not colon or not port.isdecimal():
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWER_S).close()
+    except (OSError, OverflowError) as error:
+        raise ConfigError(f"--ray-address: no Ray cluster answers at {address}: {error}") from error
 
 
 def _result(ray: Any, future: Any) -> tuple[Any, tuple[int, int]]:
