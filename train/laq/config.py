@@ -8,7 +8,17 @@ from pathlib import Path
 from typing import Any
 
 from oxcart.shards.errors import ConfigError
-from oxcart.train.config import DataConfig, RunConfig, TrainConfig, ValConfig, at_least, one_of, resolve
+from oxcart.train.config import (
+    DataConfig,
+    RunConfig,
+    TrainConfig,
+    ValConfig,
+    at_least,
+    check_train,
+    check_val,
+    one_of,
+    resolve,
+)
 
 PRESETS = Path(__file__).parents[1] / "configs" / "laq"
 OUTPUTS = ("plain", "residual", "layered")
@@ -114,6 +124,16 @@ class AugmentConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class LaqValConfig(ValConfig):
+    """Validation on held-out environments, beside other sessions of environments that were seen."""
+
+    probes: bool = True
+    """Linear probes and mutual information, where the datasets have actions."""
+    probe_samples: int = 1024
+    """Pairs of train that the probes are fitted on."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class LaqConfig:
     """All of a run.
 
@@ -137,19 +157,18 @@ class LaqConfig:
     """Changes of pairs in training."""
     train: TrainConfig = field(default_factory=TrainConfig)
     """The loop."""
-    val: ValConfig = field(default_factory=ValConfig)
+    val: LaqValConfig = field(default_factory=LaqValConfig)
     """Validation."""
 
     def __post_init__(self) -> None:
-        model, quantizer, train = self.model, self.quantizer, self.train
+        model, quantizer = self.model, self.quantizer
         one_of("model.output", model.output, OUTPUTS)
         one_of("model.stem", model.stem, STEMS)
         one_of("model.head", model.head, STEMS)
         one_of("quantizer.kind", quantizer.kind, QUANTIZERS)
         one_of("flow.teacher", self.flow.teacher, TEACHERS)
-        one_of("train.schedule", train.schedule, ("constant", "cosine"))
-        one_of("train.precision", train.precision, ("auto", "fp32", "bf16"))
-        one_of("train.device", train.device, ("auto", "cpu", "cuda"))
+        check_train(self.train, self.data)
+        check_val(self.val)
         at_least(
             1,
             model__image_size=model.image_size,
@@ -160,30 +179,13 @@ class LaqConfig:
             model__layers=model.layers,
             quantizer__tokens=quantizer.tokens,
             quantizer__dim=quantizer.dim,
-            data__batch_size=self.data.batch_size,
-            data__offset=self.data.offset,
-            data__limit__train=self.data.limit.train,
-            data__limit__val=self.data.limit.val,
-            data__memory_mb=self.data.memory_mb,
-            train__steps=train.steps,
-            train__accumulate=train.accumulate,
-            train__log_every=train.log_every,
-            train__save_every=train.save_every,
-            val__samples=self.val.samples,
-            val__batch_size=self.val.batch_size,
             val__probe_samples=self.val.probe_samples,
-            val__pictures=self.val.pictures,
         )
         at_least(
             0,
             model__spatial_depth=model.spatial_depth,
             model__temporal_depth=model.temporal_depth,
             quantizer__replace_every=quantizer.replace_every,
-            train__lr=train.lr,
-            train__clip=train.clip,
-            train__weight_decay=train.weight_decay,
-            train__warmup=train.warmup,
-            val__every=self.val.every,
             flow__weight=self.flow.weight,
             augment__colour=self.augment.colour,
             augment__shift=self.augment.shift,
@@ -213,16 +215,10 @@ class LaqConfig:
             )
         if model.mlp * model.width < 1:
             raise ConfigError(f"model.mlp: expected a hidden layer of at least 1, got {model.mlp:g} widths")
-        if len(train.betas) != 2 or not all(0 <= beta < 1 for beta in train.betas):
-            raise ConfigError(f"train.betas: expected two numbers in [0, 1), got {train.betas}")
-        if train.threads is not None and train.threads < 1:
-            raise ConfigError(f"train.threads: expected at least 1, got {train.threads}")
         if len(quantizer.harden) != 2 or not 0 <= quantizer.harden[0] <= quantizer.harden[1]:
             raise ConfigError(
                 f"quantizer.harden: expected two rising shares such as [0.5, 0.8], got {quantizer.harden}"
             )
-        if not self.val.splits:
-            raise ConfigError("val.splits: expected at least one split, got none; val.every=0 turns it off")
 
 
 def laq_config(overrides: Sequence[str], saved: Mapping[str, Any] | None = None) -> LaqConfig:
