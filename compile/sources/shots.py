@@ -33,7 +33,6 @@ class ShotDetector:
         self._before: Frame | None = None
         self._count = 0
         self._cuts: list[int] = []
-        cv2.setNumThreads(1)
 
     def see(self, picture: Frame) -> bool:
         """The next frame, [H, W, 3] uint8, RGB; says whether it is known already that it begins a shot."""

@@ -58,7 +58,7 @@ class VideoSource:
 
     Raises:
         ConfigError: an option is of another kind of source.
-        SourceError: the folder holds no video.
+        SourceError: the folder holds no video, or one whose name is no text.
     """
 
     kind = "videos"
@@ -81,6 +81,11 @@ class VideoSource:
         self._files = [name for name in found if is_video(name)]
         if not self._files:
             raise SourceError(f"{config.url}: holds no video")
+        for name in self._files:
+            try:
+                name.encode()
+            except UnicodeEncodeError:
+                raise SourceError(f"{config.url}: the name of {name!r} is not UTF-8; rename it") from None
         self._info = {name: info if (info := info_name(name)) in there else None for name in self._files}
         folders: dict[str, list[str]] = defaultdict(list)
         for name in self._files:

@@ -80,6 +80,7 @@ class Painter:
     """Makes pictures of frames, one after another."""
 
     def __init__(self) -> None:
+        cv2.setNumThreads(1)
         self._convert = VideoReformatter()
         self._scale: dict[tuple[int, ...], VideoReformatter] = defaultdict(VideoReformatter)
 

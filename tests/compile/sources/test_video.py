@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from fractions import Fraction
 from itertools import pairwise
@@ -392,6 +393,16 @@ def test_what_lies_beside_a_video_may_be_hostile(tmp_path: Path) -> None:
     assert (odd["licence"], odd["channel_id"], rows["odd.mp4"]["environment"]) == ("unknown", None, "odd")
     assert rows["path.mp4"]["key"].endswith("-______etc_passwd-0000")
     compile_videos(tmp_path, tmp_path / "out", rule=SplitRule(val=None))
+
+
+def test_names_of_files_may_be_hostile_too(tmp_path: Path) -> None:
+    write_video(tmp_path / "a\nb\x1b[31m [i d\t].mp4", scenes("name", 30))
+    (row,) = census_rows(tmp_path)
+    detail = json.loads(row["detail"])
+    assert (detail["title"], detail["video"], row["environment"]) == ("a b [31m", "i d", "i d")
+    shutil.copy(next(tmp_path.glob("*.mp4")), os.fsencode(tmp_path) + b"/no\xfftext.mp4")
+    with pytest.raises(SourceError, match=r"the name of 'no\\udcfftext.mp4' is not UTF-8; rename it"):
+        census_rows(tmp_path)
 
 
 def test_of_two_files_with_one_id_the_second_is_rejected(tmp_path: Path) -> None:
