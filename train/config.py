@@ -70,6 +70,9 @@ class DataConfig:
     """Steps a second, where the datasets' own is not verified."""
     per_episode: Any = "all"
     """Pairs of an episode in an epoch: a number, or "all"."""
+    min_motion: float | None = None
+    """Leave out samples of train that move less than this from step to step, in the unit of the motion
+    annotation that `oxcart annotate motion` wrote beside each dataset."""
     batch_size: int = 64
     """Samples of an optimizer step, over all ranks and accumulation."""
     camera: str = "primary"

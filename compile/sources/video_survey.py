@@ -93,7 +93,7 @@ def _survey(reel: Reel, config: VideoConfig, scenes: Sequence[Scene] | None) -> 
             raise VideoError("holds no frame")
         cuts += [parts[-1], *(parts[-1] + one for one in (eye.shots.cuts() if scenes is None else ()))]
         ends.append(_end(eye.pts[parts[-1] :], stop))
-        packets += reel.packets
+        packets += [one for one in reel.packets if _inside(one.pts, start, stop)]
     if scenes is None:
         reel.check_whole(len(eye.pts), ends[-1])
     height, width = reel.shown_size
@@ -158,6 +158,11 @@ class _Eye:
 def _difference(one: Frame, other: Frame) -> float:
     """Mean absolute difference of two pictures."""
     return cv2.norm(one, other, cv2.NORM_L1) / one.size
+
+
+def _inside(pts: int, start: int | None, stop: int | None) -> bool:
+    """Whether a packet is of a part, and not read on the way to it or behind it."""
+    return (start is None or pts >= start) and (stop is None or pts < stop)
 
 
 def _end(pts: Sequence[int], stop: int | None) -> int:

@@ -241,6 +241,24 @@ def test_scenes_csv_says_which_frames_are_compiled(tmp_path: Path) -> None:
     assert reasons(rows) == {"cut.mp4": f"{LEFT_OUT}scenes.csv has 3 rows, none of them wanted"}
 
 
+def test_scenes_that_share_what_is_read_on_the_way_to_them_are_compiled(tmp_path: Path) -> None:
+    folder = tmp_path / "vids"
+    folder.mkdir()
+    write_video(folder / "cut.mp4", scenes("cut", 240), fps=24, keys=240, options={"sc_threshold": "0"})
+    (folder / "scenes.csv").write_text("start_frame,end_frame\n30,70\n70,110\n200,240\n")
+    compile_videos(folder, tmp_path / "some", rule=SplitRule(val=None), on_error="fail")
+    (folder / "scenes.csv").unlink()
+    compile_videos(folder, tmp_path / "all", rule=SplitRule(val=None), on_error="fail")
+    some, whole = (Dataset.open(str(tmp_path / name)) for name in ("some", "all"))
+    (key,) = [row["key"] for row in rows_of(tmp_path / "all")]
+    keys = sorted(row["key"] for row in rows_of(tmp_path / "some"))
+    assert len(keys) == 3
+    for one, step in zip(keys, (13, 30, 84), strict=True):  # frames 31.2, 72 and 201.6 of 24 a second
+        shown = some.frames(some.episode(one), "video", [0, 5])
+        near = whole.frames(whole.episode(key), "video", [step, step + 5])
+        assert np.abs(shown.astype(np.int16) - near).mean() < 12
+
+
 def test_scenes_csv_alone_is_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_video(tmp_path / "cut.mp4", scenes("cut", 480), fps=24, keys=24)
     (tmp_path / "scenes.csv").write_text("start_frame,end_frame\n240,288\n")
