@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -30,7 +31,7 @@ def curves(
         metrics: lines of metrics.jsonl.
         panels: title, kind of the lines (`train` or `val`), and (metric, name in the legend) of each curve.
     """
-    plt = _pyplot()
+    plt = pyplot()
     shown = [panel for panel in panels if _has(metrics, panel)]
     figure, axes = plt.subplots(
         1, max(1, len(shown)), figsize=(4.6 * max(1, len(shown)), 3.6), squeeze=False, layout="constrained"
@@ -69,12 +70,20 @@ def grid(path: Path, columns: Sequence[tuple[str, Image]], rows: Sequence[str], 
         rows: text beside each of the N rows.
         title: above all.
     """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}")
+    temporary.write_bytes(grid_png(columns, rows, title))
+    os.replace(temporary, path)
+
+
+def grid_png(columns: Sequence[tuple[str, Image]], rows: Sequence[str], title: str) -> bytes:
+    """The picture of `grid`, as a PNG; without a title there is no room for one."""
     from PIL import Image as Picture
     from PIL import ImageDraw, ImageFont
 
     side = columns[0][1].shape[2]
     scale = max(1, CELL // side)
-    cell, gap, left, top = side * scale, 6, 150, 60
+    cell, gap, left, top = side * scale, 6, 150, 60 if title else 28
     size = left + len(columns) * (cell + gap) + gap, top + len(rows) * (cell + gap) + gap
     canvas = Picture.new("RGB", size, "white")
     draw = ImageDraw.Draw(canvas)
@@ -90,10 +99,9 @@ def grid(path: Path, columns: Sequence[tuple[str, Image]], rows: Sequence[str], 
     for i, text in enumerate(rows):
         y = top + i * (cell + gap) + cell / 2
         draw.multiline_text((gap * 2, y), text, fill=INK, font=small, anchor="lm", spacing=6)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}")
-    canvas.save(temporary, path.suffix[1:])
-    os.replace(temporary, path)
+    data = io.BytesIO()
+    canvas.save(data, "png")
+    return data.getvalue()
 
 
 def difference(prediction: Image, target: Image, gain: float = 3.0) -> Image:
@@ -117,7 +125,8 @@ def _smooth(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     return found
 
 
-def _pyplot() -> Any:
+def pyplot() -> Any:
+    """matplotlib.pyplot, drawing into memory."""
     import matplotlib
 
     matplotlib.use("Agg")
