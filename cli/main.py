@@ -66,6 +66,7 @@ SECTIONS: dict[str, dict[str, Lazy]] = {
     },
     "Train from it": {
         "train": Lazy("oxcart.cli.train", "train", "Train a model from compiled datasets."),
+        "evaluate": Lazy("oxcart.cli.evaluate", "evaluate", "Say what the codes of a trained model mean."),
         "label": Lazy("oxcart.cli.train", "label", "Write a trained model's codes of every step."),
     },
 }

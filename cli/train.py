@@ -48,7 +48,7 @@ def laq(overrides: tuple[str, ...], print_config: bool, resume: str | None, allo
       oxcart train laq preset=tiny data.datasets=[bridge] run.dir=runs/first
       oxcart train laq --resume auto run.dir=runs/first train.steps=3000
     """
-    _need_packages()
+    need_packages()
     from oxcart.train.config import to_yaml
     from oxcart.train.laq.run import configure, train_laq
 
@@ -144,7 +144,7 @@ def label(
     Example:
       oxcart label bridge --laq runs/first -o codes.parquet
     """
-    _need_packages()
+    need_packages()
     from oxcart.manifests.dataset import Dataset
     from oxcart.shards.errors import ConfigError
     from oxcart.train.laq import label as work
@@ -176,7 +176,12 @@ def _is_main_process() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
-def _need_packages() -> None:
+def need_packages() -> None:
+    """Refuse to go on without what training needs.
+
+    Raises:
+        ConfigError: a package is not installed.
+    """
     from importlib.util import find_spec
 
     from oxcart.shards.errors import ConfigError

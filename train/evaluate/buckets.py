@@ -47,8 +47,8 @@ class Bucket:
             found = _RULE.fullmatch(rule)
             if found is None or found[1] not in FIELDS:
                 raise ConfigError(
-                    f"bucket {self.name!r}: expected rules such as dataset=bridge, environment~toykitchen, seen or "
-                    f"held out (fields: {', '.join(FIELDS)}); got {rule!r}"
+                    f"bucket {self.name!r}: expected rules such as dataset=bridge, environment~toykitchen, "
+                    f"seen or held out (fields: {', '.join(FIELDS)}); got {rule!r}"
                 )
             if found[2].endswith("~"):
                 try:
@@ -117,4 +117,5 @@ def _holds(rule: str, cache: Cache) -> Mask:
         names, place = np.unique(values, return_inverse=True)
         pattern = re.compile(parts[3])
         found = np.array([pattern.search(name) is not None for name in names.tolist()])[place]
-    return ~found if parts[2].startswith("!") else found
+    held: Mask = ~found if parts[2].startswith("!") else found
+    return held

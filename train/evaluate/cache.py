@@ -349,9 +349,7 @@ def _join(parts: Sequence[_Part], models: Sequence[LatentActionModel], meter: Fl
         "_kept": {},
     }
     return [
-        Cache(
-            codes=np.concatenate([part.codes[i] for part in parts]), size=model.quantizer.codes, **shared
-        )
+        Cache(codes=np.concatenate([part.codes[i] for part in parts]), size=model.quantizer.codes, **shared)
         for i, model in enumerate(models)
     ]
 

@@ -9,12 +9,14 @@ is the null, mean and 95% range. What a strategy lacks is said once, with the re
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from oxcart.shards.errors import ConfigError
 from oxcart.train.data.order import derive
@@ -55,8 +57,8 @@ class Row:
     untrained: Number | None
     null: Null | None
     verdict: Verdict
-    """`clear`: the interval lies beyond the untrained model's, and beyond the null, on the right side; `worse`:
-    beyond on the wrong side; `unclear`: neither; `described`: the number does not judge."""
+    """`clear`: the interval lies beyond the untrained model's, and beyond the null, on the right side;
+    `worse`: beyond on the wrong side; `unclear`: neither; `described`: the number does not judge."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -176,7 +178,9 @@ def _measure(strategy: Strategy, subject: Subject) -> tuple[list[Number], list[S
     why = lacking(subject.cache, strategy.needs)
     if why is not None:
         return [], [Skip(what=strategy.title, because=why)]
-    found = list(strategy.measure(subject.cache, subject.context))
+    # Threads of BLAS and k-means cost more than they give at this size; torch keeps its own for decoding.
+    with contextlib.nullcontext() if strategy.decodes else threadpool_limits(1):
+        found = list(strategy.measure(subject.cache, subject.context))
     numbers = [one for one in found if isinstance(one, Number)]
     assert all(math.isfinite(one.value) for one in numbers), strategy.title
     return numbers, [one for one in found if isinstance(one, Skip)]

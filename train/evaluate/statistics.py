@@ -133,30 +133,28 @@ def about_episodes(codes: Ints, labels: Ints, episodes: Ints, seed: int, *, both
     names, firsts, episode = np.unique(episodes, return_index=True, return_inverse=True)
     _, own = np.unique(labels[firsts], return_inverse=True)
     generator = np.random.Generator(np.random.PCG64(seed))
-    assigned = [own, *(own[generator.permutation(len(names))] for _ in range(SHUFFLES))]
-    shape = int(own.max()) + 1, len(names)
-    of_label = [sparse.csr_array((np.ones(len(names)), (one, np.arange(len(names)))), shape) for one in assigned]
+    assigned = np.stack([own, *(own[generator.permutation(len(names))] for _ in range(SHUFFLES))])
+    several, width = len(assigned), int(own.max()) + 1
+    # Row s * width + l: the episodes that have label l in shuffle s; the first is as they are.
+    places = (assigned + np.arange(several)[:, None] * width).ravel(), np.tile(np.arange(len(names)), several)
+    having = sparse.csr_array((np.ones(assigned.size), places), (several * width, len(names)))
 
     def statistic(rows: Ints) -> float:
         found = []
         for i in range(codes.shape[1]):
             entries = np.ones(len(rows)), (episode[rows], codes[rows, i])
             used = sparse.csr_array(entries, (len(names), int(codes[:, i].max()) + 1))
-            entropy = float(stats.entropy(used.sum(0)))
-            if not entropy > 0:
+            tables = (having @ used).toarray().reshape(several, width, -1)
+            of_codes = float(stats.entropy(tables[0].sum(0)))
+            if not of_codes > 0:
                 continue
-            value, *chance = (_information(one @ used) for one in of_label)
-            entropy = math.sqrt(entropy * float(stats.entropy((of_label[0] @ used).sum(1)))) if both else entropy
-            found.append((value - float(np.mean(chance))) / entropy if entropy > 0 else math.nan)
+            of_labels = stats.entropy(tables.sum(2), axis=1)
+            shared = of_codes + of_labels - stats.entropy(tables.reshape(several, -1), axis=1)
+            scale = math.sqrt(of_codes * of_labels[0]) if both else of_codes
+            found.append(float(shared[0] - shared[1:].mean()) / scale if scale > 0 else math.nan)
         return float(np.mean(found)) if found else math.nan
 
     return statistic
-
-
-def _information(table: sparse.csr_array) -> float:
-    """Mutual information, in nats, of a contingency table."""
-    sides = float(stats.entropy(table.sum(0))) + float(stats.entropy(table.sum(1)))
-    return sides - float(stats.entropy(table.data))
 
 
 def standardised(values: Floats, groups: Ints, *, together: bool = False) -> Floats:
@@ -212,13 +210,13 @@ def share_within(values: Floats, codes: Ints, size: int, groups: Ints, episodes:
     """Share of the variance of standardised values [N, A] that the codes [N, n] of one place tell, given the
     group; mean over places. Products are of different episodes of one group."""
     found = [shared(values, episodes, groups * size + codes[:, i]) for i in range(codes.shape[1])]
-    return float(np.mean(found)) / values.shape[1]
+    return float(np.mean(found) / values.shape[1])
 
 
 def share_across(values: Floats, codes: Ints, size: int, groups: Ints) -> float:
     """The same share, of what codes mean alike in different groups."""
     found = [shared(values, groups, codes[:, i]) for i in range(codes.shape[1])]
-    return float(np.mean(found)) / values.shape[1]
+    return float(np.mean(found) / values.shape[1])
 
 
 def arrows(

@@ -170,7 +170,7 @@ def lacking(cache: Cache, needs: Sequence[str]) -> str | None:
             if not (cache.instruction != "").any():
                 return "no pair has an instruction"
         elif getattr(cache, need) is None:
-            return cache.missing.get(need, f"there are no {need}")
+            return absent(cache, need)
     if len(cache) < statistics.FEW:
         return f"{len(cache)} pairs are too few; at least {statistics.FEW} are needed"
     if (cache.codes == cache.codes[0]).all():
@@ -178,10 +178,15 @@ def lacking(cache: Cache, needs: Sequence[str]) -> str | None:
     return None
 
 
+def absent(cache: Cache, *names: str) -> str:
+    """Why the cache has none of these."""
+    return ", and ".join(cache.missing.get(name, f"there are no {name}") for name in names)
+
+
 def having(cache: Cache, name: str) -> Cache:
     """The pairs that have a value of `actions` or `state`."""
     values: Floats = getattr(cache, name)
-    return cache.take(np.isfinite(values).all(1))
+    return cache.take(np.flatnonzero(np.isfinite(values).all(1)))
 
 
 def plane(values: Floats) -> Floats:

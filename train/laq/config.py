@@ -8,7 +8,17 @@ from pathlib import Path
 from typing import Any
 
 from oxcart.shards.errors import ConfigError
-from oxcart.train.config import DataConfig, RunConfig, TrainConfig, ValConfig, at_least, one_of, resolve
+from oxcart.train.config import (
+    DataConfig,
+    EvaluateConfig,
+    RunConfig,
+    TrainConfig,
+    ValConfig,
+    at_least,
+    one_of,
+    resolve,
+)
+from oxcart.train.evaluate import strategies
 
 PRESETS = Path(__file__).parents[1] / "configs" / "laq"
 OUTPUTS = ("plain", "residual", "layered")
@@ -139,6 +149,8 @@ class LaqConfig:
     """The loop."""
     val: ValConfig = field(default_factory=ValConfig)
     """Validation."""
+    evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
+    """What codes mean, at validations."""
 
     def __post_init__(self) -> None:
         model, quantizer, train = self.model, self.quantizer, self.train
@@ -173,6 +185,8 @@ class LaqConfig:
             val__batch_size=self.val.batch_size,
             val__probe_samples=self.val.probe_samples,
             val__pictures=self.val.pictures,
+            evaluate__every=self.evaluate.every,
+            evaluate__samples=self.evaluate.samples,
         )
         at_least(
             0,
@@ -187,7 +201,12 @@ class LaqConfig:
             flow__weight=self.flow.weight,
             augment__colour=self.augment.colour,
             augment__shift=self.augment.shift,
+            evaluate__frames=self.evaluate.frames,
         )
+        one_of("evaluate.flow", self.evaluate.flow, TEACHERS)
+        strategies.check(self.evaluate.strategies, "evaluate.strategies")
+        if self.evaluate.strategies and not self.val.every:
+            raise ConfigError("evaluate.strategies: are measured at validations; set val.every")
         at_least(2, quantizer__codes=quantizer.codes)
         if model.image_size < model.patch:
             raise ConfigError(

@@ -18,6 +18,9 @@ from oxcart.shards.errors import ConfigError
 from oxcart.train import plots
 from oxcart.train.data import Batch, Loader, Mixture, Pairs
 from oxcart.train.data.order import derive
+from oxcart.train.evaluate import strategies
+from oxcart.train.evaluate.cache import Draw
+from oxcart.train.evaluate.laq import Options, analyse
 from oxcart.train.laq.augment import augment, draw_numbers
 from oxcart.train.laq.config import AugmentConfig, LaqConfig
 from oxcart.train.laq.flow import build_teacher, flow_loss, flow_weight
@@ -63,6 +66,7 @@ class LaqTask:
         quantizer = config.quantizer
         self._counts = torch.zeros(quantizer.tokens, quantizer.codes, dtype=torch.int64, device=device)
         self._pictures: Pictures | None = None
+        strategies.load(config.evaluate.strategies)
 
     def _open(self, splits: tuple[str, ...] | list[str]) -> dict[str, dict[str, Loader]]:
         """Split -> dataset -> loader, where there is one."""
@@ -194,7 +198,31 @@ class LaqTask:
             else:
                 (only,) = by_dataset.values()
                 values |= {f"{split}/{key}": v for key, v in only.items()}
+        if self._evaluates(step) and accelerator.is_main_process:
+            values |= self._evaluate(model, accelerator.device)
         return values
+
+    def _evaluates(self, step: int) -> bool:
+        config = self._config
+        number = step // config.val.every
+        return bool(config.evaluate.strategies) and (
+            number % config.evaluate.every == 0 or step == config.train.steps
+        )
+
+    def _evaluate(self, model: LatentActionModel, device: torch.device) -> dict[str, float]:
+        """What codes mean, of the main process alone: the others wait."""
+        wanted = self._config.evaluate
+        options = Options(
+            strategies=tuple(wanted.strategies),
+            draw=Draw(samples=wanted.samples, frames=wanted.frames, batch_size=self._config.val.batch_size),
+            flow=wanted.flow,
+            buckets=(),
+            untrained=False,
+            figures=False,
+        )
+        datasets = dict(zip(self._names, self._datasets, strict=True))
+        found = analyse(model, self._config, datasets, options, device)
+        return {f"evaluate/{name}": value for name, value in found.scalars().items()}
 
     def finish(self, model: nn.Module, run: Path) -> None:
         metrics = read_metrics(run)

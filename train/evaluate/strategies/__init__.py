@@ -1,4 +1,5 @@
-"""The strategies: one file each, found by being here. `oxcart.train.evaluate.strategy` says what is in one."""
+"""The strategies: one file each, found by being here. `oxcart.train.evaluate.strategy` says what is in "
+"one."""
 
 from __future__ import annotations
 

@@ -73,9 +73,7 @@ def _histograms(cache: Cache) -> Figure:
         tidy(axis, f"token {place}", "code", "" if place else "share of the pairs")
     if len(names) > 1:
         axes[0][-1].legend(frameon=False, fontsize=8)
-    return Figure(
-        title="How often each code is used", png=to_png(figure), caption="Dotted: all codes alike."
-    )
+    return Figure(title="How often each code is used", png=to_png(figure), caption="Dotted: all codes alike.")
 
 
 def _embedding(cache: Cache, vectors: Floats) -> Figure:
@@ -100,7 +98,8 @@ def _embedding(cache: Cache, vectors: Floats) -> Figure:
     return Figure(
         title="Code vectors",
         png=to_png(figure),
-        caption="The first two principal components of each place's vectors; area is how often a code is used.",
+        caption="The first two principal components of each place's vectors; area is how often a code is "
+        "used.",
     )
 
 

@@ -32,7 +32,8 @@ DRAWS = 200
 
 
 def measure(cache: Cache, context: Context) -> Iterator[Number | Skip]:
-    """Cosines of arrows between environments, between datasets, and of what was held out with what was seen."""
+    """Cosines of arrows between environments, between datasets, and of what was held out with what was "
+    "seen."""
     cache = having(cache, "actions")
     for found in groupings(cache):
         if isinstance(found, Skip):
@@ -64,8 +65,8 @@ def _held_out(cache: Cache, names: Any, context: Context) -> Number | Skip:
         context,
         name="cosine_held_out",
         title=title,
-        read="The same cosine, of each environment that training never saw with all that it saw: 1 means that "
-        "tokens keep their direction in a new place.",
+        read="The same cosine, of each environment that training never saw with all that it saw: 1 means "
+        "that tokens keep their direction in a new place.",
         unseen=unseen,
     )
 
@@ -117,8 +118,9 @@ def _compass(cache: Cache) -> Figure:
     return Figure(
         title="What each code means",
         png=to_png(figure),
-        caption="Mean action of the pairs that have a code in this place, first two values, as a deviation from the "
-        "mean action of the dataset and in units of its deviation. Width is how often the code is used.",
+        caption="Mean action of the pairs that have a code in this place, first two values, as a deviation "
+        "from the mean action of the dataset and in units of its deviation. Width is how often the code is "
+        "used.",
     )
 
 
@@ -157,8 +159,9 @@ def _by_group(cache: Cache, names: Any, kind: str, seed: int) -> Figure:
     return Figure(
         title=f"The same token in different {kind}",
         png=to_png(figure),
-        caption=f"place:code. One arrow for each of the largest {kind} with at least five pairs; ellipses hold the tip "
-        "with 95% confidence, by a bootstrap over episodes. Arrows of one panel that point together mean the same.",
+        caption=f"place:code. One arrow for each of the largest {kind} with at least five pairs; ellipses "
+        "hold the tip with 95% confidence, by a bootstrap over episodes. Arrows of one panel that point "
+        "together mean the same.",
     )
 
 

@@ -22,6 +22,7 @@ from oxcart.train.evaluate.strategy import (
     Skip,
     Strategy,
     Table,
+    absent,
     groupings,
     having,
     tidy,
@@ -69,8 +70,8 @@ def _shares(
         name=f"{what}_within_{kind}",
         title=f"{what} told by a token, in its own {one}",
         better="high",
-        read=f"Share of the variance of {what} that one token tells among pairs of one {one}, from episode to "
-        "episode: 0 by chance.",
+        read=f"Share of the variance of {what} that one token tells among pairs of one {one}, from episode "
+        "to episode: 0 by chance.",
     )
     yield context.estimate(
         episodes,
@@ -78,8 +79,8 @@ def _shares(
         name=f"{what}_across_{kind}",
         title=f"{what} told by a token, in other {kind}",
         better="high",
-        read=f"Share of the variance of {what} that a token tells by what it means in other {kind}: 0 by chance, as "
-        f"large as in its own {one} where it means the same everywhere.",
+        read=f"Share of the variance of {what} that a token tells by what it means in other {kind}: 0 by "
+        f"chance, as large as in its own {one} where it means the same everywhere.",
     )
     yield inside
     title = f"of what a token tells of {what}, what holds in other {kind}"
@@ -91,8 +92,8 @@ def _shares(
         lambda rows: across(rows) / within(rows),
         name=f"{what}_kept_{kind}",
         title=title,
-        read=f"The first share over the second: 1 means that a token means the same in all {kind}, 0 that each has a "
-        "meaning of its own. It says nothing of how much tokens tell.",
+        read=f"The first share over the second: 1 means that a token means the same in all {kind}, 0 that "
+        "each has a meaning of its own. It says nothing of how much tokens tell.",
     )
 
 
@@ -155,29 +156,29 @@ def _picture(rows: list[list[Any]], what: str, kind: str) -> Figure:
     return Figure(
         title=f"Variance of {what} given a token",
         png=to_png(figure),
-        caption=f"In units of the variance of {what} over all pairs (dotted). A token that tells much has a low blue bar; "
-        f"one that means the same in all {kind} has an orange bar near 0.",
+        caption=f"In units of the variance of {what} over all pairs (dotted). A token that tells much has a "
+        f"low blue bar; one that means the same in all {kind} has an orange bar near 0.",
     )
 
 
 def _kinds(cache: Cache) -> Iterator[tuple[str, Cache, Floats | str]]:
     """Name, pairs that have it, and values; or why there are none."""
     if cache.actions is None:
-        yield "actions", cache, cache.missing.get("actions", "there are no actions")
+        yield "actions", cache, absent(cache, "actions")
     else:
         known = having(cache, "actions")
         assert known.actions is not None
         yield "actions", known, known.actions
     if cache.flow is None:
-        yield "flow", cache, cache.missing.get("flow", "there is no flow")
+        yield "flow", cache, absent(cache, "flow")
     else:
         yield "flow", cache, cache.flow[:, WEIGHTED]
 
 
 STRATEGY = Strategy(
     title="Consistency across datasets",
-    about="How much of what a token tells of actions, or of optical flow, in one environment or dataset still holds in "
-    "the others?",
+    about="How much of what a token tells of actions, or of optical flow, in one environment or dataset "
+    "still holds in the others?",
     measure=measure,
     draw=draw,
     place=20,

@@ -17,6 +17,7 @@ from oxcart.train.evaluate.strategy import (
     Number,
     Skip,
     Strategy,
+    absent,
     groupings,
     largest,
     tidy,
@@ -46,12 +47,14 @@ def measure(cache: Cache, context: Context) -> Iterator[Number | Skip]:
             name=f"entropy_given_{what}",
             title=f"entropy of tokens that like {what} leave open",
             better="low",
-            read=f"H(token | bin of like {what}) / H(token), corrected for chance: 1 means that tokens do not follow "
-            f"from {what}, 0 that they follow from nothing else.",
+            read=f"H(token | bin of like {what}) / H(token), corrected for chance: 1 means that tokens do "
+            f"not follow from {what}, 0 that they follow from nothing else.",
         )
     for way in groupings(cache):
         if isinstance(way, Skip):
-            yield Skip(what=f"I(token; {'environment' if 'env' in way.what else 'dataset'})", because=way.because)
+            yield Skip(
+                what=f"I(token; {'environment' if 'env' in way.what else 'dataset'})", because=way.because
+            )
             continue
         kind, names = way
         known = names != ""
@@ -67,8 +70,8 @@ def measure(cache: Cache, context: Context) -> Iterator[Number | Skip]:
             title=f"of what a token says, what is about the {one}",
             better="low",
             null_is_best=True,
-            read=f"I(token; {one}) / H(token), above that of {kind} shuffled between episodes: 0 means that a token does "
-            f"not give its {one} away.",
+            read=f"I(token; {one}) / H(token), above that of {kind} shuffled between episodes: 0 means that "
+            f"a token does not give its {one} away.",
         )
 
 
@@ -97,8 +100,8 @@ def draw(cache: Cache, context: Context) -> Iterator[Figure]:
     yield Figure(
         title=f"Which codes the {kind} use",
         png=to_png(figure),
-        caption=f"Share of the pairs of each of the {kind} that have a code; darker is more. Rows that look alike: tokens do not "
-        "give away where they come from.",
+        caption=f"Share of the pairs of each of the {kind} that have a code; darker is more. Rows that look "
+        "alike: tokens do not give away where they come from.",
     )
 
 
@@ -109,7 +112,7 @@ def _bins(cache: Cache) -> tuple[str, Ints, Ints] | str:
     elif cache.flow is not None:
         what, values = "flow", cache.flow[:, WEIGHTED]
     else:
-        return f"{cache.missing.get('actions', 'no actions')}, and {cache.missing.get('flow', 'there is no flow')}"
+        return absent(cache, "actions", "flow")
     known = np.flatnonzero(np.isfinite(values).all(1))
     scaled = statistics.standardised(values[known], statistics.numbered(cache.dataset[known]))
     distinct = len(np.unique(scaled.round(9), axis=0)) if scaled.shape[1] else 0

@@ -37,15 +37,13 @@ def draw(cache: Cache, context: Context) -> Iterator[Figure]:
     columns = []
     for example in range(EXAMPLES):
         for step, heading in ((0, "frame t"), (1, "frame t + k")):
-            pictures = [
-                framed.frames[mine[example], step] if example < len(mine) else blank for mine in rows
-            ]
+            pictures = [framed.frames[mine[example], step] if example < len(mine) else blank for mine in rows]
             columns.append((heading, np.stack(pictures)))
     yield Figure(
         title="Pairs that share a sequence",
         png=plots.grid_png(columns, names, ""),
-        caption="The most frequent whole latent actions among the pairs whose frames were kept; examples are drawn at random, not "
-        "chosen. The same should happen along a row.",
+        caption="The most frequent whole latent actions among the pairs whose frames were kept; examples "
+        "are drawn at random, not chosen. The same should happen along a row.",
     )
 
 

@@ -1,4 +1,5 @@
-"""Flow and tokens: the mean optical flow of a pair beside its token. Needs no actions, so it does for video."""
+"""Flow and tokens: the mean optical flow of a pair beside its token. Needs no actions, so it does for "
+"video."""
 
 from __future__ import annotations
 
@@ -30,8 +31,8 @@ def measure(cache: Cache, context: Context) -> Iterator[Number | Skip]:
             context,
             name=f"direction_{VARIANTS[number]}",
             title=f"direction of flow told by a token, {VARIANTS[number]} mean",
-            read="Share of the entropy of the direction (eight sectors) of what moves that one token tells, above "
-            "chance: 0 nothing, 1 all of it.",
+            read="Share of the entropy of the direction (eight sectors) of what moves that one token tells, "
+            "above chance: 0 nothing, 1 all of it.",
         )
 
 
@@ -64,7 +65,11 @@ def _scatter(cache: Cache, flow: Floats) -> Figure:
     plt, places = plots.pyplot(), cache.codes.shape[1]
     shown = np.linspace(0, len(cache) - 1, min(len(cache), POINTS)).astype(np.int64)
     figure, axes = plt.subplots(
-        len(VARIANTS), places, figsize=(2.9 * places, 2.7 * len(VARIANTS)), squeeze=False, layout="constrained"
+        len(VARIANTS),
+        places,
+        figsize=(2.9 * places, 2.7 * len(VARIANTS)),
+        squeeze=False,
+        layout="constrained",
     )
     for number, variant in enumerate(VARIANTS):
         values = flow[shown, number]
@@ -81,9 +86,9 @@ def _scatter(cache: Cache, flow: Floats) -> Figure:
     return Figure(
         title="Mean flow of each pair, by token",
         png=to_png(figure),
-        caption=f"A point a pair ({len(shown):,} of {len(cache):,}), coloured by its code; bold numbers stand at the mean of "
-        f"their code. Plain: of all pixels; weighted: by how far each moves; thresholded: of those that move by "
-        f"{STILL:g}% of the width.",
+        caption=f"A point a pair ({len(shown):,} of {len(cache):,}), coloured by its code; bold numbers "
+        "stand at the mean of their code. Plain: of all pixels; weighted: by how far each moves; "
+        f"thresholded: of those that move by {STILL:g}% of the width.",
     )
 
 
@@ -119,14 +124,15 @@ def _roses(cache: Cache, flow: Floats) -> Figure:
     return Figure(
         title="Where things move, by token",
         png=to_png(figure),
-        caption="place:code and its moving pairs. Blue: directions of the weighted mean flow of pairs with that code; grey: "
-        "those of all pairs. A code that means a direction has one lobe.",
+        caption="place:code and its moving pairs. Blue: directions of the weighted mean flow of pairs with "
+        "that code; grey: those of all pairs. A code that means a direction has one lobe.",
     )
 
 
 STRATEGY = Strategy(
     title="Flow and tokens",
-    about="What moves in the picture, and where to? Optical flow needs no action labels, so this works for video.",
+    about="What moves in the picture, and where to? Optical flow needs no action labels, so this works for "
+    "video.",
     needs=("flow",),
     measure=measure,
     draw=draw,

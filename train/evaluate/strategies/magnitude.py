@@ -11,7 +11,18 @@ from oxcart.train.evaluate import statistics
 from oxcart.train.evaluate.cache import Cache, Floats, Ints
 from oxcart.train.evaluate.flow import WEIGHTED
 from oxcart.train.evaluate.strategies.flow_tokens import told_direction
-from oxcart.train.evaluate.strategy import Context, Figure, Number, Skip, Strategy, having, plane, tidy, to_png
+from oxcart.train.evaluate.strategy import (
+    Context,
+    Figure,
+    Number,
+    Skip,
+    Strategy,
+    absent,
+    having,
+    plane,
+    tidy,
+    to_png,
+)
 
 
 def measure(cache: Cache, context: Context) -> Iterator[Number | Skip]:
@@ -30,11 +41,14 @@ def measure(cache: Cache, context: Context) -> Iterator[Number | Skip]:
         name="direction",
         better="none",
         title=f"direction of {what} told by a token",
-        read=f"Share of the entropy of the direction of {what} that one token tells, above chance: 0 nothing, 1 all.",
+        read=f"Share of the entropy of the direction of {what} that one token tells, above chance: 0 "
+        "nothing, 1 all.",
     )
     moving = statistics.directions(values, datasets) > 0
     title = f"magnitude of {what} told by a token"
-    labels = statistics.magnitudes(values[moving], datasets[moving]) if moving.any() else np.zeros(0, np.int64)
+    labels = (
+        statistics.magnitudes(values[moving], datasets[moving]) if moving.any() else np.zeros(0, np.int64)
+    )
     if moving.sum() < statistics.FEW or len(np.unique(labels)) < 2:
         yield Skip(what=title, because="hardly any pair moves, or all move as far")
         return
@@ -50,8 +64,8 @@ def measure(cache: Cache, context: Context) -> Iterator[Number | Skip]:
         name="magnitude",
         title=title,
         better="high",
-        read=f"The same for how far things move (quarters of the pairs that do). Small beside the direction: tokens "
-        "say where to and not how far.",
+        read="The same for how far things move (quarters of the pairs that do). Small beside the "
+        "direction: tokens say where to and not how far.",
     )
 
 
@@ -88,7 +102,7 @@ def _motion(cache: Cache) -> tuple[str, Cache, Floats] | str:
     if cache.flow is not None:
         return "flow", cache, cache.flow[:, WEIGHTED]
     if cache.actions is None:
-        return f"{cache.missing.get('flow', 'there is no flow')}, and {cache.missing.get('actions', 'no actions')}"
+        return absent(cache, "flow", "actions")
     known = having(cache, "actions")
     assert known.actions is not None
     return "actions", known, plane(known.actions)

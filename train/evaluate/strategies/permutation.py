@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 
 import numpy as np
-import numpy.typing as npt
 
 from oxcart.train import plots
 from oxcart.train.evaluate.cache import Cache, Floats, Ints
+from oxcart.train.evaluate.strategies.transfer import ratio_of, squares
 from oxcart.train.evaluate.strategy import Context, Figure, Number, Skip, Strategy, tidy, to_png
 
 ORDERS = ("original", "sorted", "reversed", "shuffled")
@@ -25,12 +24,13 @@ def measure(cache: Cache, context: Context) -> Iterator[Number | Skip]:
     for number, order in enumerate(ORDERS[1:], 1):
         yield context.estimate(
             episodes,
-            lambda rows, number=number: _ratio(errors[rows], number),
+            ratio_of(errors[:, [number, 0]]),
             name=order,
             title=f"error with tokens {order}",
             better="high",
-            read=f"Squared error of the reconstruction with the tokens of each pair {order}, over that in their own order: "
-            "above 1 where places have meanings of their own, 1 where order does not matter.",
+            read=f"Squared error of the reconstruction with the tokens of each pair {order}, over that in "
+            "their own order: above 1 where places have meanings of their own, 1 where order does not "
+            "matter.",
         )
 
 
@@ -40,7 +40,7 @@ def draw(cache: Cache, context: Context) -> Iterator[Figure]:
         return
     assert cache.frames is not None
     errors = _errors(cache, context)
-    copy = _squares(cache.frames[:, 0], cache.frames[:, 1]).mean()
+    copy = squares(cache.frames[:, 0], cache.frames[:, 1]).mean()
     if copy <= 0:
         return
     plt = plots.pyplot()
@@ -63,9 +63,7 @@ def _errors(cache: Cache, context: Context) -> Floats:
     assert cache.frames is not None
     codes = cache.codes[cache.framed]
     first, second = cache.frames[:, 0], cache.frames[:, 1]
-    return np.stack(
-        [_squares(context.decode(first, one), second) for one in _ordered(codes, context.seed)], 1
-    )
+    return np.stack([squares(context.decode(first, one), second) for one in _ordered(codes, context.seed)], 1)
 
 
 def _ordered(codes: Ints, seed: int) -> list[Ints]:
@@ -79,19 +77,10 @@ def _ordered(codes: Ints, seed: int) -> list[Ints]:
     ]
 
 
-def _ratio(errors: Floats, order: int) -> float:
-    own = float(errors[:, 0].sum())
-    return float(errors[:, order].sum()) / own if own > 0 else math.nan
-
-
-def _squares(one: npt.NDArray[np.uint8], other: npt.NDArray[np.uint8]) -> Floats:
-    found: Floats = ((one.astype(np.float64) - other) ** 2).mean((1, 2, 3))
-    return found
-
-
 STRATEGY = Strategy(
     title="Permutation ablation",
-    about="Does each place of a latent action have a meaning of its own? Its codes are put into other orders.",
+    about="Does each place of a latent action have a meaning of its own? Its codes are put into other "
+    "orders.",
     needs=("frames",),
     measure=measure,
     draw=draw,

@@ -11,7 +11,7 @@ from sklearn.linear_model import Ridge
 from oxcart.train import plots
 from oxcart.train.evaluate import statistics
 from oxcart.train.evaluate.cache import Cache, Floats, Ints
-from oxcart.train.evaluate.strategy import Context, Figure, Number, Skip, Strategy, having, tidy, to_png
+from oxcart.train.evaluate.strategy import Context, Figure, Number, Skip, Strategy, tidy, to_png
 from oxcart.train.laq import probes
 
 FRAME_RIDGE = 100.0
@@ -32,7 +32,8 @@ def measure(cache: Cache, context: Context) -> Iterator[Number | Skip]:
         name="r2",
         title="R2 of actions from codes",
         better="high",
-        read=f"Of a linear probe from all tokens to the actions, {where}: 1 is exact, 0 no better than the mean.",
+        read=f"Of a linear probe from all tokens to the actions, {where}: 1 is exact, 0 no better than the "
+        "mean.",
     )
     if by_frame is None:
         yield Skip(what="gain over the frame alone", because="no frames were kept small")
@@ -74,7 +75,8 @@ def draw(cache: Cache, context: Context) -> Iterator[Figure]:
 
 
 def _predictions(cache: Cache) -> tuple[Ints, Floats, Floats, Floats | None, str] | str:
-    """Rows that are judged, their actions, those by codes and by the frame, and where; or why there are none."""
+    """Rows that are judged, their actions, those by codes and by the frame, and where; or why there are "
+    "none."""
     assert cache.actions is not None
     known = np.isfinite(cache.actions).all(1)
     test = known & cache.held_out

@@ -74,7 +74,8 @@ def _frequencies(cache: Cache, ranked: list[tuple[str, Any]]) -> Figure:
     return Figure(
         title="Most frequent sequences",
         png=to_png(figure),
-        caption="Whole latent actions. One that is frequent in all datasets is a common motion, or no motion.",
+        caption="Whole latent actions. One that is frequent in all datasets is a common motion, or no "
+        "motion.",
     )
 
 

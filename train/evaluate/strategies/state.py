@@ -30,8 +30,9 @@ def measure(cache: Cache, context: Context) -> Iterator[Number | Skip]:
         statistic,
         name="told",
         title="states told by a token",
-        read="Share of the variance of the state at t that one token tells, from episode to episode: 0 where tokens say what "
-        "is done and not where. What is done depends on where one is, so a little is no fault.",
+        read="Share of the variance of the state at t that one token tells, from episode to episode: 0 "
+        "where tokens say what is done and not where. What is done depends on where one is, so a little is "
+        "no fault.",
     )
 
 
@@ -42,8 +43,8 @@ def draw(cache: Cache, context: Context) -> Iterator[Figure]:
     yield Figure(
         title="States by token",
         png=scatter(cache, plane(cache.state)),
-        caption="The first two values of the state at t, coloured by the code of one place. Well mixed: the code does not depend "
-        "on where the robot is.",
+        caption="The first two values of the state at t, coloured by the code of one place. Well mixed: the "
+        "code does not depend on where the robot is.",
     )
 
 

@@ -33,8 +33,8 @@ def measure(cache: Cache, context: Context) -> Iterator[Number | Skip]:
         name="sequences",
         title="NMI of code sequences and instructions",
         better="high",
-        read="Normalised mutual information of whole latent actions and clusters of instructions, above that of "
-        "instructions shuffled between episodes: 0 by chance.",
+        read="Normalised mutual information of whole latent actions and clusters of instructions, above "
+        "that of instructions shuffled between episodes: 0 by chance.",
     )
     yield context.estimate(
         episodes,
@@ -43,8 +43,8 @@ def measure(cache: Cache, context: Context) -> Iterator[Number | Skip]:
         name="tokens",
         title="of what a token says, what is about the instruction",
         better="high",
-        read="I(token; cluster of instructions) / H(token), above that of instructions shuffled between episodes. An "
-        "instruction holds for a whole episode, so this is small even for perfect codes.",
+        read="I(token; cluster of instructions) / H(token), above that of instructions shuffled between "
+        "episodes. An instruction holds for a whole episode, so this is small even for perfect codes.",
     )
 
 
@@ -77,14 +77,16 @@ def _clusters(cache: Cache) -> tuple[Ints, Ints, list[list[str]]] | str:
     means = KMeans(min(CLUSTERS, distinct), n_init=4, random_state=0).fit(matrix)
     names = vectorizer.get_feature_names_out()
     words = [
-        [str(names[i]) for i in np.argsort(-centre)[:WORDS] if centre[i] > 0] for centre in means.cluster_centers_
+        [str(names[i]) for i in np.argsort(-centre)[:WORDS] if centre[i] > 0]
+        for centre in means.cluster_centers_
     ]
     return known, means.labels_[place].astype(np.int64), words
 
 
 STRATEGY = Strategy(
     title="Text alignment",
-    about="Do codes have to do with what was asked for? Instructions are clustered by their words (TF-IDF, k-means).",
+    about="Do codes have to do with what was asked for? Instructions are clustered by their words (TF-IDF, "
+    "k-means).",
     needs=("instruction",),
     measure=measure,
     draw=draw,

@@ -1,4 +1,5 @@
-"""Tokens and actions: every pair's action, coloured by its code, with the mean and covariance of each token."""
+"""Tokens and actions: every pair's action, coloured by its code, with the mean and covariance of each "
+"token."""
 
 from __future__ import annotations
 
@@ -40,8 +41,8 @@ def draw(cache: Cache, context: Context) -> Iterator[Figure | Table]:
     yield Figure(
         title="Actions by token",
         png=scatter(cache, plane(cache.actions)),
-        caption="The first two values of each pair's action, coloured by the code of one place; bold numbers stand at the "
-        "mean of their code.",
+        caption="The first two values of each pair's action, coloured by the code of one place; bold "
+        "numbers stand at the mean of their code.",
     )
     rows: list[list[Any]] = []
     for dataset in np.unique(cache.dataset):

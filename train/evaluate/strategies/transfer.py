@@ -12,6 +12,7 @@ import numpy.typing as npt
 from oxcart.train import plots
 from oxcart.train.evaluate.cache import Cache, Floats, Ints, Strings
 from oxcart.train.evaluate.flow import STILL, WEIGHTED
+from oxcart.train.evaluate.statistics import Statistic
 from oxcart.train.evaluate.strategy import (
     Context,
     Figure,
@@ -19,9 +20,9 @@ from oxcart.train.evaluate.strategy import (
     Skip,
     Strategy,
     Table,
+    absent,
     groupings,
     largest,
-    to_png,
 )
 
 ROWS = 6
@@ -63,19 +64,19 @@ def measure(cache: Cache, context: Context) -> Iterator[Number | Skip]:
         known = np.isfinite(found.angle)
         title = f"angle of transferred motion, {scope}"
         if context.meter is None:
-            yield Skip(what=title, because=cache.missing.get("flow", "there is no flow"))
+            yield Skip(what=title, because=absent(cache, "flow"))
         elif known.sum() < LEAST:
             yield Skip(what=title, because="hardly any pair moves")
         else:
             yield _angle(found.angle[known], episodes[known], context, f"angle_{name}", title)
         yield context.estimate(
             episodes,
-            lambda rows, found=found: _ratio(found.ratio[rows]),
+            ratio_of(found.ratio),
             name=f"error_{name}",
             title=f"error with the codes of another pair, {scope}",
             better="high",
-            read="Squared error of frame B drawn with the codes of A, over that with its own codes: above 1 where codes "
-            "matter to the decoder, 1 where it ignores them.",
+            read="Squared error of frame B drawn with the codes of A, over that with its own codes: above 1 "
+            "where codes matter to the decoder, 1 where it ignores them.",
         )
 
 
@@ -87,14 +88,19 @@ def _angle(angles: Floats, episodes: Ints, context: Context, name: str, title: s
         title=title,
         better="low",
         unit="°",
-        read="Mean angle between the flow of pair A and that of frame B decoded with the codes of A: 0 is the same "
-        "motion in another scene, 90 chance.",
+        read="Mean angle between the flow of pair A and that of frame B decoded with the codes of A: 0 is "
+        "the same motion in another scene, 90 chance.",
     )
 
 
-def _ratio(errors: Floats) -> float:
-    own = float(errors[:, 1].sum())
-    return float(errors[:, 0].sum()) / own if own > 0 else math.nan
+def ratio_of(errors: Floats) -> Statistic:
+    """Of errors [M, 2]: the first over the second."""
+
+    def statistic(rows: Ints) -> float:
+        other, own = errors[rows].sum(0).tolist()
+        return float(other / own) if own > 0 else math.nan
+
+    return statistic
 
 
 def transfer(cache: Cache, context: Context, groups: Strings, alike: bool) -> Transferred | None:
@@ -124,7 +130,7 @@ def transfer(cache: Cache, context: Context, groups: Strings, alike: bool) -> Tr
     codes = cache.codes[cache.framed]
     first, second = cache.frames[b, 0], cache.frames[b, 1]
     made, own = context.decode(first, codes[a]), context.decode(first, codes[b])
-    ratio = np.stack([_squares(made, second), _squares(own, second)], 1)
+    ratio = np.stack([squares(made, second), squares(own, second)], 1)
     angle = np.full(len(a), np.nan)
     if context.meter is not None and cache.flow is not None:
         seen = cache.flow[cache.framed[a], WEIGHTED]
@@ -182,8 +188,8 @@ def _grid(cache: Cache, context: Context, found: Transferred, groups: Strings, s
     return Figure(
         title=f"Codes of A on frame B, {scope}",
         png=plots.grid_png(columns, rows, ""),
-        caption="What moved from t to t + k in A should move the same way in the fourth picture. Pairs are drawn at random "
-        "among those that move.",
+        caption="What moved from t to t + k in A should move the same way in the fourth picture. Pairs are "
+        "drawn at random among those that move.",
     )
 
 
@@ -217,7 +223,7 @@ def _ways(cache: Cache) -> Iterator[tuple[str, Strings, bool] | Skip]:
         yield f"across {kind}", names, False
 
 
-def _squares(one: npt.NDArray[np.uint8], other: npt.NDArray[np.uint8]) -> Floats:
+def squares(one: npt.NDArray[np.uint8], other: npt.NDArray[np.uint8]) -> Floats:
     """Mean squared difference of pictures [M, H, W, 3], [M]."""
     found: Floats = ((one.astype(np.float64) - other) ** 2).mean((1, 2, 3))
     return found
@@ -225,8 +231,8 @@ def _squares(one: npt.NDArray[np.uint8], other: npt.NDArray[np.uint8]) -> Floats
 
 STRATEGY = Strategy(
     title="Latent transfer",
-    about="Apply the codes of pair A to the first frame of pair B, of another environment, dataset or robot: does the same "
-    "motion happen?",
+    about="Apply the codes of pair A to the first frame of pair B, of another environment, dataset or "
+    "robot: does the same motion happen?",
     needs=("frames",),
     measure=measure,
     draw=draw,
