@@ -24,7 +24,7 @@ from oxcart.train.evaluate.buckets import Bucket
 from oxcart.train.evaluate.cache import Cache
 from oxcart.train.evaluate.strategy import Context, Figure, Number, Skip, Strategy, Table, lacking
 
-SHUFFLES, SHUFFLES_DECODED = 20, 5
+SHUFFLES, SHUFFLES_DECODED = 20, 3
 """Of the codes, for the null; of strategies that run the decoder."""
 
 Verdict = Literal["clear", "unclear", "worse", "described"]

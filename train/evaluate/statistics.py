@@ -12,13 +12,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 from scipy import sparse, stats
 from sklearn.metrics import mutual_info_score
-from sklearn.metrics.cluster import contingency_matrix, expected_mutual_information
+from sklearn.metrics.cluster import expected_mutual_information
 
 from oxcart.train.laq import probes
 
@@ -104,9 +105,11 @@ def determined(codes: Ints, labels: Ints) -> float:
 
 
 def _told(given: Ints, labels: Ints) -> float:
-    table = contingency_matrix(given, labels, sparse=True)
-    entropy = probes.entropy(np.asarray(table.sum(0), np.float64).ravel())
-    if entropy <= 0:
+    table = np.bincount(given * (labels.max() + 1) + labels).astype(np.int64)
+    table = np.pad(table, (0, -len(table) % int(labels.max() + 1))).reshape(-1, int(labels.max()) + 1)
+    table = table[table.any(1)][:, table.any(0)]
+    entropy = float(stats.entropy(table.sum(0)))
+    if not entropy > 0:
         return math.nan
     chance = float(expected_mutual_information(table, len(labels)))
     value = float(mutual_info_score(None, None, contingency=table))
@@ -182,41 +185,79 @@ def standardised(values: Floats, groups: Ints, *, together: bool = False) -> Flo
     return kept
 
 
-def shared(values: Floats, units: Ints, cells: Ints) -> float:
-    """Mean product of two values [N, A] of one cell that come from different units.
+@dataclass(frozen=True, kw_only=True)
+class Tally:
+    """Sums of standardised values by episode and token: all that shares of variance need, few where pairs are
+    many. Statistics take rows of it."""
+
+    sums: Floats
+    """[P, A]."""
+    counts: Floats
+    """[P]: pairs of each sum."""
+    token: Ints
+    """[P]: place and code as one number, below `width`."""
+    group: Ints
+    """[P]."""
+    episodes: Ints
+    """[P]."""
+    width: int
+
+    def within(self, rows: Ints) -> float:
+        """Share of the variance that the codes of one place tell, given the group; mean over places.
+
+        Products are of different episodes of one group.
+        """
+        times = np.bincount(rows, minlength=len(self.counts)).astype(np.float64)
+        return _shared(self.sums * times[:, None], self.counts * times, self.group * self.width + self.token)
+
+    def across(self, rows: Ints) -> float:
+        """The same share, of what codes mean alike in different groups."""
+        times = np.bincount(rows, minlength=len(self.counts)).astype(np.float64)
+        cells = self.group * self.width + self.token
+        number = int(cells.max(initial=0)) + 1
+        counts = np.bincount(cells, self.counts * times, number)
+        sums = np.stack([np.bincount(cells, column * times, number) for column in self.sums.T], 1)
+        return _shared(sums, counts, np.arange(number) % self.width)
+
+
+def tally(values: Floats, codes: Ints, size: int, groups: Ints, episodes: Ints) -> Tally:
+    """The sums of standardised values [N, A] of pairs with codes [N, n]; an episode is of one group."""
+    places = codes.shape[1]
+    width = places * size
+    tokens = (np.arange(places) * size + codes).ravel()
+    cells, firsts, inverse = np.unique(
+        np.repeat(episodes, places) * width + tokens, return_index=True, return_inverse=True
+    )
+    columns = [np.bincount(inverse, np.repeat(column, places)) for column in values.T]
+    return Tally(
+        sums=np.stack(columns, 1),
+        counts=np.bincount(inverse).astype(np.float64),
+        token=cells % width,
+        group=groups[firsts // places],
+        episodes=cells // width,
+        width=width,
+    )
+
+
+def _shared(sums: Floats, counts: Floats, cells: Ints) -> float:
+    """Mean product of two values of one cell that come from different units, per column.
 
     It is the squared length of what the values of a cell have in common, without the bias that noise gives to
     the squared length of a mean. Cells count by their rows; NaN where no cell has two units.
+
+    Args:
+        sums: [U, A] of the values of one unit in one cell.
+        counts: [U].
+        cells: [U].
     """
-    width = int(cells.max(initial=0)) + 1
-    pairs, inverse = np.unique(units * width + cells, return_inverse=True)
-    of = pairs % width
-    counts = np.bincount(inverse).astype(np.float64)
-    total, squares = np.zeros((2, width))
-    for column in values.T:
-        sums = np.bincount(inverse, column)
-        total += np.bincount(of, sums, width) ** 2
-        squares += np.bincount(of, sums**2, width)
-    rows = np.bincount(of, counts, width)
-    products = rows**2 - np.bincount(of, counts**2, width)
-    there = products > 0
+    rows = np.bincount(cells, counts)
+    products = rows**2 - np.bincount(cells, counts**2)
+    there = products > 0.5
     if not there.any():
         return math.nan
-    means = (total[there] - squares[there]) / products[there]
-    return float((rows[there] * means).sum() / rows[there].sum())
-
-
-def share_within(values: Floats, codes: Ints, size: int, groups: Ints, episodes: Ints) -> float:
-    """Share of the variance of standardised values [N, A] that the codes [N, n] of one place tell, given the
-    group; mean over places. Products are of different episodes of one group."""
-    found = [shared(values, episodes, groups * size + codes[:, i]) for i in range(codes.shape[1])]
-    return float(np.mean(found) / values.shape[1])
-
-
-def share_across(values: Floats, codes: Ints, size: int, groups: Ints) -> float:
-    """The same share, of what codes mean alike in different groups."""
-    found = [shared(values, groups, codes[:, i]) for i in range(codes.shape[1])]
-    return float(np.mean(found) / values.shape[1])
+    total = sum(np.bincount(cells, column) ** 2 - np.bincount(cells, column**2) for column in sums.T)
+    means = np.asarray(total)[there] / products[there]
+    return float((rows[there] * means).sum() / rows[there].sum() / sums.shape[1])
 
 
 def arrows(

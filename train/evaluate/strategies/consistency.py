@@ -58,15 +58,10 @@ def _shares(
         return
     one = kind.removesuffix("s")
 
-    def within(rows: Ints) -> float:
-        return statistics.share_within(scaled[rows], codes[rows], cache.size, groups[rows], episodes[rows])
-
-    def across(rows: Ints) -> float:
-        return statistics.share_across(scaled[rows], codes[rows], cache.size, groups[rows])
-
+    sums = statistics.tally(scaled, codes, cache.size, groups, episodes)
     inside = context.estimate(
-        episodes,
-        within,
+        sums.episodes,
+        sums.within,
         name=f"{what}_within_{kind}",
         title=f"{what} told by a token, in its own {one}",
         better="high",
@@ -74,8 +69,8 @@ def _shares(
         "to episode: 0 by chance.",
     )
     yield context.estimate(
-        episodes,
-        across,
+        sums.episodes,
+        sums.across,
         name=f"{what}_across_{kind}",
         title=f"{what} told by a token, in other {kind}",
         better="high",
@@ -88,8 +83,8 @@ def _shares(
         yield Skip(what=title, because=f"tokens tell nothing of {what} in any one {one}")
         return
     yield context.estimate(
-        episodes,
-        lambda rows: across(rows) / within(rows),
+        sums.episodes,
+        lambda rows: sums.across(rows) / sums.within(rows),
         name=f"{what}_kept_{kind}",
         title=title,
         read=f"The first share over the second: 1 means that a token means the same in all {kind}, 0 that "

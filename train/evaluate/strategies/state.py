@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from oxcart.train.evaluate import statistics
-from oxcart.train.evaluate.cache import Cache, Ints
+from oxcart.train.evaluate.cache import Cache
 from oxcart.train.evaluate.strategies.tokens import scatter
 from oxcart.train.evaluate.strategy import Context, Figure, Number, Skip, Strategy, having, plane
 
@@ -20,14 +20,10 @@ def measure(cache: Cache, context: Context) -> Iterator[Number | Skip]:
         yield Skip(what="states told by a token", because="states never vary")
         return
 
-    def statistic(rows: Ints) -> float:
-        return statistics.share_within(
-            scaled[rows], cache.codes[rows], cache.size, groups[rows], cache.episodes[rows]
-        )
-
+    sums = statistics.tally(scaled, cache.codes, cache.size, groups, cache.episodes)
     yield context.estimate(
-        cache.episodes,
-        statistic,
+        sums.episodes,
+        sums.within,
         name="told",
         title="states told by a token",
         read="Share of the variance of the state at t that one token tells, from episode to episode: 0 "
