@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 import yaml
 from accelerate.state import AcceleratorState
-from tiny_laq import SMALL, alone
 
 from oxcart.compile.sample.rlds import SampleConfig
 from oxcart.manifests.annotation import read_annotation
 from oxcart.manifests.split import SplitRule
 from sample_compile import cli, compile_sample, complaint
+from tiny_laq import SMALL, alone
 
 
 @pytest.fixture(scope="module")

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tiny_laq import alone
 
 from oxcart.compile.sample.rlds import SampleConfig
 from oxcart.manifests.split import SplitRule
 from sample_compile import compile_sample
+from tiny_laq import alone
 
 SAMPLE = SampleConfig(kitchens=5, sessions=2, episodes=2, steps=9, size=32, files=2)
 

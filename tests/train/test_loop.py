@@ -15,7 +15,6 @@ from typing import Any
 import pytest
 import torch
 from accelerate.state import AcceleratorState
-from tiny_laq import SMALL, assert_same_checkpoints, lines, small, trained, weights
 from torch import Tensor, nn
 
 from oxcart.shards.errors import ConfigError, OxcartError, StoreError
@@ -23,6 +22,7 @@ from oxcart.train import checkpoint as checkpoints
 from oxcart.train import loop
 from oxcart.train.laq.model import LatentActionModel
 from oxcart.train.laq.task import LaqTask
+from tiny_laq import SMALL, assert_same_checkpoints, lines, small, trained, weights
 
 STEPS = 5
 AUGMENTED = (

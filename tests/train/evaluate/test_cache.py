@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tiny_laq import small
 
 from oxcart.manifests.dataset import Dataset
 from oxcart.shards.errors import ConfigError
@@ -15,6 +14,7 @@ from oxcart.train.evaluate.cache import Cache, Draw, draw_positions, gather, nam
 from oxcart.train.evaluate.flow import flow_meter
 from oxcart.train.evaluate.laq import untrained_model
 from oxcart.train.laq.model import LatentActionModel, to_float
+from tiny_laq import small
 
 CPU = torch.device("cpu")
 
@@ -42,11 +42,13 @@ def test_positions_are_distinct_and_a_function_of_the_key() -> None:
 def test_pairs_and_frames_are_bounded_and_the_same_again(kitchen: Path) -> None:
     draw = Draw(samples=20, frames=7, batch_size=8)
     one, other = read(kitchen, draw)
-    assert len(one) == 20 * 3, "of train, val_seen and val"
+    names, counts = np.unique(one.split, return_counts=True)
+    assert names.tolist() == ["train", "val", "val_seen"]
+    assert counts.max() == 20
     assert one.frames is not None
     assert one.frames.shape == (7, 2, 16, 16, 3)
     assert one.flow is not None
-    assert one.flow.shape == (60, 3, 2)
+    assert one.flow.shape == (len(one), 3, 2)
     assert one.frames is other.frames
     assert (one.codes != other.codes).any()
     again = read(kitchen, draw)[0]

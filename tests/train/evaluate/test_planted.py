@@ -7,11 +7,11 @@ import math
 
 import numpy as np
 import pytest
-from planted import context, measured, pictured, planted
 
 from oxcart.train.evaluate.flow import flow_meter, mean_flows
 from oxcart.train.evaluate.strategy import Number
 from oxcart.train.laq import probes
+from planted import context, measured, pictured, planted
 
 
 def holds(number: Number, value: float, within: float = 0.0) -> None:

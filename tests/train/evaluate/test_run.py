@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from planted import context, pictured, planted, skipped
 
 from oxcart.shards.errors import ConfigError
 from oxcart.train.evaluate import strategies
@@ -21,6 +20,7 @@ from oxcart.train.evaluate.flow import flow_meter
 from oxcart.train.evaluate.report import report_html, report_json, say
 from oxcart.train.evaluate.run import Analysis, Row, Subject, evaluate
 from oxcart.train.evaluate.strategy import Number
+from planted import context, pictured, planted, skipped
 
 ABOUT = {
     "run": "runs/<first>",
@@ -40,7 +40,9 @@ def run(
     given = context(meter if callable(meter) else None, quick=quick)
     other = None if untrained is None else Subject(cache=untrained, context=given)
     chosen = strategies.load(names or strategies.names())
-    analysis = evaluate(Subject(cache=cache, context=given), other, chosen, **{"shuffles": 3, "figures": False, **options})
+    analysis = evaluate(
+        Subject(cache=cache, context=given), other, chosen, **{"shuffles": 3, "figures": False, **options}
+    )
     return replace(analysis, about=ABOUT)
 
 
@@ -150,7 +152,9 @@ def test_what_cannot_be_measured_is_skipped_with_the_reason(name: str) -> None:
 @pytest.mark.parametrize("name", BAD)
 def test_no_number_is_ever_nan(name: str) -> None:
     changes, _, _ = BAD[name]
-    plain = report_json(run(pictured(replace(planted("direction"), **changes)), quick=True, shuffles=1)).decode()
+    plain = report_json(
+        run(pictured(replace(planted("direction"), **changes)), quick=True, shuffles=1)
+    ).decode()
     assert "NaN" not in plain
     assert "Infinity" not in plain
 
@@ -183,7 +187,9 @@ def test_a_kind_is_skipped_by_name() -> None:
 
 def test_buckets_are_small_rules() -> None:
     cache = planted("direction")
-    text = "left: dataset=left\nnew: [held out, environment~'kitchen[25]']\nnot red: instruction!~red\nold: seen\n"
+    text = (
+        "left: dataset=left\nnew: [held out, 'environment~kitchen[25]']\nnot red: instruction!~red\nold: seen"
+    )
     found = {one.name: one.mask(cache) for one in parse(text, "buckets.yaml")}
     assert (found["left"] == (cache.dataset == "left")).all()
     assert set(cache.environment[found["new"]]) == {"kitchen2", "kitchen5"}

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tiny_laq import lines, trained
 
 from oxcart.shards.errors import ConfigError
 from oxcart.train.laq.config import FlowConfig
 from oxcart.train.laq.flow import build_teacher, dis_flow, flow_loss, flow_weight
+from tiny_laq import lines, trained
 
 CPU = torch.device("cpu")
 

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tiny_laq import trained
 
 from oxcart.manifests.annotation import read_annotation
 from oxcart.manifests.dataset import Dataset
@@ -17,6 +16,7 @@ from oxcart.train.data import Loader, Pairs
 from oxcart.train.laq import label as module
 from oxcart.train.laq.label import label, open_run
 from oxcart.train.laq.model import LatentActionModel, to_float
+from tiny_laq import trained
 
 K = 2
 """Steps of a pair."""

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_laq import lines, small, trained
 
 from oxcart.shards.errors import ConfigError
 from oxcart.train.laq.model import LatentActionModel, to_float
 from oxcart.train.laq.task import LaqTask
 from oxcart.train.laq.validate import chunks, pairs_of
+from tiny_laq import lines, small, trained
 
 VALIDATED = ("train.steps=4", "val.every=2")
 
