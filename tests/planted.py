@@ -71,7 +71,7 @@ def planted(kind: str, seed: int = 0, places: int = 1) -> Cache:
 
 def pictured(cache: Cache, count: int = 48, seed: int = 0) -> Cache:
     """The cache with frames of some pairs, in which code c moves a picture in direction c."""
-    generator = np.random.default_rng(seed)
+    generator = np.random.default_rng(seed + 1000)  # not the numbers of the motions
     framed = np.sort(generator.permutation(len(cache))[:count])
     coarse = generator.integers(0, 256, (count, SIDE // 4, SIDE // 4, 3)).astype(np.uint8)
     first = torch.from_numpy(coarse).permute(0, 3, 1, 2).float()

@@ -168,12 +168,7 @@ def _headline(rows: Sequence[Row]) -> tuple[str, str]:
         )
     if cosines:
         least = min(cosines, key=lambda one: one.value)
-        between = least.title.removeprefix("arrows ")
-        return (
-            f"A code means the same elsewhere: {between.replace('agree', 'agrees', 0)}, cosine "
-            f"{say(least.value)}",
-            "good",
-        )
+        return f"A code means the same elsewhere: {least.title}, cosine {say(least.value)}", "good"
     return "A code means the same elsewhere", "good"
 
 

@@ -31,6 +31,8 @@ RESAMPLES = 200
 """Of the bootstrap."""
 SHUFFLES = 20
 """Of labels between episodes."""
+LEAST = 3
+"""Episodes, below which there is no interval."""
 LEVEL = 0.95
 SIZES = 4
 """Bins of magnitude."""
@@ -54,7 +56,7 @@ def bootstrap(statistic: Statistic, episodes: Ints, seed: int) -> Interval | Non
         seed: of the resamples.
     """
     names, episode = np.unique(episodes, return_inverse=True)
-    if len(names) < 3:
+    if len(names) < LEAST:
         return None
     order = np.argsort(episode, kind="stable")
     rows_of = np.split(order, np.cumsum(np.bincount(episode))[:-1])
@@ -79,7 +81,9 @@ def bootstrap(statistic: Statistic, episodes: Ints, seed: int) -> Interval | Non
 
 def jackknife(statistic: Statistic, episodes: Ints, seed: int) -> Interval | None:
     """Around the value of all rows, by leaving out groups of episodes; None where there are too few."""
-    _, episode = np.unique(episodes, return_inverse=True)
+    names, episode = np.unique(episodes, return_inverse=True)
+    if len(names) < LEAST:
+        return None
     error = probes.jackknife(statistic, episode, np.random.Generator(np.random.PCG64(seed)))
     if not math.isfinite(error):
         return None
@@ -215,8 +219,8 @@ class Tally:
         times = np.bincount(rows, minlength=len(self.counts)).astype(np.float64)
         cells = self.group * self.width + self.token
         number = int(cells.max(initial=0)) + 1
-        counts = np.bincount(cells, self.counts * times, number)
-        sums = np.stack([np.bincount(cells, column * times, number) for column in self.sums.T], 1)
+        counts = np.bincount(cells, self.counts * times, number).astype(np.float64)
+        sums: Floats = np.stack([np.bincount(cells, column * times, number) for column in self.sums.T], 1)
         return _shared(sums, counts, np.arange(number) % self.width)
 
 

@@ -70,7 +70,7 @@ def test_numbers_stand_clear_of_noise_and_of_shuffles(whole: Analysis) -> None:
     found = rows(whole)
     for name in ("compass/cosine_datasets", "consistency/flow_across_datasets", "probe/r2", "text/tokens"):
         assert name in found
-    for name in ("compass/cosine_datasets", "consistency/flow_across_datasets", "probe/r2"):
+    for name in ("compass/cosine_environments", "consistency/flow_across_datasets", "probe/r2"):
         row = found[name]
         assert row.verdict == "clear", row
         assert row.null is not None
@@ -82,7 +82,7 @@ def test_numbers_stand_clear_of_noise_and_of_shuffles(whole: Analysis) -> None:
 
 def test_what_lies_on_the_wrong_side_is_worse() -> None:
     found = rows(run(planted("noise"), "compass", "disentanglement", untrained=planted("direction")))
-    assert found["compass/cosine_datasets"].verdict == "worse"
+    assert found["compass/cosine_environments"].verdict == "worse"
     assert found["disentanglement/entropy_given_actions"].verdict == "worse"
 
 
@@ -171,7 +171,7 @@ def test_datasets_without_actions_leave_the_others_theirs() -> None:
     assert all(math.isfinite(row.number.value) for row in analysis.rows())
 
 
-def test_one_episode_gives_numbers_without_intervals() -> None:
+def test_two_episodes_give_numbers_without_intervals() -> None:
     cache = planted("direction")
     alone = cache.take(np.isin(cache.key, ["episode0", "episode1"]))
     for row in run(alone, "flow_tokens", "codebook").rows():

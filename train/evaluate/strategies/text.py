@@ -63,7 +63,8 @@ def _clusters(cache: Cache) -> tuple[Ints, Ints, list[list[str]]] | str:
     known = np.flatnonzero(cache.instruction != "")
     texts, place = np.unique(cache.instruction[known], return_inverse=True)
     if len(texts) < 2:
-        return f"all pairs have one instruction, {texts[0]!r}" if len(texts) else "no pair has an instruction"
+        only = f"all pairs have one instruction, {str(texts[0])!r}" if len(texts) else ""
+        return only or "no pair has an instruction"
     if len(np.unique(cache.episodes[known])) < 4:
         return "there are fewer than four episodes"
     vectorizer = TfidfVectorizer(token_pattern=r"(?u)\b\w+\b")

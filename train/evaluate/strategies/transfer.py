@@ -68,7 +68,9 @@ def measure(cache: Cache, context: Context) -> Iterator[Number | Skip]:
         elif known.sum() < LEAST:
             yield Skip(what=title, because="hardly any pair moves")
         else:
-            yield _angle(found.angle[known], episodes[known], context, f"angle_{name}", title)
+            # One pair A may go to several B, so A's episodes are the witnesses of its motion.
+            givers = cache.episodes[cache.framed[found.a]]
+            yield _angle(found.angle[known], givers[known], context, f"angle_{name}", title)
         yield context.estimate(
             episodes,
             ratio_of(found.ratio),
