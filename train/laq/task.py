@@ -25,7 +25,7 @@ from oxcart.train.laq.model import LatentActionModel, Output, parameter_groups, 
 from oxcart.train.laq.quantize import count_codes
 from oxcart.train.laq.validate import Pictures, look, measure_probes, open_split, validate
 from oxcart.train.loop import Place, narrow
-from oxcart.train.reading import open_datasets, open_splits, training_loader
+from oxcart.train.reading import open_datasets, open_splits, scored, training_loader
 from oxcart.train.report import by_split, describe, last_validation, read_metrics
 
 SETTLING = 0.1
@@ -195,18 +195,7 @@ class LaqTask:
         }
 
     def scored(self) -> dict[str, Any]:
-        data, val = self._config.data, self._config.val
-        return {
-            "split": val.splits[0],
-            "samples": val.samples,
-            "batch_size": val.batch_size,
-            "seed": val.seed,
-            "limit": data.limit.val,
-            "offset": data.offset,
-            "seconds": data.seconds,
-            "control_rate": data.control_rate,
-            "datasets": self.fingerprints,
-        }
+        return scored(self._config.data, self._config.val, self.fingerprints)
 
     def state(self) -> dict[str, Any]:
         return {"config": asdict(self._config), "datasets": self.fingerprints}
