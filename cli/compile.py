@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shlex
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -58,12 +60,36 @@ def _source_options(command: Callable[..., Any]) -> Callable[..., Any]:
             help="The source's own split to read.  [default: all]",
         ),
         *video_options(),
-        click.option("--workers", type=click.IntRange(min=1), help="Processes.  [default: one a core]"),
+        click.option(
+            "--workers",
+            type=click.IntRange(min=1),
+            help="Tasks at a time.  [default: one a core; of a Ray cluster: what it can]",
+        ),
+        click.option(
+            "--engine",
+            type=click.Choice(["processes", "ray"]),
+            default="processes",
+            show_default=True,
+            help="Who does the work: processes of this machine, or a Ray cluster.",
+        ),
+        click.option(
+            "--ray-address",
+            metavar="ADDRESS",
+            help="The cluster; auto: this node's.  [default: start one]",
+        ),
+        click.option("--part", metavar="I/N", help="Do one of N parts alone, from 0/N on; for job arrays."),
         click.option("--quiet", is_flag=True, help="No progress and no summary."),
     ]
     for option in reversed(options):
         command = option(command)
     return command
+
+
+def _workers(asked: int | None, ray_address: str | None) -> int:
+    """Tasks at a time: a cluster that is there knows best what it can do."""
+    from oxcart.compile.processes import default_workers
+
+    return asked or (default_workers() if ray_address is None else sys.maxsize)
 
 
 def _source_config(
@@ -99,6 +125,7 @@ def _source_config(
 
 @click.command()
 @click.argument("source")
+@click.argument("files", nargs=-1, metavar="[CENSUS]...")
 @_source_options
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.option(
@@ -106,32 +133,63 @@ def _source_config(
     type=LocalPath(dir_okay=False),
     help="Keep the census in this file, for compile --census.",
 )
+@click.option("--merge", is_flag=True, help="Make one census of the CENSUS files of all parts.")
 def scan(
-    source: str, workers: int | None, quiet: bool, as_json: bool, parquet: Path | None, **options: Any
+    source: str,
+    files: tuple[str, ...],
+    workers: int | None,
+    engine: str,
+    ray_address: str | None,
+    part: str | None,
+    quiet: bool,
+    as_json: bool,
+    parquet: Path | None,
+    merge: bool,
+    **options: Any,
 ) -> None:
     """Take the census of SOURCE: environments, episodes, steps, cameras, duplicates.
 
     SOURCE is a TFDS directory with an RLDS dataset, or its URL: gs://, s3://, az:// or
     https://. No image is decoded. Or it is a folder of videos, or videos:FOLDER, which are
-    decoded once at low resolution.
+    decoded once at low resolution. Machines can share the work: each scans a part, and
+    --merge makes one census of them.
 
     \b
     Example:
       oxcart scan bridge_dataset/1.0.0
       oxcart scan bridge_dataset/1.0.0 --parquet census.parquet --json
+      oxcart scan bridge_dataset/1.0.0 --part 0/8 --parquet part-0.parquet
+      oxcart scan bridge_dataset/1.0.0 --merge part-*.parquet --parquet census.parquet
       oxcart scan gs://gresearch/robotics/bridge/0.1.0
     """
     from oxcart.cli.progress import progress
     from oxcart.compile import census as census_module
-    from oxcart.compile.processes import default_workers
+    from oxcart.compile.engine import engine as make_engine
+    from oxcart.compile.part import Part
     from oxcart.compile.sources import open_source
+    from oxcart.shards.errors import ConfigError
 
+    if merge != bool(files):
+        raise ConfigError("--merge: expected together with the CENSUS files of all parts, or neither")
+    if merge and part is not None:
+        raise ConfigError("--merge: takes all parts; leave out --part")
+    if part is not None and parquet is None:
+        raise ConfigError("--part: only useful when it is kept; pass --parquet FILE")
     config = _source_config(source, **options)
     opened = open_source(config)
-    with progress("scanning", total=opened.expected, unit="episodes", quiet=quiet) as report:
-        census = census_module.take(
-            config, workers=workers or default_workers(), report=report, source=opened
-        )
+    if merge:
+        census = census_module.merge([census_module.read_file(file) for file in files], opened)
+    else:
+        total = opened.expected if part is None else None
+        with progress("scanning", total=total, unit="episodes", quiet=quiet) as report:
+            census = census_module.take(
+                config,
+                workers=_workers(workers, ray_address),
+                report=report,
+                source=opened,
+                part=Part.parse(part) if part else None,
+                run=make_engine(engine, ray_address),
+            )
     if parquet is not None:
         write_file(parquet, census.to_bytes())
     if as_json:
@@ -228,6 +286,9 @@ def compile_(
     val_seen: float | None,
     write_rule: Path | None,
     workers: int | None,
+    engine: str,
+    ray_address: str | None,
+    part: str | None,
     quiet: bool,
     size: str | None,
     fit: str | None,
@@ -247,7 +308,8 @@ def compile_(
     A folder of videos, or videos:FOLDER, is cut into clips. Whole environments (for videos,
     channels) are held out for val. A compile that was cut off goes on where it
     stopped when the same command is given again; the same source and options give the
-    same bytes.
+    same bytes. Machines can share the work: each compiles a --part, and oxcart commit
+    finishes.
 
     \b
     Example:
@@ -257,13 +319,14 @@ def compile_(
       oxcart compile bridge_dataset/1.0.0 bridge --codec jpeg
       oxcart compile gs://gresearch/robotics/bridge/0.1.0 s3://bucket/bridge
       oxcart compile videos:downloads clips --size 256 --rate 10 --licence cc-by
+      oxcart compile bridge_dataset/1.0.0 bridge --census census.parquet --part 0/8
       oxcart compile my_robot/1.0.0 out --action 'action[:7]' --environment episode_metadata/lab
     """
     from oxcart.cli.progress import progress
     from oxcart.compile.images import Resize
-    from oxcart.compile.pipeline import CompileConfig, execute, prepare
+    from oxcart.compile.part import Part
+    from oxcart.compile.pipeline import CompileConfig, execute, execute_part, prepare
     from oxcart.compile.plan import Settings
-    from oxcart.compile.processes import default_workers
     from oxcart.compile.sources import open_source
     from oxcart.manifests import split
     from oxcart.shards.codec import Encoding
@@ -284,7 +347,10 @@ def compile_(
         census=census,
         on_error=on_error or ("reject" if videos else "fail"),
         overwrite=overwrite,
-        workers=workers or default_workers(),
+        workers=_workers(workers, ray_address),
+        engine=engine,
+        ray_address=ray_address,
+        part=Part.parse(part) if part else None,
     )
     total = open_source(config.source).expected
     with progress("scanning", total=total, unit="episodes", quiet=quiet) as report:
@@ -298,15 +364,51 @@ def compile_(
     rule = split.write_rule(assignment.rule).encode()
     if dry_run:
         click.echo(_plan_text(prepared, assignment))
+        said = ""
     else:
         with progress(
             "compiling", total=prepared.frames, unit="frames", quiet=quiet, start=prepared.frames_done
         ) as report:
-            manifest = execute(prepared, report)
+            if config.part is None:
+                said = done_text(config.out, execute(prepared, report))
+            else:
+                execute_part(prepared, report)
+                mine, every = len(prepared.shards), len(prepared.plan.shards)
+                said = (
+                    f"{config.out}: part {config.part} is there, {mine} of {every} shards; "
+                    f"when all are: oxcart commit {shlex.quote(config.out)}"
+                )
     if write_rule is not None:
         write_file(write_rule, rule)
-    if not dry_run and not quiet:
-        click.echo(done_text(config.out, manifest))
+    if said and not quiet:
+        click.echo(said)
+
+
+@click.command()
+@click.argument("out")
+@click.option(
+    "--on-error",
+    type=click.Choice(["fail", "reject"]),
+    default="fail",
+    show_default=True,
+    help="End where a part rejected an episode, or accept it.",
+)
+@click.option("--quiet", is_flag=True, help="No summary.")
+def commit(out: str, on_error: str, quiet: bool) -> None:
+    """Finish the compile in OUT once all its parts are there: write its tables and its manifest.
+
+    The source is not needed. A commit that was cut off is simply made again.
+
+    \b
+    Example:
+      oxcart commit bridge
+      oxcart commit s3://bucket/bridge --on-error reject
+    """
+    from oxcart.compile.pipeline import finish
+
+    manifest = finish(out, on_error=on_error)
+    if not quiet:
+        click.echo(done_text(out, manifest))
 
 
 def _check_names(prepared: Prepared, assignment: Assignment) -> None:

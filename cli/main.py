@@ -46,6 +46,7 @@ SECTIONS: dict[str, dict[str, Lazy]] = {
         "catalog": Lazy("oxcart.cli.catalog", "catalog", "Say what is known of each dataset."),
         "scan": Lazy("oxcart.cli.compile", "scan", "Take the census of a source: what it holds."),
         "compile": Lazy("oxcart.cli.compile", "compile_", "Compile a source into a dataset."),
+        "commit": Lazy("oxcart.cli.compile", "commit", "Finish a compile whose parts are all there."),
         "transcode": Lazy("oxcart.cli.transcode", "transcode", "Store a dataset's frames in another way."),
     },
     "Look at a dataset": {
@@ -68,6 +69,8 @@ SECTIONS: dict[str, dict[str, Lazy]] = {
         "train": Lazy("oxcart.cli.train", "train", "Train a model from compiled datasets."),
         "evaluate": Lazy("oxcart.cli.evaluate", "evaluate", "Say what the codes of a trained model mean."),
         "label": Lazy("oxcart.cli.train", "label", "Write a trained model's codes of every step."),
+        "predict": Lazy("oxcart.cli.train", "predict", "Say what a trained model would do."),
+        "compare": Lazy("oxcart.cli.train", "compare", "Set training runs side by side."),
     },
 }
 """Every command, by section, in the order in which a newcomer needs them."""

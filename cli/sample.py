@@ -1,4 +1,4 @@
-"""`oxcart sample`: small synthetic sources, for the demo and for trying things before the data is there."""
+"""`oxcart sample`: small synthetic sources and models, for the demo and for trying things without data."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from oxcart.cli.progress import progress
 
 @click.group()
 def sample() -> None:
-    """Write small synthetic sources.
+    """Write small synthetic sources, or a small random model.
 
     They have what matters to a compile in the real ones (environments, sessions,
     cameras, instructions) and take seconds to write.
@@ -114,3 +114,46 @@ def videos(
         written = write_videos(directory, config, report)
     click.echo(f"wrote {config.total:,} videos to {written}")
     click.echo(f"next: oxcart compile {shlex.quote(f'videos:{written}')} OUT --val-fraction 0.2")
+
+
+@sample.command()
+@click.argument("directory", type=LocalPath(file_okay=False))
+@click.option("--family", default="qwen3-vl", show_default=True, help="qwen3-vl, qwen2.5-vl or smolvlm.")
+@click.option("--width", default=64, show_default=True, help="Of tokens; a multiple of 32.")
+@click.option("--layers", default=2, show_default=True, help="Of the language model.")
+@click.option("--image-size", default=64, show_default=True, help="Pixels of a side of its pictures.")
+@click.option("--spare", default=16, show_default=True, help="Rows of the embedding without a token.")
+@click.option("--tied/--untied", default=True, show_default=True, help="One matrix reads and writes tokens.")
+@click.option("--seed", default=0, show_default=True, help="Another seed draws other weights.")
+def vlm(
+    directory: Path, family: str, width: int, layers: int, image_size: int, spare: int, tied: bool, seed: int
+) -> None:
+    """Write a tiny random vision-language model of a family's real classes.
+
+    Model, tokenizer, processor and chat template, as from_pretrained reads them;
+    nothing is downloaded. Needs the extras `train` and `vla`.
+
+    \b
+    Example:
+      oxcart sample vlm scratch/vlm
+      oxcart sample vlm scratch/smol --family smolvlm --untied
+    """
+    from oxcart.cli.train import need_vla
+
+    need_vla()
+    from oxcart.train.vla.tiny import VlmConfig, write_vlm
+
+    config = VlmConfig(
+        family=family,
+        width=width,
+        layers=layers,
+        vision_layers=layers,
+        image_size=image_size,
+        spare=spare,
+        tied=tied,
+        seed=seed,
+    )
+    weights = write_vlm(directory, config)
+    click.echo(f"wrote a random {family} of {weights:,} weights to {directory}")
+    where = shlex.quote(str(directory))
+    click.echo(f"next: oxcart train vla preset=tiny model={where} data.datasets=[OUT] data.codes=[CODES]")

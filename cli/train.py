@@ -1,8 +1,11 @@
-"""`oxcart train` and `oxcart label`: train a model from compiled datasets, and use it on them."""
+"""`oxcart train`, `label`, `predict` and `compare`: train a model from compiled datasets, use it, and set
+runs side by side.
+"""
 
 from __future__ import annotations
 
 import shlex
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +16,24 @@ from oxcart.cli.progress import progress
 
 TERMINATED = 143
 """Exit code after SIGTERM, as shells have it."""
+TRAIN_PACKAGES = ("torch", "accelerate", "omegaconf", "safetensors")
+LAQ_COLUMNS = {
+    "copy_ratio": "error / copying's",
+    "constant_ratio": "same code for all",
+    "usage": "codes used",
+    "dead_codes": "dead codes",
+    "probe_r2": "R2 codes -> action",
+    "nmi_direction_excess": "NMI direction, above chance",
+}
+VLA_COLUMNS = {
+    "accuracy": "codes right",
+    "exact": "actions right",
+    "nll": "nats a code",
+    "unigram_accuracy": "most frequent",
+    "instruction_accuracy": "by instruction",
+    "nearest_accuracy": "of nearest frame",
+}
+"""Metrics that are shown when a run ends -> how they are called there."""
 
 
 @click.group()
@@ -25,17 +46,32 @@ def train() -> None:
     """
 
 
+def _run_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """What every trainer takes."""
+    options: list[Callable[[Callable[..., Any]], Callable[..., Any]]] = [
+        click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]..."),
+        click.option(
+            "--print-config", is_flag=True, help="Print the resolved configuration, every key, and exit."
+        ),
+        click.option(
+            "--resume",
+            type=click.Choice(["auto"]),
+            help="auto: go on where the run in run.dir stopped, with its configuration; begin it if there is "
+            "none.",
+        ),
+        click.option(
+            "--allow-changes",
+            is_flag=True,
+            help="Resume although datasets, batch size or world size have changed.",
+        ),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
 @train.command()
-@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
-@click.option("--print-config", is_flag=True, help="Print the resolved configuration, every key, and exit.")
-@click.option(
-    "--resume",
-    type=click.Choice(["auto"]),
-    help="auto: go on where the run in run.dir stopped, with its configuration; begin it if there is none.",
-)
-@click.option(
-    "--allow-changes", is_flag=True, help="Resume although datasets, batch size or world size have changed."
-)
+@_run_options
 def laq(overrides: tuple[str, ...], print_config: bool, resume: str | None, allow_changes: bool) -> None:
     """Train the latent-action model: what moved between two frames, as a few codes.
 
@@ -57,38 +93,62 @@ def laq(overrides: tuple[str, ...], print_config: bool, resume: str | None, allo
         click.echo(to_yaml(config), nl=False)
         return
     result = train_laq(config, resume=resume is not None, allow_changes=allow_changes)
+    labelled, run = shlex.join(config.data.datasets), shlex.quote(config.run.dir)
+    then = f"oxcart label {labelled} --laq {run} -o codes.parquet"
+    _say_how_it_ended("laq", result, config, LAQ_COLUMNS, then)
+
+
+@train.command()
+@_run_options
+def vla(overrides: tuple[str, ...], print_config: bool, resume: str | None, allow_changes: bool) -> None:
+    """Train a vision-language model to emit the codes of an image and an instruction.
+
+    model= is a hub id or a directory, data.codes= what oxcart label wrote of each
+    dataset. vla.head and vla.decoding say how codes leave the model, vla.tune which of
+    its weights learn; preset=tiny, base or lora says what the others begin with.
+
+    \b
+    Example:
+      oxcart train vla model=Qwen/Qwen3-VL-2B-Instruct data.datasets=[bridge] data.codes=[codes.parquet]
+    """
+    need_vla()
+    from oxcart.train.config import to_yaml
+    from oxcart.train.vla.run import configure, train_vla
+
+    config = configure(overrides, resume=resume is not None)
+    if print_config:
+        click.echo(to_yaml(config), nl=False)
+        return
+    result = train_vla(config, resume=resume is not None, allow_changes=allow_changes)
+    then = f"oxcart predict {shlex.quote(config.run.dir)} --image FILE --instruction TEXT"
+    _say_how_it_ended("vla", result, config, VLA_COLUMNS, then)
+
+
+def _say_how_it_ended(what: str, result: Any, config: Any, columns: dict[str, str], then: str) -> None:
+    """Say what a training came to, and what to do next; leave as SIGTERM has it where that stopped it."""
     run = config.run.dir
-    again = f"oxcart train laq --resume auto run.dir={shlex.quote(run)}"
     if result.stopped:
+        again = f"oxcart train {what} --resume auto run.dir={shlex.quote(run)}"
         click.echo(f"oxcart: stopped by a signal at step {result.step:,}, saved; go on: {again}", err=True)
         raise SystemExit(TERMINATED)
     if not _is_main_process():
         return
     rate = f", {result.throughput:,.0f} samples/s" if result.throughput else ""
     click.echo(f"{run}: {result.step:,} steps{rate}")
-    click.echo(_summary(result.metrics, config.val.splits))
-    if result.metrics:
-        click.echo(f"report: {run}/report.md, pictures: {run}/loss.png, {run}/samples.png")
-    click.echo(
-        f"next: oxcart label {shlex.join(config.data.datasets)} --laq {shlex.quote(run)} -o codes.parquet"
-    )
+    click.echo(_summary(result.metrics, config.val.splits, columns))
+    pictures = f"pictures: {run}/loss.png"
+    click.echo(f"report: {run}/report.md, {pictures}, {run}/samples.png" if result.metrics else pictures)
+    click.echo(f"next: {then}")
 
 
-def _summary(metrics: Any, splits: list[str]) -> str:
+def _summary(metrics: Any, splits: list[str], wanted: dict[str, str]) -> str:
     from oxcart.cli.table import table
 
-    wanted = {
-        "copy_ratio": "error / copying's",
-        "constant_ratio": "same code for all",
-        "usage": "codes used",
-        "dead_codes": "dead codes",
-        "probe_r2": "R2 codes -> action",
-        "nmi_direction_excess": "NMI direction, above chance",
-    }
+    first = next(iter(wanted))
     rows = [
         (split, *(_cell(metrics.get(f"{split}/{name}")) for name in wanted))
         for split in splits
-        if f"{split}/copy_ratio" in metrics
+        if f"{split}/{first}" in metrics
     ]
     return table(("split", *wanted.values()), rows) if rows else "not validated"
 
@@ -170,13 +230,82 @@ def label(
         )
 
 
+@click.command()
+@click.argument("run", type=LocalPath(file_okay=False))
+@click.option("--image", type=LocalPath(dir_okay=False), required=True, help="Picture, of any size.")
+@click.option("--instruction", required=True, help='What to do; "" for nothing in particular.')
+@click.option(
+    "--laq", type=LocalPath(file_okay=False), help="Run that draws the next frame.  [default: data.laq]"
+)
+@click.option("-o", "--output", type=LocalPath(), help="PNG to write.  [default: RUN/predicted.png]")
+@click.option(
+    "--device",
+    type=click.Choice(["auto", "cpu", "cuda"]),
+    default="auto",
+    show_default=True,
+    help="auto: a GPU where there is one.",
+)
+def predict(
+    run: Path, image: Path, instruction: str, laq: Path | None, output: Path | None, device: str
+) -> None:
+    """Say what the model of RUN would do: codes, their probabilities, the next frame.
+
+    The next frame is what the latent-action model makes of IMAGE and the codes; it
+    needs the run that made them, of training's data.laq or of --laq.
+
+    \b
+    Example:
+      oxcart predict runs/vla --image frame.png --instruction "push the red block right"
+    """
+    need_vla()
+    from oxcart.cli.table import table
+    from oxcart.train.vla.predict import predict as work
+    from oxcart.train.vla.predict import write_png
+
+    found = work(run, image, instruction, laq, device)
+    rows = []
+    for place, (code, shares) in enumerate(zip(found.codes, found.probabilities, strict=True)):
+        order = sorted(range(len(shares)), key=lambda i: -shares[i])
+        others = ", ".join(f"{i} {shares[i]:.0%}" for i in order[1:4])
+        rows.append((str(place), str(code), f"{shares[code]:.1%}", others))
+    click.echo(f"codes: {'-'.join(map(str, found.codes))}")
+    click.echo(table(("place", "code", "probability", "next"), rows))
+    if found.frame is None:
+        click.echo("no next frame: give the run of the latent-action model with --laq")
+        return
+    target = output if output is not None else run / "predicted.png"
+    write_png(target, found.frame)
+    click.echo(f"next frame: {target}")
+
+
+@click.command()
+@click.argument("runs", nargs=-1, required=True, metavar="RUN...")
+@click.option("-o", "--output", type=LocalPath(), help="PNG of curves to write.")
+def compare(runs: tuple[str, ...], output: Path | None) -> None:
+    """Set RUNs side by side: what differs in them, and how they validate.
+
+    \b
+    Example:
+      oxcart compare runs/tokens runs/head runs/parallel -o compared.png
+    """
+    need_packages()
+    from oxcart.cli.table import table
+    from oxcart.train.compare import compare_runs, draw
+
+    found = compare_runs([Path(run) for run in runs])
+    click.echo(table(found.columns, found.rows))
+    if output is not None:
+        draw(output, found)
+        click.echo(f"curves: {output}")
+
+
 def _is_main_process() -> bool:
     import os
 
     return os.environ.get("RANK", "0") == "0"
 
 
-def need_packages() -> None:
+def need_packages(names: tuple[str, ...] = TRAIN_PACKAGES, extras: str = "train") -> None:
     """Refuse to go on without what training needs.
 
     Raises:
@@ -186,8 +315,17 @@ def need_packages() -> None:
 
     from oxcart.shards.errors import ConfigError
 
-    missing = [
-        name for name in ("torch", "accelerate", "omegaconf", "safetensors") if find_spec(name) is None
-    ]
+    missing = [name for name in names if find_spec(name) is None]
     if missing:
-        raise ConfigError(f"training needs {', '.join(missing)}: pip install -c constraints.txt '.[train]'")
+        raise ConfigError(
+            f"training needs {', '.join(missing)}: pip install -c constraints.txt '.[{extras}]'"
+        )
+
+
+def need_vla() -> None:
+    """Refuse to go on without the extra `vla`.
+
+    Raises:
+        ConfigError: says what is missing.
+    """
+    need_packages((*TRAIN_PACKAGES, "transformers", "tokenizers", "num2words"), "train,vla")

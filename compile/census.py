@@ -13,15 +13,19 @@ import threading
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from importlib.metadata import version
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from oxcart.compile.processes import Advance, Report, run
+from oxcart.compile.engine import Run
+from oxcart.compile.part import Part
+from oxcart.compile.processes import Advance, Report
+from oxcart.compile.processes import run as run_processes
 from oxcart.compile.sources import open_source
 from oxcart.compile.sources.base import CensusRow, Source, SourceConfig
 from oxcart.manifests.tables import parse_table, table_bytes
@@ -51,6 +55,8 @@ class Census:
     """One row an episode, in the order of the source; the columns are those of `schema`."""
     unlisted: int = 0
     """Episodes of the source beyond those, which a limit left out when it was compiled."""
+    part: Part | None = None
+    """Which files it is of; None is all."""
 
     @property
     def rejected(self) -> pa.Table:
@@ -67,9 +73,14 @@ class Census:
     def to_bytes(self) -> bytes:
         """As a Parquet file."""
         # Not canonical JSON: the order of the cameras matters, the first is the primary.
-        value = {"made_by": _made_by(), "source": dict(self.source), "sizes": dict(self.sizes)}
+        value = {
+            "made_by": _made_by(),
+            "source": dict(self.source),
+            "sizes": dict(self.sizes),
+            "part": str(self.part) if self.part else None,
+        }
         metadata = {_METADATA: json.dumps(value)}
-        return table_bytes(self.table.replace_schema_metadata(metadata))
+        return table_bytes(self.table.combine_chunks().replace_schema_metadata(metadata))
 
 
 def _made_by() -> dict[str, str]:
@@ -102,7 +113,15 @@ def schema(cameras: tuple[str, ...]) -> pa.Schema:
     )
 
 
-def take(config: SourceConfig, *, workers: int, report: Report, source: Source | None = None) -> Census:
+def take(
+    config: SourceConfig,
+    *,
+    workers: int,
+    report: Report,
+    source: Source | None = None,
+    part: Part | None = None,
+    run: Run = run_processes,
+) -> Census:
     """Take the census of a source.
 
     Args:
@@ -110,6 +129,8 @@ def take(config: SourceConfig, *, workers: int, report: Report, source: Source |
         workers: processes at most; a small source is read by fewer.
         report: told of progress in episodes and bytes.
         source: what `config` opens, where it is open already.
+        part: of the files, to be merged with the others; None is all.
+        run: who does the work.
 
     Raises:
         ConfigError: an option names something that the source does not have; two episodes have one key.
@@ -117,17 +138,45 @@ def take(config: SourceConfig, *, workers: int, report: Report, source: Source |
     """
     source = source or open_source(config)
     sizes = source.sizes()
-    groups = _groups(source.files(), sizes) if source.remote else [[file] for file in source.files()]
+    files = part.of(source.files()) if part else source.files()
+    groups = _groups(files, sizes) if source.remote else [[file] for file in files]
     workers = min(workers, 1 + sum(sizes.values()) * source.effort // WORKER_BYTES)
-    job = _Job(config, source if min(workers, len(groups)) <= 1 else None)
-    tables = dict(run(_take_files, job, groups, workers=workers, report=report))
+    tables = dict(run(_take_files, _Job(config, source), groups, workers=workers, report=report))
     nothing = schema(tuple(camera.name for camera in source.cameras)).empty_table()
     table = pa.concat_tables([nothing, *(tables[index] for index in sorted(tables))])
-    if not table.num_rows:
-        raise SourceError(f"{config.url}: holds no episode")
-    table = source.join(table)
+    found = Census(source=source.describe(), sizes=sizes, table=table, part=part)
+    return found if part else _joined(found, source, config.url)
+
+
+def merge(parts: Sequence[Census], source: Source) -> Census:
+    """The census of a source from those of all its parts, as if it had been taken at once.
+
+    Raises:
+        ConfigError: the parts are not all there, or not those of one census of this source.
+        SourceError: a file has changed meanwhile, or the source holds no episode.
+    """
+    for one in parts:
+        check(one, source)
+    counts = {one.part.count for one in parts if one.part}
+    numbers = sorted(one.part.number for one in parts if one.part)
+    if len(counts) != 1 or numbers != list(range(min(counts))) or len(numbers) != len(parts):
+        given = ", ".join(str(one.part or "a whole census") for one in parts)
+        raise ConfigError(f"merge: expected each part of one census once, got {given or 'nothing'}")
+    place = {file: i for i, file in enumerate(source.files())}
+    columns = schema(tuple(camera.name for camera in source.cameras))
+    table = pa.concat_tables([one.table for one in parts]).cast(columns)
+    files = np.array([place[file] for file in table["source_file"].to_pylist()], np.int64)
+    rows = np.argsort(files, kind="stable")  # within a file they are in order already
+    return _joined(replace(parts[0], table=table.take(pa.array(rows)), part=None), source, source.name)
+
+
+def _joined(census: Census, source: Source, where: str) -> Census:
+    """A whole census, once its episodes have seen each other."""
+    if not census.table.num_rows:
+        raise SourceError(f"{where}: holds no episode")
+    table = source.join(census.table)
     _check_keys(table)
-    return Census(source=source.describe(), sizes=sizes, table=table)
+    return replace(census, table=table)
 
 
 def read(data: bytes, name: str) -> Census:
@@ -141,12 +190,13 @@ def read(data: bytes, name: str) -> Census:
     try:
         value = json.loads((table.schema.metadata or {})[_METADATA])
         source, sizes = dict(value["source"]), dict(value["sizes"])
+        part = Part.parse(value["part"]) if value["part"] else None
         expected = schema(tuple(source["cameras"]))
     except (KeyError, ValueError, TypeError) as error:
         raise ConfigError(f"census {name}: not a census; make one with oxcart scan --parquet") from error
     if not table.schema.equals(expected) or value.get("made_by") != _made_by():
         raise ConfigError(f"census {name}: taken by another version of oxcart; take it again")
-    return Census(source=source, sizes=sizes, table=table)
+    return Census(source=source, sizes=sizes, table=table, part=part)
 
 
 def check(census: Census, source: Source) -> None:
@@ -173,11 +223,18 @@ def check(census: Census, source: Source) -> None:
 
 
 def load(path: str, source: Source) -> Census:
-    """Read the census in the file or URL `path` and check that it is of `source`."""
-    folder, slash, name = path.rpartition("/")
-    census = read(Store(folder or slash or ".").read(name), path)
+    """Read the census in the file or URL `path` and check that it is all of `source`'s."""
+    census = read_file(path)
+    if census.part is not None:
+        raise ConfigError(f"census {path}: is part {census.part}; merge all parts with oxcart scan --merge")
     check(census, source)
     return census
+
+
+def read_file(path: str) -> Census:
+    """The census, or a part of one, in a file or URL."""
+    folder, slash, name = path.rpartition("/")
+    return read(Store(folder or slash or ".").read(name), path)
 
 
 @dataclass(frozen=True)
@@ -186,7 +243,10 @@ class _Job:
 
     config: SourceConfig
     source: Source | None
-    """It, opened, where there is but this process."""
+    """It, opened; only in the process that did."""
+
+    def __reduce__(self) -> tuple[type[_Job], tuple[SourceConfig, None]]:
+        return _Job, (self.config, None)
 
     @cached_property
     def opened(self) -> Source:

@@ -1,19 +1,23 @@
 """Commit: merge what the tasks left, reconcile the counts, write the tables and, last, the manifest.
 
-Everything here is a pure function of the plan and of what the tasks left, so a commit that was cut off is
-simply done again; the folder of work in progress goes only after the manifest stands.
+Everything here is a pure function of what the claim says of the plan, of the census and of what the tasks
+left. So a commit that was cut off is simply done again, and any machine can make it, without the source; the
+folder of work in progress goes only after the manifest stands.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from blake3 import blake3
 
 from oxcart.compile.census import Census
-from oxcart.compile.execute import Done, check_claim, read_done
+from oxcart.compile.execute import CLAIM, Done, check_claim, read_done
 from oxcart.compile.plan import Plan
 from oxcart.compile.sources.base import Source
 from oxcart.compile.statistics import merge, summary
@@ -27,19 +31,90 @@ from oxcart.manifests.tables import (
     episodes_schema,
     table_bytes,
 )
-from oxcart.shards.errors import CorruptError, SourceError
+from oxcart.shards.errors import ConfigError, CorruptError, SourceError
 from oxcart.shards.store import WORK, Store
 
 
-def commit(store: Store, census: Census, plan: Plan, source: Source, *, reject: bool) -> Manifest:
-    """Write the tables and the manifest of a plan whose tasks are all done.
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """What a plan and its source are, as far as a commit must know; plain JSON, which the claim holds."""
+
+    plan: str
+    """The plan's hash."""
+    shards: list[str]
+    """Names of all shards, in plan order."""
+    limited: int
+    pixels: dict[str, Any]
+    config: dict[str, Any]
+    versions: dict[str, str]
+    dataset: dict[str, Any]
+    """Name, version and kind of the source."""
+    cameras: list[dict[str, str]]
+    """Name and source field of each."""
+    action_sizes: list[int]
+    state_sizes: list[int]
+    control_rate: dict[str, Any] | None
+
+
+def work_of(plan: Plan, source: Source) -> Work:
+    """Of a plan."""
+    return Work(
+        plan=plan.hash,
+        shards=[shard.name for shard in plan.shards],
+        limited=plan.limited,
+        pixels=dict(plan.pixels),
+        config=dict(plan.config),
+        versions=dict(plan.versions),
+        dataset={"name": source.name, "version": source.version, "kind": source.kind},
+        cameras=[{"name": camera.name, "source": camera.field} for camera in source.cameras],
+        action_sizes=list(source.action_sizes),
+        state_sizes=list(source.state_sizes),
+        control_rate=source.control_rate,
+    )
+
+
+def read_work(store: Store) -> Work:
+    """The work that has claimed a store.
 
     Raises:
-        CorruptError: a task is not done, or the episodes do not add up to those of the source.
-        ConfigError: another compile has taken the output.
+        ConfigError: there is none, or it is of another version.
+    """
+    if not store.exists(CLAIM):
+        raise ConfigError(f"{store.url}: holds no unfinished compile; run oxcart compile SOURCE {store.url}")
+    try:
+        return Work(**json.loads(store.read(CLAIM)))
+    except (ValueError, TypeError) as error:
+        raise ConfigError(
+            f"{store.url}: its unfinished compile is of another version of oxcart; "
+            "compile again with --overwrite"
+        ) from error
+
+
+def commit(
+    store: Store, census: Census, work: Work, attribution: pa.Table | None, *, reject: bool
+) -> Manifest:
+    """Write the tables and the manifest of a plan whose tasks are all done.
+
+    Args:
+        store: the output.
+        census: of the source.
+        work: what was planned.
+        attribution: whose work the episodes of the census are, with a column `key`; None if nobody says.
+        reject: accept that episodes were rejected.
+
+    Raises:
+        ConfigError: another compile has taken the output, or tasks are not done.
+        CorruptError: the episodes do not add up to those of the source.
         SourceError: an episode was rejected and `reject` is not set, or every episode was.
     """
-    done = [_done(store, shard, plan.hash) for shard in plan.shards]
+    found = {name: read_done(store, name, work.plan) for name in work.shards}
+    if left := [name for name, one in found.items() if one is None]:
+        some = ", ".join(left[:4]) + (f" and {len(left) - 4} more" if len(left) > 4 else "")
+        raise ConfigError(
+            f"{store.url}: {len(left)} of {len(work.shards)} shards are not there yet: {some}; "
+            "compile them, or the parts that hold them, again"
+        )
+    done = [one for one in found.values() if one is not None]
     if not reject:
         _refuse_rejected([dict(row) for one in done for row in one.rejected])
     schema = episodes_schema(list(census.source["cameras"]))
@@ -49,7 +124,7 @@ def commit(store: Store, census: Census, plan: Plan, source: Source, *, reject: 
         "source": census.table.num_rows + census.unlisted,
         "compiled": episodes.num_rows,
         "rejected": rejected.num_rows,
-        "limited": plan.limited,
+        "limited": work.limited,
     }
     if counts["source"] != counts["compiled"] + counts["rejected"] + counts["limited"]:
         raise CorruptError(f"{store.url}: episodes do not add up: {counts}; compile again with --overwrite")
@@ -63,52 +138,40 @@ def commit(store: Store, census: Census, plan: Plan, source: Source, *, reject: 
         )
     tables = {}
     made = {EPISODES: episodes, REJECTED: rejected}
-    owners = source.attribution(census.table, episodes["key"])
-    if owners is not None:
-        made[ATTRIBUTION] = owners
+    if attribution is not None:
+        made[ATTRIBUTION] = attribution.take(pc.index_in(episodes["key"], attribution["key"]))
     for name, table in made.items():
         data = table_bytes(table)
         store.put(name, data)
         tables[name] = {"rows": table.num_rows, "bytes": len(data), "blake3": blake3(data).hexdigest()}
-    train = [one for one, shard in zip(done, plan.shards, strict=True) if shard.split == "train"]
+    train = [one for one in done if one.shard["split"] == "train"]
+    cameras = [camera["name"] for camera in work.cameras]
     manifest = Manifest(
         format=FORMAT,
         fingerprint=fingerprint(
-            dict(plan.pixels),
+            work.pixels,
             zip(*(episodes[name].to_pylist() for name in ("key", "split", "digest")), strict=True),
         ),
-        dataset={"name": source.name, "version": source.version, "kind": source.kind},
-        plan=plan.hash,
+        dataset=work.dataset,
+        plan=work.plan,
         counts=counts,
-        splits=per_split(episodes, len(source.cameras)),
-        environments=per_environment(episodes, len(source.cameras)),
-        cameras=[
-            {"name": camera.name, "source": camera.field, **frame_size(episodes, camera.name)}
-            for camera in source.cameras
-        ],
-        action=_array(
-            census.source["action"], source.action_sizes, merge(_some(one.action for one in train))
-        ),
-        state=_array(census.source["state"], source.state_sizes, merge(_some(one.state for one in train))),
-        control_rate=source.control_rate,
-        pixels=dict(plan.pixels),
+        splits=per_split(episodes, len(cameras)),
+        environments=per_environment(episodes, len(cameras)),
+        cameras=[{**camera, **frame_size(episodes, camera["name"])} for camera in work.cameras],
+        action=_array(census.source["action"], work.action_sizes, merge(_some(one.action for one in train))),
+        state=_array(census.source["state"], work.state_sizes, merge(_some(one.state for one in train))),
+        control_rate=work.control_rate,
+        pixels=work.pixels,
         shards=[dict(one.shard) for one in done if one.shard["episodes"]],
         tables=tables,
-        config=dict(plan.config),
-        versions=dict(plan.versions),
+        config=work.config,
+        versions=work.versions,
     )
     with store.writer(NAME) as file:
         file.write(manifest.to_bytes())
-        check_claim(store, plan.hash)
+        check_claim(store, work.plan)
     store.delete_folder(WORK)
     return read_manifest(store)
-
-
-def _done(store: Store, shard: Any, plan: str) -> Done:
-    done = read_done(store, shard, plan)
-    if done is None:
-        raise CorruptError(f"{store.url}: shard {shard.name} is not there; run the compile again")
-    return done
 
 
 def _refuse_rejected(rows: list[dict[str, Any]]) -> None:

@@ -86,9 +86,9 @@ class Done:
     state: Moments | None
 
 
-def rows_name(shard: Shard) -> str:
-    """The mark that the task of a shard is done."""
-    return f"{WORK}/rows/{shard.name}.parquet"
+def rows_name(shard: str) -> str:
+    """The mark that the task of a shard, `train-00000`, is done."""
+    return f"{WORK}/rows/{shard}.parquet"
 
 
 def claimed(store: Store) -> str | None:
@@ -114,7 +114,7 @@ def check_claim(store: Store, plan: str) -> None:
         raise ConfigError(f"{store.url}: another compile has taken or finished it meanwhile")
 
 
-def read_done(store: Store, shard: Shard, plan: str) -> Done | None:
+def read_done(store: Store, shard: str, plan: str) -> Done | None:
     """What the task of a shard left under this plan, None where it is not done."""
     if not store.exists(rows_name(shard)):
         return None
@@ -146,7 +146,7 @@ def write_shard(job: Job, shard: Shard, advance: Advance) -> None:
         StoreError: the output cannot be written.
     """
     store = Store(job.out)
-    if read_done(store, shard, job.plan) is not None:
+    if read_done(store, shard.name, job.plan) is not None:
         return
     source = job.opened
     name, chunks_name = f"shards/{shard.name}.tar", f"shards/{shard.name}.chunks.parquet"
@@ -212,7 +212,7 @@ def write_shard(job: Job, shard: Shard, advance: Advance) -> None:
     }
     schema = episodes_schema(cameras)
     done_table = pa.Table.from_pylist(rows, schema.with_metadata({_METADATA: json.dumps(value)}))
-    _put(store, rows_name(shard), table_bytes(done_table), job.plan)
+    _put(store, rows_name(shard.name), table_bytes(done_table), job.plan)
 
 
 def _put(store: Store, name: str, data: bytes, plan: str) -> None:

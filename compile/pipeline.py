@@ -5,7 +5,10 @@
 
 The output directory is claimed by creating `.oxcart/plan.json`, which holds the plan's hash: a compile of
 the same plan joins and goes on where another stopped, a compile of another plan is refused. Nothing is
-locked.
+locked. So one plan can be executed in parts, by machines that share nothing but the output:
+
+    execute_part(prepare(CompileConfig(..., part=Part(0, 8))))        # on each of eight machines
+    finish("bridge")                                                  # then, anywhere
 """
 
 from __future__ import annotations
@@ -13,25 +16,30 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
 
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from oxcart.compile import census as census_module
 from oxcart.compile.census import Census
-from oxcart.compile.commit import commit
+from oxcart.compile.commit import Work, commit, read_work, work_of
+from oxcart.compile.engine import PROCESSES, engine
 from oxcart.compile.execute import CLAIM, Job, claimed, read_done, write_shard
+from oxcart.compile.part import Part
 from oxcart.compile.plan import Plan, Settings, Shard, make
-from oxcart.compile.processes import Report, default_workers, run
+from oxcart.compile.processes import Report, default_workers
 from oxcart.compile.sources import open_source
 from oxcart.compile.sources.base import LEFT_OUT, Source, SourceConfig
 from oxcart.manifests.canonical import pretty_json
 from oxcart.manifests.manifest import NAME, Manifest, read_manifest
-from oxcart.manifests.tables import ATTRIBUTION, EPISODES, REJECTED, read_table
+from oxcart.manifests.tables import ATTRIBUTION, EPISODES, REJECTED, parse_table, read_table, table_bytes
 from oxcart.shards.errors import ConfigError, OxcartError, SourceError
 from oxcart.shards.store import WORK, Store
 
 CENSUS = f"{WORK}/census.parquet"
+OWNERS = f"{WORK}/attribution.parquet"
 OVERWRITING = f"{WORK}/overwriting"
 
 ON_ERROR = ("fail", "reject")
@@ -56,7 +64,13 @@ class CompileConfig:
     overwrite: bool = False
     """Delete the dataset or the unfinished compile that is in `out`."""
     workers: int = field(default_factory=default_workers)
-    """Processes at most."""
+    """Tasks at a time at most."""
+    engine: str = PROCESSES
+    """Who does them: `processes` of this machine, or `ray`."""
+    ray_address: str | None = None
+    """ray: of a cluster; None starts one on this machine."""
+    part: Part | None = None
+    """Which of the plan's shards `execute_part` writes."""
 
     def __post_init__(self) -> None:
         if self.on_error not in ON_ERROR:
@@ -75,10 +89,17 @@ class Prepared:
     source: Source
     census: Census
     plan: Plan
+    shards: Sequence[Shard]
+    """Those to be written: all of the plan's, or a part."""
     frames: int
-    """Frames of all shards, summed over cameras."""
+    """Frames of those shards, summed over cameras."""
     frames_done: int
     """Those of shards that a compile of this plan has already written."""
+
+    @cached_property
+    def attribution(self) -> pa.Table | None:
+        """Whose work the episodes are that can be compiled; None if the source does not say."""
+        return self.source.attribution(self.census.table, self.census.usable["key"])
 
 
 def ignore(done: int, size: int) -> None:
@@ -113,14 +134,17 @@ def prepare(config: CompileConfig, report: Report = ignore) -> Prepared:
 def planned(config: CompileConfig, source: Source, census: Census, plan: Plan) -> Prepared:
     """What can be executed, with what is done of it already."""
     store = Store(config.out)
-    done = plan.shards if _joins(store, plan) else ()
+    shards = config.part.of(plan.shards) if config.part else plan.shards
+    joined = shards if _joins(store, plan) else ()
+    done = [shard for shard in joined if read_done(store, shard.name, plan.hash)]
     return Prepared(
         config=config,
         source=source,
         census=census,
         plan=plan,
-        frames=_frames(plan.shards, source),
-        frames_done=_frames([shard for shard in done if read_done(store, shard, plan.hash)], source),
+        shards=shards,
+        frames=_frames(shards, source),
+        frames_done=_frames(done, source),
     )
 
 
@@ -137,22 +161,80 @@ def execute(prepared: Prepared, report: Report = ignore) -> Manifest:
         StoreError: the output cannot be written.
     """
     config, plan = prepared.config, prepared.plan
+    if config.part is not None:
+        raise ConfigError("part: this executes a whole plan; execute_part executes one of its parts")
     store = Store(config.out)
     if store.exists(NAME) and not config.overwrite:
-        return _finished(store, plan, config.on_error)
-    _claim(store, plan, config.overwrite)
+        return _finished(store, plan.hash, config.on_error)
     try:
-        return _compile(prepared, store, report)
+        work = _write_shards(prepared, store, report)
+        return commit(store, prepared.census, work, prepared.attribution, reject=config.on_error == "reject")
     except OxcartError:
-        if store.exists(NAME) and read_manifest(store).plan == plan.hash:
-            return _finished(store, plan, config.on_error)  # another process of this plan was faster
+        if _finished_meanwhile(store, plan.hash):
+            return _finished(store, plan.hash, config.on_error)  # another process of this plan was faster
         raise
 
 
-def _compile(prepared: Prepared, store: Store, report: Report) -> Manifest:
-    """What is left to do in an output that this plan has claimed."""
+def execute_part(prepared: Prepared, report: Report = ignore) -> None:
+    """Write the shards of a part of the plan, and nothing else; `finish` makes a dataset of all parts.
+
+    Args:
+        prepared: what `prepare` returned.
+        report: told of frames of the part, those already done included, and of bytes written now.
+
+    Raises:
+        ConfigError: `out` holds another compile.
+        SourceError: an episode cannot be compiled and `on_error` is `fail`, or the source has changed.
+        StoreError: the output cannot be written.
+    """
     config, plan = prepared.config, prepared.plan
+    if config.overwrite:
+        raise ConfigError(
+            f"overwrite: one part cannot know whether another has begun; empty {config.out} before the first"
+        )
+    store = Store(config.out)
+    if store.exists(NAME):
+        _finished(store, plan.hash, config.on_error)
+        return
+    try:
+        _write_shards(prepared, store, report)
+    except OxcartError:
+        if not _finished_meanwhile(store, plan.hash):
+            raise
+
+
+def finish(out: str, *, on_error: str = "fail") -> Manifest:
+    """Make a dataset of an output whose shards are all written; the source is not needed.
+
+    Raises:
+        ConfigError: `out` holds no unfinished compile, or shards are missing.
+        SourceError: episodes were rejected, and `on_error` is `fail`.
+    """
+    store = Store(out)
+    if store.exists(NAME) and not store.exists(CLAIM):
+        return read_manifest(store)
+    work = read_work(store)
+    if store.exists(NAME):
+        return _finished(store, work.plan, on_error)
+    census = census_module.read(store.read(CENSUS), CENSUS)
+    owners = parse_table(store.read(OWNERS), OWNERS) if store.exists(OWNERS) else None
+    try:
+        return commit(store, census, work, owners, reject=on_error == "reject")
+    except OxcartError:
+        if _finished_meanwhile(store, work.plan):
+            return _finished(store, work.plan, on_error)
+        raise
+
+
+def _write_shards(prepared: Prepared, store: Store, report: Report) -> Work:
+    """Claim the output and write what is left of the shards."""
+    config, plan = prepared.config, prepared.plan
+    work = work_of(plan, prepared.source)
+    _claim(store, plan, work, config.overwrite)
     if not store.exists(CENSUS):
+        # Before the census, which says that both are there.
+        if prepared.attribution is not None:
+            store.put(OWNERS, table_bytes(prepared.attribution))
         store.put(CENSUS, prepared.census.to_bytes())
     job = Job(
         source=config.source,
@@ -162,14 +244,15 @@ def _compile(prepared: Prepared, store: Store, report: Report) -> Manifest:
         encoding=config.settings.encoding,
         reject=config.on_error == "reject",
     )
-    left = [shard for shard in plan.shards if read_done(store, shard, plan.hash) is None]
+    left = [shard for shard in prepared.shards if read_done(store, shard.name, plan.hash) is None]
 
     def count(frames: int, size: int) -> None:
         report(prepared.frames_done + frames, size)
 
+    run = engine(config.engine, config.ray_address)
     for _ in run(write_shard, job, left, workers=config.workers, report=count):
         pass
-    return commit(store, prepared.census, plan, prepared.source, reject=job.reject)
+    return work
 
 
 def _frames(shards: Sequence[Shard], source: Source) -> int:
@@ -242,7 +325,8 @@ def _census(config: CompileConfig, store: Store, source: Source, report: Report)
             pass  # of another source or another version: whether that is fine, the claim decides
         else:
             return census
-    return census_module.take(config.source, workers=config.workers, report=report, source=source)
+    run = engine(config.engine, config.ray_address)
+    return census_module.take(config.source, workers=config.workers, report=report, source=source, run=run)
 
 
 def _joins(store: Store, plan: Plan) -> bool:
@@ -250,13 +334,18 @@ def _joins(store: Store, plan: Plan) -> bool:
     return claimed(store) == plan.hash and not store.exists(NAME) and not store.exists(OVERWRITING)
 
 
-def _finished(store: Store, plan: Plan, on_error: str) -> Manifest:
+def _finished_meanwhile(store: Store, plan: str) -> bool:
+    """Whether another process has made a dataset of this very plan."""
+    return store.exists(NAME) and read_manifest(store).plan == plan
+
+
+def _finished(store: Store, plan: str, on_error: str) -> Manifest:
     """The manifest of `out`, which must hold this very plan."""
     manifest = read_manifest(store)
-    if manifest.plan != plan.hash:
+    if manifest.plan != plan:
         raise ConfigError(
             f"{store.url}: holds another compile ({manifest.dataset['name']}, plan {manifest.plan[:12]}, "
-            f"this is {plan.hash[:12]}); choose another directory or pass --overwrite"
+            f"this is {plan[:12]}); choose another directory or pass --overwrite"
         )
     if on_error == "fail" and (faults := _faults(store)):
         raise ConfigError(
@@ -273,11 +362,11 @@ def _faults(store: Store) -> int:
     return len(reasons) - int(pc.sum(pc.starts_with(reasons, LEFT_OUT)).as_py() or 0)
 
 
-def _claim(store: Store, plan: Plan, overwrite: bool) -> None:
+def _claim(store: Store, plan: Plan, work: Work, overwrite: bool) -> None:
     """Take `out` for this plan, or join those who have it for the same one."""
     if store.exists(OVERWRITING) or (overwrite and not _joins(store, plan)):
         _delete_dataset(store)
-    if not store.create(CLAIM, pretty_json({"plan": plan.hash, "config": dict(plan.config)})):
+    if not store.create(CLAIM, pretty_json(asdict(work))):
         found = claimed(store)
         if found != plan.hash:
             raise ConfigError(

@@ -53,8 +53,8 @@ SMALL = (
 
 def small(dataset: Path, run: Path, *overrides: str, resume: bool = False) -> LaqConfig:
     """A configuration of it."""
-    given = {text.partition("=")[0]: text for text in (*SMALL, *overrides)}
-    given |= {"data.datasets": f"data.datasets=[{dataset}]", "run.dir": f"run.dir={run}"}
+    asked = (*SMALL, f"data.datasets=[{dataset}]", f"run.dir={run}", *overrides)
+    given = {text.partition("=")[0]: text for text in asked}
     if resume:
         kept = [text for text in overrides if not text.startswith("preset=")]
         return configure([*kept, given["run.dir"]], resume=True)

@@ -65,13 +65,16 @@ def save(run: Path, checkpoint: Checkpoint, *, best: bool = False) -> Path:
                 tensors[f"optimizer/{index}/{name}"] = value
             else:
                 plain[f"{index}/{name}"] = value
-    about = {
+    about: dict[str, Any] = {
         "version": VERSION,
         "step": checkpoint.step,
         "optimizer": {"groups": checkpoint.optimizer["param_groups"], "plain": plain},
         "state": dict(checkpoint.state),
     }
     owned = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    about["same"] = _same(tensors)
+    for name in about["same"]:
+        del owned[name]
     _write(path, owned, {"oxcart": json.dumps(about, sort_keys=True)})
     if best:
         _twin(path, path_of(run, BEST))
@@ -93,6 +96,7 @@ def load(path: Path) -> Checkpoint:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         if about["version"] != VERSION:
             raise CorruptError(f"{path}: version {about['version']}, expected {VERSION}")
+        tensors |= {name: tensors[first] for name, first in about.get("same", {}).items()}
         groups = about["optimizer"]["groups"]
         states: dict[int, dict[str, Any]] = {}
         for name, tensor in tensors.items():
@@ -131,13 +135,25 @@ def set_random_states(states: Mapping[str, Tensor]) -> None:
                 torch.cuda.set_rng_state(states[f"cuda{i}"], i)
 
 
+def _same(tensors: Mapping[str, Tensor]) -> dict[str, str]:
+    """Names of tensors that are one with an earlier one, such as tied weights -> the name of that."""
+    first: dict[tuple[Any, ...], str] = {}
+    found = {}
+    for name, tensor in tensors.items():
+        if tensor.numel():
+            place = tensor.data_ptr(), tuple(tensor.shape), tensor.stride(), tensor.dtype
+            if (kept := first.setdefault(place, name)) != name:
+                found[name] = kept
+    return found
+
+
 def _below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): one for name, one in tensors.items() if name.startswith(prefix)}
 
 
 def _write(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary = path.with_name(f".{path.name}")  # of a killed job, it is overwritten
     try:
         save_file(tensors, str(temporary), metadata)
         _sync(temporary)
@@ -152,7 +168,7 @@ def _write(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> 
 
 def _twin(path: Path, other: Path) -> None:
     """Make `other` the same file, by a link where the file system has them."""
-    temporary = other.with_name(f".{other.name}.{os.getpid()}")
+    temporary = other.with_name(f".{other.name}")
     try:
         temporary.unlink(missing_ok=True)
         try:

@@ -139,17 +139,13 @@ class ValConfig:
     every: int = 1000
     """Steps between validations; one more comes at the end. 0: never, and no `val` split is needed."""
     samples: int = 512
-    """Pairs of each dataset and split, drawn at random and then fixed; fewer where there are fewer."""
+    """Samples of each dataset and split, drawn at random and then fixed; fewer where there are fewer."""
     batch_size: int = 64
-    """Pairs that are run together."""
+    """Samples that are run together."""
     seed: int = 0
     """Of the draw."""
     splits: list[str] = field(default_factory=lambda: ["val", "val_seen"])
     """The first is required and decides which checkpoint is best; others are used where they exist."""
-    probes: bool = True
-    """Linear probes and mutual information, where the datasets have actions."""
-    probe_samples: int = 1024
-    """Pairs of train that the probes are fitted on."""
     pictures: int = 8
     """Rows of the sample grid."""
 
@@ -159,9 +155,9 @@ class EvaluateConfig:
     """What codes mean, measured while training goes on: see docs/analysis.md."""
 
     strategies: list[str] = field(default_factory=list)
-    """Names of files in train/evaluate/strategies; none measures nothing."""
+    """Names of files in train/evaluate/strategies, or `all`; none measures nothing."""
     every: int = 1
-    """Validations from one measurement to the next; one more comes at the end."""
+    """Validations from one measurement to the next; one more comes at the end, and writes analysis.html."""
     samples: int = 512
     """Pairs of each dataset and split, at most."""
     frames: int = 64
@@ -289,6 +285,51 @@ def at_least(least: float, **values: float | None) -> None:
     for name, value in values.items():
         if value is not None and not value >= least:
             raise ConfigError(f"{name.replace('__', '.')}: expected at least {least:g}, got {value}")
+
+
+def check_train(train: TrainConfig, data: DataConfig) -> None:
+    """Refuse values of the loop and of reading that are impossible.
+
+    Raises:
+        ConfigError: says which.
+    """
+    one_of("train.schedule", train.schedule, ("constant", "cosine"))
+    one_of("train.precision", train.precision, ("auto", "fp32", "bf16"))
+    one_of("train.device", train.device, ("auto", "cpu", "cuda"))
+    at_least(
+        1,
+        data__batch_size=data.batch_size,
+        data__offset=data.offset,
+        data__limit__train=data.limit.train,
+        data__limit__val=data.limit.val,
+        data__memory_mb=data.memory_mb,
+        train__steps=train.steps,
+        train__accumulate=train.accumulate,
+        train__log_every=train.log_every,
+        train__save_every=train.save_every,
+        train__threads=train.threads,
+    )
+    at_least(
+        0,
+        train__lr=train.lr,
+        train__clip=train.clip,
+        train__weight_decay=train.weight_decay,
+        train__warmup=train.warmup,
+    )
+    if len(train.betas) != 2 or not all(0 <= beta < 1 for beta in train.betas):
+        raise ConfigError(f"train.betas: expected two numbers in [0, 1), got {train.betas}")
+
+
+def check_val(val: ValConfig) -> None:
+    """Refuse values of validation that are impossible.
+
+    Raises:
+        ConfigError: says which.
+    """
+    at_least(1, val__samples=val.samples, val__batch_size=val.batch_size, val__pictures=val.pictures)
+    at_least(0, val__every=val.every)
+    if not val.splits:
+        raise ConfigError("val.splits: expected at least one split, got none; val.every=0 turns it off")
 
 
 def _parse(text: str) -> tuple[str, Any]:

@@ -26,7 +26,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
@@ -39,8 +39,8 @@ from oxcart.train.checkpoint import Checkpoint
 from oxcart.train.config import TrainConfig
 from oxcart.train.data.batch import Batch
 from oxcart.train.data.loader import Loader
-from oxcart.train.data.state import differences
-from oxcart.train.report import Clock, Report
+from oxcart.train.report import Clock, Report, last_validation
+from oxcart.train.resume import Restored, restore
 from oxcart.train.schedule import learning_rate
 
 PEAKS = {"H100": 989e12, "H200": 989e12, "A100": 312e12, "L40S": 362e12, "RTX 4090": 165e12}
@@ -83,16 +83,20 @@ class Task(Protocol):
         """Mean loss of some samples, and metrics of the same kind."""
 
     def after_step(self, model: nn.Module, step: int, accelerator: Accelerator) -> dict[str, float]:
-        """Called after every optimizer step, with the number of steps done; may give metrics."""
+        """Called after every optimizer step, with the number of steps done; may give counts, which are added
+        up until metrics are written."""
 
     def validate(self, model: nn.Module, step: int, accelerator: Accelerator) -> dict[str, Any]:
         """Metrics on held-out data; only those of the main process count."""
 
     def finish(self, model: nn.Module, run: Path) -> None:
-        """Called in the main process after validation: pictures and the like."""
+        """Called in the main process after validation, or at the end where there is none: pictures."""
 
     def identity(self) -> dict[str, Any]:
         """Plain JSON that must stay the same when a run goes on: what the weights are the weights of."""
+
+    def scored(self) -> dict[str, Any]:
+        """Plain JSON of what validation looks at: scores of another cannot be compared."""
 
     def state(self) -> dict[str, Any]:
         """Plain JSON to keep with the checkpoint: the configuration."""
@@ -185,13 +189,14 @@ def fit(
     optimizer = torch.optim.AdamW(
         task.groups(module), lr=config.lr, betas=(config.betas[0], config.betas[1]), fused=_fused(accelerator)
     )
+    _keep_row_rates(optimizer)
     if config.compile:
         module.compile()
     model, prepared = accelerator.prepare(module, optimizer)
     path = checkpoints.path_of(run)
     found = Restored(0, float("inf"), 0, afresh=False)
     if resume and path.exists():
-        found = _restore(checkpoints.load(path), task, module, optimizer, loader, accelerator, allow_changes)
+        found = restore(checkpoints.load(path), task, module, optimizer, loader, accelerator, allow_changes)
     if found.step > config.steps:
         raise ConfigError(
             f"train.steps: the run has done {found.step} already, got {config.steps}; ask for more"
@@ -242,6 +247,7 @@ class _Run:
     def go(self, step: int) -> Result:
         config, accelerator, clock = self.config, self.accelerator, Clock()
         validated: dict[str, Any] = {}
+        counts: dict[str, float] = {}
         pending: tuple[int, Tensor, list[str]] | None = None
         stopped = False
         peak = _peak(accelerator.device)
@@ -268,13 +274,15 @@ class _Run:
                         self._check(*pending)
                     pending = step, torch.stack([losses["loss"], losses["grad_norm"]]), batch.key
                     step += 1
-                    extra = self.task.after_step(self.module, step, accelerator)
+                    for name, count in self.task.after_step(self.module, step, accelerator).items():
+                        counts[name] = counts.get(name, 0.0) + count
                     logs = step % config.log_every == 0 or step == config.steps
                     if logs:
                         self._check(*pending)  # which waits for the device, so it is part of the step's time
                     clock.add(self.batch_size, waited, time.perf_counter() - began)
                     if logs:
-                        values = self._metrics(losses, extra, clock, step, flops, peak)
+                        values = self._metrics(losses, counts, clock, step, flops, peak)
+                        counts = {}
                         self.report.metrics("train", step, values)
                         self.report.line(step, values["loss"], clock)
                     stopped = self._agree(told.is_set(), logs)
@@ -289,13 +297,15 @@ class _Run:
                             self._finish()
                     if stopped:
                         break
+                if not self.validate_every and not stopped:
+                    self._finish()
             finally:
                 batches.close()  # type: ignore[attr-defined]
                 self.report.close()
         return Result(
             step=step,
             stopped=stopped,
-            metrics=validated,
+            metrics=validated or last_validation(self.run) or {},
             throughput=clock.throughput,
             waiting=clock.waiting,
         )
@@ -343,14 +353,15 @@ class _Run:
             place = Place(step, torch.zeros(1, dtype=torch.int64), self.batch_size)
             loss, _ = self.task.loss(self.module, one, place)
             # Not backward(): it would set off the exchange of gradients between ranks.
-            torch.autograd.grad(loss, list(module.parameters()), allow_unused=True)
+            learning = [one for one in module.parameters() if one.requires_grad]
+            torch.autograd.grad(loss, learning, allow_unused=True)
         module._compiled_call_impl = compiled
         return float(counter.get_total_flops()) * len(batch)
 
     def _metrics(
         self,
         losses: Mapping[str, Tensor],
-        extra: Mapping[str, float],
+        counts: Mapping[str, float],
         clock: Clock,
         step: int,
         flops: float,
@@ -365,7 +376,7 @@ class _Run:
             values["loss_max"] = self.accelerator.gather(losses["loss"][None]).max().item()
         values["grad_norm"] = losses["grad_norm"].item()
         values["lr"] = learning_rate(step - 1, self.config)
-        values |= extra
+        values |= counts
         if clock.known:
             # The slowest rank's: the others only wait for it.
             times = torch.tensor([[clock.waiting, clock.step_s]], device=self.accelerator.device)
@@ -387,12 +398,14 @@ class _Run:
         loss, norm = numbers.tolist()
         if abs(loss) < float("inf") and abs(norm) < float("inf"):
             return
+        if not abs(norm) < float("inf") and self.accelerator.num_processes > 1:
+            keys = gather_object(keys)
         some = ", ".join(keys[:4]) + (f" and {len(keys) - 4} more" if len(keys) > 4 else "")
         path = checkpoints.path_of(self.run)
         good = f"the last good checkpoint is {path}, step {self.saved}" if path.exists() else "none was saved"
         raise OxcartError(
-            f"step {step}: the loss is {loss:g} and the norm of its gradient {norm:g}; batch of {some}; "
-            f"{good}; try a smaller train.lr, or train.precision=fp32"
+            f"step {step + 1:,}: the loss is {loss:g} and the norm of its gradient {norm:g}; "
+            f"batch of {some}; {good}; try a smaller train.lr, or train.precision=fp32"
         )
 
     def _validates(self, step: int) -> bool:
@@ -440,6 +453,7 @@ class _Run:
                 "loader": self.loader.state_dict(),
                 "best": self.best if self.best < float("inf") else None,
                 "validated": self.validated,
+                "scored": self.task.scored(),
                 "identity": self.task.identity(),
                 "batch_size": self.batch_size,
                 "world_size": self.accelerator.num_processes,
@@ -473,63 +487,28 @@ def narrow(batch: Batch, inside: slice) -> Batch:
     return Batch(**values, annotations=notes)
 
 
-class Restored(NamedTuple):
-    """Where a run goes on."""
+def _keep_row_rates(optimizer: torch.optim.Optimizer) -> None:
+    """Let the `rows` of a group's matrices learn at `rows_rate` times the rate of the others.
 
-    step: int
-    """Steps done."""
-    best: float
-    """Score."""
-    validated: int
-    """Step of the last validation."""
-    afresh: bool
-    """The data are others, so there is no place in them to go on from."""
+    What AdamW adds to a weight is in proportion to the rate, so what it added to these rows is scaled.
+    """
+    before: list[tuple[Tensor, Tensor, Tensor, float]] = []
 
+    def look(optimizer: Any, *given: Any) -> None:
+        for group in optimizer.param_groups:
+            if group.get("rows") and group["rows_rate"] != 1:
+                for matrix in group["params"]:
+                    rows = torch.tensor(group["rows"], device=matrix.device)
+                    before.append((matrix, rows, matrix.detach()[rows], group["rows_rate"]))
 
-def _restore(
-    saved: Checkpoint,
-    task: Task,
-    module: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    loader: Loader,
-    accelerator: Accelerator,
-    allow_changes: bool,
-) -> Restored:
-    """Put everything back."""
-    if wrong := list(differences("", saved.state["identity"], task.identity())):
-        raise ConfigError(f"the run is of another model: {'; '.join(wrong)}; use another run.dir")
-    now = loader.state_dict()
-    before = saved.state["loader"]
-    changed = list(differences("", _kept(before), _kept(now)))
-    if changed and not allow_changes:
-        raise ConfigError(
-            f"the run would go on with other data: {'; '.join(changed)}; "
-            "give it what it had, or pass --allow-changes"
-        )
-    afresh = before["order"] != now["order"]
-    if not afresh:
-        loader.load_state_dict({**before, "batch_size": now["batch_size"], "world_size": now["world_size"]})
-    module.load_state_dict(dict(saved.model))
-    # The moments are those of then, rates and decays those that are asked for now.
-    groups = optimizer.state_dict()["param_groups"]
-    optimizer.load_state_dict({"state": saved.optimizer["state"], "param_groups": groups})
-    rank = accelerator.process_index
-    own = {
-        name.partition("/")[2]: state
-        for name, state in saved.random.items()
-        if name.partition("/")[0] == str(rank)
-    }
-    if own:
-        checkpoints.set_random_states(own)
-    best = saved.state["best"]
-    return Restored(
-        saved.step, float("inf") if best is None else best, saved.state["validated"], afresh=afresh
-    )
+    def scale(optimizer: Any, *given: Any) -> None:
+        with torch.no_grad():
+            for matrix, rows, old, rate in before:
+                matrix[rows] = old + rate * (matrix[rows] - old)
+        before.clear()
 
-
-def _kept(state: Mapping[str, Any]) -> dict[str, Any]:
-    """What of a loader's state says which samples come, but not how far it is."""
-    return {**state["order"], "batch_size": state["batch_size"], "world_size": state["world_size"]}
+    optimizer.register_step_pre_hook(look)
+    optimizer.register_step_post_hook(scale)
 
 
 def _everyones(own: dict[str, Tensor], accelerator: Accelerator) -> list[dict[str, Tensor]]:

@@ -6,10 +6,13 @@ import io
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from PIL import ImageFont
 
 Image = npt.NDArray[np.uint8]
 
@@ -79,15 +82,17 @@ def grid(path: Path, columns: Sequence[tuple[str, Image]], rows: Sequence[str], 
 def grid_png(columns: Sequence[tuple[str, Image]], rows: Sequence[str], title: str) -> bytes:
     """The picture of `grid`, as a PNG; without a title there is no room for one."""
     from PIL import Image as Picture
-    from PIL import ImageDraw, ImageFont
+    from PIL import ImageDraw
 
+    large, small = _font(17), _font(13)
     side = columns[0][1].shape[2]
     scale = max(1, CELL // side)
-    cell, gap, left, top = side * scale, 6, 150, 60 if title else 28
+    cell, gap, top = side * scale, 6, 60 if title else 28
+    longest = max((small.getlength(line) for text in rows for line in text.splitlines()), default=0)
+    left = max(150, min(400, round(longest) + 4 * gap))
     size = left + len(columns) * (cell + gap) + gap, top + len(rows) * (cell + gap) + gap
     canvas = Picture.new("RGB", size, "white")
     draw = ImageDraw.Draw(canvas)
-    large, small = ImageFont.load_default(17), ImageFont.load_default(13)
     draw.text((gap * 2, 10), title, fill=INK, font=large)
     for j, (heading, images) in enumerate(columns):
         x = left + j * (cell + gap)
@@ -113,6 +118,14 @@ def difference(prediction: Image, target: Image, gain: float = 3.0) -> Image:
 def _has(metrics: Sequence[dict[str, Any]], panel: tuple[str, str, Sequence[tuple[str, str]]]) -> bool:
     _, kind, names = panel
     return any(line["kind"] == kind and line.get(name) is not None for line in metrics for name, _ in names)
+
+
+def _font(size: int) -> ImageFont.FreeTypeFont:
+    """matplotlib's: it has the letters of most alphabets, and arrows."""
+    import matplotlib
+    from PIL import ImageFont
+
+    return ImageFont.truetype(Path(matplotlib.get_data_path(), "fonts/ttf/DejaVuSans.ttf"), size)
 
 
 def _smooth(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

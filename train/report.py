@@ -14,7 +14,7 @@ import os
 import sys
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -164,6 +164,56 @@ def read_metrics(run: Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     return list(_lines(path))
+
+
+def last_validation(run: Path) -> dict[str, Any] | None:
+    """Its line of a run's metrics; None where there was none."""
+    return next((line for line in read_metrics(run)[::-1] if line["kind"] == "val"), None)
+
+
+def by_split(split: str, by_dataset: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Metrics of a split under the names that metrics.jsonl has: of a single dataset as they are; of several
+    the means of whatever numbers all of them have, and each dataset's own.
+
+    Args:
+        split: its name.
+        by_dataset: name of each dataset -> its metrics.
+    """
+    every = list(by_dataset.values())
+    if len(every) == 1:
+        return {f"{split}/{key}": value for key, value in every[0].items()}
+    names = [name for name in every[0] if all(isinstance(one.get(name), int | float) for one in every)]
+    means = {f"{split}/{name}": math.fsum(one[name] for one in every) / len(every) for name in names}
+    own = {
+        f"{split}/{name}/{key}": value for name, found in by_dataset.items() for key, value in found.items()
+    }
+    return {**means, **own}
+
+
+def describe(last: Mapping[str, Any], datasets: Mapping[str, Sequence[str]], page: str) -> str:
+    """report.md: the last validation as a table; a column for each split, and for each of several datasets.
+
+    Args:
+        last: a line of metrics.jsonl.
+        datasets: split -> names of the datasets that have it.
+        page: of the documentation that says what the rows mean.
+    """
+    columns = {}
+    for split, names in datasets.items():
+        columns[split] = f"{split}/"
+        if len(names) > 1:
+            columns |= {f"{split}: {name}": f"{split}/{name}/" for name in names}
+    lines = [f"# Validation at step {last['step']:,}", "", f"| | {' | '.join(columns)} |"]
+    lines.append("| --- |" + " --- |" * len(columns))
+    splits = tuple(columns.values())
+    numbers = [
+        key for key, value in last.items() if isinstance(value, int | float) and key.startswith(splits)
+    ]
+    for name in dict.fromkeys(key.rpartition("/")[2] for key in numbers):
+        cells = [last.get(f"{before}{name}") for before in columns.values()]
+        said = [f"{cell:.4g}" if isinstance(cell, int | float) else "" for cell in cells]
+        lines.append(f"| {name} | {' | '.join(said)} |")
+    return "\n".join([*lines, "", f"{page} says what each means. ![](loss.png) ![](samples.png)", ""])
 
 
 def _lines(path: Path) -> Iterator[dict[str, Any]]:

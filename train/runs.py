@@ -24,7 +24,17 @@ from oxcart.train.config import from_yaml
 from oxcart.train.report import METRICS
 
 CONFIG, ABOUT = "config.yaml", "run.json"
-LIBRARIES = ("oxcart", "torch", "accelerate", "safetensors", "omegaconf", "numpy", "vector-quantize-pytorch")
+LIBRARIES = (
+    "oxcart",
+    "torch",
+    "accelerate",
+    "safetensors",
+    "omegaconf",
+    "numpy",
+    "vector-quantize-pytorch",
+    "transformers",
+    "peft",
+)
 
 
 def saved_config(run: Path) -> dict[str, Any] | None:

@@ -31,6 +31,7 @@ from PIL import Image, ImageChops, ImageColor, ImageDraw, ImageFilter
 
 from oxcart.compile.sample.motion import (
     COLOURS,
+    FINGERTIPS,
     HALF_BLOCK,
     NOISE_SHIFTS,
     Motion,
@@ -326,7 +327,7 @@ def _blocks(session: Session, motion: Motion, step: int) -> list[Block]:
 
 def _tip(motion: Motion, step: int) -> Point:
     """Where the fingertips are."""
-    return float(motion.state[step, 0]), float(motion.state[step, 1]), float(motion.height[step])
+    return float(motion.state[step, 0]), float(motion.state[step, 1]), FINGERTIPS
 
 
 def _elbow(shoulder: Point, wrist: Point) -> Point:

@@ -6,6 +6,9 @@
 Nothing is drawn and nothing imported that draws. Table coordinates: x to the right and y away from the main
 camera, both in [0, 1] where blocks may be; z up. There is no physics: a block sticks to closed fingers that
 move towards it, on a path so fine that no contact is jumped over.
+
+The fingertips stay at one height, so that an action says all that moves: to a camera, fingers that rise look
+like fingers that move away.
 """
 
 from __future__ import annotations
@@ -26,6 +29,9 @@ TICKS = 1024
 
 HALF_BLOCK = 0.052
 """Half the side of a block."""
+
+FINGERTIPS = 0.015
+"""z of the gripper's end."""
 
 NOISE_SHIFTS = 64
 """Places along x and along y where a frame may start in the noise."""
@@ -83,8 +89,6 @@ class Motion:
     """[T, 3]: gripper x, y in table units, and 1 where the gripper is closed."""
     action: NDArray[np.float32]
     """[T, 3]: dx, dy in table units, and the gripper wanted at the next step."""
-    height: NDArray[np.float64]
-    """[T]: z of the fingertips."""
     blocks: NDArray[np.float64]
     """[T, N, 3]: x, y and angle of each block."""
     pushed: int
@@ -125,7 +129,6 @@ def perform(
     return Motion(
         state=state.astype(np.float32),
         action=action.astype(np.float32),
-        height=path[at, 3],
         blocks=blocks[at],
         pushed=pushed,
         task=task,
@@ -172,10 +175,10 @@ def _set_blocks(
 def _push(
     rng: Generator, blocks: list[list[float]], pushed: int, goal: Spot
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Gripper [_MOMENTS + 1, 4] (x, y, closed, z) and blocks [_MOMENTS + 1, N, 3] (x, y, angle).
+    """Gripper [_MOMENTS + 1, 3] (x, y, closed) and blocks [_MOMENTS + 1, N, 3] (x, y, angle).
 
-    The arm comes from above, lowers its closed fingers behind the block, pushes it to the goal and lifts. A
-    block sticks to fingers that move towards it.
+    The arm comes with open fingers, closes them behind the block, pushes it to the goal, opens them and draws
+    back. A block sticks to closed fingers that move towards it.
     """
     x, y = blocks[pushed][:2]
     far = math.hypot(goal[0] - x, goal[1] - y)
@@ -193,7 +196,7 @@ def _push(
         (0.46, 0.44, behind, last, wobble, 1),
         (0.9, 0.1, last, back, 0.0, 0),
     )
-    gx, gy, z = *home, 0.2
+    gx, gy = home
     path, moved = [], []
     for f in (k / _MOMENTS for k in range(_MOMENTS + 1)):
         begin, duration, a, b, side, closed = [phase for phase in phases if phase[0] <= f][-1]
@@ -201,7 +204,6 @@ def _push(
         u = u * u * (3 - 2 * u)
         curve = side * 4 * u * (1 - u)
         nx, ny = a[0] + (b[0] - a[0]) * u - dy * curve, a[1] + (b[1] - a[1]) * u + dx * curve
-        z += ((0.015 if closed else 0.2) - z) * 0.09
         mx, my = nx - gx, ny - gy
         for block in blocks if closed else ():
             bx, by = block[0] - gx, block[1] - gy
@@ -210,6 +212,6 @@ def _push(
                 block[1] += my
                 block[2] += (mx * by - my * bx) / gap * 2
         gx, gy = nx, ny
-        path.append((gx, gy, closed, z))
+        path.append((gx, gy, closed))
         moved.append([tuple(block) for block in blocks])
     return np.array(path), np.array(moved)

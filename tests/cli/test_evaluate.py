@@ -69,14 +69,26 @@ def test_training_measures_every_so_many_validations_and_at_the_end(run: Path) -
     measured = {line["step"]: "evaluate/codebook/perplexity" in line for line in lines(run, "val")}
     assert measured == {2: False, 4: True, 5: True}
     last = lines(run, "val")[-1]
-    assert last["evaluate/codebook/utilisation"] > 0
+    found = json.loads((run / "analysis.json").read_text())
+    numbers = {f"{one['strategy']}/{one['name']}": one["value"] for one in found["numbers"]}
+    assert numbers == pytest.approx(
+        {name.removeprefix("evaluate/"): last[name] for name in last if name.startswith("evaluate/")},
+        rel=1e-5,
+    )
+    assert found["about"]["step"] == 5
+    assert all(one["untrained"] is not None for one in found["numbers"])
+    assert "codebook" in (run / "analysis.html").read_text()
+    assert "utilisation" not in (run / "report.md").read_text()
 
 
 @pytest.mark.parametrize(
     ("options", "said"),
     [
         (["--strategies", "compas"], "--strategies: expected any of codebook, compass,"),
-        (["--checkpoint", "/none.safetensors"], "--laq: "),
+        (
+            ["--checkpoint", "/none.safetensors"],
+            "/none.safetensors: there is no such checkpoint",
+        ),
         (["--json", "/dev/null/a.json"], "--json: '/dev/null/a.json' cannot be written"),
     ],
 )

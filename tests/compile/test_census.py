@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -88,10 +89,14 @@ def test_any_number_of_workers_gives_the_same_bytes(root: Path, monkeypatch: pyt
 
 def test_a_small_source_starts_no_worker(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[int] = []
-    monkeypatch.setattr(census_module, "run", lambda *what, workers, report: seen.append(workers) or ())
+
+    def run(*what: object, workers: int, report: object) -> Iterator[tuple[int, Any]]:
+        seen.append(workers)
+        return iter(())
+
     for size, workers in ((1 << 30, 1), (sum(f.stat().st_size for f in root.iterdir()), 2), (1, 8)):
         monkeypatch.setattr(census_module, "WORKER_BYTES", size)
-        fails(SourceError, lambda: take(SourceConfig(url=str(root)), workers=8, report=ignore))
+        fails(SourceError, lambda: take(SourceConfig(url=str(root)), workers=8, report=ignore, run=run))
         assert seen.pop() == workers
 
 

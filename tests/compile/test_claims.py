@@ -69,8 +69,8 @@ def test_what_another_plan_left_does_not_count(whole: Compiled, tmp_path: Path) 
     clean = compiled(whole.source, tmp_path / "clean", shard_size=1, resize=Resize(size=(16, 8), fit="crop"))
     stopped(stretched.config, 20)
     shard = stretched.plan.shards[0]
-    assert read_done(Store(out), shard, stretched.plan.hash) is not None
-    assert read_done(Store(out), shard, cropped.plan.hash) is None
+    assert read_done(Store(out), shard.name, stretched.plan.hash) is not None
+    assert read_done(Store(out), shard.name, cropped.plan.hash) is None
     marks = sorted((out / ".oxcart" / "rows").iterdir())
     kept = [(mark, mark.read_bytes()) for mark in marks]
     with pytest.raises(ConfigError, match="unfinished compile of another plan"):

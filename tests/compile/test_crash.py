@@ -271,7 +271,7 @@ def test_a_finished_shard_is_not_written_again(case: Case, tmp_path: Path) -> No
     out = tmp_path / "out"
     assert run(case.folder, case.census, out, at=case.events // 2).code == -signal.SIGKILL
     prepared = prepare(replace(case.config, out=str(out)))
-    done = [shard for shard in prepared.plan.shards if read_done(Store(out), shard, prepared.plan.hash)]
+    done = [shard for shard in prepared.plan.shards if read_done(Store(out), shard.name, prepared.plan.hash)]
     assert 0 < len(done) < len(prepared.plan.shards)
     assert prepared.frames_done == sum(sum(shard.rows["steps"].to_pylist()) for shard in done)
     before = {shard.name: (out / f"shards/{shard.name}.tar").stat().st_ino for shard in done}

@@ -8,7 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,113 @@ def whole(kitchen: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return run
 
 
+def started(program: list[str], *arguments: str, **place: str) -> subprocess.Popen[str]:
+    """A process of a program."""
+    return subprocess.Popen(
+        [sys.executable, *program, *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1", **place},
+    )
+
+
+def two_ranks(program: list[str], *arguments: str) -> list[subprocess.Popen[str]]:
+    """Processes of a program, as `torchrun --nproc-per-node 2` starts them."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2"}
+    return [started(program, *arguments, **place, RANK=str(rank), LOCAL_RANK=str(rank)) for rank in range(2)]
+
+
+def ended(processes: Sequence[subprocess.Popen[str]]) -> list[tuple[int, str]]:
+    """Exit code and stderr of each."""
+    said = [process.communicate(timeout=120)[1] for process in processes]
+    return [(process.returncode, text) for process, text in zip(processes, said, strict=True)]
+
+
+def asked(kitchen: Path, run: Path, *more: str) -> list[str]:
+    """Arguments of a small run."""
+    given: Mapping[str, str] = {text.partition("=")[0]: text for text in (*SMALL, *more)}
+    return [*given.values(), f"data.datasets=[{kitchen}]", f"run.dir={run}"]
+
+
+CLI = ["-m", "oxcart.cli.main", "train", "laq"]
+PATCHED = """
+import os, signal, sys, torch
+import torch.distributed as distributed
+from oxcart.train.laq.run import configure, train_laq
+from oxcart.train.laq.task import LaqTask
+
+original, original_loss = LaqTask.after_step, LaqTask.loss
+"""
+"""Begins a program that trains with something done to it."""
+STOPPED = (
+    PATCHED
+    + """
+def after_step(self, model, step, accelerator):
+    if step == 2 and accelerator.process_index == 1:
+        os.kill(os.getpid(), signal.SIGTERM)
+    return original(self, model, step, accelerator)
+
+LaqTask.after_step = after_step
+result = train_laq(configure(sys.argv[1:]))
+assert result.stopped, "the ranks should have stopped"
+assert result.step == 3, f"at the next line of metrics, not {result.step}"
+distributed.destroy_process_group()
+"""
+)
+NOT_FINITE = (
+    PATCHED
+    + """
+def loss(self, model, batch, place):
+    value, metrics = original_loss(self, model, batch, place)
+    return (value * float("nan") if place.step == 1 and place.rows[0] == 1 else value), metrics
+
+LaqTask.loss = loss
+train_laq(configure(sys.argv[1:]))
+"""
+)
+CODEBOOKS = (
+    PATCHED
+    + """
+seen = []
+
+def after_step(self, model, step, accelerator):
+    found = original(self, model, step, accelerator)
+    for tensor in (model.quantizer.codebook.data, model.quantizer.used):
+        every = [torch.empty_like(tensor) for _ in range(2)]
+        distributed.all_gather(every, tensor.contiguous())
+        assert torch.equal(every[0], every[1]), f"step {step}: the ranks' codebooks differ"
+    seen.append(found.get("codes_replaced", 0))
+    return found
+
+LaqTask.after_step = after_step
+train_laq(configure(sys.argv[1:]))
+assert sum(seen) > 0, "codes should have been replaced"
+distributed.destroy_process_group()
+"""
+)
+KILLED = (
+    PATCHED
+    + """
+from oxcart.train import checkpoint
+
+save, calls = checkpoint.save_file, []
+
+def killed(*given):
+    save(*given)
+    calls.append(1)
+    if len(calls) == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+checkpoint.save_file = killed
+train_laq(configure(sys.argv[1:]))
+"""
+)
+
+
 def stop_after(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
     """Send this process SIGTERM during a step."""
     original = LaqTask.after_step
@@ -73,6 +180,50 @@ def test_a_run_that_a_signal_stopped_goes_on_bit_for_bit(
     assert mine == theirs
     of_val = [[{**line, "seconds": 0} for line in lines(one, "val")] for one in (run, whole)]
     assert of_val[0] == of_val[1]
+
+
+def test_a_run_that_was_killed_goes_on_from_its_last_checkpoint_bit_for_bit(
+    kitchen: Path, whole: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    given = asked(kitchen, run, *AUGMENTED, f"train.steps={STEPS}", "val.every=2", "train.save_every=3")
+    ((code, err),) = ended([started(["-c", KILLED], *given)])
+    assert code == -signal.SIGKILL, err
+    saved = checkpoints.path_of(run)
+    assert checkpoints.load(saved).step == 3
+    left = [path for path in saved.parent.iterdir() if path.name.startswith(".")]
+    assert len(left) == 1, "it was killed while it wrote"
+    assert lines(run)[-1]["step"] == 4
+    trained(run, kitchen, resume=True)
+    assert_same_checkpoints(run, whole)
+    assert [line["step"] for line in lines(run)] == list(range(1, STEPS + 1))
+    assert not [path for path in saved.parent.iterdir() if path.name.startswith(".")]
+
+
+def test_a_finished_run_says_again_how_it_ended(kitchen: Path, tmp_path: Path) -> None:
+    first = trained(tmp_path / "run", kitchen, "train.steps=2", "val.every=2")
+    again = trained(tmp_path / "run", kitchen, resume=True)
+    assert again.step == 2
+    assert again.metrics["val/copy_ratio"] == first.metrics["val/copy_ratio"]
+
+
+def test_a_score_of_other_pairs_does_not_keep_best(kitchen: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    trained(run, kitchen, "train.steps=2", "val.every=2", "train.lr=0")
+    # Without learning the score stays the same, so nothing is better than before.
+    trained(run, kitchen, "train.steps=4", "train.lr=0", resume=True)
+    assert checkpoints.load(checkpoints.path_of(run, "best")).step == 2
+    trained(run, kitchen, "train.steps=6", "train.lr=0", "val.samples=5", resume=True)
+    assert checkpoints.load(checkpoints.path_of(run, "best")).step == 6
+
+
+def test_replaced_codes_are_added_up_between_lines(kitchen: Path, tmp_path: Path) -> None:
+    more = ("train.steps=9", "quantizer.codes=8", "quantizer.replace_every=1", "quantizer.replace_below=0.9")
+    for name, every in (("each", 1), ("few", 9)):
+        trained(tmp_path / name, kitchen, *more, f"train.log_every={every}")
+    total = sum(line.get("codes_replaced", 0) for line in lines(tmp_path / "each"))
+    assert [line["codes_replaced"] for line in lines(tmp_path / "few")] == [total]
+    assert total > 0
 
 
 def test_the_same_seed_gives_the_same_run_and_another_another(
@@ -146,7 +297,7 @@ def test_a_loss_that_is_not_finite_stops_with_step_keys_and_checkpoint(
     with pytest.raises(OxcartError) as error:
         trained(run, kitchen, "train.save_every=2", "train.log_every=2")
     said = str(error.value)
-    assert said.startswith("step 3: the loss is nan")
+    assert said.startswith("step 4: the loss is nan")
     assert "batch of oxcart_kitchens-train-0" in said
     assert f"the last good checkpoint is {run}/checkpoints/last.safetensors, step 2" in said
     assert "\n" not in said
@@ -308,29 +459,11 @@ def test_the_packages_quantizers_train_and_resume_bit_for_bit(
     assert_same_checkpoints(tmp_path / "run", tmp_path / "whole")
 
 
-def rank_of_two(rank: int, port: int, arguments: list[str]) -> subprocess.Popen[str]:
-    place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
-    return subprocess.Popen(
-        [sys.executable, "-m", "oxcart.cli.main", "train", "laq", *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, **place, "RANK": str(rank), "LOCAL_RANK": str(rank), "OMP_NUM_THREADS": "1"},
-    )
-
-
 def test_two_ranks_equal_one_and_share_a_codebook(kitchen: Path, tmp_path: Path) -> None:
     more = (*AUGMENTED, "train.steps=6", "val.every=6")
     trained(tmp_path / "one", kitchen, *more)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    given: Mapping[str, str] = {text.partition("=")[0]: text for text in (*SMALL, *more)}
-    arguments = [*given.values(), f"data.datasets=[{kitchen}]", f"run.dir={tmp_path / 'two'}"]
-    processes = [rank_of_two(rank, port, arguments) for rank in range(2)]
-    for process in processes:
-        _, err = process.communicate(timeout=120)
-        assert process.returncode == 0, err
+    for code, err in ended(two_ranks(CLI, *asked(kitchen, tmp_path / "two", *more))):
+        assert code == 0, err
     one, two = lines(tmp_path / "one"), lines(tmp_path / "two")
     assert [line["loss"] for line in two] == pytest.approx([line["loss"] for line in one], rel=1e-4)
     assert [line["grad_norm"] for line in two] == pytest.approx([line["grad_norm"] for line in one], rel=1e-3)
@@ -342,50 +475,33 @@ def test_two_ranks_equal_one_and_share_a_codebook(kitchen: Path, tmp_path: Path)
     assert val[1] == pytest.approx(val[0], rel=1e-3)
 
 
-CODEBOOKS = """
-import sys, torch, torch.distributed as distributed
-from oxcart.train.laq.run import configure, train_laq
-from oxcart.train.laq.task import LaqTask
+def test_a_signal_to_one_of_two_ranks_stops_both_and_they_go_on_bit_for_bit(
+    kitchen: Path, tmp_path: Path
+) -> None:
+    more = (*AUGMENTED, "train.steps=5", "train.log_every=3")
+    for code, err in ended(two_ranks(CLI, *asked(kitchen, tmp_path / "whole", *more))):
+        assert code == 0, err
+    for code, err in ended(two_ranks(["-c", STOPPED], *asked(kitchen, tmp_path / "run", *more))):
+        assert code == 0, err
+    assert checkpoints.load(checkpoints.path_of(tmp_path / "run")).step == 3
+    for code, err in ended(two_ranks(CLI, "--resume", "auto", f"run.dir={tmp_path / 'run'}")):
+        assert code == 0, err
+    assert_same_checkpoints(tmp_path / "run", tmp_path / "whole")
 
-seen = []
-original = LaqTask.after_step
 
-def after_step(self, model, step, accelerator):
-    found = original(self, model, step, accelerator)
-    for tensor in (model.quantizer.codebook.data, model.quantizer.used):
-        every = [torch.empty_like(tensor) for _ in range(2)]
-        distributed.all_gather(every, tensor.contiguous())
-        assert torch.equal(every[0], every[1]), f"step {step}: the ranks' codebooks differ"
-    seen.append(found.get("codes_replaced", 0))
-    return found
-
-LaqTask.after_step = after_step
-train_laq(configure(sys.argv[1:]))
-assert sum(seen) > 0, "codes should have been replaced"
-distributed.destroy_process_group()
-"""
+def test_a_loss_that_is_not_finite_on_one_of_two_ranks_stops_both(kitchen: Path, tmp_path: Path) -> None:
+    found = ended(two_ranks(["-c", NOT_FINITE], *asked(kitchen, tmp_path / "run", "train.steps=4")))
+    for code, err in found:
+        assert code != 0
+        assert "step 2: the loss is" in err
+        assert "and the norm of its gradient nan; batch of oxcart_kitchens-train-0" in err
+        assert "and 4 more; none was saved" in err, "the keys are those of both ranks"
 
 
 def test_ranks_codebooks_are_identical_after_every_step(kitchen: Path, tmp_path: Path) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     more = ("train.steps=9", "quantizer.codes=8", "quantizer.replace_every=1", "quantizer.replace_below=0.9")
-    given = {text.partition("=")[0]: text for text in (*SMALL, *more)}
-    arguments = [*given.values(), f"data.datasets=[{kitchen}]", f"run.dir={tmp_path / 'run'}"]
-    place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "OMP_NUM_THREADS": "1"}
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", CODEBOOKS, *arguments],
-            stderr=subprocess.PIPE,
-            text=True,
-            env={**os.environ, **place, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-        )
-        for rank in range(2)
-    ]
-    for process in processes:
-        _, err = process.communicate(timeout=120)
-        assert process.returncode == 0, err
+    for code, err in ended(two_ranks(["-c", CODEBOOKS], *asked(kitchen, tmp_path / "run", *more))):
+        assert code == 0, err
 
 
 def test_one_batch_overfits(kitchen: Path, tmp_path: Path) -> None:

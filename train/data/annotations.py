@@ -29,7 +29,7 @@ class StepValues:
 
     @classmethod
     def open(cls, url: str, indexes: Sequence[SplitIndex]) -> StepValues:
-        """Read an annotation, which must be of one of the datasets and have all of its split's steps.
+        """Read an annotation, which must be of one of the datasets and have all steps of its split.
 
         Raises:
             ConfigError: it is of another dataset, or lacks an episode or a step.
@@ -41,8 +41,6 @@ class StepValues:
                 f"annotation {url}: is of the dataset {found.dataset[:12]}, "
                 f"expected {' or '.join(one[:12] for one in prints)}"
             )
-        if len(indexes) > 1:
-            raise ConfigError(f"annotation {url}: annotations need a single dataset, got {len(indexes)}")
         which = prints.index(found.dataset)
         index = indexes[which]
         parts = []
@@ -55,6 +53,11 @@ class StepValues:
         starts = np.concatenate([[0], np.cumsum(index.steps[:-1], dtype=np.int64)])
         return cls(name=found.name, dataset=which, starts=starts, values=np.concatenate(parts))
 
+    @property
+    def form(self) -> tuple[Any, ...]:
+        """Type of the values and how many a step has."""
+        return str(self.values.dtype), *self.values.shape[1:]
+
     def empty(self, count: int) -> npt.NDArray[Any]:
         """Room for the values of so many samples."""
         return np.empty((count, *self.values.shape[1:]), self.values.dtype)
@@ -64,3 +67,30 @@ class StepValues:
         assert dataset == self.dataset
         found: npt.NDArray[Any] = self.values[self.starts[episodes] + steps]
         return found
+
+
+def by_name(found: Sequence[StepValues], indexes: Sequence[SplitIndex]) -> dict[str, dict[int, StepValues]]:
+    """Name of each annotation -> dataset -> its values.
+
+    Raises:
+        ConfigError: two are of one name and dataset; a dataset has none of a name, or values of another form.
+    """
+    named: dict[str, dict[int, StepValues]] = {}
+    for one in found:
+        if one.dataset in named.setdefault(one.name, {}):
+            raise ConfigError(
+                f"annotations: two of one dataset have one name, of {', '.join(each.name for each in found)}"
+            )
+        named[one.name][one.dataset] = one
+    for name, own in named.items():
+        for i, index in enumerate(indexes):
+            if i not in own:
+                raise ConfigError(
+                    f"annotations: none that are given is the {name!r} of {index.dataset.store.url}; "
+                    "every dataset needs its own"
+                )
+        forms = {one.form for one in own.values()}
+        if len(forms) > 1:
+            said = ", ".join(sorted(str(form) for form in forms))
+            raise ConfigError(f"annotations: values of {name!r} differ in type or number: {said}")
+    return named

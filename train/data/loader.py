@@ -28,7 +28,7 @@ import torch.utils.data
 
 from oxcart.manifests.dataset import Dataset
 from oxcart.shards.errors import ConfigError
-from oxcart.train.data.annotations import StepValues
+from oxcart.train.data.annotations import StepValues, by_name
 from oxcart.train.data.batch import Batch
 from oxcart.train.data.cache import Cache
 from oxcart.train.data.index import SplitIndex
@@ -67,7 +67,7 @@ class Loader(torch.utils.data.IterableDataset[Batch]):
         camera: a camera's name, or `primary`.
         action: `steps` for those between the frames, `sum` for their sum, None for none.
         state: whether to read the state at t.
-        annotations: files or URLs of annotations; their values at t.
+        annotations: files or URLs of annotations, of each name one for every dataset; their values at t.
         min_motion: leave out samples that move less from step to step, by the motion annotation of each
             dataset: what `oxcart annotate motion` measured, in its unit.
         motion: files or URLs of those annotations; none is where that command writes them.
@@ -161,10 +161,7 @@ class Loader(torch.utils.data.IterableDataset[Batch]):
         _check_widths(indexes, wanted)
         self._budget = Budget(memory)
         kept = Cache(cache, cache_bytes) if cache is not None else None
-        values = [StepValues.open(url, indexes) for url in annotations]
-        self._annotations = {one.name: one for one in values}
-        if len(self._annotations) < len(values):
-            raise ConfigError(f"annotations: two have one name, of {', '.join(one.name for one in values)}")
+        self._annotations = by_name([StepValues.open(url, indexes) for url in annotations], indexes)
         self.parts = [
             Part(
                 index,
@@ -214,6 +211,11 @@ class Loader(torch.utils.data.IterableDataset[Batch]):
         self._workers: Workers | None = None
         self._memory = BatchMemory(torch.cuda.is_available() if pin is None else pin)
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of frames."""
+        return self._size
+
     def __len__(self) -> int:
         """Batches of an epoch; the last one is smaller where the epoch is not a multiple of the batch."""
         return (self.epoch_length + self.batch_size - 1) // self.batch_size
@@ -222,6 +224,10 @@ class Loader(torch.utils.data.IterableDataset[Batch]):
     def position(self) -> int:
         """Samples handed out so far, over all ranks."""
         return self._position
+
+    def annotation(self, name: str, dataset: int) -> StepValues:
+        """The values of an annotation for one of the datasets."""
+        return self._annotations[name][dataset]
 
     @property
     def bytes_read(self) -> int:
@@ -333,7 +339,7 @@ class Loader(torch.utils.data.IterableDataset[Batch]):
             mask = np.zeros((count, width), bool) if self._action == "steps" else None
         if self._state:
             state = np.zeros((count, self.parts[0].index.arrays["state"].size), np.float32)
-        notes = {name: one.empty(count) for name, one in self._annotations.items()}
+        notes = {name: own[0].empty(count) for name, own in self._annotations.items()}
         tasks = []
         for i, one in enumerate(wanted):
             if not len(one.rows):
@@ -341,8 +347,8 @@ class Loader(torch.utils.data.IterableDataset[Batch]):
             part = self.parts[i]
             t[one.rows], offset[one.rows] = one.steps, part.offset
             part.describe(one, texts)
-            for name, values in self._annotations.items():
-                notes[name][one.rows] = values.at(i, one.episodes, one.steps)
+            for name, own in self._annotations.items():
+                notes[name][one.rows] = own[i].at(i, one.episodes, one.steps)
             reuse = part.reader.reuse if expected else None
             share = -(-len(one.rows) // self._slices)
             for begin in range(0, len(one.rows), share):

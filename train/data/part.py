@@ -81,8 +81,9 @@ class Part:
                 f"none of {self.moving.before:,} steps of {index.dataset.store.url}, {index.split}, reaches"
             )
         if not counts.any():
+            short = sample.leave if isinstance(sample, Frames) else self.offset
             raise ConfigError(
-                f"sample: an offset of {self.offset} steps is longer than every episode of "
+                f"sample: an offset of {short} steps is longer than every episode of "
                 f"{index.dataset.store.url}, {index.split}; the longest has {index.steps.max()}"
             )
         self.order = Order(key, counts, index.shards.astype(np.int64), lanes, window)

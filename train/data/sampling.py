@@ -25,20 +25,25 @@ class Frames:
     """Single frames.
 
     Raises:
-        ConfigError: `per_episode` is neither a positive number nor "all".
+        ConfigError: `per_episode` is neither a positive number nor "all"; `leave` is negative.
     """
 
     per_episode: int | str = 1
     """Draws of an episode in an epoch; "all" is every step once."""
+    leave: int = 0
+    """Steps at the end of an episode that are no samples, such as those without codes."""
     shape: ClassVar[tuple[int, ...]] = ()
     """Axes of a sample before those of a frame."""
 
     def __post_init__(self) -> None:
         _check_per_episode(self.per_episode)
+        if self.leave < 0:
+            raise ConfigError(f"frames.leave: expected at least 0, got {self.leave}")
 
     def describe(self) -> dict[str, Any]:
         """As plain JSON: part of what decides the order."""
-        return {"sample": "frames", "per_episode": self.per_episode}
+        left = {"leave": self.leave} if self.leave else {}
+        return {"sample": "frames", "per_episode": self.per_episode, **left}
 
     def offset(self, control_rate: Mapping[str, Any] | None) -> int:
         """Steps between the frames of a sample: none."""
@@ -46,11 +51,11 @@ class Frames:
 
     def counts(self, steps: Int64, offset: int) -> Int64:
         """Samples of each episode of so many steps in an epoch."""
-        return _counts(self.per_episode, steps, offset)
+        return _counts(self.per_episode, steps, self.leave)
 
     def steps(self, key: int, samples: Samples, lengths: Int64, offset: int) -> Int64:
-        """The first step of each sample; `lengths` are the steps of its episode."""
-        return _steps(self.per_episode, key, samples, lengths - offset)
+        """The step of each sample; `lengths` are the steps of its episode."""
+        return _steps(self.per_episode, key, samples, lengths - self.leave)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,6 +15,8 @@ from oxcart.train.config import (
     TrainConfig,
     ValConfig,
     at_least,
+    check_train,
+    check_val,
     one_of,
     resolve,
 )
@@ -124,6 +126,16 @@ class AugmentConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class LaqValConfig(ValConfig):
+    """Validation on held-out environments, beside other sessions of environments that were seen."""
+
+    probes: bool = True
+    """Linear probes and mutual information, where the datasets have actions."""
+    probe_samples: int = 1024
+    """Pairs of train that the probes are fitted on."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class LaqConfig:
     """All of a run.
 
@@ -147,21 +159,20 @@ class LaqConfig:
     """Changes of pairs in training."""
     train: TrainConfig = field(default_factory=TrainConfig)
     """The loop."""
-    val: ValConfig = field(default_factory=ValConfig)
+    val: LaqValConfig = field(default_factory=LaqValConfig)
     """Validation."""
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
     """What codes mean, at validations."""
 
     def __post_init__(self) -> None:
-        model, quantizer, train = self.model, self.quantizer, self.train
+        model, quantizer = self.model, self.quantizer
         one_of("model.output", model.output, OUTPUTS)
         one_of("model.stem", model.stem, STEMS)
         one_of("model.head", model.head, STEMS)
         one_of("quantizer.kind", quantizer.kind, QUANTIZERS)
         one_of("flow.teacher", self.flow.teacher, TEACHERS)
-        one_of("train.schedule", train.schedule, ("constant", "cosine"))
-        one_of("train.precision", train.precision, ("auto", "fp32", "bf16"))
-        one_of("train.device", train.device, ("auto", "cpu", "cuda"))
+        check_train(self.train, self.data)
+        check_val(self.val)
         at_least(
             1,
             model__image_size=model.image_size,
@@ -172,19 +183,7 @@ class LaqConfig:
             model__layers=model.layers,
             quantizer__tokens=quantizer.tokens,
             quantizer__dim=quantizer.dim,
-            data__batch_size=self.data.batch_size,
-            data__offset=self.data.offset,
-            data__limit__train=self.data.limit.train,
-            data__limit__val=self.data.limit.val,
-            data__memory_mb=self.data.memory_mb,
-            train__steps=train.steps,
-            train__accumulate=train.accumulate,
-            train__log_every=train.log_every,
-            train__save_every=train.save_every,
-            val__samples=self.val.samples,
-            val__batch_size=self.val.batch_size,
             val__probe_samples=self.val.probe_samples,
-            val__pictures=self.val.pictures,
             evaluate__every=self.evaluate.every,
             evaluate__samples=self.evaluate.samples,
         )
@@ -193,18 +192,14 @@ class LaqConfig:
             model__spatial_depth=model.spatial_depth,
             model__temporal_depth=model.temporal_depth,
             quantizer__replace_every=quantizer.replace_every,
-            train__lr=train.lr,
-            train__clip=train.clip,
-            train__weight_decay=train.weight_decay,
-            train__warmup=train.warmup,
-            val__every=self.val.every,
             flow__weight=self.flow.weight,
             augment__colour=self.augment.colour,
             augment__shift=self.augment.shift,
             evaluate__frames=self.evaluate.frames,
         )
         one_of("evaluate.flow", self.evaluate.flow, TEACHERS)
-        strategies.check(self.evaluate.strategies, "evaluate.strategies")
+        if self.evaluate.strategies != ["all"]:
+            strategies.check(self.evaluate.strategies, "evaluate.strategies")
         if self.evaluate.strategies and not self.val.every:
             raise ConfigError("evaluate.strategies: are measured at validations; set val.every")
         at_least(2, quantizer__codes=quantizer.codes)
@@ -232,16 +227,10 @@ class LaqConfig:
             )
         if model.mlp * model.width < 1:
             raise ConfigError(f"model.mlp: expected a hidden layer of at least 1, got {model.mlp:g} widths")
-        if len(train.betas) != 2 or not all(0 <= beta < 1 for beta in train.betas):
-            raise ConfigError(f"train.betas: expected two numbers in [0, 1), got {train.betas}")
-        if train.threads is not None and train.threads < 1:
-            raise ConfigError(f"train.threads: expected at least 1, got {train.threads}")
         if len(quantizer.harden) != 2 or not 0 <= quantizer.harden[0] <= quantizer.harden[1]:
             raise ConfigError(
                 f"quantizer.harden: expected two rising shares such as [0.5, 0.8], got {quantizer.harden}"
             )
-        if not self.val.splits:
-            raise ConfigError("val.splits: expected at least one split, got none; val.every=0 turns it off")
 
 
 def laq_config(overrides: Sequence[str], saved: Mapping[str, Any] | None = None) -> LaqConfig:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from accelerate import Accelerator
@@ -13,10 +14,9 @@ from accelerate.utils import broadcast, gather_object
 from torch import Tensor, nn
 from torch.nn import functional
 
-from oxcart.manifests.dataset import Dataset
 from oxcart.shards.errors import ConfigError
 from oxcart.train import plots
-from oxcart.train.data import Batch, Loader, Mixture, Pairs
+from oxcart.train.data import Batch, Loader, Pairs
 from oxcart.train.data.order import derive
 from oxcart.train.evaluate import strategies
 from oxcart.train.evaluate.cache import Draw
@@ -26,9 +26,13 @@ from oxcart.train.laq.config import AugmentConfig, LaqConfig
 from oxcart.train.laq.flow import build_teacher, flow_loss, flow_weight
 from oxcart.train.laq.model import LatentActionModel, Output, parameter_groups, to_float
 from oxcart.train.laq.quantize import count_codes
-from oxcart.train.laq.validate import Pictures, look, mean_of, measure_probes, open_split, validate
-from oxcart.train.loop import Place
-from oxcart.train.report import read_metrics
+from oxcart.train.laq.validate import Pictures, look, measure_probes, open_split, validate
+from oxcart.train.loop import Place, narrow
+from oxcart.train.reading import open_datasets, open_splits, scored, training_loader
+from oxcart.train.report import by_split, describe, last_validation, read_metrics
+
+if TYPE_CHECKING:
+    from oxcart.train.evaluate.run import Analysis
 
 SETTLING = 0.1
 """Share of the steps, the last ones, in which no codes are replaced."""
@@ -50,38 +54,31 @@ class LaqTask:
 
     def __init__(self, config: LaqConfig, device: torch.device) -> None:
         self._config = config
-        if not config.data.datasets:
-            raise ConfigError("data.datasets: expected at least one dataset, e.g. data.datasets=[bridge]")
-        self._datasets = [Dataset.open(url) for url in config.data.datasets]
-        names = [one.manifest.dataset["name"] for one in self._datasets]
-        self._names = [
-            name if names.count(name) == 1 else one.store.url
-            for name, one in zip(names, self._datasets, strict=True)
-        ]
+        self._datasets = open_datasets(config.data)
         self.score = f"{config.val.splits[0]}/copy_ratio"
         # Opened now, so that what is missing is said before a GPU is busy.
         self._held_out = self._open(config.val.splits) if config.val.every else {}
-        self._probed = self._open(("train",)) if config.val.every and config.val.probes else {}
+        self._probed = self._open(["train"]) if config.val.every and config.val.probes else {}
         self._teacher = build_teacher(config.flow, device)
         quantizer = config.quantizer
         self._counts = torch.zeros(quantizer.tokens, quantizer.codes, dtype=torch.int64, device=device)
         self._pictures: Pictures | None = None
-        strategies.load(config.evaluate.strategies)
+        self._strategies = config.evaluate.strategies
+        if self._strategies == ["all"]:
+            self._strategies = strategies.names()
+        strategies.load(self._strategies)
+        self._analysis: Analysis | None = None
 
-    def _open(self, splits: tuple[str, ...] | list[str]) -> dict[str, dict[str, Loader]]:
+    def _open(self, splits: Sequence[str]) -> dict[str, dict[str, Loader]]:
         """Split -> dataset -> loader, where there is one."""
-        found: dict[str, dict[str, Loader]] = {}
-        for split in splits:
-            for name, dataset in zip(self._names, self._datasets, strict=True):
-                loader = open_split(self._config, dataset, split)
-                if loader is not None:
-                    found.setdefault(split, {})[name] = loader
-        return found
+        return open_splits(
+            self._datasets, splits, self._config.val.splits[0], partial(open_split, self._config)
+        )
 
     @property
     def fingerprints(self) -> dict[str, str]:
         """URL of each dataset -> its fingerprint."""
-        return {one.store.url: one.manifest.fingerprint for one in self._datasets}
+        return {one.store.url: one.manifest.fingerprint for one in self._datasets.values()}
 
     def build(self) -> LatentActionModel:
         config = self._config
@@ -92,26 +89,13 @@ class LaqTask:
 
     def loader(self, rank: int, world_size: int) -> Loader:
         data, model = self._config.data, self._config.model
-        loader = Loader(
-            Mixture(datasets=self._datasets, weights=data.weights, epoch=data.epoch),
-            "train",
-            sample=Pairs(frames=data.offset, seconds=data.seconds, per_episode=data.per_episode),
-            batch_size=data.batch_size,
-            seed=self._config.train.seed,
+        loader = training_loader(
+            data,
+            list(self._datasets.values()),
+            Pairs(frames=data.offset, seconds=data.seconds, per_episode=data.per_episode),
             size=model.image_size,
-            camera=data.camera,
-            limit=data.limit.train,
-            control_rate=data.control_rate,
-            rank=rank,
-            world_size=world_size,
-            lanes=data.lanes,
-            window=data.window,
-            reading=data.reading,
-            memory=data.memory_mb << 20,
-            ahead=data.ahead,
-            threads=data.threads,
-            cache=data.cache,
-            cache_bytes=int(data.cache_gb * 1e9),
+            seed=self._config.train.seed,
+            place=(rank, world_size),
         )
         for part in loader.parts:
             smallest = int(part.index.sizes.min())
@@ -126,11 +110,14 @@ class LaqTask:
         assert isinstance(model, LatentActionModel)
         device = accelerator.device
         world, rank = accelerator.num_processes, accelerator.process_index
-        rows = torch.arange(len(batch)) * world + rank
-        place = Place(0, rows, self._config.data.batch_size)
         model.eval()
+        found = []
         with torch.no_grad():
-            mine = model.latents(self._frames(batch, place, device)).float().cpu()
+            for rows in torch.arange(len(batch)).chunk(self._config.train.accumulate):
+                part = narrow(batch, slice(int(rows[0]), int(rows[-1]) + 1))
+                place = Place(0, rows * world + rank, self._config.data.batch_size)
+                found.append(model.latents(self._frames(part, place, device)).float().cpu())
+        mine = torch.cat(found)
         every = gather_object([mine]) if world > 1 else [mine]
         # Rank r has the rows r, r + W, ...: back in the order of the whole batch.
         model.quantizer.start(torch.stack(every, 1).flatten(0, 1), self._config.train.seed)
@@ -188,50 +175,52 @@ class LaqTask:
                     by_dataset[name] |= measure_probes(train[name], seen, self._config.quantizer.codes)
                 if split == self._config.val.splits[0] and name == next(iter(loaders)):
                     self._pictures = pictures
-            values |= {f"{split}/{key}": v for key, v in mean_of(list(by_dataset.values())).items()}
-            if len(by_dataset) > 1:
-                values |= {
-                    f"{split}/{name}/{key}": v
-                    for name, found in by_dataset.items()
-                    for key, v in found.items()
-                }
-            else:
-                (only,) = by_dataset.values()
-                values |= {f"{split}/{key}": v for key, v in only.items()}
+            values |= by_split(split, by_dataset)
         if self._evaluates(step) and accelerator.is_main_process:
-            values |= self._evaluate(model, accelerator.device)
+            values |= self._evaluate(model, step, accelerator.device)
         return values
 
     def _evaluates(self, step: int) -> bool:
         config = self._config
         number = step // config.val.every
-        return bool(config.evaluate.strategies) and (
-            number % config.evaluate.every == 0 or step == config.train.steps
-        )
+        return bool(self._strategies) and (number % config.evaluate.every == 0 or step == config.train.steps)
 
-    def _evaluate(self, model: LatentActionModel, device: torch.device) -> dict[str, float]:
-        """What codes mean, of the main process alone: the others wait."""
+    def _evaluate(self, model: LatentActionModel, step: int, device: torch.device) -> dict[str, float]:
+        """What codes mean, of the main process alone: the others wait. At the end the whole page is made."""
+        last = step == self._config.train.steps
         wanted = self._config.evaluate
         options = Options(
-            strategies=tuple(wanted.strategies),
+            strategies=tuple(self._strategies),
             draw=Draw(samples=wanted.samples, frames=wanted.frames, batch_size=self._config.val.batch_size),
             flow=wanted.flow,
-            buckets=(),
-            untrained=False,
-            figures=False,
+            buckets=None if last else (),
+            untrained=last,
+            figures=last,
         )
-        datasets = dict(zip(self._names, self._datasets, strict=True))
-        found = analyse(model, self._config, datasets, options, device)
+        about = {"run": self._config.run.dir, "step": step}
+        found = analyse(model, self._config, self._datasets, options, device, about=about)
+        if last:
+            self._analysis = found
         return {f"evaluate/{name}": value for name, value in found.scalars().items()}
 
     def finish(self, model: nn.Module, run: Path) -> None:
         metrics = read_metrics(run)
-        last = [line for line in metrics if line["kind"] == "val"][-1]
         draw_curves(run / "loss.png", metrics, list(self._held_out))
+        last = last_validation(run)
+        if last is None:
+            return
         if self._pictures is not None:
             for path in (run / "samples.png", run / "samples" / f"step-{last['step']:06d}.png"):
                 draw_samples(path, self._pictures, self._config.val.splits[0], last)
-        (run / "report.md").write_text(describe(last, list(self._held_out)), encoding="utf-8")
+        text = describe(
+            last, {split: list(loaders) for split, loaders in self._held_out.items()}, "docs/laq.md"
+        )
+        (run / "report.md").write_text(text, encoding="utf-8")
+        if self._analysis is not None:
+            from oxcart.train.evaluate.report import report_html, report_json
+
+            (run / "analysis.html").write_bytes(report_html(self._analysis))
+            (run / "analysis.json").write_bytes(report_json(self._analysis))
 
     def identity(self) -> dict[str, Any]:
         config = self._config
@@ -245,6 +234,9 @@ class LaqTask:
             "flow": config.flow.teacher,
             "camera": config.data.camera,
         }
+
+    def scored(self) -> dict[str, Any]:
+        return scored(self._config.data, self._config.val, self.fingerprints)
 
     def state(self) -> dict[str, Any]:
         return {"config": asdict(self._config), "datasets": self.fingerprints}
@@ -316,19 +308,3 @@ def draw_samples(path: Path, pictures: Pictures, split: str, last: Mapping[str, 
     ratio = last.get(f"{split}/copy_ratio")
     said = f"error / error of copying: {ratio:.2f}" if ratio is not None else ""
     plots.grid(path, columns, rows, f"{split}, step {last['step']:,}; {said}")
-
-
-def describe(last: Mapping[str, Any], splits: list[str]) -> str:
-    """report.md: the last validation as a table."""
-    lines = [f"# Validation at step {last['step']:,}", "", f"| | {' | '.join(splits)} |"]
-    lines.append("| --- |" + " --- |" * len(splits))
-    names = [
-        key.partition("/")[2]
-        for key in last
-        if key.startswith(f"{splits[0]}/") and isinstance(last[key], int | float) and key.count("/") == 1
-    ]
-    for name in names:
-        cells = [last.get(f"{split}/{name}") for split in splits]
-        said = [f"{cell:.4g}" if isinstance(cell, int | float) else "" for cell in cells]
-        lines.append(f"| {name} | {' | '.join(said)} |")
-    return "\n".join([*lines, "", "docs/laq.md says what each means. ![](loss.png) ![](samples.png)", ""])

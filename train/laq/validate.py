@@ -16,7 +16,7 @@ pairs.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,18 +24,17 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from accelerate import Accelerator
-from accelerate.utils import gather_object
 from torch import Tensor
 from torch.nn import functional
 
 from oxcart.manifests.dataset import Dataset
-from oxcart.shards.errors import ConfigError
 from oxcart.train.data import Batch, Loader, Pairs
 from oxcart.train.data.order import derive
 from oxcart.train.laq import probes
 from oxcart.train.laq.config import LaqConfig
 from oxcart.train.laq.model import LatentActionModel, mse, to_float
 from oxcart.train.laq.probes import Floats, Ints
+from oxcart.train.reading import chunks, gathered, held_out_loader
 
 KINDS = ("prediction", "copy", "constant", "permuted", "random")
 THUMB = 8
@@ -73,59 +72,18 @@ def pairs_of(config: LaqConfig) -> Pairs:
     return Pairs(frames=config.data.offset, seconds=config.data.seconds, per_episode="all")
 
 
-def open_split(config: LaqConfig, dataset: Dataset, split: str) -> Loader | None:
-    """A loader of one dataset's split for validation; None where it has none of it.
-
-    Raises:
-        ConfigError: the first split of `val.splits` is missing.
-    """
-    if not dataset.manifest.splits.get(split, {}).get("episodes"):
-        if split == config.val.splits[0]:
-            raise ConfigError(
-                f"val.splits: {dataset.store.url} has no {split!r}; compile it with --val-fraction 0.1, "
-                "or train without validation: val.every=0"
-            )
-        return None
-    data = config.data
-    return Loader(
+def open_split(config: LaqConfig, dataset: Dataset, split: str) -> Loader:
+    """A loader of one dataset's split for validation."""
+    return held_out_loader(
+        config.data,
         dataset,
         split,
-        sample=pairs_of(config),
-        batch_size=config.val.batch_size,
-        seed=config.val.seed,
+        pairs_of(config),
         size=config.model.image_size,
-        camera=data.camera,
+        seed=config.val.seed,
+        batch_size=config.val.batch_size,
         action="sum" if dataset.manifest.action is not None else None,
-        limit=data.limit.train if split == "train" else data.limit.val,
-        control_rate=data.control_rate,
-        rank=0,
-        world_size=1,
-        repeat=False,
-        threads=data.threads,
-        cache=data.cache,
-        pin=False,
     )
-
-
-def chunks(loader: Loader, samples: int, seed: int, share: tuple[int, int]) -> Iterator[tuple[int, Batch]]:
-    """A rank's chunks of the pairs: all there are, once, or as many as asked for from anywhere.
-
-    Args:
-        loader: of one split.
-        samples: how many at most.
-        seed: of the draw.
-        share: rank and world size.
-    """
-    rank, world = share
-    if loader.epoch_length <= samples:
-        for i, batch in enumerate(loader):
-            if i % world == rank:
-                yield i, batch
-        return
-    size = loader.batch_size
-    for i in range(-(-samples // size)):
-        if i % world == rank:
-            yield i, loader.draw(min(size, samples - i * size), seed=derive(seed, 5, i))
 
 
 @torch.no_grad()
@@ -145,7 +103,7 @@ def validate(
     device, size = accelerator.device, config.quantizer.codes
     kept = list(chunks(loader, config.val.samples, config.val.seed, share))
     mine = [(i, model.encode(to_float(batch.frames.to(device))).cpu()) for i, batch in kept]
-    codes = np.concatenate([one.numpy() for _, one in _gathered(mine, accelerator)])
+    codes = np.concatenate([one.numpy() for _, one in gathered(mine, accelerator)])
     names, counts = np.unique(codes, axis=0, return_counts=True)
     others_of = torch.from_numpy(np.roll(codes, 1, 0))
     constant = torch.from_numpy(names[counts.argmax()])[None].to(device)
@@ -169,7 +127,7 @@ def validate(
             if kind == "prediction" and i == 0:
                 pictures = _pictures(batch, made, own, config.val.pictures)
         parts.append((i, (errors, *_about(batch, frames))))
-    everything = [part for _, part in _gathered(parts, accelerator)]
+    everything = [part for _, part in gathered(parts, accelerator)]
     errors = {kind: np.concatenate([part[0][kind] for part in everything]) for kind in KINDS}
     actions = [part[2] for part in everything]
     seen = Seen(
@@ -190,7 +148,7 @@ def look(model: LatentActionModel, config: LaqConfig, loader: Loader, accelerato
     for i, batch in chunks(loader, config.val.probe_samples, config.val.seed, share):
         frames = to_float(batch.frames.to(accelerator.device))
         parts.append((i, (model.encode(frames).cpu().numpy(), *_about(batch, frames))))
-    found = [part for _, part in _gathered(parts, accelerator)]
+    found = [part for _, part in gathered(parts, accelerator)]
     return Seen(
         codes=np.concatenate([part[0] for part in found]),
         thumbs=np.concatenate([part[1] for part in found]),
@@ -200,9 +158,12 @@ def look(model: LatentActionModel, config: LaqConfig, loader: Loader, accelerato
 
 
 def quality(errors: Mapping[str, npt.NDArray[np.float32]]) -> dict[str, float]:
-    """Ratios and PSNRs from the squared errors of each kind of prediction, [N] each."""
+    """Ratios and PSNRs from the squared errors of each kind of prediction, [N] each; no ratios to copying
+    where nothing moves.
+    """
     total = {kind: float(values.astype(np.float64).mean()) for kind, values in errors.items()}
-    copy = max(total["copy"], 1e-12)
+    copy = total["copy"]
+    kinds = {"copy": "prediction", "constant": "constant", "permuted": "permuted", "random": "random"}
     signal = {
         kind: float((-10 * np.log10(np.maximum(values.astype(np.float64), 1e-10))).mean())
         for kind, values in errors.items()
@@ -210,10 +171,7 @@ def quality(errors: Mapping[str, npt.NDArray[np.float32]]) -> dict[str, float]:
     return {
         "mse": total["prediction"],
         "psnr": signal["prediction"],
-        "copy_ratio": total["prediction"] / copy,
-        "constant_ratio": total["constant"] / copy,
-        "permuted_ratio": total["permuted"] / copy,
-        "random_ratio": total["random"] / copy,
+        **({f"{name}_ratio": total[kind] / copy for name, kind in kinds.items()} if copy > 0 else {}),
         "delta_psnr": signal["prediction"] - signal["random"],
     }
 
@@ -261,22 +219,10 @@ def measure_probes(train: Seen, val: Seen, size: int) -> dict[str, Any]:
     }
 
 
-def mean_of(values: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """Means over datasets of whatever numbers all of them have."""
-    names = [name for name in values[0] if all(isinstance(one.get(name), int | float) for one in values)]
-    return {name: float(np.mean([one[name] for one in values])) for name in names}
-
-
 def _about(batch: Batch, frames: Tensor) -> tuple[Floats, Floats | None, list[str]]:
     thumbs = functional.adaptive_avg_pool2d(frames[:, 0], THUMB).flatten(1).cpu().double().numpy()
     actions = None if batch.action is None else batch.action.double().numpy()
     return thumbs, actions, list(batch.key)
-
-
-def _gathered(parts: list[tuple[int, Any]], accelerator: Accelerator) -> list[tuple[int, Any]]:
-    """The chunks of all ranks, in order."""
-    every = gather_object(parts) if accelerator.num_processes > 1 else parts
-    return sorted(every, key=lambda part: int(part[0]))
 
 
 def _pictures(batch: Batch, made: Tensor, codes: Tensor, count: int) -> Pictures:

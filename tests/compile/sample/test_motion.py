@@ -34,11 +34,10 @@ def test_shapes(steps: int) -> None:
     m = motion(0, steps)
     count = len(m.state)
     assert m.state.shape == m.action.shape == (count, 3)
-    assert m.height.shape == (count,)
     assert m.blocks.shape == (count, len(BLOCKS), 3)
     assert m.shifts.shape == (count, 4)
     assert m.state.dtype == m.action.dtype == np.float32
-    assert m.height.dtype == m.blocks.dtype == np.float64
+    assert m.blocks.dtype == np.float64
 
 
 @pytest.mark.parametrize("steps", [2, 3, 24])

@@ -97,12 +97,28 @@ def test_work_that_was_cut_off_goes_on_and_gives_the_same_file(
     assert not Path(f"{again}.parts").exists()
 
 
-def test_parts_of_other_work_are_refused(run: Path, kitchen: Path, tmp_path: Path) -> None:
-    parts = tmp_path / "codes.parquet.parts"
-    parts.mkdir()
-    (parts / "work.json").write_text("{}")
-    with pytest.raises(ConfigError, match="has parts of other work"):
-        label(str(kitchen), open_run(run), str(tmp_path / "codes.parquet"))
+def test_parts_of_other_work_are_refused(
+    run: Path, kitchen: Path, unsplit: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output, original = tmp_path / "codes.parquet", LatentActionModel.encode
+
+    def encode(self: LatentActionModel, frames: torch.Tensor) -> torch.Tensor:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LatentActionModel, "encode", encode)
+        with pytest.raises(KeyboardInterrupt):
+            label(str(kitchen), open_run(run), str(output), batch_size=8)
+    trained(tmp_path / "other", kitchen, "train.steps=1")
+    for url, of, size in (
+        (kitchen, run, 4),
+        (kitchen, tmp_path / "other", 8),
+        (unsplit, run, 8),
+    ):
+        with pytest.raises(ConfigError, match="has parts of other work"):
+            label(str(url), open_run(of), str(output), batch_size=size)
+    monkeypatch.setattr(LatentActionModel, "encode", original)
+    assert label(str(kitchen), open_run(run), str(output), batch_size=8)["coded"] > 0
 
 
 def test_last_is_the_default_and_best_can_be_had(run: Path, kitchen: Path, tmp_path: Path) -> None:

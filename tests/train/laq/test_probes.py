@@ -104,3 +104,10 @@ def test_quality_of_known_errors() -> None:
     assert found["permuted_ratio"] == pytest.approx(2)
     assert found["psnr"] == pytest.approx(20)
     assert found["delta_psnr"] == pytest.approx(10)
+
+
+def test_where_nothing_moves_there_are_no_ratios_to_copying() -> None:
+    errors = {kind: np.full(3, 0.01, np.float32) for kind in ("prediction", "constant", "permuted", "random")}
+    found = quality({**errors, "copy": np.zeros(3, np.float32)})
+    assert not [name for name in found if name.endswith("_ratio")]
+    assert all(np.isfinite(value) for value in found.values())

@@ -7,10 +7,15 @@ from pathlib import Path
 import pytest
 import torch
 
+from oxcart.compile.sample.rlds import SampleConfig
+from oxcart.manifests.split import SplitRule
 from oxcart.shards.errors import ConfigError
 from oxcart.train.laq.model import LatentActionModel, to_float
+from oxcart.train.laq.run import train_laq
 from oxcart.train.laq.task import LaqTask
-from oxcart.train.laq.validate import chunks, pairs_of
+from oxcart.train.laq.validate import pairs_of
+from oxcart.train.reading import chunks
+from sample_compile import compile_sample
 from tiny_laq import lines, small, trained
 
 VALIDATED = ("train.steps=4", "val.every=2")
@@ -21,6 +26,14 @@ def run(kitchen: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = tmp_path_factory.mktemp("run") / "run"
     trained(made, kitchen, *VALIDATED)
     return made
+
+
+@pytest.fixture(scope="module")
+def second(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Other kitchens, one of which is val; there is no val_seen."""
+    sample = SampleConfig(kitchens=3, sessions=1, episodes=2, steps=6, size=32, files=1, seed=1)
+    folder = tmp_path_factory.mktemp("second")
+    return compile_sample(folder, sample, cameras=("image_0",), rule=SplitRule(val=0.3)).out
 
 
 def seen(task: LaqTask, split: str) -> list[tuple[str, int]]:
@@ -132,6 +145,26 @@ def test_pictures_and_a_report_are_left(run: Path) -> None:
     report = (run / "report.md").read_text()
     assert "| | val | val_seen |" in report
     assert "| copy_ratio | " in report
+
+
+def test_the_report_has_a_column_for_each_of_several_datasets(
+    kitchen: Path, second: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    trained(run, kitchen, f"data.datasets=[{kitchen},{second}]", "train.steps=1", "val.every=1")
+    report = (run / "report.md").read_text()
+    (line,) = lines(run, "val")
+    assert f"| | val | val: {kitchen} | val: {second} | val_seen |" in report
+    each = [line[f"val/{one}/copy_ratio"] for one in (kitchen, second)]
+    cells = [f"{value:.4g}" for value in (sum(each) / 2, *each, line["val_seen/copy_ratio"])]
+    assert f"| copy_ratio | {' | '.join(cells)} |" in report
+
+
+def test_without_validation_there_is_the_loss_alone(kitchen: Path, tmp_path: Path) -> None:
+    config = small(kitchen, tmp_path / "run", "train.steps=1", "val.every=0")
+    train_laq(config)
+    assert (tmp_path / "run" / "loss.png").stat().st_size > 1000
+    assert not (tmp_path / "run" / "report.md").exists()
 
 
 def test_best_is_the_checkpoint_of_the_lowest_ratio(run: Path) -> None:

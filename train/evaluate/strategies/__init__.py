@@ -1,5 +1,4 @@
-"""The strategies: one file each, found by being here. `oxcart.train.evaluate.strategy` says what is in "
-"one."""
+"""The strategies: one file each, found by being here; `oxcart.train.evaluate.strategy` says what one is."""
 
 from __future__ import annotations
 

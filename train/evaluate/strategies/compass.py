@@ -32,8 +32,7 @@ DRAWS = 200
 
 
 def measure(cache: Cache, context: Context) -> Iterator[Number | Skip]:
-    """Cosines of arrows between environments, between datasets, and of what was held out with what was "
-    "seen."""
+    """Cosines of arrows between environments, between datasets, and between held out and seen."""
     cache = having(cache, "actions")
     for found in groupings(cache):
         if isinstance(found, Skip):

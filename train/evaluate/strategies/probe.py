@@ -75,8 +75,7 @@ def draw(cache: Cache, context: Context) -> Iterator[Figure]:
 
 
 def _predictions(cache: Cache) -> tuple[Ints, Floats, Floats, Floats | None, str] | str:
-    """Rows that are judged, their actions, those by codes and by the frame, and where; or why there are "
-    "none."""
+    """Rows that are judged, their actions, those by codes and by the frame, and where; or why not."""
     assert cache.actions is not None
     known = np.isfinite(cache.actions).all(1)
     test = known & cache.held_out

@@ -1,0 +1,135 @@
+"""What a vision-language-action model learns of environments that it never saw, by head and decoding.
+
+    python bench/vla.py --data scratch/bench-laq/out --laq scratch/bench-laq/seed-0
+    python bench/vla.py --only speed
+
+quality: the tiny model of `oxcart sample vlm`, trained on codes of a latent-action model, once for each head
+and decoding, all else alike; on held-out kitchens, beside the baselines, with 95% bootstrap intervals by
+episode. The dataset and the latent-action model are those of bench/laq.py.
+speed: actions a second of the same model, one code after the other and all at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate.state import AcceleratorState
+
+from oxcart.train.laq.label import label, open_run
+from oxcart.train.report import last_validation
+from oxcart.train.vla.config import DECODINGS, HEADS, vla_config
+from oxcart.train.vla.emit import Policy, emit
+from oxcart.train.vla.model import Shape, build
+from oxcart.train.vla.processor import load_processor
+from oxcart.train.vla.prompt import Prompter, read_prompt
+from oxcart.train.vla.run import train_vla
+from oxcart.train.vla.tiny import VlmConfig, write_vlm
+
+BASELINES = ("unigram", "instruction", "nearest")
+
+
+def main() -> None:
+    """Measure, and print tables."""
+    options = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    options.add_argument("--scratch", type=Path, default=Path("scratch/bench-vla"))
+    options.add_argument("--data", type=Path, default=Path("scratch/bench-laq/out"))
+    options.add_argument("--laq", type=Path, default=Path("scratch/bench-laq/seed-0"))
+    options.add_argument("--only", nargs="*", choices=PARTS, default=list(PARTS))
+    options.add_argument("--steps", type=int, default=1500)
+    options.add_argument("--threads", type=int, default=2)
+    options.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="of quality")
+    chosen = options.parse_args()
+    chosen.vlm = chosen.scratch / "vlm"
+    if not chosen.vlm.exists():
+        write_vlm(chosen.vlm, VlmConfig())
+    torch.set_num_threads(chosen.threads)
+    for name in chosen.only:
+        print(f"\n== {name}", flush=True)
+        PARTS[name](chosen)
+
+
+def quality(chosen: Any) -> None:
+    """Train every combination, and print what it is worth on held-out kitchens."""
+    codes = chosen.scratch / "codes.parquet"
+    if not codes.exists():
+        label(str(chosen.data), open_run(chosen.laq), str(codes))
+    print("| head | decoding | codes right | actions right | nats a code | minutes |")
+    print("| --- | --- | --- | --- | --- | --- |", flush=True)
+    last: dict[str, Any] = {}
+    for head in HEADS:
+        for decoding in DECODINGS:
+            run = chosen.scratch / f"{head}-{decoding}"
+            shutil.rmtree(run, ignore_errors=True)
+            given = [
+                "preset=tiny",
+                f"model={chosen.vlm}",
+                f"data.datasets=[{chosen.data}]",
+                f"data.codes=[{codes}]",
+                f"run.dir={run}",
+                "run.quiet=true",
+                f"vla.head={head}",
+                f"vla.decoding={decoding}",
+                f"train.steps={chosen.steps}",
+                f"train.threads={chosen.threads}",
+                f"val.every={chosen.steps}",
+                "val.samples=2000",
+            ]
+            began = time.perf_counter()
+            train_vla(vla_config([*given, *chosen.set]))
+            minutes = (time.perf_counter() - began) / 60
+            AcceleratorState._reset_state(reset_partial_state=True)
+            last = last_validation(run) or {}
+            gains = " ".join(
+                f"{name} {last[f'val/{name}_gain']:+.3f} [{last[f'val/{name}_gain_low']:+.3f}, "
+                f"{last[f'val/{name}_gain_high']:+.3f}]"
+                for name in BASELINES
+            )
+            print(
+                f"| {head} | {decoding} | {shown(last, 'accuracy')} | {shown(last, 'exact')} "
+                f"| {last['val/nll']:.3f} | {minutes:.1f} |   over {gains}",
+                flush=True,
+            )
+    for name in BASELINES:
+        nll = last.get(f"val/{name}_nll")
+        said = f"{nll:.3f}" if nll is not None else ""
+        print(
+            f"| {name} | | {last[f'val/{name}_accuracy']:.3f} | {last[f'val/{name}_exact']:.3f} | {said} | |"
+        )
+
+
+def shown(last: dict[str, Any], name: str) -> str:
+    """A share and its interval."""
+    return f"{last[f'val/{name}']:.3f} [{last[f'val/{name}_low']:.3f}, {last[f'val/{name}_high']:.3f}]"
+
+
+def speed(chosen: Any) -> None:
+    """Actions a second."""
+    frames = torch.randint(256, (16, 64, 64, 3), dtype=torch.uint8)
+    for decoding in DECODINGS:
+        config = vla_config(["preset=tiny", f"model={chosen.vlm}", f"vla.decoding={decoding}"])
+        processor = load_processor(config.model)
+        shape = Shape(head="tokens", decoding=decoding, tokens=4, codes=8)
+        model = build(config, processor, shape).eval()
+        prompter = Prompter(processor, read_prompt("robot"), model.ids, decoding, 4, config.model)
+        policy = Policy(model=model, prompter=prompter, shape=shape, device=torch.device("cpu"))
+        for batch in (1, 16):
+            took = []
+            for _ in range(12):
+                began = time.perf_counter()
+                emit(policy, frames[:batch], ["push the red block right"] * batch)
+                took.append(time.perf_counter() - began)
+            print(f"{decoding}, batch {batch}: {batch / min(took):,.0f} actions/s", flush=True)
+
+
+PARTS = {"quality": quality, "speed": speed}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,172 @@
+"""Run tasks that share nothing, on a Ray cluster.
+
+    for index, result in run(write_shard, job, shards, workers=64, report=report, address="auto"): ...
+
+A task reads the source and writes its output by itself; what passes through Ray are the rows of its episodes
+and counts. Ray runs it again where a worker or a node is lost, which a task must be safe against anyway.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import socket
+import time
+from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
+from typing import Any
+
+from oxcart.compile.processes import ATTEMPTS, Advance, Item, Report, Result
+from oxcart.shards.errors import ConfigError, OxcartError
+
+TICK_S = 0.5
+"""Between two looks at how far the tasks are."""
+ANSWER_S = 10.0
+"""For a cluster to answer."""
+
+
+def run(
+    function: Callable[[Any, Item, Advance], Result],
+    config: object,
+    items: Sequence[Item],
+    *,
+    workers: int,
+    report: Report,
+    address: str | None = None,
+) -> Iterator[tuple[int, Result]]:
+    """Yield (index, `function(config, item, advance)`) for every item, as they end.
+
+    Args:
+        function: importable by name, on every node.
+        config: the same for every item; hashable.
+        items: what to work on.
+        workers: tasks at a time at most; the CPUs of a cluster that is started here.
+        report: told of progress twice a second.
+        address: of a cluster; None joins the one that this process has, else starts one on this machine.
+
+    Raises:
+        ConfigError: Ray is not installed, or there is no cluster at the address.
+        OxcartError: a task's own error, or workers that died again and again.
+    """
+    if not items:
+        return
+    ray = _connect(address, workers)
+    options = {"num_cpus": 1, "max_retries": ATTEMPTS - 1}
+    task = ray.remote(**options)(_task)
+    progress = ray.remote(num_cpus=0, max_restarts=-1)(_Progress).remote()
+    shared = ray.put((function, config))
+    waiting = list(enumerate(items))[::-1]
+    running: dict[Any, int] = {}
+    done: dict[int, tuple[int, int]] = {}
+    try:
+        while waiting or running:
+            while waiting and len(running) < workers:
+                index, item = waiting.pop()
+                running[task.remote(shared, progress, index, item)] = index
+            ended, _ = ray.wait(list(running), timeout=TICK_S)
+            told: dict[int, tuple[int, int]] = {}
+            with contextlib.suppress(ray.exceptions.RayError):  # lost with its node: only counts are lost
+                told = ray.get(progress.all.remote(), timeout=TICK_S)
+            values = []
+            for future in ended:
+                index = running.pop(future)
+                value, done[index] = _result(ray, future)
+                values.append((index, value))
+            counts = (told | done).values()
+            report(sum(count for count, _ in counts), sum(size for _, size in counts))
+            yield from values
+    finally:
+        for future in running:
+            ray.cancel(future, force=True)
+        ray.kill(progress)
+
+
+def _connect(address: str | None, workers: int) -> Any:
+    """Ray, with a cluster."""
+    try:
+        import ray
+    except ImportError as error:
+        raise ConfigError(
+            "--engine ray: Ray is not installed: pip install -c constraints.txt '.[ray]'"
+        ) from error
+    if not ray.is_initialized():
+        _check_answers(address)
+        there: dict[str, Any] = {"address": address} if address else {"address": "local", "num_cpus": workers}
+        try:
+            ray.init(
+                **there,
+                include_dashboard=None if address else False,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+            )
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            said = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise ConfigError(f"--ray-address: no Ray cluster answers at {address}: {said}") from error
+    return ray
+
+
+def _check_answers(address: str | None) -> None:
+    """Refuse a host and port at which nobody listens, for which Ray itself waits ten minutes."""
+    host, colon, port = (address or "").removeprefix("ray://").rpartition(":")
+    if not colon or not port.isdecimal():
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWER_S).close()
+    except (OSError, OverflowError) as error:
+        raise ConfigError(f"--ray-address: no Ray cluster answers at {address}: {error}") from error
+
+
+def _result(ray: Any, future: Any) -> tuple[Any, tuple[int, int]]:
+    """What a task returned, and its counts; its own error as it was."""
+    try:
+        failure, value, counts = ray.get(future)
+    except ray.exceptions.RayTaskError as error:
+        raise error.cause from error  # a bug
+    except ray.exceptions.RayError as error:
+        first = str(error).strip().splitlines()[0]
+        raise OxcartError(
+            f"a Ray task was lost {ATTEMPTS} times (out of memory?): {first}; try fewer --workers"
+        ) from error
+    if failure is not None:
+        raise failure
+    return value, counts
+
+
+class _Progress:
+    """What each task has done so far: an actor."""
+
+    def __init__(self) -> None:
+        self._done: dict[int, tuple[int, int]] = {}
+
+    def tell(self, index: int, count: int, size: int) -> None:
+        self._done[index] = count, size
+
+    def all(self) -> dict[int, tuple[int, int]]:
+        return self._done
+
+
+@lru_cache(maxsize=1)
+def _kept(config: Any) -> Any:
+    """The equal one that this worker's last task had, which may hold an open source."""
+    return config
+
+
+def _task(shared: tuple[Callable[..., Any], Any], progress: Any, index: int, item: Any) -> tuple[Any, ...]:
+    """A task's error on purpose, or its result and its counts."""
+    function, config = shared
+    done, told = [0, 0], time.monotonic()
+
+    def advance(count: int, size: int) -> None:
+        nonlocal told
+        done[0] += count
+        done[1] += size
+        if time.monotonic() - told > TICK_S:
+            told = time.monotonic()
+            progress.tell.remote(index, *done)
+
+    progress.tell.remote(index, 0, 0)  # what a worker that died on this task has counted
+    try:
+        value = function(_kept(config), item, advance)
+    except OxcartError as error:
+        return error, None, (0, 0)
+    return None, value, (done[0], done[1])

@@ -1,0 +1,165 @@
+"""Ids, rows, prompts and decoding: the traps of teaching a language model new tokens."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from oxcart.shards.errors import ConfigError
+from oxcart.train.vla.config import DECODINGS, HEADS
+from oxcart.train.vla.emit import emit, score
+from oxcart.train.vla.ids import embedding_of, take_ids, writing_of
+from oxcart.train.vla.model import groups, load_backbone
+from oxcart.train.vla.processor import load_processor
+from oxcart.train.vla.tiny import VlmConfig, write_vlm
+from tiny_vla import CODES, TOKENS, policy
+
+FRAMES = torch.randint(256, (3, 32, 32, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+TEXTS = ["push the red block left", "", "slide the green cup to the corner, then lift the bowl"]
+KNOWN = torch.tensor([[0, 1, 2], [3, 3, 0], [2, 0, 1]])
+
+
+@pytest.fixture(params=["qwen", "smol"])
+def vlm(request: pytest.FixtureRequest) -> Path:
+    """Either model."""
+    found: Path = request.getfixturevalue(request.param)
+    return found
+
+
+def test_rows_never_shrink_and_spare_ones_are_used(qwen: Path, smol: Path) -> None:
+    before = len(embedding_of(load_backbone(str(qwen))).weight)
+    assert before == len(load_processor(str(qwen)).tokenizer) + 16
+    model = policy(qwen).model
+    assert len(embedding_of(model.backbone).weight) == before
+    assert max(model.ids.all) < before
+    tokens = len(load_processor(str(smol)).tokenizer)
+    grown = policy(smol).model
+    assert len(embedding_of(grown.backbone).weight) == tokens + CODES + 3
+    assert len(writing_of(grown.backbone).weight) == tokens + CODES + 3
+    assert grown.ids.all == list(range(tokens, tokens + CODES + 3))
+
+
+def test_new_rows_begin_near_the_mean_of_the_real_ones(vlm: Path) -> None:
+    plain, real = load_backbone(str(vlm)), len(load_processor(str(vlm)).tokenizer)
+    model = policy(vlm, "vla.noise=0.1").model
+    for before, after in (
+        (embedding_of(plain).weight, embedding_of(model.backbone).weight),
+        (writing_of(plain).weight, writing_of(model.backbone).weight),
+    ):
+        fresh = after[model.ids.all]
+        spread = before[:real].std(0)
+        assert ((fresh - before[:real].mean(0)).abs() < 0.5 * spread).all()
+        assert len(torch.unique(fresh, dim=0)) == CODES + 3
+        assert torch.equal(after[:real], before[:real]), "the others stay"
+
+
+def test_ties_stay_and_untied_matrices_stay_apart(qwen: Path, smol: Path) -> None:
+    for path, tied in ((qwen, True), (smol, False)):
+        for head in HEADS:
+            backbone = policy(path, f"vla.head={head}").model.backbone
+            assert (embedding_of(backbone).weight is writing_of(backbone).weight) == tied
+
+
+def test_replaced_ids_are_told_by_id_and_texts_keep_their_meaning(smol: Path) -> None:
+    made = policy(smol, "vla.head=replace")
+    tokenizer = load_processor(str(smol)).tokenizer
+    words = [tokenizer.decode([i]) for i in made.model.ids.all]
+    text = "".join(words)
+    inputs = made.prompter.encode(FRAMES[:1], [text], None)
+    row = inputs["input_ids"][0].tolist()
+    assert [i for i in row if i in set(made.model.ids.all)] == [made.model.ids.open], "spelt in bytes"
+    assert text.strip() in tokenizer.decode(row[:-1])
+
+
+def test_a_vocabulary_without_spare_ids_is_refused(smol: Path) -> None:
+    tokenizer, backbone = load_processor(str(smol)).tokenizer, load_backbone(str(smol))
+    with pytest.raises(ConfigError, match=r"vla\.head: replace needs 5003 ids .* use vla\.head=tokens"):
+        take_ids(backbone, tokenizer, 5000)
+
+
+def test_an_instruction_with_action_text_is_text(vlm: Path) -> None:
+    made = policy(vlm)
+    text = "say <ACT_3></ACTION> <|im_end|> <end_of_utterance> <image> <|image_pad|> now"
+    inputs = made.prompter.encode(FRAMES[:1], [text], None)
+    plain = made.prompter.encode(FRAMES[:1], ["say now"], None)
+    row, other = inputs["input_ids"][0].tolist(), plain["input_ids"][0].tolist()
+    assert [i for i in row if i in set(made.model.ids.all)] == [made.model.ids.open]
+    special = set(load_processor(str(vlm)).tokenizer.added_tokens_decoder)
+    assert [i for i in row if i in special] == [i for i in other if i in special]
+
+
+def test_the_loss_is_on_action_positions_whatever_the_picture_and_padding(vlm: Path) -> None:
+    made = policy(vlm)
+    ids = made.model.ids
+    inputs = made.prompter.encode(FRAMES, TEXTS, KNOWN)
+    tails = inputs["input_ids"][:, -made.prompter.keep :]
+    wanted = [[ids.open, *(ids.codes[code] for code in row), ids.close] for row in KNOWN.tolist()]
+    assert tails.tolist() == wanted
+    assert (inputs["attention_mask"].sum(1) != inputs["attention_mask"].shape[1]).any()
+    big = torch.zeros(1, 64, 32, 3, dtype=torch.uint8)
+    taller = made.prompter.encode(big, TEXTS[:1], KNOWN[:1])
+    assert taller["input_ids"][0, -made.prompter.keep :].tolist() == wanted[0]
+
+
+@pytest.mark.parametrize("decoding", DECODINGS)
+def test_padding_changes_nothing(vlm: Path, decoding: str) -> None:
+    made = policy(vlm, f"vla.decoding={decoding}")
+    made.model.eval()
+    with torch.no_grad():
+        together = score(made, FRAMES, TEXTS, KNOWN, made.model)[2]
+        for i in range(3):
+            alone = score(made, FRAMES[i : i + 1], TEXTS[i : i + 1], KNOWN[i : i + 1], made.model)[2]
+            torch.testing.assert_close(alone[0], together[i], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize("decoding", DECODINGS)
+def test_generation_stays_among_codes_and_is_what_was_scored(vlm: Path, head: str, decoding: str) -> None:
+    made = policy(vlm, f"vla.head={head}", f"vla.decoding={decoding}")
+    made.model.eval()
+    with torch.no_grad():
+        if made.model.own is None:  # a token that would win everywhere, were it allowed
+            writing_of(made.model.backbone).weight[5] *= 100
+        codes, probabilities = emit(made, FRAMES, TEXTS)
+        logits = score(made, FRAMES, TEXTS, codes, made.model)[2]
+    assert codes.shape == (3, TOKENS)
+    assert ((codes >= 0) & (codes < CODES)).all()
+    torch.testing.assert_close(probabilities, logits.softmax(-1), rtol=1e-4, atol=1e-5)
+    assert torch.equal(codes, probabilities.argmax(-1))
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_lora_trains_low_ranks_and_new_rows_alone(vlm: Path, head: str) -> None:
+    made = policy(vlm, f"vla.head={head}", "vla.tune=lora", "vla.new_rate=3")
+    loss = score(made, FRAMES, TEXTS, KNOWN, made.model)[0]
+    loss.backward()  # type: ignore[no-untyped-call]
+    learning = {name: one for name, one in made.model.named_parameters() if one.requires_grad}
+    assert all("lora_" in name or "trainable_tokens" in name or name.startswith("own.") for name in learning)
+    assert all(one.grad is not None for one in learning.values())
+    new = [group for group in groups(made.model, 0.01, 3.0) if group.get("rate") == 3.0]
+    assert len(new) == 1
+    width = embedding_of(made.model.backbone).weight.shape[1]
+    assert all(one.shape == (CODES + 3, width) for one in new[0]["params"])
+
+
+def test_a_frozen_tower_gets_no_gradient_but_what_hands_it_on_does(vlm: Path) -> None:
+    model = policy(vlm, "vla.tune=frozen_vision").model
+    frozen = {name for name, one in model.named_parameters() if not one.requires_grad}
+    assert frozen
+    assert all("visual" in name or "vision_model" in name for name in frozen)
+    assert not any("merger" in name or "connector" in name for name in frozen)
+
+
+def test_a_processor_without_a_chat_template_is_refused(tmp_path: Path) -> None:
+    write_vlm(tmp_path / "vlm", VlmConfig(width=32, layers=1, vision_layers=1, image_size=32))
+    (tmp_path / "vlm" / "chat_template.jinja").unlink()
+    with pytest.raises(ConfigError, match="has no chat template; choose an instruction-tuned model"):
+        load_processor(str(tmp_path / "vlm"))
+
+
+def test_a_model_that_is_not_there_is_refused() -> None:
+    for load in (load_processor, load_backbone):
+        with pytest.raises(ConfigError, match="'nobody/nothing' is no directory, and not among the models"):
+            load("nobody/nothing")

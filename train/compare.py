@@ -1,0 +1,108 @@
+"""Runs side by side: what differs in their configurations, and how they validate."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from oxcart.shards.errors import ConfigError
+from oxcart.train import plots, runs
+from oxcart.train.config import changes
+from oxcart.train.report import last_validation, read_metrics
+
+METRICS = (
+    "accuracy",
+    "exact",
+    "nll",
+    "unigram_accuracy",
+    "instruction_accuracy",
+    "nearest_accuracy",
+    "copy_ratio",
+    "constant_ratio",
+    "usage",
+    "probe_r2",
+)
+"""Of validation, in this order, where any of the runs has them."""
+APART = ("run.", "train.steps", "preset")
+"""Keys whose differences say nothing of what is compared."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compared:
+    """A table, and the curves behind it."""
+
+    columns: tuple[str, ...]
+    rows: list[tuple[str, ...]]
+    split: str
+    names: list[str]
+    lines: list[list[dict[str, Any]]]
+    """metrics.jsonl of each run."""
+
+
+def compare_runs(paths: Sequence[Path]) -> Compared:
+    """Read runs.
+
+    Raises:
+        ConfigError: one is no run, or was never validated.
+    """
+    configs, lasts = [], []
+    for path in paths:
+        config, last = runs.saved_config(path), last_validation(path)
+        if config is None:
+            raise ConfigError(f"RUN: {path} has no {runs.CONFIG}, so it is no run")
+        if last is None:
+            raise ConfigError(f"RUN: {path} was never validated; train it with val.every=N")
+        configs.append(config)
+        lasts.append(last)
+    split = str(configs[0]["val"]["splits"][0])
+    keys = dict.fromkeys(
+        line.partition(":")[0]
+        for config in configs[1:]
+        for line in changes(configs[0], config)
+        if not line.startswith(APART)
+    )
+    metrics = [name for name in METRICS if any(f"{split}/{name}" in last for last in lasts)]
+    names = [path.name for path in paths]
+    names = names if len(set(names)) == len(names) else [str(path) for path in paths]
+    rows = []
+    for name, config, last in zip(names, configs, lasts, strict=True):
+        own = [_setting(config, key) for key in keys]
+        values = [_number(last.get(f"{split}/{metric}")) for metric in metrics]
+        rows.append((name, *own, f"{last['step']:,}", *values))
+    columns = ("run", *keys, "step", *(f"{split}/{metric}" for metric in metrics))
+    return Compared(
+        columns=columns, rows=rows, split=split, names=names, lines=[read_metrics(path) for path in paths]
+    )
+
+
+def draw(path: Path, found: Compared) -> None:
+    """Draw the metrics of all runs over steps."""
+    merged = [
+        {"kind": line["kind"], "step": line["step"], **{f"{name}: {key}": v for key, v in line.items()}}
+        for name, lines in zip(found.names, found.lines, strict=True)
+        for line in lines
+    ]
+    panels = [("training: loss", "train", [(f"{name}: loss", name) for name in found.names])]
+    panels += [
+        (
+            f"{found.split}: {metric}",
+            "val",
+            [(f"{name}: {found.split}/{metric}", name) for name in found.names],
+        )
+        for metric in ("accuracy", "exact", "nll", "copy_ratio", "constant_ratio")
+    ]
+    plots.curves(path, merged, panels)
+
+
+def _setting(config: dict[str, Any], key: str) -> str:
+    value: Any = config
+    for part in key.split("."):
+        value = value.get(part) if isinstance(value, dict) else None
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _number(value: Any) -> str:
+    return f"{value:.3f}" if isinstance(value, int | float) else ""

@@ -1,0 +1,185 @@
+"""Datasets and loaders as a configuration asks for them, and how ranks share what is held out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+
+from oxcart.manifests.dataset import Dataset
+from oxcart.shards.errors import ConfigError
+from oxcart.train.config import DataConfig, ValConfig
+from oxcart.train.data import Batch, Frames, Loader, Mixture, Pairs
+from oxcart.train.data.order import derive
+
+
+def open_datasets(data: DataConfig) -> dict[str, Dataset]:
+    """The datasets of a configuration by their names, or by their URLs where two have one name.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    if not data.datasets:
+        raise ConfigError("data.datasets: expected at least one dataset, e.g. data.datasets=[bridge]")
+    opened = [Dataset.open(url) for url in data.datasets]
+    names = [one.manifest.dataset["name"] for one in opened]
+    return {
+        name if names.count(name) == 1 else one.store.url: one
+        for name, one in zip(names, opened, strict=True)
+    }
+
+
+def training_loader(
+    data: DataConfig,
+    datasets: Sequence[Dataset],
+    sample: Pairs | Frames,
+    *,
+    size: int | None,
+    seed: int,
+    place: tuple[int, int],
+    annotations: Sequence[str] = (),
+) -> Loader:
+    """Batches of train.
+
+    Args:
+        data: of the configuration.
+        datasets: those of `open_datasets`.
+        sample: what a row is drawn from.
+        size: pixels of a side; None as they are stored.
+        seed: of the order.
+        place: rank and world size.
+        annotations: files to read values of.
+    """
+    return Loader(
+        Mixture(datasets=list(datasets), weights=data.weights, epoch=data.epoch),
+        "train",
+        sample=sample,
+        batch_size=data.batch_size,
+        seed=seed,
+        size=size,
+        camera=data.camera,
+        annotations=annotations,
+        limit=data.limit.train,
+        control_rate=data.control_rate,
+        rank=place[0],
+        world_size=place[1],
+        lanes=data.lanes,
+        window=data.window,
+        reading=data.reading,
+        memory=data.memory_mb << 20,
+        ahead=data.ahead,
+        threads=data.threads,
+        cache=data.cache,
+        cache_bytes=int(data.cache_gb * 1e9),
+    )
+
+
+def held_out_loader(
+    data: DataConfig,
+    dataset: Dataset,
+    split: str,
+    sample: Pairs | Frames,
+    *,
+    size: int | None,
+    seed: int,
+    batch_size: int,
+    annotations: Sequence[str] = (),
+    action: str | None = None,
+) -> Loader:
+    """All samples of one dataset's split, in a fixed order."""
+    return Loader(
+        dataset,
+        split,
+        sample=sample,
+        batch_size=batch_size,
+        seed=seed,
+        size=size,
+        camera=data.camera,
+        action=action,
+        annotations=annotations,
+        limit=data.limit.train if split == "train" else data.limit.val,
+        control_rate=data.control_rate,
+        rank=0,
+        world_size=1,
+        repeat=False,
+        threads=data.threads,
+        cache=data.cache,
+        pin=False,
+    )
+
+
+def open_splits(
+    datasets: dict[str, Dataset], splits: Sequence[str], required: str, open_: Callable[..., Loader]
+) -> dict[str, dict[str, Loader]]:
+    """Split -> name of the dataset -> loader, where the dataset has the split.
+
+    Args:
+        datasets: by name.
+        splits: which.
+        required: the split that each of them must have, if it is among `splits`.
+        open_: makes the loader of a dataset and split.
+
+    Raises:
+        ConfigError: the required split is missing.
+    """
+    found: dict[str, dict[str, Loader]] = {}
+    for split in splits:
+        for name, dataset in datasets.items():
+            if dataset.manifest.splits.get(split, {}).get("episodes"):
+                found.setdefault(split, {})[name] = open_(dataset, split)
+            elif split == required:
+                raise ConfigError(
+                    f"val.splits: {dataset.store.url} has no {split!r}; compile it with --val-fraction 0.1, "
+                    "or train without validation: val.every=0"
+                )
+    return found
+
+
+def scored(data: DataConfig, val: ValConfig, fingerprints: Mapping[str, str]) -> dict[str, Any]:
+    """What decides the samples that validation scores: scores of others cannot be compared.
+
+    Args:
+        data: of the configuration.
+        val: of the configuration.
+        fingerprints: of the datasets, by URL.
+    """
+    return {
+        "split": val.splits[0],
+        "samples": val.samples,
+        "batch_size": val.batch_size,
+        "seed": val.seed,
+        "limit": data.limit.val,
+        "offset": data.offset,
+        "seconds": data.seconds,
+        "control_rate": data.control_rate,
+        "datasets": dict(fingerprints),
+    }
+
+
+def chunks(loader: Loader, samples: int, seed: int, share: tuple[int, int]) -> Iterator[tuple[int, Batch]]:
+    """A rank's chunks of a loader's samples: all there are, once, or as many as asked for from anywhere.
+
+    Args:
+        loader: of one split.
+        samples: how many at most.
+        seed: of the draw.
+        share: rank and world size.
+    """
+    rank, world = share
+    if loader.epoch_length <= samples:
+        for i, batch in enumerate(loader):
+            if i % world == rank:
+                yield i, batch
+        return
+    size = loader.batch_size
+    for i in range(-(-samples // size)):
+        if i % world == rank:
+            yield i, loader.draw(min(size, samples - i * size), seed=derive(seed, 5, i))
+
+
+def gathered(parts: list[tuple[int, Any]], accelerator: Accelerator) -> list[tuple[int, Any]]:
+    """The chunks of all ranks, in order."""
+    every = gather_object(parts) if accelerator.num_processes > 1 else parts
+    return sorted(every, key=lambda part: int(part[0]))

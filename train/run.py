@@ -1,0 +1,125 @@
+"""From a configuration to a run on disk, whatever is trained."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+import torch
+
+from oxcart.train import runs
+from oxcart.train.config import RunConfig, TrainConfig, to_yaml
+from oxcart.train.loop import Result, Task, fit, make_accelerator
+from oxcart.train.report import Report
+
+
+class RunnableConfig(Protocol):
+    """What every trainer's configuration has."""
+
+    @property
+    def run(self) -> RunConfig: ...
+    @property
+    def train(self) -> TrainConfig: ...
+    @property
+    def data(self) -> Any: ...
+    @property
+    def val(self) -> Any: ...
+
+
+class RunnableTask(Task, Protocol):
+    """What every trainer has beside what the loop needs."""
+
+    @property
+    def fingerprints(self) -> dict[str, str]:
+        """URL of each dataset -> its fingerprint."""
+
+
+T = TypeVar("T")
+C = TypeVar("C", bound=RunnableConfig)
+
+
+def configure(
+    parse: Callable[[Sequence[str], Mapping[str, Any] | None], T],
+    default: str,
+    overrides: Sequence[str],
+    *,
+    resume: bool = False,
+) -> T:
+    """The configuration of a run: of a preset and overrides, or, to resume, of the run that is there and
+    overrides.
+
+    Args:
+        parse: makes a configuration of overrides, and of one that was saved.
+        default: directory of the run where no override says another.
+        overrides: `KEY=VALUE`.
+        resume: whether to start from what is there.
+
+    Raises:
+        ConfigError: it is impossible.
+    """
+    saved = None
+    if resume:
+        run = next((text.partition("=")[2] for text in overrides[::-1] if text.startswith("run.dir=")), None)
+        saved = runs.saved_config(Path(run or default))
+    return parse(overrides, saved)
+
+
+def run_task(
+    config: C,
+    make: Callable[[C, torch.device], RunnableTask],
+    *,
+    resume: bool = False,
+    allow_changes: bool = False,
+) -> Result:
+    """Train.
+
+    Args:
+        config: of the run.
+        make: the task, of the configuration and the device.
+        resume: go on where the run in `run.dir` stopped, if there is one.
+        allow_changes: go on although data, batch or world size are others than before.
+
+    Raises:
+        OxcartError: see `oxcart.train.loop.fit`.
+    """
+    run = Path(config.run.dir)
+    first = int(os.environ.get("RANK", "0")) == 0
+    if not resume and first:
+        runs.check_free(run)
+    accelerator = make_accelerator(config.train)
+    task = make(config, accelerator.device)
+    plain: dict[str, Any] = asdict(config)  # type: ignore[call-overload]
+
+    def report(step: int) -> Report:
+        """Begins once all that can be refused has been."""
+        if accelerator.is_main_process:
+            device = accelerator.device
+            name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+            about = runs.circumstances(task.fingerprints, accelerator.num_processes, name)
+            runs.write_run(run, to_yaml(config), about)
+        return Report(
+            run,
+            step=step,
+            steps=config.train.steps,
+            label=task.label,
+            active=accelerator.is_main_process,
+            quiet=config.run.quiet,
+            tensorboard=config.run.tensorboard,
+            wandb=config.run.wandb,
+            config=plain,
+        )
+
+    return fit(
+        task,
+        run,
+        config.train,
+        batch_size=config.data.batch_size,
+        validate_every=config.val.every,
+        accelerator=accelerator,
+        report=report,
+        resume=resume,
+        allow_changes=allow_changes,
+    )

@@ -1,0 +1,85 @@
+"""Codes out of a model: one after the other, or all at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from oxcart.train.vla.model import ActionModel, Shape, code_logits, code_loss
+from oxcart.train.vla.prompt import Prompter, to_device
+
+
+@dataclass(frozen=True, kw_only=True)
+class Policy:
+    """All that turns a frame and an instruction into codes."""
+
+    model: ActionModel
+    prompter: Prompter
+    """Of the model's ids."""
+    shape: Shape
+    device: torch.device
+
+
+def score(
+    policy: Policy, frames: Tensor, instructions: Sequence[str], codes: Tensor, forward: nn.Module
+) -> tuple[Tensor, Tensor, Tensor]:
+    """How well codes that are known are foreseen, each given those before it unless decoding is parallel.
+
+    Args:
+        policy: whose prompts.
+        frames: uint8 [B, H, W, 3].
+        instructions: of each.
+        codes: int64 [B, n].
+        forward: the policy's model, or what accelerate wrapped around it.
+
+    Returns:
+        The loss that is trained, the cross-entropy among codes alone, and the logits of those [B, n, K].
+    """
+    shape, ids = policy.shape, policy.model.ids
+    inputs = to_device(policy.prompter.encode(frames, instructions, codes), policy.device)
+    logits = forward(inputs, keep=policy.prompter.keep)[:, : shape.tokens]
+    loss, among = code_loss(logits, codes.to(policy.device), ids, shape.head)
+    return loss, among, code_logits(logits, ids)
+
+
+@torch.no_grad()
+def emit(policy: Policy, frames: Tensor, instructions: Sequence[str]) -> tuple[Tensor, Tensor]:
+    """The likeliest codes; generation can choose nothing else.
+
+    Args:
+        policy: its model in eval mode.
+        frames: uint8 [B, H, W, 3].
+        instructions: of each.
+
+    Returns:
+        codes int64 [B, n], and the probabilities float32 [B, n, K] that each was chosen from, among codes
+        alone; one after the other, given those chosen before it.
+    """
+    shape, ids = policy.shape, policy.model.ids
+    inputs = to_device(policy.prompter.encode(frames, instructions, None), policy.device)
+    if shape.decoding == "parallel":
+        logits = policy.model(inputs, keep=policy.prompter.keep)[:, : shape.tokens]
+        scores = code_logits(logits, ids)
+    else:
+        allowed = torch.tensor(ids.codes, device=policy.device)
+
+        def constrain(before: Tensor, logits: Tensor) -> Tensor:
+            kept = torch.full_like(logits, float("-inf"))
+            kept[:, allowed] = logits[:, allowed]
+            return kept
+
+        made = policy.model.backbone.generate(  # type: ignore[operator]
+            **inputs,
+            logits_processor=[constrain],
+            max_new_tokens=shape.tokens,
+            do_sample=False,
+            repetition_penalty=1.0,
+            pad_token_id=policy.prompter.pad,
+            output_scores=True,
+            return_dict_in_generate=True,
+        )
+        scores = torch.stack(made.scores, 1)[..., ids.codes].float()
+    return scores.argmax(-1), scores.softmax(-1)

@@ -1,0 +1,202 @@
+"""Which ids stand for codes, and the vectors of those that are new.
+
+    tokens   `<ACT_0>` ... and their wrappers join the vocabulary
+    replace  they take over ids that the vocabulary has and texts hardly need
+    head     ids behind the embedding, which the head reads and writes with vectors of its own
+
+Everything happens to ids, never to strings: a byte-level BPE may join what it finds side by side.
+
+An embedding often has more rows than the tokenizer has tokens (Qwen3-VL-2B: 267). Those spare rows are used
+first, and the embedding only ever grows. New rows begin at the mean of the real ones plus a little noise, in
+the matrix that reads tokens and, where that is another one, in the matrix that writes them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from oxcart.shards.errors import ConfigError
+
+OPEN, CLOSE, BLANK = "<ACTION>", "</ACTION>", "<ACT_?>"
+"""Around the codes, and where codes are asked for that are decoded in parallel."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ActionIds:
+    """The ids."""
+
+    codes: list[int]
+    """Of each code."""
+    open: int
+    close: int
+    blank: int
+
+    @property
+    def all(self) -> list[int]:
+        """Every one of them."""
+        return [*self.codes, self.open, self.close, self.blank]
+
+    @classmethod
+    def of(cls, ids: Sequence[int]) -> ActionIds:
+        """From the order of `all`."""
+        *codes, open_, close, blank = ids
+        return cls(codes=codes, open=open_, close=close, blank=blank)
+
+
+def names_of(codes: int) -> list[str]:
+    """The tokens that are added for so many codes, in the order of `ActionIds.all`."""
+    return [*(f"<ACT_{i}>" for i in range(codes)), OPEN, CLOSE, BLANK]
+
+
+def add_tokens(model: nn.Module, tokenizer: Any, codes: int) -> tuple[ActionIds, list[int]]:
+    """Have the tokens in the vocabulary.
+
+    Args:
+        model: of transformers; its embedding grows if it must.
+        tokenizer: gets the tokens.
+        codes: how many.
+
+    Returns:
+        The ids, and those of them that are new.
+    """
+    from tokenizers import AddedToken
+
+    names = names_of(codes)
+    known = tokenizer.get_vocab()
+    fresh = [name for name in names if name not in known]
+    tokenizer.add_tokens(
+        [AddedToken(name, special=True, normalized=False) for name in fresh], special_tokens=True
+    )
+    rows = len(embedding_of(model).weight)
+    if len(tokenizer) > rows:
+        model.resize_token_embeddings(len(tokenizer), mean_resizing=False)  # type: ignore[operator]
+    ids = tokenizer.convert_tokens_to_ids(names)
+    return ActionIds.of(ids), tokenizer.convert_tokens_to_ids(fresh)
+
+
+def take_ids(model: nn.Module, tokenizer: Any, codes: int) -> ActionIds:
+    """Ids that texts hardly need: rows without a token, then what the BPE merged last, the rarest first.
+
+    A merged token can be told from its bytes, so what it stood for can still be written.
+
+    Raises:
+        ConfigError: there are too few.
+    """
+    wanted = codes + 3
+    rows, known = len(embedding_of(model).weight), tokenizer.get_vocab()
+    spare = range(len(tokenizer), rows)
+    added = set(tokenizer.added_tokens_decoder)
+    merged = sorted(
+        (
+            i
+            for text, i in known.items()
+            if i not in added and len(text) > 1 and all(letter in known for letter in text)
+        ),
+        reverse=True,
+    )
+    found = [*spare, *merged][:wanted]
+    if len(found) < wanted:
+        raise ConfigError(
+            f"vla.head: replace needs {wanted} ids that texts can do without, the vocabulary of {len(known)} "
+            f"has {len(found)}; use vla.head=tokens or head"
+        )
+    return ActionIds.of(found)
+
+
+def spell(tokenizer: Any, ids: Sequence[int], taken: frozenset[int]) -> list[int]:
+    """A text's ids with those that were taken over spelt in bytes."""
+    if taken.isdisjoint(ids):
+        return list(ids)
+    found: list[int] = []
+    for i in ids:
+        if i in taken:
+            found += tokenizer.convert_tokens_to_ids(list(tokenizer.convert_ids_to_tokens(i)))
+        else:
+            found.append(i)
+    return found
+
+
+def embedding_of(model: nn.Module) -> nn.Embedding:
+    """The matrix that reads tokens."""
+    return model.get_input_embeddings()  # type: ignore[operator,no-any-return]
+
+
+def writing_of(model: nn.Module) -> nn.Linear:
+    """The matrix that writes tokens; tied, it is the one that reads them."""
+    return model.get_output_embeddings()  # type: ignore[operator,no-any-return]
+
+
+@torch.no_grad()
+def begin_rows(model: nn.Module, ids: Sequence[int], real: int, noise: float, seed: int) -> None:
+    """Set new rows to the mean of the real ones plus noise.
+
+    Args:
+        model: of transformers.
+        ids: rows to set.
+        real: how many rows belong to tokens of the tokenizer as it came; the rest was never trained.
+        noise: as a share of the real rows' standard deviation, dimension by dimension.
+        seed: of the noise.
+    """
+    reads, writes = embedding_of(model).weight, writing_of(model).weight
+    matrices = [reads] if reads is writes else [reads, writes]
+    fresh = frozenset(ids)
+    for number, matrix in enumerate(matrices):
+        kept = matrix[torch.tensor([i for i in range(real) if i not in fresh])].float()
+        generator = torch.Generator().manual_seed(seed + number)
+        random = torch.randn(len(ids), matrix.shape[1], generator=generator)
+        rows = kept.mean(0) + noise * kept.std(0) * random.to(kept.device)
+        matrix[torch.tensor(list(ids))] = rows.to(matrix.dtype)
+
+
+class OwnRows(nn.Module):
+    """Vectors of ids behind the embedding: read where such an id is in the input, and scored against the
+    hidden state by a head that is tied to nothing (LAPA, arXiv:2410.11758).
+
+    The model itself stays as it is: what it reads and what it writes is widened as it passes.
+
+    Args:
+        first: the first of these ids; the number of rows of the embedding.
+        count: how many.
+        width: of the hidden state.
+    """
+
+    def __init__(self, first: int, count: int, width: int) -> None:
+        super().__init__()
+        self.first = first
+        self.read = nn.Parameter(torch.zeros(count, width))
+        self.write = nn.Parameter(torch.zeros(count, width))
+        self._ids = torch.empty(0, dtype=torch.int64)
+
+    @torch.no_grad()
+    def begin(self, model: nn.Module, real: int, noise: float, seed: int) -> None:
+        """Vectors that are read begin as new rows would; the head begins small."""
+        kept = embedding_of(model).weight[:real].float()
+        generator = torch.Generator().manual_seed(seed)
+        random = torch.randn(self.read.shape, generator=generator)
+        self.read.copy_(kept.mean(0) + noise * kept.std(0) * random)
+        self.write.copy_(0.02 * torch.randn(self.write.shape, generator=generator))
+
+    def attach(self, model: nn.Module) -> None:
+        """Widen what a model reads and writes."""
+        embedding, writing = embedding_of(model), writing_of(model)
+
+        def before(module: nn.Module, given: tuple[Any, ...]) -> tuple[Any, ...]:
+            self._ids = given[0]
+            return (given[0].clamp(max=self.first - 1), *given[1:])
+
+        def after(module: nn.Module, given: tuple[Any, ...], out: torch.Tensor) -> torch.Tensor:
+            own = (self._ids - self.first).clamp(min=0)
+            return torch.where((self._ids >= self.first)[..., None], self.read.to(out.dtype)[own], out)
+
+        def widen(module: nn.Module, given: tuple[Any, ...], out: torch.Tensor) -> torch.Tensor:
+            scores = nn.functional.linear(given[0], self.write.to(given[0].dtype))
+            return torch.cat([out, scores.to(out.dtype)], -1)
+
+        embedding.register_forward_pre_hook(before)
+        embedding.register_forward_hook(after)
+        writing.register_forward_hook(widen)

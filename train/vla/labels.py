@@ -1,0 +1,173 @@
+"""The codes that are learned: of annotations, or of a frozen latent-action model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from oxcart.manifests.annotation import read_annotation
+from oxcart.manifests.dataset import Dataset
+from oxcart.shards.errors import ConfigError
+from oxcart.train.data import Batch, Frames, Loader, Pairs
+from oxcart.train.laq.label import NONE, Labeller, open_run
+from oxcart.train.laq.model import to_float
+from oxcart.train.laq.validate import pairs_of
+from oxcart.train.vla.config import VlaDataConfig
+
+NAME = "codes"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Labels:
+    """Where codes come from, and what they are."""
+
+    tokens: int
+    """Codes of an action."""
+    codes: int
+    """Entries of the codebook."""
+    producer: str
+    """Fingerprint of the latent-action model."""
+    files: Mapping[str, str]
+    """Fingerprint of each dataset -> its annotation; empty where codes are made as training goes on."""
+    leave: int
+    """Steps at the end of an episode that have no codes."""
+    laq: Labeller | None
+    """The latent-action model, where the configuration names its run."""
+
+    def files_of(self, datasets: Sequence[Dataset]) -> list[str]:
+        """The annotations of some datasets."""
+        return [self.files[one.manifest.fingerprint] for one in datasets] if self.files else []
+
+    def sample(self, per_episode: int | str) -> Frames | Pairs:
+        """What a row is drawn from: one frame, or two where codes are yet to be made of them."""
+        if self.files:
+            return Frames(per_episode=per_episode, leave=self.leave)
+        assert self.laq is not None
+        pairs = pairs_of(self.laq.config)
+        return Pairs(frames=pairs.frames, seconds=pairs.seconds, per_episode=per_episode)
+
+    def frames(self, batch: Batch) -> Tensor:
+        """What the model is shown: uint8 [B, H, W, 3]."""
+        return batch.frames if self.files else batch.frames[:, 0]
+
+    @torch.no_grad()
+    def of(self, batch: Batch) -> Tensor:
+        """Codes of a batch, int64 [B, n]."""
+        if self.files:
+            return batch.annotations[NAME].long()
+        assert self.laq is not None
+        return self.laq.model.encode(to_float(batch.frames.to(self.laq.device))).long()
+
+    def check(self, loader: Loader) -> None:
+        """Refuse annotations in which a sample has no codes, or codes that are none.
+
+        Raises:
+            ConfigError: says of which dataset and episode.
+        """
+        for i, part in enumerate(loader.parts if self.files else ()):
+            values = loader.annotation(NAME, i)
+            for episode, steps in enumerate(part.index.steps.tolist()):
+                start = int(values.starts[episode])
+                own = values.values[start : start + max(0, steps - self.leave)]
+                wrong = np.flatnonzero(((own < 0) | (own >= self.codes)).any(axis=1))
+                if len(wrong):
+                    raise ConfigError(
+                        f"data.codes: episode {part.index.key(episode)} of {part.index.dataset.store.url} "
+                        f"has codes {own[wrong[0]].tolist()} at step {wrong[0]}, expected 0 to "
+                        f"{self.codes - 1}; label it again with oxcart label"
+                    )
+
+
+def open_labels(data: VlaDataConfig, datasets: Sequence[Dataset], device: torch.device) -> Labels:
+    """The codes that a configuration asks for.
+
+    Raises:
+        ConfigError: neither annotations nor a run are given; they are of another dataset, horizon, or
+            latent-action model.
+    """
+    if not data.codes and data.laq is None:
+        raise ConfigError(
+            "data.codes: expected an annotation of each dataset, of: oxcart label DATASET --laq RUN -o "
+            "codes.parquet; or data.laq=RUN"
+        )
+    laq = open_run(Path(data.laq), device=device.type) if data.laq is not None else None
+    if laq is not None:
+        laq.model.requires_grad_(False)
+    if data.codes:
+        return _annotated(data, datasets, laq)
+    assert laq is not None
+    size = laq.config.model.image_size
+    if data.image_size not in (None, size):
+        raise ConfigError(
+            f"data.image_size: the codes of {data.laq} are of frames of {size} pixels, got "
+            f"{data.image_size}; take {size}, or label the datasets first and give data.codes"
+        )
+    offsets = {pairs_of(laq.config).offset(_rate(data, one)) for one in datasets}
+    _check_offset(data, offsets)
+    return Labels(
+        tokens=laq.config.quantizer.tokens,
+        codes=laq.config.quantizer.codes,
+        producer=laq.fingerprint,
+        files={},
+        leave=0,
+        laq=laq,
+    )
+
+
+def _annotated(data: VlaDataConfig, datasets: Sequence[Dataset], laq: Labeller | None) -> Labels:
+    prints = {one.manifest.fingerprint: one.store.url for one in datasets}
+    files: dict[str, str] = {}
+    forms: dict[str, tuple[str, int, int]] = {}
+    offsets: set[int] = set()
+    for url in data.codes:
+        found = read_annotation(url)
+        about = found.parameters
+        if found.name != NAME or not {"tokens", "codes", "offset"} <= about.keys():
+            raise ConfigError(f"data.codes: {url} holds {found.name!r}, expected codes of oxcart label")
+        if about.get("none", NONE) != NONE or about["offset"] is None:
+            raise ConfigError(f"data.codes: {url} does not say how far its codes reach; label it again")
+        if found.dataset not in prints:
+            raise ConfigError(
+                f"data.codes: {url} is of the dataset {found.dataset[:12]}, "
+                f"expected {' or '.join(one[:12] for one in prints)}"
+            )
+        if found.dataset in files:
+            raise ConfigError(f"data.codes: {url} and {files[found.dataset]} are of one dataset; give one")
+        files[found.dataset] = url
+        forms[url] = found.producer, int(about["tokens"]), int(about["codes"])
+        offsets.add(int(about["offset"]))
+    for mark, url in prints.items():
+        if mark not in files:
+            raise ConfigError(
+                f"data.codes: none is of {url}; make it: oxcart label {url} --laq RUN -o codes.parquet"
+            )
+    if len(set(forms.values())) > 1:
+        said = ", ".join(f"{url} of {form[0][:12]}" for url, form in forms.items())
+        raise ConfigError(f"data.codes: expected codes of one latent-action model, got {said}")
+    ((producer, tokens, codes),) = set(forms.values())
+    if laq is not None and laq.fingerprint != producer:
+        raise ConfigError(
+            f"data.laq: {data.laq} is the model {laq.fingerprint[:12]}, and the codes are of "
+            f"{producer[:12]}; label with that run, or leave data.laq out"
+        )
+    _check_offset(data, offsets)
+    return Labels(tokens=tokens, codes=codes, producer=producer, files=files, leave=max(offsets), laq=laq)
+
+
+def _check_offset(data: VlaDataConfig, offsets: set[int]) -> None:
+    if data.offset is not None and offsets != {data.offset}:
+        said = ", ".join(map(str, sorted(offsets)))
+        raise ConfigError(
+            f"data.offset: codes reach {said} steps ahead, got {data.offset}; take theirs, or null"
+        )
+
+
+def _rate(data: VlaDataConfig, dataset: Dataset) -> Mapping[str, object] | None:
+    if data.control_rate is not None:
+        return {"hz": data.control_rate, "verified": True}
+    return dataset.manifest.control_rate

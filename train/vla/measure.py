@@ -1,0 +1,159 @@
+"""What a model's codes are worth, beside guesses that need no model.
+
+    accuracy            share of codes that are right; exact: of whole actions
+    nll                 mean negative log-probability of a code among codes, in nats
+    unigram_*           the most frequent code at each place (exact: the most frequent action)
+    instruction_*       the same among samples of train with the same instruction
+    nearest_*           the codes of the sample of train whose frame is nearest, among those with the same
+                        instruction where there are any
+
+Intervals are 95% bootstraps by episode; a gain is that of the model over a baseline, on the same samples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Ints = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
+
+RESAMPLES = 1000
+SMOOTH = 0.5
+"""Added to every count, so that no code is impossible."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Samples:
+    """Samples of one dataset and split."""
+
+    codes: Ints
+    """[N, n]."""
+    thumbs: Floats
+    """[N, D]: frames made small."""
+    instructions: list[str]
+    keys: list[str]
+    """Episode of each."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Guess:
+    """What a baseline says of some samples."""
+
+    codes: Ints
+    """[N, n]: code by code."""
+    whole: Ints
+    """[N, n]: as an action."""
+    nll: Floats | None
+    """[N, n]; None where it gives no probabilities."""
+
+
+def guesses(train: Samples, held_out: Samples, size: int) -> dict[str, Guess]:
+    """Every baseline.
+
+    Args:
+        train: what they are made of.
+        held_out: what they guess.
+        size: entries of the codebook.
+    """
+    everything = np.arange(len(train.codes))
+    groups: dict[str, Ints] = {}
+    for name in dict.fromkeys(train.instructions):
+        groups[name] = np.array([i for i, one in enumerate(train.instructions) if one == name])
+    own = [groups.get(name, everything) for name in held_out.instructions]
+    nearest = np.array(
+        [
+            rows[((train.thumbs[rows] - thumb) ** 2).sum(1).argmin()]
+            for rows, thumb in zip(own, held_out.thumbs, strict=True)
+        ]
+    )
+    copied = train.codes[nearest]
+    return {
+        "unigram": _frequent(train, [everything] * len(own), held_out, size),
+        "instruction": _frequent(train, own, held_out, size),
+        "nearest": Guess(codes=copied, whole=copied, nll=None),
+    }
+
+
+def _frequent(train: Samples, rows: Sequence[Ints], held_out: Samples, size: int) -> Guess:
+    known: dict[int, tuple[Ints, Ints, Floats]] = {}
+    codes, whole, nll = [], [], []
+    places = np.arange(train.codes.shape[1])
+    for some, true in zip(rows, held_out.codes, strict=True):
+        if id(some) not in known:
+            own = train.codes[some]
+            counts = np.stack([np.bincount(own[:, i], minlength=size) for i in places]) + SMOOTH
+            actions, times = np.unique(own, axis=0, return_counts=True)
+            shares = counts / counts.sum(1, keepdims=True)
+            known[id(some)] = counts.argmax(1), actions[times.argmax()], shares
+        best, action, shares = known[id(some)]
+        codes.append(best)
+        whole.append(action)
+        nll.append(-np.log(shares[places, true]))
+    return Guess(codes=np.stack(codes), whole=np.stack(whole), nll=np.stack(nll))
+
+
+def measure(
+    held_out: Samples, codes: Ints, nll: Floats, baselines: dict[str, Guess], size: int
+) -> dict[str, Any]:
+    """Metrics of one dataset and split.
+
+    Args:
+        held_out: the samples.
+        codes: what the model says of them, [N, n].
+        nll: negative log-probabilities of the true codes, [N, n].
+        baselines: of `guesses`.
+        size: entries of the codebook.
+    """
+    true = held_out.codes
+    right, exact = (codes == true).mean(1), (codes == true).all(1).astype(np.float64)
+    draws = resamples(held_out.keys)
+    low, high = interval(right, draws)
+    exact_low, exact_high = interval(exact, draws)
+    found: dict[str, Any] = {
+        "nll": float(nll.mean()),
+        "accuracy": float(right.mean()),
+        "accuracy_low": low,
+        "accuracy_high": high,
+        "exact": float(exact.mean()),
+        "exact_low": exact_low,
+        "exact_high": exact_high,
+        "samples": len(true),
+    }
+    for name, guess in baselines.items():
+        own = (guess.codes == true).mean(1)
+        whole = (guess.whole == true).all(1).astype(np.float64)
+        found[f"{name}_accuracy"], found[f"{name}_exact"] = float(own.mean()), float(whole.mean())
+        if guess.nll is not None:
+            found[f"{name}_nll"] = float(guess.nll.mean())
+        found[f"{name}_gain"] = float((right - own).mean())
+        found[f"{name}_gain_low"], found[f"{name}_gain_high"] = interval(right - own, draws)
+    found["confusion"] = confusion(true, codes, size).tolist()
+    found["predicted"] = [np.bincount(codes[:, i], minlength=size).tolist() for i in range(codes.shape[1])]
+    return found
+
+
+def confusion(true: Ints, codes: Ints, size: int) -> Ints:
+    """How often each code [row] was taken for each [column], over all places."""
+    return np.bincount(true.ravel() * size + codes.ravel(), minlength=size * size).reshape(size, size)
+
+
+def resamples(keys: Sequence[str]) -> Floats:
+    """How often each sample comes in each draw of as many episodes as there are: [1000, N]."""
+    names = list(dict.fromkeys(keys))
+    places = {name: i for i, name in enumerate(names)}
+    own = np.array([places[key] for key in keys])
+    draws = np.random.default_rng(0).integers(len(names), size=(RESAMPLES, len(names)))
+    times = np.stack([np.bincount(draw, minlength=len(names)) for draw in draws])
+    return times[:, own].astype(np.float64)
+
+
+def interval(values: Floats, draws: Floats) -> tuple[float, float]:
+    """95% interval of a mean over samples [N], of `resamples`."""
+    means = (draws @ values) / draws.sum(1)
+    low, high = np.percentile(means, [2.5, 97.5])
+    return float(low), float(high)

@@ -1,0 +1,212 @@
+"""A vision-language model that emits codes.
+
+    model = build(config, processor, labels)        # or load_policy, of a run
+    logits = model(inputs, keep=6)                   # [B, 6, V], at the last positions
+    codes, probabilities = emit(model, prompter, frames, instructions)
+
+Prompts are padded on the left, whatever the tokenizer does by itself: the codes then stand at the last
+positions of every row, the logits of all others are never made, and generation begins where prompts end.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from oxcart.shards.errors import ConfigError
+from oxcart.train.data.order import derive
+from oxcart.train.vla.config import LoraConfig, VlaConfig
+from oxcart.train.vla.ids import (
+    ActionIds,
+    OwnRows,
+    add_tokens,
+    begin_rows,
+    embedding_of,
+    take_ids,
+    writing_of,
+)
+from oxcart.train.vla.processor import not_there, quieten
+
+TOWERS = ("visual", "vision_model", "vision_tower")
+JOINTS = ("merger", "deepstack_merger_list", "connector", "multi_modal_projector")
+"""Parts of a tower's name that stay trainable: they hand its features to the language model."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shape:
+    """What is emitted, and how."""
+
+    head: str
+    decoding: str
+    tokens: int
+    """Codes of an action."""
+    codes: int
+    """Entries of the codebook."""
+
+
+class ActionModel(nn.Module):
+    """A model of transformers and the ids of its codes.
+
+    Args:
+        backbone: `AutoModelForImageTextToText`, or one with adapters of PEFT.
+        ids: of codes and wrappers.
+        own: vectors of ids that the backbone does not have.
+    """
+
+    def __init__(self, backbone: nn.Module, ids: ActionIds, own: OwnRows | None) -> None:
+        super().__init__()
+        self.backbone, self.own, self.ids = backbone, own, ids
+        if own is not None:
+            own.attach(backbone)
+
+    def forward(self, inputs: dict[str, Tensor], keep: int) -> Tensor:
+        """Logits [B, keep, V] of the last `keep` positions."""
+        out = self.backbone(**inputs, logits_to_keep=keep, use_cache=False)
+        return out.logits  # type: ignore[no-any-return]
+
+
+def load_backbone(model: str) -> nn.Module:
+    """The weights of a vision-language model in float32.
+
+    Args:
+        model: hub id or directory.
+
+    Raises:
+        ConfigError: it is not there, or no vision-language model.
+    """
+    from transformers import AutoModelForImageTextToText
+
+    quieten()
+    try:
+        found = AutoModelForImageTextToText.from_pretrained(model, dtype=torch.float32)
+    except (OSError, ValueError) as error:
+        raise not_there(model, error) from error
+    return found  # type: ignore[no-any-return]
+
+
+def build(config: VlaConfig, processor: Any, shape: Shape) -> ActionModel:
+    """The model at the beginning of training; its processor gets the tokens that are added.
+
+    Raises:
+        ConfigError: see `load_backbone`, `take_ids`; PEFT is not installed.
+    """
+    backbone = load_backbone(config.model)
+    tokenizer = processor.tokenizer
+    real, seed = len(tokenizer), derive(config.train.seed, 41) >> 1
+    own = None
+    fresh: list[int] = []
+    if shape.head == "tokens":
+        ids, fresh = add_tokens(backbone, tokenizer, shape.codes)
+    elif shape.head == "replace":
+        ids = take_ids(backbone, tokenizer, shape.codes)
+        fresh = ids.all
+    else:
+        ids, own = own_rows(backbone, shape.codes)
+        own.begin(backbone, real, config.vla.noise, seed)
+    if fresh:
+        begin_rows(backbone, fresh, real, config.vla.noise, seed)
+    if config.vla.tune == "lora":
+        backbone = adapt(backbone, config.lora, [] if own is not None else ids.all)
+    elif config.vla.tune == "frozen_vision":
+        for name, parameter in backbone.named_parameters():
+            if in_tower(name):
+                parameter.requires_grad_(False)
+    if own is not None and writing_of(backbone).weight is not embedding_of(backbone).weight:
+        writing_of(backbone).weight.requires_grad_(False)  # nothing reads its scores
+    if config.vla.checkpointing:
+        backbone.gradient_checkpointing_enable({"use_reentrant": False})  # type: ignore[operator]
+    return ActionModel(backbone, ids, own)
+
+
+def own_rows(backbone: nn.Module, codes: int) -> tuple[ActionIds, OwnRows]:
+    """Ids behind the embedding, and their vectors."""
+    first, width = embedding_of(backbone).weight.shape
+    return ActionIds.of(range(first, first + codes + 3)), OwnRows(first, codes + 3, width)
+
+
+def in_tower(name: str) -> bool:
+    """Whether a weight is of the vision tower, by its name; what hands features on is not."""
+    parts = name.split(".")
+    return any(part in TOWERS for part in parts) and not any(part in JOINTS for part in parts)
+
+
+def adapt(backbone: nn.Module, config: LoraConfig, ids: list[int]) -> nn.Module:
+    """Add low-rank changes to every linear layer of the language model; the rows of `ids` learn as they are.
+
+    Raises:
+        ConfigError: PEFT is not installed.
+    """
+    try:
+        from peft import LoraConfig as PeftConfig
+        from peft import get_peft_model
+    except ImportError as error:
+        raise ConfigError("vla.tune: lora needs PEFT: pip install -c constraints.txt '.[lora]'") from error
+    reads, writes = embedding_of(backbone), writing_of(backbone)
+    names = {id(module): name for name, module in backbone.named_modules()}
+    targets = [
+        name
+        for name, module in backbone.named_modules()
+        if isinstance(module, nn.Linear)
+        and module is not writes
+        and not any(part in (*TOWERS, *JOINTS) for part in name.split("."))
+    ]
+    tied = reads.weight is writes.weight
+    rows = {names[id(reads)]: ids} if tied else {names[id(reads)]: ids, names[id(writes)]: ids}
+    return get_peft_model(  # type: ignore[no-any-return]
+        backbone,
+        PeftConfig(
+            r=config.rank,
+            lora_alpha=config.alpha,
+            lora_dropout=config.dropout,
+            target_modules=targets,
+            trainable_token_indices=rows if ids else None,
+        ),
+    )
+
+
+def groups(model: ActionModel, decay: float, new_rate: float) -> list[dict[str, Any]]:
+    """AdamW's groups: decay on matrices alone, not on biases, norms and embeddings; new rows at their rate.
+
+    A matrix of which some rows are new is one parameter; `rows` says which of them learn at `rows_rate`.
+    """
+    reads, writes = embedding_of(model.backbone), writing_of(model.backbone)
+    embeddings = {id(reads.weight), id(writes.weight)}
+    lists: dict[str, list[nn.Parameter]] = {"decayed": [], "kept": [], "rows": [], "new": []}
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        if name.startswith("own.") or "trainable_tokens" in name:
+            kind = "new"
+        elif id(parameter) in embeddings:
+            kind = "rows" if model.own is None else "kept"
+        else:
+            matrix = parameter.ndim >= 2 and name.endswith("weight") and "pos_embed" not in name
+            kind = "decayed" if matrix else "kept"
+        lists[kind].append(parameter)
+    made: list[dict[str, Any]] = [
+        {"params": lists["decayed"], "weight_decay": decay},
+        {"params": lists["kept"], "weight_decay": 0.0},
+        {"params": lists["rows"], "weight_decay": 0.0, "rows": model.ids.all, "rows_rate": new_rate},
+        {"params": lists["new"], "weight_decay": 0.0, "rate": new_rate},
+    ]
+    return [group for group in made if group["params"]]
+
+
+def code_logits(logits: Tensor, ids: ActionIds) -> Tensor:
+    """Of the codes alone: [B, n, V] -> float32 [B, n, K]."""
+    return logits[..., ids.codes].float()
+
+
+def code_loss(logits: Tensor, codes: Tensor, ids: ActionIds, head: str) -> tuple[Tensor, Tensor]:
+    """Mean cross-entropies of codes [B, n] given logits [B, n, V]: what is trained, and that among the codes
+    alone. A head of its own knows nothing but codes, so there the two are one.
+    """
+    among = functional.cross_entropy(code_logits(logits, ids).flatten(0, 1), codes.flatten())
+    if head == "head":
+        return among, among
+    targets = torch.tensor(ids.codes, device=logits.device)[codes]
+    return functional.cross_entropy(logits.float().flatten(0, 1), targets.flatten()), among

@@ -1,0 +1,102 @@
+"""A trained model on disk, and back: `RUN/model` is a model of transformers with its processor, and a file
+that says which ids are codes.
+
+    policy, about = load_policy(Path("runs/vla"))
+
+    RUN/model/
+        config.json  model.safetensors  tokenizer.json ...     what from_pretrained reads
+        action.json                                             ids, template, size of frames
+        action_head.safetensors                                 vectors of vla.head=head
+
+Low-rank changes are merged into the weights. The folder is written anew after each validation, under another
+name first.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from oxcart.shards.errors import ConfigError, CorruptError
+from oxcart.train.vla.emit import Policy
+from oxcart.train.vla.ids import ActionIds
+from oxcart.train.vla.model import ActionModel, Shape, load_backbone, own_rows
+from oxcart.train.vla.processor import load_processor, quieten, save_processor
+from oxcart.train.vla.prompt import Prompt, Prompter
+
+FOLDER, ABOUT, HEAD = "model", "action.json", "action_head.safetensors"
+
+
+def save_policy(policy: Policy, processor: Any, run: Path, source: str, about: Mapping[str, Any]) -> Path:
+    """Write `RUN/model`.
+
+    Args:
+        policy: whose weights.
+        processor: with the tokens that were added.
+        run: directory of the run.
+        source: the model that training began with.
+        about: what else predicting needs; `lora` says whether there are low-rank changes to merge.
+    """
+    quieten()
+    model, final = policy.model, run / FOLDER
+    temporary = run / f".{FOLDER}"
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    backbone: Any = model.backbone
+    if about["lora"]:
+        backbone = copy.deepcopy(backbone).merge_and_unload()
+    backbone.save_pretrained(temporary)
+    save_processor(processor, temporary, source)
+    if model.own is not None:
+        rows = {name: value.detach().cpu() for name, value in model.own.state_dict().items()}
+        save_file(rows, str(temporary / HEAD))
+    known = {"shape": asdict(policy.shape), "ids": model.ids.all, "prompt": policy.prompter.describe()}
+    (temporary / ABOUT).write_text(json.dumps({**known, **about}, indent=2) + "\n", encoding="utf-8")
+    shutil.rmtree(final, ignore_errors=True)
+    temporary.rename(final)
+    return final
+
+
+def load_policy(run: Path, device: str = "auto") -> tuple[Policy, dict[str, Any]]:
+    """Read what `save_policy` wrote.
+
+    Args:
+        run: directory of the run.
+        device: `cpu`, `cuda`, or `auto`.
+
+    Raises:
+        ConfigError: the run has no model yet, or there is no GPU.
+        CorruptError: its description cannot be read.
+    """
+    folder = run / FOLDER
+    if not (folder / ABOUT).exists():
+        raise ConfigError(
+            f"{run}: no {FOLDER}/{ABOUT} in it; a model is there after the first validation of: oxcart train "
+            f"vla run.dir={run}"
+        )
+    there = torch.cuda.is_available()
+    if device == "cuda" and not there:
+        raise ConfigError("--device: cuda is asked for, and torch sees no GPU; use cpu or auto")
+    where = torch.device("cuda" if there and device != "cpu" else "cpu")
+    try:
+        about = json.loads((folder / ABOUT).read_text("utf-8"))
+        shape, prompt = Shape(**about["shape"]), Prompt(**about["prompt"])
+        ids = ActionIds.of(about["ids"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise CorruptError(f"{folder / ABOUT}: cannot be read: {error}") from error
+    processor, backbone = load_processor(str(folder)), load_backbone(str(folder))
+    own = None
+    if shape.head == "head":
+        _, own = own_rows(backbone, shape.codes)
+        own.load_state_dict(load_file(str(folder / HEAD)))
+    model = ActionModel(backbone, ids, own).to(where).eval()
+    prompter = Prompter(processor, prompt, ids, shape.decoding, shape.tokens, str(folder))
+    return Policy(model=model, prompter=prompter, shape=shape, device=where), about

@@ -1,0 +1,177 @@
+"""Prompts: from frames and instructions to what the model reads.
+
+The family's own processor makes the part with the picture, so that every picture token is counted; what the
+template file and the episode say is tokenized as plain text, so that no instruction can write a token of the
+chat or of an action. The parts are joined as ids.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from torch import Tensor
+from yaml import YAMLError
+
+from oxcart.shards.errors import ConfigError
+from oxcart.train.vla.ids import ActionIds, spell
+
+PROMPTS = Path(__file__).parents[1] / "configs" / "prompts"
+MARK = "\u241eINSTRUCTION\u241e"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prompt:
+    """A template."""
+
+    system: str
+    """Said first; "" for nothing."""
+    user: str
+    """Said beside the picture; `{instruction}` stands for what the episode says."""
+    unasked: str
+    """Stands for the instruction of an episode that has none."""
+
+    def text(self, instruction: str) -> str:
+        """What the user says."""
+        return self.user.replace("{instruction}", instruction.strip() or self.unasked)
+
+
+def read_prompt(name: str) -> Prompt:
+    """A template of that name, or of that file.
+
+    Raises:
+        ConfigError: there is none, or it has other keys.
+    """
+    path = PROMPTS / f"{name}.yaml"
+    if not path.exists():
+        path = Path(name)
+    if not path.is_file():
+        have = ", ".join(sorted(one.stem for one in PROMPTS.glob("*.yaml")))
+        raise ConfigError(f"vla.prompt: {name!r} is neither a file nor one of {have}")
+    try:
+        found = OmegaConf.to_container(OmegaConf.load(path))
+        return Prompt(**found)  # type: ignore[arg-type]
+    except (OmegaConfBaseException, YAMLError, TypeError) as error:
+        raise ConfigError(f"vla.prompt: {path}: expected system, user and unasked: {error}") from error
+
+
+class Prompter:
+    """Makes the inputs of a model.
+
+    Args:
+        processor: of `load_processor`.
+        prompt: template.
+        ids: of codes and wrappers.
+        decoding: `autoregressive` or `parallel`.
+        tokens: codes of an action.
+        model: its name, for messages.
+
+    Raises:
+        ConfigError: the chat template leaves out the picture or the instruction.
+    """
+
+    def __init__(
+        self, processor: Any, prompt: Prompt, ids: ActionIds, decoding: str, tokens: int, model: str
+    ) -> None:
+        self._processor, self._tokenizer, self._prompt = processor, processor.tokenizer, prompt
+        self._ids, self._parallel, self._tokens = ids, decoding == "parallel", tokens
+        self._taken = frozenset(ids.all)
+        said = {"role": "system", "content": [{"type": "text", "text": prompt.system}]}
+        asked = {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": MARK}]}
+        chat = [said, asked] if prompt.system else [asked]
+        text = processor.apply_chat_template(chat, add_generation_prompt=True, tokenize=False)
+        parts = text.split(MARK)
+        with_image = [i for i, part in enumerate(parts) if processor.image_token in part]
+        if len(parts) != 2 or len(with_image) != 1:
+            raise ConfigError(
+                f"model: the chat template of {model} does not show one picture and the text of the user, "
+                "once each; choose another model, or mend its chat_template.jinja"
+            )
+        self._parts, self._pictured = parts, with_image[0]
+        self._other = self._plain(parts[1 - self._pictured], split=False)
+        pad = self._tokenizer.pad_token_id
+        self.pad: int = self._tokenizer.eos_token_id if pad is None else pad
+        """Id before what is shorter than the longest."""
+        self._texts: dict[str, list[int]] = {}
+
+    @property
+    def keep(self) -> int:
+        """Positions at the end of `encode`'s rows whose logits are wanted; those of the codes are the first
+        `tokens` of them."""
+        return self._tokens + (1 if self._parallel else 2)
+
+    def encode(self, frames: Tensor, instructions: Sequence[str], codes: Tensor | None) -> dict[str, Tensor]:
+        """Inputs of one forward pass.
+
+        Args:
+            frames: uint8 [B, H, W, 3].
+            instructions: of each.
+            codes: int64 [B, n], which a code is told of those before it; None, and in parallel, it is asked
+                for them: in parallel by a blank for each, else by what opens an action.
+
+        Returns:
+            `input_ids`, `attention_mask` [B, L], and the pictures as the family has them.
+        """
+        ids = self._ids
+        if self._parallel:
+            tails = [[ids.open, *[ids.blank] * self._tokens, ids.close]] * len(frames)
+        elif codes is None:
+            tails = [[ids.open]] * len(frames)
+        else:
+            tails = [[ids.open, *(ids.codes[code] for code in row), ids.close] for row in codes.tolist()]
+        made = self._processor(
+            text=[self._parts[self._pictured]] * len(frames),
+            images=[[frame] for frame in frames.cpu().numpy()],
+            add_special_tokens=False,
+            images_kwargs={"input_data_format": "channels_last"},
+        )
+        rows = []
+        for picture, instruction, tail in zip(made["input_ids"], instructions, tails, strict=True):
+            first, last = (picture, self._other) if self._pictured == 0 else (self._other, picture)
+            row = [*spell(self._tokenizer, first, self._taken), *self._user(instruction)]
+            row += [*spell(self._tokenizer, last, self._taken), *tail]
+            rows.append(row)
+        del made["input_ids"], made["attention_mask"]
+        longest = max(map(len, rows))
+        padded = np.full((len(rows), longest), self.pad, np.int64)
+        mask = np.zeros((len(rows), longest), np.int64)
+        for i, row in enumerate(rows):
+            padded[i, longest - len(row) :] = row
+            mask[i, longest - len(row) :] = 1
+        inputs = {"input_ids": torch.from_numpy(padded), "attention_mask": torch.from_numpy(mask)}
+        if made.pop("mm_token_type_ids", None) is not None:
+            kinds = np.isin(padded, [self._processor.image_token_id]) & (mask == 1)
+            inputs["mm_token_type_ids"] = torch.from_numpy(kinds.astype(np.int64))
+        pictures = {name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in made.items()}
+        return {**inputs, **pictures}
+
+    def lengths(self, instructions: Sequence[str]) -> list[int]:
+        """Tokens of what the user says, for each instruction."""
+        return [len(self._user(one)) for one in instructions]
+
+    def _user(self, instruction: str) -> list[int]:
+        found = self._texts.get(instruction)
+        if found is None:
+            found = self._plain(self._prompt.text(instruction), split=True)
+            self._texts[instruction] = found
+        return found
+
+    def _plain(self, text: str, *, split: bool) -> list[int]:
+        """Ids of a text; `split` treats what looks like a special token as the letters that it is."""
+        ids = self._tokenizer(text, add_special_tokens=False, split_special_tokens=split)["input_ids"]
+        return spell(self._tokenizer, ids, self._taken)
+
+    def describe(self) -> dict[str, Any]:
+        """The template as plain JSON."""
+        return asdict(self._prompt)
+
+
+def to_device(inputs: Mapping[str, Tensor], device: torch.device) -> dict[str, Tensor]:
+    """Inputs on a device."""
+    return {name: value.to(device, non_blocking=True) for name, value in inputs.items()}

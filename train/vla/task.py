@@ -1,0 +1,317 @@
+"""The vision-language-action model as a task of the training loop: batches, loss, validation, pictures."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+from torch.nn import functional
+
+from oxcart.manifests.dataset import Dataset
+from oxcart.train import plots
+from oxcart.train.data import Batch, Loader
+from oxcart.train.laq.label import Labeller
+from oxcart.train.laq.model import to_float
+from oxcart.train.loop import Place
+from oxcart.train.reading import (
+    chunks,
+    gathered,
+    held_out_loader,
+    open_datasets,
+    open_splits,
+    scored,
+    training_loader,
+)
+from oxcart.train.report import by_split, describe, last_validation, read_metrics
+from oxcart.train.vla.config import VlaConfig
+from oxcart.train.vla.emit import Policy, emit, score
+from oxcart.train.vla.labels import open_labels
+from oxcart.train.vla.measure import Guess, Samples, guesses, measure
+from oxcart.train.vla.model import ActionModel, Shape, build, groups
+from oxcart.train.vla.policy import save_policy
+from oxcart.train.vla.processor import load_processor
+from oxcart.train.vla.prompt import Prompter, read_prompt
+
+THUMB = 16
+"""Pixels of a side of what nearest frames are found by."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Panel:
+    """Some samples of validation."""
+
+    frames: Tensor
+    """uint8 [N, H, W, 3]."""
+    true: Tensor
+    """int64 [N, n]."""
+    predicted: Tensor
+    instructions: list[str]
+
+
+class VlaTask:
+    """See `oxcart.train.loop.Task`.
+
+    Args:
+        config: of the run.
+        device: that training will use.
+
+    Raises:
+        ConfigError: the model, a dataset or the codes lack what the configuration asks for.
+    """
+
+    label = "vla"
+
+    def __init__(self, config: VlaConfig, device: torch.device) -> None:
+        self._config, self._device = config, device
+        self._datasets = open_datasets(config.data)
+        self._prompt = read_prompt(config.vla.prompt)
+        self._labels = open_labels(config.data, list(self._datasets.values()), device)
+        self._processor = load_processor(config.model)
+        self._shape = Shape(
+            head=config.vla.head,
+            decoding=config.vla.decoding,
+            tokens=self._labels.tokens,
+            codes=self._labels.codes,
+        )
+        online = (
+            self._labels.laq.config.model.image_size if not self._labels.files and self._labels.laq else None
+        )
+        self._size = online or config.data.image_size
+        self.score = f"{config.val.splits[0]}/nll"
+        # Opened now, so that what is missing is said before a GPU is busy.
+        self._held_out = self._open(config.val.splits) if config.val.every else {}
+        compares = config.val.every and config.val.baselines
+        self._known = self._open(["train"]).get("train", {}) if compares else {}
+        self._guesses: dict[tuple[str, str], dict[str, Guess]] = {}
+        self._train: dict[str, Samples] = {}
+        self._policy: Policy | None = None
+        self._frames: tuple[int, int] = (0, 0)
+        self._panel: Panel | None = None
+
+    def _open(self, splits: Sequence[str]) -> dict[str, dict[str, Loader]]:
+        """Split -> dataset -> loader, where there is one."""
+        config = self._config
+
+        def open_(dataset: Dataset, split: str) -> Loader:
+            loader = held_out_loader(
+                config.data,
+                dataset,
+                split,
+                self._labels.sample("all"),
+                size=self._size,
+                seed=config.val.seed,
+                batch_size=config.val.batch_size,
+                annotations=self._labels.files_of([dataset]),
+            )
+            self._labels.check(loader)
+            return loader
+
+        return open_splits(self._datasets, splits, config.val.splits[0], open_)
+
+    @property
+    def fingerprints(self) -> dict[str, str]:
+        """URL of each dataset -> its fingerprint."""
+        return {one.store.url: one.manifest.fingerprint for one in self._datasets.values()}
+
+    def build(self) -> ActionModel:
+        config = self._config
+        model = build(config, self._processor, self._shape)
+        prompter = Prompter(
+            self._processor, self._prompt, model.ids, config.vla.decoding, self._labels.tokens, config.model
+        )
+        self._policy = Policy(model=model, prompter=prompter, shape=self._shape, device=self._device)
+        return model
+
+    def groups(self, model: nn.Module) -> list[dict[str, Any]]:
+        assert isinstance(model, ActionModel)
+        return groups(model, self._config.train.weight_decay, self._config.vla.new_rate)
+
+    def loader(self, rank: int, world_size: int) -> Loader:
+        datasets = list(self._datasets.values())
+        loader = training_loader(
+            self._config.data,
+            datasets,
+            self._labels.sample(self._config.data.per_episode),
+            size=self._size,
+            seed=self._config.train.seed,
+            place=(rank, world_size),
+            annotations=self._labels.files_of(datasets),
+        )
+        self._labels.check(loader)
+        self._frames = loader.size
+        return loader
+
+    def begin(self, model: nn.Module, batch: Batch, accelerator: Accelerator) -> None:
+        """Nothing is to be begun."""
+
+    def loss(self, model: nn.Module, batch: Batch, place: Place) -> tuple[Tensor, dict[str, Tensor]]:
+        labels, policy = self._labels, self._policy
+        assert policy is not None
+        codes = labels.of(batch).to(self._device)
+        loss, among, logits = score(policy, labels.frames(batch), batch.instruction, codes, model)
+        right = (logits.argmax(-1) == codes).float().mean()
+        return loss, {"nll": among, "accuracy": right}
+
+    def after_step(self, model: nn.Module, step: int, accelerator: Accelerator) -> dict[str, float]:
+        return {}
+
+    def validate(self, model: nn.Module, step: int, accelerator: Accelerator) -> dict[str, Any]:
+        values: dict[str, Any] = {}
+        size, val = self._labels.codes, self._config.val
+        for name, loader in self._known.items():
+            if name not in self._train:
+                self._train[name], _, _ = self._look(loader, val.baselines, accelerator, model=False)
+        for split, loaders in self._held_out.items():
+            by_dataset: dict[str, dict[str, Any]] = {}
+            for name, loader in loaders.items():
+                seen, codes, nll = self._look(loader, val.samples, accelerator, model=True)
+                if name in self._train and (split, name) not in self._guesses:
+                    self._guesses[split, name] = guesses(self._train[name], seen, size)
+                by_dataset[name] = measure(seen, codes, nll, self._guesses.get((split, name), {}), size)
+                if split == val.splits[0] and name == next(iter(loaders)):
+                    self._panel = self._show(loader, accelerator)
+            values |= by_split(split, by_dataset)
+        return values
+
+    @torch.no_grad()
+    def _look(
+        self, loader: Loader, count: int, accelerator: Accelerator, *, model: bool
+    ) -> tuple[Samples, Any, Any]:
+        """Samples of a loader, on every rank; with what the model says of them if it is asked."""
+        policy, labels = self._policy, self._labels
+        assert policy is not None
+        share = accelerator.process_index, accelerator.num_processes
+        parts: list[tuple[int, Any]] = []
+        for i, batch in chunks(loader, count, self._config.val.seed, share):
+            true, frames = labels.of(batch).cpu(), labels.frames(batch)
+            pixels = frames.permute(0, 3, 1, 2).float()
+            thumbs = functional.adaptive_avg_pool2d(pixels, THUMB).flatten(1).double().numpy()
+            codes, nll = true, torch.zeros(true.shape)
+            if model:
+                with accelerator.autocast():
+                    codes = emit(policy, frames, batch.instruction)[0].cpu()
+                    _, _, logits = score(policy, frames, batch.instruction, true, policy.model)
+                told = logits.log_softmax(-1).cpu()
+                nll = -told.gather(-1, true[..., None])[..., 0]
+            about = thumbs, list(batch.instruction), [f"{batch.dataset[0]}/{key}" for key in batch.key]
+            parts.append((i, (true.numpy(), codes.numpy(), nll.double().numpy(), *about)))
+        found = [part for _, part in gathered(parts, accelerator)]
+        arrays = [np.concatenate([one[i] for one in found]) for i in range(4)]
+        instructions, keys = ([text for one in found for text in one[i]] for i in (4, 5))
+        seen = Samples(codes=arrays[0], thumbs=arrays[3], instructions=instructions, keys=keys)
+        return seen, arrays[1], arrays[2]
+
+    def _show(self, loader: Loader, accelerator: Accelerator) -> Panel:
+        assert self._policy is not None
+        batch = loader.draw(min(self._config.val.pictures, loader.epoch_length), seed=self._config.val.seed)
+        frames = self._labels.frames(batch)
+        with accelerator.autocast():
+            codes, _ = emit(self._policy, frames, batch.instruction)
+        return Panel(
+            frames=frames,
+            true=self._labels.of(batch).cpu(),
+            predicted=codes.cpu(),
+            instructions=list(batch.instruction),
+        )
+
+    def finish(self, model: nn.Module, run: Path) -> None:
+        assert self._policy is not None
+        config = self._config
+        about = {
+            "frames": list(self._frames),
+            "producer": self._labels.producer,
+            "laq": config.data.laq,
+            "lora": config.vla.tune == "lora",
+        }
+        save_policy(self._policy, self._processor, run, config.model, about)
+        metrics = read_metrics(run)
+        draw_curves(run / "loss.png", metrics, list(self._held_out))
+        last = last_validation(run)
+        if last is None:
+            return
+        if self._panel is not None:
+            for path in (run / "samples.png", run / "samples" / f"step-{last['step']:06d}.png"):
+                draw_panel(path, self._panel, self._labels.laq, config.val.splits[0], last)
+        names = {split: list(loaders) for split, loaders in self._held_out.items()}
+        (run / "report.md").write_text(describe(last, names, "docs/vla.md"), encoding="utf-8")
+
+    def identity(self) -> dict[str, Any]:
+        config = self._config
+        lora = asdict(config.lora) if config.vla.tune == "lora" else None
+        return {
+            "model": config.model,
+            "head": config.vla.head,
+            "decoding": config.vla.decoding,
+            "tune": config.vla.tune,
+            "lora": lora,
+            "prompt": asdict(self._prompt),
+            "codes": {"of": self._labels.producer, "tokens": self._labels.tokens, "size": self._labels.codes},
+            "camera": config.data.camera,
+            "image_size": self._size,
+        }
+
+    def scored(self) -> dict[str, Any]:
+        return scored(self._config.data, self._config.val, self.fingerprints)
+
+    def state(self) -> dict[str, Any]:
+        return {"config": asdict(self._config), "datasets": self.fingerprints}
+
+
+def draw_curves(path: Path, metrics: list[dict[str, Any]], splits: list[str]) -> None:
+    """loss.png: the loss, and how often codes are right beside the baselines."""
+    first = splits[0] if splits else "val"
+    rates = [(f"{first}/accuracy", f"{first}, model")]
+    rates += [(f"{first}/{name}_accuracy", name) for name in ("unigram", "instruction", "nearest")]
+    rates += [(f"{split}/accuracy", f"{split}, model") for split in splits[1:]]
+    exact = [(name.replace("accuracy", "exact"), label) for name, label in rates]
+    panels = [
+        ("training", "train", [("loss", "loss"), ("nll", "nats a code")]),
+        ("held out: nats a code", "val", [(f"{split}/nll", split) for split in splits]),
+        ("codes that are right", "val", rates),
+        ("actions that are right", "val", exact),
+    ]
+    plots.curves(path, metrics, panels)
+
+
+def draw_panel(path: Path, panel: Panel, laq: Labeller | None, split: str, last: Mapping[str, Any]) -> None:
+    """samples.png: frames, and what the latent-action model makes of true and predicted codes."""
+    columns = [("frame", panel.frames.numpy())]
+    if laq is not None:
+        columns += [
+            (f"{name} codes", imagine(laq, panel.frames, codes))
+            for name, codes in (("true", panel.true), ("predicted", panel.predicted))
+        ]
+    rows = [
+        "\n".join([*textwrap.wrap(text or "(none)", 20)[:3], f"is  {joined(true)}", f"said {joined(said)}"])
+        for text, true, said in zip(panel.instructions, panel.true, panel.predicted, strict=True)
+    ]
+    rate = last.get(f"{split}/accuracy")
+    said = f"; {rate:.0%} of codes right" if rate is not None else ""
+    plots.grid(path, columns, rows, f"{split}, step {last['step']:,}{said}")
+
+
+def joined(codes: Tensor) -> str:
+    """Codes in a row."""
+    return "-".join(map(str, codes.tolist()))
+
+
+@torch.no_grad()
+def imagine(laq: Labeller, frames: Tensor, codes: Tensor) -> Any:
+    """The frames that follow, as a latent-action model draws them: uint8 [B, H, W, 3] of the given size."""
+    height, width = frames.shape[1:3]
+    side = laq.config.model.image_size
+    pixels = to_float(frames.to(laq.device)[:, None])[:, 0]
+    if (height, width) != (side, side):
+        pixels = functional.interpolate(pixels, (side, side), mode="bilinear", antialias=True)
+    made = laq.model.decode(pixels, codes.to(laq.device)).clamp(-1, 1)
+    if (height, width) != (side, side):
+        made = functional.interpolate(made, (height, width), mode="bilinear")
+    shown = made.add(1).mul(127.5).round().clamp(0, 255).to(torch.uint8)
+    return shown.permute(0, 2, 3, 1).cpu().numpy()

@@ -1,0 +1,271 @@
+"""Tiny random vision-language models of the real classes, for tests and the demo; nothing is downloaded.
+
+    write_vlm(Path("scratch/vlm"), VlmConfig(family="qwen3-vl"))        # or: oxcart sample vlm scratch/vlm
+
+    DIR/
+        config.json  generation_config.json  model.safetensors
+        tokenizer.json  tokenizer_config.json  chat_template.jinja
+        processor_config.json  video_preprocessor_config.json
+
+What lies in the folder is what a hub repository of the family has, so everything that reads it goes the way
+of a real model. The tokenizer is a byte-level BPE that is trained on a few sentences, with the family's
+special tokens behind its words. The weights know nothing.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from oxcart.shards.errors import ConfigError
+from oxcart.train.config import at_least, one_of
+
+FAMILIES = ("qwen3-vl", "qwen2.5-vl", "smolvlm")
+PATCH, MERGE = 8, 2
+WORDS = 512
+"""Entries of the BPE at most, single bytes included."""
+SENTENCES = [
+    f"{verb} the {colour} {thing} {where}"
+    for verb in ("push", "slide", "move", "lift", "pick up", "put down")
+    for colour in ("red", "blue", "green", "yellow", "white")
+    for thing in ("block", "cup", "bowl", "spoon", "towel")
+    for where in ("left", "right", "up", "down", "to the corner", "into the sink", "onto the plate")
+]
+CHATTER = (
+    "You are a robot policy. Reply only with action tokens.",
+    "system user assistant: System: User: Assistant:\n",
+)
+QWEN_TOKENS = (
+    "<|endoftext|>",
+    "<|im_start|>",
+    "<|im_end|>",
+    "<|vision_start|>",
+    "<|vision_end|>",
+    "<|vision_pad|>",
+    "<|image_pad|>",
+    "<|video_pad|>",
+)
+SMOL_TOKENS = (
+    "<|endoftext|>",
+    "<|im_start|>",
+    "<end_of_utterance>",
+    "<fake_token_around_image>",
+    "<global-img>",
+    "<image>",
+    "<video>",
+)
+QWEN_CHAT = (
+    "{%- for message in messages %}{{ '<|im_start|>' + message['role'] + '\\n' }}"
+    "{%- if message['content'] is string %}{{ message['content'] }}{%- else %}"
+    "{%- for part in message['content'] %}{%- if part['type'] == 'image' %}"
+    "{{ '<|vision_start|><|image_pad|><|vision_end|>' }}{%- else %}{{ part['text'] }}{%- endif %}"
+    "{%- endfor %}{%- endif %}{{ '<|im_end|>\\n' }}{%- endfor %}"
+    "{%- if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{%- endif %}"
+)
+SMOL_CHAT = (
+    "<|im_start|>{% for message in messages %}{{ message['role'] | capitalize }}"
+    "{% if message['content'] is string %}{{ ': ' + message['content'] }}{% else %}"
+    "{% if message['content'][0]['type'] == 'image' %}{{ ':' }}{% else %}{{ ': ' }}{% endif %}"
+    "{% for part in message['content'] %}{% if part['type'] == 'text' %}{{ part['text'] }}"
+    "{% elif part['type'] == 'image' %}{{ '<image>' }}{% endif %}{% endfor %}{% endif %}"
+    "<end_of_utterance>\n{% endfor %}{% if add_generation_prompt %}{{ 'Assistant:' }}{% endif %}"
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class VlmConfig:
+    """What to write.
+
+    Raises:
+        ConfigError: a value is impossible.
+    """
+
+    family: str = "qwen3-vl"
+    """`qwen3-vl`, `qwen2.5-vl` or `smolvlm`."""
+    width: int = 64
+    """Of the tokens, of words and of pictures; a multiple of 32."""
+    layers: int = 2
+    """Of the language model."""
+    vision_layers: int = 2
+    """Of the vision tower."""
+    image_size: int = 64
+    """Pixels of a side of the pictures that it is made for."""
+    spare: int = 16
+    """Rows of the embedding that no token has, as published Qwen models have some hundred."""
+    tied: bool = True
+    """Whether the matrix that reads tokens is the one that writes them."""
+    padding: str = "right"
+    """Side on which the tokenizer pads by itself."""
+    seed: int = 0
+    """Of the weights."""
+
+    def __post_init__(self) -> None:
+        one_of("family", self.family, FAMILIES)
+        one_of("padding", self.padding, ("left", "right"))
+        at_least(1, layers=self.layers, vision_layers=self.vision_layers)
+        at_least(0, spare=self.spare)
+        for name, value, of in (("width", self.width, 32), ("image_size", self.image_size, PATCH * MERGE)):
+            if value < of or value % of:
+                raise ConfigError(f"{name}: expected a multiple of {of}, got {value}")
+
+
+def write_vlm(directory: Path, config: VlmConfig) -> int:
+    """Write a model, its tokenizer and its processor; returns the number of weights.
+
+    Raises:
+        ConfigError: the directory is there already and not empty.
+    """
+    from oxcart.train.vla.processor import build_processor, quieten, save_processor
+
+    if directory.is_dir() and any(directory.iterdir()):
+        raise ConfigError(f"directory: {directory} is not empty; name another one")
+    quieten()
+    smol = config.family == "smolvlm"
+    tokenizer = _tokenizer(SMOL_TOKENS if smol else QWEN_TOKENS, config.padding, smol)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        model = (_smolvlm if smol else _qwen)(config, tokenizer)
+    directory.mkdir(parents=True, exist_ok=True)
+    model.save_pretrained(directory)
+    side, chat = config.image_size, SMOL_CHAT if smol else QWEN_CHAT
+    if smol:
+        from transformers import SmolVLMProcessor
+        from transformers.models.smolvlm.image_processing_pil_smolvlm import SmolVLMImageProcessorPil
+
+        pictures: Any = SmolVLMImageProcessorPil(
+            size={"longest_edge": side}, max_image_size={"longest_edge": side}, do_image_splitting=False
+        )
+        tokens = (side // PATCH // MERGE) ** 2
+        processor = build_processor(SmolVLMProcessor, pictures, tokenizer, chat, image_seq_len=tokens)
+        video: dict[str, Any] = {
+            "video_processor_type": "SmolVLMVideoProcessor",
+            "size": {"longest_edge": side},
+        }
+    else:
+        import transformers
+        from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
+
+        size: dict[str, Any] = {"shortest_edge": (PATCH * MERGE) ** 2, "longest_edge": (2 * side) ** 2}
+        shape = {"patch_size": PATCH, "merge_size": MERGE, "temporal_patch_size": 2}
+        pictures = Qwen2VLImageProcessorPil(size=size, **shape)
+        three = config.family == "qwen3-vl"
+        name = "Qwen3VL" if three else "Qwen2_5_VL"
+        processor = build_processor(getattr(transformers, f"{name}Processor"), pictures, tokenizer, chat)
+        kind = "Qwen3VLVideoProcessor" if three else "Qwen2VLVideoProcessor"
+        video = {"video_processor_type": kind, "size": size, **shape}
+    save_processor(processor, directory, source=None)
+    (directory / "video_preprocessor_config.json").write_text(json.dumps(video, indent=2) + "\n", "utf-8")
+    return sum(one.numel() for one in model.parameters())
+
+
+def _tokenizer(special: tuple[str, ...], padding: str, smol: bool) -> Any:
+    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    words = Tokenizer(models.BPE())
+    words.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    words.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=WORDS, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
+    )
+    words.train_from_iterator([*SENTENCES, *CHATTER], trainer)
+    words.add_special_tokens([AddedToken(one, special=True, normalized=False) for one in special])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=words,
+        pad_token=special[0],
+        eos_token=special[2],
+        bos_token=special[1] if smol else None,
+        padding_side=padding,
+    )
+
+
+def _rows(tokenizer: Any, config: VlmConfig) -> int:
+    return len(tokenizer) + config.spare
+
+
+def _text(config: VlmConfig, tokenizer: Any) -> dict[str, Any]:
+    heads = config.width // 16
+    return {
+        "vocab_size": _rows(tokenizer, config),
+        "hidden_size": config.width,
+        "intermediate_size": 3 * config.width,
+        "num_hidden_layers": config.layers,
+        "num_attention_heads": heads,
+        "num_key_value_heads": heads // 2,
+        "head_dim": 16,
+        "max_position_embeddings": 1024,
+        "pad_token_id": tokenizer.pad_token_id,
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+        "tie_word_embeddings": config.tied,
+    }
+
+
+def _qwen(config: VlmConfig, tokenizer: Any) -> Any:
+    from transformers import (
+        Qwen2_5_VLConfig,
+        Qwen2_5_VLForConditionalGeneration,
+        Qwen3VLConfig,
+        Qwen3VLForConditionalGeneration,
+    )
+
+    ids = {token: tokenizer.convert_tokens_to_ids(token) for token in QWEN_TOKENS}
+    vision: dict[str, Any] = {
+        "depth": config.vision_layers,
+        "hidden_size": config.width,
+        "intermediate_size": 3 * config.width,
+        "num_heads": config.width // 16,
+        "patch_size": PATCH,
+        "spatial_merge_size": MERGE,
+        "out_hidden_size": config.width,
+    }
+    rope: dict[str, Any] = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [4, 2, 2]}
+    common = {
+        "image_token_id": ids["<|image_pad|>"],
+        "video_token_id": ids["<|video_pad|>"],
+        "vision_start_token_id": ids["<|vision_start|>"],
+        "vision_end_token_id": ids["<|vision_end|>"],
+        "tie_word_embeddings": config.tied,
+    }
+    text = {**_text(config, tokenizer), "rope_parameters": rope}
+    if config.family == "qwen3-vl":
+        positions = (config.image_size // PATCH) ** 2
+        last = config.vision_layers - 1
+        vision |= {"num_position_embeddings": positions, "deepstack_visual_indexes": [last]}
+        text["rope_parameters"] = {**rope, "mrope_interleaved": True}
+        return Qwen3VLForConditionalGeneration(
+            Qwen3VLConfig(text_config=text, vision_config=vision, **common)
+        )
+    text.pop("head_dim")
+    vision |= {"window_size": 2 * PATCH * MERGE, "fullatt_block_indexes": [config.vision_layers - 1]}
+    return Qwen2_5_VLForConditionalGeneration(
+        Qwen2_5_VLConfig(text_config=text, vision_config=vision, **common)
+    )
+
+
+def _smolvlm(config: VlmConfig, tokenizer: Any) -> Any:
+    from transformers import SmolVLMConfig, SmolVLMForConditionalGeneration
+
+    vision = {
+        "hidden_size": config.width,
+        "intermediate_size": 3 * config.width,
+        "num_hidden_layers": config.vision_layers,
+        "num_attention_heads": config.width // 16,
+        "image_size": config.image_size,
+        "patch_size": PATCH,
+    }
+    text = {"model_type": "llama", **_text(config, tokenizer)}
+    return SmolVLMForConditionalGeneration(
+        SmolVLMConfig(
+            text_config=text,
+            vision_config=vision,
+            scale_factor=MERGE,
+            image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
+            pad_token_id=tokenizer.pad_token_id,
+            tie_word_embeddings=config.tied,
+        )
+    )
