@@ -17,7 +17,6 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
 from torch.nn import functional
 
 from oxcart.manifests.dataset import Dataset
@@ -246,19 +245,20 @@ def gather(
         A cache for each model.
     """
     parts: list[_Part] = []
-    done = 0
     quota = -(-draw.frames // len(loaders))
+    read = 0
     for number, ((name, split), loader) in enumerate(loaders.items()):
         drawn = draw_positions(loader.epoch_length, draw.samples, derive(draw.seed, 41, number))
         framed = np.sort(drawn[: min(quota, draw.frames - quota * number)]) if draw.frames else drawn[:0]
+        part = _Part(name, split)
         wanted = np.sort(drawn)  # neighbours are read together
         for begin in range(0, len(wanted), draw.batch_size):
             positions = wanted[begin : begin + draw.batch_size]
-            batch = loader.at(positions)
             pictured = np.flatnonzero(np.isin(positions, framed))
-            parts.append(_look(batch, name, split, pictured, models, device, meter))
-            done += len(positions)
-            report(done)
+            part.add(begin, len(wanted), loader.at(positions), pictured, models, device, meter)
+            report(read + begin + len(positions))
+        read += len(wanted)
+        parts.append(part)
     return _join(parts, models, meter)
 
 
@@ -276,80 +276,85 @@ def draw_positions(length: int, count: int, key: int) -> Ints:
     return found[:count]
 
 
-@dataclass(frozen=True, kw_only=True)
 class _Part:
-    """What is kept of a batch."""
+    """What is kept of a dataset's split. Arrays are made whole at the first batch: small ones, kept batch by
+    batch between large ones that are let go of, would keep memory of those from being used again."""
 
-    codes: list[Ints]
-    texts: dict[str, list[str]]
-    actions: Floats | None
-    state: Floats | None
-    flow: Floats | None
-    thumbs: npt.NDArray[np.float32]
-    frames: npt.NDArray[np.uint8]
-    framed: Ints
+    def __init__(self, dataset: str, split: str) -> None:
+        self.dataset, self.split = dataset, split
+        self.arrays: dict[str, npt.NDArray[Any]] = {}
+        self.texts: dict[str, list[str]] = {"environment": [], "key": [], "instruction": []}
+        self.frames: list[npt.NDArray[np.uint8]] = []
+        self.framed: list[Ints] = []
 
+    def __len__(self) -> int:
+        return len(self.texts["key"])
 
-def _look(
-    batch: Batch,
-    name: str,
-    split: str,
-    pictured: Ints,
-    models: Sequence[LatentActionModel],
-    device: torch.device,
-    meter: FlowMeter | str,
-) -> _Part:
-    frames = to_float(batch.frames.to(device))
-    thumbs = functional.adaptive_avg_pool2d(frames[:, 0], THUMB).flatten(1).cpu().numpy()
-    pixels: npt.NDArray[np.uint8] = batch.frames.numpy()
-    return _Part(
-        codes=[model.encode(frames).cpu().numpy() for model in models],
-        texts={
-            "dataset": [name] * len(batch),
-            "split": [split] * len(batch),
-            "environment": [one or "" for one in batch.environment],
-            "key": batch.key,
-            "instruction": batch.instruction,
-        },
-        actions=_doubles(batch.action),
-        state=_doubles(batch.state),
-        flow=None if isinstance(meter, str) else meter(pixels),
-        thumbs=thumbs,
-        frames=pixels[pictured].copy(),
-        framed=pictured,
-    )
+    def add(
+        self,
+        begin: int,
+        count: int,
+        batch: Batch,
+        pictured: Ints,
+        models: Sequence[LatentActionModel],
+        device: torch.device,
+        meter: FlowMeter | str,
+    ) -> None:
+        """Take a batch: rows from `begin` of `count` in all; frames of those that are `pictured`."""
+        frames = to_float(batch.frames.to(device))
+        pixels: npt.NDArray[np.uint8] = batch.frames.numpy()
+        found: dict[str, Any] = {f"codes {i}": model.encode(frames) for i, model in enumerate(models)}
+        found |= {"actions": batch.action, "state": batch.state}
+        found["thumbs"] = functional.adaptive_avg_pool2d(frames[:, 0], THUMB).flatten(1)
+        found["flow"] = None if isinstance(meter, str) else torch.from_numpy(meter(pixels))
+        for name, value in found.items():
+            if value is None:
+                continue
+            if name not in self.arrays:
+                kind = {"actions": np.float64, "state": np.float64}.get(name, value.cpu().numpy().dtype)
+                self.arrays[name] = np.empty((count, *value.shape[1:]), kind)
+            self.arrays[name][begin : begin + len(batch)] = value.cpu().numpy()
+        self.texts["environment"] += [one or "" for one in batch.environment]
+        self.texts["key"] += batch.key
+        self.texts["instruction"] += batch.instruction
+        self.frames.append(pixels[pictured].copy())
+        self.framed.append(pictured + begin)
 
 
 def _join(parts: Sequence[_Part], models: Sequence[LatentActionModel], meter: FlowMeter | str) -> list[Cache]:
-    starts = np.cumsum([0, *(len(part.thumbs) for part in parts)])
+    starts = np.cumsum([0, *map(len, parts)])
     missing: dict[str, str] = {}
     arrays: dict[str, Any] = {}
     for name in ("actions", "state"):
-        values, why = _stacked([getattr(part, name) for part in parts], starts, name)
-        arrays[name] = values
+        arrays[name], why = _stacked([part.arrays.get(name) for part in parts], starts, name)
         if why:
             missing[name] = why
+    for name in ("thumbs", "flow"):
+        if name in parts[0].arrays:
+            arrays[name] = np.concatenate([part.arrays[name] for part in parts])
     if isinstance(meter, str):
         missing["flow"] = meter
-    else:
-        arrays["flow"] = np.concatenate([part.flow for part in parts if part.flow is not None])
-    frames = np.concatenate([part.frames for part in parts])
+    frames = np.concatenate([one for part in parts for one in part.frames])
     if not len(frames):
         missing["frames"] = "no frames are kept (--frames 0)"
+    framed = [one + start for part, start in zip(parts, starts[:-1], strict=True) for one in part.framed]
     texts = {name: np.array([text for part in parts for text in part.texts[name]]) for name in parts[0].texts}
     shared = {
         **texts,
         **arrays,
-        "thumbs": np.concatenate([part.thumbs for part in parts]),
+        "dataset": np.repeat([part.dataset for part in parts], [len(part) for part in parts]),
+        "split": np.repeat([part.split for part in parts], [len(part) for part in parts]),
         "frames": frames if len(frames) else None,
-        "framed": np.concatenate(
-            [part.framed + start for part, start in zip(parts, starts[:-1], strict=True)]
-        ),
+        "framed": np.concatenate(framed),
         "missing": missing,
         "_kept": {},
     }
     return [
-        Cache(codes=np.concatenate([part.codes[i] for part in parts]), size=model.quantizer.codes, **shared)
+        Cache(
+            codes=np.concatenate([part.arrays[f"codes {i}"] for part in parts]),
+            size=model.quantizer.codes,
+            **shared,
+        )
         for i, model in enumerate(models)
     ]
 
@@ -366,7 +371,3 @@ def _stacked(parts: Sequence[Floats | None], starts: Ints, name: str) -> tuple[F
         if part is not None:
             whole[start : start + len(part)] = part
     return whole, ""
-
-
-def _doubles(values: Tensor | None) -> Floats | None:
-    return None if values is None else values.double().numpy()
