@@ -84,7 +84,7 @@ def laq(overrides: tuple[str, ...], print_config: bool, resume: str | None, allo
       oxcart train laq preset=tiny data.datasets=[bridge] run.dir=runs/first
       oxcart train laq --resume auto run.dir=runs/first train.steps=3000
     """
-    _need_packages()
+    need_packages()
     from oxcart.train.config import to_yaml
     from oxcart.train.laq.run import configure, train_laq
 
@@ -204,7 +204,7 @@ def label(
     Example:
       oxcart label bridge --laq runs/first -o codes.parquet
     """
-    _need_packages()
+    need_packages()
     from oxcart.manifests.dataset import Dataset
     from oxcart.shards.errors import ConfigError
     from oxcart.train.laq import label as work
@@ -288,7 +288,7 @@ def compare(runs: tuple[str, ...], output: Path | None) -> None:
     Example:
       oxcart compare runs/tokens runs/head runs/parallel -o compared.png
     """
-    _need_packages()
+    need_packages()
     from oxcart.cli.table import table
     from oxcart.train.compare import compare_runs, draw
 
@@ -305,7 +305,12 @@ def _is_main_process() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
-def _need_packages(names: tuple[str, ...] = TRAIN_PACKAGES, extras: str = "train") -> None:
+def need_packages(names: tuple[str, ...] = TRAIN_PACKAGES, extras: str = "train") -> None:
+    """Refuse to go on without what training needs.
+
+    Raises:
+        ConfigError: a package is not installed.
+    """
     from importlib.util import find_spec
 
     from oxcart.shards.errors import ConfigError
@@ -323,4 +328,4 @@ def need_vla() -> None:
     Raises:
         ConfigError: says what is missing.
     """
-    _need_packages((*TRAIN_PACKAGES, "transformers", "tokenizers", "num2words"), "train,vla")
+    need_packages((*TRAIN_PACKAGES, "transformers", "tokenizers", "num2words"), "train,vla")
