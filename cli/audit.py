@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
-import os
 import shlex
 import sys
 from collections.abc import Callable, Iterator
@@ -14,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from oxcart.cli.options import LocalPath, write_file
+from oxcart.cli.options import LocalPath, check_outputs, write_file
 from oxcart.cli.table import plain, table
-from oxcart.shards.errors import ConfigError, OxcartError
+from oxcart.shards.errors import OxcartError
 
 if TYPE_CHECKING:
     from oxcart.manifests.audit.run import Audit
@@ -127,7 +126,7 @@ def audit(
         with progress(label, total=total, unit=unit, quiet=quiet) as report:
             yield lambda done: report(done)
 
-    _check_outputs(output, json_file)
+    check_outputs(output, json_file)
     options = Options(seed=seed, frames=frames, sample=sample, workers=workers or default_workers())
     found = run(dataset, options, stage=stage, command=_command(dataset, options, fail_on))
     if output is not None:
@@ -139,25 +138,6 @@ def audit(
     code = _exit_code(found, fail_on)
     if code:
         raise SystemExit(code)
-
-
-def _check_outputs(output: Path | None, json_file: Path | None) -> None:
-    """Refuse what cannot be written before the long work, not after it.
-
-    Raises:
-        ConfigError: both are one file, or the folder of one is none or cannot be written to.
-    """
-    if output is not None and json_file is not None and output.resolve() == json_file.resolve():
-        raise ConfigError(f"--json: expected another file than --output, got {str(json_file)!r} for both")
-    for option, path in (("--output", output), ("--json", json_file)):
-        if path is None:
-            continue
-        folder = path.parent
-        while not folder.exists() and folder != folder.parent:
-            folder = folder.parent
-        if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
-            why = "cannot be written to" if folder.is_dir() else "is no folder"
-            raise ConfigError(f"{option}: {str(path)!r} cannot be written, {str(folder)!r} {why}")
 
 
 def _exit_code(found: Audit, fail_on: str) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -59,7 +60,11 @@ def _source_options(command: Callable[..., Any]) -> Callable[..., Any]:
             help="The source's own split to read.  [default: all]",
         ),
         *video_options(),
-        click.option("--workers", type=click.IntRange(min=1), help="Tasks at a time.  [default: one a core]"),
+        click.option(
+            "--workers",
+            type=click.IntRange(min=1),
+            help="Tasks at a time.  [default: one a core; of a Ray cluster: what it can]",
+        ),
         click.option(
             "--engine",
             type=click.Choice(["processes", "ray"]),
@@ -78,6 +83,13 @@ def _source_options(command: Callable[..., Any]) -> Callable[..., Any]:
     for option in reversed(options):
         command = option(command)
     return command
+
+
+def _workers(asked: int | None, ray_address: str | None) -> int:
+    """Tasks at a time: a cluster that is there knows best what it can do."""
+    from oxcart.compile.processes import default_workers
+
+    return asked or (default_workers() if ray_address is None else sys.maxsize)
 
 
 def _source_config(
@@ -154,7 +166,6 @@ def scan(
     from oxcart.compile import census as census_module
     from oxcart.compile.engine import engine as make_engine
     from oxcart.compile.part import Part
-    from oxcart.compile.processes import default_workers
     from oxcart.compile.sources import open_source
     from oxcart.shards.errors import ConfigError
 
@@ -173,7 +184,7 @@ def scan(
         with progress("scanning", total=total, unit="episodes", quiet=quiet) as report:
             census = census_module.take(
                 config,
-                workers=workers or default_workers(),
+                workers=_workers(workers, ray_address),
                 report=report,
                 source=opened,
                 part=Part.parse(part) if part else None,
@@ -316,7 +327,6 @@ def compile_(
     from oxcart.compile.part import Part
     from oxcart.compile.pipeline import CompileConfig, execute, execute_part, prepare
     from oxcart.compile.plan import Settings
-    from oxcart.compile.processes import default_workers
     from oxcart.compile.sources import open_source
     from oxcart.manifests import split
     from oxcart.shards.codec import Encoding
@@ -337,7 +347,7 @@ def compile_(
         census=census,
         on_error=on_error or ("reject" if videos else "fail"),
         overwrite=overwrite,
-        workers=workers or default_workers(),
+        workers=_workers(workers, ray_address),
         engine=engine,
         ray_address=ray_address,
         part=Part.parse(part) if part else None,

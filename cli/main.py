@@ -67,6 +67,7 @@ SECTIONS: dict[str, dict[str, Lazy]] = {
     },
     "Train from it": {
         "train": Lazy("oxcart.cli.train", "train", "Train a model from compiled datasets."),
+        "evaluate": Lazy("oxcart.cli.evaluate", "evaluate", "Say what the codes of a trained model mean."),
         "label": Lazy("oxcart.cli.train", "label", "Write a trained model's codes of every step."),
         "predict": Lazy("oxcart.cli.train", "predict", "Say what a trained model would do."),
         "compare": Lazy("oxcart.cli.train", "compare", "Set training runs side by side."),

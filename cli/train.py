@@ -5,6 +5,7 @@ runs side by side.
 from __future__ import annotations
 
 import shlex
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -45,17 +46,32 @@ def train() -> None:
     """
 
 
+def _run_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """What every trainer takes."""
+    options: list[Callable[[Callable[..., Any]], Callable[..., Any]]] = [
+        click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]..."),
+        click.option(
+            "--print-config", is_flag=True, help="Print the resolved configuration, every key, and exit."
+        ),
+        click.option(
+            "--resume",
+            type=click.Choice(["auto"]),
+            help="auto: go on where the run in run.dir stopped, with its configuration; begin it if there is "
+            "none.",
+        ),
+        click.option(
+            "--allow-changes",
+            is_flag=True,
+            help="Resume although datasets, batch size or world size have changed.",
+        ),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
 @train.command()
-@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
-@click.option("--print-config", is_flag=True, help="Print the resolved configuration, every key, and exit.")
-@click.option(
-    "--resume",
-    type=click.Choice(["auto"]),
-    help="auto: go on where the run in run.dir stopped, with its configuration; begin it if there is none.",
-)
-@click.option(
-    "--allow-changes", is_flag=True, help="Resume although datasets, batch size or world size have changed."
-)
+@_run_options
 def laq(overrides: tuple[str, ...], print_config: bool, resume: str | None, allow_changes: bool) -> None:
     """Train the latent-action model: what moved between two frames, as a few codes.
 
@@ -68,7 +84,7 @@ def laq(overrides: tuple[str, ...], print_config: bool, resume: str | None, allo
       oxcart train laq preset=tiny data.datasets=[bridge] run.dir=runs/first
       oxcart train laq --resume auto run.dir=runs/first train.steps=3000
     """
-    _need_packages()
+    need_packages()
     from oxcart.train.config import to_yaml
     from oxcart.train.laq.run import configure, train_laq
 
@@ -77,32 +93,13 @@ def laq(overrides: tuple[str, ...], print_config: bool, resume: str | None, allo
         click.echo(to_yaml(config), nl=False)
         return
     result = train_laq(config, resume=resume is not None, allow_changes=allow_changes)
-    run = config.run.dir
-    again = f"oxcart train laq --resume auto run.dir={shlex.quote(run)}"
-    _end_if_stopped(result, again)
-    if not _is_main_process():
-        return
-    rate = f", {result.throughput:,.0f} samples/s" if result.throughput else ""
-    click.echo(f"{run}: {result.step:,} steps{rate}")
-    click.echo(_summary(result.metrics, config.val.splits, LAQ_COLUMNS))
-    pictures = f"pictures: {run}/loss.png"
-    click.echo(f"report: {run}/report.md, {pictures}, {run}/samples.png" if result.metrics else pictures)
-    click.echo(
-        f"next: oxcart label {shlex.join(config.data.datasets)} --laq {shlex.quote(run)} -o codes.parquet"
-    )
+    labelled, run = shlex.join(config.data.datasets), shlex.quote(config.run.dir)
+    then = f"oxcart label {labelled} --laq {run} -o codes.parquet"
+    _say_how_it_ended("laq", result, config, LAQ_COLUMNS, then)
 
 
 @train.command()
-@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
-@click.option("--print-config", is_flag=True, help="Print the resolved configuration, every key, and exit.")
-@click.option(
-    "--resume",
-    type=click.Choice(["auto"]),
-    help="auto: go on where the run in run.dir stopped, with its configuration; begin it if there is none.",
-)
-@click.option(
-    "--allow-changes", is_flag=True, help="Resume although datasets, batch size or world size have changed."
-)
+@_run_options
 def vla(overrides: tuple[str, ...], print_config: bool, resume: str | None, allow_changes: bool) -> None:
     """Train a vision-language model to emit the codes of an image and an instruction.
 
@@ -123,23 +120,25 @@ def vla(overrides: tuple[str, ...], print_config: bool, resume: str | None, allo
         click.echo(to_yaml(config), nl=False)
         return
     result = train_vla(config, resume=resume is not None, allow_changes=allow_changes)
+    then = f"oxcart predict {shlex.quote(config.run.dir)} --image FILE --instruction TEXT"
+    _say_how_it_ended("vla", result, config, VLA_COLUMNS, then)
+
+
+def _say_how_it_ended(what: str, result: Any, config: Any, columns: dict[str, str], then: str) -> None:
+    """Say what a training came to, and what to do next; leave as SIGTERM has it where that stopped it."""
     run = config.run.dir
-    _end_if_stopped(result, f"oxcart train vla --resume auto run.dir={shlex.quote(run)}")
+    if result.stopped:
+        again = f"oxcart train {what} --resume auto run.dir={shlex.quote(run)}"
+        click.echo(f"oxcart: stopped by a signal at step {result.step:,}, saved; go on: {again}", err=True)
+        raise SystemExit(TERMINATED)
     if not _is_main_process():
         return
     rate = f", {result.throughput:,.0f} samples/s" if result.throughput else ""
     click.echo(f"{run}: {result.step:,} steps{rate}")
-    click.echo(_summary(result.metrics, config.val.splits, VLA_COLUMNS))
+    click.echo(_summary(result.metrics, config.val.splits, columns))
     pictures = f"pictures: {run}/loss.png"
     click.echo(f"report: {run}/report.md, {pictures}, {run}/samples.png" if result.metrics else pictures)
-    click.echo(f"next: oxcart predict {shlex.quote(run)} --image FILE --instruction TEXT")
-
-
-def _end_if_stopped(result: Any, again: str) -> None:
-    """Leave as SIGTERM has it, and say how to go on."""
-    if result.stopped:
-        click.echo(f"oxcart: stopped by a signal at step {result.step:,}, saved; go on: {again}", err=True)
-        raise SystemExit(TERMINATED)
+    click.echo(f"next: {then}")
 
 
 def _summary(metrics: Any, splits: list[str], wanted: dict[str, str]) -> str:
@@ -205,7 +204,7 @@ def label(
     Example:
       oxcart label bridge --laq runs/first -o codes.parquet
     """
-    _need_packages()
+    need_packages()
     from oxcart.manifests.dataset import Dataset
     from oxcart.shards.errors import ConfigError
     from oxcart.train.laq import label as work
@@ -289,7 +288,7 @@ def compare(runs: tuple[str, ...], output: Path | None) -> None:
     Example:
       oxcart compare runs/tokens runs/head runs/parallel -o compared.png
     """
-    _need_packages()
+    need_packages()
     from oxcart.cli.table import table
     from oxcart.train.compare import compare_runs, draw
 
@@ -306,7 +305,12 @@ def _is_main_process() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
-def _need_packages(names: tuple[str, ...] = TRAIN_PACKAGES, extras: str = "train") -> None:
+def need_packages(names: tuple[str, ...] = TRAIN_PACKAGES, extras: str = "train") -> None:
+    """Refuse to go on without what training needs.
+
+    Raises:
+        ConfigError: a package is not installed.
+    """
     from importlib.util import find_spec
 
     from oxcart.shards.errors import ConfigError
@@ -324,4 +328,4 @@ def need_vla() -> None:
     Raises:
         ConfigError: says what is missing.
     """
-    _need_packages((*TRAIN_PACKAGES, "transformers", "tokenizers", "num2words"), "train,vla")
+    need_packages((*TRAIN_PACKAGES, "transformers", "tokenizers", "num2words"), "train,vla")

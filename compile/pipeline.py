@@ -17,6 +17,7 @@ import os
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -95,6 +96,11 @@ class Prepared:
     frames_done: int
     """Those of shards that a compile of this plan has already written."""
 
+    @cached_property
+    def attribution(self) -> pa.Table | None:
+        """Whose work the episodes are that can be compiled; None if the source does not say."""
+        return self.source.attribution(self.census.table, self.census.usable["key"])
+
 
 def ignore(done: int, size: int) -> None:
     """A report that tells nobody."""
@@ -162,8 +168,7 @@ def execute(prepared: Prepared, report: Report = ignore) -> Manifest:
         return _finished(store, plan.hash, config.on_error)
     try:
         work = _write_shards(prepared, store, report)
-        owners = _owners(prepared)
-        return commit(store, prepared.census, work, owners, reject=config.on_error == "reject")
+        return commit(store, prepared.census, work, prepared.attribution, reject=config.on_error == "reject")
     except OxcartError:
         if _finished_meanwhile(store, plan.hash):
             return _finished(store, plan.hash, config.on_error)  # another process of this plan was faster
@@ -228,8 +233,8 @@ def _write_shards(prepared: Prepared, store: Store, report: Report) -> Work:
     _claim(store, plan, work, config.overwrite)
     if not store.exists(CENSUS):
         # Before the census, which says that both are there.
-        if (owners := _owners(prepared)) is not None:
-            store.put(OWNERS, table_bytes(owners))
+        if prepared.attribution is not None:
+            store.put(OWNERS, table_bytes(prepared.attribution))
         store.put(CENSUS, prepared.census.to_bytes())
     job = Job(
         source=config.source,
@@ -248,11 +253,6 @@ def _write_shards(prepared: Prepared, store: Store, report: Report) -> Work:
     for _ in run(write_shard, job, left, workers=config.workers, report=count):
         pass
     return work
-
-
-def _owners(prepared: Prepared) -> pa.Table | None:
-    """Whose work the episodes are that can be compiled."""
-    return prepared.source.attribution(prepared.census.table, prepared.census.usable["key"])
 
 
 def _frames(shards: Sequence[Shard], source: Source) -> int:

@@ -141,7 +141,7 @@ def _same(tensors: Mapping[str, Tensor]) -> dict[str, str]:
     found = {}
     for name, tensor in tensors.items():
         if tensor.numel():
-            place = tensor.data_ptr(), tuple(tensor.shape), tensor.dtype
+            place = tensor.data_ptr(), tuple(tensor.shape), tensor.stride(), tensor.dtype
             if (kept := first.setdefault(place, name)) != name:
                 found[name] = kept
     return found

@@ -153,6 +153,22 @@ class ValConfig:
     """Rows of the sample grid."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class EvaluateConfig:
+    """What codes mean, measured while training goes on: see docs/analysis.md."""
+
+    strategies: list[str] = field(default_factory=list)
+    """Names of files in train/evaluate/strategies, or `all`; none measures nothing."""
+    every: int = 1
+    """Validations from one measurement to the next; one more comes at the end, and writes analysis.html."""
+    samples: int = 512
+    """Pairs of each dataset and split, at most."""
+    frames: int = 64
+    """Pairs whose frames are kept, in all."""
+    flow: str = "dis"
+    """`dis`: OpenCV's DIS flow; `raft`: torchvision's RAFT; or `none`."""
+
+
 def resolve(
     schema: type[T], presets: Path, overrides: Sequence[str], saved: Mapping[str, Any] | None = None
 ) -> T:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from PIL import ImageFont
 
 Image = npt.NDArray[np.uint8]
 
@@ -30,7 +34,7 @@ def curves(
         metrics: lines of metrics.jsonl.
         panels: title, kind of the lines (`train` or `val`), and (metric, name in the legend) of each curve.
     """
-    plt = _pyplot()
+    plt = pyplot()
     shown = [panel for panel in panels if _has(metrics, panel)]
     figure, axes = plt.subplots(
         1, max(1, len(shown)), figsize=(4.6 * max(1, len(shown)), 3.6), squeeze=False, layout="constrained"
@@ -69,16 +73,26 @@ def grid(path: Path, columns: Sequence[tuple[str, Image]], rows: Sequence[str], 
         rows: text beside each of the N rows.
         title: above all.
     """
-    from PIL import Image as Picture
-    from PIL import ImageDraw, ImageFont
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}")
+    temporary.write_bytes(grid_png(columns, rows, title))
+    os.replace(temporary, path)
 
+
+def grid_png(columns: Sequence[tuple[str, Image]], rows: Sequence[str], title: str) -> bytes:
+    """The picture of `grid`, as a PNG; without a title there is no room for one."""
+    from PIL import Image as Picture
+    from PIL import ImageDraw
+
+    large, small = _font(17), _font(13)
     side = columns[0][1].shape[2]
     scale = max(1, CELL // side)
-    cell, gap, left, top = side * scale, 6, 150, 60
+    cell, gap, top = side * scale, 6, 60 if title else 28
+    longest = max((small.getlength(line) for text in rows for line in text.splitlines()), default=0)
+    left = max(150, min(400, round(longest) + 4 * gap))
     size = left + len(columns) * (cell + gap) + gap, top + len(rows) * (cell + gap) + gap
     canvas = Picture.new("RGB", size, "white")
     draw = ImageDraw.Draw(canvas)
-    large, small = ImageFont.load_default(17), ImageFont.load_default(13)
     draw.text((gap * 2, 10), title, fill=INK, font=large)
     for j, (heading, images) in enumerate(columns):
         x = left + j * (cell + gap)
@@ -90,10 +104,9 @@ def grid(path: Path, columns: Sequence[tuple[str, Image]], rows: Sequence[str], 
     for i, text in enumerate(rows):
         y = top + i * (cell + gap) + cell / 2
         draw.multiline_text((gap * 2, y), text, fill=INK, font=small, anchor="lm", spacing=6)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}")
-    canvas.save(temporary, path.suffix[1:])
-    os.replace(temporary, path)
+    data = io.BytesIO()
+    canvas.save(data, "png")
+    return data.getvalue()
 
 
 def difference(prediction: Image, target: Image, gain: float = 3.0) -> Image:
@@ -107,6 +120,14 @@ def _has(metrics: Sequence[dict[str, Any]], panel: tuple[str, str, Sequence[tupl
     return any(line["kind"] == kind and line.get(name) is not None for line in metrics for name, _ in names)
 
 
+def _font(size: int) -> ImageFont.FreeTypeFont:
+    """matplotlib's: it has the letters of most alphabets, and arrows."""
+    import matplotlib
+    from PIL import ImageFont
+
+    return ImageFont.truetype(Path(matplotlib.get_data_path(), "fonts/ttf/DejaVuSans.ttf"), size)
+
+
 def _smooth(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """A running mean over a twentieth of the values, at the ends over what there is."""
     half = max(1, len(values) // 40)
@@ -117,7 +138,8 @@ def _smooth(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     return found
 
 
-def _pyplot() -> Any:
+def pyplot() -> Any:
+    """matplotlib.pyplot, drawing into memory."""
     import matplotlib
 
     matplotlib.use("Agg")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from accelerate import Accelerator
@@ -11,7 +11,7 @@ from accelerate.utils import gather_object
 
 from oxcart.manifests.dataset import Dataset
 from oxcart.shards.errors import ConfigError
-from oxcart.train.config import DataConfig
+from oxcart.train.config import DataConfig, ValConfig
 from oxcart.train.data import Batch, Frames, Loader, Mixture, Pairs
 from oxcart.train.data.order import derive
 
@@ -142,6 +142,27 @@ def open_splits(
                     "or train without validation: val.every=0"
                 )
     return found
+
+
+def scored(data: DataConfig, val: ValConfig, fingerprints: Mapping[str, str]) -> dict[str, Any]:
+    """What decides the samples that validation scores: scores of others cannot be compared.
+
+    Args:
+        data: of the configuration.
+        val: of the configuration.
+        fingerprints: of the datasets, by URL.
+    """
+    return {
+        "split": val.splits[0],
+        "samples": val.samples,
+        "batch_size": val.batch_size,
+        "seed": val.seed,
+        "limit": data.limit.val,
+        "offset": data.offset,
+        "seconds": data.seconds,
+        "control_rate": data.control_rate,
+        "datasets": dict(fingerprints),
+    }
 
 
 def chunks(loader: Loader, samples: int, seed: int, share: tuple[int, int]) -> Iterator[tuple[int, Batch]]:

@@ -205,7 +205,10 @@ def describe(last: Mapping[str, Any], datasets: Mapping[str, Sequence[str]], pag
             columns |= {f"{split}: {name}": f"{split}/{name}/" for name in names}
     lines = [f"# Validation at step {last['step']:,}", "", f"| | {' | '.join(columns)} |"]
     lines.append("| --- |" + " --- |" * len(columns))
-    numbers = [key for key, value in last.items() if isinstance(value, int | float) and "/" in key]
+    splits = tuple(columns.values())
+    numbers = [
+        key for key, value in last.items() if isinstance(value, int | float) and key.startswith(splits)
+    ]
     for name in dict.fromkeys(key.rpartition("/")[2] for key in numbers):
         cells = [last.get(f"{before}{name}") for before in columns.values()]
         said = [f"{cell:.4g}" if isinstance(cell, int | float) else "" for cell in cells]

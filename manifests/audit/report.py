@@ -1,8 +1,6 @@
 """The report: one HTML page that holds all it shows, and the same as JSON.
 
-The page is Jinja2 with autoescape on: whatever a dataset says (instructions, names, paths) is text and
-stays text. Plots are SVG, drawn here; nothing is fetched and no script runs, so the page opens offline and
-can be mailed.
+Plots are SVG, drawn here. `oxcart.manifests.page` says what makes the page safe to open and to mail.
 """
 
 from __future__ import annotations
@@ -10,13 +8,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib import resources
 from typing import Any
 
 from oxcart.manifests.audit.result import FAILED, FORMAT, PASSED, SUSPICIOUS, UNCHECKED
 from oxcart.manifests.audit.run import Audit
 from oxcart.manifests.audit.verdict import CLEAN, LEAK
 from oxcart.manifests.canonical import pretty_json
+from oxcart.manifests.page import render
 
 WIDTH, HEIGHT = 760, 190
 """Of the histogram, in SVG units."""
@@ -46,15 +44,10 @@ def report_json(audit: Audit) -> bytes:
 
 def report_html(audit: Audit) -> bytes:
     """The audit as a page."""
-    from jinja2 import Environment, StrictUndefined
-
-    source = resources.files("oxcart.manifests.audit").joinpath("report.html").read_text("utf-8")
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters["percent"] = lambda share: f"{share:.0%}"
     headline, tone = _headline(audit)
-    page = environment.from_string(source).render(
+    return render(
+        "oxcart.manifests.audit",
+        "report.html",
         audit=audit,
         headline=headline,
         tone=tone,
@@ -65,7 +58,6 @@ def report_html(audit: Audit) -> bytes:
         plot=_histogram(audit),
         heat=_heat(audit),
     )
-    return page.encode(errors="backslashreplace")
 
 
 def _headline(audit: Audit) -> tuple[str, str]:

@@ -83,7 +83,8 @@ def test_mistakes_are_one_line(tmp_path: Path, given: list[str], said: str) -> N
 
 def test_a_label_without_a_run_says_how_to_get_one(dataset: Path, tmp_path: Path) -> None:
     said = complaint(cli("label", dataset, "--laq", tmp_path / "none", "-o", tmp_path / "codes.parquet"))
-    assert said.startswith(f"--laq: {tmp_path / 'none'} has no checkpoint last.safetensors; train first")
+    missing = tmp_path / "none" / "checkpoints" / "last.safetensors"
+    assert said.startswith(f"{missing}: there is no such checkpoint; train first")
 
 
 def test_help_does_not_import_torch() -> None:

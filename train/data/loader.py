@@ -369,10 +369,14 @@ class Loader(torch.utils.data.IterableDataset[Batch]):
     def draw(self, count: int, seed: int = 0) -> Batch:
         """Samples from anywhere in the epoch, for pictures: the same for the same seed; moves nothing."""
         hashes = np.array([derive(seed, 3, i) for i in range(count)], np.uint64)
-        positions = (hashes % np.uint64(self.epoch_length)).astype(np.int64)
+        return self.at((hashes % np.uint64(self.epoch_length)).astype(np.int64))
+
+    def at(self, positions: Int64) -> Batch:
+        """The samples at positions of the sequence, in the order given; moves nothing."""
         batch, tasks = self._make(self._locate(positions, drawn=True), expected=False)
-        for task in tasks:
-            task()
+        if self._workers is None:
+            self._workers = Workers(self._threads)
+        self._workers.start(tasks).wait()
         return batch
 
     @property

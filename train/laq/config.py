@@ -10,6 +10,7 @@ from typing import Any
 from oxcart.shards.errors import ConfigError
 from oxcart.train.config import (
     DataConfig,
+    EvaluateConfig,
     RunConfig,
     TrainConfig,
     ValConfig,
@@ -19,6 +20,7 @@ from oxcart.train.config import (
     one_of,
     resolve,
 )
+from oxcart.train.evaluate import strategies
 
 PRESETS = Path(__file__).parents[1] / "configs" / "laq"
 OUTPUTS = ("plain", "residual", "layered")
@@ -159,6 +161,8 @@ class LaqConfig:
     """The loop."""
     val: LaqValConfig = field(default_factory=LaqValConfig)
     """Validation."""
+    evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
+    """What codes mean, at validations."""
 
     def __post_init__(self) -> None:
         model, quantizer = self.model, self.quantizer
@@ -180,6 +184,8 @@ class LaqConfig:
             quantizer__tokens=quantizer.tokens,
             quantizer__dim=quantizer.dim,
             val__probe_samples=self.val.probe_samples,
+            evaluate__every=self.evaluate.every,
+            evaluate__samples=self.evaluate.samples,
         )
         at_least(
             0,
@@ -189,7 +195,13 @@ class LaqConfig:
             flow__weight=self.flow.weight,
             augment__colour=self.augment.colour,
             augment__shift=self.augment.shift,
+            evaluate__frames=self.evaluate.frames,
         )
+        one_of("evaluate.flow", self.evaluate.flow, TEACHERS)
+        if self.evaluate.strategies != ["all"]:
+            strategies.check(self.evaluate.strategies, "evaluate.strategies")
+        if self.evaluate.strategies and not self.val.every:
+            raise ConfigError("evaluate.strategies: are measured at validations; set val.every")
         at_least(2, quantizer__codes=quantizer.codes)
         if model.image_size < model.patch:
             raise ConfigError(

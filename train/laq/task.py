@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from accelerate import Accelerator
@@ -18,6 +18,9 @@ from oxcart.shards.errors import ConfigError
 from oxcart.train import plots
 from oxcart.train.data import Batch, Loader, Pairs
 from oxcart.train.data.order import derive
+from oxcart.train.evaluate import strategies
+from oxcart.train.evaluate.cache import Draw
+from oxcart.train.evaluate.laq import Options, analyse
 from oxcart.train.laq.augment import augment, draw_numbers
 from oxcart.train.laq.config import AugmentConfig, LaqConfig
 from oxcart.train.laq.flow import build_teacher, flow_loss, flow_weight
@@ -25,8 +28,11 @@ from oxcart.train.laq.model import LatentActionModel, Output, parameter_groups, 
 from oxcart.train.laq.quantize import count_codes
 from oxcart.train.laq.validate import Pictures, look, measure_probes, open_split, validate
 from oxcart.train.loop import Place, narrow
-from oxcart.train.reading import open_datasets, open_splits, training_loader
+from oxcart.train.reading import open_datasets, open_splits, scored, training_loader
 from oxcart.train.report import by_split, describe, last_validation, read_metrics
+
+if TYPE_CHECKING:
+    from oxcart.train.evaluate.run import Analysis
 
 SETTLING = 0.1
 """Share of the steps, the last ones, in which no codes are replaced."""
@@ -57,6 +63,11 @@ class LaqTask:
         quantizer = config.quantizer
         self._counts = torch.zeros(quantizer.tokens, quantizer.codes, dtype=torch.int64, device=device)
         self._pictures: Pictures | None = None
+        self._strategies = config.evaluate.strategies
+        if self._strategies == ["all"]:
+            self._strategies = strategies.names()
+        strategies.load(self._strategies)
+        self._analysis: Analysis | None = None
 
     def _open(self, splits: Sequence[str]) -> dict[str, dict[str, Loader]]:
         """Split -> dataset -> loader, where there is one."""
@@ -166,7 +177,32 @@ class LaqTask:
                 if split == self._config.val.splits[0] and name == next(iter(loaders)):
                     self._pictures = pictures
             values |= by_split(split, by_dataset)
+        if self._evaluates(step) and accelerator.is_main_process:
+            values |= self._evaluate(model, step, accelerator.device)
         return values
+
+    def _evaluates(self, step: int) -> bool:
+        config = self._config
+        number = step // config.val.every
+        return bool(self._strategies) and (number % config.evaluate.every == 0 or step == config.train.steps)
+
+    def _evaluate(self, model: LatentActionModel, step: int, device: torch.device) -> dict[str, float]:
+        """What codes mean, of the main process alone: the others wait. At the end the whole page is made."""
+        last = step == self._config.train.steps
+        wanted = self._config.evaluate
+        options = Options(
+            strategies=tuple(self._strategies),
+            draw=Draw(samples=wanted.samples, frames=wanted.frames, batch_size=self._config.val.batch_size),
+            flow=wanted.flow,
+            buckets=None if last else (),
+            untrained=last,
+            figures=last,
+        )
+        about = {"run": self._config.run.dir, "step": step}
+        found = analyse(model, self._config, self._datasets, options, device, about=about)
+        if last:
+            self._analysis = found
+        return {f"evaluate/{name}": value for name, value in found.scalars().items()}
 
     def finish(self, model: nn.Module, run: Path) -> None:
         metrics = read_metrics(run)
@@ -181,6 +217,11 @@ class LaqTask:
             last, {split: list(loaders) for split, loaders in self._held_out.items()}, "docs/laq.md"
         )
         (run / "report.md").write_text(text, encoding="utf-8")
+        if self._analysis is not None:
+            from oxcart.train.evaluate.report import report_html, report_json
+
+            (run / "analysis.html").write_bytes(report_html(self._analysis))
+            (run / "analysis.json").write_bytes(report_json(self._analysis))
 
     def identity(self) -> dict[str, Any]:
         config = self._config
@@ -196,18 +237,7 @@ class LaqTask:
         }
 
     def scored(self) -> dict[str, Any]:
-        data, val = self._config.data, self._config.val
-        return {
-            "split": val.splits[0],
-            "samples": val.samples,
-            "batch_size": val.batch_size,
-            "seed": val.seed,
-            "limit": data.limit.val,
-            "offset": data.offset,
-            "seconds": data.seconds,
-            "control_rate": data.control_rate,
-            "datasets": self.fingerprints,
-        }
+        return scored(self._config.data, self._config.val, self.fingerprints)
 
     def state(self) -> dict[str, Any]:
         return {"config": asdict(self._config), "datasets": self.fingerprints}

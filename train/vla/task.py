@@ -26,6 +26,7 @@ from oxcart.train.reading import (
     held_out_loader,
     open_datasets,
     open_splits,
+    scored,
     training_loader,
 )
 from oxcart.train.report import by_split, describe, last_validation, read_metrics
@@ -258,15 +259,7 @@ class VlaTask:
         }
 
     def scored(self) -> dict[str, Any]:
-        data, val = self._config.data, self._config.val
-        return {
-            "split": val.splits[0],
-            "samples": val.samples,
-            "batch_size": val.batch_size,
-            "seed": val.seed,
-            "limit": data.limit.val,
-            "datasets": self.fingerprints,
-        }
+        return scored(self._config.data, self._config.val, self.fingerprints)
 
     def state(self) -> dict[str, Any]:
         return {"config": asdict(self._config), "datasets": self.fingerprints}

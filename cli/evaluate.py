@@ -1,0 +1,201 @@
+"""`oxcart evaluate`: what the codes of a trained model mean, and whether they mean the same everywhere."""
+
+from __future__ import annotations
+
+import contextlib
+import shlex
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from oxcart.cli.options import LocalPath, check_outputs, write_file
+from oxcart.cli.train import need_packages
+
+if TYPE_CHECKING:
+    from oxcart.train.evaluate.run import Analysis
+
+
+@click.group()
+def evaluate() -> None:
+    """Say what the codes of a trained model mean.
+
+    \b
+    Example:
+      oxcart evaluate laq runs/first bridge -o analysis.html
+    """
+
+
+@evaluate.command()
+@click.argument("run", type=LocalPath(file_okay=False))
+@click.argument("datasets", nargs=-1, required=True, metavar="DATASET...")
+@click.option(
+    "-o", "--output", type=LocalPath(dir_okay=False), help="The report: one HTML page that holds all."
+)
+@click.option("--json", "json_file", type=LocalPath(dir_okay=False), help="Write the numbers as JSON, too.")
+@click.option(
+    "--strategies",
+    metavar="NAME,...",
+    help="Which questions are asked, such as compass,transfer.  [default: all]",
+)
+@click.option(
+    "--samples",
+    type=click.IntRange(min=1),
+    default=2048,
+    show_default=True,
+    help="Pairs of each dataset and split, at most, drawn at random.",
+)
+@click.option(
+    "--frames",
+    type=click.IntRange(min=0),
+    default=256,
+    show_default=True,
+    help="Pairs whose frames are kept in memory, for what decodes.",
+)
+@click.option(
+    "--buckets",
+    type=LocalPath(exists=True, dir_okay=False),
+    help="YAML of parts to give numbers of, a line each: `new: held out`, `bridge: dataset=bridge`, "
+    "`toys: environment~toy`.  [default: seen, held out, each dataset]",
+)
+@click.option(
+    "--checkpoint",
+    default="last",
+    show_default=True,
+    metavar="last|best|FILE",
+    help="Which weights of the run.",
+)
+@click.option(
+    "--flow",
+    type=click.Choice(["dis", "raft", "none"]),
+    default="dis",
+    show_default=True,
+    help="Optical flow: OpenCV's DIS, or torchvision's RAFT.",
+)
+@click.option(
+    "--flow-weights", type=LocalPath(exists=True, dir_okay=False), help="Of RAFT.  [default: torchvision's]"
+)
+@click.option(
+    "--batch-size", type=click.IntRange(min=1), default=64, show_default=True, help="Pairs run together."
+)
+@click.option(
+    "--device",
+    type=click.Choice(["auto", "cpu", "cuda"]),
+    default="auto",
+    show_default=True,
+    help="auto: a GPU where there is one.",
+)
+@click.option(
+    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of all that is drawn."
+)
+@click.option("--quiet", is_flag=True, help="No progress and no summary.")
+def laq(
+    run: Path,
+    datasets: tuple[str, ...],
+    output: Path | None,
+    json_file: Path | None,
+    strategies: str | None,
+    samples: int,
+    frames: int,
+    buckets: Path | None,
+    checkpoint: str,
+    flow: str,
+    flow_weights: Path | None,
+    batch_size: int,
+    device: str,
+    seed: int,
+    quiet: bool,
+) -> None:
+    """Say whether the codes of RUN mean the same in every environment of every DATASET.
+
+    Numbers stand beside those of the same model before training and of shuffled codes,
+    with intervals over episodes. What cannot be measured is listed with the reason.
+
+    \b
+    Example:
+      oxcart evaluate laq runs/first bridge -o analysis.html --json analysis.json
+      oxcart evaluate laq runs/first bridge droid -o analysis.html --strategies compass,transfer
+    """
+    need_packages()
+    from oxcart.cli.progress import progress
+    from oxcart.manifests.dataset import Dataset
+    from oxcart.train.evaluate import strategies as known
+    from oxcart.train.evaluate.buckets import parse
+    from oxcart.train.evaluate.cache import Draw, name_datasets
+    from oxcart.train.evaluate.laq import Options, analyse
+    from oxcart.train.laq.label import open_run
+
+    check_outputs(output, json_file)
+    chosen = tuple(name.strip() for name in strategies.split(",") if name.strip()) if strategies else ()
+    known.check(chosen, "--strategies")
+    options = Options(
+        strategies=chosen,
+        draw=Draw(samples=samples, frames=frames, batch_size=batch_size, seed=seed),
+        flow=flow,
+        flow_weights=None if flow_weights is None else str(flow_weights),
+        buckets=None if buckets is None else tuple(parse(buckets.read_text("utf-8"), str(buckets))),
+    )
+
+    @contextlib.contextmanager
+    def stage(label: str, total: int, unit: str) -> Iterator[Callable[[int], None]]:
+        with progress(label, total=total, unit=unit, quiet=quiet) as report:
+            yield lambda done: report(done)
+
+    opened = name_datasets([Dataset.open(url) for url in datasets])
+    labeller = open_run(run, checkpoint, device)
+    command = click.get_current_context().params
+    about = {
+        "run": str(run),
+        "step": labeller.step,
+        "model": labeller.fingerprint,
+        "command": _command(run, datasets, command),
+    }
+    found = analyse(
+        labeller.model, labeller.config, opened, options, labeller.device, stage=stage, about=about
+    )
+    if output is not None or json_file is not None:
+        from oxcart.train.evaluate.report import report_html, report_json
+
+        if output is not None:
+            write_file(output, report_html(found))
+        if json_file is not None:
+            write_file(json_file, report_json(found))
+    if not quiet:
+        click.echo(_text(found, output))
+
+
+def _command(run: Path, datasets: tuple[str, ...], given: dict[str, Any]) -> str:
+    """The command line that makes this report, without where it is written."""
+    words = ["oxcart", "evaluate", "laq", str(run), *datasets]
+    for name in ("strategies", "samples", "frames", "buckets", "checkpoint", "flow", "seed"):
+        if given[name] is not None:
+            words += [f"--{name}", str(given[name])]
+    return shlex.join(words)
+
+
+def _text(found: Analysis, output: Path | None) -> str:
+    from oxcart.cli.table import plain, table
+    from oxcart.train.evaluate.report import say, say_interval
+
+    rows = [
+        (
+            f"{row.strategy}/{row.number.name}",
+            say(row.number.value, row.number.unit),
+            say_interval(row.number),
+            say(row.null.value) if row.null else None,
+            say(row.untrained.value) if row.untrained else None,
+            row.verdict,
+        )
+        for row in found.rows()
+    ]
+    header = ("number", "trained", "95% interval", "shuffled", "untrained", "")
+    lines = [table(header, rows)] if rows else ["no number could be taken"]
+    for section in found.sections:
+        lines += [
+            f"{section.name}: {plain(skip.what)}: skipped, because {plain(skip.because)}"
+            for skip in section.skips
+        ]
+    if output is not None:
+        lines += ["", f"report: {plain(str(output))}"]
+    return "\n".join(lines)

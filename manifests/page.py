@@ -1,0 +1,35 @@
+"""Pages: self-contained HTML from a template, with the looks that all reports share.
+
+Jinja2 with autoescape on: whatever a dataset says (instructions, names, paths) is text and stays text.
+Nothing is fetched and no script runs, so a page opens offline and can be mailed.
+"""
+
+from __future__ import annotations
+
+from importlib import resources
+from typing import Any
+
+
+def render(package: str, template: str, **values: Any) -> bytes:
+    """A page.
+
+    Args:
+        package: that holds the template.
+        template: its file name; it may `include "looks.html"`.
+        values: what it shows.
+    """
+    from jinja2 import Environment, FunctionLoader, StrictUndefined
+
+    def read(name: str) -> str:
+        where = "oxcart.manifests" if name == "looks.html" else package
+        return resources.files(where).joinpath(name).read_text("utf-8")
+
+    environment = Environment(
+        loader=FunctionLoader(read),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["percent"] = lambda share: f"{share:.0%}"
+    return environment.get_template(template).render(**values).encode(errors="backslashreplace")

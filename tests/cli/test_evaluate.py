@@ -1,0 +1,125 @@
+"""`oxcart evaluate laq` and evaluation in training, from end to end on a tiny run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from oxcart.compile.sample.rlds import SampleConfig
+from oxcart.manifests.split import SplitRule
+from sample_compile import cli, compile_sample, complaint
+from tiny_laq import alone, lines, trained
+
+FEW = "compass,codebook,transfer,flow_tokens,probe"
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    sample = SampleConfig(kitchens=4, sessions=1, episodes=2, steps=9, size=32, files=1)
+    folder = tmp_path_factory.mktemp("dataset")
+    return compile_sample(folder, sample, cameras=("image_0",), rule=SplitRule(val=0.3)).out
+
+
+@pytest.fixture(scope="module")
+def run(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Evaluated at its second and at its last validation."""
+    made = tmp_path_factory.mktemp("run") / "run"
+    options = ("evaluate.strategies=[codebook,flow_tokens]", "evaluate.every=2", "evaluate.samples=30")
+    with alone():
+        trained(made, dataset, "train.steps=5", "val.every=2", *options)
+    return made
+
+
+@pytest.fixture(autouse=True)
+def _alone() -> Iterator[None]:
+    with alone():
+        yield
+
+
+def test_a_page_and_the_same_numbers_as_json(run: Path, dataset: Path, tmp_path: Path) -> None:
+    pages = []
+    for name in ("one", "again"):
+        page, plain = tmp_path / f"{name}.html", tmp_path / f"{name}.json"
+        options = ("--strategies", FEW, "--samples", 40, "--frames", 24)
+        result = cli("evaluate", "laq", run, dataset, "-o", page, "--json", plain, *options)
+        assert result.exit_code == 0, result.output
+        assert (
+            "compass: between datasets: skipped, because there is one dataset, oxcart_kitchens"
+            in result.stdout
+        )
+        assert f"report: {page}" in result.stdout
+        assert "reading: " in result.stderr
+        pages.append(plain.read_bytes())
+        assert page.read_text().startswith("<!doctype html>")
+    assert pages[0] == pages[1]
+    found = json.loads(pages[0])
+    assert found["format"] == "oxcart-analysis/1"
+    assert found["about"]["step"] == 5
+    assert found["about"]["datasets"][0]["pairs"].keys() == {"train", "val"}
+    assert {one["strategy"] for one in found["numbers"]} >= {"compass", "codebook", "transfer"}
+    for one in found["numbers"]:
+        assert one["untrained"] is not None, one["name"]
+    assert [one["name"] for one in found["buckets"]] == ["seen", "held out"]
+
+
+def test_training_measures_every_so_many_validations_and_at_the_end(run: Path) -> None:
+    measured = {line["step"]: "evaluate/codebook/perplexity" in line for line in lines(run, "val")}
+    assert measured == {2: False, 4: True, 5: True}
+    last = lines(run, "val")[-1]
+    found = json.loads((run / "analysis.json").read_text())
+    numbers = {f"{one['strategy']}/{one['name']}": one["value"] for one in found["numbers"]}
+    assert numbers == pytest.approx(
+        {name.removeprefix("evaluate/"): last[name] for name in last if name.startswith("evaluate/")},
+        rel=1e-5,
+    )
+    assert found["about"]["step"] == 5
+    assert all(one["untrained"] is not None for one in found["numbers"])
+    assert "codebook" in (run / "analysis.html").read_text()
+    assert "utilisation" not in (run / "report.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--strategies", "compas"], "--strategies: expected any of codebook, compass,"),
+        (
+            ["--checkpoint", "/none.safetensors"],
+            "/none.safetensors: there is no such checkpoint",
+        ),
+        (["--json", "/dev/null/a.json"], "--json: '/dev/null/a.json' cannot be written"),
+    ],
+)
+def test_mistakes_are_one_line(run: Path, dataset: Path, options: list[str], said: str) -> None:
+    assert complaint(cli("evaluate", "laq", run, dataset, *options)).startswith(said)
+
+
+def test_mistakes_of_buckets_and_datasets_are_one_line(run: Path, dataset: Path, tmp_path: Path) -> None:
+    rules = tmp_path / "buckets.yaml"
+    rules.write_text("a: robot=panda")
+    said = complaint(cli("evaluate", "laq", run, dataset, "--buckets", rules))
+    assert said.startswith(f"{rules}: bucket 'a': expected rules such as dataset=bridge")
+    assert "no manifest.json" in complaint(cli("evaluate", "laq", run, tmp_path))
+    assert "one is given twice" in complaint(cli("evaluate", "laq", run, dataset, dataset))
+
+
+def test_a_configuration_with_an_unknown_strategy_is_refused(dataset: Path, tmp_path: Path) -> None:
+    options = [f"data.datasets=[{dataset}]", f"run.dir={tmp_path}", "evaluate.strategies=[arrows]"]
+    said = complaint(cli("train", "laq", "preset=tiny", *options))
+    assert said.startswith("evaluate.strategies: expected any of codebook, compass,")
+
+
+def test_what_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    import importlib
+
+    from oxcart.shards.errors import ConfigError
+    from oxcart.train.evaluate import strategies
+
+    def absent(name: str) -> None:
+        raise ModuleNotFoundError("No module named 'sklearn'", name="sklearn")
+
+    monkeypatch.setattr(importlib, "import_module", absent)
+    with pytest.raises(ConfigError, match=r"evaluation needs sklearn: pip install .*\.\[train,evaluate\]"):
+        strategies.load(["compass"])

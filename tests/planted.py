@@ -1,0 +1,134 @@
+"""Pairs whose codes are known to mean one thing, and a decoder whose codes are known to move pictures.
+
+cache = planted("direction")
+number = measured("compass", cache)["cosine_environments"]
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from oxcart.train.evaluate import strategies
+from oxcart.train.evaluate.cache import Cache
+from oxcart.train.evaluate.flow import FlowMeter
+from oxcart.train.evaluate.strategy import Context, Number, Skip, lacking
+
+ENVIRONMENTS, EPISODES, PAIRS = 6, 6, 20
+"""Environments, three in each of two datasets; episodes of each; pairs of an episode."""
+SIZE = 8
+"""Codes."""
+STEP = 3
+"""Pixels that a code moves a picture."""
+SIDE = 48
+
+
+def planted(kind: str, seed: int = 0, places: int = 1) -> Cache:
+    """720 pairs that move in eight directions and by four lengths, independent of where they are.
+
+    Args:
+        kind: what the codes say: `direction`, `magnitude`, `environment`, `noise`, `own` (directions, turned
+            by another angle in each environment), or `instruction`.
+        seed: of the motions.
+        places: codes of a pair; they repeat.
+    """
+    generator = np.random.default_rng(seed)
+    count = ENVIRONMENTS * EPISODES * PAIRS
+    environment = np.repeat(np.arange(ENVIRONMENTS), EPISODES * PAIRS)
+    episode = np.repeat(np.arange(ENVIRONMENTS * EPISODES), PAIRS)
+    direction = generator.integers(0, 8, count)
+    # As many of each length in each dataset, so that their quarters are known.
+    length = np.concatenate([generator.permutation(np.arange(count // 2) % 4) for _ in range(2)])
+    angle = direction * np.pi / 4 + generator.uniform(-0.05, 0.05, count)
+    motion = np.stack([np.cos(angle), np.sin(angle)], 1) * (1 + 0.25 * length[:, None])
+    asked = generator.integers(0, 4, ENVIRONMENTS * EPISODES)[episode]
+    codes = {
+        "direction": direction,
+        "magnitude": length,
+        "environment": environment,
+        "noise": generator.integers(0, SIZE, count),
+        "own": (direction + np.array([0, 3, 6, 1, 4, 7])[environment]) % 8,
+        "instruction": asked,
+    }[kind]
+    return Cache(
+        codes=np.repeat(codes[:, None], places, 1).astype(np.int64),
+        size=SIZE,
+        dataset=np.where(environment < ENVIRONMENTS // 2, "left", "right"),
+        split=np.where(environment % 3 == 2, "val", "train"),
+        environment=np.array([f"kitchen{i}" for i in range(ENVIRONMENTS)])[environment],
+        key=np.array([f"episode{i}" for i in range(ENVIRONMENTS * EPISODES)])[episode],
+        instruction=np.array(["push red block", "open drawer", "wipe table", "lift green cup"])[asked],
+        actions=motion,
+        state=generator.normal(size=(count, 3)),
+        flow=np.repeat(4 * motion[:, None], 3, 1),
+        thumbs=generator.normal(size=(count, 12)).astype(np.float32),
+    )
+
+
+def pictured(cache: Cache, count: int = 48, seed: int = 0) -> Cache:
+    """The cache with frames of some pairs, in which code c moves a picture in direction c."""
+    generator = np.random.default_rng(seed + 1000)  # not the numbers of the motions
+    framed = np.sort(generator.permutation(len(cache))[:count])
+    coarse = generator.integers(0, 256, (count, SIDE // 4, SIDE // 4, 3)).astype(np.uint8)
+    first = torch.from_numpy(coarse).permute(0, 3, 1, 2).float()
+    first = nn.functional.interpolate(first, size=(SIDE, SIDE), mode="bicubic").clamp(0, 255).round()
+    noise = torch.from_numpy(generator.integers(-2, 3, first.shape))  # no reconstruction is exact
+    second = (moved(first, torch.from_numpy(cache.codes[framed])) + noise).clamp(0, 255)
+    frames = torch.stack([first, second], 1).permute(0, 1, 3, 4, 2).to(torch.uint8).numpy()
+    return replace(cache, frames=frames, framed=framed)
+
+
+def moved(pictures: Tensor, codes: Tensor) -> Tensor:
+    """Pictures [F, 3, H, W], each moved by its codes [F, n]: direction by the first, as far as the rest."""
+    found = []
+    for picture, code in zip(pictures, codes.tolist(), strict=True):
+        angle = code[0] * np.pi / 4
+        step = (-round(STEP * np.sin(angle)), round(STEP * np.cos(angle)))  # y is down
+        found.append(torch.roll(picture, step, (1, 2)))
+    return torch.stack(found)
+
+
+class Mover(nn.Module):
+    """A model whose code c moves a picture in direction c; or one that ignores its codes."""
+
+    def __init__(self, ignores: bool = False) -> None:
+        super().__init__()
+        self._ignores = ignores
+        self.quantizer = Book()
+
+    def decode(self, first: Tensor, codes: Tensor) -> Tensor:
+        return first if self._ignores else moved(first, codes)
+
+
+class Book(nn.Module):
+    """Eight vectors in a circle."""
+
+    def lookup(self, codes: Tensor) -> Tensor:
+        angle = codes.double() * np.pi / 4
+        return torch.stack([angle.cos(), angle.sin(), 0 * angle], -1)
+
+
+def context(meter: FlowMeter | None = None, *, ignores: bool = False, quick: bool = False) -> Context:
+    model: Any = Mover(ignores)
+    return Context(model=model, meter=meter, quick=quick)
+
+
+def found(name: str, cache: Cache, given: Context | None = None) -> list[Number | Skip]:
+    """All that a strategy measures."""
+    strategy = strategies.load([name])[name]
+    assert lacking(cache, strategy.needs) is None
+    return list(strategy.measure(cache, given or context()))
+
+
+def measured(name: str, cache: Cache, given: Context | None = None) -> dict[str, Number]:
+    """Its numbers by name."""
+    return {one.name: one for one in found(name, cache, given) if isinstance(one, Number)}
+
+
+def skipped(name: str, cache: Cache, given: Context | None = None) -> dict[str, str]:
+    """What it skips, and why."""
+    return {one.what: one.because for one in found(name, cache, given) if isinstance(one, Skip)}

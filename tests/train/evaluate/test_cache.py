@@ -1,0 +1,112 @@
+"""The cache: drawn by seed, bounded, and the same for every model but for the codes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from oxcart.manifests.dataset import Dataset
+from oxcart.shards.errors import ConfigError
+from oxcart.train.evaluate.cache import Cache, Draw, draw_positions, gather, name_datasets, open_splits
+from oxcart.train.evaluate.flow import flow_meter
+from oxcart.train.evaluate.laq import untrained_model
+from oxcart.train.laq.model import LatentActionModel, to_float
+from tiny_laq import small
+
+CPU = torch.device("cpu")
+
+
+def read(kitchen: Path, draw: Draw, *others: Path) -> list[Cache]:
+    config = small(kitchen, Path("run"))
+    datasets = name_datasets([Dataset.open(str(one)) for one in (kitchen, *others)])
+    torch.manual_seed(0)
+    model = LatentActionModel(config.model, config.quantizer).eval()
+    loaders = open_splits(datasets, config.data, 16, draw.batch_size)
+    untrained = untrained_model(config, model, next(iter(loaders.values())), CPU)
+    return gather(loaders, [model, untrained], draw, CPU, flow_meter("dis", None, CPU))
+
+
+def test_positions_are_distinct_and_a_function_of_the_key() -> None:
+    drawn = draw_positions(1000, 300, 7)
+    assert len(np.unique(drawn)) == 300
+    assert drawn.max() < 1000
+    assert (draw_positions(1000, 300, 7) == drawn).all()
+    assert (draw_positions(1000, 300, 8) != drawn).any()
+    assert (draw_positions(1000, 100, 7) == drawn[:100]).all(), "fewer are part of more"
+    assert sorted(draw_positions(50, 99, 7).tolist()) == list(range(50))
+
+
+def test_pairs_and_frames_are_bounded_and_the_same_again(kitchen: Path) -> None:
+    draw = Draw(samples=20, frames=7, batch_size=8)
+    one, other = read(kitchen, draw)
+    names, counts = np.unique(one.split, return_counts=True)
+    assert names.tolist() == ["train", "val", "val_seen"]
+    assert counts.max() == 20
+    assert one.frames is not None
+    assert one.frames.shape == (7, 2, 16, 16, 3)
+    assert one.flow is not None
+    assert one.flow.shape == (len(one), 3, 2)
+    assert one.frames is other.frames
+    assert (one.codes != other.codes).any()
+    again = read(kitchen, draw)[0]
+    for name in ("codes", "key", "flow", "actions", "framed", "frames", "state"):
+        assert np.array_equal(getattr(one, name), getattr(again, name)), name
+    moved = read(kitchen, Draw(samples=20, frames=7, batch_size=8, seed=1))[0]
+    assert not np.array_equal(one.actions, moved.actions)
+    assert read(kitchen, Draw(samples=20, frames=0))[0].missing["frames"] == "no frames are kept (--frames 0)"
+
+
+def test_every_row_is_its_own_pair(kitchen: Path) -> None:
+    config = small(kitchen, Path("run"))
+    loaders = open_splits({"k": Dataset.open(str(kitchen))}, config.data, 16, 8)
+    torch.manual_seed(0)
+    model = LatentActionModel(config.model, config.quantizer).eval()
+    (cache,) = gather(loaders, [model], Draw(samples=10_000, frames=12), CPU, "off")
+    assert len(cache) == sum(loader.epoch_length for loader in loaders.values())
+    assert cache.flow is None
+    assert cache.missing["flow"] == "off"
+    assert cache.frames is not None
+    with torch.no_grad():
+        codes = model.encode(to_float(torch.from_numpy(cache.frames))).numpy()
+    assert (codes == cache.codes[cache.framed]).all(), "frames stand beside their own codes"
+    assert set(cache.split[cache.held_out]) == {"val"}
+
+
+def test_some_of_the_pairs_keep_their_frames(kitchen: Path) -> None:
+    cache = read(kitchen, Draw(samples=20, frames=12))[0]
+    part = cache.take(cache.framed[[1, 3]])
+    assert cache.frames is not None
+    assert part.frames is not None
+    assert part.framed.tolist() == [0, 1]
+    assert (part.frames == cache.frames[[1, 3]]).all()
+    assert sorted(map(tuple, cache.shuffled(3).codes.tolist())) == sorted(map(tuple, cache.codes.tolist()))
+
+
+def test_two_datasets_of_one_name_are_told_apart(kitchen: Path, unsplit: Path) -> None:
+    cache = read(kitchen, Draw(samples=10, frames=4), unsplit)[0]
+    assert set(cache.dataset) == {str(kitchen), str(unsplit)}
+    with pytest.raises(ConfigError, match="one is given twice"):
+        name_datasets([Dataset.open(str(kitchen))] * 2)
+
+
+def test_episodes_that_are_all_too_short_are_an_error(kitchen: Path) -> None:
+    config = small(kitchen, Path("run"), "data.offset=100")
+    with pytest.raises(
+        ConfigError, match="no pairs to evaluate: an offset of 100 steps is longer than every"
+    ):
+        open_splits({"k": Dataset.open(str(kitchen))}, config.data, 16, 8)
+
+
+def test_the_untrained_model_is_that_of_the_seed_with_a_codebook_of_data(kitchen: Path) -> None:
+    config = small(kitchen, Path("run"))
+    loaders = open_splits({"k": Dataset.open(str(kitchen))}, config.data, 16, 8)
+    torch.manual_seed(config.train.seed)
+    fresh = LatentActionModel(config.model, config.quantizer)
+    before = torch.get_rng_state()
+    found = untrained_model(config, fresh, next(iter(loaders.values())), CPU)
+    assert torch.equal(torch.get_rng_state(), before), "training's own random numbers stay as they are"
+    for (name, one), other in zip(fresh.state_dict().items(), found.state_dict().values(), strict=True):
+        assert torch.equal(one, other) == ("codebook" not in name), name

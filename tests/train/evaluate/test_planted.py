@@ -1,0 +1,172 @@
+"""Each metric on codes whose meaning is known: the known answer lies in its interval."""
+
+from __future__ import annotations
+
+import functools
+import math
+
+import numpy as np
+import pytest
+
+from oxcart.train.evaluate.flow import flow_meter, mean_flows
+from oxcart.train.evaluate.strategy import Number
+from oxcart.train.laq import probes
+from planted import context, measured, pictured, planted
+
+
+def holds(number: Number, value: float, within: float = 0.0) -> None:
+    """The interval holds the value, or nearly."""
+    assert number.low is not None
+    assert number.high is not None
+    assert number.low - within <= value <= number.high + within, number
+
+
+KINDS = ("environments", "datasets")
+
+
+@functools.cache
+def of(strategy: str, codes: str) -> dict[str, Number]:
+    """Numbers of a strategy on planted codes."""
+    return measured(strategy, planted(codes))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_arrows_of_directions_agree_and_others_do_not(kind: str) -> None:
+    assert of("compass", "direction")[f"cosine_{kind}"].low > 0.98
+    holds(of("compass", "noise")[f"cosine_{kind}"], 0)
+    assert of("compass", "direction")["cosine_held_out"].low > 0.95
+
+
+def test_directions_of_its_own_in_each_environment_do_not_agree() -> None:
+    found = of("compass", "own")
+    assert found["cosine_environments"].high < 0.5
+    told = of("consistency", "own")
+    assert told["actions_within_environments"].low > 0.8, "they do tell actions"
+    assert told["actions_kept_environments"].high < 0.3, "but not alike"
+
+
+@pytest.mark.parametrize("what", ["actions", "flow"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_a_code_tells_everywhere_is_consistent(what: str, kind: str) -> None:
+    found = of("consistency", "direction")
+    # The direction is 8 unit vectors, times a length: the share of the variance that it tells is known.
+    length = 1 + 0.25 * np.arange(4)
+    share = length.mean() ** 2 / (length**2).mean()
+    holds(found[f"{what}_within_{kind}"], share, 0.01)
+    holds(found[f"{what}_across_{kind}"], share, 0.01)
+    holds(found[f"{what}_kept_{kind}"], 1, 0.02)
+
+
+@pytest.mark.parametrize("codes", ["environment", "noise"])
+def test_codes_that_tell_nothing_are_not_consistent(codes: str) -> None:
+    cache = planted(codes)
+    if codes == "environment":  # every group has codes of its own, so none can be compared
+        cache = cache.take(np.isin(cache.environment, ["kitchen0", "kitchen1"]))
+        assert "actions_across_environments" not in measured("consistency", cache)
+    else:
+        found = measured("consistency", cache)
+        holds(found["actions_across_environments"], 0, 0.002)
+        holds(found["actions_within_environments"], 0, 0.002)
+        assert "actions_kept_environments" not in found, "there is nothing to keep"
+
+
+@pytest.mark.parametrize(
+    ("codes", "direction", "magnitude"),
+    [("direction", 1, 0), ("magnitude", 0, 1), ("environment", 0, 0), ("noise", 0, 0)],
+)
+def test_direction_and_magnitude_are_told_apart(codes: str, direction: int, magnitude: int) -> None:
+    found = of("magnitude", codes)
+    holds(found["direction"], direction, 0.02)
+    holds(found["magnitude"], magnitude, 0.02)
+    for number in of("flow_tokens", codes).values():
+        holds(number, direction, 0.02)
+
+
+@pytest.mark.parametrize(
+    ("codes", "environment"), [("direction", 0), ("magnitude", 0), ("environment", 1), ("noise", 0)]
+)
+def test_only_codes_of_the_environment_give_it_away(codes: str, environment: int) -> None:
+    found = of("disentanglement", codes)
+    number = found["about_environment"]
+    if environment:
+        assert number.low > 0.6, "above shuffles of the episodes, which keep some of it by chance"
+    else:
+        holds(number, 0, 0.003)
+
+
+def test_tokens_follow_from_like_actions_where_they_mean_directions() -> None:
+    assert of("disentanglement", "direction")["entropy_given_actions"].high < 0.2
+    for codes in ("environment", "noise"):
+        holds(of("disentanglement", codes)["entropy_given_actions"], 1, 0.02)
+
+
+def test_the_probe_reads_directions_and_nothing_else() -> None:
+    found = of("probe", "direction")
+    assert found["r2"].low > 0.85
+    assert found["gain"].low > 0.8
+    holds(of("probe", "noise")["r2"], 0, 0.05)
+    holds(of("probe", "environment")["r2"], 0, 0.05)
+
+
+def test_text_is_told_by_codes_of_the_instruction_alone() -> None:
+    assert of("text", "instruction")["sequences"].low > 0.8
+    assert of("text", "instruction")["tokens"].low > 0.8
+    for codes in ("direction", "noise"):
+        for number in of("text", codes).values():
+            holds(number, 0, 0.003)
+
+
+def test_states_are_not_told_by_directions() -> None:
+    holds(of("state", "direction")["told"], 0, 0.005)
+
+
+def test_the_codebook_counts() -> None:
+    found = measured("codebook", planted("noise", places=2))
+    assert found["utilisation"].value == 1
+    assert found["entropy"].value == pytest.approx(3, abs=0.03)
+    assert found["perplexity"].value == pytest.approx(8, rel=0.03), "two places that repeat are one"
+
+
+def test_codes_that_move_pictures_transfer_and_ignored_ones_do_not() -> None:
+    meter = flow_meter("dis", None, context().device)
+    assert callable(meter)
+    cache = pictured(planted("direction"))
+    found = measured("transfer", cache, context(meter))
+    for scope in ("within_environments", "across_environments", "across_datasets"):
+        assert found[f"angle_{scope}"].high < 15, scope
+        assert found[f"error_{scope}"].value > 5, scope
+    found = measured("transfer", cache, context(meter, ignores=True))
+    assert found["angle_across_datasets"].value == 90
+    assert found["error_across_datasets"].value == 1
+    noise = measured("transfer", pictured(planted("noise"), 240), context(meter))
+    holds(noise["angle_across_environments"], 90, 3)
+
+
+def test_an_order_that_matters_costs_and_one_that_does_not_is_free() -> None:
+    cache = planted("direction", places=2)
+    cache.codes[:, 1] = (cache.codes[:, 1] + 3) % 8
+    found = measured("permutation", pictured(cache))
+    assert all(number.low > 5 for number in found.values())
+    found = measured("permutation", pictured(cache), context(ignores=True))
+    assert {name: number.value for name, number in found.items()} == {
+        "sorted": 1,
+        "reversed": 1,
+        "shuffled": 1,
+    }
+
+
+def test_mean_flows_look_at_what_moves() -> None:
+    field = np.zeros((1, 10, 10, 2))
+    field[0, 2:4, :5] = (2, -1)  # ten of a hundred pixels: right and up, as y points down
+    plain, weighted, thresholded = mean_flows(field)[0]
+    assert plain.tolist() == pytest.approx([2, 1])
+    assert weighted.tolist() == thresholded.tolist() == [20, 10]
+    assert (mean_flows(np.zeros((1, 4, 4, 2))) == 0).all()
+
+
+def test_directions_of_the_cache_are_those_planted() -> None:
+    cache = planted("direction")
+    assert cache.actions is not None
+    sectors = probes.directions(cache.actions) - 1
+    assert (sectors == cache.codes[:, 0]).all()
+    assert math.isfinite(float(cache.actions.sum()))

@@ -1,0 +1,237 @@
+"""Evaluations: three columns of each number, and reasons instead of numbers that there cannot be."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from oxcart.shards.errors import ConfigError
+from oxcart.train.evaluate import strategies
+from oxcart.train.evaluate.buckets import Bucket, default_buckets, parse
+from oxcart.train.evaluate.cache import Cache
+from oxcart.train.evaluate.flow import flow_meter
+from oxcart.train.evaluate.report import report_html, report_json, say
+from oxcart.train.evaluate.run import Analysis, Row, Subject, evaluate
+from oxcart.train.evaluate.strategy import Number
+from planted import context, pictured, planted, skipped
+
+ABOUT = {
+    "run": "runs/<first>",
+    "step": 2000,
+    "model": "m" * 64,
+    "seed": 0,
+    "frames": 48,
+    "flow": "dis",
+    "datasets": [{"name": "left", "url": "/left", "fingerprint": "f" * 64, "pairs": {"train": 360}}],
+}
+
+
+def run(
+    cache: Cache, *names: str, untrained: Cache | None = None, quick: bool = False, **options: Any
+) -> Analysis:
+    meter = flow_meter("dis", None, context().device) if cache.frames is not None else None
+    given = context(meter if callable(meter) else None, quick=quick)
+    other = None if untrained is None else Subject(cache=untrained, context=given)
+    chosen = strategies.load(names or strategies.names())
+    analysis = evaluate(
+        Subject(cache=cache, context=given), other, chosen, **{"shuffles": 3, "figures": False, **options}
+    )
+    return replace(analysis, about=ABOUT)
+
+
+def rows(analysis: Analysis) -> Mapping[str, Row]:
+    return {f"{row.strategy}/{row.number.name}": row for row in analysis.rows()}
+
+
+@pytest.fixture(scope="module")
+def whole() -> Analysis:
+    """Everything, of codes that mean directions beside codes that mean nothing."""
+    trained, untrained = pictured(planted("direction", places=2)), pictured(planted("noise", places=2))
+    return run(trained, untrained=untrained, buckets=default_buckets(trained), figures=True)
+
+
+def test_every_strategy_is_a_file_that_loads() -> None:
+    files = {path.stem for path in Path(strategies.__path__[0]).glob("*.py")} - {"__init__"}
+    assert set(strategies.load(strategies.names())) == files
+    places = [one.place for one in strategies.load(strategies.names()).values()]
+    assert places == sorted(places)
+    with pytest.raises(ConfigError, match=r"strategies: expected any of codebook, compass, .*; got 'compas'"):
+        strategies.check(["compas"], "strategies")
+
+
+def test_numbers_stand_clear_of_noise_and_of_shuffles(whole: Analysis) -> None:
+    found = rows(whole)
+    for name in ("compass/cosine_datasets", "consistency/flow_across_datasets", "probe/r2", "text/tokens"):
+        assert name in found
+    for name in ("compass/cosine_environments", "consistency/flow_across_datasets", "probe/r2"):
+        row = found[name]
+        assert row.verdict == "clear", row
+        assert row.null is not None
+        assert row.null.low <= row.null.value <= row.null.high < row.number.value
+    assert found["text/tokens"].verdict == "unclear"
+    assert found["codebook/perplexity"].verdict == "described"
+    assert found["codebook/perplexity"].null is None
+
+
+def test_what_lies_on_the_wrong_side_is_worse() -> None:
+    found = rows(run(planted("noise"), "compass", "disentanglement", untrained=planted("direction")))
+    assert found["compass/cosine_environments"].verdict == "worse"
+    assert found["disentanglement/entropy_given_actions"].verdict == "worse"
+
+
+def test_the_same_again_is_the_same() -> None:
+    one, again = (run(pictured(planted("direction")), "compass", "transfer", figures=True) for _ in range(2))
+    assert report_json(again) == report_json(one)
+    assert report_html(again) == report_html(one)
+
+
+def test_the_page_holds_all_and_the_json_the_same(whole: Analysis) -> None:
+    page, plain = report_html(whole).decode(), json.loads(report_json(whole))
+    assert "runs/&lt;first&gt;" in page, "what a run is called is text"
+    assert "http" not in page.replace("http-equiv", "")
+    assert "<script" not in page
+    assert page.count('src="data:image/png;base64,') == sum(len(one.figures) for one in whole.sections)
+    numbers = {f"{one['strategy']}/{one['name']}": one for one in plain["numbers"]}
+    assert numbers.keys() == rows(whole).keys()
+    for one in numbers.values():
+        assert one["title"] in page
+        assert one["read"].endswith(".")
+    assert numbers["compass/cosine_datasets"]["untrained"]["value"] < 0.5
+    assert [one["name"] for one in plain["buckets"]] == ["seen", "held out", "left", "right"]
+    assert any(one["title"] == "Actions of each token" for one in plain["tables"])
+
+
+BAD: dict[str, tuple[Any, str, str]] = {
+    "no actions": (
+        {"actions": None, "missing": {"actions": "no dataset has actions"}},
+        "compass",
+        "no dataset has actions",
+    ),
+    "other sizes": (
+        {"actions": None, "missing": {"actions": "datasets have actions of 7 and 14 values"}},
+        "probe",
+        "datasets have actions of 7 and 14 values",
+    ),
+    "one dataset": ({"dataset": np.full(720, "only")}, "compass", "there is one dataset, only"),
+    "no environment": ({"environment": np.full(720, "")}, "compass", "of environments none is known"),
+    "one token": ({"codes": np.zeros((720, 1), np.int64)}, "flow_tokens", "all pairs have the same codes"),
+    "no flow": (
+        {"flow": None, "missing": {"flow": "optical flow needs OpenCV"}},
+        "flow_tokens",
+        "needs OpenCV",
+    ),
+    "no instruction": ({"instruction": np.full(720, "")}, "text", "no pair has an instruction"),
+    "one instruction": ({"instruction": np.full(720, "go")}, "text", "all pairs have one instruction, 'go'"),
+    "no words": ({"instruction": np.array(["?", "!"] * 360)}, "text", "instructions hold no words"),
+    "motionless": (
+        {"flow": np.zeros((720, 3, 2)), "actions": np.zeros((720, 2))},
+        "flow_tokens",
+        "hardly any pair moves",
+    ),
+    "nothing done": ({"actions": np.zeros((720, 2))}, "probe", "actions never vary"),
+    "one place": ({}, "permutation", "a latent action is one token, which has no order"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_what_cannot_be_measured_is_skipped_with_the_reason(name: str) -> None:
+    changes, strategy, reason = BAD[name]
+    analysis = run(pictured(replace(planted("direction"), **changes)), strategy, quick=True)
+    said = [skip.because for section in analysis.sections for skip in section.skips]
+    assert any(reason in one for one in said), said
+    assert reason in report_html(analysis).decode().replace("&#39;", "'")
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_no_number_is_ever_nan(name: str) -> None:
+    changes, _, _ = BAD[name]
+    plain = report_json(
+        run(pictured(replace(planted("direction"), **changes)), quick=True, shuffles=1)
+    ).decode()
+    assert "NaN" not in plain
+    assert "Infinity" not in plain
+
+
+def test_datasets_without_actions_leave_the_others_theirs() -> None:
+    cache = planted("direction")
+    assert cache.actions is not None
+    half = np.where((cache.dataset == "left")[:, None], cache.actions, np.nan)
+    analysis = run(
+        replace(cache, actions=half), "compass", "consistency", "probe", "tokens", "disentanglement"
+    )
+    assert rows(analysis)["compass/cosine_environments"].number.value > 0.98
+    assert "compass/cosine_datasets" not in rows(analysis)
+    assert all(math.isfinite(row.number.value) for row in analysis.rows())
+
+
+def test_two_episodes_give_numbers_without_intervals() -> None:
+    cache = planted("direction")
+    alone = cache.take(np.isin(cache.key, ["episode0", "episode1"]))
+    for row in run(alone, "flow_tokens", "codebook").rows():
+        assert row.verdict in ("unclear", "described")
+    (section,) = run(cache.take(np.arange(20)), "flow_tokens").sections
+    assert [skip.because for skip in section.skips] == ["20 pairs are too few; at least 24 are needed"]
+
+
+def test_a_kind_is_skipped_by_name() -> None:
+    cache = replace(planted("direction"), dataset=np.full(720, "only"))
+    assert skipped("compass", cache) == {"between datasets": "there is one dataset, only"}
+
+
+def test_buckets_are_small_rules() -> None:
+    cache = planted("direction")
+    text = (
+        "left: dataset=left\nnew: [held out, 'environment~kitchen[25]']\nnot red: instruction!~red\nold: seen"
+    )
+    found = {one.name: one.mask(cache) for one in parse(text, "buckets.yaml")}
+    assert (found["left"] == (cache.dataset == "left")).all()
+    assert set(cache.environment[found["new"]]) == {"kitchen2", "kitchen5"}
+    assert not (cache.instruction[found["not red"]] == "push red block").any()
+    assert (found["old"] == (cache.split == "train")).all()
+    analysis = run(cache, "compass", buckets=parse(text, "buckets.yaml"))
+    left = analysis.parts[0]
+    assert (left.pairs, left.bucket.name) == (360, "left")
+    assert left.numbers["compass", "cosine_environments"].value > 0.98
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "buckets.yaml: expected lines such as"),
+        ("a: [", "buckets.yaml: not YAML"),
+        ("a: {b: c}", "buckets.yaml: a: expected a rule"),
+        ("a: robot=panda", "buckets.yaml: bucket 'a': expected rules such as dataset=bridge"),
+        ("a: environment~[", "no regular expression"),
+    ],
+)
+def test_mistakes_in_buckets_are_one_line(text: str, said: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse(text, "buckets.yaml")
+    assert said in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_an_empty_bucket_is_an_error() -> None:
+    with pytest.raises(ConfigError, match="bucket 'none': no pair of dataset=other"):
+        run(planted("direction"), "compass", buckets=[Bucket("none", ("dataset=other",))])
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [(0.8349, "0.835"), (-0.00002, "0.000"), (90.0, "90.0"), (1234.5, "1,234"), (0, "0.00")],
+)
+def test_numbers_have_three_digits(value: float, said: str) -> None:
+    assert say(value) == said
+
+
+def test_a_number_says_which_way_is_better(whole: Analysis) -> None:
+    assert all(isinstance(row.number, Number) for row in whole.rows())
+    assert rows(whole)["transfer/angle_across_datasets"].number.better == "low"
+    assert rows(whole)["disentanglement/about_dataset"].number.null_is_best

@@ -1,0 +1,121 @@
+"""Buckets: named parts of the pairs, by small rules in YAML.
+
+    bridge: dataset=bridge
+    toykitchens: environment~toykitchen
+    new places: held out
+    new toykitchens: [held out, environment~toykitchen, instruction!~drawer]
+
+A rule is `FIELD=TEXT` (is), `FIELD!=TEXT` (is not), `FIELD~PATTERN` (a regular expression occurs in it),
+`FIELD!~PATTERN` (does not), `seen` or `held out`; all rules of a list have to hold.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import yaml
+
+from oxcart.shards.errors import ConfigError
+from oxcart.train.evaluate.cache import Cache, Strings
+
+FIELDS = ("dataset", "environment", "split", "instruction", "key")
+PLACES = ("seen", "held out")
+Mask = npt.NDArray[np.bool_]
+
+_RULE = re.compile(r"(\w+)\s*(!?[=~])\s*(.*)", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """Pairs that rules hold for.
+
+    Raises:
+        ConfigError: a rule is none.
+    """
+
+    name: str
+    rules: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        for rule in self.rules:
+            if rule in PLACES:
+                continue
+            found = _RULE.fullmatch(rule)
+            if found is None or found[1] not in FIELDS:
+                raise ConfigError(
+                    f"bucket {self.name!r}: expected rules such as dataset=bridge, environment~toykitchen, "
+                    f"seen or held out (fields: {', '.join(FIELDS)}); got {rule!r}"
+                )
+            if found[2].endswith("~"):
+                try:
+                    re.compile(found[3])
+                except re.error as error:
+                    raise ConfigError(
+                        f"bucket {self.name!r}: {found[3]!r} is no regular expression: {error}"
+                    ) from error
+
+    def mask(self, cache: Cache) -> Mask:
+        """[N]: which pairs are in it."""
+        found = np.ones(len(cache), bool)
+        for rule in self.rules:
+            found &= _holds(rule, cache)
+        return found
+
+
+def parse(text: str, where: str) -> list[Bucket]:
+    """Buckets of a YAML file.
+
+    Args:
+        text: of the file.
+        where: its name, for errors.
+
+    Raises:
+        ConfigError: it is no such file.
+    """
+    try:
+        loaded = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{where}: not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(loaded, dict) or not loaded:
+        raise ConfigError(f"{where}: expected lines such as `bridge: dataset=bridge`, got none")
+    found = []
+    for name, value in loaded.items():
+        rules = value if isinstance(value, list) else [value]
+        if not rules or not all(isinstance(rule, str) for rule in rules):
+            raise ConfigError(f"{where}: {name}: expected a rule or a list of rules, got {value!r}")
+        try:
+            found.append(Bucket(str(name), tuple(rule.strip() for rule in rules)))
+        except ConfigError as error:
+            raise ConfigError(f"{where}: {error}") from error
+    return found
+
+
+def default_buckets(cache: Cache) -> list[Bucket]:
+    """What was seen and what was held out, where there are both; each dataset, where there are several."""
+    found = []
+    if cache.held_out.any() and not cache.held_out.all():
+        found += [Bucket(place, (place,)) for place in PLACES]
+    datasets: Sequence[str] = np.unique(cache.dataset).tolist()
+    if len(datasets) > 1:
+        found += [Bucket(name, (f"dataset={name}",)) for name in datasets]
+    return found
+
+
+def _holds(rule: str, cache: Cache) -> Mask:
+    if rule in PLACES:
+        return cache.held_out if rule == "held out" else ~cache.held_out
+    parts = _RULE.fullmatch(rule)
+    assert parts is not None
+    values: Strings = getattr(cache, parts[1])
+    if parts[2].endswith("="):
+        found = values == parts[3]
+    else:
+        names, place = np.unique(values, return_inverse=True)
+        pattern = re.compile(parts[3])
+        found = np.array([pattern.search(name) is not None for name in names.tolist()])[place]
+    held: Mask = ~found if parts[2].startswith("!") else found
+    return held

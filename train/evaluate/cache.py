@@ -1,0 +1,373 @@
+"""One pass over drawn pairs: what every strategy reads, so that none reads the datasets again.
+
+    caches = gather(config, {"bridge": Dataset.open("bridge")}, [model, untrained], Draw(samples=4096))
+
+Each dataset and split gives its own draw: all of its pairs where they are few, else as many as asked for,
+without repetition, by a hash of the seed. Codes, actions, mean flow and texts are kept of every pair, 1.5 KB
+each at most; frames of some of them alone, spread evenly over datasets and splits. So memory is bounded by
+`Draw` and not by the datasets. Models see the same pairs: their caches share all but the codes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch.nn import functional
+
+from oxcart.manifests.dataset import Dataset
+from oxcart.shards.errors import ConfigError
+from oxcart.train.config import DataConfig
+from oxcart.train.data import Batch, Loader, Pairs
+from oxcart.train.data.order import derive, splitmix64
+from oxcart.train.evaluate.flow import FlowMeter
+from oxcart.train.laq.model import LatentActionModel, to_float
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+Strings = npt.NDArray[np.str_]
+T = TypeVar("T")
+
+SPLITS = ("train", "val_seen", "val", "test")
+SEEN = ("train", "val_seen")
+"""Splits whose environments training saw."""
+THUMB = 8
+"""Pixels of a side of what the probe from the frame alone sees."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Draw:
+    """Which pairs, and how much of them is kept.
+
+    Raises:
+        ConfigError: a number is too small.
+    """
+
+    samples: int = 2048
+    """Pairs of each dataset and split, at most."""
+    frames: int = 256
+    """Pairs whose frames are kept, over all datasets and splits."""
+    batch_size: int = 64
+    """Pairs that are run together."""
+    seed: int = 0
+    """Of the draw."""
+
+    def __post_init__(self) -> None:
+        for name, least in (("samples", 1), ("frames", 0), ("batch_size", 1)):
+            if getattr(self, name) < least:
+                raise ConfigError(f"{name}: expected at least {least}, got {getattr(self, name)}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cache:
+    """N pairs through one model."""
+
+    codes: Ints
+    """[N, n]: of the pair, 0 to `size` - 1."""
+    size: int
+    """Entries of the codebook."""
+    dataset: Strings
+    """[N]: name."""
+    split: Strings
+    """[N]."""
+    environment: Strings
+    """[N]; "" where it is unknown."""
+    key: Strings
+    """[N]: of the episode."""
+    instruction: Strings
+    """[N]; "" where there is none."""
+    actions: Floats | None = None
+    """[N, A]: summed over the pair; NaN where the dataset has none."""
+    state: Floats | None = None
+    """[N, S]: at t; NaN where the dataset has none."""
+    flow: Floats | None = None
+    """[N, 3, 2]: mean optical flow as `oxcart.train.evaluate.flow.VARIANTS`, in percent of the width."""
+    thumbs: npt.NDArray[np.float32] | None = None
+    """[N, 192]: frame t, made small."""
+    frames: npt.NDArray[np.uint8] | None = None
+    """[F, 2, H, W, 3]."""
+    framed: Ints = field(default_factory=lambda: np.zeros(0, np.int64))
+    """[F]: the pairs that `frames` are of."""
+    missing: Mapping[str, str] = field(default_factory=dict)
+    """Name of what is None -> why."""
+    _kept: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
+    """Of `keep`."""
+
+    def __len__(self) -> int:
+        return len(self.codes)
+
+    @property
+    def episodes(self) -> Ints:
+        """[N]: number of the episode."""
+
+        def compute() -> Ints:
+            both = np.char.add(np.char.add(self.dataset, "\n"), self.key)
+            return np.unique(both, return_inverse=True)[1].astype(np.int64)
+
+        return self.keep("episodes", compute)
+
+    @property
+    def held_out(self) -> npt.NDArray[np.bool_]:
+        """[N]: whether training saw nothing of the pair's environment."""
+        found: npt.NDArray[np.bool_] = ~np.isin(self.split, SEEN)
+        return found
+
+    def take(self, rows: Ints | npt.NDArray[np.bool_]) -> Cache:
+        """Some of the pairs."""
+        rows = np.flatnonzero(rows) if rows.dtype == bool else rows
+        place = np.full(len(self), -1)
+        place[rows] = np.arange(len(rows))
+        framed = place[self.framed]
+        kept = framed >= 0
+        picked: dict[str, Any] = {
+            name: None if (value := getattr(self, name)) is None else value[rows]
+            for name in (
+                *("codes", "dataset", "split", "environment", "key", "instruction"),
+                *("actions", "state", "flow", "thumbs"),
+            )
+        }
+        frames = None if self.frames is None else self.frames[kept]
+        return replace(self, **picked, frames=frames, framed=framed[kept], _kept={})
+
+    def keep(self, name: str, compute: Callable[[], T]) -> T:
+        """What is computed of all but the codes: once for these pairs, whatever codes they are given."""
+        if name not in self._kept:
+            self._kept[name] = compute()
+        found: T = self._kept[name]
+        return found
+
+    def shuffled(self, seed: int) -> Cache:
+        """The same pairs, each with the codes of another: what chance alone gives."""
+        generator = np.random.Generator(np.random.PCG64(seed))
+        return replace(self, codes=generator.permutation(self.codes))
+
+
+def name_datasets(datasets: Sequence[Dataset]) -> dict[str, Dataset]:
+    """Datasets by name; those of one name by URL.
+
+    Raises:
+        ConfigError: one is given twice.
+    """
+    names = [one.manifest.dataset["name"] for one in datasets]
+    found = {
+        name if names.count(name) == 1 else one.store.url: one
+        for name, one in zip(names, datasets, strict=True)
+    }
+    if len(found) < len(datasets):
+        raise ConfigError(f"datasets: {', '.join(one.store.url for one in datasets)}: one is given twice")
+    return found
+
+
+def open_splits(
+    datasets: Mapping[str, Dataset],
+    data: DataConfig,
+    image_size: int,
+    batch_size: int,
+    splits: Sequence[str] = SPLITS,
+) -> dict[tuple[str, str], Loader]:
+    """(dataset, split) -> a loader of its pairs, where it has any.
+
+    Args:
+        datasets: by name.
+        data: which pairs: offset, camera, limits.
+        image_size: pixels of a side.
+        batch_size: pairs that are read together.
+        splits: which of them are wanted.
+
+    Raises:
+        ConfigError: no dataset has an episode long enough for a pair, or the data are not as asked for.
+    """
+    found: dict[tuple[str, str], Loader] = {}
+    short: list[str] = []
+    for name, dataset in datasets.items():
+        manifest = dataset.manifest
+        for split in splits:
+            if not manifest.splits.get(split, {}).get("episodes"):
+                continue
+            try:
+                found[name, split] = Loader(
+                    dataset,
+                    split,
+                    sample=Pairs(frames=data.offset, seconds=data.seconds, per_episode="all"),
+                    batch_size=batch_size,
+                    size=image_size,
+                    camera=data.camera,
+                    action="sum" if manifest.action is not None else None,
+                    state=manifest.state is not None,
+                    limit=data.limit.train if split == "train" else data.limit.val,
+                    control_rate=data.control_rate,
+                    rank=0,
+                    world_size=1,
+                    repeat=False,
+                    threads=data.threads,
+                    cache=data.cache,
+                    pin=False,
+                )
+            except ConfigError as error:
+                if "longer than every episode" not in str(error):
+                    raise
+                short.append(str(error).removeprefix("sample: "))
+    if not found:
+        why = short[0] if short else f"none of the splits {', '.join(splits)} has an episode"
+        raise ConfigError(f"datasets: no pairs to evaluate: {why}")
+    return found
+
+
+def count_pairs(loaders: Mapping[tuple[str, str], Loader], draw: Draw) -> int:
+    """Pairs that `gather` will read."""
+    return sum(min(draw.samples, loader.epoch_length) for loader in loaders.values())
+
+
+@torch.no_grad()
+def gather(
+    loaders: Mapping[tuple[str, str], Loader],
+    models: Sequence[LatentActionModel],
+    draw: Draw,
+    device: torch.device,
+    meter: FlowMeter | str,
+    report: Callable[[int], None] = lambda done: None,
+) -> list[Cache]:
+    """Read the pairs, once, and run them through every model.
+
+    Args:
+        loaders: of `open_splits`.
+        models: in eval mode, on the device.
+        draw: which pairs.
+        device: of the models.
+        meter: of the flow; or why there is none.
+        report: takes the pairs done.
+
+    Returns:
+        A cache for each model.
+    """
+    parts: list[_Part] = []
+    quota = -(-draw.frames // len(loaders))
+    read = 0
+    for number, ((name, split), loader) in enumerate(loaders.items()):
+        drawn = draw_positions(loader.epoch_length, draw.samples, derive(draw.seed, 41, number))
+        framed = np.sort(drawn[: min(quota, draw.frames - quota * number)]) if draw.frames else drawn[:0]
+        part = _Part(name, split)
+        wanted = np.sort(drawn)  # neighbours are read together
+        for begin in range(0, len(wanted), draw.batch_size):
+            positions = wanted[begin : begin + draw.batch_size]
+            pictured = np.flatnonzero(np.isin(positions, framed))
+            part.add(begin, len(wanted), loader.at(positions), pictured, models, device, meter)
+            report(read + begin + len(positions))
+        read += len(wanted)
+        parts.append(part)
+    return _join(parts, models, meter)
+
+
+def draw_positions(length: int, count: int, key: int) -> Ints:
+    """`count` of the numbers below `length`, all of them where they are fewer, in the order of a hash."""
+    count = min(count, length)
+    found = np.zeros(0, np.int64)
+    asked = 2 * count
+    while len(found) < count:
+        hashes = splitmix64(np.arange(asked, dtype=np.uint64) ^ np.uint64(key))
+        numbers = (hashes % np.uint64(length)).astype(np.int64)
+        _, firsts = np.unique(numbers, return_index=True)
+        found = numbers[np.sort(firsts)]
+        asked *= 2
+    return found[:count]
+
+
+class _Part:
+    """What is kept of a dataset's split. Arrays are made whole at the first batch: small ones, kept batch by
+    batch between large ones that are let go of, would keep memory of those from being used again."""
+
+    def __init__(self, dataset: str, split: str) -> None:
+        self.dataset, self.split = dataset, split
+        self.arrays: dict[str, npt.NDArray[Any]] = {}
+        self.texts: dict[str, list[str]] = {"environment": [], "key": [], "instruction": []}
+        self.frames: list[npt.NDArray[np.uint8]] = []
+        self.framed: list[Ints] = []
+
+    def __len__(self) -> int:
+        return len(self.texts["key"])
+
+    def add(
+        self,
+        begin: int,
+        count: int,
+        batch: Batch,
+        pictured: Ints,
+        models: Sequence[LatentActionModel],
+        device: torch.device,
+        meter: FlowMeter | str,
+    ) -> None:
+        """Take a batch: rows from `begin` of `count` in all; frames of those that are `pictured`."""
+        frames = to_float(batch.frames.to(device))
+        pixels: npt.NDArray[np.uint8] = batch.frames.numpy()
+        found: dict[str, Any] = {f"codes {i}": model.encode(frames) for i, model in enumerate(models)}
+        found |= {"actions": batch.action, "state": batch.state}
+        found["thumbs"] = functional.adaptive_avg_pool2d(frames[:, 0], THUMB).flatten(1)
+        found["flow"] = None if isinstance(meter, str) else torch.from_numpy(meter(pixels))
+        for name, value in found.items():
+            if value is None:
+                continue
+            if name not in self.arrays:
+                kind = {"actions": np.float64, "state": np.float64}.get(name, value.cpu().numpy().dtype)
+                self.arrays[name] = np.empty((count, *value.shape[1:]), kind)
+            self.arrays[name][begin : begin + len(batch)] = value.cpu().numpy()
+        self.texts["environment"] += [one or "" for one in batch.environment]
+        self.texts["key"] += batch.key
+        self.texts["instruction"] += batch.instruction
+        self.frames.append(pixels[pictured].copy())
+        self.framed.append(pictured + begin)
+
+
+def _join(parts: Sequence[_Part], models: Sequence[LatentActionModel], meter: FlowMeter | str) -> list[Cache]:
+    starts = np.cumsum([0, *map(len, parts)])
+    missing: dict[str, str] = {}
+    arrays: dict[str, Any] = {}
+    for name in ("actions", "state"):
+        arrays[name], why = _stacked([part.arrays.get(name) for part in parts], starts, name)
+        if why:
+            missing[name] = why
+    for name in ("thumbs", "flow"):
+        if name in parts[0].arrays:
+            arrays[name] = np.concatenate([part.arrays[name] for part in parts])
+    if isinstance(meter, str):
+        missing["flow"] = meter
+    frames = np.concatenate([one for part in parts for one in part.frames])
+    if not len(frames):
+        missing["frames"] = "no frames are kept (--frames 0)"
+    framed = [one + start for part, start in zip(parts, starts[:-1], strict=True) for one in part.framed]
+    texts = {name: np.array([text for part in parts for text in part.texts[name]]) for name in parts[0].texts}
+    shared = {
+        **texts,
+        **arrays,
+        "dataset": np.repeat([part.dataset for part in parts], [len(part) for part in parts]),
+        "split": np.repeat([part.split for part in parts], [len(part) for part in parts]),
+        "frames": frames if len(frames) else None,
+        "framed": np.concatenate(framed),
+        "missing": missing,
+        "_kept": {},
+    }
+    return [
+        Cache(
+            codes=np.concatenate([part.arrays[f"codes {i}"] for part in parts]),
+            size=model.quantizer.codes,
+            **shared,
+        )
+        for i, model in enumerate(models)
+    ]
+
+
+def _stacked(parts: Sequence[Floats | None], starts: Ints, name: str) -> tuple[Floats | None, str]:
+    """[N, A] of the parts' values, NaN where a part has none; or why there is no such array."""
+    widths = sorted({part.shape[1] for part in parts if part is not None})
+    if not widths:
+        return None, f"no dataset has {name}"
+    if len(widths) > 1:
+        return None, f"datasets have {name} of {' and '.join(map(str, widths))} values"
+    whole = np.full((int(starts[-1]), widths[0]), np.nan)
+    for part, start in zip(parts, starts[:-1], strict=True):
+        if part is not None:
+            whole[start : start + len(part)] = part
+    return whole, ""

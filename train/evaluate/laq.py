@@ -1,0 +1,164 @@
+"""Evaluate a latent-action model: from datasets and weights to an analysis.
+
+analysis = analyse(model, config, {"bridge": dataset}, Options(strategies=("compass", "transfer")), device)
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import torch
+
+from oxcart.manifests.dataset import Dataset
+from oxcart.shards.errors import ConfigError
+from oxcart.train.data import Loader
+from oxcart.train.evaluate import strategies
+from oxcart.train.evaluate.buckets import Bucket, default_buckets
+from oxcart.train.evaluate.cache import SPLITS, Draw, count_pairs, gather, open_splits
+from oxcart.train.evaluate.flow import flow_meter
+from oxcart.train.laq.config import LaqConfig
+from oxcart.train.laq.model import LatentActionModel, to_float
+
+if TYPE_CHECKING:
+    from oxcart.train.evaluate.run import Analysis
+
+FLOWS = ("dis", "raft", "none")
+
+
+class Stage(Protocol):
+    """Shows how far a stage of the work is."""
+
+    def __call__(
+        self, label: str, total: int, unit: str, /
+    ) -> AbstractContextManager[Callable[[int], None]]: ...
+
+
+@contextlib.contextmanager
+def _silent(label: str, total: int, unit: str, /) -> Iterator[Callable[[int], None]]:
+    yield lambda done: None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What is evaluated, and how.
+
+    Raises:
+        ConfigError: an unknown strategy or flow.
+    """
+
+    strategies: tuple[str, ...] = ()
+    """Names; none is all."""
+    draw: Draw = field(default_factory=Draw)
+    """Which pairs."""
+    flow: str = "dis"
+    """`dis`, `raft` or `none`."""
+    flow_weights: str | None = None
+    """raft: a file with its weights; None takes those that torchvision has on this machine."""
+    buckets: tuple[Bucket, ...] | None = None
+    """Parts to give numbers of, too; None is what was seen, what was held out, and each dataset."""
+    untrained: bool = True
+    """Whether to compare with a model that was not trained."""
+    figures: bool = True
+    """Whether to draw."""
+
+    def __post_init__(self) -> None:
+        strategies.check(self.strategies, "strategies")
+        if self.flow not in FLOWS:
+            raise ConfigError(f"flow: expected one of {', '.join(FLOWS)}, got {self.flow!r}")
+
+
+def analyse(
+    model: LatentActionModel,
+    config: LaqConfig,
+    datasets: Mapping[str, Dataset],
+    options: Options,
+    device: torch.device,
+    *,
+    stage: Stage = _silent,
+    about: Mapping[str, Any] | None = None,
+) -> Analysis:
+    """Evaluate a model.
+
+    Args:
+        model: in eval mode, on the device.
+        config: of its run: which pairs it is for.
+        datasets: by name.
+        options: see there.
+        device: of the model.
+        stage: shows progress.
+        about: more that the report shall say.
+
+    Raises:
+        ConfigError: there are no pairs, or something that is asked for is not installed.
+    """
+    chosen = strategies.load(options.strategies or strategies.names())
+    from oxcart.train.evaluate.run import Subject, evaluate
+    from oxcart.train.evaluate.strategy import Context
+
+    loaders = open_splits(datasets, config.data, config.model.image_size, options.draw.batch_size)
+    meter = flow_meter(options.flow, options.flow_weights, device)
+    models = [model]
+    if options.untrained:
+        models.append(untrained_model(config, model, next(iter(loaders.values())), device))
+    with stage("reading", count_pairs(loaders, options.draw), "pairs") as report:
+        caches = gather(loaders, models, options.draw, device, meter, report)
+    subjects = [
+        Subject(
+            cache=cache,
+            context=Context(
+                model=one,
+                device=device,
+                meter=None if isinstance(meter, str) else meter,
+                seed=options.draw.seed,
+            ),
+        )
+        for one, cache in zip(models, caches, strict=True)
+    ]
+    trained, untrained = subjects[0], subjects[1] if options.untrained else None
+    buckets = default_buckets(trained.cache) if options.buckets is None else options.buckets
+    with stage("measuring", len(chosen), "strategies") as report:
+        found = evaluate(trained, untrained, chosen, buckets=buckets, figures=options.figures, report=report)
+    cache = trained.cache
+    described = [
+        {
+            "name": name,
+            "url": dataset.store.url,
+            "fingerprint": dataset.manifest.fingerprint,
+            "pairs": {
+                split: count
+                for split in SPLITS
+                if (count := int(((cache.dataset == name) & (cache.split == split)).sum()))
+            },
+        }
+        for name, dataset in datasets.items()
+    ]
+    said = {
+        "datasets": described,
+        "strategies": list(chosen),
+        "seed": options.draw.seed,
+        "samples": options.draw.samples,
+        "frames": len(cache.framed),
+        "flow": options.flow if not isinstance(meter, str) else "none",
+        **(about or {}),
+    }
+    return replace(found, about=said)
+
+
+@torch.no_grad()
+def untrained_model(
+    config: LaqConfig, trained: LatentActionModel, loader: Loader, device: torch.device
+) -> LatentActionModel:
+    """The model as training began with it: the weights of its seed, the codebook from a first batch."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.train.seed)
+        model = LatentActionModel(config.model, config.quantizer, trained.decoder.flow is not None)
+    model = model.to(device).eval()
+    count = min(config.data.batch_size, loader.epoch_length)
+    frames = to_float(loader.at(np.arange(count)).frames.to(device))
+    model.quantizer.start(model.latents(frames), config.train.seed)
+    return model.eval()

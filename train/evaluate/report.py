@@ -1,0 +1,238 @@
+"""The analysis as one HTML page that holds all it shows, and the same numbers as JSON."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from oxcart.manifests.canonical import pretty_json
+from oxcart.manifests.page import render
+from oxcart.train.evaluate.run import Analysis, Null, Row
+from oxcart.train.evaluate.strategy import Number
+
+FORMAT = "oxcart-analysis/1"
+
+KEYS = (
+    ("compass", "cosine_datasets"),
+    ("compass", "cosine_environments"),
+    ("compass", "cosine_held_out"),
+    ("transfer", "angle_across_datasets"),
+    ("transfer", "angle_across_environments"),
+    ("consistency", "flow_across_datasets"),
+    ("consistency", "flow_across_environments"),
+)
+"""Numbers that say whether codes mean the same elsewhere."""
+CARDS = (*KEYS[:5], ("flow_tokens", "direction_weighted"), ("probe", "r2"))
+SHOWN_CARDS = 4
+WIDTH, HEIGHT, MARGIN = 230, 34, 8
+"""Of the picture of a number, in SVG units."""
+_WORDS = {
+    "clear": ("good", "clear of both"),
+    "unclear": ("odd", "not told apart"),
+    "worse": ("bad", "on the wrong side"),
+    "described": ("none", "describes"),
+}
+_PRECISE = 3
+"""Significant digits of a number."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bar:
+    """An interval, in SVG units."""
+
+    low: float
+    high: float
+    at: float
+
+
+def report_json(analysis: Analysis) -> bytes:
+    """The numbers of the page, and the tables behind its pictures."""
+    numbers = [
+        {
+            "strategy": row.strategy,
+            "name": row.number.name,
+            "title": row.number.title,
+            "unit": row.number.unit.strip(),
+            "better": row.number.better,
+            **_plain(row.number),
+            "shuffled": _plain(row.null),
+            "untrained": _plain(row.untrained),
+            "verdict": row.verdict,
+            "read": row.number.read,
+        }
+        for row in analysis.rows()
+    ]
+    skipped = [
+        {"strategy": section.name, "what": skip.what, "because": skip.because}
+        for section in analysis.sections
+        for skip in section.skips
+    ]
+    buckets = [
+        {
+            "name": part.bucket.name,
+            "rules": list(part.bucket.rules),
+            "pairs": part.pairs,
+            "numbers": [
+                {"strategy": strategy, "name": name, **_plain(number)}
+                for (strategy, name), number in part.numbers.items()
+            ],
+        }
+        for part in analysis.parts
+    ]
+    tables = [
+        {
+            "strategy": section.name,
+            "title": one.title,
+            "columns": list(one.columns),
+            "rows": _values(one.rows),
+        }
+        for section in analysis.sections
+        for one in section.tables
+    ]
+    whole = {
+        "format": FORMAT,
+        "about": analysis.about,
+        "pairs": analysis.pairs,
+        "episodes": analysis.episodes,
+        "numbers": numbers,
+        "skipped": skipped,
+        "buckets": buckets,
+        "tables": tables,
+    }
+    return pretty_json(whole)
+
+
+def report_html(analysis: Analysis) -> bytes:
+    """The page."""
+    rows = analysis.rows()
+    judged = [row for row in rows if row.number.better != "none"]
+    headline, tone = _headline(rows)
+    found = {(row.strategy, row.number.name): row for row in rows}
+    used = {(row.strategy, row.number.name) for row in judged}
+    return render(
+        "oxcart.train.evaluate",
+        "report.html",
+        analysis=analysis,
+        headline=headline,
+        tone=tone,
+        because=_because(judged, analysis),
+        cards=[found[key] for key in CARDS if key in found][:SHOWN_CARDS],
+        judged=judged,
+        picture=_picture,
+        words=_WORDS,
+        number=say,
+        interval=say_interval,
+        skipped=[(section.strategy.title, skip) for section in analysis.sections for skip in section.skips],
+        compared=[key for key in used if any(key in part.numbers for part in analysis.parts)],
+        found=found,
+        order=[(row.strategy, row.number.name) for row in judged],
+        cell=_cell,
+        data=lambda png: "data:image/png;base64," + base64.b64encode(png).decode(),
+        width=WIDTH,
+        height=HEIGHT,
+    )
+
+
+def say(value: float, unit: str = "") -> str:
+    """A number with three digits that mean something, and none beyond the third place."""
+    places = max(0, min(3, _PRECISE - 1 - int(np.floor(np.log10(abs(value)))))) if value else 2
+    text = f"{value:,.{places}f}{unit}"
+    return text[1:] if text.strip("-0.,° bits") == "" and text.startswith("-") else text
+
+
+def say_interval(number: Number | Null | None) -> str:
+    """`low to high`; why not, where there is none."""
+    if number is None:
+        return ""
+    if number.low is None or number.high is None:
+        return "too few episodes for an interval"
+    return f"{say(number.low)} to {say(number.high)}"
+
+
+def _headline(rows: Sequence[Row]) -> tuple[str, str]:
+    keys = [row for row in rows if (row.strategy, row.number.name) in KEYS]
+    if not keys:
+        return "Whether codes mean the same elsewhere was not measured", "none"
+    clear = [row for row in keys if row.verdict == "clear"]
+    cosines = [row.number for row in keys if row.strategy == "compass"]
+    if not clear:
+        return "Nothing tells these codes from chance", "bad"
+    if len(clear) < len(keys):
+        return (
+            f"Codes keep part of their meaning elsewhere: {len(clear)} of {len(keys)} numbers are clear",
+            "odd",
+        )
+    if cosines:
+        least = min(cosines, key=lambda one: one.value)
+        return f"A code means the same elsewhere: {least.title}, cosine {say(least.value)}", "good"
+    return "A code means the same elsewhere", "good"
+
+
+def _because(judged: Sequence[Row], analysis: Analysis) -> list[str]:
+    if not judged:
+        return ["no number could be taken; the reasons are below"]
+    said = []
+    for verdict, text in (
+        ("clear", "lie clear of the untrained model and of shuffled codes"),
+        ("unclear", "cannot be told from them"),
+        ("worse", "lie on the wrong side"),
+    ):
+        count = sum(row.verdict == verdict for row in judged)
+        if count:
+            said.append(f"{count} of {len(judged)} numbers {text}")
+    said.append(
+        f"{analysis.pairs:,} pairs of {analysis.episodes:,} episodes; intervals hold with 95% confidence, "
+        "over episodes"
+    )
+    return said
+
+
+def _picture(row: Row) -> dict[str, Any]:
+    """Where the bars of a number lie, on an axis of its own."""
+    others = [one for one in (row.untrained, row.null) if one is not None]
+    ends = [end for one in (row.number, *others) for end in (one.low, one.high, one.value) if end is not None]
+    low, high = min(ends), max(ends)
+    span = (high - low) or 1.0
+
+    def at(value: float) -> float:
+        return round(MARGIN + (value - low) / span * (WIDTH - 2 * MARGIN), 1)
+
+    def bar(one: Number | Null | None) -> Bar | None:
+        if one is None:
+            return None
+        first = one.value if one.low is None else one.low
+        last = one.value if one.high is None else one.high
+        return Bar(low=at(first), high=at(last), at=at(one.value))
+
+    return {"trained": bar(row.number), "untrained": bar(row.untrained), "null": bar(row.null)}
+
+
+def _plain(number: Number | Null | None) -> Any:
+    if number is None:
+        return None
+    return {"value": _round(number.value), "low": _round(number.low), "high": _round(number.high)}
+
+
+def _round(value: float | None) -> float | None:
+    return None if value is None else float(f"{value:.6g}")
+
+
+def _values(rows: Sequence[Sequence[Any]]) -> list[list[Any]]:
+    """Plain Python values."""
+    return [[value.item() if isinstance(value, np.generic) else value for value in row] for row in rows]
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "–"
+    if isinstance(value, float):
+        return say(value)
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, list):
+        return "(" + ", ".join(_cell(one) for one in value) + ")"
+    return str(value)

@@ -1,0 +1,233 @@
+"""Run strategies: numbers of the trained model, beside an untrained one and shuffled codes.
+
+    analysis = evaluate(trained, untrained, strategies.load(["compass"]), Options())
+
+A `Subject` is a cache with the model whose codes it has. Each strategy's numbers are taken of both subjects,
+with intervals, and of the trained one's pairs with codes that were shuffled between them, several times: that
+is the null, mean and 95% range. What a strategy lacks is said once, with the reason.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+from oxcart.shards.errors import ConfigError
+from oxcart.train.data.order import derive
+from oxcart.train.evaluate.buckets import Bucket
+from oxcart.train.evaluate.cache import Cache
+from oxcart.train.evaluate.strategy import Context, Figure, Number, Skip, Strategy, Table, lacking
+
+SHUFFLES, SHUFFLES_DECODED = 20, 3
+"""Of the codes, for the null; of strategies that run the decoder."""
+
+Verdict = Literal["clear", "unclear", "worse", "described"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subject:
+    """What is judged."""
+
+    cache: Cache
+    context: Context
+
+
+@dataclass(frozen=True, kw_only=True)
+class Null:
+    """What shuffled codes give."""
+
+    value: float
+    low: float
+    high: float
+    """Bounds of the 95% range over shuffles, as of a normal distribution."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """A number and what it is to be compared with."""
+
+    strategy: str
+    number: Number
+    untrained: Number | None
+    null: Null | None
+    verdict: Verdict
+    """`clear`: the interval lies beyond the untrained model's, and beyond the null, on the right side;
+    `worse`: beyond on the wrong side; `unclear`: neither; `described`: the number does not judge."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Section:
+    """What came of a strategy."""
+
+    name: str
+    strategy: Strategy
+    rows: list[Row]
+    skips: list[Skip]
+    figures: list[Figure]
+    tables: list[Table]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """Numbers of the pairs of a bucket alone."""
+
+    bucket: Bucket
+    pairs: int
+    numbers: dict[tuple[str, str], Number]
+    """(strategy, name) -> number."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Analysis:
+    """All that was found."""
+
+    sections: list[Section]
+    parts: list[Part]
+    pairs: int
+    episodes: int
+    about: dict[str, Any] = field(default_factory=dict)
+    """Plain JSON: what was evaluated, and how."""
+
+    def rows(self) -> list[Row]:
+        """Of all sections."""
+        return [row for section in self.sections for row in section.rows]
+
+    def scalars(self) -> dict[str, float]:
+        """`strategy/name` -> value, for metrics."""
+        return {f"{row.strategy}/{row.number.name}": row.number.value for row in self.rows()}
+
+
+def evaluate(
+    trained: Subject,
+    untrained: Subject | None,
+    chosen: Mapping[str, Strategy],
+    *,
+    buckets: Sequence[Bucket] = (),
+    figures: bool = True,
+    shuffles: int = SHUFFLES,
+    report: Callable[[int], None] = lambda done: None,
+) -> Analysis:
+    """Run strategies.
+
+    Args:
+        trained: the model that is judged.
+        untrained: the same pairs through one that was not trained; None leaves the comparison out.
+        chosen: strategies by name.
+        buckets: parts to give numbers of, too.
+        figures: whether to draw.
+        shuffles: of the codes; 0 gives no null.
+        report: takes the strategies done.
+
+    Raises:
+        ConfigError: a bucket holds no pair.
+    """
+    masks = [(bucket, bucket.mask(trained.cache)) for bucket in buckets]
+    for bucket, mask in masks:
+        if not mask.any():
+            raise ConfigError(f"bucket {bucket.name!r}: no pair of {' and '.join(bucket.rules)}")
+    sections = []
+    for done, (name, strategy) in enumerate(chosen.items()):
+        sections.append(_section(name, strategy, trained, untrained, figures, shuffles))
+        report(done + 1)
+    parts = []
+    for bucket, mask in masks:
+        some = Subject(cache=trained.cache.take(mask), context=trained.context)
+        numbers = {
+            (name, number.name): number
+            for name, strategy in chosen.items()
+            for number in _measure(strategy, some)[0]
+            if number.better != "none"
+        }
+        parts.append(Part(bucket=bucket, pairs=len(some.cache), numbers=numbers))
+    return Analysis(
+        sections=sections,
+        parts=parts,
+        pairs=len(trained.cache),
+        episodes=len(np.unique(trained.cache.episodes)),
+    )
+
+
+def _section(
+    name: str, strategy: Strategy, trained: Subject, untrained: Subject | None, figures: bool, shuffles: int
+) -> Section:
+    numbers, skips = _measure(strategy, trained)
+    others = {} if untrained is None else {one.name: one for one in _measure(strategy, untrained)[0]}
+    nulls = _nulls(strategy, trained, shuffles) if numbers and strategy.shuffles else {}
+    rows = [_row(name, one, others.get(one.name), nulls.get(one.name)) for one in numbers]
+    drawn: list[Figure | Table] = []
+    if figures and lacking(trained.cache, strategy.needs) is None:
+        drawn = list(strategy.draw(trained.cache, trained.context))
+    return Section(
+        name=name,
+        strategy=strategy,
+        rows=rows,
+        skips=skips,
+        figures=[one for one in drawn if isinstance(one, Figure)],
+        tables=[one for one in drawn if isinstance(one, Table)],
+    )
+
+
+def _measure(strategy: Strategy, subject: Subject) -> tuple[list[Number], list[Skip]]:
+    """Numbers, all of them finite, and what there is not."""
+    why = lacking(subject.cache, strategy.needs)
+    if why is not None:
+        return [], [Skip(what=strategy.title, because=why)]
+    # Threads of BLAS and k-means cost more than they give at this size; torch keeps its own for decoding.
+    with contextlib.nullcontext() if strategy.decodes else threadpool_limits(1):
+        found = list(strategy.measure(subject.cache, subject.context))
+    numbers = [one for one in found if isinstance(one, Number)]
+    assert all(math.isfinite(one.value) for one in numbers), strategy.title
+    return numbers, [one for one in found if isinstance(one, Skip)]
+
+
+def _nulls(strategy: Strategy, trained: Subject, shuffles: int) -> dict[str, Null]:
+    """Number -> what the codes of other pairs give."""
+    values: dict[str, list[float]] = {}
+    context = trained.context
+    quick = Context(**{**vars(context), "quick": True})
+    for i in range(min(shuffles, SHUFFLES_DECODED) if strategy.decodes else shuffles):
+        other = trained.cache.shuffled(derive(context.seed, 43, i))
+        for number in _measure(strategy, Subject(cache=other, context=quick))[0]:
+            values.setdefault(number.name, []).append(number.value)
+    found = {}
+    for name, drawn in values.items():
+        mean = float(np.mean(drawn))
+        spread = 1.96 * float(np.std(drawn, ddof=1)) if len(drawn) > 1 else 0.0
+        found[name] = Null(value=mean, low=mean - spread, high=mean + spread)
+    return found
+
+
+def _row(strategy: str, number: Number, untrained: Number | None, null: Null | None) -> Row:
+    others: list[Number | Null] = [] if untrained is None else [untrained]
+    if null is not None and not number.null_is_best:
+        others.append(null)
+    return Row(
+        strategy=strategy,
+        number=number,
+        untrained=untrained,
+        null=null,
+        verdict=_verdict(number, others),
+    )
+
+
+def _verdict(number: Number, others: Sequence[Number | Null]) -> Verdict:
+    if number.better == "none":
+        return "described"
+    if number.low is None or number.high is None or not others:
+        return "unclear"
+    sign = 1 if number.better == "high" else -1
+    ends = sorted((sign * number.low, sign * number.high))
+    bounds = []
+    for other in others:
+        if other.low is None or other.high is None:
+            return "unclear"
+        bounds.append(sorted((sign * other.low, sign * other.high)))
+    if all(ends[0] > bound[1] for bound in bounds):
+        return "clear"
+    return "worse" if any(ends[1] < bound[0] for bound in bounds) else "unclear"

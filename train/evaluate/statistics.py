@@ -1,0 +1,326 @@
+"""What strategies compute with: shares of variance, information above chance, intervals by episode.
+
+Pairs of one episode are no independent witnesses, so every interval is over episodes. Two ways, because one
+does not do for all: the bootstrap repeats episodes, which is right for means and for sums that leave out
+products within an episode, and wrong for mutual information and lengths of means, which noise makes too large
+and repeats make larger still; those get a jackknife over groups of episodes.
+
+A statistic takes rows and gives a number, NaN where the rows do not determine it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from scipy import sparse, stats
+from sklearn.metrics import mutual_info_score
+from sklearn.metrics.cluster import expected_mutual_information
+
+from oxcart.train.laq import probes
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+Statistic = Callable[[Ints], float]
+
+RESAMPLES = 200
+"""Of the bootstrap."""
+SHUFFLES = 20
+"""Of labels between episodes."""
+LEAST = 3
+"""Episodes, below which there is no interval."""
+LEVEL = 0.95
+SIZES = 4
+"""Bins of magnitude."""
+FEW = 24
+"""Fewer pairs than this say nothing."""
+
+
+class Interval(NamedTuple):
+    """Where a number lies with a confidence of LEVEL."""
+
+    low: float
+    high: float
+
+
+def bootstrap(statistic: Statistic, episodes: Ints, seed: int) -> Interval | None:
+    """By SciPy's percentile bootstrap over episodes; None where there are too few to tell.
+
+    Args:
+        statistic: of rows; some may repeat.
+        episodes: [N]: which episode each row is of.
+        seed: of the resamples.
+    """
+    names, episode = np.unique(episodes, return_inverse=True)
+    if len(names) < LEAST:
+        return None
+    order = np.argsort(episode, kind="stable")
+    rows_of = np.split(order, np.cumsum(np.bincount(episode))[:-1])
+
+    def of(numbers: Ints) -> float:
+        return statistic(np.concatenate([rows_of[i] for i in numbers]))
+
+    found = stats.bootstrap(
+        (np.arange(len(names)),),
+        of,
+        n_resamples=RESAMPLES,
+        vectorized=False,
+        method="percentile",
+        rng=np.random.Generator(np.random.PCG64(seed)),
+    )
+    values = found.bootstrap_distribution[np.isfinite(found.bootstrap_distribution)]
+    if len(values) < RESAMPLES // 2:
+        return None
+    low, high = np.quantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return Interval(float(low), float(high))
+
+
+def jackknife(statistic: Statistic, episodes: Ints, seed: int) -> Interval | None:
+    """Around the value of all rows, by leaving out groups of episodes; None where there are too few."""
+    names, episode = np.unique(episodes, return_inverse=True)
+    if len(names) < LEAST:
+        return None
+    error = probes.jackknife(statistic, episode, np.random.Generator(np.random.PCG64(seed)))
+    if not math.isfinite(error):
+        return None
+    value = statistic(np.arange(len(episodes)))
+    return Interval(value - error, value + error)
+
+
+def told(codes: Ints, labels: Ints) -> float:
+    """Share of the entropy of labels [N] that codes [N, n] tell one by one, above chance; mean over places.
+
+    (I - E[I]) / (H - E[I]), with E[I] over all permutations of the labels (Vinh et al., JMLR 2010): 0 by
+    chance however few the pairs, 1 where each code determines the label. NaN where labels do not vary.
+    """
+    return float(np.mean([_told(codes[:, i], labels) for i in range(codes.shape[1])]))
+
+
+def determined(codes: Ints, labels: Ints) -> float:
+    """Share of the entropy of codes [N, n] that labels [N] leave open, corrected for chance; mean over places
+    that vary. 1 where labels say nothing of codes, 0 where they determine them."""
+    found = [1 - _told(labels, codes[:, i]) for i in range(codes.shape[1])]
+    kept = [one for one in found if math.isfinite(one)]
+    return float(np.mean(kept)) if kept else math.nan
+
+
+def _told(given: Ints, labels: Ints) -> float:
+    table = np.bincount(given * (labels.max() + 1) + labels).astype(np.int64)
+    table = np.pad(table, (0, -len(table) % int(labels.max() + 1))).reshape(-1, int(labels.max()) + 1)
+    table = table[table.any(1)][:, table.any(0)]
+    entropy = float(stats.entropy(table.sum(0)))
+    if not entropy > 0:
+        return math.nan
+    chance = float(expected_mutual_information(table, len(labels)))
+    value = float(mutual_info_score(None, None, contingency=table))
+    return (value - chance) / (entropy - chance) if entropy - chance > 1e-9 else 0.0
+
+
+def about_episodes(codes: Ints, labels: Ints, episodes: Ints, seed: int, *, both: bool = False) -> Statistic:
+    """Share of the entropy of codes [N, n] that is about a label of the episode, above chance; mean over
+    places.
+
+    Chance is the mean over labels that were shuffled between episodes, whole: codes of one episode are alike
+    for many reasons, and a shuffle of single pairs would take that for information.
+
+    Args:
+        codes: of each pair.
+        labels: [N], the same for all pairs of an episode.
+        episodes: [N].
+        seed: of the shuffles.
+        both: divide by the geometric mean of both entropies, as normalised mutual information does.
+
+    Returns:
+        A statistic; NaN where no place varies.
+    """
+    names, firsts, episode = np.unique(episodes, return_index=True, return_inverse=True)
+    _, own = np.unique(labels[firsts], return_inverse=True)
+    generator = np.random.Generator(np.random.PCG64(seed))
+    assigned = np.stack([own, *(own[generator.permutation(len(names))] for _ in range(SHUFFLES))])
+    several, width = len(assigned), int(own.max()) + 1
+    # Row s * width + l: the episodes that have label l in shuffle s; the first is as they are.
+    places = (assigned + np.arange(several)[:, None] * width).ravel(), np.tile(np.arange(len(names)), several)
+    having = sparse.csr_array((np.ones(assigned.size), places), (several * width, len(names)))
+
+    def statistic(rows: Ints) -> float:
+        found = []
+        for i in range(codes.shape[1]):
+            entries = np.ones(len(rows)), (episode[rows], codes[rows, i])
+            used = sparse.csr_array(entries, (len(names), int(codes[:, i].max()) + 1))
+            tables = (having @ used).toarray().reshape(several, width, -1)
+            of_codes = float(stats.entropy(tables[0].sum(0)))
+            if not of_codes > 0:
+                continue
+            of_labels = stats.entropy(tables.sum(2), axis=1)
+            shared = of_codes + of_labels - stats.entropy(tables.reshape(several, -1), axis=1)
+            scale = math.sqrt(of_codes * of_labels[0]) if both else of_codes
+            found.append(float(shared[0] - shared[1:].mean()) / scale if scale > 0 else math.nan)
+        return float(np.mean(found)) if found else math.nan
+
+    return statistic
+
+
+def standardised(values: Floats, groups: Ints, *, together: bool = False) -> Floats:
+    """Values [N, A] with the mean of their group taken away, and each column divided by its deviation.
+
+    Args:
+        values: what to scale.
+        groups: [N].
+        together: one deviation for all columns, which keeps directions; else columns count alike.
+
+    Returns:
+        [N, B]: without the columns that vary in no group.
+    """
+    found = np.zeros_like(values)
+    for group in np.unique(groups):
+        mine = groups == group
+        centred = values[mine] - values[mine].mean(0)
+        deviation = np.sqrt((centred**2).mean(0))
+        if together:
+            deviation = np.full_like(deviation, np.sqrt((deviation**2).sum()))
+        still = deviation < 1e-9
+        found[mine] = np.where(still, 0, centred / np.where(still, 1, deviation))
+    varies = (found != 0).any(0)
+    kept: Floats = found if together else found[:, varies]
+    return kept
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tally:
+    """Sums of standardised values by episode and token: all that shares of variance need, few where pairs are
+    many. Statistics take rows of it."""
+
+    sums: Floats
+    """[P, A]."""
+    counts: Floats
+    """[P]: pairs of each sum."""
+    token: Ints
+    """[P]: place and code as one number, below `width`."""
+    group: Ints
+    """[P]."""
+    episodes: Ints
+    """[P]."""
+    width: int
+
+    def within(self, rows: Ints) -> float:
+        """Share of the variance that the codes of one place tell, given the group; mean over places.
+
+        Products are of different episodes of one group.
+        """
+        times = np.bincount(rows, minlength=len(self.counts)).astype(np.float64)
+        return _shared(self.sums * times[:, None], self.counts * times, self.group * self.width + self.token)
+
+    def across(self, rows: Ints) -> float:
+        """The same share, of what codes mean alike in different groups."""
+        times = np.bincount(rows, minlength=len(self.counts)).astype(np.float64)
+        cells = self.group * self.width + self.token
+        number = int(cells.max(initial=0)) + 1
+        counts = np.bincount(cells, self.counts * times, number).astype(np.float64)
+        sums: Floats = np.stack([np.bincount(cells, column * times, number) for column in self.sums.T], 1)
+        return _shared(sums, counts, np.arange(number) % self.width)
+
+
+def tally(values: Floats, codes: Ints, size: int, groups: Ints, episodes: Ints) -> Tally:
+    """The sums of standardised values [N, A] of pairs with codes [N, n]; an episode is of one group."""
+    places = codes.shape[1]
+    width = places * size
+    tokens = (np.arange(places) * size + codes).ravel()
+    cells, firsts, inverse = np.unique(
+        np.repeat(episodes, places) * width + tokens, return_index=True, return_inverse=True
+    )
+    columns = [np.bincount(inverse, np.repeat(column, places)) for column in values.T]
+    return Tally(
+        sums=np.stack(columns, 1),
+        counts=np.bincount(inverse).astype(np.float64),
+        token=cells % width,
+        group=groups[firsts // places],
+        episodes=cells // width,
+        width=width,
+    )
+
+
+def _shared(sums: Floats, counts: Floats, cells: Ints) -> float:
+    """Mean product of two values of one cell that come from different units, per column.
+
+    It is the squared length of what the values of a cell have in common, without the bias that noise gives to
+    the squared length of a mean. Cells count by their rows; NaN where no cell has two units.
+
+    Args:
+        sums: [U, A] of the values of one unit in one cell.
+        counts: [U].
+        cells: [U].
+    """
+    rows = np.bincount(cells, counts)
+    products = rows**2 - np.bincount(cells, counts**2)
+    there = products > 0.5
+    if not there.any():
+        return math.nan
+    total = sum(np.bincount(cells, column) ** 2 - np.bincount(cells, column**2) for column in sums.T)
+    means = np.asarray(total)[there] / products[there]
+    return float((rows[there] * means).sum() / rows[there].sum() / sums.shape[1])
+
+
+def arrows(
+    values: Floats, codes: Ints, size: int, groups: Ints
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Sums [G, n, K, A] and counts [G, n, K] of values [N, A] for each group, place and code."""
+    number, places = int(groups.max(initial=0)) + 1, codes.shape[1]
+    cells = ((groups[:, None] * places + np.arange(places)) * size + codes).ravel()
+    shape = number, places, size
+    total = number * places * size
+    counts = np.bincount(cells, minlength=total).astype(np.float64).reshape(shape)
+    columns = [np.bincount(cells, np.repeat(column, places), total).reshape(shape) for column in values.T]
+    return np.stack(columns, -1), counts
+
+
+def agreement(sums: Floats, counts: Floats, mine: npt.NDArray[np.bool_] | None = None) -> float:
+    """Cosine of each group's arrows with the arrows of the same token in all other groups.
+
+    Tokens count by evidence: by their rows in the group and by the lengths of both arrows, so that the short
+    ones, whose direction is noise, count little. NaN where there is nothing to compare.
+
+    Args:
+        sums: [G, n, K, A] of `arrows`.
+        counts: [G, n, K].
+        mine: [G]: groups that are compared, with those that are not; None compares each with all others.
+    """
+    if mine is None:
+        others, rest = sums.sum(0) - sums, counts.sum(0) - counts
+    else:
+        others, rest = sums[~mine].sum(0)[None], counts[~mine].sum(0)[None]
+        sums, counts = sums[mine], counts[mine]
+    there = (counts > 0) & (rest > 0)
+    one = sums / np.where(there, counts, 1)[..., None]
+    other = others / np.where(rest > 0, rest, 1)[..., None]
+    weights = np.where(there, counts, 0)
+    lengths = (weights * np.linalg.norm(one, axis=-1) * np.linalg.norm(other, axis=-1)).sum()
+    return float((weights * (one * other).sum(-1)).sum() / lengths) if lengths > 0 else math.nan
+
+
+def directions(values: Floats, datasets: Ints) -> Ints:
+    """Sector of the first two of values [N, A], from 1; 0 where they hardly move, by their own dataset."""
+    found = np.zeros(len(values), np.int64)
+    for dataset in np.unique(datasets):
+        mine = datasets == dataset
+        found[mine] = probes.directions(values[mine])
+    return found
+
+
+def magnitudes(values: Floats, datasets: Ints) -> Ints:
+    """Bin of the length of values [N, A], 0 to SIZES - 1, by quantiles of their own dataset."""
+    found = np.zeros(len(values), np.int64)
+    lengths = np.linalg.norm(values, axis=1)
+    for dataset in np.unique(datasets):
+        mine = datasets == dataset
+        edges = np.quantile(lengths[mine], np.arange(1, SIZES) / SIZES)
+        found[mine] = np.searchsorted(edges, lengths[mine], side="right")
+    return found
+
+
+def numbered(names: npt.NDArray[np.str_]) -> Ints:
+    """Numbers from 0 for names, in the order of their spelling."""
+    return np.unique(names, return_inverse=True)[1].astype(np.int64)

@@ -1,0 +1,46 @@
+"""The strategies: one file each, found by being here; `oxcart.train.evaluate.strategy` says what one is."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from oxcart.shards.errors import ConfigError
+
+if TYPE_CHECKING:
+    from oxcart.train.evaluate.strategy import Strategy
+
+
+def names() -> list[str]:
+    """Of all there are; imports none."""
+    return sorted(module.name for module in pkgutil.iter_modules(__path__))
+
+
+def check(chosen: Sequence[str], argument: str) -> None:
+    """Refuse a name that no strategy has.
+
+    Raises:
+        ConfigError: says which there are.
+    """
+    for name in chosen:
+        if name not in names():
+            raise ConfigError(f"{argument}: expected any of {', '.join(names())}; got {name!r}")
+
+
+def load(chosen: Sequence[str]) -> dict[str, Strategy]:
+    """Strategies by name, in the order of the report.
+
+    Raises:
+        ConfigError: what they compute with is not installed.
+    """
+    try:
+        found = {name: importlib.import_module(f"{__name__}.{name}").STRATEGY for name in chosen}
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("oxcart"):
+            raise
+        raise ConfigError(
+            f"evaluation needs {error.name}: pip install -c constraints.txt '.[train,evaluate]'"
+        ) from error
+    return dict(sorted(found.items(), key=lambda item: (item[1].place, item[0])))

@@ -1,0 +1,210 @@
+"""The action compass: the mean action of each token as an arrow, and whether arrows agree between places."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+from oxcart.train import plots
+from oxcart.train.evaluate import statistics
+from oxcart.train.evaluate.cache import Cache, Floats
+from oxcart.train.evaluate.strategy import (
+    Context,
+    Figure,
+    Number,
+    Skip,
+    Strategy,
+    groupings,
+    having,
+    largest,
+    plane,
+    tidy,
+    to_png,
+)
+
+PANELS = 8
+"""Codes of a place that are drawn, at most: the most frequent."""
+DRAWS = 200
+"""Of episodes, for an ellipse."""
+
+
+def measure(cache: Cache, context: Context) -> Iterator[Number | Skip]:
+    """Cosines of arrows between environments, between datasets, and between held out and seen."""
+    cache = having(cache, "actions")
+    for found in groupings(cache):
+        if isinstance(found, Skip):
+            yield found
+            continue
+        kind, names = found
+        one = kind.removesuffix("s")
+        yield _agreement(
+            cache.take(names != ""),
+            names[names != ""],
+            context,
+            name=f"cosine_{kind}",
+            title=f"arrows agree between {kind}",
+            read=f"Cosine of a token's mean action in one {one} with that in all others: 1 means the same "
+            "direction everywhere, 0 chance, -1 the opposite. Tokens count by their evidence.",
+        )
+        if kind == "environments":
+            yield _held_out(cache.take(names != ""), names[names != ""], context)
+
+
+def _held_out(cache: Cache, names: Any, context: Context) -> Number | Skip:
+    title = "arrows of held-out environments agree with those seen"
+    unseen = np.unique(names[cache.held_out])
+    if not len(unseen) or np.isin(names, unseen).all():
+        return Skip(what=title, because="environments are not both seen and held out")
+    return _agreement(
+        cache,
+        names,
+        context,
+        name="cosine_held_out",
+        title=title,
+        read="The same cosine, of each environment that training never saw with all that it saw: 1 means "
+        "that tokens keep their direction in a new place.",
+        unseen=unseen,
+    )
+
+
+def _agreement(cache: Cache, names: Any, context: Context, unseen: Any = None, **about: Any) -> Number | Skip:
+    groups = statistics.numbered(names)
+    values = statistics.standardised(plane(_actions(cache)), groups, together=True)
+    mine = None if unseen is None else np.isin(np.unique(names), unseen)
+
+    def statistic(rows: Any) -> float:
+        sums, counts = statistics.arrows(values[rows], cache.codes[rows], cache.size, groups[rows])
+        # Rows that were left out may hold the last group.
+        chosen = None if mine is None else mine[: len(sums)]
+        return statistics.agreement(sums, counts, chosen)
+
+    return context.estimate(cache.episodes, statistic, by=statistics.jackknife, better="high", **about)
+
+
+def draw(cache: Cache, context: Context) -> Iterator[Figure]:
+    """A compass of each place, and every token by dataset or environment."""
+    cache = having(cache, "actions")
+    yield _compass(cache)
+    found = {one[0]: one[1] for one in groupings(cache) if not isinstance(one, Skip)}
+    kind = "datasets" if "datasets" in found else "environments"
+    if kind in found:
+        yield _by_group(cache, found[kind], kind, context.seed)
+
+
+def _compass(cache: Cache) -> Figure:
+    plt, places = plots.pyplot(), cache.codes.shape[1]
+    groups = statistics.numbered(cache.dataset)
+    values = statistics.standardised(plane(_actions(cache)), groups, together=True)
+    sums, counts = statistics.arrows(values, cache.codes, cache.size, groups * 0)
+    means = sums[0] / np.maximum(counts[0], 1)[..., None]
+    reach = max(1e-9, float(np.abs(means).max())) * 1.25
+    figure, axes = plt.subplots(1, places, figsize=(2.9 * places, 3.1), squeeze=False, layout="constrained")
+    colours = plt.get_cmap("hsv")
+    for place, axis in enumerate(axes[0]):
+        _frame(axis, reach, f"token {place}")
+        for code in np.argsort(-counts[0, place])[: 2 * PANELS]:
+            if not counts[0, place, code]:
+                continue
+            x, y = means[place, code]
+            colour = colours((np.arctan2(y, x) / (2 * np.pi)) % 1)
+            width = 0.6 + 2.6 * np.sqrt(counts[0, place, code] / counts[0, place].max())
+            style = {"arrowstyle": "-|>", "color": colour, "linewidth": width, "mutation_scale": 11}
+            axis.annotate("", (x, y), (0, 0), arrowprops={**style, "shrinkA": 0, "shrinkB": 0})
+            axis.text(x * 1.16, y * 1.16, str(code), fontsize=8, ha="center", va="center", color=plots.INK)
+    return Figure(
+        title="What each code means",
+        png=to_png(figure),
+        caption="Mean action of the pairs that have a code in this place, first two values, as a deviation "
+        "from the mean action of the dataset and in units of its deviation. Width is how often the code is "
+        "used.",
+    )
+
+
+def _by_group(cache: Cache, names: Any, kind: str, seed: int) -> Figure:
+    plt, places = plots.pyplot(), cache.codes.shape[1]
+    shown = largest(names)
+    cache, names = cache.take(np.isin(names, shown)), names[np.isin(names, shown)]
+    groups = np.array([shown.index(name) for name in names])
+    values = statistics.standardised(plane(_actions(cache)), groups, together=True)
+    sums, counts = statistics.arrows(values, cache.codes, cache.size, groups)
+    means = sums / np.maximum(counts, 1)[..., None]
+    enough = counts >= 5
+    reach = float(np.abs(means[enough]).max(initial=0.1)) * 1.3
+    columns = min(cache.size, PANELS)
+    figure, axes = plt.subplots(
+        places, columns, figsize=(1.45 * columns, 1.55 * places + 0.6), squeeze=False, layout="constrained"
+    )
+    generator = np.random.Generator(np.random.PCG64(seed))
+    colours = plt.get_cmap("tab10").colors
+    for place in range(places):
+        codes = np.sort(np.argsort(-counts[:, place].sum(0), kind="stable")[:columns])
+        for axis, code in zip(axes[place], codes, strict=True):
+            _frame(axis, reach, f"{place}:{code}")
+            for group in range(len(shown)):
+                if not enough[group, place, code]:
+                    continue
+                mine = (groups == group) & (cache.codes[:, place] == code)
+                x, y = means[group, place, code]
+                axis.plot([0, x], [0, y], color=colours[group], linewidth=1.3)
+                axis.plot([x], [y], "o", color=colours[group], markersize=2.5)
+                _ellipse(axis, values[mine], cache.episodes[mine], colours[group], generator)
+    handles = [plt.Line2D([], [], color=colours[i], label=name) for i, name in enumerate(shown)]
+    figure.legend(
+        handles=handles, loc="outside lower center", ncols=min(4, len(shown)), frameon=False, fontsize=8
+    )
+    return Figure(
+        title=f"The same token in different {kind}",
+        png=to_png(figure),
+        caption=f"place:code. One arrow for each of the largest {kind} with at least five pairs; ellipses "
+        "hold the tip with 95% confidence, by a bootstrap over episodes. Arrows of one panel that point "
+        "together mean the same.",
+    )
+
+
+def _ellipse(axis: Any, values: Floats, episodes: Any, colour: Any, generator: np.random.Generator) -> None:
+    """Where the mean of values [N, 2] lies."""
+    from matplotlib.patches import Ellipse
+
+    _, episode = np.unique(episodes, return_inverse=True)
+    number = int(episode.max()) + 1
+    if number < 3:
+        return
+    sums = np.stack([np.bincount(episode, column) for column in values.T], 1)
+    counts = np.bincount(episode).astype(np.float64)
+    drawn = generator.integers(0, number, (DRAWS, number))
+    means = sums[drawn].sum(1) / counts[drawn].sum(1)[:, None]
+    lengths, axes = np.linalg.eigh(np.cov(means.T))
+    width, height = 2 * np.sqrt(np.maximum(lengths, 0) * stats.chi2.ppf(statistics.LEVEL, 2))
+    angle = float(np.degrees(np.arctan2(axes[1, 0], axes[0, 0])))
+    axis.add_patch(Ellipse(values.mean(0), width, height, angle=angle, color=colour, alpha=0.16, linewidth=0))
+
+
+def _frame(axis: Any, reach: float, title: str) -> None:
+    tidy(axis, title)
+    axis.set_xlim(-reach, reach)
+    axis.set_ylim(-reach, reach)
+    axis.set_aspect("equal")
+    axis.set_xticks([])
+    axis.set_yticks([])
+    axis.axhline(0, color=plots.FAINT, linewidth=0.6)
+    axis.axvline(0, color=plots.FAINT, linewidth=0.6)
+    axis.spines[["left", "bottom"]].set_visible(False)
+
+
+def _actions(cache: Cache) -> Floats:
+    assert cache.actions is not None
+    return cache.actions
+
+
+STRATEGY = Strategy(
+    title="Action compass",
+    about="Does a token mean one direction everywhere? Its mean action in each environment or dataset is an "
+    "arrow; arrows of one token should point together.",
+    needs=("actions",),
+    measure=measure,
+    draw=draw,
+    place=10,
+)

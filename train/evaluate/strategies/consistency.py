@@ -1,0 +1,180 @@
+"""Cross-dataset consistency: how much of what codes tell in one dataset or environment holds in the others.
+
+Not the ratio of variance within a token to variance across datasets: codes that mean nothing at all have no
+variance across either, and win. Here codes first have to tell something.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from oxcart.train import plots
+from oxcart.train.evaluate import statistics
+from oxcart.train.evaluate.cache import Cache, Floats, Ints, Strings
+from oxcart.train.evaluate.flow import WEIGHTED
+from oxcart.train.evaluate.strategy import (
+    Context,
+    Figure,
+    Number,
+    Skip,
+    Strategy,
+    Table,
+    absent,
+    groupings,
+    having,
+    tidy,
+    to_png,
+)
+
+LISTED = 64
+"""Tokens of the table and the picture, at most: the most frequent."""
+
+
+def measure(cache: Cache, context: Context) -> Iterator[Number | Skip]:
+    """Shares of variance within and across environments and datasets, of actions and of flow."""
+    for what, part, values in _kinds(cache):
+        if isinstance(values, str):
+            yield Skip(what=f"of {what}", because=values)
+            continue
+        for found in groupings(part):
+            if isinstance(found, Skip):
+                yield Skip(what=f"of {what} {found.what}", because=found.because)
+            else:
+                yield from _shares(what, part, values, found, context)
+
+
+def _shares(
+    what: str, cache: Cache, values: Floats, found: tuple[str, Strings], context: Context
+) -> Iterator[Number | Skip]:
+    kind, names = found
+    known = names != ""
+    groups, codes, episodes = statistics.numbered(names[known]), cache.codes[known], cache.episodes[known]
+    scaled = statistics.standardised(values[known], groups)
+    if not scaled.shape[1]:
+        yield Skip(what=f"of {what} between {kind}", because=f"{what} never varies")
+        return
+    one = kind.removesuffix("s")
+
+    sums = statistics.tally(scaled, codes, cache.size, groups, episodes)
+    inside = context.estimate(
+        sums.episodes,
+        sums.within,
+        name=f"{what}_within_{kind}",
+        title=f"{what} told by a token, in its own {one}",
+        better="high",
+        read=f"Share of the variance of {what} that one token tells among pairs of one {one}, from episode "
+        "to episode: 0 by chance.",
+    )
+    yield context.estimate(
+        sums.episodes,
+        sums.across,
+        name=f"{what}_across_{kind}",
+        title=f"{what} told by a token, in other {kind}",
+        better="high",
+        read=f"Share of the variance of {what} that a token tells by what it means in other {kind}: 0 by "
+        f"chance, as large as in its own {one} where it means the same everywhere.",
+    )
+    yield inside
+    title = f"of what a token tells of {what}, what holds in other {kind}"
+    if isinstance(inside, Skip) or inside.low is None or inside.low <= 0:
+        yield Skip(what=title, because=f"tokens tell nothing of {what} in any one {one}")
+        return
+    yield context.estimate(
+        sums.episodes,
+        lambda rows: sums.across(rows) / sums.within(rows),
+        name=f"{what}_kept_{kind}",
+        title=title,
+        read=f"The first share over the second: 1 means that a token means the same in all {kind}, 0 that "
+        "each has a meaning of its own. It says nothing of how much tokens tell.",
+    )
+
+
+def draw(cache: Cache, context: Context) -> Iterator[Figure | Table]:
+    """Variance of each token within and between datasets, else environments."""
+    for what, part, values in _kinds(cache):
+        found = {one[0]: one[1] for one in groupings(part) if not isinstance(one, Skip)}
+        kind = "datasets" if "datasets" in found else "environments"
+        if isinstance(values, str) or kind not in found:
+            continue
+        known = found[kind] != ""
+        groups = statistics.numbered(found[kind][known])
+        scaled = statistics.standardised(values[known], groups)
+        if not scaled.shape[1]:
+            continue
+        rows = _variances(scaled, part.codes[known], part.size, groups)
+        if rows:
+            yield _picture(rows, what, kind)
+            columns = ("token", "pairs", f"within {kind}", f"between {kind}", "between / within")
+            yield Table(title=f"Variance of {what} given a token", columns=columns, rows=rows)
+
+
+def _variances(values: Floats, codes: Ints, size: int, groups: Ints) -> list[list[Any]]:
+    """Token, pairs, variance within groups and between their means, in shares of the variance of all pairs.
+
+    What noise adds to the variance between means is taken away, so that it can be below 0.
+    """
+    sums, counts = statistics.arrows(values, codes, size, groups)
+    squares, _ = statistics.arrows(values**2, codes, size, groups)
+    total = values.var(0).sum()
+    found = []
+    order = np.argsort(-counts.sum(0).ravel(), kind="stable")[:LISTED]
+    for token in np.sort(order):
+        place, code = divmod(int(token), size)
+        own = counts[:, place, code]
+        mine = own > 1
+        if mine.sum() < 2:
+            continue
+        number = own[mine]
+        means = sums[mine, place, code] / number[:, None]
+        spread = (squares[mine, place, code] / number[:, None] - means**2) * (number / (number - 1))[:, None]
+        within = float(np.average(spread.sum(1), weights=number))
+        between = float(means.var(0, ddof=1).sum() - (spread.sum(1) / number).mean())
+        ratio = round(between / within, 4) if within > 0 else None
+        row = [f"{place}:{code}", int(own.sum()), round(within / total, 4), round(between / total, 4), ratio]
+        found.append(row)
+    return found
+
+
+def _picture(rows: list[list[Any]], what: str, kind: str) -> Figure:
+    plt = plots.pyplot()
+    figure, axis = plt.subplots(figsize=(11, 2.9), layout="constrained")
+    at = np.arange(len(rows))
+    axis.bar(at, [row[2] for row in rows], color=plots.COLOURS[0], width=0.72, label=f"within {kind}")
+    axis.bar(at, [max(0, row[3]) for row in rows], color=plots.COLOURS[1], width=0.4, label=f"between {kind}")
+    axis.axhline(1, color=plots.INK, linewidth=0.8, linestyle=":")
+    tidy(axis, "", "token (place:code)", "share of the variance")
+    axis.set_xticks(at, [row[0] for row in rows], rotation=90)
+    axis.legend(frameon=False, fontsize=8, loc="upper right")
+    return Figure(
+        title=f"Variance of {what} given a token",
+        png=to_png(figure),
+        caption=f"In units of the variance of {what} over all pairs (dotted). A token that tells much has a "
+        f"low blue bar; one that means the same in all {kind} has an orange bar near 0.",
+    )
+
+
+def _kinds(cache: Cache) -> Iterator[tuple[str, Cache, Floats | str]]:
+    """Name, pairs that have it, and values; or why there are none."""
+    if cache.actions is None:
+        yield "actions", cache, absent(cache, "actions")
+    else:
+        known = having(cache, "actions")
+        assert known.actions is not None
+        yield "actions", known, known.actions
+    if cache.flow is None:
+        yield "flow", cache, absent(cache, "flow")
+    else:
+        yield "flow", cache, cache.flow[:, WEIGHTED]
+
+
+STRATEGY = Strategy(
+    title="Consistency across datasets",
+    about="How much of what a token tells of actions, or of optical flow, in one environment or dataset "
+    "still holds in the others?",
+    measure=measure,
+    draw=draw,
+    place=20,
+)

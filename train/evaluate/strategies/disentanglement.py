@@ -1,0 +1,131 @@
+"""Disentanglement: tokens should follow from what is done, and say nothing of where it is done."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from sklearn.cluster import KMeans
+
+from oxcart.train import plots
+from oxcart.train.evaluate import statistics
+from oxcart.train.evaluate.cache import Cache, Ints
+from oxcart.train.evaluate.flow import WEIGHTED
+from oxcart.train.evaluate.strategy import (
+    Context,
+    Figure,
+    Number,
+    Skip,
+    Strategy,
+    absent,
+    groupings,
+    largest,
+    tidy,
+    to_png,
+)
+
+BINS = 16
+"""Of like actions."""
+
+
+def measure(cache: Cache, context: Context) -> Iterator[Number | Skip]:
+    """How open tokens are given like actions, and what they say of environments and datasets."""
+    found = cache.keep("bins of likeness", lambda: _bins(cache))
+    if isinstance(found, str):
+        yield Skip(what="entropy of tokens given like actions", because=found)
+    else:
+        what, known, bins = found
+        codes = cache.codes[known]
+
+        def left(rows: Ints) -> float:
+            return statistics.determined(codes[rows], bins[rows])
+
+        yield context.estimate(
+            cache.episodes[known],
+            left,
+            by=statistics.jackknife,
+            name=f"entropy_given_{what}",
+            title=f"entropy of tokens that like {what} leave open",
+            better="low",
+            read=f"H(token | bin of like {what}) / H(token), corrected for chance: 1 means that tokens do "
+            f"not follow from {what}, 0 that they follow from nothing else.",
+        )
+    for way in groupings(cache):
+        if isinstance(way, Skip):
+            yield Skip(
+                what=f"I(token; {'environment' if 'env' in way.what else 'dataset'})", because=way.because
+            )
+            continue
+        kind, names = way
+        known = names != ""
+        one = kind.removesuffix("s")
+        episodes = cache.episodes[known]
+        yield context.estimate(
+            episodes,
+            statistics.about_episodes(
+                cache.codes[known], statistics.numbered(names[known]), episodes, context.seed
+            ),
+            by=statistics.jackknife,
+            name=f"about_{one}",
+            title=f"of what a token says, what is about the {one}",
+            better="low",
+            null_is_best=True,
+            read=f"I(token; {one}) / H(token), above that of {kind} shuffled between episodes: 0 means that "
+            f"a token does not give its {one} away.",
+        )
+
+
+def draw(cache: Cache, context: Context) -> Iterator[Figure]:
+    """How often each environment or dataset uses each code."""
+    found = {one[0]: one[1] for one in groupings(cache) if not isinstance(one, Skip)}
+    kind = "datasets" if "datasets" in found else "environments"
+    if kind not in found:
+        return
+    plt, places = plots.pyplot(), cache.codes.shape[1]
+    shown = sorted(largest(found[kind], 24))
+    figure, axes = plt.subplots(
+        1, places, figsize=(2.2 + 2.3 * places, 0.9 + 0.24 * len(shown)), squeeze=False, layout="constrained"
+    )
+    for place, axis in enumerate(axes[0]):
+        shares = np.stack(
+            [
+                np.bincount(cache.codes[found[kind] == name, place], minlength=cache.size)
+                / (found[kind] == name).sum()
+                for name in shown
+            ]
+        )
+        axis.imshow(shares, aspect="auto", cmap="YlOrBr", vmin=0)
+        tidy(axis, f"token {place}", "code")
+        axis.set_yticks(range(len(shown)), shown if not place else [""] * len(shown))
+    yield Figure(
+        title=f"Which codes the {kind} use",
+        png=to_png(figure),
+        caption=f"Share of the pairs of each of the {kind} that have a code; darker is more. Rows that look "
+        "alike: tokens do not give away where they come from.",
+    )
+
+
+def _bins(cache: Cache) -> tuple[str, Ints, Ints] | str:
+    """Actions, else flow: its name, the rows that have it, and which of like ones each is; or why not."""
+    if cache.actions is not None:
+        what, values = "actions", cache.actions
+    elif cache.flow is not None:
+        what, values = "flow", cache.flow[:, WEIGHTED]
+    else:
+        return absent(cache, "actions", "flow")
+    known = np.flatnonzero(np.isfinite(values).all(1))
+    scaled = statistics.standardised(values[known], statistics.numbered(cache.dataset[known]))
+    distinct = len(np.unique(scaled.round(9), axis=0)) if scaled.shape[1] else 0
+    if distinct < 2 or len(known) < statistics.FEW:
+        return f"{what} hardly vary"
+    means = KMeans(min(BINS, distinct), n_init=1, random_state=0).fit(scaled)
+    return what, known, means.labels_.astype(np.int64)
+
+
+STRATEGY = Strategy(
+    title="Disentanglement",
+    about="Tokens should follow from what is done, and say nothing of the place where it is done.",
+    measure=measure,
+    draw=draw,
+    place=40,
+)

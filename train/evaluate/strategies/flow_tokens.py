@@ -1,0 +1,140 @@
+"""Flow and tokens: the mean optical flow of a pair beside its token. Needs no actions, so it does for "
+"video."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from oxcart.train import plots
+from oxcart.train.evaluate import statistics
+from oxcart.train.evaluate.cache import Cache, Floats, Ints
+from oxcart.train.evaluate.flow import STILL, VARIANTS, WEIGHTED
+from oxcart.train.evaluate.strategy import Better, Context, Figure, Number, Skip, Strategy, tidy, to_png
+
+POINTS = 4000
+"""Of a scatter, at most."""
+PANELS = 8
+SECTORS = 16
+
+
+def measure(cache: Cache, context: Context) -> Iterator[Number | Skip]:
+    """What tokens tell of the direction of flow, for each way to take its mean."""
+    assert cache.flow is not None
+    datasets = statistics.numbered(cache.dataset)
+    for number in (WEIGHTED, *(i for i in range(len(VARIANTS)) if i != WEIGHTED)):
+        yield told_direction(
+            cache.flow[:, number],
+            datasets,
+            cache,
+            context,
+            name=f"direction_{VARIANTS[number]}",
+            title=f"direction of flow told by a token, {VARIANTS[number]} mean",
+            read="Share of the entropy of the direction (eight sectors) of what moves that one token tells, "
+            "above chance: 0 nothing, 1 all of it.",
+        )
+
+
+def told_direction(
+    values: Floats, datasets: Ints, cache: Cache, context: Context, better: Better = "high", **about: str
+) -> Number | Skip:
+    """Share of the entropy of the direction of values [N, 2] that codes tell; of those that move."""
+    found = statistics.directions(values, datasets)
+    moving = found > 0
+    if moving.sum() < statistics.FEW or len(np.unique(found[moving])) < 2:
+        return Skip(what=about["title"], because="hardly any pair moves, or all move the same way")
+    codes, labels = cache.codes[moving], found[moving]
+
+    def statistic(rows: Ints) -> float:
+        return statistics.told(codes[rows], labels[rows])
+
+    return context.estimate(
+        cache.episodes[moving], statistic, by=statistics.jackknife, better=better, **about
+    )
+
+
+def draw(cache: Cache, context: Context) -> Iterator[Figure]:
+    """Scatters of the three means, and an angular histogram of each token."""
+    assert cache.flow is not None
+    yield _scatter(cache, cache.flow)
+    yield _roses(cache, cache.flow[:, WEIGHTED])
+
+
+def _scatter(cache: Cache, flow: Floats) -> Figure:
+    plt, places = plots.pyplot(), cache.codes.shape[1]
+    shown = np.linspace(0, len(cache) - 1, min(len(cache), POINTS)).astype(np.int64)
+    figure, axes = plt.subplots(
+        len(VARIANTS),
+        places,
+        figsize=(2.9 * places, 2.7 * len(VARIANTS)),
+        squeeze=False,
+        layout="constrained",
+    )
+    for number, variant in enumerate(VARIANTS):
+        values = flow[shown, number]
+        reach = max(float(np.quantile(np.abs(values), 0.99)), 1e-6)
+        for place, axis in enumerate(axes[number]):
+            codes = cache.codes[shown, place]
+            axis.scatter(*values.T, c=codes, cmap="tab10", s=4, alpha=0.6, linewidths=0)
+            for code in np.unique(codes):
+                x, y = values[codes == code].mean(0)
+                axis.text(x, y, str(code), fontsize=9, fontweight="bold", ha="center", va="center")
+            axis.set_xlim(-reach, reach)
+            axis.set_ylim(-reach, reach)
+            tidy(axis, f"token {place}, {variant}", "% of the width", "" if place else "% up")
+    return Figure(
+        title="Mean flow of each pair, by token",
+        png=to_png(figure),
+        caption=f"A point a pair ({len(shown):,} of {len(cache):,}), coloured by its code; bold numbers "
+        "stand at the mean of their code. Plain: of all pixels; weighted: by how far each moves; "
+        f"thresholded: of those that move by {STILL:g}% of the width.",
+    )
+
+
+def _roses(cache: Cache, flow: Floats) -> Figure:
+    plt, places = plots.pyplot(), cache.codes.shape[1]
+    moving = statistics.directions(flow, statistics.numbered(cache.dataset)) > 0
+    angles = np.arctan2(flow[:, 1], flow[:, 0])
+    columns = min(cache.size, PANELS)
+    figure, axes = plt.subplots(
+        places,
+        columns,
+        figsize=(1.4 * columns, 1.55 * places),
+        squeeze=False,
+        subplot_kw={"projection": "polar"},
+        layout="constrained",
+    )
+    edges = np.linspace(-np.pi, np.pi, SECTORS + 1)
+    everyone, _ = np.histogram(angles[moving], edges)
+    everyone = everyone / max(1, everyone.sum())
+    for place in range(places):
+        counts = np.bincount(cache.codes[:, place], minlength=cache.size)
+        codes = np.sort(np.argsort(-counts, kind="stable")[:columns])
+        for axis, code in zip(axes[place], codes, strict=True):
+            own, _ = np.histogram(angles[moving & (cache.codes[:, place] == code)], edges)
+            share = own / max(1, own.sum())
+            width = 2 * np.pi / SECTORS
+            axis.bar(edges[:-1] + width / 2, everyone, width, color=plots.FAINT, alpha=0.6)
+            axis.bar(edges[:-1] + width / 2, share, width, color=plots.COLOURS[0], alpha=0.8)
+            axis.set_xticks([])
+            axis.set_yticks([])
+            axis.spines["polar"].set_color(plots.FAINT)
+            axis.set_title(f"{place}:{code}  {int(own.sum())}", fontsize=8, color=plots.INK, pad=2)
+    return Figure(
+        title="Where things move, by token",
+        png=to_png(figure),
+        caption="place:code and its moving pairs. Blue: directions of the weighted mean flow of pairs with "
+        "that code; grey: those of all pairs. A code that means a direction has one lobe.",
+    )
+
+
+STRATEGY = Strategy(
+    title="Flow and tokens",
+    about="What moves in the picture, and where to? Optical flow needs no action labels, so this works for "
+    "video.",
+    needs=("flow",),
+    measure=measure,
+    draw=draw,
+    place=30,
+)

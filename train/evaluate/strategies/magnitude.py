@@ -1,0 +1,117 @@
+"""Magnitude: whether tokens tell where things move, how far they move, or both."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from oxcart.train import plots
+from oxcart.train.evaluate import statistics
+from oxcart.train.evaluate.cache import Cache, Floats, Ints
+from oxcart.train.evaluate.flow import WEIGHTED
+from oxcart.train.evaluate.strategies.flow_tokens import told_direction
+from oxcart.train.evaluate.strategy import (
+    Context,
+    Figure,
+    Number,
+    Skip,
+    Strategy,
+    absent,
+    having,
+    plane,
+    tidy,
+    to_png,
+)
+
+
+def measure(cache: Cache, context: Context) -> Iterator[Number | Skip]:
+    """What tokens tell of direction and of magnitude, of the pairs that move."""
+    found = _motion(cache)
+    if isinstance(found, str):
+        yield Skip(what="direction and magnitude", because=found)
+        return
+    what, cache, values = found
+    datasets = statistics.numbered(cache.dataset)
+    yield told_direction(
+        values,
+        datasets,
+        cache,
+        context,
+        name="direction",
+        better="none",
+        title=f"direction of {what} told by a token",
+        read=f"Share of the entropy of the direction of {what} that one token tells, above chance: 0 "
+        "nothing, 1 all.",
+    )
+    moving = statistics.directions(values, datasets) > 0
+    title = f"magnitude of {what} told by a token"
+    labels = (
+        statistics.magnitudes(values[moving], datasets[moving]) if moving.any() else np.zeros(0, np.int64)
+    )
+    if moving.sum() < statistics.FEW or len(np.unique(labels)) < 2:
+        yield Skip(what=title, because="hardly any pair moves, or all move as far")
+        return
+    codes = cache.codes[moving]
+
+    def statistic(rows: Ints) -> float:
+        return statistics.told(codes[rows], labels[rows])
+
+    yield context.estimate(
+        cache.episodes[moving],
+        statistic,
+        by=statistics.jackknife,
+        name="magnitude",
+        title=title,
+        better="high",
+        read="The same for how far things move (quarters of the pairs that do). Small beside the "
+        "direction: tokens say where to and not how far.",
+    )
+
+
+def draw(cache: Cache, context: Context) -> Iterator[Figure]:
+    """How far each code moves things."""
+    found = _motion(cache)
+    if isinstance(found, str):
+        return
+    what, cache, values = found
+    lengths = np.linalg.norm(values, axis=1)
+    plt, places = plots.pyplot(), cache.codes.shape[1]
+    figure, axes = plt.subplots(1, places, figsize=(2.9 * places, 2.6), squeeze=False, layout="constrained")
+    for place, axis in enumerate(axes[0]):
+        counts = np.bincount(cache.codes[:, place], minlength=cache.size)
+        codes = np.sort(np.argsort(-counts, kind="stable")[:16])
+        codes = codes[counts[codes] > 0]
+        boxes = [lengths[cache.codes[:, place] == code] for code in codes]
+        drawn = axis.boxplot(boxes, showfliers=False, patch_artist=True, widths=0.6)
+        for box in drawn["boxes"]:
+            box.set(facecolor=plots.COLOURS[0], alpha=0.55, linewidth=0)
+        for line in drawn["medians"]:
+            line.set(color=plots.INK)
+        axis.set_xticks(range(1, len(codes) + 1), [str(code) for code in codes])
+        tidy(axis, f"token {place}", "code", f"length of {what}" if not place else "")
+    yield Figure(
+        title="How far, by token",
+        png=to_png(figure),
+        caption=f"Length of {what} of the pairs with each code: median, quartiles, range without outliers.",
+    )
+
+
+def _motion(cache: Cache) -> tuple[str, Cache, Floats] | str:
+    """Flow, else actions: its name, the pairs that have it, values [N, 2]; or why there is neither."""
+    if cache.flow is not None:
+        return "flow", cache, cache.flow[:, WEIGHTED]
+    if cache.actions is None:
+        return absent(cache, "flow", "actions")
+    known = having(cache, "actions")
+    assert known.actions is not None
+    return "actions", known, plane(known.actions)
+
+
+STRATEGY = Strategy(
+    title="Direction and magnitude",
+    about="Do tokens tell where things move, or how far?",
+    measure=measure,
+    draw=draw,
+    place=35,
+)

@@ -1,0 +1,89 @@
+"""Permutation ablation: whether it matters which code stands in which place."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from oxcart.train import plots
+from oxcart.train.evaluate.cache import Cache, Floats, Ints
+from oxcart.train.evaluate.strategies.transfer import ratio_of, squares
+from oxcart.train.evaluate.strategy import Context, Figure, Number, Skip, Strategy, tidy, to_png
+
+ORDERS = ("original", "sorted", "reversed", "shuffled")
+
+
+def measure(cache: Cache, context: Context) -> Iterator[Number | Skip]:
+    """Reconstruction error of each other order, over that of the original."""
+    if cache.codes.shape[1] < 2:
+        yield Skip(what="order of the tokens", because="a latent action is one token, which has no order")
+        return
+    errors = _errors(cache, context)
+    episodes = cache.episodes[cache.framed]
+    for number, order in enumerate(ORDERS[1:], 1):
+        yield context.estimate(
+            episodes,
+            ratio_of(errors[:, [number, 0]]),
+            name=order,
+            title=f"error with tokens {order}",
+            better="high",
+            read=f"Squared error of the reconstruction with the tokens of each pair {order}, over that in "
+            "their own order: above 1 where places have meanings of their own, 1 where order does not "
+            "matter.",
+        )
+
+
+def draw(cache: Cache, context: Context) -> Iterator[Figure]:
+    """Error of each order over that of copying."""
+    if cache.codes.shape[1] < 2:
+        return
+    assert cache.frames is not None
+    errors = _errors(cache, context)
+    copy = squares(cache.frames[:, 0], cache.frames[:, 1]).mean()
+    if copy <= 0:
+        return
+    plt = plots.pyplot()
+    figure, axis = plt.subplots(figsize=(5.4, 2.4), layout="constrained")
+    values = errors.mean(0) / copy
+    axis.barh(ORDERS[::-1], values[::-1], color=[*plots.COLOURS[1:2] * 3, plots.COLOURS[0]], height=0.62)
+    axis.axvline(1, color=plots.INK, linewidth=0.8, linestyle=":")
+    for at, value in enumerate(values[::-1]):
+        axis.text(value, at, f" {value:.2f}", va="center", fontsize=8, color=plots.INK)
+    tidy(axis, "", "error / error of copying frame t")
+    yield Figure(
+        title="Order of the tokens",
+        png=to_png(figure),
+        caption="Reconstruction error with each pair's own tokens in other orders; dotted: doing nothing.",
+    )
+
+
+def _errors(cache: Cache, context: Context) -> Floats:
+    """Squared error of each order, [F, 4]."""
+    assert cache.frames is not None
+    codes = cache.codes[cache.framed]
+    first, second = cache.frames[:, 0], cache.frames[:, 1]
+    return np.stack([squares(context.decode(first, one), second) for one in _ordered(codes, context.seed)], 1)
+
+
+def _ordered(codes: Ints, seed: int) -> list[Ints]:
+    """Codes [F, n] in each of ORDERS."""
+    keys = np.random.Generator(np.random.PCG64(seed)).random(codes.shape)
+    return [
+        codes,
+        np.sort(codes, axis=1),
+        np.ascontiguousarray(codes[:, ::-1]),
+        np.take_along_axis(codes, keys.argsort(1), 1),
+    ]
+
+
+STRATEGY = Strategy(
+    title="Permutation ablation",
+    about="Does each place of a latent action have a meaning of its own? Its codes are put into other "
+    "orders.",
+    needs=("frames",),
+    measure=measure,
+    draw=draw,
+    place=50,
+    decodes=True,
+)

@@ -1,0 +1,128 @@
+"""The linear probe: actions from codes, on environments that the probe never saw."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import numpy as np
+from sklearn.linear_model import Ridge
+
+from oxcart.train import plots
+from oxcart.train.evaluate import statistics
+from oxcart.train.evaluate.cache import Cache, Floats, Ints
+from oxcart.train.evaluate.strategy import Context, Figure, Number, Skip, Strategy, tidy, to_png
+from oxcart.train.laq import probes
+
+FRAME_RIDGE = 100.0
+"""For pixels, of which there are more than environments."""
+
+
+def measure(cache: Cache, context: Context) -> Iterator[Number | Skip]:
+    """R2 from codes, and what it is above that from the frame alone."""
+    found = _predictions(cache)
+    if isinstance(found, str):
+        yield Skip(what="R2 of actions from codes", because=found)
+        return
+    rows_of, target, by_codes, by_frame, where = found
+    episodes = cache.episodes[rows_of]
+    yield context.estimate(
+        episodes,
+        lambda rows: _r2(target[rows], by_codes[rows]),
+        name="r2",
+        title="R2 of actions from codes",
+        better="high",
+        read=f"Of a linear probe from all tokens to the actions, {where}: 1 is exact, 0 no better than the "
+        "mean.",
+    )
+    if by_frame is None:
+        yield Skip(what="gain over the frame alone", because="no frames were kept small")
+        return
+    yield context.estimate(
+        episodes,
+        lambda rows: _r2(target[rows], by_codes[rows]) - _r2(target[rows], by_frame[rows]),
+        name="gain",
+        title="R2 from codes above that from the frame alone",
+        better="high",
+        read="What frame t tells of the action needs no codes; this is what codes add to it.",
+    )
+
+
+def draw(cache: Cache, context: Context) -> Iterator[Figure]:
+    """Predicted beside true actions."""
+    found = _predictions(cache)
+    if isinstance(found, str):
+        return
+    _, target, by_codes, _, where = found
+    plt, width = plots.pyplot(), min(8, target.shape[1])
+    figure, axes = plt.subplots(1, width, figsize=(2.6 * width, 2.7), squeeze=False, layout="constrained")
+    shown = np.linspace(0, len(target) - 1, min(len(target), 3000)).astype(np.int64)
+    for value, axis in enumerate(axes[0]):
+        x, y = target[shown, value], by_codes[shown, value]
+        reach = max(float(np.quantile(np.abs(x), 0.995)), 1e-6)
+        axis.plot([-reach, reach], [-reach, reach], color=plots.FAINT, linewidth=1)
+        axis.scatter(x, y, s=4, alpha=0.4, color=plots.COLOURS[0], linewidths=0)
+        axis.set_xlim(-reach, reach)
+        axis.set_ylim(-reach, reach)
+        score = _r2(target[:, value : value + 1], by_codes[:, value : value + 1])
+        said = f"R2 {score:.2f}" if math.isfinite(score) else "never varies"
+        tidy(axis, f"value {value}: {said}", "action", "" if value else "by the probe")
+    yield Figure(
+        title="Actions by the probe",
+        png=to_png(figure),
+        caption=f"In deviations of the dataset, {where}. On the grey line the probe is exact.",
+    )
+
+
+def _predictions(cache: Cache) -> tuple[Ints, Floats, Floats, Floats | None, str] | str:
+    """Rows that are judged, their actions, those by codes and by the frame, and where; or why not."""
+    assert cache.actions is not None
+    known = np.isfinite(cache.actions).all(1)
+    test = known & cache.held_out
+    fit = known & ~cache.held_out
+    where = "fitted on environments that training saw, judged on those held out"
+    if not test.any() or not fit.any():
+        # Half of the environments judge the other half, else half of the episodes.
+        places = statistics.numbered(np.char.add(np.char.add(cache.dataset, "\n"), cache.environment))
+        several = len(np.unique(places[known])) > 1
+        units = places if several else cache.episodes
+        test, fit = known & (units % 2 == 1), known & (units % 2 == 0)
+        where = f"fitted on half of the {'environments' if several else 'episodes'}, judged on the other half"
+    if min(test.sum(), fit.sum()) < statistics.FEW:
+        return f"{int(known.sum())} pairs with actions are too few to fit a probe and to judge it"
+    target = np.zeros_like(cache.actions)
+    for dataset in np.unique(cache.dataset[known]):
+        mine = cache.dataset == dataset
+        basis = cache.actions[mine & fit] if (mine & fit).any() else cache.actions[mine & test]
+        deviation = basis.std(0)
+        target[mine] = (cache.actions[mine] - basis.mean(0)) / np.where(deviation > 1e-9, deviation, 1)
+    varies = (target[test].std(0) > 1e-9) & (target[fit].std(0) > 1e-9)
+    if not varies.any():
+        return "actions never vary"
+    target = target[:, varies]
+    codes = probes.one_hot(cache.codes, cache.size).astype(np.float32)
+    by_codes = Ridge(1.0).fit(codes[fit], target[fit]).predict(codes[test])
+    by_frame = None
+    if cache.thumbs is not None:
+        by_frame = Ridge(FRAME_RIDGE).fit(cache.thumbs[fit], target[fit]).predict(cache.thumbs[test])
+    return np.flatnonzero(test), target[test], by_codes, by_frame, where
+
+
+def _r2(target: Floats, predicted: Floats) -> float:
+    """Mean over the values that vary."""
+    total = ((target - target.mean(0)) ** 2).sum(0)
+    varies = total > 1e-9
+    if not varies.any():
+        return math.nan
+    left = ((target - predicted) ** 2).sum(0)[varies]
+    return float((1 - left / total[varies]).mean())
+
+
+STRATEGY = Strategy(
+    title="Linear probe",
+    about="Can actions be read off the codes, in environments that were not used to learn how?",
+    needs=("actions",),
+    measure=measure,
+    draw=draw,
+    place=25,
+)

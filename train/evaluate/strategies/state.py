@@ -1,0 +1,54 @@
+"""States: whether tokens say where the robot is, beside what it does."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from oxcart.train.evaluate import statistics
+from oxcart.train.evaluate.cache import Cache
+from oxcart.train.evaluate.strategies.tokens import scatter
+from oxcart.train.evaluate.strategy import Context, Figure, Number, Skip, Strategy, having, plane
+
+
+def measure(cache: Cache, context: Context) -> Iterator[Number | Skip]:
+    """Share of the variance of the state at t that a token tells."""
+    cache = having(cache, "state")
+    assert cache.state is not None
+    groups = statistics.numbered(cache.dataset)
+    scaled = statistics.standardised(cache.state, groups)
+    if not scaled.shape[1]:
+        yield Skip(what="states told by a token", because="states never vary")
+        return
+
+    sums = statistics.tally(scaled, cache.codes, cache.size, groups, cache.episodes)
+    yield context.estimate(
+        sums.episodes,
+        sums.within,
+        name="told",
+        title="states told by a token",
+        read="Share of the variance of the state at t that one token tells, from episode to episode: 0 "
+        "where tokens say what is done and not where. What is done depends on where one is, so a little is "
+        "no fault.",
+    )
+
+
+def draw(cache: Cache, context: Context) -> Iterator[Figure]:
+    """The state of every pair, by code."""
+    cache = having(cache, "state")
+    assert cache.state is not None
+    yield Figure(
+        title="States by token",
+        png=scatter(cache, plane(cache.state)),
+        caption="The first two values of the state at t, coloured by the code of one place. Well mixed: the "
+        "code does not depend on where the robot is.",
+    )
+
+
+STRATEGY = Strategy(
+    title="States",
+    about="Do tokens depend on where the robot is?",
+    needs=("state",),
+    measure=measure,
+    draw=draw,
+    place=45,
+)

@@ -1,0 +1,95 @@
+"""Text alignment: whether codes have to do with what was asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from sklearn.cluster import KMeans
+from sklearn.feature_extraction.text import TfidfVectorizer
+
+from oxcart.train.evaluate import statistics
+from oxcart.train.evaluate.cache import Cache, Ints
+from oxcart.train.evaluate.strategy import Context, Number, Skip, Strategy, Table
+from oxcart.train.laq import probes
+
+CLUSTERS = 8
+WORDS = 6
+"""Of a cluster that are shown."""
+
+
+def measure(cache: Cache, context: Context) -> Iterator[Number | Skip]:
+    """Normalised mutual information of instruction clusters with code sequences and with tokens."""
+    found = cache.keep("clusters of instructions", lambda: _clusters(cache))
+    if isinstance(found, str):
+        yield Skip(what="codes and instructions", because=found)
+        return
+    known, labels, _ = found
+    codes, episodes = cache.codes[known], cache.episodes[known]
+    yield context.estimate(
+        episodes,
+        statistics.about_episodes(probes.joint(codes)[:, None], labels, episodes, context.seed, both=True),
+        by=statistics.jackknife,
+        name="sequences",
+        title="NMI of code sequences and instructions",
+        better="high",
+        read="Normalised mutual information of whole latent actions and clusters of instructions, above "
+        "that of instructions shuffled between episodes: 0 by chance.",
+    )
+    yield context.estimate(
+        episodes,
+        statistics.about_episodes(codes, labels, episodes, context.seed),
+        by=statistics.jackknife,
+        name="tokens",
+        title="of what a token says, what is about the instruction",
+        better="high",
+        read="I(token; cluster of instructions) / H(token), above that of instructions shuffled between "
+        "episodes. An instruction holds for a whole episode, so this is small even for perfect codes.",
+    )
+
+
+def draw(cache: Cache, context: Context) -> Iterator[Table]:
+    """The clusters."""
+    found = cache.keep("clusters of instructions", lambda: _clusters(cache))
+    if isinstance(found, str):
+        return
+    _, labels, words = found
+    rows = [[i, int((labels == i).sum()), ", ".join(words[i])] for i in range(len(words))]
+    yield Table(title="Clusters of instructions", columns=("cluster", "pairs", "words"), rows=rows)
+
+
+def _clusters(cache: Cache) -> tuple[Ints, Ints, list[list[str]]] | str:
+    """Rows with an instruction, the cluster of each, and the words of each cluster; or why there are none."""
+    known = np.flatnonzero(cache.instruction != "")
+    texts, place = np.unique(cache.instruction[known], return_inverse=True)
+    if len(texts) < 2:
+        only = f"all pairs have one instruction, {str(texts[0])!r}" if len(texts) else ""
+        return only or "no pair has an instruction"
+    if len(np.unique(cache.episodes[known])) < 4:
+        return "there are fewer than four episodes"
+    vectorizer = TfidfVectorizer(token_pattern=r"(?u)\b\w+\b")
+    try:
+        matrix = vectorizer.fit_transform(texts)
+    except ValueError:
+        return "instructions hold no words"
+    distinct = len(np.unique(matrix.toarray().round(9), axis=0)) if len(texts) <= 256 else len(texts)
+    if distinct < 2:
+        return "instructions hold the same words"
+    means = KMeans(min(CLUSTERS, distinct), n_init=4, random_state=0).fit(matrix)
+    names = vectorizer.get_feature_names_out()
+    words = [
+        [str(names[i]) for i in np.argsort(-centre)[:WORDS] if centre[i] > 0]
+        for centre in means.cluster_centers_
+    ]
+    return known, means.labels_[place].astype(np.int64), words
+
+
+STRATEGY = Strategy(
+    title="Text alignment",
+    about="Do codes have to do with what was asked for? Instructions are clustered by their words (TF-IDF, "
+    "k-means).",
+    needs=("instruction",),
+    measure=measure,
+    draw=draw,
+    place=60,
+)

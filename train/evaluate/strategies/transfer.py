@@ -1,0 +1,243 @@
+"""Latent transfer: the code of one pair, applied to the frame of another, should move the same way."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from oxcart.train import plots
+from oxcart.train.evaluate.cache import Cache, Floats, Ints, Strings
+from oxcart.train.evaluate.flow import STILL, WEIGHTED
+from oxcart.train.evaluate.statistics import Statistic
+from oxcart.train.evaluate.strategy import (
+    Context,
+    Figure,
+    Number,
+    Skip,
+    Strategy,
+    Table,
+    absent,
+    groupings,
+    largest,
+)
+
+ROWS = 6
+"""Of the grid."""
+LEAST = 8
+"""Pairs A that move, at least."""
+
+
+class Transferred(NamedTuple):
+    """Codes of pairs A on frames B; M of each."""
+
+    a: Ints
+    """[M]: place of A among the framed pairs."""
+    b: Ints
+    """[M]: the same of B."""
+    made: npt.NDArray[np.uint8]
+    """[M, H, W, 3]: decoded from frame B with the codes of A."""
+    angle: Floats
+    """[M]: degrees between the mean flow of A and of what was made; 90 where nothing moved, NaN where A does
+    not move."""
+    ratio: Floats
+    """[M, 2]: squared error of `made`, and of B with its own codes, against the second frame of B."""
+
+
+def measure(cache: Cache, context: Context) -> Iterator[Number | Skip]:
+    """Angle and error within one environment, across environments and across datasets."""
+    assert cache.frames is not None
+    for way in _ways(cache):
+        if isinstance(way, Skip):
+            yield way
+            continue
+        scope, groups, alike = way
+        found = transfer(cache, context, groups, alike)
+        if found is None:
+            yield Skip(what=f"transfer {scope}", because="frames are kept of too few pairs; raise --frames")
+            continue
+        episodes = cache.episodes[cache.framed[found.b]]
+        name = scope.replace(" ", "_")
+        known = np.isfinite(found.angle)
+        title = f"angle of transferred motion, {scope}"
+        if context.meter is None:
+            yield Skip(what=title, because=absent(cache, "flow"))
+        elif known.sum() < LEAST:
+            yield Skip(what=title, because="hardly any pair moves")
+        else:
+            # One pair A may go to several B, so A's episodes are the witnesses of its motion.
+            givers = cache.episodes[cache.framed[found.a]]
+            yield _angle(found.angle[known], givers[known], context, f"angle_{name}", title)
+        yield context.estimate(
+            episodes,
+            ratio_of(found.ratio),
+            name=f"error_{name}",
+            title=f"error with the codes of another pair, {scope}",
+            better="high",
+            read="Squared error of frame B drawn with the codes of A, over that with its own codes: above 1 "
+            "where codes matter to the decoder, 1 where it ignores them.",
+        )
+
+
+def _angle(angles: Floats, episodes: Ints, context: Context, name: str, title: str) -> Number | Skip:
+    return context.estimate(
+        episodes,
+        lambda rows: float(angles[rows].mean()),
+        name=name,
+        title=title,
+        better="low",
+        unit="°",
+        read="Mean angle between the flow of pair A and that of frame B decoded with the codes of A: 0 is "
+        "the same motion in another scene, 90 chance.",
+    )
+
+
+def ratio_of(errors: Floats) -> Statistic:
+    """Of errors [M, 2]: the first over the second."""
+
+    def statistic(rows: Ints) -> float:
+        other, own = errors[rows].sum(0).tolist()
+        return float(other / own) if own > 0 else math.nan
+
+    return statistic
+
+
+def transfer(cache: Cache, context: Context, groups: Strings, alike: bool) -> Transferred | None:
+    """Give each framed pair B the codes of a pair A.
+
+    Args:
+        cache: with frames.
+        context: whose model decodes.
+        groups: [N]; "" are left out.
+        alike: A is of the same group and another episode; else of another group.
+
+    Returns:
+        None where fewer than LEAST pairs have a partner.
+    """
+    assert cache.frames is not None
+    of, episodes = groups[cache.framed], cache.episodes[cache.framed]
+    generator = np.random.Generator(np.random.PCG64(context.seed))
+    pairs = []
+    for b in np.flatnonzero(of != ""):
+        wanted = (of == of[b]) & (episodes != episodes[b]) if alike else (of != of[b]) & (of != "")
+        partners = np.flatnonzero(wanted)
+        if len(partners):
+            pairs.append((partners[generator.integers(len(partners))], b))
+    if len(pairs) < LEAST:
+        return None
+    a, b = np.array(pairs).T
+    codes = cache.codes[cache.framed]
+    first, second = cache.frames[b, 0], cache.frames[b, 1]
+    made, own = context.decode(first, codes[a]), context.decode(first, codes[b])
+    ratio = np.stack([squares(made, second), squares(own, second)], 1)
+    angle = np.full(len(a), np.nan)
+    if context.meter is not None and cache.flow is not None:
+        seen = cache.flow[cache.framed[a], WEIGHTED]
+        drawn = context.meter(np.stack([first, made], 1))[:, WEIGHTED]
+        angle = between(seen, drawn)
+    return Transferred(a, b, made, angle, ratio)
+
+
+def between(one: Floats, other: Floats) -> Floats:
+    """Degrees between vectors [M, 2]; 90 where the other hardly moves, NaN where the one does not."""
+    lengths = np.linalg.norm(one, axis=1), np.linalg.norm(other, axis=1)
+    product = lengths[0] * lengths[1]
+    cosine = (one * other).sum(1) / np.where(product > 0, product, 1)
+    angles = np.degrees(np.arccos(np.clip(cosine, -1, 1)))
+    angles = np.where(lengths[1] < STILL, 90.0, angles)
+    found: Floats = np.where(lengths[0] < STILL, np.nan, angles)
+    return found
+
+
+def draw(cache: Cache, context: Context) -> Iterator[Figure | Table]:
+    """A grid of transfers into other environments or datasets, and the angle from each to each."""
+    ways = [way for way in _ways(cache) if not isinstance(way, Skip)]
+    if not ways:
+        return
+    scope, groups, alike = ways[-1]
+    found = transfer(cache, context, groups, alike)
+    if found is not None:
+        yield _grid(cache, context, found, groups, scope)
+        if not alike and np.isfinite(found.angle).any():
+            yield from _matrix(cache, found, groups, scope)
+
+
+def _grid(cache: Cache, context: Context, found: Transferred, groups: Strings, scope: str) -> Figure:
+    assert cache.frames is not None
+    moving = np.flatnonzero(np.isfinite(found.angle))
+    some = moving if len(moving) else np.arange(len(found.a))
+    generator = np.random.Generator(np.random.PCG64(context.seed))
+    some = np.sort(generator.permutation(some)[:ROWS])
+    a, b = found.a[some], found.b[some]
+    still = context.decode(cache.frames[b, 0], cache.codes[cache.framed][b])
+    columns = [
+        ("A: frame t", cache.frames[a, 0]),
+        ("A: frame t + k", cache.frames[a, 1]),
+        ("B: frame t", cache.frames[b, 0]),
+        ("B with codes of A", found.made[some]),
+        ("change x 3", plots.difference(cache.frames[b, 0], found.made[some])),
+        ("B with its own", still),
+        ("B: frame t + k", cache.frames[b, 1]),
+    ]
+    names = groups[cache.framed]
+    rows = [
+        f"{names[i]}\n→ {names[j]}\n{'-'.join(map(str, cache.codes[cache.framed[i]]))}" + _said(angle)
+        for i, j, angle in zip(a, b, found.angle[some], strict=True)
+    ]
+    return Figure(
+        title=f"Codes of A on frame B, {scope}",
+        png=plots.grid_png(columns, rows, ""),
+        caption="What moved from t to t + k in A should move the same way in the fourth picture. Pairs are "
+        "drawn at random among those that move.",
+    )
+
+
+def _said(angle: float) -> str:
+    return f"\n{angle:.0f}°" if math.isfinite(angle) else ""
+
+
+def _matrix(cache: Cache, found: Transferred, groups: Strings, scope: str) -> Iterator[Table]:
+    names = groups[cache.framed]
+    shown = sorted(largest(names, 12))
+    rows: list[list[Any]] = []
+    for source in shown:
+        row: list[Any] = [source]
+        for target in shown:
+            mine = (names[found.a] == source) & (names[found.b] == target) & np.isfinite(found.angle)
+            row.append(round(float(found.angle[mine].mean()), 1) if mine.any() else None)
+        rows.append(row)
+    title = f"Mean angle, codes of the row on frames of the column, {scope}"
+    yield Table(title=title, columns=("codes of", *shown), rows=rows)
+
+
+def _ways(cache: Cache) -> Iterator[tuple[str, Strings, bool] | Skip]:
+    """Name, group of each pair, and whether A and B are of the same."""
+    for way in groupings(cache):
+        if isinstance(way, Skip):
+            yield Skip(what=f"transfer {way.what.replace('between', 'across')}", because=way.because)
+            continue
+        kind, names = way
+        if kind == "environments":
+            yield "within environments", names, True
+        yield f"across {kind}", names, False
+
+
+def squares(one: npt.NDArray[np.uint8], other: npt.NDArray[np.uint8]) -> Floats:
+    """Mean squared difference of pictures [M, H, W, 3], [M]."""
+    found: Floats = ((one.astype(np.float64) - other) ** 2).mean((1, 2, 3))
+    return found
+
+
+STRATEGY = Strategy(
+    title="Latent transfer",
+    about="Apply the codes of pair A to the first frame of pair B, of another environment, dataset or "
+    "robot: does the same motion happen?",
+    needs=("frames",),
+    measure=measure,
+    draw=draw,
+    place=15,
+    decodes=True,
+)

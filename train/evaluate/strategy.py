@@ -1,0 +1,241 @@
+"""What a strategy is: what it needs, numbers of a cache, figures of it.
+
+    # strategies/mine.py
+    def measure(cache: Cache, context: Context) -> Iterator[Number | Skip]:
+        yield context.estimate(cache, lambda rows: ..., name="mine", title="...", better="high", read="...")
+
+    STRATEGY = Strategy(title="...", about="...", needs=("actions",), measure=measure)
+
+`measure` is called with the codes of the trained model, with those of one that was not trained, and several
+times with codes that were shuffled between the pairs: the same function gives a number, its baseline and its
+null. `draw` is called once.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from oxcart.train import plots
+from oxcart.train.evaluate import statistics
+from oxcart.train.evaluate.cache import Cache, Floats, Ints, Strings
+from oxcart.train.evaluate.flow import FlowMeter
+from oxcart.train.laq.model import LatentActionModel, to_float
+
+Better = Literal["high", "low", "none"]
+
+AT_ONCE = 64
+"""Frames that are decoded together."""
+SHOWN = 8
+"""Datasets or environments that a figure tells apart, at most."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Number:
+    """A result."""
+
+    name: str
+    """Unique in its strategy."""
+    title: str
+    """A few words, for the table."""
+    value: float
+    low: float | None = None
+    """Of the 95% interval over episodes; None where there are too few of them."""
+    high: float | None = None
+    better: Better = "none"
+    """Which way a good model lies; `none` describes and does not judge."""
+    read: str
+    """How to read it, in a sentence."""
+    unit: str = ""
+    null_is_best: bool = False
+    """Chance is what one hopes for: codes should say nothing of this."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Skip:
+    """A result, or all of a strategy, that there is not, and why."""
+
+    what: str
+    because: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Figure:
+    """A picture."""
+
+    title: str
+    png: bytes
+    caption: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """Numbers behind the pictures."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: list[list[Any]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Context:
+    """What a strategy may use beside the cache."""
+
+    model: LatentActionModel
+    """Whose codes the cache has, in eval mode."""
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    """Of the model."""
+    meter: FlowMeter | None = None
+    """Of flow; None where the cache has none either."""
+    seed: int = 0
+    """Of whatever is drawn."""
+    quick: bool = False
+    """Give no intervals."""
+
+    @torch.no_grad()
+    def decode(self, first: npt.NDArray[np.uint8], codes: Ints) -> npt.NDArray[np.uint8]:
+        """Frames t + k, uint8 [F, H, W, 3], from frames t of that shape and codes [F, n]."""
+        made = []
+        for begin in range(0, len(first), AT_ONCE):
+            some = slice(begin, begin + AT_ONCE)
+            frames = to_float(torch.from_numpy(first[some])[:, None].to(self.device))[:, 0]
+            given = torch.from_numpy(codes[some]).to(self.device)
+            pixels = self.model.decode(frames, given).clamp(-1, 1).add(1).mul(127.5).round()
+            made.append(pixels.to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy())
+        return np.concatenate(made) if made else first.copy()
+
+    def estimate(
+        self,
+        episodes: Ints,
+        statistic: statistics.Statistic,
+        *,
+        by: Callable[[statistics.Statistic, Ints, int], statistics.Interval | None] = statistics.bootstrap,
+        title: str,
+        **about: Any,
+    ) -> Number | Skip:
+        """A number with its interval; skipped where the pairs do not determine it.
+
+        Args:
+            episodes: [N]: of each row that the statistic may be given.
+            statistic: see `oxcart.train.evaluate.statistics`.
+            by: `bootstrap` or `jackknife`.
+            title: of the number.
+            about: other fields of it.
+        """
+        value = statistic(np.arange(len(episodes)))
+        if not math.isfinite(value):
+            return Skip(what=title, because="these pairs do not determine it")
+        found = None if self.quick else by(statistic, episodes, self.seed)
+        low, high = found or (None, None)
+        return Number(title=title, value=value, low=low, high=high, **about)
+
+
+def _draw_nothing(cache: Cache, context: Context) -> Iterator[Figure | Table]:
+    return iter(())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Strategy:
+    """See the module."""
+
+    title: str
+    """As a heading."""
+    about: str
+    """What is asked, in a sentence or two."""
+    needs: tuple[str, ...] = ()
+    """Names of what the cache must have: `actions`, `state`, `flow`, `frames`, `instruction`."""
+    measure: Callable[[Cache, Context], Iterator[Number | Skip]]
+    """Numbers; called many times."""
+    draw: Callable[[Cache, Context], Iterator[Figure | Table]] = _draw_nothing
+    """Pictures; called once."""
+    place: int = 100
+    """In the report: smaller comes first."""
+    shuffles: bool = True
+    """Whether codes of other pairs can give other numbers."""
+    decodes: bool = False
+    """Whether measuring runs the decoder, which is slow: it is measured on fewer shuffles."""
+
+
+def lacking(cache: Cache, needs: Sequence[str]) -> str | None:
+    """Why the cache does not do for a strategy; None where it does."""
+    for need in needs:
+        if need == "instruction":
+            if not (cache.instruction != "").any():
+                return "no pair has an instruction"
+        elif getattr(cache, need) is None:
+            return absent(cache, need)
+    if len(cache) < statistics.FEW:
+        return f"{len(cache)} pairs are too few; at least {statistics.FEW} are needed"
+    if (cache.codes == cache.codes[0]).all():
+        return "all pairs have the same codes, so the codes say nothing"
+    return None
+
+
+def absent(cache: Cache, *names: str) -> str:
+    """Why the cache has none of these."""
+    return ", and ".join(cache.missing.get(name, f"there are no {name}") for name in names)
+
+
+def having(cache: Cache, name: str) -> Cache:
+    """The pairs that have a value of `actions` or `state`."""
+    values: Floats = getattr(cache, name)
+    return cache.take(np.flatnonzero(np.isfinite(values).all(1)))
+
+
+def plane(values: Floats) -> Floats:
+    """The first two of values [N, A], [N, 2]; zeros beside a single one."""
+    return values[:, :2] if values.shape[1] > 1 else np.column_stack([values[:, 0], np.zeros(len(values))])
+
+
+def groupings(cache: Cache) -> Iterator[tuple[str, Strings] | Skip]:
+    """Ways to tell pairs apart: kind (`environments`, `datasets`) and the group of each pair, "" where none.
+
+    A way with fewer than two groups is a Skip.
+    """
+    several = len(np.unique(cache.dataset)) > 1
+    places = cache.environment
+    if several:
+        named = np.char.add(np.char.add(cache.dataset, ": "), places)
+        places = np.where(places == "", "", named)
+    known = np.unique(places[places != ""])
+    if len(known) > 1:
+        yield "environments", places
+    else:
+        what = f"only {known[0]} is known" if len(known) else "none is known"
+        yield Skip(what="between environments", because=f"of environments {what}")
+    if several:
+        yield "datasets", cache.dataset
+    else:
+        yield Skip(what="between datasets", because=f"there is one dataset, {cache.dataset[0]}")
+
+
+def largest(groups: Strings, most: int = SHOWN) -> list[str]:
+    """The groups with the most pairs, at most so many; "" is none."""
+    names, counts = np.unique(groups[groups != ""], return_counts=True)
+    return [str(one) for one in names[np.argsort(-counts, kind="stable")][:most]]
+
+
+def to_png(figure: Any) -> bytes:
+    """A figure of matplotlib as a PNG; closes it."""
+    data = io.BytesIO()
+    figure.savefig(data, dpi=110, format="png", metadata={"Software": None}, facecolor="white")
+    plots.pyplot().close(figure)
+    return data.getvalue()
+
+
+def tidy(axis: Any, title: str = "", x: str = "", y: str = "") -> None:
+    """The looks of every plot."""
+    axis.set_title(title, color=plots.INK, fontsize=10)
+    axis.set_xlabel(x, color=plots.INK, fontsize=9)
+    axis.set_ylabel(y, color=plots.INK, fontsize=9)
+    axis.tick_params(colors=plots.INK, labelsize=8)
+    axis.spines[["top", "right"]].set_visible(False)
+    for side in ("left", "bottom"):
+        axis.spines[side].set_color(plots.FAINT)
