@@ -58,7 +58,7 @@ class DataConfig:
 
     datasets: list[str] = field(default_factory=list)
     """Directories or URLs of compiled datasets."""
-    weights: Any = "frames"
+    mix: Any = "frames"
     """`frames`, `episodes`, `equal`, or a list with a number for each dataset."""
     epoch: str = "largest"
     """An epoch is one pass through the `largest` dataset, the `smallest`, or `all`."""

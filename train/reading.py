@@ -56,7 +56,7 @@ def training_loader(
         quiet: do not say how many samples `data.min_motion` leaves.
     """
     loader = Loader(
-        Mixture(datasets=list(datasets), weights=data.weights, epoch=data.epoch),
+        Mixture(datasets=list(datasets), weights=data.mix, epoch=data.epoch),
         "train",
         sample=sample,
         batch_size=data.batch_size,

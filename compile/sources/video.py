@@ -183,7 +183,11 @@ class VideoSource:
     def attribution(self, census: pa.Table, keys: pa.ChunkedArray) -> pa.Table | None:
         """Whose work the episodes of some keys are."""
         texts = dict(zip(census["key"].to_pylist(), census["detail"].to_pylist(), strict=True))
-        rows = [{"key": key, **_attribution(json.loads(texts[key]))} for key in keys.to_pylist()]
+        details = [json.loads(texts[key]) for key in keys.to_pylist()]
+        rows = [
+            {"key": key, "same_as": detail.get("same_as"), **_attribution(detail)}
+            for key, detail in zip(keys.to_pylist(), details, strict=True)
+        ]
         return pa.Table.from_pylist(rows, ATTRIBUTION_SCHEMA)
 
     def read(self, row: Mapping[str, Any]) -> Episode:
@@ -361,12 +365,13 @@ def _about(info: Info) -> dict[str, Any]:
 
 
 def _attribution(detail: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: detail[name] for name in ATTRIBUTION_SCHEMA.names if name != "key"}
+    """What is written beside an episode: nothing that depends on which other videos there are."""
+    return {name: detail[name] for name in ATTRIBUTION_SCHEMA.names if name not in ("key", "same_as")}
 
 
 def _digest(packets: int, detail: Mapping[str, Any]) -> int:
-    """Of a clip: its packets, and what is said of it."""
-    said = {name: value for name, value in detail.items() if name != "looks"}
+    """Of a clip: its packets, and what is said of it, whatever other videos there are."""
+    said = {name: value for name, value in detail.items() if name not in ("looks", "same_as")}
     return xxh3_64_intdigest(packets.to_bytes(8, "little") + canonical_json(said))
 
 
@@ -401,7 +406,8 @@ def _name_channels(rows: list[dict[str, Any]]) -> None:
 
 
 def _tie_reuploads(rows: list[dict[str, Any]]) -> None:
-    """All clips of videos that show the same get one `duplicate`, which ties their channels together.
+    """All clips of videos that show the same get one `duplicate`, which ties their channels together, and
+    the id of the first of these videos by name.
 
     The beginnings of clips come first, because copies have their cuts at the same places whenever they begin.
     """
@@ -414,6 +420,9 @@ def _tie_reuploads(rows: list[dict[str, Any]]) -> None:
         for file, all_of in found.items()
     }
     same = near_duplicates(looks)
-    for row in rows:
-        if row["source_file"] in same:
-            row["duplicate"] = xxh3_64_intdigest(same[row["source_file"]].encode())
+    clips = [(row, json.loads(row["detail"])) for row in rows if row["source_file"] in same and row["detail"]]
+    ids = {row["source_file"]: detail["video"] for row, detail in clips}
+    for row, detail in clips:
+        first = same[row["source_file"]]
+        row["duplicate"] = xxh3_64_intdigest(first.encode())
+        row["detail"] = canonical_json({**detail, "same_as": ids[first]}).decode()

@@ -34,12 +34,12 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_robot_data_and_web_video_train_together(kitchen: Path, clips: Path, tmp_path: Path) -> None:
     both = f"data.datasets=[{kitchen},{clips}]"
-    task = LaqTask(small(kitchen, tmp_path, both, "data.weights=equal"), torch.device("cpu"))
+    task = LaqTask(small(kitchen, tmp_path, both, "data.mix=equal"), torch.device("cpu"))
     loader = task.loader(0, 1)
     batch = next(iter(loader))
     assert {batch.dataset.count(name) for name in set(batch.dataset)} == {len(batch.dataset) // 2}
     with alone():
-        result = trained(tmp_path / "run", kitchen, both, "data.weights=equal", "train.steps=2")
+        result = trained(tmp_path / "run", kitchen, both, "data.mix=equal", "train.steps=2")
     assert result.step == 2
 
 
