@@ -98,8 +98,7 @@ def _decode(
         buffers[camera] = np.empty(total, np.uint8)
     frames = buffers[camera][:total].reshape(shape)
     if isinstance(images, Film):
-        for frame, picture in zip(frames, images.play(resize), strict=True):
-            frame[:] = picture
+        images.play(frames, resize)
         return frames
     for step, (frame, image) in enumerate(zip(frames, images, strict=True)):
         if isinstance(image, np.ndarray):

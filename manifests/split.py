@@ -20,7 +20,7 @@ from __future__ import annotations
 import difflib
 import re
 import unicodedata
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -91,7 +91,11 @@ def places(rule: SplitRule) -> dict[str, str]:
     """For each name in the alias table, the name that stands for its place (the first in sorting order)."""
     if rule.by not in ("environment", "instruction"):
         return {}
-    rows = [(name, *others) for name, others in rule.aliases.items()]
+    return joined([(name, *others) for name, others in rule.aliases.items()])
+
+
+def joined(rows: Sequence[Sequence[str]]) -> dict[str, str]:
+    """For each name of rows that tie theirs together, the first in sorting order of all it is tied to."""
     names: dict[int, list[str]] = {}
     for root, row in zip(connected(rows), rows, strict=True):
         names.setdefault(root, []).extend(row)

@@ -33,6 +33,7 @@ ATTRIBUTION_SCHEMA = pa.schema(
     [
         ("key", pa.string()),
         ("video", pa.string()),
+        ("same_as", pa.string()),
         ("title", pa.string()),
         ("channel", pa.string()),
         ("channel_id", pa.string()),

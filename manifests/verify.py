@@ -41,7 +41,7 @@ from oxcart.shards.store import Store
 from oxcart.shards.tar import BLOCK
 
 OPTIONAL = {"environment", "session", "control_rate", "sizes"}
-OPTIONAL |= {"channel", "channel_id", "url", "uploaded"}
+OPTIONAL |= {"same_as", "channel", "channel_id", "url", "uploaded"}
 OPTIONAL |= {"action.offset", "action.digest", "state.offset", "state.digest"}
 """Columns in which a value may be null."""
 

@@ -58,7 +58,7 @@ class DataConfig:
 
     datasets: list[str] = field(default_factory=list)
     """Directories or URLs of compiled datasets."""
-    weights: Any = "frames"
+    mix: Any = "frames"
     """`frames`, `episodes`, `equal`, or a list with a number for each dataset."""
     epoch: str = "largest"
     """An epoch is one pass through the `largest` dataset, the `smallest`, or `all`."""
@@ -70,6 +70,9 @@ class DataConfig:
     """Steps a second, where the datasets' own is not verified."""
     per_episode: Any = "all"
     """Pairs of an episode in an epoch: a number, or "all"."""
+    min_motion: float | None = None
+    """Leave out samples of train that move less than this from step to step, in the unit of the motion
+    annotation that `oxcart annotate motion` wrote beside each dataset."""
     batch_size: int = 64
     """Samples of an optimizer step, over all ranks and accumulation."""
     camera: str = "primary"

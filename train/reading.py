@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -40,6 +41,7 @@ def training_loader(
     seed: int,
     place: tuple[int, int],
     annotations: Sequence[str] = (),
+    quiet: bool = False,
 ) -> Loader:
     """Batches of train.
 
@@ -51,9 +53,10 @@ def training_loader(
         seed: of the order.
         place: rank and world size.
         annotations: files to read values of.
+        quiet: do not say how many samples `data.min_motion` leaves.
     """
-    return Loader(
-        Mixture(datasets=list(datasets), weights=data.weights, epoch=data.epoch),
+    loader = Loader(
+        Mixture(datasets=list(datasets), weights=data.mix, epoch=data.epoch),
         "train",
         sample=sample,
         batch_size=data.batch_size,
@@ -61,6 +64,7 @@ def training_loader(
         size=size,
         camera=data.camera,
         annotations=annotations,
+        min_motion=data.min_motion,
         limit=data.limit.train,
         control_rate=data.control_rate,
         rank=place[0],
@@ -74,6 +78,9 @@ def training_loader(
         cache=data.cache,
         cache_bytes=int(data.cache_gb * 1e9),
     )
+    if data.min_motion is not None and place[0] == 0 and not quiet:
+        print(loader, file=sys.stderr)
+    return loader
 
 
 def held_out_loader(

@@ -33,9 +33,9 @@ class Film:
     """Frames that are decoded one after another, each time that they are played."""
 
     steps: int
-    """How many."""
-    play: Callable[[Resize], Iterator[npt.NDArray[np.uint8]]]
-    """The frames of a given size, [H, W, 3] each; raises an ImageError where one cannot be decoded."""
+    """How many: T."""
+    play: Callable[[npt.NDArray[np.uint8], Resize], None]
+    """Fills [T, H, W, 3], of a given size, with them; raises an ImageError where one cannot be decoded."""
 
     def __len__(self) -> int:
         return self.steps

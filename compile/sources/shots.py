@@ -2,7 +2,8 @@
 
 The detector sees small pictures, as PySceneDetect's own manager shows it, and every cut that it finds
 counts: a minimum length would merge short shots across their cuts, and no clip may cross one. Shots that
-are too short are left out later, with their length as the reason.
+are too short are left out later, with their length as the reason. What it decides is PySceneDetect's; how
+much two pictures differ is summed here, to the same number in a quarter of the time.
 """
 
 from __future__ import annotations
@@ -12,14 +13,11 @@ from typing import Any
 
 import av
 import cv2
-from scenedetect import FrameTimecode
+import numpy as np
 from scenedetect.detectors import AdaptiveDetector, ContentDetector
 
 from oxcart.compile.images import Frame
 from oxcart.compile.sources.video_config import VideoConfig
-
-_FPS = 25.0
-"""Of the numbers that the detector calls frames by; nothing here is a time."""
 
 
 class ShotDetector:
@@ -31,14 +29,14 @@ class ShotDetector:
             self._detector = ContentDetector(threshold=config.cut_threshold, min_scene_len=0)
         else:
             self._detector = AdaptiveDetector(adaptive_threshold=config.cut_threshold, min_scene_len=0)
+        self._detector._calculate_frame_score = self._score
+        self._before: Frame | None = None
         self._count = 0
         self._cuts: list[int] = []
-        cv2.setNumThreads(1)
 
     def see(self, picture: Frame) -> bool:
-        """The next frame, [H, W, 3] uint8, BGR; says whether it is known already that it begins a shot."""
-        found = self._detector.process_frame(FrameTimecode(self._count, _FPS), picture)
-        cuts = [int(one.frame_num) for one in found]
+        """The next frame, [H, W, 3] uint8, RGB; says whether it is known already that it begins a shot."""
+        cuts = self._detector.process_frame(self._count, picture)
         self._cuts += cuts
         self._count += 1
         return self._count - 1 in cuts
@@ -46,9 +44,18 @@ class ShotDetector:
     def cuts(self) -> list[int]:
         """Numbers of the frames that begin a shot, without the first, once all were seen."""
         if self._count:
-            found = self._detector.post_process(FrameTimecode(self._count - 1, _FPS))
-            self._cuts += [int(one.frame_num) for one in found]
+            self._cuts += self._detector.post_process(self._count - 1)
         return sorted({one for one in self._cuts if 0 < one < self._count})
+
+    def _score(self, number: int, picture: Frame) -> float:
+        """Mean of the mean differences of hue, saturation and value from the frame before, as it is there."""
+        now = np.asarray(cv2.cvtColor(picture, cv2.COLOR_RGB2HSV), np.uint8)
+        before, self._before = self._before, now
+        if before is None:
+            return 0.0
+        hue, saturation, value, _ = cv2.sumElems(cv2.absdiff(now, before))
+        pixels = now.shape[0] * now.shape[1]
+        return float(hue / pixels + saturation / pixels + value / pixels) / 3
 
 
 def video_versions() -> dict[str, str]:

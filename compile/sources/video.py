@@ -14,6 +14,7 @@ from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
+from itertools import pairwise
 from operator import itemgetter
 from pathlib import PurePosixPath
 from typing import Any
@@ -29,7 +30,7 @@ from oxcart.compile.sources.clips import Clip, clips
 from oxcart.compile.sources.isolated import DiedError, Isolated
 from oxcart.compile.sources.shots import detector_version
 from oxcart.compile.sources.video_config import INSTRUCTIONS, VideoConfig
-from oxcart.compile.sources.video_decode import Packet, VideoError, clip_digest, play
+from oxcart.compile.sources.video_decode import Packet, Reel, VideoError, clip_digest, play
 from oxcart.compile.sources.video_files import (
     SCENES,
     Info,
@@ -57,7 +58,7 @@ class VideoSource:
 
     Raises:
         ConfigError: an option is of another kind of source.
-        SourceError: the folder holds no video.
+        SourceError: the folder holds no video, or one whose name is no text.
     """
 
     kind = "videos"
@@ -80,6 +81,11 @@ class VideoSource:
         self._files = [name for name in found if is_video(name)]
         if not self._files:
             raise SourceError(f"{config.url}: holds no video")
+        for name in self._files:
+            try:
+                name.encode()
+            except UnicodeEncodeError:
+                raise SourceError(f"{config.url}: the name of {name!r} is not UTF-8; rename it") from None
         self._info = {name: info if (info := info_name(name)) in there else None for name in self._files}
         folders: dict[str, list[str]] = defaultdict(list)
         for name in self._files:
@@ -177,7 +183,11 @@ class VideoSource:
     def attribution(self, census: pa.Table, keys: pa.ChunkedArray) -> pa.Table | None:
         """Whose work the episodes of some keys are."""
         texts = dict(zip(census["key"].to_pylist(), census["detail"].to_pylist(), strict=True))
-        rows = [{"key": key, **_attribution(json.loads(texts[key]))} for key in keys.to_pylist()]
+        details = [json.loads(texts[key]) for key in keys.to_pylist()]
+        rows = [
+            {"key": key, "same_as": detail.get("same_as"), **_attribution(detail)}
+            for key, detail in zip(keys.to_pylist(), details, strict=True)
+        ]
         return pa.Table.from_pylist(rows, ATTRIBUTION_SCHEMA)
 
     def read(self, row: Mapping[str, Any]) -> Episode:
@@ -194,7 +204,7 @@ class VideoSource:
             attribution=_attribution(detail),
         )
 
-    def _play(self, row: Mapping[str, Any], detail: Mapping[str, Any], resize: Resize) -> Iterator[Frame]:
+    def _play(self, row: Mapping[str, Any], detail: Mapping[str, Any], frames: Frame, resize: Resize) -> None:
         file, start, stop = row["source_file"], detail["start"], detail["stop"]
 
         def check(packets: Sequence[Packet]) -> None:
@@ -202,7 +212,9 @@ class VideoSource:
                 raise SourceError("has changed since the census", file=file, record=row["source_record"])
 
         try:
-            yield from play(self._store, file, start, stop, self._config.rate, row["steps"], check, resize)
+            with Reel(self._store, file) as reel:
+                play(reel, start, stop, detail["gap"], self._config.rate, resize, frames)
+                check(reel.packets)
         except VideoError as error:
             raise ImageError(str(error)) from error
 
@@ -243,6 +255,7 @@ class VideoSource:
             detail: dict[str, Any] = {
                 "start": clip.start,
                 "stop": clip.stop,
+                "gap": _gap(seen, inside, clip),
                 "start_s": round(float(clip.start * base), 6),
                 "stop_s": round(float(clip.stop * base), 6),
                 "motion": clip.moved,
@@ -329,6 +342,15 @@ def _refuse_others(config: SourceConfig) -> None:
         )
 
 
+def _gap(seen: Survey, packets: Sequence[Packet], clip: Clip) -> int:
+    """Longest time from a frame of a clip to the next; 0 where frames have other times than packets."""
+    low, high = np.searchsorted(seen.pts, [clip.start, clip.stop])
+    stamps: list[int] = [*seen.pts[low:high].tolist(), clip.stop]
+    if sorted(one.pts for one in packets) != stamps[:-1]:
+        return 0
+    return max(after - before for before, after in pairwise(stamps))
+
+
 def _about(info: Info) -> dict[str, Any]:
     return {
         "video": info.id,
@@ -343,12 +365,13 @@ def _about(info: Info) -> dict[str, Any]:
 
 
 def _attribution(detail: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: detail[name] for name in ATTRIBUTION_SCHEMA.names if name != "key"}
+    """What is written beside an episode: nothing that depends on which other videos there are."""
+    return {name: detail[name] for name in ATTRIBUTION_SCHEMA.names if name not in ("key", "same_as")}
 
 
 def _digest(packets: int, detail: Mapping[str, Any]) -> int:
-    """Of a clip: its packets, and what is said of it."""
-    said = {name: value for name, value in detail.items() if name != "looks"}
+    """Of a clip: its packets, and what is said of it, whatever other videos there are."""
+    said = {name: value for name, value in detail.items() if name not in ("looks", "same_as")}
     return xxh3_64_intdigest(packets.to_bytes(8, "little") + canonical_json(said))
 
 
@@ -383,7 +406,8 @@ def _name_channels(rows: list[dict[str, Any]]) -> None:
 
 
 def _tie_reuploads(rows: list[dict[str, Any]]) -> None:
-    """All clips of videos that show the same get one `duplicate`, which ties their channels together.
+    """All clips of videos that show the same get one `duplicate`, which ties their channels together, and
+    the id of the first of these videos by name.
 
     The beginnings of clips come first, because copies have their cuts at the same places whenever they begin.
     """
@@ -396,6 +420,9 @@ def _tie_reuploads(rows: list[dict[str, Any]]) -> None:
         for file, all_of in found.items()
     }
     same = near_duplicates(looks)
-    for row in rows:
-        if row["source_file"] in same:
-            row["duplicate"] = xxh3_64_intdigest(same[row["source_file"]].encode())
+    clips = [(row, json.loads(row["detail"])) for row in rows if row["source_file"] in same and row["detail"]]
+    ids = {row["source_file"]: detail["video"] for row, detail in clips}
+    for row, detail in clips:
+        first = same[row["source_file"]]
+        row["duplicate"] = xxh3_64_intdigest(first.encode())
+        row["detail"] = canonical_json({**detail, "same_as": ids[first]}).decode()

@@ -13,7 +13,6 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
-from itertools import repeat
 from typing import Any, NamedTuple
 
 import av
@@ -32,6 +31,8 @@ Int64 = npt.NDArray[np.int64]
 
 FORMATS = "mov,matroska,webm,avi,flv,live_flv,mpegts,mpeg,ogg,asf,gif,m4v,nut"
 """Containers that a file may be."""
+SPARED = ("h264",)
+"""Codecs whose decoder knows which frames no other one refers to, and can spare them some or all work."""
 SHORT_S, SHORT = 1.0, 0.05
 """A stream that ends by more than both (seconds, share) before its container says is cut off."""
 
@@ -59,12 +60,13 @@ class Reel:
     Args:
         store: where it is.
         name: of the file.
+        glance: pictures are seen small: blocks are not smoothed in those that no other one refers to.
 
     Raises:
         VideoError: it is no video.
     """
 
-    def __init__(self, store: Store, name: str) -> None:
+    def __init__(self, store: Store, name: str, *, glance: bool = False) -> None:
         self.packets: list[Packet] = []
         """Those that were read since the last seek."""
         try:
@@ -83,13 +85,17 @@ class Reel:
                 )
             context.thread_count = 1
             context.options = {"err_detect": "explode"}
+            if glance and context.name in SPARED:
+                context.options |= {"skip_loop_filter": "noref"}
         except VideoError:
             self.close()
             raise
         except (av.FFmpegError, ValueError, AttributeError) as error:
             self.close()
             raise VideoError(f"cannot be decoded: {_reason(error)}") from error
+        self._begin = min(0, self.stream.start_time or 0)
         self._size: tuple[int, int] | None = None
+        self._sparing = False
         self.rotation = 0
         """Degrees by which its pictures are turned, against the clock."""
 
@@ -121,18 +127,31 @@ class Reel:
             raise VideoError(f"cannot be read: {_reason(error)}") from error
         return sorted(found)
 
-    def frames(self, start: int | None = None, stop: int | None = None) -> Iterator[VideoFrame]:
+    def frames(
+        self,
+        start: int | None = None,
+        stop: int | None = None,
+        wanted: Callable[[int], bool] | None = None,
+    ) -> Iterator[VideoFrame]:
         """Frames with start <= pts < stop, in order; the frame at `start` must be there.
+
+        Args:
+            start: pts of the first one; None begins with the file.
+            stop: pts behind the last one; None ends with the file.
+            wanted: whether the frame of a pts is needed. Of others only those come that have to be decoded
+                because others refer to them.
 
         Raises:
             VideoError: the stream is damaged, or its frames differ in size or go back in time.
         """
+        if self.stream.codec_context.name not in SPARED:
+            wanted = None
         if start is None:
-            yield from self._decode(None, None, stop)
+            yield from self._decode(None, None, stop, wanted)
             return
         second = max(1, round(1 / self.time_base))
-        for goal in (start, start - second, start - 10 * second, None):
-            found = self._decode(goal, start, stop)
+        for goal in (start, start - second, start - 10 * second, self._begin):
+            found = self._decode(goal, start, stop, wanted)
             first = next(found, None)
             if first is not None and first.pts == start:
                 yield first
@@ -151,15 +170,14 @@ class Reel:
     def _seek(self, goal: int | None) -> None:
         self.packets = []
         try:
-            if goal is None:
-                first = self.stream.start_time
-                self._container.seek(min(0, first or 0), stream=self.stream)
-            else:
-                self._container.seek(goal, stream=self.stream)
+            goal = self._begin if goal is None else max(goal, self._begin)
+            self._container.seek(goal, stream=self.stream)
         except av.FFmpegError as error:
             raise VideoError(f"cannot be searched: {_reason(error)}") from error
 
-    def _decode(self, goal: int | None, start: int | None, stop: int | None) -> Iterator[VideoFrame]:
+    def _decode(
+        self, goal: int | None, start: int | None, stop: int | None, wanted: Callable[[int], bool] | None
+    ) -> Iterator[VideoFrame]:
         """Frames from `start` on, decoded from the last key frame before `goal`."""
         if goal is not None or self.packets:
             self._seek(goal)
@@ -170,6 +188,8 @@ class Reel:
                     self.packets.append(_packet(packet))
                     if packet.is_corrupt:
                         raise VideoError(f"is damaged {_at(packet.pts, self.time_base)}")
+                if wanted is not None:
+                    self._spare(packet.pts is not None and not wanted(packet.pts))
                 for frame in packet.decode():
                     stamp = frame.pts
                     if stamp is None:
@@ -180,11 +200,28 @@ class Reel:
                     if start is not None and stamp < start:
                         continue
                     if stop is not None and stamp >= stop:
+                        self._read_until(stop, packet.dts)
                         return
                     self._check(frame)
                     yield frame
         except (av.FFmpegError, ValueError) as error:
             raise VideoError(f"cannot be decoded {_at(last, self.time_base)}: {_reason(error)}") from error
+
+    def _spare(self, needless: bool) -> None:
+        """Whether the packets that follow are left out where no other frame refers to theirs."""
+        if needless != self._sparing:
+            self._sparing = needless
+            self.stream.codec_context.skip_frame = "NONREF" if needless else "DEFAULT"
+
+    def _read_until(self, stop: int, reached: int | None) -> None:
+        """Read on, without decoding, until no packet before `stop` can follow: one might have been spared."""
+        if reached is None or reached >= stop:
+            return
+        for packet in self._container.demux(self.stream):
+            if packet.size:
+                self.packets.append(_packet(packet))
+            if packet.dts is None or packet.dts >= stop:
+                return
 
     def _check(self, frame: VideoFrame) -> None:
         size = frame.height, frame.width
@@ -213,7 +250,8 @@ class Reel:
         if stated and len(self.packets) < stated:
             raise VideoError(f"is cut off: holds {len(self.packets)} of {stated} frames")
         seconds = self._stated_s()
-        ends = float((end - (self.stream.start_time or 0)) * self.time_base)
+        # Some count from the first frame, and some from 0.
+        ends = float((end - self._begin) * self.time_base)
         if frames and seconds is not None and seconds - ends > max(SHORT_S, SHORT * seconds):
             raise VideoError(f"is cut off: ends after {ends:.1f} of {seconds:.1f} s")
 
@@ -243,48 +281,45 @@ def clip_digest(packets: Sequence[Packet], start: int, stop: int) -> int:
     return xxh3_64_intdigest(table.tobytes())
 
 
-def play(
-    store: Store,
-    name: str,
-    start: int,
-    stop: int,
-    rate: Fraction,
-    steps: int,
-    check: Callable[[Sequence[Packet]], None],
-    resize: Resize,
-) -> Iterator[Frame]:
-    """The pictures [H, W, 3] of a clip, one a step, decoded as they are asked for.
+def play(reel: Reel, start: int, stop: int, gap: int, rate: Fraction, resize: Resize, frames: Frame) -> None:
+    """Fill `frames` [T, H, W, 3] with the pictures of a clip, one a step.
 
     Args:
-        store: where the file is.
-        name: of the file.
+        reel: the file.
         start: pts of the first frame.
         stop: pts of the first frame behind the clip.
+        gap: pts from one frame to the next at most; 0 where nobody knows.
         rate: steps a second.
-        steps: how many there are.
-        check: called with the packets that were read, before the last picture.
         resize: how pictures get their size.
+        frames: where they go.
 
     Raises:
         VideoError: the file cannot be decoded.
     """
     painter = Painter()
-    with Reel(store, name) as reel:
-        shown: VideoFrame | None = None
-        made = 0
-        for frame in reel.frames(start, stop):
-            assert frame.pts is not None
-            if shown is not None:
-                assert shown.pts is not None
-                until = min(steps, steps_between(0, frame.pts - start, reel.time_base, rate).stop)
-                if until > made:
-                    yield from repeat(painter.paint(shown, reel.rotation, resize), until - made)
-                made = max(made, until)
-            shown = frame
+    shown: VideoFrame | None = None
+    steps, made = len(frames), 0
+
+    def wanted(pts: int) -> bool:
+        """Whether a step may show the frame."""
+        shows = steps_between(pts - start, pts - start + gap, reel.time_base, rate)
+        return max(shows.start, 0) < min(shows.stop, steps)
+
+    def show(until: int) -> None:
+        """What is shown, up to a step."""
+        nonlocal made
         assert shown is not None
-        check(reel.packets)
-        if steps > made:
-            yield from repeat(painter.paint(shown, reel.rotation, resize), steps - made)
+        if made < until:
+            painter.paint(shown, reel.rotation, resize, frames[made])
+            frames[made + 1 : until] = frames[made]
+            made = until
+
+    for frame in reel.frames(start, stop, wanted if gap else None):
+        assert frame.pts is not None
+        if shown is not None:
+            show(min(steps, steps_between(0, frame.pts - start, reel.time_base, rate).stop))
+        shown = frame
+    show(steps)
 
 
 def _open(store: Store, name: str) -> InputContainer:

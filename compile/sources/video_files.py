@@ -85,8 +85,8 @@ def read_info(store: Store, name: str, info: str | None) -> Info:
     named = _YTDLP_NAME.search(stem.name)
     chapters = value.get("chapters")
     return Info(
-        id=text("id") or (named[1].strip() if named else "") or str(stem),
-        title=text("title") or (stem.name[: named.start()].strip() if named else stem.name),
+        id=text("id") or (_line(named[1]) if named else "") or _line(str(stem)),
+        title=text("title") or _line(stem.name[: named.start()] if named else stem.name),
         channel=text("channel") or text("uploader"),
         channel_id=text("channel_id"),
         uploader_id=text("uploader_id"),
@@ -183,8 +183,12 @@ def _text(value: Any) -> str | None:
     if not isinstance(value, str):
         return None
     whole = value[: 8 * LONGEST].encode("utf-8", "replace").decode()
-    plain = "".join(letter if letter.isprintable() else " " for letter in whole)
-    return " ".join(plain.split())[:LONGEST].strip() or None
+    return _line(whole)[:LONGEST].strip() or None
+
+
+def _line(text: str) -> str:
+    """A text on one line, without control characters."""
+    return " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
 
 
 def _chapters(found: Sequence[Any]) -> tuple[tuple[float, str], ...]:

@@ -1,110 +1,192 @@
 """Decoded frames to pictures: resized first, plane by plane, and only then converted to RGB.
 
 A frame of a video is three planes, brightness and two of colour, which have a quarter of the pixels.
-Resizing them costs half of resizing RGB, and the conversion of colours is then of the small picture alone;
-at 256 pixels of a side both together take a third of what swscale's exact conversion and a resize took.
-Colours keep half the resolution of the brightness, as in the video itself and as in a JPEG. Resizes are
-Pillow's, conversions sums of integers, so the same frame gives the same picture on every processor. What is
-not made of such planes (more than 8 bits, RGB) is converted to them by swscale, with the flags that promise
-the same.
+Resizing them costs half of resizing RGB, and the conversion of colours is then of the small picture alone.
+Colours keep half the resolution of the brightness, as in the video itself and as in a JPEG. Planes are
+resized by swscale with its bilinear filter, which widens with the reduction as Pillow's does and is five
+times as fast, and always with the flags that promise integer arithmetic and the same bits on every
+processor. Colours are sums of integers. What is not made of such planes (more than 8 bits, RGB) is
+converted to them by swscale first.
 """
 
 from __future__ import annotations
 
+from collections import defaultdict
 from functools import lru_cache
-from typing import Any
+from typing import NamedTuple
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 from av.video.frame import VideoFrame
+from av.video.plane import VideoPlane
 from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
-from PIL import Image
 
 from oxcart.compile.images import Frame, Resize
 
 EXACT = Interpolation.ACCURATE_RND | Interpolation.BITEXACT
 """Of swscale: integer arithmetic that is the same on every processor."""
-SMALL, PLANES = EXACT | Interpolation.BILINEAR, EXACT | Interpolation.BICUBIC
-LONGER = 96
-"""Pixels of the longer side of a small picture."""
+BILINEAR, BICUBIC = EXACT | Interpolation.BILINEAR, EXACT | Interpolation.BICUBIC
+LONGER = 128
+"""Pixels of the longer side of a small picture, at most."""
 
 PLANAR = ("yuv420p", "yuvj420p", "yuv422p", "yuvj422p", "yuv444p", "yuvj444p")
 """Formats of three planes of 8 bits."""
 LUMA = {"601": (0.299, 0.114), "709": (0.2126, 0.0722), "2020": (0.2627, 0.0593)}
 """Standard -> weights of red and blue in the brightness."""
+_STANDARDS = {
+    int(Colorspace.ITU709): "709",
+    int(Colorspace.ITU601): "601",
+    int(Colorspace.SMPTE170M): "601",
+    int(Colorspace.BT2020): "2020",
+}
 HD = 720
 """Lines from which on a frame that does not say is taken to be of BT.709."""
 _FULL = int(ColorRange.JPEG)
-_PARTS = 32
+_PARTS = 512
 
-Ints = npt.NDArray[np.int16]
+Floats = npt.NDArray[np.float32]
+
+
+class Planes(NamedTuple):
+    """A picture as videos store it: three planes [h, w] uint8, and what their levels mean."""
+
+    bright: Frame
+    blue: Frame
+    red: Frame
+    standard: str
+    """By which weights colours are to be read."""
+    full: bool
+    """Whether black is 0 and white 255, and not 16 and 235."""
+
+    def grey(self) -> Frame:
+        """Grey levels [h, w] uint8 of the brightness, black 0 and white 255."""
+        return self.bright if self.full else np.asarray(cv2.LUT(self.bright, _STRETCHED), np.uint8)
+
+    def rgb(self, out: Frame | None = None) -> Frame:
+        """The picture [h, w, 3] uint8; planes of colour may have half the pixels of a side, rounded up.
+
+        Where `out` is given it is written there.
+        """
+        height, width = self.bright.shape
+        blue, red = self.blue, self.red
+        if blue.shape != self.bright.shape:
+            blue, red = (_twice(one)[:height, :width] for one in (blue, red))
+        whole = cv2.merge([self.bright, blue, red])
+        return np.asarray(cv2.transform(whole, _matrix(self.standard, self.full), out), np.uint8)
 
 
 class Painter:
     """Makes pictures of frames, one after another."""
 
     def __init__(self) -> None:
-        self._reformatter = VideoReformatter()
+        cv2.setNumThreads(1)
+        self._convert = VideoReformatter()
+        self._scale: dict[tuple[int, ...], VideoReformatter] = defaultdict(VideoReformatter)
 
-    def paint(self, frame: VideoFrame, rotation: int, resize: Resize) -> Frame:
-        """The picture [H, W, 3] uint8 RGB of a frame, turned and of the size that is wanted."""
+    def paint(self, frame: VideoFrame, rotation: int, resize: Resize, out: Frame) -> None:
+        """Write the picture of a frame, turned and of the size that is wanted, to `out` [H, W, 3] uint8."""
         turned = rotation % 180 != 0
         shown = (frame.width, frame.height) if turned else (frame.height, frame.width)
         height, width = resize.output_size(*shown)[:: -1 if turned else 1]
-        standard, full = _standard(frame), _is_full(frame)
-        planes = self._planes(frame)
+        whole = self._planes(frame)
+        planes = [whole.bright, whole.blue, whole.red]
         if (height, width) != (frame.height, frame.width):
             box = (
                 _middle(frame, height / width) if resize.fit == "crop" else (0, 0, frame.width, frame.height)
             )
             planes = [_cut(one, box, frame) for one in planes]
-        bright, blue, red = planes
         half = (height + 1) // 2, (width + 1) // 2
-        sized = _resized(bright, height, width), _resized(blue, *half), _resized(red, *half)
-        picture = _rgb(*sized, standard, full)
-        return np.ascontiguousarray(np.rot90(picture, rotation // 90)) if rotation else picture
-
-    def small(self, frame: VideoFrame) -> Frame:
-        """A small picture [h, w, 3] uint8 BGR of a frame, not turned, made by swscale at once."""
-        longer = max(frame.height, frame.width, LONGER)
-        height, width = (max(8, side * LONGER // longer) for side in (frame.height, frame.width))
-        made = self._reformatter.reformat(
-            frame, width, height, "bgr24", interpolation=SMALL, dst_color_range=ColorRange.JPEG
+        picture = whole._replace(
+            bright=self._resized(planes[0], (height, width)),
+            blue=self._resized(planes[1], half),
+            red=self._resized(planes[2], half),
         )
-        plane = made.planes[0]
-        rows = np.frombuffer(memoryview(plane), np.uint8).reshape(height, plane.line_size)
-        return rows[:, : width * 3].reshape(height, width, 3)
+        if rotation:
+            out[:] = np.rot90(picture.rgb(), rotation // 90)
+        else:
+            picture.rgb(out)
 
-    def _planes(self, frame: VideoFrame) -> list[Frame]:
-        """Brightness and two colours, each [h, w] uint8."""
+    def small(self, frame: VideoFrame) -> Planes:
+        """A small picture of a frame, not turned: planes of one size, halved until they are small enough."""
+        whole = self._planes(frame)
+        bright = whole.bright
+        while max(bright.shape) > LONGER and min(bright.shape) > 1:
+            bright = _halved(bright)
+        blue, red = (_as_small(one, *bright.shape) for one in (whole.blue, whole.red))
+        return whole._replace(bright=bright, blue=blue, red=red)
+
+    def _planes(self, frame: VideoFrame) -> Planes:
+        """The planes of a frame; those of colour have all of its pixels or half of a side."""
+        full, standard = _is_full(frame), _standard(frame)
         if frame.format.name not in PLANAR:
-            frame = self._reformatter.reformat(frame, format="yuv444p", interpolation=PLANES)
-        return [
-            np.frombuffer(memoryview(plane), np.uint8).reshape(plane.height, plane.line_size)[
-                :, : plane.width
-            ]
-            for plane in frame.planes
-        ]
+            space = None
+            if frame.format.is_rgb or frame.format.has_palette:
+                space, standard = Colorspace.ITU601, "601"
+            frame = self._convert.reformat(
+                frame,
+                format="yuv444p",
+                dst_colorspace=space,
+                interpolation=BICUBIC,
+                src_color_range=ColorRange.JPEG if full else ColorRange.MPEG,
+                dst_color_range=ColorRange.MPEG,
+                threads=1,
+            )
+            full = False
+        bright, blue, red = (_pixels(plane) for plane in frame.planes)
+        return Planes(bright, blue, red, standard, full)
+
+    def _resized(self, plane: Frame, size: tuple[int, int]) -> Frame:
+        if plane.shape == size:
+            return plane
+        height, width = size
+        grey = VideoFrame.from_numpy_buffer(plane, "gray")
+        scale = self._scale[plane.shape]
+        return _pixels(scale.reformat(grey, width, height, interpolation=BILINEAR, threads=1).planes[0])
+
+
+def _pixels(plane: VideoPlane) -> Frame:
+    """The pixels [h, w] of a plane, without a copy."""
+    return np.ndarray((plane.height, plane.width), np.uint8, memoryview(plane), 0, (plane.line_size, 1))
+
+
+def _halved(plane: Frame) -> Frame:
+    """Means of 2x2 pixels, rounded; a last odd row or column is left out."""
+    height, width = plane.shape[0] // 2, plane.shape[1] // 2
+    found = cv2.resize(plane[: 2 * height, : 2 * width], (width, height), interpolation=cv2.INTER_AREA)
+    return np.asarray(found, np.uint8)
+
+
+def _as_small(plane: Frame, height: int, width: int) -> Frame:
+    """A plane of colour, halved or doubled to the size of that of the brightness."""
+    while plane.shape[0] >= 2 * height and plane.shape[1] >= 2 * width:
+        plane = _halved(plane)
+    while plane.shape[0] < height or plane.shape[1] < width:
+        plane = _twice(plane)
+    return plane[:height, :width]
+
+
+def _twice(plane: Frame) -> Frame:
+    """Each pixel [h, w] as 2x2 of them."""
+    height, width = plane.shape
+    pairs = np.empty((height, 2, width), np.uint16)
+    np.multiply(plane, 257, out=pairs[:, 0], dtype=np.uint16)
+    pairs[:, 1] = pairs[:, 0]
+    return pairs.view(np.uint8).reshape(2 * height, 2 * width)
 
 
 def _standard(frame: VideoFrame) -> str:
     """By which weights its colours are to be read: as it says, else as is usual for its size."""
-    known: dict[int, str] = {
-        int(Colorspace.ITU709): "709",
-        int(Colorspace.ITU601): "601",
-        int(Colorspace.SMPTE170M): "601",
-        int(Colorspace.BT2020): "2020",
-    }
     usual = "709" if min(frame.height, frame.width) >= HD else "601"
-    return known.get(int(frame.colorspace), usual)
+    return _STANDARDS.get(int(frame.colorspace), usual)
 
 
 def _is_full(frame: VideoFrame) -> bool:
     """Whether black is 0 and white 255, and not 16 and 235."""
-    return int(frame.color_range) == _FULL or frame.format.name.startswith(
-        ("yuvj", "rgb", "bgr", "gbr", "pal")
-    )
+    kind = frame.format
+    if kind.is_rgb or kind.has_palette or kind.name.startswith(("yuvj", "gray", "ya")):
+        return True
+    return int(frame.color_range) == _FULL
 
 
 def _middle(frame: VideoFrame, shape: float) -> tuple[int, int, int, int]:
@@ -123,49 +205,30 @@ def _cut(plane: Frame, box: tuple[int, int, int, int], frame: VideoFrame) -> Fra
     return plane[top // down : -(-bottom // down), left // across : -(-right // across)]
 
 
-def _resized(plane: Frame, height: int, width: int) -> Frame:
-    plane = np.ascontiguousarray(plane)
-    if plane.shape == (height, width):
-        return plane
-    return np.asarray(Image.fromarray(plane).resize((width, height), Image.Resampling.BILINEAR))
-
-
 @lru_cache(maxsize=8)
-def _tables(standard: str, full: bool) -> tuple[Ints, ...]:
-    """What each level of brightness and of the two colours adds to red, green and blue, in 32nds."""
+def _matrix(standard: str, full: bool) -> Floats:
+    """[3, 4]: what brightness, the two colours and a constant add to red, green and blue.
+
+    In 512ths, the constant an odd number of 1024ths: sums are exact in floating point and in the fixed point
+    that OpenCV takes where a processor has it, and none is a half, which the two would round differently.
+    """
     red, blue = LUMA[standard]
     green = 1 - red - blue
     scale, chroma = (1.0, 1.0) if full else (255 / 219, 255 / 224)
-    levels = np.arange(256) - 128.0
-
-    def table(values: npt.NDArray[Any]) -> Ints:
-        found: Ints = np.round(values * _PARTS).astype(np.int16)
-        return found
-
-    return (
-        table((np.arange(256) - (0 if full else 16)) * scale),
-        table(2 * (1 - red) * chroma * levels),
-        table(-2 * (1 - red) * red / green * chroma * levels),
-        table(-2 * (1 - blue) * blue / green * chroma * levels),
-        table(2 * (1 - blue) * chroma * levels),
+    to_red, to_blue = 2 * (1 - red) * chroma, 2 * (1 - blue) * chroma
+    weights = np.array(
+        [
+            [scale, 0, to_red],
+            [scale, -to_blue * blue / green, -to_red * red / green],
+            [scale, to_blue, 0],
+        ]
     )
+    found = np.empty((3, 4), np.float32)
+    found[:, :3] = np.round(weights * _PARTS) / _PARTS
+    zero = np.array([0 if full else 16, 128, 128])
+    found[:, 3] = np.round(found[:, :3].astype(np.float64) @ -zero * _PARTS) / _PARTS + 1 / (2 * _PARTS)
+    return found
 
 
-def _rgb(bright: Frame, blue: Frame, red: Frame, standard: str, full: bool) -> Frame:
-    """A picture [H, W, 3] of its brightness [H, W] and two colours [H / 2, W / 2], rounded up."""
-    light, to_red, red_to_green, blue_to_green, to_blue = _tables(standard, full)
-    height, width = bright.shape
-    level = _look_up(bright, light)
-    green = _look_up(red, red_to_green) + _look_up(blue, blue_to_green)
-    channels = []
-    for small in (_look_up(red, to_red), green, _look_up(blue, to_blue)):
-        whole = (2 * small.shape[1], 2 * small.shape[0])
-        add = cv2.resize(small, whole, interpolation=cv2.INTER_NEAREST)[:height, :width]
-        # Sums of 32nds are exact as floating-point numbers, so rounding them is the same everywhere.
-        channels.append(cv2.addWeighted(level, 1 / _PARTS, add, 1 / _PARTS, 0, dtype=cv2.CV_8U))
-    return np.asarray(cv2.merge(channels), np.uint8)
-
-
-def _look_up(plane: Frame, table: Ints) -> Ints:
-    """The table's value of each level."""
-    return np.asarray(cv2.LUT(plane, table), np.int16)
+_STRETCHED = np.clip(np.round((np.arange(256) - 16) * (255 / 219)), 0, 255).astype(np.uint8)
+"""Level of brightness where black is 16 and white 235 -> grey level."""

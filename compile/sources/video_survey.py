@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 from av.video.frame import VideoFrame
@@ -72,7 +73,7 @@ def survey(store: Store, name: str, config: VideoConfig, scenes: Sequence[Scene]
         SourceError: it cannot be decoded, or a scene is beyond its end.
     """
     try:
-        with Reel(store, name) as reel:
+        with Reel(store, name, glance=True) as reel:
             return _survey(reel, config, scenes)
     except VideoError as error:
         raise SourceError(str(error), file=name) from error
@@ -92,7 +93,7 @@ def _survey(reel: Reel, config: VideoConfig, scenes: Sequence[Scene] | None) -> 
             raise VideoError("holds no frame")
         cuts += [parts[-1], *(parts[-1] + one for one in (eye.shots.cuts() if scenes is None else ()))]
         ends.append(_end(eye.pts[parts[-1] :], stop))
-        packets += reel.packets
+        packets += [one for one in reel.packets if _inside(one.pts, start, stop)]
     if scenes is None:
         reel.check_whole(len(eye.pts), ends[-1])
     height, width = reel.shown_size
@@ -136,12 +137,12 @@ class _Eye:
         if self._first is None:
             self._first = self._look = frame.pts
         picture = self._painter.small(frame)
-        cut = self.shots.see(picture)
+        cut = self.shots.see(picture.rgb())
         self.pts.append(frame.pts)
-        step = int((frame.pts - self._first) * self._rate)
+        step = (frame.pts - self._first) * self._rate.numerator // self._rate.denominator
         moved, brightest = np.nan, 0
         if step != self._step or cut:
-            grey = _grey(picture)
+            grey = picture.grey()
             if step != self._step:
                 moved = 0.0 if self._before is None else _difference(grey, self._before)
                 brightest, self._before, self._step = int(grey.max()), grey, step
@@ -154,15 +155,14 @@ class _Eye:
         self.brightest.append(brightest)
 
 
-def _grey(picture: Frame) -> Frame:
-    """Grey levels [H, W] of a picture [H, W, 3] BGR."""
-    blue, green, red = (picture[:, :, i].astype(np.uint16) for i in range(3))
-    return ((29 * blue + 150 * green + 77 * red) >> 8).astype(np.uint8)
-
-
 def _difference(one: Frame, other: Frame) -> float:
     """Mean absolute difference of two pictures."""
-    return int(np.abs(one.astype(np.int16) - other).sum()) / one.size
+    return cv2.norm(one, other, cv2.NORM_L1) / one.size
+
+
+def _inside(pts: int, start: int | None, stop: int | None) -> bool:
+    """Whether a packet is of a part, and not read on the way to it or behind it."""
+    return (start is None or pts >= start) and (stop is None or pts < stop)
 
 
 def _end(pts: Sequence[int], stop: int | None) -> int:

@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 from xxhash import xxh3_64_intdigest
 
 from oxcart.manifests.dataset import Dataset
-from oxcart.manifests.split import SPLITS, SplitRule, places
+from oxcart.manifests.split import SPLITS, joined
 from oxcart.manifests.tables import EPISODES
 from oxcart.shards.errors import ConfigError
 
@@ -100,19 +100,33 @@ def open_sources(urls: Sequence[str]) -> list[Source]:
     sources = []
     for url, name, dataset in zip(urls, names, opened, strict=True):
         rule = dataset.manifest.config.get("split") or {}
+        table = _table(dataset)
         aliases: dict[str, str] = {}
-        if rule.get("by") == "environment" and rule.get("aliases"):
-            aliases = places(SplitRule(val=None, aliases=rule["aliases"]))
+        if rule.get("by") == "environment":
+            aliases = _aliases(rule.get("aliases") or {}, table)
         sources.append(
             Source(
                 url=url,
                 label=name if names.count(name) == 1 else f"{name} ({url})",
                 dataset=dataset,
-                table=_table(dataset),
+                table=table,
                 aliases=aliases,
             )
         )
     return sources
+
+
+def _aliases(listed: Mapping[str, Sequence[str]], table: pa.Table) -> dict[str, str]:
+    """Name of an environment -> the one that stands for its place: as a rule lists them, and as videos that
+    show the same tie them."""
+    rows = [(name, *others) for name, others in listed.items()]
+    if "same_as" in table.column_names:
+        known = table.filter(pc.and_(pc.is_valid(table["same_as"]), pc.is_valid(table["environment"])))
+        shown: dict[str, list[str]] = {}
+        for row in known.group_by(["same_as", "environment"]).aggregate([]).to_pylist():
+            shown.setdefault(row["same_as"], []).append(row["environment"])
+        rows += map(tuple, shown.values())
+    return joined(rows)
 
 
 def _table(dataset: Dataset) -> pa.Table:

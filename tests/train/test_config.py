@@ -80,7 +80,7 @@ def test_a_mistyped_key_of_a_file_is_found(tmp_path: Path) -> None:
 
 
 def test_the_yaml_of_a_configuration_gives_it_back(tmp_path: Path) -> None:
-    config = laq_config(["preset=tiny", "data.datasets=[a,s3://b/c]", "data.weights=[1,2]"])
+    config = laq_config(["preset=tiny", "data.datasets=[a,s3://b/c]", "data.mix=[1,2]"])
     (tmp_path / "config.yaml").write_text(to_yaml(config))
     assert laq_config([], shared.from_yaml(tmp_path / "config.yaml")) == config
     assert config.data.datasets == ["a", "s3://b/c"]

@@ -96,6 +96,7 @@ class LaqTask:
             size=model.image_size,
             seed=self._config.train.seed,
             place=(rank, world_size),
+            quiet=self._config.run.quiet,
         )
         for part in loader.parts:
             smallest = int(part.index.sizes.min())

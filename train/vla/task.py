@@ -142,6 +142,7 @@ class VlaTask:
             size=self._size,
             seed=self._config.train.seed,
             place=(rank, world_size),
+            quiet=self._config.run.quiet,
             annotations=self._labels.files_of(datasets),
         )
         self._labels.check(loader)

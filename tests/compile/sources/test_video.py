@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from fractions import Fraction
 from itertools import pairwise
@@ -10,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 from oxcart.compile import census as census_module
+from oxcart.compile.images import Resize
 from oxcart.compile.pipeline import execute, prepare
 from oxcart.compile.sample.videos import (
     CC_BY,
@@ -26,6 +29,7 @@ from oxcart.compile.sample.videos import (
 )
 from oxcart.compile.sources import open_source, recognise, video_survey
 from oxcart.compile.sources.base import LEFT_OUT, Film, SourceConfig
+from oxcart.manifests.audit.episodes import open_sources
 from oxcart.manifests.dataset import Dataset
 from oxcart.manifests.split import SplitRule
 from oxcart.manifests.tables import ATTRIBUTION
@@ -54,6 +58,13 @@ def spans(rows: list[dict[str, Any]]) -> list[tuple[float, float]]:
     return [(one["start_s"], one["stop_s"]) for one in found]
 
 
+def played(film: Film, size: tuple[int, int] = SIZE) -> npt.NDArray[np.uint8]:
+    """The frames [T, H, W, 3] of a clip."""
+    frames = np.zeros((film.steps, *size, 3), np.uint8)
+    film.play(frames, Resize())
+    return frames
+
+
 def test_clips_begin_and_end_at_the_drawn_cuts_with_exact_counts(tmp_path: Path) -> None:
     write_video(tmp_path / "Three [id000000001].mp4", scenes("three", 24, 36, 60), fps=24)
     rows = census_rows(tmp_path)
@@ -71,9 +82,7 @@ def test_the_steps_show_the_frames_that_a_player_would(tmp_path: Path) -> None:
     (row,) = video_census(tmp_path).table.to_pylist()
     film = open_source(config).read(row).images["video"]
     assert isinstance(film, Film)
-    from oxcart.compile.images import Resize
-
-    shown = [round((float(frame.mean()) - 10) / 3) for frame in film.play(Resize())]
+    shown = [round((float(frame.mean()) - 10) / 3) for frame in played(film)]
     assert shown == [int(k * 2.4 + 1e-9) for k in range(20)]
 
 
@@ -81,13 +90,11 @@ def test_variable_rate_is_resampled_by_timestamps(tmp_path: Path) -> None:
     times = variable_times("times", 40)
     pictures = [np.full((*SIZE, 3), 10 + 5 * i, np.uint8) for i in range(40)]
     write_video(tmp_path / "phone.mp4", pictures, times_ms=times, crf=1)
-    from oxcart.compile.images import Resize
-
     config = SourceConfig(url=str(tmp_path), kind="videos")
     (row,) = video_census(tmp_path).table.to_pylist()
     film = open_source(config).read(row).images["video"]
     assert isinstance(film, Film)
-    shown = [round((float(frame.mean()) - 10) / 5) for frame in film.play(Resize())]
+    shown = [round((float(frame.mean()) - 10) / 5) for frame in played(film)]
     assert shown == [max(i for i, t in enumerate(times) if t <= 100 * k) for k in range(len(shown))]
     assert len(shown) == row["steps"] >= times[-1] // 100
 
@@ -162,6 +169,18 @@ def test_a_reupload_joins_its_channels_and_nothing_else_is_joined(vids: Path, tm
     manifest = compile_videos(vids, tmp_path / "out", rule=SplitRule(val=("UCkitchen".ljust(24, "0"),)))
     held = {one["name"] for one in manifest.environments if "val" in one["splits"]}
     assert held == {f"UC{name}".ljust(24, "0") for name in ("kitchen", "workshop")}
+    (source,) = open_sources([str(tmp_path / "out")])
+    owners = source.dataset.table(ATTRIBUTION).to_pylist()
+    assert {(one["video"], one["same_as"]) for one in owners if one["same_as"]} == {
+        ("ckitchen000", "reupload000"),
+        ("reupload000", "reupload000"),
+    }
+    # An audit takes the two channels for one place.
+    assert len({source.environment(name) for name in held}) == 1
+    assert (
+        len({source.environment(one["name"]) for one in manifest.environments})
+        == len(manifest.environments) - 1
+    )
 
 
 def test_a_channel_is_never_in_two_splits(vids: Path, tmp_path: Path) -> None:
@@ -233,6 +252,24 @@ def test_scenes_csv_says_which_frames_are_compiled(tmp_path: Path) -> None:
     assert [row["steps"] for row in rows] == [20, 20]
     rows = census_rows(tmp_path, where=(("label", ("nothing",)),))
     assert reasons(rows) == {"cut.mp4": f"{LEFT_OUT}scenes.csv has 3 rows, none of them wanted"}
+
+
+def test_scenes_that_share_what_is_read_on_the_way_to_them_are_compiled(tmp_path: Path) -> None:
+    folder = tmp_path / "vids"
+    folder.mkdir()
+    write_video(folder / "cut.mp4", scenes("cut", 240), fps=24, keys=240, options={"sc_threshold": "0"})
+    (folder / "scenes.csv").write_text("start_frame,end_frame\n30,70\n70,110\n200,240\n")
+    compile_videos(folder, tmp_path / "some", rule=SplitRule(val=None), on_error="fail")
+    (folder / "scenes.csv").unlink()
+    compile_videos(folder, tmp_path / "all", rule=SplitRule(val=None), on_error="fail")
+    some, whole = (Dataset.open(str(tmp_path / name)) for name in ("some", "all"))
+    (key,) = [row["key"] for row in rows_of(tmp_path / "all")]
+    keys = sorted(row["key"] for row in rows_of(tmp_path / "some"))
+    assert len(keys) == 3
+    for one, step in zip(keys, (13, 30, 84), strict=True):  # frames 31.2, 72 and 201.6 of 24 a second
+        shown = some.frames(some.episode(one), "video", [0, 5])
+        near = whole.frames(whole.episode(key), "video", [step, step + 5])
+        assert np.abs(shown.astype(np.int16) - near).mean() < 12
 
 
 def test_scenes_csv_alone_is_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -387,6 +424,16 @@ def test_what_lies_beside_a_video_may_be_hostile(tmp_path: Path) -> None:
     assert (odd["licence"], odd["channel_id"], rows["odd.mp4"]["environment"]) == ("unknown", None, "odd")
     assert rows["path.mp4"]["key"].endswith("-______etc_passwd-0000")
     compile_videos(tmp_path, tmp_path / "out", rule=SplitRule(val=None))
+
+
+def test_names_of_files_may_be_hostile_too(tmp_path: Path) -> None:
+    write_video(tmp_path / "a\nb\x1b[31m [i d\t].mp4", scenes("name", 30))
+    (row,) = census_rows(tmp_path)
+    detail = json.loads(row["detail"])
+    assert (detail["title"], detail["video"], row["environment"]) == ("a b [31m", "i d", "i d")
+    shutil.copy(next(tmp_path.glob("*.mp4")), os.fsencode(tmp_path) + b"/no\xfftext.mp4")
+    with pytest.raises(SourceError, match=r"the name of 'no\\udcfftext.mp4' is not UTF-8; rename it"):
+        census_rows(tmp_path)
 
 
 def test_of_two_files_with_one_id_the_second_is_rejected(tmp_path: Path) -> None:

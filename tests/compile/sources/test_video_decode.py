@@ -1,0 +1,129 @@
+"""Frames of a file: seeks are exact, and what no step shows is not decoded."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+
+from oxcart.compile.images import Resize
+from oxcart.compile.sample.videos import damage, write_video
+from oxcart.compile.sources.video_decode import Reel, VideoError, play, steps_between
+from oxcart.shards.store import Store
+from video_sources import SIZE, scenes
+
+BFRAMES = {"bf": "3", "b-pyramid": "normal", "refs": "3"}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One scene in several containers, with frames that are stored in another order than shown."""
+    folder = tmp_path_factory.mktemp("reels")
+    for name in ("a.mp4", "a.mkv", "a.ts", "a.mov"):
+        write_video(folder / name, scenes("reel", 60), fps=30, keys=24, options=BFRAMES)
+    write_video(
+        folder / "open.mp4", scenes("reel", 60), fps=30, keys=20, options={**BFRAMES, "open_gop": "1"}
+    )
+    for name, codec in (("vp9.webm", "libvpx-vp9"), ("mpeg2.ts", "mpeg2video"), ("mpeg4.avi", "mpeg4")):
+        more = {"bf": "2"} if codec != "libvpx-vp9" else {"crf": "30", "b": "0"}
+        write_video(folder / name, scenes("reel", 60), fps=30, codec=codec, keys=24, options=more)
+    return folder
+
+
+FILES = ("a.mp4", "a.mkv", "a.ts", "a.mov", "open.mp4", "vp9.webm", "mpeg2.ts", "mpeg4.avi")
+
+
+def pixels(frame: Any) -> bytes:
+    return frame.to_ndarray().tobytes()
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_seek_gives_the_frames_that_decoding_all_does(folder: Path, name: str) -> None:
+    with Reel(Store(folder), name) as reel:
+        all_of_it = {frame.pts: pixels(frame) for frame in reel.frames()}
+    stamps = sorted(all_of_it)
+    assert len(stamps) == 60
+    for start, stop in ((0, 7), (1, 2), (23, 25), (24, 48), (37, 60), (59, 60)):
+        with Reel(Store(folder), name) as reel:
+            behind = stamps[stop] if stop < 60 else None
+            found = {frame.pts: pixels(frame) for frame in reel.frames(stamps[start], behind)}
+        assert found == {pts: all_of_it[pts] for pts in stamps[start:stop]}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_frames_that_no_step_shows_are_spared_and_the_others_are_the_same(folder: Path, name: str) -> None:
+    with Reel(Store(folder), name) as reel:
+        stamps = [frame.pts for frame in reel.frames() if frame.pts is not None]
+    gap = max(np.diff(stamps).tolist())
+    for start, stop in ((0, 59), (5, 41), (30, 55)):
+        pictures = {}
+        for longest in (0, gap):
+            with Reel(Store(folder), name) as reel:
+                length = (stamps[stop] - stamps[start]) * reel.time_base
+                frames = np.zeros((int(length * 10), *SIZE, 3), np.uint8)
+                play(reel, stamps[start], stamps[stop], longest, Fraction(10), Resize(), frames)
+                pictures[longest] = frames
+                read = {one.pts for one in reel.packets}
+            assert read >= set(stamps[start:stop])
+        assert np.array_equal(pictures[0], pictures[gap])
+
+
+def test_half_of_the_frames_of_common_video_are_spared(folder: Path) -> None:
+    with Reel(Store(folder), "a.mp4") as reel:
+        stamps = [one.pts for one in reel.index()]
+        came = list(reel.frames(stamps[0], None, wanted=lambda pts: pts in stamps[::6]))
+    assert {frame.pts for frame in came} >= set(stamps[::6])
+    assert len(came) <= 45
+
+
+def test_a_rate_above_the_videos_own_repeats_its_frames(folder: Path) -> None:
+    frames = np.zeros((24, *SIZE, 3), np.uint8)
+    with Reel(Store(folder), "a.mp4") as reel:
+        stamps = [one.pts for one in reel.index()]
+        play(reel, stamps[0], stamps[6], stamps[1] - stamps[0], Fraction(120), Resize(), frames)
+    same = [np.array_equal(one, other) for one, other in pairwise(frames)]
+    assert same == [(i + 1) % 4 != 0 for i in range(23)]
+
+
+def test_a_frame_that_is_not_there_is_said_to_be_missing(folder: Path) -> None:
+    with Reel(Store(folder), "a.mp4") as reel:
+        first, second = (one.pts for one in reel.index()[:2])
+        with pytest.raises(VideoError, match="has no frame at"):
+            list(reel.frames((first + second) // 2))
+
+
+def test_steps_are_counted_exactly() -> None:
+    base = Fraction(1001, 30000)
+    assert [len(steps_between(0, n, base, Fraction(10))) for n in (0, 1, 3, 300)] == [0, 1, 2, 101]
+    assert steps_between(-5, 3, Fraction(1, 10), Fraction(10)) == range(-5, 3)
+
+
+def test_a_video_that_begins_before_zero_or_late_is_whole(tmp_path: Path) -> None:
+    for name, first in (("late.mkv", 5000), ("early.ts", 0)):
+        path = tmp_path / name
+        with av.open(str(path), "w") as container:
+            stream: Any = container.add_stream("libx264", rate=25)
+            stream.height, stream.width, stream.pix_fmt = *SIZE, "yuv420p"
+            stream.options = BFRAMES
+            for i, picture in enumerate(scenes("late", 25)):
+                frame = av.VideoFrame.from_ndarray(picture, "rgb24")
+                frame.pts, frame.time_base = first + i, Fraction(1, 25)
+                container.mux(stream.encode(frame))
+            container.mux(stream.encode(None))
+        with Reel(Store(tmp_path), name) as reel:
+            stamps = [frame.pts for frame in reel.frames() if frame.pts is not None]
+            reel.check_whole(25, stamps[-1] + stamps[1] - stamps[0])
+            assert [one.pts for one in reel.index()] == stamps
+        assert len(stamps) == 25
+
+
+def test_damage_is_an_error_and_not_a_picture(tmp_path: Path) -> None:
+    write_video(tmp_path / "bad.mp4", scenes("bad", 60))
+    damage(tmp_path / "bad.mp4")
+    with Reel(Store(tmp_path), "bad.mp4") as reel, pytest.raises(VideoError, match="cannot be decoded at"):
+        list(reel.frames())

@@ -1,0 +1,62 @@
+"""Loaders as a configuration asks for them: a mixture of robot data and web video, and samples that move."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from oxcart.compile.images import Resize
+from oxcart.compile.motion import annotate
+from oxcart.compile.sample.videos import write_video
+from oxcart.manifests.annotation import motion_url
+from oxcart.manifests.split import SplitRule
+from oxcart.shards.errors import ConfigError
+from oxcart.train.laq.task import LaqTask
+from tiny_laq import alone, small, trained
+from video_sources import compile_videos, scenes
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Clips of two videos of unlike sizes, compiled as they are: no actions, frames of two shapes."""
+    folder = tmp_path_factory.mktemp("mixture")
+    for name, size in (("a", (48, 64)), ("b", (60, 50))):
+        (folder / "vids").mkdir(exist_ok=True)
+        write_video(folder / "vids" / f"{name}.mp4", scenes(name, 48, 48, size=size))
+    compile_videos(folder / "vids", folder / "clips", rule=SplitRule(val=0.5), resize=Resize())
+    return folder / "clips"
+
+
+def test_robot_data_and_web_video_train_together(kitchen: Path, clips: Path, tmp_path: Path) -> None:
+    both = f"data.datasets=[{kitchen},{clips}]"
+    task = LaqTask(small(kitchen, tmp_path, both, "data.mix=equal"), torch.device("cpu"))
+    loader = task.loader(0, 1)
+    batch = next(iter(loader))
+    assert {batch.dataset.count(name) for name in set(batch.dataset)} == {len(batch.dataset) // 2}
+    with alone():
+        result = trained(tmp_path / "run", kitchen, both, "data.mix=equal", "train.steps=2")
+    assert result.step == 2
+
+
+def test_what_hardly_moves_is_left_out_and_counted(
+    kitchen: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    dataset = tmp_path / "kitchen"
+    shutil.copytree(kitchen, dataset)
+    config = small(dataset, tmp_path / "run", "data.min_motion=0.5")
+    with pytest.raises(ConfigError, match="run oxcart annotate motion"):
+        LaqTask(config, torch.device("cpu")).loader(0, 1)
+    values = np.concatenate(list(annotate(str(dataset), motion_url(str(dataset))).values.values()))
+    least = float(np.median(values))
+    config = small(dataset, tmp_path / "run", f"data.min_motion={least}", "run.quiet=false")
+    LaqTask(config, torch.device("cpu")).loader(0, 1)
+    said = capsys.readouterr().err.splitlines()
+    (line,) = [one for one in said if "samples may begin at " in one]
+    kept, before = (int(text.replace(",", "")) for text in re.findall(r"[\d,]*\d", line)[:2])
+    assert 0 < kept < before
+    assert line.endswith(f"those that move by {least:g}")
