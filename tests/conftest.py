@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from grown_source import Growth
 from oxcart.compile.sample.rlds import SampleConfig
 from oxcart.manifests.split import SplitRule
 from sample_compile import CAMERAS, Compiled, compile_sample
@@ -28,6 +29,12 @@ def six_episodes(tmp_path_factory: pytest.TempPathFactory) -> Compiled:
     sample = SampleConfig(kitchens=3, sessions=1, episodes=2, steps=4, size=32, files=2)
     folder = tmp_path_factory.mktemp("six")
     return compile_sample(folder, sample, cameras=CAMERAS, rule=SplitRule(val=0.34))
+
+
+@pytest.fixture(scope="session")
+def growth(tmp_path_factory: pytest.TempPathFactory) -> Growth:
+    """Records of a source that grows."""
+    return Growth.of(tmp_path_factory.mktemp("growth"))
 
 
 @pytest.fixture(scope="module")
