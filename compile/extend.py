@@ -74,13 +74,22 @@ def adopt(config: CompileConfig, given: Mapping[str, Any]) -> CompileConfig:
         ConfigError: there is no dataset, it cannot be extended, or its source is of another kind.
     """
     manifest = Dataset.open(config.out).manifest
+    try:
+        return _adopt(config, manifest, given)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ConfigError(
+            f"{config.out}: its manifest does not say how it was compiled: {error!r}"
+        ) from error
+
+
+def _adopt(config: CompileConfig, manifest: Manifest, given: Mapping[str, Any]) -> CompileConfig:
     _refuse_unfit(manifest, config)
     pixels, rule = manifest.pixels, manifest.config["split"]
     codec = given.get("codec", pixels["codec"])
-    size = given.get("size", pixels["size"])
+    size = given.get("size", pixels.get("size"))
     settings = Settings(
         rule=SplitRule(**{name: given.get(name, rule[name]) for name in rule}),
-        resize=Resize(size=size and (size[0], size[1]), fit=given.get("fit", pixels["fit"] or "stretch")),
+        resize=Resize(size=size and (size[0], size[1]), fit=given.get("fit", pixels.get("fit") or "stretch")),
         encoding=Encoding(
             codec=codec,
             quality=given.get("quality", pixels["quality"] if codec == pixels["codec"] else None),
@@ -166,9 +175,7 @@ def _adopt_source(config: SourceConfig, was: Mapping[str, Any]) -> SourceConfig:
 
 
 def _refuse_unfit(manifest: Manifest, config: CompileConfig) -> None:
-    """Refuse a dataset that holds something else than a whole source, or does not say how it was compiled."""
-    if missing := {"source", "split", "shard_size", "limit"} - set(manifest.config):
-        raise ConfigError(f"{config.out}: its manifest does not say with what {min(missing)} it was compiled")
+    """Refuse a dataset that holds something else than a whole source, as it was compiled."""
     if manifest.config["limit"] is not None or config.settings.limit is not None:
         raise ConfigError(
             f"{config.out}: expected a dataset without --limit, as what it leaves out would seem new; "
@@ -200,7 +207,7 @@ def _refuse_other(manifest: Manifest, source: Source, config: CompileConfig) -> 
         )
     pairs = list(_sides(was, now))
     pixels = {**settings.resize.describe(), **settings.encoding.describe()}
-    pairs += [(name, manifest.pixels[name], value) for name, value in pixels.items()]
+    pairs += [(name, manifest.pixels.get(name), value) for name, value in pixels.items()]
     pairs.append(("shard_size", manifest.config["shard_size"], settings.shard_bytes))
     for name, sizes in (("action", source.action_sizes), ("state", source.state_sizes)):
         pairs.append((f"{name} sizes", (getattr(manifest, name) or {"sizes": []})["sizes"], list(sizes)))

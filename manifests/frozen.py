@@ -2,8 +2,8 @@
 
 Every name that the dataset has is listed where it is; a new one goes to train, unless it is listed too, or
 an alias or a duplicate ties it to what is held out. So new episodes come out as a fresh compile under the
-rule of `--write-rule` would split them. What ties names of different splits together is refused: one of them
-would have to move.
+rule of `--write-rule` would split them. What ties names of different splits together is refused, because one
+of them would have to move.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from dataclasses import replace
 
 from oxcart.manifests.assign import Assignment, Episode, assign
 from oxcart.manifests.split import SplitRule, listed_names, normalise
+from oxcart.shards.errors import ConfigError
 
 FROZEN_BY = ("environment", "instruction", "episode")
 """What has names to list; a rule by source or by dataset tells of each episode alone."""
 
-_MARK = "unknown, in {}"
-"""Stands for the name of an episode of the dataset that has none, so that it stays where it is."""
-_GROUPS = ("train", "val", "test")
+_MARKS = {split: f"unknown, in {split}" for split in ("val", "test")}
+"""Stand for the names of episodes that are held out and have none: what ties to those is held out, too."""
 
 
 def assign_new(
@@ -45,11 +45,11 @@ def assign_new(
         names: more names of what is there, each with its split.
 
     Raises:
-        ConfigError: new episodes, aliases or lists tie names of different splits together.
+        ConfigError: new episodes, aliases or lists tie what is in different splits together.
     """
     if rule.by not in FROZEN_BY:
         return assign(rule, dataset, [*there, *new])
-    known = [_named(rule.by, episode, split) for episode, split in zip(there, splits, strict=True)]
+    known = [_marked(rule.by, episode, split) for episode, split in zip(there, splits, strict=True)]
     listed = {split: set(own) for split, own in listed_names(rule).items()}
     for split, own in listed_names(lists).items():
         listed[split].update(own)
@@ -68,6 +68,9 @@ def assign_new(
         val_seen=tuple(seen) or None,
     )
     found = assign(frozen, dataset, [*known, *new])
+    for episode, was, now in zip(there, splits, found.splits, strict=False):
+        if was != now:
+            raise ConfigError(f"episode {episode.key} is in {was}; a list or a duplicate says {now}")
     return replace(found, rule=_without_marks(found.rule))
 
 
@@ -84,12 +87,11 @@ def _names(by: str, episode: Episode) -> set[str]:
     return {normalise(text) for text in episode.instructions} - {""}
 
 
-def _named(by: str, episode: Episode, split: str) -> Episode:
-    """The episode, with a name."""
-    if _names(by, episode):
+def _marked(by: str, episode: Episode, split: str) -> Episode:
+    """The episode, with a name if it is held out."""
+    if split not in _MARKS or _names(by, episode):
         return episode
-    mark = _MARK.format(_group(split))
-    return episode._replace(environment=mark, instructions=(mark,))
+    return episode._replace(environment=_MARKS[split], instructions=(_MARKS[split],))
 
 
 def _seen(there: Sequence[Episode], splits: Sequence[str]) -> set[str]:
@@ -102,9 +104,6 @@ def _seen(there: Sequence[Episode], splits: Sequence[str]) -> set[str]:
 
 
 def _without_marks(rule: SplitRule) -> SplitRule:
-    marks = {name for split in _GROUPS for name in (_MARK.format(split), normalise(_MARK.format(split)))}
-    train, val, test = (
-        tuple(name for name in listed if name not in marks)
-        for listed in (listed_names(rule)[split] for split in _GROUPS)
-    )
-    return replace(rule, train=train, val=val, test=test)
+    marks = {text for mark in _MARKS.values() for text in (mark, normalise(mark))}
+    val, test = (tuple(n for n in listed_names(rule)[split] if n not in marks) for split in _MARKS)
+    return replace(rule, val=val, test=test)

@@ -75,6 +75,7 @@ def problems(manifest: Mapping[str, Any]) -> Iterator[str]:
         yield "cameras: expected at least one, got none"
     if not manifest["pixels"]["chunk"]:
         yield "pixels.chunk: expected at least 1, got 0"
+    yield from _mistyped("config.parents", manifest["config"].get("parents", []), [str])
     for name in ("action", "state"):
         array = manifest[name] or {}
         for what in _VALUES if array.get("statistics") else ():

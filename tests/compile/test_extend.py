@@ -9,6 +9,7 @@ import uuid
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from oxcart.compile import transcode
 from oxcart.compile.extend import adopt, prepare
 from oxcart.compile.part import Part
 from oxcart.compile.pipeline import CompileConfig, Prepared, execute, execute_part, finish
+from oxcart.compile.sample.videos import CC_BY, write_info, write_video
 from oxcart.compile.sources.base import SourceConfig
 from oxcart.compile.transcode import TranscodeConfig
 from oxcart.manifests.dataset import Dataset
@@ -32,6 +34,7 @@ from oxcart.shards.errors import ConfigError, SourceError
 from oxcart.shards.store import WORK, Store
 from sample_compile import Tree, cli, compiled, complaint, config_of, lift, rows_of, stamps, tree
 from servers import BUCKET, Server
+from video_sources import compile_videos, scenes
 
 HELD_OUT = "laundry_machine"
 """The kitchen of the first compile that is val."""
@@ -161,10 +164,9 @@ class TestGrown:
     def test_the_loader_reads_every_episode_once(self, before: Before, after: Path) -> None:
         data = pytest.importorskip("oxcart.train.data")
         for split, kitchens in (("train", 5), ("val", 1)):
-            loader = data.Loader(str(after), split, sample=data.Frames(per_episode="all"), batch_size=7)
-            seen: Counter[str] = Counter()
-            for _ in range(len(loader)):
-                seen.update(next(loader).keys)
+            sample = data.Frames(per_episode="all")
+            loader = data.Loader(str(after), split, sample=sample, batch_size=7, repeat=False)
+            seen = Counter(key for batch in loader for key in batch.key)
             rows = [row for row in episodes(after) if row["split"] == split]
             assert seen == Counter({row["key"]: row["steps"] for row in rows})
             assert len(rows) == 4 * kitchens
@@ -184,7 +186,7 @@ class TestGrown:
         result = cli("audit", after, "--json", tmp_path / "audit.json", "--quiet")
         assert result.exit_code in (0, 2), result.output  # 2: too few episodes to tell
         checks = {
-            one["name"]: one["verdict"] for one in json.loads((tmp_path / "audit.json").read_text())["checks"]
+            one["name"]: one["status"] for one in json.loads((tmp_path / "audit.json").read_text())["checks"]
         }
         assert "failed" not in checks.values()
 
@@ -590,3 +592,56 @@ def test_a_stale_claim_of_the_extension_itself_goes(before: Before, tmp_path: Pa
     (out / "episodes.parquet").write_bytes((before.out / "episodes.parquet").read_bytes())
     extended(before.grown, out)
     assert tree(out) == whole
+
+
+class TestVideos:
+    def write(self, folder: Path, channel: str, number: int) -> None:
+        video = f"{channel}{number}".ljust(11, "0")
+        path = folder / f"{channel} {number} [{video}].mp4"
+        write_video(path, scenes(video, 36, 30))
+        write_info(path, video, f"{channel} {number}", channel, CC_BY)
+
+    def test_clips_and_whose_they_are(self, tmp_path: Path) -> None:
+        folder, out = tmp_path / "clips", tmp_path / "out"
+        folder.mkdir()
+        for channel in ("attic", "barn", "cellar"):
+            self.write(folder, channel, 1)
+        video = {"rate": Fraction(8), "exclude": frozenset(["no-such-one"])}
+        compile_videos(folder, out, video=video, rule=SplitRule(val=0.34))
+        was, old = tree(out), {row["key"]: row for row in rows_of(out)}
+        (held,) = {row["environment"] for row in old.values() if row["split"] == "val"}
+        self.write(folder, held.removeprefix("UC").rstrip("0"), 2)
+        self.write(folder, "dairy", 1)
+        arguments = ["compile", f"videos:{folder}", out, "--extend", "--workers", 1, "--quiet"]
+        assert "was compiled with --exclude-ids" in complaint(cli(*arguments))
+        assert "rate [8, 1], not [5, 1]" in complaint(
+            cli(*arguments, "--rate", 5, "--exclude-ids", self.ids(tmp_path))
+        )
+        assert tree(out) == was
+        result = cli(*arguments, "--exclude-ids", self.ids(tmp_path))
+        assert result.exit_code == 0, result.output
+        assert shards(was).items() <= tree(out).items()
+        dataset = Dataset.open(str(out))
+        assert verify(dataset, decode=True) == []
+        rows = episodes(out)
+        assert old.items() <= {row["key"]: row for row in rows}.items()
+        new = {row["environment"]: row["split"] for row in rows if row["key"] not in old}
+        assert new == {held: "val", "UCdairy".ljust(24, "0"): "train"}
+        owners = dataset.table("attribution.parquet").to_pylist()
+        assert [(one["key"], one["channel_id"]) for one in owners] == [
+            (r["key"], r["environment"]) for r in rows
+        ]
+
+    def ids(self, folder: Path) -> Path:
+        """A longer list of those to leave out."""
+        (folder / "ids").write_text("no-such-one\nand-another\n")
+        return folder / "ids"
+
+
+def test_a_compile_that_overwrites_it_leaves_nothing_of_it(
+    before: Before, after: Path, tmp_path: Path
+) -> None:
+    out = Path(shutil.copytree(after, tmp_path / "out"))
+    first = before.growth.write(tmp_path / "first", before.growth.first)
+    assert compiled(first, out, overwrite=True) == before.manifest
+    assert tree(out) == tree(before.out)
