@@ -382,17 +382,18 @@ def compile_(
     rule = split.write_rule(assignment.rule).encode()
     if dry_run:
         click.echo(_plan_text(prepared, assignment))
-        said = ""
+        said = _found_text(prepared) if extend else ""
     elif extend and not prepared.plan.shards:
-        execute(prepared)
-        said = _nothing_new(prepared)
+        if config.part is None:
+            execute(prepared)
+        said = _found_text(prepared)
     else:
         with progress(
             "compiling", total=prepared.frames, unit="frames", quiet=quiet, start=prepared.frames_done
         ) as report:
             if config.part is None:
                 manifest = execute(prepared, report)
-                said = (_added_text(prepared) if extend else "") + done_text(config.out, manifest)
+                said = (f"{_found_text(prepared)}\n" if extend else "") + done_text(config.out, manifest)
             else:
                 execute_part(prepared, report)
                 mine, every = len(prepared.shards), len(prepared.plan.shards)
@@ -482,24 +483,15 @@ def _rule(
     return chosen
 
 
-def _nothing_new(prepared: Prepared) -> str:
-    """What is said where there is nothing to add."""
-    rejected = prepared.census.rejected.num_rows
-    more = f"; {rejected:,} cannot be compiled" if rejected else ""
-    return f"{prepared.config.out}: nothing new, {_known_text(prepared)}{more}"
-
-
-def _added_text(prepared: Prepared) -> str:
-    """What an extension found, in a line."""
-    new = sum(shard.rows.num_rows for shard in prepared.plan.shards)
-    return f"{prepared.config.out}: {new:,} new episodes, {_known_text(prepared)}\n"
-
-
-def _known_text(prepared: Prepared) -> str:
-    extends = prepared.plan.extends
+def _found_text(prepared: Prepared) -> str:
+    """What of the source is new to a dataset, and what is not, in a line."""
+    extends, rejected = prepared.plan.extends, prepared.census.rejected.num_rows
     assert extends is not None
+    new = sum(shard.rows.num_rows for shard in prepared.plan.shards)
     gone = f"; {extends.gone:,} are no longer in the source and stay" if extends.gone else ""
-    return f"{extends.known:,} known{gone}"
+    more = f"; {rejected:,} cannot be compiled" if rejected else ""
+    found = f"{new:,} new" if new else "nothing new"
+    return f"{prepared.config.out}: {found}, {extends.known:,} known{gone}{more}"
 
 
 def _plan_text(prepared: Prepared, assignment: Assignment) -> str:

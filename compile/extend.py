@@ -76,7 +76,7 @@ def adopt(config: CompileConfig, given: Mapping[str, Any]) -> CompileConfig:
     manifest = Dataset.open(config.out).manifest
     try:
         return _adopt(config, manifest, given)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, AttributeError) as error:
         raise ConfigError(
             f"{config.out}: its manifest does not say how it was compiled: {error!r}"
         ) from error

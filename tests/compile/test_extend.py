@@ -241,6 +241,7 @@ def test_nothing_new_changes_nothing(before: Before, tmp_path: Path) -> None:
     result = cli("compile", source, out, "--extend", "--workers", 1)
     assert result.exit_code == 0, result.output
     assert result.stdout == f"{out}: nothing new, 14 known; 1 are no longer in the source and stay\n"
+    assert cli("compile", source, out, "--extend", "--part", "1/2").exit_code == 0
     assert stamps(out) == was
     assert tree(out) == tree(before.out)
 
@@ -345,8 +346,8 @@ class TestKilled:
         assert run(watch, command(before.grown, out), out, at=events // 2).code == -signal.SIGKILL
         again = prepared(before.grown, out)
         assert 0 < again.frames_done < again.frames
-        new = [name for name in shards(tree(out)) if name not in tree(before.out) and name.endswith(".tar")]
-        inodes = {name: (out / name).stat().st_ino for name in new}
+        done = [f"shards/{path.stem}.tar" for path in (out / WORK / "rows").iterdir()]
+        inodes = {name: (out / name).stat().st_ino for name in done}
         execute(again)
         assert inodes.items() <= {name: (out / name).stat().st_ino for name in tree(out)}.items()
         assert tree(out) == complete
@@ -414,7 +415,7 @@ class TestRefused:
         options = ("--val-fraction", 0.2, "--shard-size", 40_000, "--codec", "raw", "--camera", "image_0")
         result = cli("compile", before.grown, before.copy(tmp_path), "--extend", "--workers", 1, *options)
         assert result.exit_code == 0, result.output
-        assert "out: 9 new episodes, 15 known\n" in result.stdout
+        assert "out: 9 new, 15 known\n" in result.stdout
 
     def test_a_limit(self, before: Before, growth: Growth, tmp_path: Path) -> None:
         limited = tmp_path / "limited"
@@ -427,6 +428,13 @@ class TestRefused:
         told = complaint(cli("compile", before.grown, tmp_path / "none", "--extend"))
         assert told.endswith("not a compiled dataset; compile a source into it first")
         assert not (tmp_path / "none").exists()
+
+    def test_a_dataset_that_does_not_say_how_it_was_compiled(self, before: Before, tmp_path: Path) -> None:
+        out = before.copy(tmp_path)
+        manifest = json.loads((out / "manifest.json").read_text())
+        (out / "manifest.json").write_text(json.dumps({**manifest, "config": {"limit": None}}))
+        told = complaint(cli("compile", before.grown, out, "--extend"))
+        assert told == f"{out}: its manifest does not say how it was compiled: KeyError('split')"
 
     def test_another_source(self, before: Before, growth: Growth, tmp_path: Path) -> None:
         other = growth.write(tmp_path, growth.first, name="other")
@@ -504,7 +512,9 @@ class TestSplit:
     def test_the_rule_that_is_written_names_what_came_too(self, before: Before, tmp_path: Path) -> None:
         rule = tmp_path / "rule.yaml"
         arguments = ("compile", before.grown, before.out, "--extend", "--dry-run", "--write-rule", rule)
-        assert cli(*arguments).exit_code == 0
+        result = cli(*arguments)
+        assert result.exit_code == 0
+        assert result.stdout.endswith(f"nothing was compiled\n{before.out}: 9 new, 15 known\n")
         text = rule.read_text()
         assert all(kitchen(record) in text for record in before.growth.later)
         assert "unknown, in" not in text
