@@ -244,8 +244,9 @@ def _write_shards(prepared: Prepared, store: Store, report: Report) -> Work:
     config, plan = prepared.config, prepared.plan
     work = work_of(plan, prepared.source)
     _claim(store, plan, work, config.overwrite)
-    if not store.exists(CENSUS):
-        # Before the census, which says that both are there.
+    if not store.exists(CENSUS) or (plan.extends and store.read(CENSUS) != prepared.census.to_bytes()):
+        # Of the compile before an extension a census can be left, if its end was cut off.
+        # The other goes before the census, which says that both are there.
         if prepared.attribution is not None:
             store.put(OWNERS, table_bytes(prepared.attribution))
         store.put(CENSUS, prepared.census.to_bytes())
