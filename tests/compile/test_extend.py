@@ -340,6 +340,26 @@ class TestKilled:
         extended(before.grown, out)
         assert tree(out) == complete
 
+    def test_a_second_extension(
+        self, before: Before, after: Path, whole: tuple[Path, Tree, int], tmp_path: Path
+    ) -> None:
+        """What the first has named is not overwritten before the manifest is."""
+        growth, watch = before.growth, whole[0]
+        records = [*growth.first, *growth.later, changed(growth.first[0], lift)]
+        source = growth.write(tmp_path / "source", records)
+        undisturbed = Path(shutil.copytree(after, tmp_path / "undisturbed"))
+        events = run(watch, command(source, undisturbed), undisturbed).events
+        kept = set()
+        for point in range(4):
+            out = Path(shutil.copytree(after, tmp_path / str(point)))
+            ended = run(watch, command(source, out), out, at=events - 5 * point - 1)
+            assert ended.code == -signal.SIGKILL
+            assert verify(Dataset.open(str(out))) == []
+            kept.add(read_manifest(Store(out)) == read_manifest(Store(after)))
+            extended(source, out)
+            assert tree(out) == tree(undisturbed)
+        assert kept == {True, False}
+
     def test_a_finished_shard_is_not_written_again(
         self, before: Before, whole: tuple[Path, Tree, int], tmp_path: Path
     ) -> None:
