@@ -13,6 +13,7 @@ locked. So one plan can be executed in parts, by machines that share nothing but
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from collections.abc import Sequence
@@ -433,7 +434,8 @@ def _drop_extension(store: Store) -> None:
     """
     manifest = read_manifest(store)
     if store.exists(CLAIM):
-        store.put(CLAIM, pretty_json({**asdict(read_work(store)), "plan": ""}))
+        with contextlib.suppress(ConfigError):  # of another version
+            store.put(CLAIM, pretty_json({**asdict(read_work(store)), "plan": ""}))
     store.delete(*(name for name in store.list(WORK) if name != CLAIM))
     named = {shard[what] for shard in manifest.shards for what in ("name", "chunks")}
     found = filter(_SHARD_FILE.fullmatch, store.list("shards"))
