@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -19,9 +20,16 @@ from typing import Any
 from tensorflow_datasets.proto import tf_example_pb2
 from xxhash import xxh3_64_intdigest
 
+from oxcart.compile.extend import adopt, prepare
+from oxcart.compile.pipeline import CompileConfig, Prepared, execute
 from oxcart.compile.sample.rlds import NAME, VERSION, SampleConfig, write_rlds
 from oxcart.compile.sources import tfrecord
-from oxcart.shards.store import Store
+from oxcart.compile.sources.base import SourceConfig
+from oxcart.manifests.dataset import Dataset
+from oxcart.manifests.manifest import Manifest, read_manifest
+from oxcart.manifests.verify import verify
+from oxcart.shards.store import WORK, Store
+from sample_compile import Tree, rows_of, tree
 
 Record = bytes
 
@@ -100,3 +108,60 @@ def changed(record: Record, edit: Callable[[Any], None]) -> Record:
 
 def digest(record: Record) -> int:
     return xxh3_64_intdigest(record)
+
+
+HELD_OUT = "laundry_machine"
+"""The kitchen of the first compile that is val."""
+
+
+@dataclass(frozen=True)
+class Before:
+    """A dataset of the first records, and its source when it has grown."""
+
+    growth: Growth
+    out: Path
+    manifest: Manifest
+    grown: Path
+
+    def copy(self, folder: Path) -> Path:
+        return Path(shutil.copytree(self.out, folder / "out"))
+
+
+def prepared(
+    source: Path | str, out: Path | str, given: dict[str, Any] | None = None, **changes: Any
+) -> Prepared:
+    options = {"source": SourceConfig(url=str(source)), "out": str(out), "workers": 1, **changes}
+    return prepare(adopt(CompileConfig(**options), given or {}))
+
+
+def extended(
+    source: Path | str, out: Path | str, given: dict[str, Any] | None = None, **changes: Any
+) -> Manifest:
+    return execute(prepared(source, out, given, **changes))
+
+
+def episodes(out: Path) -> list[dict[str, Any]]:
+    return Dataset.open(str(out)).table("episodes.parquet").to_pylist()
+
+
+def shards(found: Tree) -> Tree:
+    return {name: one for name, one in found.items() if name.startswith("shards/")}
+
+
+def assert_extends(out: Path, manifest: Manifest, old: Before, records: Sequence[Record]) -> None:
+    """The dataset has these records, once each, and what it had it has still."""
+    assert shards(tree(old.out)).items() <= shards(tree(out)).items()
+    assert verify(Dataset.open(str(out)), decode=True) == []
+    assert not (out / WORK).exists()
+    assert {"manifest.json", *(manifest.file(name) for name in manifest.tables)} == {
+        path.name for path in out.iterdir() if path.is_file()
+    }
+    assert manifest == read_manifest(Store(out))
+    assert manifest.config["parents"][-1] == old.manifest.fingerprint != manifest.fingerprint
+    rows = {row["key"]: row for row in episodes(out)}
+    assert {row["key"]: row for row in rows_of(old.out)}.items() <= rows.items()
+    assert Counter(row["source_digest"] for row in rows.values()) == Counter(map(digest, records))
+    split_of = {(row["environment"], row["split"]) for row in rows.values()}
+    assert len(split_of) == len({environment for environment, _ in split_of}), (
+        "an environment is in two splits"
+    )

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
-import signal
 import uuid
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -16,100 +14,37 @@ from typing import Any
 import numpy as np
 import pytest
 
-from grown_source import Growth, Record, changed, digest, example, kitchen, moved, path_of
-from killed import run, watch_folder
+from grown_source import (
+    HELD_OUT,
+    Before,
+    Growth,
+    Record,
+    assert_extends,
+    changed,
+    episodes,
+    example,
+    extended,
+    kitchen,
+    moved,
+    path_of,
+    prepared,
+    shards,
+)
 from oxcart.compile import transcode
-from oxcart.compile.extend import adopt, prepare
 from oxcart.compile.part import Part
-from oxcart.compile.pipeline import CENSUS, CompileConfig, Prepared, execute, execute_part, finish
+from oxcart.compile.pipeline import CENSUS, execute_part, finish
 from oxcart.compile.sample.videos import CC_BY, write_info, write_video
-from oxcart.compile.sources.base import SourceConfig
 from oxcart.compile.transcode import TranscodeConfig
 from oxcart.manifests.dataset import Dataset
 from oxcart.manifests.diff import diff
-from oxcart.manifests.manifest import CLAIM, Manifest, read_manifest
+from oxcart.manifests.manifest import CLAIM, read_manifest
 from oxcart.manifests.split import SplitRule
 from oxcart.manifests.verify import verify
 from oxcart.shards.errors import ConfigError, SourceError
 from oxcart.shards.store import WORK, Store
-from sample_compile import Tree, census_of, cli, compiled, complaint, config_of, lift, rows_of, stamps, tree
+from sample_compile import census_of, cli, compiled, complaint, config_of, lift, rows_of, stamps, tree
 from servers import BUCKET, Server
 from video_sources import compile_videos, scenes
-
-HELD_OUT = "laundry_machine"
-"""The kitchen of the first compile that is val."""
-
-
-@dataclass(frozen=True)
-class Before:
-    """A dataset of the first records, and its source when it has grown."""
-
-    growth: Growth
-    out: Path
-    manifest: Manifest
-    grown: Path
-
-    def copy(self, folder: Path) -> Path:
-        return Path(shutil.copytree(self.out, folder / "out"))
-
-
-@pytest.fixture(scope="module")
-def before(growth: Growth, tmp_path_factory: pytest.TempPathFactory) -> Before:
-    folder = tmp_path_factory.mktemp("before")
-    source = growth.write(folder / "first", growth.first)
-    manifest = compiled(source, folder / "out")
-    grown = growth.write(folder / "grown", growth.first + growth.later, files=3, version="1.1.0")
-    held = {row["environment"] for row in rows_of(folder / "out") if row["split"] == "val"}
-    assert held == {HELD_OUT} == {kitchen(growth.later[0])}
-    return Before(growth, folder / "out", manifest, grown)
-
-
-def prepared(
-    source: Path | str, out: Path | str, given: dict[str, Any] | None = None, **changes: Any
-) -> Prepared:
-    options = {"source": SourceConfig(url=str(source)), "out": str(out), "workers": 1, **changes}
-    return prepare(adopt(CompileConfig(**options), given or {}))
-
-
-def extended(
-    source: Path | str, out: Path | str, given: dict[str, Any] | None = None, **changes: Any
-) -> Manifest:
-    return execute(prepared(source, out, given, **changes))
-
-
-def episodes(out: Path) -> list[dict[str, Any]]:
-    return Dataset.open(str(out)).table("episodes.parquet").to_pylist()
-
-
-def shards(found: Tree) -> Tree:
-    return {name: one for name, one in found.items() if name.startswith("shards/")}
-
-
-def assert_extends(out: Path, manifest: Manifest, old: Before, records: Sequence[Record]) -> None:
-    """The dataset has these records, once each, and what it had it has still."""
-    assert shards(tree(old.out)).items() <= shards(tree(out)).items()
-    assert verify(Dataset.open(str(out)), decode=True) == []
-    assert not (out / WORK).exists()
-    assert {"manifest.json", *(manifest.file(name) for name in manifest.tables)} == {
-        path.name for path in out.iterdir() if path.is_file()
-    }
-    assert manifest == read_manifest(Store(out))
-    assert manifest.config["parents"][-1] == old.manifest.fingerprint != manifest.fingerprint
-    rows = {row["key"]: row for row in episodes(out)}
-    assert {row["key"]: row for row in rows_of(old.out)}.items() <= rows.items()
-    assert Counter(row["source_digest"] for row in rows.values()) == Counter(map(digest, records))
-    split_of = {(row["environment"], row["split"]) for row in rows.values()}
-    assert len(split_of) == len({environment for environment, _ in split_of}), (
-        "an environment is in two splits"
-    )
-
-
-@pytest.fixture(scope="module")
-def after(before: Before, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The dataset when it is extended; not to be changed."""
-    out = before.copy(tmp_path_factory.mktemp("after"))
-    extended(before.grown, out)
-    return out
 
 
 class TestGrown:
@@ -296,116 +231,6 @@ class TestDeterminism:
         assert {*store.list(), *store.list(WORK)} == set(tree(local))
         assert all(store.read(name) == (local / name).read_bytes() for name in tree(local))
         assert verify(Dataset.open(f"{url}/out")) == []
-
-
-POINTS = 12
-
-
-def command(source: Path, out: Path, *options: object) -> list[object]:
-    return ["compile", source, out, "--extend", "--quiet", "--workers", 1, *options]
-
-
-@pytest.fixture(scope="module")
-def whole(before: Before, after: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Tree, int]:
-    """A folder to watch from, the tree of an extension that nobody disturbed, and its events."""
-    folder = tmp_path_factory.mktemp("killed")
-    watch, out = watch_folder(folder / "watch"), before.copy(folder)
-    ended = run(watch, command(before.grown, out), out)
-    assert (ended.code, ended.err) == (0, "")
-    assert tree(out) == tree(after)
-    return watch, tree(out), ended.events
-
-
-class TestKilled:
-    """The dataset is the old one or the new one at any moment, and the same command goes on."""
-
-    @pytest.mark.parametrize("point", range(POINTS))
-    def test_at_an_event(
-        self, before: Before, whole: tuple[Path, Tree, int], tmp_path: Path, point: int
-    ) -> None:
-        watch, complete, events = whole
-        out = before.copy(tmp_path)
-        # The last events are those around the switch from the old manifest to the new one.
-        at = events + 1 - 2 * (POINTS - point) if point > 5 else 1 + point * (events - 14) // 5
-        ended = run(watch, command(before.grown, out), out, at=at)
-        assert ended.code == -signal.SIGKILL
-        manifest = read_manifest(Store(out))
-        found = tree(out)
-        assert verify(Dataset.open(str(out))) == []
-        if manifest.fingerprint == before.manifest.fingerprint:
-            assert manifest == before.manifest
-            assert tree(before.out).items() <= found.items()
-        else:
-            assert complete.items() <= found.items()
-        extended(before.grown, out)
-        assert tree(out) == complete
-
-    def test_a_second_extension(
-        self, before: Before, after: Path, whole: tuple[Path, Tree, int], tmp_path: Path
-    ) -> None:
-        """What the first has named is not overwritten before the manifest is."""
-        growth, watch = before.growth, whole[0]
-        records = [*growth.first, *growth.later, changed(growth.first[0], lift)]
-        source = growth.write(tmp_path / "source", records)
-        undisturbed = Path(shutil.copytree(after, tmp_path / "undisturbed"))
-        events = run(watch, command(source, undisturbed), undisturbed).events
-        kept = set()
-        for point in range(4):
-            out = Path(shutil.copytree(after, tmp_path / str(point)))
-            ended = run(watch, command(source, out), out, at=events - 5 * point - 1)
-            assert ended.code == -signal.SIGKILL
-            assert verify(Dataset.open(str(out))) == []
-            kept.add(read_manifest(Store(out)) == read_manifest(Store(after)))
-            extended(source, out)
-            assert tree(out) == tree(undisturbed)
-        assert kept == {True, False}
-
-    def test_a_finished_shard_is_not_written_again(
-        self, before: Before, whole: tuple[Path, Tree, int], tmp_path: Path
-    ) -> None:
-        watch, complete, events = whole
-        out = before.copy(tmp_path)
-        assert run(watch, command(before.grown, out), out, at=events // 2).code == -signal.SIGKILL
-        again = prepared(before.grown, out)
-        assert 0 < again.frames_done < again.frames
-        done = [f"shards/{path.stem}.tar" for path in (out / WORK / "rows").iterdir()]
-        inodes = {name: (out / name).stat().st_ino for name in done}
-        execute(again)
-        assert inodes.items() <= {name: (out / name).stat().st_ino for name in tree(out)}.items()
-        assert tree(out) == complete
-
-    def test_a_source_that_grew_once_more_meanwhile(
-        self, before: Before, whole: tuple[Path, Tree, int], tmp_path: Path
-    ) -> None:
-        growth, watch, out = before.growth, whole[0], before.copy(tmp_path)
-        some = growth.write(tmp_path / "some", growth.first + growth.later[1:6])
-        assert run(watch, command(some, out), out, at=40).code == -signal.SIGKILL
-        assert len(shards(tree(out))) > len(shards(tree(before.out)))
-        with pytest.raises(
-            ConfigError, match=r"unfinished extension of another plan .* --extend --overwrite"
-        ):
-            extended(before.grown, out)
-        assert verify(Dataset.open(str(out))) == []
-        copy = Path(shutil.copytree(out, tmp_path / "copy"))
-        ended = run(watch, command(before.grown, copy, "--overwrite"), copy, at=6)
-        assert ended.code == -signal.SIGKILL
-        assert verify(Dataset.open(str(copy))) == []
-        for one in (out, copy):
-            manifest = extended(before.grown, one, overwrite=True)
-            assert_extends(one, manifest, before, growth.first + growth.later)
-            assert tree(one) == whole[1]
-
-    def test_the_compile_that_made_the_dataset_leaves_the_extension_alone(
-        self, before: Before, whole: tuple[Path, Tree, int], tmp_path: Path
-    ) -> None:
-        growth, (watch, complete, events), out = before.growth, whole, before.copy(tmp_path)
-        assert run(watch, command(before.grown, out), out, at=events // 2).code == -signal.SIGKILL
-        found = tree(out)
-        first = growth.write(tmp_path / "first", growth.first)
-        assert compiled(first, out) == before.manifest
-        assert tree(out) == found
-        extended(before.grown, out)
-        assert tree(out) == complete
 
 
 class TestRefused:
