@@ -6,6 +6,7 @@ import json
 import shlex
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from oxcart.compile.sources.base import SourceConfig
     from oxcart.manifests.assign import Assignment
     from oxcart.manifests.manifest import Manifest
-    from oxcart.manifests.split import SplitRule
 
 
 def _source_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -276,6 +276,11 @@ def _census_text(census: Census) -> str:
     help="End at a broken episode, or list it in rejected.parquet.  [default: reject for videos, else fail]",
 )
 @click.option("--dry-run", is_flag=True, help="Print the split and the plan; compile nothing.")
+@click.option(
+    "--extend",
+    is_flag=True,
+    help="Add the episodes that SOURCE has got since to the dataset in OUT, with its options.",
+)
 def compile_(
     source: str,
     out: str,
@@ -292,13 +297,14 @@ def compile_(
     quiet: bool,
     size: str | None,
     fit: str | None,
-    codec: str,
+    codec: str | None,
     jpeg_quality: int | None,
     shard_size: str | None,
     census: str | None,
     limit: int | None,
     on_error: str | None,
     dry_run: bool,
+    extend: bool,
     overwrite: bool,
     **options: Any,
 ) -> None:
@@ -309,7 +315,9 @@ def compile_(
     channels) are held out for val. A compile that was cut off goes on where it
     stopped when the same command is given again; the same source and options give the
     same bytes. Machines can share the work: each compiles a --part, and oxcart commit
-    finishes.
+    finishes. With --extend a source that has grown adds to OUT: its shards stay, new
+    episodes get new ones, and no environment changes its split; --overwrite then drops an
+    extension that was not finished.
 
     \b
     Example:
@@ -317,12 +325,14 @@ def compile_(
       oxcart compile bridge_dataset/1.0.0 bridge --split-by instruction --val-fraction 0.25
       oxcart compile bridge_dataset/1.0.0 bridge --size 224 --fit crop --write-rule split.yaml
       oxcart compile bridge_dataset/1.0.0 bridge --codec jpeg
+      oxcart compile bridge_dataset/1.1.0 bridge --extend
       oxcart compile gs://gresearch/robotics/bridge/0.1.0 s3://bucket/bridge
       oxcart compile videos:downloads clips --size 256 --rate 10 --licence cc-by
       oxcart compile bridge_dataset/1.0.0 bridge --census census.parquet --part 0/8
       oxcart compile my_robot/1.0.0 out --action 'action[:7]' --environment episode_metadata/lab
     """
     from oxcart.cli.progress import progress
+    from oxcart.compile import extend as extension
     from oxcart.compile.images import Resize
     from oxcart.compile.part import Part
     from oxcart.compile.pipeline import CompileConfig, execute, execute_part, prepare
@@ -333,17 +343,12 @@ def compile_(
 
     config_of = _source_config(source, **options)
     videos = config_of.kind == "videos"
-    settings = Settings(
-        rule=_rule(rule_file, split_by, val_fraction, val, val_seen),
-        resize=Resize(size=parse_size(size), fit=fit or ("crop" if videos else "stretch")),
-        encoding=Encoding(codec=codec, quality=jpeg_quality),
-        shard_size=parse_bytes("--shard-size", shard_size),
-        limit=limit,
-    )
+    wanted_rule = _rule(rule_file, split_by, val_fraction, val, val_seen)
+    sides, budget = parse_size(size), parse_bytes("--shard-size", shard_size)
     config = CompileConfig(
         source=config_of,
         out=out,
-        settings=settings,
+        settings=Settings(limit=limit),
         census=census,
         on_error=on_error or ("reject" if videos else "fail"),
         overwrite=overwrite,
@@ -352,9 +357,22 @@ def compile_(
         ray_address=ray_address,
         part=Part.parse(part) if part else None,
     )
+    if extend:
+        pixels = {"size": sides, "fit": fit, "codec": codec, "quality": jpeg_quality, "shard_size": budget}
+        given = {name: value for name, value in pixels.items() if value is not None}
+        config = extension.adopt(config, given | wanted_rule)
+    else:
+        settings = Settings(
+            rule=split.SplitRule(**wanted_rule),
+            resize=Resize(size=sides, fit=fit or ("crop" if videos else "stretch")),
+            encoding=Encoding(codec=codec or "raw", quality=jpeg_quality),
+            shard_size=budget,
+            limit=limit,
+        )
+        config = replace(config, settings=settings)
     total = open_source(config.source).expected
     with progress("scanning", total=total, unit="episodes", quiet=quiet) as report:
-        prepared = prepare(config, report)
+        prepared = (extension.prepare if extend else prepare)(config, report)
     assignment = prepared.plan.assignment
     assert assignment is not None
     if val:
@@ -364,13 +382,18 @@ def compile_(
     rule = split.write_rule(assignment.rule).encode()
     if dry_run:
         click.echo(_plan_text(prepared, assignment))
-        said = ""
+        said = _found_text(prepared) if extend else ""
+    elif extend and not prepared.plan.shards:
+        if config.part is None:
+            execute(prepared)
+        said = _found_text(prepared)
     else:
         with progress(
             "compiling", total=prepared.frames, unit="frames", quiet=quiet, start=prepared.frames_done
         ) as report:
             if config.part is None:
-                said = done_text(config.out, execute(prepared, report))
+                manifest = execute(prepared, report)
+                said = (f"{_found_text(prepared)}\n" if extend else "") + done_text(config.out, manifest)
             else:
                 execute_part(prepared, report)
                 mine, every = len(prepared.shards), len(prepared.plan.shards)
@@ -433,8 +456,9 @@ def _rule(
     fraction: float | None,
     val: tuple[str, ...],
     val_seen: float | None,
-) -> SplitRule:
-    from oxcart.manifests.split import SplitRule, read_rule
+) -> dict[str, Any]:
+    """What the options say of the split rule, by field."""
+    from oxcart.manifests.split import read_rule
     from oxcart.shards.errors import ConfigError
 
     given = {"--split-by": by, "--val-fraction": fraction, "--val": val or None, "--val-seen": val_seen}
@@ -442,19 +466,32 @@ def _rule(
     if file is not None:
         if used:
             raise ConfigError(f"--split: the rule file says it all; leave out {', '.join(used)}")
-        return read_rule(file)
+        return dict(vars(read_rule(file)))
     if "none" in val and val != ("none",):
         raise ConfigError("--val: expected names or none, got both; leave one out")
     if fraction is not None and val:
         raise ConfigError("--val-fraction: expected alone or --val alone, got both; leave one out")
-    chosen: dict[str, Any] = {"val_seen": val_seen}
+    chosen: dict[str, Any] = {}
     if by is not None:
         chosen["by"] = by
     if val:
         chosen["val"] = None if val == ("none",) else val
     elif fraction is not None:
         chosen["val"] = fraction
-    return SplitRule(**chosen)
+    if val_seen is not None:
+        chosen["val_seen"] = val_seen
+    return chosen
+
+
+def _found_text(prepared: Prepared) -> str:
+    """What of the source is new to a dataset, and what is not, in a line."""
+    extends, rejected = prepared.plan.extends, prepared.census.rejected.num_rows
+    assert extends is not None
+    new = sum(shard.rows.num_rows for shard in prepared.plan.shards)
+    gone = f"; {extends.gone:,} are no longer in the source and stay" if extends.gone else ""
+    more = f"; {rejected:,} cannot be compiled" if rejected else ""
+    found = f"{new:,} new" if new else "nothing new"
+    return f"{prepared.config.out}: {found}, {extends.known:,} known{gone}{more}"
 
 
 def _plan_text(prepared: Prepared, assignment: Assignment) -> str:

@@ -66,9 +66,12 @@ def _text(manifest: Manifest) -> str:
     rate = manifest.control_rate
     hertz = f", {rate['hz']:g} Hz{'' if rate['verified'] else ' (unverified)'}" if rate else ""
     left_out = ", ".join(f"{manifest.counts[what]:,} {what}" for what in ("source", "rejected", "limited"))
+    parents = manifest.config.get("parents", [])
+    extends = f"\nextends {', which extends '.join(reversed(parents))}" if parents else ""
     blocks = [
         f"{manifest.dataset['name']} {manifest.dataset['version']} ({manifest.format}, codec "
-        f"{manifest.pixels['codec']}{hertz})\nfingerprint {manifest.fingerprint}\nepisodes: {left_out}",
+        f"{manifest.pixels['codec']}{hertz})\nfingerprint {manifest.fingerprint}{extends}\n"
+        f"episodes: {left_out}",
         table(
             ("split", *counts, "size"),
             [(name, *(c[what] for what in counts), size(c["bytes"])) for name, c in manifest.splits.items()],

@@ -71,7 +71,6 @@ def output_options(codec: str | None) -> Callable[[Callable[..., Any]], Callable
         click.option(
             "--codec",
             type=click.Choice(["raw", "zstd", "jpeg"]),
-            default=codec,
             show_default=codec or "as they are",
             help="How frames are stored: as they are; lossless in less than half the bytes; or as JPEG, "
             "the source's own where it has them and no --size changes them.",

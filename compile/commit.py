@@ -3,12 +3,15 @@
 Everything here is a pure function of what the claim says of the plan, of the census and of what the tasks
 left. So a commit that was cut off is simply done again, and any machine can make it, without the source; the
 folder of work in progress goes only after the manifest stands.
+
+What extends a dataset is merged with what is there. Tables that differ get names of their own, so the
+manifest is the one file that is replaced: before that the dataset is the old one, from then on the new one.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,18 +20,22 @@ import pyarrow.compute as pc
 from blake3 import blake3
 
 from oxcart.compile.census import Census
-from oxcart.compile.execute import CLAIM, Done, check_claim, read_done
+from oxcart.compile.execute import Done, check_claim, read_done
 from oxcart.compile.plan import Plan
 from oxcart.compile.sources.base import Source
-from oxcart.compile.statistics import merge, summary
+from oxcart.compile.statistics import Moments, merge, moments_of, summary
 from oxcart.manifests.counts import frame_size, per_environment, per_split
-from oxcart.manifests.manifest import FORMAT, NAME, Manifest, fingerprint, read_manifest
+from oxcart.manifests.dataset import Dataset
+from oxcart.manifests.manifest import CLAIM, FORMAT, NAME, Manifest, fingerprint, read_manifest
+from oxcart.manifests.split import SPLITS
 from oxcart.manifests.tables import (
     ATTRIBUTION,
     EPISODES,
     REJECTED,
     REJECTED_SCHEMA,
+    TABLE_FILE,
     episodes_schema,
+    later_file,
     table_bytes,
 )
 from oxcart.shards.errors import ConfigError, CorruptError, SourceError
@@ -54,6 +61,10 @@ class Work:
     action_sizes: list[int]
     state_sizes: list[int]
     control_rate: dict[str, Any] | None
+    extends: str | None = None
+    """The hash of the plan of the dataset that the shards are added to."""
+    known: int = 0
+    """Episodes of the census that it has already."""
 
 
 def work_of(plan: Plan, source: Source) -> Work:
@@ -70,6 +81,8 @@ def work_of(plan: Plan, source: Source) -> Work:
         action_sizes=list(source.action_sizes),
         state_sizes=list(source.state_sizes),
         control_rate=source.control_rate,
+        extends=plan.base,
+        known=plan.extends.known if plan.extends else 0,
     )
 
 
@@ -107,6 +120,7 @@ def commit(
         CorruptError: the episodes do not add up to those of the source.
         SourceError: an episode was rejected and `reject` is not set, or every episode was.
     """
+    base = _base(store, work)
     found = {name: read_done(store, name, work.plan) for name in work.shards}
     if left := [name for name, one in found.items() if one is None]:
         some = ", ".join(left[:4]) + (f" and {len(left) - 4} more" if len(left) > 4 else "")
@@ -120,8 +134,14 @@ def commit(
     schema = episodes_schema(list(census.source["cameras"]))
     episodes = pa.concat_tables([schema.empty_table(), *(one.episodes for one in done)])
     rejected = _rejected(census, done)
+    listed = census.table.num_rows + census.unlisted
+    if base is not None:
+        elsewhere = _rejected_elsewhere(base, census)
+        listed += base.manifest.counts["compiled"] - work.known + elsewhere.num_rows
+        episodes = _in_plan_order(base.table(EPISODES), episodes)
+        rejected = pa.concat_tables([rejected, elsewhere]).sort_by("key")
     counts = {
-        "source": census.table.num_rows + census.unlisted,
+        "source": listed,
         "compiled": episodes.num_rows,
         "rejected": rejected.num_rows,
         "limited": work.limited,
@@ -136,42 +156,97 @@ def commit(
             record=first["source_record"],
             offset=first["source_offset"],
         )
-    tables = {}
     made = {EPISODES: episodes, REJECTED: rejected}
     if attribution is not None:
+        if base is not None:
+            attribution = pa.concat_tables([base.table(ATTRIBUTION), attribution])
         made[ATTRIBUTION] = attribution.take(pc.index_in(episodes["key"], attribution["key"]))
-    for name, table in made.items():
-        data = table_bytes(table)
-        store.put(name, data)
-        tables[name] = {"rows": table.num_rows, "bytes": len(data), "blake3": blake3(data).hexdigest()}
-    train = [one for one in done if one.shard["split"] == "train"]
+    tables = {name: _write_table(store, name, table, base) for name, table in made.items()}
     cameras = [camera["name"] for camera in work.cameras]
+    mark = fingerprint(
+        work.pixels, zip(*(episodes[name].to_pylist() for name in ("key", "split", "digest")), strict=True)
+    )
+    shards = [dict(one.shard) for one in done if one.shard["episodes"]]
+    config = dict(work.config)
+    if base is not None:
+        if tables == base.manifest.tables:  # every episode that seemed new was rejected once more
+            settle(store, base.manifest)
+            return base.manifest
+        shards = sorted([*base.manifest.shards, *shards], key=lambda shard: SPLITS.index(shard["split"]))
+        if mark != base.manifest.fingerprint:
+            config["parents"] = [*config.get("parents", []), base.manifest.fingerprint]
     manifest = Manifest(
         format=FORMAT,
-        fingerprint=fingerprint(
-            work.pixels,
-            zip(*(episodes[name].to_pylist() for name in ("key", "split", "digest")), strict=True),
-        ),
+        fingerprint=mark,
         dataset=work.dataset,
         plan=work.plan,
         counts=counts,
         splits=per_split(episodes, len(cameras)),
         environments=per_environment(episodes, len(cameras)),
         cameras=[{**camera, **frame_size(episodes, camera["name"])} for camera in work.cameras],
-        action=_array(census.source["action"], work.action_sizes, merge(_some(one.action for one in train))),
-        state=_array(census.source["state"], work.state_sizes, merge(_some(one.state for one in train))),
+        action=_array("action", census, work.action_sizes, done, base),
+        state=_array("state", census, work.state_sizes, done, base),
         control_rate=work.control_rate,
         pixels=work.pixels,
-        shards=[dict(one.shard) for one in done if one.shard["episodes"]],
+        shards=shards,
         tables=tables,
-        config=work.config,
+        config=config,
         versions=work.versions,
     )
     with store.writer(NAME) as file:
         file.write(manifest.to_bytes())
         check_claim(store, work.plan)
-    store.delete_folder(WORK)
+    settle(store, manifest)
     return read_manifest(store)
+
+
+def settle(store: Store, manifest: Manifest) -> None:
+    """Delete what is of no use once the manifest stands: tables that it replaced, and work in progress."""
+    if any("file" in table for table in manifest.tables.values()):
+        delete_old_tables(store, manifest)
+    store.delete_folder(WORK)
+
+
+def delete_old_tables(store: Store, manifest: Manifest) -> None:
+    """Delete the tables that the manifest does not name."""
+    named = {manifest.file(name) for name in manifest.tables}
+    store.delete(*(name for name in store.list() if TABLE_FILE.fullmatch(name) and name not in named))
+
+
+def _base(store: Store, work: Work) -> Dataset | None:
+    """The dataset that is extended."""
+    if work.extends is None:
+        return None
+    base = Dataset(store=store, manifest=read_manifest(store))
+    if base.manifest.plan != work.extends:
+        raise ConfigError(f"{store.url}: has become another dataset meanwhile; extend it again")
+    return base
+
+
+def _in_plan_order(before: pa.Table, added: pa.Table) -> pa.Table:
+    """Episodes of both, split by split."""
+    parts = [one.filter(pc.equal(one["split"], split)) for split in SPLITS for one in (before, added)]
+    return pa.concat_tables(parts)
+
+
+def _rejected_elsewhere(base: Dataset, census: Census) -> pa.Table:
+    """What the dataset lists as rejected of splits of the source that were not read this time."""
+    table = base.table(REJECTED)
+    read = pc.is_in(table["source_split"], pc.unique(census.table["source_split"]))
+    return table.filter(pc.invert(read))
+
+
+def _write_table(store: Store, name: str, table: pa.Table, base: Dataset | None) -> dict[str, Any]:
+    """Write a table; returns its entry of the manifest. One that is there already stays as it is."""
+    data = table_bytes(table)
+    entry: dict[str, Any] = {"rows": table.num_rows, "bytes": len(data), "blake3": blake3(data).hexdigest()}
+    if base is not None:
+        before = base.manifest.tables.get(name)
+        if before is not None and before["blake3"] == entry["blake3"]:
+            return before
+        entry["file"] = later_file(name, entry["blake3"])
+    store.put(entry.get("file", name), data)
+    return entry
 
 
 def _refuse_rejected(rows: list[dict[str, Any]]) -> None:
@@ -196,11 +271,14 @@ def _rejected(census: Census, done: Sequence[Done]) -> pa.Table:
     return table.cast(REJECTED_SCHEMA).sort_by("key")
 
 
-def _array(fields: list[str], sizes: Sequence[int], total: Any) -> dict[str, Any] | None:
+def _array(
+    name: str, census: Census, sizes: Sequence[int], done: Sequence[Done], base: Dataset | None
+) -> dict[str, Any] | None:
+    """What the manifest says of actions or states; the statistics are merged in plan order."""
+    fields = census.source[name]
     if not fields:
         return None
+    before = moments_of(getattr(base.manifest, name)["statistics"]) if base is not None else None
+    train: list[Moments | None] = [getattr(one, name) for one in done if one.shard["split"] == "train"]
+    total = merge(one for one in (before, *train) if one is not None)
     return {"source": fields, "sizes": list(sizes), "size": sum(sizes), "statistics": summary(total)}
-
-
-def _some(values: Iterable[Any]) -> list[Any]:
-    return [value for value in values if value is not None]

@@ -35,16 +35,13 @@ from oxcart.compile.sources import open_source
 from oxcart.compile.sources.base import Episode, Floats, Source, SourceConfig
 from oxcart.compile.statistics import Moments, merge, moments
 from oxcart.manifests.canonical import canonical_json
-from oxcart.manifests.manifest import episode_digest
+from oxcart.manifests.manifest import CLAIM, episode_digest
 from oxcart.manifests.tables import CHUNKS_SCHEMA, episodes_schema, parse_table, table_bytes
 from oxcart.shards.ahead import ahead
 from oxcart.shards.codec import EXTENSIONS, Encoding, npy_header
 from oxcart.shards.errors import ConfigError, CorruptError, OxcartError, SourceError
 from oxcart.shards.store import WORK, Store
 from oxcart.shards.tar import TarWriter
-
-CLAIM = f"{WORK}/plan.json"
-"""Holds the hash of the plan that the output is compiled by."""
 
 READERS = 4
 """Records of a remote source that are read at a time."""

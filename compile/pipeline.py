@@ -13,6 +13,7 @@ locked. So one plan can be executed in parts, by machines that share nothing but
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from collections.abc import Sequence
@@ -24,17 +25,17 @@ import pyarrow.compute as pc
 
 from oxcart.compile import census as census_module
 from oxcart.compile.census import Census
-from oxcart.compile.commit import Work, commit, read_work, work_of
+from oxcart.compile.commit import Work, commit, delete_old_tables, read_work, settle, work_of
 from oxcart.compile.engine import PROCESSES, engine
-from oxcart.compile.execute import CLAIM, Job, claimed, read_done, write_shard
+from oxcart.compile.execute import Job, claimed, read_done, write_shard
 from oxcart.compile.part import Part
 from oxcart.compile.plan import Plan, Settings, Shard, make
 from oxcart.compile.processes import Report, default_workers
 from oxcart.compile.sources import open_source
 from oxcart.compile.sources.base import LEFT_OUT, Source, SourceConfig
 from oxcart.manifests.canonical import pretty_json
-from oxcart.manifests.manifest import NAME, Manifest, read_manifest
-from oxcart.manifests.tables import ATTRIBUTION, EPISODES, REJECTED, parse_table, read_table, table_bytes
+from oxcart.manifests.manifest import CLAIM, NAME, Manifest, read_manifest
+from oxcart.manifests.tables import REJECTED, TABLE_FILE, parse_table, read_table, table_bytes
 from oxcart.shards.errors import ConfigError, OxcartError, SourceError
 from oxcart.shards.store import WORK, Store
 
@@ -62,7 +63,7 @@ class CompileConfig:
     on_error: str = "fail"
     """`fail` ends at an episode that cannot be compiled, `reject` lists it in `rejected.parquet`."""
     overwrite: bool = False
-    """Delete the dataset or the unfinished compile that is in `out`."""
+    """Delete the dataset or the unfinished compile that is in `out`; to extend, an unfinished extension."""
     workers: int = field(default_factory=default_workers)
     """Tasks at a time at most."""
     engine: str = PROCESSES
@@ -98,8 +99,11 @@ class Prepared:
 
     @cached_property
     def attribution(self) -> pa.Table | None:
-        """Whose work the episodes are that can be compiled; None if the source does not say."""
-        return self.source.attribution(self.census.table, self.census.usable["key"])
+        """Whose work the episodes of the plan are; None if the source does not say."""
+        keys = pa.chunked_array(
+            [pa.array([], pa.string()), *(c for s in self.plan.shards for c in s.rows["key"].chunks)]
+        )
+        return self.source.attribution(self.census.table, keys)
 
 
 def ignore(done: int, size: int) -> None:
@@ -117,9 +121,16 @@ def prepare(config: CompileConfig, report: Report = ignore) -> Prepared:
     check_apart("source", config.source.url, config.out)
     check_out(store, config.overwrite)
     source = open_source(config.source)
-    census = _census(config, store, source, report)
+    census = take_census(config, store, source, report)
+    if config.on_error == "fail":
+        refuse_faults(census)
+    return planned(config, source, census, make(census, config.settings, source.aliases))
+
+
+def refuse_faults(census: Census) -> None:
+    """Refuse a source with an episode that cannot be compiled, unless a rule leaves it out."""
     faults = [row for row in census.rejected.to_pylist() if not row["rejected"].startswith(LEFT_OUT)]
-    if config.on_error == "fail" and faults:
+    if faults:
         first, others = faults[0], len(faults) - 1
         more = f" (and {others} more)" if others else ""
         raise SourceError(
@@ -128,7 +139,6 @@ def prepare(config: CompileConfig, report: Report = ignore) -> Prepared:
             record=first["source_record"],
             offset=first["source_offset"],
         )
-    return planned(config, source, census, make(census, config.settings, source.aliases))
 
 
 def planned(config: CompileConfig, source: Source, census: Census, plan: Plan) -> Prepared:
@@ -164,8 +174,10 @@ def execute(prepared: Prepared, report: Report = ignore) -> Manifest:
     if config.part is not None:
         raise ConfigError("part: this executes a whole plan; execute_part executes one of its parts")
     store = Store(config.out)
-    if store.exists(NAME) and not config.overwrite:
+    if not _awaits(store, plan.base) and (plan.extends or not config.overwrite):
         return _finished(store, plan.hash, config.on_error)
+    if plan.extends and not plan.shards:
+        return _unchanged(store, config.overwrite)
     try:
         work = _write_shards(prepared, store, report)
         return commit(store, prepared.census, work, prepared.attribution, reject=config.on_error == "reject")
@@ -193,8 +205,10 @@ def execute_part(prepared: Prepared, report: Report = ignore) -> None:
             f"overwrite: one part cannot know whether another has begun; empty {config.out} before the first"
         )
     store = Store(config.out)
-    if store.exists(NAME):
+    if not _awaits(store, plan.base):
         _finished(store, plan.hash, config.on_error)
+        return
+    if plan.extends and not plan.shards:
         return
     try:
         _write_shards(prepared, store, report)
@@ -214,7 +228,7 @@ def finish(out: str, *, on_error: str = "fail") -> Manifest:
     if store.exists(NAME) and not store.exists(CLAIM):
         return read_manifest(store)
     work = read_work(store)
-    if store.exists(NAME):
+    if not _awaits(store, work.extends):
         return _finished(store, work.plan, on_error)
     census = census_module.read(store.read(CENSUS), CENSUS)
     owners = parse_table(store.read(OWNERS), OWNERS) if store.exists(OWNERS) else None
@@ -231,8 +245,9 @@ def _write_shards(prepared: Prepared, store: Store, report: Report) -> Work:
     config, plan = prepared.config, prepared.plan
     work = work_of(plan, prepared.source)
     _claim(store, plan, work, config.overwrite)
-    if not store.exists(CENSUS):
-        # Before the census, which says that both are there.
+    if not store.exists(CENSUS) or (plan.extends and store.read(CENSUS) != prepared.census.to_bytes()):
+        # Of the compile before an extension a census can be left, if its end was cut off.
+        # The other goes before the census, which says that both are there.
         if prepared.attribution is not None:
             store.put(OWNERS, table_bytes(prepared.attribution))
         store.put(CENSUS, prepared.census.to_bytes())
@@ -313,7 +328,7 @@ def _holds_dataset(store: Store) -> bool:
     return store.exists(NAME) and b'"format": "oxcart/' in store.read(NAME)
 
 
-def _census(config: CompileConfig, store: Store, source: Source, report: Report) -> Census:
+def take_census(config: CompileConfig, store: Store, source: Source, report: Report) -> Census:
     """The census: from the file that is named, from a compile that was cut off, or taken now."""
     if config.census is not None:
         return census_module.load(config.census, source)
@@ -331,7 +346,15 @@ def _census(config: CompileConfig, store: Store, source: Source, report: Report)
 
 def _joins(store: Store, plan: Plan) -> bool:
     """Whether `out` holds an unfinished compile of this very plan."""
-    return claimed(store) == plan.hash and not store.exists(NAME) and not store.exists(OVERWRITING)
+    joins = claimed(store) == plan.hash and _awaits(store, plan.base)
+    return joins and not store.exists(OVERWRITING)
+
+
+def _awaits(store: Store, base: str | None) -> bool:
+    """Whether what a plan makes is not there yet: there is no dataset, or the one of plan `base` is."""
+    if not store.exists(NAME):
+        return base is None
+    return base is not None and read_manifest(store).plan == base
 
 
 def _finished_meanwhile(store: Store, plan: str) -> bool:
@@ -345,33 +368,51 @@ def _finished(store: Store, plan: str, on_error: str) -> Manifest:
     if manifest.plan != plan:
         raise ConfigError(
             f"{store.url}: holds another compile ({manifest.dataset['name']}, plan {manifest.plan[:12]}, "
-            f"this is {plan[:12]}); choose another directory or pass --overwrite"
+            f"this is {plan[:12]}); choose another directory or pass --overwrite, "
+            "or --extend where the source has grown"
         )
-    if on_error == "fail" and (faults := _faults(store)):
+    if on_error == "fail" and (faults := _faults(store, manifest)):
         raise ConfigError(
             f"{store.url}: was compiled with --on-error reject and lacks {faults} "
             f"episodes, listed in {REJECTED}; pass --on-error reject to accept that, or mend the source"
         )
-    store.delete_folder(WORK)
+    if claimed(store) in (None, plan):  # else it is of an extension that is not finished
+        settle(store, manifest)
     return manifest
 
 
-def _faults(store: Store) -> int:
+def _unchanged(store: Store, overwrite: bool) -> Manifest:
+    """The manifest of `out`, to which there is nothing to add."""
+    manifest = read_manifest(store)
+    if overwrite:
+        _drop_extension(store)
+    if claimed(store) in (None, manifest.plan):
+        settle(store, manifest)
+    return manifest
+
+
+def _faults(store: Store, manifest: Manifest) -> int:
     """How many episodes a finished compile rejected that no rule of its configuration leaves out."""
-    reasons = read_table(store, REJECTED, ["reason"])["reason"]
+    reasons = read_table(store, manifest.file(REJECTED), ["reason"])["reason"]
     return len(reasons) - int(pc.sum(pc.starts_with(reasons, LEFT_OUT)).as_py() or 0)
 
 
 def _claim(store: Store, plan: Plan, work: Work, overwrite: bool) -> None:
     """Take `out` for this plan, or join those who have it for the same one."""
     if store.exists(OVERWRITING) or (overwrite and not _joins(store, plan)):
-        _delete_dataset(store)
+        if plan.extends is None:
+            _delete_dataset(store)
+        else:
+            _drop_extension(store)
     if not store.create(CLAIM, pretty_json(asdict(work))):
         found = claimed(store)
         if found != plan.hash:
+            what, remedy = "compile", "choose another directory or pass --overwrite"
+            if plan.extends is not None:
+                what, remedy = "extension", "or drop it with --extend --overwrite, which keeps the dataset"
             raise ConfigError(
-                f"{store.url}: holds an unfinished compile of another plan ({str(found)[:12]}, this is "
-                f"{plan.hash[:12]}); finish that one, choose another directory or pass --overwrite"
+                f"{store.url}: holds an unfinished {what} of another plan ({str(found)[:12]}, this is "
+                f"{plan.hash[:12]}); finish that one, {remedy}"
             )
     store.delete(OVERWRITING)
 
@@ -380,5 +421,24 @@ def _delete_dataset(store: Store) -> None:
     """Delete what oxcart wrote, and only that; the marker makes whoever comes after a crash go on with it."""
     store.put(OVERWRITING, b"")
     store.delete(CLAIM)  # first, so that a compile that is still running notices
-    store.delete(NAME, EPISODES, REJECTED, ATTRIBUTION, *filter(_SHARD_FILE.fullmatch, store.list("shards")))
+    found = store.list()
+    store.delete(NAME, *filter(TABLE_FILE.fullmatch, found), *filter(_SHARD_FILE.fullmatch, found))
     store.delete(*(name for name in store.list(WORK) if name != OVERWRITING))
+
+
+def _drop_extension(store: Store) -> None:
+    """Delete what an unfinished extension wrote, and only that.
+
+    The claim, which says that those shards are no damage, goes last; first it loses its plan, so that a
+    compile that is still running notices.
+    """
+    manifest = read_manifest(store)
+    if store.exists(CLAIM):
+        with contextlib.suppress(ConfigError):  # of another version
+            store.put(CLAIM, pretty_json({**asdict(read_work(store)), "plan": ""}))
+    store.delete(*(name for name in store.list(WORK) if name != CLAIM))
+    named = {shard[what] for shard in manifest.shards for what in ("name", "chunks")}
+    found = filter(_SHARD_FILE.fullmatch, store.list("shards"))
+    store.delete(*(name for name in found if name not in named))
+    delete_old_tables(store, manifest)
+    store.delete_folder(WORK)

@@ -86,6 +86,18 @@ class Shard:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Extends:
+    """The dataset that a plan adds shards to."""
+
+    plan: str
+    """The hash of its plan."""
+    known: int
+    """Episodes of the source that it has already."""
+    gone: int
+    """Episodes of it that are not in the source any more."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Plan:
     """All shards to be, and what was left out."""
 
@@ -103,8 +115,15 @@ class Plan:
     """The rest of the configuration, as the manifest states it."""
     versions: Mapping[str, str]
     """The libraries that make the bytes."""
+    extends: Extends | None
+    """The dataset that the shards are added to; None where they are all of a new one."""
     hash: str
     """sha256 over all of the above and every episode's key, split, shard and digest."""
+
+    @property
+    def base(self) -> str | None:
+        """The hash of the plan of the dataset that the shards are added to."""
+        return self.extends.plan if self.extends else None
 
 
 def make(census: Census, settings: Settings, aliases: Mapping[str, tuple[str, ...]]) -> Plan:
@@ -130,10 +149,8 @@ def make(census: Census, settings: Settings, aliases: Mapping[str, tuple[str, ..
         )
     cameras = list(census.source["cameras"])
     _check_names(max(usable["key"].to_pylist(), key=len), cameras)
-    rule = settings.rule
-    if rule.by == "environment":
-        rule = replace(rule, aliases=_union(aliases, rule.aliases))
-    assignment = assign(rule, census.source["name"], _episodes(usable))
+    rule = with_aliases(settings.rule, aliases)
+    assignment = assign(rule, census.source["name"], split_episodes(usable))
     config = {
         "source": dict(census.source),
         "split": asdict(rule),
@@ -142,12 +159,48 @@ def make(census: Census, settings: Settings, aliases: Mapping[str, tuple[str, ..
     }
     pixels = {"cameras": cameras, **settings.resize.describe(), **settings.encoding.describe()}
     shards, limited = _pack_splits(usable, np.array(assignment.splits), settings)
-    versions = library_versions()
-    if census.source["kind"] == "videos":
-        from oxcart.compile.sources.shots import video_versions
+    return _plan(shards, limited, assignment, pixels, config, settings, _versions(census))
 
-        versions |= video_versions()
-    return _plan(shards, limited, assignment, pixels, config, settings, versions)
+
+def more(
+    census: Census,
+    rows: pa.Table,
+    assignment: Assignment,
+    splits: npt.NDArray[np.str_],
+    manifest: Manifest,
+    settings: Settings,
+    extends: Extends,
+) -> Plan:
+    """The plan of shards that are added to a dataset; none where there is nothing to add.
+
+    Args:
+        census: of the source as it is now.
+        rows: the census rows of the episodes to add.
+        assignment: of all episodes, those of the dataset too.
+        splits: of the episodes to add.
+        manifest: of the dataset; what it says of pixels and split stays.
+        settings: how the dataset's shards are made; its rule and limit do not count.
+        extends: the dataset.
+
+    Raises:
+        ConfigError: a key is too long, or an episode does not fit a member.
+    """
+    shards: list[Shard] = []
+    if rows.num_rows:
+        _check_names(max(rows["key"].to_pylist(), key=len), list(census.source["cameras"]))
+        stems = [shard["name"].removeprefix("shards/").removesuffix(".tar") for shard in manifest.shards]
+        after: dict[str, int] = {}
+        for split, _, number in (stem.rpartition("-") for stem in stems):
+            after[split] = max(after.get(split, 0), int(number) + 1)
+        shards, _ = _pack_splits(rows, splits, replace(settings, limit=None), after)
+    read = census.source["source_splits"]
+    before = manifest.config["source"]["source_splits"]
+    source = {**census.source, "source_splits": list(dict.fromkeys([*before, *read]))}
+    versions = dict(manifest.versions)
+    for name, now in _versions(census).items():
+        versions[name] = ", ".join(dict.fromkeys([*versions.get(name, now).split(", "), now]))
+    config = {**manifest.config, "source": source}
+    return _plan(shards, 0, assignment, dict(manifest.pixels), config, settings, versions, extends)
 
 
 def again(census: Census, splits: npt.NDArray[np.str_], manifest: Manifest, settings: Settings) -> Plan:
@@ -180,9 +233,19 @@ def again(census: Census, splits: npt.NDArray[np.str_], manifest: Manifest, sett
 
 
 def _pack_splits(
-    usable: pa.Table, splits: npt.NDArray[np.str_], settings: Settings
+    usable: pa.Table,
+    splits: npt.NDArray[np.str_],
+    settings: Settings,
+    after: Mapping[str, int] | None = None,
 ) -> tuple[list[Shard], int]:
-    """The shards of every split, in plan order, and how many episodes of train the limit left out."""
+    """The shards of every split, in plan order, and how many episodes of train the limit left out.
+
+    Args:
+        usable: the episodes.
+        splits: of each.
+        settings: how many go into a shard.
+        after: the number of the first shard of a split, where it is not 0.
+    """
     usable = usable.combine_chunks()  # else each `take` below does so for itself
     order = _hash_order(usable["key"])
     sizes = _frame_bytes(usable, settings.resize)
@@ -193,7 +256,9 @@ def _pack_splits(
         if split == "train" and settings.limit is not None:
             limited = max(0, len(chosen) - settings.limit)
             chosen = chosen[: settings.limit]
-        for number, part in enumerate(_pack(sizes[chosen], settings.shard_bytes)):
+        for number, part in enumerate(
+            _pack(sizes[chosen], settings.shard_bytes), (after or {}).get(split, 0)
+        ):
             rows = usable.take(pa.array(chosen[part]))
             shards.append(Shard(name=f"{split}-{number:05d}", split=split, rows=rows))
     return shards, limited
@@ -207,10 +272,13 @@ def _plan(
     config: dict[str, Any],
     settings: Settings,
     versions: dict[str, str],
+    extends: Extends | None = None,
 ) -> Plan:
     what: dict[str, Any] = {"format": FORMAT, "pixels": pixels, "config": config, "versions": versions}
     if settings.encoding.anew:
         what["anew"] = True
+    if extends is not None:
+        what["extends"] = extends.plan
     return Plan(
         shards=tuple(shards),
         limited=limited,
@@ -219,6 +287,7 @@ def _plan(
         pixels=pixels,
         config=config,
         versions=versions,
+        extends=extends,
         hash=_hash(shards, what),
     )
 
@@ -233,6 +302,11 @@ def _check_names(key: str, cameras: list[str]) -> None:
         )
 
 
+def with_aliases(rule: SplitRule, *tables: Mapping[str, tuple[str, ...]]) -> SplitRule:
+    """The rule with more aliases of environments; one that splits by something else as it is."""
+    return replace(rule, aliases=_union(*tables, rule.aliases)) if rule.by == "environment" else rule
+
+
 def _union(*tables: Mapping[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
     """All names of a place from all tables."""
     union: dict[str, tuple[str, ...]] = {}
@@ -240,6 +314,15 @@ def _union(*tables: Mapping[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]
         for place, names in table.items():
             union[place] = tuple(dict.fromkeys((*union.get(place, ()), *names)))
     return union
+
+
+def _versions(census: Census) -> dict[str, str]:
+    """Versions of what makes the bytes of a source's episodes."""
+    if census.source["kind"] != "videos":
+        return library_versions()
+    from oxcart.compile.sources.shots import video_versions
+
+    return library_versions() | video_versions()
 
 
 def library_versions() -> dict[str, str]:
@@ -259,7 +342,8 @@ def library_versions() -> dict[str, str]:
     return {"python": python, **{package: version(package) for package in packages}, "libjpeg": jpeg}
 
 
-def _episodes(rows: pa.Table) -> list[Episode]:
+def split_episodes(rows: pa.Table) -> list[Episode]:
+    """What the split rule must know of the episodes of some census rows."""
     columns = ("key", "environment", "session", "instructions", "source_split", "duplicate")
     return [
         Episode(key=k, environment=e, session=s, instructions=tuple(i), source_split=p, duplicate=d)

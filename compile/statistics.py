@@ -50,6 +50,14 @@ def merge(parts: Iterable[Moments]) -> Moments | None:
     return total
 
 
+def moments_of(stated: dict[str, Any] | None) -> Moments | None:
+    """Moments that have this `summary`, but for the last bits of float64."""
+    if stated is None:
+        return None
+    squares = [std * std * stated["count"] for std in stated["std"]]
+    return {**{name: stated[name] for name in ("count", "mean", "min", "max")}, "m2": squares}
+
+
 def summary(total: Moments | None) -> dict[str, Any] | None:
     """What the manifest says: count of steps; mean, population standard deviation, min and max per value."""
     if total is None:

@@ -49,10 +49,11 @@ class Dataset:
         Raises:
             CorruptError: it does not match the manifest.
         """
-        data = self.store.read(name)
+        file = self.manifest.file(name)
+        data = self.store.read(file)
         if blake3(data).hexdigest() != self.manifest.tables[name]["blake3"]:
-            raise CorruptError(f"{self.store.url}/{name}: does not match its digest in the manifest")
-        return parse_table(data, name, columns, coded)
+            raise CorruptError(f"{self.store.url}/{file}: does not match its digest in the manifest")
+        return parse_table(data, file, columns, coded)
 
     def episode(self, key: str | None) -> dict[str, Any]:
         """The row of one episode; without a key the first of val, else of train.

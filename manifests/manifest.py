@@ -18,10 +18,12 @@ from oxcart.manifests import schema
 from oxcart.manifests.canonical import canonical_json, pretty_json
 from oxcart.shards.codec import CODECS
 from oxcart.shards.errors import ConfigError, CorruptError
-from oxcart.shards.store import Store
+from oxcart.shards.store import WORK, Store
 
 FORMAT = "oxcart/1"
 NAME = "manifest.json"
+CLAIM = f"{WORK}/plan.json"
+"""What an unfinished compile is of: the hash of its plan and, among other things, its `shards`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +57,7 @@ class Manifest:
     shards: list[dict[str, Any]]
     """Name, split, counts, bytes and BLAKE3 digest of each shard and of its chunk table, in plan order."""
     tables: dict[str, dict[str, Any]]
-    """Rows, bytes and BLAKE3 digest of each table."""
+    """Rows, bytes and BLAKE3 digest of each table; and `file`, where it lies under another name."""
     config: dict[str, Any]
     """The rest of the configuration that shaped the dataset, the resolved split rule included."""
     versions: dict[str, str]
@@ -64,6 +66,11 @@ class Manifest:
     def to_bytes(self) -> bytes:
         """The file's bytes."""
         return pretty_json(asdict(self))
+
+    def file(self, table: str) -> str:
+        """The file that a table is in; of a dataset that was extended it has a name of its own."""
+        file: str = self.tables[table].get("file", table)
+        return file
 
     def camera(self, name: str) -> dict[str, Any]:
         """The entry of a camera by name; `primary` is the first.
@@ -88,7 +95,7 @@ def read_manifest(store: Store) -> Manifest:
         CorruptError: the manifest cannot be parsed, or a field is missing or not of its type.
     """
     if not store.exists(NAME):
-        unfinished = store.exists(".oxcart/plan.json")
+        unfinished = store.exists(CLAIM)
         remedy = (
             "its compile has not finished; run it again" if unfinished else "compile a source into it first"
         )

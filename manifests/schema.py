@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from oxcart.manifests.split import SPLITS
-from oxcart.manifests.tables import ATTRIBUTION, EPISODES, REJECTED
+from oxcart.manifests.tables import ATTRIBUTION, EPISODES, REJECTED, TABLE_FILE
 
 
 @dataclass(frozen=True)
@@ -67,10 +67,15 @@ def problems(manifest: Mapping[str, Any]) -> Iterator[str]:
     for name in (EPISODES, REJECTED):
         if name not in manifest["tables"]:
             yield f"tables: {name} is missing"
+    for name, table in manifest["tables"].items():
+        found = TABLE_FILE.fullmatch(str(table.get("file", name)))
+        if found is None or f"{found[1]}.parquet" != name:
+            yield f"tables.{name}.file: expected a file of that table, got {json.dumps(table['file'])[:60]}"
     if not manifest["cameras"]:
         yield "cameras: expected at least one, got none"
     if not manifest["pixels"]["chunk"]:
         yield "pixels.chunk: expected at least 1, got 0"
+    yield from _mistyped("config.parents", manifest["config"].get("parents", []), [str])
     for name in ("action", "state"):
         array = manifest[name] or {}
         for what in _VALUES if array.get("statistics") else ():

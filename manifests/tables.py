@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,6 +19,16 @@ EPISODES = "episodes.parquet"
 REJECTED = "rejected.parquet"
 ATTRIBUTION = "attribution.parquet"
 """Only where the source says whose work an episode is."""
+
+TABLE_FILE = re.compile(r"(episodes|rejected|attribution)(-[0-9a-f]{16})?\.parquet")
+"""Files that hold a table. One that replaces another has its digest in its name, so that no table is ever
+overwritten while a manifest names it."""
+
+
+def later_file(name: str, digest: str) -> str:
+    """Where a table lies that replaces one of an earlier manifest."""
+    return f"{name.removesuffix('.parquet')}-{digest[:16]}.parquet"
+
 
 _SOURCE = [
     ("source_split", pa.string()),

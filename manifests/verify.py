@@ -7,6 +7,7 @@ they are images too is known of what was encoded here, and of a source's own JPE
 
 from __future__ import annotations
 
+import json
 import tarfile
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -23,7 +24,7 @@ from xxhash import xxh3_64_intdigest
 
 from oxcart.manifests.counts import frame_size, per_environment, per_split
 from oxcart.manifests.dataset import Dataset, read_chunks
-from oxcart.manifests.manifest import NAME, episode_digest, fingerprint
+from oxcart.manifests.manifest import CLAIM, NAME, episode_digest, fingerprint
 from oxcart.manifests.tables import (
     ATTRIBUTION,
     ATTRIBUTION_SCHEMA,
@@ -95,11 +96,12 @@ def verify(
             tables[name] = _conforming(dataset.table(name), schema)
         except OxcartError as error:
             tables[name] = None
-            damage.append(Damage(name, str(error)))
+            damage.append(Damage(manifest.file(name), str(error)))
     episodes = tables[EPISODES]
     damage += [Damage(NAME, reason) for reason in _wrong_statements(dataset, tables, cameras)]
     named = {shard[what] for shard in manifest.shards for what in ("name", "chunks")}
     there = dataset.store.list("shards") if dataset.store.listable else []
+    named |= _to_come(dataset.store) if set(there) - named else set()
     damage += [Damage(name, "is not in the manifest") for name in there if name not in named]
 
     def check(shard: Mapping[str, Any]) -> list[Damage]:
@@ -117,6 +119,17 @@ def verify(
     finally:
         pool.shutdown(wait=False, cancel_futures=True)  # a request that hangs is not waited for
     return damage
+
+
+def _to_come(store: Store) -> set[str]:
+    """Files that an extension which is not finished has written, or will."""
+    if not store.exists(CLAIM):
+        return set()
+    try:
+        stems = [f"shards/{shard}" for shard in json.loads(store.read(CLAIM))["shards"]]
+    except (ValueError, KeyError, TypeError):
+        return set()
+    return {f"{stem}{end}" for stem in stems for end in (".tar", ".chunks.parquet")}
 
 
 def _stem(shard: Mapping[str, Any]) -> str:
@@ -155,7 +168,7 @@ def _wrong_statements(
         if table is not None:
             stated = manifest.tables[name]
             facts[f"tables.{name}.rows"] = stated["rows"], table.num_rows
-            facts[f"tables.{name}.bytes"] = stated["bytes"], dataset.store.size(name)
+            facts[f"tables.{name}.bytes"] = stated["bytes"], dataset.store.size(manifest.file(name))
     if episodes is not None:
         held = zip(episodes["shard"].to_pylist(), episodes["split"].to_pylist(), strict=True)
         shards = [{"shard": shard, "split": split} for shard, split in dict.fromkeys(held)]

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from grown_source import HELD_OUT, Before, Growth, extended, kitchen
 from oxcart.compile.sample.rlds import SampleConfig
 from oxcart.manifests.split import SplitRule
-from sample_compile import CAMERAS, Compiled, compile_sample
+from sample_compile import CAMERAS, Compiled, compile_sample, compiled, rows_of
 from servers import Server, s3, web
 
 
@@ -28,6 +29,31 @@ def six_episodes(tmp_path_factory: pytest.TempPathFactory) -> Compiled:
     sample = SampleConfig(kitchens=3, sessions=1, episodes=2, steps=4, size=32, files=2)
     folder = tmp_path_factory.mktemp("six")
     return compile_sample(folder, sample, cameras=CAMERAS, rule=SplitRule(val=0.34))
+
+
+@pytest.fixture(scope="session")
+def growth(tmp_path_factory: pytest.TempPathFactory) -> Growth:
+    """Records of a source that grows."""
+    return Growth.of(tmp_path_factory.mktemp("growth"))
+
+
+@pytest.fixture(scope="session")
+def before(growth: Growth, tmp_path_factory: pytest.TempPathFactory) -> Before:
+    folder = tmp_path_factory.mktemp("before")
+    source = growth.write(folder / "first", growth.first)
+    manifest = compiled(source, folder / "out")
+    grown = growth.write(folder / "grown", growth.first + growth.later, files=3, version="1.1.0")
+    held = {row["environment"] for row in rows_of(folder / "out") if row["split"] == "val"}
+    assert held == {HELD_OUT} == {kitchen(growth.later[0])}
+    return Before(growth, folder / "out", manifest, grown)
+
+
+@pytest.fixture(scope="session")
+def after(before: Before, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The dataset when it is extended; not to be changed."""
+    out = before.copy(tmp_path_factory.mktemp("after"))
+    extended(before.grown, out)
+    return out
 
 
 @pytest.fixture(scope="module")

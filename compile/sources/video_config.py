@@ -8,6 +8,7 @@ is not here.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
@@ -84,6 +85,24 @@ class VideoConfig:
     def allows(self, licence: str) -> bool:
         """Whether videos of this licence are compiled; one that is not stated is `unknown`."""
         return not self.licences or licence in {LICENCES.get(one, one) for one in self.licences}
+
+    @classmethod
+    def described(cls, value: Mapping[str, Any]) -> VideoConfig:
+        """The configuration that `describe` told of, but for the ids that are left out."""
+        shots, still = value["shots"], value["still"]
+        return cls(
+            rate=Fraction(*value["rate"]),
+            min_s=value["clip_s"][0],
+            max_s=value["clip_s"][1],
+            detector=shots["detector"],
+            threshold=shots["threshold"],
+            still=still["difference"],
+            still_s=still["seconds"],
+            black=still["black"],
+            licences=tuple(value["licences"]),
+            where=tuple((column, tuple(values)) for column, values in value["where"].items()),
+            reuploads=value["reuploads"],
+        )
 
     def describe(self) -> dict[str, Any]:
         """Everything above as plain JSON; of the ids that are left out a digest."""

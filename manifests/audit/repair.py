@@ -105,7 +105,9 @@ def repair(url: str, report: dict[str, Any]) -> tuple[SplitRule, int]:
         sides, pairs, seen = _sides(url, dataset.manifest.fingerprint, report, rows)
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise ConfigError(f"--report: {error} is missing or not what an audit writes; audit again") from None
-    if not pairs and old:
+    # The rule drew the first of the datasets; what came since was put beside it, and a new draw is another.
+    drawn = not (dataset.manifest.config.get("parents") and by == old.get("by"))
+    if not pairs and old and drawn:
         return SplitRule(**old), 0
 
     def group(row: dict[str, Any]) -> str:

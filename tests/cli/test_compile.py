@@ -340,7 +340,7 @@ class TestOut:
     def test_another_plan(self, compile_: Callable[..., Result]) -> None:
         assert compile_("--val-fraction", 0.2).exit_code == 0
         said = complaint(compile_("--val-fraction", 0.4))
-        assert said.endswith("choose another directory or pass --overwrite")
+        assert said.endswith("pass --overwrite, or --extend where the source has grown")
         assert compile_("--val-fraction", 0.4, "--overwrite").exit_code == 0
 
     @pytest.mark.parametrize("url", ["", "hdfs://host/bridge"])

@@ -18,13 +18,13 @@ from pathlib import Path
 import pytest
 
 from oxcart.compile import census, transcode
-from oxcart.compile.execute import CLAIM
 from oxcart.compile.pipeline import CENSUS, execute, prepare
 from oxcart.compile.sample.rlds import SampleConfig, write_rlds
 from oxcart.compile.sources import open_source
 from oxcart.compile.sources.base import SourceConfig
 from oxcart.compile.transcode import TranscodeConfig
 from oxcart.manifests.dataset import Dataset
+from oxcart.manifests.manifest import CLAIM
 from oxcart.manifests.split import SplitRule
 from oxcart.manifests.verify import verify
 from oxcart.shards.errors import ConfigError, SourceError, StoreError

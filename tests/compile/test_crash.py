@@ -1,24 +1,19 @@
 """A compile that is killed anywhere and run again leaves the tree of one that nobody disturbed.
 
-The compile runs in a process group of its own, and every Python process in it loads the `sitecustomize`
-below: it counts what changes the output directory, over all processes, and kills the whole group at event N,
-or in the middle of a file once that has B bytes. So a kill is keyed to what was written, not to the clock.
+A kill is keyed to what was written, not to the clock: see `killed.py`.
 """
 
 from __future__ import annotations
 
-import contextlib
-import os
 import signal
-import subprocess
 import sys
-import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import psutil
 import pytest
 
+import killed
+from killed import Run, watch_folder
 from oxcart.compile import census
 from oxcart.compile.execute import read_done
 from oxcart.compile.pipeline import CompileConfig, execute, prepare
@@ -36,49 +31,6 @@ from sample_compile import Tree, tree
 POINTS = 24
 SHARD_SIZE = 27_000
 """Frame bytes; the eight episodes then make five shards."""
-
-WATCH = """
-import os, resource, signal, sys
-
-out, at, size = os.environ["CRASH_OUT"], int(os.environ["CRASH_AT"]), int(os.environ["CRASH_BYTES"])
-whom = os.environ["CRASH_WHOM"]
-counter = os.open(os.environ["CRASH_COUNTER"], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-folder_of = {"os.remove": 1, "os.rmdir": 1, "shutil.rmtree": 1, "os.mkdir": 2, "os.rename": 2, "os.link": 2}
-
-
-def kill(*_):
-    if whom == "group":
-        os.killpg(0, signal.SIGKILL)
-    elif whom == "parent":
-        os.kill(os.getpgid(0), signal.SIGKILL)
-    elif "--multiprocessing-fork" in sys.orig_argv:
-        os.kill(os.getpid(), signal.SIGKILL)
-
-
-def watch(event, arguments):
-    if event == "open":
-        path, _, flags = arguments
-        if not flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC) or isinstance(path, int):
-            return
-    elif event in folder_of:
-        path, folder = arguments[0], arguments[folder_of[event]]
-        if folder is not None and folder >= 0:
-            path = os.path.join(os.readlink(f"/proc/self/fd/{folder}"), path)
-    else:
-        return
-    path = os.fsdecode(path)
-    if path == out or path.startswith(out + "/"):
-        os.write(counter, b".")
-        if os.lseek(counter, 0, os.SEEK_CUR) == at:
-            kill()
-
-
-sys.addaudithook(watch)
-if size:
-    signal.signal(signal.SIGXFSZ, kill)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
-"""
-"""The audit hook runs before the operation that it is told of."""
 
 pytestmark = pytest.mark.skipif(
     sys.platform != "linux", reason="reads /proc to follow a directory's descriptor"
@@ -101,27 +53,6 @@ class Case:
         execute(prepare(replace(self.config, out=str(out), overwrite=overwrite)))
 
 
-@dataclass(frozen=True)
-class Run:
-    """How a compile in a process group of its own ended."""
-
-    code: int
-    events: int
-    err: str
-
-
-def living(group: int) -> list[int]:
-    """Processes of a group that are neither gone nor about to be buried."""
-    found = []
-    for process in psutil.process_iter(["status"]):
-        try:
-            if os.getpgid(process.pid) == group and process.info["status"] != psutil.STATUS_ZOMBIE:
-                found.append(process.pid)
-        except ProcessLookupError:
-            continue
-    return found
-
-
 def run(
     folder: Path,
     census_file: Path,
@@ -133,49 +64,10 @@ def run(
     whom: str = "group",
     options: tuple[str, ...] = (),
 ) -> Run:
-    """`oxcart compile`, killed at event `at` or where a file passes `size` bytes; nobody of it lives on."""
-    counter = out.with_name(f"{out.name}.events")
-    counter.unlink(missing_ok=True)
-    command = [
-        sys.executable,
-        "-m",
-        "oxcart.cli.main",
-        "compile",
-        str(folder / "source"),
-        str(out),
-        "--quiet",
-    ]
-    command += ["--census", str(census_file), "--shard-size", str(SHARD_SIZE), "--val-fraction", "0.25"]
-    process = subprocess.Popen(
-        [*command, "--workers", str(workers), *options],
-        env={
-            **os.environ,
-            "PYTHONPATH": os.pathsep.join([str(folder / "watch"), os.environ.get("PYTHONPATH", "")]),
-            "PYTHONDONTWRITEBYTECODE": "1",
-            "CRASH_OUT": str(out),
-            "CRASH_COUNTER": str(counter),
-            "CRASH_AT": str(at),
-            "CRASH_BYTES": str(size),
-            "CRASH_WHOM": whom,
-        },
-        cwd=folder,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
-    try:
-        err, _ = process.communicate(timeout=120)  # ends when the last process that holds the pipe does
-        deadline = time.monotonic() + 60
-        while living(process.pid):
-            assert time.monotonic() < deadline, f"alive after the kill: {living(process.pid)}"
-            time.sleep(0.01)
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-    return Run(process.returncode, counter.stat().st_size, err)
+    """`oxcart compile`, killed at event `at` or where a file passes `size` bytes."""
+    command = ["compile", folder / "source", out, "--quiet", "--census", census_file]
+    command += ["--shard-size", SHARD_SIZE, "--val-fraction", 0.25, "--workers", workers, *options]
+    return killed.run(folder / "watch", command, out, at=at, size=size, whom=whom)
 
 
 @pytest.fixture(scope="session")
@@ -183,8 +75,7 @@ def case(tmp_path_factory: pytest.TempPathFactory) -> Case:
     folder = tmp_path_factory.mktemp("crash")
     sample = SampleConfig(kitchens=4, sessions=2, episodes=1, steps=4, size=32, files=2)
     (folder / "source").symlink_to(write_rlds(folder / "sample", sample))
-    (folder / "watch").mkdir()
-    (folder / "watch/sitecustomize.py").write_text(WATCH)
+    watch_folder(folder / "watch")
     source = SourceConfig(url=str(folder / "source"))
     taken = census.take(source, workers=1, report=lambda done, size: None)
     (folder / "census.parquet").write_bytes(taken.to_bytes())
@@ -232,9 +123,9 @@ def test_killed_at_an_event(case: Case, tmp_path: Path, point: int) -> None:
     out = tmp_path / "out"
     at = 1 + point * (case.events - 1) // (POINTS - 1)
     workers = 2 if point in range(4, 19, 2) else 1  # at first they have not begun, at last they are gone
-    killed = run(case.folder, case.census, out, at=at, workers=workers)
-    assert killed.code == -signal.SIGKILL
-    assert killed.events >= at
+    ended = run(case.folder, case.census, out, at=at, workers=workers)
+    assert ended.code == -signal.SIGKILL
+    assert ended.events >= at
     assert_nothing_partial(out, case.whole)
     case.resume(out)
     assert tree(out) == case.whole
@@ -246,8 +137,8 @@ def test_killed_in_the_middle_of_a_file(case: Case, tmp_path: Path, size: int, w
     out = tmp_path / "out"
     if size < 0:
         size += max(path.stat().st_size for path in (case.folder / "whole/shards").iterdir())
-    killed = run(case.folder, case.census, out, size=size, workers=workers)
-    assert killed.code == -signal.SIGKILL
+    ended = run(case.folder, case.census, out, size=size, workers=workers)
+    assert ended.code == -signal.SIGKILL
     assert size in [path.stat().st_size for path in (out / ".oxcart").glob("*.tmp")]
     assert_nothing_partial(out, case.whole)
     case.resume(out)
@@ -321,8 +212,8 @@ def test_killed_while_it_overwrites(
 ) -> None:
     before = tree(other[what])
     copy(other[what], tmp_path / "out")
-    killed = run(case.folder, case.census, tmp_path / "out", at=at, options=("--overwrite",))
-    assert killed.code == -signal.SIGKILL
+    ended = run(case.folder, case.census, tmp_path / "out", at=at, options=("--overwrite",))
+    assert ended.code == -signal.SIGKILL
     copy(tmp_path / "out", tmp_path / "again")
 
     found = tree(tmp_path / "out")

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 import worker_tasks
+from grown_source import Growth
+from oxcart.compile import extend
 from oxcart.compile.on_ray import run
 from oxcart.compile.pipeline import execute, prepare
 from oxcart.compile.processes import ATTEMPTS
@@ -76,6 +79,17 @@ def test_a_compile_on_ray_gives_the_same_tree(whole: Compiled, tmp_path: Path) -
     config = config_of(whole.source, tmp_path / "out", engine="ray", workers=2)
     assert execute(prepare(config)) == whole.manifest
     assert tree(tmp_path / "out") == whole.tree
+
+
+def test_an_extension_on_ray_gives_the_same_tree(growth: Growth, tmp_path: Path) -> None:
+    first = growth.write(tmp_path / "first", growth.first)
+    grown = growth.write(tmp_path / "grown", growth.first + growth.later)
+    for engine in ("processes", "ray"):
+        config = config_of(first, tmp_path / engine)
+        execute(prepare(config))
+        config = replace(config_of(grown, tmp_path / engine), engine=engine, workers=2)
+        execute(extend.prepare(extend.adopt(config, {})))
+    assert tree(tmp_path / "ray") == tree(tmp_path / "processes")
 
 
 def test_an_address_without_a_cluster_is_said() -> None:

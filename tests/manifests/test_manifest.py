@@ -152,6 +152,19 @@ WRONG: list[tuple[Callable[[dict[str, Any]], object], str]] = [
     (lambda v: v["shards"].append(v["shards"][0]), r"shards\[1\].name: expected .* once; got"),
     (lambda v: v["tables"].pop("rejected.parquet"), "tables: rejected.parquet is missing"),
     (lambda v: v["tables"].update({"../x": v["tables"]["episodes.parquet"]}), "tables: .* got '../x'"),
+    (
+        lambda v: v["tables"]["episodes.parquet"].update(file="../episodes.parquet"),
+        'tables.episodes.parquet.file: expected a file of that table, got "../episodes.parquet"',
+    ),
+    (
+        lambda v: v["tables"]["episodes.parquet"].update(file="rejected-0123456789abcdef.parquet"),
+        "tables.episodes.parquet.file: expected a file of that table",
+    ),
+    (
+        lambda v: v["tables"]["episodes.parquet"].update(file=None),
+        "tables.episodes.parquet.file: .* got null",
+    ),
+    (lambda v: v["config"].update(parents=[1]), r"config.parents\[0\]: expected text, got 1"),
     (lambda v: v["versions"].update(numpy=2), "versions.numpy: expected text, got 2"),
     (lambda v: v.update(config=None), "config: expected an object, got null"),
 ]

@@ -89,7 +89,8 @@ class SplitIndex:
         dataset: the compiled dataset.
         split: e.g. `train`.
         camera: a camera's name, or `primary`.
-        limit: the first so many episodes alone; plan order is that of the hash of their keys.
+        limit: the first so many episodes alone; plan order is that of the hash of their keys, and what an
+            extension added comes behind.
         arrays: which of `action` and `state` will be read.
 
     Raises:

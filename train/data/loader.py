@@ -71,7 +71,8 @@ class Loader(torch.utils.data.IterableDataset[Batch]):
         min_motion: leave out samples that move less from step to step, by the motion annotation of each
             dataset: what `oxcart annotate motion` measured, in its unit.
         motion: files or URLs of those annotations; none is where that command writes them.
-        limit: the first so many episodes of each dataset, in the order of the hash of their keys.
+        limit: the first so many episodes of each dataset, by the hash of their keys; what an extension added
+            comes behind.
         control_rate: steps a second, where the datasets' own is not verified.
         rank, world_size: which share of each batch this process reads; None is what torch.distributed says.
         repeat: go on with the next epoch for ever; else end with the epoch, with a smaller last batch.

@@ -1,0 +1,324 @@
+"""Extend a dataset: compile what its source has got since into new shards, and leave the old ones alone.
+
+    config = adopt(CompileConfig(source=SourceConfig(url="bridge_dataset/1.1.0"), out="bridge"), {})
+    manifest = execute(prepare(config))
+
+The census of the grown source is matched with the dataset by the digests of the records, wherever a rebuilt
+source has put them. What has no match is new, and is split by the frozen rule (`oxcart.manifests.frozen`).
+From there on it is a compile like any other: claimed, resumed, shared out and committed. The trade-off: the
+whole source is read again, because only its records say what they are.
+
+Of an episode that has left the source only the first instruction is known, and nothing of its duplicates.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from oxcart.compile.census import Census
+from oxcart.compile.images import Resize
+from oxcart.compile.pipeline import (
+    OVERWRITING,
+    CompileConfig,
+    Prepared,
+    check_apart,
+    check_out,
+    execute,
+    execute_part,
+    ignore,
+    planned,
+    refuse_faults,
+    take_census,
+)
+from oxcart.compile.plan import Extends, Settings, more, split_episodes, with_aliases
+from oxcart.compile.processes import Report
+from oxcart.compile.sources import open_source
+from oxcart.compile.sources.base import EnvironmentRule, Source, SourceConfig
+from oxcart.compile.sources.video_config import VideoConfig
+from oxcart.manifests.assign import Assignment, Episode
+from oxcart.manifests.dataset import Dataset
+from oxcart.manifests.frozen import FROZEN_BY, assign_new
+from oxcart.manifests.manifest import Manifest
+from oxcart.manifests.split import SplitRule
+from oxcart.manifests.tables import EPISODES
+from oxcart.shards.codec import Encoding
+from oxcart.shards.errors import ConfigError
+from oxcart.shards.store import Store
+
+__all__ = ["adopt", "execute", "execute_part", "prepare"]
+
+Places = npt.NDArray[np.int64]
+"""For each row of the census the place of its episode in the dataset, -1 where it is new."""
+
+_COLUMNS = ("key", "split", "environment", "session", "instruction", "source_split", "source_digest")
+
+
+def adopt(config: CompileConfig, given: Mapping[str, Any]) -> CompileConfig:
+    """The compile with the options that the dataset in its output was compiled with.
+
+    Args:
+        config: its settings do not count, and of its source what is None is the dataset's.
+        given: settings that are to be as they say, by their name in the manifest: of `pixels`, `config` and
+            the split rule; `prepare` refuses those that the dataset has not.
+
+    Raises:
+        ConfigError: there is no dataset, it cannot be extended, or its source is of another kind.
+    """
+    manifest = Dataset.open(config.out).manifest
+    try:
+        return _adopt(config, manifest, given)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ConfigError(
+            f"{config.out}: its manifest does not say how it was compiled: {error!r}"
+        ) from error
+
+
+def _adopt(config: CompileConfig, manifest: Manifest, given: Mapping[str, Any]) -> CompileConfig:
+    _refuse_unfit(manifest, config)
+    pixels, rule = manifest.pixels, manifest.config["split"]
+    codec = given.get("codec", pixels["codec"])
+    size = given.get("size", pixels.get("size"))
+    settings = Settings(
+        rule=SplitRule(**{name: given.get(name, rule[name]) for name in rule}),
+        resize=Resize(size=size and (size[0], size[1]), fit=given.get("fit", pixels.get("fit") or "stretch")),
+        encoding=Encoding(
+            codec=codec,
+            quality=given.get("quality", pixels["quality"] if codec == pixels["codec"] else None),
+        ),
+        shard_size=given.get("shard_size", manifest.config["shard_size"]),
+    )
+    source = _adopt_source(config.source, manifest.config["source"])
+    return replace(config, source=source, settings=settings)
+
+
+def prepare(config: CompileConfig, report: Report = ignore) -> Prepared:
+    """Take or read the census, find what is new, split it, and plan its shards; none where nothing is new.
+
+    Raises:
+        ConfigError: there is no dataset, it cannot be extended, or was compiled with other options; or new
+            episodes tie names of different splits together.
+        SourceError: the source is not complete, or an episode cannot be compiled and `on_error` is `fail`.
+    """
+    store = Store(config.out)
+    check_apart("source", config.source.url, config.out)
+    check_out(store, overwrite=False)
+    dataset = Dataset.open(config.out)
+    manifest = dataset.manifest
+    if store.exists(OVERWRITING):
+        raise ConfigError(f"{config.out}: is being overwritten by a compile; finish that one")
+    _refuse_unfit(manifest, config)
+    store.check_writable()
+    source = open_source(config.source)
+    _refuse_other(manifest, source, config)
+    census = take_census(config, store, source, report)
+    before = dataset.table(EPISODES, _COLUMNS)
+    matched = _match(census.table, before)
+    census = _renamed(census, before, matched)
+    if config.on_error == "fail":
+        refuse_faults(census)
+
+    usable = census.table["rejected"].is_null().to_numpy()
+    new = np.flatnonzero((matched < 0) & usable)
+    known = matched[matched >= 0]
+    read = pc.is_in(before["source_split"], pc.unique(census.table["source_split"])).to_numpy()
+    read[known] = False
+    rows = census.table.take(pa.array(new))
+    assignment = _assign(config, manifest, source, before, census.table, matched, rows)
+    plan = more(
+        census,
+        rows,
+        assignment,
+        np.array(assignment.splits[before.num_rows :], np.str_),
+        manifest,
+        config.settings,
+        Extends(plan=manifest.plan, known=len(known), gone=int(read.sum())),
+    )
+    return planned(config, source, census, plan)
+
+
+def _adopt_source(config: SourceConfig, was: Mapping[str, Any]) -> SourceConfig:
+    """How to read the source: as `was` says it was read, where `config` says nothing."""
+    if config.kind != was["kind"]:
+        raise ConfigError(
+            f"{config.url}: expected a source of kind {was['kind']}, as the dataset's is; got {config.kind}"
+        )
+
+    def either(one: tuple[str, ...] | None, other: Any) -> tuple[str, ...]:
+        return tuple(other) if one is None else one
+
+    config = replace(config, instruction=either(config.instruction, was["instruction"]))
+    if config.kind == "videos":
+        described, video = VideoConfig.described(was["video"]), config.video or VideoConfig()
+        if replace(video, exclude=frozenset()) == VideoConfig():
+            video = replace(described, exclude=video.exclude)
+        return replace(config, video=video)
+    environment = was["environment"]
+    if environment is not None:
+        patterns = tuple(environment.get("patterns", ()))
+        environment = EnvironmentRule(**{**environment, "patterns": patterns})
+    return replace(
+        config,
+        cameras=either(config.cameras, was["cameras"].values()),
+        action=either(config.action, was["action"]),
+        state=either(config.state, was["state"]),
+        environment=config.environment or environment,
+    )
+
+
+def _refuse_unfit(manifest: Manifest, config: CompileConfig) -> None:
+    """Refuse a dataset that holds something else than a whole source, as it was compiled."""
+    if manifest.config["limit"] is not None or config.settings.limit is not None:
+        raise ConfigError(
+            f"{config.out}: expected a dataset without --limit, as what it leaves out would seem new; "
+            "compile the source without it into another directory"
+        )
+    if "transcoded_from" in manifest.config:
+        raise ConfigError(
+            f"{config.out}: its frames were transcoded, so those of new episodes would differ; extend the "
+            "dataset that it was transcoded from, and transcode that"
+        )
+
+
+def _refuse_other(manifest: Manifest, source: Source, config: CompileConfig) -> None:
+    """Refuse options that would make other episodes than those that are there, and say which.
+
+    What a source adds to itself may differ: its version, its splits once they are named, and which videos are
+    excluded.
+    """
+    settings, was, now = config.settings, dict(manifest.config["source"]), source.describe()
+    new_splits = [split for split in now["source_splits"] if split not in was["source_splits"]]
+    if new_splits and config.source.source_splits is None:
+        raise ConfigError(
+            f"{config.out}: was compiled from the source's {', '.join(was['source_splits'])} and there is "
+            f"{', '.join(new_splits)} too; say which to read with --source-split"
+        )
+    if was.get("video", {}).get("exclude") and not now["video"]["exclude"]:
+        raise ConfigError(
+            f"{config.out}: was compiled with --exclude-ids; expected that list, or a longer one"
+        )
+    pairs = list(_sides(was, now))
+    pixels = {**settings.resize.describe(), **settings.encoding.describe()}
+    pairs += [(name, manifest.pixels.get(name), value) for name, value in pixels.items()]
+    pairs.append(("shard_size", manifest.config["shard_size"], settings.shard_bytes))
+    for name, sizes in (("action", source.action_sizes), ("state", source.state_sizes)):
+        pairs.append((f"{name} sizes", (getattr(manifest, name) or {"sizes": []})["sizes"], list(sizes)))
+    rule = SplitRule(**manifest.config["split"])
+    for name in ("by", "salt", "val", "test", "val_seen"):
+        wanted = getattr(settings.rule, name)
+        if rule.by not in FROZEN_BY or not isinstance(wanted, tuple):  # lists are added
+            pairs.append((name, getattr(rule, name), wanted))
+    told = [
+        f"{name} {json.dumps(one)}, not {json.dumps(two)}"
+        for name, one, two in pairs
+        if json.dumps(one) != json.dumps(two)  # as text, for the order of the cameras
+    ]
+    if told:
+        raise ConfigError(
+            f"{config.out}: was compiled with {'; '.join(told)}; leave such options out, "
+            "or compile into another directory"
+        )
+
+
+def _sides(was: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
+    """What was said of the source and what is, by name; of videos one by one."""
+    for name in sorted({*was, *now} - {"version", "source_splits", "exclude"}):
+        if name == "video":
+            yield from _sides(was[name], now[name])
+        else:
+            yield name, was.get(name), now.get(name)
+
+
+def _match(census: pa.Table, before: pa.Table) -> Places:
+    """For each row of the census the episode of the dataset that is the same record, -1 where there is none.
+
+    An episode is matched once. Where records are equal, one that still has its key comes first.
+    """
+    keys, digests = census["key"].to_pylist(), census["source_digest"].to_pylist()
+    old_keys, old_digests = before["key"].to_pylist(), before["source_digest"].to_pylist()
+    matched = np.full(len(keys), -1, np.int64)
+    place = {pair: i for i, pair in enumerate(zip(old_keys, old_digests, strict=True))}
+    taken = set()
+    for i, pair in enumerate(zip(keys, digests, strict=True)):
+        if (at := place.get(pair)) is not None:
+            matched[i] = at
+            taken.add(at)
+    left: dict[int, list[int]] = defaultdict(list)
+    for at in range(len(old_keys) - 1, -1, -1):  # backwards, as the last of a list is taken first
+        if at not in taken:
+            left[old_digests[at]].append(at)
+    for i, digest in enumerate(digests):
+        if matched[i] < 0 and left.get(digest):
+            matched[i] = left[digest].pop()
+    return matched
+
+
+def _renamed(census: Census, before: pa.Table, matched: Places) -> Census:
+    """The census with the dataset's keys: of its own episodes theirs, and of others none that is taken."""
+    old = before["key"].to_pylist()
+    taken = {*old, *census.table["key"].to_pylist()}
+    there = set(old)
+    keys = []
+    for key, at in zip(census.table["key"].to_pylist(), matched.tolist(), strict=True):
+        if at < 0 and key in there:
+            number = next(n for n in range(2, len(taken) + 3) if f"{key}-{n}" not in taken)
+            key = f"{key}-{number}"
+            taken.add(key)
+        keys.append(old[at] if at >= 0 else key)
+    table, names = census.table, census.table.column_names
+    table = table.set_column(names.index("key"), "key", pa.array(keys, pa.string()))
+    rejected = pc.if_else(pa.array(matched >= 0), pa.scalar(None, pa.string()), table["rejected"])
+    return replace(census, table=table.set_column(names.index("rejected"), "rejected", rejected))
+
+
+def _assign(
+    config: CompileConfig,
+    manifest: Manifest,
+    source: Source,
+    before: pa.Table,
+    census: pa.Table,
+    matched: Places,
+    rows: pa.Table,
+) -> Assignment:
+    """The splits of all episodes, those of the dataset first."""
+    here = np.flatnonzero(matched >= 0)
+    now = dict(zip(matched[here].tolist(), split_episodes(census.take(pa.array(here))), strict=True))
+    columns = [before[name].to_pylist() for name in _COLUMNS]
+    there, names = [], []
+    for at, (key, split, environment, session, instruction, source_split, _) in enumerate(
+        zip(*columns, strict=True)
+    ):
+        found = now.get(at)
+        there.append(
+            Episode(
+                key=key,
+                environment=environment,
+                session=session,
+                instructions=found.instructions if found else tuple(filter(None, [instruction])),
+                source_split=source_split,
+                duplicate=found.duplicate if found else -1 - at,  # of no other
+            )
+        )
+        if found and found.environment and found.environment != environment:
+            names.append((found.environment, split))  # a channel of videos can have got another name
+    was, wanted = SplitRule(**manifest.config["split"]), config.settings.rule
+    try:
+        return assign_new(
+            with_aliases(was, wanted.aliases, source.aliases),
+            manifest.dataset["name"],
+            there,
+            columns[1],
+            split_episodes(rows),
+            lists=wanted,
+            names=names if was.by == "environment" else (),
+        )
+    except ConfigError as error:
+        raise ConfigError(f"{config.out}: what is there stays where it is: {error}") from error

@@ -1,0 +1,109 @@
+"""The frozen rule: episodes that a dataset gets later are split so that nothing it has ever moves.
+
+Every name that the dataset has is listed where it is; a new one goes to train, unless it is listed too, or
+an alias or a duplicate ties it to what is held out. So new episodes come out as a fresh compile under the
+rule of `--write-rule` would split them. What ties names of different splits together is refused, because one
+of them would have to move.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+from oxcart.manifests.assign import Assignment, Episode, assign
+from oxcart.manifests.split import SplitRule, listed_names, normalise
+from oxcart.shards.errors import ConfigError
+
+FROZEN_BY = ("environment", "instruction", "episode")
+"""What has names to list; a rule by source or by dataset tells of each episode alone."""
+
+_MARKS = {split: f"unknown, in {split}" for split in ("val", "test")}
+"""Stand for the names of episodes that are held out and have none: what ties to those is held out, too."""
+
+
+def assign_new(
+    rule: SplitRule,
+    dataset: str,
+    there: Sequence[Episode],
+    splits: Sequence[str],
+    new: Sequence[Episode],
+    *,
+    lists: SplitRule,
+    names: Iterable[tuple[str, str]] = (),
+) -> Assignment:
+    """The split of every episode, those that are there first.
+
+    Args:
+        rule: that the dataset was split by.
+        dataset: its name.
+        there: its episodes.
+        splits: where each of them is.
+        new: the episodes that it gets.
+        lists: a rule whose lists say where new names go.
+        names: more names of what is there, each with its split.
+
+    Raises:
+        ConfigError: new episodes, aliases or lists tie what is in different splits together.
+    """
+    if rule.by not in FROZEN_BY:
+        return assign(rule, dataset, [*there, *new])
+    known = [_marked(rule.by, episode, split) for episode, split in zip(there, splits, strict=True)]
+    listed = {split: set(own) for split, own in listed_names(rule).items()}
+    for split, own in listed_names(lists).items():
+        listed[split].update(own)
+    for episode, split in zip(known, splits, strict=True):
+        listed[_group(split)].update(_names(rule.by, episode))
+    for name, split in names:
+        listed[_group(split)].add(name)
+    seen = _seen(there, splits)
+    for one in (rule, lists):
+        seen |= set(one.val_seen) if isinstance(one.val_seen, tuple) else set()
+    frozen = replace(
+        rule,
+        val=tuple(listed["val"]),
+        test=tuple(listed["test"]),
+        train=tuple(listed["train"]),
+        val_seen=tuple(seen) or None,
+    )
+    found = assign(frozen, dataset, [*known, *new])
+    for episode, was, now in zip(there, splits, found.splits, strict=False):
+        if was != now:
+            raise ConfigError(f"episode {episode.key} is in {was}; a list or a duplicate says {now}")
+    return replace(found, rule=_without_marks(found.rule))
+
+
+def _group(split: str) -> str:
+    return "train" if split == "val_seen" else split
+
+
+def _names(by: str, episode: Episode) -> set[str]:
+    """What the rule knows an episode by."""
+    if by == "episode":
+        return {episode.key}
+    if by == "environment":
+        return {episode.environment} if episode.environment else set()
+    return {normalise(text) for text in episode.instructions} - {""}
+
+
+def _marked(by: str, episode: Episode, split: str) -> Episode:
+    """The episode, with a name if it is held out."""
+    if split not in _MARKS or _names(by, episode):
+        return episode
+    return episode._replace(environment=_MARKS[split], instructions=(_MARKS[split],))
+
+
+def _seen(there: Sequence[Episode], splits: Sequence[str]) -> set[str]:
+    """Sessions that are held out of train's environments as a whole, and episodes that are."""
+    sessions: dict[str, Counter[str]] = defaultdict(Counter)
+    for episode, split in zip(there, splits, strict=True):
+        sessions[episode.session or episode.key][split] += 1
+    keys = {episode.key for episode, split in zip(there, splits, strict=True) if split == "val_seen"}
+    return keys | {name for name, found in sessions.items() if found["val_seen"] and not found["train"]}
+
+
+def _without_marks(rule: SplitRule) -> SplitRule:
+    marks = {text for mark in _MARKS.values() for text in (mark, normalise(mark))}
+    val, test = (tuple(n for n in listed_names(rule)[split] if n not in marks) for split in _MARKS)
+    return replace(rule, val=val, test=test)
