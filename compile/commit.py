@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import pyarrow as pa
@@ -21,6 +21,7 @@ from oxcart.compile.execute import CLAIM, Done, check_claim, read_done
 from oxcart.compile.plan import Plan
 from oxcart.compile.sources.base import Source
 from oxcart.compile.statistics import merge, summary
+from oxcart.manifests.canonical import pretty_json, sha256_json
 from oxcart.manifests.counts import frame_size, per_environment, per_split
 from oxcart.manifests.manifest import FORMAT, NAME, Manifest, fingerprint, read_manifest
 from oxcart.manifests.tables import (
@@ -55,6 +56,11 @@ class Work:
     state_sizes: list[int]
     control_rate: dict[str, Any] | None
 
+    def to_bytes(self) -> bytes:
+        """As JSON, with a digest: a commit believes it without the source."""
+        value = asdict(self)
+        return pretty_json({**value, "digest": sha256_json(value)})
+
 
 def work_of(plan: Plan, source: Source) -> Work:
     """Of a plan."""
@@ -78,16 +84,22 @@ def read_work(store: Store) -> Work:
 
     Raises:
         ConfigError: there is none, or it is of another version.
+        CorruptError: it is damaged.
     """
     if not store.exists(CLAIM):
         raise ConfigError(f"{store.url}: holds no unfinished compile; run oxcart compile SOURCE {store.url}")
     try:
-        return Work(**json.loads(store.read(CLAIM)))
-    except (ValueError, TypeError) as error:
+        value = json.loads(store.read(CLAIM))
+        digest = value.pop("digest")
+        work = Work(**value)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise ConfigError(
             f"{store.url}: its unfinished compile is of another version of oxcart; "
             "compile again with --overwrite"
         ) from error
+    if sha256_json(value) != digest:
+        raise CorruptError(f"{store.url}/{CLAIM}: is damaged, or was on its way; commit again")
+    return work
 
 
 def commit(

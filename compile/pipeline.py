@@ -16,7 +16,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import pyarrow as pa
@@ -30,9 +30,9 @@ from oxcart.compile.execute import CLAIM, Job, claimed, read_done, write_shard
 from oxcart.compile.part import Part
 from oxcart.compile.plan import Plan, Settings, Shard, make
 from oxcart.compile.processes import Report, default_workers
+from oxcart.compile.sealed import read_sealed, seal
 from oxcart.compile.sources import open_source
 from oxcart.compile.sources.base import LEFT_OUT, Source, SourceConfig
-from oxcart.manifests.canonical import pretty_json
 from oxcart.manifests.manifest import NAME, Manifest, read_manifest
 from oxcart.manifests.tables import ATTRIBUTION, EPISODES, REJECTED, parse_table, read_table, table_bytes
 from oxcart.shards.errors import ConfigError, OxcartError, SourceError
@@ -216,8 +216,8 @@ def finish(out: str, *, on_error: str = "fail") -> Manifest:
     work = read_work(store)
     if store.exists(NAME):
         return _finished(store, work.plan, on_error)
-    census = census_module.read(store.read(CENSUS), CENSUS)
-    owners = parse_table(store.read(OWNERS), OWNERS) if store.exists(OWNERS) else None
+    census = census_module.read(read_sealed(store, CENSUS), CENSUS)
+    owners = parse_table(read_sealed(store, OWNERS), OWNERS) if store.exists(OWNERS) else None
     try:
         return commit(store, census, work, owners, reject=on_error == "reject")
     except OxcartError:
@@ -234,8 +234,8 @@ def _write_shards(prepared: Prepared, store: Store, report: Report) -> Work:
     if not store.exists(CENSUS):
         # Before the census, which says that both are there.
         if prepared.attribution is not None:
-            store.put(OWNERS, table_bytes(prepared.attribution))
-        store.put(CENSUS, prepared.census.to_bytes())
+            store.put(OWNERS, seal(table_bytes(prepared.attribution)))
+        store.put(CENSUS, seal(prepared.census.to_bytes()))
     job = Job(
         source=config.source,
         out=config.out,
@@ -319,7 +319,7 @@ def _census(config: CompileConfig, store: Store, source: Source, report: Report)
         return census_module.load(config.census, source)
     if store.exists(CENSUS) and not config.overwrite and not store.exists(OVERWRITING):
         try:
-            census = census_module.read(store.read(CENSUS), CENSUS)
+            census = census_module.read(read_sealed(store, CENSUS), CENSUS)
             census_module.check(census, source)
         except OxcartError:
             pass  # of another source or another version: whether that is fine, the claim decides
@@ -366,7 +366,7 @@ def _claim(store: Store, plan: Plan, work: Work, overwrite: bool) -> None:
     """Take `out` for this plan, or join those who have it for the same one."""
     if store.exists(OVERWRITING) or (overwrite and not _joins(store, plan)):
         _delete_dataset(store)
-    if not store.create(CLAIM, pretty_json(asdict(work))):
+    if not store.create(CLAIM, work.to_bytes()):
         found = claimed(store)
         if found != plan.hash:
             raise ConfigError(
