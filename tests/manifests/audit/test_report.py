@@ -47,11 +47,14 @@ def parsed(page: bytes) -> Tags:
 
 @pytest.fixture(scope="module")
 def hostile(kitchens: Path, tmp_path_factory: pytest.TempPathFactory) -> Audit:
-    """An audit of episodes whose instructions are HTML."""
+    """An audit of episodes whose instructions and environments are HTML."""
 
     def edit(feature: Any) -> None:
         texts = feature["steps/language_instruction"].bytes_list.value
         texts[:] = [HOSTILE.encode()] * len(texts)
+        path = feature["episode_metadata/file_path"].bytes_list.value
+        parts = path[0].decode().split("/")
+        path[0] = "/".join([parts[0], HOSTILE.replace("/", "") + parts[1], *parts[2:]]).encode()
 
     folder = tmp_path_factory.mktemp("hostile")
     source = edited(kitchens, folder / "source", edit, *everywhere(kitchens))
@@ -59,12 +62,13 @@ def hostile(kitchens: Path, tmp_path_factory: pytest.TempPathFactory) -> Audit:
     return audited(folder / "out")
 
 
-def test_instructions_that_are_html_stay_text(hostile: Audit) -> None:
+def test_instructions_and_environments_that_are_html_stay_text(hostile: Audit) -> None:
     page = report_html(hostile)
     tags = parsed(page)
     assert "script" not in {tag for tag, _ in tags.tags}
     assert not [attrs for _, attrs in tags.tags if any(name.startswith("on") for name in attrs)]
     assert HOSTILE in tags.text
+    assert HOSTILE.replace("/", "") in tags.text
     assert all(
         str(attrs["src"]).startswith("data:image/jpeg;base64,") for tag, attrs in tags.tags if tag == "img"
     )
