@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import pyarrow as pa
@@ -24,6 +24,7 @@ from oxcart.compile.execute import Done, check_claim, read_done
 from oxcart.compile.plan import Plan
 from oxcart.compile.sources.base import Source
 from oxcart.compile.statistics import Moments, merge, moments_of, summary
+from oxcart.manifests.canonical import pretty_json, sha256_json
 from oxcart.manifests.counts import frame_size, per_environment, per_split
 from oxcart.manifests.dataset import Dataset
 from oxcart.manifests.manifest import CLAIM, FORMAT, NAME, Manifest, fingerprint, read_manifest
@@ -66,6 +67,11 @@ class Work:
     known: int = 0
     """Episodes of the census that it has already."""
 
+    def to_bytes(self) -> bytes:
+        """As JSON, with a digest: a commit believes it without the source."""
+        value = asdict(self)
+        return pretty_json({**value, "digest": sha256_json(value)})
+
 
 def work_of(plan: Plan, source: Source) -> Work:
     """Of a plan."""
@@ -91,16 +97,22 @@ def read_work(store: Store) -> Work:
 
     Raises:
         ConfigError: there is none, or it is of another version.
+        CorruptError: it is damaged.
     """
     if not store.exists(CLAIM):
         raise ConfigError(f"{store.url}: holds no unfinished compile; run oxcart compile SOURCE {store.url}")
     try:
-        return Work(**json.loads(store.read(CLAIM)))
-    except (ValueError, TypeError) as error:
+        value = json.loads(store.read(CLAIM))
+        digest = value.pop("digest")
+        work = Work(**value)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise ConfigError(
             f"{store.url}: its unfinished compile is of another version of oxcart; "
             "compile again with --overwrite"
         ) from error
+    if sha256_json(value) != digest:
+        raise CorruptError(f"{store.url}/{CLAIM}: is damaged, or was on its way; commit again")
+    return work
 
 
 def commit(

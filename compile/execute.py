@@ -31,6 +31,7 @@ from oxcart.compile.frames import Pictures, make_pictures
 from oxcart.compile.images import Frame, ImageError, Resize
 from oxcart.compile.plan import Shard
 from oxcart.compile.processes import Advance
+from oxcart.compile.sealed import read_sealed, seal
 from oxcart.compile.sources import open_source
 from oxcart.compile.sources.base import Episode, Floats, Source, SourceConfig
 from oxcart.compile.statistics import Moments, merge, moments
@@ -116,7 +117,7 @@ def read_done(store: Store, shard: str, plan: str) -> Done | None:
     if not store.exists(rows_name(shard)):
         return None
     try:
-        table = parse_table(store.read(rows_name(shard)), rows_name(shard))
+        table = parse_table(read_sealed(store, rows_name(shard)), rows_name(shard))
         value = json.loads(table.schema.metadata[_METADATA])
     except (CorruptError, KeyError, TypeError, ValueError):
         return None
@@ -209,7 +210,7 @@ def write_shard(job: Job, shard: Shard, advance: Advance) -> None:
     }
     schema = episodes_schema(cameras)
     done_table = pa.Table.from_pylist(rows, schema.with_metadata({_METADATA: json.dumps(value)}))
-    _put(store, rows_name(shard.name), table_bytes(done_table), job.plan)
+    _put(store, rows_name(shard.name), seal(table_bytes(done_table)), job.plan)
 
 
 def _put(store: Store, name: str, data: bytes, plan: str) -> None:

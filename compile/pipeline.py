@@ -17,7 +17,7 @@ import contextlib
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import pyarrow as pa
@@ -31,9 +31,9 @@ from oxcart.compile.execute import Job, claimed, read_done, write_shard
 from oxcart.compile.part import Part
 from oxcart.compile.plan import Plan, Settings, Shard, make
 from oxcart.compile.processes import Report, default_workers
+from oxcart.compile.sealed import read_sealed, seal
 from oxcart.compile.sources import open_source
 from oxcart.compile.sources.base import LEFT_OUT, Source, SourceConfig
-from oxcart.manifests.canonical import pretty_json
 from oxcart.manifests.manifest import CLAIM, NAME, Manifest, read_manifest
 from oxcart.manifests.tables import REJECTED, TABLE_FILE, parse_table, read_table, table_bytes
 from oxcart.shards.errors import ConfigError, OxcartError, SourceError
@@ -230,8 +230,8 @@ def finish(out: str, *, on_error: str = "fail") -> Manifest:
     work = read_work(store)
     if not _awaits(store, work.extends):
         return _finished(store, work.plan, on_error)
-    census = census_module.read(store.read(CENSUS), CENSUS)
-    owners = parse_table(store.read(OWNERS), OWNERS) if store.exists(OWNERS) else None
+    census = census_module.read(read_sealed(store, CENSUS), CENSUS)
+    owners = parse_table(read_sealed(store, OWNERS), OWNERS) if store.exists(OWNERS) else None
     try:
         return commit(store, census, work, owners, reject=on_error == "reject")
     except OxcartError:
@@ -245,12 +245,12 @@ def _write_shards(prepared: Prepared, store: Store, report: Report) -> Work:
     config, plan = prepared.config, prepared.plan
     work = work_of(plan, prepared.source)
     _claim(store, plan, work, config.overwrite)
-    if not store.exists(CENSUS) or (plan.extends and store.read(CENSUS) != prepared.census.to_bytes()):
+    if not store.exists(CENSUS) or (plan.extends and store.read(CENSUS) != seal(prepared.census.to_bytes())):
         # Of the compile before an extension a census can be left, if its end was cut off.
         # The other goes before the census, which says that both are there.
         if prepared.attribution is not None:
-            store.put(OWNERS, table_bytes(prepared.attribution))
-        store.put(CENSUS, prepared.census.to_bytes())
+            store.put(OWNERS, seal(table_bytes(prepared.attribution)))
+        store.put(CENSUS, seal(prepared.census.to_bytes()))
     job = Job(
         source=config.source,
         out=config.out,
@@ -334,7 +334,7 @@ def take_census(config: CompileConfig, store: Store, source: Source, report: Rep
         return census_module.load(config.census, source)
     if store.exists(CENSUS) and not config.overwrite and not store.exists(OVERWRITING):
         try:
-            census = census_module.read(store.read(CENSUS), CENSUS)
+            census = census_module.read(read_sealed(store, CENSUS), CENSUS)
             census_module.check(census, source)
         except OxcartError:
             pass  # of another source or another version: whether that is fine, the claim decides
@@ -404,7 +404,7 @@ def _claim(store: Store, plan: Plan, work: Work, overwrite: bool) -> None:
             _delete_dataset(store)
         else:
             _drop_extension(store)
-    if not store.create(CLAIM, pretty_json(asdict(work))):
+    if not store.create(CLAIM, work.to_bytes()):
         found = claimed(store)
         if found != plan.hash:
             what, remedy = "compile", "choose another directory or pass --overwrite"
@@ -434,8 +434,8 @@ def _drop_extension(store: Store) -> None:
     """
     manifest = read_manifest(store)
     if store.exists(CLAIM):
-        with contextlib.suppress(ConfigError):  # of another version
-            store.put(CLAIM, pretty_json({**asdict(read_work(store)), "plan": ""}))
+        with contextlib.suppress(OxcartError):  # of another version, or damaged
+            store.put(CLAIM, replace(read_work(store), plan="").to_bytes())
     store.delete(*(name for name in store.list(WORK) if name != CLAIM))
     named = {shard[what] for shard in manifest.shards for what in ("name", "chunks")}
     found = filter(_SHARD_FILE.fullmatch, store.list("shards"))

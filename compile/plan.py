@@ -25,6 +25,7 @@ from oxcart.manifests.assign import Assignment, Episode, assign
 from oxcart.manifests.canonical import canonical_json, sha256_json
 from oxcart.manifests.manifest import FORMAT, Manifest
 from oxcart.manifests.split import SPLITS, SplitRule
+from oxcart.manifests.tables import MAX_MEMBER
 from oxcart.shards.codec import Encoding
 from oxcart.shards.errors import ConfigError, SourceError
 
@@ -37,9 +38,6 @@ SOURCE_LIBRARIES = ("tensorflow-datasets", *VIDEO_LIBRARIES)
 """Those that read a source: what they made stays as it is in every transcode."""
 PIXEL_LIBRARIES = (*SOURCE_LIBRARIES, "libjpeg", "pillow", "pyspng", "simplejpeg")
 """Those that make its frames, too: what they made stays where no frame is decoded, resized or encoded."""
-
-MAX_MEMBER = 8 << 30
-"""Bytes of a tar member that USTAR cannot hold."""
 
 _AT_ONCE = 4096
 

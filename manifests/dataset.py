@@ -14,7 +14,16 @@ import pyarrow.compute as pc
 from blake3 import blake3
 
 from oxcart.manifests.manifest import Manifest, read_manifest
-from oxcart.manifests.tables import EPISODES, parse_table
+from oxcart.manifests.tables import (
+    ATTRIBUTION_SCHEMA,
+    CHUNKS_SCHEMA,
+    EPISODES,
+    REJECTED,
+    REJECTED_SCHEMA,
+    conforming,
+    episodes_schema,
+    parse_table,
+)
 from oxcart.manifests.track import Track, track
 from oxcart.shards.errors import ConfigError, CorruptError
 from oxcart.shards.store import Store
@@ -47,13 +56,19 @@ class Dataset:
             coded: those of them that are read as dictionaries.
 
         Raises:
-            CorruptError: it does not match the manifest.
+            CorruptError: it does not match the manifest, or is no such table.
         """
         file = self.manifest.file(name)
         data = self.store.read(file)
         if blake3(data).hexdigest() != self.manifest.tables[name]["blake3"]:
             raise CorruptError(f"{self.store.url}/{file}: does not match its digest in the manifest")
-        return parse_table(data, file, columns, coded)
+        table = parse_table(data, file, columns, coded)
+        return conforming(table, self._schema(name), f"{self.store.url}/{file}", columns)
+
+    def _schema(self, name: str) -> pa.Schema:
+        if name == EPISODES:
+            return episodes_schema([camera["name"] for camera in self.manifest.cameras])
+        return REJECTED_SCHEMA if name == REJECTED else ATTRIBUTION_SCHEMA
 
     def episode(self, key: str | None) -> dict[str, Any]:
         """The row of one episode; without a key the first of val, else of train.
@@ -124,4 +139,5 @@ def read_chunks(store: Store, shard: Mapping[str, Any]) -> pa.Table:
     data = store.read(shard["chunks"])
     if blake3(data).hexdigest() != shard["chunks_blake3"]:
         raise CorruptError(f"{store.url}/{shard['chunks']}: does not match its digest in the manifest")
-    return parse_table(data, shard["chunks"])
+    table = parse_table(data, shard["chunks"])
+    return conforming(table, CHUNKS_SCHEMA, f"{store.url}/{shard['chunks']}")

@@ -7,7 +7,9 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from oxcart.shards.errors import CorruptError
@@ -64,6 +66,20 @@ CHUNKS_SCHEMA = pa.schema(
         ("sizes", pa.list_(pa.uint32())),
     ]
 )
+
+
+OPTIONAL = {"environment", "session", "control_rate", "sizes"}
+OPTIONAL |= {"same_as", "channel", "channel_id", "url", "uploaded"}
+OPTIONAL |= {"action.offset", "action.digest", "state.offset", "state.digest"}
+"""Columns in which a value may be null."""
+
+MAX_MEMBER = 8 << 30
+"""Bytes of frames of one camera of an episode, which a tar member must be able to hold uncompressed."""
+
+_LEAST = {"steps": 1, "height": 1, "width": 1, "offset": 0, "bytes": 0}
+"""Last part of a column's name -> its least value."""
+_MOST = 1 << 60
+"""So that a sum of offsets and sizes stays a number."""
 
 
 def episodes_schema(cameras: Sequence[str]) -> pa.Schema:
@@ -128,6 +144,55 @@ def parse_table(
         )
     except (pa.ArrowException, OSError, ValueError) as error:
         raise CorruptError(f"{name}: not a readable Parquet table: {_first_line(error)}") from error
+
+
+def conforming(
+    table: pa.Table, schema: pa.Schema, name: str, columns: Sequence[str] | None = None
+) -> pa.Table:
+    """The table, if its columns are those of the format and hold what a compile writes.
+
+    Whoever reads a table may rely on it: no number of a forged or foreign one takes memory or time.
+
+    Args:
+        table: what `parse_table` returned.
+        schema: of the whole table.
+        name: of the object that it came from.
+        columns: those that were read; None is all.
+
+    Raises:
+        CorruptError: a column is missing, is one too many, lacks values, or holds an impossible number.
+    """
+    wanted = schema.names if columns is None else columns
+    kinds = [_kind(table.schema.field(one).type) for one in wanted if one in table.column_names]
+    if table.num_columns != len(wanted) or kinds != [schema.field(one).type for one in wanted]:
+        raise CorruptError(f"{name}: its columns are not those of the format")
+    if columns is None and table.column_names != schema.names:
+        raise CorruptError(f"{name}: its columns are not those of the format")
+    for one in wanted:
+        column = table[one]
+        lists = pa.types.is_list(column.type)
+        if (column.null_count and one not in OPTIONAL) or (lists and pc.list_flatten(column).null_count):
+            raise CorruptError(f"{name}: column {one} lacks values")
+        least = _LEAST.get(one.rpartition(".")[2])
+        if least is None or not table.num_rows:
+            continue
+        found = pc.min_max(column).as_py()
+        if found["min"] is not None and not least <= found["min"] <= found["max"] < _MOST:
+            raise CorruptError(
+                f"{name}: column {one} holds {found['min']} to {found['max']}, an impossible number"
+            )
+    for camera in (one.removesuffix(".height") for one in wanted if one.endswith(".height")):
+        sides = [f"{camera}.height", f"{camera}.width"]
+        if table.num_rows and {"steps", *sides} <= set(wanted):
+            frames = [table[one].to_numpy().astype(np.float64) for one in ("steps", *sides)]
+            if 3 * (frames[0] * frames[1] * frames[2]).max() >= MAX_MEMBER:
+                raise CorruptError(f"{name}: frames of camera {camera} are more than an episode can have")
+    return table
+
+
+def _kind(kind: pa.DataType) -> pa.DataType:
+    """What a column holds, as a dictionary or not."""
+    return kind.value_type if pa.types.is_dictionary(kind) else kind
 
 
 def _own(data: bytes) -> pa.Buffer:

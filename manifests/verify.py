@@ -27,12 +27,8 @@ from oxcart.manifests.dataset import Dataset, read_chunks
 from oxcart.manifests.manifest import CLAIM, NAME, episode_digest, fingerprint
 from oxcart.manifests.tables import (
     ATTRIBUTION,
-    ATTRIBUTION_SCHEMA,
-    CHUNKS_SCHEMA,
     EPISODES,
     REJECTED,
-    REJECTED_SCHEMA,
-    episodes_schema,
 )
 from oxcart.shards.ahead import ahead
 from oxcart.shards.codec import EXTENSIONS
@@ -40,11 +36,6 @@ from oxcart.shards.codec import decode as decode_chunks
 from oxcart.shards.errors import CorruptError, OxcartError
 from oxcart.shards.store import Store
 from oxcart.shards.tar import BLOCK
-
-OPTIONAL = {"environment", "session", "control_rate", "sizes"}
-OPTIONAL |= {"same_as", "channel", "channel_id", "url", "uploaded"}
-OPTIONAL |= {"action.offset", "action.digest", "state.offset", "state.digest"}
-"""Columns in which a value may be null."""
 
 _Chunks = Mapping[tuple[str, str], Mapping[str, Any]]
 """(key, camera) -> row of the chunk table of a shard."""
@@ -88,12 +79,9 @@ def verify(
     rules = _Rules(cameras, manifest.pixels, decode)
     damage: list[Damage] = []
     tables: dict[str, pa.Table | None] = {}
-    schemas = {EPISODES: episodes_schema(cameras), REJECTED: REJECTED_SCHEMA}
-    if ATTRIBUTION in manifest.tables:
-        schemas[ATTRIBUTION] = ATTRIBUTION_SCHEMA
-    for name, schema in schemas.items():
+    for name in (EPISODES, REJECTED, *([ATTRIBUTION] if ATTRIBUTION in manifest.tables else [])):
         try:
-            tables[name] = _conforming(dataset.table(name), schema)
+            tables[name] = dataset.table(name)
         except OxcartError as error:
             tables[name] = None
             damage.append(Damage(manifest.file(name), str(error)))
@@ -136,22 +124,6 @@ def _stem(shard: Mapping[str, Any]) -> str:
     """What the episode table calls a shard: `train-00000`."""
     name: str = shard["name"]
     return name.removeprefix("shards/").removesuffix(".tar")
-
-
-def _conforming(table: pa.Table, schema: pa.Schema) -> pa.Table:
-    """The table, if its columns are those of the format.
-
-    Raises:
-        CorruptError: they are not, or lack values.
-    """
-    if not table.schema.equals(schema):
-        raise CorruptError("its columns are not those of the format")
-    for name in table.column_names:
-        column = table[name]
-        lists = pa.types.is_list(column.type)
-        if (column.null_count and name not in OPTIONAL) or (lists and pc.list_flatten(column).null_count):
-            raise CorruptError(f"column {name} lacks values")
-    return table
 
 
 def _wrong_statements(
@@ -221,7 +193,7 @@ def _verify_shard(
 
 
 def _chunk_rows(store: Store, shard: Mapping[str, Any]) -> _Chunks:
-    table = _conforming(read_chunks(store, shard), CHUNKS_SCHEMA)
+    table = read_chunks(store, shard)
     if store.size(shard["chunks"]) != shard["chunks_bytes"]:
         raise CorruptError(f"the manifest says it has {shard['chunks_bytes']} bytes")
     chunks = {(row["key"], row["camera"]): row for row in table.to_pylist()}

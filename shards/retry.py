@@ -1,6 +1,7 @@
 """Which failures of a bucket are tried again, after how long, and what to say of the last one.
 
-Tried again: 408, 429 and 5xx, a stall, a connection that is refused or cut, and a body that is too short.
+Tried again: 408, 429 and 5xx, a stall, a connection that is refused or cut, a body that is too short, and one
+that reached the store otherwise than it was sent, which S3 answers with a 400.
 Everything else is the same the next time: 403, 404, a name that does not exist.
 
 Waits double from half a second and have no jitter. Where the server is too busy (429, 503) and says in
@@ -41,7 +42,9 @@ ERRORS = (BaseError, OSError, ValueError, NotImplementedError)
 Result = TypeVar("Result")
 
 _STATUS = re.compile(r"(?:status code: |status: )(\d{3})\b")
-_CODE = re.compile(r"<Code>([A-Za-z]{1,60})</Code>")
+_CODE = re.compile(r"<Code>([A-Za-z0-9]{1,60})</Code>")
+_SPOILED = frozenset({"BadDigest", "IncompleteBody", "RequestTimeout", "XAmzContentSHA256Mismatch"})
+"""What S3 calls a body that did not arrive, or not as it was signed."""
 
 
 class CutError(ValueError):
@@ -158,7 +161,7 @@ def _of_status(status: int, text: str) -> Failure:
     word = code[1] if code else ""
     known = HTTPStatus(status).phrase if status in {one.value for one in HTTPStatus} else ""
     answer = f"HTTP {status} {word or known}".rstrip()
-    again = status in (408, 429) or status >= 500
+    again = status in (408, 429) or status >= 500 or word in _SPOILED
     if word == "NoSuchBucket":
         reason = f"there is no such bucket ({answer})"
     elif status in (401, 403):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from grown_source import HELD_OUT, Before, Growth, extended, kitchen
 from oxcart.compile.sample.rlds import SampleConfig
 from oxcart.manifests.split import SplitRule
 from sample_compile import CAMERAS, Compiled, compile_sample, compiled, rows_of
-from servers import Server, s3, web
+from servers import BUCKET, Server, s3, web
 
 
 @pytest.fixture(scope="session")
@@ -98,6 +99,12 @@ def bucket(s3_server: Server, cloud: pytest.MonkeyPatch) -> Server:
     cloud.setenv("AWS_ACCESS_KEY_ID", "id")
     cloud.setenv("AWS_SECRET_ACCESS_KEY", "the-secret-key")
     return s3_server
+
+
+@pytest.fixture
+def remote(bucket: Server) -> str:
+    """The URL of a folder of the bucket that is not there yet."""
+    return f"s3://{BUCKET}/{uuid.uuid4().hex}"
 
 
 @pytest.fixture

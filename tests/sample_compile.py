@@ -30,8 +30,8 @@ from oxcart.compile.sources import tfrecord
 from oxcart.compile.sources.base import SourceConfig
 from oxcart.manifests.manifest import Manifest, read_manifest
 from oxcart.manifests.split import SplitRule
-from oxcart.shards.errors import ConfigError
-from oxcart.shards.store import Store
+from oxcart.shards.errors import ConfigError, OxcartError
+from oxcart.shards.store import WORK, Store
 
 CAMERAS = ("image_0", "wrist")
 """All that the sample has."""
@@ -63,6 +63,22 @@ def tree(directory: Path) -> Tree:
         path.relative_to(directory).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in files
     }
+
+
+def uploaded(folder: Path, url: str) -> str:
+    """Put a folder's files under a URL."""
+    store = Store(url)
+    for path in folder.rglob("*"):
+        if path.is_file():
+            store.put(path.relative_to(folder).as_posix(), path.read_bytes())
+    return url
+
+
+def tree_of(url: str) -> Tree:
+    """Name of an object -> digest of its bytes, work in progress included."""
+    store = Store(url)
+    names = [*store.list(), *store.list(WORK)]
+    return {name: hashlib.sha256(store.read(name)).hexdigest() for name in sorted(names)}
 
 
 def stamps(directory: Path) -> dict[str, tuple[int, int]]:
@@ -130,6 +146,12 @@ def complaint(result: Result, code: int = 1) -> str:
         assert len(result.stderr.splitlines()) == 1, result.stderr
         assert result.stderr.startswith("oxcart: error: ")
     return result.stderr.removeprefix("oxcart: error: ").rstrip("\n")
+
+
+def one_line(error: OxcartError) -> str:
+    """What an error says, on one line."""
+    assert len(str(error).splitlines()) == 1, str(error)
+    return str(error)
 
 
 def examples(file: Path) -> list[tf_example_pb2.Example]:

@@ -11,7 +11,9 @@ failed ones included. A stalled request ends when the server does, or after `LON
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import http.server
+import io
 import re
 import threading
 import urllib.parse
@@ -39,9 +41,9 @@ class Fault:
     """What happens to some requests."""
 
     what: str
-    """A status of `REASONS`; `stall` sends nothing, `cut` half of the body, `shift` another range, `whole` no
-    range at all, `sizeless` not how long the body is, and `lost` does what is asked and answers with an
-    error."""
+    """A status of `REASONS`; `stall` sends nothing, `drop` closes the connection, `cut` sends half of the
+    body, `flip` turns a bit of it, `shift` sends another range, `whole` no range at all, `sizeless` not how
+    long the body is, and `lost` does what is asked and answers with an error."""
     times: int
     method: str | None
     name: str
@@ -186,7 +188,7 @@ def s3() -> Iterator[Server]:
     """An S3 of one bucket that keeps its objects in memory; any credentials will do, but not none.
 
     Google's own dialect is close enough that a bearer token and its condition of a put are all that is put
-    into S3's words.
+    into S3's words. As S3 does, and moto does not, it refuses a body that is not the one that was signed.
     """
     from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
     from moto.s3.models import s3_backends
@@ -199,20 +201,28 @@ def s3() -> Iterator[Server]:
     def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         path = urllib.parse.quote(environ["PATH_INFO"]) + "?" + environ["QUERY_STRING"]
         fault = faults.take(environ["REQUEST_METHOD"], path.rstrip("?"))
-        if fault is not None and fault.what == "lost":
+        what = fault.what if fault else ""
+        body = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
+        sent = flipped(body) if what == "flip" else body
+        environ["wsgi.input"] = io.BytesIO(sent)
+        if what == "lost":
             with turn:
                 list(inner(environ, lambda status, headers: None))
-            fault.what = "500"
-        elif fault is not None:
-            environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
-        if fault is not None and fault.what in REASONS:
-            code = fault.headers.get("Code", "Injected")
-            body = f"<Error><Code>{code}</Code><Message>a secret</Message></Error>".encode()
-            headers = [*fault.headers.items(), ("Content-Length", str(len(body)))]
-            start_response(REASONS[fault.what], headers)
-            return [body]
-        if fault is not None and fault.what == "stall":
-            faults.ended.wait(LONGEST_S)
+            what = "500"
+        signed = environ.get("HTTP_X_AMZ_CONTENT_SHA256", "")
+        mismatch = len(signed) == 64 and signed != hashlib.sha256(sent).hexdigest()
+        if what in REASONS or mismatch:
+            headers = fault.headers if fault else {}
+            code = "XAmzContentSHA256Mismatch" if mismatch else headers.get("Code", "Injected")
+            answer = f"<Error><Code>{code}</Code><Message>a secret</Message></Error>".encode()
+            start_response(
+                "400 Bad Request" if mismatch else REASONS[what],
+                [*headers.items(), ("Content-Length", str(len(answer)))],
+            )
+            return [answer]
+        if what in ("stall", "drop"):
+            if what == "stall":
+                faults.ended.wait(LONGEST_S)
             raise ConnectionResetError
         if environ.get("HTTP_AUTHORIZATION", "").startswith("Bearer "):
             environ["HTTP_AUTHORIZATION"] = (
@@ -222,11 +232,19 @@ def s3() -> Iterator[Server]:
             if environ.get("HTTP_X_GOOG_IF_GENERATION_MATCH") == "0":
                 environ["HTTP_IF_NONE_MATCH"] = "*"
         with turn:
-            return list(inner(environ, start_response))
+            found = b"".join(inner(environ, start_response))
+        return halves(found) if what == "cut" else [flipped(found) if what == "flip" and not body else found]
+
+    def halves(answer: bytes) -> Iterator[bytes]:
+        yield answer[: len(answer) // 2]
+        raise ConnectionResetError
 
     class Handler(WSGIRequestHandler):
         protocol_version = "HTTP/1.1"
         disable_nagle_algorithm = True
+
+        def connection_dropped(self, error: BaseException, environ: dict[str, Any] | None = None) -> None:
+            self.close_connection = True
 
         def log(self, type: str, message: str, *args: Any) -> None:
             """Keep quiet."""
@@ -236,6 +254,16 @@ def s3() -> Iterator[Server]:
     server.daemon_threads = True
     with running(server, faults):
         yield Server(f"http://127.0.0.1:{server.server_port}", faults)
+
+
+def flipped(data: bytes) -> bytes:
+    """The data with one bit turned, at a place that its digest decides."""
+    if not data:
+        return data
+    place = int.from_bytes(hashlib.sha256(data).digest()[:8], "big") % (8 * len(data))
+    changed = bytearray(data)
+    changed[place // 8] ^= 1 << place % 8
+    return bytes(changed)
 
 
 @contextlib.contextmanager

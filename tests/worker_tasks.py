@@ -101,3 +101,10 @@ def await_files(folder: Path, pattern: str, count: int) -> None:
 def die(*arguments: object) -> None:
     """Kill this process, as a decoder that breaks would."""
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+def wait_for_go(folder: str, item: int, advance: Advance) -> int:
+    """Leave a file that says that the item has begun, and end when there is a file `go`."""
+    _leave(Path(folder), f"begun-{item}-{os.urandom(4).hex()}")
+    await_files(Path(folder), "go", 1)
+    return item

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -10,7 +9,6 @@ import signal
 import subprocess
 import sys
 import threading
-import uuid
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -28,13 +26,12 @@ from oxcart.manifests.manifest import CLAIM
 from oxcart.manifests.split import SplitRule
 from oxcart.manifests.verify import verify
 from oxcart.shards.errors import ConfigError, SourceError, StoreError
-from oxcart.shards.store import WORK, Store
+from oxcart.shards.store import Store
 from sample_compile import (
     FIRST,
     SECOND,
     SHARD_SIZE,
     Compiled,
-    Tree,
     census_of,
     cli,
     compiled,
@@ -44,30 +41,10 @@ from sample_compile import (
     lift,
     stopped,
     tree,
+    tree_of,
+    uploaded,
 )
-from servers import BUCKET, Fault, Faults, Server
-
-
-def uploaded(folder: Path, url: str) -> str:
-    """Put a folder's files under a URL."""
-    store = Store(url)
-    for path in folder.rglob("*"):
-        if path.is_file():
-            store.put(path.relative_to(folder).as_posix(), path.read_bytes())
-    return url
-
-
-def tree_of(url: str) -> Tree:
-    """Name of an object -> digest of its bytes, work in progress included."""
-    store = Store(url)
-    names = [*store.list(), *store.list(WORK)]
-    return {name: hashlib.sha256(store.read(name)).hexdigest() for name in sorted(names)}
-
-
-@pytest.fixture
-def remote(bucket: Server) -> str:
-    """The URL of a folder of the bucket that is not there yet."""
-    return f"s3://{BUCKET}/{uuid.uuid4().hex}"
+from servers import Fault, Faults, Server
 
 
 @pytest.fixture

@@ -190,7 +190,8 @@ def test_a_table_with_other_columns_is_found(root: Path) -> None:
             kept = (root / name).read_bytes(), (root / MANIFEST).read_bytes()
             pq.write_table(other, root / name)
             seal(root, fingerprinted=False)
-            assert Damage(name, "its columns are not those of the format") in found(root)
+            reason = f"{root}/{name}: its columns are not those of the format"
+            assert Damage(name, reason) in found(root)
             (root / name).write_bytes(kept[0])
             (root / MANIFEST).write_bytes(kept[1])
 

@@ -14,13 +14,15 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from audited import audited, everywhere
+from audited import audited, everywhere, set_path
 from oxcart.manifests.audit.report import report_html, report_json
 from oxcart.manifests.audit.run import Audit
 from oxcart.manifests.split import SplitRule
 from sample_compile import compiled, edited
 
 HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)> \"'&"
+PLACE = HOSTILE.replace("/", "")
+"""In the name of a folder."""
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 
@@ -47,11 +49,12 @@ def parsed(page: bytes) -> Tags:
 
 @pytest.fixture(scope="module")
 def hostile(kitchens: Path, tmp_path_factory: pytest.TempPathFactory) -> Audit:
-    """An audit of episodes whose instructions are HTML."""
+    """An audit of episodes whose instructions and environments are HTML."""
 
     def edit(feature: Any) -> None:
         texts = feature["steps/language_instruction"].bytes_list.value
         texts[:] = [HOSTILE.encode()] * len(texts)
+        set_path(lambda path: path.replace("v2/", f"v2/{PLACE}", 1))(feature)
 
     folder = tmp_path_factory.mktemp("hostile")
     source = edited(kitchens, folder / "source", edit, *everywhere(kitchens))
@@ -59,12 +62,13 @@ def hostile(kitchens: Path, tmp_path_factory: pytest.TempPathFactory) -> Audit:
     return audited(folder / "out")
 
 
-def test_instructions_that_are_html_stay_text(hostile: Audit) -> None:
+def test_instructions_and_environments_that_are_html_stay_text(hostile: Audit) -> None:
     page = report_html(hostile)
     tags = parsed(page)
     assert "script" not in {tag for tag, _ in tags.tags}
     assert not [attrs for _, attrs in tags.tags if any(name.startswith("on") for name in attrs)]
     assert HOSTILE in tags.text
+    assert PLACE in tags.text
     assert all(
         str(attrs["src"]).startswith("data:image/jpeg;base64,") for tag, attrs in tags.tags if tag == "img"
     )

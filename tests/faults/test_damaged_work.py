@@ -1,0 +1,87 @@
+"""Work in progress that was damaged where it lay or on its way back is noticed, whichever bit it is."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from pathlib import Path
+from shutil import copytree
+from typing import Any
+
+import pytest
+
+from oxcart.compile import census
+from oxcart.compile.commit import read_work
+from oxcart.compile.execute import CLAIM, read_done, rows_name
+from oxcart.compile.pipeline import CENSUS, execute, finish, prepare
+from oxcart.compile.sealed import read_sealed
+from oxcart.shards.errors import OxcartError
+from oxcart.shards.store import Store
+from sample_compile import Compiled, config_of, one_line, stopped, tree
+
+FLIPS = 200
+"""Of each file."""
+
+
+@pytest.fixture(scope="module")
+def unfinished(whole: Compiled, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """All that a commit needs."""
+    out = tmp_path_factory.mktemp("unfinished") / "out"
+    stopped(config_of(whole.source, out), whole.manifest.splits["train"]["frames"] + 1)
+    return out
+
+
+def claim_of(store: Store) -> Any:
+    return read_work(store)
+
+
+def census_of(store: Store) -> Any:
+    found = census.read(read_sealed(store, CENSUS), CENSUS)
+    return found.source, found.sizes, found.table.to_pylist()
+
+
+def rows_of(store: Store) -> Any:
+    done = read_done(store, "train-00000", read_work(store).plan)
+    return done and (done.shard, done.episodes.to_pylist(), done.rejected, done.action, done.state)
+
+
+@pytest.mark.parametrize(
+    ("name", "read"), [(CLAIM, claim_of), (CENSUS, census_of), (rows_name("train-00000"), rows_of)]
+)
+def test_no_bit_of_it_turns_unnoticed(unfinished: Path, name: str, read: Callable[[Store], Any]) -> None:
+    store, file = Store(unfinished), unfinished / name
+    data, expected = file.read_bytes(), read(Store(unfinished))
+    assert expected
+    choose = random.Random(name)
+    believed = []
+    try:
+        for place in sorted(choose.sample(range(8 * len(data)), FLIPS)):
+            damaged = bytearray(data)
+            damaged[place // 8] ^= 1 << place % 8
+            file.write_bytes(damaged)
+            try:
+                found = read(store)
+            except OxcartError as error:
+                one_line(error)
+            else:
+                if found is not None and found != expected:
+                    believed.append(place)
+    finally:
+        file.write_bytes(data)
+    assert not believed, f"{len(believed)} of {FLIPS} flips were believed"
+
+
+@pytest.mark.parametrize("name", [CENSUS, rows_name("train-00000"), rows_name("train-00004")])
+def test_what_is_damaged_is_said_by_a_commit_and_made_again_by_a_compile(
+    whole: Compiled, unfinished: Path, tmp_path: Path, name: str
+) -> None:
+    out = Path(copytree(unfinished, tmp_path / "out"))
+    data = (out / name).read_bytes()
+    (out / name).write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    with pytest.raises(
+        OxcartError, match=r"is damaged, or was on its way|shards are not there yet"
+    ) as caught:
+        finish(str(out))
+    one_line(caught.value)
+    assert execute(prepare(config_of(whole.source, out))) == whole.manifest
+    assert tree(out) == whole.tree
