@@ -40,6 +40,7 @@ def training_loader(
     seed: int,
     place: tuple[int, int],
     annotations: Sequence[str] = (),
+    instructions: bool = False,
 ) -> Loader:
     """Batches of train.
 
@@ -51,6 +52,7 @@ def training_loader(
         seed: of the order.
         place: rank and world size.
         annotations: files to read values of.
+        instructions: whether to read all that may be said of a sample.
     """
     return Loader(
         Mixture(datasets=list(datasets), weights=data.weights, epoch=data.epoch),
@@ -61,6 +63,7 @@ def training_loader(
         size=size,
         camera=data.camera,
         annotations=annotations,
+        instructions=instructions,
         limit=data.limit.train,
         control_rate=data.control_rate,
         rank=place[0],

@@ -133,7 +133,8 @@ def measure(
         found[f"{name}_gain"] = float((right - own).mean())
         found[f"{name}_gain_low"], found[f"{name}_gain_high"] = interval(right - own, draws)
     found["confusion"] = confusion(true, codes, size).tolist()
-    found["predicted"] = [np.bincount(codes[:, i], minlength=size).tolist() for i in range(codes.shape[1])]
+    for name, some in (("predicted", codes), ("true", true)):
+        found[name] = [np.bincount(some[:, i], minlength=size).tolist() for i in range(some.shape[1])]
     return found
 
 
