@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -13,6 +14,7 @@ from oxcart.train.vla.emit import emit, score
 from oxcart.train.vla.ids import embedding_of, take_ids, writing_of
 from oxcart.train.vla.model import groups, load_backbone
 from oxcart.train.vla.processor import load_processor
+from oxcart.train.vla.prompt import read_prompt
 from oxcart.train.vla.tiny import VlmConfig, write_vlm
 from tiny_vla import CODES, TOKENS, policy
 
@@ -21,9 +23,9 @@ TEXTS = ["push the red block left", "", "slide the green cup to the corner, then
 KNOWN = torch.tensor([[0, 1, 2], [3, 3, 0], [2, 0, 1]])
 
 
-@pytest.fixture(params=["qwen", "smol"])
+@pytest.fixture(params=["qwen", "qwen25", "smol"])
 def vlm(request: pytest.FixtureRequest) -> Path:
-    """Either model."""
+    """A model of each family."""
     found: Path = request.getfixturevalue(request.param)
     return found
 
@@ -101,6 +103,34 @@ def test_the_loss_is_on_action_positions_whatever_the_picture_and_padding(vlm: P
     big = torch.zeros(1, 64, 32, 3, dtype=torch.uint8)
     taller = made.prompter.encode(big, TEXTS[:1], KNOWN[:1])
     assert taller["input_ids"][0, -made.prompter.keep :].tolist() == wanted[0]
+
+
+@pytest.mark.parametrize(("height", "width"), [(32, 32), (64, 32), (30, 47)])
+def test_inputs_are_those_of_the_familys_processor(vlm: Path, height: int, width: int) -> None:
+    made = policy(vlm)
+    frames = torch.randint(256, (2, height, width, 3), dtype=torch.uint8)
+    processor = load_processor(str(vlm))
+    said = [
+        {"role": "system", "content": [{"type": "text", "text": read_prompt("robot").system}]},
+        {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": TEXTS[0]}]},
+    ]
+    chat = processor.apply_chat_template(said, add_generation_prompt=True, tokenize=False)
+    theirs = processor(
+        text=[chat] * 2,
+        images=[[frame] for frame in frames.numpy()],
+        add_special_tokens=False,
+        images_kwargs={"input_data_format": "channels_last"},
+    )
+    for _ in range(2):  # what is kept of a size is used from the second time on
+        inputs = made.prompter.encode(frames, [TEXTS[0]] * 2, None)
+        assert inputs.keys() == theirs.keys()
+        tokenizer = processor.tokenizer
+        for row, their in zip(inputs["input_ids"].tolist(), theirs["input_ids"], strict=True):
+            assert tokenizer.decode(row[:-1]) == tokenizer.decode(their)
+            pads = processor.image_token_id
+            assert row.count(pads) == list(their).count(pads)
+        for name in theirs.keys() - {"input_ids", "attention_mask", "mm_token_type_ids"}:
+            assert torch.equal(inputs[name], torch.from_numpy(np.array(theirs[name]))), name
 
 
 @pytest.mark.parametrize("decoding", DECODINGS)
