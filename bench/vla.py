@@ -1,11 +1,12 @@
 """What a vision-language-action model learns of environments that it never saw, by head and decoding.
 
-    python bench/vla.py --data scratch/bench-laq/out --laq scratch/bench-laq/seed-0
+    python bench/vla.py
     python bench/vla.py --only speed
 
 quality: the tiny model of `oxcart sample vlm`, trained on codes of a latent-action model, once for each head
 and decoding, all else alike; on held-out kitchens, beside the baselines, with 95% bootstrap intervals by
-episode. The dataset and the latent-action model are those of bench/laq.py.
+episode. The dataset is the embedded sample with 64 episodes of each kitchen, the codes are of 0.8 s: see
+docs/vla.md.
 speed: actions a second of the same model, one code after the other and all at once.
 """
 
@@ -22,7 +23,15 @@ from typing import Any
 import torch
 from accelerate.state import AcceleratorState
 
+from oxcart.compile.pipeline import CompileConfig, execute
+from oxcart.compile.pipeline import prepare as plan
+from oxcart.compile.plan import Settings
+from oxcart.compile.sample.rlds import SampleConfig, write_rlds
+from oxcart.compile.sources.base import SourceConfig
+from oxcart.manifests.split import SplitRule
+from oxcart.train.laq.config import laq_config
 from oxcart.train.laq.label import label, open_run
+from oxcart.train.laq.run import train_laq
 from oxcart.train.report import last_validation
 from oxcart.train.vla.config import DECODINGS, HEADS, vla_config
 from oxcart.train.vla.emit import Policy, emit, emit_from
@@ -41,8 +50,10 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     options.add_argument("--scratch", type=Path, default=Path("scratch/bench-vla"))
-    options.add_argument("--data", type=Path, default=Path("scratch/bench-laq/out"))
-    options.add_argument("--laq", type=Path, default=Path("scratch/bench-laq/seed-0"))
+    options.add_argument("--data", type=Path, help="compiled dataset, in place of the embedded sample")
+    options.add_argument("--laq", type=Path, help="run of a latent-action model, in place of one of its own")
+    options.add_argument("--heads", nargs="*", choices=HEADS, default=list(HEADS))
+    options.add_argument("--decodings", nargs="*", choices=DECODINGS, default=list(DECODINGS))
     options.add_argument("--only", nargs="*", choices=PARTS, default=list(PARTS))
     options.add_argument("--steps", type=int, default=1500)
     options.add_argument("--threads", type=int, default=2)
@@ -59,20 +70,18 @@ def main() -> None:
 
 def quality(chosen: Any) -> None:
     """Train every combination, and print what it is worth on held-out kitchens."""
-    codes = chosen.scratch / "codes.parquet"
-    if not codes.exists():
-        label(str(chosen.data), open_run(chosen.laq), str(codes))
+    data, codes = labelled(chosen)
     print("| head | decoding | codes right | actions right | nats a code | minutes |")
     print("| --- | --- | --- | --- | --- | --- |", flush=True)
     last: dict[str, Any] = {}
-    for head in HEADS:
-        for decoding in DECODINGS:
+    for head in chosen.heads:
+        for decoding in chosen.decodings:
             run = chosen.scratch / f"{head}-{decoding}"
             shutil.rmtree(run, ignore_errors=True)
             given = [
                 "preset=tiny",
                 f"model={chosen.vlm}",
-                f"data.datasets=[{chosen.data}]",
+                f"data.datasets=[{data}]",
                 f"data.codes=[{codes}]",
                 f"run.dir={run}",
                 "run.quiet=true",
@@ -93,6 +102,9 @@ def quality(chosen: Any) -> None:
                 f"{last[f'val/{name}_gain_high']:+.3f}]"
                 for name in BASELINES
             )
+            gains += " nats " + " ".join(
+                f"{last[f'val/unigram_nll_gain{end}']:+.3f}" for end in ("", "_low", "_high")
+            )
             print(
                 f"| {head} | {decoding} | {shown(last, 'accuracy')} | {shown(last, 'exact')} "
                 f"| {last['val/nll']:.3f} | {minutes:.1f} |   over {gains}",
@@ -104,6 +116,27 @@ def quality(chosen: Any) -> None:
         print(
             f"| {name} | | {last[f'val/{name}_accuracy']:.3f} | {last[f'val/{name}_exact']:.3f} | {said} | |"
         )
+
+
+def labelled(chosen: Any) -> tuple[Path, Path]:
+    """The dataset and its codes."""
+    data, run, codes = chosen.data, chosen.laq, chosen.scratch / "codes.parquet"
+    if data is None:
+        data = chosen.scratch / "out"
+        if not (data / "manifest.json").exists():
+            source = SourceConfig(url=str(write_rlds(chosen.scratch / "src", SampleConfig(episodes=32))))
+            settings = Settings(rule=SplitRule(val=0.2))
+            execute(plan(CompileConfig(source=source, out=str(data), settings=settings)))
+    if run is None:
+        run = chosen.scratch / "laq"
+        if not run.exists():
+            given = ["preset=tiny", f"data.datasets=[{data}]", "data.offset=8", f"run.dir={run}"]
+            given += ["train.steps=700", f"train.threads={chosen.threads}", "val.every=700", "run.quiet=true"]
+            train_laq(laq_config(given))
+            AcceleratorState._reset_state(reset_partial_state=True)
+    if not codes.exists():
+        label(str(data), open_run(run), str(codes))
+    return data, codes
 
 
 def shown(last: dict[str, Any], name: str) -> str:

@@ -116,14 +116,14 @@ class Prompter:
             frames: uint8 [B, H, W, 3].
             instructions: of each.
             codes: int64 [B, n], which a code is told of those before it; None, and in parallel, it is asked
-                for them: in parallel by a blank for each, else by what opens an action.
+                for them: in parallel by the blank of each place, else by what opens an action.
 
         Returns:
             `input_ids`, `attention_mask` [B, L], and the pictures as the family has them.
         """
         ids = self._ids
         if self._parallel:
-            tails = [[ids.open, *[ids.blank] * self._tokens, ids.close]] * len(frames)
+            tails = [[ids.open, *ids.blanks, ids.close]] * len(frames)
         elif codes is None:
             tails = [[ids.open]] * len(frames)
         else:

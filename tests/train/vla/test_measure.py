@@ -44,6 +44,8 @@ def test_shares_gains_and_counts() -> None:
     assert found["nll"] == 0.5
     assert found["unigram_accuracy"] == pytest.approx(4 / 8)
     assert found["unigram_gain"] == pytest.approx(2 / 8)
+    assert found["unigram_nll_gain"] == pytest.approx(found["unigram_nll"] - 0.5)
+    assert found["unigram_nll_gain_low"] <= found["unigram_nll_gain"] <= found["unigram_nll_gain_high"]
     assert found["nearest_exact"] == pytest.approx(3 / 4)
     assert found["samples"] == 4
     assert found["predicted"] == [[2, 1, 0, 1], [0, 1, 1, 2]]
