@@ -5,8 +5,7 @@
 
 quality: the tiny model of `oxcart sample vlm`, trained on codes of a latent-action model, once for each head
 and decoding, all else alike; on held-out kitchens, beside the baselines, with 95% bootstrap intervals by
-episode. The dataset is the embedded sample with 64 episodes of each kitchen, the codes are of 0.8 s: see
-docs/vla.md.
+episode. The dataset is the embedded sample with 64 episodes of each kitchen.
 speed: actions a second of the same model, one code after the other and all at once.
 """
 
@@ -55,7 +54,7 @@ def main() -> None:
     options.add_argument("--heads", nargs="*", choices=HEADS, default=list(HEADS))
     options.add_argument("--decodings", nargs="*", choices=DECODINGS, default=list(DECODINGS))
     options.add_argument("--only", nargs="*", choices=PARTS, default=list(PARTS))
-    options.add_argument("--steps", type=int, default=1500)
+    options.add_argument("--steps", type=int, default=2600)
     options.add_argument("--threads", type=int, default=2)
     options.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="of quality")
     chosen = options.parse_args()
@@ -130,8 +129,8 @@ def labelled(chosen: Any) -> tuple[Path, Path]:
     if run is None:
         run = chosen.scratch / "laq"
         if not run.exists():
-            given = ["preset=tiny", f"data.datasets=[{data}]", "data.offset=8", f"run.dir={run}"]
-            given += ["train.steps=700", f"train.threads={chosen.threads}", "val.every=700", "run.quiet=true"]
+            given = ["preset=tiny", f"data.datasets=[{data}]", f"run.dir={run}", "run.quiet=true"]
+            given.append(f"train.threads={chosen.threads}")
             train_laq(laq_config(given))
             AcceleratorState._reset_state(reset_partial_state=True)
     if not codes.exists():
