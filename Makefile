@@ -14,7 +14,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c c
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
 
-demo: $(VENV)/.test ## sample -> compile -> inspect -> verify -> audit -> show -> train laq, in scratch/demo
+demo: $(VENV)/.test ## sample -> compile -> inspect -> verify -> audit -> show -> train laq -> train vla, in scratch/demo
 	rm -rf $(DEMO)
 	$(BIN)/oxcart sample rlds $(DEMO)/src
 	$(BIN)/oxcart compile $(DEMO)/src/oxcart_kitchens/1.0.0 $(DEMO)/out --val-fraction 0.2
@@ -23,6 +23,9 @@ demo: $(VENV)/.test ## sample -> compile -> inspect -> verify -> audit -> show -
 	$(BIN)/oxcart audit $(DEMO)/out -o $(DEMO)/audit.html
 	$(BIN)/oxcart show $(DEMO)/out -o $(DEMO)/strip.png
 	$(BIN)/oxcart train laq preset=tiny data.datasets=[$(DEMO)/out] run.dir=$(DEMO)/laq train.steps=150
+	$(BIN)/oxcart sample vlm $(DEMO)/vlm
+	$(BIN)/oxcart train vla preset=tiny model=$(DEMO)/vlm data.datasets=[$(DEMO)/out] data.laq=$(DEMO)/laq \
+		run.dir=$(DEMO)/vla train.steps=30 val.samples=64 val.baselines=256
 
 test: $(VENV)/.test ## the tests that take seconds
 	$(BIN)/pytest -n auto -m "not slow"

@@ -1,11 +1,11 @@
 """What a vision-language-action model learns of environments that it never saw, by head and decoding.
 
-    python bench/vla.py --data scratch/bench-laq/out --laq scratch/bench-laq/seed-0
+    python bench/vla.py
     python bench/vla.py --only speed
 
 quality: the tiny model of `oxcart sample vlm`, trained on codes of a latent-action model, once for each head
 and decoding, all else alike; on held-out kitchens, beside the baselines, with 95% bootstrap intervals by
-episode. The dataset and the latent-action model are those of bench/laq.py.
+episode. The dataset is the embedded sample with 64 episodes of each kitchen.
 speed: actions a second of the same model, one code after the other and all at once.
 """
 
@@ -14,16 +14,26 @@ from __future__ import annotations
 import argparse
 import shutil
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate.state import AcceleratorState
 
+from oxcart.compile.pipeline import CompileConfig, execute
+from oxcart.compile.pipeline import prepare as plan
+from oxcart.compile.plan import Settings
+from oxcart.compile.sample.rlds import SampleConfig, write_rlds
+from oxcart.compile.sources.base import SourceConfig
+from oxcart.manifests.split import SplitRule
+from oxcart.train.laq.config import laq_config
 from oxcart.train.laq.label import label, open_run
+from oxcart.train.laq.run import train_laq
 from oxcart.train.report import last_validation
 from oxcart.train.vla.config import DECODINGS, HEADS, vla_config
-from oxcart.train.vla.emit import Policy, emit
+from oxcart.train.vla.emit import Policy, emit, emit_from
 from oxcart.train.vla.model import Shape, build
 from oxcart.train.vla.processor import load_processor
 from oxcart.train.vla.prompt import Prompter, read_prompt
@@ -39,10 +49,12 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     options.add_argument("--scratch", type=Path, default=Path("scratch/bench-vla"))
-    options.add_argument("--data", type=Path, default=Path("scratch/bench-laq/out"))
-    options.add_argument("--laq", type=Path, default=Path("scratch/bench-laq/seed-0"))
+    options.add_argument("--data", type=Path, help="compiled dataset, in place of the embedded sample")
+    options.add_argument("--laq", type=Path, help="run of a latent-action model, in place of one of its own")
+    options.add_argument("--heads", nargs="*", choices=HEADS, default=list(HEADS))
+    options.add_argument("--decodings", nargs="*", choices=DECODINGS, default=list(DECODINGS))
     options.add_argument("--only", nargs="*", choices=PARTS, default=list(PARTS))
-    options.add_argument("--steps", type=int, default=1500)
+    options.add_argument("--steps", type=int, default=2600)
     options.add_argument("--threads", type=int, default=2)
     options.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="of quality")
     chosen = options.parse_args()
@@ -57,20 +69,18 @@ def main() -> None:
 
 def quality(chosen: Any) -> None:
     """Train every combination, and print what it is worth on held-out kitchens."""
-    codes = chosen.scratch / "codes.parquet"
-    if not codes.exists():
-        label(str(chosen.data), open_run(chosen.laq), str(codes))
+    data, codes = labelled(chosen)
     print("| head | decoding | codes right | actions right | nats a code | minutes |")
     print("| --- | --- | --- | --- | --- | --- |", flush=True)
     last: dict[str, Any] = {}
-    for head in HEADS:
-        for decoding in DECODINGS:
+    for head in chosen.heads:
+        for decoding in chosen.decodings:
             run = chosen.scratch / f"{head}-{decoding}"
             shutil.rmtree(run, ignore_errors=True)
             given = [
                 "preset=tiny",
                 f"model={chosen.vlm}",
-                f"data.datasets=[{chosen.data}]",
+                f"data.datasets=[{data}]",
                 f"data.codes=[{codes}]",
                 f"run.dir={run}",
                 "run.quiet=true",
@@ -91,6 +101,9 @@ def quality(chosen: Any) -> None:
                 f"{last[f'val/{name}_gain_high']:+.3f}]"
                 for name in BASELINES
             )
+            gains += " nats " + " ".join(
+                f"{last[f'val/unigram_nll_gain{end}']:+.3f}" for end in ("", "_low", "_high")
+            )
             print(
                 f"| {head} | {decoding} | {shown(last, 'accuracy')} | {shown(last, 'exact')} "
                 f"| {last['val/nll']:.3f} | {minutes:.1f} |   over {gains}",
@@ -104,14 +117,38 @@ def quality(chosen: Any) -> None:
         )
 
 
+def labelled(chosen: Any) -> tuple[Path, Path]:
+    """The dataset and its codes."""
+    data, run, codes = chosen.data, chosen.laq, chosen.scratch / "codes.parquet"
+    if data is None:
+        data = chosen.scratch / "out"
+        if not (data / "manifest.json").exists():
+            source = SourceConfig(url=str(write_rlds(chosen.scratch / "src", SampleConfig(episodes=32))))
+            settings = Settings(rule=SplitRule(val=0.2))
+            execute(plan(CompileConfig(source=source, out=str(data), settings=settings)))
+    if run is None:
+        run = chosen.scratch / "laq"
+        if not run.exists():
+            given = ["preset=tiny", f"data.datasets=[{data}]", f"run.dir={run}", "run.quiet=true"]
+            given.append(f"train.threads={chosen.threads}")
+            train_laq(laq_config(given))
+            AcceleratorState._reset_state(reset_partial_state=True)
+    if not codes.exists():
+        label(str(data), open_run(run), str(codes))
+    return data, codes
+
+
 def shown(last: dict[str, Any], name: str) -> str:
     """A share and its interval."""
     return f"{last[f'val/{name}']:.3f} [{last[f'val/{name}_low']:.3f}, {last[f'val/{name}_high']:.3f}]"
 
 
 def speed(chosen: Any) -> None:
-    """Actions a second."""
-    frames = torch.randint(256, (16, 64, 64, 3), dtype=torch.uint8)
+    """Actions a second: of inputs that are prepared, and from frames and texts on."""
+    frames = torch.randint(256, (32, 64, 64, 3), dtype=torch.uint8)
+    texts = ["push the red block right"] * 32
+    print("| decoding | batch | prepared, actions/s | from frames on, actions/s |")
+    print("| --- | --- | --- | --- |", flush=True)
     for decoding in DECODINGS:
         config = vla_config(["preset=tiny", f"model={chosen.vlm}", f"vla.decoding={decoding}"])
         processor = load_processor(config.model)
@@ -119,13 +156,21 @@ def speed(chosen: Any) -> None:
         model = build(config, processor, shape).eval()
         prompter = Prompter(processor, read_prompt("robot"), model.ids, decoding, 4, config.model)
         policy = Policy(model=model, prompter=prompter, shape=shape, device=torch.device("cpu"))
-        for batch in (1, 16):
-            took = []
-            for _ in range(12):
-                began = time.perf_counter()
-                emit(policy, frames[:batch], ["push the red block right"] * batch)
-                took.append(time.perf_counter() - began)
-            print(f"{decoding}, batch {batch}: {batch / min(took):,.0f} actions/s", flush=True)
+        for batch in (1, 32):
+            inputs = prompter.encode(frames[:batch], texts[:batch], None)
+            prepared = batch / least(partial(emit_from, policy, inputs))
+            whole = batch / least(partial(emit, policy, frames[:batch], texts[:batch]))
+            print(f"| {decoding} | {batch} | {prepared:,.0f} | {whole:,.0f} |", flush=True)
+
+
+def least(work: Callable[[], Any]) -> float:
+    """Seconds that some work takes, the least of many times."""
+    took = []
+    for _ in range(30):
+        began = time.perf_counter()
+        work()
+        took.append(time.perf_counter() - began)
+    return min(took)
 
 
 PARTS = {"quality": quality, "speed": speed}

@@ -27,6 +27,7 @@ SMALL = (
     "data.lanes=4",
     "data.window=8",
     "data.threads=1",
+    "data.image_size=null",
     "train.steps=4",
     "train.threads=1",
     "train.warmup=2",

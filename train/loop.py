@@ -79,6 +79,10 @@ class Task(Protocol):
     def begin(self, model: nn.Module, batch: Batch, accelerator: Accelerator) -> None:
         """Called once, with a rank's first batch, before the first step of a run."""
 
+    def together(self, batch: Batch, place: Place) -> Tensor | None:
+        """int64 [B]: the order of a step's samples that is cut into the pieces of accumulation; None is that
+        in which they come."""
+
     def loss(self, model: nn.Module, batch: Batch, place: Place) -> tuple[Tensor, dict[str, Tensor]]:
         """Mean loss of some samples, and metrics of the same kind."""
 
@@ -319,12 +323,14 @@ class _Run:
         self.module.train()
         pieces = config.accumulate
         size = len(batch) // pieces
+        places = torch.arange(len(batch)) * world + rank
+        order = self.task.together(batch, Place(step, places, self.batch_size)) if pieces > 1 else None
         sums: dict[str, Tensor] = {}
         norm = torch.zeros((), device=accelerator.device)
         for piece in range(pieces):
-            inside = slice(piece * size, (piece + 1) * size)
-            rows = torch.arange(inside.start, inside.stop) * world + rank
-            part = narrow(batch, inside)
+            inside: slice | Tensor = slice(piece * size, (piece + 1) * size)
+            inside = inside if order is None else order[inside]
+            rows, part = places[inside], narrow(batch, inside)
             with accelerator.accumulate(self.model):
                 loss, metrics = self.task.loss(self.model, part, Place(step, rows, self.batch_size))
                 accelerator.backward(loss)
@@ -476,10 +482,11 @@ class _Run:
         self.saved = step
 
 
-def narrow(batch: Batch, inside: slice) -> Batch:
-    """Some samples of a batch."""
+def narrow(batch: Batch, inside: slice | Tensor) -> Batch:
+    """Some samples of a batch: a part of it, or those of some rows [b]."""
+    rows = range(len(batch))[inside] if isinstance(inside, slice) else inside.tolist()
     values: dict[str, Any] = {
-        name: value[inside]
+        name: value[inside] if isinstance(value, Tensor) else [value[row] for row in rows]
         for name, value in vars(batch).items()
         if value is not None and not isinstance(value, dict)
     }

@@ -64,6 +64,46 @@ def curves(
     _save(plt, figure, path)
 
 
+def codes(path: Path, rows: Sequence[tuple[str, Sequence[Any], Sequence[Any], Sequence[Any]]]) -> None:
+    """Draw which codes are taken for which, and how often each is predicted beside how often it is true.
+
+    Args:
+        path: of the picture.
+        rows: title, counts of true code [row] x predicted [column], and counts [n, K] of predicted and of
+            true codes at each place.
+    """
+    plt = pyplot()
+    size = 11, 4.2 * len(rows)
+    figure, axes = plt.subplots(
+        len(rows), 2, figsize=size, squeeze=False, layout="constrained", width_ratios=(1, 1.5)
+    )
+    for (left, right), (title, confusion, predicted, true) in zip(axes, rows, strict=True):
+        counts = np.array(confusion, np.float64)
+        shares = counts / np.maximum(1, counts.sum(1, keepdims=True))
+        shown = left.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+        if len(counts) <= 16:
+            for (i, j), share in np.ndenumerate(shares):
+                if share >= 0.005:
+                    colour = "white" if share > 0.6 else INK
+                    left.text(j, i, f"{share:.0%}", ha="center", va="center", fontsize=6, color=colour)
+        left.set(xlabel="predicted code", ylabel="true code")
+        left.set_title(f"{title}: share of each true code", color=INK, fontsize=11)
+        figure.colorbar(shown, ax=left, shrink=0.8)
+        said, are = np.array(predicted, np.float64), np.array(true, np.float64)
+        entries = said.shape[1]
+        at = np.arange(said.size) + np.repeat(np.arange(len(said)), entries)  # a gap between places
+        right.bar(at, said.ravel(), width=0.9, color=COLOURS[0], label="predicted")
+        edges = np.stack([at - 0.5, at + 0.5], 1).ravel()
+        right.step(edges, np.repeat(are.ravel(), 2), color=COLOURS[1], label="true")
+        some = slice(None, None, max(1, entries // 8))
+        right.set_xticks(at[some], [str(i % entries) for i in range(said.size)][some])
+        right.tick_params(axis="x", labelsize=6)
+        right.set_title(f"{title}: how often, place by place", color=INK, fontsize=11)
+        right.spines[["top", "right"]].set_visible(False)
+        right.legend(frameon=False, fontsize=8)
+    _save(plt, figure, path)
+
+
 def grid(path: Path, columns: Sequence[tuple[str, Image]], rows: Sequence[str], title: str) -> None:
     """Draw pictures side by side.
 

@@ -42,6 +42,7 @@ def training_loader(
     place: tuple[int, int],
     annotations: Sequence[str] = (),
     quiet: bool = False,
+    instructions: bool = False,
 ) -> Loader:
     """Batches of train.
 
@@ -54,6 +55,7 @@ def training_loader(
         place: rank and world size.
         annotations: files to read values of.
         quiet: do not say how many samples `data.min_motion` leaves.
+        instructions: whether to read all that may be said of a sample.
     """
     loader = Loader(
         Mixture(datasets=list(datasets), weights=data.mix, epoch=data.epoch),
@@ -65,6 +67,7 @@ def training_loader(
         camera=data.camera,
         annotations=annotations,
         min_motion=data.min_motion,
+        instructions=instructions,
         limit=data.limit.train,
         control_rate=data.control_rate,
         rank=place[0],

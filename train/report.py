@@ -190,13 +190,19 @@ def by_split(split: str, by_dataset: Mapping[str, Mapping[str, Any]]) -> dict[st
     return {**means, **own}
 
 
-def describe(last: Mapping[str, Any], datasets: Mapping[str, Sequence[str]], page: str) -> str:
+def describe(
+    last: Mapping[str, Any],
+    datasets: Mapping[str, Sequence[str]],
+    page: str,
+    pictures: Sequence[str] = ("loss.png", "samples.png"),
+) -> str:
     """report.md: the last validation as a table; a column for each split, and for each of several datasets.
 
     Args:
         last: a line of metrics.jsonl.
         datasets: split -> names of the datasets that have it.
         page: of the documentation that says what the rows mean.
+        pictures: files beside it to show.
     """
     columns = {}
     for split, names in datasets.items():
@@ -213,7 +219,8 @@ def describe(last: Mapping[str, Any], datasets: Mapping[str, Sequence[str]], pag
         cells = [last.get(f"{before}{name}") for before in columns.values()]
         said = [f"{cell:.4g}" if isinstance(cell, int | float) else "" for cell in cells]
         lines.append(f"| {name} | {' | '.join(said)} |")
-    return "\n".join([*lines, "", f"{page} says what each means. ![](loss.png) ![](samples.png)", ""])
+    shown = " ".join(f"![]({name})" for name in pictures)
+    return "\n".join([*lines, "", f"{page} says what each means. {shown}", ""])
 
 
 def _lines(path: Path) -> Iterator[dict[str, Any]]:

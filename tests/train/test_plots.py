@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from oxcart.train.laq.task import draw_curves
-from oxcart.train.plots import difference, grid
+from oxcart.train.plots import codes, difference, grid
 
 
 def test_curves_are_drawn_of_what_there_is(tmp_path: Path) -> None:
@@ -33,6 +33,16 @@ def test_a_grid_has_every_picture_in_its_place(tmp_path: Path) -> None:
     assert red.sum() == 2 * 128 * 128
     assert red[rows.max(), columns.min()]
     assert red[rows.min(), columns.max()]
+
+
+def test_codes_are_drawn_of_every_split(tmp_path: Path) -> None:
+    row = [[3, 1], [0, 4]], [[2, 2], [1, 3]], [[4, 0], [0, 4]]
+    codes(tmp_path / "one.png", [("val", *row)])
+    codes(tmp_path / "two.png", [("val", *row), ("val_seen", *row)])
+    with Image.open(tmp_path / "one.png") as one, Image.open(tmp_path / "two.png") as two:
+        assert two.height == 2 * one.height
+    large = np.eye(64, dtype=int)
+    codes(tmp_path / "large.png", [("val", large, large[:1], large[:1])])
 
 
 def test_a_difference_is_white_where_frames_agree() -> None:

@@ -35,6 +35,8 @@ class Batch:
     """bool [B, K]: which of `action` are steps of the sample."""
     state: Tensor | None = None
     """float32 [B, S], at t."""
+    instructions: list[list[str]] | None = None
+    """All that may be said at t, of each field that has instructions one; [] where nothing is."""
     annotations: dict[str, Tensor] = field(default_factory=dict)
     """Name of each annotation that was asked for -> its values at t, [B] or [B, n]."""
 

@@ -92,6 +92,7 @@ class SplitIndex:
         limit: the first so many episodes alone; plan order is that of the hash of their keys, and what an
             extension added comes behind.
         arrays: which of `action` and `state` will be read.
+        metadata: whether `KEY.json` will be.
 
     Raises:
         ConfigError: no such split or camera, or an array that the dataset has not.
@@ -105,6 +106,7 @@ class SplitIndex:
         camera: str = "primary",
         limit: int | None = None,
         arrays: tuple[str, ...] = (),
+        metadata: bool = False,
     ) -> None:
         self.dataset, self.split = dataset, split
         manifest, url = dataset.manifest, dataset.store.url
@@ -117,7 +119,8 @@ class SplitIndex:
                 raise ConfigError(f"{name}: {url} has none; leave it out, or compile it with --{name}")
         places = [f"{name}.{what}" for name in arrays for what in ("offset", "digest")]
         pixels = [f"{self.camera}.{what}" for what in ("offset", "height", "width")]
-        columns = ["key", "split", "shard", "steps", *TEXTS, *pixels, *places]
+        told = ["offset", "json.digest"] if metadata else []
+        columns = ["key", "split", "shard", "steps", *TEXTS, *pixels, *places, *told]
         table = dataset.table(EPISODES, columns, coded=("split", "shard", *TEXTS))
         table = table.filter(pc.equal(pc.cast(table["split"], pa.string()), split)).drop_columns("split")
         table = table.slice(0, limit)
@@ -148,6 +151,8 @@ class SplitIndex:
             )
             for name in arrays
         }
+        self.metadata = tuple(table[name].to_numpy() for name in told)
+        """Where each episode begins in its shard, with the header of `KEY.json`, and the digest of that."""
         self.codec: str = manifest.pixels["codec"]
         self.chunk: int = manifest.pixels["chunk"]
         self.bases: Int64 = np.zeros(len(self.steps) + 1, np.int64)

@@ -67,6 +67,7 @@ class Loader(torch.utils.data.IterableDataset[Batch]):
         camera: a camera's name, or `primary`.
         action: `steps` for those between the frames, `sum` for their sum, None for none.
         state: whether to read the state at t.
+        instructions: whether to read all that may be said at t, not the episode's first instruction alone.
         annotations: files or URLs of annotations, of each name one for every dataset; their values at t.
         min_motion: leave out samples that move less from step to step, by the motion annotation of each
             dataset: what `oxcart annotate motion` measured, in its unit.
@@ -103,6 +104,7 @@ class Loader(torch.utils.data.IterableDataset[Batch]):
         camera: str = "primary",
         action: str | None = None,
         state: bool = False,
+        instructions: bool = False,
         annotations: Sequence[str] = (),
         min_motion: float | None = None,
         motion: Sequence[str] = (),
@@ -152,12 +154,12 @@ class Loader(torch.utils.data.IterableDataset[Batch]):
             repeat,
         )
         self._ahead = ahead
-        self._action, self._state = action, state
+        self._action, self._state, self._instructions = action, state, instructions
         wanted = tuple(name for name, on in (("action", action is not None), ("state", state)) if on)
         weights = mixture.weights if not isinstance(mixture.weights, str) else None
         on = [one for i, one in enumerate(mixture.datasets) if weights is None or weights[i]]
         opened = [one if isinstance(one, Dataset) else Dataset.open(os.fspath(one)) for one in on]
-        indexes = [SplitIndex(one, split, camera, limit, wanted) for one in opened]
+        indexes = [SplitIndex(one, split, camera, limit, wanted, instructions) for one in opened]
         self._size = _common_size(indexes, (size, size) if isinstance(size, int) else size)
         _check_widths(indexes, wanted)
         self._budget = Budget(memory)
@@ -340,6 +342,7 @@ class Loader(torch.utils.data.IterableDataset[Batch]):
             mask = np.zeros((count, width), bool) if self._action == "steps" else None
         if self._state:
             state = np.zeros((count, self.parts[0].index.arrays["state"].size), np.float32)
+        said: list[list[str]] | None = [[] for _ in range(count)] if self._instructions else None
         notes = {name: own[0].empty(count) for name, own in self._annotations.items()}
         tasks = []
         for i, one in enumerate(wanted):
@@ -354,7 +357,7 @@ class Loader(torch.utils.data.IterableDataset[Batch]):
             share = -(-len(one.rows) // self._slices)
             for begin in range(0, len(one.rows), share):
                 some = one.slice(begin, begin + share)
-                tasks.append(partial(part.fill, some, view, action, mask, state, reuse))
+                tasks.append(partial(part.fill, some, view, action, mask, state, said, reuse))
         batch = Batch(
             frames=frames,
             t=torch.from_numpy(t),
@@ -362,6 +365,7 @@ class Loader(torch.utils.data.IterableDataset[Batch]):
             action=None if action is None else torch.from_numpy(action),
             action_mask=None if mask is None else torch.from_numpy(mask),
             state=None if state is None else torch.from_numpy(state),
+            instructions=said,
             annotations={name: torch.from_numpy(values) for name, values in notes.items()},
             **texts,
         )

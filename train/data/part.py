@@ -186,6 +186,7 @@ class Part:
         action: npt.NDArray[np.float32] | None,
         mask: npt.NDArray[np.bool_] | None,
         state: npt.NDArray[np.float32] | None,
+        texts: list[list[str]] | None,
         reuse: Reuse | None,
     ) -> None:
         """Read some samples into their rows: what a thread does."""
@@ -194,7 +195,7 @@ class Part:
             steps = np.concatenate([steps, steps + self.offset], axis=1)
         shape = len(frames), steps.shape[1], *frames.shape[-3:]
         self.reader.read(wanted.episodes, steps, frames.reshape(shape), wanted.rows, reuse)
-        if action is None and state is None:
+        if action is None and state is None and texts is None:
             return
         for row, episode, t in zip(
             wanted.rows.tolist(), wanted.episodes.tolist(), wanted.steps.tolist(), strict=True
@@ -208,3 +209,5 @@ class Part:
                     mask[row, : len(taken)] = True
             if state is not None:
                 state[row] = self.reader.array("state", episode)[t]
+            if texts is not None:
+                texts[row] = self.reader.instructions(episode, t)

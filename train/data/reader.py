@@ -7,7 +7,10 @@ chunk is held against its digest; one that does not match is read anew before th
 
 from __future__ import annotations
 
+import contextlib
+import json
 import math
+import tarfile
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -21,6 +24,7 @@ from oxcart.shards.codec import decode
 from oxcart.shards.errors import CorruptError
 from oxcart.shards.resize import resize_into
 from oxcart.shards.store import Reader as OpenShard
+from oxcart.shards.tar import BLOCK
 from oxcart.train.data.cache import Cache
 from oxcart.train.data.index import ChunkTable, SplitIndex
 from oxcart.train.data.reuse import Budget, Reuse, Span
@@ -28,6 +32,8 @@ from oxcart.train.data.reuse import Budget, Reuse, Span
 Frame = npt.NDArray[np.uint8]
 Int64 = npt.NDArray[np.int64]
 
+KNOWN_TEXTS = 4096
+"""Episodes whose instructions are kept."""
 OPEN_SHARDS = 64
 """That stay open; the others are opened again when they are wanted."""
 
@@ -62,6 +68,7 @@ class FrameReader:
         self._check = check
         self._cache = cache
         self._open: OrderedDict[int, OpenShard] = OrderedDict()
+        self._texts: OrderedDict[int, list[list[tuple[int, str]]]] = OrderedDict()
         self._lock = threading.Lock()
         self.bytes_read = 0
         """Of frames, from the store: those of the cache are not counted."""
@@ -330,6 +337,37 @@ class FrameReader:
                 self._reopen(shard)
         shard_name = self.index.shard_name(shard)
         raise CorruptError(f"{shard_name}: {self.index.key(episode)}: {name} does not match its digest")
+
+    def instructions(self, episode: int, step: int) -> list[str]:
+        """What may be said at a step: of each field with instructions the text in force, each text once."""
+        with self._lock:
+            fields = self._texts.get(episode)
+        if fields is None:
+            said = json.loads(self._metadata(episode))["instructions"]
+            fields = [[(int(begin), text) for begin, text in runs] for _, runs in sorted(said.items())]
+            with self._lock:
+                self._texts[episode] = fields
+                if len(self._texts) > KNOWN_TEXTS:
+                    self._texts.popitem(last=False)
+        now = (max((run for run in runs if run[0] <= step), default=(0, "")) for runs in fields)
+        return list(dict.fromkeys(text for _, text in now if text))
+
+    def _metadata(self, episode: int) -> bytes:
+        """`KEY.json` of an episode, checked."""
+        offsets, digests = self.index.metadata
+        start, shard = int(offsets[episode]), int(self.index.shards[episode])
+        for attempt in (1, 2):
+            header = bytearray(BLOCK)
+            self.shard(shard).read_into([(start, memoryview(header))])
+            with contextlib.suppress(tarfile.TarError):
+                data = bytearray(tarfile.TarInfo.frombuf(header, "utf-8", "strict").size)
+                self.shard(shard).read_into([(start + BLOCK, memoryview(data))])
+                if xxh3_64_intdigest(data) == int(digests[episode]):
+                    return bytes(data)
+            if attempt == 1:
+                self._reopen(shard)
+        shard_name = self.index.shard_name(shard)
+        raise CorruptError(f"{shard_name}: {self.index.key(episode)}: json does not match its digest")
 
     def shard(self, shard: int) -> OpenShard:
         """A shard, to be read; a few stay open."""

@@ -44,19 +44,23 @@ def augment(frames: Tensor, numbers: Tensor, config: AugmentConfig) -> Tensor:
         backwards = (numbers[:, 7] < 0.5).view(-1, 1, 1, 1, 1)
         frames = torch.where(backwards, frames.flip(1), frames)
     if config.shift > 0:
-        frames = _shifted(frames, ((numbers[:, 8:10] * 2 - 1) * config.shift))
+        frames = shifted(frames, ((numbers[:, 8:10] * 2 - 1) * config.shift))
     if config.colour > 0:
         orders = torch.tensor(_ORDERS, device=frames.device)
         order = orders[(numbers[:, 6] * len(orders)).long()]
         frames = frames.gather(2, order.view(-1, 1, 3, 1, 1).expand_as(frames))
-        change = (numbers[:, 1:6] * 2 - 1) * config.colour
-        gain = (1 + change[:, 1:2]) * (1 + change[:, 2:5] / 2)
-        frames = frames * gain.view(-1, 1, 3, 1, 1) + change[:, 0].view(-1, 1, 1, 1, 1)
-        frames = frames.clamp(-1, 1)
+        frames = lit(frames, (numbers[:, 1:6] * 2 - 1) * config.colour)
     return frames
 
 
-def _shifted(frames: Tensor, shares: Tensor) -> Tensor:
+def lit(frames: Tensor, change: Tensor) -> Tensor:
+    """Frames [B, N, 3, H, W] with brightness, contrast and half of each channel's gain changed by [B, 5]."""
+    gain = (1 + change[:, 1:2]) * (1 + change[:, 2:5] / 2)
+    frames = frames * gain.view(-1, 1, 3, 1, 1) + change[:, 0].view(-1, 1, 1, 1, 1)
+    return frames.clamp(-1, 1)
+
+
+def shifted(frames: Tensor, shares: Tensor) -> Tensor:
     """Frames moved down and right by shares [B, 2] of their sides; what comes in repeats the edge."""
     height, width = frames.shape[-2:]
     down, right = (shares * shares.new_tensor([height, width])).round().long().unbind(1)

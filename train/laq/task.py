@@ -124,6 +124,9 @@ class LaqTask:
         model.quantizer.start(torch.stack(every, 1).flatten(0, 1), self._config.train.seed)
         self._agree(model, accelerator)
 
+    def together(self, batch: Batch, place: Place) -> Tensor | None:
+        return None
+
     def loss(self, model: nn.Module, batch: Batch, place: Place) -> tuple[Tensor, dict[str, Tensor]]:
         config = self._config
         frames = self._frames(batch, place, self._counts.device)

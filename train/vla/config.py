@@ -77,6 +77,16 @@ class LoraConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class VlaAugmentConfig:
+    """Changes of frames in training that leave their codes what they are."""
+
+    shift: float = 0.0
+    """Frames are moved by up to this share of their sides; what comes in repeats the edge."""
+    light: float = 0.0
+    """Brightness, contrast and the gain of each channel change by up to this share."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class VlaValConfig(ValConfig):
     """Validation on held-out environments, beside other sessions of environments that were seen."""
 
@@ -104,6 +114,8 @@ class VlaConfig:
     """How codes leave the model."""
     lora: LoraConfig = field(default_factory=LoraConfig)
     """Low-rank adaptation."""
+    augment: VlaAugmentConfig = field(default_factory=VlaAugmentConfig)
+    """Changes of frames in training."""
     train: TrainConfig = field(default_factory=TrainConfig)
     """The loop."""
     val: VlaValConfig = field(default_factory=VlaValConfig)
@@ -123,6 +135,8 @@ class VlaConfig:
             val__baselines=self.val.baselines,
             lora__alpha=self.lora.alpha,
             lora__dropout=self.lora.dropout,
+            augment__shift=self.augment.shift,
+            augment__light=self.augment.light,
         )
         if self.data.seconds is not None:
             raise ConfigError(

@@ -45,7 +45,6 @@ def score(
     return loss, among, code_logits(logits, ids)
 
 
-@torch.no_grad()
 def emit(policy: Policy, frames: Tensor, instructions: Sequence[str]) -> tuple[Tensor, Tensor]:
     """The likeliest codes; generation can choose nothing else.
 
@@ -58,22 +57,31 @@ def emit(policy: Policy, frames: Tensor, instructions: Sequence[str]) -> tuple[T
         codes int64 [B, n], and the probabilities float32 [B, n, K] that each was chosen from, among codes
         alone; one after the other, given those chosen before it.
     """
+    return emit_from(policy, to_device(policy.prompter.encode(frames, instructions, None), policy.device))
+
+
+@torch.no_grad()
+def emit_from(policy: Policy, inputs: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+    """The same of inputs that the prompter made, on the device."""
+    from transformers import LogitsProcessor
+
     shape, ids = policy.shape, policy.model.ids
-    inputs = to_device(policy.prompter.encode(frames, instructions, None), policy.device)
     if shape.decoding == "parallel":
         logits = policy.model(inputs, keep=policy.prompter.keep)[:, : shape.tokens]
         scores = code_logits(logits, ids)
     else:
         allowed = torch.tensor(ids.codes, device=policy.device)
 
-        def constrain(before: Tensor, logits: Tensor) -> Tensor:
-            kept = torch.full_like(logits, float("-inf"))
-            kept[:, allowed] = logits[:, allowed]
-            return kept
+        # A class, since of a function transformers looks up the signature for every code.
+        class Constrain(LogitsProcessor):  # type: ignore[misc]
+            def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+                kept = torch.full_like(scores, float("-inf"))
+                kept[:, allowed] = scores[:, allowed]
+                return kept
 
         made = policy.model.backbone.generate(  # type: ignore[operator]
             **inputs,
-            logits_processor=[constrain],
+            logits_processor=[Constrain()],
             max_new_tokens=shape.tokens,
             do_sample=False,
             repetition_penalty=1.0,

@@ -22,8 +22,8 @@ from torch import nn
 
 from oxcart.shards.errors import ConfigError
 
-OPEN, CLOSE, BLANK = "<ACTION>", "</ACTION>", "<ACT_?>"
-"""Around the codes, and where codes are asked for that are decoded in parallel."""
+OPEN, CLOSE = "<ACTION>", "</ACTION>"
+"""Around the codes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,39 +34,43 @@ class ActionIds:
     """Of each code."""
     open: int
     close: int
-    blank: int
+    blanks: list[int]
+    """Where codes are asked for that are decoded in parallel: one for each place, or a model
+    would know places apart only by how far they are from what opens an action."""
 
     @property
     def all(self) -> list[int]:
         """Every one of them."""
-        return [*self.codes, self.open, self.close, self.blank]
+        return [*self.codes, self.open, self.close, *self.blanks]
 
     @classmethod
-    def of(cls, ids: Sequence[int]) -> ActionIds:
-        """From the order of `all`."""
-        *codes, open_, close, blank = ids
-        return cls(codes=codes, open=open_, close=close, blank=blank)
+    def of(cls, ids: Sequence[int], codes: int) -> ActionIds:
+        """From the order of `all`, of so many codes."""
+        return cls(
+            codes=list(ids[:codes]), open=ids[codes], close=ids[codes + 1], blanks=list(ids[codes + 2 :])
+        )
 
 
-def names_of(codes: int) -> list[str]:
-    """The tokens that are added for so many codes, in the order of `ActionIds.all`."""
-    return [*(f"<ACT_{i}>" for i in range(codes)), OPEN, CLOSE, BLANK]
+def names_of(codes: int, places: int) -> list[str]:
+    """The tokens that are added for so many codes and places, in the order of `ActionIds.all`."""
+    return [*(f"<ACT_{i}>" for i in range(codes)), OPEN, CLOSE, *(f"<ACT_AT_{i}>" for i in range(places))]
 
 
-def add_tokens(model: nn.Module, tokenizer: Any, codes: int) -> tuple[ActionIds, list[int]]:
+def add_tokens(model: nn.Module, tokenizer: Any, codes: int, places: int) -> tuple[ActionIds, list[int]]:
     """Have the tokens in the vocabulary.
 
     Args:
         model: of transformers; its embedding grows if it must.
         tokenizer: gets the tokens.
         codes: how many.
+        places: how many an action has.
 
     Returns:
         The ids, and those of them that are new.
     """
     from tokenizers import AddedToken
 
-    names = names_of(codes)
+    names = names_of(codes, places)
     known = tokenizer.get_vocab()
     fresh = [name for name in names if name not in known]
     tokenizer.add_tokens(
@@ -76,10 +80,10 @@ def add_tokens(model: nn.Module, tokenizer: Any, codes: int) -> tuple[ActionIds,
     if len(tokenizer) > rows:
         model.resize_token_embeddings(len(tokenizer), mean_resizing=False)  # type: ignore[operator]
     ids = tokenizer.convert_tokens_to_ids(names)
-    return ActionIds.of(ids), tokenizer.convert_tokens_to_ids(fresh)
+    return ActionIds.of(ids, codes), tokenizer.convert_tokens_to_ids(fresh)
 
 
-def take_ids(model: nn.Module, tokenizer: Any, codes: int) -> ActionIds:
+def take_ids(model: nn.Module, tokenizer: Any, codes: int, places: int) -> ActionIds:
     """Ids that texts hardly need: rows without a token, then what the BPE merged last, the rarest first.
 
     A merged token can be told from its bytes, so what it stood for can still be written.
@@ -87,7 +91,7 @@ def take_ids(model: nn.Module, tokenizer: Any, codes: int) -> ActionIds:
     Raises:
         ConfigError: there are too few.
     """
-    wanted = codes + 3
+    wanted = codes + 2 + places
     rows, known = len(embedding_of(model).weight), tokenizer.get_vocab()
     spare = range(len(tokenizer), rows)
     added = set(tokenizer.added_tokens_decoder)
@@ -105,7 +109,7 @@ def take_ids(model: nn.Module, tokenizer: Any, codes: int) -> ActionIds:
             f"vla.head: replace needs {wanted} ids that texts can do without, the vocabulary of {len(known)} "
             f"has {len(found)}; use vla.head=tokens or head"
         )
-    return ActionIds.of(found)
+    return ActionIds.of(found, codes)
 
 
 def spell(tokenizer: Any, ids: Sequence[int], taken: frozenset[int]) -> list[int]:

@@ -7,7 +7,8 @@
     nearest_*           the codes of the sample of train whose frame is nearest, among those with the same
                         instruction where there are any
 
-Intervals are 95% bootstraps by episode; a gain is that of the model over a baseline, on the same samples.
+Intervals are 95% bootstraps by episode; a gain is that of the model over a baseline, on the same samples;
+`*_gain` in codes that are right, `*_nll_gain` in nats.
 """
 
 from __future__ import annotations
@@ -130,10 +131,14 @@ def measure(
         found[f"{name}_accuracy"], found[f"{name}_exact"] = float(own.mean()), float(whole.mean())
         if guess.nll is not None:
             found[f"{name}_nll"] = float(guess.nll.mean())
+            less = (guess.nll - nll).mean(1)
+            found[f"{name}_nll_gain"] = float(less.mean())
+            found[f"{name}_nll_gain_low"], found[f"{name}_nll_gain_high"] = interval(less, draws)
         found[f"{name}_gain"] = float((right - own).mean())
         found[f"{name}_gain_low"], found[f"{name}_gain_high"] = interval(right - own, draws)
     found["confusion"] = confusion(true, codes, size).tolist()
-    found["predicted"] = [np.bincount(codes[:, i], minlength=size).tolist() for i in range(codes.shape[1])]
+    for name, some in (("predicted", codes), ("true", true)):
+        found[name] = [np.bincount(some[:, i], minlength=size).tolist() for i in range(some.shape[1])]
     return found
 
 

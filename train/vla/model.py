@@ -100,12 +100,12 @@ def build(config: VlaConfig, processor: Any, shape: Shape) -> ActionModel:
     own = None
     fresh: list[int] = []
     if shape.head == "tokens":
-        ids, fresh = add_tokens(backbone, tokenizer, shape.codes)
+        ids, fresh = add_tokens(backbone, tokenizer, shape.codes, shape.tokens)
     elif shape.head == "replace":
-        ids = take_ids(backbone, tokenizer, shape.codes)
+        ids = take_ids(backbone, tokenizer, shape.codes, shape.tokens)
         fresh = ids.all
     else:
-        ids, own = own_rows(backbone, shape.codes)
+        ids, own = own_rows(backbone, shape.codes, shape.tokens)
         own.begin(backbone, real, config.vla.noise, seed)
     if fresh:
         begin_rows(backbone, fresh, real, config.vla.noise, seed)
@@ -118,14 +118,15 @@ def build(config: VlaConfig, processor: Any, shape: Shape) -> ActionModel:
     if own is not None and writing_of(backbone).weight is not embedding_of(backbone).weight:
         writing_of(backbone).weight.requires_grad_(False)  # nothing reads its scores
     if config.vla.checkpointing:
-        backbone.gradient_checkpointing_enable({"use_reentrant": False})  # type: ignore[operator]
+        backbone.activation_checkpointing_enable({"use_reentrant": False})  # type: ignore[operator]
     return ActionModel(backbone, ids, own)
 
 
-def own_rows(backbone: nn.Module, codes: int) -> tuple[ActionIds, OwnRows]:
+def own_rows(backbone: nn.Module, codes: int, places: int) -> tuple[ActionIds, OwnRows]:
     """Ids behind the embedding, and their vectors."""
     first, width = embedding_of(backbone).weight.shape
-    return ActionIds.of(range(first, first + codes + 3)), OwnRows(first, codes + 3, width)
+    count = codes + 2 + places
+    return ActionIds.of(range(first, first + count), codes), OwnRows(first, count, width)
 
 
 def in_tower(name: str) -> bool:

@@ -89,13 +89,13 @@ def load_policy(run: Path, device: str = "auto") -> tuple[Policy, dict[str, Any]
     try:
         about = json.loads((folder / ABOUT).read_text("utf-8"))
         shape, prompt = Shape(**about["shape"]), Prompt(**about["prompt"])
-        ids = ActionIds.of(about["ids"])
+        ids = ActionIds.of(about["ids"], shape.codes)
     except (ValueError, KeyError, TypeError) as error:
         raise CorruptError(f"{folder / ABOUT}: cannot be read: {error}") from error
     processor, backbone = load_processor(str(folder)), load_backbone(str(folder))
     own = None
     if shape.head == "head":
-        _, own = own_rows(backbone, shape.codes)
+        _, own = own_rows(backbone, shape.codes, shape.tokens)
         own.load_state_dict(load_file(str(folder / HEAD)))
     model = ActionModel(backbone, ids, own).to(where).eval()
     prompter = Prompter(processor, prompt, ids, shape.decoding, shape.tokens, str(folder))

@@ -99,6 +99,9 @@ class Prompter:
         self.pad: int = self._tokenizer.eos_token_id if pad is None else pad
         """Id before what is shorter than the longest."""
         self._texts: dict[str, list[int]] = {}
+        self._known: dict[tuple[int, ...], tuple[list[int], list[int], list[str]]] = {}
+        defaults = getattr(type(processor), "images_kwargs", None) or {}
+        self._image_options = {**defaults, "input_data_format": "channels_last"}
 
     @property
     def keep(self) -> int:
@@ -113,31 +116,25 @@ class Prompter:
             frames: uint8 [B, H, W, 3].
             instructions: of each.
             codes: int64 [B, n], which a code is told of those before it; None, and in parallel, it is asked
-                for them: in parallel by a blank for each, else by what opens an action.
+                for them: in parallel by the blank of each place, else by what opens an action.
 
         Returns:
             `input_ids`, `attention_mask` [B, L], and the pictures as the family has them.
         """
         ids = self._ids
         if self._parallel:
-            tails = [[ids.open, *[ids.blank] * self._tokens, ids.close]] * len(frames)
+            tails = [[ids.open, *ids.blanks, ids.close]] * len(frames)
         elif codes is None:
             tails = [[ids.open]] * len(frames)
         else:
             tails = [[ids.open, *(ids.codes[code] for code in row), ids.close] for row in codes.tolist()]
-        made = self._processor(
-            text=[self._parts[self._pictured]] * len(frames),
-            images=[[frame] for frame in frames.cpu().numpy()],
-            add_special_tokens=False,
-            images_kwargs={"input_data_format": "channels_last"},
-        )
-        rows = []
-        for picture, instruction, tail in zip(made["input_ids"], instructions, tails, strict=True):
-            first, last = (picture, self._other) if self._pictured == 0 else (self._other, picture)
-            row = [*spell(self._tokenizer, first, self._taken), *self._user(instruction)]
-            row += [*spell(self._tokenizer, last, self._taken), *tail]
-            rows.append(row)
-        del made["input_ids"], made["attention_mask"]
+        arrays = frames.cpu().numpy()
+        before, after, names = self._around(arrays[0])
+        rows = [
+            [*before, *self._user(instruction), *after, *tail]
+            for instruction, tail in zip(instructions, tails, strict=True)
+        ]
+        made = self._processor.image_processor([[frame] for frame in arrays], **self._image_options)
         longest = max(map(len, rows))
         padded = np.full((len(rows), longest), self.pad, np.int64)
         mask = np.zeros((len(rows), longest), np.int64)
@@ -145,11 +142,30 @@ class Prompter:
             padded[i, longest - len(row) :] = row
             mask[i, longest - len(row) :] = 1
         inputs = {"input_ids": torch.from_numpy(padded), "attention_mask": torch.from_numpy(mask)}
-        if made.pop("mm_token_type_ids", None) is not None:
-            kinds = np.isin(padded, [self._processor.image_token_id]) & (mask == 1)
-            inputs["mm_token_type_ids"] = torch.from_numpy(kinds.astype(np.int64))
-        pictures = {name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in made.items()}
-        return {**inputs, **pictures}
+        for name in names:
+            if name == "mm_token_type_ids":
+                kinds = (padded == self._processor.image_token_id) & (mask == 1)
+                inputs[name] = torch.from_numpy(kinds.astype(np.int64))
+            else:
+                inputs[name] = torch.from_numpy(np.ascontiguousarray(made[name]))
+        return inputs
+
+    def _around(self, frame: Any) -> tuple[list[int], list[int], list[str]]:
+        """Ids before and after what the user says, and names of what else the model is given, as the family's
+        processor makes them. They depend on the picture's size alone, so they are made once for each.
+        """
+        if frame.shape not in self._known:
+            made = self._processor(
+                text=[self._parts[self._pictured]],
+                images=[[frame]],
+                add_special_tokens=False,
+                images_kwargs=dict(self._image_options),
+            )
+            picture = spell(self._tokenizer, list(made["input_ids"][0]), self._taken)
+            before, after = (picture, self._other) if self._pictured == 0 else (self._other, picture)
+            names = [name for name in made if name not in ("input_ids", "attention_mask")]
+            self._known[frame.shape] = before, after, names
+        return self._known[frame.shape]
 
     def lengths(self, instructions: Sequence[str]) -> list[int]:
         """Tokens of what the user says, for each instruction."""

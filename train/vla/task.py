@@ -17,6 +17,8 @@ from torch.nn import functional
 from oxcart.manifests.dataset import Dataset
 from oxcart.train import plots
 from oxcart.train.data import Batch, Loader
+from oxcart.train.data.order import derive
+from oxcart.train.laq.augment import draw_numbers, lit, shifted
 from oxcart.train.laq.label import Labeller
 from oxcart.train.laq.model import to_float
 from oxcart.train.loop import Place
@@ -144,6 +146,7 @@ class VlaTask:
             place=(rank, world_size),
             quiet=self._config.run.quiet,
             annotations=self._labels.files_of(datasets),
+            instructions=True,
         )
         self._labels.check(loader)
         self._frames = loader.size
@@ -152,13 +155,40 @@ class VlaTask:
     def begin(self, model: nn.Module, batch: Batch, accelerator: Accelerator) -> None:
         """Nothing is to be begun."""
 
+    def together(self, batch: Batch, place: Place) -> Tensor | None:
+        """By length, so that little is padded."""
+        assert self._policy is not None
+        lengths = self._policy.prompter.lengths(self._drawn(batch, place))
+        return torch.tensor(lengths).argsort(stable=True)
+
     def loss(self, model: nn.Module, batch: Batch, place: Place) -> tuple[Tensor, dict[str, Tensor]]:
         labels, policy = self._labels, self._policy
         assert policy is not None
         codes = labels.of(batch).to(self._device)
-        loss, among, logits = score(policy, labels.frames(batch), batch.instruction, codes, model)
+        frames = self._changed(labels.frames(batch), place)
+        said = self._drawn(batch, place)
+        loss, among, logits = score(policy, frames, said, codes, model)
         right = (logits.argmax(-1) == codes).float().mean()
         return loss, {"nll": among, "accuracy": right}
+
+    def _drawn(self, batch: Batch, place: Place) -> list[str]:
+        """One of the instructions of each sample."""
+        assert batch.instructions is not None
+        key = derive(self._config.train.seed, 42, place.step)
+        return [
+            texts[derive(key, row) % len(texts)] if texts else ""
+            for texts, row in zip(batch.instructions, place.rows.tolist(), strict=True)
+        ]
+
+    def _changed(self, frames: Tensor, place: Place) -> Tensor:
+        """Frames, uint8 [B, H, W, 3], changed as augmentation says."""
+        config = self._config.augment
+        if not config.shift and not config.light:
+            return frames
+        numbers = 2 * draw_numbers(self._config.train.seed, place.step, place.batch_size)[place.rows] - 1
+        pixels = to_float(frames[:, None])
+        pixels = lit(shifted(pixels, numbers[:, :2] * config.shift), numbers[:, 2:7] * config.light)
+        return to_uint8(pixels)[:, 0]
 
     def after_step(self, model: nn.Module, step: int, accelerator: Accelerator) -> dict[str, float]:
         return {}
@@ -237,11 +267,13 @@ class VlaTask:
         last = last_validation(run)
         if last is None:
             return
+        draw_codes(run / "codes.png", last)
         if self._panel is not None:
             for path in (run / "samples.png", run / "samples" / f"step-{last['step']:06d}.png"):
                 draw_panel(path, self._panel, self._labels.laq, config.val.splits[0], last)
         names = {split: list(loaders) for split, loaders in self._held_out.items()}
-        (run / "report.md").write_text(describe(last, names, "docs/vla.md"), encoding="utf-8")
+        pictures = ("loss.png", "codes.png", "samples.png")
+        (run / "report.md").write_text(describe(last, names, "docs/vla.md", pictures), encoding="utf-8")
 
     def identity(self) -> dict[str, Any]:
         config = self._config
@@ -281,6 +313,15 @@ def draw_curves(path: Path, metrics: list[dict[str, Any]], splits: list[str]) ->
     plots.curves(path, metrics, panels)
 
 
+def draw_codes(path: Path, last: Mapping[str, Any]) -> None:
+    """codes.png: which codes are taken for which, of each split and dataset."""
+    rows = [
+        (name, last[f"{name}/confusion"], last[f"{name}/predicted"], last[f"{name}/true"])
+        for name in (key.removesuffix("/confusion") for key in last if key.endswith("/confusion"))
+    ]
+    plots.codes(path, rows)
+
+
 def draw_panel(path: Path, panel: Panel, laq: Labeller | None, split: str, last: Mapping[str, Any]) -> None:
     """samples.png: frames, and what the latent-action model makes of true and predicted codes."""
     columns = [("frame", panel.frames.numpy())]
@@ -314,5 +355,9 @@ def imagine(laq: Labeller, frames: Tensor, codes: Tensor) -> Any:
     made = laq.model.decode(pixels, codes.to(laq.device)).clamp(-1, 1)
     if (height, width) != (side, side):
         made = functional.interpolate(made, (height, width), mode="bilinear")
-    shown = made.add(1).mul(127.5).round().clamp(0, 255).to(torch.uint8)
-    return shown.permute(0, 2, 3, 1).cpu().numpy()
+    return to_uint8(made[:, None])[:, 0].cpu().numpy()
+
+
+def to_uint8(frames: Tensor) -> Tensor:
+    """Float [B, N, 3, H, W] in [-1, 1] -> uint8 [B, N, H, W, 3]."""
+    return frames.add(1).mul(127.5).round().clamp(0, 255).to(torch.uint8).permute(0, 1, 3, 4, 2)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import itertools
 import json
+import shutil
 from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -18,9 +19,12 @@ from torch.utils.data import DataLoader
 from oxcart.compile.sources.base import SourceConfig
 from oxcart.manifests.annotation import Annotation, write_annotation
 from oxcart.manifests.dataset import Dataset
-from oxcart.shards.errors import ConfigError, OxcartError
+from oxcart.manifests.split import SplitRule
+from oxcart.shards.errors import ConfigError, CorruptError, OxcartError
 from oxcart.train.data import Batch, Frames, Loader, Mixture, Pairs
+from rlds_builder import Text, jpeg, write_dataset
 from sample_compile import compiled, rows_of
+from toy_rlds import FEATURES, episode
 
 Datasets = Mapping[str, Path]
 Sample = tuple[str, str, int, int]
@@ -236,6 +240,56 @@ def test_texts_are_those_of_the_episode(datasets: Datasets) -> None:
         ):
             assert rows[key]["split"] == "train"
             assert (environment, instruction) == (rows[key]["environment"], rows[key]["instruction"])
+
+
+def test_instructions_are_all_that_hold_at_t(tmp_path: Path) -> None:
+    features = {**FEATURES, "steps": {**FEATURES["steps"], "language_instruction_2": Text()}}
+    names = ("language_instruction", "language_instruction_2")
+    pixels = jpeg(np.zeros((16, 16, 3), np.uint8))
+
+    def told(seed: int, first: Any, second: Any) -> dict[str, Any]:
+        made = episode(seed, 4, image=pixels, language_instruction=first)
+        for t, step in enumerate(made["steps"]):
+            step[names[1]] = second(t)
+        return made
+
+    episodes = [
+        told(0, "push", lambda t: "shove"),
+        told(1, lambda t: "reach" if t < 2 else "grasp", lambda t: ""),
+        told(2, "", lambda t: ""),
+        told(3, "lift", lambda t: "lift"),
+    ]
+    root = write_dataset(tmp_path, features, episodes)
+    fields = tuple(f"steps/{name}" for name in names)
+    source = SourceConfig(url=str(root), cameras=("image",), instruction=fields, action=(), state=())
+    compiled(root, tmp_path / "out", source=source, rule=SplitRule(val=None))
+    loader = Loader(
+        tmp_path / "out", sample=Frames(per_episode="all"), batch_size=5, instructions=True, repeat=False
+    )
+    wanted = {0: ["push", "shove"], 2: [], 3: ["lift"]}
+    seen = 0
+    for batch in loader:
+        assert batch.instructions is not None
+        for key, t, texts in zip(batch.key, batch.t.tolist(), batch.instructions, strict=True):
+            which = int(key.rpartition("-")[2])
+            assert texts == wanted.get(which, ["reach"] if t < 2 else ["grasp"])
+            seen += 1
+    assert seen == 16
+    assert next(iter(Loader(tmp_path / "out", sample=Frames(), batch_size=2))).instructions is None
+
+
+def test_metadata_that_was_changed_is_found(datasets: Datasets, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(datasets["raw"], out)
+    row = next(row for row in rows_of(out) if row["split"] == "train")
+    path = out / "shards" / f"{row['shard']}.tar"
+    data = bytearray(path.read_bytes())
+    at = data.index(b'"instructions"', row["offset"])
+    data[at + 1] ^= 1
+    path.write_bytes(data)
+    loader = Loader(out, sample=Frames(per_episode="all"), batch_size=64, instructions=True, repeat=False)
+    with pytest.raises(CorruptError, match=f"{row['key']}: json does not match its digest"):
+        list(loader)
 
 
 def test_annotations_come_at_t(datasets: Datasets, tmp_path: Path) -> None:

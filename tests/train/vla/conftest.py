@@ -43,6 +43,15 @@ def smol(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def qwen25(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Untied, with spare rows, padding on the right."""
+    folder = tmp_path_factory.mktemp("vlm") / "qwen25"
+    size = {"width": 32, "layers": 1, "vision_layers": 1, "image_size": 32}
+    write_vlm(folder, VlmConfig(family="qwen2.5-vl", spare=4, tied=False, **size))
+    return folder
+
+
+@pytest.fixture(scope="session")
 def codes(kitchen: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Of the kitchens."""
     return write_codes(kitchen, tmp_path_factory.mktemp("codes") / "codes.parquet")

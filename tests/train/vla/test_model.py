@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -13,17 +14,20 @@ from oxcart.train.vla.emit import emit, score
 from oxcart.train.vla.ids import embedding_of, take_ids, writing_of
 from oxcart.train.vla.model import groups, load_backbone
 from oxcart.train.vla.processor import load_processor
+from oxcart.train.vla.prompt import read_prompt
 from oxcart.train.vla.tiny import VlmConfig, write_vlm
 from tiny_vla import CODES, TOKENS, policy
 
 FRAMES = torch.randint(256, (3, 32, 32, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 TEXTS = ["push the red block left", "", "slide the green cup to the corner, then lift the bowl"]
+ROWS = CODES + 2 + TOKENS
+"""Of new ids."""
 KNOWN = torch.tensor([[0, 1, 2], [3, 3, 0], [2, 0, 1]])
 
 
-@pytest.fixture(params=["qwen", "smol"])
+@pytest.fixture(params=["qwen", "qwen25", "smol"])
 def vlm(request: pytest.FixtureRequest) -> Path:
-    """Either model."""
+    """A model of each family."""
     found: Path = request.getfixturevalue(request.param)
     return found
 
@@ -36,9 +40,9 @@ def test_rows_never_shrink_and_spare_ones_are_used(qwen: Path, smol: Path) -> No
     assert max(model.ids.all) < before
     tokens = len(load_processor(str(smol)).tokenizer)
     grown = policy(smol).model
-    assert len(embedding_of(grown.backbone).weight) == tokens + CODES + 3
-    assert len(writing_of(grown.backbone).weight) == tokens + CODES + 3
-    assert grown.ids.all == list(range(tokens, tokens + CODES + 3))
+    assert len(embedding_of(grown.backbone).weight) == tokens + ROWS
+    assert len(writing_of(grown.backbone).weight) == tokens + ROWS
+    assert grown.ids.all == list(range(tokens, tokens + ROWS))
 
 
 def test_new_rows_begin_near_the_mean_of_the_real_ones(vlm: Path) -> None:
@@ -51,7 +55,7 @@ def test_new_rows_begin_near_the_mean_of_the_real_ones(vlm: Path) -> None:
         fresh = after[model.ids.all]
         spread = before[:real].std(0)
         assert ((fresh - before[:real].mean(0)).abs() < 0.5 * spread).all()
-        assert len(torch.unique(fresh, dim=0)) == CODES + 3
+        assert len(torch.unique(fresh, dim=0)) == ROWS
         assert torch.equal(after[:real], before[:real]), "the others stay"
 
 
@@ -75,8 +79,8 @@ def test_replaced_ids_are_told_by_id_and_texts_keep_their_meaning(smol: Path) ->
 
 def test_a_vocabulary_without_spare_ids_is_refused(smol: Path) -> None:
     tokenizer, backbone = load_processor(str(smol)).tokenizer, load_backbone(str(smol))
-    with pytest.raises(ConfigError, match=r"vla\.head: replace needs 5003 ids .* use vla\.head=tokens"):
-        take_ids(backbone, tokenizer, 5000)
+    with pytest.raises(ConfigError, match=r"vla\.head: replace needs 5005 ids .* use vla\.head=tokens"):
+        take_ids(backbone, tokenizer, 5000, 3)
 
 
 def test_an_instruction_with_action_text_is_text(vlm: Path) -> None:
@@ -101,6 +105,34 @@ def test_the_loss_is_on_action_positions_whatever_the_picture_and_padding(vlm: P
     big = torch.zeros(1, 64, 32, 3, dtype=torch.uint8)
     taller = made.prompter.encode(big, TEXTS[:1], KNOWN[:1])
     assert taller["input_ids"][0, -made.prompter.keep :].tolist() == wanted[0]
+
+
+@pytest.mark.parametrize(("height", "width"), [(32, 32), (64, 32), (30, 47)])
+def test_inputs_are_those_of_the_familys_processor(vlm: Path, height: int, width: int) -> None:
+    made = policy(vlm)
+    frames = torch.randint(256, (2, height, width, 3), dtype=torch.uint8)
+    processor = load_processor(str(vlm))
+    said = [
+        {"role": "system", "content": [{"type": "text", "text": read_prompt("robot").system}]},
+        {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": TEXTS[0]}]},
+    ]
+    chat = processor.apply_chat_template(said, add_generation_prompt=True, tokenize=False)
+    theirs = processor(
+        text=[chat] * 2,
+        images=[[frame] for frame in frames.numpy()],
+        add_special_tokens=False,
+        images_kwargs={"input_data_format": "channels_last"},
+    )
+    for _ in range(2):  # what is kept of a size is used from the second time on
+        inputs = made.prompter.encode(frames, [TEXTS[0]] * 2, None)
+        assert inputs.keys() == theirs.keys()
+        tokenizer = processor.tokenizer
+        for row, their in zip(inputs["input_ids"].tolist(), theirs["input_ids"], strict=True):
+            assert tokenizer.decode(row[:-1]) == tokenizer.decode(their)
+            pads = processor.image_token_id
+            assert row.count(pads) == list(their).count(pads)
+        for name in theirs.keys() - {"input_ids", "attention_mask", "mm_token_type_ids"}:
+            assert torch.equal(inputs[name], torch.from_numpy(np.array(theirs[name]))), name
 
 
 @pytest.mark.parametrize("decoding", DECODINGS)
@@ -141,7 +173,7 @@ def test_lora_trains_low_ranks_and_new_rows_alone(vlm: Path, head: str) -> None:
     new = [group for group in groups(made.model, 0.01, 3.0) if group.get("rate") == 3.0]
     assert len(new) == 1
     width = embedding_of(made.model.backbone).weight.shape[1]
-    assert all(one.shape == (CODES + 3, width) for one in new[0]["params"])
+    assert all(one.shape == (ROWS, width) for one in new[0]["params"])
 
 
 def test_a_frozen_tower_gets_no_gradient_but_what_hands_it_on_does(vlm: Path) -> None:
@@ -150,6 +182,17 @@ def test_a_frozen_tower_gets_no_gradient_but_what_hands_it_on_does(vlm: Path) ->
     assert frozen
     assert all("visual" in name or "vision_model" in name for name in frozen)
     assert not any("merger" in name or "connector" in name for name in frozen)
+
+
+def test_checkpointing_changes_no_gradient(vlm: Path) -> None:
+    found = []
+    for on in ("false", "true"):
+        made = policy(vlm, f"vla.checkpointing={on}")
+        made.model.train()
+        loss = score(made, FRAMES, TEXTS, KNOWN, made.model)[0]
+        loss.backward()  # type: ignore[no-untyped-call]
+        found.append((loss, embedding_of(made.model.backbone).weight.grad))
+    torch.testing.assert_close(found[0], found[1])
 
 
 def test_a_processor_without_a_chat_template_is_refused(tmp_path: Path) -> None:

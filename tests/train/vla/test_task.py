@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,15 @@ from accelerate.state import AcceleratorState
 from PIL import Image
 from torch import nn
 
+from oxcart.manifests.annotation import read_annotation
 from oxcart.shards.errors import ConfigError
+from oxcart.train.data import Batch
 from oxcart.train.laq.label import label, open_run
+from oxcart.train.loop import Place, narrow
 from oxcart.train.vla.emit import emit
 from oxcart.train.vla.policy import load_policy
 from oxcart.train.vla.predict import predict
+from oxcart.train.vla.run import configure
 from oxcart.train.vla.task import VlaTask
 from tiny_laq import assert_same_checkpoints, lines, weights
 from tiny_laq import trained as trained_laq
@@ -147,6 +152,21 @@ def test_codes_made_while_training_are_those_of_the_annotation(
     online = [text for text in small(qwen, kitchen, codes, tmp_path / "online") if "data.codes" not in text]
     trained([*online, f"data.laq={laq}", "val.every=4"])
     AcceleratorState._reset_state(reset_partial_state=True)
+    given = "data.codes=[" + str(codes) + "]", f"data.laq={laq}"
+    ways = [
+        VlaTask(configure([*online, *some, "val.every=4"]), torch.device("cpu"))
+        for some in (given, given[1:])
+    ]
+    found: list[dict[tuple[str, int], list[int]]] = []
+    for task in ways:
+        every: dict[tuple[str, int], list[int]] = {}
+        for loader in task._open(["train", "val"]).values():
+            for batch in loader[next(iter(loader))]:
+                own = task._labels.of(batch).tolist()
+                every |= dict(zip(zip(batch.key, batch.t.tolist(), strict=True), own, strict=True))
+        found.append(every)
+    assert len(found[0]) > 100
+    assert found[0] == found[1], "code by code"
     first, other = (lines(tmp_path / name, "val")[0] for name in ("run", "online"))
     for name in ("unigram_nll", "unigram_exact", "samples"):
         assert first[f"val/{name}"] == pytest.approx(other[f"val/{name}"])
@@ -160,6 +180,112 @@ def test_codes_made_while_training_are_those_of_the_annotation(
     AcceleratorState._reset_state(reset_partial_state=True)
     with pytest.raises(ConfigError, match=r"data\.laq: .* is the model .* and the codes are of"):
         trained(small(qwen, kitchen, codes, tmp_path / "b", f"data.laq={tmp_path / 'other'}"))
+
+
+def test_codes_of_several_datasets_come_from_their_own_annotations(
+    qwen: Path, kitchen: Path, unsplit: Path, codes: Path, tmp_path: Path
+) -> None:
+    other = write_codes(unsplit, tmp_path / "other.parquet")
+    both = f"data.datasets=[{kitchen},{unsplit}]"
+    task = VlaTask(
+        configure(small(qwen, kitchen, codes, tmp_path / "run", both, f"data.codes=[{other},{codes}]")),
+        torch.device("cpu"),
+    )
+    loader = task.loader(0, 1)
+    known = {one.dataset: one.values for one in (read_annotation(str(path)) for path in (codes, other))}
+    said = {}
+    for part in loader.parts:
+        table = part.index.dataset.table("episodes.parquet", ["key", "instruction"]).to_pylist()
+        said[part.index.dataset.manifest.fingerprint] = {row["key"]: row["instruction"] for row in table}
+    seen = set()
+    for _, batch in zip(range(12), loader, strict=False):
+        rows = zip(
+            batch.key, batch.instruction, batch.t.tolist(), task._labels.of(batch).tolist(), strict=True
+        )
+        for key, instruction, t, own in rows:
+            of = [name for name, texts in said.items() if texts.get(key) == instruction]
+            if len(of) == 1:  # the two samples have some keys in common
+                assert own == known[of[0]][key][t].tolist()
+                seen.add(of[0])
+    assert seen == set(said)
+    with pytest.raises(ConfigError, match=r"data\.codes: none is of .*; make it: oxcart label"):
+        trained(small(qwen, kitchen, codes, tmp_path / "run", both))
+    of_another = write_codes(unsplit, tmp_path / "third.parquet", producer="c" * 64)
+    with pytest.raises(ConfigError, match="expected codes of one latent-action model"):
+        trained(small(qwen, kitchen, codes, tmp_path / "run", both, f"data.codes=[{codes},{of_another}]"))
+
+
+@pytest.fixture
+def task(qwen: Path, kitchen: Path, codes: Path, tmp_path: Path) -> VlaTask:
+    """One that is about to train."""
+    made = VlaTask(configure(small(qwen, kitchen, codes, tmp_path / "run")), torch.device("cpu"))
+    made.build()
+    return made
+
+
+def several(batch: Batch) -> Batch:
+    """A batch whose samples have instructions of many lengths."""
+    texts = [[], ["push"], ["lift the bowl", "pick up the bowl, then put it down onto the plate"]]
+    return replace(batch, instructions=[texts[i % 3] for i in range(len(batch))])
+
+
+def test_one_of_several_instructions_is_drawn_by_seed_step_and_place(task: VlaTask) -> None:
+    batch = several(next(iter(task.loader(0, 1))))
+    rows = torch.arange(8)
+    said = [task._drawn(batch, Place(step, rows, 8)) for step in range(40)]
+    assert said == [task._drawn(batch, Place(step, rows, 8)) for step in range(40)]
+    assert batch.instructions is not None
+    for i, texts in enumerate(batch.instructions):
+        assert {one[i] for one in said} == (set(texts) or {""}), "each of them, sooner or later"
+    parts = [rows[:3], rows[3:], rows[1::2]]  # of accumulation and of ranks
+    for part in parts:
+        own = task._drawn(narrow(batch, part), Place(7, part, 8))
+        assert own == [said[7][i] for i in part.tolist()]
+
+
+def test_pieces_of_a_batch_are_of_like_length(task: VlaTask) -> None:
+    batch = several(next(iter(task.loader(0, 1))))
+    place = Place(3, torch.arange(8), 8)
+    order = task.together(batch, place)
+    assert order is not None
+    assert sorted(order.tolist()) == list(range(8))
+    said = task._drawn(batch, place)
+    assert task._policy is not None
+    lengths = task._policy.prompter.lengths([said[i] for i in order.tolist()])
+    assert lengths == sorted(lengths)
+    assert lengths[0] < lengths[-1]
+
+
+def test_accumulation_equals_the_big_batch(qwen: Path, kitchen: Path, codes: Path, tmp_path: Path) -> None:
+    for pieces in (1, 4):
+        more = ("augment.shift=0.1", "augment.light=0.2", f"train.accumulate={pieces}", "train.lr=0.01")
+        trained(small(qwen, kitchen, codes, tmp_path / str(pieces), *more))
+        AcceleratorState._reset_state(reset_partial_state=True)
+    one, other = (lines(tmp_path / name) for name in ("1", "4"))
+    for name in ("loss", "accuracy", "grad_norm"):
+        assert [line[name] for line in other] == pytest.approx([line[name] for line in one], rel=1e-3)
+
+
+def test_frames_change_by_seed_step_and_place_and_codes_stay(
+    qwen: Path, kitchen: Path, codes: Path, tmp_path: Path
+) -> None:
+    made = {}
+    for name in ("shift", "light"):
+        given = small(qwen, kitchen, codes, tmp_path / "run", f"augment.{name}=0.2")
+        made[name] = VlaTask(configure(given), torch.device("cpu"))
+    batch = next(iter(made["shift"].loader(0, 1)))
+    rows = torch.arange(8)
+    for task in made.values():
+        whole = task._changed(batch.frames, Place(2, rows, 8))
+        assert whole.dtype == torch.uint8
+        assert whole.shape == batch.frames.shape
+        assert not torch.equal(whole, batch.frames)
+        assert torch.equal(task._changed(batch.frames[3:5], Place(2, rows[3:5], 8)), whole[3:5])
+        assert not torch.equal(task._changed(batch.frames, Place(3, rows, 8)), whole)
+    grey = torch.full((8, 32, 32, 3), 90, dtype=torch.uint8)
+    assert torch.equal(made["shift"]._changed(grey, Place(2, rows, 8)), grey), "moved, nothing else"
+    lit = made["light"]._changed(grey, Place(2, rows, 8))
+    assert torch.equal(lit, lit[:, :1, :1].expand_as(lit)), "one light for all of a frame"
 
 
 def _drop(values: dict[str, Any]) -> None:
