@@ -137,13 +137,15 @@ def parse_table(
 ) -> pa.Table:
     """The table in `data`, which came from the object `name`; the columns `coded` as dictionaries."""
     try:
-        return pq.read_table(
+        table = pq.read_table(
             pa.BufferReader(_own(data)),
             columns=list(columns) if columns is not None else None,
             read_dictionary=list(coded) or None,
         )
+        table.validate(full=True)  # Parquet does not say whether texts are UTF-8
     except (pa.ArrowException, OSError, ValueError) as error:
         raise CorruptError(f"{name}: not a readable Parquet table: {_first_line(error)}") from error
+    return table
 
 
 def conforming(
