@@ -55,7 +55,7 @@ BAR_S, BAR_BYTES = 60.0, 2 << 30
 """A million episodes are to be planned in less."""
 
 BYTES_OF_PIXEL = {"jpeg": 0.33, "png": 1.4}
-"""Of a source's images. Of OXE's datasets whose steps are published: JPEG 0.27 to 0.39, PNG 1.3 to 1.4."""
+"""Of a source's images: assumed, as the catalogue publishes no pixels and few numbers of steps."""
 SMALLER = {"raw": 1.0, "zstd": 2.15, "jpeg": 6.0}
 """Codec -> how much smaller than raw frames; of camera frames of BridgeData, docs/lab.md."""
 CORES, LINK_GBIT = 64, 10.0
