@@ -28,7 +28,7 @@ demo: $(VENV)/.test ## sample -> compile -> inspect -> verify -> audit -> show -
 		run.dir=$(DEMO)/vla train.steps=30 val.samples=64 val.baselines=256
 
 test: $(VENV)/.test ## the tests that take seconds
-	$(BIN)/pytest -n auto -m "not slow"
+	$(BIN)/pytest -n auto --dist loadgroup -m "not slow"
 
 test-slow: $(VENV)/.test ## the tests that take minutes
 	$(BIN)/pytest -n auto -m slow || test $$? -eq 5  # 5: none is that slow yet

@@ -118,7 +118,9 @@ def test_the_api_and_another_run_leave_the_same_tree(case: Case, tmp_path: Path)
     assert case.events >= 2 * POINTS
 
 
-@pytest.mark.parametrize("point", range(POINTS))
+@pytest.mark.parametrize(
+    "point", [pytest.param(i, marks=[] if i % 4 == 0 else [pytest.mark.slow]) for i in range(POINTS)]
+)
 def test_killed_at_an_event(case: Case, tmp_path: Path, point: int) -> None:
     out = tmp_path / "out"
     at = 1 + point * (case.events - 1) // (POINTS - 1)

@@ -475,6 +475,7 @@ def test_two_ranks_equal_one_and_share_a_codebook(kitchen: Path, tmp_path: Path)
     assert val[1] == pytest.approx(val[0], rel=1e-3)
 
 
+@pytest.mark.slow
 def test_a_signal_to_one_of_two_ranks_stops_both_and_they_go_on_bit_for_bit(
     kitchen: Path, tmp_path: Path
 ) -> None:

@@ -22,6 +22,9 @@ from oxcart.train.evaluate.run import Analysis, Row, Subject, evaluate
 from oxcart.train.evaluate.strategy import Number
 from planted import context, pictured, planted, skipped
 
+pytestmark = pytest.mark.xdist_group("analysis")
+"""One process computes `whole`."""
+
 ABOUT = {
     "run": "runs/<first>",
     "step": 2000,

@@ -130,7 +130,7 @@ def test_last_is_the_default_and_best_can_be_had(run: Path, kitchen: Path, tmp_p
     other = tmp_path / "other"
     trained(other, kitchen, "train.steps=1")
     assert open_run(other).fingerprint != open_run(run).fingerprint
-    with pytest.raises(ConfigError, match=r"no checkpoint best\.safetensors; train first"):
+    with pytest.raises(ConfigError, match=r"best\.safetensors: there is no such checkpoint; train first"):
         open_run(other, "best")
 
 
