@@ -295,6 +295,8 @@ class _Run:
                         self._check(*pending)
                         best = False
                         if validates and not stopped:
+                            if step == config.steps:
+                                self._save(step, False)  # whatever becomes of the validation
                             validated, best = self._validate(step)
                         self._save(step, best)
                         if validates and not stopped:

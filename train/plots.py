@@ -183,6 +183,7 @@ def pyplot() -> Any:
     import matplotlib
 
     matplotlib.use("Agg")
+    matplotlib.rcParams["text.parse_math"] = False  # names are names, dollars and all
     import matplotlib.pyplot as plt
 
     return plt

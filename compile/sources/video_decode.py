@@ -150,14 +150,19 @@ class Reel:
             yield from self._decode(None, None, stop, wanted)
             return
         second = max(1, round(1 / self.time_base))
+        why = VideoError(f"has no frame at {float(start * self.time_base):.3f} s")
         for goal in (start, start - second, start - 10 * second, self._begin):
             found = self._decode(goal, start, stop, wanted)
-            first = next(found, None)
+            try:
+                first = next(found, None)
+            except VideoError as error:
+                why = error  # a key frame that needs what is before it: begin there
+                continue
             if first is not None and first.pts == start:
                 yield first
                 yield from found
                 return
-        raise VideoError(f"has no frame at {float(start * self.time_base):.3f} s")
+        raise why
 
     def _choose(self) -> VideoStream:
         pictures = av.stream.Disposition.attached_pic
@@ -249,6 +254,8 @@ class Reel:
         stated = self.stream.frames
         if stated and len(self.packets) < stated:
             raise VideoError(f"is cut off: holds {len(self.packets)} of {stated} frames")
+        if stated:
+            return  # the last one may be held for long
         seconds = self._stated_s()
         # Some count from the first frame, and some from 0.
         ends = float((end - self._begin) * self.time_base)

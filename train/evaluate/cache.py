@@ -140,10 +140,19 @@ class Cache:
         found: T = self._kept[name]
         return found
 
-    def shuffled(self, seed: int) -> Cache:
-        """The same pairs, each with the codes of another: what chance alone gives."""
+    def shuffled(self, seed: int, *, anywhere: bool = False) -> Cache:
+        """The same pairs with the codes of other episodes, of the same dataset or of any: what chance alone
+        gives. Codes of an episode stay together and in order, since they and motions are alike within one.
+        """
         generator = np.random.Generator(np.random.PCG64(seed))
-        return replace(self, codes=generator.permutation(self.codes))
+        codes = np.empty_like(self.codes)
+        for dataset in [None] if anywhere else np.unique(self.dataset):
+            rows = np.flatnonzero(self.dataset == dataset) if dataset is not None else np.arange(len(self))
+            rows = rows[np.argsort(self.episodes[rows], kind="stable")]
+            names, firsts = np.unique(self.episodes[rows], return_index=True)
+            parts = np.split(rows, firsts[1:])
+            codes[rows] = self.codes[np.concatenate([parts[i] for i in generator.permutation(len(names))])]
+        return replace(self, codes=codes)
 
 
 def name_datasets(datasets: Sequence[Dataset]) -> dict[str, Dataset]:
@@ -245,11 +254,12 @@ def gather(
         A cache for each model.
     """
     parts: list[_Part] = []
-    quota = -(-draw.frames // len(loaders))
-    read = 0
+    read = framed_so_far = 0
     for number, ((name, split), loader) in enumerate(loaders.items()):
         drawn = draw_positions(loader.epoch_length, draw.samples, derive(draw.seed, 41, number))
-        framed = np.sort(drawn[: min(quota, draw.frames - quota * number)]) if draw.frames else drawn[:0]
+        # What is left of the frames, spread evenly over what is left of the splits.
+        framed = np.sort(drawn[: -(-(draw.frames - framed_so_far) // (len(loaders) - number))])
+        framed_so_far += len(framed)
         part = _Part(name, split)
         wanted = np.sort(drawn)  # neighbours are read together
         for begin in range(0, len(wanted), draw.batch_size):
@@ -265,6 +275,9 @@ def gather(
 def draw_positions(length: int, count: int, key: int) -> Ints:
     """`count` of the numbers below `length`, all of them where they are fewer, in the order of a hash."""
     count = min(count, length)
+    if 2 * count > length:
+        hashes = splitmix64(np.arange(length, dtype=np.uint64) ^ np.uint64(key))
+        return np.argsort(hashes, kind="stable")[:count]
     found = np.zeros(0, np.int64)
     asked = 2 * count
     while len(found) < count:

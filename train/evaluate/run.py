@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
+from scipy import stats
 from threadpoolctl import threadpool_limits
 
 from oxcart.shards.errors import ConfigError
@@ -24,8 +25,10 @@ from oxcart.train.evaluate.buckets import Bucket
 from oxcart.train.evaluate.cache import Cache
 from oxcart.train.evaluate.strategy import Context, Figure, Number, Skip, Strategy, Table, lacking
 
-SHUFFLES, SHUFFLES_DECODED = 20, 3
+SHUFFLES, SHUFFLES_DECODED = 20, 8
 """Of the codes, for the null; of strategies that run the decoder."""
+LEAST_SHUFFLES = 3
+"""That tell how far they spread."""
 
 Verdict = Literal["clear", "unclear", "worse", "described"]
 
@@ -45,7 +48,7 @@ class Null:
     value: float
     low: float
     high: float
-    """Bounds of the 95% range over shuffles, as of a normal distribution."""
+    """Bounds of the 95% range of a shuffle, as of a normal distribution."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -189,16 +192,27 @@ def _measure(strategy: Strategy, subject: Subject) -> tuple[list[Number], list[S
 def _nulls(strategy: Strategy, trained: Subject, shuffles: int) -> dict[str, Null]:
     """Number -> what the codes of other pairs give."""
     values: dict[str, list[float]] = {}
-    context = trained.context
+    context, cache = trained.context, trained.cache
     quick = Context(**{**vars(context), "quick": True})
+    several = len(np.unique(cache.dataset)) > 1
     for i in range(min(shuffles, SHUFFLES_DECODED) if strategy.decodes else shuffles):
-        other = trained.cache.shuffled(derive(context.seed, 43, i))
-        for number in _measure(strategy, Subject(cache=other, context=quick))[0]:
+        seed = derive(context.seed, 43, i)
+        within = _measure(strategy, Subject(cache=cache.shuffled(seed), context=quick))[0]
+        if several and any(number.null_is_best for number in within):
+            # What codes say of the dataset itself is lost only between datasets.
+            other = Subject(cache=cache.shuffled(seed, anywhere=True), context=quick)
+            anywhere = {number.name: number for number in _measure(strategy, other)[0]}
+            within = [anywhere.get(one.name, one) if one.null_is_best else one for one in within]
+        for number in within:
             values.setdefault(number.name, []).append(number.value)
     found = {}
     for name, drawn in values.items():
+        if len(drawn) < LEAST_SHUFFLES:
+            continue
         mean = float(np.mean(drawn))
-        spread = 1.96 * float(np.std(drawn, ddof=1)) if len(drawn) > 1 else 0.0
+        # Where one more shuffle lies with 95%: few of them tell little of how far they spread.
+        factor = float(stats.t.ppf(0.975, len(drawn) - 1)) * math.sqrt(1 + 1 / len(drawn))
+        spread = factor * float(np.std(drawn, ddof=1))
         found[name] = Null(value=mean, low=mean - spread, high=mean + spread)
     return found
 

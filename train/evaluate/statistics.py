@@ -48,7 +48,8 @@ class Interval(NamedTuple):
 
 
 def bootstrap(statistic: Statistic, episodes: Ints, seed: int) -> Interval | None:
-    """By SciPy's percentile bootstrap over episodes; None where there are too few to tell.
+    """By percentiles of a bootstrap over episodes, widened as few of them need it; None where there are too
+    few to tell.
 
     Args:
         statistic: of rows; some may repeat.
@@ -64,19 +65,17 @@ def bootstrap(statistic: Statistic, episodes: Ints, seed: int) -> Interval | Non
     def of(numbers: Ints) -> float:
         return statistic(np.concatenate([rows_of[i] for i in numbers]))
 
-    found = stats.bootstrap(
-        (np.arange(len(names)),),
-        of,
-        n_resamples=RESAMPLES,
-        vectorized=False,
-        method="percentile",
-        rng=np.random.Generator(np.random.PCG64(seed)),
-    )
-    values = found.bootstrap_distribution[np.isfinite(found.bootstrap_distribution)]
-    if len(values) < RESAMPLES // 2:
+    generator = np.random.Generator(np.random.PCG64(seed))
+    drawn = generator.integers(0, len(names), (RESAMPLES, len(names)))
+    values = np.array([of(numbers) for numbers in drawn])
+    values = values[np.isfinite(values)]
+    value = statistic(np.arange(len(episodes)))
+    if len(values) < RESAMPLES // 2 or not math.isfinite(value):
         return None
     low, high = np.quantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return Interval(float(low), float(high))
+    # Resamples of E spread by sqrt((E - 1) / E) less than the truth, and by Student's law.
+    wider = _few(len(names)) * math.sqrt(len(names) / (len(names) - 1))
+    return Interval(float(value + wider * (low - value)), float(value + wider * (high - value)))
 
 
 def jackknife(statistic: Statistic, episodes: Ints, seed: int) -> Interval | None:
@@ -88,7 +87,14 @@ def jackknife(statistic: Statistic, episodes: Ints, seed: int) -> Interval | Non
     if not math.isfinite(error):
         return None
     value = statistic(np.arange(len(episodes)))
+    error *= _few(min(probes.GROUPS, len(names)))
     return Interval(value - error, value + error)
+
+
+def _few(units: int) -> float:
+    """By how much Student's interval of so many units is wider than a normal one."""
+    tail = (1 + LEVEL) / 2
+    return float(stats.t.ppf(tail, units - 1) / stats.norm.ppf(tail))
 
 
 def told(codes: Ints, labels: Ints) -> float:
@@ -139,6 +145,8 @@ def about_episodes(codes: Ints, labels: Ints, episodes: Ints, seed: int, *, both
     """
     names, firsts, episode = np.unique(episodes, return_index=True, return_inverse=True)
     _, own = np.unique(labels[firsts], return_inverse=True)
+    if int(own.max()) + 1 == len(names):
+        return lambda rows: math.nan  # no two episodes share a label, so a shuffle of labels changes nothing
     generator = np.random.Generator(np.random.PCG64(seed))
     assigned = np.stack([own, *(own[generator.permutation(len(names))] for _ in range(SHUFFLES))])
     several, width = len(assigned), int(own.max()) + 1
@@ -205,14 +213,21 @@ class Tally:
     episodes: Ints
     """[P]."""
     width: int
+    size: int
+    """Codes of a place."""
 
     def within(self, rows: Ints) -> float:
         """Share of the variance that the codes of one place tell, given the group; mean over places.
 
-        Products are of different episodes of one group.
+        Products are of different episodes of one group. What any two episodes of a group have in common
+        is taken away: values are deviations from their mean, so it is below 0.
         """
         times = np.bincount(rows, minlength=len(self.counts)).astype(np.float64)
-        return _shared(self.sums * times[:, None], self.counts * times, self.group * self.width + self.token)
+        sums, counts = self.sums * times[:, None], self.counts * times
+        place = self.token // self.size
+        units, cells = self.episodes * self.width + place, self.group * self.width + place
+        alike = _shared(*_added(sums, counts, units, cells))
+        return _shared(sums, counts, self.group * self.width + self.token) - alike
 
     def across(self, rows: Ints) -> float:
         """The same share, of what codes mean alike in different groups."""
@@ -240,7 +255,15 @@ def tally(values: Floats, codes: Ints, size: int, groups: Ints, episodes: Ints) 
         group=groups[firsts // places],
         episodes=cells // width,
         width=width,
+        size=size,
     )
+
+
+def _added(sums: Floats, counts: Floats, units: Ints, cells: Ints) -> tuple[Floats, Floats, Ints]:
+    """Sums, counts and cells of units, each added up over the rows that are of it."""
+    _, firsts, unit = np.unique(units, return_index=True, return_inverse=True)
+    added: Floats = np.stack([np.bincount(unit, column) for column in sums.T], 1)
+    return added, np.bincount(unit, counts).astype(np.float64), cells[firsts]
 
 
 def _shared(sums: Floats, counts: Floats, cells: Ints) -> float:

@@ -171,6 +171,8 @@ def lacking(cache: Cache, needs: Sequence[str]) -> str | None:
                 return "no pair has an instruction"
         elif getattr(cache, need) is None:
             return absent(cache, need)
+        elif need in ("actions", "state") and (few := len(having(cache, need))) < statistics.FEW:
+            return f"{few} pairs have {need}; at least {statistics.FEW} are needed"
     if len(cache) < statistics.FEW:
         return f"{len(cache)} pairs are too few; at least {statistics.FEW} are needed"
     if (cache.codes == cache.codes[0]).all():

@@ -18,6 +18,13 @@ from oxcart.shards.store import Store
 from video_sources import SIZE, scenes
 
 BFRAMES = {"bf": "3", "b-pyramid": "normal", "refs": "3"}
+NEEDY = {
+    "open.mp4": "open-gop=1:bframes=3",
+    "open.mkv": "open-gop=1:bframes=3",
+    "refresh.mp4": "intra-refresh=1",
+}
+"""Key frames that need what is before them."""
+QUIET = {"x265-params": "log-level=none"}
 
 
 @pytest.fixture(scope="module")
@@ -26,8 +33,15 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("reels")
     for name in ("a.mp4", "a.mkv", "a.ts", "a.mov"):
         write_video(folder / name, scenes("reel", 60), fps=30, keys=24, options=BFRAMES)
+    for name, how in NEEDY.items():
+        write_video(folder / name, scenes("reel", 60), fps=30, keys=20, options={"x264-params": how})
     write_video(
-        folder / "open.mp4", scenes("reel", 60), fps=30, keys=20, options={**BFRAMES, "open_gop": "1"}
+        folder / "hevc.ts",
+        scenes("reel", 60),
+        fps=30,
+        codec="libx265",
+        keys=24,
+        options=QUIET,
     )
     for name, codec in (("vp9.webm", "libvpx-vp9"), ("mpeg2.ts", "mpeg2video"), ("mpeg4.avi", "mpeg4")):
         more = {"bf": "2"} if codec != "libvpx-vp9" else {"crf": "30", "b": "0"}
@@ -35,7 +49,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-FILES = ("a.mp4", "a.mkv", "a.ts", "a.mov", "open.mp4", "vp9.webm", "mpeg2.ts", "mpeg4.avi")
+FILES = ("a.mp4", "a.mkv", "a.ts", "a.mov", *NEEDY, "hevc.ts", "vp9.webm", "mpeg2.ts", "mpeg4.avi")
 
 
 def pixels(frame: Any) -> bytes:
@@ -127,3 +141,13 @@ def test_damage_is_an_error_and_not_a_picture(tmp_path: Path) -> None:
     damage(tmp_path / "bad.mp4")
     with Reel(Store(tmp_path), "bad.mp4") as reel, pytest.raises(VideoError, match="cannot be decoded at"):
         list(reel.frames())
+
+
+def test_a_last_picture_may_be_held_for_long(tmp_path: Path) -> None:
+    """As recordings of screens end."""
+    times = [round(i * 1000 / 30) for i in range(60)]
+    write_video(tmp_path / "held.mp4", scenes("reel", 60), times_ms=times)
+    with Reel(Store(tmp_path), "held.mp4") as reel:
+        frames = list(reel.frames())
+        assert frames[-1].pts is not None
+        reel.check_whole(len(frames), frames[-1].pts + 1)  # however early the last one is thought to end

@@ -59,6 +59,17 @@ def test_pairs_and_frames_are_bounded_and_the_same_again(kitchen: Path) -> None:
     assert read(kitchen, Draw(samples=20, frames=0))[0].missing["frames"] == "no frames are kept (--frames 0)"
 
 
+@pytest.mark.parametrize(("frames", "splits"), [(5, 4), (64, 20), (7, 3), (3, 7), (0, 2)])
+def test_frames_are_bounded_over_however_many_splits(kitchen: Path, frames: int, splits: int) -> None:
+    config = small(kitchen, Path("run"))
+    loader = next(iter(open_splits({"k": Dataset.open(str(kitchen))}, config.data, 16, 8).values()))
+    model = LatentActionModel(config.model, config.quantizer).eval()
+    many = {(f"copy {i}", "train"): loader for i in range(splits)}
+    (cache,) = gather(many, [model], Draw(samples=12, frames=frames, batch_size=8), CPU, "off")
+    assert len(cache.framed) == frames
+    assert len(set(cache.dataset[cache.framed])) == min(frames, splits), "spread over them"
+
+
 def test_every_row_is_its_own_pair(kitchen: Path) -> None:
     config = small(kitchen, Path("run"))
     loaders = open_splits({"k": Dataset.open(str(kitchen))}, config.data, 16, 8)

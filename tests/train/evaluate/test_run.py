@@ -57,7 +57,7 @@ def rows(analysis: Analysis) -> Mapping[str, Row]:
 def whole() -> Analysis:
     """Everything, of codes that mean directions beside codes that mean nothing."""
     trained, untrained = pictured(planted("direction", places=2)), pictured(planted("noise", places=2))
-    return run(trained, untrained=untrained, buckets=default_buckets(trained), figures=True)
+    return run(trained, untrained=untrained, buckets=default_buckets(trained), figures=True, shuffles=8)
 
 
 def test_every_strategy_is_a_file_that_loads() -> None:
@@ -155,20 +155,60 @@ def test_what_cannot_be_measured_is_skipped_with_the_reason(name: str) -> None:
 @pytest.mark.parametrize("name", BAD)
 def test_no_number_is_ever_nan(name: str) -> None:
     changes, _, _ = BAD[name]
-    plain = report_json(
-        run(pictured(replace(planted("direction"), **changes)), quick=True, shuffles=1)
-    ).decode()
+    cache = pictured(replace(planted("direction"), **changes))
+    plain = report_json(run(cache, quick=True, shuffles=1, buckets=default_buckets(cache))).decode()
     assert "NaN" not in plain
     assert "Infinity" not in plain
+
+
+@pytest.mark.parametrize("name", ["no actions", "no environment", "motionless", "nothing done"])
+def test_what_is_lacking_is_not_drawn(name: str) -> None:
+    changes, _, _ = BAD[name]
+    cache = pictured(replace(planted("direction"), **changes))
+    page = report_html(run(cache, quick=True, shuffles=0, figures=True)).decode()
+    assert page.count('src="data:image/png;base64,') > 1
+
+
+def test_names_are_drawn_as_they_are() -> None:
+    cache = planted("direction")
+    cache = replace(cache, environment=np.char.add(cache.environment, "$x_$ $5 #fail"))
+    analysis = run(cache, "compass", "disentanglement", "tokens", figures=True, shuffles=0)
+    assert sum(len(section.figures) for section in analysis.sections) >= 3
+
+
+def test_codes_that_are_alike_within_an_episode_for_no_reason_tell_nothing() -> None:
+    """Motions of an episode are alike, and so are its codes, but codes have nothing to do with motions."""
+    generator = np.random.default_rng(3)
+    cache = planted("noise", seed=3)
+    number = int(cache.episodes.max()) + 1
+    way = generator.integers(0, 8, number)[cache.episodes]
+    moved = generator.random(len(cache)) < 0.6
+    angle = np.where(moved, way, generator.integers(0, 8, len(cache))) * np.pi / 4
+    motion = np.stack([np.cos(angle), np.sin(angle)], 1)
+    codes = generator.integers(0, 8, number)[cache.episodes][:, None]
+    sticky = replace(cache, codes=codes, actions=motion, flow=np.repeat(4 * motion[:, None], 3, 1))
+    found = rows(run(sticky, "flow_tokens", "disentanglement", "consistency", shuffles=20))
+    judged = [row for row in found.values() if row.number.better != "none" and not row.number.null_is_best]
+    assert len(judged) >= 5
+    assert {row.verdict for row in judged} <= {"unclear", "worse"}, [
+        (row.number.name, row.number.value, row.null) for row in judged
+    ]
+
+
+def test_what_a_place_tells_is_not_measured_where_no_two_episodes_share_one() -> None:
+    cache = planted("environment")
+    alone = replace(cache, environment=np.char.add("channel of ", cache.key))
+    assert "disentanglement/about_environment" not in rows(run(alone, "disentanglement"))
 
 
 def test_datasets_without_actions_leave_the_others_theirs() -> None:
     cache = planted("direction")
     assert cache.actions is not None
     half = np.where((cache.dataset == "left")[:, None], cache.actions, np.nan)
-    analysis = run(
-        replace(cache, actions=half), "compass", "consistency", "probe", "tokens", "disentanglement"
-    )
+    given = pictured(replace(cache, actions=half))
+    analysis = run(given, quick=True, shuffles=1, figures=True, buckets=default_buckets(given))
+    assert [part.bucket.name for part in analysis.parts] == ["seen", "held out", "left", "right"]
+    assert ("compass", "cosine_environments") not in analysis.parts[3].numbers
     assert rows(analysis)["compass/cosine_environments"].number.value > 0.98
     assert "compass/cosine_datasets" not in rows(analysis)
     assert all(math.isfinite(row.number.value) for row in analysis.rows())

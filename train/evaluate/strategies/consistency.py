@@ -163,7 +163,8 @@ def _kinds(cache: Cache) -> Iterator[tuple[str, Cache, Floats | str]]:
     else:
         known = having(cache, "actions")
         assert known.actions is not None
-        yield "actions", known, known.actions
+        few = f"{len(known)} pairs have actions; at least {statistics.FEW} are needed"
+        yield "actions", known, few if len(known) < statistics.FEW else known.actions
     if cache.flow is None:
         yield "flow", cache, absent(cache, "flow")
     else:

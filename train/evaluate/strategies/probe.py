@@ -40,11 +40,11 @@ def measure(cache: Cache, context: Context) -> Iterator[Number | Skip]:
         return
     yield context.estimate(
         episodes,
-        lambda rows: _r2(target[rows], by_codes[rows]) - _r2(target[rows], by_frame[rows]),
+        lambda rows: _r2(target[rows], by_codes[rows]) - max(0.0, _r2(target[rows], by_frame[rows])),
         name="gain",
         title="R2 from codes above that from the frame alone",
         better="high",
-        read="What frame t tells of the action needs no codes; this is what codes add to it.",
+        read="Above the frame's own probe, or above the mean where that errs by more than the mean.",
     )
 
 
