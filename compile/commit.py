@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 from blake3 import blake3
 
 from oxcart.compile.census import Census
-from oxcart.compile.execute import Done, check_claim, read_done
+from oxcart.compile.execute import Done, check_claim, claimed, read_done
 from oxcart.compile.plan import Plan
 from oxcart.compile.sources.base import Source
 from oxcart.compile.statistics import Moments, merge, moments_of, summary
@@ -159,7 +159,8 @@ def commit(
         "limited": work.limited,
     }
     if counts["source"] != counts["compiled"] + counts["rejected"] + counts["limited"]:
-        raise CorruptError(f"{store.url}: episodes do not add up: {counts}; compile again with --overwrite")
+        again = "--extend --overwrite, which keeps the dataset" if work.extends else "--overwrite"
+        raise CorruptError(f"{store.url}: episodes do not add up: {counts}; compile again with {again}")
     if not episodes.num_rows:
         first = rejected.slice(0, 1).to_pylist()[0]
         raise SourceError(
@@ -182,7 +183,7 @@ def commit(
     config = dict(work.config)
     if base is not None:
         if tables == base.manifest.tables:  # every episode that seemed new was rejected once more
-            settle(store, base.manifest)
+            settle(store, base.manifest, work.plan)
             return base.manifest
         shards = sorted([*base.manifest.shards, *shards], key=lambda shard: SPLITS.index(shard["split"]))
         if mark != base.manifest.fingerprint:
@@ -212,8 +213,18 @@ def commit(
     return read_manifest(store)
 
 
-def settle(store: Store, manifest: Manifest) -> None:
-    """Delete what is of no use once the manifest stands: tables that it replaced, and work in progress."""
+def settle(store: Store, manifest: Manifest, own: str = "") -> None:
+    """Delete what is of no use once the manifest stands: tables that it replaced, and work in progress.
+
+    Where somebody else goes on from it meanwhile, theirs is left alone.
+
+    Args:
+        store: of the dataset.
+        manifest: of the dataset.
+        own: plan whose work in progress goes, too.
+    """
+    if claimed(store) not in (None, "", manifest.plan, own) or read_manifest(store).plan != manifest.plan:
+        return
     if any("file" in table for table in manifest.tables.values()):
         delete_old_tables(store, manifest)
     store.delete_folder(WORK)

@@ -8,14 +8,15 @@ source has put them. What has no match is new, and is split by the frozen rule (
 From there on it is a compile like any other: claimed, resumed, shared out and committed. The trade-off: the
 whole source is read again, because only its records say what they are.
 
-Of an episode that has left the source only the first instruction is known, and nothing of its duplicates.
+Of an episode that has left the source only the first instruction is known, and nothing of its duplicates; it
+can have become another record. So nothing new may go to another split than what has left.
 """
 
 from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -48,8 +49,8 @@ from oxcart.manifests.assign import Assignment, Episode
 from oxcart.manifests.dataset import Dataset
 from oxcart.manifests.frozen import FROZEN_BY, assign_new
 from oxcart.manifests.manifest import Manifest
-from oxcart.manifests.split import SplitRule
-from oxcart.manifests.tables import EPISODES
+from oxcart.manifests.split import SplitRule, listed_names
+from oxcart.manifests.tables import ATTRIBUTION, EPISODES
 from oxcart.shards.codec import Encoding
 from oxcart.shards.errors import ConfigError
 from oxcart.shards.store import Store
@@ -132,7 +133,12 @@ def prepare(config: CompileConfig, report: Report = ignore) -> Prepared:
     read = pc.is_in(before["source_split"], pc.unique(census.table["source_split"])).to_numpy()
     read[known] = False
     rows = census.table.take(pa.array(new))
+    _refuse_excluded(config, dataset)
+    _refuse_unknown_names(config, manifest, before, census.table)
     assignment = _assign(config, manifest, source, before, census.table, matched, rows)
+    _refuse_copies(
+        config, len(known), before["split"].filter(pa.array(read)), assignment.splits[before.num_rows :]
+    )
     plan = more(
         census,
         rows,
@@ -185,6 +191,59 @@ def _refuse_unfit(manifest: Manifest, config: CompileConfig) -> None:
         raise ConfigError(
             f"{config.out}: its frames were transcoded, so those of new episodes would differ; extend the "
             "dataset that it was transcoded from, and transcode that"
+        )
+
+
+def _refuse_copies(config: CompileConfig, known: int, gone: pa.ChunkedArray, new: Sequence[str]) -> None:
+    """Refuse what is new where it could be, as another record, what is gone and in another split."""
+    if not known:
+        raise ConfigError(
+            f"{config.out}: holds no episode of {config.source.url} as it is now, so all would be new; "
+            "expected the source that it was compiled from, grown"
+        )
+    left, others = set(gone.to_pylist()), set(new)
+    if len(left | others) > 1 and left and others:
+        raise ConfigError(
+            f"{config.out}: {len(gone):,} episodes of {', '.join(sorted(left))} are no longer in the source "
+            "as they were, and of what is new, which could be the same with other metadata, some would go to "
+            f"{', '.join(sorted(others))}; compile the source into another directory"
+        )
+
+
+def _refuse_excluded(config: CompileConfig, dataset: Dataset) -> None:
+    """Refuse to exclude videos whose clips are there: no shard that is there changes."""
+    video = config.source.video
+    if video is None or not video.exclude or ATTRIBUTION not in dataset.manifest.tables:
+        return
+    there = set(dataset.table(ATTRIBUTION, ["video"])["video"].to_pylist()) & set(video.exclude)
+    if there:
+        raise ConfigError(
+            f"--exclude-ids: {config.out} holds {', '.join(sorted(there)[:4])}; an extension takes nothing "
+            "out; compile into another directory"
+        )
+
+
+def _refuse_unknown_names(
+    config: CompileConfig, manifest: Manifest, before: pa.Table, census: pa.Table
+) -> None:
+    """Refuse lists and aliases of environments that are not there: no later extension would know of them."""
+    was, wanted = SplitRule(**manifest.config["split"]), config.settings.rule
+    if was.by != "environment":
+        if wanted.aliases != was.aliases:
+            raise ConfigError(
+                f"aliases: expected those that {config.out} was split with, as it is split by {was.by}"
+            )
+        return
+
+    def names(rule: SplitRule) -> set[str]:
+        listed = {name for own in listed_names(rule).values() for name in own}
+        return listed | {name for one, others in rule.aliases.items() for name in (one, *others)}
+
+    here = set(before["environment"].to_pylist()) | set(census["environment"].to_pylist())
+    if unknown := names(wanted) - names(was) - here:
+        raise ConfigError(
+            f"{', '.join(map(repr, sorted(unknown)[:4]))}: neither {config.out} nor its source has such an "
+            "environment; name it when it comes"
         )
 
 

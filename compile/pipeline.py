@@ -245,6 +245,10 @@ def _write_shards(prepared: Prepared, store: Store, report: Report) -> Work:
     config, plan = prepared.config, prepared.plan
     work = work_of(plan, prepared.source)
     _claim(store, plan, work, config.overwrite)
+    if not _awaits(store, plan.base):
+        # Whoever had the claim before has made another dataset between the look at it and the claim.
+        store.delete(CLAIM)
+        raise ConfigError(f"{store.url}: has become another dataset meanwhile; give the command again")
     if not store.exists(CENSUS) or (plan.extends and store.read(CENSUS) != seal(prepared.census.to_bytes())):
         # Of the compile before an extension a census can be left, if its end was cut off.
         # The other goes before the census, which says that both are there.
@@ -404,6 +408,8 @@ def _claim(store: Store, plan: Plan, work: Work, overwrite: bool) -> None:
             _delete_dataset(store)
         else:
             _drop_extension(store)
+    if plan.base is not None and claimed(store) == plan.base:
+        settle(store, read_manifest(store))  # what a compile left behind that was killed at its very end
     if not store.create(CLAIM, work.to_bytes()):
         found = claimed(store)
         if found != plan.hash:
@@ -432,10 +438,17 @@ def _drop_extension(store: Store) -> None:
     The claim, which says that those shards are no damage, goes last; first it loses its plan, so that a
     compile that is still running notices.
     """
-    manifest = read_manifest(store)
     if store.exists(CLAIM):
+        finished = False
         with contextlib.suppress(OxcartError):  # of another version, or damaged
-            store.put(CLAIM, replace(read_work(store), plan="").to_bytes())
+            work = read_work(store)
+            store.put(CLAIM, replace(work, plan="").to_bytes())
+            finished = bool(work.plan) and read_manifest(store).plan == work.plan
+        if finished:
+            raise ConfigError(
+                f"{store.url}: its extension has been finished meanwhile; give the command again"
+            )
+    manifest = read_manifest(store)
     store.delete(*(name for name in store.list(WORK) if name != CLAIM))
     named = {shard[what] for shard in manifest.shards for what in ("name", "chunks")}
     found = filter(_SHARD_FILE.fullmatch, store.list("shards"))

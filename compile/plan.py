@@ -220,10 +220,10 @@ def again(census: Census, splits: npt.NDArray[np.str_], manifest: Manifest, sett
     if settings.resize.size is not None:
         pixels |= settings.resize.describe()
     decoded = was["codec"] == "jpeg" and (settings.encoding.codec != "jpeg" or settings.encoding.anew)
-    if decoded or settings.resize.size is not None:  # the frames may not be the source's any more
+    encoded = was["codec"] != "jpeg" and settings.encoding.codec == "jpeg"
+    if decoded or encoded or settings.resize.size is not None:  # the frames may not be the source's any more
         config["transcoded_from"] = [*config.get("transcoded_from", []), dict(was)]
     versions = library_versions()
-    encoded = was["codec"] != "jpeg" and settings.encoding.codec == "jpeg"
     kept = SOURCE_LIBRARIES if decoded or encoded or settings.resize.size is not None else PIXEL_LIBRARIES
     versions |= {name: manifest.versions[name] for name in kept if name in manifest.versions}
     shards, _ = _pack_splits(usable, splits, replace(settings, limit=None))
@@ -276,7 +276,7 @@ def _plan(
     if settings.encoding.anew:
         what["anew"] = True
     if extends is not None:
-        what["extends"] = extends.plan
+        what["extends"] = [extends.plan, extends.known]
     return Plan(
         shards=tuple(shards),
         limited=limited,

@@ -31,8 +31,9 @@ from grown_source import (
     shards,
 )
 from oxcart.compile import transcode
+from oxcart.compile.commit import settle, work_of
 from oxcart.compile.part import Part
-from oxcart.compile.pipeline import CENSUS, execute_part, finish
+from oxcart.compile.pipeline import CENSUS, _write_shards, execute_part, finish, ignore
 from oxcart.compile.sample.videos import CC_BY, write_info, write_video
 from oxcart.compile.transcode import TranscodeConfig
 from oxcart.manifests.dataset import Dataset
@@ -154,13 +155,73 @@ def test_a_rebuilt_source_may_move_its_records(before: Before, tmp_path: Path) -
 
 def test_what_has_left_the_source_stays(before: Before, tmp_path: Path) -> None:
     growth, out = before.growth, before.copy(tmp_path)
-    source = growth.write(tmp_path / "source", growth.first[2:] + growth.later)
+    trained = [record for record in growth.first if kitchen(record) != HELD_OUT]
+    kept = [record for record in growth.first if record not in trained[:2]]
+    later = [record for record in growth.later if kitchen(record) != HELD_OUT]
+    source = growth.write(tmp_path / "source", kept + later)
     plan = prepared(source, out).plan
     assert plan.extends is not None
     assert (plan.extends.known, plan.extends.gone) == (13, 2)
     manifest = extended(source, out)
-    assert_extends(out, manifest, before, growth.first + growth.later)
-    assert manifest.counts["source"] == 24
+    assert_extends(out, manifest, before, growth.first + later)
+    assert manifest.counts["source"] == 15 + len(later)
+
+
+def test_what_is_new_may_not_be_what_has_left_another_split(before: Before, tmp_path: Path) -> None:
+    """A record whose metadata were edited is new: the same frames must not get into train from val."""
+    growth, out = before.growth, before.copy(tmp_path)
+    held = [record for record in growth.first if kitchen(record) == HELD_OUT]
+    kept = [record for record in growth.first if record not in held[:1]]
+    was = stamps(out)
+    with pytest.raises(ConfigError, match="1 episodes of val are no longer in the source as they were"):
+        prepared(growth.write(tmp_path / "source", kept + growth.later), out)
+    with pytest.raises(
+        ConfigError, match="so all would be new; expected the source that it was compiled from"
+    ):
+        prepared(growth.write(tmp_path / "other", growth.later), out)
+    assert stamps(out) == was
+
+
+def test_a_plan_that_was_made_before_another_extension_overwrites_nothing(
+    before: Before, tmp_path: Path
+) -> None:
+    growth, out = before.growth, before.copy(tmp_path)
+    late = prepared(growth.write(tmp_path / "one more", growth.first + growth.later[:1]), out)
+    extended(before.grown, out)
+    whole = tree(out)
+    # It has looked at the dataset before the other has replaced it, and claims it now.
+    with pytest.raises(ConfigError, match="has become another dataset meanwhile; give the command again"):
+        _write_shards(late, Store(out), ignore)
+    assert tree(out) == whole
+
+
+def test_whoever_settles_late_leaves_a_later_extension_alone(before: Before, tmp_path: Path) -> None:
+    growth, out = before.growth, before.copy(tmp_path)
+    first = extended(growth.write(tmp_path / "one more", growth.first + growth.later[:1]), out)
+    extended(before.grown, out)
+    whole = tree(out)
+    settle(Store(out), first)
+    assert tree(out) == whole
+    assert verify(Dataset.open(str(out))) == []
+
+
+def test_a_claim_that_a_finished_compile_left_behind_is_in_nobodys_way(
+    before: Before, after: Path, tmp_path: Path
+) -> None:
+    out = before.copy(tmp_path)
+    made = prepared(before.grown, out)
+    work = replace(work_of(made.plan, made.source), plan=read_manifest(Store(out)).plan)
+    Store(out).put(CLAIM, work.to_bytes())
+    extended(before.grown, out)
+    assert tree(out) == tree(after)
+
+
+def test_what_one_extension_lists_is_not_forgotten_by_the_next(before: Before, tmp_path: Path) -> None:
+    out = before.copy(tmp_path)
+    with pytest.raises(
+        ConfigError, match=r"'attic': neither .* has such an environment; name it when it comes"
+    ):
+        prepared(before.grown, out, {"val": ("attic",)})
 
 
 def test_of_records_that_are_equal_the_second_is_new(before: Before, tmp_path: Path) -> None:
