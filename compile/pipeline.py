@@ -176,7 +176,8 @@ def execute(prepared: Prepared, report: Report = ignore) -> Manifest:
     store = Store(config.out)
     if not _awaits(store, plan.base) and (plan.extends or not config.overwrite):
         return _finished(store, plan.hash, config.on_error)
-    if plan.extends and not plan.shards:
+    rejected = prepared.census.rejected.num_rows
+    if plan.extends and not plan.shards and rejected == read_manifest(store).counts["rejected"]:
         return _unchanged(store, config.overwrite)
     try:
         work = _write_shards(prepared, store, report)

@@ -453,6 +453,19 @@ class TestRejected:
             record, lambda feature: feature["steps/action"].float_list.value.__setitem__(0, float("nan"))
         )
 
+    def test_one_that_the_census_rejects_is_counted_whatever_else_is_new(
+        self, before: Before, tmp_path: Path
+    ) -> None:
+        growth, out = before.growth, before.copy(tmp_path)
+        source = growth.write(tmp_path / "source", [*growth.first, self.nan(growth.later[0])])
+        manifest = extended(source, out, on_error="reject")
+        assert manifest.counts == {"source": 16, "compiled": 15, "rejected": 1, "limited": 0}
+        assert manifest.fingerprint == before.manifest.fingerprint
+        assert verify(Dataset.open(str(out))) == []
+        found = tree(out)
+        extended(source, out, on_error="reject")
+        assert tree(out) == found
+
     def test_new_ones_are_listed_and_do_not_come_again(self, before: Before, tmp_path: Path) -> None:
         growth, out = before.growth, before.copy(tmp_path)
         bad = [self.broken(growth.later[0]), self.nan(growth.later[1])]
