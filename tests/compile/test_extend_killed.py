@@ -46,7 +46,9 @@ def whole(before: Before, after: Path, tmp_path_factory: pytest.TempPathFactory)
 class TestKilled:
     """The dataset is the old one or the new one at any moment, and the same command goes on."""
 
-    @pytest.mark.parametrize("point", range(POINTS))
+    @pytest.mark.parametrize(
+        "point", [pytest.param(i, marks=[pytest.mark.slow] if i % 2 else []) for i in range(POINTS)]
+    )
     def test_at_an_event(
         self, before: Before, whole: tuple[Path, Tree, int], tmp_path: Path, point: int
     ) -> None:

@@ -97,8 +97,14 @@ def test_a_step_has_the_same_samples_for_any_number_of_ranks(datasets: Datasets,
             assert sorted(s for rank in ranks for s in rank[step][0]) == whole[step]
 
 
-@pytest.mark.parametrize("world", [1, 2, 4])
-@pytest.mark.parametrize("what", ["raw", "zstd", "mixture"])
+@pytest.mark.parametrize(
+    ("what", "world"),
+    [
+        *(("raw", world) for world in (1, 2, 4)),
+        *((what, world) for what in ("zstd", "mixture") for world in (2, 4)),
+        *(pytest.param(what, 1, marks=pytest.mark.slow) for what in ("zstd", "mixture")),
+    ],
+)
 def test_restored_at_any_step_it_goes_on_as_if_nothing_had_happened(
     datasets: Datasets, what: str, world: int
 ) -> None:
