@@ -147,6 +147,7 @@ def test_killed_in_the_middle_of_a_file(case: Case, tmp_path: Path, size: int, w
     assert tree(out) == case.whole
 
 
+@pytest.mark.slow
 def test_killed_twice(case: Case, tmp_path: Path) -> None:
     out = tmp_path / "out"
     assert run(case.folder, case.census, out, at=case.events // 2).code == -signal.SIGKILL

@@ -499,6 +499,7 @@ def test_a_loss_that_is_not_finite_on_one_of_two_ranks_stops_both(kitchen: Path,
         assert "and 4 more; none was saved" in err, "the keys are those of both ranks"
 
 
+@pytest.mark.slow
 def test_ranks_codebooks_are_identical_after_every_step(kitchen: Path, tmp_path: Path) -> None:
     more = ("train.steps=9", "quantizer.codes=8", "quantizer.replace_every=1", "quantizer.replace_below=0.9")
     for code, err in ended(two_ranks(["-c", CODEBOOKS], *asked(kitchen, tmp_path / "run", *more))):
