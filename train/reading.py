@@ -97,6 +97,7 @@ def held_out_loader(
     batch_size: int,
     annotations: Sequence[str] = (),
     action: str | None = None,
+    state: bool = False,
 ) -> Loader:
     """All samples of one dataset's split, in a fixed order."""
     return Loader(
@@ -108,6 +109,7 @@ def held_out_loader(
         size=size,
         camera=data.camera,
         action=action,
+        state=state,
         annotations=annotations,
         limit=data.limit.train if split == "train" else data.limit.val,
         control_rate=data.control_rate,

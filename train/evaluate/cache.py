@@ -26,6 +26,7 @@ from oxcart.train.data import Batch, Loader, Pairs
 from oxcart.train.data.order import derive, splitmix64
 from oxcart.train.evaluate.flow import FlowMeter
 from oxcart.train.laq.model import LatentActionModel, to_float
+from oxcart.train.reading import held_out_loader
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -198,23 +199,16 @@ def open_splits(
             if not manifest.splits.get(split, {}).get("episodes"):
                 continue
             try:
-                found[name, split] = Loader(
+                found[name, split] = held_out_loader(
+                    data,
                     dataset,
                     split,
-                    sample=Pairs(frames=data.offset, seconds=data.seconds, per_episode="all"),
-                    batch_size=batch_size,
+                    Pairs(frames=data.offset, seconds=data.seconds, per_episode="all"),
                     size=image_size,
-                    camera=data.camera,
+                    seed=0,
+                    batch_size=batch_size,
                     action="sum" if manifest.action is not None else None,
                     state=manifest.state is not None,
-                    limit=data.limit.train if split == "train" else data.limit.val,
-                    control_rate=data.control_rate,
-                    rank=0,
-                    world_size=1,
-                    repeat=False,
-                    threads=data.threads,
-                    cache=data.cache,
-                    pin=False,
                 )
             except ConfigError as error:
                 if "longer than every episode" not in str(error):
