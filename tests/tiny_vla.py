@@ -28,6 +28,7 @@ SMALL = (
     "data.window=8",
     "data.threads=1",
     "data.image_size=null",
+    "augment.light=0",
     "train.steps=4",
     "train.threads=1",
     "train.warmup=2",

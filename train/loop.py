@@ -260,10 +260,11 @@ class _Run:
         with _signals() as told:
             batches = iter(self.loader)
             try:
-                if step and self._validates(step) and self.validated != step:
-                    # A signal came between the step and its validation.
-                    validated, best = self._validate(step)
-                    self._save(step, best)
+                if step and self._validates(step):
+                    # What came between the step, its validation and its files is made up for.
+                    if self.validated != step:
+                        validated, best = self._validate(step)
+                        self._save(step, best)
                     self._finish()
                 while step < config.steps:
                     began = time.perf_counter()

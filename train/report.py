@@ -173,7 +173,7 @@ def last_validation(run: Path) -> dict[str, Any] | None:
 
 def by_split(split: str, by_dataset: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """Metrics of a split under the names that metrics.jsonl has: of a single dataset as they are; of several
-    the means of whatever numbers all of them have, and each dataset's own.
+    the means of whatever numbers all of them have, bounds of intervals excepted, and each dataset's own.
 
     Args:
         split: its name.
@@ -182,7 +182,12 @@ def by_split(split: str, by_dataset: Mapping[str, Mapping[str, Any]]) -> dict[st
     every = list(by_dataset.values())
     if len(every) == 1:
         return {f"{split}/{key}": value for key, value in every[0].items()}
-    names = [name for name in every[0] if all(isinstance(one.get(name), int | float) for one in every)]
+    names = [
+        name
+        for name in every[0]
+        if all(isinstance(one.get(name), int | float) for one in every)
+        and not name.endswith(("_low", "_high"))
+    ]
     means = {f"{split}/{name}": math.fsum(one[name] for one in every) / len(every) for name in names}
     own = {
         f"{split}/{name}/{key}": value for name, found in by_dataset.items() for key, value in found.items()

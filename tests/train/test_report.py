@@ -13,7 +13,7 @@ import pytest
 
 from oxcart.shards.errors import ConfigError
 from oxcart.train import report as module
-from oxcart.train.report import WARMING, Clock, Report, read_metrics
+from oxcart.train.report import WARMING, Clock, Report, by_split, read_metrics
 
 
 def test_a_run_that_goes_on_drops_the_steps_that_it_takes_again(tmp_path: Path) -> None:
@@ -119,3 +119,13 @@ def test_reporters_that_are_installed_get_the_numbers(
     assert said[5] == (str(tmp_path / "tensorboard"), 5), "what was drawn beyond the checkpoint goes"
     assert begun[0]["id"] == begun[1]["id"]
     assert begun[1]["resume"] == "allow"
+
+
+def test_numbers_of_several_datasets_are_means_and_bounds_are_their_own() -> None:
+    one = {"accuracy": 0.2, "accuracy_low": 0.1, "accuracy_high": 0.3, "true": [[1]]}
+    two = {"accuracy": 0.4, "accuracy_low": 0.3, "accuracy_high": 0.5, "true": [[2]]}
+    found = by_split("val", {"a": one, "b": two})
+    assert found["val/accuracy"] == pytest.approx(0.3)
+    assert "val/accuracy_low" not in found
+    assert found["val/a/accuracy_low"] == 0.1
+    assert by_split("val", {"a": one})["val/accuracy_low"] == 0.1

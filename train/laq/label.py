@@ -87,6 +87,24 @@ def open_run(run: Path, name: str = checkpoints.LAST, device: str = "auto") -> L
     )
 
 
+def open_producer(run: Path, producer: str, device: str = "auto") -> Labeller:
+    """Read that checkpoint of a run which made some codes; where none did, its last.
+
+    Args:
+        run: its directory.
+        producer: fingerprint of the model that made them.
+        device: `cpu`, `cuda`, or `auto`.
+
+    Raises:
+        ConfigError: the run has no checkpoint, or there is no GPU.
+    """
+    last = open_run(run, device=device)
+    if last.fingerprint == producer or not checkpoints.path_of(run, checkpoints.BEST).exists():
+        return last
+    best = open_run(run, checkpoints.BEST, device)
+    return best if best.fingerprint == producer else last
+
+
 def fingerprint(identity: dict[str, Any], weights: dict[str, Tensor]) -> str:
     """Of a model: the same weights of the same form, the same codes."""
     digest = blake3(canonical_json(identity))

@@ -14,7 +14,7 @@ from oxcart.manifests.annotation import read_annotation
 from oxcart.manifests.dataset import Dataset
 from oxcart.shards.errors import ConfigError
 from oxcart.train.data import Batch, Frames, Loader, Pairs
-from oxcart.train.laq.label import NONE, Labeller, open_run
+from oxcart.train.laq.label import NONE, Labeller, open_producer, open_run
 from oxcart.train.laq.model import to_float
 from oxcart.train.laq.validate import pairs_of
 from oxcart.train.vla.config import VlaDataConfig
@@ -95,12 +95,11 @@ def open_labels(data: VlaDataConfig, datasets: Sequence[Dataset], device: torch.
             "data.codes: expected an annotation of each dataset, of: oxcart label DATASET --laq RUN -o "
             "codes.parquet; or data.laq=RUN"
         )
-    laq = open_run(Path(data.laq), device=device.type) if data.laq is not None else None
-    if laq is not None:
-        laq.model.requires_grad_(False)
     if data.codes:
-        return _annotated(data, datasets, laq)
-    assert laq is not None
+        return _annotated(data, datasets, device)
+    assert data.laq is not None
+    laq = open_run(Path(data.laq), device=device.type)
+    laq.model.requires_grad_(False)
     size = laq.config.model.image_size
     if data.image_size not in (None, size):
         raise ConfigError(
@@ -119,7 +118,7 @@ def open_labels(data: VlaDataConfig, datasets: Sequence[Dataset], device: torch.
     )
 
 
-def _annotated(data: VlaDataConfig, datasets: Sequence[Dataset], laq: Labeller | None) -> Labels:
+def _annotated(data: VlaDataConfig, datasets: Sequence[Dataset], device: torch.device) -> Labels:
     prints = {one.manifest.fingerprint: one.store.url for one in datasets}
     files: dict[str, str] = {}
     forms: dict[str, tuple[str, int, int]] = {}
@@ -150,6 +149,7 @@ def _annotated(data: VlaDataConfig, datasets: Sequence[Dataset], laq: Labeller |
         said = ", ".join(f"{url} of {form[0][:12]}" for url, form in forms.items())
         raise ConfigError(f"data.codes: expected codes of one latent-action model, got {said}")
     ((producer, tokens, codes),) = set(forms.values())
+    laq = open_producer(Path(data.laq), producer, device.type) if data.laq is not None else None
     if laq is not None and laq.fingerprint != producer:
         raise ConfigError(
             f"data.laq: {data.laq} is the model {laq.fingerprint[:12]}, and the codes are of "

@@ -119,6 +119,9 @@ def build(config: VlaConfig, processor: Any, shape: Shape) -> ActionModel:
         writing_of(backbone).weight.requires_grad_(False)  # nothing reads its scores
     if config.vla.checkpointing:
         backbone.activation_checkpointing_enable({"use_reentrant": False})  # type: ignore[operator]
+        # It also makes inputs need gradients, which this way of checkpointing does not ask for: the backward
+        # pass would go through what is frozen.
+        backbone.disable_input_require_grads()  # type: ignore[operator]
     return ActionModel(backbone, ids, own)
 
 
@@ -176,6 +179,7 @@ def groups(model: ActionModel, decay: float, new_rate: float) -> list[dict[str, 
     """
     reads, writes = embedding_of(model.backbone), writing_of(model.backbone)
     embeddings = {id(reads.weight), id(writes.weight)}
+    tables = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
     lists: dict[str, list[nn.Parameter]] = {"decayed": [], "kept": [], "rows": [], "new": []}
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
@@ -185,7 +189,7 @@ def groups(model: ActionModel, decay: float, new_rate: float) -> list[dict[str, 
         elif id(parameter) in embeddings:
             kind = "rows" if model.own is None else "kept"
         else:
-            matrix = parameter.ndim >= 2 and name.endswith("weight") and "pos_embed" not in name
+            matrix = parameter.ndim >= 2 and name.endswith("weight") and id(parameter) not in tables
             kind = "decayed" if matrix else "kept"
         lists[kind].append(parameter)
     made: list[dict[str, Any]] = [

@@ -24,6 +24,7 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
+from torch import nn
 
 from oxcart.shards.errors import ConfigError, CorruptError
 from oxcart.train.vla.emit import Policy
@@ -52,7 +53,15 @@ def save_policy(policy: Policy, processor: Any, run: Path, source: str, about: M
     temporary.mkdir(parents=True)
     backbone: Any = model.backbone
     if about["lora"]:
-        backbone = copy.deepcopy(backbone).merge_and_unload()
+        # The copy's weights are the CPU's: beside what is trained a GPU has no room for another model.
+        elsewhere = [one for one in (*backbone.parameters(), *backbone.buffers()) if one.device.type != "cpu"]
+        copied: dict[int, Any] = {
+            id(one): nn.Parameter(one.detach().cpu(), one.requires_grad)
+            if isinstance(one, nn.Parameter)
+            else one.cpu()
+            for one in elsewhere
+        }
+        backbone = copy.deepcopy(backbone, copied).merge_and_unload()
     backbone.save_pretrained(temporary)
     save_processor(processor, temporary, source)
     if model.own is not None:

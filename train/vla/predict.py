@@ -11,7 +11,7 @@ import torch
 from PIL import Image, UnidentifiedImageError
 
 from oxcart.shards.errors import ConfigError
-from oxcart.train.laq.label import open_run
+from oxcart.train.laq.label import Labeller, open_producer
 from oxcart.train.vla.emit import emit
 from oxcart.train.vla.policy import load_policy
 
@@ -24,7 +24,9 @@ class Prediction:
     probabilities: list[list[float]]
     """Of every entry of the codebook, for each code."""
     frame: Any
-    """uint8 [H, W, 3]: what the latent-action model makes of it; None where none is named."""
+    """uint8 [H, W, 3]: what the latent-action model makes of it; None where there is none."""
+    missing: str
+    """Why there is no frame."""
 
 
 def predict(run: Path, image: Path, instruction: str, laq: Path | None, device: str = "auto") -> Prediction:
@@ -34,7 +36,8 @@ def predict(run: Path, image: Path, instruction: str, laq: Path | None, device: 
         run: directory of the run.
         image: a picture of any size; it is resized as training's frames were.
         instruction: may be empty.
-        laq: run of the latent-action model that the codes are of; None takes the one of training.
+        laq: run of the latent-action model that the codes are of; None takes the one of training, if it is
+            still there.
         device: `cpu`, `cuda`, or `auto`.
 
     Raises:
@@ -52,16 +55,29 @@ def predict(run: Path, image: Path, instruction: str, laq: Path | None, device: 
     frames = torch.from_numpy(np.array(picture))[None]
     codes, probabilities = emit(policy, frames, [instruction])
     named = laq if laq is not None else about["laq"]
-    drawn = None
-    if named is not None:
-        labeller = open_run(Path(named), device=policy.device.type)
-        if labeller.fingerprint != about["producer"]:
-            raise ConfigError(
-                f"--laq: {named} is the model {labeller.fingerprint[:12]}, and the codes are of "
-                f"{about['producer'][:12]}; give the run that labelled them"
-            )
-        drawn = imagine(labeller, frames, codes)[0]
-    return Prediction(codes=codes[0].tolist(), probabilities=probabilities[0].tolist(), frame=drawn)
+    drawn, missing = None, ""
+    try:
+        drawn = imagine(_maker(named, about["producer"], policy.device.type), frames, codes)[0]
+    except ConfigError as error:
+        if laq is not None:
+            raise
+        missing = str(error)
+    return Prediction(
+        codes=codes[0].tolist(), probabilities=probabilities[0].tolist(), frame=drawn, missing=missing
+    )
+
+
+def _maker(named: str | Path | None, producer: str, device: str) -> Labeller:
+    """The model that made the codes."""
+    if named is None:
+        raise ConfigError("training had no data.laq")
+    labeller = open_producer(Path(named), producer, device)
+    if labeller.fingerprint != producer:
+        raise ConfigError(
+            f"--laq: {named} is the model {labeller.fingerprint[:12]}, and the codes are of "
+            f"{producer[:12]}; give the run that labelled them"
+        )
+    return labeller
 
 
 def write_png(path: Path, frame: Any) -> None:

@@ -124,10 +124,11 @@ def quieten() -> None:
 
 def not_there(model: str, error: Exception) -> ConfigError:
     """What to say of a model that cannot be read."""
+    reason = " ".join(str(error).split())[:200]
     if Path(model).is_dir():
-        reason = " ".join(str(error).split())
-        return ConfigError(f"model: {model} cannot be read as a vision-language model: {reason[:200]}")
+        return ConfigError(f"model: {model} cannot be read as a vision-language model: {reason}")
     return ConfigError(
         f"model: {model!r} is no directory, and not among the models that the hub of Hugging Face gave "
-        f"this machine before or gives it now; download it (hf download {model}), or give a directory"
+        f"this machine before or gives it now; download it (hf download {model}), or give a directory: "
+        f"{reason}"
     )

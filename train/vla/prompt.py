@@ -56,9 +56,15 @@ def read_prompt(name: str) -> Prompt:
         raise ConfigError(f"vla.prompt: {name!r} is neither a file nor one of {have}")
     try:
         found = OmegaConf.to_container(OmegaConf.load(path))
-        return Prompt(**found)  # type: ignore[arg-type]
+        prompt = Prompt(**found)  # type: ignore[arg-type]
     except (OmegaConfBaseException, YAMLError, TypeError) as error:
         raise ConfigError(f"vla.prompt: {path}: expected system, user and unasked: {error}") from error
+    for name, text in asdict(prompt).items():
+        if not isinstance(text, str):
+            raise ConfigError(f"vla.prompt: {path}: {name}: expected a text, got {text!r}")
+    if "{instruction}" not in prompt.user:
+        raise ConfigError(f"vla.prompt: {path}: user: expected {{instruction}} in it, got {prompt.user!r}")
+    return prompt
 
 
 class Prompter:
@@ -102,6 +108,9 @@ class Prompter:
         self._known: dict[tuple[int, ...], tuple[list[int], list[int], list[str]]] = {}
         defaults = getattr(type(processor), "images_kwargs", None) or {}
         self._image_options = {**defaults, "input_data_format": "channels_last"}
+        if hasattr(processor.image_processor, "do_image_splitting"):
+            # SmolVLM would make a frame large and cut it up, into a thousand tokens.
+            self._image_options["do_image_splitting"] = False
 
     @property
     def keep(self) -> int:
@@ -179,9 +188,22 @@ class Prompter:
         return found
 
     def _plain(self, text: str, *, split: bool) -> list[int]:
-        """Ids of a text; `split` treats what looks like a special token as the letters that it is."""
-        ids = self._tokenizer(text, add_special_tokens=False, split_special_tokens=split)["input_ids"]
-        return spell(self._tokenizer, ids, self._taken)
+        """Ids of a text; `split` treats what looks like a token of the chat as the letters that it is."""
+        if not split:
+            ids = self._tokenizer(text, add_special_tokens=False)["input_ids"]
+            return spell(self._tokenizer, ids, self._taken)
+        # split_special_tokens leaves whole what was added but is not marked special, as <think> is in Qwen.
+        backend = self._tokenizer.backend_tokenizer
+        if backend.normalizer is not None:
+            text = backend.normalizer.normalize_str(text)
+        words = [text]
+        if backend.pre_tokenizer is not None:
+            words = [word for word, _ in backend.pre_tokenizer.pre_tokenize_str(text)]
+        return spell(
+            self._tokenizer,
+            [token.id for word in words for token in backend.model.tokenize(word)],
+            self._taken,
+        )
 
     def describe(self) -> dict[str, Any]:
         """The template as plain JSON."""

@@ -26,7 +26,6 @@ from oxcart.shards.errors import ConfigError
 from oxcart.train.config import at_least, one_of
 
 FAMILIES = ("qwen3-vl", "qwen2.5-vl", "smolvlm")
-PATCH, MERGE = 8, 2
 WORDS = 512
 """Entries of the BPE at most, single bytes included."""
 SENTENCES = [
@@ -94,7 +93,12 @@ class VlmConfig:
     vision_layers: int = 2
     """Of the vision tower."""
     image_size: int = 64
-    """Pixels of a side of the pictures that it is made for."""
+    """Pixels of a side of the pictures that it is made for; a multiple of `patch * merge`."""
+    patch: int = 16
+    """Pixels of a side of a patch."""
+    merge: int = 4
+    """Patches of a side of what becomes one token. By default a whole picture does: a model that has minutes
+    to learn finds what is where in one token's numbers, and hardly with attention to many (docs/lab.md)."""
     spare: int = 16
     """Rows of the embedding that no token has, as published Qwen models have some hundred."""
     tied: bool = True
@@ -107,9 +111,10 @@ class VlmConfig:
     def __post_init__(self) -> None:
         one_of("family", self.family, FAMILIES)
         one_of("padding", self.padding, ("left", "right"))
-        at_least(1, layers=self.layers, vision_layers=self.vision_layers)
+        at_least(1, layers=self.layers, vision_layers=self.vision_layers, patch=self.patch, merge=self.merge)
         at_least(0, spare=self.spare)
-        for name, value, of in (("width", self.width, 32), ("image_size", self.image_size, PATCH * MERGE)):
+        token = self.patch * self.merge
+        for name, value, of in (("width", self.width, 32), ("image_size", self.image_size, token)):
             if value < of or value % of:
                 raise ConfigError(f"{name}: expected a multiple of {of}, got {value}")
 
@@ -141,7 +146,7 @@ def write_vlm(directory: Path, config: VlmConfig) -> int:
         pictures: Any = SmolVLMImageProcessorPil(
             size={"longest_edge": side}, max_image_size={"longest_edge": side}, do_image_splitting=False
         )
-        tokens = (side // PATCH // MERGE) ** 2
+        tokens = (side // config.patch // config.merge) ** 2
         processor = build_processor(SmolVLMProcessor, pictures, tokenizer, chat, image_seq_len=tokens)
         video: dict[str, Any] = {
             "video_processor_type": "SmolVLMVideoProcessor",
@@ -151,8 +156,9 @@ def write_vlm(directory: Path, config: VlmConfig) -> int:
         import transformers
         from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
-        size: dict[str, Any] = {"shortest_edge": (PATCH * MERGE) ** 2, "longest_edge": (2 * side) ** 2}
-        shape = {"patch_size": PATCH, "merge_size": MERGE, "temporal_patch_size": 2}
+        least = (config.patch * config.merge) ** 2
+        size: dict[str, Any] = {"shortest_edge": least, "longest_edge": (2 * side) ** 2}
+        shape = {"patch_size": config.patch, "merge_size": config.merge, "temporal_patch_size": 2}
         pictures = Qwen2VLImageProcessorPil(size=size, **shape)
         three = config.family == "qwen3-vl"
         name = "Qwen3VL" if three else "Qwen2_5_VL"
@@ -235,8 +241,8 @@ def _qwen(config: VlmConfig, tokenizer: Any) -> Any:
         "hidden_size": config.width,
         "intermediate_size": 3 * config.width,
         "num_heads": config.width // 16,
-        "patch_size": PATCH,
-        "spatial_merge_size": MERGE,
+        "patch_size": config.patch,
+        "spatial_merge_size": config.merge,
         "out_hidden_size": config.width,
     }
     rope: dict[str, Any] = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [4, 2, 2]}
@@ -249,7 +255,7 @@ def _qwen(config: VlmConfig, tokenizer: Any) -> Any:
     }
     text = {**_text(config, tokenizer), "rope_parameters": rope}
     if config.family == "qwen3-vl":
-        positions = (config.image_size // PATCH) ** 2
+        positions = (config.image_size // config.patch) ** 2
         last = config.vision_layers - 1
         vision |= {"num_position_embeddings": positions, "deepstack_visual_indexes": [last]}
         text["rope_parameters"] = {**rope, "mrope_interleaved": True}
@@ -257,7 +263,8 @@ def _qwen(config: VlmConfig, tokenizer: Any) -> Any:
             Qwen3VLConfig(text_config=text, vision_config=vision, **common)
         )
     text.pop("head_dim")
-    vision |= {"window_size": 2 * PATCH * MERGE, "fullatt_block_indexes": [config.vision_layers - 1]}
+    window = 2 * config.patch * config.merge
+    vision |= {"window_size": window, "fullatt_block_indexes": [config.vision_layers - 1]}
     return Qwen2_5_VLForConditionalGeneration(
         Qwen2_5_VLConfig(text_config=text, vision_config=vision, **common)
     )
@@ -272,14 +279,14 @@ def _smolvlm(config: VlmConfig, tokenizer: Any) -> Any:
         "num_hidden_layers": config.vision_layers,
         "num_attention_heads": config.width // 16,
         "image_size": config.image_size,
-        "patch_size": PATCH,
+        "patch_size": config.patch,
     }
     text = {"model_type": "llama", **_text(config, tokenizer)}
     return SmolVLMForConditionalGeneration(
         SmolVLMConfig(
             text_config=text,
             vision_config=vision,
-            scale_factor=MERGE,
+            scale_factor=config.merge,
             image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
             pad_token_id=tokenizer.pad_token_id,
             tie_word_embeddings=config.tied,

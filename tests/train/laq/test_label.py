@@ -14,7 +14,7 @@ from oxcart.manifests.dataset import Dataset
 from oxcart.shards.errors import ConfigError
 from oxcart.train.data import Loader, Pairs
 from oxcart.train.laq import label as module
-from oxcart.train.laq.label import label, open_run
+from oxcart.train.laq.label import label, open_producer, open_run
 from oxcart.train.laq.model import LatentActionModel, to_float
 from tiny_laq import trained
 
@@ -127,6 +127,10 @@ def test_last_is_the_default_and_best_can_be_had(run: Path, kitchen: Path, tmp_p
     assert (
         open_run(run, str(run / "checkpoints" / "last.safetensors")).fingerprint == open_run(run).fingerprint
     )
+    for name in ("last", "best"):
+        producer = open_run(run, name).fingerprint
+        assert open_producer(run, producer).fingerprint == producer
+    assert open_producer(run, "another").fingerprint == open_run(run).fingerprint
     other = tmp_path / "other"
     trained(other, kitchen, "train.steps=1")
     assert open_run(other).fingerprint != open_run(run).fingerprint

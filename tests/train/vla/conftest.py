@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from oxcart.train.vla.tiny import VlmConfig, write_vlm
 from tiny_vla import write_codes
+
+SMALL: dict[str, Any] = {
+    "width": 32,
+    "layers": 1,
+    "vision_layers": 1,
+    "image_size": 32,
+    "patch": 8,
+    "merge": 2,
+}
+"""Four tokens of a picture."""
 
 
 @pytest.fixture(autouse=True)
@@ -20,7 +31,7 @@ def _offline(monkeypatch: pytest.MonkeyPatch) -> None:
 def qwen(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Tied, with spare rows, padding on the right."""
     folder = tmp_path_factory.mktemp("vlm") / "qwen"
-    write_vlm(folder, VlmConfig(width=32, layers=1, vision_layers=1, image_size=32, spare=16, tied=True))
+    write_vlm(folder, VlmConfig(spare=16, tied=True, **SMALL))
     return folder
 
 
@@ -28,17 +39,7 @@ def qwen(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def smol(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Untied, without spare rows, padding on the left."""
     folder = tmp_path_factory.mktemp("vlm") / "smol"
-    config = VlmConfig(
-        family="smolvlm",
-        width=32,
-        layers=1,
-        vision_layers=1,
-        image_size=32,
-        spare=0,
-        tied=False,
-        padding="left",
-    )
-    write_vlm(folder, config)
+    write_vlm(folder, VlmConfig(family="smolvlm", spare=0, tied=False, padding="left", **SMALL))
     return folder
 
 
@@ -46,8 +47,7 @@ def smol(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def qwen25(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Untied, with spare rows, padding on the right."""
     folder = tmp_path_factory.mktemp("vlm") / "qwen25"
-    size = {"width": 32, "layers": 1, "vision_layers": 1, "image_size": 32}
-    write_vlm(folder, VlmConfig(family="qwen2.5-vl", spare=4, tied=False, **size))
+    write_vlm(folder, VlmConfig(family="qwen2.5-vl", spare=4, tied=False, **SMALL))
     return folder
 
 

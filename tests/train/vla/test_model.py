@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from tokenizers import AddedToken
 
 from oxcart.shards.errors import ConfigError
 from oxcart.train.vla.config import DECODINGS, HEADS
 from oxcart.train.vla.emit import emit, score
 from oxcart.train.vla.ids import embedding_of, take_ids, writing_of
-from oxcart.train.vla.model import groups, load_backbone
+from oxcart.train.vla.model import groups, in_tower, load_backbone
 from oxcart.train.vla.processor import load_processor
 from oxcart.train.vla.prompt import read_prompt
 from oxcart.train.vla.tiny import VlmConfig, write_vlm
@@ -92,6 +95,69 @@ def test_an_instruction_with_action_text_is_text(vlm: Path) -> None:
     assert [i for i in row if i in set(made.model.ids.all)] == [made.model.ids.open]
     special = set(load_processor(str(vlm)).tokenizer.added_tokens_decoder)
     assert [i for i in row if i in special] == [i for i in other if i in special]
+
+
+def test_added_tokens_that_are_not_special_are_text_too(qwen: Path, tmp_path: Path) -> None:
+    own = tmp_path / "vlm"
+    shutil.copytree(qwen, own)
+    tokenizer = load_processor(str(qwen)).tokenizer
+    tokenizer.add_tokens([AddedToken("<think>", special=False, normalized=False)])
+    tokenizer.save_pretrained(own)
+    made = policy(own)
+    (thought,) = load_processor(str(own)).tokenizer("<think>")["input_ids"]
+    row = made.prompter.encode(FRAMES[:1], ["say <think> now"], None)["input_ids"][0].tolist()
+    assert thought not in row
+    assert "say <think> now" in tokenizer.decode(row[:-1])
+
+
+def test_pictures_are_not_cut_into_tiles(smol: Path, tmp_path: Path) -> None:
+    own = tmp_path / "vlm"
+    shutil.copytree(smol, own)
+    settings = json.loads((own / "processor_config.json").read_text())
+    assert settings["image_processor"]["do_image_splitting"] is False
+    settings["image_processor"] |= {"do_image_splitting": True, "size": {"longest_edge": 128}}
+    (own / "processor_config.json").write_text(json.dumps(settings))
+    assert load_processor(str(own)).image_processor.do_image_splitting
+    for name, value in policy(smol).prompter.encode(FRAMES, TEXTS, None).items():
+        assert policy(own).prompter.encode(FRAMES, TEXTS, None)[name].shape == value.shape, name
+
+
+def test_what_a_model_says_of_generation_changes_no_code(qwen: Path, tmp_path: Path) -> None:
+    own = tmp_path / "vlm"
+    shutil.copytree(qwen, own)
+    settings = json.loads((own / "generation_config.json").read_text())
+    settings |= {
+        "do_sample": True,
+        "temperature": 9.0,
+        "top_k": 2,
+        "repetition_penalty": 5.0,
+        "max_length": 9,
+    }
+    (own / "generation_config.json").write_text(json.dumps(settings))
+    plain, other = (policy(vlm) for vlm in (qwen, own))
+    for one in (plain, other):
+        one.model.eval()
+    for mine, theirs in zip(emit(plain, FRAMES, TEXTS), emit(other, FRAMES, TEXTS), strict=True):
+        assert torch.equal(mine, theirs)
+
+
+@pytest.mark.parametrize("tune", ["frozen_vision", "lora"])
+def test_checkpointing_does_not_go_back_through_a_frozen_tower(vlm: Path, tune: str) -> None:
+    made = policy(vlm, "vla.checkpointing=true", f"vla.tune={tune}")
+    made.model.train()
+    features: list[torch.Tensor] = []
+    tower = next(
+        module
+        for name, module in made.model.named_modules()
+        if name.rpartition(".")[2] in ("blocks", "encoder") and in_tower(name)
+    )
+    first = next(iter(tower.modules())) if not isinstance(tower, torch.nn.ModuleList) else tower[0]
+    first.register_forward_hook(lambda module, given, out: features.append(out))
+    score(made, FRAMES, TEXTS, KNOWN, made.model)[0].backward()  # type: ignore[no-untyped-call]
+    assert features
+    for one in features:
+        tensor = one if isinstance(one, torch.Tensor) else next(iter(one.values()))
+        assert not tensor.requires_grad
 
 
 def test_the_loss_is_on_action_positions_whatever_the_picture_and_padding(vlm: Path) -> None:
@@ -195,8 +261,31 @@ def test_checkpointing_changes_no_gradient(vlm: Path) -> None:
     torch.testing.assert_close(found[0], found[1])
 
 
+def test_matrices_alone_are_decayed(vlm: Path) -> None:
+    made = policy(vlm).model
+    names = {id(one): name for name, one in made.named_parameters()}
+    decayed, kept = (group["params"] for group in groups(made, 0.1, 1.0)[:2])
+    assert all(one.ndim >= 2 for one in decayed)
+    assert not any("embed_tokens" in names[id(one)] or "pos" in names[id(one)] for one in decayed)
+    assert all(one.ndim == 1 or "pos" in names[id(one)] for one in kept)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("system: a\nuser: b\nunasked: c\n", r"user: expected \{instruction\} in it, got 'b'"),
+        ('system: a\nuser: "{instruction}"\nunasked:\n', "unasked: expected a text, got None"),
+        ('system: a\nuser: "{instruction}"\n', "expected system, user and unasked"),
+    ],
+)
+def test_a_template_that_says_too_little_is_refused(tmp_path: Path, text: str, said: str) -> None:
+    (tmp_path / "prompt.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=f"vla.prompt: .*: {said}"):
+        read_prompt(str(tmp_path / "prompt.yaml"))
+
+
 def test_a_processor_without_a_chat_template_is_refused(tmp_path: Path) -> None:
-    write_vlm(tmp_path / "vlm", VlmConfig(width=32, layers=1, vision_layers=1, image_size=32))
+    write_vlm(tmp_path / "vlm", VlmConfig(width=32, layers=1, vision_layers=1))
     (tmp_path / "vlm" / "chat_template.jinja").unlink()
     with pytest.raises(ConfigError, match="has no chat template; choose an instruction-tuned model"):
         load_processor(str(tmp_path / "vlm"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -19,17 +20,18 @@ from torch import nn
 
 from oxcart.manifests.annotation import read_annotation
 from oxcart.shards.errors import ConfigError
-from oxcart.train.data import Batch
+from oxcart.train.data import Batch, Frames, Loader
 from oxcart.train.laq.label import label, open_run
 from oxcart.train.loop import Place, narrow
-from oxcart.train.vla.emit import emit
-from oxcart.train.vla.policy import load_policy
+from oxcart.train.vla.emit import emit, score
+from oxcart.train.vla.policy import load_policy, save_policy
 from oxcart.train.vla.predict import predict
+from oxcart.train.vla.processor import load_processor
 from oxcart.train.vla.run import configure
 from oxcart.train.vla.task import VlaTask
 from tiny_laq import assert_same_checkpoints, lines, weights
 from tiny_laq import trained as trained_laq
-from tiny_vla import CODES, small, trained, write_codes
+from tiny_vla import CODES, policy, small, trained, write_codes
 
 
 def test_a_run_that_a_signal_stopped_goes_on_bit_for_bit(
@@ -76,13 +78,48 @@ def test_a_reloaded_run_predicts_what_the_run_did(
     monkeypatch.setattr(VlaTask, "finish", finish)
     run = tmp_path / "run"
     trained(small(qwen, kitchen, codes, run, f"vla.head={head}", f"vla.tune={tune}", "train.lr=0.01"))
-    policy, _ = load_policy(run, "cpu")
-    again = emit(policy, torch.full((2, 32, 32, 3), 90, dtype=torch.uint8), ["push", "lift"])
+    reloaded, _ = load_policy(run, "cpu")
+    again = emit(reloaded, torch.full((2, 32, 32, 3), 90, dtype=torch.uint8), ["push", "lift"])
     if tune == "full":
         assert torch.equal(again[0], seen[0][0])
         assert torch.equal(again[1], seen[0][1])
     else:
         torch.testing.assert_close(again[1], seen[0][1], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("vlm", ["qwen", "qwen25", "smol"])
+@pytest.mark.parametrize(("head", "tune"), [("tokens", "lora"), ("replace", "full"), ("head", "full")])
+def test_a_model_of_every_family_comes_back_as_it_was_saved(
+    vlm: str, head: str, tune: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    model = request.getfixturevalue(vlm)
+    made = policy(model, f"vla.head={head}", f"vla.tune={tune}")
+    if tune == "lora":
+        with torch.no_grad():
+            for name, one in made.model.named_parameters():
+                if "lora_B" in name or "trainable_tokens_delta" in name:
+                    one += 0.05 * torch.randn(one.shape, generator=torch.Generator().manual_seed(0))
+    made.model.eval()
+    frames = torch.randint(256, (2, 32, 32, 3), dtype=torch.uint8)
+    about = {"frames": [32, 32], "producer": "a" * 64, "laq": None, "lora": tune == "lora"}
+    before = emit(made, frames, ["push", "lift"])
+    save_policy(made, load_processor(str(model)), tmp_path, str(model), about)
+    assert torch.equal(emit(made, frames, ["push", "lift"])[1], before[1]), "saving leaves it as it was"
+    again = emit(load_policy(tmp_path, "cpu")[0], frames, ["push", "lift"])
+    torch.testing.assert_close(again[1], before[1], rtol=1e-4, atol=1e-5)
+
+
+def test_a_model_that_a_kill_left_unwritten_is_made_up_for(
+    qwen: Path, kitchen: Path, codes: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    trained(small(qwen, kitchen, codes, run, "val.every=4"))
+    AcceleratorState._reset_state(reset_partial_state=True)
+    frames = torch.full((1, 32, 32, 3), 90, dtype=torch.uint8)
+    before = emit(load_policy(run, "cpu")[0], frames, ["push"])[1]
+    shutil.rmtree(run / "model")
+    trained([f"run.dir={run}"], resume=True)
+    assert torch.equal(emit(load_policy(run, "cpu")[0], frames, ["push"])[1], before)
 
 
 def test_two_ranks_equal_one(qwen: Path, kitchen: Path, codes: Path, tmp_path: Path) -> None:
@@ -128,11 +165,27 @@ def test_new_rows_learn_at_their_own_rate(qwen: Path, kitchen: Path, codes: Path
 
 def test_validation_stands_beside_baselines(qwen: Path, kitchen: Path, codes: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    trained(small(qwen, kitchen, codes, run, "val.every=4"))
+    trained(small(qwen, kitchen, codes, run, "val.every=4", "val.samples=1000", "val.baselines=1000"))
     (last,) = lines(run, "val")
     for split in ("val", "val_seen"):
-        for name in ("accuracy", "exact", "unigram_accuracy", "instruction_exact", "nearest_accuracy"):
-            assert 0 <= last[f"{split}/{name}"] <= 1
+        loader = Loader(
+            str(kitchen),
+            split,
+            sample=Frames(per_episode="all", leave=2),
+            batch_size=1000,
+            annotations=[str(codes)],
+            repeat=False,
+        )
+        (batch,) = loader
+        made = load_policy(run, "cpu")[0]
+        true = batch.annotations["codes"].long()
+        said = emit(made, batch.frames, batch.instruction)[0]
+        assert last[f"{split}/samples"] == len(true)
+        assert last[f"{split}/accuracy"] == pytest.approx((said == true).float().mean().item())
+        assert last[f"{split}/exact"] == pytest.approx((said == true).all(1).float().mean().item())
+        with torch.no_grad():
+            nll = score(made, batch.frames, batch.instruction, true, made.model)[1].item()
+        assert last[f"{split}/nll"] == pytest.approx(nll, rel=1e-4)
         assert len(last[f"{split}/confusion"]) == CODES
         assert last[f"{split}/accuracy_low"] <= last[f"{split}/accuracy"] <= last[f"{split}/accuracy_high"]
     assert {"samples.png", "report.md", "config.yaml"} <= {path.name for path in run.iterdir()}
@@ -174,6 +227,11 @@ def test_codes_made_while_training_are_those_of_the_annotation(
     made = predict(run, tmp_path / "a.png", "", None, "cpu")
     assert made.frame.shape == (32, 32, 3)
     assert len(made.codes) == 2
+    laq.rename(tmp_path / "moved")
+    alone = predict(run, tmp_path / "a.png", "", None, "cpu")
+    assert (alone.codes, alone.frame) == (made.codes, None)
+    assert "there is no such checkpoint" in alone.missing
+    assert predict(run, tmp_path / "a.png", "", tmp_path / "moved", "cpu").frame is not None
     trained_laq(tmp_path / "other", kitchen, "train.steps=1", "model.image_size=32")
     with pytest.raises(ConfigError, match=r"--laq: .* is the model .* and the codes are of"):
         predict(run, tmp_path / "a.png", "", tmp_path / "other", "cpu")
