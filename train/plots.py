@@ -130,7 +130,8 @@ def grid_png(columns: Sequence[tuple[str, Image]], rows: Sequence[str], title: s
     cell, gap, top = side * scale, 6, 60 if title else 28
     longest = max((small.getlength(line) for text in rows for line in text.splitlines()), default=0)
     left = max(150, min(400, round(longest) + 4 * gap))
-    size = left + len(columns) * (cell + gap) + gap, top + len(rows) * (cell + gap) + gap
+    width = max(left + len(columns) * (cell + gap) + gap, round(large.getlength(title)) + 4 * gap)
+    size = width, top + len(rows) * (cell + gap) + gap
     canvas = Picture.new("RGB", size, "white")
     draw = ImageDraw.Draw(canvas)
     draw.text((gap * 2, 10), title, fill=INK, font=large)

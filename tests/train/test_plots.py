@@ -35,6 +35,13 @@ def test_a_grid_has_every_picture_in_its_place(tmp_path: Path) -> None:
     assert red[rows.min(), columns.max()]
 
 
+def test_a_title_is_never_cut_off(tmp_path: Path) -> None:
+    grid(
+        tmp_path / "grid.png", [("", np.full((1, 8, 8, 3), 255, np.uint8))], [""], "all of a long title " * 5
+    )
+    assert (np.asarray(Image.open(tmp_path / "grid.png"))[:, -4:] == 255).all()
+
+
 def test_codes_are_drawn_of_every_split(tmp_path: Path) -> None:
     row = [[3, 1], [0, 4]], [[2, 2], [1, 3]], [[4, 0], [0, 4]]
     codes(tmp_path / "one.png", [("val", *row)])
