@@ -141,7 +141,7 @@ def test_what_a_model_says_of_generation_changes_no_code(qwen: Path, tmp_path: P
         assert torch.equal(mine, theirs)
 
 
-@pytest.mark.parametrize("tune", ["frozen_vision", "lora"])
+@pytest.mark.parametrize(("vlm", "tune"), [("qwen25", "lora"), ("smol", "frozen_vision")], indirect=["vlm"])
 def test_checkpointing_does_not_go_back_through_a_frozen_tower(vlm: Path, tune: str) -> None:
     made = policy(vlm, "vla.checkpointing=true", f"vla.tune={tune}")
     made.model.train()
