@@ -6,8 +6,8 @@
 quality: the tiny model of `oxcart sample vlm`, trained on codes of a latent-action model, once for each head
 and decoding, all else alike; on held-out kitchens, beside the baselines, with 95% bootstrap intervals by
 episode. The dataset is the embedded sample with 96 kitchens, an eighth of them held out, as the wrist camera
-sees them: in frames of 64 pixels the main camera hardly shows whether the gripper is closed. The tokens of
-`replace` are in a model without spare rows; with them it would be `tokens` by another name.
+sees them, which shows at 64 pixels whether the gripper is closed. The tokens of `replace` are in a model
+without spare rows; with them it would be `tokens` by another name.
 speed: actions a second of the same model, one code after the other and all at once.
 """
 
@@ -126,7 +126,7 @@ def tiny(chosen: Any, spare: int) -> Path:
 
 def labelled(chosen: Any) -> tuple[Path, Path]:
     """The dataset and its codes."""
-    data, run, codes = chosen.data, chosen.laq, chosen.scratch / "codes.parquet"
+    data, run = chosen.data, chosen.laq
     if data is None:
         data = chosen.scratch / "wrist-96"
         if not (data / "manifest.json").exists():
@@ -141,6 +141,7 @@ def labelled(chosen: Any) -> tuple[Path, Path]:
             given += ["train.steps=1600", f"train.threads={chosen.threads}"]
             train_laq(laq_config(given))
             AcceleratorState._reset_state(reset_partial_state=True)
+    codes: Path = chosen.scratch / f"codes-{data.name}-{run.name}.parquet"
     if not codes.exists():
         label(str(data), open_run(run), str(codes))
     return data, codes

@@ -121,7 +121,9 @@ def videos(
 @click.option("--family", default="qwen3-vl", show_default=True, help="qwen3-vl, qwen2.5-vl or smolvlm.")
 @click.option("--width", default=64, show_default=True, help="Of tokens; a multiple of 32.")
 @click.option("--layers", default=2, show_default=True, help="Of the language model.")
-@click.option("--image-size", default=64, show_default=True, help="Pixels of a side of its pictures.")
+@click.option(
+    "--image-size", default=64, show_default=True, help="Pixels of a side of its pictures; a multiple of 64."
+)
 @click.option("--spare", default=16, show_default=True, help="Rows of the embedding without a token.")
 @click.option("--tied/--untied", default=True, show_default=True, help="One matrix reads and writes tokens.")
 @click.option("--seed", default=0, show_default=True, help="Another seed draws other weights.")

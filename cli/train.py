@@ -271,7 +271,7 @@ def predict(
     click.echo(f"codes: {'-'.join(map(str, found.codes))}")
     click.echo(table(("place", "code", "probability", "next"), rows))
     if found.frame is None:
-        click.echo(f"no next frame: {found.missing}; give the run of the latent-action model with --laq")
+        click.echo(f"no next frame: {found.missing}; give the run that made the codes with --laq")
         return
     target = output if output is not None else run / "predicted.png"
     write_png(target, found.frame)

@@ -261,7 +261,8 @@ class _Run:
             batches = iter(self.loader)
             try:
                 if step and self._validates(step):
-                    # What came between the step, its validation and its files is made up for.
+                    # What came between the step, its validation and its files is made up for; but only a
+                    # validation has pictures.
                     if self.validated != step:
                         validated, best = self._validate(step)
                         self._save(step, best)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from PIL import Image, UnidentifiedImageError
 
-from oxcart.shards.errors import ConfigError
+from oxcart.shards.errors import ConfigError, CorruptError
 from oxcart.train.laq.label import Labeller, open_producer
 from oxcart.train.vla.emit import emit
 from oxcart.train.vla.policy import load_policy
@@ -58,9 +58,9 @@ def predict(run: Path, image: Path, instruction: str, laq: Path | None, device: 
     drawn, missing = None, ""
     try:
         drawn = imagine(_maker(named, about["producer"], policy.device.type), frames, codes)[0]
-    except ConfigError as error:
+    except (ConfigError, CorruptError) as error:
         if laq is not None:
-            raise
+            raise ConfigError(f"--laq: {error}; give the run that made the codes") from error
         missing = str(error)
     return Prediction(
         codes=codes[0].tolist(), probabilities=probabilities[0].tolist(), frame=drawn, missing=missing
@@ -71,11 +71,12 @@ def _maker(named: str | Path | None, producer: str, device: str) -> Labeller:
     """The model that made the codes."""
     if named is None:
         raise ConfigError("training had no data.laq")
+    if not Path(named).is_dir():
+        raise ConfigError(f"{named} is not there")
     labeller = open_producer(Path(named), producer, device)
     if labeller.fingerprint != producer:
         raise ConfigError(
-            f"--laq: {named} is the model {labeller.fingerprint[:12]}, and the codes are of "
-            f"{producer[:12]}; give the run that labelled them"
+            f"{named} is the model {labeller.fingerprint[:12]}, and the codes are of {producer[:12]}"
         )
     return labeller
 

@@ -237,7 +237,7 @@ def test_codes_made_while_training_are_those_of_the_annotation(
     laq.rename(tmp_path / "moved")
     alone = predict(run, tmp_path / "a.png", "", None, "cpu")
     assert (alone.codes, alone.frame) == (made.codes, None)
-    assert "there is no such checkpoint" in alone.missing
+    assert alone.missing == f"{laq} is not there"
     assert predict(run, tmp_path / "a.png", "", tmp_path / "moved", "cpu").frame is not None
     trained_laq(tmp_path / "other", kitchen, "train.steps=1", "model.image_size=32")
     with pytest.raises(ConfigError, match=r"--laq: .* is the model .* and the codes are of"):
