@@ -201,8 +201,13 @@ def write_video(
                 stream.codec_context.time_base = base
                 stream.codec_context.thread_count = 1
                 stream.codec_context.flags |= Flags.bitexact
-                own = {"crf": str(crf), "g": str(keys), "keyint_min": "1"} if codec == "libx264" else {}
-                stream.options = {**own, **(options or {})}
+                given = dict(options or {})
+                if codec == "libx264":
+                    # Its assembly is not deterministic on every CPU: the same pictures gave two files.
+                    asked = [given["x264-params"]] if "x264-params" in given else []
+                    given["x264-params"] = ":".join([*asked, "asm=0"])
+                    given = {"crf": str(crf), "g": str(keys), "keyint_min": "1", **given}
+                stream.options = given
             frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
             frame.pts, frame.time_base = (i if times_ms is None else times_ms[i]), base
             container.mux(stream.encode(frame))
