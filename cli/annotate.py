@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import click
 
+from oxcart.cli.outputs import MOTION, check_output, output_option, overwrite_option
+
 
 @click.group()
 def annotate() -> None:
@@ -29,13 +31,24 @@ def annotate() -> None:
     "longer side; flow needs the extra `video`.",
 )
 @click.option("--camera", default="primary", show_default=True, help="Camera to measure.")
-@click.option(
-    "-o", "--out", help="File or URL to write, of a single DATASET.  [default: DATASET.motion.parquet]"
+@output_option(
+    "-o",
+    "--out",
+    writes=MOTION,
+    remote=True,
+    help="File or URL to write, of a single DATASET.  [default: DATASET.motion.parquet]",
 )
+@overwrite_option(exposed=True)
 @click.option("--workers", type=click.IntRange(min=1), help="Threads.  [default: one a core]")
 @click.option("--quiet", is_flag=True, help="No progress and no summary.")
 def motion(
-    datasets: tuple[str, ...], method: str, camera: str, out: str | None, workers: int | None, quiet: bool
+    datasets: tuple[str, ...],
+    method: str,
+    camera: str,
+    out: str | None,
+    overwrite: bool,
+    workers: int | None,
+    quiet: bool,
 ) -> None:
     """Measure how much each step of each DATASET differs from the next.
 
@@ -60,15 +73,18 @@ def motion(
     if out is not None and len(datasets) > 1:
         raise ConfigError(f"--out: expected a single DATASET, got {len(datasets)}; leave it out")
     opened = [Dataset.open(url) for url in datasets]
+    targets = [out or motion_url(url) for url in datasets]
+    if out is None:
+        for target in targets:
+            check_output("--out", target, MOTION, overwrite=overwrite)
     shares = (5, 25, 50, 75, 95)
     rows = []
-    for url, dataset in zip(datasets, opened, strict=True):
+    for target, dataset in zip(targets, opened, strict=True):
         steps = sum(count["steps"] for count in dataset.manifest.splits.values())
         with progress("measuring", total=steps, unit="frames", quiet=quiet) as report:
             found = measure(
                 dataset, method=method, camera=camera, workers=workers or default_workers(), report=report
             )
-        target = out or motion_url(url)
         write_annotation(target, found)
         values = np.concatenate([np.empty(0, np.float32), *found.values.values()])
         rows.append([target, f"{len(values):,}", *(f"{np.percentile(values, one):.3g}" for one in shares)])

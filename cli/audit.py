@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from oxcart.cli.options import LocalPath, check_outputs, write_file
+from oxcart.cli.options import LocalPath
+from oxcart.cli.outputs import AUDIT_JSON, AUDIT_PAGE, RULE, output_option, overwrite_option, write_file
 from oxcart.cli.table import plain, table
 from oxcart.shards.errors import OxcartError
 
@@ -62,13 +63,9 @@ class Careful(click.Command):
 
 @click.command(cls=Careful)
 @click.argument("dataset", nargs=-1, required=True)
-@click.option(
-    "-o",
-    "--output",
-    type=LocalPath(dir_okay=False),
-    help="The report: one HTML page that holds all.",
-)
-@click.option("--json", "json_file", type=LocalPath(dir_okay=False), help="Write the report as JSON, too.")
+@output_option("-o", "--output", writes=AUDIT_PAGE, help="The report: one HTML page that holds all.")
+@output_option("--json", "json_file", writes=AUDIT_JSON, help="Write the report as JSON, too.")
+@overwrite_option()
 @click.option(
     "--sample",
     type=click.IntRange(min=1),
@@ -126,7 +123,6 @@ def audit(
         with progress(label, total=total, unit=unit, quiet=quiet) as report:
             yield lambda done: report(done)
 
-    check_outputs(output, json_file)
     options = Options(seed=seed, frames=frames, sample=sample, workers=workers or default_workers())
     found = run(dataset, options, stage=stage, command=_command(dataset, options, fail_on))
     if output is not None:
@@ -267,9 +263,8 @@ def _value(value: Any) -> str:
     required=True,
     help="JSON of the audit of OUT.",
 )
-@click.option(
-    "-o", "--output", type=LocalPath(dir_okay=False), required=True, help="Split rule to write, a YAML file."
-)
+@output_option("-o", "--output", writes=RULE, required=True, help="Split rule to write, a YAML file.")
+@overwrite_option()
 def repair_split(out: str, report: Path, output: Path) -> None:
     """Write a split rule for OUT in which every pair that an audit confirmed shares a split.
 

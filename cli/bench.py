@@ -8,9 +8,7 @@ from typing import Any
 
 import click
 
-from oxcart.cli.options import LocalPath
-
-PLOTS = (".png", ".pdf", ".svg")
+from oxcart.cli.outputs import PLOT, output_option, overwrite_option, write_file
 
 
 @click.group()
@@ -142,14 +140,15 @@ def _read_text(report: Any) -> str:
 
 @bench.command()
 @click.argument("url")
-@click.option(
+@output_option(
     "-o",
     "--output",
-    type=LocalPath(dir_okay=False),
+    writes=PLOT,
     default="shuffle.png",
     show_default=True,
     help="Plot to write: .png, .pdf or .svg.",
 )
+@overwrite_option()
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the order.")
 @sample_options
 def shuffle(
@@ -172,19 +171,16 @@ def shuffle(
     from dataclasses import asdict
 
     from oxcart.cli.table import table
-    from oxcart.shards.errors import ConfigError
     from oxcart.train.data.loader import Loader
     from oxcart.train.data.shuffling import mixing, plot
 
-    if output.suffix.lower() not in PLOTS:
-        raise ConfigError(f"--output: expected a name that ends in {', '.join(PLOTS)}, got {str(output)!r}")
     loader = Loader(url, split, sample=_pairs(offset, per_episode), batch_size=batch_size, seed=seed, size=8)
     part = loader.parts[0]
     environments = part.index.texts["environment"].codes.astype("int64")
     found = mixing(part.order, environments, batch_size, (1, 4, 16, 64), (1, 32, 128, 512, 2048))
-    output.parent.mkdir(parents=True, exist_ok=True)
     name = part.index.dataset.manifest.dataset["name"]
-    plot(found, batch_size, f"{name}, {split}: {len(part.order):,} samples", str(output))
+    title = f"{name}, {split}: {len(part.order):,} samples"
+    write_file(output, plot(found, batch_size, title, output.suffix[1:].lower()))
     if as_json:
         click.echo(json.dumps([asdict(one) for one in found]))
         return

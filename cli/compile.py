@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from oxcart.cli.options import LocalPath, output_options, parse_bytes, parse_size, write_file
+from oxcart.cli.options import LocalPath, output_options, parse_bytes, parse_size
+from oxcart.cli.outputs import CENSUS, RULE, output_option, overwrite_option, write_file
 from oxcart.cli.video import video_config, video_options
 
 if TYPE_CHECKING:
@@ -128,11 +129,8 @@ def _source_config(
 @click.argument("files", nargs=-1, metavar="[CENSUS]...")
 @_source_options
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-@click.option(
-    "--parquet",
-    type=LocalPath(dir_okay=False),
-    help="Keep the census in this file, for compile --census.",
-)
+@output_option("--parquet", writes=CENSUS, help="Keep the census in this file, for compile --census.")
+@overwrite_option()
 @click.option("--merge", is_flag=True, help="Make one census of the CENSUS files of all parts.")
 def scan(
     source: str,
@@ -261,9 +259,9 @@ def _census_text(census: Census) -> str:
 @click.option("--val-fraction", type=float, help="Share of the episodes to hold out.  [default: 0.1]")
 @click.option("--val", multiple=True, metavar="NAME", help="Group to hold out, by name; none for no val.")
 @click.option("--val-seen", type=float, help="Share of the episodes to hold out from environments of train.")
-@click.option(
+@output_option(
     "--write-rule",
-    type=LocalPath(dir_okay=False),
+    writes=RULE,
     help="Write the resolved split as a rule that names every group, for --split later.",
 )
 @_source_options

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from oxcart.cli.options import LocalPath, check_outputs, write_file
+from oxcart.cli.options import LocalPath
+from oxcart.cli.outputs import ANALYSIS_JSON, ANALYSIS_PAGE, output_option, overwrite_option, write_file
 from oxcart.cli.train import need_packages
 
 if TYPE_CHECKING:
@@ -30,10 +31,9 @@ def evaluate() -> None:
 @evaluate.command()
 @click.argument("run", type=LocalPath(file_okay=False))
 @click.argument("datasets", nargs=-1, required=True, metavar="DATASET...")
-@click.option(
-    "-o", "--output", type=LocalPath(dir_okay=False), help="The report: one HTML page that holds all."
-)
-@click.option("--json", "json_file", type=LocalPath(dir_okay=False), help="Write the numbers as JSON, too.")
+@output_option("-o", "--output", writes=ANALYSIS_PAGE, help="The report: one HTML page that holds all.")
+@output_option("--json", "json_file", writes=ANALYSIS_JSON, help="Write the numbers as JSON, too.")
+@overwrite_option()
 @click.option(
     "--strategies",
     metavar="NAME,...",
@@ -126,7 +126,6 @@ def laq(
     from oxcart.train.evaluate.laq import Options, analyse
     from oxcart.train.laq.label import open_run
 
-    check_outputs(output, json_file)
     chosen = tuple(name.strip() for name in strategies.split(",") if name.strip()) if strategies else ()
     known.check(chosen, "--strategies")
     options = Options(

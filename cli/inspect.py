@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from dataclasses import asdict
 from pathlib import Path
@@ -9,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from oxcart.cli.options import LocalPath
+from oxcart.cli.outputs import SHEET, output_option, overwrite_option, write_file
 
 if TYPE_CHECKING:
     from oxcart.manifests.manifest import Manifest
 
-SUFFIXES = {".png": 1 << 31, ".jpg": 65_500, ".jpeg": 65_500, ".webp": 16_383}
-"""Pictures that `show` writes, and the pixels that a side of one can have."""
+SIDES = {".png": 1 << 31, ".jpg": 65_500, ".jpeg": 65_500, ".webp": 16_383}
+"""Suffix of an image that `show` writes -> pixels that a side of one can have."""
 
 
 @click.command()
@@ -112,13 +113,8 @@ def _array(name: str, array: dict[str, Any] | None) -> str:
 @click.command()
 @click.argument("dataset")
 @click.argument("key", required=False)
-@click.option(
-    "-o",
-    "--output",
-    type=LocalPath(dir_okay=False),
-    required=True,
-    help="Picture to write: .png, .jpg or .webp.",
-)
+@output_option("-o", "--output", writes=SHEET, required=True, help="Image to write: .png, .jpg or .webp.")
+@overwrite_option()
 @click.option("--frames", type=click.IntRange(1, 64), default=8, show_default=True, help="Frames to draw.")
 @click.option(
     "--height", type=click.IntRange(16, 1024), default=128, show_default=True, help="Of a frame, pixels."
@@ -132,23 +128,24 @@ def show(dataset: str, key: str | None, output: Path, frames: int, height: int) 
     Example:
       oxcart show bridge bridge_dataset-train-00000-000007 -o strip.png
     """
+    from PIL import Image
+
     from oxcart.manifests.dataset import Dataset
     from oxcart.manifests.show import contact_sheet
     from oxcart.shards.errors import ConfigError
 
-    limit = SUFFIXES.get(output.suffix.lower())
-    if limit is None:
-        raise ConfigError(f"--output: expected a name that ends in .png, .jpg or .webp, got {str(output)!r}")
     opened = Dataset.open(dataset)
     row = opened.episode(key)
     sheet = contact_sheet(opened, row, frames=frames, height=height)
+    limit = SIDES[output.suffix.lower()]
     if max(sheet.size) > limit:
         raise ConfigError(
             f"--output: {output.suffix} holds {limit} pixels a side, the sheet has {max(sheet.size)}: "
             "choose .png, fewer --frames or a smaller --height"
         )
-    output.parent.mkdir(parents=True, exist_ok=True)
-    sheet.save(output)
+    encoded = io.BytesIO()
+    sheet.save(encoded, Image.registered_extensions()[output.suffix.lower()])
+    write_file(output, encoded.getvalue())
     click.echo(f"{output}: {row['key']}")
 
 

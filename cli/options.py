@@ -89,7 +89,11 @@ def output_options(codec: str | None) -> Callable[[Callable[..., Any]], Callable
             help="Uncompressed frame bytes in a shard, e.g. 256MiB.  "
             "[default: raw 512MiB, zstd 1GiB, jpeg 3GiB]",
         ),
-        click.option("--overwrite", is_flag=True, help="Replace the dataset that is in OUT."),
+        click.option(
+            "--overwrite",
+            is_flag=True,
+            help="Replace the dataset, or another file, that is in the way.",
+        ),
     ]
 
     def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -120,33 +124,3 @@ def parse_bytes(option: str, text: str | None) -> int | None:
         return int(float(digits) * _UNITS[unit])
     except (ValueError, KeyError, OverflowError):
         raise ConfigError(f"{option}: expected bytes like 256MiB or 1GB, got {text!r}") from None
-
-
-def check_outputs(output: Path | None, json_file: Path | None) -> None:
-    """Refuse what cannot be written before the long work, not after it.
-
-    Raises:
-        ConfigError: both are one file, or the folder of one is none or cannot be written to.
-    """
-    if output is not None and json_file is not None and output.resolve() == json_file.resolve():
-        raise ConfigError(f"--json: expected another file than --output, got {str(json_file)!r} for both")
-    for option, path in (("--output", output), ("--json", json_file)):
-        if path is None:
-            continue
-        folder = path.parent
-        while not folder.exists() and folder != folder.parent:
-            folder = folder.parent
-        if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
-            why = "cannot be written to" if folder.is_dir() else "is no folder"
-            raise ConfigError(f"{option}: {str(path)!r} cannot be written, {str(folder)!r} {why}")
-
-
-def write_file(path: Path, data: bytes) -> None:
-    """Write a file atomically, and leave nothing beside it."""
-    from oxcart.shards.store import WORK, Store
-
-    fresh = not (path.parent / WORK).exists()
-    Store(path.parent).put(path.name, data)
-    if fresh:
-        with contextlib.suppress(OSError):  # somebody else uses it by now
-            (path.parent / WORK).rmdir()

@@ -12,6 +12,15 @@ from typing import Any
 import click
 
 from oxcart.cli.options import LocalPath
+from oxcart.cli.outputs import (
+    CODES,
+    FRAME,
+    PLOT,
+    check_output,
+    output_option,
+    overwrite_option,
+    write_file,
+)
 from oxcart.cli.progress import progress
 
 TERMINATED = 143
@@ -160,13 +169,15 @@ def _cell(value: Any) -> str:
 @click.command()
 @click.argument("datasets", nargs=-1, required=True, metavar="DATASET...")
 @click.option("--laq", "run", type=LocalPath(file_okay=False), required=True, help="Directory of the run.")
-@click.option(
+@output_option(
     "-o",
     "--output",
-    type=LocalPath(),
+    writes=CODES,
+    folder=True,
     required=True,
     help="File to write; of several DATASETs, a folder for a file of each.",
 )
+@overwrite_option(exposed=True)
 @click.option(
     "--checkpoint",
     default="last",
@@ -189,6 +200,7 @@ def label(
     datasets: tuple[str, ...],
     run: Path,
     output: Path,
+    overwrite: bool,
     checkpoint: str,
     batch_size: int,
     device: str,
@@ -218,6 +230,8 @@ def label(
                 f"DATASET: two have one name, of {', '.join(names.values())}; label them one by one"
             )
         targets = {url: output / f"{name}.parquet" for url, name in names.items()}
+        for target in targets.values():
+            check_output("--output", target, CODES, overwrite=overwrite)
     elif output.is_dir():
         raise ConfigError(f"--output: {output} is a folder; expected a file such as {output}/codes.parquet")
     for url, target in targets.items():
@@ -237,7 +251,8 @@ def label(
 @click.option(
     "--laq", type=LocalPath(file_okay=False), help="Run that draws the next frame.  [default: data.laq]"
 )
-@click.option("-o", "--output", type=LocalPath(), help="PNG to write.  [default: RUN/predicted.png]")
+@output_option("-o", "--output", writes=FRAME, help="PNG to write.  [default: RUN/predicted.png]")
+@overwrite_option(exposed=True)
 @click.option(
     "--device",
     type=click.Choice(["auto", "cpu", "cuda"]),
@@ -246,7 +261,13 @@ def label(
     help="auto: a GPU where there is one.",
 )
 def predict(
-    run: Path, image: Path, instruction: str, laq: Path | None, output: Path | None, device: str
+    run: Path,
+    image: Path,
+    instruction: str,
+    laq: Path | None,
+    output: Path | None,
+    overwrite: bool,
+    device: str,
 ) -> None:
     """Say what the model of RUN would do: codes, their probabilities, the next frame.
 
@@ -259,9 +280,11 @@ def predict(
     """
     need_vla()
     from oxcart.cli.table import table
+    from oxcart.train.vla.predict import png
     from oxcart.train.vla.predict import predict as work
-    from oxcart.train.vla.predict import write_png
 
+    target = output if output is not None else run / "predicted.png"
+    check_output("--output", target, FRAME, overwrite=overwrite)
     found = work(run, image, instruction, laq, device)
     rows = []
     for place, (code, shares) in enumerate(zip(found.codes, found.probabilities, strict=True)):
@@ -273,14 +296,14 @@ def predict(
     if found.frame is None:
         click.echo(f"no next frame: {found.missing}; give the run that made the codes with --laq")
         return
-    target = output if output is not None else run / "predicted.png"
-    write_png(target, found.frame)
+    write_file(target, png(found.frame))
     click.echo(f"next frame: {target}")
 
 
 @click.command()
 @click.argument("runs", nargs=-1, required=True, metavar="RUN...")
-@click.option("-o", "--output", type=LocalPath(), help="PNG of curves to write.")
+@output_option("-o", "--output", writes=PLOT, help="Curves to write: .png, .pdf or .svg.")
+@overwrite_option()
 def compare(runs: tuple[str, ...], output: Path | None) -> None:
     """Set RUNs side by side: what differs in them, and how they validate.
 

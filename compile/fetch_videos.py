@@ -19,6 +19,7 @@ from typing import Any
 import yt_dlp
 
 from oxcart.compile.sources.video_config import LICENCES, UNKNOWN
+from oxcart.manifests.ownership import VIDEOS, check_directory
 from oxcart.shards.errors import ConfigError
 
 ARCHIVE = ".fetched.txt"
@@ -101,6 +102,7 @@ def fetch(
         config: which, and in what form.
         report: told of addresses that are done, and of bytes.
     """
+    check_directory("directory", directory, VIDEOS)
     directory.mkdir(parents=True, exist_ok=True)
     refused: list[str] = []
     failed: list[str] = []

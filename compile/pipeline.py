@@ -35,6 +35,7 @@ from oxcart.compile.sealed import read_sealed, seal
 from oxcart.compile.sources import open_source
 from oxcart.compile.sources.base import LEFT_OUT, Source, SourceConfig
 from oxcart.manifests.manifest import CLAIM, NAME, Manifest, read_manifest
+from oxcart.manifests.ownership import DATASET, check_directory, resolved, within
 from oxcart.manifests.tables import REJECTED, TABLE_FILE, parse_table, read_table, table_bytes
 from oxcart.shards.errors import ConfigError, OxcartError, SourceError
 from oxcart.shards.store import WORK, Store
@@ -119,6 +120,7 @@ def prepare(config: CompileConfig, report: Report = ignore) -> Prepared:
     """
     store = Store(config.out)
     check_apart("source", config.source.url, config.out)
+    check_directory("OUT", config.out, DATASET)
     check_out(store, config.overwrite)
     source = open_source(config.source)
     census = take_census(config, store, source, report)
@@ -289,20 +291,18 @@ def check_apart(what: str, source: str, out: str) -> None:
         out: the directory or URL of the compiled dataset.
 
     Raises:
-        ConfigError: they are one place, or the source lies in the work in progress of `out`.
+        ConfigError: they are one place, `out` lies in the source, or the source lies in the work in progress
+            of `out`.
     """
-    work = f"{_place(out)}/{WORK}"
-    if _place(source) == _place(out) or _same_directory(source, out):
+    place, work = resolved(source), f"{resolved(out)}/{WORK}"
+    if place == resolved(out) or _same_directory(source, out):
         raise ConfigError(f"{out}: is the {what} itself; choose another directory")
+    if within(resolved(out), place):
+        raise ConfigError(f"{out}: lies in the {what} {source!r}; choose a directory outside of it")
     if _same_directory(f"{source}/shards", f"{out}/shards"):
         raise ConfigError(f"{out}: its shards are those of the {what} itself; choose another directory")
-    if f"{_place(source)}/".startswith(f"{work}/"):
+    if within(place, work):
         raise ConfigError(f"{source}: lies in {work}, which is deleted; move it or choose another OUT")
-
-
-def _place(url: str) -> str:
-    """One text for every spelling of a place."""
-    return Store(url).url if "://" in url else os.path.realpath(url)
 
 
 def _same_directory(one: str, other: str) -> bool:

@@ -11,6 +11,7 @@ dataset, parameters. What follows from the values (thresholds, selections) is co
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -43,7 +44,10 @@ class Annotation:
 
 def motion_url(dataset: str) -> str:
     """Where the motion of a dataset is written: beside it, so that the dataset stays as it was committed."""
-    return f"{dataset.rstrip('/')}.motion.parquet"
+    place = dataset.rstrip("/")
+    if "://" not in place and os.path.basename(place) in ("", ".", ".."):
+        place = os.path.realpath(dataset)
+    return f"{place}.motion.parquet"
 
 
 def write_annotation(url: str, annotation: Annotation) -> None:

@@ -10,6 +10,7 @@ from typing import Any, Protocol, TypeVar
 
 import torch
 
+from oxcart.manifests.ownership import RUN, check_directory
 from oxcart.train import runs
 from oxcart.train.config import RunConfig, TrainConfig, to_yaml
 from oxcart.train.loop import Result, Task, fit, make_accelerator
@@ -87,8 +88,10 @@ def run_task(
     """
     run = Path(config.run.dir)
     first = int(os.environ.get("RANK", "0")) == 0
-    if not resume and first:
-        runs.check_free(run)
+    if first:
+        check_directory("run.dir", run, RUN)
+        if not resume:
+            runs.check_free(run)
     accelerator = make_accelerator(config.train)
     task = make(config, accelerator.device)
     plain: dict[str, Any] = asdict(config)  # type: ignore[call-overload]

@@ -43,6 +43,7 @@ from oxcart.compile.sample.kitchen import (
 )
 from oxcart.compile.sample.motion import Motion
 from oxcart.compile.sources.tfrecord import write_record
+from oxcart.manifests.ownership import SOURCE, check_directory
 from oxcart.shards.errors import ConfigError, StoreError
 from oxcart.shards.store import WORK, Store
 
@@ -121,6 +122,7 @@ def write_rlds(
     """
     root = Path(directory) / NAME / VERSION
     store = Store(root)
+    check_directory("directory", root, SOURCE)
     if root.is_dir() and any(root.iterdir()):
         found = "a dataset" if store.exists("dataset_info.json") else "files of a write that was cut off"
         raise ConfigError(

@@ -33,6 +33,7 @@ import numpy.typing as npt
 from av.codec.context import Flags
 from PIL import Image, ImageDraw
 
+from oxcart.manifests.ownership import VIDEOS, check_directory
 from oxcart.shards.errors import ConfigError
 
 Picture = npt.NDArray[np.uint8]
@@ -84,6 +85,7 @@ def write_videos(
     directory: Path, config: SampleConfig, report: Callable[[int], None] = lambda done: None
 ) -> Path:
     """Write the videos and what is known of them; returns the directory."""
+    check_directory("directory", directory, VIDEOS)
     directory.mkdir(parents=True, exist_ok=True)
     size = config.height, config.height * 4 // 3 // 2 * 2
     frames = round(config.seconds * FPS)

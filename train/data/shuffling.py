@@ -5,6 +5,7 @@ Computed from the order alone; no frame is read.
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -82,8 +83,15 @@ def _measure(
     )
 
 
-def plot(found: Sequence[Mixing], batch_size: int, title: str, path: str) -> None:
-    """Draw distinct episodes a batch and the correlation over the window, a line for each number of lanes."""
+def plot(found: Sequence[Mixing], batch_size: int, title: str, format: str) -> bytes:
+    """Draw distinct episodes per batch and the correlation over the window, one line per number of lanes.
+
+    Args:
+        found: what `mixing` measured; the last is the perfect shuffle.
+        batch_size: samples per batch.
+        title: above both.
+        format: png, pdf or svg.
+    """
     import matplotlib
 
     matplotlib.use("Agg")
@@ -106,5 +114,7 @@ def plot(found: Sequence[Mixing], batch_size: int, title: str, path: str) -> Non
     axes[1].set_ylabel("rank correlation of consecutive samples")
     axes[0].legend()
     figure.suptitle(title)
-    figure.savefig(path, dpi=110)
+    drawn = io.BytesIO()
+    figure.savefig(drawn, dpi=110, format=format)
     pyplot.close(figure)
+    return drawn.getvalue()

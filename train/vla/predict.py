@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -81,9 +82,8 @@ def _maker(named: str | Path | None, producer: str, device: str) -> Labeller:
     return labeller
 
 
-def write_png(path: Path, frame: Any) -> None:
-    """Write a frame, uint8 [H, W, 3], whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}")
-    Image.fromarray(np.ascontiguousarray(frame)).save(temporary, "png")
-    temporary.replace(path)
+def png(frame: Any) -> bytes:
+    """Encode a frame, uint8 [H, W, 3], as PNG."""
+    encoded = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(frame)).save(encoded, "png")
+    return encoded.getvalue()

@@ -22,6 +22,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from oxcart.manifests.ownership import MODEL, check_directory
 from oxcart.shards.errors import ConfigError
 from oxcart.train.config import at_least, one_of
 
@@ -127,6 +128,7 @@ def write_vlm(directory: Path, config: VlmConfig) -> int:
     """
     from oxcart.train.vla.processor import build_processor, quieten, save_processor
 
+    check_directory("directory", directory, MODEL)
     if directory.is_dir() and any(directory.iterdir()):
         raise ConfigError(f"directory: {directory} is not empty; name another one")
     quieten()

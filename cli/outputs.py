@@ -1,0 +1,268 @@
+"""Options that name a file to write: where it may be, what it may replace, and how it is written.
+
+    @output_option("-o", "--output", writes=PAGE, help="The report.")
+    @overwrite_option
+
+An `OutputOption` judges its value before the command begins, and so before any long work. It refuses
+
+    a place inside a dataset, a source or among a run's own files (`oxcart.manifests.ownership`)
+    a place inside what the command reads, and any file that the command reads
+    a folder, a device or a pipe, and a folder that cannot be written to
+    an existing file that this kind of output did not leave there, unless --overwrite is given
+    one file for two options
+
+The file is then written to a temporary name and renamed (`write_file`), so a full disk leaves what was there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import re
+import stat
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import click
+
+from oxcart.cli.options import LocalPath
+from oxcart.shards.errors import ConfigError, OxcartError
+
+_LARGEST_JSON = 1 << 30
+
+
+@dataclass(frozen=True, kw_only=True)
+class Output:
+    """A kind of file that commands write."""
+
+    name: str
+    """What it is, with its article."""
+    left_by_us: Callable[[BinaryIO], bool]
+    """Whether an existing file, open for reading, is one of this kind."""
+    suffixes: tuple[str, ...] = ()
+    """Endings that its name can have; empty is any."""
+
+
+def _page(title: bytes) -> Callable[[BinaryIO], bool]:
+    return lambda file: title in file.read(4096)
+
+
+def _json(format_: str) -> Callable[[BinaryIO], bool]:
+    def left_by_us(file: BinaryIO) -> bool:
+        text = file.read(_LARGEST_JSON)
+        if format_.encode() not in text:
+            return False
+        try:
+            found = json.loads(text)
+        except (ValueError, RecursionError):
+            return False
+        return isinstance(found, dict) and found.get("format") == format_
+
+    return left_by_us
+
+
+def _parquet(key: bytes, name: str | None = None) -> Callable[[BinaryIO], bool]:
+    def left_by_us(file: BinaryIO) -> bool:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        try:
+            about = json.loads((pq.read_schema(file).metadata or {})[key])
+        except (pa.ArrowException, OSError, KeyError, ValueError):
+            return False
+        return name is None or (isinstance(about, dict) and about.get("name") == name)
+
+    return left_by_us
+
+
+def _image(file: BinaryIO) -> bool:
+    head = file.read(512)
+    magics = (rb"\x89PNG\r\n", rb"\xff\xd8\xff", rb"RIFF....WEBP", rb"%PDF-", rb"\s*(<\?xml[^>]*>|<!--|<svg)")
+    return any(re.match(magic, head, re.DOTALL) for magic in magics)
+
+
+AUDIT_PAGE = Output(name="an audit report", left_by_us=_page(b"<title>oxcart audit"))
+AUDIT_JSON = Output(name="the JSON of an audit", left_by_us=_json("oxcart-audit/1"))
+ANALYSIS_PAGE = Output(name="an analysis", left_by_us=_page(b"<title>oxcart evaluate"))
+ANALYSIS_JSON = Output(name="the JSON of an analysis", left_by_us=_json("oxcart-analysis/1"))
+CENSUS = Output(name="a census", left_by_us=_parquet(b"oxcart.census"))
+CODES = Output(name="latent-action labels", left_by_us=_parquet(b"oxcart.annotation", "codes"))
+MOTION = Output(name="motion labels", left_by_us=_parquet(b"oxcart.annotation", "motion"))
+RULE = Output(
+    name="a split rule that oxcart wrote", left_by_us=lambda file: file.read(19) == b"# oxcart split rule"
+)
+SHEET = Output(name="an image", left_by_us=_image, suffixes=(".png", ".jpg", ".jpeg", ".webp"))
+PLOT = Output(name="a plot", left_by_us=_image, suffixes=(".png", ".pdf", ".svg"))
+FRAME = Output(name="an image", left_by_us=_image, suffixes=(".png",))
+
+
+class OutputOption(click.Option):
+    """An option whose value is a file to write; see the module for what it refuses."""
+
+    def __init__(self, *args: Any, writes: Output, folder: bool = False, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.writes = writes
+        self.folder = folder
+        """Whether it can be a folder, for several files; the command judges each with `check_output`."""
+
+    def handle_parse_result(
+        self, ctx: click.Context, opts: Mapping[str, Any], args: list[str]
+    ) -> tuple[Any, list[str]]:
+        """The value, once it is found to be free to write.
+
+        Raises:
+            ConfigError: it is not.
+        """
+        parsed = super().handle_parse_result(ctx, opts, args)
+        value = ctx.params.get(self.name or "")
+        if not isinstance(value, str | os.PathLike) or ctx.resilient_parsing:
+            return parsed
+        option, text = max(self.opts, key=len), os.fspath(value)
+        for other in ctx.command.params:
+            for given in _given(other, opts):
+                _check_apart(option, text, other, given) if other is not self else None
+        if not (self.folder and ("://" not in text and os.path.isdir(text))):
+            check_output(option, text, self.writes, overwrite=bool(opts.get("overwrite")))
+        return parsed
+
+
+def output_option(*names: str, writes: Output, remote: bool = False, **options: Any) -> Callable[..., Any]:
+    """An option that names a file to write, on this machine or, where `remote`, at a URL too."""
+    kind = {} if remote else {"type": LocalPath()}
+    return click.option(*names, cls=OutputOption, writes=writes, **kind, **options)
+
+
+def overwrite_option(*, exposed: bool = False) -> Callable[..., Any]:
+    """`--overwrite` of commands that write files, which `OutputOption` heeds.
+
+    Args:
+        exposed: whether the command sees it, too.
+    """
+    return click.option(
+        "--overwrite",
+        is_flag=True,
+        expose_value=exposed,
+        help="Replace a file that holds something else.",
+    )
+
+
+def check_output(option: str, target: str | os.PathLike[str], writes: Output, *, overwrite: bool) -> None:
+    """Refuse a file that may not be written; see the module.
+
+    Args:
+        option: the option that names it, as in the message.
+        target: path or URL of the file.
+        writes: what will be written.
+        overwrite: replace a file that holds something else.
+
+    Raises:
+        ConfigError: says why.
+    """
+    from oxcart.manifests.ownership import check_file
+
+    text = os.fspath(target)
+    if not text:
+        raise ConfigError(f"{option}: expected {writes.name} to write, got ''")
+    if writes.suffixes and os.path.splitext(text)[1].lower() not in writes.suffixes:
+        raise ConfigError(f"{option}: expected a name that ends in {_any_of(writes.suffixes)}, got {text!r}")
+    check_file(option, text)
+    if "://" not in text:
+        _check_local(option, Path(text))
+    if not overwrite and not _replaceable(text, writes):
+        raise ConfigError(
+            f"{option}: {text!r} exists and is not {writes.name}; choose another name, or pass --overwrite "
+            "to replace it"
+        )
+
+
+def write_file(path: Path, data: bytes) -> None:
+    """Write a file atomically, and leave nothing beside it; a symbolic link stays one."""
+    from oxcart.shards.store import WORK, Store
+
+    path = Path(os.path.realpath(path))
+    fresh = not (path.parent / WORK).exists()
+    Store(path.parent).put(path.name, data)
+    if fresh:
+        with contextlib.suppress(OSError):  # somebody else uses it by now
+            (path.parent / WORK).rmdir()
+
+
+def _check_local(option: str, path: Path) -> None:
+    """Refuse what is no file, or in a folder that cannot be written to."""
+    try:
+        mode = path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        mode = None
+    except OSError as error:
+        raise ConfigError(f"{option}: {str(path)!r} cannot be written: {error.strerror}") from error
+    if mode is not None and stat.S_ISDIR(mode):
+        raise ConfigError(f"{option}: {str(path)!r} is a folder; expected a file, such as one in it")
+    if mode is not None and not stat.S_ISREG(mode):
+        raise ConfigError(f"{option}: {str(path)!r} is no regular file; expected the name of one")
+    folder = path.resolve().parent
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
+        why = "cannot be written to" if folder.is_dir() else "is no folder"
+        raise ConfigError(f"{option}: {str(path)!r} cannot be written, {str(folder)!r} {why}")
+
+
+def _replaceable(place: str, writes: Output) -> bool:
+    """Whether nothing is lost when a path or URL is written: it is free, empty, or holds the like."""
+    from oxcart.shards.store import Store
+
+    if "://" not in place:
+        if not os.path.exists(place) or not os.path.getsize(place):
+            return True
+        with open(place, "rb") as file:
+            return writes.left_by_us(file)
+    folder, _, name = place.rpartition("/")
+    store = Store(folder)
+    store.check_writable()
+    data = store.read(name) if store.exists(name) else b""
+    return not data or writes.left_by_us(io.BytesIO(data))
+
+
+def _given(param: click.Parameter, opts: Mapping[str, Any]) -> Iterator[str]:
+    """What is given for an argument, or for an option that names a file: paths and URLs."""
+    if not isinstance(param, click.Argument | OutputOption) and not isinstance(param.type, click.Path):
+        return
+    given = opts.get(param.name or "")
+    for one in given if isinstance(given, list | tuple) else [given]:
+        if isinstance(one, str) and one:
+            yield one
+
+
+def _check_apart(option: str, text: str, other: click.Parameter, given: str) -> None:
+    """Refuse to write over, or into, what another parameter of the command names."""
+    from oxcart.manifests.ownership import RUN, owners, resolved, within
+
+    try:
+        mine, theirs = resolved(text), resolved(given.removeprefix("videos:"))
+    except (OxcartError, ValueError):
+        return  # no path or URL; whoever takes it will say what is wrong
+    same = mine == theirs or _same_file(mine, theirs)
+    if not same and not within(mine, theirs):
+        return
+    if not same and any(one.kind == RUN and not one.inside for one in owners(theirs)):
+        return  # `check_file` knows what of a run is free
+    name = other.human_readable_name if isinstance(other, click.Argument) else max(other.opts, key=len)
+    raise ConfigError(
+        f"{option}: {text!r} {'is' if same else 'lies in'} {name} ({given!r}) of the same command; choose "
+        "another path"
+    )
+
+
+def _same_file(one: str, other: str) -> bool:
+    try:
+        return os.path.samefile(one, other)
+    except OSError:
+        return False
+
+
+def _any_of(suffixes: tuple[str, ...]) -> str:
+    return f"{', '.join(suffixes[:-1])} or {suffixes[-1]}" if len(suffixes) > 1 else suffixes[0]

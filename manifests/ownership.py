@@ -1,0 +1,160 @@
+"""Whose a place is, so that no result is written into what it was made from.
+
+A result (a report, a plot, labels, a census, a rule) may go anywhere but into a dataset, a source or the
+files of a run, which are recognised by what lies in them:
+
+    dataset   manifest.json and episodes.parquet, or .oxcart/plan.json of an unfinished compile
+    source    features.json and dataset_info.json of TFDS, or meta/info.json of LeRobot
+    run       config.yaml and run.json; only `RUN_FILES` are its own, other names in it are free
+
+A place is judged by where it really is: symbolic links, `..` and other spellings are resolved first.
+"""
+
+from __future__ import annotations
+
+import os
+import posixpath
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from oxcart.shards.errors import ConfigError
+from oxcart.shards.store import WORK, Store
+
+DATASET, SOURCE, RUN = "dataset", "source", "run"
+VIDEOS, MODEL = "folder of videos", "model"
+"""Kinds of directories that are written and that nothing marks."""
+
+_MARKS = (
+    (DATASET, ("manifest.json", "episodes.parquet")),
+    (DATASET, (f"{WORK}/plan.json",)),
+    (SOURCE, ("dataset_info.json", "features.json")),
+    (SOURCE, ("meta/info.json",)),
+    (RUN, ("config.yaml", "run.json")),
+)
+_MARK_FILES = tuple(dict.fromkeys(name for _, names in _MARKS for name in names))
+
+RUN_FILES = frozenset(
+    [
+        "config.yaml",
+        "run.json",
+        "metrics.jsonl",
+        "checkpoints",
+        "model",
+        "report.md",
+        "analysis.json",
+        "loss.png",
+        "codes.png",
+        "samples.png",
+        "samples",
+        "tensorboard",
+        "wandb",
+    ]
+)
+"""Names that a training writes in the directory of its run."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Owner:
+    """What a place belongs to."""
+
+    kind: str
+    """`dataset`, `source` or `run`."""
+    place: str
+    """The directory or URL of the owner."""
+    inside: str
+    """The place relative to it, with "/"; "" is the owner's directory itself."""
+
+
+def resolved(place: str | os.PathLike[str]) -> str:
+    """One text for every spelling of a local path or URL; symbolic links are followed."""
+    text = os.fspath(place)
+    return Store(text).url.rstrip("/") if "://" in text else os.path.realpath(text)
+
+
+def within(place: str, folder: str) -> bool:
+    """Whether a place is a folder or lies in it, both `resolved`."""
+    return place == folder or place.startswith(folder.rstrip("/") + "/")
+
+
+def owners(place: str | os.PathLike[str]) -> Iterator[Owner]:
+    """Datasets, sources and runs that a place is or lies in, the innermost first."""
+    whole = resolved(place)
+    for folder in _and_parents(whole):
+        for kind in _kinds(folder):
+            yield Owner(kind=kind, place=folder, inside=whole[len(folder) :].strip("/"))
+
+
+def check_file(what: str, place: str | os.PathLike[str]) -> None:
+    """Refuse a file of results inside a dataset or a source, or in place of a run's own files.
+
+    Args:
+        what: the argument, as in the message.
+        place: local path or URL of the file.
+
+    Raises:
+        ConfigError: says whose the place is.
+    """
+    for owner in owners(place):
+        if not owner.inside or not _free(owner):
+            raise ConfigError(
+                f"{what}: {os.fspath(place)!r} lies in the {owner.kind} {owner.place!r}, "
+                f"whose files are not overwritten or added to; choose a path outside of it"
+            )
+
+
+def check_directory(what: str, place: str | os.PathLike[str], kind: str) -> None:
+    """Refuse a directory to write that is, or lies in, a dataset, a source or a run of another kind.
+
+    Args:
+        what: the argument, as in the message.
+        place: local path or URL of the directory.
+        kind: what will be written there; a directory that is one already is left to the caller's own rules.
+
+    Raises:
+        ConfigError: says whose the place is; or a folder of a dataset in it is a symbolic link.
+    """
+    for owner in owners(place):
+        if owner.inside and _free(owner):
+            continue
+        if owner.inside or owner.kind != kind:
+            relation = "lies in" if owner.inside else "is"
+            raise ConfigError(
+                f"{what}: {os.fspath(place)!r} {relation} the {owner.kind} {owner.place!r}, which is not "
+                f"written to; choose another directory"
+            )
+    if kind == DATASET and "://" not in os.fspath(place):
+        for name in ("shards", WORK):
+            link = Path(place, name)
+            if link.is_symlink():
+                raise ConfigError(
+                    f"{what}: {str(link)!r} is a symbolic link to {os.path.realpath(link)!r}, expected a "
+                    "folder of its own; remove the link or choose another directory"
+                )
+
+
+def _free(owner: Owner) -> bool:
+    return owner.kind == RUN and owner.inside.partition("/")[0] not in RUN_FILES
+
+
+def _kinds(folder: str) -> list[str]:
+    """What a folder is; more than one thing only where somebody has mixed them."""
+    if "://" in folder:
+        there = set(Store(folder).found(_MARK_FILES))
+    else:
+        there = {name for name in _MARK_FILES if os.path.exists(os.path.join(folder, name))}
+    return list(dict.fromkeys(kind for kind, names in _MARKS if there.issuperset(names)))
+
+
+def _and_parents(place: str) -> Iterator[str]:
+    """A place and every folder above it; of a URL down to its bucket or host."""
+    if "://" not in place:
+        yield from map(str, (Path(place), *Path(place).parents))
+        return
+    parts = urlsplit(place)
+    path = parts.path.rstrip("/")
+    while path:
+        yield f"{parts.scheme}://{parts.netloc}{path}"
+        path = posixpath.dirname(path).rstrip("/")
+    yield f"{parts.scheme}://{parts.netloc}"
