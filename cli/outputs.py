@@ -6,10 +6,10 @@
 An `OutputOption` judges its value before the command begins, and so before any long work. It refuses
 
     a place inside a dataset, a source or among a run's own files (`oxcart.manifests.ownership`)
-    a place inside what the command reads, and any file that the command reads
     a folder, a device or a pipe, and a folder that cannot be written to
-    an existing file that this kind of output did not leave there, unless --overwrite is given
-    one file for two options
+    an existing file that this kind of output did not leave there, unless --overwrite is given and it does
+        not lie in a folder that the command reads
+    one file for two options, and a file in the dataset that the command makes
 
 The file is then written to a temporary name and renamed (`write_file`), so a full disk leaves what was there.
 """
@@ -117,16 +117,23 @@ class OutputOption(click.Option):
         Raises:
             ConfigError: it is not.
         """
+        from oxcart.manifests.ownership import check_file
+
         parsed = super().handle_parse_result(ctx, opts, args)
         value = ctx.params.get(self.name or "")
         if not isinstance(value, str | os.PathLike) or ctx.resilient_parsing:
             return parsed
         option, text = max(self.opts, key=len), os.fspath(value)
+        overwrite = bool(opts.get("overwrite"))
         for other in ctx.command.params:
             for given in _given(other, opts):
-                _check_apart(option, text, other, given) if other is not self else None
-        if not (self.folder and ("://" not in text and os.path.isdir(text))):
-            check_output(option, text, self.writes, overwrite=bool(opts.get("overwrite")))
+                if other is not self and _inside(text, given):
+                    _check_apart(option, text, other, given)
+                    overwrite = False  # it does not reach into what the command reads
+        if self.folder and os.path.isdir(text):
+            check_file(option, text)
+        else:
+            check_output(option, text, self.writes, overwrite=overwrite)
         return parsed
 
 
@@ -237,23 +244,27 @@ def _given(param: click.Parameter, opts: Mapping[str, Any]) -> Iterator[str]:
             yield one
 
 
-def _check_apart(option: str, text: str, other: click.Parameter, given: str) -> None:
-    """Refuse to write over, or into, what another parameter of the command names."""
-    from oxcart.manifests.ownership import RUN, owners, resolved, within
+def _inside(place: str, given: str) -> bool:
+    """Whether a place is, or lies in, what another parameter names."""
+    from oxcart.manifests.ownership import resolved, within
 
     try:
-        mine, theirs = resolved(text), resolved(given.removeprefix("videos:"))
+        mine, theirs = resolved(place), resolved(given.removeprefix("videos:"))
     except (OxcartError, ValueError):
-        return  # no path or URL; whoever takes it will say what is wrong
-    same = mine == theirs or _same_file(mine, theirs)
-    if not same and not within(mine, theirs):
+        return False  # no path or URL; whoever takes it will say what is wrong
+    return within(mine, theirs) or _same_file(mine, theirs)
+
+
+def _check_apart(option: str, text: str, other: click.Parameter, given: str) -> None:
+    """Refuse one file for two options, and a file inside the dataset that the command is about to make."""
+    if isinstance(other, OutputOption):
+        name, relation = max(other.opts, key=len), "is"
+    elif other.name == "out":
+        name, relation = other.human_readable_name, "lies in"
+    else:
         return
-    if not same and any(one.kind == RUN and not one.inside for one in owners(theirs)):
-        return  # `check_file` knows what of a run is free
-    name = other.human_readable_name if isinstance(other, click.Argument) else max(other.opts, key=len)
     raise ConfigError(
-        f"{option}: {text!r} {'is' if same else 'lies in'} {name} ({given!r}) of the same command; choose "
-        "another path"
+        f"{option}: {text!r} {relation} {name} ({given!r}) of the same command; choose another path"
     )
 
 

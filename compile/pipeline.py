@@ -291,14 +291,11 @@ def check_apart(what: str, source: str, out: str) -> None:
         out: the directory or URL of the compiled dataset.
 
     Raises:
-        ConfigError: they are one place, `out` lies in the source, or the source lies in the work in progress
-            of `out`.
+        ConfigError: they are one place, or the source lies in the work in progress of `out`.
     """
     place, work = resolved(source), f"{resolved(out)}/{WORK}"
     if place == resolved(out) or _same_directory(source, out):
         raise ConfigError(f"{out}: is the {what} itself; choose another directory")
-    if within(resolved(out), place):
-        raise ConfigError(f"{out}: lies in the {what} {source!r}; choose a directory outside of it")
     if _same_directory(f"{source}/shards", f"{out}/shards"):
         raise ConfigError(f"{out}: its shards are those of the {what} itself; choose another directory")
     if within(place, work):

@@ -191,7 +191,6 @@ def test_an_impossible_option(
         ("--no-such-option",),
         ("one argument too many",),
         ("--split", "."),
-        ("--write-rule", "."),
     ],
     ids=" ".join,
 )

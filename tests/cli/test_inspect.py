@@ -218,7 +218,10 @@ def test_show_writes_what_the_name_says(intact: Path, tmp_path: Path, name: str,
 @pytest.mark.parametrize("name", ["strip.gif", "strip", "strip.png.txt", ".png", "strip.tiff"])
 def test_show_refuses_another_kind_before_it_reads(tmp_path: Path, name: str) -> None:
     message = failure("show", tmp_path / "nowhere", "-o", tmp_path / name)
-    assert message == f"--output: expected a name that ends in .png, .jpg or .webp, got '{tmp_path / name}'"
+    assert (
+        message
+        == f"--output: expected a name that ends in .png, .jpg, .jpeg or .webp, got '{tmp_path / name}'"
+    )
     assert not list(tmp_path.iterdir())
 
 

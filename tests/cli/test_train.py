@@ -13,6 +13,7 @@ from accelerate.state import AcceleratorState
 
 from oxcart.compile.sample.rlds import SampleConfig
 from oxcart.manifests.annotation import read_annotation
+from oxcart.manifests.ownership import RUN_FILES
 from oxcart.manifests.split import SplitRule
 from sample_compile import cli, compile_sample, complaint
 from tiny_laq import SMALL, alone
@@ -48,6 +49,7 @@ def test_train_resume_and_label(dataset: Path, tmp_path: Path) -> None:
     result = cli("train", "laq", "--resume", "auto", f"run.dir={run}", "train.steps=3")
     assert result.exit_code == 0, result.output
     assert f"{run}: 3 steps" in result.stdout
+    assert {path.name for path in run.iterdir()} <= RUN_FILES
     codes = tmp_path / "codes.parquet"
     result = cli("label", dataset, "--laq", run, "-o", codes, "--quiet")
     assert result.exit_code == 0, result.output

@@ -12,6 +12,7 @@ from accelerate.state import AcceleratorState
 from PIL import Image
 
 from oxcart.compile.sample.rlds import SampleConfig
+from oxcart.manifests.ownership import RUN_FILES
 from oxcart.manifests.split import SplitRule
 from sample_compile import cli, compile_sample, complaint
 from tiny_laq import SMALL as SMALL_LAQ
@@ -58,7 +59,7 @@ def test_from_a_sample_to_a_prediction_and_a_table(dataset: Path, tmp_path: Path
         runs.append(run)
     first = runs[0]
     pictures = {"loss.png", "codes.png", "samples.png"}
-    assert pictures <= {path.name for path in first.iterdir()}
+    assert pictures <= {path.name for path in first.iterdir()} <= RUN_FILES
     assert all(f"![]({name})" in (first / "report.md").read_text() for name in pictures)
 
     result = cli("train", "vla", "--resume", "auto", f"run.dir={first}", "train.steps=3")
