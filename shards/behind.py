@@ -27,7 +27,7 @@ _store = getattr(os, "fdatasync", os.fsync)
 
 
 class BehindWriter:
-    """Writes to a new, unbuffered file, which it does not close. Memory: `BLOCKS` times `BLOCK` at most."""
+    """Writes to a new file, to which nothing else is written; does not close it. Memory: `BLOCKS` times `BLOCK` at most."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._descriptor = file.fileno()
