@@ -1,10 +1,11 @@
 """New files and private folders, safe where other users may write.
 
 In a folder that others write to, such as /tmp or a node's scratch disk, a name can be taken before we use it:
-by a link, through which we would overwrite the file that it points to; by a FIFO, which would keep us waiting;
-by a file whose bytes somebody else chose. So a new file never existed before (O_EXCL, which follows no link)
-and has a name that cannot be guessed; it takes its final name by a rename, which replaces a link and does not
-follow it. A private folder belongs to this user alone, and each file in it is looked at before it is used.
+by a link, through which we would overwrite the file that it points to; by a FIFO, which would keep us
+waiting; by a file whose bytes somebody else chose. So a new file never existed before (O_EXCL, which follows
+no link) and has a name that cannot be guessed; it takes its final name by a rename, which replaces a link and
+does not follow it. A private folder belongs to this user alone, and each file in it is looked at before it is
+used.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ def new_file(folder: Path, name: str) -> Iterator[BinaryIO]:
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
-    """A new file that durably takes the place of `path` when the block ends well and vanishes when it does not.
+    """A new file that durably takes the place of `path` if the block ends well, and vanishes if it does not.
 
     The folder of `path` must exist. A link at `path` is replaced, and what it points to stays as it is.
     """
@@ -102,7 +103,9 @@ def private_folder(path: Path, argument: str) -> int:
         with contextlib.suppress(FileExistsError):
             path.mkdir(mode=0o700)
         if path.is_symlink():
-            raise ConfigError(f"{argument}: {path} is a link, expected a folder; remove it or choose another place")
+            raise ConfigError(
+                f"{argument}: {path} is a link, expected a folder; remove it or choose another place"
+            )
         descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError as error:
         raise ConfigError(f"{argument}: {path}: {error.strerror or error}") from error
@@ -113,7 +116,8 @@ def private_folder(path: Path, argument: str) -> int:
     if found.st_uid != os.geteuid():
         wrong = f"belongs to user {found.st_uid}, expected {os.geteuid()}; choose another place"
     else:
-        wrong = f"has mode {stat.S_IMODE(found.st_mode):o}, others may write to it; chmod 700 it or choose another place"
+        mode = stat.S_IMODE(found.st_mode)
+        wrong = f"lets other users write (mode {mode:o}); chmod 700 it or choose another place"
     raise ConfigError(f"{argument}: {path} {wrong}")
 
 
