@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from oxcart.cli.options import LocalPath, check_outputs, write_file
+from oxcart.cli.options import LocalPath, check_outputs
 from oxcart.cli.table import plain, table
 from oxcart.shards.errors import OxcartError
+from oxcart.shards.files import write_file
 
 if TYPE_CHECKING:
     from oxcart.manifests.audit.run import Audit

@@ -182,9 +182,8 @@ def shuffle(
     part = loader.parts[0]
     environments = part.index.texts["environment"].codes.astype("int64")
     found = mixing(part.order, environments, batch_size, (1, 4, 16, 64), (1, 32, 128, 512, 2048))
-    output.parent.mkdir(parents=True, exist_ok=True)
     name = part.index.dataset.manifest.dataset["name"]
-    plot(found, batch_size, f"{name}, {split}: {len(part.order):,} samples", str(output))
+    plot(found, batch_size, f"{name}, {split}: {len(part.order):,} samples", output)
     if as_json:
         click.echo(json.dumps([asdict(one) for one in found]))
         return

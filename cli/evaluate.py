@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from oxcart.cli.options import LocalPath, check_outputs, write_file
+from oxcart.cli.options import LocalPath, check_outputs
 from oxcart.cli.train import need_packages
+from oxcart.shards.files import write_file
 
 if TYPE_CHECKING:
     from oxcart.train.evaluate.run import Analysis

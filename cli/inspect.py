@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from dataclasses import asdict
 from pathlib import Path
@@ -132,9 +133,12 @@ def show(dataset: str, key: str | None, output: Path, frames: int, height: int) 
     Example:
       oxcart show bridge bridge_dataset-train-00000-000007 -o strip.png
     """
+    from PIL import Image
+
     from oxcart.manifests.dataset import Dataset
     from oxcart.manifests.show import contact_sheet
     from oxcart.shards.errors import ConfigError
+    from oxcart.shards.files import write_file
 
     limit = SUFFIXES.get(output.suffix.lower())
     if limit is None:
@@ -147,8 +151,9 @@ def show(dataset: str, key: str | None, output: Path, frames: int, height: int) 
             f"--output: {output.suffix} holds {limit} pixels a side, the sheet has {max(sheet.size)}: "
             "choose .png, fewer --frames or a smaller --height"
         )
-    output.parent.mkdir(parents=True, exist_ok=True)
-    sheet.save(output)
+    data = io.BytesIO()
+    sheet.save(data, Image.registered_extensions()[output.suffix.lower()])
+    write_file(output, data.getvalue())
     click.echo(f"{output}: {row['key']}")
 
 

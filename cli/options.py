@@ -139,14 +139,3 @@ def check_outputs(output: Path | None, json_file: Path | None) -> None:
         if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
             why = "cannot be written to" if folder.is_dir() else "is no folder"
             raise ConfigError(f"{option}: {str(path)!r} cannot be written, {str(folder)!r} {why}")
-
-
-def write_file(path: Path, data: bytes) -> None:
-    """Write a file atomically, and leave nothing beside it."""
-    from oxcart.shards.store import WORK, Store
-
-    fresh = not (path.parent / WORK).exists()
-    Store(path.parent).put(path.name, data)
-    if fresh:
-        with contextlib.suppress(OSError):  # somebody else uses it by now
-            (path.parent / WORK).rmdir()

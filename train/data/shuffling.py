@@ -5,12 +5,15 @@ Computed from the order alone; no frame is read.
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
+from oxcart.shards.files import write_file
 from oxcart.train.data.order import Order, splitmix64
 
 Int64 = npt.NDArray[np.int64]
@@ -82,7 +85,7 @@ def _measure(
     )
 
 
-def plot(found: Sequence[Mixing], batch_size: int, title: str, path: str) -> None:
+def plot(found: Sequence[Mixing], batch_size: int, title: str, path: Path) -> None:
     """Draw distinct episodes a batch and the correlation over the window, a line for each number of lanes."""
     import matplotlib
 
@@ -106,5 +109,7 @@ def plot(found: Sequence[Mixing], batch_size: int, title: str, path: str) -> Non
     axes[1].set_ylabel("rank correlation of consecutive samples")
     axes[0].legend()
     figure.suptitle(title)
-    figure.savefig(path, dpi=110)
+    data = io.BytesIO()
+    figure.savefig(data, dpi=110, format=path.suffix[1:].lower())
     pyplot.close(figure)
+    write_file(path, data.getvalue())

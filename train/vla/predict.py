@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import torch
 from PIL import Image, UnidentifiedImageError
 
 from oxcart.shards.errors import ConfigError, CorruptError
+from oxcart.shards.files import write_file
 from oxcart.train.laq.label import Labeller, open_producer
 from oxcart.train.vla.emit import emit
 from oxcart.train.vla.policy import load_policy
@@ -83,7 +85,6 @@ def _maker(named: str | Path | None, producer: str, device: str) -> Labeller:
 
 def write_png(path: Path, frame: Any) -> None:
     """Write a frame, uint8 [H, W, 3], whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}")
-    Image.fromarray(np.ascontiguousarray(frame)).save(temporary, "png")
-    temporary.replace(path)
+    data = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(frame)).save(data, "png")
+    write_file(path, data.getvalue())

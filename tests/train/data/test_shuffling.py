@@ -36,6 +36,6 @@ def test_larger_windows_and_more_lanes_mix_better() -> None:
 
 
 def test_the_plot_is_a_picture(tmp_path: Path) -> None:
-    plot(mixing(ORDER, KITCHENS, 40, [1, 4], [1, 64]), 40, "kitchens", str(tmp_path / "x.png"))
+    plot(mixing(ORDER, KITCHENS, 40, [1, 4], [1, 64]), 40, "kitchens", tmp_path / "x.png")
     with Image.open(tmp_path / "x.png") as image:
         assert min(image.size) > 300
