@@ -179,8 +179,8 @@ class Directory:
         if not stat.S_ISDIR(found.st_mode):
             what = "a link" if stat.S_ISLNK(found.st_mode) else "a file"
             raise StoreError(f"{work}: is {what}, expected a folder; remove it or choose another directory")
-        anyone = self.root.stat().st_mode & stat.S_IWOTH
-        if anyone and found.st_uid != os.geteuid():
+        above = self.root.stat()
+        if above.st_mode & stat.S_IWOTH and found.st_uid not in (os.geteuid(), above.st_uid):
             raise StoreError(
                 f"{work}: belongs to user {found.st_uid}, and anyone may write beside it; "
                 "remove it or choose another directory"
