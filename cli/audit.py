@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from oxcart.cli.options import LocalPath
-from oxcart.cli.outputs import AUDIT_JSON, AUDIT_PAGE, RULE, output_option, overwrite_option, write_file
+from oxcart.cli.outputs import AUDIT_JSON, AUDIT_PAGE, RULE, output_option, overwrite_option
 from oxcart.cli.table import plain, table
 from oxcart.shards.errors import OxcartError
+from oxcart.shards.files import write_file
 
 if TYPE_CHECKING:
     from oxcart.manifests.audit.run import Audit

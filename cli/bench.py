@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from oxcart.cli.outputs import PLOT, output_option, overwrite_option, write_file
+from oxcart.cli.outputs import PLOT, output_option, overwrite_option
 
 
 @click.group()
@@ -179,8 +179,7 @@ def shuffle(
     environments = part.index.texts["environment"].codes.astype("int64")
     found = mixing(part.order, environments, batch_size, (1, 4, 16, 64), (1, 32, 128, 512, 2048))
     name = part.index.dataset.manifest.dataset["name"]
-    title = f"{name}, {split}: {len(part.order):,} samples"
-    write_file(output, plot(found, batch_size, title, output.suffix[1:].lower()))
+    plot(found, batch_size, f"{name}, {split}: {len(part.order):,} samples", output)
     if as_json:
         click.echo(json.dumps([asdict(one) for one in found]))
         return

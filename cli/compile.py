@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from oxcart.cli.options import LocalPath, output_options, parse_bytes, parse_size
-from oxcart.cli.outputs import CENSUS, RULE, output_option, overwrite_option, write_file
+from oxcart.cli.outputs import CENSUS, RULE, output_option, overwrite_option
 from oxcart.cli.video import video_config, video_options
+from oxcart.shards.files import write_file
 
 if TYPE_CHECKING:
     from oxcart.compile.census import Census

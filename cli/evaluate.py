@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from oxcart.cli.options import LocalPath
-from oxcart.cli.outputs import ANALYSIS_JSON, ANALYSIS_PAGE, output_option, overwrite_option, write_file
+from oxcart.cli.outputs import ANALYSIS_JSON, ANALYSIS_PAGE, output_option, overwrite_option
 from oxcart.cli.train import need_packages
+from oxcart.shards.files import write_file
 
 if TYPE_CHECKING:
     from oxcart.train.evaluate.run import Analysis

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from oxcart.cli.outputs import SHEET, output_option, overwrite_option, write_file
+from oxcart.cli.outputs import SHEET, output_option, overwrite_option
 
 if TYPE_CHECKING:
     from oxcart.manifests.manifest import Manifest
@@ -133,6 +133,7 @@ def show(dataset: str, key: str | None, output: Path, frames: int, height: int) 
     from oxcart.manifests.dataset import Dataset
     from oxcart.manifests.show import contact_sheet
     from oxcart.shards.errors import ConfigError
+    from oxcart.shards.files import write_file
 
     opened = Dataset.open(dataset)
     row = opened.episode(key)
@@ -143,9 +144,9 @@ def show(dataset: str, key: str | None, output: Path, frames: int, height: int) 
             f"--output: {output.suffix} holds {limit} pixels a side, the sheet has {max(sheet.size)}: "
             "choose .png, fewer --frames or a smaller --height"
         )
-    encoded = io.BytesIO()
-    sheet.save(encoded, Image.registered_extensions()[output.suffix.lower()])
-    write_file(output, encoded.getvalue())
+    data = io.BytesIO()
+    sheet.save(data, Image.registered_extensions()[output.suffix.lower()])
+    write_file(output, data.getvalue())
     click.echo(f"{output}: {row['key']}")
 
 

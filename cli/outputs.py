@@ -11,12 +11,11 @@ An `OutputOption` judges its value before the command begins, and so before any 
         not lie in a folder that the command reads
     one file for two options, and a file in the dataset that the command makes
 
-The file is then written to a temporary name and renamed (`write_file`), so a full disk leaves what was there.
+The file is then written by `oxcart.shards.files.write_file`, so a full disk leaves what was there.
 """
 
 from __future__ import annotations
 
-import contextlib
 import io
 import json
 import os
@@ -184,18 +183,6 @@ def check_output(option: str, target: str | os.PathLike[str], writes: Output, *,
             f"{option}: {text!r} exists and is not {writes.name}; choose another name, or pass --overwrite "
             "to replace it"
         )
-
-
-def write_file(path: Path, data: bytes) -> None:
-    """Write a file atomically, and leave nothing beside it; a symbolic link stays one."""
-    from oxcart.shards.store import WORK, Store
-
-    path = Path(os.path.realpath(path))
-    fresh = not (path.parent / WORK).exists()
-    Store(path.parent).put(path.name, data)
-    if fresh:
-        with contextlib.suppress(OSError):  # somebody else uses it by now
-            (path.parent / WORK).rmdir()
 
 
 def _check_local(option: str, path: Path) -> None:

@@ -19,7 +19,6 @@ from oxcart.cli.outputs import (
     check_output,
     output_option,
     overwrite_option,
-    write_file,
 )
 from oxcart.cli.progress import progress
 
@@ -280,8 +279,8 @@ def predict(
     """
     need_vla()
     from oxcart.cli.table import table
-    from oxcart.train.vla.predict import png
     from oxcart.train.vla.predict import predict as work
+    from oxcart.train.vla.predict import write_png
 
     target = output if output is not None else run / "predicted.png"
     check_output("--output", target, FRAME, overwrite=overwrite)
@@ -296,7 +295,7 @@ def predict(
     if found.frame is None:
         click.echo(f"no next frame: {found.missing}; give the run that made the codes with --laq")
         return
-    write_file(target, png(found.frame))
+    write_png(target, found.frame)
     click.echo(f"next frame: {target}")
 
 

@@ -101,9 +101,15 @@ def fetch(
         directory: where they go.
         config: which, and in what form.
         report: told of addresses that are done, and of bytes.
+
+    Raises:
+        ConfigError: the folder holds a link or a FIFO where a download goes on.
     """
     check_directory("directory", directory, VIDEOS)
     directory.mkdir(parents=True, exist_ok=True)
+    for path in (directory / ARCHIVE, *sorted(directory.glob("*.part")), *sorted(directory.glob("*.ytdl"))):
+        if path.is_symlink() or (path.exists() and not path.is_file()):
+            raise ConfigError(f"{path}: is no plain file, and the download would write through it; remove it")
     refused: list[str] = []
     failed: list[str] = []
     finished: list[str] = []

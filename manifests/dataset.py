@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +29,27 @@ from oxcart.shards.errors import ConfigError, CorruptError
 from oxcart.shards.store import Store
 
 
+def read_whole(store: Store, name: str, digest: str) -> bytes:
+    """An object of a dataset, checked.
+
+    Args:
+        store: that holds it.
+        name: of the object.
+        digest: its BLAKE3, as the manifest states it.
+
+    Raises:
+        CorruptError: it does not match.
+    """
+    data = store.read(name)
+    if blake3(data).hexdigest() != digest:
+        raise CorruptError(f"{store.url}/{name}: does not match its digest in the manifest")
+    return data
+
+
+Read = Callable[[Store, str, str], bytes]
+"""`read_whole`, or another way to the same bytes, such as a cache."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Dataset:
     """A compiled dataset in a store."""
@@ -47,21 +68,26 @@ class Dataset:
         store = Store(url)
         return cls(store=store, manifest=read_manifest(store))
 
-    def table(self, name: str, columns: Sequence[str] | None = None, coded: Sequence[str] = ()) -> pa.Table:
+    def table(
+        self,
+        name: str,
+        columns: Sequence[str] | None = None,
+        coded: Sequence[str] = (),
+        read: Read = read_whole,
+    ) -> pa.Table:
         """One of its tables, whole or some columns, checked against its digest.
 
         Args:
             name: of the table.
             columns: which; None is all.
             coded: those of them that are read as dictionaries.
+            read: gets its bytes.
 
         Raises:
             CorruptError: it does not match the manifest, or is no such table.
         """
         file = self.manifest.file(name)
-        data = self.store.read(file)
-        if blake3(data).hexdigest() != self.manifest.tables[name]["blake3"]:
-            raise CorruptError(f"{self.store.url}/{file}: does not match its digest in the manifest")
+        data = read(self.store, file, self.manifest.tables[name]["blake3"])
         table = parse_table(data, file, columns, coded)
         return conforming(table, self._schema(name), f"{self.store.url}/{file}", columns)
 
@@ -130,14 +156,17 @@ class Dataset:
         raise CorruptError(f"{name}: is not in the manifest")
 
 
-def read_chunks(store: Store, shard: Mapping[str, Any]) -> pa.Table:
-    """The chunk table of a shard, given the shard's entry of the manifest.
+def read_chunks(store: Store, shard: Mapping[str, Any], read: Read = read_whole) -> pa.Table:
+    """The chunk table of a shard.
+
+    Args:
+        store: of the dataset.
+        shard: the shard's entry of the manifest.
+        read: gets its bytes.
 
     Raises:
         CorruptError: it does not match the manifest.
     """
-    data = store.read(shard["chunks"])
-    if blake3(data).hexdigest() != shard["chunks_blake3"]:
-        raise CorruptError(f"{store.url}/{shard['chunks']}: does not match its digest in the manifest")
+    data = read(store, shard["chunks"], shard["chunks_blake3"])
     table = parse_table(data, shard["chunks"])
     return conforming(table, CHUNKS_SCHEMA, f"{store.url}/{shard['chunks']}")

@@ -27,7 +27,10 @@ _store = getattr(os, "fdatasync", os.fsync)
 
 
 class BehindWriter:
-    """Writes to a new, unbuffered file, which it does not close. Memory: `BLOCKS` times `BLOCK` at most."""
+    """Writes to a new file, which it does not close and to which nothing else may be written.
+
+    Memory: `BLOCKS` times `BLOCK` at most.
+    """
 
     def __init__(self, file: BinaryIO) -> None:
         self._descriptor = file.fileno()

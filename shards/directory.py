@@ -2,7 +2,7 @@
 
 A write goes to a temporary name under `.oxcart/` of the same root, is fsynced, and is renamed into place: a
 reader sees the whole object or none, and whatever a crash leaves behind lies in one folder that the commit of
-a compile removes.
+a compile removes. That folder is never a link: what is written, listed and deleted there stays in the root.
 """
 
 from __future__ import annotations
@@ -12,13 +12,14 @@ import errno
 import itertools
 import os
 import shutil
-import uuid
+import stat
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
 from oxcart.shards.behind import BehindWriter
 from oxcart.shards.errors import ConfigError, StoreError
+from oxcart.shards.files import new_file, sync_folder
 
 WORK = ".oxcart"
 """Folder of all work in progress, inside the root."""
@@ -103,39 +104,35 @@ class Directory:
 
     def create(self, name: str, data: bytes) -> bool:
         with self._explain("create", name):
-            temporary = self._temporary(name)
-            try:
-                _write_durably(temporary, data)
-                os.link(temporary, self._path(name))
-            except FileExistsError:
-                return False
-            finally:
-                temporary.unlink(missing_ok=True)
-            _fsync_directory(self._path(name).parent)
+            with new_file(self._work(name), Path(name).name) as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+                try:
+                    os.link(file.name, self._path(name))
+                except FileExistsError:
+                    return False
+            sync_folder(self._path(name).parent)
         return True
 
     @contextlib.contextmanager
     def writer(self, name: str) -> Iterator[BinaryIO]:
         with self._explain("write", name):
-            temporary = self._temporary(name)
-            try:
-                with open(temporary, "xb", buffering=0) as file:
-                    behind = BehindWriter(file)
-                    try:
-                        yield behind  # type: ignore[misc]
-                        behind.finish()
-                    finally:
-                        behind.stop()
-                os.replace(temporary, self._path(name))
-                _fsync_directory(self._path(name).parent)
-            finally:
-                temporary.unlink(missing_ok=True)
+            with new_file(self._work(name), Path(name).name) as file:
+                behind = BehindWriter(file)
+                try:
+                    yield behind  # type: ignore[misc]
+                    behind.finish()
+                finally:
+                    behind.stop()
+                os.replace(file.name, self._path(name))
+            sync_folder(self._path(name).parent)
 
     def delete(self, names: Sequence[str]) -> None:
         for name in names:
             with self._explain("delete", name), contextlib.suppress(FileNotFoundError):
                 self._path(name).unlink()
-                _fsync_directory(self._path(name).parent)
+                sync_folder(self._path(name).parent)
 
     def delete_folder(self, folder: str) -> None:
         path = self._path(folder)
@@ -159,14 +156,35 @@ class Directory:
             raise ConfigError(f"{self.url}: {above} is not a directory that can be written")
 
     def _path(self, name: str) -> Path:
+        if name == WORK or name.startswith(f"{WORK}/"):
+            self._check_work()
         return self.root / name
 
-    def _temporary(self, name: str) -> Path:
-        """A fresh name under the work folder, which it makes together with the object's own folder."""
+    def _work(self, name: str) -> Path:
+        """The work folder, which it makes together with the object's own folder."""
         self._path(name).parent.mkdir(parents=True, exist_ok=True)
         work = self.root / WORK
-        work.mkdir(exist_ok=True)
-        return work / f"{Path(name).name}.{uuid.uuid4().hex[:12]}.tmp"
+        with contextlib.suppress(FileExistsError):
+            work.mkdir()
+        self._check_work()
+        return work
+
+    def _check_work(self) -> None:
+        """Refuse a work folder through which others say where we write, or what."""
+        work = self.root / WORK
+        try:
+            found = work.lstat()
+        except OSError:
+            return  # there is none
+        if not stat.S_ISDIR(found.st_mode):
+            what = "a link" if stat.S_ISLNK(found.st_mode) else "a file"
+            raise StoreError(f"{work}: is {what}, expected a folder; remove it or choose another directory")
+        above = self.root.stat()
+        if above.st_mode & stat.S_IWOTH and found.st_uid not in (os.geteuid(), above.st_uid):
+            raise StoreError(
+                f"{work}: belongs to user {found.st_uid}, and anyone may write beside it; "
+                "remove it or choose another directory"
+            )
 
     @contextlib.contextmanager
     def _explain(self, operation: str, name: str) -> Iterator[None]:
@@ -220,18 +238,3 @@ def _walk(folder: str, above: str, without: str) -> Iterator[str]:
                 yield above + name
         elif above + name != without:
             yield from _walk(entries[name].path, above + name, without)
-
-
-def _write_durably(path: Path, data: bytes) -> None:
-    with open(path, "xb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _fsync_directory(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

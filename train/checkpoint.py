@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from oxcart.shards.errors import ConfigError, CorruptError, StoreError
+from oxcart.shards.files import replacing
 
 VERSION = 1
 LAST, BEST = "last", "best"
@@ -153,14 +155,15 @@ def _below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def _write(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}")  # of a killed job, it is overwritten
     try:
-        save_file(tensors, str(temporary), metadata)
-        _sync(temporary)
-        os.replace(temporary, path)
-        _sync(path.parent)
+        for left in path.parent.glob(".*.safetensors.*"):  # by a job that was killed, as large as a model
+            left.unlink()
+        with replacing(path) as file:
+            save_file(tensors, file.name, metadata)
+            # safetensors has put a file of its own there, of mode 600
+            os.chmod(file.name, stat.S_IMODE(os.fstat(file.fileno()).st_mode))
+            _sync(Path(file.name))
     except (OSError, SafetensorError) as error:
-        temporary.unlink(missing_ok=True)
         reason = getattr(error, "strerror", None) or str(error)
         kept = "the one before it is whole" if path.exists() else "there is none before it"
         raise StoreError(f"{path}: the checkpoint cannot be written ({reason}); {kept}; make room") from error
@@ -168,18 +171,15 @@ def _write(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> 
 
 def _twin(path: Path, other: Path) -> None:
     """Make `other` the same file, by a link where the file system has them."""
-    temporary = other.with_name(f".{other.name}")
     try:
-        temporary.unlink(missing_ok=True)
-        try:
-            os.link(path, temporary)
-        except OSError:
-            shutil.copyfile(path, temporary)
-            _sync(temporary)
-        os.replace(temporary, other)
-        _sync(other.parent)
+        with replacing(other) as file:
+            try:
+                os.link(path, f"{file.name}.link")
+                os.replace(f"{file.name}.link", file.name)
+            except OSError:
+                with open(path, "rb") as whole:
+                    shutil.copyfileobj(whole, file)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise StoreError(f"{other}: cannot be written ({error.strerror}); {path.name} is whole") from error
 
 

@@ -92,9 +92,9 @@ class DataConfig:
     threads: int | None = None
     """That read; null is one a core, 32 where a dataset is remote."""
     cache: str | None = None
-    """A directory of this machine for chunks of remote datasets."""
+    """A directory of this machine for what is read of remote datasets; of this user alone."""
     cache_gb: float = 100.0
-    """Gigabytes of it at most."""
+    """Size limit of the cache, in gigabytes."""
 
 
 @dataclass(frozen=True, kw_only=True)

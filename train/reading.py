@@ -118,6 +118,7 @@ def held_out_loader(
         repeat=False,
         threads=data.threads,
         cache=data.cache,
+        cache_bytes=int(data.cache_gb * 1e9),
         pin=False,
     )
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from oxcart.shards.errors import ConfigError
+from oxcart.shards.files import write_file
 
 METRICS = "metrics.jsonl"
 WARMING = 10
@@ -239,9 +240,7 @@ def _cut(path: Path, step: int) -> None:
     if not path.exists():
         return
     kept = [line for line in _lines(path) if line["step"] <= step]
-    temporary = path.with_name(f".{path.name}")
-    temporary.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
-    os.replace(temporary, path)
+    write_file(path, "".join(json.dumps(line) + "\n" for line in kept).encode())
 
 
 def _plain(value: Any) -> Any:
@@ -269,7 +268,7 @@ def _wandb(project: str, run: Path, config: Mapping[str, Any]) -> Any:
         raise ConfigError("run.wandb: Weights & Biases is not installed: pip install wandb") from error
     name = run / "wandb-id"  # so that a resumed run goes on in the same one
     if not name.exists():
-        name.write_text(uuid.uuid4().hex[:12])
+        write_file(name, uuid.uuid4().hex[:12].encode())
     return wandb.init(
         project=project,
         name=run.name,

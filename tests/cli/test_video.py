@@ -119,6 +119,19 @@ def test_fetch_videos_downloads_resumes_and_minds_the_licence(site: Server, tmp_
     assert run.exit_code == 0, run.output
 
 
+@pytest.mark.parametrize("name", [".fetched.txt", "clip [clip].mp4.part"])
+def test_a_download_does_not_go_on_through_a_link(site: Server, tmp_path: Path, name: str) -> None:
+    write_video(tmp_path / "site" / "clip.mp4", scenes("clip", 30))
+    urls, folder, target = tmp_path / "urls.txt", tmp_path / "got", tmp_path / "target"
+    urls.write_text(f"{site.url}/clip.mp4\n")
+    target.write_bytes(b"precious")
+    folder.mkdir()
+    (folder / name).symlink_to(target)
+    run = cli("fetch-videos", urls, folder, "--licence", "any", "--quiet")
+    assert complaint(run).startswith(f"{folder}/{name}: is no plain file")
+    assert target.read_bytes() == b"precious"
+
+
 def test_what_cannot_be_fetched_is_one_line(site: Server, tmp_path: Path) -> None:
     urls = tmp_path / "urls.txt"
     urls.write_text(f"{site.url}/none.mp4\n")

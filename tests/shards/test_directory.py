@@ -193,3 +193,57 @@ def test_the_list_follows_links_to_files_and_not_to_folders(store: Store, root: 
     (root / "broken").symlink_to(root / "none")
     assert store.list() == ["a-b", "a/x", "link"]
     assert store.list("a-b") == []
+
+
+def test_a_work_folder_that_is_a_link_is_refused_for_every_use(
+    store: Store, root: Path, tmp_path: Path
+) -> None:
+    others = tmp_path / "others"
+    others.mkdir()
+    (others / "plan.json").write_bytes(b"precious")
+    root.mkdir()
+    (root / WORK).symlink_to(others)
+    uses = [
+        lambda: store.put("x", b""),
+        lambda: store.create("x", b""),
+        lambda: store.list(WORK),
+        lambda: store.read(f"{WORK}/plan.json"),
+        lambda: store.delete(f"{WORK}/plan.json"),
+        lambda: store.delete_folder(WORK),
+    ]
+    for use in uses:
+        with pytest.raises(StoreError, match=rf"/{WORK}: is a link, expected a folder; remove it") as caught:
+            use()
+        one_line(caught)
+    assert files(others) == {"plan.json": b"precious"}
+    assert store.list() == []
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give folders away")
+def test_a_work_folder_of_another_user_is_refused_where_anyone_may_make_one(store: Store, root: Path) -> None:
+    (root / WORK).mkdir(parents=True)
+    os.chown(root / WORK, 65534, 65534)
+    store.put("x", b"")  # of somebody whom the owner of the directory lets write
+    root.chmod(0o1777)
+    with pytest.raises(StoreError, match=rf"/{WORK}: belongs to user 65534, and anyone may") as caught:
+        store.put("y", b"")
+    one_line(caught)
+    assert files(root) == {"x": b""}
+
+
+@pytest.mark.parametrize("call", ["put", "create"])
+def test_an_object_never_goes_through_a_link(
+    store: Store, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    target = tmp_path / "target"
+    target.write_bytes(b"precious")
+    (root / WORK).mkdir(parents=True)
+    (root / "x").symlink_to(target)
+    getattr(store, call)("x", b"written")
+    assert (root / "x").is_symlink() == (call == "create")
+    monkeypatch.setattr(os, "urandom", lambda count: bytes(count))  # so that the name can be guessed
+    (root / WORK / f"y.{'00' * 6}.tmp").symlink_to(target)
+    with pytest.raises(StoreError, match="File exists") as caught:
+        getattr(store, call)("y", b"written")
+    one_line(caught)
+    assert target.read_bytes() == b"precious"

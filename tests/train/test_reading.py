@@ -10,13 +10,18 @@ import numpy as np
 import pytest
 import torch
 
+import servers
 from oxcart.compile.images import Resize
 from oxcart.compile.motion import annotate
 from oxcart.compile.sample.videos import write_video
 from oxcart.manifests.annotation import motion_url
+from oxcart.manifests.dataset import Dataset
 from oxcart.manifests.split import SplitRule
 from oxcart.shards.errors import ConfigError
+from oxcart.train.config import DataConfig
+from oxcart.train.data import Frames
 from oxcart.train.laq.task import LaqTask
+from oxcart.train.reading import held_out_loader
 from tiny_laq import alone, small, trained
 from video_sources import compile_videos, scenes
 
@@ -60,3 +65,21 @@ def test_what_hardly_moves_is_left_out_and_counted(
     kept, before = (int(text.replace(",", "")) for text in re.findall(r"[\d,]*\d", line)[:2])
     assert 0 < kept < before
     assert line.endswith(f"those that move by {least:g}")
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_a_validation_loader_keeps_to_the_size_of_the_cache(
+    kitchen: Path, tmp_path: Path, split: str
+) -> None:
+    held = {}
+    with servers.web(kitchen.parent) as server:
+        url = f"{server.url}/{kitchen.name}"
+        for gigabytes in (1.0, 2e-5):
+            data = DataConfig(datasets=[url], cache=str(tmp_path / str(gigabytes)), cache_gb=gigabytes)
+            for _ in held_out_loader(
+                data, Dataset.open(url), split, Frames(per_episode="all"), size=None, seed=0, batch_size=4
+            ):
+                pass
+            files = (tmp_path / str(gigabytes)).rglob("*.part")
+            held[gigabytes] = sum(path.stat().st_blocks * 512 for path in files)
+    assert held[2e-5] < 2 * 20_000 < held[1.0]

@@ -1,11 +1,14 @@
-"""A local cache of remote shards: one sparse file for each, with the chunks that were read in their places.
+"""A local cache of remote shards and tables: a sparse file for each, with what was read of it in its place.
 
-    CACHE/oxcart-cache-1/<BLAKE3 of the shard>.part
+    CACHE/oxcart-cache-1/<BLAKE3 of the shard or table>.part
 
 What is there is found by reading it and holding it against its digest: a hole, a chunk that a crash cut off
 and a flipped bit all look the same, and are fetched. So there is no index that could be wrong, and several
-processes may share the directory. Files are removed whole, the longest unused by any of them first, when
-there are more bytes than allowed; only files of that name in that folder ever are.
+processes of one user may share the directory. Files are removed whole, the longest unused by any of them
+first, when there are more bytes than allowed; only files of that name in that folder ever are.
+
+The folder is this user's alone, because the digests of chunks guard against damage and not against somebody
+who chooses the bytes (`oxcart.shards.files`).
 """
 
 from __future__ import annotations
@@ -18,9 +21,13 @@ import time
 from collections import OrderedDict
 from pathlib import Path
 
+from blake3 import blake3
 from xxhash import xxh3_64_intdigest
 
+from oxcart.manifests.dataset import read_whole
 from oxcart.shards.errors import ConfigError
+from oxcart.shards.files import open_private, private_folder
+from oxcart.shards.store import Store
 
 FOLDER = "oxcart-cache-1"
 _NAME = re.compile(r"[0-9a-f]{64}\.part")
@@ -30,45 +37,42 @@ _OPEN = 64
 
 
 class Cache:
-    """Chunks on this machine.
+    """Parts of shards, and tables, on this machine.
 
     Args:
         directory: any; the cache makes a folder of its own inside.
         limit: bytes at most.
 
     Raises:
-        ConfigError: the directory cannot be written.
+        ConfigError: the folder cannot be made, or others may write to it.
     """
 
     def __init__(self, directory: str | os.PathLike[str], limit: int) -> None:
         if limit < 1:
             raise ConfigError(f"cache_bytes: expected at least 1, got {limit}")
-        self._folder = Path(directory) / FOLDER
+        self._folder = _Opened(private_folder(Path(directory) / FOLDER, "cache"))
         self._limit = limit
         self._files: OrderedDict[str, _File] = OrderedDict()
         self._lock = threading.Lock()
         self._moved = 0
-        try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise ConfigError(f"cache: {self._folder}: {error.strerror or error}") from error
         self._trim()
 
     def read(self, shard: str, offset: int, buffer: memoryview, digest: int) -> bool:
         """Fill the buffer; says whether the right bytes were there."""
-        file = self._file(shard)
-        if file is None:
-            return False
-        try:
-            found = os.preadv(file.descriptor, [buffer], offset)
-        except OSError:
-            return False
-        right = found == len(buffer) and xxh3_64_intdigest(buffer) == digest
+        right = self.peek(shard, offset, buffer) and xxh3_64_intdigest(buffer) == digest
         if right:
-            self._count(found)
+            self._count(len(buffer))
         return right
 
-    def write(self, shard: str, offset: int, data: memoryview) -> None:
+    def peek(self, shard: str, offset: int, buffer: memoryview) -> bool:
+        """Fill the buffer with whatever is there, unchecked; says whether there were enough bytes."""
+        file = self._file(shard)
+        try:
+            return file is not None and os.preadv(file.descriptor, [buffer], offset) == len(buffer)
+        except OSError:
+            return False
+
+    def write(self, shard: str, offset: int, data: bytes | memoryview) -> None:
         """Keep the bytes; a disk that is full is no error, they are not kept then."""
         file = self._file(shard)
         if file is None:
@@ -76,6 +80,20 @@ class Cache:
         with contextlib.suppress(OSError):
             os.pwrite(file.descriptor, data, offset)
         self._count(len(data))
+
+    def read_whole(self, store: Store, name: str, digest: str) -> bytes:
+        """What `oxcart.manifests.dataset.read_whole` reads, from the cache if it is there, else kept."""
+        file = self._file(digest)
+        with contextlib.suppress(OSError):
+            if file is not None:
+                data = os.pread(file.descriptor, os.fstat(file.descriptor).st_size, 0)
+                if blake3(data).hexdigest() == digest:
+                    self._count(len(data))
+                    return data
+                os.ftruncate(file.descriptor, 0)
+        data = read_whole(store, name, digest)
+        self.write(digest, 0, data)
+        return data
 
     def _count(self, size: int) -> None:
         with self._lock:
@@ -86,18 +104,17 @@ class Cache:
         if due:
             self._trim()
 
-    def _file(self, shard: str) -> _File | None:
-        name = f"{shard}.part"
+    def _file(self, digest: str) -> _File | None:
+        name = f"{digest}.part"
         with self._lock:
             found = self._files.get(name)
             if found is None:
-                path = self._folder / name
                 try:
-                    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o644)
-                    _touch(descriptor)
+                    found = _File(open_private(self._folder.descriptor, name))
+                    _touch(found.descriptor)
                 except OSError:
                     return None
-                found = self._files[name] = _File(descriptor)
+                self._files[name] = found
                 if len(self._files) > _OPEN:
                     self._files.popitem(last=False)
             else:
@@ -118,22 +135,22 @@ class Cache:
                     removed = True
                 if removed:
                     del self._files[name]
-            held = []
+            folder, held = self._folder.descriptor, []
             try:
-                paths = [path for path in self._folder.iterdir() if _NAME.fullmatch(path.name)]
+                names = [name for name in os.listdir(folder) if _NAME.fullmatch(name)]
             except OSError:  # somebody has removed the folder
                 return
-            for path in paths:
+            for name in names:
                 with contextlib.suppress(OSError):
-                    stat = path.stat()
-                    held.append((stat.st_mtime_ns, path, stat.st_blocks * 512))
+                    found = os.stat(name, dir_fd=folder, follow_symlinks=False)
+                    held.append((found.st_mtime_ns, name, found.st_blocks * 512))
             total = sum(size for _, _, size in held)
-            for _, path, size in sorted(held):
+            for _, name, size in sorted(held):
                 if total <= self._limit:
                     break
                 with contextlib.suppress(OSError):
-                    path.unlink()
-                self._files.pop(path.name, None)
+                    os.unlink(name, dir_fd=folder)
+                self._files.pop(name, None)
                 total -= size
 
 
@@ -142,11 +159,16 @@ def _touch(descriptor: int) -> None:
     os.utime(descriptor, ns=(now, now))
 
 
-class _File:
+class _Opened:
+    """A descriptor, closed when nobody holds it any more."""
+
     def __init__(self, descriptor: int) -> None:
         self.descriptor = descriptor
-        self.used = True
-        """Since the other processes were last told."""
 
     def __del__(self) -> None:
         os.close(self.descriptor)
+
+
+class _File(_Opened):
+    used = True
+    """Since the other processes were last told."""

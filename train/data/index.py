@@ -16,7 +16,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from oxcart.manifests.dataset import Dataset, read_chunks
+from oxcart.manifests.dataset import Dataset, Read, read_chunks, read_whole
 from oxcart.manifests.tables import EPISODES
 from oxcart.shards.errors import ConfigError, CorruptError
 
@@ -93,6 +93,7 @@ class SplitIndex:
             extension added comes behind.
         arrays: which of `action` and `state` will be read.
         metadata: whether `KEY.json` will be.
+        read: gets the bytes of tables.
 
     Raises:
         ConfigError: no such split or camera, or an array that the dataset has not.
@@ -107,8 +108,9 @@ class SplitIndex:
         limit: int | None = None,
         arrays: tuple[str, ...] = (),
         metadata: bool = False,
+        read: Read = read_whole,
     ) -> None:
-        self.dataset, self.split = dataset, split
+        self.dataset, self.split, self._read = dataset, split, read
         manifest, url = dataset.manifest, dataset.store.url
         self.camera: str = manifest.camera(camera)["name"]
         if not manifest.splits.get(split, {}).get("episodes"):
@@ -121,7 +123,7 @@ class SplitIndex:
         pixels = [f"{self.camera}.{what}" for what in ("offset", "height", "width")]
         told = ["offset", "json.digest"] if metadata else []
         columns = ["key", "split", "shard", "steps", *TEXTS, *pixels, *places, *told]
-        table = dataset.table(EPISODES, columns, coded=("split", "shard", *TEXTS))
+        table = dataset.table(EPISODES, columns, coded=("split", "shard", *TEXTS), read=read)
         table = table.filter(pc.equal(pc.cast(table["split"], pa.string()), split)).drop_columns("split")
         table = table.slice(0, limit)
         self.keys: pa.Array = pc.cast(table["key"], pa.large_string()).combine_chunks()
@@ -214,7 +216,7 @@ class SplitIndex:
 
     def _read_chunks(self, shard: int) -> ChunkTable:
         entry = self.dataset.manifest.shards[shard]
-        table = read_chunks(self.dataset.store, entry)
+        table = read_chunks(self.dataset.store, entry, self._read)
         table = table.filter(pc.equal(table["camera"], self.camera))
         start, stop = self.first_episode(shard), self.first_episode(shard + 1)
         count = stop - start

@@ -26,7 +26,7 @@ import numpy.typing as npt
 import torch
 import torch.utils.data
 
-from oxcart.manifests.dataset import Dataset
+from oxcart.manifests.dataset import Dataset, read_whole
 from oxcart.shards.errors import ConfigError
 from oxcart.train.data.annotations import StepValues, by_name
 from oxcart.train.data.batch import Batch
@@ -84,8 +84,8 @@ class Loader(torch.utils.data.IterableDataset[Batch]):
         memory: bytes that may be kept of chunks that are wanted again soon.
         ahead: batches that are read before they are wanted.
         threads: that read; None is one a core, 32 where a dataset is remote.
-        cache: a directory of this machine for chunks of remote datasets.
-        cache_bytes: how many at most.
+        cache: a directory of this machine for what is read of remote datasets.
+        cache_bytes: size limit of the cache.
         pin: batches in memory that a GPU copies from by itself; None: where there is a GPU.
 
     Raises:
@@ -159,11 +159,15 @@ class Loader(torch.utils.data.IterableDataset[Batch]):
         weights = mixture.weights if not isinstance(mixture.weights, str) else None
         on = [one for i, one in enumerate(mixture.datasets) if weights is None or weights[i]]
         opened = [one if isinstance(one, Dataset) else Dataset.open(os.fspath(one)) for one in on]
-        indexes = [SplitIndex(one, split, camera, limit, wanted, instructions) for one in opened]
+        kept = Cache(cache, cache_bytes) if cache is not None else None
+        caches = [kept if one.store.remote else None for one in opened]
+        indexes = [
+            SplitIndex(one, split, camera, limit, wanted, instructions, own.read_whole if own else read_whole)
+            for one, own in zip(opened, caches, strict=True)
+        ]
         self._size = _common_size(indexes, (size, size) if isinstance(size, int) else size)
         _check_widths(indexes, wanted)
         self._budget = Budget(memory)
-        kept = Cache(cache, cache_bytes) if cache is not None else None
         self._annotations = by_name([StepValues.open(url, indexes) for url in annotations], indexes)
         self.parts = [
             Part(
@@ -177,10 +181,10 @@ class Loader(torch.utils.data.IterableDataset[Batch]):
                 check=check,
                 reading=reading,
                 budget=self._budget,
-                cache=kept if index.dataset.store.remote else None,
+                cache=own,
                 moving=None if min_motion is None else partial(open_moving, index, motion, min_motion),
             )
-            for index in indexes
+            for index, own in zip(indexes, caches, strict=True)
         ]
         if weights is not None:
             shares = [weight for weight in weights if weight]

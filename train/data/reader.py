@@ -7,13 +7,13 @@ chunk is held against its digest; one that does not match is read anew before th
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
 import tarfile
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -48,7 +48,7 @@ class FrameReader:
         size: height and width that frames are resized to; None keeps theirs.
         check: hold every chunk against its digest.
         budget: for what is kept of chunks that are wanted again soon.
-        cache: where chunks of a remote dataset are kept on this machine.
+        cache: where what is read of a remote dataset is kept on this machine.
     """
 
     def __init__(
@@ -325,13 +325,17 @@ class FrameReader:
     def array(self, name: str, episode: int) -> npt.NDArray[np.float32]:
         """Action or state of an episode, [T, A] float32, checked."""
         place = self.index.arrays[name]
-        shape = int(self.index.steps[episode]), place.size
-        values = np.empty(shape, "<f4")
-        shard = int(self.index.shards[episode])
-        buffer = _flat(values.view(np.uint8))
+        values = np.empty((int(self.index.steps[episode]), place.size), "<f4")
+        shard, offset = int(self.index.shards[episode]), int(place.offsets[episode])
+        digest, buffer = int(place.digests[episode]), _flat(values.view(np.uint8))
+        if self._cached(shard, offset, buffer, digest):
+            return values
         for attempt in (1, 2):
-            self.shard(shard).read_into([(int(place.offsets[episode]), buffer)])
-            if not self._check or xxh3_64_intdigest(buffer) == int(place.digests[episode]):
+            self.shard(shard).read_into([(offset, buffer)])
+            if not self._check:
+                return values
+            if xxh3_64_intdigest(buffer) == digest:
+                self._keep(shard, offset, buffer)
                 return values
             if attempt == 1:
                 self._reopen(shard)
@@ -355,15 +359,20 @@ class FrameReader:
     def _metadata(self, episode: int) -> bytes:
         """`KEY.json` of an episode, checked."""
         offsets, digests = self.index.metadata
-        start, shard = int(offsets[episode]), int(self.index.shards[episode])
+        start, shard, digest = int(offsets[episode]), int(self.index.shards[episode]), int(digests[episode])
+
+        def read(offset: int, buffer: memoryview) -> bool:
+            self.shard(shard).read_into([(offset, buffer)])
+            return True
+
+        if self._cache is not None:
+            peek = partial(self._cache.peek, self._digest(shard))
+            if (member := _member(peek, start, digest)) is not None:
+                return member[BLOCK:]
         for attempt in (1, 2):
-            header = bytearray(BLOCK)
-            self.shard(shard).read_into([(start, memoryview(header))])
-            with contextlib.suppress(tarfile.TarError):
-                data = bytearray(tarfile.TarInfo.frombuf(header, "utf-8", "strict").size)
-                self.shard(shard).read_into([(start + BLOCK, memoryview(data))])
-                if xxh3_64_intdigest(data) == int(digests[episode]):
-                    return bytes(data)
+            if (member := _member(read, start, digest)) is not None:
+                self._keep(shard, start, memoryview(member))
+                return member[BLOCK:]
             if attempt == 1:
                 self._reopen(shard)
         shard_name = self.index.shard_name(shard)
@@ -403,6 +412,22 @@ class FrameReader:
         chunk = place - int(table.firsts[episode - table.start])
         name = self.index.shard_name(shard).removeprefix("shards/").removesuffix(".tar")
         return f"{name}: {self.index.key(episode)}, camera {self.index.camera}, chunk {chunk}"
+
+
+def _member(read: Callable[[int, memoryview], bool], start: int, digest: int) -> bytes | None:
+    """Header and data of the tar member that begins at `start`; None if the data does not match its digest.
+
+    The header has no digest; with a wrong size in it, the data does not match.
+    """
+    header = bytearray(BLOCK)
+    if not read(start, memoryview(header)):
+        return None
+    try:
+        data = bytearray(tarfile.TarInfo.frombuf(header, "utf-8", "strict").size)
+    except tarfile.TarError:
+        return None
+    right = read(start + BLOCK, memoryview(data)) and xxh3_64_intdigest(data) == digest
+    return bytes(header + data) if right else None
 
 
 def _flat(array: npt.NDArray[np.uint8]) -> memoryview:

@@ -8,10 +8,12 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
+from oxcart.shards.files import write_file
 from oxcart.train.data.order import Order, splitmix64
 
 Int64 = npt.NDArray[np.int64]
@@ -83,15 +85,8 @@ def _measure(
     )
 
 
-def plot(found: Sequence[Mixing], batch_size: int, title: str, format: str) -> bytes:
-    """Draw distinct episodes per batch and the correlation over the window, one line per number of lanes.
-
-    Args:
-        found: what `mixing` measured; the last is the perfect shuffle.
-        batch_size: samples per batch.
-        title: above both.
-        format: png, pdf or svg.
-    """
+def plot(found: Sequence[Mixing], batch_size: int, title: str, path: Path) -> None:
+    """Draw distinct episodes a batch and the correlation over the window, a line for each number of lanes."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -114,7 +109,7 @@ def plot(found: Sequence[Mixing], batch_size: int, title: str, format: str) -> b
     axes[1].set_ylabel("rank correlation of consecutive samples")
     axes[0].legend()
     figure.suptitle(title)
-    drawn = io.BytesIO()
-    figure.savefig(drawn, dpi=110, format=format)
+    data = io.BytesIO()
+    figure.savefig(data, dpi=110, format=path.suffix[1:].lower())
     pyplot.close(figure)
-    return drawn.getvalue()
+    write_file(path, data.getvalue())

@@ -31,6 +31,7 @@ from oxcart.manifests.canonical import canonical_json
 from oxcart.manifests.dataset import Dataset
 from oxcart.manifests.tables import EPISODES
 from oxcart.shards.errors import ConfigError
+from oxcart.shards.files import private_folder, replacing, write_file
 from oxcart.train import checkpoint as checkpoints
 from oxcart.train.data import Loader
 from oxcart.train.laq.config import LaqConfig, laq_config
@@ -222,11 +223,11 @@ def _steps(dataset: Dataset) -> dict[str, int]:
 
 
 def _claim(parts: Path, about: dict[str, Any]) -> None:
-    """Begin work, or go on with the same."""
-    parts.mkdir(parents=True, exist_ok=True)
+    """Begin work, or go on with the same: in a folder that nobody else can put parts into."""
+    os.close(private_folder(parts, "--output"))
     mark, text = parts / "work.json", json.dumps(about, sort_keys=True)
     if not mark.exists():
-        _put(mark, text.encode())
+        write_file(mark, text.encode())
     elif mark.read_text(encoding="utf-8") != text:
         raise ConfigError(
             f"--output: {parts} has parts of other work (another run, dataset or batch size); remove it, or "
@@ -266,13 +267,5 @@ def _pieces(loader: Loader, labeller: Labeller, parts: Path, split: str) -> Any:
 
 
 def _put_npz(path: Path, keys: list[str], times: npt.NDArray[np.int64], codes: npt.NDArray[np.int32]) -> None:
-    temporary = path.with_name(f".{path.name}")
-    with open(temporary, "wb") as file:
+    with replacing(path) as file:
         np.savez(file, key=np.array(keys), t=times, codes=codes)
-    os.replace(temporary, path)
-
-
-def _put(path: Path, data: bytes) -> None:
-    temporary = path.with_name(f".{path.name}")
-    temporary.write_bytes(data)
-    os.replace(temporary, path)

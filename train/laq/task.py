@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from oxcart.shards.errors import ConfigError
+from oxcart.shards.files import write_file
 from oxcart.train import plots
 from oxcart.train.data import Batch, Loader, Pairs
 from oxcart.train.data.order import derive
@@ -219,12 +220,12 @@ class LaqTask:
         text = describe(
             last, {split: list(loaders) for split, loaders in self._held_out.items()}, "docs/laq.md"
         )
-        (run / "report.md").write_text(text, encoding="utf-8")
+        write_file(run / "report.md", text.encode())
         if self._analysis is not None:
             from oxcart.train.evaluate.report import report_html, report_json
 
-            (run / "analysis.html").write_bytes(report_html(self._analysis))
-            (run / "analysis.json").write_bytes(report_json(self._analysis))
+            write_file(run / "analysis.html", report_html(self._analysis))
+            write_file(run / "analysis.json", report_json(self._analysis))
 
     def identity(self) -> dict[str, Any]:
         config = self._config

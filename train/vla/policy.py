@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import copy
 import json
-import shutil
+import stat
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -27,6 +27,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from oxcart.shards.errors import ConfigError, CorruptError
+from oxcart.shards.files import remove
 from oxcart.train.vla.emit import Policy
 from oxcart.train.vla.ids import ActionIds
 from oxcart.train.vla.model import ActionModel, Shape, load_backbone, own_rows
@@ -49,7 +50,7 @@ def save_policy(policy: Policy, processor: Any, run: Path, source: str, about: M
     quieten()
     model, final = policy.model, run / FOLDER
     temporary = run / f".{FOLDER}"
-    shutil.rmtree(temporary, ignore_errors=True)
+    remove(temporary)
     temporary.mkdir(parents=True)
     backbone: Any = model.backbone
     if about["lora"]:
@@ -69,7 +70,10 @@ def save_policy(policy: Policy, processor: Any, run: Path, source: str, about: M
         save_file(rows, str(temporary / HEAD))
     known = {"shape": asdict(policy.shape), "ids": model.ids.all, "prompt": policy.prompter.describe()}
     (temporary / ABOUT).write_text(json.dumps({**known, **about}, indent=2) + "\n", encoding="utf-8")
-    shutil.rmtree(final, ignore_errors=True)
+    mode = stat.S_IMODE((temporary / ABOUT).stat().st_mode)
+    for file in temporary.iterdir():  # safetensors makes files that this user alone can read
+        file.chmod(mode)
+    remove(final)
     temporary.rename(final)
     return final
 

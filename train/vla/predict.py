@@ -12,6 +12,7 @@ import torch
 from PIL import Image, UnidentifiedImageError
 
 from oxcart.shards.errors import ConfigError, CorruptError
+from oxcart.shards.files import write_file
 from oxcart.train.laq.label import Labeller, open_producer
 from oxcart.train.vla.emit import emit
 from oxcart.train.vla.policy import load_policy
@@ -82,8 +83,8 @@ def _maker(named: str | Path | None, producer: str, device: str) -> Labeller:
     return labeller
 
 
-def png(frame: Any) -> bytes:
-    """Encode a frame, uint8 [H, W, 3], as PNG."""
-    encoded = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(frame)).save(encoded, "png")
-    return encoded.getvalue()
+def write_png(path: Path, frame: Any) -> None:
+    """Write a frame, uint8 [H, W, 3], whole or not at all."""
+    data = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(frame)).save(data, "png")
+    write_file(path, data.getvalue())

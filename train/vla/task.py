@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from oxcart.manifests.dataset import Dataset
+from oxcart.shards.files import write_file
 from oxcart.train import plots
 from oxcart.train.data import Batch, Loader
 from oxcart.train.data.order import derive
@@ -273,7 +274,7 @@ class VlaTask:
                 draw_panel(path, self._panel, self._labels.laq, config.val.splits[0], last)
         names = {split: list(loaders) for split, loaders in self._held_out.items()}
         pictures = ("loss.png", "codes.png", "samples.png")
-        (run / "report.md").write_text(describe(last, names, "docs/vla.md", pictures), encoding="utf-8")
+        write_file(run / "report.md", describe(last, names, "docs/vla.md", pictures).encode())
 
     def identity(self) -> dict[str, Any]:
         config = self._config

@@ -1,12 +1,16 @@
-"""A cache that several processes share: what one of them removes, the others notice."""
+"""A cache that processes share: what one of them removes, the others notice; strangers plant nothing."""
 
 from __future__ import annotations
 
+import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from xxhash import xxh3_64_intdigest
 
+from oxcart.shards.errors import ConfigError
 from oxcart.train.data.cache import FOLDER, Cache
 
 SIZE = 1 << 20
@@ -56,3 +60,58 @@ def test_a_folder_that_somebody_removed_is_no_error(tmp_path: Path) -> None:
     assert has(cache, 0)
     assert not has(cache, 1)
     cache.write(name(1), 0, DATA)
+
+
+def symlink(path: Path, target: Path) -> None:
+    path.symlink_to(target)
+
+
+def hard_link(path: Path, target: Path) -> None:
+    os.link(target, path)
+
+
+def fifo(path: Path, target: Path) -> None:
+    os.mkfifo(path)
+
+
+@pytest.mark.parametrize("plant", [symlink, hard_link, fifo])
+def test_what_is_planted_in_the_folder_is_neither_read_nor_written(
+    tmp_path: Path, plant: Callable[[Path, Path], None]
+) -> None:
+    target = tmp_path / "target"
+    target.write_bytes(DATA)
+    (tmp_path / FOLDER).mkdir()
+    plant(tmp_path / FOLDER / f"{name(0)}.part", target)
+    cache = Cache(tmp_path, 4 * SIZE)
+    assert not has(cache, 0)
+    cache.write(name(0), 0, memoryview(bytes(SIZE)))
+    cache.write(name(0), 0, DATA)
+    assert has(cache, 0)
+    assert target.read_bytes() == DATA
+    assert target.stat().st_nlink == 1
+
+
+def test_a_planted_link_counts_and_goes_without_what_it_points_to(tmp_path: Path) -> None:
+    target = tmp_path / "target"
+    target.write_bytes(DATA)
+    (tmp_path / FOLDER).mkdir()
+    (tmp_path / FOLDER / f"{name(0)}.part").symlink_to(target)
+    os.utime(tmp_path / FOLDER / f"{name(0)}.part", (0, 0), follow_symlinks=False)
+    cache = Cache(tmp_path, 2 * SIZE)
+    for i in range(1, 8):
+        cache.write(name(i), 0, DATA)
+    assert name(0) not in names(tmp_path)
+    assert target.read_bytes() == DATA
+
+
+def test_a_folder_that_somebody_may_have_filled_is_refused_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / FOLDER).symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(ConfigError, match=rf"cache: \S+/{FOLDER} is a link, expected a folder; [^\n]+$"):
+        Cache(tmp_path, SIZE)
+    (tmp_path / FOLDER).unlink()
+    (tmp_path / FOLDER).mkdir()
+    (tmp_path / FOLDER).chmod(0o777)
+    with pytest.raises(ConfigError, match=rf"cache: \S+/{FOLDER} lets other users write [^\n]+$"):
+        Cache(tmp_path, SIZE)
+    assert list((tmp_path / "elsewhere").iterdir()) == []

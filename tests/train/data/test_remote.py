@@ -18,7 +18,7 @@ import servers
 from oxcart.shards import retry
 from oxcart.shards.errors import CorruptError, OxcartError
 from oxcart.shards.store import Store
-from oxcart.train.data import Batch, Loader, Pairs
+from oxcart.train.data import Batch, Frames, Loader, Pairs
 from servers import Server
 
 SAMPLES = {"all": Pairs(frames=2, per_episode="all"), "one": Pairs(frames=2)}
@@ -207,6 +207,98 @@ def test_a_cache_is_filled_once_checked_bounded_and_removes_its_own_files_alone(
     held = sum(path.stat().st_blocks * 512 for path in (cache / "oxcart-cache-1").glob("?" * 64 + ".part"))
     assert held < 300_000
     assert all(path.stat().st_size == 1 << 20 for path in mine)
+
+
+EVERYTHING: dict[str, Any] = {"action": "steps", "state": True, "instructions": True}
+
+
+def everything(url: str, cache: Path, sample: Pairs | Frames, **options: Any) -> list[Any]:
+    """All that the samples of an epoch hold."""
+    asked = {**EVERYTHING, **options}
+    loader = Loader(url, sample=sample, batch_size=8, lanes=4, window=8, repeat=False, cache=cache, **asked)
+    found = []
+    for batch in loader:
+        arrays = (getattr(batch, name) for name in ("action", "action_mask", "state"))
+        found.append((content(batch), batch.instructions, *(one.numpy().tobytes() for one in arrays)))
+    return found
+
+
+def asked_for(server: Server, *endings: str) -> list[str]:
+    """Requests of objects whose names end so."""
+    return [path for _, path in server.faults.requests if path.endswith(endings)]
+
+
+SOME = Pairs(frames=2, per_episode=3)
+KINDS = {"pairs": SOME, "windows": Pairs(frames=4, per_episode="all"), "frames": Frames(leave=3)}
+
+
+@pytest.mark.parametrize("codec", ["raw", "zstd"])
+@pytest.mark.parametrize("sample", KINDS)
+def test_a_second_pass_asks_for_the_manifest_alone(
+    datasets: Mapping[str, Path], web: Server, tmp_path: Path, codec: str, sample: str
+) -> None:
+    url = f"{web.url}/{codec}"
+    first = everything(url, tmp_path, KINDS[sample])
+    assert asked_for(web, ".tar")
+    web.faults.clear()
+    assert everything(url, tmp_path, KINDS[sample]) == first
+    assert {Path(path).name for _, path in web.faults.requests} == {"manifest.json"}
+    assert first == everything(str(datasets[codec]), tmp_path, KINDS[sample])
+
+
+def test_a_pass_in_a_new_process_reads_what_another_has_kept(web: Server, tmp_path: Path) -> None:
+    url = f"{web.url}/raw"
+    first = everything(url, tmp_path, SOME)
+    web.faults.clear()
+    code = (
+        "import sys, test_remote\n"
+        "from pathlib import Path\n"
+        "found = test_remote.everything(sys.argv[1], Path(sys.argv[2]), test_remote.SOME)\n"
+        "sys.stdout.buffer.write(repr(found).encode())\n"
+    )
+    path = os.pathsep.join([*sys.path, str(Path(__file__).parent)])
+    command = [sys.executable, "-c", code, url, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, env={**os.environ, "PYTHONPATH": path}, check=True)
+    assert done.stdout == repr(first).encode()
+    assert asked_for(web, ".tar", ".parquet") == []
+
+
+def test_every_bit_that_flips_in_the_cache_is_found_and_fetched_again(
+    datasets: Mapping[str, Path], web: Server, tmp_path: Path
+) -> None:
+    url = f"{web.url}/raw"
+    first = everything(url, tmp_path, SOME)
+    kept = sorted((tmp_path / "oxcart-cache-1").iterdir())
+    for path in kept:
+        path.write_bytes(bytes(byte ^ 1 for byte in path.read_bytes()))
+    web.faults.clear()
+    assert everything(url, tmp_path, SOME) == first
+    assert asked_for(web, ".tar")
+    assert asked_for(web, "episodes.parquet")
+    assert asked_for(web, ".chunks.parquet")
+    web.faults.clear()
+    assert everything(url, tmp_path, SOME) == first
+    assert asked_for(web, ".tar", ".parquet") == []
+
+
+def test_the_size_limit_counts_arrays_texts_and_tables(
+    datasets: Mapping[str, Path], web: Server, tmp_path: Path
+) -> None:
+    limit = 60_000
+    first = everything(f"{web.url}/raw", tmp_path / "all", SOME)
+    assert everything(f"{web.url}/raw", tmp_path / "some", SOME, cache_bytes=limit) == first
+    held = {
+        name: sum(path.stat().st_blocks * 512 for path in (tmp_path / name).rglob("*.part"))
+        for name in ("all", "some")
+    }
+    assert held["some"] < 1.5 * limit < held["all"]
+
+
+def test_what_is_not_checked_is_not_kept(web: Server, tmp_path: Path) -> None:
+    everything(f"{web.url}/raw", tmp_path, SOME, check=False)
+    web.faults.clear()
+    everything(f"{web.url}/raw", tmp_path, SOME, check=False)
+    assert asked_for(web, ".tar")
 
 
 def test_ctrl_c_ends_a_loader_that_waits_for_a_silent_server(

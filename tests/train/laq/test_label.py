@@ -97,6 +97,17 @@ def test_work_that_was_cut_off_goes_on_and_gives_the_same_file(
     assert not Path(f"{again}.parts").exists()
 
 
+def test_parts_that_somebody_else_may_have_put_there_are_refused(
+    run: Path, kitchen: Path, tmp_path: Path
+) -> None:
+    output, others = tmp_path / "codes.parquet", tmp_path / "others"
+    others.mkdir()
+    Path(f"{output}.parts").symlink_to(others)
+    with pytest.raises(ConfigError, match=r"--output: \S+\.parts is a link, expected a folder; [^\n]+$"):
+        label(str(kitchen), open_run(run), str(output))
+    assert list(others.iterdir()) == []
+
+
 def test_parts_of_other_work_are_refused(
     run: Path, kitchen: Path, unsplit: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

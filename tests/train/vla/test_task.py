@@ -116,6 +116,23 @@ def test_a_model_of_every_family_comes_back_as_it_was_saved(
     torch.testing.assert_close(again[1], before[1], rtol=1e-4, atol=1e-5)
 
 
+def test_a_model_is_saved_through_no_link_and_with_the_mode_that_the_umask_leaves(
+    qwen: Path, tmp_path: Path
+) -> None:
+    run, others = tmp_path / "run", tmp_path / "others"
+    for folder in (run, others):
+        folder.mkdir()
+    (others / "config.json").write_bytes(b"precious")
+    (run / ".model").symlink_to(others)
+    (run / "model").symlink_to(others)
+    about = {"frames": [32, 32], "producer": "a" * 64, "laq": None, "lora": False}
+    save_policy(policy(qwen), load_processor(str(qwen)), run, str(qwen), about)
+    assert [(path.name, path.read_bytes()) for path in others.iterdir()] == [("config.json", b"precious")]
+    assert [path.name for path in run.iterdir()] == ["model"]
+    plain = (others / "config.json").stat().st_mode
+    assert {path.stat().st_mode for path in (run / "model").iterdir()} == {plain}
+
+
 def test_a_model_that_a_kill_left_unwritten_is_made_up_for(
     qwen: Path, kitchen: Path, codes: Path, tmp_path: Path
 ) -> None:
