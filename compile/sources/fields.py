@@ -272,8 +272,12 @@ def _tensor(directory: Directory, path: str) -> Tensor | None:
 
 
 def _unfit(directory: Directory, path: str) -> str:
-    numbers = _is_number(_dtype(directory, path))
-    expected = "one fixed shape of at least one value a step" if numbers else "numbers"
+    if not _is_number(_dtype(directory, path)):
+        expected = "numbers"
+    elif not path.startswith("steps/"):
+        expected = "a feature of steps"
+    else:
+        expected = "one fixed shape a step that is not empty"
     return f"expected {expected}, the source has {described(directory, path)}"
 
 
