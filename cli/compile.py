@@ -190,6 +190,8 @@ def scan(
                 part=Part.parse(part) if part else None,
                 run=make_engine(engine, ray_address),
             )
+    for warning in opened.warnings(census.table):
+        warn(warning)
     if parquet is not None:
         write_file(parquet, census.to_bytes())
     if as_json:
@@ -377,7 +379,7 @@ def compile_(
     assert assignment is not None
     if val:
         _check_names(prepared, assignment)
-    for warning in assignment.warnings:
+    for warning in (*prepared.source.warnings(prepared.census.table), *assignment.warnings):
         warn(warning)
     rule = split.write_rule(assignment.rule).encode()
     if dry_run:

@@ -213,9 +213,9 @@ def commit(
         config=config,
         versions=work.versions,
     )
-    if again := sum(one.again for one in done):
+    if anew := sum(one.again for one in done):
         warn(
-            f"{again:,} frames are JPEG in the source and were encoded once more, at quality "
+            f"{anew:,} frames are JPEG in the source and were encoded once more, at quality "
             f"{work.pixels['quality']}: another size is wanted, or the JPEG is not whole"
         )
     with store.writer(NAME) as file:

@@ -35,6 +35,8 @@ DEFAULTS = {"action": "steps/action", "state": "steps/observation/state"}
 PREFIXES = ("", "steps/", "steps/observation/", "episode_metadata/")
 """What may be left out of a feature's path, in order of preference."""
 
+_WHOLE = 1 << 24
+"""Up to here float32 holds every whole number."""
 _PART = re.compile(r"(?P<name>.+)\[(?P<start>-?\d{1,9})?:(?P<stop>-?\d{1,9})?\]", re.DOTALL)
 
 
@@ -107,9 +109,36 @@ class Numbers:
 
     def values(self, found: Any) -> Floats:
         """[T, width] from what the parser found."""
+        return self._as_stored(found).astype(np.float32)
+
+    def inexact(self, found: Any) -> dict[str, int | float]:
+        """Column -> the first of its values that float32 takes for another whole number.
+
+        Those are beyond 2^24: a time stamp, an identifier. That float32 holds fewer decimals than float64 is
+        no surprise to anybody.
+        """
+        dtype = self.tensor.dtype
+        if dtype != np.float64 and (dtype.kind in "bf" or dtype.itemsize < 4):
+            return {}
+        stored, start = self._as_stored(found), self.part.start if self.part else 0
+        lost: dict[str, int | float] = {}
+        for row, column in np.argwhere(np.abs(stored.astype(np.float64)) > _WHOLE).tolist():
+            name = f"{self.tensor.path}[{start + column}:{start + column + 1}]"
+            value = stored[row, column].item()
+            if name not in lost and math.isfinite(value) and as_float32(value) != value:
+                lost[name] = value
+        return lost
+
+    def _as_stored(self, found: Any) -> np.ndarray[Any, Any]:
         values = self.tensor.values(found)
         flat = values.reshape(len(values), -1 if len(values) else self.width)
-        return (flat[:, self.part] if self.part and len(values) else flat).astype(np.float32)
+        return flat[:, self.part] if self.part and len(values) else flat
+
+
+def as_float32(value: float) -> float:
+    """What float32 makes of a number."""
+    with np.errstate(over="ignore"):
+        return float(np.float32(value))
 
 
 def pictures(directory: Directory) -> dict[str, Pictures]:
@@ -173,17 +202,16 @@ def choose_numbers(directory: Directory, option: str, fields: tuple[str, ...] | 
     """
     if fields is None:
         default = DEFAULTS[option]
-        paths = (*directory.specs, *directory.unreadable)
-        fields = (default,) if any(f"{path}/".startswith(f"{default}/") for path in paths) else ()
+        every = (*directory.specs, *directory.unreadable)
+        fields = (default,) if any(f"{path}/".startswith(f"{default}/") for path in every) else ()
     chosen: list[Numbers] = []
     for field in fields:
         paths, part = _paths(directory, option, field)
         for path in paths:
             tensor = _tensor(directory, path)
             if tensor is None:
-                raise ConfigError(
-                    f"{option} {path!r}: {_unfit(directory, path)}; pass --{option} with other features, or none"
-                )
+                remedy = f"pass --{option} with other features, or none"
+                raise ConfigError(f"{option} {path!r}: {_unfit(directory, path)}; {remedy}")
             chosen.append(Numbers(tensor=tensor, part=part and _slice(option, field, part, tensor)))
     return tuple(chosen)
 
@@ -203,7 +231,9 @@ def resolve(directory: Directory, option: str, field: str) -> str:
 
 def is_there(directory: Directory, field: str) -> bool:
     """Whether there is a feature of this name, be it one that cannot be read."""
-    return any(prefix + field in paths for prefix in PREFIXES for paths in (directory.specs, directory.unreadable))
+    return any(
+        prefix + field in paths for prefix in PREFIXES for paths in (directory.specs, directory.unreadable)
+    )
 
 
 def described(directory: Directory, path: str) -> str:

@@ -14,6 +14,7 @@ parsed, and images stay encoded, views of the record. Names of features are thei
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -25,7 +26,7 @@ from oxcart.compile.catalog import lookup
 from oxcart.compile.images import MAX_PIXELS, ImageError, image_size
 from oxcart.compile.sources import fields, texts, tfds_directory, tfrecord
 from oxcart.compile.sources.base import Camera, CensusRow, Encoded, Episode, Film, Floats, SourceConfig, clean
-from oxcart.compile.sources.fields import Numbers
+from oxcart.compile.sources.fields import Numbers, as_float32
 from oxcart.compile.sources.tf_example import ExampleParser
 from oxcart.compile.sources.tfds_directory import INFO
 from oxcart.shards.errors import SourceError
@@ -54,12 +55,8 @@ class RldsSource:
         self.control_rate = known.control_rate
         self.aliases = known.aliases
         self._pictures = fields.pictures(directory)
-        self.cameras = fields.choose_cameras(
-            directory, self._pictures, config.cameras, known.cameras
-        )
-        self._instruction = texts.choose_instruction(
-            directory, _first(config.instruction, known.instruction)
-        )
+        self.cameras = fields.choose_cameras(directory, self._pictures, config.cameras, known.cameras)
+        self._instruction = texts.choose_instruction(directory, _first(config.instruction, known.instruction))
         self._action = fields.choose_numbers(directory, "action", _first(config.action, known.action))
         self._state = fields.choose_numbers(directory, "state", _first(config.state, known.state))
         self.action_sizes = tuple(one.width for one in self._action)
@@ -136,6 +133,14 @@ class RldsSource:
     def join(self, table: pa.Table) -> pa.Table:
         """The census rows as they are: every record tells all."""
         return table
+
+    def warnings(self, table: pa.Table) -> list[str]:
+        """Columns of action and state whose values float32 does not hold, each with an example."""
+        inexact: dict[str, float] = {}
+        for detail in table["detail"].drop_null().to_pylist():
+            inexact = json.loads(detail)["inexact"] | inexact  # the first that was found stays
+        columns = [f"{name}, where {v} becomes {as_float32(v):.0f}" for name, v in sorted(inexact.items())]
+        return [f"float32 does not hold the values of {'; of '.join(columns)}"] if columns else []
 
     def attribution(self, census: pa.Table, keys: pa.ChunkedArray) -> pa.Table | None:
         """Records do not say whose work they are."""
@@ -215,7 +220,10 @@ class RldsSource:
             if values is not None and not np.isfinite(values).all():
                 step = int(np.argmin(np.isfinite(values).all(axis=1)))
                 return {**seen, "rejected": f"{what} is NaN or infinite at step {step}"}
-        return seen
+        inexact: dict[str, float] = {}
+        for one in (*self._action, *self._state):
+            inexact |= one.inexact(flat[one.tensor.path])
+        return {**seen, "detail": json.dumps({"inexact": inexact})} if inexact else seen
 
     def _image_size(self, camera: Camera, first: Encoded) -> tuple[int, int]:
         """Height and width: declared, else from the header of the episode's first image."""
@@ -284,4 +292,3 @@ class RldsSource:
 
 def _first(*choices: tuple[str, ...] | None) -> tuple[str, ...] | None:
     return next((choice for choice in choices if choice is not None), None)
-

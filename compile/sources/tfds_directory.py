@@ -209,7 +209,7 @@ def _expand(template: str, **values: str) -> str:
 
 
 def _read_features(store: Store) -> tuple[dict[str, Any], dict[str, Any], dict[str, str]]:
-    """Path -> TFDS feature and path -> how a record stores it, of every leaf; path -> reason of the others."""
+    """Path -> TFDS feature, path -> how a record stores it, of every leaf; path -> reason, of the others."""
     value = _read_json(store, FEATURES)
     try:
         unreadable = dict(_take_out("", value))
@@ -283,7 +283,7 @@ def _obstacle(value: Any) -> str | None:
         feature = tfds_features.FeatureConnector.from_json(copy.deepcopy(value))
         assert feature.np_dtype is not None
         feature.get_serialized_info()
-    except Exception as error:  # third-party parsers meet arbitrary JSON here
+    except Exception as error:  # noqa: BLE001 - third-party parsers meet arbitrary JSON here
         return f"TFDS cannot read its description: {_first_line(error)}"
     return None
 
