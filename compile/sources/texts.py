@@ -120,7 +120,8 @@ def _text(directory: Directory, option: str, field: str, forms: Collection[str])
     if stored in forms:
         return Text(path=path, stored=stored)
     expected = " or ".join(dict.fromkeys(_FORMS[form] for form in forms))
-    fit = [other for other in sorted(directory.specs) if _stored(directory, other) in forms]
+    sure = set(forms) - {"utf-8"}
+    fit = [other for other in sorted(directory.specs) if _stored(directory, other) in sure]
     remedies = [*fit, *(["none"] if option == "instruction" else [])]
     if stored == "utf-8" and option == "instruction":
         remedies.insert(0, f"{path} itself where it holds bytes of UTF-8")
