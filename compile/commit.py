@@ -215,8 +215,8 @@ def commit(
     )
     if anew := sum(one.again for one in done):
         warn(
-            f"{anew:,} frames are JPEG in the source and were encoded once more, at quality "
-            f"{work.pixels['quality']}: another size is wanted, or the JPEG is not whole"
+            f"{anew:,} frames are JPEG in the source, but without an end or with an odd header, and were "
+            f"encoded once more, at quality {work.pixels['quality']}"
         )
     with store.writer(NAME) as file:
         file.write(manifest.to_bytes())

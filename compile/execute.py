@@ -81,7 +81,7 @@ class Done:
     rejected: Sequence[Mapping[str, Any]]
     """Its rows of `rejected.parquet`."""
     again: int
-    """Frames that are JPEG in the source and had to be encoded once more."""
+    """JPEGs of the source, of the size that is wanted, that had to be encoded once more."""
     action: Moments | None
     state: Moments | None
 

@@ -24,7 +24,7 @@ class Pictures:
     digests: list[int]
     """xxh3-64 of each chunk."""
     again: int
-    """Frames that are JPEG in the source and had to be encoded once more."""
+    """JPEGs of the source, of the size that is wanted, that had to be encoded once more."""
 
 
 def make_pictures(
@@ -68,7 +68,7 @@ def _as_jpegs(
 ) -> tuple[Encoded, int]:
     """The source's own bytes where they are JPEG and of the size that is wanted; others are encoded.
 
-    Returns those, and how many of the others are JPEG, too.
+    Returns those, and how many of the others are JPEG of that size, too.
     """
     assert encoding.quality is not None
     jpegs: list[bytes | memoryview] = []
@@ -84,7 +84,7 @@ def _as_jpegs(
             frame = np.empty((*wanted, 3), np.uint8)
         _decode_step(camera, step, frame, image, size, resize)
         jpegs.append(encode_jpeg(frame, encoding.quality))
-        again += image[:2] == JPEG
+        again += size == wanted and image[:2] == JPEG
     return join_jpegs(jpegs), again
 
 

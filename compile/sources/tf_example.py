@@ -86,7 +86,7 @@ class ExampleParser:
         return _header(len(features)) + features, images
 
     def _without_ragged(self, record: bytes) -> bytes:
-        """The record without its ragged features that are not wanted: TFDS must be told of any that is there."""
+        """The record without ragged features that are not wanted: TFDS must be told of any that is there."""
         if b"/ragged_" not in record:
             return record
         example = tf_example_pb2.Example.FromString(record)
