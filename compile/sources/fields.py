@@ -108,8 +108,9 @@ class Numbers:
         return self.part.stop - self.part.start if self.part else math.prod(self.tensor.shape)
 
     def values(self, found: Any) -> Floats:
-        """[T, width] from what the parser found."""
-        return self._as_stored(found).astype(np.float32)
+        """[T, width] from what the parser found; what is beyond float32 becomes infinite."""
+        with np.errstate(over="ignore"):
+            return self._as_stored(found).astype(np.float32)
 
     def inexact(self, found: Any) -> dict[str, int | float]:
         """Column -> the first of its values that float32 takes for another whole number.

@@ -295,3 +295,10 @@ def test_a_number_that_float32_takes_for_another_is_named_once_with_its_column(
 
 def test_a_source_without_such_numbers_says_nothing_in_its_census(tmp_path: Path) -> None:
     assert {row.detail for row in census(open_rlds(write_dataset(tmp_path, FEATURES, [episode()])))} == {None}
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_number_beyond_float32_rejects_its_episode_without_another_word(tmp_path: Path) -> None:
+    features = changed(FEATURES, action=Tensor(shape=(1,), dtype=np.float64, encoding="zlib"))
+    written = episode(action=lambda t: packed([1e300 if t else 0.0], "zlib", np.float64))
+    assert rejected(write_dataset(tmp_path, features, [written])) == "action is NaN or infinite at step 1"
