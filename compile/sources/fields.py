@@ -231,10 +231,11 @@ def resolve(directory: Directory, option: str, field: str) -> str:
 
 
 def is_there(directory: Directory, field: str) -> bool:
-    """Whether there is a feature of this name, be it one that cannot be read."""
-    return any(
-        prefix + field in paths for prefix in PREFIXES for paths in (directory.specs, directory.unreadable)
-    )
+    """Whether there is a feature of this name, be it one, or in one, that cannot be read."""
+    paths = [prefix + field for prefix in PREFIXES]
+    if any(path in directory.specs for path in paths):
+        return True
+    return any(f"{path}/".startswith(f"{other}/") for path in paths for other in directory.unreadable)
 
 
 def described(directory: Directory, path: str) -> str:

@@ -139,5 +139,5 @@ def _stored(directory: Directory, path: str) -> str:
         return ""
     if shape == () and isinstance(leaf, tfds_features.Tensor):
         return "text" if kind == "O" else "number" if kind in "iub" else ""
-    ragged_or_fixed = len(shape) == 1 and shape != (0,) and not isinstance(leaf, tfds_features.Text)
-    return "utf-8" if ragged_or_fixed and kind in "iu" else ""
+    encoded = isinstance(leaf, tfds_features.Text)  # by an encoder of TFDS, so no UTF-8
+    return "utf-8" if len(shape) == 1 and shape != (0,) and kind in "iu" and not encoded else ""
