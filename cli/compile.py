@@ -189,6 +189,8 @@ def scan(
                 part=Part.parse(part) if part else None,
                 run=make_engine(engine, ray_address),
             )
+    for warning in opened.warnings(census.table):
+        warn(warning)
     if parquet is not None:
         write_file(parquet, census.to_bytes())
     if as_json:
@@ -376,8 +378,8 @@ def compile_(
     assert assignment is not None
     if val:
         _check_names(prepared, assignment)
-    for warning in assignment.warnings:
-        click.echo(f"oxcart: warning: {warning}", err=True)
+    for warning in (*prepared.source.warnings(prepared.census.table), *assignment.warnings):
+        warn(warning)
     rule = split.write_rule(assignment.rule).encode()
     if dry_run:
         click.echo(_plan_text(prepared, assignment))
@@ -391,7 +393,7 @@ def compile_(
             "compiling", total=prepared.frames, unit="frames", quiet=quiet, start=prepared.frames_done
         ) as report:
             if config.part is None:
-                manifest = execute(prepared, report)
+                manifest = execute(prepared, report, warn)
                 said = (f"{_found_text(prepared)}\n" if extend else "") + done_text(config.out, manifest)
             else:
                 execute_part(prepared, report)
@@ -428,7 +430,7 @@ def commit(out: str, on_error: str, quiet: bool) -> None:
     """
     from oxcart.compile.pipeline import finish
 
-    manifest = finish(out, on_error=on_error)
+    manifest = finish(out, on_error=on_error, warn=warn)
     if not quiet:
         click.echo(done_text(out, manifest))
 
@@ -515,6 +517,11 @@ def _plan_text(prepared: Prepared, assignment: Assignment) -> str:
         f"{census.rejected.num_rows:,} rejected; nothing was compiled",
     ]
     return "\n".join(lines)
+
+
+def warn(warning: str) -> None:
+    """Say what nobody may expect, in a line."""
+    click.echo(f"oxcart: warning: {warning}", err=True)
 
 
 def done_text(out: str, manifest: Manifest) -> str:

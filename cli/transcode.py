@@ -46,7 +46,7 @@ def transcode(
       oxcart transcode bridge bridge-128 --size 128 --shard-size 1GiB
       oxcart transcode bridge-jpeg bridge-small --codec jpeg --jpeg-quality 70
     """
-    from oxcart.cli.compile import done_text
+    from oxcart.cli.compile import done_text, warn
     from oxcart.cli.progress import progress
     from oxcart.compile.images import Resize
     from oxcart.compile.processes import default_workers
@@ -70,6 +70,6 @@ def transcode(
     with progress(
         "transcoding", total=prepared.frames, unit="frames", quiet=quiet, start=prepared.frames_done
     ) as report:
-        manifest = execute(prepared, report)
+        manifest = execute(prepared, report, warn)
     if not quiet:
         click.echo(done_text(out, manifest))

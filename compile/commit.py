@@ -11,7 +11,7 @@ manifest is the one file that is replaced: before that the dataset is the old on
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -116,7 +116,13 @@ def read_work(store: Store) -> Work:
 
 
 def commit(
-    store: Store, census: Census, work: Work, attribution: pa.Table | None, *, reject: bool
+    store: Store,
+    census: Census,
+    work: Work,
+    attribution: pa.Table | None,
+    *,
+    reject: bool,
+    warn: Callable[[str], None],
 ) -> Manifest:
     """Write the tables and the manifest of a plan whose tasks are all done.
 
@@ -126,6 +132,7 @@ def commit(
         work: what was planned.
         attribution: whose work the episodes of the census are, with a column `key`; None if nobody says.
         reject: accept that episodes were rejected.
+        warn: told of what was done to frames that nobody may expect.
 
     Raises:
         ConfigError: another compile has taken the output, or tasks are not done.
@@ -206,6 +213,11 @@ def commit(
         config=config,
         versions=work.versions,
     )
+    if anew := sum(one.again for one in done):
+        warn(
+            f"{anew:,} frames are JPEG in the source, but without an end or with an odd header, and were "
+            f"encoded once more, at quality {work.pixels['quality']}"
+        )
     with store.writer(NAME) as file:
         file.write(manifest.to_bytes())
         check_claim(store, work.plan)

@@ -80,6 +80,8 @@ class Done:
     """Its rows of `episodes.parquet`."""
     rejected: Sequence[Mapping[str, Any]]
     """Its rows of `rejected.parquet`."""
+    again: int
+    """JPEGs of the source, of the size that is wanted, that had to be encoded once more."""
     action: Moments | None
     state: Moments | None
 
@@ -131,6 +133,7 @@ def read_done(store: Store, shard: str, plan: str) -> Done | None:
         shard=entry,
         episodes=table.replace_schema_metadata(None),
         rejected=value["rejected"],
+        again=value["again"],
         action=value["action"],
         state=value["state"],
     )
@@ -155,6 +158,7 @@ def write_shard(job: Job, shard: Shard, advance: Advance) -> None:
     state: list[Moments] = []
     cameras = [camera.name for camera in source.cameras]
     buffers: dict[str, Frame] = {}
+    again = 0
     with store.writer(name) as file, contextlib.closing(_read(source, shard)) as episodes:
         tar = TarWriter(file)
         for row, episode in episodes:
@@ -177,6 +181,7 @@ def write_shard(job: Job, shard: Shard, advance: Advance) -> None:
                 rejected.append({**_place(row), "reason": str(error)})
                 advance(frames, 0)
                 continue
+            again += sum(one.again for one in pictures.values())
             start = tar.offset
             rows.append(_write_episode(tar, source, shard, row, episode, pictures, job.encoding, chunks))
             if episode.action is not None:
@@ -205,6 +210,7 @@ def write_shard(job: Job, shard: Shard, advance: Advance) -> None:
         "plan": job.plan,
         "shard": entry,
         "rejected": rejected,
+        "again": again,
         "action": merge(action),
         "state": merge(state),
     }

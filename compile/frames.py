@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from oxcart.compile.images import Frame, ImageError, Resize, decode_into, image_size, resize_into
+from oxcart.compile.images import JPEG, Frame, ImageError, Resize, decode_into, image_size, resize_into
 from oxcart.compile.sources.base import Film, Images
 from oxcart.shards.codec import Encoded, Encoding, encode, join_jpegs
 from oxcart.shards.jpeg import encode_jpeg, jpeg_size
@@ -23,6 +23,8 @@ class Pictures:
     encoded: Encoded
     digests: list[int]
     """xxh3-64 of each chunk."""
+    again: int
+    """JPEGs of the source, of the size that is wanted, that had to be encoded once more."""
 
 
 def make_pictures(
@@ -50,10 +52,11 @@ def make_pictures(
     size = row[f"{camera}.height"], row[f"{camera}.width"]
     shape = (len(images), *resize.output_size(*size), 3)
     if encoding.codec == "jpeg" and not encoding.anew and not isinstance(images, np.ndarray | Film):
-        encoded = _as_jpegs(camera, images, size, resize, encoding)
+        encoded, again = _as_jpegs(camera, images, size, resize, encoding)
     else:
+        again = 0
         encoded = encode(_decode(camera, images, size, resize, shape, buffers), encoding)
-    return Pictures(shape=shape, encoded=encoded, digests=encoded.digests())
+    return Pictures(shape=shape, encoded=encoded, digests=encoded.digests(), again=again)
 
 
 def _as_jpegs(
@@ -62,10 +65,14 @@ def _as_jpegs(
     size: tuple[int, int],
     resize: Resize,
     encoding: Encoding,
-) -> Encoded:
-    """The source's own bytes where they are JPEG and of the size that is wanted; others are encoded."""
+) -> tuple[Encoded, int]:
+    """The source's own bytes where they are JPEG and of the size that is wanted; others are encoded.
+
+    Returns those, and how many of the others are JPEG of that size, too.
+    """
     assert encoding.quality is not None
     jpegs: list[bytes | memoryview] = []
+    again = 0
     wanted = resize.output_size(*size)
     frame = np.empty(0, np.uint8)
     for step, image in enumerate(images):
@@ -77,7 +84,8 @@ def _as_jpegs(
             frame = np.empty((*wanted, 3), np.uint8)
         _decode_step(camera, step, frame, image, size, resize)
         jpegs.append(encode_jpeg(frame, encoding.quality))
-    return join_jpegs(jpegs)
+        again += size == wanted and image[:2] == JPEG
+    return join_jpegs(jpegs), again
 
 
 def _decode(

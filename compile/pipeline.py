@@ -16,7 +16,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -107,8 +107,16 @@ class Prepared:
         return self.source.attribution(self.census.table, keys)
 
 
+Warn = Callable[[str], None]
+"""Told of what nobody may expect, in a line."""
+
+
 def ignore(done: int, size: int) -> None:
     """A report that tells nobody."""
+
+
+def hush(warning: str) -> None:
+    """A warning that nobody hears."""
 
 
 def prepare(config: CompileConfig, report: Report = ignore) -> Prepared:
@@ -160,12 +168,13 @@ def planned(config: CompileConfig, source: Source, census: Census, plan: Plan) -
     )
 
 
-def execute(prepared: Prepared, report: Report = ignore) -> Manifest:
+def execute(prepared: Prepared, report: Report = ignore, warn: Warn = hush) -> Manifest:
     """Write the shards, then the tables, then the manifest; whatever of it is done already stays as it is.
 
     Args:
         prepared: what `prepare` returned.
         report: told of frames, those already done included, and of bytes written now.
+        warn: told of frames that are not the source's own where codec `jpeg` could keep them.
 
     Raises:
         ConfigError: `out` holds another compile.
@@ -183,7 +192,8 @@ def execute(prepared: Prepared, report: Report = ignore) -> Manifest:
         return _unchanged(store, config.overwrite)
     try:
         work = _write_shards(prepared, store, report)
-        return commit(store, prepared.census, work, prepared.attribution, reject=config.on_error == "reject")
+        reject = config.on_error == "reject"
+        return commit(store, prepared.census, work, prepared.attribution, reject=reject, warn=warn)
     except OxcartError:
         if _finished_meanwhile(store, plan.hash):
             return _finished(store, plan.hash, config.on_error)  # another process of this plan was faster
@@ -220,7 +230,7 @@ def execute_part(prepared: Prepared, report: Report = ignore) -> None:
             raise
 
 
-def finish(out: str, *, on_error: str = "fail") -> Manifest:
+def finish(out: str, *, on_error: str = "fail", warn: Warn = hush) -> Manifest:
     """Make a dataset of an output whose shards are all written; the source is not needed.
 
     Raises:
@@ -236,7 +246,7 @@ def finish(out: str, *, on_error: str = "fail") -> Manifest:
     census = census_module.read(read_sealed(store, CENSUS), CENSUS)
     owners = parse_table(read_sealed(store, OWNERS), OWNERS) if store.exists(OWNERS) else None
     try:
-        return commit(store, census, work, owners, reject=on_error == "reject")
+        return commit(store, census, work, owners, reject=on_error == "reject", warn=warn)
     except OxcartError:
         if _finished_meanwhile(store, work.plan):
             return _finished(store, work.plan, on_error)

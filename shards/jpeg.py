@@ -9,17 +9,21 @@ pixels, at less than half the speed. That choice is fixed here.
 from __future__ import annotations
 
 import io
+import re
 
 import numpy as np
 import numpy.typing as npt
 import simplejpeg
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 SUBSAMPLING = "420"
 """Of frames that are encoded here: that of nearly every JPEG in the field."""
 
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 """Markers that begin a frame and say its size."""
+_START_OF_SCAN, _END_OF_IMAGE = 0xDA, 0xD9
+_AFTER_SCAN = re.compile(rb"\xff+[^\x00\xff\xd0-\xd7]", re.DOTALL)
+"""The next marker that is not part of a scan's data."""
 
 Frame = npt.NDArray[np.uint8]
 
@@ -56,10 +60,30 @@ def encode_jpeg(frame: Frame, quality: int) -> bytes:
 def jpeg_size(data: bytes | memoryview) -> tuple[int, int] | None:
     """Height and width from the header; None where it is not a whole JPEG of 8 bits a sample.
 
-    Whole means that it begins and ends as a JPEG does; what is between is not decoded.
+    Whole means that it begins and ends as a JPEG does; more bytes may follow the end. What is between is not
+    decoded.
     """
-    header = _header(data) if data[-2:] == b"\xff\xd9" else None
-    return header[:2] if header else None
+    header = _header(data)
+    return header[:2] if header and (data[-2:] == b"\xff\xd9" or _has_end(data)) else None
+
+
+def _has_end(data: bytes | memoryview) -> bool:
+    """Whether the marker of the end is where a decoder meets it, and not within another segment."""
+    position = 2
+    while position + 2 <= len(data) and data[position] == 0xFF:
+        marker = data[position + 1]
+        if marker == _END_OF_IMAGE:
+            return True
+        if marker == 0xFF:
+            position += 1
+            continue
+        position += 2 + int.from_bytes(data[position + 2 : position + 4], "big")
+        if marker == _START_OF_SCAN:
+            found = _AFTER_SCAN.search(data, position)
+            if found is None:
+                return False
+            position = found.end() - 2
+    return False
 
 
 def _header(data: bytes | memoryview) -> tuple[int, int, int] | None:
@@ -86,5 +110,7 @@ def _decode_with_pillow(data: bytes | memoryview, out: Frame) -> None:
             found, expected = f"{image.height}x{image.width}", f"{out.shape[0]}x{out.shape[1]}"
             raise ValueError(f"is {found} pixels where the episode has {expected}")
         out[:] = np.asarray(image.convert("RGB"))
+    except UnidentifiedImageError as error:  # its own words hold an address in memory
+        raise ValueError("cannot be decoded: its header is no JPEG's") from error
     except (OSError, SyntaxError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ValueError(f"cannot be decoded: {error}") from error

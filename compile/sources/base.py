@@ -228,6 +228,10 @@ class Source(Protocol):
         """The census rows of all files, with what only all of them together tell."""
         ...
 
+    def warnings(self, table: pa.Table) -> list[str]:
+        """What whoever reads the episodes of a census may not expect, each in a line."""
+        ...
+
     def attribution(self, census: pa.Table, keys: pa.ChunkedArray) -> pa.Table | None:
         """Whose work the episodes of some keys are, a row each, in their order; None if it does not say."""
         ...

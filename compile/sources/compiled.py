@@ -124,6 +124,10 @@ class CompiledSource:
         """The rows as they are."""
         return table
 
+    def warnings(self, table: pa.Table) -> list[str]:
+        """None: nothing is converted."""
+        return []
+
     def attribution(self, census: pa.Table, keys: pa.ChunkedArray) -> pa.Table | None:
         """Whose work the episodes of some keys are, where the dataset says."""
         if ATTRIBUTION not in self._dataset.manifest.tables:

@@ -29,21 +29,14 @@ from oxcart.compile.sources.base import Camera, Floats, clean
 from oxcart.compile.sources.tfds_directory import FEATURES, Directory
 from oxcart.shards.errors import ConfigError, SourceError
 
-INSTRUCTIONS = (
-    "steps/language_instruction",
-    "steps/language_instruction_2",
-    "steps/language_instruction_3",
-    "steps/observation/natural_language_instruction",
-    "steps/observation/instruction",
-)
-"""Features that hold instructions in datasets that the catalog does not know."""
-
 DEFAULTS = {"action": "steps/action", "state": "steps/observation/state"}
 """Features that hold action and state in datasets that the catalog does not know."""
 
 PREFIXES = ("", "steps/", "steps/observation/", "episode_metadata/")
 """What may be left out of a feature's path, in order of preference."""
 
+_WHOLE = 1 << 24
+"""Up to here float32 holds every whole number."""
 _PART = re.compile(r"(?P<name>.+)\[(?P<start>-?\d{1,9})?:(?P<stop>-?\d{1,9})?\]", re.DOTALL)
 
 
@@ -115,10 +108,38 @@ class Numbers:
         return self.part.stop - self.part.start if self.part else math.prod(self.tensor.shape)
 
     def values(self, found: Any) -> Floats:
-        """[T, width] from what the parser found."""
+        """[T, width] from what the parser found; what is beyond float32 becomes infinite."""
+        with np.errstate(over="ignore"):
+            return self._as_stored(found).astype(np.float32)
+
+    def inexact(self, found: Any) -> dict[str, int | float]:
+        """Column -> the first of its values that float32 takes for another whole number.
+
+        Those are beyond 2^24: a time stamp, an identifier. That float32 holds fewer decimals than float64 is
+        no surprise to anybody.
+        """
+        dtype = self.tensor.dtype
+        if dtype != np.float64 and (dtype.kind in "bf" or dtype.itemsize < 4):
+            return {}
+        stored, start = self._as_stored(found), self.part.start if self.part else 0
+        lost: dict[str, int | float] = {}
+        for row, column in np.argwhere(np.abs(stored.astype(np.float64)) > _WHOLE).tolist():
+            name = f"{self.tensor.path}[{start + column}:{start + column + 1}]"
+            value = stored[row, column].item()
+            if name not in lost and math.isfinite(value) and as_float32(value) != value:
+                lost[name] = value
+        return lost
+
+    def _as_stored(self, found: Any) -> np.ndarray[Any, Any]:
         values = self.tensor.values(found)
         flat = values.reshape(len(values), -1 if len(values) else self.width)
-        return (flat[:, self.part] if self.part and len(values) else flat).astype(np.float32)
+        return flat[:, self.part] if self.part and len(values) else flat
+
+
+def as_float32(value: float) -> float:
+    """What float32 makes of a number."""
+    with np.errstate(over="ignore"):
+        return float(np.float32(value))
 
 
 def pictures(directory: Directory) -> dict[str, Pictures]:
@@ -138,9 +159,12 @@ def pictures(directory: Directory) -> dict[str, Pictures]:
 
 
 def choose_cameras(
-    features: Mapping[str, Pictures], wanted: tuple[str, ...] | None, known: tuple[str, ...] | None
+    directory: Directory,
+    features: Mapping[str, Pictures],
+    wanted: tuple[str, ...] | None,
+    known: tuple[str, ...] | None,
 ) -> tuple[Camera, ...]:
-    """The cameras that are asked for; else the catalog's primary one; else the first by name.
+    """The cameras of `pictures` that are asked for; else the catalog's primary one; else the first by name.
 
     Raises:
         ConfigError: there is no such camera, or two of one name.
@@ -148,7 +172,8 @@ def choose_cameras(
     """
     short = {path.removeprefix("steps/").removeprefix("observation/"): path for path in features}
     if not short:
-        raise SourceError("no camera: no feature of steps holds uint8 images", file=FEATURES)
+        others = "".join(f"; {path}: {reason}" for path, reason in directory.unreadable.items())
+        raise SourceError(f"no camera: no feature of steps holds uint8 images{others}", file=FEATURES)
     files = [name for name, path in short.items() if features[path].pixels is None]
     chosen = []
     for name in dict.fromkeys(wanted or (known or tuple(sorted(files or short)))[:1]):
@@ -156,6 +181,7 @@ def choose_cameras(
             (prefix + name for prefix in PREFIXES if prefix + name in features), None
         )
         if path is None:
+            _refuse_unreadable(directory, "camera", name)
             raise ConfigError(_no_such(f"camera {name!r}", name, short))
         chosen.append(
             Camera(name=clean(path.removeprefix("steps/").removeprefix("observation/")), field=path)
@@ -169,73 +195,65 @@ def choose_cameras(
     return tuple(chosen)
 
 
-def choose_instruction(directory: Directory, fields: tuple[str, ...] | None) -> tuple[str, ...]:
-    """Paths of the features that hold instructions.
-
-    Raises:
-        ConfigError: there is no such feature, or it holds no text.
-    """
-    specs = directory.specs
-    if fields is None:
-        return tuple(field for field in INSTRUCTIONS if field in specs)
-    chosen = tuple(resolve(specs, "instruction", field) for field in fields)
-    for field in chosen:
-        spec = specs[field]
-        inner = spec.shape[1:] if field.startswith("steps/") else spec.shape
-        text = not inner and spec.np_dtype == np.object_ and not _packed(directory, field)
-        if not text and not (len(inner) == 1 and np.issubdtype(spec.np_dtype, np.integer)):
-            raise ConfigError(
-                f"instruction {field!r}: expected text, the source has {spec.np_dtype} {spec.shape}"
-            )
-    return chosen
-
-
-def choose_environment(directory: Directory, field: str, optional: bool) -> str | None:
-    """Path of the feature that tells the environment; None where it is optional and not there.
-
-    Raises:
-        ConfigError: there is no such feature, or it holds packed numbers.
-    """
-    if optional and not any(prefix + field in directory.specs for prefix in PREFIXES):
-        return None
-    path = resolve(directory.specs, "environment", field)
-    if _packed(directory, path):
-        raise ConfigError(f"environment {path!r}: expected text or a whole number, the source has a tensor")
-    return path
-
-
 def choose_numbers(directory: Directory, option: str, fields: tuple[str, ...] | None) -> tuple[Numbers, ...]:
     """Features to concatenate. A field that is a dictionary stands for its numbers, in order of name.
 
     Raises:
         ConfigError: there is no such feature or part of it, or not the same count of numbers a step.
     """
-    specs = directory.specs
     if fields is None:
         default = DEFAULTS[option]
-        there = any(path == default or path.startswith(default + "/") for path in specs)
-        fields = (default,) if there else ()
+        every = (*directory.specs, *directory.unreadable)
+        fields = (default,) if any(f"{path}/".startswith(f"{default}/") for path in every) else ()
     chosen: list[Numbers] = []
     for field in fields:
         paths, part = _paths(directory, option, field)
         for path in paths:
             tensor = _tensor(directory, path)
             if tensor is None:
-                raise ConfigError(f"{option} {path!r}: {_unfit(directory, path)}")
+                remedy = f"pass --{option} with other features, or none"
+                raise ConfigError(f"{option} {path!r}: {_unfit(directory, path)}; {remedy}")
             chosen.append(Numbers(tensor=tensor, part=part and _slice(option, field, part, tensor)))
     return tuple(chosen)
 
 
-def resolve(specs: Mapping[str, Any], option: str, field: str) -> str:
+def resolve(directory: Directory, option: str, field: str) -> str:
     """The path of a feature whose prefix may be left out.
 
     Raises:
-        ConfigError: there is no such feature.
+        ConfigError: there is no such feature, or it cannot be read.
     """
     for prefix in PREFIXES:
-        if prefix + field in specs:
+        if prefix + field in directory.specs:
             return prefix + field
-    raise ConfigError(_no_such(f"{option} {field!r}", field, specs))
+    _refuse_unreadable(directory, option, field)
+    raise ConfigError(_no_such(f"{option} {field!r}", field, directory.specs))
+
+
+def is_there(directory: Directory, field: str) -> bool:
+    """Whether there is a feature of this name, be it one, or in one, that cannot be read."""
+    paths = [prefix + field for prefix in PREFIXES]
+    if any(path in directory.specs for path in paths):
+        return True
+    return any(f"{path}/".startswith(f"{other}/") for path in paths for other in directory.unreadable)
+
+
+def described(directory: Directory, path: str) -> str:
+    """What a feature is, such as `Image uint8 [256, 256, 3]`; the shape is that of one step."""
+    leaf, spec = directory.leaves.get(path), directory.specs[path]
+    if leaf is None or not isinstance(leaf.shape, tuple):  # one of several that a feature is stored as
+        kind, dtype, shape = "a part of a feature,", spec.np_dtype, shape_of(directory, path)
+    else:
+        kind, dtype, shape = type(leaf).__name__, leaf.np_dtype, leaf.shape
+    name = "string" if dtype == np.object_ else np.dtype(dtype).name
+    sides = ", ".join("any" if side is None else str(side) for side in shape)
+    return f"{kind} {name}{f' [{sides}]' if shape else ''}"
+
+
+def shape_of(directory: Directory, path: str) -> tuple[int | None, ...]:
+    """The shape of a feature as a record stores it, of one step where it is one of steps."""
+    shape: tuple[int | None, ...] = tuple(directory.specs[path].shape)
+    return shape[1:] if path.startswith("steps/") else shape
 
 
 def as_png(frames: Iterable[np.ndarray[Any, Any]]) -> list[bytes]:
@@ -253,14 +271,15 @@ def _paths(directory: Directory, option: str, field: str) -> tuple[list[str], re
     """Paths that a field stands for, and the part of each; a feature of the whole name comes first."""
     part = _PART.fullmatch(field)
     if part and not any(prefix + field in directory.specs for prefix in PREFIXES):
-        return [resolve(directory.specs, option, part["name"])], part
+        return [resolve(directory, option, part["name"])], part
     for prefix in PREFIXES:
         if prefix + field in directory.specs:
             return [prefix + field], None
         inside = [path for path in sorted(directory.specs) if path.startswith(f"{prefix}{field}/")]
-        if inside:
+        if inside or any(path.startswith(f"{prefix}{field}/") for path in directory.unreadable):
+            _refuse_unreadable(directory, option, prefix + field)
             return [path for path in inside if _is_number(_dtype(directory, path))] or inside, None
-    return [resolve(directory.specs, option, field)], None
+    return [resolve(directory, option, field)], None
 
 
 def _slice(option: str, field: str, part: re.Match[str], tensor: Tensor) -> slice:
@@ -276,22 +295,35 @@ def _slice(option: str, field: str, part: re.Match[str], tensor: Tensor) -> slic
 
 def _tensor(directory: Directory, path: str) -> Tensor | None:
     """The feature as numbers of one fixed shape a step; None where it is not."""
-    packed = _packed(directory, path)
+    packed = packing(directory, path)
     shape = directory.leaves[path].shape if packed else directory.specs[path].shape[1:]
     dtype = _dtype(directory, path)
-    if not path.startswith("steps/") or not _is_number(dtype) or any(side is None for side in shape):
+    if not path.startswith("steps/") or not _is_number(dtype) or not all(shape):
         return None
     return Tensor(path=path, shape=tuple(shape), dtype=np.dtype(dtype), packed=packed)
 
 
 def _unfit(directory: Directory, path: str) -> str:
     if not _is_number(_dtype(directory, path)):
-        return f"expected numbers, the source has {_dtype(directory, path)}"
-    return f"expected one fixed shape a step, the source has {directory.specs[path].shape}"
+        expected = "numbers"
+    elif not path.startswith("steps/"):
+        expected = "a feature of steps"
+    else:
+        expected = "one fixed shape a step that is not empty"
+    return f"expected {expected}, the source has {described(directory, path)}"
 
 
-def _packed(directory: Directory, path: str) -> str | None:
-    """The encoding of a tensor that is stored as bytes."""
+def _refuse_unreadable(directory: Directory, option: str, field: str) -> None:
+    """Refuse a field that is, holds, or is held by, a feature that cannot be read."""
+    for prefix in PREFIXES:
+        for path, reason in directory.unreadable.items():
+            inner, outer = f"{prefix}{field}/", f"{path}/"
+            if inner.startswith(outer) or outer.startswith(inner):
+                raise ConfigError(f"{option} {path!r}: {reason}; pass --{option} with other features")
+
+
+def packing(directory: Directory, path: str) -> str | None:
+    """The encoding of a tensor that is stored as bytes; None where it is not."""
     feature = directory.leaves.get(path)
     if feature is None or type(feature) not in (tfds_features.Tensor, tfds_features.Scalar):
         return None
@@ -300,11 +332,11 @@ def _packed(directory: Directory, path: str) -> str | None:
 
 
 def _dtype(directory: Directory, path: str) -> Any:
-    return (directory.leaves if _packed(directory, path) else directory.specs)[path].np_dtype
+    return (directory.leaves if packing(directory, path) else directory.specs)[path].np_dtype
 
 
 def _is_number(dtype: Any) -> bool:
-    return bool(np.issubdtype(dtype, np.number)) or dtype == np.bool_
+    return np.dtype(dtype).kind in "biuf"
 
 
 def _no_such(what: str, name: str, known: Mapping[str, Any] | Sequence[str]) -> str:

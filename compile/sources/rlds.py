@@ -14,6 +14,7 @@ parsed, and images stay encoded, views of the record. Names of features are thei
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -23,9 +24,9 @@ from xxhash import xxh3_64, xxh3_64_intdigest
 
 from oxcart.compile.catalog import lookup
 from oxcart.compile.images import MAX_PIXELS, ImageError, image_size
-from oxcart.compile.sources import fields, tfds_directory, tfrecord
+from oxcart.compile.sources import fields, texts, tfds_directory, tfrecord
 from oxcart.compile.sources.base import Camera, CensusRow, Encoded, Episode, Film, Floats, SourceConfig, clean
-from oxcart.compile.sources.fields import Numbers
+from oxcart.compile.sources.fields import Numbers, as_float32
 from oxcart.compile.sources.tf_example import ExampleParser
 from oxcart.compile.sources.tfds_directory import INFO
 from oxcart.shards.errors import SourceError
@@ -54,26 +55,24 @@ class RldsSource:
         self.control_rate = known.control_rate
         self.aliases = known.aliases
         self._pictures = fields.pictures(directory)
-        self.cameras = fields.choose_cameras(self._pictures, config.cameras, known.cameras)
-        self._instruction = fields.choose_instruction(
-            directory, _first(config.instruction, known.instruction)
-        )
+        self.cameras = fields.choose_cameras(directory, self._pictures, config.cameras, known.cameras)
+        self._instruction = texts.choose_instruction(directory, _first(config.instruction, known.instruction))
         self._action = fields.choose_numbers(directory, "action", _first(config.action, known.action))
         self._state = fields.choose_numbers(directory, "state", _first(config.state, known.state))
         self.action_sizes = tuple(one.width for one in self._action)
         self.state_sizes = tuple(one.width for one in self._state)
         self._rule = config.environment or known.environment
         self._environment = (
-            fields.choose_environment(directory, self._rule.field, self._rule.optional)
+            texts.choose_environment(directory, self._rule.field, self._rule.optional)
             if self._rule and self._rule.field is not None
             else None
         )
 
         wanted = [
             *(camera.field for camera in self.cameras),
-            *self._instruction,
+            *(one.path for one in self._instruction),
             *(one.tensor.path for one in (*self._action, *self._state)),
-            *([self._environment] if self._environment else []),
+            *([self._environment.path] if self._environment else []),
         ]
         self._wanted = tuple(dict.fromkeys(wanted))
         encoded = [one.field for one in self.cameras if self._pictures[one.field].pixels is None]
@@ -84,7 +83,7 @@ class RldsSource:
         environment: dict[str, Any] | None = None
         if self._rule and self._environment:
             patterns = list(self._rule.patterns)
-            environment = {"field": self._environment, "patterns": patterns, "known": self._rule.known}
+            environment = {"field": self._environment.path, "patterns": patterns, "known": self._rule.known}
         elif self._rule and self._rule.whole is not None:
             environment = {"whole": self._rule.whole, "known": self._rule.known}
         return {
@@ -93,7 +92,7 @@ class RldsSource:
             "version": self.version,
             "source_splits": list(dict.fromkeys(file.split for file in self._files.values())),
             "cameras": {camera.name: camera.field for camera in self.cameras},
-            "instruction": list(self._instruction),
+            "instruction": [one.path for one in self._instruction],
             "action": [one.name for one in self._action],
             "state": [one.name for one in self._state],
             "environment": environment,
@@ -134,6 +133,14 @@ class RldsSource:
     def join(self, table: pa.Table) -> pa.Table:
         """The census rows as they are: every record tells all."""
         return table
+
+    def warnings(self, table: pa.Table) -> list[str]:
+        """Columns of action and state whose values float32 does not hold, each with an example."""
+        inexact: dict[str, float] = {}
+        for detail in table["detail"].drop_null().to_pylist():
+            inexact = json.loads(detail)["inexact"] | inexact  # the first that was found stays
+        columns = [f"{name}, where {v} becomes {as_float32(v):.0f}" for name, v in sorted(inexact.items())]
+        return [f"float32 does not hold the values of {'; of '.join(columns)}"] if columns else []
 
     def attribution(self, census: pa.Table, keys: pa.ChunkedArray) -> pa.Table | None:
         """Records do not say whose work they are."""
@@ -184,7 +191,7 @@ class RldsSource:
         """What the census says of an episode that can be parsed."""
         environment, session, known = None, None, "unknown"
         if self._rule and self._environment:
-            environment, session = self._rule.find(_scalar_text(flat[self._environment]))
+            environment, session = self._rule.find(self._environment.of_episode(flat[self._environment.path]))
         elif self._rule:
             environment = self._rule.whole
         if self._rule and environment:
@@ -213,7 +220,10 @@ class RldsSource:
             if values is not None and not np.isfinite(values).all():
                 step = int(np.argmin(np.isfinite(values).all(axis=1)))
                 return {**seen, "rejected": f"{what} is NaN or infinite at step {step}"}
-        return seen
+        inexact: dict[str, float] = {}
+        for one in (*self._action, *self._state):
+            inexact |= one.inexact(flat[one.tensor.path])
+        return {**seen, "detail": json.dumps({"inexact": inexact})} if inexact else seen
 
     def _image_size(self, camera: Camera, first: Encoded) -> tuple[int, int]:
         """Height and width: declared, else from the header of the episode's first image."""
@@ -252,11 +262,10 @@ class RldsSource:
             if not all(isinstance(image, Encoded) for image in images[camera.name]):
                 raise ValueError(f"{camera.field} holds numbers where encoded images are expected")
         instructions = {}
-        for field in self._instruction:
-            values = flat[field] if field.startswith("steps/") else [flat[field]]
-            if field.startswith("steps/"):
-                self._check_steps(field, len(values), steps)
-            instructions[field] = _runs(values)
+        for one in self._instruction:
+            if one.path.startswith("steps/"):
+                self._check_steps(one.path, len(flat[one.path]), steps)
+            instructions[one.path] = one.runs(flat[one.path])
         return Episode(
             images=images,
             action=self._numbers(flat, self._action, steps),
@@ -283,29 +292,3 @@ class RldsSource:
 
 def _first(*choices: tuple[str, ...] | None) -> tuple[str, ...] | None:
     return next((choice for choice in choices if choice is not None), None)
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, np.ndarray):  # language_table: UTF-8 as integers, padded with zeros
-        value = bytes(value[value != 0].tolist())
-    return value.decode("utf-8", "replace").strip() if isinstance(value, bytes) else str(value)
-
-
-def _scalar_text(value: Any) -> str:
-    """The text of a feature of the episode, or of the first step where it is one of steps."""
-    if isinstance(value, list | np.ndarray):
-        return _text(value[0]) if len(value) else ""
-    return _text(value)
-
-
-def _runs(values: Sequence[Any]) -> list[tuple[int, str]]:
-    """(step at which it begins, text), wherever the text changes."""
-    texts: list[tuple[int, str]] = []
-    last = None
-    for i, value in enumerate(values):
-        if isinstance(value, bytes) and value == last:  # nearly always, so its text is made once
-            continue
-        last, text = value, _text(value)
-        if not texts or text != texts[-1][1]:
-            texts.append((i, text))
-    return texts

@@ -9,19 +9,24 @@
 Nearly all bytes of a record are images, and protobuf copies every one, also those of cameras that nobody
 wants. Here the images of the wanted cameras become views of the record, those of the others are passed by,
 and what is left, some kilobytes, is parsed by TFDS itself. A record that is not written the plain way, as
-TensorFlow and TFDS write it, is left to TFDS whole. So each value, and each complaint, is that of TFDS.
+TensorFlow and TFDS write it, is left to TFDS whole. So each value, and each complaint, is that of TFDS, which
+is spared one thing alone: ragged features that nobody wants.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
 from tensorflow_datasets.core.example_parser import ExampleParserNp
+from tensorflow_datasets.proto import tf_example_pb2
 
 _FIRST, _SECOND = 0x0A, 0x12
 """Tags of fields 1 and 2 where they hold bytes or a message."""
+_RAGGED = re.compile("(.+)/ragged_(?:row_lengths_[0-9]+|flat_values)", re.DOTALL)
+"""Names of the entries of a record that a ragged feature consists of."""
 _MOST = 1 << 31
 """Protobuf refuses a message of so many bytes."""
 
@@ -36,9 +41,8 @@ class ExampleParser:
     """
 
     def __init__(self, specs: Mapping[str, Any], wanted: Collection[str], images: Collection[str]) -> None:
-        # TFDS's parser stumbles over a ragged feature of the record that it is not told of.
-        ragged = [field for field, spec in specs.items() if spec.sequence_rank > 1]
-        self._tfds = ExampleParserNp({field: specs[field] for field in (*wanted, *ragged)})
+        self._tfds = ExampleParserNp({field: specs[field] for field in wanted})
+        self._wanted = frozenset(wanted)
         lists = {field for field, spec in specs.items() if _is_list_of_bytes(field, spec)}
         self._lifted = {field.encode(): field for field in lists if field in images or field not in wanted}
         self._images = lists.intersection(images)
@@ -53,7 +57,7 @@ class ExampleParser:
             rest, images = self._split(record)
         except (_UnusualError, IndexError):
             rest, images = bytes(record), {}
-        return {**self._tfds.parse_example(rest), **images}
+        return {**self._tfds.parse_example(self._without_ragged(rest)), **images}
 
     def _split(self, record: memoryview) -> tuple[bytes, dict[str, list[memoryview]]]:
         """The record without the features that are lifted out, and the images of those that are wanted."""
@@ -80,6 +84,19 @@ class ExampleParser:
         _expect(not any(name.startswith(f"{field}/ragged_".encode()) for field in images for name in seen))
         features = b"".join(rest)
         return _header(len(features)) + features, images
+
+    def _without_ragged(self, record: bytes) -> bytes:
+        """The record without ragged features that are not wanted: TFDS must be told of any that is there."""
+        if b"/ragged_" not in record:
+            return record
+        example = tf_example_pb2.Example.FromString(record)
+        features = example.features.feature
+        for name in list(features):
+            found = _RAGGED.fullmatch(name)
+            if found and found[1] not in self._wanted:
+                del features[name]
+        rest: bytes = example.SerializeToString()
+        return rest
 
 
 class _UnusualError(Exception):

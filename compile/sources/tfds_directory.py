@@ -1,17 +1,21 @@
 """A TensorFlow Datasets directory: which files it has, and what a record in them holds.
 
-Everything comes from its two JSON files, read with TFDS's own classes and without TensorFlow.
+Everything comes from its two JSON files, read with TFDS's own classes and without TensorFlow. A feature that
+TFDS cannot describe so (an unknown class, a dtype that NumPy lacks, a `Video`) is set aside with the reason:
+it stops nobody who does not want it.
 """
 
 from __future__ import annotations
 
 import contextlib
+import copy
 import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import numpy as np
 from tensorflow_datasets.core import features as tfds_features
 from tensorflow_datasets.core.utils import py_utils
 
@@ -29,6 +33,15 @@ _LISTED = 10_000
 
 _SEQUENCES = (tfds_features.Dataset, tfds_features.Sequence)
 _CLASS_KEYS = ("pythonClassName", "python_class_name", "type")
+_CLASSES = {
+    name: one
+    for one in vars(tfds_features).values()
+    if isinstance(one, type) and issubclass(one, tfds_features.FeatureConnector)
+    for name in (f"{one.__module__}.{one.__qualname__}", *vars(one).get("ALIASES", ()))
+}
+"""Full name -> class of the features that TFDS has; it would import the module of any other."""
+_NEED_TENSORFLOW = (tfds_features.Audio, tfds_features.Video)
+"""Classes that import TensorFlow as soon as a feature is made."""
 
 
 class File(NamedTuple):
@@ -55,6 +68,8 @@ class Directory:
     """Path -> TFDS feature, of every leaf."""
     specs: Mapping[str, Any]
     """Path -> TFDS `TensorInfo`: how a record stores the leaf."""
+    unreadable: Mapping[str, str]
+    """Path -> why it is not known how a record stores the leaf, or what else stands there."""
 
 
 def read(store: Store, splits: tuple[str, ...] | None = None) -> Directory:
@@ -71,7 +86,7 @@ def read(store: Store, splits: tuple[str, ...] | None = None) -> Directory:
     try:
         described = store.found((INFO, FEATURES))
         info = _read_info(store, described)
-        leaves, specs = _read_features(store)
+        leaves, specs, unreadable = _read_features(store)
         files = _list_files(info, splits)
         return Directory(
             name=info["name"],
@@ -80,6 +95,7 @@ def read(store: Store, splits: tuple[str, ...] | None = None) -> Directory:
             sizes={**described, **_find(store, list(files))},
             leaves=leaves,
             specs=specs,
+            unreadable=unreadable,
         )
     except SourceError as error:
         if error.file is None:
@@ -192,31 +208,105 @@ def _expand(template: str, **values: str) -> str:
     return re.sub(r"\{([^{}]*)\}", value, template)
 
 
-def _read_features(store: Store) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Path -> TFDS feature, and path -> how a record stores it, of every leaf."""
+def _read_features(store: Store) -> tuple[dict[str, Any], dict[str, Any], dict[str, str]]:
+    """Path -> TFDS feature, path -> how a record stores it, of every leaf; path -> reason, of the others."""
     value = _read_json(store, FEATURES)
-    for name in _class_names(value):
-        if not name.startswith("tensorflow_datasets."):
-            raise SourceError(f"feature class {name!r} is not one of TFDS", file=FEATURES)
     try:
+        unreadable = dict(_take_out("", value))
+        if reason := unreadable.get("steps") or _foreign(value):
+            raise ValueError(reason)
         features = tfds_features.FeaturesDict.from_json(value)
         leaves = dict(_leaves("", features))
         specs = dict(py_utils.flatten_nest_dict(features.get_serialized_info()))
     except Exception as error:  # third-party parsers meet arbitrary JSON here
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise SourceError(f"not a TFDS description of features: {reason}", file=FEATURES) from error
+        raise SourceError(
+            f"not a TFDS description of features: {_first_line(error)}", file=FEATURES
+        ) from error
     found = isinstance(features, tfds_features.FeaturesDict) and "steps" in features
     steps = features["steps"] if found else None
     if not isinstance(steps, _SEQUENCES) or not any(path.startswith("steps/") for path in leaves):
         raise SourceError("no feature 'steps', so these are not RLDS episodes", file=FEATURES)
-    for path in specs:
+    for path in (*specs, *unreadable):
         if not _is_name(path):
             raise SourceError(f"feature {path!r}: the name cannot be printed", file=FEATURES)
-    return leaves, specs
+    return leaves, specs, unreadable
 
 
-def _class_names(value: Any) -> Iterator[str]:
-    """Classes that TFDS would import, under any of its spellings and in JSON within JSON."""
+def _take_out(path: str, value: Any) -> Iterator[tuple[str, str]]:
+    """Take out of a dictionary's description what TFDS cannot describe; yields path and reason of each."""
+    entries = _entries(value) or {}
+    for name, inner in list(entries.items()):
+        where = f"{path}/{name}" if path else name
+        held = _element(inner) if where == "steps" else inner
+        if _entries(held) is not None:
+            yield from _take_out(where, held)
+        elif reason := _obstacle(inner):
+            del entries[name]
+            yield where, reason
+
+
+def _entries(value: Any) -> dict[str, Any] | None:
+    """Name -> description of the features of a dictionary, as they lie in it; None for any other feature."""
+    if not issubclass(_class_of(value), tfds_features.FeaturesDict):
+        return None
+    if "type" in value:
+        content = value.get("content")
+        found = content if not value.get("proto_cls") else _get(content, "features")
+    else:
+        found = _get(_get(value, "featuresDict", "features_dict"), "features")
+    return found if isinstance(found, dict) else None
+
+
+def _element(value: Any) -> Any:
+    """The description of what a sequence holds; None for any other feature."""
+    if not issubclass(_class_of(value), _SEQUENCES):
+        return None
+    return _get(_get(value, "sequence", "content"), "feature")
+
+
+def _class_of(value: Any) -> type:
+    """The class of the feature that a value describes; `object` where it describes none of TFDS."""
+    name = _get(value, *_CLASS_KEYS)
+    return _CLASSES.get(name, object) if isinstance(name, str) else object
+
+
+def _get(value: Any, *keys: str) -> Any:
+    """What stands under the first of the keys that is there; None where none is."""
+    return next((value[key] for key in keys if key in value), None) if isinstance(value, dict) else None
+
+
+def _obstacle(value: Any) -> str | None:
+    """Why TFDS cannot say how a record stores the feature that is described; None where it can."""
+    if reason := _foreign(value):
+        return reason
+    try:
+        feature = tfds_features.FeatureConnector.from_json(copy.deepcopy(value))
+        assert feature.np_dtype is not None
+        feature.get_serialized_info()
+    except Exception as error:  # noqa: BLE001 - third-party parsers meet arbitrary JSON here
+        return f"TFDS cannot read its description: {_first_line(error)}"
+    return None
+
+
+def _foreign(value: Any) -> str | None:
+    """The first thing in a description for which TFDS would import a module, or TensorFlow."""
+    for one in _objects(value):
+        for name in (one[key] for key in _CLASS_KEYS if isinstance(one.get(key), str)):
+            if name not in _CLASSES:
+                return f"feature class {name!r} is not one of TFDS"
+            if issubclass(_CLASSES[name], _NEED_TENSORFLOW):
+                return f"feature class {_CLASSES[name].__name__} cannot be read without TensorFlow"
+        dtype = one.get("dtype")
+        if isinstance(dtype, str) and dtype != "string":
+            try:
+                np.dtype(dtype)
+            except TypeError:
+                return f"dtype {dtype!r} is not one of NumPy's"
+    return None
+
+
+def _objects(value: Any) -> Iterator[dict[str, Any]]:
+    """Every object of a description, also those of JSON within JSON."""
     left = [value]
     while left:
         value = left.pop()
@@ -224,11 +314,16 @@ def _class_names(value: Any) -> Iterator[str]:
             left += value
         elif isinstance(value, dict):
             left += value.values()
-            yield from (value[key] for key in _CLASS_KEYS if isinstance(value.get(key), str))
+            yield value
             for key in ("json", "content"):
                 if isinstance(value.get(key), str):
                     with contextlib.suppress(ValueError, RecursionError):
                         left.append(json.loads(value[key]))
+
+
+def _first_line(error: Exception) -> str:
+    text = str(error).strip()
+    return text.splitlines()[0] if text else type(error).__name__
 
 
 def _leaves(path: str, feature: Any) -> Iterator[tuple[str, Any]]:

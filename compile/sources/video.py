@@ -180,6 +180,10 @@ class VideoSource:
                 row["detail"] = canonical_json(detail).decode()
         return pa.Table.from_pylist(rows, table.schema)
 
+    def warnings(self, table: pa.Table) -> list[str]:
+        """None: nothing is converted."""
+        return []
+
     def attribution(self, census: pa.Table, keys: pa.ChunkedArray) -> pa.Table | None:
         """Whose work the episodes of some keys are."""
         texts = dict(zip(census["key"].to_pylist(), census["detail"].to_pylist(), strict=True))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import tarfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 from PIL import Image
 
 from oxcart.compile.images import Resize
+from oxcart.compile.pipeline import execute, prepare
 from oxcart.compile.plan import SHARD_BYTES, Settings
 from oxcart.compile.sources.base import SourceConfig
 from oxcart.manifests.dataset import Dataset
@@ -19,7 +21,20 @@ from oxcart.manifests.verify import verify
 from oxcart.shards.codec import CODECS, Encoding
 from oxcart.shards.errors import SourceError
 from rlds_builder import jpeg, picture
-from sample_compile import CAMERAS, FIRST, Compiled, Feature, compiled, edited, examples, rows_of, tree
+from sample_compile import (
+    CAMERAS,
+    FIRST,
+    Compiled,
+    Edit,
+    Feature,
+    cli,
+    compiled,
+    config_of,
+    edited,
+    examples,
+    rows_of,
+    tree,
+)
 
 IMAGE = "steps/observation/image_0"
 
@@ -138,6 +153,59 @@ def test_a_jpeg_that_cannot_be_decoded_is_found_by_decoding(whole: Compiled, tmp
     )
     assert damage.file == f"shards/{row['shard']}.tar"
     assert damage.reason.startswith(f"{row['key']}: camera image_0, chunk 1 cannot be decoded: ")
+
+
+def of_every_image(change: Callable[[bytes], bytes]) -> Edit:
+    """An edit of all images of the primary camera."""
+
+    def edit(feature: Feature) -> None:
+        images = feature[IMAGE].bytes_list.value
+        images[:] = [change(image) for image in images]
+
+    return edit
+
+
+@pytest.mark.parametrize("more", [b"\0\0", b"\0", b"\n", b"padding \xff\xd8 ", b"\xff"], ids=repr)
+def test_a_jpeg_keeps_its_bytes_and_what_follows_its_end(
+    whole: Compiled, tmp_path: Path, more: bytes
+) -> None:
+    source = edited(whole.source, tmp_path / "source", of_every_image(lambda image: image + more))
+    warnings: list[str] = []
+    config = config_of(source, tmp_path / "out", encoding=Encoding(codec="jpeg"))
+    execute(prepare(config), warn=warnings.append)
+    dataset = Dataset.open(str(tmp_path / "out"))
+    assert verify(dataset, decode=True) == []
+    assert warnings == []
+    found = members(tmp_path / "out")
+    for row in rows_of(tmp_path / "out"):
+        assert found[f"{row['key']}.image_0.mjpeg"] == b"".join(source_images(source, row))
+        frames = dataset.frames(row, "image_0", range(row["steps"]))
+        for frame, image in zip(frames, source_images(source, row), strict=True):
+            np.testing.assert_array_equal(frame, np.asarray(Image.open(io.BytesIO(image)).convert("RGB")))
+
+
+def odd(image: bytes) -> bytes:
+    """The JPEG with two bytes between its segments, over which a decoder goes."""
+    return image[:20] + b"\0\0" + image[20:]
+
+
+def test_jpegs_that_are_encoded_once_more_are_counted_also_by_who_commits(
+    whole: Compiled, tmp_path: Path
+) -> None:
+    source = edited(whole.source, tmp_path / "source", of_every_image(odd))
+    arguments = (source, tmp_path / "out", "--codec", "jpeg", "--val", "none", "--quiet")
+    (warning,) = cli("compile", *arguments).stderr.splitlines()
+    (count,) = (
+        row["steps"]
+        for row in rows_of(tmp_path / "out")
+        if (row["source_file"], row["source_record"]) == (FIRST, 3)
+    )
+    assert warning.startswith(f"oxcart: warning: {count} frames are JPEG in the source, but without an end")
+    assert cli("compile", source, tmp_path / "parts", *arguments[2:], "--part", "0/1").stderr == ""
+    assert cli("commit", tmp_path / "parts", "--quiet").stderr.splitlines() == [warning]
+    assert tree(tmp_path / "parts") == tree(tmp_path / "out")
+    small = cli("compile", source, tmp_path / "small", *arguments[2:], "--size", "16")
+    assert (small.exit_code, small.stderr) == (0, "")
 
 
 @pytest.mark.parametrize(

@@ -53,6 +53,34 @@ def test_what_is_no_whole_jpeg_has_no_size() -> None:
     assert jpeg_size(png.getvalue()) is None
 
 
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "more", [b"\0\0", b"\n", b"\xff", b"\xff\xd8", bytes(5000)], ids=["nul", "line", "ff", "start", "long"]
+)
+def test_what_follows_the_end_changes_nothing(kind: str, more: bytes) -> None:
+    data = KINDS[kind] + more
+    assert jpeg_size(data) == jpeg_size(memoryview(data)) == (24, 40)
+    np.testing.assert_array_equal(decoded(data), decoded(KINDS[kind]))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_end_within_a_segment_is_not_the_end(kind: str) -> None:
+    data = KINDS[kind]
+    thumbnail = b"\xff\xe1\x00\x0aExif\xff\xd9\xff\xd9"
+    cut = data[:2] + thumbnail + data[2:-2]
+    assert jpeg_size(cut) is jpeg_size(cut + b"\0\0") is None
+    assert jpeg_size(cut + b"\xff\xd9\0\0") == (24, 40)
+
+
+def test_a_header_that_no_decoder_knows_is_refused_in_the_same_words_each_time() -> None:
+    errors = set()
+    for data in (b"\xff\xd8" + bytes(40), b"\xff\xd8\xff"):
+        with pytest.raises(ValueError, match="cannot be decoded") as caught:
+            decoded(data)
+        errors.add(str(caught.value))
+    assert errors == {"cannot be decoded: its header is no JPEG's"}
+
+
 def test_a_header_may_be_padded() -> None:
     data = KINDS["plain"]
     padded = data[:2] + b"\xff\xff\xff" + data[2:]

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from tensorflow_datasets.core import features as tfds_features
 
+from oxcart.compile.census import rows as table_of
 from oxcart.compile.sources.base import EnvironmentRule
 from oxcart.shards.errors import ConfigError
 from rlds_builder import Image, Tensor, Text, picture, png, write_dataset
@@ -139,19 +140,26 @@ def test_scalars_and_matrices_a_step_are_flattened(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("field", "reason"),
     [
-        ("language_instruction", "expected numbers, the source has object"),
-        ("image", "expected numbers, the source has object"),
-        ("file_path", "expected numbers, the source has object"),
-        ("ragged", "expected one fixed shape a step"),
-        ("length", "expected one fixed shape a step"),
+        ("language_instruction", "expected numbers, the source has Text string; pass --action with"),
+        ("image", "expected numbers, the source has Image uint8 [any, any, 3]"),
+        ("file_path", "expected numbers, the source has Text string"),
+        (
+            "ragged",
+            "expected one fixed shape a step that is not empty, the source has Sequence float32 [any]",
+        ),
+        ("empty", "expected one fixed shape a step that is not empty, the source has Tensor float32 [0]"),
+        ("complex", "expected numbers, the source has Tensor complex64 [2]"),
+        ("length", "expected a feature of steps, the source has Tensor int64"),
     ],
 )
 def test_what_is_not_numbers_of_one_shape_is_no_action(tmp_path: Path, field: str, reason: str) -> None:
-    features = changed(FEATURES, ragged=tfds_features.Sequence(np.float32)) | {"length": np.int64}
-    values = episode() | {"length": 3}
-    for step in values["steps"]:
-        step["ragged"] = [1.0]
-    assert reason in fails(ConfigError, write_dataset(tmp_path, features, [values]), action=(field,))
+    kinds = {
+        "ragged": tfds_features.Sequence(np.float32),
+        "empty": vector(0),
+        "complex": vector(2, np.complex64),
+    }
+    features = changed(FEATURES, **kinds) | {"length": np.int64}
+    assert reason in fails(ConfigError, write_dataset(tmp_path, features, []), action=(field,))
 
 
 @pytest.mark.parametrize("encoding", ["bytes", "zlib"])
@@ -244,3 +252,53 @@ def test_a_feature_whose_name_looks_like_a_part_is_itself(tmp_path: Path) -> Non
     root = write_dataset(tmp_path, features, [episode(action={"x[:1]": [1, 2], "x": [3, 4, 5]})])
     assert open_rlds(root, action=("action/x[:1]",)).describe()["action"] == ["steps/action/x[:1]"]
     assert open_rlds(root, action=("action/x[:1][1:]",)).describe()["action"] == ["steps/action/x[:1][1:2]"]
+
+
+LATE = 1_700_000_000_123_456_789
+"""A time in nanoseconds."""
+
+
+@pytest.mark.parametrize(
+    ("kind", "encoding", "value", "warned"),
+    [
+        (np.int64, "none", LATE, True),
+        (np.int64, "none", -(2**24) - 1, True),
+        (np.int32, "none", 2**24 + 1, True),
+        (np.uint64, "bytes", 2**64 - 1, True),
+        (np.float64, "zlib", 1.7e9 + 0.25, True),
+        (np.int64, "none", 2**24, False),
+        (np.int64, "none", 2**60, False),
+        (np.int64, "none", -(2**63), False),
+        (np.float64, "zlib", 0.1, False),
+        (np.float64, "none", 1.7e9 + 0.25, False),
+        (np.int16, "none", 30_000, False),
+        (np.float32, "none", 3e38, False),
+    ],
+)
+def test_a_number_that_float32_takes_for_another_is_named_once_with_its_column(
+    tmp_path: Path, kind: Any, encoding: str, value: float, warned: bool
+) -> None:
+    features = changed(FEATURES, action=Tensor(shape=(3,), dtype=kind, encoding=encoding))
+
+    def step(t: int) -> Any:
+        values = [0, t, value if t else 0]
+        return values if encoding == "none" else packed(values, encoding, kind)
+
+    root = write_dataset(tmp_path, features, [episode(i, action=step) for i in range(2)])
+    source = open_rlds(root, action=("action[1:]",))
+    rows = census(source)
+    warnings = source.warnings(table_of(rows, ("image",)))
+    example = f"steps/action[2:3], where {value} becomes {float(np.float32(value)):.0f}"
+    assert warnings == ([f"float32 does not hold the values of {example}"] if warned else [])
+    assert [row.rejected for row in rows] == [None, None]
+
+
+def test_a_source_without_such_numbers_says_nothing_in_its_census(tmp_path: Path) -> None:
+    assert {row.detail for row in census(open_rlds(write_dataset(tmp_path, FEATURES, [episode()])))} == {None}
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_number_beyond_float32_rejects_its_episode_without_another_word(tmp_path: Path) -> None:
+    features = changed(FEATURES, action=Tensor(shape=(1,), dtype=np.float64, encoding="zlib"))
+    written = episode(action=lambda t: packed([1e300 if t else 0.0], "zlib", np.float64))
+    assert rejected(write_dataset(tmp_path, features, [written])) == "action is NaN or infinite at step 1"

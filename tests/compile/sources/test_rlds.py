@@ -121,7 +121,7 @@ def test_an_instruction_of_integers_is_utf_8_padded_with_zeros(tmp_path: Path) -
         del step["language_instruction"]
         text = "push the blöck".encode()
         step["observation"]["instruction"] = list(text.ljust(32, b"\0"))
-    row, _ = only(write_dataset(tmp_path, features, [values]))
+    row, _ = only(write_dataset(tmp_path, features, [values]), instruction=("observation/instruction",))
     assert row.instructions == ("push the blöck",)
 
 

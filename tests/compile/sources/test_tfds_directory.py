@@ -257,17 +257,9 @@ FOREIGN = "evil_module.Feature"
         (lambda f: f.update(unknownField=5), "not a TFDS description of features"),
         (lambda f: steps_of(f).pop("sequence"), "not a TFDS description of features"),
         (lambda f: steps_of(f).update(sequence={}), "not a TFDS description of features"),
-        (lambda f: inside(f)["observation"].clear(), "not a TFDS description of features"),
         (lambda f: inside(f).update({"new\nline": inside(f)["language_instruction"]}), "cannot be printed"),
-        (lambda f: inside(f)["action"].update(pythonClassName=FOREIGN), "is not one of TFDS"),
-        (
-            lambda f: inside(f)["action"].update(pythonClassName="tensorflow_datasets.core.features.No"),
-            "not a TFDS description of features",
-        ),
-        (
-            lambda f: inside(f)["action"].update(pythonClassName="tensorflow_datasets.no_such_module.No"),
-            "not a TFDS description of features",
-        ),
+        (lambda f: f.update(pythonClassName=FOREIGN), "is not one of TFDS"),
+        (lambda f: steps_of(f).update(pythonClassName=FOREIGN), "is not one of TFDS"),
     ],
 )
 def test_malformed_features_are_refused(root: Path, edit: Callable[[Any], Any], message: str) -> None:
@@ -297,14 +289,101 @@ def nested_json(features: Any) -> dict[str, Any]:
     ],
     ids=["legacy", "snake case", "camel case", "json in json", "legacy json in json"],
 )
-def test_a_foreign_class_is_refused_and_never_imported(
+def test_a_foreign_class_is_set_aside_and_never_imported(
     root: Path, monkeypatch: pytest.MonkeyPatch, edit: Callable[[Any], Any]
 ) -> None:
     (root / "evil_module.py").write_text("raise SystemExit('imported')")
     monkeypatch.syspath_prepend(root)
     change(root, FEATURES, lambda f: inside(f).update(bad=edit(f)))
-    assert problem(root) == f"{FEATURES}: feature class '{FOREIGN}' is not one of TFDS"
+    found = read(Store(root))
+    assert found.unreadable == {"steps/bad": f"feature class '{FOREIGN}' is not one of TFDS"}
+    assert "steps/bad" not in found.leaves
     assert "evil_module" not in sys.modules
+
+
+CORE = "tensorflow_datasets.core.features."
+PIXELS = {"shape": {"dimensions": ["-1", "4", "4", "3"]}, "dtype": "uint8", "encodingFormat": "png"}
+SOUND = {"shape": {"dimensions": ["-1"]}, "dtype": "int64", "fileFormat": "wav", "encoding": "none"}
+
+
+def tensor(dtype: str, *sides: int) -> dict[str, Any]:
+    """The description of a tensor."""
+    shape = {"dimensions": [str(side) for side in sides]}
+    content = {"shape": shape, "dtype": dtype, "encoding": "none"}
+    return {"pythonClassName": CORE + "tensor_feature.Tensor", "tensor": content}
+
+
+UNREADABLE = {
+    "bfloat16": (tensor("bfloat16", 7), "dtype 'bfloat16' is not one of NumPy's"),
+    "video": (
+        {"pythonClassName": CORE + "video_feature.Video", "video": PIXELS},
+        "feature class Video cannot be read without TensorFlow",
+    ),
+    "audio": (
+        {"pythonClassName": CORE + "audio_feature.Audio", "audio": SOUND},
+        "feature class Audio cannot be read without TensorFlow",
+    ),
+    "new": (
+        {"pythonClassName": CORE + "new_feature.New", "new": {}},
+        f"feature class '{CORE}new_feature.New' is not one of TFDS",
+    ),
+    "negative": (tensor("float32", -3), "TFDS cannot read its description: Unexpected shape: dimensions: -3"),
+    "inner": (
+        {
+            "pythonClassName": CORE + "sequence_feature.Sequence",
+            "sequence": {"feature": tensor("float8_e5m2"), "length": "-1"},
+        },
+        "dtype 'float8_e5m2' is not one of NumPy's",
+    ),
+    "nothing": ({}, "TFDS cannot read its description: "),
+}
+
+
+@pytest.mark.parametrize("kind", UNREADABLE)
+@pytest.mark.parametrize("place", ["step", "dictionary", "episode"])
+def test_a_feature_that_tfds_cannot_describe_stops_only_who_wants_it(
+    root: Path, monkeypatch: pytest.MonkeyPatch, kind: str, place: str
+) -> None:
+    (root / "tensorflow.py").write_text("raise SystemExit('imported')")
+    monkeypatch.syspath_prepend(root)
+    description, reason = UNREADABLE[kind]
+
+    def edit(features: Any) -> None:
+        observation = inside(features)["observation"]["featuresDict"]["features"]
+        places = {
+            "step": inside(features),
+            "dictionary": observation,
+            "episode": features["featuresDict"]["features"],
+        }
+        places[place]["bad"] = description
+
+    change(root, FEATURES, edit)
+    path = {"step": "steps/bad", "dictionary": "steps/observation/bad", "episode": "bad"}[place]
+    source = RldsSource(SourceConfig(url=str(root)))
+    assert [row.rejected for file in source.files() for row in source.census(file)] == [None] * 4
+    for option in ("cameras", "instruction", "action", "state"):
+        with pytest.raises(ConfigError) as caught:
+            RldsSource(SourceConfig(url=str(root), **{option: ("bad",)}))
+        assert f"{path!r}: {reason}" in str(caught.value)
+        one_line(caught.value)
+    assert "tensorflow" not in sys.modules
+
+
+def test_a_dictionary_of_numbers_one_of_which_is_unreadable_is_refused(root: Path) -> None:
+    change(
+        root,
+        FEATURES,
+        lambda f: inside(f)["action"]["featuresDict"]["features"].update(c=tensor("bfloat16")),
+    )
+    with pytest.raises(ConfigError, match="action 'steps/action/c': dtype 'bfloat16' is not one of NumPy's"):
+        RldsSource(SourceConfig(url=str(root)))
+    assert RldsSource(SourceConfig(url=str(root), action=("action/b/c",))).action_sizes == (3,)
+
+
+def test_a_default_that_is_unreadable_is_refused(root: Path) -> None:
+    change(root, FEATURES, lambda f: inside(f).update(language_instruction=tensor("bfloat16", 512)))
+    with pytest.raises(ConfigError, match="instruction 'steps/language_instruction': dtype 'bfloat16'"):
+        RldsSource(SourceConfig(url=str(root)))
 
 
 def test_the_legacy_form_of_features_is_understood(root: Path) -> None:

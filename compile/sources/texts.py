@@ -1,0 +1,143 @@
+"""Features of an RLDS dataset that become text: instructions, and the names of environments.
+
+This is the one place where a value of a record becomes text. What a feature is stored as is known from
+`features.json`, so a feature of anything else (an image, an embedding, tokens) is refused before a record is
+read, whether somebody named it or it only has a usual name. Text is stored in one of three ways:
+
+    text     a string
+    utf-8    bytes of UTF-8 as whole numbers, padded with zeros (language_table); taken only where the option
+             or the catalog names the feature, as tokens look the same
+    number   one whole number or boolean, which is its decimal, or True and False; for environments
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from tensorflow_datasets.core import features as tfds_features
+
+from oxcart.compile.sources.fields import described, is_there, packing, resolve, shape_of
+from oxcart.compile.sources.tfds_directory import Directory
+from oxcart.shards.errors import ConfigError
+
+INSTRUCTIONS = (
+    "steps/language_instruction",
+    "steps/language_instruction_2",
+    "steps/language_instruction_3",
+    "steps/observation/natural_language_instruction",
+    "steps/observation/instruction",
+)
+"""Features that hold instructions in datasets that the catalog does not know."""
+
+_FORMS = {"text": "text", "utf-8": "text", "number": "a whole number"}
+"""How a feature is stored -> how an error calls what is expected."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Text:
+    """A feature whose values are text."""
+
+    path: str
+    stored: str
+    """`text`, `utf-8` or `number`."""
+
+    def of_step(self, value: Any) -> str:
+        """The text of one value.
+
+        Raises:
+            ValueError: the record holds something else than its description says.
+        """
+        if self.stored == "text":
+            if not isinstance(value, bytes):
+                raise ValueError(f"{self.path} holds numbers where text is expected")
+            data = value
+        elif self.stored == "number":
+            if not isinstance(value, int | np.integer | np.bool_):
+                raise ValueError(f"{self.path} holds other than a whole number")
+            return str(value)
+        else:
+            codes = value[value != 0]
+            wrong = codes[(codes < 9) | (codes > 255) | ((codes > 13) & (codes < 32))]
+            if wrong.size:
+                raise ValueError(f"{self.path} holds {wrong[0]} where bytes of UTF-8 text are expected")
+            data = bytes(codes.tolist())
+        return data.decode("utf-8", "replace").strip()
+
+    def of_episode(self, found: Any) -> str:
+        """The text of an episode, of the first step where it is a feature of steps; "" without steps."""
+        if not self.path.startswith("steps/"):
+            return self.of_step(found)
+        return self.of_step(found[0]) if len(found) else ""
+
+    def runs(self, found: Any) -> list[tuple[int, str]]:
+        """(step at which it begins, text), wherever the text changes.
+
+        Raises:
+            ValueError: as `of_step`.
+        """
+        if not self.path.startswith("steps/"):
+            return [(0, self.of_step(found))]
+        runs: list[tuple[int, str]] = []
+        last = None
+        for i, value in enumerate(found):
+            if isinstance(value, bytes) and value == last:  # nearly always, so its text is made once
+                continue
+            last, text = value, self.of_step(value)
+            if not runs or text != runs[-1][1]:
+                runs.append((i, text))
+        return runs
+
+
+def choose_instruction(directory: Directory, fields: tuple[str, ...] | None) -> tuple[Text, ...]:
+    """The features that hold instructions; where none are named, those of usual names.
+
+    Raises:
+        ConfigError: there is no such feature, or it holds no text.
+    """
+    if fields is None:
+        usual = [field for field in INSTRUCTIONS if is_there(directory, field)]
+        return tuple(_text(directory, "instruction", field, ("text",)) for field in usual)
+    return tuple(_text(directory, "instruction", field, ("text", "utf-8")) for field in fields)
+
+
+def choose_environment(directory: Directory, field: str, optional: bool) -> Text | None:
+    """The feature that tells the environment; None where it is optional and not there.
+
+    Raises:
+        ConfigError: there is no such feature, or it holds neither text nor one whole number.
+    """
+    if optional and not is_there(directory, field):
+        return None
+    return _text(directory, "environment", field, ("text", "number"))
+
+
+def _text(directory: Directory, option: str, field: str, forms: Collection[str]) -> Text:
+    path = resolve(directory, option, field)
+    stored = _stored(directory, path)
+    if stored in forms:
+        return Text(path=path, stored=stored)
+    expected = " or ".join(dict.fromkeys(_FORMS[form] for form in forms))
+    sure = set(forms) - {"utf-8"}
+    fit = [other for other in sorted(directory.specs) if _stored(directory, other) in sure]
+    remedies = [*fit, *(["none"] if option == "instruction" else [])]
+    if stored == "utf-8" and option == "instruction":
+        remedies.insert(0, f"{path} itself where it holds bytes of UTF-8")
+    remedy = f"; pass --{option} with {', or '.join(remedies)}" if remedies else ""
+    raise ConfigError(
+        f"{option} {path!r}: expected {expected}, the source has {described(directory, path)}{remedy}"
+    )
+
+
+def _stored(directory: Directory, path: str) -> str:
+    """How the feature is stored; "" where it is nothing that becomes text."""
+    leaf, shape = directory.leaves.get(path), shape_of(directory, path)
+    kind = np.dtype(directory.specs[path].np_dtype).kind
+    if packing(directory, path):
+        return ""
+    if shape == () and isinstance(leaf, tfds_features.Tensor):
+        return "text" if kind == "O" else "number" if kind in "iub" else ""
+    encoded = isinstance(leaf, tfds_features.Text)  # by an encoder of TFDS, so no UTF-8
+    return "utf-8" if len(shape) == 1 and shape != (0,) and kind in "iu" and not encoded else ""
