@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import click
 
+from oxcart.cli.options import Place
+
 
 @click.group()
 def annotate() -> None:
@@ -19,7 +21,7 @@ def annotate() -> None:
 
 
 @annotate.command()
-@click.argument("datasets", metavar="DATASET...", nargs=-1, required=True)
+@click.argument("datasets", metavar="DATASET...", nargs=-1, required=True, type=Place())
 @click.option(
     "--method",
     type=click.Choice(["difference", "flow"]),
@@ -30,7 +32,10 @@ def annotate() -> None:
 )
 @click.option("--camera", default="primary", show_default=True, help="Camera to measure.")
 @click.option(
-    "-o", "--out", help="File or URL to write, of a single DATASET.  [default: DATASET.motion.parquet]"
+    "-o",
+    "--out",
+    type=Place(),
+    help="File or URL to write, of a single DATASET.  [default: DATASET.motion.parquet]",
 )
 @click.option("--workers", type=click.IntRange(min=1), help="Threads.  [default: one a core]")
 @click.option("--quiet", is_flag=True, help="No progress and no summary.")

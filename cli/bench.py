@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from oxcart.cli.options import LocalPath
+from oxcart.cli.options import LocalPath, Place
 
 PLOTS = (".png", ".pdf", ".svg")
 
@@ -55,7 +55,7 @@ def sample_options(command: Any) -> Any:
 
 
 @bench.command()
-@click.argument("url")
+@click.argument("url", type=Place())
 @click.option(
     "--seconds", type=click.FloatRange(min=0.5), default=10.0, show_default=True, help="To take in all."
 )
@@ -141,7 +141,7 @@ def _read_text(report: Any) -> str:
 
 
 @bench.command()
-@click.argument("url")
+@click.argument("url", type=Place())
 @click.option(
     "-o",
     "--output",

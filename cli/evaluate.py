@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from oxcart.cli.options import LocalPath, check_outputs, write_file
+from oxcart.cli.options import LocalPath, Place, check_outputs, read_text, write_file
 from oxcart.cli.train import need_packages
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def evaluate() -> None:
 
 @evaluate.command()
 @click.argument("run", type=LocalPath(file_okay=False))
-@click.argument("datasets", nargs=-1, required=True, metavar="DATASET...")
+@click.argument("datasets", nargs=-1, required=True, type=Place(), metavar="DATASET...")
 @click.option(
     "-o", "--output", type=LocalPath(dir_okay=False), help="The report: one HTML page that holds all."
 )
@@ -127,14 +127,14 @@ def laq(
     from oxcart.train.laq.label import open_run
 
     check_outputs(output, json_file)
-    chosen = tuple(name.strip() for name in strategies.split(",") if name.strip()) if strategies else ()
+    chosen = () if strategies is None else tuple(name.strip() for name in strategies.split(","))
     known.check(chosen, "--strategies")
     options = Options(
         strategies=chosen,
         draw=Draw(samples=samples, frames=frames, batch_size=batch_size, seed=seed),
         flow=flow,
         flow_weights=None if flow_weights is None else str(flow_weights),
-        buckets=None if buckets is None else tuple(parse(buckets.read_text("utf-8"), str(buckets))),
+        buckets=None if buckets is None else tuple(parse(read_text(buckets), str(buckets))),
     )
 
     @contextlib.contextmanager

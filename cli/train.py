@@ -11,11 +11,11 @@ from typing import Any
 
 import click
 
-from oxcart.cli.options import LocalPath
+from oxcart.cli.bench import PLOTS
+from oxcart.cli.main import TERMINATED
+from oxcart.cli.options import LocalPath, Place
 from oxcart.cli.progress import progress
 
-TERMINATED = 143
-"""Exit code after SIGTERM, as shells have it."""
 TRAIN_PACKAGES = ("torch", "accelerate", "omegaconf", "safetensors")
 LAQ_COLUMNS = {
     "copy_ratio": "error / copying's",
@@ -158,7 +158,7 @@ def _cell(value: Any) -> str:
 
 
 @click.command()
-@click.argument("datasets", nargs=-1, required=True, metavar="DATASET...")
+@click.argument("datasets", nargs=-1, required=True, type=Place(), metavar="DATASET...")
 @click.option("--laq", "run", type=LocalPath(file_okay=False), required=True, help="Directory of the run.")
 @click.option(
     "-o",
@@ -279,8 +279,8 @@ def predict(
 
 
 @click.command()
-@click.argument("runs", nargs=-1, required=True, metavar="RUN...")
-@click.option("-o", "--output", type=LocalPath(), help="PNG of curves to write.")
+@click.argument("runs", nargs=-1, required=True, type=Place(), metavar="RUN...")
+@click.option("-o", "--output", type=LocalPath(dir_okay=False), help="Curves to write: .png, .pdf or .svg.")
 def compare(runs: tuple[str, ...], output: Path | None) -> None:
     """Set RUNs side by side: what differs in them, and how they validate.
 
@@ -290,8 +290,11 @@ def compare(runs: tuple[str, ...], output: Path | None) -> None:
     """
     need_packages()
     from oxcart.cli.table import table
+    from oxcart.shards.errors import ConfigError
     from oxcart.train.compare import compare_runs, draw
 
+    if output is not None and output.suffix.lower() not in PLOTS:
+        raise ConfigError(f"--output: expected a name that ends in {', '.join(PLOTS)}, got {str(output)!r}")
     found = compare_runs([Path(run) for run in runs])
     click.echo(table(found.columns, found.rows))
     if output is not None:

@@ -2,9 +2,9 @@
 
 Tried again: 408, 429 and 5xx, a stall, a connection that is refused or cut, a body that is too short, and one
 that reached the store otherwise than it was sent, which S3 answers with a 400.
-Everything else is the same the next time: 403, 404, a name that does not exist. A host that has never answered
-this process and refuses the connection is tried twice and no more: most likely its name or port is wrong, or
-nothing runs there. One that has answered may be starting anew.
+Everything else is the same the next time: 403, 404, a name that does not exist. A host that has never
+answered this process and refuses the connection is tried twice and no more: most likely its name or port is
+wrong, or nothing runs there. One that has answered may be starting anew.
 
 Waits double from half a second and have no jitter. Where the server is too busy (429, 503) and says in
 `Retry-After` how long it wants to be left alone, that is the wait, up to a minute. obstore drops the headers
