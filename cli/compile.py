@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from oxcart.cli.options import LocalPath, Place, output_options, parse_bytes, parse_size, resize, write_file
+from oxcart.cli.options import LocalPath, Place, output_options, parse_bytes, resize, write_file
 from oxcart.cli.video import video_config, video_options
 
 if TYPE_CHECKING:
@@ -343,6 +343,7 @@ def compile_(
     config_of = _source_config(source, **options)
     videos = config_of.kind == "videos"
     wanted_rule = _rule(rule_file, split_by, val_fraction, val, val_seen)
+    resized = resize(size, fit, "crop" if videos else "stretch")
     budget = parse_bytes("--shard-size", shard_size)
     config = CompileConfig(
         source=config_of,
@@ -369,7 +370,7 @@ def compile_(
     else:
         settings = Settings(
             rule=split.SplitRule(**wanted_rule),
-            resize=resize(size, fit, "crop" if videos else "stretch"),
+            resize=resized,
             encoding=Encoding(codec=codec or "raw", quality=jpeg_quality),
             shard_size=budget,
             limit=limit,

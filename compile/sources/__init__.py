@@ -43,16 +43,26 @@ def open_source(config: SourceConfig) -> Source:
 
 
 def recognise(source: str) -> tuple[str, str]:
-    """Kind and URL of a source: `videos:DIR`, a directory that holds videos and no dataset, else RLDS."""
+    """Kind and URL of a source: `videos:DIR`, a directory that holds videos and no dataset, else RLDS.
+
+    Raises:
+        ConfigError: it is on this machine, and no directory.
+    """
+    url = source.removeprefix(VIDEOS)
+    if Store(url).remote:
+        return ("videos" if source.startswith(VIDEOS) else "rlds"), url
+    if not os.path.isdir(url):
+        what = "is a file" if os.path.exists(url) else "does not exist"
+        raise ConfigError(f"source: expected a directory or a URL, got {url!r}, which {what}")
     if source.startswith(VIDEOS):
-        return "videos", source.removeprefix(VIDEOS)
-    if "://" not in source and os.path.isdir(source) and not os.path.exists(os.path.join(source, INFO)):
+        return "videos", url
+    if not os.path.exists(os.path.join(url, INFO)):
         from oxcart.compile.sources.video_names import is_video
 
-        for _, _, names in os.walk(source):
+        for _, _, names in os.walk(url):
             if any(is_video(name) for name in names):
-                return "videos", source
-    return "rlds", source
+                return "videos", url
+    return "rlds", url
 
 
 def refuse_lerobot(store: Store, names: Iterable[str]) -> None:
