@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -83,9 +84,12 @@ def read(
       oxcart bench read bridge --per-episode all
     """
     _need_torch()
+    from oxcart.shards.errors import ConfigError
     from oxcart.train.data.loader import Loader
     from oxcart.train.data.measure import measure
 
+    if not math.isfinite(seconds):
+        raise ConfigError(f"--seconds: expected a number of seconds like 10, got {seconds}")
     loader = Loader(
         url, split, sample=_pairs(offset, per_episode), batch_size=batch_size, threads=threads, size=size
     )

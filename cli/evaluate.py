@@ -61,6 +61,7 @@ def evaluate() -> None:
 )
 @click.option(
     "--checkpoint",
+    type=Place(),
     default="last",
     show_default=True,
     metavar="last|best|FILE",

@@ -169,6 +169,7 @@ def _cell(value: Any) -> str:
 )
 @click.option(
     "--checkpoint",
+    type=Place(),
     default="last",
     show_default=True,
     metavar="last|best|FILE",
