@@ -359,7 +359,7 @@ def compile_(
     )
     if extend:
         pixels = {
-            "size": parse_size(size),
+            "size": resized.size,
             "fit": fit,
             "codec": codec,
             "quality": jpeg_quality,

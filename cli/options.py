@@ -44,12 +44,12 @@ class LocalPath(click.Path):
         return super().convert(value, param, ctx)
 
 
-class Place(click.ParamType):
+class Place(click.types.StringParamType):
     """A directory, a file or a URL, as text; an empty one would be the current directory."""
 
     name = "path"
 
-    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         """The text.
 
         Raises:
@@ -57,7 +57,7 @@ class Place(click.ParamType):
         """
         if not value:
             raise ConfigError(f"{_called(param)}: expected a path or a URL, got ''")
-        return value
+        return str(value)
 
 
 def _called(param: click.Parameter | None) -> str:
@@ -66,7 +66,7 @@ def _called(param: click.Parameter | None) -> str:
         return "path"
     if isinstance(param, click.Option):
         return max(param.opts, key=len)
-    return param.make_metavar(click.Context(click.Command(None))).strip("[].")
+    return (param.metavar or param.name or "").strip("[].").upper()
 
 
 @contextlib.contextmanager

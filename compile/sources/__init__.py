@@ -53,7 +53,7 @@ def recognise(source: str) -> tuple[str, str]:
         return ("videos" if source.startswith(VIDEOS) else "rlds"), url
     if not os.path.isdir(url):
         what = "is a file" if os.path.exists(url) else "does not exist"
-        raise ConfigError(f"source: expected a directory or a URL, got {url!r}, which {what}")
+        raise ConfigError(f"{url}: {what}; expected a directory or a URL as the source")
     if source.startswith(VIDEOS):
         return "videos", url
     if not os.path.exists(os.path.join(url, INFO)):

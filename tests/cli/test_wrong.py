@@ -1,4 +1,4 @@
-"""Wrong command lines, one a row: each ends in one line that says what was expected, and leaves nothing behind."""
+"""Wrong command lines, one a row: each ends in a line that says what was expected, and writes nothing."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ FILES = {
 PATH = "expected a path on this machine, got ''"
 PLACE = "expected a path or a URL, got ''"
 NO_DATASET = "no manifest.json, so not a compiled dataset"
-ABSENT = "expected a directory or a URL, got 'none', which does not exist"
+ABSENT = "none: does not exist; expected a directory or a URL as the source"
 
 WRONG = [
     # An empty path is not the current directory.
@@ -65,7 +65,7 @@ WRONG = [
     # What is named is not there, or is something else.
     ("scan none", ABSENT),
     ("scan videos:none", ABSENT),
-    ("scan videos:text", "got 'text', which is a file"),
+    ("scan videos:text", "text: is a file; expected a directory or a URL"),
     ("scan videos:", "expected a directory or URL, got ''"),
     ("scan run", "no dataset_info.json, so not a TFDS directory"),
     ("scan s3:/bucket/x", "a URL has two slashes"),
@@ -86,8 +86,9 @@ WRONG = [
     ("catalog none", "'none' is not in the catalog"),
     ("compare none", "none has no config.yaml, so it is no run"),
     ("evaluate laq run DATASET", "there is no such checkpoint; train first"),
+    ("evaluate laq run DATASET --checkpoint run", "run: there is no such checkpoint; train first"),
     # A file that does not hold what it should.
-    ("fetch-videos latin1 out", "latin1: expected UTF-8 text"),
+    ("fetch-videos latin1 out", "latin1: expected lines of UTF-8 text"),
     ("fetch-videos empty out", "expected at least one address, got none"),
     ("scan SOURCE --merge text", "text: not a readable Parquet table"),
     ("compile SOURCE out --census text", "text: not a readable Parquet table"),
