@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from oxcart.cli.options import Place
 from oxcart.cli.outputs import MOTION, check_output, output_option, overwrite_option
 
 
@@ -21,7 +22,7 @@ def annotate() -> None:
 
 
 @annotate.command()
-@click.argument("datasets", metavar="DATASET...", nargs=-1, required=True)
+@click.argument("datasets", metavar="DATASET...", nargs=-1, required=True, type=Place())
 @click.option(
     "--method",
     type=click.Choice(["difference", "flow"]),

@@ -6,25 +6,22 @@ import contextlib
 import errno
 import json
 import shlex
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from oxcart.cli.options import LocalPath
+from oxcart.cli.main import CLEAN, DIFFERENT, LEAK, UNCLEAR, complain, explained
+from oxcart.cli.options import LocalPath, Place
 from oxcart.cli.outputs import AUDIT_JSON, AUDIT_PAGE, RULE, output_option, overwrite_option
 from oxcart.cli.table import plain, table
-from oxcart.shards.errors import OxcartError
 from oxcart.shards.files import write_file
 
 if TYPE_CHECKING:
     from oxcart.manifests.audit.run import Audit
     from oxcart.manifests.diff import Change, Difference
 
-CLEAN, LEAK, UNCLEAR = 0, 1, 2
-"""Exit codes of `audit`."""
 FAIL_ON = ("leak", "failed", "suspicious", "never")
 SHOWN = 20
 """Lines of a list, at most."""
@@ -33,8 +30,6 @@ SHOWN = 20
 @contextlib.contextmanager
 def _unclear() -> Iterator[None]:
     """What goes wrong is one line and exit 2: exit 1 would say that there is a leak."""
-    from oxcart.cli.main import complain
-
     try:
         yield
     except (click.ClickException, click.exceptions.Exit, click.Abort):
@@ -42,9 +37,7 @@ def _unclear() -> Iterator[None]:
     except Exception as error:
         if isinstance(error, OSError) and error.errno == errno.EPIPE:
             raise
-        known = isinstance(error, (OxcartError, OSError))
-        what = "" if known and str(error) else f"{type(error).__name__}: "
-        complain(f"error: {what}{error}".rstrip(": "))
+        complain(explained(error)[0])
         raise SystemExit(UNCLEAR) from None
 
 
@@ -63,7 +56,7 @@ class Careful(click.Command):
 
 
 @click.command(cls=Careful)
-@click.argument("dataset", nargs=-1, required=True)
+@click.argument("dataset", nargs=-1, required=True, type=Place())
 @output_option("-o", "--output", writes=AUDIT_PAGE, help="The report: one HTML page that holds all.")
 @output_option("--json", "json_file", writes=AUDIT_JSON, help="Write the report as JSON, too.")
 @overwrite_option()
@@ -186,8 +179,8 @@ def _cut(text: str, longest: int = 140) -> str:
 
 
 @click.command()
-@click.argument("a")
-@click.argument("b")
+@click.argument("a", type=Place())
+@click.argument("b", type=Place())
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.option("--exit-code", is_flag=True, help="Exit with 1 where they differ.")
 def diff(a: str, b: str, as_json: bool, exit_code: bool) -> None:
@@ -211,7 +204,7 @@ def diff(a: str, b: str, as_json: bool, exit_code: bool) -> None:
     else:
         click.echo(_difference(found))
     if exit_code and not found.identical:
-        sys.exit(1)
+        raise SystemExit(DIFFERENT)
 
 
 def _difference(found: Difference) -> str:
@@ -257,7 +250,7 @@ def _value(value: Any) -> str:
 
 
 @click.command("repair-split")
-@click.argument("out")
+@click.argument("out", type=Place())
 @click.option(
     "--report",
     type=LocalPath(dir_okay=False),

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
 import click
 
+from oxcart.cli.options import Place
 from oxcart.cli.outputs import PLOT, output_option, overwrite_option
 
 
@@ -53,7 +55,7 @@ def sample_options(command: Any) -> Any:
 
 
 @bench.command()
-@click.argument("url")
+@click.argument("url", type=Place())
 @click.option(
     "--seconds", type=click.FloatRange(min=0.5), default=10.0, show_default=True, help="To take in all."
 )
@@ -81,9 +83,12 @@ def read(
       oxcart bench read bridge --per-episode all
     """
     _need_torch()
+    from oxcart.shards.errors import ConfigError
     from oxcart.train.data.loader import Loader
     from oxcart.train.data.measure import measure
 
+    if not math.isfinite(seconds):
+        raise ConfigError(f"--seconds: expected a number of seconds like 10, got {seconds}")
     loader = Loader(
         url, split, sample=_pairs(offset, per_episode), batch_size=batch_size, threads=threads, size=size
     )
@@ -139,7 +144,7 @@ def _read_text(report: Any) -> str:
 
 
 @bench.command()
-@click.argument("url")
+@click.argument("url", type=Place())
 @output_option(
     "-o",
     "--output",

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from oxcart.cli.options import LocalPath, output_options, parse_bytes, parse_size
+from oxcart.cli.options import LocalPath, Place, output_options, parse_bytes, resize
 from oxcart.cli.outputs import CENSUS, RULE, output_option, overwrite_option
 from oxcart.cli.video import video_config, video_options
 from oxcart.shards.files import write_file
@@ -126,8 +126,8 @@ def _source_config(
 
 
 @click.command()
-@click.argument("source")
-@click.argument("files", nargs=-1, metavar="[CENSUS]...")
+@click.argument("source", type=Place())
+@click.argument("files", nargs=-1, type=Place(), metavar="[CENSUS]...")
 @_source_options
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @output_option("--parquet", writes=CENSUS, help="Keep the census in this file, for compile --census.")
@@ -186,7 +186,7 @@ def scan(
                 workers=_workers(workers, ray_address),
                 report=report,
                 source=opened,
-                part=Part.parse(part) if part else None,
+                part=Part.parse(part) if part is not None else None,
                 run=make_engine(engine, ray_address),
             )
     for warning in opened.warnings(census.table):
@@ -246,8 +246,8 @@ def _census_text(census: Census) -> str:
 
 
 @click.command("compile")
-@click.argument("source")
-@click.argument("out")
+@click.argument("source", type=Place())
+@click.argument("out", type=Place())
 @click.option(
     "--split",
     "rule_file",
@@ -269,7 +269,7 @@ def _census_text(census: Census) -> str:
 )
 @_source_options
 @output_options(codec="raw")
-@click.option("--census", type=click.Path(), help="The source's census, from scan --parquet: a file or URL.")
+@click.option("--census", type=Place(), help="The source's census, from scan --parquet: a file or URL.")
 @click.option("--limit", type=click.IntRange(min=1), help="Compile this many episodes of train alone.")
 @click.option(
     "--on-error",
@@ -334,7 +334,6 @@ def compile_(
     """
     from oxcart.cli.progress import progress
     from oxcart.compile import extend as extension
-    from oxcart.compile.images import Resize
     from oxcart.compile.part import Part
     from oxcart.compile.pipeline import CompileConfig, execute, execute_part, prepare
     from oxcart.compile.plan import Settings
@@ -345,7 +344,8 @@ def compile_(
     config_of = _source_config(source, **options)
     videos = config_of.kind == "videos"
     wanted_rule = _rule(rule_file, split_by, val_fraction, val, val_seen)
-    sides, budget = parse_size(size), parse_bytes("--shard-size", shard_size)
+    resized = resize(size, fit, "crop" if videos else "stretch")
+    budget = parse_bytes("--shard-size", shard_size)
     config = CompileConfig(
         source=config_of,
         out=out,
@@ -356,16 +356,22 @@ def compile_(
         workers=_workers(workers, ray_address),
         engine=engine,
         ray_address=ray_address,
-        part=Part.parse(part) if part else None,
+        part=Part.parse(part) if part is not None else None,
     )
     if extend:
-        pixels = {"size": sides, "fit": fit, "codec": codec, "quality": jpeg_quality, "shard_size": budget}
+        pixels = {
+            "size": resized.size,
+            "fit": fit,
+            "codec": codec,
+            "quality": jpeg_quality,
+            "shard_size": budget,
+        }
         given = {name: value for name, value in pixels.items() if value is not None}
         config = extension.adopt(config, given | wanted_rule)
     else:
         settings = Settings(
             rule=split.SplitRule(**wanted_rule),
-            resize=Resize(size=sides, fit=fit or ("crop" if videos else "stretch")),
+            resize=resized,
             encoding=Encoding(codec=codec or "raw", quality=jpeg_quality),
             shard_size=budget,
             limit=limit,
@@ -409,7 +415,7 @@ def compile_(
 
 
 @click.command()
-@click.argument("out")
+@click.argument("out", type=Place())
 @click.option(
     "--on-error",
     type=click.Choice(["fail", "reject"]),

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from oxcart.cli.options import LocalPath
+from oxcart.cli.options import LocalPath, Place, read_text
 from oxcart.cli.outputs import ANALYSIS_JSON, ANALYSIS_PAGE, output_option, overwrite_option
 from oxcart.cli.train import need_packages
 from oxcart.shards.files import write_file
@@ -31,7 +31,7 @@ def evaluate() -> None:
 
 @evaluate.command()
 @click.argument("run", type=LocalPath(file_okay=False))
-@click.argument("datasets", nargs=-1, required=True, metavar="DATASET...")
+@click.argument("datasets", nargs=-1, required=True, type=Place(), metavar="DATASET...")
 @output_option("-o", "--output", writes=ANALYSIS_PAGE, help="The report: one HTML page that holds all.")
 @output_option("--json", "json_file", writes=ANALYSIS_JSON, help="Write the numbers as JSON, too.")
 @overwrite_option()
@@ -62,6 +62,7 @@ def evaluate() -> None:
 )
 @click.option(
     "--checkpoint",
+    type=Place(),
     default="last",
     show_default=True,
     metavar="last|best|FILE",
@@ -127,14 +128,14 @@ def laq(
     from oxcart.train.evaluate.laq import Options, analyse
     from oxcart.train.laq.label import open_run
 
-    chosen = tuple(name.strip() for name in strategies.split(",") if name.strip()) if strategies else ()
+    chosen = () if strategies is None else tuple(name.strip() for name in strategies.split(","))
     known.check(chosen, "--strategies")
     options = Options(
         strategies=chosen,
         draw=Draw(samples=samples, frames=frames, batch_size=batch_size, seed=seed),
         flow=flow,
         flow_weights=None if flow_weights is None else str(flow_weights),
-        buckets=None if buckets is None else tuple(parse(buckets.read_text("utf-8"), str(buckets))),
+        buckets=None if buckets is None else tuple(parse(read_text(buckets), str(buckets))),
     )
 
     @contextlib.contextmanager

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from oxcart.cli.main import DAMAGED
+from oxcart.cli.options import Place
 from oxcart.cli.outputs import SHEET, output_option, overwrite_option
 
 if TYPE_CHECKING:
@@ -20,7 +22,7 @@ SIDES = {".png": 1 << 31, ".jpg": 65_500, ".jpeg": 65_500, ".webp": 16_383}
 
 
 @click.command()
-@click.argument("dataset")
+@click.argument("dataset", type=Place())
 @click.option("--episodes", is_flag=True, help="List every episode.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON: the manifest, or a line an episode.")
 def inspect(dataset: str, episodes: bool, as_json: bool) -> None:
@@ -111,7 +113,7 @@ def _array(name: str, array: dict[str, Any] | None) -> str:
 
 
 @click.command()
-@click.argument("dataset")
+@click.argument("dataset", type=Place())
 @click.argument("key", required=False)
 @output_option("-o", "--output", writes=SHEET, required=True, help="Image to write: .png, .jpg or .webp.")
 @overwrite_option()
@@ -151,7 +153,7 @@ def show(dataset: str, key: str | None, output: Path, frames: int, height: int) 
 
 
 @click.command()
-@click.argument("dataset")
+@click.argument("dataset", type=Place())
 @click.option(
     "--workers", type=click.IntRange(min=1), help="Shards to read at a time.  [default: one a core]"
 )
@@ -188,4 +190,4 @@ def verify(dataset: str, workers: int | None, decode: bool, as_json: bool, quiet
         if not damage and not quiet:
             click.echo(f"{dataset}: intact, {len(opened.manifest.shards)} shards, {frames:,} frames")
     if damage:
-        raise SystemExit(1)
+        raise SystemExit(DAMAGED)

@@ -4,10 +4,8 @@ A command's module is imported when that command is called and not before: `oxca
 option answer at once, however heavy the commands are. The price is the one-line help, which stands here as
 well as in the command.
 
-    exit 0    done
-    exit 1    failed: one line on stderr, and the traceback above it under OXCART_DEBUG=1
-    exit 2    the command line is wrong, or `oxcart audit` could not check
-    exit 130  interrupted
+Every failure is one line on stderr, with the traceback above it under OXCART_DEBUG=1; `EXIT_CODES` says what
+a command's exit code means.
 """
 
 from __future__ import annotations
@@ -25,8 +23,27 @@ import click
 
 from oxcart.shards.errors import OxcartError
 
-INTERRUPTED = 130
-"""Exit code."""
+FAILED, WRONG, BUG, INTERRUPTED, TERMINATED = 1, 2, 70, 130, 143
+"""Exit codes: 70 is EX_SOFTWARE of sysexits.h, 130 and 143 are 128 and the number of the signal."""
+CLEAN, LEAK, UNCLEAR = 0, 1, 2
+"""Exit codes of `oxcart audit`."""
+DIFFERENT, DAMAGED = 1, 1
+"""Exit codes of `oxcart diff --exit-code` and `oxcart verify`."""
+
+EXIT_CODES: tuple[tuple[int, str, str], ...] = (
+    (0, "all", "Done."),
+    (CLEAN, "audit", "No leak was found, and nothing that `--fail-on` names."),
+    (FAILED, "all but audit", "Failed, as one line on stderr says; or the reader of stdout has gone."),
+    (LEAK, "audit", "There is a leak, or what `--fail-on` names."),
+    (DIFFERENT, "diff --exit-code", "A and B differ, as stdout says."),
+    (DAMAGED, "verify", "The dataset is damaged, as stdout lists."),
+    (WRONG, "all", "The command line is wrong."),
+    (UNCLEAR, "audit", "It could not be checked, for whatever reason: nothing is said of leaks."),
+    (BUG, "all but audit", "An error that nobody expected: a bug, as one line on stderr says."),
+    (INTERRUPTED, "all", "Interrupted by Ctrl-C."),
+    (TERMINATED, "train", "Stopped by SIGTERM or SIGUSR1 and saved; `--resume auto` goes on."),
+)
+"""Exit code, commands, what it means there. In docs/cli.md, too."""
 
 
 class Lazy(NamedTuple):
@@ -106,23 +123,32 @@ class LazyGroup(click.Group):
         """Run the command; see the module for what becomes of its errors."""
         try:
             return super().invoke(ctx)
-        except KeyboardInterrupt:
-            complain("interrupted")
-            ctx.exit(INTERRUPTED)
-        except OxcartError as error:
-            complain(f"error: {error}")
-            ctx.exit(1)
-        except MemoryError:
-            complain(
-                "error: out of memory; try fewer --workers, or fewer or smaller frames (--camera, --size)"
-            )
-            ctx.exit(1)
-        except OSError as error:
-            if error.errno == errno.EPIPE:  # the reader of our output has gone; click ends quietly
-                raise
-            reason = error.strerror or str(error) or type(error).__name__
-            complain(f"error: {reason}" + (f": {error.filename}" if error.filename is not None else ""))
-            ctx.exit(1)
+        except (click.ClickException, click.exceptions.Exit, click.Abort):
+            raise
+        except (Exception, KeyboardInterrupt) as error:
+            if isinstance(error, OSError) and error.errno == errno.EPIPE:
+                raise  # the reader of our output has gone; click ends quietly
+            message, code = explained(error)
+            complain(message)
+            ctx.exit(code)
+
+
+def explained(error: Exception | KeyboardInterrupt) -> tuple[str, int]:
+    """What is said of an error that ends a command, and the exit code."""
+    kind = type(error).__name__
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted", INTERRUPTED
+    if isinstance(error, OxcartError):
+        return f"error: {error}", FAILED
+    if isinstance(error, MemoryError) or kind == "OutOfMemoryError":  # torch's own, of a GPU
+        less = "fewer --workers, a smaller batch, or fewer or smaller frames (--camera, --size)"
+        return f"error: out of memory; try {less}", FAILED
+    if isinstance(error, OSError):
+        reason = error.strerror or str(error) or kind
+        names = [str(name) for name in (error.filename, error.filename2) if name is not None]
+        return f"error: {': '.join([reason, *names])}", FAILED
+    said = f"{kind}: {error}" if str(error) else kind
+    return f"error: {said} (a bug of oxcart: OXCART_DEBUG=1 shows where)", BUG
 
 
 def complain(message: str) -> None:

@@ -7,11 +7,14 @@ import os
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from oxcart.shards.errors import ConfigError
+
+if TYPE_CHECKING:
+    from oxcart.compile.images import Resize
 
 _UNITS = {"": 1, "b": 1, "k": 10**3, "kb": 10**3, "m": 10**6, "mb": 10**6, "g": 10**9, "gb": 10**9}
 _UNITS |= {"kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30}
@@ -32,12 +35,38 @@ class LocalPath(click.Path):
         """The path.
 
         Raises:
-            ConfigError: it is a URL.
+            ConfigError: it is empty or a URL.
         """
+        if not os.fspath(value):
+            raise ConfigError(f"{_called(param)}: expected a path on this machine, got ''")
         if re.match(r"[A-Za-z0-9]+://|(s3|gs|az|https?):/", os.fspath(value), re.IGNORECASE):
-            what = max(param.opts, key=len) if isinstance(param, click.Option) else self.name
-            raise ConfigError(f"{what}: expected a path on this machine, got {os.fspath(value)!r}")
+            raise ConfigError(f"{_called(param)}: expected a path on this machine, got {os.fspath(value)!r}")
         return super().convert(value, param, ctx)
+
+
+class Place(click.types.StringParamType):
+    """A directory, a file or a URL, as text; an empty one would be the current directory."""
+
+    name = "path"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """The text.
+
+        Raises:
+            ConfigError: it is empty.
+        """
+        if not value:
+            raise ConfigError(f"{_called(param)}: expected a path or a URL, got ''")
+        return str(value)
+
+
+def _called(param: click.Parameter | None) -> str:
+    """What the user calls an argument or an option."""
+    if param is None:
+        return "path"
+    if isinstance(param, click.Option):
+        return max(param.opts, key=len)
+    return (param.metavar or param.name or "").strip("[].").upper()
 
 
 @contextlib.contextmanager
@@ -104,6 +133,15 @@ def output_options(codec: str | None) -> Callable[[Callable[..., Any]], Callable
     return decorate
 
 
+def resize(size: str | None, fit: str | None, default: str) -> Resize:
+    """How frames are brought to --size by --fit, or by `default`."""
+    from oxcart.compile.images import Resize
+
+    if fit is not None and size is None:
+        raise ConfigError(f"--fit: expected with --size, got {fit} alone; add --size N or leave --fit out")
+    return Resize(size=parse_size(size), fit=fit or default)
+
+
 def parse_size(text: str | None) -> tuple[int, int] | None:
     """Height and width from `N` or `HxW`."""
     if text is None:
@@ -124,3 +162,15 @@ def parse_bytes(option: str, text: str | None) -> int | None:
         return int(float(digits) * _UNITS[unit])
     except (ValueError, KeyError, OverflowError):
         raise ConfigError(f"{option}: expected bytes like 256MiB or 1GB, got {text!r}") from None
+
+
+def read_text(file: Path) -> str:
+    """The text of a file, with or without a byte order mark.
+
+    Raises:
+        ConfigError: it is not UTF-8.
+    """
+    try:
+        return file.read_text("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{file}: expected UTF-8 text: {error}") from error

@@ -28,7 +28,7 @@ from typing import Any, BinaryIO
 
 import click
 
-from oxcart.cli.options import LocalPath
+from oxcart.cli.options import LocalPath, Place
 from oxcart.shards.errors import ConfigError, OxcartError
 
 _LARGEST_JSON = 1 << 30
@@ -138,8 +138,8 @@ class OutputOption(click.Option):
 
 def output_option(*names: str, writes: Output, remote: bool = False, **options: Any) -> Callable[..., Any]:
     """An option that names a file to write, on this machine or, where `remote`, at a URL too."""
-    kind = {} if remote else {"type": LocalPath()}
-    return click.option(*names, cls=OutputOption, writes=writes, **kind, **options)
+    kind = Place() if remote else LocalPath()
+    return click.option(*names, cls=OutputOption, writes=writes, type=kind, **options)
 
 
 def overwrite_option(*, exposed: bool = False) -> Callable[..., Any]:
@@ -171,8 +171,6 @@ def check_output(option: str, target: str | os.PathLike[str], writes: Output, *,
     from oxcart.manifests.ownership import check_file
 
     text = os.fspath(target)
-    if not text:
-        raise ConfigError(f"{option}: expected {writes.name} to write, got ''")
     if writes.suffixes and os.path.splitext(text)[1].lower() not in writes.suffixes:
         raise ConfigError(f"{option}: expected a name that ends in {_any_of(writes.suffixes)}, got {text!r}")
     check_file(option, text)

@@ -11,19 +11,11 @@ from typing import Any
 
 import click
 
-from oxcart.cli.options import LocalPath
-from oxcart.cli.outputs import (
-    CODES,
-    FRAME,
-    PLOT,
-    check_output,
-    output_option,
-    overwrite_option,
-)
+from oxcart.cli.main import TERMINATED
+from oxcart.cli.options import LocalPath, Place
+from oxcart.cli.outputs import CODES, FRAME, PLOT, check_output, output_option, overwrite_option
 from oxcart.cli.progress import progress
 
-TERMINATED = 143
-"""Exit code after SIGTERM, as shells have it."""
 TRAIN_PACKAGES = ("torch", "accelerate", "omegaconf", "safetensors")
 LAQ_COLUMNS = {
     "copy_ratio": "error / copying's",
@@ -166,7 +158,7 @@ def _cell(value: Any) -> str:
 
 
 @click.command()
-@click.argument("datasets", nargs=-1, required=True, metavar="DATASET...")
+@click.argument("datasets", nargs=-1, required=True, type=Place(), metavar="DATASET...")
 @click.option("--laq", "run", type=LocalPath(file_okay=False), required=True, help="Directory of the run.")
 @output_option(
     "-o",
@@ -179,6 +171,7 @@ def _cell(value: Any) -> str:
 @overwrite_option(exposed=True)
 @click.option(
     "--checkpoint",
+    type=Place(),
     default="last",
     show_default=True,
     metavar="last|best|FILE",
@@ -300,7 +293,7 @@ def predict(
 
 
 @click.command()
-@click.argument("runs", nargs=-1, required=True, metavar="RUN...")
+@click.argument("runs", nargs=-1, required=True, type=Place(), metavar="RUN...")
 @output_option("-o", "--output", writes=PLOT, help="Curves to write: .png, .pdf or .svg.")
 @overwrite_option()
 def compare(runs: tuple[str, ...], output: Path | None) -> None:

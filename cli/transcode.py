@@ -6,12 +6,12 @@ from typing import Any
 
 import click
 
-from oxcart.cli.options import output_options, parse_bytes, parse_size
+from oxcart.cli.options import Place, output_options, parse_bytes, resize
 
 
 @click.command()
-@click.argument("dataset")
-@click.argument("out")
+@click.argument("dataset", type=Place())
+@click.argument("out", type=Place())
 @output_options(codec=None)
 @click.option(
     "--on-error",
@@ -48,7 +48,6 @@ def transcode(
     """
     from oxcart.cli.compile import done_text, warn
     from oxcart.cli.progress import progress
-    from oxcart.compile.images import Resize
     from oxcart.compile.processes import default_workers
     from oxcart.compile.transcode import TranscodeConfig, execute, prepare
     from oxcart.shards.errors import ConfigError
@@ -62,7 +61,7 @@ def transcode(
             out=out,
             codec=codec,
             quality=jpeg_quality,
-            resize=Resize(size=parse_size(size), fit=fit or "stretch"),
+            resize=resize(size, fit, "stretch"),
             shard_size=parse_bytes("--shard-size", shard_size),
             **{**options, "workers": options["workers"] or default_workers()},
         )

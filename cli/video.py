@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from oxcart.cli.options import LocalPath, needs_video
+from oxcart.cli.options import LocalPath, needs_video, read_text
 from oxcart.shards.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -177,8 +177,8 @@ def _where(text: str) -> tuple[str, tuple[str, ...]]:
 
 def _lines(file: Path) -> list[str]:
     """The lines of a file that are neither empty nor comments."""
-    try:
-        lines = file.read_text(encoding="utf-8-sig").splitlines()
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{file}: expected lines of UTF-8 text: {error}") from error
-    return [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
+    return [
+        line.strip()
+        for line in read_text(file).splitlines()
+        if line.strip() and not line.lstrip().startswith("#")
+    ]

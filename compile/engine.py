@@ -37,5 +37,7 @@ def engine(name: str, address: str | None = None) -> Run:
 
         return partial(on_ray.run, address=address)
     if address is not None:
-        raise ConfigError("ray address: only the engine ray has one")
+        raise ConfigError(
+            f"--ray-address: expected with --engine ray, got {address!r} without; add it or leave this out"
+        )
     return processes.run

@@ -24,9 +24,9 @@ class Part:
     def __post_init__(self) -> None:
         if not 0 <= self.number < self.count:
             raise ConfigError(
-                f"part: expected 0/{self.count} to {self.count - 1}/{self.count}, got {self}"
+                f"--part: expected 0/{self.count} to {self.count - 1}/{self.count}, got {self}"
                 if self.count > 0
-                else f"part: expected something like 0/8, got {self}"
+                else f"--part: expected I/N such as 0/8, the first of eight; got {self}"
             )
 
     def __str__(self) -> str:
@@ -37,7 +37,7 @@ class Part:
         """From `0/8`."""
         number, slash, count = text.partition("/")
         if not slash or not number.strip().isdecimal() or not count.strip().isdecimal():
-            raise ConfigError(f"part: expected something like 0/8, got {text!r}")
+            raise ConfigError(f"--part: expected I/N such as 0/8, the first of eight; got {text!r}")
         return cls(int(number), int(count))
 
     def of(self, items: Sequence[Item]) -> Sequence[Item]:

@@ -336,7 +336,8 @@ def _nothing_to_hold_out(by: str, split: str, free: list[int], groups: _Groups) 
         what = "the dataset has no episodes"
     elif not names and by == "environment":
         what = f"all {total} episodes have an unknown environment"
-        remedy = f"name the field with --environment FIELD, or {remedy}"
+        where = "--environment FIELD (of videos, with a channel_id in the .info.json beside each)"
+        remedy = f"name the field with {where}, or {remedy}"
     elif not names:
         what = f"all {total} episodes have no instruction"
     elif len(names) == 1:

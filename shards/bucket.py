@@ -315,8 +315,8 @@ class Bucket:
             StoreError: it failed; a FailedError if `explain` is not set.
         """
 
-        ask = partial(self._ask, operation, name)
-        attempt = partial(retry.attempt, call, timeout_s=self._endpoint.timeout_s, ask=ask)
+        ask, endpoint = partial(self._ask, operation, name), self._endpoint
+        attempt = partial(retry.attempt, call, host=endpoint.host, timeout_s=endpoint.timeout_s, ask=ask)
         try:
             if threading.current_thread() is not threading.main_thread():
                 return attempt()

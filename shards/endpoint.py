@@ -75,6 +75,11 @@ class Endpoint:
     """Host and port, where the environment names another than the cloud's own."""
     timeout_s: float
 
+    @property
+    def host(self) -> str:
+        """Who answers: the server, or where it is the cloud's own, the bucket."""
+        return self.server or self.url.partition("://")[2].partition("/")[0]
+
     def address(self, name: str, method: Method = "GET") -> str | None:
         """A URL that any client can get, put or delete the object at, signed where need be.
 

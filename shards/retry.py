@@ -2,7 +2,9 @@
 
 Tried again: 408, 429 and 5xx, a stall, a connection that is refused or cut, a body that is too short, and one
 that reached the store otherwise than it was sent, which S3 answers with a 400.
-Everything else is the same the next time: 403, 404, a name that does not exist.
+Everything else is the same the next time: 403, 404, a name that does not exist. A host that has never
+answered this process and refuses the connection is tried twice and no more: most likely its name or port is
+wrong, or nothing runs there. One that has answered may be starting anew.
 
 Waits double from half a second and have no jitter. Where the server is too busy (429, 503) and says in
 `Retry-After` how long it wants to be left alone, that is the wait, up to a minute. obstore drops the headers
@@ -32,6 +34,8 @@ from obstore.exceptions import BaseError
 from oxcart.shards.ahead import unwanted
 
 ATTEMPTS = 6
+ATTEMPTS_UNANSWERED = 2
+"""At a host that refuses the connection and has never answered."""
 FIRST_WAIT_S = 0.5
 LONGEST_WAIT_S = 60.0
 """The most that a `Retry-After` is believed."""
@@ -40,6 +44,9 @@ ERRORS = (BaseError, OSError, ValueError, NotImplementedError)
 """What obstore raises; not all is of its own class: what a store cannot do is a NotImplementedError."""
 
 Result = TypeVar("Result")
+
+_answered: set[str] = set()
+"""Hosts that have answered this process, be it with an error."""
 
 _STATUS = re.compile(r"(?:status code: |status: )(\d{3})\b")
 _CODE = re.compile(r"<Code>([A-Za-z0-9]{1,60})</Code>")
@@ -64,6 +71,8 @@ class Failure:
     """The store's own word for it, such as NoSuchBucket."""
     token: bool = False
     """It was the request for a token that failed, before any for an object."""
+    refused: bool = False
+    """The host takes no connection."""
 
     @property
     def busy(self) -> bool:
@@ -80,12 +89,17 @@ class FailedError(Exception):
 
 
 def attempt(
-    call: Callable[[int], Result], *, timeout_s: float, ask: Callable[[], str | None] = lambda: None
+    call: Callable[[int], Result],
+    *,
+    host: str,
+    timeout_s: float,
+    ask: Callable[[], str | None] = lambda: None,
 ) -> Result:
     """Call until it succeeds, fails for good, or has failed `ATTEMPTS` times.
 
     Args:
         call: given the number of the attempt, from 1.
+        host: whom it calls.
         timeout_s: how long the connection may be silent; only to say so.
         ask: asks a server that is busy for its `Retry-After`.
 
@@ -94,11 +108,17 @@ def attempt(
     """
     for number in range(1, ATTEMPTS + 1):
         try:
-            return call(number)
+            result = call(number)
         except ERRORS as error:
             failure = judge(error, timeout_s)
-            if not failure.again or number == ATTEMPTS:
+            if failure.status is not None:
+                _answered.add(host)
+            attempts = ATTEMPTS_UNANSWERED if failure.refused and host not in _answered else ATTEMPTS
+            if not failure.again or number >= attempts:
                 raise FailedError(failure, number) from None  # its text may hold a signed URL
+        else:
+            _answered.add(host)
+            return result
         ended = unwanted()
         wait_s = FIRST_WAIT_S * 2 ** (number - 1)
         if failure.busy:
@@ -130,12 +150,16 @@ def _judge(error: Exception, text: str, timeout_s: float) -> Failure:
     found = _STATUS.search(text)
     if found:
         return _of_status(int(found[1]), text)
+    elsewhere = "the bucket is elsewhere; is its region (AWS_REGION) right?"
+    if text.startswith("Generic HTTP error"):  # a web server has no regions
+        elsewhere = "the server redirects and does not say where to"
     for sign, reason in (
         ("InvalidCertificate(", "the server's certificate is not trusted"),
         ("InvalidContentType", "the server answers without TLS; is it http:// ?"),
         ("UnexpectedRange", "the server answers with another range than it was asked for"),
         ("ange request not supported", "the server does not serve ranges"),
-        ("edirect", "the bucket is elsewhere; is its region (AWS_REGION) right?"),
+        ("TooManyRedirects", "the server redirects in a loop"),
+        ("edirect", elsewhere),
     ):
         if sign in text:
             return Failure(reason=reason)
@@ -150,7 +174,7 @@ def _judge(error: Exception, text: str, timeout_s: float) -> Failure:
         ("HttpError", "the connection failed"),
     ):
         if sign in text:
-            return Failure(reason=reason, again=True)
+            return Failure(reason=reason, again=True, refused=sign == "ConnectionRefused")
     if isinstance(error, OSError) and error.strerror:
         return Failure(reason=error.strerror)
     return Failure(reason=plain(text) or type(error).__name__)

@@ -26,6 +26,7 @@ LONGEST_S = 20
 BUCKET = "bucket"
 
 REASONS = {
+    "302": "302 Found",
     "403": "403 Forbidden",
     "404": "404 Not Found",
     "405": "405 Method Not Allowed",

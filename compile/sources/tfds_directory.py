@@ -19,6 +19,7 @@ import numpy as np
 from tensorflow_datasets.core import features as tfds_features
 from tensorflow_datasets.core.utils import py_utils
 
+from oxcart.compile.sources import refuse_lerobot
 from oxcart.shards.errors import ConfigError, SourceError
 from oxcart.shards.store import Store
 
@@ -114,9 +115,9 @@ def _read_info(store: Store, found: Mapping[str, int]) -> dict[str, Any]:
     """`dataset_info.json`, checked as far as it is used."""
     for name in (INFO, FEATURES):
         if name not in found:
-            inside = sorted(
-                {other.rsplit("/", 1)[0] for other in _names(store) if other.endswith("/" + INFO)}
-            )
+            names = _names(store)
+            refuse_lerobot(store, names)
+            inside = sorted({other.rsplit("/", 1)[0] for other in names if other.endswith("/" + INFO)})
             hint = (
                 f"; did you mean {store.url.rstrip('/')}/{inside[0]}?"
                 if inside

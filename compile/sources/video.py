@@ -1,8 +1,9 @@
 """Web video: clips of the videos in a folder, as yt-dlp leaves it or as anybody does (see `video_files`).
 
 An episode is a clip: a part of one shot, resampled to a declared rate. Its environment is the channel,
-because a channel has one kitchen and one style; where nobody says whose a video is, the video. Licence,
-channel and URL go with every clip. The census decodes each video once, at low resolution, in a process that
+because a channel has one kitchen and one style; where nobody says whose a video is, it is unknown, because
+another video may show the same place, or the same moment from another side. Licence, channel and URL go with
+every clip. The census decodes each video once, at low resolution, in a process that
 may die of it; `read` seeks to the clip's own part of the file, and refuses it when its packets are not
 those that the census saw.
 """
@@ -24,7 +25,7 @@ import pyarrow as pa
 from xxhash import xxh3_64_hexdigest, xxh3_64_intdigest
 
 from oxcart.compile.images import Frame, ImageError, Resize
-from oxcart.compile.sources import video_survey
+from oxcart.compile.sources import refuse_lerobot, video_survey
 from oxcart.compile.sources.base import LEFT_OUT, Camera, CensusRow, Episode, Film, SourceConfig, clean
 from oxcart.compile.sources.clips import Clip, clips
 from oxcart.compile.sources.isolated import DiedError, Isolated
@@ -57,7 +58,7 @@ class VideoSource:
     """The clips of a folder of videos.
 
     Raises:
-        ConfigError: an option is of another kind of source.
+        ConfigError: an option is of another kind of source, or the folder is of a LeRobot dataset.
         SourceError: the folder holds no video, or one whose name is no text.
     """
 
@@ -77,6 +78,7 @@ class VideoSource:
         if not self._store.listable:
             raise ConfigError(f"{config.url}: a web server cannot say which videos it has; copy them first")
         found = self._store.list()
+        refuse_lerobot(self._store, found)
         there = set(found)
         self._files = [name for name in found if is_video(name)]
         if not self._files:
@@ -114,7 +116,7 @@ class VideoSource:
             "instruction": list(self._instruction),
             "action": [],
             "state": [],
-            "environment": {"fields": ["channel_id", "uploader_id", "id"]},
+            "environment": {"fields": ["channel_id", "uploader_id"]},
             "control_rate": self.control_rate,
             "video": {**self._config.describe(), "scenedetect": detector_version()},
         }
@@ -297,8 +299,8 @@ class VideoSource:
             "source_length": self._sizes[file],
             "source_digest": 0,
             "steps": 0,
-            "environment": channel or info.id,
-            "environment_known": "declared" if channel else "inferred",
+            "environment": channel,
+            "environment_known": "declared" if channel else "unknown",
             "session": info.id,
             "instructions": (),
             "heights": (0,),

@@ -35,7 +35,7 @@ def read_report(path: Path) -> dict[str, Any]:
         value = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"--report {path}: {(error.strerror or str(error)).lower()}") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"--report {path}: not JSON: {error}") from None
     return check_format(value, f"--report {path}")
 

@@ -179,7 +179,9 @@ def test_what_nobody_expected_is_one_line_and_exit_2(clean: Path, monkeypatch: p
     monkeypatch.setattr(run, "audit", broken)
     result = cli("audit", clean)
     assert (result.exit_code, result.stdout) == (2, "")
-    assert result.stderr == "oxcart: error: ZeroDivisionError: by [31m nothing\n"
+    assert result.stderr == (
+        "oxcart: error: ZeroDivisionError: by [31m nothing (a bug of oxcart: OXCART_DEBUG=1 shows where)\n"
+    )
     monkeypatch.setenv("OXCART_DEBUG", "1")
     result = cli("audit", clean)
     assert result.exit_code == 2

@@ -337,7 +337,7 @@ def test_what_is_no_dataset_is_one_line(
         "newer": "{}: format 'oxcart/2', expected 'oxcart/1'; use the oxcart that wrote it",
         "lacking": "{}/manifest.json: fields missing: shards",
         "garbled": "{}/manifest.json: cannot be parsed: ",
-        "": "store: expected a directory or URL, got ''",
+        "": "DATASET: expected a path or a URL, got ''",
         "hdfs://host/dataset": "store '{}': unknown scheme 'hdfs'; expected a directory or gs://",
     }.items():
         assert failure(command[0], where, *command[1:]).startswith(message.format(where)), where

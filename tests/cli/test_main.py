@@ -96,6 +96,7 @@ def test_the_root_command_imports_no_command_and_nothing_heavy(argument: str) ->
         (OSError(5, "Input/output error"), "Input/output error"),
         (OSError("image file is truncated"), "image file is truncated"),
         (TimeoutError(), "TimeoutError"),
+        (OSError(18, "Invalid cross-device link", "a", None, "b"), "Invalid cross-device link: a: b"),
     ],
 )
 def test_an_error_is_one_line_on_stderr_and_exit_1(explode: Explode, error: Exception, line: str) -> None:
@@ -153,9 +154,32 @@ def test_an_interrupt_does_not_wait_for_a_server_that_hangs(
     assert (process.returncode, said) == (130, "oxcart: interrupted\n")
 
 
-def test_a_bug_keeps_its_traceback(explode: Explode) -> None:
-    with pytest.raises(ZeroDivisionError):
-        explode(ZeroDivisionError())
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (ZeroDivisionError("by\nnothing"), "ZeroDivisionError: by nothing"),
+        (RecursionError("too deep"), "RecursionError: too deep"),
+        (AssertionError(), "AssertionError"),
+    ],
+)
+def test_a_bug_is_one_line_and_exit_70(explode: Explode, error: Exception, said: str) -> None:
+    line = f"oxcart: error: {said} (a bug of oxcart: OXCART_DEBUG=1 shows where)\n"
+    assert explode(error) == (70, "", line)
+
+
+def test_no_memory_is_one_line_and_exit_1(explode: Explode) -> None:
+    of_a_gpu = type("OutOfMemoryError", (RuntimeError,), {})("CUDA out of memory. Tried to allocate")
+    for error in (MemoryError(), of_a_gpu):
+        code, out, err = explode(error)
+        assert (code, out, len(err.splitlines())) == (1, "", 1)
+        assert err.startswith("oxcart: error: out of memory; try fewer --workers")
+
+
+def test_the_page_has_every_exit_code() -> None:
+    assert {code for code, _, _ in cli.EXIT_CODES} == {0, 1, 2, 70, 130, 143}
+    page = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
+    for code, commands, meaning in cli.EXIT_CODES:
+        assert f"| {code} | {commands} | {meaning} |\n" in page
 
 
 def test_a_wrong_command_line_is_exit_2(explode: Explode) -> None:

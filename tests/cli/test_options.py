@@ -31,5 +31,5 @@ def test_a_file_on_this_machine_is_no_url(
 def test_a_directory_on_this_machine_is_no_url(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     said = complaint(cli("sample", "rlds", "s3://bucket/x"))
-    assert said == "directory: expected a path on this machine, got 's3://bucket/x'"
+    assert said == "DIRECTORY: expected a path on this machine, got 's3://bucket/x'"
     assert list(tmp_path.iterdir()) == []

@@ -72,7 +72,7 @@ def test_there_is_nothing_to_commit_where_nothing_was_begun(tmp_path: Path) -> N
 
 @pytest.mark.parametrize("text", ["", "1", "a/b", "3/3", "0/0", "-1/2", "1/2/3"])
 def test_what_is_no_part_is_refused(text: str) -> None:
-    with pytest.raises(ConfigError, match="part: expected"):
+    with pytest.raises(ConfigError, match="--part: expected"):
         Part.parse(text)
 
 

@@ -14,7 +14,7 @@ from oxcart.shards import bucket as module
 from oxcart.shards import retry
 from oxcart.shards.errors import ConfigError, StoreError
 from oxcart.shards.store import Store
-from servers import BUCKET, Server
+from servers import BUCKET, Server, web
 
 DOUBLING = [0.5, 1.0, 2.0, 4.0, 8.0]
 DATA = bytes(range(250)) * 4
@@ -148,8 +148,22 @@ class TestWeb:
     def test_a_host_that_is_not_there(self, cloud: pytest.MonkeyPatch, waits: list[float]) -> None:
         gone = Store("http://127.0.0.1:9")
         assert complaint(lambda: gone.read("x")) == (
-            "http://127.0.0.1:9/x: read: the connection is refused, 6 attempts"
+            "http://127.0.0.1:9/x: read: the connection is refused, 2 attempts"
         )
+
+    def test_a_server_that_has_answered_and_is_gone_is_given_time(
+        self, cloud: pytest.MonkeyPatch, tmp_path: Path, waits: list[float]
+    ) -> None:
+        (tmp_path / "x").write_bytes(DATA)
+        with web(tmp_path) as server:
+            page = Store(server.url)
+            assert page.read("x") == DATA
+        server_gone = f"{server.url}/x: read: the connection is refused, 6 attempts"
+        assert complaint(lambda: Store(server.url).read("x")) == server_gone
+
+    def test_a_server_that_redirects_in_a_loop(self, page: Store, site: Server) -> None:
+        site.faults.add("302", times=100, Location="/x")
+        assert complaint(lambda: page.read("x")) == f"{page.url}/x: read: the server redirects in a loop"
 
     def test_a_server_without_ranges_and_an_object_that_changes(
         self, page: Store, site: Server, tmp_path: Path, waits: list[float]
@@ -235,7 +249,7 @@ class TestBucket:
         cloud.setenv("AWS_ENDPOINT_URL", "http://me:password@127.0.0.1:9")
         gone = Store(f"s3://{BUCKET}/folder")
         assert complaint(lambda: gone.read("x")) == (
-            f"s3://{BUCKET}/folder/x: read: the connection is refused by 127.0.0.1:9, 6 attempts"
+            f"s3://{BUCKET}/folder/x: read: the connection is refused by 127.0.0.1:9, 2 attempts"
         )
 
     @pytest.mark.parametrize("what", ["500", "503"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
@@ -22,7 +23,7 @@ def test_it_is_tried_until_it_succeeds(waits: list[float]) -> None:
             raise CutError("short")
         return "done"
 
-    assert attempt(call, timeout_s=1) == "done"
+    assert attempt(call, host="h", timeout_s=1) == "done"
     assert numbers == [1, 2, 3, 4]
     assert waits == [0.5, 1.0, 2.0]
 
@@ -33,7 +34,7 @@ def test_the_last_failure_counts_the_attempts(error: Exception, attempts: int, w
         raise error
 
     with pytest.raises(FailedError) as caught:
-        attempt(call, timeout_s=1)
+        attempt(call, host="h", timeout_s=1)
     assert caught.value.attempts == attempts
     assert len(waits) == attempts - 1
 
@@ -51,13 +52,39 @@ def test_what_nobody_waits_for_is_not_tried_again() -> None:
         raise KeyboardInterrupt
 
     with ThreadPoolExecutor(2) as pool, pytest.raises(KeyboardInterrupt):
-        list(ahead(pool, [stop, lambda: attempt(call, timeout_s=1)]))
+        list(ahead(pool, [stop, lambda: attempt(call, host="h", timeout_s=1)]))
     assert len(numbers) < ATTEMPTS
+
+
+def refuse(number: int) -> None:
+    raise ValueError("kind: Connect, Os { kind: ConnectionRefused }")
+
+
+def test_a_refusal_by_a_host_that_never_answered_is_tried_once_more_and_no_more(waits: list[float]) -> None:
+    for _ in range(2):  # a refusal is no answer
+        with pytest.raises(FailedError, match="the connection is refused") as caught:
+            attempt(refuse, host="never-answered", timeout_s=1)
+        assert caught.value.attempts == 2
+    assert waits == [0.5, 0.5]
+
+
+@pytest.mark.parametrize("answer", ["", "status code: 404 Not Found", "status code: 503 Busy"])
+def test_a_refusal_by_a_host_that_has_answered_is_tried_to_the_end(answer: str, waits: list[float]) -> None:
+    def call(number: int) -> None:
+        if number == 1 and answer:
+            raise ValueError(answer)
+
+    host = f"answered {answer}"
+    with contextlib.suppress(FailedError):
+        attempt(call, host=host, timeout_s=1)
+    with pytest.raises(FailedError) as caught:
+        attempt(refuse, host=host, timeout_s=1)
+    assert caught.value.attempts == ATTEMPTS
 
 
 def test_a_bug_is_not_tried_again(waits: list[float]) -> None:
     with pytest.raises(ZeroDivisionError):
-        attempt(lambda number: 1 // 0, timeout_s=1)
+        attempt(lambda number: 1 // 0, host="h", timeout_s=1)
     assert waits == []
 
 
@@ -83,10 +110,16 @@ def test_a_bug_is_not_tried_again(waits: list[float]) -> None:
         ("kind: Connect, InvalidCertificate( Expired", "the server's certificate is not trusted", False),
         ("token request: kind: Connect", "the credentials give no token (no connection)", True),
         (
-            "Received redirect without LOCATION",
+            "Generic S3 error: Received redirect without LOCATION",
             "the bucket is elsewhere; is its region (AWS_REGION) right?",
             False,
         ),
+        (
+            "Generic HTTP error: Received redirect without LOCATION",
+            "the server redirects and does not say where to",
+            False,
+        ),
+        ("Generic HTTP error: kind: Redirect, TooManyRedirects", "the server redirects in a loop", False),
         ("Odd thing at https://x/y?sig=hush of it\nmore", "Odd thing at (url) of it", False),
         ("", "ValueError", False),
     ],

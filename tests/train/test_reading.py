@@ -13,7 +13,7 @@ import torch
 import servers
 from oxcart.compile.images import Resize
 from oxcart.compile.motion import annotate
-from oxcart.compile.sample.videos import write_video
+from oxcart.compile.sample.videos import CC_BY, write_info, write_video
 from oxcart.manifests.annotation import motion_url
 from oxcart.manifests.dataset import Dataset
 from oxcart.manifests.split import SplitRule
@@ -32,7 +32,9 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("mixture")
     for name, size in (("a", (48, 64)), ("b", (60, 50))):
         (folder / "vids").mkdir(exist_ok=True)
-        write_video(folder / "vids" / f"{name}.mp4", scenes(name, 48, 48, size=size))
+        path = folder / "vids" / f"{name}.mp4"
+        write_video(path, scenes(name, 48, 48, size=size))
+        write_info(path, name, name, f"channel {name}", CC_BY)
     compile_videos(folder / "vids", folder / "clips", rule=SplitRule(val=0.5), resize=Resize())
     return folder / "clips"
 

@@ -78,7 +78,7 @@ def parse(text: str, where: str) -> list[Bucket]:
     """
     try:
         loaded = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, RecursionError) as error:
         raise ConfigError(f"{where}: not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(loaded, dict) or not loaded:
         raise ConfigError(f"{where}: expected lines such as `bridge: dataset=bridge`, got none")

@@ -68,7 +68,7 @@ def open_run(run: Path, name: str = checkpoints.LAST, device: str = "auto") -> L
         ConfigError: there is none, or no GPU.
     """
     path = checkpoints.path_of(run, name) if name in (checkpoints.LAST, checkpoints.BEST) else Path(name)
-    if not path.exists():
+    if not path.is_file():
         raise ConfigError(f"{path}: there is no such checkpoint; train first: oxcart train laq run.dir={run}")
     if device == "cuda" and not torch.cuda.is_available():
         raise ConfigError("--device: cuda is asked for, and torch sees no GPU; use cpu or auto")

@@ -140,7 +140,7 @@ def test_a_frozen_run_is_cut_out_of_its_shot(tmp_path: Path) -> None:
     assert ends - begins == pytest.approx(2.0, abs=0.2)
 
 
-def test_the_channel_is_the_environment_and_a_video_without_one_its_own(tmp_path: Path) -> None:
+def test_the_channel_is_the_environment_and_that_of_a_video_without_one_is_unknown(tmp_path: Path) -> None:
     for i, more in enumerate(({}, {"channel_id": None}, {"channel_id": None, "uploader_id": "@lonely"})):
         path = tmp_path / "deep" / f"V {i} [id00000000{i}].mp4"
         path.parent.mkdir(exist_ok=True)
@@ -154,7 +154,7 @@ def test_the_channel_is_the_environment_and_a_video_without_one_its_own(tmp_path
         "id000000000": (home, "declared"),
         "id000000001": (home, "declared"),
         "id000000002": ("@lonely", "declared"),
-        "id000000009": ("id000000009", "inferred"),
+        "id000000009": (None, "unknown"),
     }
 
 
@@ -181,6 +181,28 @@ def test_a_reupload_joins_its_channels_and_nothing_else_is_joined(vids: Path, tm
         len({source.environment(one["name"]) for one in manifest.environments})
         == len(manifest.environments) - 1
     )
+
+
+CAMERAS_OF_A_RECORDING = ("rec_front.mp4", "rec_wrist.mp4", "episode_000/cam0.mp4", "front/episode_000.mp4")
+
+
+def test_cameras_of_one_recording_are_not_told_apart_as_environments(tmp_path: Path) -> None:
+    for i, name in enumerate(CAMERAS_OF_A_RECORDING):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        write_video(tmp_path / name, scenes(str(i), 30))
+    said = r"all 4 episodes have an unknown environment; .* a channel_id in the \.info\.json beside each"
+    with pytest.raises(ConfigError, match=said):
+        compile_videos(tmp_path, tmp_path / "out")
+    home = tmp_path / "home [id000000000].mp4"
+    write_video(home, scenes("home", 30))
+    write_info(home, "id000000000", "Home", "home", CC_BY)
+    away = tmp_path / "away [id000000001].mp4"
+    write_video(away, scenes("away", 30))
+    write_info(away, "id000000001", "Away", "away", CC_BY)
+    compile_videos(tmp_path, tmp_path / "out", rule=SplitRule(val=0.9, val_seen=0.5))
+    splits = {row["source_file"]: row["split"] for row in rows_of(tmp_path / "out")}
+    assert {splits[name] for name in CAMERAS_OF_A_RECORDING} == {"train"}
+    assert {splits[home.name], splits[away.name]} == {"train", "val"}
 
 
 def test_a_channel_is_never_in_two_splits(vids: Path, tmp_path: Path) -> None:
@@ -421,7 +443,7 @@ def test_what_lies_beside_a_video_may_be_hostile(tmp_path: Path) -> None:
     odd = json.loads(rows["odd.mp4"]["detail"])
     assert odd["title"].startswith("a b ? cx")
     assert len(odd["title"]) == 300
-    assert (odd["licence"], odd["channel_id"], rows["odd.mp4"]["environment"]) == ("unknown", None, "odd")
+    assert (odd["licence"], odd["channel_id"], rows["odd.mp4"]["environment"]) == ("unknown", None, None)
     assert rows["path.mp4"]["key"].endswith("-______etc_passwd-0000")
     compile_videos(tmp_path, tmp_path / "out", rule=SplitRule(val=None))
 
@@ -430,7 +452,7 @@ def test_names_of_files_may_be_hostile_too(tmp_path: Path) -> None:
     write_video(tmp_path / "a\nb\x1b[31m [i d\t].mp4", scenes("name", 30))
     (row,) = census_rows(tmp_path)
     detail = json.loads(row["detail"])
-    assert (detail["title"], detail["video"], row["environment"]) == ("a b [31m", "i d", "i d")
+    assert (detail["title"], detail["video"], row["environment"]) == ("a b [31m", "i d", None)
     shutil.copy(next(tmp_path.glob("*.mp4")), os.fsencode(tmp_path) + b"/no\xfftext.mp4")
     with pytest.raises(SourceError, match=r"the name of 'no\\udcfftext.mp4' is not UTF-8; rename it"):
         census_rows(tmp_path)
@@ -499,7 +521,7 @@ def test_real_clips_are_compiled_and_the_damaged_one_is_listed(tmp_path: Path) -
     assert {one["name"] for one in manifest.environments} == {
         "UCdiner000000000000000001",
         "UCkitchen0000000000000001",
-        "hoops000001",
+        None,
     }
     listed = {row["source_file"]: row["reason"] for row in rows_of(tmp_path / "out", "rejected.parquet")}
     assert listed["Broken upload [broken00001].mp4"].startswith("cannot be decoded at 2.700 s")

@@ -1,0 +1,84 @@
+"""Which kind of source a place is, and that a LeRobot dataset is none of them yet."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from oxcart.compile.sources import LEROBOT, open_source, recognise
+from oxcart.compile.sources.base import SourceConfig
+from oxcart.shards.errors import ConfigError
+from sample_compile import one_line, uploaded
+
+LAYOUTS = {
+    "v3": ("meta/info.json", "videos/observation.images.top/chunk-000/file-000.mp4"),
+    "v2": ("meta/info.json", "videos/chunk-000/observation.images.top/episode_000000.mp4"),
+    "v1": ("meta_data/info.json", "videos/observation.images.top_episode_000000.mp4"),
+    "images": ("meta/info.json", "data/chunk-000/file-000.parquet"),
+}
+"""Version of LeRobot's format -> files of a dataset that tell it."""
+
+
+def write(root: Path, *names: str) -> Path:
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(b"")
+    return root
+
+
+def refusal(source: str) -> str:
+    """What is said of a LeRobot dataset."""
+    kind, url = recognise(source)
+    with pytest.raises(ConfigError) as caught:
+        open_source(SourceConfig(url=url, kind=kind))
+    said = one_line(caught.value)
+    assert said.startswith(f"{url}: expected an RLDS dataset or a folder of videos, got a LeRobot dataset (")
+    return said
+
+
+@pytest.mark.parametrize("prefix", ["", "videos:"])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_lerobot_dataset_is_refused_and_so_is_a_folder_of_them(
+    layout: str, prefix: str, tmp_path: Path
+) -> None:
+    root = write(tmp_path / "all" / "of" / "set", *LAYOUTS[layout])
+    assert f"{root}/{LAYOUTS[layout][0]}" in refusal(f"{prefix}{root}")
+    write(tmp_path / "all", "a [id000000001].mp4")
+    assert f"all/of/set/{LAYOUTS[layout][0]}" in refusal(f"{prefix}{tmp_path / 'all'}")
+
+
+@pytest.mark.parametrize("layout", ["v3", "v2", "v1"])
+def test_the_videos_of_a_lerobot_dataset_are_refused_without_the_rest(
+    layout: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, video = LAYOUTS[layout]
+    root = write(tmp_path / "set", file, video)
+    for folder in (root / "videos", (root / video).parent):
+        assert f"{root}/{file}" in refusal(str(folder))
+    (tmp_path / "link").symlink_to((root / video).parent)
+    assert f"{root}/{file}" in refusal(str(tmp_path / "link"))
+    monkeypatch.chdir((root / video).parent)
+    assert f"{root}/{file}" in refusal(".")
+
+
+def test_a_lerobot_dataset_of_linked_folders_is_refused(tmp_path: Path) -> None:
+    root = write(tmp_path / "set", *LAYOUTS["v3"])
+    os.rename(root / "meta", tmp_path / "elsewhere")
+    (root / "meta").symlink_to(tmp_path / "elsewhere")
+    assert "set/meta/info.json" in refusal(str(root))
+
+
+@pytest.mark.parametrize("prefix", ["", "videos:"])
+def test_a_lerobot_dataset_in_a_bucket_is_refused(prefix: str, remote: str, tmp_path: Path) -> None:
+    url = uploaded(write(tmp_path / "set", *LAYOUTS["v3"]), remote)
+    assert f"{url}/{LEROBOT[0]}" in refusal(f"{prefix}{url}")
+    if prefix:
+        assert f"{url}/{LEROBOT[0]}" in refusal(f"{prefix}{url}/videos")
+
+
+def test_a_folder_of_videos_beside_other_metadata_is_read(tmp_path: Path) -> None:
+    write(tmp_path / "project", "meta/info.json", "clips/a.mp4", "clips/info.json", "clips/meta/a.info.json")
+    kind, url = recognise(str(tmp_path / "project" / "clips"))
+    assert open_source(SourceConfig(url=url, kind=kind)).files() == ["a.mp4"]
