@@ -128,7 +128,6 @@ def prepare(config: CompileConfig, report: Report = ignore) -> Prepared:
     """
     store = Store(config.out)
     check_apart("source", config.source.url, config.out)
-    check_directory("OUT", config.out, DATASET)
     check_out(store, config.overwrite)
     source = open_source(config.source)
     census = take_census(config, store, source, report)
@@ -324,6 +323,7 @@ def check_out(store: Store, overwrite: bool) -> None:
     """Refuse early what would be refused after a long census."""
     if not store.writable:
         store.check_writable()
+    check_directory("OUT", store.url, DATASET)
     ours = store.exists(CLAIM) or store.exists(OVERWRITING) or _holds_dataset(store)
     if ours and not overwrite:
         return

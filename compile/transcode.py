@@ -26,7 +26,6 @@ from oxcart.compile.processes import default_workers
 from oxcart.compile.sources.base import SourceConfig
 from oxcart.compile.sources.compiled import CompiledSource
 from oxcart.manifests.manifest import NAME
-from oxcart.manifests.ownership import DATASET, check_directory
 from oxcart.manifests.tables import REJECTED, REJECTED_SCHEMA
 from oxcart.shards.codec import Encoding
 from oxcart.shards.errors import ConfigError
@@ -69,7 +68,6 @@ def prepare(config: TranscodeConfig) -> Prepared:
         CorruptError: its manifest or a table is damaged.
     """
     check_apart("dataset", config.dataset, config.out)
-    check_directory("OUT", config.out, DATASET)
     given = SourceConfig(url=config.dataset, kind="compiled")
     source = CompiledSource(given)
     manifest = source.dataset.manifest

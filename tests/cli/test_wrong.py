@@ -118,9 +118,12 @@ WRONG = [
     ("bench read DATASET --per-episode ''", "--per-episode: expected a number or \"all\", got ''"),
     ("evaluate laq run DATASET --strategies ''", "--strategies: expected any of codebook, compass"),
     ("evaluate laq run DATASET --strategies ,", "--strategies: expected any of codebook, compass"),
-    ("compare run -o x.xyz", "--output: expected a name that ends in .png, .pdf, .svg, got 'x.xyz'"),
-    ("bench shuffle DATASET -o x.xyz", "--output: expected a name that ends in .png, .pdf, .svg"),
-    ("show DATASET -o x.xyz", "--output: expected a name that ends in .png, .jpg or .webp, got 'x.xyz'"),
+    ("compare run -o x.xyz", "--output: expected a name that ends in .png, .pdf or .svg, got 'x.xyz'"),
+    ("bench shuffle DATASET -o x.xyz", "--output: expected a name that ends in .png, .pdf or .svg"),
+    (
+        "show DATASET -o x.xyz",
+        "--output: expected a name that ends in .png, .jpg, .jpeg or .webp, got 'x.xyz'",
+    ),
     ("train laq x", "override 'x': expected KEY=VALUE"),
     ("train laq preset=none", "preset 'none': expected one of base, tiny, wide"),
     # Options that say nothing together, or alone.
@@ -143,7 +146,7 @@ UNCHECKED = [
     ("audit none", NO_DATASET),
     ("audit DATASET DATASET", "expected each once, got it twice; name it once"),
     ("audit DATASET --json ''", f"--json: {PATH}"),
-    ("audit DATASET -o x --json x", "--json: expected another file than --output"),
+    ("audit DATASET -o x --json x", "--output: 'x' is --json ('x') of the same command"),
 ]
 """The same of `audit`, whose exit code 1 is a leak."""
 
