@@ -18,8 +18,10 @@ from oxcart.manifests.tables import (
     ATTRIBUTION_SCHEMA,
     CHUNKS_SCHEMA,
     EPISODES,
+    FILE_BYTES,
     REJECTED,
     REJECTED_SCHEMA,
+    ROW_BYTES,
     conforming,
     episodes_schema,
     parse_table,
@@ -59,10 +61,11 @@ class Dataset:
             CorruptError: it does not match the manifest, or is no such table.
         """
         file = self.manifest.file(name)
-        data = self.store.read(file)
-        if blake3(data).hexdigest() != self.manifest.tables[name]["blake3"]:
+        stated = self.manifest.tables[name]
+        data = self.store.read(file, FILE_BYTES)
+        if blake3(data).hexdigest() != stated["blake3"]:
             raise CorruptError(f"{self.store.url}/{file}: does not match its digest in the manifest")
-        table = parse_table(data, file, columns, coded)
+        table = parse_table(data, file, columns, coded, stated["rows"])
         return conforming(table, self._schema(name), f"{self.store.url}/{file}", columns)
 
     def _schema(self, name: str) -> pa.Schema:
@@ -136,8 +139,10 @@ def read_chunks(store: Store, shard: Mapping[str, Any]) -> pa.Table:
     Raises:
         CorruptError: it does not match the manifest.
     """
-    data = store.read(shard["chunks"])
+    data = store.read(shard["chunks"], FILE_BYTES)
     if blake3(data).hexdigest() != shard["chunks_blake3"]:
         raise CorruptError(f"{store.url}/{shard['chunks']}: does not match its digest in the manifest")
-    table = parse_table(data, shard["chunks"])
+    # A digest and a size take less than 32 bytes for a chunk, which holds a frame at least.
+    rows = shard["episodes"] + 32 * shard["frames"] // ROW_BYTES
+    table = parse_table(data, shard["chunks"], rows=rows)
     return conforming(table, CHUNKS_SCHEMA, f"{store.url}/{shard['chunks']}")
