@@ -168,3 +168,16 @@ def test_a_length_of_the_footer_beyond_the_file_is_refused() -> None:
     data = file(mixed())
     with pytest.raises(CorruptError, match="its footer is longer than the file"):
         parse_table(data[:-8] + (1 << 30).to_bytes(4, "little") + b"PAR1", "t")
+
+
+def test_a_page_that_says_more_values_than_the_footer_is_refused() -> None:
+    data = file(pa.table({"n": pa.array(range(12), pa.int64())}), compression="none", use_dictionary=False)
+    said = set()
+    for position in range(len(data)):
+        if data[position] == 24:  # Thrift's 12
+            try:
+                weigh(data[:position] + b"\x7e" + data[position + 1 :])
+            except ValueError as error:
+                said.add(str(error))
+    assert "column n says 12 values, its pages hold 63" in said
+    assert "column n has 63 values in 12 rows" in said
