@@ -118,7 +118,8 @@ def audit(
             yield lambda done: report(done)
 
     options = Options(seed=seed, frames=frames, sample=sample, workers=workers or default_workers())
-    found = run(dataset, options, stage=stage, command=_command(dataset, options, fail_on))
+    notice = None if quiet else lambda line: click.echo(f"audit: {line}", err=True)
+    found = run(dataset, options, stage=stage, notice=notice, command=_command(dataset, options, fail_on))
     if output is not None:
         write_file(output, report_html(found))
     if json_file is not None:

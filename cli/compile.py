@@ -166,6 +166,7 @@ def scan(
     from oxcart.compile.engine import engine as make_engine
     from oxcart.compile.part import Part
     from oxcart.compile.sources import open_source
+    from oxcart.manifests.alike import alike, said_alike
     from oxcart.shards.errors import ConfigError
 
     if merge != bool(files):
@@ -193,6 +194,9 @@ def scan(
         warn(warning)
     if parquet is not None:
         write_file(parquet, census.to_bytes())
+    names = [name for name in census.table["environment"].unique().to_pylist() if name is not None]
+    if apart := alike(names):
+        click.echo(f"oxcart: warning: {said_alike(apart)}", err=True)
     if as_json:
         click.echo(json.dumps(_census_json(census), ensure_ascii=False))
     elif not quiet:

@@ -36,18 +36,18 @@ def inspect(dataset: str, episodes: bool, as_json: bool) -> None:
       oxcart inspect bridge --episodes --json | jq -r 'select(.split == "val").key'
     """
     from oxcart.manifests.dataset import Dataset
-    from oxcart.manifests.tables import EPISODES
+    from oxcart.manifests.tables import EPISODES, rows_of
 
     opened = Dataset.open(dataset)
     if episodes:
-        rows = opened.table(EPISODES).to_pylist()
+        names = ("key", "split", "shard", "environment", "steps", "instruction")
+        rows = rows_of(opened.table(EPISODES, None if as_json else names))
         if as_json:
             for row in rows:
                 click.echo(json.dumps(row, ensure_ascii=False))
             return
         from oxcart.cli.table import table
 
-        names = ("key", "split", "shard", "environment", "steps", "instruction")
         click.echo(table(names, [[row[name] for name in names] for row in rows]))
     elif as_json:
         click.echo(json.dumps(asdict(opened.manifest), ensure_ascii=False))

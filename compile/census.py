@@ -28,6 +28,7 @@ from oxcart.compile.processes import Advance, Report
 from oxcart.compile.processes import run as run_processes
 from oxcart.compile.sources import open_source
 from oxcart.compile.sources.base import CensusRow, Source, SourceConfig
+from oxcart.manifests.canonical import read_json
 from oxcart.manifests.tables import parse_table, table_bytes
 from oxcart.shards.ahead import ahead, unwanted
 from oxcart.shards.errors import ConfigError, SourceError
@@ -188,7 +189,7 @@ def read(data: bytes, name: str) -> Census:
     """
     table = parse_table(data, name)
     try:
-        value = json.loads((table.schema.metadata or {})[_METADATA])
+        value = read_json((table.schema.metadata or {})[_METADATA])
         source, sizes = dict(value["source"]), dict(value["sizes"])
         part = Part.parse(value["part"]) if value["part"] else None
         expected = schema(tuple(source["cameras"]))

@@ -10,7 +10,6 @@ dataset, parameters. What follows from the values (thresholds, selections) is co
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,12 +18,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from oxcart.manifests.canonical import canonical_json
+from oxcart.manifests.canonical import canonical_json, read_json
 from oxcart.manifests.tables import parse_table, table_bytes
 from oxcart.shards.errors import CorruptError
 from oxcart.shards.store import Store
 
+MOST_BYTES = 2 << 30
+"""Of the file."""
+FOLD = 64
+"""Times its file that one may take in memory: a code of one bit becomes a number of 64."""
 _METADATA = b"oxcart.annotation"
 
 
@@ -79,9 +83,11 @@ def read_annotation(url: str) -> Annotation:
         StoreError: it cannot be read.
     """
     folder, name = _split(url)
-    table = parse_table(Store(folder).read(name), url)
+    table = parse_table(Store(folder).read(name, MOST_BYTES), url, fold=FOLD)
     try:
-        about = json.loads(table.schema.metadata[_METADATA])
+        about = read_json(table.schema.metadata[_METADATA])
+        if pc.count_distinct(table["key"]).as_py() != table.num_rows:
+            raise ValueError("it has an episode twice")
         lists = table["value"].combine_chunks()
         inner = lists.flatten()
         values = (inner.flatten() if pa.types.is_fixed_size_list(inner.type) else inner).to_numpy(

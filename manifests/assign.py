@@ -24,6 +24,7 @@ from fractions import Fraction
 from math import floor
 from typing import NamedTuple
 
+from oxcart.manifests.alike import alike, said_alike
 from oxcart.manifests.canonical import canonical_json
 from oxcart.manifests.split import SPLITS, SplitRule, connected, listed_names, nearest, normalise, places
 from oxcart.shards.errors import ConfigError
@@ -107,6 +108,8 @@ def assign(rule: SplitRule, dataset: str, episodes: Sequence[Episode]) -> Assign
     elif rule.val_seen:
         seen, names, more = _seen_budget(rule, rule.val_seen, dataset, episodes, groups, splits)
     warnings += more
+    if rule.by == "environment":
+        warnings += _warn_alike(groups)
     for i in seen:
         splits[i] = "val_seen"
     if splits and "train" not in splits:
@@ -363,6 +366,13 @@ def _warn_unknown(rule: SplitRule, groups: _Groups, splits: list[str]) -> list[s
         )
         warnings.append(f"{who} {what} and {go}")
     return warnings
+
+
+def _warn_alike(groups: _Groups) -> list[str]:
+    """A warning of names that may be one place and are not in one group."""
+    group_of = {name: group for group, names in groups.names.items() for name in names}
+    apart = [names for names in alike(group_of) if len({group_of[name] for name in names}) > 1]
+    return [said_alike(apart)] if apart else []
 
 
 def _seen_listed(

@@ -6,11 +6,30 @@ import hashlib
 import json
 from typing import Any
 
+MOST_MEMORY = 512 << 20
+"""Bytes that the values of JSON may take when it is read: 240 for an object, 64 for anything else."""
+
 
 def canonical_json(value: Any) -> bytes:
     """UTF-8 JSON with sorted keys, no white space and no NaN."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
     return text.encode()
+
+
+def read_json(data: bytes) -> Any:
+    """The value of JSON that a stranger may have written.
+
+    Raises:
+        ValueError: it is not JSON, is nested too deep, or would take more than `MOST_MEMORY`.
+    """
+    # Each value but the first comes after one of these; in texts they only make the sum larger.
+    taken = 240 * data.count(b"{") + 64 * sum(data.count(one) for one in (b"[", b",", b":"))
+    if taken > MOST_MEMORY:
+        raise ValueError(f"its values would take about {taken:,} bytes, more than {MOST_MEMORY:,}")
+    try:
+        return json.loads(data)
+    except RecursionError:
+        raise ValueError("is nested too deep") from None
 
 
 def pretty_json(value: Any) -> bytes:

@@ -18,8 +18,10 @@ from oxcart.manifests.tables import (
     ATTRIBUTION_SCHEMA,
     CHUNKS_SCHEMA,
     EPISODES,
+    FILE_BYTES,
     REJECTED,
     REJECTED_SCHEMA,
+    ROW_BYTES,
     conforming,
     episodes_schema,
     parse_table,
@@ -40,7 +42,7 @@ def read_whole(store: Store, name: str, digest: str) -> bytes:
     Raises:
         CorruptError: it does not match.
     """
-    data = store.read(name)
+    data = store.read(name, FILE_BYTES)
     if blake3(data).hexdigest() != digest:
         raise CorruptError(f"{store.url}/{name}: does not match its digest in the manifest")
     return data
@@ -87,8 +89,9 @@ class Dataset:
             CorruptError: it does not match the manifest, or is no such table.
         """
         file = self.manifest.file(name)
-        data = read(self.store, file, self.manifest.tables[name]["blake3"])
-        table = parse_table(data, file, columns, coded)
+        stated = self.manifest.tables[name]
+        data = read(self.store, file, stated["blake3"])
+        table = parse_table(data, file, columns, coded, stated["rows"])
         return conforming(table, self._schema(name), f"{self.store.url}/{file}", columns)
 
     def _schema(self, name: str) -> pa.Schema:
@@ -168,5 +171,7 @@ def read_chunks(store: Store, shard: Mapping[str, Any], read: Read = read_whole)
         CorruptError: it does not match the manifest.
     """
     data = read(store, shard["chunks"], shard["chunks_blake3"])
-    table = parse_table(data, shard["chunks"])
+    # A digest and a size take less than 32 bytes for a chunk, which holds a frame at least.
+    rows = shard["episodes"] + 32 * shard["frames"] // ROW_BYTES
+    table = parse_table(data, shard["chunks"], rows=rows)
     return conforming(table, CHUNKS_SCHEMA, f"{store.url}/{shard['chunks']}")

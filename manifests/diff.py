@@ -15,7 +15,7 @@ from typing import Any
 
 from oxcart.manifests.dataset import Dataset
 from oxcart.manifests.split import SPLITS, SplitRule, listed_names, read_rule
-from oxcart.manifests.tables import EPISODES
+from oxcart.manifests.tables import EPISODES, rows_of
 from oxcart.shards.errors import ConfigError
 
 
@@ -88,7 +88,7 @@ def _datasets(a: str, b: str) -> Difference:
     if one.manifest.fingerprint == two.manifest.fingerprint:
         return Difference(identical=True, a=sides[0], b=sides[1], changes=(), changed=(), configuration=())
     tables = [
-        {row["key"]: row for row in opened.table(EPISODES, columns=_COLUMNS).to_pylist()}
+        {row["key"]: row for row in rows_of(opened.table(EPISODES, columns=_COLUMNS))}
         for opened in (one, two)
     ]
     places = [_environments(table) for table in tables]

@@ -7,7 +7,6 @@ whatever is wrong anywhere can be found from here.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
 from typing import Any
@@ -15,13 +14,15 @@ from typing import Any
 from blake3 import blake3
 
 from oxcart.manifests import schema
-from oxcart.manifests.canonical import canonical_json, pretty_json
+from oxcart.manifests.canonical import canonical_json, pretty_json, read_json
 from oxcart.shards.codec import CODECS
 from oxcart.shards.errors import ConfigError, CorruptError
 from oxcart.shards.store import WORK, Store
 
 FORMAT = "oxcart/1"
 NAME = "manifest.json"
+MOST_BYTES = 32 << 20
+"""Of the file: some 100,000 environments and shards together."""
 CLAIM = f"{WORK}/plan.json"
 """What an unfinished compile is of: the hash of its plan and, among other things, its `shards`."""
 
@@ -64,8 +65,18 @@ class Manifest:
     """The libraries that made the bytes."""
 
     def to_bytes(self) -> bytes:
-        """The file's bytes."""
-        return pretty_json(asdict(self))
+        """The file's bytes.
+
+        Raises:
+            ConfigError: they are more than can be read again.
+        """
+        data = pretty_json(asdict(self))
+        if len(data) > MOST_BYTES:
+            raise ConfigError(
+                f"{NAME}: would have {len(data)} bytes for {len(self.environments)} environments and "
+                f"{len(self.shards)} shards, expected at most {MOST_BYTES}; compile several datasets"
+            )
+        return data
 
     def file(self, table: str) -> str:
         """The file that a table is in; of a dataset that was extended it has a name of its own."""
@@ -101,7 +112,7 @@ def read_manifest(store: Store) -> Manifest:
         )
         raise ConfigError(f"{store.url}: no {NAME}, so not a compiled dataset; {remedy}")
     try:
-        value = json.loads(store.read(NAME))
+        value = read_json(store.read(NAME, MOST_BYTES))
         canonical_json(value)  # refuses NaN, and text that is not Unicode
         found = value["format"]
     except (ValueError, KeyError, TypeError, RecursionError) as error:

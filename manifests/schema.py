@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from oxcart.manifests.split import SPLITS
-from oxcart.manifests.tables import ATTRIBUTION, EPISODES, REJECTED, TABLE_FILE
+from oxcart.manifests.tables import ATTRIBUTION, EPISODES, MOST, REJECTED, TABLE_FILE
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class _OrNull:
 
 
 _SCALARS = {str: "text", int: "a count", float: "a number", bool: "true or false"}
-"""What a type stands for. A count is an integer and not negative."""
+"""What a type stands for. A count is an integer, not negative, and less than `MOST`."""
 
 _COUNTS = {"episodes": int, "steps": int, "frames": int, "bytes": int}
 _PER_SPLIT = _Each(_COUNTS, SPLITS)
@@ -122,7 +122,7 @@ def _structure(kind: Any) -> str:
 
 def _is_scalar(value: Any, kind: Any) -> bool:
     if kind is int:
-        return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+        return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < MOST
     if kind is float:
-        return isinstance(value, int | float) and not isinstance(value, bool)
+        return isinstance(value, float) or _is_scalar(abs(value) if type(value) is int else value, int)
     return isinstance(kind, type) and isinstance(value, kind)

@@ -196,11 +196,11 @@ def write_rule(rule: SplitRule) -> str:
         if key == "aliases":
             out += [f"{key}:"] if value else [f"{key}: {{}}"]
             for name, others in value.items():
-                out += [f"  {_scalar(name)}:", *(f"    - {_scalar(other)}" for other in others)]
+                out += [f"  {scalar(name)}:", *(f"    - {scalar(other)}" for other in others)]
         elif isinstance(value, tuple):
-            out += [f"{key}:", *(f"  - {_scalar(name)}" for name in value)] if value else [f"{key}: []"]
+            out += [f"{key}:", *(f"  - {scalar(name)}" for name in value)] if value else [f"{key}: []"]
         elif isinstance(value, str):
-            out.append(f"{key}: {_scalar(value)}")
+            out.append(f"{key}: {scalar(value)}")
         else:
             out.append(f"{key}: {'none' if value is None else repr(value)}")
     return "\n".join(out) + "\n"
@@ -349,9 +349,13 @@ _PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_./-]*(?: [A-Za-z0-9_./-]+)*")
 _MEANINGFUL = {"y", "n", "yes", "no", "on", "off", "true", "false", "null", "none", "default"}
 
 
-def _scalar(text: str) -> str:
-    """Text as a YAML scalar on one line: plain where any YAML reader takes it for that text, else quoted."""
+def scalar(text: str) -> str:
+    """Text as a YAML scalar on one line: plain where any YAML reader takes it for that text, else quoted.
+
+    Of the two forms of a text that look the same, the decomposed one is written in ASCII.
+    """
     if _PLAIN.fullmatch(text) and text.lower() not in _MEANINGFUL:
         return text
-    quoted: str = yaml.safe_dump(text, default_style='"', width=float("inf"), allow_unicode=True)
+    composed = unicodedata.is_normalized("NFC", text)
+    quoted: str = yaml.safe_dump(text, default_style='"', width=float("inf"), allow_unicode=composed)
     return quoted.removesuffix("\n")

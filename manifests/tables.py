@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,10 +12,20 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from oxcart.manifests.parquet import weigh
 from oxcart.shards.errors import CorruptError
 from oxcart.shards.store import Store
 
 ROW_GROUP = 65_536
+
+FILE_BYTES = 512 << 20
+"""Of the file of a table, at most."""
+SMALL_BYTES, ROW_BYTES = 32 << 20, 16 << 10
+"""What a table may take in memory: so much, and so much more for each of its rows ..."""
+FREE_ROWS = 4096
+"""Rows that a table may have without a byte for each in its file; a key or a digest takes several."""
+LARGE_BYTES, FOLD = 512 << 20, 8
+"""... but no more than that, unless its file is large itself: then so many times what the file has."""
 
 EPISODES = "episodes.parquet"
 REJECTED = "rejected.parquet"
@@ -78,8 +88,8 @@ MAX_MEMBER = 8 << 30
 
 _LEAST = {"steps": 1, "height": 1, "width": 1, "offset": 0, "bytes": 0}
 """Last part of a column's name -> its least value."""
-_MOST = 1 << 60
-"""So that a sum of offsets and sizes stays a number."""
+MOST = 1 << 60
+"""What is less is a count, an offset or a size; a sum of some stays a number."""
 
 
 def episodes_schema(cameras: Sequence[str]) -> pa.Schema:
@@ -122,6 +132,12 @@ def table_bytes(table: pa.Table) -> bytes:
     return buffer.getvalue()
 
 
+def rows_of(table: pa.Table) -> Iterator[dict[str, Any]]:
+    """The rows as Python values, which take ten times as much as Arrow's: a thousand at a time."""
+    for batch in table.to_batches(max_chunksize=1000):
+        yield from batch.to_pylist()
+
+
 def read_table(store: Store, name: str, columns: Sequence[str] | None = None) -> pa.Table:
     """Read a table, whole or some columns of it.
 
@@ -129,23 +145,78 @@ def read_table(store: Store, name: str, columns: Sequence[str] | None = None) ->
         CorruptError: it is not Parquet, or lacks a column.
         StoreError: it cannot be read.
     """
-    return parse_table(store.read(name), name, columns)
+    return parse_table(store.read(name, FILE_BYTES), name, columns)
 
 
 def parse_table(
-    data: bytes, name: str, columns: Sequence[str] | None = None, coded: Sequence[str] = ()
+    data: bytes,
+    name: str,
+    columns: Sequence[str] | None = None,
+    coded: Sequence[str] = (),
+    rows: int | None = None,
+    fold: int = FOLD,
 ) -> pa.Table:
-    """The table in `data`, which came from the object `name`; the columns `coded` as dictionaries."""
+    """The table in `data`, which came from the object `name`.
+
+    It takes no more memory than its rows and its file account for, and is refused before it would take more.
+
+    Args:
+        data: the file.
+        name: of the object.
+        columns: which; None is all.
+        coded: those of them that stay dictionaries.
+        rows: how many it should have, as far as memory goes; None is any number.
+        fold: how many times its file it may take, where that is large.
+
+    Raises:
+        CorruptError: it is not Parquet, lacks a column, or would take too much memory.
+    """
+    most = max(LARGE_BYTES, fold * len(data))
+    if rows is not None:
+        most = min(most, SMALL_BYTES + ROW_BYTES * rows)
     try:
+        weight = weigh(data, columns)
+        if weight.rows > FREE_ROWS + len(data):
+            raise ValueError(f"it has {weight.rows:,} rows in {len(data):,} bytes, which cannot all differ")
+        if weight.nbytes > most:
+            raise ValueError(_too_large(weight.nbytes, most))
         table = pq.read_table(
             pa.BufferReader(_own(data)),
             columns=list(columns) if columns is not None else None,
-            read_dictionary=list(coded) or None,
+            read_dictionary=list(weight.texts) or None,
         )
         table.validate(full=True)  # Parquet does not say whether texts are UTF-8
+        return _spelled_out(table, coded, most)
     except (pa.ArrowException, OSError, ValueError) as error:
         raise CorruptError(f"{name}: not a readable Parquet table: {_first_line(error)}") from error
+
+
+def _spelled_out(table: pa.Table, coded: Sequence[str], most: int) -> pa.Table:
+    """The table with dictionaries of texts as texts, but for the columns `coded`.
+
+    Raises:
+        ValueError: it would be larger than `most`.
+    """
+    plain = [i for i, field in enumerate(table.schema) if field.name not in coded]
+    total = table.nbytes
+    for i in plain:
+        for chunk in table.column(i).chunks:
+            while pa.types.is_list(chunk.type) or pa.types.is_large_list(chunk.type):
+                chunk = chunk.flatten()
+            if pa.types.is_dictionary(chunk.type):
+                lengths = pc.binary_length(chunk.dictionary)
+                total += pc.sum(pc.cast(lengths.take(chunk.indices), pa.int64())).as_py() or 0
+    if total > most:
+        raise ValueError(_too_large(total, most))
+    for i in plain:
+        field = table.schema.field(i)
+        if (kind := _kind(field.type)) != field.type:
+            table = table.set_column(i, field.with_type(kind), table.column(i).cast(kind))
     return table
+
+
+def _too_large(nbytes: int, most: int) -> str:
+    return f"it would take {nbytes:,} bytes, more than the {most:,} that a table of its size may take"
 
 
 def conforming(
@@ -179,7 +250,7 @@ def conforming(
         if least is None or not table.num_rows:
             continue
         found = pc.min_max(column).as_py()
-        if found["min"] is not None and not least <= found["min"] <= found["max"] < _MOST:
+        if found["min"] is not None and not least <= found["min"] <= found["max"] < MOST:
             raise CorruptError(
                 f"{name}: column {one} holds {found['min']} to {found['max']}, an impossible number"
             )
@@ -194,6 +265,8 @@ def conforming(
 
 def _kind(kind: pa.DataType) -> pa.DataType:
     """What a column holds, as a dictionary or not."""
+    if pa.types.is_list(kind):
+        return pa.list_(kind.value_field.with_type(_kind(kind.value_type)))
     return kind.value_type if pa.types.is_dictionary(kind) else kind
 
 

@@ -7,7 +7,6 @@ they are images too is known of what was encoded here, and of a source's own JPE
 
 from __future__ import annotations
 
-import json
 import tarfile
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -17,18 +16,21 @@ from itertools import repeat
 from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 from blake3 import blake3
 from xxhash import xxh3_64_intdigest
 
+from oxcart.manifests.canonical import read_json
 from oxcart.manifests.counts import frame_size, per_environment, per_split
 from oxcart.manifests.dataset import Dataset, read_chunks
-from oxcart.manifests.manifest import CLAIM, NAME, episode_digest, fingerprint
+from oxcart.manifests.manifest import CLAIM, MOST_BYTES, NAME, episode_digest, fingerprint
 from oxcart.manifests.tables import (
     ATTRIBUTION,
     EPISODES,
     REJECTED,
+    rows_of,
 )
 from oxcart.shards.ahead import ahead
 from oxcart.shards.codec import EXTENSIONS
@@ -37,8 +39,8 @@ from oxcart.shards.errors import CorruptError, OxcartError
 from oxcart.shards.store import Store
 from oxcart.shards.tar import BLOCK
 
-_Chunks = Mapping[tuple[str, str], Mapping[str, Any]]
-"""(key, camera) -> row of the chunk table of a shard."""
+_Chunks = Mapping[tuple[str, str], "_Stated"]
+"""(key, camera) -> what the chunk table of a shard states."""
 
 
 class Damage(NamedTuple):
@@ -48,6 +50,13 @@ class Damage(NamedTuple):
     """Relative to the dataset's directory."""
     reason: str
     """What is wrong with it, down to the key, camera and chunk where that can be told."""
+
+
+class _Stated(NamedTuple):
+    """What a chunk table states of one camera of an episode."""
+
+    digests: npt.NDArray[np.uint64]
+    sizes: npt.NDArray[np.uint32] | None
 
 
 @dataclass(frozen=True)
@@ -92,8 +101,10 @@ def verify(
     named |= _to_come(dataset.store) if set(there) - named else set()
     damage += [Damage(name, "is not in the manifest") for name in there if name not in named]
 
+    places = {} if episodes is None else _places(episodes)
+
     def check(shard: Mapping[str, Any]) -> list[Damage]:
-        rows = None if episodes is None else episodes.filter(pc.equal(episodes["shard"], _stem(shard)))
+        rows = None if episodes is None else episodes.take(places.get(_stem(shard), np.zeros(0, np.intp)))
         return list(_verify_shard(dataset.store, shard, rows, rules))
 
     frames = size = 0
@@ -114,10 +125,19 @@ def _to_come(store: Store) -> set[str]:
     if not store.exists(CLAIM):
         return set()
     try:
-        stems = [f"shards/{shard}" for shard in json.loads(store.read(CLAIM))["shards"]]
+        stems = [f"shards/{shard}" for shard in read_json(store.read(CLAIM, MOST_BYTES))["shards"]]
     except (ValueError, KeyError, TypeError):
         return set()
     return {f"{stem}{end}" for stem in stems for end in (".tar", ".chunks.parquet")}
+
+
+def _places(episodes: pa.Table) -> dict[str, npt.NDArray[np.intp]]:
+    """Name of each shard in the episode table -> its rows there."""
+    coded = episodes["shard"].combine_chunks().dictionary_encode()
+    codes = coded.indices.to_numpy()
+    order = np.argsort(codes, kind="stable")
+    bounds = np.searchsorted(codes[order], np.arange(1, len(coded.dictionary)))
+    return dict(zip(coded.dictionary.to_pylist(), np.split(order, bounds), strict=True))
 
 
 def _stem(shard: Mapping[str, Any]) -> str:
@@ -142,9 +162,10 @@ def _wrong_statements(
             facts[f"tables.{name}.rows"] = stated["rows"], table.num_rows
             facts[f"tables.{name}.bytes"] = stated["bytes"], dataset.store.size(manifest.file(name))
     if episodes is not None:
-        held = zip(episodes["shard"].to_pylist(), episodes["split"].to_pylist(), strict=True)
+        held = ((row["shard"], row["split"]) for row in rows_of(episodes.select(["shard", "split"])))
         shards = [{"shard": shard, "split": split} for shard, split in dict.fromkeys(held)]
-        rows = zip(*(episodes[name].to_pylist() for name in ("key", "split", "digest")), strict=True)
+        named = rows_of(episodes.select(["key", "split", "digest"]))
+        rows = ((row["key"], row["split"], row["digest"]) for row in named)
         facts |= {
             "counts.compiled": (counts["compiled"], episodes.num_rows),
             "splits": (manifest.splits, per_split(episodes, len(cameras))),
@@ -177,14 +198,12 @@ def _narrow(where: str, stated: Any, found: Any) -> tuple[str, Any, Any]:
 def _verify_shard(
     store: Store, shard: Mapping[str, Any], rows: pa.Table | None, rules: _Rules
 ) -> Iterator[Damage]:
-    chunks, cameras = None, rules.cameras
+    chunks = None
+    expected = None if rows is None else rows.num_rows * len(rules.cameras)
     try:
-        chunks = _chunk_rows(store, shard)
+        chunks = _chunk_rows(store, shard, expected)
     except OxcartError as error:
         yield Damage(shard["chunks"], str(error))
-    if chunks is not None and rows is not None and len(chunks) != rows.num_rows * len(cameras):
-        expected = rows.num_rows * len(cameras)
-        yield Damage(shard["chunks"], f"has {len(chunks)} episodes and cameras, expected {expected}")
     try:
         for reason in _wrong_bytes(store, shard, rows, chunks, rules):
             yield Damage(shard["name"], reason)
@@ -192,14 +211,29 @@ def _verify_shard(
         yield Damage(shard["name"], str(error))
 
 
-def _chunk_rows(store: Store, shard: Mapping[str, Any]) -> _Chunks:
+def _chunk_rows(store: Store, shard: Mapping[str, Any], expected: int | None) -> _Chunks | None:
     table = read_chunks(store, shard)
     if store.size(shard["chunks"]) != shard["chunks_bytes"]:
         raise CorruptError(f"the manifest says it has {shard['chunks_bytes']} bytes")
-    chunks = {(row["key"], row["camera"]): row for row in table.to_pylist()}
+    if expected is None:
+        return None
+    if table.num_rows != expected:
+        raise CorruptError(f"has {table.num_rows} episodes and cameras, expected {expected}")
+    digests, sizes = (_lists(table[name]) for name in ("digests", "sizes"))
+    coded = table["sizes"].is_valid().to_pylist()
+    chunks = {
+        (row["key"], row["camera"]): _Stated(digests[i], sizes[i] if coded[i] else None)
+        for i, row in enumerate(rows_of(table.select(["key", "camera"])))
+    }
     if len(chunks) != table.num_rows:
         raise CorruptError("lists a camera of an episode twice")
     return chunks
+
+
+def _lists(column: pa.ChunkedArray) -> list[npt.NDArray[Any]]:
+    """The lists of a column, none where there is none."""
+    ends = np.cumsum(pc.fill_null(pc.list_value_length(column), 0).to_numpy(), dtype=np.int64)
+    return np.split(pc.list_flatten(column).to_numpy(), ends[:-1]) if len(ends) else []
 
 
 def _wrong_bytes(
@@ -210,7 +244,7 @@ def _wrong_bytes(
     rules: _Rules,
 ) -> Iterator[str]:
     """What is wrong with a shard."""
-    name, whole, position, wrong = shard["name"], blake3(), 0, False
+    name, whole, position, read, wrong = shard["name"], blake3(), 0, 0, False
     size = store.size(name)
     if size != shard["bytes"]:
         wrong = True
@@ -221,13 +255,17 @@ def _wrong_bytes(
         for what, count in counted.items():
             if count != shard[what]:
                 yield f"has {count} {what} in {EPISODES}, the manifest says {shard[what]}"
-        for row in rows.to_pylist():
+        for row in rows_of(rows):
             if row["offset"] != position:
                 wrong = True
                 yield f"{row['key']}: begins at {row['offset']}, expected {position}"
             position = row["offset"] + row["bytes"]
             if position > size:
                 yield f"{row['key']}: cut off, and whatever follows it"
+                return
+            read += row["bytes"]
+            if read > size:
+                yield f"{row['key']}: overlaps another, as whatever follows it may"
                 return
             data = store.read_range(name, row["offset"], row["bytes"])
             whole.update(data)
@@ -297,15 +335,15 @@ def _undecodable(
     return None
 
 
-def _wrong_chunks(digests: list[int], stated: Mapping[str, Any] | None, number: int) -> str | None:
+def _wrong_chunks(digests: list[int], stated: _Stated | None, number: int) -> str | None:
     """How the chunks of a camera's member differ from what its table states."""
     if stated is None:
         return "is not in the chunk table"
-    if len(digests) != len(stated["digests"]):
-        return f"has {len(digests)} chunks, its table says {len(stated['digests'])}"
+    if len(digests) != len(stated.digests):
+        return f"has {len(digests)} chunks, its table says {len(stated.digests)}"
     if len(digests) != number:
         return f"has {len(digests)} chunks, its steps need {number}"
-    bad = [i for i, digest in enumerate(digests) if digest != stated["digests"][i]]
+    bad = [i for i, digest in enumerate(digests) if digest != stated.digests[i]]
     more = f" and {len(bad) - 1} more" if len(bad) > 1 else ""
     return f"chunk {bad[0]}{more} does not match its digest" if bad else None
 
@@ -330,13 +368,13 @@ def _members(data: bytes, key: str) -> dict[str, tuple[int, memoryview]] | None:
 
 
 def _pieces(
-    content: memoryview, first: int, chunk: Mapping[str, Any] | None, row: Mapping[str, Any], camera: str
+    content: memoryview, first: int, chunk: _Stated | None, row: Mapping[str, Any], camera: str
 ) -> Iterator[memoryview]:
     """The chunks of a camera's member: of the sizes that its table states, else one a frame."""
     frame = row[f"{camera}.height"] * row[f"{camera}.width"] * 3
-    sizes = chunk["sizes"] if chunk is not None else None
+    sizes = chunk.sizes if chunk is not None else None
     start = max(first, 0)
-    for size in repeat(frame, row["steps"]) if sizes is None else sizes:
+    for size in repeat(frame, row["steps"]) if sizes is None else map(int, sizes):
         if not 0 < size <= len(content) - start:
             return
         yield content[start : start + size]

@@ -89,15 +89,19 @@ class Bucket:
 
         return self._do("list", folder, call)
 
-    def read(self, name: str) -> bytes:
+    def read(self, name: str, most: int | None = None) -> bytes:
+        whole = WHOLE_BYTES if most is None else min(WHOLE_BYTES, most)
+
         def call(attempt: int) -> bytes | int:
             result = obstore.get(self._endpoint.reader, name)
             size = int(result.meta["size"])
-            return _body(result, size) if size <= WHOLE_BYTES else size
+            return _body(result, size) if size <= whole else size
 
         found = self._do("read", name, call)
         if isinstance(found, bytes):
             return found
+        if most is not None and found > most:
+            raise StoreError(f"{self._at(name)}: read: has {found} bytes, expected at most {most}")
         calls = [partial(self._range, name, offset, length, found) for offset, length in pieces(0, found)]
         return b"".join(ahead(self._pool, calls))
 

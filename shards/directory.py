@@ -55,16 +55,19 @@ class Directory:
         with self._explain("list", folder):
             return list(itertools.islice(_walk(str(self._path(folder)), above, WORK + "/"), limit))
 
-    def read(self, name: str) -> bytes:
-        with self._explain("read", name):
-            return self._path(name).read_bytes()
+    def read(self, name: str, most: int | None = None) -> bytes:
+        with self._explain("read", name), self._open(name) as file:
+            size = os.fstat(file.fileno()).st_size
+            if most is not None and size > most:  # before memory is taken for it
+                raise StoreError(f"{self._path(name)}: read: has {size} bytes, expected at most {most}")
+            return file.read()
 
     def read_range(self, name: str, offset: int, length: int) -> bytes:
-        with self._explain("read", name), open(self._path(name), "rb", buffering=0) as file:
+        with self._explain("read", name), self._open(name) as file:
             return self._read(name, file, offset, length)
 
     def read_ranges(self, name: str, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
-        with self._explain("read", name), open(self._path(name), "rb", buffering=0) as file:
+        with self._explain("read", name), self._open(name) as file:
             return [self._read(name, file, offset, length) for offset, length in ranges]
 
     def open(self, name: str) -> OpenFile:
@@ -74,7 +77,7 @@ class Directory:
     def stream(self, name: str, block_bytes: int, size: int | None) -> Iterator[bytes]:
         with contextlib.ExitStack() as opened:
             with self._explain("read", name):
-                file = opened.enter_context(open(self._path(name), "rb", buffering=0))
+                file = opened.enter_context(self._open(name))
                 end = os.fstat(file.fileno()).st_size
             if size not in (None, end):
                 raise StoreError(
@@ -84,6 +87,9 @@ class Directory:
                 with self._explain("read", name):
                     block = self._read(name, file, offset, min(block_bytes, end - offset))
                 yield block
+
+    def _open(self, name: str) -> BinaryIO:
+        return open(self._path(name), "rb", buffering=0, opener=_regular)
 
     def _read(self, name: str, file: BinaryIO, offset: int, length: int) -> bytes:
         end = os.fstat(file.fileno()).st_size
@@ -200,7 +206,7 @@ class OpenFile:
 
     def __init__(self, path: str) -> None:
         self._path = path
-        self._descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+        self._descriptor = _regular(path)
 
     def __del__(self) -> None:
         if hasattr(self, "_descriptor"):
@@ -223,6 +229,25 @@ class OpenFile:
         if hasattr(os, "posix_fadvise"):
             with contextlib.suppress(OSError):  # it is a hint
                 os.posix_fadvise(self._descriptor, offset, length, os.POSIX_FADV_WILLNEED)
+
+
+def _regular(path: str, flags: int = os.O_RDONLY) -> int:
+    """Open a file to read. A pipe would wait for a writer and a device never end: both are refused.
+
+    Raises:
+        StoreError: it is no regular file.
+        OSError: it cannot be opened.
+    """
+    descriptor = os.open(path, flags | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NONBLOCK", 0))
+    kind = os.fstat(descriptor).st_mode
+    if not stat.S_ISREG(kind):
+        os.close(descriptor)
+        if stat.S_ISDIR(kind):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+        raise StoreError(f"{path}: read: is not a regular file")
+    if hasattr(os, "set_blocking"):
+        os.set_blocking(descriptor, True)
+    return descriptor
 
 
 def _walk(folder: str, above: str, without: str) -> Iterator[str]:

@@ -120,9 +120,9 @@ class Store:
         """Name -> bytes of the objects, all of which must be there, in few round trips."""
         return self._place.sizes(names)
 
-    def read(self, name: str) -> bytes:
-        """The whole object."""
-        return self._place.read(name)
+    def read(self, name: str, most: int | None = None) -> bytes:
+        """The whole object; one of more than `most` bytes is a StoreError, before any of them is read."""
+        return self._place.read(name, most)
 
     def read_range(self, name: str, offset: int, length: int) -> bytes:
         """Exactly `length` bytes from `offset`; an object that ends before that is a StoreError."""

@@ -20,7 +20,7 @@ from xxhash import xxh3_64_intdigest
 from oxcart.manifests.dataset import Dataset
 from oxcart.manifests.split import SPLITS, joined
 from oxcart.manifests.tables import EPISODES
-from oxcart.shards.errors import ConfigError
+from oxcart.shards.errors import ConfigError, CorruptError
 
 ATTRIBUTION = "attribution.parquet"
 """Table of a dataset of videos: whose each episode is, by its key."""
@@ -132,6 +132,8 @@ def _aliases(listed: Mapping[str, Sequence[str]], table: pa.Table) -> dict[str, 
 def _table(dataset: Dataset) -> pa.Table:
     """The episodes, and beside them the columns of `ATTRIBUTION` where there is one."""
     table = dataset.table(EPISODES)
+    if pc.count_distinct(table["key"]).as_py() != table.num_rows:
+        raise CorruptError(f"{dataset.store.url}/{dataset.manifest.file(EPISODES)}: lists an episode twice")
     if ATTRIBUTION not in dataset.manifest.tables:
         return table
     owners = dataset.table(ATTRIBUTION)

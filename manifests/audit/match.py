@@ -197,7 +197,7 @@ class Matcher:
         for start in range(0, self.count, GALLERY_BLOCK):
             stop = min(start + GALLERY_BLOCK, self.count)
             vectors, plain = self._vectors(start, stop)
-            best = (both @ vectors.T).reshape(2, number, frames, stop - start, self.frames).max(-1)
+            best = (both @ vectors.T).reshape(2, number, frames, self.frames, stop - start).max(3)
             by_frames[:, start:stop] = best.mean(2).max(0)
             similar = SEARCH.similar(views, plain).reshape(len(SEARCH) * 2, number, stop - start)
             by_backgrounds[:, start:stop] = similar.max(0)
@@ -210,12 +210,17 @@ class Matcher:
             self._kept = {i: self._make(i, min(i + GALLERY_BLOCK, self.count)) for i in blocks}
 
     def _vectors(self, start: int, stop: int) -> tuple[Floats, Plain]:
-        """Of some episodes, the vectors [n * N, 192] of frames, and the backgrounds."""
+        """Of some episodes, the vectors [N * n, 192] of frames, and the backgrounds.
+
+        The first frames of all come first: the best frame of each is then a maximum of whole rows, which is
+        several times as fast as one of eight neighbours.
+        """
         return self._kept[start] if self._kept is not None else self._make(start, stop)
 
     def _make(self, start: int, stop: int) -> tuple[Floats, Plain]:
         thumbs = self.thumbs[start:stop]
-        return coarse(thumbs).reshape(-1, 3 * COARSE**2), SEARCH.plain(backgrounds(thumbs))
+        vectors = np.ascontiguousarray(coarse(thumbs).swapaxes(0, 1)).reshape(-1, 3 * COARSE**2)
+        return vectors, SEARCH.plain(backgrounds(thumbs))
 
     def _confirm(self, query: Thumbs, chosen: Ints, out: Match, at: int) -> None:
         confirmed = confirm(query, self.thumbs[chosen])

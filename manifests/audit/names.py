@@ -11,16 +11,20 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
+from oxcart.manifests.alike import aliases, alike, folded
 from oxcart.manifests.audit.episodes import HELD, Source, names_by_side
 from oxcart.manifests.audit.result import Check, count, failed, passed, some, suspicious, unchecked
 
+EQUAL = "equal but for case and punctuation"
 NAME, TITLE = "environments", "Environments of train are not those held out"
 
 MOST_PAIRS = 4_000_000
-"""Pairs of names that are compared letter by letter; beyond that only normalised names are."""
+"""Pairs of names that are compared letter by letter; beyond that only folded names are."""
+_BLOCK = 256
+"""Letters that are compared at a time."""
 _TELLING = re.compile(r"^(room|robot|cam|camera|lab|bldg|building|site|arm|station|house|scene)\w*$")
 
 
@@ -45,32 +49,41 @@ def check_environments(sources: Sequence[Source]) -> Check:
         ]
         text = some([name for _, name in shared])
         return failed(NAME, TITLE, f"{count(len(shared), 'environment')} in train and held out: {text}", rows)
-    alike = look_alikes(sorted(held), sorted(train))
+    found = look_alikes(sorted(held), sorted(train))
     unknown = _unknown(sources)
     note = f"; {count(unknown, 'episode')} of train has no known environment" if unknown == 1 else ""
     note = f"; {unknown:,} episodes of train have no known environment" if unknown > 1 else note
-    if alike:
-        text = some([f"{row['held out']} and {row['train']} ({row['why']})" for row in alike], 2)
-        return suspicious(NAME, TITLE, f"names that may be one place: {text}{note}", alike)
+    if found:
+        text = some([f"{row['held out']} and {row['train']} ({row['why']})" for row in found], 2)
+        return suspicious(NAME, TITLE, f"names that may be one place: {text}{_joins(found)}{note}", found)
     return passed(NAME, TITLE, f"{len(held):,} held out, {len(train):,} in train, no name in both{note}")
+
+
+def _joins(rows: Sequence[dict[str, Any]]) -> str:
+    """The line of a split rule that joins the names of a dataset which are equal but for their writing."""
+    names: dict[str, list[str]] = {}
+    for row in rows:
+        if row["why"] == EQUAL and row["of"] == row["of train"]:
+            names.setdefault(row["of"], []).extend((row["held out"], row["train"]))
+    places = [place for same in names.values() for place in alike(same)]
+    return f"; to join them in a split rule: {aliases(places)}" if places else ""
 
 
 def look_alikes(held: Sequence[tuple[str, str]], train: Sequence[tuple[str, str]]) -> list[dict[str, Any]]:
     """Pairs of names (dataset, environment) that may mean one place, and why."""
-    tokens = {name: _tokens(name[1]) for name in (*held, *train)}
-    often = Counter(token for words in tokens.values() for token in words)
+    names = {name: _Name.of(*name) for name in (*held, *train)}
+    often = Counter(token for name in names.values() for token in name.tokens)
     # A word that most names have, such as the building that all share, tells nothing.
-    limit = max(2, len(tokens) // 3)
+    limit = max(2, len(names) // 3)
     telling = {t for t, n in often.items() if n <= limit and (_numbered(t) or _TELLING.match(t))}
     letters = len(held) * len(train) <= MOST_PAIRS
-    by_normal: dict[str, list[tuple[str, str]]] = {}
-    for name in train:
-        by_normal.setdefault(_normal(name[1]), []).append(name)
+    by_form: dict[str, list[tuple[str, str]]] = {}
+    for one in train:
+        by_form.setdefault(names[one].form, []).append(one)
     found = []
     for one in held:
-        others = train if letters else by_normal.get(_normal(one[1]), [])
-        for other in others:
-            why = _why(one, other, tokens[one] & tokens[other] & telling)
+        for other in train if letters else by_form.get(names[one].form, []):
+            why = _why(names[one], names[other], telling)
             if why:
                 found.append(
                     {"held out": one[1], "of": one[0], "train": other[1], "of train": other[0], "why": why}
@@ -81,34 +94,67 @@ def look_alikes(held: Sequence[tuple[str, str]], train: Sequence[tuple[str, str]
 def distance(one: str, other: str, most: int) -> int:
     """Letters to insert, delete, replace or swap with a neighbour to get from one to the other.
 
-    Damerau's distance with adjacent swaps; anything beyond `most` is `most + 1`.
+    Damerau's distance with adjacent swaps; anything beyond `most`, which should be small, is `most + 1`.
     """
-    if abs(len(one) - len(other)) > most:
-        return most + 1
-    before: list[int] = []
-    row = list(range(len(other) + 1))
-    for i, letter in enumerate(one, 1):
-        previous, row = row, [i]
-        for j, wanted in enumerate(other, 1):
-            step = min(previous[j] + 1, row[j - 1] + 1, previous[j - 1] + (letter != wanted))
-            if i > 1 and j > 1 and letter == other[j - 2] and one[i - 2] == wanted:
-                step = min(step, before[j - 2] + 1)
-            row.append(step)
-        before = previous
-        if min(row) > most:
-            return most + 1
-    return min(row[-1], most + 1)
+    return next((steps for steps in range(most + 1) if _within(one, other, steps)), most + 1)
 
 
-def _why(one: tuple[str, str], other: tuple[str, str], shared: set[str]) -> str | None:
-    normal, wanted = _normal(one[1]), _normal(other[1])
-    if normal == wanted:
-        return "equal but for case and punctuation" if one[1] != other[1] else "the same name in two datasets"
-    same_numbers = re.findall(r"\d+", normal) == re.findall(r"\d+", wanted)
-    most = 1 if min(len(normal), len(wanted)) < 12 else 2
-    if same_numbers and min(len(normal), len(wanted)) > 4 and distance(normal, wanted, most) <= most:
+def _within(one: str, other: str, steps: int, i: int = 0, j: int = 0) -> bool:
+    """Whether so many steps lead from one to the other, from their letters `i` and `j` on.
+
+    Letters that agree never need a step, so only where they differ is there a choice, and time is that of
+    comparing them once for each way to choose.
+    """
+    if abs((len(one) - i) - (len(other) - j)) > steps:
+        return False
+    while i < len(one) and one[i : i + _BLOCK] == other[j : j + _BLOCK]:
+        i, j = i + _BLOCK, j + _BLOCK
+    while i < len(one) and j < len(other) and one[i] == other[j]:
+        i, j = i + 1, j + 1
+    if i >= len(one) and j >= len(other):
+        return True
+    if not steps:
+        return False
+    swapped = len(one) > i + 1 and one[i : i + 2] == other[j : j + 2][::-1]
+    ways = [(1, 1), (1, 0), (0, 1), *([(2, 2)] if swapped else [])]
+    return any(
+        _within(one, other, steps - 1, i + down, j + right)
+        for down, right in ways
+        if i + down <= len(one) and j + right <= len(other)
+    )
+
+
+class _Name(NamedTuple):
+    """A name, and what of it is compared."""
+
+    text: str
+    form: str
+    """What names that are alike have in common."""
+    letters: str
+    numbers: list[str]
+    tokens: set[str]
+
+    @classmethod
+    def of(cls, family: str, text: str) -> _Name:
+        form = folded(text)
+        words = {word for word in re.split(r"[\W_]+", unicodedata.normalize("NFKC", text).casefold()) if word}
+        letters = form.replace(" ", "")
+        return cls(text, form, letters, re.findall(r"\d+", letters), words)
+
+
+def _why(one: _Name, other: _Name, telling: set[str]) -> str | None:
+    if one.form == other.form:
+        return EQUAL if one.text != other.text else "the same name in two datasets"
+    shortest = min(len(one.letters), len(other.letters))
+    most = 1 if shortest < 12 else 2
+    if (
+        one.numbers == other.numbers
+        and shortest > 4
+        and one.letters != other.letters
+        and distance(one.letters, other.letters, most) <= most
+    ):
         return "nearly the same letters"
-    if shared:
+    if shared := one.tokens & other.tokens & telling:
         return f"both say {', '.join(sorted(shared))}"
     return None
 
@@ -129,19 +175,6 @@ def _unknown(sources: Sequence[Source]) -> int:
             name is None and split == "train" for name, split in zip(names.to_pylist(), splits, strict=True)
         )
     return total
-
-
-def _normal(name: str) -> str:
-    text = unicodedata.normalize("NFKC", name).casefold()
-    return "".join(letter for letter in text if letter.isalnum())
-
-
-def _tokens(name: str) -> set[str]:
-    return set(_words(unicodedata.normalize("NFKC", name).casefold()))
-
-
-def _words(text: str) -> Iterable[str]:
-    return (word for word in re.split(r"[\W_]+", text) if word)
 
 
 def _numbered(token: str) -> bool:

@@ -19,7 +19,7 @@ from typing import Any
 from oxcart.manifests.audit.result import check_format
 from oxcart.manifests.dataset import Dataset
 from oxcart.manifests.split import SplitRule, connected, places
-from oxcart.manifests.tables import EPISODES
+from oxcart.manifests.tables import EPISODES, rows_of
 from oxcart.shards.errors import ConfigError
 
 _WHO = ("dataset", "episode", "split", "environment")
@@ -92,7 +92,7 @@ def repair(url: str, report: dict[str, Any]) -> tuple[SplitRule, int]:
     """
     dataset = Dataset.open(url)
     table = dataset.table(EPISODES, columns=["key", "split", "environment"])
-    rows = {row["key"]: row for row in table.to_pylist()}
+    rows = {row["key"]: row for row in rows_of(table)}
     old = dataset.manifest.config.get("split") or {}
     by = "environment" if any(row["environment"] for row in rows.values()) else "episode"
     if by == "environment" and old.get("by") == "environment":

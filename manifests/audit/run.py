@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from oxcart.manifests.audit import ahead, exact, names, near, pictures, place, plant, records, repair, shards
+from oxcart.manifests.audit.cost import foretold
 from oxcart.manifests.audit.episodes import HELD, UNKNOWN, Episode, Source, draw, open_sources
 from oxcart.manifests.audit.features import FRAMES, Features, read_features
 from oxcart.manifests.audit.match import one_thread
@@ -110,13 +111,21 @@ class Audit:
         return {name: _plain(value) for name, value in values.items()}
 
 
-def audit(urls: Sequence[str], options: Options, *, stage: Stage | None = None, command: str = "") -> Audit:
+def audit(
+    urls: Sequence[str],
+    options: Options,
+    *,
+    stage: Stage | None = None,
+    notice: Callable[[str], None] | None = None,
+    command: str = "",
+) -> Audit:
     """Audit datasets together.
 
     Args:
         urls: of compiled datasets.
         options: what shapes the audit.
         stage: shows progress.
+        notice: told before long work what it will take.
         command: the command line, for the report.
 
     Raises:
@@ -125,19 +134,27 @@ def audit(urls: Sequence[str], options: Options, *, stage: Stage | None = None, 
         StoreError: something cannot be read.
     """
     with one_thread():
-        return _audit(urls, options, stage or _silent, command)
+        return _audit(urls, options, stage or _silent, notice, command)
 
 
-def _audit(urls: Sequence[str], options: Options, stage: Stage, command: str) -> Audit:
+def _audit(
+    urls: Sequence[str],
+    options: Options,
+    stage: Stage,
+    notice: Callable[[str], None] | None,
+    command: str,
+) -> Audit:
     sources = open_sources(urls)
     episodes = draw(sources, options.sample, options.seed)
+    visible = [episode for episode in episodes if episode.split in ("train", *HELD)]
+    if notice and (line := foretold(sources, visible, options.frames, options.workers, options.sample)):
+        notice(line)
     sampled = options.sample is not None
     frames = sum(shard["frames"] for source in sources for shard in source.dataset.manifest.shards)
     with stage("hashing", frames, "frames") as report:
         intact = shards.check_shards(sources, options.workers, sampled=sampled, report=report)
     with stage("reading trajectories", len(episodes), "episodes") as report:
         digests, moments = shards.read_arrays(sources, episodes, options.workers, report)
-    visible = [episode for episode in episodes if episode.split in ("train", *HELD)]
     with stage("decoding", len(visible) * options.frames, "frames") as report:
         features = read_features(sources, visible, options.frames, options.workers, report)
     with stage("comparing digests", sum(len(s.dataset.manifest.shards) for s in sources), "shards") as report:

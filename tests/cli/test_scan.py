@@ -10,7 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 from click.testing import Result
 
-from sample_compile import cli, complaint
+from audited import set_path
+from sample_compile import cli, complaint, edited, examples
 
 
 class TestScan:
@@ -67,3 +68,19 @@ class TestScan:
     def test_quiet(self, source: Path) -> None:
         result = cli("scan", source, "--quiet", "--workers", 1)
         assert (result.exit_code, result.output) == (0, "")
+
+
+def test_environments_that_differ_in_their_writing_are_said_with_what_joins_them(
+    source: Path, tmp_path: Path
+) -> None:
+    places = json.loads(cli("scan", source, "--json", "--quiet", "--workers", 1).stdout)["environments"]
+    one, other = places[0]["name"], places[1]["name"]
+    everywhere = [(file.name, i) for file in source.glob("*.tfrecord*") for i, _ in enumerate(examples(file))]
+    change = set_path(lambda path: path.replace(other, one.upper()))
+    made = edited(source, tmp_path / "source", change, *everywhere)
+    for line in (("scan", made), ("compile", made, tmp_path / "out", "--dry-run")):
+        result = cli(*line, "--quiet", "--workers", 1)
+        assert result.exit_code == 0
+        (warning,) = [line for line in result.stderr.splitlines() if "aliases" in line]
+        assert warning.startswith("oxcart: warning: environments whose names differ in case")
+        assert warning.endswith(f"aliases: {{{one.upper()}: [{one}]}}")

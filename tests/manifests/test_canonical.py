@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from oxcart.manifests.canonical import canonical_json, pretty_json, sha256_json
+from oxcart.manifests.canonical import canonical_json, pretty_json, read_json, sha256_json
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=10)
 VALUES = st.recursive(
@@ -97,3 +97,16 @@ def test_what_is_no_json_is_refused(write: Any, value: Any) -> None:
 @pytest.mark.parametrize(("one", "other"), [(1, 1.0), (0, False), ("1", 1), (None, "null"), ([], {})])
 def test_values_of_different_kinds_differ(one: Any, other: Any) -> None:
     assert canonical_json(one) != canonical_json(other)
+
+
+@given(VALUES)
+def test_what_is_written_is_read(value: Any) -> None:
+    assert read_json(canonical_json(value)) == read_json(pretty_json(value)) == value
+
+
+@pytest.mark.parametrize(
+    "data", [b"[" * 100_000, b"[" + b"[]," * 5_000_000 + b"[]]", b"9" * 5000, b"{", b"\xff"], ids=len
+)
+def test_json_that_unfolds_or_is_none_is_a_value_error(data: bytes) -> None:
+    with pytest.raises(ValueError):  # noqa: PT011 - of several kinds
+        read_json(data)

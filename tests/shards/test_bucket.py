@@ -50,6 +50,8 @@ class TestWeb:
     def test_it_is_read_and_not_written(self, page: Store) -> None:
         assert page.read("x") == DATA
         assert page.read("empty") == b""
+        assert page.read("x", len(DATA)) == DATA
+        assert "x: read: has 1000 bytes, expected at most 999" in complaint(lambda: page.read("x", 999))
         assert page.read_range("x", 10, 20) == DATA[10:30]
         assert page.read_range("empty", 0, 0) == b""
         assert page.read_ranges("x", [(900, 100), (0, 1)]) == [DATA[900:], DATA[:1]]

@@ -247,3 +247,29 @@ def test_an_object_never_goes_through_a_link(
         getattr(store, call)("y", b"written")
     one_line(caught)
     assert target.read_bytes() == b"precious"
+
+
+def test_what_is_no_regular_file_is_refused_at_once(store: Store, root: Path) -> None:
+    """A pipe would wait for a writer, and a device would never end."""
+    store.put("x", b"data")
+    os.mkfifo(root / "pipe")
+    (root / "zero").symlink_to("/dev/zero")
+    (root / "link").symlink_to("x")
+    for name in ("pipe", "zero"):
+        for read in (
+            lambda name=name: store.read(name),
+            lambda name=name: store.read_range(name, 0, 1),
+            lambda name=name: store.read_ranges(name, [(0, 1)]),
+            lambda name=name: store.open(name),
+            lambda name=name: next(store.stream(name)),
+        ):
+            with pytest.raises(StoreError, match=f"{name}: read: is not a regular file"):
+                read()
+    assert store.read("link") == store.read_range("link", 0, 4) == b"data"
+
+
+def test_an_object_larger_than_asked_for_is_not_read(store: Store) -> None:
+    store.put("x", b"data")
+    assert store.read("x", 4) == b"data"
+    with pytest.raises(StoreError, match="x: read: has 4 bytes, expected at most 3"):
+        store.read("x", 3)

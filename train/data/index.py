@@ -27,6 +27,10 @@ CHUNK_TABLE_BYTES = 64 << 20
 """Of chunk tables that are kept, at most; the one in use always is."""
 
 
+MOST_CHUNK_BYTES = (1 << 31) - 1
+"""Of a chunk as it is stored."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Texts:
     """A column of texts that repeat."""
@@ -124,7 +128,13 @@ class SplitIndex:
         told = ["offset", "json.digest"] if metadata else []
         columns = ["key", "split", "shard", "steps", *TEXTS, *pixels, *places, *told]
         table = dataset.table(EPISODES, columns, coded=("split", "shard", *TEXTS), read=read)
-        table = table.filter(pc.equal(pc.cast(table["split"], pa.string()), split)).drop_columns("split")
+        splits = Texts.of(table["split"])
+        wanted = [code for code, name in enumerate(splits.values) if name == split]
+        table = table.filter(pa.array(np.isin(splits.codes, wanted))).drop_columns("split")
+        stated = manifest.splits[split]["episodes"]
+        if table.num_rows != stated:
+            found = f"has {table.num_rows} episodes of {split}, the manifest says {stated}"
+            raise CorruptError(f"{url}/{manifest.file(EPISODES)}: {found}")
         table = table.slice(0, limit)
         self.keys: pa.Array = pc.cast(table["key"], pa.large_string()).combine_chunks()
         self.steps = table["steps"].to_numpy().astype(np.int32)
@@ -237,6 +247,10 @@ class SplitIndex:
             sizes = column.flatten().to_numpy(zero_copy_only=False).astype(np.int64)
             if len(sizes) != total:
                 raise CorruptError(f"{entry['chunks']}: has not one size for each chunk")
+            if total and sizes.max() > MOST_CHUNK_BYTES:
+                raise CorruptError(
+                    f"{entry['chunks']}: has a chunk of {sizes.max()} bytes, an impossible size"
+                )
         ends = np.cumsum(sizes)
         before = ends - sizes
         offsets = before + np.repeat(self.offsets[start:stop] - before[firsts], numbers)

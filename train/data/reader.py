@@ -7,7 +7,6 @@ chunk is held against its digest; one that does not match is read anew before th
 
 from __future__ import annotations
 
-import json
 import math
 import tarfile
 import threading
@@ -19,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 from xxhash import xxh3_64_intdigest
 
+from oxcart.manifests.canonical import read_json
 from oxcart.shards.ahead import GAP_BYTES, PIECE_BYTES, spans
 from oxcart.shards.codec import decode
 from oxcart.shards.errors import CorruptError
@@ -32,6 +32,8 @@ from oxcart.train.data.reuse import Budget, Reuse, Span
 Frame = npt.NDArray[np.uint8]
 Int64 = npt.NDArray[np.int64]
 
+METADATA_BYTES = 16 << 20
+"""Of the `KEY.json` of an episode, at most."""
 KNOWN_TEXTS = 4096
 """Episodes whose instructions are kept."""
 OPEN_SHARDS = 64
@@ -347,7 +349,7 @@ class FrameReader:
         with self._lock:
             fields = self._texts.get(episode)
         if fields is None:
-            said = json.loads(self._metadata(episode))["instructions"]
+            said = read_json(self._metadata(episode))["instructions"]
             fields = [[(int(begin), text) for begin, text in runs] for _, runs in sorted(said.items())]
             with self._lock:
                 self._texts[episode] = fields
@@ -423,9 +425,12 @@ def _member(read: Callable[[int, memoryview], bool], start: int, digest: int) ->
     if not read(start, memoryview(header)):
         return None
     try:
-        data = bytearray(tarfile.TarInfo.frombuf(header, "utf-8", "strict").size)
+        size = tarfile.TarInfo.frombuf(header, "utf-8", "strict").size
     except tarfile.TarError:
         return None
+    if not 0 <= size <= METADATA_BYTES:  # before memory is taken for it
+        return None
+    data = bytearray(size)
     right = read(start + BLOCK, memoryview(data)) and xxh3_64_intdigest(data) == digest
     return bytes(header + data) if right else None
 

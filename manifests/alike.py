@@ -1,0 +1,53 @@
+"""Names that may mean one place: equal but for case, Unicode form, white space and punctuation.
+
+`Kitchen` and `kitchen`, `toy_kitchen` and `toy kitchen`, and `café` in its two forms (one letter, or a letter
+and an accent) are alike. Numbers are taken at their word: `lab 1.1` is not `lab 11`. Who names places alike
+may mean one or two; so nothing is joined here, and what joins them in a split rule is handed out ready.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Collection, Iterable
+
+from oxcart.manifests.split import scalar
+
+SHOWN = 5
+"""Places of which all names are said in one line."""
+
+_BETWEEN = re.compile(r"(?<=\d)[\W_]+(?=\d)")
+
+
+def folded(name: str) -> str:
+    """What names that are alike have in common: letters and numbers, without case; never empty."""
+    text = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
+    # What parts two numbers stays, and marks do that no letter has been composed with.
+    parts = (
+        "".join(one for one in part if one.isalnum() or unicodedata.category(one)[0] == "M")
+        for part in _BETWEEN.split(text)
+    )
+    return " ".join(parts).strip() or text
+
+
+def alike(names: Iterable[str]) -> list[tuple[str, ...]]:
+    """Sorted names of each place that has several, in order."""
+    found: dict[str, list[str]] = {}
+    for name in sorted(set(names)):
+        found.setdefault(folded(name), []).append(name)
+    return sorted(tuple(same) for same in found.values() if len(same) > 1)
+
+
+def said_alike(places: Collection[tuple[str, ...]]) -> str:
+    """One line that names the places and says how to join them."""
+    return (
+        "environments whose names differ in case, Unicode form or punctuation alone are split apart; "
+        f"where they are one place, say so in a split rule: {aliases(places)}"
+    )
+
+
+def aliases(places: Collection[tuple[str, ...]]) -> str:
+    """The line of a split rule that joins the names of places, of the first few where there are many."""
+    rows = [(scalar(first), ", ".join(map(scalar, rest))) for first, *rest in list(places)[:SHOWN]]
+    more = f" (and {len(places) - SHOWN} more places)" if len(places) > SHOWN else ""
+    return "aliases: {" + ", ".join(f"{first}: [{rest}]" for first, rest in rows) + "}" + more

@@ -1,0 +1,81 @@
+"""What an audit will take, said before it starts: two short measurements, scaled to what there is to do.
+
+Decoding grows as the episodes that are looked at. Comparing grows faster: each episode that is held out, and
+each of the null, is compared with all of train. Both are timed here on a few, on the machine and the store
+that will do the work. Nothing of it is in the report.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Sequence
+
+import numpy as np
+
+from oxcart.manifests.audit.episodes import Episode, Source
+from oxcart.manifests.audit.features import GRID, read_features
+from oxcart.manifests.audit.match import QUERY_BLOCK, Matcher
+from oxcart.manifests.audit.near import compared_in_all
+from oxcart.shards.errors import OxcartError
+
+FEW = 1000
+"""Episodes up to which nothing is measured: that would take as long as it would save."""
+LONG_S = 120.0
+"""From so many seconds on, a sample is advised."""
+_DECODED, _GALLERY = 16, 512
+"""Episodes that are decoded, and compared with, to measure."""
+
+
+def foretold(
+    sources: Sequence[Source], episodes: Sequence[Episode], frames: int, workers: int, sample: int | None
+) -> str | None:
+    """What the audit of these episodes will take, in a line; None where they are few.
+
+    Args:
+        sources: the datasets.
+        episodes: those whose pictures are looked at.
+        frames: that are decoded of each.
+        workers: threads.
+        sample: episodes of each split of a dataset, where not all are looked at.
+    """
+    if len(episodes) <= FEW:
+        return None
+    train = sum(episode.split == "train" for episode in episodes)
+    queries = compared_in_all(episodes)
+    seconds = _comparing(queries, train, frames, workers)
+    with contextlib.suppress(OxcartError):  # the audit itself will say it
+        seconds += _decoding(sources, episodes, frames, workers)
+    less = max(1, (sample or train) // 4)
+    advice = f"; --sample {less} looks at fewer of each split" if seconds > LONG_S else ""
+    return (
+        f"{len(episodes):,} episodes to decode {frames} frames of, {queries:,} to compare with {train:,} of "
+        f"train: {queries * train:,} pairs, about {_spoken(seconds)} besides reading every byte{advice}"
+    )
+
+
+def _decoding(sources: Sequence[Source], episodes: Sequence[Episode], frames: int, workers: int) -> float:
+    few = [episodes[i] for i in np.linspace(0, len(episodes) - 1, _DECODED).astype(int)]
+    began = time.perf_counter()
+    read_features(sources, few, frames, workers)
+    return (time.perf_counter() - began) * len(episodes) / len(few)
+
+
+def _comparing(queries: int, train: int, frames: int, workers: int) -> float:
+    """Seconds for so many searches, each in all of train: noise takes as long as pictures do."""
+    noise = np.random.default_rng(0).integers(0, 256, (_GALLERY, frames, GRID, GRID, 3), np.uint8)
+    gallery = Matcher(noise)
+    block = noise[:QUERY_BLOCK]
+    gallery.search(block)  # makes the vectors
+    began = time.perf_counter()
+    gallery.scores(block)
+    searched = time.perf_counter()
+    gallery.search(block)
+    whole = time.perf_counter() - searched
+    search = searched - began
+    each = search * train / _GALLERY + max(whole - search, 0.0)
+    return each * queries / QUERY_BLOCK / workers
+
+
+def _spoken(seconds: float) -> str:
+    return f"{seconds / 60:.0f} minutes" if seconds >= 120 else f"{seconds:.0f} seconds"

@@ -1,0 +1,250 @@
+"""What a Parquet file takes in memory, told from its own structure before anything in it is decoded.
+
+A small file can ask for any amount: one text that a run repeats a million times, a page of zeros that a
+compressor shrank, a footer of nothing but columns. The footer says how much there is, and may lie. So both
+are read here, footer and the header of every page (Thrift's compact encoding), and Arrow gets the file only
+where they agree: the pages fill the place that the footer gives their column, and hold as many values as it
+says. A page cannot lie about its size, since a decompressor refuses to write more.
+
+This takes about 10 us a page, a hundredth of what decoding it takes, and is stricter than Arrow: encrypted
+files, columns in other files, decimals and texts coded by their differences (DELTA_BYTE_ARRAY, in which a
+few bytes stand for a long text) are refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Any
+
+MAGIC = b"PAR1"
+VALUES = 250_000
+"""Values of a footer, which takes up to half a kilobyte for each when it is read."""
+PAGES = 100_000
+"""Of a file, in the columns that are read."""
+LEVELS = 16
+"""Thrift structs and lists, or columns, within each other."""
+
+_WIDTHS = {0: 1, 1: 4, 2: 8, 3: 12, 4: 4, 5: 8}
+"""Physical type -> bytes of a value in memory, of the types of a fixed width."""
+_TEXT, _FIXED = 6, 7
+_REPEATED = 2
+_DECIMAL = 5
+_DATA_PAGE, _DICTIONARY_PAGE, _DATA_PAGE_V2 = 0, 2, 3
+_DELTA_BYTE_ARRAY = 7
+
+Struct = dict[int, Any]
+"""Number of each field -> its value."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Weight:
+    """What the columns that are to be read take."""
+
+    rows: int
+    nbytes: int
+    """In memory at most, texts as dictionaries."""
+    texts: tuple[str, ...]
+    """Paths of the columns that hold texts."""
+
+
+def weigh(data: bytes, columns: Collection[str] | None = None) -> Weight:
+    """What columns of the file take when texts are read as dictionaries.
+
+    Args:
+        data: the whole file.
+        columns: names at the top of the schema; None is all.
+
+    Raises:
+        ValueError: it is no Parquet file, or footer and pages do not agree.
+    """
+    if len(data) < 12 or data[-4:] != MAGIC or data[:4] != MAGIC:
+        raise ValueError("does not begin and end with PAR1")
+    end = len(data) - 8
+    start = end - int.from_bytes(data[end : end + 4], "little")
+    if start < 4:
+        raise ValueError("its footer is longer than the file")
+    reader = _Compact(data[start:end], 0, VALUES)
+    try:
+        footer = reader.struct()
+        leaves = _leaves(footer[2])
+        nbytes, pages = 0, 0
+        rows = 0
+        for group in footer[4]:
+            rows += group[3]
+            if len(group[1]) != len(leaves):
+                raise ValueError("a row group has other columns than the schema")
+            for leaf, column in zip(leaves, group[1], strict=True):
+                if columns is None or leaf.path[0] in columns:
+                    took, walked = _weigh_column(data, start, leaf, column, group[3], PAGES - pages)
+                    nbytes, pages = nbytes + took, pages + walked
+        if rows != footer[3]:
+            raise ValueError(f"says {footer[3]} rows, its row groups {rows}")
+    except (KeyError, IndexError, TypeError, AttributeError):
+        raise ValueError("its footer lacks something, or holds what it should not") from None
+    texts = tuple(".".join(one.path) for one in leaves if one.kind == _TEXT)
+    return Weight(rows=rows, nbytes=nbytes, texts=texts)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Leaf:
+    """A column that holds values."""
+
+    path: tuple[str, ...]
+    kind: int
+    width: int
+    """Bytes of a value in memory; 4 for a text, which is read as its number in a dictionary."""
+    repeated: bool
+    """Whether a row holds any number of values."""
+
+
+def _leaves(schema: list[Struct]) -> list[_Leaf]:
+    """The columns of a schema, whose elements stand in it as they would be visited."""
+    found: list[_Leaf] = []
+    above: list[tuple[int, tuple[str, ...], bool]] = [(1, (), False)]
+    """Children to come, path, and whether repeated, of each group that is open."""
+    for i, element in enumerate(schema):
+        while above and not above[-1][0]:
+            above.pop()
+        left, path, repeated = above[-1]
+        above[-1] = left - 1, path, repeated
+        path = (*path, element[4].decode()) if i else ()
+        repeated = repeated or element.get(3) == _REPEATED
+        children = element.get(5, 0)
+        if children:
+            above.append((children, path, repeated))
+            if len(above) > LEVELS:
+                raise ValueError(f"its columns are nested more than {LEVELS} deep")
+            continue
+        if not path:
+            continue  # a table without columns
+        if element.get(6) == _DECIMAL or _DECIMAL in element.get(10, {}):
+            raise ValueError(f"column {path[0]} holds decimals")
+        kind = element[1]
+        width = 4 if kind == _TEXT else element[2] if kind == _FIXED else _WIDTHS[kind]
+        if width < 0:
+            raise ValueError(f"column {path[0]} has values of {width} bytes")
+        found.append(_Leaf(path=path, kind=kind, width=width, repeated=repeated))
+    if any(left for left, _, _ in above):
+        raise ValueError("its schema is cut off")
+    return found
+
+
+def _weigh_column(
+    data: bytes, end: int, leaf: _Leaf, column: Struct, rows: int, most_pages: int
+) -> tuple[int, int]:
+    """Bytes in memory of one column of a row group, and its pages."""
+    name = leaf.path[0]
+    about = column[3]
+    values, length, at = about[5], about[7], about[9]
+    if 1 in column or about[1] != leaf.kind:
+        raise ValueError(f"column {name} is in another file, or of another type than its schema says")
+    if not values and not rows:
+        return 0, 0  # Arrow writes a dictionary alone, and reads none
+    if 0 < about.get(11, 0) < at:
+        at = about[11]
+    if not 4 <= at <= at + length <= end:
+        raise ValueError(f"column {name} lies outside the file")
+    if rows < 0 or values < rows or (values != rows and not leaf.repeated):
+        raise ValueError(f"column {name} has {values} values in {rows} rows")
+    end = at + length
+    reader = _Compact(data, at, 0)
+    held = uncompressed = pages = 0
+    while reader.at < end:
+        pages += 1
+        if pages > most_pages:
+            raise ValueError(f"has more than {PAGES:,} pages")
+        reader.left = 1000
+        header = reader.struct()
+        size, stored = header[2], header[3]
+        if size < 0 or not 0 <= stored <= end - reader.at:
+            raise ValueError(f"a page of column {name} lies outside the column")
+        reader.at += stored
+        uncompressed += size
+        page = header.get({_DATA_PAGE: 5, _DICTIONARY_PAGE: 7, _DATA_PAGE_V2: 8}.get(header[1], -1))
+        if page is None:
+            raise ValueError(f"column {name} has a page of an unknown type")
+        if header[1] != _DICTIONARY_PAGE:
+            held += page[1]
+        if page[4 if header[1] == _DATA_PAGE_V2 else 2] == _DELTA_BYTE_ARRAY or page[1] < 0:
+            raise ValueError(f"column {name}: texts coded by their differences are not read")
+    if held != values:
+        raise ValueError(f"column {name} says {values} values, its pages hold {held}")
+    flat = values * leaf.width
+    nbytes = flat + uncompressed if leaf.kind == _TEXT else max(flat, uncompressed)
+    return nbytes + 4 * values * leaf.repeated, pages
+
+
+class _Compact:
+    """Thrift's compact encoding, read value by value.
+
+    https://github.com/apache/thrift/blob/master/doc/specs/thrift-compact-protocol.md
+
+    Args:
+        data: in which it is.
+        at: where it begins.
+        left: values that may be read.
+    """
+
+    def __init__(self, data: bytes, at: int, left: int) -> None:
+        self.data, self.at, self.left = data, at, left
+
+    def struct(self, depth: int = 0) -> Struct:
+        """A struct; one that has a field twice, or not in order, is refused."""
+        found: Struct = {}
+        number = 0
+        while header := self.data[self.at]:
+            self.at += 1
+            step = header >> 4
+            if not step:
+                raise ValueError("its structure has fields that are out of order")
+            number += step
+            found[number] = self._value(header & 15, depth + 1, header & 15 == 1)
+        self.at += 1
+        return found
+
+    def _value(self, kind: int, depth: int, truth: bool | None = None) -> Any:
+        """A value of a kind; `truth` where a field's header says it all."""
+        self.left -= 1
+        if self.left < 0 or depth > LEVELS:
+            raise ValueError("its structure is too large")
+        if kind in (4, 5, 6):
+            value = self.data[self.at]
+            if value < 128:  # most are, and a call is what takes time
+                self.at += 1
+            else:
+                value = self._varint()
+            return (value >> 1) ^ -(value & 1)
+        if kind == 8:
+            return self._bytes(self._varint())
+        if kind == 12:
+            return self.struct(depth)
+        if kind in (1, 2):
+            return self._bytes(1) if truth is None else truth
+        if kind in (9, 10):
+            header = self.data[self.at]
+            self.at += 1
+            count, inner = header >> 4, header & 15
+            count = self._varint() if count == 15 else count
+            return [self._value(inner, depth + 1) for _ in range(count)]
+        if kind in (3, 7):
+            return self._bytes(1 if kind == 3 else 8)
+        raise ValueError("its structure is unknown")
+
+    def _bytes(self, length: int) -> bytes:
+        if length > len(self.data) - self.at:
+            raise ValueError("its structure is cut off")
+        self.at += length
+        return self.data[self.at - length : self.at]
+
+    def _varint(self) -> int:
+        value = shift = 0
+        while True:
+            byte = self.data[self.at]
+            self.at += 1
+            value |= (byte & 127) << shift
+            if byte < 128:
+                return value
+            shift += 7
+            if shift > 63:
+                raise ValueError("its structure holds an impossible number")
