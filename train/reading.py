@@ -1,13 +1,10 @@
-"""Datasets and loaders as a configuration asks for them, and how ranks share what is held out."""
+"""Datasets and loaders as a configuration asks for them, and a rank's share of what is held out."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
-
-from accelerate import Accelerator
-from accelerate.utils import gather_object
 
 from oxcart.manifests.dataset import Dataset
 from oxcart.shards.errors import ConfigError
@@ -189,9 +186,3 @@ def chunks(loader: Loader, samples: int, seed: int, share: tuple[int, int]) -> I
     for i in range(-(-samples // size)):
         if i % world == rank:
             yield i, loader.draw(min(size, samples - i * size), seed=derive(seed, 5, i))
-
-
-def gathered(parts: list[tuple[int, Any]], accelerator: Accelerator) -> list[tuple[int, Any]]:
-    """The chunks of all ranks, in order."""
-    every = gather_object(parts) if accelerator.num_processes > 1 else parts
-    return sorted(every, key=lambda part: int(part[0]))

@@ -33,12 +33,11 @@ from oxcart.manifests.tables import EPISODES
 from oxcart.shards.errors import ConfigError
 from oxcart.train import checkpoint as checkpoints
 from oxcart.train.data import Loader
+from oxcart.train.finite import refuse
 from oxcart.train.laq.config import LaqConfig, laq_config
-from oxcart.train.laq.model import LatentActionModel, to_float
+from oxcart.train.laq.model import NONE, LatentActionModel, to_float
 from oxcart.train.laq.validate import pairs_of
 
-NONE = -1
-"""Where there is no pair."""
 PIECE = 16
 """Batches of a piece of work."""
 
@@ -254,10 +253,11 @@ def _pieces(loader: Loader, labeller: Labeller, parts: Path, split: str) -> Any:
     codes: list[npt.NDArray[np.int32]] = []
     for batch in loader:
         with torch.no_grad():
-            made = labeller.model.encode(to_float(batch.frames.to(labeller.device)))
+            made = labeller.model.encode(to_float(batch.frames.to(labeller.device))).cpu()
+        refuse((made == NONE).any(1), batch, "latents")
         keys += batch.key
         times.append(batch.t.numpy())
-        codes.append(made.cpu().numpy().astype(np.int32))
+        codes.append(made.numpy().astype(np.int32))
         if loader.position - start >= size or loader.position >= loader.epoch_length:
             piece = np.concatenate(times), np.concatenate(codes)
             _put_npz(parts / f"{split}-{start:012d}.npz", keys, *piece)

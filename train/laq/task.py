@@ -28,6 +28,7 @@ from oxcart.train.laq.model import LatentActionModel, Output, parameter_groups, 
 from oxcart.train.laq.quantize import count_codes
 from oxcart.train.laq.validate import Pictures, look, measure_probes, open_split, validate
 from oxcart.train.loop import Place, narrow
+from oxcart.train.ranks import on_main
 from oxcart.train.reading import open_datasets, open_splits, scored, training_loader
 from oxcart.train.report import by_split, describe, last_validation, read_metrics
 
@@ -180,8 +181,8 @@ class LaqTask:
                 if split == self._config.val.splits[0] and name == next(iter(loaders)):
                     self._pictures = pictures
             values |= by_split(split, by_dataset)
-        if self._evaluates(step) and accelerator.is_main_process:
-            values |= self._evaluate(model, step, accelerator.device)
+        if self._evaluates(step):
+            values |= on_main(partial(self._evaluate, model, step, accelerator.device), accelerator) or {}
         return values
 
     def _evaluates(self, step: int) -> bool:
