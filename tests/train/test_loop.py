@@ -567,7 +567,6 @@ def test_a_loss_that_is_not_finite_on_one_of_two_ranks_stops_both(kitchen: Path,
         assert re.search(r"; batch of (oxcart_kitchens-train-\d+-\d+ t=\d+(, )?){4}; none was saved", err), (
             "the samples are those of the rank that saw it"
         )
-    assert found[0][1].splitlines()[-1] == found[1][1].splitlines()[-1]
 
 
 @pytest.mark.slow
