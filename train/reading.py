@@ -17,11 +17,18 @@ def open_datasets(data: DataConfig) -> dict[str, Dataset]:
     """The datasets of a configuration by their names, or by their URLs where two have one name.
 
     Raises:
-        ConfigError: there is none.
+        ConfigError: there is none, or one is given twice.
     """
     if not data.datasets:
         raise ConfigError("data.datasets: expected at least one dataset, e.g. data.datasets=[bridge]")
     opened = [Dataset.open(url) for url in data.datasets]
+    marks = [one.manifest.fingerprint for one in opened]
+    for i, mark in enumerate(marks):
+        if (first := marks.index(mark)) < i:
+            raise ConfigError(
+                f"data.datasets: {data.datasets[first]!r} and {data.datasets[i]!r} are one dataset, of "
+                f"fingerprint {mark[:12]}; give it once, and its share with data.mix"
+            )
     names = [one.manifest.dataset["name"] for one in opened]
     return {
         name if names.count(name) == 1 else one.store.url: one
