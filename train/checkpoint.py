@@ -10,13 +10,15 @@ that saving a model takes room for it once more while it lasts.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
-from collections.abc import Mapping
+import stat
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -24,8 +26,15 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from oxcart.shards.errors import ConfigError, CorruptError, StoreError
+from oxcart.train.finite import not_finite
+
+T = TypeVar("T")
 
 VERSION = 1
+UNREADABLE = (
+    *(SafetensorError, OSError, RecursionError),  # of the file, and of JSON that is too deep
+    *(KeyError, TypeError, ValueError, AttributeError),  # of what the JSON holds
+)
 LAST, BEST = "last", "best"
 
 
@@ -86,7 +95,7 @@ def load(path: Path) -> Checkpoint:
 
     Raises:
         ConfigError: there is none.
-        CorruptError: the file is no checkpoint of this version, or cut off.
+        CorruptError: the file is no checkpoint of this version, cut off, or its numbers are not finite.
     """
     if not path.exists():
         raise ConfigError(f"{path}: no such checkpoint; a run writes last.safetensors and best.safetensors")
@@ -98,6 +107,8 @@ def load(path: Path) -> Checkpoint:
             raise CorruptError(f"{path}: version {about['version']}, expected {VERSION}")
         tensors |= {name: tensors[first] for name, first in about.get("same", {}).items()}
         groups = about["optimizer"]["groups"]
+        entry(path, about, "step", int)
+        entry(path, about, "state", dict)
         states: dict[int, dict[str, Any]] = {}
         for name, tensor in tensors.items():
             kind, _, rest = name.partition("/")
@@ -107,15 +118,56 @@ def load(path: Path) -> Checkpoint:
         for name, value in about["optimizer"]["plain"].items():
             index, _, what = name.partition("/")
             states.setdefault(int(index), {})[what] = value
-        return Checkpoint(
+        found = Checkpoint(
             step=about["step"],
             model=_below("model/", tensors),
             optimizer={"state": dict(sorted(states.items())), "param_groups": groups},
             random=_below("random/", tensors),
             state=about["state"],
         )
-    except (SafetensorError, KeyError, TypeError, ValueError, AttributeError) as error:
+    except UNREADABLE as error:
         raise CorruptError(f"{path}: not a checkpoint, or cut off: {error}") from error
+    if name := not_finite({name: one for name, one in tensors.items() if not name.startswith("random/")}):
+        raise CorruptError(f"{path}: {name} holds numbers that are not finite; take a checkpoint before it")
+    return found
+
+
+def entry(path: Path, values: Mapping[str, Any], name: str, kind: type[T]) -> T:
+    """A value of a checkpoint's header.
+
+    Raises:
+        CorruptError: it is missing, or of another kind.
+    """
+    value = values.get(name)
+    if not isinstance(value, kind) or isinstance(value, bool):
+        raise CorruptError(f"{path}: {name}: expected {kind.__name__}, got {str(value)[:60]!r}")
+    return value
+
+
+def check_shapes(
+    path: Path, tensors: Mapping[str, Tensor], wanted: Mapping[str, Sequence[int]], *, whole: bool = True
+) -> None:
+    """Refuse weights that are not those of a model.
+
+    Args:
+        path: of the checkpoint.
+        tensors: its weights.
+        wanted: shape of each weight of the model.
+        whole: whether the model has no others.
+
+    Raises:
+        CorruptError: one is missing, of another shape, or of no use.
+    """
+    for name, shape in wanted.items():
+        if name not in tensors:
+            raise CorruptError(f"{path}: there is no {name}, which the model of its configuration has")
+        if tuple(tensors[name].shape) != tuple(shape):
+            raise CorruptError(
+                f"{path}: {name} is {list(tensors[name].shape)}, and {list(shape)} in the model of its "
+                "configuration"
+            )
+    if whole and (more := [name for name in tensors if name not in wanted]):
+        raise CorruptError(f"{path}: the model of its configuration has no {more[0]}")
 
 
 def random_states() -> dict[str, Tensor]:
@@ -152,15 +204,22 @@ def _below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _write(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}")  # of a killed job, it is overwritten
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.unlink(missing_ok=True)
+        temporary.touch()
+        mode = stat.S_IMODE(
+            temporary.stat().st_mode
+        )  # by the umask; safetensors would make it the owner's alone
         save_file(tensors, str(temporary), metadata)
+        temporary.chmod(mode)
         _sync(temporary)
         os.replace(temporary, path)
         _sync(path.parent)
     except (OSError, SafetensorError) as error:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
         reason = getattr(error, "strerror", None) or str(error)
         kept = "the one before it is whole" if path.exists() else "there is none before it"
         raise StoreError(f"{path}: the checkpoint cannot be written ({reason}); {kept}; make room") from error

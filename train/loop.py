@@ -179,6 +179,7 @@ def fit(
 
     Raises:
         ConfigError: the batch cannot be shared out, or the checkpoint is of another configuration.
+        CorruptError: the checkpoint cannot be read.
         NotFiniteError: the loss, its gradient, weights, or what validation makes of them is not finite.
         StoreError: a checkpoint cannot be written.
     """
@@ -204,7 +205,8 @@ def fit(
     path = checkpoints.path_of(run)
     found = Restored(0, float("inf"), 0, afresh=False)
     if resume and path.exists():
-        found = restore(checkpoints.load(path), task, module, optimizer, loader, accelerator, allow_changes)
+        saved = checkpoints.load(path)
+        found = restore(path, saved, task, module, optimizer, loader, accelerator, allow_changes)
     if found.step > config.steps:
         raise ConfigError(
             f"train.steps: the run has done {found.step} already, got {config.steps}; ask for more"

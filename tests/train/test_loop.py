@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -18,12 +19,12 @@ import torch
 from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 
-from oxcart.shards.errors import ConfigError, NotFiniteError, OxcartError, StoreError
+from oxcart.shards.errors import ConfigError, CorruptError, NotFiniteError, OxcartError, StoreError
 from oxcart.train import checkpoint as checkpoints
 from oxcart.train import loop
 from oxcart.train.laq.model import LatentActionModel
 from oxcart.train.laq.task import LaqTask
-from tiny_laq import SMALL, assert_same_checkpoints, lines, small, trained, weights
+from tiny_laq import SMALL, assert_same_checkpoints, lines, rewritten, small, trained, weights
 
 STEPS = 5
 AUGMENTED = (
@@ -450,6 +451,51 @@ def test_another_model_is_refused_even_so(kitchen: Path, tmp_path: Path) -> None
     trained(run, kitchen, "train.steps=1")
     with pytest.raises(ConfigError, match=r"another model: model\.width was 16, is 32"):
         trained(run, kitchen, "train.steps=2", "model.width=32", resume=True, allow_changes=True)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda about: about["state"].pop("identity"), "identity: expected dict, got 'None'"),
+        (lambda about: about["state"].pop("loader"), "loader: expected dict, got 'None'"),
+        (lambda about: about["state"]["loader"].pop("order"), "order: expected dict, got 'None'"),
+        (lambda about: about["state"]["loader"].update(position="far"), "position: expected int, got 'far'"),
+        (lambda about: about["state"].pop("validated"), "validated: expected int, got 'None'"),
+        (lambda about: about["state"].update(best="low"), "best: expected float, got 'low'"),
+    ],
+)
+def test_a_run_does_not_go_on_from_a_header_that_is_wrong(
+    kitchen: Path, whole: Path, tmp_path: Path, change: Any, said: str
+) -> None:
+    path = tmp_path / "run" / "checkpoints" / "last.safetensors"
+    shutil.copytree(whole, tmp_path / "run")
+    rewritten(checkpoints.path_of(whole), path, change)
+    with pytest.raises(CorruptError, match=f"^{re.escape(str(path))}: {said}"):
+        trained(tmp_path / "run", kitchen, resume=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "how"),
+    [
+        ("model/decoder.motion.bias", "gone"),
+        ("model/decoder.motion.bias", "wide"),
+        ("optimizer/0/exp_avg", "wide"),
+        ("random/0/cpu", "wide"),
+    ],
+)
+def test_a_run_does_not_go_on_from_tensors_of_another_model(
+    kitchen: Path, whole: Path, tmp_path: Path, name: str, how: str
+) -> None:
+    def spoil(tensors: dict[str, Tensor]) -> None:
+        tensor = tensors.pop(name)
+        if how == "wide":
+            tensors[name] = torch.zeros(*tensor.shape[:-1], tensor.shape[-1] + 1, dtype=tensor.dtype)
+
+    path = tmp_path / "run" / "checkpoints" / "last.safetensors"
+    shutil.copytree(whole, tmp_path / "run")
+    rewritten(checkpoints.path_of(whole), path, lambda about: None, spoil)
+    with pytest.raises(CorruptError, match=f"^{re.escape(str(path))}: "):
+        trained(tmp_path / "run", kitchen, resume=True)
 
 
 def test_a_batch_that_cannot_be_shared_out_is_refused(kitchen: Path, tmp_path: Path) -> None:

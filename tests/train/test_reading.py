@@ -76,9 +76,7 @@ def test_a_batch_that_no_memory_would_hold_is_refused_with_both_numbers(
     kitchen: Path, tmp_path: Path
 ) -> None:
     config = small(kitchen, tmp_path, "data.batch_size=10000000000")
-    with pytest.raises(
-        ConfigError, match=r"batch_size: .* would take 76,\d+\.\d GB, and this machine has \d"
-    ):
+    with pytest.raises(ConfigError, match=r"batch_size: .* would take 76,.* GB, and this machine has \d"):
         LaqTask(config, torch.device("cpu")).loader(0, 1)
     config = small(kitchen, tmp_path, "val.batch_size=10000000000", "val.every=1")
     LaqTask(config, torch.device("cpu"))  # as many as there are

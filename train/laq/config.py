@@ -25,6 +25,8 @@ OUTPUTS = ("plain", "residual", "layered")
 STEMS = ("linear", "conv")
 QUANTIZERS = ("nsvq", "vq", "diveq", "fsq")
 TEACHERS = ("none", "dis", "raft")
+CODEBOOKS = 1 << 28
+"""Numbers that codebooks hold at most: a gigabyte."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,6 +177,12 @@ class LaqConfig:
             strategies.check(self.evaluate.strategies, "evaluate.strategies")
         if self.evaluate.strategies and not self.val.every:
             raise ConfigError("evaluate.strategies: are measured at validations; set val.every")
+        numbers = quantizer.tokens * quantizer.codes * quantizer.dim
+        if numbers > CODEBOOKS:
+            raise ConfigError(
+                f"quantizer.codes: expected at most {CODEBOOKS:,} numbers in the codebooks (tokens x codes x "
+                f"dim), got {numbers:,}"
+            )
         if model.image_size < model.patch:
             raise ConfigError(
                 f"model.patch: {model.patch} pixels are more than the frames' {model.image_size} "

@@ -35,7 +35,7 @@ from oxcart.train.laq.blocks import (
     move,
 )
 from oxcart.train.laq.config import ModelConfig, QuantizerConfig
-from oxcart.train.laq.quantize import build_quantizer
+from oxcart.train.laq.quantize import build_quantizer, width_of
 
 NONE = -1
 """A code that stands for nothing."""
@@ -208,6 +208,18 @@ class Decoder(nn.Module):
             cut = move(torch.cat([first, masks[:, layer : layer + 1]], 1), motions[:, layer])
             made = made + cut[:, 3:] * (cut[:, :3] - made)
         return made
+
+
+def shapes_of(model: ModelConfig, quantizer: QuantizerConfig, flow: bool) -> dict[str, tuple[int, ...]]:
+    """Name and shape of every weight of encoder and decoder; takes no memory for them."""
+    tokens, dim = quantizer.tokens, width_of(quantizer)
+    with torch.device("meta"):
+        parts = {"encoder": Encoder(model, tokens, dim), "decoder": Decoder(model, tokens, dim, flow)}
+    return {
+        f"{part}.{name}": tuple(weight.shape)
+        for part, module in parts.items()
+        for name, weight in module.state_dict().items()
+    }
 
 
 def to_float(frames: Tensor) -> Tensor:

@@ -228,6 +228,11 @@ class PackageQuantizer(Quantizer):
         return vectors
 
 
+def width_of(config: QuantizerConfig) -> int:
+    """Numbers of a code vector."""
+    return len(fsq_levels(config.codes)) if config.kind == "fsq" else config.dim
+
+
 def build_quantizer(config: QuantizerConfig) -> Quantizer:
     """The quantizer of a configuration."""
     return NSVQ(config) if config.kind == "nsvq" else PackageQuantizer(config)
