@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from dataclasses import asdict
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from oxcart.cli.options import LocalPath
+from oxcart.cli.options import LocalPath, write_file
 
 if TYPE_CHECKING:
     from oxcart.manifests.manifest import Manifest
@@ -132,6 +133,8 @@ def show(dataset: str, key: str | None, output: Path, frames: int, height: int) 
     Example:
       oxcart show bridge bridge_dataset-train-00000-000007 -o strip.png
     """
+    from PIL import Image
+
     from oxcart.manifests.dataset import Dataset
     from oxcart.manifests.show import contact_sheet
     from oxcart.shards.errors import ConfigError
@@ -147,8 +150,9 @@ def show(dataset: str, key: str | None, output: Path, frames: int, height: int) 
             f"--output: {output.suffix} holds {limit} pixels a side, the sheet has {max(sheet.size)}: "
             "choose .png, fewer --frames or a smaller --height"
         )
-    output.parent.mkdir(parents=True, exist_ok=True)
-    sheet.save(output)
+    encoded = io.BytesIO()
+    sheet.save(encoded, Image.registered_extensions()[output.suffix.lower()])
+    write_file(output, encoded.getvalue())
     click.echo(f"{output}: {row['key']}")
 
 

@@ -146,7 +146,9 @@ def write_file(path: Path, data: bytes) -> None:
     from oxcart.shards.store import WORK, Store
 
     fresh = not (path.parent / WORK).exists()
-    Store(path.parent).put(path.name, data)
-    if fresh:
-        with contextlib.suppress(OSError):  # somebody else uses it by now
-            (path.parent / WORK).rmdir()
+    try:
+        Store(path.parent).put(path.name, data)
+    finally:
+        if fresh:
+            with contextlib.suppress(OSError):  # somebody else uses it by now
+                (path.parent / WORK).rmdir()

@@ -209,9 +209,7 @@ def _write(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> 
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary.unlink(missing_ok=True)
         temporary.touch()
-        mode = stat.S_IMODE(
-            temporary.stat().st_mode
-        )  # by the umask; safetensors would make it the owner's alone
+        mode = stat.S_IMODE(temporary.stat().st_mode)  # safetensors makes its files the owner's alone
         save_file(tensors, str(temporary), metadata)
         temporary.chmod(mode)
         _sync(temporary)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import io
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+
+from oxcart.train.files import write, writing
 
 if TYPE_CHECKING:
     from PIL import ImageFont
@@ -113,10 +114,7 @@ def grid(path: Path, columns: Sequence[tuple[str, Image]], rows: Sequence[str], 
         rows: text beside each of the N rows.
         title: above all.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}")
-    temporary.write_bytes(grid_png(columns, rows, title))
-    os.replace(temporary, path)
+    write(path, grid_png(columns, rows, title))
 
 
 def grid_png(columns: Sequence[tuple[str, Image]], rows: Sequence[str], title: str) -> bytes:
@@ -191,8 +189,8 @@ def pyplot() -> Any:
 
 
 def _save(plt: Any, figure: Any, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}")
-    figure.savefig(temporary, dpi=130, format=path.suffix[1:], metadata={"Software": None})
-    plt.close(figure)
-    os.replace(temporary, path)
+    try:
+        with writing(path) as temporary:
+            figure.savefig(temporary, dpi=130, format=path.suffix[1:], metadata={"Software": None})
+    finally:
+        plt.close(figure)

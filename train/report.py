@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from oxcart.shards.errors import ConfigError
+from oxcart.train.files import naming, write
 
 METRICS = "metrics.jsonl"
 WARMING = 10
@@ -109,7 +110,8 @@ class Report:
         if not self._active:
             return
         line = json.dumps({"kind": kind, "step": step, **{name: _plain(v) for name, v in values.items()}})
-        with open(self._run / METRICS, "a", encoding="utf-8") as file:
+        path = self._run / METRICS
+        with naming(path), open(path, "a", encoding="utf-8") as file:
             file.write(line + "\n")
         numbers = {name: v for name, v in values.items() if isinstance(v, int | float)}
         if self._writer is not None:
@@ -239,9 +241,7 @@ def _cut(path: Path, step: int) -> None:
     if not path.exists():
         return
     kept = [line for line in _lines(path) if line["step"] <= step]
-    temporary = path.with_name(f".{path.name}")
-    temporary.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
-    os.replace(temporary, path)
+    write(path, "".join(json.dumps(line) + "\n" for line in kept))
 
 
 def _plain(value: Any) -> Any:
@@ -269,7 +269,7 @@ def _wandb(project: str, run: Path, config: Mapping[str, Any]) -> Any:
         raise ConfigError("run.wandb: Weights & Biases is not installed: pip install wandb") from error
     name = run / "wandb-id"  # so that a resumed run goes on in the same one
     if not name.exists():
-        name.write_text(uuid.uuid4().hex[:12])
+        write(name, uuid.uuid4().hex[:12])
     return wandb.init(
         project=project,
         name=run.name,

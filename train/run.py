@@ -13,6 +13,7 @@ import torch
 from oxcart.train import runs
 from oxcart.train.config import RunConfig, TrainConfig, to_yaml
 from oxcart.train.loop import Result, Task, fit, make_accelerator
+from oxcart.train.ranks import on_main
 from oxcart.train.report import Report
 
 
@@ -95,11 +96,10 @@ def run_task(
 
     def report(step: int) -> Report:
         """Begins once all that can be refused has been."""
-        if accelerator.is_main_process:
-            device = accelerator.device
-            name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
-            about = runs.circumstances(task.fingerprints, accelerator.num_processes, name)
-            runs.write_run(run, to_yaml(config), about)
+        device = accelerator.device
+        name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+        about = runs.circumstances(task.fingerprints, accelerator.num_processes, name)
+        on_main(lambda: runs.write_run(run, to_yaml(config), about), accelerator)
         return Report(
             run,
             step=step,

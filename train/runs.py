@@ -10,7 +10,6 @@ loss.png samples.png samples/ report.md     of the last validation
 from __future__ import annotations
 
 import json
-import os
 import platform
 import subprocess
 from collections.abc import Mapping
@@ -21,6 +20,7 @@ from typing import Any
 from oxcart.shards.errors import ConfigError
 from oxcart.train.checkpoint import path_of
 from oxcart.train.config import from_yaml
+from oxcart.train.files import write
 from oxcart.train.report import METRICS
 
 CONFIG, ABOUT = "config.yaml", "run.json"
@@ -54,14 +54,11 @@ def check_free(run: Path) -> None:
 
 def write_run(run: Path, config: str, about: Mapping[str, Any]) -> None:
     """Write configuration and circumstances; those of earlier starts of the run stay in `before`."""
-    run.mkdir(parents=True, exist_ok=True)
     if (run / ABOUT).exists():
         earlier = json.loads((run / ABOUT).read_text(encoding="utf-8"))
         about = {**about, "before": [*earlier.pop("before", []), earlier]}
     for name, text in ((CONFIG, config), (ABOUT, json.dumps(about, indent=2) + "\n")):
-        temporary = run / f".{name}"
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, run / name)
+        write(run / name, text)
 
 
 def circumstances(datasets: Mapping[str, str], world_size: int, device: str) -> dict[str, Any]:

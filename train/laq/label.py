@@ -11,7 +11,6 @@ so that another machine of the same kind gives the same file.
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -33,6 +32,7 @@ from oxcart.manifests.tables import EPISODES
 from oxcart.shards.errors import ConfigError, CorruptError
 from oxcart.train import checkpoint as checkpoints
 from oxcart.train.data import Loader
+from oxcart.train.files import write, writing
 from oxcart.train.finite import refuse
 from oxcart.train.laq.config import LaqConfig, laq_config
 from oxcart.train.laq.model import NONE, LatentActionModel, shapes_of, to_float
@@ -188,9 +188,6 @@ def label(
         },
         values=values,
     )
-    folder = os.path.dirname(output)
-    if folder and "://" not in folder:
-        os.makedirs(folder, exist_ok=True)
     write_annotation(output, annotation)
     shutil.rmtree(parts)
     return {"episodes": len(steps), "steps": sum(steps.values()), "coded": done}
@@ -236,10 +233,9 @@ def _steps(dataset: Dataset) -> dict[str, int]:
 
 def _claim(parts: Path, about: dict[str, Any]) -> None:
     """Begin work, or go on with the same."""
-    parts.mkdir(parents=True, exist_ok=True)
     mark, text = parts / "work.json", json.dumps(about, sort_keys=True)
     if not mark.exists():
-        _put(mark, text.encode())
+        write(mark, text)
     elif mark.read_text(encoding="utf-8") != text:
         raise ConfigError(
             f"--output: {parts} has parts of other work (another run, dataset or batch size); remove it, or "
@@ -280,13 +276,5 @@ def _pieces(loader: Loader, labeller: Labeller, parts: Path, split: str) -> Any:
 
 
 def _put_npz(path: Path, keys: list[str], times: npt.NDArray[np.int64], codes: npt.NDArray[np.int32]) -> None:
-    temporary = path.with_name(f".{path.name}")
-    with open(temporary, "wb") as file:
+    with writing(path) as temporary, open(temporary, "wb") as file:
         np.savez(file, key=np.array(keys), t=times, codes=codes)
-    os.replace(temporary, path)
-
-
-def _put(path: Path, data: bytes) -> None:
-    temporary = path.with_name(f".{path.name}")
-    temporary.write_bytes(data)
-    os.replace(temporary, path)

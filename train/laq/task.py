@@ -23,6 +23,7 @@ from oxcart.train.data.order import derive
 from oxcart.train.evaluate import strategies
 from oxcart.train.evaluate.cache import Draw
 from oxcart.train.evaluate.laq import Options, analyse
+from oxcart.train.files import write
 from oxcart.train.laq.augment import augment, draw_numbers
 from oxcart.train.laq.config import AugmentConfig, LaqConfig
 from oxcart.train.laq.flow import build_teacher, flow_loss, flow_weight
@@ -232,12 +233,12 @@ class LaqTask:
         text = describe(
             last, {split: list(loaders) for split, loaders in self._held_out.items()}, "docs/laq.md"
         )
-        (run / "report.md").write_text(text, encoding="utf-8")
+        write(run / "report.md", text)
         if self._analysis is not None:
             from oxcart.train.evaluate.report import report_html, report_json
 
-            (run / "analysis.html").write_bytes(report_html(self._analysis))
-            (run / "analysis.json").write_bytes(report_json(self._analysis))
+            write(run / "analysis.html", report_html(self._analysis))
+            write(run / "analysis.json", report_json(self._analysis))
 
     def identity(self) -> dict[str, Any]:
         config = self._config

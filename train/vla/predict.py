@@ -11,6 +11,7 @@ import torch
 from PIL import Image, UnidentifiedImageError
 
 from oxcart.shards.errors import ConfigError, CorruptError, NotFiniteError
+from oxcart.train.files import writing
 from oxcart.train.laq.label import Labeller, open_producer
 from oxcart.train.vla.emit import emit
 from oxcart.train.vla.policy import load_policy
@@ -86,7 +87,5 @@ def _maker(named: str | Path | None, producer: str, device: str) -> Labeller:
 
 def write_png(path: Path, frame: Any) -> None:
     """Write a frame, uint8 [H, W, 3], whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}")
-    Image.fromarray(np.ascontiguousarray(frame)).save(temporary, "png")
-    temporary.replace(path)
+    with writing(path) as temporary:
+        Image.fromarray(np.ascontiguousarray(frame)).save(temporary, "png")

@@ -19,6 +19,7 @@ from oxcart.shards.errors import NotFiniteError
 from oxcart.train import plots
 from oxcart.train.data import Batch, Loader
 from oxcart.train.data.order import derive
+from oxcart.train.files import write
 from oxcart.train.finite import refuse
 from oxcart.train.laq.augment import draw_numbers, lit, shifted
 from oxcart.train.laq.label import Labeller
@@ -287,7 +288,7 @@ class VlaTask:
                 draw_panel(path, self._panel, self._labels.laq, config.val.splits[0], last)
         names = {split: list(loaders) for split, loaders in self._held_out.items()}
         pictures = ("loss.png", "codes.png", "samples.png")
-        (run / "report.md").write_text(describe(last, names, "docs/vla.md", pictures), encoding="utf-8")
+        write(run / "report.md", describe(last, names, "docs/vla.md", pictures))
 
     def identity(self) -> dict[str, Any]:
         config = self._config
