@@ -301,6 +301,10 @@ def check_shared(config: Any) -> None:
     one_of("data.epoch", data.epoch, EPOCHS)
     one_of("data.reading", data.reading, READINGS)
     check_weights("data.mix", data.mix)
+    if isinstance(data.mix, list) and data.datasets and len(data.mix) != len(data.datasets):
+        raise ConfigError(
+            f"data.mix: expected a number for each of {len(data.datasets)} datasets, got {len(data.mix)}"
+        )
     check_per_episode("data.per_episode", data.per_episode)
     if not config.run.dir:
         raise ConfigError("run.dir: expected a directory, got nothing")

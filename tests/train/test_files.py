@@ -56,7 +56,12 @@ def test_every_file_of_a_run_is_named_where_the_disk_is_full(tmp_path: Path) -> 
 
 def test_what_fails_meanwhile_leaves_what_was_there(tmp_path: Path) -> None:
     write(tmp_path / "a", "before")
-    with pytest.raises(KeyboardInterrupt), writing(tmp_path / "a") as temporary:
-        temporary.write_text("half")
-        raise KeyboardInterrupt
+
+    def fail() -> None:
+        with writing(tmp_path / "a") as temporary:
+            temporary.write_text("half")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fail()
     assert [path.read_text() for path in tmp_path.iterdir()] == ["before"]
