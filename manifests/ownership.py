@@ -43,7 +43,6 @@ RUN_FILES = frozenset(
         "checkpoints",
         "model",
         "report.md",
-        "analysis.json",
         "loss.png",
         "codes.png",
         "samples.png",

@@ -4,6 +4,7 @@ OxcartError
 ├── ConfigError   (also ValueError)  the user asked for something impossible
 ├── SourceError                      a source cannot be read
 ├── CorruptError                     compiled bytes do not match their digest
+├── NotFiniteError                   a model gives numbers that are not finite
 └── StoreError                       a store cannot be reached, read or written
 
 Every message is one line that a person can act on; commands print it and exit non-zero.
@@ -52,6 +53,10 @@ def _source_error(reason: str, file: str | None, record: int | None, offset: int
 
 class CorruptError(OxcartError):
     """Compiled bytes do not match their digest, or a compiled file is not what its format says."""
+
+
+class NotFiniteError(OxcartError):
+    """A model gives NaN or infinity: says of which samples."""
 
 
 class StoreError(OxcartError):

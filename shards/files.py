@@ -57,18 +57,29 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     sync_folder(path.parent)
 
 
+@contextlib.contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Name the path in whatever the system refuses inside the block; of an open file it names none.
+
+    Raises:
+        StoreError: it cannot be written.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise StoreError(f"{path}: write: {error.strerror or error}") from error
+
+
 def write_file(path: Path, data: bytes) -> None:
     """Write a file as `replacing` does, and make its folder.
 
     Raises:
         StoreError: it cannot be written; what was there before is whole.
     """
-    try:
+    with naming(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as file:
             file.write(data)
-    except OSError as error:
-        raise StoreError(f"{path}: write: {error.strerror or error}") from error
 
 
 def remove(path: Path) -> None:

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
 import torch
 from accelerate.state import AcceleratorState
+from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
 from oxcart.train import checkpoint as checkpoints
@@ -83,6 +85,22 @@ def alone() -> Iterator[None]:
 def weights(run: Path, name: str = "last") -> Mapping[str, Tensor]:
     """Of a checkpoint."""
     return checkpoints.load(checkpoints.path_of(run, name)).model
+
+
+def rewritten(
+    path: Path,
+    other: Path,
+    change: Callable[[dict[str, Any]], Any],
+    spoil: Callable[[dict[str, Tensor]], Any] = lambda tensors: None,
+) -> Path:
+    """A copy of a checkpoint with another header and other tensors."""
+    with safe_open(str(path), "pt") as file:
+        about = json.loads(file.metadata()["oxcart"])
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    change(about)
+    spoil(tensors)
+    save_file(tensors, str(other), {"oxcart": json.dumps(about)})
+    return other
 
 
 def lines(run: Path, kind: str = "train") -> list[dict[str, Any]]:

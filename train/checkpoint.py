@@ -14,10 +14,10 @@ import json
 import os
 import shutil
 import stat
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -26,8 +26,15 @@ from torch import Tensor
 
 from oxcart.shards.errors import ConfigError, CorruptError, StoreError
 from oxcart.shards.files import replacing
+from oxcart.train.finite import not_finite
+
+T = TypeVar("T")
 
 VERSION = 1
+UNREADABLE = (
+    *(SafetensorError, OSError, RecursionError),  # of the file, and of JSON that is too deep
+    *(KeyError, TypeError, ValueError, AttributeError),  # of what the JSON holds
+)
 LAST, BEST = "last", "best"
 
 
@@ -88,7 +95,7 @@ def load(path: Path) -> Checkpoint:
 
     Raises:
         ConfigError: there is none.
-        CorruptError: the file is no checkpoint of this version, or cut off.
+        CorruptError: the file is no checkpoint of this version, cut off, or its numbers are not finite.
     """
     if not path.exists():
         raise ConfigError(f"{path}: no such checkpoint; a run writes last.safetensors and best.safetensors")
@@ -100,6 +107,8 @@ def load(path: Path) -> Checkpoint:
             raise CorruptError(f"{path}: version {about['version']}, expected {VERSION}")
         tensors |= {name: tensors[first] for name, first in about.get("same", {}).items()}
         groups = about["optimizer"]["groups"]
+        entry(path, about, "step", int)
+        entry(path, about, "state", dict)
         states: dict[int, dict[str, Any]] = {}
         for name, tensor in tensors.items():
             kind, _, rest = name.partition("/")
@@ -109,15 +118,56 @@ def load(path: Path) -> Checkpoint:
         for name, value in about["optimizer"]["plain"].items():
             index, _, what = name.partition("/")
             states.setdefault(int(index), {})[what] = value
-        return Checkpoint(
+        found = Checkpoint(
             step=about["step"],
             model=_below("model/", tensors),
             optimizer={"state": dict(sorted(states.items())), "param_groups": groups},
             random=_below("random/", tensors),
             state=about["state"],
         )
-    except (SafetensorError, KeyError, TypeError, ValueError, AttributeError) as error:
+    except UNREADABLE as error:
         raise CorruptError(f"{path}: not a checkpoint, or cut off: {error}") from error
+    if name := not_finite({name: one for name, one in tensors.items() if not name.startswith("random/")}):
+        raise CorruptError(f"{path}: {name} holds numbers that are not finite; take a checkpoint before it")
+    return found
+
+
+def entry(path: Path, values: Mapping[str, Any], name: str, kind: type[T]) -> T:
+    """A value of a checkpoint's header.
+
+    Raises:
+        CorruptError: it is missing, or of another kind.
+    """
+    value = values.get(name)
+    if not isinstance(value, kind) or isinstance(value, bool):
+        raise CorruptError(f"{path}: {name}: expected {kind.__name__}, got {str(value)[:60]!r}")
+    return value
+
+
+def check_shapes(
+    path: Path, tensors: Mapping[str, Tensor], wanted: Mapping[str, Sequence[int]], *, whole: bool = True
+) -> None:
+    """Refuse weights that are not those of a model.
+
+    Args:
+        path: of the checkpoint.
+        tensors: its weights.
+        wanted: shape of each weight of the model.
+        whole: whether the model has no others.
+
+    Raises:
+        CorruptError: one is missing, of another shape, or of no use.
+    """
+    for name, shape in wanted.items():
+        if name not in tensors:
+            raise CorruptError(f"{path}: there is no {name}, which the model of its configuration has")
+        if tuple(tensors[name].shape) != tuple(shape):
+            raise CorruptError(
+                f"{path}: {name} is {list(tensors[name].shape)}, and {list(shape)} in the model of its "
+                "configuration"
+            )
+    if whole and (more := [name for name in tensors if name not in wanted]):
+        raise CorruptError(f"{path}: the model of its configuration has no {more[0]}")
 
 
 def random_states() -> dict[str, Tensor]:

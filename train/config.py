@@ -23,7 +23,11 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from oxcart.shards.errors import ConfigError
+from oxcart.train.data.loader import READINGS
+from oxcart.train.data.mixture import EPOCHS, check_weights
 from oxcart.train.data.order import LANES, WINDOW
+from oxcart.train.data.sampling import check_per_episode
+from oxcart.train.ranges import check_numbers
 
 T = TypeVar("T")
 
@@ -279,60 +283,35 @@ def one_of(name: str, value: str, allowed: Sequence[str]) -> None:
         raise ConfigError(f"{name}: expected {', '.join(allowed)}; got {value!r}{_nearest(value, allowed)}")
 
 
-def at_least(least: float, **values: float | None) -> None:
-    """Refuse numbers that are too small; `__` in a name stands for a dot.
-
-    Raises:
-        ConfigError: says which, and what is expected.
-    """
-    for name, value in values.items():
-        if value is not None and not value >= least:
-            raise ConfigError(f"{name.replace('__', '.')}: expected at least {least:g}, got {value}")
-
-
-def check_train(train: TrainConfig, data: DataConfig) -> None:
-    """Refuse values of the loop and of reading that are impossible.
+def check_shared(config: Any) -> None:
+    """Refuse impossible values of what every trainer's configuration has, and impossible numbers of it all.
 
     Raises:
         ConfigError: says which.
     """
+    train: TrainConfig = config.train
+    data: DataConfig = config.data
+    val: ValConfig = config.val
+    if len(train.betas) != 2 or not all(0 <= beta < 1 for beta in train.betas):
+        raise ConfigError(f"train.betas: expected two numbers in [0, 1), got {train.betas}")
+    check_numbers(asdict(config))
     one_of("train.schedule", train.schedule, ("constant", "cosine"))
     one_of("train.precision", train.precision, ("auto", "fp32", "bf16"))
     one_of("train.device", train.device, ("auto", "cpu", "cuda"))
-    at_least(
-        1,
-        data__batch_size=data.batch_size,
-        data__offset=data.offset,
-        data__limit__train=data.limit.train,
-        data__limit__val=data.limit.val,
-        data__memory_mb=data.memory_mb,
-        train__steps=train.steps,
-        train__accumulate=train.accumulate,
-        train__log_every=train.log_every,
-        train__save_every=train.save_every,
-        train__threads=train.threads,
-    )
-    at_least(
-        0,
-        train__lr=train.lr,
-        train__clip=train.clip,
-        train__weight_decay=train.weight_decay,
-        train__warmup=train.warmup,
-    )
-    if len(train.betas) != 2 or not all(0 <= beta < 1 for beta in train.betas):
-        raise ConfigError(f"train.betas: expected two numbers in [0, 1), got {train.betas}")
-
-
-def check_val(val: ValConfig) -> None:
-    """Refuse values of validation that are impossible.
-
-    Raises:
-        ConfigError: says which.
-    """
-    at_least(1, val__samples=val.samples, val__batch_size=val.batch_size, val__pictures=val.pictures)
-    at_least(0, val__every=val.every)
+    one_of("data.epoch", data.epoch, EPOCHS)
+    one_of("data.reading", data.reading, READINGS)
+    check_weights("data.mix", data.mix)
+    if isinstance(data.mix, list) and data.datasets and len(data.mix) != len(data.datasets):
+        raise ConfigError(
+            f"data.mix: expected a number for each of {len(data.datasets)} datasets, got {len(data.mix)}"
+        )
+    check_per_episode("data.per_episode", data.per_episode)
+    if not config.run.dir:
+        raise ConfigError("run.dir: expected a directory, got nothing")
     if not val.splits:
         raise ConfigError("val.splits: expected at least one split, got none; val.every=0 turns it off")
+    if len(set(val.splits)) < len(val.splits):
+        raise ConfigError(f"val.splits: expected each once, got {', '.join(val.splits)}")
 
 
 def _parse(text: str) -> tuple[str, Any]:

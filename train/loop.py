@@ -12,13 +12,15 @@ the run that never stopped; more ranks or more accumulation give the same gradie
 additions. The loader shares batches out by itself and is not given to accelerate; the schedule is set by
 hand, not stepped.
 
-A loss that is not finite stops the run. It is looked at one step late, so that a GPU never waits for the
-host.
+Numbers that are not finite stop the run, on all ranks. Loss and gradient are looked at one step late, so that
+a GPU never waits for the host; weights and moments before they are validated or saved, where the host waits
+anyway. So no checkpoint holds NaN, and what is on disk is the last good one.
 """
 
 from __future__ import annotations
 
 import contextlib
+import math
 import signal
 import threading
 import time
@@ -26,22 +28,24 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
 from accelerate.utils import broadcast_object_list, gather_object
 from torch import Tensor, nn
 
-from oxcart.shards.errors import ConfigError, OxcartError
+from oxcart.shards.errors import ConfigError, NotFiniteError
 from oxcart.train import checkpoint as checkpoints
 from oxcart.train.checkpoint import Checkpoint
 from oxcart.train.config import TrainConfig
 from oxcart.train.data.batch import Batch
 from oxcart.train.data.loader import Loader
+from oxcart.train.finite import not_finite, samples, some
+from oxcart.train.ranks import on_main
 from oxcart.train.report import Clock, Report, last_validation
 from oxcart.train.resume import Restored, restore
-from oxcart.train.schedule import learning_rate
+from oxcart.train.schedule import keep_row_rates, learning_rate
 
 PEAKS = {"H100": 989e12, "H200": 989e12, "A100": 312e12, "L40S": 362e12, "RTX 4090": 165e12}
 """bf16 FLOP/s of dense matrix products, as the makers state them, by a part of the device's name."""
@@ -175,7 +179,8 @@ def fit(
 
     Raises:
         ConfigError: the batch cannot be shared out, or the checkpoint is of another configuration.
-        OxcartError: the loss is not finite.
+        CorruptError: the checkpoint cannot be read.
+        NotFiniteError: the loss, its gradient, weights, or what validation makes of them is not finite.
         StoreError: a checkpoint cannot be written.
     """
     world = accelerator.num_processes
@@ -193,14 +198,15 @@ def fit(
     optimizer = torch.optim.AdamW(
         task.groups(module), lr=config.lr, betas=(config.betas[0], config.betas[1]), fused=_fused(accelerator)
     )
-    _keep_row_rates(optimizer)
+    keep_row_rates(optimizer)
     if config.compile:
         module.compile()
     model, prepared = accelerator.prepare(module, optimizer)
     path = checkpoints.path_of(run)
     found = Restored(0, float("inf"), 0, afresh=False)
     if resume and path.exists():
-        found = restore(checkpoints.load(path), task, module, optimizer, loader, accelerator, allow_changes)
+        saved = checkpoints.load(path)
+        found = restore(path, saved, task, module, optimizer, loader, accelerator, allow_changes)
     if found.step > config.steps:
         raise ConfigError(
             f"train.steps: the run has done {found.step} already, got {config.steps}; ask for more"
@@ -252,7 +258,7 @@ class _Run:
         config, accelerator, clock = self.config, self.accelerator, Clock()
         validated: dict[str, Any] = {}
         counts: dict[str, float] = {}
-        pending: tuple[int, Tensor, list[str]] | None = None
+        pending: tuple[int, Tensor, list[str], Tensor] | None = None
         stopped = False
         peak = _peak(accelerator.device)
         flops = 0.0
@@ -278,7 +284,7 @@ class _Run:
                     losses = self._step(batch, step)
                     if pending is not None:
                         self._check(*pending)
-                    pending = step, torch.stack([losses["loss"], losses["grad_norm"]]), batch.key
+                    pending = step, self._numbers(losses), batch.key, batch.t
                     step += 1
                     for name, count in self.task.after_step(self.module, step, accelerator).items():
                         counts[name] = counts.get(name, 0.0) + count
@@ -295,6 +301,7 @@ class _Run:
                     validates = self._validates(step)
                     if stopped or validates or step % config.save_every == 0 or step == config.steps:
                         self._check(*pending)
+                        self._check_weights(step, *pending[2:])
                         best = False
                         if validates and not stopped:
                             if step == config.steps:
@@ -400,23 +407,64 @@ class _Run:
             values["memory_gb"] = torch.cuda.max_memory_allocated() / 1e9
         return values
 
-    def _check(self, step: int, numbers: Tensor, keys: list[str]) -> None:
+    def _numbers(self, losses: Mapping[str, Tensor]) -> Tensor:
+        """Loss and norm of the gradient, of every rank: [W, 2].
+
+        A loss may overflow where its gradient does not, and the rank that saw it must not stop alone. So
+        ranks exchange these eight bytes a step; on a GPU that is queued, and the host does not wait for it.
+        """
+        mine = torch.stack([losses["loss"], losses["grad_norm"]])[None]
+        return self.accelerator.gather(mine) if self.accelerator.num_processes > 1 else mine
+
+    def _check(self, step: int, numbers: Tensor, keys: list[str], times: Tensor) -> None:
         """Refuse to go on from a loss or gradient that is not finite.
 
-        The gradient is that of all ranks, so all of them stop at the same step.
+        All ranks see the numbers of all, so they stop at the same step. The samples that are named are those
+        of the ranks whose loss it is; those of all where it is the gradient alone, which all share.
         """
-        loss, norm = numbers.tolist()
-        if abs(loss) < float("inf") and abs(norm) < float("inf"):
-            return
-        if not abs(norm) < float("inf") and self.accelerator.num_processes > 1:
-            keys = gather_object(keys)
-        some = ", ".join(keys[:4]) + (f" and {len(keys) - 4} more" if len(keys) > 4 else "")
-        path = checkpoints.path_of(self.run)
-        good = f"the last good checkpoint is {path}, step {self.saved}" if path.exists() else "none was saved"
-        raise OxcartError(
-            f"step {step + 1:,}: the loss is {loss:g} and the norm of its gradient {norm:g}; "
-            f"batch of {some}; {good}; try a smaller train.lr, or train.precision=fp32"
+        rows = numbers.tolist()
+        bad = [not math.isfinite(loss) for loss, _ in rows]
+        if not any(bad):
+            bad = [not math.isfinite(norm) for _, norm in rows]
+        if any(bad):
+            loss, norm = rows[bad.index(True)]
+            every = self._everyones(samples(keys, times))
+            names = [name for own, wrong in zip(every, bad, strict=True) if wrong for name in own]
+            what = f"the loss is {loss:g} and the norm of its gradient {norm:g}"
+            self._refuse(step + 1, what, names)
+
+    def _check_weights(self, step: int, keys: list[str], times: Tensor) -> None:
+        """Refuse to validate or save what a step with a finite loss and gradient has made of the weights."""
+        tensors = {f"model/{name}": value for name, value in self.module.state_dict().items()}
+        for index, values in self.plain.state_dict()["state"].items():
+            tensors |= {
+                f"optimizer/{index}/{name}": value
+                for name, value in values.items()
+                if isinstance(value, Tensor)
+            }
+        found = self._everyones(not_finite(tensors))
+        if wrong := next(filter(None, found), None):
+            names = [name for own in self._everyones(samples(keys, times)) for name in own]
+            self._refuse(step, f"{wrong} is not finite after its update", names)
+
+    def _refuse(self, step: int, what: str, names: list[str]) -> NoReturn:
+        raise NotFiniteError(
+            f"step {step:,}: {what}; batch of {some(names)}; {self._good()}; "
+            "try a smaller train.lr, train.clip=1, or train.precision=fp32"
         )
+
+    def _good(self) -> str:
+        path = checkpoints.path_of(self.run)
+        if not path.exists():
+            return "none was saved"
+        return f"the last good checkpoint is {path}, step {self.saved:,}"
+
+    def _everyones(self, own: Any) -> list[Any]:
+        """A value of each rank."""
+        if self.accelerator.num_processes == 1:
+            return [own]
+        found: list[Any] = gather_object([own])
+        return found
 
     def _validates(self, step: int) -> bool:
         every = self.validate_every
@@ -434,7 +482,10 @@ class _Run:
     def _validate(self, step: int) -> tuple[dict[str, Any], bool]:
         began = time.perf_counter()
         self.module.eval()
-        values = self.task.validate(self.module, step, self.accelerator)
+        try:
+            values = self.task.validate(self.module, step, self.accelerator)
+        except NotFiniteError as error:
+            raise NotFiniteError(f"step {step:,}, validation: {error}; {self._good()}") from error
         self.module.train()
         self.validated = step
         (score,) = broadcast_object_list([values.get(self.task.score)])
@@ -448,17 +499,16 @@ class _Run:
 
     def _finish(self) -> None:
         """Pictures: after the checkpoint, which a full disk shall not cost."""
-        if self.accelerator.is_main_process:
-            self.task.finish(self.module, self.run)
+        on_main(lambda: self.task.finish(self.module, self.run), self.accelerator)
 
     def _save(self, step: int, best: bool) -> None:
         states = {
             f"{rank}/{name}": state
-            for rank, own in enumerate(_everyones(checkpoints.random_states(), self.accelerator))
+            for rank, own in enumerate(self._everyones(checkpoints.random_states()))
             for name, state in own.items()
         }
-        failure: OxcartError | None = None
-        if self.accelerator.is_main_process:
+
+        def save() -> None:
             state = {
                 "loader": self.loader.state_dict(),
                 "best": self.best if self.best < float("inf") else None,
@@ -476,13 +526,9 @@ class _Run:
                 random=states,
                 state=state,
             )
-            try:
-                checkpoints.save(self.run, saved, best=best)
-            except OxcartError as error:
-                failure = error
-        (failure,) = broadcast_object_list([failure])
-        if failure is not None:
-            raise failure
+            checkpoints.save(self.run, saved, best=best)
+
+        on_main(save, self.accelerator)
         self.saved = step
 
 
@@ -496,37 +542,6 @@ def narrow(batch: Batch, inside: slice | Tensor) -> Batch:
     }
     notes = {name: value[inside] for name, value in batch.annotations.items()}
     return Batch(**values, annotations=notes)
-
-
-def _keep_row_rates(optimizer: torch.optim.Optimizer) -> None:
-    """Let the `rows` of a group's matrices learn at `rows_rate` times the rate of the others.
-
-    What AdamW adds to a weight is in proportion to the rate, so what it added to these rows is scaled.
-    """
-    before: list[tuple[Tensor, Tensor, Tensor, float]] = []
-
-    def look(optimizer: Any, *given: Any) -> None:
-        for group in optimizer.param_groups:
-            if group.get("rows") and group["rows_rate"] != 1:
-                for matrix in group["params"]:
-                    rows = torch.tensor(group["rows"], device=matrix.device)
-                    before.append((matrix, rows, matrix.detach()[rows], group["rows_rate"]))
-
-    def scale(optimizer: Any, *given: Any) -> None:
-        with torch.no_grad():
-            for matrix, rows, old, rate in before:
-                matrix[rows] = old + rate * (matrix[rows] - old)
-        before.clear()
-
-    optimizer.register_step_pre_hook(look)
-    optimizer.register_step_post_hook(scale)
-
-
-def _everyones(own: dict[str, Tensor], accelerator: Accelerator) -> list[dict[str, Tensor]]:
-    if accelerator.num_processes == 1:
-        return [own]
-    found: list[dict[str, Tensor]] = gather_object([own])
-    return found
 
 
 def _fused(accelerator: Accelerator) -> bool | None:

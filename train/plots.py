@@ -190,6 +190,8 @@ def pyplot() -> Any:
 
 def _save(plt: Any, figure: Any, path: Path) -> None:
     data = io.BytesIO()
-    figure.savefig(data, dpi=130, format=path.suffix[1:], metadata={"Software": None})
-    plt.close(figure)
+    try:
+        figure.savefig(data, dpi=130, format=path.suffix[1:], metadata={"Software": None})
+    finally:
+        plt.close(figure)
     write_file(path, data.getvalue())

@@ -1,13 +1,10 @@
-"""Datasets and loaders as a configuration asks for them, and how ranks share what is held out."""
+"""Datasets and loaders as a configuration asks for them, and a rank's share of what is held out."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
-
-from accelerate import Accelerator
-from accelerate.utils import gather_object
 
 from oxcart.manifests.dataset import Dataset
 from oxcart.shards.errors import ConfigError
@@ -20,11 +17,18 @@ def open_datasets(data: DataConfig) -> dict[str, Dataset]:
     """The datasets of a configuration by their names, or by their URLs where two have one name.
 
     Raises:
-        ConfigError: there is none.
+        ConfigError: there is none, or one is given twice.
     """
     if not data.datasets:
         raise ConfigError("data.datasets: expected at least one dataset, e.g. data.datasets=[bridge]")
     opened = [Dataset.open(url) for url in data.datasets]
+    marks = [one.manifest.fingerprint for one in opened]
+    for i, mark in enumerate(marks):
+        if (first := marks.index(mark)) < i:
+            raise ConfigError(
+                f"data.datasets: {data.datasets[first]!r} and {data.datasets[i]!r} are one dataset, of "
+                f"fingerprint {mark[:12]}; give it once, and its share with data.mix"
+            )
     names = [one.manifest.dataset["name"] for one in opened]
     return {
         name if names.count(name) == 1 else one.store.url: one
@@ -190,9 +194,3 @@ def chunks(loader: Loader, samples: int, seed: int, share: tuple[int, int]) -> I
     for i in range(-(-samples // size)):
         if i % world == rank:
             yield i, loader.draw(min(size, samples - i * size), seed=derive(seed, 5, i))
-
-
-def gathered(parts: list[tuple[int, Any]], accelerator: Accelerator) -> list[tuple[int, Any]]:
-    """The chunks of all ranks, in order."""
-    every = gather_object(parts) if accelerator.num_processes > 1 else parts
-    return sorted(every, key=lambda part: int(part[0]))

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from oxcart.shards.errors import ConfigError
-from oxcart.shards.files import write_file
+from oxcart.shards.files import naming, write_file
 
 METRICS = "metrics.jsonl"
 WARMING = 10
@@ -110,7 +110,8 @@ class Report:
         if not self._active:
             return
         line = json.dumps({"kind": kind, "step": step, **{name: _plain(v) for name, v in values.items()}})
-        with open(self._run / METRICS, "a", encoding="utf-8") as file:
+        path = self._run / METRICS
+        with naming(path), open(path, "a", encoding="utf-8") as file:
             file.write(line + "\n")
         numbers = {name: v for name, v in values.items() if isinstance(v, int | float)}
         if self._writer is not None:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from accelerate import Accelerator
-from torch import nn
+from torch import Tensor, nn
 
-from oxcart.shards.errors import ConfigError
+from oxcart.shards.errors import ConfigError, CorruptError
 from oxcart.train import checkpoint as checkpoints
-from oxcart.train.checkpoint import Checkpoint
+from oxcart.train.checkpoint import Checkpoint, check_shapes, entry
 from oxcart.train.data.loader import Loader
 from oxcart.train.data.state import differences
 
@@ -34,6 +35,7 @@ class Restored(NamedTuple):
 
 
 def restore(
+    path: Path,
     saved: Checkpoint,
     task: Task,
     module: nn.Module,
@@ -45,7 +47,8 @@ def restore(
     """Put everything back.
 
     Args:
-        saved: the checkpoint.
+        path: of the checkpoint.
+        saved: what it holds.
         task: that goes on.
         module: its model.
         optimizer: of the model.
@@ -55,11 +58,14 @@ def restore(
 
     Raises:
         ConfigError: it is another model, or data have changed and that is not allowed.
+        CorruptError: something of the checkpoint is missing, or does not belong to its model.
     """
-    if wrong := list(differences("", saved.state["identity"], task.identity())):
+    if wrong := list(differences("", entry(path, saved.state, "identity", dict), task.identity())):
         raise ConfigError(f"the run is of another model: {'; '.join(wrong)}; use another run.dir")
     now = loader.state_dict()
-    before = saved.state["loader"]
+    before = entry(path, saved.state, "loader", dict)
+    for name, kind in (("position", int), ("order", dict), ("batch_size", int), ("world_size", int)):
+        entry(path, before, name, kind)
     changed = list(differences("", _kept(before), _kept(now)))
     if changed and not allow_changes:
         raise ConfigError(
@@ -69,6 +75,8 @@ def restore(
     afresh = before["order"] != now["order"]
     if not afresh:
         loader.load_state_dict({**before, "batch_size": now["batch_size"], "world_size": now["world_size"]})
+    check_shapes(path, saved.model, {name: one.shape for name, one in module.state_dict().items()})
+    _check_moments(path, saved, optimizer)
     module.load_state_dict(dict(saved.model))
     # The moments are those of then, rates and decays those that are asked for now.
     groups = optimizer.state_dict()["param_groups"]
@@ -79,14 +87,26 @@ def restore(
         for name, state in saved.random.items()
         if name.partition("/")[0] == str(rank)
     }
-    if own:
-        checkpoints.set_random_states(own)
+    try:
+        if own:
+            checkpoints.set_random_states(own)
+    except (KeyError, RuntimeError, TypeError) as error:
+        raise CorruptError(f"{path}: random states of rank {rank} cannot be put back: {error}") from error
     # A score of other pairs is none to be better than.
     alike = saved.state.get("scored") == json.loads(json.dumps(task.scored()))
-    best = saved.state["best"] if alike else None
-    return Restored(
-        saved.step, float("inf") if best is None else best, saved.state["validated"], afresh=afresh
-    )
+    best = saved.state.get("best") if alike else None
+    score = float("inf") if best is None else float(entry(path, saved.state, "best", float))
+    return Restored(saved.step, score, entry(path, saved.state, "validated", int), afresh=afresh)
+
+
+def _check_moments(path: Path, saved: Checkpoint, optimizer: torch.optim.Optimizer) -> None:
+    """Refuse moments of other weights."""
+    weights = [one for group in optimizer.param_groups for one in group["params"]]
+    for index, values in saved.optimizer["state"].items():
+        for name, value in values.items():
+            shape = tuple(value.shape) if isinstance(value, Tensor) else ()
+            if not 0 <= index < len(weights) or (shape and shape != tuple(weights[index].shape)):
+                raise CorruptError(f"{path}: optimizer/{index}/{name} is not of a weight of the model")
 
 
 def _kept(state: Mapping[str, Any]) -> dict[str, Any]:

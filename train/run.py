@@ -14,6 +14,7 @@ from oxcart.manifests.ownership import RUN, check_directory
 from oxcart.train import runs
 from oxcart.train.config import RunConfig, TrainConfig, to_yaml
 from oxcart.train.loop import Result, Task, fit, make_accelerator
+from oxcart.train.ranks import on_main
 from oxcart.train.report import Report
 
 
@@ -98,11 +99,10 @@ def run_task(
 
     def report(step: int) -> Report:
         """Begins once all that can be refused has been."""
-        if accelerator.is_main_process:
-            device = accelerator.device
-            name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
-            about = runs.circumstances(task.fingerprints, accelerator.num_processes, name)
-            runs.write_run(run, to_yaml(config), about)
+        device = accelerator.device
+        name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+        about = runs.circumstances(task.fingerprints, accelerator.num_processes, name)
+        on_main(lambda: runs.write_run(run, to_yaml(config), about), accelerator)
         return Report(
             run,
             step=step,

@@ -111,6 +111,16 @@ def test_a_read_only_output_is_refused_before_anything_is_read(whole: Compiled, 
     assert tree(small) == {}
 
 
+def test_a_picture_for_which_there_is_no_room_is_named_and_not_there(whole: Compiled, small: Path) -> None:
+    with full(small, 0):
+        assert complaint(cli("show", whole.out, "-o", small / "x.png")).endswith(
+            "x.png: write: No space left on device"
+        )
+        assert [path.name for path in small.iterdir()] == ["ballast"]
+    assert cli("show", whole.out, "-o", small / "x.png").exit_code == 0
+    assert [path.name for path in small.iterdir()] == ["x.png"]
+
+
 @pytest.mark.parametrize("what", ["unfinished", "dataset"])
 def test_an_output_that_became_read_only_keeps_its_state(whole: Compiled, small: Path, what: str) -> None:
     out = small / "out"

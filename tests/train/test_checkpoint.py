@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,16 @@ def test_a_checkpoint_gives_back_all_of_it(tmp_path: Path) -> None:
     for index, values in saved.optimizer["state"].items():
         for name, value in values.items():
             assert torch.equal(optimizer.state_dict()["state"][index][name], value)
+
+
+def test_its_mode_is_that_of_any_new_file(tmp_path: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        path = save(tmp_path, made(1), best=True)
+    finally:
+        os.umask(before)
+    for one in (path, path_of(tmp_path, "best")):
+        assert stat.S_IMODE(one.stat().st_mode) == 0o640
 
 
 def test_best_stays_while_last_moves_on(tmp_path: Path) -> None:

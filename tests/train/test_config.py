@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import inspect
+import re
+import typing
 from pathlib import Path
 
 import pytest
@@ -14,6 +17,8 @@ from oxcart.train import config as shared
 from oxcart.train.config import changes, leaves, to_yaml
 from oxcart.train.laq import config as module
 from oxcart.train.laq.config import PRESETS, LaqConfig, laq_config
+from oxcart.train.ranges import RANGES, check_numbers
+from oxcart.train.vla.config import VlaConfig
 
 
 def test_an_override_wins_over_the_preset_and_the_preset_over_the_default() -> None:
@@ -58,6 +63,26 @@ def test_the_published_preset_has_the_published_numbers() -> None:
         ("val.probe_samples=0", "val.probe_samples: expected at least 1, got 0"),
         ("model.mlp=0", "model.mlp: expected a hidden layer of at least 1, got 0 widths"),
         ("data.datasets=[a", "data.datasets: cannot be read as a value"),
+        ("train.seed=-1", "train.seed: expected at least 0, got -1"),
+        ("train.lr=inf", "train.lr: expected a finite number, got inf"),
+        ("train.final_lr=-1", "train.final_lr: expected at least 0, got -1"),
+        ("train.steps=1" + 400 * "0", "train.steps: expected at most 1e+12, got 1000"),
+        ("train.betas=[nan,0]", "train.betas: expected two numbers in [0, 1), got [nan, 0.0]"),
+        ("train.threads=100000", "train.threads: expected at most 1024, got 100000"),
+        ("quantizer.harden=[nan,1]", "quantizer.harden: expected a finite number, got nan"),
+        ("data.threads=20000", "data.threads: expected at most 1024, got 20000"),
+        ("data.cache_gb=-1", "data.cache_gb: expected at least 1e-06, got -1"),
+        ("data.control_rate=-1", "data.control_rate: expected at least 0.001, got -1"),
+        ("data.mix=[a]", "data.mix: expected numbers from 0 to 1e+18, got ['a']"),
+        ("data.mix=5", "data.mix: expected frames, episodes, equal or a list of numbers, got 5"),
+        ("data.mix=[true]", "data.mix: expected numbers from 0 to 1e+18, got [True]"),
+        ("data.mix=[0,0]", "data.mix: all are 0"),
+        ("data.per_episode=1.5", "data.per_episode: expected a whole number from 1 to 1,048,576"),
+        ("data.per_episode=true", "data.per_episode: expected a whole number from 1 to 1,048,576"),
+        ("data.epoch=all_of_it", "data.epoch: expected largest, smallest, all; got 'all_of_it'"),
+        ("data.reading=fast", "data.reading: expected auto, sparse, sequential; got 'fast'"),
+        ("val.splits=[val,val]", "val.splits: expected each once, got val, val"),
+        ("run.dir=''", "run.dir: expected a directory, got nothing"),
     ],
 )
 def test_a_wrong_override_is_answered_in_one_line(override: str, said: str) -> None:
@@ -65,6 +90,24 @@ def test_a_wrong_override_is_answered_in_one_line(override: str, said: str) -> N
         laq_config([override])
     assert str(error.value).startswith(said)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("schema", [LaqConfig, VlaConfig])
+def test_every_number_has_a_range_that_refuses_what_is_not_finite(schema: type) -> None:
+    hints = {
+        f"{section}.{name}": str(kind)
+        for section, of in typing.get_type_hints(schema).items()
+        if dataclasses.is_dataclass(of)
+        for name, kind in typing.get_type_hints(of).items()
+    }
+    numbers = [key for key, kind in hints.items() if re.search(r"\b(int|float)\b", kind)]
+    assert len(numbers) > 30
+    for key in numbers:
+        least, most = RANGES[key]
+        section, _, name = key.partition(".")
+        for wrong in (float("nan"), float("inf"), least - 1, 2 * most + 1):
+            with pytest.raises(ConfigError, match=f"^{re.escape(key)}: expected"):
+                check_numbers({section: {name: wrong}})
 
 
 def test_a_flow_decoder_needs_a_decoder_that_sees_the_codes() -> None:

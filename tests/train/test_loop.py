@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -17,12 +19,12 @@ import torch
 from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 
-from oxcart.shards.errors import ConfigError, OxcartError, StoreError
+from oxcart.shards.errors import ConfigError, CorruptError, NotFiniteError, OxcartError, StoreError
 from oxcart.train import checkpoint as checkpoints
 from oxcart.train import loop
 from oxcart.train.laq.model import LatentActionModel
 from oxcart.train.laq.task import LaqTask
-from tiny_laq import SMALL, assert_same_checkpoints, lines, small, trained, weights
+from tiny_laq import SMALL, assert_same_checkpoints, lines, rewritten, small, trained, weights
 
 STEPS = 5
 AUGMENTED = (
@@ -105,12 +107,26 @@ NOT_FINITE = (
     + """
 def loss(self, model, batch, place):
     value, metrics = original_loss(self, model, batch, place)
-    return (value * float("nan") if place.step == 1 and place.rows[0] == 1 else value), metrics
+    return (value + float("inf") if place.step == 1 and place.rows[0] == 1 else value), metrics
 
 LaqTask.loss = loss
 train_laq(configure(sys.argv[1:]))
 """
 )
+"""The loss of one rank is infinite, and its gradient is not."""
+INVALID = (
+    PATCHED
+    + """
+from oxcart.train.laq.model import LatentActionModel
+
+encode = LatentActionModel.encode
+LatentActionModel.encode = lambda self, frames: (
+    encode(self, frames) if distributed.get_rank() == 0 else torch.full_like(encode(self, frames), -1)
+)
+train_laq(configure(sys.argv[1:]))
+"""
+)
+"""Latents of validation are not finite on one rank."""
 CODEBOOKS = (
     PATCHED
     + """
@@ -306,6 +322,60 @@ def test_a_loss_that_is_not_finite_stops_with_step_keys_and_checkpoint(
     assert all(tensor.isfinite().all() for tensor in saved.model.values())
 
 
+@pytest.mark.parametrize(
+    "form",
+    [
+        ("model.output=layered",),
+        ("model.output=residual", "train.clip=1"),
+        ("model.output=layered", "train.precision=bf16", "train.accumulate=2"),
+        ("model.output=plain", "quantizer.kind=fsq"),
+    ],
+    ids=",".join,
+)
+def test_a_run_that_diverges_ends_in_one_line_and_saves_nothing(
+    kitchen: Path, tmp_path: Path, form: tuple[str, ...]
+) -> None:
+    if "quantizer.kind=fsq" in form:
+        pytest.importorskip("vector_quantize_pytorch")
+    run = tmp_path / "run"
+    much = ("train.lr=1e8", "train.warmup=0", "train.clip=0", "train.log_every=100")
+    with pytest.raises(
+        NotFiniteError, match=r"^step \d: .*; batch of .* t=\d.*; none was saved; try"
+    ) as error:
+        trained(run, kitchen, *much, *form)
+    assert "\n" not in str(error.value)
+    assert not (run / "checkpoints").exists()
+
+
+@pytest.mark.parametrize("what", ["weights", "moments"])
+def test_weights_that_an_update_spoils_are_neither_validated_nor_saved(
+    kitchen: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    """Loss and gradient of the step were finite, and nothing of the next one has been seen."""
+    update = torch.optim.AdamW.step
+    steps = 0
+
+    def step(self: torch.optim.AdamW, closure: Any = None) -> None:
+        nonlocal steps
+        steps += 1
+        update(self, closure)
+        first = self.param_groups[0]["params"][0]
+        spoiled = first.data if what == "weights" else self.state[first]["exp_avg_sq"]
+        spoiled.view(-1)[0] = float("inf") if steps == 4 else spoiled.view(-1)[0]
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", step)
+    run = tmp_path / "run"
+    with pytest.raises(NotFiniteError) as error:
+        trained(run, kitchen, "train.steps=4", "train.save_every=2", "val.every=4")
+    assert str(error.value).startswith(
+        "step 4: model/" if what == "weights" else "step 4: optimizer/0/exp_avg_sq"
+    )
+    assert "is not finite after its update; batch of oxcart_kitchens-train-0" in str(error.value)
+    assert "last.safetensors, step 2" in str(error.value)
+    assert lines(run, "val") == []
+    assert checkpoints.load(checkpoints.path_of(run)).step == 2
+
+
 def test_a_run_is_not_begun_where_one_is(kitchen: Path, whole: Path) -> None:
     with pytest.raises(ConfigError, match=r"run\.dir: .* holds a run; pass --resume auto"):
         trained(whole, kitchen)
@@ -381,6 +451,51 @@ def test_another_model_is_refused_even_so(kitchen: Path, tmp_path: Path) -> None
     trained(run, kitchen, "train.steps=1")
     with pytest.raises(ConfigError, match=r"another model: model\.width was 16, is 32"):
         trained(run, kitchen, "train.steps=2", "model.width=32", resume=True, allow_changes=True)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda about: about["state"].pop("identity"), "identity: expected dict, got 'None'"),
+        (lambda about: about["state"].pop("loader"), "loader: expected dict, got 'None'"),
+        (lambda about: about["state"]["loader"].pop("order"), "order: expected dict, got 'None'"),
+        (lambda about: about["state"]["loader"].update(position="far"), "position: expected int, got 'far'"),
+        (lambda about: about["state"].pop("validated"), "validated: expected int, got 'None'"),
+        (lambda about: about["state"].update(best="low"), "best: expected float, got 'low'"),
+    ],
+)
+def test_a_run_does_not_go_on_from_a_header_that_is_wrong(
+    kitchen: Path, whole: Path, tmp_path: Path, change: Any, said: str
+) -> None:
+    path = tmp_path / "run" / "checkpoints" / "last.safetensors"
+    shutil.copytree(whole, tmp_path / "run")
+    rewritten(checkpoints.path_of(whole), path, change)
+    with pytest.raises(CorruptError, match=f"^{re.escape(str(path))}: {said}"):
+        trained(tmp_path / "run", kitchen, resume=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "how"),
+    [
+        ("model/decoder.motion.bias", "gone"),
+        ("model/decoder.motion.bias", "wide"),
+        ("optimizer/0/exp_avg", "wide"),
+        ("random/0/cpu", "wide"),
+    ],
+)
+def test_a_run_does_not_go_on_from_tensors_of_another_model(
+    kitchen: Path, whole: Path, tmp_path: Path, name: str, how: str
+) -> None:
+    def spoil(tensors: dict[str, Tensor]) -> None:
+        tensor = tensors.pop(name)
+        if how == "wide":
+            tensors[name] = torch.zeros(*tensor.shape[:-1], tensor.shape[-1] + 1, dtype=tensor.dtype)
+
+    path = tmp_path / "run" / "checkpoints" / "last.safetensors"
+    shutil.copytree(whole, tmp_path / "run")
+    rewritten(checkpoints.path_of(whole), path, lambda about: None, spoil)
+    with pytest.raises(CorruptError, match=f"^{re.escape(str(path))}: "):
+        trained(tmp_path / "run", kitchen, resume=True)
 
 
 def test_a_batch_that_cannot_be_shared_out_is_refused(kitchen: Path, tmp_path: Path) -> None:
@@ -494,9 +609,21 @@ def test_a_loss_that_is_not_finite_on_one_of_two_ranks_stops_both(kitchen: Path,
     found = ended(two_ranks(["-c", NOT_FINITE], *asked(kitchen, tmp_path / "run", "train.steps=4")))
     for code, err in found:
         assert code != 0
-        assert "step 2: the loss is" in err
-        assert "and the norm of its gradient nan; batch of oxcart_kitchens-train-0" in err
-        assert "and 4 more; none was saved" in err, "the keys are those of both ranks"
+        assert "step 2: the loss is inf and the norm of its gradient 0" in err
+        assert re.search(r"; batch of (oxcart_kitchens-train-\d+-\d+ t=\d+(, )?){4}; none was saved", err), (
+            "the samples are those of the rank that saw it"
+        )
+
+
+@pytest.mark.slow
+def test_what_is_not_finite_in_validation_of_one_of_two_ranks_stops_both(
+    kitchen: Path, tmp_path: Path
+) -> None:
+    given = asked(kitchen, tmp_path / "run", "train.steps=2", "val.every=1", "val.probes=false")
+    for code, err in ended(two_ranks(["-c", INVALID], *given)):
+        assert code != 0
+        assert "NotFiniteError: step 1, validation: latents of oxcart_kitchens-" in err
+        assert "none was saved" in err
 
 
 @pytest.mark.slow

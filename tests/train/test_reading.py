@@ -85,3 +85,23 @@ def test_a_validation_loader_keeps_to_the_size_of_the_cache(
             files = (tmp_path / str(gigabytes)).rglob("*.part")
             held[gigabytes] = sum(path.stat().st_blocks * 512 for path in files)
     assert held[2e-5] < 2 * 20_000 < held[1.0]
+
+
+def test_a_dataset_that_is_given_twice_is_refused(kitchen: Path, tmp_path: Path) -> None:
+    """By another spelling, or as a copy: it is the fingerprint that tells."""
+    copy = tmp_path / "copy"
+    shutil.copytree(kitchen, copy)
+    for other in (f"{kitchen}/", f"{kitchen}/../{kitchen.name}", str(copy)):
+        with pytest.raises(ConfigError) as error:
+            LaqTask(small(kitchen, tmp_path, f"data.datasets=[{kitchen},{other}]"), torch.device("cpu"))
+        assert str(error.value).startswith(f"data.datasets: '{kitchen}' and '{other}' are one dataset, of ")
+
+
+def test_a_batch_that_no_memory_would_hold_is_refused_with_both_numbers(
+    kitchen: Path, tmp_path: Path
+) -> None:
+    config = small(kitchen, tmp_path, "data.batch_size=10000000000")
+    with pytest.raises(ConfigError, match=r"batch_size: .* would take 76,.* GB, and this machine has \d"):
+        LaqTask(config, torch.device("cpu")).loader(0, 1)
+    config = small(kitchen, tmp_path, "val.batch_size=10000000000", "val.every=1")
+    LaqTask(config, torch.device("cpu"))  # as many as there are

@@ -14,6 +14,7 @@ The position is the number of samples that have been handed out, over all ranks.
 from __future__ import annotations
 
 import logging
+import math
 import os
 import sys
 from collections import deque
@@ -32,7 +33,7 @@ from oxcart.train.data.annotations import StepValues, by_name
 from oxcart.train.data.batch import Batch
 from oxcart.train.data.cache import Cache
 from oxcart.train.data.index import SplitIndex
-from oxcart.train.data.memory import BatchMemory
+from oxcart.train.data.memory import BatchMemory, check_fits
 from oxcart.train.data.mixture import Mixture, Schedule
 from oxcart.train.data.moving import open_moving
 from oxcart.train.data.order import LANES, WINDOW, derive
@@ -40,7 +41,7 @@ from oxcart.train.data.part import Part, Wanted
 from oxcart.train.data.reuse import Budget
 from oxcart.train.data.sampling import Frames, Pairs
 from oxcart.train.data.state import check_state, make_state
-from oxcart.train.data.workers import Job, Workers
+from oxcart.train.data.workers import THREADS, Job, Workers
 
 ACTIONS = (None, "steps", "sum")
 READINGS = ("auto", "sparse", "sequential")
@@ -139,6 +140,8 @@ class Loader(torch.utils.data.IterableDataset[Batch]):
         for name, value in positive.items():
             if value is not None and value < 1:
                 raise ConfigError(f"{name}: expected at least 1, got {value}")
+        if threads is not None and threads > THREADS:
+            raise ConfigError(f"threads: expected at most {THREADS}, got {threads}")
         self.rank, self.world_size = _rank(rank, world_size)
         for name, number in (("batch_size", batch_size), ("lanes", lanes)):
             if number % self.world_size:
@@ -197,6 +200,7 @@ class Loader(torch.utils.data.IterableDataset[Batch]):
         self._schedule = Schedule(shares)
         self.epoch_length = self._schedule.epoch([len(part.order) for part in self.parts], mixture.epoch)
         """Samples of an epoch, over all ranks."""
+        self._check_memory(ahead)
         self._settings: dict[str, Any] = {
             "datasets": [index.describe() for index in indexes],
             "weights": self._schedule.parts,
@@ -217,6 +221,19 @@ class Loader(torch.utils.data.IterableDataset[Batch]):
         self._slices = self._threads if remote else 2 * self._threads
         self._workers: Workers | None = None
         self._memory = BatchMemory(torch.cuda.is_available() if pin is None else pin)
+
+    def _check_memory(self, ahead: int) -> None:
+        """Refuse batches that no memory of this machine would hold."""
+        samples = self.batch_size if self.repeat else min(self.batch_size, self.epoch_length)
+        rows = -(-samples // self.world_size)
+        size = rows * math.prod((*self.sample.shape, *self._size, 3))
+        count = ahead + 1 if self.repeat else min(ahead + 1, len(self))
+        check_fits(
+            "batch_size",
+            size * count,
+            f"frames of {count:,} batches (ahead={ahead}) of {rows:,} samples",
+            "take a smaller batch_size or ahead",
+        )
 
     @property
     def size(self) -> tuple[int, int]:

@@ -12,6 +12,7 @@ import heapq
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +25,8 @@ Int64 = npt.NDArray[np.int64]
 PERIOD = 1 << 14
 WEIGHTS = ("frames", "episodes", "equal")
 EPOCHS = ("largest", "smallest", "all")
+MOST = 1e18
+"""Of a weight."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,20 +49,32 @@ class Mixture:
             raise ConfigError("mixture: expected at least one dataset, got none")
         if self.epoch not in EPOCHS:
             raise ConfigError(f"mixture.epoch: expected one of {', '.join(EPOCHS)}, got {self.epoch!r}")
+        check_weights("mixture.weights", self.weights)
         if isinstance(self.weights, str):
-            if self.weights not in WEIGHTS:
-                known = ", ".join(WEIGHTS)
-                raise ConfigError(f"mixture.weights: expected {known} or numbers, got {self.weights!r}")
             return
         if len(self.weights) != len(self.datasets):
             raise ConfigError(
                 f"mixture.weights: expected one for each of {len(self.datasets)} datasets, "
                 f"got {len(self.weights)}"
             )
-        if not all(0 <= weight < float("inf") for weight in self.weights):
-            raise ConfigError(f"mixture.weights: expected numbers from 0 on, got {list(self.weights)}")
-        if not any(self.weights):
-            raise ConfigError("mixture.weights: all are 0; at least one dataset must have a weight")
+
+
+def check_weights(name: str, weights: Any) -> None:
+    """Refuse what says nothing of how often datasets are drawn from.
+
+    Raises:
+        ConfigError: says what was given as `name`.
+    """
+    if isinstance(weights, str) or not isinstance(weights, Sequence):
+        if weights not in WEIGHTS:
+            known = ", ".join(WEIGHTS)
+            raise ConfigError(f"{name}: expected {known} or a list of numbers, got {weights!r}")
+        return
+    numbers = [one for one in weights if isinstance(one, int | float) and not isinstance(one, bool)]
+    if len(numbers) < len(weights) or not all(0 <= one <= MOST for one in numbers):
+        raise ConfigError(f"{name}: expected numbers from 0 to {MOST:g}, got {list(weights)}")
+    if not any(numbers):
+        raise ConfigError(f"{name}: all are 0; at least one dataset must have a weight")
 
 
 class Schedule:

@@ -19,6 +19,9 @@ from oxcart.train.data.order import Samples, derive, splitmix64
 
 Int64 = npt.NDArray[np.int64]
 
+MOST = 1 << 20
+"""Draws of an episode in an epoch."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Frames:
@@ -36,7 +39,7 @@ class Frames:
     """Axes of a sample before those of a frame."""
 
     def __post_init__(self) -> None:
-        _check_per_episode(self.per_episode)
+        check_per_episode("per_episode", self.per_episode)
         if self.leave < 0:
             raise ConfigError(f"frames.leave: expected at least 0, got {self.leave}")
 
@@ -77,7 +80,7 @@ class Pairs:
     """Axes of a sample before those of a frame."""
 
     def __post_init__(self) -> None:
-        _check_per_episode(self.per_episode)
+        check_per_episode("per_episode", self.per_episode)
         if (self.frames is None) == (self.seconds is None):
             raise ConfigError("pairs: expected an offset in frames or in seconds, one of them")
         if self.frames is not None and self.frames < 1:
@@ -122,9 +125,14 @@ class Pairs:
         return _steps(self.per_episode, key, samples, lengths - offset)
 
 
-def _check_per_episode(value: int | str) -> None:
-    if value != "all" and (isinstance(value, str) or value < 1):
-        raise ConfigError(f'per_episode: expected at least 1 or "all", got {value!r}')
+def check_per_episode(name: str, value: Any) -> None:
+    """Refuse what is neither a number of draws nor "all".
+
+    Raises:
+        ConfigError: says what was given as `name`.
+    """
+    if value != "all" and (not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= MOST):
+        raise ConfigError(f'{name}: expected a whole number from 1 to {MOST:,} or "all", got {value!r}')
 
 
 def _counts(per_episode: int | str, steps: Int64, offset: int) -> Int64:

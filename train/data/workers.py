@@ -14,8 +14,12 @@ import threading
 import weakref
 from collections.abc import Callable, Sequence
 
+from oxcart.shards.errors import ConfigError
+
 Task = Callable[[], None]
 
+THREADS = 1024
+"""At most."""
 GRACE_S = 0.5
 """What tasks have at the end of the process."""
 
@@ -74,12 +78,20 @@ class Job:
 
 
 class Workers:
-    """`count` threads; they end when this is closed or forgotten."""
+    """`count` threads; they end when this is closed or forgotten.
+
+    Raises:
+        ConfigError: this machine gives the process fewer.
+    """
 
     def __init__(self, count: int) -> None:
         self._queue: queue.SimpleQueue[tuple[Job, int] | None] = queue.SimpleQueue()
         for i in range(count):
-            threading.Thread(target=_work, args=(self._queue,), daemon=True, name=f"oxcart-{i}").start()
+            try:
+                threading.Thread(target=_work, args=(self._queue,), daemon=True, name=f"oxcart-{i}").start()
+            except RuntimeError as error:
+                _end(self._queue, i)
+                raise ConfigError(f"threads: expected at most {i}, got {count}: {error}") from error
         self.close = weakref.finalize(self, _end, self._queue, count)
         self.close.atexit = False
 

@@ -25,7 +25,8 @@ from oxcart.train.config import DataConfig
 from oxcart.train.data import Batch, Loader, Pairs
 from oxcart.train.data.order import derive, splitmix64
 from oxcart.train.evaluate.flow import FlowMeter
-from oxcart.train.laq.model import LatentActionModel, to_float
+from oxcart.train.finite import refuse
+from oxcart.train.laq.model import NONE, LatentActionModel, to_float
 from oxcart.train.reading import held_out_loader
 
 Floats = npt.NDArray[np.float64]
@@ -310,7 +311,9 @@ class _Part:
         """Take a batch: rows from `begin` of `count` in all; frames of those that are `pictured`."""
         frames = to_float(batch.frames.to(device))
         pixels: npt.NDArray[np.uint8] = batch.frames.numpy()
-        found: dict[str, Any] = {f"codes {i}": model.encode(frames) for i, model in enumerate(models)}
+        found: dict[str, Any] = {f"codes {i}": model.encode(frames).cpu() for i, model in enumerate(models)}
+        for codes in found.values():
+            refuse((codes == NONE).any(1), batch, "latents")
         found |= {"actions": batch.action, "state": batch.state}
         found["thumbs"] = functional.adaptive_avg_pool2d(frames[:, 0], THUMB).flatten(1)
         found["flow"] = None if isinstance(meter, str) else torch.from_numpy(meter(pixels))

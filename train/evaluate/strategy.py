@@ -23,6 +23,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from oxcart.shards.errors import NotFiniteError
 from oxcart.train import plots
 from oxcart.train.evaluate import statistics
 from oxcart.train.evaluate.cache import Cache, Floats, Ints, Strings
@@ -108,6 +109,8 @@ class Context:
             frames = to_float(torch.from_numpy(first[some])[:, None].to(self.device))[:, 0]
             given = torch.from_numpy(codes[some]).to(self.device)
             pixels = self.model.decode(frames, given).clamp(-1, 1).add(1).mul(127.5).round()
+            if not pixels.isfinite().all():
+                raise NotFiniteError("frames that the model decodes are not finite")
             made.append(pixels.to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy())
         return np.concatenate(made) if made else first.copy()
 

@@ -15,8 +15,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from oxcart.train.finite import filled, lost
+
 FINE = 8
 """Channels of a convolutional head at the frames' own size."""
+FAR = 1e4
+"""Half sides that a frame is moved at most. It has shown nothing but its edge long before; much further, its
+coordinates would be more than the integers of native code."""
 
 
 class Attention(nn.Module):
@@ -168,14 +173,17 @@ def move(frames: Tensor, motion: Tensor) -> Tensor:
     Args:
         frames: whose edges go on beyond them.
         motion: [B, 2, 3], added to the map that moves nothing; x and y in half widths and half heights. The
-            result at p is the frame at p + motion [p, 1].
+            result at p is the frame at p + motion [p, 1]. Of a motion that is not finite it is NaN.
     """
     with torch.autocast(frames.device.type, enabled=False):  # a product in bf16 is off by half a pixel
         still = torch.eye(2, 3, device=motion.device)
-        grid = functional.affine_grid(motion.float() + still, list(frames.shape), align_corners=False)
-        return functional.grid_sample(
+        nowhere = lost(motion)
+        motion = filled(motion.float(), nowhere, 0.0).clamp(-FAR, FAR)
+        grid = functional.affine_grid(motion + still, list(frames.shape), align_corners=False)
+        moved = functional.grid_sample(
             frames.float(), grid, mode="bilinear", padding_mode="border", align_corners=False
         )
+        return filled(moved, nowhere, torch.nan)
 
 
 def _groups(channels: int) -> int:

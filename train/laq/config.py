@@ -14,9 +14,7 @@ from oxcart.train.config import (
     RunConfig,
     TrainConfig,
     ValConfig,
-    at_least,
-    check_train,
-    check_val,
+    check_shared,
     one_of,
     resolve,
 )
@@ -27,6 +25,8 @@ OUTPUTS = ("plain", "residual", "layered")
 STEMS = ("linear", "conv")
 QUANTIZERS = ("nsvq", "vq", "diveq", "fsq")
 TEACHERS = ("none", "dis", "raft")
+CODEBOOKS = 1 << 28
+"""Numbers that codebooks hold at most: a gigabyte."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,38 +171,18 @@ class LaqConfig:
         one_of("model.head", model.head, STEMS)
         one_of("quantizer.kind", quantizer.kind, QUANTIZERS)
         one_of("flow.teacher", self.flow.teacher, TEACHERS)
-        check_train(self.train, self.data)
-        check_val(self.val)
-        at_least(
-            1,
-            model__image_size=model.image_size,
-            model__patch=model.patch,
-            model__width=model.width,
-            model__heads=model.heads,
-            model__decoder_depth=model.decoder_depth,
-            model__layers=model.layers,
-            quantizer__tokens=quantizer.tokens,
-            quantizer__dim=quantizer.dim,
-            val__probe_samples=self.val.probe_samples,
-            evaluate__every=self.evaluate.every,
-            evaluate__samples=self.evaluate.samples,
-        )
-        at_least(
-            0,
-            model__spatial_depth=model.spatial_depth,
-            model__temporal_depth=model.temporal_depth,
-            quantizer__replace_every=quantizer.replace_every,
-            flow__weight=self.flow.weight,
-            augment__colour=self.augment.colour,
-            augment__shift=self.augment.shift,
-            evaluate__frames=self.evaluate.frames,
-        )
+        check_shared(self)
         one_of("evaluate.flow", self.evaluate.flow, TEACHERS)
         if self.evaluate.strategies != ["all"]:
             strategies.check(self.evaluate.strategies, "evaluate.strategies")
         if self.evaluate.strategies and not self.val.every:
             raise ConfigError("evaluate.strategies: are measured at validations; set val.every")
-        at_least(2, quantizer__codes=quantizer.codes)
+        numbers = quantizer.tokens * quantizer.codes * quantizer.dim
+        if numbers > CODEBOOKS:
+            raise ConfigError(
+                f"quantizer.codes: expected at most {CODEBOOKS:,} numbers in the codebooks (tokens x codes x "
+                f"dim), got {numbers:,}"
+            )
         if model.image_size < model.patch:
             raise ConfigError(
                 f"model.patch: {model.patch} pixels are more than the frames' {model.image_size} "

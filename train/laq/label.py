@@ -30,16 +30,15 @@ from oxcart.manifests.annotation import Annotation, write_annotation
 from oxcart.manifests.canonical import canonical_json
 from oxcart.manifests.dataset import Dataset
 from oxcart.manifests.tables import EPISODES
-from oxcart.shards.errors import ConfigError
-from oxcart.shards.files import private_folder, replacing, write_file
+from oxcart.shards.errors import ConfigError, CorruptError
+from oxcart.shards.files import naming, private_folder, replacing, write_file
 from oxcart.train import checkpoint as checkpoints
 from oxcart.train.data import Loader
+from oxcart.train.finite import refuse
 from oxcart.train.laq.config import LaqConfig, laq_config
-from oxcart.train.laq.model import LatentActionModel, to_float
+from oxcart.train.laq.model import NONE, LatentActionModel, shapes_of, to_float
 from oxcart.train.laq.validate import pairs_of
 
-NONE = -1
-"""Where there is no pair."""
 PIECE = 16
 """Batches of a piece of work."""
 
@@ -66,6 +65,7 @@ def open_run(run: Path, name: str = checkpoints.LAST, device: str = "auto") -> L
 
     Raises:
         ConfigError: there is none, or no GPU.
+        CorruptError: it is no checkpoint of a latent-action model.
     """
     path = checkpoints.path_of(run, name) if name in (checkpoints.LAST, checkpoints.BEST) else Path(name)
     if not path.is_file():
@@ -76,14 +76,23 @@ def open_run(run: Path, name: str = checkpoints.LAST, device: str = "auto") -> L
         "cuda" if device == "cuda" or (device == "auto" and torch.cuda.is_available()) else "cpu"
     )
     saved = checkpoints.load(path)
-    config = laq_config([], saved.state["config"])
-    model = LatentActionModel(config.model, config.quantizer, saved.state["identity"]["flow"] != "none")
+    identity = checkpoints.entry(path, saved.state, "identity", dict)
+    flow = checkpoints.entry(path, identity, "flow", str) != "none"
+    try:
+        config = laq_config([], checkpoints.entry(path, saved.state, "config", dict))
+    except ConfigError as error:
+        raise CorruptError(f"{path}: config: is none of a latent-action model: {error}") from error
+    # Held against the file first: a configuration may ask for any amount of memory.
+    wanted = shapes_of(config.model, config.quantizer, flow)
+    checkpoints.check_shapes(path, saved.model, wanted, whole=False)
+    model = LatentActionModel(config.model, config.quantizer, flow)
+    checkpoints.check_shapes(path, saved.model, {name: one.shape for name, one in model.state_dict().items()})
     model.load_state_dict(dict(saved.model))
     return Labeller(
         model=model.to(where).eval(),
         config=config,
         step=saved.step,
-        fingerprint=fingerprint(saved.state["identity"], dict(saved.model)),
+        fingerprint=fingerprint(identity, dict(saved.model)),
         device=where,
     )
 
@@ -142,7 +151,7 @@ def label(
         Counts of episodes, steps, and steps that have codes.
 
     Raises:
-        ConfigError: the parts that are there are of other work.
+        ConfigError: the parts that are there are of other work, or no episode is long enough for a pair.
     """
     dataset = Dataset.open(url)
     loaders = _loaders(dataset, labeller, batch_size)
@@ -180,18 +189,16 @@ def label(
         },
         values=values,
     )
-    folder = os.path.dirname(output)
-    if folder and "://" not in folder:
-        os.makedirs(folder, exist_ok=True)
     write_annotation(output, annotation)
     shutil.rmtree(parts)
     return {"episodes": len(steps), "steps": sum(steps.values()), "coded": done}
 
 
 def _loaders(dataset: Dataset, labeller: Labeller, batch_size: int) -> dict[str, Loader]:
-    """A loader of every pair of each split, in a fixed order; none where all episodes are too short."""
+    """A loader of every pair of each split, in a fixed order; of no split whose episodes are too short."""
     config = labeller.config
     found = {}
+    short = "it has no episodes"
     for split, counts in sorted(dataset.manifest.splits.items()):
         if not counts["episodes"]:
             continue
@@ -212,6 +219,9 @@ def _loaders(dataset: Dataset, labeller: Labeller, batch_size: int) -> dict[str,
         except ConfigError as error:
             if "longer than every episode" not in str(error):
                 raise
+            short = str(error).removeprefix("sample: ")
+    if not found:
+        raise ConfigError(f"DATASET: no pair of {dataset.store.url} can be labelled: {short}")
     return found
 
 
@@ -255,10 +265,11 @@ def _pieces(loader: Loader, labeller: Labeller, parts: Path, split: str) -> Any:
     codes: list[npt.NDArray[np.int32]] = []
     for batch in loader:
         with torch.no_grad():
-            made = labeller.model.encode(to_float(batch.frames.to(labeller.device)))
+            made = labeller.model.encode(to_float(batch.frames.to(labeller.device))).cpu()
+        refuse((made == NONE).any(1), batch, "latents")
         keys += batch.key
         times.append(batch.t.numpy())
-        codes.append(made.cpu().numpy().astype(np.int32))
+        codes.append(made.numpy().astype(np.int32))
         if loader.position - start >= size or loader.position >= loader.epoch_length:
             piece = np.concatenate(times), np.concatenate(codes)
             _put_npz(parts / f"{split}-{start:012d}.npz", keys, *piece)
@@ -267,5 +278,5 @@ def _pieces(loader: Loader, labeller: Labeller, parts: Path, split: str) -> Any:
 
 
 def _put_npz(path: Path, keys: list[str], times: npt.NDArray[np.int64], codes: npt.NDArray[np.int32]) -> None:
-    with replacing(path) as file:
+    with naming(path), replacing(path) as file:
         np.savez(file, key=np.array(keys), t=times, codes=codes)

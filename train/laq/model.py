@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
+from oxcart.train.finite import filled, lost
 from oxcart.train.laq.blocks import (
     Attention,
     Block,
@@ -34,8 +35,10 @@ from oxcart.train.laq.blocks import (
     move,
 )
 from oxcart.train.laq.config import ModelConfig, QuantizerConfig
-from oxcart.train.laq.quantize import build_quantizer
+from oxcart.train.laq.quantize import build_quantizer, width_of
 
+NONE = -1
+"""A code that stands for nothing."""
 SHUT = -2.0
 """What masks of layers begin with, before the sigmoid: most of frame t stands still."""
 REACH = (0.2, 0.2, 0.3)
@@ -86,14 +89,15 @@ class LatentActionModel(nn.Module):
         return z
 
     def encode(self, frames: Tensor) -> Tensor:
-        """Codes [B, n] of frames [B, 2, 3, H, W]."""
-        codes: Tensor = self.quantizer(self.encoder(frames)).codes
-        return codes
+        """Codes [B, n] of frames [B, 2, 3, H, W]; `NONE` where the latents are not finite."""
+        z = self.encoder(frames)
+        codes: Tensor = self.quantizer(z).codes
+        return filled(codes, lost(z), NONE)
 
     def decode(self, first: Tensor, codes: Tensor) -> Tensor:
-        """Frame t + k from frame t [B, 3, H, W] and codes [B, n]."""
+        """Frame t + k from frame t [B, 3, H, W] and codes [B, n]; NaN where it is not finite."""
         prediction: Tensor = self.decoder(first, self.quantizer.lookup(codes))[0]
-        return prediction
+        return filled(prediction, lost(prediction), torch.nan)
 
 
 class Encoder(nn.Module):
@@ -204,6 +208,18 @@ class Decoder(nn.Module):
             cut = move(torch.cat([first, masks[:, layer : layer + 1]], 1), motions[:, layer])
             made = made + cut[:, 3:] * (cut[:, :3] - made)
         return made
+
+
+def shapes_of(model: ModelConfig, quantizer: QuantizerConfig, flow: bool) -> dict[str, tuple[int, ...]]:
+    """Name and shape of every weight of encoder and decoder; takes no memory for them."""
+    tokens, dim = quantizer.tokens, width_of(quantizer)
+    with torch.device("meta"):
+        parts = {"encoder": Encoder(model, tokens, dim), "decoder": Decoder(model, tokens, dim, flow)}
+    return {
+        f"{part}.{name}": tuple(weight.shape)
+        for part, module in parts.items()
+        for name, weight in module.state_dict().items()
+    }
 
 
 def to_float(frames: Tensor) -> Tensor:

@@ -28,6 +28,7 @@ from torch import Tensor, nn
 
 from oxcart.shards.errors import ConfigError
 from oxcart.train.data.order import derive
+from oxcart.train.finite import filled, lost
 from oxcart.train.laq.config import QuantizerConfig
 
 KMEANS_ROUNDS = 10
@@ -201,22 +202,23 @@ class PackageQuantizer(Quantizer):
 
     def forward(self, z: Tensor, noise: Tensor | None = None, hardness: float = 1.0) -> Quantized:
         with torch.autocast(z.device.type, enabled=False):
-            z = z.float()
+            nowhere = lost(z)  # the package would make an index of what it rounds
+            z = filled(z.float(), nowhere, 0.0)
             if self._fsq:
                 vectors, codes = self.inner(z)
-                return Quantized(vectors, codes.long(), z.new_zeros(()))
+                return Quantized(filled(vectors, nowhere, torch.nan), codes.long(), z.new_zeros(()))
             training = self.inner.training
             self.inner.train(noise is not None and training)
             vectors, codes, loss = self.inner(z)
             self.inner.train(training)
-            return Quantized(vectors, codes.long(), loss.sum())
+            return Quantized(filled(vectors, nowhere, torch.nan), codes.long(), loss.sum())
 
     @torch.no_grad()
     def start(self, z: Tensor, seed: int) -> None:
         """The package's own k-means runs at the first call, which shall see the whole batch."""
         training = self.inner.training
         self.inner.train()
-        self.inner(z.float().to(next(self.inner.buffers()).device))
+        self.inner(filled(z.float(), lost(z), 0.0).to(next(self.inner.buffers()).device))
         self.inner.train(training)
 
     def lookup(self, codes: Tensor) -> Tensor:
@@ -224,6 +226,11 @@ class PackageQuantizer(Quantizer):
             self.inner.indices_to_codes(codes) if self._fsq else self.inner.get_codes_from_indices(codes)
         )
         return vectors
+
+
+def width_of(config: QuantizerConfig) -> int:
+    """Numbers of a code vector."""
+    return len(fsq_levels(config.codes)) if config.kind == "fsq" else config.dim
 
 
 def build_quantizer(config: QuantizerConfig) -> Quantizer:

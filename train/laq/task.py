@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
@@ -18,6 +19,7 @@ from oxcart.shards.errors import ConfigError
 from oxcart.shards.files import write_file
 from oxcart.train import plots
 from oxcart.train.data import Batch, Loader, Pairs
+from oxcart.train.data.memory import check_fits
 from oxcart.train.data.order import derive
 from oxcart.train.evaluate import strategies
 from oxcart.train.evaluate.cache import Draw
@@ -25,10 +27,11 @@ from oxcart.train.evaluate.laq import Options, analyse
 from oxcart.train.laq.augment import augment, draw_numbers
 from oxcart.train.laq.config import AugmentConfig, LaqConfig
 from oxcart.train.laq.flow import build_teacher, flow_loss, flow_weight
-from oxcart.train.laq.model import LatentActionModel, Output, parameter_groups, to_float
+from oxcart.train.laq.model import LatentActionModel, Output, parameter_groups, shapes_of, to_float
 from oxcart.train.laq.quantize import count_codes
 from oxcart.train.laq.validate import Pictures, look, measure_probes, open_split, validate
 from oxcart.train.loop import Place, narrow
+from oxcart.train.ranks import on_main
 from oxcart.train.reading import open_datasets, open_splits, scored, training_loader
 from oxcart.train.report import by_split, describe, last_validation, read_metrics
 
@@ -60,6 +63,7 @@ class LaqTask:
         # Opened now, so that what is missing is said before a GPU is busy.
         self._held_out = self._open(config.val.splits) if config.val.every else {}
         self._probed = self._open(["train"]) if config.val.every and config.val.probes else {}
+        self._check_memory(device)
         self._teacher = build_teacher(config.flow, device)
         quantizer = config.quantizer
         self._counts = torch.zeros(quantizer.tokens, quantizer.codes, dtype=torch.int64, device=device)
@@ -69,6 +73,15 @@ class LaqTask:
             self._strategies = strategies.names()
         strategies.load(self._strategies)
         self._analysis: Analysis | None = None
+
+    def _check_memory(self, device: torch.device) -> None:
+        """Refuse a model that no memory of this machine would hold; on a GPU it is made here first."""
+        flow = self._config.flow.teacher != "none"
+        shapes = shapes_of(self._config.model, self._config.quantizer, flow)
+        count = sum(map(math.prod, shapes.values()))
+        what = f"{count:,} weights" + (", their gradients and moments" if device.type == "cpu" else "")
+        size = count * (16 if device.type == "cpu" else 4)
+        check_fits("model.width", size, what, "take a smaller width, depth or image_size")
 
     def _open(self, splits: Sequence[str]) -> dict[str, dict[str, Loader]]:
         """Split -> dataset -> loader, where there is one."""
@@ -181,8 +194,8 @@ class LaqTask:
                 if split == self._config.val.splits[0] and name == next(iter(loaders)):
                     self._pictures = pictures
             values |= by_split(split, by_dataset)
-        if self._evaluates(step) and accelerator.is_main_process:
-            values |= self._evaluate(model, step, accelerator.device)
+        if self._evaluates(step):
+            values |= on_main(partial(self._evaluate, model, step, accelerator.device), accelerator) or {}
         return values
 
     def _evaluates(self, step: int) -> bool:

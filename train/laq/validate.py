@@ -30,11 +30,13 @@ from torch.nn import functional
 from oxcart.manifests.dataset import Dataset
 from oxcart.train.data import Batch, Loader, Pairs
 from oxcart.train.data.order import derive
+from oxcart.train.finite import refuse
 from oxcart.train.laq import probes
 from oxcart.train.laq.config import LaqConfig
-from oxcart.train.laq.model import LatentActionModel, mse, to_float
+from oxcart.train.laq.model import NONE, LatentActionModel, mse, to_float
 from oxcart.train.laq.probes import Floats, Ints
-from oxcart.train.reading import chunks, gathered, held_out_loader
+from oxcart.train.ranks import gathered
+from oxcart.train.reading import chunks, held_out_loader
 
 KINDS = ("prediction", "copy", "constant", "permuted", "random")
 THUMB = 8
@@ -97,37 +99,52 @@ def validate(
         config: of the run.
         loaders: `{"split": loader}` of one split.
         accelerator: whose ranks share the work.
+
+    Raises:
+        NotFiniteError: latents or predictions of a pair are not; on every rank.
     """
     (loader,) = loaders.values()
     share = accelerator.process_index, accelerator.num_processes
     device, size = accelerator.device, config.quantizer.codes
-    kept = list(chunks(loader, config.val.samples, config.val.seed, share))
-    mine = [(i, model.encode(to_float(batch.frames.to(device))).cpu()) for i, batch in kept]
-    codes = np.concatenate([one.numpy() for _, one in gathered(mine, accelerator)])
+    kept: list[tuple[int, Batch, Tensor]] = []
+    pictures = None
+
+    def encode() -> list[tuple[int, Any]]:
+        for i, batch in chunks(loader, config.val.samples, config.val.seed, share):
+            kept.append((i, batch, _codes(model, batch, to_float(batch.frames.to(device)))))
+        return [(i, own) for i, _, own in kept]
+
+    codes = np.concatenate([own.numpy() for _, own in gathered(encode, accelerator)])
     names, counts = np.unique(codes, axis=0, return_counts=True)
     others_of = torch.from_numpy(np.roll(codes, 1, 0))
     constant = torch.from_numpy(names[counts.argmax()])[None].to(device)
-    parts: list[tuple[int, Any]] = []
-    pictures = None
-    for (i, batch), (_, own) in zip(kept, mine, strict=True):
-        frames = to_float(batch.frames.to(device))
-        own = own.to(device)
-        generator = torch.Generator().manual_seed(derive(config.val.seed, 6, i) >> 1)
-        others = torch.randint(size, own.shape, generator=generator).to(device)
-        variants = {
-            "prediction": own,
-            "constant": constant.expand_as(own),
-            "permuted": others_of[i * loader.batch_size :][: len(own)].to(device),
-            "random": others,
-        }
-        errors = {"copy": mse(frames[:, 0], frames[:, 1]).cpu().numpy()}
-        for kind, given in variants.items():
-            made = model.decode(frames[:, 0], given).clamp(-1, 1)
-            errors[kind] = mse(made, frames[:, 1]).cpu().numpy()
-            if kind == "prediction" and i == 0:
-                pictures = _pictures(batch, made, own, config.val.pictures)
-        parts.append((i, (errors, *_about(batch, frames))))
-    everything = [part for _, part in gathered(parts, accelerator)]
+
+    def decode() -> list[tuple[int, Any]]:
+        nonlocal pictures
+        parts: list[tuple[int, Any]] = []
+        for i, batch, own in kept:
+            frames = to_float(batch.frames.to(device))
+            own = own.to(device)
+            generator = torch.Generator().manual_seed(derive(config.val.seed, 6, i) >> 1)
+            others = torch.randint(size, own.shape, generator=generator).to(device)
+            variants = {
+                "prediction": own,
+                "constant": constant.expand_as(own),
+                "permuted": others_of[i * loader.batch_size :][: len(own)].to(device),
+                "random": others,
+            }
+            errors = {"copy": mse(frames[:, 0], frames[:, 1]).cpu().numpy()}
+            for kind, given in variants.items():
+                made = model.decode(frames[:, 0], given).clamp(-1, 1)
+                error = mse(made, frames[:, 1]).cpu()
+                refuse(~error.isfinite(), batch, "predictions")
+                errors[kind] = error.numpy()
+                if kind == "prediction" and i == 0:
+                    pictures = _pictures(batch, made, own, config.val.pictures)
+            parts.append((i, (errors, *_about(batch, frames))))
+        return parts
+
+    everything = [part for _, part in gathered(decode, accelerator)]
     errors = {kind: np.concatenate([part[0][kind] for part in everything]) for kind in KINDS}
     actions = [part[2] for part in everything]
     seen = Seen(
@@ -142,13 +159,21 @@ def validate(
 
 @torch.no_grad()
 def look(model: LatentActionModel, config: LaqConfig, loader: Loader, accelerator: Accelerator) -> Seen:
-    """Pairs of train through the encoder, for the probes to be fitted on."""
+    """Pairs of train through the encoder, for the probes to be fitted on.
+
+    Raises:
+        NotFiniteError: latents of a pair are not; on every rank.
+    """
     share = accelerator.process_index, accelerator.num_processes
-    parts = []
-    for i, batch in chunks(loader, config.val.probe_samples, config.val.seed, share):
-        frames = to_float(batch.frames.to(accelerator.device))
-        parts.append((i, (model.encode(frames).cpu().numpy(), *_about(batch, frames))))
-    found = [part for _, part in gathered(parts, accelerator)]
+
+    def encode() -> list[tuple[int, Any]]:
+        parts = []
+        for i, batch in chunks(loader, config.val.probe_samples, config.val.seed, share):
+            frames = to_float(batch.frames.to(accelerator.device))
+            parts.append((i, (_codes(model, batch, frames).numpy(), *_about(batch, frames))))
+        return parts
+
+    found = [part for _, part in gathered(encode, accelerator)]
     return Seen(
         codes=np.concatenate([part[0] for part in found]),
         thumbs=np.concatenate([part[1] for part in found]),
@@ -217,6 +242,13 @@ def measure_probes(train: Seen, val: Seen, size: int) -> dict[str, Any]:
         "nmi_direction_excess_low": found.low if np.isfinite(found.low) else None,
         "nmi_direction_excess_high": found.high if np.isfinite(found.high) else None,
     }
+
+
+def _codes(model: LatentActionModel, batch: Batch, frames: Tensor) -> Tensor:
+    """Codes [B, n] of a batch, on the CPU; all of them stand for something."""
+    codes = model.encode(frames).cpu()
+    refuse((codes == NONE).any(1), batch, "latents")
+    return codes
 
 
 def _about(batch: Batch, frames: Tensor) -> tuple[Floats, Floats | None, list[str]]:

@@ -13,9 +13,7 @@ from oxcart.train.config import (
     RunConfig,
     TrainConfig,
     ValConfig,
-    at_least,
-    check_train,
-    check_val,
+    check_shared,
     one_of,
     resolve,
 )
@@ -125,19 +123,7 @@ class VlaConfig:
         one_of("vla.head", self.vla.head, HEADS)
         one_of("vla.decoding", self.vla.decoding, DECODINGS)
         one_of("vla.tune", self.vla.tune, TUNES)
-        check_train(self.train, self.data)
-        check_val(self.val)
-        at_least(1, data__image_size=self.data.image_size, lora__rank=self.lora.rank)
-        at_least(
-            0,
-            vla__new_rate=self.vla.new_rate,
-            vla__noise=self.vla.noise,
-            val__baselines=self.val.baselines,
-            lora__alpha=self.lora.alpha,
-            lora__dropout=self.lora.dropout,
-            augment__shift=self.augment.shift,
-            augment__light=self.augment.light,
-        )
+        check_shared(self)
         if self.data.seconds is not None:
             raise ConfigError(
                 "data.seconds: how far codes reach is theirs to say; leave it out, or give data.offset in "

@@ -14,8 +14,8 @@ from oxcart.manifests.annotation import read_annotation
 from oxcart.manifests.dataset import Dataset
 from oxcart.shards.errors import ConfigError
 from oxcart.train.data import Batch, Frames, Loader, Pairs
-from oxcart.train.laq.label import NONE, Labeller, open_producer, open_run
-from oxcart.train.laq.model import to_float
+from oxcart.train.laq.label import Labeller, open_producer, open_run
+from oxcart.train.laq.model import NONE, to_float
 from oxcart.train.laq.validate import pairs_of
 from oxcart.train.vla.config import VlaDataConfig
 
@@ -57,7 +57,7 @@ class Labels:
 
     @torch.no_grad()
     def of(self, batch: Batch) -> Tensor:
-        """Codes of a batch, int64 [B, n]."""
+        """Codes of a batch, int64 [B, n]; `NONE` where latents are not finite."""
         if self.files:
             return batch.annotations[NAME].long()
         assert self.laq is not None

@@ -17,8 +17,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from oxcart.shards.errors import ConfigError
+from oxcart.shards.errors import ConfigError, CorruptError
 from oxcart.train.data.order import derive
+from oxcart.train.finite import some
 from oxcart.train.vla.config import LoraConfig, VlaConfig
 from oxcart.train.vla.ids import (
     ActionIds,
@@ -69,22 +70,28 @@ class ActionModel(nn.Module):
         return out.logits  # type: ignore[no-any-return]
 
 
-def load_backbone(model: str) -> nn.Module:
+def load_backbone(model: str, *, whole: bool = False) -> nn.Module:
     """The weights of a vision-language model in float32.
 
     Args:
         model: hub id or directory.
+        whole: refuse a model of which weights are missing, which would begin at random.
 
     Raises:
         ConfigError: it is not there, or no vision-language model.
+        CorruptError: weights are missing.
     """
     from transformers import AutoModelForImageTextToText
 
     quieten()
     try:
-        found = AutoModelForImageTextToText.from_pretrained(model, dtype=torch.float32)
-    except (OSError, ValueError) as error:
+        found, about = AutoModelForImageTextToText.from_pretrained(
+            model, dtype=torch.float32, output_loading_info=True
+        )
+    except Exception as error:  # whatever a file or a repository of others makes transformers raise
         raise not_there(model, error) from error
+    if whole and (missing := sorted(about["missing_keys"])):
+        raise CorruptError(f"{model}: has no weights {some(missing)}; they would be random")
     return found  # type: ignore[no-any-return]
 
 

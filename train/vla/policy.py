@@ -14,6 +14,7 @@ name first.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import json
 import stat
@@ -23,17 +24,21 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from oxcart.shards.errors import ConfigError, CorruptError
+from oxcart.shards.errors import ConfigError, CorruptError, StoreError
 from oxcart.shards.files import remove
+from oxcart.train.finite import not_finite
 from oxcart.train.vla.emit import Policy
 from oxcart.train.vla.ids import ActionIds
 from oxcart.train.vla.model import ActionModel, Shape, load_backbone, own_rows
 from oxcart.train.vla.processor import load_processor, quieten, save_processor
 from oxcart.train.vla.prompt import Prompt, Prompter
 
+LARGEST = 1 << 13
+"""Pixels of a side of a frame."""
 FOLDER, ABOUT, HEAD = "model", "action.json", "action_head.safetensors"
 
 
@@ -46,12 +51,32 @@ def save_policy(policy: Policy, processor: Any, run: Path, source: str, about: M
         run: directory of the run.
         source: the model that training began with.
         about: what else predicting needs; `lora` says whether there are low-rank changes to merge.
+
+    Raises:
+        StoreError: it cannot be written; the one before it is as it was.
     """
     quieten()
-    model, final = policy.model, run / FOLDER
-    temporary = run / f".{FOLDER}"
-    remove(temporary)
-    temporary.mkdir(parents=True)
+    final, temporary = run / FOLDER, run / f".{FOLDER}"
+    try:
+        remove(temporary)
+        temporary.mkdir(parents=True)
+        _write(policy, processor, temporary, source, about)
+        mode = stat.S_IMODE((temporary / ABOUT).stat().st_mode)
+        for path in temporary.iterdir():
+            path.chmod(mode)  # safetensors makes its files the owner's alone
+        remove(final)
+        temporary.rename(final)
+    except Exception as error:  # tokenizers says of a full disk that it is an Exception
+        with contextlib.suppress(OSError):
+            remove(temporary)
+        reason = getattr(error, "strerror", None) or str(error)
+        raise StoreError(f"{final}: the model cannot be written ({reason}); make room") from error
+    return final
+
+
+def _write(policy: Policy, processor: Any, folder: Path, source: str, about: Mapping[str, Any]) -> None:
+    """Write the files of `save_policy`."""
+    model = policy.model
     backbone: Any = model.backbone
     if about["lora"]:
         # The copy's weights are the CPU's: beside what is trained a GPU has no room for another model.
@@ -63,19 +88,13 @@ def save_policy(policy: Policy, processor: Any, run: Path, source: str, about: M
             for one in elsewhere
         }
         backbone = copy.deepcopy(backbone, copied).merge_and_unload()
-    backbone.save_pretrained(temporary)
-    save_processor(processor, temporary, source)
+    backbone.save_pretrained(folder)
+    save_processor(processor, folder, source)
     if model.own is not None:
         rows = {name: value.detach().cpu() for name, value in model.own.state_dict().items()}
-        save_file(rows, str(temporary / HEAD))
+        save_file(rows, str(folder / HEAD))
     known = {"shape": asdict(policy.shape), "ids": model.ids.all, "prompt": policy.prompter.describe()}
-    (temporary / ABOUT).write_text(json.dumps({**known, **about}, indent=2) + "\n", encoding="utf-8")
-    mode = stat.S_IMODE((temporary / ABOUT).stat().st_mode)
-    for file in temporary.iterdir():  # safetensors makes files that this user alone can read
-        file.chmod(mode)
-    remove(final)
-    temporary.rename(final)
-    return final
+    (folder / ABOUT).write_text(json.dumps({**known, **about}, indent=2) + "\n", encoding="utf-8")
 
 
 def load_policy(run: Path, device: str = "auto") -> tuple[Policy, dict[str, Any]]:
@@ -87,7 +106,7 @@ def load_policy(run: Path, device: str = "auto") -> tuple[Policy, dict[str, Any]
 
     Raises:
         ConfigError: the run has no model yet, or there is no GPU.
-        CorruptError: its description cannot be read.
+        CorruptError: something of it is missing, cannot be read, or is not finite.
     """
     folder = run / FOLDER
     if not (folder / ABOUT).exists():
@@ -103,13 +122,27 @@ def load_policy(run: Path, device: str = "auto") -> tuple[Policy, dict[str, Any]
         about = json.loads((folder / ABOUT).read_text("utf-8"))
         shape, prompt = Shape(**about["shape"]), Prompt(**about["prompt"])
         ids = ActionIds.of(about["ids"], shape.codes)
-    except (ValueError, KeyError, TypeError) as error:
+        height, width = about["frames"]
+        if not all(isinstance(side, int) and 1 <= side <= LARGEST for side in (height, width)):
+            raise ValueError(f"frames of {about['frames']} pixels")
+        if not isinstance(about["producer"], str) or not isinstance(about["laq"], str | None):
+            raise ValueError("it does not say which latent-action model made the codes")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CorruptError(f"{folder / ABOUT}: cannot be read: {error}") from error
-    processor, backbone = load_processor(str(folder)), load_backbone(str(folder))
+    processor, backbone = load_processor(str(folder)), load_backbone(str(folder), whole=True)
     own = None
     if shape.head == "head":
         _, own = own_rows(backbone, shape.codes, shape.tokens)
-        own.load_state_dict(load_file(str(folder / HEAD)))
-    model = ActionModel(backbone, ids, own).to(where).eval()
+        try:
+            own.load_state_dict(load_file(str(folder / HEAD)))
+        except (OSError, SafetensorError, RuntimeError) as error:
+            reason = " ".join(str(error).split())
+            raise CorruptError(f"{folder / HEAD}: is not the head of this model: {reason}") from error
+    model = ActionModel(backbone, ids, own)
+    if name := not_finite(model.state_dict()):
+        raise CorruptError(
+            f"{folder}: {name} holds numbers that are not finite; train again from before that"
+        )
+    model = model.to(where).eval()
     prompter = Prompter(processor, prompt, ids, shape.decoding, shape.tokens, str(folder))
     return Policy(model=model, prompter=prompter, shape=shape, device=where), about

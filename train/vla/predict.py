@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from PIL import Image, UnidentifiedImageError
 
-from oxcart.shards.errors import ConfigError, CorruptError
+from oxcart.shards.errors import ConfigError, CorruptError, NotFiniteError
 from oxcart.shards.files import write_file
 from oxcart.train.laq.label import Labeller, open_producer
 from oxcart.train.vla.emit import emit
@@ -44,6 +44,7 @@ def predict(run: Path, image: Path, instruction: str, laq: Path | None, device: 
 
     Raises:
         ConfigError: the run, the picture or the latent-action model cannot be used.
+        NotFiniteError: what a model says is not.
     """
     from oxcart.train.vla.task import imagine
 
@@ -56,6 +57,8 @@ def predict(run: Path, image: Path, instruction: str, laq: Path | None, device: 
         raise ConfigError(f"--image: {image} cannot be read as a picture: {error}") from error
     frames = torch.from_numpy(np.array(picture))[None]
     codes, probabilities = emit(policy, frames, [instruction])
+    if not probabilities.isfinite().all():
+        raise NotFiniteError(f"{run}: the logits of {image} are not finite; the model has diverged")
     named = laq if laq is not None else about["laq"]
     drawn, missing = None, ""
     try:

@@ -49,9 +49,9 @@ def load_processor(model: str) -> Any:
             template = settings.get("chat_template") or tokenizer.chat_template
             own = {name: settings[name] for name in ("image_seq_len",) if name in settings}
             processor = build_processor(kind, pictures, tokenizer, template, **own)
-    except (OSError, ValueError) as error:
-        if isinstance(error, ConfigError):
-            raise
+    except ConfigError:
+        raise
+    except Exception as error:  # whatever a file or a repository of others makes transformers raise
         raise not_there(model, error) from error
     if getattr(processor, "image_processor", None) is None:
         raise ConfigError(f"model: {model} has no processor of pictures; choose a vision-language model")

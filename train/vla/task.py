@@ -15,17 +15,19 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from oxcart.manifests.dataset import Dataset
+from oxcart.shards.errors import NotFiniteError
 from oxcart.shards.files import write_file
 from oxcart.train import plots
 from oxcart.train.data import Batch, Loader
 from oxcart.train.data.order import derive
+from oxcart.train.finite import refuse
 from oxcart.train.laq.augment import draw_numbers, lit, shifted
 from oxcart.train.laq.label import Labeller
-from oxcart.train.laq.model import to_float
+from oxcart.train.laq.model import NONE, to_float
 from oxcart.train.loop import Place
+from oxcart.train.ranks import gathered
 from oxcart.train.reading import (
     chunks,
-    gathered,
     held_out_loader,
     open_datasets,
     open_splits,
@@ -166,11 +168,13 @@ class VlaTask:
         labels, policy = self._labels, self._policy
         assert policy is not None
         codes = labels.of(batch).to(self._device)
+        nothing = (codes == NONE).any()  # not looked at, which would wait: the loss is NaN then
+        codes = codes.clamp_min(0)
         frames = self._changed(labels.frames(batch), place)
         said = self._drawn(batch, place)
         loss, among, logits = score(policy, frames, said, codes, model)
         right = (logits.argmax(-1) == codes).float().mean()
-        return loss, {"nll": among, "accuracy": right}
+        return loss.masked_fill(nothing, torch.nan), {"nll": among, "accuracy": right}
 
     def _drawn(self, batch: Batch, place: Place) -> list[str]:
         """One of the instructions of each sample."""
@@ -216,25 +220,35 @@ class VlaTask:
     def _look(
         self, loader: Loader, count: int, accelerator: Accelerator, *, model: bool
     ) -> tuple[Samples, Any, Any]:
-        """Samples of a loader, on every rank; with what the model says of them if it is asked."""
+        """Samples of a loader, on every rank; with what the model says of them if it is asked.
+
+        Raises:
+            NotFiniteError: what it says, or what codes are made of, is not; on every rank.
+        """
         policy, labels = self._policy, self._labels
         assert policy is not None
         share = accelerator.process_index, accelerator.num_processes
-        parts: list[tuple[int, Any]] = []
-        for i, batch in chunks(loader, count, self._config.val.seed, share):
-            true, frames = labels.of(batch).cpu(), labels.frames(batch)
-            pixels = frames.permute(0, 3, 1, 2).float()
-            thumbs = functional.adaptive_avg_pool2d(pixels, THUMB).flatten(1).double().numpy()
-            codes, nll = true, torch.zeros(true.shape)
-            if model:
-                with accelerator.autocast():
-                    codes = emit(policy, frames, batch.instruction)[0].cpu()
-                    _, _, logits = score(policy, frames, batch.instruction, true, policy.model)
-                told = logits.log_softmax(-1).cpu()
-                nll = -told.gather(-1, true[..., None])[..., 0]
-            about = thumbs, list(batch.instruction), [f"{batch.dataset[0]}/{key}" for key in batch.key]
-            parts.append((i, (true.numpy(), codes.numpy(), nll.double().numpy(), *about)))
-        found = [part for _, part in gathered(parts, accelerator)]
+
+        def ask() -> list[tuple[int, Any]]:
+            parts: list[tuple[int, Any]] = []
+            for i, batch in chunks(loader, count, self._config.val.seed, share):
+                true, frames = labels.of(batch).cpu(), labels.frames(batch)
+                refuse((true == NONE).any(1), batch, "latents")
+                pixels = frames.permute(0, 3, 1, 2).float()
+                thumbs = functional.adaptive_avg_pool2d(pixels, THUMB).flatten(1).double().numpy()
+                codes, nll = true, torch.zeros(true.shape)
+                if model:
+                    with accelerator.autocast():
+                        codes = emit(policy, frames, batch.instruction)[0].cpu()
+                        _, _, logits = score(policy, frames, batch.instruction, true, policy.model)
+                    told = logits.log_softmax(-1).cpu()
+                    nll = -told.gather(-1, true[..., None])[..., 0]
+                    refuse(~nll.isfinite().all(1), batch, "logits")
+                about = thumbs, list(batch.instruction), [f"{batch.dataset[0]}/{key}" for key in batch.key]
+                parts.append((i, (true.numpy(), codes.numpy(), nll.double().numpy(), *about)))
+            return parts
+
+        found = [part for _, part in gathered(ask, accelerator)]
         arrays = [np.concatenate([one[i] for one in found]) for i in range(4)]
         instructions, keys = ([text for one in found for text in one[i]] for i in (4, 5))
         seen = Samples(codes=arrays[0], thumbs=arrays[3], instructions=instructions, keys=keys)
@@ -354,6 +368,8 @@ def imagine(laq: Labeller, frames: Tensor, codes: Tensor) -> Any:
     if (height, width) != (side, side):
         pixels = functional.interpolate(pixels, (side, side), mode="bilinear", antialias=True)
     made = laq.model.decode(pixels, codes.to(laq.device)).clamp(-1, 1)
+    if not made.isfinite().all():
+        raise NotFiniteError("the frames that the latent-action model draws are not finite")
     if (height, width) != (side, side):
         made = functional.interpolate(made, (height, width), mode="bilinear")
     return to_uint8(made[:, None])[:, 0].cpu().numpy()

@@ -24,7 +24,7 @@ from torch import nn
 
 from oxcart.manifests.ownership import MODEL, check_directory
 from oxcart.shards.errors import ConfigError
-from oxcart.train.config import at_least, one_of
+from oxcart.train.config import one_of
 
 FAMILIES = ("qwen3-vl", "qwen2.5-vl", "smolvlm")
 WORDS = 512
@@ -112,8 +112,9 @@ class VlmConfig:
     def __post_init__(self) -> None:
         one_of("family", self.family, FAMILIES)
         one_of("padding", self.padding, ("left", "right"))
-        at_least(1, layers=self.layers, vision_layers=self.vision_layers, patch=self.patch, merge=self.merge)
-        at_least(0, spare=self.spare)
+        for name, least in (("layers", 1), ("vision_layers", 1), ("patch", 1), ("merge", 1), ("spare", 0)):
+            if getattr(self, name) < least:
+                raise ConfigError(f"{name}: expected at least {least}, got {getattr(self, name)}")
         token = self.patch * self.merge
         for name, value, of in (("width", self.width, 32), ("image_size", self.image_size, token)):
             if value < of or value % of:

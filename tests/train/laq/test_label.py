@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
 from oxcart.manifests.annotation import read_annotation
 from oxcart.manifests.dataset import Dataset
-from oxcart.shards.errors import ConfigError
+from oxcart.shards.errors import ConfigError, CorruptError, NotFiniteError
 from oxcart.train.data import Loader, Pairs
 from oxcart.train.laq import label as module
 from oxcart.train.laq.label import label, open_producer, open_run
 from oxcart.train.laq.model import LatentActionModel, to_float
-from tiny_laq import trained
+from tiny_laq import rewritten, trained
 
 K = 2
 """Steps of a pair."""
@@ -151,13 +153,93 @@ def test_last_is_the_default_and_best_can_be_had(run: Path, kitchen: Path, tmp_p
 
 def test_episodes_that_are_too_short_have_no_codes(run: Path, kitchen: Path, tmp_path: Path) -> None:
     labeller = open_run(run)
-    config = labeller.config
-    object.__setattr__(config.data, "offset", 100)
+    rows = Dataset.open(str(kitchen)).table("episodes.parquet").to_pylist()
+    offset = max(row["steps"] for row in rows) - 1
+    object.__setattr__(labeller.config.data, "offset", offset)
     found = label(str(kitchen), labeller, str(tmp_path / "codes.parquet"))
-    assert found["coded"] == 0
+    assert found["coded"] == sum(row["steps"] > offset for row in rows)
     values = read_annotation(str(tmp_path / "codes.parquet")).values
-    assert all((one == -1).all() for one in values.values())
-    assert np.concatenate(list(values.values())).shape[1] == 2
+    assert all((values[row["key"]] == -1).all() for row in rows if row["steps"] <= offset)
+
+
+def test_an_offset_beyond_every_episode_is_refused(run: Path, kitchen: Path, tmp_path: Path) -> None:
+    labeller = open_run(run)
+    object.__setattr__(labeller.config.data, "offset", 100)
+    with pytest.raises(ConfigError, match=r"^DATASET: no pair of .* can be labelled: an offset of 100 ste"):
+        label(str(kitchen), labeller, str(tmp_path / "codes.parquet"))
+    assert list(tmp_path.iterdir()) == []
+
+
+def state(**values: Any) -> Callable[[dict[str, Any]], None]:
+    """Changes values of a header's state; those that are None go."""
+
+    def change(about: dict[str, Any]) -> None:
+        for name, value in values.items():
+            about["state"][name] = value
+            if value is None:
+                del about["state"][name]
+
+    return change
+
+
+def config(section: str, **values: Any) -> Callable[[dict[str, Any]], None]:
+    """Changes values of a header's configuration."""
+    return lambda about: about["state"]["config"][section].update(values)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda about: about.pop("state"), "state: expected dict, got 'None'"),
+        (lambda about: about.update(state=[1]), r"state: expected dict, got '\[1\]'"),
+        (lambda about: about.update(step="many"), "step: expected int, got 'many'"),
+        (lambda about: about.update(same={"model/a": "model/b"}), "not a checkpoint, or cut off: 'model/b'"),
+        (lambda about: about.update(optimizer=5), "not a checkpoint, or cut off: 'int' object"),
+        (state(config=None), "config: expected dict, got 'None'"),
+        (state(config=5), "config: expected dict, got '5'"),
+        (state(config={"model": 5}), "config: is none of a latent-action model: "),
+        (state(identity=None), "identity: expected dict, got 'None'"),
+        (state(identity=5), "identity: expected dict, got '5'"),
+        (state(identity={}), "flow: expected str, got 'None'"),
+        (config("data", offset=-1), "config: .*: data.offset: expected at least 1, got -1"),
+        (config("model", width=32), r"\w+\..* is \[.*16.*\], and \["),
+        (config("model", width=1 << 16), r"\w+\..* is \[.*\], and \["),
+        (config("model", width=1 << 40), "config: .*: model.width: expected at most"),
+        (config("model", decoder_depth=3), "there is no decoder.blocks.1"),
+        (config("quantizer", codes=5), "quantizer.codebook is "),
+        (config("quantizer", codes=1 << 20, dim=1 << 16), "config: .* expected at most .* in the codebooks"),
+    ],
+)
+def test_a_checkpoint_whose_header_is_wrong_is_named_in_one_line(
+    run: Path, tmp_path: Path, change: Callable[[dict[str, Any]], Any], said: str
+) -> None:
+    """Among them headers that ask for terabytes, before any of it is taken."""
+    path = rewritten(run / "checkpoints" / "last.safetensors", tmp_path / "other.safetensors", change)
+    with pytest.raises(CorruptError, match=f"^{re.escape(str(path))}: {said}") as error:
+        open_run(run, str(path))
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_refused(run: Path, tmp_path: Path, bad: float) -> None:
+    def spoil(tensors: dict[str, torch.Tensor]) -> None:
+        tensors["model/decoder.motion.bias"][0] = bad
+
+    last, path = run / "checkpoints" / "last.safetensors", tmp_path / "bad.safetensors"
+    rewritten(last, path, lambda about: None, spoil)
+    with pytest.raises(CorruptError, match=r"bad\.safetensors: model/decoder\.motion\.bias holds numbers th"):
+        open_run(run, str(path))
+
+
+def test_latents_that_overflow_are_refused_with_their_samples(
+    run: Path, kitchen: Path, tmp_path: Path
+) -> None:
+    labeller = open_run(run)
+    with torch.no_grad():
+        labeller.model.encoder.project.weight.fill_(3e38)
+    with pytest.raises(NotFiniteError, match=r"^latents of oxcart_kitchens-\S+ t=\d+, .* are not finite"):
+        label(str(kitchen), labeller, str(tmp_path / "codes.parquet"))
+    assert not (tmp_path / "codes.parquet").exists()
 
 
 def _loaders(labeller: module.Labeller, dataset: Path) -> list[Loader]:

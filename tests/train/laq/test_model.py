@@ -10,7 +10,7 @@ from torch import Tensor
 
 from oxcart.train.laq.blocks import move
 from oxcart.train.laq.config import OUTPUTS, ModelConfig, QuantizerConfig
-from oxcart.train.laq.model import LatentActionModel, mse, to_float
+from oxcart.train.laq.model import NONE, LatentActionModel, mse, to_float
 
 SMALL = {"image_size": 16, "patch": 8, "width": 16, "heads": 2, "mlp": 2.0}
 DEPTHS = {"spatial_depth": 1, "temporal_depth": 1, "decoder_depth": 2}
@@ -149,6 +149,34 @@ def test_a_layer_moves_as_exactly_in_bf16() -> None:
     with torch.autocast("cpu", torch.bfloat16):
         half = move(frames, motion)
     assert torch.equal(half, move(frames, motion))
+
+
+@pytest.mark.parametrize("amount", [float("nan"), float("inf"), 3e38, 1e18, 1e9, -1e9])
+@pytest.mark.parametrize("size", [5, 16, 64])
+def test_no_motion_reads_beside_the_frame(amount: float, size: int) -> None:
+    """Native code takes places for addresses: NaN would end the process."""
+    frames = torch.rand(3, 4, size, size, requires_grad=True)
+    motion = torch.zeros(3, 2, 3)
+    motion[1] = amount
+    motion.requires_grad_()
+    moved = move(frames, motion)
+    assert torch.equal(moved[::2], move(frames[::2], motion[::2])), "the others are as they would be alone"
+    if abs(amount) < 1e18:
+        assert moved[1].isfinite().all()
+    elif abs(amount) != 1e18:
+        assert moved[1].isnan().all(), "what is lost stays lost"
+    moved.sum().backward()  # type: ignore[no-untyped-call]
+
+
+def test_a_code_of_latents_that_are_not_finite_stands_for_nothing() -> None:
+    model = built().eval()
+    frames = pairs(3)
+    good = model.encode(frames)
+    frames[1, 1, 0, 0, 0] = float("nan")
+    found = model.encode(frames)
+    assert (found[1] == NONE).all()
+    assert torch.equal(found[::2], good[::2])
+    assert model.decode(frames[:, 1], good)[1].isnan().all()
 
 
 def test_a_layer_moves_by_half_sides_of_the_frame() -> None:

@@ -1,0 +1,69 @@
+"""Numbers that are not finite: kept from native code, and refused with the names of their samples.
+
+A GPU runs ahead of the host, so a loss that is NaN is seen a step late. Until then NaN goes on through the
+model, and native code that turns numbers into addresses must not be given it: on a CPU `grid_sample` would
+read at any address at all. So such code gets 0 in the place of what is lost, and what it made of that becomes
+NaN again. Nothing here waits for the device but what raises.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from oxcart.shards.errors import NotFiniteError
+from oxcart.train.data.batch import Batch
+
+SHOWN = 4
+"""Samples that a message names."""
+
+
+def lost(values: Tensor) -> Tensor:
+    """Which rows of values [B, ...] hold a number that is not finite or too large to square: bool [B]."""
+    return ~values.detach().float().square().flatten(1).sum(1).isfinite()
+
+
+def filled(values: Tensor, rows: Tensor, number: float) -> Tensor:
+    """Values [B, ...] with a number in the place of some rows, bool [B]; the others bit for bit."""
+    return values.masked_fill(rows.view(-1, *[1] * (values.ndim - 1)), number)
+
+
+def not_finite(tensors: Mapping[str, Tensor]) -> str | None:
+    """Name of the first tensor that holds NaN or infinity. Reads each once where it is, and waits once a
+    device for the answer.
+    """
+    bounds: dict[torch.device, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and tensor.numel():
+            found = torch.stack(tensor.detach().aminmax()).isfinite().all()  # NaN is both of its bounds
+            bounds.setdefault(tensor.device, {})[name] = found
+    for of_device in bounds.values():
+        sound = torch.stack(list(of_device.values())).tolist()
+        if not all(sound):
+            return list(of_device)[sound.index(False)]
+    return None
+
+
+def refuse(rows: Tensor, batch: Batch, what: str) -> None:
+    """Stop where rows of a batch, bool [B], are not finite.
+
+    Raises:
+        NotFiniteError: says what is not, and of which samples.
+    """
+    if rows.any():
+        names = samples(batch.key, batch.t)
+        wrong = [names[row] for row in rows.nonzero().flatten().tolist()]
+        raise NotFiniteError(f"{what} of {some(wrong)} are not finite")
+
+
+def samples(keys: Sequence[str], steps: Tensor) -> list[str]:
+    """What samples are called: the key of the episode, and the step in it."""
+    return [f"{key} t={t}" for key, t in zip(keys, steps.tolist(), strict=True)]
+
+
+def some(names: Sequence[str]) -> str:
+    """The first of some names, and how many more there are."""
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return ", ".join(names[:SHOWN]) + more

@@ -1,0 +1,111 @@
+"""What every number of a configuration may be: one table, so that no field goes without.
+
+The upper bounds are no advice. Beyond them a value is a slip of the keyboard that would hang, take all
+memory, or leave the numbers that float32 has.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from oxcart.shards.errors import ConfigError
+from oxcart.train.data.workers import THREADS
+
+COUNT = 10**12
+SEED = 2**63 - 1
+FACTOR = 1e9
+"""Of learning rates and weights of losses: float32 squares it, and has room left."""
+
+RANGES: dict[str, tuple[float, float]] = {
+    "data.offset": (1, COUNT),
+    "data.seconds": (1e-6, 1e6),
+    "data.control_rate": (1e-3, 1e6),
+    "data.min_motion": (0, FACTOR),
+    "data.batch_size": (1, COUNT),
+    "data.image_size": (1, 1 << 13),
+    "data.limit.train": (1, COUNT),
+    "data.limit.val": (1, COUNT),
+    "data.lanes": (1, 1 << 16),
+    "data.window": (1, 1 << 24),
+    "data.memory_mb": (1, 1 << 30),
+    "data.ahead": (1, 1 << 10),
+    "data.threads": (1, THREADS),
+    "data.cache_gb": (1e-6, 1e9),
+    "train.steps": (1, COUNT),
+    "train.seed": (0, SEED),
+    "train.lr": (0, FACTOR),
+    "train.betas": (0, 1),
+    "train.weight_decay": (0, FACTOR),
+    "train.warmup": (0, COUNT),
+    "train.final_lr": (0, 1),
+    "train.clip": (0, 1e30),
+    "train.accumulate": (1, COUNT),
+    "train.log_every": (1, COUNT),
+    "train.save_every": (1, COUNT),
+    "train.threads": (1, THREADS),
+    "val.every": (0, COUNT),
+    "val.samples": (1, COUNT),
+    "val.batch_size": (1, COUNT),
+    "val.seed": (0, SEED),
+    "val.pictures": (1, 1 << 10),
+    "val.probe_samples": (1, COUNT),
+    "val.baselines": (0, COUNT),
+    "evaluate.every": (1, COUNT),
+    "evaluate.samples": (1, COUNT),
+    "evaluate.frames": (0, COUNT),
+    "model.image_size": (1, 1 << 13),
+    "model.patch": (1, 1 << 13),
+    "model.width": (1, 1 << 16),
+    "model.heads": (1, 1 << 16),
+    "model.spatial_depth": (0, 1 << 10),
+    "model.temporal_depth": (0, 1 << 10),
+    "model.decoder_depth": (1, 1 << 10),
+    "model.mlp": (0, 1 << 10),
+    "model.layers": (1, 1 << 8),
+    "quantizer.tokens": (1, 1 << 10),
+    "quantizer.codes": (2, 1 << 20),
+    "quantizer.dim": (1, 1 << 16),
+    "quantizer.replace_every": (0, COUNT),
+    "quantizer.replace_below": (0, 1),
+    "quantizer.replace_noise": (0, FACTOR),
+    "quantizer.harden": (0, FACTOR),
+    "quantizer.follow": (0, FACTOR),
+    "quantizer.bound": (0, FACTOR),
+    "quantizer.beta": (0, FACTOR),
+    "flow.weight": (0, FACTOR),
+    "flow.warmup": (0, COUNT),
+    "augment.shift": (0, 1),
+    "augment.colour": (0, 1),
+    "augment.light": (0, 1),
+    "vla.new_rate": (0, FACTOR),
+    "vla.noise": (0, FACTOR),
+    "lora.rank": (1, 1 << 16),
+    "lora.alpha": (0, FACTOR),
+    "lora.dropout": (0, 0.999),
+}
+"""Dotted key -> the least and the most that it may be, or that each number of a list may be."""
+
+
+def check_numbers(values: Mapping[str, Any], above: str = "") -> None:
+    """Refuse numbers of a nested configuration that are not finite, or out of their range.
+
+    Raises:
+        ConfigError: says which, and what is expected.
+    """
+    for name, value in values.items():
+        key = f"{above}{name}"
+        if isinstance(value, Mapping):
+            check_numbers(value, f"{key}.")
+            continue
+        for number in value if isinstance(value, list) else [value]:
+            if isinstance(number, bool) or not isinstance(number, int | float):
+                continue
+            if not -math.inf < number < math.inf:  # isfinite() has no answer for integers of any length
+                raise ConfigError(f"{key}: expected a finite number, got {number}")
+            least, most = RANGES.get(key, (-math.inf, math.inf))
+            if number < least:
+                raise ConfigError(f"{key}: expected at least {least:g}, got {number}")
+            if number > most:
+                raise ConfigError(f"{key}: expected at most {most:g}, got {number}")

@@ -1,0 +1,65 @@
+"""What ranks do together, so that none waits for one that has stopped.
+
+A rank that fails by itself would leave the others in their next exchange for as long as its timeout. So work
+that is shared is handed to these functions: a failure takes the place of the result in the exchange, and is
+raised on every rank.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list, gather_object
+
+from oxcart.shards.errors import OxcartError
+
+
+def gathered(work: Callable[[], list[tuple[int, Any]]], accelerator: Accelerator) -> list[tuple[int, Any]]:
+    """The numbered parts that every rank made of shared work, in order, on every rank.
+
+    Args:
+        work: makes the parts of this rank.
+        accelerator: of this rank.
+
+    Raises:
+        OxcartError: the work of some rank did.
+    """
+    if accelerator.num_processes == 1:
+        return sorted(work(), key=lambda part: part[0])
+    parts: list[tuple[int, Any]] = []
+    failure: Exception | None = None
+    try:
+        parts = work()
+    except (OxcartError, OSError) as error:
+        failure = error
+    every = gather_object([(parts, failure)])
+    for _, failed in every:
+        if failed is not None:
+            raise failed
+    return sorted((part for parts, _ in every for part in parts), key=lambda part: part[0])
+
+
+def on_main(work: Callable[[], Any], accelerator: Accelerator) -> Any:
+    """What the main process makes of some work, there; None on other ranks.
+
+    Args:
+        work: of the main process alone.
+        accelerator: of this rank.
+
+    Raises:
+        OxcartError: the work did; on every rank.
+    """
+    if accelerator.num_processes == 1:
+        return work()
+    found, failure = None, None
+    if accelerator.is_main_process:
+        try:
+            found = work()
+        except (OxcartError, OSError) as error:
+            failure = error
+    (failure,) = broadcast_object_list([failure])
+    if failure is not None:
+        raise failure
+    return found
