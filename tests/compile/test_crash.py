@@ -119,7 +119,7 @@ def test_the_api_and_another_run_leave_the_same_tree(case: Case, tmp_path: Path)
 
 
 @pytest.mark.parametrize(
-    "point", [pytest.param(i, marks=[] if i % 4 == 0 else [pytest.mark.slow]) for i in range(POINTS)]
+    "point", [pytest.param(i, marks=[] if i % 4 == 0 else [pytest.mark.system]) for i in range(POINTS)]
 )
 def test_killed_at_an_event(case: Case, tmp_path: Path, point: int) -> None:
     out = tmp_path / "out"
@@ -147,7 +147,7 @@ def test_killed_in_the_middle_of_a_file(case: Case, tmp_path: Path, size: int, w
     assert tree(out) == case.whole
 
 
-@pytest.mark.slow
+@pytest.mark.system
 def test_killed_twice(case: Case, tmp_path: Path) -> None:
     out = tmp_path / "out"
     assert run(case.folder, case.census, out, at=case.events // 2).code == -signal.SIGKILL

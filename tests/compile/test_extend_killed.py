@@ -47,7 +47,7 @@ class TestKilled:
     """The dataset is the old one or the new one at any moment, and the same command goes on."""
 
     @pytest.mark.parametrize(
-        "point", [pytest.param(i, marks=[pytest.mark.slow] if i % 2 else []) for i in range(POINTS)]
+        "point", [pytest.param(i, marks=[pytest.mark.system] if i % 2 else []) for i in range(POINTS)]
     )
     def test_at_an_event(
         self, before: Before, whole: tuple[Path, Tree, int], tmp_path: Path, point: int

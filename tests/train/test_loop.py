@@ -475,7 +475,7 @@ def test_two_ranks_equal_one_and_share_a_codebook(kitchen: Path, tmp_path: Path)
     assert val[1] == pytest.approx(val[0], rel=1e-3)
 
 
-@pytest.mark.slow
+@pytest.mark.system
 def test_a_signal_to_one_of_two_ranks_stops_both_and_they_go_on_bit_for_bit(
     kitchen: Path, tmp_path: Path
 ) -> None:
@@ -499,7 +499,7 @@ def test_a_loss_that_is_not_finite_on_one_of_two_ranks_stops_both(kitchen: Path,
         assert "and 4 more; none was saved" in err, "the keys are those of both ranks"
 
 
-@pytest.mark.slow
+@pytest.mark.system
 def test_ranks_codebooks_are_identical_after_every_step(kitchen: Path, tmp_path: Path) -> None:
     more = ("train.steps=9", "quantizer.codes=8", "quantizer.replace_every=1", "quantizer.replace_below=0.9")
     for code, err in ended(two_ranks(["-c", CODEBOOKS], *asked(kitchen, tmp_path / "run", *more))):

@@ -102,7 +102,7 @@ def test_a_step_has_the_same_samples_for_any_number_of_ranks(datasets: Datasets,
     [
         *(("raw", world) for world in (1, 2, 4)),
         *((what, world) for what in ("zstd", "mixture") for world in (2, 4)),
-        *(pytest.param(what, 1, marks=pytest.mark.slow) for what in ("zstd", "mixture")),
+        *(pytest.param(what, 1, marks=pytest.mark.system) for what in ("zstd", "mixture")),
     ],
 )
 def test_restored_at_any_step_it_goes_on_as_if_nothing_had_happened(

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from once import Once
 from oxcart.shards.errors import ConfigError
 from oxcart.train.evaluate import strategies
 from oxcart.train.evaluate.buckets import Bucket, default_buckets, parse
@@ -21,9 +22,6 @@ from oxcart.train.evaluate.report import report_html, report_json, say
 from oxcart.train.evaluate.run import Analysis, Row, Subject, evaluate
 from oxcart.train.evaluate.strategy import Number
 from planted import context, pictured, planted, skipped
-
-pytestmark = pytest.mark.xdist_group("analysis")
-"""One process computes `whole`."""
 
 ABOUT = {
     "run": "runs/<first>",
@@ -54,10 +52,11 @@ def rows(analysis: Analysis) -> Mapping[str, Row]:
 
 
 @pytest.fixture(scope="module")
-def whole() -> Analysis:
+def whole(once: Once) -> Analysis:
     """Everything, of codes that mean directions beside codes that mean nothing."""
     trained, untrained = pictured(planted("direction", places=2)), pictured(planted("noise", places=2))
-    return run(trained, untrained=untrained, buckets=default_buckets(trained), figures=True, shuffles=8)
+    options: dict[str, Any] = {"buckets": default_buckets(trained), "figures": True, "shuffles": 8}
+    return once("analysis", lambda folder: run(trained, untrained=untrained, **options))
 
 
 def test_every_strategy_is_a_file_that_loads() -> None:
