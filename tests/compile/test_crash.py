@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import killed
+from depth import few
 from killed import Run, watch_folder
 from oxcart.compile import census
 from oxcart.compile.execute import read_done
@@ -118,9 +119,7 @@ def test_the_api_and_another_run_leave_the_same_tree(case: Case, tmp_path: Path)
     assert case.events >= 2 * POINTS
 
 
-@pytest.mark.parametrize(
-    "point", [pytest.param(i, marks=[] if i % 4 == 0 else [pytest.mark.system]) for i in range(POINTS)]
-)
+@pytest.mark.parametrize("point", few(range(POINTS), 0, 8, 16))
 def test_killed_at_an_event(case: Case, tmp_path: Path, point: int) -> None:
     out = tmp_path / "out"
     at = 1 + point * (case.events - 1) // (POINTS - 1)
@@ -133,7 +132,10 @@ def test_killed_at_an_event(case: Case, tmp_path: Path, point: int) -> None:
     assert tree(out) == case.whole
 
 
-@pytest.mark.parametrize(("size", "workers"), [(700, 1), (9_000, 1), (16_385, 2), (25_000, 1), (-1, 1)])
+@pytest.mark.parametrize(
+    ("size", "workers"),
+    few([(700, 1), (9_000, 1), (16_385, 2), (25_000, 1), (-1, 1)], (700, 1), (16_385, 2)),
+)
 def test_killed_in_the_middle_of_a_file(case: Case, tmp_path: Path, size: int, workers: int) -> None:
     """In the plan at first, then in a shard; the last kill leaves a shard that lacks one byte."""
     out = tmp_path / "out"
@@ -198,17 +200,22 @@ def other(case: Case, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Pat
 # the mark goes, and what follows is a compile like any other.
 @pytest.mark.parametrize(
     ("what", "at", "marked"),
-    [
+    few(
+        [
+            ("finished", 3, False),
+            ("finished", 5, True),
+            ("finished", 9, True),
+            ("finished", 22, True),
+            ("finished", 27, True),
+            ("finished", 60, True),
+            ("unfinished", 4, False),
+            ("unfinished", 12, True),
+            ("unfinished", 18, True),
+        ],
         ("finished", 3, False),
-        ("finished", 5, True),
-        ("finished", 9, True),
         ("finished", 22, True),
-        ("finished", 27, True),
-        ("finished", 60, True),
-        ("unfinished", 4, False),
         ("unfinished", 12, True),
-        ("unfinished", 18, True),
-    ],
+    ),
 )
 def test_killed_while_it_overwrites(
     case: Case, other: dict[str, Path], tmp_path: Path, what: str, at: int, marked: bool
@@ -252,6 +259,7 @@ def test_the_workers_die_with_the_process_that_started_them(case: Case, tmp_path
     assert tree(out) == case.whole
 
 
+@pytest.mark.system
 def test_a_worker_that_dies_is_replaced(case: Case, tmp_path: Path) -> None:
     out = tmp_path / "out"
     undisturbed = run(case.folder, case.census, out, at=20, workers=2, whom="worker")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from depth import few
 from grown_source import (
     Before,
     assert_extends,
@@ -46,9 +47,7 @@ def whole(before: Before, after: Path, tmp_path_factory: pytest.TempPathFactory)
 class TestKilled:
     """The dataset is the old one or the new one at any moment, and the same command goes on."""
 
-    @pytest.mark.parametrize(
-        "point", [pytest.param(i, marks=[pytest.mark.system] if i % 2 else []) for i in range(POINTS)]
-    )
+    @pytest.mark.parametrize("point", few(range(POINTS), 2, 6, 10))
     def test_at_an_event(
         self, before: Before, whole: tuple[Path, Tree, int], tmp_path: Path, point: int
     ) -> None:
@@ -69,6 +68,7 @@ class TestKilled:
         extended(before.grown, out)
         assert tree(out) == complete
 
+    @pytest.mark.system
     def test_a_second_extension(
         self, before: Before, after: Path, whole: tuple[Path, Tree, int], tmp_path: Path
     ) -> None:
@@ -103,6 +103,7 @@ class TestKilled:
         assert inodes.items() <= {name: (out / name).stat().st_ino for name in tree(out)}.items()
         assert tree(out) == complete
 
+    @pytest.mark.system
     def test_a_source_that_grew_once_more_meanwhile(
         self, before: Before, whole: tuple[Path, Tree, int], tmp_path: Path
     ) -> None:

@@ -69,8 +69,8 @@ Spoil = Callable[..., list[tuple[str, str]]]
     ("what", "every"),
     [
         ("503", 4),  # not 3: a server that is busy is asked twice between two attempts
-        ("drop", 10),
-        ("cut", 3),
+        pytest.param("drop", 10, marks=pytest.mark.system),
+        pytest.param("cut", 3, marks=pytest.mark.system),
         pytest.param("500", 3, marks=pytest.mark.system),
         pytest.param("429", 4, marks=pytest.mark.system),
         pytest.param("lost", 4, marks=pytest.mark.system),
@@ -101,7 +101,7 @@ def test_a_server_that_stalls_is_asked_again(
     ("what", "says"),
     [
         ("500", "HTTP 500 Injected"),
-        ("drop", "the connection"),
+        pytest.param("drop", "the connection", marks=pytest.mark.system),
         pytest.param("429", "HTTP 429 Injected", marks=pytest.mark.system),
         pytest.param("stall", "no answer for 0.2 s", marks=pytest.mark.system),
     ],
@@ -130,6 +130,7 @@ def test_a_server_that_never_recovers_is_one_line_and_what_was_done_is_gone_on_w
     assert tree_of(config.out) == few.tree
 
 
+@pytest.mark.system
 def test_a_bit_that_turns_on_the_way_to_the_bucket_is_sent_again(
     few: Compiled, config: CompileConfig, proxy: Spoil, bucket: Server
 ) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from depth import few
 from once import Once
 from oxcart.shards.errors import ConfigError
 from oxcart.train.evaluate import strategies
@@ -160,7 +161,9 @@ def test_no_number_is_ever_nan(name: str) -> None:
     assert "Infinity" not in plain
 
 
-@pytest.mark.parametrize("name", ["no actions", "no environment", "motionless", "nothing done"])
+@pytest.mark.parametrize(
+    "name", few(["no actions", "no environment", "motionless", "nothing done"], "no actions")
+)
 def test_what_is_lacking_is_not_drawn(name: str) -> None:
     changes, _, _ = BAD[name]
     cache = pictured(replace(planted("direction"), **changes))
