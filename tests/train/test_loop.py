@@ -467,7 +467,7 @@ class Ranks:
     folder: Path
     """Holds the run of each name."""
     told: list[dict[str, Any]]
-    """Rank -> run -> exit code of the command (None is 0), error, or whether it was stopped, and at which step."""
+    """Rank -> run -> exit code (None is 0), error, or whether it was stopped, and at which step."""
     seen: list[list[Any]]
     """(run, step, codes replaced) of rank 0; that codebooks are equal, each step has asserted."""
 
