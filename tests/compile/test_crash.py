@@ -64,11 +64,12 @@ def run(
     workers: int = 1,
     whom: str = "group",
     options: tuple[str, ...] = (),
+    fresh: bool = False,
 ) -> Run:
     """`oxcart compile`, killed at event `at` or where a file passes `size` bytes."""
     command = ["compile", folder / "source", out, "--quiet", "--census", census_file]
     command += ["--shard-size", SHARD_SIZE, "--val-fraction", 0.25, "--workers", workers, *options]
-    return killed.run(folder / "watch", command, out, at=at, size=size, whom=whom)
+    return killed.run(folder / "watch", command, out, at=at, size=size, whom=whom, fresh=fresh)
 
 
 @pytest.fixture(scope="session")
@@ -81,7 +82,7 @@ def case(tmp_path_factory: pytest.TempPathFactory) -> Case:
     taken = census.take(source, workers=1, report=lambda done, size: None)
     (folder / "census.parquet").write_bytes(taken.to_bytes())
 
-    undisturbed = run(folder, folder / "census.parquet", folder / "whole")
+    undisturbed = run(folder, folder / "census.parquet", folder / "whole", fresh=True)
     assert (undisturbed.code, undisturbed.err) == (0, "")
     assert sum(name.endswith(".tar") for name in tree(folder / "whole")) == 5
     return Case(
@@ -152,7 +153,7 @@ def test_killed_in_the_middle_of_a_file(case: Case, tmp_path: Path, size: int, w
 @pytest.mark.system
 def test_killed_twice(case: Case, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    assert run(case.folder, case.census, out, at=case.events // 2).code == -signal.SIGKILL
+    assert run(case.folder, case.census, out, at=case.events // 2, fresh=True).code == -signal.SIGKILL
     first = tree(out)
     assert_nothing_partial(out, case.whole)
     assert run(case.folder, case.census, out, at=case.events // 3, workers=2).code == -signal.SIGKILL
@@ -253,7 +254,10 @@ def copy(source: Path, target: Path) -> None:
 def test_the_workers_die_with_the_process_that_started_them(case: Case, tmp_path: Path) -> None:
     """Only that process is killed, once a worker has written; `run` waits until the group is gone."""
     out = tmp_path / "out"
-    assert run(case.folder, case.census, out, at=20, workers=2, whom="parent").code == -signal.SIGKILL
+    assert (
+        run(case.folder, case.census, out, at=20, workers=2, whom="parent", fresh=True).code
+        == -signal.SIGKILL
+    )
     assert_nothing_partial(out, case.whole)
     case.resume(out)
     assert tree(out) == case.whole
@@ -262,7 +266,7 @@ def test_the_workers_die_with_the_process_that_started_them(case: Case, tmp_path
 @pytest.mark.system
 def test_a_worker_that_dies_is_replaced(case: Case, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    undisturbed = run(case.folder, case.census, out, at=20, workers=2, whom="worker")
+    undisturbed = run(case.folder, case.census, out, at=20, workers=2, whom="worker", fresh=True)
     assert (undisturbed.code, undisturbed.err) == (0, "")
     assert undisturbed.events > 20
     assert tree(out) == case.whole

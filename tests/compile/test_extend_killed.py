@@ -38,7 +38,7 @@ def whole(before: Before, after: Path, tmp_path_factory: pytest.TempPathFactory)
     """A folder to watch from, the tree of an extension that nobody disturbed, and its events."""
     folder = tmp_path_factory.mktemp("killed")
     watch, out = watch_folder(folder / "watch"), before.copy(folder)
-    ended = run(watch, command(before.grown, out), out)
+    ended = run(watch, command(before.grown, out), out, fresh=True)
     assert (ended.code, ended.err) == (0, "")
     assert tree(out) == tree(after)
     return watch, tree(out), ended.events
