@@ -15,6 +15,7 @@ import pytest
 import killed
 from depth import few
 from killed import Run, watch_folder
+from once import Once
 from oxcart.compile import census
 from oxcart.compile.execute import read_done
 from oxcart.compile.pipeline import CompileConfig, execute, prepare
@@ -73,8 +74,12 @@ def run(
 
 
 @pytest.fixture(scope="session")
-def case(tmp_path_factory: pytest.TempPathFactory) -> Case:
-    folder = tmp_path_factory.mktemp("crash")
+def case(once: Once) -> Case:
+    made: Case = once("crash", undisturbed)
+    return made
+
+
+def undisturbed(folder: Path) -> Case:
     sample = SampleConfig(kitchens=4, sessions=2, episodes=1, steps=4, size=32, files=2)
     (folder / "source").symlink_to(write_rlds(folder / "sample", sample))
     watch_folder(folder / "watch")
@@ -82,8 +87,8 @@ def case(tmp_path_factory: pytest.TempPathFactory) -> Case:
     taken = census.take(source, workers=1, report=lambda done, size: None)
     (folder / "census.parquet").write_bytes(taken.to_bytes())
 
-    undisturbed = run(folder, folder / "census.parquet", folder / "whole", fresh=True)
-    assert (undisturbed.code, undisturbed.err) == (0, "")
+    ended = run(folder, folder / "census.parquet", folder / "whole", fresh=True)
+    assert (ended.code, ended.err) == (0, "")
     assert sum(name.endswith(".tar") for name in tree(folder / "whole")) == 5
     return Case(
         folder=folder,
@@ -95,7 +100,7 @@ def case(tmp_path_factory: pytest.TempPathFactory) -> Case:
         ),
         census=folder / "census.parquet",
         whole=tree(folder / "whole"),
-        events=undisturbed.events,
+        events=ended.events,
     )
 
 
@@ -254,10 +259,8 @@ def copy(source: Path, target: Path) -> None:
 def test_the_workers_die_with_the_process_that_started_them(case: Case, tmp_path: Path) -> None:
     """Only that process is killed, once a worker has written; `run` waits until the group is gone."""
     out = tmp_path / "out"
-    assert (
-        run(case.folder, case.census, out, at=20, workers=2, whom="parent", fresh=True).code
-        == -signal.SIGKILL
-    )
+    ended = run(case.folder, case.census, out, at=20, workers=2, whom="parent", fresh=True)
+    assert ended.code == -signal.SIGKILL
     assert_nothing_partial(out, case.whole)
     case.resume(out)
     assert tree(out) == case.whole
@@ -266,7 +269,7 @@ def test_the_workers_die_with_the_process_that_started_them(case: Case, tmp_path
 @pytest.mark.system
 def test_a_worker_that_dies_is_replaced(case: Case, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    undisturbed = run(case.folder, case.census, out, at=20, workers=2, whom="worker", fresh=True)
-    assert (undisturbed.code, undisturbed.err) == (0, "")
-    assert undisturbed.events > 20
+    ended = run(case.folder, case.census, out, at=20, workers=2, whom="worker", fresh=True)
+    assert (ended.code, ended.err) == (0, "")
+    assert ended.events > 20
     assert tree(out) == case.whole
