@@ -17,7 +17,6 @@ from collections.abc import Iterable
 from typing import Any
 
 import pytest
-from _pytest.mark.structures import ParameterSet
 from hypothesis import settings
 
 QUICK, FULL = "quick", "full"
@@ -34,7 +33,7 @@ def depth(examples: int, **options: Any) -> settings:
     return settings(max_examples=min(examples, FEW) if quick else examples, **options)
 
 
-def few(cases: Iterable[Any], *quick: Any) -> list[ParameterSet]:
+def few(cases: Iterable[Any], *quick: Any) -> list[Any]:
     """Cases for `parametrize`, of which the fast tier takes those named and the other tier all the rest."""
     return [
         pytest.param(

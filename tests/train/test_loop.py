@@ -18,6 +18,7 @@ import torch
 from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 
+from depth import few
 from once import Once
 from oxcart.shards.errors import ConfigError, OxcartError, StoreError
 from oxcart.train import checkpoint as checkpoints
@@ -162,7 +163,7 @@ def stop_after(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
     monkeypatch.setattr(LaqTask, "after_step", after_step)
 
 
-@pytest.mark.parametrize("step", range(1, STEPS))
+@pytest.mark.parametrize("step", few(range(1, STEPS), 1, 2))
 def test_a_run_that_a_signal_stopped_goes_on_bit_for_bit(
     kitchen: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int
 ) -> None:
@@ -540,6 +541,7 @@ def test_ranks_codebooks_are_identical_after_every_step(ranks: Ranks) -> None:
     assert sum(replaced.values()) > 0
 
 
+@pytest.mark.system
 def test_one_batch_overfits(kitchen: Path, tmp_path: Path) -> None:
     config = small(kitchen, tmp_path, "model.output=residual", "quantizer.harden=[0,0]")
     task = LaqTask(config, torch.device("cpu"))

@@ -210,6 +210,7 @@ def test_a_cache_is_filled_once_checked_bounded_and_removes_its_own_files_alone(
     assert all(path.stat().st_size == 1 << 20 for path in mine)
 
 
+@pytest.mark.system
 def test_ctrl_c_ends_a_loader_that_waits_for_a_silent_server(
     datasets: Mapping[str, Path], web: Server
 ) -> None:
