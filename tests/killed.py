@@ -30,6 +30,7 @@ from pathlib import Path
 import psutil
 
 LONGEST_S = 120
+"""For a command, and for what it leaves to end."""
 WATCH = """
 import os, resource, signal, sys
 
@@ -82,8 +83,9 @@ for line in sys.stdin:
     if not child:
         os.setsid()
         os.chdir(folder)
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         for stream in (1, 2):
-            os.dup2(os.open(said, os.O_WRONLY | os.O_APPEND | os.O_CREAT), stream)
+            os.dup2(os.open(said, os.O_WRONLY | os.O_APPEND), stream)
         os.environ.update(environment)
         runpy.run_path(os.path.join(folder, "sitecustomize.py"))
         sys.argv = ["oxcart", *arguments]

@@ -78,7 +78,6 @@ def asked(kitchen: Path, run: Path, *more: str) -> list[str]:
     return [*given.values(), f"data.datasets=[{kitchen}]", f"run.dir={run}"]
 
 
-CLI = ["-m", "oxcart.cli.main", "train", "laq"]
 PATCHED = """
 import os, signal, sys, torch
 import torch.distributed as distributed
