@@ -1,15 +1,23 @@
 # Every target builds what it needs from nothing, in .venv; a second call finds it done.
 # Another interpreter: make test PYTHON=/path/to/python3.12
+# Tests of one room: make test ROOM=shards
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 DEMO := scratch/demo
 BENCHES := $(sort $(wildcard bench/*.py))
+ROOMS := $(patsubst tests/%/,%,$(filter-out %/__pycache__/,$(sort $(wildcard tests/*/))))
+# Whichever process is idle takes tests over from the other.
+PYTEST := $(BIN)/pytest -n auto --dist worksteal tests$(ROOM:%=/%)
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
+ifneq ($(ROOM),$(filter $(ROOM),$(ROOMS)))
+$(error ROOM: expected one of $(ROOMS); got '$(ROOM)')
+endif
+
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow check hooks bench docs clean
+.PHONY: help demo test test-system check hooks bench docs clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -27,11 +35,11 @@ demo: $(VENV)/.test ## sample -> compile -> inspect -> verify -> audit -> show -
 	$(BIN)/oxcart train vla preset=tiny model=$(DEMO)/vlm data.datasets=[$(DEMO)/out] data.laq=$(DEMO)/laq \
 		run.dir=$(DEMO)/vla train.steps=30 val.samples=64 val.baselines=256
 
-test: $(VENV)/.test ## the tests that take seconds
-	$(BIN)/pytest -n auto --dist loadgroup -m "not slow"
+test: $(VENV)/.test ## the fast tests, in minutes
+	$(PYTEST) -m "not system"
 
-test-slow: $(VENV)/.test ## the tests that take minutes
-	$(BIN)/pytest -n auto -m slow || test $$? -eq 5  # 5: none is that slow yet
+test-system: $(VENV)/.test ## Ray, kills, the wheel, long trainings; every property and fuzzer at full depth
+	$(PYTEST) -m "system or hypothesis" --hypothesis-profile full || test $$? -eq 5  # 5: the room has none
 
 check: $(VENV)/.dev ## lint, format, types, generated docs
 	$(BIN)/ruff check

@@ -1,4 +1,10 @@
-"""Compiled samples that several modules read; each is made once a session (once a process of xdist)."""
+"""Compiled samples that several modules read; each is made once, by whichever process needs it first.
+
+    make test           pytest -m "not system"
+    make test-system    pytest -m "system or hypothesis" --hypothesis-profile full
+
+Hypothesis marks every property itself, so that the second tier tries those of the first at full depth.
+"""
 
 from __future__ import annotations
 
@@ -8,39 +14,57 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
+# One thread of BLAS, OpenMP and torch in each process, before anything loads them: as many as there are cores
+# in each of as many processes take several times the CPU. What tests start inherits it.
+os.environ["OMP_NUM_THREADS"] = "1"
 
+import pytest
+from hypothesis import settings
+
+import depth
 from grown_source import HELD_OUT, Before, Growth, extended, kitchen
+from once import Once
 from oxcart.compile.sample.rlds import SampleConfig
 from oxcart.manifests.split import SplitRule
 from sample_compile import CAMERAS, Compiled, compile_sample, compiled, rows_of
 from servers import BUCKET, Server, s3, web
 
+settings.load_profile(depth.QUICK)
+
 
 @pytest.fixture(scope="session")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Compiled:
+def once(tmp_path_factory: pytest.TempPathFactory) -> Once:
+    base = tmp_path_factory.getbasetemp()
+    return Once((base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "once")
+
+
+@pytest.fixture(scope="session")
+def whole(once: Once) -> Compiled:
     """Four episodes in each of five kitchens, one of which is val; one camera."""
     sample = SampleConfig(kitchens=5, sessions=2, episodes=2, steps=4, size=32, files=2)
-    return compile_sample(tmp_path_factory.mktemp("whole"), sample)
+    return once("whole", lambda folder: compile_sample(folder, sample))
 
 
 @pytest.fixture(scope="session")
-def six_episodes(tmp_path_factory: pytest.TempPathFactory) -> Compiled:
+def six_episodes(once: Once) -> Compiled:
     """Two episodes in each of three kitchens, one of which is val; two cameras, three shards."""
     sample = SampleConfig(kitchens=3, sessions=1, episodes=2, steps=4, size=32, files=2)
-    folder = tmp_path_factory.mktemp("six")
-    return compile_sample(folder, sample, cameras=CAMERAS, rule=SplitRule(val=0.34))
+    rule = SplitRule(val=0.34)
+    return once("six", lambda folder: compile_sample(folder, sample, cameras=CAMERAS, rule=rule))
 
 
 @pytest.fixture(scope="session")
-def growth(tmp_path_factory: pytest.TempPathFactory) -> Growth:
+def growth(once: Once) -> Growth:
     """Records of a source that grows."""
-    return Growth.of(tmp_path_factory.mktemp("growth"))
+    return once("growth", Growth.of)
 
 
 @pytest.fixture(scope="session")
-def before(growth: Growth, tmp_path_factory: pytest.TempPathFactory) -> Before:
-    folder = tmp_path_factory.mktemp("before")
+def before(growth: Growth, once: Once) -> Before:
+    return once("before", lambda folder: before_it_grew(growth, folder))
+
+
+def before_it_grew(growth: Growth, folder: Path) -> Before:
     source = growth.write(folder / "first", growth.first)
     manifest = compiled(source, folder / "out")
     grown = growth.write(folder / "grown", growth.first + growth.later, files=3, version="1.1.0")
@@ -50,11 +74,15 @@ def before(growth: Growth, tmp_path_factory: pytest.TempPathFactory) -> Before:
 
 
 @pytest.fixture(scope="session")
-def after(before: Before, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def after(before: Before, once: Once) -> Path:
     """The dataset when it is extended; not to be changed."""
-    out = before.copy(tmp_path_factory.mktemp("after"))
-    extended(before.grown, out)
-    return out
+
+    def extend(folder: Path) -> Path:
+        out = before.copy(folder)
+        extended(before.grown, out)
+        return out
+
+    return once("after", extend)
 
 
 @pytest.fixture(scope="module")

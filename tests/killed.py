@@ -1,26 +1,36 @@
 """Commands that are killed while they change a directory, wherever a test says.
 
-The command runs in a process group of its own, and every Python process in it loads the `sitecustomize`
-below: it counts what changes the directory, over all processes, and kills the whole group at event N, or in
-the middle of a file once that has B bytes. So a kill is keyed to what was written, not to the clock.
+The command runs in a process group of its own, and every Python process in it runs the `WATCH` below: it
+counts what changes the directory, over all processes, and kills the whole group at event N, or in the middle
+of a file once that has B bytes. So a kill is keyed to what was written, not to the clock.
 
     run(watch_folder(tmp_path / "watch"), ["compile", source, out], out, at=7)
+
+The command is forked from a process that has imported what it needs, which saves the imports each time; its
+own workers are new processes as ever. `fresh=True` starts a new one, as a shell does.
 """
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import functools
+import json
 import os
 import signal
 import subprocess
 import sys
+import tempfile
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 
+LONGEST_S = 120
+"""For a command, and for what it leaves to end."""
 WATCH = """
 import os, resource, signal, sys
 
@@ -63,6 +73,28 @@ if size:
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
 """
 """The audit hook runs before the operation that it is told of."""
+WARM = """
+import json, os, runpy, sys
+import oxcart.cli.compile, oxcart.cli.main, oxcart.compile.extend, oxcart.compile.pipeline
+
+for line in sys.stdin:
+    arguments, environment, folder, said = json.loads(line)
+    child = os.fork()
+    if not child:
+        os.setsid()
+        os.chdir(folder)
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        for stream in (1, 2):
+            os.dup2(os.open(said, os.O_WRONLY | os.O_APPEND), stream)
+        os.environ.update(environment)
+        runpy.run_path(os.path.join(folder, "sitecustomize.py"))
+        sys.argv = ["oxcart", *arguments]
+        oxcart.cli.main.main()
+        sys.exit()
+    print(child, flush=True)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+"""
+"""Forks a command for every line that it reads; prints the process and, once it has ended, its exit code."""
 
 
 @dataclass(frozen=True)
@@ -94,6 +126,16 @@ def living(group: int) -> list[int]:
     return found
 
 
+@functools.cache
+def warm() -> subprocess.Popen[str]:
+    """The process that commands are forked from; it ends with this one."""
+    started = subprocess.Popen(
+        [sys.executable, "-c", WARM], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    atexit.register(started.communicate)
+    return started
+
+
 def run(
     watch: Path,
     arguments: Sequence[object],
@@ -102,40 +144,69 @@ def run(
     at: int = 0,
     size: int = 0,
     whom: str = "group",
+    fresh: bool = False,
 ) -> Run:
     """`oxcart` with these arguments, killed at event `at` of `out` or where a file passes `size` bytes.
 
-    Nobody of it lives on. `whom` is `group`, `parent` or `worker`.
+    Nobody of it lives on. `whom` is `group`, `parent` or `worker`; `fresh` is a new process, not a fork.
     """
     counter = out.with_name(f"{out.name}.events")
     counter.unlink(missing_ok=True)
-    process = subprocess.Popen(
-        [sys.executable, "-m", "oxcart.cli.main", *map(str, arguments)],
-        env={
-            **os.environ,
-            "PYTHONPATH": os.pathsep.join([str(watch), os.environ.get("PYTHONPATH", "")]),
-            "PYTHONDONTWRITEBYTECODE": "1",
-            "CRASH_OUT": str(out),
-            "CRASH_COUNTER": str(counter),
-            "CRASH_AT": str(at),
-            "CRASH_BYTES": str(size),
-            "CRASH_WHOM": whom,
-        },
-        cwd=watch,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
+    environment = {
+        "PYTHONPATH": os.pathsep.join([str(watch), os.environ.get("PYTHONPATH", "")]),
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "CRASH_OUT": str(out),
+        "CRASH_COUNTER": str(counter),
+        "CRASH_AT": str(at),
+        "CRASH_BYTES": str(size),
+        "CRASH_WHOM": whom,
+    }
+    how = _start if fresh else _fork
+    with tempfile.NamedTemporaryFile("r", dir=watch) as said:
+        code = how([str(argument) for argument in arguments], environment, watch, said.name)
+        return Run(code, counter.stat().st_size, said.read())
+
+
+def _start(arguments: list[str], environment: dict[str, str], folder: Path, said: str) -> int:
+    """Run a command as a shell does; its exit code."""
+    with open(said, "a") as stream:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "oxcart.cli.main", *arguments],
+            env={**os.environ, **environment},
+            cwd=folder,
+            stdin=subprocess.DEVNULL,
+            stdout=stream,
+            stderr=stream,
+            start_new_session=True,
+        )
+    with _none_left(process.pid):
+        return process.wait()
+
+
+def _fork(arguments: list[str], environment: dict[str, str], folder: Path, said: str) -> int:
+    """Run a command in a fork of the warm process; its exit code."""
+    process = warm()
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdin.write(json.dumps([arguments, environment, str(folder), said]) + "\n")
+    process.stdin.flush()
+    with _none_left(int(process.stdout.readline())):
+        return int(process.stdout.readline())
+
+
+@contextlib.contextmanager
+def _none_left(group: int) -> Iterator[None]:
+    """Whoever was in a process group is gone after: by itself, or there is an error."""
+    alarm = threading.Timer(LONGEST_S, os.killpg, (group, signal.SIGKILL))
+    alarm.start()
     try:
-        err, _ = process.communicate(timeout=120)  # ends when the last process that holds the pipe does
-        deadline = time.monotonic() + 60
-        while living(process.pid):
-            assert time.monotonic() < deadline, f"alive after the kill: {living(process.pid)}"
+        yield
+        assert alarm.is_alive(), "the command never ended"
+        deadline = time.monotonic() + LONGEST_S
+        while living(group):
+            assert time.monotonic() < deadline, f"alive after the kill: {living(group)}"
             time.sleep(0.01)
     finally:
+        alarm.cancel()
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-    return Run(process.returncode, counter.stat().st_size, err)
+            os.killpg(group, signal.SIGKILL)

@@ -57,6 +57,7 @@ def test_every_folder_with_code_is_a_package() -> None:
     assert not bare
 
 
+@pytest.mark.system
 def test_the_wheel_holds_every_file_that_the_code_needs(wheel: set[str]) -> None:
     needed = {
         f"oxcart/{file.relative_to(ROOT).as_posix()}"
@@ -68,6 +69,7 @@ def test_the_wheel_holds_every_file_that_the_code_needs(wheel: set[str]) -> None
     assert needed <= wheel, f"missing: {sorted(needed - wheel)}"
 
 
+@pytest.mark.system
 def test_the_wheel_holds_nothing_beside_oxcart_and_its_licence(wheel: set[str]) -> None:
     tops = {name.partition("/")[0] for name in wheel}
     assert all(top == "oxcart" or top.endswith(".dist-info") for top in tops), tops

@@ -8,15 +8,16 @@ from pathlib import Path
 import pytest
 from click.testing import Result
 
+from once import Once
 from oxcart.compile.sample.rlds import SampleConfig, write_rlds
 from sample_compile import cli
 
 
 @pytest.fixture(scope="session")
-def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def source(once: Once) -> Path:
     """Ten episodes in five kitchens."""
     sample = SampleConfig(kitchens=5, sessions=1, episodes=2, steps=3, size=32, files=3)
-    return write_rlds(tmp_path_factory.mktemp("cli"), sample)
+    return Path(once("cli", lambda folder: write_rlds(folder, sample)))
 
 
 @pytest.fixture

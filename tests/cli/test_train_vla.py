@@ -34,6 +34,7 @@ def _alone(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         yield
 
 
+@pytest.mark.system
 def test_from_a_sample_to_a_prediction_and_a_table(dataset: Path, tmp_path: Path) -> None:
     vlm, laq, codes = tmp_path / "vlm", tmp_path / "laq", tmp_path / "codes.parquet"
     result = cli("sample", "vlm", vlm)

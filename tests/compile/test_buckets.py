@@ -196,6 +196,7 @@ class TestResume:
         assert execute(prepare(out)) == whole.manifest
         assert tree_of(out.out) == whole.tree
 
+    @pytest.mark.system
     def test_a_compile_that_was_killed_amid_a_put_goes_on(
         self, whole: Compiled, source: str, remote: str, bucket: Server
     ) -> None:

@@ -13,7 +13,9 @@ from pathlib import Path
 import pytest
 
 import killed
+from depth import few
 from killed import Run, watch_folder
+from once import Once
 from oxcart.compile import census
 from oxcart.compile.execute import read_done
 from oxcart.compile.pipeline import CompileConfig, execute, prepare
@@ -63,16 +65,21 @@ def run(
     workers: int = 1,
     whom: str = "group",
     options: tuple[str, ...] = (),
+    fresh: bool = False,
 ) -> Run:
     """`oxcart compile`, killed at event `at` or where a file passes `size` bytes."""
     command = ["compile", folder / "source", out, "--quiet", "--census", census_file]
     command += ["--shard-size", SHARD_SIZE, "--val-fraction", 0.25, "--workers", workers, *options]
-    return killed.run(folder / "watch", command, out, at=at, size=size, whom=whom)
+    return killed.run(folder / "watch", command, out, at=at, size=size, whom=whom, fresh=fresh)
 
 
 @pytest.fixture(scope="session")
-def case(tmp_path_factory: pytest.TempPathFactory) -> Case:
-    folder = tmp_path_factory.mktemp("crash")
+def case(once: Once) -> Case:
+    made: Case = once("crash", undisturbed)
+    return made
+
+
+def undisturbed(folder: Path) -> Case:
     sample = SampleConfig(kitchens=4, sessions=2, episodes=1, steps=4, size=32, files=2)
     (folder / "source").symlink_to(write_rlds(folder / "sample", sample))
     watch_folder(folder / "watch")
@@ -80,8 +87,8 @@ def case(tmp_path_factory: pytest.TempPathFactory) -> Case:
     taken = census.take(source, workers=1, report=lambda done, size: None)
     (folder / "census.parquet").write_bytes(taken.to_bytes())
 
-    undisturbed = run(folder, folder / "census.parquet", folder / "whole")
-    assert (undisturbed.code, undisturbed.err) == (0, "")
+    ended = run(folder, folder / "census.parquet", folder / "whole", fresh=True)
+    assert (ended.code, ended.err) == (0, "")
     assert sum(name.endswith(".tar") for name in tree(folder / "whole")) == 5
     return Case(
         folder=folder,
@@ -93,7 +100,7 @@ def case(tmp_path_factory: pytest.TempPathFactory) -> Case:
         ),
         census=folder / "census.parquet",
         whole=tree(folder / "whole"),
-        events=undisturbed.events,
+        events=ended.events,
     )
 
 
@@ -118,9 +125,7 @@ def test_the_api_and_another_run_leave_the_same_tree(case: Case, tmp_path: Path)
     assert case.events >= 2 * POINTS
 
 
-@pytest.mark.parametrize(
-    "point", [pytest.param(i, marks=[] if i % 4 == 0 else [pytest.mark.slow]) for i in range(POINTS)]
-)
+@pytest.mark.parametrize("point", few(range(POINTS), 0, 8, 16))
 def test_killed_at_an_event(case: Case, tmp_path: Path, point: int) -> None:
     out = tmp_path / "out"
     at = 1 + point * (case.events - 1) // (POINTS - 1)
@@ -133,7 +138,10 @@ def test_killed_at_an_event(case: Case, tmp_path: Path, point: int) -> None:
     assert tree(out) == case.whole
 
 
-@pytest.mark.parametrize(("size", "workers"), [(700, 1), (9_000, 1), (16_385, 2), (25_000, 1), (-1, 1)])
+@pytest.mark.parametrize(
+    ("size", "workers"),
+    few([(700, 1), (9_000, 1), (16_385, 2), (25_000, 1), (-1, 1)], (700, 1), (16_385, 2)),
+)
 def test_killed_in_the_middle_of_a_file(case: Case, tmp_path: Path, size: int, workers: int) -> None:
     """In the plan at first, then in a shard; the last kill leaves a shard that lacks one byte."""
     out = tmp_path / "out"
@@ -147,10 +155,10 @@ def test_killed_in_the_middle_of_a_file(case: Case, tmp_path: Path, size: int, w
     assert tree(out) == case.whole
 
 
-@pytest.mark.slow
+@pytest.mark.system
 def test_killed_twice(case: Case, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    assert run(case.folder, case.census, out, at=case.events // 2).code == -signal.SIGKILL
+    assert run(case.folder, case.census, out, at=case.events // 2, fresh=True).code == -signal.SIGKILL
     first = tree(out)
     assert_nothing_partial(out, case.whole)
     assert run(case.folder, case.census, out, at=case.events // 3, workers=2).code == -signal.SIGKILL
@@ -198,17 +206,22 @@ def other(case: Case, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Pat
 # the mark goes, and what follows is a compile like any other.
 @pytest.mark.parametrize(
     ("what", "at", "marked"),
-    [
+    few(
+        [
+            ("finished", 3, False),
+            ("finished", 5, True),
+            ("finished", 9, True),
+            ("finished", 22, True),
+            ("finished", 27, True),
+            ("finished", 60, True),
+            ("unfinished", 4, False),
+            ("unfinished", 12, True),
+            ("unfinished", 18, True),
+        ],
         ("finished", 3, False),
-        ("finished", 5, True),
-        ("finished", 9, True),
         ("finished", 22, True),
-        ("finished", 27, True),
-        ("finished", 60, True),
-        ("unfinished", 4, False),
         ("unfinished", 12, True),
-        ("unfinished", 18, True),
-    ],
+    ),
 )
 def test_killed_while_it_overwrites(
     case: Case, other: dict[str, Path], tmp_path: Path, what: str, at: int, marked: bool
@@ -246,15 +259,17 @@ def copy(source: Path, target: Path) -> None:
 def test_the_workers_die_with_the_process_that_started_them(case: Case, tmp_path: Path) -> None:
     """Only that process is killed, once a worker has written; `run` waits until the group is gone."""
     out = tmp_path / "out"
-    assert run(case.folder, case.census, out, at=20, workers=2, whom="parent").code == -signal.SIGKILL
+    ended = run(case.folder, case.census, out, at=20, workers=2, whom="parent", fresh=True)
+    assert ended.code == -signal.SIGKILL
     assert_nothing_partial(out, case.whole)
     case.resume(out)
     assert tree(out) == case.whole
 
 
+@pytest.mark.system
 def test_a_worker_that_dies_is_replaced(case: Case, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    undisturbed = run(case.folder, case.census, out, at=20, workers=2, whom="worker")
-    assert (undisturbed.code, undisturbed.err) == (0, "")
-    assert undisturbed.events > 20
+    ended = run(case.folder, case.census, out, at=20, workers=2, whom="worker", fresh=True)
+    assert (ended.code, ended.err) == (0, "")
+    assert ended.events > 20
     assert tree(out) == case.whole

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from depth import few
 from grown_source import (
     Before,
     assert_extends,
@@ -37,7 +38,7 @@ def whole(before: Before, after: Path, tmp_path_factory: pytest.TempPathFactory)
     """A folder to watch from, the tree of an extension that nobody disturbed, and its events."""
     folder = tmp_path_factory.mktemp("killed")
     watch, out = watch_folder(folder / "watch"), before.copy(folder)
-    ended = run(watch, command(before.grown, out), out)
+    ended = run(watch, command(before.grown, out), out, fresh=True)
     assert (ended.code, ended.err) == (0, "")
     assert tree(out) == tree(after)
     return watch, tree(out), ended.events
@@ -46,9 +47,7 @@ def whole(before: Before, after: Path, tmp_path_factory: pytest.TempPathFactory)
 class TestKilled:
     """The dataset is the old one or the new one at any moment, and the same command goes on."""
 
-    @pytest.mark.parametrize(
-        "point", [pytest.param(i, marks=[pytest.mark.slow] if i % 2 else []) for i in range(POINTS)]
-    )
+    @pytest.mark.parametrize("point", few(range(POINTS), 2, 6, 10))
     def test_at_an_event(
         self, before: Before, whole: tuple[Path, Tree, int], tmp_path: Path, point: int
     ) -> None:
@@ -69,6 +68,7 @@ class TestKilled:
         extended(before.grown, out)
         assert tree(out) == complete
 
+    @pytest.mark.system
     def test_a_second_extension(
         self, before: Before, after: Path, whole: tuple[Path, Tree, int], tmp_path: Path
     ) -> None:
@@ -103,6 +103,7 @@ class TestKilled:
         assert inodes.items() <= {name: (out / name).stat().st_ino for name in tree(out)}.items()
         assert tree(out) == complete
 
+    @pytest.mark.system
     def test_a_source_that_grew_once_more_meanwhile(
         self, before: Before, whole: tuple[Path, Tree, int], tmp_path: Path
     ) -> None:

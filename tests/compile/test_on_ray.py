@@ -20,6 +20,8 @@ from sample_compile import Compiled, config_of, tree
 
 ray = pytest.importorskip("ray")
 
+pytestmark = pytest.mark.system
+
 
 @pytest.fixture(scope="module", autouse=True)
 def _cluster() -> Iterator[None]:

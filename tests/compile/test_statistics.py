@@ -6,7 +6,7 @@ import json
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
@@ -33,7 +33,6 @@ def close(found: Moments, expected: Moments) -> None:
     np.testing.assert_allclose(found["m2"] / scale, expected["m2"] / scale, rtol=0, atol=1e-9)
 
 
-@settings(deadline=None)
 @given(EPISODES)
 def test_the_summary_is_numpys_over_all_steps(episodes: list[np.ndarray]) -> None:
     values = np.concatenate(episodes).astype(np.float64)
@@ -47,7 +46,6 @@ def test_the_summary_is_numpys_over_all_steps(episodes: list[np.ndarray]) -> Non
     assert found["max"] == values.max(axis=0).tolist()
 
 
-@settings(deadline=None)
 @given(EPISODES, st.randoms(use_true_random=False), st.integers(0, 6))
 def test_order_and_grouping_change_nothing_beyond_1e_9(episodes: list[np.ndarray], random, cut: int) -> None:
     parts = [moments(episode) for episode in episodes]
@@ -60,7 +58,6 @@ def test_order_and_grouping_change_nothing_beyond_1e_9(episodes: list[np.ndarray
         close(other, expected)
 
 
-@settings(deadline=None)
 @given(EPISODES)
 def test_the_same_order_gives_the_same_bits_also_through_json(episodes: list[np.ndarray]) -> None:
     once = merge([moments(episode) for episode in episodes])

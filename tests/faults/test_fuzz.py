@@ -60,7 +60,7 @@ def _bounded() -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_AS, before)
 
 
-AMOUNTS = pytest.mark.parametrize("amount", [1, pytest.param(8, marks=pytest.mark.slow)])
+AMOUNTS = pytest.mark.parametrize("amount", [1, pytest.param(8, marks=pytest.mark.system)])
 
 
 def fuzz(check: Callable[..., None], examples: int, **strategies: st.SearchStrategy[Any]) -> None:

@@ -132,7 +132,7 @@ def survive(larger: Compiled, folder: Path, seed: int, kills: int) -> list[str]:
     return happened
 
 
-@pytest.mark.slow
+@pytest.mark.system
 @pytest.mark.parametrize("seed", range(5))
 def test_random_kills(larger: Compiled, tmp_path: Path, seed: int) -> None:
     assert len(survive(larger, tmp_path, seed, KILLS // 5)) == KILLS // 5

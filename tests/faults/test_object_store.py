@@ -69,11 +69,11 @@ Spoil = Callable[..., list[tuple[str, str]]]
     ("what", "every"),
     [
         ("503", 4),  # not 3: a server that is busy is asked twice between two attempts
-        ("drop", 10),
-        ("cut", 3),
-        pytest.param("500", 3, marks=pytest.mark.slow),
-        pytest.param("429", 4, marks=pytest.mark.slow),
-        pytest.param("lost", 4, marks=pytest.mark.slow),
+        pytest.param("drop", 10, marks=pytest.mark.system),
+        pytest.param("cut", 3, marks=pytest.mark.system),
+        pytest.param("500", 3, marks=pytest.mark.system),
+        pytest.param("429", 4, marks=pytest.mark.system),
+        pytest.param("lost", 4, marks=pytest.mark.system),
     ],
 )
 def test_failures_of_every_so_many_requests_change_no_byte(
@@ -101,9 +101,9 @@ def test_a_server_that_stalls_is_asked_again(
     ("what", "says"),
     [
         ("500", "HTTP 500 Injected"),
-        ("drop", "the connection"),
-        pytest.param("429", "HTTP 429 Injected", marks=pytest.mark.slow),
-        pytest.param("stall", "no answer for 0.2 s", marks=pytest.mark.slow),
+        pytest.param("drop", "the connection", marks=pytest.mark.system),
+        pytest.param("429", "HTTP 429 Injected", marks=pytest.mark.system),
+        pytest.param("stall", "no answer for 0.2 s", marks=pytest.mark.system),
     ],
 )
 def test_a_server_that_never_recovers_is_one_line_and_what_was_done_is_gone_on_with(
@@ -130,6 +130,7 @@ def test_a_server_that_never_recovers_is_one_line_and_what_was_done_is_gone_on_w
     assert tree_of(config.out) == few.tree
 
 
+@pytest.mark.system
 def test_a_bit_that_turns_on_the_way_to_the_bucket_is_sent_again(
     few: Compiled, config: CompileConfig, proxy: Spoil, bucket: Server
 ) -> None:
@@ -144,11 +145,11 @@ def test_a_bit_that_turns_on_the_way_to_the_bucket_is_sent_again(
     ("name", "by"),
     [
         ("rows/train-00000", "commit"),
-        pytest.param("rows/train-00000", "compile", marks=pytest.mark.slow),
-        pytest.param("census.parquet", "commit", marks=pytest.mark.slow),
-        pytest.param("census.parquet", "compile", marks=pytest.mark.slow),
-        pytest.param("plan.json", "commit", marks=pytest.mark.slow),
-        pytest.param("plan.json", "compile", marks=pytest.mark.slow),
+        pytest.param("rows/train-00000", "compile", marks=pytest.mark.system),
+        pytest.param("census.parquet", "commit", marks=pytest.mark.system),
+        pytest.param("census.parquet", "compile", marks=pytest.mark.system),
+        pytest.param("plan.json", "commit", marks=pytest.mark.system),
+        pytest.param("plan.json", "compile", marks=pytest.mark.system),
     ],
 )
 def test_a_bit_that_turns_on_the_way_from_the_bucket_never_reaches_the_dataset(

@@ -17,7 +17,7 @@ from sample_compile import Compiled, config_of, tree
 
 ray = pytest.importorskip("ray")
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.system
 
 
 @pytest.fixture

@@ -9,9 +9,10 @@ from collections import Counter
 from fractions import Fraction
 
 import pytest
-from hypothesis import event, given, settings
+from hypothesis import event, given
 from hypothesis import strategies as st
 
+from depth import depth
 from oxcart.manifests.assign import Assignment, Episode, assign
 from oxcart.manifests.canonical import sha256_json
 from oxcart.manifests.split import SPLITS, SplitRule, listed_names, normalise, places
@@ -21,7 +22,7 @@ GROUPED = ("environment", "instruction", "episode")
 TEXTS = ("Pick up the cup", "pick up cup!", "open a drawer", "Open Drawer", "wipe", "push", "the", "")
 SHARES = (0.0, 0.05, 0.1, 0.2, 0.3, 0.5, 0.9)
 
-examples = settings(max_examples=120, deadline=None)
+examples = depth(120)
 
 
 @st.composite

@@ -7,7 +7,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from oxcart.manifests.canonical import canonical_json, pretty_json, read_json, sha256_json
@@ -29,7 +29,6 @@ def reordered(value: Any) -> Any:
     return value
 
 
-@settings(deadline=None)
 @given(VALUES)
 def test_canonical_json_says_the_value_and_not_the_order_of_its_keys(value: Any) -> None:
     data = canonical_json(value)
@@ -39,7 +38,6 @@ def test_canonical_json_says_the_value_and_not_the_order_of_its_keys(value: Any)
     assert sha256_json(value) == hashlib.sha256(data).hexdigest()
 
 
-@settings(deadline=None)
 @given(VALUES)
 def test_pretty_json_says_the_value_in_the_order_of_its_keys(value: Any) -> None:
     data = pretty_json(value)

@@ -6,9 +6,10 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from depth import depth
 from oxcart.manifests.assign import Episode, assign
 from oxcart.manifests.frozen import assign_new
 from oxcart.manifests.split import SplitRule
@@ -54,7 +55,7 @@ def grown(draw: st.DrawFn) -> tuple[list[Episode], list[Episode]]:
     return every[: len(places)], every[len(places) :]
 
 
-@settings(max_examples=150, deadline=None)
+@depth(150)
 @given(rule=st.sampled_from(RULES), episodes=grown())
 def test_new_episodes_come_out_as_under_the_rule_that_was_written(
     rule: SplitRule, episodes: tuple[list[Episode], list[Episode]]

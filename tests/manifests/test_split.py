@@ -7,13 +7,14 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from depth import depth
 from oxcart.manifests.split import BY, SplitRule, normalise, read_rule, write_rule
 from oxcart.shards.errors import ConfigError
 
-examples = settings(max_examples=120, deadline=None)
+examples = depth(120)
 
 
 names = st.text(min_size=1)

@@ -17,7 +17,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from broken_dataset import (
@@ -33,6 +33,7 @@ from broken_dataset import (
     reasons,
     seal,
 )
+from depth import depth
 from oxcart.cli.main import oxcart
 from oxcart.compile.sample.rlds import SampleConfig
 from oxcart.manifests.dataset import Dataset
@@ -176,7 +177,7 @@ def test_a_damaged_shard_is_found_where_the_episode_table_is_lost(root: Path) ->
     assert [one.reason for one in found(root) if one.file == SHARDS[1]] == ["does not match its digest"]
 
 
-@settings(max_examples=100, deadline=None)
+@depth(100)
 @given(file=st.sampled_from(FILES), share=st.floats(0, 1, exclude_max=True), bits=st.integers(1, 255))
 @example(file=SHARDS[0], share=0.0, bits=0x20)
 def test_any_change_of_any_byte_is_found(intact: Path, file: str, share: float, bits: int) -> None:

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from blake3 import blake3
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from broken_dataset import (
@@ -27,6 +27,7 @@ from broken_dataset import (
     seal,
     write_manifest,
 )
+from depth import depth
 from oxcart.manifests.dataset import Dataset
 from oxcart.manifests.manifest import episode_digest
 from oxcart.manifests.verify import Damage, verify
@@ -381,7 +382,7 @@ def test_a_mutated_manifest_is_refused_or_found_or_harmless(intact: Path) -> Non
     assert not [message for message in refused if "\n" in message or str(intact) not in message]
 
 
-@settings(max_examples=100, deadline=None)
+@depth(100)
 @given(share=st.floats(0, 1, exclude_max=True), bits=st.integers(1, 255), cut=st.booleans())
 def test_any_bytes_of_a_manifest_are_refused_or_held_against_the_files(
     intact: Path, share: float, bits: int, cut: bool

@@ -11,10 +11,11 @@ import av
 import numpy as np
 import pytest
 import zstandard
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from xxhash import xxh3_64_intdigest
 
+from depth import depth
 from oxcart.shards.codec import (
     CHUNK_FRAMES,
     CODECS,
@@ -78,7 +79,6 @@ def test_frames_in_another_order_of_memory_give_the_same_bytes() -> None:
         assert b"".join(encode(other, RAW).chunks) == array.tobytes()
 
 
-@settings(deadline=None)
 @given(
     st.lists(st.integers(0, 100_000), max_size=5).map(tuple),
     st.sampled_from([np.uint8, np.float32, np.int64, np.bool_]),
@@ -103,7 +103,7 @@ def smooth(shape: tuple[int, ...], seed: int = 0) -> np.ndarray:
     return (picture + np.arange(shape[0])[:, None, None, None] + noise).astype(np.uint8)
 
 
-@settings(deadline=None, max_examples=60)
+@depth(60)
 @given(
     shape=st.tuples(st.integers(1, 9), st.integers(1, 40), st.integers(1, 20), st.just(3)),
     chunk=st.integers(1, 6),
@@ -128,7 +128,7 @@ def test_zstd_gives_back_every_frame_and_every_beginning(
         np.testing.assert_array_equal(out, array[i * chunk : (i + 1) * chunk])
 
 
-@settings(deadline=None, max_examples=30)
+@depth(30)
 @given(shape=st.tuples(st.integers(1, 5), st.integers(1, 20), st.integers(1, 20), st.just(3)))
 def test_raw_gives_back_every_frame(shape: tuple[int, ...]) -> None:
     out = np.empty(shape, np.uint8)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from blake3 import blake3
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from oxcart.shards.errors import ConfigError
@@ -32,7 +32,6 @@ PARTS = st.lists(st.binary(max_size=1200), max_size=4)
 NAMES = st.lists(st.text("abcXYZ0189-_. ä", min_size=1, max_size=40), max_size=6, unique=True)
 
 
-@settings(deadline=None)
 @given(NAMES.flatmap(lambda names: st.tuples(*(st.tuples(st.just(name), PARTS) for name in names))))
 def test_any_members_are_read_back_from_where_they_are_said_to_be(members: Members) -> None:
     data, offsets, digest = write(members)

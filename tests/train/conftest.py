@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from once import Once
 from oxcart.compile.sample.rlds import SampleConfig
 from oxcart.manifests.split import SplitRule
 from sample_compile import compile_sample
@@ -16,18 +17,20 @@ SAMPLE = SampleConfig(kitchens=5, sessions=2, episodes=2, steps=9, size=32, file
 
 
 @pytest.fixture(scope="session")
-def kitchen(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def kitchen(once: Once) -> Path:
     """Twenty episodes of five kitchens, one of which is val; sessions of the others are val_seen."""
     rule = SplitRule(val=0.2, val_seen=0.1)
-    return compile_sample(tmp_path_factory.mktemp("kitchen"), SAMPLE, cameras=("image_0",), rule=rule).out
+    made = once("kitchen", lambda folder: compile_sample(folder, SAMPLE, cameras=("image_0",), rule=rule))
+    return Path(made.out)
 
 
 @pytest.fixture(scope="session")
-def unsplit(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def unsplit(once: Once) -> Path:
     """The like of it, all of it train."""
     sample = SampleConfig(kitchens=2, sessions=1, episodes=2, steps=6, size=32, files=1)
-    folder = tmp_path_factory.mktemp("unsplit")
-    return compile_sample(folder, sample, cameras=("image_0",), rule=SplitRule(val=None)).out
+    rule = SplitRule(val=None)
+    made = once("unsplit", lambda folder: compile_sample(folder, sample, cameras=("image_0",), rule=rule))
+    return Path(made.out)
 
 
 @pytest.fixture(autouse=True)

@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ import torch
 from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 
+from depth import few
+from once import Once
 from oxcart.shards.errors import ConfigError, CorruptError, NotFiniteError, OxcartError, StoreError
 from oxcart.train import checkpoint as checkpoints
 from oxcart.train import loop
@@ -77,7 +80,6 @@ def asked(kitchen: Path, run: Path, *more: str) -> list[str]:
     return [*given.values(), f"data.datasets=[{kitchen}]", f"run.dir={run}"]
 
 
-CLI = ["-m", "oxcart.cli.main", "train", "laq"]
 PATCHED = """
 import os, signal, sys, torch
 import torch.distributed as distributed
@@ -87,66 +89,56 @@ from oxcart.train.laq.task import LaqTask
 original, original_loss = LaqTask.after_step, LaqTask.loss
 """
 """Begins a program that trains with something done to it."""
-STOPPED = (
+RANKS = (
     PATCHED
     + """
-def after_step(self, model, step, accelerator):
-    if step == 2 and accelerator.process_index == 1:
-        os.kill(os.getpid(), signal.SIGTERM)
-    return original(self, model, step, accelerator)
-
-LaqTask.after_step = after_step
-result = train_laq(configure(sys.argv[1:]))
-assert result.stopped, "the ranks should have stopped"
-assert result.step == 3, f"at the next line of metrics, not {result.step}"
-distributed.destroy_process_group()
-"""
-)
-NOT_FINITE = (
-    PATCHED
-    + """
-def loss(self, model, batch, place):
-    value, metrics = original_loss(self, model, batch, place)
-    return (value + float("inf") if place.step == 1 and place.rows[0] == 1 else value), metrics
-
-LaqTask.loss = loss
-train_laq(configure(sys.argv[1:]))
-"""
-)
-"""The loss of one rank is infinite, and its gradient is not."""
-INVALID = (
-    PATCHED
-    + """
+import json
+from accelerate.state import AcceleratorState
+from oxcart.cli.main import oxcart
+from oxcart.shards.errors import OxcartError
 from oxcart.train.laq.model import LatentActionModel
 
-encode = LatentActionModel.encode
-LatentActionModel.encode = lambda self, frames: (
-    encode(self, frames) if distributed.get_rank() == 0 else torch.full_like(encode(self, frames), -1)
-)
-train_laq(configure(sys.argv[1:]))
-"""
-)
-"""Latents of validation are not finite on one rank."""
-CODEBOOKS = (
-    PATCHED
-    + """
+original_encode = LatentActionModel.encode
 seen = []
 
 def after_step(self, model, step, accelerator):
+    if name == "stopped" and step == 2 and accelerator.process_index == 1:
+        os.kill(os.getpid(), signal.SIGTERM)
     found = original(self, model, step, accelerator)
     for tensor in (model.quantizer.codebook.data, model.quantizer.used):
         every = [torch.empty_like(tensor) for _ in range(2)]
         distributed.all_gather(every, tensor.contiguous())
-        assert torch.equal(every[0], every[1]), f"step {step}: the ranks' codebooks differ"
-    seen.append(found.get("codes_replaced", 0))
+        alike = torch.allclose(every[0], every[1], rtol=0, atol=0, equal_nan=True)
+        assert alike, f"step {step}: the ranks' codebooks differ"
+    seen.append((name, step, found.get("codes_replaced", 0)))
     return found
 
-LaqTask.after_step = after_step
-train_laq(configure(sys.argv[1:]))
-assert sum(seen) > 0, "codes should have been replaced"
+def loss(self, model, batch, place):
+    value, metrics = original_loss(self, model, batch, place)
+    spoiled = name == "not finite" and place.step == 1 and place.rows[0] == 1
+    return (value + float("inf") if spoiled else value), metrics  # its gradient is finite
+
+def encode(self, frames):
+    codes = original_encode(self, frames)
+    return torch.full_like(codes, -1) if name == "invalid" and distributed.get_rank() else codes
+
+LaqTask.after_step, LaqTask.loss, LatentActionModel.encode = after_step, loss, encode
+told = {}
+for name, arguments in json.loads(sys.argv[1]).items():
+    AcceleratorState._reset_state()  # the ranks stay together
+    if name in ("stopped", "not finite", "invalid"):
+        try:
+            result = train_laq(configure(arguments))
+            told[name] = [result.stopped, result.step]
+        except OxcartError as error:
+            told[name] = str(error)
+    else:
+        told[name] = oxcart(["train", "laq", *arguments], standalone_mode=False)
+print(json.dumps({"told": told, "seen": seen}))
 distributed.destroy_process_group()
 """
 )
+"""Runs of two ranks, one after the other; prints how each ended and what each step did."""
 KILLED = (
     PATCHED
     + """
@@ -178,7 +170,7 @@ def stop_after(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
     monkeypatch.setattr(LaqTask, "after_step", after_step)
 
 
-@pytest.mark.parametrize("step", range(1, STEPS))
+@pytest.mark.parametrize("step", few(range(1, STEPS), 1, 2))
 def test_a_run_that_a_signal_stopped_goes_on_bit_for_bit(
     kitchen: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int
 ) -> None:
@@ -198,6 +190,7 @@ def test_a_run_that_a_signal_stopped_goes_on_bit_for_bit(
     assert of_val[0] == of_val[1]
 
 
+@pytest.mark.system
 def test_a_run_that_was_killed_goes_on_from_its_last_checkpoint_bit_for_bit(
     kitchen: Path, whole: Path, tmp_path: Path
 ) -> None:
@@ -574,65 +567,95 @@ def test_the_packages_quantizers_train_and_resume_bit_for_bit(
     assert_same_checkpoints(tmp_path / "run", tmp_path / "whole")
 
 
-def test_two_ranks_equal_one_and_share_a_codebook(kitchen: Path, tmp_path: Path) -> None:
-    more = (*AUGMENTED, "train.steps=6", "val.every=6")
-    trained(tmp_path / "one", kitchen, *more)
-    for code, err in ended(two_ranks(CLI, *asked(kitchen, tmp_path / "two", *more))):
-        assert code == 0, err
-    one, two = lines(tmp_path / "one"), lines(tmp_path / "two")
+@dataclass(frozen=True)
+class Ranks:
+    """What came of runs of two ranks, which were launched once for all of them."""
+
+    folder: Path
+    """Holds the run of each name."""
+    told: list[dict[str, Any]]
+    """Rank -> run -> exit code (None is 0), error, or whether it was stopped, and at which step."""
+    seen: list[list[Any]]
+    """(run, step, codes replaced) of rank 0; that codebooks are equal, each step has asserted."""
+
+
+REPLACING = ("train.steps=9", "quantizer.codes=8", "quantizer.replace_every=1", "quantizer.replace_below=0.9")
+ALIKE = (*AUGMENTED, "train.steps=6", "val.every=6")
+
+
+@pytest.fixture(scope="module")
+def ranks(kitchen: Path, once: Once) -> Ranks:
+    """Runs of two ranks."""
+
+    def launch(folder: Path) -> Ranks:
+        stopping = (*AUGMENTED, "train.steps=5", "train.log_every=3")
+        given = {
+            "two": asked(kitchen, folder / "two", *ALIKE),
+            "whole": asked(kitchen, folder / "whole", *stopping),
+            "stopped": asked(kitchen, folder / "stopped", *stopping),
+            "resumed": ["--resume", "auto", f"run.dir={folder / 'stopped'}"],
+            "replacing": asked(kitchen, folder / "replacing", *REPLACING),
+            "not finite": asked(kitchen, folder / "not finite", "train.steps=4"),
+            "invalid": asked(kitchen, folder / "invalid", "train.steps=2", "val.every=1", "val.probes=false"),
+        }
+        found = []
+        for process in two_ranks(["-c", RANKS], json.dumps(given)):
+            out, err = process.communicate(timeout=120)
+            assert process.returncode == 0, err
+            found.append(json.loads(out.splitlines()[-1]))
+        return Ranks(folder, [one["told"] for one in found], found[0]["seen"])
+
+    made: Ranks = once("ranks", launch)
+    return made
+
+
+def test_two_ranks_equal_one_and_share_a_codebook(kitchen: Path, ranks: Ranks, tmp_path: Path) -> None:
+    trained(tmp_path / "one", kitchen, *ALIKE)
+    assert [told["two"] for told in ranks.told] == [None, None]
+    one, two = lines(tmp_path / "one"), lines(ranks.folder / "two")
     assert [line["loss"] for line in two] == pytest.approx([line["loss"] for line in one], rel=1e-4)
     assert [line["grad_norm"] for line in two] == pytest.approx([line["grad_norm"] for line in one], rel=1e-3)
     assert "loss_max" in two[0]
-    a, b = weights(tmp_path / "one"), weights(tmp_path / "two")
+    a, b = weights(tmp_path / "one"), weights(ranks.folder / "two")
     torch.testing.assert_close(a["quantizer.codebook"], b["quantizer.codebook"], rtol=1e-3, atol=1e-4)
     assert torch.equal(a["quantizer.used"], b["quantizer.used"]), "usage is that of all ranks"
-    val = [lines(tmp_path / name, "val")[0]["val/copy_ratio"] for name in ("one", "two")]
+    val = [lines(run, "val")[0]["val/copy_ratio"] for run in (tmp_path / "one", ranks.folder / "two")]
     assert val[1] == pytest.approx(val[0], rel=1e-3)
 
 
-@pytest.mark.slow
-def test_a_signal_to_one_of_two_ranks_stops_both_and_they_go_on_bit_for_bit(
-    kitchen: Path, tmp_path: Path
-) -> None:
-    more = (*AUGMENTED, "train.steps=5", "train.log_every=3")
-    for code, err in ended(two_ranks(CLI, *asked(kitchen, tmp_path / "whole", *more))):
-        assert code == 0, err
-    for code, err in ended(two_ranks(["-c", STOPPED], *asked(kitchen, tmp_path / "run", *more))):
-        assert code == 0, err
-    assert checkpoints.load(checkpoints.path_of(tmp_path / "run")).step == 3
-    for code, err in ended(two_ranks(CLI, "--resume", "auto", f"run.dir={tmp_path / 'run'}")):
-        assert code == 0, err
-    assert_same_checkpoints(tmp_path / "run", tmp_path / "whole")
+def test_a_signal_to_one_of_two_ranks_stops_both_and_they_go_on_bit_for_bit(ranks: Ranks) -> None:
+    for told in ranks.told:
+        assert told["stopped"] == [True, 3], "at the next line of metrics"
+        assert told["whole"] is None
+        assert told["resumed"] is None
+    assert [step for run, step, _ in ranks.seen if run == "stopped"] == [1, 2, 3]
+    assert [step for run, step, _ in ranks.seen if run == "resumed"] == [4, 5]
+    assert_same_checkpoints(ranks.folder / "stopped", ranks.folder / "whole")
 
 
-def test_a_loss_that_is_not_finite_on_one_of_two_ranks_stops_both(kitchen: Path, tmp_path: Path) -> None:
-    found = ended(two_ranks(["-c", NOT_FINITE], *asked(kitchen, tmp_path / "run", "train.steps=4")))
-    for code, err in found:
-        assert code != 0
-        assert "step 2: the loss is inf and the norm of its gradient 0" in err
-        assert re.search(r"; batch of (oxcart_kitchens-train-\d+-\d+ t=\d+(, )?){4}; none was saved", err), (
+def test_a_loss_that_is_not_finite_on_one_of_two_ranks_stops_both(ranks: Ranks) -> None:
+    for told in ranks.told:
+        said = told["not finite"]
+        assert "step 2: the loss is inf and the norm of its gradient 0" in said
+        assert re.search(r"; batch of (oxcart_kitchens-train-\d+-\d+ t=\d+(, )?){4}; none was saved", said), (
             "the samples are those of the rank that saw it"
         )
 
 
-@pytest.mark.slow
-def test_what_is_not_finite_in_validation_of_one_of_two_ranks_stops_both(
-    kitchen: Path, tmp_path: Path
-) -> None:
-    given = asked(kitchen, tmp_path / "run", "train.steps=2", "val.every=1", "val.probes=false")
-    for code, err in ended(two_ranks(["-c", INVALID], *given)):
-        assert code != 0
-        assert "NotFiniteError: step 1, validation: latents of oxcart_kitchens-" in err
-        assert "none was saved" in err
+def test_what_is_not_finite_in_validation_of_one_of_two_ranks_stops_both(ranks: Ranks) -> None:
+    for told in ranks.told:
+        assert told["invalid"].startswith("step 1, validation: latents of oxcart_kitchens-")
+        assert "none was saved" in told["invalid"]
 
 
-@pytest.mark.slow
-def test_ranks_codebooks_are_identical_after_every_step(kitchen: Path, tmp_path: Path) -> None:
-    more = ("train.steps=9", "quantizer.codes=8", "quantizer.replace_every=1", "quantizer.replace_below=0.9")
-    for code, err in ended(two_ranks(["-c", CODEBOOKS], *asked(kitchen, tmp_path / "run", *more))):
-        assert code == 0, err
+def test_ranks_codebooks_are_identical_after_every_step(ranks: Ranks) -> None:
+    assert [told["replacing"] for told in ranks.told] == [None, None]
+    replaced = {step: count for run, step, count in ranks.seen if run == "replacing"}
+    assert list(replaced) == list(range(1, 10))
+    assert sum(replaced.values()) > 0
 
 
+@pytest.mark.system
 def test_one_batch_overfits(kitchen: Path, tmp_path: Path) -> None:
     config = small(kitchen, tmp_path, "model.output=residual", "quantizer.harden=[0,0]")
     task = LaqTask(config, torch.device("cpu"))

@@ -7,13 +7,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from tensorflow_datasets.core import features as tfds_features
 from tensorflow_datasets.core.example_parser import ExampleParserNp
 from tensorflow_datasets.core.utils import py_utils
 from tensorflow_datasets.proto import tf_example_pb2
 
+from depth import depth
 from oxcart.compile.sources.tf_example import ExampleParser
 from rlds_builder import Image, Tensor, Text, features_of, record
 from toy_rlds import vector
@@ -147,7 +148,7 @@ def test_images_are_views_of_the_record_and_the_rest_is_what_tfds_makes_of_it(co
     assert all(isinstance(image, memoryview) and image.obj is data for image in images)
 
 
-@settings(deadline=None, max_examples=1000)
+@depth(1000)
 @given(data=examples)
 @example(data=field(1, field(1, field(1, b"steps/image") + field(2, field(1, field(1, b"x")))) * 2))
 def test_any_record_gives_the_values_or_the_complaint_of_tfds(data: bytes) -> None:

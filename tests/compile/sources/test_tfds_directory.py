@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
+from depth import depth
 from oxcart.compile.sources.base import SourceConfig
 from oxcart.compile.sources.rlds import RldsSource
 from oxcart.compile.sources.tfds_directory import FEATURES, INFO, MAX_RECORDS, read
@@ -447,7 +448,7 @@ def shared_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("name", [INFO, FEATURES])
-@settings(max_examples=300, suppress_health_check=[HealthCheck.too_slow], deadline=None)
+@depth(300, suppress_health_check=[HealthCheck.too_slow])
 @given(data=st.data())
 def test_no_change_of_a_value_is_more_than_one_line_of_error(
     shared_root: Path, name: str, data: st.DataObject

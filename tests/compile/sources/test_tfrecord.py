@@ -8,7 +8,7 @@ from pathlib import Path
 
 import google_crc32c
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from oxcart.compile.sources.tfrecord import BLOCK, OVERHEAD, read_record, scan, write_record
@@ -56,7 +56,6 @@ def test_the_bytes_are_those_of_the_format() -> None:
     assert pack([b"hello"]).startswith(bytes.fromhex("0500000000000000 eab2043e"))  # as TensorFlow writes it
 
 
-@settings(deadline=None)
 @given(records=st.lists(st.binary(max_size=200), max_size=8))
 def test_what_is_written_is_scanned_and_read_by_offset(one: OneFile, records: list[bytes]) -> None:
     found = one.scan(pack(records))

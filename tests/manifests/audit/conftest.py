@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from audited import SAMPLE, audited
+from once import Once
 from oxcart.compile.sample.rlds import write_rlds
 from oxcart.manifests.audit.run import Audit
 from oxcart.manifests.split import SplitRule
@@ -14,47 +15,49 @@ from sample_compile import compiled
 
 
 @pytest.fixture(scope="session")
-def kitchens(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def kitchens(once: Once) -> Path:
     """The source: four episodes in each of six kitchens."""
-    return write_rlds(tmp_path_factory.mktemp("kitchens"), SAMPLE)
+    return Path(once("audited", lambda folder: write_rlds(folder, SAMPLE)))
+
+
+def split(once: Once, name: str, kitchens: Path, rule: SplitRule) -> Path:
+    def compile_(folder: Path) -> Path:
+        compiled(kitchens, folder / "out", rule=rule)
+        return folder / "out"
+
+    return Path(once(name, compile_))
 
 
 @pytest.fixture(scope="session")
-def clean(kitchens: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def clean(kitchens: Path, once: Once) -> Path:
     """One kitchen is held out."""
-    out = tmp_path_factory.mktemp("clean") / "out"
-    compiled(kitchens, out, rule=SplitRule(val=0.2))
-    return out
+    return split(once, "clean", kitchens, SplitRule(val=0.2))
 
 
 @pytest.fixture(scope="session")
-def leaky(kitchens: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def leaky(kitchens: Path, once: Once) -> Path:
     """Episodes are held out at random."""
-    out = tmp_path_factory.mktemp("leaky") / "out"
-    compiled(kitchens, out, rule=SplitRule(by="episode", val=0.2))
-    return out
+    return split(once, "leaky", kitchens, SplitRule(by="episode", val=0.2))
 
 
 @pytest.fixture(scope="session")
-def other(kitchens: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def other(kitchens: Path, once: Once) -> Path:
     """Another kitchen is held out than in `clean`."""
-    out = tmp_path_factory.mktemp("other") / "out"
-    compiled(kitchens, out, rule=SplitRule(val=0.2, salt="another"))
-    return out
+    return split(once, "other", kitchens, SplitRule(val=0.2, salt="another"))
 
 
 @pytest.fixture(scope="session")
-def clean_audit(clean: Path) -> Audit:
-    return audited(clean)
+def clean_audit(clean: Path, once: Once) -> Audit:
+    return once("clean_audit", lambda folder: audited(clean))
 
 
 @pytest.fixture(scope="session")
-def leaky_audit(leaky: Path) -> Audit:
-    return audited(leaky)
+def leaky_audit(leaky: Path, once: Once) -> Audit:
+    return once("leaky_audit", lambda folder: audited(leaky))
 
 
 @pytest.fixture(scope="session")
-def mixed_audit(clean: Path, other: Path) -> Audit:
+def mixed_audit(clean: Path, other: Path, once: Once) -> Audit:
     """Two compiles of one source that hold out different kitchens: each trains on what the other holds
     out."""
-    return audited(clean, other)
+    return once("mixed_audit", lambda folder: audited(clean, other))

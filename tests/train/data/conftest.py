@@ -14,6 +14,7 @@ import pytest
 import zstandard
 from PIL import Image
 
+from once import Once
 from oxcart.compile.sample.rlds import SampleConfig, write_rlds
 from oxcart.compile.sources.base import SourceConfig
 from oxcart.shards.codec import Encoding
@@ -27,15 +28,19 @@ SHARD_SIZE = 60_000
 
 
 @pytest.fixture(scope="session")
-def kitchens(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def kitchens(once: Once) -> Path:
     """A source of 18 episodes."""
-    return write_rlds(tmp_path_factory.mktemp("kitchens"), SAMPLE)
+    return Path(once("kitchens", lambda folder: write_rlds(folder, SAMPLE)))
 
 
 @pytest.fixture(scope="session")
-def datasets(kitchens: Path, tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Path]:
+def datasets(kitchens: Path, once: Once) -> Mapping[str, Path]:
     """Codec -> a dataset of it; `small` is another one, raw, of fewer episodes of another camera."""
-    folder = tmp_path_factory.mktemp("datasets")
+    found: Mapping[str, Path] = once("datasets", lambda folder: compile_all(kitchens, folder))
+    return found
+
+
+def compile_all(kitchens: Path, folder: Path) -> Mapping[str, Path]:
     source = SourceConfig(url=str(kitchens), cameras=("image_0",))
     for codec in ("raw", "zstd", "jpeg"):
         encoding = Encoding(codec=codec)

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from depth import depth
 from oxcart.train.data.mixture import PERIOD, Schedule, round_to_parts
 
 weights = st.lists(st.floats(1e-6, 1e6), min_size=1, max_size=12)
 
 
-@settings(deadline=None, max_examples=60)
+@depth(60)
 @given(weights=weights)
 def test_every_prefix_is_within_one_sample_of_the_weights(weights: list[float]) -> None:
     schedule = Schedule(weights)
@@ -24,7 +25,7 @@ def test_every_prefix_is_within_one_sample_of_the_weights(weights: list[float]) 
         assert np.array_equal(own[datasets == i], np.arange(counts[-1]))
 
 
-@settings(deadline=None, max_examples=60)
+@depth(60)
 @given(weights=weights)
 def test_the_weights_in_force_are_those_given_to_the_part(weights: list[float]) -> None:
     parts = round_to_parts(weights, PERIOD)
@@ -34,7 +35,7 @@ def test_the_weights_in_force_are_those_given_to_the_part(weights: list[float]) 
     assert np.abs(found - exact).max() <= (len(weights) + 1) / PERIOD
 
 
-@settings(deadline=None, max_examples=60)
+@depth(60)
 @given(weights=weights, data=st.data())
 def test_where_is_the_inverse_of_at(weights: list[float], data: st.DataObject) -> None:
     schedule = Schedule(weights)

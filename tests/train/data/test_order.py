@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from oxcart.train.data.order import Order, derive, splitmix64
@@ -32,14 +32,12 @@ def everything(order: Order, epoch: int = 0) -> list[tuple[int, int]]:
     return list(zip(found.episode.tolist(), found.draw.tolist(), strict=True))
 
 
-@settings(deadline=None)
 @given(order=orders(), epoch=st.integers(0, 10**6))
 def test_every_sample_comes_exactly_once_an_epoch(order: Order, epoch: int) -> None:
     expected = [(e, d) for e, count in enumerate(order.counts.tolist()) for d in range(count)]
     assert sorted(everything(order, epoch)) == expected
 
 
-@settings(deadline=None)
 @given(order=orders(), data=st.data())
 def test_any_positions_are_those_of_the_whole_sequence(order: Order, data: st.DataObject) -> None:
     whole = everything(order, 0) + everything(order, 1) + everything(order, 2)
@@ -51,7 +49,6 @@ def test_any_positions_are_those_of_the_whole_sequence(order: Order, data: st.Da
     assert found.epoch.tolist() == [p // len(order) for p in positions]
 
 
-@settings(deadline=None)
 @given(order=orders())
 def test_a_lane_is_a_run_of_the_layout_and_a_window_a_run_of_the_lane(order: Order) -> None:
     """Samples with one lane's positions, sorted back within their windows, are consecutive."""

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 import servers
+from depth import few
 from oxcart.shards import retry
 from oxcart.shards.errors import CorruptError, OxcartError
 from oxcart.shards.store import Store
@@ -83,7 +84,7 @@ def test_dense_samples_are_read_in_few_requests_and_once_whatever_the_ranks(
     assert sum(read) < 1.6 * whole.bytes_read  # windows share the episodes at their edges
 
 
-@pytest.mark.parametrize("sample", SAMPLES)
+@pytest.mark.parametrize("sample", few(SAMPLES, "all"))
 @pytest.mark.parametrize("codec", ["raw", "zstd", "jpeg"])
 def test_a_web_server_and_a_bucket_give_the_batches_of_a_directory(
     datasets: Mapping[str, Path], bucket: Server, web: Server, expected: Any, codec: str, sample: str
@@ -301,6 +302,7 @@ def test_what_is_not_checked_is_not_kept(web: Server, tmp_path: Path) -> None:
     assert asked_for(web, ".tar")
 
 
+@pytest.mark.system
 def test_ctrl_c_ends_a_loader_that_waits_for_a_silent_server(
     datasets: Mapping[str, Path], web: Server
 ) -> None:

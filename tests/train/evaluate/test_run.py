@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from depth import few
+from once import Once
 from oxcart.shards.errors import ConfigError
 from oxcart.train.evaluate import strategies
 from oxcart.train.evaluate.buckets import Bucket, default_buckets, parse
@@ -21,9 +23,6 @@ from oxcart.train.evaluate.report import report_html, report_json, say
 from oxcart.train.evaluate.run import Analysis, Row, Subject, evaluate
 from oxcart.train.evaluate.strategy import Number
 from planted import context, pictured, planted, skipped
-
-pytestmark = pytest.mark.xdist_group("analysis")
-"""One process computes `whole`."""
 
 ABOUT = {
     "run": "runs/<first>",
@@ -54,10 +53,11 @@ def rows(analysis: Analysis) -> Mapping[str, Row]:
 
 
 @pytest.fixture(scope="module")
-def whole() -> Analysis:
+def whole(once: Once) -> Analysis:
     """Everything, of codes that mean directions beside codes that mean nothing."""
     trained, untrained = pictured(planted("direction", places=2)), pictured(planted("noise", places=2))
-    return run(trained, untrained=untrained, buckets=default_buckets(trained), figures=True, shuffles=8)
+    options: dict[str, Any] = {"buckets": default_buckets(trained), "figures": True, "shuffles": 8}
+    return once("analysis", lambda folder: run(trained, untrained=untrained, **options))
 
 
 def test_every_strategy_is_a_file_that_loads() -> None:
@@ -152,7 +152,7 @@ def test_what_cannot_be_measured_is_skipped_with_the_reason(name: str) -> None:
     assert reason in report_html(analysis).decode().replace("&#39;", "'")
 
 
-@pytest.mark.parametrize("name", BAD)
+@pytest.mark.parametrize("name", few(BAD, "no actions", "one token", "motionless", "one instruction"))
 def test_no_number_is_ever_nan(name: str) -> None:
     changes, _, _ = BAD[name]
     cache = pictured(replace(planted("direction"), **changes))
@@ -161,7 +161,9 @@ def test_no_number_is_ever_nan(name: str) -> None:
     assert "Infinity" not in plain
 
 
-@pytest.mark.parametrize("name", ["no actions", "no environment", "motionless", "nothing done"])
+@pytest.mark.parametrize(
+    "name", few(["no actions", "no environment", "motionless", "nothing done"], "no actions")
+)
 def test_what_is_lacking_is_not_drawn(name: str) -> None:
     changes, _, _ = BAD[name]
     cache = pictured(replace(planted("direction"), **changes))

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from once import Once
 from oxcart.train.vla.tiny import VlmConfig, write_vlm
 from tiny_vla import write_codes
 
@@ -27,31 +28,33 @@ def _offline(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
 
 
+def written(once: Once, name: str, config: VlmConfig) -> Path:
+    def write(folder: Path) -> Path:
+        write_vlm(folder / name, config)
+        return folder / name
+
+    return Path(once(name, write))
+
+
 @pytest.fixture(scope="session")
-def qwen(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def qwen(once: Once) -> Path:
     """Tied, with spare rows, padding on the right."""
-    folder = tmp_path_factory.mktemp("vlm") / "qwen"
-    write_vlm(folder, VlmConfig(spare=16, tied=True, **SMALL))
-    return folder
+    return written(once, "qwen", VlmConfig(spare=16, tied=True, **SMALL))
 
 
 @pytest.fixture(scope="session")
-def smol(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def smol(once: Once) -> Path:
     """Untied, without spare rows, padding on the left."""
-    folder = tmp_path_factory.mktemp("vlm") / "smol"
-    write_vlm(folder, VlmConfig(family="smolvlm", spare=0, tied=False, padding="left", **SMALL))
-    return folder
+    return written(once, "smol", VlmConfig(family="smolvlm", spare=0, tied=False, padding="left", **SMALL))
 
 
 @pytest.fixture(scope="session")
-def qwen25(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def qwen25(once: Once) -> Path:
     """Untied, with spare rows, padding on the right."""
-    folder = tmp_path_factory.mktemp("vlm") / "qwen25"
-    write_vlm(folder, VlmConfig(family="qwen2.5-vl", spare=4, tied=False, **SMALL))
-    return folder
+    return written(once, "qwen25", VlmConfig(family="qwen2.5-vl", spare=4, tied=False, **SMALL))
 
 
 @pytest.fixture(scope="session")
-def codes(kitchen: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def codes(kitchen: Path, once: Once) -> Path:
     """Of the kitchens."""
-    return write_codes(kitchen, tmp_path_factory.mktemp("codes") / "codes.parquet")
+    return Path(once("codes", lambda folder: write_codes(kitchen, folder / "codes.parquet")))

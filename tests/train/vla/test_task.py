@@ -146,6 +146,7 @@ def test_a_model_that_a_kill_left_unwritten_is_made_up_for(
     assert torch.equal(emit(load_policy(run, "cpu")[0], frames, ["push"])[1], before)
 
 
+@pytest.mark.system
 def test_two_ranks_equal_one(qwen: Path, kitchen: Path, codes: Path, tmp_path: Path) -> None:
     more = ("train.steps=3", "val.every=3")
     trained(small(qwen, kitchen, codes, tmp_path / "one", *more))

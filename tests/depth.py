@@ -1,0 +1,44 @@
+"""What is tried of many: some in the fast tier, all in the system tier.
+
+    @depth(300)
+    @given(data=st.data())
+    def test_...
+
+    @pytest.mark.parametrize("codec", few(CODECS, "zstd"))
+    def test_...
+
+A property without `depth` is tried on 100 examples. `make test-system` tries all properties, those of the
+fast tier once more; its profile of hypothesis says how deep.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import pytest
+from hypothesis import settings
+
+QUICK, FULL = "quick", "full"
+"""Profiles; the first is the default."""
+FEW = 25
+
+settings.register_profile(QUICK, max_examples=FEW, deadline=None)
+settings.register_profile(FULL, max_examples=100, deadline=None)
+
+
+def depth(examples: int, **options: Any) -> settings:
+    """Settings of a property that is tried on so many examples at full depth."""
+    quick = settings.get_current_profile_name() == QUICK
+    return settings(max_examples=min(examples, FEW) if quick else examples, **options)
+
+
+def few(cases: Iterable[Any], *quick: Any) -> list[Any]:
+    """Cases for `parametrize`, of which the fast tier takes those named and the other tier all the rest."""
+    return [
+        pytest.param(
+            *(case if isinstance(case, tuple) else (case,)),
+            marks=[] if case in quick else [pytest.mark.system],
+        )
+        for case in cases
+    ]
