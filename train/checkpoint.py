@@ -107,7 +107,8 @@ def load(path: Path) -> Checkpoint:
             raise CorruptError(f"{path}: version {about['version']}, expected {VERSION}")
         tensors |= {name: tensors[first] for name, first in about.get("same", {}).items()}
         groups = about["optimizer"]["groups"]
-        entry(path, about, "step", int)
+        if entry(path, about, "step", int) < 0:
+            raise CorruptError(f"{path}: step: expected at least 0, got {about['step']}")
         entry(path, about, "state", dict)
         states: dict[int, dict[str, Any]] = {}
         for name, tensor in tensors.items():

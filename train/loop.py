@@ -130,7 +130,8 @@ def make_accelerator(config: TrainConfig) -> Accelerator:
     """The accelerator of a configuration.
 
     Raises:
-        ConfigError: a GPU is asked for and there is none, or it cannot do bf16.
+        ConfigError: a GPU is asked for and there is none, or it cannot do bf16; what the environment says of
+            ranks is wrong.
     """
     there = torch.cuda.is_available()
     if config.device == "cuda" and not there:
@@ -143,13 +144,19 @@ def make_accelerator(config: TrainConfig) -> Accelerator:
     half = config.precision == "bf16" or (config.precision == "auto" and gpu)
     if config.threads is not None:
         torch.set_num_threads(config.threads)
-    return Accelerator(
-        cpu=not gpu,
-        mixed_precision="bf16" if half else "no",
-        gradient_accumulation_steps=config.accumulate,
-        step_scheduler_with_optimizer=False,
-        kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
-    )
+    try:
+        return Accelerator(
+            cpu=not gpu,
+            mixed_precision="bf16" if half else "no",
+            gradient_accumulation_steps=config.accumulate,
+            step_scheduler_with_optimizer=False,
+            kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
+        )
+    except Exception as error:  # whatever accelerate and torch.distributed make of the environment
+        reason = " ".join(str(error).split())
+        raise ConfigError(
+            f"environment: accelerate cannot begin: {type(error).__name__}: {reason}"
+        ) from error
 
 
 def fit(

@@ -68,11 +68,11 @@ def check_weights(name: str, weights: Any) -> None:
     if isinstance(weights, str) or not isinstance(weights, Sequence):
         if weights not in WEIGHTS:
             known = ", ".join(WEIGHTS)
-            raise ConfigError(f"{name}: expected {known} or a list of numbers, got {weights!r}")
+            raise ConfigError(f"{name}: expected {known} or numbers, got {weights!r}")
         return
     numbers = [one for one in weights if isinstance(one, int | float) and not isinstance(one, bool)]
     if len(numbers) < len(weights) or not all(0 <= one <= MOST for one in numbers):
-        raise ConfigError(f"{name}: expected numbers from 0 to {MOST:g}, got {list(weights)}")
+        raise ConfigError(f"{name}: expected numbers from 0 on, at most {MOST:g}, got {list(weights)}")
     if not any(numbers):
         raise ConfigError(f"{name}: all are 0; at least one dataset must have a weight")
 

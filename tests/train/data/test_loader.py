@@ -442,7 +442,10 @@ BAD: list[tuple[Callable[[Datasets], Any], str]] = [
     (lambda d: Mixture(datasets=["a", "b"], weights=[1]), "expected one for each of 2 datasets, got 1"),
     (lambda d: Mixture(datasets=["a"], weights=[-1]), "expected numbers from 0 to 1e"),
     (lambda d: Mixture(datasets=[]), "expected at least one dataset"),
-    (lambda d: Mixture(datasets=["a"], weights="some"), "expected frames, episodes, equal or a list of numbers"),
+    (
+        lambda d: Mixture(datasets=["a"], weights="some"),
+        "expected frames, episodes, equal or a list of numbers",
+    ),
     (lambda d: Mixture(datasets=["a"], epoch="some"), "expected one of largest, smallest, all"),
     (lambda d: Loader(str(d["raw"].parent), sample=ALL, batch_size=4), "no manifest.json"),
 ]

@@ -193,6 +193,7 @@ def config(section: str, **values: Any) -> Callable[[dict[str, Any]], None]:
         (lambda about: about.pop("state"), "state: expected dict, got 'None'"),
         (lambda about: about.update(state=[1]), r"state: expected dict, got '\[1\]'"),
         (lambda about: about.update(step="many"), "step: expected int, got 'many'"),
+        (lambda about: about.update(step=-1), "step: expected at least 0, got -1"),
         (lambda about: about.update(same={"model/a": "model/b"}), "not a checkpoint, or cut off: 'model/b'"),
         (lambda about: about.update(optimizer=5), "not a checkpoint, or cut off: 'int' object"),
         (state(config=None), "config: expected dict, got 'None'"),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -16,10 +18,11 @@ import pytest
 import torch
 from accelerate.state import AcceleratorState
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from oxcart.manifests.annotation import read_annotation
-from oxcart.shards.errors import ConfigError
+from oxcart.shards.errors import ConfigError, CorruptError, OxcartError
 from oxcart.train.data import Batch, Frames, Loader
 from oxcart.train.laq.label import label, open_run
 from oxcart.train.loop import Place, narrow
@@ -131,6 +134,34 @@ def test_a_model_is_saved_through_no_link_and_with_the_mode_that_the_umask_leave
     assert [path.name for path in run.iterdir()] == ["model"]
     plain = (others / "config.json").stat().st_mode
     assert {path.stat().st_mode for path in (run / "model").iterdir()} == {plain}
+
+
+def test_a_model_on_disk_that_is_incomplete_or_not_finite_is_refused(qwen: Path, tmp_path: Path) -> None:
+    about = {"frames": [32, 32], "producer": "a" * 64, "laq": None, "lora": False}
+    folder = save_policy(policy(qwen), load_processor(str(qwen)), tmp_path, str(qwen), about)
+    assert {oct(one.stat().st_mode) for one in folder.iterdir()} == {
+        oct((folder / "config.json").stat().st_mode)
+    }
+    path, described = folder / "model.safetensors", json.loads((folder / "action.json").read_text())
+    tensors = load_file(path)
+    name = next(one for one in tensors if one.endswith("layernorm.weight"))
+    spoiled = tensors[name].clone()
+    spoiled[0] = float("nan")
+    for changed, said in (
+        ({**tensors, name: spoiled}, f"{name} holds numbers that are not finite"),
+        ({one: value for one, value in tensors.items() if one != name}, f"has no weights {name}"),
+        ({**tensors, name: torch.ones(3)}, "cannot be read as a vision-language model"),
+    ):
+        save_file(changed, path, {"format": "pt"})
+        with pytest.raises(
+            OxcartError, match=f"^(model: )?{re.escape(str(folder))}.*{re.escape(said)}"
+        ) as error:
+            load_policy(tmp_path, "cpu")
+        assert "\n" not in str(error.value)
+    for changed in ({"frames": [1 << 40, 32]}, {"producer": None}, {"laq": 5}, {"shape": 5}):
+        (folder / "action.json").write_text(json.dumps({**described, **changed}))
+        with pytest.raises(CorruptError, match=r"action\.json: cannot be read: "):
+            load_policy(tmp_path, "cpu")
 
 
 def test_a_model_that_a_kill_left_unwritten_is_made_up_for(
