@@ -196,7 +196,7 @@ def scan(
         write_file(parquet, census.to_bytes())
     names = [name for name in census.table["environment"].unique().to_pylist() if name is not None]
     if apart := alike(names):
-        click.echo(f"oxcart: warning: {said_alike(apart)}", err=True)
+        warn(said_alike(apart))
     if as_json:
         click.echo(json.dumps(_census_json(census), ensure_ascii=False))
     elif not quiet:
@@ -269,6 +269,7 @@ def _census_text(census: Census) -> str:
 @output_option(
     "--write-rule",
     writes=RULE,
+    replaces=False,
     help="Write the resolved split as a rule that names every group, for --split later.",
 )
 @_source_options

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 from dataclasses import asdict
 from pathlib import Path
@@ -130,10 +129,8 @@ def show(dataset: str, key: str | None, output: Path, frames: int, height: int) 
     Example:
       oxcart show bridge bridge_dataset-train-00000-000007 -o strip.png
     """
-    from PIL import Image
-
     from oxcart.manifests.dataset import Dataset
-    from oxcart.manifests.show import contact_sheet
+    from oxcart.manifests.show import contact_sheet, encode_image
     from oxcart.shards.errors import ConfigError
     from oxcart.shards.files import write_file
 
@@ -146,9 +143,7 @@ def show(dataset: str, key: str | None, output: Path, frames: int, height: int) 
             f"--output: {output.suffix} holds {limit} pixels a side, the sheet has {max(sheet.size)}: "
             "choose .png, fewer --frames or a smaller --height"
         )
-    data = io.BytesIO()
-    sheet.save(data, Image.registered_extensions()[output.suffix.lower()])
-    write_file(output, data.getvalue())
+    write_file(output, encode_image(sheet, output.suffix))
     click.echo(f"{output}: {row['key']}")
 
 

@@ -121,7 +121,7 @@ def output_options(codec: str | None) -> Callable[[Callable[..., Any]], Callable
         click.option(
             "--overwrite",
             is_flag=True,
-            help="Replace the dataset, or another file, that is in the way.",
+            help="Replace the dataset that is in OUT.",
         ),
     ]
 

@@ -1,15 +1,15 @@
 """Options that name a file to write: where it may be, what it may replace, and how it is written.
 
-    @output_option("-o", "--output", writes=PAGE, help="The report.")
-    @overwrite_option
+    @output_option("-o", "--output", writes=AUDIT_PAGE, help="The report.")
+    @overwrite_option()
 
 An `OutputOption` judges its value before the command begins, and so before any long work. It refuses
 
     a place inside a dataset, a source or among a run's own files (`oxcart.manifests.ownership`)
+    a file that the command reads, one file for two options, and a file in the dataset that the command makes
     a folder, a device or a pipe, and a folder that cannot be written to
-    an existing file that this kind of output did not leave there, unless --overwrite is given and it does
-        not lie in a folder that the command reads
-    one file for two options, and a file in the dataset that the command makes
+    an existing file that this kind of output did not leave there, unless --overwrite is given; it does not
+        reach into folders that the command reads
 
 The file is then written by `oxcart.shards.files.write_file`, so a full disk leaves what was there.
 """
@@ -19,7 +19,6 @@ from __future__ import annotations
 import io
 import json
 import os
-import re
 import stat
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -30,8 +29,9 @@ import click
 
 from oxcart.cli.options import LocalPath, Place
 from oxcart.shards.errors import ConfigError, OxcartError
+from oxcart.shards.files import WRITTEN_BY
 
-_LARGEST_JSON = 1 << 30
+_LARGEST_JSON, _LARGEST_IMAGE = 1 << 30, 1 << 28
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,9 +79,7 @@ def _parquet(key: bytes, name: str | None = None) -> Callable[[BinaryIO], bool]:
 
 
 def _image(file: BinaryIO) -> bool:
-    head = file.read(512)
-    magics = (rb"\x89PNG\r\n", rb"\xff\xd8\xff", rb"RIFF....WEBP", rb"%PDF-", rb"\s*(<\?xml[^>]*>|<!--|<svg)")
-    return any(re.match(magic, head, re.DOTALL) for magic in magics)
+    return WRITTEN_BY.encode() in file.read(_LARGEST_IMAGE)
 
 
 AUDIT_PAGE = Output(name="an audit report", left_by_us=_page(b"<title>oxcart audit"))
@@ -94,19 +92,25 @@ MOTION = Output(name="motion labels", left_by_us=_parquet(b"oxcart.annotation", 
 RULE = Output(
     name="a split rule that oxcart wrote", left_by_us=lambda file: file.read(19) == b"# oxcart split rule"
 )
-SHEET = Output(name="an image", left_by_us=_image, suffixes=(".png", ".jpg", ".jpeg", ".webp"))
-PLOT = Output(name="a plot", left_by_us=_image, suffixes=(".png", ".pdf", ".svg"))
-FRAME = Output(name="an image", left_by_us=_image, suffixes=(".png",))
+SHEET = Output(
+    name="an image that oxcart drew", left_by_us=_image, suffixes=(".png", ".jpg", ".jpeg", ".webp")
+)
+PLOT = Output(name="a plot that oxcart drew", left_by_us=_image, suffixes=(".png", ".pdf", ".svg"))
+FRAME = Output(name="an image that oxcart drew", left_by_us=_image, suffixes=(".png",))
 
 
 class OutputOption(click.Option):
     """An option whose value is a file to write; see the module for what it refuses."""
 
-    def __init__(self, *args: Any, writes: Output, folder: bool = False, **options: Any) -> None:
+    def __init__(
+        self, *args: Any, writes: Output, folder: bool = False, replaces: bool = True, **options: Any
+    ) -> None:
         super().__init__(*args, **options)
         self.writes = writes
         self.folder = folder
         """Whether it can be a folder, for several files; the command judges each with `check_output`."""
+        self.replaces = replaces
+        """Whether the command's --overwrite means this file."""
 
     def handle_parse_result(
         self, ctx: click.Context, opts: Mapping[str, Any], args: list[str]
@@ -123,12 +127,12 @@ class OutputOption(click.Option):
         if not isinstance(value, str | os.PathLike) or ctx.resilient_parsing:
             return parsed
         option, text = max(self.opts, key=len), os.fspath(value)
-        overwrite = bool(opts.get("overwrite"))
+        overwrite = bool(opts.get("overwrite")) if self.replaces else None
         for other in ctx.command.params:
             for given in _given(other, opts):
                 if other is not self and _inside(text, given):
                     _check_apart(option, text, other, given)
-                    overwrite = False  # it does not reach into what the command reads
+                    overwrite = None
         if self.folder and os.path.isdir(text):
             check_file(option, text)
         else:
@@ -156,31 +160,34 @@ def overwrite_option(*, exposed: bool = False) -> Callable[..., Any]:
     )
 
 
-def check_output(option: str, target: str | os.PathLike[str], writes: Output, *, overwrite: bool) -> None:
+def check_output(
+    option: str, target: str | os.PathLike[str], writes: Output, *, overwrite: bool | None
+) -> None:
     """Refuse a file that may not be written; see the module.
 
     Args:
         option: the option that names it, as in the message.
         target: path or URL of the file.
         writes: what will be written.
-        overwrite: replace a file that holds something else.
+        overwrite: replace a file that holds something else; None is no, and not to be had by an option.
 
     Raises:
         ConfigError: says why.
     """
     from oxcart.manifests.ownership import check_file
+    from oxcart.shards.store import Store
 
     text = os.fspath(target)
     if writes.suffixes and os.path.splitext(text)[1].lower() not in writes.suffixes:
         raise ConfigError(f"{option}: expected a name that ends in {_any_of(writes.suffixes)}, got {text!r}")
-    check_file(option, text)
-    if "://" not in text:
+    if "://" in text:
+        Store(text.rpartition("/")[0]).check_writable()
+    else:
         _check_local(option, Path(text))
+    check_file(option, text)
     if not overwrite and not _replaceable(text, writes):
-        raise ConfigError(
-            f"{option}: {text!r} exists and is not {writes.name}; choose another name, or pass --overwrite "
-            "to replace it"
-        )
+        remedy = "" if overwrite is None else ", or pass --overwrite to replace it"
+        raise ConfigError(f"{option}: {text!r} exists and is not {writes.name}; choose another name{remedy}")
 
 
 def _check_local(option: str, path: Path) -> None:
@@ -195,7 +202,7 @@ def _check_local(option: str, path: Path) -> None:
         raise ConfigError(f"{option}: {str(path)!r} is a folder; expected a file, such as one in it")
     if mode is not None and not stat.S_ISREG(mode):
         raise ConfigError(f"{option}: {str(path)!r} is no regular file; expected the name of one")
-    folder = path.resolve().parent
+    folder = Path(os.path.realpath(path.parent))
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent
     if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
@@ -214,14 +221,15 @@ def _replaceable(place: str, writes: Output) -> bool:
             return writes.left_by_us(file)
     folder, _, name = place.rpartition("/")
     store = Store(folder)
-    store.check_writable()
     data = store.read(name) if store.exists(name) else b""
     return not data or writes.left_by_us(io.BytesIO(data))
 
 
 def _given(param: click.Parameter, opts: Mapping[str, Any]) -> Iterator[str]:
     """What is given for an argument, or for an option that names a file: paths and URLs."""
-    if not isinstance(param, click.Argument | OutputOption) and not isinstance(param.type, click.Path):
+    if not isinstance(param, click.Argument | OutputOption) and not isinstance(
+        param.type, click.Path | Place
+    ):
         return
     given = opts.get(param.name or "")
     for one in given if isinstance(given, list | tuple) else [given]:
@@ -231,33 +239,30 @@ def _given(param: click.Parameter, opts: Mapping[str, Any]) -> Iterator[str]:
 
 def _inside(place: str, given: str) -> bool:
     """Whether a place is, or lies in, what another parameter names."""
-    from oxcart.manifests.ownership import resolved, within
+    from oxcart.manifests.ownership import resolved, same_file, within
 
     try:
         mine, theirs = resolved(place), resolved(given.removeprefix("videos:"))
     except (OxcartError, ValueError):
         return False  # no path or URL; whoever takes it will say what is wrong
-    return within(mine, theirs) or _same_file(mine, theirs)
+    return within(mine, theirs) or same_file(mine, theirs)
 
 
 def _check_apart(option: str, text: str, other: click.Parameter, given: str) -> None:
-    """Refuse one file for two options, and a file inside the dataset that the command is about to make."""
-    if isinstance(other, OutputOption):
-        name, relation = max(other.opts, key=len), "is"
-    elif other.name == "out":
-        name, relation = other.human_readable_name, "lies in"
-    else:
+    """Refuse one file for two parameters, and a file in the dataset that the command is about to make.
+
+    What else lies in a folder of another parameter is left to `check_output`.
+    """
+    name = other.human_readable_name if isinstance(other, click.Argument) else max(other.opts, key=len)
+    folder = not isinstance(other, OutputOption) and (
+        other.name == "out" or os.path.isdir(given.removeprefix("videos:"))
+    )
+    if folder and other.name != "out":
         return
     raise ConfigError(
-        f"{option}: {text!r} {relation} {name} ({given!r}) of the same command; choose another path"
+        f"{option}: {text!r} is {'inside ' if folder else ''}{name} ({given!r}) of the same command; choose "
+        "another path"
     )
-
-
-def _same_file(one: str, other: str) -> bool:
-    try:
-        return os.path.samefile(one, other)
-    except OSError:
-        return False
 
 
 def _any_of(suffixes: tuple[str, ...]) -> str:

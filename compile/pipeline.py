@@ -14,7 +14,6 @@ locked. So one plan can be executed in parts, by machines that share nothing but
 from __future__ import annotations
 
 import contextlib
-import os
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -35,7 +34,7 @@ from oxcart.compile.sealed import read_sealed, seal
 from oxcart.compile.sources import open_source
 from oxcart.compile.sources.base import LEFT_OUT, Source, SourceConfig
 from oxcart.manifests.manifest import CLAIM, NAME, Manifest, read_manifest
-from oxcart.manifests.ownership import DATASET, check_directory, resolved, within
+from oxcart.manifests.ownership import DATASET, check_directory, holds_dataset, resolved, same_file, within
 from oxcart.manifests.tables import REJECTED, TABLE_FILE, parse_table, read_table, table_bytes
 from oxcart.shards.errors import ConfigError, OxcartError, SourceError
 from oxcart.shards.store import WORK, Store
@@ -303,20 +302,12 @@ def check_apart(what: str, source: str, out: str) -> None:
         ConfigError: they are one place, or the source lies in the work in progress of `out`.
     """
     place, work = resolved(source), f"{resolved(out)}/{WORK}"
-    if place == resolved(out) or _same_directory(source, out):
+    if place == resolved(out) or same_file(source, out):
         raise ConfigError(f"{out}: is the {what} itself; choose another directory")
-    if _same_directory(f"{source}/shards", f"{out}/shards"):
+    if same_file(f"{source}/shards", f"{out}/shards"):
         raise ConfigError(f"{out}: its shards are those of the {what} itself; choose another directory")
     if within(place, work):
         raise ConfigError(f"{source}: lies in {work}, which is deleted; move it or choose another OUT")
-
-
-def _same_directory(one: str, other: str) -> bool:
-    """Whether both are one directory of the system, under whatever names."""
-    try:
-        return os.path.samefile(one, other)
-    except OSError:
-        return False
 
 
 def check_out(store: Store, overwrite: bool) -> None:
@@ -324,7 +315,7 @@ def check_out(store: Store, overwrite: bool) -> None:
     if not store.writable:
         store.check_writable()
     check_directory("OUT", store.url, DATASET)
-    ours = store.exists(CLAIM) or store.exists(OVERWRITING) or _holds_dataset(store)
+    ours = store.exists(CLAIM) or store.exists(OVERWRITING) or holds_dataset(store)
     if ours and not overwrite:
         return
     store.check_writable()
@@ -333,11 +324,6 @@ def check_out(store: Store, overwrite: bool) -> None:
     others = store.list(limit=1)
     if others:
         raise ConfigError(f"{store.url}: holds {others[0]}, which is not oxcart's; choose an empty directory")
-
-
-def _holds_dataset(store: Store) -> bool:
-    """Whether `manifest.json` is oxcart's: other programs call a file so too."""
-    return store.exists(NAME) and b'"format": "oxcart/' in store.read(NAME)
 
 
 def take_census(config: CompileConfig, store: Store, source: Source, report: Report) -> Census:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ import pyarrow.compute as pc
 from oxcart.manifests.canonical import canonical_json, read_json
 from oxcart.manifests.tables import parse_table, table_bytes
 from oxcart.shards.errors import CorruptError
+from oxcart.shards.files import write_file
 from oxcart.shards.store import Store
 
 MOST_BYTES = 2 << 30
@@ -72,7 +74,10 @@ def write_annotation(url: str, annotation: Annotation) -> None:
     }
     table = pa.table({"key": pa.array(sorted(annotation.values), pa.string()), "value": lists})
     table = table.replace_schema_metadata({_METADATA: canonical_json(about)})
-    Store(folder).put(name, table_bytes(table))
+    if "://" in url:
+        Store(folder).put(name, table_bytes(table))
+    else:
+        write_file(Path(url), table_bytes(table))
 
 
 def read_annotation(url: str) -> Annotation:

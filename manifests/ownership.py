@@ -3,11 +3,12 @@
 A result (a report, a plot, labels, a census, a rule) may go anywhere but into a dataset, a source or the
 files of a run, which are recognised by what lies in them:
 
-    dataset   manifest.json and episodes.parquet, or .oxcart/plan.json of an unfinished compile
+    dataset   a manifest.json of oxcart's, or .oxcart/plan.json of an unfinished compile
     source    features.json and dataset_info.json of TFDS, or meta/info.json of LeRobot
     run       config.yaml and run.json; only `RUN_FILES` are its own, other names in it are free
 
-A place is judged by where it really is: symbolic links, `..` and other spellings are resolved first.
+A place is judged by where it really is: symbolic links, `..` and other spellings are resolved first. Folders
+above it that may not be looked into are taken for nobody's, as credentials are often limited to one prefix.
 """
 
 from __future__ import annotations
@@ -19,39 +20,34 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from oxcart.shards.errors import ConfigError
+from oxcart.shards.errors import ConfigError, StoreError
 from oxcart.shards.store import WORK, Store
 
 DATASET, SOURCE, RUN = "dataset", "source", "run"
 VIDEOS, MODEL = "folder of videos", "model"
 """Kinds of directories that are written and that nothing marks."""
 
+MANIFEST = "manifest.json"
 _MARKS = (
-    (DATASET, ("manifest.json", "episodes.parquet")),
+    (DATASET, (MANIFEST,)),
     (DATASET, (f"{WORK}/plan.json",)),
     (SOURCE, ("dataset_info.json", "features.json")),
     (SOURCE, ("meta/info.json",)),
     (RUN, ("config.yaml", "run.json")),
 )
 _MARK_FILES = tuple(dict.fromkeys(name for _, names in _MARKS for name in names))
+_HEAD_BYTES = 4096
+"""Of a manifest, within which it says its format."""
 
 RUN_FILES = frozenset(
-    [
-        "config.yaml",
-        "run.json",
-        "metrics.jsonl",
-        "checkpoints",
-        "model",
-        "report.md",
-        "loss.png",
-        "codes.png",
-        "samples.png",
-        "samples",
-        "tensorboard",
-        "wandb",
-    ]
+    (
+        *("config.yaml", "run.json", "metrics.jsonl", "checkpoints", "model"),
+        *("report.md", "loss.png", "codes.png", "samples.png", "samples"),
+        *("tensorboard", "wandb", "wandb-id"),
+    )
 )
-"""Names that a training writes in the directory of its run."""
+"""Names that a training writes in the directory of its run. Its `analysis.html` and `analysis.json` are not
+among them: a later analysis may take their place."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +61,12 @@ class Owner:
     inside: str
     """The place relative to it, with "/"; "" is the owner's directory itself."""
 
+    @property
+    def lends(self) -> bool:
+        """Whether the place is one that the owner has no use for itself."""
+        name = self.inside.partition("/")[0]
+        return self.kind == RUN and bool(name) and name not in RUN_FILES and not name.startswith(".")
+
 
 def resolved(place: str | os.PathLike[str]) -> str:
     """One text for every spelling of a local path or URL; symbolic links are followed."""
@@ -77,12 +79,26 @@ def within(place: str, folder: str) -> bool:
     return place == folder or place.startswith(folder.rstrip("/") + "/")
 
 
+def same_file(one: str, other: str) -> bool:
+    """Whether both are one file or directory of the system, under whatever names."""
+    try:
+        return os.path.samefile(one, other)
+    except OSError:
+        return False
+
+
 def owners(place: str | os.PathLike[str]) -> Iterator[Owner]:
     """Datasets, sources and runs that a place is or lies in, the innermost first."""
     whole = resolved(place)
     for folder in _and_parents(whole):
-        for kind in _kinds(folder):
+        for kind in _kinds(folder, strict=folder == whole):
             yield Owner(kind=kind, place=folder, inside=whole[len(folder) :].strip("/"))
+
+
+def holds_dataset(store: Store) -> bool:
+    """Whether `manifest.json` is there and oxcart's: other programs call a file so too."""
+    size = min(store.found([MANIFEST]).get(MANIFEST, 0), _HEAD_BYTES)
+    return size > 0 and b'"format": "oxcart/' in store.read_range(MANIFEST, 0, size)
 
 
 def check_file(what: str, place: str | os.PathLike[str]) -> None:
@@ -96,10 +112,10 @@ def check_file(what: str, place: str | os.PathLike[str]) -> None:
         ConfigError: says whose the place is.
     """
     for owner in owners(place):
-        if not owner.inside or not _free(owner):
+        if not owner.lends:
             raise ConfigError(
-                f"{what}: {os.fspath(place)!r} lies in the {owner.kind} {owner.place!r}, "
-                f"whose files are not overwritten or added to; choose a path outside of it"
+                f"{what}: {os.fspath(place)!r} is inside the {owner.kind} {owner.place!r}, which no command "
+                "changes; choose a path outside of it"
             )
 
 
@@ -115,13 +131,10 @@ def check_directory(what: str, place: str | os.PathLike[str], kind: str) -> None
         ConfigError: says whose the place is; or a folder of a dataset in it is a symbolic link.
     """
     for owner in owners(place):
-        if owner.inside and _free(owner):
-            continue
-        if owner.inside or owner.kind != kind:
-            relation = "lies in" if owner.inside else "is"
+        if (owner.inside and not owner.lends) or (not owner.inside and owner.kind != kind):
             raise ConfigError(
-                f"{what}: {os.fspath(place)!r} {relation} the {owner.kind} {owner.place!r}, which is not "
-                f"written to; choose another directory"
+                f"{what}: {os.fspath(place)!r} is {'inside ' if owner.inside else ''}the {owner.kind} "
+                f"{owner.place!r}, which no command changes; choose another directory"
             )
     if kind == DATASET and "://" not in os.fspath(place):
         for name in ("shards", WORK):
@@ -133,16 +146,23 @@ def check_directory(what: str, place: str | os.PathLike[str], kind: str) -> None
                 )
 
 
-def _free(owner: Owner) -> bool:
-    return owner.kind == RUN and owner.inside.partition("/")[0] not in RUN_FILES
+def _kinds(folder: str, strict: bool) -> list[str]:
+    """What a folder is; more than one thing only where somebody has mixed them.
 
-
-def _kinds(folder: str) -> list[str]:
-    """What a folder is; more than one thing only where somebody has mixed them."""
-    if "://" in folder:
-        there = set(Store(folder).found(_MARK_FILES))
-    else:
-        there = {name for name in _MARK_FILES if os.path.exists(os.path.join(folder, name))}
+    Raises:
+        StoreError: it cannot be looked into, and `strict` is set.
+    """
+    try:
+        if "://" in folder:
+            there = set(Store(folder).found(_MARK_FILES))
+        else:
+            there = {name for name in _MARK_FILES if os.path.exists(os.path.join(folder, name))}
+        if MANIFEST in there and not holds_dataset(Store(folder)):
+            there.remove(MANIFEST)
+    except StoreError:
+        if strict and "://" in folder:
+            raise
+        return []
     return list(dict.fromkeys(kind for kind, names in _MARKS if there.issuperset(names)))
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
+from PIL.PngImagePlugin import PngInfo
 
 from oxcart.manifests.dataset import Dataset
+from oxcart.shards.files import WRITTEN_BY
 
 MARGIN, CAPTION, TITLE = 8, 18, 22
 """Pixels."""
@@ -65,3 +68,20 @@ def _scaled(frame: Any, height: int) -> Image.Image:
     return picture.resize(
         (max(1, round(picture.width * height / picture.height)), height), Image.Resampling.BICUBIC
     )
+
+
+def encode_image(image: Image.Image, suffix: str) -> bytes:
+    """The bytes of an image file that says that oxcart wrote it.
+
+    Args:
+        image: what it shows.
+        suffix: .png, .jpg, .jpeg or .webp, in any case.
+    """
+    kind = Image.registered_extensions()[suffix.lower()]
+    said: dict[str, Any] = {"comment": WRITTEN_BY} if kind == "JPEG" else {"xmp": WRITTEN_BY.encode()}
+    if kind == "PNG":
+        said = {"pnginfo": PngInfo()}
+        said["pnginfo"].add_text("Software", WRITTEN_BY)
+    data = io.BytesIO()
+    image.save(data, kind, **said)
+    return data.getvalue()

@@ -21,6 +21,9 @@ from typing import BinaryIO
 
 from oxcart.shards.errors import ConfigError, StoreError
 
+WRITTEN_BY = "written by oxcart"
+"""What images and plots say of themselves, so that a later one may take their place."""
+
 _OTHERS = stat.S_IWGRP | stat.S_IWOTH
 _OPEN = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _TRIES = 8

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from oxcart.shards.files import write_file
+from oxcart.shards.files import WRITTEN_BY, write_file
 
 if TYPE_CHECKING:
     from PIL import ImageFont
@@ -188,10 +188,17 @@ def pyplot() -> Any:
     return plt
 
 
+def metadata(suffix: str) -> dict[str, str | None]:
+    """What a plot says of itself: who drew it, and not when, so that the same values give the same bytes."""
+    if suffix.lower() == ".png":
+        return {"Software": WRITTEN_BY}
+    return {"Creator": WRITTEN_BY, "CreationDate" if suffix.lower() == ".pdf" else "Date": None}
+
+
 def _save(plt: Any, figure: Any, path: Path) -> None:
     data = io.BytesIO()
     try:
-        figure.savefig(data, dpi=130, format=path.suffix[1:], metadata={"Software": None})
+        figure.savefig(data, dpi=130, format=path.suffix[1:].lower(), metadata=metadata(path.suffix))
     finally:
         plt.close(figure)
     write_file(path, data.getvalue())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -16,6 +17,7 @@ from oxcart.cli.options import LocalPath
 from oxcart.cli.outputs import OutputOption
 from oxcart.manifests.annotation import motion_url
 from sample_compile import Compiled, cli, complaint, tree, tree_of, uploaded
+from servers import Server
 
 READ = {
     ("repair-split", "--report"),
@@ -161,7 +163,7 @@ def test_a_file_of_another_kind_is_replaced_only_when_asked(
     target.write_text("years of work")
     said = refused(command, *made.fill(command), option, target)
     assert said.startswith(f"{option}: {str(target)!r} exists and is not ")
-    assert said.endswith("or pass --overwrite to replace it")
+    assert said.endswith("or pass --overwrite to replace it") == (option != "--write-rule")
     for odd, why in ((tmp_path, "is a folder"), (tmp_path / f"pipe{suffix}", "is no regular file")):
         if odd != tmp_path:
             os.mkfifo(odd)
@@ -186,6 +188,52 @@ def test_what_the_same_command_left_is_replaced(made: Places, tmp_path: Path) ->
     assert sorted(path.name for path in tmp_path.iterdir()) == ["census.parquet", "link.png", "rule.yaml"]
 
 
+def test_an_image_of_somebody_else_is_replaced_only_when_asked(made: Places, tmp_path: Path) -> None:
+    from PIL import Image
+
+    for name in ("photo.png", "photo.jpg", "photo.webp"):
+        photo = tmp_path / name
+        Image.new("RGB", (8, 8)).save(photo)
+        said = complaint(cli("show", made.dataset, "-o", photo))
+        assert "exists and is not an image that oxcart drew" in said
+        for options in (("--overwrite",), ()):
+            assert cli("show", made.dataset, "-o", photo, *options).exit_code == 0
+    thesis = tmp_path / "thesis.pdf"
+    thesis.write_bytes(b"%PDF-1.4 years of work")
+    assert "is not a plot" in complaint(cli("bench", "shuffle", made.dataset, "-o", thesis))
+    for suffix in ("png", "pdf", "svg"):
+        plot = tmp_path / f"plot.{suffix}"
+        drawn = []
+        for _ in range(2):
+            assert cli("bench", "shuffle", made.dataset, "-o", plot).exit_code == 0
+            drawn.append(plot.read_bytes())
+        assert suffix == "svg" or drawn[0] == drawn[1], "nothing of the clock is in it"
+
+
+def test_a_rule_is_not_replaced_by_the_overwrite_of_a_dataset(made: Places, tmp_path: Path) -> None:
+    mine = tmp_path / "mine.yaml"
+    mine.write_text("years of work")
+    out = ("compile", made.source, tmp_path / "out", "--workers", 1, "--overwrite")
+    said = complaint(cli(*out, "--write-rule", mine))
+    assert said == (
+        f"--write-rule: {str(mine)!r} exists and is not a split rule that oxcart wrote; choose another name"
+    )
+
+
+def test_a_dataset_is_known_by_its_manifest_whatever_else_it_holds(made: Places, tmp_path: Path) -> None:
+    """An extended one has its episodes under another name."""
+    from oxcart.manifests.ownership import check_file
+    from oxcart.shards.errors import ConfigError
+
+    (tmp_path / "extended").mkdir()
+    shutil.copy(made.dataset / "manifest.json", tmp_path / "extended")
+    with pytest.raises(ConfigError, match="is inside the dataset"):
+        check_file("--json", tmp_path / "extended" / "manifest.json")
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "manifest.json").write_text('{"name": "a web site"}')
+    check_file("--output", tmp_path / "site" / "page.html")
+
+
 def test_overwrite_replaces_a_hard_link_and_leaves_what_it_was_linked_to(
     made: Places, tmp_path: Path
 ) -> None:
@@ -201,16 +249,24 @@ def test_an_input_of_the_same_command_is_not_written_to(made: Places, tmp_path: 
     report.write_text("{}")
     folder.mkdir()
     said = complaint(cli("repair-split", made.dataset, "--report", report, "-o", report))
-    assert "exists and is not a split rule that oxcart wrote" in said
+    assert said == (
+        f"--output: {str(report)!r} is --report ({str(report)!r}) of the same command; choose another path"
+    )
+    census = tmp_path / "census.parquet"
+    assert cli("scan", made.source, "--workers", 1, "--quiet", "--parquet", census).exit_code == 0
+    options = ("--census", census, "--write-rule", census, "--overwrite", "--dry-run")
+    assert "is --census" in complaint(cli("compile", made.source, tmp_path / "new", *options))
+    said = complaint(cli("scan", made.source, census, "--merge", "--parquet", census, "--overwrite"))
+    assert f"--parquet: {str(census)!r} is" in said
     (folder / "mine.mp4").write_text("years of work")
     said = complaint(cli("scan", f"videos:{folder}", "--parquet", folder / "mine.mp4", "--overwrite"))
-    assert "exists and is not a census" in said
+    assert said.endswith("mine.mp4' exists and is not a census; choose another name")
     page = tmp_path / "page.html"
     same = tmp_path / "." / "page.html"
     assert "of the same command" in refused("audit", "audit", made.dataset, "-o", page, "--json", same)
     out = tmp_path / "out"
     said = complaint(cli("compile", made.source, out, "--write-rule", out / "rule.yaml"))
-    assert "lies in OUT" in said
+    assert "is inside OUT" in said
 
 
 def test_a_run_takes_new_files_beside_its_own(made: Places, tmp_path: Path) -> None:
@@ -219,7 +275,7 @@ def test_a_run_takes_new_files_beside_its_own(made: Places, tmp_path: Path) -> N
 
     check_file("--output", made.run / "analysis.html")
     for name in ("loss.png", "checkpoints/x.html", "checkpoints/../config.yaml"):
-        with pytest.raises(ConfigError, match="lies in the run"):
+        with pytest.raises(ConfigError, match="is inside the run"):
             check_file("--output", made.run / name)
 
 
@@ -249,6 +305,19 @@ def test_another_object_of_a_bucket_is_replaced_only_when_asked(whole: Compiled,
     assert Store(remote).read("notes.txt") == b"years of work"
     assert cli("annotate", "motion", whole.out, "-o", target, "--overwrite").exit_code == 0
     assert cli("annotate", "motion", whole.out, "-o", target).exit_code == 0
+
+
+def test_credentials_for_a_prefix_suffice(whole: Compiled, remote: str, bucket: Server) -> None:
+    """Folders above it may not be looked into, and nobody owns what is below them."""
+    prefix = remote.rpartition("/")[2]
+    bucket.faults.every = lambda method, path: (
+        "403" if method in ("GET", "HEAD") and prefix not in path else ""
+    )
+    try:
+        result = cli("annotate", "motion", whole.out, "-o", f"{remote}/deep/motion.parquet")
+    finally:
+        bucket.faults.every = None
+    assert result.exit_code == 0, result.output
 
 
 def test_labels_of_another_name_are_another_kind(made: Places, tmp_path: Path) -> None:
@@ -307,7 +376,7 @@ def test_no_directory_is_written_inside_a_dataset_a_source_or_a_run(where: Where
 
 
 def test_a_run_does_not_begin_in_a_dataset_or_a_source(made: Places) -> None:
-    for place, kind in ((made.dataset, "is the dataset"), (made.source / "run", "lies in the source")):
+    for place, kind in ((made.dataset, "is the dataset"), (made.source / "run", "is inside the source")):
         said = complaint(
             cli("train", "laq", "preset=tiny", f"data.datasets=[{made.dataset}]", f"run.dir={place}")
         )

@@ -128,15 +128,17 @@ class TestSplits:
     ) -> None:
         rule = tmp_path / "rules/split.yaml"
         first = cli("compile", doubled, tmp_path / "one", "--workers", 1, *options, "--write-rule", rule)
+        again = rule.with_name("again.yaml")
         second = cli(
-            "compile", doubled, tmp_path / "two", "--workers", 1, "--split", rule, "--write-rule", rule
+            "compile", doubled, tmp_path / "two", "--workers", 1, "--split", rule, "--write-rule", again
         )
         assert (first.exit_code, second.exit_code) == (0, 0), first.output + second.output
         one, two = (read_manifest(Store(tmp_path / out)) for out in ("one", "two"))
         assert one.fingerprint == two.fingerprint
         assert one.splits == two.splits
         assert rows_of(tmp_path / "one") == rows_of(tmp_path / "two")
-        assert [path.name for path in rule.parent.iterdir()] == ["split.yaml"]
+        assert sorted(path.name for path in rule.parent.iterdir()) == ["again.yaml", "split.yaml"]
+        assert again.read_bytes() == rule.read_bytes()
         frozen = read_rule(rule)
         assert write_rule(frozen) == rule.read_text()
         assert not isinstance(frozen.val, float)

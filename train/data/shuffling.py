@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from oxcart.shards.files import write_file
 from oxcart.train.data.order import Order, splitmix64
+from oxcart.train.plots import metadata
 
 Int64 = npt.NDArray[np.int64]
 
@@ -110,6 +111,6 @@ def plot(found: Sequence[Mixing], batch_size: int, title: str, path: Path) -> No
     axes[0].legend()
     figure.suptitle(title)
     data = io.BytesIO()
-    figure.savefig(data, dpi=110, format=path.suffix[1:].lower())
+    figure.savefig(data, dpi=110, format=path.suffix[1:].lower(), metadata=metadata(path.suffix))
     pyplot.close(figure)
     write_file(path, data.getvalue())

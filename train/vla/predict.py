@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import numpy as np
 import torch
 from PIL import Image, UnidentifiedImageError
 
+from oxcart.manifests.show import encode_image
 from oxcart.shards.errors import ConfigError, CorruptError, NotFiniteError
 from oxcart.shards.files import write_file
 from oxcart.train.laq.label import Labeller, open_producer
@@ -88,6 +88,4 @@ def _maker(named: str | Path | None, producer: str, device: str) -> Labeller:
 
 def write_png(path: Path, frame: Any) -> None:
     """Write a frame, uint8 [H, W, 3], whole or not at all."""
-    data = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(frame)).save(data, "png")
-    write_file(path, data.getvalue())
+    write_file(path, encode_image(Image.fromarray(np.ascontiguousarray(frame)), ".png"))
