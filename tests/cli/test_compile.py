@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 import pytest
 from click.testing import Result
 
+from depth import few
 from oxcart.compile.sample.rlds import SampleConfig, write_rlds
 from oxcart.manifests.dataset import Dataset
 from oxcart.manifests.manifest import Manifest, read_manifest
@@ -367,7 +368,7 @@ class TestFullDisk:
         assert one == two
         assert verify(Dataset.open(str(out))) == []
 
-    @pytest.mark.parametrize("workers", [1, 2])
+    @pytest.mark.parametrize("workers", few([1, 2], 1))
     def test_a_limit_on_files(self, source: Path, census: Path, tmp_path: Path, workers: int) -> None:
         def limit() -> None:
             resource.setrlimit(resource.RLIMIT_FSIZE, (15_000, 15_000))

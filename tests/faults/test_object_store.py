@@ -86,6 +86,7 @@ def test_failures_of_every_so_many_requests_change_no_byte(
     assert tree_of(config.out) == few.tree
 
 
+@pytest.mark.system
 def test_a_server_that_stalls_is_asked_again(
     few: Compiled, config: CompileConfig, proxy: Spoil, bucket: Server, cloud: pytest.MonkeyPatch
 ) -> None:

@@ -247,6 +247,7 @@ def test_a_second_pass_asks_for_the_manifest_alone(
     assert first == everything(str(datasets[codec]), tmp_path, KINDS[sample])
 
 
+@pytest.mark.system
 def test_a_pass_in_a_new_process_reads_what_another_has_kept(web: Server, tmp_path: Path) -> None:
     url = f"{web.url}/raw"
     first = everything(url, tmp_path, SOME)

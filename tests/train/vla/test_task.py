@@ -37,6 +37,7 @@ from tiny_laq import trained as trained_laq
 from tiny_vla import CODES, policy, small, trained, write_codes
 
 
+@pytest.mark.system
 def test_a_run_that_a_signal_stopped_goes_on_bit_for_bit(
     qwen: Path, kitchen: Path, codes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -247,6 +248,7 @@ def test_validation_stands_beside_baselines(qwen: Path, kitchen: Path, codes: Pa
     assert {"samples.png", "report.md", "config.yaml"} <= {path.name for path in run.iterdir()}
 
 
+@pytest.mark.system
 def test_codes_made_while_training_are_those_of_the_annotation(
     qwen: Path, kitchen: Path, tmp_path: Path
 ) -> None:
