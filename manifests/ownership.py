@@ -4,7 +4,7 @@ A result (a report, a plot, labels, a census, a rule) may go anywhere but into a
 files of a run, which are recognised by what lies in them:
 
     dataset   manifest.json and episodes.parquet, or .oxcart/plan.json of an unfinished compile
-    source    features.json and dataset_info.json of TFDS, or meta/info.json of LeRobot
+    source    features.json and dataset_info.json of TFDS, or what `is_lerobot` knows
     run       config.yaml and run.json; only `RUN_FILES` are its own, other names in it are free
 
 A place is judged by where it really is: symbolic links, `..` and other spellings are resolved first.
@@ -12,6 +12,7 @@ A place is judged by where it really is: symbolic links, `..` and other spelling
 
 from __future__ import annotations
 
+import json
 import os
 import posixpath
 from collections.abc import Iterator
@@ -19,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from oxcart.shards.errors import ConfigError
+from oxcart.shards.errors import ConfigError, StoreError
 from oxcart.shards.store import WORK, Store
 
 DATASET, SOURCE, RUN = "dataset", "source", "run"
@@ -30,9 +31,12 @@ _MARKS = (
     (DATASET, ("manifest.json", "episodes.parquet")),
     (DATASET, (f"{WORK}/plan.json",)),
     (SOURCE, ("dataset_info.json", "features.json")),
-    (SOURCE, ("meta/info.json",)),
     (RUN, ("config.yaml", "run.json")),
 )
+LEROBOT = ("meta/info.json", "meta_data/info.json")
+"""Where LeRobot describes a dataset; the second is of its first version."""
+_LEROBOT_BYTES = 4 << 20
+"""A description that is longer is somebody else's; those of LeRobot are a few kB."""
 _MARK_FILES = tuple(dict.fromkeys(name for _, names in _MARKS for name in names))
 
 RUN_FILES = frozenset(
@@ -64,6 +68,19 @@ class Owner:
     """The directory or URL of the owner."""
     inside: str
     """The place relative to it, with "/"; "" is the owner's directory itself."""
+
+
+def is_lerobot(store: Store, name: str) -> bool:
+    """Whether an object that is there describes a LeRobot dataset.
+
+    Others have a `meta/info.json`, too, so it is read: LeRobot writes its version into it. What cannot be
+    read or parsed describes none.
+    """
+    try:
+        value = json.loads(store.read(name, most=_LEROBOT_BYTES))
+    except (StoreError, ValueError, RecursionError):
+        return False
+    return isinstance(value, dict) and "codebase_version" in value
 
 
 def resolved(place: str | os.PathLike[str]) -> str:
@@ -139,11 +156,15 @@ def _free(owner: Owner) -> bool:
 
 def _kinds(folder: str) -> list[str]:
     """What a folder is; more than one thing only where somebody has mixed them."""
+    files = _MARK_FILES + LEROBOT
     if "://" in folder:
-        there = set(Store(folder).found(_MARK_FILES))
+        there = set(Store(folder).found(files))
     else:
-        there = {name for name in _MARK_FILES if os.path.exists(os.path.join(folder, name))}
-    return list(dict.fromkeys(kind for kind, names in _MARKS if there.issuperset(names)))
+        there = {name for name in files if os.path.exists(os.path.join(folder, name))}
+    kinds = [kind for kind, names in _MARKS if there.issuperset(names)]
+    if any(name in there and is_lerobot(Store(folder), name) for name in LEROBOT):
+        kinds.append(SOURCE)
+    return list(dict.fromkeys(kinds))
 
 
 def _and_parents(place: str) -> Iterator[str]:
