@@ -23,19 +23,19 @@ from oxcart.shards.errors import ConfigError, StoreError
 
 _OTHERS = stat.S_IWGRP | stat.S_IWOTH
 _OPEN = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+UNFINISHED = ".oxcart.*.tmp"
+"""Pattern of the names that new files have until they are renamed; a process that is killed leaves them.
+
+The final name is no part of it, since that may be as long as the system allows.
+"""
 _TRIES = 8
 """Attempts to open a file that other processes make and remove at the same time."""
 
 
 @contextlib.contextmanager
-def new_file(folder: Path, name: str) -> Iterator[BinaryIO]:
-    """A file that did not exist before, removed at the end of the block unless it has been renamed.
-
-    Args:
-        folder: that the file lies in; must exist.
-        name: that the file's own, `file.name`, begins with.
-    """
-    path = folder / f"{name}.{os.urandom(6).hex()}.tmp"
+def new_file(folder: Path) -> Iterator[BinaryIO]:
+    """A new file in a folder that exists, removed at the end of the block unless it has been renamed."""
+    path = folder / UNFINISHED.replace("*", os.urandom(6).hex())
     with open(path, "xb") as file:
         try:
             yield file
@@ -49,7 +49,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
 
     The folder of `path` must exist. A link at `path` is replaced, and what it points to stays as it is.
     """
-    with new_file(path.parent, f".{path.name}") as file:
+    with new_file(path.parent) as file:
         yield file
         file.flush()
         os.fsync(file.fileno())

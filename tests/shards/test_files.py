@@ -162,15 +162,26 @@ def test_a_new_file_is_never_one_that_was_there(
     folder: Path, target: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "urandom", lambda count: bytes(count))  # so that it can be guessed
-    (folder / f"x.{'00' * 6}.tmp").symlink_to(target)
-    with pytest.raises(FileExistsError), new_file(folder, "x"):
+    unfinished = folder / f".oxcart.{'00' * 6}.tmp"
+    unfinished.symlink_to(target)
+    with pytest.raises(FileExistsError), new_file(folder):
         pass
-    (folder / f".y.{'00' * 6}.tmp").symlink_to(folder / "dangling")
+    unfinished.unlink()
+    unfinished.symlink_to(folder / "dangling")
     with pytest.raises(StoreError, match=r"folder/y: write: File exists") as caught:
         write_file(folder / "y", b"written")
     assert "\n" not in str(caught.value)
     assert target.read_bytes() == b"precious"
     assert not (folder / "dangling").exists()
+
+
+def test_a_name_may_be_as_long_as_the_system_allows(folder: Path) -> None:
+    longest = os.pathconf(folder, "PC_NAME_MAX")
+    write_file(folder / ("x" * longest), b"written")
+    assert (folder / ("x" * longest)).read_bytes() == b"written"
+    with pytest.raises(StoreError, match="File name too long"):
+        write_file(folder / ("x" * (longest + 1)), b"")
+    assert len(list(folder.iterdir())) == 1
 
 
 def test_what_fails_leaves_the_file_before_it_and_nothing_else(folder: Path) -> None:
