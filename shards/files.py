@@ -21,7 +21,8 @@ from typing import BinaryIO
 
 from oxcart.shards.errors import ConfigError, StoreError
 
-_OTHERS = stat.S_IWGRP | stat.S_IWOTH
+_OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
+_OTHERS = stat.S_IRWXG | stat.S_IRWXO
 _OPEN = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 UNFINISHED = ".oxcart.*.tmp"
 """Pattern of the names that new files have until they are renamed; a process that is killed leaves them.
@@ -100,7 +101,10 @@ def sync_folder(path: Path) -> None:
 
 
 def private_folder(path: Path, argument: str) -> int:
-    """A descriptor of a folder to which no other user can write, made with mode 0700 if it is not there.
+    """A descriptor of a folder that is this user's alone, made with mode 0700 if it is not there.
+
+    Where other users may read one, it is closed to them; where they may write, somebody else may have chosen
+    what is in it.
 
     Args:
         path: of the folder.
@@ -121,7 +125,13 @@ def private_folder(path: Path, argument: str) -> int:
     except OSError as error:
         raise ConfigError(f"{argument}: {path}: {error.strerror or error}") from error
     found = os.fstat(descriptor)
-    if found.st_uid == os.geteuid() and not found.st_mode & _OTHERS:
+    if found.st_uid == os.geteuid() and not found.st_mode & _OTHERS_WRITE:
+        try:
+            if found.st_mode & _OTHERS:
+                os.fchmod(descriptor, stat.S_IMODE(found.st_mode) & ~_OTHERS)
+        except OSError as error:
+            os.close(descriptor)
+            raise ConfigError(f"{argument}: {path}: chmod: {error.strerror or error}") from error
         return descriptor
     os.close(descriptor)
     if found.st_uid != os.geteuid():
@@ -164,4 +174,4 @@ def open_private(folder: int, name: str) -> int:
 def _is_own(found: os.stat_result) -> bool:
     """Whether a file is regular, has one name, belongs to this user, and lets no other user write."""
     alone = stat.S_ISREG(found.st_mode) and found.st_nlink == 1
-    return alone and found.st_uid == os.geteuid() and not found.st_mode & _OTHERS
+    return alone and found.st_uid == os.geteuid() and not found.st_mode & _OTHERS_WRITE

@@ -106,6 +106,13 @@ def test_a_private_folder_is_made_for_this_user_alone(tmp_path: Path) -> None:
     assert stat.S_IMODE((tmp_path / "a" / "b").stat().st_mode) == 0o700
 
 
+@pytest.mark.parametrize("mode", [0o755, 0o750, 0o711])
+def test_a_private_folder_that_others_may_only_read_is_closed_to_them(folder: Path, mode: int) -> None:
+    folder.chmod(mode)
+    os.close(private_folder(folder, "cache"))
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+
+
 def test_a_private_folder_that_is_a_link_is_refused(tmp_path: Path, folder: Path) -> None:
     (tmp_path / "link").symlink_to(folder)
     with pytest.raises(ConfigError) as caught:
