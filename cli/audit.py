@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
+import os
 import shlex
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,16 +31,30 @@ SHOWN = 20
 
 @contextlib.contextmanager
 def _unclear() -> Iterator[None]:
-    """What goes wrong is one line and exit 2: exit 1 would say that there is a leak."""
+    """What goes wrong is one line and exit 2, and so is a reader who has gone: exit 1 would mean a leak."""
     try:
         yield
-    except (click.ClickException, click.exceptions.Exit, click.Abort):
+    except (click.exceptions.Exit, click.Abort):
         raise
     except Exception as error:
-        if isinstance(error, OSError) and error.errno == errno.EPIPE:
-            raise
-        complain(explained(error)[0])
-        raise SystemExit(UNCLEAR) from None
+        with contextlib.suppress(BrokenPipeError):
+            if isinstance(error, click.ClickException):
+                error.show()
+            elif not (isinstance(error, OSError) and error.errno == errno.EPIPE):
+                complain(explained(error)[0])
+        _leave_unread()
+        raise SystemExit(UNCLEAR) from error
+
+
+def _leave_unread() -> None:
+    """Send what nobody reads any more nowhere; Python would fail at its end to write it."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except BrokenPipeError:
+            os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)
 
 
 class Careful(click.Command):

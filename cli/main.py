@@ -38,7 +38,11 @@ EXIT_CODES: tuple[tuple[int, str, str], ...] = (
     (DIFFERENT, "diff --exit-code", "A and B differ, as stdout says."),
     (DAMAGED, "verify", "The dataset is damaged, as stdout lists."),
     (WRONG, "all", "The command line is wrong."),
-    (UNCLEAR, "audit", "It could not be checked, for whatever reason: nothing is said of leaks."),
+    (
+        UNCLEAR,
+        "audit",
+        "It could not be checked, for whatever reason, or the reader has gone: nothing is said of leaks.",
+    ),
     (BUG, "all but audit", "An error that nobody expected: a bug, as one line on stderr says."),
     (INTERRUPTED, "all", "Interrupted by Ctrl-C."),
     (TERMINATED, "train", "Stopped by SIGTERM or SIGUSR1 and saved; `--resume auto` goes on."),

@@ -21,7 +21,7 @@ import pyarrow as pa
 
 from oxcart.compile.census import Census
 from oxcart.compile.images import Resize
-from oxcart.manifests.assign import Assignment, Episode, assign
+from oxcart.manifests.assign import UNKNOWN, Assignment, Episode, assign
 from oxcart.manifests.canonical import canonical_json, sha256_json
 from oxcart.manifests.manifest import FORMAT, Manifest
 from oxcart.manifests.split import SPLITS, SplitRule
@@ -40,6 +40,12 @@ PIXEL_LIBRARIES = (*SOURCE_LIBRARIES, "libjpeg", "pillow", "pyspng", "simplejpeg
 """Those that make its frames, too: what they made stays where no frame is decoded, resized or encoded."""
 
 _AT_ONCE = 4096
+
+UNKNOWN_OF = {
+    "videos": "put a .info.json with a channel_id beside each video, "
+    "or use --split-by instruction with --instruction title"
+}
+"""Kind of source -> what to do where no environment is known, if that is not the usual."""
 
 MAX_NAME = 100
 """Characters of a member's name, which USTAR divides at a "/" only."""
@@ -148,7 +154,8 @@ def make(census: Census, settings: Settings, aliases: Mapping[str, tuple[str, ..
     cameras = list(census.source["cameras"])
     _check_names(max(usable["key"].to_pylist(), key=len), cameras)
     rule = with_aliases(settings.rule, aliases)
-    assignment = assign(rule, census.source["name"], split_episodes(usable))
+    unknown = UNKNOWN_OF.get(census.source["kind"], UNKNOWN)
+    assignment = assign(rule, census.source["name"], split_episodes(usable), unknown=unknown)
     config = {
         "source": dict(census.source),
         "split": asdict(rule),

@@ -1,8 +1,9 @@
-"""Names that may mean one place: equal but for case, Unicode form, white space and punctuation.
+"""Names that may mean one place: equal but for case, Unicode form, white space, `_` and `-`.
 
 `Kitchen` and `kitchen`, `toy_kitchen` and `toy kitchen`, and `café` in its two forms (one letter, or a letter
-and an accent) are alike. Numbers are taken at their word: `lab 1.1` is not `lab 11`. Who names places alike
-may mean one or two; so nothing is joined here, and what joins them in a split rule is handed out ready.
+and an accent) are alike. Every other symbol says something: `C`, `C#` and `C++` are three places, and `10%`
+is not `10`. So do numbers: `lab 1 1` is not `lab 11`, and `lab -1` has a sign. Who names places alike may
+mean one or two; so nothing is joined here, and what joins them in a split rule is handed out ready.
 """
 
 from __future__ import annotations
@@ -16,18 +17,21 @@ from oxcart.manifests.split import scalar
 SHOWN = 5
 """Places of which all names are said in one line."""
 
-_BETWEEN = re.compile(r"(?<=\d)[\W_]+(?=\d)")
+_GAP = re.compile(r"(?:(?!(?<!\S)-\d)[\s_-])+")
+"""White space, `_` and `-`, but for a `-` that is a sign: at the start of a word, before a digit."""
 
 
 def folded(name: str) -> str:
-    """What names that are alike have in common: letters and numbers, without case; never empty."""
+    """What names that are alike have in common; a gap between two digits is one space in it. Never empty."""
     text = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
-    # What parts two numbers stays, and marks do that no letter has been composed with.
-    parts = (
-        "".join(one for one in part if one.isalnum() or unicodedata.category(one)[0] == "M")
-        for part in _BETWEEN.split(text)
-    )
-    return " ".join(parts).strip() or text
+    # Nobody sees a zero-width space or a soft hyphen.
+    seen = "".join(one for one in text if unicodedata.category(one) != "Cf")
+    return _GAP.sub(_joined, seen) or text
+
+
+def _joined(gap: re.Match[str]) -> str:
+    before, behind = gap.string[: gap.start()][-1:], gap.string[gap.end() :][:1]
+    return " " if before.isdigit() and behind.isdigit() else ""
 
 
 def alike(names: Iterable[str]) -> list[tuple[str, ...]]:
@@ -41,7 +45,7 @@ def alike(names: Iterable[str]) -> list[tuple[str, ...]]:
 def said_alike(places: Collection[tuple[str, ...]]) -> str:
     """One line that names the places and says how to join them."""
     return (
-        "environments whose names differ in case, Unicode form or punctuation alone are split apart; "
+        "environments whose names differ in case, Unicode form, white space, _ or - alone are split apart; "
         f"where they are one place, say so in a split rule: {aliases(places)}"
     )
 

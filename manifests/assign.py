@@ -29,6 +29,9 @@ from oxcart.manifests.canonical import canonical_json
 from oxcart.manifests.split import SPLITS, SplitRule, connected, listed_names, nearest, normalise, places
 from oxcart.shards.errors import ConfigError
 
+UNKNOWN = "name the field with --environment FIELD, or use --split-by instruction"
+"""What to do where no environment is known, of most kinds of sources."""
+
 
 class Episode(NamedTuple):
     """What the split rule must know of an episode."""
@@ -74,8 +77,10 @@ class Assignment:
     """What a person should know about this split, one line each."""
 
 
-def assign(rule: SplitRule, dataset: str, episodes: Sequence[Episode]) -> Assignment:
-    """The split of every episode of `dataset`.
+def assign(
+    rule: SplitRule, dataset: str, episodes: Sequence[Episode], *, unknown: str = UNKNOWN
+) -> Assignment:
+    """The split of every episode of `dataset`; `unknown` is what to do where no environment is known.
 
     Under lists of names, what is new goes to train, or to where an alias or a duplicate ties it; a duplicate
     of an episode of a listed session joins it in val_seen, even from train.
@@ -91,7 +96,7 @@ def assign(rule: SplitRule, dataset: str, episodes: Sequence[Episode]) -> Assign
 
     groups = _groups(rule, episodes)
     split_of, warnings = _listed(rule, dataset, episodes, groups)
-    warnings += _budgets(rule, dataset, groups, split_of)
+    warnings += _budgets(rule, dataset, groups, split_of, unknown)
     splits = [split_of.get(group, "train") for group in groups.of]
     warnings = _warn_unknown(rule, groups, splits) + warnings
     if rule.by == "episode" and len(set(splits)) > 1:
@@ -251,7 +256,9 @@ def _some(names: Sequence[str]) -> str:
     return ", ".join(map(repr, names[:3])) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
-def _budgets(rule: SplitRule, dataset: str, groups: _Groups, split_of: dict[int, str]) -> list[str]:
+def _budgets(
+    rule: SplitRule, dataset: str, groups: _Groups, split_of: dict[int, str], unknown: str
+) -> list[str]:
     """Add the groups that the shares of val and test hold out to `split_of`; returns warnings."""
     shares = [(s, v) for s, v in (("val", rule.val), ("test", rule.test)) if isinstance(v, float) and v > 0]
     if not shares:
@@ -261,7 +268,7 @@ def _budgets(rule: SplitRule, dataset: str, groups: _Groups, split_of: dict[int,
     order = _in_order(((g, name) for g in free for name in groups.names[g]), [rule.salt, dataset])
     in_train = len(free) + sum(split == "train" for split in split_of.values())
     if rule.by != "episode" and (not free or in_train < 2):
-        raise ConfigError(_nothing_to_hold_out(rule.by, shares[0][0], free, groups))
+        raise ConfigError(_nothing_to_hold_out(rule.by, shares[0][0], free, groups, unknown))
     warnings = []
     everything = dict.fromkeys(order, 0)
     for split, share in shares:
@@ -331,7 +338,7 @@ def _warn_budget(split: str, share: float, got: int, episodes: int, unit: str) -
     return []
 
 
-def _nothing_to_hold_out(by: str, split: str, free: list[int], groups: _Groups) -> str:
+def _nothing_to_hold_out(by: str, split: str, free: list[int], groups: _Groups, unknown: str) -> str:
     total = len(groups.of)
     names = sorted(name for own in groups.names.values() for name in own)
     remedy = f"use --split-by {'instruction' if by == 'environment' else 'episode'}, or --{split} none"
@@ -339,8 +346,7 @@ def _nothing_to_hold_out(by: str, split: str, free: list[int], groups: _Groups) 
         what = "the dataset has no episodes"
     elif not names and by == "environment":
         what = f"all {total} episodes have an unknown environment"
-        where = "--environment FIELD (of videos, with a channel_id in the .info.json beside each)"
-        remedy = f"name the field with {where}, or {remedy}"
+        remedy = f"{unknown}, or --{split} none"
     elif not names:
         what = f"all {total} episodes have no instruction"
     elif len(names) == 1:

@@ -4,7 +4,7 @@ A result (a report, a plot, labels, a census, a rule) may go anywhere but into a
 files of a run, which are recognised by what lies in them:
 
     dataset   a manifest.json of oxcart's, or .oxcart/plan.json of an unfinished compile
-    source    features.json and dataset_info.json of TFDS, or meta/info.json of LeRobot
+    source    features.json and dataset_info.json of TFDS, or what `is_lerobot` knows
     run       config.yaml and run.json; only `RUN_FILES` are its own, other names in it are free
 
 A place is judged by where it really is: symbolic links, `..` and other spellings are resolved first. Folders
@@ -13,6 +13,7 @@ above it that may not be looked into are taken for nobody's, as credentials are 
 
 from __future__ import annotations
 
+import json
 import os
 import posixpath
 from collections.abc import Iterator
@@ -32,9 +33,12 @@ _MARKS = (
     (DATASET, (MANIFEST,)),
     (DATASET, (f"{WORK}/plan.json",)),
     (SOURCE, ("dataset_info.json", "features.json")),
-    (SOURCE, ("meta/info.json",)),
     (RUN, ("config.yaml", "run.json")),
 )
+LEROBOT = ("meta/info.json", "meta_data/info.json")
+"""Where LeRobot describes a dataset; the second is of its first version."""
+_LEROBOT_BYTES = 4 << 20
+"""A description that is longer is somebody else's; those of LeRobot are a few kB."""
 _MARK_FILES = tuple(dict.fromkeys(name for _, names in _MARKS for name in names))
 _HEAD_BYTES = 4096
 """Of a manifest, within which it says its format."""
@@ -66,6 +70,19 @@ class Owner:
         """Whether the place is one that the owner has no use for itself."""
         name = self.inside.partition("/")[0]
         return self.kind == RUN and bool(name) and name not in RUN_FILES and not name.startswith(".")
+
+
+def is_lerobot(store: Store, name: str) -> bool:
+    """Whether an object that is there describes a LeRobot dataset.
+
+    Others have a `meta/info.json`, too, so it is read: LeRobot writes its version into it. What cannot be
+    read or parsed describes none.
+    """
+    try:
+        value = json.loads(store.read(name, most=_LEROBOT_BYTES))
+    except (StoreError, ValueError, RecursionError):
+        return False
+    return isinstance(value, dict) and "codebase_version" in value
 
 
 def resolved(place: str | os.PathLike[str]) -> str:
@@ -152,18 +169,22 @@ def _kinds(folder: str, strict: bool) -> list[str]:
     Raises:
         StoreError: it cannot be looked into, and `strict` is set.
     """
+    files = _MARK_FILES + LEROBOT
     try:
         if "://" in folder:
-            there = set(Store(folder).found(_MARK_FILES))
+            there = set(Store(folder).found(files))
         else:
-            there = {name for name in _MARK_FILES if os.path.exists(os.path.join(folder, name))}
+            there = {name for name in files if os.path.exists(os.path.join(folder, name))}
         if MANIFEST in there and not holds_dataset(Store(folder)):
             there.remove(MANIFEST)
+        kinds = [kind for kind, names in _MARKS if there.issuperset(names)]
+        if any(name in there and is_lerobot(Store(folder), name) for name in LEROBOT):
+            kinds.append(SOURCE)
     except StoreError:
         if strict and "://" in folder:
             raise
         return []
-    return list(dict.fromkeys(kind for kind, names in _MARKS if there.issuperset(names)))
+    return list(dict.fromkeys(kinds))
 
 
 def _and_parents(place: str) -> Iterator[str]:

@@ -110,7 +110,7 @@ class Directory:
 
     def create(self, name: str, data: bytes) -> bool:
         with self._explain("create", name):
-            with new_file(self._work(name), Path(name).name) as file:
+            with new_file(self._work(name)) as file:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
@@ -124,7 +124,7 @@ class Directory:
     @contextlib.contextmanager
     def writer(self, name: str) -> Iterator[BinaryIO]:
         with self._explain("write", name):
-            with new_file(self._work(name), Path(name).name) as file:
+            with new_file(self._work(name)) as file:
                 behind = BehindWriter(file)
                 try:
                     yield behind  # type: ignore[misc]

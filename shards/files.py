@@ -25,20 +25,22 @@ WRITTEN_BY = "written by oxcart"
 """What images and plots say of themselves, so that a later one may take their place."""
 
 _OTHERS = stat.S_IWGRP | stat.S_IWOTH
+_OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
+_OTHERS = stat.S_IRWXG | stat.S_IRWXO
 _OPEN = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+UNFINISHED = ".oxcart.*.tmp"
+"""Pattern of the names that new files have until they are renamed; a process that is killed leaves them.
+
+The final name is no part of it, since that may be as long as the system allows.
+"""
 _TRIES = 8
 """Attempts to open a file that other processes make and remove at the same time."""
 
 
 @contextlib.contextmanager
-def new_file(folder: Path, name: str) -> Iterator[BinaryIO]:
-    """A file that did not exist before, removed at the end of the block unless it has been renamed.
-
-    Args:
-        folder: that the file lies in; must exist.
-        name: that the file's own, `file.name`, begins with.
-    """
-    path = folder / f"{name}.{os.urandom(6).hex()}.tmp"
+def new_file(folder: Path) -> Iterator[BinaryIO]:
+    """A new file in a folder that exists, removed at the end of the block unless it has been renamed."""
+    path = folder / UNFINISHED.replace("*", os.urandom(6).hex())
     with open(path, "xb") as file:
         try:
             yield file
@@ -52,7 +54,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
 
     The folder of `path` must exist. A link at `path` is replaced, and what it points to stays as it is.
     """
-    with new_file(path.parent, f".{path.name}") as file:
+    with new_file(path.parent) as file:
         yield file
         file.flush()
         os.fsync(file.fileno())
@@ -103,7 +105,10 @@ def sync_folder(path: Path) -> None:
 
 
 def private_folder(path: Path, argument: str) -> int:
-    """A descriptor of a folder to which no other user can write, made with mode 0700 if it is not there.
+    """A descriptor of a folder that is this user's alone, made with mode 0700 if it is not there.
+
+    Where other users may read one, it is closed to them; where they may write, somebody else may have chosen
+    what is in it.
 
     Args:
         path: of the folder.
@@ -124,7 +129,13 @@ def private_folder(path: Path, argument: str) -> int:
     except OSError as error:
         raise ConfigError(f"{argument}: {path}: {error.strerror or error}") from error
     found = os.fstat(descriptor)
-    if found.st_uid == os.geteuid() and not found.st_mode & _OTHERS:
+    if found.st_uid == os.geteuid() and not found.st_mode & _OTHERS_WRITE:
+        try:
+            if found.st_mode & _OTHERS:
+                os.fchmod(descriptor, stat.S_IMODE(found.st_mode) & ~_OTHERS)
+        except OSError as error:
+            os.close(descriptor)
+            raise ConfigError(f"{argument}: {path}: chmod: {error.strerror or error}") from error
         return descriptor
     os.close(descriptor)
     if found.st_uid != os.geteuid():
@@ -167,4 +178,4 @@ def open_private(folder: int, name: str) -> int:
 def _is_own(found: os.stat_result) -> bool:
     """Whether a file is regular, has one name, belongs to this user, and lets no other user write."""
     alone = stat.S_ISREG(found.st_mode) and found.st_nlink == 1
-    return alone and found.st_uid == os.geteuid() and not found.st_mode & _OTHERS
+    return alone and found.st_uid == os.geteuid() and not found.st_mode & _OTHERS_WRITE

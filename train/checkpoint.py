@@ -25,7 +25,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from oxcart.shards.errors import ConfigError, CorruptError, StoreError
-from oxcart.shards.files import replacing
+from oxcart.shards.files import UNFINISHED, replacing
 from oxcart.train.finite import not_finite
 
 T = TypeVar("T")
@@ -207,7 +207,7 @@ def _below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def _write(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        for left in path.parent.glob(".*.safetensors.*"):  # by a job that was killed, as large as a model
+        for left in path.parent.glob(UNFINISHED):  # by a job that was killed, as large as a model
             left.unlink()
         with replacing(path) as file:
             save_file(tensors, file.name, metadata)

@@ -25,7 +25,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import av
 import numpy as np
@@ -35,6 +35,7 @@ from PIL import Image, ImageDraw
 
 from oxcart.manifests.ownership import VIDEOS, check_directory
 from oxcart.shards.errors import ConfigError
+from oxcart.shards.files import naming, replacing, write_file
 
 Picture = npt.NDArray[np.uint8]
 
@@ -100,7 +101,8 @@ def write_videos(
     ) -> Path:
         nonlocal done
         path = directory / f"{title} [{video}].mp4"
-        write_video(path, pictures, **how)
+        with naming(path), replacing(path) as file:
+            write_video(file, pictures, kind="mp4", **how)
         write_info(path, video, title, channel, licence)
         done += 1
         report(done)
@@ -167,7 +169,7 @@ def variable_times(name: str, frames: int) -> list[int]:
 
 
 def write_video(
-    path: Path,
+    place: Path | BinaryIO,
     pictures: Iterable[Picture],
     *,
     fps: int | Fraction = FPS,
@@ -182,7 +184,7 @@ def write_video(
     """Encode pictures [H, W, 3] uint8 into a file.
 
     Args:
-        path: the file; its suffix is its container, unless `kind` says.
+        place: the file, or an open one; a path's suffix is its container, unless `kind` says.
         pictures: all of one size.
         fps: pictures a second.
         times_ms: when each is shown instead.
@@ -194,7 +196,8 @@ def write_video(
         kind: FFmpeg's name of the container.
     """
     base = Fraction(1, 1000) if times_ms is not None else 1 / Fraction(fps)
-    with av.open(str(path), "w", format=kind, options={"fflags": "+bitexact"}) as container:
+    target = str(place) if isinstance(place, Path) else place
+    with av.open(target, "w", format=kind, options={"fflags": "+bitexact"}) as container:
         stream: Any = None
         for i, picture in enumerate(pictures):
             if stream is None:
@@ -231,7 +234,7 @@ def write_info(path: Path, video: str, title: str, channel: str, licence: str | 
         **more,
     }
     info = path.with_suffix(".info.json")
-    info.write_text(json.dumps(value, indent=1, sort_keys=True), encoding="utf-8")
+    write_file(info, json.dumps(value, indent=1, sort_keys=True).encode())
     return info
 
 
@@ -245,4 +248,4 @@ def damage(path: Path) -> None:
     middle, count = len(data) // 2, len(data) // 8
     junk = b"".join(hashlib.sha512(f"{path.name} {i}".encode()).digest() for i in range(count // 64 + 1))
     data[middle : middle + count] = junk[:count]
-    path.write_bytes(data)
+    write_file(path, bytes(data))

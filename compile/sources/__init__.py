@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterable
 
 from oxcart.compile.sources.base import Source, SourceConfig
+from oxcart.manifests.ownership import LEROBOT, is_lerobot
 from oxcart.shards.errors import ConfigError, StoreError
 from oxcart.shards.store import Store
 
@@ -14,8 +15,6 @@ VIDEOS = "videos:"
 """Before the directory or URL of a source: it holds videos."""
 INFO = "dataset_info.json"
 """A directory with this file is a TFDS dataset."""
-LEROBOT = ("meta/info.json", "meta_data/info.json")
-"""A directory with one of these files is a LeRobot dataset; the second is that of its first version."""
 
 
 def open_source(config: SourceConfig) -> Source:
@@ -78,7 +77,8 @@ def refuse_lerobot(store: Store, names: Iterable[str]) -> None:
         ConfigError: there is such a dataset.
     """
     ends = tuple(f"/{name}" for name in LEROBOT)
-    inside = next((name for name in (*store.found(LEROBOT), *names) if f"/{name}".endswith(ends)), None)
+    described = (name for name in (*store.found(LEROBOT), *names) if f"/{name}".endswith(ends))
+    inside = next((name for name in described if is_lerobot(store, name)), None)
     found = _lerobot_above(store) if inside is None else f"{store.url.rstrip('/')}/{inside}"
     if found is not None:
         raise ConfigError(
@@ -92,6 +92,8 @@ def _lerobot_above(store: Store) -> str | None:
     parts = (store.url if store.remote else os.path.realpath(store.url)).split("/")
     for above in ("/".join(parts[:at]) for at, part in enumerate(parts) if part == "videos"):
         with contextlib.suppress(StoreError, ConfigError):  # who may read the videos need not see above them
-            if found := next(iter(Store(above).found(LEROBOT)), None):
-                return f"{above}/{found}"
+            folder = Store(above)
+            for name in folder.found(LEROBOT):
+                if is_lerobot(folder, name):
+                    return f"{above}/{name}"
     return None

@@ -32,6 +32,8 @@ INSTRUCTIONS = (
 )
 """Features that hold instructions in datasets that the catalog does not know."""
 
+SHOWN = 3
+"""Features that an error names as those to take instead: texts first, and no flags."""
 _FORMS = {"text": "text", "utf-8": "text", "number": "a whole number"}
 """How a feature is stored -> how an error calls what is expected."""
 
@@ -120,9 +122,14 @@ def _text(directory: Directory, option: str, field: str, forms: Collection[str])
     if stored in forms:
         return Text(path=path, stored=stored)
     expected = " or ".join(dict.fromkeys(_FORMS[form] for form in forms))
-    sure = set(forms) - {"utf-8"}
-    fit = [other for other in sorted(directory.specs) if _stored(directory, other) in sure]
-    remedies = [*fit, *(["none"] if option == "instruction" else [])]
+    fit = [
+        other
+        for sure in ("text", "number")
+        for other in sorted(directory.specs)
+        if sure in forms and _stored(directory, other) == sure and directory.specs[other].np_dtype != np.bool_
+    ]
+    more = [f"one of {len(fit) - SHOWN} more"] if len(fit) > SHOWN else []
+    remedies = [*fit[:SHOWN], *more, *(["none"] if option == "instruction" else [])]
     if stored == "utf-8" and option == "instruction":
         remedies.insert(0, f"{path} itself where it holds bytes of UTF-8")
     remedy = f"; pass --{option} with {', or '.join(remedies)}" if remedies else ""

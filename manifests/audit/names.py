@@ -1,9 +1,9 @@
 """Are the environments of train and of what is held out other places, by their names?
 
-A name in both splits fails. Names that merely look like one place are suspicious: equal but for case and
-punctuation, one slip of the pen apart, or sharing a word that tells a room, a robot or a camera. Numbers
-are taken at their word: `toykitchen1` and `toykitchen2` are two places. Names are all this looks at; the
-place check compares pictures.
+A name in both splits fails. Names that merely look like one place are suspicious: equal but for case, white
+space, `_` and `-`, one slip of the pen apart, or sharing a word that tells a room, a robot or a camera.
+Numbers are taken at their word: `toykitchen1` and `toykitchen2` are two places. Names are all this looks at;
+the place check compares pictures.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from oxcart.manifests.alike import aliases, alike, folded
 from oxcart.manifests.audit.episodes import HELD, Source, names_by_side
 from oxcart.manifests.audit.result import Check, count, failed, passed, some, suspicious, unchecked
 
-EQUAL = "equal but for case and punctuation"
+EQUAL = "equal but for case, white space, _ and -"
 NAME, TITLE = "environments", "Environments of train are not those held out"
 
 MOST_PAIRS = 4_000_000

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -62,6 +65,19 @@ def test_exit_2_where_it_could_not_be_checked(kitchens: Path, tmp_path: Path) ->
     assert result.exit_code == 2
     assert result.stdout.startswith("verdict: not checked\n")
     assert cli("audit", tmp_path / "out", *QUICK, "--fail-on", "never").exit_code == 0
+
+
+@pytest.mark.parametrize("unread", ["stdout", "stderr"])
+def test_exit_2_where_the_reader_has_gone(unread: str, clean: Path) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, unread: writer}
+    run = subprocess.run(
+        [sys.executable, "-m", "oxcart.cli.main", "audit", clean, "--frames", "2"], **streams
+    )
+    os.close(writer)
+    assert run.returncode == 2
+    assert b"Traceback" not in (run.stderr or b"")
 
 
 def test_a_check_that_failed_fails_a_clean_audit(clean: Path, tmp_path: Path) -> None:

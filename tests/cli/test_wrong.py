@@ -17,7 +17,7 @@ FILES = {
     "list.yaml": b"- a\n",
     "nul": b"a\x00b",
     "video.mp4": b"",
-    "set/meta/info.json": b"{}",
+    "set/meta/info.json": b'{"codebase_version": "v2.1"}',
 }
 """Files that are there -> what they hold. Beside them `run` is an empty folder."""
 

@@ -23,7 +23,9 @@ CAFE = unicodedata.normalize("NFC", "caf\u00e9"), unicodedata.normalize("NFD", "
         CAFE[::-1],
         ("toy kitchen", "toy-kitchen", "toy_kitchen", "toykitchen"),
         ("stra\u00dfe", "strasse"),
-        ("lab 1.1", "lab_1-1"),
+        ("lab 1 1", "lab_1-1", "lab-1_1"),
+        ("lab 7", "lab-7", "lab7"),
+        ("zero\u200bwidth", "zerowidth"),
         ("\uff2b\uff29\uff34", "kit"),
     ],
     ids=lambda names: names[0],
@@ -34,7 +36,17 @@ def test_names_that_differ_in_their_writing_are_alike(names: tuple[str, ...]) ->
 
 @pytest.mark.parametrize(
     "names",
-    [("toykitchen1", "toykitchen2"), ("lab 1.1", "lab 11"), ("--", "__"), ("\u0915\u093f", "\u0915\u0940")],
+    [
+        ("toykitchen1", "toykitchen2"),
+        ("lab 1 1", "lab 11"),
+        ("--", "__"),
+        ("\u0915\u093f", "\u0915\u0940"),
+        ("C", "C#", "C++", "c*"),
+        ("1", "+1", "-1"),
+        ("lab 1", "lab -1", "lab +1"),
+        ("10", "10%"),
+        ("1.5", "1,5", "1 5", "15"),
+    ],
     ids=lambda names: names[0],
 )
 def test_names_that_say_different_things_are_not(names: tuple[str, ...]) -> None:

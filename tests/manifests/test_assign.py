@@ -47,8 +47,7 @@ def test_nothing_can_be_held_out() -> None:
     )
     assert message(env, [episode(i, None) for i in range(25)]) == (
         "split by environment: all 25 episodes have an unknown environment; name the field with "
-        "--environment FIELD (of videos, with a channel_id in the .info.json beside each), or use "
-        "--split-by instruction, or --val none"
+        "--environment FIELD, or use --split-by instruction, or --val none"
     )
     assert message(dataclasses.replace(env, aliases={"a": ("b",)}), kitchens({"a": 1, "b": 1})) == (
         "split by environment: duplicates, aliases or shared names make one group of every environment "

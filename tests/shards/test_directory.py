@@ -6,11 +6,13 @@ import os
 import resource
 import subprocess
 import sys
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
 
 from oxcart.shards.errors import ConfigError, StoreError
+from oxcart.shards.files import UNFINISHED
 from oxcart.shards.store import WORK, Store
 
 
@@ -42,7 +44,7 @@ def test_nobody_sees_an_object_before_it_is_whole(store: Store, root: Path) -> N
         file.write(b"half")
         assert store.read("x") == b"before"
         assert store.list() == ["x"]
-        assert [name.startswith(f"{WORK}/x.") for name in store.list(WORK)] == [True]
+        assert [fnmatch(name, f"{WORK}/{UNFINISHED}") for name in store.list(WORK)] == [True]
         file.write(b" and half")
     assert store.read("x") == b"half and half"
 
@@ -242,7 +244,7 @@ def test_an_object_never_goes_through_a_link(
     getattr(store, call)("x", b"written")
     assert (root / "x").is_symlink() == (call == "create")
     monkeypatch.setattr(os, "urandom", lambda count: bytes(count))  # so that the name can be guessed
-    (root / WORK / f"y.{'00' * 6}.tmp").symlink_to(target)
+    (root / WORK / f".oxcart.{'00' * 6}.tmp").symlink_to(target)
     with pytest.raises(StoreError, match="File exists") as caught:
         getattr(store, call)("y", b"written")
     one_line(caught)

@@ -106,6 +106,13 @@ def test_a_private_folder_is_made_for_this_user_alone(tmp_path: Path) -> None:
     assert stat.S_IMODE((tmp_path / "a" / "b").stat().st_mode) == 0o700
 
 
+@pytest.mark.parametrize("mode", [0o755, 0o750, 0o711])
+def test_a_private_folder_that_others_may_only_read_is_closed_to_them(folder: Path, mode: int) -> None:
+    folder.chmod(mode)
+    os.close(private_folder(folder, "cache"))
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+
+
 def test_a_private_folder_that_is_a_link_is_refused(tmp_path: Path, folder: Path) -> None:
     (tmp_path / "link").symlink_to(folder)
     with pytest.raises(ConfigError) as caught:
@@ -162,15 +169,26 @@ def test_a_new_file_is_never_one_that_was_there(
     folder: Path, target: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "urandom", lambda count: bytes(count))  # so that it can be guessed
-    (folder / f"x.{'00' * 6}.tmp").symlink_to(target)
-    with pytest.raises(FileExistsError), new_file(folder, "x"):
+    unfinished = folder / f".oxcart.{'00' * 6}.tmp"
+    unfinished.symlink_to(target)
+    with pytest.raises(FileExistsError), new_file(folder):
         pass
-    (folder / f".y.{'00' * 6}.tmp").symlink_to(folder / "dangling")
+    unfinished.unlink()
+    unfinished.symlink_to(folder / "dangling")
     with pytest.raises(StoreError, match=r"folder/y: write: File exists") as caught:
         write_file(folder / "y", b"written")
     assert "\n" not in str(caught.value)
     assert target.read_bytes() == b"precious"
     assert not (folder / "dangling").exists()
+
+
+def test_a_name_may_be_as_long_as_the_system_allows(folder: Path) -> None:
+    longest = os.pathconf(folder, "PC_NAME_MAX")
+    write_file(folder / ("x" * longest), b"written")
+    assert (folder / ("x" * longest)).read_bytes() == b"written"
+    with pytest.raises(StoreError, match="File name too long"):
+        write_file(folder / ("x" * (longest + 1)), b"")
+    assert len(list(folder.iterdir())) == 1
 
 
 def test_what_fails_leaves_the_file_before_it_and_nothing_else(folder: Path) -> None:

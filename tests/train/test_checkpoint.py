@@ -116,8 +116,8 @@ def test_a_save_follows_no_link_and_removes_what_a_killed_one_left(tmp_path: Pat
     target.write_bytes(b"precious")
     folder = tmp_path / "checkpoints"
     folder.mkdir()
-    (folder / ".last.safetensors.0123456789ab.tmp").symlink_to(target)
-    (folder / ".best.safetensors.0123456789ab.tmp").write_bytes(b"half of it")
+    (folder / ".oxcart.0123456789ab.tmp").symlink_to(target)
+    (folder / ".oxcart.ba9876543210.tmp").write_bytes(b"half of it")
     (folder / "last.safetensors").symlink_to(target)
     (folder / "best.safetensors").symlink_to(target)
     save(tmp_path, made(1), best=True)

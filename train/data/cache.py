@@ -25,6 +25,7 @@ from blake3 import blake3
 from xxhash import xxh3_64_intdigest
 
 from oxcart.manifests.dataset import read_whole
+from oxcart.manifests.ownership import check_directory
 from oxcart.shards.errors import ConfigError
 from oxcart.shards.files import open_private, private_folder
 from oxcart.shards.store import Store
@@ -44,13 +45,15 @@ class Cache:
         limit: bytes at most.
 
     Raises:
-        ConfigError: the folder cannot be made, or others may write to it.
+        ConfigError: the folder cannot be made, lies in a dataset or a source, or lets others write to it.
     """
 
     def __init__(self, directory: str | os.PathLike[str], limit: int) -> None:
         if limit < 1:
             raise ConfigError(f"cache_bytes: expected at least 1, got {limit}")
-        self._folder = _Opened(private_folder(Path(directory) / FOLDER, "cache"))
+        folder = Path(directory, FOLDER)
+        check_directory("cache", folder, "cache")
+        self._folder = _Opened(private_folder(folder, "cache"))
         self._limit = limit
         self._files: OrderedDict[str, _File] = OrderedDict()
         self._lock = threading.Lock()

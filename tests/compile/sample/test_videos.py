@@ -35,6 +35,18 @@ def test_every_video_has_its_info_and_the_frames_that_were_drawn(tmp_path: Path)
         assert [frame.pts is not None for frame in container.decode(video=0)] == [True] * 12
 
 
+def test_what_is_planted_at_the_names_of_files_is_replaced_and_never_written_through(tmp_path: Path) -> None:
+    write_videos(tmp_path / "free", SMALL)
+    (tmp_path / "taken").mkdir()
+    target = tmp_path / "target"
+    target.write_bytes(b"precious")
+    for name in tree(tmp_path / "free"):
+        (tmp_path / "taken" / name).symlink_to(target)
+    write_videos(tmp_path / "taken", SMALL)
+    assert target.read_bytes() == b"precious"
+    assert tree(tmp_path / "taken") == tree(tmp_path / "free")
+
+
 def test_times_of_a_phone_vary() -> None:
     times = variable_times("t", 50)
     gaps = [b - a for a, b in pairwise(times)]

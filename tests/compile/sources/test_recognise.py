@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from oxcart.compile.sources import LEROBOT, open_source, recognise
+from oxcart.compile.sources import open_source, recognise
 from oxcart.compile.sources.base import SourceConfig
+from oxcart.manifests.ownership import LEROBOT, SOURCE, owners
 from oxcart.shards.errors import ConfigError
 from sample_compile import one_line, uploaded
 
@@ -24,7 +25,8 @@ LAYOUTS = {
 def write(root: Path, *names: str) -> Path:
     for name in names:
         (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).write_bytes(b"")
+        lerobot = name in LEROBOT and root.name == "set"
+        (root / name).write_bytes(b'{"codebase_version": "v2.1", "fps": 10}' if lerobot else b"")
     return root
 
 
@@ -78,7 +80,21 @@ def test_a_lerobot_dataset_in_a_bucket_is_refused(prefix: str, remote: str, tmp_
         assert f"{url}/{LEROBOT[0]}" in refusal(f"{prefix}{url}/videos")
 
 
-def test_a_folder_of_videos_beside_other_metadata_is_read(tmp_path: Path) -> None:
-    write(tmp_path / "project", "meta/info.json", "clips/a.mp4", "clips/info.json", "clips/meta/a.info.json")
-    kind, url = recognise(str(tmp_path / "project" / "clips"))
-    assert open_source(SourceConfig(url=url, kind=kind)).files() == ["a.mp4"]
+@pytest.mark.parametrize("other", [b"", b"{}", b'{"fps": 10}', b'["codebase_version"]', b"[" * 100_000])
+def test_a_folder_of_videos_beside_other_metadata_is_read(other: bytes, tmp_path: Path) -> None:
+    root = write(tmp_path / "project", "meta/info.json", "videos/a.mp4", "videos/meta/info.json")
+    for file in root.rglob("meta/info.json"):
+        file.write_bytes(other)
+    for place, found in ((root, ["videos/a.mp4"]), (root / "videos", ["a.mp4"])):
+        kind, url = recognise(str(place))
+        assert open_source(SourceConfig(url=url, kind=kind)).files() == found
+    assert not list(owners(root))
+    write(tmp_path / "set", "meta/info.json")
+    assert [owner.kind for owner in owners(tmp_path / "set" / "x")] == [SOURCE]
+
+
+def test_metadata_that_is_a_pipe_keeps_nobody_waiting(tmp_path: Path) -> None:
+    root = write(tmp_path / "project", "meta/other.json", "videos/a.mp4")
+    os.mkfifo(root / "meta/info.json")
+    assert recognise(str(root)) == ("videos", str(root))
+    assert not list(owners(root))

@@ -54,6 +54,18 @@ def test_what_is_no_text_is_no_environment_and_no_instruction(tmp_path: Path, fi
         assert message.endswith("episode_metadata/file_path, or steps/language_instruction, or none")
 
 
+def test_an_error_names_few_features_to_take_instead_texts_first_and_no_flags(tmp_path: Path) -> None:
+    numbers = {f"a{i}": np.int64 for i in range(5)}
+    root = write_dataset(
+        tmp_path, changed(FEATURES, tokens=vector(4, np.int64), is_a=np.bool_, **numbers), []
+    )
+    texts = "episode_metadata/file_path, or steps/language_instruction"
+    message = fails(ConfigError, root, environment=rule("tokens"))
+    assert message.endswith(f"; pass --environment with {texts}, or steps/a0, or one of 4 more")
+    message = fails(ConfigError, root, instruction=("a0",))
+    assert message.endswith(f"; pass --instruction with {texts}, or none")
+
+
 @pytest.mark.parametrize(
     "feature", [vector(512), np.float32, np.int64, vector(16, np.int32), Image(shape=(4, 4, 3)), np.bool_]
 )

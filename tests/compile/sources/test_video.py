@@ -190,7 +190,10 @@ def test_cameras_of_one_recording_are_not_told_apart_as_environments(tmp_path: P
     for i, name in enumerate(CAMERAS_OF_A_RECORDING):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         write_video(tmp_path / name, scenes(str(i), 30))
-    said = r"all 4 episodes have an unknown environment; .* a channel_id in the \.info\.json beside each"
+    said = (
+        r"all 4 episodes have an unknown environment; put a \.info\.json with a channel_id beside each "
+        r"video, or use --split-by instruction with --instruction title, or --val none$"
+    )
     with pytest.raises(ConfigError, match=said):
         compile_videos(tmp_path, tmp_path / "out")
     home = tmp_path / "home [id000000000].mp4"

@@ -25,7 +25,7 @@ def alike(held: str, train: str, dataset: str = "d") -> str | None:
 @pytest.mark.parametrize(
     ("held", "train", "why"),
     [
-        ("Toy-Kitchen 1", "toykitchen1", "equal but for case and punctuation"),
+        ("Toy-Kitchen 1", "toykitchen1", "equal but for case, white space, _ and -"),
         ("realkitchen", "realkitchne", "nearly the same letters"),
         ("laundry_machine", "laundry_machin", "nearly the same letters"),
         ("datacol1_toykitchen1", "toykitchen1", "both say toykitchen1"),
