@@ -24,7 +24,6 @@ from oxcart.shards.errors import ConfigError, StoreError
 WRITTEN_BY = "written by oxcart"
 """What images and plots say of themselves, so that a later one may take their place."""
 
-_OTHERS = stat.S_IWGRP | stat.S_IWOTH
 _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 _OTHERS = stat.S_IRWXG | stat.S_IRWXO
 _OPEN = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
