@@ -22,6 +22,8 @@ FILE_BYTES = 512 << 20
 """Of the file of a table, at most."""
 SMALL_BYTES, ROW_BYTES = 32 << 20, 16 << 10
 """What a table may take in memory: so much, and so much more for each of its rows ..."""
+CHUNKS_BYTES = 1 << 20
+"""What a chunk table may take in memory, besides what its episodes and chunks do."""
 FREE_ROWS = 4096
 """Rows that a table may have without a byte for each in its file; a key or a digest takes several."""
 LARGE_BYTES, FOLD = 512 << 20, 8
@@ -153,7 +155,7 @@ def parse_table(
     name: str,
     columns: Sequence[str] | None = None,
     coded: Sequence[str] = (),
-    rows: int | None = None,
+    most: int | None = None,
     fold: int = FOLD,
 ) -> pa.Table:
     """The table in `data`, which came from the object `name`.
@@ -165,15 +167,14 @@ def parse_table(
         name: of the object.
         columns: which; None is all.
         coded: those of them that stay dictionaries.
-        rows: how many it should have, as far as memory goes; None is any number.
+        most: bytes that it may take in memory, if its file does not account for less; None is any number.
         fold: how many times its file it may take, where that is large.
 
     Raises:
         CorruptError: it is not Parquet, lacks a column, or would take too much memory.
     """
-    most = max(LARGE_BYTES, fold * len(data))
-    if rows is not None:
-        most = min(most, SMALL_BYTES + ROW_BYTES * rows)
+    large = max(LARGE_BYTES, fold * len(data))
+    most = large if most is None else min(most, large)
     try:
         weight = weigh(data, columns)
         if weight.rows > FREE_ROWS + len(data):

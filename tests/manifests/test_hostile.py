@@ -122,6 +122,21 @@ def test_the_loader_refuses_it_too(root: Path, forge: Callable[[Path], None]) ->
     assert pa.default_memory_pool().max_memory() - before < MOST_MIB << 20
 
 
+def test_what_is_there_bounds_a_chunk_table_and_not_what_the_manifest_says(root: Path) -> None:
+    table = pq.read_table(root / CHUNKS)
+    ends = np.linspace(0, 1_000_000, table.num_rows + 1, dtype=np.int32)
+    zeros = pa.ListArray.from_arrays(pa.array(ends), pa.nulls(1_000_000, pa.uint64()).fill_null(0))
+    pq.write_table(table.set_column(2, "digests", zeros), root / CHUNKS, compression="zstd")
+    manifest = read_manifest(root)
+    for shard in manifest["shards"]:
+        shard["frames"] = shard["bytes"] = shard["episodes"] = 1 << 40
+    write_manifest(root, manifest)
+    seal(root)
+    reasons = [one.reason for one in found(root) if one.file == CHUNKS]
+    assert len(reasons) == 1
+    assert "it would take" in reasons[0]
+
+
 def test_a_chunk_larger_than_any_is_refused(root: Path) -> None:
     table = pq.read_table(root / CHUNKS)
     manifest = read_manifest(root)
