@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from oxcart.manifests.parquet import weigh
+from oxcart.manifests.parquet import Weight, spelled_out, weigh
 from oxcart.shards.errors import CorruptError
 from oxcart.shards.store import Store
 
@@ -184,12 +184,28 @@ def parse_table(
         table = pq.read_table(
             pa.BufferReader(_own(data)),
             columns=list(columns) if columns is not None else None,
-            read_dictionary=list(weight.texts) or None,
+            read_dictionary=_as_dictionaries(data, weight, coded, most) or None,
         )
         table.validate(full=True)  # Parquet does not say whether texts are UTF-8
         return _spelled_out(table, coded, most)
     except (pa.ArrowException, OSError, ValueError) as error:
         raise CorruptError(f"{name}: not a readable Parquet table: {_first_line(error)}") from error
+
+
+def _as_dictionaries(data: bytes, weight: Weight, coded: Sequence[str], most: int) -> list[str]:
+    """Paths of the columns to read as dictionaries: those `coded`, and what could be too large otherwise.
+
+    To read another as a dictionary, and to spell it out then, would take twice as long.
+    """
+    parts = [part for part in weight.parts if part.path.partition(".")[0] not in coded]
+    left = most - weight.nbytes
+    plain = set()
+    sizes = spelled_out(data, parts, FREE_ROWS + len(data))
+    for path, nbytes in sorted(sizes.items(), key=lambda item: item[1]):
+        left -= nbytes
+        if left >= 0:
+            plain.add(path)
+    return [path for path in weight.texts if path not in plain]
 
 
 def _spelled_out(table: pa.Table, coded: Sequence[str], most: int) -> pa.Table:
