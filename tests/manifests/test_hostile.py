@@ -19,7 +19,7 @@ from broken_dataset import MANIFEST, found, read_manifest, write_manifest
 from oxcart.manifests.annotation import read_annotation
 from oxcart.manifests.dataset import Dataset
 from oxcart.manifests.tables import FREE_ROWS
-from oxcart.shards.errors import CorruptError, OxcartError
+from oxcart.shards.errors import CorruptError, OxcartError, StoreError
 from oxcart.train.data.index import SplitIndex
 
 CHUNKS = "shards/train-00000.chunks.parquet"
@@ -190,6 +190,13 @@ def test_a_manifest_that_unfolds_is_refused(root: Path, data: bytes, why: str) -
     with pytest.raises(CorruptError, match=why) as caught:
         Dataset.open(str(root))
     assert len(str(caught.value).splitlines()) == 1
+
+
+def test_a_manifest_that_is_a_pipe_is_not_called_missing(root: Path) -> None:
+    (root / MANIFEST).unlink()
+    os.mkfifo(root / MANIFEST)
+    with pytest.raises(StoreError, match=r"manifest\.json: read: is not a regular file$"):
+        Dataset.open(str(root))
 
 
 def test_a_manifest_of_gigabytes_is_not_read(root: Path) -> None:
