@@ -17,6 +17,8 @@ from oxcart.manifests.manifest import Manifest, read_manifest
 from oxcart.manifests.tables import (
     ATTRIBUTION_SCHEMA,
     CHUNKS_BYTES,
+    CHUNKS_FOLD,
+    CHUNKS_LARGE,
     CHUNKS_SCHEMA,
     EPISODES,
     FILE_BYTES,
@@ -176,6 +178,7 @@ def read_chunks(store: Store, shard: Mapping[str, Any], read: Read = read_whole)
     chunks = most_chunks(shard)
     # A digest and a size take less than 32 bytes for each, and an episode has one at least.
     most = CHUNKS_BYTES + ROW_BYTES * min(shard["episodes"], chunks) + 32 * chunks
+    most = min(most, max(CHUNKS_LARGE, CHUNKS_FOLD * len(data)))
     table = parse_table(data, shard["chunks"], most=most)
     return conforming(table, CHUNKS_SCHEMA, f"{store.url}/{shard['chunks']}")
 
