@@ -22,14 +22,14 @@ FILE_BYTES = 512 << 20
 """Of the file of a table, at most."""
 SMALL_BYTES, ROW_BYTES = 32 << 20, 16 << 10
 """What a table may take in memory: so much, and so much more for each of its rows ..."""
-CHUNKS_BYTES = 1 << 20
-"""What a chunk table may take in memory, besides what its episodes and chunks do."""
-CHUNKS_LARGE, CHUNKS_FOLD = 256 << 20, 4
-"""But no more than that, or so many times its file: lists take more than twice as much while they are decoded."""
 FREE_ROWS = 4096
 """Rows that a table may have without a byte for each in its file; a key or a digest takes several."""
 LARGE_BYTES, FOLD = 512 << 20, 8
 """... but no more than that, unless its file is large itself: then so many times what the file has."""
+CHUNKS_BYTES = 1 << 20
+"""What a chunk table may take in memory, besides what its episodes and chunks do."""
+CHUNKS_LARGE, CHUNKS_FOLD = 256 << 20, 4
+"""But no more than that, or so many times its file: while it is decoded it takes more than twice as much."""
 
 EPISODES = "episodes.parquet"
 REJECTED = "rejected.parquet"
