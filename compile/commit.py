@@ -32,6 +32,7 @@ from oxcart.manifests.split import SPLITS
 from oxcart.manifests.tables import (
     ATTRIBUTION,
     EPISODES,
+    FILE_BYTES,
     REJECTED,
     REJECTED_SCHEMA,
     TABLE_FILE,
@@ -272,8 +273,17 @@ def _rejected_elsewhere(base: Dataset, census: Census) -> pa.Table:
 
 
 def _write_table(store: Store, name: str, table: pa.Table, base: Dataset | None) -> dict[str, Any]:
-    """Write a table; returns its entry of the manifest. One that is there already stays as it is."""
+    """Write a table; returns its entry of the manifest. One that is there already stays as it is.
+
+    Raises:
+        ConfigError: it is larger than what is read again.
+    """
     data = table_bytes(table)
+    if len(data) > FILE_BYTES:
+        raise ConfigError(
+            f"{store.url}: {name} would have {len(data):,} bytes for {table.num_rows:,} episodes, "
+            f"expected at most {FILE_BYTES:,}; compile several datasets"
+        )
     entry: dict[str, Any] = {"rows": table.num_rows, "bytes": len(data), "blake3": blake3(data).hexdigest()}
     if base is not None:
         before = base.manifest.tables.get(name)

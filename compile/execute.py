@@ -121,22 +121,23 @@ def read_done(store: Store, shard: str, plan: str) -> Done | None:
     try:
         table = parse_table(read_sealed(store, rows_name(shard)), rows_name(shard))
         value = json.loads(table.schema.metadata[_METADATA])
+        if value["plan"] != plan:
+            return None
+        done = Done(
+            shard=value["shard"],
+            episodes=table.replace_schema_metadata(None),
+            rejected=value["rejected"],
+            again=value["again"],  # which an earlier version did not count
+            action=value["action"],
+            state=value["state"],
+        )
     except (CorruptError, KeyError, TypeError, ValueError):
         return None
-    if value.get("plan") != plan:
-        return None
-    entry = value["shard"]
+    entry = done.shard
     for name, size in ((entry["name"], entry["bytes"]), (entry["chunks"], entry["chunks_bytes"])):
         if table.num_rows and (not store.exists(name) or store.size(name) != size):
             return None
-    return Done(
-        shard=entry,
-        episodes=table.replace_schema_metadata(None),
-        rejected=value["rejected"],
-        again=value["again"],
-        action=value["action"],
-        state=value["state"],
-    )
+    return done
 
 
 def write_shard(job: Job, shard: Shard, advance: Advance) -> None:

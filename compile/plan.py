@@ -18,14 +18,15 @@ import numpy as np
 import numpy.typing as npt
 import PIL.features
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from oxcart.compile.census import Census
 from oxcart.compile.images import Resize
 from oxcart.manifests.assign import UNKNOWN, Assignment, Episode, assign
 from oxcart.manifests.canonical import canonical_json, sha256_json
-from oxcart.manifests.manifest import FORMAT, Manifest
+from oxcart.manifests.manifest import FORMAT, MOST_BYTES, NAME, Manifest
 from oxcart.manifests.split import SPLITS, SplitRule
-from oxcart.manifests.tables import MAX_MEMBER
+from oxcart.manifests.tables import EPISODES, FILE_BYTES, MAX_MEMBER
 from oxcart.shards.codec import Encoding
 from oxcart.shards.errors import ConfigError, SourceError
 
@@ -46,6 +47,10 @@ UNKNOWN_OF = {
     "or use --split-by instruction with --instruction title"
 }
 """Kind of source -> what to do where no environment is known, if that is not the usual."""
+ROW_BYTES, CAMERA_BYTES = 144, 24
+"""What an episode takes in the file of its table, and what each camera but the first adds; measured."""
+ENTRY_BYTES, PLACE_BYTES, COUNTS_BYTES = 460, 88, 140
+"""What a shard takes in the manifest, an environment beside its name, and its counts in each split."""
 
 MAX_NAME = 100
 """Characters of a member's name, which USTAR divides at a "/" only."""
@@ -164,6 +169,7 @@ def make(census: Census, settings: Settings, aliases: Mapping[str, tuple[str, ..
     }
     pixels = {"cameras": cameras, **settings.resize.describe(), **settings.encoding.describe()}
     shards, limited = _pack_splits(usable, np.array(assignment.splits), settings)
+    _check_sizes(shards, cameras)
     return _plan(shards, limited, assignment, pixels, config, settings, _versions(census))
 
 
@@ -198,6 +204,7 @@ def more(
         for split, _, number in (stem.rpartition("-") for stem in stems):
             after[split] = max(after.get(split, 0), int(number) + 1)
         shards, _ = _pack_splits(rows, splits, replace(settings, limit=None), after)
+        _check_sizes(shards, list(census.source["cameras"]), manifest)
     read = census.source["source_splits"]
     before = manifest.config["source"]["source_splits"]
     source = {**census.source, "source_splits": list(dict.fromkeys([*before, *read]))}
@@ -234,6 +241,7 @@ def again(census: Census, splits: npt.NDArray[np.str_], manifest: Manifest, sett
     kept = SOURCE_LIBRARIES if decoded or encoded or settings.resize.size is not None else PIXEL_LIBRARIES
     versions |= {name: manifest.versions[name] for name in kept if name in manifest.versions}
     shards, _ = _pack_splits(usable, splits, replace(settings, limit=None))
+    _check_sizes(shards, [camera["name"] for camera in manifest.cameras])
     return _plan(shards, census.unlisted, None, pixels, config, settings, versions)
 
 
@@ -304,6 +312,43 @@ def _check_names(key: str, cameras: list[str]) -> None:
         raise ConfigError(
             f"member {key}.{suffix}: {length} characters, a tar header holds {MAX_NAME}; "
             "the dataset's or the camera's name is too long"
+        )
+
+
+def _check_sizes(shards: list[Shard], cameras: list[str], base: Manifest | None = None) -> None:
+    """Refuse a dataset whose manifest or episode table would be larger than what is read again.
+
+    Args:
+        shards: to be written.
+        cameras: their names.
+        base: of the dataset that they are added to.
+
+    Raises:
+        ConfigError: one would be too large, as far as can be told before it is written.
+    """
+    episodes = sum(shard.rows.num_rows for shard in shards)
+    places = {
+        (name, shard.split) for shard in shards for name in pc.unique(shard.rows["environment"]).to_pylist()
+    }
+    entries = len(shards)
+    if base is not None:
+        episodes += base.counts["compiled"]
+        entries += len(base.shards)
+        places |= {(one["name"], split) for one in base.environments for split in one["splits"]}
+    table = episodes * (ROW_BYTES + CAMERA_BYTES * (len(cameras) - 1))
+    if table > FILE_BYTES:
+        raise ConfigError(
+            f"{episodes:,} episodes: {EPISODES} would have about {table >> 20:,} MiB, "
+            f"expected at most {FILE_BYTES >> 20:,}; compile several datasets"
+        )
+    names = {name for name, _ in places}
+    manifest = ENTRY_BYTES * entries + PLACE_BYTES * len(names) + COUNTS_BYTES * len(places)
+    manifest += sum(len((name or "").encode()) for name in names)
+    if manifest > MOST_BYTES:
+        raise ConfigError(
+            f"{len(names):,} environments and {entries:,} shards: {NAME} would have about "
+            f"{manifest / 2**20:.1f} MiB, expected at most {MOST_BYTES >> 20}; "
+            "pass a larger --shard-size, or compile several datasets"
         )
 
 

@@ -16,12 +16,16 @@ from blake3 import blake3
 from oxcart.manifests.manifest import Manifest, read_manifest
 from oxcart.manifests.tables import (
     ATTRIBUTION_SCHEMA,
+    CHUNKS_BYTES,
+    CHUNKS_FOLD,
+    CHUNKS_LARGE,
     CHUNKS_SCHEMA,
     EPISODES,
     FILE_BYTES,
     REJECTED,
     REJECTED_SCHEMA,
     ROW_BYTES,
+    SMALL_BYTES,
     conforming,
     episodes_schema,
     parse_table,
@@ -91,7 +95,7 @@ class Dataset:
         file = self.manifest.file(name)
         stated = self.manifest.tables[name]
         data = read(self.store, file, stated["blake3"])
-        table = parse_table(data, file, columns, coded, stated["rows"])
+        table = parse_table(data, file, columns, coded, SMALL_BYTES + ROW_BYTES * stated["rows"])
         return conforming(table, self._schema(name), f"{self.store.url}/{file}", columns)
 
     def _schema(self, name: str) -> pa.Schema:
@@ -164,14 +168,21 @@ def read_chunks(store: Store, shard: Mapping[str, Any], read: Read = read_whole)
 
     Args:
         store: of the dataset.
-        shard: the shard's entry of the manifest.
+        shard: the shard's entry of the manifest; its counts bound what the table may take in memory.
         read: gets its bytes.
 
     Raises:
         CorruptError: it does not match the manifest.
     """
     data = read(store, shard["chunks"], shard["chunks_blake3"])
-    # A digest and a size take less than 32 bytes for a chunk, which holds a frame at least.
-    rows = shard["episodes"] + 32 * shard["frames"] // ROW_BYTES
-    table = parse_table(data, shard["chunks"], rows=rows)
+    chunks = most_chunks(shard)
+    # A digest and a size take less than 32 bytes for each, and an episode has one at least.
+    most = CHUNKS_BYTES + ROW_BYTES * min(shard["episodes"], chunks) + 32 * chunks
+    most = min(most, max(CHUNKS_LARGE, CHUNKS_FOLD * len(data)))
+    table = parse_table(data, shard["chunks"], most=most)
     return conforming(table, CHUNKS_SCHEMA, f"{store.url}/{shard['chunks']}")
+
+
+def most_chunks(shard: Mapping[str, Any]) -> int:
+    """How many chunks a shard can have, each of which is of one frame at least, and of three bytes."""
+    return int(min(shard["frames"], shard["bytes"] // 3))

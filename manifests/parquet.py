@@ -13,9 +13,13 @@ few bytes stand for a long text) are refused.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import struct
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
+import pyarrow as pa
 
 MAGIC = b"PAR1"
 VALUES = 250_000
@@ -32,6 +36,11 @@ _REPEATED = 2
 _DECIMAL = 5
 _DATA_PAGE, _DICTIONARY_PAGE, _DATA_PAGE_V2 = 0, 2, 3
 _DELTA_BYTE_ARRAY = 7
+_NUMBERS = (2, 8)
+"""Encodings of values as numbers in a dictionary."""
+_CODECS = {1: "snappy", 2: "gzip", 4: "brotli", 6: "zstd", 7: "lz4_raw"}
+"""Those that `pyarrow.decompress` knows; the texts of others are read as dictionaries."""
+_LENGTH = struct.Struct("<I")
 
 Struct = dict[int, Any]
 """Number of each field -> its value."""
@@ -46,6 +55,25 @@ class Weight:
     """In memory at most, texts as dictionaries."""
     texts: tuple[str, ...]
     """Paths of the columns that hold texts."""
+    parts: tuple[Part, ...]
+    """The texts of each of these columns in each row group."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """The texts of a column in a row group."""
+
+    path: str
+    plain: int
+    """Bytes in memory of those that stand in the pages themselves."""
+    numbers: int
+    """How many are numbers in the dictionary."""
+    start: int
+    """Where the dictionary begins in the file, and its bytes there, as `codec` compressed them; 0 is none."""
+    stored: int
+    nbytes: int
+    entries: int
+    codec: int
 
 
 def weigh(data: bytes, columns: Collection[str] | None = None) -> Weight:
@@ -68,22 +96,71 @@ def weigh(data: bytes, columns: Collection[str] | None = None) -> Weight:
     try:
         footer = reader.struct()
         leaves = _leaves(footer[2])
-        nbytes, pages = 0, 0
-        rows = 0
+        nbytes, pages, rows = 0, 0, 0
+        parts: list[Part] = []
         for group in footer[4]:
             rows += group[3]
             if len(group[1]) != len(leaves):
                 raise ValueError("a row group has other columns than the schema")
             for leaf, column in zip(leaves, group[1], strict=True):
                 if columns is None or leaf.path[0] in columns:
-                    took, walked = _weigh_column(data, start, leaf, column, group[3], PAGES - pages)
+                    took, walked, part = _weigh_column(data, start, leaf, column, group[3], PAGES - pages)
                     nbytes, pages = nbytes + took, pages + walked
+                    if part is not None:
+                        parts.append(part)
         if rows != footer[3]:
             raise ValueError(f"says {footer[3]} rows, its row groups {rows}")
     except (KeyError, IndexError, TypeError, AttributeError):
         raise ValueError("its footer lacks something, or holds what it should not") from None
     texts = tuple(".".join(one.path) for one in leaves if one.kind == _TEXT)
-    return Weight(rows=rows, nbytes=nbytes, texts=texts)
+    return Weight(rows=rows, nbytes=nbytes, texts=texts, parts=tuple(parts))
+
+
+def spelled_out(data: bytes, parts: Iterable[Part], most_entries: int) -> dict[str, int]:
+    """Path of each column of texts -> bytes that it takes at most when it is not read as a dictionary.
+
+    A column that cannot be told is left out.
+
+    Args:
+        data: the whole file.
+        parts: what `weigh` found in it, and what does not take too much.
+        most_entries: of dictionaries, to be looked at.
+    """
+    found: dict[str, int] = {}
+    unknown = set()
+    for part in parts:
+        most_entries -= part.entries
+        longest = _longest(data, part) if most_entries >= 0 else None
+        if longest is None:
+            unknown.add(part.path)
+        else:
+            found[part.path] = found.get(part.path, 0) + part.plain + part.numbers * (longest + 4)
+    return {path: nbytes for path, nbytes in found.items() if path not in unknown}
+
+
+def _longest(data: bytes, part: Part) -> int | None:
+    """Bytes of the longest text of a dictionary, None where it cannot be told."""
+    if not part.numbers:
+        return 0
+    stored: bytes | pa.Buffer = data[part.start : part.start + part.stored]
+    try:
+        if part.codec:
+            stored = pa.decompress(stored, part.nbytes, codec=_CODECS[part.codec])
+        page = memoryview(stored).cast("B")
+        stride = len(page) // max(part.entries, 1)
+        if stride >= 4 and stride * part.entries == len(page):  # as keys and digests, all of one length
+            lengths = np.ndarray(part.entries, "<u4", page, strides=(stride,))
+            if (lengths == stride - 4).all():
+                return stride - 4
+        longest = at = 0
+        for _ in range(part.entries):
+            (length,) = _LENGTH.unpack_from(page, at)
+            at += 4 + length
+            if length > longest:
+                longest = length
+    except (KeyError, ValueError, OSError, pa.ArrowException, struct.error):
+        return None
+    return longest if at <= len(page) else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,15 +209,15 @@ def _leaves(schema: list[Struct]) -> list[_Leaf]:
 
 def _weigh_column(
     data: bytes, end: int, leaf: _Leaf, column: Struct, rows: int, most_pages: int
-) -> tuple[int, int]:
-    """Bytes in memory of one column of a row group, and its pages."""
+) -> tuple[int, int, Part | None]:
+    """Bytes in memory of one column of a row group, its pages, and its texts if it has any."""
     name = leaf.path[0]
     about = column[3]
     values, length, at = about[5], about[7], about[9]
     if 1 in column or about[1] != leaf.kind:
         raise ValueError(f"column {name} is in another file, or of another type than its schema says")
     if not values and not rows:
-        return 0, 0  # Arrow writes a dictionary alone, and reads none
+        return 0, 0, None  # Arrow writes a dictionary alone, and reads none
     if 0 < about.get(11, 0) < at:
         at = about[11]
     if not 4 <= at <= at + length <= end:
@@ -150,6 +227,8 @@ def _weigh_column(
     end = at + length
     reader = _Compact(data, at, 0)
     held = uncompressed = pages = 0
+    plain = numbers = 0
+    dictionary = 0, 0, 0, 0
     while reader.at < end:
         pages += 1
         if pages > most_pages:
@@ -159,20 +238,42 @@ def _weigh_column(
         size, stored = header[2], header[3]
         if size < 0 or not 0 <= stored <= end - reader.at:
             raise ValueError(f"a page of column {name} lies outside the column")
+        place = reader.at
         reader.at += stored
         uncompressed += size
         page = header.get({_DATA_PAGE: 5, _DICTIONARY_PAGE: 7, _DATA_PAGE_V2: 8}.get(header[1], -1))
         if page is None:
             raise ValueError(f"column {name} has a page of an unknown type")
-        if header[1] != _DICTIONARY_PAGE:
+        encoding = page[4 if header[1] == _DATA_PAGE_V2 else 2]
+        if header[1] == _DICTIONARY_PAGE:
+            dictionary = place, stored, size, page[1]
+        else:
             held += page[1]
-        if page[4 if header[1] == _DATA_PAGE_V2 else 2] == _DELTA_BYTE_ARRAY or page[1] < 0:
+            if encoding in _NUMBERS:
+                numbers += page[1]
+            else:
+                plain += size + 4 * page[1]
+        if encoding == _DELTA_BYTE_ARRAY or page[1] < 0:
             raise ValueError(f"column {name}: texts coded by their differences are not read")
     if held != values:
         raise ValueError(f"column {name} says {values} values, its pages hold {held}")
     flat = values * leaf.width
     nbytes = flat + uncompressed if leaf.kind == _TEXT else max(flat, uncompressed)
-    return nbytes + 4 * values * leaf.repeated, pages
+    nbytes += 4 * values * leaf.repeated
+    if leaf.kind != _TEXT:
+        return nbytes, pages, None
+    start, stored, size, entries = dictionary
+    part = Part(
+        path=".".join(leaf.path),
+        plain=plain,
+        numbers=numbers,
+        start=start,
+        stored=stored,
+        nbytes=size,
+        entries=entries,
+        codec=about[4],
+    )
+    return nbytes, pages, part
 
 
 class _Compact:

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from oxcart.manifests.parquet import weigh
+from oxcart.manifests.parquet import Weight, spelled_out, weigh
 from oxcart.shards.errors import CorruptError
 from oxcart.shards.store import Store
 
@@ -26,6 +26,10 @@ FREE_ROWS = 4096
 """Rows that a table may have without a byte for each in its file; a key or a digest takes several."""
 LARGE_BYTES, FOLD = 512 << 20, 8
 """... but no more than that, unless its file is large itself: then so many times what the file has."""
+CHUNKS_BYTES = 1 << 20
+"""What a chunk table may take in memory, besides what its episodes and chunks do."""
+CHUNKS_LARGE, CHUNKS_FOLD = 256 << 20, 4
+"""But no more than that, or so many times its file: while it is decoded it takes more than twice as much."""
 
 EPISODES = "episodes.parquet"
 REJECTED = "rejected.parquet"
@@ -153,7 +157,7 @@ def parse_table(
     name: str,
     columns: Sequence[str] | None = None,
     coded: Sequence[str] = (),
-    rows: int | None = None,
+    most: int | None = None,
     fold: int = FOLD,
 ) -> pa.Table:
     """The table in `data`, which came from the object `name`.
@@ -165,15 +169,14 @@ def parse_table(
         name: of the object.
         columns: which; None is all.
         coded: those of them that stay dictionaries.
-        rows: how many it should have, as far as memory goes; None is any number.
+        most: bytes that it may take in memory, if its file does not account for less; None is any number.
         fold: how many times its file it may take, where that is large.
 
     Raises:
         CorruptError: it is not Parquet, lacks a column, or would take too much memory.
     """
-    most = max(LARGE_BYTES, fold * len(data))
-    if rows is not None:
-        most = min(most, SMALL_BYTES + ROW_BYTES * rows)
+    large = max(LARGE_BYTES, fold * len(data))
+    most = large if most is None else min(most, large)
     try:
         weight = weigh(data, columns)
         if weight.rows > FREE_ROWS + len(data):
@@ -183,12 +186,28 @@ def parse_table(
         table = pq.read_table(
             pa.BufferReader(_own(data)),
             columns=list(columns) if columns is not None else None,
-            read_dictionary=list(weight.texts) or None,
+            read_dictionary=_as_dictionaries(data, weight, coded, most) or None,
         )
         table.validate(full=True)  # Parquet does not say whether texts are UTF-8
         return _spelled_out(table, coded, most)
     except (pa.ArrowException, OSError, ValueError) as error:
         raise CorruptError(f"{name}: not a readable Parquet table: {_first_line(error)}") from error
+
+
+def _as_dictionaries(data: bytes, weight: Weight, coded: Sequence[str], most: int) -> list[str]:
+    """Paths of the columns to read as dictionaries: those `coded`, and what could be too large otherwise.
+
+    To read another as a dictionary, and to spell it out then, would take twice as long.
+    """
+    parts = [part for part in weight.parts if part.path.partition(".")[0] not in coded]
+    left = most - weight.nbytes
+    plain = set()
+    sizes = spelled_out(data, parts, FREE_ROWS + len(data))
+    for path, nbytes in sorted(sizes.items(), key=lambda item: item[1]):
+        left -= nbytes
+        if left >= 0:
+            plain.add(path)
+    return [path for path in weight.texts if path not in plain]
 
 
 def _spelled_out(table: pa.Table, coded: Sequence[str], most: int) -> pa.Table:

@@ -7,7 +7,9 @@ they are images too is known of what was encoded here, and of a source's own JPE
 
 from __future__ import annotations
 
+import contextlib
 import tarfile
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -24,7 +26,7 @@ from xxhash import xxh3_64_intdigest
 
 from oxcart.manifests.canonical import read_json
 from oxcart.manifests.counts import frame_size, per_environment, per_split
-from oxcart.manifests.dataset import Dataset, read_chunks
+from oxcart.manifests.dataset import Dataset, most_chunks, read_chunks
 from oxcart.manifests.manifest import CLAIM, MOST_BYTES, NAME, episode_digest, fingerprint
 from oxcart.manifests.tables import (
     ATTRIBUTION,
@@ -38,6 +40,9 @@ from oxcart.shards.codec import decode as decode_chunks
 from oxcart.shards.errors import CorruptError, OxcartError
 from oxcart.shards.store import Store
 from oxcart.shards.tar import BLOCK
+
+MANY_CHUNKS = 2 << 20
+"""A shard that may have more is verified alone, so that memory does not grow with the workers."""
 
 _Chunks = Mapping[tuple[str, str], "_Stated"]
 """(key, camera) -> what the chunk table of a shard states."""
@@ -105,8 +110,14 @@ def verify(
 
     def check(shard: Mapping[str, Any]) -> list[Damage]:
         rows = None if episodes is None else episodes.take(places.get(_stem(shard), np.zeros(0, np.intp)))
-        return list(_verify_shard(dataset.store, shard, rows, rules))
+        try:
+            bounds = _bounds(dataset.store, shard, rows, rules)
+        except OxcartError as error:
+            return [Damage(shard["name"], str(error))]
+        with one_at_a_time if most_chunks(bounds) > MANY_CHUNKS else contextlib.nullcontext():
+            return list(_verify_shard(dataset.store, shard, bounds, rows, rules))
 
+    one_at_a_time = threading.Lock()
     frames = size = 0
     pool = ThreadPoolExecutor(workers)
     try:
@@ -196,12 +207,12 @@ def _narrow(where: str, stated: Any, found: Any) -> tuple[str, Any, Any]:
 
 
 def _verify_shard(
-    store: Store, shard: Mapping[str, Any], rows: pa.Table | None, rules: _Rules
+    store: Store, shard: Mapping[str, Any], bounds: Mapping[str, Any], rows: pa.Table | None, rules: _Rules
 ) -> Iterator[Damage]:
     chunks = None
     expected = None if rows is None else rows.num_rows * len(rules.cameras)
     try:
-        chunks = _chunk_rows(store, shard, expected)
+        chunks = _chunk_rows(store, shard, bounds, expected)
     except OxcartError as error:
         yield Damage(shard["chunks"], str(error))
     try:
@@ -211,8 +222,22 @@ def _verify_shard(
         yield Damage(shard["name"], str(error))
 
 
-def _chunk_rows(store: Store, shard: Mapping[str, Any], expected: int | None) -> _Chunks | None:
-    table = read_chunks(store, shard)
+def _bounds(store: Store, shard: Mapping[str, Any], rows: pa.Table | None, rules: _Rules) -> dict[str, int]:
+    """The counts of a shard that its file and the episode table bear out, whatever the manifest states.
+
+    They bound what is read of its chunk table.
+    """
+    counts = {what: shard[what] for what in ("episodes", "frames")}
+    if rows is not None:
+        steps = pc.sum(rows["steps"]).as_py() or 0
+        counts = {"episodes": rows.num_rows, "frames": steps * len(rules.cameras)}
+    return {**counts, "bytes": store.found([shard["name"]]).get(shard["name"], shard["bytes"])}
+
+
+def _chunk_rows(
+    store: Store, shard: Mapping[str, Any], bounds: Mapping[str, Any], expected: int | None
+) -> _Chunks | None:
+    table = read_chunks(store, {**shard, **bounds})
     if store.size(shard["chunks"]) != shard["chunks_bytes"]:
         raise CorruptError(f"the manifest says it has {shard['chunks_bytes']} bytes")
     if expected is None:
@@ -232,8 +257,13 @@ def _chunk_rows(store: Store, shard: Mapping[str, Any], expected: int | None) ->
 
 def _lists(column: pa.ChunkedArray) -> list[npt.NDArray[Any]]:
     """The lists of a column, none where there is none."""
-    ends = np.cumsum(pc.fill_null(pc.list_value_length(column), 0).to_numpy(), dtype=np.int64)
-    return np.split(pc.list_flatten(column).to_numpy(), ends[:-1]) if len(ends) else []
+    return [one for part in column.chunks for one in _of_part(part)]
+
+
+def _of_part(part: pa.ListArray) -> list[npt.NDArray[Any]]:
+    """The lists of one piece of a column, which share its memory."""
+    ends = np.cumsum(pc.fill_null(part.value_lengths(), 0).to_numpy(), dtype=np.int64)
+    return np.split(part.flatten().to_numpy(), ends[:-1]) if len(ends) else []
 
 
 def _wrong_bytes(

@@ -37,8 +37,8 @@ class Directory:
         self.url = url
 
     def exists(self, name: str) -> bool:
-        with self._explain("stat", name):
-            return self._path(name).is_file()
+        with self._explain("stat", name):  # a pipe is there, and whoever reads it is told what it is
+            return self._path(name).exists() and not self._path(name).is_dir()
 
     def size(self, name: str) -> int:
         with self._explain("stat", name):

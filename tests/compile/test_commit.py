@@ -7,10 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
+from oxcart.compile import commit
 from oxcart.manifests.dataset import Dataset
 from oxcart.manifests.split import SplitRule
 from oxcart.manifests.verify import verify
+from oxcart.shards.errors import ConfigError
 from sample_compile import Compiled, compiled, examples, rows_of
 
 
@@ -48,3 +51,12 @@ def test_no_train(whole: Compiled, tmp_path: Path) -> None:
     assert manifest.action is not None
     assert manifest.action["statistics"] is None
     assert verify(Dataset.open(str(tmp_path / "out"))) == []
+
+
+def test_a_table_that_could_not_be_read_again_is_not_committed(
+    whole: Compiled, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(commit, "FILE_BYTES", 1000)
+    with pytest.raises(ConfigError, match=r"episodes\.parquet would have [\d,]+ bytes for 20 episodes"):
+        compiled(whole.source, tmp_path / "out")
+    assert not (tmp_path / "out/manifest.json").exists()

@@ -9,9 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from oxcart.compile import plan
 from oxcart.compile.sample.rlds import SampleConfig, write_rlds
+from oxcart.manifests.canonical import pretty_json
 from oxcart.manifests.manifest import read_manifest
 from oxcart.manifests.split import SplitRule, read_rule, write_rule
+from oxcart.shards.errors import ConfigError
 from oxcart.shards.store import Store
 from sample_compile import SHARD_SIZE, Compiled, census_of, cli, compiled, rows_of, tree
 
@@ -37,6 +40,33 @@ class TestPacking:
             for name in ("shards/val-00000.tar", "shards/val-00000.chunks.parquet"):
                 assert tree(tmp_path / str(limit))[name] == whole.tree[name]
         assert keys[0] < keys[1] < keys[2]
+
+    @pytest.mark.parametrize(
+        ("what", "why"),
+        [
+            ("FILE_BYTES", r"^20 episodes: episodes\.parquet would have about"),
+            ("MOST_BYTES", r"environments and \d+ shards: manifest\.json would have about"),
+        ],
+    )
+    def test_what_could_not_be_read_again_is_refused_before_a_shard_is_written(
+        self, whole: Compiled, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str, why: str
+    ) -> None:
+        monkeypatch.setattr(plan, what, 2000)
+        with pytest.raises(ConfigError, match=why):
+            compiled(whole.source, tmp_path / "out")
+        assert not list(tmp_path.rglob("*.tar"))
+
+    def test_what_is_told_of_its_size_is_near_what_it_takes(self) -> None:
+        count = {"episodes": 345, "steps": 12345, "frames": 12345, "bytes": 1 << 30}
+        shard: dict[str, object] = {"name": "shards/train-00000.tar", "split": "train", **count}
+        shard |= {"blake3": "0" * 64, "chunks": "shards/train-00000.chunks.parquet", "chunks_bytes": 123456}
+        shard |= {"chunks_blake3": "0" * 64}
+        place = {"name": "", "known": "declared", "splits": {"train": count}}
+        lengths = [
+            len(pretty_json({"all": [one] * 2})) - len(pretty_json({"all": [one]})) for one in (shard, place)
+        ]
+        assert pytest.approx(lengths[0], rel=0.1) == plan.ENTRY_BYTES
+        assert pytest.approx(lengths[1], rel=0.1) == plan.PLACE_BYTES + plan.COUNTS_BYTES
 
     def test_a_limit_beyond_the_source(self, whole: Compiled, tmp_path: Path) -> None:
         manifest = compiled(whole.source, tmp_path / "out", limit=1000)

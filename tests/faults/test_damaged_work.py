@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +15,8 @@ from oxcart.compile import census
 from oxcart.compile.commit import read_work
 from oxcart.compile.execute import CLAIM, read_done, rows_name
 from oxcart.compile.pipeline import CENSUS, execute, finish, prepare
-from oxcart.compile.sealed import read_sealed
+from oxcart.compile.sealed import read_sealed, seal
+from oxcart.manifests.tables import parse_table, table_bytes
 from oxcart.shards.errors import OxcartError
 from oxcart.shards.store import Store
 from sample_compile import Compiled, config_of, one_line, stopped, tree
@@ -85,3 +87,18 @@ def test_what_is_damaged_is_said_by_a_commit_and_made_again_by_a_compile(
     one_line(caught.value)
     assert execute(prepare(config_of(whole.source, out))) == whole.manifest
     assert tree(out) == whole.tree
+
+
+@pytest.mark.parametrize("field", ["plan", "shard", "rejected", "again", "action", "state"])
+def test_a_mark_of_a_version_that_wrote_less_is_a_shard_that_is_not_done(
+    unfinished: Path, tmp_path: Path, field: str
+) -> None:
+    store, name = Store(copytree(unfinished, tmp_path / "out")), rows_name("train-00000")
+    plan = read_work(store).plan
+    assert read_done(store, "train-00000", plan) is not None
+    table = parse_table(read_sealed(store, name), name)
+    value = json.loads(table.schema.metadata[b"oxcart.shard"])
+    del value[field]
+    table = table.replace_schema_metadata({b"oxcart.shard": json.dumps(value)})
+    store.put(name, seal(table_bytes(table)))
+    assert read_done(store, "train-00000", plan) is None

@@ -16,10 +16,12 @@ import pytest
 from blake3 import blake3
 
 from broken_dataset import MANIFEST, found, read_manifest, write_manifest
+from oxcart.manifests import dataset
 from oxcart.manifests.annotation import read_annotation
-from oxcart.manifests.dataset import Dataset
+from oxcart.manifests.dataset import Dataset, read_chunks
 from oxcart.manifests.tables import FREE_ROWS
-from oxcart.shards.errors import CorruptError, OxcartError
+from oxcart.shards.errors import CorruptError, OxcartError, StoreError
+from oxcart.shards.store import Store
 from oxcart.train.data.index import SplitIndex
 
 CHUNKS = "shards/train-00000.chunks.parquet"
@@ -122,6 +124,36 @@ def test_the_loader_refuses_it_too(root: Path, forge: Callable[[Path], None]) ->
     assert pa.default_memory_pool().max_memory() - before < MOST_MIB << 20
 
 
+def test_what_is_there_bounds_a_chunk_table_and_not_what_the_manifest_says(root: Path) -> None:
+    table = pq.read_table(root / CHUNKS)
+    ends = np.linspace(0, 1_000_000, table.num_rows + 1, dtype=np.int32)
+    zeros = pa.ListArray.from_arrays(pa.array(ends), pa.nulls(1_000_000, pa.uint64()).fill_null(0))
+    pq.write_table(table.set_column(2, "digests", zeros), root / CHUNKS, compression="zstd")
+    manifest = read_manifest(root)
+    for shard in manifest["shards"]:
+        shard["frames"] = shard["bytes"] = shard["episodes"] = 1 << 40
+    write_manifest(root, manifest)
+    seal(root)
+    reasons = [one.reason for one in found(root) if one.file == CHUNKS]
+    assert len(reasons) == 1
+    assert "it would take" in reasons[0]
+
+
+def test_many_steps_do_not_make_a_chunk_table_large(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    table = pq.read_table(root / CHUNKS)
+    count = 500_000
+    monkeypatch.setattr(dataset, "CHUNKS_LARGE", 4 << 20)
+    ends = np.full(table.num_rows + 1, count, np.int32)
+    ends[0] = 0
+    zeros = pa.ListArray.from_arrays(pa.array(ends), pa.nulls(count, pa.uint64()).fill_null(0))
+    pq.write_table(table.set_column(2, "digests", zeros), root / CHUNKS, compression="zstd")
+    seal(root)
+    shard = next(one for one in read_manifest(root)["shards"] if one["chunks"] == CHUNKS)
+    held = {**shard, "frames": 1 << 30, "bytes": 1 << 40}
+    with pytest.raises(CorruptError, match=r"more than the 4,194,304 that"):
+        read_chunks(Store(root), held)
+
+
 def test_a_chunk_larger_than_any_is_refused(root: Path) -> None:
     table = pq.read_table(root / CHUNKS)
     manifest = read_manifest(root)
@@ -175,6 +207,13 @@ def test_a_manifest_that_unfolds_is_refused(root: Path, data: bytes, why: str) -
     with pytest.raises(CorruptError, match=why) as caught:
         Dataset.open(str(root))
     assert len(str(caught.value).splitlines()) == 1
+
+
+def test_a_manifest_that_is_a_pipe_is_not_called_missing(root: Path) -> None:
+    (root / MANIFEST).unlink()
+    os.mkfifo(root / MANIFEST)
+    with pytest.raises(StoreError, match=r"manifest\.json: read: is not a regular file$"):
+        Dataset.open(str(root))
 
 
 def test_a_manifest_of_gigabytes_is_not_read(root: Path) -> None:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 from collections.abc import Iterator
+from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from oxcart.manifests import parquet
-from oxcart.manifests.parquet import weigh
+from oxcart.manifests import parquet, tables
+from oxcart.manifests.parquet import spelled_out, weigh
 from oxcart.manifests.tables import FREE_ROWS, parse_table
 from oxcart.shards.errors import CorruptError
 
@@ -124,7 +127,7 @@ def test_a_table_takes_what_its_rows_account_for() -> None:
     data = file(pa.table({"key": ["x" * (40 << 20)]}), compression="zstd", write_statistics=False)
     assert len(data) < 100_000
     with pytest.raises(CorruptError, match=r"would take 41,9.* more than the 33,5"):
-        parse_table(data, "t", rows=1)
+        parse_table(data, "t", most=33_500_000)
     assert parse_table(data, "t").num_rows == 1
 
 
@@ -133,7 +136,46 @@ def test_lists_are_weighed_by_what_they_hold() -> None:
     data = file(pa.table({"digests": lists}))
     assert len(data) < 10_000
     with pytest.raises(CorruptError, match="would take 60,0"):
-        parse_table(data, "t", rows=1)
+        parse_table(data, "t", most=33_500_000)
+
+
+@pytest.mark.parametrize("how", list(ways()), ids=str)
+def test_texts_take_no_more_than_was_said_when_they_are_spelled_out(how: dict[str, Any]) -> None:
+    table = mixed().select(["text", "unique", "none", "texts"])
+    data = file(table, **how)
+    said = spelled_out(data, weigh(data).parts, 10_000)
+    held = {path: table[path.partition(".")[0]].combine_chunks() for path in weigh(data).texts}
+    values = {path: one.flatten() if path.startswith("texts.") else one for path, one in held.items()}
+    assert set(said) == set(values)
+    for path, nbytes in said.items():
+        assert nbytes >= values[path].nbytes - len(values[path]) // 8 - 64  # the bits of nulls
+
+
+@pytest.mark.parametrize("repeated", [True, False])
+def test_only_texts_that_may_unfold_are_read_as_dictionaries(
+    repeated: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    long = ["x" * 10_000] * 1000 if repeated else [f"{i:010000d}" for i in range(1000)]
+    data = file(pa.table({"key": [f"{i:08d}" for i in range(1000)], "text": long}), compression="zstd")
+    asked = []
+
+    def reading(source: Any, *, read_dictionary: list[str] | None, **how: Any) -> pa.Table:
+        asked.append(read_dictionary)
+        return pq.read_table(source, read_dictionary=read_dictionary, **how)
+
+    monkeypatch.setattr(tables, "pq", SimpleNamespace(read_table=reading))
+    with contextlib.suppress(CorruptError):
+        parse_table(data, "t", most=5_000_000 if repeated else 25_000_000)
+    assert asked == [["text"] if repeated else None]
+
+
+def test_a_dictionary_that_says_less_than_it_holds_is_not_believed() -> None:
+    data = file(pa.table({"text": ["a", "b" * 50, "a"]}), compression="none")
+    (part,) = weigh(data).parts
+    assert spelled_out(data, [part], 9) == {"text": part.plain + 3 * 54}
+    assert spelled_out(data, [part], 1) == {}
+    assert spelled_out(data, [replace(part, entries=4)], 9) == {}
+    assert spelled_out(data, [replace(part, codec=3)], 9) == {}
 
 
 def test_texts_coded_by_their_differences_are_refused() -> None:
