@@ -308,7 +308,7 @@ def test_a_loss_that_is_not_finite_stops_with_step_keys_and_checkpoint(
     said = str(error.value)
     assert said.startswith("step 4: the loss is nan")
     assert "batch of oxcart_kitchens-train-0" in said
-    assert f"the last good checkpoint is {run}/checkpoints/last.safetensors, step 2" in said
+    assert f"the last checkpoint is {run}/checkpoints/last.safetensors, step 2" in said
     assert "\n" not in said
     saved = checkpoints.load(checkpoints.path_of(run))
     assert saved.step == 2

@@ -86,7 +86,9 @@ class Cache:
         file = self._file(digest)
         with contextlib.suppress(OSError):
             if file is not None:
-                data = os.pread(file.descriptor, os.fstat(file.descriptor).st_size, 0)
+                with open(os.dup(file.descriptor), "rb") as whole:  # one call of the system stops at 2 GiB
+                    whole.seek(0)
+                    data = whole.read()
                 if blake3(data).hexdigest() == digest:
                     self._count(len(data))
                     return data

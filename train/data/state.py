@@ -9,6 +9,9 @@ from typing import Any
 from oxcart.shards.errors import ConfigError
 
 VERSION = 1
+MOST = 1 << 48
+"""Samples at most that a loader has handed out: so many that no run comes there, so few that sums of them fit
+int64."""
 
 
 def make_state(
@@ -31,10 +34,12 @@ def check_state(state: Mapping[str, Any], settings: Mapping[str, Any]) -> int:
         ConfigError: it is no state, or of another order; says what differs.
     """
     position = state.get("position")
-    if state.get("version") != VERSION or not isinstance(position, int) or position < 0:
+    if state.get("version") != VERSION or not isinstance(position, int):
         raise ConfigError(
             f"state: expected one of version {VERSION} with a position, got {str(dict(state))[:80]}"
         )
+    if not 0 <= position <= MOST:
+        raise ConfigError(f"state: position: expected 0 to {MOST:,}, got {str(position)[:40]}")
     found = state.get("order", {})
     if found != settings:
         changes = "; ".join(differences("", found, dict(settings)))
