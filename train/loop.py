@@ -503,7 +503,7 @@ class _Run:
         return values, False
 
     def _validate_and_keep(self, step: int) -> tuple[dict[str, Any], bool]:
-        """Validate. Whatever fails at the end of a run does not cost its last step, which is saved then, unless
+        """Validate. What fails at the end of a run does not cost its last step, which is saved then, unless
         its weights are of no use. A rank may have failed alone, so the main process asks no other.
         """
         if step != self.config.steps:

@@ -78,7 +78,10 @@ class Cache:
         if file is None:
             return
         with contextlib.suppress(OSError):
-            os.pwrite(file.descriptor, data, offset)
+            left = memoryview(data)
+            while left:  # one call of the system takes 2 GiB at most
+                count = os.pwrite(file.descriptor, left, offset)
+                left, offset = left[count:], offset + count
         self._count(len(data))
 
     def read_whole(self, store: Store, name: str, digest: str) -> bytes:
@@ -86,9 +89,7 @@ class Cache:
         file = self._file(digest)
         with contextlib.suppress(OSError):
             if file is not None:
-                with open(os.dup(file.descriptor), "rb") as whole:  # one call of the system stops at 2 GiB
-                    whole.seek(0)
-                    data = whole.read()
+                data = _read(file.descriptor)
                 if blake3(data).hexdigest() == digest:
                     self._count(len(data))
                     return data
@@ -154,6 +155,16 @@ class Cache:
                     os.unlink(name, dir_fd=folder)
                 self._files.pop(name, None)
                 total -= size
+
+
+def _read(descriptor: int) -> bytes:
+    """All of a file, of which one call of the system gives 2 GiB at most."""
+    size, at = os.fstat(descriptor).st_size, 0
+    pieces: list[bytes] = []
+    while piece := os.pread(descriptor, max(0, size - at), at):
+        pieces.append(piece)
+        at += len(piece)
+    return b"".join(pieces)
 
 
 def _touch(descriptor: int) -> None:

@@ -33,13 +33,12 @@ def check_state(state: Mapping[str, Any], settings: Mapping[str, Any]) -> int:
     Raises:
         ConfigError: it is no state, or of another order; says what differs.
     """
-    position = state.get("position")
-    if state.get("version") != VERSION or not isinstance(position, int):
+    version, position = state.get("version"), state.get("position")
+    if version != VERSION or not isinstance(position, int) or not 0 <= position <= MOST:
         raise ConfigError(
-            f"state: expected one of version {VERSION} with a position, got {str(dict(state))[:80]}"
+            f"state: expected one of version {VERSION} with a position of 0 to {MOST:,}, got version "
+            f"{str(version)[:40]}, position {str(position)[:40]}"
         )
-    if not 0 <= position <= MOST:
-        raise ConfigError(f"state: position: expected 0 to {MOST:,}, got {str(position)[:40]}")
     found = state.get("order", {})
     if found != settings:
         changes = "; ".join(differences("", found, dict(settings)))
