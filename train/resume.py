@@ -115,13 +115,11 @@ def _check_moments(path: Path, header: Header, optimizer: torch.optim.Optimizer)
         shape = tuple(weights[index].shape)
         wanted = {"step": (), "exp_avg": shape, "exp_avg_sq": shape}
         for name in dict.fromkeys([*wanted, *found]):
+            asked = f"{list(wanted[name])}" if name in wanted else "none"
             kept = found.get(name)
-            if name not in wanted or kept is None or tuple(kept) != wanted[name]:
-                raise CorruptError(
-                    f"{path}: optimizer/{index}/{name}: expected "
-                    f"{list(wanted[name]) if name in wanted else 'none'}, got "
-                    f"{'none' if kept is None else list(kept)}; it is not of a weight of the model"
-                )
+            got = "none" if kept is None else f"{list(kept)}"
+            if asked != got or kept is None:
+                raise CorruptError(f"{path}: optimizer/{index}/{name}: expected {asked}, got {got}")
     if header.step and not header.optimizer:
         raise CorruptError(f"{path}: there is no optimizer/0/exp_avg, nor any other moment of the optimizer")
 
