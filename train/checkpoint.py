@@ -3,18 +3,23 @@
     run/checkpoints/last.safetensors    model, optimizer, random states; the rest as JSON in the header
     run/checkpoints/best.safetensors    the same of the step that validated best
 
-A file is written under another name, synced and renamed, so a full disk or a killed job leaves the one before
-it as it was. One file is simpler than a folder, which no file system replaces in one step; the trade-off is
-that saving a model takes room for it once more while it lasts.
+A file is written in a folder of its own, `.new/`, synced and renamed, so a full disk or a killed job leaves
+the one before it as it was, and the next save removes the folder with all that is in it. One file is simpler
+than a folder, which no file system replaces in one step; the trade-off is that saving a model takes room for
+it once more while it lasts.
+
+A file may be a stranger's. So `read_header` tells the shapes of its tensors without reading them, and whoever
+knows what they should be holds them against that before `load` takes memory and time.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
 import stat
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -25,7 +30,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from oxcart.shards.errors import ConfigError, CorruptError, StoreError
-from oxcart.shards.files import UNFINISHED, replacing
+from oxcart.shards.files import remove, sync_folder
 from oxcart.train.finite import not_finite
 
 T = TypeVar("T")
@@ -51,6 +56,18 @@ class Checkpoint:
     """States of random number generators, by rank and device."""
     state: Mapping[str, Any]
     """Plain JSON: the loader's state, the best score, the configuration."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Header:
+    """What a checkpoint holds, told without reading its tensors."""
+
+    step: int
+    state: Mapping[str, Any]
+    model: Mapping[str, Sequence[int]]
+    """Shape of each weight."""
+    optimizer: Mapping[int, Mapping[str, Sequence[int] | None]]
+    """Index of a weight -> name -> shape of what the optimizer keeps for it; None is a plain value."""
 
 
 def path_of(run: Path, name: str = LAST) -> Path:
@@ -90,47 +107,89 @@ def save(run: Path, checkpoint: Checkpoint, *, best: bool = False) -> Path:
     return path
 
 
-def load(path: Path) -> Checkpoint:
+def read_header(path: Path) -> Header:
+    """Read what a checkpoint says of itself.
+
+    Raises:
+        ConfigError: there is none.
+        CorruptError: the file is no checkpoint of this version, or cut off.
+    """
+    with _opened(path) as (file, about):
+        names = _names(file, about)
+        shapes = {name: file.get_slice(first).get_shape() for name, first in names.items()}
+        plain = dict.fromkeys(about["optimizer"]["plain"])
+        return Header(
+            step=about["step"],
+            state=about["state"],
+            model=_below("model/", shapes),
+            optimizer=_by_weight({**_below("optimizer/", shapes), **plain}),
+        )
+
+
+def load(path: Path, *, weights_only: bool = False) -> Checkpoint:
     """Read a checkpoint.
+
+    Args:
+        path: of the file.
+        weights_only: leave out, and do not touch, what only training needs: optimizer and random states.
 
     Raises:
         ConfigError: there is none.
         CorruptError: the file is no checkpoint of this version, cut off, or its numbers are not finite.
     """
+    with _opened(path) as (file, about):
+        names = _names(file, about)
+        kinds = ("model/",) if weights_only else ("model/", "optimizer/", "random/")
+        names = {name: first for name, first in names.items() if name.startswith(kinds)}
+        read = {first: file.get_tensor(first) for first in set(names.values())}
+        tensors = {name: read[first] for name, first in names.items()}
+        plain = {} if weights_only else about["optimizer"]["plain"]
+        found = Checkpoint(
+            step=about["step"],
+            model=_below("model/", tensors),
+            optimizer={
+                "state": _by_weight({**_below("optimizer/", tensors), **plain}),
+                "param_groups": about["optimizer"]["groups"],
+            },
+            random=_below("random/", tensors),
+            state=about["state"],
+        )
+    if name := not_finite({name: one for name, one in tensors.items() if not name.startswith("random/")}):
+        raise CorruptError(f"{path}: {name} holds numbers that are not finite; take a checkpoint before it")
+    return found
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[tuple[Any, dict[str, Any]]]:
+    """The open file, and the JSON of its header; what cannot be read inside the block is corrupt."""
     if not path.exists():
         raise ConfigError(f"{path}: no such checkpoint; a run writes last.safetensors and best.safetensors")
     try:
         with safe_open(str(path), "pt") as file:
             about = json.loads((file.metadata() or {})["oxcart"])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        if about["version"] != VERSION:
-            raise CorruptError(f"{path}: version {about['version']}, expected {VERSION}")
-        tensors |= {name: tensors[first] for name, first in about.get("same", {}).items()}
-        groups = about["optimizer"]["groups"]
-        if entry(path, about, "step", int) < 0:
-            raise CorruptError(f"{path}: step: expected at least 0, got {about['step']}")
-        entry(path, about, "state", dict)
-        states: dict[int, dict[str, Any]] = {}
-        for name, tensor in tensors.items():
-            kind, _, rest = name.partition("/")
-            if kind == "optimizer":
-                index, _, what = rest.partition("/")
-                states.setdefault(int(index), {})[what] = tensor
-        for name, value in about["optimizer"]["plain"].items():
-            index, _, what = name.partition("/")
-            states.setdefault(int(index), {})[what] = value
-        found = Checkpoint(
-            step=about["step"],
-            model=_below("model/", tensors),
-            optimizer={"state": dict(sorted(states.items())), "param_groups": groups},
-            random=_below("random/", tensors),
-            state=about["state"],
-        )
+            if about["version"] != VERSION:
+                raise CorruptError(f"{path}: version {about['version']}, expected {VERSION}")
+            if entry(path, about, "step", int) < 0:
+                raise CorruptError(f"{path}: step: expected at least 0, got {about['step']}")
+            entry(path, about, "state", dict)
+            yield file, about
     except UNREADABLE as error:
         raise CorruptError(f"{path}: not a checkpoint, or cut off: {error}") from error
-    if name := not_finite({name: one for name, one in tensors.items() if not name.startswith("random/")}):
-        raise CorruptError(f"{path}: {name} holds numbers that are not finite; take a checkpoint before it")
-    return found
+
+
+def _names(file: Any, about: Mapping[str, Any]) -> dict[str, str]:
+    """Name of every tensor -> the name it has in the file; a tied weight is there once."""
+    names = {name: name for name in file.keys()}  # noqa: SIM118
+    return names | {name: names[first] for name, first in about.get("same", {}).items()}
+
+
+def _by_weight(values: Mapping[str, T]) -> dict[int, dict[str, T]]:
+    """INDEX/NAME -> value, as index -> name -> value, in the order of the weights."""
+    found: dict[int, dict[str, T]] = {}
+    for name, value in values.items():
+        index, _, what = name.partition("/")
+        found.setdefault(int(index), {})[what] = value
+    return dict(sorted(found.items()))
 
 
 def entry(path: Path, values: Mapping[str, Any], name: str, kind: type[T]) -> T:
@@ -146,13 +205,17 @@ def entry(path: Path, values: Mapping[str, Any], name: str, kind: type[T]) -> T:
 
 
 def check_shapes(
-    path: Path, tensors: Mapping[str, Tensor], wanted: Mapping[str, Sequence[int]], *, whole: bool = True
+    path: Path,
+    found: Mapping[str, Sequence[int]],
+    wanted: Mapping[str, Sequence[int]],
+    *,
+    whole: bool = True,
 ) -> None:
     """Refuse weights that are not those of a model.
 
     Args:
         path: of the checkpoint.
-        tensors: its weights.
+        found: shape of each of its weights.
         wanted: shape of each weight of the model.
         whole: whether the model has no others.
 
@@ -160,14 +223,13 @@ def check_shapes(
         CorruptError: one is missing, of another shape, or of no use.
     """
     for name, shape in wanted.items():
-        if name not in tensors:
+        if name not in found:
             raise CorruptError(f"{path}: there is no {name}, which the model of its configuration has")
-        if tuple(tensors[name].shape) != tuple(shape):
+        if tuple(found[name]) != tuple(shape):
             raise CorruptError(
-                f"{path}: {name} is {list(tensors[name].shape)}, and {list(shape)} in the model of its "
-                "configuration"
+                f"{path}: {name} is {list(found[name])}, and {list(shape)} in the model of its configuration"
             )
-    if whole and (more := [name for name in tensors if name not in wanted]):
+    if whole and (more := [name for name in found if name not in wanted]):
         raise CorruptError(f"{path}: the model of its configuration has no {more[0]}")
 
 
@@ -200,20 +262,17 @@ def _same(tensors: Mapping[str, Tensor]) -> dict[str, str]:
     return found
 
 
-def _below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): one for name, one in tensors.items() if name.startswith(prefix)}
+def _below(prefix: str, values: Mapping[str, T]) -> dict[str, T]:
+    return {name.removeprefix(prefix): one for name, one in values.items() if name.startswith(prefix)}
 
 
 def _write(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        for left in path.parent.glob(UNFINISHED):  # by a job that was killed, as large as a model
-            left.unlink()
-        with replacing(path) as file:
-            save_file(tensors, file.name, metadata)
-            # safetensors has put a file of its own there, of mode 600
-            os.chmod(file.name, stat.S_IMODE(os.fstat(file.fileno()).st_mode))
-            _sync(Path(file.name))
+        with _replacing(path) as new:
+            with open(new, "xb") as file:
+                mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
+            save_file(tensors, str(new), metadata)
+            os.chmod(new, mode)  # safetensors has put a file of its own there, of mode 600
     except (OSError, SafetensorError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         kept = "the one before it is whole" if path.exists() else "there is none before it"
@@ -223,15 +282,33 @@ def _write(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> 
 def _twin(path: Path, other: Path) -> None:
     """Make `other` the same file, by a link where the file system has them."""
     try:
-        with replacing(other) as file:
+        with _replacing(other) as new:
             try:
-                os.link(path, f"{file.name}.link")
-                os.replace(f"{file.name}.link", file.name)
+                os.link(path, new)
             except OSError:
-                with open(path, "rb") as whole:
-                    shutil.copyfileobj(whole, file)
+                shutil.copyfile(path, new)
     except OSError as error:
         raise StoreError(f"{other}: cannot be written ({error.strerror}); {path.name} is whole") from error
+
+
+@contextlib.contextmanager
+def _replacing(path: Path) -> Iterator[Path]:
+    """Where to write what durably takes the place of `path` if the block ends well.
+
+    safetensors writes under a name of its own choice, next to the one that it is given, and a job that is
+    killed leaves that, as large as a model. In a folder of its own nobody has to know the name to remove it.
+    """
+    folder = path.parent / ".new"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    remove(folder)
+    folder.mkdir(mode=0o700)
+    try:
+        yield folder / path.name
+        _sync(folder / path.name)
+        os.replace(folder / path.name, path)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    sync_folder(path.parent)
 
 
 def _sync(path: Path) -> None:

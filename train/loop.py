@@ -14,7 +14,8 @@ hand, not stepped.
 
 Numbers that are not finite stop the run, on all ranks. Loss and gradient are looked at one step late, so that
 a GPU never waits for the host; weights and moments before they are validated or saved, where the host waits
-anyway. So no checkpoint holds NaN, and what is on disk is the last good one.
+anyway. So no checkpoint holds NaN. Weights that are finite may still be too large to be of use: validation
+tells, and a step that it refuses is not saved.
 """
 
 from __future__ import annotations
@@ -212,8 +213,7 @@ def fit(
     path = checkpoints.path_of(run)
     found = Restored(0, float("inf"), 0, afresh=False)
     if resume and path.exists():
-        saved = checkpoints.load(path)
-        found = restore(path, saved, task, module, optimizer, loader, accelerator, allow_changes)
+        found = restore(path, task, module, optimizer, loader, accelerator, allow_changes)
     if found.step > config.steps:
         raise ConfigError(
             f"train.steps: the run has done {found.step} already, got {config.steps}; ask for more"
@@ -311,9 +311,7 @@ class _Run:
                         self._check_weights(step, *pending[2:])
                         best = False
                         if validates and not stopped:
-                            if step == config.steps:
-                                self._save(step, False)  # whatever becomes of the validation
-                            validated, best = self._validate(step)
+                            validated, best = self._validate_and_keep(step)
                         self._save(step, best)
                         if validates and not stopped:
                             self._finish()
@@ -464,7 +462,7 @@ class _Run:
         path = checkpoints.path_of(self.run)
         if not path.exists():
             return "none was saved"
-        return f"the last good checkpoint is {path}, step {self.saved:,}"
+        return f"the last checkpoint is {path}, step {self.saved:,}"
 
     def _everyones(self, own: Any) -> list[Any]:
         """A value of each rank."""
@@ -494,49 +492,66 @@ class _Run:
         except NotFiniteError as error:
             raise NotFiniteError(f"step {step:,}, validation: {error}; {self._good()}") from error
         self.module.train()
-        self.validated = step
         (score,) = broadcast_object_list([values.get(self.task.score)])
         self.report.metrics("val", step, {**values, "seconds": time.perf_counter() - began})
         if score is not None:
             self.report.say(f"{self.task.label}: step {step:,}, {self.task.score} {score:.3f}")
+        self.validated = step
         if score is not None and score < self.best:
             self.best = score
             return values, True
         return values, False
+
+    def _validate_and_keep(self, step: int) -> tuple[dict[str, Any], bool]:
+        """Validate. What fails at the end of a run does not cost its last step, which is saved then, unless
+        its weights are of no use. A rank may have failed alone, so the main process asks no other.
+        """
+        if step != self.config.steps:
+            return self._validate(step)
+        states = self._random_states()
+        try:
+            return self._validate(step)
+        except NotFiniteError:
+            raise
+        except BaseException:
+            if self.accelerator.is_main_process:
+                self._write(step, False, states)
+            raise
 
     def _finish(self) -> None:
         """Pictures: after the checkpoint, which a full disk shall not cost."""
         on_main(lambda: self.task.finish(self.module, self.run), self.accelerator)
 
     def _save(self, step: int, best: bool) -> None:
-        states = {
-            f"{rank}/{name}": state
-            for rank, own in enumerate(self._everyones(checkpoints.random_states()))
-            for name, state in own.items()
-        }
-
-        def save() -> None:
-            state = {
-                "loader": self.loader.state_dict(),
-                "best": self.best if self.best < float("inf") else None,
-                "validated": self.validated,
-                "scored": self.task.scored(),
-                "identity": self.task.identity(),
-                "batch_size": self.batch_size,
-                "world_size": self.accelerator.num_processes,
-                **self.task.state(),
-            }
-            saved = Checkpoint(
-                step=step,
-                model=self.module.state_dict(),
-                optimizer=self.plain.state_dict(),
-                random=states,
-                state=state,
-            )
-            checkpoints.save(self.run, saved, best=best)
-
-        on_main(save, self.accelerator)
+        states = self._random_states()
+        on_main(lambda: self._write(step, best, states), self.accelerator)
         self.saved = step
+
+    def _random_states(self) -> dict[str, Tensor]:
+        """Of all ranks."""
+        every = self._everyones(checkpoints.random_states())
+        return {f"{rank}/{name}": state for rank, own in enumerate(every) for name, state in own.items()}
+
+    def _write(self, step: int, best: bool, states: Mapping[str, Tensor]) -> None:
+        """The main process's part of saving."""
+        state = {
+            "loader": self.loader.state_dict(),
+            "best": self.best if self.best < float("inf") else None,
+            "validated": self.validated,
+            "scored": self.task.scored(),
+            "identity": self.task.identity(),
+            "batch_size": self.batch_size,
+            "world_size": self.accelerator.num_processes,
+            **self.task.state(),
+        }
+        saved = Checkpoint(
+            step=step,
+            model=self.module.state_dict(),
+            optimizer=self.plain.state_dict(),
+            random=states,
+            state=state,
+        )
+        checkpoints.save(self.run, saved, best=best)
 
 
 def narrow(batch: Batch, inside: slice | Tensor) -> Batch:

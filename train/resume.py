@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from accelerate import Accelerator
-from torch import Tensor, nn
+from torch import nn
 
 from oxcart.shards.errors import ConfigError, CorruptError
 from oxcart.train import checkpoint as checkpoints
-from oxcart.train.checkpoint import Checkpoint, check_shapes, entry
+from oxcart.train.checkpoint import Checkpoint, Header, check_shapes, entry
 from oxcart.train.data.loader import Loader
 from oxcart.train.data.state import differences
 
@@ -36,7 +36,6 @@ class Restored(NamedTuple):
 
 def restore(
     path: Path,
-    saved: Checkpoint,
     task: Task,
     module: nn.Module,
     optimizer: torch.optim.Optimizer,
@@ -48,7 +47,6 @@ def restore(
 
     Args:
         path: of the checkpoint.
-        saved: what it holds.
         task: that goes on.
         module: its model.
         optimizer: of the model.
@@ -60,10 +58,11 @@ def restore(
         ConfigError: it is another model, or data have changed and that is not allowed.
         CorruptError: something of the checkpoint is missing, or does not belong to its model.
     """
-    if wrong := list(differences("", entry(path, saved.state, "identity", dict), task.identity())):
+    header = checkpoints.read_header(path)
+    if wrong := list(differences("", entry(path, header.state, "identity", dict), task.identity())):
         raise ConfigError(f"the run is of another model: {'; '.join(wrong)}; use another run.dir")
     now = loader.state_dict()
-    before = entry(path, saved.state, "loader", dict)
+    before = entry(path, header.state, "loader", dict)
     for name, kind in (("position", int), ("order", dict), ("batch_size", int), ("world_size", int)):
         entry(path, before, name, kind)
     changed = list(differences("", _kept(before), _kept(now)))
@@ -74,9 +73,15 @@ def restore(
         )
     afresh = before["order"] != now["order"]
     if not afresh:
-        loader.load_state_dict({**before, "batch_size": now["batch_size"], "world_size": now["world_size"]})
-    check_shapes(path, saved.model, {name: one.shape for name, one in module.state_dict().items()})
-    _check_moments(path, saved, optimizer)
+        place = {**before, "batch_size": now["batch_size"], "world_size": now["world_size"]}
+        try:
+            loader.load_state_dict(place)
+        except ConfigError as error:
+            raise CorruptError(f"{path}: loader: {error}") from error
+    check_shapes(path, header.model, {name: one.shape for name, one in module.state_dict().items()})
+    _check_moments(path, header, optimizer)
+    saved = checkpoints.load(path)
+    _check_values(path, saved)
     module.load_state_dict(dict(saved.model))
     # The moments are those of then, rates and decays those that are asked for now.
     groups = optimizer.state_dict()["param_groups"]
@@ -87,10 +92,12 @@ def restore(
         for name, state in saved.random.items()
         if name.partition("/")[0] == str(rank)
     }
+    if "cpu" not in own and (own or before["world_size"] == now["world_size"]):
+        raise CorruptError(f"{path}: there is no random/{rank}/cpu, the random state of rank {rank}")
     try:
         if own:
             checkpoints.set_random_states(own)
-    except (KeyError, RuntimeError, TypeError) as error:
+    except (RuntimeError, TypeError) as error:
         raise CorruptError(f"{path}: random states of rank {rank} cannot be put back: {error}") from error
     # A score of other pairs is none to be better than.
     alike = saved.state.get("scored") == json.loads(json.dumps(task.scored()))
@@ -99,14 +106,36 @@ def restore(
     return Restored(saved.step, score, entry(path, saved.state, "validated", int), afresh=afresh)
 
 
-def _check_moments(path: Path, saved: Checkpoint, optimizer: torch.optim.Optimizer) -> None:
-    """Refuse moments of other weights."""
+def _check_moments(path: Path, header: Header, optimizer: torch.optim.Optimizer) -> None:
+    """Refuse moments of other weights. A weight that never had a gradient has none; a run has some."""
     weights = [one for group in optimizer.param_groups for one in group["params"]]
+    for index, found in header.optimizer.items():
+        if not 0 <= index < len(weights):
+            raise CorruptError(f"{path}: optimizer/{index} is not of a weight of the model")
+        shape = tuple(weights[index].shape)
+        wanted = {"step": (), "exp_avg": shape, "exp_avg_sq": shape}
+        for name in dict.fromkeys([*wanted, *found]):
+            asked = f"{list(wanted[name])}" if name in wanted else "none"
+            kept = found.get(name)
+            got = "none" if kept is None else f"{list(kept)}"
+            if asked != got or kept is None:
+                raise CorruptError(f"{path}: optimizer/{index}/{name}: expected {asked}, got {got}")
+    if header.step and not header.optimizer:
+        raise CorruptError(f"{path}: there is no optimizer/0/exp_avg, nor any other moment of the optimizer")
+
+
+def _check_values(path: Path, saved: Checkpoint) -> None:
+    """Refuse moments that no optimizer makes."""
     for index, values in saved.optimizer["state"].items():
         for name, value in values.items():
-            shape = tuple(value.shape) if isinstance(value, Tensor) else ()
-            if not 0 <= index < len(weights) or (shape and shape != tuple(weights[index].shape)):
-                raise CorruptError(f"{path}: optimizer/{index}/{name} is not of a weight of the model")
+            if not value.is_floating_point():
+                raise CorruptError(f"{path}: optimizer/{index}/{name} holds {value.dtype}, expected numbers")
+        if values["step"] < 1:
+            raise CorruptError(
+                f"{path}: optimizer/{index}/step: expected at least 1, got {values['step'].item():g}"
+            )
+        if values["exp_avg_sq"].numel() and values["exp_avg_sq"].min() < 0:
+            raise CorruptError(f"{path}: optimizer/{index}/exp_avg_sq holds numbers below 0")
 
 
 def _kept(state: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -308,7 +308,7 @@ def test_a_loss_that_is_not_finite_stops_with_step_keys_and_checkpoint(
     said = str(error.value)
     assert said.startswith("step 4: the loss is nan")
     assert "batch of oxcart_kitchens-train-0" in said
-    assert f"the last good checkpoint is {run}/checkpoints/last.safetensors, step 2" in said
+    assert f"the last checkpoint is {run}/checkpoints/last.safetensors, step 2" in said
     assert "\n" not in said
     saved = checkpoints.load(checkpoints.path_of(run))
     assert saved.step == 2
@@ -367,6 +367,62 @@ def test_weights_that_an_update_spoils_are_neither_validated_nor_saved(
     assert "last.safetensors, step 2" in str(error.value)
     assert lines(run, "val") == []
     assert checkpoints.load(checkpoints.path_of(run)).step == 2
+
+
+def test_a_last_step_that_validation_refuses_does_not_replace_the_checkpoint_before_it(
+    kitchen: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its weights are finite, and what they make of frames is not."""
+    update, validate = torch.optim.AdamW.step, LaqTask.validate
+    steps, huge = 0, 0.0
+
+    def step(self: torch.optim.AdamW, closure: Any = None) -> None:
+        nonlocal steps
+        steps += 1
+        update(self, closure)
+        if steps == 4:
+            for group in self.param_groups:
+                for one in group["params"]:
+                    one.data.mul_(1e25)
+
+    def validated(self: LaqTask, model: nn.Module, now: int, accelerator: Any) -> dict[str, Any]:
+        nonlocal huge
+        huge = max(one.abs().max().item() for one in model.parameters())
+        return validate(self, model, now, accelerator)
+
+    run = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.optim.AdamW, "step", step)
+        patch.setattr(LaqTask, "validate", validated)
+        with pytest.raises(
+            NotFiniteError, match=r"^step 4, validation: .* are not finite; the last "
+        ) as error:
+            trained(run, kitchen, "train.steps=4", "train.save_every=2", "val.every=4")
+    assert 1e20 < huge < float("inf")
+    assert f"the last checkpoint is {checkpoints.path_of(run)}, step 2" in str(error.value)
+    assert checkpoints.load(checkpoints.path_of(run)).step == 2
+    assert trained(run, kitchen, resume=True).step == 4
+
+
+def test_a_last_validation_that_fails_costs_no_step(
+    kitchen: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def validate(self: LaqTask, model: nn.Module, step: int, accelerator: Any) -> dict[str, Any]:
+        torch.rand(1)
+        raise StoreError("the store is gone")
+
+    run = tmp_path / "run"
+    given = ("train.steps=3", "val.every=3")
+    with monkeypatch.context() as patch:
+        patch.setattr(LaqTask, "validate", validate)
+        with pytest.raises(StoreError, match="the store is gone"):
+            trained(run, kitchen, *given)
+    assert checkpoints.load(checkpoints.path_of(run)).step == 3
+    assert lines(run, "val") == []
+    assert trained(run, kitchen, resume=True).step == 3
+    assert [line["step"] for line in lines(run, "val")] == [3]
+    trained(tmp_path / "whole", kitchen, *given)
+    assert_same_checkpoints(run, tmp_path / "whole")
 
 
 def test_a_run_is_not_begun_where_one_is(kitchen: Path, whole: Path) -> None:
@@ -455,6 +511,20 @@ def test_another_model_is_refused_even_so(kitchen: Path, tmp_path: Path) -> None
         (lambda about: about["state"]["loader"].update(position="far"), "position: expected int, got 'far'"),
         (lambda about: about["state"].pop("validated"), "validated: expected int, got 'None'"),
         (lambda about: about["state"].update(best="low"), "best: expected float, got 'low'"),
+        (
+            lambda about: about["state"]["loader"].update(position=-5),
+            "loader: state: .* position -5",
+        ),
+        (
+            lambda about: about["state"]["loader"].update(position=10**30),
+            "loader: state: .* position 10{30}",
+        ),
+        (
+            lambda about: about["state"]["loader"].update(version=7),
+            "loader: state: .* got version 7, ",
+        ),
+        (lambda about: about["optimizer"]["plain"].update({"0/step": "x"}), "optimizer/0/step: expected "),
+        (lambda about: about["optimizer"]["plain"].update({"0/more": 1}), "optimizer/0/more: expected none"),
     ],
 )
 def test_a_run_does_not_go_on_from_a_header_that_is_wrong(
@@ -489,6 +559,44 @@ def test_a_run_does_not_go_on_from_tensors_of_another_model(
     rewritten(checkpoints.path_of(whole), path, lambda about: None, spoil)
     with pytest.raises(CorruptError, match=f"^{re.escape(str(path))}: "):
         trained(tmp_path / "run", kitchen, resume=True)
+
+
+def filled(name: str, number: float) -> Callable[[dict[str, Tensor]], Any]:
+    return lambda tensors: tensors[name].fill_(number)
+
+
+def without(start: str) -> Callable[[dict[str, Tensor]], Any]:
+    return lambda tensors: [tensors.pop(name) for name in list(tensors) if name.startswith(start)]
+
+
+def put(name: str, tensor: Tensor) -> Callable[[dict[str, Tensor]], Any]:
+    return lambda tensors: tensors.update({name: tensor})
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (without("optimizer/0/step"), r"optimizer/0/step: expected \[\], got none"),
+        (without("optimizer/0/exp_avg_sq"), r"optimizer/0/exp_avg_sq: expected \[.+\], got none"),
+        (without("optimizer/"), "there is no optimizer/0/exp_avg, nor any other moment"),
+        (without("random/"), "there is no random/0/cpu, the random state of rank 0"),
+        (put("optimizer/0/exp_avg", torch.zeros(())), r"optimizer/0/exp_avg: expected \[.+\], got \[\]"),
+        (put("optimizer/0/exp_avg", torch.full((9,), float("nan"))), r"optimizer/0/exp_avg: .* got \[9\]"),
+        (put("optimizer/999/step", torch.ones(())), "optimizer/999 is not of a weight of the model"),
+        (put("optimizer/0/step", torch.ones((), dtype=torch.int64)), "optimizer/0/step holds torch.int64"),
+        (filled("optimizer/0/step", -1), "optimizer/0/step: expected at least 1, got -1"),
+        (filled("optimizer/0/exp_avg_sq", -1), "optimizer/0/exp_avg_sq holds numbers below 0"),
+    ],
+)
+def test_a_run_does_not_go_on_from_moments_that_no_optimizer_makes(
+    kitchen: Path, whole: Path, tmp_path: Path, spoil: Callable[[dict[str, Tensor]], Any], said: str
+) -> None:
+    path = tmp_path / "run" / "checkpoints" / "last.safetensors"
+    shutil.copytree(whole, tmp_path / "run")
+    rewritten(checkpoints.path_of(whole), path, lambda about: None, spoil)
+    with pytest.raises(CorruptError, match=f"^{re.escape(str(path))}: {said}") as error:
+        trained(tmp_path / "run", kitchen, resume=True)
+    assert "\n" not in str(error.value)
 
 
 def test_a_batch_that_cannot_be_shared_out_is_refused(kitchen: Path, tmp_path: Path) -> None:

@@ -81,7 +81,10 @@ class Cache:
         if file is None:
             return
         with contextlib.suppress(OSError):
-            os.pwrite(file.descriptor, data, offset)
+            left = memoryview(data)
+            while left:  # one call of the system takes 2 GiB at most
+                count = os.pwrite(file.descriptor, left, offset)
+                left, offset = left[count:], offset + count
         self._count(len(data))
 
     def read_whole(self, store: Store, name: str, digest: str) -> bytes:
@@ -89,7 +92,7 @@ class Cache:
         file = self._file(digest)
         with contextlib.suppress(OSError):
             if file is not None:
-                data = os.pread(file.descriptor, os.fstat(file.descriptor).st_size, 0)
+                data = _read(file.descriptor)
                 if blake3(data).hexdigest() == digest:
                     self._count(len(data))
                     return data
@@ -155,6 +158,16 @@ class Cache:
                     os.unlink(name, dir_fd=folder)
                 self._files.pop(name, None)
                 total -= size
+
+
+def _read(descriptor: int) -> bytes:
+    """All of a file, of which one call of the system gives 2 GiB at most."""
+    size, at = os.fstat(descriptor).st_size, 0
+    pieces: list[bytes] = []
+    while piece := os.pread(descriptor, max(0, size - at), at):
+        pieces.append(piece)
+        at += len(piece)
+    return b"".join(pieces)
 
 
 def _touch(descriptor: int) -> None:

@@ -349,8 +349,13 @@ class FrameReader:
         with self._lock:
             fields = self._texts.get(episode)
         if fields is None:
-            said = read_json(self._metadata(episode))["instructions"]
-            fields = [[(int(begin), text) for begin, text in runs] for _, runs in sorted(said.items())]
+            data = self._metadata(episode)
+            try:
+                fields = _texts(data)
+            except (ValueError, KeyError, TypeError, AttributeError) as error:
+                shard_name = self.index.shard_name(int(self.index.shards[episode]))
+                reason = f"no {error}" if isinstance(error, KeyError) else error
+                raise CorruptError(f"{shard_name}: {self.index.key(episode)}: json: {reason}") from error
             with self._lock:
                 self._texts[episode] = fields
                 if len(self._texts) > KNOWN_TEXTS:
@@ -414,6 +419,15 @@ class FrameReader:
         chunk = place - int(table.firsts[episode - table.start])
         name = self.index.shard_name(shard).removeprefix("shards/").removesuffix(".tar")
         return f"{name}: {self.index.key(episode)}, camera {self.index.camera}, chunk {chunk}"
+
+
+def _texts(metadata: bytes) -> list[list[tuple[int, str]]]:
+    """Instructions of `KEY.json`, field by field: from which step on, and the text."""
+    fields = [runs for _, runs in sorted(read_json(metadata)["instructions"].items())]
+    for begin, text in (run for runs in fields for run in runs):
+        if type(begin) is not int or type(text) is not str:
+            raise ValueError(f"instructions: expected steps and texts, got {str([begin, text])[:60]!r}")
+    return [[(begin, text) for begin, text in runs] for runs in fields]
 
 
 def _member(read: Callable[[int, memoryview], bool], start: int, digest: int) -> bytes | None:

@@ -9,6 +9,9 @@ from typing import Any
 from oxcart.shards.errors import ConfigError
 
 VERSION = 1
+MOST = 1 << 48
+"""Samples at most that a loader has handed out: so many that no run comes there, so few that sums of them fit
+int64."""
 
 
 def make_state(
@@ -30,10 +33,11 @@ def check_state(state: Mapping[str, Any], settings: Mapping[str, Any]) -> int:
     Raises:
         ConfigError: it is no state, or of another order; says what differs.
     """
-    position = state.get("position")
-    if state.get("version") != VERSION or not isinstance(position, int) or position < 0:
+    version, position = state.get("version"), state.get("position")
+    if version != VERSION or not isinstance(position, int) or not 0 <= position <= MOST:
         raise ConfigError(
-            f"state: expected one of version {VERSION} with a position, got {str(dict(state))[:80]}"
+            f"state: expected one of version {VERSION} with a position of 0 to {MOST:,}, got version "
+            f"{str(version)[:40]}, position {str(position)[:40]}"
         )
     found = state.get("order", {})
     if found != settings:

@@ -75,18 +75,20 @@ def open_run(run: Path, name: str = checkpoints.LAST, device: str = "auto") -> L
     where = torch.device(
         "cuda" if device == "cuda" or (device == "auto" and torch.cuda.is_available()) else "cpu"
     )
-    saved = checkpoints.load(path)
-    identity = checkpoints.entry(path, saved.state, "identity", dict)
+    header = checkpoints.read_header(path)
+    identity = checkpoints.entry(path, header.state, "identity", dict)
     flow = checkpoints.entry(path, identity, "flow", str) != "none"
     try:
-        config = laq_config([], checkpoints.entry(path, saved.state, "config", dict))
+        config = laq_config([], checkpoints.entry(path, header.state, "config", dict))
     except ConfigError as error:
         raise CorruptError(f"{path}: config: is none of a latent-action model: {error}") from error
-    # Held against the file first: a configuration may ask for any amount of memory.
+    # Held against each other first: a configuration may ask for any amount of memory, and so may a file.
     wanted = shapes_of(config.model, config.quantizer, flow)
-    checkpoints.check_shapes(path, saved.model, wanted, whole=False)
+    checkpoints.check_shapes(path, header.model, wanted, whole=False)
     model = LatentActionModel(config.model, config.quantizer, flow)
-    checkpoints.check_shapes(path, saved.model, {name: one.shape for name, one in model.state_dict().items()})
+    shapes = {name: one.shape for name, one in model.state_dict().items()}
+    checkpoints.check_shapes(path, header.model, shapes)
+    saved = checkpoints.load(path, weights_only=True)
     model.load_state_dict(dict(saved.model))
     return Labeller(
         model=model.to(where).eval(),

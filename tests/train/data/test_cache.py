@@ -8,8 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from blake3 import blake3
 from xxhash import xxh3_64_intdigest
 
+from oxcart.shards.directory import Directory
 from oxcart.shards.errors import ConfigError
 from oxcart.train.data.cache import FOLDER, Cache
 
@@ -60,6 +62,20 @@ def test_a_folder_that_somebody_removed_is_no_error(tmp_path: Path) -> None:
     assert has(cache, 0)
     assert not has(cache, 1)
     cache.write(name(1), 0, DATA)
+
+
+def test_a_table_is_kept_whole_though_the_system_moves_less_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, write, data = os.pread, os.pwrite, bytes(range(256)) * 10
+    monkeypatch.setattr(os, "pread", lambda file, size, at: read(file, min(size, 1000), at))
+    monkeypatch.setattr(os, "pwrite", lambda file, data, at: write(file, data[:1000], at))
+    (tmp_path / "table").write_bytes(data)
+    store, digest = Directory(str(tmp_path)), blake3(data).hexdigest()
+    cache = Cache(tmp_path, 4 * SIZE)
+    assert cache.read_whole(store, "table", digest) == data
+    (tmp_path / "table").unlink()
+    assert cache.read_whole(store, "table", digest) == data
 
 
 def symlink(path: Path, target: Path) -> None:

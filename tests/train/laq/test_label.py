@@ -232,6 +232,28 @@ def test_weights_that_are_not_finite_are_refused(run: Path, tmp_path: Path, bad:
         open_run(run, str(path))
 
 
+def test_weights_of_another_shape_are_refused_before_any_number_is_read(run: Path, tmp_path: Path) -> None:
+    """Numbers that cost a scan of the file would be seen as what they are."""
+    name = "decoder.motion.bias"
+
+    def spoil(tensors: dict[str, torch.Tensor]) -> None:
+        tensors[f"model/{name}"] = torch.full((1000,), float("nan"))
+
+    path = tmp_path / "wide.safetensors"
+    rewritten(run / "checkpoints" / "last.safetensors", path, lambda about: None, spoil)
+    with pytest.raises(CorruptError, match=rf"^{re.escape(str(path))}: {name} is \[1000\], and \["):
+        open_run(run, str(path))
+
+
+def test_what_only_training_needs_is_not_read(run: Path, tmp_path: Path) -> None:
+    def spoil(tensors: dict[str, torch.Tensor]) -> None:
+        tensors["optimizer/0/exp_avg"].fill_(float("nan"))
+
+    path = tmp_path / "moments.safetensors"
+    rewritten(run / "checkpoints" / "last.safetensors", path, lambda about: None, spoil)
+    assert open_run(run, str(path)).fingerprint == open_run(run).fingerprint
+
+
 def test_latents_that_overflow_are_refused_with_their_samples(
     run: Path, kitchen: Path, tmp_path: Path
 ) -> None:

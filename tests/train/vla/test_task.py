@@ -140,9 +140,6 @@ def test_a_model_is_saved_through_no_link_and_with_the_mode_that_the_umask_leave
 def test_a_model_on_disk_that_is_incomplete_or_not_finite_is_refused(qwen: Path, tmp_path: Path) -> None:
     about = {"frames": [32, 32], "producer": "a" * 64, "laq": None, "lora": False}
     folder = save_policy(policy(qwen), load_processor(str(qwen)), tmp_path, str(qwen), about)
-    assert {oct(one.stat().st_mode) for one in folder.iterdir()} == {
-        oct((folder / "config.json").stat().st_mode)
-    }
     path, described = folder / "model.safetensors", json.loads((folder / "action.json").read_text())
     tensors = load_file(path)
     name = next(one for one in tensors if one.endswith("layernorm.weight"))
