@@ -92,6 +92,34 @@ def test_a_wrong_override_is_answered_in_one_line(override: str, said: str) -> N
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    "given",
+    [
+        "tokens=256 codes=8192 dim=256",
+        "tokens=64 codes=16384 dim=512 kind=vq shared=false",
+        "tokens=16 codes=65536 dim=1024 kind=diveq",
+        "tokens=16 codes=65536 dim=8192 kind=fsq",
+        "tokens=16 codes=4096 dim=4096 shared=false",
+    ],
+)
+def test_codebooks_that_fit_a_gigabyte_are_no_mistake(given: str) -> None:
+    """All tokens share one but those of nsvq without `shared`, and fsq has none."""
+    laq_config([f"quantizer.{one}" for one in given.split()])
+
+
+@pytest.mark.parametrize(
+    ("given", "numbers"),
+    [
+        ("tokens=17 codes=4096 dim=4096 shared=false", "17 codebooks of codes x dim, got 285,212,672"),
+        ("tokens=1 codes=65536 dim=8192", "1 codebooks of codes x dim, got 536,870,912"),
+        ("tokens=4 codes=65536 dim=8192 kind=vq", "1 codebooks of codes x dim, got 536,870,912"),
+    ],
+)
+def test_codebooks_of_more_than_a_gigabyte_are_refused(given: str, numbers: str) -> None:
+    with pytest.raises(ConfigError, match=rf"^quantizer\.codes: .* {numbers}$"):
+        laq_config([f"quantizer.{one}" for one in given.split()])
+
+
 @pytest.mark.parametrize("schema", [LaqConfig, VlaConfig])
 def test_every_number_has_a_range_that_refuses_what_is_not_finite(schema: type) -> None:
     hints = {
