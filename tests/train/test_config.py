@@ -110,9 +110,9 @@ def test_codebooks_that_fit_a_gigabyte_are_no_mistake(given: str) -> None:
 @pytest.mark.parametrize(
     ("given", "numbers"),
     [
-        ("tokens=17 codes=4096 dim=4096 shared=false", "17 codebooks of codes x dim, got 285,212,672"),
-        ("tokens=1 codes=65536 dim=8192", "1 codebooks of codes x dim, got 536,870,912"),
-        ("tokens=4 codes=65536 dim=8192 kind=vq", "1 codebooks of codes x dim, got 536,870,912"),
+        ("tokens=17 codes=4096 dim=4096 shared=false", r"\(17 x codes x dim\), got 285,212,672"),
+        ("tokens=1 codes=65536 dim=8192", r"\(1 x codes x dim\), got 536,870,912"),
+        ("tokens=4 codes=65536 dim=8192 kind=vq", r"\(1 x codes x dim\), got 536,870,912"),
     ],
 )
 def test_codebooks_of_more_than_a_gigabyte_are_refused(given: str, numbers: str) -> None:
