@@ -42,7 +42,7 @@ from oxcart.train.config import TrainConfig
 from oxcart.train.data.batch import Batch
 from oxcart.train.data.loader import Loader
 from oxcart.train.finite import not_finite, samples, some
-from oxcart.train.ranks import on_main
+from oxcart.train.ranks import on_main, together
 from oxcart.train.report import Clock, Report, last_validation
 from oxcart.train.resume import Restored, restore
 from oxcart.train.schedule import keep_row_rates, learning_rate
@@ -212,8 +212,12 @@ def fit(
     path = checkpoints.path_of(run)
     found = Restored(0, float("inf"), 0, afresh=False)
     if resume and path.exists():
-        saved = checkpoints.load(path)
-        found = restore(path, saved, task, module, optimizer, loader, accelerator, allow_changes)
+
+        def go_on() -> Restored:
+            saved = checkpoints.load(path)
+            return restore(path, saved, task, module, optimizer, loader, accelerator, allow_changes)
+
+        found = together(go_on, accelerator)
     if found.step > config.steps:
         raise ConfigError(
             f"train.steps: the run has done {found.step} already, got {config.steps}; ask for more"
@@ -302,7 +306,7 @@ class _Run:
                     if logs:
                         values = self._metrics(losses, counts, clock, step, flops, peak)
                         counts = {}
-                        self.report.metrics("train", step, values)
+                        self._record("train", step, values)
                         self.report.line(step, values["loss"], clock)
                     stopped = self._agree(told.is_set(), logs)
                     validates = self._validates(step)
@@ -496,13 +500,17 @@ class _Run:
         self.module.train()
         self.validated = step
         (score,) = broadcast_object_list([values.get(self.task.score)])
-        self.report.metrics("val", step, {**values, "seconds": time.perf_counter() - began})
+        self._record("val", step, {**values, "seconds": time.perf_counter() - began})
         if score is not None:
             self.report.say(f"{self.task.label}: step {step:,}, {self.task.score} {score:.3f}")
         if score is not None and score < self.best:
             self.best = score
             return values, True
         return values, False
+
+    def _record(self, kind: str, step: int, values: Mapping[str, Any]) -> None:
+        """Write a line of metrics."""
+        on_main(lambda: self.report.metrics(kind, step, values), self.accelerator)
 
     def _finish(self) -> None:
         """Pictures: after the checkpoint, which a full disk shall not cost."""

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -16,7 +16,7 @@ from oxcart.shards.errors import OxcartError
 from oxcart.train import runs
 from oxcart.train.config import RunConfig, TrainConfig, to_yaml
 from oxcart.train.loop import Result, Task, fit, make_accelerator
-from oxcart.train.ranks import on_main
+from oxcart.train.ranks import on_main, together
 from oxcart.train.report import Report
 
 GONE = (
@@ -98,14 +98,12 @@ def run_task(
         OxcartError: see `oxcart.train.loop.fit`.
     """
     run = Path(config.run.dir)
-    first = int(os.environ.get("RANK", "0")) == 0
-    if first:
+    plain: dict[str, Any] = asdict(config)  # type: ignore[call-overload]
+
+    def check() -> None:
         check_directory("run.dir", run, RUN)
         if not resume:
             runs.check_free(run)
-    accelerator = make_accelerator(config.train)
-    task = make(config, accelerator.device)
-    plain: dict[str, Any] = asdict(config)  # type: ignore[call-overload]
 
     def report(step: int) -> Report:
         """Begins once all that can be refused has been."""
@@ -113,7 +111,8 @@ def run_task(
         name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
         about = runs.circumstances(task.fingerprints, accelerator.num_processes, name)
         on_main(lambda: runs.write_run(run, to_yaml(config), about), accelerator)
-        return Report(
+        make_report = partial(
+            Report,
             run,
             step=step,
             steps=config.train.steps,
@@ -124,8 +123,12 @@ def run_task(
             wandb=config.run.wandb,
             config=plain,
         )
+        return together(make_report, accelerator)
 
     with explained():
+        accelerator = make_accelerator(config.train)
+        on_main(check, accelerator)
+        task = make(config, accelerator.device)
         return fit(
             task,
             run,
