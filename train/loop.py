@@ -41,6 +41,7 @@ from oxcart.train.checkpoint import Checkpoint
 from oxcart.train.config import TrainConfig
 from oxcart.train.data.batch import Batch
 from oxcart.train.data.loader import Loader
+from oxcart.train.explain import explained
 from oxcart.train.finite import not_finite, samples, some
 from oxcart.train.ranks import on_main, together
 from oxcart.train.report import Clock, Report, last_validation
@@ -494,7 +495,8 @@ class _Run:
         began = time.perf_counter()
         self.module.eval()
         try:
-            values = self.task.validate(self.module, step, self.accelerator)
+            with explained("val.batch_size", "take a smaller batch"):
+                values = self.task.validate(self.module, step, self.accelerator)
         except NotFiniteError as error:
             raise NotFiniteError(f"step {step:,}, validation: {error}; {self._good()}") from error
         self.module.train()

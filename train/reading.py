@@ -13,6 +13,7 @@ from oxcart.shards.errors import ConfigError
 from oxcart.train.config import DataConfig, ValConfig
 from oxcart.train.data import Batch, Frames, Loader, Mixture, Pairs
 from oxcart.train.data.memory import check_fits
+from oxcart.train.data.mixture import check_distinct
 from oxcart.train.data.order import derive
 
 COPIES = 4
@@ -29,13 +30,7 @@ def open_datasets(data: DataConfig) -> dict[str, Dataset]:
     if not data.datasets:
         raise ConfigError("data.datasets: expected at least one dataset, e.g. data.datasets=[bridge]")
     opened = [Dataset.open(url) for url in data.datasets]
-    marks = [one.manifest.fingerprint for one in opened]
-    for i, mark in enumerate(marks):
-        if (first := marks.index(mark)) < i:
-            raise ConfigError(
-                f"data.datasets: {data.datasets[first]!r} and {data.datasets[i]!r} are one dataset, of "
-                f"fingerprint {mark[:12]}; give it once, and its share with data.mix"
-            )
+    check_distinct("data.datasets", data.datasets, opened)
     names = [one.manifest.dataset["name"] for one in opened]
     return {
         name if names.count(name) == 1 else one.store.url: one

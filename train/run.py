@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -12,21 +11,12 @@ from typing import Any, Protocol, TypeVar
 import torch
 
 from oxcart.manifests.ownership import RUN, check_directory
-from oxcart.shards.errors import OxcartError
 from oxcart.train import runs
 from oxcart.train.config import RunConfig, TrainConfig, to_yaml
+from oxcart.train.explain import explained
 from oxcart.train.loop import Result, Task, fit, make_accelerator
 from oxcart.train.ranks import on_main, together
 from oxcart.train.report import Report
-
-GONE = (
-    "Connection closed by peer",
-    "Connection reset by peer",
-    "Read error",
-    "NCCL communicator was aborted",
-)
-"""What torch.distributed says where a rank has gone."""
-
 
 class RunnableConfig(Protocol):
     """What every trainer's configuration has."""
@@ -125,7 +115,7 @@ def run_task(
         )
         return together(make_report, accelerator)
 
-    with explained():
+    with explained("data.batch_size", "take a smaller batch, or a larger train.accumulate"):
         accelerator = make_accelerator(config.train)
         on_main(check, accelerator)
         task = make(config, accelerator.device)
@@ -140,24 +130,3 @@ def run_task(
             resume=resume,
             allow_changes=allow_changes,
         )
-
-
-@contextlib.contextmanager
-def explained() -> Iterator[None]:
-    """What torch says where memory is not enough, or where another rank has gone, in a line of ours.
-
-    Raises:
-        OxcartError: says what to do.
-    """
-    try:
-        yield
-    except RuntimeError as error:
-        said = str(error)
-        line = " ".join(said.split())[:200]
-        if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in said:
-            raise OxcartError(
-                f"data.batch_size: out of memory ({line}); take a smaller batch, or a larger train.accumulate"
-            ) from error
-        if any(mark in said for mark in GONE):
-            raise OxcartError(f"another rank has stopped; what it said is the reason ({line})") from error
-        raise

@@ -126,15 +126,6 @@ def test_a_save_follows_no_link_and_removes_what_a_killed_one_left(tmp_path: Pat
     assert sorted(path.name for path in folder.iterdir()) == ["best.safetensors", "last.safetensors"]
 
 
-def test_a_checkpoint_has_the_mode_that_the_umask_leaves(tmp_path: Path) -> None:
-    before = os.umask(0o027)
-    try:
-        path = save(tmp_path, made(1))
-    finally:
-        os.umask(before)
-    assert path.stat().st_mode & 0o777 == 0o640
-
-
 def test_no_file_is_a_config_error_and_a_cut_one_corrupt(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no such checkpoint"):
         load(path_of(tmp_path))

@@ -182,8 +182,8 @@ class LaqConfig:
         numbers = books * quantizer.codes * quantizer.dim
         if quantizer.kind != "fsq" and numbers > CODEBOOKS:  # fsq rounds, and has no codebook
             raise ConfigError(
-                f"quantizer.codes: expected at most {CODEBOOKS:,} numbers in the codebooks ({books:,} x codes "
-                f"x dim), got {numbers:,}"
+                f"quantizer.codes: expected at most {CODEBOOKS:,} numbers in the codebooks "
+                f"({books:,} x codes x dim), got {numbers:,}"
             )
         if model.image_size < model.patch:
             raise ConfigError(
