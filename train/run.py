@@ -18,6 +18,7 @@ from oxcart.train.loop import Result, Task, fit, make_accelerator
 from oxcart.train.ranks import on_main, together
 from oxcart.train.report import Report
 
+
 class RunnableConfig(Protocol):
     """What every trainer's configuration has."""
 

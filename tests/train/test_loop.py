@@ -151,7 +151,10 @@ for name, arguments in most:
 print(json.dumps({"told": told, "seen": seen}), flush=True)
 AcceleratorState._reset_state()
 name, sys.argv = last, ["oxcart", "train", "laq", *line]
-main()
+try:
+    main()
+finally:
+    distributed.destroy_process_group()  # gloo's threads of all these runs would race with Python's end
 """
 )
 """Runs of two ranks, one after the other; prints how each ended and what each step did. The last is that of a

@@ -78,7 +78,7 @@ def check_weights(name: str, weights: Any) -> None:
 
 
 def check_distinct(name: str, given: Sequence[str], datasets: Sequence[Dataset]) -> None:
-    """Refuse a dataset that is there twice: by another spelling, or as a copy; it is the fingerprint that tells.
+    """Refuse a dataset that is there twice, by another spelling or as a copy: the fingerprint tells.
 
     Args:
         name: of the argument.
@@ -92,8 +92,8 @@ def check_distinct(name: str, given: Sequence[str], datasets: Sequence[Dataset])
     for i, mark in enumerate(marks):
         if (first := marks.index(mark)) < i:
             raise ConfigError(
-                f"{name}: {given[first]!r} and {given[i]!r} are one dataset, of fingerprint {mark[:12]}; give "
-                "it once, and its share by its weight"
+                f"{name}: {given[first]!r} and {given[i]!r} are one dataset, of fingerprint {mark[:12]}; "
+                "give it once, and its share by its weight"
             )
 
 
