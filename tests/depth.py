@@ -35,6 +35,8 @@ def depth(examples: int, **options: Any) -> settings:
 
 def few(cases: Iterable[Any], *quick: Any) -> list[Any]:
     """Cases for `parametrize`, of which the fast tier takes those named and the other tier all the rest."""
+    cases = list(cases)
+    assert all(case in cases for case in quick), f"not all of {quick} are cases: {cases}"
     return [
         pytest.param(
             *(case if isinstance(case, tuple) else (case,)),

@@ -196,7 +196,7 @@ def _fork(arguments: list[str], environment: dict[str, str], folder: Path, said:
 
 @contextlib.contextmanager
 def _none_left(group: int) -> Iterator[None]:
-    """Whoever was in a process group is gone after: by itself, or there is an error."""
+    """After the block no process of the group is left: one that does not end by itself is an error."""
     alarm = threading.Timer(LONGEST_S, os.killpg, (group, signal.SIGKILL))
     alarm.start()
     try:

@@ -284,7 +284,7 @@ def one_of(name: str, value: str, allowed: Sequence[str]) -> None:
 
 
 def check_shared(config: Any) -> None:
-    """Refuse impossible values of what every trainer's configuration has, and impossible numbers of it all.
+    """Refuse impossible values in the sections that every trainer has, and impossible numbers in any section.
 
     Raises:
         ConfigError: says which.

@@ -3,7 +3,7 @@
 A GPU runs ahead of the host, so a loss that is NaN is seen a step late. Until then NaN goes on through the
 model, and native code that turns numbers into addresses must not be given it: on a CPU `grid_sample` would
 read at any address at all. So such code gets 0 in the place of what is lost, and what it made of that becomes
-NaN again. Nothing here waits for the device but what raises.
+NaN again. `lost` and `filled` do not wait for the device; `not_finite` and `refuse` do.
 """
 
 from __future__ import annotations

@@ -42,8 +42,9 @@ from oxcart.train.checkpoint import Checkpoint
 from oxcart.train.config import TrainConfig
 from oxcart.train.data.batch import Batch
 from oxcart.train.data.loader import Loader
+from oxcart.train.explain import explained
 from oxcart.train.finite import not_finite, samples, some
-from oxcart.train.ranks import on_main
+from oxcart.train.ranks import on_main, together
 from oxcart.train.report import Clock, Report, last_validation
 from oxcart.train.resume import Restored, restore
 from oxcart.train.schedule import keep_row_rates, learning_rate
@@ -213,7 +214,11 @@ def fit(
     path = checkpoints.path_of(run)
     found = Restored(0, float("inf"), 0, afresh=False)
     if resume and path.exists():
-        found = restore(path, task, module, optimizer, loader, accelerator, allow_changes)
+
+        def go_on() -> Restored:
+            return restore(path, task, module, optimizer, loader, accelerator, allow_changes)
+
+        found = together(go_on, accelerator)
     if found.step > config.steps:
         raise ConfigError(
             f"train.steps: the run has done {found.step} already, got {config.steps}; ask for more"
@@ -302,7 +307,7 @@ class _Run:
                     if logs:
                         values = self._metrics(losses, counts, clock, step, flops, peak)
                         counts = {}
-                        self.report.metrics("train", step, values)
+                        self._record("train", step, values)
                         self.report.line(step, values["loss"], clock)
                     stopped = self._agree(told.is_set(), logs)
                     validates = self._validates(step)
@@ -488,12 +493,13 @@ class _Run:
         began = time.perf_counter()
         self.module.eval()
         try:
-            values = self.task.validate(self.module, step, self.accelerator)
+            with explained("val.batch_size", "take a smaller batch"):
+                values = self.task.validate(self.module, step, self.accelerator)
         except NotFiniteError as error:
             raise NotFiniteError(f"step {step:,}, validation: {error}; {self._good()}") from error
         self.module.train()
         (score,) = broadcast_object_list([values.get(self.task.score)])
-        self.report.metrics("val", step, {**values, "seconds": time.perf_counter() - began})
+        self._record("val", step, {**values, "seconds": time.perf_counter() - began})
         if score is not None:
             self.report.say(f"{self.task.label}: step {step:,}, {self.task.score} {score:.3f}")
         self.validated = step
@@ -517,6 +523,10 @@ class _Run:
             if self.accelerator.is_main_process:
                 self._write(step, False, states)
             raise
+
+    def _record(self, kind: str, step: int, values: Mapping[str, Any]) -> None:
+        """Write a line of metrics."""
+        on_main(lambda: self.report.metrics(kind, step, values), self.accelerator)
 
     def _finish(self) -> None:
         """Pictures: after the checkpoint, which a full disk shall not cost."""

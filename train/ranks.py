@@ -8,12 +8,14 @@ raised on every rank.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list, gather_object
 
 from oxcart.shards.errors import OxcartError
+
+T = TypeVar("T")
 
 
 def gathered(work: Callable[[], list[tuple[int, Any]]], accelerator: Accelerator) -> list[tuple[int, Any]]:
@@ -24,7 +26,7 @@ def gathered(work: Callable[[], list[tuple[int, Any]]], accelerator: Accelerator
         accelerator: of this rank.
 
     Raises:
-        OxcartError: the work of some rank did.
+        OxcartError: the work of some rank did; on every rank.
     """
     if accelerator.num_processes == 1:
         return sorted(work(), key=lambda part: part[0])
@@ -39,6 +41,26 @@ def gathered(work: Callable[[], list[tuple[int, Any]]], accelerator: Accelerator
         if failed is not None:
             raise failed
     return sorted((part for parts, _ in every for part in parts), key=lambda part: part[0])
+
+
+def together(work: Callable[[], T], accelerator: Accelerator) -> T:
+    """What this rank makes of work that every rank does for itself.
+
+    Args:
+        work: of this rank.
+        accelerator: of this rank.
+
+    Raises:
+        OxcartError: the work of some rank did; on every rank.
+    """
+    made: list[T] = []
+
+    def make() -> list[tuple[int, Any]]:
+        made.append(work())
+        return []
+
+    gathered(make, accelerator)
+    return made[0]
 
 
 def on_main(work: Callable[[], Any], accelerator: Accelerator) -> Any:

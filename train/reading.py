@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -10,7 +12,13 @@ from oxcart.manifests.dataset import Dataset
 from oxcart.shards.errors import ConfigError
 from oxcart.train.config import DataConfig, ValConfig
 from oxcart.train.data import Batch, Frames, Loader, Mixture, Pairs
+from oxcart.train.data.memory import check_fits
+from oxcart.train.data.mixture import check_distinct
 from oxcart.train.data.order import derive
+
+COPIES = 4
+"""Frames in float32 that a step on a CPU holds at the least: those given, those predicted, their errors and
+gradients. What the model's layers keep comes on top of it, and depends on the model."""
 
 
 def open_datasets(data: DataConfig) -> dict[str, Dataset]:
@@ -22,13 +30,7 @@ def open_datasets(data: DataConfig) -> dict[str, Dataset]:
     if not data.datasets:
         raise ConfigError("data.datasets: expected at least one dataset, e.g. data.datasets=[bridge]")
     opened = [Dataset.open(url) for url in data.datasets]
-    marks = [one.manifest.fingerprint for one in opened]
-    for i, mark in enumerate(marks):
-        if (first := marks.index(mark)) < i:
-            raise ConfigError(
-                f"data.datasets: {data.datasets[first]!r} and {data.datasets[i]!r} are one dataset, of "
-                f"fingerprint {mark[:12]}; give it once, and its share with data.mix"
-            )
+    check_distinct("data.datasets", data.datasets, opened)
     names = [one.manifest.dataset["name"] for one in opened]
     return {
         name if names.count(name) == 1 else one.store.url: one
@@ -44,6 +46,7 @@ def training_loader(
     size: int | None,
     seed: int,
     place: tuple[int, int],
+    pieces: int | None,
     annotations: Sequence[str] = (),
     quiet: bool = False,
     instructions: bool = False,
@@ -57,10 +60,16 @@ def training_loader(
         size: pixels of a side; None as they are stored.
         seed: of the order.
         place: rank and world size.
+        pieces: of a batch that are trained on one after the other in this machine's memory; None on a GPU.
         annotations: files to read values of.
         quiet: do not say how many samples `data.min_motion` leaves.
         instructions: whether to read all that may be said of a sample.
+
+    Raises:
+        ConfigError: the datasets lack what is asked for, or no memory of this machine would hold it.
     """
+    if size is not None:
+        _check_memory(data, sample, (size, size), place[1], pieces)
     loader = Loader(
         Mixture(datasets=list(datasets), weights=data.mix, epoch=data.epoch),
         "train",
@@ -85,9 +94,30 @@ def training_loader(
         cache=data.cache,
         cache_bytes=int(data.cache_gb * 1e9),
     )
+    _check_memory(data, sample, loader.size, place[1], pieces)
     if data.min_motion is not None and place[0] == 0 and not quiet:
         print(loader, file=sys.stderr)
     return loader
+
+
+def _check_memory(
+    data: DataConfig, sample: Pairs | Frames, size: tuple[int, int], world: int, pieces: int | None
+) -> None:
+    """Refuse batches that no memory of this machine would hold, with what a step makes of them, on all of its
+    ranks."""
+    said = os.environ.get("LOCAL_WORLD_SIZE", "")
+    ranks = min(world, int(said)) if said.isdecimal() else 1
+    rows, batches = -(-data.batch_size // world), data.ahead + 1
+    read = rows * batches
+    made = COPIES * 4 * -(-rows // pieces) if pieces else 0
+    check_fits(
+        "data.batch_size",
+        ranks * (read + made) * math.prod((*sample.shape, *size, 3)),
+        f"frames of {batches:,} batches (data.ahead={data.ahead}) of {rows:,} samples"
+        + (", and a step's copies of them," if pieces else "")
+        + (f" on {ranks:,} ranks" if ranks > 1 else ""),
+        "take a smaller data.batch_size or data.ahead" + (", or a larger train.accumulate" if pieces else ""),
+    )
 
 
 def held_out_loader(

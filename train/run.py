@@ -2,30 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import torch
 
 from oxcart.manifests.ownership import RUN, check_directory
-from oxcart.shards.errors import OxcartError
 from oxcart.train import runs
 from oxcart.train.config import RunConfig, TrainConfig, to_yaml
+from oxcart.train.explain import explained
 from oxcart.train.loop import Result, Task, fit, make_accelerator
-from oxcart.train.ranks import on_main
+from oxcart.train.ranks import on_main, together
 from oxcart.train.report import Report
-
-GONE = (
-    "Connection closed by peer",
-    "Connection reset by peer",
-    "Read error",
-    "NCCL communicator was aborted",
-)
-"""What torch.distributed says where a rank has gone."""
 
 
 class RunnableConfig(Protocol):
@@ -98,14 +89,12 @@ def run_task(
         OxcartError: see `oxcart.train.loop.fit`.
     """
     run = Path(config.run.dir)
-    first = int(os.environ.get("RANK", "0")) == 0
-    if first:
+    plain: dict[str, Any] = asdict(config)  # type: ignore[call-overload]
+
+    def check() -> None:
         check_directory("run.dir", run, RUN)
         if not resume:
             runs.check_free(run)
-    accelerator = make_accelerator(config.train)
-    task = make(config, accelerator.device)
-    plain: dict[str, Any] = asdict(config)  # type: ignore[call-overload]
 
     def report(step: int) -> Report:
         """Begins once all that can be refused has been."""
@@ -113,7 +102,8 @@ def run_task(
         name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
         about = runs.circumstances(task.fingerprints, accelerator.num_processes, name)
         on_main(lambda: runs.write_run(run, to_yaml(config), about), accelerator)
-        return Report(
+        make_report = partial(
+            Report,
             run,
             step=step,
             steps=config.train.steps,
@@ -124,8 +114,12 @@ def run_task(
             wandb=config.run.wandb,
             config=plain,
         )
+        return together(make_report, accelerator)
 
-    with explained():
+    with explained("data.batch_size", "take a smaller batch, or a larger train.accumulate"):
+        accelerator = make_accelerator(config.train)
+        on_main(check, accelerator)
+        task = make(config, accelerator.device)
         return fit(
             task,
             run,
@@ -137,24 +131,3 @@ def run_task(
             resume=resume,
             allow_changes=allow_changes,
         )
-
-
-@contextlib.contextmanager
-def explained() -> Iterator[None]:
-    """What torch says where memory is not enough, or where another rank has gone, in a line of ours.
-
-    Raises:
-        OxcartError: says what to do.
-    """
-    try:
-        yield
-    except RuntimeError as error:
-        said = str(error)
-        line = " ".join(said.split())[:200]
-        if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in said:
-            raise OxcartError(
-                f"data.batch_size: out of memory ({line}); take a smaller batch, or a larger train.accumulate"
-            ) from error
-        if any(mark in said for mark in GONE):
-            raise OxcartError(f"another rank has stopped; what it said is the reason ({line})") from error
-        raise

@@ -7,7 +7,9 @@ import dataclasses
 import inspect
 import re
 import typing
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -17,7 +19,7 @@ from oxcart.train import config as shared
 from oxcart.train.config import changes, leaves, to_yaml
 from oxcart.train.laq import config as module
 from oxcart.train.laq.config import PRESETS, LaqConfig, laq_config
-from oxcart.train.ranges import RANGES, check_numbers
+from oxcart.train.ranges import ELSEWHERE, RANGES, check_numbers
 from oxcart.train.vla.config import VlaConfig
 
 
@@ -92,22 +94,70 @@ def test_a_wrong_override_is_answered_in_one_line(override: str, said: str) -> N
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    "given",
+    [
+        "tokens=256 codes=8192 dim=256",
+        "tokens=64 codes=16384 dim=512 kind=vq shared=false",
+        "tokens=16 codes=65536 dim=1024 kind=diveq",
+        "tokens=16 codes=65536 dim=8192 kind=fsq",
+        "tokens=16 codes=4096 dim=4096 shared=false",
+    ],
+)
+def test_codebooks_that_fit_a_gigabyte_are_no_mistake(given: str) -> None:
+    """All tokens share one but those of nsvq without `shared`, and fsq has none."""
+    laq_config([f"quantizer.{one}" for one in given.split()])
+
+
+@pytest.mark.parametrize(
+    ("given", "numbers"),
+    [
+        ("tokens=17 codes=4096 dim=4096 shared=false", r"\(17 x codes x dim\), got 285,212,672"),
+        ("tokens=1 codes=65536 dim=8192", r"\(1 x codes x dim\), got 536,870,912"),
+        ("tokens=4 codes=65536 dim=8192 kind=vq", r"\(1 x codes x dim\), got 536,870,912"),
+    ],
+)
+def test_codebooks_of_more_than_a_gigabyte_are_refused(given: str, numbers: str) -> None:
+    with pytest.raises(ConfigError, match=rf"^quantizer\.codes: .* {numbers}$"):
+        laq_config([f"quantizer.{one}" for one in given.split()])
+
+
 @pytest.mark.parametrize("schema", [LaqConfig, VlaConfig])
 def test_every_number_has_a_range_that_refuses_what_is_not_finite(schema: type) -> None:
-    hints = {
-        f"{section}.{name}": str(kind)
-        for section, of in typing.get_type_hints(schema).items()
-        if dataclasses.is_dataclass(of)
-        for name, kind in typing.get_type_hints(of).items()
-    }
-    numbers = [key for key, kind in hints.items() if re.search(r"\b(int|float)\b", kind)]
-    assert len(numbers) > 30
+    numbers = [key for key, kind in kinds(schema) if re.search(r"\b(int|float|Any)\b", kind)]
+    assert {"data.limit.train", "data.mix", "data.per_episode"} <= set(numbers)
     for key in numbers:
+        if key in ELSEWHERE:
+            continue
         least, most = RANGES[key]
-        section, _, name = key.partition(".")
+        *sections, name = key.split(".")
         for wrong in (float("nan"), float("inf"), least - 1, 2 * most + 1):
+            nested: dict[str, Any] = {name: wrong}
+            for section in reversed(sections):
+                nested = {section: nested}
             with pytest.raises(ConfigError, match=f"^{re.escape(key)}: expected"):
-                check_numbers({section: {name: wrong}})
+                check_numbers(nested)
+
+
+def kinds(schema: Any, above: str = "") -> Iterator[tuple[str, str]]:
+    """Every dotted key of a dataclass and its type."""
+    for name, kind in typing.get_type_hints(schema).items():
+        if dataclasses.is_dataclass(kind):
+            yield from kinds(kind, f"{above}{name}.")
+        else:
+            yield f"{above}{name}", str(kind)
+
+
+def test_a_number_without_a_range_is_a_mistake_of_ours() -> None:
+    with pytest.raises(KeyError, match=r"train\.new"):
+        check_numbers({"train": {"new": 5}})
+
+
+@pytest.mark.parametrize("number", ["nan", "inf", "-1"])
+@pytest.mark.parametrize("key", ["data.mix=[1,{}]", "data.per_episode={}"])
+def test_numbers_beside_words_have_a_range_too(key: str, number: str) -> None:
+    with pytest.raises(ConfigError, match=f"^{key.partition('=')[0]}: expected"):
+        laq_config([key.format(number)])
 
 
 def test_a_flow_decoder_needs_a_decoder_that_sees_the_codes() -> None:

@@ -55,7 +55,7 @@ def started(program: list[str], *arguments: str, **place: str) -> subprocess.Pop
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1", **place},
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore", **place},
     )
 
 
@@ -94,9 +94,11 @@ RANKS = (
     + """
 import json
 from accelerate.state import AcceleratorState
-from oxcart.cli.main import oxcart
-from oxcart.shards.errors import OxcartError
+from oxcart.cli.main import main, oxcart
+from oxcart.shards.errors import OxcartError, StoreError
+from oxcart.train import checkpoint
 from oxcart.train.laq.model import LatentActionModel
+from oxcart.train.report import Report
 
 original_encode = LatentActionModel.encode
 seen = []
@@ -122,11 +124,23 @@ def encode(self, frames):
     codes = original_encode(self, frames)
     return torch.full_like(codes, -1) if name == "invalid" and distributed.get_rank() else codes
 
+def failing(work, run, rank, kind=None):
+    def tried(*given, **named):
+        if name == run and distributed.get_rank() == rank and (kind is None or kind in given):
+            raise StoreError(f"{run}: no room")
+        return work(*given, **named)
+    return tried
+
 LaqTask.after_step, LaqTask.loss, LatentActionModel.encode = after_step, loss, encode
+checkpoint.save = failing(checkpoint.save, "save", 0)
+checkpoint.set_random_states = failing(checkpoint.set_random_states, "restore", 1)
+Report.metrics = failing(failing(Report.metrics, "line", 0, "train"), "score", 0, "val")
+sys.modules["wandb"] = None  # whether or not it is installed
 told = {}
-for name, arguments in json.loads(sys.argv[1]).items():
+*most, (last, line) = json.loads(sys.argv[1]).items()
+for name, arguments in most:
     AcceleratorState._reset_state()  # the ranks stay together
-    if name in ("stopped", "not finite", "invalid"):
+    if "--resume" not in arguments and name not in ("two", "whole", "replacing"):
         try:
             result = train_laq(configure(arguments))
             told[name] = [result.stopped, result.step]
@@ -134,11 +148,17 @@ for name, arguments in json.loads(sys.argv[1]).items():
             told[name] = str(error)
     else:
         told[name] = oxcart(["train", "laq", *arguments], standalone_mode=False)
-print(json.dumps({"told": told, "seen": seen}))
-distributed.destroy_process_group()
+print(json.dumps({"told": told, "seen": seen}), flush=True)
+AcceleratorState._reset_state()
+name, sys.argv = last, ["oxcart", "train", "laq", *line]
+try:
+    main()
+finally:
+    distributed.destroy_process_group()  # gloo's threads of all these runs would race with Python's end
 """
 )
-"""Runs of two ranks, one after the other; prints how each ended and what each step did."""
+"""Runs of two ranks, one after the other; prints how each ended and what each step did. The last is that of a
+process which is the command, and ends as it does."""
 KILLED = (
     PATCHED
     + """
@@ -685,6 +705,8 @@ class Ranks:
     """Rank -> run -> exit code (None is 0), error, or whether it was stopped, and at which step."""
     seen: list[list[Any]]
     """(run, step, codes replaced) of rank 0; that codebooks are equal, each step has asserted."""
+    last: list[list[Any]]
+    """Rank -> exit code and stderr of the last run, which is a command."""
 
 
 REPLACING = ("train.steps=9", "quantizer.codes=8", "quantizer.replace_every=1", "quantizer.replace_below=0.9")
@@ -705,13 +727,20 @@ def ranks(kitchen: Path, once: Once) -> Ranks:
             "replacing": asked(kitchen, folder / "replacing", *REPLACING),
             "not finite": asked(kitchen, folder / "not finite", "train.steps=4"),
             "invalid": asked(kitchen, folder / "invalid", "train.steps=2", "val.every=1", "val.probes=false"),
+            "save": asked(kitchen, folder / "save", "train.steps=1"),
+            "line": asked(kitchen, folder / "line", "train.steps=1"),
+            "score": asked(kitchen, folder / "score", "train.steps=1", "val.every=1", "val.probes=false"),
+            "taken": asked(kitchen, folder / "two"),
+            "report": asked(kitchen, folder / "report", "run.wandb=project"),
+            "restore": ["--resume", "auto", f"run.dir={folder / 'two'}"],
         }
-        found = []
+        found, last = [], []
         for process in two_ranks(["-c", RANKS], json.dumps(given)):
             out, err = process.communicate(timeout=120)
-            assert process.returncode == 0, err
+            assert out, err
             found.append(json.loads(out.splitlines()[-1]))
-        return Ranks(folder, [one["told"] for one in found], found[0]["seen"])
+            last.append([process.returncode, err])
+        return Ranks(folder, [one["told"] for one in found], found[0]["seen"], last)
 
     made: Ranks = once("ranks", launch)
     return made
@@ -754,6 +783,28 @@ def test_what_is_not_finite_in_validation_of_one_of_two_ranks_stops_both(ranks: 
     for told in ranks.told:
         assert told["invalid"].startswith("step 1, validation: latents of oxcart_kitchens-")
         assert "none was saved" in told["invalid"]
+
+
+@pytest.mark.parametrize(
+    ("run", "said"),
+    [
+        ("save", "save: no room"),
+        ("line", "line: no room"),
+        ("score", "score: no room"),
+        ("taken", "run.dir: {folder}/two holds a run; pass --resume auto"),
+        ("report", "run.wandb: Weights & Biases is not installed"),
+    ],
+)
+def test_what_fails_on_the_main_rank_alone_stops_both_with_its_reason(
+    ranks: Ranks, run: str, said: str
+) -> None:
+    for told in ranks.told:
+        assert told[run].startswith(said.format(folder=ranks.folder))
+
+
+def test_a_command_whose_rank_cannot_go_on_ends_on_both_in_one_line(ranks: Ranks) -> None:
+    """Rank 1 has failed, and rank 0 has not."""
+    assert ranks.last == [[1, "oxcart: error: restore: no room\n"]] * 2
 
 
 def test_ranks_codebooks_are_identical_after_every_step(ranks: Ranks) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,9 +20,9 @@ from oxcart.manifests.dataset import Dataset
 from oxcart.manifests.split import SplitRule
 from oxcart.shards.errors import ConfigError
 from oxcart.train.config import DataConfig
-from oxcart.train.data import Frames
+from oxcart.train.data import Frames, Pairs, memory
 from oxcart.train.laq.task import LaqTask
-from oxcart.train.reading import held_out_loader
+from oxcart.train.reading import held_out_loader, training_loader
 from tiny_laq import alone, small, trained
 from video_sources import compile_videos, scenes
 
@@ -101,7 +102,50 @@ def test_a_batch_that_no_memory_would_hold_is_refused_with_both_numbers(
     kitchen: Path, tmp_path: Path
 ) -> None:
     config = small(kitchen, tmp_path, "data.batch_size=10000000000")
-    with pytest.raises(ConfigError, match=r"batch_size: .* would take 76,.* GB, and this machine has \d"):
+    with pytest.raises(
+        ConfigError, match=r"^data\.batch_size: .* would take 322,.* GB, and this machine has \d"
+    ):
         LaqTask(config, torch.device("cpu")).loader(0, 1)
     config = small(kitchen, tmp_path, "val.batch_size=10000000000", "val.every=1")
     LaqTask(config, torch.device("cpu"))  # as many as there are
+
+
+@pytest.mark.parametrize(
+    ("given", "local", "gigabytes"),
+    [
+        ((), "1", 10 * 1536 * (5 + 16)),
+        (("train.accumulate=2",), "1", 10 * 1536 * (5 + 8)),
+        (("data.ahead=1",), "1", 10 * 1536 * (2 + 16)),
+        ((), "2", 10 * 1536 * (5 + 16)),
+        ((), "nonsense", 5 * 1536 * (5 + 16)),
+    ],
+)
+def test_a_step_is_counted_with_its_batches_and_with_the_other_ranks_of_the_machine(
+    kitchen: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    given: tuple[str, ...],
+    local: str,
+    gigabytes: int,
+) -> None:
+    """1,536 bytes are two frames of 16 x 16 pixels; a step on a CPU takes 16 times that of each sample."""
+    world = 1 if local == "1" else 2
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", local)
+    task = LaqTask(small(kitchen, tmp_path, "data.batch_size=10000000000", *given), torch.device("cpu"))
+    with pytest.raises(ConfigError, match=f"would take {gigabytes:,}.0 GB") as error:
+        task.loader(0, world)
+    assert ("on 2 ranks" in str(error.value)) == (local == "2")
+
+
+def test_a_batch_that_is_read_for_a_gpu_is_counted_without_the_step(
+    kitchen: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its copies are in the memory of the GPU, which says by itself that it is full."""
+    data = DataConfig(datasets=[str(kitchen)], batch_size=8, lanes=4, window=8, threads=1)
+    asked: dict[str, Any] = {"size": None, "seed": 0, "place": (0, 1)}
+    frames = 8 * 5 * 2 * 32 * 32 * 3
+    monkeypatch.setattr(memory, "total_memory", lambda: frames)
+    opened = [Dataset.open(str(kitchen))]
+    training_loader(data, opened, Pairs(frames=2), pieces=None, **asked)
+    with pytest.raises(ConfigError, match=r"^data\.batch_size: .* or a larger train\.accumulate$"):
+        training_loader(data, opened, Pairs(frames=2), pieces=8, **asked)

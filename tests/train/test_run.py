@@ -1,31 +1,33 @@
-"""What torch raises where a run cannot go on is a line that says what to do."""
+"""Each part of a run that takes too much memory is one line, which names the key that decides how much."""
 
 from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from oxcart.shards.errors import ConfigError, OxcartError
 from oxcart.train.config import TrainConfig
+from oxcart.train.laq.task import LaqTask
 from oxcart.train.loop import make_accelerator
-from oxcart.train.run import explained
+from tiny_laq import trained
 
 
-def test_too_little_memory_is_one_line() -> None:
-    said = r"^data\.batch_size: out of memory \(.*allocate.*\); take a smaller"
-    with pytest.raises(OxcartError, match=said), explained():
+@pytest.mark.parametrize(
+    ("part", "key"),
+    [("__init__", "data.batch_size"), ("loss", "data.batch_size"), ("validate", "val.batch_size")],
+)
+def test_too_little_memory_is_said_of_the_batch_that_took_it(
+    kitchen: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: str, key: str
+) -> None:
+    def take(*given: Any) -> None:
         torch.empty(1 << 60)
 
-
-@pytest.mark.parametrize("said", ["[gloo/pair.cc:534] Connection closed by peer [127.0.0.1]:1", "Read error"])
-def test_a_rank_that_has_gone_is_one_line(said: str) -> None:
-    with pytest.raises(OxcartError, match=r"^another rank has stopped"), explained():
-        raise RuntimeError(said)
-
-
-def test_a_mistake_of_ours_is_not_dressed_up() -> None:
-    with pytest.raises(RuntimeError, match=r"^shapes differ$"), explained():
-        raise RuntimeError("shapes differ")
+    monkeypatch.setattr(LaqTask, part, take)
+    with pytest.raises(OxcartError, match=f"^{key}: out of memory .*; take a smaller batch"):
+        trained(tmp_path / "run", kitchen, "train.steps=1", "val.every=1", "val.probes=false")
 
 
 def test_an_environment_that_accelerate_refuses_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -34,7 +34,7 @@ from oxcart.train.data.batch import Batch
 from oxcart.train.data.cache import Cache
 from oxcart.train.data.index import SplitIndex
 from oxcart.train.data.memory import BatchMemory, check_fits
-from oxcart.train.data.mixture import Mixture, Schedule
+from oxcart.train.data.mixture import Mixture, Schedule, check_distinct
 from oxcart.train.data.moving import open_moving
 from oxcart.train.data.order import LANES, WINDOW, derive
 from oxcart.train.data.part import Part, Wanted
@@ -162,6 +162,7 @@ class Loader(torch.utils.data.IterableDataset[Batch]):
         weights = mixture.weights if not isinstance(mixture.weights, str) else None
         on = [one for i, one in enumerate(mixture.datasets) if weights is None or weights[i]]
         opened = [one if isinstance(one, Dataset) else Dataset.open(os.fspath(one)) for one in on]
+        check_distinct("datasets", [one.store.url for one in opened], opened)
         kept = Cache(cache, cache_bytes) if cache is not None else None
         caches = [kept if one.store.remote else None for one in opened]
         indexes = [

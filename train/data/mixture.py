@@ -77,6 +77,26 @@ def check_weights(name: str, weights: Any) -> None:
         raise ConfigError(f"{name}: all are 0; at least one dataset must have a weight")
 
 
+def check_distinct(name: str, given: Sequence[str], datasets: Sequence[Dataset]) -> None:
+    """Refuse a dataset that is there twice, by another spelling or as a copy: the fingerprint tells.
+
+    Args:
+        name: of the argument.
+        given: what the datasets were given as.
+        datasets: that are open.
+
+    Raises:
+        ConfigError: says which two.
+    """
+    marks = [one.manifest.fingerprint for one in datasets]
+    for i, mark in enumerate(marks):
+        if (first := marks.index(mark)) < i:
+            raise ConfigError(
+                f"{name}: {given[first]!r} and {given[i]!r} are one dataset, of fingerprint {mark[:12]}; "
+                "give it once, and its share by its weight"
+            )
+
+
 class Schedule:
     """The order in which datasets take turns.
 

@@ -20,8 +20,8 @@ from oxcart.train.finite import filled, lost
 FINE = 8
 """Channels of a convolutional head at the frames' own size."""
 FAR = 1e4
-"""Half sides that a frame is moved at most. It has shown nothing but its edge long before; much further, its
-coordinates would be more than the integers of native code."""
+"""Half sides that a frame is moved at most. Long before that it shows nothing but its edge; much further, its
+coordinates would overflow the integers that native code makes of them."""
 
 
 class Attention(nn.Module):

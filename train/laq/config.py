@@ -177,11 +177,13 @@ class LaqConfig:
             strategies.check(self.evaluate.strategies, "evaluate.strategies")
         if self.evaluate.strategies and not self.val.every:
             raise ConfigError("evaluate.strategies: are measured at validations; set val.every")
-        numbers = quantizer.tokens * quantizer.codes * quantizer.dim
-        if numbers > CODEBOOKS:
+        own = quantizer.kind == "nsvq" and not quantizer.shared
+        books = quantizer.tokens if own else 1
+        numbers = books * quantizer.codes * quantizer.dim
+        if quantizer.kind != "fsq" and numbers > CODEBOOKS:  # fsq rounds, and has no codebook
             raise ConfigError(
-                f"quantizer.codes: expected at most {CODEBOOKS:,} numbers in the codebooks (tokens x codes x "
-                f"dim), got {numbers:,}"
+                f"quantizer.codes: expected at most {CODEBOOKS:,} numbers in the codebooks "
+                f"({books:,} x codes x dim), got {numbers:,}"
             )
         if model.image_size < model.patch:
             raise ConfigError(

@@ -110,6 +110,7 @@ class LaqTask:
             size=model.image_size,
             seed=self._config.train.seed,
             place=(rank, world_size),
+            pieces=self._config.train.accumulate if self._counts.device.type == "cpu" else None,
             quiet=self._config.run.quiet,
         )
         for part in loader.parts:

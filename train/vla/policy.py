@@ -66,9 +66,12 @@ def save_policy(policy: Policy, processor: Any, run: Path, source: str, about: M
             path.chmod(mode)  # safetensors makes its files the owner's alone
         remove(final)
         temporary.rename(final)
-    except Exception as error:  # tokenizers says of a full disk that it is an Exception
+    except Exception as error:
         with contextlib.suppress(OSError):
             remove(temporary)
+        # tokenizers says of a full disk that it is an Exception, and nothing more.
+        if not isinstance(error, OSError | SafetensorError) and "No space" not in str(error):
+            raise
         reason = getattr(error, "strerror", None) or str(error)
         raise StoreError(f"{final}: the model cannot be written ({reason}); make room") from error
     return final

@@ -147,6 +147,7 @@ class VlaTask:
             size=self._size,
             seed=self._config.train.seed,
             place=(rank, world_size),
+            pieces=self._config.train.accumulate if self._device.type == "cpu" else None,
             quiet=self._config.run.quiet,
             annotations=self._labels.files_of(datasets),
             instructions=True,

@@ -470,6 +470,10 @@ BAD: list[tuple[Callable[[Datasets], Any], str]] = [
         "expected frames, episodes, equal or numbers",
     ),
     (lambda d: Mixture(datasets=["a"], epoch="some"), "expected one of largest, smallest, all"),
+    (
+        lambda d: Loader([str(d["raw"]), f"{d['raw']}/."], sample=ALL, batch_size=4),
+        "datasets: '.*' and '.*' are one dataset, of fingerprint",
+    ),
     (lambda d: Loader(str(d["raw"].parent), sample=ALL, batch_size=4), "no manifest.json"),
 ]
 
@@ -481,6 +485,11 @@ def test_what_is_impossible_is_said_in_one_line(
     with pytest.raises(ConfigError, match=said) as caught:
         make(datasets)
     assert "\n" not in str(caught.value)
+
+
+def test_a_dataset_that_has_no_weight_may_be_there_again(datasets: Datasets) -> None:
+    again = Mixture(datasets=[str(datasets["raw"])] * 2, weights=[0, 1])
+    assert len(Loader(again, sample=ALL, batch_size=4).parts) == 1
 
 
 def test_sizes_that_differ_need_one(datasets: Datasets, kitchens: Path, tmp_path: Path) -> None:

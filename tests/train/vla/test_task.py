@@ -18,14 +18,16 @@ import pytest
 import torch
 from accelerate.state import AcceleratorState
 from PIL import Image
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
 from oxcart.manifests.annotation import read_annotation
-from oxcart.shards.errors import ConfigError, CorruptError, OxcartError
+from oxcart.shards.errors import ConfigError, CorruptError, OxcartError, StoreError
 from oxcart.train.data import Batch, Frames, Loader
 from oxcart.train.laq.label import label, open_run
 from oxcart.train.loop import Place, narrow
+from oxcart.train.vla import policy as policies
 from oxcart.train.vla.emit import emit, score
 from oxcart.train.vla.policy import load_policy, save_policy
 from oxcart.train.vla.predict import predict
@@ -135,6 +137,30 @@ def test_a_model_is_saved_through_no_link_and_with_the_mode_that_the_umask_leave
     assert [path.name for path in run.iterdir()] == ["model"]
     plain = (others / "config.json").stat().st_mode
     assert {path.stat().st_mode for path in (run / "model").iterdir()} == {plain}
+
+
+@pytest.mark.parametrize(
+    ("error", "full"),
+    [
+        (OSError(28, "No space left on device"), True),
+        (SafetensorError("I/O error: No space left on device"), True),
+        (Exception("No space left on device (os error 28)"), True),
+        (TypeError("no such argument"), False),
+        (RuntimeError("can't allocate memory"), False),
+    ],
+)
+def test_a_mistake_while_a_model_is_saved_is_not_called_a_full_disk(
+    qwen: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, full: bool
+) -> None:
+    def fail(*given: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(policies, "save_processor", fail)
+    about = {"frames": [32, 32], "producer": "a" * 64, "laq": None, "lora": False}
+    with pytest.raises(StoreError if full else type(error), match=str(error.args[-1])[:15]) as caught:
+        save_policy(policy(qwen), load_processor(str(qwen)), tmp_path, str(qwen), about)
+    assert ("make room" in str(caught.value)) == full
+    assert list(tmp_path.iterdir()) == [], "what was written of it is gone"
 
 
 def test_a_model_on_disk_that_is_incomplete_or_not_finite_is_refused(qwen: Path, tmp_path: Path) -> None:
