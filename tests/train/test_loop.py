@@ -735,11 +735,16 @@ def ranks(kitchen: Path, once: Once) -> Ranks:
             "restore": ["--resume", "auto", f"run.dir={folder / 'two'}"],
         }
         found, last = [], []
-        for process in two_ranks(["-c", RANKS], json.dumps(given)):
-            out, err = process.communicate(timeout=120)
-            assert out, err
-            found.append(json.loads(out.splitlines()[-1]))
-            last.append([process.returncode, err])
+        processes = two_ranks(["-c", RANKS], json.dumps(given))
+        try:
+            for process in processes:
+                out, err = process.communicate(timeout=120)
+                assert out, err
+                found.append(json.loads(out.splitlines()[-1]))
+                last.append([process.returncode, err])
+        finally:
+            for process in processes:
+                process.kill()  # one that waits for the other would do so for half an hour
         return Ranks(folder, [one["told"] for one in found], found[0]["seen"], last)
 
     made: Ranks = once("ranks", launch)
