@@ -32,7 +32,7 @@ from types import FrameType
 from typing import Any, NoReturn, Protocol
 
 import torch
-from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list, gather_object
 from torch import Tensor, nn
 
@@ -42,15 +42,13 @@ from oxcart.train.checkpoint import Checkpoint
 from oxcart.train.config import TrainConfig
 from oxcart.train.data.batch import Batch
 from oxcart.train.data.loader import Loader
+from oxcart.train.device import fused, peak_flops
 from oxcart.train.explain import explained
 from oxcart.train.finite import not_finite, samples, some
 from oxcart.train.ranks import on_main, together
 from oxcart.train.report import Clock, Report, last_validation
 from oxcart.train.resume import Restored, restore
 from oxcart.train.schedule import keep_row_rates, learning_rate
-
-PEAKS = {"H100": 989e12, "H200": 989e12, "A100": 312e12, "L40S": 362e12, "RTX 4090": 165e12}
-"""bf16 FLOP/s of dense matrix products, as the makers state them, by a part of the device's name."""
 
 
 @dataclass(frozen=True)
@@ -128,39 +126,6 @@ class Result:
     """Percent of the time that was spent waiting for data."""
 
 
-def make_accelerator(config: TrainConfig) -> Accelerator:
-    """The accelerator of a configuration.
-
-    Raises:
-        ConfigError: a GPU is asked for and there is none, or it cannot do bf16; what the environment says of
-            ranks is wrong.
-    """
-    there = torch.cuda.is_available()
-    if config.device == "cuda" and not there:
-        raise ConfigError(
-            "train.device: cuda is asked for, and torch sees no GPU; use train.device=cpu or auto"
-        )
-    gpu = there and config.device != "cpu"
-    if gpu and config.precision == "bf16" and not torch.cuda.is_bf16_supported():
-        raise ConfigError("train.precision: this GPU cannot do bf16; use train.precision=fp32")
-    half = config.precision == "bf16" or (config.precision == "auto" and gpu)
-    if config.threads is not None:
-        torch.set_num_threads(config.threads)
-    try:
-        return Accelerator(
-            cpu=not gpu,
-            mixed_precision="bf16" if half else "no",
-            gradient_accumulation_steps=config.accumulate,
-            step_scheduler_with_optimizer=False,
-            kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
-        )
-    except Exception as error:  # whatever accelerate and torch.distributed make of the environment
-        reason = " ".join(str(error).split())
-        raise ConfigError(
-            f"environment: accelerate cannot begin: {type(error).__name__}: {reason}"
-        ) from error
-
-
 def fit(
     task: Task,
     run: Path,
@@ -205,7 +170,7 @@ def fit(
     module = task.build()
     loader = task.loader(accelerator.process_index, world)
     optimizer = torch.optim.AdamW(
-        task.groups(module), lr=config.lr, betas=(config.betas[0], config.betas[1]), fused=_fused(accelerator)
+        task.groups(module), lr=config.lr, betas=(config.betas[0], config.betas[1]), fused=fused(accelerator)
     )
     keep_row_rates(optimizer)
     if config.compile:
@@ -272,7 +237,7 @@ class _Run:
         counts: dict[str, float] = {}
         pending: tuple[int, Tensor, list[str], Tensor] | None = None
         stopped = False
-        peak = _peak(accelerator.device)
+        peak = peak_flops(accelerator.device)
         flops = 0.0
         self.saved = step
         with _signals() as told:
@@ -574,18 +539,6 @@ def narrow(batch: Batch, inside: slice | Tensor) -> Batch:
     }
     notes = {name: value[inside] for name, value in batch.annotations.items()}
     return Batch(**values, annotations=notes)
-
-
-def _fused(accelerator: Accelerator) -> bool | None:
-    return True if accelerator.device.type == "cuda" else None
-
-
-def _peak(device: torch.device) -> float | None:
-    """FLOP/s in bf16 that the maker of the device states; None where it is not known."""
-    if device.type != "cuda":
-        return None
-    name = torch.cuda.get_device_name(device)
-    return next((peak for part, peak in PEAKS.items() if part in name), None)
 
 
 @contextlib.contextmanager

@@ -13,8 +13,9 @@ import torch
 from oxcart.manifests.ownership import RUN, check_directory
 from oxcart.train import runs
 from oxcart.train.config import RunConfig, TrainConfig, to_yaml
+from oxcart.train.device import make_accelerator
 from oxcart.train.explain import explained
-from oxcart.train.loop import Result, Task, fit, make_accelerator
+from oxcart.train.loop import Result, Task, fit
 from oxcart.train.ranks import on_main, together
 from oxcart.train.report import Report
 

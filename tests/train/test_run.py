@@ -10,8 +10,8 @@ import torch
 
 from oxcart.shards.errors import ConfigError, OxcartError
 from oxcart.train.config import TrainConfig
+from oxcart.train.device import make_accelerator
 from oxcart.train.laq.task import LaqTask
-from oxcart.train.loop import make_accelerator
 from tiny_laq import trained
 
 

@@ -1,0 +1,58 @@
+"""The device that a run trains on: how accelerate is told of it, and how fast its maker says that it is."""
+
+from __future__ import annotations
+
+import torch
+from accelerate import Accelerator, DistributedDataParallelKwargs
+
+from oxcart.shards.errors import ConfigError
+from oxcart.train.config import TrainConfig
+
+PEAKS = {"H100": 989e12, "H200": 989e12, "A100": 312e12, "L40S": 362e12, "RTX 4090": 165e12}
+"""bf16 FLOP/s of dense matrix products, as the makers state them, by a part of the device's name."""
+
+
+def make_accelerator(config: TrainConfig) -> Accelerator:
+    """The accelerator of a configuration.
+
+    Raises:
+        ConfigError: a GPU is asked for and there is none, or it cannot do bf16; what the environment says of
+            ranks is wrong.
+    """
+    there = torch.cuda.is_available()
+    if config.device == "cuda" and not there:
+        raise ConfigError(
+            "train.device: cuda is asked for, and torch sees no GPU; use train.device=cpu or auto"
+        )
+    gpu = there and config.device != "cpu"
+    if gpu and config.precision == "bf16" and not torch.cuda.is_bf16_supported():
+        raise ConfigError("train.precision: this GPU cannot do bf16; use train.precision=fp32")
+    half = config.precision == "bf16" or (config.precision == "auto" and gpu)
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
+    try:
+        return Accelerator(
+            cpu=not gpu,
+            mixed_precision="bf16" if half else "no",
+            gradient_accumulation_steps=config.accumulate,
+            step_scheduler_with_optimizer=False,
+            kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
+        )
+    except Exception as error:  # whatever accelerate and torch.distributed make of the environment
+        reason = " ".join(str(error).split())
+        raise ConfigError(
+            f"environment: accelerate cannot begin: {type(error).__name__}: {reason}"
+        ) from error
+
+
+def fused(accelerator: Accelerator) -> bool | None:
+    """What AdamW's `fused` is to be: on a GPU one kernel updates all weights."""
+    return True if accelerator.device.type == "cuda" else None
+
+
+def peak_flops(device: torch.device) -> float | None:
+    """FLOP/s in bf16 that the maker of the device states; None where it is not known."""
+    if device.type != "cuda":
+        return None
+    name = torch.cuda.get_device_name(device)
+    return next((peak for part, peak in PEAKS.items() if part in name), None)
