@@ -247,7 +247,7 @@ def test_no_manifest_is_no_dataset(tmp_path: Path) -> None:
 def test_a_field_of_any_value_is_read_or_refused(
     tmp_path_factory: pytest.TempPathFactory, value: Any, field: str
 ) -> None:
-    folder = tmp_path_factory.getbasetemp()
+    folder = tmp_path_factory.mktemp("manifest", numbered=True)
     try:
         manifest = read(folder, VALUE | {field: value})
     except OxcartError as error:
