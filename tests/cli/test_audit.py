@@ -121,6 +121,7 @@ def test_slips_of_the_command_line(clean: Path) -> None:
     assert cli("audit").exit_code == 2
 
 
+@pytest.mark.system
 def test_repair_and_recompile(kitchens: Path, leaky: Path, tmp_path: Path) -> None:
     report, rule = tmp_path / "audit.json", tmp_path / "rule.yaml"
     cli("audit", leaky, "--json", report, *QUICK)

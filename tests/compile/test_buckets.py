@@ -70,6 +70,7 @@ class TestSameBytes:
         assert tree_of(f"{remote}/out") == whole.tree
         assert verify(Dataset.open(f"{remote}/out")) == []
 
+    @pytest.mark.system
     def test_from_a_bucket_into_a_bucket_in_processes(
         self, whole: Compiled, source: str, remote: str
     ) -> None:

@@ -254,6 +254,7 @@ def extend_twice(before: Before, folder: Path, **how: Any) -> Path:
 class TestDeterminism:
     """The same bytes for any way in which it is done."""
 
+    @pytest.mark.system
     def test_twice_by_any_number_of_workers(self, before: Before, tmp_path: Path) -> None:
         twice, other = (extend_twice(before, tmp_path / str(n), workers=n) for n in (1, 2))
         assert tree(twice) == tree(other)

@@ -751,6 +751,7 @@ def ranks(kitchen: Path, once: Once) -> Ranks:
     return made
 
 
+@pytest.mark.system
 def test_two_ranks_equal_one_and_share_a_codebook(kitchen: Path, ranks: Ranks, tmp_path: Path) -> None:
     trained(tmp_path / "one", kitchen, *ALIKE)
     assert [told["two"] for told in ranks.told] == [None, None]
@@ -765,6 +766,7 @@ def test_two_ranks_equal_one_and_share_a_codebook(kitchen: Path, ranks: Ranks, t
     assert val[1] == pytest.approx(val[0], rel=1e-3)
 
 
+@pytest.mark.system
 def test_a_signal_to_one_of_two_ranks_stops_both_and_they_go_on_bit_for_bit(ranks: Ranks) -> None:
     for told in ranks.told:
         assert told["stopped"] == [True, 3], "at the next line of metrics"
@@ -775,6 +777,7 @@ def test_a_signal_to_one_of_two_ranks_stops_both_and_they_go_on_bit_for_bit(rank
     assert_same_checkpoints(ranks.folder / "stopped", ranks.folder / "whole")
 
 
+@pytest.mark.system
 def test_a_loss_that_is_not_finite_on_one_of_two_ranks_stops_both(ranks: Ranks) -> None:
     for told in ranks.told:
         said = told["not finite"]
@@ -784,6 +787,7 @@ def test_a_loss_that_is_not_finite_on_one_of_two_ranks_stops_both(ranks: Ranks) 
         )
 
 
+@pytest.mark.system
 def test_what_is_not_finite_in_validation_of_one_of_two_ranks_stops_both(ranks: Ranks) -> None:
     for told in ranks.told:
         assert told["invalid"].startswith("step 1, validation: latents of oxcart_kitchens-")
@@ -800,6 +804,7 @@ def test_what_is_not_finite_in_validation_of_one_of_two_ranks_stops_both(ranks: 
         ("report", "run.wandb: Weights & Biases is not installed"),
     ],
 )
+@pytest.mark.system
 def test_what_fails_on_the_main_rank_alone_stops_both_with_its_reason(
     ranks: Ranks, run: str, said: str
 ) -> None:
@@ -807,11 +812,13 @@ def test_what_fails_on_the_main_rank_alone_stops_both_with_its_reason(
         assert told[run].startswith(said.format(folder=ranks.folder))
 
 
+@pytest.mark.system
 def test_a_command_whose_rank_cannot_go_on_ends_on_both_in_one_line(ranks: Ranks) -> None:
     """Rank 1 has failed, and rank 0 has not."""
     assert ranks.last == [[1, "oxcart: error: restore: no room\n"]] * 2
 
 
+@pytest.mark.system
 def test_ranks_codebooks_are_identical_after_every_step(ranks: Ranks) -> None:
     assert [told["replacing"] for told in ranks.told] == [None, None]
     replaced = {step: count for run, step, count in ranks.seen if run == "replacing"}

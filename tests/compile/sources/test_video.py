@@ -233,6 +233,7 @@ def test_the_sample_is_compiled_with_what_is_wrong_listed(vids: Path, tmp_path: 
     assert manifest.config["source"]["video"]["shots"] == {"detector": "content", "threshold": 27.0}
 
 
+@pytest.mark.system
 def test_any_number_of_workers_gives_the_same_bytes(
     vids: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

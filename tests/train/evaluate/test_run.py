@@ -203,6 +203,7 @@ def test_what_a_place_tells_is_not_measured_where_no_two_episodes_share_one() ->
     assert "disentanglement/about_environment" not in rows(run(alone, "disentanglement"))
 
 
+@pytest.mark.system
 def test_datasets_without_actions_leave_the_others_theirs() -> None:
     cache = planted("direction")
     assert cache.actions is not None
