@@ -1,4 +1,4 @@
-"""The loop is exact: resumed, accumulated and on two ranks; and it stops as it should."""
+"""The loop is exact: resumed and accumulated; and it stops as it should."""
 
 from __future__ import annotations
 
@@ -7,11 +7,7 @@ import os
 import re
 import shutil
 import signal
-import socket
-import subprocess
-import sys
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,23 +17,15 @@ from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 
 from depth import few
-from once import Once
+from laq_process import AUGMENTED, PATCHED, asked, ended, started
 from oxcart.shards.errors import ConfigError, CorruptError, NotFiniteError, OxcartError, StoreError
 from oxcart.train import checkpoint as checkpoints
 from oxcart.train import loop
 from oxcart.train.laq.model import LatentActionModel
 from oxcart.train.laq.task import LaqTask
-from tiny_laq import SMALL, assert_same_checkpoints, lines, rewritten, small, trained, weights
+from tiny_laq import assert_same_checkpoints, lines, rewritten, small, trained, weights
 
 STEPS = 5
-AUGMENTED = (
-    "augment.flip=true",
-    "augment.reverse=true",
-    "augment.shift=0.2",
-    "augment.colour=0.3",
-    "quantizer.replace_every=2",
-    "train.schedule=cosine",
-)
 
 
 @pytest.fixture(scope="module")
@@ -48,117 +36,6 @@ def whole(kitchen: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return run
 
 
-def started(program: list[str], *arguments: str, **place: str) -> subprocess.Popen[str]:
-    """A process of a program."""
-    return subprocess.Popen(
-        [sys.executable, *program, *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore", **place},
-    )
-
-
-def two_ranks(program: list[str], *arguments: str) -> list[subprocess.Popen[str]]:
-    """Processes of a program, as `torchrun --nproc-per-node 2` starts them."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2"}
-    return [started(program, *arguments, **place, RANK=str(rank), LOCAL_RANK=str(rank)) for rank in range(2)]
-
-
-def ended(processes: Sequence[subprocess.Popen[str]]) -> list[tuple[int, str]]:
-    """Exit code and stderr of each."""
-    said = [process.communicate(timeout=120)[1] for process in processes]
-    return [(process.returncode, text) for process, text in zip(processes, said, strict=True)]
-
-
-def asked(kitchen: Path, run: Path, *more: str) -> list[str]:
-    """Arguments of a small run."""
-    given: Mapping[str, str] = {text.partition("=")[0]: text for text in (*SMALL, *more)}
-    return [*given.values(), f"data.datasets=[{kitchen}]", f"run.dir={run}"]
-
-
-PATCHED = """
-import os, signal, sys, torch
-import torch.distributed as distributed
-from oxcart.train.laq.run import configure, train_laq
-from oxcart.train.laq.task import LaqTask
-
-original, original_loss = LaqTask.after_step, LaqTask.loss
-"""
-"""Begins a program that trains with something done to it."""
-RANKS = (
-    PATCHED
-    + """
-import json
-from accelerate.state import AcceleratorState
-from oxcart.cli.main import main, oxcart
-from oxcart.shards.errors import OxcartError, StoreError
-from oxcart.train import checkpoint
-from oxcart.train.laq.model import LatentActionModel
-from oxcart.train.report import Report
-
-original_encode = LatentActionModel.encode
-seen = []
-
-def after_step(self, model, step, accelerator):
-    if name == "stopped" and step == 2 and accelerator.process_index == 1:
-        os.kill(os.getpid(), signal.SIGTERM)
-    found = original(self, model, step, accelerator)
-    for tensor in (model.quantizer.codebook.data, model.quantizer.used):
-        every = [torch.empty_like(tensor) for _ in range(2)]
-        distributed.all_gather(every, tensor.contiguous())
-        alike = torch.allclose(every[0], every[1], rtol=0, atol=0, equal_nan=True)
-        assert alike, f"step {step}: the ranks' codebooks differ"
-    seen.append((name, step, found.get("codes_replaced", 0)))
-    return found
-
-def loss(self, model, batch, place):
-    value, metrics = original_loss(self, model, batch, place)
-    spoiled = name == "not finite" and place.step == 1 and place.rows[0] == 1
-    return (value + float("inf") if spoiled else value), metrics  # its gradient is finite
-
-def encode(self, frames):
-    codes = original_encode(self, frames)
-    return torch.full_like(codes, -1) if name == "invalid" and distributed.get_rank() else codes
-
-def failing(work, run, rank, kind=None):
-    def tried(*given, **named):
-        if name == run and distributed.get_rank() == rank and (kind is None or kind in given):
-            raise StoreError(f"{run}: no room")
-        return work(*given, **named)
-    return tried
-
-LaqTask.after_step, LaqTask.loss, LatentActionModel.encode = after_step, loss, encode
-checkpoint.save = failing(checkpoint.save, "save", 0)
-checkpoint.set_random_states = failing(checkpoint.set_random_states, "restore", 1)
-Report.metrics = failing(failing(Report.metrics, "line", 0, "train"), "score", 0, "val")
-sys.modules["wandb"] = None  # whether or not it is installed
-told = {}
-*most, (last, line) = json.loads(sys.argv[1]).items()
-for name, arguments in most:
-    AcceleratorState._reset_state()  # the ranks stay together
-    if "--resume" not in arguments and name not in ("two", "whole", "replacing"):
-        try:
-            result = train_laq(configure(arguments))
-            told[name] = [result.stopped, result.step]
-        except OxcartError as error:
-            told[name] = str(error)
-    else:
-        told[name] = oxcart(["train", "laq", *arguments], standalone_mode=False)
-print(json.dumps({"told": told, "seen": seen}), flush=True)
-AcceleratorState._reset_state()
-name, sys.argv = last, ["oxcart", "train", "laq", *line]
-try:
-    main()
-finally:
-    distributed.destroy_process_group()  # gloo's threads of all these runs would race with Python's end
-"""
-)
-"""Runs of two ranks, one after the other; prints how each ended and what each step did. The last is that of a
-process which is the command, and ends as it does."""
 KILLED = (
     PATCHED
     + """
@@ -693,137 +570,6 @@ def test_the_packages_quantizers_train_and_resume_bit_for_bit(
         assert trained(tmp_path / "run", kitchen, *given).step == 2
     trained(tmp_path / "run", kitchen, resume=True)
     assert_same_checkpoints(tmp_path / "run", tmp_path / "whole")
-
-
-@dataclass(frozen=True)
-class Ranks:
-    """What came of runs of two ranks, which were launched once for all of them."""
-
-    folder: Path
-    """Holds the run of each name."""
-    told: list[dict[str, Any]]
-    """Rank -> run -> exit code (None is 0), error, or whether it was stopped, and at which step."""
-    seen: list[list[Any]]
-    """(run, step, codes replaced) of rank 0; that codebooks are equal, each step has asserted."""
-    last: list[list[Any]]
-    """Rank -> exit code and stderr of the last run, which is a command."""
-
-
-REPLACING = ("train.steps=9", "quantizer.codes=8", "quantizer.replace_every=1", "quantizer.replace_below=0.9")
-ALIKE = (*AUGMENTED, "train.steps=6", "val.every=6")
-
-
-@pytest.fixture(scope="module")
-def ranks(kitchen: Path, once: Once) -> Ranks:
-    """Runs of two ranks."""
-
-    def launch(folder: Path) -> Ranks:
-        stopping = (*AUGMENTED, "train.steps=5", "train.log_every=3")
-        given = {
-            "two": asked(kitchen, folder / "two", *ALIKE),
-            "whole": asked(kitchen, folder / "whole", *stopping),
-            "stopped": asked(kitchen, folder / "stopped", *stopping),
-            "resumed": ["--resume", "auto", f"run.dir={folder / 'stopped'}"],
-            "replacing": asked(kitchen, folder / "replacing", *REPLACING),
-            "not finite": asked(kitchen, folder / "not finite", "train.steps=4"),
-            "invalid": asked(kitchen, folder / "invalid", "train.steps=2", "val.every=1", "val.probes=false"),
-            "save": asked(kitchen, folder / "save", "train.steps=1"),
-            "line": asked(kitchen, folder / "line", "train.steps=1"),
-            "score": asked(kitchen, folder / "score", "train.steps=1", "val.every=1", "val.probes=false"),
-            "taken": asked(kitchen, folder / "two"),
-            "report": asked(kitchen, folder / "report", "run.wandb=project"),
-            "restore": ["--resume", "auto", f"run.dir={folder / 'two'}"],
-        }
-        found, last = [], []
-        processes = two_ranks(["-c", RANKS], json.dumps(given))
-        try:
-            for process in processes:
-                out, err = process.communicate(timeout=120)
-                assert out, err
-                found.append(json.loads(out.splitlines()[-1]))
-                last.append([process.returncode, err])
-        finally:
-            for process in processes:
-                process.kill()  # one that waits for the other would do so for half an hour
-        return Ranks(folder, [one["told"] for one in found], found[0]["seen"], last)
-
-    made: Ranks = once("ranks", launch)
-    return made
-
-
-@pytest.mark.system
-def test_two_ranks_equal_one_and_share_a_codebook(kitchen: Path, ranks: Ranks, tmp_path: Path) -> None:
-    trained(tmp_path / "one", kitchen, *ALIKE)
-    assert [told["two"] for told in ranks.told] == [None, None]
-    one, two = lines(tmp_path / "one"), lines(ranks.folder / "two")
-    assert [line["loss"] for line in two] == pytest.approx([line["loss"] for line in one], rel=1e-4)
-    assert [line["grad_norm"] for line in two] == pytest.approx([line["grad_norm"] for line in one], rel=1e-3)
-    assert "loss_max" in two[0]
-    a, b = weights(tmp_path / "one"), weights(ranks.folder / "two")
-    torch.testing.assert_close(a["quantizer.codebook"], b["quantizer.codebook"], rtol=1e-3, atol=1e-4)
-    assert torch.equal(a["quantizer.used"], b["quantizer.used"]), "usage is that of all ranks"
-    val = [lines(run, "val")[0]["val/copy_ratio"] for run in (tmp_path / "one", ranks.folder / "two")]
-    assert val[1] == pytest.approx(val[0], rel=1e-3)
-
-
-@pytest.mark.system
-def test_a_signal_to_one_of_two_ranks_stops_both_and_they_go_on_bit_for_bit(ranks: Ranks) -> None:
-    for told in ranks.told:
-        assert told["stopped"] == [True, 3], "at the next line of metrics"
-        assert told["whole"] is None
-        assert told["resumed"] is None
-    assert [step for run, step, _ in ranks.seen if run == "stopped"] == [1, 2, 3]
-    assert [step for run, step, _ in ranks.seen if run == "resumed"] == [4, 5]
-    assert_same_checkpoints(ranks.folder / "stopped", ranks.folder / "whole")
-
-
-@pytest.mark.system
-def test_a_loss_that_is_not_finite_on_one_of_two_ranks_stops_both(ranks: Ranks) -> None:
-    for told in ranks.told:
-        said = told["not finite"]
-        assert "step 2: the loss is inf and the norm of its gradient 0" in said
-        assert re.search(r"; batch of (oxcart_kitchens-train-\d+-\d+ t=\d+(, )?){4}; none was saved", said), (
-            "the samples are those of the rank that saw it"
-        )
-
-
-@pytest.mark.system
-def test_what_is_not_finite_in_validation_of_one_of_two_ranks_stops_both(ranks: Ranks) -> None:
-    for told in ranks.told:
-        assert told["invalid"].startswith("step 1, validation: latents of oxcart_kitchens-")
-        assert "none was saved" in told["invalid"]
-
-
-@pytest.mark.parametrize(
-    ("run", "said"),
-    [
-        ("save", "save: no room"),
-        ("line", "line: no room"),
-        ("score", "score: no room"),
-        ("taken", "run.dir: {folder}/two holds a run; pass --resume auto"),
-        ("report", "run.wandb: Weights & Biases is not installed"),
-    ],
-)
-@pytest.mark.system
-def test_what_fails_on_the_main_rank_alone_stops_both_with_its_reason(
-    ranks: Ranks, run: str, said: str
-) -> None:
-    for told in ranks.told:
-        assert told[run].startswith(said.format(folder=ranks.folder))
-
-
-@pytest.mark.system
-def test_a_command_whose_rank_cannot_go_on_ends_on_both_in_one_line(ranks: Ranks) -> None:
-    """Rank 1 has failed, and rank 0 has not."""
-    assert ranks.last == [[1, "oxcart: error: restore: no room\n"]] * 2
-
-
-@pytest.mark.system
-def test_ranks_codebooks_are_identical_after_every_step(ranks: Ranks) -> None:
-    assert [told["replacing"] for told in ranks.told] == [None, None]
-    replaced = {step: count for run, step, count in ranks.seen if run == "replacing"}
-    assert list(replaced) == list(range(1, 10))
-    assert sum(replaced.values()) > 0
 
 
 @pytest.mark.system
