@@ -96,6 +96,9 @@ def _run_in_processes(
             futures: dict[Future[Result], int] = {
                 pool.submit(_work, index, item): index for index, item in left.items()
             }
+            # A pool begins to watch its newest process only when something happens after that one was
+            # started. If it died before, with the lock of the queue in its hand, all would wait for ever.
+            pool.submit(os.getpid)
             while futures:
                 ended, _ = wait(futures, timeout=_TICK_S, return_when=FIRST_COMPLETED)
                 report(sum(done[0::2]), sum(done[1::2]))
