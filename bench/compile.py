@@ -46,9 +46,9 @@ from oxcart.compile.plan import Settings
 from oxcart.compile.sample.rlds import SampleConfig, write_rlds
 from oxcart.compile.sources import open_source, tfrecord
 from oxcart.compile.sources.base import SourceConfig
-from oxcart.shards.behind import BehindWriter
 from oxcart.shards.codec import Encoding
 from oxcart.shards.store import Store
+from oxcart.shards.write_behind import BehindWriter
 
 SIZE = 256
 ROUNDS = 3

@@ -30,8 +30,8 @@ from oxcart.compile.sources import open_source
 from oxcart.compile.sources.base import CensusRow, Source, SourceConfig
 from oxcart.manifests.canonical import read_json
 from oxcart.manifests.tables import parse_table, table_bytes
-from oxcart.shards.ahead import ahead, unwanted
 from oxcart.shards.errors import ConfigError, SourceError
+from oxcart.shards.prefetch import prefetch, unwanted
 from oxcart.shards.store import Store
 
 WORKER_BYTES = 1 << 30
@@ -282,7 +282,7 @@ def _take_files(job: _Job, files: list[str], advance: Advance) -> pa.Table:
     pool = ThreadPoolExecutor(AT_ONCE)
     try:
         calls = [partial(_take_file, source, file, one_by_one) for file in files]
-        with contextlib.closing(ahead(pool, calls)) as tables:
+        with contextlib.closing(prefetch(pool, calls)) as tables:
             return pa.concat_tables(list(tables))
     finally:
         pool.shutdown(wait=False, cancel_futures=True)  # a request that hangs is not waited for

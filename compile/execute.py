@@ -8,7 +8,7 @@ A task leaves three files, each written to a temporary name, fsynced and renamed
 
 Killed anywhere it leaves nothing that counts, and run again it writes the same bytes. Memory is one
 episode: its record and its frames. The disk stores while the next episode is decoded
-(`oxcart.shards.behind`), and a remote source is read ahead; more threads than that were slower than one,
+(`oxcart.shards.write_behind`), and a remote source is read ahead; more threads than that were slower than one,
 which keeps frames in its caches.
 """
 
@@ -38,9 +38,9 @@ from oxcart.compile.statistics import Moments, merge, moments
 from oxcart.manifests.canonical import canonical_json
 from oxcart.manifests.manifest import CLAIM, episode_digest
 from oxcart.manifests.tables import CHUNKS_SCHEMA, episodes_schema, parse_table, table_bytes
-from oxcart.shards.ahead import ahead
 from oxcart.shards.codec import EXTENSIONS, Encoding, npy_header
 from oxcart.shards.errors import ConfigError, CorruptError, OxcartError, SourceError
+from oxcart.shards.prefetch import prefetch
 from oxcart.shards.store import WORK, Store
 from oxcart.shards.tar import TarWriter
 
@@ -234,7 +234,7 @@ def _read(source: Source, shard: Shard) -> Generator[tuple[Mapping[str, Any], Ep
         return
     pool = ThreadPoolExecutor(READERS)
     try:
-        episodes = ahead(pool, (partial(source.read, row) for row in rows), READERS)
+        episodes = prefetch(pool, (partial(source.read, row) for row in rows), READERS)
         with contextlib.closing(episodes):
             yield from zip(rows, episodes, strict=True)
     finally:

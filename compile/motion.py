@@ -26,8 +26,8 @@ from oxcart.manifests.canonical import sha256_json
 from oxcart.manifests.dataset import Dataset, read_chunks
 from oxcart.manifests.tables import EPISODES
 from oxcart.manifests.track import Track, track
-from oxcart.shards.ahead import ahead
 from oxcart.shards.errors import ConfigError
+from oxcart.shards.prefetch import prefetch
 from oxcart.shards.store import Store
 
 METHODS = ("difference", "flow")
@@ -73,7 +73,7 @@ def measure(
         calls = (
             lambda one=one: (one.key, _episode(dataset.store, one, method)) for one in _tracks(dataset, name)
         )
-        for key, found in ahead(pool, calls, workers):
+        for key, found in prefetch(pool, calls, workers):
             values[key] = found
             done += len(found)
             report(done)

@@ -34,10 +34,10 @@ from oxcart.manifests.tables import (
     REJECTED,
     rows_of,
 )
-from oxcart.shards.ahead import ahead
 from oxcart.shards.codec import EXTENSIONS
 from oxcart.shards.codec import decode as decode_chunks
 from oxcart.shards.errors import CorruptError, OxcartError
+from oxcart.shards.prefetch import prefetch
 from oxcart.shards.store import Store
 from oxcart.shards.tar import BLOCK
 
@@ -121,7 +121,7 @@ def verify(
     frames = size = 0
     pool = ThreadPoolExecutor(workers)
     try:
-        checks = ahead(pool, [partial(check, shard) for shard in manifest.shards])
+        checks = prefetch(pool, [partial(check, shard) for shard in manifest.shards])
         for shard, found in zip(manifest.shards, checks, strict=True):
             damage += found
             frames, size = frames + shard["frames"], size + shard["bytes"]

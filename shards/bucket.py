@@ -27,10 +27,10 @@ from typing import Any, BinaryIO, TypeVar
 import obstore
 
 from oxcart.shards import retry
-from oxcart.shards.ahead import ahead, pieces, spans
 from oxcart.shards.directory import WORK
 from oxcart.shards.endpoint import Method, connect
 from oxcart.shards.errors import ConfigError, StoreError
+from oxcart.shards.prefetch import pieces, prefetch, spans
 
 REQUESTS = 16
 """At once, for each store."""
@@ -103,7 +103,7 @@ class Bucket:
         if most is not None and found > most:
             raise StoreError(f"{self._at(name)}: read: has {found} bytes, expected at most {most}")
         calls = [partial(self._range, name, offset, length, found) for offset, length in pieces(0, found)]
-        return b"".join(ahead(self._pool, calls))
+        return b"".join(prefetch(self._pool, calls))
 
     def read_range(self, name: str, offset: int, length: int) -> bytes:
         return self.read_ranges(name, [(offset, length)])[0]
@@ -114,7 +114,7 @@ class Bucket:
             self._check_end(name, self.size(name), max(span.end for span in wanted))
         parts = [pieces(span.start, span.end) for span in wanted]
         calls = [partial(self._range, name, offset, length) for one in parts for offset, length in one]
-        read = iter([calls[0]()]) if len(calls) == 1 else ahead(self._pool, calls)
+        read = iter([calls[0]()]) if len(calls) == 1 else prefetch(self._pool, calls)
         found = [b""] * len(ranges)
         for span, one in zip(wanted, parts, strict=True):
             data = b"".join(itertools.islice(read, len(one)))
@@ -140,7 +140,7 @@ class Bucket:
             partial(self._range, name, start, min(block_bytes, end - start), end)
             for start in range(0, end, block_bytes)
         )
-        yield from ahead(self._pool, calls, AHEAD)
+        yield from prefetch(self._pool, calls, AHEAD)
 
     def _range(self, name: str, offset: int, length: int, size: int | None = None) -> bytes:
         """One request; `size` is that which the whole object must have, where that is known."""
@@ -229,7 +229,7 @@ class Bucket:
             if error.failure.status != 404 or error.failure.code == "NoSuchBucket":
                 raise self._explain("delete", names[0], error) from error
             # Some stores stop at a name that is not there.
-            for _ in ahead(self._pool, [partial(self._delete, name) for name in names]):
+            for _ in prefetch(self._pool, [partial(self._delete, name) for name in names]):
                 pass
 
     def _delete(self, name: str) -> None:
@@ -269,7 +269,7 @@ class Bucket:
         if len(left) == 1:  # a single request needs no other thread
             one_by_one = [self._size(left[0])]
         else:
-            one_by_one = ahead(self._pool, [partial(self._size, name) for name in left])
+            one_by_one = prefetch(self._pool, [partial(self._size, name) for name in left])
         return found | dict(zip(left, one_by_one, strict=True))
 
     def _listed(self, folder: str) -> dict[str, int] | None:
@@ -324,7 +324,9 @@ class Bucket:
         try:
             if threading.current_thread() is not threading.main_thread():
                 return attempt()
-            return next(ahead(self._pool, [attempt]))  # obstore lets no Ctrl-C through, waiting for it does
+            return next(
+                prefetch(self._pool, [attempt])
+            )  # obstore lets no Ctrl-C through, waiting for it does
         except retry.FailedError as error:
             if not explain:
                 raise

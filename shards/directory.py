@@ -17,9 +17,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
-from oxcart.shards.behind import BehindWriter
 from oxcart.shards.errors import ConfigError, StoreError
 from oxcart.shards.files import new_file, sync_folder
+from oxcart.shards.write_behind import BehindWriter
 
 WORK = ".oxcart"
 """Folder of all work in progress, inside the root."""

@@ -31,7 +31,7 @@ from typing import TypeVar
 
 from obstore.exceptions import BaseError
 
-from oxcart.shards.ahead import unwanted
+from oxcart.shards.prefetch import unwanted
 
 ATTEMPTS = 6
 ATTEMPTS_UNANSWERED = 2

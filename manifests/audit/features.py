@@ -25,8 +25,8 @@ from xxhash import xxh3_64, xxh3_64_intdigest
 from oxcart.manifests.audit.episodes import Episode, Source
 from oxcart.manifests.dataset import read_chunks
 from oxcart.manifests.track import Track, track
-from oxcart.shards.ahead import ahead
 from oxcart.shards.errors import CorruptError
+from oxcart.shards.prefetch import prefetch
 
 Frames = npt.NDArray[np.uint8]
 Report = Callable[[int], None]
@@ -116,7 +116,7 @@ def read_features(
     try:
         order = [i for i, _ in _by_shard(episodes)]
         for done, (i, (steps, described)) in enumerate(
-            zip(order, ahead(pool, calls(), depth=4 * workers), strict=True), 1
+            zip(order, prefetch(pool, calls(), depth=4 * workers), strict=True), 1
         ):
             put(found, i, steps, described)
             report(done * frames)

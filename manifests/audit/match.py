@@ -33,7 +33,7 @@ from threadpoolctl import threadpool_limits
 
 from oxcart.manifests.audit.features import GRID
 from oxcart.manifests.audit.windows import Plain, Windows, opponents
-from oxcart.shards.ahead import ahead
+from oxcart.shards.prefetch import prefetch
 
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.intp]
@@ -165,7 +165,7 @@ class Matcher:
             with one_thread():
                 self._prepare()
                 calls = (partial(self._block, queries, index, allowed, keep, out) for index in blocks)
-                for index, _ in zip(blocks, ahead(pool, calls, depth=2 * workers), strict=True):
+                for index, _ in zip(blocks, prefetch(pool, calls, depth=2 * workers), strict=True):
                     report(int(index[-1]) + 1)
         finally:
             pool.shutdown(wait=False, cancel_futures=True)

@@ -20,8 +20,8 @@ from oxcart.manifests.audit.episodes import Episode, Source
 from oxcart.manifests.audit.exact import Moves, trajectory
 from oxcart.manifests.audit.result import Check, count, failed, passed, some, unchecked
 from oxcart.manifests.verify import verify
-from oxcart.shards.ahead import ahead
 from oxcart.shards.errors import CorruptError
+from oxcart.shards.prefetch import prefetch
 
 SHARDS, SHARDS_TITLE = "shards", "Shards match the manifest"
 STATISTICS, STATISTICS_TITLE = "statistics", "Statistics come from train alone"
@@ -83,7 +83,7 @@ def read_arrays(
             yield partial(_arrays, sources[episode.source], episode.row)
 
     try:
-        for done, arrays in enumerate(ahead(pool, calls(), depth=8 * workers), 1):
+        for done, arrays in enumerate(prefetch(pool, calls(), depth=8 * workers), 1):
             episode = episodes[done - 1]
             moves.append(trajectory([arrays[name] for name in sorted(arrays)]))
             if episode.split == "train":

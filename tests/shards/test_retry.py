@@ -10,7 +10,7 @@ from email.utils import format_datetime
 
 import pytest
 
-from oxcart.shards.ahead import ahead
+from oxcart.shards.prefetch import prefetch
 from oxcart.shards.retry import ATTEMPTS, CutError, FailedError, attempt, judge, plain, retry_after, seconds
 
 
@@ -52,7 +52,7 @@ def test_what_nobody_waits_for_is_not_tried_again() -> None:
         raise KeyboardInterrupt
 
     with ThreadPoolExecutor(2) as pool, pytest.raises(KeyboardInterrupt):
-        list(ahead(pool, [stop, lambda: attempt(call, host="h", timeout_s=1)]))
+        list(prefetch(pool, [stop, lambda: attempt(call, host="h", timeout_s=1)]))
     assert len(numbers) < ATTEMPTS
 
 

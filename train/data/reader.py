@@ -19,9 +19,9 @@ import numpy.typing as npt
 from xxhash import xxh3_64_intdigest
 
 from oxcart.manifests.canonical import read_json
-from oxcart.shards.ahead import GAP_BYTES, PIECE_BYTES, spans
 from oxcart.shards.codec import decode
 from oxcart.shards.errors import CorruptError
+from oxcart.shards.prefetch import GAP_BYTES, PIECE_BYTES, spans
 from oxcart.shards.resize import resize_into
 from oxcart.shards.store import Reader as OpenShard
 from oxcart.shards.tar import BLOCK

@@ -51,7 +51,7 @@ def pieces(start: int, end: int, largest: int = PIECE_BYTES) -> list[tuple[int, 
     return [(at, min(largest, end - at)) for at in range(start, max(end, start + 1), largest)]
 
 
-def ahead(
+def prefetch(
     pool: ThreadPoolExecutor, calls: Iterable[Callable[[], Result]], depth: int | None = None
 ) -> Generator[Result, None, None]:
     """Results of the calls in their order, while up to `depth` later ones run; None is all of them.

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from oxcart.shards.ahead import ahead, pieces, spans
+from oxcart.shards.prefetch import pieces, prefetch, spans
 
 
 @given(st.lists(st.tuples(st.integers(0, 500), st.integers(0, 100))), st.integers(0, 50))
@@ -44,13 +44,13 @@ def test_results_come_in_order_and_no_more_than_asked_for_are_begun() -> None:
         return number
 
     with ThreadPoolExecutor(1) as pool:
-        results = ahead(pool, (partial(call, number) for number in range(100)), 3)
+        results = prefetch(pool, (partial(call, number) for number in range(100)), 3)
         assert [next(results) for _ in range(10)] == list(range(10))
         assert len(begun) <= 13
         results.close()
     assert len(begun) <= 13
     with ThreadPoolExecutor(8) as pool:
-        assert list(ahead(pool, [partial(pow, number, 2) for number in range(50)])) == [
+        assert list(prefetch(pool, [partial(pow, number, 2) for number in range(50)])) == [
             number**2 for number in range(50)
         ]
 
@@ -67,7 +67,7 @@ def test_a_failure_ends_it_and_what_waits_is_not_begun() -> None:
         return 1
 
     with ThreadPoolExecutor(1) as pool:
-        results = ahead(pool, [fail, call, call, call], 2)
+        results = prefetch(pool, [fail, call, call, call], 2)
         first.set()
         with pytest.raises(ValueError, match="no"):
             list(results)

@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from oxcart.shards import behind
-from oxcart.shards.behind import BLOCK, BLOCKS, BehindWriter
+from oxcart.shards import write_behind
+from oxcart.shards.write_behind import BLOCK, BLOCKS, BehindWriter
 
 
 def write(path: Path, parts: list[bytes]) -> None:
@@ -61,7 +61,7 @@ def test_a_file_system_that_refuses_the_alignment_is_written_through_the_cache(
             raise OSError(errno.EINVAL, "Invalid argument")
         return pwrite(descriptor, data[: 1 << 20], offset)  # and in short pieces
 
-    monkeypatch.setattr(behind.os, "pwrite", refuse_first)
+    monkeypatch.setattr(write_behind.os, "pwrite", refuse_first)
     write(tmp_path / "x", [bytes([3]) * (3 * BLOCK + 1)])
     assert (tmp_path / "x").read_bytes() == bytes([3]) * (3 * BLOCK + 1)
     assert refused == [0]
@@ -72,7 +72,7 @@ def test_a_disk_that_fills_up_is_an_error(tmp_path: Path, blocks: int) -> None:
     """Whether the thread finds out or the end."""
     code = (
         "import resource, signal, sys\n"
-        "from oxcart.shards.behind import BLOCK, BehindWriter\n"
+        "from oxcart.shards.write_behind import BLOCK, BehindWriter\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         f"resource.setrlimit(resource.RLIMIT_FSIZE, (BLOCK // 2, {resource.RLIM_INFINITY}))\n"
         "file = open(sys.argv[1], 'xb', buffering=0)\n"
