@@ -8,8 +8,8 @@ A task leaves three files, each written to a temporary name, fsynced and renamed
 
 Killed anywhere it leaves nothing that counts, and run again it writes the same bytes. Memory is one
 episode: its record and its frames. The disk stores while the next episode is decoded
-(`oxcart.shards.write_behind`), and a remote source is read ahead; more threads than that were slower than one,
-which keeps frames in its caches.
+(`oxcart.shards.write_behind`), and a remote source is read ahead; more threads than that were slower than
+one, which keeps frames in its caches.
 """
 
 from __future__ import annotations
