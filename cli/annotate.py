@@ -65,10 +65,10 @@ def motion(
 
     from oxcart.cli.progress import progress
     from oxcart.cli.table import table
-    from oxcart.compile.motion import measure
     from oxcart.compile.processes import default_workers
     from oxcart.manifests.annotation import motion_url, write_annotation
     from oxcart.manifests.dataset import Dataset
+    from oxcart.manifests.motion import measure
     from oxcart.shards.errors import ConfigError
 
     if out is not None and len(datasets) > 1:

@@ -13,10 +13,10 @@ import torch
 
 import servers
 from oxcart.compile.images import Resize
-from oxcart.compile.motion import annotate
 from oxcart.compile.sample.videos import CC_BY, write_info, write_video
 from oxcart.manifests.annotation import motion_url
 from oxcart.manifests.dataset import Dataset
+from oxcart.manifests.motion import annotate
 from oxcart.manifests.split import SplitRule
 from oxcart.shards.errors import ConfigError
 from oxcart.train.config import DataConfig

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from oxcart.compile.motion import measure
 from oxcart.manifests.annotation import Annotation, read_annotation, write_annotation
 from oxcart.manifests.dataset import Dataset
+from oxcart.manifests.motion import measure
 from oxcart.shards.errors import ConfigError
 from oxcart.train.data import Frames, Loader, Mixture, Pairs
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from oxcart.compile.motion import measure
 from oxcart.manifests.annotation import motion_url, read_annotation
 from oxcart.manifests.dataset import Dataset
+from oxcart.manifests.motion import measure
 from oxcart.shards.errors import ConfigError
 from sample_compile import Compiled, cli, complaint, tree
 
