@@ -37,10 +37,10 @@ from oxcart.compile.plan import Settings
 from oxcart.compile.sample.rlds import SampleConfig, write_rlds
 from oxcart.compile.sources.base import SourceConfig
 from oxcart.manifests.audit import near, plant
-from oxcart.manifests.audit.episodes import Episode, Source, draw, open_sources
+from oxcart.manifests.audit.audit import Options, audit
+from oxcart.manifests.audit.episodes import Audited, Episode, draw, open_sources
 from oxcart.manifests.audit.features import FRAMES, Features, read_features, read_steps, spaced, tracks
 from oxcart.manifests.audit.match import one_thread
-from oxcart.manifests.audit.run import Options, audit
 from oxcart.manifests.audit.verdict import at_least
 from oxcart.manifests.manifest import NAME
 from oxcart.manifests.split import SplitRule
@@ -165,7 +165,7 @@ def planted_table(title: str, null_of: str, planted_of: str, peers: str | None, 
 
 
 def peer_columns(
-    sources: Sequence[Source],
+    sources: Sequence[Audited],
     episodes: Sequence[Episode],
     train: int,
     units: Sequence[Episode],
@@ -229,7 +229,7 @@ def _bits(rows: list[list[str]]) -> npt.NDArray[np.uint64]:
     return np.array([[int(text, 16) for text in row] for row in rows], np.uint64)
 
 
-def pixels(sources: Sequence[Source], episodes: Sequence[Episode]) -> Frames:
+def pixels(sources: Sequence[Audited], episodes: Sequence[Episode]) -> Frames:
     """The frames [E * N, H, W, 3] that the audit looks at."""
     found: list[Any] = [None] * len(episodes)
     for i, where in tracks(sources, episodes):
@@ -237,7 +237,7 @@ def pixels(sources: Sequence[Source], episodes: Sequence[Episode]) -> Frames:
     return np.concatenate(found)
 
 
-def copied(sources: Sequence[Source], episodes: Sequence[Episode], kind: str) -> Frames:
+def copied(sources: Sequence[Audited], episodes: Sequence[Episode], kind: str) -> Frames:
     """The frames of the planted copies, at the size of the first (resized ones are of many sizes)."""
     from PIL import Image
 

@@ -21,7 +21,7 @@ from oxcart.cli.table import plain, table
 from oxcart.shards.files import write_file
 
 if TYPE_CHECKING:
-    from oxcart.manifests.audit.run import Audit
+    from oxcart.manifests.audit.audit import Audit
     from oxcart.manifests.diff import Change, Difference
 
 FAIL_ON = ("leak", "failed", "suspicious", "never")
@@ -124,9 +124,9 @@ def audit(
     """
     from oxcart.cli.progress import progress
     from oxcart.compile.processes import default_workers
+    from oxcart.manifests.audit.audit import Options
+    from oxcart.manifests.audit.audit import audit as run
     from oxcart.manifests.audit.report import report_html, report_json
-    from oxcart.manifests.audit.run import Options
-    from oxcart.manifests.audit.run import audit as run
 
     @contextlib.contextmanager
     def stage(label: str, total: int, unit: str) -> Iterator[Callable[[int], None]]:

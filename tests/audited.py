@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from oxcart.compile.sample.rlds import SampleConfig
+from oxcart.manifests.audit.audit import Audit, Options, audit
 from oxcart.manifests.audit.result import Check
-from oxcart.manifests.audit.run import Audit, Options, audit
 from sample_compile import FIRST, SECOND
 
 SAMPLE = SampleConfig(kitchens=6, sessions=2, episodes=2, steps=6, size=48, files=2)

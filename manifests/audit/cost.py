@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from oxcart.manifests.audit.episodes import Episode, Source
+from oxcart.manifests.audit.episodes import Audited, Episode
 from oxcart.manifests.audit.features import GRID, read_features
 from oxcart.manifests.audit.match import QUERY_BLOCK, Matcher
 from oxcart.manifests.audit.near import compared_in_all
@@ -28,7 +28,7 @@ _DECODED, _GALLERY = 16, 512
 
 
 def foretold(
-    sources: Sequence[Source], episodes: Sequence[Episode], frames: int, workers: int, sample: int | None
+    sources: Sequence[Audited], episodes: Sequence[Episode], frames: int, workers: int, sample: int | None
 ) -> str | None:
     """What the audit of these episodes will take, in a line; None where they are few.
 
@@ -54,7 +54,7 @@ def foretold(
     )
 
 
-def _decoding(sources: Sequence[Source], episodes: Sequence[Episode], frames: int, workers: int) -> float:
+def _decoding(sources: Sequence[Audited], episodes: Sequence[Episode], frames: int, workers: int) -> float:
     few = [episodes[i] for i in np.linspace(0, len(episodes) - 1, _DECODED).astype(int)]
     began = time.perf_counter()
     read_features(sources, few, frames, workers)

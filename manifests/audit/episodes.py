@@ -32,7 +32,7 @@ UNKNOWN = -1
 
 
 @dataclass(frozen=True, kw_only=True)
-class Source:
+class Audited:
     """A dataset of the audit."""
 
     url: str
@@ -80,7 +80,7 @@ class Episode(NamedTuple):
         return key
 
 
-def open_sources(urls: Sequence[str]) -> list[Source]:
+def open_sources(urls: Sequence[str]) -> list[Audited]:
     """Open the datasets.
 
     Raises:
@@ -105,7 +105,7 @@ def open_sources(urls: Sequence[str]) -> list[Source]:
         if rule.get("by") == "environment":
             aliases = _aliases(rule.get("aliases") or {}, table)
         sources.append(
-            Source(
+            Audited(
                 url=url,
                 label=name if names.count(name) == 1 else f"{name} ({url})",
                 dataset=dataset,
@@ -144,7 +144,7 @@ def _table(dataset: Dataset) -> pa.Table:
     return table
 
 
-def draw(sources: Sequence[Source], sample: int | None, seed: int) -> list[Episode]:
+def draw(sources: Sequence[Audited], sample: int | None, seed: int) -> list[Episode]:
     """The episodes to look at, split by split: of each dataset all, or the first in hash order.
 
     Args:
@@ -173,7 +173,7 @@ def draw(sources: Sequence[Source], sample: int | None, seed: int) -> list[Episo
     return found
 
 
-def _columns(source: Source) -> list[str]:
+def _columns(source: Audited) -> list[str]:
     """What the audit needs of an episode; a row is a Python value, so it should be small."""
     camera = source.dataset.manifest.cameras[0]["name"]
     arrays = [f"{name}.{what}" for name in ("action", "state") for what in ("offset", "digest")]
@@ -181,7 +181,7 @@ def _columns(source: Source) -> list[str]:
     return ["key", "split", "shard", "environment", "instruction", "steps", *arrays, *frames]
 
 
-def names_by_side(sources: Sequence[Source], column: str) -> dict[str, set[tuple[str, str]]]:
+def names_by_side(sources: Sequence[Audited], column: str) -> dict[str, set[tuple[str, str]]]:
     """Split -> (name of the dataset, value) of every episode that has a value in the column."""
     sides: dict[str, set[tuple[str, str]]] = {split: set() for split in SPLITS}
     for source in sources:

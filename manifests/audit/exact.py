@@ -23,7 +23,7 @@ import pyarrow.compute as pc
 from PIL import Image
 from xxhash import xxh3_64_intdigest
 
-from oxcart.manifests.audit.episodes import Episode, Source
+from oxcart.manifests.audit.episodes import Audited, Episode
 from oxcart.manifests.audit.features import Features, is_flat
 from oxcart.manifests.audit.result import Check, count, failed, passed, some, suspicious, unchecked
 from oxcart.manifests.dataset import read_chunks
@@ -77,7 +77,7 @@ class _Chunks:
 
 
 def check_frames(
-    sources: Sequence[Source],
+    sources: Sequence[Audited],
     episodes: Sequence[Episode],
     features: Features,
     report: Callable[[int], None] = lambda done: None,
@@ -131,7 +131,7 @@ def check_frames(
     return passed(FRAMES, FRAMES_TITLE, f"{what}: none in two splits{note}"), []
 
 
-def _not_compared(sources: Sequence[Source], codecs: Sequence[str]) -> str:
+def _not_compared(sources: Sequence[Audited], codecs: Sequence[str]) -> str:
     """What the digests of chunks cannot tell, as the end of a sentence."""
     said = []
     longest = max((source.dataset.manifest.pixels["chunk"] for source in sources), default=1)
@@ -145,7 +145,7 @@ def _not_compared(sources: Sequence[Source], codecs: Sequence[str]) -> str:
 
 
 def check_trajectories(
-    sources: Sequence[Source], episodes: Sequence[Episode], moves: Sequence[Moves | None]
+    sources: Sequence[Audited], episodes: Sequence[Episode], moves: Sequence[Moves | None]
 ) -> tuple[Check, list[Pair]]:
     """Trajectories that stand in two splits; `moves` are `trajectory`'s, None where there is none."""
     if all(one is None for one in moves):
@@ -207,7 +207,7 @@ def trajectory(arrays: Sequence[npt.NDArray[np.float32]]) -> Moves | None:
 class _Shared:
     """Pairs of episodes of two splits that have something in common, and how much of it."""
 
-    def __init__(self, sources: Sequence[Source]) -> None:
+    def __init__(self, sources: Sequence[Audited]) -> None:
         self.sources = sources
         self.counts: dict[tuple[tuple[int, str], tuple[int, str]], int] = {}
         self.beyond = 0
@@ -307,7 +307,7 @@ def _first_two(rows: Sequence[dict[str, Any]]) -> str:
     )
 
 
-def _chunks(source: Source, shard: dict[str, Any]) -> Iterator[_Chunks]:
+def _chunks(source: Audited, shard: dict[str, Any]) -> Iterator[_Chunks]:
     """The chunks of a shard, camera by camera."""
     table = read_chunks(source.dataset.store, shard)
     stem = shard["name"].removeprefix("shards/").removesuffix(".tar")
@@ -351,7 +351,7 @@ class _Held:
         )
 
 
-def _held(sources: Sequence[Source]) -> _Held:
+def _held(sources: Sequence[Audited]) -> _Held:
     return _Held(
         [
             (index, shard["split"], chunks)
@@ -406,7 +406,7 @@ class _Flat(NamedTuple):
     """Whether each is of exactly one colour."""
 
 
-def _flatness(sources: Sequence[Source], at: _At) -> _Flat:
+def _flatness(sources: Sequence[Audited], at: _At) -> _Flat:
     """Decode all frames of a chunk and look."""
     index, row, camera, number = at
     source = sources[index]

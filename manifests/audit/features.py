@@ -22,7 +22,7 @@ import numpy.typing as npt
 from PIL import Image
 from xxhash import xxh3_64, xxh3_64_intdigest
 
-from oxcart.manifests.audit.episodes import Episode, Source
+from oxcart.manifests.audit.episodes import Audited, Episode
 from oxcart.manifests.dataset import read_chunks
 from oxcart.manifests.track import Track, track
 from oxcart.shards.errors import CorruptError
@@ -83,7 +83,7 @@ def spaced(first: int, stop: int, count: int) -> list[int]:
 
 
 def read_features(
-    sources: Sequence[Source],
+    sources: Sequence[Audited],
     episodes: Sequence[Episode],
     frames: int,
     workers: int,
@@ -105,7 +105,7 @@ def read_features(
     found = empty(len(episodes), frames)
     pool = ThreadPoolExecutor(workers)
 
-    def one(source: Source, where: Track) -> tuple[list[int], Described]:
+    def one(source: Audited, where: Track) -> tuple[list[int], Described]:
         steps = spaced(0, where.shape[0], frames)
         return steps, describe(read_steps(source, where, steps))
 
@@ -146,7 +146,7 @@ def put(features: Features, i: int, steps: Sequence[int], described: Described) 
 
 
 def tracks(
-    sources: Sequence[Source], episodes: Sequence[Episode], camera: str = "primary"
+    sources: Sequence[Audited], episodes: Sequence[Episode], camera: str = "primary"
 ) -> Iterator[tuple[int, Track]]:
     """Index and track of each episode, shard by shard: each chunk table is read once.
 
@@ -166,7 +166,7 @@ def tracks(
         yield i, track(episode.row, manifest.camera(camera)["name"], manifest.pixels, chunks)
 
 
-def read_steps(source: Source, where: Track, steps: Sequence[int]) -> Frames:
+def read_steps(source: Audited, where: Track, steps: Sequence[int]) -> Frames:
     """Frames [n, H, W, 3] of these steps."""
     out = np.empty((len(steps), *where.shape[1:]), np.uint8)
     for i, step in enumerate(steps):

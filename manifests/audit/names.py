@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from oxcart.manifests.alike import aliases, alike, folded
-from oxcart.manifests.audit.episodes import HELD, Source, names_by_side
+from oxcart.manifests.audit.episodes import HELD, Audited, names_by_side
 from oxcart.manifests.audit.result import Check, count, failed, passed, some, suspicious, unchecked
 
 EQUAL = "equal but for case, white space, _ and -"
@@ -28,7 +28,7 @@ _BLOCK = 256
 _TELLING = re.compile(r"^(room|robot|cam|camera|lab|bldg|building|site|arm|station|house|scene)\w*$")
 
 
-def check_environments(sources: Sequence[Source]) -> Check:
+def check_environments(sources: Sequence[Audited]) -> Check:
     """Whether an environment, or two that look alike by name, stand in train and in val or test."""
     sides: dict[str, dict[tuple[str, str], tuple[str, str]]] = {"train": {}, "held": {}}
     for split, names in names_by_side(sources, "environment").items():
@@ -159,14 +159,14 @@ def _why(one: _Name, other: _Name, telling: set[str]) -> str | None:
     return None
 
 
-def _place(sources: Sequence[Source], family: str, name: str) -> tuple[str, str]:
+def _place(sources: Sequence[Audited], family: str, name: str) -> tuple[str, str]:
     for source in sources:
         if source.family == family and name in source.aliases:
             return source.environment(name)
     return family, name
 
 
-def _unknown(sources: Sequence[Source]) -> int:
+def _unknown(sources: Sequence[Audited]) -> int:
     total = 0
     for source in sources:
         table = source.table

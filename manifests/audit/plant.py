@@ -26,7 +26,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from oxcart.manifests.audit.episodes import Episode, Source
+from oxcart.manifests.audit.episodes import Audited, Episode
 from oxcart.manifests.audit.features import Features, describe, draws, empty, put, read_steps, spaced, tracks
 from oxcart.manifests.audit.match import Match, Matcher, confirm
 from oxcart.manifests.audit.result import Check, passed, suspicious
@@ -110,7 +110,7 @@ def shifted_steps(steps: int, frames: int, seed: int, key: str) -> list[int]:
 
 
 def copies(
-    sources: Sequence[Source],
+    sources: Sequence[Audited],
     episodes: Sequence[Episode],
     frames: int,
     seed: int,

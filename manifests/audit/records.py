@@ -2,7 +2,7 @@
 
 An episode that stands in two splits, by its key or by its source record, is an exact duplicate; of two
 datasets it is one where the bytes are the same, since another dataset may have the same names. A recording
-session in two splits fails whatever the pictures say. Source files count only where a file is a recording:
+session in two splits fails whatever the pictures say. Audited files count only where a file is a recording:
 a TFRecord file is a package into which a builder shuffles episodes, and both splits come out of most of
 them. Instructions are shared by design, and are counted for information.
 """
@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import pyarrow.compute as pc
 
-from oxcart.manifests.audit.episodes import HELD, Source, names_by_side
+from oxcart.manifests.audit.episodes import HELD, Audited, names_by_side
 from oxcart.manifests.audit.exact import Pair
 from oxcart.manifests.audit.result import (
     FAILED,
@@ -53,17 +53,17 @@ class _Member(NamedTuple):
         return self.source == other.source or self.digest == other.digest
 
 
-Name = Callable[[Source, Mapping[str, Any]], Value]
+Name = Callable[[Audited, Mapping[str, Any]], Value]
 Shared = Mapping[Value, Mapping[str, Sequence[_Member]]]
 """Values that stand in several splits -> split -> the episodes there."""
 
 
-def check_keys(sources: Sequence[Source]) -> Check:
+def check_keys(sources: Sequence[Audited]) -> Check:
     """Whether a key stands in two splits of the datasets together."""
     return _exact("keys", "No episode key stands in two splits", *_across(sources, _key), "key")
 
 
-def check_records(sources: Sequence[Source]) -> Check:
+def check_records(sources: Sequence[Audited]) -> Check:
     """Whether a source record, by its place in the source or by its bytes, stands in two splits."""
     title = "No source record is compiled into two splits"
     check = _exact("records", title, *_across(sources, _place), "source record")
@@ -73,7 +73,7 @@ def check_records(sources: Sequence[Source]) -> Check:
     return by_bytes if by_bytes.duplicate else check
 
 
-def duplicate_pairs(sources: Sequence[Source]) -> list[Pair]:
+def duplicate_pairs(sources: Sequence[Audited]) -> list[Pair]:
     """Pairs of episodes of two splits that are one by key or by record, as many as tie all together."""
     found: dict[Pair, None] = {}
     for name in (_key, _place, _bytes):
@@ -89,7 +89,7 @@ def duplicate_pairs(sources: Sequence[Source]) -> list[Pair]:
     return list(found)
 
 
-def check_files(sources: Sequence[Source]) -> Check:
+def check_files(sources: Sequence[Audited]) -> Check:
     """Whether a source file that is a recording stands in train and held out."""
     name, title = "files", "No recording's file is in train and held out"
     packed = [s for s in sources if s.dataset.manifest.dataset.get("kind") == "rlds"]
@@ -101,7 +101,7 @@ def check_files(sources: Sequence[Source]) -> Check:
     return _places(name, title, names_by_side(recordings, "source_file"), "source file", seen=True)
 
 
-def check_sessions(sources: Sequence[Source]) -> Check:
+def check_sessions(sources: Sequence[Audited]) -> Check:
     """Whether a recording session stands in train and in anything held out, val_seen included."""
     name, title = "sessions", "No recording session is in train and held out"
     sides = names_by_side(sources, "session")
@@ -126,7 +126,7 @@ def check_sessions(sources: Sequence[Source]) -> Check:
     return check
 
 
-def check_instructions(sources: Sequence[Source]) -> Check:
+def check_instructions(sources: Sequence[Audited]) -> Check:
     """How many instructions of what is held out train knows too. Information only."""
     name, title = "instructions", "Instructions that are held out and in train (information only)"
     texts: dict[str, set[str]] = {"train": set(), "held": set()}
@@ -145,7 +145,7 @@ def check_instructions(sources: Sequence[Source]) -> Check:
     )
 
 
-def check_videos(sources: Sequence[Source]) -> Check:
+def check_videos(sources: Sequence[Audited]) -> Check:
     """Whether a video or a channel stands in train and held out, where episodes come from videos."""
     name, title = "videos", "No video or channel is in train and held out"
     columns = [c for s in sources for c in (*_VIDEO, *_CHANNEL) if c in s.table.column_names]
@@ -162,26 +162,26 @@ def check_videos(sources: Sequence[Source]) -> Check:
     return min(checks, key=lambda check: STATUSES.index(check.status))
 
 
-def _key(source: Source, row: Mapping[str, Any]) -> Value:
+def _key(source: Audited, row: Mapping[str, Any]) -> Value:
     return source.family, row["key"]
 
 
-def _place(source: Source, row: Mapping[str, Any]) -> Value:
+def _place(source: Audited, row: Mapping[str, Any]) -> Value:
     return source.family, f"{row['source_split']} {row['source_file']}, record {row['source_record']}"
 
 
-def _bytes(source: Source, row: Mapping[str, Any]) -> Value:
+def _bytes(source: Audited, row: Mapping[str, Any]) -> Value:
     return "any", f"record of bytes {row['source_digest']:016x}"
 
 
-def _rows(sources: Sequence[Source]) -> Iterator[tuple[int, Source, dict[str, Any]]]:
+def _rows(sources: Sequence[Audited]) -> Iterator[tuple[int, Audited, dict[str, Any]]]:
     for index, source in enumerate(sources):
         for batch in source.table.select(_NAMES).to_batches(max_chunksize=10_000):
             for row in batch.to_pylist():
                 yield index, source, row
 
 
-def _across(sources: Sequence[Source], name: Name) -> tuple[int, Shared]:
+def _across(sources: Sequence[Audited], name: Name) -> tuple[int, Shared]:
     """How many values there are, and those that stand in several splits."""
     first: dict[Value, str] = {}
     several: dict[Value, dict[str, list[_Member]]] = {}
@@ -241,11 +241,11 @@ def _places(
     return passed(name, title, f"{count(len(held), what)} held out, none of them in train")
 
 
-def rejected(source: Source) -> int:
+def rejected(source: Audited) -> int:
     """Episodes that were left out of a dataset."""
     return int(source.dataset.manifest.counts["rejected"])
 
 
-def unknown(source: Source) -> int:
+def unknown(source: Audited) -> int:
     """Episodes of a dataset whose environment is unknown."""
     return int(pc.sum(pc.is_null(source.table["environment"])).as_py() or 0)

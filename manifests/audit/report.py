@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from oxcart.manifests.audit.audit import Audit
 from oxcart.manifests.audit.result import FAILED, FORMAT, PASSED, SUSPICIOUS, UNCHECKED
-from oxcart.manifests.audit.run import Audit
 from oxcart.manifests.audit.verdict import CLEAN, LEAK
 from oxcart.manifests.canonical import pretty_json
 from oxcart.manifests.page import render

@@ -164,8 +164,8 @@ def test_suspicious_of_what_was_not_checked_is_not_checked() -> None:
     from typing import cast
 
     from oxcart.cli.audit import _exit_code
+    from oxcart.manifests.audit.audit import Audit
     from oxcart.manifests.audit.result import suspicious
-    from oxcart.manifests.audit.run import Audit
 
     for word, code in (("clean", 1), ("leak", 1), ("not checked", 2)):
         found = SimpleNamespace(checks=(suspicious("places", "", ""),), verdict=SimpleNamespace(word=word))
@@ -188,7 +188,7 @@ def test_outputs_are_checked_before_the_work(clean: Path, tmp_path: Path) -> Non
 
 
 def test_what_nobody_expected_is_one_line_and_exit_2(clean: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from oxcart.manifests.audit import run
+    from oxcart.manifests.audit import audit as run
 
     def broken(*args: object, **options: object) -> None:
         raise ZeroDivisionError("by\x1b[31m\u2028nothing")

@@ -9,7 +9,7 @@ import pytest
 from audited import SAMPLE, audited
 from once import Once
 from oxcart.compile.sample.rlds import write_rlds
-from oxcart.manifests.audit.run import Audit
+from oxcart.manifests.audit.audit import Audit
 from oxcart.manifests.split import SplitRule
 from sample_compile import compiled
 

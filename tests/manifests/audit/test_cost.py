@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from oxcart.manifests.audit import cost
+from oxcart.manifests.audit.audit import Audit, Options, audit
 from oxcart.manifests.audit.report import report_json
-from oxcart.manifests.audit.run import Audit, Options, audit
 
 
 def test_few_episodes_are_audited_without_a_word(clean: Path) -> None:

@@ -10,10 +10,10 @@ import pytest
 
 from audited import check, everywhere, status
 from oxcart.manifests.audit import exact
+from oxcart.manifests.audit.audit import Audit
 from oxcart.manifests.audit.episodes import draw, open_sources
 from oxcart.manifests.audit.exact import QUANTUM, trajectory
 from oxcart.manifests.audit.features import is_flat, read_features
-from oxcart.manifests.audit.run import Audit
 from oxcart.manifests.split import SplitRule
 from oxcart.shards.codec import Encoding
 from sample_compile import compiled, edited

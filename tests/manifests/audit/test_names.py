@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from audited import audited, check, everywhere, set_path, status
+from oxcart.manifests.audit.audit import Audit
 from oxcart.manifests.audit.names import distance, look_alikes
-from oxcart.manifests.audit.run import Audit
 from oxcart.manifests.split import SplitRule
 from sample_compile import compiled, edited
 

@@ -9,9 +9,9 @@ import pytest
 
 from audited import check, status
 from oxcart.manifests.audit import plant
+from oxcart.manifests.audit.audit import Audit
 from oxcart.manifests.audit.features import GRID, describe, spaced
 from oxcart.manifests.audit.match import Matcher, confirm, in_order, window_text
-from oxcart.manifests.audit.run import Audit
 from oxcart.manifests.audit.verdict import at_least, bound, exceeds, threshold
 
 

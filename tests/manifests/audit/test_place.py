@@ -8,7 +8,7 @@ import pytest
 
 from audited import SAMPLE, audited, check, set_path, status
 from oxcart.compile.sample.kitchen import kitchen_names
-from oxcart.manifests.audit.run import Audit
+from oxcart.manifests.audit.audit import Audit
 from oxcart.manifests.split import SplitRule
 from sample_compile import FIRST, SECOND, compiled, edited, examples
 

@@ -11,8 +11,8 @@ import pytest
 
 from audited import check, status
 from oxcart.manifests.audit import episodes, records
+from oxcart.manifests.audit.audit import Audit
 from oxcart.manifests.audit.episodes import Source, open_sources
-from oxcart.manifests.audit.run import Audit
 from oxcart.manifests.dataset import Dataset
 from oxcart.shards.errors import ConfigError
 

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from audited import audited, everywhere, set_path
+from oxcart.manifests.audit.audit import Audit
 from oxcart.manifests.audit.repair import group_pairs, read_report, repair
 from oxcart.manifests.audit.report import report_json
-from oxcart.manifests.audit.run import Audit
 from oxcart.manifests.dataset import Dataset
 from oxcart.manifests.split import SplitRule, read_rule, write_rule
 from oxcart.shards.errors import ConfigError

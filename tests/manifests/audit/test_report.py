@@ -15,8 +15,8 @@ import pytest
 from PIL import Image
 
 from audited import audited, everywhere, set_path
+from oxcart.manifests.audit.audit import Audit
 from oxcart.manifests.audit.report import report_html, report_json
-from oxcart.manifests.audit.run import Audit
 from oxcart.manifests.split import SplitRule
 from sample_compile import compiled, edited
 

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from xxhash import xxh3_64_intdigest
 
-from oxcart.manifests.audit.episodes import Episode, Source
+from oxcart.manifests.audit.episodes import Audited, Episode
 from oxcart.manifests.audit.exact import Moves, trajectory
 from oxcart.manifests.audit.result import Check, count, failed, passed, some, unchecked
 from oxcart.manifests.verify import verify
@@ -33,7 +33,7 @@ Arrays = dict[str, npt.NDArray[np.float32]]
 
 
 def check_shards(
-    sources: Sequence[Source],
+    sources: Sequence[Audited],
     workers: int,
     *,
     sampled: bool,
@@ -63,7 +63,7 @@ def check_shards(
 
 
 def read_arrays(
-    sources: Sequence[Source],
+    sources: Sequence[Audited],
     episodes: Sequence[Episode],
     workers: int,
     report: Callable[[int], None] = lambda done: None,
@@ -96,7 +96,7 @@ def read_arrays(
 
 
 def check_statistics(
-    sources: Sequence[Source], moments: Sequence[dict[str, _Moments]], *, sampled: bool
+    sources: Sequence[Audited], moments: Sequence[dict[str, _Moments]], *, sampled: bool
 ) -> Check:
     """Whether the manifest's statistics are those of train."""
     if sampled:
@@ -164,7 +164,7 @@ def _differing(stated: dict[str, Any] | None, found: _Moments | None) -> list[di
     return wrong
 
 
-def _arrays(source: Source, row: dict[str, Any]) -> Arrays:
+def _arrays(source: Audited, row: dict[str, Any]) -> Arrays:
     """Actions and states [T, A] of an episode, checked."""
     found = {}
     for name in ("action", "state"):

@@ -15,9 +15,20 @@ from typing import Any
 
 import numpy as np
 
-from oxcart.manifests.audit import ahead, exact, names, near, pictures, place, plant, records, repair, shards
+from oxcart.manifests.audit import (
+    copy_ahead,
+    exact,
+    images,
+    integrity,
+    names,
+    near,
+    place,
+    plant,
+    records,
+    repair,
+)
 from oxcart.manifests.audit.cost import foretold
-from oxcart.manifests.audit.episodes import HELD, UNKNOWN, Episode, Source, draw, open_sources
+from oxcart.manifests.audit.episodes import HELD, UNKNOWN, Audited, Episode, draw, open_sources
 from oxcart.manifests.audit.features import FRAMES, Features, read_features
 from oxcart.manifests.audit.match import one_thread
 from oxcart.manifests.audit.result import Check, unchecked
@@ -92,7 +103,7 @@ class Audit:
     """Pairs of episodes that share a frame or a trajectory exactly."""
     recall: tuple[plant.Recall, ...]
     """Of the planted leaks, per kind; empty where there was no threshold."""
-    probe: ahead.Probe | None
+    probe: copy_ahead.Probe | None
     """The copy-ahead probe."""
     places: place.Places | None
     """How alike environments look."""
@@ -102,7 +113,7 @@ class Audit:
     """Of the libraries that the numbers come from."""
     command: str
     """The command line, where there was one."""
-    pictures: pictures.Pictures
+    pictures: images.Pictures
     """For the page alone."""
 
     def plain(self) -> dict[str, Any]:
@@ -152,9 +163,9 @@ def _audit(
     sampled = options.sample is not None
     frames = sum(shard["frames"] for source in sources for shard in source.dataset.manifest.shards)
     with stage("hashing", frames, "frames") as report:
-        intact = shards.check_shards(sources, options.workers, sampled=sampled, report=report)
+        intact = integrity.check_shards(sources, options.workers, sampled=sampled, report=report)
     with stage("reading trajectories", len(episodes), "episodes") as report:
-        digests, moments = shards.read_arrays(sources, episodes, options.workers, report)
+        digests, moments = integrity.read_arrays(sources, episodes, options.workers, report)
     with stage("decoding", len(visible) * options.frames, "frames") as report:
         features = read_features(sources, visible, options.frames, options.workers, report)
     with stage("comparing digests", sum(len(s.dataset.manifest.shards) for s in sources), "shards") as report:
@@ -170,7 +181,7 @@ def _audit(
     probed, ahead_check = _probe(visible, features, options.seed)
     checks = (
         intact,
-        shards.check_statistics(sources, moments, sampled=sampled),
+        integrity.check_statistics(sources, moments, sampled=sampled),
         names.check_environments(sources),
         records.check_keys(sources),
         records.check_records(sources),
@@ -192,7 +203,7 @@ def _audit(
     limit = found.limit.value if found.limit else None
     confirmed = sum(pair["score"] > limit for pair in pairs) if limit is not None else 0
     top = _top(pairs, limit)
-    shown = pictures.draw_pictures(sources, visible, top, places.ranking if places else (), options.frames)
+    shown = images.draw_pictures(sources, visible, top, places.ranking if places else (), options.frames)
     word = decide(
         checks,
         found.exceeding,
@@ -232,14 +243,14 @@ def _audit(
     )
 
 
-def _train_looked_at(sources: Sequence[Source], visible: Sequence[Episode]) -> tuple[int, int]:
+def _train_looked_at(sources: Sequence[Audited], visible: Sequence[Episode]) -> tuple[int, int]:
     """How many train episodes are decoded, and how many there are."""
     total = sum(s.dataset.manifest.splits.get("train", {}).get("episodes", 0) for s in sources)
     return sum(episode.split == "train" for episode in visible), total
 
 
 def _recall(
-    sources: Sequence[Source],
+    sources: Sequence[Audited],
     episodes: Sequence[Episode],
     features: Features,
     found: near.Near,
@@ -263,7 +274,9 @@ def _recall(
     return recall, plant.check_recall(name, title, recall, unseen)
 
 
-def _probe(episodes: Sequence[Episode], features: Features, seed: int) -> tuple[ahead.Probe | None, Check]:
+def _probe(
+    episodes: Sequence[Episode], features: Features, seed: int
+) -> tuple[copy_ahead.Probe | None, Check]:
     train = sum(episode.split == "train" for episode in episodes)
     spot = np.array([episode.place for episode in episodes[:train]], np.int64)
 
@@ -272,16 +285,16 @@ def _probe(episodes: Sequence[Episode], features: Features, seed: int) -> tuple[
             (spot[index][:, None] != spot[None]) & (spot[None] != UNKNOWN) & (spot[index] != UNKNOWN)[:, None]
         )
 
-    name, title = ahead.NAME, ahead.TITLE
+    name, title = copy_ahead.NAME, copy_ahead.TITLE
     if len(episodes) == train:
         return None, unchecked(name, title, "nothing is held out")
     if len(set(spot[spot != UNKNOWN].tolist())) < 2:
         return None, unchecked(name, title, "train has no two environments to set the null by")
-    found = ahead.probe(features.thumbs[train:], features.thumbs[:train], others, seed)
-    return found, ahead.check(found)
+    found = copy_ahead.probe(features.thumbs[train:], features.thumbs[:train], others, seed)
+    return found, copy_ahead.check(found)
 
 
-def _cameras(sources: Sequence[Source]) -> Check:
+def _cameras(sources: Sequence[Audited]) -> Check:
     """What is not looked at is said."""
     others = sorted({c["name"] for s in sources for c in s.dataset.manifest.cameras[1:]})
     name, title = "cameras", "Pictures of the other cameras"
@@ -292,7 +305,7 @@ def _cameras(sources: Sequence[Source]) -> Check:
     )
 
 
-def _seen(sources: Sequence[Source]) -> list[Check]:
+def _seen(sources: Sequence[Audited]) -> list[Check]:
     """val_seen shares its environments with train on purpose."""
     number = sum(source.dataset.manifest.splits.get("val_seen", {}).get("episodes", 0) for source in sources)
     if not number:
@@ -313,7 +326,7 @@ def _top(pairs: Sequence[dict[str, Any]], limit: float | None) -> list[dict[str,
 
 
 def _described(
-    sources: Sequence[Source], episodes: Sequence[Episode], pair: dict[str, Any]
+    sources: Sequence[Audited], episodes: Sequence[Episode], pair: dict[str, Any]
 ) -> dict[str, Any]:
     held, train = episodes[pair["held"]], episodes[pair["train"]]
     rest = {name: value for name, value in pair.items() if name not in ("held", "train")}
@@ -324,7 +337,7 @@ def _described(
     }
 
 
-def _who(sources: Sequence[Source], episode: Episode) -> dict[str, Any]:
+def _who(sources: Sequence[Audited], episode: Episode) -> dict[str, Any]:
     return {
         "dataset": sources[episode.source].url,
         "episode": episode.key,
@@ -333,7 +346,7 @@ def _who(sources: Sequence[Source], episode: Episode) -> dict[str, Any]:
     }
 
 
-def _duplicates(sources: Sequence[Source], pairs: Sequence[exact.Pair]) -> Iterator[dict[str, Any]]:
+def _duplicates(sources: Sequence[Audited], pairs: Sequence[exact.Pair]) -> Iterator[dict[str, Any]]:
     wanted = {(at[0], at[1]) for pair in pairs for at in (pair.one, pair.other)}
     rows: dict[tuple[int, str], dict[str, Any]] = {}
     for index, source in enumerate(sources):
@@ -352,18 +365,18 @@ def _duplicates(sources: Sequence[Source], pairs: Sequence[exact.Pair]) -> Itera
 
 
 def _scores(
-    sources: Sequence[Source], episodes: Sequence[Episode], found: near.Near
+    sources: Sequence[Audited], episodes: Sequence[Episode], found: near.Near
 ) -> Iterator[dict[str, Any]]:
     for unit, score in zip(found.units.tolist(), found.match.best.tolist(), strict=True):
         yield {**_who(sources, episodes[unit]), "score": round(score, 4)}
 
 
-def _environment(sources: Sequence[Source], episode: Episode) -> str:
+def _environment(sources: Sequence[Audited], episode: Episode) -> str:
     name = episode.row["environment"] or "(unknown)"
     return name if len(sources) == 1 else f"{name} · {sources[episode.source].label}"
 
 
-def _dataset(source: Source) -> dict[str, Any]:
+def _dataset(source: Audited) -> dict[str, Any]:
     manifest = source.dataset.manifest
     counts = per_split(source.table, len(manifest.cameras))
     return {
@@ -381,7 +394,7 @@ def _dataset(source: Source) -> dict[str, Any]:
     }
 
 
-def _looked(sources: Sequence[Source], episodes: Sequence[Episode]) -> Iterator[dict[str, Any]]:
+def _looked(sources: Sequence[Audited], episodes: Sequence[Episode]) -> Iterator[dict[str, Any]]:
     for index, source in enumerate(sources):
         for split in SPLITS:
             total = source.dataset.manifest.splits.get(split, {}).get("episodes", 0)

@@ -14,8 +14,8 @@ from PIL import Image
 from audited import SAMPLE, audited, check, everywhere, status
 from oxcart.compile.images import Resize
 from oxcart.compile.sample.rlds import SampleConfig
+from oxcart.manifests.audit.audit import Audit, Options
 from oxcart.manifests.audit.report import report_html, report_json
-from oxcart.manifests.audit.run import Audit, Options
 from oxcart.manifests.dataset import Dataset
 from oxcart.manifests.split import SplitRule
 from oxcart.shards.errors import ConfigError, CorruptError

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from oxcart.manifests.audit.episodes import Episode, Source
+from oxcart.manifests.audit.episodes import Audited, Episode
 from oxcart.manifests.audit.features import read_steps, spaced
 
 HEIGHT = 110
@@ -80,7 +80,7 @@ class Pictures:
 
 
 def draw_pictures(
-    sources: Sequence[Source],
+    sources: Sequence[Audited],
     episodes: Sequence[Episode],
     pairs: Sequence[dict[str, Any]],
     ranking: Sequence[dict[str, Any]],
@@ -102,7 +102,7 @@ def draw_pictures(
 
 
 def _pairs(
-    sources: Sequence[Source], episodes: Sequence[Episode], pairs: Sequence[dict[str, Any]]
+    sources: Sequence[Audited], episodes: Sequence[Episode], pairs: Sequence[dict[str, Any]]
 ) -> Iterator[Shown]:
     for pair in pairs:
         at = np.unique(np.linspace(0, len(pair["aligned"]) - 1, STRIP).round().astype(int))
@@ -122,7 +122,7 @@ def _pairs(
 
 
 def _places(
-    sources: Sequence[Source], episodes: Sequence[Episode], ranking: Sequence[dict[str, Any]], frames: int
+    sources: Sequence[Audited], episodes: Sequence[Episode], ranking: Sequence[dict[str, Any]], frames: int
 ) -> Iterator[Shown]:
     for row in ranking:
         sides = []
@@ -134,12 +134,12 @@ def _places(
         yield Shown(score=row["score"], note="", held=sides[0], train=sides[1])
 
 
-def _read(sources: Sequence[Source], episode: Episode, steps: Sequence[int]) -> npt.NDArray[np.uint8]:
+def _read(sources: Sequence[Audited], episode: Episode, steps: Sequence[int]) -> npt.NDArray[np.uint8]:
     source = sources[episode.source]
     return read_steps(source, source.dataset.track(episode.row, "primary"), steps)
 
 
-def _side(sources: Sequence[Source], episode: Episode, frames: Sequence[Frame]) -> Side:
+def _side(sources: Sequence[Audited], episode: Episode, frames: Sequence[Frame]) -> Side:
     return Side(
         environment=episode.row["environment"] or "(unknown)",
         episode=episode.key,

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from audited import audited, check, status
-from oxcart.manifests.audit.run import Audit
+from oxcart.manifests.audit.audit import Audit
 
 
 def test_an_honest_dataset_passes(clean_audit: Audit) -> None:
