@@ -33,7 +33,7 @@ from blake3 import blake3
 from oxcart.compile import census as census_module
 from oxcart.compile.census import Census
 from oxcart.compile.commit import Work, commit
-from oxcart.compile.engine import engine
+from oxcart.compile.engines import engine
 from oxcart.compile.execute import CLAIM, rows_name
 from oxcart.compile.part import Part
 from oxcart.compile.pipeline import CompileConfig, execute, prepare

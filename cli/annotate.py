@@ -65,7 +65,7 @@ def motion(
 
     from oxcart.cli.progress import progress
     from oxcart.cli.table import table
-    from oxcart.compile.processes import default_workers
+    from oxcart.compile.engines.processes import default_workers
     from oxcart.manifests.annotation import motion_url, write_annotation
     from oxcart.manifests.dataset import Dataset
     from oxcart.manifests.motion import measure

@@ -123,7 +123,7 @@ def audit(
       oxcart audit bridge fractal -o audit.html --json audit.json --sample 500
     """
     from oxcart.cli.progress import progress
-    from oxcart.compile.processes import default_workers
+    from oxcart.compile.engines.processes import default_workers
     from oxcart.manifests.audit.audit import Options
     from oxcart.manifests.audit.audit import audit as run
     from oxcart.manifests.audit.report import report_html, report_json

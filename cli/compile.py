@@ -89,7 +89,7 @@ def _source_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def _workers(asked: int | None, ray_address: str | None) -> int:
     """Tasks at a time: a cluster that is there knows best what it can do."""
-    from oxcart.compile.processes import default_workers
+    from oxcart.compile.engines.processes import default_workers
 
     return asked or (default_workers() if ray_address is None else sys.maxsize)
 
@@ -163,7 +163,7 @@ def scan(
     """
     from oxcart.cli.progress import progress
     from oxcart.compile import census as census_module
-    from oxcart.compile.engine import engine as make_engine
+    from oxcart.compile.engines import engine as make_engine
     from oxcart.compile.part import Part
     from oxcart.compile.sources import open_source
     from oxcart.manifests.alike import alike, said_alike

@@ -168,7 +168,7 @@ def verify(dataset: str, workers: int | None, decode: bool, as_json: bool, quiet
       oxcart verify bridge
     """
     from oxcart.cli.progress import progress
-    from oxcart.compile.processes import default_workers
+    from oxcart.compile.engines.processes import default_workers
     from oxcart.manifests.dataset import Dataset
     from oxcart.manifests.verify import verify as verify_dataset
 

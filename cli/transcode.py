@@ -48,7 +48,7 @@ def transcode(
     """
     from oxcart.cli.compile import done_text, warn
     from oxcart.cli.progress import progress
-    from oxcart.compile.processes import default_workers
+    from oxcart.compile.engines.processes import default_workers
     from oxcart.compile.transcode import TranscodeConfig, execute, prepare
     from oxcart.shards.errors import ConfigError
 

@@ -22,10 +22,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from oxcart.compile.engine import Run
+from oxcart.compile.engines import Run
+from oxcart.compile.engines.processes import Advance, Report
+from oxcart.compile.engines.processes import run as run_processes
 from oxcart.compile.part import Part
-from oxcart.compile.processes import Advance, Report
-from oxcart.compile.processes import run as run_processes
 from oxcart.compile.sources import open_source
 from oxcart.compile.sources.base import CensusRow, Source, SourceConfig
 from oxcart.manifests.canonical import read_json

@@ -27,10 +27,10 @@ import pyarrow as pa
 from blake3 import blake3
 from xxhash import xxh3_64_intdigest
 
+from oxcart.compile.engines.processes import Advance
 from oxcart.compile.frames import Pictures, make_pictures
 from oxcart.compile.images import Frame, ImageError, Resize
 from oxcart.compile.plan import Shard
-from oxcart.compile.processes import Advance
 from oxcart.compile.sealed import read_sealed, seal
 from oxcart.compile.sources import open_source
 from oxcart.compile.sources.base import Episode, Floats, Source, SourceConfig

@@ -26,6 +26,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from oxcart.compile.census import Census
+from oxcart.compile.engines.processes import Report
 from oxcart.compile.images import Resize
 from oxcart.compile.pipeline import (
     OVERWRITING,
@@ -41,7 +42,6 @@ from oxcart.compile.pipeline import (
     take_census,
 )
 from oxcart.compile.plan import Extends, Settings, more, split_episodes, with_aliases
-from oxcart.compile.processes import Report
 from oxcart.compile.sources import open_source
 from oxcart.compile.sources.base import EnvironmentRule, Source, SourceConfig
 from oxcart.compile.sources.video_config import VideoConfig

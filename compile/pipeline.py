@@ -25,11 +25,11 @@ import pyarrow.compute as pc
 from oxcart.compile import census as census_module
 from oxcart.compile.census import Census
 from oxcart.compile.commit import Work, commit, delete_old_tables, read_work, settle, work_of
-from oxcart.compile.engine import PROCESSES, engine
+from oxcart.compile.engines import PROCESSES, engine
+from oxcart.compile.engines.processes import Report, default_workers
 from oxcart.compile.execute import Job, claimed, read_done, write_shard
 from oxcart.compile.part import Part
 from oxcart.compile.plan import Plan, Settings, Shard, make
-from oxcart.compile.processes import Report, default_workers
 from oxcart.compile.sealed import read_sealed, seal
 from oxcart.compile.sources import open_source
 from oxcart.compile.sources.base import LEFT_OUT, Source, SourceConfig

@@ -19,10 +19,10 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from oxcart.compile.census import Census
+from oxcart.compile.engines.processes import default_workers
 from oxcart.compile.images import Resize
 from oxcart.compile.pipeline import CompileConfig, Prepared, check_apart, check_out, execute, planned
 from oxcart.compile.plan import Settings, again
-from oxcart.compile.processes import default_workers
 from oxcart.compile.sources.base import SourceConfig
 from oxcart.compile.sources.compiled import CompiledSource
 from oxcart.manifests.manifest import NAME

@@ -7,7 +7,7 @@ import signal
 import threading
 from pathlib import Path
 
-from oxcart.compile.processes import Advance, run
+from oxcart.compile.engines.processes import Advance, run
 from oxcart.shards.errors import SourceError
 
 

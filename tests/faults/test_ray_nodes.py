@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import worker_tasks
-from oxcart.compile.on_ray import run
+from oxcart.compile.engines.ray import run
 from oxcart.compile.pipeline import execute, ignore, prepare
 from sample_compile import Compiled, config_of, tree
 

@@ -12,12 +12,12 @@ import pytest
 from audited import check, status
 from oxcart.manifests.audit import episodes, records
 from oxcart.manifests.audit.audit import Audit
-from oxcart.manifests.audit.episodes import Source, open_sources
+from oxcart.manifests.audit.episodes import Audited, open_sources
 from oxcart.manifests.dataset import Dataset
 from oxcart.shards.errors import ConfigError
 
 
-def with_column(source: Source, name: str, values: list[str | None]) -> Source:
+def with_column(source: Audited, name: str, values: list[str | None]) -> Audited:
     table = source.table
     if name in table.column_names:
         return replace(
@@ -27,18 +27,18 @@ def with_column(source: Source, name: str, values: list[str | None]) -> Source:
     return replace(source, table=table.append_column(name, pa.array(values, pa.string())))
 
 
-def of_kind(source: Source, kind: str) -> Source:
+def of_kind(source: Audited, kind: str) -> Audited:
     manifest = replace(source.dataset.manifest, dataset={**source.dataset.manifest.dataset, "kind": kind})
     return replace(source, dataset=replace(source.dataset, manifest=manifest))
 
 
 @pytest.fixture
-def source(clean: Path) -> Source:
+def source(clean: Path) -> Audited:
     return open_sources([str(clean)])[0]
 
 
 @pytest.fixture
-def splits(source: Source) -> list[str]:
+def splits(source: Audited) -> list[str]:
     found: list[str] = source.table["split"].to_pylist()
     return found
 
@@ -51,7 +51,7 @@ def test_an_episode_in_two_splits_is_a_duplicate(clean_audit: Audit, mixed_audit
     assert len(found.evidence) == 8, "four episodes of either kitchen"
 
 
-def test_equal_bytes_under_another_name_are_a_duplicate(source: Source, splits: list[str]) -> None:
+def test_equal_bytes_under_another_name_are_a_duplicate(source: Audited, splits: list[str]) -> None:
     digests = source.table["source_digest"].to_pylist()
     digests[splits.index("val")] = digests[splits.index("train")]
     at = source.table.column_names.index("source_digest")
@@ -63,14 +63,14 @@ def test_equal_bytes_under_another_name_are_a_duplicate(source: Source, splits: 
     assert "record of bytes" in found.evidence[0]["source record"]
 
 
-def test_a_file_counts_where_it_is_a_recording(source: Source, splits: list[str]) -> None:
+def test_a_file_counts_where_it_is_a_recording(source: Audited, splits: list[str]) -> None:
     assert records.check_files([source]).status == "not checked"
     assert records.check_files([of_kind(source, "video")]).status == "failed"
     apart = with_column(source, "source_file", [f"{split}.mp4" for split in splits])
     assert records.check_files([of_kind(apart, "video")]).status == "passed"
 
 
-def test_sessions(clean_audit: Audit, leaky_audit: Audit, source: Source, splits: list[str]) -> None:
+def test_sessions(clean_audit: Audit, leaky_audit: Audit, source: Audited, splits: list[str]) -> None:
     assert status(clean_audit, "sessions") == "passed"
     assert status(leaky_audit, "sessions") == "failed"
     assert (
@@ -78,13 +78,13 @@ def test_sessions(clean_audit: Audit, leaky_audit: Audit, source: Source, splits
     )
 
 
-def test_one_time_under_two_names_is_suspicious(source: Source, splits: list[str]) -> None:
+def test_one_time_under_two_names_is_suspicious(source: Audited, splits: list[str]) -> None:
     dated = with_column(source, "session", [f"{split}_kitchen/2022-11-25_10-07-30" for split in splits])
     found = records.check_sessions([dated])
     assert (found.status, found.evidence[0]["time"]) == ("suspicious", "2022-11-25_10-07-30")
 
 
-def test_instructions_are_information(clean_audit: Audit, source: Source, splits: list[str]) -> None:
+def test_instructions_are_information(clean_audit: Audit, source: Audited, splits: list[str]) -> None:
     assert status(clean_audit, "instructions") == "passed"
     same = with_column(source, "instruction", ["Open the drawer!"] * len(splits))
     assert records.check_instructions([same]).summary == "1 of 1 instruction held out are in train too"
@@ -93,13 +93,13 @@ def test_instructions_are_information(clean_audit: Audit, source: Source, splits
 
 
 @pytest.mark.parametrize("column", ["video_id", "channel_id"])
-def test_videos_and_channels(source: Source, splits: list[str], column: str) -> None:
+def test_videos_and_channels(source: Audited, splits: list[str], column: str) -> None:
     assert records.check_videos([source]).status == "not checked"
     assert records.check_videos([with_column(source, column, splits)]).status == "passed"
     assert records.check_videos([with_column(source, column, ["one"] * len(splits))]).status == "failed"
 
 
-def without_bytes(source: Source) -> Source:
+def without_bytes(source: Audited) -> Audited:
     """The same names, and other bytes in each record."""
     at = source.table.column_names.index("source_digest")
     other = pa.array([digest ^ 1 for digest in source.table["source_digest"].to_pylist()], pa.uint64())
@@ -117,7 +117,7 @@ def test_the_same_names_in_another_dataset_are_no_duplicate(clean: Path, other: 
     assert records.duplicate_pairs(changed) == []
 
 
-def test_pairs_of_one_key_and_of_one_record(clean: Path, other: Path, source: Source) -> None:
+def test_pairs_of_one_key_and_of_one_record(clean: Path, other: Path, source: Audited) -> None:
     pairs = records.duplicate_pairs(open_sources([str(clean), str(other)]))
     assert len(pairs) == 8
     assert all(pair.one[1] == pair.other[1] and pair.one[0] != pair.other[0] for pair in pairs)
@@ -134,7 +134,7 @@ def test_pairs_of_one_key_and_of_one_record(clean: Path, other: Path, source: So
     assert all((split_of[p.one[1]], split_of[p.other[1]]) == ("val", "train") for p in pairs)
 
 
-def test_a_column_that_was_not_checked_masks_none_that_failed(source: Source, splits: list[str]) -> None:
+def test_a_column_that_was_not_checked_masks_none_that_failed(source: Audited, splits: list[str]) -> None:
     empty = with_column(source, "video_id", [None] * len(splits))
     found = records.check_videos([with_column(empty, "channel_id", ["one"] * len(splits))])
     assert found.status == "failed"
@@ -145,7 +145,7 @@ def test_a_column_that_was_not_checked_masks_none_that_failed(source: Source, sp
     assert records.check_videos([with_column(source, "video", ["one"] * len(splits))]).status == "failed"
 
 
-def test_videos_are_read_from_the_table_of_attributions(source: Source) -> None:
+def test_videos_are_read_from_the_table_of_attributions(source: Audited) -> None:
     class WithOwners:
         manifest = replace(source.dataset.manifest, tables={episodes.ATTRIBUTION: {}})
 

@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 import worker_tasks
-from oxcart.compile.processes import ATTEMPTS, default_workers, run
+from oxcart.compile.engines.processes import ATTEMPTS, default_workers, run
 from oxcart.shards.errors import OxcartError, SourceError
 
 

@@ -12,9 +12,9 @@ import pytest
 import worker_tasks
 from grown_source import Growth
 from oxcart.compile import extend
-from oxcart.compile.on_ray import run
+from oxcart.compile.engines.processes import ATTEMPTS
+from oxcart.compile.engines.ray import run
 from oxcart.compile.pipeline import execute, prepare
-from oxcart.compile.processes import ATTEMPTS
 from oxcart.shards.errors import ConfigError, OxcartError, SourceError
 from sample_compile import Compiled, config_of, tree
 

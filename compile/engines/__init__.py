@@ -10,14 +10,14 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
-from oxcart.compile import processes
+from oxcart.compile.engines import processes
 from oxcart.shards.errors import ConfigError
 
 PROCESSES, RAY = "processes", "ray"
 ENGINES = (PROCESSES, RAY)
 
 Run = Callable[..., Iterator[tuple[int, Any]]]
-"""Called as `oxcart.compile.processes.run` is."""
+"""Called as `oxcart.compile.engines.processes.run` is."""
 
 
 def engine(name: str, address: str | None = None) -> Run:
@@ -33,9 +33,9 @@ def engine(name: str, address: str | None = None) -> Run:
     if name not in ENGINES:
         raise ConfigError(f"engine: expected one of {', '.join(ENGINES)}, got {name!r}")
     if name == RAY:
-        from oxcart.compile import on_ray
+        from oxcart.compile.engines import ray
 
-        return partial(on_ray.run, address=address)
+        return partial(ray.run, address=address)
     if address is not None:
         raise ConfigError(
             f"--ray-address: expected with --engine ray, got {address!r} without; add it or leave this out"

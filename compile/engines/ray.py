@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from typing import Any
 
-from oxcart.compile.processes import ATTEMPTS, Advance, Item, Report, Result
+from oxcart.compile.engines.processes import ATTEMPTS, Advance, Item, Report, Result
 from oxcart.shards.errors import ConfigError, OxcartError
 
 TICK_S = 0.5
