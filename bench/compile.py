@@ -44,8 +44,9 @@ from oxcart.compile.images import Resize, decode_into
 from oxcart.compile.pipeline import CompileConfig, execute, prepare
 from oxcart.compile.plan import Settings
 from oxcart.compile.sample.rlds import SampleConfig, write_rlds
-from oxcart.compile.sources import open_source, tfrecord
+from oxcart.compile.sources import open_source
 from oxcart.compile.sources.base import SourceConfig
+from oxcart.compile.sources.rlds import tfrecord
 from oxcart.shards.codec import Encoding
 from oxcart.shards.store import Store
 from oxcart.shards.write_behind import BehindWriter

@@ -23,8 +23,8 @@ from xxhash import xxh3_64_intdigest
 from oxcart.compile.extend import adopt, prepare
 from oxcart.compile.pipeline import CompileConfig, Prepared, execute
 from oxcart.compile.sample.rlds import NAME, VERSION, SampleConfig, write_rlds
-from oxcart.compile.sources import tfrecord
 from oxcart.compile.sources.base import SourceConfig
+from oxcart.compile.sources.rlds import tfrecord
 from oxcart.manifests.dataset import Dataset
 from oxcart.manifests.manifest import Manifest, read_manifest
 from oxcart.manifests.verify import verify

@@ -34,7 +34,7 @@ from tensorflow_datasets.core import features as tfds_features
 from tensorflow_datasets.core.utils import py_utils
 from tensorflow_datasets.proto import tf_example_pb2
 
-from oxcart.compile.sources.tfrecord import write_record
+from oxcart.compile.sources.rlds.tfrecord import write_record
 
 Image = tfds_features.Image
 Tensor = tfds_features.Tensor

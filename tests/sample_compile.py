@@ -26,8 +26,8 @@ from oxcart.compile.census import Census
 from oxcart.compile.pipeline import CompileConfig, execute, prepare
 from oxcart.compile.plan import Settings
 from oxcart.compile.sample.rlds import SampleConfig, write_rlds
-from oxcart.compile.sources import tfrecord
 from oxcart.compile.sources.base import SourceConfig
+from oxcart.compile.sources.rlds import tfrecord
 from oxcart.manifests.manifest import Manifest, read_manifest
 from oxcart.manifests.split import SplitRule
 from oxcart.shards.errors import ConfigError, OxcartError

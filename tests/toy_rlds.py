@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from oxcart.compile.sources.base import CensusRow, Episode, SourceConfig
-from oxcart.compile.sources.rlds import RldsSource
+from oxcart.compile.sources.rlds.source import RldsSource
 from oxcart.shards.errors import OxcartError
 from rlds_builder import Image, Tensor, Text, jpeg, picture
 

@@ -42,7 +42,7 @@ from oxcart.compile.sample.kitchen import (
     record,
 )
 from oxcart.compile.sample.motion import Motion
-from oxcart.compile.sources.tfrecord import write_record
+from oxcart.compile.sources.rlds.tfrecord import write_record
 from oxcart.manifests.ownership import SOURCE, check_directory
 from oxcart.shards.errors import ConfigError, StoreError
 from oxcart.shards.store import WORK, Store

@@ -36,7 +36,7 @@ def open_source(config: SourceConfig) -> Source:
                 f"{config.url}: reading videos needs the package {error.name}; pip install 'oxcart[video]'"
             ) from error
         return VideoSource(config)
-    from oxcart.compile.sources.rlds import RldsSource
+    from oxcart.compile.sources.rlds.source import RldsSource
 
     return RldsSource(config)
 

@@ -15,7 +15,7 @@ from oxcart.compile.images import Resize
 from oxcart.compile.pipeline import CompileConfig, execute, prepare
 from oxcart.compile.plan import Settings
 from oxcart.compile.sources.base import CensusRow, EnvironmentRule, SourceConfig
-from oxcart.compile.sources.rlds import RldsSource
+from oxcart.compile.sources.rlds.source import RldsSource
 from oxcart.manifests.dataset import Dataset
 from oxcart.manifests.manifest import Manifest
 from oxcart.manifests.split import SplitRule

@@ -31,8 +31,9 @@ from oxcart.compile.execute import CLAIM, claimed, read_done, rows_name
 from oxcart.compile.frames import make_pictures
 from oxcart.compile.images import ImageError, Resize, decode_into
 from oxcart.compile.sealed import seal as sealed
-from oxcart.compile.sources import open_source, tfrecord
+from oxcart.compile.sources import open_source
 from oxcart.compile.sources.base import SourceConfig
+from oxcart.compile.sources.rlds import tfrecord
 from oxcart.manifests.dataset import Dataset
 from oxcart.manifests.manifest import NAME, read_manifest
 from oxcart.manifests.tables import EPISODES, parse_table, table_bytes

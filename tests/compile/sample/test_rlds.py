@@ -20,7 +20,7 @@ from tensorflow_datasets.core.example_parser import ExampleParserNp
 
 import oxcart.compile.sample.rlds as rlds
 from oxcart.compile.sample.rlds import SampleConfig, write_rlds
-from oxcart.compile.sources.tfrecord import scan
+from oxcart.compile.sources.rlds.tfrecord import scan
 from oxcart.shards.errors import ConfigError, StoreError
 from oxcart.shards.store import Store
 

@@ -26,7 +26,7 @@ from PIL import Image
 from tensorflow_datasets.core import features as tfds_features
 
 from oxcart.compile.sources.base import Camera, Floats, clean
-from oxcart.compile.sources.tfds_directory import FEATURES, Directory
+from oxcart.compile.sources.rlds.directory import FEATURES, Directory
 from oxcart.shards.errors import ConfigError, SourceError
 
 DEFAULTS = {"action": "steps/action", "state": "steps/observation/state"}

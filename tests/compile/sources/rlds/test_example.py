@@ -15,7 +15,7 @@ from tensorflow_datasets.core.utils import py_utils
 from tensorflow_datasets.proto import tf_example_pb2
 
 from depth import depth
-from oxcart.compile.sources.tf_example import ExampleParser
+from oxcart.compile.sources.rlds.example import ExampleParser
 from rlds_builder import Image, Tensor, Text, features_of, record
 from toy_rlds import vector
 

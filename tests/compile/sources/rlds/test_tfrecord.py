@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from oxcart.compile.sources.tfrecord import BLOCK, OVERHEAD, read_record, scan, write_record
+from oxcart.compile.sources.rlds.tfrecord import BLOCK, OVERHEAD, read_record, scan, write_record
 from oxcart.shards.errors import SourceError, StoreError
 from oxcart.shards.store import Store
 

@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 from tensorflow_datasets.core import features as tfds_features
 
-from oxcart.compile.sources.fields import described, is_there, packing, resolve, shape_of
-from oxcart.compile.sources.tfds_directory import Directory
+from oxcart.compile.sources.rlds.directory import Directory
+from oxcart.compile.sources.rlds.features import described, is_there, packing, resolve, shape_of
 from oxcart.shards.errors import ConfigError
 
 INSTRUCTIONS = (

@@ -24,11 +24,12 @@ from xxhash import xxh3_64, xxh3_64_intdigest
 
 from oxcart.compile.catalog import lookup
 from oxcart.compile.images import MAX_PIXELS, ImageError, image_size
-from oxcart.compile.sources import fields, texts, tfds_directory, tfrecord
 from oxcart.compile.sources.base import Camera, CensusRow, Encoded, Episode, Film, Floats, SourceConfig, clean
-from oxcart.compile.sources.fields import Numbers, as_float32
-from oxcart.compile.sources.tf_example import ExampleParser
-from oxcart.compile.sources.tfds_directory import INFO
+from oxcart.compile.sources.rlds import directory as tfds_directory
+from oxcart.compile.sources.rlds import features, texts, tfrecord
+from oxcart.compile.sources.rlds.directory import INFO
+from oxcart.compile.sources.rlds.example import ExampleParser
+from oxcart.compile.sources.rlds.features import Numbers, as_float32
 from oxcart.shards.errors import SourceError
 from oxcart.shards.store import Store
 
@@ -54,11 +55,11 @@ class RldsSource:
         known = lookup(self.name)
         self.control_rate = known.control_rate
         self.aliases = known.aliases
-        self._pictures = fields.pictures(directory)
-        self.cameras = fields.choose_cameras(directory, self._pictures, config.cameras, known.cameras)
+        self._pictures = features.pictures(directory)
+        self.cameras = features.choose_cameras(directory, self._pictures, config.cameras, known.cameras)
         self._instruction = texts.choose_instruction(directory, _first(config.instruction, known.instruction))
-        self._action = fields.choose_numbers(directory, "action", _first(config.action, known.action))
-        self._state = fields.choose_numbers(directory, "state", _first(config.state, known.state))
+        self._action = features.choose_numbers(directory, "action", _first(config.action, known.action))
+        self._state = features.choose_numbers(directory, "state", _first(config.state, known.state))
         self.action_sizes = tuple(one.width for one in self._action)
         self.state_sizes = tuple(one.width for one in self._state)
         self._rule = config.environment or known.environment
@@ -276,7 +277,7 @@ class RldsSource:
     def _images(self, camera: Camera, found: Any) -> list[Encoded]:
         """One encoded image a step; pixels that the source does not encode become a PNG."""
         pixels = self._pictures[camera.field].pixels
-        return [*fields.as_png(pixels.values(found))] if pixels else list(found)
+        return [*features.as_png(pixels.values(found))] if pixels else list(found)
 
     def _numbers(self, flat: Mapping[str, Any], numbers: Sequence[Numbers], steps: int) -> Floats | None:
         parts = []

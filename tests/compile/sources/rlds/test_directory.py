@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 
 from depth import depth
 from oxcart.compile.sources.base import SourceConfig
-from oxcart.compile.sources.rlds import RldsSource
-from oxcart.compile.sources.tfds_directory import FEATURES, INFO, MAX_RECORDS, read
+from oxcart.compile.sources.rlds.directory import FEATURES, INFO, MAX_RECORDS, read
+from oxcart.compile.sources.rlds.source import RldsSource
 from oxcart.shards.errors import ConfigError, OxcartError, SourceError
 from oxcart.shards.store import Store
 from rlds_builder import Image, Tensor, Text, features_of, picture, png, write_dataset
