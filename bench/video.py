@@ -33,9 +33,10 @@ from oxcart.compile.images import Resize
 from oxcart.compile.pipeline import CompileConfig, execute, prepare
 from oxcart.compile.plan import Settings
 from oxcart.compile.sample.videos import Picture, SampleConfig, draw_scene, write_video, write_videos
-from oxcart.compile.sources import open_source, video_survey
+from oxcart.compile.sources import open_source
 from oxcart.compile.sources.base import SourceConfig
-from oxcart.compile.sources.video_config import VideoConfig
+from oxcart.compile.sources.videos import survey as video_survey
+from oxcart.compile.sources.videos.config import VideoConfig
 from oxcart.manifests.split import SplitRule
 from oxcart.shards.store import Store
 

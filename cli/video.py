@@ -12,7 +12,7 @@ from oxcart.cli.options import LocalPath, needs_video, read_text
 from oxcart.shards.errors import ConfigError
 
 if TYPE_CHECKING:
-    from oxcart.compile.sources.video_config import VideoConfig
+    from oxcart.compile.sources.videos.config import VideoConfig
 
 
 def video_options() -> list[Callable[[Callable[..., Any]], Callable[..., Any]]]:
@@ -81,7 +81,7 @@ def video_config(
     Raises:
         ConfigError: an option cannot be understood, or says how to read videos where there are none.
     """
-    from oxcart.compile.sources.video_config import VideoConfig, parse_rate
+    from oxcart.compile.sources.videos.config import VideoConfig, parse_rate
 
     given = {
         "--rate": rate,
@@ -139,7 +139,7 @@ def fetch_videos(urls: Path, directory: Path, licence: tuple[str, ...], max_heig
       oxcart fetch-videos urls.txt downloads --licence any --max-height 360
     """
     with needs_video():
-        from oxcart.compile.fetch_videos import FetchConfig, fetch, read_urls
+        from oxcart.compile.sources.videos.fetch import FetchConfig, fetch, read_urls
 
     from oxcart.cli.progress import progress
     from oxcart.shards.errors import SourceError

@@ -44,7 +44,7 @@ from oxcart.compile.pipeline import (
 from oxcart.compile.plan import Extends, Settings, more, split_episodes, with_aliases
 from oxcart.compile.sources import open_source
 from oxcart.compile.sources.base import EnvironmentRule, Source, SourceConfig
-from oxcart.compile.sources.video_config import VideoConfig
+from oxcart.compile.sources.videos.config import VideoConfig
 from oxcart.manifests.assign import Assignment, Episode
 from oxcart.manifests.dataset import Dataset
 from oxcart.manifests.frozen import FROZEN_BY, assign_new

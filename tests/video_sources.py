@@ -17,7 +17,7 @@ from oxcart.compile.pipeline import CompileConfig, execute, prepare
 from oxcart.compile.plan import Settings
 from oxcart.compile.sample.videos import Picture, draw_scene
 from oxcart.compile.sources.base import SourceConfig
-from oxcart.compile.sources.video_config import VideoConfig
+from oxcart.compile.sources.videos.config import VideoConfig
 from oxcart.manifests.manifest import Manifest
 from oxcart.manifests.split import SplitRule
 

@@ -30,7 +30,7 @@ def open_source(config: SourceConfig) -> Source:
         return CompiledSource(config)
     if config.kind == "videos":
         try:
-            from oxcart.compile.sources.video import VideoSource
+            from oxcart.compile.sources.videos.source import VideoSource
         except ModuleNotFoundError as error:
             raise ConfigError(
                 f"{config.url}: reading videos needs the package {error.name}; pip install 'oxcart[video]'"
@@ -56,7 +56,7 @@ def recognise(source: str) -> tuple[str, str]:
     if source.startswith(VIDEOS):
         return "videos", url
     if not os.path.exists(os.path.join(url, INFO)):
-        from oxcart.compile.sources.video_names import is_video
+        from oxcart.compile.sources.videos.names import is_video
 
         for _, _, names in os.walk(url):
             if any(is_video(name) for name in names):

@@ -17,7 +17,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from oxcart.compile.images import Resize
-from oxcart.compile.sources.video_config import VideoConfig
+from oxcart.compile.sources.videos.config import VideoConfig
 from oxcart.shards.errors import ConfigError
 
 LEFT_OUT = "left out: "

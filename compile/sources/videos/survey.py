@@ -17,11 +17,11 @@ import numpy.typing as npt
 from av.video.frame import VideoFrame
 
 from oxcart.compile.images import Frame
-from oxcart.compile.sources.shots import ShotDetector
-from oxcart.compile.sources.video_config import VideoConfig
-from oxcart.compile.sources.video_decode import Int64, Packet, Reel, VideoError
-from oxcart.compile.sources.video_hash import Uint64, look_at
-from oxcart.compile.sources.video_pixels import Painter
+from oxcart.compile.sources.videos.config import VideoConfig
+from oxcart.compile.sources.videos.decode import Int64, Packet, Reel, VideoError
+from oxcart.compile.sources.videos.phash import Uint64, look_at
+from oxcart.compile.sources.videos.pixels import Painter
+from oxcart.compile.sources.videos.shots import ShotDetector
 from oxcart.shards.errors import SourceError
 from oxcart.shards.store import Store
 

@@ -24,7 +24,7 @@ from av.video.stream import VideoStream
 from xxhash import xxh3_64_intdigest
 
 from oxcart.compile.images import MAX_PIXELS, Frame, Resize
-from oxcart.compile.sources.video_pixels import Painter
+from oxcart.compile.sources.videos.pixels import Painter
 from oxcart.shards.store import Store
 
 Int64 = npt.NDArray[np.int64]

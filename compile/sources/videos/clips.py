@@ -16,9 +16,9 @@ from itertools import pairwise
 import numpy as np
 
 from oxcart.compile.sources.base import LEFT_OUT
-from oxcart.compile.sources.video_config import VideoConfig
-from oxcart.compile.sources.video_decode import Int64, steps_between
-from oxcart.compile.sources.video_survey import Survey
+from oxcart.compile.sources.videos.config import VideoConfig
+from oxcart.compile.sources.videos.decode import Int64, steps_between
+from oxcart.compile.sources.videos.survey import Survey
 
 _MOVING, _STILL, _BLACK = 0, 1, 2
 

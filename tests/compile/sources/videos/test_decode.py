@@ -13,7 +13,7 @@ import pytest
 
 from oxcart.compile.images import Resize
 from oxcart.compile.sample.videos import damage, write_video
-from oxcart.compile.sources.video_decode import Reel, VideoError, play, steps_between
+from oxcart.compile.sources.videos.decode import Reel, VideoError, play, steps_between
 from oxcart.shards.store import Store
 from video_sources import SIZE, scenes
 

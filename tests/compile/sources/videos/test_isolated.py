@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from oxcart.compile.sources.isolated import DiedError, Isolated
+from oxcart.compile.sources.videos.isolated import DiedError, Isolated
 from oxcart.shards.errors import SourceError
 from worker_tasks import die, fail_with
 

@@ -13,8 +13,8 @@ from PIL import Image
 
 from oxcart.compile.images import Resize
 from oxcart.compile.sample.videos import draw_scene
-from oxcart.compile.sources import video_pixels
-from oxcart.compile.sources.video_pixels import LONGER, LUMA, Painter
+from oxcart.compile.sources.videos import pixels as video_pixels
+from oxcart.compile.sources.videos.pixels import LONGER, LUMA, Painter
 
 Picture = npt.NDArray[np.uint8]
 

@@ -18,7 +18,7 @@ from typing import Any
 
 import yt_dlp
 
-from oxcart.compile.sources.video_config import LICENCES, UNKNOWN
+from oxcart.compile.sources.videos.config import LICENCES, UNKNOWN
 from oxcart.manifests.ownership import VIDEOS, check_directory
 from oxcart.shards.errors import ConfigError
 

@@ -25,23 +25,24 @@ import pyarrow as pa
 from xxhash import xxh3_64_hexdigest, xxh3_64_intdigest
 
 from oxcart.compile.images import Frame, ImageError, Resize
-from oxcart.compile.sources import refuse_lerobot, video_survey
+from oxcart.compile.sources import refuse_lerobot
 from oxcart.compile.sources.base import LEFT_OUT, Camera, CensusRow, Episode, Film, SourceConfig, clean
-from oxcart.compile.sources.clips import Clip, clips
-from oxcart.compile.sources.isolated import DiedError, Isolated
-from oxcart.compile.sources.shots import detector_version
-from oxcart.compile.sources.video_config import INSTRUCTIONS, VideoConfig
-from oxcart.compile.sources.video_decode import Packet, Reel, VideoError, clip_digest, play
-from oxcart.compile.sources.video_files import (
+from oxcart.compile.sources.videos import survey as video_survey
+from oxcart.compile.sources.videos.clips import Clip, clips
+from oxcart.compile.sources.videos.config import INSTRUCTIONS, VideoConfig
+from oxcart.compile.sources.videos.decode import Packet, Reel, VideoError, clip_digest, play
+from oxcart.compile.sources.videos.files import (
     SCENES,
     Info,
     read_info,
     read_scenes,
     short_id,
 )
-from oxcart.compile.sources.video_hash import near_duplicates
-from oxcart.compile.sources.video_names import info_name, is_unfinished, is_video
-from oxcart.compile.sources.video_survey import Scene, Survey
+from oxcart.compile.sources.videos.isolated import DiedError, Isolated
+from oxcart.compile.sources.videos.names import info_name, is_unfinished, is_video
+from oxcart.compile.sources.videos.phash import near_duplicates
+from oxcart.compile.sources.videos.shots import detector_version
+from oxcart.compile.sources.videos.survey import Scene, Survey
 from oxcart.manifests.canonical import canonical_json
 from oxcart.manifests.tables import ATTRIBUTION_SCHEMA
 from oxcart.shards.errors import ConfigError, SourceError

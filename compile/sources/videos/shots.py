@@ -17,7 +17,7 @@ import numpy as np
 from scenedetect.detectors import AdaptiveDetector, ContentDetector
 
 from oxcart.compile.images import Frame
-from oxcart.compile.sources.video_config import VideoConfig
+from oxcart.compile.sources.videos.config import VideoConfig
 
 
 class ShotDetector:

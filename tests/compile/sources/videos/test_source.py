@@ -27,8 +27,9 @@ from oxcart.compile.sample.videos import (
     write_video,
     write_videos,
 )
-from oxcart.compile.sources import open_source, recognise, video_survey
+from oxcart.compile.sources import open_source, recognise
 from oxcart.compile.sources.base import LEFT_OUT, Film, SourceConfig
+from oxcart.compile.sources.videos import survey as video_survey
 from oxcart.manifests.audit.episodes import open_sources
 from oxcart.manifests.dataset import Dataset
 from oxcart.manifests.split import SplitRule
@@ -301,8 +302,8 @@ def test_scenes_that_share_what_is_read_on_the_way_to_them_are_compiled(tmp_path
 def test_scenes_csv_alone_is_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_video(tmp_path / "cut.mp4", scenes("cut", 480), fps=24, keys=24)
     (tmp_path / "scenes.csv").write_text("start_frame,end_frame\n240,288\n")
-    from oxcart.compile.sources.video_config import VideoConfig
-    from oxcart.compile.sources.video_survey import Scene
+    from oxcart.compile.sources.videos.config import VideoConfig
+    from oxcart.compile.sources.videos.survey import Scene
     from oxcart.shards.store import Store
 
     seen = video_survey.survey(Store(tmp_path), "cut.mp4", VideoConfig(), [Scene(start=240, stop=288)])

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from oxcart.compile.sample.videos import draw_scene
-from oxcart.compile.sources.video_hash import NEAR, VIEWS, alike, look_at, near_duplicates
+from oxcart.compile.sources.videos.phash import NEAR, VIEWS, alike, look_at, near_duplicates
 
 Picture = npt.NDArray[np.uint8]
 

@@ -27,9 +27,9 @@ from typing import Any
 from xxhash import xxh3_64_hexdigest
 
 from oxcart.compile.sources.base import clean
-from oxcart.compile.sources.video_config import UNKNOWN, VideoConfig
-from oxcart.compile.sources.video_names import INFO, info_name
-from oxcart.compile.sources.video_survey import Scene
+from oxcart.compile.sources.videos.config import UNKNOWN, VideoConfig
+from oxcart.compile.sources.videos.names import INFO, info_name
+from oxcart.compile.sources.videos.survey import Scene
 from oxcart.shards.errors import SourceError
 from oxcart.shards.store import Store
 

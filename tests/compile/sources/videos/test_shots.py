@@ -8,8 +8,8 @@ import pytest
 from scenedetect import FrameTimecode
 from scenedetect.detectors import AdaptiveDetector, ContentDetector
 
-from oxcart.compile.sources.shots import ShotDetector
-from oxcart.compile.sources.video_config import VideoConfig
+from oxcart.compile.sources.videos.config import VideoConfig
+from oxcart.compile.sources.videos.shots import ShotDetector
 from video_sources import scenes
 
 
