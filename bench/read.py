@@ -33,7 +33,7 @@ from oxcart.compile.sample.rlds import SampleConfig, write_rlds
 from oxcart.compile.sources.base import SourceConfig
 from oxcart.shards.codec import Encoding
 from oxcart.train.data import Loader, Pairs
-from oxcart.train.data.measure import measure
+from oxcart.train.data.benchmark import measure
 
 CODECS = ("raw", "zstd", "jpeg")
 MODES: dict[str, Pairs] = {"one": Pairs(frames=8), "all": Pairs(frames=8, per_episode="all")}

@@ -84,8 +84,8 @@ def read(
     """
     _need_torch()
     from oxcart.shards.errors import ConfigError
+    from oxcart.train.data.benchmark import measure
     from oxcart.train.data.loader import Loader
-    from oxcart.train.data.measure import measure
 
     if not math.isfinite(seconds):
         raise ConfigError(f"--seconds: expected a number of seconds like 10, got {seconds}")

@@ -16,7 +16,7 @@ from oxcart.cli.train import need_packages
 from oxcart.shards.files import write_file
 
 if TYPE_CHECKING:
-    from oxcart.train.evaluate.run import Analysis
+    from oxcart.train.evaluate.analysis import Analysis
 
 
 @click.group()
@@ -123,9 +123,9 @@ def laq(
     from oxcart.cli.progress import progress
     from oxcart.manifests.dataset import Dataset
     from oxcart.train.evaluate import strategies as known
-    from oxcart.train.evaluate.buckets import parse
-    from oxcart.train.evaluate.cache import Draw, name_datasets
+    from oxcart.train.evaluate.gather import Draw, name_datasets
     from oxcart.train.evaluate.laq import Options, analyse
+    from oxcart.train.evaluate.subsets import parse
     from oxcart.train.laq.label import open_run
 
     chosen = () if strategies is None else tuple(name.strip() for name in strategies.split(","))

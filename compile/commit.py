@@ -21,9 +21,9 @@ from blake3 import blake3
 
 from oxcart.compile.census import Census
 from oxcart.compile.execute import Done, check_claim, claimed, read_done
+from oxcart.compile.moments import Moments, merge, moments_of, summary
 from oxcart.compile.plan import Plan
 from oxcart.compile.sources.base import Source
-from oxcart.compile.statistics import Moments, merge, moments_of, summary
 from oxcart.manifests.canonical import pretty_json, sha256_json
 from oxcart.manifests.counts import frame_size, per_environment, per_split
 from oxcart.manifests.dataset import Dataset

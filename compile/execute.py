@@ -30,11 +30,11 @@ from xxhash import xxh3_64_intdigest
 from oxcart.compile.engines.processes import Advance
 from oxcart.compile.frames import Pictures, make_pictures
 from oxcart.compile.images import Frame, ImageError, Resize
+from oxcart.compile.moments import Moments, merge, moments
 from oxcart.compile.plan import Shard
 from oxcart.compile.sealed import read_sealed, seal
 from oxcart.compile.sources import open_source
 from oxcart.compile.sources.base import Episode, Floats, Source, SourceConfig
-from oxcart.compile.statistics import Moments, merge, moments
 from oxcart.manifests.canonical import canonical_json
 from oxcart.manifests.manifest import CLAIM, episode_digest
 from oxcart.manifests.tables import CHUNKS_SCHEMA, episodes_schema, parse_table, table_bytes

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from oxcart.train.evaluate import strategies
-from oxcart.train.evaluate.cache import Cache
 from oxcart.train.evaluate.flow import FlowMeter
+from oxcart.train.evaluate.gather import Cache
 from oxcart.train.evaluate.strategy import Context, Number, Skip, lacking
 
 ENVIRONMENTS, EPISODES, PAIRS = 6, 6, 20

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from oxcart.shards.errors import ConfigError
-from oxcart.train import plots, runs
+from oxcart.train import plots, run_directory
 from oxcart.train.config import changes
 from oxcart.train.report import last_validation, read_metrics
 
@@ -50,9 +50,9 @@ def compare_runs(paths: Sequence[Path]) -> Compared:
     """
     configs, lasts = [], []
     for path in paths:
-        config, last = runs.saved_config(path), last_validation(path)
+        config, last = run_directory.saved_config(path), last_validation(path)
         if config is None:
-            raise ConfigError(f"RUN: {path} has no {runs.CONFIG}, so it is no run")
+            raise ConfigError(f"RUN: {path} has no {run_directory.CONFIG}, so it is no run")
         if last is None:
             raise ConfigError(f"RUN: {path} was never validated; train it with val.every=N")
         configs.append(config)

@@ -11,7 +11,7 @@ from typing import Any, Protocol, TypeVar
 import torch
 
 from oxcart.manifests.ownership import RUN, check_directory
-from oxcart.train import runs
+from oxcart.train import run_directory
 from oxcart.train.config import RunConfig, TrainConfig, to_yaml
 from oxcart.train.device import make_accelerator
 from oxcart.train.explain import explained
@@ -67,7 +67,7 @@ def configure(
     saved = None
     if resume:
         run = next((text.partition("=")[2] for text in overrides[::-1] if text.startswith("run.dir=")), None)
-        saved = runs.saved_config(Path(run or default))
+        saved = run_directory.saved_config(Path(run or default))
     return parse(overrides, saved)
 
 
@@ -95,14 +95,14 @@ def run_task(
     def check() -> None:
         check_directory("run.dir", run, RUN)
         if not resume:
-            runs.check_free(run)
+            run_directory.check_free(run)
 
     def report(step: int) -> Report:
         """Begins once all that can be refused has been."""
         device = accelerator.device
         name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
-        about = runs.circumstances(task.fingerprints, accelerator.num_processes, name)
-        on_main(lambda: runs.write_run(run, to_yaml(config), about), accelerator)
+        about = run_directory.circumstances(task.fingerprints, accelerator.num_processes, name)
+        on_main(lambda: run_directory.write_run(run, to_yaml(config), about), accelerator)
         make_report = partial(
             Report,
             run,

@@ -14,7 +14,7 @@ from oxcart.shards.errors import StoreError
 from oxcart.train import plots
 from oxcart.train.laq import label
 from oxcart.train.report import Report
-from oxcart.train.runs import write_run
+from oxcart.train.run_directory import write_run
 
 
 @pytest.fixture

@@ -37,10 +37,10 @@ from oxcart.train.data.memory import BatchMemory, check_fits
 from oxcart.train.data.mixture import Mixture, Schedule, check_distinct
 from oxcart.train.data.moving import open_moving
 from oxcart.train.data.order import LANES, WINDOW, derive
-from oxcart.train.data.part import Part, Wanted
 from oxcart.train.data.reuse import Budget
 from oxcart.train.data.sampling import Frames, Pairs
 from oxcart.train.data.state import check_state, make_state
+from oxcart.train.data.stream import Part, Wanted
 from oxcart.train.data.workers import THREADS, Job, Workers
 
 ACTIONS = (None, "steps", "sum")

@@ -17,8 +17,8 @@ import numpy.typing as npt
 import torch
 
 from oxcart.shards.errors import ConfigError
+from oxcart.train.flow import build_teacher
 from oxcart.train.laq.config import FlowConfig
-from oxcart.train.laq.flow import build_teacher
 
 Floats = npt.NDArray[np.float64]
 FlowMeter = Callable[[npt.NDArray[np.uint8]], Floats]

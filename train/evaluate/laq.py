@@ -18,14 +18,14 @@ from oxcart.manifests.dataset import Dataset
 from oxcart.shards.errors import ConfigError
 from oxcart.train.data import Loader
 from oxcart.train.evaluate import strategies
-from oxcart.train.evaluate.buckets import Bucket, default_buckets
-from oxcart.train.evaluate.cache import SPLITS, Draw, count_pairs, gather, open_splits
 from oxcart.train.evaluate.flow import flow_meter
+from oxcart.train.evaluate.gather import SPLITS, Draw, count_pairs, gather, open_splits
+from oxcart.train.evaluate.subsets import Bucket, default_buckets
 from oxcart.train.laq.config import LaqConfig
 from oxcart.train.laq.model import LatentActionModel, to_float
 
 if TYPE_CHECKING:
-    from oxcart.train.evaluate.run import Analysis
+    from oxcart.train.evaluate.analysis import Analysis
 
 FLOWS = ("dis", "raft", "none")
 
@@ -97,7 +97,7 @@ def analyse(
         ConfigError: there are no pairs, or something that is asked for is not installed.
     """
     chosen = strategies.load(options.strategies or strategies.names())
-    from oxcart.train.evaluate.run import Subject, evaluate
+    from oxcart.train.evaluate.analysis import Subject, evaluate
     from oxcart.train.evaluate.strategy import Context
 
     loaders = open_splits(datasets, config.data, config.model.image_size, options.draw.batch_size)

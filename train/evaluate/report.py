@@ -11,7 +11,7 @@ import numpy as np
 
 from oxcart.manifests.canonical import pretty_json
 from oxcart.manifests.page import render
-from oxcart.train.evaluate.run import Analysis, Null, Row
+from oxcart.train.evaluate.analysis import Analysis, Null, Row
 from oxcart.train.evaluate.strategy import Number
 
 FORMAT = "oxcart-analysis/1"

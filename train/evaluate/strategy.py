@@ -26,8 +26,8 @@ import torch
 from oxcart.shards.errors import NotFiniteError
 from oxcart.train import plots
 from oxcart.train.evaluate import statistics
-from oxcart.train.evaluate.cache import Cache, Floats, Ints, Strings
 from oxcart.train.evaluate.flow import FlowMeter
+from oxcart.train.evaluate.gather import Cache, Floats, Ints, Strings
 from oxcart.train.laq.model import LatentActionModel, to_float
 
 Better = Literal["high", "low", "none"]

@@ -22,21 +22,21 @@ from oxcart.train.data import Batch, Loader, Pairs
 from oxcart.train.data.memory import check_fits
 from oxcart.train.data.order import derive
 from oxcart.train.evaluate import strategies
-from oxcart.train.evaluate.cache import Draw
+from oxcart.train.evaluate.gather import Draw
 from oxcart.train.evaluate.laq import Options, analyse
+from oxcart.train.flow import build_teacher, flow_loss, flow_weight
 from oxcart.train.laq.augment import augment, draw_numbers
 from oxcart.train.laq.config import AugmentConfig, LaqConfig
-from oxcart.train.laq.flow import build_teacher, flow_loss, flow_weight
 from oxcart.train.laq.model import LatentActionModel, Output, parameter_groups, shapes_of, to_float
 from oxcart.train.laq.quantize import count_codes
 from oxcart.train.laq.validate import Pictures, look, measure_probes, open_split, validate
+from oxcart.train.loaders import open_datasets, open_splits, scored, training_loader
 from oxcart.train.loop import Place, narrow
 from oxcart.train.ranks import on_main
-from oxcart.train.reading import open_datasets, open_splits, scored, training_loader
 from oxcart.train.report import by_split, describe, last_validation, read_metrics
 
 if TYPE_CHECKING:
-    from oxcart.train.evaluate.run import Analysis
+    from oxcart.train.evaluate.analysis import Analysis
 
 SETTLING = 0.1
 """Share of the steps, the last ones, in which no codes are replaced."""

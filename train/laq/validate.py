@@ -35,8 +35,8 @@ from oxcart.train.laq import probes
 from oxcart.train.laq.config import LaqConfig
 from oxcart.train.laq.model import NONE, LatentActionModel, mse, to_float
 from oxcart.train.laq.probes import Floats, Ints
+from oxcart.train.loaders import chunks, held_out_loader
 from oxcart.train.ranks import gathered
-from oxcart.train.reading import chunks, held_out_loader
 
 KINDS = ("prediction", "copy", "constant", "permuted", "random")
 THUMB = 8

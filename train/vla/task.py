@@ -24,9 +24,7 @@ from oxcart.train.finite import refuse
 from oxcart.train.laq.augment import draw_numbers, lit, shifted
 from oxcart.train.laq.label import Labeller
 from oxcart.train.laq.model import NONE, to_float
-from oxcart.train.loop import Place
-from oxcart.train.ranks import gathered
-from oxcart.train.reading import (
+from oxcart.train.loaders import (
     chunks,
     held_out_loader,
     open_datasets,
@@ -34,11 +32,13 @@ from oxcart.train.reading import (
     scored,
     training_loader,
 )
+from oxcart.train.loop import Place
+from oxcart.train.ranks import gathered
 from oxcart.train.report import by_split, describe, last_validation, read_metrics
 from oxcart.train.vla.config import VlaConfig
 from oxcart.train.vla.emit import Policy, emit, score
 from oxcart.train.vla.labels import open_labels
-from oxcart.train.vla.measure import Guess, Samples, guesses, measure
+from oxcart.train.vla.metrics import Guess, Samples, guesses, measure
 from oxcart.train.vla.model import ActionModel, Shape, build, groups
 from oxcart.train.vla.policy import save_policy
 from oxcart.train.vla.processor import load_processor

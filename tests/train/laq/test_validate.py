@@ -14,7 +14,7 @@ from oxcart.train.laq.model import LatentActionModel, to_float
 from oxcart.train.laq.run import train_laq
 from oxcart.train.laq.task import LaqTask
 from oxcart.train.laq.validate import pairs_of
-from oxcart.train.reading import chunks
+from oxcart.train.loaders import chunks
 from sample_compile import compile_sample
 from tiny_laq import lines, small, trained
 

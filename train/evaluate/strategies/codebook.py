@@ -10,7 +10,7 @@ from sklearn.decomposition import PCA
 
 from oxcart.train import plots
 from oxcart.train.evaluate import statistics
-from oxcart.train.evaluate.cache import Cache, Floats, Ints
+from oxcart.train.evaluate.gather import Cache, Floats, Ints
 from oxcart.train.evaluate.strategy import Context, Figure, Number, Skip, Strategy, tidy, to_png
 from oxcart.train.laq import probes
 

@@ -10,7 +10,7 @@ from scipy import stats
 
 from oxcart.train import plots
 from oxcart.train.evaluate import statistics
-from oxcart.train.evaluate.cache import Cache, Floats
+from oxcart.train.evaluate.gather import Cache, Floats
 from oxcart.train.evaluate.strategy import (
     Context,
     Figure,

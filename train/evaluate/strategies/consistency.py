@@ -13,8 +13,8 @@ import numpy as np
 
 from oxcart.train import plots
 from oxcart.train.evaluate import statistics
-from oxcart.train.evaluate.cache import Cache, Floats, Ints, Strings
 from oxcart.train.evaluate.flow import WEIGHTED
+from oxcart.train.evaluate.gather import Cache, Floats, Ints, Strings
 from oxcart.train.evaluate.strategy import (
     Context,
     Figure,

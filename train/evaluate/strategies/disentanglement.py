@@ -9,8 +9,8 @@ from sklearn.cluster import KMeans
 
 from oxcart.train import plots
 from oxcart.train.evaluate import statistics
-from oxcart.train.evaluate.cache import Cache, Ints
 from oxcart.train.evaluate.flow import WEIGHTED
+from oxcart.train.evaluate.gather import Cache, Ints
 from oxcart.train.evaluate.strategy import (
     Context,
     Figure,

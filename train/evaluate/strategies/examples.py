@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from oxcart.train import plots
-from oxcart.train.evaluate.cache import Cache
+from oxcart.train.evaluate.gather import Cache
 from oxcart.train.evaluate.strategies.sequences import top
 from oxcart.train.evaluate.strategy import Context, Figure, Number, Skip, Strategy
 

@@ -9,8 +9,8 @@ import numpy as np
 
 from oxcart.train import plots
 from oxcart.train.evaluate import statistics
-from oxcart.train.evaluate.cache import Cache, Floats, Ints
 from oxcart.train.evaluate.flow import STILL, VARIANTS, WEIGHTED
+from oxcart.train.evaluate.gather import Cache, Floats, Ints
 from oxcart.train.evaluate.strategy import Better, Context, Figure, Number, Skip, Strategy, tidy, to_png
 
 POINTS = 4000

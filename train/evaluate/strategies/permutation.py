@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from oxcart.train import plots
-from oxcart.train.evaluate.cache import Cache, Floats, Ints
+from oxcart.train.evaluate.gather import Cache, Floats, Ints
 from oxcart.train.evaluate.strategies.transfer import ratio_of, squares
 from oxcart.train.evaluate.strategy import Context, Figure, Number, Skip, Strategy, tidy, to_png
 

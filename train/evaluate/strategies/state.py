@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from oxcart.train.evaluate import statistics
-from oxcart.train.evaluate.cache import Cache
+from oxcart.train.evaluate.gather import Cache
 from oxcart.train.evaluate.strategies.tokens import scatter
 from oxcart.train.evaluate.strategy import Context, Figure, Number, Skip, Strategy, having, plane
 

@@ -9,7 +9,7 @@ from sklearn.cluster import KMeans
 from sklearn.feature_extraction.text import TfidfVectorizer
 
 from oxcart.train.evaluate import statistics
-from oxcart.train.evaluate.cache import Cache, Ints
+from oxcart.train.evaluate.gather import Cache, Ints
 from oxcart.train.evaluate.strategy import Context, Number, Skip, Strategy, Table
 from oxcart.train.laq import probes
 

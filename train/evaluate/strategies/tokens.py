@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from oxcart.train import plots
-from oxcart.train.evaluate.cache import Cache, Floats
+from oxcart.train.evaluate.gather import Cache, Floats
 from oxcart.train.evaluate.strategy import (
     Context,
     Figure,

@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from oxcart.train import plots
-from oxcart.train.evaluate.cache import Cache, Floats, Ints, Strings
 from oxcart.train.evaluate.flow import STILL, WEIGHTED
+from oxcart.train.evaluate.gather import Cache, Floats, Ints, Strings
 from oxcart.train.evaluate.statistics import Statistic
 from oxcart.train.evaluate.strategy import (
     Context,

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from oxcart.compile.statistics import Moments, merge, moments, summary
+from oxcart.compile.moments import Moments, merge, moments, summary
 
 FLOATS = st.floats(-1e6, 1e6, width=32)
 EPISODES = st.integers(1, 4).flatmap(

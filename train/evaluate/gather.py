@@ -27,7 +27,7 @@ from oxcart.train.data.order import derive, splitmix64
 from oxcart.train.evaluate.flow import FlowMeter
 from oxcart.train.finite import refuse
 from oxcart.train.laq.model import NONE, LatentActionModel, to_float
-from oxcart.train.reading import held_out_loader
+from oxcart.train.loaders import held_out_loader
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]

@@ -22,7 +22,7 @@ from oxcart.shards.errors import ConfigError
 from oxcart.train.config import DataConfig
 from oxcart.train.data import Frames, Pairs, memory
 from oxcart.train.laq.task import LaqTask
-from oxcart.train.reading import held_out_loader, training_loader
+from oxcart.train.loaders import held_out_loader, training_loader
 from tiny_laq import alone, small, trained
 from video_sources import compile_videos, scenes
 

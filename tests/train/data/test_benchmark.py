@@ -11,7 +11,7 @@ import pytest
 
 import servers
 from oxcart.train.data import Frames, Loader, Pairs
-from oxcart.train.data.measure import measure
+from oxcart.train.data.benchmark import measure
 
 
 @pytest.mark.parametrize("codec", ["raw", "zstd", "jpeg"])

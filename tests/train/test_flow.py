@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from oxcart.shards.errors import ConfigError
+from oxcart.train.flow import build_teacher, dis_flow, flow_loss, flow_weight
 from oxcart.train.laq.config import FlowConfig
-from oxcart.train.laq.flow import build_teacher, dis_flow, flow_loss, flow_weight
 from tiny_laq import lines, trained
 
 CPU = torch.device("cpu")

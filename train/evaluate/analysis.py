@@ -21,9 +21,9 @@ from threadpoolctl import threadpool_limits
 
 from oxcart.shards.errors import ConfigError
 from oxcart.train.data.order import derive
-from oxcart.train.evaluate.buckets import Bucket
-from oxcart.train.evaluate.cache import Cache
+from oxcart.train.evaluate.gather import Cache
 from oxcart.train.evaluate.strategy import Context, Figure, Number, Skip, Strategy, Table, lacking
+from oxcart.train.evaluate.subsets import Bucket
 
 SHUFFLES, SHUFFLES_DECODED = 20, 8
 """Of the codes, for the null; of strategies that run the decoder."""

@@ -16,12 +16,12 @@ from depth import few
 from once import Once
 from oxcart.shards.errors import ConfigError
 from oxcart.train.evaluate import strategies
-from oxcart.train.evaluate.buckets import Bucket, default_buckets, parse
-from oxcart.train.evaluate.cache import Cache
+from oxcart.train.evaluate.analysis import Analysis, Row, Subject, evaluate
 from oxcart.train.evaluate.flow import flow_meter
+from oxcart.train.evaluate.gather import Cache
 from oxcart.train.evaluate.report import report_html, report_json, say
-from oxcart.train.evaluate.run import Analysis, Row, Subject, evaluate
 from oxcart.train.evaluate.strategy import Number
+from oxcart.train.evaluate.subsets import Bucket, default_buckets, parse
 from planted import context, pictured, planted, skipped
 
 ABOUT = {

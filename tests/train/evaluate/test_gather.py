@@ -10,8 +10,8 @@ import torch
 
 from oxcart.manifests.dataset import Dataset
 from oxcart.shards.errors import ConfigError
-from oxcart.train.evaluate.cache import Cache, Draw, draw_positions, gather, name_datasets, open_splits
 from oxcart.train.evaluate.flow import flow_meter
+from oxcart.train.evaluate.gather import Cache, Draw, draw_positions, gather, name_datasets, open_splits
 from oxcart.train.evaluate.laq import untrained_model
 from oxcart.train.laq.model import LatentActionModel, to_float
 from tiny_laq import small

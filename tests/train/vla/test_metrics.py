@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from oxcart.train.vla.measure import Samples, confusion, guesses, interval, measure, resamples
+from oxcart.train.vla.metrics import Samples, confusion, guesses, interval, measure, resamples
 
 
 def some(codes: list[list[int]], instructions: list[str], thumbs: list[float]) -> Samples:

@@ -20,7 +20,7 @@ import numpy.typing as npt
 import yaml
 
 from oxcart.shards.errors import ConfigError
-from oxcart.train.evaluate.cache import Cache, Strings
+from oxcart.train.evaluate.gather import Cache, Strings
 
 FIELDS = ("dataset", "environment", "split", "instruction", "key")
 PLACES = ("seen", "held out")

@@ -10,16 +10,16 @@ from typing import Any
 import pytest
 
 from oxcart.shards.errors import ConfigError
-from oxcart.train import runs
+from oxcart.train import run_directory
 from oxcart.train.config import to_yaml
 from oxcart.train.laq.config import laq_config
 
 
 def test_a_run_gives_its_configuration_back(tmp_path: Path) -> None:
-    assert runs.saved_config(tmp_path) is None
+    assert run_directory.saved_config(tmp_path) is None
     config = laq_config(["preset=tiny"])
-    runs.write_run(tmp_path, to_yaml(config), {"git_commit": None})
-    saved = runs.saved_config(tmp_path)
+    run_directory.write_run(tmp_path, to_yaml(config), {"git_commit": None})
+    saved = run_directory.saved_config(tmp_path)
     assert saved is not None
     assert laq_config([], saved) == config
     assert json.loads((tmp_path / "run.json").read_text()) == {"git_commit": None}
@@ -27,23 +27,23 @@ def test_a_run_gives_its_configuration_back(tmp_path: Path) -> None:
 
 def test_what_shaped_earlier_starts_of_a_run_is_kept(tmp_path: Path) -> None:
     for commit in "abc":
-        runs.write_run(tmp_path, "", {"git_commit": commit})
+        run_directory.write_run(tmp_path, "", {"git_commit": commit})
     found = json.loads((tmp_path / "run.json").read_text())
     assert found == {"git_commit": "c", "before": [{"git_commit": "a"}, {"git_commit": "b"}]}
 
 
 def test_a_folder_with_metrics_is_no_place_to_begin(tmp_path: Path) -> None:
-    runs.check_free(tmp_path)
+    run_directory.check_free(tmp_path)
     (tmp_path / "metrics.jsonl").write_text("{}\n")
     with pytest.raises(ConfigError, match=r"run\.dir: .* holds a run"):
-        runs.check_free(tmp_path)
+        run_directory.check_free(tmp_path)
 
 
 def test_a_configuration_that_cannot_be_read_is_said(tmp_path: Path) -> None:
     for text in ("[1, 2", "- 1\n- 2\n"):
         (tmp_path / "config.yaml").write_text(text)
         with pytest.raises(ConfigError, match=r"config\.yaml: "):
-            runs.saved_config(tmp_path)
+            run_directory.saved_config(tmp_path)
 
 
 def test_without_git_there_is_no_commit(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -51,4 +51,4 @@ def test_without_git_there_is_no_commit(monkeypatch: pytest.MonkeyPatch) -> None
         raise FileNotFoundError("git")
 
     monkeypatch.setattr(subprocess, "run", missing)
-    assert runs.git_commit() is None
+    assert run_directory.git_commit() is None
