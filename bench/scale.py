@@ -38,7 +38,7 @@ from oxcart.compile.execute import CLAIM, rows_name
 from oxcart.compile.part import Part
 from oxcart.compile.pipeline import CompileConfig, execute, prepare
 from oxcart.compile.plan import Plan, Settings, Shard, make
-from oxcart.compile.sample.rlds import SampleConfig, write_rlds
+from oxcart.compile.sample.rlds import RldsSampleConfig, write_rlds
 from oxcart.compile.sealed import seal
 from oxcart.compile.sources.base import SourceConfig
 from oxcart.manifests.dataset import Dataset
@@ -329,7 +329,7 @@ def speed_up(scratch: Path) -> tuple[dict[str, Any], dict[str, dict[str, float]]
     source = scratch / "source" / "oxcart_kitchens" / "1.0.0"
     if not (source / "dataset_info.json").exists():
         shutil.rmtree(scratch / "source", ignore_errors=True)
-        sample = SampleConfig(kitchens=5, sessions=2, episodes=10, steps=38, size=256, files=4)
+        sample = RldsSampleConfig(kitchens=5, sessions=2, episodes=10, steps=38, size=256, files=4)
         print(f"writing a source to {source}, once", flush=True)
         write_rlds(scratch / "source", sample)
     print(f"\n{'frames/s':16}{'1 worker':>10}{'2 workers':>11}{'speed-up':>10}")

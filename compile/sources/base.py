@@ -186,8 +186,8 @@ class Source(Protocol):
     name: str
     """The dataset's exact name."""
     version: str
-    kind: str
-    """Which sort of source it is, e.g. `rlds`."""
+    origin: str
+    """Kind of source that the episodes first came from: `rlds` or `videos`."""
     remote: bool
     """Whether each read is a round trip to a server."""
     cameras: tuple[Camera, ...]

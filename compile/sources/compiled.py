@@ -60,7 +60,7 @@ class CompiledSource:
         self.remote = dataset.store.remote
         manifest = dataset.manifest
         self.name, self.version = manifest.dataset["name"], manifest.dataset["version"]
-        self.kind = manifest.dataset["kind"]
+        self.origin = manifest.dataset["kind"]
         self.cameras = tuple(Camera(name=one["name"], field=one["source"]) for one in manifest.cameras)
         self.action_sizes = tuple((manifest.action or {"sizes": ()})["sizes"])
         self.state_sizes = tuple((manifest.state or {"sizes": ()})["sizes"])
