@@ -40,8 +40,9 @@ from oxcart.manifests.manifest import CLAIM, episode_digest
 from oxcart.manifests.tables import CHUNKS_SCHEMA, episodes_schema, parse_table, table_bytes
 from oxcart.shards.codec import EXTENSIONS, Encoding, npy_header
 from oxcart.shards.errors import ConfigError, CorruptError, OxcartError, SourceError
+from oxcart.shards.names import chunks_name, rows_name, tar_name
 from oxcart.shards.prefetch import prefetch
-from oxcart.shards.store import WORK, Store
+from oxcart.shards.store import Store
 from oxcart.shards.tar import TarWriter
 
 READERS = 4
@@ -84,11 +85,6 @@ class Done:
     """JPEGs of the source, of the size that is wanted, that had to be encoded once more."""
     action: Moments | None
     state: Moments | None
-
-
-def rows_name(shard: str) -> str:
-    """The mark that the task of a shard, `train-00000`, is done."""
-    return f"{WORK}/rows/{shard}.parquet"
 
 
 def claimed(store: Store) -> str | None:
@@ -151,7 +147,7 @@ def write_shard(job: Job, shard: Shard, advance: Advance) -> None:
     if read_done(store, shard.name, job.plan) is not None:
         return
     source = job.opened
-    name, chunks_name = f"shards/{shard.name}.tar", f"shards/{shard.name}.chunks.parquet"
+    name, chunk_table = tar_name(shard.name), chunks_name(shard.name)
     rows: list[dict[str, Any]] = []
     chunks: list[dict[str, Any]] = []
     rejected: list[dict[str, Any]] = []
@@ -202,9 +198,9 @@ def write_shard(job: Job, shard: Shard, advance: Advance) -> None:
         "blake3": digest,
     }
     table = table_bytes(pa.Table.from_pylist(chunks, CHUNKS_SCHEMA))
-    entry |= {"chunks": chunks_name, "chunks_bytes": len(table), "chunks_blake3": blake3(table).hexdigest()}
+    entry |= {"chunks": chunk_table, "chunks_bytes": len(table), "chunks_blake3": blake3(table).hexdigest()}
     if rows:
-        _put(store, chunks_name, table, job.plan)
+        _put(store, chunk_table, table, job.plan)
     else:
         store.delete(name)
     value = {

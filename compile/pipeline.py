@@ -14,7 +14,6 @@ locked. So one plan can be executed in parts, by machines that share nothing but
 from __future__ import annotations
 
 import contextlib
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -37,6 +36,7 @@ from oxcart.manifests.manifest import CLAIM, NAME, Manifest, read_manifest
 from oxcart.manifests.ownership import DATASET, check_directory, holds_dataset, resolved, same_file, within
 from oxcart.manifests.tables import REJECTED, TABLE_FILE, parse_table, read_table, table_bytes
 from oxcart.shards.errors import ConfigError, OxcartError, SourceError
+from oxcart.shards.names import SHARDS, is_shard_file
 from oxcart.shards.store import WORK, Store
 
 CENSUS = f"{WORK}/census.parquet"
@@ -44,8 +44,6 @@ OWNERS = f"{WORK}/attribution.parquet"
 OVERWRITING = f"{WORK}/overwriting"
 
 ON_ERROR = ("fail", "reject")
-
-_SHARD_FILE = re.compile(r"shards/[a-z_]+-\d{5,}\.(tar|chunks\.parquet)")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -422,7 +420,7 @@ def _delete_dataset(store: Store) -> None:
     store.put(OVERWRITING, b"")
     store.delete(CLAIM)  # first, so that a compile that is still running notices
     found = store.list()
-    store.delete(NAME, *filter(TABLE_FILE.fullmatch, found), *filter(_SHARD_FILE.fullmatch, found))
+    store.delete(NAME, *filter(TABLE_FILE.fullmatch, found), *filter(is_shard_file, found))
     store.delete(*(name for name in store.list(WORK) if name != OVERWRITING))
 
 
@@ -445,7 +443,7 @@ def _drop_extension(store: Store) -> None:
     manifest = read_manifest(store)
     store.delete(*(name for name in store.list(WORK) if name != CLAIM))
     named = {shard[what] for shard in manifest.shards for what in ("name", "chunks")}
-    found = filter(_SHARD_FILE.fullmatch, store.list("shards"))
+    found = filter(is_shard_file, store.list(SHARDS))
     store.delete(*(name for name in found if name not in named))
     delete_old_tables(store, manifest)
     store.delete_folder(WORK)

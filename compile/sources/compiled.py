@@ -30,6 +30,7 @@ from oxcart.manifests.manifest import NAME
 from oxcart.manifests.tables import ATTRIBUTION, EPISODES
 from oxcart.manifests.track import Track, track
 from oxcart.shards.errors import CorruptError
+from oxcart.shards.names import stem_of, tar_name
 from oxcart.shards.tar import BLOCK
 
 _PIECES = (
@@ -112,8 +113,7 @@ class CompiledSource:
     def census(self, file: str) -> Iterator[CensusRow]:
         """A row for each episode of one shard."""
         table = self.table()
-        shard = file.removeprefix("shards/").removesuffix(".tar")
-        for row in table.filter(pc.equal(table["shard"], shard)).to_pylist():
+        for row in table.filter(pc.equal(table["shard"], stem_of(file))).to_pylist():
             yield CensusRow(
                 **{name: row[name] for name in CensusRow.__dataclass_fields__ if name in row},
                 heights=tuple(row[f"{one.name}.height"] for one in self.cameras),
@@ -137,7 +137,7 @@ class CompiledSource:
 
     def read(self, row: Mapping[str, Any]) -> Episode:
         """The episode of a row of `table`, read at once and every piece of it checked."""
-        shard = f"shards/{row['shard']}.tar"
+        shard = tar_name(row["shard"])
         data = memoryview(self._dataset.store.read_range(shard, row["offset"], row["bytes"]))
         metadata = self._metadata(row, data)
         return Episode(
@@ -157,7 +157,7 @@ class CompiledSource:
 
     def _track(self, row: Mapping[str, Any], camera: str) -> Track:
         with self._reading:  # those who want the same table at once wait for the first of them
-            chunks = self._chunks(f"shards/{row['shard']}.tar")
+            chunks = self._chunks(tar_name(row["shard"]))
         return track(row, camera, self._dataset.manifest.pixels, chunks)
 
     def _images(self, row: Mapping[str, Any], camera: str, data: memoryview) -> Images:

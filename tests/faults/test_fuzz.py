@@ -27,7 +27,7 @@ from hypothesis import strategies as st
 from broken_dataset import seal
 from oxcart.compile import census
 from oxcart.compile.commit import read_work
-from oxcart.compile.execute import CLAIM, claimed, read_done, rows_name
+from oxcart.compile.execute import CLAIM, claimed, read_done
 from oxcart.compile.frames import make_pictures
 from oxcart.compile.images import ImageError, Resize, decode_into
 from oxcart.compile.sealed import seal as sealed
@@ -40,6 +40,7 @@ from oxcart.manifests.tables import EPISODES, parse_table, table_bytes
 from oxcart.manifests.verify import verify
 from oxcart.shards.codec import CHUNK_FRAMES, CODECS, Encoding, decode, encode
 from oxcart.shards.errors import OxcartError
+from oxcart.shards.names import rows_name
 from oxcart.shards.store import Store
 from oxcart.train.data.loader import Loader
 from oxcart.train.data.sampling import Pairs
