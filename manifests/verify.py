@@ -24,10 +24,9 @@ import pyarrow.compute as pc
 from blake3 import blake3
 from xxhash import xxh3_64_intdigest
 
-from oxcart.manifests.canonical import read_json
 from oxcart.manifests.counts import frame_size, per_environment, per_split
 from oxcart.manifests.dataset import Dataset, most_chunks, read_chunks
-from oxcart.manifests.manifest import CLAIM, MOST_BYTES, NAME, episode_digest, fingerprint
+from oxcart.manifests.manifest import NAME, episode_digest, fingerprint, read_claim
 from oxcart.manifests.tables import (
     ATTRIBUTION,
     EPISODES,
@@ -137,14 +136,12 @@ def verify(
 
 
 def _to_come(store: Store) -> set[str]:
-    """Files that an extension which is not finished has written, or will."""
-    if not store.exists(CLAIM):
-        return set()
+    """Files that an unfinished extension has written or will write."""
     try:
-        stems = list(read_json(store.read(CLAIM, MOST_BYTES))["shards"])
-    except (ValueError, KeyError, TypeError):
+        shards = list((read_claim(store) or {})["shards"])
+    except (CorruptError, KeyError, TypeError):
         return set()
-    return {name(stem) for stem in stems for name in (tar_name, chunks_name)}
+    return {name(shard) for shard in shards for name in (tar_name, chunks_name)}
 
 
 def _places(episodes: pa.Table) -> dict[str, npt.NDArray[np.intp]]:
