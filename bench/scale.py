@@ -33,14 +33,13 @@ from blake3 import blake3
 from oxcart.compile import census as census_module
 from oxcart.compile.census import Census
 from oxcart.compile.commit import Work, commit
-from oxcart.compile.engines import engine
+from oxcart.compile.engines import Part, engine
 from oxcart.compile.execute import CLAIM, rows_name
-from oxcart.compile.part import Part
 from oxcart.compile.pipeline import CompileConfig, execute, prepare
 from oxcart.compile.plan import Plan, Settings, Shard, make
 from oxcart.compile.sample.rlds import SampleConfig, write_rlds
 from oxcart.compile.sealed import seal
-from oxcart.compile.sources.base import SourceConfig
+from oxcart.compile.sources.base import SourceConfig, census_schema
 from oxcart.manifests.dataset import Dataset
 from oxcart.manifests.tables import episodes_schema, table_bytes
 from oxcart.shards.codec import Encoding
@@ -146,7 +145,7 @@ def synthetic(count: int) -> Census:
         "duplicate": twin,
         **shapes,
     }
-    schema = census_module.schema((CAMERA,))
+    schema = census_schema((CAMERA,))
     arrays = [
         pa.array(columns[field.name], field.type) if field.name in columns else pa.nulls(count, field.type)
         for field in schema

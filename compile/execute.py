@@ -28,7 +28,7 @@ from blake3 import blake3
 from xxhash import xxh3_64_intdigest
 
 from oxcart.compile.engines.processes import Advance
-from oxcart.compile.frames import Pictures, make_pictures
+from oxcart.compile.frames import EncodedFrames, encode_frames
 from oxcart.compile.images import Frame, ImageError, Resize
 from oxcart.compile.moments import Moments, merge, moments
 from oxcart.compile.plan import Shard
@@ -51,7 +51,7 @@ _METADATA = b"oxcart.shard"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Job:
+class ShardJob:
     """What is the same for every task."""
 
     source: SourceConfig
@@ -140,7 +140,7 @@ def read_done(store: Store, shard: str, plan: str) -> Done | None:
     return done
 
 
-def write_shard(job: Job, shard: Shard, advance: Advance) -> None:
+def write_shard(job: ShardJob, shard: Shard, advance: Advance) -> None:
     """Write one shard, its chunk table and its rows, unless they are there.
 
     Raises:
@@ -166,7 +166,7 @@ def write_shard(job: Job, shard: Shard, advance: Advance) -> None:
             frames = row["steps"] * len(cameras)
             try:
                 pictures = {
-                    camera: make_pictures(
+                    camera: encode_frames(
                         camera, episode.images[camera], row, job.resize, job.encoding, buffers
                     )
                     for camera in cameras
@@ -247,7 +247,7 @@ def _write_episode(
     shard: Shard,
     row: Mapping[str, Any],
     episode: Episode,
-    cameras: Mapping[str, Pictures],
+    cameras: Mapping[str, EncodedFrames],
     encoding: Encoding,
     chunks: list[dict[str, Any]],
 ) -> dict[str, Any]:

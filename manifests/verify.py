@@ -24,10 +24,9 @@ import pyarrow.compute as pc
 from blake3 import blake3
 from xxhash import xxh3_64_intdigest
 
-from oxcart.manifests.canonical import read_json
 from oxcart.manifests.counts import frame_size, per_environment, per_split
 from oxcart.manifests.dataset import Dataset, most_chunks, read_chunks
-from oxcart.manifests.manifest import CLAIM, MOST_BYTES, NAME, episode_digest, fingerprint
+from oxcart.manifests.manifest import NAME, episode_digest, fingerprint, read_claim
 from oxcart.manifests.tables import (
     ATTRIBUTION,
     EPISODES,
@@ -132,14 +131,12 @@ def verify(
 
 
 def _to_come(store: Store) -> set[str]:
-    """Files that an extension which is not finished has written, or will."""
-    if not store.exists(CLAIM):
-        return set()
+    """Files that an unfinished extension has written or will write."""
     try:
-        stems = [f"shards/{shard}" for shard in read_json(store.read(CLAIM, MOST_BYTES))["shards"]]
-    except (ValueError, KeyError, TypeError):
+        shards = list((read_claim(store) or {})["shards"])
+    except (CorruptError, KeyError, TypeError):
         return set()
-    return {f"{stem}{end}" for stem in stems for end in (".tar", ".chunks.parquet")}
+    return {f"shards/{shard}{end}" for shard in shards for end in (".tar", ".chunks.parquet")}
 
 
 def _places(episodes: pa.Table) -> dict[str, npt.NDArray[np.intp]]:

@@ -23,8 +23,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from xxhash import xxh3_64_intdigest
 
-from oxcart.compile.census import schema
-from oxcart.compile.sources.base import Camera, CensusRow, Episode, Floats, Images, SourceConfig
+from oxcart.compile.sources.base import (
+    Camera,
+    CensusRow,
+    Episode,
+    Floats,
+    Images,
+    SourceConfig,
+    census_schema,
+)
 from oxcart.manifests.dataset import Dataset, read_chunks
 from oxcart.manifests.manifest import NAME
 from oxcart.manifests.tables import ATTRIBUTION, EPISODES
@@ -101,13 +108,14 @@ class CompiledSource:
         """
         names = [camera.name for camera in self.cameras]
         pieces = [*_PIECES, *(f"{name}.offset" for name in names)]
-        same = [one for one in schema(tuple(names)).names if one not in _MADE]
+        columns_of_census = census_schema(tuple(names)).names
+        same = [one for one in columns_of_census if one not in _MADE]
         found = self._dataset.table(EPISODES, ["split", "instruction", *same, *pieces])
         columns = {name: found[name] for name in [*same, "split", *pieces]}
         columns["instructions"] = _lists(found["instruction"].combine_chunks())
         columns["duplicate"] = pa.array(np.zeros(found.num_rows, np.uint64))
         columns["rejected"] = columns["detail"] = pa.nulls(found.num_rows, pa.string())
-        return pa.table({name: columns[name] for name in [*schema(tuple(names)).names, "split", *pieces]})
+        return pa.table({name: columns[name] for name in [*columns_of_census, "split", *pieces]})
 
     def census(self, file: str) -> Iterator[CensusRow]:
         """A row for each episode of one shard."""

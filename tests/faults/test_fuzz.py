@@ -28,7 +28,7 @@ from broken_dataset import seal
 from oxcart.compile import census
 from oxcart.compile.commit import read_work
 from oxcart.compile.execute import CLAIM, claimed, read_done, rows_name
-from oxcart.compile.frames import make_pictures
+from oxcart.compile.frames import encode_frames
 from oxcart.compile.images import ImageError, Resize, decode_into
 from oxcart.compile.sealed import seal as sealed
 from oxcart.compile.sources import open_source
@@ -198,7 +198,7 @@ def test_what_records_hold(source: Path, amount: int) -> None:
                 for camera, images in episode.images.items():
                     for encoding in (Encoding(), Encoding(codec="jpeg")):
                         with contextlib.suppress(ImageError):
-                            made = make_pictures(camera, images, row, Resize(), encoding, {})
+                            made = encode_frames(camera, images, row, Resize(), encoding, {})
                             assert made.shape[0] == row["steps"]
 
     fuzz(check, 40 * amount, data=mutated(whole))
