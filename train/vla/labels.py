@@ -79,7 +79,8 @@ class Labels:
                     raise ConfigError(
                         f"data.codes: episode {stream.index.key(episode)} of "
                         f"{stream.index.dataset.store.url} has codes {own[wrong[0]].tolist()} "
-                        f"at step {wrong[0]}, expected 0 to {self.codes - 1}; label it again with oxcart label"
+                        f"at step {wrong[0]}, expected 0 to {self.codes - 1}; "
+                        "label it again with oxcart label"
                     )
 
 
