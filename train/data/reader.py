@@ -28,7 +28,7 @@ from oxcart.shards.store import Reader as OpenShard
 from oxcart.shards.tar import BLOCK
 from oxcart.train.data.cache import Cache
 from oxcart.train.data.index import ChunkTable, SplitIndex
-from oxcart.train.data.reuse import Budget, Reuse, Span
+from oxcart.train.data.reuse import Budget, Reuse, SharedRead
 
 Frame = npt.NDArray[np.uint8]
 Int64 = npt.NDArray[np.int64]
@@ -280,7 +280,7 @@ class FrameReader:
     def _digest(self, shard: int) -> str:
         return str(self.index.dataset.manifest.shards[shard]["blake3"])
 
-    def _read_span(self, span: Span) -> memoryview:
+    def _read_span(self, span: SharedRead) -> memoryview:
         data = memoryview(bytearray(span.length))
         self.shard(span.shard).read_into([(span.start, data)])
         self._count(span.length)
@@ -319,11 +319,11 @@ class FrameReader:
                 for at in joined.ranges:
                     offset, size = ranges[at]
                     if part and offset + size - start > PIECE_BYTES:
-                        self.reuse.expect_span(Span(shard, start, end - start, len(part)), part)
+                        self.reuse.expect_span(SharedRead(shard, start, end - start, len(part)), part)
                         part, start = [], offset
                     part.append(int(names[at]))
                     end = max(end, offset + size)
-                self.reuse.expect_span(Span(shard, start, end - start, len(part)), part)
+                self.reuse.expect_span(SharedRead(shard, start, end - start, len(part)), part)
 
     def array(self, name: str, episode: int) -> npt.NDArray[np.float32]:
         """Action or state of an episode, [T, A] float32, checked."""
