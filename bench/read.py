@@ -133,8 +133,8 @@ def limits(path: Path, mode: str, seconds: float) -> tuple[float, str]:
     # Each chunk once for all pairs: frames an epoch decodes, beside the pairs that it yields.
     forecast = next(one for one in report.forecasts if one.codec == report.codec)
     loader = loader_of(path, mode)
-    frames = int(loader.parts[0].index.steps.sum())
-    return forecast.decode_frames_per_s * len(loader.parts[0].order) / frames, "decode"
+    frames = int(loader.streams[0].index.steps.sum())
+    return forecast.decode_frames_per_s * len(loader.streams[0].order) / frames, "decode"
 
 
 def digests(chosen: Any, source: Path, datasets: dict[str, Path]) -> None:
@@ -235,7 +235,7 @@ def first_batch(chosen: Any, source: Path, datasets: dict[str, Path]) -> None:
         "loader = Loader(sys.argv[1], sample=Pairs(frames=5), batch_size=64)\n"
         "opened = time.perf_counter()\n"
         "next(iter(loader))\n"
-        "print(time.perf_counter() - began, opened - began, loader.parts[0].index.nbytes,"
+        "print(time.perf_counter() - began, opened - began, loader.streams[0].index.nbytes,"
         " psutil.Process().memory_info().rss - before)\n"
     )
     for _ in range(ROUNDS):

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from oxcart.compile.part import Part
+from oxcart.compile.engines import Part
 from oxcart.compile.pipeline import CompileConfig, execute, execute_part, finish, prepare
 from oxcart.compile.sample.rlds import RldsSampleConfig
 from oxcart.compile.sources.base import SourceConfig

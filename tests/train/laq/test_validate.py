@@ -75,10 +75,10 @@ def test_the_pairs_are_fixed_over_the_run_and_do_not_depend_on_train(kitchen: Pa
     whole = LaqTask(small(kitchen, tmp_path, "val.every=1"), torch.device("cpu"))
     few = LaqTask(small(kitchen, tmp_path, "val.every=1", "data.limit.train=2"), torch.device("cpu"))
     assert seen(whole, "val") == seen(whole, "val") == seen(few, "val")
-    assert len(few.loader(0, 1).parts[0].index) == 2
+    assert len(few.loader(0, 1).streams[0].index) == 2
     capped = LaqTask(small(kitchen, tmp_path, "val.every=1", "data.limit.val=1"), torch.device("cpu"))
     assert len({key for key, _ in seen(capped, "val")}) == 1
-    assert len(capped.loader(0, 1).parts[0].index) > 2
+    assert len(capped.loader(0, 1).streams[0].index) > 2
     other = LaqTask(small(kitchen, tmp_path, "val.every=1", "val.seed=1"), torch.device("cpu"))
     assert seen(other, "val") != seen(whole, "val")
 
