@@ -29,7 +29,7 @@ from read_peers import prepare
 from oxcart.compile.pipeline import CompileConfig, execute
 from oxcart.compile.pipeline import prepare as plan
 from oxcart.compile.plan import Settings
-from oxcart.compile.sample.rlds import SampleConfig, write_rlds
+from oxcart.compile.sample.rlds import RldsSampleConfig, write_rlds
 from oxcart.compile.sources.base import SourceConfig
 from oxcart.shards.codec import Encoding
 from oxcart.train.data import Loader, Pairs
@@ -64,7 +64,7 @@ def sample(scratch: Path, episodes: int) -> tuple[Path, dict[str, Path]]:
     source = scratch / f"source-{episodes}" / "oxcart_kitchens" / "1.0.0"
     if not (source / "dataset_info.json").exists():
         shutil.rmtree(source, ignore_errors=True)
-        config = SampleConfig(
+        config = RldsSampleConfig(
             kitchens=10, sessions=2, episodes=max(1, episodes // 20), steps=38, size=256, files=8
         )
         write_rlds(source.parents[1], config)
@@ -133,8 +133,8 @@ def limits(path: Path, mode: str, seconds: float) -> tuple[float, str]:
     # Each chunk once for all pairs: frames an epoch decodes, beside the pairs that it yields.
     forecast = next(one for one in report.forecasts if one.codec == report.codec)
     loader = loader_of(path, mode)
-    frames = int(loader.parts[0].index.steps.sum())
-    return forecast.decode_frames_per_s * len(loader.parts[0].order) / frames, "decode"
+    frames = int(loader.streams[0].index.steps.sum())
+    return forecast.decode_frames_per_s * len(loader.streams[0].order) / frames, "decode"
 
 
 def digests(chosen: Any, source: Path, datasets: dict[str, Path]) -> None:
@@ -235,7 +235,7 @@ def first_batch(chosen: Any, source: Path, datasets: dict[str, Path]) -> None:
         "loader = Loader(sys.argv[1], sample=Pairs(frames=5), batch_size=64)\n"
         "opened = time.perf_counter()\n"
         "next(iter(loader))\n"
-        "print(time.perf_counter() - began, opened - began, loader.parts[0].index.nbytes,"
+        "print(time.perf_counter() - began, opened - began, loader.streams[0].index.nbytes,"
         " psutil.Process().memory_info().rss - before)\n"
     )
     for _ in range(ROUNDS):

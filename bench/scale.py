@@ -33,17 +33,17 @@ from blake3 import blake3
 from oxcart.compile import census as census_module
 from oxcart.compile.census import Census
 from oxcart.compile.commit import Work, commit
-from oxcart.compile.engines import engine
-from oxcart.compile.execute import CLAIM, rows_name
-from oxcart.compile.part import Part
+from oxcart.compile.engines import Part, engine
+from oxcart.compile.execute import CLAIM
 from oxcart.compile.pipeline import CompileConfig, execute, prepare
 from oxcart.compile.plan import Plan, Settings, Shard, make
-from oxcart.compile.sample.rlds import SampleConfig, write_rlds
+from oxcart.compile.sample.rlds import RldsSampleConfig, write_rlds
 from oxcart.compile.sealed import seal
-from oxcart.compile.sources.base import SourceConfig
+from oxcart.compile.sources.base import SourceConfig, census_schema
 from oxcart.manifests.dataset import Dataset
 from oxcart.manifests.tables import episodes_schema, table_bytes
 from oxcart.shards.codec import Encoding
+from oxcart.shards.names import chunks_name, rows_name, tar_name
 from oxcart.shards.store import Store
 
 COUNTS = [10_000, 100_000, 1_000_000]
@@ -146,7 +146,7 @@ def synthetic(count: int) -> Census:
         "duplicate": twin,
         **shapes,
     }
-    schema = census_module.schema((CAMERA,))
+    schema = census_schema((CAMERA,))
     arrays = [
         pa.array(columns[field.name], field.type) if field.name in columns else pa.nulls(count, field.type)
         for field in schema
@@ -208,7 +208,7 @@ def write_stage(count: int, out: Path) -> dict[str, Any]:
 
 def leave(store: Store, shard: Shard, plan: str) -> None:
     """A hole for a shard, no chunk table to speak of, and the rows of its episodes."""
-    rows, name = shard.rows, f"shards/{shard.name}.tar"
+    rows, name = shard.rows, tar_name(shard.name)
     count = rows.num_rows
     steps = rows["steps"].to_numpy().astype(np.int64)
     sizes = 4096 + steps * SIDE * SIDE * 3
@@ -225,7 +225,7 @@ def leave(store: Store, shard: Shard, plan: str) -> None:
         f"{CAMERA}.offset": starts + 4096,
     }
     total = int(sizes.sum())
-    store.put(f"shards/{shard.name}.chunks.parquet", b"none")
+    store.put(chunks_name(shard.name), b"none")
     (Path(store.url) / name).touch()
     os.truncate(Path(store.url) / name, total)
     entry = {
@@ -236,7 +236,7 @@ def leave(store: Store, shard: Shard, plan: str) -> None:
         "frames": int(steps.sum()),
         "bytes": total,
         "blake3": "0" * 64,
-        "chunks": f"shards/{shard.name}.chunks.parquet",
+        "chunks": chunks_name(shard.name),
         "chunks_bytes": 4,
         "chunks_blake3": blake3(b"none").hexdigest(),
     }
@@ -329,7 +329,7 @@ def speed_up(scratch: Path) -> tuple[dict[str, Any], dict[str, dict[str, float]]
     source = scratch / "source" / "oxcart_kitchens" / "1.0.0"
     if not (source / "dataset_info.json").exists():
         shutil.rmtree(scratch / "source", ignore_errors=True)
-        sample = SampleConfig(kitchens=5, sessions=2, episodes=10, steps=38, size=256, files=4)
+        sample = RldsSampleConfig(kitchens=5, sessions=2, episodes=10, steps=38, size=256, files=4)
         print(f"writing a source to {source}, once", flush=True)
         write_rlds(scratch / "source", sample)
     print(f"\n{'frames/s':16}{'1 worker':>10}{'2 workers':>11}{'speed-up':>10}")

@@ -27,7 +27,7 @@ from accelerate.state import AcceleratorState
 from oxcart.compile.pipeline import CompileConfig, execute
 from oxcart.compile.pipeline import prepare as plan
 from oxcart.compile.plan import Settings
-from oxcart.compile.sample.rlds import SampleConfig, write_rlds
+from oxcart.compile.sample.rlds import RldsSampleConfig, write_rlds
 from oxcart.compile.sources.base import SourceConfig
 from oxcart.manifests.split import SplitRule
 from oxcart.train.laq.config import laq_config
@@ -130,7 +130,7 @@ def labelled(chosen: Any) -> tuple[Path, Path]:
     if data is None:
         data = chosen.scratch / "wrist-96"
         if not (data / "manifest.json").exists():
-            written = write_rlds(chosen.scratch / "src-96", SampleConfig(kitchens=96))
+            written = write_rlds(chosen.scratch / "src-96", RldsSampleConfig(kitchens=96))
             source = SourceConfig(url=str(written), cameras=("wrist",))
             settings = Settings(rule=SplitRule(val=0.125))
             execute(plan(CompileConfig(source=source, out=str(data), settings=settings)))

@@ -137,8 +137,8 @@ def _read_text(report: Any) -> str:
         ),
         f"  link: {link / 1e6:,.0f} MB/s / KB read a pair; decode: {report.threads} threads, 2 chunks a pair",
         f"best codec for this machine and link: {report.best}",
-        f"look-ahead: {report.latency_s * 1e3:.1f} ms a request x {mine:,.0f} pairs/s / {report.batch_size} "
-        f"a batch -> ahead={report.ahead}",
+        f"prefetch: {report.latency_s * 1e3:.1f} ms a request x {mine:,.0f} pairs/s / {report.batch_size} "
+        f"a batch -> prefetch={report.prefetch}",
     ]
     return "\n".join(lines)
 
@@ -180,11 +180,11 @@ def shuffle(
     from oxcart.train.data.shuffling import mixing, plot
 
     loader = Loader(url, split, sample=_pairs(offset, per_episode), batch_size=batch_size, seed=seed, size=8)
-    part = loader.parts[0]
-    environments = part.index.texts["environment"].codes.astype("int64")
-    found = mixing(part.order, environments, batch_size, (1, 4, 16, 64), (1, 32, 128, 512, 2048))
-    name = part.index.dataset.manifest.dataset["name"]
-    plot(found, batch_size, f"{name}, {split}: {len(part.order):,} samples", output)
+    stream = loader.streams[0]
+    environments = stream.index.texts["environment"].codes.astype("int64")
+    found = mixing(stream.order, environments, batch_size, (1, 4, 16, 64), (1, 32, 128, 512, 2048))
+    name = stream.index.dataset.manifest.dataset["name"]
+    plot(found, batch_size, f"{name}, {split}: {len(stream.order):,} samples", output)
     if as_json:
         click.echo(json.dumps([asdict(one) for one in found]))
         return

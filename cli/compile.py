@@ -163,8 +163,8 @@ def scan(
     """
     from oxcart.cli.progress import progress
     from oxcart.compile import census as census_module
+    from oxcart.compile.engines import Part
     from oxcart.compile.engines import engine as make_engine
-    from oxcart.compile.part import Part
     from oxcart.compile.sources import open_source
     from oxcart.manifests.alike import alike, said_alike
     from oxcart.shards.errors import ConfigError
@@ -339,7 +339,7 @@ def compile_(
     """
     from oxcart.cli.progress import progress
     from oxcart.compile import extend as extension
-    from oxcart.compile.part import Part
+    from oxcart.compile.engines import Part
     from oxcart.compile.pipeline import CompileConfig, execute, execute_part, prepare
     from oxcart.compile.plan import Settings
     from oxcart.compile.sources import open_source

@@ -22,12 +22,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from oxcart.compile.engines import Run
-from oxcart.compile.engines.processes import Advance, Report
+from oxcart.compile.engines import Part, Run
+from oxcart.compile.engines.processes import Advance, Progress
 from oxcart.compile.engines.processes import run as run_processes
-from oxcart.compile.part import Part
 from oxcart.compile.sources import open_source
-from oxcart.compile.sources.base import CensusRow, Source, SourceConfig
+from oxcart.compile.sources.base import CensusRow, Source, SourceConfig, census_schema
 from oxcart.manifests.canonical import read_json
 from oxcart.manifests.tables import parse_table, table_bytes
 from oxcart.shards.errors import ConfigError, SourceError
@@ -53,7 +52,7 @@ class Census:
     sizes: Mapping[str, int]
     """Bytes of each of its files."""
     table: pa.Table
-    """One row an episode, in the order of the source; the columns are those of `schema`."""
+    """One row an episode, in the order of the source; the columns are those of `census_schema`."""
     unlisted: int = 0
     """Episodes of the source beyond those, which a limit left out when it was compiled."""
     part: Part | None = None
@@ -89,36 +88,11 @@ def _made_by() -> dict[str, str]:
     return {package: version(package) for package in ("oxcart", "tensorflow-datasets")}
 
 
-def schema(cameras: tuple[str, ...]) -> pa.Schema:
-    """Columns of a census; two for each camera."""
-    sizes = [(f"{camera}.{side}", pa.int32()) for camera in cameras for side in ("height", "width")]
-    return pa.schema(
-        [
-            ("key", pa.string()),
-            ("source_split", pa.string()),
-            ("source_file", pa.string()),
-            ("source_record", pa.int32()),
-            ("source_offset", pa.int64()),
-            ("source_length", pa.int64()),
-            ("source_digest", pa.uint64()),
-            ("steps", pa.int32()),
-            ("environment", pa.string()),
-            ("environment_known", pa.string()),
-            ("session", pa.string()),
-            ("instructions", pa.list_(pa.string())),
-            ("duplicate", pa.uint64()),
-            *sizes,
-            ("rejected", pa.string()),
-            ("detail", pa.string()),
-        ]
-    )
-
-
 def take(
     config: SourceConfig,
     *,
     workers: int,
-    report: Report,
+    report: Progress,
     source: Source | None = None,
     part: Part | None = None,
     run: Run = run_processes,
@@ -142,8 +116,8 @@ def take(
     files = part.of(source.files()) if part else source.files()
     groups = _groups(files, sizes) if source.remote else [[file] for file in files]
     workers = min(workers, 1 + sum(sizes.values()) * source.effort // WORKER_BYTES)
-    tables = dict(run(_take_files, _Job(config, source), groups, workers=workers, report=report))
-    nothing = schema(tuple(camera.name for camera in source.cameras)).empty_table()
+    tables = dict(run(_take_files, _CensusJob(config, source), groups, workers=workers, report=report))
+    nothing = census_schema(tuple(camera.name for camera in source.cameras)).empty_table()
     table = pa.concat_tables([nothing, *(tables[index] for index in sorted(tables))])
     found = Census(source=source.describe(), sizes=sizes, table=table, part=part)
     return found if part else _joined(found, source, config.url)
@@ -164,7 +138,7 @@ def merge(parts: Sequence[Census], source: Source) -> Census:
         given = ", ".join(str(one.part or "a whole census") for one in parts)
         raise ConfigError(f"merge: expected each part of one census once, got {given or 'nothing'}")
     place = {file: i for i, file in enumerate(source.files())}
-    columns = schema(tuple(camera.name for camera in source.cameras))
+    columns = census_schema(tuple(camera.name for camera in source.cameras))
     table = pa.concat_tables([one.table for one in parts]).cast(columns)
     files = np.array([place[file] for file in table["source_file"].to_pylist()], np.int64)
     rows = np.argsort(files, kind="stable")  # within a file they are in order already
@@ -192,7 +166,7 @@ def read(data: bytes, name: str) -> Census:
         value = read_json((table.schema.metadata or {})[_METADATA])
         source, sizes = dict(value["source"]), dict(value["sizes"])
         part = Part.parse(value["part"]) if value["part"] else None
-        expected = schema(tuple(source["cameras"]))
+        expected = census_schema(tuple(source["cameras"]))
     except (KeyError, ValueError, TypeError) as error:
         raise ConfigError(f"census {name}: not a census; make one with oxcart scan --parquet") from error
     if not table.schema.equals(expected) or value.get("made_by") != _made_by():
@@ -239,15 +213,15 @@ def read_file(path: str) -> Census:
 
 
 @dataclass(frozen=True)
-class _Job:
+class _CensusJob:
     """What is the same for every file."""
 
     config: SourceConfig
     source: Source | None
     """It, opened; only in the process that did."""
 
-    def __reduce__(self) -> tuple[type[_Job], tuple[SourceConfig, None]]:
-        return _Job, (self.config, None)
+    def __reduce__(self) -> tuple[type[_CensusJob], tuple[SourceConfig, None]]:
+        return _CensusJob, (self.config, None)
 
     @cached_property
     def opened(self) -> Source:
@@ -268,7 +242,7 @@ def _groups(files: Sequence[str], sizes: Mapping[str, int]) -> list[list[str]]:
     return groups
 
 
-def _take_files(job: _Job, files: list[str], advance: Advance) -> pa.Table:
+def _take_files(job: _CensusJob, files: list[str], advance: Advance) -> pa.Table:
     """Rows of some files, in their order."""
     if len(files) == 1:
         return _take_file(job.opened, files[0], advance)
@@ -302,8 +276,8 @@ def _take_file(source: Source, file: str, advance: Advance) -> pa.Table:
 
 
 def rows(found: Iterable[CensusRow], cameras: tuple[str, ...]) -> pa.Table:
-    """Census rows as a table of `schema(cameras)`."""
-    return pa.Table.from_pylist([_values(row, cameras) for row in found], schema(cameras))
+    """Census rows as a table of `census_schema(cameras)`."""
+    return pa.Table.from_pylist([_values(row, cameras) for row in found], census_schema(cameras))
 
 
 def _values(row: CensusRow, cameras: tuple[str, ...]) -> dict[str, Any]:

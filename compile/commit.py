@@ -83,7 +83,7 @@ def work_of(plan: Plan, source: Source) -> Work:
         pixels=dict(plan.pixels),
         config=dict(plan.config),
         versions=dict(plan.versions),
-        dataset={"name": source.name, "version": source.version, "kind": source.kind},
+        dataset={"name": source.name, "version": source.version, "kind": source.origin},
         cameras=[{"name": camera.name, "source": camera.field} for camera in source.cameras],
         action_sizes=list(source.action_sizes),
         state_sizes=list(source.state_sizes),

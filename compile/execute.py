@@ -28,7 +28,7 @@ from blake3 import blake3
 from xxhash import xxh3_64_intdigest
 
 from oxcart.compile.engines.processes import Advance
-from oxcart.compile.frames import Pictures, make_pictures
+from oxcart.compile.frames import EncodedFrames, encode_frames
 from oxcart.compile.images import Frame, ImageError, Resize
 from oxcart.compile.moments import Moments, merge, moments
 from oxcart.compile.plan import Shard
@@ -40,8 +40,9 @@ from oxcart.manifests.manifest import CLAIM, episode_digest
 from oxcart.manifests.tables import CHUNKS_SCHEMA, episodes_schema, parse_table, table_bytes
 from oxcart.shards.codec import EXTENSIONS, Encoding, npy_header
 from oxcart.shards.errors import ConfigError, CorruptError, OxcartError, SourceError
+from oxcart.shards.names import chunks_name, rows_name, tar_name
 from oxcart.shards.prefetch import prefetch
-from oxcart.shards.store import WORK, Store
+from oxcart.shards.store import Store
 from oxcart.shards.tar import TarWriter
 
 READERS = 4
@@ -51,7 +52,7 @@ _METADATA = b"oxcart.shard"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Job:
+class ShardJob:
     """What is the same for every task."""
 
     source: SourceConfig
@@ -84,11 +85,6 @@ class Done:
     """JPEGs of the source, of the size that is wanted, that had to be encoded once more."""
     action: Moments | None
     state: Moments | None
-
-
-def rows_name(shard: str) -> str:
-    """The mark that the task of a shard, `train-00000`, is done."""
-    return f"{WORK}/rows/{shard}.parquet"
 
 
 def claimed(store: Store) -> str | None:
@@ -140,7 +136,7 @@ def read_done(store: Store, shard: str, plan: str) -> Done | None:
     return done
 
 
-def write_shard(job: Job, shard: Shard, advance: Advance) -> None:
+def write_shard(job: ShardJob, shard: Shard, advance: Advance) -> None:
     """Write one shard, its chunk table and its rows, unless they are there.
 
     Raises:
@@ -151,7 +147,7 @@ def write_shard(job: Job, shard: Shard, advance: Advance) -> None:
     if read_done(store, shard.name, job.plan) is not None:
         return
     source = job.opened
-    name, chunks_name = f"shards/{shard.name}.tar", f"shards/{shard.name}.chunks.parquet"
+    name, chunk_table = tar_name(shard.name), chunks_name(shard.name)
     rows: list[dict[str, Any]] = []
     chunks: list[dict[str, Any]] = []
     rejected: list[dict[str, Any]] = []
@@ -166,7 +162,7 @@ def write_shard(job: Job, shard: Shard, advance: Advance) -> None:
             frames = row["steps"] * len(cameras)
             try:
                 pictures = {
-                    camera: make_pictures(
+                    camera: encode_frames(
                         camera, episode.images[camera], row, job.resize, job.encoding, buffers
                     )
                     for camera in cameras
@@ -202,9 +198,9 @@ def write_shard(job: Job, shard: Shard, advance: Advance) -> None:
         "blake3": digest,
     }
     table = table_bytes(pa.Table.from_pylist(chunks, CHUNKS_SCHEMA))
-    entry |= {"chunks": chunks_name, "chunks_bytes": len(table), "chunks_blake3": blake3(table).hexdigest()}
+    entry |= {"chunks": chunk_table, "chunks_bytes": len(table), "chunks_blake3": blake3(table).hexdigest()}
     if rows:
-        _put(store, chunks_name, table, job.plan)
+        _put(store, chunk_table, table, job.plan)
     else:
         store.delete(name)
     value = {
@@ -247,7 +243,7 @@ def _write_episode(
     shard: Shard,
     row: Mapping[str, Any],
     episode: Episode,
-    cameras: Mapping[str, Pictures],
+    cameras: Mapping[str, EncodedFrames],
     encoding: Encoding,
     chunks: list[dict[str, Any]],
 ) -> dict[str, Any]:

@@ -26,7 +26,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from oxcart.compile.census import Census
-from oxcart.compile.engines.processes import Report
+from oxcart.compile.engines.processes import Progress
 from oxcart.compile.images import Resize
 from oxcart.compile.pipeline import (
     OVERWRITING,
@@ -101,7 +101,7 @@ def _adopt(config: CompileConfig, manifest: Manifest, given: Mapping[str, Any]) 
     return replace(config, source=source, settings=settings)
 
 
-def prepare(config: CompileConfig, report: Report = ignore) -> Prepared:
+def prepare(config: CompileConfig, report: Progress = ignore) -> Prepared:
     """Take or read the census, find what is new, split it, and plan its shards; none where nothing is new.
 
     Raises:

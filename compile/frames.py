@@ -15,7 +15,7 @@ from oxcart.shards.jpeg import encode_jpeg, jpeg_size
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pictures:
+class EncodedFrames:
     """The frames of one camera of one episode, encoded."""
 
     shape: tuple[int, int, int, int]
@@ -27,14 +27,14 @@ class Pictures:
     """JPEGs of the source, of the size that is wanted, that had to be encoded once more."""
 
 
-def make_pictures(
+def encode_frames(
     camera: str,
     images: Images,
     row: Mapping[str, Any],
     resize: Resize,
     encoding: Encoding,
     buffers: dict[str, Frame],
-) -> Pictures:
+) -> EncodedFrames:
     """Decode, resize, encode and hash the images of one camera.
 
     Args:
@@ -56,7 +56,7 @@ def make_pictures(
     else:
         again = 0
         encoded = encode(_decode(camera, images, size, resize, shape, buffers), encoding)
-    return Pictures(shape=shape, encoded=encoded, digests=encoded.digests(), again=again)
+    return EncodedFrames(shape=shape, encoded=encoded, digests=encoded.digests(), again=again)
 
 
 def _as_jpegs(

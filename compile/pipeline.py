@@ -14,7 +14,6 @@ locked. So one plan can be executed in parts, by machines that share nothing but
 from __future__ import annotations
 
 import contextlib
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -25,10 +24,9 @@ import pyarrow.compute as pc
 from oxcart.compile import census as census_module
 from oxcart.compile.census import Census
 from oxcart.compile.commit import Work, commit, delete_old_tables, read_work, settle, work_of
-from oxcart.compile.engines import PROCESSES, engine
-from oxcart.compile.engines.processes import Report, default_workers
-from oxcart.compile.execute import Job, claimed, read_done, write_shard
-from oxcart.compile.part import Part
+from oxcart.compile.engines import PROCESSES, Part, engine
+from oxcart.compile.engines.processes import Progress, default_workers
+from oxcart.compile.execute import ShardJob, claimed, read_done, write_shard
 from oxcart.compile.plan import Plan, Settings, Shard, make
 from oxcart.compile.sealed import read_sealed, seal
 from oxcart.compile.sources import open_source
@@ -37,6 +35,7 @@ from oxcart.manifests.manifest import CLAIM, NAME, Manifest, read_manifest
 from oxcart.manifests.ownership import DATASET, check_directory, holds_dataset, resolved, same_file, within
 from oxcart.manifests.tables import REJECTED, TABLE_FILE, parse_table, read_table, table_bytes
 from oxcart.shards.errors import ConfigError, OxcartError, SourceError
+from oxcart.shards.names import SHARDS, is_shard_file
 from oxcart.shards.store import WORK, Store
 
 CENSUS = f"{WORK}/census.parquet"
@@ -44,8 +43,6 @@ OWNERS = f"{WORK}/attribution.parquet"
 OVERWRITING = f"{WORK}/overwriting"
 
 ON_ERROR = ("fail", "reject")
-
-_SHARD_FILE = re.compile(r"shards/[a-z_]+-\d{5,}\.(tar|chunks\.parquet)")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,7 +115,7 @@ def hush(warning: str) -> None:
     """A warning that nobody hears."""
 
 
-def prepare(config: CompileConfig, report: Report = ignore) -> Prepared:
+def prepare(config: CompileConfig, report: Progress = ignore) -> Prepared:
     """Take or read the census, split it, and plan the shards.
 
     Raises:
@@ -166,7 +163,7 @@ def planned(config: CompileConfig, source: Source, census: Census, plan: Plan) -
     )
 
 
-def execute(prepared: Prepared, report: Report = ignore, warn: Warn = hush) -> Manifest:
+def execute(prepared: Prepared, report: Progress = ignore, warn: Warn = hush) -> Manifest:
     """Write the shards, then the tables, then the manifest; whatever of it is done already stays as it is.
 
     Args:
@@ -198,7 +195,7 @@ def execute(prepared: Prepared, report: Report = ignore, warn: Warn = hush) -> M
         raise
 
 
-def execute_part(prepared: Prepared, report: Report = ignore) -> None:
+def execute_part(prepared: Prepared, report: Progress = ignore) -> None:
     """Write the shards of a part of the plan, and nothing else; `finish` makes a dataset of all parts.
 
     Args:
@@ -251,7 +248,7 @@ def finish(out: str, *, on_error: str = "fail", warn: Warn = hush) -> Manifest:
         raise
 
 
-def _write_shards(prepared: Prepared, store: Store, report: Report) -> Work:
+def _write_shards(prepared: Prepared, store: Store, report: Progress) -> Work:
     """Claim the output and write what is left of the shards."""
     config, plan = prepared.config, prepared.plan
     work = work_of(plan, prepared.source)
@@ -266,7 +263,7 @@ def _write_shards(prepared: Prepared, store: Store, report: Report) -> Work:
         if prepared.attribution is not None:
             store.put(OWNERS, seal(table_bytes(prepared.attribution)))
         store.put(CENSUS, seal(prepared.census.to_bytes()))
-    job = Job(
+    job = ShardJob(
         source=config.source,
         out=config.out,
         plan=plan.hash,
@@ -326,7 +323,7 @@ def check_out(store: Store, overwrite: bool) -> None:
         raise ConfigError(f"{store.url}: holds {others[0]}, which is not oxcart's; choose an empty directory")
 
 
-def take_census(config: CompileConfig, store: Store, source: Source, report: Report) -> Census:
+def take_census(config: CompileConfig, store: Store, source: Source, report: Progress) -> Census:
     """The census: from the file that is named, from a compile that was cut off, or taken now."""
     if config.census is not None:
         return census_module.load(config.census, source)
@@ -422,7 +419,7 @@ def _delete_dataset(store: Store) -> None:
     store.put(OVERWRITING, b"")
     store.delete(CLAIM)  # first, so that a compile that is still running notices
     found = store.list()
-    store.delete(NAME, *filter(TABLE_FILE.fullmatch, found), *filter(_SHARD_FILE.fullmatch, found))
+    store.delete(NAME, *filter(TABLE_FILE.fullmatch, found), *filter(is_shard_file, found))
     store.delete(*(name for name in store.list(WORK) if name != OVERWRITING))
 
 
@@ -445,7 +442,7 @@ def _drop_extension(store: Store) -> None:
     manifest = read_manifest(store)
     store.delete(*(name for name in store.list(WORK) if name != CLAIM))
     named = {shard[what] for shard in manifest.shards for what in ("name", "chunks")}
-    found = filter(_SHARD_FILE.fullmatch, store.list("shards"))
+    found = filter(is_shard_file, store.list(SHARDS))
     store.delete(*(name for name in found if name not in named))
     delete_old_tables(store, manifest)
     store.delete_folder(WORK)

@@ -133,6 +133,24 @@ def read_manifest(store: Store) -> Manifest:
     return Manifest(**{name: value[name] for name in names})
 
 
+def read_claim(store: Store) -> dict[str, Any] | None:
+    """What the claim of an unfinished compile says; None if nothing is claimed.
+
+    Raises:
+        CorruptError: the claim is not a JSON object.
+        StoreError: the claim cannot be read.
+    """
+    if not store.exists(CLAIM):
+        return None
+    try:
+        value = read_json(store.read(CLAIM, MOST_BYTES))
+    except ValueError as error:
+        raise CorruptError(f"{store.url}/{CLAIM}: cannot be parsed: {error}") from error
+    if not isinstance(value, dict):
+        raise CorruptError(f"{store.url}/{CLAIM}: expected a JSON object, got {type(value).__name__}")
+    return value
+
+
 def episode_digest(members: dict[str, list[int]]) -> str:
     """BLAKE3 (128 bits, hex) over the xxh3-64 digests of an episode's pieces.
 

@@ -15,6 +15,7 @@ from xxhash import xxh3_64_intdigest
 
 from oxcart.shards.codec import decode
 from oxcart.shards.errors import CorruptError
+from oxcart.shards.names import stem_of, tar_name
 from oxcart.shards.store import Store
 
 
@@ -87,8 +88,7 @@ class Track:
 
     @property
     def _place(self) -> str:
-        shard = self.shard.removeprefix("shards/").removesuffix(".tar")
-        return f"{shard}: {self.key}, camera {self.camera}"
+        return f"{stem_of(self.shard)}: {self.key}, camera {self.camera}"
 
 
 def track(row: Mapping[str, Any], camera: str, pixels: Mapping[str, Any], chunks: pa.Table) -> Track:
@@ -103,7 +103,7 @@ def track(row: Mapping[str, Any], camera: str, pixels: Mapping[str, Any], chunks
     Raises:
         CorruptError: the chunk table does not list the camera's chunks.
     """
-    shard = f"shards/{row['shard']}.tar"
+    shard = tar_name(row["shard"])
     shape = (row["steps"], row[f"{camera}.height"], row[f"{camera}.width"], 3)
     number = -(-row["steps"] // pixels["chunk"])
     mine = chunks.filter(pc.and_(pc.equal(chunks["key"], row["key"]), pc.equal(chunks["camera"], camera)))

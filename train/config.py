@@ -23,13 +23,16 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from oxcart.shards.errors import ConfigError
-from oxcart.train.data.loader import READINGS
+from oxcart.train.data.loader import READ_MODES
 from oxcart.train.data.mixture import EPOCHS, check_weights
 from oxcart.train.data.order import LANES, WINDOW
 from oxcart.train.data.sampling import check_per_episode
 from oxcart.train.ranges import check_numbers
 
 T = TypeVar("T")
+
+RENAMED = {"data.reading": "data.read_mode", "data.ahead": "data.prefetch"}
+"""Keys of configurations that older versions saved -> what they are called now."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,11 +90,11 @@ class DataConfig:
     """Of the shuffle."""
     window: int = WINDOW
     """Of the shuffle."""
-    reading: str = "auto"
+    read_mode: str = "auto"
     """`sparse`, `sequential`, or `auto`."""
     memory_mb: int = 1024
     """Megabytes that may be kept of chunks that are wanted again soon."""
-    ahead: int = 4
+    prefetch: int = 4
     """Batches that are read before they are wanted."""
     threads: int | None = None
     """That read; null is one a core, 32 where a dataset is remote."""
@@ -299,7 +302,7 @@ def check_shared(config: Any) -> None:
     one_of("train.precision", train.precision, ("auto", "fp32", "bf16"))
     one_of("train.device", train.device, ("auto", "cpu", "cuda"))
     one_of("data.epoch", data.epoch, EPOCHS)
-    one_of("data.reading", data.reading, READINGS)
+    one_of("data.read_mode", data.read_mode, READ_MODES)
     check_weights("data.mix", data.mix)
     if isinstance(data.mix, list) and data.datasets and len(data.mix) != len(data.datasets):
         raise ConfigError(
@@ -337,7 +340,7 @@ def _check_key(key: str, known: Mapping[str, Any], schema: type[Any]) -> None:
     near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
     tail = key.rpartition(".")[2]
     same = [name for name in known if name.rpartition(".")[2] == tail]
-    best = same[:1] or near
+    best = [RENAMED[key]] if key in RENAMED else same[:1] or near
     hint = f"did you mean {best[0]}?" if best else "--print-config lists all"
     raise ConfigError(f"{key}: no such key; {hint}")
 

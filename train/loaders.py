@@ -87,9 +87,9 @@ def training_loader(
         world_size=place[1],
         lanes=data.lanes,
         window=data.window,
-        reading=data.reading,
+        read_mode=data.read_mode,
         memory=data.memory_mb << 20,
-        ahead=data.ahead,
+        prefetch=data.prefetch,
         threads=data.threads,
         cache=data.cache,
         cache_bytes=int(data.cache_gb * 1e9),
@@ -107,16 +107,17 @@ def _check_memory(
     ranks."""
     said = os.environ.get("LOCAL_WORLD_SIZE", "")
     ranks = min(world, int(said)) if said.isdecimal() else 1
-    rows, batches = -(-data.batch_size // world), data.ahead + 1
+    rows, batches = -(-data.batch_size // world), data.prefetch + 1
     read = rows * batches
     made = COPIES * 4 * -(-rows // pieces) if pieces else 0
     check_fits(
         "data.batch_size",
         ranks * (read + made) * math.prod((*sample.shape, *size, 3)),
-        f"frames of {batches:,} batches (data.ahead={data.ahead}) of {rows:,} samples"
+        f"frames of {batches:,} batches (data.prefetch={data.prefetch}) of {rows:,} samples"
         + (", and a step's copies of them," if pieces else "")
         + (f" on {ranks:,} ranks" if ranks > 1 else ""),
-        "take a smaller data.batch_size or data.ahead" + (", or a larger train.accumulate" if pieces else ""),
+        "take a smaller data.batch_size or data.prefetch"
+        + (", or a larger train.accumulate" if pieces else ""),
     )
 
 

@@ -30,7 +30,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "data.lanes": (1, 1 << 16),
     "data.window": (1, 1 << 24),
     "data.memory_mb": (1, 1 << 30),
-    "data.ahead": (1, 1 << 10),
+    "data.prefetch": (1, 1 << 10),
     "data.threads": (1, THREADS),
     "data.cache_gb": (1e-6, 1e9),
     "train.steps": (1, COUNT),

@@ -1,4 +1,4 @@
-"""Who does the work: processes of this machine, or a Ray cluster. Both are given the same tasks.
+"""What runs tasks: processes of this machine, or a Ray cluster; each of several machines can take a part.
 
 run = engine("processes")
 for index, result in run(write_shard, job, shards, workers=8, report=report): ...
@@ -6,11 +6,13 @@ for index, result in run(write_shard, job, shards, workers=8, report=report): ..
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from oxcart.compile.engines import processes
+from oxcart.compile.engines.processes import Item
 from oxcart.shards.errors import ConfigError
 
 PROCESSES, RAY = "processes", "ray"
@@ -18,6 +20,40 @@ ENGINES = (PROCESSES, RAY)
 
 Run = Callable[..., Iterator[tuple[int, Any]]]
 """Called as `oxcart.compile.engines.processes.run` is."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """One of `count` equal parts of some work, counted from 0: `2/8` is the third of eight.
+
+    Part.parse("2/8").of(shards)    # every eighth, starting with the third
+    """
+
+    number: int
+    count: int
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.number < self.count:
+            raise ConfigError(
+                f"--part: expected 0/{self.count} to {self.count - 1}/{self.count}, got {self}"
+                if self.count > 0
+                else f"--part: expected I/N such as 0/8, the first of eight; got {self}"
+            )
+
+    def __str__(self) -> str:
+        return f"{self.number}/{self.count}"
+
+    @classmethod
+    def parse(cls, text: str) -> Part:
+        """From `0/8`."""
+        number, slash, count = text.partition("/")
+        if not slash or not number.strip().isdecimal() or not count.strip().isdecimal():
+            raise ConfigError(f"--part: expected I/N such as 0/8, the first of eight; got {text!r}")
+        return cls(int(number), int(count))
+
+    def of(self, items: Sequence[Item]) -> Sequence[Item]:
+        """The items of this part: every `count`-th."""
+        return items[self.number :: self.count]
 
 
 def engine(name: str, address: str | None = None) -> Run:

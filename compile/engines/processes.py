@@ -20,7 +20,7 @@ from oxcart.shards.errors import OxcartError
 
 Advance = Callable[[int, int], None]
 """Called by a task with what it has done since the last call: items (episodes, frames) and bytes."""
-Report = Callable[[int, int], None]
+Progress = Callable[[int, int], None]
 """Called with what all tasks have done so far: items and bytes."""
 
 Item = TypeVar("Item")
@@ -43,7 +43,7 @@ def run(
     items: Sequence[Item],
     *,
     workers: int,
-    report: Report,
+    report: Progress,
 ) -> Iterator[tuple[int, Result]]:
     """Yield (index, `function(config, item, advance)`) for every item, as they end.
 
@@ -64,7 +64,7 @@ def run(
 
 
 def _run_here(
-    function: Callable[[Any, Item, Advance], Result], config: object, items: Sequence[Item], report: Report
+    function: Callable[[Any, Item, Advance], Result], config: object, items: Sequence[Item], report: Progress
 ) -> Iterator[tuple[int, Result]]:
     done = [0, 0]
 
@@ -82,7 +82,7 @@ def _run_in_processes(
     config: object,
     items: Sequence[Item],
     workers: int,
-    report: Report,
+    report: Progress,
 ) -> Iterator[tuple[int, Result]]:
     context = multiprocessing.get_context("spawn")
     left = dict(enumerate(items))

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from typing import Any
 
-from oxcart.compile.engines.processes import ATTEMPTS, Advance, Item, Report, Result
+from oxcart.compile.engines.processes import ATTEMPTS, Advance, Item, Progress, Result
 from oxcart.shards.errors import ConfigError, OxcartError
 
 TICK_S = 0.5
@@ -31,7 +31,7 @@ def run(
     items: Sequence[Item],
     *,
     workers: int,
-    report: Report,
+    report: Progress,
     address: str | None = None,
 ) -> Iterator[tuple[int, Result]]:
     """Yield (index, `function(config, item, advance)`) for every item, as they end.
@@ -53,7 +53,7 @@ def run(
     ray = _connect(address, workers)
     options = {"num_cpus": 1, "max_retries": ATTEMPTS - 1}
     task = ray.remote(**options)(_task)
-    progress = ray.remote(num_cpus=0, max_restarts=-1)(_Progress).remote()
+    progress = ray.remote(num_cpus=0, max_restarts=-1)(_Counts).remote()
     shared = ray.put((function, config))
     waiting = list(enumerate(items))[::-1]
     running: dict[Any, int] = {}
@@ -132,7 +132,7 @@ def _result(ray: Any, future: Any) -> tuple[Any, tuple[int, int]]:
     return value, counts
 
 
-class _Progress:
+class _Counts:
     """What each task has done so far: an actor."""
 
     def __init__(self) -> None:

@@ -159,6 +159,31 @@ class CensusRow:
     """JSON that only the source understands; what it needs to read the episode again."""
 
 
+def census_schema(cameras: tuple[str, ...]) -> pa.Schema:
+    """Columns of the census table: the fields of `CensusRow`, with two columns of sizes per camera."""
+    sizes = [(f"{camera}.{side}", pa.int32()) for camera in cameras for side in ("height", "width")]
+    return pa.schema(
+        [
+            ("key", pa.string()),
+            ("source_split", pa.string()),
+            ("source_file", pa.string()),
+            ("source_record", pa.int32()),
+            ("source_offset", pa.int64()),
+            ("source_length", pa.int64()),
+            ("source_digest", pa.uint64()),
+            ("steps", pa.int32()),
+            ("environment", pa.string()),
+            ("environment_known", pa.string()),
+            ("session", pa.string()),
+            ("instructions", pa.list_(pa.string())),
+            ("duplicate", pa.uint64()),
+            *sizes,
+            ("rejected", pa.string()),
+            ("detail", pa.string()),
+        ]
+    )
+
+
 @dataclass(frozen=True, kw_only=True)
 class Episode:
     """One episode as the source stores it: images are still encoded where it has them so."""
@@ -186,8 +211,8 @@ class Source(Protocol):
     name: str
     """The dataset's exact name."""
     version: str
-    kind: str
-    """Which sort of source it is, e.g. `rlds`."""
+    origin: str
+    """Kind of source that the episodes first came from: `rlds` or `videos`."""
     remote: bool
     """Whether each read is a round trip to a server."""
     cameras: tuple[Camera, ...]

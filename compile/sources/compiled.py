@@ -23,13 +23,21 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from xxhash import xxh3_64_intdigest
 
-from oxcart.compile.census import schema
-from oxcart.compile.sources.base import Camera, CensusRow, Episode, Floats, Images, SourceConfig
+from oxcart.compile.sources.base import (
+    Camera,
+    CensusRow,
+    Episode,
+    Floats,
+    Images,
+    SourceConfig,
+    census_schema,
+)
 from oxcart.manifests.dataset import Dataset, read_chunks
 from oxcart.manifests.manifest import NAME
 from oxcart.manifests.tables import ATTRIBUTION, EPISODES
 from oxcart.manifests.track import Track, track
 from oxcart.shards.errors import CorruptError
+from oxcart.shards.names import stem_of, tar_name
 from oxcart.shards.tar import BLOCK
 
 _PIECES = (
@@ -60,7 +68,7 @@ class CompiledSource:
         self.remote = dataset.store.remote
         manifest = dataset.manifest
         self.name, self.version = manifest.dataset["name"], manifest.dataset["version"]
-        self.kind = manifest.dataset["kind"]
+        self.origin = manifest.dataset["kind"]
         self.cameras = tuple(Camera(name=one["name"], field=one["source"]) for one in manifest.cameras)
         self.action_sizes = tuple((manifest.action or {"sizes": ()})["sizes"])
         self.state_sizes = tuple((manifest.state or {"sizes": ()})["sizes"])
@@ -101,19 +109,19 @@ class CompiledSource:
         """
         names = [camera.name for camera in self.cameras]
         pieces = [*_PIECES, *(f"{name}.offset" for name in names)]
-        same = [one for one in schema(tuple(names)).names if one not in _MADE]
+        columns_of_census = census_schema(tuple(names)).names
+        same = [one for one in columns_of_census if one not in _MADE]
         found = self._dataset.table(EPISODES, ["split", "instruction", *same, *pieces])
         columns = {name: found[name] for name in [*same, "split", *pieces]}
         columns["instructions"] = _lists(found["instruction"].combine_chunks())
         columns["duplicate"] = pa.array(np.zeros(found.num_rows, np.uint64))
         columns["rejected"] = columns["detail"] = pa.nulls(found.num_rows, pa.string())
-        return pa.table({name: columns[name] for name in [*schema(tuple(names)).names, "split", *pieces]})
+        return pa.table({name: columns[name] for name in [*columns_of_census, "split", *pieces]})
 
     def census(self, file: str) -> Iterator[CensusRow]:
         """A row for each episode of one shard."""
         table = self.table()
-        shard = file.removeprefix("shards/").removesuffix(".tar")
-        for row in table.filter(pc.equal(table["shard"], shard)).to_pylist():
+        for row in table.filter(pc.equal(table["shard"], stem_of(file))).to_pylist():
             yield CensusRow(
                 **{name: row[name] for name in CensusRow.__dataclass_fields__ if name in row},
                 heights=tuple(row[f"{one.name}.height"] for one in self.cameras),
@@ -137,7 +145,7 @@ class CompiledSource:
 
     def read(self, row: Mapping[str, Any]) -> Episode:
         """The episode of a row of `table`, read at once and every piece of it checked."""
-        shard = f"shards/{row['shard']}.tar"
+        shard = tar_name(row["shard"])
         data = memoryview(self._dataset.store.read_range(shard, row["offset"], row["bytes"]))
         metadata = self._metadata(row, data)
         return Episode(
@@ -157,7 +165,7 @@ class CompiledSource:
 
     def _track(self, row: Mapping[str, Any], camera: str) -> Track:
         with self._reading:  # those who want the same table at once wait for the first of them
-            chunks = self._chunks(f"shards/{row['shard']}.tar")
+            chunks = self._chunks(tar_name(row["shard"]))
         return track(row, camera, self._dataset.manifest.pixels, chunks)
 
     def _images(self, row: Mapping[str, Any], camera: str, data: memoryview) -> Images:

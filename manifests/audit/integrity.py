@@ -21,6 +21,7 @@ from oxcart.manifests.audit.exact import Moves, trajectory
 from oxcart.manifests.audit.result import Check, count, failed, passed, some, unchecked
 from oxcart.manifests.verify import verify
 from oxcart.shards.errors import CorruptError
+from oxcart.shards.names import tar_name
 from oxcart.shards.prefetch import prefetch
 
 SHARDS, SHARDS_TITLE = "shards", "Shards match the manifest"
@@ -172,7 +173,7 @@ def _arrays(source: Audited, row: dict[str, Any]) -> Arrays:
         if entry is None or row[f"{name}.offset"] is None:
             continue
         size = row["steps"] * entry["size"] * 4
-        data = source.dataset.store.read_range(f"shards/{row['shard']}.tar", row[f"{name}.offset"], size)
+        data = source.dataset.store.read_range(tar_name(row["shard"]), row[f"{name}.offset"], size)
         if xxh3_64_intdigest(data) != row[f"{name}.digest"]:
             raise CorruptError(f"{row['shard']}: {row['key']}, {name} does not match its digest")
         found[name] = np.frombuffer(data, "<f4").reshape(row["steps"], entry["size"])

@@ -23,7 +23,7 @@ def test_read_says_how_fast_and_why(dataset: Path) -> None:
         "copy alone",
         "limit: ",
         "best codec for this machine",
-        "look-ahead: ",
+        "prefetch: ",
         "an epoch is",
     ):
         assert word in run.stdout

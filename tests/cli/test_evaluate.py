@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from depth import few
-from oxcart.compile.sample.rlds import SampleConfig
+from oxcart.compile.sample.rlds import RldsSampleConfig
 from oxcart.manifests.split import SplitRule
 from sample_compile import cli, compile_sample, complaint
 from tiny_laq import alone, lines, trained
@@ -19,7 +19,7 @@ FEW = "compass,codebook,transfer,flow_tokens,probe"
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    sample = SampleConfig(kitchens=4, sessions=1, episodes=2, steps=9, size=32, files=1)
+    sample = RldsSampleConfig(kitchens=4, sessions=1, episodes=2, steps=9, size=32, files=1)
     folder = tmp_path_factory.mktemp("dataset")
     return compile_sample(folder, sample, cameras=("image_0",), rule=SplitRule(val=0.3)).out
 

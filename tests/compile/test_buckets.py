@@ -17,7 +17,7 @@ import pytest
 
 from oxcart.compile import census, transcode
 from oxcart.compile.pipeline import CENSUS, execute, prepare
-from oxcart.compile.sample.rlds import SampleConfig, write_rlds
+from oxcart.compile.sample.rlds import RldsSampleConfig, write_rlds
 from oxcart.compile.sources import open_source
 from oxcart.compile.sources.base import SourceConfig
 from oxcart.compile.transcode import TranscodeConfig
@@ -298,7 +298,7 @@ class TestSource:
     def test_a_census_of_many_files_asks_once_for_each_and_for_several_at_once(
         self, site: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        sample = SampleConfig(kitchens=4, sessions=2, episodes=2, steps=4, size=32, files=8)
+        sample = RldsSampleConfig(kitchens=4, sessions=2, episodes=2, steps=4, size=32, files=8)
         source = write_rlds(tmp_path / "site", sample)
         first = sorted(path.name for path in source.glob("*tfrecord*"))[:4]
         together, take = threading.Barrier(len(first)), Faults.take

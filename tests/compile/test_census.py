@@ -13,9 +13,9 @@ import pyarrow as pa
 import pytest
 
 from oxcart.compile import census as census_module
-from oxcart.compile.census import Census, check, load, schema, take
+from oxcart.compile.census import Census, check, load, take
 from oxcart.compile.sources import open_source
-from oxcart.compile.sources.base import EnvironmentRule, SourceConfig
+from oxcart.compile.sources.base import EnvironmentRule, SourceConfig, census_schema
 from oxcart.manifests.tables import table_bytes
 from oxcart.shards.errors import ConfigError, CorruptError, OxcartError, SourceError
 from rlds_builder import Image, Tensor, Text, jpeg, picture, png, record, write_dataset, write_file
@@ -76,7 +76,7 @@ def test_rows_are_in_the_order_of_the_source_and_the_rejected_stand_apart(root: 
     assert census.table.num_rows == 7
     assert census.usable.num_rows == 6
     assert census.rejected["rejected"].to_pylist() == ["has 1 steps; at least 2 are needed"]
-    assert census.table.schema.equals(schema(("image",)))
+    assert census.table.schema.equals(census_schema(("image",)))
 
 
 def test_any_number_of_workers_gives_the_same_bytes(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

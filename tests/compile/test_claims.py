@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from broken_dataset import found
-from oxcart.compile.execute import Job, read_done, write_shard
+from oxcart.compile.execute import ShardJob, read_done, write_shard
 from oxcart.compile.images import Resize
 from oxcart.compile.pipeline import execute, prepare
 from oxcart.compile.plan import MAX_NAME, make
@@ -86,7 +86,7 @@ def test_a_task_whose_output_was_taken_writes_nothing(whole: Compiled, tmp_path:
     out = tmp_path / "out"
     prepared = prepare(config_of(whole.source, out))
     Store(out).put(CLAIM, json.dumps({"plan": "another"}).encode())
-    job = Job(
+    job = ShardJob(
         source=prepared.config.source,
         out=str(out),
         plan=prepared.plan.hash,

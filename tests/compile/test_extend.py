@@ -32,7 +32,7 @@ from grown_source import (
 )
 from oxcart.compile import transcode
 from oxcart.compile.commit import settle, work_of
-from oxcart.compile.part import Part
+from oxcart.compile.engines import Part
 from oxcart.compile.pipeline import CENSUS, _write_shards, execute_part, finish, ignore
 from oxcart.compile.sample.videos import CC_BY, write_info, write_video
 from oxcart.compile.transcode import TranscodeConfig

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from oxcart.compile import census
-from oxcart.compile.part import Part
+from oxcart.compile.engines import Part
 from oxcart.compile.pipeline import execute, execute_part, finish, prepare
 from oxcart.compile.sources import open_source
 from oxcart.compile.sources.base import SourceConfig

@@ -13,11 +13,12 @@ import pytest
 
 from oxcart.compile import census
 from oxcart.compile.commit import read_work
-from oxcart.compile.execute import CLAIM, read_done, rows_name
+from oxcart.compile.execute import CLAIM, read_done
 from oxcart.compile.pipeline import CENSUS, execute, finish, prepare
 from oxcart.compile.sealed import read_sealed, seal
 from oxcart.manifests.tables import parse_table, table_bytes
 from oxcart.shards.errors import OxcartError
+from oxcart.shards.names import rows_name
 from oxcart.shards.store import Store
 from sample_compile import Compiled, config_of, one_line, stopped, tree
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from oxcart.compile.part import Part
+from oxcart.compile.engines import Part
 from oxcart.compile.pipeline import CompileConfig, execute, execute_part, finish, prepare
 from oxcart.shards.errors import ConfigError, StoreError
 from sample_compile import SHARD_SIZE, Compiled, cli, complaint, config_of, one_line, tree

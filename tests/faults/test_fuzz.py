@@ -27,8 +27,8 @@ from hypothesis import strategies as st
 from broken_dataset import seal
 from oxcart.compile import census
 from oxcart.compile.commit import read_work
-from oxcart.compile.execute import CLAIM, claimed, read_done, rows_name
-from oxcart.compile.frames import make_pictures
+from oxcart.compile.execute import CLAIM, claimed, read_done
+from oxcart.compile.frames import encode_frames
 from oxcart.compile.images import ImageError, Resize, decode_into
 from oxcart.compile.sealed import seal as sealed
 from oxcart.compile.sources import open_source
@@ -40,6 +40,7 @@ from oxcart.manifests.tables import EPISODES, parse_table, table_bytes
 from oxcart.manifests.verify import verify
 from oxcart.shards.codec import CHUNK_FRAMES, CODECS, Encoding, decode, encode
 from oxcart.shards.errors import OxcartError
+from oxcart.shards.names import rows_name
 from oxcart.shards.store import Store
 from oxcart.train.data.loader import Loader
 from oxcart.train.data.sampling import Pairs
@@ -198,7 +199,7 @@ def test_what_records_hold(source: Path, amount: int) -> None:
                 for camera, images in episode.images.items():
                     for encoding in (Encoding(), Encoding(codec="jpeg")):
                         with contextlib.suppress(ImageError):
-                            made = make_pictures(camera, images, row, Resize(), encoding, {})
+                            made = encode_frames(camera, images, row, Resize(), encoding, {})
                             assert made.shape[0] == row["steps"]
 
     fuzz(check, 40 * amount, data=mutated(whole))

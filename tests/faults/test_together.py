@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from oxcart.compile.execute import Job, write_shard
-from oxcart.compile.part import Part
+from oxcart.compile.engines import Part
+from oxcart.compile.execute import ShardJob, write_shard
 from oxcart.compile.pipeline import CompileConfig, execute, execute_part, finish, prepare
 from oxcart.compile.plan import Shard
 from oxcart.manifests.split import SplitRule
@@ -55,10 +55,10 @@ def test_of_two_plans_at_once_one_has_the_output_and_the_other_is_refused(
     assert tree(out) == (tree(tmp_path / "other") if ended[0][1] else whole.tree)
 
 
-def tasks_of(config: CompileConfig) -> tuple[Job, Sequence[Shard]]:
+def tasks_of(config: CompileConfig) -> tuple[ShardJob, Sequence[Shard]]:
     """What an engine is given."""
     prepared = prepare(config)
-    job = Job(
+    job = ShardJob(
         source=config.source,
         out=config.out,
         plan=prepared.plan.hash,

@@ -16,7 +16,16 @@ from blake3 import blake3
 from hypothesis import given
 from hypothesis import strategies as st
 
-from oxcart.manifests.manifest import FORMAT, NAME, Manifest, episode_digest, fingerprint, read_manifest
+from oxcart.manifests.manifest import (
+    CLAIM,
+    FORMAT,
+    NAME,
+    Manifest,
+    episode_digest,
+    fingerprint,
+    read_claim,
+    read_manifest,
+)
 from oxcart.manifests.schema import MANIFEST
 from oxcart.shards.errors import ConfigError, CorruptError, OxcartError
 from oxcart.shards.store import Store
@@ -235,6 +244,17 @@ def test_no_manifest_is_no_dataset(tmp_path: Path) -> None:
     (tmp_path / NAME).mkdir()
     with pytest.raises(ConfigError, match=r"no manifest\.json"):
         read_manifest(Store(tmp_path))
+
+
+def test_a_claim_is_an_object_or_damaged(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    assert read_claim(store) is None
+    store.put(CLAIM, b'{"plan": "p", "shards": ["train-00000"]}')
+    assert read_claim(store) == {"plan": "p", "shards": ["train-00000"]}
+    for damaged in (b"", b'{"plan": ', b"[1]", b"null", b"\xff", b"[" * 100_000):
+        store.put(CLAIM, damaged)
+        with pytest.raises(CorruptError, match=f"^{tmp_path}/{CLAIM}: [^\n]+$"):
+            read_claim(store)
 
 
 @given(

@@ -82,7 +82,7 @@ def test_the_published_preset_has_the_published_numbers() -> None:
         ("data.per_episode=1.5", "data.per_episode: expected a whole number from 1 to 1,048,576"),
         ("data.per_episode=true", "data.per_episode: expected a whole number from 1 to 1,048,576"),
         ("data.epoch=all_of_it", "data.epoch: expected largest, smallest, all; got 'all_of_it'"),
-        ("data.reading=fast", "data.reading: expected auto, sparse, sequential; got 'fast'"),
+        ("data.read_mode=fast", "data.read_mode: expected auto, sparse, sequential; got 'fast'"),
         ("val.splits=[val,val]", "val.splits: expected each once, got val, val"),
         ("run.dir=''", "run.dir: expected a directory, got nothing"),
     ],
@@ -184,6 +184,17 @@ def test_a_saved_configuration_keeps_its_preset() -> None:
     assert laq_config(["train.steps=9"], saved).train.steps == 9
     with pytest.raises(ConfigError, match="the run was begun with 'tiny', got 'base'"):
         laq_config(["preset=base"], saved)
+
+
+@pytest.mark.parametrize(("key", "now"), [("reading", "read_mode"), ("ahead", "prefetch")])
+def test_a_key_that_was_renamed_is_named_with_its_new_name(key: str, now: str) -> None:
+    said = f"^data.{key}: no such key; did you mean data.{now}[?]$"
+    with pytest.raises(ConfigError, match=said):
+        laq_config([f"data.{key}=4"])
+    saved = yaml.safe_load(to_yaml(laq_config(["preset=tiny"])))
+    saved["data"][key] = saved["data"].pop(now)
+    with pytest.raises(ConfigError, match=said):
+        laq_config([], saved)
 
 
 def test_every_field_has_a_docstring() -> None:

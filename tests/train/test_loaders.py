@@ -115,7 +115,7 @@ def test_a_batch_that_no_memory_would_hold_is_refused_with_both_numbers(
     [
         ((), "1", 10 * 1536 * (5 + 16)),
         (("train.accumulate=2",), "1", 10 * 1536 * (5 + 8)),
-        (("data.ahead=1",), "1", 10 * 1536 * (2 + 16)),
+        (("data.prefetch=1",), "1", 10 * 1536 * (2 + 16)),
         ((), "2", 10 * 1536 * (5 + 16)),
         ((), "nonsense", 5 * 1536 * (5 + 16)),
     ],

@@ -39,7 +39,7 @@ COPIERS = 4
 
 
 @dataclass(frozen=True, kw_only=True)
-class Stage:
+class StageRate:
     """One thing alone, on all threads."""
 
     name: str
@@ -65,7 +65,7 @@ class Forecast:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Report:
+class ReadReport:
     """What was measured."""
 
     codec: str
@@ -77,7 +77,7 @@ class Report:
     loader_samples_per_s: float
     loader_bytes_per_s: float
     first_batch_s: float
-    stages: list[Stage]
+    stages: list[StageRate]
     limit: str
     """The slowest stage."""
     forecasts: list[Forecast]
@@ -85,7 +85,7 @@ class Report:
     """The codec whose forecast is highest."""
     latency_s: float
     """Of one small request."""
-    ahead: int
+    prefetch: int
     """Batches to read ahead, by latency times rate."""
 
     def json(self) -> dict[str, Any]:
@@ -93,15 +93,15 @@ class Report:
         return asdict(self)
 
 
-def measure(loader: Loader, seconds: float) -> Report:
+def measure(loader: Loader, seconds: float) -> ReadReport:
     """Measure for about `seconds` seconds, half of them the loader itself.
 
     Args:
         loader: of one dataset, not yet begun.
         seconds: in all.
     """
-    part = loader.parts[0]
-    index, reader = part.index, part.reader
+    stream = loader.streams[0]
+    index, reader = stream.index, stream.reader
     began = time.perf_counter()
     batches = iter(loader)
     first = next(batches)
@@ -119,7 +119,7 @@ def measure(loader: Loader, seconds: float) -> Report:
     drawn = loader.locate_random(256)
     share = seconds / 10
     sample_bytes = first.frames[0].numel()
-    chunks = [_Chunks(reader, e, t, part.offset, loader.pair) for e, t in drawn]
+    chunks = [_SampleChunks(reader, e, t, stream.offset, loader.pair) for e, t in drawn]
     chunk_bytes = sum(len(data) for one in chunks for data in one.data) / len(chunks)
     stages = [
         _stage("fetch", workers, threads, [one.fetch for one in chunks], share, chunk_bytes),
@@ -131,14 +131,14 @@ def measure(loader: Loader, seconds: float) -> Report:
     copied = _stage("copy", workers, len(copies), [one.copy for one in copies], share, first.frames.numel())
     per_batch = len(first)
     stages.append(
-        Stage(name="copy", samples_per_s=copied.samples_per_s * per_batch, bytes_per_s=copied.bytes_per_s)
+        StageRate(name="copy", samples_per_s=copied.samples_per_s * per_batch, bytes_per_s=copied.bytes_per_s)
     )
     latency = min(_timed(chunks[i].fetch) for i in range(5))
     forecasts = _forecasts(loader, workers, threads, stages, sample_bytes, share)
     workers.close()
     limit = min(stages, key=lambda stage: stage.samples_per_s)
     best = max(forecasts, key=lambda one: one.samples_per_s)
-    return Report(
+    return ReadReport(
         codec=index.codec,
         threads=threads,
         remote=index.dataset.store.remote,
@@ -152,11 +152,11 @@ def measure(loader: Loader, seconds: float) -> Report:
         forecasts=forecasts,
         best=best.codec,
         latency_s=latency,
-        ahead=max(2, math.ceil(latency * loader_rate / loader.batch_size) + 1),
+        prefetch=max(2, math.ceil(latency * loader_rate / loader.batch_size) + 1),
     )
 
 
-class _Chunks:
+class _SampleChunks:
     """The chunks of one sample, in memory and where they lie."""
 
     def __init__(self, reader: FrameReader, episode: int, t: int, offset: int, pair: bool) -> None:
@@ -209,7 +209,7 @@ def _stage(
     calls: Sequence[Callable[[], None]],
     seconds: float,
     bytes_each: float,
-) -> Stage:
+) -> StageRate:
     """Make the calls again and again on all threads."""
     done = [0] * threads
     until = time.perf_counter() + seconds
@@ -225,17 +225,22 @@ def _stage(
     began = time.perf_counter()
     workers.start([lambda thread=i: work(thread) for i in range(threads)]).wait()  # type: ignore[misc]
     rate = sum(done) / (time.perf_counter() - began)
-    return Stage(name=name, samples_per_s=rate, bytes_per_s=rate * bytes_each)
+    return StageRate(name=name, samples_per_s=rate, bytes_per_s=rate * bytes_each)
 
 
 def _forecasts(
-    loader: Loader, workers: Workers, threads: int, stages: Sequence[Stage], sample_bytes: int, seconds: float
+    loader: Loader,
+    workers: Workers,
+    threads: int,
+    stages: Sequence[StageRate],
+    sample_bytes: int,
+    seconds: float,
 ) -> list[Forecast]:
     """What each codec would do, from its size and speed on some episodes of this dataset."""
-    part = loader.parts[0]
+    stream = loader.streams[0]
     rates = {stage.name: stage for stage in stages}
     link = rates["fetch"].bytes_per_s
-    episodes = [_episode(part.reader, e) for e, _ in loader.locate_random(TRIED_EPISODES)]
+    episodes = [_episode(stream.reader, e) for e, _ in loader.locate_random(TRIED_EPISODES)]
     frames_each = 2 if loader.pair else 1
     found = []
     for codec in CODECS:

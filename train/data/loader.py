@@ -40,11 +40,11 @@ from oxcart.train.data.order import LANES, WINDOW, derive
 from oxcart.train.data.reuse import Budget
 from oxcart.train.data.sampling import Frames, Pairs
 from oxcart.train.data.state import check_state, make_state
-from oxcart.train.data.stream import Part, Wanted
-from oxcart.train.data.workers import THREADS, Job, Workers
+from oxcart.train.data.stream import DatasetStream, Wanted
+from oxcart.train.data.workers import THREADS, CallGroup, Workers
 
 ACTIONS = (None, "steps", "sum")
-READINGS = ("auto", "sparse", "sequential")
+READ_MODES = ("auto", "sparse", "sequential")
 REMOTE_THREADS = 32
 MEMORY = 1 << 30
 PLAN_SAMPLES = 1024
@@ -79,11 +79,11 @@ class Loader(torch.utils.data.IterableDataset[Batch]):
         rank, world_size: which share of each batch this process reads; None is what torch.distributed says.
         repeat: go on with the next epoch for ever; else end with the epoch, with a smaller last batch.
         lanes, window: of the shuffle; see `oxcart.train.data.order`.
-        reading: `sparse` reads chunk by chunk, `sequential` in large pieces; `auto` decides by the share of
+        read_mode: `sparse` reads chunk by chunk, `sequential` in large pieces; `auto` decides by the share of
             bytes that are needed.
         check: hold every chunk against its digest.
         memory: bytes that may be kept of chunks that are wanted again soon.
-        ahead: batches that are read before they are wanted.
+        prefetch: batches that are read before they are wanted.
         threads: that read; None is one a core, 32 where a dataset is remote.
         cache: a directory of this machine for what is read of remote datasets.
         cache_bytes: size limit of the cache.
@@ -116,23 +116,23 @@ class Loader(torch.utils.data.IterableDataset[Batch]):
         repeat: bool = True,
         lanes: int = LANES,
         window: int = WINDOW,
-        reading: str = "auto",
+        read_mode: str = "auto",
         check: bool = True,
         memory: int = MEMORY,
-        ahead: int = 4,
+        prefetch: int = 4,
         threads: int | None = None,
         cache: str | os.PathLike[str] | None = None,
         cache_bytes: int = 100 << 30,
         pin: bool | None = None,
     ) -> None:
-        for name, choice, allowed in (("action", action, ACTIONS), ("reading", reading, READINGS)):
+        for name, choice, allowed in (("action", action, ACTIONS), ("read_mode", read_mode, READ_MODES)):
             if choice not in allowed:
                 raise ConfigError(f"{name}: expected one of {', '.join(map(str, allowed))}, got {choice!r}")
         positive = {
             "batch_size": batch_size,
             "lanes": lanes,
             "window": window,
-            "ahead": ahead,
+            "prefetch": prefetch,
             "memory": memory,
             "limit": limit,
             "threads": threads,
@@ -156,7 +156,7 @@ class Loader(torch.utils.data.IterableDataset[Batch]):
             seed,
             repeat,
         )
-        self._ahead = ahead
+        self._prefetch = prefetch
         self._action, self._state, self._instructions = action, state, instructions
         wanted = tuple(name for name, on in (("action", action is not None), ("state", state)) if on)
         weights = mixture.weights if not isinstance(mixture.weights, str) else None
@@ -173,8 +173,8 @@ class Loader(torch.utils.data.IterableDataset[Batch]):
         _check_widths(indexes, wanted)
         self._budget = Budget(memory)
         self._annotations = by_name([StepValues.open(url, indexes) for url in annotations], indexes)
-        self.parts = [
-            Part(
+        self.streams = [
+            DatasetStream(
                 index,
                 sample,
                 key=derive(seed, int(index.dataset.manifest.fingerprint[:16], 16)),
@@ -183,7 +183,7 @@ class Loader(torch.utils.data.IterableDataset[Batch]):
                 window=window,
                 size=self._size,
                 check=check,
-                reading=reading,
+                read_mode=read_mode,
                 budget=self._budget,
                 cache=own,
                 moving=None if min_motion is None else partial(open_moving, index, motion, min_motion),
@@ -193,47 +193,51 @@ class Loader(torch.utils.data.IterableDataset[Batch]):
         if weights is not None:
             shares = [weight for weight in weights if weight]
         elif mixture.weights == "equal":
-            shares = [1.0] * len(self.parts)
+            shares = [1.0] * len(self.streams)
         elif mixture.weights == "episodes":
-            shares = [float(len(part.index)) for part in self.parts]
+            shares = [float(len(stream.index)) for stream in self.streams]
         else:
-            shares = [float(part.index.steps.sum(dtype=np.int64)) for part in self.parts]
+            shares = [float(stream.index.steps.sum(dtype=np.int64)) for stream in self.streams]
         self._schedule = Schedule(shares)
-        self.epoch_length = self._schedule.epoch([len(part.order) for part in self.parts], mixture.epoch)
+        self.epoch_length = self._schedule.epoch(
+            [len(stream.order) for stream in self.streams], mixture.epoch
+        )
         """Samples of an epoch, over all ranks."""
-        self._check_memory(ahead)
+        self._check_memory(prefetch)
         self._settings: dict[str, Any] = {
             "datasets": [index.describe() for index in indexes],
             "weights": self._schedule.parts,
             "sample": sample.describe(),
-            "offsets": [part.offset for part in self.parts],
+            "offsets": [stream.offset for stream in self.streams],
             "episodes": [len(index) for index in indexes],
             "seed": seed,
             "lanes": lanes,
             "window": window,
         }
         if min_motion is not None:
-            self._settings["min_motion"] = [part.moving.described for part in self.parts if part.moving]
+            self._settings["min_motion"] = [
+                stream.moving.described for stream in self.streams if stream.moving
+            ]
         self._position = 0
         self._resumed = False
-        remote = any(part.index.dataset.store.remote for part in self.parts)
+        remote = any(stream.index.dataset.store.remote for stream in self.streams)
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         self._threads = threads or (max(REMOTE_THREADS, cores) if remote else cores)
         self._slices = self._threads if remote else 2 * self._threads
         self._workers: Workers | None = None
         self._memory = BatchMemory(torch.cuda.is_available() if pin is None else pin)
 
-    def _check_memory(self, ahead: int) -> None:
+    def _check_memory(self, prefetch: int) -> None:
         """Refuse batches that no memory of this machine would hold."""
         samples = self.batch_size if self.repeat else min(self.batch_size, self.epoch_length)
         rows = -(-samples // self.world_size)
         size = rows * math.prod((*self.sample.shape, *self._size, 3))
-        count = ahead + 1 if self.repeat else min(ahead + 1, len(self))
+        count = prefetch + 1 if self.repeat else min(prefetch + 1, len(self))
         check_fits(
             "batch_size",
             size * count,
-            f"frames of {count:,} batches (ahead={ahead}) of {rows:,} samples",
-            "take a smaller batch_size or ahead",
+            f"frames of {count:,} batches (prefetch={prefetch}) of {rows:,} samples",
+            "take a smaller batch_size or prefetch",
         )
 
     @property
@@ -257,7 +261,7 @@ class Loader(torch.utils.data.IterableDataset[Batch]):
     @property
     def bytes_read(self) -> int:
         """Bytes of frames that this process has read from the stores."""
-        return sum(part.reader.bytes_read for part in self.parts)
+        return sum(stream.reader.bytes_read for stream in self.streams)
 
     def state_dict(self) -> dict[str, Any]:
         """Plain data that says which sample comes next, and what the order depends on."""
@@ -290,30 +294,30 @@ class Loader(torch.utils.data.IterableDataset[Batch]):
         start = self._position
         end = sys.maxsize if self.repeat else self.epoch_length
         kept = [
-            part.begin(self.rank, self.world_size, self._schedule, i, start, end)
-            for i, part in enumerate(self.parts)
+            stream.begin(self.rank, self.world_size, self._schedule, i, start, end)
+            for i, stream in enumerate(self.streams)
         ]
         if self._workers is None:
             self._workers = Workers(self._threads)
-        running: deque[tuple[Job, Batch, int]] = deque()
+        running: deque[tuple[CallGroup, Batch, int]] = deque()
         plans = self._plans(start, end)
         try:
             while True:
-                while len(running) <= self._ahead:
+                while len(running) <= self._prefetch:
                     plan = next(plans, None)
                     if plan is None:
                         break
                     running.append(self._begin(*plan))
                 if not running:
                     return
-                job, batch, after = running.popleft()
-                job.wait()
+                group, batch, after = running.popleft()
+                group.wait()
                 self._position = after
                 yield batch
-                del job, batch  # the memory may be used for the next one
+                del group, batch  # the memory may be used for the next one
         finally:
-            for job, _, _ in running:
-                job.cancel()
+            for group, _, _ in running:
+                group.cancel()
             for reuse in kept:
                 reuse.close()
 
@@ -336,13 +340,13 @@ class Loader(torch.utils.data.IterableDataset[Batch]):
     def _locate(self, positions: Int64, *, drawn: bool = False) -> list[Wanted]:
         datasets, own = self._schedule.at(positions)
         found = []
-        for i, part in enumerate(self.parts):
+        for i, stream in enumerate(self.streams):
             places = np.flatnonzero(datasets == i)
-            locate = part.find if drawn else part.want
+            locate = stream.find if drawn else stream.want
             found.append(locate(own[places], places))
         return found
 
-    def _begin(self, wanted: list[Wanted], after: int) -> tuple[Job, Batch, int]:
+    def _begin(self, wanted: list[Wanted], after: int) -> tuple[CallGroup, Batch, int]:
         """Make the batch and have it filled."""
         assert self._workers is not None
         batch, tasks = self._make(wanted, expected=True)
@@ -356,30 +360,30 @@ class Loader(torch.utils.data.IterableDataset[Batch]):
         texts: dict[str, list[Any]] = {
             name: [None] * count for name in ("dataset", "key", "environment", "instruction")
         }
-        width = max(part.actions for part in self.parts)
+        width = max(stream.actions for stream in self.streams)
         action = mask = state = None
         if self._action:
-            size = self.parts[0].index.arrays["action"].size
+            size = self.streams[0].index.arrays["action"].size
             action = np.zeros((count, width, size) if self._action == "steps" else (count, size), np.float32)
             mask = np.zeros((count, width), bool) if self._action == "steps" else None
         if self._state:
-            state = np.zeros((count, self.parts[0].index.arrays["state"].size), np.float32)
+            state = np.zeros((count, self.streams[0].index.arrays["state"].size), np.float32)
         said: list[list[str]] | None = [[] for _ in range(count)] if self._instructions else None
         notes = {name: own[0].empty(count) for name, own in self._annotations.items()}
         tasks = []
         for i, one in enumerate(wanted):
             if not len(one.rows):
                 continue
-            part = self.parts[i]
-            t[one.rows], offset[one.rows] = one.steps, part.offset
-            part.describe(one, texts)
+            stream = self.streams[i]
+            t[one.rows], offset[one.rows] = one.steps, stream.offset
+            stream.describe(one, texts)
             for name, own in self._annotations.items():
                 notes[name][one.rows] = own[i].at(i, one.episodes, one.steps)
-            reuse = part.reader.reuse if expected else None
+            reuse = stream.reader.reuse if expected else None
             share = -(-len(one.rows) // self._slices)
             for begin in range(0, len(one.rows), share):
                 some = one.slice(begin, begin + share)
-                tasks.append(partial(part.fill, some, view, action, mask, state, said, reuse))
+                tasks.append(partial(stream.fill, some, view, action, mask, state, said, reuse))
         batch = Batch(
             frames=frames,
             t=torch.from_numpy(t),
@@ -418,24 +422,24 @@ class Loader(torch.utils.data.IterableDataset[Batch]):
 
     def locate_random(self, count: int) -> list[tuple[int, int]]:
         """Episode of the first dataset, and step, of samples from anywhere."""
-        order = self.parts[0].order
+        order = self.streams[0].order
         hashes = np.array([derive(self.seed, 4, i) for i in range(count)], np.uint64)
-        found = self.parts[0].find((hashes % np.uint64(len(order))).astype(np.int64))
+        found = self.streams[0].find((hashes % np.uint64(len(order))).astype(np.int64))
         return list(zip(found.episodes.tolist(), found.steps.tolist(), strict=True))
 
     def table(self) -> list[dict[str, Any]]:
         """A row for each dataset: counts, weight, and passes through it in an epoch."""
         return [
             {
-                "dataset": part.index.dataset.manifest.dataset["name"],
-                "episodes": len(part.index),
-                "frames": int(part.index.steps.sum(dtype=np.int64)),
-                "samples": len(part.order),
-                "offset": part.offset,
+                "dataset": stream.index.dataset.manifest.dataset["name"],
+                "episodes": len(stream.index),
+                "frames": int(stream.index.steps.sum(dtype=np.int64)),
+                "samples": len(stream.order),
+                "offset": stream.offset,
                 "weight": share,
-                "passes": share * self.epoch_length / len(part.order),
+                "passes": share * self.epoch_length / len(stream.order),
             }
-            for part, share in zip(self.parts, self._schedule.shares, strict=True)
+            for stream, share in zip(self.streams, self._schedule.shares, strict=True)
         ]
 
     def __str__(self) -> str:
@@ -452,12 +456,12 @@ class Loader(torch.utils.data.IterableDataset[Batch]):
             "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])])
             for row in [list(head), *rows]
         ]
-        for part in self.parts:
-            if part.moving is not None:
-                least, kept = part.moving.described["at_least"], len(part.moving.steps)
-                name = part.index.dataset.manifest.dataset["name"]
+        for stream in self.streams:
+            if stream.moving is not None:
+                least, kept = stream.moving.described["at_least"], len(stream.moving.steps)
+                name = stream.index.dataset.manifest.dataset["name"]
                 lines.append(
-                    f"{name}: samples may begin at {kept:,} of {part.moving.before:,} steps, "
+                    f"{name}: samples may begin at {kept:,} of {stream.moving.before:,} steps, "
                     f"those that move by {least:g}"
                 )
         epoch = f"{self.epoch_length:,} samples, {len(self):,} batches of {self.batch_size}"

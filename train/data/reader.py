@@ -21,13 +21,14 @@ from xxhash import xxh3_64_intdigest
 from oxcart.manifests.canonical import read_json
 from oxcart.shards.codec import decode
 from oxcart.shards.errors import CorruptError
+from oxcart.shards.names import stem_of
 from oxcart.shards.prefetch import GAP_BYTES, PIECE_BYTES, spans
 from oxcart.shards.resize import resize_into
 from oxcart.shards.store import Reader as OpenShard
 from oxcart.shards.tar import BLOCK
 from oxcart.train.data.cache import Cache
 from oxcart.train.data.index import ChunkTable, SplitIndex
-from oxcart.train.data.reuse import Budget, Reuse, Span
+from oxcart.train.data.reuse import Budget, Reuse, SharedRead
 
 Frame = npt.NDArray[np.uint8]
 Int64 = npt.NDArray[np.int64]
@@ -279,7 +280,7 @@ class FrameReader:
     def _digest(self, shard: int) -> str:
         return str(self.index.dataset.manifest.shards[shard]["blake3"])
 
-    def _read_span(self, span: Span) -> memoryview:
+    def _read_span(self, span: SharedRead) -> memoryview:
         data = memoryview(bytearray(span.length))
         self.shard(span.shard).read_into([(span.start, data)])
         self._count(span.length)
@@ -318,11 +319,11 @@ class FrameReader:
                 for at in joined.ranges:
                     offset, size = ranges[at]
                     if part and offset + size - start > PIECE_BYTES:
-                        self.reuse.expect_span(Span(shard, start, end - start, len(part)), part)
+                        self.reuse.expect_span(SharedRead(shard, start, end - start, len(part)), part)
                         part, start = [], offset
                     part.append(int(names[at]))
                     end = max(end, offset + size)
-                self.reuse.expect_span(Span(shard, start, end - start, len(part)), part)
+                self.reuse.expect_span(SharedRead(shard, start, end - start, len(part)), part)
 
     def array(self, name: str, episode: int) -> npt.NDArray[np.float32]:
         """Action or state of an episode, [T, A] float32, checked."""
@@ -417,8 +418,8 @@ class FrameReader:
 
     def _place(self, episode: int, shard: int, table: ChunkTable, place: int) -> str:
         chunk = place - int(table.firsts[episode - table.start])
-        name = self.index.shard_name(shard).removeprefix("shards/").removesuffix(".tar")
-        return f"{name}: {self.index.key(episode)}, camera {self.index.camera}, chunk {chunk}"
+        stem = stem_of(self.index.shard_name(shard))
+        return f"{stem}: {self.index.key(episode)}, camera {self.index.camera}, chunk {chunk}"
 
 
 def _texts(metadata: bytes) -> list[list[tuple[int, str]]]:

@@ -30,7 +30,7 @@ class Kept:
 
 
 @dataclass
-class Span:
+class SharedRead:
     """Chunks that lie near each other in a shard, read with one request."""
 
     shard: int
@@ -49,7 +49,7 @@ class Reuse:
         self._budget = budget
         self._wanted: dict[int, int] = {}
         self._kept: dict[int, Kept] = {}
-        self._spans: dict[int, Span] = {}
+        self._spans: dict[int, SharedRead] = {}
         self._lock = threading.Lock()
         self._closed = False
 
@@ -64,7 +64,7 @@ class Reuse:
             for chunk, count in zip(chunks.tolist(), times.tolist(), strict=True):
                 self._wanted[chunk] = self._wanted.get(chunk, 0) + count
 
-    def expect_span(self, span: Span, chunks: list[int]) -> None:
+    def expect_span(self, span: SharedRead, chunks: list[int]) -> None:
         """These chunks lie in one span."""
         with self._lock:
             mine = [chunk for chunk in chunks if chunk not in self._spans]
@@ -83,7 +83,9 @@ class Reuse:
             for span in spans.values():
                 self._drop(span)
 
-    def encoded(self, chunk: int, read: Callable[[Span], memoryview]) -> tuple[Span, memoryview] | None:
+    def encoded(
+        self, chunk: int, read: Callable[[SharedRead], memoryview]
+    ) -> tuple[SharedRead, memoryview] | None:
         """The bytes of the span that the chunk lies in; None where it lies in none, or there is no room."""
         with self._lock:
             span = self._spans.get(chunk)
@@ -106,7 +108,7 @@ class Reuse:
                         span.data = data
             return span, data
 
-    def forget_bytes(self, span: Span) -> None:
+    def forget_bytes(self, span: SharedRead) -> None:
         """The span's bytes were wrong; whoever wants them next reads them anew."""
         with self._lock:
             self._drop(span)
@@ -186,7 +188,7 @@ class Reuse:
             self._budget.give(kept.frames.nbytes, kept.frames)
             kept.frames = None
 
-    def _drop(self, span: Span) -> None:
+    def _drop(self, span: SharedRead) -> None:
         if span.data is not None:
             span.data = None
             self._budget.give(span.length)

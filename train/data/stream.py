@@ -44,7 +44,7 @@ class Wanted:
         return Wanted(self.rows[begin:end] - first, self.episodes[begin:end], self.steps[begin:end])
 
 
-class Part:
+class DatasetStream:
     """One dataset of a loader.
 
     Raises:
@@ -62,7 +62,7 @@ class Part:
         window: int,
         size: tuple[int, int],
         check: bool,
-        reading: str,
+        read_mode: str,
         budget: Budget,
         cache: Cache | None,
         moving: Callable[[int], Moving] | None,
@@ -93,7 +93,7 @@ class Part:
         self._pair = isinstance(sample, Pairs)
         wanted = len(self.order) * (2 if self._pair else 1)
         dense = wanted >= DENSE * int(index.bases[-1])
-        self._dense = dense if reading == "auto" else reading == "sequential"
+        self._dense = dense if read_mode == "auto" else read_mode == "sequential"
         store = index.dataset.store
         # The system's page cache keeps raw frames of a directory better than a copy of them would.
         self._reuses = (dense or self._dense) and (

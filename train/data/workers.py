@@ -1,7 +1,7 @@
 """Threads that do what they are told, first come first served; they never keep a process from ending.
 
 Before Python 3.14 a thread that comes back from a library while the interpreter is torn down may abort the
-process. So at its end no new task is begun, and those that are on their way have a moment to finish; one that
+process. So at its end no new call is begun, and those that are on their way have a moment to finish; one that
 waits for a silent server is left waiting.
 """
 
@@ -16,12 +16,12 @@ from collections.abc import Callable, Sequence
 
 from oxcart.shards.errors import ConfigError
 
-Task = Callable[[], None]
+Call = Callable[[], None]
 
 THREADS = 1024
 """At most."""
 GRACE_S = 0.5
-"""What tasks have at the end of the process."""
+"""What calls have at the end of the process."""
 
 _ending = threading.Event()
 _busy = 0
@@ -35,24 +35,24 @@ def _end_of_process() -> None:
         _idle.wait_for(lambda: not _busy, GRACE_S)
 
 
-class Job:
-    """Tasks that are done when all of them are; the first exception of any is that of the whole."""
+class CallGroup:
+    """Calls that are done when all of them are; the first exception of any is that of the whole."""
 
-    def __init__(self, tasks: Sequence[Task]) -> None:
-        self._tasks = tasks
-        self._left = len(tasks)
+    def __init__(self, calls: Sequence[Call]) -> None:
+        self._calls = calls
+        self._left = len(calls)
         self._lock = threading.Lock()
         self._done = threading.Event()
         self._error: BaseException | None = None
         self._cancelled = False
-        if not tasks:
+        if not calls:
             self._done.set()
 
     def run(self, index: int) -> None:
-        """Do one task, unless the job has failed already."""
+        """Do one call, unless the group has failed already."""
         try:
             if self._error is None and not self._cancelled and not _ending.is_set():
-                self._tasks[index]()
+                self._calls[index]()
         except BaseException as error:  # noqa: BLE001  raised again by `wait`
             with self._lock:
                 self._error = self._error or error
@@ -65,7 +65,7 @@ class Job:
         """Return when all is done.
 
         Raises:
-            BaseException: what a task raised.
+            BaseException: what a call raised.
         """
         while not self._done.wait(0.2):  # in short waits, so that Ctrl-C comes through
             pass
@@ -85,7 +85,7 @@ class Workers:
     """
 
     def __init__(self, count: int) -> None:
-        self._queue: queue.SimpleQueue[tuple[Job, int] | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[tuple[CallGroup, int] | None] = queue.SimpleQueue()
         for i in range(count):
             try:
                 threading.Thread(target=_work, args=(self._queue,), daemon=True, name=f"oxcart-{i}").start()
@@ -95,17 +95,17 @@ class Workers:
         self.close = weakref.finalize(self, _end, self._queue, count)
         self.close.atexit = False
 
-    def start(self, tasks: Sequence[Task]) -> Job:
-        """Have the tasks done; returns at once."""
-        job = Job(tasks)
-        for i in range(len(tasks)):
-            self._queue.put((job, i))
-        return job
+    def start(self, calls: Sequence[Call]) -> CallGroup:
+        """Have the calls done; returns at once."""
+        group = CallGroup(calls)
+        for i in range(len(calls)):
+            self._queue.put((group, i))
+        return group
 
 
-def _work(tasks: queue.SimpleQueue[tuple[Job, int] | None]) -> None:
+def _work(calls: queue.SimpleQueue[tuple[CallGroup, int] | None]) -> None:
     global _busy
-    while (item := tasks.get()) is not None:
+    while (item := calls.get()) is not None:
         with _idle:
             _busy += 1
         try:
@@ -118,8 +118,8 @@ def _work(tasks: queue.SimpleQueue[tuple[Job, int] | None]) -> None:
         del item  # what it holds must not wait for the next one
 
 
-def _end(tasks: queue.SimpleQueue[tuple[Job, int] | None], count: int) -> None:
+def _end(calls: queue.SimpleQueue[tuple[CallGroup, int] | None], count: int) -> None:
     if sys.is_finalizing():  # a thread that wakes while the interpreter is torn down aborts the process
         return
     for _ in range(count):
-        tasks.put(None)
+        calls.put(None)

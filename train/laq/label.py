@@ -157,7 +157,7 @@ def label(
     """
     dataset = Dataset.open(url)
     loaders = _loaders(dataset, labeller, batch_size)
-    offsets = {split: loader.parts[0].offset for split, loader in loaders.items()}
+    offsets = {split: loader.streams[0].offset for split, loader in loaders.items()}
     about = {
         "producer": labeller.fingerprint,
         "dataset": dataset.manifest.fingerprint,

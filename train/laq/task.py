@@ -113,12 +113,12 @@ class LaqTask:
             pieces=self._config.train.accumulate if self._counts.device.type == "cpu" else None,
             quiet=self._config.run.quiet,
         )
-        for part in loader.parts:
-            smallest = int(part.index.sizes.min())
+        for stream in loader.streams:
+            smallest = int(stream.index.sizes.min())
             if smallest < model.patch:
                 raise ConfigError(
                     f"model.patch: {model.patch} pixels are more than the {smallest} of frames of "
-                    f"{part.index.dataset.store.url}; choose a smaller patch"
+                    f"{stream.index.dataset.store.url}; choose a smaller patch"
                 )
         return loader
 

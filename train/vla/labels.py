@@ -69,17 +69,18 @@ class Labels:
         Raises:
             ConfigError: says of which dataset and episode.
         """
-        for i, part in enumerate(loader.parts if self.files else ()):
+        for i, stream in enumerate(loader.streams if self.files else ()):
             values = loader.annotation(NAME, i)
-            for episode, steps in enumerate(part.index.steps.tolist()):
+            for episode, steps in enumerate(stream.index.steps.tolist()):
                 start = int(values.starts[episode])
                 own = values.values[start : start + max(0, steps - self.leave)]
                 wrong = np.flatnonzero(((own < 0) | (own >= self.codes)).any(axis=1))
                 if len(wrong):
                     raise ConfigError(
-                        f"data.codes: episode {part.index.key(episode)} of {part.index.dataset.store.url} "
-                        f"has codes {own[wrong[0]].tolist()} at step {wrong[0]}, expected 0 to "
-                        f"{self.codes - 1}; label it again with oxcart label"
+                        f"data.codes: episode {stream.index.key(episode)} of "
+                        f"{stream.index.dataset.store.url} has codes {own[wrong[0]].tolist()} "
+                        f"at step {wrong[0]}, expected 0 to {self.codes - 1}; "
+                        "label it again with oxcart label"
                     )
 
 

@@ -25,9 +25,8 @@ from xxhash import xxh3_64, xxh3_64_intdigest
 from oxcart.compile.catalog import lookup
 from oxcart.compile.images import MAX_PIXELS, ImageError, image_size
 from oxcart.compile.sources.base import Camera, CensusRow, Encoded, Episode, Film, Floats, SourceConfig, clean
-from oxcart.compile.sources.rlds import directory as tfds_directory
 from oxcart.compile.sources.rlds import features, texts, tfrecord
-from oxcart.compile.sources.rlds.directory import INFO
+from oxcart.compile.sources.rlds.directory import INFO, read_directory
 from oxcart.compile.sources.rlds.example import ExampleParser
 from oxcart.compile.sources.rlds.features import Numbers, as_float32
 from oxcart.shards.errors import SourceError
@@ -42,21 +41,21 @@ class RldsSource:
         SourceError: the directory is not a complete TFDS dataset of TFRecord files.
     """
 
-    kind = "rlds"
+    origin = "rlds"
     effort = 1
 
     def __init__(self, config: SourceConfig) -> None:
         self._store = Store(config.url)
         self.remote = self._store.remote
-        directory = tfds_directory.read(self._store, config.source_splits)
+        directory = read_directory(self._store, config.source_splits)
         self.name, self.version, self._files = directory.name, directory.version, directory.files
         self._specs, self._sizes = directory.specs, directory.sizes
 
         known = lookup(self.name)
         self.control_rate = known.control_rate
         self.aliases = known.aliases
-        self._pictures = features.pictures(directory)
-        self.cameras = features.choose_cameras(directory, self._pictures, config.cameras, known.cameras)
+        self._image_features = features.image_features(directory)
+        self.cameras = features.choose_cameras(directory, self._image_features, config.cameras, known.cameras)
         self._instruction = texts.choose_instruction(directory, _first(config.instruction, known.instruction))
         self._action = features.choose_numbers(directory, "action", _first(config.action, known.action))
         self._state = features.choose_numbers(directory, "state", _first(config.state, known.state))
@@ -76,7 +75,7 @@ class RldsSource:
             *([self._environment.path] if self._environment else []),
         ]
         self._wanted = tuple(dict.fromkeys(wanted))
-        encoded = [one.field for one in self.cameras if self._pictures[one.field].pixels is None]
+        encoded = [one.field for one in self.cameras if self._image_features[one.field].pixels is None]
         self._parser = ExampleParser(self._specs, self._wanted, encoded)
 
     def describe(self) -> dict[str, Any]:
@@ -88,7 +87,7 @@ class RldsSource:
         elif self._rule and self._rule.whole is not None:
             environment = {"whole": self._rule.whole, "known": self._rule.known}
         return {
-            "kind": self.kind,
+            "kind": self.origin,
             "name": self.name,
             "version": self.version,
             "source_splits": list(dict.fromkeys(file.split for file in self._files.values())),
@@ -228,7 +227,7 @@ class RldsSource:
 
     def _image_size(self, camera: Camera, first: Encoded) -> tuple[int, int]:
         """Height and width: declared, else from the header of the episode's first image."""
-        height, width = self._pictures[camera.field].size
+        height, width = self._image_features[camera.field].size
         if height is not None and width is not None:
             if height * width > MAX_PIXELS:
                 raise ValueError(
@@ -276,7 +275,7 @@ class RldsSource:
 
     def _images(self, camera: Camera, found: Any) -> list[Encoded]:
         """One encoded image a step; pixels that the source does not encode become a PNG."""
-        pixels = self._pictures[camera.field].pixels
+        pixels = self._image_features[camera.field].pixels
         return [*features.as_png(pixels.values(found))] if pixels else list(found)
 
     def _numbers(self, flat: Mapping[str, Any], numbers: Sequence[Numbers], steps: int) -> Floats | None:

@@ -27,7 +27,6 @@ from xxhash import xxh3_64_hexdigest, xxh3_64_intdigest
 from oxcart.compile.images import Frame, ImageError, Resize
 from oxcart.compile.sources import refuse_lerobot
 from oxcart.compile.sources.base import LEFT_OUT, Camera, CensusRow, Episode, Film, SourceConfig, clean
-from oxcart.compile.sources.videos import survey as video_survey
 from oxcart.compile.sources.videos.clips import Clip, clips
 from oxcart.compile.sources.videos.config import INSTRUCTIONS, VideoConfig
 from oxcart.compile.sources.videos.decode import Packet, Reel, VideoError, clip_digest, play
@@ -42,7 +41,7 @@ from oxcart.compile.sources.videos.isolated import DiedError, Isolated
 from oxcart.compile.sources.videos.names import info_name, is_unfinished, is_video
 from oxcart.compile.sources.videos.phash import near_duplicates
 from oxcart.compile.sources.videos.shots import detector_version
-from oxcart.compile.sources.videos.survey import Scene, Survey
+from oxcart.compile.sources.videos.survey import Scene, Survey, survey
 from oxcart.manifests.canonical import canonical_json
 from oxcart.manifests.tables import ATTRIBUTION_SCHEMA
 from oxcart.shards.errors import ConfigError, SourceError
@@ -63,7 +62,7 @@ class VideoSource:
         SourceError: the folder holds no video, or one whose name is no text.
     """
 
-    kind = "videos"
+    origin = "videos"
     effort = 256
     aliases: Mapping[str, tuple[str, ...]] = {}
     action_sizes: tuple[int, ...] = ()
@@ -109,7 +108,7 @@ class VideoSource:
     def describe(self) -> dict[str, Any]:
         """Everything that decides what a census row or an episode is, as plain JSON."""
         return {
-            "kind": self.kind,
+            "kind": self.origin,
             "name": self.name,
             "version": self.version,
             "source_splits": [],
@@ -246,7 +245,7 @@ class VideoSource:
         if not self._sizes[file]:
             raise SourceError("is empty", file=file)
         try:
-            seen = BESIDE.call(video_survey.survey, self._store, file, self._config, scenes)
+            seen = BESIDE.call(survey, self._store, file, self._config, scenes)
         except DiedError as error:
             raise SourceError(f"breaks the decoder, whose process died of {error}", file=file) from error
         except RuntimeError as error:

@@ -30,7 +30,7 @@ def test_a_report_is_consistent(datasets: Mapping[str, Path], codec: str) -> Non
     assert forecasts["raw"].link_samples_per_s == pytest.approx(link / report.sample_bytes)
     assert forecasts["zstd"].read_bytes == pytest.approx(forecasts["zstd"].frame_bytes * 4)
     assert report.best == max(report.forecasts, key=lambda one: one.samples_per_s).codec
-    assert report.ahead == max(2, math.ceil(report.latency_s * report.loader_samples_per_s / 8) + 1)
+    assert report.prefetch == max(2, math.ceil(report.latency_s * report.loader_samples_per_s / 8) + 1)
     json.loads(json.dumps(report.json()["stages"]))
 
 

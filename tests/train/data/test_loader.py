@@ -160,9 +160,9 @@ def test_a_split_smaller_than_a_batch_repeats_in_training_and_ends_in_validation
         {"memory": 1},
         {"memory": 40_000},
         {"threads": 7},
-        {"ahead": 1},
-        {"reading": "sparse"},
-        {"reading": "sequential"},
+        {"prefetch": 1},
+        {"read_mode": "sparse"},
+        {"read_mode": "sequential"},
         {"check": False},
     ],
 )
@@ -202,8 +202,8 @@ def test_nothing_stays_expected_or_kept_when_an_epoch_is_over(
 def check_nothing_is_kept(loader: Loader) -> None:
     """After the last batch, before the iteration is closed."""
     assert loader._budget.used == 0
-    for part in loader.parts:
-        assert not part.reader.reuse.expects
+    for stream in loader.streams:
+        assert not stream.reader.reuse.expects
 
 
 def test_a_batch_that_is_held_is_not_written_again(datasets: Datasets) -> None:
@@ -489,7 +489,7 @@ def test_what_is_impossible_is_said_in_one_line(
 
 def test_a_dataset_that_has_no_weight_may_be_there_again(datasets: Datasets) -> None:
     again = Mixture(datasets=[str(datasets["raw"])] * 2, weights=[0, 1])
-    assert len(Loader(again, sample=ALL, batch_size=4).parts) == 1
+    assert len(Loader(again, sample=ALL, batch_size=4).streams) == 1
 
 
 def test_sizes_that_differ_need_one(datasets: Datasets, kitchens: Path, tmp_path: Path) -> None:

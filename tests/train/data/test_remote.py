@@ -73,9 +73,9 @@ def test_dense_samples_are_read_in_few_requests_and_once_whatever_the_ranks(
         for _ in range(len(loader)):
             next(run)
         assert loader._budget.used == 0
-        assert not loader.parts[0].reader.reuse.expects
+        assert not loader.streams[0].reader.reuse.expects
         asked = sum(path.endswith(".tar") for _, path in web.faults.requests)
-        chunks = loader.parts[0].index.bases[-1] / world
+        chunks = loader.streams[0].index.bases[-1] / world
         assert asked < chunks / 2
         read.append(loader.bytes_read)
         run.close()
@@ -95,31 +95,31 @@ def test_a_web_server_and_a_bucket_give_the_batches_of_a_directory(
         target.put(name, source.read(name))
     for url in (f"{web.url}/{codec}", f"s3://{servers.BUCKET}/{codec}"):
         assert batches(url, sample) == expected[codec, sample]
-        assert batches(url, sample, reading="sequential", memory=1 << 20) == expected[codec, sample]
-        assert batches(url, sample, reading="sparse", threads=3) == expected[codec, sample]
+        assert batches(url, sample, read_mode="sequential", memory=1 << 20) == expected[codec, sample]
+        assert batches(url, sample, read_mode="sparse", threads=3) == expected[codec, sample]
 
 
 @pytest.mark.parametrize("codec", ["raw", "zstd", "jpeg"])
 def test_dense_samples_of_a_remote_dataset_fetch_each_chunk_about_once(
     datasets: Mapping[str, Path], web: Server, codec: str
 ) -> None:
-    for reading in ("auto", "sparse"):
+    for read_mode in ("auto", "sparse"):
         loader = Loader(
             f"{web.url}/{codec}",
             sample=SAMPLES["all"],
             batch_size=8,
             lanes=4,
             window=64,
-            reading=reading,
+            read_mode=read_mode,
             repeat=False,
         )
         for _ in loader:
             pass
-        index = loader.parts[0].index
+        index = loader.streams[0].index
         shards = set(index.shards.tolist())
         total = sum(int(index.chunks(shard).sizes.sum()) for shard in shards)
         between = sum(index.dataset.manifest.shards[shard]["bytes"] for shard in shards) - total
-        most = 1.1 * total if reading == "sparse" else 1.1 * total + between
+        most = 1.1 * total if read_mode == "sparse" else 1.1 * total + between
         assert total <= loader.bytes_read <= most
 
 
@@ -143,22 +143,22 @@ class Flaky:
 
 
 @pytest.mark.parametrize("codec", ["raw", "zstd", "jpeg"])
-@pytest.mark.parametrize("reading", ["sparse", "sequential"])
+@pytest.mark.parametrize("read_mode", ["sparse", "sequential"])
 def test_a_server_that_fails_in_every_way_changes_no_byte(
     datasets: Mapping[str, Path],
     monkeypatch: pytest.MonkeyPatch,
     expected: Any,
     codec: str,
-    reading: str,
+    read_mode: str,
 ) -> None:
     """Each range fails at most once: in 5% of them each with 503, silence, a cut body and a flipped bit."""
     monkeypatch.setenv("OXCART_STORE_TIMEOUT_S", "0.5")
     monkeypatch.setattr(retry, "FIRST_WAIT_S", 0.01, raising=True)
-    share = 0.05 if reading == "sparse" else 0.2  # there are few spans
+    share = 0.05 if read_mode == "sparse" else 0.2  # there are few spans
     with servers.web(datasets["raw"].parent) as server:
         flaky = Flaky(server, share)
         server.faults.every = flaky.what
-        assert batches(f"{server.url}/{codec}", reading=reading) == expected[codec, "all"]
+        assert batches(f"{server.url}/{codec}", read_mode=read_mode) == expected[codec, "all"]
     assert sum(flaky.found.get(kind, 0) for kind in ("503", "stall", "cut", "flip")) >= 2
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from oxcart.compile.sample.rlds import SampleConfig
+from oxcart.compile.sample.rlds import RldsSampleConfig
 from oxcart.manifests.split import SplitRule
 from oxcart.shards.errors import ConfigError
 from oxcart.train.laq.model import LatentActionModel, to_float
@@ -31,7 +31,7 @@ def run(kitchen: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def second(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Other kitchens, one of which is val; there is no val_seen."""
-    sample = SampleConfig(kitchens=3, sessions=1, episodes=2, steps=6, size=32, files=1, seed=1)
+    sample = RldsSampleConfig(kitchens=3, sessions=1, episodes=2, steps=6, size=32, files=1, seed=1)
     folder = tmp_path_factory.mktemp("second")
     return compile_sample(folder, sample, cameras=("image_0",), rule=SplitRule(val=0.3)).out
 
@@ -75,10 +75,10 @@ def test_the_pairs_are_fixed_over_the_run_and_do_not_depend_on_train(kitchen: Pa
     whole = LaqTask(small(kitchen, tmp_path, "val.every=1"), torch.device("cpu"))
     few = LaqTask(small(kitchen, tmp_path, "val.every=1", "data.limit.train=2"), torch.device("cpu"))
     assert seen(whole, "val") == seen(whole, "val") == seen(few, "val")
-    assert len(few.loader(0, 1).parts[0].index) == 2
+    assert len(few.loader(0, 1).streams[0].index) == 2
     capped = LaqTask(small(kitchen, tmp_path, "val.every=1", "data.limit.val=1"), torch.device("cpu"))
     assert len({key for key, _ in seen(capped, "val")}) == 1
-    assert len(capped.loader(0, 1).parts[0].index) > 2
+    assert len(capped.loader(0, 1).streams[0].index) > 2
     other = LaqTask(small(kitchen, tmp_path, "val.every=1", "val.seed=1"), torch.device("cpu"))
     assert seen(other, "val") != seen(whole, "val")
 

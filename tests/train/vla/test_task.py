@@ -333,9 +333,9 @@ def test_codes_of_several_datasets_come_from_their_own_annotations(
     loader = task.loader(0, 1)
     known = {one.dataset: one.values for one in (read_annotation(str(path)) for path in (codes, other))}
     said = {}
-    for part in loader.parts:
-        table = part.index.dataset.table("episodes.parquet", ["key", "instruction"]).to_pylist()
-        said[part.index.dataset.manifest.fingerprint] = {row["key"]: row["instruction"] for row in table}
+    for stream in loader.streams:
+        table = stream.index.dataset.table("episodes.parquet", ["key", "instruction"]).to_pylist()
+        said[stream.index.dataset.manifest.fingerprint] = {row["key"]: row["instruction"] for row in table}
     seen = set()
     for _, batch in zip(range(12), loader, strict=False):
         rows = zip(
