@@ -23,13 +23,13 @@ from oxcart.train.data.memory import check_fits
 from oxcart.train.data.order import derive
 from oxcart.train.evaluate import strategies
 from oxcart.train.evaluate.gather import Draw
-from oxcart.train.evaluate.laq import Options, analyse
+from oxcart.train.evaluate.laq import EvaluateOptions, analyse
 from oxcart.train.flow import build_teacher, flow_loss, flow_weight
 from oxcart.train.laq.augment import augment, draw_numbers
 from oxcart.train.laq.config import AugmentConfig, LaqConfig
-from oxcart.train.laq.model import LatentActionModel, Output, parameter_groups, shapes_of, to_float
+from oxcart.train.laq.model import LaqOutput, LatentActionModel, parameter_groups, shapes_of, to_float
 from oxcart.train.laq.quantize import count_codes
-from oxcart.train.laq.validate import Pictures, look, measure_probes, open_split, validate
+from oxcart.train.laq.validate import ExamplePairs, look, measure_probes, open_split, validate
 from oxcart.train.loaders import open_datasets, open_splits, scored, training_loader
 from oxcart.train.loop import Result
 from oxcart.train.ranks import on_main
@@ -69,7 +69,7 @@ class LaqTask:
         self._teacher = build_teacher(config.flow, device)
         quantizer = config.quantizer
         self._counts = torch.zeros(quantizer.tokens, quantizer.codes, dtype=torch.int64, device=device)
-        self._pictures: Pictures | None = None
+        self._pictures: ExamplePairs | None = None
         self._strategies = config.evaluate.strategies
         if self._strategies == ["all"]:
             self._strategies = strategies.names()
@@ -148,7 +148,7 @@ class LaqTask:
         config = self._config
         frames = self._frames(batch, piece, self._counts.device)
         noise = self._noise(piece).to(frames.device)
-        out: Output = model(frames, noise, self.hardness(piece.step))
+        out: LaqOutput = model(frames, noise, self.hardness(piece.step))
         if model.training:
             self._counts += count_codes(out.codes.detach(), config.quantizer.codes)
         error = functional.mse_loss(out.prediction, frames[:, 1])
@@ -210,11 +210,11 @@ class LaqTask:
         """What codes mean, of the main process alone: the others wait. At the end the whole page is made."""
         last = step == self._config.train.steps
         wanted = self._config.evaluate
-        options = Options(
+        options = EvaluateOptions(
             strategies=tuple(self._strategies),
             draw=Draw(samples=wanted.samples, frames=wanted.frames, batch_size=self._config.val.batch_size),
             flow=wanted.flow,
-            buckets=None if last else (),
+            subsets=None if last else (),
             untrained=last,
             figures=last,
         )
@@ -316,7 +316,7 @@ def draw_curves(path: Path, metrics: list[dict[str, Any]], splits: list[str]) ->
     plots.curves(path, metrics, panels)
 
 
-def draw_samples(path: Path, pictures: Pictures, split: str, last: Mapping[str, Any]) -> None:
+def draw_samples(path: Path, pictures: ExamplePairs, split: str, last: Mapping[str, Any]) -> None:
     """The grid of x_t, x_t+k, prediction and difference."""
     gap = plots.difference(pictures.prediction, pictures.second)
     moved = plots.difference(pictures.first, pictures.second)

@@ -40,7 +40,7 @@ from oxcart.train.task import BatchSlice
 from oxcart.train.vla.config import VlaConfig
 from oxcart.train.vla.emit import Policy, emit, score
 from oxcart.train.vla.labels import open_labels
-from oxcart.train.vla.metrics import Guess, Samples, guesses, measure
+from oxcart.train.vla.metrics import CodedSamples, Guess, guesses, measure
 from oxcart.train.vla.model import ActionModel, Shape, build, groups
 from oxcart.train.vla.policy import save_policy
 from oxcart.train.vla.processor import load_processor
@@ -97,7 +97,7 @@ class VlaTask:
         compares = config.val.every and config.val.baselines
         self._known = self._open(["train"]).get("train", {}) if compares else {}
         self._guesses: dict[tuple[str, str], dict[str, Guess]] = {}
-        self._train: dict[str, Samples] = {}
+        self._train: dict[str, CodedSamples] = {}
         self._policy: Policy | None = None
         self._frames: tuple[int, int] = (0, 0)
         self._panel: Panel | None = None
@@ -222,7 +222,7 @@ class VlaTask:
     @torch.no_grad()
     def _look(
         self, loader: Loader, count: int, accelerator: Accelerator, *, model: bool
-    ) -> tuple[Samples, Any, Any]:
+    ) -> tuple[CodedSamples, Any, Any]:
         """Samples of a loader, on every rank; with what the model says of them if it is asked.
 
         Raises:
@@ -254,7 +254,7 @@ class VlaTask:
         found = [part for _, part in gathered(ask, accelerator)]
         arrays = [np.concatenate([one[i] for one in found]) for i in range(4)]
         instructions, keys = ([text for one in found for text in one[i]] for i in (4, 5))
-        seen = Samples(codes=arrays[0], thumbs=arrays[3], instructions=instructions, keys=keys)
+        seen = CodedSamples(codes=arrays[0], thumbs=arrays[3], instructions=instructions, keys=keys)
         return seen, arrays[1], arrays[2]
 
     def _show(self, loader: Loader, accelerator: Accelerator) -> Panel:
