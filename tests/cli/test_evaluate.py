@@ -66,7 +66,7 @@ def test_a_page_and_the_same_numbers_as_json(
     assert {one["strategy"] for one in found["numbers"]} >= {"compass", "codebook", "transfer"}
     for one in found["numbers"]:
         assert one["untrained"] is not None, one["name"]
-    assert [one["name"] for one in found["buckets"]] == ["seen", "held out"]
+    assert [one["name"] for one in found["subsets"]] == ["seen", "held out"]
 
 
 def test_training_measures_every_so_many_validations_and_at_the_end(run: Path) -> None:
@@ -100,11 +100,11 @@ def test_mistakes_are_one_line(run: Path, dataset: Path, options: list[str], sai
     assert complaint(cli("evaluate", "laq", run, dataset, *options)).startswith(said)
 
 
-def test_mistakes_of_buckets_and_datasets_are_one_line(run: Path, dataset: Path, tmp_path: Path) -> None:
-    rules = tmp_path / "buckets.yaml"
+def test_mistakes_of_subsets_and_datasets_are_one_line(run: Path, dataset: Path, tmp_path: Path) -> None:
+    rules = tmp_path / "subsets.yaml"
     rules.write_text("a: robot=panda")
-    said = complaint(cli("evaluate", "laq", run, dataset, "--buckets", rules))
-    assert said.startswith(f"{rules}: bucket 'a': expected rules such as dataset=bridge")
+    said = complaint(cli("evaluate", "laq", run, dataset, "--subsets", rules))
+    assert said.startswith(f"{rules}: subset 'a': expected rules such as dataset=bridge")
     assert "no manifest.json" in complaint(cli("evaluate", "laq", run, tmp_path))
     assert "one is given twice" in complaint(cli("evaluate", "laq", run, dataset, dataset))
 
