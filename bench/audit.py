@@ -34,7 +34,7 @@ import numpy.typing as npt
 from oxcart.cli.table import table
 from oxcart.compile.pipeline import CompileConfig, execute, prepare
 from oxcart.compile.plan import Settings
-from oxcart.compile.sample.rlds import SampleConfig, write_rlds
+from oxcart.compile.sample.rlds import RldsSampleConfig, write_rlds
 from oxcart.compile.sources.base import SourceConfig
 from oxcart.manifests.audit import near, plant
 from oxcart.manifests.audit.audit import Options, audit
@@ -53,7 +53,7 @@ DEFAULTS = {"imagehash": 0, "imagededup": 10, "cleanvision": 0}
 """Bits within which a tool calls two frames the same when nobody says otherwise."""
 SEEDS = 5
 """Copies of each kind and episode, each altered in another way; peers see the first."""
-KITCHENS = SampleConfig(kitchens=40, sessions=2, episodes=3, steps=16, size=96)
+KITCHENS = RldsSampleConfig(kitchens=40, sessions=2, episodes=3, steps=16, size=96)
 
 
 def main() -> None:
@@ -95,7 +95,7 @@ def compiled(name: str, source: Path, rule: SplitRule) -> str:
     return str(out)
 
 
-def sample(name: str, config: SampleConfig) -> Path:
+def sample(name: str, config: RldsSampleConfig) -> Path:
     """A sample source, written once."""
     folder = FOLDER / name
     path = folder / "oxcart_kitchens" / "1.0.0"
@@ -262,7 +262,7 @@ def verdicts(workers: int) -> None:
     """A random split and a held-out one of five samples."""
     rows = []
     for seed in range(5):
-        source = sample(f"seed-{seed}", SampleConfig(seed=seed))
+        source = sample(f"seed-{seed}", RldsSampleConfig(seed=seed))
         for name, rule in (
             ("held out", SplitRule(val=0.1)),
             ("random 90/10", SplitRule(by="episode", val=0.1)),
@@ -296,7 +296,7 @@ def verdicts(workers: int) -> None:
 
 def cost(workers: int, frames: int = 100_000) -> None:
     """Time and memory for so many frames beside decoding them."""
-    config = SampleConfig(kitchens=8, sessions=2, episodes=4, steps=32, size=256)
+    config = RldsSampleConfig(kitchens=8, sessions=2, episodes=4, steps=32, size=256)
     sources = open_datasets([compiled("cost-out", sample("cost", config), SplitRule(val=0.2))])
     some = draw(sources, None, 0)
     measured, few = _timed(lambda: read_features(sources, some, FRAMES, workers))

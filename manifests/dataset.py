@@ -32,6 +32,7 @@ from oxcart.manifests.tables import (
     parse_table,
 )
 from oxcart.shards.errors import ConfigError, CorruptError
+from oxcart.shards.names import tar_name
 from oxcart.shards.store import Store
 
 
@@ -155,7 +156,7 @@ class Dataset:
             ConfigError: there is no such camera.
             CorruptError: the chunk table does not match its digest, or lacks the camera.
         """
-        name = f"shards/{row['shard']}.tar"
+        name = tar_name(row["shard"])
         camera = self.manifest.camera(camera)["name"]
         for shard in self.manifest.shards:
             if shard["name"] == name:

@@ -30,6 +30,7 @@ from xxhash import xxh3_64_intdigest
 from oxcart.manifests.canonical import read_json
 from oxcart.shards.codec import decode
 from oxcart.shards.errors import CorruptError
+from oxcart.shards.names import chunks_name, stem_of, tar_name
 from oxcart.shards.store import Store
 from oxcart.shards.tar import BLOCK
 
@@ -276,8 +277,7 @@ class Track:
 
     @property
     def _place(self) -> str:
-        shard = self.shard.removeprefix("shards/").removesuffix(".tar")
-        return f"{shard}: {self.key}, camera {self.camera}"
+        return f"{stem_of(self.shard)}: {self.key}, camera {self.camera}"
 
 
 def track(row: Mapping[str, Any], camera: str, pixels: Mapping[str, Any], chunks: pa.Table) -> Track:
@@ -303,12 +303,12 @@ def track(row: Mapping[str, Any], camera: str, pixels: Mapping[str, Any], chunks
             pixels,
         )
     except CorruptError as error:
-        where = f"shards/{row['shard']}.chunks.parquet: {row['key']}, camera {camera}"
+        where = f"{chunks_name(row['shard'])}: {row['key']}, camera {camera}"
         raise CorruptError(f"{where}: {error}") from error
     return Track(
         key=row["key"],
         camera=camera,
-        shard=f"shards/{row['shard']}.tar",
+        shard=tar_name(row["shard"]),
         codec=pixels["codec"],
         chunk=pixels["chunk"],
         shape=shape,

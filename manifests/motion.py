@@ -27,6 +27,7 @@ from oxcart.manifests.dataset import Dataset, read_chunks
 from oxcart.manifests.episode import Track, track
 from oxcart.manifests.tables import EPISODES
 from oxcart.shards.errors import ConfigError
+from oxcart.shards.names import stem_of
 from oxcart.shards.prefetch import prefetch
 from oxcart.shards.store import Store
 
@@ -98,8 +99,8 @@ def _tracks(dataset: Dataset, camera: str) -> Iterator[Track]:
     episodes = dataset.table(EPISODES)
     for shard in dataset.manifest.shards:
         chunks = read_chunks(dataset.store, shard)
-        name = shard["name"].removeprefix("shards/").removesuffix(".tar")
-        for row in episodes.filter(pc.equal(episodes["shard"], name)).to_pylist():
+        mine = pc.equal(episodes["shard"], stem_of(shard["name"]))
+        for row in episodes.filter(mine).to_pylist():
             yield track(row, camera, dataset.manifest.pixels, chunks)
 
 

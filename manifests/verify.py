@@ -36,6 +36,7 @@ from oxcart.manifests.tables import (
 from oxcart.shards.codec import EXTENSIONS
 from oxcart.shards.codec import decode as decode_chunks
 from oxcart.shards.errors import CorruptError, OxcartError
+from oxcart.shards.names import SHARDS, chunks_name, stem_of, tar_name
 from oxcart.shards.prefetch import prefetch
 from oxcart.shards.store import Store
 
@@ -100,14 +101,18 @@ def verify(
     episodes = tables[EPISODES]
     damage += [Damage(NAME, reason) for reason in _wrong_statements(dataset, tables, cameras)]
     named = {shard[what] for shard in manifest.shards for what in ("name", "chunks")}
-    there = dataset.store.list("shards") if dataset.store.listable else []
+    there = dataset.store.list(SHARDS) if dataset.store.listable else []
     named |= _to_come(dataset.store) if set(there) - named else set()
     damage += [Damage(name, "is not in the manifest") for name in there if name not in named]
 
     places = {} if episodes is None else _places(episodes)
 
     def check(shard: Mapping[str, Any]) -> list[Damage]:
-        rows = None if episodes is None else episodes.take(places.get(_stem(shard), np.zeros(0, np.intp)))
+        rows = (
+            None
+            if episodes is None
+            else episodes.take(places.get(stem_of(shard["name"]), np.zeros(0, np.intp)))
+        )
         try:
             bounds = _bounds(dataset.store, shard, rows, rules)
         except OxcartError as error:
@@ -135,7 +140,7 @@ def _to_come(store: Store) -> set[str]:
         shards = list((read_claim(store) or {})["shards"])
     except (CorruptError, KeyError, TypeError):
         return set()
-    return {f"shards/{shard}{end}" for shard in shards for end in (".tar", ".chunks.parquet")}
+    return {name(shard) for shard in shards for name in (tar_name, chunks_name)}
 
 
 def _places(episodes: pa.Table) -> dict[str, npt.NDArray[np.intp]]:
@@ -145,12 +150,6 @@ def _places(episodes: pa.Table) -> dict[str, npt.NDArray[np.intp]]:
     order = np.argsort(codes, kind="stable")
     bounds = np.searchsorted(codes[order], np.arange(1, len(coded.dictionary)))
     return dict(zip(coded.dictionary.to_pylist(), np.split(order, bounds), strict=True))
-
-
-def _stem(shard: Mapping[str, Any]) -> str:
-    """What the episode table calls a shard: `train-00000`."""
-    name: str = shard["name"]
-    return name.removeprefix("shards/").removesuffix(".tar")
 
 
 def _wrong_statements(
@@ -177,7 +176,10 @@ def _wrong_statements(
             "counts.compiled": (counts["compiled"], episodes.num_rows),
             "splits": (manifest.splits, per_split(episodes, len(cameras))),
             "environments": (manifest.environments, per_environment(episodes, len(cameras))),
-            "shards": ([{"shard": _stem(one), "split": one["split"]} for one in manifest.shards], shards),
+            "shards": (
+                [{"shard": stem_of(one["name"]), "split": one["split"]} for one in manifest.shards],
+                shards,
+            ),
             "keys": (episodes.num_rows, pc.count_distinct(episodes["key"]).as_py()),
             "fingerprint": (manifest.fingerprint, fingerprint(manifest.pixels, rows)),
         }

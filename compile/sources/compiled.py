@@ -26,6 +26,7 @@ from oxcart.compile.sources.base import (
     CensusRow,
     Episode,
     Images,
+    Source,
     SourceConfig,
     census_schema,
 )
@@ -33,6 +34,7 @@ from oxcart.manifests.dataset import Dataset, read_chunks
 from oxcart.manifests.episode import Track, instructions_of, naming, read_arrays, read_metadata, track
 from oxcart.manifests.manifest import NAME
 from oxcart.manifests.tables import ATTRIBUTION, EPISODES
+from oxcart.shards.names import stem_of, tar_name
 
 _PIECES = (
     "shard",
@@ -49,7 +51,7 @@ _MADE = ("instructions", "duplicate", "rejected", "detail")
 """Columns of a census that a dataset does not keep."""
 
 
-class CompiledSource:
+class CompiledSource(Source):
     """The episodes of a compiled dataset.
 
     Raises:
@@ -62,13 +64,11 @@ class CompiledSource:
         self.remote = dataset.store.remote
         manifest = dataset.manifest
         self.name, self.version = manifest.dataset["name"], manifest.dataset["version"]
-        self.kind = manifest.dataset["kind"]
+        self.origin = manifest.dataset["kind"]
         self.cameras = tuple(Camera(name=one["name"], field=one["source"]) for one in manifest.cameras)
         self.action_sizes = tuple((manifest.action or {"sizes": ()})["sizes"])
         self.state_sizes = tuple((manifest.state or {"sizes": ()})["sizes"])
         self.control_rate = manifest.control_rate
-        self.effort = 1
-        self.aliases: Mapping[str, tuple[str, ...]] = {}
         self._reading = threading.Lock()
         self._chunks = lru_cache(maxsize=4)(self._read_chunks)
 
@@ -115,21 +115,12 @@ class CompiledSource:
     def census(self, file: str) -> Iterator[CensusRow]:
         """A row for each episode of one shard."""
         table = self.table()
-        shard = file.removeprefix("shards/").removesuffix(".tar")
-        for row in table.filter(pc.equal(table["shard"], shard)).to_pylist():
+        for row in table.filter(pc.equal(table["shard"], stem_of(file))).to_pylist():
             yield CensusRow(
                 **{name: row[name] for name in CensusRow.__dataclass_fields__ if name in row},
                 heights=tuple(row[f"{one.name}.height"] for one in self.cameras),
                 widths=tuple(row[f"{one.name}.width"] for one in self.cameras),
             )
-
-    def join(self, table: pa.Table) -> pa.Table:
-        """The rows as they are."""
-        return table
-
-    def warnings(self, table: pa.Table) -> list[str]:
-        """None: nothing is converted."""
-        return []
 
     def attribution(self, census: pa.Table, keys: pa.ChunkedArray) -> pa.Table | None:
         """Whose work the episodes of some keys are, where the dataset says."""
@@ -140,7 +131,7 @@ class CompiledSource:
 
     def read(self, row: Mapping[str, Any]) -> Episode:
         """The episode of a row of `table`, read at once and every piece of it checked."""
-        shard, first = f"shards/{row['shard']}.tar", row["offset"]
+        shard, first = tar_name(row["shard"]), row["offset"]
         data = memoryview(self._dataset.store.read_range(shard, first, row["bytes"]))
 
         def read(offset: int, size: int) -> memoryview:
@@ -164,7 +155,7 @@ class CompiledSource:
 
     def _track(self, row: Mapping[str, Any], camera: str) -> Track:
         with self._reading:  # those who want the same table at once wait for the first of them
-            chunks = self._chunks(f"shards/{row['shard']}.tar")
+            chunks = self._chunks(tar_name(row["shard"]))
         return track(row, camera, self._dataset.manifest.pixels, chunks)
 
     def _images(self, row: Mapping[str, Any], camera: str, data: memoryview) -> Images:

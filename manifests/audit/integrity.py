@@ -20,6 +20,7 @@ from oxcart.manifests.audit.exact import Moves, trajectory
 from oxcart.manifests.audit.result import Check, count, failed, passed, some, unchecked
 from oxcart.manifests.episode import read_arrays as episode_arrays
 from oxcart.manifests.verify import verify
+from oxcart.shards.names import tar_name
 from oxcart.shards.prefetch import prefetch
 
 SHARDS, SHARDS_TITLE = "shards", "Shards match the manifest"
@@ -80,7 +81,7 @@ def read_arrays(
     def calls() -> Iterator[Callable[[], Arrays]]:
         for episode in episodes:
             dataset = sources[episode.source].dataset
-            read = partial(dataset.store.read_range, f"shards/{episode.row['shard']}.tar")
+            read = partial(dataset.store.read_range, tar_name(episode.row["shard"]))
             yield partial(episode_arrays, read, episode.row, dataset.manifest.widths)
 
     try:

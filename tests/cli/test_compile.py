@@ -23,7 +23,7 @@ import pytest
 from click.testing import Result
 
 from depth import few
-from oxcart.compile.sample.rlds import SampleConfig, write_rlds
+from oxcart.compile.sample.rlds import RldsSampleConfig, write_rlds
 from oxcart.manifests.dataset import Dataset
 from oxcart.manifests.manifest import Manifest, read_manifest
 from oxcart.manifests.verify import verify
@@ -37,7 +37,7 @@ TRAIN = "oxcart_kitchens-train.tfrecord-0000{}-of-00003"
 @pytest.fixture(scope="session")
 def kitchen(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Six episodes in one kitchen."""
-    sample = SampleConfig(kitchens=1, sessions=3, episodes=2, steps=2, size=32, files=1)
+    sample = RldsSampleConfig(kitchens=1, sessions=3, episodes=2, steps=2, size=32, files=1)
     return write_rlds(tmp_path_factory.mktemp("kitchen"), sample)
 
 

@@ -20,6 +20,7 @@ from oxcart.manifests.dataset import Dataset, Read, read_chunks, read_whole
 from oxcart.manifests.episode import place_chunks
 from oxcart.manifests.tables import EPISODES
 from oxcart.shards.errors import ConfigError, CorruptError
+from oxcart.shards.names import tar_name
 
 Int64 = npt.NDArray[np.int64]
 
@@ -139,7 +140,7 @@ class SplitIndex:
         numbers = {shard["name"]: i for i, shard in enumerate(manifest.shards)}
         shards = Texts.of(table["shard"])
         try:
-            of_code = np.array([numbers[f"shards/{name}.tar"] for name in shards.values], np.int32)
+            of_code = np.array([numbers[tar_name(name)] for name in shards.values], np.int32)
         except KeyError as error:
             raise CorruptError(f"{url}/{EPISODES}: shard {error} is not in the manifest") from error
         self.shards = of_code[shards.codes]

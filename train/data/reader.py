@@ -21,6 +21,7 @@ from xxhash import xxh3_64_intdigest
 from oxcart.manifests.episode import ReadRange, instructions_of, read_array, read_metadata
 from oxcart.shards.codec import decode
 from oxcart.shards.errors import CorruptError
+from oxcart.shards.names import stem_of
 from oxcart.shards.prefetch import GAP_BYTES, PIECE_BYTES, spans
 from oxcart.shards.resize import resize_into
 from oxcart.shards.store import Reader as OpenShard
@@ -414,8 +415,8 @@ class FrameReader:
 
     def _place(self, episode: int, shard: int, table: ChunkTable, place: int) -> str:
         chunk = place - int(table.firsts[episode - table.start])
-        name = self.index.shard_name(shard).removeprefix("shards/").removesuffix(".tar")
-        return f"{name}: {self.index.key(episode)}, camera {self.index.camera}, chunk {chunk}"
+        stem = stem_of(self.index.shard_name(shard))
+        return f"{stem}: {self.index.key(episode)}, camera {self.index.camera}, chunk {chunk}"
 
 
 def _flat(array: npt.NDArray[np.uint8]) -> memoryview:

@@ -215,6 +215,8 @@ class LaqConfig:
             )
 
 
-def laq_config(overrides: Sequence[str], saved: Mapping[str, Any] | None = None) -> LaqConfig:
-    """The configuration that overrides ask for; see `resolve`."""
-    return resolve(LaqConfig, PRESETS, overrides, saved)
+def laq_config(
+    overrides: Sequence[str], saved: Mapping[str, Any] | None = None, *, resume: bool = False
+) -> LaqConfig:
+    """The configuration that overrides ask for; see `oxcart.train.config.resolve`."""
+    return resolve(LaqConfig, PRESETS, overrides, saved, resume=resume)

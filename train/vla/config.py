@@ -131,6 +131,8 @@ class VlaConfig:
             )
 
 
-def vla_config(overrides: Sequence[str], saved: Mapping[str, Any] | None = None) -> VlaConfig:
-    """The configuration that overrides ask for; see `resolve`."""
-    return resolve(VlaConfig, PRESETS, overrides, saved)
+def vla_config(
+    overrides: Sequence[str], saved: Mapping[str, Any] | None = None, *, resume: bool = False
+) -> VlaConfig:
+    """The configuration that overrides ask for; see `oxcart.train.config.resolve`."""
+    return resolve(VlaConfig, PRESETS, overrides, saved, resume=resume)

@@ -16,7 +16,7 @@ from oxcart.shards.errors import ConfigError, SourceError
 from rlds_builder import Image, Tensor, Text, jpeg, picture, png, record, write_dataset
 from toy_rlds import FEATURES, census, changed, episode, fails, only, open_rlds, packed, read, vector
 
-BRIDGE = Path(__file__).parents[4] / "shared" / "data" / "bridge_dataset" / "1.0.0"
+BRIDGE = Path(__file__).parents[5] / "shared" / "data" / "bridge_dataset" / "1.0.0"
 
 
 def test_a_row_and_its_episode_hold_what_was_written(tmp_path: Path) -> None:
