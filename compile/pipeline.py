@@ -34,6 +34,7 @@ from oxcart.compile.sources.base import LEFT_OUT, Source, SourceConfig
 from oxcart.manifests.manifest import CLAIM, NAME, Manifest, read_manifest
 from oxcart.manifests.ownership import DATASET, check_directory, holds_dataset, resolved, same_file, within
 from oxcart.manifests.tables import REJECTED, TABLE_FILE, parse_table, read_table, table_bytes
+from oxcart.shards.choices import one_of
 from oxcart.shards.errors import ConfigError, OxcartError, SourceError
 from oxcart.shards.names import SHARDS, is_shard_file
 from oxcart.shards.store import WORK, Store
@@ -71,8 +72,7 @@ class CompileConfig:
     """Which of the plan's shards `execute_part` writes."""
 
     def __post_init__(self) -> None:
-        if self.on_error not in ON_ERROR:
-            raise ConfigError(f"on error: expected one of {', '.join(ON_ERROR)}, got {self.on_error!r}")
+        one_of("on error", self.on_error, ON_ERROR)
         if not self.out:
             raise ConfigError("out: expected a directory, got ''")
         if self.workers < 1:
