@@ -104,8 +104,8 @@ def _source_config(
     source_split: tuple[str, ...],
     **videos: Any,
 ) -> SourceConfig:
-    from oxcart.compile.sources import recognise
     from oxcart.compile.sources.base import EnvironmentRule, SourceConfig
+    from oxcart.compile.sources.kinds import recognise
 
     kind, url = recognise(source)
 

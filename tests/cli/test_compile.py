@@ -218,7 +218,7 @@ class TestRules:
             ("val: [toysink1", "line 1, column .*: not YAML: .*|line 2, column 1: not YAML: .*"),
             ("val: 2", "val: expected a share of the episodes, .*; got 2.0; a tenth is 0.1"),
             ("by: envronment", "by: expected one of .*; did you mean environment.*"),
-            ("nope: 1", "unknown key 'nope' .*"),
+            ("nope: 1", "unknown key 'nope'; expected by, .*"),
             ("val: [a]\nval: [b]", "line 2: key 'val' is given twice"),
             ("val: [a]\ntrain: [a]", "'a' is listed in train and in val; list it once"),
             ("- a", "expected keys such as .*"),
