@@ -50,6 +50,7 @@ from oxcart.compile.workspace import (
 )
 from oxcart.manifests.manifest import CLAIM, NAME, Manifest, read_manifest
 from oxcart.manifests.ownership import resolved, same_file, within
+from oxcart.shards.choices import one_of
 from oxcart.shards.errors import ConfigError, OxcartError, SourceError
 from oxcart.shards.store import WORK, Store
 
@@ -82,8 +83,7 @@ class CompileConfig:
     """Which of the plan's shards `execute_part` writes."""
 
     def __post_init__(self) -> None:
-        if self.on_error not in ON_ERROR:
-            raise ConfigError(f"on error: expected one of {', '.join(ON_ERROR)}, got {self.on_error!r}")
+        one_of("on error", self.on_error, ON_ERROR)
         if not self.out:
             raise ConfigError("out: expected a directory, got ''")
         if self.workers < 1:

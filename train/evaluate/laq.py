@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from oxcart.manifests.dataset import Dataset
-from oxcart.shards.errors import ConfigError
+from oxcart.shards.choices import one_of
 from oxcart.train.data import Loader
 from oxcart.train.evaluate import strategies
 from oxcart.train.evaluate.flow import flow_meter
@@ -69,8 +69,7 @@ class EvaluateOptions:
 
     def __post_init__(self) -> None:
         strategies.check(self.strategies, "strategies")
-        if self.flow not in FLOWS:
-            raise ConfigError(f"flow: expected one of {', '.join(FLOWS)}, got {self.flow!r}")
+        one_of("flow", self.flow, FLOWS)
 
 
 def analyse(
