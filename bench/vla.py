@@ -32,14 +32,14 @@ from oxcart.compile.sources.base import SourceConfig
 from oxcart.manifests.split import SplitRule
 from oxcart.train.laq.config import laq_config
 from oxcart.train.laq.label import label, open_run
-from oxcart.train.laq.run import train_laq
+from oxcart.train.laq.task import train_laq
 from oxcart.train.report import last_validation
 from oxcart.train.vla.config import DECODINGS, HEADS, vla_config
 from oxcart.train.vla.emit import Policy, emit, emit_from
 from oxcart.train.vla.model import Shape, build
 from oxcart.train.vla.processor import load_processor
 from oxcart.train.vla.prompt import Prompter, read_prompt
-from oxcart.train.vla.run import train_vla
+from oxcart.train.vla.task import train_vla
 from oxcart.train.vla.tiny import VlmConfig, write_vlm
 
 BASELINES = ("unigram", "instruction", "nearest")

@@ -16,7 +16,7 @@ from blake3 import blake3
 from oxcart.manifests import schema
 from oxcart.manifests.canonical import canonical_json, pretty_json, read_json
 from oxcart.shards.codec import CODECS
-from oxcart.shards.errors import ConfigError, CorruptError
+from oxcart.shards.errors import ConfigError, CorruptError, StoreError
 from oxcart.shards.store import WORK, Store
 
 FORMAT = "oxcart/1"
@@ -140,10 +140,12 @@ def read_claim(store: Store) -> dict[str, Any] | None:
         CorruptError: the claim is not a JSON object.
         StoreError: the claim cannot be read.
     """
-    if not store.exists(CLAIM):
-        return None
     try:
         value = read_json(store.read(CLAIM, MOST_BYTES))
+    except StoreError:
+        if store.exists(CLAIM):  # not asked first: the claim may go in between
+            raise
+        return None
     except ValueError as error:
         raise CorruptError(f"{store.url}/{CLAIM}: cannot be parsed: {error}") from error
     if not isinstance(value, dict):

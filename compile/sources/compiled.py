@@ -29,6 +29,7 @@ from oxcart.compile.sources.base import (
     Episode,
     Floats,
     Images,
+    Source,
     SourceConfig,
     census_schema,
 )
@@ -55,7 +56,7 @@ _MADE = ("instructions", "duplicate", "rejected", "detail")
 """Columns of a census that a dataset does not keep."""
 
 
-class CompiledSource:
+class CompiledSource(Source):
     """The episodes of a compiled dataset.
 
     Raises:
@@ -73,8 +74,6 @@ class CompiledSource:
         self.action_sizes = tuple((manifest.action or {"sizes": ()})["sizes"])
         self.state_sizes = tuple((manifest.state or {"sizes": ()})["sizes"])
         self.control_rate = manifest.control_rate
-        self.effort = 1
-        self.aliases: Mapping[str, tuple[str, ...]] = {}
         self._reading = threading.Lock()
         self._chunks = lru_cache(maxsize=4)(self._read_chunks)
 
@@ -127,14 +126,6 @@ class CompiledSource:
                 heights=tuple(row[f"{one.name}.height"] for one in self.cameras),
                 widths=tuple(row[f"{one.name}.width"] for one in self.cameras),
             )
-
-    def join(self, table: pa.Table) -> pa.Table:
-        """The rows as they are."""
-        return table
-
-    def warnings(self, table: pa.Table) -> list[str]:
-        """None: nothing is converted."""
-        return []
 
     def attribution(self, census: pa.Table, keys: pa.ChunkedArray) -> pa.Table | None:
         """Whose work the episodes of some keys are, where the dataset says."""

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from oxcart.manifests.dataset import Dataset
-from oxcart.train.config import one_of
+from oxcart.shards.choices import one_of
 from oxcart.train.data import Loader
 from oxcart.train.evaluate import strategies
 from oxcart.train.evaluate.analysis import Analysis, Subject, evaluate

@@ -33,9 +33,11 @@ from oxcart.train.laq.model import LaqOutput, LatentActionModel, parameter_group
 from oxcart.train.laq.quantize import count_codes
 from oxcart.train.laq.validate import ExamplePairs, look, measure_probes, open_split, validate
 from oxcart.train.loaders import open_datasets, open_splits, scored, training_loader
-from oxcart.train.loop import Place, narrow
+from oxcart.train.loop import Result
 from oxcart.train.ranks import on_main
 from oxcart.train.report import by_split, describe, last_validation, read_metrics
+from oxcart.train.run import run_task
+from oxcart.train.task import BatchSlice, narrow
 
 SETTLING = 0.1
 """Share of the steps, the last ones, in which no codes are replaced."""
@@ -43,7 +45,7 @@ RATIOS = ("copy_ratio", "constant_ratio", "permuted_ratio")
 
 
 class LaqTask:
-    """See `oxcart.train.loop.Task`.
+    """See `oxcart.train.task.Task`.
 
     Args:
         config: of the run.
@@ -130,22 +132,22 @@ class LaqTask:
         with torch.no_grad():
             for rows in torch.arange(len(batch)).chunk(self._config.train.accumulate):
                 part = narrow(batch, slice(int(rows[0]), int(rows[-1]) + 1))
-                place = Place(0, rows * world + rank, self._config.data.batch_size)
-                found.append(model.latents(self._frames(part, place, device)).float().cpu())
+                piece = BatchSlice(0, rows * world + rank, self._config.data.batch_size)
+                found.append(model.latents(self._frames(part, piece, device)).float().cpu())
         mine = torch.cat(found)
         every = gather_object([mine]) if world > 1 else [mine]
         # Rank r has the rows r, r + W, ...: back in the order of the whole batch.
         model.quantizer.start(torch.stack(every, 1).flatten(0, 1), self._config.train.seed)
         self._agree(model, accelerator)
 
-    def together(self, batch: Batch, place: Place) -> Tensor | None:
+    def together(self, batch: Batch, piece: BatchSlice) -> Tensor | None:
         return None
 
-    def loss(self, model: nn.Module, batch: Batch, place: Place) -> tuple[Tensor, dict[str, Tensor]]:
+    def loss(self, model: nn.Module, batch: Batch, piece: BatchSlice) -> tuple[Tensor, dict[str, Tensor]]:
         config = self._config
-        frames = self._frames(batch, place, self._counts.device)
-        noise = self._noise(place).to(frames.device)
-        out: LaqOutput = model(frames, noise, self.hardness(place.step))
+        frames = self._frames(batch, piece, self._counts.device)
+        noise = self._noise(piece).to(frames.device)
+        out: LaqOutput = model(frames, noise, self.hardness(piece.step))
         if model.training:
             self._counts += count_codes(out.codes.detach(), config.quantizer.codes)
         error = functional.mse_loss(out.prediction, frames[:, 1])
@@ -154,7 +156,7 @@ class LaqTask:
             assert self._teacher is not None
             pixels = frames.add(1).mul(127.5).round().to(torch.uint8).permute(0, 1, 3, 4, 2)
             apart = flow_loss(out.flow, self._teacher(pixels, frames))
-            rise = min(1.0, place.step / max(1, config.flow.warmup))
+            rise = min(1.0, piece.step / max(1, config.flow.warmup))
             loss = loss + config.flow.weight * rise * apart
             metrics["flow"] = apart
         return loss, metrics
@@ -258,25 +260,30 @@ class LaqTask:
     def state(self) -> dict[str, Any]:
         return {"config": asdict(self._config), "datasets": self.fingerprints}
 
-    def _frames(self, batch: Batch, place: Place, device: torch.device) -> Tensor:
+    def _frames(self, batch: Batch, piece: BatchSlice, device: torch.device) -> Tensor:
         """float [B, 2, 3, H, W], changed as augmentation says."""
         frames = to_float(batch.frames.to(device, non_blocking=True))
         if self._config.augment == AugmentConfig():
             return frames
-        numbers = draw_numbers(self._config.train.seed, place.step, place.batch_size)[place.rows]
+        numbers = draw_numbers(self._config.train.seed, piece.step, piece.batch_size)[piece.rows]
         return augment(frames, numbers, self._config.augment)
 
-    def _noise(self, place: Place) -> Tensor:
+    def _noise(self, piece: BatchSlice) -> Tensor:
         """Of these samples, [b, n, d]: a function of seed, step and the sample's place in the step."""
-        generator = torch.Generator().manual_seed(derive(self._config.train.seed, 31, place.step) >> 1)
-        shape = place.batch_size, self._config.quantizer.tokens, self._config.quantizer.dim
-        return torch.randn(shape, generator=generator)[place.rows]
+        generator = torch.Generator().manual_seed(derive(self._config.train.seed, 31, piece.step) >> 1)
+        shape = piece.batch_size, self._config.quantizer.tokens, self._config.quantizer.dim
+        return torch.randn(shape, generator=generator)[piece.rows]
 
     def _agree(self, model: LatentActionModel, accelerator: Accelerator) -> None:
         """Give every rank the codebook of the first."""
         if accelerator.num_processes > 1:
             for tensor in model.quantizer.state_dict().values():
                 tensor.copy_(broadcast(tensor.clone()))
+
+
+def train_laq(config: LaqConfig, *, resume: bool = False, allow_changes: bool = False) -> Result:
+    """Train a latent-action model; see `oxcart.train.run.run_task`."""
+    return run_task(config, LaqTask, resume=resume, allow_changes=allow_changes)
 
 
 def draw_curves(path: Path, metrics: list[dict[str, Any]], splits: list[str]) -> None:

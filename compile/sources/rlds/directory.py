@@ -19,11 +19,11 @@ import numpy as np
 from tensorflow_datasets.core import features as tfds_features
 from tensorflow_datasets.core.utils import py_utils
 
-from oxcart.compile.sources import refuse_lerobot
+from oxcart.compile.sources.kinds import INFO, refuse_lerobot
 from oxcart.shards.errors import ConfigError, SourceError
 from oxcart.shards.store import Store
 
-INFO, FEATURES = "dataset_info.json", "features.json"
+FEATURES = "features.json"
 
 MAX_RECORDS = 1_000_000
 """Records of one file: what the six digits of a key hold. Every record that is promised becomes a row, also a

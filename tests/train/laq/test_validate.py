@@ -12,8 +12,7 @@ from oxcart.compile.sample.rlds import RldsSampleConfig
 from oxcart.manifests.split import SplitRule
 from oxcart.shards.errors import ConfigError
 from oxcart.train.laq.model import LatentActionModel, to_float
-from oxcart.train.laq.run import train_laq
-from oxcart.train.laq.task import LaqTask
+from oxcart.train.laq.task import LaqTask, train_laq
 from oxcart.train.laq.validate import pairs_of, quality, usage
 from oxcart.train.loaders import chunks
 from sample_compile import compile_sample

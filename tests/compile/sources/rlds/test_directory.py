@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 from depth import depth
 from oxcart.compile.sources.base import SourceConfig
-from oxcart.compile.sources.rlds.directory import FEATURES, INFO, MAX_RECORDS, read_directory
+from oxcart.compile.sources.kinds import INFO
+from oxcart.compile.sources.rlds.directory import FEATURES, MAX_RECORDS, read_directory
 from oxcart.compile.sources.rlds.source import RldsSource
 from oxcart.shards.errors import ConfigError, OxcartError, SourceError
 from oxcart.shards.store import Store

@@ -27,11 +27,13 @@ from oxcart.compile.sample.videos import (
     write_video,
     write_videos,
 )
-from oxcart.compile.sources import open_source, recognise
+from oxcart.compile.sources import open_source
 from oxcart.compile.sources.base import LEFT_OUT, Film, SourceConfig
+from oxcart.compile.sources.kinds import recognise
 from oxcart.compile.sources.videos import source as source_module
 from oxcart.compile.sources.videos.config import VideoConfig
-from oxcart.compile.sources.videos.survey import Scene, survey
+from oxcart.compile.sources.videos.files import Scene
+from oxcart.compile.sources.videos.survey import survey
 from oxcart.manifests.audit.episodes import open_sources
 from oxcart.manifests.dataset import Dataset
 from oxcart.manifests.split import SplitRule
