@@ -23,7 +23,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from oxcart.shards.errors import ConfigError
-from oxcart.train.data.loader import READ_MODES
+from oxcart.train.data.config import READ_MODES
 from oxcart.train.data.mixture import EPOCHS, check_weights
 from oxcart.train.data.order import LANES, WINDOW
 from oxcart.train.data.sampling import check_per_episode
