@@ -34,11 +34,11 @@ import numpy.typing as npt
 from oxcart.cli.table import table
 from oxcart.compile.pipeline import CompileConfig, execute, prepare
 from oxcart.compile.plan import Settings
-from oxcart.compile.sample.rlds import SampleConfig, write_rlds
+from oxcart.compile.sample.rlds import RldsSampleConfig, write_rlds
 from oxcart.compile.sources.base import SourceConfig
 from oxcart.manifests.audit import near, plant
 from oxcart.manifests.audit.audit import Options, audit
-from oxcart.manifests.audit.episodes import Audited, Episode, draw, open_sources
+from oxcart.manifests.audit.episodes import Audited, Episode, draw, open_datasets
 from oxcart.manifests.audit.features import FRAMES, Features, read_features, read_steps, spaced, tracks
 from oxcart.manifests.audit.match import one_thread
 from oxcart.manifests.audit.verdict import at_least
@@ -53,7 +53,7 @@ DEFAULTS = {"imagehash": 0, "imagededup": 10, "cleanvision": 0}
 """Bits within which a tool calls two frames the same when nobody says otherwise."""
 SEEDS = 5
 """Copies of each kind and episode, each altered in another way; peers see the first."""
-KITCHENS = SampleConfig(kitchens=40, sessions=2, episodes=3, steps=16, size=96)
+KITCHENS = RldsSampleConfig(kitchens=40, sessions=2, episodes=3, steps=16, size=96)
 
 
 def main() -> None:
@@ -95,7 +95,7 @@ def compiled(name: str, source: Path, rule: SplitRule) -> str:
     return str(out)
 
 
-def sample(name: str, config: SampleConfig) -> Path:
+def sample(name: str, config: RldsSampleConfig) -> Path:
     """A sample source, written once."""
     folder = FOLDER / name
     path = folder / "oxcart_kitchens" / "1.0.0"
@@ -118,7 +118,7 @@ def recall(peers: str | None, real: Path | None, workers: int) -> None:
 
 def planted_table(title: str, null_of: str, planted_of: str, peers: str | None, workers: int) -> None:
     """Plant copies of the held-out episodes of one dataset (all, where none is) among train of another."""
-    sources = open_sources([null_of] if null_of == planted_of else [null_of, planted_of])
+    sources = open_datasets([null_of] if null_of == planted_of else [null_of, planted_of])
     every = draw(sources, None, 0)
     train = [episode for episode in every if episode.source == 0 and episode.split == "train"]
     held = [
@@ -262,7 +262,7 @@ def verdicts(workers: int) -> None:
     """A random split and a held-out one of five samples."""
     rows = []
     for seed in range(5):
-        source = sample(f"seed-{seed}", SampleConfig(seed=seed))
+        source = sample(f"seed-{seed}", RldsSampleConfig(seed=seed))
         for name, rule in (
             ("held out", SplitRule(val=0.1)),
             ("random 90/10", SplitRule(by="episode", val=0.1)),
@@ -296,8 +296,8 @@ def verdicts(workers: int) -> None:
 
 def cost(workers: int, frames: int = 100_000) -> None:
     """Time and memory for so many frames beside decoding them."""
-    config = SampleConfig(kitchens=8, sessions=2, episodes=4, steps=32, size=256)
-    sources = open_sources([compiled("cost-out", sample("cost", config), SplitRule(val=0.2))])
+    config = RldsSampleConfig(kitchens=8, sessions=2, episodes=4, steps=32, size=256)
+    sources = open_datasets([compiled("cost-out", sample("cost", config), SplitRule(val=0.2))])
     some = draw(sources, None, 0)
     measured, few = _timed(lambda: read_features(sources, some, FRAMES, workers))
     decoding = measured / (len(some) * FRAMES) * frames

@@ -23,7 +23,7 @@ from PIL import Image
 
 from oxcart.compile import census
 from oxcart.compile.images import Resize, decode_into
-from oxcart.compile.sample.rlds import SampleConfig, write_rlds
+from oxcart.compile.sample.rlds import RldsSampleConfig, write_rlds
 from oxcart.compile.sources import open_source
 from oxcart.compile.sources.base import SourceConfig
 from oxcart.shards.codec import Encoded, Encoding, decode, encode, encode_zstd
@@ -51,7 +51,7 @@ def simulated(folder: Path) -> Path:
     """A dataset of simulated kitchens, written once."""
     source = folder / "oxcart_kitchens" / "1.0.0"
     if not (source / "dataset_info.json").exists():
-        write_rlds(folder, SampleConfig(kitchens=4, sessions=1, episodes=2, steps=38, size=SIZE, files=1))
+        write_rlds(folder, RldsSampleConfig(kitchens=4, sessions=1, episodes=2, steps=38, size=SIZE, files=1))
     return source
 
 

@@ -43,7 +43,7 @@ from oxcart.compile import census
 from oxcart.compile.images import Resize, decode_into
 from oxcart.compile.pipeline import CompileConfig, execute, prepare
 from oxcart.compile.plan import Settings
-from oxcart.compile.sample.rlds import SampleConfig, write_rlds
+from oxcart.compile.sample.rlds import RldsSampleConfig, write_rlds
 from oxcart.compile.sources import open_source
 from oxcart.compile.sources.base import SourceConfig
 from oxcart.compile.sources.rlds import tfrecord
@@ -91,7 +91,7 @@ def sample(scratch: Path, episodes: int) -> Path:
     written = directory / "oxcart_kitchens" / "1.0.0"
     if not (written / "dataset_info.json").exists():
         shutil.rmtree(directory, ignore_errors=True)
-        config = SampleConfig(
+        config = RldsSampleConfig(
             kitchens=10, sessions=2, episodes=max(1, episodes // 20), steps=38, size=SIZE, files=8
         )
         print(f"writing the source to {written}, once")

@@ -34,7 +34,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from oxcart.compile.pipeline import CompileConfig, execute
 from oxcart.compile.pipeline import prepare as plan
 from oxcart.compile.plan import Settings
-from oxcart.compile.sample.rlds import SampleConfig, write_rlds
+from oxcart.compile.sample.rlds import RldsSampleConfig, write_rlds
 from oxcart.compile.sources.base import SourceConfig
 from oxcart.manifests.split import SplitRule
 from oxcart.train import checkpoint as checkpoints
@@ -171,7 +171,7 @@ def sample(scratch: Path) -> Path:
     out = scratch / "out"
     if not (out / "manifest.json").exists():
         shutil.rmtree(scratch / "src", ignore_errors=True)
-        source = write_rlds(scratch / "src", SampleConfig())
+        source = write_rlds(scratch / "src", RldsSampleConfig())
         settings = Settings(rule=SplitRule(val=0.2))
         execute(plan(CompileConfig(source=SourceConfig(url=str(source)), out=str(out), settings=settings)))
     return out

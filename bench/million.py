@@ -24,6 +24,7 @@ from oxcart.manifests.tables import (
     episodes_schema,
     table_bytes,
 )
+from oxcart.shards.names import SHARDS, chunks_name, make_stem, tar_name
 
 EPISODES_OF_SHARD = 1000
 STEPS, SIDE, CAMERA = 40, 64, "image_0"
@@ -35,15 +36,15 @@ def million_episodes(out: Path, count: int = 1_000_000) -> Path:
     if (out / "manifest.json").exists():
         return out
     shutil.rmtree(out, ignore_errors=True)
-    (out / "shards").mkdir(parents=True)
+    (out / SHARDS).mkdir(parents=True)
     digest = xxh3_64_intdigest(bytes(FRAME))
     stride = 4096 + STEPS * FRAME
     shards, tables = [], []
     schema = episodes_schema([CAMERA])
     for number in range(count // EPISODES_OF_SHARD):
-        name = f"train-{number:05d}"
+        stem = make_stem("train", number)
         keys = [f"million_episodes-train-{number:05d}-{i:06d}" for i in range(EPISODES_OF_SHARD)]
-        with open(out / "shards" / f"{name}.tar", "wb") as file:
+        with open(out / tar_name(stem), "wb") as file:
             os.truncate(file.fileno(), EPISODES_OF_SHARD * stride)
         chunks = pa.table(
             {
@@ -55,7 +56,7 @@ def million_episodes(out: Path, count: int = 1_000_000) -> Path:
             schema=CHUNKS_SCHEMA,
         )
         data = table_bytes(chunks)
-        (out / "shards" / f"{name}.chunks.parquet").write_bytes(data)
+        (out / chunks_name(stem)).write_bytes(data)
         frames = EPISODES_OF_SHARD * STEPS
         counts = {
             "episodes": len(keys),
@@ -64,18 +65,16 @@ def million_episodes(out: Path, count: int = 1_000_000) -> Path:
             "bytes": EPISODES_OF_SHARD * stride,
         }
         chunks_of = {
-            "chunks": f"shards/{name}.chunks.parquet",
+            "chunks": chunks_name(stem),
             "chunks_bytes": len(data),
             "chunks_blake3": blake3(data).hexdigest(),
         }
-        shards.append(
-            {"name": f"shards/{name}.tar", "split": "train", **counts, "blake3": "0" * 64, **chunks_of}
-        )
+        shards.append({"name": tar_name(stem), "split": "train", **counts, "blake3": "0" * 64, **chunks_of})
         places = np.arange(EPISODES_OF_SHARD, dtype=np.int64) * stride
         known = {
             "key": keys,
             "split": ["train"] * len(keys),
-            "shard": [name] * len(keys),
+            "shard": [stem] * len(keys),
             "environment": [f"kitchen {(number * 7 + i) % 500}" for i in range(len(keys))],
             "environment_known": ["declared"] * len(keys),
             "instruction": [f"do the thing number {(number * 13 + i) % 20_000}" for i in range(len(keys))],

@@ -29,7 +29,7 @@ from read_peers import prepare
 from oxcart.compile.pipeline import CompileConfig, execute
 from oxcart.compile.pipeline import prepare as plan
 from oxcart.compile.plan import Settings
-from oxcart.compile.sample.rlds import SampleConfig, write_rlds
+from oxcart.compile.sample.rlds import RldsSampleConfig, write_rlds
 from oxcart.compile.sources.base import SourceConfig
 from oxcart.shards.codec import Encoding
 from oxcart.train.data import Loader, Pairs
@@ -64,7 +64,7 @@ def sample(scratch: Path, episodes: int) -> tuple[Path, dict[str, Path]]:
     source = scratch / f"source-{episodes}" / "oxcart_kitchens" / "1.0.0"
     if not (source / "dataset_info.json").exists():
         shutil.rmtree(source, ignore_errors=True)
-        config = SampleConfig(
+        config = RldsSampleConfig(
             kitchens=10, sessions=2, episodes=max(1, episodes // 20), steps=38, size=256, files=8
         )
         write_rlds(source.parents[1], config)

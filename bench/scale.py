@@ -32,17 +32,18 @@ from blake3 import blake3
 
 from oxcart.compile import census as census_module
 from oxcart.compile.census import Census
-from oxcart.compile.commit import Work, commit
+from oxcart.compile.commit import commit
 from oxcart.compile.engines import Part, engine
-from oxcart.compile.execute import CLAIM, rows_name
 from oxcart.compile.pipeline import CompileConfig, execute, prepare
 from oxcart.compile.plan import Plan, Settings, Shard, make
-from oxcart.compile.sample.rlds import SampleConfig, write_rlds
-from oxcart.compile.sealed import seal
+from oxcart.compile.sample.rlds import RldsSampleConfig, write_rlds
 from oxcart.compile.sources.base import SourceConfig, census_schema
+from oxcart.compile.workspace import Claim, Done, unfinished_claim, write_done
 from oxcart.manifests.dataset import Dataset
-from oxcart.manifests.tables import episodes_schema, table_bytes
+from oxcart.manifests.manifest import CLAIM
+from oxcart.manifests.tables import episodes_schema
 from oxcart.shards.codec import Encoding
+from oxcart.shards.names import chunks_name, tar_name
 from oxcart.shards.store import Store
 
 COUNTS = [10_000, 100_000, 1_000_000]
@@ -162,9 +163,9 @@ def synthetic(count: int) -> Census:
     return Census(source=source, sizes=sizes, table=pa.table(arrays, schema=schema))
 
 
-def work_of(made: Plan) -> Work:
+def claim_of(made: Plan) -> Claim:
     """What a compile of the synthetic source would claim."""
-    return Work(
+    return Claim(
         plan=made.hash,
         shards=[shard.name for shard in made.shards],
         limited=made.limited,
@@ -199,7 +200,7 @@ def write_stage(count: int, out: Path) -> dict[str, Any]:
     began = time.perf_counter()
     made = make(census_module.read((out / "census").read_bytes(), "census"), Settings(), {})
     store = Store(out / "out")
-    store.put(CLAIM, work_of(made).to_bytes())
+    store.put(CLAIM, claim_of(made).to_bytes())
     for shard in made.shards:
         leave(store, shard, made.hash)
     return {"write_s": time.perf_counter() - began}
@@ -207,7 +208,7 @@ def write_stage(count: int, out: Path) -> dict[str, Any]:
 
 def leave(store: Store, shard: Shard, plan: str) -> None:
     """A hole for a shard, no chunk table to speak of, and the rows of its episodes."""
-    rows, name = shard.rows, f"shards/{shard.name}.tar"
+    rows, name = shard.rows, tar_name(shard.name)
     count = rows.num_rows
     steps = rows["steps"].to_numpy().astype(np.int64)
     sizes = 4096 + steps * SIDE * SIDE * 3
@@ -224,7 +225,7 @@ def leave(store: Store, shard: Shard, plan: str) -> None:
         f"{CAMERA}.offset": starts + 4096,
     }
     total = int(sizes.sum())
-    store.put(f"shards/{shard.name}.chunks.parquet", b"none")
+    store.put(chunks_name(shard.name), b"none")
     (Path(store.url) / name).touch()
     os.truncate(Path(store.url) / name, total)
     entry = {
@@ -235,28 +236,27 @@ def leave(store: Store, shard: Shard, plan: str) -> None:
         "frames": int(steps.sum()),
         "bytes": total,
         "blake3": "0" * 64,
-        "chunks": f"shards/{shard.name}.chunks.parquet",
+        "chunks": chunks_name(shard.name),
         "chunks_bytes": 4,
         "chunks_blake3": blake3(b"none").hexdigest(),
     }
-    value = {"plan": plan, "shard": entry, "rejected": [], "action": None, "state": None}
     schema = episodes_schema([CAMERA])
     arrays = [
         pa.array(known[field.name], field.type) if field.name in known else pa.nulls(count, field.type)
         for field in schema
     ]
-    table = pa.table(arrays, schema=schema.with_metadata({b"oxcart.shard": json.dumps(value)}))
-    store.put(rows_name(shard.name), seal(table_bytes(table)))
+    episodes = pa.table(arrays, schema=schema)
+    done = Done(shard=entry, episodes=episodes, rejected=[], again=0, action=None, state=None)
+    write_done(store, shard.name, plan, done)
 
 
 def commit_stage(count: int, out: Path) -> dict[str, Any]:
     """Make a dataset of it."""
     census = census_module.read((out / "census").read_bytes(), "census")
     store = Store(out / "out")
-    work = json.loads(store.read(CLAIM))
-    del work["digest"]
+    claim = unfinished_claim(store)
     began = time.perf_counter()
-    commit(store, census, Work(**work), None, reject=False)
+    commit(store, census, claim, None, reject=False, warn=print)
     return {"commit_s": time.perf_counter() - began}
 
 
@@ -328,7 +328,7 @@ def speed_up(scratch: Path) -> tuple[dict[str, Any], dict[str, dict[str, float]]
     source = scratch / "source" / "oxcart_kitchens" / "1.0.0"
     if not (source / "dataset_info.json").exists():
         shutil.rmtree(scratch / "source", ignore_errors=True)
-        sample = SampleConfig(kitchens=5, sessions=2, episodes=10, steps=38, size=256, files=4)
+        sample = RldsSampleConfig(kitchens=5, sessions=2, episodes=10, steps=38, size=256, files=4)
         print(f"writing a source to {source}, once", flush=True)
         write_rlds(scratch / "source", sample)
     print(f"\n{'frames/s':16}{'1 worker':>10}{'2 workers':>11}{'speed-up':>10}")

@@ -32,11 +32,11 @@ from oxcart.compile import census as census_module
 from oxcart.compile.images import Resize
 from oxcart.compile.pipeline import CompileConfig, execute, prepare
 from oxcart.compile.plan import Settings
-from oxcart.compile.sample.videos import Picture, SampleConfig, draw_scene, write_video, write_videos
+from oxcart.compile.sample.videos import Picture, VideoSampleConfig, draw_scene, write_video, write_videos
 from oxcart.compile.sources import open_source
 from oxcart.compile.sources.base import SourceConfig
-from oxcart.compile.sources.videos import survey as video_survey
 from oxcart.compile.sources.videos.config import VideoConfig
+from oxcart.compile.sources.videos.survey import survey
 from oxcart.manifests.split import SplitRule
 from oxcart.shards.store import Store
 
@@ -69,7 +69,7 @@ def main() -> None:
             return
         source = Path(options.directory) if options.directory else Path(folder) / "drawn"
         if not options.directory:
-            write_videos(source, SampleConfig(channels=3, videos=1, shots=3, height=240))
+            write_videos(source, VideoSampleConfig(channels=3, videos=1, shots=3, height=240))
         for lines in options.lines or ([None] if options.directory else LINES):
             videos = Path(folder) / f"videos-{lines}"
             _copy(source, videos, lines, options.frames, options.copies)
@@ -128,7 +128,7 @@ def _measure(source: Path, folder: Path, size: int, rate: Fraction, passes: int)
         _keep(best, "decode", began)
         began = time.process_time()
         for name in files:
-            video_survey.survey(store, name, video, None)
+            survey(store, name, video, None)
         _keep(best, "census", began)
         out = CompileConfig(
             source=config,

@@ -27,19 +27,19 @@ from accelerate.state import AcceleratorState
 from oxcart.compile.pipeline import CompileConfig, execute
 from oxcart.compile.pipeline import prepare as plan
 from oxcart.compile.plan import Settings
-from oxcart.compile.sample.rlds import SampleConfig, write_rlds
+from oxcart.compile.sample.rlds import RldsSampleConfig, write_rlds
 from oxcart.compile.sources.base import SourceConfig
 from oxcart.manifests.split import SplitRule
 from oxcart.train.laq.config import laq_config
 from oxcart.train.laq.label import label, open_run
-from oxcart.train.laq.run import train_laq
+from oxcart.train.laq.task import train_laq
 from oxcart.train.report import last_validation
 from oxcart.train.vla.config import DECODINGS, HEADS, vla_config
 from oxcart.train.vla.emit import Policy, emit, emit_from
 from oxcart.train.vla.model import Shape, build
 from oxcart.train.vla.processor import load_processor
 from oxcart.train.vla.prompt import Prompter, read_prompt
-from oxcart.train.vla.run import train_vla
+from oxcart.train.vla.task import train_vla
 from oxcart.train.vla.tiny import VlmConfig, write_vlm
 
 BASELINES = ("unigram", "instruction", "nearest")
@@ -130,7 +130,7 @@ def labelled(chosen: Any) -> tuple[Path, Path]:
     if data is None:
         data = chosen.scratch / "wrist-96"
         if not (data / "manifest.json").exists():
-            written = write_rlds(chosen.scratch / "src-96", SampleConfig(kitchens=96))
+            written = write_rlds(chosen.scratch / "src-96", RldsSampleConfig(kitchens=96))
             source = SourceConfig(url=str(written), cameras=("wrist",))
             settings = Settings(rule=SplitRule(val=0.125))
             execute(plan(CompileConfig(source=source, out=str(data), settings=settings)))

@@ -55,10 +55,10 @@ def evaluate() -> None:
     help="Pairs whose frames are kept in memory, for what decodes.",
 )
 @click.option(
-    "--buckets",
+    "--subsets",
     type=LocalPath(exists=True, dir_okay=False),
-    help="YAML of parts to give numbers of, a line each: `new: held out`, `bridge: dataset=bridge`, "
-    "`toys: environment~toy`.  [default: seen, held out, each dataset]",
+    help="YAML of subsets of the pairs to report as well, one per line: `new: held out`, "
+    "`bridge: dataset=bridge`, `toys: environment~toy`.  [default: seen, held out, each dataset]",
 )
 @click.option(
     "--checkpoint",
@@ -100,7 +100,7 @@ def laq(
     strategies: str | None,
     samples: int,
     frames: int,
-    buckets: Path | None,
+    subsets: Path | None,
     checkpoint: str,
     flow: str,
     flow_weights: Path | None,
@@ -124,18 +124,18 @@ def laq(
     from oxcart.manifests.dataset import Dataset
     from oxcart.train.evaluate import strategies as known
     from oxcart.train.evaluate.gather import Draw, name_datasets
-    from oxcart.train.evaluate.laq import Options, analyse
+    from oxcart.train.evaluate.laq import EvaluateOptions, analyse
     from oxcart.train.evaluate.subsets import parse
     from oxcart.train.laq.label import open_run
 
     chosen = () if strategies is None else tuple(name.strip() for name in strategies.split(","))
     known.check(chosen, "--strategies")
-    options = Options(
+    options = EvaluateOptions(
         strategies=chosen,
         draw=Draw(samples=samples, frames=frames, batch_size=batch_size, seed=seed),
         flow=flow,
         flow_weights=None if flow_weights is None else str(flow_weights),
-        buckets=None if buckets is None else tuple(parse(read_text(buckets), str(buckets))),
+        subsets=None if subsets is None else tuple(parse(read_text(subsets), str(subsets))),
     )
 
     @contextlib.contextmanager
@@ -169,7 +169,7 @@ def laq(
 def _command(run: Path, datasets: tuple[str, ...], given: dict[str, Any]) -> str:
     """The command line that makes this report, without where it is written."""
     words = ["oxcart", "evaluate", "laq", str(run), *datasets]
-    for name in ("strategies", "samples", "frames", "buckets", "checkpoint", "flow", "seed"):
+    for name in ("strategies", "samples", "frames", "subsets", "checkpoint", "flow", "seed"):
         if given[name] is not None:
             words += [f"--{name}", str(given[name])]
     return shlex.join(words)

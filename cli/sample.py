@@ -54,9 +54,9 @@ def rlds(
       oxcart sample rlds source
       oxcart sample rlds source --kitchens 40 --size 256 --seed 1
     """
-    from oxcart.compile.sample.rlds import SampleConfig, write_rlds
+    from oxcart.compile.sample.rlds import RldsSampleConfig, write_rlds
 
-    config = SampleConfig(
+    config = RldsSampleConfig(
         kitchens=kitchens,
         sessions=sessions,
         episodes=episodes,
@@ -105,9 +105,9 @@ def videos(
     from oxcart.cli.options import needs_video
 
     with needs_video():
-        from oxcart.compile.sample.videos import SampleConfig, write_videos
+        from oxcart.compile.sample.videos import VideoSampleConfig, write_videos
 
-    config = SampleConfig(
+    config = VideoSampleConfig(
         channels=channels, videos=videos, shots=shots, seconds=seconds, height=height, seed=seed
     )
     with progress("writing", total=config.total, unit="videos", quiet=quiet) as report:

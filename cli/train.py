@@ -86,9 +86,10 @@ def laq(overrides: tuple[str, ...], print_config: bool, resume: str | None, allo
     """
     need_packages()
     from oxcart.train.config import to_yaml
-    from oxcart.train.laq.run import configure, train_laq
+    from oxcart.train.laq.config import laq_config
+    from oxcart.train.laq.task import train_laq
 
-    config = configure(overrides, resume=resume is not None)
+    config = laq_config(overrides, resume=resume is not None)
     if print_config:
         click.echo(to_yaml(config), nl=False)
         return
@@ -113,9 +114,10 @@ def vla(overrides: tuple[str, ...], print_config: bool, resume: str | None, allo
     """
     need_vla()
     from oxcart.train.config import to_yaml
-    from oxcart.train.vla.run import configure, train_vla
+    from oxcart.train.vla.config import vla_config
+    from oxcart.train.vla.task import train_vla
 
-    config = configure(overrides, resume=resume is not None)
+    config = vla_config(overrides, resume=resume is not None)
     if print_config:
         click.echo(to_yaml(config), nl=False)
         return

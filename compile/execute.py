@@ -15,8 +15,7 @@ one, which keeps frames in its caches.
 from __future__ import annotations
 
 import contextlib
-import json
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -32,22 +31,21 @@ from oxcart.compile.frames import EncodedFrames, encode_frames
 from oxcart.compile.images import Frame, ImageError, Resize
 from oxcart.compile.moments import Moments, merge, moments
 from oxcart.compile.plan import Shard
-from oxcart.compile.sealed import read_sealed, seal
 from oxcart.compile.sources import open_source
 from oxcart.compile.sources.base import Episode, Floats, Source, SourceConfig
+from oxcart.compile.workspace import Done, claimed_writer, read_done, write_done
 from oxcart.manifests.canonical import canonical_json
-from oxcart.manifests.manifest import CLAIM, episode_digest
-from oxcart.manifests.tables import CHUNKS_SCHEMA, episodes_schema, parse_table, table_bytes
+from oxcart.manifests.manifest import episode_digest
+from oxcart.manifests.tables import CHUNKS_SCHEMA, episodes_schema, table_bytes
 from oxcart.shards.codec import EXTENSIONS, Encoding, npy_header
-from oxcart.shards.errors import ConfigError, CorruptError, OxcartError, SourceError
+from oxcart.shards.errors import SourceError
+from oxcart.shards.names import chunks_name, tar_name
 from oxcart.shards.prefetch import prefetch
-from oxcart.shards.store import WORK, Store
+from oxcart.shards.store import Store
 from oxcart.shards.tar import TarWriter
 
 READERS = 4
 """Records of a remote source that are read at a time."""
-
-_METADATA = b"oxcart.shard"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,76 +68,6 @@ class ShardJob:
         return open_source(self.source)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Done:
-    """What a task left."""
-
-    shard: Mapping[str, Any]
-    """The shard's entry of the manifest; without episodes there is no shard."""
-    episodes: pa.Table
-    """Its rows of `episodes.parquet`."""
-    rejected: Sequence[Mapping[str, Any]]
-    """Its rows of `rejected.parquet`."""
-    again: int
-    """JPEGs of the source, of the size that is wanted, that had to be encoded once more."""
-    action: Moments | None
-    state: Moments | None
-
-
-def rows_name(shard: str) -> str:
-    """The mark that the task of a shard, `train-00000`, is done."""
-    return f"{WORK}/rows/{shard}.parquet"
-
-
-def claimed(store: Store) -> str | None:
-    """The hash of the plan that has claimed the store, None where none has."""
-    if not store.exists(CLAIM):
-        return None
-    try:
-        return str(json.loads(store.read(CLAIM))["plan"])
-    except (OxcartError, ValueError, KeyError, TypeError):
-        return None
-
-
-def check_claim(store: Store, plan: str) -> None:
-    """Refuse to go on where another compile has taken the store meanwhile.
-
-    Called after a file is written and before it gets its name: whoever takes the store deletes the claim
-    first and then every temporary file, so either this sees the one or the renaming misses the other.
-
-    Raises:
-        ConfigError: the claim is gone or another's.
-    """
-    if claimed(store) != plan:
-        raise ConfigError(f"{store.url}: another compile has taken or finished it meanwhile")
-
-
-def read_done(store: Store, shard: str, plan: str) -> Done | None:
-    """What the task of a shard left under this plan, None where it is not done."""
-    if not store.exists(rows_name(shard)):
-        return None
-    try:
-        table = parse_table(read_sealed(store, rows_name(shard)), rows_name(shard))
-        value = json.loads(table.schema.metadata[_METADATA])
-        if value["plan"] != plan:
-            return None
-        done = Done(
-            shard=value["shard"],
-            episodes=table.replace_schema_metadata(None),
-            rejected=value["rejected"],
-            again=value["again"],  # which an earlier version did not count
-            action=value["action"],
-            state=value["state"],
-        )
-    except (CorruptError, KeyError, TypeError, ValueError):
-        return None
-    entry = done.shard
-    for name, size in ((entry["name"], entry["bytes"]), (entry["chunks"], entry["chunks_bytes"])):
-        if table.num_rows and (not store.exists(name) or store.size(name) != size):
-            return None
-    return done
-
-
 def write_shard(job: ShardJob, shard: Shard, advance: Advance) -> None:
     """Write one shard, its chunk table and its rows, unless they are there.
 
@@ -151,7 +79,7 @@ def write_shard(job: ShardJob, shard: Shard, advance: Advance) -> None:
     if read_done(store, shard.name, job.plan) is not None:
         return
     source = job.opened
-    name, chunks_name = f"shards/{shard.name}.tar", f"shards/{shard.name}.chunks.parquet"
+    name, chunk_table = tar_name(shard.name), chunks_name(shard.name)
     rows: list[dict[str, Any]] = []
     chunks: list[dict[str, Any]] = []
     rejected: list[dict[str, Any]] = []
@@ -160,7 +88,8 @@ def write_shard(job: ShardJob, shard: Shard, advance: Advance) -> None:
     cameras = [camera.name for camera in source.cameras]
     buffers: dict[str, Frame] = {}
     again = 0
-    with store.writer(name) as file, contextlib.closing(_read(source, shard)) as episodes:
+    writer = claimed_writer(store, name, job.plan)
+    with writer as file, contextlib.closing(_read(source, shard)) as episodes:
         tar = TarWriter(file)
         for row, episode in episodes:
             frames = row["steps"] * len(cameras)
@@ -191,7 +120,6 @@ def write_shard(job: ShardJob, shard: Shard, advance: Advance) -> None:
                 state.append(moments(episode.state))
             advance(frames, tar.offset - start)
         digest = tar.finish()
-        check_claim(store, job.plan)
     entry: dict[str, Any] = {
         "name": name,
         "split": shard.split,
@@ -202,28 +130,21 @@ def write_shard(job: ShardJob, shard: Shard, advance: Advance) -> None:
         "blake3": digest,
     }
     table = table_bytes(pa.Table.from_pylist(chunks, CHUNKS_SCHEMA))
-    entry |= {"chunks": chunks_name, "chunks_bytes": len(table), "chunks_blake3": blake3(table).hexdigest()}
+    entry |= {"chunks": chunk_table, "chunks_bytes": len(table), "chunks_blake3": blake3(table).hexdigest()}
     if rows:
-        _put(store, chunks_name, table, job.plan)
+        with claimed_writer(store, chunk_table, job.plan) as file:
+            file.write(table)
     else:
         store.delete(name)
-    value = {
-        "plan": job.plan,
-        "shard": entry,
-        "rejected": rejected,
-        "again": again,
-        "action": merge(action),
-        "state": merge(state),
-    }
-    schema = episodes_schema(cameras)
-    done_table = pa.Table.from_pylist(rows, schema.with_metadata({_METADATA: json.dumps(value)}))
-    _put(store, rows_name(shard.name), seal(table_bytes(done_table)), job.plan)
-
-
-def _put(store: Store, name: str, data: bytes, plan: str) -> None:
-    with store.writer(name) as file:
-        file.write(data)
-        check_claim(store, plan)
+    done = Done(
+        shard=entry,
+        episodes=pa.Table.from_pylist(rows, episodes_schema(cameras)),
+        rejected=rejected,
+        again=again,
+        action=merge(action),
+        state=merge(state),
+    )
+    write_done(store, shard.name, job.plan, done)
 
 
 def _read(source: Source, shard: Shard) -> Generator[tuple[Mapping[str, Any], Episode], None, None]:

@@ -29,11 +29,9 @@ from oxcart.compile.census import Census
 from oxcart.compile.engines.processes import Progress
 from oxcart.compile.images import Resize
 from oxcart.compile.pipeline import (
-    OVERWRITING,
     CompileConfig,
     Prepared,
     check_apart,
-    check_out,
     execute,
     execute_part,
     ignore,
@@ -45,6 +43,7 @@ from oxcart.compile.plan import Extends, Settings, more, split_episodes, with_al
 from oxcart.compile.sources import open_source
 from oxcart.compile.sources.base import EnvironmentRule, Source, SourceConfig
 from oxcart.compile.sources.videos.config import VideoConfig
+from oxcart.compile.workspace import OVERWRITING, check_out
 from oxcart.manifests.assign import Assignment, Episode
 from oxcart.manifests.dataset import Dataset
 from oxcart.manifests.frozen import FROZEN_BY, assign_new

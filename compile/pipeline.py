@@ -13,10 +13,8 @@ locked. So one plan can be executed in parts, by machines that share nothing but
 
 from __future__ import annotations
 
-import contextlib
-import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import pyarrow as pa
@@ -24,27 +22,39 @@ import pyarrow.compute as pc
 
 from oxcart.compile import census as census_module
 from oxcart.compile.census import Census
-from oxcart.compile.commit import Work, commit, delete_old_tables, read_work, settle, work_of
+from oxcart.compile.commit import commit
 from oxcart.compile.engines import PROCESSES, Part, engine
 from oxcart.compile.engines.processes import Progress, default_workers
-from oxcart.compile.execute import ShardJob, claimed, read_done, write_shard
+from oxcart.compile.execute import ShardJob, write_shard
 from oxcart.compile.plan import Plan, Settings, Shard, make
-from oxcart.compile.sealed import read_sealed, seal
 from oxcart.compile.sources import open_source
 from oxcart.compile.sources.base import LEFT_OUT, Source, SourceConfig
+from oxcart.compile.workspace import (
+    CENSUS,
+    OVERWRITING,
+    Claim,
+    awaited,
+    check_out,
+    claim_of,
+    drop_extension,
+    finished,
+    joins,
+    made,
+    read_done,
+    save_census,
+    saved_attribution,
+    saved_census,
+    settle,
+    take,
+    unfinished_claim,
+)
 from oxcart.manifests.manifest import CLAIM, NAME, Manifest, read_manifest
-from oxcart.manifests.ownership import DATASET, check_directory, holds_dataset, resolved, same_file, within
-from oxcart.manifests.tables import REJECTED, TABLE_FILE, parse_table, read_table, table_bytes
+from oxcart.manifests.ownership import resolved, same_file, within
+from oxcart.shards.choices import one_of
 from oxcart.shards.errors import ConfigError, OxcartError, SourceError
 from oxcart.shards.store import WORK, Store
 
-CENSUS = f"{WORK}/census.parquet"
-OWNERS = f"{WORK}/attribution.parquet"
-OVERWRITING = f"{WORK}/overwriting"
-
 ON_ERROR = ("fail", "reject")
-
-_SHARD_FILE = re.compile(r"shards/[a-z_]+-\d{5,}\.(tar|chunks\.parquet)")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,8 +83,7 @@ class CompileConfig:
     """Which of the plan's shards `execute_part` writes."""
 
     def __post_init__(self) -> None:
-        if self.on_error not in ON_ERROR:
-            raise ConfigError(f"on error: expected one of {', '.join(ON_ERROR)}, got {self.on_error!r}")
+        one_of("on error", self.on_error, ON_ERROR)
         if not self.out:
             raise ConfigError("out: expected a directory, got ''")
         if self.workers < 1:
@@ -89,6 +98,8 @@ class Prepared:
     source: Source
     census: Census
     plan: Plan
+    claim: Claim
+    """What the compile claims `out` with."""
     shards: Sequence[Shard]
     """Those to be written: all of the plan's, or a part."""
     frames: int
@@ -152,13 +163,15 @@ def planned(config: CompileConfig, source: Source, census: Census, plan: Plan) -
     """What can be executed, with what is done of it already."""
     store = Store(config.out)
     shards = config.part.of(plan.shards) if config.part else plan.shards
-    joined = shards if _joins(store, plan) else ()
+    claim = claim_of(plan, source)
+    joined = shards if joins(store, claim) else ()
     done = [shard for shard in joined if read_done(store, shard.name, plan.hash)]
     return Prepared(
         config=config,
         source=source,
         census=census,
         plan=plan,
+        claim=claim,
         shards=shards,
         frames=_frames(shards, source),
         frames_done=_frames(done, source),
@@ -182,18 +195,22 @@ def execute(prepared: Prepared, report: Progress = ignore, warn: Warn = hush) ->
     if config.part is not None:
         raise ConfigError("part: this executes a whole plan; execute_part executes one of its parts")
     store = Store(config.out)
-    if not _awaits(store, plan.base) and (plan.extends or not config.overwrite):
-        return _finished(store, plan.hash, config.on_error)
+    if not awaited(store, plan.base) and (plan.extends or not config.overwrite):
+        return finished(store, plan.hash, config.on_error)
     rejected = prepared.census.rejected.num_rows
     if plan.extends and not plan.shards and rejected == read_manifest(store).counts["rejected"]:
-        return _unchanged(store, config.overwrite)
+        if config.overwrite:
+            drop_extension(store)
+        manifest = read_manifest(store)
+        settle(store, manifest)
+        return manifest
     try:
-        work = _write_shards(prepared, store, report)
+        _write_shards(prepared, store, report)
         reject = config.on_error == "reject"
-        return commit(store, prepared.census, work, prepared.attribution, reject=reject, warn=warn)
+        return commit(store, prepared.census, prepared.claim, prepared.attribution, reject=reject, warn=warn)
     except OxcartError:
-        if _finished_meanwhile(store, plan.hash):
-            return _finished(store, plan.hash, config.on_error)  # another process of this plan was faster
+        if made(store, plan.hash):
+            return finished(store, plan.hash, config.on_error)  # another process of this plan was faster
         raise
 
 
@@ -215,15 +232,15 @@ def execute_part(prepared: Prepared, report: Progress = ignore) -> None:
             f"overwrite: one part cannot know whether another has begun; empty {config.out} before the first"
         )
     store = Store(config.out)
-    if not _awaits(store, plan.base):
-        _finished(store, plan.hash, config.on_error)
+    if not awaited(store, plan.base):
+        finished(store, plan.hash, config.on_error)
         return
     if plan.extends and not plan.shards:
         return
     try:
         _write_shards(prepared, store, report)
     except OxcartError:
-        if not _finished_meanwhile(store, plan.hash):
+        if not made(store, plan.hash):
             raise
 
 
@@ -237,34 +254,23 @@ def finish(out: str, *, on_error: str = "fail", warn: Warn = hush) -> Manifest:
     store = Store(out)
     if store.exists(NAME) and not store.exists(CLAIM):
         return read_manifest(store)
-    work = read_work(store)
-    if not _awaits(store, work.extends):
-        return _finished(store, work.plan, on_error)
-    census = census_module.read(read_sealed(store, CENSUS), CENSUS)
-    owners = parse_table(read_sealed(store, OWNERS), OWNERS) if store.exists(OWNERS) else None
+    claim = unfinished_claim(store)
+    if not awaited(store, claim.extends):
+        return finished(store, claim.plan, on_error)
+    census, attribution = saved_census(store), saved_attribution(store)
     try:
-        return commit(store, census, work, owners, reject=on_error == "reject", warn=warn)
+        return commit(store, census, claim, attribution, reject=on_error == "reject", warn=warn)
     except OxcartError:
-        if _finished_meanwhile(store, work.plan):
-            return _finished(store, work.plan, on_error)
+        if made(store, claim.plan):
+            return finished(store, claim.plan, on_error)
         raise
 
 
-def _write_shards(prepared: Prepared, store: Store, report: Progress) -> Work:
-    """Claim the output and write what is left of the shards."""
+def _write_shards(prepared: Prepared, store: Store, report: Progress) -> None:
+    """Claim the output and write the shards that are missing."""
     config, plan = prepared.config, prepared.plan
-    work = work_of(plan, prepared.source)
-    _claim(store, plan, work, config.overwrite)
-    if not _awaits(store, plan.base):
-        # Whoever had the claim before has made another dataset between the look at it and the claim.
-        store.delete(CLAIM)
-        raise ConfigError(f"{store.url}: has become another dataset meanwhile; give the command again")
-    if not store.exists(CENSUS) or (plan.extends and store.read(CENSUS) != seal(prepared.census.to_bytes())):
-        # Of the compile before an extension a census can be left, if its end was cut off.
-        # The other goes before the census, which says that both are there.
-        if prepared.attribution is not None:
-            store.put(OWNERS, seal(table_bytes(prepared.attribution)))
-        store.put(CENSUS, seal(prepared.census.to_bytes()))
+    take(store, prepared.claim, config.overwrite)
+    save_census(store, prepared.census, prepared.attribution, extends=plan.extends is not None)
     job = ShardJob(
         source=config.source,
         out=config.out,
@@ -281,7 +287,6 @@ def _write_shards(prepared: Prepared, store: Store, report: Progress) -> Work:
     run = engine(config.engine, config.ray_address)
     for _ in run(write_shard, job, left, workers=config.workers, report=count):
         pass
-    return work
 
 
 def _frames(shards: Sequence[Shard], source: Source) -> int:
@@ -309,29 +314,13 @@ def check_apart(what: str, source: str, out: str) -> None:
         raise ConfigError(f"{source}: lies in {work}, which is deleted; move it or choose another OUT")
 
 
-def check_out(store: Store, overwrite: bool) -> None:
-    """Refuse early what would be refused after a long census."""
-    if not store.writable:
-        store.check_writable()
-    check_directory("OUT", store.url, DATASET)
-    ours = store.exists(CLAIM) or store.exists(OVERWRITING) or holds_dataset(store)
-    if ours and not overwrite:
-        return
-    store.check_writable()
-    if ours:
-        return
-    others = store.list(limit=1)
-    if others:
-        raise ConfigError(f"{store.url}: holds {others[0]}, which is not oxcart's; choose an empty directory")
-
-
 def take_census(config: CompileConfig, store: Store, source: Source, report: Progress) -> Census:
     """The census: from the file that is named, from a compile that was cut off, or taken now."""
     if config.census is not None:
         return census_module.load(config.census, source)
     if store.exists(CENSUS) and not config.overwrite and not store.exists(OVERWRITING):
         try:
-            census = census_module.read(read_sealed(store, CENSUS), CENSUS)
+            census = saved_census(store)
             census_module.check(census, source)
         except OxcartError:
             pass  # of another source or another version: whether that is fine, the claim decides
@@ -339,112 +328,3 @@ def take_census(config: CompileConfig, store: Store, source: Source, report: Pro
             return census
     run = engine(config.engine, config.ray_address)
     return census_module.take(config.source, workers=config.workers, report=report, source=source, run=run)
-
-
-def _joins(store: Store, plan: Plan) -> bool:
-    """Whether `out` holds an unfinished compile of this very plan."""
-    joins = claimed(store) == plan.hash and _awaits(store, plan.base)
-    return joins and not store.exists(OVERWRITING)
-
-
-def _awaits(store: Store, base: str | None) -> bool:
-    """Whether what a plan makes is not there yet: there is no dataset, or the one of plan `base` is."""
-    if not store.exists(NAME):
-        return base is None
-    return base is not None and read_manifest(store).plan == base
-
-
-def _finished_meanwhile(store: Store, plan: str) -> bool:
-    """Whether another process has made a dataset of this very plan."""
-    return store.exists(NAME) and read_manifest(store).plan == plan
-
-
-def _finished(store: Store, plan: str, on_error: str) -> Manifest:
-    """The manifest of `out`, which must hold this very plan."""
-    manifest = read_manifest(store)
-    if manifest.plan != plan:
-        raise ConfigError(
-            f"{store.url}: holds another compile ({manifest.dataset['name']}, plan {manifest.plan[:12]}, "
-            f"this is {plan[:12]}); choose another directory or pass --overwrite, "
-            "or --extend where the source has grown"
-        )
-    if on_error == "fail" and (faults := _faults(store, manifest)):
-        raise ConfigError(
-            f"{store.url}: was compiled with --on-error reject and lacks {faults} "
-            f"episodes, listed in {REJECTED}; pass --on-error reject to accept that, or mend the source"
-        )
-    if claimed(store) in (None, plan):  # else it is of an extension that is not finished
-        settle(store, manifest)
-    return manifest
-
-
-def _unchanged(store: Store, overwrite: bool) -> Manifest:
-    """The manifest of `out`, to which there is nothing to add."""
-    manifest = read_manifest(store)
-    if overwrite:
-        _drop_extension(store)
-    if claimed(store) in (None, manifest.plan):
-        settle(store, manifest)
-    return manifest
-
-
-def _faults(store: Store, manifest: Manifest) -> int:
-    """How many episodes a finished compile rejected that no rule of its configuration leaves out."""
-    reasons = read_table(store, manifest.file(REJECTED), ["reason"])["reason"]
-    return len(reasons) - int(pc.sum(pc.starts_with(reasons, LEFT_OUT)).as_py() or 0)
-
-
-def _claim(store: Store, plan: Plan, work: Work, overwrite: bool) -> None:
-    """Take `out` for this plan, or join those who have it for the same one."""
-    if store.exists(OVERWRITING) or (overwrite and not _joins(store, plan)):
-        if plan.extends is None:
-            _delete_dataset(store)
-        else:
-            _drop_extension(store)
-    if plan.base is not None and claimed(store) == plan.base:
-        settle(store, read_manifest(store))  # what a compile left behind that was killed at its very end
-    if not store.create(CLAIM, work.to_bytes()):
-        found = claimed(store)
-        if found != plan.hash:
-            what, remedy = "compile", "choose another directory or pass --overwrite"
-            if plan.extends is not None:
-                what, remedy = "extension", "or drop it with --extend --overwrite, which keeps the dataset"
-            raise ConfigError(
-                f"{store.url}: holds an unfinished {what} of another plan ({str(found)[:12]}, this is "
-                f"{plan.hash[:12]}); finish that one, {remedy}"
-            )
-    store.delete(OVERWRITING)
-
-
-def _delete_dataset(store: Store) -> None:
-    """Delete what oxcart wrote, and only that; the marker makes whoever comes after a crash go on with it."""
-    store.put(OVERWRITING, b"")
-    store.delete(CLAIM)  # first, so that a compile that is still running notices
-    found = store.list()
-    store.delete(NAME, *filter(TABLE_FILE.fullmatch, found), *filter(_SHARD_FILE.fullmatch, found))
-    store.delete(*(name for name in store.list(WORK) if name != OVERWRITING))
-
-
-def _drop_extension(store: Store) -> None:
-    """Delete what an unfinished extension wrote, and only that.
-
-    The claim, which says that those shards are no damage, goes last; first it loses its plan, so that a
-    compile that is still running notices.
-    """
-    if store.exists(CLAIM):
-        finished = False
-        with contextlib.suppress(OxcartError):  # of another version, or damaged
-            work = read_work(store)
-            store.put(CLAIM, replace(work, plan="").to_bytes())
-            finished = bool(work.plan) and read_manifest(store).plan == work.plan
-        if finished:
-            raise ConfigError(
-                f"{store.url}: its extension has been finished meanwhile; give the command again"
-            )
-    manifest = read_manifest(store)
-    store.delete(*(name for name in store.list(WORK) if name != CLAIM))
-    named = {shard[what] for shard in manifest.shards for what in ("name", "chunks")}
-    found = filter(_SHARD_FILE.fullmatch, store.list("shards"))
-    store.delete(*(name for name in found if name not in named))
-    delete_old_tables(store, manifest)
-    store.delete_folder(WORK)

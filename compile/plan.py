@@ -29,6 +29,7 @@ from oxcart.manifests.split import SPLITS, SplitRule
 from oxcart.manifests.tables import EPISODES, FILE_BYTES, MAX_MEMBER
 from oxcart.shards.codec import Encoding
 from oxcart.shards.errors import ConfigError, SourceError
+from oxcart.shards.names import make_stem, parse_stem, stem_of
 
 SHARD_BYTES = {"raw": 512 << 20, "zstd": 1 << 30, "jpeg": 3 << 30}
 """Codec -> default budget of a shard, in bytes of uncompressed frames."""
@@ -199,10 +200,9 @@ def more(
     shards: list[Shard] = []
     if rows.num_rows:
         _check_names(max(rows["key"].to_pylist(), key=len), list(census.source["cameras"]))
-        stems = [shard["name"].removeprefix("shards/").removesuffix(".tar") for shard in manifest.shards]
         after: dict[str, int] = {}
-        for split, _, number in (stem.rpartition("-") for stem in stems):
-            after[split] = max(after.get(split, 0), int(number) + 1)
+        for split, number in (parse_stem(stem_of(shard["name"])) for shard in manifest.shards):
+            after[split] = max(after.get(split, 0), number + 1)
         shards, _ = _pack_splits(rows, splits, replace(settings, limit=None), after)
         _check_sizes(shards, list(census.source["cameras"]), manifest)
     read = census.source["source_splits"]
@@ -273,7 +273,7 @@ def _pack_splits(
             _pack(sizes[chosen], settings.shard_bytes), (after or {}).get(split, 0)
         ):
             rows = usable.take(pa.array(chosen[part]))
-            shards.append(Shard(name=f"{split}-{number:05d}", split=split, rows=rows))
+            shards.append(Shard(name=make_stem(split, number), split=split, rows=rows))
     return shards, limited
 
 
@@ -370,7 +370,7 @@ def _versions(census: Census) -> dict[str, str]:
     """Versions of what makes the bytes of a source's episodes."""
     if census.source["kind"] != "videos":
         return library_versions()
-    from oxcart.compile.sources.videos.shots import video_versions
+    from oxcart.compile.sources.videos.survey import video_versions
 
     return library_versions() | video_versions()
 

@@ -24,9 +24,11 @@ from PIL import Image
 from oxcart.manifests.annotation import Annotation, write_annotation
 from oxcart.manifests.canonical import sha256_json
 from oxcart.manifests.dataset import Dataset, read_chunks
+from oxcart.manifests.episode import Track, track
 from oxcart.manifests.tables import EPISODES
-from oxcart.manifests.track import Track, track
+from oxcart.shards.choices import one_of
 from oxcart.shards.errors import ConfigError
+from oxcart.shards.names import stem_of
 from oxcart.shards.prefetch import prefetch
 from oxcart.shards.store import Store
 
@@ -61,8 +63,7 @@ def measure(
         ConfigError: there is no such method or camera, or OpenCV is not installed.
         CorruptError: a chunk does not match its digest.
     """
-    if method not in METHODS:
-        raise ConfigError(f"method: expected one of {', '.join(METHODS)}, got {method!r}")
+    one_of("method", method, METHODS)
     name = dataset.manifest.camera(camera)["name"]
     parameters: dict[str, Any] = {"method": method, "camera": name, "longer_side": LONGER[method]}
     if method == "flow":
@@ -98,8 +99,8 @@ def _tracks(dataset: Dataset, camera: str) -> Iterator[Track]:
     episodes = dataset.table(EPISODES)
     for shard in dataset.manifest.shards:
         chunks = read_chunks(dataset.store, shard)
-        name = shard["name"].removeprefix("shards/").removesuffix(".tar")
-        for row in episodes.filter(pc.equal(episodes["shard"], name)).to_pylist():
+        mine = pc.equal(episodes["shard"], stem_of(shard["name"]))
+        for row in episodes.filter(mine).to_pylist():
             yield track(row, camera, dataset.manifest.pixels, chunks)
 
 

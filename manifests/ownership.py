@@ -22,6 +22,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from oxcart.shards.errors import ConfigError, StoreError
+from oxcart.shards.names import SHARDS
 from oxcart.shards.store import WORK, Store
 
 DATASET, SOURCE, RUN = "dataset", "source", "run"
@@ -154,7 +155,7 @@ def check_directory(what: str, place: str | os.PathLike[str], kind: str) -> None
                 f"{owner.place!r}, which no command changes; choose another directory"
             )
     if kind == DATASET and "://" not in os.fspath(place):
-        for name in ("shards", WORK):
+        for name in (SHARDS, WORK):
             link = Path(place, name)
             if link.is_symlink():
                 raise ConfigError(

@@ -7,13 +7,13 @@ say more: fields inside an object that the table does not name are let through.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from oxcart.manifests.split import SPLITS
 from oxcart.manifests.tables import ATTRIBUTION, EPISODES, MOST, REJECTED, TABLE_FILE
+from oxcart.shards.names import chunks_name, is_shard_file, parse_stem, stem_of, tar_name
 
 
 @dataclass(frozen=True)
@@ -58,8 +58,6 @@ MANIFEST: Mapping[str, Any] = {
     "versions": _Each(str),
 }
 
-_SHARD = re.compile(r"shards/(?:train|val|test|val_seen)-[0-9]{5,}\.tar")
-
 
 def problems(manifest: Mapping[str, Any]) -> Iterator[str]:
     """What is wrong with a manifest, field by field; after the first, the others mean little."""
@@ -83,11 +81,12 @@ def problems(manifest: Mapping[str, Any]) -> Iterator[str]:
                 yield f"{name}.statistics.{what}: expected as many values as {name}.size, {array['size']}"
     seen = set()
     for i, shard in enumerate(manifest["shards"]):
-        name = shard["name"]
-        if not _SHARD.fullmatch(name) or name in seen:
+        name, stem = shard["name"], stem_of(shard["name"])
+        sound = is_shard_file(name) and name == tar_name(stem) and parse_stem(stem)[0] in SPLITS
+        if not sound or name in seen:
             yield f"shards[{i}].name: expected one like shards/train-00000.tar, once; got {name!r}"
         seen.add(name)
-        if shard["chunks"] != (expected := f"{name.removesuffix('.tar')}.chunks.parquet"):
+        if shard["chunks"] != (expected := chunks_name(stem)):
             yield f"shards[{i}].chunks: expected {expected!r}, got {shard['chunks']!r}"
 
 

@@ -11,12 +11,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from oxcart.compile.sample.rlds import SampleConfig
+from oxcart.compile.sample.rlds import RldsSampleConfig
 from oxcart.manifests.audit.audit import Audit, Options, audit
 from oxcart.manifests.audit.result import Check
 from sample_compile import FIRST, SECOND
 
-SAMPLE = SampleConfig(kitchens=6, sessions=2, episodes=2, steps=6, size=48, files=2)
+SAMPLE = RldsSampleConfig(kitchens=6, sessions=2, episodes=2, steps=6, size=48, files=2)
 """24 episodes of six kitchens: a kitchen held out is 4 episodes, against a null of 20."""
 
 

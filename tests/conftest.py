@@ -24,7 +24,7 @@ from hypothesis import settings
 import depth
 from grown_source import HELD_OUT, Before, Growth, extended, kitchen
 from once import Once
-from oxcart.compile.sample.rlds import SampleConfig
+from oxcart.compile.sample.rlds import RldsSampleConfig
 from oxcart.manifests.split import SplitRule
 from sample_compile import CAMERAS, Compiled, compile_sample, compiled, rows_of
 from servers import BUCKET, Server, s3, web
@@ -41,14 +41,14 @@ def once(tmp_path_factory: pytest.TempPathFactory) -> Once:
 @pytest.fixture(scope="session")
 def whole(once: Once) -> Compiled:
     """Four episodes in each of five kitchens, one of which is val; one camera."""
-    sample = SampleConfig(kitchens=5, sessions=2, episodes=2, steps=4, size=32, files=2)
+    sample = RldsSampleConfig(kitchens=5, sessions=2, episodes=2, steps=4, size=32, files=2)
     return once("whole", lambda folder: compile_sample(folder, sample))
 
 
 @pytest.fixture(scope="session")
 def six_episodes(once: Once) -> Compiled:
     """Two episodes in each of three kitchens, one of which is val; two cameras, three shards."""
-    sample = SampleConfig(kitchens=3, sessions=1, episodes=2, steps=4, size=32, files=2)
+    sample = RldsSampleConfig(kitchens=3, sessions=1, episodes=2, steps=4, size=32, files=2)
     rule = SplitRule(val=0.34)
     return once("six", lambda folder: compile_sample(folder, sample, cameras=CAMERAS, rule=rule))
 

@@ -22,7 +22,7 @@ from xxhash import xxh3_64_intdigest
 
 from oxcart.compile.extend import adopt, prepare
 from oxcart.compile.pipeline import CompileConfig, Prepared, execute
-from oxcart.compile.sample.rlds import NAME, VERSION, SampleConfig, write_rlds
+from oxcart.compile.sample.rlds import NAME, VERSION, RldsSampleConfig, write_rlds
 from oxcart.compile.sources.base import SourceConfig
 from oxcart.compile.sources.rlds import tfrecord
 from oxcart.manifests.dataset import Dataset
@@ -48,7 +48,7 @@ class Growth:
     @classmethod
     def of(cls, folder: Path) -> Growth:
         """Write the sample."""
-        sample = SampleConfig(kitchens=6, sessions=2, episodes=2, steps=4, size=32, files=1)
+        sample = RldsSampleConfig(kitchens=6, sessions=2, episodes=2, steps=4, size=32, files=1)
         root = write_rlds(folder, sample)
         files = sorted(path.name for path in root.glob("*.tfrecord*"))
         records = [bytes(r.data) for file in files for r in tfrecord.scan(Store(root), file) if not r.last]

@@ -22,7 +22,8 @@ AUGMENTED = (
 PATCHED = """
 import os, signal, sys, torch
 import torch.distributed as distributed
-from oxcart.train.laq.run import configure, train_laq
+from oxcart.train.laq.config import laq_config
+from oxcart.train.laq.task import train_laq
 from oxcart.train.laq.task import LaqTask
 
 original, original_loss = LaqTask.after_step, LaqTask.loss

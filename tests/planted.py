@@ -1,7 +1,7 @@
 """Pairs whose codes are known to mean one thing, and a decoder whose codes are known to move pictures.
 
-cache = planted("direction")
-number = measured("compass", cache)["cosine_environments"]
+pairs = planted("direction")
+number = measured("compass", pairs)["cosine_environments"]
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from oxcart.train.evaluate import strategies
 from oxcart.train.evaluate.flow import FlowMeter
-from oxcart.train.evaluate.gather import Cache
+from oxcart.train.evaluate.gather import GatheredPairs
 from oxcart.train.evaluate.strategy import Context, Number, Skip, lacking
 
 ENVIRONMENTS, EPISODES, PAIRS = 6, 6, 20
@@ -27,7 +27,7 @@ STEP = 3
 SIDE = 48
 
 
-def planted(kind: str, seed: int = 0, places: int = 1) -> Cache:
+def planted(kind: str, seed: int = 0, places: int = 1) -> GatheredPairs:
     """720 pairs that move in eight directions and by four lengths, independent of where they are.
 
     Args:
@@ -54,7 +54,7 @@ def planted(kind: str, seed: int = 0, places: int = 1) -> Cache:
         "own": (direction + np.array([0, 3, 6, 1, 4, 7])[environment]) % 8,
         "instruction": asked,
     }[kind]
-    return Cache(
+    return GatheredPairs(
         codes=np.repeat(codes[:, None], places, 1).astype(np.int64),
         size=SIZE,
         dataset=np.where(environment < ENVIRONMENTS // 2, "left", "right"),
@@ -69,17 +69,17 @@ def planted(kind: str, seed: int = 0, places: int = 1) -> Cache:
     )
 
 
-def pictured(cache: Cache, count: int = 48, seed: int = 0) -> Cache:
-    """The cache with frames of some pairs, in which code c moves a picture in direction c."""
+def pictured(pairs: GatheredPairs, count: int = 48, seed: int = 0) -> GatheredPairs:
+    """The pairs with frames of some pairs, in which code c moves a picture in direction c."""
     generator = np.random.default_rng(seed + 1000)  # not the numbers of the motions
-    framed = np.sort(generator.permutation(len(cache))[:count])
+    framed = np.sort(generator.permutation(len(pairs))[:count])
     coarse = generator.integers(0, 256, (count, SIDE // 4, SIDE // 4, 3)).astype(np.uint8)
     first = torch.from_numpy(coarse).permute(0, 3, 1, 2).float()
     first = nn.functional.interpolate(first, size=(SIDE, SIDE), mode="bicubic").clamp(0, 255).round()
     noise = torch.from_numpy(generator.integers(-2, 3, first.shape))  # no reconstruction is exact
-    second = (moved(first, torch.from_numpy(cache.codes[framed])) + noise).clamp(0, 255)
+    second = (moved(first, torch.from_numpy(pairs.codes[framed])) + noise).clamp(0, 255)
     frames = torch.stack([first, second], 1).permute(0, 1, 3, 4, 2).to(torch.uint8).numpy()
-    return replace(cache, frames=frames, framed=framed)
+    return replace(pairs, frames=frames, framed=framed)
 
 
 def moved(pictures: Tensor, codes: Tensor) -> Tensor:
@@ -117,18 +117,18 @@ def context(meter: FlowMeter | None = None, *, ignores: bool = False, quick: boo
     return Context(model=model, meter=meter, quick=quick)
 
 
-def found(name: str, cache: Cache, given: Context | None = None) -> list[Number | Skip]:
+def found(name: str, pairs: GatheredPairs, given: Context | None = None) -> list[Number | Skip]:
     """All that a strategy measures."""
     strategy = strategies.load([name])[name]
-    assert lacking(cache, strategy.needs) is None
-    return list(strategy.measure(cache, given or context()))
+    assert lacking(pairs, strategy.needs) is None
+    return list(strategy.measure(pairs, given or context()))
 
 
-def measured(name: str, cache: Cache, given: Context | None = None) -> dict[str, Number]:
+def measured(name: str, pairs: GatheredPairs, given: Context | None = None) -> dict[str, Number]:
     """Its numbers by name."""
-    return {one.name: one for one in found(name, cache, given) if isinstance(one, Number)}
+    return {one.name: one for one in found(name, pairs, given) if isinstance(one, Number)}
 
 
-def skipped(name: str, cache: Cache, given: Context | None = None) -> dict[str, str]:
+def skipped(name: str, pairs: GatheredPairs, given: Context | None = None) -> dict[str, str]:
     """What it skips, and why."""
-    return {one.what: one.because for one in found(name, cache, given) if isinstance(one, Skip)}
+    return {one.what: one.because for one in found(name, pairs, given) if isinstance(one, Skip)}

@@ -1,6 +1,6 @@
 """A sample source and its compile, small enough for a test, and how to look at both and to change the source.
 
-    made = compile_sample(tmp_path, SampleConfig(kitchens=3, episodes=2, steps=4, size=32, files=2))
+    made = compile_sample(tmp_path, RldsSampleConfig(kitchens=3, episodes=2, steps=4, size=32, files=2))
     compiled(edited(made.source, tmp_path / "source", lift), tmp_path / "out")
 
 `conftest.py` has the compiles that several modules share; whoever breaks one copies it before.
@@ -25,7 +25,7 @@ from oxcart.compile import census
 from oxcart.compile.census import Census
 from oxcart.compile.pipeline import CompileConfig, execute, prepare
 from oxcart.compile.plan import Settings
-from oxcart.compile.sample.rlds import SampleConfig, write_rlds
+from oxcart.compile.sample.rlds import RldsSampleConfig, write_rlds
 from oxcart.compile.sources.base import SourceConfig
 from oxcart.compile.sources.rlds import tfrecord
 from oxcart.manifests.manifest import Manifest, read_manifest
@@ -100,7 +100,7 @@ def compiled(path: Path, out: Path, **changes: Any) -> Manifest:
 
 
 def compile_sample(
-    folder: Path, sample: SampleConfig, *, cameras: tuple[str, ...] | None = None, **changes: Any
+    folder: Path, sample: RldsSampleConfig, *, cameras: tuple[str, ...] | None = None, **changes: Any
 ) -> Compiled:
     """Write a sample into a new folder and compile it beside itself."""
     source = write_rlds(folder, sample)

@@ -27,7 +27,7 @@ from xxhash import xxh3_64_intdigest
 
 from oxcart.compile.images import Resize
 from oxcart.compile.pipeline import execute, prepare
-from oxcart.compile.sample.rlds import SampleConfig
+from oxcart.compile.sample.rlds import RldsSampleConfig
 from oxcart.compile.sources.base import SourceConfig
 from oxcart.manifests.split import SplitRule
 from sample_compile import CAMERAS, compile_sample, config_of
@@ -58,7 +58,7 @@ class Compiled(NamedTuple):
 
 @pytest.fixture(scope="module")
 def compiled(tmp_path_factory: pytest.TempPathFactory) -> Compiled:
-    sample = SampleConfig(kitchens=3, sessions=1, episodes=3, steps=4, size=32, files=2)
+    sample = RldsSampleConfig(kitchens=3, sessions=1, episodes=3, steps=4, size=32, files=2)
     folder = tmp_path_factory.mktemp("compiled")
     whole = compile_sample(folder, sample, cameras=CAMERAS, rule=SplitRule(val=0.34))
     made = Compiled(whole.source, whole.out)

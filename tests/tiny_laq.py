@@ -19,8 +19,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from oxcart.train import checkpoint as checkpoints
-from oxcart.train.laq.config import LaqConfig
-from oxcart.train.laq.run import configure, train_laq
+from oxcart.train.laq.config import LaqConfig, laq_config
+from oxcart.train.laq.task import train_laq
 from oxcart.train.loop import Result
 
 SMALL = (
@@ -59,8 +59,8 @@ def small(dataset: Path | str, run: Path, *overrides: str, resume: bool = False)
     given = {text.partition("=")[0]: text for text in asked}
     if resume:
         kept = [text for text in overrides if not text.startswith("preset=")]
-        return configure([*kept, given["run.dir"]], resume=True)
-    return configure(list(given.values()))
+        return laq_config([*kept, given["run.dir"]], resume=True)
+    return laq_config(list(given.values()))
 
 
 def trained(

@@ -13,12 +13,12 @@ import torch
 from oxcart.manifests.annotation import Annotation, write_annotation
 from oxcart.manifests.dataset import Dataset
 from oxcart.train.loop import Result
-from oxcart.train.vla.config import VlaConfig, vla_config
+from oxcart.train.vla.config import vla_config
 from oxcart.train.vla.emit import Policy
 from oxcart.train.vla.model import Shape, build
 from oxcart.train.vla.processor import load_processor
 from oxcart.train.vla.prompt import Prompter, read_prompt
-from oxcart.train.vla.run import configure, train_vla
+from oxcart.train.vla.task import train_vla
 
 TOKENS, CODES, K = 3, 4, 2
 SMALL = (
@@ -83,7 +83,7 @@ def small(model: Path, dataset: Path, codes: Path, run: Path, *overrides: str) -
 
 def trained(overrides: list[str], *, resume: bool = False) -> Result:
     """Train it."""
-    config: VlaConfig = configure(overrides, resume=resume)
+    config = vla_config(overrides, resume=resume)
     with mock.patch("oxcart.train.plots.curves"):  # takes longer than all the rest
         return train_vla(config, resume=resume)
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from oxcart.shards.errors import ConfigError
-from oxcart.train import plots, run_directory
-from oxcart.train.config import changes
+from oxcart.train import plots
+from oxcart.train.config import CONFIG, leaves, saved_config
 from oxcart.train.report import last_validation, read_metrics
 
 METRICS = (
@@ -50,26 +50,27 @@ def compare_runs(paths: Sequence[Path]) -> Compared:
     """
     configs, lasts = [], []
     for path in paths:
-        config, last = run_directory.saved_config(path), last_validation(path)
+        config, last = saved_config(path), last_validation(path)
         if config is None:
-            raise ConfigError(f"RUN: {path} has no {run_directory.CONFIG}, so it is no run")
+            raise ConfigError(f"RUN: {path} has no {CONFIG}, so it is no run")
         if last is None:
             raise ConfigError(f"RUN: {path} was never validated; train it with val.every=N")
-        configs.append(config)
+        configs.append(leaves(config))
         lasts.append(last)
-    split = str(configs[0]["val"]["splits"][0])
+    first = configs[0]
+    split = str(first["val.splits"][0])
     keys = dict.fromkeys(
-        line.partition(":")[0]
+        key
         for config in configs[1:]
-        for line in changes(configs[0], config)
-        if not line.startswith(APART)
+        for key in {**first, **config}
+        if first.get(key) != config.get(key) and not key.startswith(APART)
     )
     metrics = [name for name in METRICS if any(f"{split}/{name}" in last for last in lasts)]
     names = [path.name for path in paths]
     names = names if len(set(names)) == len(names) else [str(path) for path in paths]
     rows = []
     for name, config, last in zip(names, configs, lasts, strict=True):
-        own = [_setting(config, key) for key in keys]
+        own = [_setting(config.get(key)) for key in keys]
         values = [_number(last.get(f"{split}/{metric}")) for metric in metrics]
         rows.append((name, *own, f"{last['step']:,}", *values))
     columns = ("run", *keys, "step", *(f"{split}/{metric}" for metric in metrics))
@@ -97,10 +98,7 @@ def draw(path: Path, found: Compared) -> None:
     plots.curves(path, merged, panels)
 
 
-def _setting(config: dict[str, Any], key: str) -> str:
-    value: Any = config
-    for part in key.split("."):
-        value = value.get(part) if isinstance(value, dict) else None
+def _setting(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 

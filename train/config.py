@@ -10,18 +10,16 @@ file.
 
 from __future__ import annotations
 
-import difflib
-import json
-import typing
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from oxcart.shards.choices import nearest, one_of
 from oxcart.shards.errors import ConfigError
 from oxcart.train.data.config import READ_MODES
 from oxcart.train.data.mixture import EPOCHS, check_weights
@@ -31,6 +29,8 @@ from oxcart.train.ranges import check_numbers
 
 T = TypeVar("T")
 
+CONFIG = "config.yaml"
+"""File of a run that holds its configuration."""
 RENAMED = {"data.reading": "data.read_mode", "data.ahead": "data.prefetch"}
 """Keys of configurations that older versions saved -> what they are called now."""
 
@@ -176,8 +176,26 @@ class EvaluateConfig:
     """`dis`: OpenCV's DIS flow; `raft`: torchvision's RAFT; or `none`."""
 
 
+class TrainerConfig(Protocol):
+    """The sections that the configuration of every trainer has."""
+
+    @property
+    def run(self) -> RunConfig: ...
+    @property
+    def train(self) -> TrainConfig: ...
+    @property
+    def data(self) -> DataConfig: ...
+    @property
+    def val(self) -> ValConfig: ...
+
+
 def resolve(
-    schema: type[T], presets: Path, overrides: Sequence[str], saved: Mapping[str, Any] | None = None
+    schema: type[T],
+    presets: Path,
+    overrides: Sequence[str],
+    saved: Mapping[str, Any] | None = None,
+    *,
+    resume: bool = False,
 ) -> T:
     """A configuration from a preset, or from one that was saved, and overrides.
 
@@ -185,18 +203,19 @@ def resolve(
         schema: the dataclass, with a field `preset`.
         presets: folder of YAML files.
         overrides: such as `train.steps=200`; `preset=NAME` picks the preset.
-        saved: start from this instead of a preset.
+        saved: start from these values instead of a preset.
+        resume: start from the configuration of the run in `run.dir`, if there is one.
 
     Raises:
-        ConfigError: an unknown preset or key, with the nearest that exists; a value of the wrong type.
+        ConfigError: a preset or key does not exist, a value has the wrong type, or a file cannot be read.
     """
+    known = leaves(asdict(schema()))  # type: ignore[call-overload]
     given = dict(_parse(text) for text in overrides)
-    known = dict(leaves(schema))
-    for key in given:
-        _check_key(key, known, schema)
+    if resume:
+        saved = saved_config(Path(str(given.get("run.dir") or known["run.dir"])))
     if saved is None:
         name = str(given.get("preset", known["preset"]))
-        base = {**read_preset(presets, name), "preset": name}
+        base = {**_read_preset(presets, name), "preset": name}
     else:
         base = dict(saved)
         if given.get("preset", base.get("preset")) != base.get("preset"):
@@ -204,15 +223,19 @@ def resolve(
                 f"preset: the run was begun with {base.get('preset')!r}, got {given['preset']!r}; "
                 "leave it out, or use another run.dir"
             )
-    for key in _flat("", base, schema):
-        _check_key(key, known, schema)
-    merged = OmegaConf.structured(schema)
-    _unlock(merged)
+    for key in given:
+        _check_key(key, known)
+    plain = OmegaConf.create(base)
+    for key, value in given.items():
+        OmegaConf.update(plain, key, value, merge=False)
+    for key, value in leaves(OmegaConf.to_container(plain)).items():
+        _check_key(key, known)
+        if isinstance(known[key], list) and not isinstance(value, list):
+            raise ConfigError(f"{key}: expected a list, such as {key}=[{value}]; got {value!r}")
+        if "${" in str(value):
+            raise ConfigError(f"{key}: expected a plain value, got the interpolation {value!r}; write it out")
     try:
-        merged = OmegaConf.merge(merged, OmegaConf.create(base))
-        for key, value in given.items():
-            OmegaConf.update(merged, key, value, merge=False)
-        built = OmegaConf.to_object(merged)
+        built = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), plain))
     except OmegaConfBaseException as error:
         key = getattr(error, "full_key", None) or "configuration"
         raise ConfigError(f"{key}: {str(error).splitlines()[0]}") from error
@@ -220,84 +243,41 @@ def resolve(
     return built
 
 
-def read_preset(presets: Path, name: str) -> dict[str, Any]:
-    """The values of a preset.
-
-    Raises:
-        ConfigError: there is none of that name.
-    """
-    have = sorted(path.stem for path in presets.glob("*.yaml"))
-    if name not in have:
-        raise ConfigError(f"preset {name!r}: expected one of {', '.join(have)}{_nearest(name, have)}")
-    loaded = OmegaConf.to_container(OmegaConf.load(presets / f"{name}.yaml"))
-    assert isinstance(loaded, dict)
-    return {str(key): value for key, value in loaded.items()}
-
-
 def to_yaml(config: Any) -> str:
     """A configuration as YAML, every key, in the order of the dataclasses."""
     return OmegaConf.to_yaml(OmegaConf.create(asdict(config)))
 
 
-def from_yaml(path: Path) -> dict[str, Any]:
-    """What `to_yaml` wrote.
+def saved_config(run: Path) -> dict[str, Any] | None:
+    """The configuration that a run was begun with; None where there is no run.
 
     Raises:
-        ConfigError: the file is no such YAML.
+        ConfigError: the file of the configuration cannot be read.
     """
-    try:
-        loaded = OmegaConf.to_container(OmegaConf.load(path))
-    except (OmegaConfBaseException, YAMLError, OSError) as error:
-        raise ConfigError(f"{path}: cannot be read as a configuration: {error}") from error
-    if not isinstance(loaded, dict):
-        raise ConfigError(f"{path}: expected keys and values, got {type(loaded).__name__}")
-    return {str(key): value for key, value in loaded.items()}
+    return _read(run / CONFIG) if (run / CONFIG).exists() else None
 
 
-def leaves(schema: type[Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Every dotted key of a dataclass and its default."""
-    hints = typing.get_type_hints(schema)
-    for one in fields(schema):
-        key, kind = f"{prefix}{one.name}", hints[one.name]
-        if is_dataclass(kind):
-            assert isinstance(kind, type)
-            yield from leaves(kind, f"{key}.")
+def leaves(values: Any, above: str = "") -> dict[str, Any]:
+    """Dotted key -> value, for every value of nested mappings that is not a mapping itself."""
+    found: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            found |= leaves(value, f"{above}{name}.")
         else:
-            yield key, one.default_factory() if callable(one.default_factory) else one.default
+            found[f"{above}{name}"] = value
+    return found
 
 
-def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """`key: old -> new` of every leaf that differs."""
-    old, new = dict(_walk("", before)), dict(_walk("", now))
-    return [
-        f"{key}: {json.dumps(old.get(key))} -> {json.dumps(new.get(key))}"
-        for key in dict.fromkeys([*old, *new])
-        if old.get(key) != new.get(key)
-    ]
-
-
-def one_of(name: str, value: str, allowed: Sequence[str]) -> None:
-    """Refuse a value that is not one of those allowed.
-
-    Raises:
-        ConfigError: says which there are, and the nearest.
-    """
-    if value not in allowed:
-        raise ConfigError(f"{name}: expected {', '.join(allowed)}; got {value!r}{_nearest(value, allowed)}")
-
-
-def check_shared(config: Any) -> None:
+def check_shared(config: TrainerConfig) -> None:
     """Refuse impossible values in the sections that every trainer has, and impossible numbers in any section.
 
     Raises:
         ConfigError: says which.
     """
-    train: TrainConfig = config.train
-    data: DataConfig = config.data
-    val: ValConfig = config.val
+    train, data, val = config.train, config.data, config.val
     if len(train.betas) != 2 or not all(0 <= beta < 1 for beta in train.betas):
         raise ConfigError(f"train.betas: expected two numbers in [0, 1), got {train.betas}")
-    check_numbers(asdict(config))
+    check_numbers(leaves(asdict(config)))  # type: ignore[call-overload]
     one_of("train.schedule", train.schedule, ("constant", "cosine"))
     one_of("train.precision", train.precision, ("auto", "fp32", "bf16"))
     one_of("train.device", train.device, ("auto", "cpu", "cuda"))
@@ -331,48 +311,29 @@ def _parse(text: str) -> tuple[str, Any]:
     return key.strip(), container["value"]
 
 
-def _check_key(key: str, known: Mapping[str, Any], schema: type[Any]) -> None:
+def _check_key(key: str, known: Mapping[str, Any]) -> None:
     if key in known:
         return
-    below = [name for name in known if name.startswith(f"{key}.")]
-    if below:
+    if below := [name for name in known if name.startswith(f"{key}.")]:
         raise ConfigError(f"{key}: is a section; set one of {', '.join(below)}")
-    near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
     tail = key.rpartition(".")[2]
-    same = [name for name in known if name.rpartition(".")[2] == tail]
-    best = [RENAMED[key]] if key in RENAMED else same[:1] or near
-    hint = f"did you mean {best[0]}?" if best else "--print-config lists all"
+    same = next((name for name in known if name.rpartition(".")[2] == tail), None)
+    best = RENAMED.get(key) or same or nearest(key, known)
+    hint = f"did you mean {best}?" if best else "--print-config lists all"
     raise ConfigError(f"{key}: no such key; {hint}")
 
 
-def _nearest(name: str, names: Sequence[str]) -> str:
-    near = difflib.get_close_matches(name, names, n=1)
-    return f"; did you mean {near[0]}?" if near else ""
+def _read_preset(presets: Path, name: str) -> dict[str, Any]:
+    one_of("preset", name, sorted(path.stem for path in presets.glob("*.yaml")))
+    return _read(presets / f"{name}.yaml")
 
 
-def _flat(prefix: str, value: Mapping[str, Any], schema: type[Any]) -> Iterator[str]:
-    """Dotted keys of nested values, as deep as the dataclasses go."""
-    hints = typing.get_type_hints(schema)
-    for name, inner in value.items():
-        kind = hints.get(name)
-        if is_dataclass(kind) and isinstance(inner, Mapping):
-            assert isinstance(kind, type)
-            yield from _flat(f"{prefix}{name}.", inner, kind)
-        else:
-            yield f"{prefix}{name}"
-
-
-def _walk(prefix: str, value: Any) -> Iterator[tuple[str, Any]]:
-    if isinstance(value, Mapping):
-        for name, inner in value.items():
-            yield from _walk(f"{prefix}.{name}".lstrip("."), inner)
-    else:
-        yield prefix, value
-
-
-def _unlock(node: Any) -> None:
-    """Frozen dataclasses become read-only nodes; the merge has to write to them."""
-    if isinstance(node, DictConfig):
-        OmegaConf.set_readonly(node, False)
-        for key in node:
-            _unlock(node._get_node(key))
+def _read(path: Path) -> dict[str, Any]:
+    """The values of a YAML file."""
+    try:
+        loaded = OmegaConf.to_container(OmegaConf.load(path))
+    except (OmegaConfBaseException, YAMLError, OSError) as error:
+        raise ConfigError(f"{path}: cannot be read as a configuration: {error}") from error
+    if not isinstance(loaded, dict):
+        raise ConfigError(f"{path}: expected keys and values, got {type(loaded).__name__}")
+    return {str(key): value for key, value in loaded.items()}

@@ -1,6 +1,6 @@
 """The training loop: steps of any task on any number of ranks, exact to resume.
 
-    result = fit(task, Path("runs/one"), config.train, config.val.every, resume=True)
+    result = fit(task, config, accelerator, make_log, resume=True, allow_changes=False)
 
 A task says what is trained: its model, its loss for some rows of a step's batch, its validation. The loop
 does the rest: accelerate for ranks and bf16, accumulation, clipping, learning rate, metrics, checkpoints,
@@ -29,7 +29,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any, NoReturn, Protocol
+from typing import Any, NoReturn
 
 import torch
 from accelerate import Accelerator
@@ -39,75 +39,16 @@ from torch import Tensor, nn
 from oxcart.shards.errors import ConfigError, NotFiniteError
 from oxcart.train import checkpoint as checkpoints
 from oxcart.train.checkpoint import Checkpoint
-from oxcart.train.config import TrainConfig
+from oxcart.train.config import TrainConfig, TrainerConfig
 from oxcart.train.data.batch import Batch
 from oxcart.train.data.loader import Loader
 from oxcart.train.device import fused, peak_flops
 from oxcart.train.explain import explained
 from oxcart.train.finite import not_finite, samples, some
 from oxcart.train.ranks import on_main, together
-from oxcart.train.report import Clock, Report, last_validation
+from oxcart.train.report import Clock, RunLog, last_validation
 from oxcart.train.resume import Restored, restore
-from oxcart.train.schedule import keep_row_rates, learning_rate
-
-
-@dataclass(frozen=True)
-class Place:
-    """Which part of a step's batch is meant."""
-
-    step: int
-    """0 for the first."""
-    rows: Tensor
-    """int64 [b]: places of these samples in the batch of all ranks."""
-    batch_size: int
-    """Of all ranks."""
-
-
-class Task(Protocol):
-    """What a trainer trains."""
-
-    label: str
-    """For the live line."""
-    score: str
-    """The metric of validation that decides which checkpoint is best; smaller is better."""
-
-    def build(self) -> nn.Module:
-        """The model, with weights that depend on the seed alone."""
-
-    def groups(self, model: nn.Module) -> list[dict[str, Any]]:
-        """Parameter groups of the optimizer."""
-
-    def loader(self, rank: int, world_size: int) -> Loader:
-        """Batches of train."""
-
-    def begin(self, model: nn.Module, batch: Batch, accelerator: Accelerator) -> None:
-        """Called once, with a rank's first batch, before the first step of a run."""
-
-    def together(self, batch: Batch, place: Place) -> Tensor | None:
-        """int64 [B]: the order of a step's samples that is cut into the pieces of accumulation; None is that
-        in which they come."""
-
-    def loss(self, model: nn.Module, batch: Batch, place: Place) -> tuple[Tensor, dict[str, Tensor]]:
-        """Mean loss of some samples, and metrics of the same kind."""
-
-    def after_step(self, model: nn.Module, step: int, accelerator: Accelerator) -> dict[str, float]:
-        """Called after every optimizer step, with the number of steps done; may give counts, which are added
-        up until metrics are written."""
-
-    def validate(self, model: nn.Module, step: int, accelerator: Accelerator) -> dict[str, Any]:
-        """Metrics on held-out data; only those of the main process count."""
-
-    def finish(self, model: nn.Module, run: Path) -> None:
-        """Called in the main process after validation, or at the end where there is none: pictures."""
-
-    def identity(self) -> dict[str, Any]:
-        """Plain JSON that must stay the same when a run goes on: what the weights are the weights of."""
-
-    def scored(self) -> dict[str, Any]:
-        """Plain JSON of what validation looks at: scores of another cannot be compared."""
-
-    def state(self) -> dict[str, Any]:
-        """Plain JSON to keep with the checkpoint: the configuration."""
+from oxcart.train.task import BatchSlice, Task, narrow
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,82 +69,73 @@ class Result:
 
 def fit(
     task: Task,
-    run: Path,
-    config: TrainConfig,
-    *,
-    batch_size: int,
-    validate_every: int,
+    config: TrainerConfig,
     accelerator: Accelerator,
-    report: Callable[[int], Report],
-    resume: bool = False,
-    allow_changes: bool = False,
+    report: Callable[[int], RunLog],
+    *,
+    resume: bool,
+    allow_changes: bool,
 ) -> Result:
-    """Train.
+    """Train a task.
 
     Args:
         task: what is trained.
-        run: directory of the run.
-        config: how.
-        batch_size: of all ranks.
-        validate_every: steps; 0 never validates.
+        config: of the run.
         accelerator: of `make_accelerator`.
-        report: makes the report of a run that begins at a step.
-        resume: go on from the run's last checkpoint, if there is one.
-        allow_changes: go on although datasets, batch or world size have changed.
+        report: makes the log of a run that begins at a step.
+        resume: continue from the run's last checkpoint, if there is one.
+        allow_changes: resume although datasets, batch size or world size have changed.
 
     Raises:
-        ConfigError: the batch cannot be shared out, or the checkpoint is of another configuration.
+        ConfigError: the ranks cannot share out the batch, or the checkpoint is of another configuration.
         CorruptError: the checkpoint cannot be read.
         NotFiniteError: the loss, its gradient, weights, or what validation makes of them is not finite.
         StoreError: a checkpoint cannot be written.
     """
+    run, train = Path(config.run.dir), config.train
     world = accelerator.num_processes
-    share = world * config.accumulate
-    if batch_size % share:
+    share = world * train.accumulate
+    if config.data.batch_size % share:
         raise ConfigError(
             f"data.batch_size: expected a multiple of {share} "
-            f"({world} ranks x train.accumulate {config.accumulate}), got {batch_size}"
+            f"({world} ranks x train.accumulate {train.accumulate}), got {config.data.batch_size}"
         )
-    if config.steps < 1:
-        raise ConfigError(f"train.steps: expected at least 1, got {config.steps}")
-    torch.manual_seed(config.seed)
+    torch.manual_seed(train.seed)
     module = task.build()
     loader = task.loader(accelerator.process_index, world)
     optimizer = torch.optim.AdamW(
-        task.groups(module), lr=config.lr, betas=(config.betas[0], config.betas[1]), fused=fused(accelerator)
+        task.groups(module), lr=train.lr, betas=(train.betas[0], train.betas[1]), fused=fused(accelerator)
     )
     keep_row_rates(optimizer)
-    if config.compile:
+    if train.compile:
         module.compile()
     model, prepared = accelerator.prepare(module, optimizer)
     path = checkpoints.path_of(run)
     found = Restored(0, float("inf"), 0, afresh=False)
     if resume and path.exists():
-
-        def go_on() -> Restored:
-            return restore(path, task, module, optimizer, loader, accelerator, allow_changes)
-
-        found = together(go_on, accelerator)
-    if found.step > config.steps:
-        raise ConfigError(
-            f"train.steps: the run has done {found.step} already, got {config.steps}; ask for more"
+        found = together(
+            lambda: restore(path, task, module, optimizer, loader, accelerator, allow_changes), accelerator
         )
-    live = report(found.step)
+    if found.step > train.steps:
+        raise ConfigError(
+            f"train.steps: the run has done {found.step} already, got {train.steps}; ask for more"
+        )
+    log = report(found.step)
     if found.afresh:
-        live.say(f"{task.label}: other data than before; their epochs begin anew at step {found.step:,}")
+        log.say(f"{task.label}: other data than before; their epochs begin anew at step {found.step:,}")
     return _Run(
         task=task,
         run=run,
-        config=config,
-        batch_size=batch_size,
-        validate_every=validate_every,
+        config=train,
+        batch_size=config.data.batch_size,
+        validate_every=config.val.every,
         accelerator=accelerator,
         module=module,
         model=model,
         optimizer=prepared,
         plain=optimizer,
         loader=loader,
-        report=live,
+        log=log,
         best=found.best,
         validated=found.validated,
     ).go(found.step)
@@ -224,7 +156,7 @@ class _Run:
     optimizer: Any
     plain: torch.optim.Optimizer
     loader: Loader
-    report: Report
+    log: RunLog
     best: float
     validated: int
     """Step of the last validation."""
@@ -273,7 +205,7 @@ class _Run:
                         values = self._metrics(losses, counts, clock, step, flops, peak)
                         counts = {}
                         self._record("train", step, values)
-                        self.report.line(step, values["loss"], clock)
+                        self.log.line(step, values["loss"], clock)
                     stopped = self._agree(told.is_set(), logs)
                     validates = self._validates(step)
                     if stopped or validates or step % config.save_every == 0 or step == config.steps:
@@ -291,7 +223,7 @@ class _Run:
                     self._finish()
             finally:
                 batches.close()  # type: ignore[attr-defined]
-                self.report.close()
+                self.log.close()
         return Result(
             step=step,
             stopped=stopped,
@@ -310,7 +242,7 @@ class _Run:
         pieces = config.accumulate
         size = len(batch) // pieces
         places = torch.arange(len(batch)) * world + rank
-        order = self.task.together(batch, Place(step, places, self.batch_size)) if pieces > 1 else None
+        order = self.task.together(batch, BatchSlice(step, places, self.batch_size)) if pieces > 1 else None
         sums: dict[str, Tensor] = {}
         norm = torch.zeros((), device=accelerator.device)
         for piece in range(pieces):
@@ -318,7 +250,7 @@ class _Run:
             inside = inside if order is None else order[inside]
             rows, part = places[inside], narrow(batch, inside)
             with accelerator.accumulate(self.model):
-                loss, metrics = self.task.loss(self.model, part, Place(step, rows, self.batch_size))
+                loss, metrics = self.task.loss(self.model, part, BatchSlice(step, rows, self.batch_size))
                 accelerator.backward(loss)
                 if accelerator.sync_gradients:
                     limit = config.clip or float("inf")
@@ -342,8 +274,8 @@ class _Run:
         with torch.random.fork_rng(devices=[]), counter:
             self.module.eval()
             one = narrow(batch, slice(0, 1))
-            place = Place(step, torch.zeros(1, dtype=torch.int64), self.batch_size)
-            loss, _ = self.task.loss(self.module, one, place)
+            piece = BatchSlice(step, torch.zeros(1, dtype=torch.int64), self.batch_size)
+            loss, _ = self.task.loss(self.module, one, piece)
             # Not backward(): it would set off the exchange of gradients between ranks.
             learning = [one for one in module.parameters() if one.requires_grad]
             torch.autograd.grad(loss, learning, allow_unused=True)
@@ -466,7 +398,7 @@ class _Run:
         (score,) = broadcast_object_list([values.get(self.task.score)])
         self._record("val", step, {**values, "seconds": time.perf_counter() - began})
         if score is not None:
-            self.report.say(f"{self.task.label}: step {step:,}, {self.task.score} {score:.3f}")
+            self.log.say(f"{self.task.label}: step {step:,}, {self.task.score} {score:.3f}")
         self.validated = step
         if score is not None and score < self.best:
             self.best = score
@@ -491,7 +423,7 @@ class _Run:
 
     def _record(self, kind: str, step: int, values: Mapping[str, Any]) -> None:
         """Write a line of metrics."""
-        on_main(lambda: self.report.metrics(kind, step, values), self.accelerator)
+        on_main(lambda: self.log.metrics(kind, step, values), self.accelerator)
 
     def _finish(self) -> None:
         """Pictures: after the checkpoint, which a full disk shall not cost."""
@@ -529,16 +461,39 @@ class _Run:
         checkpoints.save(self.run, saved, best=best)
 
 
-def narrow(batch: Batch, inside: slice | Tensor) -> Batch:
-    """Some samples of a batch: a part of it, or those of some rows [b]."""
-    rows = range(len(batch))[inside] if isinstance(inside, slice) else inside.tolist()
-    values: dict[str, Any] = {
-        name: value[inside] if isinstance(value, Tensor) else [value[row] for row in rows]
-        for name, value in vars(batch).items()
-        if value is not None and not isinstance(value, dict)
-    }
-    notes = {name: value[inside] for name, value in batch.annotations.items()}
-    return Batch(**values, annotations=notes)
+def learning_rate(step: int, config: TrainConfig) -> float:
+    """Rate of a step, 0 for the first."""
+    if step < config.warmup:
+        return config.lr * (step + 1) / config.warmup
+    if config.schedule == "constant":
+        return config.lr
+    done = (step - config.warmup) / max(1, config.steps - config.warmup)
+    share = 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
+    return config.lr * (config.final_lr + (1 - config.final_lr) * share)
+
+
+def keep_row_rates(optimizer: torch.optim.Optimizer) -> None:
+    """Let the `rows` of a group's matrices learn at `rows_rate` times the rate of the others.
+
+    What AdamW adds to a weight is in proportion to the rate, so what it added to these rows is scaled.
+    """
+    before: list[tuple[Tensor, Tensor, Tensor, float]] = []
+
+    def look(optimizer: Any, *given: Any) -> None:
+        for group in optimizer.param_groups:
+            if group.get("rows") and group["rows_rate"] != 1:
+                for matrix in group["params"]:
+                    rows = torch.tensor(group["rows"], device=matrix.device)
+                    before.append((matrix, rows, matrix.detach()[rows], group["rows_rate"]))
+
+    def scale(optimizer: Any, *given: Any) -> None:
+        with torch.no_grad():
+            for matrix, rows, old, rate in before:
+                matrix[rows] = old + rate * (matrix[rows] - old)
+        before.clear()
+
+    optimizer.register_step_pre_hook(look)
+    optimizer.register_step_post_hook(scale)
 
 
 @contextlib.contextmanager

@@ -90,18 +90,17 @@ ELSEWHERE = ("data.mix", "data.per_episode")
 """Keys that may be words as well as numbers: whoever knows the words checks the numbers too."""
 
 
-def check_numbers(values: Mapping[str, Any], above: str = "") -> None:
-    """Refuse numbers of a nested configuration that are not finite, or out of their range.
+def check_numbers(values: Mapping[str, Any]) -> None:
+    """Refuse numbers of a configuration that are not finite, or out of their range.
+
+    Args:
+        values: dotted key -> value.
 
     Raises:
-        ConfigError: says which, and what is expected.
+        ConfigError: a number is refused; the message says what was expected.
     """
-    for name, value in values.items():
-        key = f"{above}{name}"
+    for key, value in values.items():
         if key in ELSEWHERE:
-            continue
-        if isinstance(value, Mapping):
-            check_numbers(value, f"{key}.")
             continue
         for number in value if isinstance(value, list) else [value]:
             if isinstance(number, bool) or not isinstance(number, int | float):

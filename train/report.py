@@ -66,7 +66,7 @@ class Clock:
         return self._busy_s / (self._steps - WARMING) if self._busy_s else math.nan
 
 
-class Report:
+class RunLog:
     """Takes metrics and hands them to whoever is to know.
 
     Raises:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from accelerate import Accelerator
@@ -16,9 +16,7 @@ from oxcart.train import checkpoint as checkpoints
 from oxcart.train.checkpoint import Checkpoint, Header, check_shapes, entry
 from oxcart.train.data.loader import Loader
 from oxcart.train.data.state import differences
-
-if TYPE_CHECKING:
-    from oxcart.train.loop import Task
+from oxcart.train.task import Task
 
 
 class Restored(NamedTuple):

@@ -20,10 +20,10 @@ from typing import Any
 from oxcart.shards.errors import ConfigError
 from oxcart.shards.files import write_file
 from oxcart.train.checkpoint import path_of
-from oxcart.train.config import from_yaml
+from oxcart.train.config import CONFIG
 from oxcart.train.report import METRICS
 
-CONFIG, ABOUT = "config.yaml", "run.json"
+ABOUT = "run.json"
 LIBRARIES = (
     "oxcart",
     "torch",
@@ -35,11 +35,6 @@ LIBRARIES = (
     "transformers",
     "peft",
 )
-
-
-def saved_config(run: Path) -> dict[str, Any] | None:
-    """The configuration that a run was begun with; None where there is no run."""
-    return from_yaml(run / CONFIG) if (run / CONFIG).exists() else None
 
 
 def check_free(run: Path) -> None:

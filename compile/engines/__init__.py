@@ -13,6 +13,7 @@ from typing import Any
 
 from oxcart.compile.engines import processes
 from oxcart.compile.engines.processes import Item
+from oxcart.shards.choices import one_of
 from oxcart.shards.errors import ConfigError
 
 PROCESSES, RAY = "processes", "ray"
@@ -66,8 +67,7 @@ def engine(name: str, address: str | None = None) -> Run:
     Raises:
         ConfigError: there is no such engine, or only Ray has an address.
     """
-    if name not in ENGINES:
-        raise ConfigError(f"engine: expected one of {', '.join(ENGINES)}, got {name!r}")
+    one_of("engine", name, ENGINES)
     if name == RAY:
         from oxcart.compile.engines import ray
 

@@ -35,16 +35,16 @@ from oxcart.compile.sample.motion import (
     HALF_BLOCK,
     NOISE_SHIFTS,
     Motion,
+    PushTask,
     Spot,
-    Task,
     perform,
     pick_task,
 )
 from oxcart.compile.sample.solids import (
     CIRCLE,
-    Camera,
     Colour,
     Point,
+    Viewpoint,
     above,
     darken,
     lathe,
@@ -145,9 +145,9 @@ class Session:
     """Of the blocks on the table."""
     landmark: str
     landmark_at: Spot
-    task: Task | None
+    task: PushTask | None
     """The one that is recorded; None where every episode has another."""
-    camera: Camera
+    camera: Viewpoint
     main: Image.Image
     """What stands still in the main camera, 2 * size square."""
     top: Image.Image
@@ -278,7 +278,7 @@ def _clutter(rng: Generator, taken: list[Spot]) -> list[Thing]:
     return things
 
 
-def _stand(image: Image.Image, camera: Camera, things: list[Thing], base: Point) -> None:
+def _stand(image: Image.Image, camera: Viewpoint, things: list[Thing], base: Point) -> None:
     """Draw what stands on the worktop, far things first, over a shadow of them all."""
     mask = Image.new("L", image.size)
     for _, x, y in things:
@@ -344,7 +344,7 @@ def _elbow(shoulder: Point, wrist: Point) -> Point:
     )
 
 
-def _cast(canvas: Image.Image, camera: Camera, blocks: list[Block], joints: list[Point]) -> None:
+def _cast(canvas: Image.Image, camera: Viewpoint, blocks: list[Block], joints: list[Point]) -> None:
     """Darken the table under blocks and arm: drawn at a quarter of the resolution, hence soft and cheap."""
     side = (canvas.width + 3) // 4
     mask = Image.new("L", (side, side))
@@ -363,7 +363,7 @@ def _cast(canvas: Image.Image, camera: Camera, blocks: list[Block], joints: list
     darken(canvas, soft, (box[0] * 4, box[1] * 4))
 
 
-def _block(draw: ImageDraw.ImageDraw, camera: Camera, place: Point, colour: Colour) -> None:
+def _block(draw: ImageDraw.ImageDraw, camera: Viewpoint, place: Point, colour: Colour) -> None:
     prism(draw, camera, _square(*place, HALF_BLOCK), 0.0, 2 * HALF_BLOCK * 0.9, colour)
 
 
@@ -372,7 +372,7 @@ def _square(x: float, y: float, angle: float, half: float) -> list[tuple[float, 
     return [(x - c + s, y - s - c), (x + c + s, y + s - c), (x + c - s, y + s + c), (x - c - s, y - s + c)]
 
 
-def _gripper(draw: ImageDraw.ImageDraw, camera: Camera, tip: Point, *, closed: bool) -> None:
+def _gripper(draw: ImageDraw.ImageDraw, camera: Viewpoint, tip: Point, *, closed: bool) -> None:
     x, y, z = tip
     spread = 0.016 if closed else 0.04
     for side in (-spread, spread):

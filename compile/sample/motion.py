@@ -68,7 +68,7 @@ _MOMENTS = 320
 """Intervals of the path of a whole episode, whatever its steps."""
 
 
-class Task(NamedTuple):
+class PushTask(NamedTuple):
     """Push one block somewhere."""
 
     kind: str
@@ -93,21 +93,21 @@ class Motion:
     """[T, N, 3]: x, y and angle of each block."""
     pushed: int
     """Index of the block that the task names."""
-    task: Task
+    task: PushTask
     instruction: str
     shifts: NDArray[np.int64]
     """[T, 4]: which parts of the noise the frames of the two cameras take, each in [0, NOISE_SHIFTS)."""
 
 
-def pick_task(rng: Generator, colours: tuple[str, ...], landmark: str) -> Task:
+def pick_task(rng: Generator, colours: tuple[str, ...], landmark: str) -> PushTask:
     """Any kind of task for any of the blocks."""
     kind = list(PARAPHRASES)[rng.integers(len(PARAPHRASES))]
-    return Task(kind, colours[rng.integers(len(colours))], landmark)
+    return PushTask(kind, colours[rng.integers(len(colours))], landmark)
 
 
 def perform(
     rng: Generator,
-    task: Task | None,
+    task: PushTask | None,
     colours: tuple[str, ...],
     landmark: str,
     landmark_at: Spot,
@@ -137,7 +137,7 @@ def perform(
     )
 
 
-def _say(rng: Generator, task: Task) -> str:
+def _say(rng: Generator, task: PushTask) -> str:
     """One way to ask for a task; people differ in case, full stops and articles."""
     phrases = PARAPHRASES[task.kind]
     text = phrases[rng.integers(len(phrases))].format(c=task.colour, t=task.landmark)
@@ -148,7 +148,7 @@ def _say(rng: Generator, task: Task) -> str:
 
 
 def _set_blocks(
-    rng: Generator, task: Task, pushed: int, count: int, landmark_at: Spot
+    rng: Generator, task: PushTask, pushed: int, count: int, landmark_at: Spot
 ) -> tuple[list[list[float]], Spot]:
     """Where the blocks stand at first (x, y, angle), and where one shall go, with nothing in its way."""
     while True:

@@ -6,7 +6,7 @@
         oxcart_kitchens-train.tfrecord-00000-of-00004 ...
         oxcart_kitchens-val.tfrecord-00000-of-00001
 
-    write_rlds(Path("source"), SampleConfig(kitchens=12))        # or: oxcart sample rlds source
+    write_rlds(Path("source"), RldsSampleConfig(kitchens=12))        # or: oxcart sample rlds source
 
 The source's own `val` is every tenth episode or so, drawn within recording sessions as Bridge's is: each of
 its episodes has neighbours in `train` that share kitchen, clutter and light. Episodes are encoded session
@@ -54,7 +54,7 @@ _LEAST = {"kitchens": 1, "sessions": 1, "episodes": 1, "steps": 2, "size": 32, "
 
 
 @dataclass(frozen=True, kw_only=True)
-class SampleConfig:
+class RldsSampleConfig:
     """What to write; everything shapes the bytes.
 
     Raises:
@@ -110,7 +110,7 @@ class _Spooled(NamedTuple):
 
 
 def write_rlds(
-    directory: Path, config: SampleConfig, progress: Callable[[int, int], None] | None = None
+    directory: Path, config: RldsSampleConfig, progress: Callable[[int, int], None] | None = None
 ) -> Path:
     """Write the dataset under `directory` and return the directory that holds its files.
 
@@ -203,7 +203,7 @@ def features(size: int) -> tfds.features.FeaturesDict:
     )
 
 
-def _spool(spool: BinaryIO, config: SampleConfig, progress: Callable[[int, int], None]) -> list[_Spooled]:
+def _spool(spool: BinaryIO, config: RldsSampleConfig, progress: Callable[[int, int], None]) -> list[_Spooled]:
     """Encode every episode, session by session, then repeat the duplicates."""
     names, val = kitchen_names(config.kitchens), _val_episodes(config)
     total = config.kitchens * config.sessions * config.episodes + config.duplicates
@@ -301,7 +301,7 @@ def _json(value: object) -> bytes:
     return json.dumps(value, indent=4, sort_keys=True).encode()
 
 
-def _val_episodes(config: SampleConfig) -> set[tuple[str, int, int]]:
+def _val_episodes(config: RldsSampleConfig) -> set[tuple[str, int, int]]:
     """The episodes of the source's own val: a tenth, at least one where there are two, and never all."""
     draws = {
         (name, session, episode): _draw(config.seed, name, session, episode, "source split")

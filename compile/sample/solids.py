@@ -38,7 +38,7 @@ _FACES = (
 """The faces of a box that can be seen: four corners, counter-clockwise from outside, and brightness."""
 
 
-class Camera(NamedTuple):
+class Viewpoint(NamedTuple):
     """A 3 x 4 projection to pixels, and how many pixels a unit measures at depth 1."""
 
     rows: tuple[tuple[float, float, float, float], ...]
@@ -56,7 +56,7 @@ class Camera(NamedTuple):
         return [self.at(p)[:2] for p in points]
 
 
-def look_at(eye: Point, target: Point, roll: float, size: int) -> Camera:
+def look_at(eye: Point, target: Point, roll: float, size: int) -> Viewpoint:
     """A pinhole camera of a square image, about 45 degrees wide; `roll` is its lean in radians."""
     f = _unit((target[0] - eye[0], target[1] - eye[1], target[2] - eye[2]))
     r = _unit((f[1], -f[0], 0.0))
@@ -67,18 +67,18 @@ def look_at(eye: Point, target: Point, roll: float, size: int) -> Camera:
         [focal * (c * d[k] - s * r[k]) + size / 2 * f[k] for k in range(3)],
         f,
     )
-    return Camera(tuple((x, y, z, -(x * eye[0] + y * eye[1] + z * eye[2])) for x, y, z in axes), focal)
+    return Viewpoint(tuple((x, y, z, -(x * eye[0] + y * eye[1] + z * eye[2])) for x, y, z in axes), focal)
 
 
-def above(scale: float, left: float, far: float) -> Camera:
+def above(scale: float, left: float, far: float) -> Viewpoint:
     """The wrist's view: no perspective, so that a window of one large picture serves wherever the arm is."""
-    return Camera(
+    return Viewpoint(
         ((scale, 0, 0, -scale * left), (0, -scale, -scale * _TILT, scale * far), (0, 0, 0, 1)), scale
     )
 
 
 def warp(
-    canvas: Image.Image, picture: Image.Image, camera: Camera, corner: Point, right: Point, down: Point
+    canvas: Image.Image, picture: Image.Image, camera: Viewpoint, corner: Point, right: Point, down: Point
 ) -> None:
     """Paint the picture of a plane as the camera sees it; `right` and `down` are one pixel of it in space."""
     # Columns of the 3 x 3 matrix from pixels of the picture to those of the canvas, then its inverse.
@@ -105,7 +105,7 @@ def shade(colour: Colour, factor: float) -> Colour:
 
 def prism(
     draw: ImageDraw,
-    camera: Camera,
+    camera: Viewpoint,
     floor: list[tuple[float, float]],
     low: float,
     high: float,
@@ -120,7 +120,9 @@ def prism(
             draw.polygon(face, fill=shade(colour, light), outline=shade(colour, light * 0.86))
 
 
-def limb(draw: ImageDraw, camera: Camera, a: Point, b: Point, ra: float, rb: float, colour: Colour) -> None:
+def limb(
+    draw: ImageDraw, camera: Viewpoint, a: Point, b: Point, ra: float, rb: float, colour: Colour
+) -> None:
     """A round bar from a to b, of radius ra there and rb here, with a highlight along it."""
     (ax, ay, sa), (bx, by, sb) = camera.at(a), camera.at(b)
     ra, rb = ra * sa, rb * sb
@@ -143,7 +145,7 @@ def limb(draw: ImageDraw, camera: Camera, a: Point, b: Point, ra: float, rb: flo
 
 
 def lathe(
-    draw: ImageDraw, camera: Camera, x: float, y: float, turns: Sequence[tuple[float, float, Colour]]
+    draw: ImageDraw, camera: Viewpoint, x: float, y: float, turns: Sequence[tuple[float, float, Colour]]
 ) -> None:
     """A turned body, painted as discs from the bottom up; `turns` are (z, radius, colour) of its profile."""
     for (z0, r0, _), (z1, r1, colour) in pairwise(turns):

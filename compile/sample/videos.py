@@ -9,7 +9,7 @@
       Phone video [variable000].mp4          frames come when they like, as from a phone
       Broken [broken00000].mp4               damaged in the middle
 
-    write_videos(Path("vids"), SampleConfig(channels=4))
+    write_videos(Path("vids"), VideoSampleConfig(channels=4))
 
 A scene is a soft background of a few colours with discs that fly about and bounce: each has low frequencies
 of its own, which is what perceptual hashes see, and a cut between two changes most pixels. Every scene's
@@ -48,7 +48,7 @@ SPECIAL = 4
 
 
 @dataclass(frozen=True, kw_only=True)
-class SampleConfig:
+class VideoSampleConfig:
     """What to write; everything shapes the bytes.
 
     Raises:
@@ -83,7 +83,7 @@ class SampleConfig:
 
 
 def write_videos(
-    directory: Path, config: SampleConfig, report: Callable[[int], None] = lambda done: None
+    directory: Path, config: VideoSampleConfig, report: Callable[[int], None] = lambda done: None
 ) -> Path:
     """Write the videos and what is known of them; returns the directory."""
     check_directory("directory", directory, VIDEOS)

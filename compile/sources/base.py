@@ -142,18 +142,18 @@ class CensusRow:
     source_length: int
     source_digest: int
     """xxh3-64 of the record's bytes."""
-    steps: int
-    environment: str | None
-    environment_known: str
-    session: str | None
-    instructions: tuple[str, ...]
+    steps: int = 0
+    environment: str | None = None
+    environment_known: str = "unknown"
+    session: str | None = None
+    instructions: tuple[str, ...] = ()
     """Every text of the episode once, the preferred first."""
-    duplicate: int
+    duplicate: int = 0
     """xxh3-64 of the primary camera's encoded images and the actions, in step order."""
     heights: tuple[int, ...]
     """Of the source's frames, one for each camera."""
     widths: tuple[int, ...]
-    rejected: str | None
+    rejected: str | None = None
     """Why the episode cannot be compiled; the fields above then hold what could be read."""
     detail: str | None = None
     """JSON that only the source understands; what it needs to read the episode again."""
@@ -206,66 +206,66 @@ class Episode:
 
 
 class Source(Protocol):
-    """A place where episodes come from. `open_source` opens one."""
+    """A place where episodes come from. `open_source` opens one; each kind overrides the defaults below."""
 
     name: str
     """The dataset's exact name."""
     version: str
-    kind: str
-    """Which sort of source it is, e.g. `rlds`."""
+    origin: str
+    """Kind of source that the episodes first came from: `rlds` or `videos`."""
     remote: bool
     """Whether each read is a round trip to a server."""
     cameras: tuple[Camera, ...]
     """The cameras that will be compiled, the primary first."""
-    action_sizes: tuple[int, ...]
-    """Values of each field that is concatenated to the action; together A."""
-    state_sizes: tuple[int, ...]
+    action_sizes: tuple[int, ...] = ()
+    """Values per step of each field that is concatenated to the action; together A."""
+    state_sizes: tuple[int, ...] = ()
+    """Values per step of each field that is concatenated to the state; together S."""
     control_rate: dict[str, Any] | None
     """`hz` and `verified`, where known."""
-    aliases: Mapping[str, tuple[str, ...]]
+    aliases: Mapping[str, tuple[str, ...]] = {}
     """Environments that are known to have other names -> those names."""
-
-    effort: int
-    """How many times as long as of records a census of as many bytes takes."""
+    effort: int = 1
+    """Time that a census takes per byte, as a multiple of that of RLDS records."""
 
     @property
     def expected(self) -> int | None:
-        """How many episodes the source says it has; None where that is known after the census alone."""
-        ...
+        """Episodes that the source says it has; None where only the census can count them."""
+        return None
 
     def describe(self) -> dict[str, Any]:
         """Everything that decides what a census row or an episode is, as plain JSON."""
         ...
 
     def files(self) -> list[str]:
-        """The pieces that a census can be taken of one by one, in order."""
+        """Names of the files that a census can be taken of one by one, in order."""
         ...
 
     def sizes(self) -> dict[str, int]:
-        """Name -> bytes of everything the source consists of."""
+        """Name -> bytes of every file that the source consists of."""
         ...
 
     def census(self, file: str) -> Iterator[CensusRow]:
-        """A row for each episode of one file, in order."""
+        """One row per episode of a file, in order."""
         ...
 
     def join(self, table: pa.Table) -> pa.Table:
-        """The census rows of all files, with what only all of them together tell."""
-        ...
+        """The census rows of all files, changed by what only all of them together tell."""
+        return table
 
     def warnings(self, table: pa.Table) -> list[str]:
-        """What whoever reads the episodes of a census may not expect, each in a line."""
-        ...
+        """What whoever reads the episodes of a census may not expect, one line each."""
+        return []
 
     def attribution(self, census: pa.Table, keys: pa.ChunkedArray) -> pa.Table | None:
-        """Whose work the episodes of some keys are, a row each, in their order; None if it does not say."""
-        ...
+        """Whose work the episodes of some keys are, one row per key; None where the source does not say."""
+        return None
 
     def read(self, row: Mapping[str, Any]) -> Episode:
         """The episode of a census row.
 
         Raises:
-            SourceError: it is not what the census saw, or cannot be read.
+            SourceError: the episode is not what the census saw, or cannot be read.
         """
         ...
 

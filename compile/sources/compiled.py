@@ -12,7 +12,6 @@ it was not compiled anew, and transcoding there and back gives the same bytes.
 
 from __future__ import annotations
 
-import json
 import threading
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
@@ -21,23 +20,21 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from xxhash import xxh3_64_intdigest
 
 from oxcart.compile.sources.base import (
     Camera,
     CensusRow,
     Episode,
-    Floats,
     Images,
+    Source,
     SourceConfig,
     census_schema,
 )
 from oxcart.manifests.dataset import Dataset, read_chunks
+from oxcart.manifests.episode import Track, instructions_of, naming, read_arrays, read_metadata, track
 from oxcart.manifests.manifest import NAME
 from oxcart.manifests.tables import ATTRIBUTION, EPISODES
-from oxcart.manifests.track import Track, track
-from oxcart.shards.errors import CorruptError
-from oxcart.shards.tar import BLOCK
+from oxcart.shards.names import stem_of, tar_name
 
 _PIECES = (
     "shard",
@@ -54,7 +51,7 @@ _MADE = ("instructions", "duplicate", "rejected", "detail")
 """Columns of a census that a dataset does not keep."""
 
 
-class CompiledSource:
+class CompiledSource(Source):
     """The episodes of a compiled dataset.
 
     Raises:
@@ -67,13 +64,11 @@ class CompiledSource:
         self.remote = dataset.store.remote
         manifest = dataset.manifest
         self.name, self.version = manifest.dataset["name"], manifest.dataset["version"]
-        self.kind = manifest.dataset["kind"]
+        self.origin = manifest.dataset["kind"]
         self.cameras = tuple(Camera(name=one["name"], field=one["source"]) for one in manifest.cameras)
         self.action_sizes = tuple((manifest.action or {"sizes": ()})["sizes"])
         self.state_sizes = tuple((manifest.state or {"sizes": ()})["sizes"])
         self.control_rate = manifest.control_rate
-        self.effort = 1
-        self.aliases: Mapping[str, tuple[str, ...]] = {}
         self._reading = threading.Lock()
         self._chunks = lru_cache(maxsize=4)(self._read_chunks)
 
@@ -120,21 +115,12 @@ class CompiledSource:
     def census(self, file: str) -> Iterator[CensusRow]:
         """A row for each episode of one shard."""
         table = self.table()
-        shard = file.removeprefix("shards/").removesuffix(".tar")
-        for row in table.filter(pc.equal(table["shard"], shard)).to_pylist():
+        for row in table.filter(pc.equal(table["shard"], stem_of(file))).to_pylist():
             yield CensusRow(
                 **{name: row[name] for name in CensusRow.__dataclass_fields__ if name in row},
                 heights=tuple(row[f"{one.name}.height"] for one in self.cameras),
                 widths=tuple(row[f"{one.name}.width"] for one in self.cameras),
             )
-
-    def join(self, table: pa.Table) -> pa.Table:
-        """The rows as they are."""
-        return table
-
-    def warnings(self, table: pa.Table) -> list[str]:
-        """None: nothing is converted."""
-        return []
 
     def attribution(self, census: pa.Table, keys: pa.ChunkedArray) -> pa.Table | None:
         """Whose work the episodes of some keys are, where the dataset says."""
@@ -145,17 +131,21 @@ class CompiledSource:
 
     def read(self, row: Mapping[str, Any]) -> Episode:
         """The episode of a row of `table`, read at once and every piece of it checked."""
-        shard = f"shards/{row['shard']}.tar"
-        data = memoryview(self._dataset.store.read_range(shard, row["offset"], row["bytes"]))
-        metadata = self._metadata(row, data)
+        shard, first = tar_name(row["shard"]), row["offset"]
+        data = memoryview(self._dataset.store.read_range(shard, first, row["bytes"]))
+
+        def read(offset: int, size: int) -> memoryview:
+            return data[offset - first :][:size]
+
+        with naming(row):
+            metadata = read_metadata(read, first, row["json.digest"])
+            instructions = instructions_of(metadata)
+        arrays = read_arrays(read, row, self._dataset.manifest.widths)
         return Episode(
             images={camera.name: self._images(row, camera.name, data) for camera in self.cameras},
-            action=self._array(row, "action", self.action_sizes, data),
-            state=self._array(row, "state", self.state_sizes, data),
-            instructions={
-                field: [(step, text) for step, text in runs]
-                for field, runs in metadata["instructions"].items()
-            },
+            action=arrays.get("action"),
+            state=arrays.get("state"),
+            instructions=instructions,
             attribution=metadata.get("attribution"),
         )
 
@@ -165,7 +155,7 @@ class CompiledSource:
 
     def _track(self, row: Mapping[str, Any], camera: str) -> Track:
         with self._reading:  # those who want the same table at once wait for the first of them
-            chunks = self._chunks(f"shards/{row['shard']}.tar")
+            chunks = self._chunks(tar_name(row["shard"]))
         return track(row, camera, self._dataset.manifest.pixels, chunks)
 
     def _images(self, row: Mapping[str, Any], camera: str, data: memoryview) -> Images:
@@ -180,35 +170,6 @@ class CompiledSource:
         frames = np.empty(found.shape, np.uint8)
         found.decode(pieces, frames)
         return frames
-
-    def _metadata(self, row: Mapping[str, Any], data: memoryview) -> dict[str, Any]:
-        """`KEY.json`; it is the first member, right behind its header."""
-        try:
-            size = int(bytes(data[124:136]).strip(b" \0"), 8)
-        except ValueError as error:
-            raise CorruptError(f"{row['shard']}: {row['key']}: a tar header is damaged") from error
-        text = data[BLOCK : BLOCK + size]
-        if len(text) != size:
-            raise CorruptError(f"{row['shard']}: {row['key']}: a tar header is damaged")
-        self._check(row, "json", text, row["json.digest"])
-        value: dict[str, Any] = json.loads(bytes(text))
-        return value
-
-    def _array(
-        self, row: Mapping[str, Any], name: str, sizes: tuple[int, ...], data: memoryview
-    ) -> Floats | None:
-        """[T, A] float32."""
-        if row[f"{name}.offset"] is None:
-            return None
-        start = row[f"{name}.offset"] - row["offset"]
-        shape = row["steps"], sum(sizes)
-        values = data[start : start + 4 * shape[0] * shape[1]]
-        self._check(row, name, values, row[f"{name}.digest"])
-        return np.frombuffer(values, "<f4").reshape(shape)
-
-    def _check(self, row: Mapping[str, Any], name: str, data: memoryview, digest: int) -> None:
-        if xxh3_64_intdigest(data) != digest:
-            raise CorruptError(f"{row['shard']}: {row['key']}: {name} does not match its digest")
 
 
 def _lists(texts: pa.Array) -> pa.Array:

@@ -28,6 +28,7 @@ from oxcart.manifests.audit.features import Features, is_flat
 from oxcart.manifests.audit.result import Check, count, failed, passed, some, suspicious, unchecked
 from oxcart.manifests.dataset import read_chunks
 from oxcart.shards.errors import CorruptError
+from oxcart.shards.names import stem_of
 
 DECODED = 2000
 """Chunks found twice that are decoded to see whether they show anything."""
@@ -310,7 +311,7 @@ def _first_two(rows: Sequence[dict[str, Any]]) -> str:
 def _chunks(source: Audited, shard: dict[str, Any]) -> Iterator[_Chunks]:
     """The chunks of a shard, camera by camera."""
     table = read_chunks(source.dataset.store, shard)
-    stem = shard["name"].removeprefix("shards/").removesuffix(".tar")
+    stem = stem_of(shard["name"])
     rows = np.flatnonzero(pc.equal(source.table["shard"], stem).to_numpy())
     row_of = dict(zip(source.table["key"].take(rows).to_pylist(), rows.tolist(), strict=True))
     for camera in (camera["name"] for camera in source.dataset.manifest.cameras):

@@ -24,8 +24,9 @@ from xxhash import xxh3_64, xxh3_64_intdigest
 
 from oxcart.manifests.audit.episodes import Audited, Episode
 from oxcart.manifests.dataset import read_chunks
-from oxcart.manifests.track import Track, track
+from oxcart.manifests.episode import Track, track
 from oxcart.shards.errors import CorruptError
+from oxcart.shards.names import tar_name
 from oxcart.shards.prefetch import prefetch
 
 Frames = npt.NDArray[np.uint8]
@@ -159,9 +160,10 @@ def tracks(
         manifest = source.dataset.manifest
         if at != (episode.source, episode.row["shard"]):
             at = episode.source, episode.row["shard"]
-            named = [s for s in manifest.shards if s["name"] == f"shards/{episode.row['shard']}.tar"]
+            name = tar_name(episode.row["shard"])
+            named = [shard for shard in manifest.shards if shard["name"] == name]
             if not named:
-                raise CorruptError(f"shards/{episode.row['shard']}.tar: is not in the manifest")
+                raise CorruptError(f"{name}: is not in the manifest")
             chunks = read_chunks(source.dataset.store, named[0])
         yield i, track(episode.row, manifest.camera(camera)["name"], manifest.pixels, chunks)
 

@@ -9,14 +9,14 @@ import pytest
 from click.testing import Result
 
 from once import Once
-from oxcart.compile.sample.rlds import SampleConfig, write_rlds
+from oxcart.compile.sample.rlds import RldsSampleConfig, write_rlds
 from sample_compile import cli
 
 
 @pytest.fixture(scope="session")
 def source(once: Once) -> Path:
     """Ten episodes in five kitchens."""
-    sample = SampleConfig(kitchens=5, sessions=1, episodes=2, steps=3, size=32, files=3)
+    sample = RldsSampleConfig(kitchens=5, sessions=1, episodes=2, steps=3, size=32, files=3)
     return Path(once("cli", lambda folder: write_rlds(folder, sample)))
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from oxcart.compile.sample.rlds import SampleConfig, write_rlds
+from oxcart.compile.sample.rlds import RldsSampleConfig, write_rlds
 from oxcart.manifests.split import SplitRule, read_rule
 from sample_compile import cli, compiled, complaint, rows_of
 
@@ -20,7 +20,7 @@ QUICK = ("--frames", "3", "--quiet")
 
 @pytest.fixture(scope="module")
 def kitchens(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    sample = SampleConfig(kitchens=6, sessions=1, episodes=3, steps=4, size=32, files=2)
+    sample = RldsSampleConfig(kitchens=6, sessions=1, episodes=3, steps=4, size=32, files=2)
     return write_rlds(tmp_path_factory.mktemp("kitchens"), sample)
 
 

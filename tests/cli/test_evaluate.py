@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from depth import few
-from oxcart.compile.sample.rlds import SampleConfig
+from oxcart.compile.sample.rlds import RldsSampleConfig
 from oxcart.manifests.split import SplitRule
 from sample_compile import cli, compile_sample, complaint
 from tiny_laq import alone, lines, trained
@@ -19,7 +19,7 @@ FEW = "compass,codebook,transfer,flow_tokens,probe"
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    sample = SampleConfig(kitchens=4, sessions=1, episodes=2, steps=9, size=32, files=1)
+    sample = RldsSampleConfig(kitchens=4, sessions=1, episodes=2, steps=9, size=32, files=1)
     folder = tmp_path_factory.mktemp("dataset")
     return compile_sample(folder, sample, cameras=("image_0",), rule=SplitRule(val=0.3)).out
 
@@ -66,7 +66,7 @@ def test_a_page_and_the_same_numbers_as_json(
     assert {one["strategy"] for one in found["numbers"]} >= {"compass", "codebook", "transfer"}
     for one in found["numbers"]:
         assert one["untrained"] is not None, one["name"]
-    assert [one["name"] for one in found["buckets"]] == ["seen", "held out"]
+    assert [one["name"] for one in found["subsets"]] == ["seen", "held out"]
 
 
 def test_training_measures_every_so_many_validations_and_at_the_end(run: Path) -> None:
@@ -100,11 +100,11 @@ def test_mistakes_are_one_line(run: Path, dataset: Path, options: list[str], sai
     assert complaint(cli("evaluate", "laq", run, dataset, *options)).startswith(said)
 
 
-def test_mistakes_of_buckets_and_datasets_are_one_line(run: Path, dataset: Path, tmp_path: Path) -> None:
-    rules = tmp_path / "buckets.yaml"
+def test_mistakes_of_subsets_and_datasets_are_one_line(run: Path, dataset: Path, tmp_path: Path) -> None:
+    rules = tmp_path / "subsets.yaml"
     rules.write_text("a: robot=panda")
-    said = complaint(cli("evaluate", "laq", run, dataset, "--buckets", rules))
-    assert said.startswith(f"{rules}: bucket 'a': expected rules such as dataset=bridge")
+    said = complaint(cli("evaluate", "laq", run, dataset, "--subsets", rules))
+    assert said.startswith(f"{rules}: subset 'a': expected rules such as dataset=bridge")
     assert "no manifest.json" in complaint(cli("evaluate", "laq", run, tmp_path))
     assert "one is given twice" in complaint(cli("evaluate", "laq", run, dataset, dataset))
 

@@ -19,7 +19,7 @@ from PIL import Image
 
 from oxcart.cli.main import oxcart
 from oxcart.compile.images import Resize
-from oxcart.compile.sample.rlds import SampleConfig
+from oxcart.compile.sample.rlds import RldsSampleConfig
 from oxcart.manifests.dataset import Dataset
 from oxcart.manifests.show import contact_sheet
 from oxcart.manifests.split import SplitRule
@@ -238,7 +238,7 @@ def test_show_suggests_the_nearest_key(intact: Path, tmp_path: Path) -> None:
 @pytest.fixture(scope="module")
 def wide(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An episode of more steps than a sheet has frames, each frame 64 times as wide as high."""
-    sample = SampleConfig(kitchens=1, sessions=1, episodes=1, steps=90, size=32, files=1)
+    sample = RldsSampleConfig(kitchens=1, sessions=1, episodes=1, steps=90, size=32, files=1)
     folder = tmp_path_factory.mktemp("wide")
     return compile_sample(folder, sample, rule=SplitRule(val=None), resize=Resize(size=(1, 64))).out
 

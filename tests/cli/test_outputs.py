@@ -24,7 +24,7 @@ READ = {
     ("compile", "--split"),
     ("compile", "--exclude-ids"),
     ("scan", "--exclude-ids"),
-    ("evaluate laq", "--buckets"),
+    ("evaluate laq", "--subsets"),
     ("evaluate laq", "--flow-weights"),
     ("label", "--laq"),
     ("predict", "--image"),

@@ -14,7 +14,7 @@ SMALL = ["--kitchens=3", "--sessions=1", "--episodes=2", "--steps=4", "--size=32
 
 
 def test_the_defaults_are_those_of_the_writer() -> None:
-    config = writer.SampleConfig()
+    config = writer.RldsSampleConfig()
     defaults = {parameter.name: parameter.default for parameter in rlds.params}
     assert {name: defaults[name] for name in vars(config)} == vars(config)
 

@@ -11,7 +11,7 @@ import pytest
 import yaml
 from accelerate.state import AcceleratorState
 
-from oxcart.compile.sample.rlds import SampleConfig
+from oxcart.compile.sample.rlds import RldsSampleConfig
 from oxcart.manifests.annotation import read_annotation
 from oxcart.manifests.ownership import RUN_FILES
 from oxcart.manifests.split import SplitRule
@@ -21,7 +21,7 @@ from tiny_laq import SMALL, alone
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    sample = SampleConfig(kitchens=3, sessions=1, episodes=2, steps=8, size=32, files=1)
+    sample = RldsSampleConfig(kitchens=3, sessions=1, episodes=2, steps=8, size=32, files=1)
     folder = tmp_path_factory.mktemp("dataset")
     return compile_sample(folder, sample, cameras=("image_0",), rule=SplitRule(val=0.34)).out
 
@@ -70,7 +70,7 @@ def test_print_config_shows_every_key_and_trains_nothing(tmp_path: Path) -> None
     ("given", "said"),
     [
         (["train.step=1"], "train.step: no such key; did you mean train.steps?"),
-        (["preset=huge"], "preset 'huge': expected one of base, tiny, wide"),
+        (["preset=huge"], "preset: expected one of base, tiny, wide"),
         (["preset=tiny"], "data.datasets: expected at least one dataset"),
         (
             ["preset=tiny", "data.datasets=[/nowhere]"],

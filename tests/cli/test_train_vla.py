@@ -11,7 +11,7 @@ import yaml
 from accelerate.state import AcceleratorState
 from PIL import Image
 
-from oxcart.compile.sample.rlds import SampleConfig
+from oxcart.compile.sample.rlds import RldsSampleConfig
 from oxcart.manifests.ownership import RUN_FILES
 from oxcart.manifests.split import SplitRule
 from sample_compile import cli, compile_sample, complaint
@@ -22,7 +22,7 @@ from tiny_vla import small, write_codes
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    sample = SampleConfig(kitchens=3, sessions=1, episodes=2, steps=8, size=32, files=1)
+    sample = RldsSampleConfig(kitchens=3, sessions=1, episodes=2, steps=8, size=32, files=1)
     folder = tmp_path_factory.mktemp("dataset")
     return compile_sample(folder, sample, cameras=("image_0",), rule=SplitRule(val=0.34)).out
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from oxcart.compile.sample.videos import SampleConfig, write_video, write_videos
+from oxcart.compile.sample.videos import VideoSampleConfig, write_video, write_videos
 from sample_compile import cli, complaint, rows_of
 from servers import Server
 from video_sources import scenes
@@ -15,7 +15,7 @@ from video_sources import scenes
 
 @pytest.fixture(scope="module")
 def vids(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    config = SampleConfig(channels=2, videos=1, shots=1, seconds=1.2, height=32)
+    config = VideoSampleConfig(channels=2, videos=1, shots=1, seconds=1.2, height=32)
     return write_videos(tmp_path_factory.mktemp("cli") / "vids", config)
 
 

@@ -98,9 +98,9 @@ WRONG = [
     ("compile SOURCE out --split nul", "split rule nul: not YAML"),
     ("repair-split DATASET --report text -o x.yaml", "--report text: not JSON"),
     ("repair-split DATASET --report deep -o x.yaml", "--report deep: not JSON"),
-    ("evaluate laq run DATASET --buckets latin1", "latin1: expected UTF-8 text"),
-    ("evaluate laq run DATASET --buckets deep", "deep: not YAML"),
-    ("evaluate laq run DATASET --buckets empty", "empty: expected lines such as `bridge: dataset=bridge`"),
+    ("evaluate laq run DATASET --subsets latin1", "latin1: expected UTF-8 text"),
+    ("evaluate laq run DATASET --subsets deep", "deep: not YAML"),
+    ("evaluate laq run DATASET --subsets empty", "empty: expected lines such as `bridge: dataset=bridge`"),
     # A value that is none.
     ("sample rlds out --kitchens 0", "kitchens: expected at least 1, got 0"),
     ("sample videos out --seconds nan", "seconds: expected 0.5 to 600, got nan"),
@@ -125,7 +125,7 @@ WRONG = [
         "--output: expected a name that ends in .png, .jpg, .jpeg or .webp, got 'x.xyz'",
     ),
     ("train laq x", "override 'x': expected KEY=VALUE"),
-    ("train laq preset=none", "preset 'none': expected one of base, tiny, wide"),
+    ("train laq preset=none", "preset: expected one of base, tiny, wide"),
     # Options that say nothing together, or alone.
     ("compile SOURCE out --fit crop", "--fit: expected with --size, got crop alone"),
     ("compile SOURCE DATASET --extend --fit crop", "--fit: expected with --size, got crop alone"),

@@ -16,11 +16,12 @@ from pathlib import Path
 import pytest
 
 from oxcart.compile import census, transcode
-from oxcart.compile.pipeline import CENSUS, execute, prepare
-from oxcart.compile.sample.rlds import SampleConfig, write_rlds
+from oxcart.compile.pipeline import execute, prepare
+from oxcart.compile.sample.rlds import RldsSampleConfig, write_rlds
 from oxcart.compile.sources import open_source
 from oxcart.compile.sources.base import SourceConfig
 from oxcart.compile.transcode import TranscodeConfig
+from oxcart.compile.workspace import CENSUS
 from oxcart.manifests.dataset import Dataset
 from oxcart.manifests.manifest import CLAIM
 from oxcart.manifests.split import SplitRule
@@ -298,7 +299,7 @@ class TestSource:
     def test_a_census_of_many_files_asks_once_for_each_and_for_several_at_once(
         self, site: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        sample = SampleConfig(kitchens=4, sessions=2, episodes=2, steps=4, size=32, files=8)
+        sample = RldsSampleConfig(kitchens=4, sessions=2, episodes=2, steps=4, size=32, files=8)
         source = write_rlds(tmp_path / "site", sample)
         first = sorted(path.name for path in source.glob("*tfrecord*"))[:4]
         together, take = threading.Barrier(len(first)), Faults.take

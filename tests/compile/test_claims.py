@@ -11,11 +11,12 @@ from pathlib import Path
 import pytest
 
 from broken_dataset import found
-from oxcart.compile.execute import ShardJob, read_done, write_shard
+from oxcart.compile.execute import ShardJob, write_shard
 from oxcart.compile.images import Resize
 from oxcart.compile.pipeline import execute, prepare
 from oxcart.compile.plan import MAX_NAME, make
 from oxcart.compile.sources.base import SourceConfig
+from oxcart.compile.workspace import read_done
 from oxcart.manifests.manifest import CLAIM
 from oxcart.manifests.split import SplitRule
 from oxcart.shards.codec import Encoding

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from oxcart.compile import plan
-from oxcart.compile.sample.rlds import SampleConfig, write_rlds
+from oxcart.compile.sample.rlds import RldsSampleConfig, write_rlds
 from oxcart.manifests.canonical import pretty_json
 from oxcart.manifests.manifest import read_manifest
 from oxcart.manifests.split import SplitRule, read_rule, write_rule
@@ -103,7 +103,7 @@ class TestPacking:
 @pytest.fixture(scope="session")
 def doubled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two episodes in each of ten kitchens, and three that repeat one of another kitchen."""
-    sample = SampleConfig(kitchens=10, sessions=2, episodes=1, steps=2, size=32, files=2, duplicates=3)
+    sample = RldsSampleConfig(kitchens=10, sessions=2, episodes=1, steps=2, size=32, files=2, duplicates=3)
     return write_rlds(tmp_path_factory.mktemp("doubled"), sample)
 
 

@@ -20,7 +20,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from oxcart.compile.sample.rlds import SampleConfig
+from oxcart.compile.sample.rlds import RldsSampleConfig
 from sample_compile import SHARD_SIZE, Compiled, compile_sample, tree
 
 KILLS = 50
@@ -31,7 +31,7 @@ LONGEST_S = 120
 @pytest.fixture(scope="module")
 def larger(tmp_path_factory: pytest.TempPathFactory) -> Compiled:
     """One whose shards take a moment."""
-    sample = SampleConfig(kitchens=6, sessions=2, episodes=2, steps=40, size=128, files=3)
+    sample = RldsSampleConfig(kitchens=6, sessions=2, episodes=2, steps=40, size=128, files=3)
     return compile_sample(tmp_path_factory.mktemp("larger"), sample, shard_size=SHARD_SIZE * 64)
 
 

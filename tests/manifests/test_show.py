@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pytest
 from PIL import Image, ImageColor
 
-from oxcart.compile.sample.rlds import SampleConfig
+from oxcart.compile.sample.rlds import RldsSampleConfig
 from oxcart.manifests.dataset import Dataset
 from oxcart.manifests.show import BACKGROUND, CAPTION, LONGEST, MARGIN, TITLE, contact_sheet
 from sample_compile import CAMERAS, compile_sample
@@ -22,7 +22,7 @@ TOP = MARGIN + 3 * TITLE
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
-    sample = SampleConfig(kitchens=2, sessions=1, episodes=1, steps=12, size=32, files=1)
+    sample = RldsSampleConfig(kitchens=2, sessions=1, episodes=1, steps=12, size=32, files=1)
     made = compile_sample(tmp_path_factory.mktemp("dataset"), sample, cameras=CAMERAS)
     return Dataset.open(str(made.out))
 

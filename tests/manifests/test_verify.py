@@ -35,7 +35,7 @@ from broken_dataset import (
 )
 from depth import depth
 from oxcart.cli.main import oxcart
-from oxcart.compile.sample.rlds import SampleConfig
+from oxcart.compile.sample.rlds import RldsSampleConfig
 from oxcart.manifests.dataset import Dataset
 from oxcart.manifests.split import SplitRule
 from oxcart.manifests.verify import Damage, verify
@@ -45,7 +45,7 @@ from sample_compile import CAMERAS, Compiled, compile_sample
 @pytest.fixture(scope="module")
 def other_kitchens(tmp_path_factory: pytest.TempPathFactory) -> Compiled:
     """`six_episodes` of other kitchens: equal keys and names of files, other bytes."""
-    sample = SampleConfig(kitchens=3, sessions=1, episodes=2, steps=4, size=32, files=2, seed=1)
+    sample = RldsSampleConfig(kitchens=3, sessions=1, episodes=2, steps=4, size=32, files=2, seed=1)
     folder = tmp_path_factory.mktemp("other")
     return compile_sample(folder, sample, cameras=CAMERAS, rule=SplitRule(val=0.34))
 

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from once import Once
-from oxcart.compile.sample.rlds import SampleConfig
+from oxcart.compile.sample.rlds import RldsSampleConfig
 from oxcart.manifests.split import SplitRule
 from sample_compile import compile_sample
 from tiny_laq import alone
 
-SAMPLE = SampleConfig(kitchens=5, sessions=2, episodes=2, steps=9, size=32, files=2)
+SAMPLE = RldsSampleConfig(kitchens=5, sessions=2, episodes=2, steps=9, size=32, files=2)
 
 
 @pytest.fixture(scope="session")
@@ -27,7 +27,7 @@ def kitchen(once: Once) -> Path:
 @pytest.fixture(scope="session")
 def unsplit(once: Once) -> Path:
     """The like of it, all of it train."""
-    sample = SampleConfig(kitchens=2, sessions=1, episodes=2, steps=6, size=32, files=1)
+    sample = RldsSampleConfig(kitchens=2, sessions=1, episodes=2, steps=6, size=32, files=1)
     rule = SplitRule(val=None)
     made = once("unsplit", lambda folder: compile_sample(folder, sample, cameras=("image_0",), rule=rule))
     return Path(made.out)

@@ -13,7 +13,7 @@ import pytest
 from oxcart.shards.errors import StoreError
 from oxcart.train import plots
 from oxcart.train.laq import label
-from oxcart.train.report import Report
+from oxcart.train.report import RunLog
 from oxcart.train.run_directory import write_run
 
 
@@ -33,7 +33,7 @@ def test_every_file_of_a_run_is_named_where_the_disk_is_full(tmp_path: Path) -> 
     image = np.zeros((1, 8, 8, 3), np.uint8)
     for name, work in {
         "config.yaml": lambda: write_run(tmp_path, "preset: tiny, and more", {}),
-        "metrics.jsonl": lambda: Report(tmp_path, step=0, steps=1, label="x").metrics("train", 1, {"a": 0}),
+        "metrics.jsonl": lambda: RunLog(tmp_path, step=0, steps=1, label="x").metrics("train", 1, {"a": 0}),
         "grid.png": lambda: plots.grid(tmp_path / "grid.png", [("a", image)], ["row"], "title"),
         "work.json": lambda: label._claim(tmp_path, {"producer": "somebody"}),
         "0.npz": lambda: label._put_npz(

@@ -21,8 +21,10 @@ from laq_process import AUGMENTED, PATCHED, asked, ended, started
 from oxcart.shards.errors import ConfigError, CorruptError, NotFiniteError, OxcartError, StoreError
 from oxcart.train import checkpoint as checkpoints
 from oxcart.train import loop
+from oxcart.train.config import TrainConfig
 from oxcart.train.laq.model import LatentActionModel
 from oxcart.train.laq.task import LaqTask
+from oxcart.train.task import BatchSlice
 from tiny_laq import assert_same_checkpoints, lines, rewritten, small, trained, weights
 
 STEPS = 5
@@ -50,7 +52,7 @@ def killed(*given):
         os.kill(os.getpid(), signal.SIGKILL)
 
 checkpoint.save_file = killed
-train_laq(configure(sys.argv[1:]))
+train_laq(laq_config(sys.argv[1:]))
 """
 )
 
@@ -180,11 +182,29 @@ def test_weight_decay_is_for_matrices_alone(kitchen: Path, tmp_path: Path) -> No
     assert len(free) + len(decayed["params"]) + 1 == len(names)
 
 
-def test_the_learning_rate_of_every_step_is_the_schedules(kitchen: Path, whole: Path) -> None:
-    from oxcart.train.schedule import learning_rate
+def test_the_learning_rate_warms_up_in_a_line_and_then_stays() -> None:
+    config = TrainConfig(lr=1.0, warmup=4, steps=10, schedule="constant")
+    assert [loop.learning_rate(step, config) for step in range(6)] == [0.25, 0.5, 0.75, 1.0, 1.0, 1.0]
 
+
+def test_a_cosine_falls_from_the_peak_to_its_end() -> None:
+    config = TrainConfig(lr=2.0, warmup=2, steps=12, schedule="cosine", final_lr=0.1)
+    rates = [loop.learning_rate(step, config) for step in range(2, 13)]
+    assert rates[0] == 2.0
+    assert rates[5] == pytest.approx(2.0 * 0.55)
+    assert rates[-1] == pytest.approx(0.2)
+    assert rates == sorted(rates, reverse=True)
+
+
+def test_without_warm_up_the_first_step_has_the_whole_rate() -> None:
+    assert loop.learning_rate(0, TrainConfig(lr=1.0, warmup=0, steps=3, schedule="constant")) == 1.0
+
+
+def test_the_learning_rate_of_every_step_is_the_schedules(kitchen: Path, whole: Path) -> None:
     config = small(kitchen, whole, *AUGMENTED, f"train.steps={STEPS}").train
-    assert [line["lr"] for line in lines(whole)] == [learning_rate(step, config) for step in range(STEPS)]
+    assert [line["lr"] for line in lines(whole)] == [
+        loop.learning_rate(step, config) for step in range(STEPS)
+    ]
 
 
 def test_a_loss_that_is_not_finite_stops_with_step_keys_and_checkpoint(
@@ -193,10 +213,10 @@ def test_a_loss_that_is_not_finite_stops_with_step_keys_and_checkpoint(
     original = LaqTask.loss
 
     def loss(
-        self: LaqTask, model: nn.Module, batch: Any, place: loop.Place
+        self: LaqTask, model: nn.Module, batch: Any, piece: BatchSlice
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        value, metrics = original(self, model, batch, place)
-        return (value * float("nan") if place.step == 3 else value), metrics
+        value, metrics = original(self, model, batch, piece)
+        return (value * float("nan") if piece.step == 3 else value), metrics
 
     monkeypatch.setattr(LaqTask, "loss", loss)
     run = tmp_path / "run"
@@ -329,7 +349,7 @@ def test_a_run_is_not_begun_where_one_is(kitchen: Path, whole: Path) -> None:
 
 def test_resume_without_a_run_begins_one(kitchen: Path, tmp_path: Path) -> None:
     config = small(kitchen, tmp_path / "run", "train.steps=1")
-    from oxcart.train.laq.run import train_laq
+    from oxcart.train.laq.task import train_laq
 
     assert train_laq(config, resume=True).step == 1
 
@@ -584,7 +604,7 @@ def test_one_batch_overfits(kitchen: Path, tmp_path: Path) -> None:
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
     losses = []
     for _ in range(120):
-        loss, metrics = task.loss(model, batch, loop.Place(3, torch.arange(8), 8))
+        loss, metrics = task.loss(model, batch, BatchSlice(3, torch.arange(8), 8))
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()

@@ -28,7 +28,7 @@ from oxcart.cli.main import main, oxcart
 from oxcart.shards.errors import OxcartError, StoreError
 from oxcart.train import checkpoint
 from oxcart.train.laq.model import LatentActionModel
-from oxcart.train.report import Report
+from oxcart.train.report import RunLog
 
 original_encode = LatentActionModel.encode
 seen = []
@@ -64,7 +64,7 @@ def failing(work, run, rank, kind=None):
 LaqTask.after_step, LaqTask.loss, LatentActionModel.encode = after_step, loss, encode
 checkpoint.save = failing(checkpoint.save, "save", 0)
 checkpoint.set_random_states = failing(checkpoint.set_random_states, "restore", 1)
-Report.metrics = failing(failing(Report.metrics, "line", 0, "train"), "score", 0, "val")
+RunLog.metrics = failing(failing(RunLog.metrics, "line", 0, "train"), "score", 0, "val")
 sys.modules["wandb"] = None  # whether or not it is installed
 told = {}
 *most, (last, line) = json.loads(sys.argv[1]).items()
@@ -72,7 +72,7 @@ for name, arguments in most:
     AcceleratorState._reset_state()  # the ranks stay together
     if "--resume" not in arguments and name not in ("two", "whole", "replacing"):
         try:
-            result = train_laq(configure(arguments))
+            result = train_laq(laq_config(arguments))
             told[name] = [result.stopped, result.step]
         except OxcartError as error:
             told[name] = str(error)

@@ -13,22 +13,22 @@ import pytest
 
 from oxcart.shards.errors import ConfigError
 from oxcart.train import report as module
-from oxcart.train.report import WARMING, Clock, Report, by_split, read_metrics
+from oxcart.train.report import WARMING, Clock, RunLog, by_split, read_metrics
 
 
 def test_a_run_that_goes_on_drops_the_steps_that_it_takes_again(tmp_path: Path) -> None:
-    first = Report(tmp_path, step=0, steps=4, label="x", quiet=True)
+    first = RunLog(tmp_path, step=0, steps=4, label="x", quiet=True)
     for step in (1, 2, 3):
         first.metrics("train", step, {"loss": float(step)})
     with open(tmp_path / "metrics.jsonl", "a") as file:
         file.write('{"kind": "train", "st')
-    again = Report(tmp_path, step=2, steps=4, label="x", quiet=True)
+    again = RunLog(tmp_path, step=2, steps=4, label="x", quiet=True)
     again.metrics("train", 3, {"loss": 9.0})
     assert [(line["step"], line["loss"]) for line in read_metrics(tmp_path)] == [(1, 1.0), (2, 2.0), (3, 9.0)]
 
 
 def test_what_is_not_a_number_is_null(tmp_path: Path) -> None:
-    Report(tmp_path, step=0, steps=1, label="x", quiet=True).metrics("val", 1, {"a": math.nan, "b": 1.5})
+    RunLog(tmp_path, step=0, steps=1, label="x", quiet=True).metrics("val", 1, {"a": math.nan, "b": 1.5})
     line = json.loads((tmp_path / "metrics.jsonl").read_text())
     assert line == {"kind": "val", "step": 1, "a": None, "b": 1.5}
 
@@ -50,7 +50,7 @@ def test_the_line_says_loss_rate_waiting_and_what_is_left(
     clock = Clock()
     for _ in range(WARMING + 2):
         clock.add(64, 0.1, 1.0)
-    report = Report(tmp_path, step=0, steps=100, label="laq")
+    report = RunLog(tmp_path, step=0, steps=100, label="laq")
     report.line(40, 0.25, clock)
     report.close()
     line = "laq: step 40/100, loss 0.25, 64 samples/s, data_loading 10.0%, 0:01:00 left\n"
@@ -58,7 +58,7 @@ def test_the_line_says_loss_rate_waiting_and_what_is_left(
 
 
 def test_other_ranks_write_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    report = Report(tmp_path, step=0, steps=1, label="x", active=False)
+    report = RunLog(tmp_path, step=0, steps=1, label="x", active=False)
     report.metrics("train", 1, {"loss": 1.0})
     report.line(1, 1.0, Clock())
     report.say("hello")
@@ -71,9 +71,9 @@ def test_a_reporter_that_is_not_installed_is_named(tmp_path: Path, monkeypatch: 
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     monkeypatch.setitem(sys.modules, "wandb", None)
     with pytest.raises(ConfigError, match="pip install tensorboard"):
-        Report(tmp_path, step=0, steps=1, label="x", quiet=True, tensorboard=True)
+        RunLog(tmp_path, step=0, steps=1, label="x", quiet=True, tensorboard=True)
     with pytest.raises(ConfigError, match="pip install wandb"):
-        Report(tmp_path, step=0, steps=1, label="x", quiet=True, wandb="project")
+        RunLog(tmp_path, step=0, steps=1, label="x", quiet=True, wandb="project")
 
 
 def test_reporters_that_are_installed_get_the_numbers(
@@ -105,7 +105,7 @@ def test_reporters_that_are_installed_get_the_numbers(
 
     wandb.init = init  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "wandb", wandb)
-    report = Report(tmp_path, step=0, steps=1, label="x", quiet=True, tensorboard=True, wandb="project")
+    report = RunLog(tmp_path, step=0, steps=1, label="x", quiet=True, tensorboard=True, wandb="project")
     report.metrics("train", 1, {"loss": 2.0, "note": "text"})
     report.close()
     assert said == [
@@ -115,7 +115,7 @@ def test_reporters_that_are_installed_get_the_numbers(
         "closed",
         "finished",
     ]
-    Report(tmp_path, step=4, steps=9, label="x", quiet=True, tensorboard=True, wandb="project").close()
+    RunLog(tmp_path, step=4, steps=9, label="x", quiet=True, tensorboard=True, wandb="project").close()
     assert said[5] == (str(tmp_path / "tensorboard"), 5), "what was drawn beyond the checkpoint goes"
     assert begun[0]["id"] == begun[1]["id"]
     assert begun[1]["resume"] == "allow"

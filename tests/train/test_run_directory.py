@@ -11,15 +11,15 @@ import pytest
 
 from oxcart.shards.errors import ConfigError
 from oxcart.train import run_directory
-from oxcart.train.config import to_yaml
+from oxcart.train.config import saved_config, to_yaml
 from oxcart.train.laq.config import laq_config
 
 
 def test_a_run_gives_its_configuration_back(tmp_path: Path) -> None:
-    assert run_directory.saved_config(tmp_path) is None
+    assert saved_config(tmp_path) is None
     config = laq_config(["preset=tiny"])
     run_directory.write_run(tmp_path, to_yaml(config), {"git_commit": None})
-    saved = run_directory.saved_config(tmp_path)
+    saved = saved_config(tmp_path)
     assert saved is not None
     assert laq_config([], saved) == config
     assert json.loads((tmp_path / "run.json").read_text()) == {"git_commit": None}
@@ -43,7 +43,7 @@ def test_a_configuration_that_cannot_be_read_is_said(tmp_path: Path) -> None:
     for text in ("[1, 2", "- 1\n- 2\n"):
         (tmp_path / "config.yaml").write_text(text)
         with pytest.raises(ConfigError, match=r"config\.yaml: "):
-            run_directory.saved_config(tmp_path)
+            saved_config(tmp_path)
 
 
 def test_without_git_there_is_no_commit(monkeypatch: pytest.MonkeyPatch) -> None:

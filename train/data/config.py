@@ -13,6 +13,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from oxcart.shards.choices import one_of
 from oxcart.shards.errors import ConfigError
 from oxcart.train.data.order import LANES, WINDOW
 from oxcart.train.data.sampling import Frames, Pairs
@@ -88,9 +89,8 @@ class LoaderConfig:
     """Put batches in pinned memory, which a GPU can copy from directly; None does so if there is a GPU."""
 
     def __post_init__(self) -> None:
-        for name, allowed in (("action", ACTIONS), ("read_mode", READ_MODES)):
-            if (choice := getattr(self, name)) not in allowed:
-                raise ConfigError(f"{name}: expected one of {', '.join(map(str, allowed))}, got {choice!r}")
+        one_of("action", self.action, ACTIONS)
+        one_of("read_mode", self.read_mode, READ_MODES)
         for name in (
             "batch_size",
             "lanes",

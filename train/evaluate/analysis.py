@@ -1,10 +1,10 @@
 """Run strategies: numbers of the trained model, beside an untrained one and shuffled codes.
 
-    analysis = evaluate(trained, untrained, strategies.load(["compass"]), Options())
+    analysis = evaluate(trained, untrained, strategies.load(["compass"]))
 
-A `Subject` is a cache with the model whose codes it has. Each strategy's numbers are taken of both subjects,
-with intervals, and of the trained one's pairs with codes that were shuffled between them, several times: that
-is the null, mean and 95% range. What a strategy lacks is said once, with the reason.
+A `Subject` is gathered pairs with the model that coded them. Each strategy measures both subjects, with
+intervals, and the trained one's pairs again with shuffled codes, several times: that is the null, with its
+mean and 95% range. What cannot be measured is listed once, with the reason.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from threadpoolctl import threadpool_limits
 
 from oxcart.shards.errors import ConfigError
 from oxcart.train.data.order import derive
-from oxcart.train.evaluate.gather import Cache
+from oxcart.train.evaluate.gather import GatheredPairs
 from oxcart.train.evaluate.strategy import Context, Figure, Number, Skip, Strategy, Table, lacking
-from oxcart.train.evaluate.subsets import Bucket
+from oxcart.train.evaluate.subsets import Subset
 
 SHUFFLES, SHUFFLES_DECODED = 20, 8
 """Of the codes, for the null; of strategies that run the decoder."""
@@ -37,7 +37,7 @@ Verdict = Literal["clear", "unclear", "worse", "described"]
 class Subject:
     """What is judged."""
 
-    cache: Cache
+    pairs: GatheredPairs
     context: Context
 
 
@@ -77,10 +77,10 @@ class Section:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Part:
-    """Numbers of the pairs of a bucket alone."""
+class SubsetNumbers:
+    """Numbers of the pairs of a subset alone."""
 
-    bucket: Bucket
+    subset: Subset
     pairs: int
     numbers: dict[tuple[str, str], Number]
     """(strategy, name) -> number."""
@@ -91,7 +91,7 @@ class Analysis:
     """All that was found."""
 
     sections: list[Section]
-    parts: list[Part]
+    subsets: list[SubsetNumbers]
     pairs: int
     episodes: int
     about: dict[str, Any] = field(default_factory=dict)
@@ -111,7 +111,7 @@ def evaluate(
     untrained: Subject | None,
     chosen: Mapping[str, Strategy],
     *,
-    buckets: Sequence[Bucket] = (),
+    subsets: Sequence[Subset] = (),
     figures: bool = True,
     shuffles: int = SHUFFLES,
     report: Callable[[int], None] = lambda done: None,
@@ -122,37 +122,37 @@ def evaluate(
         trained: the model that is judged.
         untrained: the same pairs through one that was not trained; None leaves the comparison out.
         chosen: strategies by name.
-        buckets: parts to give numbers of, too.
+        subsets: parts of the pairs to give numbers of as well.
         figures: whether to draw.
         shuffles: of the codes; 0 gives no null.
         report: takes the strategies done.
 
     Raises:
-        ConfigError: a bucket holds no pair.
+        ConfigError: a subset holds no pair.
     """
-    masks = [(bucket, bucket.mask(trained.cache)) for bucket in buckets]
-    for bucket, mask in masks:
+    masks = [(subset, subset.mask(trained.pairs)) for subset in subsets]
+    for subset, mask in masks:
         if not mask.any():
-            raise ConfigError(f"bucket {bucket.name!r}: no pair of {' and '.join(bucket.rules)}")
+            raise ConfigError(f"subset {subset.name!r}: no pair of {' and '.join(subset.rules)}")
     sections = []
     for done, (name, strategy) in enumerate(chosen.items()):
         sections.append(_section(name, strategy, trained, untrained, figures, shuffles))
         report(done + 1)
-    parts = []
-    for bucket, mask in masks:
-        some = Subject(cache=trained.cache.take(mask), context=trained.context)
+    found = []
+    for subset, mask in masks:
+        some = Subject(pairs=trained.pairs.take(mask), context=trained.context)
         numbers = {
             (name, number.name): number
             for name, strategy in chosen.items()
             for number in _measure(strategy, some)[0]
             if number.better != "none"
         }
-        parts.append(Part(bucket=bucket, pairs=len(some.cache), numbers=numbers))
+        found.append(SubsetNumbers(subset=subset, pairs=len(some.pairs), numbers=numbers))
     return Analysis(
         sections=sections,
-        parts=parts,
-        pairs=len(trained.cache),
-        episodes=len(np.unique(trained.cache.episodes)),
+        subsets=found,
+        pairs=len(trained.pairs),
+        episodes=len(np.unique(trained.pairs.episodes)),
     )
 
 
@@ -164,8 +164,8 @@ def _section(
     nulls = _nulls(strategy, trained, shuffles) if numbers and strategy.shuffles else {}
     rows = [_row(name, one, others.get(one.name), nulls.get(one.name)) for one in numbers]
     drawn: list[Figure | Table] = []
-    if figures and lacking(trained.cache, strategy.needs) is None:
-        drawn = list(strategy.draw(trained.cache, trained.context))
+    if figures and lacking(trained.pairs, strategy.needs) is None:
+        drawn = list(strategy.draw(trained.pairs, trained.context))
     return Section(
         name=name,
         strategy=strategy,
@@ -178,12 +178,12 @@ def _section(
 
 def _measure(strategy: Strategy, subject: Subject) -> tuple[list[Number], list[Skip]]:
     """Numbers, all of them finite, and what there is not."""
-    why = lacking(subject.cache, strategy.needs)
+    why = lacking(subject.pairs, strategy.needs)
     if why is not None:
         return [], [Skip(what=strategy.title, because=why)]
     # Threads of BLAS and k-means cost more than they give at this size; torch keeps its own for decoding.
     with contextlib.nullcontext() if strategy.decodes else threadpool_limits(1):
-        found = list(strategy.measure(subject.cache, subject.context))
+        found = list(strategy.measure(subject.pairs, subject.context))
     numbers = [one for one in found if isinstance(one, Number)]
     assert all(math.isfinite(one.value) for one in numbers), strategy.title
     return numbers, [one for one in found if isinstance(one, Skip)]
@@ -192,15 +192,15 @@ def _measure(strategy: Strategy, subject: Subject) -> tuple[list[Number], list[S
 def _nulls(strategy: Strategy, trained: Subject, shuffles: int) -> dict[str, Null]:
     """Number -> what the codes of other pairs give."""
     values: dict[str, list[float]] = {}
-    context, cache = trained.context, trained.cache
+    context, pairs = trained.context, trained.pairs
     quick = Context(**{**vars(context), "quick": True})
-    several = len(np.unique(cache.dataset)) > 1
+    several = len(np.unique(pairs.dataset)) > 1
     for i in range(min(shuffles, SHUFFLES_DECODED) if strategy.decodes else shuffles):
         seed = derive(context.seed, 43, i)
-        within = _measure(strategy, Subject(cache=cache.shuffled(seed), context=quick))[0]
+        within = _measure(strategy, Subject(pairs=pairs.shuffled(seed), context=quick))[0]
         if several and any(number.null_is_best for number in within):
             # What codes say of the dataset itself is lost only between datasets.
-            other = Subject(cache=cache.shuffled(seed, anywhere=True), context=quick)
+            other = Subject(pairs=pairs.shuffled(seed, anywhere=True), context=quick)
             anywhere = {number.name: number for number in _measure(strategy, other)[0]}
             within = [anywhere.get(one.name, one) if one.null_is_best else one for one in within]
         for number in within:

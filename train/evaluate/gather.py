@@ -1,11 +1,11 @@
 """One pass over drawn pairs: what every strategy reads, so that none reads the datasets again.
 
-    caches = gather(config, {"bridge": Dataset.open("bridge")}, [model, untrained], Draw(samples=4096))
+    gathered = gather(config, {"bridge": Dataset.open("bridge")}, [model, untrained], Draw(samples=4096))
 
 Each dataset and split gives its own draw: all of its pairs where they are few, else as many as asked for,
 without repetition, by a hash of the seed. Codes, actions, mean flow and texts are kept of every pair, 1.5 KB
 each at most; frames of some of them alone, spread evenly over datasets and splits. So memory is bounded by
-`Draw` and not by the datasets. Models see the same pairs: their caches share all but the codes.
+`Draw` and not by the datasets. Models see the same pairs: what is gathered differs in the codes alone.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class Draw:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cache:
+class GatheredPairs:
     """N pairs through one model."""
 
     codes: Ints
@@ -119,7 +119,7 @@ class Cache:
         found: npt.NDArray[np.bool_] = ~np.isin(self.split, SEEN)
         return found
 
-    def take(self, rows: Ints | npt.NDArray[np.bool_]) -> Cache:
+    def take(self, rows: Ints | npt.NDArray[np.bool_]) -> GatheredPairs:
         """Some of the pairs."""
         rows = np.flatnonzero(rows) if rows.dtype == bool else rows
         place = np.full(len(self), -1)
@@ -143,7 +143,7 @@ class Cache:
         found: T = self._kept[name]
         return found
 
-    def shuffled(self, seed: int, *, anywhere: bool = False) -> Cache:
+    def shuffled(self, seed: int, *, anywhere: bool = False) -> GatheredPairs:
         """The same pairs with the codes of other episodes, of the same dataset or of any: what chance alone
         gives. Codes of an episode stay together and in order, since they and motions are alike within one.
         """
@@ -233,7 +233,7 @@ def gather(
     device: torch.device,
     meter: FlowMeter | str,
     report: Callable[[int], None] = lambda done: None,
-) -> list[Cache]:
+) -> list[GatheredPairs]:
     """Read the pairs, once, and run them through every model.
 
     Args:
@@ -245,16 +245,16 @@ def gather(
         report: takes the pairs done.
 
     Returns:
-        A cache for each model.
+        The pairs as coded by each model.
     """
-    parts: list[_Part] = []
+    parts: list[_SplitArrays] = []
     read = framed_so_far = 0
     for number, ((name, split), loader) in enumerate(loaders.items()):
         drawn = draw_positions(loader.epoch_length, draw.samples, derive(draw.seed, 41, number))
         # What is left of the frames, spread evenly over what is left of the splits.
         framed = np.sort(drawn[: -(-(draw.frames - framed_so_far) // (len(loaders) - number))])
         framed_so_far += len(framed)
-        part = _Part(name, split)
+        part = _SplitArrays(name, split)
         wanted = np.sort(drawn)  # neighbours are read together
         for begin in range(0, len(wanted), draw.batch_size):
             positions = wanted[begin : begin + draw.batch_size]
@@ -283,7 +283,7 @@ def draw_positions(length: int, count: int, key: int) -> Ints:
     return found[:count]
 
 
-class _Part:
+class _SplitArrays:
     """What is kept of a dataset's split. Arrays are made whole at the first batch: small ones, kept batch by
     batch between large ones that are let go of, would keep memory of those from being used again."""
 
@@ -330,7 +330,9 @@ class _Part:
         self.framed.append(pictured + begin)
 
 
-def _join(parts: Sequence[_Part], models: Sequence[LatentActionModel], meter: FlowMeter | str) -> list[Cache]:
+def _join(
+    parts: Sequence[_SplitArrays], models: Sequence[LatentActionModel], meter: FlowMeter | str
+) -> list[GatheredPairs]:
     starts = np.cumsum([0, *map(len, parts)])
     missing: dict[str, str] = {}
     arrays: dict[str, Any] = {}
@@ -359,7 +361,7 @@ def _join(parts: Sequence[_Part], models: Sequence[LatentActionModel], meter: Fl
         "_kept": {},
     }
     return [
-        Cache(
+        GatheredPairs(
             codes=np.concatenate([part.arrays[f"codes {i}"] for part in parts]),
             size=model.quantizer.codes,
             **shared,

@@ -1,6 +1,7 @@
 """Evaluate a latent-action model: from datasets and weights to an analysis.
 
-analysis = analyse(model, config, {"bridge": dataset}, Options(strategies=("compass", "transfer")), device)
+options = EvaluateOptions(strategies=("compass", "transfer"))
+analysis = analyse(model, config, {"bridge": dataset}, options, device)
 """
 
 from __future__ import annotations
@@ -15,12 +16,12 @@ import numpy as np
 import torch
 
 from oxcart.manifests.dataset import Dataset
-from oxcart.shards.errors import ConfigError
+from oxcart.shards.choices import one_of
 from oxcart.train.data import Loader
 from oxcart.train.evaluate import strategies
 from oxcart.train.evaluate.flow import flow_meter
 from oxcart.train.evaluate.gather import SPLITS, Draw, count_pairs, gather, open_splits
-from oxcart.train.evaluate.subsets import Bucket, default_buckets
+from oxcart.train.evaluate.subsets import Subset, default_subsets
 from oxcart.train.laq.config import LaqConfig
 from oxcart.train.laq.model import LatentActionModel, to_float
 
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 FLOWS = ("dis", "raft", "none")
 
 
-class Stage(Protocol):
+class StageProgress(Protocol):
     """Shows how far a stage of the work is."""
 
     def __call__(
@@ -44,7 +45,7 @@ def _silent(label: str, total: int, unit: str, /) -> Iterator[Callable[[int], No
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class EvaluateOptions:
     """What is evaluated, and how.
 
     Raises:
@@ -59,7 +60,7 @@ class Options:
     """`dis`, `raft` or `none`."""
     flow_weights: str | None = None
     """raft: a file with its weights; None takes those that torchvision has on this machine."""
-    buckets: tuple[Bucket, ...] | None = None
+    subsets: tuple[Subset, ...] | None = None
     """Parts to give numbers of, too; None is what was seen, what was held out, and each dataset."""
     untrained: bool = True
     """Whether to compare with a model that was not trained."""
@@ -68,18 +69,17 @@ class Options:
 
     def __post_init__(self) -> None:
         strategies.check(self.strategies, "strategies")
-        if self.flow not in FLOWS:
-            raise ConfigError(f"flow: expected one of {', '.join(FLOWS)}, got {self.flow!r}")
+        one_of("flow", self.flow, FLOWS)
 
 
 def analyse(
     model: LatentActionModel,
     config: LaqConfig,
     datasets: Mapping[str, Dataset],
-    options: Options,
+    options: EvaluateOptions,
     device: torch.device,
     *,
-    stage: Stage = _silent,
+    stage: StageProgress = _silent,
     about: Mapping[str, Any] | None = None,
 ) -> Analysis:
     """Evaluate a model.
@@ -106,10 +106,10 @@ def analyse(
     if options.untrained:
         models.append(untrained_model(config, model, next(iter(loaders.values())), device))
     with stage("reading", count_pairs(loaders, options.draw), "pairs") as report:
-        caches = gather(loaders, models, options.draw, device, meter, report)
+        gathered = gather(loaders, models, options.draw, device, meter, report)
     subjects = [
         Subject(
-            cache=cache,
+            pairs=pairs,
             context=Context(
                 model=one,
                 device=device,
@@ -117,13 +117,13 @@ def analyse(
                 seed=options.draw.seed,
             ),
         )
-        for one, cache in zip(models, caches, strict=True)
+        for one, pairs in zip(models, gathered, strict=True)
     ]
     trained, untrained = subjects[0], subjects[1] if options.untrained else None
-    buckets = default_buckets(trained.cache) if options.buckets is None else options.buckets
+    subsets = default_subsets(trained.pairs) if options.subsets is None else options.subsets
     with stage("measuring", len(chosen), "strategies") as report:
-        found = evaluate(trained, untrained, chosen, buckets=buckets, figures=options.figures, report=report)
-    cache = trained.cache
+        found = evaluate(trained, untrained, chosen, subsets=subsets, figures=options.figures, report=report)
+    pairs = trained.pairs
     described = [
         {
             "name": name,
@@ -132,7 +132,7 @@ def analyse(
             "pairs": {
                 split: count
                 for split in SPLITS
-                if (count := int(((cache.dataset == name) & (cache.split == split)).sum()))
+                if (count := int(((pairs.dataset == name) & (pairs.split == split)).sum()))
             },
         }
         for name, dataset in datasets.items()
@@ -142,7 +142,7 @@ def analyse(
         "strategies": list(chosen),
         "seed": options.draw.seed,
         "samples": options.draw.samples,
-        "frames": len(cache.framed),
+        "frames": len(pairs.framed),
         "flow": options.flow if not isinstance(meter, str) else "none",
         **(about or {}),
     }

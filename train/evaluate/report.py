@@ -41,7 +41,7 @@ _PRECISE = 3
 
 
 @dataclass(frozen=True, kw_only=True)
-class Bar:
+class IntervalMark:
     """An interval, in SVG units."""
 
     low: float
@@ -71,17 +71,17 @@ def report_json(analysis: Analysis) -> bytes:
         for section in analysis.sections
         for skip in section.skips
     ]
-    buckets = [
+    subsets = [
         {
-            "name": part.bucket.name,
-            "rules": list(part.bucket.rules),
-            "pairs": part.pairs,
+            "name": one.subset.name,
+            "rules": list(one.subset.rules),
+            "pairs": one.pairs,
             "numbers": [
                 {"strategy": strategy, "name": name, **_plain(number)}
-                for (strategy, name), number in part.numbers.items()
+                for (strategy, name), number in one.numbers.items()
             ],
         }
-        for part in analysis.parts
+        for one in analysis.subsets
     ]
     tables = [
         {
@@ -100,7 +100,7 @@ def report_json(analysis: Analysis) -> bytes:
         "episodes": analysis.episodes,
         "numbers": numbers,
         "skipped": skipped,
-        "buckets": buckets,
+        "subsets": subsets,
         "tables": tables,
     }
     return pretty_json(whole)
@@ -127,7 +127,7 @@ def report_html(analysis: Analysis) -> bytes:
         number=say,
         interval=say_interval,
         skipped=[(section.strategy.title, skip) for section in analysis.sections for skip in section.skips],
-        compared=[key for key in used if any(key in part.numbers for part in analysis.parts)],
+        compared=[key for key in used if any(key in one.numbers for one in analysis.subsets)],
         found=found,
         order=[(row.strategy, row.number.name) for row in judged],
         cell=_cell,
@@ -201,12 +201,12 @@ def _picture(row: Row) -> dict[str, Any]:
     def at(value: float) -> float:
         return round(MARGIN + (value - low) / span * (WIDTH - 2 * MARGIN), 1)
 
-    def bar(one: Number | Null | None) -> Bar | None:
+    def bar(one: Number | Null | None) -> IntervalMark | None:
         if one is None:
             return None
         first = one.value if one.low is None else one.low
         last = one.value if one.high is None else one.high
-        return Bar(low=at(first), high=at(last), at=at(one.value))
+        return IntervalMark(low=at(first), high=at(last), at=at(one.value))
 
     return {"trained": bar(row.number), "untrained": bar(row.untrained), "null": bar(row.null)}
 

@@ -1,8 +1,8 @@
-"""What a strategy is: what it needs, numbers of a cache, figures of it.
+"""What a strategy is: what it needs, numbers of gathered pairs, figures of them.
 
     # strategies/mine.py
-    def measure(cache: Cache, context: Context) -> Iterator[Number | Skip]:
-        yield context.estimate(cache, lambda rows: ..., name="mine", title="...", better="high", read="...")
+    def measure(pairs: GatheredPairs, context: Context) -> Iterator[Number | Skip]:
+        yield context.estimate(pairs, lambda rows: ..., name="mine", title="...", better="high", read="...")
 
     STRATEGY = Strategy(title="...", about="...", needs=("actions",), measure=measure)
 
@@ -27,7 +27,7 @@ from oxcart.shards.errors import NotFiniteError
 from oxcart.train import plots
 from oxcart.train.evaluate import statistics
 from oxcart.train.evaluate.flow import FlowMeter
-from oxcart.train.evaluate.gather import Cache, Floats, Ints, Strings
+from oxcart.train.evaluate.gather import Floats, GatheredPairs, Ints, Strings
 from oxcart.train.laq.model import LatentActionModel, to_float
 
 Better = Literal["high", "low", "none"]
@@ -87,14 +87,14 @@ class Table:
 
 @dataclass(frozen=True, kw_only=True)
 class Context:
-    """What a strategy may use beside the cache."""
+    """What a strategy may use beside the pairs."""
 
     model: LatentActionModel
-    """Whose codes the cache has, in eval mode."""
+    """The model that coded the pairs, in eval mode."""
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     """Of the model."""
     meter: FlowMeter | None = None
-    """Of flow; None where the cache has none either."""
+    """Measures flow; None where the pairs have none either."""
     seed: int = 0
     """Of whatever is drawn."""
     quick: bool = False
@@ -140,7 +140,7 @@ class Context:
         return Number(title=title, value=value, low=low, high=high, **about)
 
 
-def _draw_nothing(cache: Cache, context: Context) -> Iterator[Figure | Table]:
+def _draw_nothing(pairs: GatheredPairs, context: Context) -> Iterator[Figure | Table]:
     return iter(())
 
 
@@ -153,10 +153,10 @@ class Strategy:
     about: str
     """What is asked, in a sentence or two."""
     needs: tuple[str, ...] = ()
-    """Names of what the cache must have: `actions`, `state`, `flow`, `frames`, `instruction`."""
-    measure: Callable[[Cache, Context], Iterator[Number | Skip]]
+    """Names of what the pairs must have: `actions`, `state`, `flow`, `frames`, `instruction`."""
+    measure: Callable[[GatheredPairs, Context], Iterator[Number | Skip]]
     """Numbers; called many times."""
-    draw: Callable[[Cache, Context], Iterator[Figure | Table]] = _draw_nothing
+    draw: Callable[[GatheredPairs, Context], Iterator[Figure | Table]] = _draw_nothing
     """Pictures; called once."""
     place: int = 100
     """In the report: smaller comes first."""
@@ -166,32 +166,32 @@ class Strategy:
     """Whether measuring runs the decoder, which is slow: it is measured on fewer shuffles."""
 
 
-def lacking(cache: Cache, needs: Sequence[str]) -> str | None:
-    """Why the cache does not do for a strategy; None where it does."""
+def lacking(pairs: GatheredPairs, needs: Sequence[str]) -> str | None:
+    """Why a strategy cannot use the pairs; None where it can."""
     for need in needs:
         if need == "instruction":
-            if not (cache.instruction != "").any():
+            if not (pairs.instruction != "").any():
                 return "no pair has an instruction"
-        elif getattr(cache, need) is None:
-            return absent(cache, need)
-        elif need in ("actions", "state") and (few := len(having(cache, need))) < statistics.FEW:
+        elif getattr(pairs, need) is None:
+            return absent(pairs, need)
+        elif need in ("actions", "state") and (few := len(having(pairs, need))) < statistics.FEW:
             return f"{few} pairs have {need}; at least {statistics.FEW} are needed"
-    if len(cache) < statistics.FEW:
-        return f"{len(cache)} pairs are too few; at least {statistics.FEW} are needed"
-    if (cache.codes == cache.codes[0]).all():
+    if len(pairs) < statistics.FEW:
+        return f"{len(pairs)} pairs are too few; at least {statistics.FEW} are needed"
+    if (pairs.codes == pairs.codes[0]).all():
         return "all pairs have the same codes, so the codes say nothing"
     return None
 
 
-def absent(cache: Cache, *names: str) -> str:
-    """Why the cache has none of these."""
-    return ", and ".join(cache.missing.get(name, f"there are no {name}") for name in names)
+def absent(pairs: GatheredPairs, *names: str) -> str:
+    """Why the pairs have none of these."""
+    return ", and ".join(pairs.missing.get(name, f"there are no {name}") for name in names)
 
 
-def having(cache: Cache, name: str) -> Cache:
+def having(pairs: GatheredPairs, name: str) -> GatheredPairs:
     """The pairs that have a value of `actions` or `state`."""
-    values: Floats = getattr(cache, name)
-    return cache.take(np.flatnonzero(np.isfinite(values).all(1)))
+    values: Floats = getattr(pairs, name)
+    return pairs.take(np.flatnonzero(np.isfinite(values).all(1)))
 
 
 def plane(values: Floats) -> Floats:
@@ -199,15 +199,15 @@ def plane(values: Floats) -> Floats:
     return values[:, :2] if values.shape[1] > 1 else np.column_stack([values[:, 0], np.zeros(len(values))])
 
 
-def groupings(cache: Cache) -> Iterator[tuple[str, Strings] | Skip]:
+def groupings(pairs: GatheredPairs) -> Iterator[tuple[str, Strings] | Skip]:
     """Ways to tell pairs apart: kind (`environments`, `datasets`) and the group of each pair, "" where none.
 
     A way with fewer than two groups is a Skip.
     """
-    several = len(np.unique(cache.dataset)) > 1
-    places = cache.environment
+    several = len(np.unique(pairs.dataset)) > 1
+    places = pairs.environment
     if several:
-        named = np.char.add(np.char.add(cache.dataset, ": "), places)
+        named = np.char.add(np.char.add(pairs.dataset, ": "), places)
         places = np.where(places == "", "", named)
     known = np.unique(places[places != ""])
     if len(known) > 1:
@@ -216,9 +216,9 @@ def groupings(cache: Cache) -> Iterator[tuple[str, Strings] | Skip]:
         what = f"only {known[0]} is known" if len(known) else "none is known"
         yield Skip(what="between environments", because=f"of environments {what}")
     if several:
-        yield "datasets", cache.dataset
+        yield "datasets", pairs.dataset
     else:
-        yield Skip(what="between datasets", because=f"there is one dataset, {cache.dataset[0]}")
+        yield Skip(what="between datasets", because=f"there is one dataset, {pairs.dataset[0]}")
 
 
 def largest(groups: Strings, most: int = SHOWN) -> list[str]:

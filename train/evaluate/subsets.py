@@ -1,4 +1,4 @@
-"""Buckets: named parts of the pairs, by small rules in YAML.
+"""Subsets: named parts of the pairs, by small rules in YAML.
 
     bridge: dataset=bridge
     toykitchens: environment~toykitchen
@@ -20,7 +20,7 @@ import numpy.typing as npt
 import yaml
 
 from oxcart.shards.errors import ConfigError
-from oxcart.train.evaluate.gather import Cache, Strings
+from oxcart.train.evaluate.gather import GatheredPairs, Strings
 
 FIELDS = ("dataset", "environment", "split", "instruction", "key")
 PLACES = ("seen", "held out")
@@ -30,7 +30,7 @@ _RULE = re.compile(r"(\w+)\s*(!?[=~])\s*(.*)", re.DOTALL)
 
 
 @dataclass(frozen=True)
-class Bucket:
+class Subset:
     """Pairs that rules hold for.
 
     Raises:
@@ -47,7 +47,7 @@ class Bucket:
             found = _RULE.fullmatch(rule)
             if found is None or found[1] not in FIELDS:
                 raise ConfigError(
-                    f"bucket {self.name!r}: expected rules such as dataset=bridge, environment~toykitchen, "
+                    f"subset {self.name!r}: expected rules such as dataset=bridge, environment~toykitchen, "
                     f"seen or held out (fields: {', '.join(FIELDS)}); got {rule!r}"
                 )
             if found[2].endswith("~"):
@@ -55,19 +55,19 @@ class Bucket:
                     re.compile(found[3])
                 except re.error as error:
                     raise ConfigError(
-                        f"bucket {self.name!r}: {found[3]!r} is no regular expression: {error}"
+                        f"subset {self.name!r}: {found[3]!r} is no regular expression: {error}"
                     ) from error
 
-    def mask(self, cache: Cache) -> Mask:
+    def mask(self, pairs: GatheredPairs) -> Mask:
         """[N]: which pairs are in it."""
-        found = np.ones(len(cache), bool)
+        found = np.ones(len(pairs), bool)
         for rule in self.rules:
-            found &= _holds(rule, cache)
+            found &= _holds(rule, pairs)
         return found
 
 
-def parse(text: str, where: str) -> list[Bucket]:
-    """Buckets of a YAML file.
+def parse(text: str, where: str) -> list[Subset]:
+    """Subsets of a YAML file.
 
     Args:
         text: of the file.
@@ -88,29 +88,29 @@ def parse(text: str, where: str) -> list[Bucket]:
         if not rules or not all(isinstance(rule, str) for rule in rules):
             raise ConfigError(f"{where}: {name}: expected a rule or a list of rules, got {value!r}")
         try:
-            found.append(Bucket(str(name), tuple(rule.strip() for rule in rules)))
+            found.append(Subset(str(name), tuple(rule.strip() for rule in rules)))
         except ConfigError as error:
             raise ConfigError(f"{where}: {error}") from error
     return found
 
 
-def default_buckets(cache: Cache) -> list[Bucket]:
+def default_subsets(pairs: GatheredPairs) -> list[Subset]:
     """What was seen and what was held out, where there are both; each dataset, where there are several."""
     found = []
-    if cache.held_out.any() and not cache.held_out.all():
-        found += [Bucket(place, (place,)) for place in PLACES]
-    datasets: Sequence[str] = np.unique(cache.dataset).tolist()
+    if pairs.held_out.any() and not pairs.held_out.all():
+        found += [Subset(place, (place,)) for place in PLACES]
+    datasets: Sequence[str] = np.unique(pairs.dataset).tolist()
     if len(datasets) > 1:
-        found += [Bucket(name, (f"dataset={name}",)) for name in datasets]
+        found += [Subset(name, (f"dataset={name}",)) for name in datasets]
     return found
 
 
-def _holds(rule: str, cache: Cache) -> Mask:
+def _holds(rule: str, pairs: GatheredPairs) -> Mask:
     if rule in PLACES:
-        return cache.held_out if rule == "held out" else ~cache.held_out
+        return pairs.held_out if rule == "held out" else ~pairs.held_out
     parts = _RULE.fullmatch(rule)
     assert parts is not None
-    values: Strings = getattr(cache, parts[1])
+    values: Strings = getattr(pairs, parts[1])
     if parts[2].endswith("="):
         found = values == parts[3]
     else:

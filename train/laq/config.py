@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from oxcart.shards.choices import one_of
 from oxcart.shards.errors import ConfigError
 from oxcart.train.config import (
     DataConfig,
@@ -15,7 +16,6 @@ from oxcart.train.config import (
     TrainConfig,
     ValConfig,
     check_shared,
-    one_of,
     resolve,
 )
 from oxcart.train.evaluate import strategies
@@ -215,6 +215,8 @@ class LaqConfig:
             )
 
 
-def laq_config(overrides: Sequence[str], saved: Mapping[str, Any] | None = None) -> LaqConfig:
-    """The configuration that overrides ask for; see `resolve`."""
-    return resolve(LaqConfig, PRESETS, overrides, saved)
+def laq_config(
+    overrides: Sequence[str], saved: Mapping[str, Any] | None = None, *, resume: bool = False
+) -> LaqConfig:
+    """The configuration that overrides ask for; see `oxcart.train.config.resolve`."""
+    return resolve(LaqConfig, PRESETS, overrides, saved, resume=resume)

@@ -49,7 +49,7 @@ FLOW_CELL = 4
 """Pixels of a side of a cell that the flow decoder predicts one vector for."""
 
 
-class Output(NamedTuple):
+class LaqOutput(NamedTuple):
     """Of the model, for a batch of pairs."""
 
     prediction: Tensor
@@ -71,7 +71,7 @@ class LatentActionModel(nn.Module):
         self.encoder = Encoder(model, self.quantizer.tokens, self.quantizer.dim)
         self.decoder = Decoder(model, self.quantizer.tokens, self.quantizer.dim, flow)
 
-    def forward(self, frames: Tensor, noise: Tensor | None = None, hardness: float = 1.0) -> Output:
+    def forward(self, frames: Tensor, noise: Tensor | None = None, hardness: float = 1.0) -> LaqOutput:
         """Encode, quantize and decode pairs.
 
         Args:
@@ -81,7 +81,7 @@ class LatentActionModel(nn.Module):
         """
         found = self.quantizer(self.encoder(frames), noise, hardness)
         prediction, flow = self.decoder(frames[:, 0], found.vectors)
-        return Output(prediction, found.codes, found.loss, flow)
+        return LaqOutput(prediction, found.codes, found.loss, flow)
 
     def latents(self, frames: Tensor) -> Tensor:
         """What is quantized, [B, n, d], of frames [B, 2, 3, H, W]."""

@@ -23,17 +23,19 @@ from oxcart.train.data.memory import check_fits
 from oxcart.train.data.order import derive
 from oxcart.train.evaluate import strategies
 from oxcart.train.evaluate.gather import Draw
-from oxcart.train.evaluate.laq import Options, analyse
+from oxcart.train.evaluate.laq import EvaluateOptions, analyse
 from oxcart.train.flow import build_teacher, flow_loss, flow_weight
 from oxcart.train.laq.augment import augment, draw_numbers
 from oxcart.train.laq.config import AugmentConfig, LaqConfig
-from oxcart.train.laq.model import LatentActionModel, Output, parameter_groups, shapes_of, to_float
+from oxcart.train.laq.model import LaqOutput, LatentActionModel, parameter_groups, shapes_of, to_float
 from oxcart.train.laq.quantize import count_codes
-from oxcart.train.laq.validate import Pictures, look, measure_probes, open_split, validate
+from oxcart.train.laq.validate import ExamplePairs, look, measure_probes, open_split, validate
 from oxcart.train.loaders import open_datasets, open_splits, scored, training_loader
-from oxcart.train.loop import Place, narrow
+from oxcart.train.loop import Result
 from oxcart.train.ranks import on_main
 from oxcart.train.report import by_split, describe, last_validation, read_metrics
+from oxcart.train.run import run_task
+from oxcart.train.task import BatchSlice, narrow
 
 if TYPE_CHECKING:
     from oxcart.train.evaluate.analysis import Analysis
@@ -44,7 +46,7 @@ RATIOS = ("copy_ratio", "constant_ratio", "permuted_ratio")
 
 
 class LaqTask:
-    """See `oxcart.train.loop.Task`.
+    """See `oxcart.train.task.Task`.
 
     Args:
         config: of the run.
@@ -67,7 +69,7 @@ class LaqTask:
         self._teacher = build_teacher(config.flow, device)
         quantizer = config.quantizer
         self._counts = torch.zeros(quantizer.tokens, quantizer.codes, dtype=torch.int64, device=device)
-        self._pictures: Pictures | None = None
+        self._pictures: ExamplePairs | None = None
         self._strategies = config.evaluate.strategies
         if self._strategies == ["all"]:
             self._strategies = strategies.names()
@@ -131,22 +133,22 @@ class LaqTask:
         with torch.no_grad():
             for rows in torch.arange(len(batch)).chunk(self._config.train.accumulate):
                 part = narrow(batch, slice(int(rows[0]), int(rows[-1]) + 1))
-                place = Place(0, rows * world + rank, self._config.data.batch_size)
-                found.append(model.latents(self._frames(part, place, device)).float().cpu())
+                piece = BatchSlice(0, rows * world + rank, self._config.data.batch_size)
+                found.append(model.latents(self._frames(part, piece, device)).float().cpu())
         mine = torch.cat(found)
         every = gather_object([mine]) if world > 1 else [mine]
         # Rank r has the rows r, r + W, ...: back in the order of the whole batch.
         model.quantizer.start(torch.stack(every, 1).flatten(0, 1), self._config.train.seed)
         self._agree(model, accelerator)
 
-    def together(self, batch: Batch, place: Place) -> Tensor | None:
+    def together(self, batch: Batch, piece: BatchSlice) -> Tensor | None:
         return None
 
-    def loss(self, model: nn.Module, batch: Batch, place: Place) -> tuple[Tensor, dict[str, Tensor]]:
+    def loss(self, model: nn.Module, batch: Batch, piece: BatchSlice) -> tuple[Tensor, dict[str, Tensor]]:
         config = self._config
-        frames = self._frames(batch, place, self._counts.device)
-        noise = self._noise(place).to(frames.device)
-        out: Output = model(frames, noise, self.hardness(place.step))
+        frames = self._frames(batch, piece, self._counts.device)
+        noise = self._noise(piece).to(frames.device)
+        out: LaqOutput = model(frames, noise, self.hardness(piece.step))
         if model.training:
             self._counts += count_codes(out.codes.detach(), config.quantizer.codes)
         error = functional.mse_loss(out.prediction, frames[:, 1])
@@ -155,7 +157,7 @@ class LaqTask:
             assert self._teacher is not None
             pixels = frames.add(1).mul(127.5).round().to(torch.uint8).permute(0, 1, 3, 4, 2)
             apart = flow_loss(out.flow, self._teacher(pixels, frames))
-            loss = loss + flow_weight(place.step, config.flow) * apart
+            loss = loss + flow_weight(piece.step, config.flow) * apart
             metrics["flow"] = apart
         return loss, metrics
 
@@ -208,11 +210,11 @@ class LaqTask:
         """What codes mean, of the main process alone: the others wait. At the end the whole page is made."""
         last = step == self._config.train.steps
         wanted = self._config.evaluate
-        options = Options(
+        options = EvaluateOptions(
             strategies=tuple(self._strategies),
             draw=Draw(samples=wanted.samples, frames=wanted.frames, batch_size=self._config.val.batch_size),
             flow=wanted.flow,
-            buckets=None if last else (),
+            subsets=None if last else (),
             untrained=last,
             figures=last,
         )
@@ -260,25 +262,30 @@ class LaqTask:
     def state(self) -> dict[str, Any]:
         return {"config": asdict(self._config), "datasets": self.fingerprints}
 
-    def _frames(self, batch: Batch, place: Place, device: torch.device) -> Tensor:
+    def _frames(self, batch: Batch, piece: BatchSlice, device: torch.device) -> Tensor:
         """float [B, 2, 3, H, W], changed as augmentation says."""
         frames = to_float(batch.frames.to(device, non_blocking=True))
         if self._config.augment == AugmentConfig():
             return frames
-        numbers = draw_numbers(self._config.train.seed, place.step, place.batch_size)[place.rows]
+        numbers = draw_numbers(self._config.train.seed, piece.step, piece.batch_size)[piece.rows]
         return augment(frames, numbers, self._config.augment)
 
-    def _noise(self, place: Place) -> Tensor:
+    def _noise(self, piece: BatchSlice) -> Tensor:
         """Of these samples, [b, n, d]: a function of seed, step and the sample's place in the step."""
-        generator = torch.Generator().manual_seed(derive(self._config.train.seed, 31, place.step) >> 1)
-        shape = place.batch_size, self._config.quantizer.tokens, self._config.quantizer.dim
-        return torch.randn(shape, generator=generator)[place.rows]
+        generator = torch.Generator().manual_seed(derive(self._config.train.seed, 31, piece.step) >> 1)
+        shape = piece.batch_size, self._config.quantizer.tokens, self._config.quantizer.dim
+        return torch.randn(shape, generator=generator)[piece.rows]
 
     def _agree(self, model: LatentActionModel, accelerator: Accelerator) -> None:
         """Give every rank the codebook of the first."""
         if accelerator.num_processes > 1:
             for tensor in model.quantizer.state_dict().values():
                 tensor.copy_(broadcast(tensor.clone()))
+
+
+def train_laq(config: LaqConfig, *, resume: bool = False, allow_changes: bool = False) -> Result:
+    """Train a latent-action model; see `oxcart.train.run.run_task`."""
+    return run_task(config, LaqTask, resume=resume, allow_changes=allow_changes)
 
 
 def draw_curves(path: Path, metrics: list[dict[str, Any]], splits: list[str]) -> None:
@@ -309,7 +316,7 @@ def draw_curves(path: Path, metrics: list[dict[str, Any]], splits: list[str]) ->
     plots.curves(path, metrics, panels)
 
 
-def draw_samples(path: Path, pictures: Pictures, split: str, last: Mapping[str, Any]) -> None:
+def draw_samples(path: Path, pictures: ExamplePairs, split: str, last: Mapping[str, Any]) -> None:
     """The grid of x_t, x_t+k, prediction and difference."""
     gap = plots.difference(pictures.prediction, pictures.second)
     moved = plots.difference(pictures.first, pictures.second)

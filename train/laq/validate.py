@@ -44,7 +44,7 @@ THUMB = 8
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pictures:
+class ExamplePairs:
     """Some pairs as they are and as they are predicted; all uint8 [N, H, W, 3]."""
 
     first: npt.NDArray[np.uint8]
@@ -91,7 +91,7 @@ def open_split(config: LaqConfig, dataset: Dataset, split: str) -> Loader:
 @torch.no_grad()
 def validate(
     model: LatentActionModel, config: LaqConfig, loaders: Mapping[str, Loader], accelerator: Accelerator
-) -> tuple[dict[str, float], Seen, Pictures | None]:
+) -> tuple[dict[str, float], Seen, ExamplePairs | None]:
     """Metrics of one dataset and split, on every rank; what the probes need; pictures.
 
     Args:
@@ -257,9 +257,9 @@ def _about(batch: Batch, frames: Tensor) -> tuple[Floats, Floats | None, list[st
     return thumbs, actions, list(batch.key)
 
 
-def _pictures(batch: Batch, made: Tensor, codes: Tensor, count: int) -> Pictures:
+def _pictures(batch: Batch, made: Tensor, codes: Tensor, count: int) -> ExamplePairs:
     pixels = made[:count].add(1).mul(127.5).round().clamp(0, 255).to(torch.uint8)
-    return Pictures(
+    return ExamplePairs(
         first=batch.frames[:count, 0].cpu().numpy(),
         second=batch.frames[:count, 1].cpu().numpy(),
         prediction=pixels.permute(0, 2, 3, 1).cpu().numpy(),

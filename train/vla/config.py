@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from oxcart.shards.choices import one_of
 from oxcart.shards.errors import ConfigError
 from oxcart.train.config import (
     DataConfig,
@@ -14,7 +15,6 @@ from oxcart.train.config import (
     TrainConfig,
     ValConfig,
     check_shared,
-    one_of,
     resolve,
 )
 
@@ -131,6 +131,8 @@ class VlaConfig:
             )
 
 
-def vla_config(overrides: Sequence[str], saved: Mapping[str, Any] | None = None) -> VlaConfig:
-    """The configuration that overrides ask for; see `resolve`."""
-    return resolve(VlaConfig, PRESETS, overrides, saved)
+def vla_config(
+    overrides: Sequence[str], saved: Mapping[str, Any] | None = None, *, resume: bool = False
+) -> VlaConfig:
+    """The configuration that overrides ask for; see `oxcart.train.config.resolve`."""
+    return resolve(VlaConfig, PRESETS, overrides, saved, resume=resume)

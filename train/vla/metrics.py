@@ -29,7 +29,7 @@ SMOOTH = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
-class Samples:
+class CodedSamples:
     """Samples of one dataset and split."""
 
     codes: Ints
@@ -53,7 +53,7 @@ class Guess:
     """[N, n]; None where it gives no probabilities."""
 
 
-def guesses(train: Samples, held_out: Samples, size: int) -> dict[str, Guess]:
+def guesses(train: CodedSamples, held_out: CodedSamples, size: int) -> dict[str, Guess]:
     """Every baseline.
 
     Args:
@@ -80,7 +80,7 @@ def guesses(train: Samples, held_out: Samples, size: int) -> dict[str, Guess]:
     }
 
 
-def _frequent(train: Samples, rows: Sequence[Ints], held_out: Samples, size: int) -> Guess:
+def _frequent(train: CodedSamples, rows: Sequence[Ints], held_out: CodedSamples, size: int) -> Guess:
     known: dict[int, tuple[Ints, Ints, Floats]] = {}
     codes, whole, nll = [], [], []
     places = np.arange(train.codes.shape[1])
@@ -99,7 +99,7 @@ def _frequent(train: Samples, rows: Sequence[Ints], held_out: Samples, size: int
 
 
 def measure(
-    held_out: Samples, codes: Ints, nll: Floats, baselines: dict[str, Guess], size: int
+    held_out: CodedSamples, codes: Ints, nll: Floats, baselines: dict[str, Guess], size: int
 ) -> dict[str, Any]:
     """Metrics of one dataset and split.
 

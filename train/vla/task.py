@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from oxcart.manifests.dataset import Dataset
-from oxcart.shards.errors import NotFiniteError
+from oxcart.shards.errors import ConfigError, NotFiniteError
 from oxcart.shards.files import write_file
 from oxcart.train import plots
 from oxcart.train.data import Batch, Loader
@@ -32,13 +32,15 @@ from oxcart.train.loaders import (
     scored,
     training_loader,
 )
-from oxcart.train.loop import Place
+from oxcart.train.loop import Result
 from oxcart.train.ranks import gathered
 from oxcart.train.report import by_split, describe, last_validation, read_metrics
+from oxcart.train.run import run_task
+from oxcart.train.task import BatchSlice
 from oxcart.train.vla.config import VlaConfig
 from oxcart.train.vla.emit import Policy, emit, score
 from oxcart.train.vla.labels import open_labels
-from oxcart.train.vla.metrics import Guess, Samples, guesses, measure
+from oxcart.train.vla.metrics import CodedSamples, Guess, guesses, measure
 from oxcart.train.vla.model import ActionModel, Shape, build, groups
 from oxcart.train.vla.policy import save_policy
 from oxcart.train.vla.processor import load_processor
@@ -61,7 +63,7 @@ class Panel:
 
 
 class VlaTask:
-    """See `oxcart.train.loop.Task`.
+    """See `oxcart.train.task.Task`.
 
     Args:
         config: of the run.
@@ -95,7 +97,7 @@ class VlaTask:
         compares = config.val.every and config.val.baselines
         self._known = self._open(["train"]).get("train", {}) if compares else {}
         self._guesses: dict[tuple[str, str], dict[str, Guess]] = {}
-        self._train: dict[str, Samples] = {}
+        self._train: dict[str, CodedSamples] = {}
         self._policy: Policy | None = None
         self._frames: tuple[int, int] = (0, 0)
         self._panel: Panel | None = None
@@ -159,39 +161,39 @@ class VlaTask:
     def begin(self, model: nn.Module, batch: Batch, accelerator: Accelerator) -> None:
         """Nothing is to be begun."""
 
-    def together(self, batch: Batch, place: Place) -> Tensor | None:
+    def together(self, batch: Batch, piece: BatchSlice) -> Tensor | None:
         """By length, so that little is padded."""
         assert self._policy is not None
-        lengths = self._policy.prompter.lengths(self._drawn(batch, place))
+        lengths = self._policy.prompter.lengths(self._drawn(batch, piece))
         return torch.tensor(lengths).argsort(stable=True)
 
-    def loss(self, model: nn.Module, batch: Batch, place: Place) -> tuple[Tensor, dict[str, Tensor]]:
+    def loss(self, model: nn.Module, batch: Batch, piece: BatchSlice) -> tuple[Tensor, dict[str, Tensor]]:
         labels, policy = self._labels, self._policy
         assert policy is not None
         codes = labels.of(batch).to(self._device)
         nothing = (codes == NONE).any()  # not looked at, which would wait: the loss is NaN then
         codes = codes.clamp_min(0)
-        frames = self._changed(labels.frames(batch), place)
-        said = self._drawn(batch, place)
+        frames = self._changed(labels.frames(batch), piece)
+        said = self._drawn(batch, piece)
         loss, among, logits = score(policy, frames, said, codes, model)
         right = (logits.argmax(-1) == codes).float().mean()
         return loss.masked_fill(nothing, torch.nan), {"nll": among, "accuracy": right}
 
-    def _drawn(self, batch: Batch, place: Place) -> list[str]:
+    def _drawn(self, batch: Batch, piece: BatchSlice) -> list[str]:
         """One of the instructions of each sample."""
         assert batch.instructions is not None
-        key = derive(self._config.train.seed, 42, place.step)
+        key = derive(self._config.train.seed, 42, piece.step)
         return [
             texts[derive(key, row) % len(texts)] if texts else ""
-            for texts, row in zip(batch.instructions, place.rows.tolist(), strict=True)
+            for texts, row in zip(batch.instructions, piece.rows.tolist(), strict=True)
         ]
 
-    def _changed(self, frames: Tensor, place: Place) -> Tensor:
+    def _changed(self, frames: Tensor, piece: BatchSlice) -> Tensor:
         """Frames, uint8 [B, H, W, 3], changed as augmentation says."""
         config = self._config.augment
         if not config.shift and not config.light:
             return frames
-        numbers = 2 * draw_numbers(self._config.train.seed, place.step, place.batch_size)[place.rows] - 1
+        numbers = 2 * draw_numbers(self._config.train.seed, piece.step, piece.batch_size)[piece.rows] - 1
         pixels = to_float(frames[:, None])
         pixels = lit(shifted(pixels, numbers[:, :2] * config.shift), numbers[:, 2:7] * config.light)
         return to_uint8(pixels)[:, 0]
@@ -220,7 +222,7 @@ class VlaTask:
     @torch.no_grad()
     def _look(
         self, loader: Loader, count: int, accelerator: Accelerator, *, model: bool
-    ) -> tuple[Samples, Any, Any]:
+    ) -> tuple[CodedSamples, Any, Any]:
         """Samples of a loader, on every rank; with what the model says of them if it is asked.
 
         Raises:
@@ -252,7 +254,7 @@ class VlaTask:
         found = [part for _, part in gathered(ask, accelerator)]
         arrays = [np.concatenate([one[i] for one in found]) for i in range(4)]
         instructions, keys = ([text for one in found for text in one[i]] for i in (4, 5))
-        seen = Samples(codes=arrays[0], thumbs=arrays[3], instructions=instructions, keys=keys)
+        seen = CodedSamples(codes=arrays[0], thumbs=arrays[3], instructions=instructions, keys=keys)
         return seen, arrays[1], arrays[2]
 
     def _show(self, loader: Loader, accelerator: Accelerator) -> Panel:
@@ -311,6 +313,20 @@ class VlaTask:
 
     def state(self) -> dict[str, Any]:
         return {"config": asdict(self._config), "datasets": self.fingerprints}
+
+
+def train_vla(config: VlaConfig, *, resume: bool = False, allow_changes: bool = False) -> Result:
+    """Train a vision-language-action model; see `oxcart.train.run.run_task`.
+
+    Raises:
+        ConfigError: no model is named.
+    """
+    if not config.model:
+        raise ConfigError(
+            "model: expected a vision-language model, e.g. model=Qwen/Qwen3-VL-2B-Instruct, or a directory "
+            "such as that of: oxcart sample vlm DIR"
+        )
+    return run_task(config, VlaTask, resume=resume, allow_changes=allow_changes)
 
 
 def draw_curves(path: Path, metrics: list[dict[str, Any]], splits: list[str]) -> None:

@@ -23,8 +23,8 @@ import torch
 from torch import nn
 
 from oxcart.manifests.ownership import MODEL, check_directory
+from oxcart.shards.choices import one_of
 from oxcart.shards.errors import ConfigError
-from oxcart.train.config import one_of
 
 FAMILIES = ("qwen3-vl", "qwen2.5-vl", "smolvlm")
 WORDS = 512

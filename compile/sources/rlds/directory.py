@@ -19,11 +19,11 @@ import numpy as np
 from tensorflow_datasets.core import features as tfds_features
 from tensorflow_datasets.core.utils import py_utils
 
-from oxcart.compile.sources import refuse_lerobot
+from oxcart.compile.sources.kinds import INFO, refuse_lerobot
 from oxcart.shards.errors import ConfigError, SourceError
 from oxcart.shards.store import Store
 
-INFO, FEATURES = "dataset_info.json", "features.json"
+FEATURES = "features.json"
 
 MAX_RECORDS = 1_000_000
 """Records of one file: what the six digits of a key hold. Every record that is promised becomes a row, also a
@@ -56,7 +56,7 @@ class File(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Directory:
+class TfdsDirectory:
     """What a TFDS directory says of itself."""
 
     name: str
@@ -73,7 +73,7 @@ class Directory:
     """Path -> why it is not known how a record stores the leaf, or what else stands there."""
 
 
-def read(store: Store, splits: tuple[str, ...] | None = None) -> Directory:
+def read_directory(store: Store, splits: tuple[str, ...] | None = None) -> TfdsDirectory:
     """Read and check the directory in `store`.
 
     Args:
@@ -89,7 +89,7 @@ def read(store: Store, splits: tuple[str, ...] | None = None) -> Directory:
         info = _read_info(store, described)
         leaves, specs, unreadable = _read_features(store)
         files = _list_files(info, splits)
-        return Directory(
+        return TfdsDirectory(
             name=info["name"],
             version=info["version"],
             files=files,

@@ -5,14 +5,13 @@ numbers may be cut: `action[:7]` is the first seven values of a step, in the ord
 The cut is part of the name from then on, so a manifest says where its values came from.
 
 Two ways of storing differ from the plain one. A tensor of numbers may be bytes, perhaps compressed (TFDS
-calls it the tensor's encoding); it is unpacked here, one step at a time. Pictures may be a tensor of pixels
+calls it the tensor's encoding); it is unpacked here, one step at a time. Images may be a tensor of pixels
 instead of image files; each becomes a PNG, so that whatever follows sees encoded images alone. That costs a
 dataset of such pixels an encoding a frame, and no other dataset anything.
 """
 
 from __future__ import annotations
 
-import difflib
 import io
 import math
 import re
@@ -26,7 +25,8 @@ from PIL import Image
 from tensorflow_datasets.core import features as tfds_features
 
 from oxcart.compile.sources.base import Camera, Floats, clean
-from oxcart.compile.sources.rlds.directory import FEATURES, Directory
+from oxcart.compile.sources.rlds.directory import FEATURES, TfdsDirectory
+from oxcart.shards.choices import did_you_mean
 from oxcart.shards.errors import ConfigError, SourceError
 
 DEFAULTS = {"action": "steps/action", "state": "steps/observation/state"}
@@ -41,7 +41,7 @@ _PART = re.compile(r"(?P<name>.+)\[(?P<start>-?\d{1,9})?:(?P<stop>-?\d{1,9})?\]"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pictures:
+class ImageFeature:
     """A feature of steps that a camera can be read from."""
 
     size: tuple[int | None, int | None]
@@ -142,25 +142,25 @@ def as_float32(value: float) -> float:
         return float(np.float32(value))
 
 
-def pictures(directory: Directory) -> dict[str, Pictures]:
+def image_features(directory: TfdsDirectory) -> dict[str, ImageFeature]:
     """Path -> every feature of steps that holds colour or grey pictures; image files first."""
-    found: dict[str, Pictures] = {}
-    tensors: dict[str, Pictures] = {}
+    found: dict[str, ImageFeature] = {}
+    tensors: dict[str, ImageFeature] = {}
     for path, feature in directory.leaves.items():
         if not path.startswith("steps/") or feature.np_dtype != np.uint8:
             continue
         if isinstance(feature, tfds_features.Image) and feature.shape[2] in (1, 3, None):
-            found[path] = Pictures(size=(feature.shape[0], feature.shape[1]), pixels=None)
+            found[path] = ImageFeature(size=(feature.shape[0], feature.shape[1]), pixels=None)
         elif type(feature) is tfds_features.Tensor and len(feature.shape) == 3 and feature.shape[2] in (1, 3):
             pixels = _tensor(directory, path)
             if pixels is not None:
-                tensors[path] = Pictures(size=(feature.shape[0], feature.shape[1]), pixels=pixels)
+                tensors[path] = ImageFeature(size=(feature.shape[0], feature.shape[1]), pixels=pixels)
     return {**found, **tensors}
 
 
 def choose_cameras(
-    directory: Directory,
-    features: Mapping[str, Pictures],
+    directory: TfdsDirectory,
+    features: Mapping[str, ImageFeature],
     wanted: tuple[str, ...] | None,
     known: tuple[str, ...] | None,
 ) -> tuple[Camera, ...]:
@@ -195,7 +195,9 @@ def choose_cameras(
     return tuple(chosen)
 
 
-def choose_numbers(directory: Directory, option: str, fields: tuple[str, ...] | None) -> tuple[Numbers, ...]:
+def choose_numbers(
+    directory: TfdsDirectory, option: str, fields: tuple[str, ...] | None
+) -> tuple[Numbers, ...]:
     """Features to concatenate. A field that is a dictionary stands for its numbers, in order of name.
 
     Raises:
@@ -217,7 +219,7 @@ def choose_numbers(directory: Directory, option: str, fields: tuple[str, ...] | 
     return tuple(chosen)
 
 
-def resolve(directory: Directory, option: str, field: str) -> str:
+def resolve(directory: TfdsDirectory, option: str, field: str) -> str:
     """The path of a feature whose prefix may be left out.
 
     Raises:
@@ -230,7 +232,7 @@ def resolve(directory: Directory, option: str, field: str) -> str:
     raise ConfigError(_no_such(f"{option} {field!r}", field, directory.specs))
 
 
-def is_there(directory: Directory, field: str) -> bool:
+def is_there(directory: TfdsDirectory, field: str) -> bool:
     """Whether there is a feature of this name, be it one, or in one, that cannot be read."""
     paths = [prefix + field for prefix in PREFIXES]
     if any(path in directory.specs for path in paths):
@@ -238,7 +240,7 @@ def is_there(directory: Directory, field: str) -> bool:
     return any(f"{path}/".startswith(f"{other}/") for path in paths for other in directory.unreadable)
 
 
-def described(directory: Directory, path: str) -> str:
+def described(directory: TfdsDirectory, path: str) -> str:
     """What a feature is, such as `Image uint8 [256, 256, 3]`; the shape is that of one step."""
     leaf, spec = directory.leaves.get(path), directory.specs[path]
     if leaf is None or not isinstance(leaf.shape, tuple):  # one of several that a feature is stored as
@@ -250,7 +252,7 @@ def described(directory: Directory, path: str) -> str:
     return f"{kind} {name}{f' [{sides}]' if shape else ''}"
 
 
-def shape_of(directory: Directory, path: str) -> tuple[int | None, ...]:
+def shape_of(directory: TfdsDirectory, path: str) -> tuple[int | None, ...]:
     """The shape of a feature as a record stores it, of one step where it is one of steps."""
     shape: tuple[int | None, ...] = tuple(directory.specs[path].shape)
     return shape[1:] if path.startswith("steps/") else shape
@@ -267,7 +269,7 @@ def as_png(frames: Iterable[np.ndarray[Any, Any]]) -> list[bytes]:
     return files
 
 
-def _paths(directory: Directory, option: str, field: str) -> tuple[list[str], re.Match[str] | None]:
+def _paths(directory: TfdsDirectory, option: str, field: str) -> tuple[list[str], re.Match[str] | None]:
     """Paths that a field stands for, and the part of each; a feature of the whole name comes first."""
     part = _PART.fullmatch(field)
     if part and not any(prefix + field in directory.specs for prefix in PREFIXES):
@@ -293,7 +295,7 @@ def _slice(option: str, field: str, part: re.Match[str], tensor: Tensor) -> slic
     return slice(start, stop)
 
 
-def _tensor(directory: Directory, path: str) -> Tensor | None:
+def _tensor(directory: TfdsDirectory, path: str) -> Tensor | None:
     """The feature as numbers of one fixed shape a step; None where it is not."""
     packed = packing(directory, path)
     shape = directory.leaves[path].shape if packed else directory.specs[path].shape[1:]
@@ -303,7 +305,7 @@ def _tensor(directory: Directory, path: str) -> Tensor | None:
     return Tensor(path=path, shape=tuple(shape), dtype=np.dtype(dtype), packed=packed)
 
 
-def _unfit(directory: Directory, path: str) -> str:
+def _unfit(directory: TfdsDirectory, path: str) -> str:
     if not _is_number(_dtype(directory, path)):
         expected = "numbers"
     elif not path.startswith("steps/"):
@@ -313,7 +315,7 @@ def _unfit(directory: Directory, path: str) -> str:
     return f"expected {expected}, the source has {described(directory, path)}"
 
 
-def _refuse_unreadable(directory: Directory, option: str, field: str) -> None:
+def _refuse_unreadable(directory: TfdsDirectory, option: str, field: str) -> None:
     """Refuse a field that is, holds, or is held by, a feature that cannot be read."""
     for prefix in PREFIXES:
         for path, reason in directory.unreadable.items():
@@ -322,7 +324,7 @@ def _refuse_unreadable(directory: Directory, option: str, field: str) -> None:
                 raise ConfigError(f"{option} {path!r}: {reason}; pass --{option} with other features")
 
 
-def packing(directory: Directory, path: str) -> str | None:
+def packing(directory: TfdsDirectory, path: str) -> str | None:
     """The encoding of a tensor that is stored as bytes; None where it is not."""
     feature = directory.leaves.get(path)
     if feature is None or type(feature) not in (tfds_features.Tensor, tfds_features.Scalar):
@@ -331,7 +333,7 @@ def packing(directory: Directory, path: str) -> str | None:
     return str(encoding) if encoding in ("bytes", "zlib") else None
 
 
-def _dtype(directory: Directory, path: str) -> Any:
+def _dtype(directory: TfdsDirectory, path: str) -> Any:
     return (directory.leaves if packing(directory, path) else directory.specs)[path].np_dtype
 
 
@@ -340,6 +342,4 @@ def _is_number(dtype: Any) -> bool:
 
 
 def _no_such(what: str, name: str, known: Mapping[str, Any] | Sequence[str]) -> str:
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    hint = f"did you mean {near[0]!r}? " if near else ""
-    return f"{what}: no such feature; {hint}there are {', '.join(sorted(known))}"
+    return f"{what}: no such feature; there are {', '.join(sorted(known))}{did_you_mean(name, known)}"

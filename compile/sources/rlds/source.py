@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -24,17 +25,27 @@ from xxhash import xxh3_64, xxh3_64_intdigest
 
 from oxcart.compile.catalog import lookup
 from oxcart.compile.images import MAX_PIXELS, ImageError, image_size
-from oxcart.compile.sources.base import Camera, CensusRow, Encoded, Episode, Film, Floats, SourceConfig, clean
-from oxcart.compile.sources.rlds import directory as tfds_directory
+from oxcart.compile.sources.base import (
+    Camera,
+    CensusRow,
+    Encoded,
+    Episode,
+    Film,
+    Floats,
+    Source,
+    SourceConfig,
+    clean,
+)
+from oxcart.compile.sources.kinds import INFO
 from oxcart.compile.sources.rlds import features, texts, tfrecord
-from oxcart.compile.sources.rlds.directory import INFO
+from oxcart.compile.sources.rlds.directory import read_directory
 from oxcart.compile.sources.rlds.example import ExampleParser
 from oxcart.compile.sources.rlds.features import Numbers, as_float32
 from oxcart.shards.errors import SourceError
 from oxcart.shards.store import Store
 
 
-class RldsSource:
+class RldsSource(Source):
     """An RLDS dataset in a TFDS directory.
 
     Raises:
@@ -42,21 +53,20 @@ class RldsSource:
         SourceError: the directory is not a complete TFDS dataset of TFRecord files.
     """
 
-    kind = "rlds"
-    effort = 1
+    origin = "rlds"
 
     def __init__(self, config: SourceConfig) -> None:
         self._store = Store(config.url)
         self.remote = self._store.remote
-        directory = tfds_directory.read(self._store, config.source_splits)
+        directory = read_directory(self._store, config.source_splits)
         self.name, self.version, self._files = directory.name, directory.version, directory.files
         self._specs, self._sizes = directory.specs, directory.sizes
 
         known = lookup(self.name)
         self.control_rate = known.control_rate
         self.aliases = known.aliases
-        self._pictures = features.pictures(directory)
-        self.cameras = features.choose_cameras(directory, self._pictures, config.cameras, known.cameras)
+        self._image_features = features.image_features(directory)
+        self.cameras = features.choose_cameras(directory, self._image_features, config.cameras, known.cameras)
         self._instruction = texts.choose_instruction(directory, _first(config.instruction, known.instruction))
         self._action = features.choose_numbers(directory, "action", _first(config.action, known.action))
         self._state = features.choose_numbers(directory, "state", _first(config.state, known.state))
@@ -76,7 +86,7 @@ class RldsSource:
             *([self._environment.path] if self._environment else []),
         ]
         self._wanted = tuple(dict.fromkeys(wanted))
-        encoded = [one.field for one in self.cameras if self._pictures[one.field].pixels is None]
+        encoded = [one.field for one in self.cameras if self._image_features[one.field].pixels is None]
         self._parser = ExampleParser(self._specs, self._wanted, encoded)
 
     def describe(self) -> dict[str, Any]:
@@ -88,7 +98,7 @@ class RldsSource:
         elif self._rule and self._rule.whole is not None:
             environment = {"whole": self._rule.whole, "known": self._rule.known}
         return {
-            "kind": self.kind,
+            "kind": self.origin,
             "name": self.name,
             "version": self.version,
             "source_splits": list(dict.fromkeys(file.split for file in self._files.values())),
@@ -131,10 +141,6 @@ class RldsSource:
             missing = tfrecord.Record(0, 0, memoryview(b""), gone.format(index))
             yield self._row(file, lost, missing)
 
-    def join(self, table: pa.Table) -> pa.Table:
-        """The census rows as they are: every record tells all."""
-        return table
-
     def warnings(self, table: pa.Table) -> list[str]:
         """Columns of action and state whose values float32 does not hold, each with an example."""
         inexact: dict[str, float] = {}
@@ -143,10 +149,6 @@ class RldsSource:
         columns = [f"{name}, where {v} becomes {as_float32(v):.0f}" for name, v in sorted(inexact.items())]
         return [f"float32 does not hold the values of {'; of '.join(columns)}"] if columns else []
 
-    def attribution(self, census: pa.Table, keys: pa.ChunkedArray) -> pa.Table | None:
-        """Records do not say whose work they are."""
-        return None
-
     def read(self, row: Mapping[str, Any]) -> Episode:
         """The episode of a census row, from its record alone."""
         file, record, offset = row["source_file"], row["source_record"], row["source_offset"]
@@ -154,45 +156,39 @@ class RldsSource:
         if xxh3_64_intdigest(data) != row["source_digest"]:
             raise SourceError("has changed since the census", file=file, record=record, offset=offset)
         try:
-            return self._episode(data)
+            return self._assemble(self._parse(data))
         except ValueError as error:
             raise SourceError(str(error), file=file, record=record, offset=offset) from error
 
     def _row(self, file: str, index: int, record: tfrecord.Record) -> CensusRow:
         split, number, _ = self._files[file]
-        none = (0,) * len(self.cameras)
-        row: dict[str, Any] = {
-            "key": f"{clean(self.name)}-{clean(split)}-{number:05d}-{index:06d}",
-            "source_split": split,
-            "source_file": file,
-            "source_record": index,
-            "source_offset": record.offset,
-            "source_length": record.length,
-            "source_digest": xxh3_64_intdigest(record.data),
-            "steps": 0,
-            "environment": None,
-            "environment_known": "unknown",
-            "session": None,
-            "instructions": (),
-            "duplicate": 0,
-            "heights": none,
-            "widths": none,
-            "rejected": record.error,
-        }
-        if record.error is None:
-            try:
-                flat = self._parse(record.data)
-                episode = self._assemble(flat)
-                row |= self._seen(episode, flat)
-            except ValueError as error:
-                row["rejected"] = str(error)
-        return CensusRow(**row)
+        row = CensusRow(
+            key=f"{clean(self.name)}-{clean(split)}-{number:05d}-{index:06d}",
+            source_split=split,
+            source_file=file,
+            source_record=index,
+            source_offset=record.offset,
+            source_length=record.length,
+            source_digest=xxh3_64_intdigest(record.data),
+            heights=(0,) * len(self.cameras),
+            widths=(0,) * len(self.cameras),
+            rejected=record.error,
+        )
+        if record.error is not None:
+            return row
+        try:
+            parsed = self._parse(record.data)
+            return replace(row, **self._seen(self._assemble(parsed), parsed))
+        except ValueError as error:
+            return replace(row, rejected=str(error))
 
-    def _seen(self, episode: Episode, flat: Mapping[str, Any]) -> dict[str, Any]:
+    def _seen(self, episode: Episode, parsed: Mapping[str, Any]) -> dict[str, Any]:
         """What the census says of an episode that can be parsed."""
         environment, session, known = None, None, "unknown"
         if self._rule and self._environment:
-            environment, session = self._rule.find(self._environment.of_episode(flat[self._environment.path]))
+            environment, session = self._rule.find(
+                self._environment.of_episode(parsed[self._environment.path])
+            )
         elif self._rule:
             environment = self._rule.whole
         if self._rule and environment:
@@ -223,12 +219,12 @@ class RldsSource:
                 return {**seen, "rejected": f"{what} is NaN or infinite at step {step}"}
         inexact: dict[str, float] = {}
         for one in (*self._action, *self._state):
-            inexact |= one.inexact(flat[one.tensor.path])
+            inexact |= one.inexact(parsed[one.tensor.path])
         return {**seen, "detail": json.dumps({"inexact": inexact})} if inexact else seen
 
     def _image_size(self, camera: Camera, first: Encoded) -> tuple[int, int]:
         """Height and width: declared, else from the header of the episode's first image."""
-        height, width = self._pictures[camera.field].size
+        height, width = self._image_features[camera.field].size
         if height is not None and width is not None:
             if height * width > MAX_PIXELS:
                 raise ValueError(
@@ -240,23 +236,20 @@ class RldsSource:
         except ImageError as error:
             raise ValueError(f"camera {camera.name}: the image of step 0 {error}") from error
 
-    def _episode(self, data: memoryview) -> Episode:
-        return self._assemble(self._parse(data))
-
     def _parse(self, data: memoryview) -> Mapping[str, Any]:
         """Feature -> values of one record; anything wrong with it is a ValueError."""
         try:
-            flat = self._parser.parse(data)
+            parsed = self._parser.parse(data)
         except Exception as error:  # third-party parsers meet arbitrary bytes here
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise ValueError(f"the record cannot be parsed: {reason}") from error
         for field in self._wanted:
-            if flat[field] is None:
+            if parsed[field] is None:
                 raise ValueError(f"feature {field} is missing from the record")
-        return flat
+        return parsed
 
-    def _assemble(self, flat: Mapping[str, Any]) -> Episode:
-        images = {camera.name: self._images(camera, flat[camera.field]) for camera in self.cameras}
+    def _assemble(self, parsed: Mapping[str, Any]) -> Episode:
+        images = {camera.name: self._images(camera, parsed[camera.field]) for camera in self.cameras}
         steps = len(images[self.cameras[0].name])
         for camera in self.cameras:
             self._check_steps(camera.field, len(images[camera.name]), steps)
@@ -265,25 +258,25 @@ class RldsSource:
         instructions = {}
         for one in self._instruction:
             if one.path.startswith("steps/"):
-                self._check_steps(one.path, len(flat[one.path]), steps)
-            instructions[one.path] = one.runs(flat[one.path])
+                self._check_steps(one.path, len(parsed[one.path]), steps)
+            instructions[one.path] = one.runs(parsed[one.path])
         return Episode(
             images=images,
-            action=self._numbers(flat, self._action, steps),
-            state=self._numbers(flat, self._state, steps),
+            action=self._numbers(parsed, self._action, steps),
+            state=self._numbers(parsed, self._state, steps),
             instructions=instructions,
         )
 
     def _images(self, camera: Camera, found: Any) -> list[Encoded]:
         """One encoded image a step; pixels that the source does not encode become a PNG."""
-        pixels = self._pictures[camera.field].pixels
+        pixels = self._image_features[camera.field].pixels
         return [*features.as_png(pixels.values(found))] if pixels else list(found)
 
-    def _numbers(self, flat: Mapping[str, Any], numbers: Sequence[Numbers], steps: int) -> Floats | None:
+    def _numbers(self, parsed: Mapping[str, Any], numbers: Sequence[Numbers], steps: int) -> Floats | None:
         parts = []
         for one in numbers:
-            self._check_steps(one.tensor.path, len(flat[one.tensor.path]), steps)
-            parts.append(one.values(flat[one.tensor.path]))
+            self._check_steps(one.tensor.path, len(parsed[one.tensor.path]), steps)
+            parts.append(one.values(parsed[one.tensor.path]))
         return np.concatenate(parts, axis=1) if parts else None
 
     def _check_steps(self, field: str, found: int, steps: int) -> None:

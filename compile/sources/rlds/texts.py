@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from tensorflow_datasets.core import features as tfds_features
 
-from oxcart.compile.sources.rlds.directory import Directory
+from oxcart.compile.sources.rlds.directory import TfdsDirectory
 from oxcart.compile.sources.rlds.features import described, is_there, packing, resolve, shape_of
 from oxcart.shards.errors import ConfigError
 
@@ -93,7 +93,7 @@ class Text:
         return runs
 
 
-def choose_instruction(directory: Directory, fields: tuple[str, ...] | None) -> tuple[Text, ...]:
+def choose_instruction(directory: TfdsDirectory, fields: tuple[str, ...] | None) -> tuple[Text, ...]:
     """The features that hold instructions; where none are named, those of usual names.
 
     Raises:
@@ -105,7 +105,7 @@ def choose_instruction(directory: Directory, fields: tuple[str, ...] | None) -> 
     return tuple(_text(directory, "instruction", field, ("text", "utf-8")) for field in fields)
 
 
-def choose_environment(directory: Directory, field: str, optional: bool) -> Text | None:
+def choose_environment(directory: TfdsDirectory, field: str, optional: bool) -> Text | None:
     """The feature that tells the environment; None where it is optional and not there.
 
     Raises:
@@ -116,7 +116,7 @@ def choose_environment(directory: Directory, field: str, optional: bool) -> Text
     return _text(directory, "environment", field, ("text", "number"))
 
 
-def _text(directory: Directory, option: str, field: str, forms: Collection[str]) -> Text:
+def _text(directory: TfdsDirectory, option: str, field: str, forms: Collection[str]) -> Text:
     path = resolve(directory, option, field)
     stored = _stored(directory, path)
     if stored in forms:
@@ -138,7 +138,7 @@ def _text(directory: Directory, option: str, field: str, forms: Collection[str])
     )
 
 
-def _stored(directory: Directory, path: str) -> str:
+def _stored(directory: TfdsDirectory, path: str) -> str:
     """How the feature is stored; "" where it is nothing that becomes text."""
     leaf, shape = directory.leaves.get(path), shape_of(directory, path)
     kind = np.dtype(directory.specs[path].np_dtype).kind

@@ -9,6 +9,7 @@ video ends up in exactly one row.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
@@ -17,7 +18,7 @@ import numpy as np
 
 from oxcart.compile.sources.base import LEFT_OUT
 from oxcart.compile.sources.videos.config import VideoConfig
-from oxcart.compile.sources.videos.decode import Int64, steps_between
+from oxcart.compile.sources.videos.decode import Int64
 from oxcart.compile.sources.videos.survey import Survey
 
 _MOVING, _STILL, _BLACK = 0, 1, 2
@@ -126,7 +127,7 @@ def _clip(seen: Survey, config: VideoConfig, part: int, start: int, stop: int, w
     return Clip(
         start=start,
         stop=stop,
-        steps=len(steps_between(0, stop - start, seen.time_base, config.rate)),
+        steps=math.ceil((stop - start) * config.rate * seen.time_base),
         scene=part,
         moved=round(moved, 4),
         rejected=f"{LEFT_OUT}{why}" if why is not None else None,

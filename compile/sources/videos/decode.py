@@ -11,6 +11,7 @@ of a clip shows the latest frame that is not later than its beginning plus k / r
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
 from typing import Any, NamedTuple
@@ -275,12 +276,6 @@ class Reel:
             return whole / av.time_base if whole else None
 
 
-def steps_between(first: int, last: int, time_base: Fraction, rate: Fraction) -> range:
-    """Steps k with first <= k / rate < last, which are in units of `time_base` after step 0."""
-    number, over = rate.denominator * time_base.denominator, rate.numerator * time_base.numerator
-    return range(-(-first * over // number), -(-last * over // number))
-
-
 def clip_digest(packets: Sequence[Packet], start: int, stop: int) -> int:
     """xxh3-64 over the digests of the packets with start <= pts < stop, in the order of the file."""
     inside = [one for one in packets if start <= one.pts < stop]
@@ -303,14 +298,14 @@ def play(reel: Reel, start: int, stop: int, gap: int, rate: Fraction, resize: Re
     Raises:
         VideoError: the file cannot be decoded.
     """
-    painter = Painter()
+    painter, pace = Painter(), rate * reel.time_base  # steps per unit of pts
     shown: VideoFrame | None = None
     steps, made = len(frames), 0
 
     def wanted(pts: int) -> bool:
         """Whether a step may show the frame."""
-        shows = steps_between(pts - start, pts - start + gap, reel.time_base, rate)
-        return max(shows.start, 0) < min(shows.stop, steps)
+        first, after = (math.ceil((stamp - start) * pace) for stamp in (pts, pts + gap))
+        return max(first, 0) < min(after, steps)
 
     def show(until: int) -> None:
         """What is shown, up to a step."""
@@ -324,7 +319,7 @@ def play(reel: Reel, start: int, stop: int, gap: int, rate: Fraction, resize: Re
     for frame in reel.frames(start, stop, wanted if gap else None):
         assert frame.pts is not None
         if shown is not None:
-            show(min(steps, steps_between(0, frame.pts - start, reel.time_base, rate).stop))
+            show(min(steps, math.ceil((frame.pts - start) * pace)))
         shown = frame
     show(steps)
 

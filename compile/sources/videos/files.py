@@ -28,12 +28,16 @@ from xxhash import xxh3_64_hexdigest
 
 from oxcart.compile.sources.base import clean
 from oxcart.compile.sources.videos.config import UNKNOWN, VideoConfig
-from oxcart.compile.sources.videos.names import INFO, info_name
-from oxcart.compile.sources.videos.survey import Scene
 from oxcart.shards.errors import SourceError
 from oxcart.shards.store import Store
 
-SCENES = "scenes.csv"
+SUFFIXES = (
+    *(".3gp", ".asf", ".avi", ".flv", ".gif", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg"),
+    *(".mts", ".nut", ".ogg", ".ogv", ".ts", ".webm", ".wmv"),
+)
+UNFINISHED = (".part", ".ytdl", ".temp")
+"""Suffixes of what yt-dlp has not finished."""
+INFO, SCENES = ".info.json", "scenes.csv"
 MAX_INFO = 64 << 20
 """Bytes of an `info.json` that is read."""
 LONGEST = 300
@@ -63,6 +67,35 @@ class Info:
     """YYYYMMDD."""
     chapters: tuple[tuple[float, str], ...]
     """(second at which it begins, title)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scene:
+    """Frames of a video that somebody says belong together: a row of `scenes.csv`."""
+
+    start: int
+    """Its first frame, in the order in which frames are shown."""
+    stop: int
+    """The first frame behind it."""
+
+
+def is_video(name: str) -> bool:
+    """Whether a file is called as a video, or as what a download of one left."""
+    lower = name.lower()
+    return lower.endswith(SUFFIXES) or (lower.endswith(UNFINISHED) and any(s in lower for s in SUFFIXES))
+
+
+def is_unfinished(name: str) -> bool:
+    """Whether yt-dlp has not finished it."""
+    return name.lower().endswith(UNFINISHED)
+
+
+def info_name(name: str) -> str:
+    """Where yt-dlp writes what it knows of a video."""
+    path = PurePosixPath(name)
+    while path.suffix.lower() in (*SUFFIXES, *UNFINISHED):
+        path = path.with_suffix("")
+    return f"{path}{INFO}"
 
 
 def read_info(store: Store, name: str, info: str | None) -> Info:

@@ -25,24 +25,34 @@ import pyarrow as pa
 from xxhash import xxh3_64_hexdigest, xxh3_64_intdigest
 
 from oxcart.compile.images import Frame, ImageError, Resize
-from oxcart.compile.sources import refuse_lerobot
-from oxcart.compile.sources.base import LEFT_OUT, Camera, CensusRow, Episode, Film, SourceConfig, clean
-from oxcart.compile.sources.videos import survey as video_survey
+from oxcart.compile.sources.base import (
+    LEFT_OUT,
+    Camera,
+    CensusRow,
+    Episode,
+    Film,
+    Source,
+    SourceConfig,
+    clean,
+)
+from oxcart.compile.sources.kinds import refuse_lerobot
 from oxcart.compile.sources.videos.clips import Clip, clips
 from oxcart.compile.sources.videos.config import INSTRUCTIONS, VideoConfig
 from oxcart.compile.sources.videos.decode import Packet, Reel, VideoError, clip_digest, play
 from oxcart.compile.sources.videos.files import (
     SCENES,
     Info,
+    Scene,
+    info_name,
+    is_unfinished,
+    is_video,
     read_info,
     read_scenes,
     short_id,
 )
 from oxcart.compile.sources.videos.isolated import DiedError, Isolated
-from oxcart.compile.sources.videos.names import info_name, is_unfinished, is_video
 from oxcart.compile.sources.videos.phash import near_duplicates
-from oxcart.compile.sources.videos.shots import detector_version
-from oxcart.compile.sources.videos.survey import Scene, Survey
+from oxcart.compile.sources.videos.survey import Survey, detector_version, survey
 from oxcart.manifests.canonical import canonical_json
 from oxcart.manifests.tables import ATTRIBUTION_SCHEMA
 from oxcart.shards.errors import ConfigError, SourceError
@@ -55,7 +65,7 @@ BESIDE = Isolated()
 """Where videos are decoded for the first time; it starts when it is first used."""
 
 
-class VideoSource:
+class VideoSource(Source):
     """The clips of a folder of videos.
 
     Raises:
@@ -63,11 +73,8 @@ class VideoSource:
         SourceError: the folder holds no video, or one whose name is no text.
     """
 
-    kind = "videos"
+    origin = "videos"
     effort = 256
-    aliases: Mapping[str, tuple[str, ...]] = {}
-    action_sizes: tuple[int, ...] = ()
-    state_sizes: tuple[int, ...] = ()
     cameras: tuple[Camera, ...] = (Camera(name=CAMERA, field=CAMERA),)
 
     def __init__(self, config: SourceConfig) -> None:
@@ -109,7 +116,7 @@ class VideoSource:
     def describe(self) -> dict[str, Any]:
         """Everything that decides what a census row or an episode is, as plain JSON."""
         return {
-            "kind": self.kind,
+            "kind": self.origin,
             "name": self.name,
             "version": self.version,
             "source_splits": [],
@@ -121,11 +128,6 @@ class VideoSource:
             "control_rate": self.control_rate,
             "video": {**self._config.describe(), "scenedetect": detector_version()},
         }
-
-    @property
-    def expected(self) -> int | None:
-        """Nobody knows how many clips there are before they are cut."""
-        return None
 
     def files(self) -> list[str]:
         """The videos."""
@@ -182,10 +184,6 @@ class VideoSource:
                 detail.pop("looks", None)
                 row["detail"] = canonical_json(detail).decode()
         return pa.Table.from_pylist(rows, table.schema)
-
-    def warnings(self, table: pa.Table) -> list[str]:
-        """None: nothing is converted."""
-        return []
 
     def attribution(self, census: pa.Table, keys: pa.ChunkedArray) -> pa.Table | None:
         """Whose work the episodes of some keys are."""
@@ -246,7 +244,7 @@ class VideoSource:
         if not self._sizes[file]:
             raise SourceError("is empty", file=file)
         try:
-            seen = BESIDE.call(video_survey.survey, self._store, file, self._config, scenes)
+            seen = BESIDE.call(survey, self._store, file, self._config, scenes)
         except DiedError as error:
             raise SourceError(f"breaks the decoder, whose process died of {error}", file=file) from error
         except RuntimeError as error:
@@ -299,19 +297,16 @@ class VideoSource:
             "source_offset": 0,
             "source_length": self._sizes[file],
             "source_digest": 0,
-            "steps": 0,
             "environment": channel,
             "environment_known": "declared" if channel else "unknown",
             "session": info.id,
-            "instructions": (),
             "heights": (0,),
             "widths": (0,),
-            "rejected": None,
             "detail": canonical_json(_about(info)).decode(),
             **known,
         }
-        values["duplicate"] = xxh3_64_intdigest(f"{values['source_digest']} {values['key']}".encode())
-        return CensusRow(**values)
+        duplicate = xxh3_64_intdigest(f"{values['source_digest']} {values['key']}".encode())
+        return CensusRow(**values, duplicate=duplicate)
 
     def _texts(self, info: Info, clip: Clip, seen: Survey) -> list[list[Any]]:
         """(step, text), wherever the text changes."""

@@ -7,36 +7,31 @@ returned is a few numbers a frame, so an hour of video takes some megabytes.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
 
+import av
 import cv2
 import numpy as np
 import numpy.typing as npt
 from av.video.frame import VideoFrame
+from scenedetect.detectors import AdaptiveDetector, ContentDetector
 
 from oxcart.compile.images import Frame
 from oxcart.compile.sources.videos.config import VideoConfig
 from oxcart.compile.sources.videos.decode import Int64, Packet, Reel, VideoError
+from oxcart.compile.sources.videos.files import Scene
 from oxcart.compile.sources.videos.phash import Uint64, look_at
 from oxcart.compile.sources.videos.pixels import Painter
-from oxcart.compile.sources.videos.shots import ShotDetector
 from oxcart.shards.errors import SourceError
 from oxcart.shards.store import Store
 
 LOOKS_S = 0.25
 """Seconds between two pictures that are hashed, from the beginning of a shot on."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Scene:
-    """Frames of a video that somebody says belong together: a row of `scenes.csv`."""
-
-    start: int
-    """Its first frame, in the order in which frames are shown."""
-    stop: int
-    """The first frame behind it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,6 +107,44 @@ def _survey(reel: Reel, config: VideoConfig, scenes: Sequence[Scene] | None) -> 
     )
 
 
+class ShotDetector:
+    """Finds the frames that begin a shot."""
+
+    def __init__(self, config: VideoConfig) -> None:
+        self._detector: Any
+        if config.detector == "content":
+            self._detector = ContentDetector(threshold=config.cut_threshold, min_scene_len=0)
+        else:
+            self._detector = AdaptiveDetector(adaptive_threshold=config.cut_threshold, min_scene_len=0)
+        self._detector._calculate_frame_score = self._score
+        self._before: Frame | None = None
+        self._count = 0
+        self._cuts: list[int] = []
+
+    def see(self, picture: Frame) -> bool:
+        """The next frame, [H, W, 3] uint8, RGB; says whether it is known already that it begins a shot."""
+        cuts = self._detector.process_frame(self._count, picture)
+        self._cuts += cuts
+        self._count += 1
+        return self._count - 1 in cuts
+
+    def cuts(self) -> list[int]:
+        """Numbers of the frames that begin a shot, without the first, once all were seen."""
+        if self._count:
+            self._cuts += self._detector.post_process(self._count - 1)
+        return sorted({one for one in self._cuts if 0 < one < self._count})
+
+    def _score(self, number: int, picture: Frame) -> float:
+        """Mean of the mean differences of hue, saturation and value from the frame before, as it is there."""
+        now = np.asarray(cv2.cvtColor(picture, cv2.COLOR_RGB2HSV), np.uint8)
+        before, self._before = self._before, now
+        if before is None:
+            return 0.0
+        hue, saturation, value, _ = cv2.sumElems(cv2.absdiff(now, before))
+        pixels = now.shape[0] * now.shape[1]
+        return float(hue / pixels + saturation / pixels + value / pixels) / 3
+
+
 class _Eye:
     """Looks at one frame after another."""
 
@@ -121,7 +154,7 @@ class _Eye:
         self.moved: list[float] = []
         self.brightest: list[int] = []
         self.looks: list[tuple[int, Uint64]] = []
-        self._rate = config.rate * reel.time_base
+        self._pace = config.rate * reel.time_base
         self._look_every = round(Fraction(LOOKS_S) / reel.time_base)
 
     def begin(self) -> None:
@@ -139,7 +172,7 @@ class _Eye:
         picture = self._painter.small(frame)
         cut = self.shots.see(picture.rgb())
         self.pts.append(frame.pts)
-        step = (frame.pts - self._first) * self._rate.numerator // self._rate.denominator
+        step = math.floor((frame.pts - self._first) * self._pace)
         moved, brightest = np.nan, 0
         if step != self._step or cut:
             grey = picture.grey()
@@ -182,3 +215,24 @@ def _spans(reel: Reel, scenes: Sequence[Scene]) -> Iterator[tuple[int | None, in
             raise VideoError(f"has {len(stamps)} frames; a scene is said to be {scene.start} to {scene.stop}")
         spans.append((stamps[scene.start], stamps[scene.stop] if scene.stop < len(stamps) else None))
     return iter(spans)
+
+
+def video_versions() -> dict[str, str]:
+    """Of what decides clips and their pixels."""
+    libraries = {name: av.library_versions[name] for name in ("libavcodec", "libavformat", "libswscale")}
+    return {
+        "av": av.__version__,
+        **{name: ".".join(map(str, numbers)) for name, numbers in libraries.items()},
+        "opencv": cv2.__version__,
+        "scenedetect": detector_version(),
+    }
+
+
+def detector_version() -> str:
+    """Of PySceneDetect, under either of the names that it is installed by."""
+    for package in ("scenedetect-headless", "scenedetect"):
+        try:
+            return version(package)
+        except PackageNotFoundError:
+            continue
+    raise PackageNotFoundError("scenedetect-headless")

@@ -9,13 +9,13 @@ import sys
 import numpy as np
 import pytest
 
-from oxcart.compile.sample.motion import COLOURS, PARAPHRASES, TICKS, Motion, Task, perform, pick_task
+from oxcart.compile.sample.motion import COLOURS, PARAPHRASES, TICKS, Motion, PushTask, perform, pick_task
 
 BLOCKS = ("red", "blue", "green")
 BOWL_AT = (0.12, 0.88)
 
 
-def motion(seed: int, steps: int = 24, task: Task | None = None) -> Motion:
+def motion(seed: int, steps: int = 24, task: PushTask | None = None) -> Motion:
     return perform(np.random.default_rng(seed), task, BLOCKS, "bowl", BOWL_AT, steps)
 
 
@@ -76,16 +76,16 @@ def test_the_named_block_moves_where_the_task_says(steps: int) -> None:
 
 
 def test_a_given_task_is_the_one_performed() -> None:
-    task = Task("near", "blue", "bowl")
+    task = PushTask("near", "blue", "bowl")
     assert {motion(seed, 2, task).task for seed in range(5)} == {task}
     assert task.name == "push_blue_block_near_bowl"
-    assert Task("left", "red", "bowl").name == "push_red_block_left"
+    assert PushTask("left", "red", "bowl").name == "push_red_block_left"
 
 
 def test_any_task_may_be_picked() -> None:
     rng = np.random.default_rng(0)
     tasks = {pick_task(rng, BLOCKS, "bowl") for _ in range(300)}
-    assert tasks == {Task(kind, colour, "bowl") for kind in PARAPHRASES for colour in BLOCKS}
+    assert tasks == {PushTask(kind, colour, "bowl") for kind in PARAPHRASES for colour in BLOCKS}
 
 
 def test_blocks_stay_on_the_table_and_apart() -> None:

@@ -19,7 +19,7 @@ from PIL import Image
 from tensorflow_datasets.core.example_parser import ExampleParserNp
 
 import oxcart.compile.sample.rlds as rlds
-from oxcart.compile.sample.rlds import SampleConfig, write_rlds
+from oxcart.compile.sample.rlds import RldsSampleConfig, write_rlds
 from oxcart.compile.sources.rlds.tfrecord import scan
 from oxcart.shards.errors import ConfigError, StoreError
 from oxcart.shards.store import Store
@@ -44,12 +44,12 @@ def tree(root: Path) -> dict[str, bytes]:
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_rlds(tmp_path_factory.mktemp("source"), SampleConfig(**SMALL))
+    return write_rlds(tmp_path_factory.mktemp("source"), RldsSampleConfig(**SMALL))
 
 
 @pytest.fixture(scope="module")
 def doubled(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_rlds(tmp_path_factory.mktemp("source"), SampleConfig(**SMALL, duplicates=4))
+    return write_rlds(tmp_path_factory.mktemp("source"), RldsSampleConfig(**SMALL, duplicates=4))
 
 
 def test_files(small: Path) -> None:
@@ -65,9 +65,9 @@ def test_files(small: Path) -> None:
 
 
 def test_same_configuration_same_bytes(small: Path, tmp_path: Path) -> None:
-    again = write_rlds(tmp_path / "again", SampleConfig(**SMALL))
+    again = write_rlds(tmp_path / "again", RldsSampleConfig(**SMALL))
     assert tree(again) == tree(small)
-    other = write_rlds(tmp_path / "other", SampleConfig(**SMALL, seed=1))
+    other = write_rlds(tmp_path / "other", RldsSampleConfig(**SMALL, seed=1))
     assert tree(other) != tree(small)
 
 
@@ -75,7 +75,7 @@ def test_more_kitchens_keep_the_earlier_ones(small: Path, tmp_path: Path) -> Non
     def images(root: Path) -> set[bytes]:
         return {e["steps"]["observation"]["image_0"][0] for part in parsed(root).values() for e in part}
 
-    more = write_rlds(tmp_path, SampleConfig(**{**SMALL, "kitchens": 4, "episodes": 4}))
+    more = write_rlds(tmp_path, RldsSampleConfig(**{**SMALL, "kitchens": 4, "episodes": 4}))
     assert images(small) < images(more)
 
 
@@ -141,7 +141,7 @@ def test_paths_are_bridges(small: Path) -> None:
 
 
 def test_val_is_drawn_within_sessions() -> None:
-    config = SampleConfig(kitchens=30, sessions=2, episodes=8, files=1)
+    config = RldsSampleConfig(kitchens=30, sessions=2, episodes=8, files=1)
     val = rlds._val_episodes(config)
     assert 0.06 < len(val) / 480 < 0.14
     assert max(Counter((name, session) for name, session, _ in val).values()) < 8
@@ -149,7 +149,9 @@ def test_val_is_drawn_within_sessions() -> None:
 
 
 def test_records_are_shuffled_over_files(tmp_path: Path) -> None:
-    root = write_rlds(tmp_path, SampleConfig(kitchens=4, sessions=1, episodes=4, steps=2, size=32, files=2))
+    root = write_rlds(
+        tmp_path, RldsSampleConfig(kitchens=4, sessions=1, episodes=4, steps=2, size=32, files=2)
+    )
     places = [e["episode_metadata"]["file_path"].split(b"/")[4] for e in parsed(root)["train"]]
     assert places != sorted(places)
     changes = sum(a != b for a, b in pairwise(places))
@@ -157,7 +159,7 @@ def test_records_are_shuffled_over_files(tmp_path: Path) -> None:
 
 
 def test_one_episode_is_a_dataset_without_val(tmp_path: Path) -> None:
-    one = SampleConfig(kitchens=1, sessions=1, episodes=1, steps=2, size=32, files=1)
+    one = RldsSampleConfig(kitchens=1, sessions=1, episodes=1, steps=2, size=32, files=1)
     root = write_rlds(tmp_path, one)
     assert [split["name"] for split in json.loads((root / "dataset_info.json").read_text())["splits"]] == [
         "train"
@@ -201,7 +203,7 @@ def test_duplicates_repeat_the_steps_and_nothing_else_changes(small: Path, doubl
 )
 def test_impossible_values(values: dict[str, int], message: str) -> None:
     with pytest.raises(ConfigError, match=f"^{message}") as raised:
-        SampleConfig(**values)
+        RldsSampleConfig(**values)
     assert "\n" not in str(raised.value)
     assert "; ask for" in str(raised.value)
 
@@ -209,13 +211,13 @@ def test_impossible_values(values: dict[str, int], message: str) -> None:
 def test_refuses_a_directory_with_content(small: Path) -> None:
     before = tree(small)
     with pytest.raises(ConfigError, match="got a dataset; remove it"):
-        write_rlds(small.parent.parent, SampleConfig(**SMALL))
+        write_rlds(small.parent.parent, RldsSampleConfig(**SMALL))
     assert tree(small) == before
 
 
 def test_progress_counts_every_episode(tmp_path: Path) -> None:
     calls: list[tuple[int, int]] = []
-    config = SampleConfig(kitchens=1, sessions=1, episodes=3, steps=2, size=32, files=1, duplicates=2)
+    config = RldsSampleConfig(kitchens=1, sessions=1, episodes=3, steps=2, size=32, files=1, duplicates=2)
     write_rlds(tmp_path, config, lambda done, total: calls.append((done, total)))
     assert calls == [(done, 5) for done in range(1, 6)]
 
@@ -225,7 +227,7 @@ def test_interrupted_while_drawing_leaves_room_for_another_try(tmp_path: Path) -
         if done == 5:
             raise KeyboardInterrupt
 
-    config = SampleConfig(**SMALL)
+    config = RldsSampleConfig(**SMALL)
     with pytest.raises(KeyboardInterrupt):
         write_rlds(tmp_path, config, stop)
     assert tree(tmp_path) == {}
@@ -241,7 +243,7 @@ def test_interrupted_while_writing_is_no_dataset(tmp_path: Path, monkeypatch: py
             raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(rlds, "write_record", broken)
-    config = SampleConfig(**SMALL)
+    config = RldsSampleConfig(**SMALL)
     with pytest.raises(StoreError, match="No space left on device"):
         write_rlds(tmp_path, config)
     assert not (tmp_path / "oxcart_kitchens/1.0.0/dataset_info.json").exists()
@@ -253,14 +255,14 @@ def test_interrupted_while_writing_is_no_dataset(tmp_path: Path, monkeypatch: py
 def test_an_unwritable_place_is_a_store_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StoreError, match="file"):
-        write_rlds(tmp_path / "file", SampleConfig(**SMALL))
+        write_rlds(tmp_path / "file", RldsSampleConfig(**SMALL))
 
 
 def test_imports_neither_tensorflow_nor_torch(tmp_path: Path) -> None:
     code = (
         "import sys; from pathlib import Path\n"
-        "from oxcart.compile.sample.rlds import SampleConfig, write_rlds\n"
-        "config = SampleConfig(kitchens=1, sessions=1, episodes=2, steps=2, size=32, files=1);"
+        "from oxcart.compile.sample.rlds import RldsSampleConfig, write_rlds\n"
+        "config = RldsSampleConfig(kitchens=1, sessions=1, episodes=2, steps=2, size=32, files=1);"
         "write_rlds(Path(sys.argv[1]), config);"
         "print(sorted({'tensorflow', 'torch'} & set(sys.modules)))"
     )

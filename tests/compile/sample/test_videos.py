@@ -9,11 +9,11 @@ from pathlib import Path
 import av
 import pytest
 
-from oxcart.compile.sample.videos import SPECIAL, SampleConfig, variable_times, write_videos
+from oxcart.compile.sample.videos import SPECIAL, VideoSampleConfig, variable_times, write_videos
 from oxcart.shards.errors import ConfigError
 from sample_compile import tree
 
-SMALL = SampleConfig(channels=2, videos=1, shots=1, seconds=0.5, height=32)
+SMALL = VideoSampleConfig(channels=2, videos=1, shots=1, seconds=0.5, height=32)
 
 
 def test_the_same_configuration_writes_the_same_bytes(tmp_path: Path) -> None:
@@ -60,4 +60,4 @@ def test_times_of_a_phone_vary() -> None:
 def test_an_impossible_value_is_refused(wrong: dict[str, int]) -> None:
     (name,) = wrong
     with pytest.raises(ConfigError, match=f"^{name}: expected "):
-        SampleConfig(**wrong)  # type: ignore[arg-type]
+        VideoSampleConfig(**wrong)  # type: ignore[arg-type]

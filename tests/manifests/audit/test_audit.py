@@ -13,7 +13,7 @@ from PIL import Image
 
 from audited import SAMPLE, audited, check, everywhere, status
 from oxcart.compile.images import Resize
-from oxcart.compile.sample.rlds import SampleConfig
+from oxcart.compile.sample.rlds import RldsSampleConfig
 from oxcart.manifests.audit.audit import Audit, Options
 from oxcart.manifests.audit.report import report_html, report_json
 from oxcart.manifests.dataset import Dataset
@@ -80,17 +80,17 @@ def test_without_val_it_says_so(kitchens: Path, tmp_path: Path) -> None:
     ("sample", "rule", "reason"),
     [
         (
-            SampleConfig(kitchens=1, sessions=2, episodes=3, steps=4, size=32, files=2),
+            RldsSampleConfig(kitchens=1, sessions=2, episodes=3, steps=4, size=32, files=2),
             SplitRule(by="episode", val=0.4),
             "train has one environment",
         ),
         (
-            SampleConfig(kitchens=1, sessions=1, episodes=2, steps=4, size=32, files=1),
+            RldsSampleConfig(kitchens=1, sessions=1, episodes=2, steps=4, size=32, files=1),
             SplitRule(val=None),
             "nothing is held out",
         ),
         (
-            SampleConfig(kitchens=3, sessions=1, episodes=1, steps=4, size=32, files=1),
+            RldsSampleConfig(kitchens=3, sessions=1, episodes=1, steps=4, size=32, files=1),
             SplitRule(val=0.4),
             "too few",
         ),
@@ -98,7 +98,7 @@ def test_without_val_it_says_so(kitchens: Path, tmp_path: Path) -> None:
     ids=["one environment", "two episodes", "three episodes"],
 )
 def test_too_little_to_judge_is_not_checked(
-    tmp_path: Path, sample: SampleConfig, rule: SplitRule, reason: str
+    tmp_path: Path, sample: RldsSampleConfig, rule: SplitRule, reason: str
 ) -> None:
     found = audited(compile_sample(tmp_path, sample, rule=rule).out)
     assert found.verdict.word == "not checked"

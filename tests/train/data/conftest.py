@@ -15,14 +15,14 @@ import zstandard
 from PIL import Image
 
 from once import Once
-from oxcart.compile.sample.rlds import SampleConfig, write_rlds
+from oxcart.compile.sample.rlds import RldsSampleConfig, write_rlds
 from oxcart.compile.sources.base import SourceConfig
 from oxcart.shards.codec import Encoding
 from sample_compile import compiled
 
 Frames = npt.NDArray[np.uint8]
 
-SAMPLE = SampleConfig(kitchens=6, sessions=1, episodes=3, steps=9, size=32, files=2)
+SAMPLE = RldsSampleConfig(kitchens=6, sessions=1, episodes=3, steps=9, size=32, files=2)
 SHARD_SIZE = 60_000
 """Two episodes or three of nine steps of 32x32."""
 
@@ -46,7 +46,7 @@ def compile_all(kitchens: Path, folder: Path) -> Mapping[str, Path]:
         encoding = Encoding(codec=codec)
         compiled(kitchens, folder / codec, source=source, encoding=encoding, shard_size=SHARD_SIZE)
     few = write_rlds(
-        folder / "few", SampleConfig(kitchens=3, sessions=1, episodes=2, steps=7, size=32, files=1)
+        folder / "few", RldsSampleConfig(kitchens=3, sessions=1, episodes=2, steps=7, size=32, files=1)
     )
     compiled(
         few, folder / "small", source=SourceConfig(url=str(few), cameras=("image_0",)), shard_size=30_000

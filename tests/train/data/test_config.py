@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import itertools
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -36,6 +37,6 @@ def test_a_number_that_is_too_small_is_refused_by_name(name: str) -> None:
 
 def test_every_field_has_a_docstring() -> None:
     (body,) = [one.body for one in ast.parse(inspect.getsource(config)).body if isinstance(one, ast.ClassDef)]
-    for field, after in zip(body, body[1:], strict=False):
+    for field, after in itertools.pairwise(body):
         if isinstance(field, ast.AnnAssign):
             assert isinstance(after, ast.Expr), ast.unparse(field)

@@ -18,10 +18,10 @@ from oxcart.shards.errors import ConfigError
 from oxcart.train.evaluate import strategies
 from oxcart.train.evaluate.analysis import Analysis, Row, Subject, evaluate
 from oxcart.train.evaluate.flow import flow_meter
-from oxcart.train.evaluate.gather import Cache
+from oxcart.train.evaluate.gather import GatheredPairs
 from oxcart.train.evaluate.report import report_html, report_json, say
 from oxcart.train.evaluate.strategy import Number
-from oxcart.train.evaluate.subsets import Bucket, default_buckets, parse
+from oxcart.train.evaluate.subsets import Subset, default_subsets, parse
 from planted import context, pictured, planted, skipped
 
 ABOUT = {
@@ -36,14 +36,18 @@ ABOUT = {
 
 
 def run(
-    cache: Cache, *names: str, untrained: Cache | None = None, quick: bool = False, **options: Any
+    pairs: GatheredPairs,
+    *names: str,
+    untrained: GatheredPairs | None = None,
+    quick: bool = False,
+    **options: Any,
 ) -> Analysis:
-    meter = flow_meter("dis", None, context().device) if cache.frames is not None else None
+    meter = flow_meter("dis", None, context().device) if pairs.frames is not None else None
     given = context(meter if callable(meter) else None, quick=quick)
-    other = None if untrained is None else Subject(cache=untrained, context=given)
+    other = None if untrained is None else Subject(pairs=untrained, context=given)
     chosen = strategies.load(names or strategies.names())
     analysis = evaluate(
-        Subject(cache=cache, context=given), other, chosen, **{"shuffles": 3, "figures": False, **options}
+        Subject(pairs=pairs, context=given), other, chosen, **{"shuffles": 3, "figures": False, **options}
     )
     return replace(analysis, about=ABOUT)
 
@@ -56,7 +60,7 @@ def rows(analysis: Analysis) -> Mapping[str, Row]:
 def whole(once: Once) -> Analysis:
     """Everything, of codes that mean directions beside codes that mean nothing."""
     trained, untrained = pictured(planted("direction", places=2)), pictured(planted("noise", places=2))
-    options: dict[str, Any] = {"buckets": default_buckets(trained), "figures": True, "shuffles": 8}
+    options: dict[str, Any] = {"subsets": default_subsets(trained), "figures": True, "shuffles": 8}
     return once("analysis", lambda folder: run(trained, untrained=untrained, **options))
 
 
@@ -107,7 +111,7 @@ def test_the_page_holds_all_and_the_json_the_same(whole: Analysis) -> None:
         assert one["title"] in page
         assert one["read"].endswith(".")
     assert numbers["compass/cosine_datasets"]["untrained"]["value"] < 0.5
-    assert [one["name"] for one in plain["buckets"]] == ["seen", "held out", "left", "right"]
+    assert [one["name"] for one in plain["subsets"]] == ["seen", "held out", "left", "right"]
     assert any(one["title"] == "Actions of each token" for one in plain["tables"])
 
 
@@ -155,8 +159,8 @@ def test_what_cannot_be_measured_is_skipped_with_the_reason(name: str) -> None:
 @pytest.mark.parametrize("name", few(BAD, "no actions", "one token", "motionless", "one instruction"))
 def test_no_number_is_ever_nan(name: str) -> None:
     changes, _, _ = BAD[name]
-    cache = pictured(replace(planted("direction"), **changes))
-    plain = report_json(run(cache, quick=True, shuffles=1, buckets=default_buckets(cache))).decode()
+    pairs = pictured(replace(planted("direction"), **changes))
+    plain = report_json(run(pairs, quick=True, shuffles=1, subsets=default_subsets(pairs))).decode()
     assert "NaN" not in plain
     assert "Infinity" not in plain
 
@@ -166,29 +170,29 @@ def test_no_number_is_ever_nan(name: str) -> None:
 )
 def test_what_is_lacking_is_not_drawn(name: str) -> None:
     changes, _, _ = BAD[name]
-    cache = pictured(replace(planted("direction"), **changes))
-    page = report_html(run(cache, quick=True, shuffles=0, figures=True)).decode()
+    pairs = pictured(replace(planted("direction"), **changes))
+    page = report_html(run(pairs, quick=True, shuffles=0, figures=True)).decode()
     assert page.count('src="data:image/png;base64,') > 1
 
 
 def test_names_are_drawn_as_they_are() -> None:
-    cache = planted("direction")
-    cache = replace(cache, environment=np.char.add(cache.environment, "$x_$ $5 #fail"))
-    analysis = run(cache, "compass", "disentanglement", "tokens", figures=True, shuffles=0)
+    pairs = planted("direction")
+    pairs = replace(pairs, environment=np.char.add(pairs.environment, "$x_$ $5 #fail"))
+    analysis = run(pairs, "compass", "disentanglement", "tokens", figures=True, shuffles=0)
     assert sum(len(section.figures) for section in analysis.sections) >= 3
 
 
 def test_codes_that_are_alike_within_an_episode_for_no_reason_tell_nothing() -> None:
     """Motions of an episode are alike, and so are its codes, but codes have nothing to do with motions."""
     generator = np.random.default_rng(3)
-    cache = planted("noise", seed=3)
-    number = int(cache.episodes.max()) + 1
-    way = generator.integers(0, 8, number)[cache.episodes]
-    moved = generator.random(len(cache)) < 0.6
-    angle = np.where(moved, way, generator.integers(0, 8, len(cache))) * np.pi / 4
+    pairs = planted("noise", seed=3)
+    number = int(pairs.episodes.max()) + 1
+    way = generator.integers(0, 8, number)[pairs.episodes]
+    moved = generator.random(len(pairs)) < 0.6
+    angle = np.where(moved, way, generator.integers(0, 8, len(pairs))) * np.pi / 4
     motion = np.stack([np.cos(angle), np.sin(angle)], 1)
-    codes = generator.integers(0, 8, number)[cache.episodes][:, None]
-    sticky = replace(cache, codes=codes, actions=motion, flow=np.repeat(4 * motion[:, None], 3, 1))
+    codes = generator.integers(0, 8, number)[pairs.episodes][:, None]
+    sticky = replace(pairs, codes=codes, actions=motion, flow=np.repeat(4 * motion[:, None], 3, 1))
     found = rows(run(sticky, "flow_tokens", "disentanglement", "consistency", shuffles=20))
     judged = [row for row in found.values() if row.number.better != "none" and not row.number.null_is_best]
     assert len(judged) >= 5
@@ -198,75 +202,75 @@ def test_codes_that_are_alike_within_an_episode_for_no_reason_tell_nothing() -> 
 
 
 def test_what_a_place_tells_is_not_measured_where_no_two_episodes_share_one() -> None:
-    cache = planted("environment")
-    alone = replace(cache, environment=np.char.add("channel of ", cache.key))
+    pairs = planted("environment")
+    alone = replace(pairs, environment=np.char.add("channel of ", pairs.key))
     assert "disentanglement/about_environment" not in rows(run(alone, "disentanglement"))
 
 
 @pytest.mark.system
 def test_datasets_without_actions_leave_the_others_theirs() -> None:
-    cache = planted("direction")
-    assert cache.actions is not None
-    half = np.where((cache.dataset == "left")[:, None], cache.actions, np.nan)
-    given = pictured(replace(cache, actions=half))
-    analysis = run(given, quick=True, shuffles=1, figures=True, buckets=default_buckets(given))
-    assert [part.bucket.name for part in analysis.parts] == ["seen", "held out", "left", "right"]
-    assert ("compass", "cosine_environments") not in analysis.parts[3].numbers
+    pairs = planted("direction")
+    assert pairs.actions is not None
+    half = np.where((pairs.dataset == "left")[:, None], pairs.actions, np.nan)
+    given = pictured(replace(pairs, actions=half))
+    analysis = run(given, quick=True, shuffles=1, figures=True, subsets=default_subsets(given))
+    assert [part.subset.name for part in analysis.subsets] == ["seen", "held out", "left", "right"]
+    assert ("compass", "cosine_environments") not in analysis.subsets[3].numbers
     assert rows(analysis)["compass/cosine_environments"].number.value > 0.98
     assert "compass/cosine_datasets" not in rows(analysis)
     assert all(math.isfinite(row.number.value) for row in analysis.rows())
 
 
 def test_two_episodes_give_numbers_without_intervals() -> None:
-    cache = planted("direction")
-    alone = cache.take(np.isin(cache.key, ["episode0", "episode1"]))
+    pairs = planted("direction")
+    alone = pairs.take(np.isin(pairs.key, ["episode0", "episode1"]))
     for row in run(alone, "flow_tokens", "codebook").rows():
         assert row.verdict in ("unclear", "described")
-    (section,) = run(cache.take(np.arange(20)), "flow_tokens").sections
+    (section,) = run(pairs.take(np.arange(20)), "flow_tokens").sections
     assert [skip.because for skip in section.skips] == ["20 pairs are too few; at least 24 are needed"]
 
 
 def test_a_kind_is_skipped_by_name() -> None:
-    cache = replace(planted("direction"), dataset=np.full(720, "only"))
-    assert skipped("compass", cache) == {"between datasets": "there is one dataset, only"}
+    pairs = replace(planted("direction"), dataset=np.full(720, "only"))
+    assert skipped("compass", pairs) == {"between datasets": "there is one dataset, only"}
 
 
 def test_buckets_are_small_rules() -> None:
-    cache = planted("direction")
+    pairs = planted("direction")
     text = (
         "left: dataset=left\nnew: [held out, 'environment~kitchen[25]']\nnot red: instruction!~red\nold: seen"
     )
-    found = {one.name: one.mask(cache) for one in parse(text, "buckets.yaml")}
-    assert (found["left"] == (cache.dataset == "left")).all()
-    assert set(cache.environment[found["new"]]) == {"kitchen2", "kitchen5"}
-    assert not (cache.instruction[found["not red"]] == "push red block").any()
-    assert (found["old"] == (cache.split == "train")).all()
-    analysis = run(cache, "compass", buckets=parse(text, "buckets.yaml"))
-    left = analysis.parts[0]
-    assert (left.pairs, left.bucket.name) == (360, "left")
+    found = {one.name: one.mask(pairs) for one in parse(text, "subsets.yaml")}
+    assert (found["left"] == (pairs.dataset == "left")).all()
+    assert set(pairs.environment[found["new"]]) == {"kitchen2", "kitchen5"}
+    assert not (pairs.instruction[found["not red"]] == "push red block").any()
+    assert (found["old"] == (pairs.split == "train")).all()
+    analysis = run(pairs, "compass", subsets=parse(text, "subsets.yaml"))
+    left = analysis.subsets[0]
+    assert (left.pairs, left.subset.name) == (360, "left")
     assert left.numbers["compass", "cosine_environments"].value > 0.98
 
 
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("", "buckets.yaml: expected lines such as"),
-        ("a: [", "buckets.yaml: not YAML"),
-        ("a: {b: c}", "buckets.yaml: a: expected a rule"),
-        ("a: robot=panda", "buckets.yaml: bucket 'a': expected rules such as dataset=bridge"),
+        ("", "subsets.yaml: expected lines such as"),
+        ("a: [", "subsets.yaml: not YAML"),
+        ("a: {b: c}", "subsets.yaml: a: expected a rule"),
+        ("a: robot=panda", "subsets.yaml: subset 'a': expected rules such as dataset=bridge"),
         ("a: environment~[", "no regular expression"),
     ],
 )
 def test_mistakes_in_buckets_are_one_line(text: str, said: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        parse(text, "buckets.yaml")
+        parse(text, "subsets.yaml")
     assert said in str(caught.value)
     assert len(str(caught.value).splitlines()) == 1
 
 
 def test_an_empty_bucket_is_an_error() -> None:
-    with pytest.raises(ConfigError, match="bucket 'none': no pair of dataset=other"):
-        run(planted("direction"), "compass", buckets=[Bucket("none", ("dataset=other",))])
+    with pytest.raises(ConfigError, match="subset 'none': no pair of dataset=other"):
+        run(planted("direction"), "compass", subsets=[Subset("none", ("dataset=other",))])
 
 
 @pytest.mark.parametrize(

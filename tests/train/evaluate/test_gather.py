@@ -1,4 +1,4 @@
-"""The cache: drawn by seed, bounded, and the same for every model but for the codes."""
+"""The pairs: drawn by seed, bounded, and the same for every model but for the codes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,14 @@ import torch
 from oxcart.manifests.dataset import Dataset
 from oxcart.shards.errors import ConfigError
 from oxcart.train.evaluate.flow import flow_meter
-from oxcart.train.evaluate.gather import Cache, Draw, draw_positions, gather, name_datasets, open_splits
+from oxcart.train.evaluate.gather import (
+    Draw,
+    GatheredPairs,
+    draw_positions,
+    gather,
+    name_datasets,
+    open_splits,
+)
 from oxcart.train.evaluate.laq import untrained_model
 from oxcart.train.laq.model import LatentActionModel, to_float
 from tiny_laq import small
@@ -19,7 +26,7 @@ from tiny_laq import small
 CPU = torch.device("cpu")
 
 
-def read(kitchen: Path, draw: Draw, *others: Path) -> list[Cache]:
+def read(kitchen: Path, draw: Draw, *others: Path) -> list[GatheredPairs]:
     config = small(kitchen, Path("run"))
     datasets = name_datasets([Dataset.open(str(one)) for one in (kitchen, *others)])
     torch.manual_seed(0)
@@ -65,9 +72,9 @@ def test_frames_are_bounded_over_however_many_splits(kitchen: Path, frames: int,
     loader = next(iter(open_splits({"k": Dataset.open(str(kitchen))}, config.data, 16, 8).values()))
     model = LatentActionModel(config.model, config.quantizer).eval()
     many = {(f"copy {i}", "train"): loader for i in range(splits)}
-    (cache,) = gather(many, [model], Draw(samples=12, frames=frames, batch_size=8), CPU, "off")
-    assert len(cache.framed) == frames
-    assert len(set(cache.dataset[cache.framed])) == min(frames, splits), "spread over them"
+    (pairs,) = gather(many, [model], Draw(samples=12, frames=frames, batch_size=8), CPU, "off")
+    assert len(pairs.framed) == frames
+    assert len(set(pairs.dataset[pairs.framed])) == min(frames, splits), "spread over them"
 
 
 def test_every_row_is_its_own_pair(kitchen: Path) -> None:
@@ -75,30 +82,30 @@ def test_every_row_is_its_own_pair(kitchen: Path) -> None:
     loaders = open_splits({"k": Dataset.open(str(kitchen))}, config.data, 16, 8)
     torch.manual_seed(0)
     model = LatentActionModel(config.model, config.quantizer).eval()
-    (cache,) = gather(loaders, [model], Draw(samples=10_000, frames=12), CPU, "off")
-    assert len(cache) == sum(loader.epoch_length for loader in loaders.values())
-    assert cache.flow is None
-    assert cache.missing["flow"] == "off"
-    assert cache.frames is not None
+    (pairs,) = gather(loaders, [model], Draw(samples=10_000, frames=12), CPU, "off")
+    assert len(pairs) == sum(loader.epoch_length for loader in loaders.values())
+    assert pairs.flow is None
+    assert pairs.missing["flow"] == "off"
+    assert pairs.frames is not None
     with torch.no_grad():
-        codes = model.encode(to_float(torch.from_numpy(cache.frames))).numpy()
-    assert (codes == cache.codes[cache.framed]).all(), "frames stand beside their own codes"
-    assert set(cache.split[cache.held_out]) == {"val"}
+        codes = model.encode(to_float(torch.from_numpy(pairs.frames))).numpy()
+    assert (codes == pairs.codes[pairs.framed]).all(), "frames stand beside their own codes"
+    assert set(pairs.split[pairs.held_out]) == {"val"}
 
 
 def test_some_of_the_pairs_keep_their_frames(kitchen: Path) -> None:
-    cache = read(kitchen, Draw(samples=20, frames=12))[0]
-    part = cache.take(cache.framed[[1, 3]])
-    assert cache.frames is not None
+    pairs = read(kitchen, Draw(samples=20, frames=12))[0]
+    part = pairs.take(pairs.framed[[1, 3]])
+    assert pairs.frames is not None
     assert part.frames is not None
     assert part.framed.tolist() == [0, 1]
-    assert (part.frames == cache.frames[[1, 3]]).all()
-    assert sorted(map(tuple, cache.shuffled(3).codes.tolist())) == sorted(map(tuple, cache.codes.tolist()))
+    assert (part.frames == pairs.frames[[1, 3]]).all()
+    assert sorted(map(tuple, pairs.shuffled(3).codes.tolist())) == sorted(map(tuple, pairs.codes.tolist()))
 
 
 def test_two_datasets_of_one_name_are_told_apart(kitchen: Path, unsplit: Path) -> None:
-    cache = read(kitchen, Draw(samples=10, frames=4), unsplit)[0]
-    assert set(cache.dataset) == {str(kitchen), str(unsplit)}
+    pairs = read(kitchen, Draw(samples=10, frames=4), unsplit)[0]
+    assert set(pairs.dataset) == {str(kitchen), str(unsplit)}
     with pytest.raises(ConfigError, match="one is given twice"):
         name_datasets([Dataset.open(str(kitchen))] * 2)
 

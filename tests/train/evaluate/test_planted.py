@@ -59,12 +59,12 @@ def test_what_a_code_tells_everywhere_is_consistent(what: str, kind: str) -> Non
 
 @pytest.mark.parametrize("codes", ["environment", "noise"])
 def test_codes_that_tell_nothing_are_not_consistent(codes: str) -> None:
-    cache = planted(codes)
+    pairs = planted(codes)
     if codes == "environment":  # every group has codes of its own, so none can be compared
-        cache = cache.take(np.isin(cache.environment, ["kitchen0", "kitchen1"]))
-        assert "actions_across_environments" not in measured("consistency", cache)
+        pairs = pairs.take(np.isin(pairs.environment, ["kitchen0", "kitchen1"]))
+        assert "actions_across_environments" not in measured("consistency", pairs)
     else:
-        found = measured("consistency", cache)
+        found = measured("consistency", pairs)
         holds(found["actions_across_environments"], 0, 0.002)
         holds(found["actions_within_environments"], 0, 0.002)
         assert "actions_kept_environments" not in found, "there is nothing to keep"
@@ -130,12 +130,12 @@ def test_the_codebook_counts() -> None:
 def test_codes_that_move_pictures_transfer_and_ignored_ones_do_not() -> None:
     meter = flow_meter("dis", None, context().device)
     assert callable(meter)
-    cache = pictured(planted("direction"))
-    found = measured("transfer", cache, context(meter))
+    pairs = pictured(planted("direction"))
+    found = measured("transfer", pairs, context(meter))
     for scope in ("within_environments", "across_environments", "across_datasets"):
         assert found[f"angle_{scope}"].high < 15, scope
         assert found[f"error_{scope}"].value > 5, scope
-    found = measured("transfer", cache, context(meter, ignores=True))
+    found = measured("transfer", pairs, context(meter, ignores=True))
     assert found["angle_across_datasets"].value == 90
     assert found["error_across_datasets"].value == 1
     noise = measured("transfer", pictured(planted("noise"), 240), context(meter))
@@ -143,11 +143,11 @@ def test_codes_that_move_pictures_transfer_and_ignored_ones_do_not() -> None:
 
 
 def test_an_order_that_matters_costs_and_one_that_does_not_is_free() -> None:
-    cache = planted("direction", places=2)
-    cache.codes[:, 1] = (cache.codes[:, 1] + 3) % 8
-    found = measured("permutation", pictured(cache))
+    pairs = planted("direction", places=2)
+    pairs.codes[:, 1] = (pairs.codes[:, 1] + 3) % 8
+    found = measured("permutation", pictured(pairs))
     assert all(number.low > 5 for number in found.values())
-    found = measured("permutation", pictured(cache), context(ignores=True))
+    found = measured("permutation", pictured(pairs), context(ignores=True))
     assert {name: number.value for name, number in found.items()} == {
         "sorted": 1,
         "reversed": 1,
@@ -165,8 +165,8 @@ def test_mean_flows_look_at_what_moves() -> None:
 
 
 def test_directions_of_the_cache_are_those_planted() -> None:
-    cache = planted("direction")
-    assert cache.actions is not None
-    sectors = probes.directions(cache.actions) - 1
-    assert (sectors == cache.codes[:, 0]).all()
-    assert math.isfinite(float(cache.actions.sum()))
+    pairs = planted("direction")
+    assert pairs.actions is not None
+    sectors = probes.directions(pairs.actions) - 1
+    assert (sectors == pairs.codes[:, 0]).all()
+    assert math.isfinite(float(pairs.actions.sum()))

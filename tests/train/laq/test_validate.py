@@ -7,12 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from oxcart.compile.sample.rlds import SampleConfig
+from oxcart.compile.sample.rlds import RldsSampleConfig
 from oxcart.manifests.split import SplitRule
 from oxcart.shards.errors import ConfigError
 from oxcart.train.laq.model import LatentActionModel, to_float
-from oxcart.train.laq.run import train_laq
-from oxcart.train.laq.task import LaqTask
+from oxcart.train.laq.task import LaqTask, train_laq
 from oxcart.train.laq.validate import pairs_of
 from oxcart.train.loaders import chunks
 from sample_compile import compile_sample
@@ -31,7 +30,7 @@ def run(kitchen: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def second(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Other kitchens, one of which is val; there is no val_seen."""
-    sample = SampleConfig(kitchens=3, sessions=1, episodes=2, steps=6, size=32, files=1, seed=1)
+    sample = RldsSampleConfig(kitchens=3, sessions=1, episodes=2, steps=6, size=32, files=1, seed=1)
     folder = tmp_path_factory.mktemp("second")
     return compile_sample(folder, sample, cameras=("image_0",), rule=SplitRule(val=0.3)).out
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from oxcart.train.vla.metrics import Samples, confusion, guesses, interval, measure, resamples
+from oxcart.train.vla.metrics import CodedSamples, confusion, guesses, interval, measure, resamples
 
 
-def some(codes: list[list[int]], instructions: list[str], thumbs: list[float]) -> Samples:
+def some(codes: list[list[int]], instructions: list[str], thumbs: list[float]) -> CodedSamples:
     """Samples of two episodes by turns."""
-    return Samples(
+    return CodedSamples(
         codes=np.array(codes),
         thumbs=np.array(thumbs)[:, None],
         instructions=instructions,

@@ -26,13 +26,13 @@ from oxcart.manifests.annotation import read_annotation
 from oxcart.shards.errors import ConfigError, CorruptError, OxcartError, StoreError
 from oxcart.train.data import Batch, Frames, Loader
 from oxcart.train.laq.label import label, open_run
-from oxcart.train.loop import Place, narrow
+from oxcart.train.task import BatchSlice, narrow
 from oxcart.train.vla import policy as policies
+from oxcart.train.vla.config import vla_config
 from oxcart.train.vla.emit import emit, score
 from oxcart.train.vla.policy import load_policy, save_policy
 from oxcart.train.vla.predict import predict
 from oxcart.train.vla.processor import load_processor
-from oxcart.train.vla.run import configure
 from oxcart.train.vla.task import VlaTask
 from tiny_laq import assert_same_checkpoints, lines, weights
 from tiny_laq import trained as trained_laq
@@ -288,7 +288,7 @@ def test_codes_made_while_training_are_those_of_the_annotation(
     AcceleratorState._reset_state(reset_partial_state=True)
     given = "data.codes=[" + str(codes) + "]", f"data.laq={laq}"
     ways = [
-        VlaTask(configure([*online, *some, "val.every=4"]), torch.device("cpu"))
+        VlaTask(vla_config([*online, *some, "val.every=4"]), torch.device("cpu"))
         for some in (given, given[1:])
     ]
     found: list[dict[tuple[str, int], list[int]]] = []
@@ -327,7 +327,7 @@ def test_codes_of_several_datasets_come_from_their_own_annotations(
     other = write_codes(unsplit, tmp_path / "other.parquet")
     both = f"data.datasets=[{kitchen},{unsplit}]"
     task = VlaTask(
-        configure(small(qwen, kitchen, codes, tmp_path / "run", both, f"data.codes=[{other},{codes}]")),
+        vla_config(small(qwen, kitchen, codes, tmp_path / "run", both, f"data.codes=[{other},{codes}]")),
         torch.device("cpu"),
     )
     loader = task.loader(0, 1)
@@ -357,7 +357,7 @@ def test_codes_of_several_datasets_come_from_their_own_annotations(
 @pytest.fixture
 def task(qwen: Path, kitchen: Path, codes: Path, tmp_path: Path) -> VlaTask:
     """One that is about to train."""
-    made = VlaTask(configure(small(qwen, kitchen, codes, tmp_path / "run")), torch.device("cpu"))
+    made = VlaTask(vla_config(small(qwen, kitchen, codes, tmp_path / "run")), torch.device("cpu"))
     made.build()
     return made
 
@@ -371,20 +371,20 @@ def several(batch: Batch) -> Batch:
 def test_one_of_several_instructions_is_drawn_by_seed_step_and_place(task: VlaTask) -> None:
     batch = several(next(iter(task.loader(0, 1))))
     rows = torch.arange(8)
-    said = [task._drawn(batch, Place(step, rows, 8)) for step in range(40)]
-    assert said == [task._drawn(batch, Place(step, rows, 8)) for step in range(40)]
+    said = [task._drawn(batch, BatchSlice(step, rows, 8)) for step in range(40)]
+    assert said == [task._drawn(batch, BatchSlice(step, rows, 8)) for step in range(40)]
     assert batch.instructions is not None
     for i, texts in enumerate(batch.instructions):
         assert {one[i] for one in said} == (set(texts) or {""}), "each of them, sooner or later"
     parts = [rows[:3], rows[3:], rows[1::2]]  # of accumulation and of ranks
     for part in parts:
-        own = task._drawn(narrow(batch, part), Place(7, part, 8))
+        own = task._drawn(narrow(batch, part), BatchSlice(7, part, 8))
         assert own == [said[7][i] for i in part.tolist()]
 
 
 def test_pieces_of_a_batch_are_of_like_length(task: VlaTask) -> None:
     batch = several(next(iter(task.loader(0, 1))))
-    place = Place(3, torch.arange(8), 8)
+    place = BatchSlice(3, torch.arange(8), 8)
     order = task.together(batch, place)
     assert order is not None
     assert sorted(order.tolist()) == list(range(8))
@@ -411,19 +411,19 @@ def test_frames_change_by_seed_step_and_place_and_codes_stay(
     made = {}
     for name in ("shift", "light"):
         given = small(qwen, kitchen, codes, tmp_path / "run", f"augment.{name}=0.2")
-        made[name] = VlaTask(configure(given), torch.device("cpu"))
+        made[name] = VlaTask(vla_config(given), torch.device("cpu"))
     batch = next(iter(made["shift"].loader(0, 1)))
     rows = torch.arange(8)
     for task in made.values():
-        whole = task._changed(batch.frames, Place(2, rows, 8))
+        whole = task._changed(batch.frames, BatchSlice(2, rows, 8))
         assert whole.dtype == torch.uint8
         assert whole.shape == batch.frames.shape
         assert not torch.equal(whole, batch.frames)
-        assert torch.equal(task._changed(batch.frames[3:5], Place(2, rows[3:5], 8)), whole[3:5])
-        assert not torch.equal(task._changed(batch.frames, Place(3, rows, 8)), whole)
+        assert torch.equal(task._changed(batch.frames[3:5], BatchSlice(2, rows[3:5], 8)), whole[3:5])
+        assert not torch.equal(task._changed(batch.frames, BatchSlice(3, rows, 8)), whole)
     grey = torch.full((8, 32, 32, 3), 90, dtype=torch.uint8)
-    assert torch.equal(made["shift"]._changed(grey, Place(2, rows, 8)), grey), "moved, nothing else"
-    lit = made["light"]._changed(grey, Place(2, rows, 8))
+    assert torch.equal(made["shift"]._changed(grey, BatchSlice(2, rows, 8)), grey), "moved, nothing else"
+    lit = made["light"]._changed(grey, BatchSlice(2, rows, 8))
     assert torch.equal(lit, lit[:, :1, :1].expand_as(lit)), "one light for all of a frame"
 
 

@@ -10,7 +10,7 @@ from scipy import stats
 
 from oxcart.train import plots
 from oxcart.train.evaluate import statistics
-from oxcart.train.evaluate.gather import Cache, Floats
+from oxcart.train.evaluate.gather import Floats, GatheredPairs
 from oxcart.train.evaluate.strategy import (
     Context,
     Figure,
@@ -31,17 +31,17 @@ DRAWS = 200
 """Of episodes, for an ellipse."""
 
 
-def measure(cache: Cache, context: Context) -> Iterator[Number | Skip]:
+def measure(pairs: GatheredPairs, context: Context) -> Iterator[Number | Skip]:
     """Cosines of arrows between environments, between datasets, and between held out and seen."""
-    cache = having(cache, "actions")
-    for found in groupings(cache):
+    pairs = having(pairs, "actions")
+    for found in groupings(pairs):
         if isinstance(found, Skip):
             yield found
             continue
         kind, names = found
         one = kind.removesuffix("s")
         yield _agreement(
-            cache.take(names != ""),
+            pairs.take(names != ""),
             names[names != ""],
             context,
             name=f"cosine_{kind}",
@@ -50,16 +50,16 @@ def measure(cache: Cache, context: Context) -> Iterator[Number | Skip]:
             "direction everywhere, 0 chance, -1 the opposite. Tokens count by their evidence.",
         )
         if kind == "environments":
-            yield _held_out(cache.take(names != ""), names[names != ""], context)
+            yield _held_out(pairs.take(names != ""), names[names != ""], context)
 
 
-def _held_out(cache: Cache, names: Any, context: Context) -> Number | Skip:
+def _held_out(pairs: GatheredPairs, names: Any, context: Context) -> Number | Skip:
     title = "arrows of held-out environments agree with those seen"
-    unseen = np.unique(names[cache.held_out])
+    unseen = np.unique(names[pairs.held_out])
     if not len(unseen) or np.isin(names, unseen).all():
         return Skip(what=title, because="environments are not both seen and held out")
     return _agreement(
-        cache,
+        pairs,
         names,
         context,
         name="cosine_held_out",
@@ -70,35 +70,37 @@ def _held_out(cache: Cache, names: Any, context: Context) -> Number | Skip:
     )
 
 
-def _agreement(cache: Cache, names: Any, context: Context, unseen: Any = None, **about: Any) -> Number | Skip:
+def _agreement(
+    pairs: GatheredPairs, names: Any, context: Context, unseen: Any = None, **about: Any
+) -> Number | Skip:
     groups = statistics.numbered(names)
-    values = statistics.standardised(plane(_actions(cache)), groups, together=True)
+    values = statistics.standardised(plane(_actions(pairs)), groups, together=True)
     mine = None if unseen is None else np.isin(np.unique(names), unseen)
 
     def statistic(rows: Any) -> float:
-        sums, counts = statistics.arrows(values[rows], cache.codes[rows], cache.size, groups[rows])
+        sums, counts = statistics.arrows(values[rows], pairs.codes[rows], pairs.size, groups[rows])
         # Rows that were left out may hold the last group.
         chosen = None if mine is None else mine[: len(sums)]
         return statistics.agreement(sums, counts, chosen)
 
-    return context.estimate(cache.episodes, statistic, by=statistics.jackknife, better="high", **about)
+    return context.estimate(pairs.episodes, statistic, by=statistics.jackknife, better="high", **about)
 
 
-def draw(cache: Cache, context: Context) -> Iterator[Figure]:
+def draw(pairs: GatheredPairs, context: Context) -> Iterator[Figure]:
     """A compass of each place, and every token by dataset or environment."""
-    cache = having(cache, "actions")
-    yield _compass(cache)
-    found = {one[0]: one[1] for one in groupings(cache) if not isinstance(one, Skip)}
+    pairs = having(pairs, "actions")
+    yield _compass(pairs)
+    found = {one[0]: one[1] for one in groupings(pairs) if not isinstance(one, Skip)}
     kind = "datasets" if "datasets" in found else "environments"
     if kind in found:
-        yield _by_group(cache, found[kind], kind, context.seed)
+        yield _by_group(pairs, found[kind], kind, context.seed)
 
 
-def _compass(cache: Cache) -> Figure:
-    plt, places = plots.pyplot(), cache.codes.shape[1]
-    groups = statistics.numbered(cache.dataset)
-    values = statistics.standardised(plane(_actions(cache)), groups, together=True)
-    sums, counts = statistics.arrows(values, cache.codes, cache.size, groups * 0)
+def _compass(pairs: GatheredPairs) -> Figure:
+    plt, places = plots.pyplot(), pairs.codes.shape[1]
+    groups = statistics.numbered(pairs.dataset)
+    values = statistics.standardised(plane(_actions(pairs)), groups, together=True)
+    sums, counts = statistics.arrows(values, pairs.codes, pairs.size, groups * 0)
     means = sums[0] / np.maximum(counts[0], 1)[..., None]
     reach = max(1e-9, float(np.abs(means).max())) * 1.25
     figure, axes = plt.subplots(1, places, figsize=(2.9 * places, 3.1), squeeze=False, layout="constrained")
@@ -123,17 +125,17 @@ def _compass(cache: Cache) -> Figure:
     )
 
 
-def _by_group(cache: Cache, names: Any, kind: str, seed: int) -> Figure:
-    plt, places = plots.pyplot(), cache.codes.shape[1]
+def _by_group(pairs: GatheredPairs, names: Any, kind: str, seed: int) -> Figure:
+    plt, places = plots.pyplot(), pairs.codes.shape[1]
     shown = largest(names)
-    cache, names = cache.take(np.isin(names, shown)), names[np.isin(names, shown)]
+    pairs, names = pairs.take(np.isin(names, shown)), names[np.isin(names, shown)]
     groups = np.array([shown.index(name) for name in names])
-    values = statistics.standardised(plane(_actions(cache)), groups, together=True)
-    sums, counts = statistics.arrows(values, cache.codes, cache.size, groups)
+    values = statistics.standardised(plane(_actions(pairs)), groups, together=True)
+    sums, counts = statistics.arrows(values, pairs.codes, pairs.size, groups)
     means = sums / np.maximum(counts, 1)[..., None]
     enough = counts >= 5
     reach = float(np.abs(means[enough]).max(initial=0.1)) * 1.3
-    columns = min(cache.size, PANELS)
+    columns = min(pairs.size, PANELS)
     figure, axes = plt.subplots(
         places, columns, figsize=(1.45 * columns, 1.55 * places + 0.6), squeeze=False, layout="constrained"
     )
@@ -146,11 +148,11 @@ def _by_group(cache: Cache, names: Any, kind: str, seed: int) -> Figure:
             for group in range(len(shown)):
                 if not enough[group, place, code]:
                     continue
-                mine = (groups == group) & (cache.codes[:, place] == code)
+                mine = (groups == group) & (pairs.codes[:, place] == code)
                 x, y = means[group, place, code]
                 axis.plot([0, x], [0, y], color=colours[group], linewidth=1.3)
                 axis.plot([x], [y], "o", color=colours[group], markersize=2.5)
-                _ellipse(axis, values[mine], cache.episodes[mine], colours[group], generator)
+                _ellipse(axis, values[mine], pairs.episodes[mine], colours[group], generator)
     handles = [plt.Line2D([], [], color=colours[i], label=name) for i, name in enumerate(shown)]
     figure.legend(
         handles=handles, loc="outside lower center", ncols=min(4, len(shown)), frameon=False, fontsize=8
@@ -194,9 +196,9 @@ def _frame(axis: Any, reach: float, title: str) -> None:
     axis.spines[["left", "bottom"]].set_visible(False)
 
 
-def _actions(cache: Cache) -> Floats:
-    assert cache.actions is not None
-    return cache.actions
+def _actions(pairs: GatheredPairs) -> Floats:
+    assert pairs.actions is not None
+    return pairs.actions
 
 
 STRATEGY = Strategy(

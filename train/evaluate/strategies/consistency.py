@@ -14,7 +14,7 @@ import numpy as np
 from oxcart.train import plots
 from oxcart.train.evaluate import statistics
 from oxcart.train.evaluate.flow import WEIGHTED
-from oxcart.train.evaluate.gather import Cache, Floats, Ints, Strings
+from oxcart.train.evaluate.gather import Floats, GatheredPairs, Ints, Strings
 from oxcart.train.evaluate.strategy import (
     Context,
     Figure,
@@ -33,9 +33,9 @@ LISTED = 64
 """Tokens of the table and the picture, at most: the most frequent."""
 
 
-def measure(cache: Cache, context: Context) -> Iterator[Number | Skip]:
+def measure(pairs: GatheredPairs, context: Context) -> Iterator[Number | Skip]:
     """Shares of variance within and across environments and datasets, of actions and of flow."""
-    for what, part, values in _kinds(cache):
+    for what, part, values in _kinds(pairs):
         if isinstance(values, str):
             yield Skip(what=f"of {what}", because=values)
             continue
@@ -47,18 +47,18 @@ def measure(cache: Cache, context: Context) -> Iterator[Number | Skip]:
 
 
 def _shares(
-    what: str, cache: Cache, values: Floats, found: tuple[str, Strings], context: Context
+    what: str, pairs: GatheredPairs, values: Floats, found: tuple[str, Strings], context: Context
 ) -> Iterator[Number | Skip]:
     kind, names = found
     known = names != ""
-    groups, codes, episodes = statistics.numbered(names[known]), cache.codes[known], cache.episodes[known]
+    groups, codes, episodes = statistics.numbered(names[known]), pairs.codes[known], pairs.episodes[known]
     scaled = statistics.standardised(values[known], groups)
     if not scaled.shape[1]:
         yield Skip(what=f"of {what} between {kind}", because=f"{what} never varies")
         return
     one = kind.removesuffix("s")
 
-    sums = statistics.tally(scaled, codes, cache.size, groups, episodes)
+    sums = statistics.tally(scaled, codes, pairs.size, groups, episodes)
     inside = context.estimate(
         sums.episodes,
         sums.within,
@@ -92,9 +92,9 @@ def _shares(
     )
 
 
-def draw(cache: Cache, context: Context) -> Iterator[Figure | Table]:
+def draw(pairs: GatheredPairs, context: Context) -> Iterator[Figure | Table]:
     """Variance of each token within and between datasets, else environments."""
-    for what, part, values in _kinds(cache):
+    for what, part, values in _kinds(pairs):
         found = {one[0]: one[1] for one in groupings(part) if not isinstance(one, Skip)}
         kind = "datasets" if "datasets" in found else "environments"
         if isinstance(values, str) or kind not in found:
@@ -156,19 +156,19 @@ def _picture(rows: list[list[Any]], what: str, kind: str) -> Figure:
     )
 
 
-def _kinds(cache: Cache) -> Iterator[tuple[str, Cache, Floats | str]]:
+def _kinds(pairs: GatheredPairs) -> Iterator[tuple[str, GatheredPairs, Floats | str]]:
     """Name, pairs that have it, and values; or why there are none."""
-    if cache.actions is None:
-        yield "actions", cache, absent(cache, "actions")
+    if pairs.actions is None:
+        yield "actions", pairs, absent(pairs, "actions")
     else:
-        known = having(cache, "actions")
+        known = having(pairs, "actions")
         assert known.actions is not None
         few = f"{len(known)} pairs have actions; at least {statistics.FEW} are needed"
         yield "actions", known, few if len(known) < statistics.FEW else known.actions
-    if cache.flow is None:
-        yield "flow", cache, absent(cache, "flow")
+    if pairs.flow is None:
+        yield "flow", pairs, absent(pairs, "flow")
     else:
-        yield "flow", cache, cache.flow[:, WEIGHTED]
+        yield "flow", pairs, pairs.flow[:, WEIGHTED]
 
 
 STRATEGY = Strategy(

@@ -10,7 +10,7 @@ from sklearn.cluster import KMeans
 from oxcart.train import plots
 from oxcart.train.evaluate import statistics
 from oxcart.train.evaluate.flow import WEIGHTED
-from oxcart.train.evaluate.gather import Cache, Ints
+from oxcart.train.evaluate.gather import GatheredPairs, Ints
 from oxcart.train.evaluate.strategy import (
     Context,
     Figure,
@@ -28,20 +28,20 @@ BINS = 16
 """Of like actions."""
 
 
-def measure(cache: Cache, context: Context) -> Iterator[Number | Skip]:
+def measure(pairs: GatheredPairs, context: Context) -> Iterator[Number | Skip]:
     """How open tokens are given like actions, and what they say of environments and datasets."""
-    found = cache.keep("bins of likeness", lambda: _bins(cache))
+    found = pairs.keep("bins of likeness", lambda: _bins(pairs))
     if isinstance(found, str):
         yield Skip(what="entropy of tokens given like actions", because=found)
     else:
         what, known, bins = found
-        codes = cache.codes[known]
+        codes = pairs.codes[known]
 
         def left(rows: Ints) -> float:
             return statistics.determined(codes[rows], bins[rows])
 
         yield context.estimate(
-            cache.episodes[known],
+            pairs.episodes[known],
             left,
             by=statistics.jackknife,
             name=f"entropy_given_{what}",
@@ -50,7 +50,7 @@ def measure(cache: Cache, context: Context) -> Iterator[Number | Skip]:
             read=f"H(token | bin of like {what}) / H(token), corrected for chance: 1 means that tokens do "
             f"not follow from {what}, 0 that they follow from nothing else.",
         )
-    for way in groupings(cache):
+    for way in groupings(pairs):
         if isinstance(way, Skip):
             yield Skip(
                 what=f"I(token; {'environment' if 'env' in way.what else 'dataset'})", because=way.because
@@ -59,11 +59,11 @@ def measure(cache: Cache, context: Context) -> Iterator[Number | Skip]:
         kind, names = way
         known = names != ""
         one = kind.removesuffix("s")
-        episodes = cache.episodes[known]
+        episodes = pairs.episodes[known]
         yield context.estimate(
             episodes,
             statistics.about_episodes(
-                cache.codes[known], statistics.numbered(names[known]), episodes, context.seed
+                pairs.codes[known], statistics.numbered(names[known]), episodes, context.seed
             ),
             by=statistics.jackknife,
             name=f"about_{one}",
@@ -75,13 +75,13 @@ def measure(cache: Cache, context: Context) -> Iterator[Number | Skip]:
         )
 
 
-def draw(cache: Cache, context: Context) -> Iterator[Figure]:
+def draw(pairs: GatheredPairs, context: Context) -> Iterator[Figure]:
     """How often each environment or dataset uses each code."""
-    found = {one[0]: one[1] for one in groupings(cache) if not isinstance(one, Skip)}
+    found = {one[0]: one[1] for one in groupings(pairs) if not isinstance(one, Skip)}
     kind = "datasets" if "datasets" in found else "environments"
     if kind not in found:
         return
-    plt, places = plots.pyplot(), cache.codes.shape[1]
+    plt, places = plots.pyplot(), pairs.codes.shape[1]
     shown = sorted(largest(found[kind], 24))
     figure, axes = plt.subplots(
         1, places, figsize=(2.2 + 2.3 * places, 0.9 + 0.24 * len(shown)), squeeze=False, layout="constrained"
@@ -89,7 +89,7 @@ def draw(cache: Cache, context: Context) -> Iterator[Figure]:
     for place, axis in enumerate(axes[0]):
         shares = np.stack(
             [
-                np.bincount(cache.codes[found[kind] == name, place], minlength=cache.size)
+                np.bincount(pairs.codes[found[kind] == name, place], minlength=pairs.size)
                 / (found[kind] == name).sum()
                 for name in shown
             ]
@@ -105,16 +105,16 @@ def draw(cache: Cache, context: Context) -> Iterator[Figure]:
     )
 
 
-def _bins(cache: Cache) -> tuple[str, Ints, Ints] | str:
+def _bins(pairs: GatheredPairs) -> tuple[str, Ints, Ints] | str:
     """Actions, else flow: its name, the rows that have it, and which of like ones each is; or why not."""
-    if cache.actions is not None:
-        what, values = "actions", cache.actions
-    elif cache.flow is not None:
-        what, values = "flow", cache.flow[:, WEIGHTED]
+    if pairs.actions is not None:
+        what, values = "actions", pairs.actions
+    elif pairs.flow is not None:
+        what, values = "flow", pairs.flow[:, WEIGHTED]
     else:
-        return absent(cache, "actions", "flow")
+        return absent(pairs, "actions", "flow")
     known = np.flatnonzero(np.isfinite(values).all(1))
-    scaled = statistics.standardised(values[known], statistics.numbered(cache.dataset[known]))
+    scaled = statistics.standardised(values[known], statistics.numbered(pairs.dataset[known]))
     distinct = len(np.unique(scaled.round(9), axis=0)) if scaled.shape[1] else 0
     if distinct < 2 or len(known) < statistics.FEW:
         return f"{what} hardly vary"

@@ -7,23 +7,23 @@ from collections.abc import Iterator
 import numpy as np
 
 from oxcart.train import plots
-from oxcart.train.evaluate.gather import Cache
+from oxcart.train.evaluate.gather import GatheredPairs
 from oxcart.train.evaluate.strategies.sequences import top
 from oxcart.train.evaluate.strategy import Context, Figure, Number, Skip, Strategy
 
 SEQUENCES, EXAMPLES = 6, 4
 
 
-def measure(cache: Cache, context: Context) -> Iterator[Number | Skip]:
+def measure(pairs: GatheredPairs, context: Context) -> Iterator[Number | Skip]:
     """No numbers."""
     return iter(())
 
 
-def draw(cache: Cache, context: Context) -> Iterator[Figure]:
+def draw(pairs: GatheredPairs, context: Context) -> Iterator[Figure]:
     """For each of the most frequent sequences among the pairs whose frames are kept, some of them."""
-    assert cache.frames is not None
+    assert pairs.frames is not None
     generator = np.random.Generator(np.random.PCG64(context.seed))
-    framed = cache.take(cache.framed)
+    framed = pairs.take(pairs.framed)
     assert framed.frames is not None
     rows, names = [], []
     for name, mine in top(framed, SEQUENCES):

@@ -10,7 +10,7 @@ import numpy as np
 from oxcart.train import plots
 from oxcart.train.evaluate import statistics
 from oxcart.train.evaluate.flow import STILL, VARIANTS, WEIGHTED
-from oxcart.train.evaluate.gather import Cache, Floats, Ints
+from oxcart.train.evaluate.gather import Floats, GatheredPairs, Ints
 from oxcart.train.evaluate.strategy import Better, Context, Figure, Number, Skip, Strategy, tidy, to_png
 
 POINTS = 4000
@@ -19,15 +19,15 @@ PANELS = 8
 SECTORS = 16
 
 
-def measure(cache: Cache, context: Context) -> Iterator[Number | Skip]:
+def measure(pairs: GatheredPairs, context: Context) -> Iterator[Number | Skip]:
     """What tokens tell of the direction of flow, for each way to take its mean."""
-    assert cache.flow is not None
-    datasets = statistics.numbered(cache.dataset)
+    assert pairs.flow is not None
+    datasets = statistics.numbered(pairs.dataset)
     for number in (WEIGHTED, *(i for i in range(len(VARIANTS)) if i != WEIGHTED)):
         yield told_direction(
-            cache.flow[:, number],
+            pairs.flow[:, number],
             datasets,
-            cache,
+            pairs,
             context,
             name=f"direction_{VARIANTS[number]}",
             title=f"direction of flow told by a token, {VARIANTS[number]} mean",
@@ -37,33 +37,38 @@ def measure(cache: Cache, context: Context) -> Iterator[Number | Skip]:
 
 
 def told_direction(
-    values: Floats, datasets: Ints, cache: Cache, context: Context, better: Better = "high", **about: str
+    values: Floats,
+    datasets: Ints,
+    pairs: GatheredPairs,
+    context: Context,
+    better: Better = "high",
+    **about: str,
 ) -> Number | Skip:
     """Share of the entropy of the direction of values [N, 2] that codes tell; of those that move."""
     found = statistics.directions(values, datasets)
     moving = found > 0
     if moving.sum() < statistics.FEW or len(np.unique(found[moving])) < 2:
         return Skip(what=about["title"], because="hardly any pair moves, or all move the same way")
-    codes, labels = cache.codes[moving], found[moving]
+    codes, labels = pairs.codes[moving], found[moving]
 
     def statistic(rows: Ints) -> float:
         return statistics.told(codes[rows], labels[rows])
 
     return context.estimate(
-        cache.episodes[moving], statistic, by=statistics.jackknife, better=better, **about
+        pairs.episodes[moving], statistic, by=statistics.jackknife, better=better, **about
     )
 
 
-def draw(cache: Cache, context: Context) -> Iterator[Figure]:
+def draw(pairs: GatheredPairs, context: Context) -> Iterator[Figure]:
     """Scatters of the three means, and an angular histogram of each token."""
-    assert cache.flow is not None
-    yield _scatter(cache, cache.flow)
-    yield _roses(cache, cache.flow[:, WEIGHTED])
+    assert pairs.flow is not None
+    yield _scatter(pairs, pairs.flow)
+    yield _roses(pairs, pairs.flow[:, WEIGHTED])
 
 
-def _scatter(cache: Cache, flow: Floats) -> Figure:
-    plt, places = plots.pyplot(), cache.codes.shape[1]
-    shown = np.linspace(0, len(cache) - 1, min(len(cache), POINTS)).astype(np.int64)
+def _scatter(pairs: GatheredPairs, flow: Floats) -> Figure:
+    plt, places = plots.pyplot(), pairs.codes.shape[1]
+    shown = np.linspace(0, len(pairs) - 1, min(len(pairs), POINTS)).astype(np.int64)
     figure, axes = plt.subplots(
         len(VARIANTS),
         places,
@@ -75,7 +80,7 @@ def _scatter(cache: Cache, flow: Floats) -> Figure:
         values = flow[shown, number]
         reach = max(float(np.quantile(np.abs(values), 0.99)), 1e-6)
         for place, axis in enumerate(axes[number]):
-            codes = cache.codes[shown, place]
+            codes = pairs.codes[shown, place]
             axis.scatter(*values.T, c=codes, cmap="tab10", s=4, alpha=0.6, linewidths=0)
             for code in np.unique(codes):
                 x, y = values[codes == code].mean(0)
@@ -86,17 +91,17 @@ def _scatter(cache: Cache, flow: Floats) -> Figure:
     return Figure(
         title="Mean flow of each pair, by token",
         png=to_png(figure),
-        caption=f"A point a pair ({len(shown):,} of {len(cache):,}), coloured by its code; bold numbers "
+        caption=f"A point a pair ({len(shown):,} of {len(pairs):,}), coloured by its code; bold numbers "
         "stand at the mean of their code. Plain: of all pixels; weighted: by how far each moves; "
         f"thresholded: of those that move by {STILL:g}% of the width.",
     )
 
 
-def _roses(cache: Cache, flow: Floats) -> Figure:
-    plt, places = plots.pyplot(), cache.codes.shape[1]
-    moving = statistics.directions(flow, statistics.numbered(cache.dataset)) > 0
+def _roses(pairs: GatheredPairs, flow: Floats) -> Figure:
+    plt, places = plots.pyplot(), pairs.codes.shape[1]
+    moving = statistics.directions(flow, statistics.numbered(pairs.dataset)) > 0
     angles = np.arctan2(flow[:, 1], flow[:, 0])
-    columns = min(cache.size, PANELS)
+    columns = min(pairs.size, PANELS)
     figure, axes = plt.subplots(
         places,
         columns,
@@ -109,10 +114,10 @@ def _roses(cache: Cache, flow: Floats) -> Figure:
     everyone, _ = np.histogram(angles[moving], edges)
     everyone = everyone / max(1, everyone.sum())
     for place in range(places):
-        counts = np.bincount(cache.codes[:, place], minlength=cache.size)
+        counts = np.bincount(pairs.codes[:, place], minlength=pairs.size)
         codes = np.sort(np.argsort(-counts, kind="stable")[:columns])
         for axis, code in zip(axes[place], codes, strict=True):
-            own, _ = np.histogram(angles[moving & (cache.codes[:, place] == code)], edges)
+            own, _ = np.histogram(angles[moving & (pairs.codes[:, place] == code)], edges)
             share = own / max(1, own.sum())
             width = 2 * np.pi / SECTORS
             axis.bar(edges[:-1] + width / 2, everyone, width, color=plots.FAINT, alpha=0.6)

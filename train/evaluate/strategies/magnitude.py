@@ -9,7 +9,7 @@ import numpy as np
 from oxcart.train import plots
 from oxcart.train.evaluate import statistics
 from oxcart.train.evaluate.flow import WEIGHTED
-from oxcart.train.evaluate.gather import Cache, Floats, Ints
+from oxcart.train.evaluate.gather import Floats, GatheredPairs, Ints
 from oxcart.train.evaluate.strategies.flow_tokens import told_direction
 from oxcart.train.evaluate.strategy import (
     Context,
@@ -25,18 +25,18 @@ from oxcart.train.evaluate.strategy import (
 )
 
 
-def measure(cache: Cache, context: Context) -> Iterator[Number | Skip]:
+def measure(pairs: GatheredPairs, context: Context) -> Iterator[Number | Skip]:
     """What tokens tell of direction and of magnitude, of the pairs that move."""
-    found = _motion(cache)
+    found = _motion(pairs)
     if isinstance(found, str):
         yield Skip(what="direction and magnitude", because=found)
         return
-    what, cache, values = found
-    datasets = statistics.numbered(cache.dataset)
+    what, pairs, values = found
+    datasets = statistics.numbered(pairs.dataset)
     yield told_direction(
         values,
         datasets,
-        cache,
+        pairs,
         context,
         name="direction",
         better="none",
@@ -52,13 +52,13 @@ def measure(cache: Cache, context: Context) -> Iterator[Number | Skip]:
     if moving.sum() < statistics.FEW or len(np.unique(labels)) < 2:
         yield Skip(what=title, because="hardly any pair moves, or all move as far")
         return
-    codes = cache.codes[moving]
+    codes = pairs.codes[moving]
 
     def statistic(rows: Ints) -> float:
         return statistics.told(codes[rows], labels[rows])
 
     yield context.estimate(
-        cache.episodes[moving],
+        pairs.episodes[moving],
         statistic,
         by=statistics.jackknife,
         name="magnitude",
@@ -69,20 +69,20 @@ def measure(cache: Cache, context: Context) -> Iterator[Number | Skip]:
     )
 
 
-def draw(cache: Cache, context: Context) -> Iterator[Figure]:
+def draw(pairs: GatheredPairs, context: Context) -> Iterator[Figure]:
     """How far each code moves things."""
-    found = _motion(cache)
+    found = _motion(pairs)
     if isinstance(found, str):
         return
-    what, cache, values = found
+    what, pairs, values = found
     lengths = np.linalg.norm(values, axis=1)
-    plt, places = plots.pyplot(), cache.codes.shape[1]
+    plt, places = plots.pyplot(), pairs.codes.shape[1]
     figure, axes = plt.subplots(1, places, figsize=(2.9 * places, 2.6), squeeze=False, layout="constrained")
     for place, axis in enumerate(axes[0]):
-        counts = np.bincount(cache.codes[:, place], minlength=cache.size)
+        counts = np.bincount(pairs.codes[:, place], minlength=pairs.size)
         codes = np.sort(np.argsort(-counts, kind="stable")[:16])
         codes = codes[counts[codes] > 0]
-        boxes = [lengths[cache.codes[:, place] == code] for code in codes]
+        boxes = [lengths[pairs.codes[:, place] == code] for code in codes]
         drawn = axis.boxplot(boxes, showfliers=False, patch_artist=True, widths=0.6)
         for box in drawn["boxes"]:
             box.set(facecolor=plots.COLOURS[0], alpha=0.55, linewidth=0)
@@ -97,13 +97,13 @@ def draw(cache: Cache, context: Context) -> Iterator[Figure]:
     )
 
 
-def _motion(cache: Cache) -> tuple[str, Cache, Floats] | str:
+def _motion(pairs: GatheredPairs) -> tuple[str, GatheredPairs, Floats] | str:
     """Flow, else actions: its name, the pairs that have it, values [N, 2]; or why there is neither."""
-    if cache.flow is not None:
-        return "flow", cache, cache.flow[:, WEIGHTED]
-    if cache.actions is None:
-        return absent(cache, "flow", "actions")
-    known = having(cache, "actions")
+    if pairs.flow is not None:
+        return "flow", pairs, pairs.flow[:, WEIGHTED]
+    if pairs.actions is None:
+        return absent(pairs, "flow", "actions")
+    known = having(pairs, "actions")
     assert known.actions is not None
     return "actions", known, plane(known.actions)
 

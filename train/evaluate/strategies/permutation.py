@@ -7,20 +7,20 @@ from collections.abc import Iterator
 import numpy as np
 
 from oxcart.train import plots
-from oxcart.train.evaluate.gather import Cache, Floats, Ints
+from oxcart.train.evaluate.gather import Floats, GatheredPairs, Ints
 from oxcart.train.evaluate.strategies.transfer import ratio_of, squares
 from oxcart.train.evaluate.strategy import Context, Figure, Number, Skip, Strategy, tidy, to_png
 
 ORDERS = ("original", "sorted", "reversed", "shuffled")
 
 
-def measure(cache: Cache, context: Context) -> Iterator[Number | Skip]:
+def measure(pairs: GatheredPairs, context: Context) -> Iterator[Number | Skip]:
     """Reconstruction error of each other order, over that of the original."""
-    if cache.codes.shape[1] < 2:
+    if pairs.codes.shape[1] < 2:
         yield Skip(what="order of the tokens", because="a latent action is one token, which has no order")
         return
-    errors = _errors(cache, context)
-    episodes = cache.episodes[cache.framed]
+    errors = _errors(pairs, context)
+    episodes = pairs.episodes[pairs.framed]
     for number, order in enumerate(ORDERS[1:], 1):
         yield context.estimate(
             episodes,
@@ -34,13 +34,13 @@ def measure(cache: Cache, context: Context) -> Iterator[Number | Skip]:
         )
 
 
-def draw(cache: Cache, context: Context) -> Iterator[Figure]:
+def draw(pairs: GatheredPairs, context: Context) -> Iterator[Figure]:
     """Error of each order over that of copying."""
-    if cache.codes.shape[1] < 2:
+    if pairs.codes.shape[1] < 2:
         return
-    assert cache.frames is not None
-    errors = _errors(cache, context)
-    copy = squares(cache.frames[:, 0], cache.frames[:, 1]).mean()
+    assert pairs.frames is not None
+    errors = _errors(pairs, context)
+    copy = squares(pairs.frames[:, 0], pairs.frames[:, 1]).mean()
     if copy <= 0:
         return
     plt = plots.pyplot()
@@ -58,11 +58,11 @@ def draw(cache: Cache, context: Context) -> Iterator[Figure]:
     )
 
 
-def _errors(cache: Cache, context: Context) -> Floats:
+def _errors(pairs: GatheredPairs, context: Context) -> Floats:
     """Squared error of each order, [F, 4]."""
-    assert cache.frames is not None
-    codes = cache.codes[cache.framed]
-    first, second = cache.frames[:, 0], cache.frames[:, 1]
+    assert pairs.frames is not None
+    codes = pairs.codes[pairs.framed]
+    first, second = pairs.frames[:, 0], pairs.frames[:, 1]
     return np.stack([squares(context.decode(first, one), second) for one in _ordered(codes, context.seed)], 1)
 
 

@@ -10,7 +10,7 @@ from sklearn.linear_model import Ridge
 
 from oxcart.train import plots
 from oxcart.train.evaluate import statistics
-from oxcart.train.evaluate.gather import Cache, Floats, Ints
+from oxcart.train.evaluate.gather import Floats, GatheredPairs, Ints
 from oxcart.train.evaluate.strategy import Context, Figure, Number, Skip, Strategy, tidy, to_png
 from oxcart.train.laq import probes
 
@@ -18,14 +18,14 @@ FRAME_RIDGE = 100.0
 """For pixels, of which there are more than environments."""
 
 
-def measure(cache: Cache, context: Context) -> Iterator[Number | Skip]:
+def measure(pairs: GatheredPairs, context: Context) -> Iterator[Number | Skip]:
     """R2 from codes, and what it is above that from the frame alone."""
-    found = _predictions(cache)
+    found = _predictions(pairs)
     if isinstance(found, str):
         yield Skip(what="R2 of actions from codes", because=found)
         return
     rows_of, target, by_codes, by_frame, where = found
-    episodes = cache.episodes[rows_of]
+    episodes = pairs.episodes[rows_of]
     yield context.estimate(
         episodes,
         lambda rows: _r2(target[rows], by_codes[rows]),
@@ -48,9 +48,9 @@ def measure(cache: Cache, context: Context) -> Iterator[Number | Skip]:
     )
 
 
-def draw(cache: Cache, context: Context) -> Iterator[Figure]:
+def draw(pairs: GatheredPairs, context: Context) -> Iterator[Figure]:
     """Predicted beside true actions."""
-    found = _predictions(cache)
+    found = _predictions(pairs)
     if isinstance(found, str):
         return
     _, target, by_codes, _, where = found
@@ -74,37 +74,37 @@ def draw(cache: Cache, context: Context) -> Iterator[Figure]:
     )
 
 
-def _predictions(cache: Cache) -> tuple[Ints, Floats, Floats, Floats | None, str] | str:
+def _predictions(pairs: GatheredPairs) -> tuple[Ints, Floats, Floats, Floats | None, str] | str:
     """Rows that are judged, their actions, those by codes and by the frame, and where; or why not."""
-    assert cache.actions is not None
-    known = np.isfinite(cache.actions).all(1)
-    test = known & cache.held_out
-    fit = known & ~cache.held_out
+    assert pairs.actions is not None
+    known = np.isfinite(pairs.actions).all(1)
+    test = known & pairs.held_out
+    fit = known & ~pairs.held_out
     where = "fitted on environments that training saw, judged on those held out"
     if not test.any() or not fit.any():
         # Half of the environments judge the other half, else half of the episodes.
-        places = statistics.numbered(np.char.add(np.char.add(cache.dataset, "\n"), cache.environment))
+        places = statistics.numbered(np.char.add(np.char.add(pairs.dataset, "\n"), pairs.environment))
         several = len(np.unique(places[known])) > 1
-        units = places if several else cache.episodes
+        units = places if several else pairs.episodes
         test, fit = known & (units % 2 == 1), known & (units % 2 == 0)
         where = f"fitted on half of the {'environments' if several else 'episodes'}, judged on the other half"
     if min(test.sum(), fit.sum()) < statistics.FEW:
         return f"{int(known.sum())} pairs with actions are too few to fit a probe and to judge it"
-    target = np.zeros_like(cache.actions)
-    for dataset in np.unique(cache.dataset[known]):
-        mine = cache.dataset == dataset
-        basis = cache.actions[mine & fit] if (mine & fit).any() else cache.actions[mine & test]
+    target = np.zeros_like(pairs.actions)
+    for dataset in np.unique(pairs.dataset[known]):
+        mine = pairs.dataset == dataset
+        basis = pairs.actions[mine & fit] if (mine & fit).any() else pairs.actions[mine & test]
         deviation = basis.std(0)
-        target[mine] = (cache.actions[mine] - basis.mean(0)) / np.where(deviation > 1e-9, deviation, 1)
+        target[mine] = (pairs.actions[mine] - basis.mean(0)) / np.where(deviation > 1e-9, deviation, 1)
     varies = (target[test].std(0) > 1e-9) & (target[fit].std(0) > 1e-9)
     if not varies.any():
         return "actions never vary"
     target = target[:, varies]
-    codes = probes.one_hot(cache.codes, cache.size).astype(np.float32)
+    codes = probes.one_hot(pairs.codes, pairs.size).astype(np.float32)
     by_codes = Ridge(1.0).fit(codes[fit], target[fit]).predict(codes[test])
     by_frame = None
-    if cache.thumbs is not None:
-        by_frame = Ridge(FRAME_RIDGE).fit(cache.thumbs[fit], target[fit]).predict(cache.thumbs[test])
+    if pairs.thumbs is not None:
+        by_frame = Ridge(FRAME_RIDGE).fit(pairs.thumbs[fit], target[fit]).predict(pairs.thumbs[test])
     return np.flatnonzero(test), target[test], by_codes, by_frame, where
 
 

@@ -5,22 +5,22 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from oxcart.train.evaluate import statistics
-from oxcart.train.evaluate.gather import Cache
+from oxcart.train.evaluate.gather import GatheredPairs
 from oxcart.train.evaluate.strategies.tokens import scatter
 from oxcart.train.evaluate.strategy import Context, Figure, Number, Skip, Strategy, having, plane
 
 
-def measure(cache: Cache, context: Context) -> Iterator[Number | Skip]:
+def measure(pairs: GatheredPairs, context: Context) -> Iterator[Number | Skip]:
     """Share of the variance of the state at t that a token tells."""
-    cache = having(cache, "state")
-    assert cache.state is not None
-    groups = statistics.numbered(cache.dataset)
-    scaled = statistics.standardised(cache.state, groups)
+    pairs = having(pairs, "state")
+    assert pairs.state is not None
+    groups = statistics.numbered(pairs.dataset)
+    scaled = statistics.standardised(pairs.state, groups)
     if not scaled.shape[1]:
         yield Skip(what="states told by a token", because="states never vary")
         return
 
-    sums = statistics.tally(scaled, cache.codes, cache.size, groups, cache.episodes)
+    sums = statistics.tally(scaled, pairs.codes, pairs.size, groups, pairs.episodes)
     yield context.estimate(
         sums.episodes,
         sums.within,
@@ -32,13 +32,13 @@ def measure(cache: Cache, context: Context) -> Iterator[Number | Skip]:
     )
 
 
-def draw(cache: Cache, context: Context) -> Iterator[Figure]:
+def draw(pairs: GatheredPairs, context: Context) -> Iterator[Figure]:
     """The state of every pair, by code."""
-    cache = having(cache, "state")
-    assert cache.state is not None
+    pairs = having(pairs, "state")
+    assert pairs.state is not None
     yield Figure(
         title="States by token",
-        png=scatter(cache, plane(cache.state)),
+        png=scatter(pairs, plane(pairs.state)),
         caption="The first two values of the state at t, coloured by the code of one place. Well mixed: the "
         "code does not depend on where the robot is.",
     )

@@ -9,7 +9,7 @@ from sklearn.cluster import KMeans
 from sklearn.feature_extraction.text import TfidfVectorizer
 
 from oxcart.train.evaluate import statistics
-from oxcart.train.evaluate.gather import Cache, Ints
+from oxcart.train.evaluate.gather import GatheredPairs, Ints
 from oxcart.train.evaluate.strategy import Context, Number, Skip, Strategy, Table
 from oxcart.train.laq import probes
 
@@ -18,14 +18,14 @@ WORDS = 6
 """Of a cluster that are shown."""
 
 
-def measure(cache: Cache, context: Context) -> Iterator[Number | Skip]:
+def measure(pairs: GatheredPairs, context: Context) -> Iterator[Number | Skip]:
     """Normalised mutual information of instruction clusters with code sequences and with tokens."""
-    found = cache.keep("clusters of instructions", lambda: _clusters(cache))
+    found = pairs.keep("clusters of instructions", lambda: _clusters(pairs))
     if isinstance(found, str):
         yield Skip(what="codes and instructions", because=found)
         return
     known, labels, _ = found
-    codes, episodes = cache.codes[known], cache.episodes[known]
+    codes, episodes = pairs.codes[known], pairs.episodes[known]
     yield context.estimate(
         episodes,
         statistics.about_episodes(probes.joint(codes)[:, None], labels, episodes, context.seed, both=True),
@@ -48,9 +48,9 @@ def measure(cache: Cache, context: Context) -> Iterator[Number | Skip]:
     )
 
 
-def draw(cache: Cache, context: Context) -> Iterator[Table]:
+def draw(pairs: GatheredPairs, context: Context) -> Iterator[Table]:
     """The clusters."""
-    found = cache.keep("clusters of instructions", lambda: _clusters(cache))
+    found = pairs.keep("clusters of instructions", lambda: _clusters(pairs))
     if isinstance(found, str):
         return
     _, labels, words = found
@@ -58,14 +58,14 @@ def draw(cache: Cache, context: Context) -> Iterator[Table]:
     yield Table(title="Clusters of instructions", columns=("cluster", "pairs", "words"), rows=rows)
 
 
-def _clusters(cache: Cache) -> tuple[Ints, Ints, list[list[str]]] | str:
+def _clusters(pairs: GatheredPairs) -> tuple[Ints, Ints, list[list[str]]] | str:
     """Rows with an instruction, the cluster of each, and the words of each cluster; or why there are none."""
-    known = np.flatnonzero(cache.instruction != "")
-    texts, place = np.unique(cache.instruction[known], return_inverse=True)
+    known = np.flatnonzero(pairs.instruction != "")
+    texts, place = np.unique(pairs.instruction[known], return_inverse=True)
     if len(texts) < 2:
         only = f"all pairs have one instruction, {str(texts[0])!r}" if len(texts) else ""
         return only or "no pair has an instruction"
-    if len(np.unique(cache.episodes[known])) < 4:
+    if len(np.unique(pairs.episodes[known])) < 4:
         return "there are fewer than four episodes"
     vectorizer = TfidfVectorizer(token_pattern=r"(?u)\b\w+\b")
     try:

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from oxcart.train import plots
 from oxcart.train.evaluate.flow import STILL, WEIGHTED
-from oxcart.train.evaluate.gather import Cache, Floats, Ints, Strings
+from oxcart.train.evaluate.gather import Floats, GatheredPairs, Ints, Strings
 from oxcart.train.evaluate.statistics import Statistic
 from oxcart.train.evaluate.strategy import (
     Context,
@@ -47,29 +47,29 @@ class Transferred(NamedTuple):
     """[M, 2]: squared error of `made`, and of B with its own codes, against the second frame of B."""
 
 
-def measure(cache: Cache, context: Context) -> Iterator[Number | Skip]:
+def measure(pairs: GatheredPairs, context: Context) -> Iterator[Number | Skip]:
     """Angle and error within one environment, across environments and across datasets."""
-    assert cache.frames is not None
-    for way in _ways(cache):
+    assert pairs.frames is not None
+    for way in _ways(pairs):
         if isinstance(way, Skip):
             yield way
             continue
         scope, groups, alike = way
-        found = transfer(cache, context, groups, alike)
+        found = transfer(pairs, context, groups, alike)
         if found is None:
             yield Skip(what=f"transfer {scope}", because="frames are kept of too few pairs; raise --frames")
             continue
-        episodes = cache.episodes[cache.framed[found.b]]
+        episodes = pairs.episodes[pairs.framed[found.b]]
         name = scope.replace(" ", "_")
         known = np.isfinite(found.angle)
         title = f"angle of transferred motion, {scope}"
         if context.meter is None:
-            yield Skip(what=title, because=absent(cache, "flow"))
+            yield Skip(what=title, because=absent(pairs, "flow"))
         elif known.sum() < LEAST:
             yield Skip(what=title, because="hardly any pair moves")
         else:
             # One pair A may go to several B, so A's episodes are the witnesses of its motion.
-            givers = cache.episodes[cache.framed[found.a]]
+            givers = pairs.episodes[pairs.framed[found.a]]
             yield _angle(found.angle[known], givers[known], context, f"angle_{name}", title)
         yield context.estimate(
             episodes,
@@ -105,11 +105,11 @@ def ratio_of(errors: Floats) -> Statistic:
     return statistic
 
 
-def transfer(cache: Cache, context: Context, groups: Strings, alike: bool) -> Transferred | None:
+def transfer(pairs: GatheredPairs, context: Context, groups: Strings, alike: bool) -> Transferred | None:
     """Give each framed pair B the codes of a pair A.
 
     Args:
-        cache: with frames.
+        pairs: with frames.
         context: whose model decodes.
         groups: [N]; "" are left out.
         alike: A is of the same group and another episode; else of another group.
@@ -117,25 +117,25 @@ def transfer(cache: Cache, context: Context, groups: Strings, alike: bool) -> Tr
     Returns:
         None where fewer than LEAST pairs have a partner.
     """
-    assert cache.frames is not None
-    of, episodes = groups[cache.framed], cache.episodes[cache.framed]
+    assert pairs.frames is not None
+    of, episodes = groups[pairs.framed], pairs.episodes[pairs.framed]
     generator = np.random.Generator(np.random.PCG64(context.seed))
-    pairs = []
+    partnered = []
     for b in np.flatnonzero(of != ""):
         wanted = (of == of[b]) & (episodes != episodes[b]) if alike else (of != of[b]) & (of != "")
         partners = np.flatnonzero(wanted)
         if len(partners):
-            pairs.append((partners[generator.integers(len(partners))], b))
-    if len(pairs) < LEAST:
+            partnered.append((partners[generator.integers(len(partners))], b))
+    if len(partnered) < LEAST:
         return None
-    a, b = np.array(pairs).T
-    codes = cache.codes[cache.framed]
-    first, second = cache.frames[b, 0], cache.frames[b, 1]
+    a, b = np.array(partnered).T
+    codes = pairs.codes[pairs.framed]
+    first, second = pairs.frames[b, 0], pairs.frames[b, 1]
     made, own = context.decode(first, codes[a]), context.decode(first, codes[b])
     ratio = np.stack([squares(made, second), squares(own, second)], 1)
     angle = np.full(len(a), np.nan)
-    if context.meter is not None and cache.flow is not None:
-        seen = cache.flow[cache.framed[a], WEIGHTED]
+    if context.meter is not None and pairs.flow is not None:
+        seen = pairs.flow[pairs.framed[a], WEIGHTED]
         drawn = context.meter(np.stack([first, made], 1))[:, WEIGHTED]
         angle = between(seen, drawn)
     return Transferred(a, b, made, angle, ratio)
@@ -152,39 +152,39 @@ def between(one: Floats, other: Floats) -> Floats:
     return found
 
 
-def draw(cache: Cache, context: Context) -> Iterator[Figure | Table]:
+def draw(pairs: GatheredPairs, context: Context) -> Iterator[Figure | Table]:
     """A grid of transfers into other environments or datasets, and the angle from each to each."""
-    ways = [way for way in _ways(cache) if not isinstance(way, Skip)]
+    ways = [way for way in _ways(pairs) if not isinstance(way, Skip)]
     if not ways:
         return
     scope, groups, alike = ways[-1]
-    found = transfer(cache, context, groups, alike)
+    found = transfer(pairs, context, groups, alike)
     if found is not None:
-        yield _grid(cache, context, found, groups, scope)
+        yield _grid(pairs, context, found, groups, scope)
         if not alike and np.isfinite(found.angle).any():
-            yield from _matrix(cache, found, groups, scope)
+            yield from _matrix(pairs, found, groups, scope)
 
 
-def _grid(cache: Cache, context: Context, found: Transferred, groups: Strings, scope: str) -> Figure:
-    assert cache.frames is not None
+def _grid(pairs: GatheredPairs, context: Context, found: Transferred, groups: Strings, scope: str) -> Figure:
+    assert pairs.frames is not None
     moving = np.flatnonzero(np.isfinite(found.angle))
     some = moving if len(moving) else np.arange(len(found.a))
     generator = np.random.Generator(np.random.PCG64(context.seed))
     some = np.sort(generator.permutation(some)[:ROWS])
     a, b = found.a[some], found.b[some]
-    still = context.decode(cache.frames[b, 0], cache.codes[cache.framed][b])
+    still = context.decode(pairs.frames[b, 0], pairs.codes[pairs.framed][b])
     columns = [
-        ("A: frame t", cache.frames[a, 0]),
-        ("A: frame t + k", cache.frames[a, 1]),
-        ("B: frame t", cache.frames[b, 0]),
+        ("A: frame t", pairs.frames[a, 0]),
+        ("A: frame t + k", pairs.frames[a, 1]),
+        ("B: frame t", pairs.frames[b, 0]),
         ("B with codes of A", found.made[some]),
-        ("change x 3", plots.difference(cache.frames[b, 0], found.made[some])),
+        ("change x 3", plots.difference(pairs.frames[b, 0], found.made[some])),
         ("B with its own", still),
-        ("B: frame t + k", cache.frames[b, 1]),
+        ("B: frame t + k", pairs.frames[b, 1]),
     ]
-    names = groups[cache.framed]
+    names = groups[pairs.framed]
     rows = [
-        f"{names[i]}\n→ {names[j]}\n{'-'.join(map(str, cache.codes[cache.framed[i]]))}" + _said(angle)
+        f"{names[i]}\n→ {names[j]}\n{'-'.join(map(str, pairs.codes[pairs.framed[i]]))}" + _said(angle)
         for i, j, angle in zip(a, b, found.angle[some], strict=True)
     ]
     return Figure(
@@ -199,8 +199,8 @@ def _said(angle: float) -> str:
     return f"\n{angle:.0f}°" if math.isfinite(angle) else ""
 
 
-def _matrix(cache: Cache, found: Transferred, groups: Strings, scope: str) -> Iterator[Table]:
-    names = groups[cache.framed]
+def _matrix(pairs: GatheredPairs, found: Transferred, groups: Strings, scope: str) -> Iterator[Table]:
+    names = groups[pairs.framed]
     shown = sorted(largest(names, 12))
     rows: list[list[Any]] = []
     for source in shown:
@@ -213,9 +213,9 @@ def _matrix(cache: Cache, found: Transferred, groups: Strings, scope: str) -> It
     yield Table(title=title, columns=("codes of", *shown), rows=rows)
 
 
-def _ways(cache: Cache) -> Iterator[tuple[str, Strings, bool] | Skip]:
+def _ways(pairs: GatheredPairs) -> Iterator[tuple[str, Strings, bool] | Skip]:
     """Name, group of each pair, and whether A and B are of the same."""
-    for way in groupings(cache):
+    for way in groupings(pairs):
         if isinstance(way, Skip):
             yield Skip(what=f"transfer {way.what.replace('between', 'across')}", because=way.because)
             continue

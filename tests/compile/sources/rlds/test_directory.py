@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 from depth import depth
 from oxcart.compile.sources.base import SourceConfig
-from oxcart.compile.sources.rlds.directory import FEATURES, INFO, MAX_RECORDS, read
+from oxcart.compile.sources.kinds import INFO
+from oxcart.compile.sources.rlds.directory import FEATURES, MAX_RECORDS, read_directory
 from oxcart.compile.sources.rlds.source import RldsSource
 from oxcart.shards.errors import ConfigError, OxcartError, SourceError
 from oxcart.shards.store import Store
@@ -53,7 +54,7 @@ def change(root: Path, name: str, edit: Callable[[Any], Any]) -> None:
 def problem(root: Path, kind: type[OxcartError] = SourceError) -> str:
     """The one line with which the directory is refused, without the directory in front of a file."""
     with pytest.raises(kind) as caught:
-        read(Store(root))
+        read_directory(Store(root))
     assert len(str(caught.value).splitlines()) == 1
     return str(caught.value).removeprefix(f"{root}/")
 
@@ -61,12 +62,12 @@ def problem(root: Path, kind: type[OxcartError] = SourceError) -> str:
 def test_the_file_is_named_with_its_directory(root: Path) -> None:
     (root / INFO).write_text("{")
     with pytest.raises(SourceError) as caught:
-        read(Store(root))
+        read_directory(Store(root))
     assert str(caught.value).startswith(f"{root}/{INFO}: cannot be parsed: ")
 
 
 def test_a_directory_says_name_version_files_and_features(root: Path) -> None:
-    found = read(Store(root))
+    found = read_directory(Store(root))
     assert (found.name, found.version) == ("toy_dataset", "1.0.0")
     assert [(name, *file) for name, file in found.files.items()] == [
         ("toy_dataset-train.tfrecord-00000-of-00002", "train", 0, 1),
@@ -87,16 +88,16 @@ def test_a_directory_says_name_version_files_and_features(root: Path) -> None:
 
 
 def test_tensorflow_is_not_imported(root: Path) -> None:
-    read(Store(root))
+    read_directory(Store(root))
     assert "tensorflow" not in sys.modules
 
 
 def test_only_the_splits_asked_for_need_their_files(root: Path) -> None:
     (root / "toy_dataset-val.tfrecord-00001-of-00002").unlink()
-    assert len(read(Store(root), ("train",)).files) == 2
+    assert len(read_directory(Store(root), ("train",)).files) == 2
     assert "1 of 4 TFRecord files that dataset_info.json names are missing" in problem(root)
     with pytest.raises(ConfigError, match="source split 'test': the dataset has train, val"):
-        read(Store(root), ("train", "test"))
+        read_directory(Store(root), ("train", "test"))
 
 
 def test_missing_files_are_counted_and_the_first_is_named(root: Path) -> None:
@@ -222,9 +223,9 @@ def test_a_malformed_dataset_info_is_refused(root: Path, edit: Callable[[Any], A
 
 def test_a_split_without_a_template_has_the_usual_names(root: Path) -> None:
     change(root, INFO, with_split(filepathTemplate=None))
-    assert len(read(Store(root)).files) == 4
+    assert len(read_directory(Store(root)).files) == 4
     change(root, INFO, with_split(filepathTemplate=""))
-    assert len(read(Store(root)).files) == 4
+    assert len(read_directory(Store(root)).files) == 4
 
 
 @pytest.mark.parametrize(
@@ -233,7 +234,7 @@ def test_a_split_without_a_template_has_the_usual_names(root: Path) -> None:
 )
 def test_other_templates_are_followed(tmp_path: Path, template: str) -> None:
     root = write_dataset(tmp_path, SPEC, {"train": [EPISODE] * 2}, files=2, template=template)
-    assert set(read(Store(root)).files) == {p.name for p in root.iterdir()} - {INFO, FEATURES}
+    assert set(read_directory(Store(root)).files) == {p.name for p in root.iterdir()} - {INFO, FEATURES}
 
 
 def steps_of(features: Any) -> Any:
@@ -296,7 +297,7 @@ def test_a_foreign_class_is_set_aside_and_never_imported(
     (root / "evil_module.py").write_text("raise SystemExit('imported')")
     monkeypatch.syspath_prepend(root)
     change(root, FEATURES, lambda f: inside(f).update(bad=edit(f)))
-    found = read(Store(root))
+    found = read_directory(Store(root))
     assert found.unreadable == {"steps/bad": f"feature class '{FOREIGN}' is not one of TFDS"}
     assert "steps/bad" not in found.leaves
     assert "evil_module" not in sys.modules
@@ -389,7 +390,7 @@ def test_a_default_that_is_unreadable_is_refused(root: Path) -> None:
 
 def test_the_legacy_form_of_features_is_understood(root: Path) -> None:
     (root / FEATURES).write_text(json.dumps(features_of(SPEC).to_json()))
-    assert set(read(Store(root)).leaves) >= {"steps/observation/image", "steps/action/b/c"}
+    assert set(read_directory(Store(root)).leaves) >= {"steps/observation/image", "steps/action/b/c"}
 
 
 @pytest.mark.parametrize("steps", [Text(), Tensor(shape=(3,), dtype=np.float32)])

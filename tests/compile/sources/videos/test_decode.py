@@ -13,7 +13,7 @@ import pytest
 
 from oxcart.compile.images import Resize
 from oxcart.compile.sample.videos import damage, write_video
-from oxcart.compile.sources.videos.decode import Reel, VideoError, play, steps_between
+from oxcart.compile.sources.videos.decode import Reel, VideoError, play
 from oxcart.shards.store import Store
 from video_sources import SIZE, scenes
 
@@ -109,12 +109,6 @@ def test_a_frame_that_is_not_there_is_said_to_be_missing(folder: Path) -> None:
         first, second = (one.pts for one in reel.index()[:2])
         with pytest.raises(VideoError, match="has no frame at"):
             list(reel.frames((first + second) // 2))
-
-
-def test_steps_are_counted_exactly() -> None:
-    base = Fraction(1001, 30000)
-    assert [len(steps_between(0, n, base, Fraction(10))) for n in (0, 1, 3, 300)] == [0, 1, 2, 101]
-    assert steps_between(-5, 3, Fraction(1, 10), Fraction(10)) == range(-5, 3)
 
 
 def test_a_video_that_begins_before_zero_or_late_is_whole(tmp_path: Path) -> None:

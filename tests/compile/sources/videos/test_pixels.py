@@ -13,8 +13,7 @@ from PIL import Image
 
 from oxcart.compile.images import Resize
 from oxcart.compile.sample.videos import draw_scene
-from oxcart.compile.sources.videos import pixels as video_pixels
-from oxcart.compile.sources.videos.pixels import LONGER, LUMA, Painter
+from oxcart.compile.sources.videos.pixels import LONGER, LUMA, Painter, Planes, _halved, _matrix, _twice
 
 Picture = npt.NDArray[np.uint8]
 
@@ -71,7 +70,7 @@ def test_colours_are_the_standards_to_a_level() -> None:
             y, c = (light, 1.0) if full else ((light - 16) * 255 / 219, 255 / 224)
             r, b = y + 2 * (1 - red) * c * (cr - 128), y + 2 * (1 - blue) * c * (cb - 128)
             g = (y - red * r - blue * b) / (1 - red - blue)
-            found = video_pixels.Planes(*levels, standard, full).rgb()
+            found = Planes(*levels, standard, full).rgb()
             assert np.abs(np.clip(np.stack([r, g, b], 2), 0, 255) - found).max() <= 1.05
 
 
@@ -79,7 +78,7 @@ def test_colours_are_the_standards_to_a_level() -> None:
 @pytest.mark.parametrize("full", [False, True])
 def test_no_sum_of_colours_depends_on_how_a_processor_rounds(standard: str, full: bool) -> None:
     """Every sum is an odd number of 1024ths, in fixed point of 10 bits as in floating point."""
-    matrix = video_pixels._matrix(standard, full).astype(np.float64) * 1024
+    matrix = _matrix(standard, full).astype(np.float64) * 1024
     assert np.array_equal(matrix, np.round(matrix))
     assert not np.any(matrix[:, :3] % 2)
     assert np.all(matrix[:, 3] % 2 == 1)
@@ -89,12 +88,12 @@ def test_no_sum_of_colours_depends_on_how_a_processor_rounds(standard: str, full
 def test_halving_is_a_mean_in_integers() -> None:
     plane = np.random.Generator(np.random.PCG64(2)).integers(0, 256, (75, 131), dtype=np.uint8)
     a, b, c, d = (plane[i:74:2, j:130:2].astype(np.int64) for i in (0, 1) for j in (0, 1))
-    assert np.array_equal(video_pixels._halved(plane), (a + b + c + d + 2) >> 2)
+    assert np.array_equal(_halved(plane), (a + b + c + d + 2) >> 2)
 
 
 def test_doubling_repeats_every_pixel() -> None:
     plane = np.arange(15, dtype=np.uint8).reshape(3, 5)
-    assert np.array_equal(video_pixels._twice(plane), plane.repeat(2, 0).repeat(2, 1))
+    assert np.array_equal(_twice(plane), plane.repeat(2, 0).repeat(2, 1))
 
 
 @pytest.mark.parametrize(("size", "fit"), [((64, 64), "crop"), ((64, 64), "stretch"), ((48, 100), "crop")])

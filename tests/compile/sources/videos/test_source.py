@@ -19,7 +19,7 @@ from oxcart.compile.images import Resize
 from oxcart.compile.pipeline import execute, prepare
 from oxcart.compile.sample.videos import (
     CC_BY,
-    SampleConfig,
+    VideoSampleConfig,
     damage,
     draw_scene,
     variable_times,
@@ -27,26 +27,31 @@ from oxcart.compile.sample.videos import (
     write_video,
     write_videos,
 )
-from oxcart.compile.sources import open_source, recognise
+from oxcart.compile.sources import open_source
 from oxcart.compile.sources.base import LEFT_OUT, Film, SourceConfig
-from oxcart.compile.sources.videos import survey as video_survey
-from oxcart.manifests.audit.episodes import open_sources
+from oxcart.compile.sources.kinds import recognise
+from oxcart.compile.sources.videos import source as source_module
+from oxcart.compile.sources.videos.config import VideoConfig
+from oxcart.compile.sources.videos.files import Scene
+from oxcart.compile.sources.videos.survey import survey
+from oxcart.manifests.audit.episodes import open_datasets
 from oxcart.manifests.dataset import Dataset
 from oxcart.manifests.split import SplitRule
 from oxcart.manifests.tables import ATTRIBUTION
 from oxcart.manifests.verify import verify
 from oxcart.shards.errors import ConfigError, SourceError
+from oxcart.shards.store import Store
 from sample_compile import rows_of, stopped, tree
 from video_sources import SIZE, census_rows, compile_videos, scenes, video_census, video_compile
 from worker_tasks import die
 
-REAL = Path(__file__).parents[4] / "shared" / "data" / "youtube"
+REAL = Path(__file__).parents[5] / "shared" / "data" / "youtube"
 
 
 @pytest.fixture(scope="module")
 def vids(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The sample: two channels and what is special."""
-    config = SampleConfig(channels=3, videos=1, shots=2, seconds=1.5, height=48)
+    config = VideoSampleConfig(channels=3, videos=1, shots=2, seconds=1.5, height=48)
     return write_videos(tmp_path_factory.mktemp("vids") / "vids", config)
 
 
@@ -170,7 +175,7 @@ def test_a_reupload_joins_its_channels_and_nothing_else_is_joined(vids: Path, tm
     manifest = compile_videos(vids, tmp_path / "out", rule=SplitRule(val=("UCkitchen".ljust(24, "0"),)))
     held = {one["name"] for one in manifest.environments if "val" in one["splits"]}
     assert held == {f"UC{name}".ljust(24, "0") for name in ("kitchen", "workshop")}
-    (source,) = open_sources([str(tmp_path / "out")])
+    (source,) = open_datasets([str(tmp_path / "out")])
     owners = source.dataset.table(ATTRIBUTION).to_pylist()
     assert {(one["video"], one["same_as"]) for one in owners if one["same_as"]} == {
         ("ckitchen000", "reupload000"),
@@ -302,11 +307,7 @@ def test_scenes_that_share_what_is_read_on_the_way_to_them_are_compiled(tmp_path
 def test_scenes_csv_alone_is_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_video(tmp_path / "cut.mp4", scenes("cut", 480), fps=24, keys=24)
     (tmp_path / "scenes.csv").write_text("start_frame,end_frame\n240,288\n")
-    from oxcart.compile.sources.videos.config import VideoConfig
-    from oxcart.compile.sources.videos.survey import Scene
-    from oxcart.shards.store import Store
-
-    seen = video_survey.survey(Store(tmp_path), "cut.mp4", VideoConfig(), [Scene(start=240, stop=288)])
+    seen = survey(Store(tmp_path), "cut.mp4", VideoConfig(), [Scene(start=240, stop=288)])
     assert len(seen.pts) == 48
     assert len(seen.packets) < 80
 
@@ -476,7 +477,7 @@ def test_a_file_that_breaks_the_decoder_is_rejected_and_the_next_one_is_read(
 ) -> None:
     for name in ("a", "b"):
         write_video(tmp_path / f"{name}.mp4", scenes(name, 30))
-    monkeypatch.setattr(video_survey, "survey", die)
+    monkeypatch.setattr(source_module, "survey", die)
     source = open_source(SourceConfig(url=str(tmp_path), kind="videos"))
     (row,) = source.census("a.mp4")
     assert row.rejected == "breaks the decoder, whose process died of SIGKILL"

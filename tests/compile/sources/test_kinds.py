@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from oxcart.compile.sources import open_source, recognise
+from oxcart.compile.sources import open_source
 from oxcart.compile.sources.base import SourceConfig
+from oxcart.compile.sources.kinds import recognise
 from oxcart.manifests.ownership import LEROBOT, SOURCE, owners
 from oxcart.shards.errors import ConfigError
 from sample_compile import one_line, uploaded

@@ -9,7 +9,7 @@ from scenedetect import FrameTimecode
 from scenedetect.detectors import AdaptiveDetector, ContentDetector
 
 from oxcart.compile.sources.videos.config import VideoConfig
-from oxcart.compile.sources.videos.shots import ShotDetector
+from oxcart.compile.sources.videos.survey import ShotDetector
 from video_sources import scenes
 
 

@@ -1,0 +1,73 @@
+"""Which kind of source a place is: `videos`, or `rlds`; a LeRobot dataset is neither, and is refused."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterable
+
+from oxcart.compile.sources.videos.files import is_video
+from oxcart.manifests.ownership import LEROBOT, is_lerobot
+from oxcart.shards.errors import ConfigError, StoreError
+from oxcart.shards.store import Store
+
+VIDEOS = "videos:"
+"""Prefix of the directory or URL of a source that holds videos."""
+INFO = "dataset_info.json"
+"""File that makes a directory a TFDS dataset."""
+
+
+def recognise(source: str) -> tuple[str, str]:
+    """Kind and URL of a source: `videos:DIR`, a directory that holds videos and no dataset, else RLDS.
+
+    Raises:
+        ConfigError: it is on this machine, and no directory.
+    """
+    url = source.removeprefix(VIDEOS)
+    if Store(url).remote:
+        return ("videos" if source.startswith(VIDEOS) else "rlds"), url
+    if not os.path.isdir(url):
+        what = "is a file" if os.path.exists(url) else "does not exist"
+        raise ConfigError(f"{url}: {what}; expected a directory or a URL as the source")
+    if source.startswith(VIDEOS):
+        return "videos", url
+    if not os.path.exists(os.path.join(url, INFO)):
+        for _, _, names in os.walk(url):
+            if any(is_video(name) for name in names):
+                return "videos", url
+    return "rlds", url
+
+
+def refuse_lerobot(store: Store, names: Iterable[str]) -> None:
+    """Refuse a place that is a LeRobot dataset, has one below it, or is the folder of videos of one.
+
+    Its videos would compile, without their actions and with each camera as a video of its own.
+
+    Args:
+        store: the place.
+        names: what is known to be there, at any depth.
+
+    Raises:
+        ConfigError: there is such a dataset.
+    """
+    ends = tuple(f"/{name}" for name in LEROBOT)
+    described = (name for name in (*store.found(LEROBOT), *names) if f"/{name}".endswith(ends))
+    inside = next((name for name in described if is_lerobot(store, name)), None)
+    found = _lerobot_above(store) if inside is None else f"{store.url.rstrip('/')}/{inside}"
+    if found is not None:
+        raise ConfigError(
+            f"{store.url}: expected an RLDS dataset or a folder of videos, got a LeRobot dataset ({found}); "
+            "as videos it would lose its actions, so convert it to RLDS first"
+        )
+
+
+def _lerobot_above(store: Store) -> str | None:
+    """The file that makes a LeRobot dataset of a folder that has this place in its `videos`."""
+    parts = (store.url if store.remote else os.path.realpath(store.url)).split("/")
+    for above in ("/".join(parts[:at]) for at, part in enumerate(parts) if part == "videos"):
+        with contextlib.suppress(StoreError, ConfigError):  # who may read the videos need not see above them
+            folder = Store(above)
+            for name in folder.found(LEROBOT):
+                if is_lerobot(folder, name):
+                    return f"{above}/{name}"
+    return None

@@ -1,0 +1,88 @@
+"""What the training loop asks of the thing that it trains, and the pieces of a batch that it hands over."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from oxcart.train.data.batch import Batch
+from oxcart.train.data.loader import Loader
+
+
+@dataclass(frozen=True)
+class BatchSlice:
+    """Which rows of which step's batch a model is given."""
+
+    step: int
+    """Index of the step, from 0."""
+    rows: Tensor
+    """int64 [b]: index of each row in the batch of all ranks."""
+    batch_size: int
+    """Rows in the batch of all ranks."""
+
+
+class Task(Protocol):
+    """What a trainer trains: a model, its loss, its data, its validation."""
+
+    label: str
+    """Name of the task on the live line."""
+    score: str
+    """The validation metric that decides which checkpoint is best; smaller is better."""
+
+    @property
+    def fingerprints(self) -> dict[str, str]:
+        """URL of each dataset -> its fingerprint."""
+
+    def build(self) -> nn.Module:
+        """The model, with initial weights that depend on the seed alone."""
+
+    def groups(self, model: nn.Module) -> list[dict[str, Any]]:
+        """Parameter groups of the optimizer."""
+
+    def loader(self, rank: int, world_size: int) -> Loader:
+        """Batches of the train split for one rank."""
+
+    def begin(self, model: nn.Module, batch: Batch, accelerator: Accelerator) -> None:
+        """Initialise from data: called once, with a rank's first batch, before the first step of a run."""
+
+    def together(self, batch: Batch, piece: BatchSlice) -> Tensor | None:
+        """int64 [B]: the order in which a step's rows are cut into pieces for gradient accumulation; None
+        keeps the loader's order."""
+
+    def loss(self, model: nn.Module, batch: Batch, piece: BatchSlice) -> tuple[Tensor, dict[str, Tensor]]:
+        """Mean loss over some rows, and further metrics that are means over the same rows."""
+
+    def after_step(self, model: nn.Module, step: int, accelerator: Accelerator) -> dict[str, float]:
+        """Called after every optimizer step with the number of steps done. The counts it returns are summed
+        until the next line of metrics."""
+
+    def validate(self, model: nn.Module, step: int, accelerator: Accelerator) -> dict[str, Any]:
+        """Metrics on held-out data; only those of the main process are used."""
+
+    def finish(self, model: nn.Module, run: Path) -> None:
+        """Draw figures: called in the main process after each validation, or at the end if there is none."""
+
+    def identity(self) -> dict[str, Any]:
+        """Plain JSON that must stay the same when a run resumes: what makes the weights fit the model."""
+
+    def scored(self) -> dict[str, Any]:
+        """Plain JSON of what is validated on: scores can be compared only where it is equal."""
+
+    def state(self) -> dict[str, Any]:
+        """Plain JSON to keep in the checkpoint: the configuration."""
+
+
+def narrow(batch: Batch, inside: slice | Tensor) -> Batch:
+    """The rows of a batch in a slice, or at the indices of a tensor int64 [b]."""
+    rows = range(len(batch))[inside] if isinstance(inside, slice) else inside.tolist()
+    values: dict[str, Any] = {
+        name: value[inside] if isinstance(value, Tensor) else [value[row] for row in rows]
+        for name, value in vars(batch).items()
+        if value is not None and not isinstance(value, dict)
+    }
+    notes = {name: value[inside] for name, value in batch.annotations.items()}
+    return Batch(**values, annotations=notes)
