@@ -32,18 +32,18 @@ from blake3 import blake3
 
 from oxcart.compile import census as census_module
 from oxcart.compile.census import Census
-from oxcart.compile.commit import Work, commit
+from oxcart.compile.commit import commit
 from oxcart.compile.engines import Part, engine
-from oxcart.compile.execute import CLAIM
 from oxcart.compile.pipeline import CompileConfig, execute, prepare
-from oxcart.compile.plan import Plan, Settings, Shard, make
+from oxcart.compile.plan import Plan, Settings, Shard, plan_compile
 from oxcart.compile.sample.rlds import RldsSampleConfig, write_rlds
-from oxcart.compile.sealed import seal
 from oxcart.compile.sources.base import SourceConfig, census_schema
+from oxcart.compile.workspace import Claim, Done, unfinished_claim, write_done
 from oxcart.manifests.dataset import Dataset
-from oxcart.manifests.tables import episodes_schema, table_bytes
+from oxcart.manifests.manifest import CLAIM
+from oxcart.manifests.tables import episodes_schema
 from oxcart.shards.codec import Encoding
-from oxcart.shards.names import chunks_name, rows_name, tar_name
+from oxcart.shards.names import chunks_name, tar_name
 from oxcart.shards.store import Store
 
 COUNTS = [10_000, 100_000, 1_000_000]
@@ -163,9 +163,9 @@ def synthetic(count: int) -> Census:
     return Census(source=source, sizes=sizes, table=pa.table(arrays, schema=schema))
 
 
-def work_of(made: Plan) -> Work:
+def claim_of(made: Plan) -> Claim:
     """What a compile of the synthetic source would claim."""
-    return Work(
+    return Claim(
         plan=made.hash,
         shards=[shard.name for shard in made.shards],
         limited=made.limited,
@@ -191,16 +191,16 @@ def census_stage(count: int, out: Path) -> dict[str, Any]:
 def plan_stage(count: int, out: Path) -> dict[str, Any]:
     """Read the census, split and pack it."""
     began = time.perf_counter()
-    made = make(census_module.read((out / "census").read_bytes(), "census"), Settings(), {})
+    made = plan_compile(census_module.read((out / "census").read_bytes(), "census"), Settings(), {})
     return {"plan_s": time.perf_counter() - began, "shards": len(made.shards)}
 
 
 def write_stage(count: int, out: Path) -> dict[str, Any]:
     """Leave what the tasks would have left, the frames apart."""
     began = time.perf_counter()
-    made = make(census_module.read((out / "census").read_bytes(), "census"), Settings(), {})
+    made = plan_compile(census_module.read((out / "census").read_bytes(), "census"), Settings(), {})
     store = Store(out / "out")
-    store.put(CLAIM, work_of(made).to_bytes())
+    store.put(CLAIM, claim_of(made).to_bytes())
     for shard in made.shards:
         leave(store, shard, made.hash)
     return {"write_s": time.perf_counter() - began}
@@ -240,24 +240,23 @@ def leave(store: Store, shard: Shard, plan: str) -> None:
         "chunks_bytes": 4,
         "chunks_blake3": blake3(b"none").hexdigest(),
     }
-    value = {"plan": plan, "shard": entry, "rejected": [], "action": None, "state": None}
     schema = episodes_schema([CAMERA])
     arrays = [
         pa.array(known[field.name], field.type) if field.name in known else pa.nulls(count, field.type)
         for field in schema
     ]
-    table = pa.table(arrays, schema=schema.with_metadata({b"oxcart.shard": json.dumps(value)}))
-    store.put(rows_name(shard.name), seal(table_bytes(table)))
+    episodes = pa.table(arrays, schema=schema)
+    done = Done(shard=entry, episodes=episodes, rejected=[], again=0, action=None, state=None)
+    write_done(store, shard.name, plan, done)
 
 
 def commit_stage(count: int, out: Path) -> dict[str, Any]:
     """Make a dataset of it."""
     census = census_module.read((out / "census").read_bytes(), "census")
     store = Store(out / "out")
-    work = json.loads(store.read(CLAIM))
-    del work["digest"]
+    claim = unfinished_claim(store)
     began = time.perf_counter()
-    commit(store, census, Work(**work), None, reject=False)
+    commit(store, census, claim, None, reject=False, warn=print)
     return {"commit_s": time.perf_counter() - began}
 
 

@@ -10,9 +10,7 @@ manifest is the one file that is replaced: before that the dataset is the old on
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
 from typing import Any
 
 import pyarrow as pa
@@ -20,14 +18,12 @@ import pyarrow.compute as pc
 from blake3 import blake3
 
 from oxcart.compile.census import Census
-from oxcart.compile.execute import Done, check_claim, claimed, read_done
 from oxcart.compile.moments import Moments, merge, moments_of, summary
-from oxcart.compile.plan import Plan
-from oxcart.compile.sources.base import Source
-from oxcart.manifests.canonical import pretty_json, sha256_json
+from oxcart.compile.sources.base import episode_error
+from oxcart.compile.workspace import Claim, Done, claimed_writer, read_done, settle
 from oxcart.manifests.counts import frame_size, per_environment, per_split
 from oxcart.manifests.dataset import Dataset
-from oxcart.manifests.manifest import CLAIM, FORMAT, NAME, Manifest, fingerprint, read_manifest
+from oxcart.manifests.manifest import FORMAT, NAME, Manifest, fingerprint, read_manifest
 from oxcart.manifests.split import SPLITS
 from oxcart.manifests.tables import (
     ATTRIBUTION,
@@ -35,91 +31,18 @@ from oxcart.manifests.tables import (
     FILE_BYTES,
     REJECTED,
     REJECTED_SCHEMA,
-    TABLE_FILE,
     episodes_schema,
     later_file,
     table_bytes,
 )
-from oxcart.shards.errors import ConfigError, CorruptError, SourceError
-from oxcart.shards.store import WORK, Store
-
-
-@dataclass(frozen=True, kw_only=True)
-class Work:
-    """What a plan and its source are, as far as a commit must know; plain JSON, which the claim holds."""
-
-    plan: str
-    """The plan's hash."""
-    shards: list[str]
-    """Names of all shards, in plan order."""
-    limited: int
-    pixels: dict[str, Any]
-    config: dict[str, Any]
-    versions: dict[str, str]
-    dataset: dict[str, Any]
-    """Name, version and kind of the source."""
-    cameras: list[dict[str, str]]
-    """Name and source field of each."""
-    action_sizes: list[int]
-    state_sizes: list[int]
-    control_rate: dict[str, Any] | None
-    extends: str | None = None
-    """The hash of the plan of the dataset that the shards are added to."""
-    known: int = 0
-    """Episodes of the census that it has already."""
-
-    def to_bytes(self) -> bytes:
-        """As JSON, with a digest: a commit believes it without the source."""
-        value = asdict(self)
-        return pretty_json({**value, "digest": sha256_json(value)})
-
-
-def work_of(plan: Plan, source: Source) -> Work:
-    """Of a plan."""
-    return Work(
-        plan=plan.hash,
-        shards=[shard.name for shard in plan.shards],
-        limited=plan.limited,
-        pixels=dict(plan.pixels),
-        config=dict(plan.config),
-        versions=dict(plan.versions),
-        dataset={"name": source.name, "version": source.version, "kind": source.origin},
-        cameras=[{"name": camera.name, "source": camera.field} for camera in source.cameras],
-        action_sizes=list(source.action_sizes),
-        state_sizes=list(source.state_sizes),
-        control_rate=source.control_rate,
-        extends=plan.base,
-        known=plan.extends.known if plan.extends else 0,
-    )
-
-
-def read_work(store: Store) -> Work:
-    """The work that has claimed a store.
-
-    Raises:
-        ConfigError: there is none, or it is of another version.
-        CorruptError: it is damaged.
-    """
-    if not store.exists(CLAIM):
-        raise ConfigError(f"{store.url}: holds no unfinished compile; run oxcart compile SOURCE {store.url}")
-    try:
-        value = json.loads(store.read(CLAIM))
-        digest = value.pop("digest")
-        work = Work(**value)
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise ConfigError(
-            f"{store.url}: its unfinished compile is of another version of oxcart; "
-            "compile again with --overwrite"
-        ) from error
-    if sha256_json(value) != digest:
-        raise CorruptError(f"{store.url}/{CLAIM}: is damaged, or was on its way; commit again")
-    return work
+from oxcart.shards.errors import ConfigError, CorruptError
+from oxcart.shards.store import Store
 
 
 def commit(
     store: Store,
     census: Census,
-    work: Work,
+    claim: Claim,
     attribution: pa.Table | None,
     *,
     reject: bool,
@@ -130,7 +53,7 @@ def commit(
     Args:
         store: the output.
         census: of the source.
-        work: what was planned.
+        claim: what was planned.
         attribution: whose work the episodes of the census are, with a column `key`; None if nobody says.
         reject: accept that episodes were rejected.
         warn: told of what was done to frames that nobody may expect.
@@ -140,58 +63,58 @@ def commit(
         CorruptError: the episodes do not add up to those of the source.
         SourceError: an episode was rejected and `reject` is not set, or every episode was.
     """
-    base = _base(store, work)
-    found = {name: read_done(store, name, work.plan) for name in work.shards}
+    base = _base(store, claim)
+    found = {name: read_done(store, name, claim.plan) for name in claim.shards}
     if left := [name for name, one in found.items() if one is None]:
         some = ", ".join(left[:4]) + (f" and {len(left) - 4} more" if len(left) > 4 else "")
         raise ConfigError(
-            f"{store.url}: {len(left)} of {len(work.shards)} shards are not there yet: {some}; "
+            f"{store.url}: {len(left)} of {len(claim.shards)} shards are not there yet: {some}; "
             "compile them, or the parts that hold them, again"
         )
     done = [one for one in found.values() if one is not None]
-    if not reject:
-        _refuse_rejected([dict(row) for one in done for row in one.rejected])
+    rejected_now = [dict(row) for one in done for row in one.rejected]
+    if rejected_now and not reject:
+        raise episode_error(
+            f"{rejected_now[0]['reason']}; an earlier --on-error reject left it out; "
+            "pass that again to accept it",
+            rejected_now[0],
+        )
     schema = episodes_schema(list(census.source["cameras"]))
     episodes = pa.concat_tables([schema.empty_table(), *(one.episodes for one in done)])
-    rejected = _rejected(census, done)
+    rejected = _rejected(census, rejected_now)
     listed = census.table.num_rows + census.unlisted
     if base is not None:
         elsewhere = _rejected_elsewhere(base, census)
-        listed += base.manifest.counts["compiled"] - work.known + elsewhere.num_rows
+        listed += base.manifest.counts["compiled"] - claim.known + elsewhere.num_rows
         episodes = _in_plan_order(base.table(EPISODES), episodes)
         rejected = pa.concat_tables([rejected, elsewhere]).sort_by("key")
     counts = {
         "source": listed,
         "compiled": episodes.num_rows,
         "rejected": rejected.num_rows,
-        "limited": work.limited,
+        "limited": claim.limited,
     }
     if counts["source"] != counts["compiled"] + counts["rejected"] + counts["limited"]:
-        again = "--extend --overwrite, which keeps the dataset" if work.extends else "--overwrite"
+        again = "--extend --overwrite, which keeps the dataset" if claim.extends else "--overwrite"
         raise CorruptError(f"{store.url}: episodes do not add up: {counts}; compile again with {again}")
     if not episodes.num_rows:
         first = rejected.slice(0, 1).to_pylist()[0]
-        raise SourceError(
-            f"{first['reason']}; all of {rejected.num_rows} episodes were rejected",
-            file=first["source_file"],
-            record=first["source_record"],
-            offset=first["source_offset"],
-        )
+        raise episode_error(f"{first['reason']}; all of {rejected.num_rows} episodes were rejected", first)
     made = {EPISODES: episodes, REJECTED: rejected}
     if attribution is not None:
         if base is not None:
             attribution = pa.concat_tables([base.table(ATTRIBUTION), attribution])
         made[ATTRIBUTION] = attribution.take(pc.index_in(episodes["key"], attribution["key"]))
     tables = {name: _write_table(store, name, table, base) for name, table in made.items()}
-    cameras = [camera["name"] for camera in work.cameras]
+    cameras = [camera["name"] for camera in claim.cameras]
     mark = fingerprint(
-        work.pixels, zip(*(episodes[name].to_pylist() for name in ("key", "split", "digest")), strict=True)
+        claim.pixels, zip(*(episodes[name].to_pylist() for name in ("key", "split", "digest")), strict=True)
     )
     shards = [dict(one.shard) for one in done if one.shard["episodes"]]
-    config = dict(work.config)
+    config = dict(claim.config)
     if base is not None:
         if tables == base.manifest.tables:  # every episode that seemed new was rejected once more
-            settle(store, base.manifest, work.plan)
+            settle(store, base.manifest, "", claim.plan)
             return base.manifest
         shards = sorted([*base.manifest.shards, *shards], key=lambda shard: SPLITS.index(shard["split"]))
         if mark != base.manifest.fingerprint:
@@ -199,62 +122,38 @@ def commit(
     manifest = Manifest(
         format=FORMAT,
         fingerprint=mark,
-        dataset=work.dataset,
-        plan=work.plan,
+        dataset=claim.dataset,
+        plan=claim.plan,
         counts=counts,
         splits=per_split(episodes, len(cameras)),
         environments=per_environment(episodes, len(cameras)),
-        cameras=[{**camera, **frame_size(episodes, camera["name"])} for camera in work.cameras],
-        action=_array("action", census, work.action_sizes, done, base),
-        state=_array("state", census, work.state_sizes, done, base),
-        control_rate=work.control_rate,
-        pixels=work.pixels,
+        cameras=[{**camera, **frame_size(episodes, camera["name"])} for camera in claim.cameras],
+        action=_array("action", census, claim.action_sizes, done, base),
+        state=_array("state", census, claim.state_sizes, done, base),
+        control_rate=claim.control_rate,
+        pixels=claim.pixels,
         shards=shards,
         tables=tables,
         config=config,
-        versions=work.versions,
+        versions=claim.versions,
     )
     if anew := sum(one.again for one in done):
         warn(
             f"{anew:,} frames are JPEG in the source, but without an end or with an odd header, and were "
-            f"encoded once more, at quality {work.pixels['quality']}"
+            f"encoded once more, at quality {claim.pixels['quality']}"
         )
-    with store.writer(NAME) as file:
+    with claimed_writer(store, NAME, claim.plan) as file:
         file.write(manifest.to_bytes())
-        check_claim(store, work.plan)
-    settle(store, manifest)
+    settle(store, manifest, "")
     return read_manifest(store)
 
 
-def settle(store: Store, manifest: Manifest, own: str = "") -> None:
-    """Delete what is of no use once the manifest stands: tables that it replaced, and work in progress.
-
-    Where somebody else goes on from it meanwhile, theirs is left alone.
-
-    Args:
-        store: of the dataset.
-        manifest: of the dataset.
-        own: plan whose work in progress goes, too.
-    """
-    if claimed(store) not in (None, "", manifest.plan, own) or read_manifest(store).plan != manifest.plan:
-        return
-    if any("file" in table for table in manifest.tables.values()):
-        delete_old_tables(store, manifest)
-    store.delete_folder(WORK)
-
-
-def delete_old_tables(store: Store, manifest: Manifest) -> None:
-    """Delete the tables that the manifest does not name."""
-    named = {manifest.file(name) for name in manifest.tables}
-    store.delete(*(name for name in store.list() if TABLE_FILE.fullmatch(name) and name not in named))
-
-
-def _base(store: Store, work: Work) -> Dataset | None:
+def _base(store: Store, claim: Claim) -> Dataset | None:
     """The dataset that is extended."""
-    if work.extends is None:
+    if claim.extends is None:
         return None
     base = Dataset(store=store, manifest=read_manifest(store))
-    if base.manifest.plan != work.extends:
+    if base.manifest.plan != claim.extends:
         raise ConfigError(f"{store.url}: has become another dataset meanwhile; extend it again")
     return base
 
@@ -294,25 +193,11 @@ def _write_table(store: Store, name: str, table: pa.Table, base: Dataset | None)
     return entry
 
 
-def _refuse_rejected(rows: list[dict[str, Any]]) -> None:
-    if rows:
-        raise SourceError(
-            f"{rows[0]['reason']}; an earlier --on-error reject left it out; pass that again to accept it",
-            file=rows[0]["source_file"],
-            record=rows[0]["source_record"],
-            offset=rows[0]["source_offset"],
-        )
-
-
-def _rejected(census: Census, done: Sequence[Done]) -> pa.Table:
-    """What the census and the tasks rejected, in the order of the source."""
-    seen = census.rejected.rename_columns(
-        ["reason" if name == "rejected" else name for name in census.table.column_names]
-    )
-    later = [dict(row) for one in done for row in one.rejected]
-    table = pa.concat_tables(
-        [seen.select(REJECTED_SCHEMA.names), pa.Table.from_pylist(later, REJECTED_SCHEMA)]
-    )
+def _rejected(census: Census, later: list[dict[str, Any]]) -> pa.Table:
+    """What the census rejected, and what the tasks rejected later, in the order of the source."""
+    names = ["reason" if name == "rejected" else name for name in census.table.column_names]
+    seen = census.rejected.rename_columns(names).select(REJECTED_SCHEMA.names)
+    table = pa.concat_tables([seen, pa.Table.from_pylist(later, REJECTED_SCHEMA)])
     return table.cast(REJECTED_SCHEMA).sort_by("key")
 
 

@@ -29,11 +29,9 @@ from oxcart.compile.census import Census
 from oxcart.compile.engines.processes import Progress
 from oxcart.compile.images import Resize
 from oxcart.compile.pipeline import (
-    OVERWRITING,
     CompileConfig,
     Prepared,
     check_apart,
-    check_out,
     execute,
     execute_part,
     ignore,
@@ -41,10 +39,11 @@ from oxcart.compile.pipeline import (
     refuse_faults,
     take_census,
 )
-from oxcart.compile.plan import Extends, Settings, more, split_episodes, with_aliases
+from oxcart.compile.plan import Extends, Settings, plan_extension, split_episodes, with_aliases
 from oxcart.compile.sources import open_source
 from oxcart.compile.sources.base import EnvironmentRule, Source, SourceConfig
 from oxcart.compile.sources.videos.config import VideoConfig
+from oxcart.compile.workspace import OVERWRITING, check_out
 from oxcart.manifests.assign import Assignment, Episode
 from oxcart.manifests.dataset import Dataset
 from oxcart.manifests.frozen import FROZEN_BY, assign_new
@@ -139,7 +138,7 @@ def prepare(config: CompileConfig, report: Progress = ignore) -> Prepared:
     _refuse_copies(
         config, len(known), before["split"].filter(pa.array(read)), assignment.splits[before.num_rows :]
     )
-    plan = more(
+    plan = plan_extension(
         census,
         rows,
         assignment,

@@ -3,9 +3,9 @@
     prepared = prepare(CompileConfig(source=SourceConfig(url="bridge_dataset/1.0.0"), out="bridge"))
     manifest = execute(prepared)
 
-The output directory is claimed by creating `.oxcart/plan.json`, which holds the plan's hash: a compile of
-the same plan joins and goes on where another stopped, a compile of another plan is refused. Nothing is
-locked. So one plan can be executed in parts, by machines that share nothing but the output:
+The output is claimed for the plan (`oxcart.compile.workspace`): a compile of the same plan resumes where
+another stopped, a compile of another plan is refused. Nothing is locked, so the parts of a plan can be
+executed by machines that share nothing but the output:
 
     execute_part(prepare(CompileConfig(..., part=Part(0, 8))))        # on each of eight machines
     finish("bridge")                                                  # then, anywhere
@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import pyarrow as pa
@@ -23,24 +23,37 @@ import pyarrow.compute as pc
 
 from oxcart.compile import census as census_module
 from oxcart.compile.census import Census
-from oxcart.compile.commit import Work, commit, delete_old_tables, read_work, settle, work_of
+from oxcart.compile.commit import commit
 from oxcart.compile.engines import PROCESSES, Part, engine
 from oxcart.compile.engines.processes import Progress, default_workers
-from oxcart.compile.execute import ShardJob, claimed, read_done, write_shard
-from oxcart.compile.plan import Plan, Settings, Shard, make
-from oxcart.compile.sealed import read_sealed, seal
+from oxcart.compile.execute import ShardJob, write_shard
+from oxcart.compile.plan import Plan, Settings, Shard, plan_compile
 from oxcart.compile.sources import open_source
-from oxcart.compile.sources.base import LEFT_OUT, Source, SourceConfig
+from oxcart.compile.sources.base import LEFT_OUT, Source, SourceConfig, episode_error
+from oxcart.compile.workspace import (
+    CENSUS,
+    OVERWRITING,
+    Claim,
+    awaited,
+    check_out,
+    claim_of,
+    drop_extension,
+    finished,
+    joins,
+    read_done,
+    save_census,
+    saved_attribution,
+    saved_census,
+    settle,
+    take,
+    unfinished_claim,
+    unless_finished,
+)
 from oxcart.manifests.manifest import CLAIM, NAME, Manifest, read_manifest
-from oxcart.manifests.ownership import DATASET, check_directory, holds_dataset, resolved, same_file, within
-from oxcart.manifests.tables import REJECTED, TABLE_FILE, parse_table, read_table, table_bytes
-from oxcart.shards.errors import ConfigError, OxcartError, SourceError
-from oxcart.shards.names import SHARDS, is_shard_file
+from oxcart.manifests.ownership import resolved, same_file, within
+from oxcart.shards.choices import one_of
+from oxcart.shards.errors import ConfigError, OxcartError
 from oxcart.shards.store import WORK, Store
-
-CENSUS = f"{WORK}/census.parquet"
-OWNERS = f"{WORK}/attribution.parquet"
-OVERWRITING = f"{WORK}/overwriting"
 
 ON_ERROR = ("fail", "reject")
 
@@ -52,27 +65,26 @@ class CompileConfig:
     source: SourceConfig
     """What to compile."""
     out: str
-    """The directory or URL of the compiled dataset."""
+    """Directory or URL of the compiled dataset."""
     settings: Settings = field(default_factory=Settings)
-    """What decides its bytes."""
+    """What decides the bytes of the dataset."""
     census: str | None = None
-    """A file or URL that holds the source's census; None takes it."""
+    """File or URL with the census of the source; None takes the census."""
     on_error: str = "fail"
     """`fail` ends at an episode that cannot be compiled, `reject` lists it in `rejected.parquet`."""
     overwrite: bool = False
-    """Delete the dataset or the unfinished compile that is in `out`; to extend, an unfinished extension."""
+    """Whether to delete the dataset or unfinished compile in `out`; an extension deletes only another."""
     workers: int = field(default_factory=default_workers)
-    """Tasks at a time at most."""
+    """Upper limit of tasks at a time."""
     engine: str = PROCESSES
-    """Who does them: `processes` of this machine, or `ray`."""
+    """What runs the tasks: `processes` of this machine, or `ray`."""
     ray_address: str | None = None
-    """ray: of a cluster; None starts one on this machine."""
+    """Address of a Ray cluster; None starts one on this machine."""
     part: Part | None = None
-    """Which of the plan's shards `execute_part` writes."""
+    """Part of the plan's shards that `execute_part` writes."""
 
     def __post_init__(self) -> None:
-        if self.on_error not in ON_ERROR:
-            raise ConfigError(f"on error: expected one of {', '.join(ON_ERROR)}, got {self.on_error!r}")
+        one_of("on error", self.on_error, ON_ERROR)
         if not self.out:
             raise ConfigError("out: expected a directory, got ''")
         if self.workers < 1:
@@ -87,32 +99,32 @@ class Prepared:
     source: Source
     census: Census
     plan: Plan
+    claim: Claim
+    """Claim that the compile makes on `out`."""
     shards: Sequence[Shard]
-    """Those to be written: all of the plan's, or a part."""
+    """Shards to write: all of the plan, or a part."""
     frames: int
-    """Frames of those shards, summed over cameras."""
+    """Frames of these shards, summed over cameras."""
     frames_done: int
-    """Those of shards that a compile of this plan has already written."""
+    """Frames of the shards that a compile of this plan has already written."""
 
     @cached_property
     def attribution(self) -> pa.Table | None:
         """Whose work the episodes of the plan are; None if the source does not say."""
-        keys = pa.chunked_array(
-            [pa.array([], pa.string()), *(c for s in self.plan.shards for c in s.rows["key"].chunks)]
-        )
-        return self.source.attribution(self.census.table, keys)
+        keys = [chunk for shard in self.plan.shards for chunk in shard.rows["key"].chunks]
+        return self.source.attribution(self.census.table, pa.chunked_array(keys, pa.string()))
 
 
 Warn = Callable[[str], None]
-"""Told of what nobody may expect, in a line."""
+"""Called with one line about something unexpected."""
 
 
 def ignore(done: int, size: int) -> None:
-    """A report that tells nobody."""
+    """Report no progress."""
 
 
 def hush(warning: str) -> None:
-    """A warning that nobody hears."""
+    """Drop a warning."""
 
 
 def prepare(config: CompileConfig, report: Progress = ignore) -> Prepared:
@@ -129,7 +141,7 @@ def prepare(config: CompileConfig, report: Progress = ignore) -> Prepared:
     census = take_census(config, store, source, report)
     if config.on_error == "fail":
         refuse_faults(census)
-    return planned(config, source, census, make(census, config.settings, source.aliases))
+    return planned(config, source, census, plan_compile(census, config.settings, source.aliases))
 
 
 def refuse_faults(census: Census) -> None:
@@ -138,25 +150,25 @@ def refuse_faults(census: Census) -> None:
     if faults:
         first, others = faults[0], len(faults) - 1
         more = f" (and {others} more)" if others else ""
-        raise SourceError(
+        raise episode_error(
             f"{first['rejected']}{more}; --on-error reject compiles the rest and lists what it left out",
-            file=first["source_file"],
-            record=first["source_record"],
-            offset=first["source_offset"],
+            first,
         )
 
 
 def planned(config: CompileConfig, source: Source, census: Census, plan: Plan) -> Prepared:
-    """What can be executed, with what is done of it already."""
+    """A compile of a plan, and how much of it is already done."""
     store = Store(config.out)
     shards = config.part.of(plan.shards) if config.part else plan.shards
-    joined = shards if _joins(store, plan) else ()
+    claim = claim_of(plan, source)
+    joined = shards if joins(store, claim) else ()
     done = [shard for shard in joined if read_done(store, shard.name, plan.hash)]
     return Prepared(
         config=config,
         source=source,
         census=census,
         plan=plan,
+        claim=claim,
         shards=shards,
         frames=_frames(shards, source),
         frames_done=_frames(done, source),
@@ -164,12 +176,12 @@ def planned(config: CompileConfig, source: Source, census: Census, plan: Plan) -
 
 
 def execute(prepared: Prepared, report: Progress = ignore, warn: Warn = hush) -> Manifest:
-    """Write the shards, then the tables, then the manifest; whatever of it is done already stays as it is.
+    """Write the shards, then the tables, then the manifest; what is already done stays as it is.
 
     Args:
         prepared: what `prepare` returned.
-        report: told of frames, those already done included, and of bytes written now.
-        warn: told of frames that are not the source's own where codec `jpeg` could keep them.
+        report: called with the frames done, earlier ones included, and the bytes written now.
+        warn: called if codec `jpeg` had to encode JPEGs of the source again.
 
     Raises:
         ConfigError: `out` holds another compile.
@@ -180,19 +192,20 @@ def execute(prepared: Prepared, report: Progress = ignore, warn: Warn = hush) ->
     if config.part is not None:
         raise ConfigError("part: this executes a whole plan; execute_part executes one of its parts")
     store = Store(config.out)
-    if not _awaits(store, plan.base) and (plan.extends or not config.overwrite):
-        return _finished(store, plan.hash, config.on_error)
+    if not awaited(store, plan.base) and (plan.extends or not config.overwrite):
+        return finished(store, plan.hash, config.on_error)
     rejected = prepared.census.rejected.num_rows
     if plan.extends and not plan.shards and rejected == read_manifest(store).counts["rejected"]:
-        return _unchanged(store, config.overwrite)
-    try:
-        work = _write_shards(prepared, store, report)
+        if config.overwrite:
+            drop_extension(store)
+        manifest = read_manifest(store)
+        settle(store, manifest)
+        return manifest
+    with unless_finished(store, plan.hash):
+        _write_shards(prepared, store, report)
         reject = config.on_error == "reject"
-        return commit(store, prepared.census, work, prepared.attribution, reject=reject, warn=warn)
-    except OxcartError:
-        if _finished_meanwhile(store, plan.hash):
-            return _finished(store, plan.hash, config.on_error)  # another process of this plan was faster
-        raise
+        return commit(store, prepared.census, prepared.claim, prepared.attribution, reject=reject, warn=warn)
+    return finished(store, plan.hash, config.on_error)
 
 
 def execute_part(prepared: Prepared, report: Progress = ignore) -> None:
@@ -200,7 +213,7 @@ def execute_part(prepared: Prepared, report: Progress = ignore) -> None:
 
     Args:
         prepared: what `prepare` returned.
-        report: told of frames of the part, those already done included, and of bytes written now.
+        report: called with the frames of the part done, earlier ones included, and the bytes written now.
 
     Raises:
         ConfigError: `out` holds another compile.
@@ -213,16 +226,13 @@ def execute_part(prepared: Prepared, report: Progress = ignore) -> None:
             f"overwrite: one part cannot know whether another has begun; empty {config.out} before the first"
         )
     store = Store(config.out)
-    if not _awaits(store, plan.base):
-        _finished(store, plan.hash, config.on_error)
+    if not awaited(store, plan.base):
+        finished(store, plan.hash, config.on_error)
         return
     if plan.extends and not plan.shards:
         return
-    try:
+    with unless_finished(store, plan.hash):
         _write_shards(prepared, store, report)
-    except OxcartError:
-        if not _finished_meanwhile(store, plan.hash):
-            raise
 
 
 def finish(out: str, *, on_error: str = "fail", warn: Warn = hush) -> Manifest:
@@ -235,34 +245,20 @@ def finish(out: str, *, on_error: str = "fail", warn: Warn = hush) -> Manifest:
     store = Store(out)
     if store.exists(NAME) and not store.exists(CLAIM):
         return read_manifest(store)
-    work = read_work(store)
-    if not _awaits(store, work.extends):
-        return _finished(store, work.plan, on_error)
-    census = census_module.read(read_sealed(store, CENSUS), CENSUS)
-    owners = parse_table(read_sealed(store, OWNERS), OWNERS) if store.exists(OWNERS) else None
-    try:
-        return commit(store, census, work, owners, reject=on_error == "reject", warn=warn)
-    except OxcartError:
-        if _finished_meanwhile(store, work.plan):
-            return _finished(store, work.plan, on_error)
-        raise
+    claim = unfinished_claim(store)
+    if not awaited(store, claim.extends):
+        return finished(store, claim.plan, on_error)
+    census, attribution = saved_census(store), saved_attribution(store)
+    with unless_finished(store, claim.plan):
+        return commit(store, census, claim, attribution, reject=on_error == "reject", warn=warn)
+    return finished(store, claim.plan, on_error)
 
 
-def _write_shards(prepared: Prepared, store: Store, report: Progress) -> Work:
-    """Claim the output and write what is left of the shards."""
+def _write_shards(prepared: Prepared, store: Store, report: Progress) -> None:
+    """Claim the output and write the shards that are missing."""
     config, plan = prepared.config, prepared.plan
-    work = work_of(plan, prepared.source)
-    _claim(store, plan, work, config.overwrite)
-    if not _awaits(store, plan.base):
-        # Whoever had the claim before has made another dataset between the look at it and the claim.
-        store.delete(CLAIM)
-        raise ConfigError(f"{store.url}: has become another dataset meanwhile; give the command again")
-    if not store.exists(CENSUS) or (plan.extends and store.read(CENSUS) != seal(prepared.census.to_bytes())):
-        # Of the compile before an extension a census can be left, if its end was cut off.
-        # The other goes before the census, which says that both are there.
-        if prepared.attribution is not None:
-            store.put(OWNERS, seal(table_bytes(prepared.attribution)))
-        store.put(CENSUS, seal(prepared.census.to_bytes()))
+    take(store, prepared.claim, config.overwrite)
+    save_census(store, prepared.census, prepared.attribution, extends=plan.extends is not None)
     job = ShardJob(
         source=config.source,
         out=config.out,
@@ -279,24 +275,24 @@ def _write_shards(prepared: Prepared, store: Store, report: Progress) -> Work:
     run = engine(config.engine, config.ray_address)
     for _ in run(write_shard, job, left, workers=config.workers, report=count):
         pass
-    return work
 
 
 def _frames(shards: Sequence[Shard], source: Source) -> int:
+    """Frames of some shards, summed over cameras."""
     steps: int = sum(pc.sum(shard.rows["steps"]).as_py() for shard in shards)
     return steps * len(source.cameras)
 
 
 def check_apart(what: str, source: str, out: str) -> None:
-    """Refuse to write over what is read, or where the end of a compile deletes, however the two are spelled.
+    """Refuse an output that would overwrite or delete what is read, however the two are spelled.
 
     Args:
-        what: what is read, in a word.
-        source: its directory or URL.
-        out: the directory or URL of the compiled dataset.
+        what: one word for what is read.
+        source: directory or URL of what is read.
+        out: directory or URL of the compiled dataset.
 
     Raises:
-        ConfigError: they are one place, or the source lies in the work in progress of `out`.
+        ConfigError: the two are one place, or the source lies in the work in progress of `out`.
     """
     place, work = resolved(source), f"{resolved(out)}/{WORK}"
     if place == resolved(out) or same_file(source, out):
@@ -307,142 +303,15 @@ def check_apart(what: str, source: str, out: str) -> None:
         raise ConfigError(f"{source}: lies in {work}, which is deleted; move it or choose another OUT")
 
 
-def check_out(store: Store, overwrite: bool) -> None:
-    """Refuse early what would be refused after a long census."""
-    if not store.writable:
-        store.check_writable()
-    check_directory("OUT", store.url, DATASET)
-    ours = store.exists(CLAIM) or store.exists(OVERWRITING) or holds_dataset(store)
-    if ours and not overwrite:
-        return
-    store.check_writable()
-    if ours:
-        return
-    others = store.list(limit=1)
-    if others:
-        raise ConfigError(f"{store.url}: holds {others[0]}, which is not oxcart's; choose an empty directory")
-
-
 def take_census(config: CompileConfig, store: Store, source: Source, report: Progress) -> Census:
-    """The census: from the file that is named, from a compile that was cut off, or taken now."""
+    """The census from the file in `config`, from an interrupted compile, or taken now."""
     if config.census is not None:
         return census_module.load(config.census, source)
     if store.exists(CENSUS) and not config.overwrite and not store.exists(OVERWRITING):
-        try:
-            census = census_module.read(read_sealed(store, CENSUS), CENSUS)
+        # One of another source or another version does not count; whether `out` is free, the claim decides.
+        with contextlib.suppress(OxcartError):
+            census = saved_census(store)
             census_module.check(census, source)
-        except OxcartError:
-            pass  # of another source or another version: whether that is fine, the claim decides
-        else:
             return census
     run = engine(config.engine, config.ray_address)
     return census_module.take(config.source, workers=config.workers, report=report, source=source, run=run)
-
-
-def _joins(store: Store, plan: Plan) -> bool:
-    """Whether `out` holds an unfinished compile of this very plan."""
-    joins = claimed(store) == plan.hash and _awaits(store, plan.base)
-    return joins and not store.exists(OVERWRITING)
-
-
-def _awaits(store: Store, base: str | None) -> bool:
-    """Whether what a plan makes is not there yet: there is no dataset, or the one of plan `base` is."""
-    if not store.exists(NAME):
-        return base is None
-    return base is not None and read_manifest(store).plan == base
-
-
-def _finished_meanwhile(store: Store, plan: str) -> bool:
-    """Whether another process has made a dataset of this very plan."""
-    return store.exists(NAME) and read_manifest(store).plan == plan
-
-
-def _finished(store: Store, plan: str, on_error: str) -> Manifest:
-    """The manifest of `out`, which must hold this very plan."""
-    manifest = read_manifest(store)
-    if manifest.plan != plan:
-        raise ConfigError(
-            f"{store.url}: holds another compile ({manifest.dataset['name']}, plan {manifest.plan[:12]}, "
-            f"this is {plan[:12]}); choose another directory or pass --overwrite, "
-            "or --extend where the source has grown"
-        )
-    if on_error == "fail" and (faults := _faults(store, manifest)):
-        raise ConfigError(
-            f"{store.url}: was compiled with --on-error reject and lacks {faults} "
-            f"episodes, listed in {REJECTED}; pass --on-error reject to accept that, or mend the source"
-        )
-    if claimed(store) in (None, plan):  # else it is of an extension that is not finished
-        settle(store, manifest)
-    return manifest
-
-
-def _unchanged(store: Store, overwrite: bool) -> Manifest:
-    """The manifest of `out`, to which there is nothing to add."""
-    manifest = read_manifest(store)
-    if overwrite:
-        _drop_extension(store)
-    if claimed(store) in (None, manifest.plan):
-        settle(store, manifest)
-    return manifest
-
-
-def _faults(store: Store, manifest: Manifest) -> int:
-    """How many episodes a finished compile rejected that no rule of its configuration leaves out."""
-    reasons = read_table(store, manifest.file(REJECTED), ["reason"])["reason"]
-    return len(reasons) - int(pc.sum(pc.starts_with(reasons, LEFT_OUT)).as_py() or 0)
-
-
-def _claim(store: Store, plan: Plan, work: Work, overwrite: bool) -> None:
-    """Take `out` for this plan, or join those who have it for the same one."""
-    if store.exists(OVERWRITING) or (overwrite and not _joins(store, plan)):
-        if plan.extends is None:
-            _delete_dataset(store)
-        else:
-            _drop_extension(store)
-    if plan.base is not None and claimed(store) == plan.base:
-        settle(store, read_manifest(store))  # what a compile left behind that was killed at its very end
-    if not store.create(CLAIM, work.to_bytes()):
-        found = claimed(store)
-        if found != plan.hash:
-            what, remedy = "compile", "choose another directory or pass --overwrite"
-            if plan.extends is not None:
-                what, remedy = "extension", "or drop it with --extend --overwrite, which keeps the dataset"
-            raise ConfigError(
-                f"{store.url}: holds an unfinished {what} of another plan ({str(found)[:12]}, this is "
-                f"{plan.hash[:12]}); finish that one, {remedy}"
-            )
-    store.delete(OVERWRITING)
-
-
-def _delete_dataset(store: Store) -> None:
-    """Delete what oxcart wrote, and only that; the marker makes whoever comes after a crash go on with it."""
-    store.put(OVERWRITING, b"")
-    store.delete(CLAIM)  # first, so that a compile that is still running notices
-    found = store.list()
-    store.delete(NAME, *filter(TABLE_FILE.fullmatch, found), *filter(is_shard_file, found))
-    store.delete(*(name for name in store.list(WORK) if name != OVERWRITING))
-
-
-def _drop_extension(store: Store) -> None:
-    """Delete what an unfinished extension wrote, and only that.
-
-    The claim, which says that those shards are no damage, goes last; first it loses its plan, so that a
-    compile that is still running notices.
-    """
-    if store.exists(CLAIM):
-        finished = False
-        with contextlib.suppress(OxcartError):  # of another version, or damaged
-            work = read_work(store)
-            store.put(CLAIM, replace(work, plan="").to_bytes())
-            finished = bool(work.plan) and read_manifest(store).plan == work.plan
-        if finished:
-            raise ConfigError(
-                f"{store.url}: its extension has been finished meanwhile; give the command again"
-            )
-    manifest = read_manifest(store)
-    store.delete(*(name for name in store.list(WORK) if name != CLAIM))
-    named = {shard[what] for shard in manifest.shards for what in ("name", "chunks")}
-    found = filter(is_shard_file, store.list(SHARDS))
-    store.delete(*(name for name in found if name not in named))
-    delete_old_tables(store, manifest)
-    store.delete_folder(WORK)

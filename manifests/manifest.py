@@ -16,7 +16,7 @@ from blake3 import blake3
 from oxcart.manifests import schema
 from oxcart.manifests.canonical import canonical_json, pretty_json, read_json
 from oxcart.shards.codec import CODECS
-from oxcart.shards.errors import ConfigError, CorruptError
+from oxcart.shards.errors import ConfigError, CorruptError, StoreError
 from oxcart.shards.store import WORK, Store
 
 FORMAT = "oxcart/1"
@@ -77,6 +77,12 @@ class Manifest:
                 f"{len(self.shards)} shards, expected at most {MOST_BYTES}; compile several datasets"
             )
         return data
+
+    @property
+    def widths(self) -> dict[str, int]:
+        """Values per step of each array that the dataset has: `action`, `state`."""
+        arrays = {"action": self.action, "state": self.state}
+        return {name: array["size"] for name, array in arrays.items() if array is not None}
 
     def file(self, table: str) -> str:
         """The file that a table is in; of a dataset that was extended it has a name of its own."""
@@ -140,10 +146,12 @@ def read_claim(store: Store) -> dict[str, Any] | None:
         CorruptError: the claim is not a JSON object.
         StoreError: the claim cannot be read.
     """
-    if not store.exists(CLAIM):
-        return None
     try:
         value = read_json(store.read(CLAIM, MOST_BYTES))
+    except StoreError:
+        if store.exists(CLAIM):  # not asked first: the claim may go in between
+            raise
+        return None
     except ValueError as error:
         raise CorruptError(f"{store.url}/{CLAIM}: cannot be parsed: {error}") from error
     if not isinstance(value, dict):

@@ -16,11 +16,12 @@ from pathlib import Path
 import pytest
 
 from oxcart.compile import census, transcode
-from oxcart.compile.pipeline import CENSUS, execute, prepare
+from oxcart.compile.pipeline import execute, prepare
 from oxcart.compile.sample.rlds import RldsSampleConfig, write_rlds
 from oxcart.compile.sources import open_source
 from oxcart.compile.sources.base import SourceConfig
 from oxcart.compile.transcode import TranscodeConfig
+from oxcart.compile.workspace import CENSUS
 from oxcart.manifests.dataset import Dataset
 from oxcart.manifests.manifest import CLAIM
 from oxcart.manifests.split import SplitRule

@@ -17,11 +17,11 @@ from depth import few
 from killed import Run, watch_folder
 from once import Once
 from oxcart.compile import census
-from oxcart.compile.execute import read_done
 from oxcart.compile.pipeline import CompileConfig, execute, prepare
 from oxcart.compile.plan import Settings
 from oxcart.compile.sample.rlds import RldsSampleConfig, write_rlds
 from oxcart.compile.sources.base import SourceConfig
+from oxcart.compile.workspace import read_done
 from oxcart.manifests.dataset import Dataset
 from oxcart.manifests.manifest import read_manifest
 from oxcart.manifests.split import SplitRule

@@ -31,11 +31,11 @@ from grown_source import (
     shards,
 )
 from oxcart.compile import transcode
-from oxcart.compile.commit import settle, work_of
 from oxcart.compile.engines import Part
-from oxcart.compile.pipeline import CENSUS, _write_shards, execute_part, finish, ignore
+from oxcart.compile.pipeline import _write_shards, execute_part, finish, ignore
 from oxcart.compile.sample.videos import CC_BY, write_info, write_video
 from oxcart.compile.transcode import TranscodeConfig
+from oxcart.compile.workspace import CENSUS, settle
 from oxcart.manifests.dataset import Dataset
 from oxcart.manifests.diff import diff
 from oxcart.manifests.manifest import CLAIM, read_manifest
@@ -210,8 +210,8 @@ def test_a_claim_that_a_finished_compile_left_behind_is_in_nobodys_way(
 ) -> None:
     out = before.copy(tmp_path)
     made = prepared(before.grown, out)
-    work = replace(work_of(made.plan, made.source), plan=read_manifest(Store(out)).plan)
-    Store(out).put(CLAIM, work.to_bytes())
+    claim = replace(made.claim, plan=read_manifest(Store(out)).plan)
+    Store(out).put(CLAIM, claim.to_bytes())
     extended(before.grown, out)
     assert tree(out) == tree(after)
 

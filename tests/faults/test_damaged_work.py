@@ -11,11 +11,16 @@ from typing import Any
 
 import pytest
 
-from oxcart.compile import census
-from oxcart.compile.commit import read_work
-from oxcart.compile.execute import CLAIM, read_done
-from oxcart.compile.pipeline import CENSUS, execute, finish, prepare
-from oxcart.compile.sealed import read_sealed, seal
+from oxcart.compile.pipeline import execute, finish, prepare
+from oxcart.compile.workspace import (
+    CENSUS,
+    read_done,
+    read_sealed,
+    saved_census,
+    seal,
+    unfinished_claim,
+)
+from oxcart.manifests.manifest import CLAIM
 from oxcart.manifests.tables import parse_table, table_bytes
 from oxcart.shards.errors import OxcartError
 from oxcart.shards.names import rows_name
@@ -35,16 +40,16 @@ def unfinished(whole: Compiled, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 
 def claim_of(store: Store) -> Any:
-    return read_work(store)
+    return unfinished_claim(store)
 
 
 def census_of(store: Store) -> Any:
-    found = census.read(read_sealed(store, CENSUS), CENSUS)
+    found = saved_census(store)
     return found.source, found.sizes, found.table.to_pylist()
 
 
 def rows_of(store: Store) -> Any:
-    done = read_done(store, "train-00000", read_work(store).plan)
+    done = read_done(store, "train-00000", unfinished_claim(store).plan)
     return done and (done.shard, done.episodes.to_pylist(), done.rejected, done.action, done.state)
 
 
@@ -95,7 +100,7 @@ def test_a_mark_of_a_version_that_wrote_less_is_a_shard_that_is_not_done(
     unfinished: Path, tmp_path: Path, field: str
 ) -> None:
     store, name = Store(copytree(unfinished, tmp_path / "out")), rows_name("train-00000")
-    plan = read_work(store).plan
+    plan = unfinished_claim(store).plan
     assert read_done(store, "train-00000", plan) is not None
     table = parse_table(read_sealed(store, name), name)
     value = json.loads(table.schema.metadata[b"oxcart.shard"])

@@ -26,16 +26,15 @@ from hypothesis import strategies as st
 
 from broken_dataset import seal
 from oxcart.compile import census
-from oxcart.compile.commit import read_work
-from oxcart.compile.execute import CLAIM, claimed, read_done
 from oxcart.compile.frames import encode_frames
 from oxcart.compile.images import ImageError, Resize, decode_into
-from oxcart.compile.sealed import seal as sealed
 from oxcart.compile.sources import open_source
 from oxcart.compile.sources.base import SourceConfig
 from oxcart.compile.sources.rlds import tfrecord
+from oxcart.compile.workspace import claimed_plan, read_done, unfinished_claim
+from oxcart.compile.workspace import seal as sealed
 from oxcart.manifests.dataset import Dataset
-from oxcart.manifests.manifest import NAME, read_manifest
+from oxcart.manifests.manifest import CLAIM, NAME, read_manifest
 from oxcart.manifests.tables import EPISODES, parse_table, table_bytes
 from oxcart.manifests.verify import verify
 from oxcart.shards.codec import CHUNK_FRAMES, CODECS, Encoding, decode, encode
@@ -246,10 +245,10 @@ def test_work_in_progress(tmp_path: Path, six_episodes: Compiled, amount: int) -
     def check(claim: bytes, data: bytes) -> None:
         store.put(CLAIM, claim)
         store.put(rows_name("train-00000"), sealed(data))
-        found = claimed(store)
+        found = claimed_plan(store)
         assert found is None or isinstance(found, str)
         with said():
-            read_work(store)
+            unfinished_claim(store)
         assert read_done(store, "train-00000", "p") is None
 
     fuzz(check, 100 * amount, claim=mutated(whole), data=mutated(rows))

@@ -12,7 +12,6 @@ costs one encoding per frame, and other datasets nothing.
 
 from __future__ import annotations
 
-import difflib
 import io
 import math
 import re
@@ -27,6 +26,7 @@ from tensorflow_datasets.core import features as tfds_features
 
 from oxcart.compile.sources.base import Camera, Floats, clean
 from oxcart.compile.sources.rlds.directory import FEATURES, TfdsDirectory
+from oxcart.shards.choices import did_you_mean
 from oxcart.shards.errors import ConfigError, SourceError
 
 DEFAULTS = {"action": "steps/action", "state": "steps/observation/state"}
@@ -355,6 +355,4 @@ def _is_number(dtype: Any) -> bool:
 
 
 def _no_such(what: str, name: str, known: Mapping[str, Any] | Sequence[str]) -> str:
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    hint = f"did you mean {near[0]!r}? " if near else ""
-    return f"{what}: no such feature; {hint}there are {', '.join(sorted(known))}"
+    return f"{what}: no such feature; there are {', '.join(sorted(known))}{did_you_mean(name, known)}"

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
+from oxcart.shards.choices import one_of
 from oxcart.shards.errors import ConfigError
 
 DETECTORS = {"content": 27.0, "adaptive": 3.0}
@@ -75,8 +76,7 @@ class VideoConfig:
                 f"clip length: a clip of {self.min_s:g} s has fewer than 2 steps at {float(self.rate):g} "
                 "per second; raise the shortest length or the rate"
             )
-        if self.detector not in DETECTORS:
-            raise ConfigError(f"shot detector: expected one of {', '.join(DETECTORS)}, got {self.detector!r}")
+        one_of("shot detector", self.detector, DETECTORS)
         for name in ("threshold", "still", "still_s"):
             value = getattr(self, name)
             if value is not None and not 0 <= value < float("inf"):
