@@ -26,7 +26,8 @@ from typing import NamedTuple
 
 from oxcart.manifests.alike import alike, said_alike
 from oxcart.manifests.canonical import canonical_json
-from oxcart.manifests.split import SPLITS, SplitRule, connected, listed_names, nearest, normalise, places
+from oxcart.manifests.split import SPLITS, SplitRule, connected, listed_names, normalise, places
+from oxcart.shards.choices import nearest
 from oxcart.shards.errors import ConfigError
 
 UNKNOWN = "name the field with --environment FIELD, or use --split-by instruction"

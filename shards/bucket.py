@@ -3,12 +3,11 @@
 obstore speaks the protocols; here are the retries, the requests that run at once, and what to say of a
 failure.
 
-An object is written to a temporary file on this machine and put when it is whole, at once or in parts that
-become an object only together: nobody sees half of it, and a put that failed is simply made again. The price
-is room in TMPDIR for one object per writer, and that the first failure of a part sends all of them again: it
-is only from the second on that obstore tries a part again alone, heeding no `Retry-After`. A process that is
-killed amid the parts of a large object leaves them in the bucket, invisible; a lifecycle rule that aborts
-incomplete uploads clears them away.
+An object is written to a temporary file on this machine and uploaded when it is complete, in one request or
+in parts that become an object only together: nobody sees half of it, and a failed upload is simply repeated.
+obstore retries a failed part alone before the upload counts as failed. The price is room in TMPDIR for one
+object per writer. A process that is killed between the parts of a large object leaves them in the bucket,
+invisible; a lifecycle rule that aborts incomplete uploads clears them away.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ import obstore
 
 from oxcart.shards import retry
 from oxcart.shards.directory import WORK
-from oxcart.shards.endpoint import Method, connect
+from oxcart.shards.endpoint import connect
 from oxcart.shards.errors import ConfigError, StoreError
 from oxcart.shards.prefetch import pieces, prefetch, spans
 
@@ -40,9 +39,6 @@ WHOLE_BYTES = 16 << 20
 """A larger object is read and written in parts."""
 MANY = 16
 """More names than this in one folder are looked up by listing it."""
-
-_METHODS: dict[str, Method] = {"write": "PUT", "create": "PUT", "delete": "DELETE"}
-"""Of the request that asks a busy server when to come again; otherwise GET."""
 
 Result = TypeVar("Result")
 
@@ -196,22 +192,12 @@ class Bucket:
             with self._explain_file(name):
                 file.flush()
 
-            endpoint, alone = self._endpoint, False
-
             def call(attempt: int) -> None:
-                nonlocal alone
                 file.seek(0)
                 if whole.size <= WHOLE_BYTES:
-                    obstore.put(endpoint.writer, name, file.read())
-                    return
-                store = endpoint.uploader if alone else endpoint.writer
-                try:
-                    obstore.put(store, name, file, chunk_size=WHOLE_BYTES)
-                except (
-                    retry.ERRORS
-                ) as error:  # a poor connection wants parts tried alone, a busy server peace
-                    alone = not retry.judge(error, endpoint.timeout_s).busy
-                    raise
+                    obstore.put(self._endpoint.writer, name, file.read())
+                else:
+                    obstore.put(self._endpoint.uploader, name, file, chunk_size=WHOLE_BYTES)
 
             self._do("write", name, call)
 
@@ -318,9 +304,8 @@ class Bucket:
         Raises:
             StoreError: it failed; a FailedError if `explain` is not set.
         """
-
-        ask, endpoint = partial(self._ask, operation, name), self._endpoint
-        attempt = partial(retry.attempt, call, host=endpoint.host, timeout_s=endpoint.timeout_s, ask=ask)
+        endpoint = self._endpoint
+        attempt = partial(retry.attempt, call, host=endpoint.host, timeout_s=endpoint.timeout_s)
         try:
             if threading.current_thread() is not threading.main_thread():
                 return attempt()
@@ -331,23 +316,6 @@ class Bucket:
             if not explain:
                 raise
             raise self._explain(operation, name, error) from error
-
-    def _ask(self, operation: str, name: str) -> str | None:
-        """What a server that was too busy says now of when to come again.
-
-        Servers are busy for writing alone, too, so a write is asked with a write: of an object without
-        bytes and of a name of its own, in the folder of work in progress.
-        """
-        method = _METHODS.get(operation, "GET")
-        asked = name if method == "GET" else _probe()
-        address = self._endpoint.address(asked, method)
-        if address is None:
-            return None
-        says, done = retry.retry_after(address, self._endpoint.timeout_s, method)
-        if done and method == "PUT":
-            with contextlib.suppress(*retry.ERRORS):
-                obstore.delete(self._endpoint.reader, asked)
-        return says
 
     def _explain(self, operation: str, name: str, error: retry.FailedError) -> StoreError:
         failure, endpoint = error.failure, self._endpoint
@@ -364,7 +332,7 @@ class Bucket:
             )
             if operation == "stat" and endpoint.scheme == "s3":
                 reason += "; without s3:ListBucket it may be missing as well"
-        if failure.status is None and endpoint.server:
+        if failure.status is None and not failure.token and endpoint.server:
             reason += f" by {endpoint.server}"
         if error.attempts > 1:
             reason += f", {error.attempts} attempts"

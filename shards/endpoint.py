@@ -2,8 +2,8 @@
 
     gs://bucket/path       GOOGLE_APPLICATION_CREDENTIALS, gcloud's login, or the account of a Google machine;
                            STORAGE_EMULATOR_HOST for an emulator
-    s3://bucket/path       AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, the profile AWS_PROFILE of ~/.aws, or
-                           the role of an Amazon machine; AWS_REGION; AWS_ENDPOINT_URL of another S3
+    s3://bucket/path       AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile of ~/.aws (AWS_PROFILE, with
+                           boto3), or the role of an Amazon machine; AWS_REGION; AWS_ENDPOINT_URL
     az://container/path    AZURE_STORAGE_ACCOUNT_NAME with AZURE_STORAGE_ACCOUNT_KEY or
                            AZURE_STORAGE_SAS_TOKEN, or AZURE_STORAGE_CONNECTION_STRING
     https://host/path      nothing
@@ -15,7 +15,6 @@ from the environment works as well. A URL with a secret in it is refused, since 
 
 from __future__ import annotations
 
-import configparser
 import contextlib
 import os
 import re
@@ -24,9 +23,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import obstore
 from obstore.store import AzureStore, GCSStore, HTTPStore, S3Store
 
 from oxcart.shards.errors import ConfigError
@@ -39,13 +37,11 @@ UPLOAD_FACTOR = 10
 """An answer to an upload comes only after all of its bytes have gone out, so it has this much longer."""
 SCHEMES = ("gs", "s3", "az", "https", "http")
 
-Method = Literal["GET", "PUT", "DELETE"]
-
 _PRODUCT = Path("/sys/class/dmi/id/product_name")
 _VENDOR = Path("/sys/class/dmi/id/sys_vendor")
-_SIGNED_FOR = timedelta(seconds=60)
 _AZURITE = "http://127.0.0.1:10000"
-_EXPORT = 'eval "$(aws configure export-credentials --format env)"'
+_KEYS_TTL = timedelta(minutes=10)
+"""Age at which keys of a profile are renewed; botocore's are valid for at least ten minutes more."""
 _PLAIN = re.compile(r"[A-Za-z0-9$][A-Za-z0-9._-]*")
 """What the names of buckets, containers, accounts and regions look like, generously."""
 
@@ -69,8 +65,6 @@ class Endpoint:
     """Names of the environment variables that hold them."""
     unsigned: str
     """Name of the environment variable that has nothing signed, whatever the credentials."""
-    public: str | None
-    """Where the objects are for those who need not sign."""
     server: str | None
     """Host and port, where the environment names another than the cloud's own."""
     timeout_s: float
@@ -79,18 +73,6 @@ class Endpoint:
     def host(self) -> str:
         """Who answers: the server, or where it is the cloud's own, the bucket."""
         return self.server or self.url.partition("://")[2].partition("/")[0]
-
-    def address(self, name: str, method: Method = "GET") -> str | None:
-        """A URL that any client can get, put or delete the object at, signed where need be.
-
-        Never to be shown. None where what is known of the credentials signs no URLs.
-        """
-        if self.public is not None:
-            return f"{self.public}/{urllib.parse.quote(name)}"
-        with contextlib.suppress(*ERRORS):
-            signed: str = obstore.sign(self.reader, method, name, _SIGNED_FOR)
-            return signed
-        return None
 
 
 def connect(text: str) -> Endpoint:
@@ -106,14 +88,16 @@ def connect(text: str) -> Endpoint:
         kind: Any = HTTPStore
         arguments: dict[str, Any] = {"url": url}
         config: dict[str, Any] = {}
-        credentials, base, unsigned = "", "", ""
+        credentials, unsigned = "", ""
     else:
         kind = {"gs": GCSStore, "s3": S3Store, "az": AzureStore}[scheme]
         unsigned = {"gs": "GOOGLE", "s3": "AWS", "az": "AZURE"}[scheme] + "_SKIP_SIGNATURE"
-        config, credentials, base = {"gs": _google, "s3": _amazon, "az": _azure}[scheme](host)
+        config, credentials = {"gs": _google, "s3": _amazon, "az": _azure}[scheme](host)
         if _unsigned(unsigned):
             config["skip_signature"] = True
         arguments = {"prefix": path or None, "config": config}
+        if "credential_provider" in config:
+            arguments["credential_provider"] = config.pop("credential_provider")
     anonymous = bool(config.get("skip_signature")) or scheme in ("http", "https")
 
     def open_(factor: int, retries: int) -> Any:
@@ -139,7 +123,6 @@ def connect(text: str) -> Endpoint:
         anonymous=anonymous,
         credentials=credentials,
         unsigned=unsigned,
-        public=(f"{base}/{url.partition('://')[2]}" if base else url) if anonymous else None,
         server=_server(
             config.get("endpoint")
             or config.get("base_url")
@@ -216,7 +199,7 @@ def _timeout_s() -> float:
     return value
 
 
-def _google(bucket: str) -> tuple[dict[str, Any], str, str]:
+def _google(bucket: str) -> tuple[dict[str, Any], str]:
     names = (
         "GOOGLE_APPLICATION_CREDENTIALS",
         "GOOGLE_SERVICE_ACCOUNT",
@@ -230,7 +213,7 @@ def _google(bucket: str) -> tuple[dict[str, Any], str, str]:
     if emulator:
         base = _checked("STORAGE_EMULATOR_HOST", emulator if "://" in emulator else f"http://{emulator}")
         # Unsigned writes would still fetch a token from a Google machine, so there is one that means nothing.
-        return {"base_url": base, "bearer_token": "emulator"}, names[0], base
+        return {"base_url": base, "bearer_token": "emulator"}, names[0]
     login = Path(os.environ.get("CLOUDSDK_CONFIG") or Path.home() / ".config" / "gcloud")
     logged_in = (login / "application_default_credentials.json").is_file()
     if not (_any(names) or logged_in or _holds(_PRODUCT, "Google")):
@@ -238,37 +221,24 @@ def _google(bucket: str) -> tuple[dict[str, Any], str, str]:
     server = _endpoint("GOOGLE_BASE_URL", "GOOGLE_STORAGE_BASE_URL")
     if server:
         config["base_url"] = server
-    return config, names[0], server or "https://storage.googleapis.com"
+    return config, names[0]
 
 
-def _amazon(bucket: str) -> tuple[dict[str, Any], str, str]:
+def _amazon(bucket: str) -> tuple[dict[str, Any], str]:
     names = (
         "AWS_ACCESS_KEY_ID",
         "AWS_WEB_IDENTITY_TOKEN_FILE",
         "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
         "AWS_CONTAINER_CREDENTIALS_FULL_URI",
     )
-    profile = _amazon_profile()
     config: dict[str, Any] = {}
     own_machine = _holds(_VENDOR, "Amazon EC2") and not os.environ.get("AWS_EC2_METADATA_DISABLED")
-    credentials = "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
-    if not (_any(names) or _unsigned("AWS_SKIP_SIGNATURE")):
-        name = os.environ.get("AWS_PROFILE")
-        if name and not profile:
-            raise ConfigError(f"AWS_PROFILE={name}: no such profile")
-        if _elsewhere(profile):
-            if name:
-                raise ConfigError(f"AWS_PROFILE={name}: holds no keys; run {_EXPORT}")
-            credentials += f" or run {_EXPORT}"
-        keys = {
-            "access_key_id": profile.get("aws_access_key_id"),
-            "secret_access_key": profile.get("aws_secret_access_key"),
-            "session_token": profile.get("aws_session_token"),
-        }
-        if keys["access_key_id"]:
-            config |= {name: value for name, value in keys.items() if value}
-        elif not own_machine:
-            config["skip_signature"] = True
+    signs = not (_any(names) or _unsigned("AWS_SKIP_SIGNATURE"))
+    profile, provider = _amazon_profile(signs)
+    if provider is not None:
+        config["credential_provider"] = provider
+    elif signs and not own_machine:
+        config["skip_signature"] = True
     region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or profile.get("region")
     config["region"] = _checked_name("AWS_REGION", region or "us-east-1")
     endpoint = _endpoint("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
@@ -276,33 +246,47 @@ def _amazon(bucket: str) -> tuple[dict[str, Any], str, str]:
         endpoint = _checked("endpoint_url of the profile of AWS", profile["endpoint_url"])
     if endpoint:
         config["endpoint"] = endpoint
-    public = config.get("endpoint") or f"https://s3.{config['region']}.amazonaws.com"
-    return config, credentials, public
+    return config, "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
 
 
-def _elsewhere(profile: Mapping[str, str]) -> bool:
-    """Whether the keys of a profile have to be got by a program, a login or a role first."""
-    if "aws_access_key_id" in profile and "role_arn" not in profile:
-        return False
-    return any(name in ("credential_process", "role_arn") or name.startswith("sso_") for name in profile)
+def _amazon_profile(signs: bool) -> tuple[Mapping[str, str], Any]:
+    """Settings of the AWS profile in use, and what provides its keys: the file, a login, a role or a program.
 
+    Args:
+        signs: whether the keys are needed; if not, a profile that cannot be read counts as none.
 
-def _amazon_profile() -> Mapping[str, str]:
-    """What the files of the AWS command line say of the profile in use."""
-    name = os.environ.get("AWS_PROFILE") or "default"
+    Raises:
+        ConfigError: the profile is needed and does not exist or cannot be read, or boto3 is not installed.
+    """
+    name = os.environ.get("AWS_PROFILE")
     folder = Path.home() / ".aws"
     config = os.environ.get("AWS_CONFIG_FILE") or folder / "config"
     credentials = os.environ.get("AWS_SHARED_CREDENTIALS_FILE") or folder / "credentials"
-    values: dict[str, str] = {}
-    for file, section in ((config, f"profile {name}"), (config, name), (credentials, name)):
-        parser = configparser.RawConfigParser()
-        with contextlib.suppress(configparser.Error, OSError, UnicodeDecodeError):
-            parser.read(file, "utf-8")
-            values |= dict(parser[section]) if section in parser else {}
-    return values
+    if not (name or Path(config).exists() or Path(credentials).exists()):
+        return {}, None
+    try:
+        from botocore.exceptions import BotoCoreError
+        from botocore.session import Session
+        from obstore.auth.boto3 import Boto3CredentialProvider
+    except ImportError as error:
+        if name and signs:
+            raise ConfigError(
+                f"AWS_PROFILE={name}: profiles need boto3, which is not installed; pip install 'oxcart[aws]'"
+            ) from error
+        return {}, None
+    try:
+        session = Session()
+        profile = session.get_scoped_config()
+        session.get_component("credential_provider").remove("iam-role")  # obstore asks the machine
+        keys = signs and session.get_credentials()
+        return profile, Boto3CredentialProvider(session, ttl=_KEYS_TTL) if keys else None
+    except BotoCoreError as error:
+        if signs:
+            raise ConfigError(f"AWS_PROFILE={name or 'default'}: {plain(str(error))}") from error
+        return {}, None
 
 
-def _azure(container: str) -> tuple[dict[str, Any], str, str]:
+def _azure(container: str) -> tuple[dict[str, Any], str]:
     names = (
         "AZURE_STORAGE_ACCOUNT_KEY",
         "AZURE_STORAGE_ACCESS_KEY",
@@ -330,7 +314,7 @@ def _azure(container: str) -> tuple[dict[str, Any], str, str]:
     config: dict[str, Any] = {name: value for name, value in values.items() if value}
     _endpoint("AZURITE_BLOB_STORAGE_URL")
     if string.get("UseDevelopmentStorage", "").lower() == "true":  # obstore knows Azurite's account and key
-        return {"use_emulator": True}, names[0], ""
+        return {"use_emulator": True}, names[0]
     account = config.get("account_name")
     if not account and not os.environ.get("AZURE_STORAGE_USE_EMULATOR"):
         raise ConfigError(
@@ -342,8 +326,7 @@ def _azure(container: str) -> tuple[dict[str, Any], str, str]:
     _endpoint("IDENTITY_ENDPOINT")
     if not (_any(names) or "account_key" in config or "sas_key" in config):
         config["skip_signature"] = True
-    public = config.get("endpoint") or f"https://{account}.blob.core.windows.net"
-    return config, "AZURE_STORAGE_ACCOUNT_KEY or AZURE_STORAGE_SAS_TOKEN", public
+    return config, "AZURE_STORAGE_ACCOUNT_KEY or AZURE_STORAGE_SAS_TOKEN"
 
 
 def _any(names: tuple[str, ...]) -> bool:

@@ -1,31 +1,26 @@
-"""Which failures of a bucket are tried again, after how long, and what to say of the last one.
+"""Which failed requests to a bucket are retried, after what wait, and how the last failure is explained.
 
-Tried again: 408, 429 and 5xx, a stall, a connection that is refused or cut, a body that is too short, and one
-that reached the store otherwise than it was sent, which S3 answers with a 400.
-Everything else is the same the next time: 403, 404, a name that does not exist. A host that has never
-answered this process and refuses the connection is tried twice and no more: most likely its name or port is
-wrong, or nothing runs there. One that has answered may be starting anew.
+Transient failures are tried up to six times: HTTP 408, 429 and 5xx, a stalled, refused or dropped connection,
+a body that is too short, and a body that S3 received damaged, which it answers with a 400. Everything else
+would fail the same way again: 403, 404, a host that does not exist. A host that refuses the connection and
+has never answered this process is tried twice: most likely its name or port is wrong. One that has answered
+before may be restarting.
 
-Waits double from half a second and have no jitter. Where the server is too busy (429, 503) and says in
-`Retry-After` how long it wants to be left alone, that is the wait, up to a minute. obstore drops the headers
-of an answer, so the server is asked again at once, with a request of our own of the same kind; a server that
-is not busy any more, or that cannot be asked (a URL that cannot be signed), is met again after half a second.
+Waits are random up to a limit that doubles with every attempt ("full jitter"), so that many readers of one
+busy server do not come back at the same moment. The price is that a `Retry-After` is ignored: obstore does
+not return the headers of an answer.
 
-What obstore says of an error runs over many lines and holds URLs, signed ones too. Nothing of it is shown but
-the status, and the error's code where that is a plain word.
+An error of obstore runs over many lines and holds URLs, signed ones too. Only its status is shown, and its
+code if that is a plain word.
 """
 
 from __future__ import annotations
 
-import email.utils
-import http.client
+import random
 import re
 import threading
-import urllib.error
-import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import TypeVar
 
@@ -34,22 +29,25 @@ from obstore.exceptions import BaseError
 from oxcart.shards.prefetch import unwanted
 
 ATTEMPTS = 6
+"""Attempts of a request, the first one included."""
 ATTEMPTS_UNANSWERED = 2
-"""At a host that refuses the connection and has never answered."""
-FIRST_WAIT_S = 0.5
-LONGEST_WAIT_S = 60.0
-"""The most that a `Retry-After` is believed."""
+"""Attempts at a host that refuses the connection and has never answered."""
+FIRST_WAIT_S = 1.0
+"""Longest wait before the second attempt, in seconds; it doubles with every further attempt, up to 16 s."""
 
 ERRORS = (BaseError, OSError, ValueError, NotImplementedError)
-"""What obstore raises; not all is of its own class: what a store cannot do is a NotImplementedError."""
+"""Exceptions that obstore raises; a store raises NotImplementedError for what it cannot do."""
 
 Result = TypeVar("Result")
 
+_JITTER = random.SystemRandom()  # not the global one, whose state training restores, and never forked
 _answered: set[str] = set()
 """Hosts that have answered this process, be it with an error."""
 
 _STATUS = re.compile(r"(?:status code: |status: )(\d{3})\b")
 _CODE = re.compile(r"<Code>([A-Za-z0-9]{1,60})</Code>")
+_PROVIDER = re.compile(r"External \w+ credential provider: \w+: (.*)")
+"""What obstore says where botocore cannot renew the keys of a profile."""
 _SPOILED = frozenset({"BadDigest", "IncompleteBody", "RequestTimeout", "XAmzContentSHA256Mismatch"})
 """What S3 calls a body that did not arrive, or not as it was signed."""
 
@@ -74,11 +72,6 @@ class Failure:
     refused: bool = False
     """The host takes no connection."""
 
-    @property
-    def busy(self) -> bool:
-        """Whether the server may have said when to come again."""
-        return self.status in (429, 503)
-
 
 class FailedError(Exception):
     """The last failure of a call, and how many attempts it took."""
@@ -93,7 +86,7 @@ def attempt(
     *,
     host: str,
     timeout_s: float,
-    ask: Callable[[], str | None] = lambda: None,
+    jitter: random.Random = _JITTER,
 ) -> Result:
     """Call until it succeeds, fails for good, or has failed `ATTEMPTS` times.
 
@@ -101,7 +94,7 @@ def attempt(
         call: given the number of the attempt, from 1.
         host: whom it calls.
         timeout_s: how long the connection may be silent; only to say so.
-        ask: asks a server that is busy for its `Retry-After`.
+        jitter: the source of random waits.
 
     Raises:
         FailedError: it did not succeed.
@@ -120,10 +113,7 @@ def attempt(
             _answered.add(host)
             return result
         ended = unwanted()
-        wait_s = FIRST_WAIT_S * 2 ** (number - 1)
-        if failure.busy:
-            wait_s = max(wait_s, min(seconds(ask()) or 0.0, LONGEST_WAIT_S))
-        pause(wait_s, ended)
+        pause(jitter.uniform(0.0, FIRST_WAIT_S * 2 ** (number - 1)), ended)
         if ended is not None and ended.is_set():  # or an interrupted command would go on until all is tried
             raise FailedError(failure, number)
     raise AssertionError("the last attempt returns or raises")
@@ -139,6 +129,8 @@ def judge(error: Exception, timeout_s: float) -> Failure:
     text = str(error)
     if isinstance(error, CutError):
         return Failure(reason=text, again=True)
+    if provider := _PROVIDER.search(text):
+        return Failure(reason=f"the credentials give no token ({plain(provider[1])})", token=True)
     if "token request" in text:
         failure = _judge(error, text, timeout_s)
         answer = failure.reason.removeprefix("access denied (").removeprefix("no such object (").rstrip(")")
@@ -208,45 +200,3 @@ def plain(text: str) -> str:
     """The first line of what obstore says, without URLs."""
     first = text.strip().splitlines()[0] if text.strip() else ""
     return re.sub(r"\S+://\S+", "(url)", first)[:200]
-
-
-def seconds(value: str | None) -> float | None:
-    """What a `Retry-After` says, a number of seconds or a date; None where it says nothing."""
-    if value is None:
-        return None
-    if value.strip().isascii() and value.strip().isdigit():
-        return float(value)
-    try:
-        date = email.utils.parsedate_to_datetime(value)
-    except ValueError:
-        return None
-    return max(0.0, (date.replace(tzinfo=date.tzinfo or UTC) - datetime.now(UTC)).total_seconds())
-
-
-def retry_after(url: str, timeout_s: float, method: str = "GET") -> tuple[str | None, bool]:
-    """The `Retry-After` of a server that is asked for the first byte of `url`, or with another method.
-
-    Args:
-        url: signed where need be; a PUT writes an object of no bytes there.
-        timeout_s: how long the server may be silent.
-        method: GET, PUT or DELETE.
-
-    Returns:
-        What it says, if it does, and whether it did what it was asked.
-    """
-    headers = {
-        "GET": {"Range": "bytes=0-0"},
-        "PUT": {"Content-Type": "application/octet-stream", "x-ms-blob-type": "BlockBlob"},
-    }
-    request = urllib.request.Request(
-        url, method=method, headers=headers.get(method, {}), data=b"" if method == "PUT" else None
-    )
-    try:
-        with urllib.request.urlopen(request, timeout=timeout_s):
-            return None, True
-    except urllib.error.HTTPError as error:
-        with error:
-            found: str | None = error.headers.get("Retry-After")
-            return found, False
-    except (OSError, http.client.HTTPException):
-        return None, False

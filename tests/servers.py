@@ -26,6 +26,7 @@ LONGEST_S = 20
 BUCKET = "bucket"
 
 REASONS = {
+    "400": "400 Bad Request",
     "302": "302 Found",
     "403": "403 Forbidden",
     "404": "404 Not Found",
@@ -59,6 +60,8 @@ class Faults:
     waiting: list[Fault] = field(default_factory=list)
     requests: list[tuple[str, str]] = field(default_factory=list)
     """Method, and path with query."""
+    signed_by: list[str] = field(default_factory=list)
+    """Access key of each request to S3, "" where it is unsigned."""
     every: Callable[[str, str], str] | None = None
     """Says of each request, by its method and by its path with the range that it asks for, what happens."""
     stalled: threading.Event = field(default_factory=threading.Event)
@@ -93,6 +96,7 @@ class Faults:
         with self._lock:
             self.waiting.clear()
             self.requests.clear()
+            self.signed_by.clear()
             self.stalled.clear()
 
 
@@ -202,6 +206,8 @@ def s3() -> Iterator[Server]:
     def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         path = urllib.parse.quote(environ["PATH_INFO"]) + "?" + environ["QUERY_STRING"]
         fault = faults.take(environ["REQUEST_METHOD"], path.rstrip("?"))
+        signature = re.search(r"Credential=([^/]+)/", environ.get("HTTP_AUTHORIZATION", ""))
+        faults.signed_by.append(signature[1] if signature else "")
         what = fault.what if fault else ""
         body = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
         sent = flipped(body) if what == "flip" else body

@@ -68,7 +68,7 @@ Spoil = Callable[..., list[tuple[str, str]]]
 @pytest.mark.parametrize(
     ("what", "every"),
     [
-        ("503", 4),  # not 3: a server that is busy is asked twice between two attempts
+        ("503", 3),
         pytest.param("drop", 10, marks=pytest.mark.system),
         pytest.param("cut", 3, marks=pytest.mark.system),
         pytest.param("500", 3, marks=pytest.mark.system),

@@ -5,13 +5,12 @@ from __future__ import annotations
 import contextlib
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime, timedelta
-from email.utils import format_datetime
+from random import Random
 
 import pytest
 
 from oxcart.shards.prefetch import prefetch
-from oxcart.shards.retry import ATTEMPTS, CutError, FailedError, attempt, judge, plain, retry_after, seconds
+from oxcart.shards.retry import ATTEMPTS, CutError, FailedError, attempt, judge, plain
 
 
 def test_it_is_tried_until_it_succeeds(waits: list[float]) -> None:
@@ -25,7 +24,24 @@ def test_it_is_tried_until_it_succeeds(waits: list[float]) -> None:
 
     assert attempt(call, host="h", timeout_s=1) == "done"
     assert numbers == [1, 2, 3, 4]
-    assert waits == [0.5, 1.0, 2.0]
+    assert len(waits) == 3
+
+
+def test_waits_are_random_below_a_limit_that_doubles(waits: list[float]) -> None:
+    def call(number: int) -> None:
+        raise CutError("short")
+
+    for seed in range(50):
+        with pytest.raises(FailedError):
+            attempt(call, host="h", timeout_s=1, jitter=Random(seed))
+    rounds = [waits[i : i + ATTEMPTS - 1] for i in range(0, len(waits), ATTEMPTS - 1)]
+    for limit, waited in zip((1, 2, 4, 8, 16), zip(*rounds, strict=True), strict=True):
+        assert 0 <= min(waited) < limit / 4
+        assert limit * 3 / 4 < max(waited) <= limit
+    del waits[:]
+    with pytest.raises(FailedError):
+        attempt(call, host="h", timeout_s=1, jitter=Random(7))
+    assert waits == rounds[7], "the same seed waits as long"
 
 
 @pytest.mark.parametrize(("error", "attempts"), [(CutError("x"), ATTEMPTS), (ValueError("x"), 1)])
@@ -65,7 +81,7 @@ def test_a_refusal_by_a_host_that_never_answered_is_tried_once_more_and_no_more(
         with pytest.raises(FailedError, match="the connection is refused") as caught:
             attempt(refuse, host="never-answered", timeout_s=1)
         assert caught.value.attempts == 2
-    assert waits == [0.5, 0.5]
+    assert len(waits) == 2
 
 
 @pytest.mark.parametrize("answer", ["", "status code: 404 Not Found", "status code: 503 Busy"])
@@ -132,17 +148,3 @@ def test_what_an_error_means(text: str, reason: str, again: bool) -> None:
 def test_what_the_system_says() -> None:
     assert judge(OSError(28, "No space left on device"), 1).reason == "No space left on device"
     assert plain("") == ""
-
-
-def test_retry_after_is_seconds_or_a_date() -> None:
-    assert seconds("120") == 120
-    assert seconds(" 0 ") == 0
-    assert seconds("Wed, 21 Oct 2015 07:28:00 GMT") == 0
-    later = seconds(format_datetime(datetime.now(UTC) + timedelta(seconds=3600), usegmt=True))
-    assert later is not None
-    assert 3000 < later <= 3600
-    assert [seconds(text) for text in (None, "", "soon", "-5", "1.5", "²")] == [None] * 6
-
-
-def test_a_server_that_cannot_be_asked_says_nothing() -> None:
-    assert retry_after("http://127.0.0.1:9/x", 1.0) == (None, False)

@@ -28,6 +28,7 @@ import torch
 import torch.utils.data
 
 from oxcart.manifests.dataset import Dataset, read_whole
+from oxcart.shards.choices import one_of
 from oxcart.shards.errors import ConfigError
 from oxcart.train.data.annotations import StepValues, by_name
 from oxcart.train.data.batch import Batch
@@ -125,9 +126,8 @@ class Loader(torch.utils.data.IterableDataset[Batch]):
         cache_bytes: int = 100 << 30,
         pin: bool | None = None,
     ) -> None:
-        for name, choice, allowed in (("action", action, ACTIONS), ("read_mode", read_mode, READ_MODES)):
-            if choice not in allowed:
-                raise ConfigError(f"{name}: expected one of {', '.join(map(str, allowed))}, got {choice!r}")
+        one_of("action", action, ACTIONS)
+        one_of("read_mode", read_mode, READ_MODES)
         positive = {
             "batch_size": batch_size,
             "lanes": lanes,

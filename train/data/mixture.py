@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from oxcart.manifests.dataset import Dataset
+from oxcart.shards.choices import one_of
 from oxcart.shards.errors import ConfigError
 
 Int64 = npt.NDArray[np.int64]
@@ -47,8 +48,7 @@ class Mixture:
     def __post_init__(self) -> None:
         if not self.datasets:
             raise ConfigError("mixture: expected at least one dataset, got none")
-        if self.epoch not in EPOCHS:
-            raise ConfigError(f"mixture.epoch: expected one of {', '.join(EPOCHS)}, got {self.epoch!r}")
+        one_of("mixture.epoch", self.epoch, EPOCHS)
         check_weights("mixture.weights", self.weights)
         if isinstance(self.weights, str):
             return

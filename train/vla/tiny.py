@@ -23,8 +23,9 @@ import torch
 from torch import nn
 
 from oxcart.manifests.ownership import MODEL, check_directory
+from oxcart.shards.choices import one_of
 from oxcart.shards.errors import ConfigError
-from oxcart.train.config import one_of
+from oxcart.train.vla.processor import build_processor, quieten, save_processor
 
 FAMILIES = ("qwen3-vl", "qwen2.5-vl", "smolvlm")
 WORDS = 512
@@ -127,8 +128,6 @@ def write_vlm(directory: Path, config: VlmConfig) -> int:
     Raises:
         ConfigError: the directory is there already and not empty.
     """
-    from oxcart.train.vla.processor import build_processor, quieten, save_processor
-
     check_directory("directory", directory, MODEL)
     if directory.is_dir() and any(directory.iterdir()):
         raise ConfigError(f"directory: {directory} is not empty; name another one")
