@@ -370,7 +370,7 @@ def _versions(census: Census) -> dict[str, str]:
     """Versions of what makes the bytes of a source's episodes."""
     if census.source["kind"] != "videos":
         return library_versions()
-    from oxcart.compile.sources.videos.survey import video_versions
+    from oxcart.compile.sources.videos.survey import video_versions  # decoders are an extra
 
     return library_versions() | video_versions()
 

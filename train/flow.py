@@ -56,7 +56,7 @@ def flow_loss(predicted: Tensor, target: Tensor) -> Tensor:
 
 def dis_flow(first: npt.NDArray[np.uint8], second: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
     """Flow [H, W, 2] from one frame [H, W, 3] to another."""
-    import cv2
+    import cv2  # an extra, which `_dis_teacher` asks for
 
     opencv: Any = cv2  # its stubs lack the flow
     engine = getattr(_local, "dis", None)

@@ -69,7 +69,7 @@ def engine(name: str, address: str | None = None) -> Run:
     """
     one_of("engine", name, ENGINES)
     if name == RAY:
-        from oxcart.compile.engines import ray
+        from oxcart.compile.engines import ray  # Ray is an extra
 
         return partial(ray.run, address=address)
     if address is not None:

@@ -97,6 +97,7 @@ def analyse(
         ConfigError: there are no pairs, or something that is asked for is not installed.
     """
     chosen = strategies.load(options.strategies or strategies.names())
+    # They need the extra `evaluate`, which the line above has asked for.
     from oxcart.train.evaluate.analysis import Subject, evaluate
     from oxcart.train.evaluate.strategy import Context
 

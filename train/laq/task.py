@@ -238,7 +238,7 @@ class LaqTask:
         )
         write_file(run / "report.md", text.encode())
         if self._analysis is not None:
-            from oxcart.train.evaluate.report import report_html, report_json
+            from oxcart.train.evaluate.report import report_html, report_json  # needs the extra `evaluate`
 
             write_file(run / "analysis.html", report_html(self._analysis))
             write_file(run / "analysis.json", report_json(self._analysis))

@@ -16,6 +16,7 @@ from oxcart.shards.files import write_file
 from oxcart.train.laq.label import Labeller, open_producer
 from oxcart.train.vla.emit import emit
 from oxcart.train.vla.policy import load_policy
+from oxcart.train.vla.task import imagine
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,8 +47,6 @@ def predict(run: Path, image: Path, instruction: str, laq: Path | None, device: 
         ConfigError: the run, the picture or the latent-action model cannot be used.
         NotFiniteError: what a model says is not.
     """
-    from oxcart.train.vla.task import imagine
-
     policy, about = load_policy(run, device)
     height, width = about["frames"]
     try:
