@@ -38,7 +38,7 @@ from oxcart.compile.sample.rlds import RldsSampleConfig, write_rlds
 from oxcart.compile.sources.base import SourceConfig
 from oxcart.manifests.audit import near, plant
 from oxcart.manifests.audit.audit import Options, audit
-from oxcart.manifests.audit.episodes import Audited, Episode, draw, open_sources
+from oxcart.manifests.audit.episodes import Audited, Episode, draw, open_datasets
 from oxcart.manifests.audit.features import FRAMES, Features, read_features, read_steps, spaced, tracks
 from oxcart.manifests.audit.match import one_thread
 from oxcart.manifests.audit.verdict import at_least
@@ -118,7 +118,7 @@ def recall(peers: str | None, real: Path | None, workers: int) -> None:
 
 def planted_table(title: str, null_of: str, planted_of: str, peers: str | None, workers: int) -> None:
     """Plant copies of the held-out episodes of one dataset (all, where none is) among train of another."""
-    sources = open_sources([null_of] if null_of == planted_of else [null_of, planted_of])
+    sources = open_datasets([null_of] if null_of == planted_of else [null_of, planted_of])
     every = draw(sources, None, 0)
     train = [episode for episode in every if episode.source == 0 and episode.split == "train"]
     held = [
@@ -297,7 +297,7 @@ def verdicts(workers: int) -> None:
 def cost(workers: int, frames: int = 100_000) -> None:
     """Time and memory for so many frames beside decoding them."""
     config = RldsSampleConfig(kitchens=8, sessions=2, episodes=4, steps=32, size=256)
-    sources = open_sources([compiled("cost-out", sample("cost", config), SplitRule(val=0.2))])
+    sources = open_datasets([compiled("cost-out", sample("cost", config), SplitRule(val=0.2))])
     some = draw(sources, None, 0)
     measured, few = _timed(lambda: read_features(sources, some, FRAMES, workers))
     decoding = measured / (len(some) * FRAMES) * frames

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from blake3 import blake3
 
+from oxcart.manifests.episode import Track, track
 from oxcart.manifests.manifest import Manifest, read_manifest
 from oxcart.manifests.tables import (
     ATTRIBUTION_SCHEMA,
@@ -29,7 +30,6 @@ from oxcart.manifests.tables import (
     episodes_schema,
     parse_table,
 )
-from oxcart.manifests.track import Track, track
 from oxcart.shards.choices import did_you_mean
 from oxcart.shards.errors import ConfigError, CorruptError
 from oxcart.shards.names import tar_name

@@ -24,8 +24,8 @@ from PIL import Image
 from oxcart.manifests.annotation import Annotation, write_annotation
 from oxcart.manifests.canonical import sha256_json
 from oxcart.manifests.dataset import Dataset, read_chunks
+from oxcart.manifests.episode import Track, track
 from oxcart.manifests.tables import EPISODES
-from oxcart.manifests.track import Track, track
 from oxcart.shards.choices import one_of
 from oxcart.shards.errors import ConfigError
 from oxcart.shards.names import stem_of

@@ -28,7 +28,7 @@ from oxcart.manifests.audit import (
     repair,
 )
 from oxcart.manifests.audit.cost import foretold
-from oxcart.manifests.audit.episodes import HELD, UNKNOWN, Audited, Episode, draw, open_sources
+from oxcart.manifests.audit.episodes import HELD, UNKNOWN, Audited, Episode, draw, open_datasets
 from oxcart.manifests.audit.features import FRAMES, Features, read_features
 from oxcart.manifests.audit.match import one_thread
 from oxcart.manifests.audit.result import Check, unchecked
@@ -155,7 +155,7 @@ def _audit(
     notice: Callable[[str], None] | None,
     command: str,
 ) -> Audit:
-    sources = open_sources(urls)
+    sources = open_datasets(urls)
     episodes = draw(sources, options.sample, options.seed)
     visible = [episode for episode in episodes if episode.split in ("train", *HELD)]
     if notice and (line := foretold(sources, visible, options.frames, options.workers, options.sample)):

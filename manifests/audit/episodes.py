@@ -80,7 +80,7 @@ class Episode(NamedTuple):
         return key
 
 
-def open_sources(urls: Sequence[str]) -> list[Audited]:
+def open_datasets(urls: Sequence[str]) -> list[Audited]:
     """Open the datasets.
 
     Raises:

@@ -24,7 +24,7 @@ from xxhash import xxh3_64, xxh3_64_intdigest
 
 from oxcart.manifests.audit.episodes import Audited, Episode
 from oxcart.manifests.dataset import read_chunks
-from oxcart.manifests.track import Track, track
+from oxcart.manifests.episode import Track, track
 from oxcart.shards.errors import CorruptError
 from oxcart.shards.names import tar_name
 from oxcart.shards.prefetch import prefetch

@@ -14,13 +14,12 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from xxhash import xxh3_64_intdigest
 
 from oxcart.manifests.audit.episodes import Audited, Episode
 from oxcart.manifests.audit.exact import Moves, trajectory
 from oxcart.manifests.audit.result import Check, count, failed, passed, some, unchecked
+from oxcart.manifests.episode import read_arrays as episode_arrays
 from oxcart.manifests.verify import verify
-from oxcart.shards.errors import CorruptError
 from oxcart.shards.names import tar_name
 from oxcart.shards.prefetch import prefetch
 
@@ -81,7 +80,9 @@ def read_arrays(
 
     def calls() -> Iterator[Callable[[], Arrays]]:
         for episode in episodes:
-            yield partial(_arrays, sources[episode.source], episode.row)
+            dataset = sources[episode.source].dataset
+            read = partial(dataset.store.read_range, tar_name(episode.row["shard"]))
+            yield partial(episode_arrays, read, episode.row, dataset.manifest.widths)
 
     try:
         for done, arrays in enumerate(prefetch(pool, calls(), depth=8 * workers), 1):
@@ -163,18 +164,3 @@ def _differing(stated: dict[str, Any] | None, found: _Moments | None) -> list[di
             for i in np.flatnonzero(far)
         ]
     return wrong
-
-
-def _arrays(source: Audited, row: dict[str, Any]) -> Arrays:
-    """Actions and states [T, A] of an episode, checked."""
-    found = {}
-    for name in ("action", "state"):
-        entry = getattr(source.dataset.manifest, name)
-        if entry is None or row[f"{name}.offset"] is None:
-            continue
-        size = row["steps"] * entry["size"] * 4
-        data = source.dataset.store.read_range(tar_name(row["shard"]), row[f"{name}.offset"], size)
-        if xxh3_64_intdigest(data) != row[f"{name}.digest"]:
-            raise CorruptError(f"{row['shard']}: {row['key']}, {name} does not match its digest")
-        found[name] = np.frombuffer(data, "<f4").reshape(row["steps"], entry["size"])
-    return found

@@ -10,7 +10,7 @@ import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -19,16 +19,13 @@ from oxcart.manifests.dataset import Dataset
 from oxcart.shards.choices import one_of
 from oxcart.train.data import Loader
 from oxcart.train.evaluate import strategies
-from oxcart.train.evaluate.flow import flow_meter
+from oxcart.train.evaluate.analysis import Analysis, Subject, evaluate
 from oxcart.train.evaluate.gather import SPLITS, Draw, count_pairs, gather, open_splits
+from oxcart.train.evaluate.strategy import Context
 from oxcart.train.evaluate.subsets import Subset, default_subsets
-from oxcart.train.laq.config import LaqConfig
+from oxcart.train.flow import flow_meter
+from oxcart.train.laq.config import TEACHERS, LaqConfig
 from oxcart.train.laq.model import LatentActionModel, to_float
-
-if TYPE_CHECKING:
-    from oxcart.train.evaluate.analysis import Analysis
-
-FLOWS = ("dis", "raft", "none")
 
 
 class StageProgress(Protocol):
@@ -69,7 +66,7 @@ class EvaluateOptions:
 
     def __post_init__(self) -> None:
         strategies.check(self.strategies, "strategies")
-        one_of("flow", self.flow, FLOWS)
+        one_of("flow", self.flow, TEACHERS)
 
 
 def analyse(
@@ -97,10 +94,6 @@ def analyse(
         ConfigError: there are no pairs, or something that is asked for is not installed.
     """
     chosen = strategies.load(options.strategies or strategies.names())
-    # They need the extra `evaluate`, which the line above has asked for.
-    from oxcart.train.evaluate.analysis import Subject, evaluate
-    from oxcart.train.evaluate.strategy import Context
-
     loaders = open_splits(datasets, config.data, config.model.image_size, options.draw.batch_size)
     meter = flow_meter(options.flow, options.flow_weights, device)
     models = [model]

@@ -13,10 +13,9 @@ from PIL import Image, UnidentifiedImageError
 from oxcart.manifests.show import encode_image
 from oxcart.shards.errors import ConfigError, CorruptError, NotFiniteError
 from oxcart.shards.files import write_file
-from oxcart.train.laq.label import Labeller, open_producer
+from oxcart.train.laq.label import Labeller, imagine, open_producer
 from oxcart.train.vla.emit import emit
 from oxcart.train.vla.policy import load_policy
-from oxcart.train.vla.task import imagine
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -142,7 +142,6 @@ def write_vlm(directory: Path, config: VlmConfig) -> int:
     Raises:
         ConfigError: the directory is there already and not empty.
     """
-
     check_directory("directory", directory, MODEL)
     if directory.is_dir() and any(directory.iterdir()):
         raise ConfigError(f"directory: {directory} is not empty; name another one")

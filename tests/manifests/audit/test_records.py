@@ -12,7 +12,7 @@ import pytest
 from audited import check, status
 from oxcart.manifests.audit import episodes, records
 from oxcart.manifests.audit.audit import Audit
-from oxcart.manifests.audit.episodes import Audited, open_sources
+from oxcart.manifests.audit.episodes import Audited, open_datasets
 from oxcart.manifests.dataset import Dataset
 from oxcart.shards.errors import ConfigError
 
@@ -34,7 +34,7 @@ def of_kind(source: Audited, kind: str) -> Audited:
 
 @pytest.fixture
 def source(clean: Path) -> Audited:
-    return open_sources([str(clean)])[0]
+    return open_datasets([str(clean)])[0]
 
 
 @pytest.fixture
@@ -107,7 +107,7 @@ def without_bytes(source: Audited) -> Audited:
 
 
 def test_the_same_names_in_another_dataset_are_no_duplicate(clean: Path, other: Path) -> None:
-    sources = open_sources([str(clean), str(other)])
+    sources = open_datasets([str(clean), str(other)])
     changed = [sources[0], without_bytes(sources[1])]
     for check_names in (records.check_keys, records.check_records):
         found = check_names(changed)
@@ -118,7 +118,7 @@ def test_the_same_names_in_another_dataset_are_no_duplicate(clean: Path, other: 
 
 
 def test_pairs_of_one_key_and_of_one_record(clean: Path, other: Path, source: Audited) -> None:
-    pairs = records.duplicate_pairs(open_sources([str(clean), str(other)]))
+    pairs = records.duplicate_pairs(open_datasets([str(clean), str(other)]))
     assert len(pairs) == 8
     assert all(pair.one[1] == pair.other[1] and pair.one[0] != pair.other[0] for pair in pairs)
     splits = source.table["split"].to_pylist()
@@ -161,4 +161,4 @@ def test_videos_are_read_from_the_table_of_attributions(source: Audited) -> None
 
 def test_one_dataset_under_two_names_is_refused(clean: Path) -> None:
     with pytest.raises(ConfigError, match="is the same as"):
-        open_sources([str(clean), f"{clean}/"])
+        open_datasets([str(clean), f"{clean}/"])
