@@ -8,7 +8,6 @@ The statistics are computed again from the actions and states of train, in float
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
@@ -21,7 +20,7 @@ from oxcart.manifests.audit.result import Check, Criterion, count, some
 from oxcart.manifests.episode import read_arrays as episode_arrays
 from oxcart.manifests.verify import verify
 from oxcart.shards.names import tar_name
-from oxcart.shards.prefetch import prefetch
+from oxcart.shards.prefetch import in_threads
 
 SHARDS = Criterion("shards", "Shards match the manifest")
 STATISTICS = Criterion("statistics", "Statistics come from train alone")
@@ -74,7 +73,6 @@ def read_arrays(
     """
     moves: list[Moves | None] = []
     moments: list[dict[str, _Moments]] = [{} for _ in datasets]
-    pool = ThreadPoolExecutor(workers)
 
     def calls() -> Iterator[Callable[[], Arrays]]:
         for episode in episodes:
@@ -82,16 +80,13 @@ def read_arrays(
             read = partial(dataset.store.read_range, tar_name(episode.row["shard"]))
             yield partial(episode_arrays, read, episode.row, dataset.manifest.widths)
 
-    try:
-        for done, arrays in enumerate(prefetch(pool, calls(), depth=8 * workers), 1):
-            episode = episodes[done - 1]
-            moves.append(trajectory([arrays[name] for name in sorted(arrays)]))
-            if episode.split == "train":
-                for name, values in arrays.items():
-                    moments[episode.dataset].setdefault(name, _Moments()).add(values)
-            report(done)
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)
+    for done, arrays in enumerate(in_threads(workers, calls(), depth=8 * workers), 1):
+        episode = episodes[done - 1]
+        moves.append(trajectory([arrays[name] for name in sorted(arrays)]))
+        if episode.split == "train":
+            for name, values in arrays.items():
+                moments[episode.dataset].setdefault(name, _Moments()).add(values)
+        report(done)
     return moves, moments
 
 
