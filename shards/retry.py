@@ -68,7 +68,7 @@ _SIGNS = (
     ("kind: Interrupted", "the connection was cut", True),
     ("HttpError", "the connection failed", True),
 )
-"""What obstore writes of a failure without a status, what it means, and whether to retry; the first applies."""
+"""Pattern in an error without a status, what it means, and whether to retry; the first match counts."""
 
 
 class CutError(ValueError):
