@@ -23,6 +23,8 @@ from oxcart.shards.write_behind import WriteBehindFile
 
 WORK = ".oxcart"
 """Folder of all work in progress, inside the root."""
+_TRIES = 4
+"""Attempts to delete a folder to which others write at the same time."""
 
 
 class Directory:
@@ -134,12 +136,10 @@ class Directory:
     def delete_folder(self, folder: str) -> None:
         path = self._path(folder)
         with self._explain("delete", folder):
-            for last in (False, False, False, True):
+            for _ in range(_TRIES):
                 try:
                     shutil.rmtree(path)
                 except OSError as error:  # others may write to it or delete it at the same time
-                    if last and error.errno in (errno.ENOENT, errno.ENOTEMPTY):
-                        return
                     if error.errno not in (errno.ENOENT, errno.ENOTEMPTY):
                         raise
                 if not path.exists():
@@ -229,15 +229,14 @@ def _regular(path: str, flags: int = os.O_RDONLY) -> int:
         StoreError: it is no regular file.
         OSError: it cannot be opened.
     """
-    descriptor = os.open(path, flags | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NONBLOCK", 0))
+    descriptor = os.open(path, flags | os.O_CLOEXEC | os.O_NONBLOCK)
     kind = os.fstat(descriptor).st_mode
     if not stat.S_ISREG(kind):
         os.close(descriptor)
         if stat.S_ISDIR(kind):
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
         raise StoreError(f"{path}: read: is not a regular file")
-    if hasattr(os, "set_blocking"):
-        os.set_blocking(descriptor, True)
+    os.set_blocking(descriptor, True)
     return descriptor
 
 

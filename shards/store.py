@@ -62,33 +62,21 @@ class Store:
 
     def __init__(self, url: str | os.PathLike[str]) -> None:
         self._place = _open(os.fspath(url))
+        self.url = self._place.url
+        """Directory or URL of the store, without a secret."""
+        self.remote = self._place.remote
+        """Whether each call is a round trip to a server, so that many at once are faster than one by one."""
+        self.writable = self._place.writable
+        """Whether objects can be written; a web server is for reading only."""
+        self.listable = self._place.listable
+        """Whether the store can list its objects; a web server cannot."""
 
     def __repr__(self) -> str:
         return f"Store({self.url!r})"
 
     def __reduce__(self) -> tuple[type[Store], tuple[str]]:
-        """Connections stay behind."""
+        """Leave connections behind."""
         return Store, (self.url,)
-
-    @property
-    def url(self) -> str:
-        """Where it is; holds no secret."""
-        return self._place.url
-
-    @property
-    def remote(self) -> bool:
-        """Whether each call is a round trip to a server, so that many at once are better than one by one."""
-        return self._place.remote
-
-    @property
-    def writable(self) -> bool:
-        """Whether objects can be written at all; a web server is for reading."""
-        return self._place.writable
-
-    @property
-    def listable(self) -> bool:
-        """Whether it can say what is in it; a web server cannot."""
-        return self._place.listable
 
     def check_writable(self) -> None:
         """Find out before long work whether its result can be written; leaves nothing behind.
