@@ -28,7 +28,7 @@ def catalog(name: str | None, as_json: bool) -> None:
       oxcart catalog --json | jq -r '.[] | select(.control_rate.verified).name'
     """
     from oxcart.compile.catalog import lookup, names
-    from oxcart.manifests.split import nearest
+    from oxcart.shards.choices import nearest
     from oxcart.shards.errors import ConfigError
 
     known = names()

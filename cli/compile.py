@@ -448,7 +448,7 @@ def commit(out: str, on_error: str, quiet: bool) -> None:
 
 def _check_names(prepared: Prepared, assignment: Assignment) -> None:
     """Refuse --val NAME of a group that is not there: on the command line that is a slip."""
-    from oxcart.manifests.split import nearest
+    from oxcart.shards.choices import did_you_mean
     from oxcart.shards.errors import ConfigError
 
     rule = prepared.config.settings.rule
@@ -457,9 +457,8 @@ def _check_names(prepared: Prepared, assignment: Assignment) -> None:
     known = {name for group in assignment.groups for name in group.names}
     for name in rule.val:
         if name not in known:
-            near = nearest(name, known)
-            hint = f"did you mean {near!r}?" if near else "oxcart scan lists what there is"
-            raise ConfigError(f"--val {name!r}: no such {rule.by} in {prepared.source.name}; {hint}")
+            hint = did_you_mean(name, known, "oxcart scan lists what there is")
+            raise ConfigError(f"--val {name!r}: no such {rule.by} in {prepared.source.name}{hint}")
 
 
 def _rule(

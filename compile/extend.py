@@ -39,12 +39,12 @@ from oxcart.compile.pipeline import (
     refuse_faults,
     take_census,
 )
-from oxcart.compile.plan import Extends, Settings, more, split_episodes, with_aliases
+from oxcart.compile.plan import Extends, Settings, plan_extension, split_episodes, with_aliases
 from oxcart.compile.sources import open_source
 from oxcart.compile.sources.base import EnvironmentRule, Source, SourceConfig
 from oxcart.compile.sources.videos.config import VideoConfig
 from oxcart.compile.workspace import OVERWRITING, check_out
-from oxcart.manifests.assign import Assignment, Episode
+from oxcart.manifests.assign import Assignment, SplitEpisode
 from oxcart.manifests.dataset import Dataset
 from oxcart.manifests.frozen import FROZEN_BY, assign_new
 from oxcart.manifests.manifest import Manifest
@@ -138,7 +138,7 @@ def prepare(config: CompileConfig, report: Progress = ignore) -> Prepared:
     _refuse_copies(
         config, len(known), before["split"].filter(pa.array(read)), assignment.splits[before.num_rows :]
     )
-    plan = more(
+    plan = plan_extension(
         census,
         rows,
         assignment,
@@ -356,7 +356,7 @@ def _assign(
     ):
         found = now.get(at)
         there.append(
-            Episode(
+            SplitEpisode(
                 key=key,
                 environment=environment,
                 session=session,

@@ -18,6 +18,7 @@ import numpy.typing as npt
 import pyspng
 from PIL import Image
 
+from oxcart.shards.choices import one_of
 from oxcart.shards.errors import ConfigError
 from oxcart.shards.jpeg import decode_jpeg
 from oxcart.shards.resize import resize_into as stretch_into
@@ -48,8 +49,7 @@ class Resize:
     """`stretch` ignores the aspect ratio, `crop` cuts the middle out of the longer side first."""
 
     def __post_init__(self) -> None:
-        if self.fit not in FITS:
-            raise ConfigError(f"fit: expected one of {', '.join(FITS)}, got {self.fit!r}")
+        one_of("fit", self.fit, FITS)
         if self.size is not None and not all(1 <= side <= 8192 for side in self.size):
             raise ConfigError(f"size: expected 1 to 8192 pixels a side, got {self.size[0]}x{self.size[1]}")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from blake3 import blake3
 
+from oxcart.manifests.episode import Track, track
 from oxcart.manifests.manifest import Manifest, read_manifest
 from oxcart.manifests.tables import (
     ATTRIBUTION_SCHEMA,
@@ -30,7 +30,7 @@ from oxcart.manifests.tables import (
     episodes_schema,
     parse_table,
 )
-from oxcart.manifests.track import Track, track
+from oxcart.shards.choices import did_you_mean
 from oxcart.shards.errors import ConfigError, CorruptError
 from oxcart.shards.names import tar_name
 from oxcart.shards.store import Store
@@ -116,9 +116,8 @@ class Dataset:
             return dict(episodes.slice(max(held_out, 0), 1).to_pylist()[0])
         found = pc.index(episodes["key"], key).as_py()
         if found < 0:
-            near = difflib.get_close_matches(key, episodes["key"].to_pylist(), n=1)
-            hint = f"did you mean {near[0]}?" if near else "oxcart inspect --episodes lists them"
-            raise ConfigError(f"episode {key!r}: the dataset has no such key; {hint}")
+            hint = did_you_mean(key, episodes["key"].to_pylist(), "oxcart inspect --episodes lists them")
+            raise ConfigError(f"episode {key!r}: the dataset has no such key{hint}")
         return dict(episodes.slice(found, 1).to_pylist()[0])
 
     def frames(self, row: Mapping[str, Any], camera: str, steps: Sequence[int]) -> npt.NDArray[np.uint8]:

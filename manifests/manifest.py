@@ -78,6 +78,12 @@ class Manifest:
             )
         return data
 
+    @property
+    def widths(self) -> dict[str, int]:
+        """Values per step of each array that the dataset has: `action`, `state`."""
+        arrays = {"action": self.action, "state": self.state}
+        return {name: array["size"] for name, array in arrays.items() if array is not None}
+
     def file(self, table: str) -> str:
         """The file that a table is in; of a dataset that was extended it has a name of its own."""
         file: str = self.tables[table].get("file", table)

@@ -24,8 +24,9 @@ from PIL import Image
 from oxcart.manifests.annotation import Annotation, write_annotation
 from oxcart.manifests.canonical import sha256_json
 from oxcart.manifests.dataset import Dataset, read_chunks
+from oxcart.manifests.episode import Track, track
 from oxcart.manifests.tables import EPISODES
-from oxcart.manifests.track import Track, track
+from oxcart.shards.choices import one_of
 from oxcart.shards.errors import ConfigError
 from oxcart.shards.names import stem_of
 from oxcart.shards.prefetch import prefetch
@@ -62,8 +63,7 @@ def measure(
         ConfigError: there is no such method or camera, or OpenCV is not installed.
         CorruptError: a chunk does not match its digest.
     """
-    if method not in METHODS:
-        raise ConfigError(f"method: expected one of {', '.join(METHODS)}, got {method!r}")
+    one_of("method", method, METHODS)
     name = dataset.manifest.camera(camera)["name"]
     parameters: dict[str, Any] = {"method": method, "camera": name, "longer_side": LONGER[method]}
     if method == "flow":

@@ -17,7 +17,6 @@ canonical order, and normalised where they are instructions, so rules that list 
 
 from __future__ import annotations
 
-import difflib
 import re
 import unicodedata
 from collections.abc import Hashable, Iterable, Mapping, Sequence
@@ -27,6 +26,7 @@ from typing import Any, TypeAlias
 
 import yaml
 
+from oxcart.shards.choices import did_you_mean, one_of
 from oxcart.shards.errors import ConfigError
 
 SPLITS = ("train", "val", "test", "val_seen")
@@ -70,10 +70,7 @@ class SplitRule:
     """One place and its other names. Counts by environment and by instruction, whose names people choose."""
 
     def __post_init__(self) -> None:
-        if self.by not in BY:
-            near = difflib.get_close_matches(str(self.by), BY, 1)
-            hint = f"; did you mean {near[0]}?" if near else ""
-            raise ConfigError(f"by: expected one of {', '.join(BY)}; got {self.by!r}{hint}")
+        one_of("by", self.by, BY)
         if not isinstance(self.salt, str):
             raise ConfigError(f"salt: expected text, got {self.salt!r}; quote it")
         if self.val == DEFAULT:
@@ -148,14 +145,6 @@ def normalise(instruction: str) -> str:
         text = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
     words = text.casefold().translate(_SPACES).split()
     return " ".join([word for word in words if word not in _ARTICLES])
-
-
-def nearest(name: str, names: Iterable[str]) -> str | None:
-    """The one of `names` that looks most like `name`, if any does; None too where there are very many."""
-    known = sorted(names)
-    # difflib takes about 10 us a name.
-    near = difflib.get_close_matches(name, known, 1) if len(known) <= 20_000 else []
-    return near[0] if near else None
 
 
 def read_rule(path: Path) -> SplitRule:
@@ -333,8 +322,7 @@ def _typed(values: dict[str, Any]) -> dict[str, Any]:
     keys = [f.name for f in fields(SplitRule)]
     for key, value in values.items():
         if key not in keys:
-            near = difflib.get_close_matches(key, keys, 1, cutoff=0)[0]
-            raise ConfigError(f"unknown key {key!r} (nearest: {near}); expected {', '.join(keys)}")
+            raise ConfigError(f"unknown key {key!r}; expected {', '.join(keys)}{did_you_mean(key, keys)}")
         if value == "" and key != "salt":
             raise ConfigError(f"{key}: is empty; give a value, or leave {key} out")
         if key in ("val", "test", "val_seen") and isinstance(value, str):

@@ -8,7 +8,6 @@ they are images too is known of what was encoded here, and of a source's own JPE
 from __future__ import annotations
 
 import contextlib
-import tarfile
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -26,6 +25,7 @@ from xxhash import xxh3_64_intdigest
 
 from oxcart.manifests.counts import frame_size, per_environment, per_split
 from oxcart.manifests.dataset import Dataset, most_chunks, read_chunks
+from oxcart.manifests.episode import members
 from oxcart.manifests.manifest import NAME, episode_digest, fingerprint, read_claim
 from oxcart.manifests.tables import (
     ATTRIBUTION,
@@ -39,12 +39,11 @@ from oxcart.shards.errors import CorruptError, OxcartError
 from oxcart.shards.names import SHARDS, chunks_name, stem_of, tar_name
 from oxcart.shards.prefetch import prefetch
 from oxcart.shards.store import Store
-from oxcart.shards.tar import BLOCK
 
 MANY_CHUNKS = 2 << 20
 """A shard that may have more is verified alone, so that memory does not grow with the workers."""
 
-_Chunks = Mapping[tuple[str, str], "_Stated"]
+_StatedChunks = Mapping[tuple[str, str], "_Stated"]
 """(key, camera) -> what the chunk table of a shard states."""
 
 
@@ -235,7 +234,7 @@ def _bounds(store: Store, shard: Mapping[str, Any], rows: pa.Table | None, rules
 
 def _chunk_rows(
     store: Store, shard: Mapping[str, Any], bounds: Mapping[str, Any], expected: int | None
-) -> _Chunks | None:
+) -> _StatedChunks | None:
     table = read_chunks(store, {**shard, **bounds})
     if store.size(shard["chunks"]) != shard["chunks_bytes"]:
         raise CorruptError(f"the manifest says it has {shard['chunks_bytes']} bytes")
@@ -269,7 +268,7 @@ def _wrong_bytes(
     store: Store,
     shard: Mapping[str, Any],
     rows: pa.Table | None,
-    chunks: _Chunks | None,
+    chunks: _StatedChunks | None,
     rules: _Rules,
 ) -> Iterator[str]:
     """What is wrong with a shard."""
@@ -309,23 +308,24 @@ def _wrong_bytes(
 
 
 def _wrong_pieces(
-    data: bytes, row: Mapping[str, Any], chunks: _Chunks | None, rules: _Rules
+    data: bytes, row: Mapping[str, Any], chunks: _StatedChunks | None, rules: _Rules
 ) -> Iterator[str]:
     """What is wrong with the bytes of one episode."""
-    members = _members(data, row["key"])
-    if members is None:
-        yield "a tar header is damaged"
+    try:
+        found = members(data, row["key"])
+    except CorruptError as error:
+        yield str(error)
         return
     arrays = [name for name in ("action", "state") if row[f"{name}.offset"] is not None]
     cameras = rules.cameras
     extension = EXTENSIONS[rules.pixels["codec"]]
     expected = ["json", *(f"{a}.npy" for a in arrays), *(f"{camera}.{extension}" for camera in cameras)]
-    if list(members) != expected:
-        yield f"expected {', '.join(expected)}; has {', '.join(members)}"
+    if list(found) != expected:
+        yield f"expected {', '.join(expected)}; has {', '.join(found)}"
         return
     digests: dict[str, list[int]] = {}
     found_wrong = False
-    for name, (suffix, (start, content)) in zip(["", *arrays, *cameras], members.items(), strict=True):
+    for name, (suffix, (start, content)) in zip(["", *arrays, *cameras], found.items(), strict=True):
         first = row[f"{name}.offset"] - row["offset"] - start if name else 0
         if name not in cameras:
             digests[suffix] = [xxh3_64_intdigest(content[max(first, 0) :])]
@@ -375,25 +375,6 @@ def _wrong_chunks(digests: list[int], stated: _Stated | None, number: int) -> st
     bad = [i for i, digest in enumerate(digests) if digest != stated.digests[i]]
     more = f" and {len(bad) - 1} more" if len(bad) > 1 else ""
     return f"chunk {bad[0]}{more} does not match its digest" if bad else None
-
-
-def _members(data: bytes, key: str) -> dict[str, tuple[int, memoryview]] | None:
-    """Suffix -> (offset of its data, data) of the members of one episode, None where a header is damaged."""
-    found: dict[str, tuple[int, memoryview]] = {}
-    position = 0
-    while position < len(data):
-        try:
-            header = tarfile.TarInfo.frombuf(data[position : position + BLOCK], "utf-8", "strict")
-        except (tarfile.TarError, ValueError):
-            return None
-        name, _, suffix = header.name.partition(".")
-        start = position + BLOCK
-        plain = header.type == tarfile.REGTYPE and 0 <= header.size <= len(data) - start
-        if name != key or suffix in found or not plain:
-            return None
-        found[suffix] = start, memoryview(data)[start : start + header.size]
-        position = start + header.size + -header.size % BLOCK
-    return found if found and position == len(data) else None
 
 
 def _pieces(

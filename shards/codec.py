@@ -21,6 +21,7 @@ import numpy.typing as npt
 import zstandard
 from xxhash import xxh3_64_intdigest
 
+from oxcart.shards.choices import one_of
 from oxcart.shards.deltas import difference, restore
 from oxcart.shards.errors import ConfigError, CorruptError
 from oxcart.shards.jpeg import decode_jpeg, encode_jpeg
@@ -55,8 +56,7 @@ class Encoding:
     """Encode every frame, also where the source has a JPEG of the size that is wanted."""
 
     def __post_init__(self) -> None:
-        if self.codec not in CODECS:
-            raise ConfigError(f"codec: expected one of {', '.join(CODECS)}, got {self.codec!r}")
+        one_of("codec", self.codec, CODECS)
         if self.codec == "jpeg" and self.quality is None:
             object.__setattr__(self, "quality", QUALITY)
         if self.codec != "jpeg" and self.quality is not None:

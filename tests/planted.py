@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from oxcart.train.evaluate import strategies
-from oxcart.train.evaluate.flow import FlowMeter
 from oxcart.train.evaluate.gather import GatheredPairs
 from oxcart.train.evaluate.strategy import Context, Number, Skip, lacking
+from oxcart.train.flow import FlowMeter
 
 ENVIRONMENTS, EPISODES, PAIRS = 6, 6, 20
 """Environments, three in each of two datasets; episodes of each; pairs of an episode."""

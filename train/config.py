@@ -10,7 +10,6 @@ file.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -20,8 +19,9 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from oxcart.shards.choices import nearest, one_of
 from oxcart.shards.errors import ConfigError
-from oxcart.train.data.loader import READ_MODES
+from oxcart.train.data.config import READ_MODES
 from oxcart.train.data.mixture import EPOCHS, check_weights
 from oxcart.train.data.order import LANES, WINDOW
 from oxcart.train.data.sampling import check_per_episode
@@ -268,16 +268,6 @@ def leaves(values: Any, above: str = "") -> dict[str, Any]:
     return found
 
 
-def one_of(name: str, value: str, allowed: Sequence[str]) -> None:
-    """Refuse a value that is not one of those allowed.
-
-    Raises:
-        ConfigError: says which there are, and the nearest.
-    """
-    if value not in allowed:
-        raise ConfigError(f"{name}: expected {', '.join(allowed)}; got {value!r}{_nearest(value, allowed)}")
-
-
 def check_shared(config: TrainerConfig) -> None:
     """Refuse impossible values in the sections that every trainer has, and impossible numbers in any section.
 
@@ -327,17 +317,14 @@ def _check_key(key: str, known: Mapping[str, Any]) -> None:
     if below := [name for name in known if name.startswith(f"{key}.")]:
         raise ConfigError(f"{key}: is a section; set one of {', '.join(below)}")
     tail = key.rpartition(".")[2]
-    same = [name for name in known if name.rpartition(".")[2] == tail]
-    near = same[:1] or difflib.get_close_matches(key, known, n=1, cutoff=0.5)
-    best = [RENAMED[key]] if key in RENAMED else near
-    hint = f"did you mean {best[0]}?" if best else "--print-config lists all"
+    same = next((name for name in known if name.rpartition(".")[2] == tail), None)
+    best = RENAMED.get(key) or same or nearest(key, known)
+    hint = f"did you mean {best}?" if best else "--print-config lists all"
     raise ConfigError(f"{key}: no such key; {hint}")
 
 
 def _read_preset(presets: Path, name: str) -> dict[str, Any]:
-    have = sorted(path.stem for path in presets.glob("*.yaml"))
-    if name not in have:
-        raise ConfigError(f"preset {name!r}: expected one of {', '.join(have)}{_nearest(name, have)}")
+    one_of("preset", name, sorted(path.stem for path in presets.glob("*.yaml")))
     return _read(presets / f"{name}.yaml")
 
 
@@ -350,8 +337,3 @@ def _read(path: Path) -> dict[str, Any]:
     if not isinstance(loaded, dict):
         raise ConfigError(f"{path}: expected keys and values, got {type(loaded).__name__}")
     return {str(key): value for key, value in loaded.items()}
-
-
-def _nearest(name: str, names: Sequence[str]) -> str:
-    near = difflib.get_close_matches(name, names, n=1)
-    return f"; did you mean {near[0]}?" if near else ""

@@ -1,8 +1,17 @@
-"""Optical flow as a target: what a teacher sees between the frames, float32 [B, 2, H, W] in pixels (x, y).
+"""Optical flow of pairs of frames: a target for training, and the motion that evaluation compares codes with.
 
-DIS (OpenCV, no weights) runs on the CPU, a thread a core, since OpenCV lets go of the interpreter's lock;
-RAFT (torchvision) on the device. The trade-off: DIS is computed with the batch and not ahead of it, so that a
-step waits for it: about 1 ms a pair at 64 pixels and 6 ms at 256, shared by the cores.
+    teacher = build_teacher("dis", None, device)
+    fields = teacher(frames, pixels)            # float32 [B, 2, H, W]: pixels to the right and down
+    meter = flow_meter("dis", None, device)
+    means = meter(frames)                       # uint8 [B, 2, H, W, 3] -> float64 [B, 3, 2]
+
+DIS (OpenCV, no weights) runs on the CPU, one thread per core, since OpenCV releases the interpreter's lock;
+RAFT (torchvision) runs on the device. The trade-off: DIS is computed with the batch and not prefetched, so a
+step waits for it: about 1 ms per pair at 64 pixels and 6 ms at 256, shared by the cores.
+
+The plain mean of a field is mostly background, which stands still. So means are taken in two more ways:
+weighted by each vector's own length, and over the pixels alone that move by more than STILL. They are in
+percent of the frame's width; x points right and y up.
 """
 
 from __future__ import annotations
@@ -21,30 +30,34 @@ from torch import Tensor
 from torch.nn import functional
 
 from oxcart.shards.errors import ConfigError
-from oxcart.train.laq.config import FlowConfig
 
+Floats = npt.NDArray[np.float64]
 Teacher = Callable[[Tensor, Tensor], Tensor]
 """Takes uint8 frames [B, 2, H, W, 3] on the CPU, and float ones [B, 2, 3, H, W] on the device."""
+FlowMeter = Callable[[npt.NDArray[np.uint8]], Floats]
+
+VARIANTS = ("plain", "weighted", "thresholded")
+WEIGHTED = 1
+STILL = 1.0
+"""Percent of the width by which a pixel must move to count as moving."""
 
 _local = threading.local()
 
 
-def build_teacher(config: FlowConfig, device: torch.device) -> Teacher | None:
-    """The teacher of a configuration.
+def build_teacher(kind: str, weights: str | None, device: torch.device) -> Teacher | None:
+    """The teacher of a kind; None for `none`.
+
+    Args:
+        kind: `none`, `dis` or `raft`.
+        weights: raft: a file with its weights; None takes those that torchvision has on this machine.
+        device: that RAFT runs on.
 
     Raises:
-        ConfigError: what it needs is not installed, or its weights are not there.
+        ConfigError: a package or the weights are missing.
     """
-    if config.teacher == "none":
+    if kind == "none":
         return None
-    if config.teacher == "dis":
-        return _dis_teacher()
-    return _raft_teacher(config, device)
-
-
-def flow_weight(step: int, config: FlowConfig) -> float:
-    """Weight of the flow's loss at a step: rises from 0."""
-    return config.weight * min(1.0, step / max(1, config.warmup))
+    return _dis_teacher() if kind == "dis" else _raft_teacher(weights, device)
 
 
 def flow_loss(predicted: Tensor, target: Tensor) -> Tensor:
@@ -54,9 +67,45 @@ def flow_loss(predicted: Tensor, target: Tensor) -> Tensor:
     return (predicted - cells).square().sum(1).add(1e-8).sqrt().mean()
 
 
+def flow_meter(kind: str, weights: str | None, device: torch.device) -> FlowMeter | str:
+    """Measures mean flows; or the reason why there is no meter. For the arguments see `build_teacher`.
+
+    Raises:
+        ConfigError: RAFT is asked for and missing.
+    """
+    try:
+        teacher = build_teacher(kind, weights, device)
+    except ConfigError as error:
+        if kind == "raft":
+            raise
+        return f"optical flow {str(error).partition(': ')[2]}"
+    if teacher is None:
+        return "optical flow was turned off (none)"
+
+    def measure(frames: npt.NDArray[np.uint8]) -> Floats:
+        if not len(frames):
+            return np.zeros((0, len(VARIANTS), 2))
+        shown = torch.from_numpy(frames)
+        pixels = shown.permute(0, 1, 4, 2, 3).to(device, torch.float32).div(127.5).sub(1)
+        return mean_flows(teacher(shown, pixels).permute(0, 2, 3, 1).cpu().double().numpy())
+
+    return measure
+
+
+def mean_flows(fields: Floats) -> Floats:
+    """Means [B, 3, 2], one for each of VARIANTS, of flow fields [B, H, W, 2] in pixels, y down."""
+    vectors = fields.reshape(len(fields), -1, 2) * (100 / fields.shape[2]) * (1, -1)
+    lengths = np.hypot(vectors[..., 0], vectors[..., 1])
+    means = [vectors.mean(1)]
+    for weights in (lengths, (lengths > STILL).astype(np.float64)):
+        total = weights.sum(1, keepdims=True)
+        means.append((vectors * weights[..., None]).sum(1) / np.where(total > 0, total, 1))
+    return np.stack(means, 1)
+
+
 def dis_flow(first: npt.NDArray[np.uint8], second: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
     """Flow [H, W, 2] from one frame [H, W, 3] to another."""
-    import cv2
+    import cv2  # of the extra `flow`
 
     opencv: Any = cv2  # its stubs lack the flow
     engine = getattr(_local, "dis", None)
@@ -77,14 +126,13 @@ def _dis_teacher() -> Teacher:
     pool = ThreadPoolExecutor(cores, thread_name_prefix="flow")
 
     def teach(frames: Tensor, pixels: Tensor) -> Tensor:
-        pairs = frames.cpu().numpy()
-        found = list(pool.map(lambda pair: dis_flow(pair[0], pair[1]), pairs))
+        found = list(pool.map(lambda pair: dis_flow(*pair), frames.cpu().numpy()))
         return torch.from_numpy(np.stack(found)).permute(0, 3, 1, 2).to(pixels.device)
 
     return teach
 
 
-def _raft_teacher(config: FlowConfig, device: torch.device) -> Teacher:
+def _raft_teacher(weights: str | None, device: torch.device) -> Teacher:
     try:
         from torchvision.models import optical_flow
     except ImportError as error:
@@ -92,7 +140,9 @@ def _raft_teacher(config: FlowConfig, device: torch.device) -> Teacher:
             "flow.teacher: raft needs torchvision; install it, or use flow.teacher=dis"
         ) from error
     model: Any = optical_flow.raft_large(weights=None)
-    path = Path(config.weights) if config.weights else _hub_weights(optical_flow)
+    # Where torchvision keeps the weights that it has downloaded.
+    name: str = optical_flow.Raft_Large_Weights.DEFAULT.url.rpartition("/")[2]
+    path = Path(weights or f"{torch.hub.get_dir()}/checkpoints/{name}")
     if not path.exists():
         raise ConfigError(
             f"flow.weights: no file {path}; put torchvision's RAFT weights there, or use flow.teacher=dis"
@@ -110,9 +160,3 @@ def _raft_teacher(config: FlowConfig, device: torch.device) -> Teacher:
         return functional.interpolate(flow, size=(side, side), mode="bilinear") * (side / large)
 
     return teach
-
-
-def _hub_weights(optical_flow: Any) -> Path:
-    """Where torchvision keeps the weights that it has downloaded."""
-    name: str = optical_flow.Raft_Large_Weights.DEFAULT.url.rpartition("/")[2]
-    return Path(str(torch.hub.get_dir())) / "checkpoints" / name

@@ -22,7 +22,6 @@ Everything but `about` may be left out. A comment says where a fact was read; wh
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -33,6 +32,7 @@ from typing import Any
 import yaml
 
 from oxcart.compile.sources.base import EnvironmentRule, clean
+from oxcart.shards.choices import did_you_mean
 from oxcart.shards.errors import ConfigError
 
 KNOWN = ("declared", "inferred")
@@ -174,8 +174,8 @@ def _check_keys(what: str, value: Any, allowed: Any) -> None:
         raise ConfigError(f"{what}: expected keys such as {allowed[0]}, got {value!r}")
     for key in value:
         if key not in allowed:
-            near = difflib.get_close_matches(str(key), allowed, 1, cutoff=0)[0]
-            raise ConfigError(f"{what}: unknown key {key!r} (nearest: {near})")
+            hint = did_you_mean(str(key), allowed)
+            raise ConfigError(f"{what}: unknown key {key!r}; expected {', '.join(allowed)}{hint}")
 
 
 def _texts(key: str, value: Any) -> tuple[str, ...]:

@@ -12,7 +12,6 @@ it was not compiled anew, and transcoding there and back gives the same bytes.
 
 from __future__ import annotations
 
-import json
 import threading
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
@@ -21,25 +20,21 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from xxhash import xxh3_64_intdigest
 
 from oxcart.compile.sources.base import (
     Camera,
     CensusRow,
     Episode,
-    Floats,
     Images,
     Source,
     SourceConfig,
     census_schema,
 )
 from oxcart.manifests.dataset import Dataset, read_chunks
+from oxcart.manifests.episode import Track, instructions_of, naming, read_arrays, read_metadata, track
 from oxcart.manifests.manifest import NAME
 from oxcart.manifests.tables import ATTRIBUTION, EPISODES
-from oxcart.manifests.track import Track, track
-from oxcart.shards.errors import CorruptError
 from oxcart.shards.names import stem_of, tar_name
-from oxcart.shards.tar import BLOCK
 
 _PIECES = (
     "shard",
@@ -136,17 +131,21 @@ class CompiledSource(Source):
 
     def read(self, row: Mapping[str, Any]) -> Episode:
         """The episode of a row of `table`, read at once and every piece of it checked."""
-        shard = tar_name(row["shard"])
-        data = memoryview(self._dataset.store.read_range(shard, row["offset"], row["bytes"]))
-        metadata = self._metadata(row, data)
+        shard, first = tar_name(row["shard"]), row["offset"]
+        data = memoryview(self._dataset.store.read_range(shard, first, row["bytes"]))
+
+        def read(offset: int, size: int) -> memoryview:
+            return data[offset - first :][:size]
+
+        with naming(row):
+            metadata = read_metadata(read, first, row["json.digest"])
+            instructions = instructions_of(metadata)
+        arrays = read_arrays(read, row, self._dataset.manifest.widths)
         return Episode(
             images={camera.name: self._images(row, camera.name, data) for camera in self.cameras},
-            action=self._array(row, "action", self.action_sizes, data),
-            state=self._array(row, "state", self.state_sizes, data),
-            instructions={
-                field: [(step, text) for step, text in runs]
-                for field, runs in metadata["instructions"].items()
-            },
+            action=arrays.get("action"),
+            state=arrays.get("state"),
+            instructions=instructions,
             attribution=metadata.get("attribution"),
         )
 
@@ -171,35 +170,6 @@ class CompiledSource(Source):
         frames = np.empty(found.shape, np.uint8)
         found.decode(pieces, frames)
         return frames
-
-    def _metadata(self, row: Mapping[str, Any], data: memoryview) -> dict[str, Any]:
-        """`KEY.json`; it is the first member, right behind its header."""
-        try:
-            size = int(bytes(data[124:136]).strip(b" \0"), 8)
-        except ValueError as error:
-            raise CorruptError(f"{row['shard']}: {row['key']}: a tar header is damaged") from error
-        text = data[BLOCK : BLOCK + size]
-        if len(text) != size:
-            raise CorruptError(f"{row['shard']}: {row['key']}: a tar header is damaged")
-        self._check(row, "json", text, row["json.digest"])
-        value: dict[str, Any] = json.loads(bytes(text))
-        return value
-
-    def _array(
-        self, row: Mapping[str, Any], name: str, sizes: tuple[int, ...], data: memoryview
-    ) -> Floats | None:
-        """[T, A] float32."""
-        if row[f"{name}.offset"] is None:
-            return None
-        start = row[f"{name}.offset"] - row["offset"]
-        shape = row["steps"], sum(sizes)
-        values = data[start : start + 4 * shape[0] * shape[1]]
-        self._check(row, name, values, row[f"{name}.digest"])
-        return np.frombuffer(values, "<f4").reshape(shape)
-
-    def _check(self, row: Mapping[str, Any], name: str, data: memoryview, digest: int) -> None:
-        if xxh3_64_intdigest(data) != digest:
-            raise CorruptError(f"{row['shard']}: {row['key']}: {name} does not match its digest")
 
 
 def _lists(texts: pa.Array) -> pa.Array:

@@ -126,14 +126,14 @@ def test_fewer_records_than_it_says(half: Path, tmp_path: Path) -> None:
     [
         (
             ("--camera", "image_1"),
-            r"camera 'image_1': no such feature; did you mean 'image_0'\? there are image_0, wrist",
+            r"camera 'image_1': no such feature; there are image_0, wrist; did you mean image_0\?",
         ),
         (("--camera", "wrist", "--camera", "zzz"), "camera 'zzz': no such feature; there are image_0, wrist"),
-        (("--action", "actoin"), "action 'actoin': no such feature; did you mean 'steps/action'.*"),
-        (("--state", "observation/stat"), "state .*; did you mean 'steps/observation/state'.*"),
+        (("--action", "actoin"), r"action 'actoin': no such feature; .*; did you mean steps/action\?"),
+        (("--state", "observation/stat"), r"state .*; did you mean steps/observation/state\?"),
         (
             ("--instruction", "language_instuction"),
-            "instruction .*; did you mean 'steps/language_instruction'.*",
+            r"instruction .*; did you mean steps/language_instruction\?",
         ),
         (("--action", "language_instruction"), "action .*: expected numbers, .*"),
         (("--environment", "zzz"), "environment 'zzz': no such feature; there are .*file_path.*"),
@@ -218,7 +218,7 @@ class TestRules:
             ("val: [toysink1", "line 1, column .*: not YAML: .*|line 2, column 1: not YAML: .*"),
             ("val: 2", "val: expected a share of the episodes, .*; got 2.0; a tenth is 0.1"),
             ("by: envronment", "by: expected one of .*; did you mean environment.*"),
-            ("nope: 1", "unknown key 'nope' .*"),
+            ("nope: 1", "unknown key 'nope'; expected by, .*"),
             ("val: [a]\nval: [b]", "line 2: key 'val' is given twice"),
             ("val: [a]\ntrain: [a]", "'a' is listed in train and in val; list it once"),
             ("- a", "expected keys such as .*"),
@@ -252,7 +252,7 @@ class TestRules:
         self, compile_: Callable[..., Result], tmp_path: Path
     ) -> None:
         found = complaint(compile_("--val", "toysink1", "--val", "toykitchn1"))
-        assert found.endswith("did you mean 'toykitchen1'?")
+        assert found.endswith("did you mean toykitchen1?")
         assert found.startswith("--val 'toykitchn1': no such environment in oxcart_kitchens")
         assert not (tmp_path / "out").exists()
 

@@ -116,14 +116,9 @@ def test_a_configuration_with_an_unknown_strategy_is_refused(dataset: Path, tmp_
 
 
 def test_what_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    import importlib
-
     from oxcart.shards.errors import ConfigError
     from oxcart.train.evaluate import strategies
 
-    def absent(name: str) -> None:
-        raise ModuleNotFoundError("No module named 'sklearn'", name="sklearn")
-
-    monkeypatch.setattr(importlib, "import_module", absent)
+    monkeypatch.setattr(strategies, "find_spec", lambda name: None if name == "sklearn" else name)
     with pytest.raises(ConfigError, match=r"evaluation needs sklearn: pip install .*\.\[train,evaluate\]"):
         strategies.load(["compass"])

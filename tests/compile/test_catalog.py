@@ -77,7 +77,7 @@ def test_an_entry_is_what_its_file_says() -> None:
     [
         ("about: A robot does things.", "", "about: expected one line of text, got None"),
         ("A robot does things.", '"two\\nlines"', "about: expected one line"),
-        ("about: A robot", "abuot: A robot", "unknown key 'abuot' (nearest: about)"),
+        ("about: A robot", "abuot: A robot", "unknown key 'abuot'; expected"),
         ("version: 1.0.0", "version: 1.0", "version: expected text such as 1.0.0, got 1.0; quote it"),
         ("[front/image, wrist]", "[a/b, a_b]", "cameras: expected names that differ as members"),
         ("[front/image, wrist]", "[]", "cameras: expected names"),
@@ -92,7 +92,7 @@ def test_an_entry_is_what_its_file_says() -> None:
         ("hz: 5.0, ", "", "control_rate: expected hz"),
         ("hz: 5.0", "rate: 5.0", "control_rate: unknown key 'rate'"),
         ("{hz: 5.0, verified: false}", "5.0", "control_rate: expected keys such as hz, got 5.0"),
-        ("field: file_path", "feild: file_path", "environment: unknown key 'feild' (nearest: field)"),
+        ("field: file_path", "feild: file_path", "environment: unknown key 'feild'; expected"),
         ("field: file_path", "field: 3", "environment: field: expected text, got 3"),
         ("field: file_path", "whole: cell", "patterns and optional belong to a field"),
         ("  field: file_path\n", "", "environment: expected either a field or the name of the whole"),

@@ -273,7 +273,7 @@ def test_an_impossible_size_is_refused(size: tuple[int, int]) -> None:
 
 
 def test_an_unknown_fit_is_refused() -> None:
-    with pytest.raises(ConfigError, match="stretch, crop, got 'pad'"):
+    with pytest.raises(ConfigError, match="stretch, crop; got 'pad'"):
         Resize(fit="pad")
 
 

@@ -276,7 +276,7 @@ def test_progress_ends_at_the_total(whole: Compiled, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"on_error": "ignore"}, "on error: expected one of fail, reject, got 'ignore'"),
+        ({"on_error": "ignore"}, "on error: expected one of fail, reject; got 'ignore'"),
         ({"workers": 0}, "workers: expected at least 1, got 0"),
         ({"limit": 0}, "limit: expected at least 1 episode, got 0"),
         ({"shard_size": 0}, "shard size: expected at least 1 byte, got 0"),

@@ -33,7 +33,7 @@ def test_flow_measures_too_and_another_method_is_refused(whole: Compiled) -> Non
     found = measure(dataset, method="flow")
     assert max(values.max() for values in found.values.values()) > 0
     assert found.producer != measure(dataset).producer
-    with pytest.raises(ConfigError, match="method: expected one of difference, flow, got 'sound'"):
+    with pytest.raises(ConfigError, match="method: expected one of difference, flow; got 'sound'"):
         measure(dataset, method="sound")
 
 

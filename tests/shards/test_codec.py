@@ -229,7 +229,7 @@ def test_a_better_quality_is_larger() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"codec": "av1"}, "codec: expected one of raw, zstd, jpeg, got 'av1'"),
+        ({"codec": "av1"}, "codec: expected one of raw, zstd, jpeg; got 'av1'"),
         ({"codec": "zstd", "quality": 90}, "jpeg quality: codec zstd has none; .*"),
         ({"codec": "jpeg", "quality": 0}, "jpeg quality: expected 1 to 100, got 0"),
         ({"codec": "jpeg", "quality": 101}, "jpeg quality: expected 1 to 100, got 101"),

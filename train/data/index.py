@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from oxcart.manifests.dataset import Dataset, Read, read_chunks, read_whole
+from oxcart.manifests.episode import place_chunks
 from oxcart.manifests.tables import EPISODES
 from oxcart.shards.errors import ConfigError, CorruptError
 from oxcart.shards.names import tar_name
@@ -26,10 +27,6 @@ Int64 = npt.NDArray[np.int64]
 TEXTS = ("environment", "instruction")
 CHUNK_TABLE_BYTES = 64 << 20
 """Of chunk tables that are kept, at most; the one in use always is."""
-
-
-MOST_CHUNK_BYTES = (1 << 31) - 1
-"""Of a chunk as it is stored."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -234,34 +231,17 @@ class SplitIndex:
         keys = pc.cast(table["key"].slice(0, count), pa.large_string()).combine_chunks()
         if not keys.equals(self.keys.slice(start, count)):
             raise CorruptError(f"{entry['chunks']}: is not of the episodes that {EPISODES} lists")
-        numbers = np.diff(self.bases[start : stop + 1])
-        lists = table["digests"].slice(0, count).combine_chunks()
-        if not np.array_equal(pc.list_value_length(lists).to_numpy(zero_copy_only=False), numbers):
-            raise CorruptError(f"{entry['chunks']}: has not one digest for each chunk")
-        firsts = self.bases[start:stop] - self.bases[start]
-        total = int(numbers.sum())
-        if self.codec == "raw":
-            frame = self.sizes[start:stop].astype(np.int64).prod(axis=1) * 3
-            sizes = np.repeat(frame, numbers)
-        else:
-            column = table["sizes"].slice(0, count).combine_chunks()
-            sizes = column.flatten().to_numpy(zero_copy_only=False).astype(np.int64)
-            if len(sizes) != total:
-                raise CorruptError(f"{entry['chunks']}: has not one size for each chunk")
-            if total and sizes.max() > MOST_CHUNK_BYTES:
-                raise CorruptError(
-                    f"{entry['chunks']}: has a chunk of {sizes.max()} bytes, an impossible size"
-                )
-        ends = np.cumsum(sizes)
-        before = ends - sizes
-        offsets = before + np.repeat(self.offsets[start:stop] - before[firsts], numbers)
-        return ChunkTable(
-            start=start,
-            firsts=firsts,
-            offsets=offsets,
-            sizes=sizes,
-            digests=lists.flatten().to_numpy(zero_copy_only=False),
-        )
+        rows = slice(start, stop)
+        frame_bytes = self.sizes[rows].astype(np.int64).prod(axis=1) * 3
+        pixels = self.dataset.manifest.pixels
+        try:
+            found = place_chunks(
+                table.slice(0, count), self.offsets[rows], self.steps[rows], frame_bytes, pixels
+            )
+        except CorruptError as error:
+            raise CorruptError(f"{entry['chunks']}: {error}") from error
+        firsts = self.bases[rows] - self.bases[start]
+        return ChunkTable(start=start, firsts=firsts, **found._asdict())
 
     def describe(self) -> dict[str, Any]:
         """What decides which samples there are, as plain JSON."""

@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from oxcart.manifests.dataset import Dataset
+from oxcart.shards.choices import one_of
 from oxcart.shards.errors import ConfigError
 
 Int64 = npt.NDArray[np.int64]
@@ -47,8 +48,7 @@ class Mixture:
     def __post_init__(self) -> None:
         if not self.datasets:
             raise ConfigError("mixture: expected at least one dataset, got none")
-        if self.epoch not in EPOCHS:
-            raise ConfigError(f"mixture.epoch: expected one of {', '.join(EPOCHS)}, got {self.epoch!r}")
+        one_of("mixture.epoch", self.epoch, EPOCHS)
         check_weights("mixture.weights", self.weights)
         if isinstance(self.weights, str):
             return
@@ -57,6 +57,20 @@ class Mixture:
                 f"mixture.weights: expected one for each of {len(self.datasets)} datasets, "
                 f"got {len(self.weights)}"
             )
+
+    @property
+    def used(self) -> list[str | Dataset]:
+        """The datasets whose weight is not 0."""
+        if isinstance(self.weights, str):
+            return list(self.datasets)
+        return [one for one, weight in zip(self.datasets, self.weights, strict=True) if weight]
+
+    def shares(self, episodes: Sequence[int], frames: Sequence[int]) -> list[float]:
+        """The weight of each dataset that is used, given its episodes and frames in the split."""
+        if not isinstance(self.weights, str):
+            return [weight for weight in self.weights if weight]
+        counts = {"equal": [1] * len(frames), "episodes": episodes, "frames": frames}
+        return list(map(float, counts[self.weights]))
 
 
 def check_weights(name: str, weights: Any) -> None:

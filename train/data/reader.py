@@ -7,25 +7,24 @@ chunk is held against its digest; one that does not match is read anew before th
 
 from __future__ import annotations
 
+import contextlib
 import math
-import tarfile
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from functools import partial
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 from xxhash import xxh3_64_intdigest
 
-from oxcart.manifests.canonical import read_json
+from oxcart.manifests.episode import ReadRange, instructions_of, read_array, read_metadata
 from oxcart.shards.codec import decode
 from oxcart.shards.errors import CorruptError
 from oxcart.shards.names import stem_of
 from oxcart.shards.prefetch import GAP_BYTES, PIECE_BYTES, spans
 from oxcart.shards.resize import resize_into
 from oxcart.shards.store import Reader as OpenShard
-from oxcart.shards.tar import BLOCK
 from oxcart.train.data.cache import Cache
 from oxcart.train.data.index import ChunkTable, SplitIndex
 from oxcart.train.data.reuse import Budget, Reuse, SharedRead
@@ -33,13 +32,12 @@ from oxcart.train.data.reuse import Budget, Reuse, SharedRead
 Frame = npt.NDArray[np.uint8]
 Int64 = npt.NDArray[np.int64]
 
-METADATA_BYTES = 16 << 20
-"""Of the `KEY.json` of an episode, at most."""
 KNOWN_TEXTS = 4096
 """Episodes whose instructions are kept."""
 OPEN_SHARDS = 64
 """That stay open; the others are opened again when they are wanted."""
 
+_Piece = TypeVar("_Piece")
 _thread = threading.local()
 
 
@@ -328,35 +326,21 @@ class FrameReader:
     def array(self, name: str, episode: int) -> npt.NDArray[np.float32]:
         """Action or state of an episode, [T, A] float32, checked."""
         place = self.index.arrays[name]
-        values = np.empty((int(self.index.steps[episode]), place.size), "<f4")
-        shard, offset = int(self.index.shards[episode]), int(place.offsets[episode])
-        digest, buffer = int(place.digests[episode]), _flat(values.view(np.uint8))
-        if self._cached(shard, offset, buffer, digest):
-            return values
-        for attempt in (1, 2):
-            self.shard(shard).read_into([(offset, buffer)])
-            if not self._check:
-                return values
-            if xxh3_64_intdigest(buffer) == digest:
-                self._keep(shard, offset, buffer)
-                return values
-            if attempt == 1:
-                self._reopen(shard)
-        shard_name = self.index.shard_name(shard)
-        raise CorruptError(f"{shard_name}: {self.index.key(episode)}: {name} does not match its digest")
+        offset, digest = int(place.offsets[episode]), int(place.digests[episode])
+        shape = int(self.index.steps[episode]), place.size
+        return self._read_piece(episode, lambda read: read_array(read, name, offset, shape, digest))
 
     def instructions(self, episode: int, step: int) -> list[str]:
         """What may be said at a step: of each field with instructions the text in force, each text once."""
         with self._lock:
             fields = self._texts.get(episode)
         if fields is None:
-            data = self._metadata(episode)
-            try:
-                fields = _texts(data)
-            except (ValueError, KeyError, TypeError, AttributeError) as error:
-                shard_name = self.index.shard_name(int(self.index.shards[episode]))
-                reason = f"no {error}" if isinstance(error, KeyError) else error
-                raise CorruptError(f"{shard_name}: {self.index.key(episode)}: json: {reason}") from error
+            offsets, digests = self.index.metadata
+            offset, digest = int(offsets[episode]), int(digests[episode])
+            told = self._read_piece(
+                episode, lambda read: instructions_of(read_metadata(read, offset, digest))
+            )
+            fields = [runs for _, runs in sorted(told.items())]
             with self._lock:
                 self._texts[episode] = fields
                 if len(self._texts) > KNOWN_TEXTS:
@@ -364,27 +348,40 @@ class FrameReader:
         now = (max((run for run in runs if run[0] <= step), default=(0, "")) for runs in fields)
         return list(dict.fromkeys(text for _, text in now if text))
 
-    def _metadata(self, episode: int) -> bytes:
-        """`KEY.json` of an episode, checked."""
-        offsets, digests = self.index.metadata
-        start, shard, digest = int(offsets[episode]), int(self.index.shards[episode]), int(digests[episode])
+    def _read_piece(self, episode: int, get: Callable[[ReadRange], _Piece]) -> _Piece:
+        """What `get` reads of an episode: from the cache, else from the store, twice if it is damaged."""
+        shard, cache = int(self.index.shards[episode]), self._cache
+        if cache is not None:
 
-        def read(offset: int, buffer: memoryview) -> bool:
-            self.shard(shard).read_into([(offset, buffer)])
-            return True
+            def cached(offset: int, size: int) -> memoryview:
+                data = memoryview(bytearray(size))
+                return data if cache.peek(self._digest(shard), offset, data) else data[:0]
 
-        if self._cache is not None:
-            peek = partial(self._cache.peek, self._digest(shard))
-            if (member := _member(peek, start, digest)) is not None:
-                return member[BLOCK:]
-        for attempt in (1, 2):
-            if (member := _member(read, start, digest)) is not None:
-                self._keep(shard, start, memoryview(member))
-                return member[BLOCK:]
-            if attempt == 1:
-                self._reopen(shard)
-        shard_name = self.index.shard_name(shard)
-        raise CorruptError(f"{shard_name}: {self.index.key(episode)}: json does not match its digest")
+            with contextlib.suppress(CorruptError):
+                return get(cached)
+        try:
+            return self._read_stored(shard, get)
+        except CorruptError:
+            self._reopen(shard)
+        try:
+            return self._read_stored(shard, get)
+        except CorruptError as error:
+            where = f"{self.index.shard_name(shard)}: {self.index.key(episode)}"
+            raise CorruptError(f"{where}: {error}") from error
+
+    def _read_stored(self, shard: int, get: Callable[[ReadRange], _Piece]) -> _Piece:
+        """What `get` reads of a shard in the store; its bytes are kept if nothing is wrong with them."""
+        pieces: list[tuple[int, memoryview]] = []
+
+        def read(offset: int, size: int) -> memoryview:
+            pieces.append((offset, memoryview(bytearray(size))))
+            self.shard(shard).read_into(pieces[-1:])
+            return pieces[-1][1]
+
+        found = get(read)
+        for offset, data in pieces:
+            self._keep(shard, offset, data)
+        return found
 
     def shard(self, shard: int) -> OpenShard:
         """A shard, to be read; a few stay open."""
@@ -420,34 +417,6 @@ class FrameReader:
         chunk = place - int(table.firsts[episode - table.start])
         stem = stem_of(self.index.shard_name(shard))
         return f"{stem}: {self.index.key(episode)}, camera {self.index.camera}, chunk {chunk}"
-
-
-def _texts(metadata: bytes) -> list[list[tuple[int, str]]]:
-    """Instructions of `KEY.json`, field by field: from which step on, and the text."""
-    fields = [runs for _, runs in sorted(read_json(metadata)["instructions"].items())]
-    for begin, text in (run for runs in fields for run in runs):
-        if type(begin) is not int or type(text) is not str:
-            raise ValueError(f"instructions: expected steps and texts, got {str([begin, text])[:60]!r}")
-    return [[(begin, text) for begin, text in runs] for runs in fields]
-
-
-def _member(read: Callable[[int, memoryview], bool], start: int, digest: int) -> bytes | None:
-    """Header and data of the tar member that begins at `start`; None if the data does not match its digest.
-
-    The header has no digest; with a wrong size in it, the data does not match.
-    """
-    header = bytearray(BLOCK)
-    if not read(start, memoryview(header)):
-        return None
-    try:
-        size = tarfile.TarInfo.frombuf(header, "utf-8", "strict").size
-    except tarfile.TarError:
-        return None
-    if not 0 <= size <= METADATA_BYTES:  # before memory is taken for it
-        return None
-    data = bytearray(size)
-    right = read(start + BLOCK, memoryview(data)) and xxh3_64_intdigest(data) == digest
-    return bytes(header + data) if right else None
 
 
 def _flat(array: npt.NDArray[np.uint8]) -> memoryview:

@@ -16,10 +16,10 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
-from scipy import stats
 from threadpoolctl import threadpool_limits
 
 from oxcart.shards.errors import ConfigError
+from oxcart.train import statistics
 from oxcart.train.data.order import derive
 from oxcart.train.evaluate.gather import GatheredPairs
 from oxcart.train.evaluate.strategy import Context, Figure, Number, Skip, Strategy, Table, lacking
@@ -211,7 +211,7 @@ def _nulls(strategy: Strategy, trained: Subject, shuffles: int) -> dict[str, Nul
             continue
         mean = float(np.mean(drawn))
         # Where one more shuffle lies with 95%: few of them tell little of how far they spread.
-        factor = float(stats.t.ppf(0.975, len(drawn) - 1)) * math.sqrt(1 + 1 / len(drawn))
+        factor = statistics.student(len(drawn) - 1) * math.sqrt(1 + 1 / len(drawn))
         spread = factor * float(np.std(drawn, ddof=1))
         found[name] = Null(value=mean, low=mean - spread, high=mean + spread)
     return found

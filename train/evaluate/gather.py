@@ -24,13 +24,13 @@ from oxcart.shards.errors import ConfigError
 from oxcart.train.config import DataConfig
 from oxcart.train.data import Batch, Loader, Pairs
 from oxcart.train.data.order import derive, splitmix64
-from oxcart.train.evaluate.flow import FlowMeter
+from oxcart.train.data.sampling import TooShortError
 from oxcart.train.finite import refuse
+from oxcart.train.flow import FlowMeter
 from oxcart.train.laq.model import NONE, LatentActionModel, to_float
 from oxcart.train.loaders import held_out_loader
+from oxcart.train.statistics import Floats, Ints
 
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
 Strings = npt.NDArray[np.str_]
 T = TypeVar("T")
 
@@ -87,7 +87,7 @@ class GatheredPairs:
     state: Floats | None = None
     """[N, S]: at t; NaN where the dataset has none."""
     flow: Floats | None = None
-    """[N, 3, 2]: mean optical flow as `oxcart.train.evaluate.flow.VARIANTS`, in percent of the width."""
+    """[N, 3, 2]: mean optical flow as `oxcart.train.flow.VARIANTS`, in percent of the width."""
     thumbs: npt.NDArray[np.float32] | None = None
     """[N, 192]: frame t, made small."""
     frames: npt.NDArray[np.uint8] | None = None
@@ -204,16 +204,14 @@ def open_splits(
                     data,
                     dataset,
                     split,
-                    Pairs(frames=data.offset, seconds=data.seconds, per_episode="all"),
+                    sample=Pairs(frames=data.offset, seconds=data.seconds, per_episode="all"),
                     size=image_size,
                     seed=0,
                     batch_size=batch_size,
                     action="sum" if manifest.action is not None else None,
                     state=manifest.state is not None,
                 )
-            except ConfigError as error:
-                if "longer than every episode" not in str(error):
-                    raise
+            except TooShortError as error:
                 short.append(str(error).removeprefix("sample: "))
     if not found:
         why = short[0] if short else f"none of the splits {', '.join(splits)} has an episode"

@@ -10,25 +10,22 @@ import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 
 from oxcart.manifests.dataset import Dataset
-from oxcart.shards.errors import ConfigError
+from oxcart.shards.choices import one_of
 from oxcart.train.data import Loader
 from oxcart.train.evaluate import strategies
-from oxcart.train.evaluate.flow import flow_meter
+from oxcart.train.evaluate.analysis import Analysis, Subject, evaluate
 from oxcart.train.evaluate.gather import SPLITS, Draw, count_pairs, gather, open_splits
+from oxcart.train.evaluate.strategy import Context
 from oxcart.train.evaluate.subsets import Subset, default_subsets
-from oxcart.train.laq.config import LaqConfig
+from oxcart.train.flow import flow_meter
+from oxcart.train.laq.config import TEACHERS, LaqConfig
 from oxcart.train.laq.model import LatentActionModel, to_float
-
-if TYPE_CHECKING:
-    from oxcart.train.evaluate.analysis import Analysis
-
-FLOWS = ("dis", "raft", "none")
 
 
 class StageProgress(Protocol):
@@ -69,8 +66,7 @@ class EvaluateOptions:
 
     def __post_init__(self) -> None:
         strategies.check(self.strategies, "strategies")
-        if self.flow not in FLOWS:
-            raise ConfigError(f"flow: expected one of {', '.join(FLOWS)}, got {self.flow!r}")
+        one_of("flow", self.flow, TEACHERS)
 
 
 def analyse(
@@ -98,9 +94,6 @@ def analyse(
         ConfigError: there are no pairs, or something that is asked for is not installed.
     """
     chosen = strategies.load(options.strategies or strategies.names())
-    from oxcart.train.evaluate.analysis import Subject, evaluate
-    from oxcart.train.evaluate.strategy import Context
-
     loaders = open_splits(datasets, config.data, config.model.image_size, options.draw.batch_size)
     meter = flow_meter(options.flow, options.flow_weights, device)
     models = [model]

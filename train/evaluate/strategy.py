@@ -24,16 +24,18 @@ import numpy.typing as npt
 import torch
 
 from oxcart.shards.errors import NotFiniteError
-from oxcart.train import plots
-from oxcart.train.evaluate import statistics
-from oxcart.train.evaluate.flow import FlowMeter
-from oxcart.train.evaluate.gather import Floats, GatheredPairs, Ints, Strings
+from oxcart.train import plots, statistics
+from oxcart.train.evaluate.gather import GatheredPairs, Strings
+from oxcart.train.flow import FlowMeter
 from oxcart.train.laq.model import LatentActionModel, to_float
+from oxcart.train.statistics import Floats, Ints
 
 Better = Literal["high", "low", "none"]
 
 AT_ONCE = 64
 """Frames that are decoded together."""
+FEW = 24
+"""Pairs that a number needs; fewer say nothing."""
 SHOWN = 8
 """Datasets or environments that a figure tells apart, at most."""
 
@@ -174,10 +176,10 @@ def lacking(pairs: GatheredPairs, needs: Sequence[str]) -> str | None:
                 return "no pair has an instruction"
         elif getattr(pairs, need) is None:
             return absent(pairs, need)
-        elif need in ("actions", "state") and (few := len(having(pairs, need))) < statistics.FEW:
-            return f"{few} pairs have {need}; at least {statistics.FEW} are needed"
-    if len(pairs) < statistics.FEW:
-        return f"{len(pairs)} pairs are too few; at least {statistics.FEW} are needed"
+        elif need in ("actions", "state") and (few := len(having(pairs, need))) < FEW:
+            return f"{few} pairs have {need}; at least {FEW} are needed"
+    if len(pairs) < FEW:
+        return f"{len(pairs)} pairs are too few; at least {FEW} are needed"
     if (pairs.codes == pairs.codes[0]).all():
         return "all pairs have the same codes, so the codes say nothing"
     return None
@@ -192,11 +194,6 @@ def having(pairs: GatheredPairs, name: str) -> GatheredPairs:
     """The pairs that have a value of `actions` or `state`."""
     values: Floats = getattr(pairs, name)
     return pairs.take(np.flatnonzero(np.isfinite(values).all(1)))
-
-
-def plane(values: Floats) -> Floats:
-    """The first two of values [N, A], [N, 2]; zeros beside a single one."""
-    return values[:, :2] if values.shape[1] > 1 else np.column_stack([values[:, 0], np.zeros(len(values))])
 
 
 def groupings(pairs: GatheredPairs) -> Iterator[tuple[str, Strings] | Skip]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from oxcart.shards.choices import one_of
 from oxcart.shards.errors import ConfigError
 from oxcart.train.config import (
     DataConfig,
@@ -15,7 +16,6 @@ from oxcart.train.config import (
     TrainConfig,
     ValConfig,
     check_shared,
-    one_of,
     resolve,
 )
 from oxcart.train.evaluate import strategies

@@ -25,18 +25,20 @@ import pyarrow.compute as pc
 import torch
 from blake3 import blake3
 from torch import Tensor
+from torch.nn import functional
 
 from oxcart.manifests.annotation import Annotation, write_annotation
 from oxcart.manifests.canonical import canonical_json
 from oxcart.manifests.dataset import Dataset
 from oxcart.manifests.tables import EPISODES
-from oxcart.shards.errors import ConfigError, CorruptError
+from oxcart.shards.errors import ConfigError, CorruptError, NotFiniteError
 from oxcart.shards.files import naming, private_folder, replacing, write_file
 from oxcart.train import checkpoint as checkpoints
 from oxcart.train.data import Loader
+from oxcart.train.data.sampling import TooShortError
 from oxcart.train.finite import refuse
 from oxcart.train.laq.config import LaqConfig, laq_config
-from oxcart.train.laq.model import NONE, LatentActionModel, shapes_of, to_float
+from oxcart.train.laq.model import NONE, LatentActionModel, shapes_of, to_float, to_uint8
 from oxcart.train.laq.validate import pairs_of
 
 PIECE = 16
@@ -115,6 +117,35 @@ def open_producer(run: Path, producer: str, device: str = "auto") -> Labeller:
         return last
     best = open_run(run, checkpoints.BEST, device)
     return best if best.fingerprint == producer else last
+
+
+@torch.no_grad()
+def imagine(labeller: Labeller, frames: Tensor, codes: Tensor) -> npt.NDArray[np.uint8]:
+    """Next frames that a model draws for frames and codes.
+
+    Args:
+        labeller: the model.
+        frames: uint8 [B, H, W, 3] of any size.
+        codes: int64 [B, n].
+
+    Returns:
+        uint8 [B, H, W, 3].
+
+    Raises:
+        NotFiniteError: a frame is not finite.
+    """
+    height, width = frames.shape[1:3]
+    side = labeller.config.model.image_size
+    pixels = to_float(frames.to(labeller.device)[:, None])[:, 0]
+    if (height, width) != (side, side):
+        pixels = functional.interpolate(pixels, (side, side), mode="bilinear", antialias=True)
+    made = labeller.model.decode(pixels, codes.to(labeller.device)).clamp(-1, 1)
+    if not made.isfinite().all():
+        raise NotFiniteError("the frames that the latent-action model draws are not finite")
+    if (height, width) != (side, side):
+        made = functional.interpolate(made, (height, width), mode="bilinear")
+    drawn: npt.NDArray[np.uint8] = to_uint8(made[:, None])[:, 0].cpu().numpy()
+    return drawn
 
 
 def fingerprint(identity: dict[str, Any], weights: dict[str, Tensor]) -> str:
@@ -218,9 +249,7 @@ def _loaders(dataset: Dataset, labeller: Labeller, batch_size: int) -> dict[str,
                 repeat=False,
                 pin=False,
             )
-        except ConfigError as error:
-            if "longer than every episode" not in str(error):
-                raise
+        except TooShortError as error:
             short = str(error).removeprefix("sample: ")
     if not found:
         raise ConfigError(f"DATASET: no pair of {dataset.store.url} can be labelled: {short}")
@@ -249,7 +278,7 @@ def _claim(parts: Path, about: dict[str, Any]) -> None:
 
 def _pieces(loader: Loader, labeller: Labeller, parts: Path, split: str) -> Any:
     """Keys, steps and codes of every pair of a split, piece by piece; pieces that are there are read."""
-    size = PIECE * loader.batch_size
+    size = PIECE * loader.config.batch_size
     state = loader.state_dict()
     start = 0
     while start < loader.epoch_length:

@@ -232,6 +232,11 @@ def to_float(frames: Tensor) -> Tensor:
     )
 
 
+def to_uint8(frames: Tensor) -> Tensor:
+    """Frames [B, N, 3, H, W] in [-1, 1] as uint8 [B, N, H, W, 3], the reverse of `to_float`."""
+    return frames.add(1).mul(127.5).round().clamp(0, 255).to(torch.uint8).permute(0, 1, 3, 4, 2)
+
+
 def parameter_groups(model: nn.Module, decay: float) -> list[dict[str, object]]:
     """AdamW's groups: decay on matrices alone, not on biases, norms, embeddings, queries and codebooks."""
     kept: list[nn.Parameter] = []

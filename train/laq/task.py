@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -22,9 +22,11 @@ from oxcart.train.data import Batch, Loader, Pairs
 from oxcart.train.data.memory import check_fits
 from oxcart.train.data.order import derive
 from oxcart.train.evaluate import strategies
+from oxcart.train.evaluate.analysis import Analysis
 from oxcart.train.evaluate.gather import Draw
 from oxcart.train.evaluate.laq import EvaluateOptions, analyse
-from oxcart.train.flow import build_teacher, flow_loss, flow_weight
+from oxcart.train.evaluate.report import report_html, report_json
+from oxcart.train.flow import build_teacher, flow_loss
 from oxcart.train.laq.augment import augment, draw_numbers
 from oxcart.train.laq.config import AugmentConfig, LaqConfig
 from oxcart.train.laq.model import LaqOutput, LatentActionModel, parameter_groups, shapes_of, to_float
@@ -36,9 +38,6 @@ from oxcart.train.ranks import on_main
 from oxcart.train.report import by_split, describe, last_validation, read_metrics
 from oxcart.train.run import run_task
 from oxcart.train.task import BatchSlice, narrow
-
-if TYPE_CHECKING:
-    from oxcart.train.evaluate.analysis import Analysis
 
 SETTLING = 0.1
 """Share of the steps, the last ones, in which no codes are replaced."""
@@ -66,7 +65,7 @@ class LaqTask:
         self._held_out = self._open(config.val.splits) if config.val.every else {}
         self._probed = self._open(["train"]) if config.val.every and config.val.probes else {}
         self._check_memory(device)
-        self._teacher = build_teacher(config.flow, device)
+        self._teacher = build_teacher(config.flow.teacher, config.flow.weights, device)
         quantizer = config.quantizer
         self._counts = torch.zeros(quantizer.tokens, quantizer.codes, dtype=torch.int64, device=device)
         self._pictures: ExamplePairs | None = None
@@ -157,7 +156,8 @@ class LaqTask:
             assert self._teacher is not None
             pixels = frames.add(1).mul(127.5).round().to(torch.uint8).permute(0, 1, 3, 4, 2)
             apart = flow_loss(out.flow, self._teacher(pixels, frames))
-            loss = loss + flow_weight(piece.step, config.flow) * apart
+            rise = min(1.0, piece.step / max(1, config.flow.warmup))
+            loss = loss + config.flow.weight * rise * apart
             metrics["flow"] = apart
         return loss, metrics
 
@@ -238,8 +238,6 @@ class LaqTask:
         )
         write_file(run / "report.md", text.encode())
         if self._analysis is not None:
-            from oxcart.train.evaluate.report import report_html, report_json
-
             write_file(run / "analysis.html", report_html(self._analysis))
             write_file(run / "analysis.json", report_json(self._analysis))
 

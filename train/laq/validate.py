@@ -28,15 +28,15 @@ from torch import Tensor
 from torch.nn import functional
 
 from oxcart.manifests.dataset import Dataset
+from oxcart.train import statistics
 from oxcart.train.data import Batch, Loader, Pairs
 from oxcart.train.data.order import derive
 from oxcart.train.finite import refuse
-from oxcart.train.laq import probes
 from oxcart.train.laq.config import LaqConfig
 from oxcart.train.laq.model import NONE, LatentActionModel, mse, to_float
-from oxcart.train.laq.probes import Floats, Ints
 from oxcart.train.loaders import chunks, held_out_loader
 from oxcart.train.ranks import gathered
+from oxcart.train.statistics import Floats, Ints
 
 KINDS = ("prediction", "copy", "constant", "permuted", "random")
 THUMB = 8
@@ -80,7 +80,7 @@ def open_split(config: LaqConfig, dataset: Dataset, split: str) -> Loader:
         config.data,
         dataset,
         split,
-        pairs_of(config),
+        sample=pairs_of(config),
         size=config.model.image_size,
         seed=config.val.seed,
         batch_size=config.val.batch_size,
@@ -130,7 +130,7 @@ def validate(
             variants = {
                 "prediction": own,
                 "constant": constant.expand_as(own),
-                "permuted": others_of[i * loader.batch_size :][: len(own)].to(device),
+                "permuted": others_of[i * loader.config.batch_size :][: len(own)].to(device),
                 "random": others,
             }
             errors = {"copy": mse(frames[:, 0], frames[:, 1]).cpu().numpy()}
@@ -209,13 +209,13 @@ def usage(codes: Ints, size: int, shared: bool) -> dict[str, float]:
     that of whole latent actions.
     """
     places = [np.bincount(codes[:, i], minlength=size) for i in range(codes.shape[1])]
-    perplexities = [float(np.exp(probes.entropy(counts.astype(np.float64)))) for counts in places]
-    whole = np.bincount(probes.joint(codes)).astype(np.float64)
+    perplexities = [float(np.exp(statistics.entropy(counts))) for counts in places]
+    whole = np.bincount(statistics.joint(codes))
     found = {
         "usage": float(np.mean([(counts > 0).mean() for counts in places])),
         "dead_codes": float((np.sum(places, axis=0) == 0).sum() if shared else (np.array(places) == 0).sum()),
         "perplexity": float(np.mean(perplexities)),
-        "perplexity_joint": float(np.exp(probes.entropy(whole))),
+        "perplexity_joint": float(np.exp(statistics.entropy(whole))),
     }
     return {**found, **{f"perplexity_{i}": value for i, value in enumerate(perplexities)}}
 
@@ -224,11 +224,11 @@ def measure_probes(train: Seen, val: Seen, size: int) -> dict[str, Any]:
     """What codes say of actions; nothing where there are none."""
     if train.actions is None or val.actions is None:
         return {}
-    x, x_val = probes.one_hot(train.codes, size), probes.one_hot(val.codes, size)
-    by_value = probes.probe(x, train.actions, x_val, val.actions)
+    x, x_val = statistics.one_hot(train.codes, size), statistics.one_hot(val.codes, size)
+    by_value = statistics.probe(x, train.actions, x_val, val.actions)
     # Judged by itself: a ridge that suits pixels, because there are more of them than environments.
-    frame = probes.probe(train.thumbs, train.actions, val.thumbs, val.actions, ridge=100.0)
-    found = probes.information(val.codes, probes.directions(val.actions), val.keys)
+    frame = statistics.probe(train.thumbs, train.actions, val.thumbs, val.actions, ridge=100.0)
+    found = statistics.information(val.codes, statistics.directions(val.actions), val.keys)
     known = by_value[np.isfinite(by_value)]
     plane = by_value[:2][np.isfinite(by_value[:2])]
     return {

@@ -18,12 +18,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-Ints = npt.NDArray[np.int64]
-Floats = npt.NDArray[np.float64]
+from oxcart.train.statistics import Floats, Ints, mean_interval, mean_resamples
 
-RESAMPLES = 1000
 SMOOTH = 0.5
 """Added to every count, so that no code is impossible."""
 
@@ -112,9 +109,9 @@ def measure(
     """
     true = held_out.codes
     right, exact = (codes == true).mean(1), (codes == true).all(1).astype(np.float64)
-    draws = resamples(held_out.keys)
-    low, high = interval(right, draws)
-    exact_low, exact_high = interval(exact, draws)
+    draws = mean_resamples(held_out.keys)
+    low, high = mean_interval(right, draws)
+    exact_low, exact_high = mean_interval(exact, draws)
     found: dict[str, Any] = {
         "nll": float(nll.mean()),
         "accuracy": float(right.mean()),
@@ -133,9 +130,9 @@ def measure(
             found[f"{name}_nll"] = float(guess.nll.mean())
             less = (guess.nll - nll).mean(1)
             found[f"{name}_nll_gain"] = float(less.mean())
-            found[f"{name}_nll_gain_low"], found[f"{name}_nll_gain_high"] = interval(less, draws)
+            found[f"{name}_nll_gain_low"], found[f"{name}_nll_gain_high"] = mean_interval(less, draws)
         found[f"{name}_gain"] = float((right - own).mean())
-        found[f"{name}_gain_low"], found[f"{name}_gain_high"] = interval(right - own, draws)
+        found[f"{name}_gain_low"], found[f"{name}_gain_high"] = mean_interval(right - own, draws)
     found["confusion"] = confusion(true, codes, size).tolist()
     for name, some in (("predicted", codes), ("true", true)):
         found[name] = [np.bincount(some[:, i], minlength=size).tolist() for i in range(some.shape[1])]
@@ -145,20 +142,3 @@ def measure(
 def confusion(true: Ints, codes: Ints, size: int) -> Ints:
     """How often each code [row] was taken for each [column], over all places."""
     return np.bincount(true.ravel() * size + codes.ravel(), minlength=size * size).reshape(size, size)
-
-
-def resamples(keys: Sequence[str]) -> Floats:
-    """How often each sample comes in each draw of as many episodes as there are: [1000, N]."""
-    names = list(dict.fromkeys(keys))
-    places = {name: i for i, name in enumerate(names)}
-    own = np.array([places[key] for key in keys])
-    draws = np.random.default_rng(0).integers(len(names), size=(RESAMPLES, len(names)))
-    times = np.stack([np.bincount(draw, minlength=len(names)) for draw in draws])
-    return times[:, own].astype(np.float64)
-
-
-def interval(values: Floats, draws: Floats) -> tuple[float, float]:
-    """95% interval of a mean over samples [N], of `resamples`."""
-    means = (draws @ values) / draws.sum(1)
-    low, high = np.percentile(means, [2.5, 97.5])
-    return float(low), float(high)

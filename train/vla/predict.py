@@ -13,7 +13,7 @@ from PIL import Image, UnidentifiedImageError
 from oxcart.manifests.show import encode_image
 from oxcart.shards.errors import ConfigError, CorruptError, NotFiniteError
 from oxcart.shards.files import write_file
-from oxcart.train.laq.label import Labeller, open_producer
+from oxcart.train.laq.label import Labeller, imagine, open_producer
 from oxcart.train.vla.emit import emit
 from oxcart.train.vla.policy import load_policy
 
@@ -46,8 +46,6 @@ def predict(run: Path, image: Path, instruction: str, laq: Path | None, device: 
         ConfigError: the run, the picture or the latent-action model cannot be used.
         NotFiniteError: what a model says is not.
     """
-    from oxcart.train.vla.task import imagine
-
     policy, about = load_policy(run, device)
     height, width = about["frames"]
     try:

@@ -15,15 +15,15 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from oxcart.manifests.dataset import Dataset
-from oxcart.shards.errors import ConfigError, NotFiniteError
+from oxcart.shards.errors import ConfigError
 from oxcart.shards.files import write_file
 from oxcart.train import plots
 from oxcart.train.data import Batch, Loader
 from oxcart.train.data.order import derive
 from oxcart.train.finite import refuse
 from oxcart.train.laq.augment import draw_numbers, lit, shifted
-from oxcart.train.laq.label import Labeller
-from oxcart.train.laq.model import NONE, to_float
+from oxcart.train.laq.label import Labeller, imagine
+from oxcart.train.laq.model import NONE, to_float, to_uint8
 from oxcart.train.loaders import (
     chunks,
     held_out_loader,
@@ -111,7 +111,7 @@ class VlaTask:
                 config.data,
                 dataset,
                 split,
-                self._labels.sample("all"),
+                sample=self._labels.sample("all"),
                 size=self._size,
                 seed=config.val.seed,
                 batch_size=config.val.batch_size,
@@ -374,24 +374,3 @@ def draw_panel(path: Path, panel: Panel, laq: Labeller | None, split: str, last:
 def joined(codes: Tensor) -> str:
     """Codes in a row."""
     return "-".join(map(str, codes.tolist()))
-
-
-@torch.no_grad()
-def imagine(laq: Labeller, frames: Tensor, codes: Tensor) -> Any:
-    """The frames that follow, as a latent-action model draws them: uint8 [B, H, W, 3] of the given size."""
-    height, width = frames.shape[1:3]
-    side = laq.config.model.image_size
-    pixels = to_float(frames.to(laq.device)[:, None])[:, 0]
-    if (height, width) != (side, side):
-        pixels = functional.interpolate(pixels, (side, side), mode="bilinear", antialias=True)
-    made = laq.model.decode(pixels, codes.to(laq.device)).clamp(-1, 1)
-    if not made.isfinite().all():
-        raise NotFiniteError("the frames that the latent-action model draws are not finite")
-    if (height, width) != (side, side):
-        made = functional.interpolate(made, (height, width), mode="bilinear")
-    return to_uint8(made[:, None])[:, 0].cpu().numpy()
-
-
-def to_uint8(frames: Tensor) -> Tensor:
-    """Float [B, N, 3, H, W] in [-1, 1] -> uint8 [B, N, H, W, 3]."""
-    return frames.add(1).mul(127.5).round().clamp(0, 255).to(torch.uint8).permute(0, 1, 3, 4, 2)

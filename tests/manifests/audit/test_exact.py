@@ -11,7 +11,7 @@ import pytest
 from audited import check, everywhere, status
 from oxcart.manifests.audit import exact
 from oxcart.manifests.audit.audit import Audit
-from oxcart.manifests.audit.episodes import draw, open_sources
+from oxcart.manifests.audit.episodes import draw, open_datasets
 from oxcart.manifests.audit.exact import QUANTUM, trajectory
 from oxcart.manifests.audit.features import is_flat, read_features
 from oxcart.manifests.split import SplitRule
@@ -60,18 +60,18 @@ def test_a_coarse_trajectory_may_be_chance(clean: Path) -> None:
     assert joystick is not None
     assert fine is not None
     assert (coarse.telling, joystick.telling, fine.telling) == (False, False, True)
-    sources = open_sources([str(clean)])
-    episodes = draw(sources, None, 0)
-    found, pairs = exact.check_trajectories(sources, episodes, [coarse] * len(episodes))
+    datasets = open_datasets([str(clean)])
+    episodes = draw(datasets, None, 0)
+    found, pairs = exact.check_trajectories(datasets, episodes, [coarse] * len(episodes))
     assert (found.status, found.duplicate, pairs) == ("suspicious", False, [])
     assert "may be chance" in found.summary
-    found, pairs = exact.check_trajectories(sources, episodes, [fine] * len(episodes))
+    found, pairs = exact.check_trajectories(datasets, episodes, [fine] * len(episodes))
     assert (found.status, found.duplicate) == ("failed", True)
     assert pairs
 
 
 def test_what_is_common_to_all_ties_them_without_listing_all_pairs(clean: Path) -> None:
-    shared = exact._Shared(open_sources([str(clean)]))
+    shared = exact._Shared(open_datasets([str(clean)]))
     held = [(0, f"held {i}") for i in range(1000)]
     for i in range(1000):
         shared.add_named(7, held, (0, f"train {i}"), "train")
@@ -86,9 +86,9 @@ def test_beyond_a_number_of_pairs_those_of_new_environments_are_kept(
     clean: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(exact, "PAIRS", 1)
-    sources = open_sources([str(clean)])
-    shared = exact._Shared(sources)
-    episodes = draw(sources, None, 0)
+    datasets = open_datasets([str(clean)])
+    shared = exact._Shared(datasets)
+    episodes = draw(datasets, None, 0)
     held = [(0, e.key) for e in episodes if e.split == "val"]
     train = [e for e in episodes if e.split == "train"]
     for i, one in enumerate(train):
@@ -99,8 +99,8 @@ def test_beyond_a_number_of_pairs_those_of_new_environments_are_kept(
 
 
 def test_a_digest_that_episodes_have_many_times_comes_once_an_episode() -> None:
-    def chunks(episodes: int) -> exact._Chunks:
-        return exact._Chunks(
+    def chunks(episodes: int) -> exact._ChunkDigests:
+        return exact._ChunkDigests(
             digest=np.full(episodes * 50, 9, np.uint64),
             episode=np.repeat(np.arange(episodes), 50),
             number=np.tile(np.arange(50), episodes),
@@ -155,9 +155,9 @@ def painted(source: Path, target: Path, pictures: list[Any]) -> Path:
 
 
 def frames_check(out: Path) -> tuple[Any, list[exact.Pair]]:
-    sources = open_sources([str(out)])
-    episodes = draw(sources, None, 0)
-    return exact.check_frames(sources, episodes, read_features(sources, episodes, 4, 1))
+    datasets = open_datasets([str(out)])
+    episodes = draw(datasets, None, 0)
+    return exact.check_frames(datasets, episodes, read_features(datasets, episodes, 4, 1))
 
 
 def test_pictures_of_one_board_in_all_episodes_are_a_leak(kitchens: Path, tmp_path: Path) -> None:
@@ -195,6 +195,6 @@ def test_the_check_says_what_it_compared_and_what_not(kitchens: Path, clean: Pat
     said = frames_check(tmp_path / "zstd")[0].summary
     assert " chunk digests of codec zstd of all cameras, 96 decoded frames of primary cameras" in said
     assert said.endswith("; not checked: copies shifted by an odd number of frames")
-    raw, zstd = open_sources([str(clean), str(tmp_path / "zstd")])
+    raw, zstd = open_datasets([str(clean), str(tmp_path / "zstd")])
     assert exact._not_compared([raw], ["raw"]) == ""
     assert "across codecs that were not decoded" in exact._not_compared([raw, zstd], ["raw", "zstd"])

@@ -23,7 +23,6 @@ from oxcart.manifests.dataset import Dataset
 from oxcart.manifests.split import SplitRule
 from oxcart.shards.errors import ConfigError, CorruptError, OxcartError
 from oxcart.train.data import Batch, Frames, Loader, Mixture, Pairs
-from oxcart.train.data.reader import FrameReader
 from rlds_builder import Text, jpeg, write_dataset
 from sample_compile import compiled, rows_of
 from toy_rlds import FEATURES, episode
@@ -298,28 +297,6 @@ def test_metadata_that_was_changed_is_found(datasets: Datasets, tmp_path: Path) 
     loader = Loader(out, sample=Frames(per_episode="all"), batch_size=64, instructions=True, repeat=False)
     with pytest.raises(CorruptError, match=f"{row['key']}: json does not match its digest"):
         list(loader)
-
-
-@pytest.mark.parametrize(
-    ("metadata", "said"),
-    [
-        (b"{", "Expecting property name"),
-        (b"[]", "list indices must be"),
-        (b"{}", "no 'instructions'"),
-        (b'{"instructions":[]}', "'list' object has no attribute 'items'"),
-        (b'{"instructions":{"a":[5]}}', "cannot unpack"),
-        (b'{"instructions":{"a":[[0,5]]}}', r"instructions: expected steps and texts, got '\[0, 5\]'"),
-        (b'{"instructions":{"a":[[1e999,""]]}}', "instructions: expected steps and texts, got "),
-    ],
-)
-def test_metadata_that_is_not_what_the_format_says_is_refused_by_name(
-    datasets: Datasets, monkeypatch: pytest.MonkeyPatch, metadata: bytes, said: str
-) -> None:
-    monkeypatch.setattr(FrameReader, "_metadata", lambda self, episode: metadata)
-    loader = Loader(datasets["raw"], sample=Frames(), batch_size=2, instructions=True)
-    with pytest.raises(CorruptError, match=rf"^shards/train-\S+: \S+-train-\S+: json: {said}") as error:
-        next(iter(loader))
-    assert "\n" not in str(error.value)
 
 
 def test_annotations_come_at_t(datasets: Datasets, tmp_path: Path) -> None:

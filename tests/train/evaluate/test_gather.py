@@ -10,7 +10,6 @@ import torch
 
 from oxcart.manifests.dataset import Dataset
 from oxcart.shards.errors import ConfigError
-from oxcart.train.evaluate.flow import flow_meter
 from oxcart.train.evaluate.gather import (
     Draw,
     GatheredPairs,
@@ -20,6 +19,7 @@ from oxcart.train.evaluate.gather import (
     open_splits,
 )
 from oxcart.train.evaluate.laq import untrained_model
+from oxcart.train.flow import flow_meter
 from oxcart.train.laq.model import LatentActionModel, to_float
 from tiny_laq import small
 

@@ -8,9 +8,9 @@ import math
 import numpy as np
 import pytest
 
-from oxcart.train.evaluate.flow import flow_meter, mean_flows
+from oxcart.train import statistics
 from oxcart.train.evaluate.strategy import Number
-from oxcart.train.laq import probes
+from oxcart.train.flow import flow_meter, mean_flows
 from planted import context, measured, pictured, planted
 
 
@@ -167,6 +167,6 @@ def test_mean_flows_look_at_what_moves() -> None:
 def test_directions_of_the_cache_are_those_planted() -> None:
     pairs = planted("direction")
     assert pairs.actions is not None
-    sectors = probes.directions(pairs.actions) - 1
+    sectors = statistics.directions(pairs.actions) - 1
     assert (sectors == pairs.codes[:, 0]).all()
     assert math.isfinite(float(pairs.actions.sum()))

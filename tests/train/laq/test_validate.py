@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -12,7 +13,7 @@ from oxcart.manifests.split import SplitRule
 from oxcart.shards.errors import ConfigError
 from oxcart.train.laq.model import LatentActionModel, to_float
 from oxcart.train.laq.task import LaqTask, train_laq
-from oxcart.train.laq.validate import pairs_of
+from oxcart.train.laq.validate import pairs_of, quality, usage
 from oxcart.train.loaders import chunks
 from sample_compile import compile_sample
 from tiny_laq import lines, small, trained
@@ -173,3 +174,40 @@ def test_best_is_the_checkpoint_of_the_lowest_ratio(run: Path) -> None:
     best = checkpoints.load(checkpoints.path_of(run, "best"))
     assert best.step == min(found, key=lambda step: found[step])
     assert checkpoints.load(checkpoints.path_of(run)).state["best"] == min(found.values())
+
+
+def test_usage_of_known_codes() -> None:
+    known = np.array([[0, 1], [0, 1], [1, 1], [1, 1]])
+    assert usage(known, 4, shared=False)["dead_codes"] == 2 + 3, "each place has its own four"
+    found = usage(known, 4, shared=True)
+    assert found["usage"] == pytest.approx((2 / 4 + 1 / 4) / 2)
+    assert found["dead_codes"] == 2
+    assert found["perplexity_0"] == pytest.approx(2)
+    assert found["perplexity_1"] == pytest.approx(1)
+    assert found["perplexity_joint"] == pytest.approx(2)
+
+
+def test_quality_of_known_errors() -> None:
+    errors = {
+        kind: np.full(3, value, np.float32)
+        for kind, value in (
+            ("prediction", 0.01),
+            ("copy", 0.04),
+            ("constant", 0.03),
+            ("permuted", 0.08),
+            ("random", 0.1),
+        )
+    }
+    found = quality(errors)
+    assert found["copy_ratio"] == pytest.approx(0.25)
+    assert found["constant_ratio"] == pytest.approx(0.75)
+    assert found["permuted_ratio"] == pytest.approx(2)
+    assert found["psnr"] == pytest.approx(20)
+    assert found["delta_psnr"] == pytest.approx(10)
+
+
+def test_where_nothing_moves_there_are_no_ratios_to_copying() -> None:
+    errors = {kind: np.full(3, 0.01, np.float32) for kind in ("prediction", "constant", "permuted", "random")}
+    found = quality({**errors, "copy": np.zeros(3, np.float32)})
+    assert not [name for name in found if name.endswith("_ratio")]
+    assert all(np.isfinite(value) for value in found.values())

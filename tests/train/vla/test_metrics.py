@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from oxcart.train.vla.metrics import CodedSamples, confusion, guesses, interval, measure, resamples
+from oxcart.train.vla.metrics import CodedSamples, confusion, guesses, measure
 
 
 def some(codes: list[list[int]], instructions: list[str], thumbs: list[float]) -> CodedSamples:
@@ -56,15 +56,3 @@ def test_shares_gains_and_counts() -> None:
 
 def test_a_confusion_has_true_codes_in_rows() -> None:
     assert confusion(np.array([[0, 1]]), np.array([[2, 1]]), 3).tolist() == [[0, 0, 1], [0, 1, 0], [0, 0, 0]]
-
-
-def test_intervals_draw_whole_episodes() -> None:
-    keys = ["a"] * 50 + ["b"] * 50
-    values = np.array([0.0] * 50 + [1.0] * 50)
-    draws = resamples(keys)
-    assert set(draws.sum(1)) == {100.0}
-    assert all(len(set(draw[:50])) == 1 for draw in draws)
-    assert interval(values, draws) == (0.0, 1.0), "two episodes say little, however long they are"
-    many = resamples([str(i) for i in range(100)])
-    low, high = interval(values, many)
-    assert 0.35 < low < 0.5 < high < 0.65

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from collections.abc import Sequence
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from oxcart.shards.errors import ConfigError
@@ -35,12 +36,10 @@ def load(chosen: Sequence[str]) -> dict[str, Strategy]:
     Raises:
         ConfigError: what they compute with is not installed.
     """
-    try:
-        found = {name: importlib.import_module(f"{__name__}.{name}").STRATEGY for name in chosen}
-    except ModuleNotFoundError as error:
-        if (error.name or "").startswith("oxcart"):
-            raise
+    missing = [name for name in ("scipy", "sklearn") if find_spec(name) is None]
+    if chosen and missing:
         raise ConfigError(
-            f"evaluation needs {error.name}: pip install -c constraints.txt '.[train,evaluate]'"
-        ) from error
+            f"evaluation needs {', '.join(missing)}: pip install -c constraints.txt '.[train,evaluate]'"
+        )
+    found = {name: importlib.import_module(f"{__name__}.{name}").STRATEGY for name in chosen}
     return dict(sorted(found.items(), key=lambda item: (item[1].place, item[0])))

@@ -1,18 +1,34 @@
-"""The codebook: which codes are used, how evenly, and how their vectors lie."""
+"""The codebook: which codes and sequences are used, how evenly, and what pairs look like that share them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import torch
 from sklearn.decomposition import PCA
 
-from oxcart.train import plots
-from oxcart.train.evaluate import statistics
-from oxcart.train.evaluate.gather import Floats, GatheredPairs, Ints
-from oxcart.train.evaluate.strategy import Context, Figure, Number, Skip, Strategy, tidy, to_png
-from oxcart.train.laq import probes
+from oxcart.train import plots, statistics
+from oxcart.train.evaluate.gather import GatheredPairs
+from oxcart.train.evaluate.strategy import (
+    Context,
+    Figure,
+    Number,
+    Skip,
+    Strategy,
+    Table,
+    having,
+    largest,
+    tidy,
+    to_png,
+)
+from oxcart.train.statistics import Floats, Ints
+
+TOP = 20
+"""Sequences that are listed: the most frequent."""
+SEQUENCES, EXAMPLES = 6, 4
+"""Sequences of which examples are shown, and pairs of each."""
 
 
 def measure(pairs: GatheredPairs, context: Context) -> Iterator[Number | Skip]:
@@ -23,11 +39,11 @@ def measure(pairs: GatheredPairs, context: Context) -> Iterator[Number | Skip]:
         return float((counts > 0).mean())
 
     def entropy(rows: Ints) -> float:
-        counts = _counts(pairs.codes[rows], pairs.size).astype(np.float64)
-        return float(np.mean([probes.entropy(one) for one in counts]) / np.log(2))
+        counts = _counts(pairs.codes[rows], pairs.size)
+        return float(np.mean([statistics.entropy(one) for one in counts]) / np.log(2))
 
     def joint(rows: Ints) -> float:
-        return float(np.exp(probes.entropy(np.bincount(probes.joint(pairs.codes[rows])).astype(np.float64))))
+        return float(np.exp(statistics.entropy(np.bincount(statistics.joint(pairs.codes[rows])))))
 
     most = np.log2(pairs.size)
     for name, title, read, statistic in (
@@ -46,14 +62,21 @@ def measure(pairs: GatheredPairs, context: Context) -> Iterator[Number | Skip]:
         )
 
 
-def draw(pairs: GatheredPairs, context: Context) -> Iterator[Figure]:
-    """Histograms of each place by dataset, and the code vectors in a plane."""
+def draw(pairs: GatheredPairs, context: Context) -> Iterator[Figure | Table]:
+    """Histograms of each place by dataset, the code vectors in a plane, and the most frequent sequences."""
     yield _histograms(pairs)
     with torch.no_grad():
         codes = torch.arange(pairs.size, device=context.device)[:, None].expand(-1, pairs.codes.shape[1])
         vectors = context.model.quantizer.lookup(codes).cpu().double().numpy()
     if vectors.shape[-1] >= 2:
         yield _embedding(pairs, vectors)
+    ranked = _top(pairs, TOP)
+    yield _frequencies(pairs, ranked)
+    yield _sequences(pairs, ranked)
+    if pairs.actions is not None:
+        yield _scatter(having(pairs, "actions"))
+    if pairs.frames is not None:
+        yield from _examples(pairs.take(pairs.framed), context.seed)
 
 
 def _histograms(pairs: GatheredPairs) -> Figure:
@@ -103,6 +126,103 @@ def _embedding(pairs: GatheredPairs, vectors: Floats) -> Figure:
     )
 
 
+def _top(pairs: GatheredPairs, most: int) -> list[tuple[str, Ints]]:
+    """The most frequent sequences, with the rows of each."""
+    found, place, counts = np.unique(pairs.codes, axis=0, return_inverse=True, return_counts=True)
+    order = np.argsort(-counts, kind="stable")[:most]
+    return [("-".join(map(str, found[i])), np.flatnonzero(place.reshape(-1) == i)) for i in order]
+
+
+def _sequences(pairs: GatheredPairs, ranked: list[tuple[str, Ints]]) -> Table:
+    rows: list[list[Any]] = []
+    for name, mine in ranked:
+        row: list[Any] = [name, len(mine), round(len(mine) / len(pairs), 4)]
+        row += [len(np.unique(pairs.environment[mine])), len(np.unique(pairs.dataset[mine]))]
+        if pairs.actions is not None:
+            values = pairs.actions[mine]
+            values = values[np.isfinite(values).all(1)]
+            row.append(values.mean(0).round(4).tolist() if len(values) else None)
+        rows.append(row)
+    columns = ("sequence", "pairs", "share", "environments", "datasets")
+    columns = columns if pairs.actions is None else (*columns, "mean action")  # type: ignore[assignment]
+    return Table(title="Most frequent sequences", columns=columns, rows=rows)
+
+
+def _frequencies(pairs: GatheredPairs, ranked: list[tuple[str, Ints]]) -> Figure:
+    plt = plots.pyplot()
+    figure, axis = plt.subplots(figsize=(11, 2.8), layout="constrained")
+    names = largest(pairs.dataset, len(plots.COLOURS))
+    width = 0.8 / len(names)
+    for i, name in enumerate(names):
+        total = (pairs.dataset == name).sum()
+        shares = [(pairs.dataset[mine] == name).sum() / total for _, mine in ranked]
+        at = np.arange(len(ranked)) + (i - (len(names) - 1) / 2) * width
+        axis.bar(at, shares, width, color=plots.COLOURS[i], label=name)
+    axis.set_xticks(range(len(ranked)), [name for name, _ in ranked], rotation=60)
+    tidy(axis, "", "", "share of the pairs")
+    axis.legend(frameon=False, fontsize=8)
+    return Figure(
+        title="Most frequent sequences",
+        png=to_png(figure),
+        caption="Whole latent actions. One that is frequent in all datasets is a common motion, or no "
+        "motion.",
+    )
+
+
+def _scatter(pairs: GatheredPairs) -> Figure:
+    assert pairs.actions is not None
+    plt, values = plots.pyplot(), statistics.plane(pairs.actions)
+    names = sorted(largest(pairs.dataset, 4))
+    figure, axes = plt.subplots(
+        1, len(names), figsize=(4.6 * len(names), 4.2), squeeze=False, layout="constrained"
+    )
+    low, high = np.quantile(values, [0.005, 0.995], axis=0)
+    colours = plt.get_cmap("tab10").colors
+    ranked = _top(pairs, len(colours))
+    for axis, name in zip(axes[0], names, strict=True):
+        mine = np.flatnonzero(pairs.dataset == name)
+        shown = mine[np.linspace(0, len(mine) - 1, min(len(mine), 3000)).astype(np.int64)]
+        axis.scatter(*values[shown].T, s=3, color=plots.FAINT, alpha=0.5, linewidths=0)
+        for colour, (label, rows) in zip(colours, ranked, strict=False):
+            rows = rows[pairs.dataset[rows] == name]
+            axis.scatter(*values[rows].T, s=12, color=colour, label=label, linewidths=0)
+        axis.set_xlim(low[0] - 0.05, high[0] + 0.05)
+        axis.set_ylim(low[1] - 0.05, high[1] + 0.05)
+        tidy(axis, name, "value 0", "value 1")
+    axes[0][-1].legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
+    return Figure(
+        title="Actions of the most frequent sequences",
+        png=to_png(figure),
+        caption="The first two values of the action; grey: all other pairs.",
+    )
+
+
+def _examples(framed: GatheredPairs, seed: int) -> Iterator[Figure]:
+    """Some pairs of each of the most frequent sequences, of pairs whose frames were kept."""
+    assert framed.frames is not None
+    generator = np.random.Generator(np.random.PCG64(seed))
+    rows, names = [], []
+    for name, mine in _top(framed, SEQUENCES):
+        if len(mine) < 2:
+            continue
+        rows.append(np.sort(generator.permutation(mine)[:EXAMPLES]))
+        names.append(f"{name}\n{len(mine)} pairs")
+    if not rows:
+        return
+    blank = np.full(framed.frames.shape[2:], 255, np.uint8)
+    columns = []
+    for example in range(EXAMPLES):
+        for step, heading in ((0, "frame t"), (1, "frame t + k")):
+            pictures = [framed.frames[mine[example], step] if example < len(mine) else blank for mine in rows]
+            columns.append((heading, np.stack(pictures)))
+    yield Figure(
+        title="Pairs that share a sequence",
+        png=plots.grid_png(columns, names, ""),
+        caption="The most frequent whole latent actions among the pairs whose frames were kept; examples "
+        "are drawn at random, not chosen. The same should happen along a row.",
+    )
+
+
 def _counts(codes: Ints, size: int) -> Ints:
     """[n, K] of codes [N, n]."""
     return np.stack([np.bincount(codes[:, i], minlength=size) for i in range(codes.shape[1])])
@@ -110,7 +230,7 @@ def _counts(codes: Ints, size: int) -> Ints:
 
 STRATEGY = Strategy(
     title="Codebook",
-    about="Which codes are used, and how evenly?",
+    about="Which codes and which whole latent actions are used, how evenly, and for what?",
     measure=measure,
     draw=draw,
     place=80,

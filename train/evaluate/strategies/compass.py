@@ -2,33 +2,40 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+from matplotlib.patches import Ellipse
 from scipy import stats
 
-from oxcart.train import plots
-from oxcart.train.evaluate import statistics
-from oxcart.train.evaluate.gather import Floats, GatheredPairs
+from oxcart.train import plots, statistics
+from oxcart.train.evaluate import shares
+from oxcart.train.evaluate.gather import GatheredPairs
 from oxcart.train.evaluate.strategy import (
     Context,
     Figure,
     Number,
     Skip,
     Strategy,
+    Table,
     groupings,
     having,
     largest,
-    plane,
     tidy,
     to_png,
 )
+from oxcart.train.statistics import Floats
 
 PANELS = 8
 """Codes of a place that are drawn, at most: the most frequent."""
 DRAWS = 200
-"""Of episodes, for an ellipse."""
+"""Bootstrap draws of episodes behind an ellipse."""
+POINTS = 3000
+"""Pairs that a panel of a scatter shows, at most."""
+LISTED = 256
+"""Rows of the table, at most."""
 
 
 def measure(pairs: GatheredPairs, context: Context) -> Iterator[Number | Skip]:
@@ -74,33 +81,55 @@ def _agreement(
     pairs: GatheredPairs, names: Any, context: Context, unseen: Any = None, **about: Any
 ) -> Number | Skip:
     groups = statistics.numbered(names)
-    values = statistics.standardised(plane(_actions(pairs)), groups, together=True)
+    values = shares.standardised(statistics.plane(_actions(pairs)), groups, together=True)
     mine = None if unseen is None else np.isin(np.unique(names), unseen)
 
     def statistic(rows: Any) -> float:
-        sums, counts = statistics.arrows(values[rows], pairs.codes[rows], pairs.size, groups[rows])
+        sums, counts = shares.arrows(values[rows], pairs.codes[rows], pairs.size, groups[rows])
         # Rows that were left out may hold the last group.
         chosen = None if mine is None else mine[: len(sums)]
-        return statistics.agreement(sums, counts, chosen)
+        return shares.agreement(sums, counts, chosen)
 
     return context.estimate(pairs.episodes, statistic, by=statistics.jackknife, better="high", **about)
 
 
-def draw(pairs: GatheredPairs, context: Context) -> Iterator[Figure]:
-    """A compass of each place, and every token by dataset or environment."""
+def draw(pairs: GatheredPairs, context: Context) -> Iterator[Figure | Table]:
+    """A compass of each place, every token by dataset or environment, and the actions behind the arrows."""
     pairs = having(pairs, "actions")
     yield _compass(pairs)
     found = {one[0]: one[1] for one in groupings(pairs) if not isinstance(one, Skip)}
     kind = "datasets" if "datasets" in found else "environments"
     if kind in found:
         yield _by_group(pairs, found[kind], kind, context.seed)
+    yield Figure(
+        title="Actions by token",
+        png=scatter(pairs, statistics.plane(_actions(pairs))),
+        caption="The first two values of each pair's action, coloured by the code of one place; bold "
+        "numbers stand at the mean of their code.",
+    )
+    yield _actions_by_token(pairs)
+
+
+def _actions_by_token(pairs: GatheredPairs) -> Table:
+    rows: list[list[Any]] = []
+    for dataset, place, code in itertools.product(
+        np.unique(pairs.dataset), range(pairs.codes.shape[1]), range(pairs.size)
+    ):
+        mine = (pairs.dataset == dataset) & (pairs.codes[:, place] == code)
+        if mine.sum() > 1 and len(rows) < LISTED:
+            values = _actions(pairs)[mine]
+            covariance = np.atleast_2d(np.cov(values.T)).round(6).tolist()
+            mean = values.mean(0).round(6).tolist()
+            rows.append([dataset, f"{place}:{code}", int(mine.sum()), mean, covariance])
+    columns = ("dataset", "token", "pairs", "mean action", "covariance")
+    return Table(title="Actions of each token", columns=columns, rows=rows)
 
 
 def _compass(pairs: GatheredPairs) -> Figure:
     plt, places = plots.pyplot(), pairs.codes.shape[1]
     groups = statistics.numbered(pairs.dataset)
-    values = statistics.standardised(plane(_actions(pairs)), groups, together=True)
-    sums, counts = statistics.arrows(values, pairs.codes, pairs.size, groups * 0)
+    values = shares.standardised(statistics.plane(_actions(pairs)), groups, together=True)
+    sums, counts = shares.arrows(values, pairs.codes, pairs.size, groups * 0)
     means = sums[0] / np.maximum(counts[0], 1)[..., None]
     reach = max(1e-9, float(np.abs(means).max())) * 1.25
     figure, axes = plt.subplots(1, places, figsize=(2.9 * places, 3.1), squeeze=False, layout="constrained")
@@ -130,8 +159,8 @@ def _by_group(pairs: GatheredPairs, names: Any, kind: str, seed: int) -> Figure:
     shown = largest(names)
     pairs, names = pairs.take(np.isin(names, shown)), names[np.isin(names, shown)]
     groups = np.array([shown.index(name) for name in names])
-    values = statistics.standardised(plane(_actions(pairs)), groups, together=True)
-    sums, counts = statistics.arrows(values, pairs.codes, pairs.size, groups)
+    values = shares.standardised(statistics.plane(_actions(pairs)), groups, together=True)
+    sums, counts = shares.arrows(values, pairs.codes, pairs.size, groups)
     means = sums / np.maximum(counts, 1)[..., None]
     enough = counts >= 5
     reach = float(np.abs(means[enough]).max(initial=0.1)) * 1.3
@@ -168,8 +197,6 @@ def _by_group(pairs: GatheredPairs, names: Any, kind: str, seed: int) -> Figure:
 
 def _ellipse(axis: Any, values: Floats, episodes: Any, colour: Any, generator: np.random.Generator) -> None:
     """Where the mean of values [N, 2] lies."""
-    from matplotlib.patches import Ellipse
-
     _, episode = np.unique(episodes, return_inverse=True)
     number = int(episode.max()) + 1
     if number < 3:
@@ -182,6 +209,32 @@ def _ellipse(axis: Any, values: Floats, episodes: Any, colour: Any, generator: n
     width, height = 2 * np.sqrt(np.maximum(lengths, 0) * stats.chi2.ppf(statistics.LEVEL, 2))
     angle = float(np.degrees(np.arctan2(axes[1, 0], axes[0, 0])))
     axis.add_patch(Ellipse(values.mean(0), width, height, angle=angle, color=colour, alpha=0.16, linewidth=0))
+
+
+def scatter(pairs: GatheredPairs, values: Floats) -> bytes:
+    """Values [N, 2] by code: a column for each place, a row for each dataset."""
+    plt, places = plots.pyplot(), pairs.codes.shape[1]
+    names = sorted(largest(pairs.dataset, 6))
+    figure, axes = plt.subplots(
+        len(names), places, figsize=(2.9 * places, 2.7 * len(names)), squeeze=False, layout="constrained"
+    )
+    for row, name in enumerate(names):
+        mine = np.flatnonzero(pairs.dataset == name)
+        shown = mine[np.linspace(0, len(mine) - 1, min(len(mine), POINTS)).astype(np.int64)]
+        low, high = np.quantile(values[mine], [0.005, 0.995], axis=0)
+        margin = np.maximum((high - low) * 0.08, 1e-6)
+        for place, axis in enumerate(axes[row]):
+            codes = pairs.codes[shown, place]
+            axis.scatter(*values[shown].T, c=codes, cmap="tab10", s=4, alpha=0.55, linewidths=0)
+            used, counts = np.unique(pairs.codes[mine, place], return_counts=True)
+            for code in used[np.argsort(-counts, kind="stable")][:16]:
+                x, y = values[mine][pairs.codes[mine, place] == code].mean(0)
+                axis.text(x, y, str(code), fontsize=9, fontweight="bold", ha="center", va="center")
+            axis.set_xlim(low[0] - margin[0], high[0] + margin[0])
+            axis.set_ylim(low[1] - margin[1], high[1] + margin[1])
+            heading = f"token {place}" if len(names) == 1 else f"{name}, token {place}"
+            tidy(axis, heading, "value 0", "" if place else "value 1")
+    return to_png(figure)
 
 
 def _frame(axis: Any, reach: float, title: str) -> None:

@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from oxcart.train import plots
-from oxcart.train.evaluate import statistics
-from oxcart.train.evaluate.flow import WEIGHTED
-from oxcart.train.evaluate.gather import Floats, GatheredPairs, Ints, Strings
+from oxcart.train import plots, statistics
+from oxcart.train.evaluate import shares
+from oxcart.train.evaluate.gather import GatheredPairs, Strings
 from oxcart.train.evaluate.strategy import (
+    FEW,
     Context,
     Figure,
     Number,
@@ -28,6 +28,8 @@ from oxcart.train.evaluate.strategy import (
     tidy,
     to_png,
 )
+from oxcart.train.flow import WEIGHTED
+from oxcart.train.statistics import Floats, Ints
 
 LISTED = 64
 """Tokens of the table and the picture, at most: the most frequent."""
@@ -52,13 +54,13 @@ def _shares(
     kind, names = found
     known = names != ""
     groups, codes, episodes = statistics.numbered(names[known]), pairs.codes[known], pairs.episodes[known]
-    scaled = statistics.standardised(values[known], groups)
+    scaled = shares.standardised(values[known], groups)
     if not scaled.shape[1]:
         yield Skip(what=f"of {what} between {kind}", because=f"{what} never varies")
         return
     one = kind.removesuffix("s")
 
-    sums = statistics.tally(scaled, codes, pairs.size, groups, episodes)
+    sums = shares.tally(scaled, codes, pairs.size, groups, episodes)
     inside = context.estimate(
         sums.episodes,
         sums.within,
@@ -101,7 +103,7 @@ def draw(pairs: GatheredPairs, context: Context) -> Iterator[Figure | Table]:
             continue
         known = found[kind] != ""
         groups = statistics.numbered(found[kind][known])
-        scaled = statistics.standardised(values[known], groups)
+        scaled = shares.standardised(values[known], groups)
         if not scaled.shape[1]:
             continue
         rows = _variances(scaled, part.codes[known], part.size, groups)
@@ -116,8 +118,8 @@ def _variances(values: Floats, codes: Ints, size: int, groups: Ints) -> list[lis
 
     What noise adds to the variance between means is taken away, so that it can be below 0.
     """
-    sums, counts = statistics.arrows(values, codes, size, groups)
-    squares, _ = statistics.arrows(values**2, codes, size, groups)
+    sums, counts = shares.arrows(values, codes, size, groups)
+    squares, _ = shares.arrows(values**2, codes, size, groups)
     total = values.var(0).sum()
     found = []
     order = np.argsort(-counts.sum(0).ravel(), kind="stable")[:LISTED]
@@ -163,8 +165,8 @@ def _kinds(pairs: GatheredPairs) -> Iterator[tuple[str, GatheredPairs, Floats | 
     else:
         known = having(pairs, "actions")
         assert known.actions is not None
-        few = f"{len(known)} pairs have actions; at least {statistics.FEW} are needed"
-        yield "actions", known, few if len(known) < statistics.FEW else known.actions
+        few = f"{len(known)} pairs have actions; at least {FEW} are needed"
+        yield "actions", known, few if len(known) < FEW else known.actions
     if pairs.flow is None:
         yield "flow", pairs, absent(pairs, "flow")
     else:

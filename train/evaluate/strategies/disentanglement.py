@@ -7,11 +7,11 @@ from collections.abc import Iterator
 import numpy as np
 from sklearn.cluster import KMeans
 
-from oxcart.train import plots
-from oxcart.train.evaluate import statistics
-from oxcart.train.evaluate.flow import WEIGHTED
-from oxcart.train.evaluate.gather import GatheredPairs, Ints
+from oxcart.train import plots, statistics
+from oxcart.train.evaluate import shares
+from oxcart.train.evaluate.gather import GatheredPairs
 from oxcart.train.evaluate.strategy import (
+    FEW,
     Context,
     Figure,
     Number,
@@ -23,6 +23,8 @@ from oxcart.train.evaluate.strategy import (
     tidy,
     to_png,
 )
+from oxcart.train.flow import WEIGHTED
+from oxcart.train.statistics import Ints
 
 BINS = 16
 """Of like actions."""
@@ -38,7 +40,7 @@ def measure(pairs: GatheredPairs, context: Context) -> Iterator[Number | Skip]:
         codes = pairs.codes[known]
 
         def left(rows: Ints) -> float:
-            return statistics.determined(codes[rows], bins[rows])
+            return shares.determined(codes[rows], bins[rows])
 
         yield context.estimate(
             pairs.episodes[known],
@@ -62,7 +64,7 @@ def measure(pairs: GatheredPairs, context: Context) -> Iterator[Number | Skip]:
         episodes = pairs.episodes[known]
         yield context.estimate(
             episodes,
-            statistics.about_episodes(
+            shares.about_episodes(
                 pairs.codes[known], statistics.numbered(names[known]), episodes, context.seed
             ),
             by=statistics.jackknife,
@@ -87,14 +89,14 @@ def draw(pairs: GatheredPairs, context: Context) -> Iterator[Figure]:
         1, places, figsize=(2.2 + 2.3 * places, 0.9 + 0.24 * len(shown)), squeeze=False, layout="constrained"
     )
     for place, axis in enumerate(axes[0]):
-        shares = np.stack(
+        used = np.stack(
             [
                 np.bincount(pairs.codes[found[kind] == name, place], minlength=pairs.size)
                 / (found[kind] == name).sum()
                 for name in shown
             ]
         )
-        axis.imshow(shares, aspect="auto", cmap="YlOrBr", vmin=0)
+        axis.imshow(used, aspect="auto", cmap="YlOrBr", vmin=0)
         tidy(axis, f"token {place}", "code")
         axis.set_yticks(range(len(shown)), shown if not place else [""] * len(shown))
     yield Figure(
@@ -114,9 +116,9 @@ def _bins(pairs: GatheredPairs) -> tuple[str, Ints, Ints] | str:
     else:
         return absent(pairs, "actions", "flow")
     known = np.flatnonzero(np.isfinite(values).all(1))
-    scaled = statistics.standardised(values[known], statistics.numbered(pairs.dataset[known]))
+    scaled = shares.standardised(values[known], statistics.numbered(pairs.dataset[known]))
     distinct = len(np.unique(scaled.round(9), axis=0)) if scaled.shape[1] else 0
-    if distinct < 2 or len(known) < statistics.FEW:
+    if distinct < 2 or len(known) < FEW:
         return f"{what} hardly vary"
     means = KMeans(min(BINS, distinct), n_init=1, random_state=0).fit(scaled)
     return what, known, means.labels_.astype(np.int64)

@@ -7,11 +7,12 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from oxcart.train import plots
-from oxcart.train.evaluate import statistics
-from oxcart.train.evaluate.flow import STILL, VARIANTS, WEIGHTED
-from oxcart.train.evaluate.gather import Floats, GatheredPairs, Ints
-from oxcart.train.evaluate.strategy import Better, Context, Figure, Number, Skip, Strategy, tidy, to_png
+from oxcart.train import plots, statistics
+from oxcart.train.evaluate import shares
+from oxcart.train.evaluate.gather import GatheredPairs
+from oxcart.train.evaluate.strategy import FEW, Better, Context, Figure, Number, Skip, Strategy, tidy, to_png
+from oxcart.train.flow import STILL, VARIANTS, WEIGHTED
+from oxcart.train.statistics import Floats, Ints
 
 POINTS = 4000
 """Of a scatter, at most."""
@@ -45,14 +46,14 @@ def told_direction(
     **about: str,
 ) -> Number | Skip:
     """Share of the entropy of the direction of values [N, 2] that codes tell; of those that move."""
-    found = statistics.directions(values, datasets)
+    found = shares.directions(values, datasets)
     moving = found > 0
-    if moving.sum() < statistics.FEW or len(np.unique(found[moving])) < 2:
+    if moving.sum() < FEW or len(np.unique(found[moving])) < 2:
         return Skip(what=about["title"], because="hardly any pair moves, or all move the same way")
     codes, labels = pairs.codes[moving], found[moving]
 
     def statistic(rows: Ints) -> float:
-        return statistics.told(codes[rows], labels[rows])
+        return shares.told(codes[rows], labels[rows])
 
     return context.estimate(
         pairs.episodes[moving], statistic, by=statistics.jackknife, better=better, **about
@@ -99,7 +100,7 @@ def _scatter(pairs: GatheredPairs, flow: Floats) -> Figure:
 
 def _roses(pairs: GatheredPairs, flow: Floats) -> Figure:
     plt, places = plots.pyplot(), pairs.codes.shape[1]
-    moving = statistics.directions(flow, statistics.numbered(pairs.dataset)) > 0
+    moving = shares.directions(flow, statistics.numbered(pairs.dataset)) > 0
     angles = np.arctan2(flow[:, 1], flow[:, 0])
     columns = min(pairs.size, PANELS)
     figure, axes = plt.subplots(

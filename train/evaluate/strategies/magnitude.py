@@ -6,12 +6,12 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from oxcart.train import plots
-from oxcart.train.evaluate import statistics
-from oxcart.train.evaluate.flow import WEIGHTED
-from oxcart.train.evaluate.gather import Floats, GatheredPairs, Ints
+from oxcart.train import plots, statistics
+from oxcart.train.evaluate import shares
+from oxcart.train.evaluate.gather import GatheredPairs
 from oxcart.train.evaluate.strategies.flow_tokens import told_direction
 from oxcart.train.evaluate.strategy import (
+    FEW,
     Context,
     Figure,
     Number,
@@ -19,10 +19,11 @@ from oxcart.train.evaluate.strategy import (
     Strategy,
     absent,
     having,
-    plane,
     tidy,
     to_png,
 )
+from oxcart.train.flow import WEIGHTED
+from oxcart.train.statistics import Floats, Ints
 
 
 def measure(pairs: GatheredPairs, context: Context) -> Iterator[Number | Skip]:
@@ -44,18 +45,16 @@ def measure(pairs: GatheredPairs, context: Context) -> Iterator[Number | Skip]:
         read=f"Share of the entropy of the direction of {what} that one token tells, above chance: 0 "
         "nothing, 1 all.",
     )
-    moving = statistics.directions(values, datasets) > 0
+    moving = shares.directions(values, datasets) > 0
     title = f"magnitude of {what} told by a token"
-    labels = (
-        statistics.magnitudes(values[moving], datasets[moving]) if moving.any() else np.zeros(0, np.int64)
-    )
-    if moving.sum() < statistics.FEW or len(np.unique(labels)) < 2:
+    labels = shares.magnitudes(values[moving], datasets[moving]) if moving.any() else np.zeros(0, np.int64)
+    if moving.sum() < FEW or len(np.unique(labels)) < 2:
         yield Skip(what=title, because="hardly any pair moves, or all move as far")
         return
     codes = pairs.codes[moving]
 
     def statistic(rows: Ints) -> float:
-        return statistics.told(codes[rows], labels[rows])
+        return shares.told(codes[rows], labels[rows])
 
     yield context.estimate(
         pairs.episodes[moving],
@@ -105,7 +104,7 @@ def _motion(pairs: GatheredPairs) -> tuple[str, GatheredPairs, Floats] | str:
         return absent(pairs, "flow", "actions")
     known = having(pairs, "actions")
     assert known.actions is not None
-    return "actions", known, plane(known.actions)
+    return "actions", known, statistics.plane(known.actions)
 
 
 STRATEGY = Strategy(

@@ -7,9 +7,10 @@ from collections.abc import Iterator
 import numpy as np
 
 from oxcart.train import plots
-from oxcart.train.evaluate.gather import Floats, GatheredPairs, Ints
+from oxcart.train.evaluate.gather import GatheredPairs
 from oxcart.train.evaluate.strategies.transfer import ratio_of, squares
 from oxcart.train.evaluate.strategy import Context, Figure, Number, Skip, Strategy, tidy, to_png
+from oxcart.train.statistics import Floats, Ints
 
 ORDERS = ("original", "sorted", "reversed", "shuffled")
 

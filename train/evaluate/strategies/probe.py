@@ -8,11 +8,10 @@ from collections.abc import Iterator
 import numpy as np
 from sklearn.linear_model import Ridge
 
-from oxcart.train import plots
-from oxcart.train.evaluate import statistics
-from oxcart.train.evaluate.gather import Floats, GatheredPairs, Ints
-from oxcart.train.evaluate.strategy import Context, Figure, Number, Skip, Strategy, tidy, to_png
-from oxcart.train.laq import probes
+from oxcart.train import plots, statistics
+from oxcart.train.evaluate.gather import GatheredPairs
+from oxcart.train.evaluate.strategy import FEW, Context, Figure, Number, Skip, Strategy, tidy, to_png
+from oxcart.train.statistics import Floats, Ints
 
 FRAME_RIDGE = 100.0
 """For pixels, of which there are more than environments."""
@@ -88,7 +87,7 @@ def _predictions(pairs: GatheredPairs) -> tuple[Ints, Floats, Floats, Floats | N
         units = places if several else pairs.episodes
         test, fit = known & (units % 2 == 1), known & (units % 2 == 0)
         where = f"fitted on half of the {'environments' if several else 'episodes'}, judged on the other half"
-    if min(test.sum(), fit.sum()) < statistics.FEW:
+    if min(test.sum(), fit.sum()) < FEW:
         return f"{int(known.sum())} pairs with actions are too few to fit a probe and to judge it"
     target = np.zeros_like(pairs.actions)
     for dataset in np.unique(pairs.dataset[known]):
@@ -100,7 +99,7 @@ def _predictions(pairs: GatheredPairs) -> tuple[Ints, Floats, Floats, Floats | N
     if not varies.any():
         return "actions never vary"
     target = target[:, varies]
-    codes = probes.one_hot(pairs.codes, pairs.size).astype(np.float32)
+    codes = statistics.one_hot(pairs.codes, pairs.size).astype(np.float32)
     by_codes = Ridge(1.0).fit(codes[fit], target[fit]).predict(codes[test])
     by_frame = None
     if pairs.thumbs is not None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from oxcart.train.evaluate import statistics
+from oxcart.train import statistics
+from oxcart.train.evaluate import shares
 from oxcart.train.evaluate.gather import GatheredPairs
-from oxcart.train.evaluate.strategies.tokens import scatter
-from oxcart.train.evaluate.strategy import Context, Figure, Number, Skip, Strategy, having, plane
+from oxcart.train.evaluate.strategies.compass import scatter
+from oxcart.train.evaluate.strategy import Context, Figure, Number, Skip, Strategy, having
 
 
 def measure(pairs: GatheredPairs, context: Context) -> Iterator[Number | Skip]:
@@ -15,12 +16,12 @@ def measure(pairs: GatheredPairs, context: Context) -> Iterator[Number | Skip]:
     pairs = having(pairs, "state")
     assert pairs.state is not None
     groups = statistics.numbered(pairs.dataset)
-    scaled = statistics.standardised(pairs.state, groups)
+    scaled = shares.standardised(pairs.state, groups)
     if not scaled.shape[1]:
         yield Skip(what="states told by a token", because="states never vary")
         return
 
-    sums = statistics.tally(scaled, pairs.codes, pairs.size, groups, pairs.episodes)
+    sums = shares.tally(scaled, pairs.codes, pairs.size, groups, pairs.episodes)
     yield context.estimate(
         sums.episodes,
         sums.within,
@@ -38,7 +39,7 @@ def draw(pairs: GatheredPairs, context: Context) -> Iterator[Figure]:
     assert pairs.state is not None
     yield Figure(
         title="States by token",
-        png=scatter(pairs, plane(pairs.state)),
+        png=scatter(pairs, statistics.plane(pairs.state)),
         caption="The first two values of the state at t, coloured by the code of one place. Well mixed: the "
         "code does not depend on where the robot is.",
     )

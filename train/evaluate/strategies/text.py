@@ -8,10 +8,11 @@ import numpy as np
 from sklearn.cluster import KMeans
 from sklearn.feature_extraction.text import TfidfVectorizer
 
-from oxcart.train.evaluate import statistics
-from oxcart.train.evaluate.gather import GatheredPairs, Ints
+from oxcart.train import statistics
+from oxcart.train.evaluate import shares
+from oxcart.train.evaluate.gather import GatheredPairs
 from oxcart.train.evaluate.strategy import Context, Number, Skip, Strategy, Table
-from oxcart.train.laq import probes
+from oxcart.train.statistics import Ints
 
 CLUSTERS = 8
 WORDS = 6
@@ -28,7 +29,7 @@ def measure(pairs: GatheredPairs, context: Context) -> Iterator[Number | Skip]:
     codes, episodes = pairs.codes[known], pairs.episodes[known]
     yield context.estimate(
         episodes,
-        statistics.about_episodes(probes.joint(codes)[:, None], labels, episodes, context.seed, both=True),
+        shares.about_episodes(statistics.joint(codes)[:, None], labels, episodes, context.seed, both=True),
         by=statistics.jackknife,
         name="sequences",
         title="NMI of code sequences and instructions",
@@ -38,7 +39,7 @@ def measure(pairs: GatheredPairs, context: Context) -> Iterator[Number | Skip]:
     )
     yield context.estimate(
         episodes,
-        statistics.about_episodes(codes, labels, episodes, context.seed),
+        shares.about_episodes(codes, labels, episodes, context.seed),
         by=statistics.jackknife,
         name="tokens",
         title="of what a token says, what is about the instruction",

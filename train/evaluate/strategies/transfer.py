@@ -10,9 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from oxcart.train import plots
-from oxcart.train.evaluate.flow import STILL, WEIGHTED
-from oxcart.train.evaluate.gather import Floats, GatheredPairs, Ints, Strings
-from oxcart.train.evaluate.statistics import Statistic
+from oxcart.train.evaluate.gather import GatheredPairs, Strings
 from oxcart.train.evaluate.strategy import (
     Context,
     Figure,
@@ -24,6 +22,8 @@ from oxcart.train.evaluate.strategy import (
     groupings,
     largest,
 )
+from oxcart.train.flow import STILL, WEIGHTED
+from oxcart.train.statistics import Floats, Ints, Statistic
 
 ROWS = 6
 """Of the grid."""

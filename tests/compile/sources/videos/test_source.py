@@ -34,7 +34,7 @@ from oxcart.compile.sources.videos import source as source_module
 from oxcart.compile.sources.videos.config import VideoConfig
 from oxcart.compile.sources.videos.files import Scene
 from oxcart.compile.sources.videos.survey import survey
-from oxcart.manifests.audit.episodes import open_sources
+from oxcart.manifests.audit.episodes import open_datasets
 from oxcart.manifests.dataset import Dataset
 from oxcart.manifests.split import SplitRule
 from oxcart.manifests.tables import ATTRIBUTION
@@ -175,8 +175,8 @@ def test_a_reupload_joins_its_channels_and_nothing_else_is_joined(vids: Path, tm
     manifest = compile_videos(vids, tmp_path / "out", rule=SplitRule(val=("UCkitchen".ljust(24, "0"),)))
     held = {one["name"] for one in manifest.environments if "val" in one["splits"]}
     assert held == {f"UC{name}".ljust(24, "0") for name in ("kitchen", "workshop")}
-    (source,) = open_sources([str(tmp_path / "out")])
-    owners = source.dataset.table(ATTRIBUTION).to_pylist()
+    (source,) = open_datasets([str(tmp_path / "out")])
+    owners = source.opened.table(ATTRIBUTION).to_pylist()
     assert {(one["video"], one["same_as"]) for one in owners if one["same_as"]} == {
         ("ckitchen000", "reupload000"),
         ("reupload000", "reupload000"),

@@ -1,11 +1,8 @@
-"""What strategies compute with: shares of variance, information above chance, intervals by episode.
+"""What codes tell: shares of entropy and variance, corrected for chance, and agreement of mean actions.
 
-Pairs of one episode are no independent witnesses, so every interval is over episodes. Two ways, because one
-does not do for all: the bootstrap repeats episodes, which is right for means and for sums that leave out
-products within an episode, and wrong for mutual information and lengths of means, which noise makes too large
-and repeats make larger still; those get a jackknife over groups of episodes.
-
-A statistic takes rows and gives a number, NaN where the rows do not determine it.
+Mutual information from few pairs is too large by itself, and so is the length of a mean. So a share of
+entropy is above its expectation over permuted labels, and a share of variance sums products of different
+episodes alone. Functions give NaN where the pairs do not determine a number.
 """
 
 from __future__ import annotations
@@ -13,88 +10,20 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 from scipy import sparse, stats
 from sklearn.metrics import mutual_info_score
-from sklearn.metrics.cluster import expected_mutual_information
+from sklearn.metrics.cluster import contingency_matrix, expected_mutual_information
 
-from oxcart.train.laq import probes
+from oxcart.train import statistics
+from oxcart.train.statistics import Floats, Ints, Statistic
 
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
-Statistic = Callable[[Ints], float]
-
-RESAMPLES = 200
-"""Of the bootstrap."""
 SHUFFLES = 20
-"""Of labels between episodes."""
-LEAST = 3
-"""Episodes, below which there is no interval."""
-LEVEL = 0.95
+"""Shuffles of labels between episodes."""
 SIZES = 4
 """Bins of magnitude."""
-FEW = 24
-"""Fewer pairs than this say nothing."""
-
-
-class Interval(NamedTuple):
-    """Where a number lies with a confidence of LEVEL."""
-
-    low: float
-    high: float
-
-
-def bootstrap(statistic: Statistic, episodes: Ints, seed: int) -> Interval | None:
-    """By percentiles of a bootstrap over episodes, widened as few of them need it; None where there are too
-    few to tell.
-
-    Args:
-        statistic: of rows; some may repeat.
-        episodes: [N]: which episode each row is of.
-        seed: of the resamples.
-    """
-    names, episode = np.unique(episodes, return_inverse=True)
-    if len(names) < LEAST:
-        return None
-    order = np.argsort(episode, kind="stable")
-    rows_of = np.split(order, np.cumsum(np.bincount(episode))[:-1])
-
-    def of(numbers: Ints) -> float:
-        return statistic(np.concatenate([rows_of[i] for i in numbers]))
-
-    generator = np.random.Generator(np.random.PCG64(seed))
-    drawn = generator.integers(0, len(names), (RESAMPLES, len(names)))
-    values = np.array([of(numbers) for numbers in drawn])
-    values = values[np.isfinite(values)]
-    value = statistic(np.arange(len(episodes)))
-    if len(values) < RESAMPLES // 2 or not math.isfinite(value):
-        return None
-    low, high = np.quantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    # Resamples of E spread by sqrt((E - 1) / E) less than the truth, and by Student's law.
-    wider = _few(len(names)) * math.sqrt(len(names) / (len(names) - 1))
-    return Interval(float(value + wider * (low - value)), float(value + wider * (high - value)))
-
-
-def jackknife(statistic: Statistic, episodes: Ints, seed: int) -> Interval | None:
-    """Around the value of all rows, by leaving out groups of episodes; None where there are too few."""
-    names, episode = np.unique(episodes, return_inverse=True)
-    if len(names) < LEAST:
-        return None
-    error = probes.jackknife(statistic, episode, np.random.Generator(np.random.PCG64(seed)))
-    if not math.isfinite(error):
-        return None
-    value = statistic(np.arange(len(episodes)))
-    error *= _few(min(probes.GROUPS, len(names)))
-    return Interval(value - error, value + error)
-
-
-def _few(units: int) -> float:
-    """By how much Student's interval of so many units is wider than a normal one."""
-    tail = (1 + LEVEL) / 2
-    return float(stats.t.ppf(tail, units - 1) / stats.norm.ppf(tail))
 
 
 def told(codes: Ints, labels: Ints) -> float:
@@ -115,9 +44,7 @@ def determined(codes: Ints, labels: Ints) -> float:
 
 
 def _told(given: Ints, labels: Ints) -> float:
-    table = np.bincount(given * (labels.max() + 1) + labels).astype(np.int64)
-    table = np.pad(table, (0, -len(table) % int(labels.max() + 1))).reshape(-1, int(labels.max()) + 1)
-    table = table[table.any(1)][:, table.any(0)]
+    table = contingency_matrix(given, labels)
     entropy = float(stats.entropy(table.sum(0)))
     if not entropy > 0:
         return math.nan
@@ -325,25 +252,21 @@ def agreement(sums: Floats, counts: Floats, mine: npt.NDArray[np.bool_] | None =
 
 
 def directions(values: Floats, datasets: Ints) -> Ints:
-    """Sector of the first two of values [N, A], from 1; 0 where they hardly move, by their own dataset."""
-    found = np.zeros(len(values), np.int64)
-    for dataset in np.unique(datasets):
-        mine = datasets == dataset
-        found[mine] = probes.directions(values[mine])
-    return found
+    """Direction of values [N, A] as `statistics.directions` has it, each dataset by itself."""
+    return _by_dataset(statistics.directions, values, datasets)
 
 
 def magnitudes(values: Floats, datasets: Ints) -> Ints:
     """Bin of the length of values [N, A], 0 to SIZES - 1, by quantiles of their own dataset."""
+
+    def bins(lengths: Floats) -> Ints:
+        return np.searchsorted(np.quantile(lengths, np.arange(1, SIZES) / SIZES), lengths, side="right")
+
+    return _by_dataset(bins, np.linalg.norm(values, axis=1), datasets)
+
+
+def _by_dataset(label: Callable[[Floats], Ints], values: Floats, datasets: Ints) -> Ints:
     found = np.zeros(len(values), np.int64)
-    lengths = np.linalg.norm(values, axis=1)
     for dataset in np.unique(datasets):
-        mine = datasets == dataset
-        edges = np.quantile(lengths[mine], np.arange(1, SIZES) / SIZES)
-        found[mine] = np.searchsorted(edges, lengths[mine], side="right")
+        found[datasets == dataset] = label(values[datasets == dataset])
     return found
-
-
-def numbered(names: npt.NDArray[np.str_]) -> Ints:
-    """Numbers from 0 for names, in the order of their spelling."""
-    return np.unique(names, return_inverse=True)[1].astype(np.int64)

@@ -1,0 +1,330 @@
+"""The one reader of a stored episode: its metadata, its arrays and the chunks of its cameras, all checked.
+
+    KEY.json           begins at `offset`, behind its tar header, which alone says how long it is
+    KEY.action.npy     float32 [T, A] from `action.offset` on, behind the header of NumPy's
+    KEY.state.npy      float32 [T, S] from `state.offset` on
+    KEY.CAMERA.EXT     the chunks of a camera end to end, from `CAMERA.offset` on
+
+A row of `episodes.parquet` says where these are, and a chunk table where the chunks end. Whoever reads an
+episode brings a way to get its bytes, so caching, retrying and reading ahead are left to the caller. A piece
+that does not match its digest, short ones included, is a CorruptError, and nothing of it is returned.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import math
+import tarfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+from xxhash import xxh3_64_intdigest
+
+from oxcart.manifests.canonical import read_json
+from oxcart.shards.codec import decode
+from oxcart.shards.errors import CorruptError
+from oxcart.shards.names import chunks_name, stem_of, tar_name
+from oxcart.shards.store import Store
+from oxcart.shards.tar import BLOCK
+
+Bytes = bytes | memoryview
+Floats = npt.NDArray[np.float32]
+Int64 = npt.NDArray[np.int64]
+UInt64 = npt.NDArray[np.uint64]
+
+ReadRange = Callable[[int, int], Bytes]
+"""Reads a range of a shard, given its offset and size in bytes; what is cut short or wrong is found."""
+
+METADATA_BYTES = 16 << 20
+"""Size limit of `KEY.json`, in bytes."""
+CHUNK_BYTES = (1 << 31) - 1
+"""Size limit of a chunk as it is stored, in bytes."""
+
+
+def read_metadata(read: ReadRange, offset: int, digest: int) -> dict[str, Any]:
+    """`KEY.json` of the episode that begins at `offset`.
+
+    Raises:
+        CorruptError: its tar header is damaged, it does not match its digest, or it is not a JSON object.
+    """
+    _, size = parse_header(read(offset, BLOCK))
+    if size > METADATA_BYTES:  # before memory is taken for it
+        raise CorruptError(f"json: has {size} bytes, expected at most {METADATA_BYTES}")
+    data = _read_checked(read, offset + BLOCK, size, digest, "json")
+    try:
+        value = read_json(bytes(data))
+    except ValueError as error:
+        raise CorruptError(f"json: cannot be parsed: {error}") from error
+    if not isinstance(value, dict):
+        raise CorruptError(f"json: expected an object, got {type(value).__name__}")
+    return value
+
+
+def instructions_of(metadata: Mapping[str, Any]) -> dict[str, list[tuple[int, str]]]:
+    """The instructions of `KEY.json`: field -> its texts, each after the step from which on it holds.
+
+    Raises:
+        CorruptError: they are not what the format says.
+    """
+    fields: Any = metadata.get("instructions")
+    for runs in fields.values() if isinstance(fields, dict) else [None]:
+        if not _are_runs(runs):
+            got = json.dumps(runs)[:60]
+            raise CorruptError(f"json: instructions: expected lists of a step and a text, got {got}")
+    return {field: [(start, text) for start, text in runs] for field, runs in fields.items()}
+
+
+def read_array(read: ReadRange, name: str, offset: int, shape: tuple[int, int], digest: int) -> Floats:
+    """Actions or states of an episode, float32 [T, A].
+
+    Args:
+        read: of its shard.
+        name: of the array, for errors.
+        offset: where the values begin in the shard.
+        shape: steps, and values per step.
+        digest: xxh3-64 of the values.
+
+    Raises:
+        CorruptError: they do not match their digest.
+    """
+    data = _read_checked(read, offset, 4 * math.prod(shape), digest, name)
+    return np.frombuffer(data, "<f4").reshape(shape)
+
+
+def read_arrays(read: ReadRange, row: Mapping[str, Any], widths: Mapping[str, int]) -> dict[str, Floats]:
+    """The arrays that an episode has, float32 [T, A], by name.
+
+    Args:
+        read: of its shard.
+        row: the episode's row of `episodes.parquet`.
+        widths: values per step of each array that the dataset has.
+
+    Raises:
+        CorruptError: one does not match its digest.
+    """
+    with naming(row):
+        return {
+            name: read_array(read, name, offset, (row["steps"], width), row[f"{name}.digest"])
+            for name, width in widths.items()
+            if (offset := row[f"{name}.offset"]) is not None
+        }
+
+
+@contextlib.contextmanager
+def naming(row: Mapping[str, Any]) -> Iterator[None]:
+    """Name the episode of a row in whatever CorruptError is raised inside."""
+    try:
+        yield
+    except CorruptError as error:
+        raise CorruptError(f"{row['shard']}: {row['key']}: {error}") from error
+
+
+def parse_header(block: Bytes) -> tuple[str, int]:
+    """Name and size of the member that a tar header announces.
+
+    Raises:
+        CorruptError: it is damaged, or not that of a plain file.
+    """
+    try:
+        header = tarfile.TarInfo.frombuf(bytes(block), "utf-8", "strict")
+    except (tarfile.TarError, ValueError):
+        header = None
+    if header is None or header.type != tarfile.REGTYPE or header.size < 0:
+        raise CorruptError("a tar header is damaged")
+    return header.name, header.size
+
+
+def members(data: Bytes, key: str) -> dict[str, tuple[int, memoryview]]:
+    """The members of an episode: suffix -> where its data begins in `data`, and the data.
+
+    Raises:
+        CorruptError: a tar header is damaged, or names another episode.
+    """
+    found: dict[str, tuple[int, memoryview]] = {}
+    position = 0
+    while position < len(data) or not found:
+        member, size = parse_header(data[position : position + BLOCK])
+        name, _, suffix = member.partition(".")
+        start = position + BLOCK
+        position = start + size + -size % BLOCK
+        if name != key or suffix in found or position > len(data):
+            raise CorruptError("a tar header is damaged")
+        found[suffix] = start, memoryview(data)[start : start + size]
+    return found
+
+
+class Chunks(NamedTuple):
+    """Chunks of one camera, episode after episode."""
+
+    offsets: Int64
+    """[N], where each chunk begins in its shard."""
+    sizes: Int64
+    """[N], bytes of each chunk."""
+    digests: UInt64
+    """[N], xxh3-64 of each chunk."""
+
+
+def place_chunks(
+    table: pa.Table,
+    starts: Int64,
+    steps: npt.NDArray[Any],
+    frame_bytes: npt.NDArray[Any],
+    pixels: Mapping[str, Any],
+) -> Chunks:
+    """Where the chunks of one camera of E episodes of a shard are.
+
+    Args:
+        table: E rows of the shard's chunk table: those of the camera, in the order of the episodes.
+        starts: [E], where the first chunk of each episode begins.
+        steps: [E], steps of each episode.
+        frame_bytes: [E], bytes of a decoded frame of each episode.
+        pixels: of the manifest.
+
+    Raises:
+        CorruptError: the table does not have one digest and one size for each chunk.
+    """
+    counts = -(-np.asarray(steps, np.int64) // pixels["chunk"])
+    lists = table["digests"].combine_chunks()
+    if not np.array_equal(lists.value_lengths().to_numpy(zero_copy_only=False), counts):
+        raise CorruptError("has no digest for each chunk")
+    digests = lists.flatten().to_numpy(zero_copy_only=False)
+    if pixels["codec"] == "raw":
+        sizes = np.repeat(np.asarray(frame_bytes, np.int64), counts)
+    else:
+        sizes = table["sizes"].combine_chunks().flatten().to_numpy(zero_copy_only=False).astype(np.int64)
+    if len(sizes) != len(digests):
+        raise CorruptError("has no size for each chunk")
+    if len(sizes) and sizes.max() > CHUNK_BYTES:
+        raise CorruptError(f"has a chunk of {sizes.max()} bytes, an impossible size")
+    before = np.cumsum(sizes) - sizes
+    firsts = np.cumsum(counts) - counts
+    return Chunks(before + np.repeat(starts - before[firsts], counts), sizes, digests)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Track:
+    """Where the chunks of one camera of one episode are, and what they hold."""
+
+    key: str
+    camera: str
+    shard: str
+    """Name of the shard's object."""
+    codec: str
+    chunk: int
+    """Frames of a chunk; the last one may have fewer."""
+    shape: tuple[int, int, int, int]
+    """[T, H, W, 3]."""
+    offsets: npt.NDArray[np.int64]
+    """Where each chunk begins in the shard, and where the last one ends."""
+    digests: npt.NDArray[np.uint64]
+    """xxh3-64 of each chunk."""
+
+    def pieces(self, store: Store, first: int, stop: int) -> list[memoryview]:
+        """Chunks `first` to `stop - 1`, read at once and checked.
+
+        Raises:
+            CorruptError: one does not match its digest.
+            StoreError: the shard cannot be read.
+        """
+        begin, end = int(self.offsets[first]), int(self.offsets[stop])
+        return self.checked(memoryview(store.read_range(self.shard, begin, end - begin)), first, stop)
+
+    def checked(self, data: memoryview, first: int, stop: int) -> list[memoryview]:
+        """Chunks `first` to `stop - 1`, which lie in `data` from its beginning on.
+
+        Raises:
+            CorruptError: one does not match its digest.
+        """
+        bounds = (self.offsets[first : stop + 1] - self.offsets[first]).tolist()
+        pieces = [data[a:b] for a, b in itertools.pairwise(bounds)]
+        for i, piece in enumerate(pieces, first):
+            if xxh3_64_intdigest(piece) != int(self.digests[i]):
+                raise CorruptError(f"{self._place}, chunk {i} does not match its digest")
+        return pieces
+
+    def read(self, store: Store, start: int, stop: int, out: npt.NDArray[np.uint8]) -> None:
+        """Write frames `start` to `stop - 1` to `out` [stop - start, H, W, 3] uint8, contiguous.
+
+        Raises:
+            CorruptError: a chunk does not match its digest, or cannot be decoded.
+            StoreError: the shard cannot be read.
+        """
+        first = start // self.chunk
+        pieces = self.pieces(store, first, -(-stop // self.chunk))
+        skipped = start - first * self.chunk
+        frames = out if not skipped else np.empty((stop - start + skipped, *self.shape[1:]), np.uint8)
+        self.decode(pieces, frames)
+        if skipped:
+            out[:] = frames[skipped:]
+
+    def decode(self, pieces: Sequence[memoryview], out: npt.NDArray[np.uint8]) -> None:
+        """Decode a run of chunks that are checked to `out` [n, H, W, 3] uint8, contiguous.
+
+        Raises:
+            CorruptError: one cannot be decoded.
+        """
+        try:
+            decode(self.codec, pieces, self.chunk, out)
+        except CorruptError as error:
+            raise CorruptError(f"{self._place}: {error}") from error
+
+    @property
+    def _place(self) -> str:
+        return f"{stem_of(self.shard)}: {self.key}, camera {self.camera}"
+
+
+def track(row: Mapping[str, Any], camera: str, pixels: Mapping[str, Any], chunks: pa.Table) -> Track:
+    """The track of a camera.
+
+    Args:
+        row: the episode's row of `episodes.parquet`.
+        camera: its name.
+        pixels: of the manifest.
+        chunks: the chunk table of the episode's shard.
+
+    Raises:
+        CorruptError: the chunk table does not list the camera's chunks.
+    """
+    shape = (row["steps"], row[f"{camera}.height"], row[f"{camera}.width"], 3)
+    mine = chunks.filter(pc.and_(pc.equal(chunks["key"], row["key"]), pc.equal(chunks["camera"], camera)))
+    try:
+        found = place_chunks(
+            mine,
+            np.array([row[f"{camera}.offset"]], np.int64),
+            np.array([row["steps"]]),
+            np.array([math.prod(shape[1:])]),
+            pixels,
+        )
+    except CorruptError as error:
+        where = f"{chunks_name(row['shard'])}: {row['key']}, camera {camera}"
+        raise CorruptError(f"{where}: {error}") from error
+    return Track(
+        key=row["key"],
+        camera=camera,
+        shard=tar_name(row["shard"]),
+        codec=pixels["codec"],
+        chunk=pixels["chunk"],
+        shape=shape,
+        offsets=np.append(found.offsets, found.offsets[-1] + found.sizes[-1]),
+        digests=found.digests,
+    )
+
+
+def _are_runs(value: Any) -> bool:
+    return isinstance(value, list) and all(
+        isinstance(run, list) and [*map(type, run)] == [int, str] for run in value
+    )
+
+
+def _read_checked(read: ReadRange, offset: int, size: int, digest: int, name: str) -> Bytes:
+    data = read(offset, size)
+    if len(data) != size or xxh3_64_intdigest(data) != digest:
+        raise CorruptError(f"{name} does not match its digest")
+    return data

@@ -1,0 +1,38 @@
+"""One name out of several: refuse any other, and suggest the one that was probably meant."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Collection, Iterable
+
+from oxcart.shards.errors import ConfigError
+
+MOST = 100_000
+"""Names that are searched for a similar one, at most: difflib takes about 10 us per name."""
+
+
+def one_of(argument: str, value: object, allowed: Collection[object]) -> None:
+    """Refuse a value that is not among those allowed.
+
+    Raises:
+        ConfigError: the value is another; the message lists those allowed.
+    """
+    if value not in allowed:
+        names = [str(name) for name in allowed]
+        raise ConfigError(
+            f"{argument}: expected one of {', '.join(names)}; got {value!r}{did_you_mean(str(value), names)}"
+        )
+
+
+def did_you_mean(name: str, names: Iterable[str], otherwise: str = "") -> str:
+    """The end of a message about an unknown name: `; did you mean NAME?`, or else what to do otherwise."""
+    near = nearest(name, names)
+    hint = f"did you mean {near}?" if near else otherwise
+    return f"; {hint}" if hint else ""
+
+
+def nearest(name: str, names: Iterable[str]) -> str | None:
+    """The name that resembles another the most; None where none does, or where there are too many."""
+    known = sorted(names)
+    near = difflib.get_close_matches(name, known, 1, cutoff=0.5) if len(known) <= MOST else []
+    return near[0] if near else None
