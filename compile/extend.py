@@ -43,7 +43,7 @@ from oxcart.compile.sources import open_source
 from oxcart.compile.sources.base import EnvironmentRule, Source, SourceConfig
 from oxcart.compile.sources.videos.config import VideoConfig
 from oxcart.compile.workspace import OVERWRITING, check_out
-from oxcart.manifests.assign import Assignment, Episode
+from oxcart.manifests.assign import Assignment, SplitEpisode
 from oxcart.manifests.dataset import Dataset
 from oxcart.manifests.frozen import FROZEN_BY, assign_new
 from oxcart.manifests.manifest import Manifest
@@ -331,7 +331,7 @@ def _assign(
         key, split, environment, session, instruction, source_split, _ = values
         found = now.get(at)
         there.append(
-            Episode(
+            SplitEpisode(
                 key=key,
                 environment=environment,
                 session=session,

@@ -23,7 +23,7 @@ import pyarrow.compute as pc
 from oxcart.compile.census import Census
 from oxcart.compile.images import Resize
 from oxcart.compile.sources.base import episode_error
-from oxcart.manifests.assign import UNKNOWN, Assignment, Episode, assign
+from oxcart.manifests.assign import UNKNOWN, Assignment, SplitEpisode, assign
 from oxcart.manifests.canonical import canonical_json, sha256_json
 from oxcart.manifests.manifest import FORMAT, MOST_BYTES, NAME, Manifest
 from oxcart.manifests.split import SPLITS, SplitRule
@@ -394,11 +394,11 @@ def library_versions() -> dict[str, str]:
     return {"python": python, **{package: version(package) for package in PACKAGES}, "libjpeg": jpeg}
 
 
-def split_episodes(rows: pa.Table) -> list[Episode]:
+def split_episodes(rows: pa.Table) -> list[SplitEpisode]:
     """What the split rule must know of each episode, from its census row."""
     columns = ("key", "environment", "session", "instructions", "source_split", "duplicate")
     return [
-        Episode(key=k, environment=e, session=s, instructions=tuple(i), source_split=p, duplicate=d)
+        SplitEpisode(key=k, environment=e, session=s, instructions=tuple(i), source_split=p, duplicate=d)
         for k, e, s, i, p, d in zip(*(rows[name].to_pylist() for name in columns), strict=True)
     ]
 
