@@ -21,11 +21,11 @@ Each state differs from the one above it by the files that are written in betwee
       |  the tables
     committing    Any process commits again, to the same bytes.
       |  the manifest
-    settling      The dataset stands. Whoever comes next deletes `.oxcart`.
+    settling      The dataset stands. Whoever comes next, of its plan or to extend it, deletes `.oxcart`.
       |  `.oxcart` is deleted
     finished      Processes of its plan return it; every other plan is refused.
 
-    overwriting   Reached by --overwrite from any state above. The marker is written, then the claim, the
+    overwriting   Reached by --overwrite from any other state. The marker is written, then the claim, the
                   manifest, tables and shards are deleted, then all of `.oxcart` but the marker. While the
                   marker is there, whoever comes to claim the output deletes all of this once more. The next
                   claim ends it, and the marker goes.
@@ -152,7 +152,8 @@ def unfinished_claim(store: Store) -> Claim:
         StoreError: the claim cannot be read.
     """
     try:
-        if value := read_claim(store):
+        value = read_claim(store)
+        if value is not None:
             digest = value.pop("digest")
             claim, found = Claim(**value), sha256_json(value)
     except (CorruptError, ValueError, TypeError, KeyError) as error:
@@ -300,17 +301,13 @@ def drop_extension(store: Store) -> None:
     Raises:
         ConfigError: the extension has been finished meanwhile.
     """
-    if store.exists(CLAIM):
-        finished_now = False
-        with contextlib.suppress(OxcartError):  # of another version, or damaged
-            claim = unfinished_claim(store)
-            store.put(CLAIM, replace(claim, plan="").to_bytes())
-            finished_now = bool(claim.plan) and read_manifest(store).plan == claim.plan
-        if finished_now:
-            raise ConfigError(
-                f"{store.url}: its extension has been finished meanwhile; give the command again"
-            )
+    claim = None
+    with contextlib.suppress(OxcartError):  # no claim, one of another version, or a damaged one
+        claim = unfinished_claim(store)
+        store.put(CLAIM, replace(claim, plan="").to_bytes())
     manifest = read_manifest(store)
+    if claim is not None and claim.plan == manifest.plan:
+        raise ConfigError(f"{store.url}: its extension has been finished meanwhile; give the command again")
     store.delete(*(name for name in store.list(WORK) if name != CLAIM))
     named = {shard[what] for shard in manifest.shards for what in ("name", "chunks")}
     found = filter(is_shard_file, store.list(SHARDS))
