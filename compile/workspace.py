@@ -88,15 +88,21 @@ class Claim:
     limited: int
     """Episodes of train beyond the limit."""
     pixels: dict[str, Any]
+    """What shapes the frames, as in the manifest."""
     config: dict[str, Any]
+    """Rest of the configuration, as in the manifest."""
     versions: dict[str, str]
+    """Versions of the libraries that make the bytes."""
     dataset: dict[str, Any]
     """Name, version and kind of the source."""
     cameras: list[dict[str, str]]
     """Name and source field of each camera."""
     action_sizes: list[int]
+    """Values of each field of the action."""
     state_sizes: list[int]
+    """Values of each field of the state."""
     control_rate: dict[str, Any] | None
+    """`hz` and `verified`; None where the rate is not known."""
     extends: str | None = None
     """Hash of the plan of the dataset that the shards are added to; None makes a new dataset."""
     known: int = 0
@@ -121,7 +127,9 @@ class Done:
     again: int
     """JPEGs of the source that already had the wanted size and had to be encoded once more."""
     action: Moments | None
+    """Moments of the actions; None without actions."""
     state: Moments | None
+    """Moments of the states; None without states."""
 
 
 def claim_of(plan: Plan, source: Source) -> Claim:
