@@ -451,7 +451,7 @@ class TestSplit:
 
 class TestRejected:
     def broken(self, record: Record) -> Record:
-        """A record whose second picture cannot be decoded."""
+        """A record whose second image cannot be decoded."""
         return changed(
             record, lambda feature: self._spoil(feature["steps/observation/image_0"].bytes_list.value)
         )

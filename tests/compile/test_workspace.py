@@ -110,7 +110,7 @@ def test_a_claim_of_another_version_is_said_and_can_be_overwritten(
     assert tree(tmp_path / "out") == whole.tree
 
 
-def test_overwrite_goes_on_where_it_stopped(whole: Compiled, tmp_path: Path) -> None:
+def test_overwrite_resumes_where_it_stopped(whole: Compiled, tmp_path: Path) -> None:
     out = tmp_path / "out"
     compiled(whole.source, out, limit=1)
     config = config_of(whole.source, out, overwrite=True)
