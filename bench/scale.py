@@ -35,7 +35,7 @@ from oxcart.compile.census import Census
 from oxcart.compile.commit import commit
 from oxcart.compile.engines import Part, engine
 from oxcart.compile.pipeline import CompileConfig, execute, prepare
-from oxcart.compile.plan import Plan, Settings, Shard, make
+from oxcart.compile.plan import Plan, Settings, Shard, plan_compile
 from oxcart.compile.sample.rlds import RldsSampleConfig, write_rlds
 from oxcart.compile.sources.base import SourceConfig, census_schema
 from oxcart.compile.workspace import Claim, Done, unfinished_claim, write_done
@@ -191,14 +191,14 @@ def census_stage(count: int, out: Path) -> dict[str, Any]:
 def plan_stage(count: int, out: Path) -> dict[str, Any]:
     """Read the census, split and pack it."""
     began = time.perf_counter()
-    made = make(census_module.read((out / "census").read_bytes(), "census"), Settings(), {})
+    made = plan_compile(census_module.read((out / "census").read_bytes(), "census"), Settings(), {})
     return {"plan_s": time.perf_counter() - began, "shards": len(made.shards)}
 
 
 def write_stage(count: int, out: Path) -> dict[str, Any]:
     """Leave what the tasks would have left, the frames apart."""
     began = time.perf_counter()
-    made = make(census_module.read((out / "census").read_bytes(), "census"), Settings(), {})
+    made = plan_compile(census_module.read((out / "census").read_bytes(), "census"), Settings(), {})
     store = Store(out / "out")
     store.put(CLAIM, claim_of(made).to_bytes())
     for shard in made.shards:

@@ -139,15 +139,14 @@ def fetch_videos(urls: Path, directory: Path, licence: tuple[str, ...], max_heig
       oxcart fetch-videos urls.txt downloads --licence any --max-height 360
     """
     with needs_video():
-        from oxcart.compile.sources.videos.fetch import FetchConfig, fetch, read_urls
+        from oxcart.compile.sources.videos.fetch import fetch, read_urls
 
     from oxcart.cli.progress import progress
     from oxcart.shards.errors import SourceError
 
-    config = FetchConfig(max_height=max_height, licences=licence or ("cc-by",))
     wanted = read_urls(urls)
     with progress("fetching", total=len(wanted), unit="addresses", quiet=quiet) as report:
-        found = fetch(wanted, directory, config, report)
+        found = fetch(wanted, directory, licences=licence or ("cc-by",), max_height=max_height, report=report)
     for line in found.refused:
         click.echo(f"oxcart: warning: not downloaded, for its licence: {line}", err=True)
     if not quiet:

@@ -1,8 +1,8 @@
-"""The census: what a source holds, one row an episode, without decoding an image.
+"""The census: what a source holds, one row per episode, without decoding an image.
 
 It is taken file by file, in parallel, and ordered by file and record, so it does not depend on who took it.
-A saved census is the random-access index of its source: it remembers the options that it was taken with and
-the size of every file, and each row the digest of its record.
+A saved census is the random-access index of its source: it remembers the options that it was taken with, the
+size of every file, and in each row the digest of the record.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ from oxcart.shards.prefetch import prefetch, unwanted
 from oxcart.shards.store import Store
 
 WORKER_BYTES = 1 << 30
-"""Of a source for each worker that is started: a cached source of that size is read before a worker is up."""
+"""Bytes of a source per worker: a cached source of this size is read before another worker has started."""
 GROUP_BYTES = 64 << 20
-"""Of the files of a remote source that are read several at once: asking takes longer than reading."""
+"""Bytes of small files of a remote source that one task reads: a request takes longer than its bytes."""
 AT_ONCE = 16
-"""So many of them."""
+"""Files that such a task reads at a time."""
 
 _METADATA = b"oxcart.census"
 
@@ -50,28 +50,28 @@ class Census:
     source: Mapping[str, Any]
     """What the source said of itself and how it was read: `Source.describe()`."""
     sizes: Mapping[str, int]
-    """Bytes of each of its files."""
+    """Name of each file -> its bytes."""
     table: pa.Table
-    """One row an episode, in the order of the source; the columns are those of `census_schema`."""
+    """One row per episode, in the order of the source; columns as in `census_schema`."""
     unlisted: int = 0
-    """Episodes of the source beyond those, which a limit left out when it was compiled."""
+    """Episodes that are not in the table, because a limit left them out of a dataset that is a source now."""
     part: Part | None = None
-    """Which files it is of; None is all."""
+    """Part of the files that the table covers; None for all files."""
 
     @property
     def rejected(self) -> pa.Table:
-        """The episodes that cannot be compiled."""
+        """Rows of the episodes that cannot be compiled."""
         return self.table.filter(self.table["rejected"].is_valid())
 
     @property
     def usable(self) -> pa.Table:
-        """The episodes that can."""
+        """Rows of the episodes that can be compiled."""
         if self.table["rejected"].null_count == self.table.num_rows:
             return self.table  # no copy
         return self.table.filter(self.table["rejected"].is_null())
 
     def to_bytes(self) -> bytes:
-        """As a Parquet file."""
+        """The census as a Parquet file."""
         # Not canonical JSON: the order of the cameras matters, the first is the primary.
         value = {
             "made_by": _made_by(),
@@ -84,7 +84,7 @@ class Census:
 
 
 def _made_by() -> dict[str, str]:
-    """Versions of what decides a census row."""
+    """Versions of the packages that decide a census row."""
     return {package: version(package) for package in ("oxcart", "tensorflow-datasets")}
 
 
@@ -100,12 +100,12 @@ def take(
     """Take the census of a source.
 
     Args:
-        config: how to read it.
-        workers: processes at most; a small source is read by fewer.
-        report: told of progress in episodes and bytes.
-        source: what `config` opens, where it is open already.
-        part: of the files, to be merged with the others; None is all.
-        run: who does the work.
+        config: how to read the source.
+        workers: upper limit of processes; a small source is read by fewer.
+        report: called with the episodes and bytes read so far.
+        source: the source that `config` opens, if it is open already.
+        part: part of the files to read, to be merged with the others; None for all.
+        run: the engine.
 
     Raises:
         ConfigError: an option names something that the source does not have; two episodes have one key.
@@ -124,10 +124,10 @@ def take(
 
 
 def merge(parts: Sequence[Census], source: Source) -> Census:
-    """The census of a source from those of all its parts, as if it had been taken at once.
+    """The census of a source from the censuses of all its parts, as if it had been taken at once.
 
     Raises:
-        ConfigError: the parts are not all there, or not those of one census of this source.
+        ConfigError: a part is missing, or is of another census.
         SourceError: a file has changed meanwhile, or the source holds no episode.
     """
     for one in parts:
@@ -146,20 +146,25 @@ def merge(parts: Sequence[Census], source: Source) -> Census:
 
 
 def _joined(census: Census, source: Source, where: str) -> Census:
-    """A whole census, once its episodes have seen each other."""
+    """A whole census, with what only all of its episodes together tell."""
     if not census.table.num_rows:
         raise SourceError(f"{where}: holds no episode")
     table = source.join(census.table)
-    _check_keys(table)
+    counts = table.group_by("key").aggregate([("key", "count")])
+    twice = counts.filter(pc.greater(counts["key_count"], 1))["key"].to_pylist()
+    if twice:
+        raise ConfigError(
+            f"key {min(twice)}: {len(twice)} keys are not unique; read fewer source splits at once"
+        )
     return replace(census, table=table)
 
 
 def read(data: bytes, name: str) -> Census:
-    """A census that `to_bytes` wrote.
+    """The census that `to_bytes` wrote.
 
     Raises:
-        ConfigError: it is no census.
-        CorruptError: it is no Parquet file.
+        ConfigError: the file holds no census, or one of another version.
+        CorruptError: the file is no Parquet file.
     """
     table = parse_table(data, name)
     try:
@@ -178,7 +183,7 @@ def check(census: Census, source: Source) -> None:
     """Refuse a census that was taken of another source, with other options, or before the source changed.
 
     Raises:
-        ConfigError: other source or options.
+        ConfigError: the source or an option differs.
         SourceError: a file has changed.
     """
     found, wanted = census.source, source.describe()
@@ -198,7 +203,7 @@ def check(census: Census, source: Source) -> None:
 
 
 def load(path: str, source: Source) -> Census:
-    """Read the census in the file or URL `path` and check that it is all of `source`'s."""
+    """Read the census in the file or URL `path`, and check that it is a whole census of `source`."""
     census = read_file(path)
     if census.part is not None:
         raise ConfigError(f"census {path}: is part {census.part}; merge all parts with oxcart scan --merge")
@@ -207,18 +212,18 @@ def load(path: str, source: Source) -> Census:
 
 
 def read_file(path: str) -> Census:
-    """The census, or a part of one, in a file or URL."""
+    """The census, or the part of a census, in a file or URL."""
     folder, slash, name = path.rpartition("/")
     return read(Store(folder or slash or ".").read(name), path)
 
 
 @dataclass(frozen=True)
 class _CensusJob:
-    """What is the same for every file."""
+    """What the tasks of a census share."""
 
     config: SourceConfig
     source: Source | None
-    """It, opened; only in the process that did."""
+    """The open source, in the process that opened it."""
 
     def __reduce__(self) -> tuple[type[_CensusJob], tuple[SourceConfig, None]]:
         return _CensusJob, (self.config, None)
@@ -230,7 +235,7 @@ class _CensusJob:
 
 
 def _groups(files: Sequence[str], sizes: Mapping[str, int]) -> list[list[str]]:
-    """Runs of small files, which one process reads several at once."""
+    """The files in runs of at most `GROUP_BYTES`, each of which one task reads."""
     groups: list[list[str]] = []
     used = GROUP_BYTES
     for file in files:
@@ -243,7 +248,7 @@ def _groups(files: Sequence[str], sizes: Mapping[str, int]) -> list[list[str]]:
 
 
 def _take_files(job: _CensusJob, files: list[str], advance: Advance) -> pa.Table:
-    """Rows of some files, in their order."""
+    """Census rows of some files, in their order."""
     if len(files) == 1:
         return _take_file(job.opened, files[0], advance)
     lock = threading.Lock()
@@ -277,70 +282,53 @@ def _take_file(source: Source, file: str, advance: Advance) -> pa.Table:
 
 def rows(found: Iterable[CensusRow], cameras: tuple[str, ...]) -> pa.Table:
     """Census rows as a table of `census_schema(cameras)`."""
-    return pa.Table.from_pylist([_values(row, cameras) for row in found], census_schema(cameras))
-
-
-def _values(row: CensusRow, cameras: tuple[str, ...]) -> dict[str, Any]:
-    values = {name: getattr(row, name) for name in CensusRow.__dataclass_fields__}
-    heights, widths = values.pop("heights"), values.pop("widths")
-    for camera, height, width in zip(cameras, heights, widths, strict=True):
-        values |= {f"{camera}.height": height, f"{camera}.width": width}
-    return values
-
-
-def _check_keys(table: pa.Table) -> None:
-    counts = table.group_by("key").aggregate([("key", "count")])
-    twice = counts.filter(pc.greater(counts["key_count"], 1))["key"].to_pylist()
-    if twice:
-        raise ConfigError(
-            f"key {min(twice)}: {len(twice)} keys are not unique; read fewer source splits at once"
-        )
+    values = [
+        vars(row)
+        | {f"{camera}.height": height for camera, height in zip(cameras, row.heights, strict=True)}
+        | {f"{camera}.width": width for camera, width in zip(cameras, row.widths, strict=True)}
+        for row in found
+    ]
+    return pa.Table.from_pylist(values, census_schema(cameras))
 
 
 def summary(census: Census) -> dict[str, Any]:
     """What a person or a script wants to know of a source, as plain JSON; counts are of usable episodes."""
-    rows, rejected = census.usable, census.rejected
-    environments: dict[tuple[bool, str, str], list[int]] = {}
-    sessions: dict[tuple[bool, str, str], set[str | None]] = {}
-    instructions: Counter[str] = Counter()
-    seen: Counter[int] = Counter(rows["duplicate"].to_pylist())
-    for row in rows.select(
-        ["environment", "environment_known", "session", "steps", "instructions"]
-    ).to_pylist():
-        place = (row["environment"] is None, row["environment"] or "", row["environment_known"])
-        counts = environments.setdefault(place, [0, 0])
-        counts[0] += 1
-        counts[1] += row["steps"]
-        sessions.setdefault(place, set()).add(row["session"])
-        instructions[row["instructions"][0] if row["instructions"] else ""] += 1
+    usable = census.usable
+    environments = usable.group_by(["environment", "environment_known"]).aggregate(
+        [("session", "count_distinct"), ("steps", "count"), ("steps", "sum")]
+    )
+    instructions = Counter(texts[0] if texts else "" for texts in usable["instructions"].to_pylist())
     return {
-        "episodes": rows.num_rows,
-        "steps": sum(steps for _, steps in environments.values()),
-        "duplicates": sum(count - 1 for count in seen.values()),
-        "environments": [
-            {
-                "name": None if unknown else name,
-                "known": known,
-                "sessions": len(sessions[unknown, name, known] - {None}),
-                "episodes": episodes,
-                "steps": steps,
-            }
-            for (unknown, name, known), (episodes, steps) in sorted(environments.items())
-        ],
+        "episodes": usable.num_rows,
+        "steps": pc.sum(usable["steps"]).as_py() or 0,
+        "duplicates": usable.num_rows - pc.count_distinct(usable["duplicate"]).as_py(),
+        "environments": sorted(
+            (
+                {
+                    "name": row["environment"],
+                    "known": row["environment_known"],
+                    "sessions": row["session_count_distinct"],
+                    "episodes": row["steps_count"],
+                    "steps": row["steps_sum"],
+                }
+                for row in environments.to_pylist()
+            ),
+            key=lambda one: (one["name"] is None, one["name"] or "", one["known"]),
+        ),
         "cameras": [
-            {"name": name, "source": source, "sizes": _sizes(rows, name)}
+            {"name": name, "source": source, "sizes": _sizes(usable, name)}
             for name, source in census.source["cameras"].items()
         ],
         "instructions": dict(sorted(instructions.items(), key=lambda item: (-item[1], item[0]))),
         "rejected": [
             {name: row[name] for name in ("key", "source_file", "source_record")}
             | {"reason": row["rejected"]}
-            for row in rejected.to_pylist()
+            for row in census.rejected.to_pylist()
         ],
     }
 
 
 def _sizes(rows: pa.Table, camera: str) -> list[str]:
-    """Every height x width of a camera's images."""
+    """Every distinct `height x width` of a camera's images."""
     pairs = rows.select([f"{camera}.height", f"{camera}.width"]).to_pylist()
     return [f"{h}x{w}" for h, w in sorted({tuple(pair.values()) for pair in pairs})]

@@ -19,6 +19,7 @@ from blake3 import blake3
 
 from oxcart.compile.census import Census
 from oxcart.compile.moments import Moments, merge, moments_of, summary
+from oxcart.compile.sources.base import episode_error
 from oxcart.compile.workspace import Claim, Done, claimed_writer, read_done, settle
 from oxcart.manifests.counts import frame_size, per_environment, per_split
 from oxcart.manifests.dataset import Dataset
@@ -34,7 +35,7 @@ from oxcart.manifests.tables import (
     later_file,
     table_bytes,
 )
-from oxcart.shards.errors import ConfigError, CorruptError, SourceError
+from oxcart.shards.errors import ConfigError, CorruptError
 from oxcart.shards.store import Store
 
 
@@ -71,11 +72,16 @@ def commit(
             "compile them, or the parts that hold them, again"
         )
     done = [one for one in found.values() if one is not None]
-    if not reject:
-        _refuse_rejected([dict(row) for one in done for row in one.rejected])
+    rejected_now = [dict(row) for one in done for row in one.rejected]
+    if rejected_now and not reject:
+        raise episode_error(
+            f"{rejected_now[0]['reason']}; an earlier --on-error reject left it out; "
+            "pass that again to accept it",
+            rejected_now[0],
+        )
     schema = episodes_schema(list(census.source["cameras"]))
     episodes = pa.concat_tables([schema.empty_table(), *(one.episodes for one in done)])
-    rejected = _rejected(census, done)
+    rejected = _rejected(census, rejected_now)
     listed = census.table.num_rows + census.unlisted
     if base is not None:
         elsewhere = _rejected_elsewhere(base, census)
@@ -93,12 +99,7 @@ def commit(
         raise CorruptError(f"{store.url}: episodes do not add up: {counts}; compile again with {again}")
     if not episodes.num_rows:
         first = rejected.slice(0, 1).to_pylist()[0]
-        raise SourceError(
-            f"{first['reason']}; all of {rejected.num_rows} episodes were rejected",
-            file=first["source_file"],
-            record=first["source_record"],
-            offset=first["source_offset"],
-        )
+        raise episode_error(f"{first['reason']}; all of {rejected.num_rows} episodes were rejected", first)
     made = {EPISODES: episodes, REJECTED: rejected}
     if attribution is not None:
         if base is not None:
@@ -192,25 +193,11 @@ def _write_table(store: Store, name: str, table: pa.Table, base: Dataset | None)
     return entry
 
 
-def _refuse_rejected(rows: list[dict[str, Any]]) -> None:
-    if rows:
-        raise SourceError(
-            f"{rows[0]['reason']}; an earlier --on-error reject left it out; pass that again to accept it",
-            file=rows[0]["source_file"],
-            record=rows[0]["source_record"],
-            offset=rows[0]["source_offset"],
-        )
-
-
-def _rejected(census: Census, done: Sequence[Done]) -> pa.Table:
-    """What the census and the tasks rejected, in the order of the source."""
-    seen = census.rejected.rename_columns(
-        ["reason" if name == "rejected" else name for name in census.table.column_names]
-    )
-    later = [dict(row) for one in done for row in one.rejected]
-    table = pa.concat_tables(
-        [seen.select(REJECTED_SCHEMA.names), pa.Table.from_pylist(later, REJECTED_SCHEMA)]
-    )
+def _rejected(census: Census, later: list[dict[str, Any]]) -> pa.Table:
+    """What the census rejected, and what the tasks rejected later, in the order of the source."""
+    names = ["reason" if name == "rejected" else name for name in census.table.column_names]
+    seen = census.rejected.rename_columns(names).select(REJECTED_SCHEMA.names)
+    table = pa.concat_tables([seen, pa.Table.from_pylist(later, REJECTED_SCHEMA)])
     return table.cast(REJECTED_SCHEMA).sort_by("key")
 
 

@@ -1,4 +1,4 @@
-"""Execute a plan: one task a shard, each of which reads, decodes and writes on its own.
+"""Execute a plan: one task per shard, each of which reads, decodes and writes on its own.
 
 A task leaves three files, each written to a temporary name, fsynced and renamed, in this order:
 
@@ -6,9 +6,9 @@ A task leaves three files, each written to a temporary name, fsynced and renamed
     shards/train-00000.chunks.parquet    digests of its chunks
     .oxcart/rows/train-00000.parquet     rows of its episodes: the mark that the task is done
 
-Killed anywhere it leaves nothing that counts, and run again it writes the same bytes. Memory is one
-episode: its record and its frames. The disk stores while the next episode is decoded
-(`oxcart.shards.write_behind`), and a remote source is read ahead; more threads than that were slower than
+A task that is killed leaves nothing that counts, and one that is run again writes the same bytes. It holds
+one episode in memory: its record and its frames. The disk writes while the next episode is decoded
+(`oxcart.shards.write_behind`), and records of a remote source are prefetched. More threads were slower than
 one, which keeps frames in its caches.
 """
 
@@ -32,13 +32,12 @@ from oxcart.compile.images import Frame, ImageError, Resize
 from oxcart.compile.moments import Moments, merge, moments
 from oxcart.compile.plan import Shard
 from oxcart.compile.sources import open_source
-from oxcart.compile.sources.base import Episode, Floats, Source, SourceConfig
+from oxcart.compile.sources.base import Episode, Floats, Source, SourceConfig, episode_error
 from oxcart.compile.workspace import Done, claimed_writer, read_done, write_done
 from oxcart.manifests.canonical import canonical_json
 from oxcart.manifests.manifest import episode_digest
 from oxcart.manifests.tables import CHUNKS_SCHEMA, episodes_schema, table_bytes
 from oxcart.shards.codec import EXTENSIONS, Encoding, npy_header
-from oxcart.shards.errors import SourceError
 from oxcart.shards.names import chunks_name, tar_name
 from oxcart.shards.prefetch import prefetch
 from oxcart.shards.store import Store
@@ -50,17 +49,17 @@ READERS = 4
 
 @dataclass(frozen=True, kw_only=True)
 class ShardJob:
-    """What is the same for every task."""
+    """What the tasks of a compile share."""
 
     source: SourceConfig
     out: str
-    """The directory or URL of the compiled dataset."""
+    """Directory or URL of the compiled dataset."""
     plan: str
-    """The hash of the plan; what other plans left does not count."""
+    """Hash of the plan; what other plans left does not count."""
     resize: Resize
     encoding: Encoding
     reject: bool
-    """An episode that cannot be decoded is rejected, instead of ending the compile."""
+    """Whether an episode that cannot be decoded is rejected instead of ending the compile."""
 
     @cached_property
     def opened(self) -> Source:
@@ -83,8 +82,7 @@ def write_shard(job: ShardJob, shard: Shard, advance: Advance) -> None:
     rows: list[dict[str, Any]] = []
     chunks: list[dict[str, Any]] = []
     rejected: list[dict[str, Any]] = []
-    action: list[Moments] = []
-    state: list[Moments] = []
+    values: dict[str, list[Moments]] = {"action": [], "state": []}
     cameras = [camera.name for camera in source.cameras]
     buffers: dict[str, Frame] = {}
     again = 0
@@ -92,9 +90,9 @@ def write_shard(job: ShardJob, shard: Shard, advance: Advance) -> None:
     with writer as file, contextlib.closing(_read(source, shard)) as episodes:
         tar = TarWriter(file)
         for row, episode in episodes:
-            frames = row["steps"] * len(cameras)
+            start = tar.offset
             try:
-                pictures = {
+                frames = {
                     camera: encode_frames(
                         camera, episode.images[camera], row, job.resize, job.encoding, buffers
                     )
@@ -102,30 +100,24 @@ def write_shard(job: ShardJob, shard: Shard, advance: Advance) -> None:
                 }
             except ImageError as error:
                 if not job.reject:
-                    raise SourceError(
-                        f"{error}; --on-error reject compiles the rest and lists what it left out",
-                        file=row["source_file"],
-                        record=row["source_record"],
-                        offset=row["source_offset"],
+                    raise episode_error(
+                        f"{error}; --on-error reject compiles the rest and lists what it left out", row
                     ) from error
                 rejected.append({**_place(row), "reason": str(error)})
-                advance(frames, 0)
-                continue
-            again += sum(one.again for one in pictures.values())
-            start = tar.offset
-            rows.append(_write_episode(tar, source, shard, row, episode, pictures, job.encoding, chunks))
-            if episode.action is not None:
-                action.append(moments(episode.action))
-            if episode.state is not None:
-                state.append(moments(episode.state))
-            advance(frames, tar.offset - start)
+            else:
+                again += sum(one.again for one in frames.values())
+                rows.append(_write_episode(tar, source, shard, row, episode, frames, job.encoding, chunks))
+                for what, array in _arrays(episode).items():
+                    values[what].append(moments(array))
+            advance(row["steps"] * len(cameras), tar.offset - start)
         digest = tar.finish()
+    steps = sum(row["steps"] for row in rows)
     entry: dict[str, Any] = {
         "name": name,
         "split": shard.split,
         "episodes": len(rows),
-        "steps": sum(row["steps"] for row in rows),
-        "frames": sum(row["steps"] for row in rows) * len(cameras),
+        "steps": steps,
+        "frames": steps * len(cameras),
         "bytes": tar.offset,
         "blake3": digest,
     }
@@ -141,14 +133,14 @@ def write_shard(job: ShardJob, shard: Shard, advance: Advance) -> None:
         episodes=pa.Table.from_pylist(rows, episodes_schema(cameras)),
         rejected=rejected,
         again=again,
-        action=merge(action),
-        state=merge(state),
+        action=merge(values["action"]),
+        state=merge(values["state"]),
     )
     write_done(store, shard.name, job.plan, done)
 
 
 def _read(source: Source, shard: Shard) -> Generator[tuple[Mapping[str, Any], Episode], None, None]:
-    """The shard's census rows and episodes."""
+    """Census row and episode of every row of a shard, in order."""
     rows = shard.rows.to_pylist()
     if not source.remote:
         yield from ((row, source.read(row)) for row in rows)
@@ -172,18 +164,18 @@ def _write_episode(
     encoding: Encoding,
     chunks: list[dict[str, Any]],
 ) -> dict[str, Any]:
-    """Append the members of one episode and the rows of its chunks; returns its row of the episode table."""
+    """Append the members of one episode to the tar and the rows of its chunks to `chunks`.
+
+    Returns its row of the episode table.
+    """
     key, start = row["key"], tar.offset
-    rate = source.control_rate["hz"] if source.control_rate else None
     known: dict[str, Any] = {
-        "control_rate": rate,
-        "environment": row["environment"],
-        "environment_known": row["environment_known"],
+        "control_rate": source.control_rate["hz"] if source.control_rate else None,
         "instruction": episode.texts[0] if episode.texts else "",
-        "session": row["session"],
-        "steps": row["steps"],
+        **{name: row[name] for name in ("environment", "environment_known", "session", "steps")},
     }
-    arrays = {"action": episode.action, "state": episode.state}
+    arrays = _arrays(episode)
+    shaped: dict[str, Floats | EncodedFrames] = {**arrays, **cameras}
     metadata = canonical_json(
         {
             **known,
@@ -191,49 +183,43 @@ def _write_episode(
             "dataset": source.name,
             "instructions": episode.instructions,
             "key": key,
-            "shapes": {
-                name: list(array.shape) for name, array in {**arrays, **cameras}.items() if array is not None
-            },
+            "shapes": {name: list(one.shape) for name, one in shaped.items()},
             "source": {name: row[f"source_{name}"] for name in ("split", "file", "record")},
         }
     )
-    members = {"json": [xxh3_64_intdigest(metadata)]}
     tar.add(f"{key}.json", [metadata])
-    pieces: dict[str, int | None] = {"json.digest": members["json"][0]}
+    pieces = {"json.digest": xxh3_64_intdigest(metadata)}
+    members = {"json": [pieces["json.digest"]]}
     for name, array in arrays.items():
-        start_of, digest = None, None
-        if array is not None:
-            start_of, digest = _write_array(tar, f"{key}.{name}.npy", array)
-            members[f"{name}.npy"] = [digest]
-        pieces |= {f"{name}.offset": start_of, f"{name}.digest": digest}
-    places: dict[str, int] = {}
-    for camera, pictures in cameras.items():
-        encoded, member = pictures.encoded, f"{camera}.{EXTENSIONS[encoding.codec]}"
-        data = tar.add(f"{key}.{member}", [encoded.header, *encoded.chunks])
-        members[member] = pictures.digests
-        chunks.append({"key": key, "camera": camera, "digests": pictures.digests, "sizes": encoded.sizes()})
-        places[f"{camera}.offset"] = data + len(encoded.header)
-        places |= {f"{camera}.height": pictures.shape[1], f"{camera}.width": pictures.shape[2]}
+        header, values = npy_header(array.shape, array.dtype), np.ascontiguousarray(array).tobytes()
+        at = tar.add(f"{key}.{name}.npy", [header, values])
+        pieces |= {f"{name}.offset": at + len(header), f"{name}.digest": xxh3_64_intdigest(values)}
+        members[f"{name}.npy"] = [pieces[f"{name}.digest"]]
+    for camera, frames in cameras.items():
+        encoded, member = frames.encoded, f"{camera}.{EXTENSIONS[encoding.codec]}"
+        at = tar.add(f"{key}.{member}", [encoded.header, *encoded.chunks])
+        _, height, width, _ = frames.shape
+        pieces |= {f"{camera}.offset": at + len(encoded.header)}
+        pieces |= {f"{camera}.height": height, f"{camera}.width": width}
+        members[member] = frames.digests
+        chunks.append({"key": key, "camera": camera, "digests": frames.digests, "sizes": encoded.sizes()})
     return {
         **_place(row),
         **known,
+        **pieces,
         "split": shard.split,
         "shard": shard.name,
         "source_digest": row["source_digest"],
         "digest": episode_digest(members),
         "offset": start,
         "bytes": tar.offset - start,
-        **pieces,
-        **places,
     }
 
 
-def _write_array(tar: TarWriter, name: str, array: Floats) -> tuple[int, int]:
-    """Append a `.npy` member; returns the offset of its first value and its digest."""
-    header = npy_header(array.shape, array.dtype)
-    values = np.ascontiguousarray(array).tobytes()
-    start = tar.add(name, [header, values])
-    return start + len(header), xxh3_64_intdigest(values)
+def _arrays(episode: Episode) -> dict[str, Floats]:
+    """The arrays that an episode has, by name."""
+    arrays = {"action": episode.action, "state": episode.state}
+    return {name: array for name, array in arrays.items() if array is not None}
 
 
 def _place(row: Mapping[str, Any]) -> dict[str, Any]:

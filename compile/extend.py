@@ -39,7 +39,7 @@ from oxcart.compile.pipeline import (
     refuse_faults,
     take_census,
 )
-from oxcart.compile.plan import Extends, Settings, more, split_episodes, with_aliases
+from oxcart.compile.plan import Extends, Settings, plan_extension, split_episodes, with_aliases
 from oxcart.compile.sources import open_source
 from oxcart.compile.sources.base import EnvironmentRule, Source, SourceConfig
 from oxcart.compile.sources.videos.config import VideoConfig
@@ -138,7 +138,7 @@ def prepare(config: CompileConfig, report: Progress = ignore) -> Prepared:
     _refuse_copies(
         config, len(known), before["split"].filter(pa.array(read)), assignment.splits[before.num_rows :]
     )
-    plan = more(
+    plan = plan_extension(
         census,
         rows,
         assignment,

@@ -19,12 +19,12 @@ class EncodedFrames:
     """The frames of one camera of one episode, encoded."""
 
     shape: tuple[int, int, int, int]
-    """[T, H, W, 3]."""
+    """Shape of the decoded frames, [T, H, W, 3]."""
     encoded: Encoded
     digests: list[int]
     """xxh3-64 of each chunk."""
     again: int
-    """JPEGs of the source, of the size that is wanted, that had to be encoded once more."""
+    """JPEGs of the source that already had the wanted size and had to be encoded once more."""
 
 
 def encode_frames(
@@ -38,13 +38,13 @@ def encode_frames(
     """Decode, resize, encode and hash the images of one camera.
 
     Args:
-        camera: its name.
-        images: of the episode.
-        row: of the census.
+        camera: name of the camera.
+        images: images of the camera in one episode.
+        row: census row of the episode.
         resize: how frames get their size.
-        encoding: how they are stored.
-        buffers: camera -> memory for its frames, used again by the next call: with codec `raw` what is
-            returned lies in it.
+        encoding: how frames are stored.
+        buffers: camera -> memory for its frames. The next call uses it again, and with codec `raw` the
+            returned chunks lie in it.
 
     Raises:
         ImageError: an image cannot be decoded, or has another size than the census saw.
@@ -66,9 +66,9 @@ def _as_jpegs(
     resize: Resize,
     encoding: Encoding,
 ) -> tuple[Encoded, int]:
-    """The source's own bytes where they are JPEG and of the size that is wanted; others are encoded.
+    """JPEGs of one camera: the source's own bytes where they are JPEG of the wanted size, else encoded.
 
-    Returns those, and how many of the others are JPEG of that size, too.
+    Returns them, and how many had to be encoded although the source has a JPEG of the wanted size.
     """
     assert encoding.quality is not None
     jpegs: list[bytes | memoryview] = []
@@ -96,7 +96,7 @@ def _decode(
     shape: tuple[int, int, int, int],
     buffers: dict[str, Frame],
 ) -> Frame:
-    """Frames [T, H, W, 3] of one camera, in a buffer that is used again."""
+    """Decoded frames [T, H, W, 3] of one camera, in a buffer that is used again."""
     if isinstance(images, np.ndarray) and images.shape == shape:
         return images
     if not isinstance(images, np.ndarray | Film):
@@ -117,7 +117,7 @@ def _decode(
 
 
 def _check_first(camera: str, images: Sequence[bytes | memoryview], size: tuple[int, int]) -> None:
-    """Before memory is taken for what the source only declares."""
+    """Check the first image, before memory is taken for a size that the source only declares."""
     found = image_size(images[0])
     if found != size:
         raise ImageError(

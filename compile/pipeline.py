@@ -3,9 +3,9 @@
     prepared = prepare(CompileConfig(source=SourceConfig(url="bridge_dataset/1.0.0"), out="bridge"))
     manifest = execute(prepared)
 
-The output directory is claimed by creating `.oxcart/plan.json`, which holds the plan's hash: a compile of
-the same plan joins and goes on where another stopped, a compile of another plan is refused. Nothing is
-locked. So one plan can be executed in parts, by machines that share nothing but the output:
+The output is claimed for the plan (`oxcart.compile.workspace`): a compile of the same plan resumes where
+another stopped, a compile of another plan is refused. Nothing is locked, so the parts of a plan can be
+executed by machines that share nothing but the output:
 
     execute_part(prepare(CompileConfig(..., part=Part(0, 8))))        # on each of eight machines
     finish("bridge")                                                  # then, anywhere
@@ -13,6 +13,7 @@ locked. So one plan can be executed in parts, by machines that share nothing but
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -26,9 +27,9 @@ from oxcart.compile.commit import commit
 from oxcart.compile.engines import PROCESSES, Part, engine
 from oxcart.compile.engines.processes import Progress, default_workers
 from oxcart.compile.execute import ShardJob, write_shard
-from oxcart.compile.plan import Plan, Settings, Shard, make
+from oxcart.compile.plan import Plan, Settings, Shard, plan_compile
 from oxcart.compile.sources import open_source
-from oxcart.compile.sources.base import LEFT_OUT, Source, SourceConfig
+from oxcart.compile.sources.base import LEFT_OUT, Source, SourceConfig, episode_error
 from oxcart.compile.workspace import (
     CENSUS,
     OVERWRITING,
@@ -39,7 +40,6 @@ from oxcart.compile.workspace import (
     drop_extension,
     finished,
     joins,
-    made,
     read_done,
     save_census,
     saved_attribution,
@@ -47,11 +47,12 @@ from oxcart.compile.workspace import (
     settle,
     take,
     unfinished_claim,
+    unless_finished,
 )
 from oxcart.manifests.manifest import CLAIM, NAME, Manifest, read_manifest
 from oxcart.manifests.ownership import resolved, same_file, within
 from oxcart.shards.choices import one_of
-from oxcart.shards.errors import ConfigError, OxcartError, SourceError
+from oxcart.shards.errors import ConfigError, OxcartError
 from oxcart.shards.store import WORK, Store
 
 ON_ERROR = ("fail", "reject")
@@ -64,23 +65,23 @@ class CompileConfig:
     source: SourceConfig
     """What to compile."""
     out: str
-    """The directory or URL of the compiled dataset."""
+    """Directory or URL of the compiled dataset."""
     settings: Settings = field(default_factory=Settings)
-    """What decides its bytes."""
+    """What decides the bytes of the dataset."""
     census: str | None = None
-    """A file or URL that holds the source's census; None takes it."""
+    """File or URL with the census of the source; None takes the census."""
     on_error: str = "fail"
     """`fail` ends at an episode that cannot be compiled, `reject` lists it in `rejected.parquet`."""
     overwrite: bool = False
-    """Delete the dataset or the unfinished compile that is in `out`; to extend, an unfinished extension."""
+    """Whether to delete the dataset or unfinished compile in `out`; an extension deletes only another."""
     workers: int = field(default_factory=default_workers)
-    """Tasks at a time at most."""
+    """Upper limit of tasks at a time."""
     engine: str = PROCESSES
-    """Who does them: `processes` of this machine, or `ray`."""
+    """What runs the tasks: `processes` of this machine, or `ray`."""
     ray_address: str | None = None
-    """ray: of a cluster; None starts one on this machine."""
+    """Address of a Ray cluster; None starts one on this machine."""
     part: Part | None = None
-    """Which of the plan's shards `execute_part` writes."""
+    """Part of the plan's shards that `execute_part` writes."""
 
     def __post_init__(self) -> None:
         one_of("on error", self.on_error, ON_ERROR)
@@ -99,33 +100,31 @@ class Prepared:
     census: Census
     plan: Plan
     claim: Claim
-    """What the compile claims `out` with."""
+    """Claim that the compile makes on `out`."""
     shards: Sequence[Shard]
-    """Those to be written: all of the plan's, or a part."""
+    """Shards to write: all of the plan, or a part."""
     frames: int
-    """Frames of those shards, summed over cameras."""
+    """Frames of these shards, summed over cameras."""
     frames_done: int
-    """Those of shards that a compile of this plan has already written."""
+    """Frames of the shards that a compile of this plan has already written."""
 
     @cached_property
     def attribution(self) -> pa.Table | None:
         """Whose work the episodes of the plan are; None if the source does not say."""
-        keys = pa.chunked_array(
-            [pa.array([], pa.string()), *(c for s in self.plan.shards for c in s.rows["key"].chunks)]
-        )
-        return self.source.attribution(self.census.table, keys)
+        keys = [chunk for shard in self.plan.shards for chunk in shard.rows["key"].chunks]
+        return self.source.attribution(self.census.table, pa.chunked_array(keys, pa.string()))
 
 
 Warn = Callable[[str], None]
-"""Told of what nobody may expect, in a line."""
+"""Called with one line about something unexpected."""
 
 
 def ignore(done: int, size: int) -> None:
-    """A report that tells nobody."""
+    """Report no progress."""
 
 
 def hush(warning: str) -> None:
-    """A warning that nobody hears."""
+    """Drop a warning."""
 
 
 def prepare(config: CompileConfig, report: Progress = ignore) -> Prepared:
@@ -142,7 +141,7 @@ def prepare(config: CompileConfig, report: Progress = ignore) -> Prepared:
     census = take_census(config, store, source, report)
     if config.on_error == "fail":
         refuse_faults(census)
-    return planned(config, source, census, make(census, config.settings, source.aliases))
+    return planned(config, source, census, plan_compile(census, config.settings, source.aliases))
 
 
 def refuse_faults(census: Census) -> None:
@@ -151,16 +150,14 @@ def refuse_faults(census: Census) -> None:
     if faults:
         first, others = faults[0], len(faults) - 1
         more = f" (and {others} more)" if others else ""
-        raise SourceError(
+        raise episode_error(
             f"{first['rejected']}{more}; --on-error reject compiles the rest and lists what it left out",
-            file=first["source_file"],
-            record=first["source_record"],
-            offset=first["source_offset"],
+            first,
         )
 
 
 def planned(config: CompileConfig, source: Source, census: Census, plan: Plan) -> Prepared:
-    """What can be executed, with what is done of it already."""
+    """A compile of a plan, and how much of it is already done."""
     store = Store(config.out)
     shards = config.part.of(plan.shards) if config.part else plan.shards
     claim = claim_of(plan, source)
@@ -179,12 +176,12 @@ def planned(config: CompileConfig, source: Source, census: Census, plan: Plan) -
 
 
 def execute(prepared: Prepared, report: Progress = ignore, warn: Warn = hush) -> Manifest:
-    """Write the shards, then the tables, then the manifest; whatever of it is done already stays as it is.
+    """Write the shards, then the tables, then the manifest; what is already done stays as it is.
 
     Args:
         prepared: what `prepare` returned.
-        report: told of frames, those already done included, and of bytes written now.
-        warn: told of frames that are not the source's own where codec `jpeg` could keep them.
+        report: called with the frames done, earlier ones included, and the bytes written now.
+        warn: called if codec `jpeg` had to encode JPEGs of the source again.
 
     Raises:
         ConfigError: `out` holds another compile.
@@ -204,14 +201,11 @@ def execute(prepared: Prepared, report: Progress = ignore, warn: Warn = hush) ->
         manifest = read_manifest(store)
         settle(store, manifest)
         return manifest
-    try:
+    with unless_finished(store, plan.hash):
         _write_shards(prepared, store, report)
         reject = config.on_error == "reject"
         return commit(store, prepared.census, prepared.claim, prepared.attribution, reject=reject, warn=warn)
-    except OxcartError:
-        if made(store, plan.hash):
-            return finished(store, plan.hash, config.on_error)  # another process of this plan was faster
-        raise
+    return finished(store, plan.hash, config.on_error)
 
 
 def execute_part(prepared: Prepared, report: Progress = ignore) -> None:
@@ -219,7 +213,7 @@ def execute_part(prepared: Prepared, report: Progress = ignore) -> None:
 
     Args:
         prepared: what `prepare` returned.
-        report: told of frames of the part, those already done included, and of bytes written now.
+        report: called with the frames of the part done, earlier ones included, and the bytes written now.
 
     Raises:
         ConfigError: `out` holds another compile.
@@ -237,11 +231,8 @@ def execute_part(prepared: Prepared, report: Progress = ignore) -> None:
         return
     if plan.extends and not plan.shards:
         return
-    try:
+    with unless_finished(store, plan.hash):
         _write_shards(prepared, store, report)
-    except OxcartError:
-        if not made(store, plan.hash):
-            raise
 
 
 def finish(out: str, *, on_error: str = "fail", warn: Warn = hush) -> Manifest:
@@ -258,12 +249,9 @@ def finish(out: str, *, on_error: str = "fail", warn: Warn = hush) -> Manifest:
     if not awaited(store, claim.extends):
         return finished(store, claim.plan, on_error)
     census, attribution = saved_census(store), saved_attribution(store)
-    try:
+    with unless_finished(store, claim.plan):
         return commit(store, census, claim, attribution, reject=on_error == "reject", warn=warn)
-    except OxcartError:
-        if made(store, claim.plan):
-            return finished(store, claim.plan, on_error)
-        raise
+    return finished(store, claim.plan, on_error)
 
 
 def _write_shards(prepared: Prepared, store: Store, report: Progress) -> None:
@@ -290,20 +278,21 @@ def _write_shards(prepared: Prepared, store: Store, report: Progress) -> None:
 
 
 def _frames(shards: Sequence[Shard], source: Source) -> int:
+    """Frames of some shards, summed over cameras."""
     steps: int = sum(pc.sum(shard.rows["steps"]).as_py() for shard in shards)
     return steps * len(source.cameras)
 
 
 def check_apart(what: str, source: str, out: str) -> None:
-    """Refuse to write over what is read, or where the end of a compile deletes, however the two are spelled.
+    """Refuse an output that would overwrite or delete what is read, however the two are spelled.
 
     Args:
-        what: what is read, in a word.
-        source: its directory or URL.
-        out: the directory or URL of the compiled dataset.
+        what: one word for what is read.
+        source: directory or URL of what is read.
+        out: directory or URL of the compiled dataset.
 
     Raises:
-        ConfigError: they are one place, or the source lies in the work in progress of `out`.
+        ConfigError: the two are one place, or the source lies in the work in progress of `out`.
     """
     place, work = resolved(source), f"{resolved(out)}/{WORK}"
     if place == resolved(out) or same_file(source, out):
@@ -315,16 +304,14 @@ def check_apart(what: str, source: str, out: str) -> None:
 
 
 def take_census(config: CompileConfig, store: Store, source: Source, report: Progress) -> Census:
-    """The census: from the file that is named, from a compile that was cut off, or taken now."""
+    """The census from the file in `config`, from an interrupted compile, or taken now."""
     if config.census is not None:
         return census_module.load(config.census, source)
     if store.exists(CENSUS) and not config.overwrite and not store.exists(OVERWRITING):
-        try:
+        # One of another source or another version does not count; whether `out` is free, the claim decides.
+        with contextlib.suppress(OxcartError):
             census = saved_census(store)
             census_module.check(census, source)
-        except OxcartError:
-            pass  # of another source or another version: whether that is fine, the claim decides
-        else:
             return census
     run = engine(config.engine, config.ray_address)
     return census_module.take(config.source, workers=config.workers, report=report, source=source, run=run)

@@ -22,24 +22,37 @@ import pyarrow.compute as pc
 
 from oxcart.compile.census import Census
 from oxcart.compile.images import Resize
+from oxcart.compile.sources.base import episode_error
 from oxcart.manifests.assign import UNKNOWN, Assignment, Episode, assign
 from oxcart.manifests.canonical import canonical_json, sha256_json
 from oxcart.manifests.manifest import FORMAT, MOST_BYTES, NAME, Manifest
 from oxcart.manifests.split import SPLITS, SplitRule
 from oxcart.manifests.tables import EPISODES, FILE_BYTES, MAX_MEMBER
 from oxcart.shards.codec import Encoding
-from oxcart.shards.errors import ConfigError, SourceError
+from oxcart.shards.errors import ConfigError
 from oxcart.shards.names import make_stem, parse_stem, stem_of
 
 SHARD_BYTES = {"raw": 512 << 20, "zstd": 1 << 30, "jpeg": 3 << 30}
 """Codec -> default budget of a shard, in bytes of uncompressed frames."""
 
 VIDEO_LIBRARIES = ("av", "libavcodec", "libavformat", "libswscale", "opencv", "scenedetect")
-"""Those that read videos; only datasets of videos name them."""
+"""Libraries that read videos; only datasets of videos name them."""
 SOURCE_LIBRARIES = ("tensorflow-datasets", *VIDEO_LIBRARIES)
-"""Those that read a source: what they made stays as it is in every transcode."""
+"""Libraries that read a source: what they made stays as it is in every transcode."""
 PIXEL_LIBRARIES = (*SOURCE_LIBRARIES, "libjpeg", "pillow", "pyspng", "simplejpeg")
-"""Those that make its frames, too: what they made stays where no frame is decoded, resized or encoded."""
+"""Libraries that make frames, too: what they made stays if no frame is decoded, resized or encoded."""
+
+PACKAGES = (
+    "oxcart",
+    "numpy",
+    "pillow",
+    "pyarrow",
+    "pyspng",
+    "simplejpeg",
+    "tensorflow-datasets",
+    "zstandard",
+)
+"""Packages that make the bytes of any dataset."""
 
 _AT_ONCE = 4096
 
@@ -47,14 +60,14 @@ UNKNOWN_OF = {
     "videos": "put a .info.json with a channel_id beside each video, "
     "or use --split-by instruction with --instruction title"
 }
-"""Kind of source -> what to do where no environment is known, if that is not the usual."""
+"""Kind of source -> remedy where no environment is known, if it is not the usual one."""
 ROW_BYTES, CAMERA_BYTES = 144, 24
-"""What an episode takes in the file of its table, and what each camera but the first adds; measured."""
+"""Bytes of an episode in the file of its table, and of each camera after the first; measured."""
 ENTRY_BYTES, PLACE_BYTES, COUNTS_BYTES = 460, 88, 140
-"""What a shard takes in the manifest, an environment beside its name, and its counts in each split."""
+"""Bytes in the manifest of a shard, of an environment beside its name, and of its counts per split."""
 
 MAX_NAME = 100
-"""Characters of a member's name, which USTAR divides at a "/" only."""
+"""Most characters of a member's name, as USTAR divides names at a "/" only."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,9 +81,9 @@ class Settings:
     encoding: Encoding = field(default_factory=Encoding)
     """How frames are stored."""
     shard_size: int | None = None
-    """Bytes of uncompressed frames in a shard, unless one episode has more; None is the codec's own."""
+    """Bytes of uncompressed frames per shard, unless one episode has more; None for the codec's default."""
     limit: int | None = None
-    """Compile the first so many episodes of train alone, in the order of the sha256 of their keys."""
+    """Most episodes of train to compile, the first in the order of the sha256 of their keys; None for all."""
 
     def __post_init__(self) -> None:
         if self.shard_size is not None and self.shard_size < 1:
@@ -80,19 +93,19 @@ class Settings:
 
     @property
     def shard_bytes(self) -> int:
-        """The budget of a shard."""
+        """Budget of a shard, in bytes of uncompressed frames."""
         return self.shard_size or SHARD_BYTES[self.encoding.codec]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Shard:
-    """One shard to be: one task of the execution."""
+    """One shard to write: one task of the execution."""
 
     name: str
-    """Its split and number: `train-00000`."""
+    """Split and number: `train-00000`."""
     split: str
     rows: pa.Table
-    """Census rows of its episodes, in order."""
+    """Census rows of the shard's episodes, in order."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,49 +113,49 @@ class Extends:
     """The dataset that a plan adds shards to."""
 
     plan: str
-    """The hash of its plan."""
+    """Hash of the plan of this dataset."""
     known: int
-    """Episodes of the source that it has already."""
+    """Episodes of the source that the dataset already has."""
     gone: int
-    """Episodes of it that are not in the source any more."""
+    """Episodes of the dataset that are no longer in the source."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """All shards to be, and what was left out."""
+    """All shards to write, and what was left out."""
 
     shards: tuple[Shard, ...]
-    """In plan order: split by split, then by number."""
+    """All shards in plan order: split by split, then by number."""
     limited: int
     """Episodes of train beyond the limit."""
     frame_bytes: int
-    """Uncompressed frames of all shards."""
+    """Bytes of the uncompressed frames of all shards."""
     assignment: Assignment | None
-    """Which episode goes to which split, and why; None where that was decided before."""
+    """Split of each episode, and why; None for a transcode, whose dataset is split already."""
     pixels: Mapping[str, Any]
-    """What shapes the frames, as the manifest states it."""
+    """What shapes the frames, as in the manifest."""
     config: Mapping[str, Any]
-    """The rest of the configuration, as the manifest states it."""
+    """Rest of the configuration, as in the manifest."""
     versions: Mapping[str, str]
-    """The libraries that make the bytes."""
+    """Versions of the libraries that make the bytes."""
     extends: Extends | None
-    """The dataset that the shards are added to; None where they are all of a new one."""
+    """Dataset that the shards are added to; None for a new dataset."""
     hash: str
-    """sha256 over all of the above and every episode's key, split, shard and digest."""
+    """sha256 over pixels, configuration, versions, and the key, shard and digest of every episode."""
 
     @property
     def base(self) -> str | None:
-        """The hash of the plan of the dataset that the shards are added to."""
+        """Hash of the plan of the dataset that the shards are added to."""
         return self.extends.plan if self.extends else None
 
 
-def make(census: Census, settings: Settings, aliases: Mapping[str, tuple[str, ...]]) -> Plan:
-    """Split the census and pack it into shards.
+def plan_compile(census: Census, settings: Settings, aliases: Mapping[str, tuple[str, ...]]) -> Plan:
+    """The plan of a new dataset: split the census, and pack it into shards.
 
     Args:
-        census: what the source holds.
+        census: census of the source.
         settings: what decides the bytes.
-        aliases: environments that are known to have other names; the rule's own table comes before them.
+        aliases: environments -> other names by which they are known; the rule's own table comes first.
 
     Raises:
         ConfigError: the split cannot be made, or a key is too long.
@@ -151,14 +164,11 @@ def make(census: Census, settings: Settings, aliases: Mapping[str, tuple[str, ..
     usable = census.usable
     if not usable.num_rows:
         first = census.table.slice(0, 1).to_pylist()[0]
-        raise SourceError(
-            f"{first['rejected']}; none of {census.table.num_rows} episodes can be compiled",
-            file=first["source_file"],
-            record=first["source_record"],
-            offset=first["source_offset"],
+        raise episode_error(
+            f"{first['rejected']}; none of {census.table.num_rows} episodes can be compiled", first
         )
     cameras = list(census.source["cameras"])
-    _check_names(max(usable["key"].to_pylist(), key=len), cameras)
+    _check_names(usable["key"], cameras)
     rule = with_aliases(settings.rule, aliases)
     unknown = UNKNOWN_OF.get(census.source["kind"], UNKNOWN)
     assignment = assign(rule, census.source["name"], split_episodes(usable), unknown=unknown)
@@ -174,7 +184,7 @@ def make(census: Census, settings: Settings, aliases: Mapping[str, tuple[str, ..
     return _plan(shards, limited, assignment, pixels, config, settings, _versions(census))
 
 
-def more(
+def plan_extension(
     census: Census,
     rows: pa.Table,
     assignment: Assignment,
@@ -183,15 +193,15 @@ def more(
     settings: Settings,
     extends: Extends,
 ) -> Plan:
-    """The plan of shards that are added to a dataset; none where there is nothing to add.
+    """The plan of shards that are added to a dataset; it has no shards if there is nothing to add.
 
     Args:
-        census: of the source as it is now.
-        rows: the census rows of the episodes to add.
-        assignment: of all episodes, those of the dataset too.
-        splits: of the episodes to add.
-        manifest: of the dataset; what it says of pixels and split stays.
-        settings: how the dataset's shards are made; its rule and limit do not count.
+        census: census of the source as it is now.
+        rows: census rows of the episodes to add.
+        assignment: splits of all episodes, those of the dataset included.
+        splits: split of each episode to add.
+        manifest: manifest of the dataset; its pixels and its split rule stay.
+        settings: how the dataset's shards are made; the rule and the limit do not count.
         extends: the dataset.
 
     Raises:
@@ -199,48 +209,48 @@ def more(
     """
     shards: list[Shard] = []
     if rows.num_rows:
-        _check_names(max(rows["key"].to_pylist(), key=len), list(census.source["cameras"]))
-        after: dict[str, int] = {}
-        for split, number in (parse_stem(stem_of(shard["name"])) for shard in manifest.shards):
-            after[split] = max(after.get(split, 0), number + 1)
-        shards, _ = _pack_splits(rows, splits, replace(settings, limit=None), after)
-        _check_sizes(shards, list(census.source["cameras"]), manifest)
-    read = census.source["source_splits"]
+        cameras = list(census.source["cameras"])
+        _check_names(rows["key"], cameras)
+        there = sorted(parse_stem(stem_of(shard["name"])) for shard in manifest.shards)
+        first = {split: number + 1 for split, number in there}
+        shards, _ = _pack_splits(rows, splits, replace(settings, limit=None), first)
+        _check_sizes(shards, cameras, manifest)
     before = manifest.config["source"]["source_splits"]
-    source = {**census.source, "source_splits": list(dict.fromkeys([*before, *read]))}
+    both = list(dict.fromkeys([*before, *census.source["source_splits"]]))
+    config = {**manifest.config, "source": {**census.source, "source_splits": both}}
     versions = dict(manifest.versions)
     for name, now in _versions(census).items():
         versions[name] = ", ".join(dict.fromkeys([*versions.get(name, now).split(", "), now]))
-    config = {**manifest.config, "source": source}
     return _plan(shards, 0, assignment, dict(manifest.pixels), config, settings, versions, extends)
 
 
-def again(census: Census, splits: npt.NDArray[np.str_], manifest: Manifest, settings: Settings) -> Plan:
+def plan_transcode(
+    census: Census, splits: npt.NDArray[np.str_], manifest: Manifest, settings: Settings
+) -> Plan:
     """The plan of a dataset that is stored in another way: the same episodes in the same splits.
 
     Args:
         census: the episodes of the dataset.
-        splits: of each usable episode, in their order.
-        manifest: of the dataset; what it says of its source and its split stays.
-        settings: how frames are to be stored; its rule and limit do not count.
+        splits: split of each usable episode.
+        manifest: manifest of the dataset; what it says of its source and its split stays.
+        settings: how frames are to be stored; the rule and the limit do not count.
 
     Raises:
         ConfigError: an episode does not fit a member.
     """
-    usable = census.usable
-    was = manifest.pixels
-    pixels = dict(was) | settings.encoding.describe()
+    was, encoding, resized = manifest.pixels, settings.encoding, settings.resize.size is not None
+    pixels = dict(was) | encoding.describe() | (settings.resize.describe() if resized else {})
     config = dict(manifest.config) | {"shard_size": settings.shard_bytes}
-    if settings.resize.size is not None:
-        pixels |= settings.resize.describe()
-    decoded = was["codec"] == "jpeg" and (settings.encoding.codec != "jpeg" or settings.encoding.anew)
-    encoded = was["codec"] != "jpeg" and settings.encoding.codec == "jpeg"
-    if decoded or encoded or settings.resize.size is not None:  # the frames may not be the source's any more
+    decoded = was["codec"] == "jpeg" and (encoding.codec != "jpeg" or encoding.anew)
+    encoded = was["codec"] != "jpeg" and encoding.codec == "jpeg"
+    remade = decoded or encoded or resized
+    if remade:  # the frames may not be the source's any more
         config["transcoded_from"] = [*config.get("transcoded_from", []), dict(was)]
-    versions = library_versions()
-    kept = SOURCE_LIBRARIES if decoded or encoded or settings.resize.size is not None else PIXEL_LIBRARIES
-    versions |= {name: manifest.versions[name] for name in kept if name in manifest.versions}
-    shards, _ = _pack_splits(usable, splits, replace(settings, limit=None))
+    kept = SOURCE_LIBRARIES if remade else PIXEL_LIBRARIES
+    versions = library_versions() | {
+        name: manifest.versions[name] for name in kept if name in manifest.versions
+    }
+    shards, _ = _pack_splits(census.usable, splits, replace(settings, limit=None))
     _check_sizes(shards, [camera["name"] for camera in manifest.cameras])
     return _plan(shards, census.unlisted, None, pixels, config, settings, versions)
 
@@ -249,15 +259,15 @@ def _pack_splits(
     usable: pa.Table,
     splits: npt.NDArray[np.str_],
     settings: Settings,
-    after: Mapping[str, int] | None = None,
+    first: Mapping[str, int] | None = None,
 ) -> tuple[list[Shard], int]:
-    """The shards of every split, in plan order, and how many episodes of train the limit left out.
+    """The shards of every split, in plan order, and the number of episodes of train beyond the limit.
 
     Args:
-        usable: the episodes.
-        splits: of each.
-        settings: how many go into a shard.
-        after: the number of the first shard of a split, where it is not 0.
+        usable: census rows of the episodes.
+        splits: split of each episode.
+        settings: how many episodes go into a shard.
+        first: split -> number of its first shard, where that is not 0.
     """
     usable = usable.combine_chunks()  # else each `take` below does so for itself
     order = _hash_order(usable["key"])
@@ -269,10 +279,9 @@ def _pack_splits(
         if split == "train" and settings.limit is not None:
             limited = max(0, len(chosen) - settings.limit)
             chosen = chosen[: settings.limit]
-        for number, part in enumerate(
-            _pack(sizes[chosen], settings.shard_bytes), (after or {}).get(split, 0)
-        ):
-            rows = usable.take(pa.array(chosen[part]))
+        runs = _pack(sizes[chosen], settings.shard_bytes)
+        for number, run in enumerate(runs, (first or {}).get(split, 0)):
+            rows = usable.take(pa.array(chosen[run]))
             shards.append(Shard(name=make_stem(split, number), split=split, rows=rows))
     return shards, limited
 
@@ -287,11 +296,16 @@ def _plan(
     versions: dict[str, str],
     extends: Extends | None = None,
 ) -> Plan:
+    """The plan of some shards, with its hash."""
     what: dict[str, Any] = {"format": FORMAT, "pixels": pixels, "config": config, "versions": versions}
     if settings.encoding.anew:
         what["anew"] = True
     if extends is not None:
         what["extends"] = [extends.plan, extends.known]
+    digest = hashlib.sha256(sha256_json(what).encode())
+    for shard in shards:
+        columns = [shard.rows[name].to_pylist() for name in ("key", "source_digest")]
+        digest.update(canonical_json([shard.name, *columns]))
     return Plan(
         shards=tuple(shards),
         limited=limited,
@@ -301,11 +315,13 @@ def _plan(
         config=config,
         versions=versions,
         extends=extends,
-        hash=_hash(shards, what),
+        hash=digest.hexdigest(),
     )
 
 
-def _check_names(key: str, cameras: list[str]) -> None:
+def _check_names(keys: pa.ChunkedArray, cameras: list[str]) -> None:
+    """Refuse keys of episodes whose members would have names that a tar header cannot hold."""
+    key = max(keys.to_pylist(), key=len)
     suffix = max(("action.npy", *(f"{camera}.mjpeg" for camera in cameras)), key=len)
     length = len(key) + 1 + len(suffix)
     if length > MAX_NAME:
@@ -319,12 +335,12 @@ def _check_sizes(shards: list[Shard], cameras: list[str], base: Manifest | None 
     """Refuse a dataset whose manifest or episode table would be larger than what is read again.
 
     Args:
-        shards: to be written.
-        cameras: their names.
-        base: of the dataset that they are added to.
+        shards: shards to write.
+        cameras: names of the cameras.
+        base: manifest of the dataset that the shards are added to.
 
     Raises:
-        ConfigError: one would be too large, as far as can be told before it is written.
+        ConfigError: one of the two would be too large, as far as can be told before it is written.
     """
     episodes = sum(shard.rows.num_rows for shard in shards)
     places = {
@@ -353,47 +369,34 @@ def _check_sizes(shards: list[Shard], cameras: list[str], base: Manifest | None 
 
 
 def with_aliases(rule: SplitRule, *tables: Mapping[str, tuple[str, ...]]) -> SplitRule:
-    """The rule with more aliases of environments; one that splits by something else as it is."""
-    return replace(rule, aliases=_union(*tables, rule.aliases)) if rule.by == "environment" else rule
-
-
-def _union(*tables: Mapping[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
-    """All names of a place from all tables."""
+    """The rule with more aliases of environments; a rule that splits by something else stays as it is."""
+    if rule.by != "environment":
+        return rule
     union: dict[str, tuple[str, ...]] = {}
-    for table in tables:
+    for table in (*tables, rule.aliases):
         for place, names in table.items():
             union[place] = tuple(dict.fromkeys((*union.get(place, ()), *names)))
-    return union
+    return replace(rule, aliases=union)
 
 
 def _versions(census: Census) -> dict[str, str]:
-    """Versions of what makes the bytes of a source's episodes."""
+    """Versions of the libraries that make the bytes of a source's episodes."""
     if census.source["kind"] != "videos":
         return library_versions()
-    from oxcart.compile.sources.videos.survey import video_versions
+    from oxcart.compile.sources.videos.survey import video_versions  # decoders are an extra
 
     return library_versions() | video_versions()
 
 
 def library_versions() -> dict[str, str]:
-    """Versions of what makes the bytes."""
-    packages = (
-        "oxcart",
-        "numpy",
-        "pillow",
-        "pyarrow",
-        "pyspng",
-        "simplejpeg",
-        "tensorflow-datasets",
-        "zstandard",
-    )
+    """Versions of the libraries that make the bytes of any dataset."""
     jpeg = PIL.features.version("libjpeg_turbo") or PIL.features.version("jpg") or "unknown"
     python = f"{sys.version_info.major}.{sys.version_info.minor}"  # its Unicode tables and its tar headers
-    return {"python": python, **{package: version(package) for package in packages}, "libjpeg": jpeg}
+    return {"python": python, **{package: version(package) for package in PACKAGES}, "libjpeg": jpeg}
 
 
 def split_episodes(rows: pa.Table) -> list[Episode]:
-    """What the split rule must know of the episodes of some census rows."""
+    """What the split rule must know of each episode, from its census row."""
     columns = ("key", "environment", "session", "instructions", "source_split", "duplicate")
     return [
         Episode(key=k, environment=e, session=s, instructions=tuple(i), source_split=p, duplicate=d)
@@ -402,7 +405,7 @@ def split_episodes(rows: pa.Table) -> list[Episode]:
 
 
 def _hash_order(keys: pa.ChunkedArray) -> npt.NDArray[np.int64]:
-    """Places of the keys in the order of their sha256; a few thousand at a time are Python objects."""
+    """Positions of the keys in the order of their sha256; few keys at a time become Python objects."""
     digests = np.empty((len(keys), 4), ">u8")
     for start in range(0, len(keys), _AT_ONCE):
         for i, key in enumerate(keys.slice(start, _AT_ONCE).to_pylist(), start):
@@ -429,7 +432,7 @@ def _frame_bytes(rows: pa.Table, resize: Resize) -> npt.NDArray[np.int64]:
 
 
 def _pack(sizes: npt.NDArray[np.int64], budget: int) -> list[slice]:
-    """Runs of episodes that fit the budget together; an episode that alone does not is a run of its own."""
+    """Runs of episodes that together fit the budget; an episode that alone exceeds it is a run of its own."""
     runs, start, used = [], 0, 0
     for i, size in enumerate(sizes.tolist()):
         if i > start and used + size > budget:
@@ -439,14 +442,3 @@ def _pack(sizes: npt.NDArray[np.int64], budget: int) -> list[slice]:
     if len(sizes):
         runs.append(slice(start, len(sizes)))
     return runs
-
-
-def _hash(shards: list[Shard], what: dict[str, Any]) -> str:
-    digest = hashlib.sha256(sha256_json(what).encode())
-    for shard in shards:
-        digest.update(
-            canonical_json(
-                [shard.name, shard.rows["key"].to_pylist(), shard.rows["source_digest"].to_pylist()]
-            )
-        )
-    return digest.hexdigest()

@@ -22,7 +22,7 @@ from oxcart.compile.census import Census
 from oxcart.compile.engines.processes import default_workers
 from oxcart.compile.images import Resize
 from oxcart.compile.pipeline import CompileConfig, Prepared, check_apart, execute, planned
-from oxcart.compile.plan import Settings, again
+from oxcart.compile.plan import Settings, plan_transcode
 from oxcart.compile.sources.base import SourceConfig
 from oxcart.compile.sources.compiled import CompiledSource
 from oxcart.compile.workspace import check_out
@@ -89,7 +89,7 @@ def prepare(config: TranscodeConfig) -> Prepared:
         _check_other(out, source.dataset.store)
     episodes = source.table()
     census = _census(source, episodes.drop_columns("split"))
-    plan = again(census, _texts(episodes["split"]), manifest, settings)
+    plan = plan_transcode(census, _texts(episodes["split"]), manifest, settings)
     return planned(compile_config, source, census, plan)
 
 

@@ -192,11 +192,6 @@ def joins(store: Store, claim: Claim) -> bool:
     return joined and not store.exists(OVERWRITING)
 
 
-def made(store: Store, plan: str) -> bool:
-    """Whether a store holds the finished dataset of a plan."""
-    return store.exists(NAME) and read_manifest(store).plan == plan
-
-
 def finished(store: Store, plan: str, on_error: str) -> Manifest:
     """The manifest of a store that must hold the finished dataset of a plan.
 
@@ -219,6 +214,16 @@ def finished(store: Store, plan: str, on_error: str) -> Manifest:
             )
     settle(store, manifest)
     return manifest
+
+
+@contextlib.contextmanager
+def unless_finished(store: Store, plan: str) -> Iterator[None]:
+    """Ignore an error of a compile whose dataset another process of the same plan has finished meanwhile."""
+    try:
+        yield
+    except OxcartError:
+        if not store.exists(NAME) or read_manifest(store).plan != plan:
+            raise
 
 
 def check_out(store: Store, overwrite: bool) -> None:

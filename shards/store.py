@@ -185,6 +185,6 @@ def _open(url: str) -> Directory | Bucket:
             remedy = f"{slip[0]}/{url[slip.end() :]} for a URL, ./{url} for a directory"
             raise ConfigError(f"store {url!r}: a URL has two slashes; expected {remedy}")
         return Directory(url)
-    from oxcart.shards.bucket import Bucket
+    from oxcart.shards.bucket import Bucket  # a directory does without obstore
 
     return Bucket(url)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from oxcart.compile.engines import processes
+from oxcart.compile.engines import processes, ray
 from oxcart.compile.engines.processes import Item
 from oxcart.shards.choices import one_of
 from oxcart.shards.errors import ConfigError
@@ -20,7 +20,7 @@ PROCESSES, RAY = "processes", "ray"
 ENGINES = (PROCESSES, RAY)
 
 Run = Callable[..., Iterator[tuple[int, Any]]]
-"""Called as `oxcart.compile.engines.processes.run` is."""
+"""A function with the parameters of `oxcart.compile.engines.processes.run`."""
 
 
 @dataclass(frozen=True)
@@ -46,31 +46,29 @@ class Part:
 
     @classmethod
     def parse(cls, text: str) -> Part:
-        """From `0/8`."""
+        """Parse a part such as `0/8`."""
         number, slash, count = text.partition("/")
         if not slash or not number.strip().isdecimal() or not count.strip().isdecimal():
             raise ConfigError(f"--part: expected I/N such as 0/8, the first of eight; got {text!r}")
         return cls(int(number), int(count))
 
     def of(self, items: Sequence[Item]) -> Sequence[Item]:
-        """The items of this part: every `count`-th."""
+        """Every `count`-th item, starting with the `number`-th."""
         return items[self.number :: self.count]
 
 
 def engine(name: str, address: str | None = None) -> Run:
-    """What runs tasks.
+    """The function that runs tasks on an engine.
 
     Args:
         name: `processes` of this machine, or `ray`.
-        address: of a Ray cluster; None starts one on this machine.
+        address: address of a Ray cluster; None starts one on this machine.
 
     Raises:
-        ConfigError: there is no such engine, or only Ray has an address.
+        ConfigError: there is no such engine, or an address is given without `ray`.
     """
     one_of("engine", name, ENGINES)
     if name == RAY:
-        from oxcart.compile.engines import ray
-
         return partial(ray.run, address=address)
     if address is not None:
         raise ConfigError(

@@ -19,21 +19,21 @@ from typing import Any, TypeVar
 from oxcart.shards.errors import OxcartError
 
 Advance = Callable[[int, int], None]
-"""Called by a task with what it has done since the last call: items (episodes, frames) and bytes."""
+"""Called by a task with the items (episodes, frames) and bytes that it has done since its last call."""
 Progress = Callable[[int, int], None]
-"""Called with what all tasks have done so far: items and bytes."""
+"""Called with the items and bytes that all tasks together have done so far."""
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 ATTEMPTS = 3
-"""Times that a pool whose worker died is started again before that is an error."""
+"""Pools that are started, each after a worker of the one before has died, before that is an error."""
 
 _TICK_S = 0.1
 
 
 def default_workers() -> int:
-    """The cores that this process may use."""
+    """Number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -48,24 +48,19 @@ def run(
     """Yield (index, `function(config, item, advance)`) for every item, as they end.
 
     Args:
-        function: importable by name. One worker runs it in this process.
-        config: the same for every item.
-        items: what to work on.
-        workers: processes at most.
-        report: told of progress about ten times a second.
+        function: importable by name; with one worker it runs in this process.
+        config: first argument of every call; the same for all items.
+        items: second argument of each call.
+        workers: upper limit of processes.
+        report: called about ten times a second.
 
     Raises:
-        OxcartError: a task's own error, or workers that died again and again.
+        OxcartError: a task has raised it, or workers died `ATTEMPTS` times.
     """
-    if min(workers, len(items)) <= 1:
-        yield from _run_here(function, config, items, report)
-    else:
-        yield from _run_in_processes(function, config, items, min(workers, len(items)), report)
-
-
-def _run_here(
-    function: Callable[[Any, Item, Advance], Result], config: object, items: Sequence[Item], report: Progress
-) -> Iterator[tuple[int, Result]]:
+    workers = min(workers, len(items))
+    if workers > 1:
+        yield from _run_in_processes(function, config, items, workers, report)
+        return
     done = [0, 0]
 
     def advance(count: int, size: int) -> None:
@@ -96,8 +91,8 @@ def _run_in_processes(
             futures: dict[Future[Result], int] = {
                 pool.submit(_work, index, item): index for index, item in left.items()
             }
-            # A pool begins to watch its newest process only when something happens after that one was
-            # started. If it died before, with the lock of the queue in its hand, all would wait for ever.
+            # A pool watches its newest process only once something happens after that process was started.
+            # If it had died by then, holding the lock of the queue, all others would wait forever.
             pool.submit(os.getpid)
             while futures:
                 ended, _ = wait(futures, timeout=_TICK_S, return_when=FIRST_COMPLETED)
@@ -135,7 +130,7 @@ def _begin(function: Callable[..., Any], config: object, done: Any, watched: Con
 
 def _work(index: int, item: Any) -> Any:
     function, config, done = _state
-    done[2 * index] = done[2 * index + 1] = 0  # what a worker that died on this task has counted
+    done[2 * index] = done[2 * index + 1] = 0  # counts of a worker that died on this task
 
     def advance(count: int, size: int) -> None:
         done[2 * index] += count

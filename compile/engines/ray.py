@@ -2,8 +2,8 @@
 
     for index, result in run(write_shard, job, shards, workers=64, report=report, address="auto"): ...
 
-A task reads the source and writes its output by itself; what passes through Ray are the rows of its episodes
-and counts. Ray runs it again where a worker or a node is lost, which a task must be safe against anyway.
+A task reads the source and writes its output by itself: only its result and its counts pass through Ray. When
+a worker or a node is lost, Ray runs the task again, which every task must be safe against anyway.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from oxcart.compile.engines.processes import ATTEMPTS, Advance, Item, Progress, 
 from oxcart.shards.errors import ConfigError, OxcartError
 
 TICK_S = 0.5
-"""Between two looks at how far the tasks are."""
+"""Seconds between two reports of progress."""
 ANSWER_S = 10.0
-"""For a cluster to answer."""
+"""Seconds within which a cluster must answer."""
 
 
 def run(
@@ -38,21 +38,20 @@ def run(
 
     Args:
         function: importable by name, on every node.
-        config: the same for every item; hashable.
-        items: what to work on.
-        workers: tasks at a time at most; the CPUs of a cluster that is started here.
-        report: told of progress twice a second.
-        address: of a cluster; None joins the one that this process has, else starts one on this machine.
+        config: first argument of every call; the same for all items, and hashable.
+        items: second argument of each call.
+        workers: upper limit of tasks at a time; also the CPUs of a cluster that is started here.
+        report: called twice a second.
+        address: address of a cluster; None joins the cluster that this process has, else starts one here.
 
     Raises:
-        ConfigError: Ray is not installed, or there is no cluster at the address.
-        OxcartError: a task's own error, or workers that died again and again.
+        ConfigError: Ray is not installed, or no cluster answers at the address.
+        OxcartError: a task has raised it, or workers died `ATTEMPTS` times.
     """
     if not items:
         return
     ray = _connect(address, workers)
-    options = {"num_cpus": 1, "max_retries": ATTEMPTS - 1}
-    task = ray.remote(**options)(_task)
+    task = ray.remote(num_cpus=1, max_retries=ATTEMPTS - 1)(_task)
     progress = ray.remote(num_cpus=0, max_restarts=-1)(_Counts).remote()
     shared = ray.put((function, config))
     waiting = list(enumerate(items))[::-1]
@@ -65,7 +64,7 @@ def run(
                 running[task.remote(shared, progress, index, item)] = index
             ended, _ = ray.wait(list(running), timeout=TICK_S)
             told: dict[int, tuple[int, int]] = {}
-            with contextlib.suppress(ray.exceptions.RayError):  # lost with its node: only counts are lost
+            with contextlib.suppress(ray.exceptions.RayError):  # lost with its node: only counts are missing
                 told = ray.get(progress.all.remote(), timeout=TICK_S)
             values = []
             for future in ended:
@@ -82,9 +81,9 @@ def run(
 
 
 def _connect(address: str | None, workers: int) -> Any:
-    """Ray, with a cluster."""
+    """The module `ray`, connected to a cluster."""
     try:
-        import ray
+        import ray  # an extra
     except ImportError as error:
         raise ConfigError(
             "--engine ray: Ray is not installed: pip install -c constraints.txt '.[ray]'"
@@ -106,7 +105,7 @@ def _connect(address: str | None, workers: int) -> Any:
 
 
 def _check_answers(address: str | None) -> None:
-    """Refuse a host and port at which nobody listens, for which Ray itself waits ten minutes."""
+    """Refuse a host and port at which nobody listens; Ray itself would wait ten minutes."""
     host, colon, port = (address or "").removeprefix("ray://").rpartition(":")
     if not colon or not port.isdecimal():
         return
@@ -117,7 +116,7 @@ def _check_answers(address: str | None) -> None:
 
 
 def _result(ray: Any, future: Any) -> tuple[Any, tuple[int, int]]:
-    """What a task returned, and its counts; its own error as it was."""
+    """Result and counts of a task; an error of its own is raised as it was."""
     try:
         failure, value, counts = ray.get(future)
     except ray.exceptions.RayTaskError as error:
@@ -133,7 +132,7 @@ def _result(ray: Any, future: Any) -> tuple[Any, tuple[int, int]]:
 
 
 class _Counts:
-    """What each task has done so far: an actor."""
+    """An actor that holds the counts of each task so far."""
 
     def __init__(self) -> None:
         self._done: dict[int, tuple[int, int]] = {}
@@ -147,12 +146,12 @@ class _Counts:
 
 @lru_cache(maxsize=1)
 def _kept(config: Any) -> Any:
-    """The equal one that this worker's last task had, which may hold an open source."""
+    """The equal configuration of this worker's last task, which may hold an open source."""
     return config
 
 
 def _task(shared: tuple[Callable[..., Any], Any], progress: Any, index: int, item: Any) -> tuple[Any, ...]:
-    """A task's error on purpose, or its result and its counts."""
+    """The `OxcartError` that a task raised, or its result and its counts."""
     function, config = shared
     done, told = [0, 0], time.monotonic()
 
@@ -164,7 +163,7 @@ def _task(shared: tuple[Callable[..., Any], Any], progress: Any, index: int, ite
             told = time.monotonic()
             progress.tell.remote(index, *done)
 
-    progress.tell.remote(index, 0, 0)  # what a worker that died on this task has counted
+    progress.tell.remote(index, 0, 0)  # counts of a worker that died on this task
     try:
         value = function(_kept(config), item, advance)
     except OxcartError as error:

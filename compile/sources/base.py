@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from oxcart.compile.images import Resize
 from oxcart.compile.sources.videos.config import VideoConfig
-from oxcart.shards.errors import ConfigError
+from oxcart.shards.errors import ConfigError, SourceError
 
 LEFT_OUT = "left out: "
 """How the reason begins where nothing is wrong with an episode: a rule of the configuration leaves it out."""
@@ -157,6 +157,13 @@ class CensusRow:
     """Why the episode cannot be compiled; the fields above then hold what could be read."""
     detail: str | None = None
     """JSON that only the source understands; what it needs to read the episode again."""
+
+
+def episode_error(reason: str, row: Mapping[str, Any]) -> SourceError:
+    """The error of an episode, which says where the source has it; `row` is its census row."""
+    return SourceError(
+        reason, file=row["source_file"], record=row["source_record"], offset=row["source_offset"]
+    )
 
 
 def census_schema(cameras: tuple[str, ...]) -> pa.Schema:

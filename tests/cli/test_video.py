@@ -72,8 +72,8 @@ def test_scan_lists_channels_and_its_census_is_used(vids: Path, tmp_path: Path) 
 @pytest.mark.parametrize(
     ("options", "why"),
     [
-        (("--rate", "fast"), "--rate: expected steps a second like 10 or 30000/1001, got 'fast'"),
-        (("--rate", "0"), "rate: expected more than 0 and at most 1000 steps a second, got 0"),
+        (("--rate", "fast"), "--rate: expected steps per second like 10 or 30000/1001, got 'fast'"),
+        (("--rate", "0"), "rate: expected 0 < rate <= 1000 steps per second, got 0"),
         (("--clip-seconds", "5"), "--clip-seconds: expected two numbers like 1:10, got '5'"),
         (("--clip-seconds", "9:3"), "clip length: expected 0 < shortest <= longest, got 9:3 seconds"),
         (("--where", "label"), "--where: expected COLUMN=VALUE, got 'label'"),

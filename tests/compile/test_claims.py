@@ -14,7 +14,7 @@ from broken_dataset import found
 from oxcart.compile.execute import ShardJob, write_shard
 from oxcart.compile.images import Resize
 from oxcart.compile.pipeline import execute, prepare
-from oxcart.compile.plan import MAX_NAME, make
+from oxcart.compile.plan import MAX_NAME, plan_compile
 from oxcart.compile.sources.base import SourceConfig
 from oxcart.compile.workspace import read_done
 from oxcart.manifests.manifest import CLAIM
@@ -156,7 +156,7 @@ def test_aliases_of_the_rule_come_to_those_of_the_catalog(whole: Compiled, tmp_p
     known = {names[0]: (names[1],)}
     rule = SplitRule(val=(names[0],), aliases={names[0]: (names[2],)})
     settings = replace(prepared.config.settings, rule=rule)
-    plan = make(prepared.census, settings, known)
+    plan = plan_compile(prepared.census, settings, known)
     held = {
         row["environment"] for shard in plan.shards if shard.split == "val" for row in shard.rows.to_pylist()
     }

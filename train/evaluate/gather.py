@@ -24,6 +24,7 @@ from oxcart.shards.errors import ConfigError
 from oxcart.train.config import DataConfig
 from oxcart.train.data import Batch, Loader, Pairs
 from oxcart.train.data.order import derive, splitmix64
+from oxcart.train.data.sampling import TooShortError
 from oxcart.train.finite import refuse
 from oxcart.train.flow import FlowMeter
 from oxcart.train.laq.model import NONE, LatentActionModel, to_float
@@ -204,16 +205,14 @@ def open_splits(
                     data,
                     dataset,
                     split,
-                    Pairs(frames=data.offset, seconds=data.seconds, per_episode="all"),
+                    sample=Pairs(frames=data.offset, seconds=data.seconds, per_episode="all"),
                     size=image_size,
                     seed=0,
                     batch_size=batch_size,
                     action="sum" if manifest.action is not None else None,
                     state=manifest.state is not None,
                 )
-            except ConfigError as error:
-                if "longer than every episode" not in str(error):
-                    raise
+            except TooShortError as error:
                 short.append(str(error).removeprefix("sample: "))
     if not found:
         why = short[0] if short else f"none of the splits {', '.join(splits)} has an episode"

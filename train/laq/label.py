@@ -35,6 +35,7 @@ from oxcart.shards.errors import ConfigError, CorruptError, NotFiniteError
 from oxcart.shards.files import naming, private_folder, replacing, write_file
 from oxcart.train import checkpoint as checkpoints
 from oxcart.train.data import Loader
+from oxcart.train.data.sampling import TooShortError
 from oxcart.train.finite import refuse
 from oxcart.train.laq.config import LaqConfig, laq_config
 from oxcart.train.laq.model import NONE, LatentActionModel, shapes_of, to_float, to_uint8
@@ -248,9 +249,7 @@ def _loaders(dataset: Dataset, labeller: Labeller, batch_size: int) -> dict[str,
                 repeat=False,
                 pin=False,
             )
-        except ConfigError as error:
-            if "longer than every episode" not in str(error):
-                raise
+        except TooShortError as error:
             short = str(error).removeprefix("sample: ")
     if not found:
         raise ConfigError(f"DATASET: no pair of {dataset.store.url} can be labelled: {short}")
@@ -279,7 +278,7 @@ def _claim(parts: Path, about: dict[str, Any]) -> None:
 
 def _pieces(loader: Loader, labeller: Labeller, parts: Path, split: str) -> Any:
     """Keys, steps and codes of all pairs of a split, piece by piece; finished pieces are read."""
-    size = PIECE * loader.batch_size
+    size = PIECE * loader.config.batch_size
     state = loader.state_dict()
     start = 0
     while start < loader.epoch_length:

@@ -81,7 +81,7 @@ def open_split(config: LaqConfig, dataset: Dataset, split: str) -> Loader:
         config.data,
         dataset,
         split,
-        pairs_of(config),
+        sample=pairs_of(config),
         size=config.model.image_size,
         seed=config.val.seed,
         batch_size=config.val.batch_size,
@@ -131,7 +131,7 @@ def validate(
             variants = {
                 "prediction": own,
                 "constant": constant.expand_as(own),
-                "permuted": others_of[i * loader.batch_size :][: len(own)].to(device),
+                "permuted": others_of[i * loader.config.batch_size :][: len(own)].to(device),
                 "random": others,
             }
             errors = {"copy": mse(frames[:, 0], frames[:, 1]).cpu().numpy()}

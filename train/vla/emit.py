@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from transformers import LogitsProcessor
 
 from oxcart.train.vla.model import ActionModel, Shape, code_logits, code_loss
 from oxcart.train.vla.prompt import Prompter, to_device
@@ -63,8 +64,6 @@ def emit(policy: Policy, frames: Tensor, instructions: Sequence[str]) -> tuple[T
 @torch.no_grad()
 def emit_from(policy: Policy, inputs: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
     """Emit codes as `emit` does, from inputs that the prompter made, on the device."""
-    from transformers import LogitsProcessor  # of the extra `vla`
-
     shape, ids = policy.shape, policy.model.ids
     if shape.decoding == "parallel":
         logits = policy.model(inputs, keep=policy.prompter.keep)[:, : shape.tokens]

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from tokenizers import AddedToken
 from torch import nn
 
 from oxcart.shards.errors import ConfigError
@@ -68,8 +69,6 @@ def add_tokens(model: nn.Module, tokenizer: Any, codes: int, places: int) -> tup
     Returns:
         The ids, and the new ones among them.
     """
-    from tokenizers import AddedToken
-
     names = names_of(codes, places)
     known = tokenizer.get_vocab()
     fresh = [name for name in names if name not in known]

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from transformers import AutoModelForImageTextToText
 
 from oxcart.shards.errors import ConfigError, CorruptError
 from oxcart.train.data.order import derive
@@ -81,8 +82,6 @@ def load_backbone(model: str, *, whole: bool = False) -> nn.Module:
         ConfigError: the model cannot be found, or is no vision-language model.
         CorruptError: weights are missing.
     """
-    from transformers import AutoModelForImageTextToText  # of the extra `vla`
-
     quieten()
     try:
         found, about = AutoModelForImageTextToText.from_pretrained(

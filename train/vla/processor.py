@@ -14,6 +14,11 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import transformers
+from transformers import AutoConfig, AutoImageProcessor, AutoProcessor, AutoTokenizer, ProcessorMixin
+from transformers.models.auto.processing_auto import PROCESSOR_MAPPING_NAMES
+from transformers.utils import cached_file, logging
+
 from oxcart.shards.errors import ConfigError
 
 VIDEO = "video_preprocessor_config.json"
@@ -29,9 +34,6 @@ def load_processor(model: str) -> Any:
     Raises:
         ConfigError: the model cannot be found, is of no known family, or has no chat template.
     """
-    from transformers import AutoConfig, AutoImageProcessor, AutoProcessor, AutoTokenizer
-    from transformers.models.auto.processing_auto import PROCESSOR_MAPPING_NAMES
-
     quieten()
     try:
         if find_spec("torchvision") is not None:
@@ -40,7 +42,6 @@ def load_processor(model: str) -> Any:
             family = AutoConfig.from_pretrained(model).model_type
             if family not in PROCESSOR_MAPPING_NAMES:
                 raise ConfigError(f"model: {model} is a {family}, which has no image processor")
-            import transformers
 
             kind = getattr(transformers, PROCESSOR_MAPPING_NAMES[family])
             images = AutoImageProcessor.from_pretrained(model, backend="pil")
@@ -78,8 +79,6 @@ def build_processor(kind: Any, images: Any, tokenizer: Any, template: str | None
         # The mixin takes its parts from the signature, in which there is no video processor.
         kind.__init__(self, image_processor, tokenizer, None, chat_template=chat_template, **more)
 
-    from transformers import ProcessorMixin
-
     given = inspect.signature(kind.__init__)
     kept = [one for name, one in given.parameters.items() if name != "video_processor"]
     init.__signature__ = given.replace(parameters=kept)  # type: ignore[attr-defined]
@@ -100,7 +99,6 @@ def save_processor(processor: Any, directory: Path, source: str | None) -> None:
     processor.save_pretrained(directory)
     if source is None or getattr(processor, "video_processor", None) is not None:
         return
-    from transformers.utils import cached_file
 
     missing = {
         "_raise_exceptions_for_missing_entries": False,
@@ -116,8 +114,6 @@ def save_processor(processor: Any, directory: Path, source: str | None) -> None:
 
 def quieten() -> None:
     """Turn off progress bars and advice of transformers, which are no output of ours."""
-    from transformers.utils import logging
-
     logging.disable_progress_bar()
     logging.set_verbosity_error()
 

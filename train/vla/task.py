@@ -113,7 +113,7 @@ class VlaTask:
                 config.data,
                 dataset,
                 split,
-                self._labels.sample("all"),
+                sample=self._labels.sample("all"),
                 size=self._size,
                 seed=config.val.seed,
                 batch_size=config.val.batch_size,

@@ -19,7 +19,21 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import nn
+from transformers import (
+    PreTrainedTokenizerFast,
+    Qwen2_5_VLConfig,
+    Qwen2_5_VLForConditionalGeneration,
+    Qwen3VLConfig,
+    Qwen3VLForConditionalGeneration,
+    SmolVLMConfig,
+    SmolVLMForConditionalGeneration,
+    SmolVLMProcessor,
+)
+from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
+from transformers.models.smolvlm.image_processing_pil_smolvlm import SmolVLMImageProcessorPil
 
 from oxcart.manifests.ownership import MODEL, check_directory
 from oxcart.shards.choices import one_of
@@ -141,9 +155,6 @@ def write_vlm(directory: Path, config: VlmConfig) -> int:
     model.save_pretrained(directory)
     side, chat = config.image_size, SMOL_CHAT if smol else QWEN_CHAT
     if smol:
-        from transformers import SmolVLMProcessor
-        from transformers.models.smolvlm.image_processing_pil_smolvlm import SmolVLMImageProcessorPil
-
         images: Any = SmolVLMImageProcessorPil(
             size={"longest_edge": side}, max_image_size={"longest_edge": side}, do_image_splitting=False
         )
@@ -154,9 +165,6 @@ def write_vlm(directory: Path, config: VlmConfig) -> int:
             "size": {"longest_edge": side},
         }
     else:
-        import transformers
-        from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
-
         least = (config.patch * config.merge) ** 2
         size: dict[str, Any] = {"shortest_edge": least, "longest_edge": (2 * side) ** 2}
         shape = {"patch_size": config.patch, "merge_size": config.merge, "temporal_patch_size": 2}
@@ -172,9 +180,6 @@ def write_vlm(directory: Path, config: VlmConfig) -> int:
 
 
 def _tokenizer(special: tuple[str, ...], padding: str, smol: bool) -> Any:
-    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
-    from transformers import PreTrainedTokenizerFast
-
     words = Tokenizer(models.BPE())
     words.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     words.decoder = decoders.ByteLevel()
@@ -230,13 +235,6 @@ def _text(config: VlmConfig, tokenizer: Any) -> dict[str, Any]:
 
 
 def _qwen(config: VlmConfig, tokenizer: Any) -> Any:
-    from transformers import (
-        Qwen2_5_VLConfig,
-        Qwen2_5_VLForConditionalGeneration,
-        Qwen3VLConfig,
-        Qwen3VLForConditionalGeneration,
-    )
-
     ids = {token: tokenizer.convert_tokens_to_ids(token) for token in QWEN_TOKENS}
     vision: dict[str, Any] = {
         "depth": config.vision_layers,
@@ -273,8 +271,6 @@ def _qwen(config: VlmConfig, tokenizer: Any) -> Any:
 
 
 def _smolvlm(config: VlmConfig, tokenizer: Any) -> Any:
-    from transformers import SmolVLMConfig, SmolVLMForConditionalGeneration
-
     vision = {
         "hidden_size": config.width,
         "intermediate_size": 3 * config.width,

@@ -1,8 +1,8 @@
 """A TensorFlow Datasets directory: which files it has, and what a record in them holds.
 
 Everything comes from its two JSON files, read with TFDS's own classes and without TensorFlow. A feature that
-TFDS cannot describe so (an unknown class, a dtype that NumPy lacks, a `Video`) is set aside with the reason:
-it stops nobody who does not want it.
+TFDS cannot describe in this way (an unknown class, a dtype that NumPy lacks, a `Video`) is set aside with the
+reason, and matters only to those who ask for it.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from oxcart.shards.store import Store
 FEATURES = "features.json"
 
 MAX_RECORDS = 1_000_000
-"""Records of one file: what the six digits of a key hold. Every record that is promised becomes a row, also a
+"""Most records of one file: what the six digits of a key hold. Every promised record becomes a row, even a
 lost one, so an absurd promise must not be believed."""
 
 _LISTED = 10_000
-"""Names to look through for the dataset that was meant."""
+"""Most names to look through for the dataset that was meant."""
 
 _SEQUENCES = (tfds_features.Dataset, tfds_features.Sequence)
 _CLASS_KEYS = ("pythonClassName", "python_class_name", "type")
@@ -40,7 +40,7 @@ _CLASSES = {
     if isinstance(one, type) and issubclass(one, tfds_features.FeatureConnector)
     for name in (f"{one.__module__}.{one.__qualname__}", *vars(one).get("ALIASES", ()))
 }
-"""Full name -> class of the features that TFDS has; it would import the module of any other."""
+"""Full name -> class, of the features that TFDS has; TFDS would import the module of any other name."""
 _NEED_TENSORFLOW = (tfds_features.Audio, tfds_features.Video)
 """Classes that import TensorFlow as soon as a feature is made."""
 
@@ -50,9 +50,9 @@ class File(NamedTuple):
 
     split: str
     number: int
-    """Its place among the files of the split."""
+    """Position of the file among those of its split."""
     records: int
-    """How many `dataset_info.json` says it holds."""
+    """Records that the file holds, as `dataset_info.json` says."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,25 +64,25 @@ class TfdsDirectory:
     files: Mapping[str, File]
     """Name -> file, split by split in the order of `dataset_info.json`."""
     sizes: Mapping[str, int]
-    """Name -> bytes of the two JSON files and of every TFRecord file, when they were found to be there."""
+    """Name -> bytes of the two JSON files and of every TFRecord file, when the directory was read."""
     leaves: Mapping[str, Any]
-    """Path -> TFDS feature, of every leaf."""
+    """Path -> TFDS feature of every leaf."""
     specs: Mapping[str, Any]
     """Path -> TFDS `TensorInfo`: how a record stores the leaf."""
     unreadable: Mapping[str, str]
-    """Path -> why it is not known how a record stores the leaf, or what else stands there."""
+    """Path -> why TFDS cannot say how a record stores the feature."""
 
 
 def read_directory(store: Store, splits: tuple[str, ...] | None = None) -> TfdsDirectory:
     """Read and check the directory in `store`.
 
     Args:
-        store: where it is.
-        splits: the source's own splits to list the files of; None is all.
+        store: the store of the directory.
+        splits: the source's own splits whose files are listed; None is all.
 
     Raises:
         ConfigError: there is no such split.
-        SourceError: it is not a complete TFDS directory of TFRecord files.
+        SourceError: the directory is not a complete TFDS dataset of TFRecord files.
     """
     try:
         described = store.found((INFO, FEATURES))
@@ -112,18 +112,14 @@ def _read_json(store: Store, name: str) -> Any:
 
 
 def _read_info(store: Store, found: Mapping[str, int]) -> dict[str, Any]:
-    """`dataset_info.json`, checked as far as it is used."""
+    """The content of `dataset_info.json`, checked as far as it is used."""
     for name in (INFO, FEATURES):
         if name not in found:
-            names = _names(store)
+            names = store.list(limit=_LISTED) if store.listable else []
             refuse_lerobot(store, names)
             inside = sorted({other.rsplit("/", 1)[0] for other in names if other.endswith("/" + INFO)})
-            hint = (
-                f"; did you mean {store.url.rstrip('/')}/{inside[0]}?"
-                if inside
-                else "; is the copy complete?"
-            )
-            raise SourceError(f"{store.url}: no {name}, so not a TFDS directory{hint}")
+            hint = f"did you mean {store.url.rstrip('/')}/{inside[0]}?" if inside else "is the copy complete?"
+            raise SourceError(f"{store.url}: no {name}, so not a TFDS directory; {hint}")
     info = _read_json(store, INFO)
     problem = None
     if not isinstance(info, dict) or not all(_is_name(info.get(key)) for key in ("name", "version")):
@@ -142,13 +138,8 @@ def _is_name(value: Any) -> bool:
     return isinstance(value, str) and value != "" and value.isprintable()
 
 
-def _names(store: Store) -> list[str]:
-    """What is there, as far as that takes no long."""
-    return store.list(limit=_LISTED) if store.listable else []
-
-
 def _list_files(info: dict[str, Any], wanted: tuple[str, ...] | None) -> dict[str, File]:
-    """Name -> file of the splits that are wanted."""
+    """Name -> file of the splits that are wanted; None is all splits."""
     splits: dict[str, dict[str, File]] = {}
     everywhere: set[str] = set()
     for split in info["splits"]:
@@ -189,7 +180,7 @@ def _list_files(info: dict[str, Any], wanted: tuple[str, ...] | None) -> dict[st
 
 
 def _find(store: Store, files: list[str]) -> dict[str, int]:
-    """Name -> bytes of the files, all of which must be there."""
+    """Name -> bytes of the files, all of which must exist."""
     found = store.found(files)
     missing = [name for name in files if name not in found]
     if missing:
@@ -199,7 +190,7 @@ def _find(store: Store, files: list[str]) -> dict[str, int]:
 
 
 def _expand(template: str, **values: str) -> str:
-    """The template with its names filled in. Not `str.format`, which can be made to take any memory."""
+    """Fill in a template. Not with `str.format`, which can be made to take any amount of memory."""
 
     def value(match: re.Match[str]) -> str:
         if match[1] not in values:
@@ -210,7 +201,7 @@ def _expand(template: str, **values: str) -> str:
 
 
 def _read_features(store: Store) -> tuple[dict[str, Any], dict[str, Any], dict[str, str]]:
-    """Path -> TFDS feature, path -> how a record stores it, of every leaf; path -> reason, of the others."""
+    """Leaves, specs and unreadable features of a `TfdsDirectory`."""
     value = _read_json(store, FEATURES)
     try:
         unreadable = dict(_take_out("", value))
@@ -234,7 +225,7 @@ def _read_features(store: Store) -> tuple[dict[str, Any], dict[str, Any], dict[s
 
 
 def _take_out(path: str, value: Any) -> Iterator[tuple[str, str]]:
-    """Take out of a dictionary's description what TFDS cannot describe; yields path and reason of each."""
+    """Delete from a dictionary's description what TFDS cannot describe; yields path and reason of each."""
     entries = _entries(value) or {}
     for name, inner in list(entries.items()):
         where = f"{path}/{name}" if path else name
@@ -247,7 +238,7 @@ def _take_out(path: str, value: Any) -> Iterator[tuple[str, str]]:
 
 
 def _entries(value: Any) -> dict[str, Any] | None:
-    """Name -> description of the features of a dictionary, as they lie in it; None for any other feature."""
+    """Name -> description, of the features of a dictionary, in place; None for any other feature."""
     if not issubclass(_class_of(value), tfds_features.FeaturesDict):
         return None
     if "type" in value:
@@ -259,25 +250,25 @@ def _entries(value: Any) -> dict[str, Any] | None:
 
 
 def _element(value: Any) -> Any:
-    """The description of what a sequence holds; None for any other feature."""
+    """The description of a sequence's elements; None for any other feature."""
     if not issubclass(_class_of(value), _SEQUENCES):
         return None
     return _get(_get(value, "sequence", "content"), "feature")
 
 
 def _class_of(value: Any) -> type:
-    """The class of the feature that a value describes; `object` where it describes none of TFDS."""
+    """The class of the feature that a value describes; `object` where TFDS has no such class."""
     name = _get(value, *_CLASS_KEYS)
     return _CLASSES.get(name, object) if isinstance(name, str) else object
 
 
 def _get(value: Any, *keys: str) -> Any:
-    """What stands under the first of the keys that is there; None where none is."""
+    """The value of the first of the keys that exists; None where none does."""
     return next((value[key] for key in keys if key in value), None) if isinstance(value, dict) else None
 
 
 def _obstacle(value: Any) -> str | None:
-    """Why TFDS cannot say how a record stores the feature that is described; None where it can."""
+    """Why TFDS cannot say how a record stores the described feature; None where it can."""
     if reason := _foreign(value):
         return reason
     try:
@@ -290,7 +281,7 @@ def _obstacle(value: Any) -> str | None:
 
 
 def _foreign(value: Any) -> str | None:
-    """The first thing in a description for which TFDS would import a module, or TensorFlow."""
+    """The first reason why TFDS would import another module, or TensorFlow, to read a description."""
     for one in _objects(value):
         for name in (one[key] for key in _CLASS_KEYS if isinstance(one.get(key), str)):
             if name not in _CLASSES:
@@ -307,7 +298,7 @@ def _foreign(value: Any) -> str | None:
 
 
 def _objects(value: Any) -> Iterator[dict[str, Any]]:
-    """Every object of a description, also those of JSON within JSON."""
+    """Every object of a description, including those of JSON within JSON."""
     left = [value]
     while left:
         value = left.pop()
@@ -328,6 +319,7 @@ def _first_line(error: Exception) -> str:
 
 
 def _leaves(path: str, feature: Any) -> Iterator[tuple[str, Any]]:
+    """Path and TFDS feature of every leaf."""
     if isinstance(feature, tfds_features.FeaturesDict):
         for name, inner in feature.items():
             yield from _leaves(f"{path}/{name}" if path else name, inner)

@@ -6,11 +6,11 @@
     Feature   { 1: BytesList }                 or another list
     BytesList { 1: bytes, 1: bytes, ... }
 
-Nearly all bytes of a record are images, and protobuf copies every one, also those of cameras that nobody
-wants. Here the images of the wanted cameras become views of the record, those of the others are passed by,
-and what is left, some kilobytes, is parsed by TFDS itself. A record that is not written the plain way, as
-TensorFlow and TFDS write it, is left to TFDS whole. So each value, and each complaint, is that of TFDS, which
-is spared one thing alone: ragged features that nobody wants.
+Nearly all bytes of a record are images, and protobuf copies every image, even those of cameras that nobody
+wants. Here the images of the wanted cameras become views of the record, other images are skipped, and TFDS
+itself parses the rest, some kilobytes. A record that is not written plainly, as TensorFlow and TFDS write it,
+is left to TFDS whole. So every value and every error is that of TFDS, except that ragged features that nobody
+wants are removed first.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _FIRST, _SECOND = 0x0A, 0x12
 _RAGGED = re.compile("(.+)/ragged_(?:row_lengths_[0-9]+|flat_values)", re.DOTALL)
 """Names of the entries of a record that a ragged feature consists of."""
 _MOST = 1 << 31
-"""Protobuf refuses a message of so many bytes."""
+"""Bytes from which on protobuf refuses a message."""
 
 
 class ExampleParser:
@@ -37,7 +37,7 @@ class ExampleParser:
     Args:
         specs: path -> TFDS `TensorInfo` of every feature of a record.
         wanted: paths of the features to return.
-        images: those of them that hold one encoded image a step.
+        images: those of the wanted features that hold one encoded image per step.
     """
 
     def __init__(self, specs: Mapping[str, Any], wanted: Collection[str], images: Collection[str]) -> None:
@@ -48,10 +48,10 @@ class ExampleParser:
         self._images = lists.intersection(images)
 
     def parse(self, record: memoryview) -> dict[str, Any]:
-        """Path -> values of each wanted feature, None where it is missing. Images may be views of `record`.
+        """Path -> values of each wanted feature, None where it is missing; images may be views of `record`.
 
         Raises:
-            Exception: of any kind, from TFDS: the record is damaged or at odds with its description.
+            Exception: any, from TFDS: the record is damaged or does not fit its description.
         """
         try:
             rest, images = self._split(record)
@@ -60,7 +60,7 @@ class ExampleParser:
         return {**self._tfds.parse_example(self._without_ragged(rest)), **images}
 
     def _split(self, record: memoryview) -> tuple[bytes, dict[str, list[memoryview]]]:
-        """The record without the features that are lifted out, and the images of those that are wanted."""
+        """The record without the features that TFDS need not parse, and the wanted images."""
         at, end = _inside(record, 0, _FIRST)
         _expect(end == len(record) < _MOST)
         seen: set[bytes] = set()
@@ -86,7 +86,7 @@ class ExampleParser:
         return _header(len(features)) + features, images
 
     def _without_ragged(self, record: bytes) -> bytes:
-        """The record without ragged features that are not wanted: TFDS must be told of any that is there."""
+        """The record without ragged features that are not wanted, which TFDS refuses to pass over."""
         if b"/ragged_" not in record:
             return record
         example = tf_example_pb2.Example.FromString(record)
@@ -100,7 +100,7 @@ class ExampleParser:
 
 
 class _UnusualError(Exception):
-    """The record is not written the plain way."""
+    """The record is not written plainly."""
 
 
 def _is_list_of_bytes(field: str, spec: Any) -> bool:
@@ -113,7 +113,7 @@ def _expect(plain: bool) -> None:
 
 
 def _inside(record: memoryview, at: int, tag: int) -> tuple[int, int]:
-    """Where the content of the field at `at` begins and ends."""
+    """Offsets at which the content of the field at `at` begins and ends."""
     size = record[at + 1]
     if record[at] != tag:
         raise _UnusualError

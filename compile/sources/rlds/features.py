@@ -1,13 +1,13 @@
-"""The features of an RLDS dataset that are wanted: from names that people write to the values of a record.
+"""The features of an RLDS dataset that are wanted: from the names that people write to values of a record.
 
 A name is a path such as `steps/observation/state`, whose beginning may be left out (`state`). A feature of
-numbers may be cut: `action[:7]` is the first seven values of a step, in the order in which they are stored.
-The cut is part of the name from then on, so a manifest says where its values came from.
+numbers may be cut: `action[:7]` is the first seven values of each step, in the order in which they are
+stored. The cut stays part of the name, so a manifest says where its values came from.
 
-Two ways of storing differ from the plain one. A tensor of numbers may be bytes, perhaps compressed (TFDS
-calls it the tensor's encoding); it is unpacked here, one step at a time. Images may be a tensor of pixels
-instead of image files; each becomes a PNG, so that whatever follows sees encoded images alone. That costs a
-dataset of such pixels an encoding a frame, and no other dataset anything.
+Two ways of storing differ from the plain one. A tensor of numbers may be stored as bytes, perhaps compressed
+(TFDS calls this the tensor's encoding); it is unpacked here, one step at a time. Images may be a tensor of
+pixels instead of image files; each becomes a PNG, so that everything that follows sees encoded images. This
+costs one encoding per frame, and other datasets nothing.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import io
 import math
 import re
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,13 +30,13 @@ from oxcart.shards.choices import did_you_mean
 from oxcart.shards.errors import ConfigError, SourceError
 
 DEFAULTS = {"action": "steps/action", "state": "steps/observation/state"}
-"""Features that hold action and state in datasets that the catalog does not know."""
+"""Features that hold the action and the state in datasets that the catalog does not know."""
 
 PREFIXES = ("", "steps/", "steps/observation/", "episode_metadata/")
-"""What may be left out of a feature's path, in order of preference."""
+"""Beginnings of a feature's path that may be left out, in order of preference."""
 
 _WHOLE = 1 << 24
-"""Up to here float32 holds every whole number."""
+"""Largest number up to which float32 holds every whole number."""
 _PART = re.compile(r"(?P<name>.+)\[(?P<start>-?\d{1,9})?:(?P<stop>-?\d{1,9})?\]", re.DOTALL)
 
 
@@ -45,24 +45,24 @@ class ImageFeature:
     """A feature of steps that a camera can be read from."""
 
     size: tuple[int | None, int | None]
-    """Height and width, None where every episode has its own."""
+    """Height and width in pixels; None where every episode has its own."""
     pixels: Tensor | None
-    """How its pixels are stored, where they are a tensor and no image files."""
+    """The tensor that holds the pixels; None where the feature holds image files."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Tensor:
-    """Numbers of a fixed shape a step."""
+    """A feature of numbers with one fixed shape per step."""
 
     path: str
     shape: tuple[int, ...]
-    """Of one step."""
+    """Shape of one step."""
     dtype: np.dtype[Any]
     packed: str | None
-    """`bytes` or `zlib` where a record holds one byte string a step, None where it holds the numbers."""
+    """`bytes` or `zlib` where a record holds one byte string per step; None where it holds the numbers."""
 
     def values(self, found: Any) -> np.ndarray[Any, Any]:
-        """[T, *shape] from what the parser found.
+        """Values [T, *shape] from what the parser found.
 
         Raises:
             ValueError: a step does not hold that many values.
@@ -80,7 +80,7 @@ class Tensor:
         if self.packed == "zlib":
             stream = zlib.decompressobj()
             try:
-                data = stream.decompress(data, size + 1)  # not more, whatever it claims
+                data = stream.decompress(data, size + 1)  # no more, whatever the data claims
             except zlib.error as error:
                 raise ValueError(f"{self.path} cannot be decompressed at step {step}: {error}") from error
             complete = stream.eof
@@ -91,11 +91,11 @@ class Tensor:
 
 @dataclass(frozen=True, kw_only=True)
 class Numbers:
-    """A feature, or a part of one, that goes into the action or the state."""
+    """A feature, or a part of one, that is concatenated to the action or the state."""
 
     tensor: Tensor
     part: slice | None
-    """Which of the values of a step, as they lie one after another; None is all."""
+    """The part of a step's values, in the order in which they are stored; None is all."""
 
     @property
     def name(self) -> str:
@@ -104,19 +104,19 @@ class Numbers:
 
     @property
     def width(self) -> int:
-        """Values a step."""
+        """Values per step."""
         return self.part.stop - self.part.start if self.part else math.prod(self.tensor.shape)
 
     def values(self, found: Any) -> Floats:
-        """[T, width] from what the parser found; what is beyond float32 becomes infinite."""
+        """Values [T, width] from what the parser found; values beyond float32 become infinite."""
         with np.errstate(over="ignore"):
             return self._as_stored(found).astype(np.float32)
 
     def inexact(self, found: Any) -> dict[str, int | float]:
-        """Column -> the first of its values that float32 takes for another whole number.
+        """Column -> its first value that float32 changes to another whole number.
 
-        Those are beyond 2^24: a time stamp, an identifier. That float32 holds fewer decimals than float64 is
-        no surprise to anybody.
+        Such values are beyond 2^24: time stamps, identifiers. Lost decimals do not count, as nobody expects
+        float32 to hold those of float64.
         """
         dtype = self.tensor.dtype
         if dtype != np.float64 and (dtype.kind in "bf" or dtype.itemsize < 4):
@@ -137,25 +137,25 @@ class Numbers:
 
 
 def as_float32(value: float) -> float:
-    """What float32 makes of a number."""
+    """A number as float32 holds it."""
     with np.errstate(over="ignore"):
         return float(np.float32(value))
 
 
 def image_features(directory: TfdsDirectory) -> dict[str, ImageFeature]:
-    """Path -> every feature of steps that holds colour or grey pictures; image files first."""
-    found: dict[str, ImageFeature] = {}
+    """Path -> feature, of every feature of steps that holds colour or grey images; image files first."""
+    files: dict[str, ImageFeature] = {}
     tensors: dict[str, ImageFeature] = {}
     for path, feature in directory.leaves.items():
         if not path.startswith("steps/") or feature.np_dtype != np.uint8:
             continue
         if isinstance(feature, tfds_features.Image) and feature.shape[2] in (1, 3, None):
-            found[path] = ImageFeature(size=(feature.shape[0], feature.shape[1]), pixels=None)
+            files[path] = ImageFeature(size=(feature.shape[0], feature.shape[1]), pixels=None)
         elif type(feature) is tfds_features.Tensor and len(feature.shape) == 3 and feature.shape[2] in (1, 3):
             pixels = _tensor(directory, path)
             if pixels is not None:
                 tensors[path] = ImageFeature(size=(feature.shape[0], feature.shape[1]), pixels=pixels)
-    return {**found, **tensors}
+    return files | tensors
 
 
 def choose_cameras(
@@ -164,44 +164,52 @@ def choose_cameras(
     wanted: tuple[str, ...] | None,
     known: tuple[str, ...] | None,
 ) -> tuple[Camera, ...]:
-    """The cameras of `pictures` that are asked for; else the catalog's primary one; else the first by name.
+    """The cameras that are asked for; else the catalog's primary camera; else the first by name.
+
+    Args:
+        directory: what the dataset says of itself.
+        features: every feature that a camera can be read from, from `image_features`.
+        wanted: cameras that are asked for; None is none.
+        known: cameras that the catalog lists; None is none.
 
     Raises:
-        ConfigError: there is no such camera, or two of one name.
-        SourceError: there is no camera at all.
+        ConfigError: there is no such camera, or two cameras have one name.
+        SourceError: the dataset has no camera.
     """
-    short = {path.removeprefix("steps/").removeprefix("observation/"): path for path in features}
+    names = {path: path.removeprefix("steps/").removeprefix("observation/") for path in features}
+    short = {name: path for path, name in names.items()}
     if not short:
         others = "".join(f"; {path}: {reason}" for path, reason in directory.unreadable.items())
         raise SourceError(f"no camera: no feature of steps holds uint8 images{others}", file=FEATURES)
     files = [name for name, path in short.items() if features[path].pixels is None]
     chosen = []
     for name in dict.fromkeys(wanted or (known or tuple(sorted(files or short)))[:1]):
-        path = short.get(name) or next(
-            (prefix + name for prefix in PREFIXES if prefix + name in features), None
-        )
+        path = short.get(name) or _find(name, features)
         if path is None:
             _refuse_unreadable(directory, "camera", name)
             raise ConfigError(_no_such(f"camera {name!r}", name, short))
-        chosen.append(
-            Camera(name=clean(path.removeprefix("steps/").removeprefix("observation/")), field=path)
-        )
-    names = [camera.name for camera in chosen]
-    for name in names:
-        if names.count(name) > 1 or name in ("action", "state"):
-            raise ConfigError(
-                f"camera {name!r}: the name is taken; two members of one episode would be called so"
-            )
+        chosen.append(Camera(name=clean(names[path]), field=path))
+    taken = {"action", "state"}
+    for camera in chosen:
+        if camera.name in taken:
+            what = "the name is taken; two members of one episode would be called so"
+            raise ConfigError(f"camera {camera.name!r}: {what}")
+        taken.add(camera.name)
     return tuple(chosen)
 
 
 def choose_numbers(
     directory: TfdsDirectory, option: str, fields: tuple[str, ...] | None
 ) -> tuple[Numbers, ...]:
-    """Features to concatenate. A field that is a dictionary stands for its numbers, in order of name.
+    """Features to concatenate; a dictionary stands for its features of numbers, in order of name.
+
+    Args:
+        directory: what the dataset says of itself.
+        option: `action` or `state`.
+        fields: names of features; None is the usual feature, if the dataset has it.
 
     Raises:
-        ConfigError: there is no such feature or part of it, or not the same count of numbers a step.
+        ConfigError: there is no such feature or part, or its steps do not all hold equally many numbers.
     """
     if fields is None:
         default = DEFAULTS[option]
@@ -220,28 +228,27 @@ def choose_numbers(
 
 
 def resolve(directory: TfdsDirectory, option: str, field: str) -> str:
-    """The path of a feature whose prefix may be left out.
+    """The path of a feature, whose prefix may be left out of its name.
 
     Raises:
         ConfigError: there is no such feature, or it cannot be read.
     """
-    for prefix in PREFIXES:
-        if prefix + field in directory.specs:
-            return prefix + field
+    if (path := _find(field, directory.specs)) is not None:
+        return path
     _refuse_unreadable(directory, option, field)
     raise ConfigError(_no_such(f"{option} {field!r}", field, directory.specs))
 
 
 def is_there(directory: TfdsDirectory, field: str) -> bool:
-    """Whether there is a feature of this name, be it one, or in one, that cannot be read."""
-    paths = [prefix + field for prefix in PREFIXES]
-    if any(path in directory.specs for path in paths):
-        return True
-    return any(f"{path}/".startswith(f"{other}/") for path in paths for other in directory.unreadable)
+    """Whether there is a feature of this name, even if it is, or lies in, one that cannot be read."""
+    paths = [f"{prefix}{field}/" for prefix in PREFIXES]
+    return _find(field, directory.specs) is not None or any(
+        path.startswith(f"{other}/") for path in paths for other in directory.unreadable
+    )
 
 
 def described(directory: TfdsDirectory, path: str) -> str:
-    """What a feature is, such as `Image uint8 [256, 256, 3]`; the shape is that of one step."""
+    """Class, dtype and shape per step of a feature, such as `Image uint8 [256, 256, 3]`."""
     leaf, spec = directory.leaves.get(path), directory.specs[path]
     if leaf is None or not isinstance(leaf.shape, tuple):  # one of several that a feature is stored as
         kind, dtype, shape = "a part of a feature,", spec.np_dtype, shape_of(directory, path)
@@ -253,26 +260,31 @@ def described(directory: TfdsDirectory, path: str) -> str:
 
 
 def shape_of(directory: TfdsDirectory, path: str) -> tuple[int | None, ...]:
-    """The shape of a feature as a record stores it, of one step where it is one of steps."""
+    """The shape of a feature as a record stores it; of a feature of steps, that of one step."""
     shape: tuple[int | None, ...] = tuple(directory.specs[path].shape)
     return shape[1:] if path.startswith("steps/") else shape
 
 
 def as_png(frames: Iterable[np.ndarray[Any, Any]]) -> list[bytes]:
-    """A PNG file, not compressed, of every frame [H, W, 3 or 1] uint8."""
+    """An uncompressed PNG file per frame [H, W, 3 or 1] uint8."""
     files = []
     for frame in frames:
         buffer = io.BytesIO()
-        picture = Image.fromarray(np.ascontiguousarray(frame[:, :, 0] if frame.shape[2] == 1 else frame))
-        picture.save(buffer, "PNG", compress_level=0)
+        pixels = np.ascontiguousarray(frame[:, :, 0] if frame.shape[2] == 1 else frame)
+        Image.fromarray(pixels).save(buffer, "PNG", compress_level=0)
         files.append(buffer.getvalue())
     return files
 
 
+def _find(field: str, paths: Collection[str]) -> str | None:
+    """The first of some paths that a name stands for; None where there is none."""
+    return next((prefix + field for prefix in PREFIXES if prefix + field in paths), None)
+
+
 def _paths(directory: TfdsDirectory, option: str, field: str) -> tuple[list[str], re.Match[str] | None]:
-    """Paths that a field stands for, and the part of each; a feature of the whole name comes first."""
+    """Paths that a name stands for, and the part of each; a feature of the whole name comes first."""
     part = _PART.fullmatch(field)
-    if part and not any(prefix + field in directory.specs for prefix in PREFIXES):
+    if part and _find(field, directory.specs) is None:
         return [resolve(directory, option, part["name"])], part
     for prefix in PREFIXES:
         if prefix + field in directory.specs:
@@ -285,7 +297,7 @@ def _paths(directory: TfdsDirectory, option: str, field: str) -> tuple[list[str]
 
 
 def _slice(option: str, field: str, part: re.Match[str], tensor: Tensor) -> slice:
-    """The part with both ends counted from the beginning."""
+    """A part with both ends counted from the beginning."""
     width = math.prod(tensor.shape)
     start = int(part["start"] or 0)
     stop = int(part["stop"] or width)
@@ -296,7 +308,7 @@ def _slice(option: str, field: str, part: re.Match[str], tensor: Tensor) -> slic
 
 
 def _tensor(directory: TfdsDirectory, path: str) -> Tensor | None:
-    """The feature as numbers of one fixed shape a step; None where it is not."""
+    """A feature as numbers with one fixed shape per step; None where it is something else."""
     packed = packing(directory, path)
     shape = directory.leaves[path].shape if packed else directory.specs[path].shape[1:]
     dtype = _dtype(directory, path)
@@ -306,17 +318,18 @@ def _tensor(directory: TfdsDirectory, path: str) -> Tensor | None:
 
 
 def _unfit(directory: TfdsDirectory, path: str) -> str:
+    """Why a feature cannot be concatenated to an action or a state."""
     if not _is_number(_dtype(directory, path)):
         expected = "numbers"
     elif not path.startswith("steps/"):
         expected = "a feature of steps"
     else:
-        expected = "one fixed shape a step that is not empty"
+        expected = "one fixed shape per step that is not empty"
     return f"expected {expected}, the source has {described(directory, path)}"
 
 
 def _refuse_unreadable(directory: TfdsDirectory, option: str, field: str) -> None:
-    """Refuse a field that is, holds, or is held by, a feature that cannot be read."""
+    """Refuse a name whose feature cannot be read, holds one that cannot be read, or lies in one."""
     for prefix in PREFIXES:
         for path, reason in directory.unreadable.items():
             inner, outer = f"{prefix}{field}/", f"{path}/"
@@ -325,7 +338,7 @@ def _refuse_unreadable(directory: TfdsDirectory, option: str, field: str) -> Non
 
 
 def packing(directory: TfdsDirectory, path: str) -> str | None:
-    """The encoding of a tensor that is stored as bytes; None where it is not."""
+    """The encoding of a tensor that is stored as bytes; None where the feature is stored otherwise."""
     feature = directory.leaves.get(path)
     if feature is None or type(feature) not in (tfds_features.Tensor, tfds_features.Scalar):
         return None

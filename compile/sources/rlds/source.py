@@ -3,13 +3,12 @@
     bridge_dataset/1.0.0/
       dataset_info.json                                   name, version, records of each file
       features.json                                       what a record holds
-      bridge_dataset-train.tfrecord-00000-of-01024        one record an episode
+      bridge_dataset-train.tfrecord-00000-of-01024        one record per episode
       ...
 
-A record is a `tf.train.Example` with one entry a feature; the rows of all steps lie end to end. TFDS itself
-says what the entries mean (`FeaturesDict`, `ExampleParserNp`). Only the features that are wanted are
-parsed, and images stay encoded, views of the record. Names of features are their paths:
-`steps/observation/image_0`.
+A record is a `tf.train.Example` with one entry per feature; the values of all steps lie end to end. TFDS
+itself says what the entries mean (`FeaturesDict`, `ExampleParserNp`). Only wanted features are parsed, and
+images stay encoded, as views of the record. Features are named by their paths: `steps/observation/image_0`.
 """
 
 from __future__ import annotations
@@ -49,7 +48,7 @@ class RldsSource(Source):
     """An RLDS dataset in a TFDS directory.
 
     Raises:
-        ConfigError: a feature, camera or split that the options name is not there.
+        ConfigError: the dataset has no feature, camera or split of a name that the options give.
         SourceError: the directory is not a complete TFDS dataset of TFRecord files.
     """
 
@@ -124,11 +123,11 @@ class RldsSource(Source):
         return dict(self._sizes)
 
     def census(self, file: str) -> Iterator[CensusRow]:
-        """A row for each record that `dataset_info.json` promises; one that cannot be had is rejected."""
+        """One row per record that `dataset_info.json` promises; one that cannot be read is rejected."""
         expected = self._files[file].records
         index = 0
         gone = f"the file ends after {{}} of {expected} records"
-        size = self._sizes[file] if self.remote else None  # where asking costs nothing, the size is today's
+        size = self._sizes[file] if self.remote else None  # where asking is free, today's size counts
         for record in tfrecord.scan(self._store, file, size):
             if index == expected:
                 raise SourceError(f"holds more than the {expected} records that {INFO} says", file=file)
@@ -142,10 +141,10 @@ class RldsSource(Source):
             yield self._row(file, lost, missing)
 
     def warnings(self, table: pa.Table) -> list[str]:
-        """Columns of action and state whose values float32 does not hold, each with an example."""
+        """A line that names the columns of action and state that float32 cannot hold, with examples."""
         inexact: dict[str, float] = {}
         for detail in table["detail"].drop_null().to_pylist():
-            inexact = json.loads(detail)["inexact"] | inexact  # the first that was found stays
+            inexact = json.loads(detail)["inexact"] | inexact  # the first example of a column stays
         columns = [f"{name}, where {v} becomes {as_float32(v):.0f}" for name, v in sorted(inexact.items())]
         return [f"float32 does not hold the values of {'; of '.join(columns)}"] if columns else []
 
@@ -183,7 +182,7 @@ class RldsSource(Source):
             return replace(row, rejected=str(error))
 
     def _seen(self, episode: Episode, parsed: Mapping[str, Any]) -> dict[str, Any]:
-        """What the census says of an episode that can be parsed."""
+        """Values of the census row of an episode that can be parsed."""
         environment, session, known = None, None, "unknown"
         if self._rule and self._environment:
             environment, session = self._rule.find(
@@ -223,7 +222,7 @@ class RldsSource(Source):
         return {**seen, "detail": json.dumps({"inexact": inexact})} if inexact else seen
 
     def _image_size(self, camera: Camera, first: Encoded) -> tuple[int, int]:
-        """Height and width: declared, else from the header of the episode's first image."""
+        """Declared height and width, else those in the header of the episode's first image."""
         height, width = self._image_features[camera.field].size
         if height is not None and width is not None:
             if height * width > MAX_PIXELS:
@@ -237,7 +236,7 @@ class RldsSource(Source):
             raise ValueError(f"camera {camera.name}: the image of step 0 {error}") from error
 
     def _parse(self, data: memoryview) -> Mapping[str, Any]:
-        """Feature -> values of one record; anything wrong with it is a ValueError."""
+        """Feature -> values of one record; whatever is wrong with the record is a ValueError."""
         try:
             parsed = self._parser.parse(data)
         except Exception as error:  # third-party parsers meet arbitrary bytes here
@@ -268,7 +267,7 @@ class RldsSource(Source):
         )
 
     def _images(self, camera: Camera, found: Any) -> list[Encoded]:
-        """One encoded image a step; pixels that the source does not encode become a PNG."""
+        """One encoded image per step; pixels that the source does not encode become PNGs."""
         pixels = self._image_features[camera.field].pixels
         return [*features.as_png(pixels.values(found))] if pixels else list(found)
 

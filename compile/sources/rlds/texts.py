@@ -1,13 +1,13 @@
 """Features of an RLDS dataset that become text: instructions, and the names of environments.
 
-This is the one place where a value of a record becomes text. What a feature is stored as is known from
-`features.json`, so a feature of anything else (an image, an embedding, tokens) is refused before a record is
-read, whether somebody named it or it only has a usual name. Text is stored in one of three ways:
+This is the one place where a value of a record becomes text. `features.json` says how a feature is stored, so
+a feature of anything else (an image, an embedding, tokens) is refused before a record is read, whether it was
+named or only has a usual name. Text is stored in one of three ways:
 
     text     a string
     utf-8    bytes of UTF-8 as whole numbers, padded with zeros (language_table); taken only where the option
-             or the catalog names the feature, as tokens look the same
-    number   one whole number or boolean, which is its decimal, or True and False; for environments
+             or the catalog names the feature, because tokens look the same
+    number   one whole number, which becomes its decimal, or a boolean (True or False); for environments
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ INSTRUCTIONS = (
 """Features that hold instructions in datasets that the catalog does not know."""
 
 SHOWN = 3
-"""Features that an error names as those to take instead: texts first, and no flags."""
+"""Features that an error names as alternatives: texts first, and no flags."""
 _FORMS = {"text": "text", "utf-8": "text", "number": "a whole number"}
-"""How a feature is stored -> how an error calls what is expected."""
+"""How a feature is stored -> what an error says is expected."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +50,7 @@ class Text:
         """The text of one value.
 
         Raises:
-            ValueError: the record holds something else than its description says.
+            ValueError: the record holds something other than its description says.
         """
         if self.stored == "text":
             if not isinstance(value, bytes):
@@ -69,23 +69,23 @@ class Text:
         return data.decode("utf-8", "replace").strip()
 
     def of_episode(self, found: Any) -> str:
-        """The text of an episode, of the first step where it is a feature of steps; "" without steps."""
+        """The text of an episode: that of its first step in a feature of steps, "" without steps."""
         if not self.path.startswith("steps/"):
             return self.of_step(found)
         return self.of_step(found[0]) if len(found) else ""
 
     def runs(self, found: Any) -> list[tuple[int, str]]:
-        """(step at which it begins, text), wherever the text changes.
+        """(step at which it begins, text), one per change of the text.
 
         Raises:
-            ValueError: as `of_step`.
+            ValueError: the record holds something other than its description says.
         """
         if not self.path.startswith("steps/"):
             return [(0, self.of_step(found))]
         runs: list[tuple[int, str]] = []
         last = None
         for i, value in enumerate(found):
-            if isinstance(value, bytes) and value == last:  # nearly always, so its text is made once
+            if isinstance(value, bytes) and value == last:  # nearly always, so a text is decoded once
                 continue
             last, text = value, self.of_step(value)
             if not runs or text != runs[-1][1]:
@@ -94,19 +94,19 @@ class Text:
 
 
 def choose_instruction(directory: TfdsDirectory, fields: tuple[str, ...] | None) -> tuple[Text, ...]:
-    """The features that hold instructions; where none are named, those of usual names.
+    """The features that hold instructions: those that are named, else those with usual names.
 
     Raises:
-        ConfigError: there is no such feature, or it holds no text.
+        ConfigError: there is no such feature, or it does not hold text.
     """
+    forms = ("text",) if fields is None else ("text", "utf-8")
     if fields is None:
-        usual = [field for field in INSTRUCTIONS if is_there(directory, field)]
-        return tuple(_text(directory, "instruction", field, ("text",)) for field in usual)
-    return tuple(_text(directory, "instruction", field, ("text", "utf-8")) for field in fields)
+        fields = tuple(field for field in INSTRUCTIONS if is_there(directory, field))
+    return tuple(_text(directory, "instruction", field, forms) for field in fields)
 
 
 def choose_environment(directory: TfdsDirectory, field: str, optional: bool) -> Text | None:
-    """The feature that tells the environment; None where it is optional and not there.
+    """The feature that names the environment; None where it is optional and the dataset lacks it.
 
     Raises:
         ConfigError: there is no such feature, or it holds neither text nor one whole number.
@@ -139,12 +139,12 @@ def _text(directory: TfdsDirectory, option: str, field: str, forms: Collection[s
 
 
 def _stored(directory: TfdsDirectory, path: str) -> str:
-    """How the feature is stored; "" where it is nothing that becomes text."""
+    """How a feature is stored: a key of _FORMS, or "" where it cannot become text."""
     leaf, shape = directory.leaves.get(path), shape_of(directory, path)
     kind = np.dtype(directory.specs[path].np_dtype).kind
     if packing(directory, path):
         return ""
     if shape == () and isinstance(leaf, tfds_features.Tensor):
         return "text" if kind == "O" else "number" if kind in "iub" else ""
-    encoded = isinstance(leaf, tfds_features.Text)  # by an encoder of TFDS, so no UTF-8
+    encoded = isinstance(leaf, tfds_features.Text)  # by an encoder of TFDS, so not UTF-8
     return "utf-8" if len(shape) == 1 and shape != (0,) and kind in "iu" and not encoded else ""

@@ -2,12 +2,12 @@
 
     uint64 length | uint32 masked crc32c(length) | data | uint32 masked crc32c(data)      little-endian
 
-A flipped bit in the data spoils one record; one in the length, or a cut, loses the framing and so every
-record after it. `scan` tells the two apart. No length is believed before its own checksum and the size of
-the file agree with it, so a damaged header never takes memory.
+A flipped bit in the data spoils one record. A flipped bit in the length, or a cut, loses the framing and so
+every record that follows; `scan` tells the two apart. No length is believed before its own checksum and the
+size of the file agree with it, so a damaged header never takes memory.
 
-A record that lies within one block is a view of that block: a source is read at the speed of memory, and a
-copy of each record would be a good part of the time.
+A record that lies within one block is a view of that block: a source is read at the speed of memory, where
+copying each record would take a good part of the time.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ OVERHEAD = 16
 """Bytes of framing around the data of a record: 12 before, 4 after."""
 
 BLOCK = 4 << 20
-"""Bytes read at once; twice as much no longer fits the caches, and is a fifth slower."""
+"""Bytes read at once; twice as many no longer fit the caches, and are a fifth slower."""
 
 _NOTHING = memoryview(b"")
 
-# Its C extension takes no memoryview, but takes an array over one; its Python twin is the other way round.
+# The C extension takes no memoryview, but an array over one; the Python version takes only a memoryview.
 _readable: Callable[[memoryview], Any] = np.asarray if google_crc32c.implementation == "c" else memoryview
 
 
@@ -43,7 +43,7 @@ class Record(NamedTuple):
     length: int
     """Bytes of data, without the framing."""
     data: memoryview
-    """Of bytes that live as long as it does and are never written again."""
+    """The record's bytes, which live as long as this view and are never written again."""
     error: str | None = None
     last: bool = False
     """The framing is lost here: what follows in the file cannot be read."""
@@ -59,8 +59,8 @@ def write_record(file: BinaryIO, data: bytes) -> None:
 def scan(store: Store, name: str, size: int | None = None) -> Iterator[Record]:
     """Every record of a file in order, reading it once in blocks.
 
-    A damaged record comes with its `error` and the scan goes on; where the framing is lost, a record whose
-    `last` is set ends it. Its `size`, where it is known, need not be asked for.
+    A damaged record comes with its `error`, and the scan continues. Where the framing is lost, a record with
+    `last` ends the scan. A file whose `size` is given is not asked for it.
 
     Raises:
         StoreError: the file cannot be read.
@@ -90,16 +90,16 @@ def scan(store: Store, name: str, size: int | None = None) -> Iterator[Record]:
 
 @cache
 def _keep_memory() -> None:
-    """Have the memory of one block used for the next, which saves a fifth of the time of a scan.
+    """Have malloc use the memory of one block for the next, which saves a fifth of a scan's time.
 
-    glibc gives freed blocks of this size back to the system, and the system fills new ones with zeros, until
-    it has seen a larger one freed. This one is never touched, so it takes nothing.
+    glibc returns freed blocks of this size to the system, which fills new ones with zeros, until a larger
+    block was freed. The larger block here is never touched, so it takes no memory.
     """
     bytes(24 << 20)
 
 
 class _Pieces:
-    """Takes pieces of any length off the front of a row of blocks, which come from the file `name`."""
+    """Takes pieces of any length from the blocks of the file `name`, one after another."""
 
     def __init__(self, blocks: Iterator[bytes], name: str) -> None:
         self._blocks = blocks
@@ -107,7 +107,7 @@ class _Pieces:
         self._left = _NOTHING
 
     def take(self, length: int) -> memoryview:
-        """The next bytes: a view of a block, or a copy where they lie in several."""
+        """The next bytes: a view of a block, or a copy where they lie in several blocks."""
         parts, missing = [], length
         while missing > len(self._left):
             parts.append(self._left)
@@ -120,16 +120,16 @@ class _Pieces:
 
 
 def read_record(store: Store, name: str, offset: int, length: int, record: int) -> memoryview:
-    """Data of the record whose frame begins at `offset` and holds `length` bytes.
+    """Data of the record of `length` bytes whose frame begins at `offset`.
 
     Raises:
-        SourceError: the frame there is damaged, cut off or holds another length.
+        SourceError: the frame is damaged, is cut off, or holds another length.
         StoreError: the file cannot be read.
     """
     try:
         frame = memoryview(store.read_range(name, offset, length + OVERHEAD))
     except StoreError as error:
-        size = store.size(name)  # not before: where the store is a bucket that is a round trip
+        size = store.size(name)  # only now, as a bucket takes a round trip to answer
         if offset + length + OVERHEAD <= size:
             raise
         raise SourceError(

@@ -1,10 +1,9 @@
-"""From what a survey saw to clips: which frames belong together, and which are left out and why.
+"""From what a survey saw to clips: which frames belong together, which are left out, and why.
 
-A shot is cut where nothing is to be seen (black) or nothing moves (a frozen picture, a slide) for longer
-than the configuration allows; what remains is cut into clips of at most the longest length. Cuts inside a
-shot prefer key frames: a clip that begins at one is decoded without what lies before it, and that is most
-of what decoding clips in the order of a hash could cost more than decoding them in a row. Every part of a
-video ends up in exactly one row.
+A shot is cut where it is black, or where nothing moves (a frozen frame, a slide), for longer than the
+configuration allows. The rest is cut into clips of at most the longest length. Cuts inside a shot prefer key
+frames: a clip that begins at one is decoded without the frames before it, which makes decoding clips in the
+order of a hash nearly as cheap as decoding them in a row. Every part of a video ends up in exactly one row.
 """
 
 from __future__ import annotations
@@ -29,21 +28,19 @@ class Clip:
     """A run of frames of one shot."""
 
     start: int
-    """pts of its first frame."""
+    """pts of the clip's first frame."""
     stop: int
-    """pts of the first frame behind it."""
+    """pts of the first frame behind the clip."""
     steps: int
-    """At the configured rate."""
-    scene: int
-    """Which part of the survey it is of: a row of `scenes.csv` where there is one."""
+    """Steps of the clip at the configured rate."""
     moved: float
     """Mean difference of grey levels from step to step."""
     rejected: str | None
-    """Why it is left out."""
+    """Why the clip is left out; None where it is not."""
 
 
 def clips(seen: Survey, config: VideoConfig) -> Iterator[Clip]:
-    """Every clip of a video, in the order of time, and the runs that are left out between them."""
+    """All clips of a video in the order of time, with the runs between them that are left out."""
     borders = [*seen.cuts.tolist(), len(seen.pts)]
     keys = np.array(sorted({one.pts for one in seen.packets if one.key}), np.int64)
     for first, last in pairwise(borders):
@@ -51,17 +48,15 @@ def clips(seen: Survey, config: VideoConfig) -> Iterator[Clip]:
         of_part = int(seen.parts[part + 1]) if part + 1 < len(seen.parts) else len(seen.pts)
         stop = int(seen.ends[part]) if last == of_part else int(seen.pts[last])
         for start, end, kind in _runs(seen, config, first, last, stop):
-            if kind == _MOVING:
-                for a, b in pairwise(_lengths(seen, config, keys, start, end)):
-                    yield _clip(seen, config, part, a, b, _MOVING)
-            else:
-                yield _clip(seen, config, part, start, end, kind)
+            cuts = _lengths(seen, config, keys, start, end) if kind == _MOVING else [start, end]
+            for a, b in pairwise(cuts):
+                yield _clip(seen, config, a, b, kind)
 
 
 def _runs(
     seen: Survey, config: VideoConfig, first: int, last: int, stop: int
 ) -> Iterator[tuple[int, int, int]]:
-    """(start, stop, kind) of runs of black, still and moving steps of a shot, in pts."""
+    """(start, stop, kind) of each run of black, still or moving steps of a shot; times are pts."""
     steps = first + np.flatnonzero(~np.isnan(seen.moved[first:last]))
     if not len(steps):
         yield int(seen.pts[first]), stop, _MOVING
@@ -75,9 +70,7 @@ def _runs(
     least = config.still_s / float(seen.time_base)
     found: list[tuple[int, int, int]] = []
     for (a, b), edge in zip(pairwise(stamps), edges, strict=False):
-        kind = int(kinds[edge])
-        if kind == _MOVING or b - a < least:
-            kind = _MOVING
+        kind = int(kinds[edge]) if b - a >= least else _MOVING
         if found and found[-1][2] == kind == _MOVING:
             found[-1] = found[-1][0], b, kind
         else:
@@ -86,7 +79,7 @@ def _runs(
 
 
 def _lengths(seen: Survey, config: VideoConfig, keys: Int64, start: int, stop: int) -> list[int]:
-    """Borders of the clips of a run that moves, its ends among them."""
+    """Borders of the clips of a moving run, with both ends of the run."""
     longest = int(config.max_s / seen.time_base)
     shortest = int(config.min_s / seen.time_base)
     borders = [start]
@@ -100,7 +93,7 @@ def _lengths(seen: Survey, config: VideoConfig, keys: Int64, start: int, stop: i
         at = int(near[np.argmin(np.abs(near - goal))]) if len(near) else goal
         frame = int(np.searchsorted(seen.pts, at, side="right")) - 1
         at = int(seen.pts[frame])
-        if at <= here:  # one frame is shown for longer than a clip may be
+        if at <= here:  # a frame is shown for longer than a clip may last
             at = int(seen.pts[frame + 1]) if frame + 1 < len(seen.pts) else stop
             if at >= stop:
                 break
@@ -108,7 +101,7 @@ def _lengths(seen: Survey, config: VideoConfig, keys: Int64, start: int, stop: i
     return [*borders, stop]
 
 
-def _clip(seen: Survey, config: VideoConfig, part: int, start: int, stop: int, what: int) -> Clip:
+def _clip(seen: Survey, config: VideoConfig, start: int, stop: int, kind: int) -> Clip:
     low, high = np.searchsorted(seen.pts, [start, stop])
     inside = seen.moved[low:high]
     inside = inside[~np.isnan(inside)][1:]
@@ -116,9 +109,9 @@ def _clip(seen: Survey, config: VideoConfig, part: int, start: int, stop: int, w
     seconds = float((stop - start) * seen.time_base)
     still = f"(steps differ by {moved:.3f} grey levels, more than {config.still:g} is needed)"
     why = None
-    if what == _BLACK:
+    if kind == _BLACK:
         why = f"black for {seconds:.2f} s (no grey level is above {config.black})"
-    elif what == _STILL:
+    elif kind == _STILL:
         why = f"nothing moves for {seconds:.2f} s {still}"
     elif seconds < config.min_s:
         why = f"a shot of {seconds:.2f} s is shorter than {config.min_s:g} s"
@@ -128,7 +121,6 @@ def _clip(seen: Survey, config: VideoConfig, part: int, start: int, stop: int, w
         start=start,
         stop=stop,
         steps=math.ceil((stop - start) * config.rate * seen.time_base),
-        scene=part,
         moved=round(moved, 4),
         rejected=f"{LEFT_OUT}{why}" if why is not None else None,
     )

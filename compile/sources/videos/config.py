@@ -1,14 +1,13 @@
-"""How web video is read: what makes a clip, which ones are left out, and where they come from.
+"""How web video is read: what makes a clip, and which clips are left out.
 
-Everything here decides which clips there are or what they show, so all of it is recorded in the manifest,
-with its defaults: the same settings give the same clips. Where videos lie and how many processes read them
-is not here.
+Every setting here decides which clips there are or what they show, so the manifest records all of them,
+defaults included: the same settings give the same clips.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
@@ -19,11 +18,17 @@ from oxcart.shards.errors import ConfigError
 DETECTORS = {"content": 27.0, "adaptive": 3.0}
 """Detector of PySceneDetect -> its default threshold."""
 INSTRUCTIONS = ("title", "chapter")
+"""Texts of a video that can be the instruction of its clips."""
 
 UNKNOWN = "unknown"
 """The licence of a video that states none."""
 LICENCES = {"cc-by": "Creative Commons Attribution license (reuse allowed)"}
 """Short name -> the text that YouTube has for it."""
+
+
+def licence_texts(names: Iterable[str]) -> list[str]:
+    """Licences as sites call them, from names of which some may be short."""
+    return [LICENCES.get(name, name) for name in names]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,41 +40,41 @@ class VideoConfig:
     """
 
     rate: Fraction = Fraction(10)
-    """Steps a second of every clip, whatever the video's own frame rate."""
+    """Steps per second of every clip, whatever the video's own frame rate."""
     min_s: float = 1.0
-    """Seconds of the shortest clip; what is shorter is left out."""
+    """Seconds of the shortest clip; shorter shots are left out."""
     max_s: float = 10.0
     """Seconds of the longest clip; longer shots are cut."""
     detector: str = "content"
-    """Of shots: `content` or `adaptive`, PySceneDetect's."""
+    """Shot detector: `content` or `adaptive` of PySceneDetect."""
     threshold: float | None = None
-    """Of the detector; None is its default."""
+    """Threshold of the shot detector; None is its default."""
     still: float = 0.1
-    """Mean difference of grey levels (0 to 255) between two steps up to which nothing moves."""
+    """Largest mean difference of grey levels (0 to 255) between two steps that counts as no motion."""
     still_s: float = 1.0
     """Seconds after which a run of black or still steps is cut out of its shot."""
     black: int = 32
-    """The brightest grey level (0 to 255) that a black step has."""
+    """Largest grey level (0 to 255) that a black step may hold."""
     licences: tuple[str, ...] = ()
-    """Licences to compile, `unknown` for none stated; empty compiles all."""
+    """Licences to compile; `unknown` is that of a video that states none, and empty compiles all."""
     exclude: frozenset[str] = frozenset()
     """Ids of videos to leave out."""
     where: tuple[tuple[str, tuple[str, ...]], ...] = ()
-    """Columns of `scenes.csv`, and the values of each that are compiled."""
+    """Columns of `scenes.csv`, each with the values whose rows are compiled."""
     reuploads: bool = True
-    """Whether channels that have near-duplicate videos are joined."""
+    """Whether channels that share near-duplicate videos are merged."""
 
     def __post_init__(self) -> None:
         if not 0 < self.rate <= 1000:
-            raise ConfigError(f"rate: expected more than 0 and at most 1000 steps a second, got {self.rate}")
+            raise ConfigError(f"rate: expected 0 < rate <= 1000 steps per second, got {self.rate}")
         if not 0 < self.min_s <= self.max_s:
             raise ConfigError(
                 f"clip length: expected 0 < shortest <= longest, got {self.min_s:g}:{self.max_s:g} seconds"
             )
         if self.min_s * self.rate < 2:
             raise ConfigError(
-                f"clip length: a clip of {self.min_s:g} s has fewer than 2 steps at {float(self.rate):g} a "
-                "second; raise the shortest length or the rate"
+                f"clip length: a clip of {self.min_s:g} s has fewer than 2 steps at {float(self.rate):g} "
+                "per second; raise the shortest length or the rate"
             )
         one_of("shot detector", self.detector, DETECTORS)
         for name in ("threshold", "still", "still_s"):
@@ -79,16 +84,16 @@ class VideoConfig:
 
     @property
     def cut_threshold(self) -> float:
-        """Of the detector."""
+        """Threshold of the shot detector."""
         return DETECTORS[self.detector] if self.threshold is None else self.threshold
 
     def allows(self, licence: str) -> bool:
-        """Whether videos of this licence are compiled; one that is not stated is `unknown`."""
-        return not self.licences or licence in {LICENCES.get(one, one) for one in self.licences}
+        """Whether videos of this licence are compiled."""
+        return not self.licences or licence in licence_texts(self.licences)
 
     @classmethod
     def described(cls, value: Mapping[str, Any]) -> VideoConfig:
-        """The configuration that `describe` told of, but for the ids that are left out."""
+        """The configuration that `describe` described, without the ids to leave out."""
         shots, still = value["shots"], value["still"]
         return cls(
             rate=Fraction(*value["rate"]),
@@ -105,14 +110,14 @@ class VideoConfig:
         )
 
     def describe(self) -> dict[str, Any]:
-        """Everything above as plain JSON; of the ids that are left out a digest."""
+        """All settings as plain JSON; a digest stands for the ids to leave out."""
         exclude = hashlib.sha256("\n".join(sorted(self.exclude)).encode()).hexdigest()
         return {
             "rate": [self.rate.numerator, self.rate.denominator],
             "clip_s": [self.min_s, self.max_s],
             "shots": {"detector": self.detector, "threshold": self.cut_threshold},
             "still": {"difference": self.still, "seconds": self.still_s, "black": self.black},
-            "licences": [LICENCES.get(one, one) for one in self.licences],
+            "licences": licence_texts(self.licences),
             "exclude": exclude if self.exclude else None,
             "where": {column: list(values) for column, values in self.where},
             "reuploads": self.reuploads,
@@ -120,8 +125,8 @@ class VideoConfig:
 
 
 def parse_rate(text: str) -> Fraction:
-    """Steps a second from `10`, `29.97` or `30000/1001`."""
+    """Steps per second from `10`, `29.97` or `30000/1001`."""
     try:
         return Fraction(text)
     except (ValueError, ZeroDivisionError):
-        raise ConfigError(f"--rate: expected steps a second like 10 or 30000/1001, got {text!r}") from None
+        raise ConfigError(f"--rate: expected steps per second like 10 or 30000/1001, got {text!r}") from None

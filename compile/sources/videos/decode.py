@@ -1,11 +1,12 @@
 """Frames of a video file, with the times at which they are shown: the one place where PyAV decodes.
 
-One thread decodes, and at the first error it stops: with more threads what a damaged stream looks like
-would depend on how many, and a concealed error would be a picture that nobody took. FFmpeg is told which
+One thread decodes, and it stops at the first error: with more threads, what a damaged stream shows would
+depend on their number, and a concealed error would be a frame that nobody recorded. FFmpeg is told which
 containers it may take a file for, so a playlist that is called `.mp4` opens no other file.
 
-Times are the container's own integers (`pts`, in units of `time_base`), so nothing is ever rounded: step k
-of a clip shows the latest frame that is not later than its beginning plus k / rate, as a player would.
+Times are the container's own integers (`pts`, in units of `time_base`) and the rate of steps is a fraction,
+so nothing is ever rounded. Step k of a clip shows the latest frame whose time is at most k / rate after the
+clip's beginning, as a player would.
 """
 
 from __future__ import annotations
@@ -31,45 +32,46 @@ from oxcart.shards.store import Store
 Int64 = npt.NDArray[np.int64]
 
 FORMATS = "mov,matroska,webm,avi,flv,live_flv,mpegts,mpeg,ogg,asf,gif,m4v,nut"
-"""Containers that a file may be."""
+"""Containers that FFmpeg may take a file for."""
 SPARED = ("h264",)
-"""Codecs whose decoder knows which frames no other one refers to, and can spare them some or all work."""
+"""Codecs whose decoder knows which frames no other frame refers to, and can spare work on them."""
 SHORT_S, SHORT = 1.0, 0.05
-"""A stream that ends by more than both (seconds, share) before its container says is cut off."""
+"""A stream that ends earlier than its container says by more than both (seconds, share) is cut off."""
 
 
 class VideoError(Exception):
-    """A video cannot be decoded; the caller knows which one it is and says so."""
+    """A video cannot be decoded; the caller knows which one and adds its name."""
 
 
 class Packet(NamedTuple):
-    """What is kept of one packet of the stream."""
+    """One packet of the stream, without its bytes."""
 
     pts: int
     digest: int
-    """xxh3-64 of its bytes."""
+    """xxh3-64 of the packet's bytes."""
     position: int
-    """Of its first byte in the file; -1 where the container does not say."""
+    """Offset of the packet's first byte in the file; -1 where the container does not say."""
     size: int
     key: bool
-    """Whether decoding can begin here."""
+    """Whether decoding can begin at this packet."""
 
 
 class Reel:
-    """One video file, open.
+    """An open video file.
 
     Args:
-        store: where it is.
-        name: of the file.
-        glance: pictures are seen small: blocks are not smoothed in those that no other one refers to.
+        store: the store that holds the file.
+        name: name of the file.
+        glance: whether frames are only seen small; the decoder then skips the smoothing of blocks in frames
+            that no other frame refers to.
 
     Raises:
-        VideoError: it is no video.
+        VideoError: the file is no video.
     """
 
     def __init__(self, store: Store, name: str, *, glance: bool = False) -> None:
         self.packets: list[Packet] = []
-        """Those that were read since the last seek."""
+        """Packets that were read since the last seek."""
         try:
             self._container = _open(store, name)
         except (av.FFmpegError, OSError, ValueError, UnicodeError) as error:
@@ -98,7 +100,7 @@ class Reel:
         self._size: tuple[int, int] | None = None
         self._sparing = False
         self.rotation = 0
-        """Degrees by which its pictures are turned, against the clock."""
+        """Degrees by which frames are turned to be shown, counter-clockwise."""
 
     def __enter__(self) -> Reel:
         return self
@@ -107,18 +109,18 @@ class Reel:
         self.close()
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         self._container.close()
 
     @property
     def shown_size(self) -> tuple[int, int]:
-        """Height and width of a picture as it is shown, once one was decoded."""
+        """Height and width of the frames as they are shown; known once a frame was decoded."""
         assert self._size is not None
         height, width = self._size
         return (width, height) if self.rotation % 180 else (height, width)
 
     def index(self) -> list[Packet]:
-        """Every packet that is shown, in the order of its time, without decoding."""
+        """Every packet that is shown, in the order of time, without decoding."""
         self._seek(None)
         try:
             found = [
@@ -134,13 +136,13 @@ class Reel:
         stop: int | None = None,
         wanted: Callable[[int], bool] | None = None,
     ) -> Iterator[VideoFrame]:
-        """Frames with start <= pts < stop, in order; the frame at `start` must be there.
+        """Frames with start <= pts < stop, in order; the frame at `start` must exist.
 
         Args:
-            start: pts of the first one; None begins with the file.
-            stop: pts behind the last one; None ends with the file.
-            wanted: whether the frame of a pts is needed. Of others only those come that have to be decoded
-                because others refer to them.
+            start: pts of the first frame; None begins with the file.
+            stop: pts behind the last frame; None ends with the file.
+            wanted: whether the frame of a pts is needed. Other frames come only if they have to be decoded
+                because a frame refers to them.
 
         Raises:
             VideoError: the stream is damaged, or its frames differ in size or go back in time.
@@ -166,8 +168,8 @@ class Reel:
         raise why
 
     def _choose(self) -> VideoStream:
-        pictures = av.stream.Disposition.attached_pic
-        streams = [one for one in self._container.streams.video if not one.disposition & pictures]
+        cover = av.stream.Disposition.attached_pic
+        streams = [one for one in self._container.streams.video if not one.disposition & cover]
         if not streams:
             kinds = sorted({one.type or "unknown" for one in self._container.streams})
             raise VideoError(f"has no video stream, only {', '.join(kinds) or 'nothing'}")
@@ -214,13 +216,16 @@ class Reel:
             raise VideoError(f"cannot be decoded {_at(last, self.time_base)}: {_reason(error)}") from error
 
     def _spare(self, needless: bool) -> None:
-        """Whether the packets that follow are left out where no other frame refers to theirs."""
+        """Have the decoder skip the packets that follow, or not, where no frame refers to theirs."""
         if needless != self._sparing:
             self._sparing = needless
             self.stream.codec_context.skip_frame = "NONREF" if needless else "DEFAULT"
 
     def _read_until(self, stop: int, reached: int | None) -> None:
-        """Read on, without decoding, until no packet before `stop` can follow: one might have been spared."""
+        """Read on, without decoding, until no packet before `stop` can follow.
+
+        The packet of a frame that was not wanted may still be to come, and belongs to the clip's digest.
+        """
         if reached is None or reached >= stop:
             return
         for packet in self._container.demux(self.stream):
@@ -249,22 +254,22 @@ class Reel:
         """Refuse a file that ends before its container says.
 
         Args:
-            frames: that were decoded from beginning to end.
-            end: pts at which the last one ends.
+            frames: frames that were decoded from beginning to end.
+            end: pts at which the last frame ends.
         """
         stated = self.stream.frames
         if stated and len(self.packets) < stated:
             raise VideoError(f"is cut off: holds {len(self.packets)} of {stated} frames")
         if stated:
-            return  # the last one may be held for long
+            return  # the last frame may be held for long
         seconds = self._stated_s()
-        # Some count from the first frame, and some from 0.
+        # Some containers count from the first frame, and some from 0.
         ends = float((end - self._begin) * self.time_base)
         if frames and seconds is not None and seconds - ends > max(SHORT_S, SHORT * seconds):
             raise VideoError(f"is cut off: ends after {ends:.1f} of {seconds:.1f} s")
 
     def _stated_s(self) -> float | None:
-        """Seconds of the stream, as its container says."""
+        """Length of the stream in seconds, as its container says."""
         if self.stream.duration:
             return float(self.stream.duration * self.time_base)
         text = next((v for k, v in self.stream.metadata.items() if k.upper().startswith("DURATION")), "")
@@ -284,16 +289,16 @@ def clip_digest(packets: Sequence[Packet], start: int, stop: int) -> int:
 
 
 def play(reel: Reel, start: int, stop: int, gap: int, rate: Fraction, resize: Resize, frames: Frame) -> None:
-    """Fill `frames` [T, H, W, 3] with the pictures of a clip, one a step.
+    """Fill `frames` [T, H, W, 3] uint8 with the frames of a clip, one per step.
 
     Args:
-        reel: the file.
-        start: pts of the first frame.
+        reel: the open file.
+        start: pts of the clip's first frame.
         stop: pts of the first frame behind the clip.
-        gap: pts from one frame to the next at most; 0 where nobody knows.
-        rate: steps a second.
-        resize: how pictures get their size.
-        frames: where they go.
+        gap: largest difference of pts from one frame to the next; 0 where it is unknown.
+        rate: steps per second.
+        resize: how frames get their size.
+        frames: array to fill.
 
     Raises:
         VideoError: the file cannot be decoded.
@@ -303,12 +308,12 @@ def play(reel: Reel, start: int, stop: int, gap: int, rate: Fraction, resize: Re
     steps, made = len(frames), 0
 
     def wanted(pts: int) -> bool:
-        """Whether a step may show the frame."""
+        """Whether any step may show the frame at `pts`."""
         first, after = (math.ceil((stamp - start) * pace) for stamp in (pts, pts + gap))
         return max(first, 0) < min(after, steps)
 
     def show(until: int) -> None:
-        """What is shown, up to a step."""
+        """Write the frame that is shown to all steps before `until` that have none yet."""
         nonlocal made
         assert shown is not None
         if made < until:
@@ -334,7 +339,7 @@ def _open(store: Store, name: str) -> InputContainer:
 
 
 class _Remote(io.RawIOBase):
-    """An object of a store as a file that can be read and searched."""
+    """An object of a remote store as a file that can be read and searched."""
 
     def __init__(self, store: Store, name: str) -> None:
         self._store, self._name, self._size, self._place = store, name, store.size(name), 0

@@ -1,12 +1,11 @@
-"""Download videos with yt-dlp, as `oxcart compile videos:DIR` reads them: the video stream and what is known
-of it.
+"""Download videos with yt-dlp: the video stream and the info.json that a compile of `videos:DIR` reads.
 
-    fetch("urls.txt", Path("downloads"), FetchConfig(licences=("cc-by",)))
+    fetch(read_urls(Path("urls.txt")), Path("downloads"), licences=("cc-by",))
 
-What this adds to yt-dlp is what one should not forget: only licences that are named (a video that states
-none has none to name), a cap on the resolution, no sound (so nothing needs to be merged by ffmpeg), names
-that hold the id, and an archive of what is done, by which the same call goes on where it stopped. Whether a
-site allows downloads is for whoever calls it to know.
+This adds to yt-dlp what is easily forgotten: only named licences (a video that states none counts as
+`unknown`), a cap on the resolution, no sound (so that ffmpeg need not merge anything), file names that hold
+the id, and an archive of finished downloads, from which the same call resumes. Whether a site allows
+downloads is for the caller to know.
 """
 
 from __future__ import annotations
@@ -14,45 +13,22 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import yt_dlp
 
-from oxcart.compile.sources.videos.config import LICENCES, UNKNOWN
+from oxcart.compile.sources.videos.config import UNKNOWN, licence_texts
 from oxcart.manifests.ownership import VIDEOS, check_directory
 from oxcart.shards.errors import ConfigError
 
 ARCHIVE = ".fetched.txt"
-"""In the folder: ids of what is there already, as yt-dlp's own archive."""
+"""File in the folder with the ids of finished downloads: yt-dlp's own archive."""
 NAME = "%(title).120B [%(id)s].%(ext)s"
 ANY = "any"
-
-
-@dataclass(frozen=True, kw_only=True)
-class FetchConfig:
-    """What to download.
-
-    Raises:
-        ConfigError: a value is impossible.
-    """
-
-    licences: tuple[str, ...] = ("cc-by",)
-    """Those that are downloaded; `unknown` is that of a video that states none, `any` is all."""
-    max_height: int = 720
-    """Pixels; of several forms of a video the largest that is not higher."""
-    retries: int = 10
-    """After an error of the network."""
-
-    def __post_init__(self) -> None:
-        if not self.licences:
-            raise ConfigError("licence: expected at least one to download, or any; got none")
-        if self.max_height < 1:
-            raise ConfigError(f"max height: expected at least 1 pixel, got {self.max_height}")
-
-    def allows(self, licence: str | None) -> bool:
-        """Whether a video of this licence is downloaded."""
-        named = {LICENCES.get(one, one) for one in self.licences}
-        return ANY in named or (licence or UNKNOWN) in named
+"""Stands for all licences."""
+RETRIES = 10
+"""Attempts after an error of the network."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,20 +36,20 @@ class Fetched:
     """What became of the addresses."""
 
     there: int
-    """Videos that were downloaded now."""
+    """Videos that this call downloaded."""
     before: int
-    """Addresses of which an earlier call has everything."""
+    """Addresses from which earlier calls downloaded everything."""
     refused: tuple[str, ...]
-    """Videos that the licences do not allow, each with its own."""
+    """Videos whose licence is not named, each with its licence."""
     failed: tuple[str, ...]
-    """What went wrong, one line each."""
+    """Errors, one line each."""
 
 
 def read_urls(file: Path) -> list[str]:
-    """The addresses of a file: one a line, without comments (`#`).
+    """The addresses in a file: one per line, without comments (`#`).
 
     Raises:
-        ConfigError: there is none, or a line is no http or https address.
+        ConfigError: the file holds no address, or a line is no http or https address.
     """
     try:
         lines = [line.strip() for line in file.read_text(encoding="utf-8-sig").splitlines()]
@@ -91,40 +67,47 @@ def read_urls(file: Path) -> list[str]:
 def fetch(
     urls: Sequence[str],
     directory: Path,
-    config: FetchConfig,
+    *,
+    licences: Sequence[str] = ("cc-by",),
+    max_height: int = 720,
     report: Callable[[int, int], None] = lambda done, size: None,
 ) -> Fetched:
     """Download what the addresses lead to.
 
     Args:
-        urls: of videos, playlists or channels.
-        directory: where they go.
-        config: which, and in what form.
-        report: told of addresses that are done, and of bytes.
+        urls: addresses of videos, playlists or channels.
+        directory: folder for the videos.
+        licences: licences to download; `unknown` is that of a video that states none, `any` is all.
+        max_height: pixels; of several forms of a video the largest that is not higher is downloaded.
+        report: called with the number of finished addresses and the bytes downloaded.
 
     Raises:
-        ConfigError: the folder holds a link or a FIFO where a download goes on.
+        ConfigError: a value is impossible, or the folder holds a link or a FIFO that a download would
+            write through.
     """
+    if max_height < 1:
+        raise ConfigError(f"max height: expected at least 1 pixel, got {max_height}")
     check_directory("directory", directory, VIDEOS)
     directory.mkdir(parents=True, exist_ok=True)
     for path in (directory / ARCHIVE, *sorted(directory.glob("*.part")), *sorted(directory.glob("*.ytdl"))):
         if path.is_symlink() or (path.exists() and not path.is_file()):
             raise ConfigError(f"{path}: is no plain file, and the download would write through it; remove it")
+    named = licence_texts(licences)
     refused: list[str] = []
     failed: list[str] = []
     finished: list[str] = []
-    passed: list[str] = []
+    judged: list[str] = []
     done = size = 0
 
     def allowed(info: dict[str, Any], *, incomplete: bool = False) -> str | None:
         if incomplete and not info.get("license"):
             return None  # an entry of a playlist, of which more will be known
-        licence = info.get("license")
-        passed.append(str(info.get("id")))
-        if config.allows(licence):
+        licence = info.get("license") or UNKNOWN
+        judged.append(str(info.get("id")))
+        if ANY in named or licence in named:
             return None
-        refused.append(f"{info.get('webpage_url') or info.get('id')}: {licence or UNKNOWN}")
-        return f"its licence is {licence or UNKNOWN}"
+        refused.append(f"{info.get('webpage_url') or info.get('id')}: {licence}")
+        return f"its licence is {licence}"
 
     def progress(state: dict[str, Any]) -> None:
         nonlocal size
@@ -133,7 +116,10 @@ def fetch(
             finished.append(str(state.get("filename")))
         report(done, size)
 
-    cap = f"[height<=?{config.max_height}]"
+    def keep_error(message: str) -> None:
+        failed.append(" ".join(message.removeprefix("ERROR: ").split()))
+
+    cap = f"[height<=?{max_height}]"
     options: dict[str, Any] = {
         "paths": {"home": str(directory)},
         "outtmpl": {"default": NAME},
@@ -143,41 +129,23 @@ def fetch(
         "download_archive": str(directory / ARCHIVE),
         "match_filter": allowed,
         "progress_hooks": [progress],
-        "retries": config.retries,
-        "fragment_retries": config.retries,
+        "retries": RETRIES,
+        "fragment_retries": RETRIES,
         "continuedl": True,
         "noprogress": True,
         "quiet": True,
         "no_warnings": True,
         "color": {"stderr": "never", "stdout": "never"},
-        "logger": _Log(failed),
+        "logger": SimpleNamespace(debug=lambda text: None, warning=lambda text: None, error=keep_error),
         "ignoreerrors": True,
         "cachedir": False,
     }
     before = 0
     with yt_dlp.YoutubeDL(options) as downloader:
         for url in urls:
-            seen, wrong, now = len(passed), len(failed), len(finished)
+            known = len(judged) + len(failed) + len(finished)
             downloader.download([url])
-            if (len(passed), len(failed), len(finished)) == (seen, wrong, now):
-                before += 1
+            before += len(judged) + len(failed) + len(finished) == known
             done += 1
             report(done, size)
     return Fetched(there=len(finished), before=before, refused=tuple(refused), failed=tuple(failed))
-
-
-class _Log:
-    """Keeps errors, and nothing else, of what yt-dlp says."""
-
-    def __init__(self, errors: list[str]) -> None:
-        self._errors = errors
-
-    def debug(self, message: str) -> None:
-        """Of no interest."""
-
-    def warning(self, message: str) -> None:
-        """Of no interest."""
-
-    def error(self, message: str) -> None:
-        """What went wrong with one video; the others go on."""
-        self._errors.append(" ".join(message.removeprefix("ERROR: ").split()))

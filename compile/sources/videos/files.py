@@ -1,15 +1,16 @@
-"""What lies beside the videos of a folder: what yt-dlp knows of each, and where somebody cut them beforehand.
+"""The files of a folder of videos: the videos, what yt-dlp knows of each, and where somebody cut them.
 
     DIR/
       Flipping a pancake [pancake0001].mkv          a video, in a folder of any depth
       Flipping a pancake [pancake0001].info.json    what is known of it; without it, its licence is unknown
-      Basketball [hoops000001].mp4.part                an unfinished download: a row in rejected.parquet
+      Basketball [hoops000001].mp4.part                an unfinished download: a row of rejected.parquet
       cut/
         long [abcdefghijk].mp4
         scenes.csv                                start_frame,end_frame,label,...: the only clips here
 
-An `info.json` comes from strangers: of what it holds only a few texts are taken, without control characters
-and of bounded length, and one that is not JSON rejects its video, because nobody can say whose it is.
+An `info.json` comes from strangers: only a few texts are taken from it, without control characters and of
+bounded length. One that is not JSON rejects its video, because nobody can say whose video it is. Nothing here
+imports a decoder, so asking what a file is stays cheap.
 """
 
 from __future__ import annotations
@@ -39,59 +40,60 @@ UNFINISHED = (".part", ".ytdl", ".temp")
 """Suffixes of what yt-dlp has not finished."""
 INFO, SCENES = ".info.json", "scenes.csv"
 MAX_INFO = 64 << 20
-"""Bytes of an `info.json` that is read."""
+"""Bytes of the largest `info.json` that is read."""
 LONGEST = 300
-"""Letters of a text that is taken from it."""
+"""Letters of the longest text that is taken from an `info.json`."""
 LONGEST_ID = 48
-"""Letters of an id in keys; a longer one is cut and gets a hash."""
+"""Letters of an id in keys; a longer id is cut and gets a hash."""
 
 _YTDLP_NAME = re.compile(r"\[([^\[\]]+)\]$")
 _OF = ("video", "file", "filename", "video_id", "id")
-"""Columns of `scenes.csv` that say which video a row is of."""
+"""Columns of `scenes.csv` that can name the video of a row."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Info:
     """What is known of one video."""
 
-    id: str
-    title: str
-    channel: str | None
+    video: str
+    """The video's id."""
+    title: str = ""
+    channel: str | None = None
     """The channel's name."""
-    channel_id: str | None
-    uploader_id: str | None
-    licence: str
-    """As the site has it; `unknown` where it says nothing."""
-    url: str | None
-    uploaded: str | None
+    channel_id: str | None = None
+    uploader_id: str | None = None
+    licence: str = UNKNOWN
+    """The licence as the site calls it; `unknown` where the site says nothing."""
+    url: str | None = None
+    uploaded: str | None = None
     """YYYYMMDD."""
-    chapters: tuple[tuple[float, str], ...]
-    """(second at which it begins, title)."""
+    chapters: tuple[tuple[float, str], ...] = ()
+    """(second at which the chapter begins, title)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Scene:
-    """Frames of a video that somebody says belong together: a row of `scenes.csv`."""
+    """Frames of a video that belong together, as a row of `scenes.csv` says."""
 
     start: int
-    """Its first frame, in the order in which frames are shown."""
+    """The scene's first frame, counted in the order in which frames are shown."""
     stop: int
-    """The first frame behind it."""
+    """The first frame behind the scene."""
 
 
 def is_video(name: str) -> bool:
-    """Whether a file is called as a video, or as what a download of one left."""
+    """Whether a file has the name of a video, or of what an unfinished download left."""
     lower = name.lower()
     return lower.endswith(SUFFIXES) or (lower.endswith(UNFINISHED) and any(s in lower for s in SUFFIXES))
 
 
 def is_unfinished(name: str) -> bool:
-    """Whether yt-dlp has not finished it."""
+    """Whether yt-dlp has not finished the file."""
     return name.lower().endswith(UNFINISHED)
 
 
 def info_name(name: str) -> str:
-    """Where yt-dlp writes what it knows of a video."""
+    """Name of the file in which yt-dlp writes what it knows of a video."""
     path = PurePosixPath(name)
     while path.suffix.lower() in (*SUFFIXES, *UNFINISHED):
         path = path.with_suffix("")
@@ -102,12 +104,12 @@ def read_info(store: Store, name: str, info: str | None) -> Info:
     """What is known of a video.
 
     Args:
-        store: where it is.
-        name: of the video's file.
-        info: name of its `info.json`; None where there is none.
+        store: the folder of videos.
+        name: name of the video's file.
+        info: name of the video's `info.json`; None where there is none.
 
     Raises:
-        SourceError: its `info.json` cannot be understood.
+        SourceError: the `info.json` cannot be understood.
     """
     value: Mapping[str, Any] = {} if info is None else _parse(store, info)
 
@@ -118,7 +120,7 @@ def read_info(store: Store, name: str, info: str | None) -> Info:
     named = _YTDLP_NAME.search(stem.name)
     chapters = value.get("chapters")
     return Info(
-        id=text("id") or (_line(named[1]) if named else "") or _line(str(stem)),
+        video=text("id") or (_line(named[1]) if named else "") or _line(str(stem)),
         title=text("title") or _line(stem.name[: named.start()] if named else stem.name),
         channel=text("channel") or text("uploader"),
         channel_id=text("channel_id"),
@@ -133,25 +135,23 @@ def read_info(store: Store, name: str, info: str | None) -> Info:
 def short_id(name: str) -> str:
     """An id as keys hold it."""
     found = clean(name)
-    return (
-        found
-        if len(found) <= LONGEST_ID
-        else f"{found[: LONGEST_ID - 17]}-{xxh3_64_hexdigest(name.encode())}"
-    )
+    if len(found) <= LONGEST_ID:
+        return found
+    return f"{found[: LONGEST_ID - 17]}-{xxh3_64_hexdigest(name.encode())}"
 
 
 def read_scenes(
     store: Store, name: str, table: str, alone: bool, video: str, config: VideoConfig
 ) -> tuple[list[Scene], int]:
-    """The scenes of a video that `scenes.csv` names and that are wanted, and how many are not wanted.
+    """The wanted scenes of a video that `scenes.csv` lists, and the number of those that are not wanted.
 
     Args:
-        store: where it is.
-        name: of the video's file.
-        table: name of the `scenes.csv` of its folder.
-        alone: whether the video is the only one of its folder.
-        video: its id.
-        config: which rows are wanted.
+        store: the folder of videos.
+        name: name of the video's file.
+        table: name of the `scenes.csv` beside the video.
+        alone: whether the video is the only one in its folder.
+        video: the video's id.
+        config: configuration that says which rows are wanted.
 
     Raises:
         SourceError: a row cannot be understood, or scenes overlap.
@@ -167,10 +167,8 @@ def read_scenes(
         raise SourceError(f"has no column {', '.join(missing)}, but {', '.join(columns)}", file=table)
     of = next((column for column in _OF if column in columns), None)
     if of is None and not alone:
-        raise SourceError(
-            f"its folder has several videos; expected a column {' or '.join(_OF[:2])} that says which",
-            file=table,
-        )
+        expected = f"expected a column {' or '.join(_OF[:2])} that names the video of each row"
+        raise SourceError(f"its folder has several videos; {expected}", file=table)
     names = {name, PurePosixPath(name).name, PurePosixPath(name).stem, video}
     scenes, unwanted = [], 0
     for line, row in enumerate(found, 2):
@@ -181,10 +179,8 @@ def read_scenes(
         except (TypeError, ValueError) as error:
             raise SourceError(f"line {line}: expected two frame numbers", file=table) from error
         if not 0 <= scene.start < scene.stop:
-            raise SourceError(
-                f"line {line}: expected 0 <= start_frame < end_frame, got {scene.start} and {scene.stop}",
-                file=table,
-            )
+            got = f"got {scene.start} and {scene.stop}"
+            raise SourceError(f"line {line}: expected 0 <= start_frame < end_frame, {got}", file=table)
         if all((row[column] or "") in values for column, values in config.where):
             scenes.append(scene)
         else:
@@ -192,10 +188,8 @@ def read_scenes(
     scenes.sort(key=lambda one: (one.start, one.stop))
     for before, after in pairwise(scenes):
         if after.start < before.stop:
-            raise SourceError(
-                f"scenes overlap: {before.start} to {before.stop} and {after.start} to {after.stop}",
-                file=table,
-            )
+            both = " and ".join(f"{one.start} to {one.stop}" for one in (before, after))
+            raise SourceError(f"scenes overlap: {both}", file=table)
     return scenes, unwanted
 
 
@@ -212,7 +206,7 @@ def _parse(store: Store, info: str) -> Mapping[str, Any]:
 
 
 def _text(value: Any) -> str | None:
-    """A text on one line, of bounded length, that is Unicode; None where there is none."""
+    """A value as Unicode text on one line, of bounded length; None where it is no text or empty."""
     if not isinstance(value, str):
         return None
     whole = value[: 8 * LONGEST].encode("utf-8", "replace").decode()

@@ -1,10 +1,9 @@
-"""Call a function in a process of its own, which outlives the call and may die of it.
+"""Call functions in a process of their own, which stays for the next call and may crash without harm.
 
-A decoder that meets a file made to break it can take its process down, and no `except` sees that. So what
-decodes an unknown file for the first time runs beside the process that counts on the result: if it dies,
-that is an answer too. The price is one more process and half a second to start it, once for each worker. It
-is a fresh interpreter that imports this module and not the script that was started, so a script needs no
-guard against itself.
+A file that is made to break a decoder can take the decoder's process down, and no `except` sees that. So an
+unknown file is decoded for the first time in another process: if that process dies, this is an answer too.
+The price is one more process per worker, which takes half a second to start. It is a fresh interpreter that
+imports this module and not the script that was started, so scripts need no `if __name__ == "__main__"`.
 """
 
 from __future__ import annotations
@@ -27,11 +26,11 @@ _CODE = "import sys; sys.path[:] = {path!r}; from {module} import serve; serve({
 
 
 class DiedError(Exception):
-    """The process died during a call: says of what."""
+    """The process died during a call; the text says of what."""
 
 
 class Isolated:
-    """A process that calls what it is told to; it is started by the first call, and again after it died."""
+    """A process that calls functions; the first call starts it, and so does the first after its death."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -40,11 +39,12 @@ class Isolated:
         self._alive: Connection | None = None
 
     def call(self, function: Callable[..., Any], *arguments: Any) -> Any:
-        """What `function(*arguments)` returns or raises there; the function must be importable by name.
+        """Call `function(*arguments)` in the process; the function must be importable by name.
 
         Raises:
-            DiedError: the process did not survive it.
-            OxcartError: the process cannot be started.
+            DiedError: the process did not survive the call.
+            OxcartError: the process cannot be started, or the function raised this error.
+            RuntimeError: the function raised another error.
         """
         with self._lock:
             try:
@@ -56,7 +56,7 @@ class Isolated:
             except (EOFError, OSError) as error:
                 raise DiedError(self._cause()) from error
             except BaseException:
-                self._end()  # whatever it still answers is of no use to the next call
+                self._end()  # or the next call would get the answer to this one
                 raise
         if kind == "raised":
             raise value
@@ -84,7 +84,7 @@ class Isolated:
             raise OxcartError(f"a process to decode in cannot be started: {self._cause()}") from error
 
     def _cause(self) -> str:
-        """What the process died of; it is gone then."""
+        """Wait for the end of the process and say what it died of."""
         assert self._process is not None
         code = self._process.wait()
         self._end()
@@ -102,10 +102,10 @@ class Isolated:
 
 
 def serve(calls: int, alive: int) -> None:
-    """Call what comes through one pipe until nobody is there; end at once when the other one closes."""
+    """Call what comes through the pipe `calls` until it closes; end at once when `alive` closes."""
     connection = Connection(calls)
     threading.Thread(target=_watch, args=(Connection(alive),), daemon=True).start()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # whoever asked is interrupted, and ends this
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process that asked is interrupted, and ends this one
     connection.send("ready")
     while True:
         try:
@@ -116,7 +116,7 @@ def serve(calls: int, alive: int) -> None:
             answer = "returned", function(*arguments)
         except OxcartError as error:
             answer = "raised", error
-        except Exception as error:  # noqa: BLE001  its traceback stays here, its text goes over
+        except Exception as error:  # noqa: BLE001  the other process gets its text alone
             answer = "raised", RuntimeError(f"{type(error).__name__}: {error}")
         connection.send(answer)
 

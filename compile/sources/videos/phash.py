@@ -1,14 +1,13 @@
-"""A perceptual hash of pictures that survives another encoding and a crop, and who shows the same as whom.
+"""A perceptual hash of frames that survives another encoding and a crop, and the videos that show the same.
 
-    looks = look_at(grey)              # [VIEWS] uint64: the picture, and ever smaller middles of it
-    same = near_duplicates(looks_of)   # video -> the first of those that show the same
+    looks = look_at(grey)              # [VIEWS] uint64: the frame, and ever smaller middles of it
+    same = near_duplicates(looks_of)   # video -> the first of the videos that show the same
 
-A hash is the signs of the low frequencies of a picture of 32x32 grey levels against their median (a
-"pHash", Zauner 2010, section 3.2), with a discrete cosine transform in integers, so that no processor's
-rounding flips a bit. A cropped copy shows the middle of its original, so the middles of each are compared
-with the whole of the other. Pairs are found by equal thirds of hashes and not all against all; the price is
-that a copy of which hardly one third of a hash survives is missed. Mirrored copies and pictures in
-pictures are missed too.
+A hash is the signs of the low frequencies of 32x32 grey levels against their median (a "pHash", Zauner 2010,
+section 3.2). The discrete cosine transform is in integers, so that no processor's rounding flips a bit. A
+cropped copy shows the middle of its original, so the middles of each frame are compared with the whole of the
+other. Candidates are found by equal thirds of hashes, not by comparing all pairs; the price is that a copy is
+missed if hardly a third of a hash survives. Mirrored copies and picture-in-picture are missed too.
 """
 
 from __future__ import annotations
@@ -24,25 +23,25 @@ import numpy.typing as npt
 Uint64 = npt.NDArray[np.uint64]
 
 VIEWS = (1.0, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7)
-"""Sides of the middles that are hashed, as shares of the picture's."""
+"""Sides of the middles that are hashed, as shares of the frame's sides."""
 SIDE, KEPT, _PARTS = 32, 8, 64
 NEAR = 12
-"""Bits of 64 in which hashes of the same picture differ at most."""
+"""Largest number of bits, of 64, in which two hashes of the same frame differ."""
 SHARE, LEAST = 0.5, 3
-"""Of the pictures of the shorter video, those that the other must show, and how many at least."""
+"""Share and number of the shorter video's frames that the other video must at least show."""
 FLAT = 4.0
-"""Standard deviation of grey levels below which a picture tells nothing."""
+"""Standard deviation of grey levels below which a frame is too flat to be told from others."""
 MOST, INDEXED = 512, 64
-"""Pictures of a video that are compared, and those of them by which it is looked up."""
+"""Frames per video that are compared, and those of them by which candidates are found."""
 _THIRD, _MASK = 21, np.uint64((1 << 21) - 1)
 _CROWD = 512
-"""Hashes that share a third with one; where there are more it is of something common."""
+"""Most hashes that may share a third; more of them show something common, and do not count."""
 
 _DCT = np.round(1024 * np.cos(np.pi / SIDE * (np.arange(SIDE) + 0.5) * np.arange(KEPT)[:, None]))
 
 
 def look_at(grey: npt.NDArray[np.uint8]) -> Uint64 | None:
-    """Hashes [VIEWS] of a picture [H, W] and its middles; None where it is too flat to tell from others."""
+    """Hashes [VIEWS] of a frame [H, W] uint8 and its middles; None where it is too flat."""
     levels = grey.astype(np.float64)
     total = float(levels.sum())
     if grey.size * float(np.vdot(levels, levels)) - total * total < (FLAT * grey.size) ** 2:
@@ -56,9 +55,9 @@ def look_at(grey: npt.NDArray[np.uint8]) -> Uint64 | None:
 
 @lru_cache(maxsize=64)
 def _waves(side: int) -> npt.NDArray[np.float64]:
-    """[VIEWS, KEPT, side]: from the pixels of one side of a picture to the low frequencies of each middle.
+    """Weights [VIEWS, KEPT, side] from the pixels along a side to the low frequencies of each middle.
 
-    Integers, small enough that every sum is exact, in whatever order it is taken.
+    They are integers, small enough that every sum is exact in any order.
     """
     found = np.empty((len(VIEWS), KEPT, side))
     pixels = np.arange(side)
@@ -70,11 +69,11 @@ def _waves(side: int) -> npt.NDArray[np.float64]:
 
 
 def near_duplicates(looks: Mapping[str, Sequence[Uint64]]) -> dict[str, str]:
-    """Videos that show the same as others -> the first of them, by name.
+    """Videos that show the same as others -> the first of these videos by name.
 
     Args:
-        looks: name of each video -> the hashes [VIEWS] of its pictures, those first that tell most: the first
-            MOST of them count.
+        looks: name of each video -> the hashes [VIEWS] of its frames, the most telling first; only the first
+            MOST count.
     """
     names = sorted(name for name, found in looks.items() if len(found) >= LEAST)
     tables = [np.stack(list(looks[name])[:MOST]) for name in names]
@@ -94,7 +93,7 @@ def near_duplicates(looks: Mapping[str, Sequence[Uint64]]) -> dict[str, str]:
 
 
 def alike(one: Uint64, other: Uint64) -> bool:
-    """Whether two videos, [N, VIEWS] and [M, VIEWS], show the same for most of the shorter one."""
+    """Whether two videos, [N, VIEWS] and [M, VIEWS], show the same for most of the shorter video."""
     if len(one) > len(other):
         one, other = other, one
     distance = np.full((len(one), len(other)), 64, np.uint8)
@@ -108,7 +107,7 @@ def alike(one: Uint64, other: Uint64) -> bool:
 
 
 def _candidates(tables: Sequence[Uint64]) -> list[tuple[int, int]]:
-    """Pairs of videos of which whole pictures of one and views of the other share thirds of hashes."""
+    """Pairs of videos where whole frames of one and middles of the other share thirds of hashes."""
     if not tables:
         return []
     few = [table[:INDEXED, 0] for table in tables]

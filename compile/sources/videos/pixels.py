@@ -1,12 +1,11 @@
-"""Decoded frames to pictures: resized first, plane by plane, and only then converted to RGB.
+"""Decoded frames to RGB: resized first, plane by plane, and only then converted.
 
-A frame of a video is three planes, brightness and two of colour, which have a quarter of the pixels.
-Resizing them costs half of resizing RGB, and the conversion of colours is then of the small picture alone.
-Colours keep half the resolution of the brightness, as in the video itself and as in a JPEG. Planes are
-resized by swscale with its bilinear filter, which widens with the reduction as Pillow's does and is five
-times as fast, and always with the flags that promise integer arithmetic and the same bits on every
-processor. Colours are sums of integers. What is not made of such planes (more than 8 bits, RGB) is
-converted to them by swscale first.
+A frame of a video is three planes: brightness, and two of colour with a quarter of the pixels. Resizing them
+costs half of resizing RGB, and only the small frame is then converted. Colours keep half the resolution of
+the brightness, as in the video itself and as in a JPEG. swscale resizes the planes with its bilinear filter,
+which widens with the reduction as Pillow's does and is five times as fast, always with the flags that promise
+integer arithmetic and the same bits on every processor. Colours are sums of integers. Frames of other planes
+(more than 8 bits, RGB) are converted by swscale first.
 """
 
 from __future__ import annotations
@@ -25,13 +24,13 @@ from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoRef
 from oxcart.compile.images import Frame, Resize
 
 EXACT = Interpolation.ACCURATE_RND | Interpolation.BITEXACT
-"""Of swscale: integer arithmetic that is the same on every processor."""
+"""Flags of swscale: integer arithmetic that is the same on every processor."""
 BILINEAR, BICUBIC = EXACT | Interpolation.BILINEAR, EXACT | Interpolation.BICUBIC
 LONGER = 128
-"""Pixels of the longer side of a small picture, at most."""
+"""Largest longer side of a small frame, in pixels."""
 
 PLANAR = ("yuv420p", "yuvj420p", "yuv422p", "yuvj422p", "yuv444p", "yuvj444p")
-"""Formats of three planes of 8 bits."""
+"""Pixel formats of three planes of 8 bits."""
 LUMA = {"601": (0.299, 0.114), "709": (0.2126, 0.0722), "2020": (0.2627, 0.0593)}
 """Standard -> weights of red and blue in the brightness."""
 _STANDARDS = {
@@ -41,7 +40,7 @@ _STANDARDS = {
     int(Colorspace.BT2020): "2020",
 }
 HD = 720
-"""Lines from which on a frame that does not say is taken to be of BT.709."""
+"""Lines from which on a frame that names no standard is taken to be of BT.709."""
 _FULL = int(ColorRange.JPEG)
 _PARTS = 512
 
@@ -49,24 +48,24 @@ Floats = npt.NDArray[np.float32]
 
 
 class Planes(NamedTuple):
-    """A picture as videos store it: three planes [h, w] uint8, and what their levels mean."""
+    """A frame as videos store it: three planes [h, w] uint8, and what their levels mean."""
 
     bright: Frame
     blue: Frame
     red: Frame
     standard: str
-    """By which weights colours are to be read."""
+    """Standard that says how colours are weighted: a key of LUMA."""
     full: bool
-    """Whether black is 0 and white 255, and not 16 and 235."""
+    """Whether black is 0 and white 255, rather than 16 and 235."""
 
     def grey(self) -> Frame:
-        """Grey levels [h, w] uint8 of the brightness, black 0 and white 255."""
+        """Brightness as grey levels [h, w] uint8, black 0 and white 255."""
         return self.bright if self.full else np.asarray(cv2.LUT(self.bright, _STRETCHED), np.uint8)
 
     def rgb(self, out: Frame | None = None) -> Frame:
-        """The picture [h, w, 3] uint8; planes of colour may have half the pixels of a side, rounded up.
+        """The frame as RGB [h, w, 3] uint8, written to `out` where it is given.
 
-        Where `out` is given it is written there.
+        Planes of colour may have half the pixels of a side, rounded up.
         """
         height, width = self.bright.shape
         blue, red = self.blue, self.red
@@ -77,7 +76,7 @@ class Planes(NamedTuple):
 
 
 class Painter:
-    """Makes pictures of frames, one after another."""
+    """Converts frames to RGB, one after another."""
 
     def __init__(self) -> None:
         cv2.setNumThreads(1)
@@ -85,7 +84,7 @@ class Painter:
         self._scale: dict[tuple[int, ...], VideoReformatter] = defaultdict(VideoReformatter)
 
     def paint(self, frame: VideoFrame, rotation: int, resize: Resize, out: Frame) -> None:
-        """Write the picture of a frame, turned and of the size that is wanted, to `out` [H, W, 3] uint8."""
+        """Write a frame, resized and turned as it is shown, to `out` [H, W, 3] uint8."""
         turned = rotation % 180 != 0
         shown = (frame.width, frame.height) if turned else (frame.height, frame.width)
         height, width = resize.output_size(*shown)[:: -1 if turned else 1]
@@ -97,18 +96,18 @@ class Painter:
             )
             planes = [_cut(one, box, frame) for one in planes]
         half = (height + 1) // 2, (width + 1) // 2
-        picture = whole._replace(
+        resized = whole._replace(
             bright=self._resized(planes[0], (height, width)),
             blue=self._resized(planes[1], half),
             red=self._resized(planes[2], half),
         )
         if rotation:
-            out[:] = np.rot90(picture.rgb(), rotation // 90)
+            out[:] = np.rot90(resized.rgb(), rotation // 90)
         else:
-            picture.rgb(out)
+            resized.rgb(out)
 
     def small(self, frame: VideoFrame) -> Planes:
-        """A small picture of a frame, not turned: planes of one size, halved until they are small enough."""
+        """A frame made small, not turned: planes of one size, halved until they are small enough."""
         whole = self._planes(frame)
         bright = whole.bright
         while max(bright.shape) > LONGER and min(bright.shape) > 1:
@@ -117,7 +116,7 @@ class Painter:
         return whole._replace(bright=bright, blue=blue, red=red)
 
     def _planes(self, frame: VideoFrame) -> Planes:
-        """The planes of a frame; those of colour have all of its pixels or half of a side."""
+        """The planes of a frame; those of colour have all its pixels, or half along a side."""
         full, standard = _is_full(frame), _standard(frame)
         if frame.format.name not in PLANAR:
             space = None
@@ -151,14 +150,14 @@ def _pixels(plane: VideoPlane) -> Frame:
 
 
 def _halved(plane: Frame) -> Frame:
-    """Means of 2x2 pixels, rounded; a last odd row or column is left out."""
+    """Means of 2x2 pixels, rounded; an odd last row or column is left out."""
     height, width = plane.shape[0] // 2, plane.shape[1] // 2
     found = cv2.resize(plane[: 2 * height, : 2 * width], (width, height), interpolation=cv2.INTER_AREA)
     return np.asarray(found, np.uint8)
 
 
 def _as_small(plane: Frame, height: int, width: int) -> Frame:
-    """A plane of colour, halved or doubled to the size of that of the brightness."""
+    """A plane of colour, halved or doubled to the size of the brightness."""
     while plane.shape[0] >= 2 * height and plane.shape[1] >= 2 * width:
         plane = _halved(plane)
     while plane.shape[0] < height or plane.shape[1] < width:
@@ -167,7 +166,7 @@ def _as_small(plane: Frame, height: int, width: int) -> Frame:
 
 
 def _twice(plane: Frame) -> Frame:
-    """Each pixel [h, w] as 2x2 of them."""
+    """A plane with each pixel repeated 2x2 times; `cv2.resize` takes four times as long."""
     height, width = plane.shape
     pairs = np.empty((height, 2, width), np.uint16)
     np.multiply(plane, 257, out=pairs[:, 0], dtype=np.uint16)
@@ -176,13 +175,13 @@ def _twice(plane: Frame) -> Frame:
 
 
 def _standard(frame: VideoFrame) -> str:
-    """By which weights its colours are to be read: as it says, else as is usual for its size."""
+    """The standard of a frame's colours: as the frame says, else as is usual for its size."""
     usual = "709" if min(frame.height, frame.width) >= HD else "601"
     return _STANDARDS.get(int(frame.colorspace), usual)
 
 
 def _is_full(frame: VideoFrame) -> bool:
-    """Whether black is 0 and white 255, and not 16 and 235."""
+    """Whether black is 0 and white 255, rather than 16 and 235."""
     kind = frame.format
     if kind.is_rgb or kind.has_palette or kind.name.startswith(("yuvj", "gray", "ya")):
         return True
@@ -190,7 +189,7 @@ def _is_full(frame: VideoFrame) -> bool:
 
 
 def _middle(frame: VideoFrame, shape: float) -> tuple[int, int, int, int]:
-    """The largest box of a shape (height / width) in the middle, on even pixels where it is inside."""
+    """The largest box of a shape (height / width) in the middle of a frame, on even pixels."""
     height = min(frame.height, max(1, round(frame.width * shape)))
     width = min(frame.width, max(1, round(frame.height / shape)))
     top, left = (frame.height - height) // 4 * 2, (frame.width - width) // 4 * 2
@@ -198,7 +197,7 @@ def _middle(frame: VideoFrame, shape: float) -> tuple[int, int, int, int]:
 
 
 def _cut(plane: Frame, box: tuple[int, int, int, int], frame: VideoFrame) -> Frame:
-    """The part of a plane, which may have fewer pixels than the frame, that a box of the frame covers."""
+    """The part of a plane that a box of the frame covers; the plane may have fewer pixels."""
     across = 1 if plane.shape[1] == frame.width else 2
     down = 1 if plane.shape[0] == frame.height else 2
     left, top, right, bottom = box
@@ -207,10 +206,10 @@ def _cut(plane: Frame, box: tuple[int, int, int, int], frame: VideoFrame) -> Fra
 
 @lru_cache(maxsize=8)
 def _matrix(standard: str, full: bool) -> Floats:
-    """[3, 4]: what brightness, the two colours and a constant add to red, green and blue.
+    """Weights [3, 4] of brightness, the two colours and a constant in red, green and blue.
 
-    In 512ths, the constant an odd number of 1024ths: sums are exact in floating point and in the fixed point
-    that OpenCV takes where a processor has it, and none is a half, which the two would round differently.
+    They are 512ths, and the constant is an odd number of 1024ths. So sums are exact in floating point and in
+    the fixed point that OpenCV uses on some processors, and none is a half, which these would round unalike.
     """
     red, blue = LUMA[standard]
     green = 1 - red - blue
@@ -231,4 +230,4 @@ def _matrix(standard: str, full: bool) -> Floats:
 
 
 _STRETCHED = np.clip(np.round((np.arange(256) - 16) * (255 / 219)), 0, 255).astype(np.uint8)
-"""Level of brightness where black is 16 and white 235 -> grey level."""
+"""Grey level of each level of brightness where black is 16 and white 235."""

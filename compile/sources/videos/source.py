@@ -1,10 +1,10 @@
-"""Web video: clips of the videos in a folder, as yt-dlp leaves it or as anybody does (see `video_files`).
+"""Web video: clips of the videos in a folder, downloaded by yt-dlp or of any other origin (see `files`).
 
 An episode is a clip: a part of one shot, resampled to a declared rate. Its environment is the channel,
-because a channel has one kitchen and one style; where nobody says whose a video is, it is unknown, because
-another video may show the same place, or the same moment from another side. Licence, channel and URL go with
-every clip. The census decodes each video once, at low resolution, in a process that
-may die of it; `read` seeks to the clip's own part of the file, and refuses it when its packets are not
+because a channel has one kitchen and one style. A video without a channel has an unknown environment, because
+another video may show the same place, or the same moment from another side. Every clip carries its licence,
+channel and URL. The census decodes each video once, at low resolution, in a process of its own, which may
+crash without harm. `read` seeks to the clip's part of the file, and refuses the clip if its packets are not
 those that the census saw.
 """
 
@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import json
 from bisect import bisect_right
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from functools import partial
 from itertools import pairwise
 from operator import itemgetter
@@ -40,6 +41,7 @@ from oxcart.compile.sources.videos.clips import Clip, clips
 from oxcart.compile.sources.videos.config import INSTRUCTIONS, VideoConfig
 from oxcart.compile.sources.videos.decode import Packet, Reel, VideoError, clip_digest, play
 from oxcart.compile.sources.videos.files import (
+    INFO,
     SCENES,
     Info,
     Scene,
@@ -60,17 +62,19 @@ from oxcart.shards.store import Store
 
 CAMERA = "video"
 VERSION = "1"
+_OF_DATASET = ("key", "same_as")
+"""Columns of the attribution that one episode alone does not tell."""
 
 BESIDE = Isolated()
-"""Where videos are decoded for the first time; it starts when it is first used."""
+"""Process in which videos are decoded for the first time; it starts when it is first used."""
 
 
 class VideoSource(Source):
     """The clips of a folder of videos.
 
     Raises:
-        ConfigError: an option is of another kind of source, or the folder is of a LeRobot dataset.
-        SourceError: the folder holds no video, or one whose name is no text.
+        ConfigError: an option belongs to another kind of source, or the folder is part of a LeRobot dataset.
+        SourceError: the folder holds no video, or the name of a video is not UTF-8.
     """
 
     origin = "videos"
@@ -97,21 +101,18 @@ class VideoSource(Source):
             except UnicodeEncodeError:
                 raise SourceError(f"{config.url}: the name of {name!r} is not UTF-8; rename it") from None
         self._info = {name: info if (info := info_name(name)) in there else None for name in self._files}
-        folders: dict[str, list[str]] = defaultdict(list)
-        for name in self._files:
-            folders[str(PurePosixPath(name).parent)].append(name)
-        self._scenes: dict[str, tuple[str, bool]] = {}
-        for folder, names in folders.items():
-            table = str(PurePosixPath(folder) / SCENES)
-            if table in there:
-                self._scenes |= {name: (table, len(names) == 1) for name in names}
-        beside = [*filter(None, self._info.values()), *(table for table, _ in self._scenes.values())]
-        self._sizes = self._store.sizes([*self._files, *sorted(set(beside))])
-        place = self._store.url.rstrip("/")
-        self.name = clean(place.rsplit("/", 1)[-1]) or "videos"
+        folders = {name: PurePosixPath(name).parent for name in self._files}
+        videos_in = Counter(folders.values())
+        self._scenes = {
+            name: (table, videos_in[folder] == 1)
+            for name, folder in folders.items()
+            if (table := str(folder / SCENES)) in there
+        }
+        beside = {*filter(None, self._info.values()), *(table for table, _ in self._scenes.values())}
+        self._sizes = self._store.sizes([*self._files, *sorted(beside)])
+        self.name = clean(self._store.url.rstrip("/").rsplit("/", 1)[-1]) or "videos"
         self.version = VERSION
-        rate = self._config.rate
-        self.control_rate: dict[str, Any] | None = {"hz": float(rate), "verified": True}
+        self.control_rate = {"hz": float(self._config.rate), "verified": True}
 
     def describe(self) -> dict[str, Any]:
         """Everything that decides what a census row or an episode is, as plain JSON."""
@@ -134,36 +135,26 @@ class VideoSource(Source):
         return list(self._files)
 
     def sizes(self) -> dict[str, int]:
-        """Name -> bytes of the videos and of what lies beside them, when the source was opened."""
+        """Name -> bytes of the videos and of the files beside them, when the source was opened."""
         return dict(self._sizes)
 
     def census(self, file: str) -> Iterator[CensusRow]:
-        """A row for each clip and each part that is left out; one for a video that cannot be had."""
-        info = Info(
-            id=info_name(file).removesuffix(".info.json"),
-            title="",
-            channel=None,
-            channel_id=None,
-            uploader_id=None,
-            licence="unknown",
-            url=None,
-            uploaded=None,
-            chapters=(),
-        )
+        """One row per clip and per part that is left out; one row for a video that cannot be read."""
+        info = Info(video=info_name(file).removesuffix(INFO))
         try:
             info = read_info(self._store, file, self._info[file])
             if why := self._unwanted(file, info):
                 yield self._row(file, info, 0, rejected=why)
                 return
-            scenes, unwanted = self._cut_before(file, info)
-            if scenes == []:
-                what = (
-                    "names none of its frames"
-                    if not unwanted
-                    else f"has {unwanted} rows, none of them wanted"
-                )
-                yield self._row(file, info, 0, rejected=f"{LEFT_OUT}{self._scenes[file][0]} {what}")
-                return
+            scenes = None
+            if file in self._scenes:
+                table, alone = self._scenes[file]
+                scenes, unwanted = read_scenes(self._store, file, table, alone, info.video, self._config)
+                if not scenes:
+                    rows = f"has {unwanted} rows, none of them wanted"
+                    why = f"{table} {rows if unwanted else 'names none of its frames'}"
+                    yield self._row(file, info, 0, rejected=f"{LEFT_OUT}{why}")
+                    return
             seen = self._survey(file, scenes)
         except SourceError as error:
             beside = f"{error.file}: " if error.file not in (None, file) else ""
@@ -173,30 +164,24 @@ class VideoSource(Source):
 
     def join(self, table: pa.Table) -> pa.Table:
         """Refuse a second file of one id, let a channel have one name, and tie re-uploads together."""
-        rows = table.to_pylist()
+        rows = [{**row, "detail": json.loads(row["detail"])} for row in table.to_pylist()]
         _reject_twins(rows)
         _name_channels(rows)
         if self._config.reuploads:
             _tie_reuploads(rows)
         for row in rows:
-            if row["detail"] is not None:
-                detail = json.loads(row["detail"])
-                detail.pop("looks", None)
-                row["detail"] = canonical_json(detail).decode()
+            row["detail"].pop("looks", None)
+            row["detail"] = canonical_json(row["detail"]).decode()
         return pa.Table.from_pylist(rows, table.schema)
 
     def attribution(self, census: pa.Table, keys: pa.ChunkedArray) -> pa.Table | None:
-        """Whose work the episodes of some keys are."""
-        texts = dict(zip(census["key"].to_pylist(), census["detail"].to_pylist(), strict=True))
-        details = [json.loads(texts[key]) for key in keys.to_pylist()]
-        rows = [
-            {"key": key, "same_as": detail.get("same_as"), **_attribution(detail)}
-            for key, detail in zip(keys.to_pylist(), details, strict=True)
-        ]
+        """Whose work the episodes of some keys are, one row per key."""
+        details = dict(zip(census["key"].to_pylist(), census["detail"].to_pylist(), strict=True))
+        rows = [{"key": key, **json.loads(details[key])} for key in keys.to_pylist()]
         return pa.Table.from_pylist(rows, ATTRIBUTION_SCHEMA)
 
     def read(self, row: Mapping[str, Any]) -> Episode:
-        """The clip of a census row; it is decoded when it is played."""
+        """The clip of a census row; its frames are decoded when it is played."""
         detail = json.loads(row["detail"])
         instructions = {}
         if self._instruction:
@@ -206,39 +191,29 @@ class VideoSource(Source):
             action=None,
             state=None,
             instructions=instructions,
-            attribution=_attribution(detail),
+            # Not `same_as`: nothing beside an episode depends on which other videos there are.
+            attribution={name: detail[name] for name in ATTRIBUTION_SCHEMA.names if name not in _OF_DATASET},
         )
 
     def _play(self, row: Mapping[str, Any], detail: Mapping[str, Any], frames: Frame, resize: Resize) -> None:
-        file, start, stop = row["source_file"], detail["start"], detail["stop"]
-
-        def check(packets: Sequence[Packet]) -> None:
-            if _digest(clip_digest(packets, start, stop), detail) != row["source_digest"]:
-                raise SourceError("has changed since the census", file=file, record=row["source_record"])
-
+        file, span = row["source_file"], (detail["start"], detail["stop"], detail["gap"])
         try:
             with Reel(self._store, file) as reel:
-                play(reel, start, stop, detail["gap"], self._config.rate, resize, frames)
-                check(reel.packets)
+                play(reel, *span, self._config.rate, resize, frames)
+                if _digest(reel.packets, detail) != row["source_digest"]:
+                    raise SourceError("has changed since the census", file=file, record=row["source_record"])
         except VideoError as error:
             raise ImageError(str(error)) from error
 
     def _unwanted(self, file: str, info: Info) -> str | None:
-        """Why a video is not even decoded."""
+        """Why a video is left out before it is decoded; None where it is not."""
         if is_unfinished(file):
             return "is an unfinished download; run yt-dlp again"
-        if info.id in self._config.exclude:
-            return f"{LEFT_OUT}its id {info.id} is on the list of those to exclude"
+        if info.video in self._config.exclude:
+            return f"{LEFT_OUT}its id {info.video} is on the list of those to exclude"
         if not self._config.allows(info.licence):
             return f"{LEFT_OUT}its licence is {info.licence!r}, which --licence does not name"
         return None
-
-    def _cut_before(self, file: str, info: Info) -> tuple[list[Scene] | None, int]:
-        """The scenes that somebody cut a video into; None where nobody did."""
-        if file not in self._scenes:
-            return None, 0
-        table, alone = self._scenes[file]
-        return read_scenes(self._store, file, table, alone, info.id, self._config)
 
     def _survey(self, file: str, scenes: list[Scene] | None) -> Survey:
         if not self._sizes[file]:
@@ -278,7 +253,7 @@ class VideoSource(Source):
                 number,
                 source_offset=max(0, min((one.position for one in inside), default=0)),
                 source_length=sum(one.size for one in inside),
-                source_digest=_digest(clip_digest(inside, clip.start, clip.stop), detail),
+                source_digest=_digest(inside, detail),
                 steps=clip.steps,
                 instructions=tuple(dict.fromkeys(text for _, text in detail["texts"] if text)),
                 heights=(seen.height,),
@@ -290,7 +265,7 @@ class VideoSource(Source):
     def _row(self, file: str, info: Info, number: int, **known: Any) -> CensusRow:
         channel = info.channel_id or info.uploader_id
         values: dict[str, Any] = {
-            "key": f"{self.name}-{short_id(info.id)}-{number:04d}",
+            "key": f"{self.name}-{short_id(info.video)}-{number:04d}",
             "source_split": "",
             "source_file": file,
             "source_record": number,
@@ -299,7 +274,7 @@ class VideoSource(Source):
             "source_digest": 0,
             "environment": channel,
             "environment_known": "declared" if channel else "unknown",
-            "session": info.id,
+            "session": info.video,
             "heights": (0,),
             "widths": (0,),
             "detail": canonical_json(_about(info)).decode(),
@@ -309,7 +284,7 @@ class VideoSource(Source):
         return CensusRow(**values, duplicate=duplicate)
 
     def _texts(self, info: Info, clip: Clip, seen: Survey) -> list[list[Any]]:
-        """(step, text), wherever the text changes."""
+        """(step at which it begins, text), one per change of the text."""
         if not self._instruction:
             return []
         if self._instruction[0] == "title":
@@ -326,7 +301,7 @@ class VideoSource(Source):
 
 
 def _refuse_others(config: SourceConfig) -> None:
-    """Options that say how to read robot data say nothing of a video."""
+    """Refuse options that say how to read robot data: they say nothing of a video."""
     given = {
         "--source-split": config.source_splits,
         "--camera": config.cameras,
@@ -345,7 +320,7 @@ def _refuse_others(config: SourceConfig) -> None:
 
 
 def _gap(seen: Survey, packets: Sequence[Packet], clip: Clip) -> int:
-    """Longest time from a frame of a clip to the next; 0 where frames have other times than packets."""
+    """Longest `pts` from a frame of a clip to the next; 0 where frames and packets differ in time."""
     low, high = np.searchsorted(seen.pts, [clip.start, clip.stop])
     stamps: list[int] = [*seen.pts[low:high].tolist(), clip.stop]
     if sorted(one.pts for one in packets) != stamps[:-1]:
@@ -354,27 +329,15 @@ def _gap(seen: Survey, packets: Sequence[Packet], clip: Clip) -> int:
 
 
 def _about(info: Info) -> dict[str, Any]:
-    return {
-        "video": info.id,
-        "title": info.title,
-        "channel": info.channel,
-        "channel_id": info.channel_id,
-        "uploader_id": info.uploader_id,
-        "licence": info.licence,
-        "url": info.url,
-        "uploaded": info.uploaded,
-    }
+    """What every row of a video says of it."""
+    return {name: value for name, value in asdict(info).items() if name != "chapters"}
 
 
-def _attribution(detail: Mapping[str, Any]) -> dict[str, Any]:
-    """What is written beside an episode: nothing that depends on which other videos there are."""
-    return {name: detail[name] for name in ATTRIBUTION_SCHEMA.names if name not in ("key", "same_as")}
-
-
-def _digest(packets: int, detail: Mapping[str, Any]) -> int:
-    """Of a clip: its packets, and what is said of it, whatever other videos there are."""
+def _digest(packets: Sequence[Packet], detail: Mapping[str, Any]) -> int:
+    """Digest of a clip: its packets, and what is said of it, whatever other videos there are."""
     said = {name: value for name, value in detail.items() if name not in ("looks", "same_as")}
-    return xxh3_64_intdigest(packets.to_bytes(8, "little") + canonical_json(said))
+    of_packets = clip_digest(packets, detail["start"], detail["stop"])
+    return xxh3_64_intdigest(of_packets.to_bytes(8, "little") + canonical_json(said))
 
 
 def _reject_twins(rows: list[dict[str, Any]]) -> None:
@@ -398,33 +361,32 @@ def _reject_twins(rows: list[dict[str, Any]]) -> None:
 def _name_channels(rows: list[dict[str, Any]]) -> None:
     """A video that knows its channel by `uploader_id` alone joins those that know its `channel_id` too."""
     known: dict[str, str] = {}
-    details = [json.loads(row["detail"]) for row in rows]
-    for detail in details:
-        if detail["channel_id"] and detail["uploader_id"]:
-            known.setdefault(detail["uploader_id"], detail["channel_id"])
-    for row, detail in zip(rows, details, strict=True):
-        if not detail["channel_id"] and detail["uploader_id"] in known:
-            row["environment"] = known[detail["uploader_id"]]
+    for row in rows:
+        if row["detail"]["channel_id"] and row["detail"]["uploader_id"]:
+            known.setdefault(row["detail"]["uploader_id"], row["detail"]["channel_id"])
+    for row in rows:
+        if not row["detail"]["channel_id"] and row["detail"]["uploader_id"] in known:
+            row["environment"] = known[row["detail"]["uploader_id"]]
 
 
 def _tie_reuploads(rows: list[dict[str, Any]]) -> None:
-    """All clips of videos that show the same get one `duplicate`, which ties their channels together, and
-    the id of the first of these videos by name.
+    """Give all clips of videos that show the same one `duplicate`, which ties their channels together.
 
-    The beginnings of clips come first, because copies have their cuts at the same places whenever they begin.
+    They also get the id of the first of these videos by name. The hashes of the beginnings of clips come
+    first, because copies have their cuts at the same places whenever they begin.
     """
-    found: dict[str, list[tuple[int, list[int]]]] = defaultdict(list)
+    looks: dict[str, list[tuple[int, list[int]]]] = defaultdict(list)
     for row in rows:
         if row["rejected"] is None:
-            found[row["source_file"]] += enumerate(json.loads(row["detail"])["looks"])
-    looks = {
-        file: [np.array(look, np.uint64) for _, look in sorted(all_of, key=itemgetter(0))]
-        for file, all_of in found.items()
-    }
-    same = near_duplicates(looks)
-    clips = [(row, json.loads(row["detail"])) for row in rows if row["source_file"] in same and row["detail"]]
-    ids = {row["source_file"]: detail["video"] for row, detail in clips}
-    for row, detail in clips:
-        first = same[row["source_file"]]
-        row["duplicate"] = xxh3_64_intdigest(first.encode())
-        row["detail"] = canonical_json({**detail, "same_as": ids[first]}).decode()
+            looks[row["source_file"]] += enumerate(row["detail"]["looks"])
+    same = near_duplicates(
+        {
+            file: [np.array(look, np.uint64) for _, look in sorted(found, key=itemgetter(0))]
+            for file, found in looks.items()
+        }
+    )
+    ids = {row["source_file"]: row["detail"]["video"] for row in rows}
+    for row in rows:
+        if (first := same.get(row["source_file"])) is not None:
+            row["duplicate"] = xxh3_64_intdigest(first.encode())
+            row["detail"]["same_as"] = ids[first]

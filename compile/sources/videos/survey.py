@@ -1,14 +1,19 @@
 """One pass over a video at low resolution: where its shots begin, where nothing moves, what it shows.
 
-This is the census's share of decoding. Every frame is decoded and converted to a small picture; the shot
-detector sees each, and at the pace of the steps to come each is compared with the one before. What is
-returned is a few numbers a frame, so an hour of video takes some megabytes.
+This is all the decoding that a census does. Every frame is decoded and made small, and the shot detector sees
+it. At the rate of the steps to come, a frame is compared with the frame of the step before. The result is a
+few numbers per frame, so an hour of video takes some megabytes.
+
+Shots are PySceneDetect's: frames reach its detector as its own manager shows them, and every cut that it
+finds counts. A minimum length would merge short shots across their cuts, and no clip may cross a cut; shots
+that are too short are left out later, with their length as the reason. Only how much two frames differ is
+summed here, to the same number in a quarter of the time.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from importlib.metadata import PackageNotFoundError, version
@@ -31,41 +36,42 @@ from oxcart.shards.errors import SourceError
 from oxcart.shards.store import Store
 
 LOOKS_S = 0.25
-"""Seconds between two pictures that are hashed, from the beginning of a shot on."""
+"""Seconds between two frames that are hashed, from the beginning of a shot on."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Survey:
-    """What one pass over (parts of) a video saw."""
+    """What one pass over a video, or over its scenes, saw."""
 
     height: int
-    """Of its pictures as they are shown."""
+    """Height of the frames as they are shown, in pixels."""
     width: int
+    """Width of the frames as they are shown, in pixels."""
     time_base: Fraction
-    """Seconds of a unit of `pts`."""
+    """Seconds per unit of `pts`."""
     pts: Int64
-    """Of every frame that was decoded."""
+    """[frames]: time of every frame that was decoded."""
     ends: Int64
-    """[parts]: pts behind the last frame of each part."""
+    """[parts]: pts at which the last frame of each part ends."""
     parts: Int64
-    """Number of each part's first frame: one part, or one a scene."""
+    """[parts]: number of each part's first frame. A scene is a part; without scenes the video is."""
     cuts: Int64
-    """Numbers of the frames that begin a shot, the first frame of every part among them."""
+    """Numbers of the frames that begin a shot; the first frame of every part is one."""
     moved: npt.NDArray[np.float64]
-    """Mean difference of grey levels from the step before, of the frame that is a step's; NaN of others."""
+    """[frames]: mean difference of grey levels from the step before; NaN where no step begins."""
     brightest: npt.NDArray[np.uint8]
-    """The brightest grey level of a step's frame."""
+    """[frames]: the brightest grey level, where a step begins."""
     looks: list[tuple[int, Uint64]]
-    """Numbers of frames, and the hashes of what they show."""
+    """Numbers of frames, each with the hashes of what the frame shows."""
     packets: list[Packet]
-    """Of all parts, in the order of the file."""
+    """Packets of all parts, in the order of the file."""
 
 
 def survey(store: Store, name: str, config: VideoConfig, scenes: Sequence[Scene] | None) -> Survey:
-    """Decode a video, or the scenes of it alone.
+    """Decode a video, or only its scenes.
 
     Raises:
-        SourceError: it cannot be decoded, or a scene is beyond its end.
+        SourceError: the video cannot be decoded, or a scene is beyond its end.
     """
     try:
         with Reel(store, name, glance=True) as reel:
@@ -75,7 +81,7 @@ def survey(store: Store, name: str, config: VideoConfig, scenes: Sequence[Scene]
 
 
 def _survey(reel: Reel, config: VideoConfig, scenes: Sequence[Scene] | None) -> Survey:
-    spans = [(None, None)] if scenes is None else _spans(reel, scenes)
+    spans: list[tuple[int | None, int | None]] = [(None, None)] if scenes is None else _spans(reel, scenes)
     eye = _Eye(reel, config)
     packets: list[Packet] = []
     parts, ends, cuts = [], [], []
@@ -86,9 +92,12 @@ def _survey(reel: Reel, config: VideoConfig, scenes: Sequence[Scene] | None) -> 
             eye.see(frame)
         if len(eye.pts) == parts[-1]:
             raise VideoError("holds no frame")
-        cuts += [parts[-1], *(parts[-1] + one for one in (eye.shots.cuts() if scenes is None else ()))]
+        inside = eye.shots.cuts() if scenes is None else []
+        cuts += [parts[-1] + one for one in (0, *inside)]
         ends.append(_end(eye.pts[parts[-1] :], stop))
-        packets += [one for one in reel.packets if _inside(one.pts, start, stop)]
+        # Not those that were read on the way to the part, or behind it.
+        after = (one for one in reel.packets if start is None or one.pts >= start)
+        packets += [one for one in after if stop is None or one.pts < stop]
     if scenes is None:
         reel.check_whole(len(eye.pts), ends[-1])
     height, width = reel.shown_size
@@ -111,32 +120,32 @@ class ShotDetector:
     """Finds the frames that begin a shot."""
 
     def __init__(self, config: VideoConfig) -> None:
-        self._detector: Any
-        if config.detector == "content":
-            self._detector = ContentDetector(threshold=config.cut_threshold, min_scene_len=0)
-        else:
-            self._detector = AdaptiveDetector(adaptive_threshold=config.cut_threshold, min_scene_len=0)
+        kind = ContentDetector if config.detector == "content" else AdaptiveDetector
+        self._detector: Any = kind(config.cut_threshold, min_scene_len=0)
         self._detector._calculate_frame_score = self._score
         self._before: Frame | None = None
         self._count = 0
         self._cuts: list[int] = []
 
-    def see(self, picture: Frame) -> bool:
-        """The next frame, [H, W, 3] uint8, RGB; says whether it is known already that it begins a shot."""
-        cuts = self._detector.process_frame(self._count, picture)
+    def see(self, frame: Frame) -> bool:
+        """Look at the next frame, [H, W, 3] uint8 RGB; returns whether it surely begins a shot.
+
+        The adaptive detector finds a cut only some frames later; `cuts` returns all.
+        """
+        cuts = self._detector.process_frame(self._count, frame)
         self._cuts += cuts
         self._count += 1
         return self._count - 1 in cuts
 
     def cuts(self) -> list[int]:
-        """Numbers of the frames that begin a shot, without the first, once all were seen."""
+        """Numbers of the frames that begin a shot, without the first frame, once all were seen."""
         if self._count:
             self._cuts += self._detector.post_process(self._count - 1)
         return sorted({one for one in self._cuts if 0 < one < self._count})
 
-    def _score(self, number: int, picture: Frame) -> float:
-        """Mean of the mean differences of hue, saturation and value from the frame before, as it is there."""
-        now = np.asarray(cv2.cvtColor(picture, cv2.COLOR_RGB2HSV), np.uint8)
+    def _score(self, number: int, frame: Frame) -> float:
+        """PySceneDetect's score: the mean difference of hue, saturation and value from the frame before."""
+        now = np.asarray(cv2.cvtColor(frame, cv2.COLOR_RGB2HSV), np.uint8)
         before, self._before = self._before, now
         if before is None:
             return 0.0
@@ -146,7 +155,7 @@ class ShotDetector:
 
 
 class _Eye:
-    """Looks at one frame after another."""
+    """What was seen of the frames so far."""
 
     def __init__(self, reel: Reel, config: VideoConfig) -> None:
         self._reel, self._config, self._painter = reel, config, Painter()
@@ -158,26 +167,28 @@ class _Eye:
         self._look_every = round(Fraction(LOOKS_S) / reel.time_base)
 
     def begin(self) -> None:
-        """What comes has nothing to do with what came."""
+        """Begin a part, which has nothing to do with the one before."""
         self.shots = ShotDetector(self._config)
         self._before: Frame | None = None
         self._step, self._look = -1, 0
         self._first: int | None = None
 
     def see(self, frame: VideoFrame) -> None:
-        """The next frame."""
+        """Look at the next frame."""
         assert frame.pts is not None
         if self._first is None:
             self._first = self._look = frame.pts
-        picture = self._painter.small(frame)
-        cut = self.shots.see(picture.rgb())
+        small = self._painter.small(frame)
+        cut = self.shots.see(small.rgb())
         self.pts.append(frame.pts)
         step = math.floor((frame.pts - self._first) * self._pace)
         moved, brightest = np.nan, 0
         if step != self._step or cut:
-            grey = picture.grey()
+            grey = small.grey()
             if step != self._step:
-                moved = 0.0 if self._before is None else _difference(grey, self._before)
+                moved = 0.0
+                if self._before is not None:
+                    moved = cv2.norm(grey, self._before, cv2.NORM_L1) / grey.size
                 brightest, self._before, self._step = int(grey.max()), grey, step
             if cut or frame.pts >= self._look:
                 self._look = frame.pts + self._look_every
@@ -188,37 +199,27 @@ class _Eye:
         self.brightest.append(brightest)
 
 
-def _difference(one: Frame, other: Frame) -> float:
-    """Mean absolute difference of two pictures."""
-    return cv2.norm(one, other, cv2.NORM_L1) / one.size
-
-
-def _inside(pts: int, start: int | None, stop: int | None) -> bool:
-    """Whether a packet is of a part, and not read on the way to it or behind it."""
-    return (start is None or pts >= start) and (stop is None or pts < stop)
-
-
 def _end(pts: Sequence[int], stop: int | None) -> int:
-    """Where the last of some frames ends: where the next begins, else after the usual time."""
+    """`pts` at which the last of some frames ends: at `stop`, else after the median time of a frame."""
     if stop is not None:
         return stop
     gaps = np.diff(np.array(pts, np.int64))
     return pts[-1] + (max(1, int(np.median(gaps))) if len(gaps) else 1)
 
 
-def _spans(reel: Reel, scenes: Sequence[Scene]) -> Iterator[tuple[int | None, int | None]]:
-    """First pts of each scene, and the first behind it; found without decoding."""
+def _spans(reel: Reel, scenes: Sequence[Scene]) -> list[tuple[int | None, int | None]]:
+    """First `pts` of each scene, and the first behind the scene; found without decoding."""
     stamps = [one.pts for one in reel.index()]
     spans: list[tuple[int | None, int | None]] = []
     for scene in scenes:
         if scene.stop > len(stamps):
             raise VideoError(f"has {len(stamps)} frames; a scene is said to be {scene.start} to {scene.stop}")
         spans.append((stamps[scene.start], stamps[scene.stop] if scene.stop < len(stamps) else None))
-    return iter(spans)
+    return spans
 
 
 def video_versions() -> dict[str, str]:
-    """Of what decides clips and their pixels."""
+    """Versions of the libraries that decide clips and their pixels."""
     libraries = {name: av.library_versions[name] for name in ("libavcodec", "libavformat", "libswscale")}
     return {
         "av": av.__version__,
@@ -229,10 +230,8 @@ def video_versions() -> dict[str, str]:
 
 
 def detector_version() -> str:
-    """Of PySceneDetect, under either of the names that it is installed by."""
-    for package in ("scenedetect-headless", "scenedetect"):
-        try:
-            return version(package)
-        except PackageNotFoundError:
-            continue
-    raise PackageNotFoundError("scenedetect-headless")
+    """Version of PySceneDetect, which two packages install."""
+    try:
+        return version("scenedetect-headless")
+    except PackageNotFoundError:
+        return version("scenedetect")

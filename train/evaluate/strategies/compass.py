@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+from matplotlib.patches import Ellipse
 from scipy import stats
 
 from oxcart.train import plots, statistics
@@ -194,8 +195,6 @@ def _by_group(pairs: GatheredPairs, kind: str, names: Any, seed: int) -> Figure:
 
 def _ellipse(axis: Any, values: Floats, episodes: Any, colour: Any, generator: np.random.Generator) -> None:
     """Where the mean of values [N, 2] lies."""
-    from matplotlib.patches import Ellipse
-
     _, episode = np.unique(episodes, return_inverse=True)
     number = int(episode.max()) + 1
     if number < 3:

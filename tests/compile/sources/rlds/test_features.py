@@ -145,9 +145,9 @@ def test_scalars_and_matrices_a_step_are_flattened(tmp_path: Path) -> None:
         ("file_path", "expected numbers, the source has Text string"),
         (
             "ragged",
-            "expected one fixed shape a step that is not empty, the source has Sequence float32 [any]",
+            "expected one fixed shape per step that is not empty, the source has Sequence float32 [any]",
         ),
-        ("empty", "expected one fixed shape a step that is not empty, the source has Tensor float32 [0]"),
+        ("empty", "expected one fixed shape per step that is not empty, the source has Tensor float32 [0]"),
         ("complex", "expected numbers, the source has Tensor complex64 [2]"),
         ("length", "expected a feature of steps, the source has Tensor int64"),
     ],
