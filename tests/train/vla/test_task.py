@@ -448,7 +448,7 @@ def _blank(values: dict[str, Any]) -> None:
         ({}, ("data.codes=[]",), r"data\.codes: expected an annotation of each dataset"),
         ({}, ("model=''",), "model: expected a vision-language model"),
         ({}, ("vla.prompt=none",), r"vla\.prompt: 'none' is neither a file nor one of robot"),
-        ({}, ("vla.head=heads",), r"vla\.head: expected tokens, replace, head; got 'heads'"),
+        ({}, ("vla.head=heads",), r"vla\.head: expected one of tokens, replace, head; got 'heads'"),
     ],
 )
 def test_bad_input_is_one_clear_line(
