@@ -127,11 +127,11 @@ def audit(
       oxcart audit bridge fractal -o audit.html --json audit.json --sample 500
     """
     from oxcart.cli.progress import stages
-    from oxcart.manifests.audit.audit import Options
+    from oxcart.manifests.audit.audit import AuditOptions
     from oxcart.manifests.audit.audit import audit as run
     from oxcart.manifests.audit.report import report_html, report_json
 
-    options = Options(seed=seed, frames=frames, sample=sample, workers=workers)
+    options = AuditOptions(seed=seed, frames=frames, sample=sample, workers=workers)
     notice = None if quiet else lambda line: click.echo(f"audit: {line}", err=True)
     command = _command(dataset, options, fail_on)
     found = run(dataset, options, stage=stages(quiet), notice=notice, command=command)

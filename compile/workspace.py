@@ -392,15 +392,8 @@ def saved_attribution(store: Store) -> pa.Table | None:
 
 def write_done(store: Store, shard: str, plan: str, done: Done) -> None:
     """Mark the task of a shard as done, and leave what a commit needs of it."""
-    value = {
-        "plan": plan,
-        "shard": done.shard,
-        "rejected": done.rejected,
-        "again": done.again,
-        "action": done.action,
-        "state": done.state,
-    }
-    table = done.episodes.replace_schema_metadata({_METADATA: json.dumps(value)})
+    value = {"plan": plan, **vars(done)}
+    table = value.pop("episodes").replace_schema_metadata({_METADATA: json.dumps(value)})
     with claimed_writer(store, rows_name(shard), plan) as file:
         file.write(seal(table_bytes(table)))
 
@@ -412,17 +405,10 @@ def read_done(store: Store, shard: str, plan: str) -> Done | None:
     try:
         table = parse_table(read_sealed(store, rows_name(shard)), rows_name(shard))
         value = json.loads(table.schema.metadata[_METADATA])
-        if value["plan"] != plan:
+        if value.pop("plan") != plan:
             return None
-        done = Done(
-            shard=value["shard"],
-            episodes=table.replace_schema_metadata(None),
-            rejected=value["rejected"],
-            again=value["again"],  # which an earlier version did not count
-            action=value["action"],
-            state=value["state"],
-        )
-    except (CorruptError, KeyError, TypeError, ValueError):
+        done = Done(episodes=table.replace_schema_metadata(None), **value)
+    except (CorruptError, AttributeError, KeyError, TypeError, ValueError):  # damaged, or of another version
         return None
     entry = done.shard
     for name, size in ((entry["name"], entry["bytes"]), (entry["chunks"], entry["chunks_bytes"])):

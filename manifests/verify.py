@@ -43,7 +43,7 @@ from oxcart.shards.store import Store
 MANY_CHUNKS = 2 << 20
 """A shard that may have more is verified alone, so that memory does not grow with the workers."""
 
-_Chunks = Mapping[tuple[str, str], "_Stated"]
+_StatedChunks = Mapping[tuple[str, str], "_Stated"]
 """(key, camera) -> what the chunk table of a shard states."""
 
 
@@ -234,7 +234,7 @@ def _bounds(store: Store, shard: Mapping[str, Any], rows: pa.Table | None, rules
 
 def _chunk_rows(
     store: Store, shard: Mapping[str, Any], bounds: Mapping[str, Any], expected: int | None
-) -> _Chunks | None:
+) -> _StatedChunks | None:
     table = read_chunks(store, {**shard, **bounds})
     if store.size(shard["chunks"]) != shard["chunks_bytes"]:
         raise CorruptError(f"the manifest says it has {shard['chunks_bytes']} bytes")
@@ -268,7 +268,7 @@ def _wrong_bytes(
     store: Store,
     shard: Mapping[str, Any],
     rows: pa.Table | None,
-    chunks: _Chunks | None,
+    chunks: _StatedChunks | None,
     rules: _Rules,
 ) -> Iterator[str]:
     """What is wrong with a shard."""
@@ -308,7 +308,7 @@ def _wrong_bytes(
 
 
 def _wrong_pieces(
-    data: bytes, row: Mapping[str, Any], chunks: _Chunks | None, rules: _Rules
+    data: bytes, row: Mapping[str, Any], chunks: _StatedChunks | None, rules: _Rules
 ) -> Iterator[str]:
     """What is wrong with the bytes of one episode."""
     try:

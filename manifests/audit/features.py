@@ -22,7 +22,7 @@ import numpy.typing as npt
 from PIL import Image
 from xxhash import xxh3_64, xxh3_64_intdigest
 
-from oxcart.manifests.audit.episodes import Audited, Episode
+from oxcart.manifests.audit.episodes import Audited, AuditedEpisode
 from oxcart.manifests.dataset import read_chunks
 from oxcart.manifests.episode import Track, track
 from oxcart.shards.errors import CorruptError
@@ -84,8 +84,8 @@ def spaced(first: int, stop: int, count: int) -> list[int]:
 
 
 def read_features(
-    sources: Sequence[Audited],
-    episodes: Sequence[Episode],
+    datasets: Sequence[Audited],
+    episodes: Sequence[AuditedEpisode],
     frames: int,
     workers: int,
     report: Report = lambda done: None,
@@ -93,7 +93,7 @@ def read_features(
     """Decode `frames` frames of each episode's primary camera and describe them.
 
     Args:
-        sources: the datasets.
+        datasets: the datasets.
         episodes: of which, in any order.
         frames: N.
         workers: threads.
@@ -106,13 +106,13 @@ def read_features(
     found = empty(len(episodes), frames)
     pool = ThreadPoolExecutor(workers)
 
-    def one(source: Audited, where: Track) -> tuple[list[int], Described]:
+    def one(dataset: Audited, where: Track) -> tuple[list[int], Described]:
         steps = spaced(0, where.shape[0], frames)
-        return steps, describe(read_steps(source, where, steps))
+        return steps, describe(read_steps(dataset, where, steps))
 
     def calls() -> Iterator[Callable[[], tuple[list[int], Described]]]:
-        for i, where in tracks(sources, episodes):
-            yield partial(one, sources[episodes[i].source], where)
+        for i, where in tracks(datasets, episodes):
+            yield partial(one, datasets[episodes[i].dataset], where)
 
     try:
         order = [i for i, _ in _by_shard(episodes)]
@@ -147,7 +147,7 @@ def put(features: Features, i: int, steps: Sequence[int], described: Described) 
 
 
 def tracks(
-    sources: Sequence[Audited], episodes: Sequence[Episode], camera: str = "primary"
+    datasets: Sequence[Audited], episodes: Sequence[AuditedEpisode], camera: str = "primary"
 ) -> Iterator[tuple[int, Track]]:
     """Index and track of each episode, shard by shard: each chunk table is read once.
 
@@ -156,26 +156,26 @@ def tracks(
     """
     chunks, at = None, (-1, "")
     for i, episode in _by_shard(episodes):
-        source = sources[episode.source]
-        manifest = source.dataset.manifest
-        if at != (episode.source, episode.row["shard"]):
-            at = episode.source, episode.row["shard"]
+        dataset = datasets[episode.dataset]
+        manifest = dataset.manifest
+        if at != (episode.dataset, episode.row["shard"]):
+            at = episode.dataset, episode.row["shard"]
             name = tar_name(episode.row["shard"])
             named = [shard for shard in manifest.shards if shard["name"] == name]
             if not named:
                 raise CorruptError(f"{name}: is not in the manifest")
-            chunks = read_chunks(source.dataset.store, named[0])
+            chunks = read_chunks(dataset.store, named[0])
         yield i, track(episode.row, manifest.camera(camera)["name"], manifest.pixels, chunks)
 
 
-def read_steps(source: Audited, where: Track, steps: Sequence[int]) -> Frames:
+def read_steps(dataset: Audited, where: Track, steps: Sequence[int]) -> Frames:
     """Frames [n, H, W, 3] of these steps."""
     out = np.empty((len(steps), *where.shape[1:]), np.uint8)
     for i, step in enumerate(steps):
         if i and step == steps[i - 1]:
             out[i] = out[i - 1]
         else:
-            where.read(source.dataset.store, step, step + 1, out[i : i + 1])
+            where.read(dataset.store, step, step + 1, out[i : i + 1])
     return out
 
 
@@ -230,10 +230,10 @@ def distance(one: npt.NDArray[np.uint64], other: npt.NDArray[np.uint64]) -> npt.
     return bits
 
 
-def _by_shard(episodes: Sequence[Episode]) -> Iterator[tuple[int, Episode]]:
+def _by_shard(episodes: Sequence[AuditedEpisode]) -> Iterator[tuple[int, AuditedEpisode]]:
     """Index and episode, those of a shard together."""
-    order = sorted(range(len(episodes)), key=lambda i: (episodes[i].source, episodes[i].row["shard"], i))
-    for _, group in groupby(order, key=lambda i: (episodes[i].source, episodes[i].row["shard"])):
+    order = sorted(range(len(episodes)), key=lambda i: (episodes[i].dataset, episodes[i].row["shard"], i))
+    for _, group in groupby(order, key=lambda i: (episodes[i].dataset, episodes[i].row["shard"])):
         for i in group:
             yield i, episodes[i]
 

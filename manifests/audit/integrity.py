@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from oxcart.manifests.audit.episodes import Audited, Episode
+from oxcart.manifests.audit.episodes import Audited, AuditedEpisode
 from oxcart.manifests.audit.exact import Moves, trajectory
 from oxcart.manifests.audit.result import Check, count, failed, passed, some, unchecked
 from oxcart.manifests.episode import read_arrays as episode_arrays
@@ -33,7 +33,7 @@ Arrays = dict[str, npt.NDArray[np.float32]]
 
 
 def check_shards(
-    sources: Sequence[Audited],
+    datasets: Sequence[Audited],
     workers: int,
     *,
     sampled: bool,
@@ -45,26 +45,26 @@ def check_shards(
             SHARDS, SHARDS_TITLE, "a sample is audited: only the chunks that were read match their digests"
         )
     rows, before = [], 0
-    for source in sources:
-        total = sum(shard["frames"] for shard in source.dataset.manifest.shards)
+    for dataset in datasets:
+        total = sum(shard["frames"] for shard in dataset.manifest.shards)
         damage = verify(
-            source.dataset,
+            dataset.opened,
             workers=workers,
             report=lambda done, size, before=before: report(before + done),  # type: ignore[misc]
         )
-        rows += [{"dataset": source.label, "file": one.file, "reason": one.reason} for one in damage]
+        rows += [{"dataset": dataset.label, "file": one.file, "reason": one.reason} for one in damage]
         before += total
     if rows:
         text = f"{rows[0]['file']}: {rows[0]['reason']}"
         more = f" and {len(rows) - 1:,} more" if len(rows) > 1 else ""
         return failed(SHARDS, SHARDS_TITLE, f"damaged, see oxcart verify: {text}{more}", rows)
-    shards = sum(len(source.dataset.manifest.shards) for source in sources)
+    shards = sum(len(dataset.manifest.shards) for dataset in datasets)
     return passed(SHARDS, SHARDS_TITLE, f"{count(shards, 'shard')}, every byte matches its digest")
 
 
 def read_arrays(
-    sources: Sequence[Audited],
-    episodes: Sequence[Episode],
+    datasets: Sequence[Audited],
+    episodes: Sequence[AuditedEpisode],
     workers: int,
     report: Callable[[int], None] = lambda done: None,
 ) -> tuple[list[Moves | None], list[dict[str, _Moments]]]:
@@ -75,12 +75,12 @@ def read_arrays(
         StoreError: a shard cannot be read.
     """
     moves: list[Moves | None] = []
-    moments: list[dict[str, _Moments]] = [{} for _ in sources]
+    moments: list[dict[str, _Moments]] = [{} for _ in datasets]
     pool = ThreadPoolExecutor(workers)
 
     def calls() -> Iterator[Callable[[], Arrays]]:
         for episode in episodes:
-            dataset = sources[episode.source].dataset
+            dataset = datasets[episode.dataset]
             read = partial(dataset.store.read_range, tar_name(episode.row["shard"]))
             yield partial(episode_arrays, read, episode.row, dataset.manifest.widths)
 
@@ -90,7 +90,7 @@ def read_arrays(
             moves.append(trajectory([arrays[name] for name in sorted(arrays)]))
             if episode.split == "train":
                 for name, values in arrays.items():
-                    moments[episode.source].setdefault(name, _Moments()).add(values)
+                    moments[episode.dataset].setdefault(name, _Moments()).add(values)
             report(done)
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
@@ -98,20 +98,20 @@ def read_arrays(
 
 
 def check_statistics(
-    sources: Sequence[Audited], moments: Sequence[dict[str, _Moments]], *, sampled: bool
+    datasets: Sequence[Audited], moments: Sequence[dict[str, _Moments]], *, sampled: bool
 ) -> Check:
     """Whether the manifest's statistics are those of train."""
     if sampled:
         return unchecked(STATISTICS, STATISTICS_TITLE, "a sample of train does not tell its statistics")
     rows, compared = [], 0
-    for source, found in zip(sources, moments, strict=True):
+    for dataset, found in zip(datasets, moments, strict=True):
         for name in ("action", "state"):
-            stated = getattr(source.dataset.manifest, name)
+            stated = getattr(dataset.manifest, name)
             if stated is None or (stated["statistics"] is None and name not in found):
                 continue
             compared += 1
             wrong = _differing(stated["statistics"], found.get(name))
-            rows += [{"dataset": source.label, "array": name, **row} for row in wrong]
+            rows += [{"dataset": dataset.label, "array": name, **row} for row in wrong]
     if rows:
         text = some([f"{row['array']} {row['what']}" for row in rows])
         return failed(STATISTICS, STATISTICS_TITLE, f"not those of train: {text}", rows)

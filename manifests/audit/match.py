@@ -13,8 +13,8 @@ cropped, enlarged, shifted or mirrored, one way for the whole episode. Then fram
 best path that never goes back, nor stays), and the score is the mean correlation along it, without its worst
 quarter: a copy that begins later has no counterpart for its first frames.
 
-1 is the same pictures, 0 has nothing in common; what lies between is for the null distribution to judge
-(see `verdict`). The trade-off: windows reach crops and shifts of 15%; a rotation or a picture in a picture
+1 is the same images, 0 has nothing in common; what lies between is for the null distribution to judge
+(see `verdict`). The trade-off: windows reach crops and shifts of 15%; a rotation or an image in an image
 is not found.
 """
 

@@ -3,7 +3,7 @@
 A name in both splits fails. Names that merely look like one place are suspicious: equal but for case, white
 space, `_` and `-`, one slip of the pen apart, or sharing a word that tells a room, a robot or a camera.
 Numbers are taken at their word: `toykitchen1` and `toykitchen2` are two places. Names are all this looks at;
-the place check compares pictures.
+the place check compares images.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ _BLOCK = 256
 _TELLING = re.compile(r"^(room|robot|cam|camera|lab|bldg|building|site|arm|station|house|scene)\w*$")
 
 
-def check_environments(sources: Sequence[Audited]) -> Check:
+def check_environments(datasets: Sequence[Audited]) -> Check:
     """Whether an environment, or two that look alike by name, stand in train and in val or test."""
     sides: dict[str, dict[tuple[str, str], tuple[str, str]]] = {"train": {}, "held": {}}
-    for split, names in names_by_side(sources, "environment").items():
+    for split, names in names_by_side(datasets, "environment").items():
         side = "train" if split == "train" else "held" if split in HELD else None
         if side:
             for family, name in names:
-                sides[side][family, name] = _place(sources, family, name)
+                sides[side][family, name] = _place(datasets, family, name)
     train, held = sides["train"], sides["held"]
     if not held:
         return unchecked(NAME, TITLE, "no episode of val or test has a known environment")
@@ -50,7 +50,7 @@ def check_environments(sources: Sequence[Audited]) -> Check:
         text = some([name for _, name in shared])
         return failed(NAME, TITLE, f"{count(len(shared), 'environment')} in train and held out: {text}", rows)
     found = look_alikes(sorted(held), sorted(train))
-    unknown = _unknown(sources)
+    unknown = _unknown(datasets)
     note = f"; {count(unknown, 'episode')} of train has no known environment" if unknown == 1 else ""
     note = f"; {unknown:,} episodes of train have no known environment" if unknown > 1 else note
     if found:
@@ -159,17 +159,17 @@ def _why(one: _Name, other: _Name, telling: set[str]) -> str | None:
     return None
 
 
-def _place(sources: Sequence[Audited], family: str, name: str) -> tuple[str, str]:
-    for source in sources:
-        if source.family == family and name in source.aliases:
-            return source.environment(name)
+def _place(datasets: Sequence[Audited], family: str, name: str) -> tuple[str, str]:
+    for dataset in datasets:
+        if dataset.family == family and name in dataset.aliases:
+            return dataset.environment(name)
     return family, name
 
 
-def _unknown(sources: Sequence[Audited]) -> int:
+def _unknown(datasets: Sequence[Audited]) -> int:
     total = 0
-    for source in sources:
-        table = source.table
+    for dataset in datasets:
+        table = dataset.table
         names, splits = table["environment"], table["split"].to_pylist()
         total += sum(
             name is None and split == "train" for name, split in zip(names.to_pylist(), splits, strict=True)

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from oxcart.manifests.audit.episodes import UNKNOWN, Episode
+from oxcart.manifests.audit.episodes import UNKNOWN, AuditedEpisode
 from oxcart.manifests.audit.features import Features, distance, draws
 from oxcart.manifests.audit.match import Match, Matcher, window_text
 from oxcart.manifests.audit.result import Check, count, failed, passed, suspicious, unchecked
@@ -62,7 +62,9 @@ def shown(features: Features) -> npt.NDArray[np.bool_]:
     return enough
 
 
-def compare(episodes: Sequence[Episode], features: Features, seed: int, workers: int, report: Report) -> Near:
+def compare(
+    episodes: Sequence[AuditedEpisode], features: Features, seed: int, workers: int, report: Report
+) -> Near:
     """Compare what is held out with train, and train with itself.
 
     Args:
@@ -136,13 +138,13 @@ def null_queries(
     return found
 
 
-def compared_in_all(episodes: Sequence[Episode]) -> int:
+def compared_in_all(episodes: Sequence[AuditedEpisode]) -> int:
     """Episodes that `compare` searches for, at most: for a progress bar."""
     train = sum(episode.split == "train" for episode in episodes)
     return len(episodes) - train + min(NULL, train)
 
 
-def pairs(near: Near, episodes: Sequence[Episode], features: Features) -> list[dict[str, Any]]:
+def pairs(near: Near, episodes: Sequence[AuditedEpisode], features: Features) -> list[dict[str, Any]]:
     """Every candidate of every held-out episode, the best first, with what makes it so."""
     found: list[dict[str, Any]] = []
     for row, unit in enumerate(near.units):
@@ -173,7 +175,7 @@ def pairs(near: Near, episodes: Sequence[Episode], features: Features) -> list[d
 
 
 def _why_not(
-    episodes: Sequence[Episode],
+    episodes: Sequence[AuditedEpisode],
     train: int,
     units: npt.NDArray[np.intp],
     null: npt.NDArray[np.float32],
@@ -198,7 +200,7 @@ def _why_not(
 
 
 def _conclude(
-    episodes: Sequence[Episode],
+    episodes: Sequence[AuditedEpisode],
     train: int,
     units: npt.NDArray[np.intp],
     match: Match,
@@ -218,13 +220,13 @@ def _conclude(
         return None, allowed, (), unchecked(NAME, TITLE, why)
     members: dict[tuple[int, str], list[int]] = {}
     for row, unit in enumerate(units.tolist()):
-        members.setdefault((episodes[unit].source, episodes[unit].split), []).append(row)
+        members.setdefault((episodes[unit].dataset, episodes[unit].split), []).append(row)
     sure = 1 - (1 - CONFIDENCE) / len(members)
     groups = []
-    for (source, split), rows in members.items() if len(members) > 1 else ():
+    for (dataset, split), rows in members.items() if len(members) > 1 else ():
         some, may = int(over[rows].sum()), bound(len(rows), limit.null, limit.beyond, sure)
         if some > may:
-            what = f"{some:,} of {len(rows):,} in {split} of dataset {source + 1} exceed it"
+            what = f"{some:,} of {len(rows):,} in {split} of dataset {dataset + 1} exceed it"
             groups.append(f"{what}; {may:,} would be allowed")
     black = len(episodes) - train - len(units)
     note = f"; {count(black, 'black episode')} not compared" if black else ""
@@ -239,7 +241,7 @@ def _conclude(
 
 
 def _alike(
-    train: Sequence[Episode],
+    train: Sequence[AuditedEpisode],
     limit: Threshold | None,
     null: npt.NDArray[np.float32],
     of: npt.NDArray[np.int64],

@@ -26,7 +26,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from oxcart.manifests.audit.episodes import Audited, Episode
+from oxcart.manifests.audit.episodes import Audited, AuditedEpisode
 from oxcart.manifests.audit.features import Features, describe, draws, empty, put, read_steps, spaced, tracks
 from oxcart.manifests.audit.match import Match, Matcher, confirm
 from oxcart.manifests.audit.result import Check, passed, suspicious
@@ -110,22 +110,22 @@ def shifted_steps(steps: int, frames: int, seed: int, key: str) -> list[int]:
 
 
 def copies(
-    sources: Sequence[Audited],
-    episodes: Sequence[Episode],
+    datasets: Sequence[Audited],
+    episodes: Sequence[AuditedEpisode],
     frames: int,
     seed: int,
     report: Callable[[int], None] = lambda done: None,
 ) -> dict[str, Features]:
     """The features of a copy of each kind of each episode."""
     planted = {kind: empty(len(episodes), frames) for kind in KINDS}
-    for done, (i, where) in enumerate(tracks(sources, episodes), 1):
-        source, key = sources[episodes[i].source], episodes[i].key
+    for done, (i, where) in enumerate(tracks(datasets, episodes), 1):
+        dataset, key = datasets[episodes[i].dataset], episodes[i].key
         steps = spaced(0, where.shape[0], frames)
         late = shifted_steps(where.shape[0], frames, seed, key)
-        original = read_steps(source, where, steps)
+        original = read_steps(dataset, where, steps)
         for kind in KINDS:
             if kind == "time-shifted":
-                put(planted[kind], i, late, describe(read_steps(source, where, late)))
+                put(planted[kind], i, late, describe(read_steps(dataset, where, late)))
             else:
                 put(planted[kind], i, steps, describe(plant(original, kind, seed, key)))
         report(done)

@@ -2,7 +2,7 @@
 
 An episode that stands in two splits, by its key or by its source record, is an exact duplicate; of two
 datasets it is one where the bytes are the same, since another dataset may have the same names. A recording
-session in two splits fails whatever the pictures say. Audited files count only where a file is a recording:
+session in two splits fails whatever the images say. Source files count only where a file is a recording:
 a TFRecord file is a package into which a builder shuffles episodes, and both splits come out of most of
 them. Instructions are shared by design, and are counted for information.
 """
@@ -43,14 +43,14 @@ Value = tuple[str, str]
 class _Member(NamedTuple):
     """An episode that a value names."""
 
-    source: int
+    dataset: int
     digest: int
     """Of its source record."""
     key: str
 
     def same(self, other: _Member) -> bool:
         """Whether both are one episode, given that both have the same name."""
-        return self.source == other.source or self.digest == other.digest
+        return self.dataset == other.dataset or self.digest == other.digest
 
 
 Name = Callable[[Audited, Mapping[str, Any]], Value]
@@ -58,42 +58,42 @@ Shared = Mapping[Value, Mapping[str, Sequence[_Member]]]
 """Values that stand in several splits -> split -> the episodes there."""
 
 
-def check_keys(sources: Sequence[Audited]) -> Check:
+def check_keys(datasets: Sequence[Audited]) -> Check:
     """Whether a key stands in two splits of the datasets together."""
-    return _exact("keys", "No episode key stands in two splits", *_across(sources, _key), "key")
+    return _exact("keys", "No episode key stands in two splits", *_across(datasets, _key), "key")
 
 
-def check_records(sources: Sequence[Audited]) -> Check:
+def check_records(datasets: Sequence[Audited]) -> Check:
     """Whether a source record, by its place in the source or by its bytes, stands in two splits."""
     title = "No source record is compiled into two splits"
-    check = _exact("records", title, *_across(sources, _place), "source record")
+    check = _exact("records", title, *_across(datasets, _place), "source record")
     if check.duplicate:
         return check
-    by_bytes = _exact("records", title, *_across(sources, _bytes), "source record")
+    by_bytes = _exact("records", title, *_across(datasets, _bytes), "source record")
     return by_bytes if by_bytes.duplicate else check
 
 
-def duplicate_pairs(sources: Sequence[Audited]) -> list[Pair]:
+def duplicate_pairs(datasets: Sequence[Audited]) -> list[Pair]:
     """Pairs of episodes of two splits that are one by key or by record, as many as tie all together."""
     found: dict[Pair, None] = {}
     for name in (_key, _place, _bytes):
-        for _, by_split in sorted(_across(sources, name)[1].items()):
+        for _, by_split in sorted(_across(datasets, name)[1].items()):
             everyone = [(split, member) for split in SPLITS for member in by_split.get(split, ())]
             for split, one in everyone:
                 there = (o for o in everyone if o[0] != split and o[1].same(one))
                 for other_split, other in itertools.islice(there, 1):
-                    sides = [(one.source, one.key), (other.source, other.key)]
+                    sides = [(one.dataset, one.key), (other.dataset, other.key)]
                     if SPLITS.index(split) < SPLITS.index(other_split):
                         sides.reverse()
                     found[Pair(one=sides[0], other=sides[1])] = None
     return list(found)
 
 
-def check_files(sources: Sequence[Audited]) -> Check:
+def check_files(datasets: Sequence[Audited]) -> Check:
     """Whether a source file that is a recording stands in train and held out."""
     name, title = "files", "No recording's file is in train and held out"
-    packed = [s for s in sources if s.dataset.manifest.dataset.get("kind") == "rlds"]
-    recordings = [s for s in sources if s not in packed]
+    packed = [s for s in datasets if s.manifest.dataset.get("kind") == "rlds"]
+    recordings = [s for s in datasets if s not in packed]
     if not recordings:
         return unchecked(
             name, title, "the files of an RLDS source are packages that mix recordings; records are compared"
@@ -101,10 +101,10 @@ def check_files(sources: Sequence[Audited]) -> Check:
     return _places(name, title, names_by_side(recordings, "source_file"), "source file", seen=True)
 
 
-def check_sessions(sources: Sequence[Audited]) -> Check:
+def check_sessions(datasets: Sequence[Audited]) -> Check:
     """Whether a recording session stands in train and in anything held out, val_seen included."""
     name, title = "sessions", "No recording session is in train and held out"
-    sides = names_by_side(sources, "session")
+    sides = names_by_side(datasets, "session")
     if not any(sides.values()):
         return unchecked(name, title, "no recording session is known")
     check = _places(name, title, sides, "recording session", seen=True)
@@ -126,11 +126,11 @@ def check_sessions(sources: Sequence[Audited]) -> Check:
     return check
 
 
-def check_instructions(sources: Sequence[Audited]) -> Check:
+def check_instructions(datasets: Sequence[Audited]) -> Check:
     """How many instructions of what is held out train knows too. Information only."""
     name, title = "instructions", "Instructions that are held out and in train (information only)"
     texts: dict[str, set[str]] = {"train": set(), "held": set()}
-    for split, values in names_by_side(sources, "instruction").items():
+    for split, values in names_by_side(datasets, "instruction").items():
         side = "train" if split == "train" else "held" if split in HELD else None
         if side:
             texts[side] |= {normalise(text) for _, text in values} - {""}
@@ -145,15 +145,15 @@ def check_instructions(sources: Sequence[Audited]) -> Check:
     )
 
 
-def check_videos(sources: Sequence[Audited]) -> Check:
+def check_videos(datasets: Sequence[Audited]) -> Check:
     """Whether a video or a channel stands in train and held out, where episodes come from videos."""
     name, title = "videos", "No video or channel is in train and held out"
-    columns = [c for s in sources for c in (*_VIDEO, *_CHANNEL) if c in s.table.column_names]
+    columns = [c for s in datasets for c in (*_VIDEO, *_CHANNEL) if c in s.table.column_names]
     if not columns:
         return unchecked(name, title, "no dataset names videos or channels")
     checks = []
     for column in dict.fromkeys(columns):
-        having = [s for s in sources if column in s.table.column_names]
+        having = [s for s in datasets if column in s.table.column_names]
         check = _places(name, title, names_by_side(having, column), column.replace("_", " "), seen=True)
         if check.status == FAILED and column == "channel" and "channel_id" in columns:
             # Two channels may have one name; where they have identifiers, these decide.
@@ -162,35 +162,35 @@ def check_videos(sources: Sequence[Audited]) -> Check:
     return min(checks, key=lambda check: STATUSES.index(check.status))
 
 
-def _key(source: Audited, row: Mapping[str, Any]) -> Value:
-    return source.family, row["key"]
+def _key(dataset: Audited, row: Mapping[str, Any]) -> Value:
+    return dataset.family, row["key"]
 
 
-def _place(source: Audited, row: Mapping[str, Any]) -> Value:
-    return source.family, f"{row['source_split']} {row['source_file']}, record {row['source_record']}"
+def _place(dataset: Audited, row: Mapping[str, Any]) -> Value:
+    return dataset.family, f"{row['source_split']} {row['source_file']}, record {row['source_record']}"
 
 
-def _bytes(source: Audited, row: Mapping[str, Any]) -> Value:
+def _bytes(dataset: Audited, row: Mapping[str, Any]) -> Value:
     return "any", f"record of bytes {row['source_digest']:016x}"
 
 
-def _rows(sources: Sequence[Audited]) -> Iterator[tuple[int, Audited, dict[str, Any]]]:
-    for index, source in enumerate(sources):
-        for batch in source.table.select(_NAMES).to_batches(max_chunksize=10_000):
+def _rows(datasets: Sequence[Audited]) -> Iterator[tuple[int, Audited, dict[str, Any]]]:
+    for index, dataset in enumerate(datasets):
+        for batch in dataset.table.select(_NAMES).to_batches(max_chunksize=10_000):
             for row in batch.to_pylist():
-                yield index, source, row
+                yield index, dataset, row
 
 
-def _across(sources: Sequence[Audited], name: Name) -> tuple[int, Shared]:
+def _across(datasets: Sequence[Audited], name: Name) -> tuple[int, Shared]:
     """How many values there are, and those that stand in several splits."""
     first: dict[Value, str] = {}
     several: dict[Value, dict[str, list[_Member]]] = {}
-    for _, source, row in _rows(sources):
-        value = name(source, row)
+    for _, dataset, row in _rows(datasets):
+        value = name(dataset, row)
         if first.setdefault(value, row["split"]) != row["split"]:
             several[value] = {}
-    for index, source, row in _rows(sources) if several else ():
-        value = name(source, row)
+    for index, dataset, row in _rows(datasets) if several else ():
+        value = name(dataset, row)
         if value in several:
             member = _Member(index, row["source_digest"], row["key"])
             several[value].setdefault(row["split"], []).append(member)
@@ -241,11 +241,11 @@ def _places(
     return passed(name, title, f"{count(len(held), what)} held out, none of them in train")
 
 
-def rejected(source: Audited) -> int:
+def rejected(dataset: Audited) -> int:
     """Episodes that were left out of a dataset."""
-    return int(source.dataset.manifest.counts["rejected"])
+    return int(dataset.manifest.counts["rejected"])
 
 
-def unknown(source: Audited) -> int:
+def unknown(dataset: Audited) -> int:
     """Episodes of a dataset whose environment is unknown."""
-    return int(pc.sum(pc.is_null(source.table["environment"])).as_py() or 0)
+    return int(pc.sum(pc.is_null(dataset.table["environment"])).as_py() or 0)

@@ -198,6 +198,19 @@ class TestResume:
         assert execute(prepare(out)) == whole.manifest
         assert tree_of(out.out) == whole.tree
 
+    def test_a_claim_that_cannot_be_read_is_not_taken_for_none(
+        self, whole: Compiled, remote: str, bucket: Server
+    ) -> None:
+        out = replace(config_of(whole.source, Path("out")), out=f"{remote}/out")
+        stopped(out, 40)
+        found = tree_of(out.out)
+        bucket.faults.add("403", times=99, method="GET", name="plan.json", Code="AccessDenied")
+        with pytest.raises(StoreError, match=r"plan\.json: read: access denied"):
+            execute(prepare(out))
+        bucket.faults.clear()
+        assert tree_of(out.out) == found
+        assert execute(prepare(out)) == whole.manifest
+
     @pytest.mark.system
     def test_a_compile_that_was_killed_amid_a_put_goes_on(
         self, whole: Compiled, source: str, remote: str, bucket: Server
