@@ -2,8 +2,8 @@
 
 A command's module is imported when that command is called and not before. What the command works with is
 imported inside its function. So `oxcart --help` and a mistyped option answer at once, however heavy the
-commands are. The price is an import block in most functions of this room, and a one-line help that stands here
-as well as in the command.
+commands are. The price is an import block in most functions of this room, and a one-line help that stands
+here as well as in the command.
 
 Every failure is one line on stderr, with the traceback above it under OXCART_DEBUG=1; `EXIT_CODES` says what
 a command's exit code means.
