@@ -15,8 +15,13 @@ import sys
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
+
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
 
 from oxcart.shards.errors import ConfigError
 from oxcart.shards.files import naming, write_file
@@ -99,9 +104,6 @@ class RunLog:
         if wandb:
             self._wandb = _wandb(wandb, run, config or {})
         if not quiet and sys.stderr.isatty() and os.environ.get("TERM") != "dumb":
-            from rich.console import Console
-            from rich.live import Live
-
             self._live = Live(console=Console(file=sys.stderr), refresh_per_second=4, redirect_stdout=False)
             self._live.start()
 
@@ -130,12 +132,10 @@ class RunLog:
             parts += [
                 f"{clock.throughput:,.0f} samples/s",
                 f"data_loading {clock.waiting:.1f}%",
-                f"{_clock(left)} left",
+                f"{timedelta(seconds=round(left))} left",
             ]
         text = ", ".join(parts)
         if self._live is not None:
-            from rich.text import Text
-
             self._live.update(Text(text))
         elif step == self._steps or time.monotonic() - self._written >= LINE_EVERY_S:
             self._written = time.monotonic()
@@ -247,11 +247,6 @@ def _cut(path: Path, step: int) -> None:
 def _plain(value: Any) -> Any:
     """Numbers that JSON has: it knows no NaN."""
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _clock(seconds: float) -> str:
-    minutes, second = divmod(round(seconds), 60)
-    return f"{minutes // 60}:{minutes % 60:02}:{second:02}"
 
 
 def _tensorboard(run: Path, step: int) -> Any:
