@@ -85,16 +85,21 @@ class RldsSampleConfig:
                 raise ConfigError(
                     f"{argument}: expected at least {least}, got {got}; ask for {least} or more"
                 )
-        total = self.kitchens * self.sessions * self.episodes
-        if self.duplicates > total:
+        episodes = self.total - self.duplicates
+        if self.duplicates > episodes:
             raise ConfigError(
-                f"duplicates: expected at most the {total} episodes, got {self.duplicates}; ask for fewer"
+                f"duplicates: expected at most the {episodes} episodes, got {self.duplicates}; ask for fewer"
             )
-        train = total - len(_val_episodes(self)) + self.duplicates
+        train = self.total - len(_val_episodes(self))
         if self.files > train:
             raise ConfigError(
                 f"files: expected at most the {train} records of train, got {self.files}; ask for fewer files"
             )
+
+    @property
+    def total(self) -> int:
+        """Records in all, duplicates included."""
+        return self.kitchens * self.sessions * self.episodes + self.duplicates
 
 
 class _Spooled(NamedTuple):

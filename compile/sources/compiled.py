@@ -37,14 +37,8 @@ from oxcart.manifests.tables import ATTRIBUTION, EPISODES
 from oxcart.shards.names import stem_of, tar_name
 
 _PIECES = (
-    "shard",
-    "offset",
-    "bytes",
-    "json.digest",
-    "action.offset",
-    "action.digest",
-    "state.offset",
-    "state.digest",
+    *("shard", "offset", "bytes", "json.digest"),
+    *("action.offset", "action.digest", "state.offset", "state.digest"),
 )
 """Columns that say where an episode lies in the dataset."""
 _MADE = ("instructions", "duplicate", "rejected", "detail")
@@ -60,9 +54,9 @@ class CompiledSource(Source):
     """
 
     def __init__(self, config: SourceConfig) -> None:
-        self._dataset = dataset = Dataset.open(config.url)
-        self.remote = dataset.store.remote
-        manifest = dataset.manifest
+        self.dataset = Dataset.open(config.url)
+        self.remote = self.dataset.store.remote
+        manifest = self.dataset.manifest
         self.name, self.version = manifest.dataset["name"], manifest.dataset["version"]
         self.origin = manifest.dataset["kind"]
         self.cameras = tuple(Camera(name=one["name"], field=one["source"]) for one in manifest.cameras)
@@ -73,26 +67,21 @@ class CompiledSource(Source):
         self._chunks = lru_cache(maxsize=4)(self._read_chunks)
 
     @property
-    def dataset(self) -> Dataset:
-        """The compiled dataset."""
-        return self._dataset
-
-    @property
     def expected(self) -> int:
         """Compiled episodes, as the manifest counts them."""
-        return int(self._dataset.manifest.counts["compiled"])
+        return int(self.dataset.manifest.counts["compiled"])
 
     def describe(self) -> dict[str, Any]:
         """How the original source was read."""
-        return dict(self._dataset.manifest.config["source"])
+        return dict(self.dataset.manifest.config["source"])
 
     def files(self) -> list[str]:
         """The shards."""
-        return [shard["name"] for shard in self._dataset.manifest.shards]
+        return [shard["name"] for shard in self.dataset.manifest.shards]
 
     def sizes(self) -> dict[str, int]:
         """Name -> bytes of the manifest and every shard."""
-        return self._dataset.store.sizes([NAME, *self.files()])
+        return self.dataset.store.sizes([NAME, *self.files()])
 
     def table(self) -> pa.Table:
         """Census rows of all episodes, in plan order, with the columns `split` and those that `read` needs.
@@ -104,7 +93,7 @@ class CompiledSource(Source):
         pieces = [*_PIECES, *(f"{name}.offset" for name in names)]
         columns_of_census = census_schema(tuple(names)).names
         same = [one for one in columns_of_census if one not in _MADE]
-        found = self._dataset.table(EPISODES, ["split", "instruction", *same, *pieces])
+        found = self.dataset.table(EPISODES, ["split", "instruction", *same, *pieces])
         columns = {name: found[name] for name in [*same, "split", *pieces]}
         columns["instructions"] = _lists(found["instruction"].combine_chunks())
         columns["duplicate"] = pa.array(np.zeros(found.num_rows, np.uint64))
@@ -123,15 +112,15 @@ class CompiledSource(Source):
 
     def attribution(self, census: pa.Table, keys: pa.ChunkedArray) -> pa.Table | None:
         """Whose work the episodes of some keys are, one row per key; None where the dataset does not say."""
-        if ATTRIBUTION not in self._dataset.manifest.tables:
+        if ATTRIBUTION not in self.dataset.manifest.tables:
             return None
-        table = self._dataset.table(ATTRIBUTION)
+        table = self.dataset.table(ATTRIBUTION)
         return table.take(pc.index_in(keys, table["key"]))
 
     def read(self, row: Mapping[str, Any]) -> Episode:
         """The episode of a row of `table`, read in one request, with every piece checked."""
         shard, first = tar_name(row["shard"]), row["offset"]
-        data = memoryview(self._dataset.store.read_range(shard, first, row["bytes"]))
+        data = memoryview(self.dataset.store.read_range(shard, first, row["bytes"]))
 
         def read(offset: int, size: int) -> memoryview:
             return data[offset - first :][:size]
@@ -139,7 +128,7 @@ class CompiledSource(Source):
         with naming(row):
             metadata = read_metadata(read, first, row["json.digest"])
             instructions = instructions_of(metadata)
-        arrays = read_arrays(read, row, self._dataset.manifest.widths)
+        arrays = read_arrays(read, row, self.dataset.manifest.widths)
         return Episode(
             images={camera.name: self._images(row, camera.name, data) for camera in self.cameras},
             action=arrays.get("action"),
@@ -149,14 +138,14 @@ class CompiledSource(Source):
         )
 
     def _read_chunks(self, name: str) -> pa.Table:
-        shard = next(one for one in self._dataset.manifest.shards if one["name"] == name)
-        return read_chunks(self._dataset.store, shard)
+        shard = next(one for one in self.dataset.manifest.shards if one["name"] == name)
+        return read_chunks(self.dataset.store, shard)
 
     def _images(self, row: Mapping[str, Any], camera: str, data: memoryview) -> Images:
         """Frames [T, H, W, 3] uint8; with codec `jpeg` the JPEGs as they are."""
         with self._reading:  # threads that want the same table wait for the first of them
             chunks = self._chunks(tar_name(row["shard"]))
-        found = track(row, camera, self._dataset.manifest.pixels, chunks)
+        found = track(row, camera, self.dataset.manifest.pixels, chunks)
         begin, end = (int(found.offsets[i]) - row["offset"] for i in (0, -1))
         pieces = found.checked(data[begin:end], 0, len(found.digests))
         if found.codec == "jpeg":

@@ -32,12 +32,10 @@ def recognise(source: str) -> tuple[str, str]:
     if not os.path.isdir(url):
         what = "is a file" if os.path.exists(url) else "does not exist"
         raise ConfigError(f"{url}: {what}; expected a directory or a URL as the source")
-    if source.startswith(VIDEOS):
+    is_dataset = os.path.exists(os.path.join(url, INFO))
+    videos = (name for _, _, names in os.walk(url) for name in names if is_video(name))
+    if source.startswith(VIDEOS) or (not is_dataset and any(videos)):
         return "videos", url
-    if not os.path.exists(os.path.join(url, INFO)):
-        for _, _, names in os.walk(url):
-            if any(is_video(name) for name in names):
-                return "videos", url
     return "rlds", url
 
 
