@@ -37,8 +37,8 @@ from oxcart.compile.plan import Settings
 from oxcart.compile.sample.rlds import RldsSampleConfig, write_rlds
 from oxcart.compile.sources.base import SourceConfig
 from oxcart.manifests.audit import near, plant
-from oxcart.manifests.audit.audit import Options, audit
-from oxcart.manifests.audit.episodes import Audited, Episode, draw, open_datasets
+from oxcart.manifests.audit.audit import AuditOptions, audit
+from oxcart.manifests.audit.episodes import Audited, AuditedEpisode, draw, open_datasets
 from oxcart.manifests.audit.features import FRAMES, Features, read_features, read_steps, spaced, tracks
 from oxcart.manifests.audit.match import one_thread
 from oxcart.manifests.audit.verdict import at_least
@@ -118,23 +118,23 @@ def recall(peers: str | None, real: Path | None, workers: int) -> None:
 
 def planted_table(title: str, null_of: str, planted_of: str, peers: str | None, workers: int) -> None:
     """Plant copies of the held-out episodes of one dataset (all, where none is) among train of another."""
-    sources = open_datasets([null_of] if null_of == planted_of else [null_of, planted_of])
-    every = draw(sources, None, 0)
-    train = [episode for episode in every if episode.source == 0 and episode.split == "train"]
+    datasets = open_datasets([null_of] if null_of == planted_of else [null_of, planted_of])
+    every = draw(datasets, None, 0)
+    train = [episode for episode in every if episode.dataset == 0 and episode.split == "train"]
     held = [
         episode
         for episode in every
-        if (episode.split == "val" if null_of == planted_of else episode.source == 1)
+        if (episode.split == "val" if null_of == planted_of else episode.dataset == 1)
     ]
-    episodes = [*train, *(Episode(e.source, {**e.row, "split": "val"}, e.place) for e in held)]
-    features = read_features(sources, episodes, FRAMES, workers)
+    episodes = [*train, *(AuditedEpisode(e.dataset, {**e.row, "split": "val"}, e.place) for e in held)]
+    features = read_features(datasets, episodes, FRAMES, workers)
     found = near.compare(episodes, features, 0, workers, lambda done: None)
     assert found.limit is not None
     units = [episodes[i] for i in found.units]
     original = features.take(found.units)
     drawn: dict[str, list[npt.NDArray[np.float32]]] = {kind: [] for kind in plant.KINDS}
     for seed in range(SEEDS):
-        copies = plant.copies(sources, units, FRAMES, seed)
+        copies = plant.copies(datasets, units, FRAMES, seed)
         for kind in plant.KINDS:
             drawn[kind].append(plant.found(original, copies[kind], found.match))
     scores = {kind: np.concatenate(drawn[kind]) for kind in plant.KINDS}
@@ -143,7 +143,7 @@ def planted_table(title: str, null_of: str, planted_of: str, peers: str | None, 
         "oxcart": [float((scores[kind] > limit).mean()) for kind in plant.KINDS]
     }
     rates: dict[str, str] = {"oxcart": f"{found.limit.beyond / found.limit.null:.2%}"}
-    for name, (shares, rate) in peer_columns(sources, episodes, len(train), units, peers).items():
+    for name, (shares, rate) in peer_columns(datasets, episodes, len(train), units, peers).items():
         columns[name], rates[name] = shares, rate
     rows: list[tuple[object, ...]] = [
         (kind, *(f"{columns[name][i]:.1%}" for name in columns)) for i, kind in enumerate(plant.KINDS)
@@ -165,18 +165,18 @@ def planted_table(title: str, null_of: str, planted_of: str, peers: str | None, 
 
 
 def peer_columns(
-    sources: Sequence[Audited],
-    episodes: Sequence[Episode],
+    datasets: Sequence[Audited],
+    episodes: Sequence[AuditedEpisode],
     train: int,
-    units: Sequence[Episode],
+    units: Sequence[AuditedEpisode],
     peers: str | None,
 ) -> dict[str, tuple[list[float], str]]:
     """Recall per kind and the share of the null that is flagged, of each peer at both thresholds."""
     if peers is None:
         return {}
-    frames = {"train": pixels(sources, episodes[:train]), "held": pixels(sources, units)}
+    frames = {"train": pixels(datasets, episodes[:train]), "held": pixels(datasets, units)}
     for kind in plant.KINDS:
-        frames[kind] = copied(sources, units, kind)
+        frames[kind] = copied(datasets, units, kind)
     file, out = FOLDER / "frames.npz", FOLDER / "hashes.json"
     np.savez(file, **frames)  # type: ignore[arg-type]
     script = Path(__file__).with_name("audit_peers.py")
@@ -229,25 +229,25 @@ def _bits(rows: list[list[str]]) -> npt.NDArray[np.uint64]:
     return np.array([[int(text, 16) for text in row] for row in rows], np.uint64)
 
 
-def pixels(sources: Sequence[Audited], episodes: Sequence[Episode]) -> Frames:
+def pixels(datasets: Sequence[Audited], episodes: Sequence[AuditedEpisode]) -> Frames:
     """The frames [E * N, H, W, 3] that the audit looks at."""
     found: list[Any] = [None] * len(episodes)
-    for i, where in tracks(sources, episodes):
-        found[i] = read_steps(sources[episodes[i].source], where, spaced(0, where.shape[0], FRAMES))
+    for i, where in tracks(datasets, episodes):
+        found[i] = read_steps(datasets[episodes[i].dataset], where, spaced(0, where.shape[0], FRAMES))
     return np.concatenate(found)
 
 
-def copied(sources: Sequence[Audited], episodes: Sequence[Episode], kind: str) -> Frames:
+def copied(datasets: Sequence[Audited], episodes: Sequence[AuditedEpisode], kind: str) -> Frames:
     """The frames of the planted copies, at the size of the first (resized ones are of many sizes)."""
     from PIL import Image
 
     found: list[Any] = [None] * len(episodes)
-    for i, where in tracks(sources, episodes):
-        source, key = sources[episodes[i].source], episodes[i].key
+    for i, where in tracks(datasets, episodes):
+        dataset, key = datasets[episodes[i].dataset], episodes[i].key
         steps = spaced(0, where.shape[0], FRAMES)
         if kind == "time-shifted":
             steps = plant.shifted_steps(where.shape[0], FRAMES, 0, key)
-        frames = plant.plant(read_steps(source, where, steps), kind, 0, key)
+        frames = plant.plant(read_steps(dataset, where, steps), kind, 0, key)
         size = where.shape[2], where.shape[1]
         if frames.shape[2:0:-1] != size:
             frames = np.stack([np.asarray(Image.fromarray(frame).resize(size)) for frame in frames])
@@ -268,7 +268,7 @@ def verdicts(workers: int) -> None:
             ("random 90/10", SplitRule(by="episode", val=0.1)),
         ):
             out = compiled(f"seed-{seed}-{name.partition(' ')[0]}", source, rule)
-            found = audit([out], Options(workers=workers))
+            found = audit([out], AuditOptions(workers=workers))
             assert found.threshold is not None
             assert found.probe is not None
             rows.append(
@@ -297,9 +297,9 @@ def verdicts(workers: int) -> None:
 def cost(workers: int, frames: int = 100_000) -> None:
     """Time and memory for so many frames beside decoding them."""
     config = RldsSampleConfig(kitchens=8, sessions=2, episodes=4, steps=32, size=256)
-    sources = open_datasets([compiled("cost-out", sample("cost", config), SplitRule(val=0.2))])
-    some = draw(sources, None, 0)
-    measured, few = _timed(lambda: read_features(sources, some, FRAMES, workers))
+    datasets = open_datasets([compiled("cost-out", sample("cost", config), SplitRule(val=0.2))])
+    some = draw(datasets, None, 0)
+    measured, few = _timed(lambda: read_features(datasets, some, FRAMES, workers))
     decoding = measured / (len(some) * FRAMES) * frames
     number = frames // FRAMES
     made, episodes = _crowd(few, number)
@@ -322,7 +322,7 @@ def cost(workers: int, frames: int = 100_000) -> None:
     print(table(("part", "", "of"), rows), flush=True)
 
 
-def _crowd(few: Features, number: int) -> tuple[Features, list[Episode]]:
+def _crowd(few: Features, number: int) -> tuple[Features, list[AuditedEpisode]]:
     """So many episodes made of a few by noise, of which one in ten is held out."""
     rng = np.random.default_rng(0)
     index = rng.integers(len(few.thumbs), size=number)
@@ -333,7 +333,7 @@ def _crowd(few: Features, number: int) -> tuple[Features, list[Episode]]:
     made["thumbs"] = thumbs.clip(0, 255).astype(np.uint8)
     train = number - number // 10
     episodes = [
-        Episode(
+        AuditedEpisode(
             0,
             {
                 "key": str(i),

@@ -49,7 +49,7 @@ from oxcart.compile.sources.base import SourceConfig
 from oxcart.compile.sources.rlds import tfrecord
 from oxcart.shards.codec import Encoding
 from oxcart.shards.store import Store
-from oxcart.shards.write_behind import BehindWriter
+from oxcart.shards.write_behind import WriteBehindFile
 
 SIZE = 256
 ROUNDS = 3
@@ -284,7 +284,7 @@ def write_past_cache(config: SourceConfig, rows: list[dict[str, Any]], out: Path
     """Write and fsync as many bytes as oxcart does it, past the page cache."""
     block = np.random.default_rng(0).integers(0, 256, BATCH * 2, np.uint8)
     with open(out, "wb", buffering=0) as file:
-        behind = BehindWriter(file)
+        behind = WriteBehindFile(file)
         for row in rows:
             behind.write(block[: _bytes(row)].data)
         behind.finish()
@@ -296,7 +296,7 @@ def copy_images(config: SourceConfig, rows: list[dict[str, Any]], out: Path) -> 
     camera = source.cameras[0].name
     whole = blake3()
     with open(out, "wb", buffering=0) as file:
-        behind = BehindWriter(file)
+        behind = WriteBehindFile(file)
         for row in rows:
             for image in source.read(row).images[camera]:
                 xxh3_64_intdigest(image)

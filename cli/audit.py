@@ -124,7 +124,7 @@ def audit(
     """
     from oxcart.cli.progress import progress
     from oxcart.compile.engines.processes import default_workers
-    from oxcart.manifests.audit.audit import Options
+    from oxcart.manifests.audit.audit import AuditOptions
     from oxcart.manifests.audit.audit import audit as run
     from oxcart.manifests.audit.report import report_html, report_json
 
@@ -133,7 +133,7 @@ def audit(
         with progress(label, total=total, unit=unit, quiet=quiet) as report:
             yield lambda done: report(done)
 
-    options = Options(seed=seed, frames=frames, sample=sample, workers=workers or default_workers())
+    options = AuditOptions(seed=seed, frames=frames, sample=sample, workers=workers or default_workers())
     notice = None if quiet else lambda line: click.echo(f"audit: {line}", err=True)
     found = run(dataset, options, stage=stage, notice=notice, command=_command(dataset, options, fail_on))
     if output is not None:

@@ -34,7 +34,7 @@ UNKNOWN = "name the field with --environment FIELD, or use --split-by instructio
 """What to do where no environment is known, of most kinds of sources."""
 
 
-class Episode(NamedTuple):
+class SplitEpisode(NamedTuple):
     """What the split rule must know of an episode."""
 
     key: str
@@ -79,7 +79,7 @@ class Assignment:
 
 
 def assign(
-    rule: SplitRule, dataset: str, episodes: Sequence[Episode], *, unknown: str = UNKNOWN
+    rule: SplitRule, dataset: str, episodes: Sequence[SplitEpisode], *, unknown: str = UNKNOWN
 ) -> Assignment:
     """The split of every episode of `dataset`; `unknown` is what to do where no environment is known.
 
@@ -163,7 +163,7 @@ class _Groups:
         return self.at.get(self.place.get(name, name))
 
 
-def _groups(rule: SplitRule, episodes: Sequence[Episode]) -> _Groups:
+def _groups(rule: SplitRule, episodes: Sequence[SplitEpisode]) -> _Groups:
     own = [tuple(names) for names in _own_names(rule.by, episodes)]
     place = places(rule)
     of = connected(
@@ -185,7 +185,7 @@ def _groups(rule: SplitRule, episodes: Sequence[Episode]) -> _Groups:
     )
 
 
-def _own_names(by: str, episodes: Sequence[Episode]) -> Iterable[Iterable[str]]:
+def _own_names(by: str, episodes: Sequence[SplitEpisode]) -> Iterable[Iterable[str]]:
     """Names of each episode's groups; none where they are unknown."""
     if by == "environment":
         return ((e.environment,) if e.environment else () for e in episodes)
@@ -197,7 +197,7 @@ def _own_names(by: str, episodes: Sequence[Episode]) -> Iterable[Iterable[str]]:
 
 
 def _listed(
-    rule: SplitRule, dataset: str, episodes: Sequence[Episode], groups: _Groups
+    rule: SplitRule, dataset: str, episodes: Sequence[SplitEpisode], groups: _Groups
 ) -> tuple[dict[int, str], list[str]]:
     """The split of each group that the rule lists, and warnings of names that the dataset does not have."""
     split_of: dict[int, str] = {}
@@ -224,7 +224,7 @@ def _listed(
     return split_of, warnings
 
 
-def _tie(by: str, one: str, two: str, episodes: Sequence[Episode], groups: _Groups) -> str:
+def _tie(by: str, one: str, two: str, episodes: Sequence[SplitEpisode], groups: _Groups) -> str:
     """What ties two names into one group, where it is a single step."""
     place = groups.place
     wanted = {place.get(one, one), place.get(two, two)}
@@ -386,7 +386,7 @@ def _seen_listed(
     by: str,
     listed: tuple[str, ...],
     dataset: str,
-    episodes: Sequence[Episode],
+    episodes: Sequence[SplitEpisode],
     groups: _Groups,
     splits: list[str],
 ) -> tuple[set[int], tuple[str, ...], list[str]]:
@@ -420,7 +420,7 @@ def _seen_budget(
     rule: SplitRule,
     share: float,
     dataset: str,
-    episodes: Sequence[Episode],
+    episodes: Sequence[SplitEpisode],
     groups: _Groups,
     splits: list[str],
 ) -> tuple[set[int], tuple[str, ...], list[str]]:
@@ -473,7 +473,7 @@ def _rows(groups: _Groups, split_of: dict[int, str], seen: set[int]) -> tuple[Gr
     return tuple(row for split in SPLITS for row in rows if row.split == split)
 
 
-def _by_dataset(rule: SplitRule, dataset: str, episodes: Sequence[Episode]) -> Assignment:
+def _by_dataset(rule: SplitRule, dataset: str, episodes: Sequence[SplitEpisode]) -> Assignment:
     listed = listed_names(rule)
     split = next((split for split, names in listed.items() if dataset in names), "train")
     listed[split] = tuple(sorted({*listed[split], dataset}))
@@ -485,7 +485,7 @@ def _by_dataset(rule: SplitRule, dataset: str, episodes: Sequence[Episode]) -> A
     )
 
 
-def _by_source(rule: SplitRule, episodes: Sequence[Episode]) -> Assignment:
+def _by_source(rule: SplitRule, episodes: Sequence[SplitEpisode]) -> Assignment:
     known = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
     count = Counter(e.source_split for e in episodes)
     warnings = [

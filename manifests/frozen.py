@@ -12,7 +12,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from oxcart.manifests.assign import Assignment, Episode, assign
+from oxcart.manifests.assign import Assignment, SplitEpisode, assign
 from oxcart.manifests.split import SplitRule, listed_names, normalise
 from oxcart.shards.errors import ConfigError
 
@@ -26,9 +26,9 @@ _MARKS = {split: f"unknown, in {split}" for split in ("val", "test")}
 def assign_new(
     rule: SplitRule,
     dataset: str,
-    there: Sequence[Episode],
+    there: Sequence[SplitEpisode],
     splits: Sequence[str],
-    new: Sequence[Episode],
+    new: Sequence[SplitEpisode],
     *,
     lists: SplitRule,
     names: Iterable[tuple[str, str]] = (),
@@ -78,7 +78,7 @@ def _group(split: str) -> str:
     return "train" if split == "val_seen" else split
 
 
-def _names(by: str, episode: Episode) -> set[str]:
+def _names(by: str, episode: SplitEpisode) -> set[str]:
     """What the rule knows an episode by."""
     if by == "episode":
         return {episode.key}
@@ -87,14 +87,14 @@ def _names(by: str, episode: Episode) -> set[str]:
     return {normalise(text) for text in episode.instructions} - {""}
 
 
-def _marked(by: str, episode: Episode, split: str) -> Episode:
+def _marked(by: str, episode: SplitEpisode, split: str) -> SplitEpisode:
     """The episode, with a name if it is held out."""
     if split not in _MARKS or _names(by, episode):
         return episode
     return episode._replace(environment=_MARKS[split], instructions=(_MARKS[split],))
 
 
-def _seen(there: Sequence[Episode], splits: Sequence[str]) -> set[str]:
+def _seen(there: Sequence[SplitEpisode], splits: Sequence[str]) -> set[str]:
     """Sessions that are held out of train's environments as a whole, and episodes that are."""
     sessions: dict[str, Counter[str]] = defaultdict(Counter)
     for episode, split in zip(there, splits, strict=True):

@@ -9,6 +9,8 @@ from __future__ import annotations
 from importlib import resources
 from typing import Any
 
+from jinja2 import Environment, FunctionLoader, StrictUndefined
+
 
 def render(package: str, template: str, **values: Any) -> bytes:
     """A page.
@@ -18,7 +20,6 @@ def render(package: str, template: str, **values: Any) -> bytes:
         template: its file name; it may `include "looks.html"`.
         values: what it shows.
     """
-    from jinja2 import Environment, FunctionLoader, StrictUndefined
 
     def read(name: str) -> str:
         where = "oxcart.manifests" if name == "looks.html" else package

@@ -55,12 +55,12 @@ class Weight:
     """In memory at most, texts as dictionaries."""
     texts: tuple[str, ...]
     """Paths of the columns that hold texts."""
-    parts: tuple[Part, ...]
+    parts: tuple[ColumnTexts, ...]
     """The texts of each of these columns in each row group."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Part:
+class ColumnTexts:
     """The texts of a column in a row group."""
 
     path: str
@@ -97,7 +97,7 @@ def weigh(data: bytes, columns: Collection[str] | None = None) -> Weight:
         footer = reader.struct()
         leaves = _leaves(footer[2])
         nbytes, pages, rows = 0, 0, 0
-        parts: list[Part] = []
+        parts: list[ColumnTexts] = []
         for group in footer[4]:
             rows += group[3]
             if len(group[1]) != len(leaves):
@@ -116,7 +116,7 @@ def weigh(data: bytes, columns: Collection[str] | None = None) -> Weight:
     return Weight(rows=rows, nbytes=nbytes, texts=texts, parts=tuple(parts))
 
 
-def spelled_out(data: bytes, parts: Iterable[Part], most_entries: int) -> dict[str, int]:
+def spelled_out(data: bytes, parts: Iterable[ColumnTexts], most_entries: int) -> dict[str, int]:
     """Path of each column of texts -> bytes that it takes at most when it is not read as a dictionary.
 
     A column that cannot be told is left out.
@@ -138,7 +138,7 @@ def spelled_out(data: bytes, parts: Iterable[Part], most_entries: int) -> dict[s
     return {path: nbytes for path, nbytes in found.items() if path not in unknown}
 
 
-def _longest(data: bytes, part: Part) -> int | None:
+def _longest(data: bytes, part: ColumnTexts) -> int | None:
     """Bytes of the longest text of a dictionary, None where it cannot be told."""
     if not part.numbers:
         return 0
@@ -209,7 +209,7 @@ def _leaves(schema: list[Struct]) -> list[_Leaf]:
 
 def _weigh_column(
     data: bytes, end: int, leaf: _Leaf, column: Struct, rows: int, most_pages: int
-) -> tuple[int, int, Part | None]:
+) -> tuple[int, int, ColumnTexts | None]:
     """Bytes in memory of one column of a row group, its pages, and its texts if it has any."""
     name = leaf.path[0]
     about = column[3]
@@ -263,7 +263,7 @@ def _weigh_column(
     if leaf.kind != _TEXT:
         return nbytes, pages, None
     start, stored, size, entries = dictionary
-    part = Part(
+    part = ColumnTexts(
         path=".".join(leaf.path),
         plain=plain,
         numbers=numbers,

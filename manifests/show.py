@@ -40,7 +40,7 @@ def contact_sheet(
         f"“{_line(row['instruction'])}”" if row["instruction"] else "no instruction",
     ]
     bold, plain = ImageFont.load_default(size=15), ImageFont.load_default(size=13)
-    across = max(sum(picture.width + MARGIN for picture in strip) for strip in strips)
+    across = max(sum(image.width + MARGIN for image in strip) for strip in strips)
     width = MARGIN + max(across, *(int(bold.getlength(title)) + MARGIN for title in titles))
     top = MARGIN + TITLE * len(titles)
     sheet = Image.new("RGB", (width, top + len(strips) * (CAPTION + height + MARGIN)), BACKGROUND)
@@ -49,10 +49,10 @@ def contact_sheet(
         draw.text((MARGIN, MARGIN + i * TITLE), title, INK if i != 1 else FAINT, bold if i == 0 else plain)
     for name, strip in zip(cameras, strips, strict=True):
         left = MARGIN
-        for i, (step, picture) in enumerate(zip(steps, strip, strict=True)):
+        for i, (step, image) in enumerate(zip(steps, strip, strict=True)):
             draw.text((left, top), f"{name}  t={step}" if i == 0 else f"t={step}", FAINT, plain)
-            sheet.paste(picture, (left, top + CAPTION))
-            left += picture.width + MARGIN
+            sheet.paste(image, (left, top + CAPTION))
+            left += image.width + MARGIN
         top += CAPTION + height + MARGIN
     return sheet
 
@@ -64,9 +64,9 @@ def _line(text: str) -> str:
 
 
 def _scaled(frame: Any, height: int) -> Image.Image:
-    picture = Image.fromarray(frame)
-    return picture.resize(
-        (max(1, round(picture.width * height / picture.height)), height), Image.Resampling.BICUBIC
+    image = Image.fromarray(frame)
+    return image.resize(
+        (max(1, round(image.width * height / image.height)), height), Image.Resampling.BICUBIC
     )
 
 

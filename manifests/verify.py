@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from itertools import repeat
@@ -37,13 +36,13 @@ from oxcart.shards.codec import EXTENSIONS
 from oxcart.shards.codec import decode as decode_chunks
 from oxcart.shards.errors import CorruptError, OxcartError
 from oxcart.shards.names import SHARDS, chunks_name, stem_of, tar_name
-from oxcart.shards.prefetch import prefetch
+from oxcart.shards.prefetch import in_threads
 from oxcart.shards.store import Store
 
 MANY_CHUNKS = 2 << 20
 """A shard that may have more is verified alone, so that memory does not grow with the workers."""
 
-_Chunks = Mapping[tuple[str, str], "_Stated"]
+_StatedChunks = Mapping[tuple[str, str], "_Stated"]
 """(key, camera) -> what the chunk table of a shard states."""
 
 
@@ -122,15 +121,11 @@ def verify(
 
     one_at_a_time = threading.Lock()
     frames = size = 0
-    pool = ThreadPoolExecutor(workers)
-    try:
-        checks = prefetch(pool, [partial(check, shard) for shard in manifest.shards])
-        for shard, found in zip(manifest.shards, checks, strict=True):
-            damage += found
-            frames, size = frames + shard["frames"], size + shard["bytes"]
-            report(frames, size)
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)  # a request that hangs is not waited for
+    checks = in_threads(workers, [partial(check, shard) for shard in manifest.shards])
+    for shard, found in zip(manifest.shards, checks, strict=True):
+        damage += found
+        frames, size = frames + shard["frames"], size + shard["bytes"]
+        report(frames, size)
     return damage
 
 
@@ -234,7 +229,7 @@ def _bounds(store: Store, shard: Mapping[str, Any], rows: pa.Table | None, rules
 
 def _chunk_rows(
     store: Store, shard: Mapping[str, Any], bounds: Mapping[str, Any], expected: int | None
-) -> _Chunks | None:
+) -> _StatedChunks | None:
     table = read_chunks(store, {**shard, **bounds})
     if store.size(shard["chunks"]) != shard["chunks_bytes"]:
         raise CorruptError(f"the manifest says it has {shard['chunks_bytes']} bytes")
@@ -268,7 +263,7 @@ def _wrong_bytes(
     store: Store,
     shard: Mapping[str, Any],
     rows: pa.Table | None,
-    chunks: _Chunks | None,
+    chunks: _StatedChunks | None,
     rules: _Rules,
 ) -> Iterator[str]:
     """What is wrong with a shard."""
@@ -308,7 +303,7 @@ def _wrong_bytes(
 
 
 def _wrong_pieces(
-    data: bytes, row: Mapping[str, Any], chunks: _Chunks | None, rules: _Rules
+    data: bytes, row: Mapping[str, Any], chunks: _StatedChunks | None, rules: _Rules
 ) -> Iterator[str]:
     """What is wrong with the bytes of one episode."""
     try:

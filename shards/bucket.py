@@ -1,7 +1,6 @@
-"""A store that is a bucket of S3, Google Cloud Storage or Azure, or, for reading, a web server.
+"""A store that is a bucket of S3, Google Cloud Storage or Azure, or, for reading only, a web server.
 
-obstore speaks the protocols; here are the retries, the requests that run at once, and what to say of a
-failure.
+obstore speaks the protocols; this module adds retries, parallel requests and messages in plain words.
 
 An object is written to a temporary file on this machine and uploaded when it is complete, in one request or
 in parts that become an object only together: nobody sees half of it, and a failed upload is simply repeated.
@@ -13,11 +12,12 @@ invisible; a lifecycle rule that aborts incomplete uploads clears them away.
 from __future__ import annotations
 
 import contextlib
+import io
 import itertools
 import tempfile
 import threading
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -32,13 +32,13 @@ from oxcart.shards.errors import ConfigError, StoreError
 from oxcart.shards.prefetch import pieces, prefetch, spans
 
 REQUESTS = 16
-"""At once, for each store."""
-AHEAD = 4
-"""Blocks of a stream that are read before they are wanted."""
+"""Requests that run at once, per store."""
+PREFETCH = 4
+"""Blocks of a stream that are requested before they are wanted."""
 WHOLE_BYTES = 16 << 20
-"""A larger object is read and written in parts."""
+"""Size of the largest object that is read or written in one request, in bytes."""
 MANY = 16
-"""More names than this in one folder are looked up by listing it."""
+"""Names of one folder beyond which the folder is listed rather than each name looked up."""
 
 Result = TypeVar("Result")
 
@@ -54,21 +54,20 @@ class Bucket:
         self.writable = self.listable = self._endpoint.scheme not in ("http", "https")
         self._pool = ThreadPoolExecutor(REQUESTS, thread_name_prefix="oxcart-store")
 
-    def exists(self, name: str) -> bool:
-        return self._size(name) is not None
-
-    def size(self, name: str) -> int:
-        return self.sizes([name])[name]
-
-    def sizes(self, names: Sequence[str]) -> dict[str, int]:
-        found = self._sizes(names)
-        for name in names:
-            if found[name] is None:
-                raise StoreError(f"{self._at(name)}: stat: no such object (HTTP 404 Not Found)")
-        return {name: size for name, size in found.items() if size is not None}
-
     def found(self, names: Sequence[str]) -> dict[str, int]:
-        return {name: size for name, size in self._sizes(names).items() if size is not None}
+        folders: dict[str, list[str]] = {}
+        for name in names:
+            folders.setdefault(name.rpartition("/")[0], []).append(name)
+        sizes: dict[str, int | None] = {}
+        for folder, inside in folders.items():
+            if self.listable and len(inside) > MANY:
+                listed = self._listed(folder)
+                sizes |= {name: listed.get(name) for name in inside} if listed is not None else {}
+        left = [name for name in names if name not in sizes]
+        calls = [partial(self._size, name) for name in left]
+        # A single request needs no other thread.
+        sizes |= zip(left, [calls[0]()] if len(calls) == 1 else prefetch(self._pool, calls), strict=True)
+        return {name: size for name, size in sizes.items() if size is not None}
 
     def names(self, folder: str, limit: int | None) -> list[str]:
         if not self.listable:
@@ -98,78 +97,65 @@ class Bucket:
             return found
         if most is not None and found > most:
             raise StoreError(f"{self._at(name)}: read: has {found} bytes, expected at most {most}")
-        calls = [partial(self._range, name, offset, length, found) for offset, length in pieces(0, found)]
-        return b"".join(prefetch(self._pool, calls))
+        return self._read_pieces(name, 0, found, found)
 
     def read_range(self, name: str, offset: int, length: int) -> bytes:
-        return self.read_ranges(name, [(offset, length)])[0]
+        if length > WHOLE_BYTES:  # before memory is taken for it
+            self._check_end(name, self._known_size(name), offset + length)
+        return self._read_pieces(name, offset, offset + length)
 
-    def read_ranges(self, name: str, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
-        wanted = spans(ranges)
-        if any(span.end - span.start > WHOLE_BYTES for span in wanted):  # before memory is taken for it
-            self._check_end(name, self.size(name), max(span.end for span in wanted))
-        parts = [pieces(span.start, span.end) for span in wanted]
-        calls = [partial(self._range, name, offset, length) for one in parts for offset, length in one]
-        read = iter([calls[0]()]) if len(calls) == 1 else prefetch(self._pool, calls)
-        found = [b""] * len(ranges)
-        for span, one in zip(wanted, parts, strict=True):
-            data = b"".join(itertools.islice(read, len(one)))
-            for place in span.ranges:
-                offset, length = ranges[place]
-                found[place] = data[offset - span.start : offset - span.start + length]
-        return found
+    def _read_pieces(self, name: str, start: int, end: int, size: int | None = None) -> bytes:
+        calls = [partial(self._range, name, offset, length, size) for offset, length in pieces(start, end)]
+        return calls[0]() if len(calls) == 1 else b"".join(prefetch(self._pool, calls))
 
     def open(self, name: str) -> OpenObject:
         return OpenObject(self, name)
 
-    def read_into(self, name: str, ranges: Sequence[tuple[int, memoryview]]) -> None:
-        lengths = [(offset, len(out)) for offset, out in ranges]
-        for span in spans(lengths):
-            data = memoryview(self._range(name, span.start, span.end - span.start))
-            for place in span.ranges:
-                offset, out = ranges[place]
-                out[:] = data[offset - span.start : offset - span.start + len(out)]
-
     def stream(self, name: str, block_bytes: int, size: int | None) -> Iterator[bytes]:
-        end = self.size(name) if size is None else size
+        end = self._known_size(name) if size is None else size
         calls = (
             partial(self._range, name, start, min(block_bytes, end - start), end)
             for start in range(0, end, block_bytes)
         )
-        yield from prefetch(self._pool, calls, AHEAD)
+        yield from prefetch(self._pool, calls, PREFETCH)
 
     def _range(self, name: str, offset: int, length: int, size: int | None = None) -> bytes:
-        """One request; `size` is that which the whole object must have, where that is known."""
+        """A range in one request; a `size` that is not that of the whole object is an error."""
 
         def call(attempt: int) -> tuple[bytes, int]:
             result = obstore.get(self._endpoint.reader, name, options={"range": (offset, offset + length)})
             end = int(result.meta["size"])
             return _body(result, min(length, end - offset)), end
 
-        if length:
-            try:
-                data, end = self._do("read", name, call, explain=False)
-            except retry.FailedError as error:
-                if error.failure.status != 416:
-                    raise self._explain("read", name, error) from error
-                data, end = b"", self.size(name)
-        else:
-            data, end = b"", self.size(name)
+        try:
+            data, end = (
+                self._do("read", name, call, explain=False) if length else (b"", self._known_size(name))
+            )
+        except retry.FailedError as error:
+            if error.failure.status != 416:
+                raise self._explain("read", name, error) from error
+            data, end = b"", self._known_size(name)
         if size not in (None, end):
             raise StoreError(f"{self._at(name)}: read: has changed from {size} to {end} bytes meanwhile")
         self._check_end(name, end, offset + length)
         return data
+
+    def _known_size(self, name: str) -> int:
+        size = self._size(name)
+        if size is None:
+            raise StoreError(f"{self._at(name)}: stat: no such object (HTTP 404 Not Found)")
+        return size
 
     def _check_end(self, name: str, end: int, wanted: int) -> None:
         if wanted > end:
             raise StoreError(f"{self._at(name)}: read: ends at byte {end}, before {wanted}")
 
     def put(self, name: str, data: bytes) -> None:
-        self._check_kind()
+        self._check_writable()
         self._do("write", name, lambda attempt: obstore.put(self._endpoint.writer, name, data))
 
     def create(self, name: str, data: bytes) -> bool:
-        self._check_kind()
+        self._check_writable()
 
         def call(attempt: int) -> bool:
             try:
@@ -183,18 +169,17 @@ class Bucket:
 
     @contextlib.contextmanager
     def writer(self, name: str) -> Iterator[BinaryIO]:
-        self._check_kind()
+        self._check_writable()
         with contextlib.ExitStack() as opened:
             with self._explain_file(name):
                 file = opened.enter_context(tempfile.TemporaryFile(prefix="oxcart-"))
-            whole = _Spool(file, partial(self._explain_file, name))
-            yield whole  # type: ignore[misc]
+            yield _Spool(file, partial(self._explain_file, name))  # type: ignore[misc]
             with self._explain_file(name):
-                file.flush()
+                size = file.seek(0, io.SEEK_END)
 
             def call(attempt: int) -> None:
                 file.seek(0)
-                if whole.size <= WHOLE_BYTES:
+                if size <= WHOLE_BYTES:
                     obstore.put(self._endpoint.writer, name, file.read())
                 else:
                     obstore.put(self._endpoint.uploader, name, file, chunk_size=WHOLE_BYTES)
@@ -202,19 +187,16 @@ class Bucket:
             self._do("write", name, call)
 
     def delete(self, names: Sequence[str]) -> None:
-        self._check_kind()
+        self._check_writable()
         if not names:
             return
+        what, paths = names[0] if len(names) == 1 else "", list(names)
         try:
-            what = names[0] if len(names) == 1 else ""
-            paths = list(names)
-            self._do(
-                "delete", what, lambda attempt: obstore.delete(self._endpoint.reader, paths), explain=False
-            )
+            self._do("delete", what, lambda _: obstore.delete(self._endpoint.reader, paths), explain=False)
         except retry.FailedError as error:
             if error.failure.status != 404 or error.failure.code == "NoSuchBucket":
                 raise self._explain("delete", names[0], error) from error
-            # Some stores stop at a name that is not there.
+            # Some stores stop at a name that does not exist.
             for _ in prefetch(self._pool, [partial(self._delete, name) for name in names]):
                 pass
 
@@ -226,40 +208,21 @@ class Bucket:
         self._do("delete", name, call)
 
     def delete_folder(self, folder: str) -> None:
-        self._check_kind()
+        self._check_writable()
         self.delete(self.names(folder, None))
 
     def check_writable(self) -> None:
-        self._check_kind()
-        name = _probe()
+        self._check_writable()
+        name = f"{WORK}/probe-{uuid.uuid4().hex[:12]}"
         self.put(name, b"")
         self.delete([name])
 
-    def _check_kind(self) -> None:
+    def _check_writable(self) -> None:
         if not self.writable:
             raise ConfigError(f"{self.url}: a web server is for reading; expected a directory or a bucket")
 
-    def _sizes(self, names: Sequence[str]) -> dict[str, int | None]:
-        """Bytes of each object, None where there is none."""
-        folders: dict[str, list[str]] = {}
-        for name in names:
-            folders.setdefault(name.rpartition("/")[0], []).append(name)
-        found: dict[str, int | None] = {}
-        if self.listable:
-            for folder, inside in folders.items():
-                if len(inside) > MANY:
-                    listed = self._listed(folder)
-                    found |= {name: listed.get(name) for name in inside} if listed is not None else {}
-        left = [name for name in names if name not in found]
-        one_by_one: Iterable[int | None]
-        if len(left) == 1:  # a single request needs no other thread
-            one_by_one = [self._size(left[0])]
-        else:
-            one_by_one = prefetch(self._pool, [partial(self._size, name) for name in left])
-        return found | dict(zip(left, one_by_one, strict=True))
-
     def _listed(self, folder: str) -> dict[str, int] | None:
-        """Name -> bytes of the objects right in a folder; None where listing is not allowed."""
+        """Name -> bytes of the objects directly in a folder; None where listing is not allowed."""
 
         def call(attempt: int) -> dict[str, int]:
             found = obstore.list_with_delimiter(self._endpoint.reader, prefix=folder or None)
@@ -299,19 +262,18 @@ class Bucket:
     def _do(
         self, operation: str, name: str, call: Callable[[int], Result], *, explain: bool = True
     ) -> Result:
-        """Call with retries.
+        """Result of a call, with retries.
 
         Raises:
-            StoreError: it failed; a FailedError if `explain` is not set.
+            StoreError: the call failed; a FailedError instead if `explain` is False.
         """
         endpoint = self._endpoint
         attempt = partial(retry.attempt, call, host=endpoint.host, timeout_s=endpoint.timeout_s)
         try:
             if threading.current_thread() is not threading.main_thread():
                 return attempt()
-            return next(
-                prefetch(self._pool, [attempt])
-            )  # obstore lets no Ctrl-C through, waiting for it does
+            # obstore blocks Ctrl-C in the main thread; waiting for another thread does not.
+            return next(prefetch(self._pool, [attempt]))
         except retry.FailedError as error:
             if not explain:
                 raise
@@ -340,7 +302,7 @@ class Bucket:
 
     @contextlib.contextmanager
     def _explain_file(self, name: str) -> Iterator[None]:
-        """Say of the temporary file what is wrong with it."""
+        """Explain a failure of the temporary file."""
         try:
             yield
         except OSError as error:
@@ -353,39 +315,37 @@ class Bucket:
 
 @dataclass(frozen=True)
 class OpenObject:
-    """An object that any number of threads read at once, each in its own requests."""
+    """An object that any number of threads may read at once, each with its own requests."""
 
     bucket: Bucket
     name: str
 
     def read_into(self, ranges: Sequence[tuple[int, memoryview]]) -> None:
-        self.bucket.read_into(self.name, ranges)
+        for span in spans([(offset, len(out)) for offset, out in ranges]):
+            data = memoryview(self.bucket._range(self.name, span.start, span.end - span.start))
+            for place in span.ranges:
+                offset, out = ranges[place]
+                out[:] = data[offset - span.start : offset - span.start + len(out)]
 
     def will_need(self, offset: int, length: int) -> None:
-        """Nothing reads ahead of its own accord here."""
+        """Do nothing: no system reads a bucket in advance."""
 
 
 class _Spool:
-    """A temporary file that counts."""
+    """A temporary file whose failures are explained, while those of its user are not."""
 
-    def __init__(self, file: Any, explain: Callable[[], contextlib.AbstractContextManager[None]]) -> None:
-        self._file, self._explain, self.size = file, explain, 0
+    def __init__(
+        self, file: BinaryIO, explain: Callable[[], contextlib.AbstractContextManager[None]]
+    ) -> None:
+        self._file, self._explain = file, explain
 
     def write(self, data: bytes | memoryview) -> int:
-        view = memoryview(data).cast("B")
         with self._explain():
-            self._file.write(view)
-        self.size += len(view)
-        return len(view)
-
-
-def _probe() -> str:
-    """A name that nobody uses."""
-    return f"{WORK}/probe-{uuid.uuid4().hex[:12]}"
+            return self._file.write(data)
 
 
 def _body(result: Any, length: int) -> bytes:
-    """The body of an answer, which must have so many bytes."""
+    """The body of an answer, which must have `length` bytes."""
     data: bytes = result.bytes().to_bytes()
     if len(data) != length:
         raise retry.CutError(f"the body has {len(data)} of {length} bytes")

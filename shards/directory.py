@@ -19,10 +19,12 @@ from typing import BinaryIO
 
 from oxcart.shards.errors import ConfigError, StoreError
 from oxcart.shards.files import new_file, sync_folder
-from oxcart.shards.write_behind import BehindWriter
+from oxcart.shards.write_behind import WriteBehindFile
 
 WORK = ".oxcart"
 """Folder of all work in progress, inside the root."""
+_TRIES = 4
+"""Attempts to delete a folder to which others write at the same time."""
 
 
 class Directory:
@@ -36,19 +38,14 @@ class Directory:
         self.root = Path(url)
         self.url = url
 
-    def exists(self, name: str) -> bool:
-        with self._explain("stat", name):  # a pipe is there, and whoever reads it is told what it is
-            return self._path(name).exists() and not self._path(name).is_dir()
-
-    def size(self, name: str) -> int:
-        with self._explain("stat", name):
-            return self._path(name).stat().st_size
-
-    def sizes(self, names: Sequence[str]) -> dict[str, int]:
-        return {name: self.size(name) for name in names}
-
     def found(self, names: Sequence[str]) -> dict[str, int]:
-        return {name: self.size(name) for name in names if self.exists(name)}
+        sizes = {}
+        for name in names:
+            with self._explain("stat", name):  # a pipe exists, and whoever reads it is told what it is
+                path = self._path(name)
+                if path.exists() and not path.is_dir():
+                    sizes[name] = path.stat().st_size
+        return sizes
 
     def names(self, folder: str, limit: int | None) -> list[str]:
         above = f"{folder}/" if folder else ""
@@ -66,19 +63,15 @@ class Directory:
         with self._explain("read", name), self._open(name) as file:
             return self._read(name, file, offset, length)
 
-    def read_ranges(self, name: str, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
-        with self._explain("read", name), self._open(name) as file:
-            return [self._read(name, file, offset, length) for offset, length in ranges]
-
     def open(self, name: str) -> OpenFile:
         with self._explain("read", name):
             return OpenFile(str(self._path(name)))
 
     def stream(self, name: str, block_bytes: int, size: int | None) -> Iterator[bytes]:
-        with contextlib.ExitStack() as opened:
-            with self._explain("read", name):
-                file = opened.enter_context(self._open(name))
-                end = os.fstat(file.fileno()).st_size
+        with self._explain("read", name):
+            file = self._open(name)
+        with file:
+            end = os.fstat(file.fileno()).st_size
             if size not in (None, end):
                 raise StoreError(
                     f"{self._path(name)}: read: has changed from {size} to {end} bytes meanwhile"
@@ -125,7 +118,7 @@ class Directory:
     def writer(self, name: str) -> Iterator[BinaryIO]:
         with self._explain("write", name):
             with new_file(self._work(name)) as file:
-                behind = BehindWriter(file)
+                behind = WriteBehindFile(file)
                 try:
                     yield behind  # type: ignore[misc]
                     behind.finish()
@@ -143,12 +136,10 @@ class Directory:
     def delete_folder(self, folder: str) -> None:
         path = self._path(folder)
         with self._explain("delete", folder):
-            for last in (False, False, False, True):
+            for _ in range(_TRIES):
                 try:
                     shutil.rmtree(path)
                 except OSError as error:  # others may write to it or delete it at the same time
-                    if last and error.errno in (errno.ENOENT, errno.ENOTEMPTY):
-                        return
                     if error.errno not in (errno.ENOENT, errno.ENOTEMPTY):
                         raise
                 if not path.exists():
@@ -238,15 +229,14 @@ def _regular(path: str, flags: int = os.O_RDONLY) -> int:
         StoreError: it is no regular file.
         OSError: it cannot be opened.
     """
-    descriptor = os.open(path, flags | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NONBLOCK", 0))
+    descriptor = os.open(path, flags | os.O_CLOEXEC | os.O_NONBLOCK)
     kind = os.fstat(descriptor).st_mode
     if not stat.S_ISREG(kind):
         os.close(descriptor)
         if stat.S_ISDIR(kind):
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
         raise StoreError(f"{path}: read: is not a regular file")
-    if hasattr(os, "set_blocking"):
-        os.set_blocking(descriptor, True)
+    os.set_blocking(descriptor, True)
     return descriptor
 
 

@@ -1,4 +1,4 @@
-"""From a URL and the environment to an obstore store.
+"""Open the obstore store of a URL, with what the environment says of it.
 
     gs://bucket/path       GOOGLE_APPLICATION_CREDENTIALS, gcloud's login, or the account of a Google machine;
                            STORAGE_EMULATOR_HOST for an emulator
@@ -8,9 +8,9 @@
                            AZURE_STORAGE_SAS_TOKEN, or AZURE_STORAGE_CONNECTION_STRING
     https://host/path      nothing
 
-Without credentials requests go out unsigned, which is what public buckets want; so they do where
-GOOGLE_SKIP_SIGNATURE, AWS_SKIP_SIGNATURE or AZURE_SKIP_SIGNATURE is true. Whatever else obstore takes
-from the environment works as well. A URL with a secret in it is refused, since URLs are shown and stored.
+Without credentials requests are unsigned, as public buckets want them. They are also unsigned if
+GOOGLE_SKIP_SIGNATURE, AWS_SKIP_SIGNATURE or AZURE_SKIP_SIGNATURE is true. Other variables that obstore reads
+work as well. A URL that contains a secret is refused, since URLs are shown and stored.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import urllib.parse
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +34,11 @@ from oxcart.shards.retry import ERRORS, plain
 TIMEOUT = "OXCART_STORE_TIMEOUT_S"
 """Environment variable: seconds that a connection may be silent."""
 TIMEOUT_S = 30.0
+"""Seconds that a connection may be silent, by default."""
 UPLOAD_FACTOR = 10
-"""An answer to an upload comes only after all of its bytes have gone out, so it has this much longer."""
+"""Factor by which an upload may be silent for longer: its answer comes only after all of its bytes."""
+PART_RETRIES = 3
+"""Times that obstore retries a part of a large object alone."""
 SCHEMES = ("gs", "s3", "az", "https", "http")
 
 _PRODUCT = Path("/sys/class/dmi/id/product_name")
@@ -43,97 +47,92 @@ _AZURITE = "http://127.0.0.1:10000"
 _KEYS_TTL = timedelta(minutes=10)
 """Age at which keys of a profile are renewed; botocore's are valid for at least ten minutes more."""
 _PLAIN = re.compile(r"[A-Za-z0-9$][A-Za-z0-9._-]*")
-"""What the names of buckets, containers, accounts and regions look like, generously."""
+"""Names of buckets, containers, accounts and regions, generously."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Endpoint:
-    """A bucket, or a folder of one."""
+    """A bucket, a folder of one, or a web server."""
 
     url: str
-    """Without a slash at its end."""
+    """URL without a slash at its end."""
     scheme: str
+    """One of `SCHEMES`."""
     reader: Any
-    """The obstore store; it retries nothing."""
+    """obstore's store for requests that are answered at once. It retries nothing."""
     writer: Any
-    """The same, more patient."""
+    """obstore's store for uploads, which may be silent for longer. It retries nothing."""
     uploader: Any
-    """As patient; it retries a part of a large object alone, rather than the whole, but never waits for as
-    long as a busy server asks."""
+    """obstore's store for uploads in parts, which it retries alone."""
     anonymous: bool
+    """Whether requests are unsigned."""
     credentials: str
-    """Names of the environment variables that hold them."""
+    """Names of the environment variables that hold credentials."""
     unsigned: str
-    """Name of the environment variable that has nothing signed, whatever the credentials."""
+    """Name of the environment variable that makes requests unsigned in spite of credentials."""
     server: str | None
-    """Host and port, where the environment names another than the cloud's own."""
+    """Host and port of a server that the environment names instead of the cloud's own."""
     timeout_s: float
+    """Seconds that a connection may be silent."""
 
     @property
     def host(self) -> str:
-        """Who answers: the server, or where it is the cloud's own, the bucket."""
+        """Host that answers: the server, or the bucket if it is the cloud's own."""
         return self.server or self.url.partition("://")[2].partition("/")[0]
 
 
 def connect(text: str) -> Endpoint:
-    """Make the store of a URL; no request is sent.
+    """Open the store of a URL; no request is sent.
 
     Raises:
-        ConfigError: the URL or the environment is not fit for it.
+        ConfigError: the URL or the environment is not valid for a store.
     """
     scheme, host, path = _parse(text)
     url = f"{scheme}://{host}{'/' if path else ''}{path}"
     timeout_s = _timeout_s()
     if scheme in ("http", "https"):
-        kind: Any = HTTPStore
-        arguments: dict[str, Any] = {"url": url}
-        config: dict[str, Any] = {}
+        config: dict[str, Any] = {"skip_signature": True}
         credentials, unsigned = "", ""
+        make: Any = partial(HTTPStore, url)
     else:
-        kind = {"gs": GCSStore, "s3": S3Store, "az": AzureStore}[scheme]
-        unsigned = {"gs": "GOOGLE", "s3": "AWS", "az": "AZURE"}[scheme] + "_SKIP_SIGNATURE"
-        config, credentials = {"gs": _google, "s3": _amazon, "az": _azure}[scheme](host)
-        if _unsigned(unsigned):
-            config["skip_signature"] = True
-        arguments = {"prefix": path or None, "config": config}
-        if "credential_provider" in config:
-            arguments["credential_provider"] = config.pop("credential_provider")
-    anonymous = bool(config.get("skip_signature")) or scheme in ("http", "https")
+        kind, unsigned, configure = _CLOUDS[scheme]
+        config, credentials = configure(host)
+        config |= {"skip_signature": True} if _unsigned(unsigned) else {}
+        provider = config.pop("credential_provider", None)
+        make = partial(kind, host, prefix=path or None, config=config, credential_provider=provider)
 
     def open_(factor: int, retries: int) -> Any:
         options = {
             "allow_http": True,  # where the URL or the endpoint says http
             "connect_timeout": timedelta(seconds=min(timeout_s, 10.0)),
             "read_timeout": timedelta(seconds=timeout_s * factor),
-            "timeout": timedelta(days=1),  # a slow connection is no broken one
+            "timeout": timedelta(days=1),  # a slow connection is not a broken one
         }
-        bucket = () if "url" in arguments else (host,)
-        return kind(*bucket, **arguments, client_options=options, retry_config={"max_retries": retries})
+        return make(client_options=options, retry_config={"max_retries": retries})
 
     try:
-        reader, writer, uploader = open_(1, 0), open_(UPLOAD_FACTOR, 0), open_(UPLOAD_FACTOR, 3)
+        reader, writer, uploader = open_(1, 0), open_(UPLOAD_FACTOR, 0), open_(UPLOAD_FACTOR, PART_RETRIES)
     except ERRORS as error:
         raise ConfigError(f"{url}: {plain(str(error))}") from error
+    server = config.get("endpoint") or config.get("base_url")
+    if config.get("use_emulator"):
+        server = os.environ.get("AZURITE_BLOB_STORAGE_URL", _AZURITE)
     return Endpoint(
         url=url,
         scheme=scheme,
         reader=reader,
         writer=writer,
         uploader=uploader,
-        anonymous=anonymous,
+        anonymous=bool(config.get("skip_signature")),
         credentials=credentials,
         unsigned=unsigned,
-        server=_server(
-            config.get("endpoint")
-            or config.get("base_url")
-            or (os.environ.get("AZURITE_BLOB_STORAGE_URL", _AZURITE) if config.get("use_emulator") else None)
-        ),
+        server=urllib.parse.urlsplit(server).netloc.rpartition("@")[2] if server else None,
         timeout_s=timeout_s,
     )
 
 
 def _parse(text: str) -> tuple[str, str, str]:
-    """Scheme, host or bucket, and path without slashes around it."""
+    """Scheme, host or bucket, and path without leading and trailing slashes."""
     scheme, _, rest = text.partition("://")
     scheme = scheme.lower()
     safe = f"{scheme}://{rest.partition('?')[0].partition('#')[0].rpartition('@')[2]}"
@@ -160,12 +159,8 @@ def _parse(text: str) -> tuple[str, str, str]:
     return scheme, host, path.strip("/")
 
 
-def _server(url: str | None) -> str | None:
-    return url.partition("://")[2].partition("/")[0].rpartition("@")[2] if url else None
-
-
 def _endpoint(*names: str) -> str | None:
-    """The first of these environment variables that is set, without a slash at its end; it must be a URL."""
+    """Value of the first of these environment variables that is set: a URL, without a slash at its end."""
     for name in names:
         if text := os.environ.get(name):
             return _checked(name, text)
@@ -173,7 +168,7 @@ def _endpoint(*names: str) -> str | None:
 
 
 def _checked(name: str, text: str) -> str:
-    """An endpoint that obstore can be given: it panics at what is no URL."""
+    """An endpoint without a slash at its end. It is checked because obstore panics at what is no URL."""
     with contextlib.suppress(ValueError):
         parts = urllib.parse.urlsplit(text)
         fits = parts.scheme in ("http", "https") and parts.hostname and not parts.query + parts.fragment
@@ -212,14 +207,13 @@ def _google(bucket: str) -> tuple[dict[str, Any], str]:
     emulator = os.environ.get("STORAGE_EMULATOR_HOST")
     if emulator:
         base = _checked("STORAGE_EMULATOR_HOST", emulator if "://" in emulator else f"http://{emulator}")
-        # Unsigned writes would still fetch a token from a Google machine, so there is one that means nothing.
+        # A token without meaning: unsigned writes would still fetch one from a Google machine.
         return {"base_url": base, "bearer_token": "emulator"}, names[0]
     login = Path(os.environ.get("CLOUDSDK_CONFIG") or Path.home() / ".config" / "gcloud")
     logged_in = (login / "application_default_credentials.json").is_file()
     if not (_any(names) or logged_in or _holds(_PRODUCT, "Google")):
         config["skip_signature"] = True
-    server = _endpoint("GOOGLE_BASE_URL", "GOOGLE_STORAGE_BASE_URL")
-    if server:
+    if server := _endpoint("GOOGLE_BASE_URL", "GOOGLE_STORAGE_BASE_URL"):
         config["base_url"] = server
     return config, names[0]
 
@@ -338,7 +332,15 @@ def _unsigned(name: str) -> bool:
 
 
 def _holds(file: Path, word: str) -> bool:
-    """Whether a file of the system, if it is there, holds a word."""
+    """Whether a file of the system exists and contains a word."""
     with contextlib.suppress(OSError, UnicodeDecodeError):
         return word in file.read_text()
     return False
+
+
+_CLOUDS = {
+    "gs": (GCSStore, "GOOGLE_SKIP_SIGNATURE", _google),
+    "s3": (S3Store, "AWS_SKIP_SIGNATURE", _amazon),
+    "az": (AzureStore, "AZURE_SKIP_SIGNATURE", _azure),
+}
+"""Scheme -> obstore's store, the variable that makes requests unsigned, and what reads the environment."""

@@ -12,6 +12,8 @@ Every message is one line that a person can act on; commands print it and exit n
 
 from __future__ import annotations
 
+from functools import partial
+
 
 class OxcartError(Exception):
     """Base of every error that oxcart raises on purpose."""
@@ -26,7 +28,7 @@ class SourceError(OxcartError):
 
     Args:
         reason: what is wrong, without the place.
-        file: the file, relative to the source's directory.
+        file: path of the file, relative to the source's directory.
         record: index of the record in the file.
         offset: byte offset in the file.
     """
@@ -35,20 +37,14 @@ class SourceError(OxcartError):
         self, reason: str, *, file: str | None = None, record: int | None = None, offset: int | None = None
     ) -> None:
         self.reason, self.file, self.record, self.offset = reason, file, record, offset
-        place = [
-            *([file] if file is not None else []),
-            *([f"record {record}"] if record is not None else []),
-            *([f"byte {offset}"] if offset is not None else []),
-        ]
-        super().__init__(f"{', '.join(place)}: {reason}" if place else reason)
+        parts = (("", file), ("record ", record), ("byte ", offset))
+        place = ", ".join(f"{word}{value}" for word, value in parts if value is not None)
+        super().__init__(f"{place}: {reason}" if place else reason)
 
     def __reduce__(self) -> tuple[object, ...]:
         """Keep the keyword arguments when the error crosses a process boundary."""
-        return _source_error, (self.reason, self.file, self.record, self.offset)
-
-
-def _source_error(reason: str, file: str | None, record: int | None, offset: int | None) -> SourceError:
-    return SourceError(reason, file=file, record=record, offset=offset)
+        named = partial(SourceError, file=self.file, record=self.record, offset=self.offset)
+        return named, (self.reason,)
 
 
 class CorruptError(OxcartError):

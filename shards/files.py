@@ -128,21 +128,20 @@ def private_folder(path: Path, argument: str) -> int:
     except OSError as error:
         raise ConfigError(f"{argument}: {path}: {error.strerror or error}") from error
     found = os.fstat(descriptor)
-    if found.st_uid == os.geteuid() and not found.st_mode & _OTHERS_WRITE:
-        try:
-            if found.st_mode & _OTHERS:
-                os.fchmod(descriptor, stat.S_IMODE(found.st_mode) & ~_OTHERS)
-        except OSError as error:
-            os.close(descriptor)
-            raise ConfigError(f"{argument}: {path}: chmod: {error.strerror or error}") from error
-        return descriptor
-    os.close(descriptor)
+    mode = stat.S_IMODE(found.st_mode)
     if found.st_uid != os.geteuid():
-        wrong = f"belongs to user {found.st_uid}, expected {os.geteuid()}; choose another place"
+        wrong = f" belongs to user {found.st_uid}, expected {os.geteuid()}; choose another place"
+    elif mode & _OTHERS_WRITE:
+        wrong = f" lets other users write (mode {mode:o}); chmod 700 it or choose another place"
     else:
-        mode = stat.S_IMODE(found.st_mode)
-        wrong = f"lets other users write (mode {mode:o}); chmod 700 it or choose another place"
-    raise ConfigError(f"{argument}: {path} {wrong}")
+        try:
+            if mode & _OTHERS:
+                os.fchmod(descriptor, mode & ~_OTHERS)
+            return descriptor
+        except OSError as error:
+            wrong = f": chmod: {error.strerror or error}"
+    os.close(descriptor)
+    raise ConfigError(f"{argument}: {path}{wrong}")
 
 
 def open_private(folder: int, name: str) -> int:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import io
 import re
+from collections.abc import Iterator
 
 import numpy as np
 import numpy.typing as npt
@@ -69,38 +70,35 @@ def jpeg_size(data: bytes | memoryview) -> tuple[int, int] | None:
 
 def _has_end(data: bytes | memoryview) -> bool:
     """Whether the marker of the end is where a decoder meets it, and not within another segment."""
+    return any(marker == _END_OF_IMAGE for marker, _ in _segments(data))
+
+
+def _header(data: bytes | memoryview) -> tuple[int, int, int] | None:
+    """Height, width and components; None where the data is not a JPEG of 8 bits per sample."""
+    if data[:2] != b"\xff\xd8":
+        return None
+    for marker, start in _segments(data):
+        if marker in _FRAMES and start + 10 <= len(data):
+            height, width = (int.from_bytes(data[start + i : start + i + 2], "big") for i in (5, 7))
+            return (height, width, data[start + 9]) if data[start + 4] == 8 and height and width else None
+    return None
+
+
+def _segments(data: bytes | memoryview) -> Iterator[tuple[int, int]]:
+    """The marker of each segment and the position where it begins."""
     position = 2
     while position + 2 <= len(data) and data[position] == 0xFF:
         marker = data[position + 1]
-        if marker == _END_OF_IMAGE:
-            return True
-        if marker == 0xFF:
+        if marker == 0xFF:  # a fill byte
             position += 1
             continue
+        yield marker, position
         position += 2 + int.from_bytes(data[position + 2 : position + 4], "big")
         if marker == _START_OF_SCAN:
             found = _AFTER_SCAN.search(data, position)
             if found is None:
-                return False
+                return
             position = found.end() - 2
-    return False
-
-
-def _header(data: bytes | memoryview) -> tuple[int, int, int] | None:
-    """Height, width and components; None where it is not a JPEG of 8 bits a sample."""
-    if data[:2] != b"\xff\xd8":
-        return None
-    position = 2
-    while position + 10 <= len(data) and data[position] == 0xFF:
-        marker = data[position + 1]
-        if marker in _FRAMES:
-            depth, components = data[position + 4], data[position + 9]
-            height, width = data[position + 5 : position + 7], data[position + 7 : position + 9]
-            size = int.from_bytes(height, "big"), int.from_bytes(width, "big")
-            return (*size, components) if depth == 8 and all(size) else None
-        fill = marker == 0xFF
-        position += 1 if fill else 2 + int.from_bytes(data[position + 2 : position + 4], "big")
-    return None
 
 
 def _decode_with_pillow(data: bytes | memoryview, out: Frame) -> None:

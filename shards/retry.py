@@ -21,7 +21,7 @@ import re
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from http import HTTPStatus
+from http.client import responses
 from typing import TypeVar
 
 from obstore.exceptions import BaseError
@@ -42,39 +42,59 @@ Result = TypeVar("Result")
 
 _JITTER = random.SystemRandom()  # not the global one, whose state training restores, and never forked
 _answered: set[str] = set()
-"""Hosts that have answered this process, be it with an error."""
+"""Hosts that have answered this process, with an object or an error."""
 
 _STATUS = re.compile(r"(?:status code: |status: )(\d{3})\b")
 _CODE = re.compile(r"<Code>([A-Za-z0-9]{1,60})</Code>")
 _PROVIDER = re.compile(r"External \w+ credential provider: \w+: (.*)")
-"""What obstore says where botocore cannot renew the keys of a profile."""
+"""Text of obstore where botocore cannot provide the keys of a profile."""
 _SPOILED = frozenset({"BadDigest", "IncompleteBody", "RequestTimeout", "XAmzContentSHA256Mismatch"})
-"""What S3 calls a body that did not arrive, or not as it was signed."""
+"""Codes of S3 for a body that did not arrive as it was signed."""
+
+
+_SIGNS = (
+    (r"InvalidCertificate\(", "the server's certificate is not trusted", False),
+    ("InvalidContentType", "the server answers without TLS; is it http:// ?", False),
+    ("UnexpectedRange", "the server answers with another range than it was asked for", False),
+    ("ange request not supported", "the server does not serve ranges", False),
+    ("TooManyRedirects", "the server redirects in a loop", False),
+    ("^Generic HTTP error.*edirect", "the server redirects and does not say where to", False),
+    ("edirect", "the bucket is elsewhere; is its region (AWS_REGION) right?", False),
+    ("dns error", "the host is not known", True),
+    ("ConnectionRefused", "the connection is refused", True),
+    ("TimedOut|kind: Timeout", "no answer for {timeout_s:g} s", True),
+    ("ConnectionReset", "the connection was cut", True),
+    ("kind: Connect", "no connection", True),
+    ("kind: Interrupted", "the connection was cut", True),
+    ("HttpError", "the connection failed", True),
+)
+"""Pattern in an error without a status, what it means, and whether to retry; the first match counts."""
 
 
 class CutError(ValueError):
-    """A body that has fewer bytes than its range."""
+    """A body has fewer bytes than were requested."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Failure:
-    """What is known of a request that failed."""
+    """What is known about a failed request."""
 
     reason: str
-    """One line without a secret."""
+    """What went wrong, in one line without a secret."""
     again: bool = False
-    """Another attempt may succeed."""
+    """Whether another attempt may succeed."""
     status: int | None = None
+    """HTTP status of the answer, None if there was none."""
     code: str = ""
-    """The store's own word for it, such as NoSuchBucket."""
+    """Error code of the store, such as NoSuchBucket."""
     token: bool = False
-    """It was the request for a token that failed, before any for an object."""
+    """Whether it was the request for a token that failed, before any for an object."""
     refused: bool = False
-    """The host takes no connection."""
+    """Whether the host refused the connection."""
 
 
 class FailedError(Exception):
-    """The last failure of a call, and how many attempts it took."""
+    """A call failed: its last failure, and the number of attempts."""
 
     def __init__(self, failure: Failure, attempts: int) -> None:
         super().__init__(failure.reason)
@@ -88,16 +108,16 @@ def attempt(
     timeout_s: float,
     jitter: random.Random = _JITTER,
 ) -> Result:
-    """Call until it succeeds, fails for good, or has failed `ATTEMPTS` times.
+    """Result of a call that is repeated until it succeeds, fails for good, or has failed `ATTEMPTS` times.
 
     Args:
-        call: given the number of the attempt, from 1.
-        host: whom it calls.
-        timeout_s: how long the connection may be silent; only to say so.
-        jitter: the source of random waits.
+        call: takes the number of the attempt, from 1.
+        host: name of the host that is called.
+        timeout_s: seconds that the connection may be silent, for the message.
+        jitter: source of the random waits.
 
     Raises:
-        FailedError: it did not succeed.
+        FailedError: the call did not succeed.
     """
     for number in range(1, ATTEMPTS + 1):
         try:
@@ -114,13 +134,13 @@ def attempt(
             return result
         ended = unwanted()
         pause(jitter.uniform(0.0, FIRST_WAIT_S * 2 ** (number - 1)), ended)
-        if ended is not None and ended.is_set():  # or an interrupted command would go on until all is tried
+        if ended is not None and ended.is_set():  # or an interrupted command would finish all attempts
             raise FailedError(failure, number)
     raise AssertionError("the last attempt returns or raises")
 
 
 def pause(wait_s: float, ended: threading.Event | None) -> None:
-    """Wait, but no longer than somebody wants to know how it goes on."""
+    """Wait until `wait_s` is over or `ended` is set."""
     (ended or threading.Event()).wait(wait_s)
 
 
@@ -131,72 +151,46 @@ def judge(error: Exception, timeout_s: float) -> Failure:
         return Failure(reason=text, again=True)
     if provider := _PROVIDER.search(text):
         return Failure(reason=f"the credentials give no token ({plain(provider[1])})", token=True)
-    if "token request" in text:
-        failure = _judge(error, text, timeout_s)
-        answer = failure.reason.removeprefix("access denied (").removeprefix("no such object (").rstrip(")")
-        return replace(failure, reason=f"the credentials give no token ({answer})", token=True)
-    return _judge(error, text, timeout_s)
-
-
-def _judge(error: Exception, text: str, timeout_s: float) -> Failure:
+    token = "token request" in text
     found = _STATUS.search(text)
-    if found:
-        return _of_status(int(found[1]), text)
-    elsewhere = "the bucket is elsewhere; is its region (AWS_REGION) right?"
-    if text.startswith("Generic HTTP error"):  # a web server has no regions
-        elsewhere = "the server redirects and does not say where to"
-    for sign, reason in (
-        ("InvalidCertificate(", "the server's certificate is not trusted"),
-        ("InvalidContentType", "the server answers without TLS; is it http:// ?"),
-        ("UnexpectedRange", "the server answers with another range than it was asked for"),
-        ("ange request not supported", "the server does not serve ranges"),
-        ("TooManyRedirects", "the server redirects in a loop"),
-        ("edirect", elsewhere),
-    ):
-        if sign in text:
-            return Failure(reason=reason)
-    for sign, reason in (
-        ("dns error", "the host is not known"),
-        ("ConnectionRefused", "the connection is refused"),
-        ("TimedOut", f"no answer for {timeout_s:g} s"),
-        ("kind: Timeout", f"no answer for {timeout_s:g} s"),
-        ("ConnectionReset", "the connection was cut"),
-        ("kind: Connect", "no connection"),
-        ("kind: Interrupted", "the connection was cut"),
-        ("HttpError", "the connection failed"),
-    ):
-        if sign in text:
-            return Failure(reason=reason, again=True, refused=sign == "ConnectionRefused")
+    failure = _of_status(int(found[1]), text, token) if found else _of_signs(error, text, timeout_s)
+    if token:
+        failure = replace(failure, reason=f"the credentials give no token ({failure.reason})", token=True)
+    return failure
+
+
+def _of_status(status: int, text: str, token: bool) -> Failure:
+    code = _CODE.search(text)
+    word = code[1] if code else ""
+    reason = f"HTTP {status} {word or responses.get(status, '')}".rstrip()
+    if word == "NoSuchBucket":
+        reason = f"there is no such bucket ({reason})"
+    elif status in (401, 403) and not token:
+        reason = f"access denied ({reason})"
+    elif status == 404 and not token:
+        reason = f"no such object ({reason})"
+    again = status in (408, 429) or status >= 500 or word in _SPOILED
+    return Failure(reason=reason, again=again, status=status, code=word)
+
+
+def _of_signs(error: Exception, text: str, timeout_s: float) -> Failure:
+    for sign, reason, again in _SIGNS:
+        if re.search(sign, text, re.DOTALL):
+            refused = sign == "ConnectionRefused"
+            return Failure(reason=reason.format(timeout_s=timeout_s), again=again, refused=refused)
     if isinstance(error, OSError) and error.strerror:
         return Failure(reason=error.strerror)
     return Failure(reason=plain(text) or type(error).__name__)
 
 
-def _of_status(status: int, text: str) -> Failure:
-    code = _CODE.search(text)
-    word = code[1] if code else ""
-    known = HTTPStatus(status).phrase if status in {one.value for one in HTTPStatus} else ""
-    answer = f"HTTP {status} {word or known}".rstrip()
-    again = status in (408, 429) or status >= 500 or word in _SPOILED
-    if word == "NoSuchBucket":
-        reason = f"there is no such bucket ({answer})"
-    elif status in (401, 403):
-        reason = f"access denied ({answer})"
-    elif status == 404:
-        reason = f"no such object ({answer})"
-    else:
-        reason = answer
-    return Failure(reason=reason, again=again, status=status, code=word)
-
-
 def headless(error: Exception) -> bool:
-    """Whether a web server serves no HEAD, or one that says no size."""
+    """Whether a web server does not answer HEAD, or answers it without a size."""
     text = str(error)
     found = _STATUS.search(text)
     return found[1] in ("405", "501") if found else "MissingContentLength" in text
 
 
 def plain(text: str) -> str:
-    """The first line of what obstore says, without URLs."""
+    """The first line of an error's text, without URLs."""
     first = text.strip().splitlines()[0] if text.strip() else ""
     return re.sub(r"\S+://\S+", "(url)", first)[:200]

@@ -22,7 +22,7 @@ from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, BinaryIO, Protocol
 
 from oxcart.shards.directory import WORK, Directory
-from oxcart.shards.errors import ConfigError
+from oxcart.shards.errors import ConfigError, StoreError
 
 if TYPE_CHECKING:
     from oxcart.shards.bucket import Bucket
@@ -62,33 +62,21 @@ class Store:
 
     def __init__(self, url: str | os.PathLike[str]) -> None:
         self._place = _open(os.fspath(url))
+        self.url = self._place.url
+        """Directory or URL of the store, without a secret."""
+        self.remote = self._place.remote
+        """Whether each call is a round trip to a server, so that many at once are faster than one by one."""
+        self.writable = self._place.writable
+        """Whether objects can be written; a web server is for reading only."""
+        self.listable = self._place.listable
+        """Whether the store can list its objects; a web server cannot."""
 
     def __repr__(self) -> str:
         return f"Store({self.url!r})"
 
     def __reduce__(self) -> tuple[type[Store], tuple[str]]:
-        """Connections stay behind."""
+        """Leave connections behind."""
         return Store, (self.url,)
-
-    @property
-    def url(self) -> str:
-        """Where it is; holds no secret."""
-        return self._place.url
-
-    @property
-    def remote(self) -> bool:
-        """Whether each call is a round trip to a server, so that many at once are better than one by one."""
-        return self._place.remote
-
-    @property
-    def writable(self) -> bool:
-        """Whether objects can be written at all; a web server is for reading."""
-        return self._place.writable
-
-    @property
-    def listable(self) -> bool:
-        """Whether it can say what is in it; a web server cannot."""
-        return self._place.listable
 
     def check_writable(self) -> None:
         """Find out before long work whether its result can be written; leaves nothing behind.
@@ -99,26 +87,31 @@ class Store:
         """
         self._place.check_writable()
 
-    def exists(self, name: str) -> bool:
-        """Whether the object is there."""
-        return self._place.exists(name)
+    def found(self, names: Sequence[str]) -> dict[str, int]:
+        """Name -> bytes of those objects that exist, in few round trips."""
+        return self._place.found(names)
 
     def missing(self, names: Sequence[str]) -> list[str]:
-        """Those of the names that are not there, in few round trips."""
-        there = self._place.found(names)
+        """Those names that do not exist, in few round trips."""
+        there = self.found(names)
         return [name for name in names if name not in there]
 
-    def found(self, names: Sequence[str]) -> dict[str, int]:
-        """Name -> bytes of those of the objects that are there, in few round trips."""
-        return self._place.found(names)
+    def exists(self, name: str) -> bool:
+        """Whether the object exists."""
+        return not self.missing([name])
+
+    def sizes(self, names: Sequence[str]) -> dict[str, int]:
+        """Name -> bytes of the objects, all of which must exist, in few round trips."""
+        there = self.found(names)
+        for name in names:
+            if name not in there:
+                reason = "no such object" if self.remote else "No such file or directory"
+                raise StoreError(f"{self.url}/{name}: stat: {reason}")
+        return {name: there[name] for name in names}
 
     def size(self, name: str) -> int:
         """Bytes of the object."""
-        return self._place.size(name)
-
-    def sizes(self, names: Sequence[str]) -> dict[str, int]:
-        """Name -> bytes of the objects, all of which must be there, in few round trips."""
-        return self._place.sizes(names)
+        return self.sizes([name])[name]
 
     def read(self, name: str, most: int | None = None) -> bytes:
         """The whole object; one of more than `most` bytes is a StoreError, before any of them is read."""
@@ -127,13 +120,6 @@ class Store:
     def read_range(self, name: str, offset: int, length: int) -> bytes:
         """Exactly `length` bytes from `offset`; an object that ends before that is a StoreError."""
         return self._place.read_range(name, offset, length)
-
-    def read_ranges(self, name: str, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
-        """The bytes of several ranges (offset, length), in the order given.
-
-        In a bucket, near ones are read together and far ones at once.
-        """
-        return self._place.read_ranges(name, ranges)
 
     def open(self, name: str) -> Reader:
         """The object, to be read often; of a directory, one file that stays open while this is held."""
@@ -185,6 +171,6 @@ def _open(url: str) -> Directory | Bucket:
             remedy = f"{slip[0]}/{url[slip.end() :]} for a URL, ./{url} for a directory"
             raise ConfigError(f"store {url!r}: a URL has two slashes; expected {remedy}")
         return Directory(url)
-    from oxcart.shards.bucket import Bucket
+    from oxcart.shards.bucket import Bucket  # a directory does without obstore
 
     return Bucket(url)

@@ -26,7 +26,7 @@ _DIRECT = getattr(os, "O_DIRECT", 0)
 _store = getattr(os, "fdatasync", os.fsync)
 
 
-class BehindWriter:
+class WriteBehindFile:
     """Writes to a new file, which it does not close and to which nothing else may be written.
 
     Memory: `BLOCKS` times `BLOCK` at most.

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from oxcart.compile.sample.rlds import RldsSampleConfig
-from oxcart.manifests.audit.audit import Audit, Options, audit
+from oxcart.manifests.audit.audit import Audit, AuditOptions, audit
 from oxcart.manifests.audit.result import Check
 from sample_compile import FIRST, SECOND
 
@@ -22,7 +22,7 @@ SAMPLE = RldsSampleConfig(kitchens=6, sessions=2, episodes=2, steps=6, size=48, 
 
 def audited(*outs: Path, **options: Any) -> Audit:
     """An audit with few frames, which is quick."""
-    return audit([str(out) for out in outs], Options(**{"frames": 4, **options}))
+    return audit([str(out) for out in outs], AuditOptions(**{"frames": 4, **options}))
 
 
 def check(found: Audit, name: str) -> Check:

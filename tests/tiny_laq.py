@@ -53,7 +53,7 @@ SMALL = (
 )
 
 
-def small(dataset: Path, run: Path, *overrides: str, resume: bool = False) -> LaqConfig:
+def small(dataset: Path | str, run: Path, *overrides: str, resume: bool = False) -> LaqConfig:
     """A configuration of it."""
     asked = (*SMALL, f"data.datasets=[{dataset}]", f"run.dir={run}", *overrides)
     given = {text.partition("=")[0]: text for text in asked}
@@ -64,7 +64,7 @@ def small(dataset: Path, run: Path, *overrides: str, resume: bool = False) -> La
 
 
 def trained(
-    run: Path, dataset: Path, *overrides: str, resume: bool = False, allow_changes: bool = False
+    run: Path, dataset: Path | str, *overrides: str, resume: bool = False, allow_changes: bool = False
 ) -> Result:
     """Train it."""
     config = small(dataset, run, *overrides, resume=resume)

@@ -21,7 +21,7 @@ from yaml import YAMLError
 
 from oxcart.shards.choices import nearest, one_of
 from oxcart.shards.errors import ConfigError
-from oxcart.train.data.loader import READ_MODES
+from oxcart.train.data.config import READ_MODES
 from oxcart.train.data.mixture import EPOCHS, check_weights
 from oxcart.train.data.order import LANES, WINDOW
 from oxcart.train.data.sampling import check_per_episode

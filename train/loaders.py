@@ -12,6 +12,7 @@ from oxcart.manifests.dataset import Dataset
 from oxcart.shards.errors import ConfigError
 from oxcart.train.config import DataConfig, ValConfig
 from oxcart.train.data import Batch, Frames, Loader, Mixture, Pairs
+from oxcart.train.data.config import LoaderConfig
 from oxcart.train.data.memory import check_fits
 from oxcart.train.data.mixture import check_distinct
 from oxcart.train.data.order import derive
@@ -70,30 +71,23 @@ def training_loader(
     """
     if size is not None:
         _check_memory(data, sample, (size, size), place[1], pieces)
-    loader = Loader(
-        Mixture(datasets=list(datasets), weights=data.mix, epoch=data.epoch),
+    config = _loader_config(
+        data,
         "train",
         sample=sample,
         batch_size=data.batch_size,
         seed=seed,
         size=size,
-        camera=data.camera,
         annotations=annotations,
         min_motion=data.min_motion,
         instructions=instructions,
-        limit=data.limit.train,
-        control_rate=data.control_rate,
         rank=place[0],
         world_size=place[1],
         lanes=data.lanes,
         window=data.window,
-        read_mode=data.read_mode,
-        memory=data.memory_mb << 20,
-        prefetch=data.prefetch,
-        threads=data.threads,
-        cache=data.cache,
-        cache_bytes=int(data.cache_gb * 1e9),
     )
+    mixture = Mixture(datasets=datasets, weights=data.mix, epoch=data.epoch)
+    loader = Loader(mixture, "train", config)
     _check_memory(data, sample, loader.size, place[1], pieces)
     if data.min_motion is not None and place[0] == 0 and not quiet:
         print(loader, file=sys.stderr)
@@ -121,40 +115,32 @@ def _check_memory(
     )
 
 
-def held_out_loader(
-    data: DataConfig,
-    dataset: Dataset,
-    split: str,
-    sample: Pairs | Frames,
-    *,
-    size: int | None,
-    seed: int,
-    batch_size: int,
-    annotations: Sequence[str] = (),
-    action: str | None = None,
-    state: bool = False,
-) -> Loader:
-    """All samples of one dataset's split, in a fixed order."""
-    return Loader(
-        dataset,
-        split,
-        sample=sample,
-        batch_size=batch_size,
-        seed=seed,
-        size=size,
+def held_out_loader(data: DataConfig, dataset: Dataset, split: str, **settings: Any) -> Loader:
+    """A loader of all samples of one split; `data.lanes` and `data.window` do not change their order.
+
+    Args:
+        data: section of the configuration.
+        dataset: the dataset.
+        split: name of the split.
+        settings: fields of `LoaderConfig` that `data` does not decide, such as `sample` and `batch_size`.
+    """
+    alone = {"rank": 0, "world_size": 1, "repeat": False, "pin": False}
+    return Loader(dataset, split, _loader_config(data, split, **alone, **settings))
+
+
+def _loader_config(data: DataConfig, split: str, **settings: Any) -> LoaderConfig:
+    """What a configuration asks of every loader, whatever the loader is for, and settings of this one."""
+    return LoaderConfig(
         camera=data.camera,
-        action=action,
-        state=state,
-        annotations=annotations,
         limit=data.limit.train if split == "train" else data.limit.val,
         control_rate=data.control_rate,
-        rank=0,
-        world_size=1,
-        repeat=False,
+        read_mode=data.read_mode,
+        memory=data.memory_mb << 20,
+        prefetch=data.prefetch,
         threads=data.threads,
         cache=data.cache,
         cache_bytes=int(data.cache_gb * 1e9),
-        pin=False,
+        **settings,
     )
 
 
@@ -221,7 +207,7 @@ def chunks(loader: Loader, samples: int, seed: int, share: tuple[int, int]) -> I
             if i % world == rank:
                 yield i, batch
         return
-    size = loader.batch_size
+    size = loader.config.batch_size
     for i in range(-(-samples // size)):
         if i % world == rank:
             yield i, loader.draw(min(size, samples - i * size), seed=derive(seed, 5, i))

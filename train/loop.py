@@ -35,6 +35,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list, gather_object
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from oxcart.shards.errors import ConfigError, NotFiniteError
 from oxcart.train import checkpoint as checkpoints
@@ -266,8 +267,6 @@ class _Run:
 
     def _flops(self, batch: Batch, step: int) -> float:
         """FLOPs of a step on this rank, counted on one sample; leaves no trace."""
-        from torch.utils.flop_counter import FlopCounterMode
-
         module = self.module
         compiled, module._compiled_call_impl = module._compiled_call_impl, None
         counter = FlopCounterMode(display=False)

@@ -5,15 +5,15 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import matplotlib
 import numpy as np
 import numpy.typing as npt
+from PIL import Image as Picture
+from PIL import ImageDraw, ImageFont
 
 from oxcart.shards.files import WRITTEN_BY, write_file
-
-if TYPE_CHECKING:
-    from PIL import ImageFont
 
 Image = npt.NDArray[np.uint8]
 
@@ -119,9 +119,6 @@ def grid(path: Path, columns: Sequence[tuple[str, Image]], rows: Sequence[str], 
 
 def grid_png(columns: Sequence[tuple[str, Image]], rows: Sequence[str], title: str) -> bytes:
     """The picture of `grid`, as a PNG; without a title there is no room for one."""
-    from PIL import Image as Picture
-    from PIL import ImageDraw
-
     large, small = _font(17), _font(13)
     side = columns[0][1].shape[2]
     scale = max(1, CELL // side)
@@ -160,10 +157,7 @@ def _has(metrics: Sequence[dict[str, Any]], panel: tuple[str, str, Sequence[tupl
 
 
 def _font(size: int) -> ImageFont.FreeTypeFont:
-    """matplotlib's: it has the letters of most alphabets, and arrows."""
-    import matplotlib
-    from PIL import ImageFont
-
+    """matplotlib's font: it has the letters of most alphabets, and arrows."""
     return ImageFont.truetype(Path(matplotlib.get_data_path(), "fonts/ttf/DejaVuSans.ttf"), size)
 
 
@@ -179,11 +173,9 @@ def _smooth(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
 
 def pyplot() -> Any:
     """matplotlib.pyplot, drawing into memory."""
-    import matplotlib
-
     matplotlib.use("Agg")
     matplotlib.rcParams["text.parse_math"] = False  # names are names, dollars and all
-    import matplotlib.pyplot as plt
+    import matplotlib.pyplot as plt  # takes half a second, which a run that draws nothing need not wait
 
     return plt
 

@@ -18,6 +18,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+
 from oxcart.shards.errors import ConfigError
 from oxcart.shards.files import naming, write_file
 
@@ -99,9 +103,6 @@ class RunLog:
         if wandb:
             self._wandb = _wandb(wandb, run, config or {})
         if not quiet and sys.stderr.isatty() and os.environ.get("TERM") != "dumb":
-            from rich.console import Console
-            from rich.live import Live
-
             self._live = Live(console=Console(file=sys.stderr), refresh_per_second=4, redirect_stdout=False)
             self._live.start()
 
@@ -134,8 +135,6 @@ class RunLog:
             ]
         text = ", ".join(parts)
         if self._live is not None:
-            from rich.text import Text
-
             self._live.update(Text(text))
         elif step == self._steps or time.monotonic() - self._written >= LINE_EVERY_S:
             self._written = time.monotonic()

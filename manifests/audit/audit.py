@@ -1,6 +1,6 @@
 """The audit from end to end: open, check, compare, plant, conclude. Deterministic in its inputs and seed.
 
-Everything that is reported is in the `Audit`, as plain data but for the pictures; no time, host or rate is,
+Everything that is reported is in the `Audit`, as plain data but for the images; no time, host or rate is,
 so the same datasets and options give the same report, byte for byte on one machine.
 """
 
@@ -18,7 +18,6 @@ import numpy as np
 from oxcart.manifests.audit import (
     copy_ahead,
     exact,
-    images,
     integrity,
     names,
     near,
@@ -28,10 +27,11 @@ from oxcart.manifests.audit import (
     repair,
 )
 from oxcart.manifests.audit.cost import foretold
-from oxcart.manifests.audit.episodes import HELD, UNKNOWN, Audited, Episode, draw, open_datasets
+from oxcart.manifests.audit.episodes import HELD, UNKNOWN, Audited, AuditedEpisode, draw, open_datasets
 from oxcart.manifests.audit.features import FRAMES, Features, read_features
+from oxcart.manifests.audit.images import ReportImages, draw_images
 from oxcart.manifests.audit.match import one_thread
-from oxcart.manifests.audit.result import Check, unchecked
+from oxcart.manifests.audit.result import Check, Criterion
 from oxcart.manifests.audit.verdict import Threshold, Verdict, decide
 from oxcart.manifests.counts import per_split
 from oxcart.manifests.split import SPLITS
@@ -50,7 +50,7 @@ LIBRARIES = ("oxcart", "numpy", "pillow", "pyarrow", "xxhash")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class AuditOptions:
     """What shapes an audit."""
 
     seed: int = 0
@@ -107,24 +107,24 @@ class Audit:
     """The copy-ahead probe."""
     places: place.Places | None
     """How alike environments look."""
-    options: Options
+    options: AuditOptions
     """What shaped it."""
     versions: dict[str, str]
     """Of the libraries that the numbers come from."""
     command: str
     """The command line, where there was one."""
-    pictures: images.Pictures
+    images: ReportImages
     """For the page alone."""
 
     def plain(self) -> dict[str, Any]:
-        """As JSON values, without pictures."""
-        values = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "pictures"}
+        """As JSON values, without images."""
+        values = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "images"}
         return {name: _plain(value) for name, value in values.items()}
 
 
 def audit(
     urls: Sequence[str],
-    options: Options,
+    options: AuditOptions,
     *,
     stage: Stage | None = None,
     notice: Callable[[str], None] | None = None,
@@ -150,45 +150,45 @@ def audit(
 
 def _audit(
     urls: Sequence[str],
-    options: Options,
+    options: AuditOptions,
     stage: Stage,
     notice: Callable[[str], None] | None,
     command: str,
 ) -> Audit:
-    sources = open_datasets(urls)
-    episodes = draw(sources, options.sample, options.seed)
+    datasets = open_datasets(urls)
+    episodes = draw(datasets, options.sample, options.seed)
     visible = [episode for episode in episodes if episode.split in ("train", *HELD)]
-    if notice and (line := foretold(sources, visible, options.frames, options.workers, options.sample)):
+    if notice and (line := foretold(datasets, visible, options.frames, options.workers, options.sample)):
         notice(line)
     sampled = options.sample is not None
-    frames = sum(shard["frames"] for source in sources for shard in source.dataset.manifest.shards)
+    frames = sum(shard["frames"] for dataset in datasets for shard in dataset.manifest.shards)
     with stage("hashing", frames, "frames") as report:
-        intact = integrity.check_shards(sources, options.workers, sampled=sampled, report=report)
+        intact = integrity.check_shards(datasets, options.workers, sampled=sampled, report=report)
     with stage("reading trajectories", len(episodes), "episodes") as report:
-        digests, moments = integrity.read_arrays(sources, episodes, options.workers, report)
+        digests, moments = integrity.read_arrays(datasets, episodes, options.workers, report)
     with stage("decoding", len(visible) * options.frames, "frames") as report:
-        features = read_features(sources, visible, options.frames, options.workers, report)
-    with stage("comparing digests", sum(len(s.dataset.manifest.shards) for s in sources), "shards") as report:
-        same_frames, frame_pairs = exact.check_frames(sources, visible, features, report)
-    same_moves, move_pairs = exact.check_trajectories(sources, episodes, digests)
+        features = read_features(datasets, visible, options.frames, options.workers, report)
+    with stage("comparing digests", sum(len(s.manifest.shards) for s in datasets), "shards") as report:
+        same_frames, frame_pairs = exact.check_frames(datasets, visible, features, report)
+    same_moves, move_pairs = exact.check_trajectories(datasets, episodes, digests)
     with stage("comparing", near.compared_in_all(visible), "episodes") as report:
         found = near.compare(visible, features, options.seed, options.workers, report)
-    labels = [_environment(sources, episode) for episode in visible]
+    labels = [_environment(datasets, episode) for episode in visible]
     held = np.array([episode.split != "train" for episode in visible], np.bool_)
     places = place.check_places(visible, labels, features.thumbs, held) if len(visible) else None
-    looked, in_all = _train_looked_at(sources, visible)
-    recall, planted = _recall(sources, visible, features, found, options, stage, 1 - looked / max(1, in_all))
+    looked, in_all = _train_looked_at(datasets, visible)
+    recall, planted = _recall(datasets, visible, features, found, options, stage, 1 - looked / max(1, in_all))
     probed, ahead_check = _probe(visible, features, options.seed)
     checks = (
         intact,
-        integrity.check_statistics(sources, moments, sampled=sampled),
-        names.check_environments(sources),
-        records.check_keys(sources),
-        records.check_records(sources),
-        records.check_files(sources),
-        records.check_sessions(sources),
-        records.check_instructions(sources),
-        records.check_videos(sources),
+        integrity.check_statistics(datasets, moments, sampled=sampled),
+        names.check_environments(datasets),
+        records.check_keys(datasets),
+        records.check_records(datasets),
+        records.check_files(datasets),
+        records.check_sessions(datasets),
+        records.check_instructions(datasets),
+        records.check_videos(datasets),
         same_frames,
         same_moves,
         found.check,
@@ -196,14 +196,14 @@ def _audit(
         *([places.check] if places else []),
         ahead_check,
         planted,
-        _cameras(sources),
-        *_seen(sources),
+        _cameras(datasets),
+        *_seen(datasets),
     )
     pairs = near.pairs(found, visible, features)
     limit = found.limit.value if found.limit else None
     confirmed = sum(pair["score"] > limit for pair in pairs) if limit is not None else 0
     top = _top(pairs, limit)
-    shown = images.draw_pictures(sources, visible, top, places.ranking if places else (), options.frames)
+    shown = draw_images(datasets, visible, top, places.ranking if places else (), options.frames)
     word = decide(
         checks,
         found.exceeding,
@@ -214,24 +214,26 @@ def _audit(
     )
     if looked < in_all:
         seen = f"{looked:,} of {in_all:,} train episodes"
-        note = f"pictures of {seen} were looked at; a copy of another is not seen"
+        note = f"images of {seen} were looked at; a copy of another is not seen"
         word = replace(word, because=(*word.because, note))
     return Audit(
         verdict=word,
         checks=checks,
-        datasets=tuple(_dataset(source) for source in sources),
-        looked=tuple(_looked(sources, episodes)),
+        datasets=tuple(_dataset(dataset) for dataset in datasets),
+        looked=tuple(_looked(datasets, episodes)),
         threshold=found.limit,
         exceeding=found.exceeding,
         allowed=found.allowed,
         gallery=found.gallery,
-        scores=tuple(_scores(sources, visible, found)),
+        scores=tuple(_scores(datasets, visible, found)),
         null=tuple(sorted(round(float(score), 4) for score in found.null)),
-        pairs=tuple(_described(sources, visible, pair) for pair in pairs[:KEPT]),
+        pairs=tuple(_described(datasets, visible, pair) for pair in pairs[:KEPT]),
         confirmed=confirmed,
-        group_pairs=tuple(repair.group_pairs(_described(sources, visible, one) for one in pairs[:confirmed])),
+        group_pairs=tuple(
+            repair.group_pairs(_described(datasets, visible, one) for one in pairs[:confirmed])
+        ),
         duplicates=tuple(
-            _duplicates(sources, [*frame_pairs, *move_pairs, *records.duplicate_pairs(sources)])
+            _duplicates(datasets, [*frame_pairs, *move_pairs, *records.duplicate_pairs(datasets)])
         ),
         recall=recall,
         probe=probed,
@@ -239,43 +241,42 @@ def _audit(
         options=options,
         versions=_versions(),
         command=command,
-        pictures=shown,
+        images=shown,
     )
 
 
-def _train_looked_at(sources: Sequence[Audited], visible: Sequence[Episode]) -> tuple[int, int]:
+def _train_looked_at(datasets: Sequence[Audited], visible: Sequence[AuditedEpisode]) -> tuple[int, int]:
     """How many train episodes are decoded, and how many there are."""
-    total = sum(s.dataset.manifest.splits.get("train", {}).get("episodes", 0) for s in sources)
+    total = sum(s.manifest.splits.get("train", {}).get("episodes", 0) for s in datasets)
     return sum(episode.split == "train" for episode in visible), total
 
 
 def _recall(
-    sources: Sequence[Audited],
-    episodes: Sequence[Episode],
+    datasets: Sequence[Audited],
+    episodes: Sequence[AuditedEpisode],
     features: Features,
     found: near.Near,
-    options: Options,
+    options: AuditOptions,
     stage: Stage,
     unseen: float,
 ) -> tuple[tuple[plant.Recall, ...], Check]:
     """Plant copies of held-out episodes, and count how many the audit would have found."""
-    name, title = "recall", "Planted leaks are found"
     if found.limit is None:
-        return (), unchecked(name, title, "there is no threshold to find them by")
+        return (), plant.CRITERION.unchecked("there is no threshold to find them by")
     chosen = plant.choose([episodes[i].key for i in found.units], options.seed)
     units = found.units[chosen]
     with stage("planting leaks", len(units), "episodes") as report:
-        copies = plant.copies(sources, [episodes[i] for i in units], options.frames, options.seed, report)
+        copies = plant.copies(datasets, [episodes[i] for i in units], options.frames, options.seed, report)
     match = found.match.take(chosen)
     original = features.take(units)
     recall = tuple(
         plant.recall(kind, plant.found(original, copies[kind], match), found.limit) for kind in plant.KINDS
     )
-    return recall, plant.check_recall(name, title, recall, unseen)
+    return recall, plant.check_recall(recall, unseen)
 
 
 def _probe(
-    episodes: Sequence[Episode], features: Features, seed: int
+    episodes: Sequence[AuditedEpisode], features: Features, seed: int
 ) -> tuple[copy_ahead.Probe | None, Check]:
     train = sum(episode.split == "train" for episode in episodes)
     spot = np.array([episode.place for episode in episodes[:train]], np.int64)
@@ -285,33 +286,32 @@ def _probe(
             (spot[index][:, None] != spot[None]) & (spot[None] != UNKNOWN) & (spot[index] != UNKNOWN)[:, None]
         )
 
-    name, title = copy_ahead.NAME, copy_ahead.TITLE
     if len(episodes) == train:
-        return None, unchecked(name, title, "nothing is held out")
+        return None, copy_ahead.CRITERION.unchecked("nothing is held out")
     if len(set(spot[spot != UNKNOWN].tolist())) < 2:
-        return None, unchecked(name, title, "train has no two environments to set the null by")
+        return None, copy_ahead.CRITERION.unchecked("train has no two environments to set the null by")
     found = copy_ahead.probe(features.thumbs[train:], features.thumbs[:train], others, seed)
     return found, copy_ahead.check(found)
 
 
-def _cameras(sources: Sequence[Audited]) -> Check:
+def _cameras(datasets: Sequence[Audited]) -> Check:
     """What is not looked at is said."""
-    others = sorted({c["name"] for s in sources for c in s.dataset.manifest.cameras[1:]})
-    name, title = "cameras", "Pictures of the other cameras"
+    others = sorted({c["name"] for s in datasets for c in s.manifest.cameras[1:]})
+    criterion = Criterion("cameras", "Images of the other cameras")
     if not others:
-        return Check(name=name, title=title, status="passed", summary="every dataset has one camera")
-    return unchecked(
-        name, title, f"only primary cameras are decoded; of {', '.join(others)} only digests are compared"
+        return criterion.passed("every dataset has one camera")
+    return criterion.unchecked(
+        f"only primary cameras are decoded; of {', '.join(others)} only digests are compared"
     )
 
 
-def _seen(sources: Sequence[Audited]) -> list[Check]:
+def _seen(datasets: Sequence[Audited]) -> list[Check]:
     """val_seen shares its environments with train on purpose."""
-    number = sum(source.dataset.manifest.splits.get("val_seen", {}).get("episodes", 0) for source in sources)
+    number = sum(dataset.manifest.splits.get("val_seen", {}).get("episodes", 0) for dataset in datasets)
     if not number:
         return []
     why = "it shares environments with train by design: duplicates and sessions alone are checked"
-    return [unchecked("val_seen", "Near-duplicates of val_seen", why)]
+    return [Criterion("val_seen", "Near-duplicates of val_seen").unchecked(why)]
 
 
 def _top(pairs: Sequence[dict[str, Any]], limit: float | None) -> list[dict[str, Any]]:
@@ -326,38 +326,38 @@ def _top(pairs: Sequence[dict[str, Any]], limit: float | None) -> list[dict[str,
 
 
 def _described(
-    sources: Sequence[Audited], episodes: Sequence[Episode], pair: dict[str, Any]
+    datasets: Sequence[Audited], episodes: Sequence[AuditedEpisode], pair: dict[str, Any]
 ) -> dict[str, Any]:
     held, train = episodes[pair["held"]], episodes[pair["train"]]
     rest = {name: value for name, value in pair.items() if name not in ("held", "train")}
     return {
-        **{f"held_{name}": value for name, value in _who(sources, held).items()},
-        **{f"train_{name}": value for name, value in _who(sources, train).items()},
+        **{f"held_{name}": value for name, value in _who(datasets, held).items()},
+        **{f"train_{name}": value for name, value in _who(datasets, train).items()},
         **rest,
     }
 
 
-def _who(sources: Sequence[Audited], episode: Episode) -> dict[str, Any]:
+def _who(datasets: Sequence[Audited], episode: AuditedEpisode) -> dict[str, Any]:
     return {
-        "dataset": sources[episode.source].url,
+        "dataset": datasets[episode.dataset].url,
         "episode": episode.key,
         "split": episode.split,
         "environment": episode.row["environment"],
     }
 
 
-def _duplicates(sources: Sequence[Audited], pairs: Sequence[exact.Pair]) -> Iterator[dict[str, Any]]:
+def _duplicates(datasets: Sequence[Audited], pairs: Sequence[exact.Pair]) -> Iterator[dict[str, Any]]:
     wanted = {(at[0], at[1]) for pair in pairs for at in (pair.one, pair.other)}
     rows: dict[tuple[int, str], dict[str, Any]] = {}
-    for index, source in enumerate(sources):
+    for index, dataset in enumerate(datasets):
         if wanted:
-            for row in source.table.select(["key", "split", "environment"]).to_pylist():
+            for row in dataset.table.select(["key", "split", "environment"]).to_pylist():
                 if (index, row["key"]) in wanted:
                     rows[index, row["key"]] = row
     for pair in dict.fromkeys((p.one, p.other) for p in pairs):
         sides = {}
         for side, at in zip(("held", "train"), pair, strict=True):
-            sides[f"{side}_dataset"] = sources[at[0]].url
+            sides[f"{side}_dataset"] = datasets[at[0]].url
             sides[f"{side}_episode"] = at[1]
             sides[f"{side}_split"] = rows[at]["split"]
             sides[f"{side}_environment"] = rows[at]["environment"]
@@ -365,42 +365,42 @@ def _duplicates(sources: Sequence[Audited], pairs: Sequence[exact.Pair]) -> Iter
 
 
 def _scores(
-    sources: Sequence[Audited], episodes: Sequence[Episode], found: near.Near
+    datasets: Sequence[Audited], episodes: Sequence[AuditedEpisode], found: near.Near
 ) -> Iterator[dict[str, Any]]:
     for unit, score in zip(found.units.tolist(), found.match.best.tolist(), strict=True):
-        yield {**_who(sources, episodes[unit]), "score": round(score, 4)}
+        yield {**_who(datasets, episodes[unit]), "score": round(score, 4)}
 
 
-def _environment(sources: Sequence[Audited], episode: Episode) -> str:
+def _environment(datasets: Sequence[Audited], episode: AuditedEpisode) -> str:
     name = episode.row["environment"] or "(unknown)"
-    return name if len(sources) == 1 else f"{name} · {sources[episode.source].label}"
+    return name if len(datasets) == 1 else f"{name} · {datasets[episode.dataset].label}"
 
 
-def _dataset(source: Audited) -> dict[str, Any]:
-    manifest = source.dataset.manifest
-    counts = per_split(source.table, len(manifest.cameras))
+def _dataset(dataset: Audited) -> dict[str, Any]:
+    manifest = dataset.manifest
+    counts = per_split(dataset.table, len(manifest.cameras))
     return {
-        "name": source.label,
-        "url": source.url,
+        "name": dataset.label,
+        "url": dataset.url,
         "version": manifest.dataset["version"],
         "fingerprint": manifest.fingerprint,
         "codec": manifest.pixels["codec"],
         "camera": manifest.cameras[0]["name"],
         "environments": len({entry["name"] for entry in manifest.environments if entry["name"] is not None}),
         "episodes": {split: count["episodes"] for split, count in counts.items()},
-        "unknown": records.unknown(source),
-        "rejected": records.rejected(source),
+        "unknown": records.unknown(dataset),
+        "rejected": records.rejected(dataset),
         "split_by": (manifest.config.get("split") or {}).get("by"),
     }
 
 
-def _looked(sources: Sequence[Audited], episodes: Sequence[Episode]) -> Iterator[dict[str, Any]]:
-    for index, source in enumerate(sources):
+def _looked(datasets: Sequence[Audited], episodes: Sequence[AuditedEpisode]) -> Iterator[dict[str, Any]]:
+    for index, dataset in enumerate(datasets):
         for split in SPLITS:
-            total = source.dataset.manifest.splits.get(split, {}).get("episodes", 0)
+            total = dataset.manifest.splits.get(split, {}).get("episodes", 0)
             if total:
-                number = sum(e.source == index and e.split == split for e in episodes)
-                yield {"dataset": source.label, "split": split, "looked": number, "episodes": total}
+                number = sum(e.dataset == index and e.split == split for e in episodes)
+                yield {"dataset": dataset.label, "split": split, "looked": number, "episodes": total}
 
 
 def _versions() -> dict[str, str]:

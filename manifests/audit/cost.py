@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from oxcart.manifests.audit.episodes import Audited, Episode
+from oxcart.manifests.audit.episodes import Audited, AuditedEpisode
 from oxcart.manifests.audit.features import GRID, read_features
 from oxcart.manifests.audit.match import QUERY_BLOCK, Matcher
 from oxcart.manifests.audit.near import compared_in_all
@@ -28,13 +28,17 @@ _DECODED, _GALLERY = 16, 512
 
 
 def foretold(
-    sources: Sequence[Audited], episodes: Sequence[Episode], frames: int, workers: int, sample: int | None
+    datasets: Sequence[Audited],
+    episodes: Sequence[AuditedEpisode],
+    frames: int,
+    workers: int,
+    sample: int | None,
 ) -> str | None:
     """What the audit of these episodes will take, in a line; None where they are few.
 
     Args:
-        sources: the datasets.
-        episodes: those whose pictures are looked at.
+        datasets: the datasets.
+        episodes: those whose images are looked at.
         frames: that are decoded of each.
         workers: threads.
         sample: episodes of each split of a dataset, where not all are looked at.
@@ -45,7 +49,7 @@ def foretold(
     queries = compared_in_all(episodes)
     seconds = _comparing(queries, train, frames, workers)
     with contextlib.suppress(OxcartError):  # the audit itself will say it
-        seconds += _decoding(sources, episodes, frames, workers)
+        seconds += _decoding(datasets, episodes, frames, workers)
     less = max(1, (sample or train) // 4)
     advice = f"; --sample {less} looks at fewer of each split" if seconds > LONG_S else ""
     return (
@@ -54,15 +58,17 @@ def foretold(
     )
 
 
-def _decoding(sources: Sequence[Audited], episodes: Sequence[Episode], frames: int, workers: int) -> float:
+def _decoding(
+    datasets: Sequence[Audited], episodes: Sequence[AuditedEpisode], frames: int, workers: int
+) -> float:
     few = [episodes[i] for i in np.linspace(0, len(episodes) - 1, _DECODED).astype(int)]
     began = time.perf_counter()
-    read_features(sources, few, frames, workers)
+    read_features(datasets, few, frames, workers)
     return (time.perf_counter() - began) * len(episodes) / len(few)
 
 
 def _comparing(queries: int, train: int, frames: int, workers: int) -> float:
-    """Seconds for so many searches, each in all of train: noise takes as long as pictures do."""
+    """Seconds for so many searches, each in all of train: noise takes as long as images do."""
     noise = np.random.default_rng(0).integers(0, 256, (_GALLERY, frames, GRID, GRID, 3), np.uint8)
     gallery = Matcher(noise)
     block = noise[:QUERY_BLOCK]

@@ -18,9 +18,11 @@ import pyarrow.compute as pc
 from xxhash import xxh3_64_intdigest
 
 from oxcart.manifests.dataset import Dataset
+from oxcart.manifests.manifest import Manifest
 from oxcart.manifests.split import SPLITS, joined
 from oxcart.manifests.tables import EPISODES
 from oxcart.shards.errors import ConfigError, CorruptError
+from oxcart.shards.store import Store
 
 ATTRIBUTION = "attribution.parquet"
 """Table of a dataset of videos: whose each episode is, by its key."""
@@ -39,17 +41,27 @@ class Audited:
     """As it was given."""
     label: str
     """What the report calls it."""
-    dataset: Dataset
-    """The manifest and the store."""
+    opened: Dataset
+    """The dataset itself."""
     table: pa.Table
     """Its `episodes.parquet`."""
     aliases: Mapping[str, str]
     """Name of an environment -> the one that stands for its place, of those that have several."""
 
     @property
+    def manifest(self) -> Manifest:
+        """The dataset's manifest."""
+        return self.opened.manifest
+
+    @property
+    def store(self) -> Store:
+        """The store that holds the dataset."""
+        return self.opened.store
+
+    @property
     def family(self) -> str:
         """Name of the dataset that it was compiled from."""
-        name: str = self.dataset.manifest.dataset["name"]
+        name: str = self.manifest.dataset["name"]
         return name
 
     def environment(self, name: str) -> tuple[str, str]:
@@ -57,10 +69,10 @@ class Audited:
         return self.family, self.aliases.get(name, name)
 
 
-class Episode(NamedTuple):
+class AuditedEpisode(NamedTuple):
     """An episode that is looked at."""
 
-    source: int
+    dataset: int
     """Index of its dataset."""
     row: dict[str, Any]
     """What is needed of its row of `episodes.parquet`."""
@@ -97,23 +109,23 @@ def open_datasets(urls: Sequence[str]) -> list[Audited]:
             same = first[one.manifest.fingerprint]
             raise ConfigError(f"dataset {url!r}: is the same as {same!r}, by its fingerprint; name it once")
     names = [one.manifest.dataset["name"] for one in opened]
-    sources = []
+    datasets = []
     for url, name, dataset in zip(urls, names, opened, strict=True):
         rule = dataset.manifest.config.get("split") or {}
         table = _table(dataset)
         aliases: dict[str, str] = {}
         if rule.get("by") == "environment":
             aliases = _aliases(rule.get("aliases") or {}, table)
-        sources.append(
+        datasets.append(
             Audited(
                 url=url,
                 label=name if names.count(name) == 1 else f"{name} ({url})",
-                dataset=dataset,
+                opened=dataset,
                 table=table,
                 aliases=aliases,
             )
         )
-    return sources
+    return datasets
 
 
 def _aliases(listed: Mapping[str, Sequence[str]], table: pa.Table) -> dict[str, str]:
@@ -144,19 +156,19 @@ def _table(dataset: Dataset) -> pa.Table:
     return table
 
 
-def draw(sources: Sequence[Audited], sample: int | None, seed: int) -> list[Episode]:
+def draw(datasets: Sequence[Audited], sample: int | None, seed: int) -> list[AuditedEpisode]:
     """The episodes to look at, split by split: of each dataset all, or the first in hash order.
 
     Args:
-        sources: the datasets.
+        datasets: the datasets.
         sample: how many of a split of a dataset at most; None is all.
         seed: another seed, other episodes.
     """
-    found: list[Episode] = []
+    found: list[AuditedEpisode] = []
     place_of: dict[tuple[str, str], int] = {}
     for split in SPLITS:
-        for index, source in enumerate(sources):
-            table = source.table
+        for index, dataset in enumerate(datasets):
+            table = dataset.table
             at = np.flatnonzero(pc.equal(table["split"], split).to_numpy())
             if sample is not None and len(at) > sample:
                 keys = table["key"].take(at).to_pylist()
@@ -164,29 +176,29 @@ def draw(sources: Sequence[Audited], sample: int | None, seed: int) -> list[Epis
                     [xxh3_64_intdigest(f"{seed}/{key}".encode()) for key in keys], kind="stable"
                 )
                 at = np.sort(at[order[:sample]])
-            for row in table.select(_columns(source)).take(at).to_pylist():
+            for row in table.select(_columns(dataset)).take(at).to_pylist():
                 name = row["environment"]
                 place = UNKNOWN
                 if name is not None:
-                    place = place_of.setdefault(source.environment(name), len(place_of))
-                found.append(Episode(index, row, place))
+                    place = place_of.setdefault(dataset.environment(name), len(place_of))
+                found.append(AuditedEpisode(index, row, place))
     return found
 
 
-def _columns(source: Audited) -> list[str]:
+def _columns(dataset: Audited) -> list[str]:
     """What the audit needs of an episode; a row is a Python value, so it should be small."""
-    camera = source.dataset.manifest.cameras[0]["name"]
+    camera = dataset.manifest.cameras[0]["name"]
     arrays = [f"{name}.{what}" for name in ("action", "state") for what in ("offset", "digest")]
     frames = [f"{camera}.{what}" for what in ("offset", "height", "width")]
     return ["key", "split", "shard", "environment", "instruction", "steps", *arrays, *frames]
 
 
-def names_by_side(sources: Sequence[Audited], column: str) -> dict[str, set[tuple[str, str]]]:
+def names_by_side(datasets: Sequence[Audited], column: str) -> dict[str, set[tuple[str, str]]]:
     """Split -> (name of the dataset, value) of every episode that has a value in the column."""
     sides: dict[str, set[tuple[str, str]]] = {split: set() for split in SPLITS}
-    for source in sources:
-        pairs = source.table.select(["split", column]).group_by(["split", column]).aggregate([])
+    for dataset in datasets:
+        pairs = dataset.table.select(["split", column]).group_by(["split", column]).aggregate([])
         for row in pairs.to_pylist():
             if row[column] not in (None, "") and row["split"] in sides:
-                sides[row["split"]].add((source.family, str(row[column])))
+                sides[row["split"]].add((dataset.family, str(row[column])))
     return sides

@@ -1,7 +1,7 @@
 """Exact duplicates across splits: frames by their digests, trajectories by their rounded values.
 
 Chunk tables hold a digest of every chunk of every camera, so equal chunks are found over *all* of them
-without decoding any; each digest that is found is decoded once, to tell a picture from a black frame. A chunk
+without decoding any; each digest that is found is decoded once, to tell an image from a black frame. A chunk
 is compressed bytes: another codec, another size or, where a chunk is two frames, a copy that begins one frame
 later has other chunks. Such copies are found by the pixels that the audit decoded anyway, and the check says
 what it did not compare. Memory holds the digests of what is held out, about 48 bytes a chunk; those of train
@@ -23,9 +23,9 @@ import pyarrow.compute as pc
 from PIL import Image
 from xxhash import xxh3_64_intdigest
 
-from oxcart.manifests.audit.episodes import Audited, Episode
+from oxcart.manifests.audit.episodes import Audited, AuditedEpisode
 from oxcart.manifests.audit.features import Features, is_flat
-from oxcart.manifests.audit.result import Check, count, failed, passed, some, suspicious, unchecked
+from oxcart.manifests.audit.result import Check, Criterion, count, some
 from oxcart.manifests.dataset import read_chunks
 from oxcart.shards.errors import CorruptError
 from oxcart.shards.names import stem_of
@@ -42,8 +42,8 @@ MANY = 16
 PAIRS = 20_000
 """Pairs of episodes that are kept; beyond them, those of environments that are not paired yet."""
 
-FRAMES, FRAMES_TITLE = "frames", "No frame that was compared stands in two splits"
-TRAJECTORIES, TRAJECTORIES_TITLE = "trajectories", "No trajectory of actions and states stands in two splits"
+FRAMES = Criterion("frames", "No frame that was compared stands in two splits")
+TRAJECTORIES = Criterion("trajectories", "No trajectory of actions and states stands in two splits")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +66,7 @@ class Moves(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Chunks:
+class _ChunkDigests:
     """Chunks of one camera."""
 
     digest: npt.NDArray[np.uint64]
@@ -78,36 +78,36 @@ class _Chunks:
 
 
 def check_frames(
-    sources: Sequence[Audited],
-    episodes: Sequence[Episode],
+    datasets: Sequence[Audited],
+    episodes: Sequence[AuditedEpisode],
     features: Features,
     report: Callable[[int], None] = lambda done: None,
 ) -> tuple[Check, list[Pair]]:
     """Frames that stand in two splits.
 
     Args:
-        sources: the datasets.
+        datasets: the datasets.
         episodes: those whose frames were decoded.
         features: of them.
         report: told of shards read so far.
     """
-    shared = _Shared(sources)
-    held = _held(sources)
+    shared = _Shared(datasets)
+    held = _held(datasets)
     flat: dict[int, _Flat] = {}
     done = compared = 0
-    for index, source in enumerate(sources):
-        for shard in source.dataset.manifest.shards:
-            for chunks in _chunks(source, shard):
+    for index, dataset in enumerate(datasets):
+        for shard in dataset.manifest.shards:
+            for chunks in _chunks(dataset, shard):
                 compared += len(chunks.digest)
                 for digest, one, others in _hits(chunks, index, shard["split"], held):
                     if digest not in flat and len(flat) < DECODED:
-                        flat[digest] = _flatness(sources, one)
+                        flat[digest] = _flatness(datasets, one)
                     if not flat.get(digest, _Flat(False, False)).flat:
                         shared.add(digest, others, (one[0], one[1]), shard["split"])
             done += 1
             report(done)
     uneven = _add_decoded(shared, episodes, features)
-    codecs = sorted({source.dataset.manifest.pixels["codec"] for source in sources})
+    codecs = sorted({dataset.manifest.pixels["codec"] for dataset in datasets})
     decoded = sum(len(np.unique(steps)) for steps in features.steps)
     what = (
         f"{count(compared, 'chunk digest')} of codec {' and '.join(codecs)} of all cameras, "
@@ -116,26 +116,26 @@ def check_frames(
     ignored = sum(one.flat for one in flat.values())
     uneven += sum(one.flat and not one.even for one in flat.values())
     note = f"; {count(ignored, 'chunk')} of constant frames shared and ignored" if ignored else ""
-    note += _not_compared(sources, codecs)
+    note += _not_compared(datasets, codecs)
     if shared.counts:
         rows = shared.rows("frames or chunks")
         pairs = count(len(shared.counts), "pair")
         summary = (
             f"{pairs} of episodes share frames: {_first_two(rows)}{shared.more}; compared were {what}{note}"
         )
-        return failed(FRAMES, FRAMES_TITLE, summary, rows, duplicate=True), shared.pairs()
+        return FRAMES.failed(summary, rows, duplicate=True), shared.pairs()
     if uneven:
         summary = (
             f"{count(uneven, 'shared frame')} of hardly any contrast, but not of one colour, ignored: {what}"
         )
-        return suspicious(FRAMES, FRAMES_TITLE, summary + note), []
-    return passed(FRAMES, FRAMES_TITLE, f"{what}: none in two splits{note}"), []
+        return FRAMES.suspicious(summary + note), []
+    return FRAMES.passed(f"{what}: none in two splits{note}"), []
 
 
-def _not_compared(sources: Sequence[Audited], codecs: Sequence[str]) -> str:
+def _not_compared(datasets: Sequence[Audited], codecs: Sequence[str]) -> str:
     """What the digests of chunks cannot tell, as the end of a sentence."""
     said = []
-    longest = max((source.dataset.manifest.pixels["chunk"] for source in sources), default=1)
+    longest = max((dataset.manifest.pixels["chunk"] for dataset in datasets), default=1)
     if longest == 2:
         said.append("copies shifted by an odd number of frames")
     elif longest > 2:
@@ -146,17 +146,17 @@ def _not_compared(sources: Sequence[Audited], codecs: Sequence[str]) -> str:
 
 
 def check_trajectories(
-    sources: Sequence[Audited], episodes: Sequence[Episode], moves: Sequence[Moves | None]
+    datasets: Sequence[Audited], episodes: Sequence[AuditedEpisode], moves: Sequence[Moves | None]
 ) -> tuple[Check, list[Pair]]:
     """Trajectories that stand in two splits; `moves` are `trajectory`'s, None where there is none."""
     if all(one is None for one in moves):
-        return unchecked(TRAJECTORIES, TRAJECTORIES_TITLE, "no episode has actions or states that move"), []
+        return TRAJECTORIES.unchecked("no episode has actions or states that move"), []
     members: dict[Moves, dict[str, list[tuple[int, str]]]] = {}
     for episode, one in zip(episodes, moves, strict=True):
         if one is not None:
             of_split = members.setdefault(one, {}).setdefault(episode.split, [])
-            of_split.append((episode.source, episode.key))
-    telling, chance = _Shared(sources), _Shared(sources)
+            of_split.append((episode.dataset, episode.key))
+    telling, chance = _Shared(datasets), _Shared(datasets)
     for one, by_split in members.items():
         for split, others in by_split.items():
             held = [at for name in sorted(by_split) if _finds(split, name) for at in by_split[name]]
@@ -168,7 +168,7 @@ def check_trajectories(
         rows = telling.rows(None)
         pairs = count(len(telling.counts), "pair")
         summary = f"{pairs} of episodes move the same way: {_first_two(rows)}{telling.more}"
-        return failed(TRAJECTORIES, TRAJECTORIES_TITLE, summary, rows, duplicate=True), telling.pairs()
+        return TRAJECTORIES.failed(summary, rows, duplicate=True), telling.pairs()
     if chance.counts:
         rows = chance.rows(None)
         pairs = count(len(chance.counts), "pair")
@@ -177,8 +177,8 @@ def check_trajectories(
             f"from {TELLING_ROWS} distinct rows and {TELLING_VALUES} distinct values that are no whole "
             f"numbers): {_first_two(rows)}{chance.more}"
         )
-        return suspicious(TRAJECTORIES, TRAJECTORIES_TITLE, summary, rows), []
-    return passed(TRAJECTORIES, TRAJECTORIES_TITLE, f"{what}, none in two splits"), []
+        return TRAJECTORIES.suspicious(summary, rows), []
+    return TRAJECTORIES.passed(f"{what}, none in two splits"), []
 
 
 def trajectory(arrays: Sequence[npt.NDArray[np.float32]]) -> Moves | None:
@@ -208,8 +208,8 @@ def trajectory(arrays: Sequence[npt.NDArray[np.float32]]) -> Moves | None:
 class _Shared:
     """Pairs of episodes of two splits that have something in common, and how much of it."""
 
-    def __init__(self, sources: Sequence[Audited]) -> None:
-        self.sources = sources
+    def __init__(self, datasets: Sequence[Audited]) -> None:
+        self.datasets = datasets
         self.counts: dict[tuple[tuple[int, str], tuple[int, str]], int] = {}
         self.beyond = 0
         """What was found and is not listed."""
@@ -254,8 +254,8 @@ class _Shared:
         """Evidence, those that have most in common first."""
         splits = {
             (i, row["key"]): row["split"]
-            for i, source in enumerate(self.sources)
-            for row in source.table.select(["key", "split"]).to_pylist()
+            for i, dataset in enumerate(self.datasets)
+            for row in dataset.table.select(["key", "split"]).to_pylist()
         }
         return [
             {
@@ -280,8 +280,8 @@ class _Shared:
     def _is_new(self, pair: tuple[tuple[int, str], tuple[int, str]]) -> bool:
         """Whether no pair of the same two environments is listed yet; an unknown one is its episode."""
         if not self._environments:
-            for index, source in enumerate(self.sources):
-                for row in source.table.select(["key", "environment"]).to_pylist():
+            for index, dataset in enumerate(self.datasets):
+                for row in dataset.table.select(["key", "environment"]).to_pylist():
                     self._environments[index, row["key"]] = row["environment"] or (row["key"],)
             self._tied = {self._groups(known) for known in self.counts}
         groups = self._groups(pair)
@@ -294,7 +294,7 @@ class _Shared:
         return (one[0], self._environments[one]), (other[0], self._environments[other])
 
     def _name(self, at: tuple[int, int]) -> tuple[int, str]:
-        return at[0], self.sources[at[0]].table["key"][at[1]].as_py()
+        return at[0], self.datasets[at[0]].table["key"][at[1]].as_py()
 
 
 def _finds(split: str, other: str) -> bool:
@@ -308,13 +308,13 @@ def _first_two(rows: Sequence[dict[str, Any]]) -> str:
     )
 
 
-def _chunks(source: Audited, shard: dict[str, Any]) -> Iterator[_Chunks]:
+def _chunks(dataset: Audited, shard: dict[str, Any]) -> Iterator[_ChunkDigests]:
     """The chunks of a shard, camera by camera."""
-    table = read_chunks(source.dataset.store, shard)
+    table = read_chunks(dataset.store, shard)
     stem = stem_of(shard["name"])
-    rows = np.flatnonzero(pc.equal(source.table["shard"], stem).to_numpy())
-    row_of = dict(zip(source.table["key"].take(rows).to_pylist(), rows.tolist(), strict=True))
-    for camera in (camera["name"] for camera in source.dataset.manifest.cameras):
+    rows = np.flatnonzero(pc.equal(dataset.table["shard"], stem).to_numpy())
+    row_of = dict(zip(dataset.table["key"].take(rows).to_pylist(), rows.tolist(), strict=True))
+    for camera in (camera["name"] for camera in dataset.manifest.cameras):
         mine = table.filter(pc.equal(table["camera"], camera))
         if not mine.num_rows:
             continue
@@ -322,7 +322,7 @@ def _chunks(source: Audited, shard: dict[str, Any]) -> Iterator[_Chunks]:
         keys = mine["key"].to_pylist()
         if any(key not in row_of for key in keys):
             raise CorruptError(f"{shard['chunks']}: lists an episode that is not in the episode table")
-        yield _Chunks(
+        yield _ChunkDigests(
             digest=pc.list_flatten(mine["digests"]).to_numpy(),
             episode=np.repeat(np.array([row_of[key] for key in keys], np.int64), lengths),
             number=np.concatenate([np.arange(n) for n in lengths]) if len(lengths) else np.zeros(0, np.int64),
@@ -333,33 +333,33 @@ def _chunks(source: Audited, shard: dict[str, Any]) -> Iterator[_Chunks]:
 class _Held:
     """Digests of all that is not in train, sorted; each once an episode, and where."""
 
-    def __init__(self, found: Sequence[tuple[int, str, _Chunks]]) -> None:
+    def __init__(self, found: Sequence[tuple[int, str, _ChunkDigests]]) -> None:
         self.splits = sorted({split for _, split, _ in found})
         sizes = [len(chunks.digest) for _, _, chunks in found]
         digest = np.concatenate([c.digest for _, _, c in found]) if found else np.zeros(0, np.uint64)
-        source = np.repeat(np.array([s for s, _, _ in found], np.int64), sizes)
+        dataset = np.repeat(np.array([s for s, _, _ in found], np.int64), sizes)
         split = np.repeat(np.array([self.splits.index(s) for _, s, _ in found], np.int64), sizes)
-        episode = np.concatenate([c.episode for _, _, c in found]) if found else source
-        order = np.lexsort((episode, source, split, digest))
-        digest, split, source, episode = digest[order], split[order], source[order], episode[order]
+        episode = np.concatenate([c.episode for _, _, c in found]) if found else dataset
+        order = np.lexsort((episode, dataset, split, digest))
+        digest, split, dataset, episode = digest[order], split[order], dataset[order], episode[order]
         new = np.ones(len(digest), np.bool_)
-        new[1:] = (digest[1:] != digest[:-1]) | (source[1:] != source[:-1]) | (episode[1:] != episode[:-1])
-        self.digest, self.split, self.source, self.episode = (
+        new[1:] = (digest[1:] != digest[:-1]) | (dataset[1:] != dataset[:-1]) | (episode[1:] != episode[:-1])
+        self.digest, self.split, self.dataset, self.episode = (
             digest[new],
             split[new],
-            source[new],
+            dataset[new],
             episode[new],
         )
 
 
-def _held(sources: Sequence[Audited]) -> _Held:
+def _held(datasets: Sequence[Audited]) -> _Held:
     return _Held(
         [
             (index, shard["split"], chunks)
-            for index, source in enumerate(sources)
-            for shard in source.dataset.manifest.shards
+            for index, dataset in enumerate(datasets)
+            for shard in dataset.manifest.shards
             if shard["split"] != "train"
-            for chunks in _chunks(source, shard)
+            for chunks in _chunks(dataset, shard)
         ]
     )
 
@@ -369,7 +369,7 @@ _At = tuple[int, int, str, int]
 
 
 def _hits(
-    chunks: _Chunks, source: int, split: str, held: _Held
+    chunks: _ChunkDigests, dataset: int, split: str, held: _Held
 ) -> Iterator[tuple[int, _At, list[tuple[int, int]]]]:
     """Digest, place here and episodes there of each chunk that something held out of another split has too.
 
@@ -392,9 +392,9 @@ def _hits(
         if start != before:
             before = start
             found = start + np.flatnonzero(wanted[held.split[start : last[at]]])
-            others = list(zip(held.source[found].tolist(), held.episode[found].tolist(), strict=True))
+            others = list(zip(held.dataset[found].tolist(), held.episode[found].tolist(), strict=True))
         if others:
-            here = source, int(chunks.episode[i]), chunks.camera, int(chunks.number[i])
+            here = dataset, int(chunks.episode[i]), chunks.camera, int(chunks.number[i])
             yield int(chunks.digest[i]), here, others
 
 
@@ -407,23 +407,23 @@ class _Flat(NamedTuple):
     """Whether each is of exactly one colour."""
 
 
-def _flatness(sources: Sequence[Audited], at: _At) -> _Flat:
+def _flatness(datasets: Sequence[Audited], at: _At) -> _Flat:
     """Decode all frames of a chunk and look."""
     index, row, camera, number = at
-    source = sources[index]
-    values = source.table.slice(row, 1).to_pylist()[0]
-    found = source.dataset.track(values, camera)
+    dataset = datasets[index]
+    values = dataset.table.slice(row, 1).to_pylist()[0]
+    found = dataset.opened.track(values, camera)
     start = number * found.chunk
     stop = min(start + found.chunk, values["steps"])
     frames = np.empty((stop - start, *found.shape[1:]), np.uint8)
-    found.read(source.dataset.store, start, stop, frames)
+    found.read(dataset.store, start, stop, frames)
     flat = all(
         is_flat(np.asarray(Image.fromarray(frame).resize((32, 32), Image.Resampling.BOX))) for frame in frames
     )
     return _Flat(flat, bool((frames == frames[:, :1, :1]).all()))
 
 
-def _add_decoded(shared: _Shared, episodes: Sequence[Episode], features: Features) -> int:
+def _add_decoded(shared: _Shared, episodes: Sequence[AuditedEpisode], features: Features) -> int:
     """Add episodes of different splits that have a decoded frame in common which shows something.
 
     Returns:
@@ -435,7 +435,7 @@ def _add_decoded(shared: _Shared, episodes: Sequence[Episode], features: Feature
         if episode.split != "train":
             for digest in dict.fromkeys(features.digests[i].tolist()):
                 owners.setdefault(digest, {}).setdefault(episode.split, []).append(
-                    (episode.source, episode.key)
+                    (episode.dataset, episode.key)
                 )
     known: dict[tuple[int, str], list[tuple[int, str]]] = {}
     for i, episode in enumerate(episodes):
@@ -446,7 +446,7 @@ def _add_decoded(shared: _Shared, episodes: Sequence[Episode], features: Feature
                 known[digest, episode.split] = [at for name in names for at in owners[digest][name]]
             held = known[digest, episode.split]
             if held and not features.flat[i, n]:
-                shared.add_named(digest, held, (episode.source, episode.key), episode.split, once=True)
+                shared.add_named(digest, held, (episode.dataset, episode.key), episode.split, once=True)
             elif held:
                 thumb = features.thumbs[i, n]
                 if (thumb != thumb[:1, :1]).any():

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
@@ -22,12 +21,9 @@ import numpy.typing as npt
 from PIL import Image
 from xxhash import xxh3_64, xxh3_64_intdigest
 
-from oxcart.manifests.audit.episodes import Audited, Episode
-from oxcart.manifests.dataset import read_chunks
-from oxcart.manifests.episode import Track, track
-from oxcart.shards.errors import CorruptError
-from oxcart.shards.names import tar_name
-from oxcart.shards.prefetch import prefetch
+from oxcart.manifests.audit.episodes import Audited, AuditedEpisode
+from oxcart.manifests.episode import Track
+from oxcart.shards.prefetch import in_threads
 
 Frames = npt.NDArray[np.uint8]
 Report = Callable[[int], None]
@@ -84,8 +80,8 @@ def spaced(first: int, stop: int, count: int) -> list[int]:
 
 
 def read_features(
-    sources: Sequence[Audited],
-    episodes: Sequence[Episode],
+    datasets: Sequence[Audited],
+    episodes: Sequence[AuditedEpisode],
     frames: int,
     workers: int,
     report: Report = lambda done: None,
@@ -93,7 +89,7 @@ def read_features(
     """Decode `frames` frames of each episode's primary camera and describe them.
 
     Args:
-        sources: the datasets.
+        datasets: the datasets.
         episodes: of which, in any order.
         frames: N.
         workers: threads.
@@ -104,25 +100,15 @@ def read_features(
         StoreError: a shard cannot be read.
     """
     found = empty(len(episodes), frames)
-    pool = ThreadPoolExecutor(workers)
 
-    def one(source: Audited, where: Track) -> tuple[list[int], Described]:
+    def one(i: int, where: Track) -> tuple[int, list[int], Described]:
         steps = spaced(0, where.shape[0], frames)
-        return steps, describe(read_steps(source, where, steps))
+        return i, steps, describe(read_steps(datasets[episodes[i].dataset], where, steps))
 
-    def calls() -> Iterator[Callable[[], tuple[list[int], Described]]]:
-        for i, where in tracks(sources, episodes):
-            yield partial(one, sources[episodes[i].source], where)
-
-    try:
-        order = [i for i, _ in _by_shard(episodes)]
-        for done, (i, (steps, described)) in enumerate(
-            zip(order, prefetch(pool, calls(), depth=4 * workers), strict=True), 1
-        ):
-            put(found, i, steps, described)
-            report(done * frames)
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)
+    calls = (partial(one, i, where) for i, where in tracks(datasets, episodes))
+    for done, (i, steps, described) in enumerate(in_threads(workers, calls, depth=4 * workers), 1):
+        put(found, i, steps, described)
+        report(done * frames)
     return found
 
 
@@ -147,35 +133,28 @@ def put(features: Features, i: int, steps: Sequence[int], described: Described) 
 
 
 def tracks(
-    sources: Sequence[Audited], episodes: Sequence[Episode], camera: str = "primary"
+    datasets: Sequence[Audited], episodes: Sequence[AuditedEpisode], camera: str = "primary"
 ) -> Iterator[tuple[int, Track]]:
-    """Index and track of each episode, shard by shard: each chunk table is read once.
+    """Index and track of each episode, dataset by dataset and shard by shard.
 
     Raises:
         CorruptError: a shard is not in the manifest, or its chunk table does not match.
     """
-    chunks, at = None, (-1, "")
-    for i, episode in _by_shard(episodes):
-        source = sources[episode.source]
-        manifest = source.dataset.manifest
-        if at != (episode.source, episode.row["shard"]):
-            at = episode.source, episode.row["shard"]
-            name = tar_name(episode.row["shard"])
-            named = [shard for shard in manifest.shards if shard["name"] == name]
-            if not named:
-                raise CorruptError(f"{name}: is not in the manifest")
-            chunks = read_chunks(source.dataset.store, named[0])
-        yield i, track(episode.row, manifest.camera(camera)["name"], manifest.pixels, chunks)
+    order = sorted(range(len(episodes)), key=lambda i: (episodes[i].dataset, episodes[i].row["shard"], i))
+    for dataset, some in groupby(order, key=lambda i: episodes[i].dataset):
+        indices = list(some)
+        rows = [episodes[i].row for i in indices]
+        yield from zip(indices, datasets[dataset].opened.tracks(camera, rows), strict=True)
 
 
-def read_steps(source: Audited, where: Track, steps: Sequence[int]) -> Frames:
+def read_steps(dataset: Audited, where: Track, steps: Sequence[int]) -> Frames:
     """Frames [n, H, W, 3] of these steps."""
     out = np.empty((len(steps), *where.shape[1:]), np.uint8)
     for i, step in enumerate(steps):
         if i and step == steps[i - 1]:
             out[i] = out[i - 1]
         else:
-            where.read(source.dataset.store, step, step + 1, out[i : i + 1])
+            where.read(dataset.store, step, step + 1, out[i : i + 1])
     return out
 
 
@@ -228,14 +207,6 @@ def distance(one: npt.NDArray[np.uint64], other: npt.NDArray[np.uint64]) -> npt.
     """Bits in which hashes differ."""
     bits: npt.NDArray[np.uint8] = np.bitwise_count(one ^ other)
     return bits
-
-
-def _by_shard(episodes: Sequence[Episode]) -> Iterator[tuple[int, Episode]]:
-    """Index and episode, those of a shard together."""
-    order = sorted(range(len(episodes)), key=lambda i: (episodes[i].source, episodes[i].row["shard"], i))
-    for _, group in groupby(order, key=lambda i: (episodes[i].source, episodes[i].row["shard"])):
-        for i in group:
-            yield i, episodes[i]
 
 
 def _bits(values: npt.NDArray[np.bool_]) -> list[int]:

@@ -1,4 +1,4 @@
-"""The pictures of a report: pairs of episodes side by side, and the backgrounds of places that look alike.
+"""The images of a report: pairs of episodes side by side, and the backgrounds of places that look alike.
 
 Frames are read again for the few pairs that are shown; as small JPEGs in `data:` URIs they make the page
 whole in itself, at about 3 KB each.
@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from oxcart.manifests.audit.episodes import Audited, Episode
+from oxcart.manifests.audit.episodes import Audited, AuditedEpisode
 from oxcart.manifests.audit.features import read_steps, spaced
 
 HEIGHT = 110
@@ -29,7 +29,7 @@ PLACES = 6
 
 @dataclass(frozen=True, kw_only=True)
 class Frame:
-    """A picture and what stands under it."""
+    """A image and what stands under it."""
 
     uri: str
     """`data:image/jpeg;base64,…`"""
@@ -52,7 +52,7 @@ class Side:
     instruction: str
     """What it was told."""
     frames: tuple[Frame, ...]
-    """Its pictures."""
+    """Its images."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,8 +70,8 @@ class Shown:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pictures:
-    """All pictures of a report."""
+class ReportImages:
+    """All images of a report."""
 
     pairs: tuple[Shown, ...]
     """Pairs of episodes."""
@@ -79,30 +79,30 @@ class Pictures:
     """Pairs of backgrounds."""
 
 
-def draw_pictures(
-    sources: Sequence[Audited],
-    episodes: Sequence[Episode],
+def draw_images(
+    datasets: Sequence[Audited],
+    episodes: Sequence[AuditedEpisode],
     pairs: Sequence[dict[str, Any]],
     ranking: Sequence[dict[str, Any]],
     frames: int,
-) -> Pictures:
-    """Read and encode the pictures.
+) -> ReportImages:
+    """Read and encode the images.
 
     Args:
-        sources: the datasets.
+        datasets: the datasets.
         episodes: which the indices of pairs and ranking mean.
         pairs: as `near.pairs` gives them.
         ranking: as `place.Places.ranking`.
         frames: of an episode, for its background.
     """
-    return Pictures(
-        pairs=tuple(_pairs(sources, episodes, pairs)),
-        places=tuple(_places(sources, episodes, ranking[:PLACES], frames)),
+    return ReportImages(
+        pairs=tuple(_pairs(datasets, episodes, pairs)),
+        places=tuple(_places(datasets, episodes, ranking[:PLACES], frames)),
     )
 
 
 def _pairs(
-    sources: Sequence[Audited], episodes: Sequence[Episode], pairs: Sequence[dict[str, Any]]
+    datasets: Sequence[Audited], episodes: Sequence[AuditedEpisode], pairs: Sequence[dict[str, Any]]
 ) -> Iterator[Shown]:
     for pair in pairs:
         at = np.unique(np.linspace(0, len(pair["aligned"]) - 1, STRIP).round().astype(int))
@@ -111,39 +111,44 @@ def _pairs(
         for index, which in ((pair["held"], 0), (pair["train"], 1)):
             episode = episodes[index]
             steps = [int(both[which]) for both in aligned]
-            read = _read(sources, episode, steps)
+            read = _read(datasets, episode, steps)
             shown = [
                 Frame(uri=_uri(frame), caption=f"step {step}")
                 for frame, step in zip(read, steps, strict=True)
             ]
-            sides.append(_side(sources, episode, shown))
+            sides.append(_side(datasets, episode, shown))
         note = f"{pair['window']}; dHash differs in {pair['dhash_bits']} of 64 bits"
         yield Shown(score=pair["score"], note=note, held=sides[0], train=sides[1])
 
 
 def _places(
-    sources: Sequence[Audited], episodes: Sequence[Episode], ranking: Sequence[dict[str, Any]], frames: int
+    datasets: Sequence[Audited],
+    episodes: Sequence[AuditedEpisode],
+    ranking: Sequence[dict[str, Any]],
+    frames: int,
 ) -> Iterator[Shown]:
     for row in ranking:
         sides = []
         for index in (row["held out episode"], row["train episode"]):
             episode = episodes[index]
             steps = spaced(0, episode.row["steps"], frames)
-            median = np.median(_read(sources, episode, steps), axis=0).astype(np.uint8)
-            sides.append(_side(sources, episode, [Frame(uri=_uri(median), caption="background")]))
+            median = np.median(_read(datasets, episode, steps), axis=0).astype(np.uint8)
+            sides.append(_side(datasets, episode, [Frame(uri=_uri(median), caption="background")]))
         yield Shown(score=row["score"], note="", held=sides[0], train=sides[1])
 
 
-def _read(sources: Sequence[Audited], episode: Episode, steps: Sequence[int]) -> npt.NDArray[np.uint8]:
-    source = sources[episode.source]
-    return read_steps(source, source.dataset.track(episode.row, "primary"), steps)
+def _read(
+    datasets: Sequence[Audited], episode: AuditedEpisode, steps: Sequence[int]
+) -> npt.NDArray[np.uint8]:
+    dataset = datasets[episode.dataset]
+    return read_steps(dataset, dataset.opened.track(episode.row, "primary"), steps)
 
 
-def _side(sources: Sequence[Audited], episode: Episode, frames: Sequence[Frame]) -> Side:
+def _side(datasets: Sequence[Audited], episode: AuditedEpisode, frames: Sequence[Frame]) -> Side:
     return Side(
         environment=episode.row["environment"] or "(unknown)",
         episode=episode.key,
-        dataset=sources[episode.source].label,
+        dataset=datasets[episode.dataset].label,
         split=episode.split,
         instruction=episode.row["instruction"],
         frames=tuple(frames),

@@ -3,7 +3,7 @@
 A name in both splits fails. Names that merely look like one place are suspicious: equal but for case, white
 space, `_` and `-`, one slip of the pen apart, or sharing a word that tells a room, a robot or a camera.
 Numbers are taken at their word: `toykitchen1` and `toykitchen2` are two places. Names are all this looks at;
-the place check compares pictures.
+the place check compares images.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from typing import Any, NamedTuple
 
 from oxcart.manifests.alike import aliases, alike, folded
 from oxcart.manifests.audit.episodes import HELD, Audited, names_by_side
-from oxcart.manifests.audit.result import Check, count, failed, passed, some, suspicious, unchecked
+from oxcart.manifests.audit.result import Check, Criterion, count, some
 
 EQUAL = "equal but for case, white space, _ and -"
-NAME, TITLE = "environments", "Environments of train are not those held out"
+CRITERION = Criterion("environments", "Environments of train are not those held out")
 
 MOST_PAIRS = 4_000_000
 """Pairs of names that are compared letter by letter; beyond that only folded names are."""
@@ -28,19 +28,19 @@ _BLOCK = 256
 _TELLING = re.compile(r"^(room|robot|cam|camera|lab|bldg|building|site|arm|station|house|scene)\w*$")
 
 
-def check_environments(sources: Sequence[Audited]) -> Check:
+def check_environments(datasets: Sequence[Audited]) -> Check:
     """Whether an environment, or two that look alike by name, stand in train and in val or test."""
     sides: dict[str, dict[tuple[str, str], tuple[str, str]]] = {"train": {}, "held": {}}
-    for split, names in names_by_side(sources, "environment").items():
+    for split, names in names_by_side(datasets, "environment").items():
         side = "train" if split == "train" else "held" if split in HELD else None
         if side:
             for family, name in names:
-                sides[side][family, name] = _place(sources, family, name)
+                sides[side][family, name] = _place(datasets, family, name)
     train, held = sides["train"], sides["held"]
     if not held:
-        return unchecked(NAME, TITLE, "no episode of val or test has a known environment")
+        return CRITERION.unchecked("no episode of val or test has a known environment")
     if not train:
-        return unchecked(NAME, TITLE, "no episode of train has a known environment")
+        return CRITERION.unchecked("no episode of train has a known environment")
     places = set(train.values())
     shared = sorted(name for name, place in held.items() if place in places)
     if shared:
@@ -48,15 +48,15 @@ def check_environments(sources: Sequence[Audited]) -> Check:
             {"dataset": family, "environment": name, "in": "train and held out"} for family, name in shared
         ]
         text = some([name for _, name in shared])
-        return failed(NAME, TITLE, f"{count(len(shared), 'environment')} in train and held out: {text}", rows)
+        return CRITERION.failed(f"{count(len(shared), 'environment')} in train and held out: {text}", rows)
     found = look_alikes(sorted(held), sorted(train))
-    unknown = _unknown(sources)
+    unknown = _unknown(datasets)
     note = f"; {count(unknown, 'episode')} of train has no known environment" if unknown == 1 else ""
     note = f"; {unknown:,} episodes of train have no known environment" if unknown > 1 else note
     if found:
         text = some([f"{row['held out']} and {row['train']} ({row['why']})" for row in found], 2)
-        return suspicious(NAME, TITLE, f"names that may be one place: {text}{_joins(found)}{note}", found)
-    return passed(NAME, TITLE, f"{len(held):,} held out, {len(train):,} in train, no name in both{note}")
+        return CRITERION.suspicious(f"names that may be one place: {text}{_joins(found)}{note}", found)
+    return CRITERION.passed(f"{len(held):,} held out, {len(train):,} in train, no name in both{note}")
 
 
 def _joins(rows: Sequence[dict[str, Any]]) -> str:
@@ -159,17 +159,17 @@ def _why(one: _Name, other: _Name, telling: set[str]) -> str | None:
     return None
 
 
-def _place(sources: Sequence[Audited], family: str, name: str) -> tuple[str, str]:
-    for source in sources:
-        if source.family == family and name in source.aliases:
-            return source.environment(name)
+def _place(datasets: Sequence[Audited], family: str, name: str) -> tuple[str, str]:
+    for dataset in datasets:
+        if dataset.family == family and name in dataset.aliases:
+            return dataset.environment(name)
     return family, name
 
 
-def _unknown(sources: Sequence[Audited]) -> int:
+def _unknown(datasets: Sequence[Audited]) -> int:
     total = 0
-    for source in sources:
-        table = source.table
+    for dataset in datasets:
+        table = dataset.table
         names, splits = table["environment"], table["split"].to_pylist()
         total += sum(
             name is None and split == "train" for name, split in zip(names.to_pylist(), splits, strict=True)

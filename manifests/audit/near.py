@@ -15,14 +15,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from oxcart.manifests.audit.episodes import UNKNOWN, Episode
+from oxcart.manifests.audit.episodes import UNKNOWN, AuditedEpisode
 from oxcart.manifests.audit.features import Features, distance, draws
 from oxcart.manifests.audit.match import Match, Matcher, window_text
-from oxcart.manifests.audit.result import Check, count, failed, passed, suspicious, unchecked
+from oxcart.manifests.audit.result import Check, Criterion, count
 from oxcart.manifests.audit.verdict import CONFIDENCE, Threshold, bound, exceeds, threshold
 
-NAME, TITLE = "near", "No more held-out episodes resemble train than chance explains"
-ALIKE = "alike", "No place of train has two names"
+CRITERION = Criterion("near", "No more held-out episodes resemble train than chance explains")
+ALIKE = Criterion("alike", "No place of train has two names")
 
 NULL = 4000
 """Train episodes whose scores make the null, at most."""
@@ -62,7 +62,9 @@ def shown(features: Features) -> npt.NDArray[np.bool_]:
     return enough
 
 
-def compare(episodes: Sequence[Episode], features: Features, seed: int, workers: int, report: Report) -> Near:
+def compare(
+    episodes: Sequence[AuditedEpisode], features: Features, seed: int, workers: int, report: Report
+) -> Near:
     """Compare what is held out with train, and train with itself.
 
     Args:
@@ -136,13 +138,13 @@ def null_queries(
     return found
 
 
-def compared_in_all(episodes: Sequence[Episode]) -> int:
+def compared_in_all(episodes: Sequence[AuditedEpisode]) -> int:
     """Episodes that `compare` searches for, at most: for a progress bar."""
     train = sum(episode.split == "train" for episode in episodes)
     return len(episodes) - train + min(NULL, train)
 
 
-def pairs(near: Near, episodes: Sequence[Episode], features: Features) -> list[dict[str, Any]]:
+def pairs(near: Near, episodes: Sequence[AuditedEpisode], features: Features) -> list[dict[str, Any]]:
     """Every candidate of every held-out episode, the best first, with what makes it so."""
     found: list[dict[str, Any]] = []
     for row, unit in enumerate(near.units):
@@ -173,7 +175,7 @@ def pairs(near: Near, episodes: Sequence[Episode], features: Features) -> list[d
 
 
 def _why_not(
-    episodes: Sequence[Episode],
+    episodes: Sequence[AuditedEpisode],
     train: int,
     units: npt.NDArray[np.intp],
     null: npt.NDArray[np.float32],
@@ -198,7 +200,7 @@ def _why_not(
 
 
 def _conclude(
-    episodes: Sequence[Episode],
+    episodes: Sequence[AuditedEpisode],
     train: int,
     units: npt.NDArray[np.intp],
     match: Match,
@@ -207,7 +209,7 @@ def _conclude(
 ) -> tuple[int | None, int, tuple[str, ...], Check]:
     """How many exceed the threshold, how many may, the splits of which too many do, and the check."""
     if limit is None:
-        return None, 0, (), unchecked(NAME, TITLE, why or "there is no threshold")
+        return None, 0, (), CRITERION.unchecked(why or "there is no threshold")
     over = exceeds(match.best, limit.value)
     exceeding, allowed = int(over.sum()), bound(len(units), limit.null, limit.beyond)
     if allowed >= len(units):
@@ -215,16 +217,16 @@ def _conclude(
             f"{count(len(units), 'held-out episode')} against a null of {limit.null:,} are too few: "
             "even if all exceeded the threshold, chance could explain it"
         )
-        return None, allowed, (), unchecked(NAME, TITLE, why)
+        return None, allowed, (), CRITERION.unchecked(why)
     members: dict[tuple[int, str], list[int]] = {}
     for row, unit in enumerate(units.tolist()):
-        members.setdefault((episodes[unit].source, episodes[unit].split), []).append(row)
+        members.setdefault((episodes[unit].dataset, episodes[unit].split), []).append(row)
     sure = 1 - (1 - CONFIDENCE) / len(members)
     groups = []
-    for (source, split), rows in members.items() if len(members) > 1 else ():
+    for (dataset, split), rows in members.items() if len(members) > 1 else ():
         some, may = int(over[rows].sum()), bound(len(rows), limit.null, limit.beyond, sure)
         if some > may:
-            what = f"{some:,} of {len(rows):,} in {split} of dataset {source + 1} exceed it"
+            what = f"{some:,} of {len(rows):,} in {split} of dataset {dataset + 1} exceed it"
             groups.append(f"{what}; {may:,} would be allowed")
     black = len(episodes) - train - len(units)
     note = f"; {count(black, 'black episode')} not compared" if black else ""
@@ -234,12 +236,12 @@ def _conclude(
     )
     if groups:
         what += "; " + "; ".join(groups)
-    report = failed if exceeding > allowed or groups else passed
-    return exceeding, allowed, tuple(groups), report(NAME, TITLE, what)
+    ended = CRITERION.failed if exceeding > allowed or groups else CRITERION.passed
+    return exceeding, allowed, tuple(groups), ended(what)
 
 
 def _alike(
-    train: Sequence[Episode],
+    train: Sequence[AuditedEpisode],
     limit: Threshold | None,
     null: npt.NDArray[np.float32],
     of: npt.NDArray[np.int64],
@@ -247,7 +249,7 @@ def _alike(
 ) -> Check:
     """Name the environments of train that are too much alike to be chance."""
     if limit is None:
-        return unchecked(*ALIKE, "there is no null")
+        return ALIKE.unchecked("there is no null")
     name = {episode.place: str(episode.row["environment"]) for episode in train}
     pairs: dict[tuple[str, str], float] = {}
     for place in limit.apart:
@@ -256,8 +258,8 @@ def _alike(
         pair = tuple(sorted((name[place], name[int(partner[best])])))
         pairs[pair[0], pair[1]] = max(float(null[best]), pairs.get((pair[0], pair[1]), 0.0))
     if not pairs:
-        return passed(*ALIKE, "no environment of train stands out from the others")
+        return ALIKE.passed("no environment of train stands out from the others")
     rows = [{"one": one, "other": other, "score": round(score, 4)} for (one, other), score in pairs.items()]
     text = ", ".join(f"{row['one']} and {row['other']} ({row['score']:.2f})" for row in rows[:3])
     summary = f"left out of the null, because they may be one place or share recordings: {text}"
-    return suspicious(*ALIKE, summary, rows)
+    return ALIKE.suspicious(summary, rows)

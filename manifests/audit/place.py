@@ -1,9 +1,9 @@
 """Which environments look like one place? A ranking for the eye, on backgrounds without the arm.
 
 An episode's background is the temporal median of its thumbnails: what moves is gone. Backgrounds are
-compared as frames are (see `match`), so another lens position or a mirrored picture does not hide a place.
+compared as frames are (see `match`), so another lens position or a mirrored image does not hide a place.
 The result is suspicious where two names look more alike than environments of train do among each other; the
-decision is left to a person, who gets the pictures.
+decision is left to a person, who gets the images.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from oxcart.manifests.audit.episodes import UNKNOWN, Episode
+from oxcart.manifests.audit.episodes import UNKNOWN, AuditedEpisode
 from oxcart.manifests.audit.match import Matcher, backgrounds, coarse
-from oxcart.manifests.audit.result import Check, passed, suspicious, unchecked
+from oxcart.manifests.audit.result import Check, Criterion
 
-NAME, TITLE = "places", "No two environments across splits look like one place"
+CRITERION = Criterion("places", "No two environments across splits look like one place")
 
 PER_PLACE = 6
 """Backgrounds of an environment that are compared, spread over its episodes."""
@@ -43,7 +43,7 @@ class Places:
 
 
 def check_places(
-    episodes: Sequence[Episode],
+    episodes: Sequence[AuditedEpisode],
     labels: Sequence[str],
     thumbs: npt.NDArray[np.uint8],
     held: npt.NDArray[np.bool_],
@@ -58,24 +58,24 @@ def check_places(
     """
     chosen = _spread(episodes, held)
     if not len(chosen):
-        check = unchecked(NAME, TITLE, "no environment is known")
+        check = CRITERION.unchecked("no environment is known")
         return Places(names=(), held=(), likeness=(), ranking=(), check=check)
-    pictures = backgrounds(thumbs[chosen])[:, None]
+    images = backgrounds(thumbs[chosen])[:, None]
     place = np.array([episodes[i].place for i in chosen], np.int64)
     out = held[chosen]
     name_of = {episodes[i].place: labels[i] for i in chosen}
     train, test = np.flatnonzero(~out), np.flatnonzero(out)
-    heat = _heat(pictures, place, out, name_of)
+    heat = _heat(images, place, out, name_of)
     if not len(test):
-        check = unchecked(NAME, TITLE, "no episode of known environment is held out")
+        check = CRITERION.unchecked("no episode of known environment is held out")
         return Places(**heat, ranking=(), check=check)
     if not len(train):
-        check = unchecked(NAME, TITLE, "no episode of train has a known environment")
+        check = CRITERION.unchecked("no episode of train has a known environment")
         return Places(**heat, ranking=(), check=check)
-    gallery = Matcher(pictures[train])
-    best = gallery.search(pictures[test], lambda index: place[test[index]][:, None] != place[train][None])
+    gallery = Matcher(images[train])
+    best = gallery.search(images[test], lambda index: place[test[index]][:, None] != place[train][None])
     null = gallery.search(
-        pictures[train], lambda index: place[train[index]][:, None] != place[train][None], keep=4
+        images[train], lambda index: place[train[index]][:, None] != place[train][None], keep=4
     )
     pairs: dict[tuple[int, int], dict[str, Any]] = {}
     for row, one in enumerate(test):
@@ -96,22 +96,22 @@ def check_places(
     known = null.best[null.best > -1]
     if len(known) < 2 or len(set(place[train].tolist())) < 3:
         why = "train has fewer than three environments, so nothing says how alike two places are"
-        return Places(**heat, ranking=tuple(ranking), check=unchecked(NAME, TITLE, why, shown))
+        return Places(**heat, ranking=tuple(ranking), check=CRITERION.unchecked(why, shown))
     limit = _ceiling(known)
     alike = [row for row in shown if row["score"] > limit]
     if alike:
         text = ", ".join(f"{row['held out']} and {row['train']} ({row['score']:.2f})" for row in alike[:3])
         summary = f"more alike than environments of train are ({limit:.2f}): {text}"
-        return Places(**heat, ranking=tuple(ranking), check=suspicious(NAME, TITLE, summary, shown))
+        return Places(**heat, ranking=tuple(ranking), check=CRITERION.suspicious(summary, shown))
     if not shown:
-        check = passed(NAME, TITLE, "no place held out resembles any of train")
+        check = CRITERION.passed("no place held out resembles any of train")
         return Places(**heat, ranking=(), check=check)
     first = shown[0]
     summary = (
         f"the most alike are {first['held out']} and {first['train']} ({first['score']:.2f}; environments of "
         f"train reach {float(known.max()):.2f} among each other)"
     )
-    return Places(**heat, ranking=tuple(ranking), check=passed(NAME, TITLE, summary, shown))
+    return Places(**heat, ranking=tuple(ranking), check=CRITERION.passed(summary, shown))
 
 
 def _ceiling(scores: npt.NDArray[np.float32]) -> float:
@@ -122,7 +122,7 @@ def _ceiling(scores: npt.NDArray[np.float32]) -> float:
     return max(float(scores.max()), float(np.tanh(middle + 3.09 * deviation)))
 
 
-def _spread(episodes: Sequence[Episode], held: npt.NDArray[np.bool_]) -> npt.NDArray[np.intp]:
+def _spread(episodes: Sequence[AuditedEpisode], held: npt.NDArray[np.bool_]) -> npt.NDArray[np.intp]:
     """A few episodes of each environment and side, evenly spread over those that there are."""
     members: dict[tuple[int, bool], list[int]] = {}
     for i, episode in enumerate(episodes):
@@ -136,12 +136,12 @@ def _spread(episodes: Sequence[Episode], held: npt.NDArray[np.bool_]) -> npt.NDA
 
 
 def _heat(
-    pictures: npt.NDArray[np.uint8],
+    images: npt.NDArray[np.uint8],
     place: npt.NDArray[np.int64],
     held: npt.NDArray[np.bool_],
     name_of: dict[int, str],
 ) -> dict[str, Any]:
-    vectors = coarse(pictures[:, 0]).reshape(len(pictures), -1)
+    vectors = coarse(images[:, 0]).reshape(len(images), -1)
     out = {int(p): bool(h) for p, h in zip(place, held, strict=True)}
     out |= {int(p): True for p in place[held]}
     order = sorted(out, key=lambda p: (not out[p], name_of[p]))[:SHOWN_PLACES]

@@ -24,7 +24,7 @@ _ROWS = 12
 
 
 @dataclass(frozen=True, kw_only=True)
-class Bar:
+class HistogramBar:
     """A bar of the histogram, in SVG units."""
 
     x: float
@@ -36,7 +36,7 @@ class Bar:
 
 
 def report_json(audit: Audit) -> bytes:
-    """The audit as JSON: everything but the pictures, and nothing of the machine that it ran on."""
+    """The audit as JSON: everything but the images, and nothing of the machine that it ran on."""
     values = audit.plain()
     del values["options"]["workers"]
     return pretty_json({"format": FORMAT, **values})
@@ -66,7 +66,7 @@ def _headline(audit: Audit) -> tuple[str, str]:
     if audit.verdict.word == CLEAN:
         failed = [check for check in audit.checks if check.status == FAILED]
         if failed:
-            return f"No leak by pictures, but {len(failed)} of the checks failed", "odd"
+            return f"No leak by images, but {len(failed)} of the checks failed", "odd"
         return "Clean: nothing held out is nearer to train than chance explains", "good"
     return "Not checked: nothing can be concluded", "none"
 
@@ -82,7 +82,7 @@ def _histogram(audit: Audit) -> dict[str, Any] | None:
     high = max(1.0, max(every))
     step = (high - low) / BINS
     left, top, wide, tall = 40, 10, WIDTH - 62, HEIGHT - 40
-    bars: list[Bar] = []
+    bars: list[HistogramBar] = []
     peak = 0.0
     shares = {}
     for kind, values in (("null", null), ("held", held)):
@@ -97,7 +97,7 @@ def _histogram(audit: Audit) -> dict[str, Any] | None:
                 share = number / total
                 what = "null" if kind == "null" else "held out"
                 bars.append(
-                    Bar(
+                    HistogramBar(
                         x=round(left + i * wide / BINS, 2),
                         y=round(top + tall * (1 - share / peak), 2),
                         width=round(wide / BINS - 0.8, 2),

@@ -1,4 +1,4 @@
-"""Correlations of small pictures under windows: cropped, enlarged, shifted or mirrored, without noticing
+"""Correlations of small images under windows: cropped, enlarged, shifted or mirrored, without noticing
 light.
 
     windows.similar(windows.views(frames), windows.plain(others))          # [W, 2n, m]
@@ -6,7 +6,7 @@ light.
 A window says which part of the query's frame is the whole of the other's. Its pixels come from two
 resampling matrices, rows and columns, so all windows of a scale are two matrix products. Pixels that only
 one of the two frames has do not count, and both sides are centred over the rest: correlation as in template
-matching (Lewis 1995), over a set of places that is small because pictures are 16 pixels wide.
+matching (Lewis 1995), over a set of places that is small because images are 16 pixels wide.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Windows:
     """A set of windows at one resolution.
 
     Args:
-        side: pixels of a side of the pictures that are compared.
+        side: pixels of a side of the images that are compared.
         scales: side of the query's window in sides of the other's frame, and offsets of its middle, the same
             set down and across.
     """

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from oxcart.manifests.alike import SHOWN, aliases, alike, folded, said_alike
-from oxcart.manifests.assign import Episode, assign
+from oxcart.manifests.assign import SplitEpisode, assign
 from oxcart.manifests.split import SplitRule, read_rule
 
 CAFE = unicodedata.normalize("NFC", "caf\u00e9"), unicodedata.normalize("NFD", "caf\u00e9")
@@ -74,9 +74,9 @@ def test_of_many_places_the_first_are_said() -> None:
     assert aliases(places).endswith("Room4: [room4]} (and 2 more places)")
 
 
-def episodes(*names: str, duplicate: bool = False) -> list[Episode]:
+def episodes(*names: str, duplicate: bool = False) -> list[SplitEpisode]:
     return [
-        Episode(
+        SplitEpisode(
             key=f"k{i}",
             environment=name,
             session=None,

@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from oxcart.manifests.assign import Assignment, Episode, assign
+from oxcart.manifests.assign import Assignment, SplitEpisode, assign
 from oxcart.manifests.split import SplitRule
 from oxcart.shards.errors import ConfigError
 
 
-def episode(i: int, environment: str | None = "a", **values: Any) -> Episode:
-    """Episode i, with a duplicate id of its own and no session."""
+def episode(i: int, environment: str | None = "a", **values: Any) -> SplitEpisode:
+    """SplitEpisode i, with a duplicate id of its own and no session."""
     given = {
         "key": f"k{i}",
         "environment": environment,
@@ -23,16 +23,16 @@ def episode(i: int, environment: str | None = "a", **values: Any) -> Episode:
         "source_split": "train",
         "duplicate": -1 - i,
     }
-    return Episode(**{**given, **values})
+    return SplitEpisode(**{**given, **values})
 
 
-def kitchens(sizes: dict[str, int]) -> list[Episode]:
+def kitchens(sizes: dict[str, int]) -> list[SplitEpisode]:
     """As many episodes of each environment."""
     names = [name for name, size in sizes.items() for _ in range(size)]
     return [episode(i, name) for i, name in enumerate(names)]
 
 
-def message(rule: SplitRule, episodes: list[Episode]) -> str:
+def message(rule: SplitRule, episodes: list[SplitEpisode]) -> str:
     with pytest.raises(ConfigError) as raised:
         assign(rule, "bridge", episodes)
     assert "\n" not in str(raised.value)
@@ -227,7 +227,7 @@ def test_val_seen_of_listed_sessions() -> None:
 
 
 def test_val_seen_lists_episodes_where_their_session_goes_on_elsewhere() -> None:
-    def taken(*more: Episode) -> tuple[str, ...]:
+    def taken(*more: SplitEpisode) -> tuple[str, ...]:
         found = assign(SplitRule(val=None, val_seen=0.34), "bridge", [*sessions, *more])
         assert assign(found.rule, "bridge", [*sessions, *more]).splits == found.splits
         assert isinstance(found.rule.val_seen, tuple)

@@ -13,7 +13,7 @@ from hypothesis import event, given
 from hypothesis import strategies as st
 
 from depth import depth
-from oxcart.manifests.assign import Assignment, Episode, assign
+from oxcart.manifests.assign import Assignment, SplitEpisode, assign
 from oxcart.manifests.canonical import sha256_json
 from oxcart.manifests.split import SPLITS, SplitRule, listed_names, normalise, places
 from oxcart.shards.errors import ConfigError
@@ -26,10 +26,10 @@ examples = depth(120)
 
 
 @st.composite
-def datasets(draw: st.DrawFn, min_size: int = 0, max_size: int = 16) -> list[Episode]:
+def datasets(draw: st.DrawFn, min_size: int = 0, max_size: int = 16) -> list[SplitEpisode]:
     """Few names, sessions and duplicates, so that they collide."""
     one = st.builds(
-        Episode,
+        SplitEpisode,
         key=st.just(""),
         environment=st.sampled_from(("a1", "b", "c", "d", "e", "f", None)),
         session=st.sampled_from(("s1", "s2", "s3", "s4", None)),
@@ -61,7 +61,7 @@ budget_rules = st.builds(
 )
 
 
-def own_names(by: str, e: Episode) -> set[str]:
+def own_names(by: str, e: SplitEpisode) -> set[str]:
     if by == "episode":
         return {e.key}
     if by == "environment":
@@ -69,7 +69,7 @@ def own_names(by: str, e: Episode) -> set[str]:
     return {normalise(text) for text in e.instructions} - {""}
 
 
-def naive_groups(rule: SplitRule, episodes: list[Episode]) -> list[set[int]]:
+def naive_groups(rule: SplitRule, episodes: list[SplitEpisode]) -> list[set[int]]:
     """Each episode joins all groups that share a place or a duplicate with it."""
     place = places(rule)
     groups: list[tuple[set[int], set[object]]] = []
@@ -87,7 +87,7 @@ def naive_hash(*parts: str) -> str:
     return sha256_json(list(parts))
 
 
-def naive(rule: SplitRule, dataset: str, episodes: list[Episode]) -> list[str] | None:
+def naive(rule: SplitRule, dataset: str, episodes: list[SplitEpisode]) -> list[str] | None:
     """What budgets mean, word for word; None where nothing can be held out."""
     splits = ["train"] * len(episodes)
 
@@ -147,7 +147,7 @@ def naive(rule: SplitRule, dataset: str, episodes: list[Episode]) -> list[str] |
     return splits
 
 
-def held_apart(rule: SplitRule, episodes: list[Episode], splits: tuple[str, ...]) -> None:
+def held_apart(rule: SplitRule, episodes: list[SplitEpisode], splits: tuple[str, ...]) -> None:
     """No place and no duplicate is in two splits; val_seen shares places with train, never duplicates."""
     place = places(rule)
     of_place: dict[str, set[str]] = {}
@@ -159,7 +159,7 @@ def held_apart(rule: SplitRule, episodes: list[Episode], splits: tuple[str, ...]
     assert all(len(found) == 1 for found in [*of_place.values(), *of_duplicate.values()])
 
 
-def try_assign(rule: SplitRule, episodes: list[Episode]) -> Assignment | None:
+def try_assign(rule: SplitRule, episodes: list[SplitEpisode]) -> Assignment | None:
     try:
         return assign(rule, "bridge", episodes)
     except ConfigError as error:
@@ -169,14 +169,14 @@ def try_assign(rule: SplitRule, episodes: list[Episode]) -> Assignment | None:
 
 @examples
 @given(rule=budget_rules, episodes=datasets())
-def test_budgets_are_the_oracle(rule: SplitRule, episodes: list[Episode]) -> None:
+def test_budgets_are_the_oracle(rule: SplitRule, episodes: list[SplitEpisode]) -> None:
     found, expected = try_assign(rule, episodes), naive(rule, "bridge", episodes)
     assert (list(found.splits) if found else None) == expected
 
 
 @examples
 @given(rule=budget_rules, episodes=datasets())
-def test_what_a_budget_never_does(rule: SplitRule, episodes: list[Episode]) -> None:
+def test_what_a_budget_never_does(rule: SplitRule, episodes: list[SplitEpisode]) -> None:
     found = try_assign(rule, episodes)
     if found is None:
         return
@@ -209,7 +209,9 @@ def test_what_a_budget_never_does(rule: SplitRule, episodes: list[Episode]) -> N
 
 @examples
 @given(data=st.data(), rule=budget_rules, episodes=datasets())
-def test_the_order_of_rows_is_nothing(data: st.DataObject, rule: SplitRule, episodes: list[Episode]) -> None:
+def test_the_order_of_rows_is_nothing(
+    data: st.DataObject, rule: SplitRule, episodes: list[SplitEpisode]
+) -> None:
     order = data.draw(st.permutations(range(len(episodes))))
     found, other = try_assign(rule, episodes), try_assign(rule, [episodes[i] for i in order])
     if found is None or other is None:
@@ -221,7 +223,7 @@ def test_the_order_of_rows_is_nothing(data: st.DataObject, rule: SplitRule, epis
 
 @examples
 @given(rule=budget_rules, episodes=datasets())
-def test_the_frozen_rule_gives_the_same_splits(rule: SplitRule, episodes: list[Episode]) -> None:
+def test_the_frozen_rule_gives_the_same_splits(rule: SplitRule, episodes: list[SplitEpisode]) -> None:
     found = try_assign(rule, episodes)
     if found is None:
         return
@@ -237,7 +239,9 @@ def test_the_frozen_rule_gives_the_same_splits(rule: SplitRule, episodes: list[E
 
 @examples
 @given(rule=budget_rules, episodes=datasets(min_size=4, max_size=24), more=st.integers(1, 12))
-def test_nothing_listed_moves_when_episodes_come(rule: SplitRule, episodes: list[Episode], more: int) -> None:
+def test_nothing_listed_moves_when_episodes_come(
+    rule: SplitRule, episodes: list[SplitEpisode], more: int
+) -> None:
     old = episodes[:-more]
     before = try_assign(rule, old)
     if before is None:
@@ -278,7 +282,7 @@ def test_nothing_listed_moves_when_episodes_come(rule: SplitRule, episodes: list
     seen=st.lists(st.sampled_from(("s1", "s2", "k1", "k2", "k77")), max_size=3),
 )
 def test_lists_hold_out_what_they_name(
-    episodes: list[Episode], by: str, lists: list[str], seen: list[str]
+    episodes: list[SplitEpisode], by: str, lists: list[str], seen: list[str]
 ) -> None:
     names = {
         "environment": ("a1", *"bcdefgh"),

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from depth import depth
-from oxcart.manifests.assign import Episode, assign
+from oxcart.manifests.assign import SplitEpisode, assign
 from oxcart.manifests.frozen import assign_new
 from oxcart.manifests.split import SplitRule
 from oxcart.shards.errors import ConfigError
@@ -28,8 +28,8 @@ RULES = [
 ]
 
 
-def episode(i: int, environment: str | None = "a", **values: Any) -> Episode:
-    """Episode i, with a duplicate id of its own, a session of two episodes and one instruction."""
+def episode(i: int, environment: str | None = "a", **values: Any) -> SplitEpisode:
+    """SplitEpisode i, with a duplicate id of its own, a session of two episodes and one instruction."""
     given = {
         "key": f"k{i:03d}",
         "environment": environment,
@@ -38,11 +38,11 @@ def episode(i: int, environment: str | None = "a", **values: Any) -> Episode:
         "source_split": ("train", "val")[i % 5 == 0],
         "duplicate": i,
     }
-    return Episode(**{**given, **values})
+    return SplitEpisode(**{**given, **values})
 
 
 @st.composite
-def grown(draw: st.DrawFn) -> tuple[list[Episode], list[Episode]]:
+def grown(draw: st.DrawFn) -> tuple[list[SplitEpisode], list[SplitEpisode]]:
     """Episodes of a dataset, and others that it gets; a few repeat another, and a few are unknown."""
     places = draw(st.lists(st.sampled_from(["a", "b", "c", "d", "e", None]), min_size=8, max_size=24))
     places[:2] = "a", "b"
@@ -58,7 +58,7 @@ def grown(draw: st.DrawFn) -> tuple[list[Episode], list[Episode]]:
 @depth(150)
 @given(rule=st.sampled_from(RULES), episodes=grown())
 def test_new_episodes_come_out_as_under_the_rule_that_was_written(
-    rule: SplitRule, episodes: tuple[list[Episode], list[Episode]]
+    rule: SplitRule, episodes: tuple[list[SplitEpisode], list[SplitEpisode]]
 ) -> None:
     there, new = episodes
     try:

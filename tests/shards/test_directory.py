@@ -261,7 +261,6 @@ def test_what_is_no_regular_file_is_refused_at_once(store: Store, root: Path) ->
         for read in (
             lambda name=name: store.read(name),
             lambda name=name: store.read_range(name, 0, 1),
-            lambda name=name: store.read_ranges(name, [(0, 1)]),
             lambda name=name: store.open(name),
             lambda name=name: next(store.stream(name)),
         ):

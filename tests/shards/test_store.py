@@ -178,20 +178,22 @@ def test_many_are_looked_up_at_once(store: Store) -> None:
     assert store.sizes([]) == {}
     assert store.missing([*names, "b", "a/40", "none/x"]) == ["a/40", "none/x"]
     assert store.found([*names, "b", "a/40", "none/x"]) == store.sizes([*names, "b"])
-    with pytest.raises(StoreError, match=r"root/a/40: stat: ") as caught:
-        store.sizes([*names, "a/40"])
-    one_line(caught)
+    for wanted in ([*names, "a/40"], ["a/40"]):
+        with pytest.raises(
+            StoreError, match=r"root/a/40: stat: (no such object|No such file or directory)$"
+        ) as caught:
+            store.sizes(wanted)
+        one_line(caught)
 
 
-def test_ranges_come_in_the_order_asked_for(store: Store) -> None:
+def test_ranges_that_are_larger_than_a_request(store: Store) -> None:
     data = os.urandom(20 << 20)
     store.put("x", data)
-    wanted = [(19 << 20, 1 << 20), (0, 10), (5, 10), (3 << 20, 9 << 20), (100, 0), (20 << 20, 0), (0, 10)]
-    assert store.read_ranges("x", wanted) == [data[offset : offset + length] for offset, length in wanted]
-    assert store.read_ranges("x", []) == []
+    for offset, length in [(0, 20 << 20), (3 << 20, 9 << 20), (1, 17 << 20)]:
+        assert store.read_range("x", offset, length) == data[offset : offset + length]
     assert store.read("x") == data
     with pytest.raises(StoreError, match=r"/x: read: ends at byte 20971520, before 20971521") as caught:
-        store.read_ranges("x", [(0, 10), (20 << 20, 1)])
+        store.read_range("x", 20, (20 << 20) - 19)
     one_line(caught)
 
 

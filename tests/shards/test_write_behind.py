@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 
 from oxcart.shards import write_behind
-from oxcart.shards.write_behind import BLOCK, BLOCKS, BehindWriter
+from oxcart.shards.write_behind import BLOCK, BLOCKS, WriteBehindFile
 
 
 def write(path: Path, parts: list[bytes]) -> None:
     with open(path, "xb", buffering=0) as file:
-        writer = BehindWriter(file)
+        writer = WriteBehindFile(file)
         try:
             assert [writer.write(part) for part in parts] == [len(part) for part in parts]
             writer.finish()
@@ -72,11 +72,11 @@ def test_a_disk_that_fills_up_is_an_error(tmp_path: Path, blocks: int) -> None:
     """Whether the thread finds out or the end."""
     code = (
         "import resource, signal, sys\n"
-        "from oxcart.shards.write_behind import BLOCK, BehindWriter\n"
+        "from oxcart.shards.write_behind import BLOCK, WriteBehindFile\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         f"resource.setrlimit(resource.RLIMIT_FSIZE, (BLOCK // 2, {resource.RLIM_INFINITY}))\n"
         "file = open(sys.argv[1], 'xb', buffering=0)\n"
-        "writer = BehindWriter(file)\n"
+        "writer = WriteBehindFile(file)\n"
         "try:\n"
         f"    for _ in range({blocks}): writer.write(bytes(BLOCK))\n"
         "    writer.finish()\n"

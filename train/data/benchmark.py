@@ -28,6 +28,7 @@ from xxhash import xxh3_64_intdigest
 from oxcart.shards.codec import CODECS, Encoded, Encoding, decode, encode
 from oxcart.train.data.loader import Loader
 from oxcart.train.data.reader import FrameReader
+from oxcart.train.data.sampling import Pairs
 from oxcart.train.data.workers import Workers
 
 Frames = npt.NDArray[np.uint8]
@@ -119,7 +120,9 @@ def measure(loader: Loader, seconds: float) -> ReadReport:
     drawn = loader.locate_random(256)
     share = seconds / 10
     sample_bytes = first.frames[0].numel()
-    chunks = [_SampleChunks(reader, e, t, stream.offset, loader.pair) for e, t in drawn]
+    chunks = [
+        _SampleChunks(reader, e, t, stream.offset, isinstance(loader.config.sample, Pairs)) for e, t in drawn
+    ]
     chunk_bytes = sum(len(data) for one in chunks for data in one.data) / len(chunks)
     stages = [
         _stage("fetch", workers, threads, [one.fetch for one in chunks], share, chunk_bytes),
@@ -142,7 +145,7 @@ def measure(loader: Loader, seconds: float) -> ReadReport:
         codec=index.codec,
         threads=threads,
         remote=index.dataset.store.remote,
-        batch_size=loader.batch_size,
+        batch_size=loader.config.batch_size,
         sample_bytes=sample_bytes,
         loader_samples_per_s=loader_rate,
         loader_bytes_per_s=loader_rate * sample_bytes,
@@ -152,7 +155,7 @@ def measure(loader: Loader, seconds: float) -> ReadReport:
         forecasts=forecasts,
         best=best.codec,
         latency_s=latency,
-        prefetch=max(2, math.ceil(latency * loader_rate / loader.batch_size) + 1),
+        prefetch=max(2, math.ceil(latency * loader_rate / loader.config.batch_size) + 1),
     )
 
 
@@ -241,7 +244,7 @@ def _forecasts(
     rates = {stage.name: stage for stage in stages}
     link = rates["fetch"].bytes_per_s
     episodes = [_episode(stream.reader, e) for e, _ in loader.locate_random(TRIED_EPISODES)]
-    frames_each = 2 if loader.pair else 1
+    frames_each = 2 if isinstance(loader.config.sample, Pairs) else 1
     found = []
     for codec in CODECS:
         encoding = Encoding(codec=codec)

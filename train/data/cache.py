@@ -26,7 +26,6 @@ from xxhash import xxh3_64_intdigest
 
 from oxcart.manifests.dataset import read_whole
 from oxcart.manifests.ownership import check_directory
-from oxcart.shards.errors import ConfigError
 from oxcart.shards.files import open_private, private_folder
 from oxcart.shards.store import Store
 
@@ -49,8 +48,6 @@ class Cache:
     """
 
     def __init__(self, directory: str | os.PathLike[str], limit: int) -> None:
-        if limit < 1:
-            raise ConfigError(f"cache_bytes: expected at least 1, got {limit}")
         folder = Path(directory, FOLDER)
         check_directory("cache", folder, "cache")
         self._folder = _Opened(private_folder(folder, "cache"))

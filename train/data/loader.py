@@ -19,7 +19,8 @@ import os
 import sys
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from functools import partial
+from dataclasses import replace
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -28,26 +29,22 @@ import torch
 import torch.utils.data
 
 from oxcart.manifests.dataset import Dataset, read_whole
-from oxcart.shards.choices import one_of
 from oxcart.shards.errors import ConfigError
 from oxcart.train.data.annotations import StepValues, by_name
 from oxcart.train.data.batch import Batch
 from oxcart.train.data.cache import Cache
+from oxcart.train.data.config import LoaderConfig
 from oxcart.train.data.index import SplitIndex
 from oxcart.train.data.memory import BatchMemory, check_fits
 from oxcart.train.data.mixture import Mixture, Schedule, check_distinct
-from oxcart.train.data.moving import open_moving
-from oxcart.train.data.order import LANES, WINDOW, derive
+from oxcart.train.data.order import derive
 from oxcart.train.data.reuse import Budget
-from oxcart.train.data.sampling import Frames, Pairs
 from oxcart.train.data.state import check_state, make_state
 from oxcart.train.data.stream import DatasetStream, Wanted
-from oxcart.train.data.workers import THREADS, CallGroup, Workers
+from oxcart.train.data.workers import CallGroup, Workers
 
-ACTIONS = (None, "steps", "sum")
-READ_MODES = ("auto", "sparse", "sequential")
 REMOTE_THREADS = 32
-MEMORY = 1 << 30
+"""Threads that read, at least, if a dataset is remote."""
 PLAN_SAMPLES = 1024
 """Samples whose places are worked out together."""
 
@@ -60,199 +57,99 @@ class Loader(torch.utils.data.IterableDataset[Batch]):
     """Batches of one split.
 
     Args:
-        datasets: a compiled dataset (directory, URL, or open), several of them, or a `Mixture`.
-        split: which split.
-        sample: `Pairs(...)` or `Frames(...)`.
-        batch_size: samples of a batch, over all ranks.
-        seed: another seed, another order.
-        size: height and width that frames are resized to (bilinear); needed where they differ.
-        camera: a camera's name, or `primary`.
-        action: `steps` for those between the frames, `sum` for their sum, None for none.
-        state: whether to read the state at t.
-        instructions: whether to read all that may be said at t, not the episode's first instruction alone.
-        annotations: files or URLs of annotations, of each name one for every dataset; their values at t.
-        min_motion: leave out samples that move less from step to step, by the motion annotation of each
-            dataset: what `oxcart annotate motion` measured, in its unit.
-        motion: files or URLs of those annotations; none is where that command writes them.
-        limit: the first so many episodes of each dataset, by the hash of their keys; what an extension added
-            comes behind.
-        control_rate: steps a second, where the datasets' own is not verified.
-        rank, world_size: which share of each batch this process reads; None is what torch.distributed says.
-        repeat: go on with the next epoch for ever; else end with the epoch, with a smaller last batch.
-        lanes, window: of the shuffle; see `oxcart.train.data.order`.
-        read_mode: `sparse` reads chunk by chunk, `sequential` in large pieces; `auto` decides by the share of
-            bytes that are needed.
-        check: hold every chunk against its digest.
-        memory: bytes that may be kept of chunks that are wanted again soon.
-        prefetch: batches that are read before they are wanted.
-        threads: that read; None is one a core, 32 where a dataset is remote.
-        cache: a directory of this machine for what is read of remote datasets.
-        cache_bytes: size limit of the cache.
-        pin: batches in memory that a GPU copies from by itself; None: where there is a GPU.
+        datasets: a compiled dataset (directory, URL, or opened), several of them, or a `Mixture`.
+        split: name of the split.
+        config: settings; by default only the keyword arguments.
+        settings: fields of `LoaderConfig`, which override those of `config`.
 
     Raises:
-        ConfigError: an argument is impossible, or the datasets do not have what is asked for.
+        ConfigError: a setting is impossible, or the datasets do not have what is asked for.
     """
 
     def __init__(
         self,
         datasets: str | Dataset | Sequence[str | Dataset] | Mixture,
         split: str = "train",
-        *,
-        sample: Pairs | Frames,
-        batch_size: int,
-        seed: int = 0,
-        size: int | tuple[int, int] | None = None,
-        camera: str = "primary",
-        action: str | None = None,
-        state: bool = False,
-        instructions: bool = False,
-        annotations: Sequence[str] = (),
-        min_motion: float | None = None,
-        motion: Sequence[str] = (),
-        limit: int | None = None,
-        control_rate: float | None = None,
-        rank: int | None = None,
-        world_size: int | None = None,
-        repeat: bool = True,
-        lanes: int = LANES,
-        window: int = WINDOW,
-        read_mode: str = "auto",
-        check: bool = True,
-        memory: int = MEMORY,
-        prefetch: int = 4,
-        threads: int | None = None,
-        cache: str | os.PathLike[str] | None = None,
-        cache_bytes: int = 100 << 30,
-        pin: bool | None = None,
+        config: LoaderConfig | None = None,
+        **settings: Any,
     ) -> None:
-        one_of("action", action, ACTIONS)
-        one_of("read_mode", read_mode, READ_MODES)
-        positive = {
-            "batch_size": batch_size,
-            "lanes": lanes,
-            "window": window,
-            "prefetch": prefetch,
-            "memory": memory,
-            "limit": limit,
-            "threads": threads,
-        }
-        for name, value in positive.items():
-            if value is not None and value < 1:
-                raise ConfigError(f"{name}: expected at least 1, got {value}")
-        if threads is not None and threads > THREADS:
-            raise ConfigError(f"threads: expected at most {THREADS}, got {threads}")
-        self.rank, self.world_size = _rank(rank, world_size)
-        for name, number in (("batch_size", batch_size), ("lanes", lanes)):
-            if number % self.world_size:
-                raise ConfigError(
-                    f"{name}: expected a multiple of the world size {self.world_size}, got {number}"
-                )
+        config = replace(config, **settings) if config else LoaderConfig(**settings)
+        self.config, self.split = config, split
+        self.rank, self.world_size = _place(config)
         mixture = datasets if isinstance(datasets, Mixture) else Mixture(datasets=_listed(datasets))
-        self.split, self.sample, self.batch_size, self.seed, self.repeat = (
-            split,
-            sample,
-            batch_size,
-            seed,
-            repeat,
-        )
-        self._prefetch = prefetch
-        self._action, self._state, self._instructions = action, state, instructions
-        wanted = tuple(name for name, on in (("action", action is not None), ("state", state)) if on)
-        weights = mixture.weights if not isinstance(mixture.weights, str) else None
-        on = [one for i, one in enumerate(mixture.datasets) if weights is None or weights[i]]
-        opened = [one if isinstance(one, Dataset) else Dataset.open(os.fspath(one)) for one in on]
+        opened = [one if isinstance(one, Dataset) else Dataset.open(os.fspath(one)) for one in mixture.used]
         check_distinct("datasets", [one.store.url for one in opened], opened)
-        kept = Cache(cache, cache_bytes) if cache is not None else None
+        kept = Cache(config.cache, config.cache_bytes) if config.cache is not None else None
         caches = [kept if one.store.remote else None for one in opened]
         indexes = [
-            SplitIndex(one, split, camera, limit, wanted, instructions, own.read_whole if own else read_whole)
+            SplitIndex(
+                one,
+                split,
+                config.camera,
+                config.limit,
+                config.arrays,
+                config.instructions,
+                own.read_whole if own else read_whole,
+            )
             for one, own in zip(opened, caches, strict=True)
         ]
-        self._size = _common_size(indexes, (size, size) if isinstance(size, int) else size)
-        _check_widths(indexes, wanted)
-        self._budget = Budget(memory)
-        self._annotations = by_name([StepValues.open(url, indexes) for url in annotations], indexes)
+        self.size = config.resize or _common_size(indexes)
+        """Height and width of frames."""
+        _check_widths(indexes, config.arrays)
+        self._annotations = by_name([StepValues.open(url, indexes) for url in config.annotations], indexes)
+        self._budget = Budget(config.memory)
         self.streams = [
-            DatasetStream(
-                index,
-                sample,
-                key=derive(seed, int(index.dataset.manifest.fingerprint[:16], 16)),
-                control_rate=control_rate,
-                lanes=lanes,
-                window=window,
-                size=self._size,
-                check=check,
-                read_mode=read_mode,
-                budget=self._budget,
-                cache=own,
-                moving=None if min_motion is None else partial(open_moving, index, motion, min_motion),
-            )
+            DatasetStream(index, config, size=self.size, budget=self._budget, cache=own)
             for index, own in zip(indexes, caches, strict=True)
         ]
-        if weights is not None:
-            shares = [weight for weight in weights if weight]
-        elif mixture.weights == "equal":
-            shares = [1.0] * len(self.streams)
-        elif mixture.weights == "episodes":
-            shares = [float(len(stream.index)) for stream in self.streams]
-        else:
-            shares = [float(stream.index.steps.sum(dtype=np.int64)) for stream in self.streams]
-        self._schedule = Schedule(shares)
-        self.epoch_length = self._schedule.epoch(
-            [len(stream.order) for stream in self.streams], mixture.epoch
-        )
-        """Samples of an epoch, over all ranks."""
-        self._check_memory(prefetch)
-        self._settings: dict[str, Any] = {
+        frames = [int(index.steps.sum(dtype=np.int64)) for index in indexes]
+        self._schedule = Schedule(mixture.shares(list(map(len, indexes)), frames))
+        self.epoch_length = self._schedule.epoch([len(one.order) for one in self.streams], mixture.epoch)
+        """Samples per epoch, over all ranks."""
+        self._check_memory()
+        self._order: dict[str, Any] = {
             "datasets": [index.describe() for index in indexes],
             "weights": self._schedule.parts,
-            "sample": sample.describe(),
-            "offsets": [stream.offset for stream in self.streams],
+            "sample": config.sample.describe(),
+            "offsets": [one.offset for one in self.streams],
             "episodes": [len(index) for index in indexes],
-            "seed": seed,
-            "lanes": lanes,
-            "window": window,
+            "seed": config.seed,
+            "lanes": config.lanes,
+            "window": config.window,
         }
-        if min_motion is not None:
-            self._settings["min_motion"] = [
-                stream.moving.described for stream in self.streams if stream.moving
-            ]
-        self._position = 0
+        if config.min_motion is not None:
+            self._order["min_motion"] = [one.moving.described for one in self.streams if one.moving]
+        self.position = 0
+        """Samples handed out so far, over all ranks."""
         self._resumed = False
-        remote = any(stream.index.dataset.store.remote for stream in self.streams)
+        remote = any(one.store.remote for one in opened)
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        self._threads = threads or (max(REMOTE_THREADS, cores) if remote else cores)
-        self._slices = self._threads if remote else 2 * self._threads
-        self._workers: Workers | None = None
-        self._memory = BatchMemory(torch.cuda.is_available() if pin is None else pin)
+        self.threads = config.threads or (max(REMOTE_THREADS, cores) if remote else cores)
+        """Threads that read."""
+        self._slices = self.threads if remote else 2 * self.threads
+        self._memory = BatchMemory(torch.cuda.is_available() if config.pin is None else config.pin)
 
-    def _check_memory(self, prefetch: int) -> None:
+    def _check_memory(self) -> None:
         """Refuse batches that no memory of this machine would hold."""
-        samples = self.batch_size if self.repeat else min(self.batch_size, self.epoch_length)
+        size, prefetch = self.config.batch_size, self.config.prefetch
+        samples, count = size, prefetch + 1
+        if not self.config.repeat:
+            samples, count = min(size, self.epoch_length), min(count, len(self))
         rows = -(-samples // self.world_size)
-        size = rows * math.prod((*self.sample.shape, *self._size, 3))
-        count = prefetch + 1 if self.repeat else min(prefetch + 1, len(self))
         check_fits(
             "batch_size",
-            size * count,
+            rows * math.prod((*self.config.sample.shape, *self.size, 3)) * count,
             f"frames of {count:,} batches (prefetch={prefetch}) of {rows:,} samples",
             "take a smaller batch_size or prefetch",
         )
 
-    @property
-    def size(self) -> tuple[int, int]:
-        """Height and width of frames."""
-        return self._size
-
     def __len__(self) -> int:
         """Batches of an epoch; the last one is smaller where the epoch is not a multiple of the batch."""
-        return (self.epoch_length + self.batch_size - 1) // self.batch_size
+        return (self.epoch_length + self.config.batch_size - 1) // self.config.batch_size
 
-    @property
-    def position(self) -> int:
-        """Samples handed out so far, over all ranks."""
-        return self._position
+    @cached_property
+    def _workers(self) -> Workers:
+        return Workers(self.threads)
 
     def annotation(self, name: str, dataset: int) -> StepValues:
         """The values of an annotation for one of the datasets."""
@@ -265,7 +162,7 @@ class Loader(torch.utils.data.IterableDataset[Batch]):
 
     def state_dict(self) -> dict[str, Any]:
         """Plain data that says which sample comes next, and what the order depends on."""
-        return make_state(self._position, self._settings, self.batch_size, self.world_size)
+        return make_state(self.position, self._order, self.config.batch_size, self.world_size)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on where the state was taken; another batch size or world size is fine.
@@ -273,9 +170,9 @@ class Loader(torch.utils.data.IterableDataset[Batch]):
         Raises:
             ConfigError: the order is another one; says what differs.
         """
-        self._position = check_state(state, self._settings)
+        self.position = check_state(state, self._order)
         self._resumed = True
-        for name, mine in (("batch_size", self.batch_size), ("world_size", self.world_size)):
+        for name, mine in (("batch_size", self.config.batch_size), ("world_size", self.world_size)):
             if state.get(name) != mine:
                 _log.warning(
                     "%s was %s and is %s now; the samples stay the same", name, state.get(name), mine
@@ -285,34 +182,31 @@ class Loader(torch.utils.data.IterableDataset[Batch]):
         """Batches from the position on; without `repeat`, from the beginning unless a state was loaded."""
         if torch.utils.data.get_worker_info() is not None:
             raise ConfigError("num_workers: the loader reads in threads of its own; pass num_workers=0")
-        if not self.repeat and not self._resumed:
-            self._position = 0
+        if not self.config.repeat and not self._resumed:
+            self.position = 0
         self._resumed = False
         return self._batches()
 
     def _batches(self) -> Iterator[Batch]:
-        start = self._position
-        end = sys.maxsize if self.repeat else self.epoch_length
+        start = self.position
+        end = sys.maxsize if self.config.repeat else self.epoch_length
         kept = [
             stream.begin(self.rank, self.world_size, self._schedule, i, start, end)
             for i, stream in enumerate(self.streams)
         ]
-        if self._workers is None:
-            self._workers = Workers(self._threads)
         running: deque[tuple[CallGroup, Batch, int]] = deque()
         plans = self._plans(start, end)
         try:
             while True:
-                while len(running) <= self._prefetch:
-                    plan = next(plans, None)
-                    if plan is None:
-                        break
-                    running.append(self._begin(*plan))
+                while len(running) <= self.config.prefetch and (plan := next(plans, None)):
+                    wanted, after = plan
+                    batch, calls = self._make(wanted, expected=True)
+                    running.append((self._workers.start(calls), batch, after))
                 if not running:
                     return
                 group, batch, after = running.popleft()
                 group.wait()
-                self._position = after
+                self.position = after
                 yield batch
                 del group, batch  # the memory may be used for the next one
         finally:
@@ -323,9 +217,9 @@ class Loader(torch.utils.data.IterableDataset[Batch]):
 
     def _plans(self, start: int, end: int) -> Iterator[tuple[list[Wanted], int]]:
         """What is wanted of each dataset in each batch, and the position behind it."""
-        group = max(1, PLAN_SAMPLES // self.batch_size)
+        group = max(1, PLAN_SAMPLES // self.config.batch_size)
         while start < end:
-            stops = [min(end, start + (i + 1) * self.batch_size) for i in range(group)]
+            stops = [min(end, start + (i + 1) * self.config.batch_size) for i in range(group)]
             stops = list(dict.fromkeys(stops))
             first = start + (self.rank - start) % self.world_size
             positions = np.arange(first, stops[-1], self.world_size, dtype=np.int64)
@@ -346,56 +240,44 @@ class Loader(torch.utils.data.IterableDataset[Batch]):
             found.append(locate(own[places], places))
         return found
 
-    def _begin(self, wanted: list[Wanted], after: int) -> tuple[CallGroup, Batch, int]:
-        """Make the batch and have it filled."""
-        assert self._workers is not None
-        batch, tasks = self._make(wanted, expected=True)
-        return self._workers.start(tasks), batch, after
-
     def _make(self, wanted: list[Wanted], *, expected: bool) -> tuple[Batch, list[Any]]:
-        count = sum(len(one.rows) for one in wanted)
-        shape = (*self.sample.shape, *self._size, 3)
-        frames, view = self._memory.take((count, *shape))
-        t, offset = np.empty(count, np.int64), np.empty(count, np.int64)
-        texts: dict[str, list[Any]] = {
-            name: [None] * count for name in ("dataset", "key", "environment", "instruction")
+        """A batch that lacks what has to be read, and the calls that read it."""
+        config, count = self.config, sum(len(one.rows) for one in wanted)
+        index, steps = self.streams[0].index, config.action == "steps"
+        width = (max(stream.actions for stream in self.streams),) if steps else ()
+        arrays = {
+            name: torch.zeros(
+                (count, *(width if name == "action" else ()), index.arrays[name].size), dtype=torch.float32
+            )
+            for name in config.arrays
         }
-        width = max(stream.actions for stream in self.streams)
-        action = mask = state = None
-        if self._action:
-            size = self.streams[0].index.arrays["action"].size
-            action = np.zeros((count, width, size) if self._action == "steps" else (count, size), np.float32)
-            mask = np.zeros((count, width), bool) if self._action == "steps" else None
-        if self._state:
-            state = np.zeros((count, self.streams[0].index.arrays["state"].size), np.float32)
-        said: list[list[str]] | None = [[] for _ in range(count)] if self._instructions else None
-        notes = {name: own[0].empty(count) for name, own in self._annotations.items()}
-        tasks = []
-        for i, one in enumerate(wanted):
+        batch = Batch(
+            frames=self._memory.take((count, *config.sample.shape, *self.size, 3)),
+            t=torch.empty(count, dtype=torch.int64),
+            offset=torch.empty(count, dtype=torch.int64),
+            dataset=[""] * count,
+            key=[""] * count,
+            environment=[None] * count,
+            instruction=[""] * count,
+            action_mask=torch.zeros(count, *width, dtype=torch.bool) if steps else None,
+            instructions=[[] for _ in range(count)] if config.instructions else None,
+            annotations={
+                name: torch.from_numpy(own[0].empty(count)) for name, own in self._annotations.items()
+            },
+            **arrays,
+        )
+        calls = []
+        for i, (stream, one) in enumerate(zip(self.streams, wanted, strict=True)):
             if not len(one.rows):
                 continue
-            stream = self.streams[i]
-            t[one.rows], offset[one.rows] = one.steps, stream.offset
-            stream.describe(one, texts)
+            stream.describe(one, batch)
             for name, own in self._annotations.items():
-                notes[name][one.rows] = own[i].at(i, one.episodes, one.steps)
+                batch.annotations[name].numpy()[one.rows] = own[i].at(i, one.episodes, one.steps)
             reuse = stream.reader.reuse if expected else None
             share = -(-len(one.rows) // self._slices)
             for begin in range(0, len(one.rows), share):
-                some = one.slice(begin, begin + share)
-                tasks.append(partial(stream.fill, some, view, action, mask, state, said, reuse))
-        batch = Batch(
-            frames=frames,
-            t=torch.from_numpy(t),
-            offset=torch.from_numpy(offset),
-            action=None if action is None else torch.from_numpy(action),
-            action_mask=None if mask is None else torch.from_numpy(mask),
-            state=None if state is None else torch.from_numpy(state),
-            instructions=said,
-            annotations={name: torch.from_numpy(values) for name, values in notes.items()},
-            **texts,
-        )
-        return batch, tasks
+                calls.append(partial(stream.fill, one.slice(begin, begin + share), batch, reuse))
+        return batch, calls
 
     def draw(self, count: int, seed: int = 0) -> Batch:
         """Samples from anywhere in the epoch, for pictures: the same for the same seed; moves nothing."""
@@ -404,27 +286,15 @@ class Loader(torch.utils.data.IterableDataset[Batch]):
 
     def at(self, positions: Int64) -> Batch:
         """The samples at positions of the sequence, in the order given; moves nothing."""
-        batch, tasks = self._make(self._locate(positions, drawn=True), expected=False)
-        if self._workers is None:
-            self._workers = Workers(self._threads)
-        self._workers.start(tasks).wait()
+        batch, calls = self._make(self._locate(positions, drawn=True), expected=False)
+        self._workers.start(calls).wait()
         return batch
 
-    @property
-    def threads(self) -> int:
-        """That read."""
-        return self._threads
-
-    @property
-    def pair(self) -> bool:
-        """Whether a sample is two frames."""
-        return isinstance(self.sample, Pairs)
-
     def locate_random(self, count: int) -> list[tuple[int, int]]:
-        """Episode of the first dataset, and step, of samples from anywhere."""
-        order = self.streams[0].order
-        hashes = np.array([derive(self.seed, 4, i) for i in range(count)], np.uint64)
-        found = self.streams[0].find((hashes % np.uint64(len(order))).astype(np.int64))
+        """Episode and step of random samples of the first dataset."""
+        stream = self.streams[0]
+        hashes = np.array([derive(self.config.seed, 4, i) for i in range(count)], np.uint64)
+        found = stream.find((hashes % np.uint64(len(stream.order))).astype(np.int64))
         return list(zip(found.episodes.tolist(), found.steps.tolist(), strict=True))
 
     def table(self) -> list[dict[str, Any]]:
@@ -464,7 +334,7 @@ class Loader(torch.utils.data.IterableDataset[Batch]):
                     f"{name}: samples may begin at {kept:,} of {stream.moving.before:,} steps, "
                     f"those that move by {least:g}"
                 )
-        epoch = f"{self.epoch_length:,} samples, {len(self):,} batches of {self.batch_size}"
+        epoch = f"{self.epoch_length:,} samples, {len(self):,} batches of {self.config.batch_size}"
         return "\n".join([*lines, f"{self.split}: an epoch is {epoch}"])
 
 
@@ -472,24 +342,22 @@ def _listed(datasets: str | Dataset | Sequence[str | Dataset]) -> Sequence[str |
     return [datasets] if isinstance(datasets, str | Dataset | os.PathLike) else list(datasets)
 
 
-def _rank(rank: int | None, world_size: int | None) -> tuple[int, int]:
-    if (rank is None) != (world_size is None):
-        raise ConfigError("rank, world_size: expected both or none of them")
-    if rank is None or world_size is None:
-        distributed = torch.distributed
-        if distributed.is_available() and distributed.is_initialized():
-            return distributed.get_rank(), distributed.get_world_size()
-        return 0, 1
-    if not 0 <= rank < world_size:
-        raise ConfigError(f"rank: expected 0 to {world_size - 1}, got {rank}")
-    return rank, world_size
+def _place(config: LoaderConfig) -> tuple[int, int]:
+    """Rank and world size."""
+    if config.rank is not None and config.world_size is not None:
+        rank, world = config.rank, config.world_size
+    elif torch.distributed.is_available() and torch.distributed.is_initialized():
+        rank, world = torch.distributed.get_rank(), torch.distributed.get_world_size()
+    else:
+        rank, world = 0, 1
+    for name, number in (("batch_size", config.batch_size), ("lanes", config.lanes)):
+        if number % world:
+            raise ConfigError(f"{name}: expected a multiple of the world size {world}, got {number}")
+    return rank, world
 
 
-def _common_size(indexes: Sequence[SplitIndex], size: tuple[int, int] | None) -> tuple[int, int]:
-    if size is not None:
-        if min(size) < 1:
-            raise ConfigError(f"size: expected at least 1 pixel, got {size[0]}x{size[1]}")
-        return size
+def _common_size(indexes: Sequence[SplitIndex]) -> tuple[int, int]:
+    """Height and width that the frames of all datasets have."""
     sizes = {index.dataset.store.url: index.uniform for index in indexes}
     found = set(sizes.values())
     if len(found) == 1 and None not in found:

@@ -64,11 +64,10 @@ class BatchMemory:
         self._free: list[Frames] = []
         self._lock = threading.RLock()  # garbage may be collected, and a batch given back, while it is held
 
-    def take(self, shape: tuple[int, ...]) -> tuple[torch.Tensor, Frames]:
-        """A uint8 tensor of that shape, and the same memory as an array."""
+    def take(self, shape: tuple[int, ...]) -> torch.Tensor:
+        """A uint8 tensor of that shape."""
         if self._pin:
-            tensor = torch.empty(shape, dtype=torch.uint8, pin_memory=True)
-            return tensor, tensor.numpy()
+            return torch.empty(shape, dtype=torch.uint8, pin_memory=True)
         size = math.prod(shape)
         with self._lock:
             base = next((one for one in self._free if one.size >= size), None)
@@ -78,7 +77,7 @@ class BatchMemory:
             base = np.empty(size, np.uint8)
         view = base[:size].reshape(shape)
         weakref.finalize(view, self._give, base).atexit = False
-        return torch.from_numpy(view), view
+        return torch.from_numpy(view)
 
     def _give(self, base: Frames) -> None:
         with self._lock:

@@ -58,6 +58,20 @@ class Mixture:
                 f"got {len(self.weights)}"
             )
 
+    @property
+    def used(self) -> list[str | Dataset]:
+        """The datasets whose weight is not 0."""
+        if isinstance(self.weights, str):
+            return list(self.datasets)
+        return [one for one, weight in zip(self.datasets, self.weights, strict=True) if weight]
+
+    def shares(self, episodes: Sequence[int], frames: Sequence[int]) -> list[float]:
+        """The weight of each dataset that is used, given its episodes and frames in the split."""
+        if not isinstance(self.weights, str):
+            return [weight for weight in self.weights if weight]
+        counts = {"equal": [1] * len(frames), "episodes": episodes, "frames": frames}
+        return list(map(float, counts[self.weights]))
+
 
 def check_weights(name: str, weights: Any) -> None:
     """Refuse what says nothing of how often datasets are drawn from.

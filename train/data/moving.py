@@ -8,7 +8,6 @@ pure function of both.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -24,7 +23,7 @@ Int64 = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Moving:
+class MovingSteps:
     """The steps of one dataset at which a sample moves enough."""
 
     room: Int64
@@ -44,20 +43,22 @@ class Moving:
         return found
 
 
-def open_moving(index: SplitIndex, urls: Sequence[str], least: float, offset: int) -> Moving:
-    """The steps at which samples of `offset` steps move by `least`.
+def open_moving(
+    index: SplitIndex, urls: Sequence[str], least: float | None, offset: int
+) -> MovingSteps | None:
+    """The steps at which samples of `offset` steps move by `least`; None if that is None, which means all.
 
     Args:
-        index: of the dataset.
-        urls: motion annotations, of which one must be of this dataset; none is the one beside it.
+        index: episodes of the dataset.
+        urls: motion annotations, of which one must be of this dataset; by default the one beside it.
         least: mean difference from step to step, in the annotation's unit.
         offset: steps between the frames of a sample.
 
     Raises:
         ConfigError: no annotation is of the dataset, or it lacks an episode or a step.
     """
-    if not 0 <= least < math.inf:
-        raise ConfigError(f"min_motion: expected at least 0, got {least}")
+    if least is None:
+        return None
     fingerprint, place = index.dataset.manifest.fingerprint, index.dataset.store.url
     for url in urls or [motion_url(place)]:
         try:
@@ -80,7 +81,7 @@ def open_moving(index: SplitIndex, urls: Sequence[str], least: float, offset: in
             raise ConfigError(f"min_motion: {url} has no value for each of the {steps} steps of {key}")
         parts.append(np.flatnonzero(_mean(values, offset) >= least))
         room[i] = len(parts[-1])
-    return Moving(
+    return MovingSteps(
         room=room,
         starts=np.cumsum(room) - room,
         steps=np.concatenate([np.empty(0, np.int64), *parts]),

@@ -23,6 +23,10 @@ MOST = 1 << 20
 """Draws of an episode in an epoch."""
 
 
+class TooShortError(ConfigError):
+    """No episode of a split is long enough for one sample."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Frames:
     """Single frames.

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from oxcart.shards.files import write_file
 from oxcart.train.data.order import Order, splitmix64
-from oxcart.train.plots import metadata
+from oxcart.train.plots import metadata, pyplot
 
 Int64 = npt.NDArray[np.int64]
 
@@ -88,12 +88,8 @@ def _measure(
 
 def plot(found: Sequence[Mixing], batch_size: int, title: str, path: Path) -> None:
     """Draw distinct episodes a batch and the correlation over the window, a line for each number of lanes."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(1, 2, figsize=(11, 4.2), layout="constrained")
+    plt = pyplot()
+    figure, axes = plt.subplots(1, 2, figsize=(11, 4.2), layout="constrained")
     perfect = found[-1]
     for lanes in dict.fromkeys(one.lanes for one in found[:-1]):
         mine = [one for one in found[:-1] if one.lanes == lanes]
@@ -112,5 +108,5 @@ def plot(found: Sequence[Mixing], batch_size: int, title: str, path: Path) -> No
     figure.suptitle(title)
     data = io.BytesIO()
     figure.savefig(data, dpi=110, format=path.suffix[1:].lower(), metadata=metadata(path.suffix))
-    pyplot.close(figure)
+    plt.close(figure)
     write_file(path, data.getvalue())

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from oxcart.shards.errors import ConfigError
+from oxcart.train.data.batch import Batch
 from oxcart.train.data.cache import Cache
+from oxcart.train.data.config import LoaderConfig
 from oxcart.train.data.index import SplitIndex
 from oxcart.train.data.mixture import Schedule
-from oxcart.train.data.moving import Moving
-from oxcart.train.data.order import Order, Samples
+from oxcart.train.data.moving import open_moving
+from oxcart.train.data.order import Order, Samples, derive
 from oxcart.train.data.reader import FrameReader
 from oxcart.train.data.reuse import Budget, Reuse
-from oxcart.train.data.sampling import Frames, Pairs
+from oxcart.train.data.sampling import Frames, Pairs, TooShortError
 
 Int64 = npt.NDArray[np.int64]
 
@@ -45,56 +45,59 @@ class Wanted:
 
 
 class DatasetStream:
-    """One dataset of a loader.
+    """The samples of one dataset of a loader.
+
+    Args:
+        index: episodes of the dataset's split.
+        config: settings of the loader.
+        size: height and width of the frames in a batch.
+        budget: memory for chunks that are needed again soon, shared by the datasets of the loader.
+        cache: local cache of the dataset; None reads from its store alone.
 
     Raises:
-        ConfigError: no episode is long enough, or the offset in seconds cannot be known.
+        TooShortError: no episode is long enough for a sample.
+        ConfigError: the offset in seconds cannot be known, or no sample moves enough.
     """
 
     def __init__(
         self,
         index: SplitIndex,
-        sample: Pairs | Frames,
+        config: LoaderConfig,
         *,
-        key: int,
-        control_rate: float | None,
-        lanes: int,
-        window: int,
         size: tuple[int, int],
-        check: bool,
-        read_mode: str,
         budget: Budget,
         cache: Cache | None,
-        moving: Callable[[int], Moving] | None,
     ) -> None:
-        self.index, self._sample, self._key = index, sample, key
-        given = {"hz": control_rate, "verified": True} if control_rate else None
-        self.offset = sample.offset(given or index.dataset.manifest.control_rate)
-        self.moving = moving(self.offset) if moving is not None else None
-        """The steps that samples may begin at; None is all."""
+        self.index, self._config, self._sample = index, config, config.sample
+        manifest, store = index.dataset.manifest, index.dataset.store
+        given = {"hz": config.control_rate, "verified": True} if config.control_rate else None
+        self.offset = self._sample.offset(given or manifest.control_rate)
+        """Steps between the frames of a pair; 0 for single frames."""
+        self.moving = open_moving(index, config.motion, config.min_motion, self.offset)
+        """The steps at which samples may begin; None means all."""
         lengths = index.steps if self.moving is None else self.moving.room + self.offset
         self._lengths: Int64 = lengths.astype(np.int64)
-        counts = sample.counts(self._lengths, self.offset)
+        counts = self._sample.counts(self._lengths, self.offset)
         if not counts.any() and self.moving is not None and self.moving.before:
             raise ConfigError(
-                f"min_motion: expected at most what moves, got {self.moving.described['at_least']:g}, which "
-                f"none of {self.moving.before:,} steps of {index.dataset.store.url}, {index.split}, reaches"
+                f"min_motion: expected at most what moves, got {config.min_motion:g}, which "
+                f"none of {self.moving.before:,} steps of {store.url}, {index.split}, reaches"
             )
         if not counts.any():
-            short = sample.leave if isinstance(sample, Frames) else self.offset
-            raise ConfigError(
+            short = self._sample.leave if isinstance(self._sample, Frames) else self.offset
+            raise TooShortError(
                 f"sample: an offset of {short} steps is longer than every episode of "
-                f"{index.dataset.store.url}, {index.split}; the longest has {index.steps.max()}"
+                f"{store.url}, {index.split}; the longest has {index.steps.max()}"
             )
-        self.order = Order(key, counts, index.shards.astype(np.int64), lanes, window)
+        self._key = derive(config.seed, int(manifest.fingerprint[:16], 16))
+        self.order = Order(self._key, counts, index.shards.astype(np.int64), config.lanes, config.window)
         self.actions = max(1, self.offset)
-        """Actions of a sample."""
-        self.reader = FrameReader(index, size=size, check=check, budget=budget, cache=cache)
-        self._pair = isinstance(sample, Pairs)
+        """Actions per sample."""
+        self.reader = FrameReader(index, size=size, check=config.check, budget=budget, cache=cache)
+        self._pair = isinstance(self._sample, Pairs)
         wanted = len(self.order) * (2 if self._pair else 1)
         dense = wanted >= DENSE * int(index.bases[-1])
-        self._dense = dense if read_mode == "auto" else read_mode == "sequential"
-        store = index.dataset.store
+        self._dense = dense if config.read_mode == "auto" else config.read_mode == "sequential"
         # The system's page cache keeps raw frames of a directory better than a copy of them would.
         self._reuses = (dense or self._dense) and (
             store.remote or index.codec != "raw" or size != index.uniform
@@ -164,39 +167,35 @@ class DatasetStream:
             if bytes_ * lanes <= self._budget.size // 2:
                 self.reader.plan_spans(episodes[firsts], chunks[firsts])
 
-    def describe(self, wanted: Wanted, texts: Mapping[str, list[Any]]) -> None:
-        """Write dataset, key, environment and instruction of the samples to their rows."""
-        index = self.index
+    def describe(self, wanted: Wanted, batch: Batch) -> None:
+        """Write everything that is in memory already to the samples' rows: where each of them comes from."""
+        index, rows = self.index, wanted.rows.tolist()
+        batch.t.numpy()[wanted.rows] = wanted.steps
+        batch.offset.numpy()[wanted.rows] = self.offset
         name = index.dataset.manifest.dataset["name"]
-        keys = [index.key(episode) for episode in wanted.episodes.tolist()]
         environments = index.texts["environment"].at(wanted.episodes)
         instructions = index.texts["instruction"].at(wanted.episodes)
-        for row, key, environment, instruction in zip(
-            wanted.rows.tolist(), keys, environments, instructions, strict=True
+        for row, episode, environment, instruction in zip(
+            rows, wanted.episodes.tolist(), environments, instructions, strict=True
         ):
-            texts["dataset"][row] = name
-            texts["key"][row] = key
-            texts["environment"][row] = environment
-            texts["instruction"][row] = instruction or ""
+            batch.dataset[row] = name
+            batch.key[row] = index.key(episode)
+            batch.environment[row] = environment
+            batch.instruction[row] = instruction or ""
 
-    def fill(
-        self,
-        wanted: Wanted,
-        frames: npt.NDArray[np.uint8],
-        action: npt.NDArray[np.float32] | None,
-        mask: npt.NDArray[np.bool_] | None,
-        state: npt.NDArray[np.float32] | None,
-        texts: list[list[str]] | None,
-        reuse: Reuse | None,
-    ) -> None:
-        """Read some samples into their rows: what a thread does."""
-        steps = wanted.steps[:, None]
+    def fill(self, wanted: Wanted, batch: Batch, reuse: Reuse | None) -> None:
+        """Read frames, arrays and instructions of some samples into their rows, in a thread."""
+        frames, steps = batch.frames.numpy(), wanted.steps[:, None]
         if self._pair:
             steps = np.concatenate([steps, steps + self.offset], axis=1)
         shape = len(frames), steps.shape[1], *frames.shape[-3:]
         self.reader.read(wanted.episodes, steps, frames.reshape(shape), wanted.rows, reuse)
-        if action is None and state is None and texts is None:
+        if not self._config.arrays and batch.instructions is None:
             return
+        action, mask, state = (
+            None if tensor is None else tensor.numpy()
+            for tensor in (batch.action, batch.action_mask, batch.state)
+        )
         for row, episode, t in zip(
             wanted.rows.tolist(), wanted.episodes.tolist(), wanted.steps.tolist(), strict=True
         ):
@@ -209,5 +208,5 @@ class DatasetStream:
                     mask[row, : len(taken)] = True
             if state is not None:
                 state[row] = self.reader.array("state", episode)[t]
-            if texts is not None:
-                texts[row] = self.reader.instructions(episode, t)
+            if batch.instructions is not None:
+                batch.instructions[row] = self.reader.instructions(episode, t)

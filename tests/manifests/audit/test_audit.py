@@ -14,7 +14,7 @@ from PIL import Image
 from audited import SAMPLE, audited, check, everywhere, status
 from oxcart.compile.images import Resize
 from oxcart.compile.sample.rlds import RldsSampleConfig
-from oxcart.manifests.audit.audit import Audit, Options
+from oxcart.manifests.audit.audit import Audit, AuditOptions
 from oxcart.manifests.audit.report import report_html, report_json
 from oxcart.manifests.dataset import Dataset
 from oxcart.manifests.split import SplitRule
@@ -51,7 +51,7 @@ def test_the_same_seed_gives_the_same_report(clean: Path, clean_audit: Audit) ->
     assert plain == other
     assert [one.found for one in again.recall] == [one.found for one in clean_audit.recall]
     assert [one.weakest for one in again.recall] == [one.weakest for one in clean_audit.recall]
-    assert again.pictures == clean_audit.pictures
+    assert again.images == clean_audit.images
 
 
 def test_every_check_is_there_whatever_it_came_to(clean_audit: Audit) -> None:
@@ -198,6 +198,6 @@ def test_options_and_names_that_mean_nothing_are_refused(clean: Path) -> None:
     with pytest.raises(ConfigError, match="expected each once"):
         audited(clean, clean)
     with pytest.raises(ConfigError, match="frames: expected at least 2"):
-        Options(frames=1)
+        AuditOptions(frames=1)
     with pytest.raises(ConfigError, match="sample: expected at least 1"):
-        Options(sample=0)
+        AuditOptions(sample=0)

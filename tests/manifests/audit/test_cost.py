@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 
 from oxcart.manifests.audit import cost
-from oxcart.manifests.audit.audit import Audit, Options, audit
+from oxcart.manifests.audit.audit import Audit, AuditOptions, audit
 from oxcart.manifests.audit.report import report_json
 
 
 def test_few_episodes_are_audited_without_a_word(clean: Path) -> None:
     said: list[str] = []
-    audit([str(clean)], Options(frames=4), notice=said.append)
+    audit([str(clean)], AuditOptions(frames=4), notice=said.append)
     assert said == []
 
 
@@ -23,7 +23,7 @@ def test_many_are_counted_and_a_sample_is_advised(
     monkeypatch.setattr(cost, "FEW", 10)
     monkeypatch.setattr(cost, "LONG_S", 0.0)
     said: list[str] = []
-    found = audit([str(clean)], Options(frames=4), notice=said.append)
+    found = audit([str(clean)], AuditOptions(frames=4), notice=said.append)
     (line,) = said
     assert line.startswith(
         "24 episodes to decode 4 frames of, 24 to compare with 20 of train: 480 pairs, about "
@@ -35,5 +35,5 @@ def test_many_are_counted_and_a_sample_is_advised(
 def test_a_short_one_needs_no_sample(clean: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cost, "FEW", 10)
     said: list[str] = []
-    audit([str(clean)], Options(frames=4), notice=said.append)
+    audit([str(clean)], AuditOptions(frames=4), notice=said.append)
     assert "--sample" not in said[0]

@@ -60,12 +60,12 @@ def test_a_coarse_trajectory_may_be_chance(clean: Path) -> None:
     assert joystick is not None
     assert fine is not None
     assert (coarse.telling, joystick.telling, fine.telling) == (False, False, True)
-    sources = open_datasets([str(clean)])
-    episodes = draw(sources, None, 0)
-    found, pairs = exact.check_trajectories(sources, episodes, [coarse] * len(episodes))
+    datasets = open_datasets([str(clean)])
+    episodes = draw(datasets, None, 0)
+    found, pairs = exact.check_trajectories(datasets, episodes, [coarse] * len(episodes))
     assert (found.status, found.duplicate, pairs) == ("suspicious", False, [])
     assert "may be chance" in found.summary
-    found, pairs = exact.check_trajectories(sources, episodes, [fine] * len(episodes))
+    found, pairs = exact.check_trajectories(datasets, episodes, [fine] * len(episodes))
     assert (found.status, found.duplicate) == ("failed", True)
     assert pairs
 
@@ -86,9 +86,9 @@ def test_beyond_a_number_of_pairs_those_of_new_environments_are_kept(
     clean: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(exact, "PAIRS", 1)
-    sources = open_datasets([str(clean)])
-    shared = exact._Shared(sources)
-    episodes = draw(sources, None, 0)
+    datasets = open_datasets([str(clean)])
+    shared = exact._Shared(datasets)
+    episodes = draw(datasets, None, 0)
     held = [(0, e.key) for e in episodes if e.split == "val"]
     train = [e for e in episodes if e.split == "train"]
     for i, one in enumerate(train):
@@ -99,8 +99,8 @@ def test_beyond_a_number_of_pairs_those_of_new_environments_are_kept(
 
 
 def test_a_digest_that_episodes_have_many_times_comes_once_an_episode() -> None:
-    def chunks(episodes: int) -> exact._Chunks:
-        return exact._Chunks(
+    def chunks(episodes: int) -> exact._ChunkDigests:
+        return exact._ChunkDigests(
             digest=np.full(episodes * 50, 9, np.uint64),
             episode=np.repeat(np.arange(episodes), 50),
             number=np.tile(np.arange(50), episodes),
@@ -155,9 +155,9 @@ def painted(source: Path, target: Path, pictures: list[Any]) -> Path:
 
 
 def frames_check(out: Path) -> tuple[Any, list[exact.Pair]]:
-    sources = open_datasets([str(out)])
-    episodes = draw(sources, None, 0)
-    return exact.check_frames(sources, episodes, read_features(sources, episodes, 4, 1))
+    datasets = open_datasets([str(out)])
+    episodes = draw(datasets, None, 0)
+    return exact.check_frames(datasets, episodes, read_features(datasets, episodes, 4, 1))
 
 
 def test_pictures_of_one_board_in_all_episodes_are_a_leak(kitchens: Path, tmp_path: Path) -> None:

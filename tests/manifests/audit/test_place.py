@@ -45,7 +45,7 @@ def test_one_kitchen_under_two_names_comes_first(annexed: tuple[str, Audit]) -> 
     assert status(found, "places") == "suspicious"
     assert first["score"] > found.places.ranking[1]["score"] + 0.1
     assert status(found, "environments") == "passed", "the names tell nothing"
-    assert found.pictures.places[0].held.environment == "annex"
+    assert found.images.places[0].held.environment == "annex"
 
 
 def test_kitchens_apart_are_not_one_place(clean_audit: Audit) -> None:

@@ -96,12 +96,12 @@ def test_the_page_says_what_was_found(leaky_audit: Audit, clean_audit: Audit) ->
     assert "beyond the threshold" in leaky
 
 
-def test_the_json_holds_everything_but_pictures(clean_audit: Audit) -> None:
+def test_the_json_holds_everything_but_images(clean_audit: Audit) -> None:
     value = json.loads(report_json(clean_audit))
     assert value["format"] == "oxcart-audit/1"
     assert value["verdict"]["word"] == "clean"
     assert len(value["checks"]) == len(clean_audit.checks)
-    assert "pictures" not in value
+    assert "images" not in value
     assert value == json.loads(report_json(clean_audit))
 
 
@@ -123,7 +123,7 @@ def test_a_browser_shows_the_page(leaky_audit: Audit, tmp_path: Path) -> None:
     assert colours is not None
     found = {colour for _, colour in colours}
     assert (180, 35, 44) in found, "the colour of a leak"
-    assert len(found) > 1000, "pictures"
+    assert len(found) > 1000, "images"
 
 
 def test_a_name_that_is_no_text_can_be_written(clean_audit: Audit) -> None:

@@ -176,7 +176,7 @@ def test_a_reupload_joins_its_channels_and_nothing_else_is_joined(vids: Path, tm
     held = {one["name"] for one in manifest.environments if "val" in one["splits"]}
     assert held == {f"UC{name}".ljust(24, "0") for name in ("kitchen", "workshop")}
     (source,) = open_datasets([str(tmp_path / "out")])
-    owners = source.dataset.table(ATTRIBUTION).to_pylist()
+    owners = source.opened.table(ATTRIBUTION).to_pylist()
     assert {(one["video"], one["same_as"]) for one in owners if one["same_as"]} == {
         ("ckitchen000", "reupload000"),
         ("reupload000", "reupload000"),

@@ -1,0 +1,125 @@
+"""Everything that a loader can be told, in one value that travels from the user down to the reader of frames.
+
+    LoaderConfig(sample=Pairs(frames=5), batch_size=64, seed=1)
+
+`Loader` takes the same fields as keyword arguments. Each field is read where it is needed, so no layer in
+between can drop one. The trade-off: every layer sees all fields.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from oxcart.shards.choices import one_of
+from oxcart.shards.errors import ConfigError
+from oxcart.train.data.order import LANES, WINDOW
+from oxcart.train.data.sampling import Frames, Pairs
+from oxcart.train.data.workers import THREADS
+
+ACTIONS = (None, "steps", "sum")
+READ_MODES = ("auto", "sparse", "sequential")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoaderConfig:
+    """What a loader reads, in which order, and with how much of the machine.
+
+    Raises:
+        ConfigError: a field has an impossible value.
+    """
+
+    sample: Pairs | Frames
+    """The kind of sample: `Pairs(...)` or `Frames(...)`."""
+    batch_size: int
+    """Samples per batch, over all ranks."""
+    seed: int = 0
+    """Seed of the order."""
+    size: int | tuple[int, int] | None = None
+    """Height and width that frames are resized to (bilinear), or one number for both. None keeps the stored
+    size, which must then be the same for all frames."""
+    camera: str = "primary"
+    """Name of the camera to read, or `primary`."""
+    action: str | None = None
+    """`steps` for the actions between the two frames, `sum` for their sum, None for none."""
+    state: bool = False
+    """Read the state at t."""
+    instructions: bool = False
+    """Read every instruction in force at t, not only the episode's first one."""
+    annotations: Sequence[str] = ()
+    """Files or URLs of annotations, whose values at t are read; each name needs one for every dataset."""
+    min_motion: float | None = None
+    """Leave out samples whose mean motion per step is lower, in the unit of `oxcart annotate motion`."""
+    motion: Sequence[str] = ()
+    """Files or URLs of the motion annotations for `min_motion`; by default the file that
+    `oxcart annotate motion` writes beside each dataset."""
+    limit: int | None = None
+    """Read only the first n episodes of each dataset, by the hash of their keys; episodes that `--extend`
+    added come last."""
+    control_rate: float | None = None
+    """Steps per second, where a dataset's own rate is not verified."""
+    rank: int | None = None
+    """Rank of this process; None asks torch.distributed."""
+    world_size: int | None = None
+    """Number of ranks that share each batch; None asks torch.distributed."""
+    repeat: bool = True
+    """Begin the next epoch when one ends; otherwise stop there, with a smaller last batch."""
+    lanes: int = LANES
+    """Lanes of the shuffle (`oxcart.train.data.order`)."""
+    window: int = WINDOW
+    """Samples of a lane that are shuffled together (`oxcart.train.data.order`)."""
+    read_mode: str = "auto"
+    """`sparse` reads chunk by chunk, `sequential` in large pieces; `auto` decides by the share of chunks that
+    is needed."""
+    check: bool = True
+    """Compare every chunk with its digest."""
+    memory: int = 1 << 30
+    """Bytes of chunks that may be kept in memory because they are needed again soon."""
+    prefetch: int = 4
+    """Batches read in advance."""
+    threads: int | None = None
+    """Threads that read, per process; None is one per core, and at least 32 if a dataset is remote."""
+    cache: str | os.PathLike[str] | None = None
+    """Local directory that caches what is read of remote datasets."""
+    cache_bytes: int = 100 << 30
+    """Size limit of the cache, in bytes."""
+    pin: bool | None = None
+    """Put batches in pinned memory, which a GPU can copy from directly; None does so if there is a GPU."""
+
+    def __post_init__(self) -> None:
+        one_of("action", self.action, ACTIONS)
+        one_of("read_mode", self.read_mode, READ_MODES)
+        for name in (
+            "batch_size",
+            "lanes",
+            "window",
+            "prefetch",
+            "memory",
+            "limit",
+            "threads",
+            "cache_bytes",
+        ):
+            if (value := getattr(self, name)) is not None and value < 1:
+                raise ConfigError(f"{name}: expected at least 1, got {value}")
+        if self.threads is not None and self.threads > THREADS:
+            raise ConfigError(f"threads: expected at most {THREADS}, got {self.threads}")
+        if (size := self.resize) is not None and min(size) < 1:
+            raise ConfigError(f"size: expected at least 1 pixel, got {size[0]}x{size[1]}")
+        if self.min_motion is not None and not 0 <= self.min_motion < math.inf:
+            raise ConfigError(f"min_motion: expected at least 0, got {self.min_motion}")
+        if (self.rank is None) != (self.world_size is None):
+            raise ConfigError("rank, world_size: expected both or none of them")
+        if self.rank is not None and self.world_size is not None and not 0 <= self.rank < self.world_size:
+            raise ConfigError(f"rank: expected 0 to {self.world_size - 1}, got {self.rank}")
+
+    @property
+    def resize(self) -> tuple[int, int] | None:
+        """Height and width that frames are resized to; None keeps the stored size."""
+        return (self.size, self.size) if isinstance(self.size, int) else self.size
+
+    @property
+    def arrays(self) -> tuple[str, ...]:
+        """Arrays to read beside the frames: those asked for of `action` and `state`."""
+        return tuple(name for name in ("action", "state") if getattr(self, name))
