@@ -1,10 +1,10 @@
-"""What codec `zstd` compresses: differences of frames, and how they are undone.
+"""The transform before codec `zstd` compresses: differences between frames, and their inverse.
 
-The frames of a chunk are stored minus their predecessors, mod 256; of the first frame each row is stored
-minus the row above it, except those rows whose index is a multiple of 16. Residuals are small numbers, which
-compress; and both directions are a few whole-array additions that release the GIL. With a difference in
-every row the first frame would shrink by 2% more, but undoing it would take one small addition after another
-for all its rows; so the rows come in 16 sets, and each addition is of one set.
+The frames of a chunk are stored minus their predecessors, mod 256. In the first frame each row is stored
+minus the row above it, except rows whose index is a multiple of 16. Residuals are small numbers, which
+compress well, and both directions are a few whole-array additions that release the GIL. Differences in every
+row would shrink the first frame by another 2%, but undoing them takes one small addition per row, one after
+another; with 16 independent sets of rows, each addition covers a whole set.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ import numpy as np
 import numpy.typing as npt
 
 ROWS = 16
-"""A row whose index is a multiple of this is stored as it is."""
+"""Interval of the rows of a first frame that are stored unchanged."""
 
 Frames = npt.NDArray[np.uint8]
 
 
 def difference(frames: Frames, out: Frames) -> None:
-    """Write the residuals of one chunk's frames [n, H, W, 3] to `out`, of the same shape."""
+    """Write the residuals of the frames of one chunk [n, H, W, 3] to `out`, of the same shape."""
     np.subtract(frames[1:], frames[:-1], out=out[1:])
     rows, residuals = frames[0], out[0]
     residuals[::ROWS] = rows[::ROWS]
@@ -29,14 +29,14 @@ def difference(frames: Frames, out: Frames) -> None:
 
 
 def restore(frames: Frames) -> None:
-    """Turn the residuals of a chunk, or of its first n frames, into the frames, in place.
+    """Turn the residuals of a chunk, or of its first n frames, into frames, in place.
 
     Args:
         frames: [n, H, W, 3] uint8, contiguous.
     """
     rows = frames[0]
     whole = len(rows) // ROWS * ROWS
-    # Sums of 2, 4, 8, … rows: few large additions, since NumPy takes the interpreter's lock between any two.
+    # Sums of 2, 4, 8, … rows: few large additions, since NumPy takes the GIL between any two.
     for half in (1 << i for i in range(ROWS.bit_length() - 1)):
         runs = rows[:whole].reshape(-1, 2 * half, *rows.shape[1:])
         np.add(runs[:, half:], runs[:, half - 1 : half], out=runs[:, half:])
