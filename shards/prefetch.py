@@ -50,7 +50,7 @@ def spans(ranges: Sequence[tuple[int, int]], gap: int = GAP_BYTES) -> list[Span]
 
 
 def pieces(start: int, end: int, largest: int = PIECE_BYTES) -> list[tuple[int, int]]:
-    """Ranges (offset, length) of at most `largest` bytes that make up a span; one empty range if it is empty."""
+    """Ranges (offset, length) of at most `largest` bytes that make up a span; one for an empty span."""
     return [(at, min(largest, end - at)) for at in range(start, max(end, start + 1), largest)]
 
 

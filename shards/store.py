@@ -78,6 +78,12 @@ class Store:
         """Leave connections behind."""
         return Store, (self.url,)
 
+    @property
+    def _target(self) -> Directory | Bucket:
+        if not self.writable:
+            raise ConfigError(f"{self.url}: a web server is for reading; expected a directory or a bucket")
+        return self._place
+
     def check_writable(self) -> None:
         """Check that objects can be written, before long work. Nothing is left behind.
 
@@ -85,7 +91,7 @@ class Store:
             ConfigError: the store is a web server, a file, or a directory without permission to write.
             StoreError: the bucket does not exist or refuses an object.
         """
-        self._place.check_writable()
+        self._target.check_writable()
 
     def found(self, names: Sequence[str]) -> dict[str, int]:
         """Name -> bytes of those objects that exist, in few round trips."""
@@ -128,30 +134,30 @@ class Store:
     def stream(self, name: str, block_bytes: int = BLOCK_BYTES, size: int | None = None) -> Iterator[bytes]:
         """The object from start to end in blocks of `block_bytes`, the last of which may be shorter.
 
-        In a bucket, a few blocks are prefetched. A known `size` of the object saves a round trip; if it is not
-        the size of the object, a StoreError is raised.
+        In a bucket, a few blocks are prefetched. A known `size` of the object saves a round trip; if it is
+        wrong, a StoreError is raised.
         """
         return self._place.stream(name, block_bytes, size)
 
     def put(self, name: str, data: bytes) -> None:
         """Write an object atomically, replacing any object of that name."""
-        self._place.put(name, data)
+        self._target.put(name, data)
 
     def create(self, name: str, data: bytes) -> bool:
         """Write an object atomically unless one of that name exists, and return whether it was written."""
-        return self._place.create(name, data)
+        return self._target.create(name, data)
 
     def writer(self, name: str) -> AbstractContextManager[BinaryIO]:
         """A file to write, which becomes the object if the block succeeds and vanishes if it fails."""
-        return self._place.writer(name)
+        return self._target.writer(name)
 
     def delete(self, *names: str) -> None:
         """Remove those objects that exist; in a directory, in the given order."""
-        self._place.delete(names)
+        self._target.delete(names)
 
     def delete_folder(self, folder: str) -> None:
         """Remove everything under a folder, if it exists."""
-        self._place.delete_folder(folder)
+        self._target.delete_folder(folder)
 
     def list(self, folder: str = "", limit: int | None = None) -> list[str]:
         """Sorted names of all objects under `folder`, at any depth, without work in progress.
