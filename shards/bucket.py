@@ -74,13 +74,11 @@ class Bucket:
             raise StoreError(f"{self._at(folder)}: list: a web server does not say what is in it")
 
         def call(attempt: int) -> list[str]:
-            found = (
-                entry["path"]
-                for entries in obstore.list(self._endpoint.reader, prefix=folder or None)
-                for entry in entries
+            entries = itertools.chain.from_iterable(obstore.list(self._endpoint.reader, folder or None))
+            names = (entry["path"] for entry in entries)
+            return sorted(
+                itertools.islice((n for n in names if folder or not n.startswith(WORK + "/")), limit)
             )
-            ours = (name for name in found if folder or not name.startswith(WORK + "/"))
-            return sorted(itertools.islice(ours, limit))
 
         return self._do("list", folder, call)
 

@@ -3,8 +3,13 @@
 A chunk is the smallest piece that can be read alone. Each codec trades bytes against the work of a reader:
 
     raw    a NumPy array; a chunk is one frame, and reading needs no decoding
-    zstd   independent zstd frames, each of the differences of 2 video frames; lossless, half the bytes
+    zstd   independent zstd frames, each of the residuals of 2 video frames; lossless, half the bytes
     jpeg   the JPEGs of the frames end to end, the source's own where it has them; a chunk is one frame
+
+Residuals are frames minus their predecessors, mod 256. In the first frame of a chunk each row is stored minus
+the row above it, except rows whose index is a multiple of 16. Differences in every row would shrink the first
+frame by another 2%, but undoing them takes one small addition per row, one after another; with 16 independent
+sets of rows, each addition covers a whole set.
 
 Encoding and decoding work on whole arrays outside the GIL, so threads run in parallel.
 """
@@ -22,7 +27,6 @@ import zstandard
 from xxhash import xxh3_64_intdigest
 
 from oxcart.shards.choices import one_of
-from oxcart.shards.deltas import difference, restore
 from oxcart.shards.errors import ConfigError, CorruptError
 from oxcart.shards.jpeg import decode_jpeg, encode_jpeg
 
@@ -39,6 +43,8 @@ QUALITY = 95
 """Default quality of JPEGs that are encoded here."""
 LEVEL = 1
 """Compression level of zstd. Decoding is as fast at any level, and higher levels gain little on residuals."""
+_ROWS = 16
+"""Interval of the rows of a first frame that are stored unchanged."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,7 +119,7 @@ def encode_zstd(frames: Frames, chunk_frames: int) -> Encoded:
     chunks: list[bytes] = []
     for start in range(0, len(frames), chunk_frames):
         group = frames[start : start + chunk_frames]
-        difference(group, residuals[: len(group)])
+        _difference(group, residuals[: len(group)])
         chunks.append(compressor.compress(residuals[: len(group)].reshape(-1).data))
     return Encoded(header=b"", chunks=chunks, varying=True)
 
@@ -141,17 +147,14 @@ def decode(codec: str, chunks: Sequence[bytes | memoryview], chunk_frames: int, 
         try:
             if codec == "zstd":
                 _inflate(chunk, frames)
-                restore(frames)
+                _restore(frames)
             elif codec == "jpeg":
                 decode_jpeg(chunk, frames[0])
             else:
                 frames.reshape(-1)[:] = np.frombuffer(chunk, np.uint8)
-        except zstandard.ZstdError as error:
-            raise CorruptError(
-                f"codec {codec}, chunk {i} of {len(chunks)} cannot be decoded: {error}"
-            ) from error
-        except ValueError as error:
-            raise CorruptError(f"codec {codec}, chunk {i} of {len(chunks)} {error}") from error
+        except (zstandard.ZstdError, ValueError) as error:
+            reason = error if isinstance(error, ValueError) else f"cannot be decoded: {error}"
+            raise CorruptError(f"codec {codec}, chunk {i} of {len(chunks)} {reason}") from error
 
 
 _local = threading.local()
@@ -170,6 +173,34 @@ def _inflate(chunk: bytes | memoryview, frames: Frames) -> None:
             if not read:
                 raise ValueError(f"ends after {found} bytes, expected {len(wanted)}")
             found += read
+
+
+def _difference(frames: Frames, out: Frames) -> None:
+    """Write the residuals of the frames of one chunk [n, H, W, 3] to `out`, of the same shape."""
+    np.subtract(frames[1:], frames[:-1], out=out[1:])
+    rows, residuals = frames[0], out[0]
+    residuals[::_ROWS] = rows[::_ROWS]
+    for i in range(1, min(_ROWS, len(rows))):
+        inner = residuals[i::_ROWS]
+        np.subtract(rows[i::_ROWS], rows[i - 1 :: _ROWS][: len(inner)], out=inner)
+
+
+def _restore(frames: Frames) -> None:
+    """Turn the residuals of a chunk, or of its first n frames, into frames, in place.
+
+    Args:
+        frames: [n, H, W, 3] uint8, contiguous.
+    """
+    rows = frames[0]
+    whole = len(rows) // _ROWS * _ROWS
+    # Sums of 2, 4, 8, … rows: few large additions, since NumPy takes the GIL between any two.
+    for half in (1 << i for i in range(_ROWS.bit_length() - 1)):
+        runs = rows[:whole].reshape(-1, 2 * half, *rows.shape[1:])
+        np.add(runs[:, half:], runs[:, half - 1 : half], out=runs[:, half:])
+    for row, before in zip(rows[whole + 1 :], rows[whole:-1], strict=True):
+        np.add(row, before, out=row)
+    for frame, before in zip(frames[1:], frames[:-1], strict=True):
+        np.add(frame, before, out=frame)
 
 
 def npy_header(shape: tuple[int, ...], dtype: np.dtype[np.generic]) -> bytes:

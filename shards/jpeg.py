@@ -8,6 +8,7 @@ same, at less than half the speed. The choice between the two is fixed here.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import re
 from collections.abc import Iterator
@@ -39,13 +40,9 @@ def decode_jpeg(data: bytes | memoryview, out: Frame) -> None:
     Raises:
         ValueError: the image cannot be decoded, or has another size.
     """
-    header = _header(data)
-    if header is not None and (header[:2], header[2]) in ((out.shape[:2], 1), (out.shape[:2], 3)):
-        try:
+    if _header(data) in ((*out.shape[:2], 1), (*out.shape[:2], 3)):
+        with contextlib.suppress(ValueError):
             simplejpeg.decode_jpeg(data, buffer=out)
-        except ValueError:
-            pass
-        else:
             return
     _decode_with_pillow(data, out)
 
