@@ -1,11 +1,11 @@
 """Commit: merge what the tasks left, reconcile the counts, write the tables and, last, the manifest.
 
-Everything here is a pure function of what the claim says of the plan, of the census and of what the tasks
-left. So a commit that was cut off is simply done again, and any machine can make it, without the source; the
-folder of work in progress goes only after the manifest stands.
+A commit is a pure function of the claim, the census and what the tasks left. So one that was cut off is
+simply done again, on any machine and without the source. Work in progress is deleted only once the manifest
+stands.
 
-What extends a dataset is merged with what is there. Tables that differ get names of their own, so the
-manifest is the one file that is replaced: before that the dataset is the old one, from then on the new one.
+An extension is merged with the dataset that it extends. Tables that differ get new names, so the manifest is
+the one file that is replaced: until then the dataset is the old one, from then on the new one.
 """
 
 from __future__ import annotations
@@ -52,16 +52,16 @@ def commit(
 
     Args:
         store: the output.
-        census: of the source.
-        claim: what was planned.
-        attribution: whose work the episodes of the census are, with a column `key`; None if nobody says.
-        reject: accept that episodes were rejected.
-        warn: told of what was done to frames that nobody may expect.
+        census: census of the source.
+        claim: claim of the plan.
+        attribution: whose work the episodes are, with a column `key`; None if the source does not say.
+        reject: whether rejected episodes are accepted.
+        warn: called if JPEGs of the source had to be encoded again.
 
     Raises:
         ConfigError: another compile has taken the output, or tasks are not done.
         CorruptError: the episodes do not add up to those of the source.
-        SourceError: an episode was rejected and `reject` is not set, or every episode was.
+        SourceError: an episode was rejected and `reject` is not set, or every episode was rejected.
     """
     base = _base(store, claim)
     found = {name: read_done(store, name, claim.plan) for name in claim.shards}
@@ -149,7 +149,7 @@ def commit(
 
 
 def _base(store: Store, claim: Claim) -> Dataset | None:
-    """The dataset that is extended."""
+    """The dataset that a claim extends; None if it makes a new one."""
     if claim.extends is None:
         return None
     base = Dataset(store=store, manifest=read_manifest(store))
@@ -159,23 +159,23 @@ def _base(store: Store, claim: Claim) -> Dataset | None:
 
 
 def _in_plan_order(before: pa.Table, added: pa.Table) -> pa.Table:
-    """Episodes of both, split by split."""
+    """Episodes of the dataset and of its extension, split by split."""
     parts = [one.filter(pc.equal(one["split"], split)) for split in SPLITS for one in (before, added)]
     return pa.concat_tables(parts)
 
 
 def _rejected_elsewhere(base: Dataset, census: Census) -> pa.Table:
-    """What the dataset lists as rejected of splits of the source that were not read this time."""
+    """Rejected episodes of the dataset from splits of the source that were not read this time."""
     table = base.table(REJECTED)
     read = pc.is_in(table["source_split"], pc.unique(census.table["source_split"]))
     return table.filter(pc.invert(read))
 
 
 def _write_table(store: Store, name: str, table: pa.Table, base: Dataset | None) -> dict[str, Any]:
-    """Write a table; returns its entry of the manifest. One that is there already stays as it is.
+    """Write a table, unless the dataset has it already; returns its entry in the manifest.
 
     Raises:
-        ConfigError: it is larger than what is read again.
+        ConfigError: the table is larger than a reader accepts.
     """
     data = table_bytes(table)
     if len(data) > FILE_BYTES:
@@ -204,7 +204,7 @@ def _rejected(census: Census, later: list[dict[str, Any]]) -> pa.Table:
 def _array(
     name: str, census: Census, sizes: Sequence[int], done: Sequence[Done], base: Dataset | None
 ) -> dict[str, Any] | None:
-    """What the manifest says of actions or states; the statistics are merged in plan order."""
+    """Entry of the actions or states in the manifest; statistics are merged in plan order."""
     fields = census.source[name]
     if not fields:
         return None

@@ -1,15 +1,15 @@
-"""Extend a dataset: compile what its source has got since into new shards, and leave the old ones alone.
+"""Extend a dataset: compile what its source has gained into new shards, and leave the old ones alone.
 
     config = adopt(CompileConfig(source=SourceConfig(url="bridge_dataset/1.1.0"), out="bridge"), {})
-    manifest = execute(prepare(config))
+    manifest = execute(prepare(config))    # `oxcart.compile.pipeline.execute`
 
 The census of the grown source is matched with the dataset by the digests of the records, wherever a rebuilt
-source has put them. What has no match is new, and is split by the frozen rule (`oxcart.manifests.frozen`).
-From there on it is a compile like any other: claimed, resumed, shared out and committed. The trade-off: the
-whole source is read again, because only its records say what they are.
+source has put them. Episodes without a match are new, and are split by the frozen rule
+(`oxcart.manifests.frozen`). From then on this is a compile like any other: claimed, resumed, shared out and
+committed. The trade-off: the whole source is read again, because only its records say what they are.
 
-Of an episode that has left the source only the first instruction is known, and nothing of its duplicates; it
-can have become another record. So nothing new may go to another split than what has left.
+Of an episode that has left the source, only the first instruction is known and none of its duplicates, and it
+may have become another record. So nothing new may go to another split than the episodes that have left.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import json
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -32,8 +33,6 @@ from oxcart.compile.pipeline import (
     CompileConfig,
     Prepared,
     check_apart,
-    execute,
-    execute_part,
     ignore,
     planned,
     refuse_faults,
@@ -54,10 +53,8 @@ from oxcart.shards.codec import Encoding
 from oxcart.shards.errors import ConfigError
 from oxcart.shards.store import Store
 
-__all__ = ["adopt", "execute", "execute_part", "prepare"]
-
 Places = npt.NDArray[np.int64]
-"""For each row of the census the place of its episode in the dataset, -1 where it is new."""
+"""For each row of the census, the row of its episode in the dataset; -1 for a new episode."""
 
 _COLUMNS = ("key", "split", "environment", "session", "instruction", "source_split", "source_digest")
 
@@ -66,45 +63,39 @@ def adopt(config: CompileConfig, given: Mapping[str, Any]) -> CompileConfig:
     """The compile with the options that the dataset in its output was compiled with.
 
     Args:
-        config: its settings do not count, and of its source what is None is the dataset's.
-        given: settings that are to be as they say, by their name in the manifest: of `pixels`, `config` and
-            the split rule; `prepare` refuses those that the dataset has not.
+        config: the compile; its settings do not count, and where its source is None the dataset decides.
+        given: settings that must hold, by their names in `pixels`, `config` and the split rule of the
+            manifest; `prepare` refuses those that the dataset was not compiled with.
 
     Raises:
         ConfigError: there is no dataset, it cannot be extended, or its source is of another kind.
     """
     manifest = Dataset.open(config.out).manifest
     try:
-        return _adopt(config, manifest, given)
+        _refuse_unfit(manifest, config)
+        pixels, rule = manifest.pixels, manifest.config["split"]
+        codec, size = given.get("codec", pixels["codec"]), given.get("size", pixels.get("size"))
+        quality = pixels["quality"] if codec == pixels["codec"] else None
+        fit = given.get("fit", pixels.get("fit") or "stretch")
+        settings = Settings(
+            rule=SplitRule(**{name: given.get(name, rule[name]) for name in rule}),
+            resize=Resize(size=size and (size[0], size[1]), fit=fit),
+            encoding=Encoding(codec=codec, quality=given.get("quality", quality)),
+            shard_size=given.get("shard_size", manifest.config["shard_size"]),
+        )
+        source = _adopt_source(config.source, manifest.config["source"])
     except (KeyError, TypeError, AttributeError) as error:
         raise ConfigError(
             f"{config.out}: its manifest does not say how it was compiled: {error!r}"
         ) from error
-
-
-def _adopt(config: CompileConfig, manifest: Manifest, given: Mapping[str, Any]) -> CompileConfig:
-    _refuse_unfit(manifest, config)
-    pixels, rule = manifest.pixels, manifest.config["split"]
-    codec = given.get("codec", pixels["codec"])
-    size = given.get("size", pixels.get("size"))
-    settings = Settings(
-        rule=SplitRule(**{name: given.get(name, rule[name]) for name in rule}),
-        resize=Resize(size=size and (size[0], size[1]), fit=given.get("fit", pixels.get("fit") or "stretch")),
-        encoding=Encoding(
-            codec=codec,
-            quality=given.get("quality", pixels["quality"] if codec == pixels["codec"] else None),
-        ),
-        shard_size=given.get("shard_size", manifest.config["shard_size"]),
-    )
-    source = _adopt_source(config.source, manifest.config["source"])
     return replace(config, source=source, settings=settings)
 
 
 def prepare(config: CompileConfig, report: Progress = ignore) -> Prepared:
-    """Take or read the census, find what is new, split it, and plan its shards; none where nothing is new.
+    """Take or read the census, find what is new, split it, and plan its shards; no shards if nothing is new.
 
     Raises:
-        ConfigError: there is no dataset, it cannot be extended, or was compiled with other options; or new
+        ConfigError: there is no dataset, it cannot be extended or was compiled with other options, or new
             episodes tie names of different splits together.
         SourceError: the source is not complete, or an episode cannot be compiled and `on_error` is `fail`.
     """
@@ -126,32 +117,23 @@ def prepare(config: CompileConfig, report: Progress = ignore) -> Prepared:
     if config.on_error == "fail":
         refuse_faults(census)
 
-    usable = census.table["rejected"].is_null().to_numpy()
-    new = np.flatnonzero((matched < 0) & usable)
     known = matched[matched >= 0]
-    read = pc.is_in(before["source_split"], pc.unique(census.table["source_split"])).to_numpy()
-    read[known] = False
-    rows = census.table.take(pa.array(new))
+    gone = pc.is_in(before["source_split"], pc.unique(census.table["source_split"])).to_numpy()
+    gone[known] = False
+    new = (matched < 0) & census.table["rejected"].is_null().to_numpy()
+    rows = census.table.filter(pa.array(new))
     _refuse_excluded(config, dataset)
     _refuse_unknown_names(config, manifest, before, census.table)
     assignment = _assign(config, manifest, source, before, census.table, matched, rows)
-    _refuse_copies(
-        config, len(known), before["split"].filter(pa.array(read)), assignment.splits[before.num_rows :]
-    )
-    plan = plan_extension(
-        census,
-        rows,
-        assignment,
-        np.array(assignment.splits[before.num_rows :], np.str_),
-        manifest,
-        config.settings,
-        Extends(plan=manifest.plan, known=len(known), gone=int(read.sum())),
-    )
+    left = before["split"].filter(pa.array(gone))
+    _refuse_copies(config, len(known), left, assignment.splits[before.num_rows :])
+    extends = Extends(plan=manifest.plan, known=len(known), gone=len(left))
+    plan = plan_extension(census, rows, assignment, manifest, config.settings, extends)
     return planned(config, source, census, plan)
 
 
 def _adopt_source(config: SourceConfig, was: Mapping[str, Any]) -> SourceConfig:
-    """How to read the source: as `was` says it was read, where `config` says nothing."""
+    """How to read the source: as it was read before (`was`), except where `config` says otherwise."""
     if config.kind != was["kind"]:
         raise ConfigError(
             f"{config.url}: expected a source of kind {was['kind']}, as the dataset's is; got {config.kind}"
@@ -180,7 +162,7 @@ def _adopt_source(config: SourceConfig, was: Mapping[str, Any]) -> SourceConfig:
 
 
 def _refuse_unfit(manifest: Manifest, config: CompileConfig) -> None:
-    """Refuse a dataset that holds something else than a whole source, as it was compiled."""
+    """Refuse a dataset that is not the whole source as it was compiled."""
     if manifest.config["limit"] is not None or config.settings.limit is not None:
         raise ConfigError(
             f"{config.out}: expected a dataset without --limit, as what it leaves out would seem new; "
@@ -194,7 +176,7 @@ def _refuse_unfit(manifest: Manifest, config: CompileConfig) -> None:
 
 
 def _refuse_copies(config: CompileConfig, known: int, gone: pa.ChunkedArray, new: Sequence[str]) -> None:
-    """Refuse what is new where it could be, as another record, what is gone and in another split."""
+    """Refuse new episodes that could be missing ones in another record, if their splits differ."""
     if not known:
         raise ConfigError(
             f"{config.out}: holds no episode of {config.source.url} as it is now, so all would be new; "
@@ -210,7 +192,7 @@ def _refuse_copies(config: CompileConfig, known: int, gone: pa.ChunkedArray, new
 
 
 def _refuse_excluded(config: CompileConfig, dataset: Dataset) -> None:
-    """Refuse to exclude videos whose clips are there: no shard that is there changes."""
+    """Refuse to exclude videos whose clips are in the dataset, because no shard of it changes."""
     video = config.source.video
     if video is None or not video.exclude or ATTRIBUTION not in dataset.manifest.tables:
         return
@@ -225,7 +207,7 @@ def _refuse_excluded(config: CompileConfig, dataset: Dataset) -> None:
 def _refuse_unknown_names(
     config: CompileConfig, manifest: Manifest, before: pa.Table, census: pa.Table
 ) -> None:
-    """Refuse lists and aliases of environments that are not there: no later extension would know of them."""
+    """Refuse lists and aliases of unknown environments, because no later extension would know of them."""
     was, wanted = SplitRule(**manifest.config["split"]), config.settings.rule
     if was.by != "environment":
         if wanted.aliases != was.aliases:
@@ -247,10 +229,9 @@ def _refuse_unknown_names(
 
 
 def _refuse_other(manifest: Manifest, source: Source, config: CompileConfig) -> None:
-    """Refuse options that would make other episodes than those that are there, and say which.
+    """Refuse options that would make other episodes than those of the dataset, and name them.
 
-    What a source adds to itself may differ: its version, its splits once they are named, and which videos are
-    excluded.
+    What may differ: the version of the source, its splits if they are named, and which videos are excluded.
     """
     settings, was, now = config.settings, dict(manifest.config["source"]), source.describe()
     new_splits = [split for split in now["source_splits"] if split not in was["source_splits"]]
@@ -287,7 +268,7 @@ def _refuse_other(manifest: Manifest, source: Source, config: CompileConfig) -> 
 
 
 def _sides(was: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
-    """What was said of the source and what is, by name; of videos one by one."""
+    """Name, old value and new value of each thing said of the source; those of `video` one by one."""
     for name in sorted({*was, *now} - {"version", "source_splits", "exclude"}):
         if name == "video":
             yield from _sides(was[name], now[name])
@@ -296,41 +277,36 @@ def _sides(was: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[tuple[str
 
 
 def _match(census: pa.Table, before: pa.Table) -> Places:
-    """For each row of the census the episode of the dataset that is the same record, -1 where there is none.
+    """For each row of the census, the episode of the dataset that is the same record; -1 if there is none.
 
-    An episode is matched once. Where records are equal, one that still has its key comes first.
+    An episode is matched once. Among equal records, one that still has its key comes first.
     """
-    keys, digests = census["key"].to_pylist(), census["source_digest"].to_pylist()
-    old_keys, old_digests = before["key"].to_pylist(), before["source_digest"].to_pylist()
-    matched = np.full(len(keys), -1, np.int64)
-    place = {pair: i for i, pair in enumerate(zip(old_keys, old_digests, strict=True))}
-    taken = set()
-    for i, pair in enumerate(zip(keys, digests, strict=True)):
-        if (at := place.get(pair)) is not None:
-            matched[i] = at
-            taken.add(at)
+    digests, old_digests = census["source_digest"].to_pylist(), before["source_digest"].to_pylist()
+    old = {pair: at for at, pair in enumerate(zip(before["key"].to_pylist(), old_digests, strict=True))}
+    pairs = zip(census["key"].to_pylist(), digests, strict=True)
+    matched = np.array([old.get(pair, -1) for pair in pairs], np.int64)
+    taken = set(matched.tolist())
     left: dict[int, list[int]] = defaultdict(list)
-    for at in range(len(old_keys) - 1, -1, -1):  # backwards, as the last of a list is taken first
+    for at in reversed(range(len(old_digests))):  # backwards, because `pop` takes the last
         if at not in taken:
             left[old_digests[at]].append(at)
-    for i, digest in enumerate(digests):
-        if matched[i] < 0 and left.get(digest):
-            matched[i] = left[digest].pop()
+    for i in np.flatnonzero(matched < 0):
+        if left.get(digests[i]):
+            matched[i] = left[digests[i]].pop()
     return matched
 
 
 def _renamed(census: Census, before: pa.Table, matched: Places) -> Census:
-    """The census with the dataset's keys: of its own episodes theirs, and of others none that is taken."""
-    old = before["key"].to_pylist()
-    taken = {*old, *census.table["key"].to_pylist()}
-    there = set(old)
-    keys = []
-    for key, at in zip(census.table["key"].to_pylist(), matched.tolist(), strict=True):
-        if at < 0 and key in there:
-            number = next(n for n in range(2, len(taken) + 3) if f"{key}-{n}" not in taken)
-            key = f"{key}-{number}"
-            taken.add(key)
-        keys.append(old[at] if at >= 0 else key)
+    """The census with the dataset's keys for its episodes, and keys that are not taken for all others."""
+    old, keys = before["key"].to_pylist(), census.table["key"].to_pylist()
+    there, taken = set(old), {*old, *keys}
+    for i, at in enumerate(matched.tolist()):
+        if at >= 0:
+            keys[i] = old[at]
+        elif keys[i] in there:
+            numbered = (f"{keys[i]}-{number}" for number in count(2))
+            keys[i] = next(key for key in numbered if key not in taken)
+            taken.add(keys[i])
     table, names = census.table, census.table.column_names
     table = table.set_column(names.index("key"), "key", pa.array(keys, pa.string()))
     rejected = pc.if_else(pa.array(matched >= 0), pa.scalar(None, pa.string()), table["rejected"])
@@ -346,14 +322,13 @@ def _assign(
     matched: Places,
     rows: pa.Table,
 ) -> Assignment:
-    """The splits of all episodes, those of the dataset first."""
+    """The splits of all episodes: those of the dataset, then those of the new `rows`."""
     here = np.flatnonzero(matched >= 0)
     now = dict(zip(matched[here].tolist(), split_episodes(census.take(pa.array(here))), strict=True))
     columns = [before[name].to_pylist() for name in _COLUMNS]
     there, names = [], []
-    for at, (key, split, environment, session, instruction, source_split, _) in enumerate(
-        zip(*columns, strict=True)
-    ):
+    for at, values in enumerate(zip(*columns, strict=True)):
+        key, split, environment, session, instruction, source_split, _ = values
         found = now.get(at)
         there.append(
             SplitEpisode(
@@ -362,11 +337,11 @@ def _assign(
                 session=session,
                 instructions=found.instructions if found else tuple(filter(None, [instruction])),
                 source_split=source_split,
-                duplicate=found.duplicate if found else -1 - at,  # of no other
+                duplicate=found.duplicate if found else -1 - at,  # that of no other episode
             )
         )
         if found and found.environment and found.environment != environment:
-            names.append((found.environment, split))  # a channel of videos can have got another name
+            names.append((found.environment, split))  # a channel of videos may have another name now
     was, wanted = SplitRule(**manifest.config["split"]), config.settings.rule
     try:
         return assign_new(

@@ -1,9 +1,9 @@
 """Encoded images to frames: the one place where a source's pixels are made.
 
-The pixels are Pillow's (libjpeg-turbo; a resize in integer arithmetic). The common kinds take a faster way
-to the same pixels: JPEG through `oxcart.shards.jpeg`, and PNG of 8-bit colour through libspng, once the
-checksums of its chunks are found right, which libspng does not mind. The choice is fixed here and not
-probed at run time, so the same bytes give the same pixels everywhere with the same libraries.
+The pixels are those of Pillow (libjpeg-turbo; a resize in integer arithmetic). Two common kinds take a faster
+way to the same pixels: JPEG through `oxcart.shards.jpeg`, and PNG of 8-bit colour through libspng. As libspng
+ignores checksums, they are checked here. The choice is fixed and not probed at run time, so the same bytes
+give the same pixels everywhere with the same libraries.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ from oxcart.shards.resize import resize_into as stretch_into
 
 FITS = ("stretch", "crop")
 MAX_PIXELS = 1 << 26
-"""A larger image is refused from its header, before memory is taken."""
+"""Most pixels of an image; a larger one is refused from its header, before memory is taken."""
 
 JPEG, PNG = b"\xff\xd8", b"\x89PNG\r\n\x1a\n"
-"""How a file begins."""
+"""First bytes of a file."""
 PLAIN = bytes((8, 2, 0, 0, 0))
-"""Of a PNG header: 8 bits, colour, and the methods of compression, filter and interlace that all have."""
+"""End of a PNG header: 8 bits, colour, the only compression and filter, and no interlace."""
 
 Frame = npt.NDArray[np.uint8]
 
 
 class ImageError(Exception):
-    """An image cannot be decoded; the caller knows which one it is and says so."""
+    """An image cannot be decoded; the caller adds which image it is."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +44,7 @@ class Resize:
     """How frames get their size."""
 
     size: tuple[int, int] | None = None
-    """Height and width in pixels; None keeps the source's."""
+    """Height and width in pixels; None keeps the size of the source."""
     fit: str = "stretch"
     """`stretch` ignores the aspect ratio, `crop` cuts the middle out of the longer side first."""
 
@@ -54,7 +54,7 @@ class Resize:
             raise ConfigError(f"size: expected 1 to 8192 pixels a side, got {self.size[0]}x{self.size[1]}")
 
     def describe(self) -> dict[str, Any]:
-        """As plain JSON, with the filter, which is fixed; without a size nothing else counts."""
+        """Plain JSON, with the filter, which is fixed; without a size nothing else counts."""
         if self.size is None:
             return {"size": None, "fit": None, "filter": None}
         return {"size": list(self.size), "fit": self.fit, "filter": "bilinear"}
@@ -68,7 +68,7 @@ def image_size(data: bytes | memoryview) -> tuple[int, int]:
     """Height and width from an image's header; no pixel is decoded.
 
     Raises:
-        ImageError: it is no image, or an absurdly large one.
+        ImageError: the data is no image, or an absurdly large one.
     """
     with _open(data) as image:
         return image.height, image.width
@@ -81,24 +81,27 @@ def decode_into(out: Frame, data: bytes | memoryview, size: tuple[int, int], res
         out: [H, W, 3] uint8, contiguous, of `resize.output_size(*size)`.
         data: JPEG or PNG bytes.
         size: height and width that the image must have.
-        resize: how it gets the size of `out`.
+        resize: how the image gets the size of `out`.
 
     Raises:
-        ImageError: it cannot be decoded or has another size.
+        ImageError: the image cannot be decoded, or has another size.
     """
     same = out.shape[:2] == size
-    picture = out if same else np.empty((*size, 3), np.uint8)
+    frame = out if same else np.empty((*size, 3), np.uint8)
     if data[:2] == JPEG:
         try:
-            decode_jpeg(data, picture)
+            decode_jpeg(data, frame)
         except ValueError as error:
             raise ImageError(str(error)) from error
     elif _is_plain_png(data, size):
-        picture[:] = _decode_plain_png(data)
+        try:
+            frame[:] = pyspng.load(bytes(data), "RGB")
+        except (RuntimeError, ValueError) as error:
+            raise ImageError(f"cannot be decoded: {error}") from error
     else:
-        picture[:] = _decode_with_pillow(data, size)
+        frame[:] = _decode_with_pillow(data, size)
     if not same:
-        resize_into(out, picture, resize)
+        resize_into(out, frame, resize)
 
 
 def resize_into(out: Frame, frame: Frame, resize: Resize) -> None:
@@ -110,7 +113,7 @@ def resize_into(out: Frame, frame: Frame, resize: Resize) -> None:
 
 
 def _is_plain_png(data: bytes | memoryview, size: tuple[int, int]) -> bool:
-    """Whether it is a PNG of that size, of 8-bit colour, not interlaced, whole, its checksums right."""
+    """Whether data is a whole PNG of this size in 8-bit colour, not interlaced, with right checksums."""
     kind = b"".join([*(side.to_bytes(4, "big") for side in reversed(size)), PLAIN])
     if data[:8] != PNG or data[12:16] != b"IHDR" or data[16:29] != kind:
         return False
@@ -125,14 +128,6 @@ def _is_plain_png(data: bytes | memoryview, size: tuple[int, int]) -> bool:
             return False
         position = end + 4
     return True
-
-
-def _decode_plain_png(data: bytes | memoryview) -> Frame:
-    try:
-        picture: Frame = pyspng.load(bytes(data), "RGB")
-    except (RuntimeError, ValueError) as error:
-        raise ImageError(f"cannot be decoded: {error}") from error
-    return picture
 
 
 def _decode_with_pillow(data: bytes | memoryview, size: tuple[int, int]) -> Frame:
@@ -161,7 +156,7 @@ def _open(data: bytes | memoryview) -> Image.Image:
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
-    """Without transparency; of 16 bits the high 8, for grey as Pillow has it for colour."""
+    """The image as RGB, without transparency; of 16-bit grey the high 8 bits, as Pillow does for colour."""
     if image.mode == "RGB":
         return image
     image.info.pop("transparency", None)
@@ -171,7 +166,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _middle(size: tuple[int, int], target: tuple[int, int]) -> tuple[int, int, int, int]:
-    """The largest box of the target's aspect ratio in the middle of an image: left, top, right, bottom."""
+    """Left, top, right and bottom of the largest centred box with the aspect ratio of the target."""
     height, width = size
     box_height = min(height, max(1, round(width * target[0] / target[1])))
     box_width = min(width, max(1, round(height * target[1] / target[0])))

@@ -1,4 +1,4 @@
-"""Moments of actions and states that can be merged in plan order, so any number of workers gives the same."""
+"""Moments of actions and states. They are merged in plan order, so any number of workers gives the same."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def moments(values: npt.NDArray[np.float32]) -> Moments:
 
 
 def merge(parts: Iterable[Moments]) -> Moments | None:
-    """Moments of all parts together (Chan, Golub and LeVeque 1979), None where there are none."""
+    """Moments of all parts together (Chan, Golub and LeVeque 1979); None without parts."""
     total: Moments | None = None
     for part in parts:
         if total is None:
@@ -59,7 +59,7 @@ def moments_of(stated: dict[str, Any] | None) -> Moments | None:
 
 
 def summary(total: Moments | None) -> dict[str, Any] | None:
-    """What the manifest says: count of steps; mean, population standard deviation, min and max per value."""
+    """Statistics for the manifest: steps; mean, population standard deviation, min and max per value."""
     if total is None:
         return None
     std = [math.sqrt(value / total["count"]) for value in total["m2"]]

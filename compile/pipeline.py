@@ -22,6 +22,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from oxcart.compile import census as census_module
+from oxcart.compile import workspace
 from oxcart.compile.census import Census
 from oxcart.compile.commit import commit
 from oxcart.compile.engines import PROCESSES, Part, engine
@@ -30,25 +31,7 @@ from oxcart.compile.execute import ShardJob, write_shard
 from oxcart.compile.plan import Plan, Settings, Shard, plan_compile
 from oxcart.compile.sources import open_source
 from oxcart.compile.sources.base import LEFT_OUT, Source, SourceConfig, episode_error
-from oxcart.compile.workspace import (
-    CENSUS,
-    OVERWRITING,
-    Claim,
-    awaited,
-    check_out,
-    claim_of,
-    drop_extension,
-    finished,
-    joins,
-    read_done,
-    save_census,
-    saved_attribution,
-    saved_census,
-    settle,
-    take,
-    unfinished_claim,
-    unless_finished,
-)
+from oxcart.compile.workspace import Claim
 from oxcart.manifests.manifest import CLAIM, NAME, Manifest, read_manifest
 from oxcart.manifests.ownership import resolved, same_file, within
 from oxcart.shards.choices import one_of
@@ -73,7 +56,7 @@ class CompileConfig:
     on_error: str = "fail"
     """`fail` ends at an episode that cannot be compiled, `reject` lists it in `rejected.parquet`."""
     overwrite: bool = False
-    """Whether to delete the dataset or unfinished compile in `out`; an extension deletes only another."""
+    """Whether to delete the dataset or the unfinished compile in `out`; an extension keeps the dataset."""
     workers: int = field(default_factory=default_workers)
     """Upper limit of tasks at a time."""
     engine: str = PROCESSES
@@ -96,9 +79,13 @@ class Prepared:
     """A compile whose plan is made; nothing is written yet."""
 
     config: CompileConfig
+    """What was asked for."""
     source: Source
+    """The open source."""
     census: Census
+    """Census of the source."""
     plan: Plan
+    """All shards of the dataset, or of what is added to it."""
     claim: Claim
     """Claim that the compile makes on `out`."""
     shards: Sequence[Shard]
@@ -136,7 +123,7 @@ def prepare(config: CompileConfig, report: Progress = ignore) -> Prepared:
     """
     store = Store(config.out)
     check_apart("source", config.source.url, config.out)
-    check_out(store, config.overwrite)
+    workspace.check_out(store, config.overwrite)
     source = open_source(config.source)
     census = take_census(config, store, source, report)
     if config.on_error == "fail":
@@ -160,9 +147,9 @@ def planned(config: CompileConfig, source: Source, census: Census, plan: Plan) -
     """A compile of a plan, and how much of it is already done."""
     store = Store(config.out)
     shards = config.part.of(plan.shards) if config.part else plan.shards
-    claim = claim_of(plan, source)
-    joined = shards if joins(store, claim) else ()
-    done = [shard for shard in joined if read_done(store, shard.name, plan.hash)]
+    claim = workspace.claim_of(plan, source)
+    joined = shards if workspace.joins(store, claim) else ()
+    done = [shard for shard in joined if workspace.read_done(store, shard.name, plan.hash)]
     return Prepared(
         config=config,
         source=source,
@@ -192,20 +179,20 @@ def execute(prepared: Prepared, report: Progress = ignore, warn: Warn = hush) ->
     if config.part is not None:
         raise ConfigError("part: this executes a whole plan; execute_part executes one of its parts")
     store = Store(config.out)
-    if not awaited(store, plan.base) and (plan.extends or not config.overwrite):
-        return finished(store, plan.hash, config.on_error)
+    if not workspace.awaited(store, plan.base) and (plan.extends or not config.overwrite):
+        return workspace.finished(store, plan.hash, config.on_error)
     rejected = prepared.census.rejected.num_rows
     if plan.extends and not plan.shards and rejected == read_manifest(store).counts["rejected"]:
         if config.overwrite:
-            drop_extension(store)
+            workspace.drop_extension(store)
         manifest = read_manifest(store)
-        settle(store, manifest)
+        workspace.settle(store, manifest)
         return manifest
-    with unless_finished(store, plan.hash):
+    with workspace.unless_finished(store, plan.hash):
         _write_shards(prepared, store, report)
         reject = config.on_error == "reject"
         return commit(store, prepared.census, prepared.claim, prepared.attribution, reject=reject, warn=warn)
-    return finished(store, plan.hash, config.on_error)
+    return workspace.finished(store, plan.hash, config.on_error)
 
 
 def execute_part(prepared: Prepared, report: Progress = ignore) -> None:
@@ -226,12 +213,12 @@ def execute_part(prepared: Prepared, report: Progress = ignore) -> None:
             f"overwrite: one part cannot know whether another has begun; empty {config.out} before the first"
         )
     store = Store(config.out)
-    if not awaited(store, plan.base):
-        finished(store, plan.hash, config.on_error)
+    if not workspace.awaited(store, plan.base):
+        workspace.finished(store, plan.hash, config.on_error)
         return
     if plan.extends and not plan.shards:
         return
-    with unless_finished(store, plan.hash):
+    with workspace.unless_finished(store, plan.hash):
         _write_shards(prepared, store, report)
 
 
@@ -245,20 +232,20 @@ def finish(out: str, *, on_error: str = "fail", warn: Warn = hush) -> Manifest:
     store = Store(out)
     if store.exists(NAME) and not store.exists(CLAIM):
         return read_manifest(store)
-    claim = unfinished_claim(store)
-    if not awaited(store, claim.extends):
-        return finished(store, claim.plan, on_error)
-    census, attribution = saved_census(store), saved_attribution(store)
-    with unless_finished(store, claim.plan):
+    claim = workspace.unfinished_claim(store)
+    if not workspace.awaited(store, claim.extends):
+        return workspace.finished(store, claim.plan, on_error)
+    census, attribution = workspace.saved_census(store), workspace.saved_attribution(store)
+    with workspace.unless_finished(store, claim.plan):
         return commit(store, census, claim, attribution, reject=on_error == "reject", warn=warn)
-    return finished(store, claim.plan, on_error)
+    return workspace.finished(store, claim.plan, on_error)
 
 
 def _write_shards(prepared: Prepared, store: Store, report: Progress) -> None:
     """Claim the output and write the shards that are missing."""
     config, plan = prepared.config, prepared.plan
-    take(store, prepared.claim, config.overwrite)
-    save_census(store, prepared.census, prepared.attribution, extends=plan.extends is not None)
+    workspace.take(store, prepared.claim, config.overwrite)
+    workspace.save_census(store, prepared.census, prepared.attribution, extends=plan.extends is not None)
     job = ShardJob(
         source=config.source,
         out=config.out,
@@ -267,7 +254,7 @@ def _write_shards(prepared: Prepared, store: Store, report: Progress) -> None:
         encoding=config.settings.encoding,
         reject=config.on_error == "reject",
     )
-    left = [shard for shard in prepared.shards if read_done(store, shard.name, plan.hash) is None]
+    left = [shard for shard in prepared.shards if workspace.read_done(store, shard.name, plan.hash) is None]
 
     def count(frames: int, size: int) -> None:
         report(prepared.frames_done + frames, size)
@@ -307,10 +294,10 @@ def take_census(config: CompileConfig, store: Store, source: Source, report: Pro
     """The census from the file in `config`, from an interrupted compile, or taken now."""
     if config.census is not None:
         return census_module.load(config.census, source)
-    if store.exists(CENSUS) and not config.overwrite and not store.exists(OVERWRITING):
+    if store.exists(workspace.CENSUS) and not config.overwrite and not store.exists(workspace.OVERWRITING):
         # One of another source or another version does not count; whether `out` is free, the claim decides.
         with contextlib.suppress(OxcartError):
-            census = saved_census(store)
+            census = workspace.saved_census(store)
             census_module.check(census, source)
             return census
     run = engine(config.engine, config.ray_address)

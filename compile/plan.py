@@ -72,7 +72,7 @@ MAX_NAME = 100
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What decides the bytes of a compiled dataset, beside its source."""
+    """What decides the bytes of a compiled dataset, besides its source."""
 
     rule: SplitRule = field(default_factory=SplitRule)
     """How episodes are split."""
@@ -104,6 +104,7 @@ class Shard:
     name: str
     """Split and number: `train-00000`."""
     split: str
+    """Split of all its episodes."""
     rows: pa.Table
     """Census rows of the shard's episodes, in order."""
 
@@ -188,7 +189,6 @@ def plan_extension(
     census: Census,
     rows: pa.Table,
     assignment: Assignment,
-    splits: npt.NDArray[np.str_],
     manifest: Manifest,
     settings: Settings,
     extends: Extends,
@@ -198,8 +198,7 @@ def plan_extension(
     Args:
         census: census of the source as it is now.
         rows: census rows of the episodes to add.
-        assignment: splits of all episodes, those of the dataset included.
-        splits: split of each episode to add.
+        assignment: splits of the episodes of the dataset, then of those to add.
         manifest: manifest of the dataset; its pixels and its split rule stay.
         settings: how the dataset's shards are made; the rule and the limit do not count.
         extends: the dataset.
@@ -213,6 +212,7 @@ def plan_extension(
         _check_names(rows["key"], cameras)
         there = sorted(parse_stem(stem_of(shard["name"])) for shard in manifest.shards)
         first = {split: number + 1 for split, number in there}
+        splits = np.array(assignment.splits[-rows.num_rows :], np.str_)
         shards, _ = _pack_splits(rows, splits, replace(settings, limit=None), first)
         _check_sizes(shards, cameras, manifest)
     before = manifest.config["source"]["source_splits"]

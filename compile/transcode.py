@@ -3,9 +3,9 @@
     prepared = prepare(TranscodeConfig(dataset="bridge", out="bridge-zstd", codec="zstd"))
     manifest = execute(prepared)
 
-The episodes, their splits and everything that is known of them stay; only frames and shards change. It is a
-compile whose source is a compiled dataset and whose split is given, so it is claimed, resumed and committed
-as one, and with the same settings the same bytes come out of both.
+The episodes, their splits and everything that is known of them stay; only frames and shards change. A
+transcode is a compile whose source is a compiled dataset and whose split is given. So it is claimed, resumed
+and committed like any other, and with the same settings the same bytes come out.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
 from oxcart.compile.census import Census
@@ -40,25 +39,25 @@ class TranscodeConfig:
     """One transcode."""
 
     dataset: str
-    """The compiled dataset."""
+    """Directory or URL of the compiled dataset."""
     out: str
-    """Where the new one goes."""
+    """Directory or URL of the new dataset."""
     codec: str | None = None
-    """How frames are to be stored; None is as they are."""
+    """How frames are to be stored; None keeps the codec."""
     quality: int | None = None
-    """Of codec `jpeg`. Given, every frame is encoded at it; None passes the JPEGs of a dataset through, and
-    what has to be encoded gets the quality of the dataset, or the default where that has none."""
+    """Quality of codec `jpeg`, at which every frame is encoded. None passes the JPEGs of a dataset through;
+    what must be encoded gets the quality of the dataset, or the default if it has none."""
     resize: Resize = field(default_factory=Resize)
-    """How frames get another size."""
+    """How frames get their size."""
     shard_size: int | None = None
-    """Bytes of uncompressed frames in a shard; None is the codec's own."""
+    """Bytes of uncompressed frames per shard; None for the codec's default."""
     on_error: str = "fail"
-    """`fail` ends at a frame that cannot be decoded, `reject` leaves its episode out and lists it;
-    bytes that do not match their digest end it either way."""
+    """`fail` ends at a frame that cannot be decoded, `reject` leaves its episode out and lists it. Bytes that
+    do not match their digest always end the transcode."""
     overwrite: bool = False
-    """Delete what is in `out`."""
+    """Whether to delete the dataset or unfinished compile in `out`."""
     workers: int = field(default_factory=default_workers)
-    """Processes at most."""
+    """Upper limit of processes."""
 
 
 def prepare(config: TranscodeConfig) -> Prepared:
@@ -88,13 +87,17 @@ def prepare(config: TranscodeConfig) -> Prepared:
     if config.overwrite and (out.remote or source.remote):
         _check_other(out, source.dataset.store)
     episodes = source.table()
-    census = _census(source, episodes.drop_columns("split"))
-    plan = plan_transcode(census, _texts(episodes["split"]), manifest, settings)
+    splits = np.array(episodes["split"].to_numpy(), np.str_)
+    episodes = episodes.drop_columns("split")
+    table = pa.concat_tables([episodes, _rejected(source, episodes.schema)]).combine_chunks()
+    limited = manifest.counts["limited"]
+    census = Census(source=source.describe(), sizes=source.sizes(), table=table, unlisted=limited)
+    plan = plan_transcode(census, splits, manifest, settings)
     return planned(compile_config, source, census, plan)
 
 
 def _encoding(config: TranscodeConfig, was: Mapping[str, Any]) -> Encoding:
-    """How frames are stored, given the `pixels` of the dataset."""
+    """How frames are to be stored, given the `pixels` of the dataset."""
     codec, quality = config.codec or was["codec"], config.quality
     if codec == was["codec"] == "jpeg":
         return Encoding(
@@ -104,7 +107,7 @@ def _encoding(config: TranscodeConfig, was: Mapping[str, Any]) -> Encoding:
 
 
 def _check_other(out: Store, dataset: Store) -> None:
-    """Refuse to overwrite the dataset under another URL: a bucket has one for each of its protocols."""
+    """Refuse to overwrite the dataset itself under another URL: a bucket has one per protocol."""
     if out.exists(NAME) and out.read(NAME) == dataset.read(NAME):
         raise ConfigError(
             f"{out.url}: holds this very dataset, by its manifest; choose another directory, "
@@ -112,23 +115,8 @@ def _check_other(out: Store, dataset: Store) -> None:
         )
 
 
-def _census(source: CompiledSource, episodes: pa.Table) -> Census:
-    """The episodes of a dataset, and those that its source had beside them."""
-    table = pa.concat_tables([episodes, _rejected(source, episodes.schema)]).combine_chunks()
-    limited = source.dataset.manifest.counts["limited"]
-    return Census(source=source.describe(), sizes=source.sizes(), table=table, unlisted=limited)
-
-
-def _texts(column: pa.ChunkedArray) -> npt.NDArray[np.str_]:
-    """A column of few different texts."""
-    coded = column.combine_chunks().dictionary_encode()
-    names = np.array(coded.dictionary.to_pylist(), np.str_)
-    texts: npt.NDArray[np.str_] = names[coded.indices.to_numpy()]
-    return texts
-
-
 def _rejected(source: CompiledSource, columns: pa.Schema) -> pa.Table:
-    """The rows of `rejected.parquet` as those of a census, which knows nothing else of them."""
+    """The rows of `rejected.parquet` as census rows, in which all other columns are empty."""
     table = source.dataset.table(REJECTED)
     nothing: dict[pa.DataType, Any] = {pa.string(): None, pa.list_(pa.string()): []}
     arrays = []

@@ -77,6 +77,17 @@ def prefetch(
             left.cancel()
 
 
+def in_threads(
+    workers: int, calls: Iterable[Callable[[], Result]], depth: int | None = None
+) -> Generator[Result, None, None]:
+    """As `prefetch`, in threads of its own; a request that still hangs at the end is not waited for."""
+    pool = ThreadPoolExecutor(workers)
+    try:
+        yield from prefetch(pool, calls, depth)
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
 def _result(future: Future[Result]) -> Result:
     """The result of a call. The wait has a timeout, since Ctrl-C just before an endless one would be lost."""
     while not future.done():

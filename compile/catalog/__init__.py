@@ -1,4 +1,4 @@
-"""What is known of each dataset: one YAML file a dataset, named exactly as its `dataset_info.json` names it.
+"""What is known of each dataset: one YAML file per dataset, named exactly as in its `dataset_info.json`.
 
     about: ...          # one line: who does what where
     version: 1.0.0      # the version whose features the entry describes
@@ -17,7 +17,7 @@
       toykitchen1: [datacol1_toykitchen1]
     notes: [...]        # sentences that whoever compiles it should hear
 
-Everything but `about` may be left out. A comment says where a fact was read; what is not known is not there.
+Everything but `about` may be left out, and what is not known is. A comment says where a fact was read.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from typing import Any
 import yaml
 
 from oxcart.compile.sources.base import EnvironmentRule, clean
-from oxcart.shards.choices import did_you_mean
+from oxcart.shards.choices import did_you_mean, one_of
 from oxcart.shards.errors import ConfigError
 
 KNOWN = ("declared", "inferred")
@@ -46,25 +46,25 @@ class Entry:
     """What is known of one dataset; everything may be missing."""
 
     about: str = ""
-    """One line on what it is."""
+    """One line on what the dataset is."""
     version: str | None = None
-    """The version whose features the entry describes."""
+    """Version whose features the entry describes."""
     cameras: tuple[str, ...] | None = None
-    """The primary first."""
+    """Cameras, the primary first."""
     instruction: tuple[str, ...] | None = None
     """Features with instructions, in order of preference."""
     action: tuple[str, ...] | None = None
     """Features, or parts of them, that are concatenated to the action; empty for none."""
     state: tuple[str, ...] | None = None
-    """The same for the state."""
+    """Features, or parts of them, that are concatenated to the state; empty for none."""
     control_rate: dict[str, Any] | None = None
-    """`hz`, and `verified`: the dataset's own documentation or recorder says so."""
+    """`hz`, and `verified`: whether the dataset's own documentation or recorder states it."""
     environment: EnvironmentRule | None = None
     """Where the environment is recorded."""
     aliases: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    """One environment and its other names."""
+    """Environment -> its other names."""
     notes: tuple[str, ...] = ()
-    """What whoever compiles it should hear."""
+    """Sentences for whoever compiles the dataset."""
 
 
 def names() -> list[str]:
@@ -75,7 +75,7 @@ def names() -> list[str]:
 
 @cache
 def lookup(name: str) -> Entry:
-    """The entry of the dataset of exactly this name; an empty one where nothing is known of it."""
+    """The entry of the dataset of exactly this name; an empty entry if nothing is known of it."""
     file = resources.files(__name__) / f"{name}.yaml"
     if clean(name) != name or not file.is_file():
         return Entry()
@@ -86,7 +86,7 @@ def parse(name: str, text: str) -> Entry:
     """An entry from its YAML.
 
     Raises:
-        ConfigError: it is not YAML, or says something that an entry cannot say.
+        ConfigError: the text is not YAML, or says something that an entry cannot say.
     """
     try:
         return _entry(yaml.load(text, _Loader))
@@ -97,7 +97,7 @@ def parse(name: str, text: str) -> Entry:
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML as it is, except that a key that is given twice is an error."""
+    """A loader of YAML that refuses a key given twice."""
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
         value: dict[Any, Any] = super().construct_mapping(node, deep)
@@ -141,8 +141,7 @@ def _environment(value: Any) -> EnvironmentRule:
         if key in value and not _is_text(value[key]):
             raise ConfigError(f"environment: {key}: expected text, got {value[key]!r}")
     patterns = _texts("environment: patterns", value.get("patterns", []))
-    if value.get("known") not in KNOWN:
-        raise ConfigError(f"environment: known: expected {' or '.join(KNOWN)}, got {value.get('known')!r}")
+    one_of("environment: known", value.get("known"), KNOWN)
     if type(value.get("optional", False)) is not bool:
         raise ConfigError(f"environment: optional: expected true or false, got {value['optional']!r}")
     if "whole" in value and (patterns or "optional" in value):
@@ -179,7 +178,7 @@ def _check_keys(what: str, value: Any, allowed: Any) -> None:
 
 
 def _texts(key: str, value: Any) -> tuple[str, ...]:
-    """A list of texts that differ."""
+    """A list of distinct texts, as a tuple."""
     if not isinstance(value, list) or not all(map(_is_text, value)) or len(set(value)) != len(value):
         raise ConfigError(f"{key}: expected a list of texts that differ, got {value!r}")
     return tuple(value)

@@ -27,7 +27,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 ATTEMPTS = 3
-"""Pools that are started, each after a worker of the one before has died, before that is an error."""
+"""Most pools that one run starts: when a worker dies, a new pool does what is left."""
 
 _TICK_S = 0.1
 
@@ -58,34 +58,24 @@ def run(
         OxcartError: a task has raised it, or workers died `ATTEMPTS` times.
     """
     workers = min(workers, len(items))
-    if workers > 1:
-        yield from _run_in_processes(function, config, items, workers, report)
+    if workers <= 1:
+        done = [0, 0]
+
+        def advance(count: int, size: int) -> None:
+            done[0] += count
+            done[1] += size
+            report(done[0], done[1])
+
+        for index, item in enumerate(items):
+            yield index, function(config, item, advance)
         return
-    done = [0, 0]
-
-    def advance(count: int, size: int) -> None:
-        done[0] += count
-        done[1] += size
-        report(done[0], done[1])
-
-    for index, item in enumerate(items):
-        yield index, function(config, item, advance)
-
-
-def _run_in_processes(
-    function: Callable[[Any, Item, Advance], Result],
-    config: object,
-    items: Sequence[Item],
-    workers: int,
-    report: Progress,
-) -> Iterator[tuple[int, Result]]:
     context = multiprocessing.get_context("spawn")
     left = dict(enumerate(items))
-    done = context.RawArray("q", 2 * len(items))  # a task writes its own two alone, so there is no lock
+    shared = context.RawArray("q", 2 * len(items))  # a task writes its own two alone, so there is no lock
     for attempt in range(1, ATTEMPTS + 1):
         watched, held = context.Pipe(duplex=False)
         pool = ProcessPoolExecutor(
-            workers, context, initializer=_begin, initargs=(function, config, done, watched)
+            workers, context, initializer=_begin, initargs=(function, config, shared, watched)
         )
         try:
             futures: dict[Future[Result], int] = {
@@ -96,7 +86,7 @@ def _run_in_processes(
             pool.submit(os.getpid)
             while futures:
                 ended, _ = wait(futures, timeout=_TICK_S, return_when=FIRST_COMPLETED)
-                report(sum(done[0::2]), sum(done[1::2]))
+                report(sum(shared[0::2]), sum(shared[1::2]))
                 for future in ended:
                     index = futures.pop(future)
                     result = future.result()

@@ -81,7 +81,7 @@ def test_from_a_sample_to_a_prediction_and_a_table(dataset: Path, tmp_path: Path
     assert cli(*asked).stdout == result.stdout, "the same again"
     assert cli("predict", first, "--image", picture, "--instruction", "").exit_code == 0
     picture.write_bytes(b"no picture")
-    assert "cannot be read as a picture" in complaint(cli(*asked))
+    assert "cannot be read as an image" in complaint(cli(*asked))
 
     compared = tmp_path / "compared.png"
     result = cli("compare", *runs, "-o", compared)
@@ -106,7 +106,7 @@ def test_print_config_shows_every_key_and_trains_nothing(tmp_path: Path) -> None
         (["preset=tiny"], "model: expected a vision-language model"),
         (["preset=tiny", "model=nobody/nothing"], "data.datasets: expected at least one dataset"),
         (["vla.heads=head"], "vla.heads: no such key; did you mean vla.head?"),
-        (["preset=tiny", "data.seconds=1"], "data.seconds: how far codes reach is theirs to say"),
+        (["preset=tiny", "data.seconds=1"], "data.seconds: the labels say how far codes reach"),
         (["augment.shift=-1"], "augment.shift: expected at least 0, got -1"),
     ],
 )

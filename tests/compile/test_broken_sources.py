@@ -14,9 +14,11 @@ from typing import NamedTuple
 import pytest
 from PIL import Image
 
+from oxcart.compile.pipeline import prepare
 from oxcart.manifests.dataset import Dataset
 from oxcart.manifests.split import SplitRule
 from oxcart.manifests.verify import verify
+from oxcart.shards.errors import OxcartError, SourceError
 from sample_compile import (
     FIRST,
     SECOND,
@@ -28,6 +30,7 @@ from sample_compile import (
     cli,
     compiled,
     complaint,
+    config_of,
     edited,
     rows_of,
     stamps,
@@ -238,3 +241,23 @@ def test_what_is_rejected_has_no_part_in_the_split(whole: Compiled, tmp_path: Pa
     manifest = compiled(source, tmp_path / "out", on_error="reject", rule=SplitRule(val=0.5))
     assert manifest.counts["compiled"] == 14
     assert 0 < manifest.splits["val"]["episodes"] <= 7
+
+
+@pytest.mark.parametrize("side", [3_000_000_000, 9_000])
+def test_an_absurd_size_in_the_features_is_no_reason_to_take_memory(
+    whole: Compiled, tmp_path: Path, side: int
+) -> None:
+    source = edited(whole.source, tmp_path / "source", lambda feature: None)
+    text = (source / "features.json").read_text()
+    assert text.count('"32"') >= 2
+    (source / "features.json").write_text(text.replace('"32"', f'"{side}"'))
+    with pytest.raises(OxcartError, match="too large to be true"):
+        prepare(config_of(source, tmp_path / "out"))
+
+
+def test_a_declared_size_is_held_against_the_first_image(whole: Compiled, tmp_path: Path) -> None:
+    source = edited(whole.source, tmp_path / "source", lambda feature: None)
+    text = (source / "features.json").read_text()
+    (source / "features.json").write_text(text.replace('"32"', '"8000"'))
+    with pytest.raises(SourceError, match="is 32x32 pixels where the source declares 8000x8000"):
+        compiled(source, tmp_path / "out")

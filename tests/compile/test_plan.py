@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from collections import Counter, defaultdict
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from broken_dataset import found
 from oxcart.compile import plan
+from oxcart.compile.pipeline import execute, prepare
+from oxcart.compile.plan import MAX_NAME, plan_compile
 from oxcart.compile.sample.rlds import RldsSampleConfig, write_rlds
+from oxcart.compile.sources.base import SourceConfig
 from oxcart.manifests.canonical import pretty_json
 from oxcart.manifests.manifest import read_manifest
 from oxcart.manifests.split import SplitRule, read_rule, write_rule
 from oxcart.shards.errors import ConfigError
 from oxcart.shards.store import Store
-from sample_compile import SHARD_SIZE, Compiled, census_of, cli, compiled, rows_of, tree
+from sample_compile import SHARD_SIZE, Compiled, census_of, cli, compiled, config_of, edited, rows_of, tree
 
 
 class TestPacking:
@@ -206,3 +212,42 @@ class TestSplits:
         assert Counter(row["environment_known"] for row in found) == {"declared": 12, "unknown": 8}
         assert {row["split"] for row in found if row["environment"] is None} == {"train"}
         assert {row["split"] for row in found} == {"train", "val"}
+
+
+def test_aliases_of_the_rule_come_to_those_of_the_catalog(whole: Compiled, tmp_path: Path) -> None:
+    prepared = prepare(config_of(whole.source, tmp_path / "out"))
+    names = sorted({row["environment"] for row in rows_of(whole.out)})
+    known = {names[0]: (names[1],)}
+    rule = SplitRule(val=(names[0],), aliases={names[0]: (names[2],)})
+    settings = replace(prepared.config.settings, rule=rule)
+    made = plan_compile(prepared.census, settings, known)
+    held = {
+        row["environment"] for shard in made.shards if shard.split == "val" for row in shard.rows.to_pylist()
+    }
+    assert held == set(names[:3])
+
+
+def test_a_name_too_long_for_a_tar_is_refused_before_anything_is_written(
+    whole: Compiled, tmp_path: Path
+) -> None:
+    source = tmp_path / "source"
+    edited(whole.source, source, lambda feature: None)
+    info = json.loads((source / "dataset_info.json").read_text())
+    longest = "oxcart_kitchens-train-00000-000000.image_0.mjpeg"
+    for length in (MAX_NAME, MAX_NAME + 1):
+        name = "n" * (length - len(longest) + len("oxcart_kitchens"))
+        for file in source.glob("*.tfrecord*"):
+            file.rename(source / f"{name}-{file.name.partition('-')[2]}")
+        (source / "dataset_info.json").write_text(json.dumps({**info, "name": name}))
+        config = config_of(
+            source, tmp_path / str(length), rule=SplitRule(val=None), source=SourceConfig(url=str(source))
+        )
+        if length == MAX_NAME:
+            prepared = prepare(config)
+            assert len(prepared.plan.shards[0].rows["key"][0].as_py()) + len(".image_0.mjpeg") == MAX_NAME
+            execute(prepared)
+            assert found(tmp_path / str(length)) == []
+        else:
+            with pytest.raises(ConfigError, match=f"{length} characters, a tar header holds {MAX_NAME}"):
+                prepare(config)
+            assert not (tmp_path / str(length)).exists()

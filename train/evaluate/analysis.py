@@ -1,4 +1,4 @@
-"""Run strategies: numbers of the trained model, beside an untrained one and shuffled codes.
+"""Run strategies: numbers of the trained model, beside those of an untrained model and of shuffled codes.
 
     analysis = evaluate(trained, untrained, strategies.load(["compass"]))
 
@@ -26,16 +26,16 @@ from oxcart.train.evaluate.strategy import Context, Figure, Number, Skip, Strate
 from oxcart.train.evaluate.subsets import Subset
 
 SHUFFLES, SHUFFLES_DECODED = 20, 8
-"""Of the codes, for the null; of strategies that run the decoder."""
+"""Shuffles of the codes for the null; the second of strategies that run the decoder."""
 LEAST_SHUFFLES = 3
-"""That tell how far they spread."""
+"""Shuffles that a null needs, to tell how far they spread."""
 
 Verdict = Literal["clear", "unclear", "worse", "described"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Subject:
-    """What is judged."""
+    """Pairs with the codes of one model."""
 
     pairs: GatheredPairs
     context: Context
@@ -43,17 +43,18 @@ class Subject:
 
 @dataclass(frozen=True, kw_only=True)
 class Null:
-    """What shuffled codes give."""
+    """Value that shuffled codes give."""
 
     value: float
     low: float
+    """Lower bound of the 95% range of one more shuffle."""
     high: float
-    """Bounds of the 95% range of a shuffle, as of a normal distribution."""
+    """Upper bound of the 95% range of one more shuffle."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """A number and what it is to be compared with."""
+    """A number beside those it is compared with."""
 
     strategy: str
     number: Number
@@ -66,7 +67,7 @@ class Row:
 
 @dataclass(frozen=True, kw_only=True)
 class Section:
-    """What came of a strategy."""
+    """Results of one strategy."""
 
     name: str
     strategy: Strategy
@@ -88,17 +89,17 @@ class SubsetNumbers:
 
 @dataclass(frozen=True, kw_only=True)
 class Analysis:
-    """All that was found."""
+    """Results of an evaluation."""
 
     sections: list[Section]
     subsets: list[SubsetNumbers]
     pairs: int
     episodes: int
     about: dict[str, Any] = field(default_factory=dict)
-    """Plain JSON: what was evaluated, and how."""
+    """What was evaluated, and how; plain JSON."""
 
     def rows(self) -> list[Row]:
-        """Of all sections."""
+        """Rows of all sections."""
         return [row for section in self.sections for row in section.rows]
 
     def scalars(self) -> dict[str, float]:
@@ -119,13 +120,13 @@ def evaluate(
     """Run strategies.
 
     Args:
-        trained: the model that is judged.
-        untrained: the same pairs through one that was not trained; None leaves the comparison out.
+        trained: pairs as the judged model codes them.
+        untrained: the same pairs as an untrained model codes them; None leaves the comparison out.
         chosen: strategies by name.
         subsets: parts of the pairs to give numbers of as well.
-        figures: whether to draw.
-        shuffles: of the codes; 0 gives no null.
-        report: takes the strategies done.
+        figures: whether to draw figures.
+        shuffles: shuffles of the codes; 0 gives no null.
+        report: is told the strategies done.
 
     Raises:
         ConfigError: a subset holds no pair.
@@ -162,7 +163,11 @@ def _section(
     numbers, skips = _measure(strategy, trained)
     others = {} if untrained is None else {one.name: one for one in _measure(strategy, untrained)[0]}
     nulls = _nulls(strategy, trained, shuffles) if numbers and strategy.shuffles else {}
-    rows = [_row(name, one, others.get(one.name), nulls.get(one.name)) for one in numbers]
+    rows = []
+    for number in numbers:
+        other, null = others.get(number.name), nulls.get(number.name)
+        verdict = _verdict(number, [other, None if number.null_is_best else null])
+        rows.append(Row(strategy=name, number=number, untrained=other, null=null, verdict=verdict))
     drawn: list[Figure | Table] = []
     if figures and lacking(trained.pairs, strategy.needs) is None:
         drawn = list(strategy.draw(trained.pairs, trained.context))
@@ -177,11 +182,11 @@ def _section(
 
 
 def _measure(strategy: Strategy, subject: Subject) -> tuple[list[Number], list[Skip]]:
-    """Numbers, all of them finite, and what there is not."""
+    """Numbers, all of them finite, and what was skipped."""
     why = lacking(subject.pairs, strategy.needs)
     if why is not None:
         return [], [Skip(what=strategy.title, because=why)]
-    # Threads of BLAS and k-means cost more than they give at this size; torch keeps its own for decoding.
+    # Threads of BLAS and k-means cost more than they save at this size; torch keeps its own for decoding.
     with contextlib.nullcontext() if strategy.decodes else threadpool_limits(1):
         found = list(strategy.measure(subject.pairs, subject.context))
     numbers = [one for one in found if isinstance(one, Number)]
@@ -190,7 +195,7 @@ def _measure(strategy: Strategy, subject: Subject) -> tuple[list[Number], list[S
 
 
 def _nulls(strategy: Strategy, trained: Subject, shuffles: int) -> dict[str, Null]:
-    """Number -> what the codes of other pairs give."""
+    """Name of each number -> the value that codes of other pairs give."""
     values: dict[str, list[float]] = {}
     context, pairs = trained.context, trained.pairs
     quick = Context(**{**vars(context), "quick": True})
@@ -199,7 +204,7 @@ def _nulls(strategy: Strategy, trained: Subject, shuffles: int) -> dict[str, Nul
         seed = derive(context.seed, 43, i)
         within = _measure(strategy, Subject(pairs=pairs.shuffled(seed), context=quick))[0]
         if several and any(number.null_is_best for number in within):
-            # What codes say of the dataset itself is lost only between datasets.
+            # Only a shuffle between datasets removes what codes say of the dataset itself.
             other = Subject(pairs=pairs.shuffled(seed, anywhere=True), context=quick)
             anywhere = {number.name: number for number in _measure(strategy, other)[0]}
             within = [anywhere.get(one.name, one) if one.null_is_best else one for one in within]
@@ -210,38 +215,24 @@ def _nulls(strategy: Strategy, trained: Subject, shuffles: int) -> dict[str, Nul
         if len(drawn) < LEAST_SHUFFLES:
             continue
         mean = float(np.mean(drawn))
-        # Where one more shuffle lies with 95%: few of them tell little of how far they spread.
+        # The range of one more shuffle: few shuffles tell little of how far they spread.
         factor = statistics.student(len(drawn) - 1) * math.sqrt(1 + 1 / len(drawn))
         spread = factor * float(np.std(drawn, ddof=1))
         found[name] = Null(value=mean, low=mean - spread, high=mean + spread)
     return found
 
 
-def _row(strategy: str, number: Number, untrained: Number | None, null: Null | None) -> Row:
-    others: list[Number | Null] = [] if untrained is None else [untrained]
-    if null is not None and not number.null_is_best:
-        others.append(null)
-    return Row(
-        strategy=strategy,
-        number=number,
-        untrained=untrained,
-        null=null,
-        verdict=_verdict(number, others),
-    )
-
-
-def _verdict(number: Number, others: Sequence[Number | Null]) -> Verdict:
+def _verdict(number: Number, others: Sequence[Number | Null | None]) -> Verdict:
+    """How a number compares with others, of which None is left out."""
     if number.better == "none":
         return "described"
-    if number.low is None or number.high is None or not others:
-        return "unclear"
     sign = 1 if number.better == "high" else -1
-    ends = sorted((sign * number.low, sign * number.high))
     bounds = []
-    for other in others:
-        if other.low is None or other.high is None:
+    for one in (number, *(other for other in others if other is not None)):
+        if one.low is None or one.high is None:
             return "unclear"
-        bounds.append(sorted((sign * other.low, sign * other.high)))
-    if all(ends[0] > bound[1] for bound in bounds):
+        bounds.append(sorted((sign * one.low, sign * one.high)))
+    (low, high), *beside = bounds
+    if beside and all(low > bound[1] for bound in beside):
         return "clear"
-    return "worse" if any(ends[1] < bound[0] for bound in bounds) else "unclear"
+    return "worse" if any(high < bound[0] for bound in beside) else "unclear"

@@ -29,7 +29,7 @@ from oxcart.train.finite import refuse
 from oxcart.train.flow import FlowMeter
 from oxcart.train.laq.model import NONE, LatentActionModel, to_float
 from oxcart.train.loaders import held_out_loader
-from oxcart.train.statistics import Floats, Ints
+from oxcart.train.statistics import Floats, Ints, numbered
 
 Strings = npt.NDArray[np.str_]
 T = TypeVar("T")
@@ -38,12 +38,12 @@ SPLITS = ("train", "val_seen", "val", "test")
 SEEN = ("train", "val_seen")
 """Splits whose environments training saw."""
 THUMB = 8
-"""Pixels of a side of what the probe from the frame alone sees."""
+"""Side, in pixels, of the small frames that the probe from the frame alone sees."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Draw:
-    """Which pairs, and how much of them is kept.
+    """Which pairs are drawn, and how much of them is kept.
 
     Raises:
         ConfigError: a number is too small.
@@ -56,7 +56,7 @@ class Draw:
     batch_size: int = 64
     """Pairs that are run together."""
     seed: int = 0
-    """Of the draw."""
+    """Seed of the draw."""
 
     def __post_init__(self) -> None:
         for name, least in (("samples", 1), ("frames", 0), ("batch_size", 1)):
@@ -66,49 +66,49 @@ class Draw:
 
 @dataclass(frozen=True, kw_only=True)
 class GatheredPairs:
-    """N pairs through one model."""
+    """N pairs, with the codes that one model gives them."""
 
     codes: Ints
-    """[N, n]: of the pair, 0 to `size` - 1."""
+    """[N, n]: codes of each pair, 0 to `size` - 1."""
     size: int
     """Entries of the codebook."""
     dataset: Strings
-    """[N]: name."""
+    """[N]: name of the dataset."""
     split: Strings
-    """[N]."""
+    """[N]: split of the pair."""
     environment: Strings
-    """[N]; "" where it is unknown."""
+    """[N]: environment of the pair; "" where it is unknown."""
     key: Strings
-    """[N]: of the episode."""
+    """[N]: key of the episode."""
     instruction: Strings
-    """[N]; "" where there is none."""
+    """[N]: instruction of the episode; "" where there is none."""
     actions: Floats | None = None
-    """[N, A]: summed over the pair; NaN where the dataset has none."""
+    """[N, A]: actions summed over the pair; NaN where the dataset has none."""
     state: Floats | None = None
-    """[N, S]: at t; NaN where the dataset has none."""
+    """[N, S]: state at t; NaN where the dataset has none."""
     flow: Floats | None = None
-    """[N, 3, 2]: mean optical flow as `oxcart.train.flow.VARIANTS`, in percent of the width."""
+    """[N, 3, 2]: mean optical flow, one for each of `oxcart.train.flow.VARIANTS`."""
     thumbs: npt.NDArray[np.float32] | None = None
-    """[N, 192]: frame t, made small."""
+    """[N, 192]: frame t at THUMB pixels of a side."""
     frames: npt.NDArray[np.uint8] | None = None
-    """[F, 2, H, W, 3]."""
+    """[F, 2, H, W, 3]: both frames of some pairs."""
     framed: Ints = field(default_factory=lambda: np.zeros(0, np.int64))
-    """[F]: the pairs that `frames` are of."""
+    """[F]: rows of the pairs whose `frames` are kept."""
     missing: Mapping[str, str] = field(default_factory=dict)
-    """Name of what is None -> why."""
+    """Name of each field that is None -> the reason."""
     _kept: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
-    """Of `keep`."""
+    """Values of `keep`."""
 
     def __len__(self) -> int:
         return len(self.codes)
 
     @property
     def episodes(self) -> Ints:
-        """[N]: number of the episode."""
+        """[N]: number of the pair's episode."""
 
         def compute() -> Ints:
             both = np.char.add(np.char.add(self.dataset, "\n"), self.key)
-            return np.unique(both, return_inverse=True)[1].astype(np.int64)
+            return numbered(both)
 
         return self.keep("episodes", compute)
 
@@ -136,15 +136,16 @@ class GatheredPairs:
         return replace(self, **picked, frames=frames, framed=framed[kept], _kept={})
 
     def keep(self, name: str, compute: Callable[[], T]) -> T:
-        """What is computed of all but the codes: once for these pairs, whatever codes they are given."""
+        """A value that does not depend on codes, computed once for these pairs, whatever codes they get."""
         if name not in self._kept:
             self._kept[name] = compute()
         found: T = self._kept[name]
         return found
 
     def shuffled(self, seed: int, *, anywhere: bool = False) -> GatheredPairs:
-        """The same pairs with the codes of other episodes, of the same dataset or of any: what chance alone
-        gives. Codes of an episode stay together and in order, since they and motions are alike within one.
+        """The same pairs with the codes of other episodes, of the same dataset or of any: what chance gives.
+
+        Codes of an episode stay together and in order, since codes and motions are alike within an episode.
         """
         generator = np.random.Generator(np.random.PCG64(seed))
         codes = np.empty_like(self.codes)
@@ -158,7 +159,7 @@ class GatheredPairs:
 
 
 def name_datasets(datasets: Sequence[Dataset]) -> dict[str, Dataset]:
-    """Datasets by name; those of one name by URL.
+    """Datasets by name, or by URL where two have one name.
 
     Raises:
         ConfigError: one is given twice.
@@ -180,17 +181,17 @@ def open_splits(
     batch_size: int,
     splits: Sequence[str] = SPLITS,
 ) -> dict[tuple[str, str], Loader]:
-    """(dataset, split) -> a loader of its pairs, where it has any.
+    """(dataset, split) -> a loader of its pairs, where there are any.
 
     Args:
         datasets: by name.
-        data: which pairs: offset, camera, limits.
-        image_size: pixels of a side.
+        data: offset, camera and limits of the pairs.
+        image_size: side of frames, in pixels.
         batch_size: pairs that are read together.
-        splits: which of them are wanted.
+        splits: the wanted splits.
 
     Raises:
-        ConfigError: no dataset has an episode long enough for a pair, or the data are not as asked for.
+        ConfigError: no dataset has an episode long enough for a pair, or a dataset lacks what is asked for.
     """
     found: dict[tuple[str, str], Loader] = {}
     short: list[str] = []
@@ -233,15 +234,15 @@ def gather(
     meter: FlowMeter | str,
     report: Callable[[int], None] = lambda done: None,
 ) -> list[GatheredPairs]:
-    """Read the pairs, once, and run them through every model.
+    """Read the pairs once, and run them through every model.
 
     Args:
-        loaders: of `open_splits`.
-        models: in eval mode, on the device.
-        draw: which pairs.
-        device: of the models.
-        meter: of the flow; or why there is none.
-        report: takes the pairs done.
+        loaders: those of `open_splits`.
+        models: models in eval mode, on the device.
+        draw: which pairs are read.
+        device: device of the models.
+        meter: measures flow; or the reason why there is no flow.
+        report: is told the pairs done.
 
     Returns:
         The pairs as coded by each model.
@@ -257,8 +258,8 @@ def gather(
         wanted = np.sort(drawn)  # neighbours are read together
         for begin in range(0, len(wanted), draw.batch_size):
             positions = wanted[begin : begin + draw.batch_size]
-            pictured = np.flatnonzero(np.isin(positions, framed))
-            part.add(begin, len(wanted), loader.at(positions), pictured, models, device, meter)
+            shown = np.flatnonzero(np.isin(positions, framed))
+            part.add(begin, len(wanted), loader.at(positions), shown, models, device, meter)
             report(read + begin + len(positions))
         read += len(wanted)
         parts.append(part)
@@ -266,7 +267,7 @@ def gather(
 
 
 def draw_positions(length: int, count: int, key: int) -> Ints:
-    """`count` of the numbers below `length`, all of them where they are fewer, in the order of a hash."""
+    """`count` distinct numbers below `length`, or all where they are fewer, in the order of a hash."""
     count = min(count, length)
     if 2 * count > length:
         hashes = splitmix64(np.arange(length, dtype=np.uint64) ^ np.uint64(key))
@@ -283,8 +284,11 @@ def draw_positions(length: int, count: int, key: int) -> Ints:
 
 
 class _SplitArrays:
-    """What is kept of a dataset's split. Arrays are made whole at the first batch: small ones, kept batch by
-    batch between large ones that are let go of, would keep memory of those from being used again."""
+    """Values kept of one dataset's split.
+
+    Arrays are allocated whole at the first batch. Small arrays kept batch by batch would lie between large
+    ones that are freed, and would keep the memory from being used again.
+    """
 
     def __init__(self, dataset: str, split: str) -> None:
         self.dataset, self.split = dataset, split
@@ -301,12 +305,12 @@ class _SplitArrays:
         begin: int,
         count: int,
         batch: Batch,
-        pictured: Ints,
+        shown: Ints,
         models: Sequence[LatentActionModel],
         device: torch.device,
         meter: FlowMeter | str,
     ) -> None:
-        """Take a batch: rows from `begin` of `count` in all; frames of those that are `pictured`."""
+        """Take a batch: rows from `begin` of `count` in all, and the frames of the rows in `shown`."""
         frames = to_float(batch.frames.to(device))
         pixels: npt.NDArray[np.uint8] = batch.frames.numpy()
         found: dict[str, Any] = {f"codes {i}": model.encode(frames).cpu() for i, model in enumerate(models)}
@@ -325,8 +329,8 @@ class _SplitArrays:
         self.texts["environment"] += [one or "" for one in batch.environment]
         self.texts["key"] += batch.key
         self.texts["instruction"] += batch.instruction
-        self.frames.append(pixels[pictured].copy())
-        self.framed.append(pictured + begin)
+        self.frames.append(pixels[shown].copy())
+        self.framed.append(shown + begin)
 
 
 def _join(
@@ -370,7 +374,7 @@ def _join(
 
 
 def _stacked(parts: Sequence[Floats | None], starts: Ints, name: str) -> tuple[Floats | None, str]:
-    """[N, A] of the parts' values, NaN where a part has none; or why there is no such array."""
+    """Values [N, A] of all parts, NaN where a part has none; or the reason why there is no such array."""
     widths = sorted({part.shape[1] for part in parts if part is not None})
     if not widths:
         return None, f"no dataset has {name}"

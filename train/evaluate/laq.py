@@ -29,7 +29,7 @@ from oxcart.train.laq.model import LatentActionModel, to_float
 
 
 class StageProgress(Protocol):
-    """Shows how far a stage of the work is."""
+    """Shows the progress of one stage of the work."""
 
     def __call__(
         self, label: str, total: int, unit: str, /
@@ -43,26 +43,26 @@ def _silent(label: str, total: int, unit: str, /) -> Iterator[Callable[[int], No
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateOptions:
-    """What is evaluated, and how.
+    """Options of an evaluation.
 
     Raises:
         ConfigError: an unknown strategy or flow.
     """
 
     strategies: tuple[str, ...] = ()
-    """Names; none is all."""
+    """Names of strategies; none means all."""
     draw: Draw = field(default_factory=Draw)
-    """Which pairs."""
+    """Which pairs are drawn."""
     flow: str = "dis"
     """`dis`, `raft` or `none`."""
     flow_weights: str | None = None
     """raft: a file with its weights; None takes those that torchvision has on this machine."""
     subsets: tuple[Subset, ...] | None = None
-    """Parts to give numbers of, too; None is what was seen, what was held out, and each dataset."""
+    """Subsets to report as well; None takes those of `default_subsets`."""
     untrained: bool = True
-    """Whether to compare with a model that was not trained."""
+    """Whether to compare with an untrained model."""
     figures: bool = True
-    """Whether to draw."""
+    """Whether to draw figures."""
 
     def __post_init__(self) -> None:
         strategies.check(self.strategies, "strategies")
@@ -82,16 +82,16 @@ def analyse(
     """Evaluate a model.
 
     Args:
-        model: in eval mode, on the device.
-        config: of its run: which pairs it is for.
-        datasets: by name.
-        options: see there.
-        device: of the model.
+        model: a model in eval mode, on the device.
+        config: configuration of its run, which says which pairs it takes.
+        datasets: datasets by name.
+        options: options of the evaluation.
+        device: device of the model.
         stage: shows progress.
-        about: more that the report shall say.
+        about: further facts for the report.
 
     Raises:
-        ConfigError: there are no pairs, or something that is asked for is not installed.
+        ConfigError: there are no pairs, or a package that is needed is not installed.
     """
     chosen = strategies.load(options.strategies or strategies.names())
     loaders = open_splits(datasets, config.data, config.model.image_size, options.draw.batch_size)
@@ -147,7 +147,7 @@ def analyse(
 def untrained_model(
     config: LaqConfig, trained: LatentActionModel, loader: Loader, device: torch.device
 ) -> LatentActionModel:
-    """The model as training began with it: the weights of its seed, the codebook from a first batch."""
+    """The model as training began with it: weights drawn from its seed, the codebook from a first batch."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.train.seed)
         model = LatentActionModel(config.model, config.quantizer, trained.decoder.flow is not None)

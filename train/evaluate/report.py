@@ -1,4 +1,4 @@
-"""The analysis as one HTML page that holds all it shows, and the same numbers as JSON."""
+"""The analysis as one self-contained HTML page, and the same numbers as JSON."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ KEYS = (
 CARDS = (*KEYS[:5], ("flow_tokens", "direction_weighted"), ("probe", "r2"))
 SHOWN_CARDS = 4
 WIDTH, HEIGHT, MARGIN = 230, 34, 8
-"""Of the picture of a number, in SVG units."""
+"""Size of the drawing of a number, in SVG units."""
 _WORDS = {
     "clear": ("good", "clear of both"),
     "unclear": ("odd", "not told apart"),
@@ -42,7 +42,7 @@ _PRECISE = 3
 
 @dataclass(frozen=True, kw_only=True)
 class IntervalMark:
-    """An interval, in SVG units."""
+    """Where an interval and its value are drawn, in SVG units."""
 
     low: float
     high: float
@@ -50,7 +50,7 @@ class IntervalMark:
 
 
 def report_json(analysis: Analysis) -> bytes:
-    """The numbers of the page, and the tables behind its pictures."""
+    """The numbers of the page and the tables behind its figures, as JSON."""
     numbers = [
         {
             "strategy": row.strategy,
@@ -107,7 +107,7 @@ def report_json(analysis: Analysis) -> bytes:
 
 
 def report_html(analysis: Analysis) -> bytes:
-    """The page."""
+    """The HTML page."""
     rows = analysis.rows()
     judged = [row for row in rows if row.number.better != "none"]
     headline, tone = _headline(rows)
@@ -138,14 +138,14 @@ def report_html(analysis: Analysis) -> bytes:
 
 
 def say(value: float, unit: str = "") -> str:
-    """A number with three digits that mean something, and none beyond the third place."""
+    """A number with three significant digits, and at most three decimals."""
     places = max(0, min(3, _PRECISE - 1 - int(np.floor(np.log10(abs(value)))))) if value else 2
     text = f"{value:,.{places}f}{unit}"
     return text[1:] if text.strip("-0.,° bits") == "" and text.startswith("-") else text
 
 
 def say_interval(number: Number | Null | None) -> str:
-    """`low to high`; why not, where there is none."""
+    """`low to high`; the reason where there is no interval."""
     if number is None:
         return ""
     if number.low is None or number.high is None:
@@ -192,7 +192,7 @@ def _because(judged: Sequence[Row], analysis: Analysis) -> list[str]:
 
 
 def _picture(row: Row) -> dict[str, Any]:
-    """Where the bars of a number lie, on an axis of its own."""
+    """Where a number and those beside it are drawn, on an axis of its own."""
     others = [one for one in (row.untrained, row.null) if one is not None]
     ends = [end for one in (row.number, *others) for end in (one.low, one.high, one.value) if end is not None]
     low, high = min(ends), max(ends)
@@ -222,7 +222,7 @@ def _round(value: float | None) -> float | None:
 
 
 def _values(rows: Sequence[Sequence[Any]]) -> list[list[Any]]:
-    """Plain Python values."""
+    """Rows of plain Python values."""
     return [[value.item() if isinstance(value, np.generic) else value for value in row] for row in rows]
 
 

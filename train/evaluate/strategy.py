@@ -1,4 +1,4 @@
-"""What a strategy is: what it needs, numbers of gathered pairs, figures of them.
+"""What a strategy of evaluation is: the data it needs, the numbers it measures, the figures it draws.
 
     # strategies/mine.py
     def measure(pairs: GatheredPairs, context: Context) -> Iterator[Number | Skip]:
@@ -27,7 +27,7 @@ from oxcart.shards.errors import NotFiniteError
 from oxcart.train import plots, statistics
 from oxcart.train.evaluate.gather import GatheredPairs, Strings
 from oxcart.train.flow import FlowMeter
-from oxcart.train.laq.model import LatentActionModel, to_float
+from oxcart.train.laq.model import LatentActionModel, to_float, to_uint8
 from oxcart.train.statistics import Floats, Ints
 
 Better = Literal["high", "low", "none"]
@@ -42,28 +42,29 @@ SHOWN = 8
 
 @dataclass(frozen=True, kw_only=True)
 class Number:
-    """A result."""
+    """A measured number with its interval."""
 
     name: str
     """Unique in its strategy."""
     title: str
-    """A few words, for the table."""
+    """Heading in the table, a few words."""
     value: float
     low: float | None = None
-    """Of the 95% interval over episodes; None where there are too few of them."""
+    """Lower bound of the 95% interval over episodes; None where there are too few episodes."""
     high: float | None = None
+    """Upper bound of the same interval."""
     better: Better = "none"
-    """Which way a good model lies; `none` describes and does not judge."""
+    """Direction in which a model is better; `none` for a number that only describes."""
     read: str
-    """How to read it, in a sentence."""
+    """How to read the number, in a sentence."""
     unit: str = ""
     null_is_best: bool = False
-    """Chance is what one hopes for: codes should say nothing of this."""
+    """Whether chance is the best result: codes should say nothing of this."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Skip:
-    """A result, or all of a strategy, that there is not, and why."""
+    """A number, or all of a strategy, that cannot be measured, and the reason."""
 
     what: str
     because: str
@@ -71,7 +72,7 @@ class Skip:
 
 @dataclass(frozen=True, kw_only=True)
 class Figure:
-    """A picture."""
+    """A figure of the page."""
 
     title: str
     png: bytes
@@ -80,7 +81,7 @@ class Figure:
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """Numbers behind the pictures."""
+    """Numbers behind the figures."""
 
     title: str
     columns: tuple[str, ...]
@@ -89,18 +90,18 @@ class Table:
 
 @dataclass(frozen=True, kw_only=True)
 class Context:
-    """What a strategy may use beside the pairs."""
+    """What a strategy may use besides the pairs."""
 
     model: LatentActionModel
     """The model that coded the pairs, in eval mode."""
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
-    """Of the model."""
+    """Device of the model."""
     meter: FlowMeter | None = None
-    """Measures flow; None where the pairs have none either."""
+    """Measures flow; None where the pairs have no flow either."""
     seed: int = 0
-    """Of whatever is drawn."""
+    """Seed of all random draws."""
     quick: bool = False
-    """Give no intervals."""
+    """Whether to leave out intervals."""
 
     @torch.no_grad()
     def decode(self, first: npt.NDArray[np.uint8], codes: Ints) -> npt.NDArray[np.uint8]:
@@ -110,10 +111,10 @@ class Context:
             some = slice(begin, begin + AT_ONCE)
             frames = to_float(torch.from_numpy(first[some])[:, None].to(self.device))[:, 0]
             given = torch.from_numpy(codes[some]).to(self.device)
-            pixels = self.model.decode(frames, given).clamp(-1, 1).add(1).mul(127.5).round()
+            pixels = self.model.decode(frames, given).clamp(-1, 1)
             if not pixels.isfinite().all():
                 raise NotFiniteError("frames that the model decodes are not finite")
-            made.append(pixels.to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy())
+            made.append(to_uint8(pixels[:, None])[:, 0].cpu().numpy())
         return np.concatenate(made) if made else first.copy()
 
     def estimate(
@@ -125,14 +126,14 @@ class Context:
         title: str,
         **about: Any,
     ) -> Number | Skip:
-        """A number with its interval; skipped where the pairs do not determine it.
+        """A number with its interval; a Skip where the pairs do not determine it.
 
         Args:
-            episodes: [N]: of each row that the statistic may be given.
-            statistic: see `oxcart.train.evaluate.statistics`.
+            episodes: [N]: the episode of each row.
+            statistic: of rows; see `oxcart.train.statistics`.
             by: `bootstrap` or `jackknife`.
-            title: of the number.
-            about: other fields of it.
+            title: heading of the number.
+            about: other fields of the number.
         """
         value = statistic(np.arange(len(episodes)))
         if not math.isfinite(value):
@@ -148,24 +149,24 @@ def _draw_nothing(pairs: GatheredPairs, context: Context) -> Iterator[Figure | T
 
 @dataclass(frozen=True, kw_only=True)
 class Strategy:
-    """See the module."""
+    """A question that evaluation asks of codes; see the module."""
 
     title: str
-    """As a heading."""
+    """Heading of the section."""
     about: str
-    """What is asked, in a sentence or two."""
+    """The question, in a sentence or two."""
     needs: tuple[str, ...] = ()
-    """Names of what the pairs must have: `actions`, `state`, `flow`, `frames`, `instruction`."""
+    """Data that the pairs must have: `actions`, `state`, `flow`, `frames`, `instruction`."""
     measure: Callable[[GatheredPairs, Context], Iterator[Number | Skip]]
-    """Numbers; called many times."""
+    """Yields numbers; called many times."""
     draw: Callable[[GatheredPairs, Context], Iterator[Figure | Table]] = _draw_nothing
-    """Pictures; called once."""
+    """Yields figures and tables; called once."""
     place: int = 100
-    """In the report: smaller comes first."""
+    """Position in the report; smaller comes first."""
     shuffles: bool = True
-    """Whether codes of other pairs can give other numbers."""
+    """Whether shuffled codes can give other numbers."""
     decodes: bool = False
-    """Whether measuring runs the decoder, which is slow: it is measured on fewer shuffles."""
+    """Whether measuring runs the decoder, which is slow, so that fewer shuffles are measured."""
 
 
 def lacking(pairs: GatheredPairs, needs: Sequence[str]) -> str | None:
@@ -197,7 +198,7 @@ def having(pairs: GatheredPairs, name: str) -> GatheredPairs:
 
 
 def groupings(pairs: GatheredPairs) -> Iterator[tuple[str, Strings] | Skip]:
-    """Ways to tell pairs apart: kind (`environments`, `datasets`) and the group of each pair, "" where none.
+    """Ways to group pairs: kind (`environments`, `datasets`) and the group of each pair, "" where unknown.
 
     A way with fewer than two groups is a Skip.
     """
@@ -218,10 +219,24 @@ def groupings(pairs: GatheredPairs) -> Iterator[tuple[str, Strings] | Skip]:
         yield Skip(what="between datasets", because=f"there is one dataset, {pairs.dataset[0]}")
 
 
+def widest(pairs: GatheredPairs) -> tuple[str, Strings] | None:
+    """The widest of `groupings`: datasets where there are several, else environments; None where neither."""
+    found = [way for way in groupings(pairs) if not isinstance(way, Skip)]
+    return found[-1] if found else None
+
+
 def largest(groups: Strings, most: int = SHOWN) -> list[str]:
-    """The groups with the most pairs, at most so many; "" is none."""
+    """The groups with the most pairs, largest first; "" is no group."""
     names, counts = np.unique(groups[groups != ""], return_counts=True)
     return [str(one) for one in names[np.argsort(-counts, kind="stable")][:most]]
+
+
+def panels(rows: int, columns: int, width: float, height: float, **options: Any) -> tuple[Any, Any]:
+    """A figure of rows and columns of plots, and its axes [rows, columns]; sizes of it in inches."""
+    size = width, height
+    return plots.pyplot().subplots(  # type: ignore[no-any-return]
+        rows, columns, figsize=size, squeeze=False, layout="constrained", **options
+    )
 
 
 def to_png(figure: Any) -> bytes:
@@ -233,7 +248,7 @@ def to_png(figure: Any) -> bytes:
 
 
 def tidy(axis: Any, title: str = "", x: str = "", y: str = "") -> None:
-    """The looks of every plot."""
+    """Give an axis the looks of every plot."""
     axis.set_title(title, color=plots.INK, fontsize=10)
     axis.set_xlabel(x, color=plots.INK, fontsize=9)
     axis.set_ylabel(y, color=plots.INK, fontsize=9)

@@ -1,12 +1,12 @@
-"""Subsets: named parts of the pairs, by small rules in YAML.
+"""Named subsets of the pairs, defined by rules in YAML.
 
     bridge: dataset=bridge
     toykitchens: environment~toykitchen
     new places: held out
     new toykitchens: [held out, environment~toykitchen, instruction!~drawer]
 
-A rule is `FIELD=TEXT` (is), `FIELD!=TEXT` (is not), `FIELD~PATTERN` (a regular expression occurs in it),
-`FIELD!~PATTERN` (does not), `seen` or `held out`; all rules of a list have to hold.
+A rule is `FIELD=TEXT` (equal), `FIELD!=TEXT` (not equal), `FIELD~PATTERN` (the regular expression occurs),
+`FIELD!~PATTERN` (it does not), `seen` or `held out`. A pair is in the subset if all rules of a list hold.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ _RULE = re.compile(r"(\w+)\s*(!?[=~])\s*(.*)", re.DOTALL)
 
 @dataclass(frozen=True)
 class Subset:
-    """Pairs that rules hold for.
+    """Pairs for which all rules hold.
 
     Raises:
-        ConfigError: a rule is none.
+        ConfigError: a rule cannot be read.
     """
 
     name: str
@@ -59,7 +59,7 @@ class Subset:
                     ) from error
 
     def mask(self, pairs: GatheredPairs) -> Mask:
-        """[N]: which pairs are in it."""
+        """Which pairs are in the subset, [N]."""
         found = np.ones(len(pairs), bool)
         for rule in self.rules:
             found &= _holds(rule, pairs)
@@ -70,11 +70,11 @@ def parse(text: str, where: str) -> list[Subset]:
     """Subsets of a YAML file.
 
     Args:
-        text: of the file.
-        where: its name, for errors.
+        text: contents of the file.
+        where: name of the file, for errors.
 
     Raises:
-        ConfigError: it is no such file.
+        ConfigError: the file does not define subsets.
     """
     try:
         loaded = yaml.safe_load(text)
@@ -95,7 +95,7 @@ def parse(text: str, where: str) -> list[Subset]:
 
 
 def default_subsets(pairs: GatheredPairs) -> list[Subset]:
-    """What was seen and what was held out, where there are both; each dataset, where there are several."""
+    """Seen and held-out pairs, where there are both; each dataset, where there are several."""
     found = []
     if pairs.held_out.any() and not pairs.held_out.all():
         found += [Subset(place, (place,)) for place in PLACES]

@@ -1,9 +1,8 @@
-"""Changes of pairs on the device: mirrored, moved, in other light, backwards. Both frames get the same.
+"""Augmentation of pairs on the device: mirrored, moved, recoloured, reversed; both frames alike.
 
-What lies between the frames stays an action, though another one, so there is nothing to relabel: nothing here
-may be used where actions are targets. What is drawn for a sample
-depends on seed, step and the sample's place in the step alone, never on a random stream: ranks, accumulation
-and resumed runs see the same pixels.
+A changed pair still shows an action, though another one. LAQ has no labels to correct; do not use this where
+actions are targets. The numbers of a sample depend on seed, step and its place in the step alone, never on a
+random stream, so that ranks, accumulation and resumed runs see the same pixels.
 """
 
 from __future__ import annotations
@@ -17,24 +16,24 @@ from oxcart.train.data.order import derive
 from oxcart.train.laq.config import AugmentConfig
 
 NUMBERS = 10
-"""Random numbers of a sample: mirror, brightness, contrast, three channels, their order, backwards, down and
+"""Random numbers per sample: mirror, brightness, contrast, three channels, their order, reversal, down,
 right."""
 _ORDERS = tuple(itertools.permutations(range(3)))
 
 
 def draw_numbers(seed: int, step: int, count: int) -> Tensor:
-    """float32 [B, NUMBERS] in [0, 1), for every sample of a step."""
+    """Random numbers of all samples of a step: float32 [B, NUMBERS] in [0, 1)."""
     generator = torch.Generator().manual_seed(derive(seed, 21, step) >> 1)
     return torch.rand(count, NUMBERS, generator=generator)
 
 
 def augment(frames: Tensor, numbers: Tensor, config: AugmentConfig) -> Tensor:
-    """Changed frames.
+    """Augmented frames.
 
     Args:
         frames: float [B, 2, 3, H, W] in [-1, 1].
-        numbers: of `draw_numbers`, the rows of these samples.
-        config: what may change, and how much.
+        numbers: rows of `draw_numbers` for these samples.
+        config: which changes are made, and how large they are.
     """
     numbers = numbers.to(frames.device)
     if config.flip:
@@ -54,14 +53,15 @@ def augment(frames: Tensor, numbers: Tensor, config: AugmentConfig) -> Tensor:
 
 
 def lit(frames: Tensor, change: Tensor) -> Tensor:
-    """Frames [B, N, 3, H, W] with brightness, contrast and half of each channel's gain changed by [B, 5]."""
+    """Frames [B, N, 3, H, W] in other light: brightness, contrast and half of each channel's gain by [B,
+    5]."""
     gain = (1 + change[:, 1:2]) * (1 + change[:, 2:5] / 2)
     frames = frames * gain.view(-1, 1, 3, 1, 1) + change[:, 0].view(-1, 1, 1, 1, 1)
     return frames.clamp(-1, 1)
 
 
 def shifted(frames: Tensor, shares: Tensor) -> Tensor:
-    """Frames moved down and right by shares [B, 2] of their sides; what comes in repeats the edge."""
+    """Frames moved down and right by shares [B, 2] of their sides; the edge is repeated."""
     height, width = frames.shape[-2:]
     down, right = (shares * shares.new_tensor([height, width])).round().long().unbind(1)
     rows = (torch.arange(height, device=frames.device) - down[:, None]).clamp(0, height - 1)

@@ -1,9 +1,9 @@
-"""Parts of the latent-action model: attention blocks, and the ways between pixels and tokens.
+"""Parts of the latent-action model: attention blocks, and stems and heads between pixels and tokens.
 
-Frames are float [B, 3, H, W] in [-1, 1]; tokens [B, N, D], a patch each, row by row. Attention is PyTorch's
-`scaled_dot_product_attention`, with queries and keys normalised (in bf16 their products would else overflow
-the softmax's useful range). The trade-off: convolutional stems and heads learn in minutes what patches take
-days for, and are slower than patches at the same width on a GPU; presets choose.
+Frames are float [B, 3, H, W] in [-1, 1]. Tokens are [B, N, D], one per patch, row by row. Attention is
+PyTorch's `scaled_dot_product_attention` with normalised queries and keys; in bf16 their products would
+otherwise leave the softmax's useful range. The trade-off: convolutional stems and heads learn in minutes what
+patches take days for, but are slower than patches of the same width on a GPU. Presets choose.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from torch.nn import functional
 from oxcart.train.finite import filled, lost
 
 FINE = 8
-"""Channels of a convolutional head at the frames' own size."""
+"""Channels of a convolutional head at the size of the frames."""
 FAR = 1e4
-"""Half sides that a frame is moved at most. Long before that it shows nothing but its edge; much further, its
-coordinates would overflow the integers that native code makes of them."""
+"""Limit of a motion, in half sides of the frame. Long before it a frame shows nothing but its edge; far
+beyond it, coordinates would overflow the integers of native code."""
 
 
 class Attention(nn.Module):
@@ -52,8 +52,8 @@ class Attention(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention, attention to a context where there is one, and a hidden layer; each is added to its
-    input."""
+    """Attention, attention to a context if there is one, and a hidden layer, each with a residual
+    connection."""
 
     def __init__(self, width: int, heads: int, mlp: float, *, cross: bool = False) -> None:
         super().__init__()
@@ -75,28 +75,28 @@ class Block(nn.Module):
 
 
 class LinearStem(nn.Module):
-    """A patch becomes a token by one matrix."""
+    """One matrix makes a token of each patch."""
 
     def __init__(self, channels: int, patch: int, width: int) -> None:
         super().__init__()
         self.patches = nn.Conv2d(channels, width, patch, stride=patch)
 
     def forward(self, frames: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Tokens, and no details."""
+        """Tokens [B, N, D], and no details."""
         return self.patches(frames).flatten(2).transpose(1, 2), []
 
 
 def stage_widths(patch: int, width: int) -> list[int]:
-    """Channels after each halving, the last of which are the tokens' width: 16, 24, 96 for patch 8, width 96.
+    """Channels after each halving, such as 16, 24, 96 for patch 8 and width 96.
 
-    A quarter at twice the side: every stage costs about the same.
+    A stage at twice the side has a quarter of the channels, so every stage costs about the same.
     """
     halvings = patch.bit_length() - 1
     return [max(16, width >> 2 * (halvings - 1 - i)) for i in range(halvings - 1)] + [width]
 
 
 class ConvStem(nn.Module):
-    """A patch and its surroundings become a token by convolutions, each of which halves the side."""
+    """Convolutions, each of which halves the side, make tokens of patches and their surroundings."""
 
     def __init__(self, channels: int, patch: int, width: int) -> None:
         super().__init__()
@@ -107,7 +107,7 @@ class ConvStem(nn.Module):
         )
 
     def forward(self, frames: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Tokens, and the maps on the way to them, large ones first."""
+        """Tokens [B, N, D], and the maps of the stages before, large ones first."""
         x, details = frames, []
         for stage in self.stages:
             x = stage(x)
@@ -116,7 +116,7 @@ class ConvStem(nn.Module):
 
 
 class LinearHead(nn.Module):
-    """A token becomes a patch by one matrix."""
+    """One matrix makes a patch of each token."""
 
     def __init__(self, width: int, patch: int, channels: int) -> None:
         super().__init__()
@@ -135,8 +135,8 @@ class LinearHead(nn.Module):
 
 
 class ConvHead(nn.Module):
-    """Tokens become maps by convolutions, each of which doubles the side and sees the stem's map of that
-    size."""
+    """Convolutions, each of which doubles the side and sees the stem's map of that size, make maps of
+    tokens."""
 
     def __init__(self, width: int, patch: int, channels: int) -> None:
         super().__init__()
@@ -171,9 +171,9 @@ def move(frames: Tensor, motion: Tensor) -> Tensor:
     """Frames [B, C, H, W], each moved by an affine map.
 
     Args:
-        frames: whose edges go on beyond them.
-        motion: [B, 2, 3], added to the map that moves nothing; x and y in half widths and half heights. The
-            result at p is the frame at p + motion [p, 1]. Of a motion that is not finite it is NaN.
+        frames: the frames; their edges continue beyond them.
+        motion: [B, 2, 3], added to the identity; x and y in half widths and half heights. The result at p is
+            the frame at p + motion [p, 1]; it is NaN where the motion is not finite.
     """
     with torch.autocast(frames.device.type, enabled=False):  # a product in bf16 is off by half a pixel
         still = torch.eye(2, 3, device=motion.device)

@@ -1,4 +1,4 @@
-"""What can be configured of the latent-action model, and what cannot go together."""
+"""Configuration of the latent-action model, and its checks."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ STEMS = ("linear", "conv")
 QUANTIZERS = ("nsvq", "vq", "diveq", "fsq")
 TEACHERS = ("none", "dis", "raft")
 CODEBOOKS = 1 << 28
-"""Numbers that codebooks hold at most: a gigabyte."""
+"""Most numbers that codebooks may hold: a gigabyte."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,65 +34,66 @@ class ModelConfig:
     """Encoder and decoder."""
 
     image_size: int = 256
-    """Pixels of a side; frames are resized to it when they are read."""
+    """Side of frames, in pixels; frames are resized when they are read."""
     patch: int = 32
-    """Pixels of a side of a patch; divides `image_size`."""
+    """Side of a patch, in pixels; divides `image_size`."""
     width: int = 1024
-    """Of tokens."""
+    """Width of tokens."""
     heads: int = 16
-    """Of attention; divides `width`."""
+    """Heads of attention; divides `width`."""
     spatial_depth: int = 8
     """Blocks of the encoder that attend within a frame."""
     temporal_depth: int = 8
-    """Blocks of the encoder that attend from a patch to itself at the earlier time."""
+    """Blocks of the encoder that attend from a patch to the same patch of the earlier frame."""
     decoder_depth: int = 8
     """Blocks of the decoder; each attends within the frame and to the codes."""
     mlp: float = 4.0
-    """Width of the blocks' hidden layer, in widths."""
+    """Width of the blocks' hidden layer, as a multiple of `width`."""
     stem: str = "linear"
     """How patches become tokens: `linear`, as published, or `conv`: a few strided convolutions."""
     head: str = "linear"
-    """How tokens become pixels: `linear`, or `conv`: upsampling, with the frame's own details beside it."""
+    """How tokens become pixels: `linear`, or `conv`: upsampling beside the frame's own details."""
     difference: bool = False
-    """Show the encoder the difference of the frames beside the later one."""
+    """Whether the encoder also sees the difference of the frames."""
     output: str = "plain"
-    """What the decoder gives: `plain` pixels; `residual`, added to frame t; `layered`: parts of frame t that
-    the frame alone chooses, moved as the codes alone say."""
+    """Output of the decoder: `plain` pixels; `residual`, added to frame t; `layered`: parts of frame t,
+    chosen from the frame alone and moved by the codes alone."""
     layers: int = 4
-    """layered: how many parts can move on their own."""
+    """layered: number of parts that can move on their own."""
     checkpointing: bool = False
-    """Recompute activations in the backward pass: a third more time, much less memory."""
+    """Whether to recompute activations in the backward pass: a third more time, much less memory."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class QuantizerConfig:
-    """How a latent action becomes codes."""
+    """Quantizer of latent actions."""
 
     kind: str = "nsvq"
     """`nsvq`, or `vq`, `diveq`, `fsq` of vector-quantize-pytorch."""
     tokens: int = 4
-    """Codes of a latent action."""
+    """Codes per latent action."""
     codes: int = 8
     """Entries of the codebook."""
     dim: int = 32
-    """Of a code vector; fsq chooses its own."""
+    """Width of a code vector; fsq chooses its own."""
     shared: bool = True
-    """nsvq: one codebook for all tokens; else one for each."""
+    """nsvq: whether all tokens share one codebook."""
     replace_every: int = 10
-    """nsvq: steps between replacements of unused codes, for the first hundred of them; then the gap is
-    tenfold, and so on. 0 never replaces."""
+    """nsvq: steps between replacements of unused codes. After a hundred replacements the gap grows tenfold,
+    and so on. 0 never replaces."""
     replace_below: float = 0.1
-    """nsvq: a code is unused below this share of what each would get if all were used alike."""
+    """nsvq: a code is unused below this share of its use if all codes were used alike."""
     replace_noise: float = 0.02
     """nsvq: standard deviation of the noise on a copy, relative to the codebook's."""
     harden: list[float] = field(default_factory=lambda: [1.0, 1.0])
-    """nsvq: between these shares of the steps, noise turns from any direction to that of the code, so that
-    the decoder learns from what it will be given. [1, 1] is as published: never."""
+    """nsvq: between these shares of the steps, noise turns from a random direction to that of the code, so
+    that the decoder sees in training what it sees later. [1, 1], as published, never turns it."""
     follow: float = 1.0
-    """nsvq: weight of the codes' distance to the latents that they stand for; moves the codes alone. 0 is as
-    published: a codebook that an encoder learning fast leaves behind, until one code is nearest to all."""
+    """nsvq: weight of the distance of codes to their latents, which moves the codes alone. With 0, as
+    published, an encoder that learns fast leaves the codebook behind, until one code is nearest to all
+    latents."""
     bound: float = 3.0
-    """nsvq: latents are held within this distance of 0 in each dimension, softly; 0 does not hold them."""
+    """nsvq: soft limit of latents in each dimension; 0 sets no limit."""
     beta: float = 0.25
     """vq: weight of the commitment loss."""
 
@@ -104,25 +105,25 @@ class FlowConfig:
     teacher: str = "none"
     """`dis`: OpenCV's DIS flow; `raft`: torchvision's RAFT; or `none`."""
     weight: float = 5.0
-    """Of its loss, after the warm-up."""
+    """Weight of the flow loss after the warm-up."""
     warmup: int = 50_000
     """Steps over which the weight rises from 0."""
     weights: str | None = None
-    """raft: a file with its weights; null takes those that torchvision has on this machine."""
+    """raft: file with the weights; null takes those that torchvision has on this machine."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class AugmentConfig:
-    """Changes that both frames of a pair get alike; the action in them stays an action."""
+    """Augmentation of pairs in training; both frames change alike."""
 
     flip: bool = False
-    """Mirror half of the pairs."""
+    """Whether to mirror half of the pairs."""
     reverse: bool = False
-    """Swap the frames of half of the pairs: what was done is undone."""
+    """Whether to swap the frames of half of the pairs, which undoes the action."""
     shift: float = 0.0
-    """Up to which share of a side to move the pictures."""
+    """Largest shift of frames, as a share of their sides."""
     colour: float = 0.0
-    """Up to which share to change brightness, contrast and the weight of each channel; permutes channels."""
+    """Largest change of brightness, contrast and the gain of each channel; also permutes channels."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,32 +138,32 @@ class LaqValConfig(ValConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class LaqConfig:
-    """All of a run.
+    """Configuration of a run.
 
     Raises:
-        ConfigError: values that are impossible, alone or together.
+        ConfigError: a value is impossible, alone or beside others.
     """
 
     preset: str = "base"
-    """Which file of train/configs/laq the rest begins with."""
+    """File of train/configs/laq that gives the defaults."""
     run: RunConfig = field(default_factory=RunConfig)
-    """Where files go."""
+    """Directory and outputs of the run."""
     data: DataConfig = field(default_factory=DataConfig)
-    """What is read."""
+    """Data that is read."""
     model: ModelConfig = field(default_factory=ModelConfig)
     """Encoder and decoder."""
     quantizer: QuantizerConfig = field(default_factory=QuantizerConfig)
-    """Codes."""
+    """Quantizer."""
     flow: FlowConfig = field(default_factory=FlowConfig)
-    """The flow decoder."""
+    """Flow decoder."""
     augment: AugmentConfig = field(default_factory=AugmentConfig)
-    """Changes of pairs in training."""
+    """Augmentation."""
     train: TrainConfig = field(default_factory=TrainConfig)
-    """The loop."""
+    """Training loop."""
     val: LaqValConfig = field(default_factory=LaqValConfig)
     """Validation."""
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
-    """What codes mean, at validations."""
+    """Evaluation of codes at validations."""
 
     def __post_init__(self) -> None:
         model, quantizer = self.model, self.quantizer

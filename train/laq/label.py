@@ -1,11 +1,11 @@
-"""Write the codes of every step of a dataset as an annotation.
+"""Write the latent-action labels of a dataset: the codes of every step, as an annotation.
 
     label("bridge", Path("runs/laq"), "codes.parquet")
 
-Step t has the codes of the pair (t, t + k), k as the run was trained; the last k steps of an episode have no
-such pair and get -1 everywhere. Work that was cut off goes on where it stopped: finished pieces lie in
-`codes.parquet.parts/` and go when the file is written. Numbers are float32 whatever the run was trained in,
-so that another machine of the same kind gives the same file.
+Step t has the codes of the pair (t, t + k), with the k of the run. The last k steps of an episode have no
+pair and get -1 everywhere. Interrupted work resumes: finished pieces are kept in `codes.parquet.parts/` until
+the file is written. Numbers are float32 whatever the run was trained in, so that another machine of the same
+kind writes the same file.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from oxcart.train.laq.model import NONE, LatentActionModel, shapes_of, to_float,
 from oxcart.train.laq.validate import pairs_of
 
 PIECE = 16
-"""Batches of a piece of work."""
+"""Batches per piece of work."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,13 +61,13 @@ def open_run(run: Path, name: str = checkpoints.LAST, device: str = "auto") -> L
     """Read a run's checkpoint.
 
     Args:
-        run: its directory.
-        name: `last` or `best`, or the path of a checkpoint.
+        run: directory of the run.
+        name: `last`, `best`, or the path of a checkpoint.
         device: `cpu`, `cuda`, or `auto`.
 
     Raises:
-        ConfigError: there is none, or no GPU.
-        CorruptError: it is no checkpoint of a latent-action model.
+        ConfigError: the checkpoint does not exist, or there is no GPU.
+        CorruptError: the file is no checkpoint of a latent-action model.
     """
     path = checkpoints.path_of(run, name) if name in (checkpoints.LAST, checkpoints.BEST) else Path(name)
     if not path.is_file():
@@ -83,8 +83,8 @@ def open_run(run: Path, name: str = checkpoints.LAST, device: str = "auto") -> L
     try:
         config = laq_config([], checkpoints.entry(path, header.state, "config", dict))
     except ConfigError as error:
-        raise CorruptError(f"{path}: config: is none of a latent-action model: {error}") from error
-    # Held against each other first: a configuration may ask for any amount of memory, and so may a file.
+        raise CorruptError(f"{path}: config: is not that of a latent-action model: {error}") from error
+    # Shapes are compared first: a configuration may ask for any amount of memory, and so may a file.
     wanted = shapes_of(config.model, config.quantizer, flow)
     checkpoints.check_shapes(path, header.model, wanted, whole=False)
     model = LatentActionModel(config.model, config.quantizer, flow)
@@ -102,11 +102,11 @@ def open_run(run: Path, name: str = checkpoints.LAST, device: str = "auto") -> L
 
 
 def open_producer(run: Path, producer: str, device: str = "auto") -> Labeller:
-    """Read that checkpoint of a run which made some codes; where none did, its last.
+    """Read the checkpoint of a run that made some codes, or its last if none did.
 
     Args:
-        run: its directory.
-        producer: fingerprint of the model that made them.
+        run: directory of the run.
+        producer: fingerprint of the model that made the codes.
         device: `cpu`, `cuda`, or `auto`.
 
     Raises:
@@ -149,7 +149,7 @@ def imagine(labeller: Labeller, frames: Tensor, codes: Tensor) -> npt.NDArray[np
 
 
 def fingerprint(identity: dict[str, Any], weights: dict[str, Tensor]) -> str:
-    """Of a model: the same weights of the same form, the same codes."""
+    """Fingerprint of a model: the same form and weights, and so the same codes, have the same one."""
     digest = blake3(canonical_json(identity))
     for name in sorted(weights):
         digest.update(name.encode() + b"\0")
@@ -158,7 +158,7 @@ def fingerprint(identity: dict[str, Any], weights: dict[str, Tensor]) -> str:
 
 
 def count_pairs(url: str, labeller: Labeller) -> int:
-    """Pairs of a dataset, over all splits."""
+    """Number of pairs of a dataset, over all splits."""
     dataset = Dataset.open(url)
     return sum(loader.epoch_length for loader in _loaders(dataset, labeller, 64).values())
 
@@ -174,17 +174,17 @@ def label(
     """Write the annotation of a dataset.
 
     Args:
-        url: of the dataset.
-        labeller: of `open_run`.
+        url: address of the dataset.
+        labeller: the model.
         output: file to write.
         batch_size: pairs that are run together.
-        report: takes the pairs done.
+        report: is told the pairs done.
 
     Returns:
-        Counts of episodes, steps, and steps that have codes.
+        Counts of episodes, steps, and steps with codes.
 
     Raises:
-        ConfigError: the parts that are there are of other work, or no episode is long enough for a pair.
+        ConfigError: `output` has parts of other work, or no episode is long enough for a pair.
     """
     dataset = Dataset.open(url)
     loaders = _loaders(dataset, labeller, batch_size)
@@ -228,7 +228,7 @@ def label(
 
 
 def _loaders(dataset: Dataset, labeller: Labeller, batch_size: int) -> dict[str, Loader]:
-    """A loader of every pair of each split, in a fixed order; of no split whose episodes are too short."""
+    """A loader of all pairs of each split in a fixed order; without splits whose episodes are too short."""
     config = labeller.config
     found = {}
     short = "it has no episodes"
@@ -257,14 +257,14 @@ def _loaders(dataset: Dataset, labeller: Labeller, batch_size: int) -> dict[str,
 
 
 def _steps(dataset: Dataset) -> dict[str, int]:
-    """Key of every episode -> its steps."""
+    """Key -> number of steps, of every episode."""
     table = dataset.table(EPISODES, ["key", "steps"])
     keys = pc.cast(table["key"], pa.large_string()).to_pylist()
     return dict(zip(keys, table["steps"].to_pylist(), strict=True))
 
 
 def _claim(parts: Path, about: dict[str, Any]) -> None:
-    """Begin work, or go on with the same: in a folder that nobody else can put parts into."""
+    """Begin or resume work, in a folder that nobody else can put parts into."""
     os.close(private_folder(parts, "--output"))
     mark, text = parts / "work.json", json.dumps(about, sort_keys=True)
     if not mark.exists():
@@ -277,7 +277,7 @@ def _claim(parts: Path, about: dict[str, Any]) -> None:
 
 
 def _pieces(loader: Loader, labeller: Labeller, parts: Path, split: str) -> Any:
-    """Keys, steps and codes of every pair of a split, piece by piece; pieces that are there are read."""
+    """Keys, steps and codes of all pairs of a split, piece by piece; finished pieces are read."""
     size = PIECE * loader.config.batch_size
     state = loader.state_dict()
     start = 0

@@ -1,4 +1,4 @@
-"""The latent-action model: an encoder that sees two frames, and a decoder that sees the first and the codes.
+"""The latent-action model: an encoder of two frames, and a decoder of the first frame and the codes.
 
     z = project(pool(E(x_t, x_t+k)[1] - E(x_t, x_t+k)[0]))     [B, n, d]
     codes = quantize(z)                                         [B, n]
@@ -38,32 +38,32 @@ from oxcart.train.laq.config import ModelConfig, QuantizerConfig
 from oxcart.train.laq.quantize import build_quantizer, width_of
 
 NONE = -1
-"""A code that stands for nothing."""
+"""Code of latents that are not finite, and of steps without a pair."""
 SHUT = -2.0
-"""What masks of layers begin with, before the sigmoid: most of frame t stands still."""
+"""Initial masks of layers, before the sigmoid: most of frame t stands still."""
 REACH = (0.2, 0.2, 0.3)
 """Unit of a layer's motion: turning, scaling and shearing in parts, shifts in half sides of the frame."""
 CODE_RATE = 10.0
-"""Learning rate of codebooks, in those of the rest: they have to keep up with the encoder."""
+"""Learning rate of codebooks, as a multiple of `train.lr`: they have to keep up with the encoder."""
 FLOW_CELL = 4
-"""Pixels of a side of a cell that the flow decoder predicts one vector for."""
+"""Side, in pixels, of a cell for which the flow decoder predicts one vector."""
 
 
 class LaqOutput(NamedTuple):
-    """Of the model, for a batch of pairs."""
+    """Output of the model for a batch of pairs."""
 
     prediction: Tensor
-    """float32 [B, 3, H, W] in about [-1, 1]: frame t + k as the decoder has it."""
+    """float32 [B, 3, H, W] in about [-1, 1]: the predicted frame t + k."""
     codes: Tensor
-    """int64 [B, n]."""
+    """int64 [B, n]: codes of each pair."""
     loss: Tensor
-    """float32 []: of the quantizer."""
+    """float32 []: loss of the quantizer."""
     flow: Tensor | None
-    """float32 [B, 2, H/4, W/4], pixels from t to t + k; None without a flow decoder."""
+    """float32 [B, 2, H/4, W/4]: flow in pixels from t to t + k; None without a flow decoder."""
 
 
 class LatentActionModel(nn.Module):
-    """See the module."""
+    """Encoder, quantizer and decoder."""
 
     def __init__(self, model: ModelConfig, quantizer: QuantizerConfig, flow: bool = False) -> None:
         super().__init__()
@@ -77,14 +77,14 @@ class LatentActionModel(nn.Module):
         Args:
             frames: float [B, 2, 3, H, W] in [-1, 1].
             noise: float [B, n, d] for the quantizer in training; None decodes the codes themselves.
-            hardness: of the quantizer's noise.
+            hardness: share by which noise has turned towards the code.
         """
         found = self.quantizer(self.encoder(frames), noise, hardness)
         prediction, flow = self.decoder(frames[:, 0], found.vectors)
         return LaqOutput(prediction, found.codes, found.loss, flow)
 
     def latents(self, frames: Tensor) -> Tensor:
-        """What is quantized, [B, n, d], of frames [B, 2, 3, H, W]."""
+        """Latents [B, n, d], before they are quantized, of frames [B, 2, 3, H, W]."""
         z: Tensor = self.encoder(frames)
         return z
 
@@ -189,19 +189,19 @@ class Decoder(nn.Module):
         return (first + maps if self._output == "residual" else maps), flow
 
     def context(self, vectors: Tensor) -> Tensor:
-        """What the blocks attend to, [B, n, D]: each row comes from one code alone."""
+        """Context [B, n, D] that the blocks attend to; each row comes from one code alone."""
         context: Tensor = self.code(vectors) + self.place
         return context
 
     def motions(self, vectors: Tensor) -> Tensor:
-        """How each layer moves, [B, L, 2, 3] for `move`; linear in the code vectors [B, n, d]."""
+        """Motion [B, L, 2, 3] of each layer, for `move`; linear in the code vectors [B, n, d]."""
         with torch.autocast(vectors.device.type, enabled=False):  # eight bits would not do for places
             motion: Tensor = self.motion(vectors.float().flatten(1))
         unit = motion.new_tensor(REACH)
         return motion.view(len(motion), self._layers, 2, 3) * unit
 
     def _composed(self, first: Tensor, maps: Tensor, motions: Tensor) -> Tensor:
-        """Layers of frame t, moved, over what they uncover; each covers those before it."""
+        """Moved layers of frame t over the background they uncover; each layer covers those before it."""
         masks = torch.sigmoid(maps[:, : self._layers] + SHUT)
         made = first + masks.amax(1, keepdim=True) * maps[:, self._layers :]
         for layer in range(self._layers):
@@ -211,7 +211,7 @@ class Decoder(nn.Module):
 
 
 def shapes_of(model: ModelConfig, quantizer: QuantizerConfig, flow: bool) -> dict[str, tuple[int, ...]]:
-    """Name and shape of every weight of encoder and decoder; takes no memory for them."""
+    """Name and shape of every weight of encoder and decoder; allocates none of them."""
     tokens, dim = quantizer.tokens, width_of(quantizer)
     with torch.device("meta"):
         parts = {"encoder": Encoder(model, tokens, dim), "decoder": Decoder(model, tokens, dim, flow)}
@@ -223,7 +223,7 @@ def shapes_of(model: ModelConfig, quantizer: QuantizerConfig, flow: bool) -> dic
 
 
 def to_float(frames: Tensor) -> Tensor:
-    """uint8 [B, 2, H, W, 3] to float32 [B, 2, 3, H, W] in [-1, 1], on whatever device they are."""
+    """Frames uint8 [B, N, H, W, 3] as float32 [B, N, 3, H, W] in [-1, 1], on the same device."""
     return (
         frames.permute(0, 1, 4, 2, 3)
         .to(torch.float32, memory_format=torch.contiguous_format)
@@ -238,7 +238,8 @@ def to_uint8(frames: Tensor) -> Tensor:
 
 
 def parameter_groups(model: nn.Module, decay: float) -> list[dict[str, object]]:
-    """AdamW's groups: decay on matrices alone, not on biases, norms, embeddings, queries and codebooks."""
+    """AdamW's parameter groups: weight decay on matrices alone, not on biases, norms, embeddings, queries and
+    codebooks."""
     kept: list[nn.Parameter] = []
     decayed: list[nn.Parameter] = []
     codes: list[nn.Parameter] = []

@@ -4,17 +4,16 @@ NSVQ (Vali and Backstrom, IEEE Access 2022) is our own: in training the nearest 
 z + |z - e| * v / |v| with v from a normal distribution, so that encoder and codebook both get gradients and
 no commitment loss is needed; at inference it is e. Three defects of the published code are mended:
 
-- unused codes come back as copies of used ones with *noticeable* noise (1e-12 makes duplicates that stay
-  dead);
-- usage is counted with every repetition of an index;
-- on several ranks usage is summed, and the codebook that results is the same everywhere.
+- unused codes return as copies of used ones with *noticeable* noise (1e-12 makes duplicates that stay dead);
+- every repetition of an index counts as a use;
+- ranks sum their counts, and all have the same codebook.
 
-And one weakness: noise in any direction lets the decoder read z through it, and what it is given at inference
-is another thing. `harden` turns the noise towards e during training, until the decoder is given e itself.
+One weakness is mended too: with noise in a random direction the decoder reads z through the noise, and sees
+something else at inference. `harden` turns the noise towards e during training, until the decoder sees e.
 
-The noise of a sample is an argument: a function of seed, step and the sample's place in the step, it makes
-accumulation, ranks and resumed runs exact. VQ, DiVeQ and FSQ come from vector-quantize-pytorch, with that
-package's own randomness: they are exact to resume, but not across ranks.
+The noise of a sample is an argument, a function of seed, step and the sample's place in the step. That makes
+accumulation, ranks and resumed runs exact. VQ, DiVeQ and FSQ come from vector-quantize-pytorch and use that
+package's randomness: their runs resume exactly, but depend on the number of ranks.
 """
 
 from __future__ import annotations
@@ -33,22 +32,23 @@ from oxcart.train.laq.config import QuantizerConfig
 
 KMEANS_ROUNDS = 10
 ENOUGH = 5
-"""Uses for each code, on average, before one is called unused; a good one stays without by 0.7% then."""
+"""Mean uses per code before any code is called unused; by then a good code is unused with probability
+0.7%."""
 
 
 class Quantized(NamedTuple):
-    """What became of latent actions."""
+    """Quantized latent actions."""
 
     vectors: Tensor
-    """float [B, n, d]: what the decoder is given."""
+    """float [B, n, d]: vectors for the decoder."""
     codes: Tensor
-    """int64 [B, n]."""
+    """int64 [B, n]: codes of each latent action."""
     loss: Tensor
-    """float []: to be added to the loss; 0 where the quantizer has none."""
+    """float []: term of the loss; 0 where the quantizer has none."""
 
 
 class Quantizer(nn.Module, ABC):
-    """What every quantizer can do; `dim` is the width of its vectors."""
+    """Interface of quantizers; `dim` is the width of code vectors."""
 
     dim: int
     codes: int
@@ -56,25 +56,25 @@ class Quantizer(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, z: Tensor, noise: Tensor | None = None, hardness: float = 1.0) -> Quantized:
-        """Quantize z [B, n, d]. Without noise: to the codes' own vectors."""
+        """Quantize z [B, n, d]; without noise, to the vectors of the codes."""
 
     @abstractmethod
     def lookup(self, codes: Tensor) -> Tensor:
         """Vectors [B, n, d] of codes [B, n]."""
 
     def start(self, z: Tensor, seed: int) -> None:
-        """Set the codebook from the first latents of all ranks, [B, n, d] in order; the same on each."""
+        """Set the codebook from the first latents [B, n, d] of all ranks in order, alike on each rank."""
 
     def count(self, counts: Tensor) -> None:
-        """Take note of how often codes were used, over all ranks: int64 [n, K]."""
+        """Add to the counts of uses: int64 [n, K], over all ranks."""
 
     def replace(self, seed: int, step: int) -> int:
-        """Bring back unused codes where this step is one for it; says how many."""
+        """Replace unused codes if it is time at this step; returns how many were replaced."""
         return 0
 
 
 class NSVQ(Quantizer):
-    """See the module."""
+    """Noise-substitution vector quantization; see the module."""
 
     codebook: nn.Parameter
     used: Tensor
@@ -127,7 +127,7 @@ class NSVQ(Quantizer):
 
     @torch.no_grad()
     def start(self, z: Tensor, seed: int) -> None:
-        """k-means of the first batch: every code begins with samples of its own."""
+        """Run k-means on the first batch, so that every code begins with samples of its own."""
         z = self._bound * torch.tanh(z / self._bound) if self._bound else z
         for book in range(len(self.codebook)):
             points = z.reshape(-1, self.dim) if len(self.codebook) == 1 else z[:, book]
@@ -141,7 +141,7 @@ class NSVQ(Quantizer):
 
     @torch.no_grad()
     def replace(self, seed: int, step: int) -> int:
-        # Of few uses, a code that is as good as any gets none by chance: 640 uses of 2,048 codes leave 1,500.
+        # Among few uses a good code gets none by chance: 640 uses of 2,048 codes leave 1,500 unused.
         if not due(step, self._every) or int(self.used[0].sum()) < ENOUGH * self.codes:
             return 0
         replaced = 0
@@ -152,7 +152,7 @@ class NSVQ(Quantizer):
             if not dead.any() or dead.all():
                 continue
             values = entries.detach().float().cpu()
-            # A live code gives as many copies as its use is worth: the busiest cells are split first.
+            # Live codes are copied in proportion to their use: the busiest cells are split first.
             live = torch.where(dead, torch.zeros_like(counts), counts).double()
             source = torch.multinomial(live / live.sum(), int(dead.sum()), True, generator=generator)
             spread = values[~dead].std(dim=0, unbiased=False).mean().clamp_min(values.abs().mean() * 0.1)
@@ -202,7 +202,7 @@ class PackageQuantizer(Quantizer):
 
     def forward(self, z: Tensor, noise: Tensor | None = None, hardness: float = 1.0) -> Quantized:
         with torch.autocast(z.device.type, enabled=False):
-            nowhere = lost(z)  # the package would make an index of what it rounds
+            nowhere = lost(z)  # the package would round NaN to an index
             z = filled(z.float(), nowhere, 0.0)
             if self._fsq:
                 vectors, codes = self.inner(z)
@@ -215,7 +215,7 @@ class PackageQuantizer(Quantizer):
 
     @torch.no_grad()
     def start(self, z: Tensor, seed: int) -> None:
-        """The package's own k-means runs at the first call, which shall see the whole batch."""
+        """Show the package the whole batch at its first call, in which it runs k-means."""
         training = self.inner.training
         self.inner.train()
         self.inner(filled(z.float(), lost(z), 0.0).to(next(self.inner.buffers()).device))
@@ -229,7 +229,7 @@ class PackageQuantizer(Quantizer):
 
 
 def width_of(config: QuantizerConfig) -> int:
-    """Numbers of a code vector."""
+    """Width of a code vector."""
     return len(fsq_levels(config.codes)) if config.kind == "fsq" else config.dim
 
 
@@ -239,9 +239,9 @@ def build_quantizer(config: QuantizerConfig) -> Quantizer:
 
 
 def due(step: int, every: int) -> bool:
-    """Whether codes are replaced after this step: for 10, every 10 steps up to 1000, then every 100, ...
+    """Whether codes are replaced after a step: for 10, every 10 steps up to 1000, then every 100, and so on.
 
-    In the middle between the round numbers: what is measured or saved at those has been trained since.
+    Replacements lie halfway between round steps, so that what is saved or measured there has trained since.
     """
     if every < 1 or step < 1:
         return False
@@ -250,19 +250,21 @@ def due(step: int, every: int) -> bool:
 
 
 def gap_to(vectors: Tensor, z: Tensor) -> Tensor:
-    """Mean squared distance of code vectors to the latents they stand for; the latents do not feel it."""
+    """Mean squared distance of code vectors to their latents; no gradient reaches the latents."""
     return (vectors - z.detach()).square().mean()
 
 
 def count_codes(codes: Tensor, size: int) -> Tensor:
-    """How often each code is used in each place: [B, n] -> int64 [n, K]. Repetitions count."""
+    """Uses int64 [n, K] of each code in each place, of codes [B, n]; repetitions count."""
     places = torch.arange(codes.shape[1], device=codes.device)
     counts = torch.bincount((codes + places * size).reshape(-1), minlength=codes.shape[1] * size)
     return counts.reshape(codes.shape[1], size)
 
 
 def kmeans(points: Tensor, count: int, seed: int) -> Tensor:
-    """Centres [K, d] of points [N, d]; begins far apart (k-means++), so that few cells stay empty."""
+    """Centres [K, d] of points [N, d] by k-means++, so that few cells stay empty.
+
+    Ours, since every loss depends on its digits and scikit-learn is optional."""
     generator = np.random.Generator(np.random.PCG64(seed))
     values = points.double().numpy()
     centres = [values[generator.integers(len(values))]]
@@ -288,10 +290,10 @@ def kmeans(points: Tensor, count: int, seed: int) -> Tensor:
 
 
 def fsq_levels(codes: int) -> list[int]:
-    """Levels whose product is the number of codes, few and none above 8.
+    """Fewest levels up to 8 whose product is the number of codes.
 
     Raises:
-        ConfigError: it has a prime factor above 7.
+        ConfigError: the number has a prime factor above 7.
     """
     levels, left = [], codes
     while left > 1:

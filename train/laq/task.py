@@ -1,4 +1,4 @@
-"""The latent-action model as a task of the training loop: batches, loss, codebook, validation, pictures."""
+"""The latent-action model as a task of the training loop: batches, loss, codebook, validation, examples."""
 
 from __future__ import annotations
 
@@ -29,7 +29,14 @@ from oxcart.train.evaluate.report import report_html, report_json
 from oxcart.train.flow import build_teacher, flow_loss
 from oxcart.train.laq.augment import augment, draw_numbers
 from oxcart.train.laq.config import AugmentConfig, LaqConfig
-from oxcart.train.laq.model import LaqOutput, LatentActionModel, parameter_groups, shapes_of, to_float
+from oxcart.train.laq.model import (
+    LaqOutput,
+    LatentActionModel,
+    parameter_groups,
+    shapes_of,
+    to_float,
+    to_uint8,
+)
 from oxcart.train.laq.quantize import count_codes
 from oxcart.train.laq.validate import ExamplePairs, look, measure_probes, open_split, validate
 from oxcart.train.loaders import open_datasets, open_splits, scored, training_loader
@@ -68,7 +75,7 @@ class LaqTask:
         self._teacher = build_teacher(config.flow.teacher, config.flow.weights, device)
         quantizer = config.quantizer
         self._counts = torch.zeros(quantizer.tokens, quantizer.codes, dtype=torch.int64, device=device)
-        self._pictures: ExamplePairs | None = None
+        self._examples: ExamplePairs | None = None
         self._strategies = config.evaluate.strategies
         if self._strategies == ["all"]:
             self._strategies = strategies.names()
@@ -154,15 +161,14 @@ class LaqTask:
         loss, metrics = error + out.loss.float(), {"mse": error / 4}
         if out.flow is not None:
             assert self._teacher is not None
-            pixels = frames.add(1).mul(127.5).round().to(torch.uint8).permute(0, 1, 3, 4, 2)
-            apart = flow_loss(out.flow, self._teacher(pixels, frames))
+            apart = flow_loss(out.flow, self._teacher(to_uint8(frames), frames))
             rise = min(1.0, piece.step / max(1, config.flow.warmup))
             loss = loss + config.flow.weight * rise * apart
             metrics["flow"] = apart
         return loss, metrics
 
     def hardness(self, step: int) -> float:
-        """How far the quantizer's noise has turned towards the code: 0 to 1."""
+        """Share, 0 to 1, by which the quantizer's noise has turned towards the code."""
         begin, end = (share * self._config.train.steps for share in self._config.quantizer.harden)
         if begin >= self._config.train.steps:
             return 0.0
@@ -173,7 +179,7 @@ class LaqTask:
         counts = accelerator.reduce(self._counts, "sum") if accelerator.num_processes > 1 else self._counts
         model.quantizer.count(counts)
         self._counts.zero_()
-        # A copy needs steps to find a use of its own, so none is made at the end.
+        # A copied code needs steps to find a use of its own, so none is made at the end.
         early = step <= (1 - SETTLING) * self._config.train.steps
         replaced = model.quantizer.replace(self._config.train.seed, step) if early else 0
         if replaced:
@@ -190,12 +196,12 @@ class LaqTask:
         for split, loaders in self._held_out.items():
             by_dataset: dict[str, dict[str, Any]] = {}
             for name, loader in loaders.items():
-                found, seen, pictures = validate(model, self._config, {split: loader}, accelerator)
+                found, seen, examples = validate(model, self._config, loader, accelerator)
                 by_dataset[name] = {**found}
                 if name in train:
                     by_dataset[name] |= measure_probes(train[name], seen, self._config.quantizer.codes)
                 if split == self._config.val.splits[0] and name == next(iter(loaders)):
-                    self._pictures = pictures
+                    self._examples = examples
             values |= by_split(split, by_dataset)
         if self._evaluates(step):
             values |= on_main(partial(self._evaluate, model, step, accelerator.device), accelerator) or {}
@@ -207,7 +213,7 @@ class LaqTask:
         return bool(self._strategies) and (number % config.evaluate.every == 0 or step == config.train.steps)
 
     def _evaluate(self, model: LatentActionModel, step: int, device: torch.device) -> dict[str, float]:
-        """What codes mean, of the main process alone: the others wait. At the end the whole page is made."""
+        """Evaluate the codes on the main process; the others wait. The last step makes the whole page."""
         last = step == self._config.train.steps
         wanted = self._config.evaluate
         options = EvaluateOptions(
@@ -230,9 +236,9 @@ class LaqTask:
         last = last_validation(run)
         if last is None:
             return
-        if self._pictures is not None:
+        if self._examples is not None:
             for path in (run / "samples.png", run / "samples" / f"step-{last['step']:06d}.png"):
-                draw_samples(path, self._pictures, self._config.val.splits[0], last)
+                draw_samples(path, self._examples, self._config.val.splits[0], last)
         text = describe(
             last, {split: list(loaders) for split, loaders in self._held_out.items()}, "docs/laq.md"
         )
@@ -261,7 +267,7 @@ class LaqTask:
         return {"config": asdict(self._config), "datasets": self.fingerprints}
 
     def _frames(self, batch: Batch, piece: BatchSlice, device: torch.device) -> Tensor:
-        """float [B, 2, 3, H, W], changed as augmentation says."""
+        """Frames as float [B, 2, 3, H, W], augmented."""
         frames = to_float(batch.frames.to(device, non_blocking=True))
         if self._config.augment == AugmentConfig():
             return frames
@@ -269,7 +275,7 @@ class LaqTask:
         return augment(frames, numbers, self._config.augment)
 
     def _noise(self, piece: BatchSlice) -> Tensor:
-        """Of these samples, [b, n, d]: a function of seed, step and the sample's place in the step."""
+        """Noise [b, n, d] of samples: a function of seed, step and the sample's place in the step."""
         generator = torch.Generator().manual_seed(derive(self._config.train.seed, 31, piece.step) >> 1)
         shape = piece.batch_size, self._config.quantizer.tokens, self._config.quantizer.dim
         return torch.randn(shape, generator=generator)[piece.rows]
@@ -287,19 +293,19 @@ def train_laq(config: LaqConfig, *, resume: bool = False, allow_changes: bool = 
 
 
 def draw_curves(path: Path, metrics: list[dict[str, Any]], splits: list[str]) -> None:
-    """loss.png: the loss, how the prediction compares with doing nothing, and what becomes of the codes."""
+    """Draw loss.png: the loss, the prediction beside its baselines, and the use of codes."""
     ratios = [
         (f"{split}/{name}", f"{split}, {label}")
         for split in splits[:1]
         for name, label in zip(
-            RATIOS, ("own codes", "one constant code", "codes of another pair"), strict=True
+            RATIOS, ("own codes", "constant-code baseline", "codes of another pair"), strict=True
         )
     ]
     ratios += [(f"{split}/copy_ratio", f"{split}, own codes") for split in splits[1:]]
     first = splits[0] if splits else "val"
     panels = [
         ("training error", "train", [("mse", "MSE, pixels in [0, 1]")]),
-        ("error / error of copying frame t", "val", ratios),
+        ("error / error of the copy-frame baseline", "val", ratios),
         (
             "codes in use",
             "val",
@@ -314,21 +320,21 @@ def draw_curves(path: Path, metrics: list[dict[str, Any]], splits: list[str]) ->
     plots.curves(path, metrics, panels)
 
 
-def draw_samples(path: Path, pictures: ExamplePairs, split: str, last: Mapping[str, Any]) -> None:
-    """The grid of x_t, x_t+k, prediction and difference."""
-    gap = plots.difference(pictures.prediction, pictures.second)
-    moved = plots.difference(pictures.first, pictures.second)
+def draw_samples(path: Path, examples: ExamplePairs, split: str, last: Mapping[str, Any]) -> None:
+    """Draw the grid of frames t and t + k, predictions and differences."""
+    gap = plots.difference(examples.prediction, examples.second)
+    moved = plots.difference(examples.first, examples.second)
     columns = [
-        ("frame t", pictures.first),
-        ("frame t + k", pictures.second),
-        ("prediction", pictures.prediction),
+        ("frame t", examples.first),
+        ("frame t + k", examples.second),
+        ("prediction", examples.prediction),
         ("error x 3", gap),
         ("change x 3", moved),
     ]
     rows = [
         f"{name}\n{'-'.join(map(str, codes))}"
-        for name, codes in zip(pictures.names, pictures.codes.tolist(), strict=True)
+        for name, codes in zip(examples.names, examples.codes.tolist(), strict=True)
     ]
     ratio = last.get(f"{split}/copy_ratio")
-    said = f"error / error of copying: {ratio:.2f}" if ratio is not None else ""
+    said = f"error / error of the copy-frame baseline: {ratio:.2f}" if ratio is not None else ""
     plots.grid(path, columns, rows, f"{split}, step {last['step']:,}; {said}")

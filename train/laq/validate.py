@@ -1,22 +1,22 @@
-"""Validation: what the codes are worth on environments that training never saw.
+"""Validation: what codes are worth in environments that training never saw.
 
-Every number is over pairs that were drawn once by seed and stay the same over the run, of each dataset and
-split by itself. Beside the prediction from a pair's own codes stand those from other codes:
+The pairs of each dataset and split are drawn once by seed and stay the same over the run. The prediction from
+a pair's own codes is compared with two baselines and with other codes:
 
-    copy_ratio       MSE(prediction) / MSE(frame t as it is): below 1, the model knows more than "nothing
-    moves"
-    constant_ratio   the same with the most frequent codes for all: what the decoder guesses from frame t
-    alone
+    copy_ratio       MSE(prediction) / MSE(frame t as it is), the copy-frame baseline: below 1, the model
+                     knows more than "nothing moves"
+    constant_ratio   the same with the most frequent codes for all pairs, the constant-code baseline: what the
+                     decoder guesses from frame t alone
     permuted_ratio   the same with the codes of another pair
     delta_psnr       PSNR(own codes) - PSNR(random codes), in dB
 
-A model that ignores its codes has three equal ratios. Usage, perplexities and dead codes are those of these
+A model that ignores its codes has three equal ratios. Usage, perplexities and dead codes are over these
 pairs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,27 +33,27 @@ from oxcart.train.data import Batch, Loader, Pairs
 from oxcart.train.data.order import derive
 from oxcart.train.finite import refuse
 from oxcart.train.laq.config import LaqConfig
-from oxcart.train.laq.model import NONE, LatentActionModel, mse, to_float
+from oxcart.train.laq.model import NONE, LatentActionModel, mse, to_float, to_uint8
 from oxcart.train.loaders import chunks, held_out_loader
 from oxcart.train.ranks import gathered
 from oxcart.train.statistics import Floats, Ints
 
 KINDS = ("prediction", "copy", "constant", "permuted", "random")
 THUMB = 8
-"""Pixels of a side of what the probe from the frame alone sees."""
+"""Side, in pixels, of the small frames that the probe from the frame alone sees."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExamplePairs:
-    """Some pairs as they are and as they are predicted; all uint8 [N, H, W, 3]."""
+    """Some pairs and their predictions; frames are uint8 [N, H, W, 3]."""
 
     first: npt.NDArray[np.uint8]
     second: npt.NDArray[np.uint8]
     prediction: npt.NDArray[np.uint8]
     codes: Ints
-    """[N, n]."""
+    """[N, n]: codes of each pair."""
     names: list[str]
-    """Environment of each."""
+    """Environment of each pair."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,12 +61,13 @@ class Seen:
     """Pairs of one dataset and split, through the encoder."""
 
     codes: Ints
-    """[N, n]."""
+    """[N, n]: codes of each pair."""
     thumbs: Floats
-    """[N, 192]: frame t, made small."""
+    """[N, 192]: frame t at THUMB pixels of a side."""
     actions: Floats | None
-    """[N, A]: sums over the pair."""
+    """[N, A]: actions summed over the pair; None where the dataset has none."""
     keys: list[str]
+    """Episode of each pair."""
 
 
 def pairs_of(config: LaqConfig) -> Pairs:
@@ -90,37 +91,37 @@ def open_split(config: LaqConfig, dataset: Dataset, split: str) -> Loader:
 
 @torch.no_grad()
 def validate(
-    model: LatentActionModel, config: LaqConfig, loaders: Mapping[str, Loader], accelerator: Accelerator
+    model: LatentActionModel, config: LaqConfig, loader: Loader, accelerator: Accelerator
 ) -> tuple[dict[str, float], Seen, ExamplePairs | None]:
-    """Metrics of one dataset and split, on every rank; what the probes need; pictures.
+    """Metrics of one dataset and split, the pairs for the probes, and examples; the same on every rank.
 
     Args:
-        model: in eval mode.
-        config: of the run.
-        loaders: `{"split": loader}` of one split.
-        accelerator: whose ranks share the work.
+        model: a model in eval mode.
+        config: configuration of the run.
+        loader: loader of one dataset and split.
+        accelerator: its ranks share the work.
 
     Raises:
-        NotFiniteError: latents or predictions of a pair are not; on every rank.
+        NotFiniteError: latents or predictions of a pair are not finite; raised on every rank.
     """
-    (loader,) = loaders.values()
     share = accelerator.process_index, accelerator.num_processes
     device, size = accelerator.device, config.quantizer.codes
     kept: list[tuple[int, Batch, Tensor]] = []
-    pictures = None
+    examples = None
 
     def encode() -> list[tuple[int, Any]]:
         for i, batch in chunks(loader, config.val.samples, config.val.seed, share):
             kept.append((i, batch, _codes(model, batch, to_float(batch.frames.to(device)))))
         return [(i, own) for i, _, own in kept]
 
-    codes = np.concatenate([own.numpy() for _, own in gathered(encode, accelerator)])
+    encoded = gathered(encode, accelerator)
+    codes = np.concatenate([own.numpy() for _, own in encoded])
     names, counts = np.unique(codes, axis=0, return_counts=True)
     others_of = torch.from_numpy(np.roll(codes, 1, 0))
     constant = torch.from_numpy(names[counts.argmax()])[None].to(device)
 
     def decode() -> list[tuple[int, Any]]:
-        nonlocal pictures
+        nonlocal examples
         parts: list[tuple[int, Any]] = []
         for i, batch, own in kept:
             frames = to_float(batch.frames.to(device))
@@ -140,21 +141,15 @@ def validate(
                 refuse(~error.isfinite(), batch, "predictions")
                 errors[kind] = error.numpy()
                 if kind == "prediction" and i == 0:
-                    pictures = _pictures(batch, made, own, config.val.pictures)
+                    examples = _examples(batch, made, own, config.val.pictures)
             parts.append((i, (errors, *_about(batch, frames))))
         return parts
 
     everything = [part for _, part in gathered(decode, accelerator)]
     errors = {kind: np.concatenate([part[0][kind] for part in everything]) for kind in KINDS}
-    actions = [part[2] for part in everything]
-    seen = Seen(
-        codes=codes,
-        thumbs=np.concatenate([part[1] for part in everything]),
-        actions=None if actions[0] is None else np.concatenate(actions),
-        keys=[key for part in everything for key in part[3]],
-    )
+    seen = _joined([(own.numpy(), *part[1:]) for (_, own), part in zip(encoded, everything, strict=True)])
     shared = config.quantizer.shared or config.quantizer.kind != "nsvq"
-    return {**quality(errors), **usage(codes, size, shared), "samples": len(codes)}, seen, pictures
+    return {**quality(errors), **usage(codes, size, shared), "samples": len(codes)}, seen, examples
 
 
 @torch.no_grad()
@@ -162,7 +157,7 @@ def look(model: LatentActionModel, config: LaqConfig, loader: Loader, accelerato
     """Pairs of train through the encoder, for the probes to be fitted on.
 
     Raises:
-        NotFiniteError: latents of a pair are not; on every rank.
+        NotFiniteError: latents of a pair are not finite; raised on every rank.
     """
     share = accelerator.process_index, accelerator.num_processes
 
@@ -173,18 +168,13 @@ def look(model: LatentActionModel, config: LaqConfig, loader: Loader, accelerato
             parts.append((i, (_codes(model, batch, frames).numpy(), *_about(batch, frames))))
         return parts
 
-    found = [part for _, part in gathered(encode, accelerator)]
-    return Seen(
-        codes=np.concatenate([part[0] for part in found]),
-        thumbs=np.concatenate([part[1] for part in found]),
-        actions=None if found[0][2] is None else np.concatenate([part[2] for part in found]),
-        keys=[key for part in found for key in part[3]],
-    )
+    return _joined([part for _, part in gathered(encode, accelerator)])
 
 
 def quality(errors: Mapping[str, npt.NDArray[np.float32]]) -> dict[str, float]:
-    """Ratios and PSNRs from the squared errors of each kind of prediction, [N] each; no ratios to copying
-    where nothing moves.
+    """Ratios and PSNRs from the squared errors [N] of each kind of prediction.
+
+    Where nothing moves, the copy-frame baseline is exact and there are no ratios.
     """
     total = {kind: float(values.astype(np.float64).mean()) for kind, values in errors.items()}
     copy = total["copy"]
@@ -221,7 +211,7 @@ def usage(codes: Ints, size: int, shared: bool) -> dict[str, float]:
 
 
 def measure_probes(train: Seen, val: Seen, size: int) -> dict[str, Any]:
-    """What codes say of actions; nothing where there are none."""
+    """What codes say of actions; empty where there are no actions."""
     if train.actions is None or val.actions is None:
         return {}
     x, x_val = statistics.one_hot(train.codes, size), statistics.one_hot(val.codes, size)
@@ -245,10 +235,21 @@ def measure_probes(train: Seen, val: Seen, size: int) -> dict[str, Any]:
 
 
 def _codes(model: LatentActionModel, batch: Batch, frames: Tensor) -> Tensor:
-    """Codes [B, n] of a batch, on the CPU; all of them stand for something."""
+    """Codes [B, n] of a batch, on the CPU, none of them `NONE`."""
     codes = model.encode(frames).cpu()
     refuse((codes == NONE).any(1), batch, "latents")
     return codes
+
+
+def _joined(parts: Sequence[tuple[Ints, Floats, Floats | None, list[str]]]) -> Seen:
+    """Codes, thumbs, actions and keys of chunks, put together."""
+    codes, thumbs, actions, keys = zip(*parts, strict=True)
+    return Seen(
+        codes=np.concatenate(codes),
+        thumbs=np.concatenate(thumbs),
+        actions=None if actions[0] is None else np.concatenate(actions),
+        keys=[key for own in keys for key in own],
+    )
 
 
 def _about(batch: Batch, frames: Tensor) -> tuple[Floats, Floats | None, list[str]]:
@@ -257,12 +258,11 @@ def _about(batch: Batch, frames: Tensor) -> tuple[Floats, Floats | None, list[st
     return thumbs, actions, list(batch.key)
 
 
-def _pictures(batch: Batch, made: Tensor, codes: Tensor, count: int) -> ExamplePairs:
-    pixels = made[:count].add(1).mul(127.5).round().clamp(0, 255).to(torch.uint8)
+def _examples(batch: Batch, made: Tensor, codes: Tensor, count: int) -> ExamplePairs:
     return ExamplePairs(
         first=batch.frames[:count, 0].cpu().numpy(),
         second=batch.frames[:count, 1].cpu().numpy(),
-        prediction=pixels.permute(0, 2, 3, 1).cpu().numpy(),
+        prediction=to_uint8(made[:count, None])[:, 0].cpu().numpy(),
         codes=codes[:count].cpu().numpy(),
         names=[name or "unknown" for name in batch.environment[:count]],
     )

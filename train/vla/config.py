@@ -1,4 +1,4 @@
-"""What can be configured of a vision-language-action model, and what cannot go together."""
+"""Configuration of a vision-language-action model, and its checks."""
 
 from __future__ import annotations
 
@@ -26,40 +26,41 @@ TUNES = ("full", "frozen_vision", "lora")
 
 @dataclass(frozen=True, kw_only=True)
 class VlaDataConfig(DataConfig):
-    """What is read, and what is learned from it."""
+    """Data that is read, and the codes that are learned."""
 
     per_episode: Any = "all"
-    """Frames of an episode in an epoch: a number, or "all"."""
+    """Frames per episode in an epoch: a number, or "all"."""
     codes: list[str] = field(default_factory=list)
-    """Annotations of `oxcart label`, one for each dataset. `offset` then has to be theirs, or null."""
+    """Latent-action labels written by `oxcart label`, one file per dataset. `offset` must be theirs, or
+    null."""
     laq: str | None = None
-    """Directory of the run of the latent-action model. With `codes`, it draws what codes mean; without, it
-    makes the codes of every batch while training goes on."""
+    """Directory of the latent-action model's run. With `codes`, it only draws what codes mean; without, it
+    makes the codes of each batch during training."""
     image_size: int | None = None
-    """Pixels of a side that frames are resized to when they are read, before the model's processor does what
-    it does; null leaves them as they are stored."""
+    """Side, in pixels, to which frames are resized when they are read, before the model's processor; null
+    keeps the stored size."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class VlaModelConfig:
-    """How codes leave the model, and which of its weights learn."""
+    """How the model emits codes, and which weights learn."""
 
     head: str = "tokens"
     """`tokens`: add `<ACT_i>` to the vocabulary; `replace`: reuse its least used ids; `head`: a separate head
-    on the hidden state, with vectors of its own for codes that are read."""
+    on the hidden state, with its own input vectors for codes."""
     decoding: str = "autoregressive"
-    """`autoregressive`: a code at a time, each given those before; `parallel`: all in one forward pass."""
+    """`autoregressive`: one code at a time, given those before; `parallel`: all in one forward pass."""
     prompt: str = "robot"
-    """Name of a template in train/configs/prompts, or a file like those."""
+    """Name of a template in train/configs/prompts, or the path of such a file."""
     tune: str = "full"
-    """`full`: all weights learn; `frozen_vision`: all but the vision tower; `lora`: low-rank changes of the
+    """`full`: all weights learn; `frozen_vision`: all but the vision tower; `lora`: low-rank adapters of the
     language model, and the new rows."""
     checkpointing: bool = False
-    """Recompute activations in the backward pass: a third more time, much less memory."""
+    """Whether to recompute activations in the backward pass: a third more time, much less memory."""
     new_rate: float = 1.0
     """Learning rate of new rows and of the head, as a multiple of train.lr."""
     noise: float = 0.1
-    """New rows begin at the mean of the real ones, plus noise of this share of their spread."""
+    """New rows begin at the mean of the real rows, plus noise of this share of their spread."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,21 +68,21 @@ class LoraConfig:
     """Low-rank adaptation, with vla.tune=lora."""
 
     rank: int = 16
-    """Of the changes."""
+    """Rank of the adapters."""
     alpha: float = 32.0
-    """The changes are scaled by alpha / rank."""
+    """Scale of the adapters, times their rank."""
     dropout: float = 0.0
-    """Of what goes into them."""
+    """Dropout on the input of the adapters."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class VlaAugmentConfig:
-    """Changes of frames in training that leave their codes what they are."""
+    """Augmentation of frames in training that leaves their codes valid."""
 
     shift: float = 0.0
-    """Frames are moved by up to this share of their sides; what comes in repeats the edge."""
+    """Largest shift of frames, as a share of their sides; the edge is repeated."""
     light: float = 0.0
-    """Brightness, contrast and the gain of each channel change by up to this share."""
+    """Largest change of brightness, contrast and the gain of each channel."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,33 +90,33 @@ class VlaValConfig(ValConfig):
     """Validation on held-out environments, beside other sessions of environments that were seen."""
 
     baselines: int = 2048
-    """Samples of train that the baselines are made of; 0 for none."""
+    """Samples of train that the baselines are made from; 0 leaves baselines out."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class VlaConfig:
-    """All of a run.
+    """Configuration of a run.
 
     Raises:
-        ConfigError: values that are impossible, alone or together.
+        ConfigError: a value is impossible, alone or beside others.
     """
 
     preset: str = "base"
-    """Which file of train/configs/vla the rest begins with."""
+    """File of train/configs/vla that gives the defaults."""
     model: str = ""
-    """Vision-language model to begin with: a hub id or a directory."""
+    """Vision-language model to start from: a hub id or a directory."""
     run: RunConfig = field(default_factory=lambda: RunConfig(dir="runs/vla"))
-    """Where files go."""
+    """Directory and outputs of the run."""
     data: VlaDataConfig = field(default_factory=VlaDataConfig)
-    """What is read."""
+    """Data that is read."""
     vla: VlaModelConfig = field(default_factory=VlaModelConfig)
     """How codes leave the model."""
     lora: LoraConfig = field(default_factory=LoraConfig)
     """Low-rank adaptation."""
     augment: VlaAugmentConfig = field(default_factory=VlaAugmentConfig)
-    """Changes of frames in training."""
+    """Augmentation."""
     train: TrainConfig = field(default_factory=TrainConfig)
-    """The loop."""
+    """Training loop."""
     val: VlaValConfig = field(default_factory=VlaValConfig)
     """Validation."""
 
@@ -126,7 +127,7 @@ class VlaConfig:
         check_shared(self)
         if self.data.seconds is not None:
             raise ConfigError(
-                "data.seconds: how far codes reach is theirs to say; leave it out, or give data.offset in "
+                "data.seconds: the labels say how far codes reach; leave it out, or give data.offset in "
                 "steps to have it checked"
             )
 

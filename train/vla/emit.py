@@ -1,4 +1,4 @@
-"""Codes out of a model: one after the other, or all at once."""
+"""Emit codes from a model: one after the other, or all at once."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from oxcart.train.vla.prompt import Prompter, to_device
 
 @dataclass(frozen=True, kw_only=True)
 class Policy:
-    """All that turns a frame and an instruction into codes."""
+    """Everything that turns a frame and an instruction into codes."""
 
     model: ActionModel
     prompter: Prompter
-    """Of the model's ids."""
+    """Makes inputs with the model's ids."""
     shape: Shape
     device: torch.device
 
@@ -27,17 +27,17 @@ class Policy:
 def score(
     policy: Policy, frames: Tensor, instructions: Sequence[str], codes: Tensor, forward: nn.Module
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """How well codes that are known are foreseen, each given those before it unless decoding is parallel.
+    """Score known codes, each given those before it unless decoding is parallel.
 
     Args:
-        policy: whose prompts.
+        policy: the policy.
         frames: uint8 [B, H, W, 3].
-        instructions: of each.
+        instructions: instruction for each frame.
         codes: int64 [B, n].
-        forward: the policy's model, or what accelerate wrapped around it.
+        forward: the policy's model, or accelerate's wrapper of it.
 
     Returns:
-        The loss that is trained, the cross-entropy among codes alone, and the logits of those [B, n, K].
+        The training loss, the cross-entropy among codes alone, and the logits of codes [B, n, K].
     """
     shape, ids = policy.shape, policy.model.ids
     inputs = to_device(policy.prompter.encode(frames, instructions, codes), policy.device)
@@ -47,23 +47,23 @@ def score(
 
 
 def emit(policy: Policy, frames: Tensor, instructions: Sequence[str]) -> tuple[Tensor, Tensor]:
-    """The likeliest codes; generation can choose nothing else.
+    """Emit the likeliest codes; no other token can be generated.
 
     Args:
-        policy: its model in eval mode.
+        policy: the policy, its model in eval mode.
         frames: uint8 [B, H, W, 3].
-        instructions: of each.
+        instructions: instruction for each frame.
 
     Returns:
-        codes int64 [B, n], and the probabilities float32 [B, n, K] that each was chosen from, among codes
-        alone; one after the other, given those chosen before it.
+        codes int64 [B, n], and the probabilities float32 [B, n, K] among codes that each was chosen from;
+        autoregressive ones are given the codes chosen before.
     """
     return emit_from(policy, to_device(policy.prompter.encode(frames, instructions, None), policy.device))
 
 
 @torch.no_grad()
 def emit_from(policy: Policy, inputs: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-    """The same of inputs that the prompter made, on the device."""
+    """Emit codes as `emit` does, from inputs that the prompter made, on the device."""
     shape, ids = policy.shape, policy.model.ids
     if shape.decoding == "parallel":
         logits = policy.model(inputs, keep=policy.prompter.keep)[:, : shape.tokens]
@@ -71,7 +71,7 @@ def emit_from(policy: Policy, inputs: dict[str, Tensor]) -> tuple[Tensor, Tensor
     else:
         allowed = torch.tensor(ids.codes, device=policy.device)
 
-        # A class, since of a function transformers looks up the signature for every code.
+        # A class, since transformers looks up the signature of a function for every code.
         class Constrain(LogitsProcessor):  # type: ignore[misc]
             def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
                 kept = torch.full_like(scores, float("-inf"))

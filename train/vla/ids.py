@@ -1,14 +1,14 @@
-"""Which ids stand for codes, and the vectors of those that are new.
+"""Ids that stand for codes, and the vectors of new ids.
 
     tokens   `<ACT_0>` ... and their wrappers join the vocabulary
-    replace  they take over ids that the vocabulary has and texts hardly need
-    head     ids behind the embedding, which the head reads and writes with vectors of its own
+    replace  codes take over ids that texts hardly need
+    head     ids beyond the embedding, with their own vectors for reading and writing
 
-Everything happens to ids, never to strings: a byte-level BPE may join what it finds side by side.
+All work is on ids, never on strings: a byte-level BPE may join neighbours.
 
-An embedding often has more rows than the tokenizer has tokens (Qwen3-VL-2B: 267). Those spare rows are used
-first, and the embedding only ever grows. New rows begin at the mean of the real ones plus a little noise, in
-the matrix that reads tokens and, where that is another one, in the matrix that writes them.
+An embedding often has more rows than the tokenizer has tokens (267 more in Qwen3-VL-2B). Spare rows are used
+first, and the embedding only ever grows. New rows begin at the mean of the real rows plus a little noise, in
+the input matrix and, unless it is tied, in the output matrix.
 """
 
 from __future__ import annotations
@@ -24,50 +24,50 @@ from torch import nn
 from oxcart.shards.errors import ConfigError
 
 OPEN, CLOSE = "<ACTION>", "</ACTION>"
-"""Around the codes."""
+"""Tokens around the codes."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ActionIds:
-    """The ids."""
+    """Ids of codes and of the tokens around them."""
 
     codes: list[int]
-    """Of each code."""
+    """Id of each code."""
     open: int
     close: int
     blanks: list[int]
-    """Where codes are asked for that are decoded in parallel: one for each place, or a model
-    would know places apart only by how far they are from what opens an action."""
+    """Ids that ask for codes decoded in parallel. There is one for each place; else a model would tell places
+    apart only by their distance from the opening token."""
 
     @property
     def all(self) -> list[int]:
-        """Every one of them."""
+        """All ids."""
         return [*self.codes, self.open, self.close, *self.blanks]
 
     @classmethod
     def of(cls, ids: Sequence[int], codes: int) -> ActionIds:
-        """From the order of `all`, of so many codes."""
+        """The ids given in the order of `all`, of which the first `codes` are codes."""
         return cls(
             codes=list(ids[:codes]), open=ids[codes], close=ids[codes + 1], blanks=list(ids[codes + 2 :])
         )
 
 
 def names_of(codes: int, places: int) -> list[str]:
-    """The tokens that are added for so many codes and places, in the order of `ActionIds.all`."""
+    """Names of the added tokens, in the order of `ActionIds.all`."""
     return [*(f"<ACT_{i}>" for i in range(codes)), OPEN, CLOSE, *(f"<ACT_AT_{i}>" for i in range(places))]
 
 
 def add_tokens(model: nn.Module, tokenizer: Any, codes: int, places: int) -> tuple[ActionIds, list[int]]:
-    """Have the tokens in the vocabulary.
+    """Add the tokens to the vocabulary.
 
     Args:
-        model: of transformers; its embedding grows if it must.
-        tokenizer: gets the tokens.
-        codes: how many.
-        places: how many an action has.
+        model: model of transformers; its embedding grows if needed.
+        tokenizer: tokenizer that gets the tokens.
+        codes: number of codes.
+        places: codes per action.
 
     Returns:
-        The ids, and those of them that are new.
+        The ids, and the new ones among them.
     """
     names = names_of(codes, places)
     known = tokenizer.get_vocab()
@@ -83,12 +83,12 @@ def add_tokens(model: nn.Module, tokenizer: Any, codes: int, places: int) -> tup
 
 
 def take_ids(model: nn.Module, tokenizer: Any, codes: int, places: int) -> ActionIds:
-    """Ids that texts hardly need: rows without a token, then what the BPE merged last, the rarest first.
+    """Ids that texts hardly need: rows without a token, then the last merges of the BPE, the rarest first.
 
-    A merged token can be told from its bytes, so what it stood for can still be written.
+    The text of a merged token can still be spelt in bytes.
 
     Raises:
-        ConfigError: there are too few.
+        ConfigError: there are too few such ids.
     """
     wanted = codes + 2 + places
     rows, known = len(embedding_of(model).weight), tokenizer.get_vocab()
@@ -112,7 +112,7 @@ def take_ids(model: nn.Module, tokenizer: Any, codes: int, places: int) -> Actio
 
 
 def spell(tokenizer: Any, ids: Sequence[int], taken: frozenset[int]) -> list[int]:
-    """A text's ids with those that were taken over spelt in bytes."""
+    """Ids of a text in which those that were taken over are spelt in bytes."""
     if taken.isdisjoint(ids):
         return list(ids)
     found: list[int] = []
@@ -125,25 +125,25 @@ def spell(tokenizer: Any, ids: Sequence[int], taken: frozenset[int]) -> list[int
 
 
 def embedding_of(model: nn.Module) -> nn.Embedding:
-    """The matrix that reads tokens."""
+    """The input matrix of tokens."""
     return model.get_input_embeddings()  # type: ignore[operator,no-any-return]
 
 
 def writing_of(model: nn.Module) -> nn.Linear:
-    """The matrix that writes tokens; tied, it is the one that reads them."""
+    """The output matrix of tokens; the input matrix if the two are tied."""
     return model.get_output_embeddings()  # type: ignore[operator,no-any-return]
 
 
 @torch.no_grad()
 def begin_rows(model: nn.Module, ids: Sequence[int], real: int, noise: float, seed: int) -> None:
-    """Set new rows to the mean of the real ones plus noise.
+    """Set new rows to the mean of the real rows plus noise.
 
     Args:
-        model: of transformers.
+        model: model of transformers.
         ids: rows to set.
-        real: how many rows belong to tokens of the tokenizer as it came; the rest was never trained.
-        noise: as a share of the real rows' standard deviation, dimension by dimension.
-        seed: of the noise.
+        real: number of rows with tokens of the original tokenizer; other rows were never trained.
+        noise: standard deviation of the noise, as a share of that of the real rows in each dimension.
+        seed: seed of the noise.
     """
     reads, writes = embedding_of(model).weight, writing_of(model).weight
     matrices = [reads] if reads is writes else [reads, writes]
@@ -157,15 +157,15 @@ def begin_rows(model: nn.Module, ids: Sequence[int], real: int, noise: float, se
 
 
 class OwnRows(nn.Module):
-    """Vectors of ids behind the embedding: read where such an id is in the input, and scored against the
-    hidden state by a head that is tied to nothing (LAPA, arXiv:2410.11758).
+    """Vectors of ids beyond the embedding: input vectors, and an untied head that scores the hidden state
+    (LAPA, arXiv:2410.11758).
 
-    The model itself stays as it is: what it reads and what it writes is widened as it passes.
+    The model itself is unchanged: hooks widen its inputs and outputs.
 
     Args:
-        first: the first of these ids; the number of rows of the embedding.
-        count: how many.
-        width: of the hidden state.
+        first: the first id; the number of rows of the embedding.
+        count: number of ids.
+        width: width of the hidden state.
     """
 
     def __init__(self, first: int, count: int, width: int) -> None:
@@ -177,7 +177,7 @@ class OwnRows(nn.Module):
 
     @torch.no_grad()
     def begin(self, model: nn.Module, real: int, noise: float, seed: int) -> None:
-        """Vectors that are read begin as new rows would; the head begins small."""
+        """Set the input vectors as new rows would be set, and the head to small numbers."""
         kept = embedding_of(model).weight[:real].float()
         generator = torch.Generator().manual_seed(seed)
         random = torch.randn(self.read.shape, generator=generator)
@@ -185,7 +185,7 @@ class OwnRows(nn.Module):
         self.write.copy_(0.02 * torch.randn(self.write.shape, generator=generator))
 
     def attach(self, model: nn.Module) -> None:
-        """Widen what a model reads and writes."""
+        """Add hooks to a model that widen its inputs and outputs."""
         embedding, writing = embedding_of(model), writing_of(model)
 
         def before(module: nn.Module, given: tuple[Any, ...]) -> tuple[Any, ...]:

@@ -1,4 +1,4 @@
-"""The codes that are learned: of annotations, or of a frozen latent-action model."""
+"""Codes to learn: latent-action labels in files, or made by a frozen latent-action model."""
 
 from __future__ import annotations
 
@@ -24,27 +24,27 @@ NAME = "codes"
 
 @dataclass(frozen=True, kw_only=True)
 class Labels:
-    """Where codes come from, and what they are."""
+    """Source and form of the codes."""
 
     tokens: int
-    """Codes of an action."""
+    """Codes per action."""
     codes: int
     """Entries of the codebook."""
     producer: str
     """Fingerprint of the latent-action model."""
     files: Mapping[str, str]
-    """Fingerprint of each dataset -> its annotation; empty where codes are made as training goes on."""
+    """Fingerprint of each dataset -> its labels; empty where codes are made during training."""
     leave: int
-    """Steps at the end of an episode that have no codes."""
+    """Steps at the end of each episode that have no codes."""
     laq: Labeller | None
-    """The latent-action model, where the configuration names its run."""
+    """The latent-action model; None where the configuration names no run."""
 
     def files_of(self, datasets: Sequence[Dataset]) -> list[str]:
-        """The annotations of some datasets."""
+        """Labels of datasets, in their order."""
         return [self.files[one.manifest.fingerprint] for one in datasets] if self.files else []
 
     def sample(self, per_episode: int | str) -> Frames | Pairs:
-        """What a row is drawn from: one frame, or two where codes are yet to be made of them."""
+        """Form of a sample: one frame, or two where their codes have yet to be made."""
         if self.files:
             return Frames(per_episode=per_episode, leave=self.leave)
         assert self.laq is not None
@@ -52,22 +52,22 @@ class Labels:
         return Pairs(frames=pairs.frames, seconds=pairs.seconds, per_episode=per_episode)
 
     def frames(self, batch: Batch) -> Tensor:
-        """What the model is shown: uint8 [B, H, W, 3]."""
+        """Frames for the model: uint8 [B, H, W, 3]."""
         return batch.frames if self.files else batch.frames[:, 0]
 
     @torch.no_grad()
     def of(self, batch: Batch) -> Tensor:
-        """Codes of a batch, int64 [B, n]; `NONE` where latents are not finite."""
+        """Codes of a batch: int64 [B, n], `NONE` where latents are not finite."""
         if self.files:
             return batch.annotations[NAME].long()
         assert self.laq is not None
         return self.laq.model.encode(to_float(batch.frames.to(self.laq.device))).long()
 
     def check(self, loader: Loader) -> None:
-        """Refuse annotations in which a sample has no codes, or codes that are none.
+        """Refuse labels that lack the codes of a sample, or are out of range.
 
         Raises:
-            ConfigError: says of which dataset and episode.
+            ConfigError: an episode has no valid codes at a step that is sampled.
         """
         for i, stream in enumerate(loader.streams if self.files else ()):
             values = loader.annotation(NAME, i)
@@ -85,11 +85,12 @@ class Labels:
 
 
 def open_labels(data: VlaDataConfig, datasets: Sequence[Dataset], device: torch.device) -> Labels:
-    """The codes that a configuration asks for.
+    """Open the codes of a configuration.
 
     Raises:
-        ConfigError: neither annotations nor a run are given; they are of another dataset, horizon, or
-            latent-action model.
+        ConfigError: neither labels nor a run are given, or they are of another dataset, horizon or
+        latent-action
+            model.
     """
     if not data.codes and data.laq is None:
         raise ConfigError(

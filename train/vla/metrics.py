@@ -1,4 +1,4 @@
-"""What a model's codes are worth, beside guesses that need no model.
+"""Metrics of emitted codes, beside baselines that need no model.
 
     accuracy            share of codes that are right; exact: of whole actions
     nll                 mean negative log-probability of a code among codes, in nats
@@ -7,7 +7,7 @@
     nearest_*           the codes of the sample of train whose frame is nearest, among those with the same
                         instruction where there are any
 
-Intervals are 95% bootstraps by episode; a gain is that of the model over a baseline, on the same samples;
+Intervals are 95% bootstraps over episodes. A gain is that of the model over a baseline on the same samples:
 `*_gain` in codes that are right, `*_nll_gain` in nats.
 """
 
@@ -30,32 +30,33 @@ class CodedSamples:
     """Samples of one dataset and split."""
 
     codes: Ints
-    """[N, n]."""
+    """[N, n]: true codes."""
     thumbs: Floats
-    """[N, D]: frames made small."""
+    """[N, D]: small frames."""
     instructions: list[str]
+    """Instruction of each sample."""
     keys: list[str]
-    """Episode of each."""
+    """Episode of each sample."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Guess:
-    """What a baseline says of some samples."""
+    """Guesses of a baseline for some samples."""
 
     codes: Ints
-    """[N, n]: code by code."""
+    """[N, n]: the best guess code by code."""
     whole: Ints
-    """[N, n]: as an action."""
+    """[N, n]: the best guess of whole actions."""
     nll: Floats | None
-    """[N, n]; None where it gives no probabilities."""
+    """[N, n]: negative log-probability of the true codes; None where the baseline has no probabilities."""
 
 
 def guesses(train: CodedSamples, held_out: CodedSamples, size: int) -> dict[str, Guess]:
-    """Every baseline.
+    """Guesses of every baseline.
 
     Args:
-        train: what they are made of.
-        held_out: what they guess.
+        train: samples that baselines are made from.
+        held_out: samples to guess.
         size: entries of the codebook.
     """
     everything = np.arange(len(train.codes))
@@ -102,7 +103,7 @@ def measure(
 
     Args:
         held_out: the samples.
-        codes: what the model says of them, [N, n].
+        codes: codes [N, n] that the model emits.
         nll: negative log-probabilities of the true codes, [N, n].
         baselines: of `guesses`.
         size: entries of the codebook.
@@ -140,5 +141,5 @@ def measure(
 
 
 def confusion(true: Ints, codes: Ints, size: int) -> Ints:
-    """How often each code [row] was taken for each [column], over all places."""
+    """Counts [K, K] of true codes [row] taken for codes [column], over all places."""
     return np.bincount(true.ravel() * size + codes.ravel(), minlength=size * size).reshape(size, size)

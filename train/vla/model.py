@@ -4,8 +4,8 @@
     logits = model(inputs, keep=6)                   # [B, 6, V], at the last positions
     codes, probabilities = emit(model, prompter, frames, instructions)
 
-Prompts are padded on the left, whatever the tokenizer does by itself: the codes then stand at the last
-positions of every row, the logits of all others are never made, and generation begins where prompts end.
+Prompts are padded on the left, whatever the tokenizer's default. Codes are then the last positions of every
+row, logits of other positions are never computed, and generation starts where prompts end.
 """
 
 from __future__ import annotations
@@ -35,17 +35,17 @@ from oxcart.train.vla.processor import not_there, quieten
 
 TOWERS = ("visual", "vision_model", "vision_tower")
 JOINTS = ("merger", "deepstack_merger_list", "connector", "multi_modal_projector")
-"""Parts of a tower's name that stay trainable: they hand its features to the language model."""
+"""Parts of a tower that stay trainable: they pass its features to the language model."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Shape:
-    """What is emitted, and how."""
+    """Form of the emitted codes."""
 
     head: str
     decoding: str
     tokens: int
-    """Codes of an action."""
+    """Codes per action."""
     codes: int
     """Entries of the codebook."""
 
@@ -55,8 +55,8 @@ class ActionModel(nn.Module):
 
     Args:
         backbone: `AutoModelForImageTextToText`, or one with adapters of PEFT.
-        ids: of codes and wrappers.
-        own: vectors of ids that the backbone does not have.
+        ids: ids of codes and of the tokens around them.
+        own: vectors of ids beyond the backbone's embedding.
     """
 
     def __init__(self, backbone: nn.Module, ids: ActionIds, own: OwnRows | None) -> None:
@@ -76,10 +76,10 @@ def load_backbone(model: str, *, whole: bool = False) -> nn.Module:
 
     Args:
         model: hub id or directory.
-        whole: refuse a model of which weights are missing, which would begin at random.
+        whole: whether to refuse a model with missing weights, which would start at random.
 
     Raises:
-        ConfigError: it is not there, or no vision-language model.
+        ConfigError: the model cannot be found, or is no vision-language model.
         CorruptError: weights are missing.
     """
     quieten()
@@ -90,15 +90,15 @@ def load_backbone(model: str, *, whole: bool = False) -> nn.Module:
     except Exception as error:  # whatever a file or a repository of others makes transformers raise
         raise not_there(model, error) from error
     if whole and (missing := sorted(about["missing_keys"])):
-        raise CorruptError(f"{model}: has no weights {some(missing)}; they would be random")
+        raise CorruptError(f"{model}: lacks the weights {some(missing)}; they would be random")
     return found  # type: ignore[no-any-return]
 
 
 def build(config: VlaConfig, processor: Any, shape: Shape) -> ActionModel:
-    """The model at the beginning of training; its processor gets the tokens that are added.
+    """The model at the start of training; its processor gets the added tokens.
 
     Raises:
-        ConfigError: see `load_backbone`, `take_ids`; PEFT is not installed.
+        ConfigError: `load_backbone`, `take_ids` or `adapt` refuses the configuration.
     """
     backbone = load_backbone(config.model)
     tokenizer = processor.tokenizer
@@ -125,27 +125,27 @@ def build(config: VlaConfig, processor: Any, shape: Shape) -> ActionModel:
         writing_of(backbone).weight.requires_grad_(False)  # nothing reads its scores
     if config.vla.checkpointing:
         backbone.activation_checkpointing_enable({"use_reentrant": False})  # type: ignore[operator]
-        # It also makes inputs need gradients, which this way of checkpointing does not ask for: the backward
-        # pass would go through what is frozen.
+        # That call makes inputs require gradients, which this kind of checkpointing does not need: the
+        # backward pass would run through frozen weights.
         backbone.disable_input_require_grads()  # type: ignore[operator]
     return ActionModel(backbone, ids, own)
 
 
 def own_rows(backbone: nn.Module, codes: int, places: int) -> tuple[ActionIds, OwnRows]:
-    """Ids behind the embedding, and their vectors."""
+    """Ids beyond the embedding, and their vectors."""
     first, width = embedding_of(backbone).weight.shape
     count = codes + 2 + places
     return ActionIds.of(range(first, first + count), codes), OwnRows(first, count, width)
 
 
 def in_tower(name: str) -> bool:
-    """Whether a weight is of the vision tower, by its name; what hands features on is not."""
+    """Whether a weight is of the vision tower, by its name; JOINTS are not."""
     parts = name.split(".")
     return any(part in TOWERS for part in parts) and not any(part in JOINTS for part in parts)
 
 
 def adapt(backbone: nn.Module, config: LoraConfig, ids: list[int]) -> nn.Module:
-    """Add low-rank changes to every linear layer of the language model; the rows of `ids` learn as they are.
+    """Add low-rank adapters to every linear layer of the language model; the rows of `ids` learn directly.
 
     Raises:
         ConfigError: PEFT is not installed.
@@ -179,9 +179,10 @@ def adapt(backbone: nn.Module, config: LoraConfig, ids: list[int]) -> nn.Module:
 
 
 def groups(model: ActionModel, decay: float, new_rate: float) -> list[dict[str, Any]]:
-    """AdamW's groups: decay on matrices alone, not on biases, norms and embeddings; new rows at their rate.
+    """AdamW's parameter groups: decay on matrices alone, not on biases, norms and embeddings; new rows at
+    their rate.
 
-    A matrix of which some rows are new is one parameter; `rows` says which of them learn at `rows_rate`.
+    A matrix with some new rows is one parameter; `rows` are those that learn at `rows_rate`.
     """
     reads, writes = embedding_of(model.backbone), writing_of(model.backbone)
     embeddings = {id(reads.weight), id(writes.weight)}
@@ -208,13 +209,15 @@ def groups(model: ActionModel, decay: float, new_rate: float) -> list[dict[str, 
 
 
 def code_logits(logits: Tensor, ids: ActionIds) -> Tensor:
-    """Of the codes alone: [B, n, V] -> float32 [B, n, K]."""
+    """Logits float32 [B, n, K] of codes alone, of logits [B, n, V]."""
     return logits[..., ids.codes].float()
 
 
 def code_loss(logits: Tensor, codes: Tensor, ids: ActionIds, head: str) -> tuple[Tensor, Tensor]:
-    """Mean cross-entropies of codes [B, n] given logits [B, n, V]: what is trained, and that among the codes
-    alone. A head of its own knows nothing but codes, so there the two are one.
+    """Mean cross-entropies of codes [B, n] given logits [B, n, V]: the training loss, and that among codes
+    alone.
+
+    A separate head scores nothing but codes, so the two are equal.
     """
     among = functional.cross_entropy(code_logits(logits, ids).flatten(0, 1), codes.flatten())
     if head == "head":

@@ -1,15 +1,14 @@
-"""A trained model on disk, and back: `RUN/model` is a model of transformers with its processor, and a file
-that says which ids are codes.
+"""Save and load a trained model: `RUN/model` is a model of transformers, its processor, and the ids of codes.
 
     policy, about = load_policy(Path("runs/vla"))
 
     RUN/model/
-        config.json  model.safetensors  tokenizer.json ...     what from_pretrained reads
+        config.json  model.safetensors  tokenizer.json ...     files of from_pretrained
         action.json                                             ids, template, size of frames
         action_head.safetensors                                 vectors of vla.head=head
 
-Low-rank changes are merged into the weights. The folder is written anew after each validation, under another
-name first.
+Low-rank adapters are merged into the weights. Each validation writes the folder under another name and then
+renames it.
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ from oxcart.train.vla.processor import load_processor, quieten, save_processor
 from oxcart.train.vla.prompt import Prompt, Prompter
 
 LARGEST = 1 << 13
-"""Pixels of a side of a frame."""
+"""Largest side of a frame, in pixels."""
 FOLDER, ABOUT, HEAD = "model", "action.json", "action_head.safetensors"
 
 
@@ -46,14 +45,14 @@ def save_policy(policy: Policy, processor: Any, run: Path, source: str, about: M
     """Write `RUN/model`.
 
     Args:
-        policy: whose weights.
-        processor: with the tokens that were added.
+        policy: the trained policy.
+        processor: processor with the added tokens.
         run: directory of the run.
-        source: the model that training began with.
-        about: what else predicting needs; `lora` says whether there are low-rank changes to merge.
+        source: the model that training started from.
+        about: other facts that prediction needs; `lora` says whether there are adapters to merge.
 
     Raises:
-        StoreError: it cannot be written; the one before it is as it was.
+        StoreError: the model cannot be written; the previous one is unchanged.
     """
     quieten()
     final, temporary = run / FOLDER, run / f".{FOLDER}"
@@ -63,13 +62,13 @@ def save_policy(policy: Policy, processor: Any, run: Path, source: str, about: M
         _write(policy, processor, temporary, source, about)
         mode = stat.S_IMODE((temporary / ABOUT).stat().st_mode)
         for path in temporary.iterdir():
-            path.chmod(mode)  # safetensors makes its files the owner's alone
+            path.chmod(mode)  # safetensors makes its files readable by their owner alone
         remove(final)
         temporary.rename(final)
     except Exception as error:
         with contextlib.suppress(OSError):
             remove(temporary)
-        # tokenizers says of a full disk that it is an Exception, and nothing more.
+        # tokenizers raises a plain Exception where the disk is full.
         if not isinstance(error, OSError | SafetensorError) and "No space" not in str(error):
             raise
         reason = getattr(error, "strerror", None) or str(error)
@@ -82,7 +81,7 @@ def _write(policy: Policy, processor: Any, folder: Path, source: str, about: Map
     model = policy.model
     backbone: Any = model.backbone
     if about["lora"]:
-        # The copy's weights are the CPU's: beside what is trained a GPU has no room for another model.
+        # The copy is on the CPU: a GPU that trains has no room for another model.
         elsewhere = [one for one in (*backbone.parameters(), *backbone.buffers()) if one.device.type != "cpu"]
         copied: dict[int, Any] = {
             id(one): nn.Parameter(one.detach().cpu(), one.requires_grad)
@@ -101,7 +100,7 @@ def _write(policy: Policy, processor: Any, folder: Path, source: str, about: Map
 
 
 def load_policy(run: Path, device: str = "auto") -> tuple[Policy, dict[str, Any]]:
-    """Read what `save_policy` wrote.
+    """Load the policy that `save_policy` wrote.
 
     Args:
         run: directory of the run.
@@ -109,7 +108,7 @@ def load_policy(run: Path, device: str = "auto") -> tuple[Policy, dict[str, Any]
 
     Raises:
         ConfigError: the run has no model yet, or there is no GPU.
-        CorruptError: something of it is missing, cannot be read, or is not finite.
+        CorruptError: a part of the model is missing, cannot be read, or is not finite.
     """
     folder = run / FOLDER
     if not (folder / ABOUT).exists():

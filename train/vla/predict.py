@@ -1,4 +1,4 @@
-"""What a trained model would do: codes of a picture and an instruction, and the frame that would follow."""
+"""Predict latent codes for an image and an instruction, and draw the frame that would follow."""
 
 from __future__ import annotations
 
@@ -20,40 +20,40 @@ from oxcart.train.vla.policy import load_policy
 
 @dataclass(frozen=True, kw_only=True)
 class Prediction:
-    """Of one picture."""
+    """Prediction for one image."""
 
     codes: list[int]
     probabilities: list[list[float]]
-    """Of every entry of the codebook, for each code."""
+    """Probability of every entry of the codebook, for each code."""
     frame: Any
-    """uint8 [H, W, 3]: what the latent-action model makes of it; None where there is none."""
+    """uint8 [H, W, 3]: the next frame that the latent-action model draws; None where there is no model."""
     missing: str
-    """Why there is no frame."""
+    """Reason why there is no frame."""
 
 
 def predict(run: Path, image: Path, instruction: str, laq: Path | None, device: str = "auto") -> Prediction:
-    """Predict.
+    """Predict codes for an image and an instruction.
 
     Args:
         run: directory of the run.
-        image: a picture of any size; it is resized as training's frames were.
-        instruction: may be empty.
-        laq: run of the latent-action model that the codes are of; None takes the one of training, if it is
-            still there.
+        image: an image of any size; it is resized as the frames of training were.
+        instruction: the instruction; may be empty.
+        laq: run of the latent-action model that made the codes; None takes that of training, if it still
+            exists.
         device: `cpu`, `cuda`, or `auto`.
 
     Raises:
-        ConfigError: the run, the picture or the latent-action model cannot be used.
-        NotFiniteError: what a model says is not.
+        ConfigError: the run, the image or the latent-action model cannot be used.
+        NotFiniteError: logits or the drawn frame are not finite.
     """
     policy, about = load_policy(run, device)
     height, width = about["frames"]
     try:
         with Image.open(image) as opened:
-            picture = opened.convert("RGB").resize((width, height), Image.Resampling.BILINEAR)
+            resized = opened.convert("RGB").resize((width, height), Image.Resampling.BILINEAR)
     except (OSError, UnidentifiedImageError) as error:
-        raise ConfigError(f"--image: {image} cannot be read as a picture: {error}") from error
-    frames = torch.from_numpy(np.array(picture))[None]
+        raise ConfigError(f"--image: {image} cannot be read as an image: {error}") from error
+    frames = torch.from_numpy(np.array(resized))[None]
     codes, probabilities = emit(policy, frames, [instruction])
     if not probabilities.isfinite().all():
         raise NotFiniteError(f"{run}: the logits of {image} are not finite; the model has diverged")
@@ -71,7 +71,7 @@ def predict(run: Path, image: Path, instruction: str, laq: Path | None, device: 
 
 
 def _maker(named: str | Path | None, producer: str, device: str) -> Labeller:
-    """The model that made the codes."""
+    """The latent-action model that made the codes."""
     if named is None:
         raise ConfigError("training had no data.laq")
     if not Path(named).is_dir():
@@ -85,5 +85,5 @@ def _maker(named: str | Path | None, producer: str, device: str) -> Labeller:
 
 
 def write_png(path: Path, frame: Any) -> None:
-    """Write a frame, uint8 [H, W, 3], whole or not at all."""
+    """Write a frame, uint8 [H, W, 3], atomically."""
     write_file(path, encode_image(Image.fromarray(np.ascontiguousarray(frame)), ".png"))

@@ -1,8 +1,8 @@
 """The processor of a vision-language model, from a hub id or a directory.
 
-`AutoProcessor` wants torchvision for every family with a video processor, although no video is shown here.
-Where torchvision is missing, the family's own processor class is built from its image processor, tokenizer
-and chat template without one: the same code makes the same tokens.
+`AutoProcessor` needs torchvision for every family with a video processor, although no video is shown here.
+Without torchvision, the family's own processor class is built from its image processor, tokenizer and chat
+template, without a video processor: the same code makes the same tokens.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def load_processor(model: str) -> Any:
         model: hub id or directory.
 
     Raises:
-        ConfigError: it is not there, is of no known family, or has no chat template.
+        ConfigError: the model cannot be found, is of no known family, or has no chat template.
     """
     quieten()
     try:
@@ -41,21 +41,21 @@ def load_processor(model: str) -> Any:
         else:
             family = AutoConfig.from_pretrained(model).model_type
             if family not in PROCESSOR_MAPPING_NAMES:
-                raise ConfigError(f"model: {model} is a {family}, which has no processor of pictures")
+                raise ConfigError(f"model: {model} is a {family}, which has no image processor")
 
             kind = getattr(transformers, PROCESSOR_MAPPING_NAMES[family])
-            pictures = AutoImageProcessor.from_pretrained(model, backend="pil")
+            images = AutoImageProcessor.from_pretrained(model, backend="pil")
             tokenizer = AutoTokenizer.from_pretrained(model)
             settings, _ = kind.get_processor_dict(model)
             template = settings.get("chat_template") or tokenizer.chat_template
             own = {name: settings[name] for name in ("image_seq_len",) if name in settings}
-            processor = build_processor(kind, pictures, tokenizer, template, **own)
+            processor = build_processor(kind, images, tokenizer, template, **own)
     except ConfigError:
         raise
     except Exception as error:  # whatever a file or a repository of others makes transformers raise
         raise not_there(model, error) from error
     if getattr(processor, "image_processor", None) is None:
-        raise ConfigError(f"model: {model} has no processor of pictures; choose a vision-language model")
+        raise ConfigError(f"model: {model} has no image processor; choose a vision-language model")
     if not (processor.chat_template or processor.tokenizer.chat_template):
         raise ConfigError(
             f"model: the processor of {model} has no chat template; choose an instruction-tuned model, or "
@@ -64,37 +64,37 @@ def load_processor(model: str) -> Any:
     return processor
 
 
-def build_processor(kind: Any, pictures: Any, tokenizer: Any, template: str | None, **own: Any) -> Any:
+def build_processor(kind: Any, images: Any, tokenizer: Any, template: str | None, **own: Any) -> Any:
     """A processor of a family's class without a video processor.
 
     Args:
         kind: the class.
-        pictures: its image processor.
+        images: its image processor.
         tokenizer: its tokenizer.
-        template: chat template.
-        own: what else the class takes.
+        template: its chat template.
+        own: further arguments of the class.
     """
 
     def init(self: Any, image_processor: Any, tokenizer: Any, chat_template: Any = None, **more: Any) -> None:
-        # The mixin takes its parts from the signature, so the video processor given here is left out.
+        # The mixin takes its parts from the signature, in which there is no video processor.
         kind.__init__(self, image_processor, tokenizer, None, chat_template=chat_template, **more)
 
     given = inspect.signature(kind.__init__)
     kept = [one for name, one in given.parameters.items() if name != "video_processor"]
     init.__signature__ = given.replace(parameters=kept)  # type: ignore[attr-defined]
-    # Some families' own way asks their video processor for its defaults first.
+    # Some families' own method asks their video processor for its defaults first.
     parts = {"__init__": init, "apply_chat_template": ProcessorMixin.apply_chat_template}
     without = type(kind.__name__, (kind,), {**parts, "__module__": kind.__module__})
-    return without(pictures, tokenizer, chat_template=template, **own)
+    return without(images, tokenizer, chat_template=template, **own)
 
 
 def save_processor(processor: Any, directory: Path, source: str | None) -> None:
     """Write a processor as `from_pretrained` reads it.
 
     Args:
-        processor: of `load_processor`.
-        directory: where to.
-        source: the model that it was read from; what that says of videos is kept.
+        processor: a processor of `load_processor`.
+        directory: folder to write to.
+        source: the model that it was read from, whose video settings are kept.
     """
     processor.save_pretrained(directory)
     if source is None or getattr(processor, "video_processor", None) is not None:
@@ -113,13 +113,13 @@ def save_processor(processor: Any, directory: Path, source: str | None) -> None:
 
 
 def quieten() -> None:
-    """No progress bars and no advice from transformers: a command's output is its own."""
+    """Turn off progress bars and advice of transformers, which are no output of ours."""
     logging.disable_progress_bar()
     logging.set_verbosity_error()
 
 
 def not_there(model: str, error: Exception) -> ConfigError:
-    """What to say of a model that cannot be read."""
+    """The error for a model that cannot be read."""
     reason = " ".join(str(error).split())[:200]
     if Path(model).is_dir():
         return ConfigError(f"model: {model} cannot be read as a vision-language model: {reason}")

@@ -1,8 +1,8 @@
-"""Prompts: from frames and instructions to what the model reads.
+"""Prompts: from frames and instructions to inputs of the model.
 
-The family's own processor makes the part with the picture, so that every picture token is counted; what the
-template file and the episode say is tokenized as plain text, so that no instruction can write a token of the
-chat or of an action. The parts are joined as ids.
+The family's own processor makes the part with the image, so that all image tokens are counted. Texts of the
+template file and the episode are tokenized as plain text, so that no instruction can write a chat or action
+token. The parts are joined as ids.
 """
 
 from __future__ import annotations
@@ -28,25 +28,25 @@ MARK = "\u241eINSTRUCTION\u241e"
 
 @dataclass(frozen=True, kw_only=True)
 class Prompt:
-    """A template."""
+    """A prompt template."""
 
     system: str
-    """Said first; "" for nothing."""
+    """System message; "" for none."""
     user: str
-    """Said beside the picture; `{instruction}` stands for what the episode says."""
+    """Message beside the image; `{instruction}` stands for the instruction of the episode."""
     unasked: str
-    """Stands for the instruction of an episode that has none."""
+    """Instruction for an episode that has none."""
 
     def text(self, instruction: str) -> str:
-        """What the user says."""
+        """Message of the user."""
         return self.user.replace("{instruction}", instruction.strip() or self.unasked)
 
 
 def read_prompt(name: str) -> Prompt:
-    """A template of that name, or of that file.
+    """Read a template by its name or from a file.
 
     Raises:
-        ConfigError: there is none, or it has other keys.
+        ConfigError: there is no such template, or it has other keys.
     """
     path = PROMPTS / f"{name}.yaml"
     if not path.exists():
@@ -71,15 +71,15 @@ class Prompter:
     """Makes the inputs of a model.
 
     Args:
-        processor: of `load_processor`.
-        prompt: template.
-        ids: of codes and wrappers.
+        processor: a processor of `load_processor`.
+        prompt: the template.
+        ids: ids of codes and of the tokens around them.
         decoding: `autoregressive` or `parallel`.
-        tokens: codes of an action.
-        model: its name, for messages.
+        tokens: codes per action.
+        model: name of the model, for messages.
 
     Raises:
-        ConfigError: the chat template leaves out the picture or the instruction.
+        ConfigError: the chat template leaves out the image or the instruction.
     """
 
     def __init__(
@@ -96,26 +96,26 @@ class Prompter:
         with_image = [i for i, part in enumerate(parts) if processor.image_token in part]
         if len(parts) != 2 or len(with_image) != 1:
             raise ConfigError(
-                f"model: the chat template of {model} does not show one picture and the text of the user, "
+                f"model: the chat template of {model} does not show one image and the text of the user, "
                 "once each; choose another model, or mend its chat_template.jinja"
             )
-        self._parts, self._pictured = parts, with_image[0]
-        self._other = self._plain(parts[1 - self._pictured], split=False)
+        self._parts, self._with_image = parts, with_image[0]
+        self._other = self._plain(parts[1 - self._with_image], split=False)
         pad = self._tokenizer.pad_token_id
         self.pad: int = self._tokenizer.eos_token_id if pad is None else pad
-        """Id before what is shorter than the longest."""
+        """Id that pads shorter rows."""
         self._texts: dict[str, list[int]] = {}
         self._known: dict[tuple[int, ...], tuple[list[int], list[int], list[str]]] = {}
         defaults = getattr(type(processor), "images_kwargs", None) or {}
         self._image_options = {**defaults, "input_data_format": "channels_last"}
         if hasattr(processor.image_processor, "do_image_splitting"):
-            # SmolVLM would make a frame large and cut it up, into a thousand tokens.
+            # SmolVLM would enlarge a frame and cut it up into a thousand tokens.
             self._image_options["do_image_splitting"] = False
 
     @property
     def keep(self) -> int:
-        """Positions at the end of `encode`'s rows whose logits are wanted; those of the codes are the first
-        `tokens` of them."""
+        """Number of last positions of `encode`'s rows whose logits are needed; the first `tokens` are of
+        codes."""
         return self._tokens + (1 if self._parallel else 2)
 
     def encode(self, frames: Tensor, instructions: Sequence[str], codes: Tensor | None) -> dict[str, Tensor]:
@@ -123,12 +123,12 @@ class Prompter:
 
         Args:
             frames: uint8 [B, H, W, 3].
-            instructions: of each.
-            codes: int64 [B, n], which a code is told of those before it; None, and in parallel, it is asked
-                for them: in parallel by the blank of each place, else by what opens an action.
+            instructions: instruction for each frame.
+            codes: int64 [B, n]: the codes that autoregressive decoding is given; None to ask for the first.
+                Parallel decoding asks for all codes by the blank of each place.
 
         Returns:
-            `input_ids`, `attention_mask` [B, L], and the pictures as the family has them.
+            `input_ids`, `attention_mask` [B, L], and the images in the family's form.
         """
         ids = self._ids
         if self._parallel:
@@ -160,24 +160,26 @@ class Prompter:
         return inputs
 
     def _around(self, frame: Any) -> tuple[list[int], list[int], list[str]]:
-        """Ids before and after what the user says, and names of what else the model is given, as the family's
-        processor makes them. They depend on the picture's size alone, so they are made once for each.
+        """Ids before and after the user's message, and names of further inputs, as the family's processor
+        makes them.
+
+        They depend on the size of the image alone, so they are made once for each size.
         """
         if frame.shape not in self._known:
             made = self._processor(
-                text=[self._parts[self._pictured]],
+                text=[self._parts[self._with_image]],
                 images=[[frame]],
                 add_special_tokens=False,
                 images_kwargs=dict(self._image_options),
             )
-            picture = spell(self._tokenizer, list(made["input_ids"][0]), self._taken)
-            before, after = (picture, self._other) if self._pictured == 0 else (self._other, picture)
+            image = spell(self._tokenizer, list(made["input_ids"][0]), self._taken)
+            before, after = (image, self._other) if self._with_image == 0 else (self._other, image)
             names = [name for name in made if name not in ("input_ids", "attention_mask")]
             self._known[frame.shape] = before, after, names
         return self._known[frame.shape]
 
     def lengths(self, instructions: Sequence[str]) -> list[int]:
-        """Tokens of what the user says, for each instruction."""
+        """Tokens of the user's message, for each instruction."""
         return [len(self._user(one)) for one in instructions]
 
     def _user(self, instruction: str) -> list[int]:
@@ -188,11 +190,11 @@ class Prompter:
         return found
 
     def _plain(self, text: str, *, split: bool) -> list[int]:
-        """Ids of a text; `split` treats what looks like a token of the chat as the letters that it is."""
+        """Ids of a text; `split` reads text that looks like a chat token as letters."""
         if not split:
             ids = self._tokenizer(text, add_special_tokens=False)["input_ids"]
             return spell(self._tokenizer, ids, self._taken)
-        # split_special_tokens leaves whole what was added but is not marked special, as <think> is in Qwen.
+        # split_special_tokens does not split added tokens that are not marked special, as <think> in Qwen.
         backend = self._tokenizer.backend_tokenizer
         if backend.normalizer is not None:
             text = backend.normalizer.normalize_str(text)
@@ -211,5 +213,5 @@ class Prompter:
 
 
 def to_device(inputs: Mapping[str, Tensor], device: torch.device) -> dict[str, Tensor]:
-    """Inputs on a device."""
+    """Inputs, moved to a device."""
     return {name: value.to(device, non_blocking=True) for name, value in inputs.items()}

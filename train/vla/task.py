@@ -1,4 +1,4 @@
-"""The vision-language-action model as a task of the training loop: batches, loss, validation, pictures."""
+"""The vision-language-action model as a task of the training loop: batches, loss, validation, figures."""
 
 from __future__ import annotations
 
@@ -47,19 +47,21 @@ from oxcart.train.vla.processor import load_processor
 from oxcart.train.vla.prompt import Prompter, read_prompt
 
 THUMB = 16
-"""Pixels of a side of what nearest frames are found by."""
+"""Side, in pixels, of the small frames among which the nearest is found."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Panel:
-    """Some samples of validation."""
+    """Samples of validation that are drawn."""
 
     frames: Tensor
     """uint8 [N, H, W, 3]."""
     true: Tensor
-    """int64 [N, n]."""
+    """int64 [N, n]: true codes."""
     predicted: Tensor
+    """int64 [N, n]: emitted codes."""
     instructions: list[str]
+    """Instruction of each sample."""
 
 
 class VlaTask:
@@ -159,10 +161,10 @@ class VlaTask:
         return loader
 
     def begin(self, model: nn.Module, batch: Batch, accelerator: Accelerator) -> None:
-        """Nothing is to be begun."""
+        """Do nothing: there is no codebook to start."""
 
     def together(self, batch: Batch, piece: BatchSlice) -> Tensor | None:
-        """By length, so that little is padded."""
+        """Order samples by length, so that little is padded."""
         assert self._policy is not None
         lengths = self._policy.prompter.lengths(self._drawn(batch, piece))
         return torch.tensor(lengths).argsort(stable=True)
@@ -171,7 +173,7 @@ class VlaTask:
         labels, policy = self._labels, self._policy
         assert policy is not None
         codes = labels.of(batch).to(self._device)
-        nothing = (codes == NONE).any()  # not looked at, which would wait: the loss is NaN then
+        nothing = (codes == NONE).any()  # not read here, which would wait for the GPU; the loss becomes NaN
         codes = codes.clamp_min(0)
         frames = self._changed(labels.frames(batch), piece)
         said = self._drawn(batch, piece)
@@ -180,7 +182,7 @@ class VlaTask:
         return loss.masked_fill(nothing, torch.nan), {"nll": among, "accuracy": right}
 
     def _drawn(self, batch: Batch, piece: BatchSlice) -> list[str]:
-        """One of the instructions of each sample."""
+        """One instruction of each sample, drawn by seed, step and place."""
         assert batch.instructions is not None
         key = derive(self._config.train.seed, 42, piece.step)
         return [
@@ -189,7 +191,7 @@ class VlaTask:
         ]
 
     def _changed(self, frames: Tensor, piece: BatchSlice) -> Tensor:
-        """Frames, uint8 [B, H, W, 3], changed as augmentation says."""
+        """Augmented frames, uint8 [B, H, W, 3]."""
         config = self._config.augment
         if not config.shift and not config.light:
             return frames
@@ -223,10 +225,10 @@ class VlaTask:
     def _look(
         self, loader: Loader, count: int, accelerator: Accelerator, *, model: bool
     ) -> tuple[CodedSamples, Any, Any]:
-        """Samples of a loader, on every rank; with what the model says of them if it is asked.
+        """Samples of a loader, with emitted codes and their losses if `model`; the same on every rank.
 
         Raises:
-            NotFiniteError: what it says, or what codes are made of, is not; on every rank.
+            NotFiniteError: logits, or latents of codes, are not finite; raised on every rank.
         """
         policy, labels = self._policy, self._labels
         assert policy is not None
@@ -330,7 +332,7 @@ def train_vla(config: VlaConfig, *, resume: bool = False, allow_changes: bool = 
 
 
 def draw_curves(path: Path, metrics: list[dict[str, Any]], splits: list[str]) -> None:
-    """loss.png: the loss, and how often codes are right beside the baselines."""
+    """Draw loss.png: the loss, and the share of codes that are right beside the baselines."""
     first = splits[0] if splits else "val"
     rates = [(f"{first}/accuracy", f"{first}, model")]
     rates += [(f"{first}/{name}_accuracy", name) for name in ("unigram", "instruction", "nearest")]
@@ -346,7 +348,7 @@ def draw_curves(path: Path, metrics: list[dict[str, Any]], splits: list[str]) ->
 
 
 def draw_codes(path: Path, last: Mapping[str, Any]) -> None:
-    """codes.png: which codes are taken for which, of each split and dataset."""
+    """Draw codes.png: true codes against emitted codes, for each split and dataset."""
     rows = [
         (name, last[f"{name}/confusion"], last[f"{name}/predicted"], last[f"{name}/true"])
         for name in (key.removesuffix("/confusion") for key in last if key.endswith("/confusion"))
@@ -355,7 +357,8 @@ def draw_codes(path: Path, last: Mapping[str, Any]) -> None:
 
 
 def draw_panel(path: Path, panel: Panel, laq: Labeller | None, split: str, last: Mapping[str, Any]) -> None:
-    """samples.png: frames, and what the latent-action model makes of true and predicted codes."""
+    """Draw samples.png: frames, and the next frames that the latent-action model draws for true and emitted
+    codes."""
     columns = [("frame", panel.frames.numpy())]
     if laq is not None:
         columns += [
@@ -372,5 +375,5 @@ def draw_panel(path: Path, panel: Panel, laq: Labeller | None, split: str, last:
 
 
 def joined(codes: Tensor) -> str:
-    """Codes in a row."""
+    """Codes joined by dashes."""
     return "-".join(map(str, codes.tolist()))

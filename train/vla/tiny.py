@@ -7,9 +7,8 @@
         tokenizer.json  tokenizer_config.json  chat_template.jinja
         processor_config.json  video_preprocessor_config.json
 
-What lies in the folder is what a hub repository of the family has, so everything that reads it goes the way
-of a real model. The tokenizer is a byte-level BPE that is trained on a few sentences, with the family's
-special tokens behind its words. The weights know nothing.
+The folder has the files of a hub repository of the family, so it is read as a real model is. The tokenizer is
+a byte-level BPE trained on a few sentences, followed by the family's special tokens. The weights are random.
 """
 
 from __future__ import annotations
@@ -43,7 +42,7 @@ from oxcart.train.vla.processor import build_processor, quieten, save_processor
 
 FAMILIES = ("qwen3-vl", "qwen2.5-vl", "smolvlm")
 WORDS = 512
-"""Entries of the BPE at most, single bytes included."""
+"""Most entries of the BPE, single bytes included."""
 SENTENCES = [
     f"{verb} the {colour} {thing} {where}"
     for verb in ("push", "slide", "move", "lift", "pick up", "put down")
@@ -94,7 +93,7 @@ SMOL_CHAT = (
 
 @dataclass(frozen=True, kw_only=True)
 class VlmConfig:
-    """What to write.
+    """The model to write.
 
     Raises:
         ConfigError: a value is impossible.
@@ -103,26 +102,26 @@ class VlmConfig:
     family: str = "qwen3-vl"
     """`qwen3-vl`, `qwen2.5-vl` or `smolvlm`."""
     width: int = 64
-    """Of the tokens, of words and of pictures; a multiple of 32."""
+    """Width of text and image tokens; a multiple of 32."""
     layers: int = 2
-    """Of the language model."""
+    """Layers of the language model."""
     vision_layers: int = 2
-    """Of the vision tower."""
+    """Layers of the vision tower."""
     image_size: int = 64
-    """Pixels of a side of the pictures that it is made for; a multiple of `patch * merge`."""
+    """Side of images, in pixels; a multiple of `patch * merge`."""
     patch: int = 16
-    """Pixels of a side of a patch."""
+    """Side of a patch, in pixels."""
     merge: int = 4
-    """Patches of a side of what becomes one token. By default a whole picture does: a model that has minutes
-    to learn finds what is where in one token's numbers, and hardly with attention to many (docs/lab.md)."""
+    """Side, in patches, of the part of an image that becomes one token. By default the whole image does: in
+    minutes, a model learns where things are from one token, but hardly by attention to many (docs/lab.md)."""
     spare: int = 16
-    """Rows of the embedding that no token has, as published Qwen models have some hundred."""
+    """Rows of the embedding without a token; published Qwen models have hundreds."""
     tied: bool = True
-    """Whether the matrix that reads tokens is the one that writes them."""
+    """Whether the input and output matrices of tokens are tied."""
     padding: str = "right"
-    """Side on which the tokenizer pads by itself."""
+    """Side on which the tokenizer pads by default."""
     seed: int = 0
-    """Of the weights."""
+    """Seed of the weights."""
 
     def __post_init__(self) -> None:
         one_of("family", self.family, FAMILIES)
@@ -140,7 +139,7 @@ def write_vlm(directory: Path, config: VlmConfig) -> int:
     """Write a model, its tokenizer and its processor; returns the number of weights.
 
     Raises:
-        ConfigError: the directory is there already and not empty.
+        ConfigError: the directory exists and is not empty.
     """
     check_directory("directory", directory, MODEL)
     if directory.is_dir() and any(directory.iterdir()):
@@ -156,11 +155,11 @@ def write_vlm(directory: Path, config: VlmConfig) -> int:
     model.save_pretrained(directory)
     side, chat = config.image_size, SMOL_CHAT if smol else QWEN_CHAT
     if smol:
-        pictures: Any = SmolVLMImageProcessorPil(
+        images: Any = SmolVLMImageProcessorPil(
             size={"longest_edge": side}, max_image_size={"longest_edge": side}, do_image_splitting=False
         )
         tokens = (side // config.patch // config.merge) ** 2
-        processor = build_processor(SmolVLMProcessor, pictures, tokenizer, chat, image_seq_len=tokens)
+        processor = build_processor(SmolVLMProcessor, images, tokenizer, chat, image_seq_len=tokens)
         video: dict[str, Any] = {
             "video_processor_type": "SmolVLMVideoProcessor",
             "size": {"longest_edge": side},
@@ -169,10 +168,10 @@ def write_vlm(directory: Path, config: VlmConfig) -> int:
         least = (config.patch * config.merge) ** 2
         size: dict[str, Any] = {"shortest_edge": least, "longest_edge": (2 * side) ** 2}
         shape = {"patch_size": config.patch, "merge_size": config.merge, "temporal_patch_size": 2}
-        pictures = Qwen2VLImageProcessorPil(size=size, **shape)
+        images = Qwen2VLImageProcessorPil(size=size, **shape)
         three = config.family == "qwen3-vl"
         name = "Qwen3VL" if three else "Qwen2_5_VL"
-        processor = build_processor(getattr(transformers, f"{name}Processor"), pictures, tokenizer, chat)
+        processor = build_processor(getattr(transformers, f"{name}Processor"), images, tokenizer, chat)
         kind = "Qwen3VLVideoProcessor" if three else "Qwen2VLVideoProcessor"
         video = {"video_processor_type": kind, "size": size, **shape}
     save_processor(processor, directory, source=None)
@@ -200,8 +199,9 @@ def _tokenizer(special: tuple[str, ...], padding: str, smol: bool) -> Any:
 
 @torch.no_grad()
 def _draw(model: nn.Module) -> None:
-    """Draw the matrices so that what passes keeps its size. The families' own 0.02 is for models thirty times
-    as wide; here hardly anything of a picture would reach a code.
+    """Draw the matrices so that signals keep their size.
+
+    The families' own 0.02 is for models thirty times as wide; here hardly any of an image would reach a code.
     """
     written = model.get_output_embeddings()  # type: ignore[operator]
     tied = written.weight is model.get_input_embeddings().weight  # type: ignore[operator]

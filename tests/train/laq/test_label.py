@@ -198,7 +198,7 @@ def config(section: str, **values: Any) -> Callable[[dict[str, Any]], None]:
         (lambda about: about.update(optimizer=5), "not a checkpoint, or cut off: 'int' object"),
         (state(config=None), "config: expected dict, got 'None'"),
         (state(config=5), "config: expected dict, got '5'"),
-        (state(config={"model": 5}), "config: is none of a latent-action model: "),
+        (state(config={"model": 5}), "config: is not that of a latent-action model: "),
         (state(identity=None), "identity: expected dict, got 'None'"),
         (state(identity=5), "identity: expected dict, got '5'"),
         (state(identity={}), "flow: expected str, got 'None'"),

@@ -173,7 +173,7 @@ def test_a_model_on_disk_that_is_incomplete_or_not_finite_is_refused(qwen: Path,
     spoiled[0] = float("nan")
     for changed, said in (
         ({**tensors, name: spoiled}, f"{name} holds numbers that are not finite"),
-        ({one: value for one, value in tensors.items() if one != name}, f"has no weights {name}"),
+        ({one: value for one, value in tensors.items() if one != name}, f"lacks the weights {name}"),
         ({**tensors, name: torch.ones(3)}, "cannot be read as a vision-language model"),
     ):
         save_file(changed, path, {"format": "pt"})
@@ -448,7 +448,7 @@ def _blank(values: dict[str, Any]) -> None:
         ({}, ("data.codes=[]",), r"data\.codes: expected an annotation of each dataset"),
         ({}, ("model=''",), "model: expected a vision-language model"),
         ({}, ("vla.prompt=none",), r"vla\.prompt: 'none' is neither a file nor one of robot"),
-        ({}, ("vla.head=heads",), r"vla\.head: expected tokens, replace, head; got 'heads'"),
+        ({}, ("vla.head=heads",), r"vla\.head: expected one of tokens, replace, head; got 'heads'"),
     ],
 )
 def test_bad_input_is_one_clear_line(

@@ -20,6 +20,7 @@ from oxcart.train.evaluate.strategy import (
     Table,
     having,
     largest,
+    panels,
     tidy,
     to_png,
 )
@@ -80,11 +81,8 @@ def draw(pairs: GatheredPairs, context: Context) -> Iterator[Figure | Table]:
 
 
 def _histograms(pairs: GatheredPairs) -> Figure:
-    plt, places = plots.pyplot(), pairs.codes.shape[1]
-    names = np.unique(pairs.dataset)
-    figure, axes = plt.subplots(
-        1, places, figsize=(2.9 * places, 2.5), squeeze=False, layout="constrained", sharey=True
-    )
+    places, names = pairs.codes.shape[1], np.unique(pairs.dataset)
+    figure, axes = panels(1, places, 2.9 * places, 2.5, sharey=True)
     for place, axis in enumerate(axes[0]):
         width = 0.8 / len(names)
         for i, name in enumerate(names):
@@ -102,8 +100,7 @@ def _histograms(pairs: GatheredPairs) -> Figure:
 def _embedding(pairs: GatheredPairs, vectors: Floats) -> Figure:
     """Of vectors [K, n, d]."""
     size, places, _ = vectors.shape
-    plt = plots.pyplot()
-    figure, axes = plt.subplots(1, places, figsize=(2.9 * places, 2.8), squeeze=False, layout="constrained")
+    figure, axes = panels(1, places, 2.9 * places, 2.8)
     counts = _counts(pairs.codes, pairs.size)
     for place, axis in enumerate(axes[0]):
         pca = PCA(2).fit(vectors[:, place])
@@ -149,8 +146,7 @@ def _sequences(pairs: GatheredPairs, ranked: list[tuple[str, Ints]]) -> Table:
 
 
 def _frequencies(pairs: GatheredPairs, ranked: list[tuple[str, Ints]]) -> Figure:
-    plt = plots.pyplot()
-    figure, axis = plt.subplots(figsize=(11, 2.8), layout="constrained")
+    figure, axis = plots.pyplot().subplots(figsize=(11, 2.8), layout="constrained")
     names = largest(pairs.dataset, len(plots.COLOURS))
     width = 0.8 / len(names)
     for i, name in enumerate(names):
@@ -173,9 +169,7 @@ def _scatter(pairs: GatheredPairs) -> Figure:
     assert pairs.actions is not None
     plt, values = plots.pyplot(), statistics.plane(pairs.actions)
     names = sorted(largest(pairs.dataset, 4))
-    figure, axes = plt.subplots(
-        1, len(names), figsize=(4.6 * len(names), 4.2), squeeze=False, layout="constrained"
-    )
+    figure, axes = panels(1, len(names), 4.6 * len(names), 4.2)
     low, high = np.quantile(values, [0.005, 0.995], axis=0)
     colours = plt.get_cmap("tab10").colors
     ranked = _top(pairs, len(colours))

@@ -23,8 +23,10 @@ from oxcart.train.evaluate.strategy import (
     groupings,
     having,
     largest,
+    panels,
     tidy,
     to_png,
+    widest,
 )
 from oxcart.train.statistics import Floats
 
@@ -97,10 +99,8 @@ def draw(pairs: GatheredPairs, context: Context) -> Iterator[Figure | Table]:
     """A compass of each place, every token by dataset or environment, and the actions behind the arrows."""
     pairs = having(pairs, "actions")
     yield _compass(pairs)
-    found = {one[0]: one[1] for one in groupings(pairs) if not isinstance(one, Skip)}
-    kind = "datasets" if "datasets" in found else "environments"
-    if kind in found:
-        yield _by_group(pairs, found[kind], kind, context.seed)
+    if (way := widest(pairs)) is not None:
+        yield _by_group(pairs, *way, context.seed)
     yield Figure(
         title="Actions by token",
         png=scatter(pairs, statistics.plane(_actions(pairs))),
@@ -132,7 +132,7 @@ def _compass(pairs: GatheredPairs) -> Figure:
     sums, counts = shares.arrows(values, pairs.codes, pairs.size, groups * 0)
     means = sums[0] / np.maximum(counts[0], 1)[..., None]
     reach = max(1e-9, float(np.abs(means).max())) * 1.25
-    figure, axes = plt.subplots(1, places, figsize=(2.9 * places, 3.1), squeeze=False, layout="constrained")
+    figure, axes = panels(1, places, 2.9 * places, 3.1)
     colours = plt.get_cmap("hsv")
     for place, axis in enumerate(axes[0]):
         _frame(axis, reach, f"token {place}")
@@ -154,7 +154,7 @@ def _compass(pairs: GatheredPairs) -> Figure:
     )
 
 
-def _by_group(pairs: GatheredPairs, names: Any, kind: str, seed: int) -> Figure:
+def _by_group(pairs: GatheredPairs, kind: str, names: Any, seed: int) -> Figure:
     plt, places = plots.pyplot(), pairs.codes.shape[1]
     shown = largest(names)
     pairs, names = pairs.take(np.isin(names, shown)), names[np.isin(names, shown)]
@@ -165,9 +165,7 @@ def _by_group(pairs: GatheredPairs, names: Any, kind: str, seed: int) -> Figure:
     enough = counts >= 5
     reach = float(np.abs(means[enough]).max(initial=0.1)) * 1.3
     columns = min(pairs.size, PANELS)
-    figure, axes = plt.subplots(
-        places, columns, figsize=(1.45 * columns, 1.55 * places + 0.6), squeeze=False, layout="constrained"
-    )
+    figure, axes = panels(places, columns, 1.45 * columns, 1.55 * places + 0.6)
     generator = np.random.Generator(np.random.PCG64(seed))
     colours = plt.get_cmap("tab10").colors
     for place in range(places):
@@ -213,11 +211,8 @@ def _ellipse(axis: Any, values: Floats, episodes: Any, colour: Any, generator: n
 
 def scatter(pairs: GatheredPairs, values: Floats) -> bytes:
     """Values [N, 2] by code: a column for each place, a row for each dataset."""
-    plt, places = plots.pyplot(), pairs.codes.shape[1]
-    names = sorted(largest(pairs.dataset, 6))
-    figure, axes = plt.subplots(
-        len(names), places, figsize=(2.9 * places, 2.7 * len(names)), squeeze=False, layout="constrained"
-    )
+    places, names = pairs.codes.shape[1], sorted(largest(pairs.dataset, 6))
+    figure, axes = panels(len(names), places, 2.9 * places, 2.7 * len(names))
     for row, name in enumerate(names):
         mine = np.flatnonzero(pairs.dataset == name)
         shown = mine[np.linspace(0, len(mine) - 1, min(len(mine), POINTS)).astype(np.int64)]

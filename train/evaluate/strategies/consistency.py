@@ -27,6 +27,7 @@ from oxcart.train.evaluate.strategy import (
     having,
     tidy,
     to_png,
+    widest,
 )
 from oxcart.train.flow import WEIGHTED
 from oxcart.train.statistics import Floats, Ints
@@ -97,12 +98,12 @@ def _shares(
 def draw(pairs: GatheredPairs, context: Context) -> Iterator[Figure | Table]:
     """Variance of each token within and between datasets, else environments."""
     for what, part, values in _kinds(pairs):
-        found = {one[0]: one[1] for one in groupings(part) if not isinstance(one, Skip)}
-        kind = "datasets" if "datasets" in found else "environments"
-        if isinstance(values, str) or kind not in found:
+        way = widest(part)
+        if isinstance(values, str) or way is None:
             continue
-        known = found[kind] != ""
-        groups = statistics.numbered(found[kind][known])
+        kind, names = way
+        known = names != ""
+        groups = statistics.numbered(names[known])
         scaled = shares.standardised(values[known], groups)
         if not scaled.shape[1]:
             continue

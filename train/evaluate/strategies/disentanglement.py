@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 from sklearn.cluster import KMeans
 
-from oxcart.train import plots, statistics
+from oxcart.train import statistics
 from oxcart.train.evaluate import shares
 from oxcart.train.evaluate.gather import GatheredPairs
 from oxcart.train.evaluate.strategy import (
@@ -20,8 +20,10 @@ from oxcart.train.evaluate.strategy import (
     absent,
     groupings,
     largest,
+    panels,
     tidy,
     to_png,
+    widest,
 )
 from oxcart.train.flow import WEIGHTED
 from oxcart.train.statistics import Ints
@@ -79,23 +81,14 @@ def measure(pairs: GatheredPairs, context: Context) -> Iterator[Number | Skip]:
 
 def draw(pairs: GatheredPairs, context: Context) -> Iterator[Figure]:
     """How often each environment or dataset uses each code."""
-    found = {one[0]: one[1] for one in groupings(pairs) if not isinstance(one, Skip)}
-    kind = "datasets" if "datasets" in found else "environments"
-    if kind not in found:
+    if (way := widest(pairs)) is None:
         return
-    plt, places = plots.pyplot(), pairs.codes.shape[1]
-    shown = sorted(largest(found[kind], 24))
-    figure, axes = plt.subplots(
-        1, places, figsize=(2.2 + 2.3 * places, 0.9 + 0.24 * len(shown)), squeeze=False, layout="constrained"
-    )
+    kind, names = way
+    places, shown = pairs.codes.shape[1], sorted(largest(names, 24))
+    figure, axes = panels(1, places, 2.2 + 2.3 * places, 0.9 + 0.24 * len(shown))
     for place, axis in enumerate(axes[0]):
-        used = np.stack(
-            [
-                np.bincount(pairs.codes[found[kind] == name, place], minlength=pairs.size)
-                / (found[kind] == name).sum()
-                for name in shown
-            ]
-        )
+        own = [pairs.codes[names == name, place] for name in shown]
+        used = np.stack([np.bincount(codes, minlength=pairs.size) / len(codes) for codes in own])
         axis.imshow(used, aspect="auto", cmap="YlOrBr", vmin=0)
         tidy(axis, f"token {place}", "code")
         axis.set_yticks(range(len(shown)), shown if not place else [""] * len(shown))

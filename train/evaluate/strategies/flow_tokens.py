@@ -4,13 +4,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
 from oxcart.train import plots, statistics
 from oxcart.train.evaluate import shares
 from oxcart.train.evaluate.gather import GatheredPairs
-from oxcart.train.evaluate.strategy import FEW, Better, Context, Figure, Number, Skip, Strategy, tidy, to_png
+from oxcart.train.evaluate.strategy import (
+    FEW,
+    Context,
+    Figure,
+    Number,
+    Skip,
+    Strategy,
+    panels,
+    tidy,
+    to_png,
+)
 from oxcart.train.flow import STILL, VARIANTS, WEIGHTED
 from oxcart.train.statistics import Floats, Ints
 
@@ -25,38 +36,38 @@ def measure(pairs: GatheredPairs, context: Context) -> Iterator[Number | Skip]:
     assert pairs.flow is not None
     datasets = statistics.numbered(pairs.dataset)
     for number in (WEIGHTED, *(i for i in range(len(VARIANTS)) if i != WEIGHTED)):
-        yield told_direction(
-            pairs.flow[:, number],
-            datasets,
+        yield told(
+            shares.directions(pairs.flow[:, number], datasets),
             pairs,
             context,
+            "hardly any pair moves, or all move the same way",
             name=f"direction_{VARIANTS[number]}",
             title=f"direction of flow told by a token, {VARIANTS[number]} mean",
+            better="high",
             read="Share of the entropy of the direction (eight sectors) of what moves that one token tells, "
             "above chance: 0 nothing, 1 all of it.",
         )
 
 
-def told_direction(
-    values: Floats,
-    datasets: Ints,
-    pairs: GatheredPairs,
-    context: Context,
-    better: Better = "high",
-    **about: str,
-) -> Number | Skip:
-    """Share of the entropy of the direction of values [N, 2] that codes tell; of those that move."""
-    found = shares.directions(values, datasets)
-    moving = found > 0
-    if moving.sum() < FEW or len(np.unique(found[moving])) < 2:
-        return Skip(what=about["title"], because="hardly any pair moves, or all move the same way")
-    codes, labels = pairs.codes[moving], found[moving]
+def told(labels: Ints, pairs: GatheredPairs, context: Context, otherwise: str, **about: Any) -> Number | Skip:
+    """Share of the entropy of labels [N] that one token tells; label 0 marks pairs to leave out.
 
-    def statistic(rows: Ints) -> float:
-        return shares.told(codes[rows], labels[rows])
-
+    Args:
+        labels: from 0.
+        pairs: the pairs of the labels.
+        context: makes the interval.
+        otherwise: reason to give where too few pairs have a label, or all the same.
+        about: fields of the number.
+    """
+    known = labels > 0
+    codes, own = pairs.codes[known], labels[known]
+    if len(own) < FEW or len(np.unique(own)) < 2:
+        return Skip(what=about["title"], because=otherwise)
     return context.estimate(
-        pairs.episodes[moving], statistic, by=statistics.jackknife, better=better, **about
+        pairs.episodes[known],
+        lambda rows: shares.told(codes[rows], own[rows]),
+        by=statistics.jackknife,
+        **about,
     )
 
 
@@ -68,15 +79,9 @@ def draw(pairs: GatheredPairs, context: Context) -> Iterator[Figure]:
 
 
 def _scatter(pairs: GatheredPairs, flow: Floats) -> Figure:
-    plt, places = plots.pyplot(), pairs.codes.shape[1]
+    places = pairs.codes.shape[1]
     shown = np.linspace(0, len(pairs) - 1, min(len(pairs), POINTS)).astype(np.int64)
-    figure, axes = plt.subplots(
-        len(VARIANTS),
-        places,
-        figsize=(2.9 * places, 2.7 * len(VARIANTS)),
-        squeeze=False,
-        layout="constrained",
-    )
+    figure, axes = panels(len(VARIANTS), places, 2.9 * places, 2.7 * len(VARIANTS))
     for number, variant in enumerate(VARIANTS):
         values = flow[shown, number]
         reach = max(float(np.quantile(np.abs(values), 0.99)), 1e-6)
@@ -99,18 +104,12 @@ def _scatter(pairs: GatheredPairs, flow: Floats) -> Figure:
 
 
 def _roses(pairs: GatheredPairs, flow: Floats) -> Figure:
-    plt, places = plots.pyplot(), pairs.codes.shape[1]
+    places = pairs.codes.shape[1]
     moving = shares.directions(flow, statistics.numbered(pairs.dataset)) > 0
     angles = np.arctan2(flow[:, 1], flow[:, 0])
     columns = min(pairs.size, PANELS)
-    figure, axes = plt.subplots(
-        places,
-        columns,
-        figsize=(1.4 * columns, 1.55 * places),
-        squeeze=False,
-        subplot_kw={"projection": "polar"},
-        layout="constrained",
-    )
+    polar = {"projection": "polar"}
+    figure, axes = panels(places, columns, 1.4 * columns, 1.55 * places, subplot_kw=polar)
     edges = np.linspace(-np.pi, np.pi, SECTORS + 1)
     everyone, _ = np.histogram(angles[moving], edges)
     everyone = everyone / max(1, everyone.sum())

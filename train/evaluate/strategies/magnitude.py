@@ -9,9 +9,8 @@ import numpy as np
 from oxcart.train import plots, statistics
 from oxcart.train.evaluate import shares
 from oxcart.train.evaluate.gather import GatheredPairs
-from oxcart.train.evaluate.strategies.flow_tokens import told_direction
+from oxcart.train.evaluate.strategies.flow_tokens import told
 from oxcart.train.evaluate.strategy import (
-    FEW,
     Context,
     Figure,
     Number,
@@ -19,11 +18,12 @@ from oxcart.train.evaluate.strategy import (
     Strategy,
     absent,
     having,
+    panels,
     tidy,
     to_png,
 )
 from oxcart.train.flow import WEIGHTED
-from oxcart.train.statistics import Floats, Ints
+from oxcart.train.statistics import Floats
 
 
 def measure(pairs: GatheredPairs, context: Context) -> Iterator[Number | Skip]:
@@ -34,34 +34,27 @@ def measure(pairs: GatheredPairs, context: Context) -> Iterator[Number | Skip]:
         return
     what, pairs, values = found
     datasets = statistics.numbered(pairs.dataset)
-    yield told_direction(
-        values,
-        datasets,
+    directions = shares.directions(values, datasets)
+    yield told(
+        directions,
         pairs,
         context,
+        "hardly any pair moves, or all move the same way",
         name="direction",
-        better="none",
         title=f"direction of {what} told by a token",
         read=f"Share of the entropy of the direction of {what} that one token tells, above chance: 0 "
         "nothing, 1 all.",
     )
-    moving = shares.directions(values, datasets) > 0
-    title = f"magnitude of {what} told by a token"
-    labels = shares.magnitudes(values[moving], datasets[moving]) if moving.any() else np.zeros(0, np.int64)
-    if moving.sum() < FEW or len(np.unique(labels)) < 2:
-        yield Skip(what=title, because="hardly any pair moves, or all move as far")
-        return
-    codes = pairs.codes[moving]
-
-    def statistic(rows: Ints) -> float:
-        return shares.told(codes[rows], labels[rows])
-
-    yield context.estimate(
-        pairs.episodes[moving],
-        statistic,
-        by=statistics.jackknife,
+    moving = directions > 0
+    lengths = np.zeros_like(directions)
+    lengths[moving] = 1 + shares.magnitudes(values[moving], datasets[moving])
+    yield told(
+        lengths,
+        pairs,
+        context,
+        "hardly any pair moves, or all move as far",
         name="magnitude",
-        title=title,
+        title=f"magnitude of {what} told by a token",
         better="high",
         read="The same for how far things move (quarters of the pairs that do). Small beside the "
         "direction: tokens say where to and not how far.",
@@ -75,8 +68,8 @@ def draw(pairs: GatheredPairs, context: Context) -> Iterator[Figure]:
         return
     what, pairs, values = found
     lengths = np.linalg.norm(values, axis=1)
-    plt, places = plots.pyplot(), pairs.codes.shape[1]
-    figure, axes = plt.subplots(1, places, figsize=(2.9 * places, 2.6), squeeze=False, layout="constrained")
+    places = pairs.codes.shape[1]
+    figure, axes = panels(1, places, 2.9 * places, 2.6)
     for place, axis in enumerate(axes[0]):
         counts = np.bincount(pairs.codes[:, place], minlength=pairs.size)
         codes = np.sort(np.argsort(-counts, kind="stable")[:16])

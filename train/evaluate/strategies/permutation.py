@@ -36,7 +36,7 @@ def measure(pairs: GatheredPairs, context: Context) -> Iterator[Number | Skip]:
 
 
 def draw(pairs: GatheredPairs, context: Context) -> Iterator[Figure]:
-    """Error of each order over that of copying."""
+    """Error of each order over that of the copy-frame baseline."""
     if pairs.codes.shape[1] < 2:
         return
     assert pairs.frames is not None
@@ -51,11 +51,12 @@ def draw(pairs: GatheredPairs, context: Context) -> Iterator[Figure]:
     axis.axvline(1, color=plots.INK, linewidth=0.8, linestyle=":")
     for at, value in enumerate(values[::-1]):
         axis.text(value, at, f" {value:.2f}", va="center", fontsize=8, color=plots.INK)
-    tidy(axis, "", "error / error of copying frame t")
+    tidy(axis, "", "error / error of the copy-frame baseline")
     yield Figure(
         title="Order of the tokens",
         png=to_png(figure),
-        caption="Reconstruction error with each pair's own tokens in other orders; dotted: doing nothing.",
+        caption="Reconstruction error with each pair's own tokens in other orders; dotted: the copy-frame "
+        "baseline.",
     )
 
 

@@ -10,7 +10,7 @@ from sklearn.linear_model import Ridge
 
 from oxcart.train import plots, statistics
 from oxcart.train.evaluate.gather import GatheredPairs
-from oxcart.train.evaluate.strategy import FEW, Context, Figure, Number, Skip, Strategy, tidy, to_png
+from oxcart.train.evaluate.strategy import FEW, Context, Figure, Number, Skip, Strategy, panels, tidy, to_png
 from oxcart.train.statistics import Floats, Ints
 
 FRAME_RIDGE = 100.0
@@ -53,8 +53,8 @@ def draw(pairs: GatheredPairs, context: Context) -> Iterator[Figure]:
     if isinstance(found, str):
         return
     _, target, by_codes, _, where = found
-    plt, width = plots.pyplot(), min(8, target.shape[1])
-    figure, axes = plt.subplots(1, width, figsize=(2.6 * width, 2.7), squeeze=False, layout="constrained")
+    width = min(8, target.shape[1])
+    figure, axes = panels(1, width, 2.6 * width, 2.7)
     shown = np.linspace(0, len(target) - 1, min(len(target), 3000)).astype(np.int64)
     for value, axis in enumerate(axes[0]):
         x, y = target[shown, value], by_codes[shown, value]
@@ -108,13 +108,10 @@ def _predictions(pairs: GatheredPairs) -> tuple[Ints, Floats, Floats, Floats | N
 
 
 def _r2(target: Floats, predicted: Floats) -> float:
-    """Mean over the values that vary."""
-    total = ((target - target.mean(0)) ** 2).sum(0)
-    varies = total > 1e-9
-    if not varies.any():
-        return math.nan
-    left = ((target - predicted) ** 2).sum(0)[varies]
-    return float((1 - left / total[varies]).mean())
+    """Mean R2 of the columns that vary."""
+    found = statistics.r2(target, target - predicted)
+    found = found[np.isfinite(found)]
+    return float(found.mean()) if len(found) else math.nan
 
 
 STRATEGY = Strategy(

@@ -10,17 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from broken_dataset import found
 from oxcart.compile.execute import ShardJob, write_shard
 from oxcart.compile.images import Resize
-from oxcart.compile.pipeline import execute, prepare
-from oxcart.compile.plan import MAX_NAME, plan_compile
-from oxcart.compile.sources.base import SourceConfig
+from oxcart.compile.pipeline import execute, finish, prepare
 from oxcart.compile.workspace import read_done
 from oxcart.manifests.manifest import CLAIM
-from oxcart.manifests.split import SplitRule
 from oxcart.shards.codec import Encoding
-from oxcart.shards.errors import ConfigError, OxcartError, SourceError
+from oxcart.shards.errors import ConfigError, SourceError
 from oxcart.shards.store import Store
 from sample_compile import (
     FIRST,
@@ -30,7 +26,6 @@ from sample_compile import (
     compiled,
     config_of,
     edited,
-    rows_of,
     stopped,
     tree,
 )
@@ -100,7 +95,22 @@ def test_a_task_whose_output_was_taken_writes_nothing(whole: Compiled, tmp_path:
     assert set(tree(out)) == {CLAIM}
 
 
-def test_overwrite_goes_on_where_it_stopped(whole: Compiled, tmp_path: Path) -> None:
+@pytest.mark.parametrize("claim", ["{}", "[]", "{", '{"plan": "p"}', '{"digest": NaN, "plan": NaN}'])
+def test_a_claim_of_another_version_is_said_and_can_be_overwritten(
+    whole: Compiled, tmp_path: Path, claim: str
+) -> None:
+    store = Store(tmp_path / "out")
+    store.put(CLAIM, claim.encode())
+    with pytest.raises(ConfigError, match="of another version of oxcart; compile again with --overwrite"):
+        finish(store.url)
+    config = config_of(whole.source, tmp_path / "out")
+    with pytest.raises(ConfigError, match="holds an unfinished compile of another plan"):
+        execute(prepare(config))
+    assert execute(prepare(replace(config, overwrite=True))) == whole.manifest
+    assert tree(tmp_path / "out") == whole.tree
+
+
+def test_overwrite_resumes_where_it_stopped(whole: Compiled, tmp_path: Path) -> None:
     out = tmp_path / "out"
     compiled(whole.source, out, limit=1)
     config = config_of(whole.source, out, overwrite=True)
@@ -148,62 +158,3 @@ def test_what_reject_left_out_is_not_accepted_silently(whole: Compiled, tmp_path
     with pytest.raises(SourceError, match=f"{FIRST}, record 3.*an earlier --on-error reject left it out"):
         compiled(source, tmp_path / "unfinished")
     assert execute(prepare(unfinished)) == manifest
-
-
-def test_aliases_of_the_rule_come_to_those_of_the_catalog(whole: Compiled, tmp_path: Path) -> None:
-    prepared = prepare(config_of(whole.source, tmp_path / "out"))
-    names = sorted({row["environment"] for row in rows_of(whole.out)})
-    known = {names[0]: (names[1],)}
-    rule = SplitRule(val=(names[0],), aliases={names[0]: (names[2],)})
-    settings = replace(prepared.config.settings, rule=rule)
-    plan = plan_compile(prepared.census, settings, known)
-    held = {
-        row["environment"] for shard in plan.shards if shard.split == "val" for row in shard.rows.to_pylist()
-    }
-    assert held == set(names[:3])
-
-
-def test_a_name_too_long_for_a_tar_is_refused_before_anything_is_written(
-    whole: Compiled, tmp_path: Path
-) -> None:
-    source = tmp_path / "source"
-    edited(whole.source, source, lambda feature: None)
-    info = json.loads((source / "dataset_info.json").read_text())
-    longest = "oxcart_kitchens-train-00000-000000.image_0.mjpeg"
-    for length in (MAX_NAME, MAX_NAME + 1):
-        name = "n" * (length - len(longest) + len("oxcart_kitchens"))
-        for file in source.glob("*.tfrecord*"):
-            file.rename(source / f"{name}-{file.name.partition('-')[2]}")
-        (source / "dataset_info.json").write_text(json.dumps({**info, "name": name}))
-        config = config_of(
-            source, tmp_path / str(length), rule=SplitRule(val=None), source=SourceConfig(url=str(source))
-        )
-        if length == MAX_NAME:
-            prepared = prepare(config)
-            assert len(prepared.plan.shards[0].rows["key"][0].as_py()) + len(".image_0.mjpeg") == MAX_NAME
-            execute(prepared)
-            assert found(tmp_path / str(length)) == []
-        else:
-            with pytest.raises(ConfigError, match=f"{length} characters, a tar header holds {MAX_NAME}"):
-                prepare(config)
-            assert not (tmp_path / str(length)).exists()
-
-
-@pytest.mark.parametrize("side", [3_000_000_000, 9_000])
-def test_an_absurd_size_in_the_features_is_no_reason_to_take_memory(
-    whole: Compiled, tmp_path: Path, side: int
-) -> None:
-    source = edited(whole.source, tmp_path / "source", lambda feature: None)
-    text = (source / "features.json").read_text()
-    assert text.count('"32"') >= 2
-    (source / "features.json").write_text(text.replace('"32"', f'"{side}"'))
-    with pytest.raises(OxcartError, match="too large to be true"):
-        prepare(config_of(source, tmp_path / "out"))
-
-
-def test_a_declared_size_is_held_against_the_first_image(whole: Compiled, tmp_path: Path) -> None:
-    source = edited(whole.source, tmp_path / "source", lambda feature: None)
-    text = (source / "features.json").read_text()
-    (source / "features.json").write_text(text.replace('"32"', '"8000"'))
-    with pytest.raises(SourceError, match="is 32x32 pixels where the source declares 8000x8000"):
-        compiled(source, tmp_path / "out")
