@@ -18,8 +18,8 @@ from oxcart.cli.progress import progress
 
 TRAIN_PACKAGES = ("torch", "accelerate", "omegaconf", "safetensors")
 LAQ_COLUMNS = {
-    "copy_ratio": "error / copying's",
-    "constant_ratio": "same code for all",
+    "copy_ratio": "error / copy-frame baseline",
+    "constant_ratio": "constant-code baseline",
     "usage": "codes used",
     "dead_codes": "dead codes",
     "probe_r2": "R2 codes -> action",
