@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from oxcart.cli.options import Place
+from oxcart.cli.options import PathOrUrl, quiet_option, workers_option
 from oxcart.cli.outputs import MOTION, check_output, output_option, overwrite_option
 
 
@@ -12,8 +12,8 @@ from oxcart.cli.outputs import MOTION, check_output, output_option, overwrite_op
 def annotate() -> None:
     """Measure something at every step of compiled datasets.
 
-    The values go into a Parquet file beside each dataset, which stays as it is. What
-    follows from them, such as a threshold, is an option of whoever reads.
+    The values go into a Parquet file beside each dataset, which stays as it is. What to
+    make of them, such as a threshold, is an option of the loader.
 
     \b
     Example:
@@ -22,14 +22,14 @@ def annotate() -> None:
 
 
 @annotate.command()
-@click.argument("datasets", metavar="DATASET...", nargs=-1, required=True, type=Place())
+@click.argument("datasets", metavar="DATASET...", nargs=-1, required=True, type=PathOrUrl())
 @click.option(
     "--method",
     type=click.Choice(["difference", "flow"]),
     default="difference",
     show_default=True,
     help="Mean difference of grey levels (0 to 255), or mean optical flow (DIS) in percent of the "
-    "longer side; flow needs the extra `video`.",
+    "longer side; flow needs OpenCV, of the extra `video`.",
 )
 @click.option("--camera", default="primary", show_default=True, help="Camera to measure.")
 @output_option(
@@ -37,24 +37,24 @@ def annotate() -> None:
     "--out",
     writes=MOTION,
     remote=True,
-    help="File or URL to write, of a single DATASET.  [default: DATASET.motion.parquet]",
+    help="File or URL to write, for a single DATASET.  [default: DATASET.motion.parquet]",
 )
 @overwrite_option(exposed=True)
-@click.option("--workers", type=click.IntRange(min=1), help="Threads.  [default: one a core]")
-@click.option("--quiet", is_flag=True, help="No progress and no summary.")
+@workers_option()
+@quiet_option
 def motion(
     datasets: tuple[str, ...],
     method: str,
     camera: str,
     out: str | None,
     overwrite: bool,
-    workers: int | None,
+    workers: int,
     quiet: bool,
 ) -> None:
     """Measure how much each step of each DATASET differs from the next.
 
-    The loader leaves out samples that move less than its `min_motion`, and its printed
-    table says how many are left.
+    The loader leaves out samples that move less than its `min_motion`; its printed table
+    says how many are left.
 
     \b
     Example:
@@ -65,7 +65,6 @@ def motion(
 
     from oxcart.cli.progress import progress
     from oxcart.cli.table import table
-    from oxcart.compile.engines.processes import default_workers
     from oxcart.manifests.annotation import motion_url, write_annotation
     from oxcart.manifests.dataset import Dataset
     from oxcart.manifests.motion import measure
@@ -83,9 +82,7 @@ def motion(
     for target, dataset in zip(targets, opened, strict=True):
         steps = sum(count["steps"] for count in dataset.manifest.splits.values())
         with progress("measuring", total=steps, unit="frames", quiet=quiet) as report:
-            found = measure(
-                dataset, method=method, camera=camera, workers=workers or default_workers(), report=report
-            )
+            found = measure(dataset, method=method, camera=camera, workers=workers, report=report)
         write_annotation(target, found)
         values = np.concatenate([np.empty(0, np.float32), *found.values.values()])
         rows.append([target, f"{len(values):,}", *(f"{np.percentile(values, one):.3g}" for one in shares)])

@@ -8,15 +8,15 @@ import json
 import os
 import shlex
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from oxcart.cli.main import CLEAN, DIFFERENT, LEAK, UNCLEAR, complain, explained
-from oxcart.cli.options import LocalPath, Place
-from oxcart.cli.outputs import AUDIT_JSON, AUDIT_PAGE, RULE, output_option, overwrite_option
+from oxcart.cli.options import LocalPath, PathOrUrl, json_option, quiet_option, workers_option
+from oxcart.cli.outputs import AUDIT_JSON, AUDIT_PAGE, RULE, output_option, overwrite_option, report_options
 from oxcart.cli.table import plain, table
 from oxcart.shards.files import write_file
 
@@ -31,7 +31,7 @@ SHOWN = 20
 
 @contextlib.contextmanager
 def _unclear() -> Iterator[None]:
-    """What goes wrong is one line and exit 2, and so is a reader who has gone: exit 1 would mean a leak."""
+    """Every error is one line and exit 2, also when the reader of stdout has gone: 1 would mean a leak."""
     try:
         yield
     except (click.exceptions.Exit, click.Abort):
@@ -47,7 +47,7 @@ def _unclear() -> Iterator[None]:
 
 
 def _leave_unread() -> None:
-    """Send what nobody reads any more nowhere; Python would fail at its end to write it."""
+    """Point streams that nobody reads any more to nowhere; Python would fail to flush them at exit."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     for stream in (sys.stdout, sys.stderr):
         try:
@@ -58,7 +58,7 @@ def _leave_unread() -> None:
 
 
 class Careful(click.Command):
-    """A command whose every error means that it could not check."""
+    """A command that exits with 2 on every error: it could not check."""
 
     def make_context(self, *args: Any, **options: Any) -> click.Context:
         """Parse the command line."""
@@ -72,32 +72,36 @@ class Careful(click.Command):
 
 
 @click.command(cls=Careful)
-@click.argument("dataset", nargs=-1, required=True, type=Place())
-@output_option("-o", "--output", writes=AUDIT_PAGE, help="The report: one HTML page that holds all.")
-@output_option("--json", "json_file", writes=AUDIT_JSON, help="Write the report as JSON, too.")
-@overwrite_option()
+@click.argument("dataset", nargs=-1, required=True, type=PathOrUrl())
+@report_options(page=AUDIT_PAGE, json=AUDIT_JSON)
 @click.option(
     "--sample",
     type=click.IntRange(min=1),
-    help="Decode at most so many episodes of a split.  [default: all]",
+    help="Episodes per split whose frames are decoded, at most.  [default: all]",
 )
 @click.option(
     "--frames",
     type=click.IntRange(2, 64),
     default=8,
     show_default=True,
-    help="Frames of an episode that are decoded.",
+    help="Frames per episode that are decoded.",
 )
-@click.option("--seed", type=int, default=0, show_default=True, help="Of samples and planted leaks.")
+@click.option(
+    "--seed",
+    type=int,
+    default=0,
+    show_default=True,
+    help="Seed of --sample and of planted leaks.",
+)
 @click.option(
     "--fail-on",
     type=click.Choice(FAIL_ON),
     default="failed",
     show_default=True,
-    help="What gives exit code 1: a leak alone, or a check that failed or is suspicious as well.",
+    help="What gives exit code 1: only a leak, or also a check that failed or is suspicious.",
 )
-@click.option("--workers", type=click.IntRange(min=1), help="Threads.  [default: one a core]")
-@click.option("--quiet", is_flag=True, help="No progress and no summary.")
+@workers_option()
+@quiet_option
 def audit(
     dataset: tuple[str, ...],
     output: Path | None,
@@ -106,14 +110,14 @@ def audit(
     frames: int,
     seed: int,
     fail_on: str,
-    workers: int | None,
+    workers: int,
     quiet: bool,
 ) -> None:
     """Say whether what DATASET holds out is unseen by train, and how far to believe it.
 
-    Compares names, records, frames, trajectories and pictures of val and test with those
-    of train, across all datasets that are given. Every audit also plants leaks, and
-    reports how many of each kind it found.
+    Compares names, records, trajectories and frames of val and test with those of train,
+    across all datasets that are given. Every audit also plants leaks, and reports how many
+    of each kind it found.
 
     Exits with 0 if clean, 1 on a leak (see --fail-on), 2 if it could not be checked.
 
@@ -122,24 +126,18 @@ def audit(
       oxcart audit bridge -o audit.html
       oxcart audit bridge fractal -o audit.html --json audit.json --sample 500
     """
-    from oxcart.cli.progress import progress
-    from oxcart.compile.engines.processes import default_workers
+    from oxcart.cli.progress import stages
     from oxcart.manifests.audit.audit import AuditOptions
     from oxcart.manifests.audit.audit import audit as run
     from oxcart.manifests.audit.report import report_html, report_json
 
-    @contextlib.contextmanager
-    def stage(label: str, total: int, unit: str) -> Iterator[Callable[[int], None]]:
-        with progress(label, total=total, unit=unit, quiet=quiet) as report:
-            yield lambda done: report(done)
-
-    options = AuditOptions(seed=seed, frames=frames, sample=sample, workers=workers or default_workers())
+    options = AuditOptions(seed=seed, frames=frames, sample=sample, workers=workers)
     notice = None if quiet else lambda line: click.echo(f"audit: {line}", err=True)
-    found = run(dataset, options, stage=stage, notice=notice, command=_command(dataset, options, fail_on))
-    if output is not None:
-        write_file(output, report_html(found))
-    if json_file is not None:
-        write_file(json_file, report_json(found))
+    command = _command(dataset, options, fail_on)
+    found = run(dataset, options, stage=stages(quiet), notice=notice, command=command)
+    for path, make in ((output, report_html), (json_file, report_json)):
+        if path is not None:
+            write_file(path, make(found))
     if not quiet:
         click.echo(_text(found, output))
     code = _exit_code(found, fail_on)
@@ -161,7 +159,7 @@ def _exit_code(found: Audit, fail_on: str) -> int:
 
 
 def _command(dataset: tuple[str, ...], options: Any, fail_on: str) -> str:
-    """The command line that makes this report, without where it is written."""
+    """The command line that makes this report, without the files it is written to."""
     words = ["oxcart", "audit", *dataset]
     if options.sample is not None:
         words += ["--sample", str(options.sample)]
@@ -196,10 +194,10 @@ def _cut(text: str, longest: int = 140) -> str:
 
 
 @click.command()
-@click.argument("a", type=Place())
-@click.argument("b", type=Place())
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-@click.option("--exit-code", is_flag=True, help="Exit with 1 where they differ.")
+@click.argument("a", type=PathOrUrl())
+@click.argument("b", type=PathOrUrl())
+@json_option
+@click.option("--exit-code", is_flag=True, help="Exit with 1 if they differ.")
 def diff(a: str, b: str, as_json: bool, exit_code: bool) -> None:
     """Say what differs between the datasets A and B, or between the split rules A and B.
 
@@ -267,20 +265,20 @@ def _value(value: Any) -> str:
 
 
 @click.command("repair-split")
-@click.argument("out", type=Place())
+@click.argument("out", type=PathOrUrl())
 @click.option(
     "--report",
     type=LocalPath(dir_okay=False),
     required=True,
-    help="JSON of the audit of OUT.",
+    help="The JSON report of an audit of OUT.",
 )
 @output_option("-o", "--output", writes=RULE, required=True, help="Split rule to write, a YAML file.")
 @overwrite_option()
 def repair_split(out: str, report: Path, output: Path) -> None:
     """Write a split rule for OUT in which every pair that an audit confirmed shares a split.
 
-    The environments of such pairs become one group, which goes to train; where nothing
-    would be left to validate on, the smallest groups are held out whole.
+    The environments of such pairs become one group, which goes to train. If nothing would
+    be left to validate on, the smallest groups are held out as a whole.
 
     \b
     Example:

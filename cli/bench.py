@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from oxcart.cli.options import Place
+from oxcart.cli.options import PathOrUrl, json_option, need, options
 from oxcart.cli.outputs import PLOT, output_option, overwrite_option
 
 
@@ -23,44 +23,43 @@ def bench() -> None:
     """
 
 
-def sample_options(command: Any) -> Any:
-    """Options that say what is sampled."""
-    for option in (
-        click.option("--split", default="train", show_default=True, help="Split to read."),
-        click.option(
-            "--offset",
-            type=click.IntRange(min=1),
-            default=1,
-            show_default=True,
-            help="Steps between the frames of a pair.",
-        ),
-        click.option(
-            "--per-episode",
-            default="1",
-            show_default=True,
-            metavar="N|all",
-            help="Pairs of an episode in an epoch.",
-        ),
-        click.option(
-            "--batch-size",
-            type=click.IntRange(min=1),
-            default=64,
-            show_default=True,
-            help="Pairs of a batch.",
-        ),
-        click.option("--json", "as_json", is_flag=True, help="Print JSON."),
-    ):
-        command = option(command)
-    return command
+sample_options = options(
+    click.option("--split", default="train", show_default=True, help="Split to read."),
+    click.option(
+        "--offset",
+        type=click.IntRange(min=1),
+        default=1,
+        show_default=True,
+        help="Steps between the frames of a pair.",
+    ),
+    click.option(
+        "--per-episode",
+        default="1",
+        show_default=True,
+        metavar="N|all",
+        help="Pairs per episode in an epoch.",
+    ),
+    click.option(
+        "--batch-size", type=click.IntRange(min=1), default=64, show_default=True, help="Pairs per batch."
+    ),
+    json_option,
+)
+"""Options that say what is sampled."""
 
 
 @bench.command()
-@click.argument("url", type=Place())
+@click.argument("url", type=PathOrUrl())
 @click.option(
-    "--seconds", type=click.FloatRange(min=0.5), default=10.0, show_default=True, help="To take in all."
+    "--seconds",
+    type=click.FloatRange(min=0.5),
+    default=10.0,
+    show_default=True,
+    help="Seconds to measure for.",
 )
-@click.option("--threads", type=click.IntRange(min=1), help="That read.  [default: one a core; 32 if remote]")
-@click.option("--size", type=click.IntRange(min=1), help="Side of the frames, where they differ in size.")
+@click.option(
+    "--threads", type=click.IntRange(min=1), help="Threads that read.  [default: one per core; 32 if remote]"
+)
+@click.option("--size", type=click.IntRange(min=1), help="Pixels per side that frames are resized to.")
 @sample_options
 def read(
     url: str,
@@ -75,14 +74,14 @@ def read(
 ) -> None:
     """Say how fast the dataset at URL can be read, and what limits it.
 
-    What is read comes from the page cache if it is there; read a part that is not, or a bucket, to
-    measure the disk or the link.
+    Data in the page cache is read from there. To measure the disk or the link, read data
+    that was not read before, or a bucket.
 
     \b
     Example:
       oxcart bench read bridge --per-episode all
     """
-    _need_torch()
+    need("train", "torch")
     from oxcart.shards.errors import ConfigError
     from oxcart.train.data.benchmark import measure
     from oxcart.train.data.loader import Loader
@@ -135,16 +134,17 @@ def _read_text(report: Any) -> str:
                 for one in report.forecasts
             ],
         ),
-        f"  link: {link / 1e6:,.0f} MB/s / KB read a pair; decode: {report.threads} threads, 2 chunks a pair",
+        f"  link: {link / 1e6:,.0f} MB/s / KB read per pair; decode: {report.threads} threads, "
+        "2 chunks per pair",
         f"best codec for this machine and link: {report.best}",
-        f"prefetch: {report.latency_s * 1e3:.1f} ms a request x {mine:,.0f} pairs/s / {report.batch_size} "
-        f"a batch -> prefetch={report.prefetch}",
+        f"prefetch: {report.latency_s * 1e3:.1f} ms per request x {mine:,.0f} pairs/s / {report.batch_size} "
+        f"per batch -> prefetch={report.prefetch}",
     ]
     return "\n".join(lines)
 
 
 @bench.command()
-@click.argument("url", type=Place())
+@click.argument("url", type=PathOrUrl())
 @output_option(
     "-o",
     "--output",
@@ -154,7 +154,7 @@ def _read_text(report: Any) -> str:
     help="Plot to write: .png, .pdf or .svg.",
 )
 @overwrite_option()
-@click.option("--seed", type=int, default=0, show_default=True, help="Of the order.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of the order.")
 @sample_options
 def shuffle(
     url: str,
@@ -166,13 +166,13 @@ def shuffle(
     batch_size: int,
     as_json: bool,
 ) -> None:
-    """Say what the shuffle window does to the batches of the dataset at URL.
+    """Say how well the shuffle window mixes the batches of the dataset at URL.
 
     \b
     Example:
       oxcart bench shuffle bridge --per-episode all -o shuffle.png
     """
-    _need_torch()
+    need("train", "torch")
     from dataclasses import asdict
 
     from oxcart.cli.table import table
@@ -210,12 +210,3 @@ def _pairs(offset: int, per_episode: str) -> Any:
     if per_episode != "all" and not per_episode.isdecimal():
         raise ConfigError(f'--per-episode: expected a number or "all", got {per_episode!r}')
     return Pairs(frames=offset, per_episode=per_episode if per_episode == "all" else int(per_episode))
-
-
-def _need_torch() -> None:
-    from importlib.util import find_spec
-
-    from oxcart.shards.errors import ConfigError
-
-    if find_spec("torch") is None:
-        raise ConfigError("reading needs PyTorch, which is not installed: pip install 'oxcart[train]'")

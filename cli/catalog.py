@@ -1,4 +1,4 @@
-"""`oxcart catalog`: what is known of each dataset before a byte of it is read."""
+"""`oxcart catalog`: what is known about each dataset before a byte of it is read."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 @click.argument("name", required=False)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON: the entry, or a list of all.")
 def catalog(name: str | None, as_json: bool) -> None:
-    """List the datasets that are known, or say what is known of NAME.
+    """List the datasets in the catalog, or say what is known about NAME.
 
-    NAME is what the dataset's dataset_info.json calls it. A dataset that is not listed
-    compiles all the same; options of `oxcart compile` say where things are.
+    NAME is the name in the dataset's dataset_info.json. A dataset that is not listed
+    compiles too: options of `oxcart compile` say where its cameras and features are.
 
     \b
     Example:
@@ -46,7 +46,7 @@ def catalog(name: str | None, as_json: bool) -> None:
 
 
 def _begins_so(one: str, other: str) -> bool:
-    """Whether one name is the other and more: many end in `_converted_externally_to_rlds`, or do not."""
+    """Whether one name begins with the other: only some copies end in `_converted_externally_to_rlds`."""
     return one.startswith(other) or other.startswith(one)
 
 

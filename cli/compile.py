@@ -5,14 +5,22 @@ from __future__ import annotations
 import json
 import shlex
 import sys
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from oxcart.cli.options import LocalPath, Place, output_options, parse_bytes, resize
+from oxcart.cli.options import (
+    LocalPath,
+    PathOrUrl,
+    json_option,
+    options,
+    output_options,
+    parse_bytes,
+    quiet_option,
+    resize,
+)
 from oxcart.cli.outputs import CENSUS, RULE, output_option, overwrite_option
 from oxcart.cli.video import video_config, video_options
 from oxcart.shards.files import write_file
@@ -25,70 +33,69 @@ if TYPE_CHECKING:
     from oxcart.manifests.manifest import Manifest
 
 
-def _source_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Options that say how to read a source."""
-    options: list[Callable[[Callable[..., Any]], Callable[..., Any]]] = [
-        click.option(
-            "--environment",
-            metavar="FIELD[~REGEX]",
-            help="Feature that names the environment; of a longer text, the part that REGEX captures.",
-        ),
-        click.option(
-            "--instruction", multiple=True, metavar="FIELD", help="Feature with an instruction, or none."
-        ),
-        click.option(
-            "--action",
-            multiple=True,
-            metavar="FIELD",
-            help="Feature of the action, or a part of one: action[:7] is the first 7 values of a step. "
-            "Several are concatenated in the order given; none for no action.",
-        ),
-        click.option(
-            "--state",
-            multiple=True,
-            metavar="FIELD",
-            help="Feature of the state, or a part of one; as for --action.",
-        ),
-        click.option(
-            "--camera",
-            multiple=True,
-            metavar="NAME",
-            help="Camera to read, the first is primary.  [default: the primary one]",
-        ),
-        click.option(
-            "--source-split",
-            multiple=True,
-            metavar="NAME",
-            help="The source's own split to read.  [default: all]",
-        ),
-        *video_options(),
-        click.option(
-            "--workers",
-            type=click.IntRange(min=1),
-            help="Tasks at a time.  [default: one a core; of a Ray cluster: what it can]",
-        ),
-        click.option(
-            "--engine",
-            type=click.Choice(["processes", "ray"]),
-            default="processes",
-            show_default=True,
-            help="Who does the work: processes of this machine, or a Ray cluster.",
-        ),
-        click.option(
-            "--ray-address",
-            metavar="ADDRESS",
-            help="The cluster; auto: this node's.  [default: start one]",
-        ),
-        click.option("--part", metavar="I/N", help="Do one of N parts alone, from 0/N on; for job arrays."),
-        click.option("--quiet", is_flag=True, help="No progress and no summary."),
-    ]
-    for option in reversed(options):
-        command = option(command)
-    return command
+_source_options = options(
+    click.option(
+        "--environment",
+        metavar="FIELD[~REGEX]",
+        help="Feature that names the environment; REGEX captures the name in a longer text.",
+    ),
+    click.option(
+        "--instruction",
+        multiple=True,
+        metavar="FIELD",
+        help="Feature with an instruction; none for no instruction.",
+    ),
+    click.option(
+        "--action",
+        multiple=True,
+        metavar="FIELD",
+        help="Feature of the action, or a part of one: action[:7] is the first 7 values of a step. "
+        "Several are concatenated in the order given; none for no action.",
+    ),
+    click.option(
+        "--state",
+        multiple=True,
+        metavar="FIELD",
+        help="Feature of the state, or a part of one; as for --action.",
+    ),
+    click.option(
+        "--camera",
+        multiple=True,
+        metavar="NAME",
+        help="Camera to read, the first is primary.  [default: the primary one]",
+    ),
+    click.option(
+        "--source-split",
+        multiple=True,
+        metavar="NAME",
+        help="The source's own split to read.  [default: all]",
+    ),
+    video_options,
+    click.option(
+        "--workers",
+        type=click.IntRange(min=1),
+        help="Tasks that run at a time.  [default: one per core; on a Ray cluster: as many as it takes]",
+    ),
+    click.option(
+        "--engine",
+        type=click.Choice(["processes", "ray"]),
+        default="processes",
+        show_default=True,
+        help="What runs the tasks: processes of this machine, or a Ray cluster.",
+    ),
+    click.option(
+        "--ray-address",
+        metavar="ADDRESS",
+        help="Address of the cluster; auto: that of this node.  [default: start one]",
+    ),
+    click.option("--part", metavar="I/N", help="Do part I of N only, from 0/N to N-1/N; for job arrays."),
+    quiet_option,
+)
+"""Options that say how to read a source."""
 
 
 def _workers(asked: int | None, ray_address: str | None) -> int:
-    """Tasks at a time: a cluster that is there knows best what it can do."""
+    """Tasks that run at a time; a running cluster limits them itself."""
     from oxcart.compile.engines.processes import default_workers
 
     return asked or (default_workers() if ray_address is None else sys.maxsize)
@@ -126,13 +133,13 @@ def _source_config(
 
 
 @click.command()
-@click.argument("source", type=Place())
-@click.argument("files", nargs=-1, type=Place(), metavar="[CENSUS]...")
+@click.argument("source", type=PathOrUrl())
+@click.argument("files", nargs=-1, type=PathOrUrl(), metavar="[CENSUS]...")
 @_source_options
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-@output_option("--parquet", writes=CENSUS, help="Keep the census in this file, for compile --census.")
+@json_option
+@output_option("--parquet", writes=CENSUS, help="Write the census to this file, for compile --census.")
 @overwrite_option()
-@click.option("--merge", is_flag=True, help="Make one census of the CENSUS files of all parts.")
+@click.option("--merge", is_flag=True, help="Merge the CENSUS files of all parts into one.")
 def scan(
     source: str,
     files: tuple[str, ...],
@@ -149,9 +156,9 @@ def scan(
     """Take the census of SOURCE: environments, episodes, steps, cameras, duplicates.
 
     SOURCE is a TFDS directory with an RLDS dataset, or its URL: gs://, s3://, az:// or
-    https://. No image is decoded. Or it is a folder of videos, or videos:FOLDER, which are
-    decoded once at low resolution. Machines can share the work: each scans a part, and
-    --merge makes one census of them.
+    https://. No image is decoded. Or SOURCE is a folder of videos, or videos:FOLDER; videos
+    are decoded once, at low resolution. Machines can share the work: each scans a --part,
+    and --merge makes one census of the parts.
 
     \b
     Example:
@@ -250,13 +257,13 @@ def _census_text(census: Census) -> str:
 
 
 @click.command("compile")
-@click.argument("source", type=Place())
-@click.argument("out", type=Place())
+@click.argument("source", type=PathOrUrl())
+@click.argument("out", type=PathOrUrl())
 @click.option(
     "--split",
     "rule_file",
     type=LocalPath(dir_okay=False),
-    help="Split rule, a YAML file; instead of the options below.",
+    help="Split rule, a YAML file; replaces the options below.",
 )
 @click.option(
     "--split-by",
@@ -264,28 +271,35 @@ def _census_text(census: Census) -> str:
     help="What is held out as a whole.  [default: environment]",
 )
 @click.option("--val-fraction", type=float, help="Share of the episodes to hold out.  [default: 0.1]")
-@click.option("--val", multiple=True, metavar="NAME", help="Group to hold out, by name; none for no val.")
-@click.option("--val-seen", type=float, help="Share of the episodes to hold out from environments of train.")
+@click.option("--val", multiple=True, metavar="NAME", help="Name of a group to hold out; none for no val.")
+@click.option(
+    "--val-seen", type=float, help="Share of the episodes to hold out from environments that stay in train."
+)
 @output_option(
     "--write-rule",
     writes=RULE,
     replaces=False,
-    help="Write the resolved split as a rule that names every group, for --split later.",
+    help="Write the resolved split as a rule that names every group, for a later --split.",
 )
 @_source_options
 @output_options(codec="raw")
-@click.option("--census", type=Place(), help="The source's census, from scan --parquet: a file or URL.")
-@click.option("--limit", type=click.IntRange(min=1), help="Compile this many episodes of train alone.")
+@click.option("--census", type=PathOrUrl(), help="Census of the source, from scan --parquet: a file or URL.")
+@click.option(
+    "--limit",
+    type=click.IntRange(min=1),
+    help="Compile at most this many episodes of train; val stays whole.",
+)
 @click.option(
     "--on-error",
     type=click.Choice(["fail", "reject"]),
-    help="End at a broken episode, or list it in rejected.parquet.  [default: reject for videos, else fail]",
+    help="At a broken episode: fail, or list it in rejected.parquet.  "
+    "[default: reject for videos, else fail]",
 )
 @click.option("--dry-run", is_flag=True, help="Print the split and the plan; compile nothing.")
 @click.option(
     "--extend",
     is_flag=True,
-    help="Add the episodes that SOURCE has got since to the dataset in OUT, with its options.",
+    help="Add the new episodes of SOURCE to the dataset in OUT, with the options of that dataset.",
 )
 def compile_(
     source: str,
@@ -318,12 +332,11 @@ def compile_(
 
     SOURCE and OUT are directories or URLs: gs://, s3:// or az://; SOURCE also https://.
     A folder of videos, or videos:FOLDER, is cut into clips. Whole environments (for videos,
-    channels) are held out for val. A compile that was cut off goes on where it
-    stopped when the same command is given again; the same source and options give the
-    same bytes. Machines can share the work: each compiles a --part, and oxcart commit
-    finishes. With --extend a source that has grown adds to OUT: its shards stay, new
-    episodes get new ones, and no environment changes its split; --overwrite then drops an
-    extension that was not finished.
+    channels) are held out for val. An interrupted compile resumes: run the command again.
+    The same source and options give the same bytes. Machines can share the work: each
+    compiles a --part, and oxcart commit finishes. With --extend, the new episodes of a
+    source that has grown are added to OUT in new shards, and no environment changes its
+    split; --overwrite then drops an unfinished extension.
 
     \b
     Example:
@@ -420,19 +433,19 @@ def compile_(
 
 
 @click.command()
-@click.argument("out", type=Place())
+@click.argument("out", type=PathOrUrl())
 @click.option(
     "--on-error",
     type=click.Choice(["fail", "reject"]),
     default="fail",
     show_default=True,
-    help="End where a part rejected an episode, or accept it.",
+    help="If a part has rejected an episode: fail, or accept that.",
 )
 @click.option("--quiet", is_flag=True, help="No summary.")
 def commit(out: str, on_error: str, quiet: bool) -> None:
     """Finish the compile in OUT once all its parts are there: write its tables and its manifest.
 
-    The source is not needed. A commit that was cut off is simply made again.
+    The source is not needed. An interrupted commit can be run again.
 
     \b
     Example:
@@ -447,7 +460,7 @@ def commit(out: str, on_error: str, quiet: bool) -> None:
 
 
 def _check_names(prepared: Prepared, assignment: Assignment) -> None:
-    """Refuse --val NAME of a group that is not there: on the command line that is a slip."""
+    """Refuse --val NAME of a group that does not exist: on the command line that is a typing mistake."""
     from oxcart.shards.choices import did_you_mean
     from oxcart.shards.errors import ConfigError
 
@@ -468,7 +481,7 @@ def _rule(
     val: tuple[str, ...],
     val_seen: float | None,
 ) -> dict[str, Any]:
-    """What the options say of the split rule, by field."""
+    """Fields of the split rule that the options set."""
     from oxcart.manifests.split import read_rule
     from oxcart.shards.errors import ConfigError
 
@@ -495,7 +508,7 @@ def _rule(
 
 
 def _found_text(prepared: Prepared) -> str:
-    """What of the source is new to a dataset, and what is not, in a line."""
+    """How many episodes of the source are new to a dataset and how many are known, in one line."""
     extends, rejected = prepared.plan.extends, prepared.census.rejected.num_rows
     assert extends is not None
     new = sum(shard.rows.num_rows for shard in prepared.plan.shards)
@@ -530,7 +543,7 @@ def _plan_text(prepared: Prepared, assignment: Assignment) -> str:
 
 
 def warn(warning: str) -> None:
-    """Say what nobody may expect, in a line."""
+    """Print a warning as one line on stderr."""
     click.echo(f"oxcart: warning: {warning}", err=True)
 
 

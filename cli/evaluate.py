@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import shlex
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from oxcart.cli.options import LocalPath, Place, read_text
-from oxcart.cli.outputs import ANALYSIS_JSON, ANALYSIS_PAGE, output_option, overwrite_option
-from oxcart.cli.train import need_packages
+from oxcart.cli.options import LocalPath, PathOrUrl, model_options, need_train, quiet_option, read_text
+from oxcart.cli.outputs import ANALYSIS_JSON, ANALYSIS_PAGE, report_options
 from oxcart.shards.files import write_file
 
 if TYPE_CHECKING:
@@ -31,28 +28,26 @@ def evaluate() -> None:
 
 @evaluate.command()
 @click.argument("run", type=LocalPath(file_okay=False))
-@click.argument("datasets", nargs=-1, required=True, type=Place(), metavar="DATASET...")
-@output_option("-o", "--output", writes=ANALYSIS_PAGE, help="The report: one HTML page that holds all.")
-@output_option("--json", "json_file", writes=ANALYSIS_JSON, help="Write the numbers as JSON, too.")
-@overwrite_option()
+@click.argument("datasets", nargs=-1, required=True, type=PathOrUrl(), metavar="DATASET...")
+@report_options(page=ANALYSIS_PAGE, json=ANALYSIS_JSON)
 @click.option(
     "--strategies",
     metavar="NAME,...",
-    help="Which questions are asked, such as compass,transfer.  [default: all]",
+    help="Questions to ask, such as compass,transfer.  [default: all]",
 )
 @click.option(
     "--samples",
     type=click.IntRange(min=1),
     default=2048,
     show_default=True,
-    help="Pairs of each dataset and split, at most, drawn at random.",
+    help="Pairs per dataset and split, at most, drawn at random.",
 )
 @click.option(
     "--frames",
     type=click.IntRange(min=0),
     default=256,
     show_default=True,
-    help="Pairs whose frames are kept in memory, for what decodes.",
+    help="Pairs whose frames are kept in memory, for strategies that decode.",
 )
 @click.option(
     "--subsets",
@@ -60,38 +55,27 @@ def evaluate() -> None:
     help="YAML of subsets of the pairs to report as well, one per line: `new: held out`, "
     "`bridge: dataset=bridge`, `toys: environment~toy`.  [default: seen, held out, each dataset]",
 )
-@click.option(
-    "--checkpoint",
-    type=Place(),
-    default="last",
-    show_default=True,
-    metavar="last|best|FILE",
-    help="Which weights of the run.",
-)
+@model_options
 @click.option(
     "--flow",
     type=click.Choice(["dis", "raft", "none"]),
     default="dis",
     show_default=True,
-    help="Optical flow: OpenCV's DIS, or torchvision's RAFT.",
+    help="Optical flow: OpenCV's DIS, torchvision's RAFT, or none.",
 )
 @click.option(
-    "--flow-weights", type=LocalPath(exists=True, dir_okay=False), help="Of RAFT.  [default: torchvision's]"
+    "--flow-weights",
+    type=LocalPath(exists=True, dir_okay=False),
+    help="File with weights of RAFT.  [default: torchvision's]",
 )
 @click.option(
-    "--batch-size", type=click.IntRange(min=1), default=64, show_default=True, help="Pairs run together."
-)
-@click.option(
-    "--device",
-    type=click.Choice(["auto", "cpu", "cuda"]),
-    default="auto",
+    "--seed",
+    type=click.IntRange(min=0),
+    default=0,
     show_default=True,
-    help="auto: a GPU where there is one.",
+    help="Seed of everything that is drawn.",
 )
-@click.option(
-    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of all that is drawn."
-)
-@click.option("--quiet", is_flag=True, help="No progress and no summary.")
+@quiet_option
 def laq(
     run: Path,
     datasets: tuple[str, ...],
@@ -112,15 +96,16 @@ def laq(
     """Say whether the codes of RUN mean the same in every environment of every DATASET.
 
     Numbers stand beside those of the same model before training and of shuffled codes,
-    with intervals over episodes. What cannot be measured is listed with the reason.
+    with confidence intervals over episodes. What cannot be measured is listed with the
+    reason.
 
     \b
     Example:
       oxcart evaluate laq runs/first bridge -o analysis.html --json analysis.json
       oxcart evaluate laq runs/first bridge droid -o analysis.html --strategies compass,transfer
     """
-    need_packages()
-    from oxcart.cli.progress import progress
+    need_train()
+    from oxcart.cli.progress import stages
     from oxcart.manifests.dataset import Dataset
     from oxcart.train.evaluate import strategies as known
     from oxcart.train.evaluate.gather import Draw, name_datasets
@@ -138,11 +123,6 @@ def laq(
         subsets=None if subsets is None else tuple(parse(read_text(subsets), str(subsets))),
     )
 
-    @contextlib.contextmanager
-    def stage(label: str, total: int, unit: str) -> Iterator[Callable[[int], None]]:
-        with progress(label, total=total, unit=unit, quiet=quiet) as report:
-            yield lambda done: report(done)
-
     opened = name_datasets([Dataset.open(url) for url in datasets])
     labeller = open_run(run, checkpoint, device)
     command = click.get_current_context().params
@@ -153,21 +133,20 @@ def laq(
         "command": _command(run, datasets, command),
     }
     found = analyse(
-        labeller.model, labeller.config, opened, options, labeller.device, stage=stage, about=about
+        labeller.model, labeller.config, opened, options, labeller.device, stage=stages(quiet), about=about
     )
     if output is not None or json_file is not None:
         from oxcart.train.evaluate.report import report_html, report_json
 
-        if output is not None:
-            write_file(output, report_html(found))
-        if json_file is not None:
-            write_file(json_file, report_json(found))
+        for path, make in ((output, report_html), (json_file, report_json)):
+            if path is not None:
+                write_file(path, make(found))
     if not quiet:
         click.echo(_text(found, output))
 
 
 def _command(run: Path, datasets: tuple[str, ...], given: dict[str, Any]) -> str:
-    """The command line that makes this report, without where it is written."""
+    """The command line that makes this report, without the files it is written to."""
     words = ["oxcart", "evaluate", "laq", str(run), *datasets]
     for name in ("strategies", "samples", "frames", "subsets", "checkpoint", "flow", "seed"):
         if given[name] is not None:

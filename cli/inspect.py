@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from oxcart.cli.main import DAMAGED
-from oxcart.cli.options import Place
+from oxcart.cli.options import PathOrUrl, json_option, workers_option
 from oxcart.cli.outputs import SHEET, output_option, overwrite_option
 
 if TYPE_CHECKING:
@@ -21,9 +21,9 @@ SIDES = {".png": 1 << 31, ".jpg": 65_500, ".jpeg": 65_500, ".webp": 16_383}
 
 
 @click.command()
-@click.argument("dataset", type=Place())
+@click.argument("dataset", type=PathOrUrl())
 @click.option("--episodes", is_flag=True, help="List every episode.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON: the manifest, or a line an episode.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON: the manifest, or one line per episode.")
 def inspect(dataset: str, episodes: bool, as_json: bool) -> None:
     """Say what DATASET holds: counts per split and environment, shards, cameras, statistics.
 
@@ -112,18 +112,18 @@ def _array(name: str, array: dict[str, Any] | None) -> str:
 
 
 @click.command()
-@click.argument("dataset", type=Place())
+@click.argument("dataset", type=PathOrUrl())
 @click.argument("key", required=False)
 @output_option("-o", "--output", writes=SHEET, required=True, help="Image to write: .png, .jpg or .webp.")
 @overwrite_option()
 @click.option("--frames", type=click.IntRange(1, 64), default=8, show_default=True, help="Frames to draw.")
 @click.option(
-    "--height", type=click.IntRange(16, 1024), default=128, show_default=True, help="Of a frame, pixels."
+    "--height", type=click.IntRange(16, 1024), default=128, show_default=True, help="Pixels per frame."
 )
 def show(dataset: str, key: str | None, output: Path, frames: int, height: int) -> None:
     """Draw a contact sheet of the episode KEY of DATASET.
 
-    Without KEY it is the first episode of val, else of train.
+    Without KEY, the first episode of val is drawn; without val, the first of train.
 
     \b
     Example:
@@ -140,7 +140,7 @@ def show(dataset: str, key: str | None, output: Path, frames: int, height: int) 
     limit = SIDES[output.suffix.lower()]
     if max(sheet.size) > limit:
         raise ConfigError(
-            f"--output: {output.suffix} holds {limit} pixels a side, the sheet has {max(sheet.size)}: "
+            f"--output: {output.suffix} holds {limit} pixels per side, the sheet has {max(sheet.size)}: "
             "choose .png, fewer --frames or a smaller --height"
         )
     write_file(output, encode_image(sheet, output.suffix))
@@ -148,34 +148,31 @@ def show(dataset: str, key: str | None, output: Path, frames: int, height: int) 
 
 
 @click.command()
-@click.argument("dataset", type=Place())
-@click.option(
-    "--workers", type=click.IntRange(min=1), help="Shards to read at a time.  [default: one a core]"
-)
-@click.option("--decode", is_flag=True, help="Decode every frame, too: slower, and hardly ever needed.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.argument("dataset", type=PathOrUrl())
+@workers_option("Shards to read at a time.")
+@click.option("--decode", is_flag=True, help="Decode every frame as well: slower, and rarely needed.")
+@json_option
 @click.option("--quiet", is_flag=True, help="No progress and no summary; only damage.")
-def verify(dataset: str, workers: int | None, decode: bool, as_json: bool, quiet: bool) -> None:
+def verify(dataset: str, workers: int, decode: bool, as_json: bool, quiet: bool) -> None:
     """Check every byte of DATASET against its digests, and every count against its tables.
 
-    With codec jpeg the bytes may be the source's own images, which no one has decoded yet;
-    --decode finds those that cannot be.
+    With codec jpeg the bytes may be the source's own images, which nothing has decoded yet;
+    --decode finds those that cannot be decoded.
 
-    Exits with 1 and a list of what is damaged, down to the episode, camera and chunk.
+    If anything is damaged, exits with 1 and lists each episode, camera and chunk.
 
     \b
     Example:
       oxcart verify bridge
     """
     from oxcart.cli.progress import progress
-    from oxcart.compile.engines.processes import default_workers
     from oxcart.manifests.dataset import Dataset
     from oxcart.manifests.verify import verify as verify_dataset
 
     opened = Dataset.open(dataset)
     frames = sum(shard["frames"] for shard in opened.manifest.shards)
     with progress("verifying", total=frames, unit="frames", quiet=quiet) as report:
-        damage = verify_dataset(opened, decode=decode, workers=workers or default_workers(), report=report)
+        damage = verify_dataset(opened, decode=decode, workers=workers, report=report)
     if as_json:
         found = [{"file": one.file, "reason": one.reason} for one in damage]
         click.echo(json.dumps({"intact": not damage, "damage": found}, ensure_ascii=False))

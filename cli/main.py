@@ -1,8 +1,9 @@
 """`oxcart`: the table of all commands, and how an error becomes one line.
 
-A command's module is imported when that command is called and not before: `oxcart --help` and a mistyped
-option answer at once, however heavy the commands are. The price is the one-line help, which stands here as
-well as in the command.
+A command's module is imported when that command is called and not before. What the command works with is
+imported inside its function. So `oxcart --help` and a mistyped option answer at once, however heavy the
+commands are. The price is an import block in most functions of this room, and a one-line help that stands
+here as well as in the command.
 
 Every failure is one line on stderr, with the traceback above it under OXCART_DEBUG=1; `EXIT_CODES` says what
 a command's exit code means.
@@ -41,13 +42,13 @@ EXIT_CODES: tuple[tuple[int, str, str], ...] = (
     (
         UNCLEAR,
         "audit",
-        "It could not be checked, for whatever reason, or the reader has gone: nothing is said of leaks.",
+        "It could not be checked, or the reader of stdout has gone: there may or may not be a leak.",
     ),
-    (BUG, "all but audit", "An error that nobody expected: a bug, as one line on stderr says."),
+    (BUG, "all but audit", "An unexpected error, which is a bug; one line on stderr names it."),
     (INTERRUPTED, "all", "Interrupted by Ctrl-C."),
-    (TERMINATED, "train", "Stopped by SIGTERM or SIGUSR1 and saved; `--resume auto` goes on."),
+    (TERMINATED, "train", "Stopped by SIGTERM or SIGUSR1 and saved; `--resume auto` continues."),
 )
-"""Exit code, commands, what it means there. In docs/cli.md, too."""
+"""Exit code, commands, what it means there; also shown in docs/cli.md."""
 
 
 class Lazy(NamedTuple):
@@ -64,7 +65,7 @@ SECTIONS: dict[str, dict[str, Lazy]] = {
         "fetch-videos": Lazy(
             "oxcart.cli.video", "fetch_videos", "Download videos under licences that allow it."
         ),
-        "catalog": Lazy("oxcart.cli.catalog", "catalog", "Say what is known of each dataset."),
+        "catalog": Lazy("oxcart.cli.catalog", "catalog", "Say what is known about each dataset."),
         "scan": Lazy("oxcart.cli.compile", "scan", "Take the census of a source: what it holds."),
         "compile": Lazy("oxcart.cli.compile", "compile_", "Compile a source into a dataset."),
         "commit": Lazy("oxcart.cli.compile", "commit", "Finish a compile whose parts are all there."),
@@ -89,9 +90,11 @@ SECTIONS: dict[str, dict[str, Lazy]] = {
     "Train from it": {
         "train": Lazy("oxcart.cli.train", "train", "Train a model from compiled datasets."),
         "evaluate": Lazy("oxcart.cli.evaluate", "evaluate", "Say what the codes of a trained model mean."),
-        "label": Lazy("oxcart.cli.train", "label", "Write a trained model's codes of every step."),
-        "predict": Lazy("oxcart.cli.train", "predict", "Say what a trained model would do."),
-        "compare": Lazy("oxcart.cli.train", "compare", "Set training runs side by side."),
+        "label": Lazy("oxcart.cli.train", "label", "Write latent-action labels: the codes of every step."),
+        "predict": Lazy(
+            "oxcart.cli.train", "predict", "Predict latent codes for an image and an instruction."
+        ),
+        "compare": Lazy("oxcart.cli.train", "compare", "Compare training runs."),
     },
 }
 """Every command, by section, in the order in which a newcomer needs them."""
@@ -101,7 +104,7 @@ COMMANDS: dict[str, Lazy] = {name: lazy for section in SECTIONS.values() for nam
 
 
 class LazyGroup(click.Group):
-    """The commands of SECTIONS, imported when called; whatever they raise on purpose ends as one line."""
+    """The commands of SECTIONS, imported when called; an error that they raise ends as one line."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Names of all commands, in the order of the help."""
@@ -124,7 +127,7 @@ class LazyGroup(click.Group):
                 formatter.write_dl([(name.ljust(width), lazy.help) for name, lazy in commands.items()])
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command; see the module for what becomes of its errors."""
+        """Run the command; the module says what its errors become."""
         try:
             return super().invoke(ctx)
         except (click.ClickException, click.exceptions.Exit, click.Abort):
@@ -138,7 +141,7 @@ class LazyGroup(click.Group):
 
 
 def explained(error: Exception | KeyboardInterrupt) -> tuple[str, int]:
-    """What is said of an error that ends a command, and the exit code."""
+    """The message about an error that ends a command, and the exit code."""
     kind = type(error).__name__
     if isinstance(error, KeyboardInterrupt):
         return "interrupted", INTERRUPTED
@@ -188,8 +191,8 @@ def oxcart() -> None:
 def main() -> None:
     """Entry point of the `oxcart` command.
 
-    Python waits at its end for every thread, and one may hang in a request. So an interrupted command does
-    what is to be done at exit and leaves them.
+    At exit Python waits for every thread, and one may hang in a request. So an interrupted command runs its
+    exit functions and leaves without waiting.
     """
     try:
         oxcart(prog_name="oxcart")

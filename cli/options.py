@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
+import importlib.util
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,8 @@ from oxcart.shards.errors import ConfigError
 
 if TYPE_CHECKING:
     from oxcart.compile.images import Resize
+
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 _UNITS = {"": 1, "b": 1, "k": 10**3, "kb": 10**3, "m": 10**6, "mb": 10**6, "g": 10**9, "gb": 10**9}
 _UNITS |= {"kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30}
@@ -44,7 +46,7 @@ class LocalPath(click.Path):
         return super().convert(value, param, ctx)
 
 
-class Place(click.types.StringParamType):
+class PathOrUrl(click.types.StringParamType):
     """A directory, a file or a URL, as text; an empty one would be the current directory."""
 
     name = "path"
@@ -69,68 +71,127 @@ def _called(param: click.Parameter | None) -> str:
     return (param.metavar or param.name or "").strip("[].").upper()
 
 
-@contextlib.contextmanager
-def needs_video() -> Iterator[None]:
-    """What is imported inside needs the extra `video`; a package that is not there is a ConfigError."""
-    try:
-        yield
-    except ModuleNotFoundError as error:
-        if (error.name or "").startswith("oxcart"):
-            raise
-        raise ConfigError(
-            f"videos: expected the package {error.name}, which is not installed; pip install 'oxcart[video]'"
-        ) from error
+def options(*each: Decorator) -> Decorator:
+    """Several options as one decorator; the help lists them in this order."""
+
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        for option in reversed(each):
+            command = option(command)
+        return command
+
+    return decorate
 
 
-def output_options(codec: str | None) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+quiet_option = click.option("--quiet", is_flag=True, help="No progress and no summary.")
+device_option = click.option(
+    "--device",
+    type=click.Choice(["auto", "cpu", "cuda"]),
+    default="auto",
+    show_default=True,
+    help="auto: a GPU where there is one.",
+)
+model_options = options(
+    click.option(
+        "--checkpoint",
+        type=PathOrUrl(),
+        default="last",
+        show_default=True,
+        metavar="last|best|FILE",
+        help="Weights of the run to use.",
+    ),
+    click.option(
+        "--batch-size",
+        type=click.IntRange(min=1),
+        default=64,
+        show_default=True,
+        help="Pairs that the model is given at a time.",
+    ),
+    device_option,
+)
+"""Options of commands that run a trained latent-action model."""
+
+
+def workers_option(what: str = "Threads.") -> Decorator:
+    """`--workers`; the command gets the number of cores where it is not given."""
+
+    def count(context: click.Context, param: click.Parameter, given: int | None) -> int:
+        from oxcart.compile.engines.processes import default_workers
+
+        return given or default_workers()
+
+    return click.option(
+        "--workers",
+        type=click.IntRange(min=1),
+        callback=count,
+        help=f"{what}  [default: one per core]",
+    )
+
+
+def output_options(codec: str | None) -> Decorator:
     """Options that say how a dataset is written.
 
     Args:
-        codec: the default; None is that of the dataset that is read.
+        codec: the default codec; None keeps that of the dataset that is read.
     """
-    options = [
-        click.option("--size", metavar="N|HxW", help="Height and width of frames.  [default: as they are]"),
+    return options(
+        click.option(
+            "--size", metavar="N|HxW", help="Height and width of frames, in pixels.  [default: as they are]"
+        ),
         click.option(
             "--fit",
             type=click.Choice(["stretch", "crop"]),
-            help="How another aspect ratio gets to --size.  [default: crop for videos, else stretch]"
-            if codec
-            else "How another aspect ratio gets to --size.  [default: stretch]",
+            help="How frames of another aspect ratio are brought to --size.  "
+            + ("[default: crop for videos, else stretch]" if codec else "[default: stretch]"),
         ),
         click.option(
             "--codec",
             type=click.Choice(["raw", "zstd", "jpeg"]),
             show_default=codec or "as they are",
-            help="How frames are stored: as they are; lossless in less than half the bytes; or as JPEG, "
-            "the source's own where it has them and no --size changes them.",
+            help="How frames are stored: raw; zstd, lossless in less than half the bytes; or jpeg, which "
+            "keeps the source's own JPEGs unless --size changes them.",
         ),
         click.option(
             "--jpeg-quality",
             type=click.IntRange(1, 100),
-            help="Of frames that codec jpeg has to encode.  [default: 95]"
+            help="Quality of the frames that codec jpeg has to encode.  [default: 95]"
             if codec
-            else "Of codec jpeg; every frame is encoded at it, those of a jpeg DATASET too.  "
+            else "Encode every frame of codec jpeg at this quality, also those that are JPEG already.  "
             "[default: that of DATASET, else 95]",
         ),
         click.option(
             "--shard-size",
             metavar="BYTES",
-            help="Uncompressed frame bytes in a shard, e.g. 256MiB.  "
+            help="Uncompressed frame bytes per shard, e.g. 256MiB.  "
             "[default: raw 512MiB, zstd 1GiB, jpeg 3GiB]",
         ),
-        click.option(
-            "--overwrite",
-            is_flag=True,
-            help="Replace the dataset that is in OUT.",
-        ),
-    ]
+        click.option("--overwrite", is_flag=True, help="Replace the dataset that is in OUT."),
+    )
 
-    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
-        for option in reversed(options):
-            command = option(command)
-        return command
 
-    return decorate
+def need(extras: str, *packages: str) -> None:
+    """Refuse to go on without packages of optional extras.
+
+    Raises:
+        ConfigError: a package is not installed; the message says how to install it.
+    """
+    missing = [name for name in packages if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ConfigError(
+            f"this command needs {', '.join(missing)}, not installed: "
+            f"pip install -c constraints.txt '.[{extras}]'"
+        )
+
+
+def need_train() -> None:
+    """Refuse to go on without the extra `train`; see `need`."""
+    need("train", "torch", "accelerate", "omegaconf", "safetensors")
+
+
+def need_vla() -> None:
+    """Refuse to go on without the extras `train` and `vla`; see `need`."""
+    need_train()
+    need("train,vla", "transformers", "tokenizers", "num2words")
 
 
 def resize(size: str | None, fit: str | None, default: str) -> Resize:

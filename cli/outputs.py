@@ -27,7 +27,7 @@ from typing import Any, BinaryIO
 
 import click
 
-from oxcart.cli.options import LocalPath, Place
+from oxcart.cli.options import Decorator, LocalPath, PathOrUrl, options
 from oxcart.shards.errors import ConfigError, OxcartError
 from oxcart.shards.files import WRITTEN_BY
 
@@ -140,13 +140,22 @@ class OutputOption(click.Option):
         return parsed
 
 
-def output_option(*names: str, writes: Output, remote: bool = False, **options: Any) -> Callable[..., Any]:
+def output_option(*names: str, writes: Output, remote: bool = False, **settings: Any) -> Decorator:
     """An option that names a file to write, on this machine or, where `remote`, at a URL too."""
-    kind = Place() if remote else LocalPath()
-    return click.option(*names, cls=OutputOption, writes=writes, type=kind, **options)
+    kind = PathOrUrl() if remote else LocalPath()
+    return click.option(*names, cls=OutputOption, writes=writes, type=kind, **settings)
 
 
-def overwrite_option(*, exposed: bool = False) -> Callable[..., Any]:
+def report_options(*, page: Output, json: Output) -> Decorator:
+    """Options of commands that write a report: as a page, as JSON, over something else."""
+    return options(
+        output_option("-o", "--output", writes=page, help="Write the report as one HTML page."),
+        output_option("--json", "json_file", writes=json, help="Write the report as JSON."),
+        overwrite_option(),
+    )
+
+
+def overwrite_option(*, exposed: bool = False) -> Decorator:
     """`--overwrite` of commands that write files, which `OutputOption` heeds.
 
     Args:
@@ -156,7 +165,7 @@ def overwrite_option(*, exposed: bool = False) -> Callable[..., Any]:
         "--overwrite",
         is_flag=True,
         expose_value=exposed,
-        help="Replace a file that holds something else.",
+        help="Replace a file that this command did not write.",
     )
 
 
@@ -228,7 +237,7 @@ def _replaceable(place: str, writes: Output) -> bool:
 def _given(param: click.Parameter, opts: Mapping[str, Any]) -> Iterator[str]:
     """What is given for an argument, or for an option that names a file: paths and URLs."""
     if not isinstance(param, click.Argument | OutputOption) and not isinstance(
-        param.type, click.Path | Place
+        param.type, click.Path | PathOrUrl
     ):
         return
     given = opts.get(param.name or "")

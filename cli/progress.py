@@ -1,4 +1,4 @@
-"""How far long work has come: a bar on a terminal, a line every ten seconds elsewhere, nothing when quiet.
+"""The progress of long work: a bar on a terminal, a line every ten seconds elsewhere, nothing when quiet.
 
     with progress("compiling", total=frames, unit="frames", quiet=quiet) as report:
         report(done, bytes_done)
@@ -12,15 +12,16 @@ import contextlib
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from datetime import timedelta
 from typing import Protocol
 
 EVERY_S = 10.0
 """Seconds between two lines where stderr is not a terminal."""
 
 
-class Report(Protocol):
-    """Takes what is done so far, in all and not since the last call; the bytes are this run's alone."""
+class ProgressReport(Protocol):
+    """Takes how many units are done in all, and how many bytes this process has handled for them."""
 
     def __call__(self, done: int, bytes_done: int = 0, /) -> None: ...
 
@@ -28,15 +29,15 @@ class Report(Protocol):
 @contextlib.contextmanager
 def progress(
     label: str, *, total: int | None, unit: str, quiet: bool = False, start: int = 0
-) -> Iterator[Report]:
+) -> Iterator[ProgressReport]:
     """Show the progress of the work inside the block.
 
     Args:
-        label: what is being done, such as "compiling".
-        total: how many units there are; None where nobody knows yet.
-        unit: what is counted, in the plural, such as "frames".
+        label: what is being done: "compiling".
+        total: units of the whole work; None if it is not known yet.
+        unit: what is counted, in the plural: "frames".
         quiet: show nothing.
-        start: units that an earlier run has done already; they count as done, but not in the rate.
+        start: units that an earlier run has done; they count as done, but not in the rate.
     """
     if quiet:
         yield lambda done, bytes_done=0, /: None
@@ -48,8 +49,13 @@ def progress(
             yield report
 
 
+def stages(quiet: bool) -> Callable[[str, int, str], contextlib.AbstractContextManager[ProgressReport]]:
+    """Opens the progress of each stage of work that has several, from its label, total and unit."""
+    return lambda label, total, unit: progress(label, total=total, unit=unit, quiet=quiet)
+
+
 @contextlib.contextmanager
-def _bar(label: str, total: int | None, unit: str, start: int) -> Iterator[Report]:
+def _bar(label: str, total: int | None, unit: str, start: int) -> Iterator[ProgressReport]:
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -72,7 +78,7 @@ def _bar(label: str, total: int | None, unit: str, start: int) -> Iterator[Repor
 
 
 @contextlib.contextmanager
-def _lines(label: str, total: int | None, unit: str, start: int) -> Iterator[Report]:
+def _lines(label: str, total: int | None, unit: str, start: int) -> Iterator[ProgressReport]:
     began = written = time.monotonic()
     last = (start, 0)
 
@@ -107,5 +113,4 @@ def _state(done: int, total: int | None, unit: str, fresh: int, bytes_done: int,
 
 
 def _clock(seconds: float) -> str:
-    minutes, second = divmod(round(seconds), 60)
-    return f"{minutes // 60}:{minutes % 60:02}:{second:02}"
+    return str(timedelta(seconds=round(seconds)))

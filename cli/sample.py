@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from oxcart.cli.options import LocalPath
+from oxcart.cli.options import LocalPath, need, need_vla
 from oxcart.cli.progress import progress
 
 
@@ -15,8 +15,8 @@ from oxcart.cli.progress import progress
 def sample() -> None:
     """Write small synthetic sources, or a small random model.
 
-    They have what matters to a compile in the real ones (environments, sessions,
-    cameras, instructions) and take seconds to write.
+    The sources have what matters to a compile (environments, sessions, cameras,
+    instructions) and take seconds to write.
 
     \b
     Example:
@@ -30,7 +30,7 @@ def sample() -> None:
 @click.option("--sessions", default=2, show_default=True, help="Recording sessions per kitchen.")
 @click.option("--episodes", default=4, show_default=True, help="Episodes per session.")
 @click.option("--steps", default=24, show_default=True, help="Steps per episode on average.")
-@click.option("--size", default=96, show_default=True, help="Pixels of a side of the main camera's frames.")
+@click.option("--size", default=96, show_default=True, help="Pixels per side of the main camera's frames.")
 @click.option("--files", default=4, show_default=True, help="TFRecord files of the train split.")
 @click.option("--seed", default=0, show_default=True, help="Another seed draws other kitchens.")
 @click.option("--duplicates", default=0, show_default=True, help="Episodes to repeat under another kitchen.")
@@ -66,10 +66,9 @@ def rlds(
         seed=seed,
         duplicates=duplicates,
     )
-    total = kitchens * sessions * episodes + duplicates
-    with progress("writing", total=total, unit="episodes", quiet=quiet) as report:
-        written = write_rlds(directory, config, lambda done, _: report(done))
-    click.echo(f"wrote {total:,} episodes of {kitchens:,} kitchens to {written}")
+    with progress("writing", total=config.total, unit="episodes", quiet=quiet) as report:
+        written = write_rlds(directory, config, report)
+    click.echo(f"wrote {config.total:,} episodes of {kitchens:,} kitchens to {written}")
     click.echo(f"next: oxcart compile {shlex.quote(str(written))} OUT --val-fraction 0.2")
 
 
@@ -94,18 +93,16 @@ def videos(
 ) -> None:
     """Write a few drawn web videos into DIRECTORY, as yt-dlp leaves them.
 
-    Several channels, cuts, a re-upload by another channel, a slide on which nothing
-    moves, a video of variable rate, a damaged one. Needs the extra `video`.
+    There are several channels, cuts, a re-upload by another channel, a slide on which
+    nothing moves, a video of variable rate and a damaged one. Needs the extra `video`.
 
     \b
     Example:
       oxcart sample videos vids
       oxcart sample videos vids --channels 8 --height 240 --seed 1
     """
-    from oxcart.cli.options import needs_video
-
-    with needs_video():
-        from oxcart.compile.sample.videos import VideoSampleConfig, write_videos
+    need("video", "av")
+    from oxcart.compile.sample.videos import VideoSampleConfig, write_videos
 
     config = VideoSampleConfig(
         channels=channels, videos=videos, shots=shots, seconds=seconds, height=height, seed=seed
@@ -119,29 +116,29 @@ def videos(
 @sample.command()
 @click.argument("directory", type=LocalPath(file_okay=False))
 @click.option("--family", default="qwen3-vl", show_default=True, help="qwen3-vl, qwen2.5-vl or smolvlm.")
-@click.option("--width", default=64, show_default=True, help="Of tokens; a multiple of 32.")
-@click.option("--layers", default=2, show_default=True, help="Of the language model.")
+@click.option("--width", default=64, show_default=True, help="Width of the tokens; a multiple of 32.")
+@click.option("--layers", default=2, show_default=True, help="Layers of the language model.")
 @click.option(
-    "--image-size", default=64, show_default=True, help="Pixels of a side of its pictures; a multiple of 64."
+    "--image-size", default=64, show_default=True, help="Pixels per side of its images; a multiple of 64."
 )
-@click.option("--spare", default=16, show_default=True, help="Rows of the embedding without a token.")
-@click.option("--tied/--untied", default=True, show_default=True, help="One matrix reads and writes tokens.")
+@click.option("--spare", default=16, show_default=True, help="Rows of the embedding that have no token.")
+@click.option(
+    "--tied/--untied", default=True, show_default=True, help="Use one matrix to read and to write tokens."
+)
 @click.option("--seed", default=0, show_default=True, help="Another seed draws other weights.")
 def vlm(
     directory: Path, family: str, width: int, layers: int, image_size: int, spare: int, tied: bool, seed: int
 ) -> None:
     """Write a tiny random vision-language model of a family's real classes.
 
-    Model, tokenizer, processor and chat template, as from_pretrained reads them;
-    nothing is downloaded. Needs the extras `train` and `vla`.
+    Writes model, tokenizer, processor and chat template, as from_pretrained reads them.
+    Nothing is downloaded. Needs the extras `train` and `vla`.
 
     \b
     Example:
       oxcart sample vlm scratch/vlm
       oxcart sample vlm scratch/smol --family smolvlm --untied
     """
-    from oxcart.cli.train import need_vla
-
     need_vla()
     from oxcart.train.vla.tiny import VlmConfig, write_vlm
 

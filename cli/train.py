@@ -1,22 +1,27 @@
-"""`oxcart train`, `label`, `predict` and `compare`: train a model from compiled datasets, use it, and set
-runs side by side.
-"""
+"""`oxcart train`, `label`, `predict` and `compare`: train a model on datasets, use it, compare runs."""
 
 from __future__ import annotations
 
+import os
 import shlex
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 
 from oxcart.cli.main import TERMINATED
-from oxcart.cli.options import LocalPath, Place
+from oxcart.cli.options import (
+    LocalPath,
+    PathOrUrl,
+    device_option,
+    model_options,
+    need_train,
+    need_vla,
+    options,
+)
 from oxcart.cli.outputs import CODES, FRAME, PLOT, check_output, output_option, overwrite_option
 from oxcart.cli.progress import progress
 
-TRAIN_PACKAGES = ("torch", "accelerate", "omegaconf", "safetensors")
 LAQ_COLUMNS = {
     "copy_ratio": "error / copy-frame baseline",
     "constant_ratio": "constant-code baseline",
@@ -28,12 +33,12 @@ LAQ_COLUMNS = {
 VLA_COLUMNS = {
     "accuracy": "codes right",
     "exact": "actions right",
-    "nll": "nats a code",
-    "unigram_accuracy": "most frequent",
+    "nll": "nats per code",
+    "unigram_accuracy": "most frequent code",
     "instruction_accuracy": "by instruction",
-    "nearest_accuracy": "of nearest frame",
+    "nearest_accuracy": "by nearest frame",
 }
-"""Metrics that are shown when a run ends -> how they are called there."""
+"""Metrics that are shown when a run ends -> their names in that table."""
 
 
 @click.group()
@@ -46,28 +51,23 @@ def train() -> None:
     """
 
 
-def _run_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """What every trainer takes."""
-    options: list[Callable[[Callable[..., Any]], Callable[..., Any]]] = [
-        click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]..."),
-        click.option(
-            "--print-config", is_flag=True, help="Print the resolved configuration, every key, and exit."
-        ),
-        click.option(
-            "--resume",
-            type=click.Choice(["auto"]),
-            help="auto: go on where the run in run.dir stopped, with its configuration; begin it if there is "
-            "none.",
-        ),
-        click.option(
-            "--allow-changes",
-            is_flag=True,
-            help="Resume although datasets, batch size or world size have changed.",
-        ),
-    ]
-    for option in reversed(options):
-        command = option(command)
-    return command
+_run_options = options(
+    click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]..."),
+    click.option(
+        "--print-config", is_flag=True, help="Print the resolved configuration, every key, and exit."
+    ),
+    click.option(
+        "--resume",
+        type=click.Choice(["auto"]),
+        help="auto: continue the run in run.dir with its configuration, or begin it if there is none.",
+    ),
+    click.option(
+        "--allow-changes",
+        is_flag=True,
+        help="Resume although datasets, batch size or world size have changed.",
+    ),
+)
+"""Arguments of every trainer."""
 
 
 @train.command()
@@ -75,16 +75,16 @@ def _run_options(command: Callable[..., Any]) -> Callable[..., Any]:
 def laq(overrides: tuple[str, ...], print_config: bool, resume: str | None, allow_changes: bool) -> None:
     """Train the latent-action model: what moved between two frames, as a few codes.
 
-    KEY=VALUE sets a key of the configuration, such as data.datasets=[bridge,droid]
-    or train.steps=1000; preset=tiny, base or wide says what the others begin with.
-    For several GPUs: torchrun --nproc-per-node 8 -m oxcart.cli.main train laq ...
+    KEY=VALUE sets a key of the configuration, such as data.datasets=[bridge,droid] or
+    train.steps=1000; preset=tiny, base or wide chooses the values of all other keys.
+    On several GPUs: torchrun --nproc-per-node 8 -m oxcart.cli.main train laq ...
 
     \b
     Example:
       oxcart train laq preset=tiny data.datasets=[bridge] run.dir=runs/first
       oxcart train laq --resume auto run.dir=runs/first train.steps=3000
     """
-    need_packages()
+    need_train()
     from oxcart.train.config import to_yaml
     from oxcart.train.laq.config import laq_config
     from oxcart.train.laq.task import train_laq
@@ -104,9 +104,10 @@ def laq(overrides: tuple[str, ...], print_config: bool, resume: str | None, allo
 def vla(overrides: tuple[str, ...], print_config: bool, resume: str | None, allow_changes: bool) -> None:
     """Train a vision-language model to emit the codes of an image and an instruction.
 
-    model= is a hub id or a directory, data.codes= what oxcart label wrote of each
-    dataset. vla.head and vla.decoding say how codes leave the model, vla.tune which of
-    its weights learn; preset=tiny, base or lora says what the others begin with.
+    model= is a hub id or a directory, data.codes= the latent-action labels of each dataset
+    from oxcart label. vla.head and vla.decoding say how codes leave the model, vla.tune
+    which of its weights learn; preset=tiny, base or lora chooses the values of all other
+    keys.
 
     \b
     Example:
@@ -127,13 +128,15 @@ def vla(overrides: tuple[str, ...], print_config: bool, resume: str | None, allo
 
 
 def _say_how_it_ended(what: str, result: Any, config: Any, columns: dict[str, str], then: str) -> None:
-    """Say what a training came to, and what to do next; leave as SIGTERM has it where that stopped it."""
+    """Print how a run ended and what to do next; exit as SIGTERM asks if that stopped it."""
     run = config.run.dir
     if result.stopped:
         again = f"oxcart train {what} --resume auto run.dir={shlex.quote(run)}"
-        click.echo(f"oxcart: stopped by a signal at step {result.step:,}, saved; go on: {again}", err=True)
+        click.echo(
+            f"oxcart: stopped by a signal at step {result.step:,}, saved; resume with: {again}", err=True
+        )
         raise SystemExit(TERMINATED)
-    if not _is_main_process():
+    if os.environ.get("RANK", "0") != "0":
         return
     rate = f", {result.throughput:,.0f} samples/s" if result.throughput else ""
     click.echo(f"{run}: {result.step:,} steps{rate}")
@@ -160,35 +163,24 @@ def _cell(value: Any) -> str:
 
 
 @click.command()
-@click.argument("datasets", nargs=-1, required=True, type=Place(), metavar="DATASET...")
-@click.option("--laq", "run", type=LocalPath(file_okay=False), required=True, help="Directory of the run.")
+@click.argument("datasets", nargs=-1, required=True, type=PathOrUrl(), metavar="DATASET...")
+@click.option(
+    "--laq",
+    "run",
+    type=LocalPath(file_okay=False),
+    required=True,
+    help="Directory of the run of the latent-action model.",
+)
 @output_option(
     "-o",
     "--output",
     writes=CODES,
     folder=True,
     required=True,
-    help="File to write; of several DATASETs, a folder for a file of each.",
+    help="File to write; for several DATASETs, a folder for one file each.",
 )
 @overwrite_option(exposed=True)
-@click.option(
-    "--checkpoint",
-    type=Place(),
-    default="last",
-    show_default=True,
-    metavar="last|best|FILE",
-    help="Which weights of the run.",
-)
-@click.option(
-    "--batch-size", type=click.IntRange(min=1), default=64, show_default=True, help="Pairs run together."
-)
-@click.option(
-    "--device",
-    type=click.Choice(["auto", "cpu", "cuda"]),
-    default="auto",
-    show_default=True,
-    help="auto: a GPU where there is one.",
-)
+@model_options
 @click.option("--quiet", is_flag=True, help="Show no progress.")
 def label(
     datasets: tuple[str, ...],
@@ -200,17 +192,17 @@ def label(
     device: str,
     quiet: bool,
 ) -> None:
-    """Write the codes of every step of DATASETs as annotations.
+    """Write latent-action labels: the codes of every step of each DATASET.
 
-    Codes of step t are those of the frames at t and t + k, with k of the run; the
-    last k steps of an episode have none, -1. What was cut off goes on when the same
-    command is given again. A loader reads them: annotations=["codes.parquet"].
+    The codes of step t are those of the frames at t and t + k, with the k of the run; the
+    last k steps of an episode have none and get -1. Interrupted labelling resumes: run the
+    command again. A loader reads the labels: annotations=["codes.parquet"].
 
     \b
     Example:
       oxcart label bridge --laq runs/first -o codes.parquet
     """
-    need_packages()
+    need_train()
     from oxcart.manifests.dataset import Dataset
     from oxcart.shards.errors import ConfigError
     from oxcart.train.laq import label as work
@@ -240,20 +232,16 @@ def label(
 
 @click.command()
 @click.argument("run", type=LocalPath(file_okay=False))
-@click.option("--image", type=LocalPath(dir_okay=False), required=True, help="Picture, of any size.")
-@click.option("--instruction", required=True, help='What to do; "" for nothing in particular.')
+@click.option("--image", type=LocalPath(dir_okay=False), required=True, help="Image, of any size.")
+@click.option("--instruction", required=True, help='What the robot is told to do; may be "".')
 @click.option(
-    "--laq", type=LocalPath(file_okay=False), help="Run that draws the next frame.  [default: data.laq]"
+    "--laq",
+    type=LocalPath(file_okay=False),
+    help="Run of the latent-action model that draws the next frame.  [default: data.laq]",
 )
 @output_option("-o", "--output", writes=FRAME, help="PNG to write.  [default: RUN/predicted.png]")
 @overwrite_option(exposed=True)
-@click.option(
-    "--device",
-    type=click.Choice(["auto", "cpu", "cuda"]),
-    default="auto",
-    show_default=True,
-    help="auto: a GPU where there is one.",
-)
+@device_option
 def predict(
     run: Path,
     image: Path,
@@ -263,10 +251,10 @@ def predict(
     overwrite: bool,
     device: str,
 ) -> None:
-    """Say what the model of RUN would do: codes, their probabilities, the next frame.
+    """Predict latent codes for an image and an instruction, and the frame that follows.
 
-    The next frame is what the latent-action model makes of IMAGE and the codes; it
-    needs the run that made them, of training's data.laq or of --laq.
+    The latent-action model draws the next frame from the image and the codes. That needs
+    the run that made the codes: data.laq of the training, or --laq.
 
     \b
     Example:
@@ -295,17 +283,17 @@ def predict(
 
 
 @click.command()
-@click.argument("runs", nargs=-1, required=True, type=Place(), metavar="RUN...")
+@click.argument("runs", nargs=-1, required=True, type=PathOrUrl(), metavar="RUN...")
 @output_option("-o", "--output", writes=PLOT, help="Curves to write: .png, .pdf or .svg.")
 @overwrite_option()
 def compare(runs: tuple[str, ...], output: Path | None) -> None:
-    """Set RUNs side by side: what differs in them, and how they validate.
+    """Compare RUNs: how their configurations differ, and how they validate.
 
     \b
     Example:
       oxcart compare runs/tokens runs/head runs/parallel -o compared.png
     """
-    need_packages()
+    need_train()
     from oxcart.cli.table import table
     from oxcart.train.compare import compare_runs, draw
 
@@ -314,35 +302,3 @@ def compare(runs: tuple[str, ...], output: Path | None) -> None:
     if output is not None:
         draw(output, found)
         click.echo(f"curves: {output}")
-
-
-def _is_main_process() -> bool:
-    import os
-
-    return os.environ.get("RANK", "0") == "0"
-
-
-def need_packages(names: tuple[str, ...] = TRAIN_PACKAGES, extras: str = "train") -> None:
-    """Refuse to go on without what training needs.
-
-    Raises:
-        ConfigError: a package is not installed.
-    """
-    from importlib.util import find_spec
-
-    from oxcart.shards.errors import ConfigError
-
-    missing = [name for name in names if find_spec(name) is None]
-    if missing:
-        raise ConfigError(
-            f"training needs {', '.join(missing)}: pip install -c constraints.txt '.[{extras}]'"
-        )
-
-
-def need_vla() -> None:
-    """Refuse to go on without the extra `vla`.
-
-    Raises:
-        ConfigError: says what is missing.
-    """
-    need_packages((*TRAIN_PACKAGES, "transformers", "tokenizers", "num2words"), "train,vla")

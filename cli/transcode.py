@@ -6,23 +6,30 @@ from typing import Any
 
 import click
 
-from oxcart.cli.options import Place, output_options, parse_bytes, resize
+from oxcart.cli.options import (
+    PathOrUrl,
+    output_options,
+    parse_bytes,
+    quiet_option,
+    resize,
+    workers_option,
+)
 
 
 @click.command()
-@click.argument("dataset", type=Place())
-@click.argument("out", type=Place())
+@click.argument("dataset", type=PathOrUrl())
+@click.argument("out", type=PathOrUrl())
 @output_options(codec=None)
 @click.option(
     "--on-error",
     type=click.Choice(["fail", "reject"]),
     default="fail",
     show_default=True,
-    help="End at a frame that cannot be decoded, or list its episode in rejected.parquet. Bytes that do not "
-    "match their digest end it either way.",
+    help="At a frame that cannot be decoded: fail, or list its episode in rejected.parquet. Bytes that do "
+    "not match their digest always fail.",
 )
-@click.option("--workers", type=click.IntRange(min=1), help="Processes.  [default: one a core]")
-@click.option("--quiet", is_flag=True, help="No progress and no summary.")
+@workers_option("Processes.")
+@quiet_option
 def transcode(
     dataset: str,
     out: str,
@@ -31,14 +38,15 @@ def transcode(
     codec: str | None,
     jpeg_quality: int | None,
     shard_size: str | None,
+    quiet: bool,
     **options: Any,
 ) -> None:
     """Store the frames of DATASET in another way, in OUT, without its source.
 
-    Episodes, splits and all that is known of them stay. Codecs raw and zstd hold the same
-    frames, so there and back gives the same bytes. The JPEGs of a jpeg DATASET stay as they
-    are, unless --size changes them or --jpeg-quality has every frame encoded anew. A
-    transcode that was cut off goes on where it stopped when the same command is given again.
+    Episodes, splits and metadata stay the same. Codecs raw and zstd hold the same frames,
+    so there and back gives the same bytes. The JPEGs of a jpeg DATASET are kept, unless
+    --size changes them or --jpeg-quality asks for another encoding. An interrupted
+    transcode resumes: run the command again.
 
     \b
     Example:
@@ -48,13 +56,11 @@ def transcode(
     """
     from oxcart.cli.compile import done_text, warn
     from oxcart.cli.progress import progress
-    from oxcart.compile.engines.processes import default_workers
     from oxcart.compile.transcode import TranscodeConfig, execute, prepare
     from oxcart.shards.errors import ConfigError
 
     if codec is None and jpeg_quality is not None:
         raise ConfigError("--jpeg-quality: expected with --codec jpeg, got alone")
-    quiet = options.pop("quiet")
     prepared = prepare(
         TranscodeConfig(
             dataset=dataset,
@@ -63,7 +69,7 @@ def transcode(
             quality=jpeg_quality,
             resize=resize(size, fit, "stretch"),
             shard_size=parse_bytes("--shard-size", shard_size),
-            **{**options, "workers": options["workers"] or default_workers()},
+            **options,
         )
     )
     with progress(

@@ -2,66 +2,66 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from oxcart.cli.options import LocalPath, needs_video, read_text
+from oxcart.cli.options import LocalPath, need, options, quiet_option, read_text
 from oxcart.shards.errors import ConfigError
 
 if TYPE_CHECKING:
     from oxcart.compile.sources.videos.config import VideoConfig
 
 
-def video_options() -> list[Callable[[Callable[..., Any]], Callable[..., Any]]]:
-    """Options of sources that are videos."""
-    return [
-        click.option("--rate", help="Videos: steps a second of every clip.  [default: 10]"),
-        click.option(
-            "--clip-seconds",
-            metavar="MIN:MAX",
-            help="Videos: the shortest and the longest clip; longer shots are cut.  [default: 1:10]",
-        ),
-        click.option(
-            "--shot-detector",
-            type=click.Choice(["content", "adaptive"]),
-            help="Videos: PySceneDetect's detector.  [default: content]",
-        ),
-        click.option(
-            "--shot-threshold", type=float, help="Videos: of the detector.  [default: content 27, adaptive 3]"
-        ),
-        click.option(
-            "--still",
-            type=float,
-            help="Videos: mean difference of grey levels from step to step up to which nothing moves; such "
-            "clips, and runs of a second, are left out.  [default: 0.1]",
-        ),
-        click.option(
-            "--licence",
-            multiple=True,
-            metavar="NAME",
-            help="Videos: licence to compile, as the site calls it; cc-by is YouTube's, unknown is that of a "
-            "video that states none.  [default: all]",
-        ),
-        click.option(
-            "--exclude-ids",
-            type=LocalPath(dir_okay=False, exists=True),
-            help="Videos: a file of ids to leave out, one a line.",
-        ),
-        click.option(
-            "--where",
-            multiple=True,
-            metavar="COLUMN=VALUE[,VALUE]",
-            help="Videos: rows of scenes.csv to compile.",
-        ),
-        click.option(
-            "--keep-reuploads-apart",
-            is_flag=True,
-            help="Videos: do not join the channels of near-duplicate videos.",
-        ),
-    ]
+video_options = options(
+    click.option("--rate", help="Videos: steps per second of every clip.  [default: 10]"),
+    click.option(
+        "--clip-seconds",
+        metavar="MIN:MAX",
+        help="Videos: length of the shortest and the longest clip; longer shots are cut.  [default: 1:10]",
+    ),
+    click.option(
+        "--shot-detector",
+        type=click.Choice(["content", "adaptive"]),
+        help="Videos: PySceneDetect's detector.  [default: content]",
+    ),
+    click.option(
+        "--shot-threshold",
+        type=float,
+        help="Videos: threshold of the detector.  [default: content 27, adaptive 3]",
+    ),
+    click.option(
+        "--still",
+        type=float,
+        help="Videos: mean difference of grey levels, from step to step, up to which nothing moves; such "
+        "clips, and stretches of a second, are left out.  [default: 0.1]",
+    ),
+    click.option(
+        "--licence",
+        multiple=True,
+        metavar="NAME",
+        help="Videos: licence to compile, as the site calls it; cc-by is YouTube's, unknown means a "
+        "video that states none.  [default: all]",
+    ),
+    click.option(
+        "--exclude-ids",
+        type=LocalPath(dir_okay=False, exists=True),
+        help="Videos: a file of ids to leave out, one per line.",
+    ),
+    click.option(
+        "--where",
+        multiple=True,
+        metavar="COLUMN=VALUE[,VALUE]",
+        help="Videos: rows of scenes.csv to compile.",
+    ),
+    click.option(
+        "--keep-reuploads-apart",
+        is_flag=True,
+        help="Videos: do not merge channels that share a near-duplicate video.",
+    ),
+)
+"""Options of sources that are videos."""
 
 
 def video_config(
@@ -76,10 +76,10 @@ def video_config(
     where: tuple[str, ...],
     keep_reuploads_apart: bool,
 ) -> VideoConfig | None:
-    """What the options say of videos; None where the source is none of videos.
+    """What the options say about videos; None for a source of another kind.
 
     Raises:
-        ConfigError: an option cannot be understood, or says how to read videos where there are none.
+        ConfigError: an option cannot be parsed, or is about videos and the source has none.
     """
     from oxcart.compile.sources.videos.config import VideoConfig, parse_rate
 
@@ -121,27 +121,28 @@ def video_config(
     "--licence",
     multiple=True,
     metavar="NAME",
-    help="Licence to download, as the site calls it; cc-by is YouTube's, unknown is that of a video that "
-    "states none, any is all.  [default: cc-by]",
+    help="Licence to download, as the site calls it; cc-by is YouTube's, unknown means a video that "
+    "states none, any takes all.  [default: cc-by]",
 )
-@click.option("--max-height", default=720, show_default=True, help="Pixels; larger forms are not downloaded.")
-@click.option("--quiet", is_flag=True, help="No progress and no summary.")
+@click.option(
+    "--max-height", default=720, show_default=True, help="Pixels; larger versions are not downloaded."
+)
+@quiet_option
 def fetch_videos(urls: Path, directory: Path, licence: tuple[str, ...], max_height: int, quiet: bool) -> None:
     """Download the videos of URLS, a file of addresses, into DIRECTORY with yt-dlp.
 
-    Only videos under a licence that is named are downloaded, and without sound. The same
-    command goes on where it stopped. Whether a site allows this is for you to know. Needs
-    the extra `video`.
+    Only videos under a licence that is named are downloaded, without sound. An interrupted
+    download resumes: run the command again. You are responsible for what the site allows.
+    Needs the extra `video`.
 
     \b
     Example:
       oxcart fetch-videos urls.txt downloads
       oxcart fetch-videos urls.txt downloads --licence any --max-height 360
     """
-    with needs_video():
-        from oxcart.compile.sources.videos.fetch import fetch, read_urls
-
+    need("video", "yt_dlp")
     from oxcart.cli.progress import progress
+    from oxcart.compile.sources.videos.fetch import fetch, read_urls
     from oxcart.shards.errors import SourceError
 
     wanted = read_urls(urls)

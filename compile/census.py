@@ -48,7 +48,7 @@ class Census:
     """Every episode of a source."""
 
     source: Mapping[str, Any]
-    """What the source said of itself and how it was read: `Source.describe()`."""
+    """How the source describes itself and how it was read: `Source.describe()`."""
     sizes: Mapping[str, int]
     """Name of each file -> its bytes."""
     table: pa.Table
@@ -222,6 +222,7 @@ class _CensusJob:
     """What the tasks of a census share."""
 
     config: SourceConfig
+    """How to read the source."""
     source: Source | None
     """The open source, in the process that opened it."""
 

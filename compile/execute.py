@@ -52,12 +52,15 @@ class ShardJob:
     """What the tasks of a compile share."""
 
     source: SourceConfig
+    """How to read the source."""
     out: str
     """Directory or URL of the compiled dataset."""
     plan: str
     """Hash of the plan; what other plans left does not count."""
     resize: Resize
+    """How frames get their size."""
     encoding: Encoding
+    """How frames are stored."""
     reject: bool
     """Whether an episode that cannot be decoded is rejected instead of ending the compile."""
 

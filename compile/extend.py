@@ -287,7 +287,7 @@ def _match(census: pa.Table, before: pa.Table) -> Places:
     matched = np.array([old.get(pair, -1) for pair in pairs], np.int64)
     taken = set(matched.tolist())
     left: dict[int, list[int]] = defaultdict(list)
-    for at in reversed(range(len(old_digests))):  # backwards, as the last of a list is taken first
+    for at in reversed(range(len(old_digests))):  # backwards, because `pop` takes the last
         if at not in taken:
             left[old_digests[at]].append(at)
     for i in np.flatnonzero(matched < 0):

@@ -1,4 +1,4 @@
-"""From an episode as its source stores it to the chunks of its members: what takes the time of a compile."""
+"""From the images of a source to the chunks of a member, which takes most of the time of a compile."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ class EncodedFrames:
     shape: tuple[int, int, int, int]
     """Shape of the decoded frames, [T, H, W, 3]."""
     encoded: Encoded
+    """Header and chunks of the camera's member."""
     digests: list[int]
     """xxh3-64 of each chunk."""
     again: int

@@ -56,7 +56,7 @@ class CompileConfig:
     on_error: str = "fail"
     """`fail` ends at an episode that cannot be compiled, `reject` lists it in `rejected.parquet`."""
     overwrite: bool = False
-    """Whether to delete the dataset or unfinished compile in `out`; an extension deletes only another."""
+    """Whether to delete the dataset or the unfinished compile in `out`; an extension keeps the dataset."""
     workers: int = field(default_factory=default_workers)
     """Upper limit of tasks at a time."""
     engine: str = PROCESSES
@@ -79,9 +79,13 @@ class Prepared:
     """A compile whose plan is made; nothing is written yet."""
 
     config: CompileConfig
+    """What was asked for."""
     source: Source
+    """The open source."""
     census: Census
+    """Census of the source."""
     plan: Plan
+    """All shards of the dataset, or of what is added to it."""
     claim: Claim
     """Claim that the compile makes on `out`."""
     shards: Sequence[Shard]

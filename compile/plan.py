@@ -72,7 +72,7 @@ MAX_NAME = 100
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What decides the bytes of a compiled dataset, beside its source."""
+    """What decides the bytes of a compiled dataset, besides its source."""
 
     rule: SplitRule = field(default_factory=SplitRule)
     """How episodes are split."""
@@ -104,6 +104,7 @@ class Shard:
     name: str
     """Split and number: `train-00000`."""
     split: str
+    """Split of all its episodes."""
     rows: pa.Table
     """Census rows of the shard's episodes, in order."""
 

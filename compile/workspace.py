@@ -21,11 +21,11 @@ Each state differs from the one above it by the files that are written in betwee
       |  the tables
     committing    Any process commits again, to the same bytes.
       |  the manifest
-    settling      The dataset stands. Whoever comes next deletes `.oxcart`.
+    settling      The dataset stands. Whoever comes next, of its plan or to extend it, deletes `.oxcart`.
       |  `.oxcart` is deleted
     finished      Processes of its plan return it; every other plan is refused.
 
-    overwriting   Reached by --overwrite from any state above. The marker is written, then the claim, the
+    overwriting   Reached by --overwrite from any other state. The marker is written, then the claim, the
                   manifest, tables and shards are deleted, then all of `.oxcart` but the marker. While the
                   marker is there, whoever comes to claim the output deletes all of this once more. The next
                   claim ends it, and the marker goes.
@@ -88,15 +88,21 @@ class Claim:
     limited: int
     """Episodes of train beyond the limit."""
     pixels: dict[str, Any]
+    """What shapes the frames, as in the manifest."""
     config: dict[str, Any]
+    """Rest of the configuration, as in the manifest."""
     versions: dict[str, str]
+    """Versions of the libraries that make the bytes."""
     dataset: dict[str, Any]
     """Name, version and kind of the source."""
     cameras: list[dict[str, str]]
     """Name and source field of each camera."""
     action_sizes: list[int]
+    """Values of each field of the action."""
     state_sizes: list[int]
+    """Values of each field of the state."""
     control_rate: dict[str, Any] | None
+    """`hz` and `verified`; None where the rate is not known."""
     extends: str | None = None
     """Hash of the plan of the dataset that the shards are added to; None makes a new dataset."""
     known: int = 0
@@ -121,7 +127,9 @@ class Done:
     again: int
     """JPEGs of the source that already had the wanted size and had to be encoded once more."""
     action: Moments | None
+    """Moments of the actions; None without actions."""
     state: Moments | None
+    """Moments of the states; None without states."""
 
 
 def claim_of(plan: Plan, source: Source) -> Claim:
@@ -152,7 +160,8 @@ def unfinished_claim(store: Store) -> Claim:
         StoreError: the claim cannot be read.
     """
     try:
-        if value := read_claim(store):
+        value = read_claim(store)
+        if value is not None:
             digest = value.pop("digest")
             claim, found = Claim(**value), sha256_json(value)
     except (CorruptError, ValueError, TypeError, KeyError) as error:
@@ -300,17 +309,13 @@ def drop_extension(store: Store) -> None:
     Raises:
         ConfigError: the extension has been finished meanwhile.
     """
-    if store.exists(CLAIM):
-        finished_now = False
-        with contextlib.suppress(OxcartError):  # of another version, or damaged
-            claim = unfinished_claim(store)
-            store.put(CLAIM, replace(claim, plan="").to_bytes())
-            finished_now = bool(claim.plan) and read_manifest(store).plan == claim.plan
-        if finished_now:
-            raise ConfigError(
-                f"{store.url}: its extension has been finished meanwhile; give the command again"
-            )
+    claim = None
+    with contextlib.suppress(OxcartError):  # no claim, one of another version, or a damaged one
+        claim = unfinished_claim(store)
+        store.put(CLAIM, replace(claim, plan="").to_bytes())
     manifest = read_manifest(store)
+    if claim is not None and claim.plan == manifest.plan:
+        raise ConfigError(f"{store.url}: its extension has been finished meanwhile; give the command again")
     store.delete(*(name for name in store.list(WORK) if name != CLAIM))
     named = {shard[what] for shard in manifest.shards for what in ("name", "chunks")}
     found = filter(is_shard_file, store.list(SHARDS))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 MOST_MEMORY = 512 << 20
@@ -40,6 +41,25 @@ def pretty_json(value: Any) -> bytes:
 def sha256_json(value: Any) -> str:
     """sha256 of the canonical JSON, in hex."""
     return hashlib.sha256(canonical_json(value)).hexdigest()
+
+
+def differences(before: Any, after: Any, name: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Every place at which two JSON values differ: its dotted name, the value before and the value after.
+
+    A value that is absent is None. Lists are compared as one value unless they hold as many objects each.
+    """
+    if isinstance(before, Mapping) and isinstance(after, Mapping):
+        for key in dict.fromkeys([*before, *after]):
+            yield from differences(before.get(key), after.get(key), f"{name}.{key}" if name else str(key))
+    elif _are_objects(before) and _are_objects(after) and len(before) == len(after):
+        for i, (one, two) in enumerate(zip(before, after, strict=True)):
+            yield from differences(one, two, f"{name}[{i}]")
+    elif before != after:
+        yield name, before, after
+
+
+def _are_objects(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(one, Mapping) for one in value)
 
 
 def _pretty(value: Any, newline: str) -> str:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -29,6 +31,7 @@ from oxcart.manifests.tables import (
     conforming,
     episodes_schema,
     parse_table,
+    rows_of,
 )
 from oxcart.shards.choices import did_you_mean
 from oxcart.shards.errors import ConfigError, CorruptError
@@ -153,14 +156,35 @@ class Dataset:
 
         Raises:
             ConfigError: there is no such camera.
-            CorruptError: the chunk table does not match its digest, or lacks the camera.
+            CorruptError: the shard is not in the manifest, its chunk table does not match its digest, or
+                lacks the camera.
         """
-        name = tar_name(row["shard"])
-        camera = self.manifest.camera(camera)["name"]
-        for shard in self.manifest.shards:
-            if shard["name"] == name:
-                return track(row, camera, self.manifest.pixels, read_chunks(self.store, shard))
-        raise CorruptError(f"{name}: is not in the manifest")
+        (found,) = self.tracks(camera, [row])
+        return found
+
+    def tracks(self, camera: str, rows: Iterable[Mapping[str, Any]] | None = None) -> Iterator[Track]:
+        """Where the frames of one camera are, episode by episode.
+
+        Args:
+            camera: its name; `primary` is the first.
+            rows: of `episodes.parquet`; those of one shard should come together, since the chunk table of a
+                shard is read when it begins. None is all of them.
+
+        Raises:
+            ConfigError: there is no such camera.
+            CorruptError: a shard is not in the manifest, its chunk table does not match its digest, or lacks
+                the camera of an episode.
+        """
+        name = self.manifest.camera(camera)["name"]
+        entries = {shard["name"]: shard for shard in self.manifest.shards}
+        for stem, some in groupby(
+            rows_of(self.table(EPISODES)) if rows is None else rows, key=itemgetter("shard")
+        ):
+            if tar_name(stem) not in entries:
+                raise CorruptError(f"{tar_name(stem)}: is not in the manifest")
+            chunks = read_chunks(self.store, entries[tar_name(stem)])
+            for row in some:
+                yield track(row, name, self.manifest.pixels, chunks)
 
 
 def read_chunks(store: Store, shard: Mapping[str, Any], read: Read = read_whole) -> pa.Table:

@@ -10,9 +10,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
+from oxcart.manifests.canonical import differences
 from oxcart.manifests.dataset import Dataset
 from oxcart.manifests.split import SPLITS, SplitRule, listed_names, read_rule
 from oxcart.manifests.tables import EPISODES, rows_of
@@ -100,17 +102,14 @@ def _datasets(a: str, b: str) -> Difference:
         and row["split"] == tables[1][key]["split"]
         and row["digest"] != tables[1][key]["digest"]
     ]
-    settings = [
-        {**_flat("config", opened.manifest.config), **_flat("pixels", opened.manifest.pixels)}
-        for opened in (one, two)
-    ]
+    settings = [{"config": opened.manifest.config, "pixels": opened.manifest.pixels} for opened in (one, two)]
     return Difference(
         identical=False,
         a=sides[0],
         b=sides[1],
         changes=(*_changes("environment", *places), *_changes("episode", *splits)),
         changed=tuple(changed),
-        configuration=tuple(_configuration(*settings)),
+        configuration=tuple(_sorted(*settings)),
     )
 
 
@@ -124,14 +123,14 @@ def _rules(a: str, b: str) -> Difference:
     for rule in (one, two):
         values = {key: value for key, value in asdict(rule).items() if not isinstance(value, tuple)}
         values["aliases"] = {name: list(others) for name, others in rule.aliases.items()}
-        settings.append(_flat("", values))
+        settings.append(values)
     return Difference(
         identical=one == two,
         a={"rule": a, "splits": dict(Counter(names[0].values()))},
         b={"rule": b, "splits": dict(Counter(names[1].values()))},
         changes=tuple(_changes("name", *names)),
         changed=(),
-        configuration=tuple(_configuration(*settings)),
+        configuration=tuple(_sorted(*settings)),
     )
 
 
@@ -150,27 +149,9 @@ def _environments(table: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
 
 
 def _changes(what: str, before: Mapping[str, str], after: Mapping[str, str]) -> list[Change]:
-    return [
-        Change(what=what, name=name, before=before.get(name), after=after.get(name))
-        for name in sorted({*before, *after})
-        if before.get(name) != after.get(name)
-    ]
+    return [Change(what=what, name=name, before=a, after=b) for name, a, b in _sorted(before, after)]
 
 
-def _flat(name: str, value: Any) -> dict[str, Any]:
-    """Nested dictionaries as one, with dotted names."""
-    if isinstance(value, Mapping) and value:
-        return {
-            key: one
-            for k, v in value.items()
-            for key, one in _flat(f"{name}.{k}" if name else str(k), v).items()
-        }
-    return {name: list(value) if isinstance(value, tuple) else value}
-
-
-def _configuration(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
-    return [
-        (name, before.get(name), after.get(name))
-        for name in sorted({*before, *after})
-        if before.get(name) != after.get(name)
-    ]
+def _sorted(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
+    """What differs, sorted by name."""
+    return sorted(differences(before, after), key=itemgetter(0))

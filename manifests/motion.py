@@ -12,24 +12,20 @@ times the cost, and only as reproducible as OpenCV.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow.compute as pc
 from PIL import Image
 
 from oxcart.manifests.annotation import Annotation, write_annotation
 from oxcart.manifests.canonical import sha256_json
-from oxcart.manifests.dataset import Dataset, read_chunks
-from oxcart.manifests.episode import Track, track
-from oxcart.manifests.tables import EPISODES
+from oxcart.manifests.dataset import Dataset
+from oxcart.manifests.episode import Track
 from oxcart.shards.choices import one_of
 from oxcart.shards.errors import ConfigError
-from oxcart.shards.names import stem_of
-from oxcart.shards.prefetch import prefetch
+from oxcart.shards.prefetch import in_threads
 from oxcart.shards.store import Store
 
 METHODS = ("difference", "flow")
@@ -70,14 +66,11 @@ def measure(
         parameters["opencv"] = _flow()[1]
     done = 0
     values: dict[str, Floats] = {}
-    with ThreadPoolExecutor(workers) as pool:
-        calls = (
-            lambda one=one: (one.key, _episode(dataset.store, one, method)) for one in _tracks(dataset, name)
-        )
-        for key, found in prefetch(pool, calls, workers):
-            values[key] = found
-            done += len(found)
-            report(done)
+    calls = (lambda one=one: (one.key, _episode(dataset.store, one, method)) for one in dataset.tracks(name))
+    for key, found in in_threads(workers, calls, workers):
+        values[key] = found
+        done += len(found)
+        report(done)
     return Annotation(
         name="motion",
         producer=sha256_json({"motion": parameters}),
@@ -92,16 +85,6 @@ def annotate(url: str, out: str, **how: Any) -> Annotation:
     found = measure(Dataset.open(url), **how)
     write_annotation(out, found)
     return found
-
-
-def _tracks(dataset: Dataset, camera: str) -> Iterator[Track]:
-    """The frames of one camera of every episode."""
-    episodes = dataset.table(EPISODES)
-    for shard in dataset.manifest.shards:
-        chunks = read_chunks(dataset.store, shard)
-        mine = pc.equal(episodes["shard"], stem_of(shard["name"]))
-        for row in episodes.filter(mine).to_pylist():
-            yield track(row, camera, dataset.manifest.pixels, chunks)
 
 
 def _episode(store: Store, frames: Track, method: str) -> Floats:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from itertools import repeat
@@ -37,7 +36,7 @@ from oxcart.shards.codec import EXTENSIONS
 from oxcart.shards.codec import decode as decode_chunks
 from oxcart.shards.errors import CorruptError, OxcartError
 from oxcart.shards.names import SHARDS, chunks_name, stem_of, tar_name
-from oxcart.shards.prefetch import prefetch
+from oxcart.shards.prefetch import in_threads
 from oxcart.shards.store import Store
 
 MANY_CHUNKS = 2 << 20
@@ -122,15 +121,11 @@ def verify(
 
     one_at_a_time = threading.Lock()
     frames = size = 0
-    pool = ThreadPoolExecutor(workers)
-    try:
-        checks = prefetch(pool, [partial(check, shard) for shard in manifest.shards])
-        for shard, found in zip(manifest.shards, checks, strict=True):
-            damage += found
-            frames, size = frames + shard["frames"], size + shard["bytes"]
-            report(frames, size)
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)  # a request that hangs is not waited for
+    checks = in_threads(workers, [partial(check, shard) for shard in manifest.shards])
+    for shard, found in zip(manifest.shards, checks, strict=True):
+        damage += found
+        frames, size = frames + shard["frames"], size + shard["bytes"]
+        report(frames, size)
     return damage
 
 

@@ -15,6 +15,7 @@ import sys
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -131,7 +132,7 @@ class RunLog:
             parts += [
                 f"{clock.throughput:,.0f} samples/s",
                 f"data_loading {clock.waiting:.1f}%",
-                f"{_clock(left)} left",
+                f"{timedelta(seconds=round(left))} left",
             ]
         text = ", ".join(parts)
         if self._live is not None:
@@ -246,11 +247,6 @@ def _cut(path: Path, step: int) -> None:
 def _plain(value: Any) -> Any:
     """Numbers that JSON has: it knows no NaN."""
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _clock(seconds: float) -> str:
-    minutes, second = divmod(round(seconds), 60)
-    return f"{minutes // 60}:{minutes % 60:02}:{second:02}"
 
 
 def _tensorboard(run: Path, step: int) -> Any:

@@ -15,7 +15,7 @@ from oxcart.shards.errors import ConfigError, CorruptError
 from oxcart.train import checkpoint as checkpoints
 from oxcart.train.checkpoint import Checkpoint, Header, check_shapes, entry
 from oxcart.train.data.loader import Loader
-from oxcart.train.data.state import differences
+from oxcart.train.data.state import changes
 from oxcart.train.task import Task
 
 
@@ -57,13 +57,13 @@ def restore(
         CorruptError: something of the checkpoint is missing, or does not belong to its model.
     """
     header = checkpoints.read_header(path)
-    if wrong := list(differences("", entry(path, header.state, "identity", dict), task.identity())):
+    if wrong := changes(entry(path, header.state, "identity", dict), task.identity()):
         raise ConfigError(f"the run is of another model: {'; '.join(wrong)}; use another run.dir")
     now = loader.state_dict()
     before = entry(path, header.state, "loader", dict)
     for name, kind in (("position", int), ("order", dict), ("batch_size", int), ("world_size", int)):
         entry(path, before, name, kind)
-    changed = list(differences("", _kept(before), _kept(now)))
+    changed = changes(_kept(before), _kept(now))
     if changed and not allow_changes:
         raise ConfigError(
             f"the run would go on with other data: {'; '.join(changed)}; "

@@ -31,7 +31,9 @@ class Part:
     """
 
     number: int
+    """Number of this part, from 0."""
     count: int
+    """Number of all parts."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.number < self.count:

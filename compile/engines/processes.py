@@ -27,7 +27,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 ATTEMPTS = 3
-"""Pools that are started, each after a worker of the one before has died, before that is an error."""
+"""Most pools that one run starts: when a worker dies, a new pool does what is left."""
 
 _TICK_S = 0.1
 

@@ -31,7 +31,7 @@ from oxcart.manifests.audit.episodes import HELD, UNKNOWN, Audited, AuditedEpiso
 from oxcart.manifests.audit.features import FRAMES, Features, read_features
 from oxcart.manifests.audit.images import ReportImages, draw_images
 from oxcart.manifests.audit.match import one_thread
-from oxcart.manifests.audit.result import Check, unchecked
+from oxcart.manifests.audit.result import Check, Criterion
 from oxcart.manifests.audit.verdict import Threshold, Verdict, decide
 from oxcart.manifests.counts import per_split
 from oxcart.manifests.split import SPLITS
@@ -261,9 +261,8 @@ def _recall(
     unseen: float,
 ) -> tuple[tuple[plant.Recall, ...], Check]:
     """Plant copies of held-out episodes, and count how many the audit would have found."""
-    name, title = "recall", "Planted leaks are found"
     if found.limit is None:
-        return (), unchecked(name, title, "there is no threshold to find them by")
+        return (), plant.CRITERION.unchecked("there is no threshold to find them by")
     chosen = plant.choose([episodes[i].key for i in found.units], options.seed)
     units = found.units[chosen]
     with stage("planting leaks", len(units), "episodes") as report:
@@ -273,7 +272,7 @@ def _recall(
     recall = tuple(
         plant.recall(kind, plant.found(original, copies[kind], match), found.limit) for kind in plant.KINDS
     )
-    return recall, plant.check_recall(name, title, recall, unseen)
+    return recall, plant.check_recall(recall, unseen)
 
 
 def _probe(
@@ -287,11 +286,10 @@ def _probe(
             (spot[index][:, None] != spot[None]) & (spot[None] != UNKNOWN) & (spot[index] != UNKNOWN)[:, None]
         )
 
-    name, title = copy_ahead.NAME, copy_ahead.TITLE
     if len(episodes) == train:
-        return None, unchecked(name, title, "nothing is held out")
+        return None, copy_ahead.CRITERION.unchecked("nothing is held out")
     if len(set(spot[spot != UNKNOWN].tolist())) < 2:
-        return None, unchecked(name, title, "train has no two environments to set the null by")
+        return None, copy_ahead.CRITERION.unchecked("train has no two environments to set the null by")
     found = copy_ahead.probe(features.thumbs[train:], features.thumbs[:train], others, seed)
     return found, copy_ahead.check(found)
 
@@ -299,11 +297,11 @@ def _probe(
 def _cameras(datasets: Sequence[Audited]) -> Check:
     """What is not looked at is said."""
     others = sorted({c["name"] for s in datasets for c in s.manifest.cameras[1:]})
-    name, title = "cameras", "ReportImages of the other cameras"
+    criterion = Criterion("cameras", "Images of the other cameras")
     if not others:
-        return Check(name=name, title=title, status="passed", summary="every dataset has one camera")
-    return unchecked(
-        name, title, f"only primary cameras are decoded; of {', '.join(others)} only digests are compared"
+        return criterion.passed("every dataset has one camera")
+    return criterion.unchecked(
+        f"only primary cameras are decoded; of {', '.join(others)} only digests are compared"
     )
 
 
@@ -313,7 +311,7 @@ def _seen(datasets: Sequence[Audited]) -> list[Check]:
     if not number:
         return []
     why = "it shares environments with train by design: duplicates and sessions alone are checked"
-    return [unchecked("val_seen", "Near-duplicates of val_seen", why)]
+    return [Criterion("val_seen", "Near-duplicates of val_seen").unchecked(why)]
 
 
 def _top(pairs: Sequence[dict[str, Any]], limit: float | None) -> list[dict[str, Any]]:

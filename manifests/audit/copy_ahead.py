@@ -18,12 +18,12 @@ import numpy.typing as npt
 
 from oxcart.manifests.audit.features import draws
 from oxcart.manifests.audit.match import coarse
-from oxcart.manifests.audit.result import Check, passed, suspicious
+from oxcart.manifests.audit.result import Check, Criterion
 
 Thumbs = npt.NDArray[np.uint8]
 Allowed = Callable[[npt.NDArray[np.intp]], npt.NDArray[np.bool_]]
 
-NAME, TITLE = "copy-ahead", "Train's futures do not tell the futures of what is held out"
+CRITERION = Criterion("copy-ahead", "Train's futures do not tell the futures of what is held out")
 
 KNOWN = 0.3
 """A ratio below it is suspicious."""
@@ -82,7 +82,7 @@ def check(found: Probe) -> Check:
         f"environment ({found.neighbour:.0f} and {found.null:.0f}; copying the present {found.copy:.0f}), "
         f"median over {found.pairs:,} pairs; 1 is unseen, toward 0 is known"
     )
-    return (suspicious if found.ratio < KNOWN else passed)(NAME, TITLE, summary)
+    return (CRITERION.suspicious if found.ratio < KNOWN else CRITERION.passed)(summary)
 
 
 def _draw(count: int, seed: int, side: str) -> npt.NDArray[np.intp]:

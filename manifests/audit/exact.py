@@ -25,7 +25,7 @@ from xxhash import xxh3_64_intdigest
 
 from oxcart.manifests.audit.episodes import Audited, AuditedEpisode
 from oxcart.manifests.audit.features import Features, is_flat
-from oxcart.manifests.audit.result import Check, count, failed, passed, some, suspicious, unchecked
+from oxcart.manifests.audit.result import Check, Criterion, count, some
 from oxcart.manifests.dataset import read_chunks
 from oxcart.shards.errors import CorruptError
 from oxcart.shards.names import stem_of
@@ -42,8 +42,8 @@ MANY = 16
 PAIRS = 20_000
 """Pairs of episodes that are kept; beyond them, those of environments that are not paired yet."""
 
-FRAMES, FRAMES_TITLE = "frames", "No frame that was compared stands in two splits"
-TRAJECTORIES, TRAJECTORIES_TITLE = "trajectories", "No trajectory of actions and states stands in two splits"
+FRAMES = Criterion("frames", "No frame that was compared stands in two splits")
+TRAJECTORIES = Criterion("trajectories", "No trajectory of actions and states stands in two splits")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,13 +123,13 @@ def check_frames(
         summary = (
             f"{pairs} of episodes share frames: {_first_two(rows)}{shared.more}; compared were {what}{note}"
         )
-        return failed(FRAMES, FRAMES_TITLE, summary, rows, duplicate=True), shared.pairs()
+        return FRAMES.failed(summary, rows, duplicate=True), shared.pairs()
     if uneven:
         summary = (
             f"{count(uneven, 'shared frame')} of hardly any contrast, but not of one colour, ignored: {what}"
         )
-        return suspicious(FRAMES, FRAMES_TITLE, summary + note), []
-    return passed(FRAMES, FRAMES_TITLE, f"{what}: none in two splits{note}"), []
+        return FRAMES.suspicious(summary + note), []
+    return FRAMES.passed(f"{what}: none in two splits{note}"), []
 
 
 def _not_compared(datasets: Sequence[Audited], codecs: Sequence[str]) -> str:
@@ -150,7 +150,7 @@ def check_trajectories(
 ) -> tuple[Check, list[Pair]]:
     """Trajectories that stand in two splits; `moves` are `trajectory`'s, None where there is none."""
     if all(one is None for one in moves):
-        return unchecked(TRAJECTORIES, TRAJECTORIES_TITLE, "no episode has actions or states that move"), []
+        return TRAJECTORIES.unchecked("no episode has actions or states that move"), []
     members: dict[Moves, dict[str, list[tuple[int, str]]]] = {}
     for episode, one in zip(episodes, moves, strict=True):
         if one is not None:
@@ -168,7 +168,7 @@ def check_trajectories(
         rows = telling.rows(None)
         pairs = count(len(telling.counts), "pair")
         summary = f"{pairs} of episodes move the same way: {_first_two(rows)}{telling.more}"
-        return failed(TRAJECTORIES, TRAJECTORIES_TITLE, summary, rows, duplicate=True), telling.pairs()
+        return TRAJECTORIES.failed(summary, rows, duplicate=True), telling.pairs()
     if chance.counts:
         rows = chance.rows(None)
         pairs = count(len(chance.counts), "pair")
@@ -177,8 +177,8 @@ def check_trajectories(
             f"from {TELLING_ROWS} distinct rows and {TELLING_VALUES} distinct values that are no whole "
             f"numbers): {_first_two(rows)}{chance.more}"
         )
-        return suspicious(TRAJECTORIES, TRAJECTORIES_TITLE, summary, rows), []
-    return passed(TRAJECTORIES, TRAJECTORIES_TITLE, f"{what}, none in two splits"), []
+        return TRAJECTORIES.suspicious(summary, rows), []
+    return TRAJECTORIES.passed(f"{what}, none in two splits"), []
 
 
 def trajectory(arrays: Sequence[npt.NDArray[np.float32]]) -> Moves | None:

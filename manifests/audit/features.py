@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
@@ -23,11 +22,8 @@ from PIL import Image
 from xxhash import xxh3_64, xxh3_64_intdigest
 
 from oxcart.manifests.audit.episodes import Audited, AuditedEpisode
-from oxcart.manifests.dataset import read_chunks
-from oxcart.manifests.episode import Track, track
-from oxcart.shards.errors import CorruptError
-from oxcart.shards.names import tar_name
-from oxcart.shards.prefetch import prefetch
+from oxcart.manifests.episode import Track
+from oxcart.shards.prefetch import in_threads
 
 Frames = npt.NDArray[np.uint8]
 Report = Callable[[int], None]
@@ -104,25 +100,15 @@ def read_features(
         StoreError: a shard cannot be read.
     """
     found = empty(len(episodes), frames)
-    pool = ThreadPoolExecutor(workers)
 
-    def one(dataset: Audited, where: Track) -> tuple[list[int], Described]:
+    def one(i: int, where: Track) -> tuple[int, list[int], Described]:
         steps = spaced(0, where.shape[0], frames)
-        return steps, describe(read_steps(dataset, where, steps))
+        return i, steps, describe(read_steps(datasets[episodes[i].dataset], where, steps))
 
-    def calls() -> Iterator[Callable[[], tuple[list[int], Described]]]:
-        for i, where in tracks(datasets, episodes):
-            yield partial(one, datasets[episodes[i].dataset], where)
-
-    try:
-        order = [i for i, _ in _by_shard(episodes)]
-        for done, (i, (steps, described)) in enumerate(
-            zip(order, prefetch(pool, calls(), depth=4 * workers), strict=True), 1
-        ):
-            put(found, i, steps, described)
-            report(done * frames)
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)
+    calls = (partial(one, i, where) for i, where in tracks(datasets, episodes))
+    for done, (i, steps, described) in enumerate(in_threads(workers, calls, depth=4 * workers), 1):
+        put(found, i, steps, described)
+        report(done * frames)
     return found
 
 
@@ -149,23 +135,16 @@ def put(features: Features, i: int, steps: Sequence[int], described: Described) 
 def tracks(
     datasets: Sequence[Audited], episodes: Sequence[AuditedEpisode], camera: str = "primary"
 ) -> Iterator[tuple[int, Track]]:
-    """Index and track of each episode, shard by shard: each chunk table is read once.
+    """Index and track of each episode, dataset by dataset and shard by shard.
 
     Raises:
         CorruptError: a shard is not in the manifest, or its chunk table does not match.
     """
-    chunks, at = None, (-1, "")
-    for i, episode in _by_shard(episodes):
-        dataset = datasets[episode.dataset]
-        manifest = dataset.manifest
-        if at != (episode.dataset, episode.row["shard"]):
-            at = episode.dataset, episode.row["shard"]
-            name = tar_name(episode.row["shard"])
-            named = [shard for shard in manifest.shards if shard["name"] == name]
-            if not named:
-                raise CorruptError(f"{name}: is not in the manifest")
-            chunks = read_chunks(dataset.store, named[0])
-        yield i, track(episode.row, manifest.camera(camera)["name"], manifest.pixels, chunks)
+    order = sorted(range(len(episodes)), key=lambda i: (episodes[i].dataset, episodes[i].row["shard"], i))
+    for dataset, some in groupby(order, key=lambda i: episodes[i].dataset):
+        indices = list(some)
+        rows = [episodes[i].row for i in indices]
+        yield from zip(indices, datasets[dataset].opened.tracks(camera, rows), strict=True)
 
 
 def read_steps(dataset: Audited, where: Track, steps: Sequence[int]) -> Frames:
@@ -228,14 +207,6 @@ def distance(one: npt.NDArray[np.uint64], other: npt.NDArray[np.uint64]) -> npt.
     """Bits in which hashes differ."""
     bits: npt.NDArray[np.uint8] = np.bitwise_count(one ^ other)
     return bits
-
-
-def _by_shard(episodes: Sequence[AuditedEpisode]) -> Iterator[tuple[int, AuditedEpisode]]:
-    """Index and episode, those of a shard together."""
-    order = sorted(range(len(episodes)), key=lambda i: (episodes[i].dataset, episodes[i].row["shard"], i))
-    for _, group in groupby(order, key=lambda i: (episodes[i].dataset, episodes[i].row["shard"])):
-        for i in group:
-            yield i, episodes[i]
 
 
 def _bits(values: npt.NDArray[np.bool_]) -> list[int]:

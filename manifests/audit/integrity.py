@@ -8,7 +8,6 @@ The statistics are computed again from the actions and states of train, in float
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
@@ -17,14 +16,14 @@ import numpy.typing as npt
 
 from oxcart.manifests.audit.episodes import Audited, AuditedEpisode
 from oxcart.manifests.audit.exact import Moves, trajectory
-from oxcart.manifests.audit.result import Check, count, failed, passed, some, unchecked
+from oxcart.manifests.audit.result import Check, Criterion, count, some
 from oxcart.manifests.episode import read_arrays as episode_arrays
 from oxcart.manifests.verify import verify
 from oxcart.shards.names import tar_name
-from oxcart.shards.prefetch import prefetch
+from oxcart.shards.prefetch import in_threads
 
-SHARDS, SHARDS_TITLE = "shards", "Shards match the manifest"
-STATISTICS, STATISTICS_TITLE = "statistics", "Statistics come from train alone"
+SHARDS = Criterion("shards", "Shards match the manifest")
+STATISTICS = Criterion("statistics", "Statistics come from train alone")
 
 TOLERANCE = 1e-5
 """Of statistics, relative to the standard deviation or the value."""
@@ -41,9 +40,7 @@ def check_shards(
 ) -> Check:
     """Whether every byte is the one that was written."""
     if sampled:
-        return unchecked(
-            SHARDS, SHARDS_TITLE, "a sample is audited: only the chunks that were read match their digests"
-        )
+        return SHARDS.unchecked("a sample is audited: only the chunks that were read match their digests")
     rows, before = [], 0
     for dataset in datasets:
         total = sum(shard["frames"] for shard in dataset.manifest.shards)
@@ -57,9 +54,9 @@ def check_shards(
     if rows:
         text = f"{rows[0]['file']}: {rows[0]['reason']}"
         more = f" and {len(rows) - 1:,} more" if len(rows) > 1 else ""
-        return failed(SHARDS, SHARDS_TITLE, f"damaged, see oxcart verify: {text}{more}", rows)
+        return SHARDS.failed(f"damaged, see oxcart verify: {text}{more}", rows)
     shards = sum(len(dataset.manifest.shards) for dataset in datasets)
-    return passed(SHARDS, SHARDS_TITLE, f"{count(shards, 'shard')}, every byte matches its digest")
+    return SHARDS.passed(f"{count(shards, 'shard')}, every byte matches its digest")
 
 
 def read_arrays(
@@ -76,7 +73,6 @@ def read_arrays(
     """
     moves: list[Moves | None] = []
     moments: list[dict[str, _Moments]] = [{} for _ in datasets]
-    pool = ThreadPoolExecutor(workers)
 
     def calls() -> Iterator[Callable[[], Arrays]]:
         for episode in episodes:
@@ -84,16 +80,13 @@ def read_arrays(
             read = partial(dataset.store.read_range, tar_name(episode.row["shard"]))
             yield partial(episode_arrays, read, episode.row, dataset.manifest.widths)
 
-    try:
-        for done, arrays in enumerate(prefetch(pool, calls(), depth=8 * workers), 1):
-            episode = episodes[done - 1]
-            moves.append(trajectory([arrays[name] for name in sorted(arrays)]))
-            if episode.split == "train":
-                for name, values in arrays.items():
-                    moments[episode.dataset].setdefault(name, _Moments()).add(values)
-            report(done)
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)
+    for done, arrays in enumerate(in_threads(workers, calls(), depth=8 * workers), 1):
+        episode = episodes[done - 1]
+        moves.append(trajectory([arrays[name] for name in sorted(arrays)]))
+        if episode.split == "train":
+            for name, values in arrays.items():
+                moments[episode.dataset].setdefault(name, _Moments()).add(values)
+        report(done)
     return moves, moments
 
 
@@ -102,7 +95,7 @@ def check_statistics(
 ) -> Check:
     """Whether the manifest's statistics are those of train."""
     if sampled:
-        return unchecked(STATISTICS, STATISTICS_TITLE, "a sample of train does not tell its statistics")
+        return STATISTICS.unchecked("a sample of train does not tell its statistics")
     rows, compared = [], 0
     for dataset, found in zip(datasets, moments, strict=True):
         for name in ("action", "state"):
@@ -114,10 +107,10 @@ def check_statistics(
             rows += [{"dataset": dataset.label, "array": name, **row} for row in wrong]
     if rows:
         text = some([f"{row['array']} {row['what']}" for row in rows])
-        return failed(STATISTICS, STATISTICS_TITLE, f"not those of train: {text}", rows)
+        return STATISTICS.failed(f"not those of train: {text}", rows)
     if not compared:
-        return unchecked(STATISTICS, STATISTICS_TITLE, "no dataset has actions or states in train")
-    return passed(STATISTICS, STATISTICS_TITLE, f"those of {count(compared, 'array')} computed again agree")
+        return STATISTICS.unchecked("no dataset has actions or states in train")
+    return STATISTICS.passed(f"those of {count(compared, 'array')} computed again agree")
 
 
 class _Moments:

@@ -21,7 +21,6 @@ is not found.
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
@@ -33,7 +32,7 @@ from threadpoolctl import threadpool_limits
 
 from oxcart.manifests.audit.features import GRID
 from oxcart.manifests.audit.windows import Plain, Windows, opponents
-from oxcart.shards.prefetch import prefetch
+from oxcart.shards.prefetch import in_threads
 
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.intp]
@@ -160,15 +159,11 @@ class Matcher:
             np.arange(start, min(start + QUERY_BLOCK, len(queries)))
             for start in range(0, len(queries), QUERY_BLOCK)
         ]
-        pool = ThreadPoolExecutor(workers)
-        try:
-            with one_thread():
-                self._prepare()
-                calls = (partial(self._block, queries, index, allowed, keep, out) for index in blocks)
-                for index, _ in zip(blocks, prefetch(pool, calls, depth=2 * workers), strict=True):
-                    report(int(index[-1]) + 1)
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+        with one_thread():
+            self._prepare()
+            calls = (partial(self._block, queries, index, allowed, keep, out) for index in blocks)
+            for index, _ in zip(blocks, in_threads(workers, calls, depth=2 * workers), strict=True):
+                report(int(index[-1]) + 1)
         return out
 
     def _block(self, queries: Thumbs, index: Ints, allowed: Allowed | None, keep: int, out: Match) -> None:

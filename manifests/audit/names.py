@@ -16,10 +16,10 @@ from typing import Any, NamedTuple
 
 from oxcart.manifests.alike import aliases, alike, folded
 from oxcart.manifests.audit.episodes import HELD, Audited, names_by_side
-from oxcart.manifests.audit.result import Check, count, failed, passed, some, suspicious, unchecked
+from oxcart.manifests.audit.result import Check, Criterion, count, some
 
 EQUAL = "equal but for case, white space, _ and -"
-NAME, TITLE = "environments", "Environments of train are not those held out"
+CRITERION = Criterion("environments", "Environments of train are not those held out")
 
 MOST_PAIRS = 4_000_000
 """Pairs of names that are compared letter by letter; beyond that only folded names are."""
@@ -38,9 +38,9 @@ def check_environments(datasets: Sequence[Audited]) -> Check:
                 sides[side][family, name] = _place(datasets, family, name)
     train, held = sides["train"], sides["held"]
     if not held:
-        return unchecked(NAME, TITLE, "no episode of val or test has a known environment")
+        return CRITERION.unchecked("no episode of val or test has a known environment")
     if not train:
-        return unchecked(NAME, TITLE, "no episode of train has a known environment")
+        return CRITERION.unchecked("no episode of train has a known environment")
     places = set(train.values())
     shared = sorted(name for name, place in held.items() if place in places)
     if shared:
@@ -48,15 +48,15 @@ def check_environments(datasets: Sequence[Audited]) -> Check:
             {"dataset": family, "environment": name, "in": "train and held out"} for family, name in shared
         ]
         text = some([name for _, name in shared])
-        return failed(NAME, TITLE, f"{count(len(shared), 'environment')} in train and held out: {text}", rows)
+        return CRITERION.failed(f"{count(len(shared), 'environment')} in train and held out: {text}", rows)
     found = look_alikes(sorted(held), sorted(train))
     unknown = _unknown(datasets)
     note = f"; {count(unknown, 'episode')} of train has no known environment" if unknown == 1 else ""
     note = f"; {unknown:,} episodes of train have no known environment" if unknown > 1 else note
     if found:
         text = some([f"{row['held out']} and {row['train']} ({row['why']})" for row in found], 2)
-        return suspicious(NAME, TITLE, f"names that may be one place: {text}{_joins(found)}{note}", found)
-    return passed(NAME, TITLE, f"{len(held):,} held out, {len(train):,} in train, no name in both{note}")
+        return CRITERION.suspicious(f"names that may be one place: {text}{_joins(found)}{note}", found)
+    return CRITERION.passed(f"{len(held):,} held out, {len(train):,} in train, no name in both{note}")
 
 
 def _joins(rows: Sequence[dict[str, Any]]) -> str:

@@ -18,11 +18,11 @@ import numpy.typing as npt
 from oxcart.manifests.audit.episodes import UNKNOWN, AuditedEpisode
 from oxcart.manifests.audit.features import Features, distance, draws
 from oxcart.manifests.audit.match import Match, Matcher, window_text
-from oxcart.manifests.audit.result import Check, count, failed, passed, suspicious, unchecked
+from oxcart.manifests.audit.result import Check, Criterion, count
 from oxcart.manifests.audit.verdict import CONFIDENCE, Threshold, bound, exceeds, threshold
 
-NAME, TITLE = "near", "No more held-out episodes resemble train than chance explains"
-ALIKE = "alike", "No place of train has two names"
+CRITERION = Criterion("near", "No more held-out episodes resemble train than chance explains")
+ALIKE = Criterion("alike", "No place of train has two names")
 
 NULL = 4000
 """Train episodes whose scores make the null, at most."""
@@ -209,7 +209,7 @@ def _conclude(
 ) -> tuple[int | None, int, tuple[str, ...], Check]:
     """How many exceed the threshold, how many may, the splits of which too many do, and the check."""
     if limit is None:
-        return None, 0, (), unchecked(NAME, TITLE, why or "there is no threshold")
+        return None, 0, (), CRITERION.unchecked(why or "there is no threshold")
     over = exceeds(match.best, limit.value)
     exceeding, allowed = int(over.sum()), bound(len(units), limit.null, limit.beyond)
     if allowed >= len(units):
@@ -217,7 +217,7 @@ def _conclude(
             f"{count(len(units), 'held-out episode')} against a null of {limit.null:,} are too few: "
             "even if all exceeded the threshold, chance could explain it"
         )
-        return None, allowed, (), unchecked(NAME, TITLE, why)
+        return None, allowed, (), CRITERION.unchecked(why)
     members: dict[tuple[int, str], list[int]] = {}
     for row, unit in enumerate(units.tolist()):
         members.setdefault((episodes[unit].dataset, episodes[unit].split), []).append(row)
@@ -236,8 +236,8 @@ def _conclude(
     )
     if groups:
         what += "; " + "; ".join(groups)
-    report = failed if exceeding > allowed or groups else passed
-    return exceeding, allowed, tuple(groups), report(NAME, TITLE, what)
+    ended = CRITERION.failed if exceeding > allowed or groups else CRITERION.passed
+    return exceeding, allowed, tuple(groups), ended(what)
 
 
 def _alike(
@@ -249,7 +249,7 @@ def _alike(
 ) -> Check:
     """Name the environments of train that are too much alike to be chance."""
     if limit is None:
-        return unchecked(*ALIKE, "there is no null")
+        return ALIKE.unchecked("there is no null")
     name = {episode.place: str(episode.row["environment"]) for episode in train}
     pairs: dict[tuple[str, str], float] = {}
     for place in limit.apart:
@@ -258,8 +258,8 @@ def _alike(
         pair = tuple(sorted((name[place], name[int(partner[best])])))
         pairs[pair[0], pair[1]] = max(float(null[best]), pairs.get((pair[0], pair[1]), 0.0))
     if not pairs:
-        return passed(*ALIKE, "no environment of train stands out from the others")
+        return ALIKE.passed("no environment of train stands out from the others")
     rows = [{"one": one, "other": other, "score": round(score, 4)} for (one, other), score in pairs.items()]
     text = ", ".join(f"{row['one']} and {row['other']} ({row['score']:.2f})" for row in rows[:3])
     summary = f"left out of the null, because they may be one place or share recordings: {text}"
-    return suspicious(*ALIKE, summary, rows)
+    return ALIKE.suspicious(summary, rows)

@@ -17,9 +17,9 @@ import numpy.typing as npt
 
 from oxcart.manifests.audit.episodes import UNKNOWN, AuditedEpisode
 from oxcart.manifests.audit.match import Matcher, backgrounds, coarse
-from oxcart.manifests.audit.result import Check, passed, suspicious, unchecked
+from oxcart.manifests.audit.result import Check, Criterion
 
-NAME, TITLE = "places", "No two environments across splits look like one place"
+CRITERION = Criterion("places", "No two environments across splits look like one place")
 
 PER_PLACE = 6
 """Backgrounds of an environment that are compared, spread over its episodes."""
@@ -58,7 +58,7 @@ def check_places(
     """
     chosen = _spread(episodes, held)
     if not len(chosen):
-        check = unchecked(NAME, TITLE, "no environment is known")
+        check = CRITERION.unchecked("no environment is known")
         return Places(names=(), held=(), likeness=(), ranking=(), check=check)
     images = backgrounds(thumbs[chosen])[:, None]
     place = np.array([episodes[i].place for i in chosen], np.int64)
@@ -67,10 +67,10 @@ def check_places(
     train, test = np.flatnonzero(~out), np.flatnonzero(out)
     heat = _heat(images, place, out, name_of)
     if not len(test):
-        check = unchecked(NAME, TITLE, "no episode of known environment is held out")
+        check = CRITERION.unchecked("no episode of known environment is held out")
         return Places(**heat, ranking=(), check=check)
     if not len(train):
-        check = unchecked(NAME, TITLE, "no episode of train has a known environment")
+        check = CRITERION.unchecked("no episode of train has a known environment")
         return Places(**heat, ranking=(), check=check)
     gallery = Matcher(images[train])
     best = gallery.search(images[test], lambda index: place[test[index]][:, None] != place[train][None])
@@ -96,22 +96,22 @@ def check_places(
     known = null.best[null.best > -1]
     if len(known) < 2 or len(set(place[train].tolist())) < 3:
         why = "train has fewer than three environments, so nothing says how alike two places are"
-        return Places(**heat, ranking=tuple(ranking), check=unchecked(NAME, TITLE, why, shown))
+        return Places(**heat, ranking=tuple(ranking), check=CRITERION.unchecked(why, shown))
     limit = _ceiling(known)
     alike = [row for row in shown if row["score"] > limit]
     if alike:
         text = ", ".join(f"{row['held out']} and {row['train']} ({row['score']:.2f})" for row in alike[:3])
         summary = f"more alike than environments of train are ({limit:.2f}): {text}"
-        return Places(**heat, ranking=tuple(ranking), check=suspicious(NAME, TITLE, summary, shown))
+        return Places(**heat, ranking=tuple(ranking), check=CRITERION.suspicious(summary, shown))
     if not shown:
-        check = passed(NAME, TITLE, "no place held out resembles any of train")
+        check = CRITERION.passed("no place held out resembles any of train")
         return Places(**heat, ranking=(), check=check)
     first = shown[0]
     summary = (
         f"the most alike are {first['held out']} and {first['train']} ({first['score']:.2f}; environments of "
         f"train reach {float(known.max()):.2f} among each other)"
     )
-    return Places(**heat, ranking=tuple(ranking), check=passed(NAME, TITLE, summary, shown))
+    return Places(**heat, ranking=tuple(ranking), check=CRITERION.passed(summary, shown))
 
 
 def _ceiling(scores: npt.NDArray[np.float32]) -> float:

@@ -29,10 +29,12 @@ from PIL import Image
 from oxcart.manifests.audit.episodes import Audited, AuditedEpisode
 from oxcart.manifests.audit.features import Features, describe, draws, empty, put, read_steps, spaced, tracks
 from oxcart.manifests.audit.match import Match, Matcher, confirm
-from oxcart.manifests.audit.result import Check, passed, suspicious
+from oxcart.manifests.audit.result import Check, Criterion
 from oxcart.manifests.audit.verdict import Threshold, at_least, exceeds
 
 Frames = npt.NDArray[np.uint8]
+
+CRITERION = Criterion("recall", "Planted leaks are found")
 
 KINDS = ("exact", "re-encoded", "brightened", "time-shifted", "resized", "cropped", "shifted", "mirrored")
 BAR = {
@@ -168,12 +170,10 @@ def blind(found: Sequence[Recall]) -> list[str]:
     return [one.kind for one in found if one.kind in PLAIN and one.found < BAR[one.kind] * one.planted]
 
 
-def check_recall(name: str, title: str, found: Sequence[Recall], unseen: float = 0) -> Check:
+def check_recall(found: Sequence[Recall], unseen: float = 0) -> Check:
     """What the recall says of the verdict: suspicious where a kind that should be found is not.
 
     Args:
-        name: of the check.
-        title: of the check.
         found: per kind.
         unseen: share of train that a sample left out, in which no copy would be found.
     """
@@ -188,8 +188,8 @@ def check_recall(name: str, title: str, found: Sequence[Recall], unseen: float =
         for one in found
     ]
     if missed:
-        return suspicious(name, title, f"this audit could miss leaks here: {text}", rows)
-    return passed(name, title, text, rows)
+        return CRITERION.suspicious(f"this audit could miss leaks here: {text}", rows)
+    return CRITERION.passed(text, rows)
 
 
 def choose(keys: Sequence[str], seed: int, most: int = MOST) -> list[int]:

@@ -18,17 +18,7 @@ import pyarrow.compute as pc
 
 from oxcart.manifests.audit.episodes import HELD, Audited, names_by_side
 from oxcart.manifests.audit.exact import Pair
-from oxcart.manifests.audit.result import (
-    FAILED,
-    STATUSES,
-    Check,
-    count,
-    failed,
-    passed,
-    some,
-    suspicious,
-    unchecked,
-)
+from oxcart.manifests.audit.result import FAILED, STATUSES, Check, Criterion, count, some
 from oxcart.manifests.split import SPLITS, normalise
 
 _STAMP = re.compile(r"\d{4}-?\d\d-?\d\d[_T-]?\d\d[-:]?\d\d(?:[-:]?\d\d)?")
@@ -60,16 +50,16 @@ Shared = Mapping[Value, Mapping[str, Sequence[_Member]]]
 
 def check_keys(datasets: Sequence[Audited]) -> Check:
     """Whether a key stands in two splits of the datasets together."""
-    return _exact("keys", "No episode key stands in two splits", *_across(datasets, _key), "key")
+    return _exact(Criterion("keys", "No episode key stands in two splits"), *_across(datasets, _key), "key")
 
 
 def check_records(datasets: Sequence[Audited]) -> Check:
     """Whether a source record, by its place in the source or by its bytes, stands in two splits."""
-    title = "No source record is compiled into two splits"
-    check = _exact("records", title, *_across(datasets, _place), "source record")
+    criterion = Criterion("records", "No source record is compiled into two splits")
+    check = _exact(criterion, *_across(datasets, _place), "source record")
     if check.duplicate:
         return check
-    by_bytes = _exact("records", title, *_across(datasets, _bytes), "source record")
+    by_bytes = _exact(criterion, *_across(datasets, _bytes), "source record")
     return by_bytes if by_bytes.duplicate else check
 
 
@@ -91,23 +81,23 @@ def duplicate_pairs(datasets: Sequence[Audited]) -> list[Pair]:
 
 def check_files(datasets: Sequence[Audited]) -> Check:
     """Whether a source file that is a recording stands in train and held out."""
-    name, title = "files", "No recording's file is in train and held out"
+    criterion = Criterion("files", "No recording's file is in train and held out")
     packed = [s for s in datasets if s.manifest.dataset.get("kind") == "rlds"]
     recordings = [s for s in datasets if s not in packed]
     if not recordings:
-        return unchecked(
-            name, title, "the files of an RLDS source are packages that mix recordings; records are compared"
+        return criterion.unchecked(
+            "the files of an RLDS source are packages that mix recordings; records are compared"
         )
-    return _places(name, title, names_by_side(recordings, "source_file"), "source file", seen=True)
+    return _places(criterion, names_by_side(recordings, "source_file"), "source file", seen=True)
 
 
 def check_sessions(datasets: Sequence[Audited]) -> Check:
     """Whether a recording session stands in train and in anything held out, val_seen included."""
-    name, title = "sessions", "No recording session is in train and held out"
+    criterion = Criterion("sessions", "No recording session is in train and held out")
     sides = names_by_side(datasets, "session")
     if not any(sides.values()):
-        return unchecked(name, title, "no recording session is known")
-    check = _places(name, title, sides, "recording session", seen=True)
+        return criterion.unchecked("no recording session is known")
+    check = _places(criterion, sides, "recording session", seen=True)
     if check.status != "passed":
         return check
     stamps: dict[str, dict[str, str]] = {}
@@ -117,9 +107,7 @@ def check_sessions(datasets: Sequence[Audited]) -> Check:
                 stamps.setdefault(stamp, {})["train" if split == "train" else "held out"] = session
     both = [{"time": stamp, **where} for stamp, where in sorted(stamps.items()) if len(where) == 2]
     if both:
-        return suspicious(
-            name,
-            title,
+        return criterion.suspicious(
             f"{count(len(both), 'session')} of one time under two names: {some([r['time'] for r in both])}",
             both,
         )
@@ -128,18 +116,16 @@ def check_sessions(datasets: Sequence[Audited]) -> Check:
 
 def check_instructions(datasets: Sequence[Audited]) -> Check:
     """How many instructions of what is held out train knows too. Information only."""
-    name, title = "instructions", "Instructions that are held out and in train (information only)"
+    criterion = Criterion("instructions", "Instructions that are held out and in train (information only)")
     texts: dict[str, set[str]] = {"train": set(), "held": set()}
     for split, values in names_by_side(datasets, "instruction").items():
         side = "train" if split == "train" else "held" if split in HELD else None
         if side:
             texts[side] |= {normalise(text) for _, text in values} - {""}
     if not texts["held"]:
-        return unchecked(name, title, "no episode of val or test has an instruction")
+        return criterion.unchecked("no episode of val or test has an instruction")
     shared = sorted(texts["held"] & texts["train"])
-    return passed(
-        name,
-        title,
+    return criterion.passed(
         f"{len(shared):,} of {count(len(texts['held']), 'instruction')} held out are in train too",
         [{"instruction": text} for text in shared],
     )
@@ -147,17 +133,17 @@ def check_instructions(datasets: Sequence[Audited]) -> Check:
 
 def check_videos(datasets: Sequence[Audited]) -> Check:
     """Whether a video or a channel stands in train and held out, where episodes come from videos."""
-    name, title = "videos", "No video or channel is in train and held out"
+    criterion = Criterion("videos", "No video or channel is in train and held out")
     columns = [c for s in datasets for c in (*_VIDEO, *_CHANNEL) if c in s.table.column_names]
     if not columns:
-        return unchecked(name, title, "no dataset names videos or channels")
+        return criterion.unchecked("no dataset names videos or channels")
     checks = []
     for column in dict.fromkeys(columns):
         having = [s for s in datasets if column in s.table.column_names]
-        check = _places(name, title, names_by_side(having, column), column.replace("_", " "), seen=True)
+        check = _places(criterion, names_by_side(having, column), column.replace("_", " "), seen=True)
         if check.status == FAILED and column == "channel" and "channel_id" in columns:
             # Two channels may have one name; where they have identifiers, these decide.
-            check = suspicious(name, title, check.summary, check.evidence)
+            check = criterion.suspicious(check.summary, check.evidence)
         checks.append(check)
     return min(checks, key=lambda check: STATUSES.index(check.status))
 
@@ -197,7 +183,7 @@ def _across(datasets: Sequence[Audited], name: Name) -> tuple[int, Shared]:
     return len(first), several
 
 
-def _exact(name: str, title: str, total: int, shared: Shared, what: str) -> Check:
+def _exact(criterion: Criterion, total: int, shared: Shared, what: str) -> Check:
     """An episode in two splits, whichever these are."""
     rows: list[dict[str, Any]] = []
     alike: list[dict[str, Any]] = []
@@ -208,18 +194,18 @@ def _exact(name: str, title: str, total: int, shared: Shared, what: str) -> Chec
             (rows if same else alike).append(row)
     if rows:
         text = some([row["episode"] for row in rows])
-        return failed(name, title, f"{count(len(rows), what)} in two splits: {text}", rows, duplicate=True)
+        return criterion.failed(f"{count(len(rows), what)} in two splits: {text}", rows, duplicate=True)
     if alike:
         text = some([row["episode"] for row in alike])
         summary = (
             f"same name, other bytes: {count(len(alike), what)} of several datasets in two splits: {text}"
         )
-        return suspicious(name, title, summary, alike)
-    return passed(name, title, f"{count(total, what)}, none in two splits")
+        return criterion.suspicious(summary, alike)
+    return criterion.passed(f"{count(total, what)}, none in two splits")
 
 
 def _places(
-    name: str, title: str, sides: Mapping[str, set[tuple[str, str]]], what: str, *, seen: bool
+    criterion: Criterion, sides: Mapping[str, set[tuple[str, str]]], what: str, *, seen: bool
 ) -> Check:
     """Something in train and in what is held out; `seen` takes val_seen for held out too."""
     splits = (*HELD, "val_seen") if seen else HELD
@@ -230,15 +216,13 @@ def _places(
     ]
     held = set().union(*(sides[split] for split in splits))
     if rows:
-        return failed(
-            name,
-            title,
+        return criterion.failed(
             f"{count(len(rows), what)} in train and held out: {some([r[what] for r in rows])}",
             rows,
         )
     if not held:
-        return unchecked(name, title, f"no episode that is held out has a {what}")
-    return passed(name, title, f"{count(len(held), what)} held out, none of them in train")
+        return criterion.unchecked(f"no episode that is held out has a {what}")
+    return criterion.passed(f"{count(len(held), what)} held out, none of them in train")
 
 
 def rejected(dataset: Audited) -> int:

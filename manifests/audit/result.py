@@ -8,7 +8,7 @@ never left out, because a check that did not run must not look like one that pas
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from oxcart.shards.errors import ConfigError
@@ -41,43 +41,36 @@ class Check:
     """Whether it found an exact duplicate across splits, which alone makes a leak."""
 
 
-def passed(name: str, title: str, summary: str, evidence: Iterable[dict[str, Any]] = ()) -> Check:
-    """A check that found nothing wrong."""
-    return Check(name=name, title=title, status=PASSED, summary=summary, evidence=_first(evidence))
+@dataclass(frozen=True)
+class Criterion:
+    """What a check is about, and the four ways in which it can end."""
 
+    name: str
+    """A word for programs: `environments`."""
+    title: str
+    """What must hold, for people."""
 
-def failed(
-    name: str, title: str, summary: str, evidence: Iterable[dict[str, Any]] = (), *, duplicate: bool = False
-) -> Check:
-    """A check that found what must not be."""
-    return Check(
-        name=name,
-        title=title,
-        status=FAILED,
-        summary=summary,
-        evidence=_first(evidence),
-        duplicate=duplicate,
-    )
+    def passed(self, summary: str, evidence: Iterable[dict[str, Any]] = ()) -> Check:
+        """The check found nothing wrong."""
+        return self._check(PASSED, summary, evidence)
 
+    def failed(
+        self, summary: str, evidence: Iterable[dict[str, Any]] = (), *, duplicate: bool = False
+    ) -> Check:
+        """The check found what must not be."""
+        return replace(self._check(FAILED, summary, evidence), duplicate=duplicate)
 
-def suspicious(name: str, title: str, summary: str, evidence: Iterable[dict[str, Any]] = ()) -> Check:
-    """A check that found what a person should look at."""
-    return Check(name=name, title=title, status=SUSPICIOUS, summary=summary, evidence=_first(evidence))
+    def suspicious(self, summary: str, evidence: Iterable[dict[str, Any]] = ()) -> Check:
+        """The check found what a person should look at."""
+        return self._check(SUSPICIOUS, summary, evidence)
 
+    def unchecked(self, because: str, evidence: Iterable[dict[str, Any]] = ()) -> Check:
+        """The check did not run."""
+        return self._check(UNCHECKED, f"not checked because {because}", evidence)
 
-def unchecked(name: str, title: str, because: str, evidence: Iterable[dict[str, Any]] = ()) -> Check:
-    """A check that did not run."""
-    return Check(
-        name=name,
-        title=title,
-        status=UNCHECKED,
-        summary=f"not checked because {because}",
-        evidence=_first(evidence),
-    )
-
-
-def _first(evidence: Iterable[dict[str, Any]]) -> tuple[dict[str, Any], ...]:
-    return tuple(evidence)[:SHOWN]
+    def _check(self, status: str, summary: str, evidence: Iterable[dict[str, Any]]) -> Check:
+        first = tuple(evidence)[:SHOWN]
+        return Check(name=self.name, title=self.title, status=status, summary=summary, evidence=first)
 
 
 def count(number: int, what: str, plural: str | None = None) -> str:

@@ -165,10 +165,11 @@ def test_suspicious_of_what_was_not_checked_is_not_checked() -> None:
 
     from oxcart.cli.audit import _exit_code
     from oxcart.manifests.audit.audit import Audit
-    from oxcart.manifests.audit.result import suspicious
+    from oxcart.manifests.audit.result import Criterion
 
     for word, code in (("clean", 1), ("leak", 1), ("not checked", 2)):
-        found = SimpleNamespace(checks=(suspicious("places", "", ""),), verdict=SimpleNamespace(word=word))
+        checks = (Criterion("places", "").suspicious(""),)
+        found = SimpleNamespace(checks=checks, verdict=SimpleNamespace(word=word))
         assert _exit_code(cast(Audit, found), "suspicious") == code
 
 

@@ -250,7 +250,7 @@ def test_show_says_so_where_a_kind_cannot_hold_the_sheet(
     picture = tmp_path / "out" / f"x.{kind}"
     message = failure("show", wide, "-o", picture, f"--frames={frames}", "--height=16")
     assert message.startswith(
-        f"--output: .{kind} holds {16383 if kind == 'webp' else 65500} pixels a side, the sheet has "
+        f"--output: .{kind} holds {16383 if kind == 'webp' else 65500} pixels per side, the sheet has "
     )
     assert message.endswith("choose .png, fewer --frames or a smaller --height")
     assert not picture.parent.exists()

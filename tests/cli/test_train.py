@@ -110,4 +110,4 @@ def test_what_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None
         lambda name, *given: None if name == "accelerate" else original(name, *given),
     )
     said = complaint(cli("train", "laq", "preset=tiny"))
-    assert said == "training needs accelerate: pip install -c constraints.txt '.[train]'"
+    assert said == "this command needs accelerate, not installed: pip install -c constraints.txt '.[train]'"

@@ -59,7 +59,7 @@ def test_an_impossible_option_is_refused(
 
 def test_help_says_that_damage_is_not_rejected() -> None:
     said = " ".join(cli("transcode", "--help").stdout.split())
-    assert "Bytes that do not match their digest end it either way." in said
+    assert "Bytes that do not match their digest always fail." in said
 
 
 def test_what_is_no_dataset_or_the_same_one_is_refused(whole: Compiled, tmp_path: Path) -> None:

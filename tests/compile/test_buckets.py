@@ -167,7 +167,7 @@ class TestItself:
 class TestResume:
     """What is in progress lies in the bucket."""
 
-    def test_a_compile_that_was_cut_off_goes_on(self, whole: Compiled, remote: str, bucket: Server) -> None:
+    def test_an_interrupted_compile_resumes(self, whole: Compiled, remote: str, bucket: Server) -> None:
         out = replace(config_of(whole.source, Path("out")), out=f"{remote}/out")
         stopped(out, 40)
         done = {name for name in tree_of(out.out) if name.endswith(".tar")}
@@ -181,7 +181,7 @@ class TestResume:
         assert not written & done
         assert tree_of(out.out) == whole.tree
 
-    def test_a_store_that_fails_for_good_leaves_what_another_compile_goes_on_with(
+    def test_a_store_that_fails_for_good_leaves_what_another_compile_resumes_from(
         self, whole: Compiled, remote: str, bucket: Server
     ) -> None:
         out = replace(config_of(whole.source, Path("out")), out=f"{remote}/out")
@@ -212,7 +212,7 @@ class TestResume:
         assert execute(prepare(out)) == whole.manifest
 
     @pytest.mark.system
-    def test_a_compile_that_was_killed_amid_a_put_goes_on(
+    def test_a_compile_killed_amid_a_put_resumes(
         self, whole: Compiled, source: str, remote: str, bucket: Server
     ) -> None:
         bucket.faults.add("stall", times=99, method="PUT", name="train-00002.tar")

@@ -35,7 +35,7 @@ from oxcart.compile.engines import Part
 from oxcart.compile.pipeline import _write_shards, execute_part, finish, ignore
 from oxcart.compile.sample.videos import CC_BY, write_info, write_video
 from oxcart.compile.transcode import TranscodeConfig
-from oxcart.compile.workspace import CENSUS, settle
+from oxcart.compile.workspace import CENSUS, drop_extension, settle
 from oxcart.manifests.dataset import Dataset
 from oxcart.manifests.diff import diff
 from oxcart.manifests.manifest import CLAIM, read_manifest
@@ -214,6 +214,17 @@ def test_a_claim_that_a_finished_compile_left_behind_is_in_nobodys_way(
     Store(out).put(CLAIM, claim.to_bytes())
     extended(before.grown, out)
     assert tree(out) == tree(after)
+
+
+def test_an_extension_that_was_finished_meanwhile_is_not_dropped(before: Before, tmp_path: Path) -> None:
+    out = before.copy(tmp_path)
+    claim = prepared(before.grown, out).claim
+    extended(before.grown, out)
+    whole = tree(out)
+    Store(out).put(CLAIM, claim.to_bytes())  # whoever has finished it has not settled it yet
+    with pytest.raises(ConfigError, match="its extension has been finished meanwhile"):
+        drop_extension(Store(out))
+    assert {name: digest for name, digest in tree(out).items() if name != CLAIM} == whole
 
 
 def test_what_one_extension_lists_is_not_forgotten_by_the_next(before: Before, tmp_path: Path) -> None:
@@ -440,7 +451,7 @@ class TestSplit:
 
 class TestRejected:
     def broken(self, record: Record) -> Record:
-        """A record whose second picture cannot be decoded."""
+        """A record whose second image cannot be decoded."""
         return changed(
             record, lambda feature: self._spoil(feature["steps/observation/image_0"].bytes_list.value)
         )

@@ -52,7 +52,7 @@ def test_a_commit_needs_no_source(whole: Compiled, tmp_path: Path) -> None:
     assert tree(out) == whole.tree
 
 
-def test_a_whole_compile_goes_on_where_parts_stopped(whole: Compiled, tmp_path: Path) -> None:
+def test_a_whole_compile_resumes_where_parts_stopped(whole: Compiled, tmp_path: Path) -> None:
     out = tmp_path / "out"
     parts_of(whole, out, 3, 1)
     assert execute(prepare(config_of(whole.source, out))) == whole.manifest

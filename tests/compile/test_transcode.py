@@ -124,8 +124,8 @@ def test_another_size(two: Path, tmp_path: Path) -> None:
     assert splits(tmp_path / "small") == splits(two)
     large, small = Dataset.open(str(two)), Dataset.open(str(tmp_path / "small"))
     row = large.episode(None)
-    picture = Image.fromarray(large.frames(row, "image_0", [1])[0]).crop((0, 5, 32, 26))
-    expected = np.asarray(picture.resize((24, 16), Image.Resampling.BILINEAR))
+    middle = Image.fromarray(large.frames(row, "image_0", [1])[0]).crop((0, 5, 32, 26))
+    expected = np.asarray(middle.resize((24, 16), Image.Resampling.BILINEAR))
     np.testing.assert_array_equal(small.frames(small.episode(row["key"]), "image_0", [1])[0], expected)
     assert manifest.config["transcoded_from"] == [large.manifest.pixels]
 
@@ -211,7 +211,7 @@ def test_a_damaged_piece_is_named_and_ends_it(two: Path, tmp_path: Path) -> None
         path.write_bytes(data)
 
 
-def test_an_unfinished_transcode_goes_on(two: Path, tmp_path: Path) -> None:
+def test_an_unfinished_transcode_resumes(two: Path, tmp_path: Path) -> None:
     config = TranscodeConfig(
         dataset=str(two), out=str(tmp_path / "out"), codec="zstd", shard_size=SHARD_SIZE, workers=1
     )

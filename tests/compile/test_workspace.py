@@ -12,7 +12,7 @@ import pytest
 
 from oxcart.compile.execute import ShardJob, write_shard
 from oxcart.compile.images import Resize
-from oxcart.compile.pipeline import execute, prepare
+from oxcart.compile.pipeline import execute, finish, prepare
 from oxcart.compile.workspace import read_done
 from oxcart.manifests.manifest import CLAIM
 from oxcart.shards.codec import Encoding
@@ -95,7 +95,22 @@ def test_a_task_whose_output_was_taken_writes_nothing(whole: Compiled, tmp_path:
     assert set(tree(out)) == {CLAIM}
 
 
-def test_overwrite_goes_on_where_it_stopped(whole: Compiled, tmp_path: Path) -> None:
+@pytest.mark.parametrize("claim", ["{}", "[]", "{", '{"plan": "p"}', '{"digest": NaN, "plan": NaN}'])
+def test_a_claim_of_another_version_is_said_and_can_be_overwritten(
+    whole: Compiled, tmp_path: Path, claim: str
+) -> None:
+    store = Store(tmp_path / "out")
+    store.put(CLAIM, claim.encode())
+    with pytest.raises(ConfigError, match="of another version of oxcart; compile again with --overwrite"):
+        finish(store.url)
+    config = config_of(whole.source, tmp_path / "out")
+    with pytest.raises(ConfigError, match="holds an unfinished compile of another plan"):
+        execute(prepare(config))
+    assert execute(prepare(replace(config, overwrite=True))) == whole.manifest
+    assert tree(tmp_path / "out") == whole.tree
+
+
+def test_overwrite_resumes_where_it_stopped(whole: Compiled, tmp_path: Path) -> None:
     out = tmp_path / "out"
     compiled(whole.source, out, limit=1)
     config = config_of(whole.source, out, overwrite=True)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from oxcart.manifests.canonical import canonical_json, pretty_json, read_json, sha256_json
+from oxcart.manifests.canonical import canonical_json, differences, pretty_json, read_json, sha256_json
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=10)
 VALUES = st.recursive(
@@ -108,3 +108,25 @@ def test_what_is_written_is_read(value: Any) -> None:
 def test_json_that_unfolds_or_is_none_is_a_value_error(data: bytes) -> None:
     with pytest.raises(ValueError):  # noqa: PT011 - of several kinds
         read_json(data)
+
+
+def test_differences_are_told_by_their_dotted_names() -> None:
+    before = {
+        "same": 1,
+        "a": {"b": [1, 2], "gone": None},
+        "sets": [{"name": "x", "n": 1}, {}],
+        "was": {"c": 3},
+    }
+    after = {"same": 1, "a": {"b": [1], "new": 0}, "sets": [{"name": "x", "n": 2}, {}], "was": None}
+    assert list(differences(before, after)) == [
+        ("a.b", [1, 2], [1]),
+        ("a.new", None, 0),
+        ("sets[0].n", 1, 2),
+        ("was", {"c": 3}, None),
+    ]
+
+
+@given(VALUES)
+def test_a_value_does_not_differ_from_itself(value: Any) -> None:
+    assert list(differences(value, reordered(value))) == []
+    assert [name for name, _, _ in differences({"a": value}, {"a": [value]})] == ["a"]

@@ -366,7 +366,7 @@ def test_a_resumed_run_may_go_on_for_longer_but_not_shorter(kitchen: Path, tmp_p
     ("override", "said"),
     [
         ("data.batch_size=4", "batch_size was 8, is 4"),
-        ("data.limit.train=3", r"episodes\[0\] was \d+, is 3"),
+        ("data.limit.train=3", r"episodes was \[\d+\], is \[3\]"),
         ("data.offset=3", "sample.frames was 2, is 3"),
         ("train.seed=5", "seed was 0, is 5"),
     ],

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
+from oxcart.manifests.canonical import differences
 from oxcart.shards.errors import ConfigError
 
 VERSION = 1
@@ -41,18 +42,11 @@ def check_state(state: Mapping[str, Any], settings: Mapping[str, Any]) -> int:
         )
     found = state.get("order", {})
     if found != settings:
-        changes = "; ".join(differences("", found, dict(settings)))
-        raise ConfigError(f"state: is of another order, and going on would repeat or skip samples: {changes}")
+        changed = "; ".join(changes(found, settings))
+        raise ConfigError(f"state: is of another order, and going on would repeat or skip samples: {changed}")
     return position
 
 
-def differences(where: str, before: Any, now: Any) -> Iterator[str]:
-    """Every place at which two plain values differ."""
-    if isinstance(before, Mapping) and isinstance(now, Mapping):
-        for name in dict.fromkeys([*before, *now]):
-            yield from differences(f"{where}.{name}".lstrip("."), before.get(name), now.get(name))
-    elif isinstance(before, list) and isinstance(now, list) and len(before) == len(now):
-        for i, (old, new) in enumerate(zip(before, now, strict=True)):
-            yield from differences(f"{where}[{i}]", old, new)
-    elif before != now:
-        yield f"{where} was {before}, is {now}"
+def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """What differs between two mappings of plain values, each difference in words."""
+    return [f"{name} was {old}, is {new}" for name, old, new in differences(before, now)]
