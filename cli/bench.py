@@ -64,6 +64,8 @@ def read(
       oxcart bench read bridge --per-episode all
     """
     need("train", "torch")
+    from dataclasses import asdict
+
     from oxcart.shards.errors import ConfigError
     from oxcart.train.data.benchmark import measure
     from oxcart.train.data.loader import Loader
@@ -74,7 +76,7 @@ def read(
         url, split, sample=_pairs(offset, per_episode), batch_size=batch_size, threads=threads, size=size
     )
     report = measure(loader, seconds)
-    click.echo(json.dumps(report.json()) if as_json else f"{loader}\n\n{_read_text(report)}")
+    click.echo(json.dumps(asdict(report)) if as_json else f"{loader}\n\n{_read_text(report)}")
 
 
 def _read_text(report: Any) -> str:

@@ -66,10 +66,9 @@ def rlds(
         seed=seed,
         duplicates=duplicates,
     )
-    total = kitchens * sessions * episodes + duplicates
-    with progress("writing", total=total, unit="episodes", quiet=quiet) as report:
-        written = write_rlds(directory, config, lambda done, _: report(done))
-    click.echo(f"wrote {total:,} episodes of {kitchens:,} kitchens to {written}")
+    with progress("writing", total=config.total, unit="episodes", quiet=quiet) as report:
+        written = write_rlds(directory, config, report)
+    click.echo(f"wrote {config.total:,} episodes of {kitchens:,} kitchens to {written}")
     click.echo(f"next: oxcart compile {shlex.quote(str(written))} OUT --val-fraction 0.2")
 
 

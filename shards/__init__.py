@@ -1,1 +1,1 @@
-"""Bytes: the store, codecs, the tar writer and ranged reads. Knows nothing of what the bytes mean."""
+"""Bytes: stores, codecs, names of shards, the tar writer. It knows nothing of what the bytes mean."""

@@ -28,7 +28,7 @@ import obstore
 from oxcart.shards import retry
 from oxcart.shards.directory import WORK
 from oxcart.shards.endpoint import connect
-from oxcart.shards.errors import ConfigError, StoreError
+from oxcart.shards.errors import StoreError
 from oxcart.shards.prefetch import pieces, prefetch, spans
 
 REQUESTS = 16
@@ -74,13 +74,11 @@ class Bucket:
             raise StoreError(f"{self._at(folder)}: list: a web server does not say what is in it")
 
         def call(attempt: int) -> list[str]:
-            found = (
-                entry["path"]
-                for entries in obstore.list(self._endpoint.reader, prefix=folder or None)
-                for entry in entries
+            entries = itertools.chain.from_iterable(obstore.list(self._endpoint.reader, folder or None))
+            names = (entry["path"] for entry in entries)
+            return sorted(
+                itertools.islice((n for n in names if folder or not n.startswith(WORK + "/")), limit)
             )
-            ours = (name for name in found if folder or not name.startswith(WORK + "/"))
-            return sorted(itertools.islice(ours, limit))
 
         return self._do("list", folder, call)
 
@@ -128,13 +126,12 @@ class Bucket:
             return _body(result, min(length, end - offset)), end
 
         try:
-            data, end = (
-                self._do("read", name, call, explain=False) if length else (b"", self._known_size(name))
-            )
-        except retry.FailedError as error:
+            found = self._do("read", name, call) if length else None
+        except _RequestError as error:
             if error.failure.status != 416:
-                raise self._explain("read", name, error) from error
-            data, end = b"", self._known_size(name)
+                raise
+            found = None
+        data, end = found or (b"", self._known_size(name))
         if size not in (None, end):
             raise StoreError(f"{self._at(name)}: read: has changed from {size} to {end} bytes meanwhile")
         self._check_end(name, end, offset + length)
@@ -151,12 +148,9 @@ class Bucket:
             raise StoreError(f"{self._at(name)}: read: ends at byte {end}, before {wanted}")
 
     def put(self, name: str, data: bytes) -> None:
-        self._check_writable()
         self._do("write", name, lambda attempt: obstore.put(self._endpoint.writer, name, data))
 
     def create(self, name: str, data: bytes) -> bool:
-        self._check_writable()
-
         def call(attempt: int) -> bool:
             try:
                 obstore.put(self._endpoint.writer, name, data, mode="create")
@@ -169,7 +163,6 @@ class Bucket:
 
     @contextlib.contextmanager
     def writer(self, name: str) -> Iterator[BinaryIO]:
-        self._check_writable()
         with contextlib.ExitStack() as opened:
             with self._explain_file(name):
                 file = opened.enter_context(tempfile.TemporaryFile(prefix="oxcart-"))
@@ -187,15 +180,13 @@ class Bucket:
             self._do("write", name, call)
 
     def delete(self, names: Sequence[str]) -> None:
-        self._check_writable()
         if not names:
             return
-        what, paths = names[0] if len(names) == 1 else "", list(names)
         try:
-            self._do("delete", what, lambda _: obstore.delete(self._endpoint.reader, paths), explain=False)
-        except retry.FailedError as error:
+            self._do("delete", names[0], lambda _: obstore.delete(self._endpoint.reader, list(names)))
+        except _RequestError as error:
             if error.failure.status != 404 or error.failure.code == "NoSuchBucket":
-                raise self._explain("delete", names[0], error) from error
+                raise
             # Some stores stop at a name that does not exist.
             for _ in prefetch(self._pool, [partial(self._delete, name) for name in names]):
                 pass
@@ -208,32 +199,26 @@ class Bucket:
         self._do("delete", name, call)
 
     def delete_folder(self, folder: str) -> None:
-        self._check_writable()
         self.delete(self.names(folder, None))
 
     def check_writable(self) -> None:
-        self._check_writable()
         name = f"{WORK}/probe-{uuid.uuid4().hex[:12]}"
         self.put(name, b"")
         self.delete([name])
 
-    def _check_writable(self) -> None:
-        if not self.writable:
-            raise ConfigError(f"{self.url}: a web server is for reading; expected a directory or a bucket")
-
     def _listed(self, folder: str) -> dict[str, int] | None:
-        """Name -> bytes of the objects directly in a folder; None where listing is not allowed."""
+        """Name -> bytes of the objects directly in a folder; None if listing is not allowed."""
 
         def call(attempt: int) -> dict[str, int]:
             found = obstore.list_with_delimiter(self._endpoint.reader, prefix=folder or None)
             return {entry["path"]: int(entry["size"]) for entry in found["objects"]}
 
         try:
-            return self._do("list", folder, call, explain=False)
-        except retry.FailedError as error:
+            return self._do("list", folder, call)
+        except _RequestError as error:
             if error.failure.status in (401, 403):
                 return None
-            raise self._explain("list", folder, error) from error
+            raise
 
     def _size(self, name: str) -> int | None:
         def call(attempt: int) -> int | None:
@@ -259,13 +244,11 @@ class Bucket:
 
         return self._do("stat", name, call)
 
-    def _do(
-        self, operation: str, name: str, call: Callable[[int], Result], *, explain: bool = True
-    ) -> Result:
+    def _do(self, operation: str, name: str, call: Callable[[int], Result]) -> Result:
         """Result of a call, with retries.
 
         Raises:
-            StoreError: the call failed; a FailedError instead if `explain` is False.
+            _RequestError: the call did not succeed.
         """
         endpoint = self._endpoint
         attempt = partial(retry.attempt, call, host=endpoint.host, timeout_s=endpoint.timeout_s)
@@ -275,11 +258,9 @@ class Bucket:
             # obstore blocks Ctrl-C in the main thread; waiting for another thread does not.
             return next(prefetch(self._pool, [attempt]))
         except retry.FailedError as error:
-            if not explain:
-                raise
             raise self._explain(operation, name, error) from error
 
-    def _explain(self, operation: str, name: str, error: retry.FailedError) -> StoreError:
+    def _explain(self, operation: str, name: str, error: retry.FailedError) -> _RequestError:
         failure, endpoint = error.failure, self._endpoint
         reason = failure.reason
         if failure.status == 404 and operation in ("write", "create"):
@@ -298,7 +279,7 @@ class Bucket:
             reason += f" by {endpoint.server}"
         if error.attempts > 1:
             reason += f", {error.attempts} attempts"
-        return StoreError(f"{self._at(name)}: {operation}: {reason}")
+        return _RequestError(f"{self._at(name)}: {operation}: {reason}", failure)
 
     @contextlib.contextmanager
     def _explain_file(self, name: str) -> Iterator[None]:
@@ -329,6 +310,18 @@ class OpenObject:
 
     def will_need(self, offset: int, length: int) -> None:
         """Do nothing: no system reads a bucket in advance."""
+
+
+class _RequestError(StoreError):
+    """A request failed, after all of its attempts."""
+
+    def __init__(self, message: str, failure: retry.Failure) -> None:
+        super().__init__(message)
+        self.failure = failure
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Cross a process boundary as a plain StoreError."""
+        return StoreError, self.args
 
 
 class _Spool:

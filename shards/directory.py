@@ -1,8 +1,9 @@
 """A store that is a directory.
 
-A write goes to a temporary name under `.oxcart/` of the same root, is fsynced, and is renamed into place: a
+A write goes to a temporary file under `.oxcart/` in the same root, is fsynced, and is renamed into place: a
 reader sees the whole object or none, and whatever a crash leaves behind lies in one folder that the commit of
-a compile removes. That folder is never a link: what is written, listed and deleted there stays in the root.
+a compile removes. That folder is never a link, so that what is written, listed and deleted there stays in the
+root.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from oxcart.shards.files import new_file, sync_folder
 from oxcart.shards.write_behind import WriteBehindFile
 
 WORK = ".oxcart"
-"""Folder of all work in progress, inside the root."""
+"""Folder of all work in progress, inside the root of a store."""
 _TRIES = 4
 """Attempts to delete a folder to which others write at the same time."""
 
@@ -118,12 +119,12 @@ class Directory:
     def writer(self, name: str) -> Iterator[BinaryIO]:
         with self._explain("write", name):
             with new_file(self._work(name)) as file:
-                behind = WriteBehindFile(file)
+                target = WriteBehindFile(file)
                 try:
-                    yield behind  # type: ignore[misc]
-                    behind.finish()
+                    yield target  # type: ignore[misc]
+                    target.finish()
                 finally:
-                    behind.stop()
+                    target.stop()
                 os.replace(file.name, self._path(name))
             sync_folder(self._path(name).parent)
 
@@ -158,7 +159,7 @@ class Directory:
         return self.root / name
 
     def _work(self, name: str) -> Path:
-        """The work folder, which it makes together with the object's own folder."""
+        """The work folder. It is created, and the object's own folder as well."""
         self._path(name).parent.mkdir(parents=True, exist_ok=True)
         work = self.root / WORK
         with contextlib.suppress(FileExistsError):
@@ -167,12 +168,12 @@ class Directory:
         return work
 
     def _check_work(self) -> None:
-        """Refuse a work folder through which others say where we write, or what."""
+        """Refuse a work folder through which other users decide where or what we write."""
         work = self.root / WORK
         try:
             found = work.lstat()
         except OSError:
-            return  # there is none
+            return  # it does not exist
         if not stat.S_ISDIR(found.st_mode):
             what = "a link" if stat.S_ISLNK(found.st_mode) else "a file"
             raise StoreError(f"{work}: is {what}, expected a folder; remove it or choose another directory")
@@ -193,7 +194,7 @@ class Directory:
 
 
 class OpenFile:
-    """A file that any number of threads read at once; it is closed when nobody holds it any more."""
+    """A file that any number of threads may read at once; it is closed when the last reference goes."""
 
     def __init__(self, path: str) -> None:
         self._path = path
@@ -223,11 +224,11 @@ class OpenFile:
 
 
 def _regular(path: str, flags: int = os.O_RDONLY) -> int:
-    """Open a file to read. A pipe would wait for a writer and a device never end: both are refused.
+    """Open a file to read. Pipes and devices are refused: one would wait for a writer, the other never end.
 
     Raises:
-        StoreError: it is no regular file.
-        OSError: it cannot be opened.
+        StoreError: the file is not a regular file.
+        OSError: the file cannot be opened.
     """
     descriptor = os.open(path, flags | os.O_CLOEXEC | os.O_NONBLOCK)
     kind = os.fstat(descriptor).st_mode
@@ -241,7 +242,7 @@ def _regular(path: str, flags: int = os.O_RDONLY) -> int:
 
 
 def _walk(folder: str, above: str, without: str) -> Iterator[str]:
-    """Names of the files under a folder, `above` in front of each, in the order in which they sort."""
+    """Sorted names of the files under a folder, each with `above` in front, without the folder `without`."""
     try:
         with os.scandir(folder) as inside:
             entries = {entry.name + "/" * entry.is_dir(follow_symlinks=False): entry for entry in inside}

@@ -159,12 +159,14 @@ def _parse(text: str) -> tuple[str, str, str]:
     return scheme, host, path.strip("/")
 
 
+def _first(*names: str) -> str | None:
+    """Value of the first of these environment variables that is set."""
+    return next((text for name in names if (text := os.environ.get(name))), None)
+
+
 def _endpoint(*names: str) -> str | None:
     """Value of the first of these environment variables that is set: a URL, without a slash at its end."""
-    for name in names:
-        if text := os.environ.get(name):
-            return _checked(name, text)
-    return None
+    return next((_checked(name, text) for name in names if (text := os.environ.get(name))), None)
 
 
 def _checked(name: str, text: str) -> str:
@@ -211,7 +213,7 @@ def _google(bucket: str) -> tuple[dict[str, Any], str]:
         return {"base_url": base, "bearer_token": "emulator"}, names[0]
     login = Path(os.environ.get("CLOUDSDK_CONFIG") or Path.home() / ".config" / "gcloud")
     logged_in = (login / "application_default_credentials.json").is_file()
-    if not (_any(names) or logged_in or _holds(_PRODUCT, "Google")):
+    if not (_first(*names) or logged_in or _holds(_PRODUCT, "Google")):
         config["skip_signature"] = True
     if server := _endpoint("GOOGLE_BASE_URL", "GOOGLE_STORAGE_BASE_URL"):
         config["base_url"] = server
@@ -227,14 +229,14 @@ def _amazon(bucket: str) -> tuple[dict[str, Any], str]:
     )
     config: dict[str, Any] = {}
     own_machine = _holds(_VENDOR, "Amazon EC2") and not os.environ.get("AWS_EC2_METADATA_DISABLED")
-    signs = not (_any(names) or _unsigned("AWS_SKIP_SIGNATURE"))
+    signs = not (_first(*names) or _unsigned("AWS_SKIP_SIGNATURE"))
     profile, provider = _amazon_profile(signs)
     if provider is not None:
         config["credential_provider"] = provider
     elif signs and not own_machine:
         config["skip_signature"] = True
-    region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or profile.get("region")
-    config["region"] = _checked_name("AWS_REGION", region or "us-east-1")
+    region = _first("AWS_REGION", "AWS_DEFAULT_REGION") or profile.get("region", "us-east-1")
+    config["region"] = _checked_name("AWS_REGION", region)
     endpoint = _endpoint("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
     if not endpoint and profile.get("endpoint_url"):
         endpoint = _checked("endpoint_url of the profile of AWS", profile["endpoint_url"])
@@ -253,10 +255,9 @@ def _amazon_profile(signs: bool) -> tuple[Mapping[str, str], Any]:
         ConfigError: the profile is needed and does not exist or cannot be read, or boto3 is not installed.
     """
     name = os.environ.get("AWS_PROFILE")
-    folder = Path.home() / ".aws"
-    config = os.environ.get("AWS_CONFIG_FILE") or folder / "config"
-    credentials = os.environ.get("AWS_SHARED_CREDENTIALS_FILE") or folder / "credentials"
-    if not (name or Path(config).exists() or Path(credentials).exists()):
+    files = {"AWS_CONFIG_FILE": "config", "AWS_SHARED_CREDENTIALS_FILE": "credentials"}
+    places = (os.environ.get(variable) or Path.home() / ".aws" / file for variable, file in files.items())
+    if not (name or any(map(os.path.exists, places))):
         return {}, None
     try:
         from botocore.exceptions import BotoCoreError
@@ -297,8 +298,7 @@ def _azure(container: str) -> tuple[dict[str, Any], str]:
     string = dict(part.split("=", 1) for part in text.split(";") if "=" in part)
     values = {
         "account_name": string.get("AccountName")
-        or os.environ.get("AZURE_STORAGE_ACCOUNT_NAME")
-        or os.environ.get("AZURE_STORAGE_ACCOUNT"),
+        or _first("AZURE_STORAGE_ACCOUNT_NAME", "AZURE_STORAGE_ACCOUNT"),
         "account_key": string.get("AccountKey") or os.environ.get("AZURE_STORAGE_KEY"),
         "sas_key": string.get("SharedAccessSignature"),
         "endpoint": _checked("BlobEndpoint of AZURE_STORAGE_CONNECTION_STRING", string["BlobEndpoint"])
@@ -318,13 +318,9 @@ def _azure(container: str) -> tuple[dict[str, Any], str]:
     if account:
         _checked_name("AZURE_STORAGE_ACCOUNT_NAME", account)
     _endpoint("IDENTITY_ENDPOINT")
-    if not (_any(names) or "account_key" in config or "sas_key" in config):
+    if not (_first(*names) or "account_key" in config or "sas_key" in config):
         config["skip_signature"] = True
     return config, "AZURE_STORAGE_ACCOUNT_KEY or AZURE_STORAGE_SAS_TOKEN"
-
-
-def _any(names: tuple[str, ...]) -> bool:
-    return any(os.environ.get(name) for name in names)
 
 
 def _unsigned(name: str) -> bool:

@@ -1,11 +1,10 @@
-"""New files and private folders, safe where other users may write.
+"""New files and private folders that are safe where other users may write.
 
 In a folder that others write to, such as /tmp or a node's scratch disk, a name can be taken before we use it:
-by a link, through which we would overwrite the file that it points to; by a FIFO, which would keep us
-waiting; by a file whose bytes somebody else chose. So a new file never existed before (O_EXCL, which follows
-no link) and has a name that cannot be guessed; it takes its final name by a rename, which replaces a link and
-does not follow it. A private folder belongs to this user alone, and each file in it is looked at before it is
-used.
+by a link, through which we would overwrite the file that it points to; by a FIFO, which would block us; by a
+file whose content somebody else chose. So a new file never existed before (O_EXCL, which follows no link) and
+has a name that cannot be guessed. It takes its final name by a rename, which replaces a link and does not
+follow it. A private folder belongs to this user alone, and each file in it is checked before it is used.
 """
 
 from __future__ import annotations
@@ -22,23 +21,23 @@ from typing import BinaryIO
 from oxcart.shards.errors import ConfigError, StoreError
 
 WRITTEN_BY = "written by oxcart"
-"""What images and plots say of themselves, so that a later one may take their place."""
+"""Mark inside images and plots, which allows a later run to replace them."""
 
 _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 _OTHERS = stat.S_IRWXG | stat.S_IRWXO
 _OPEN = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 UNFINISHED = ".oxcart.*.tmp"
-"""Pattern of the names that new files have until they are renamed; a process that is killed leaves them.
+"""Pattern of the names of new files until they are renamed; a process that is killed leaves them behind.
 
 The final name is no part of it, since that may be as long as the system allows.
 """
 _TRIES = 8
-"""Attempts to open a file that other processes make and remove at the same time."""
+"""Attempts to open a file that other processes create and remove at the same time."""
 
 
 @contextlib.contextmanager
 def new_file(folder: Path) -> Iterator[BinaryIO]:
-    """A new file in a folder that exists, removed at the end of the block unless it has been renamed."""
+    """A new file in an existing folder, removed at the end of the block unless it was renamed."""
     path = folder / UNFINISHED.replace("*", os.urandom(6).hex())
     with open(path, "xb") as file:
         try:
@@ -49,9 +48,9 @@ def new_file(folder: Path) -> Iterator[BinaryIO]:
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
-    """A new file that durably takes the place of `path` if the block ends well, and vanishes if it does not.
+    """A new file that durably replaces `path` if the block succeeds, and vanishes if it fails.
 
-    The folder of `path` must exist. A link at `path` is replaced, and what it points to stays as it is.
+    The folder of `path` must exist. A link at `path` is replaced; the file that it points to stays unchanged.
     """
     with new_file(path.parent) as file:
         yield file
@@ -63,10 +62,10 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
 
 @contextlib.contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """Name the path in whatever the system refuses inside the block; of an open file it names none.
+    """Name the path in errors of the system inside the block, which do not name an open file.
 
     Raises:
-        StoreError: it cannot be written.
+        StoreError: the system refused an operation inside the block.
     """
     try:
         yield
@@ -75,10 +74,10 @@ def naming(path: Path) -> Iterator[None]:
 
 
 def write_file(path: Path, data: bytes) -> None:
-    """Write a file as `replacing` does, and make its folder.
+    """Write a file durably and atomically, and create its folder.
 
     Raises:
-        StoreError: it cannot be written; what was there before is whole.
+        StoreError: the file cannot be written; what was there before is unchanged.
     """
     with naming(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -87,7 +86,7 @@ def write_file(path: Path, data: bytes) -> None:
 
 
 def remove(path: Path) -> None:
-    """Remove a file or a folder with all that is in it; of a link the link alone. None is fine."""
+    """Remove a file, a link (not what it points to), or a folder with its content, if it exists."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
@@ -104,17 +103,17 @@ def sync_folder(path: Path) -> None:
 
 
 def private_folder(path: Path, argument: str) -> int:
-    """A descriptor of a folder that is this user's alone, made with mode 0700 if it is not there.
+    """A descriptor of a folder for this user alone, created with mode 0700 if it does not exist.
 
-    Where other users may read one, it is closed to them; where they may write, somebody else may have chosen
-    what is in it.
+    A folder that other users may read is closed to them. One that they may write to is refused, since its
+    content may be theirs.
 
     Args:
-        path: of the folder.
-        argument: what the user calls the place, for the error.
+        path: path of the folder.
+        argument: name of the option or field that holds the path, for the error.
 
     Raises:
-        ConfigError: the folder is a link, belongs to somebody else, lets others write, or cannot be made.
+        ConfigError: the folder is a link, belongs to another user, lets others write, or cannot be created.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -145,17 +144,17 @@ def private_folder(path: Path, argument: str) -> int:
 
 
 def open_private(folder: int, name: str) -> int:
-    """A descriptor of a file in a private folder, to read and write; the file is made if it is not there.
+    """A descriptor of a file in a private folder, to read and write; the file is created if it is missing.
 
-    What has that name and is not a regular file of this user's alone (a link, a file with a second name, a
-    FIFO, a device, somebody else's file) is removed: the name goes, and what it pointed to stays as it is.
+    Whatever else has that name (a link, a file with a second name, a FIFO, a device, another user's file) is
+    removed: the name goes, and what it pointed to stays unchanged.
 
     Args:
         folder: descriptor of a `private_folder`.
-        name: of the file.
+        name: name of the file.
 
     Raises:
-        OSError: it cannot be opened, or what has the name cannot be removed.
+        OSError: the file cannot be opened, or what has its name cannot be removed.
     """
     for _ in range(_TRIES):
         with contextlib.suppress(FileNotFoundError, FileExistsError):
@@ -174,6 +173,6 @@ def open_private(folder: int, name: str) -> int:
 
 
 def _is_own(found: os.stat_result) -> bool:
-    """Whether a file is regular, has one name, belongs to this user, and lets no other user write."""
+    """Whether a file is regular, has one name, belongs to this user, and cannot be written by others."""
     alone = stat.S_ISREG(found.st_mode) and found.st_nlink == 1
     return alone and found.st_uid == os.geteuid() and not found.st_mode & _OTHERS_WRITE

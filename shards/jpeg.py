@@ -1,13 +1,14 @@
-"""JPEG images: the one place where they are decoded and encoded.
+"""Decode and encode JPEG images, in one place.
 
-libjpeg-turbo decodes, through simplejpeg, which writes into the caller's buffer and releases the GIL. It is
-asked to be strict, and what it refuses (damage that a decoder can paper over) Pillow decides, as well as all
-that is neither grey nor colour of three components: the same library with the same settings, so the same
-pixels, at less than half the speed. That choice is fixed here.
+libjpeg-turbo decodes, through simplejpeg, which writes into the caller's buffer and releases the GIL. It runs
+in strict mode. Pillow decides on what it refuses (damage that a decoder can conceal) and on all images that
+are neither grey nor of three components: it is the same library with the same settings, so the pixels are the
+same, at less than half the speed. The choice between the two is fixed here.
 """
 
 from __future__ import annotations
 
+import contextlib
 import io
 import re
 from collections.abc import Iterator
@@ -18,13 +19,13 @@ import simplejpeg
 from PIL import Image, UnidentifiedImageError
 
 SUBSAMPLING = "420"
-"""Of frames that are encoded here: that of nearly every JPEG in the field."""
+"""Chroma subsampling of frames that are encoded here, that of nearly every JPEG in the field."""
 
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
-"""Markers that begin a frame and say its size."""
+"""Markers of the segments that begin a frame and state its size."""
 _START_OF_SCAN, _END_OF_IMAGE = 0xDA, 0xD9
 _AFTER_SCAN = re.compile(rb"\xff+[^\x00\xff\xd0-\xd7]", re.DOTALL)
-"""The next marker that is not part of a scan's data."""
+"""The next marker that is not part of the data of a scan."""
 
 Frame = npt.NDArray[np.uint8]
 
@@ -34,24 +35,20 @@ def decode_jpeg(data: bytes | memoryview, out: Frame) -> None:
 
     Args:
         data: the image.
-        out: [H, W, 3] uint8, contiguous, of the image's size.
+        out: [H, W, 3] uint8, contiguous, of the size of the image.
 
     Raises:
-        ValueError: it cannot be decoded, or has another size.
+        ValueError: the image cannot be decoded, or has another size.
     """
-    header = _header(data)
-    if header is not None and (header[:2], header[2]) in ((out.shape[:2], 1), (out.shape[:2], 3)):
-        try:
+    if _header(data) in ((*out.shape[:2], 1), (*out.shape[:2], 3)):
+        with contextlib.suppress(ValueError):
             simplejpeg.decode_jpeg(data, buffer=out)
-        except ValueError:
-            pass
-        else:
             return
     _decode_with_pillow(data, out)
 
 
 def encode_jpeg(frame: Frame, quality: int) -> bytes:
-    """Encode a frame [H, W, 3] uint8 as RGB at a quality of 1 to 100."""
+    """Encode an RGB frame [H, W, 3] uint8 at a quality of 1 to 100."""
     encoded: bytes = simplejpeg.encode_jpeg(
         np.ascontiguousarray(frame), quality, "RGB", SUBSAMPLING, fastdct=False
     )
@@ -59,22 +56,21 @@ def encode_jpeg(frame: Frame, quality: int) -> bytes:
 
 
 def jpeg_size(data: bytes | memoryview) -> tuple[int, int] | None:
-    """Height and width from the header; None where it is not a whole JPEG of 8 bits a sample.
+    """Height and width from the header; None if the data is not a complete JPEG of 8 bits per sample.
 
-    Whole means that it begins and ends as a JPEG does; more bytes may follow the end. What is between is not
-    decoded.
+    A complete JPEG begins and ends as a JPEG does; more bytes may follow the end. Nothing is decoded.
     """
     header = _header(data)
     return header[:2] if header and (data[-2:] == b"\xff\xd9" or _has_end(data)) else None
 
 
 def _has_end(data: bytes | memoryview) -> bool:
-    """Whether the marker of the end is where a decoder meets it, and not within another segment."""
+    """Whether a decoder meets the marker of the end, rather than the same bytes inside a segment."""
     return any(marker == _END_OF_IMAGE for marker, _ in _segments(data))
 
 
 def _header(data: bytes | memoryview) -> tuple[int, int, int] | None:
-    """Height, width and components; None where the data is not a JPEG of 8 bits per sample."""
+    """Height, width and components; None if the data is not a JPEG of 8 bits per sample."""
     if data[:2] != b"\xff\xd8":
         return None
     for marker, start in _segments(data):

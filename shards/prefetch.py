@@ -1,7 +1,7 @@
-"""Read before it is wanted: ranges that are read at once, and blocks that are read ahead.
+"""Run calls before their results are wanted, and join and split ranges into requests of a good size.
 
-A connection to a bucket gives tens of MB/s after tens of milliseconds, so several are needed, and requests
-that are neither tiny nor endless.
+A connection to a bucket delivers tens of MB/s after tens of milliseconds, so several must run at once, with
+requests that are neither tiny nor huge.
 """
 
 from __future__ import annotations
@@ -13,11 +13,12 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import NamedTuple, TypeVar
 
 GAP_BYTES = 256 << 10
-"""Ranges that are no farther apart are read as one: the gap takes less time than another request."""
+"""Largest gap between ranges that are read as one, in bytes: it takes less time than another request."""
 PIECE_BYTES = 4 << 20
-"""The largest request."""
+"""Size of the largest request, in bytes."""
 
 _TICK_S = 0.2
+"""Interval at which a wait notices Ctrl-C, in seconds."""
 
 Result = TypeVar("Result")
 
@@ -25,16 +26,18 @@ _thread = threading.local()
 
 
 class Span(NamedTuple):
-    """A part of an object, and the ranges in it."""
+    """A part of an object that covers some of the requested ranges."""
 
     start: int
+    """First byte."""
     end: int
+    """First byte after the span."""
     ranges: list[int]
-    """Their places in the list that was asked for."""
+    """Positions of the covered ranges in the list of requested ranges."""
 
 
 def spans(ranges: Sequence[tuple[int, int]], gap: int = GAP_BYTES) -> list[Span]:
-    """Join ranges (offset, length) that overlap or are at most `gap` bytes apart; sorted."""
+    """Sorted spans that join ranges (offset, length) which overlap or are at most `gap` bytes apart."""
     found: list[Span] = []
     for place in sorted(range(len(ranges)), key=lambda one: ranges[one]):
         start, length = ranges[place]
@@ -47,17 +50,17 @@ def spans(ranges: Sequence[tuple[int, int]], gap: int = GAP_BYTES) -> list[Span]
 
 
 def pieces(start: int, end: int, largest: int = PIECE_BYTES) -> list[tuple[int, int]]:
-    """Cut a span into ranges (offset, length) of at most `largest` bytes; of nothing, one of no bytes."""
+    """Ranges (offset, length) of at most `largest` bytes that make up a span; one for an empty span."""
     return [(at, min(largest, end - at)) for at in range(start, max(end, start + 1), largest)]
 
 
 def prefetch(
     pool: ThreadPoolExecutor, calls: Iterable[Callable[[], Result]], depth: int | None = None
 ) -> Generator[Result, None, None]:
-    """Results of the calls in their order, while up to `depth` later ones run; None is all of them.
+    """Results of the calls in their order, while up to `depth` later calls run; None means all of them.
 
-    What has not begun when the caller stops, or when a call fails, is not done; what runs then is told by
-    `unwanted`.
+    When the caller stops or a call fails, calls that have not begun are cancelled, and running ones learn it
+    from `unwanted`.
     """
     running: deque[Future[Result]] = deque()
     ended = threading.Event()
@@ -86,7 +89,7 @@ def in_threads(
 
 
 def _result(future: Future[Result]) -> Result:
-    """The result, when it is there. A Ctrl-C that came just before a wait without end would not end it."""
+    """The result of a call. The wait has a timeout, since Ctrl-C just before an endless one would be lost."""
     while not future.done():
         wait([future], timeout=_TICK_S)
     return future.result()
@@ -101,5 +104,5 @@ def _run(call: Callable[[], Result], ended: threading.Event) -> Result:
 
 
 def unwanted() -> threading.Event | None:
-    """Set when nobody waits any more for the call that this thread runs; None where it runs none."""
+    """Event that is set when nobody waits for this thread's call any more; None outside of such a call."""
     return getattr(_thread, "ended", None)

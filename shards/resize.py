@@ -1,4 +1,4 @@
-"""Resize frames: Pillow's bilinear filter, in integer arithmetic, so the same pixels everywhere."""
+"""Resize frames with Pillow's bilinear filter, which computes with integers: the same pixels everywhere."""
 
 from __future__ import annotations
 
@@ -9,5 +9,5 @@ from PIL import Image
 
 def resize_into(out: npt.NDArray[np.uint8], image: npt.NDArray[np.uint8] | Image.Image) -> None:
     """Resize a frame [h, w, 3] uint8, or an image, to the size of `out` [H, W, 3]; shapes may differ."""
-    picture = image if isinstance(image, Image.Image) else Image.fromarray(image)
-    out[:] = np.asarray(picture.resize((out.shape[1], out.shape[0]), Image.Resampling.BILINEAR))
+    source = image if isinstance(image, Image.Image) else Image.fromarray(image)
+    out[:] = np.asarray(source.resize((out.shape[1], out.shape[0]), Image.Resampling.BILINEAR))

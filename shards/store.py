@@ -4,13 +4,13 @@
     Store("gs://bucket/bridge")              Google Cloud Storage; public buckets need no credentials
     Store("s3://bucket/bridge")              S3, of any endpoint
     Store("az://container/bridge")           Azure
-    Store("https://example.org/bridge")      a web server that serves ranges, for reading
+    Store("https://example.org/bridge")      a web server that serves ranges, for reading only
 
-Names are relative and use "/". A reader sees the whole object or none. In a directory a write is a temporary
-file under `.oxcart/` that is renamed into place, in a bucket it is one atomic put. What is in progress lies
-under `.oxcart/` in both, and the commit of a compile removes it.
+Names are relative and use "/". A reader sees the whole object or none: in a directory, a write is a temporary
+file under `.oxcart/` that is renamed into place; in a bucket, it is one atomic put. All work in progress lies
+under `.oxcart/`, which the commit of a compile removes.
 
-Buckets are read with obstore, which is imported when the first of them is opened and not before.
+obstore, which reads buckets, is imported only when the first bucket is opened.
 """
 
 from __future__ import annotations
@@ -30,34 +30,34 @@ if TYPE_CHECKING:
 __all__ = ["BLOCK_BYTES", "WORK", "Reader", "Store"]
 
 BLOCK_BYTES = 8 << 20
-"""Of a stream, by default."""
+"""Default size of the blocks of a stream, in bytes."""
 
 
 class Reader(Protocol):
-    """An object that is read by range, by any number of threads at once."""
+    """An object that any number of threads may read by range at once."""
 
     def read_into(self, ranges: Sequence[tuple[int, memoryview]]) -> None:
-        """Fill each buffer from its offset; ranges that lie near each other are one request of a bucket.
+        """Fill each buffer from its offset; in a bucket, ranges that lie near each other are one request.
 
         Raises:
-            StoreError: the object ends before that, or cannot be read.
+            StoreError: the object ends too early or cannot be read.
         """
         ...
 
     def will_need(self, offset: int, length: int) -> None:
-        """Tell the system that these bytes are wanted soon; it may fetch them meanwhile."""
+        """Tell the system that these bytes are wanted soon, so that it may fetch them in advance."""
         ...
 
 
 class Store:
-    """Objects under the directory or URL `url`. It travels between processes as its URL.
+    """Objects under the directory or URL `url`. A store is pickled as its URL.
 
-    Every method raises a `StoreError` of one line where the store cannot be reached, read or written: URL,
-    operation, why, and after how many attempts where they were several.
+    Every method raises a `StoreError` if the store cannot be reached, read or written. Its message is one
+    line with the URL, the operation, the reason, and the number of attempts if there were several.
 
     Raises:
-        ConfigError: `url` has an unknown scheme, names no bucket, or holds a secret; the environment
-            configures the store wrongly.
+        ConfigError: `url` has an unknown scheme, names no bucket, or contains a secret; or the environment
+            holds a wrong setting for the store.
     """
 
     def __init__(self, url: str | os.PathLike[str]) -> None:
@@ -78,14 +78,20 @@ class Store:
         """Leave connections behind."""
         return Store, (self.url,)
 
+    @property
+    def _target(self) -> Directory | Bucket:
+        if not self.writable:
+            raise ConfigError(f"{self.url}: a web server is for reading; expected a directory or a bucket")
+        return self._place
+
     def check_writable(self) -> None:
-        """Find out before long work whether its result can be written; leaves nothing behind.
+        """Check that objects can be written, before long work. Nothing is left behind.
 
         Raises:
-            ConfigError: a web server, a file, or a directory without the right to write.
-            StoreError: a bucket that is not there or does not take an object.
+            ConfigError: the store is a web server, a file, or a directory without permission to write.
+            StoreError: the bucket does not exist or refuses an object.
         """
-        self._place.check_writable()
+        self._target.check_writable()
 
     def found(self, names: Sequence[str]) -> dict[str, int]:
         """Name -> bytes of those objects that exist, in few round trips."""
@@ -114,51 +120,51 @@ class Store:
         return self.sizes([name])[name]
 
     def read(self, name: str, most: int | None = None) -> bytes:
-        """The whole object; one of more than `most` bytes is a StoreError, before any of them is read."""
+        """The whole object. If it has more than `most` bytes, a StoreError is raised before reading any."""
         return self._place.read(name, most)
 
     def read_range(self, name: str, offset: int, length: int) -> bytes:
-        """Exactly `length` bytes from `offset`; an object that ends before that is a StoreError."""
+        """Exactly `length` bytes from `offset`. If the object ends earlier, a StoreError is raised."""
         return self._place.read_range(name, offset, length)
 
     def open(self, name: str) -> Reader:
-        """The object, to be read often; of a directory, one file that stays open while this is held."""
+        """The object, to be read often; in a directory, a file that stays open while the result lives."""
         return self._place.open(name)
 
     def stream(self, name: str, block_bytes: int = BLOCK_BYTES, size: int | None = None) -> Iterator[bytes]:
-        """The object from its first byte to its last in blocks of `block_bytes`, the last one shorter.
+        """The object from start to end in blocks of `block_bytes`, the last of which may be shorter.
 
-        In a bucket, a few blocks are read ahead. Who knows the object's `size` saves a round trip; one of
-        another size is a StoreError then.
+        In a bucket, a few blocks are prefetched. A known `size` of the object saves a round trip; if it is
+        wrong, a StoreError is raised.
         """
         return self._place.stream(name, block_bytes, size)
 
     def put(self, name: str, data: bytes) -> None:
-        """Write an object atomically, replacing one of that name."""
-        self._place.put(name, data)
+        """Write an object atomically, replacing any object of that name."""
+        self._target.put(name, data)
 
     def create(self, name: str, data: bytes) -> bool:
-        """Write an object atomically unless one of that name exists; says whether it was written."""
-        return self._place.create(name, data)
+        """Write an object atomically unless one of that name exists, and return whether it was written."""
+        return self._target.create(name, data)
 
     def writer(self, name: str) -> AbstractContextManager[BinaryIO]:
-        """A file to write; it becomes the object when the block ends well and vanishes when it does not."""
-        return self._place.writer(name)
+        """A file to write, which becomes the object if the block succeeds and vanishes if it fails."""
+        return self._target.writer(name)
 
     def delete(self, *names: str) -> None:
-        """Remove objects, in this order where it is a directory; none of a name is fine."""
-        self._place.delete(names)
+        """Remove those objects that exist; in a directory, in the given order."""
+        self._target.delete(names)
 
     def delete_folder(self, folder: str) -> None:
-        """Remove everything under a folder; none of that name is fine."""
-        self._place.delete_folder(folder)
+        """Remove everything under a folder, if it exists."""
+        self._target.delete_folder(folder)
 
     def list(self, folder: str = "", limit: int | None = None) -> list[str]:
-        """Names of all objects under `folder`, at any depth, sorted; without work in progress.
+        """Sorted names of all objects under `folder`, at any depth, without work in progress.
 
         Args:
-            folder: "" is the root.
-            limit: no more than the first so many.
+            folder: name of the folder; "" is the root.
+            limit: maximum number of names; None means all.
         """
         return self._place.names(folder, limit)
 

@@ -1,7 +1,8 @@
-"""Write plain USTAR archives whose bytes depend on names and contents alone.
+"""Write plain USTAR archives whose bytes depend only on the names and contents of their members.
 
-No time, user, group or host in any header, so equal members give an equal tar. The writer counts and hashes
-what passes through it: the offset of every member and the BLAKE3 digest of the whole come for free.
+No header holds a time, user, group or host, so equal members give an equal archive. The writer counts and
+hashes what passes through it, so the offset of every member and the BLAKE3 digest of the archive cost no
+second pass.
 """
 
 from __future__ import annotations
@@ -15,15 +16,15 @@ from blake3 import blake3
 from oxcart.shards.errors import ConfigError
 
 BLOCK = 512
-"""Bytes of a header, and what every member's data is padded to."""
+"""Size of a header, to whose multiples the data of every member is padded, in bytes."""
 SMALL = 64 << 10
-"""Parts that are smaller on average are written together: copying them takes less than calling the system."""
+"""Average size of parts below which they are written together: a copy takes less time than a system call."""
 END = bytes(2 * BLOCK)
-"""The end of an archive."""
+"""Bytes that end an archive."""
 
 
 class TarWriter:
-    """Appends members to `file`, which it does not close."""
+    """A writer that appends members to `file`, which it does not close."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
@@ -32,10 +33,10 @@ class TarWriter:
         """Bytes written so far."""
 
     def add(self, name: str, parts: Sequence[bytes | memoryview]) -> int:
-        """Append one member made of `parts` end to end; returns the byte offset of its data.
+        """Append one member that consists of `parts` end to end, and return the byte offset of its data.
 
         Raises:
-            ConfigError: USTAR cannot hold the name (100 bytes where there is no "/") or the size (8 GiB).
+            ConfigError: USTAR cannot hold the name (100 bytes if it has no "/") or the size (8 GiB).
         """
         views = [memoryview(part).cast("B") for part in parts]
         size = sum(len(view) for view in views)
@@ -49,7 +50,7 @@ class TarWriter:
         return start
 
     def finish(self) -> str:
-        """Write the end of the archive; returns the BLAKE3 digest of all of it, in hex."""
+        """Write the end of the archive, and return the BLAKE3 digest of the whole archive, in hex."""
         self._write(END)
         return self._hash.hexdigest()
 

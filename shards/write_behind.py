@@ -1,10 +1,9 @@
-"""A file whose bytes go to the disk while more are being made, and do not pass through the page cache.
+"""A file whose bytes are stored in the background and do not pass through the page cache.
 
-What is written is gathered in a few blocks of memory, and a thread stores each full one. Where the system
-lets it (O_DIRECT, on Linux), the disk fetches the block itself: copying a byte into the page cache takes more
-of a core than hashing it does, and would push the source out of memory for a shard that nobody reads now.
-Elsewhere the thread writes as usual. In both ways it has the disk store for good all along, so that the end
-waits for little.
+Written bytes are gathered in a few blocks of memory, and a thread stores each full block. Where the system
+allows it (O_DIRECT, on Linux), the disk fetches the block itself: copying a byte into the page cache takes
+more CPU time than hashing it, and would evict the source from memory for a shard that nobody reads now.
+Elsewhere the thread writes as usual. Either way it syncs to disk all along, so that the end is quick.
 """
 
 from __future__ import annotations
@@ -18,18 +17,18 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import BinaryIO
 
 BLOCK = 8 << 20
-"""Bytes stored at once."""
+"""Size of a block, in bytes."""
 BLOCKS = 4
-"""Blocks of memory: one that is filled, the others on their way."""
+"""Blocks of memory: one is filled while the others are stored."""
 
 _DIRECT = getattr(os, "O_DIRECT", 0)
 _store = getattr(os, "fdatasync", os.fsync)
 
 
 class WriteBehindFile:
-    """Writes to a new file, which it does not close and to which nothing else may be written.
+    """A writer to a new file, which it does not close and which nobody else may write to.
 
-    Memory: `BLOCKS` times `BLOCK` at most.
+    It takes up to `BLOCKS` times `BLOCK` bytes of memory.
     """
 
     def __init__(self, file: BinaryIO) -> None:
@@ -42,10 +41,10 @@ class WriteBehindFile:
         self._offset = 0
 
     def write(self, data: bytes | memoryview) -> int:
-        """Write all of `data`; returns how many bytes that is.
+        """Write all of `data`, and return its size in bytes.
 
         Raises:
-            OSError: what was written before cannot be stored.
+            OSError: bytes that were written before cannot be stored.
         """
         view = memoryview(data).cast("B")
         done = 0
@@ -61,10 +60,10 @@ class WriteBehindFile:
         return done
 
     def finish(self) -> None:
-        """Return when every byte is stored.
+        """Wait until every byte is stored.
 
         Raises:
-            OSError: one cannot be.
+            OSError: a byte cannot be stored.
         """
         while self._storing:
             self._storing.popleft()[0].result()
@@ -74,12 +73,12 @@ class WriteBehindFile:
         os.fsync(self._descriptor)
 
     def stop(self) -> None:
-        """End the thread; what it has not begun to store never is."""
+        """End the thread; blocks that it has not begun to store are lost."""
         if self._pool is not None:
             self._pool.shutdown(cancel_futures=True)
 
     def _next_block(self) -> mmap.mmap:
-        """Memory that may be filled; pages of it, as O_DIRECT wants them."""
+        """Memory that may be filled, in whole pages, as O_DIRECT requires."""
         if len(self._storing) < BLOCKS - 1:
             return mmap.mmap(-1, BLOCK)
         future, block = self._storing.popleft()
@@ -108,15 +107,15 @@ class WriteBehindFile:
             except OSError as error:
                 if error.errno != errno.EINVAL or not self._direct:
                     raise
-                self._set_direct(False)  # a file system that wants it otherwise than in pages
+                self._set_direct(False)  # a file system that requires another alignment
 
     def _set_direct(self, direct: bool) -> None:
-        """Go past the page cache from here on, where that can be done, or through it again."""
+        """Bypass the page cache from here on, if the system can, or use it again."""
         if direct == self._direct or not _DIRECT:
             return
         flags = fcntl.fcntl(self._descriptor, fcntl.F_GETFL)
         try:
             fcntl.fcntl(self._descriptor, fcntl.F_SETFL, flags | _DIRECT if direct else flags & ~_DIRECT)
         except OSError:
-            return  # a file system that has no such thing
+            return  # a file system without O_DIRECT
         self._direct = direct

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import tempfile
 import uuid
 from collections.abc import Callable
@@ -212,6 +213,13 @@ class TestBucket:
         assert complaint(lambda: gone.read("x")) == f"{gone.url}/x: read: {said}"
         assert complaint(gone.list) == f"{gone.url}: list: {said}"
         assert complaint(gone.check_writable).endswith(f": write: {said}")
+
+    def test_a_failure_crosses_a_process_boundary(self, folder: Store, bucket: Server) -> None:
+        bucket.faults.add("403", Code="AccessDenied")
+        with pytest.raises(StoreError) as caught:
+            folder.read("x")
+        crossed = pickle.loads(pickle.dumps(caught.value))  # noqa: S301
+        assert (type(crossed), str(crossed)) == (StoreError, str(caught.value))
 
     def test_an_upload_that_is_gone(self, folder: Store, bucket: Server) -> None:
         bucket.faults.add("404", method="PUT", Code="NoSuchUpload")

@@ -1,4 +1,4 @@
-"""Ranges are joined and cut as said, and calls run ahead of who wants their results, but not for ever."""
+"""Ranges are joined and cut as said, and a bounded number of calls run before their results are wanted."""
 
 from __future__ import annotations
 
