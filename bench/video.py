@@ -29,10 +29,10 @@ import av
 import numpy as np
 
 from oxcart.compile import census as census_module
-from oxcart.compile.images import Resize
+from oxcart.compile.images import Frame, Resize
 from oxcart.compile.pipeline import CompileConfig, execute, prepare
 from oxcart.compile.plan import Settings
-from oxcart.compile.sample.videos import Picture, VideoSampleConfig, draw_scene, write_video, write_videos
+from oxcart.compile.sample.videos import VideoSampleConfig, draw_scene, write_video, write_videos
 from oxcart.compile.sources import open_source
 from oxcart.compile.sources.base import SourceConfig
 from oxcart.compile.sources.videos.config import VideoConfig
@@ -188,7 +188,7 @@ def _memory(folder: Path, seconds: int, lines: int, size: int) -> None:
         (video.parent / "scenes.csv").write_text(scenes)
 
 
-def _long(seconds: int, lines: int) -> Iterator[Picture]:
+def _long(seconds: int, lines: int) -> Iterator[Frame]:
     """Ten frames a second; a new scene, drawn to and fro, every minute."""
     for minute in range(-(-seconds // 60)):
         some = list(draw_scene(f"minute {minute}", 20, (lines, lines * 16 // 9 // 2 * 2)))

@@ -13,9 +13,10 @@ from typing import Any
 
 from oxcart.compile import census
 from oxcart.compile.census import Census
+from oxcart.compile.images import Frame
 from oxcart.compile.pipeline import CompileConfig, execute, prepare
 from oxcart.compile.plan import Settings
-from oxcart.compile.sample.videos import Picture, draw_scene
+from oxcart.compile.sample.videos import draw_scene
 from oxcart.compile.sources.base import SourceConfig
 from oxcart.compile.sources.videos.config import VideoConfig
 from oxcart.manifests.manifest import Manifest
@@ -24,7 +25,7 @@ from oxcart.manifests.split import SplitRule
 SIZE = 48, 64
 
 
-def scenes(name: str, *frames: int, size: tuple[int, int] = SIZE) -> Iterator[Picture]:
+def scenes(name: str, *frames: int, size: tuple[int, int] = SIZE) -> Iterator[Frame]:
     """Scenes of so many frames, one after another."""
     return chain.from_iterable(draw_scene(f"{name} {i}", count, size) for i, count in enumerate(frames))
 

@@ -1,21 +1,21 @@
-"""A small simulated tabletop: kitchens, an arm that pushes coloured blocks, and two cameras that watch it.
+"""The sample kitchens: small simulated tabletops, an arm that pushes coloured blocks, and two cameras.
 
     kitchen = build_kitchen("toykitchen1", size=96)            # worktop and wall, drawn once per kitchen
     session = open_session(kitchen, 0)                         # clutter, light, camera: once per session
-    motion = record(session, episode=0, steps=24)              # what the arm does, without a picture
+    motion = record(session, episode=0, steps=24)              # what the arm does; nothing is drawn
     draw_main(session, motion, 0), draw_wrist(session, motion, 0)         # Pillow images of step 0
 
-`surfaces` knows how kitchens differ, `motion` what the arm does and `solids` how things look through a
-camera; this module sets the table with them and takes the pictures.
+`surfaces` knows how kitchens differ, `motion` what the arm does, and `solids` how things look through a
+camera; this module sets the table with them and draws the frames.
 
 Table coordinates: x to the right and y away from the main camera, both in [0, 1] where blocks may be; z up.
-What stands still is drawn once, at twice the size; a frame only adds the blocks, the arm, their shadow and
-the sensor's noise, so pictures are cheap: a step of both cameras, encoded, takes about 2.5 ms of one core at
-96 pixels and 7 ms at 256.
+Things that stand still are drawn once, at twice the size. A frame only adds the blocks, the arm, their shadow
+and the sensor's noise, so frames are cheap: a step of both cameras, encoded, takes about 2.5 ms of one core
+at 96 pixels and 7 ms at 256.
 
-Every random stream is a PCG64 whose key is the sha256 of what it is for, so one more kitchen or episode
-changes none of the others. Geometry is plain Python floats and textures are Pillow's integer arithmetic:
-nothing goes through BLAS or vectorised transcendentals, whose last bits differ between processors.
+Every random stream is a PCG64 whose key is the sha256 of its purpose, so one more kitchen or episode changes
+none of the others. Geometry is plain Python floats, and textures are Pillow's integer arithmetic: nothing
+uses BLAS or vectorised transcendentals, whose last bits differ between processors.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ _LATHED = {
     ]
     for kind, *cells in map(str.split, _TURNED.strip().splitlines())
 }
-"""Things that a lathe makes: z, radius and colour along their profiles."""
+"""Turned things: z, radius and colour along their profiles."""
 _BOXES = {
     "microwave": (0.22, 0.13, 0.24, "#d4d8dc"),
     "boxes": (0.14, 0.12, 0.22, "#c09058"),
@@ -98,7 +98,7 @@ _BOXES = {
     "sponge": (0.07, 0.045, 0.04, "#f4d440"),
     "book": (0.11, 0.08, 0.03, "#a83c64"),
 }
-"""Things with corners: half their width and depth, height, colour."""
+"""Things with corners: half the width, half the depth, height, colour."""
 _CLUTTER = ("mug", "cup", "apple", "lemon", "bottle", "can", "jar", "carton", "sponge", "book")
 _LANDMARKS = ("bowl", "plate", "pot")
 _STANDING = {
@@ -107,7 +107,7 @@ _STANDING = {
     "boxes": ("boxes", 1.1, 1.1),
     "sink": ("tap", 0.88, 1.22),
 }
-"""What furniture puts on the worktop, and where; a sink, always the second of two pieces, is at x = 0.88."""
+"""Furniture -> the thing that it puts on the worktop, x and y; a sink is the second of two, at x = 0.88."""
 
 _LINK = 0.62
 """Length of each of the arm's two links."""
@@ -115,24 +115,24 @@ _LINK = 0.62
 
 @dataclass(frozen=True, kw_only=True)
 class Kitchen:
-    """An environment: what all its sessions share."""
+    """An environment: everything that its sessions share."""
 
     name: str
     size: int
-    """Pixels of a side of the main camera."""
+    """Side of the main camera's frames, in pixels."""
     seed: int
     theme: Theme
     top: Image.Image
     """The bare worktop from above, 2 * size pixels per unit."""
     wall: Image.Image
     eye: Point
-    """Where the main camera stands."""
+    """Position of the main camera."""
     target: Point
-    """What it looks at."""
+    """Point that the main camera looks at."""
     roll: float
-    """Its lean, in radians."""
+    """Lean of the main camera, in radians."""
     base: Point
-    """The arm's shoulder."""
+    """Position of the arm's shoulder."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,29 +142,29 @@ class Session:
     kitchen: Kitchen
     number: int
     colours: tuple[str, ...]
-    """Of the blocks on the table."""
+    """Colours of the blocks on the table."""
     landmark: str
     landmark_at: Spot
     task: PushTask | None
-    """The one that is recorded; None where every episode has another."""
+    """Task of all episodes; None where every episode has a task of its own."""
     camera: Viewpoint
     main: Image.Image
-    """What stands still in the main camera, 2 * size square."""
+    """What stands still before the main camera, 2 * size square."""
     top: Image.Image
-    """The worktop with what stands on it, as the wrist camera sees it, 2 * size pixels per unit."""
+    """The worktop with the things on it, as the wrist camera sees it, 2 * size pixels per unit."""
     light: Image.Image
-    """Multiplied with main frames, size square."""
+    """Light that is multiplied with the main camera's frames, size square."""
     noise: Image.Image
-    """The sensor's noise around 128, larger than a frame so that each frame takes another part of it."""
+    """The sensor's noise around 128; larger than a frame, so that every frame takes a different part."""
 
 
 def kitchen_names(count: int) -> list[str]:
-    """The first `count` environments; a longer list begins with every shorter one."""
+    """Names of the first `count` environments; a longer list begins with every shorter one."""
     return [*THEMES, *(f"toykitchen{n}" for n in range(len(THEMES) + 1, count + 1))][:count]
 
 
 def build_kitchen(name: str, *, size: int, seed: int = 0) -> Kitchen:
-    """Furnish an environment; its looks depend on `name` and `seed` alone, its pixels on `size` too."""
+    """Furnish an environment; its looks depend only on `name` and `seed`, its pixels also on `size`."""
     rng = _stream(seed, name, "look")
     theme = THEMES[name] if name in THEMES else random_theme(rng)
     side = (-1.0, 1.0)[rng.integers(2)]
@@ -183,7 +183,7 @@ def build_kitchen(name: str, *, size: int, seed: int = 0) -> Kitchen:
 
 
 def open_session(kitchen: Kitchen, number: int) -> Session:
-    """Set the table for a session: blocks, landmark, clutter, light, and the camera knocked a little."""
+    """Set the table for a session: blocks, landmark, clutter, light, and a camera that moved a little."""
     size, rng = kitchen.size, _stream(kitchen.seed, kitchen.name, number, "session")
     colours = tuple(list(COLOURS)[k] for k in rng.permutation(len(COLOURS))[:3])
     landmark = _LANDMARKS[rng.integers(len(_LANDMARKS))]
@@ -217,13 +217,13 @@ def open_session(kitchen: Kitchen, number: int) -> Session:
 
 
 def record(session: Session, *, episode: int, steps: int) -> Motion:
-    """What the arm does in an episode of about `steps` steps (a quarter more or less, at least 2)."""
+    """What the arm does in an episode of about `steps` steps: up to a quarter more or less, at least 2."""
     rng = _stream(session.kitchen.seed, session.kitchen.name, session.number, episode, "episode")
     return perform(rng, session.task, session.colours, session.landmark, session.landmark_at, steps)
 
 
 def draw_main(session: Session, motion: Motion, step: int) -> Image.Image:
-    """The main camera, RGB, size x size."""
+    """A frame of the main camera, RGB, size x size."""
     camera, canvas, blocks = session.camera, session.main.copy(), _blocks(session, motion, step)
     x, y, z = tip = _tip(motion, step)
     shoulder, wrist = session.kitchen.base, (x, y, z + 0.17)
@@ -244,7 +244,7 @@ def draw_main(session: Session, motion: Motion, step: int) -> Image.Image:
 
 
 def draw_wrist(session: Session, motion: Motion, step: int) -> Image.Image:
-    """The camera over the gripper, half a unit wide, RGB, size//2 x size//2."""
+    """A frame of the camera over the gripper, half a unit wide, RGB, size//2 x size//2."""
     size, side = 2 * session.kitchen.size, session.kitchen.size // 2 * 2
     x, y, _ = tip = _tip(motion, step)
     left, upper = round((x - LEFT) * size) - side // 2, round((FAR - y) * size) - side * 5 // 8
@@ -259,13 +259,13 @@ def draw_wrist(session: Session, motion: Motion, step: int) -> Image.Image:
 
 
 def _stream(*key: object) -> Generator:
-    """The random stream for a purpose, the same on every machine."""
+    """The random stream of a purpose, the same on every machine."""
     digest = hashlib.sha256("/".join(str(part) for part in key).encode()).digest()
     return Generator(np.random.PCG64(int.from_bytes(digest[:16], "big")))
 
 
 def _clutter(rng: Generator, taken: list[Spot]) -> list[Thing]:
-    """Two to four things around the working area, clear of what is there already."""
+    """Two to four things around the working area, clear of the places that are taken."""
     wanted = 2 + int(rng.integers(3))
     kinds = [_CLUTTER[k] for k in rng.permutation(len(_CLUTTER))]
     things: list[Thing] = []
@@ -279,7 +279,7 @@ def _clutter(rng: Generator, taken: list[Spot]) -> list[Thing]:
 
 
 def _stand(image: Image.Image, camera: Viewpoint, things: list[Thing], base: Point) -> None:
-    """Draw what stands on the worktop, far things first, over a shadow of them all."""
+    """Draw the things on the worktop, far ones first, over the shadow of all of them."""
     mask = Image.new("L", image.size)
     for _, x, y in things:
         floor = [(x + 0.09 * c + 0.02, y + 0.07 * s - 0.01, 0.0) for c, s in CIRCLE]
@@ -299,7 +299,7 @@ def _stand(image: Image.Image, camera: Viewpoint, things: list[Thing], base: Poi
 
 
 def _light(kitchen: Kitchen, rng: Generator) -> Image.Image:
-    """Coloured light that falls off across the picture, with the soft shadow of something out of sight."""
+    """Coloured light that falls off across the frame, with the soft shadow of something out of sight."""
     tint = ImageColor.getrgb(kitchen.theme.tint)
     level, slope_x, slope_y = rng.uniform(0.98, 1.08), rng.uniform(-0.26, 0.26), rng.uniform(-0.04, 0.12)
     shadow = rng.integers(0, 28, (5, 5))
@@ -312,21 +312,21 @@ def _light(kitchen: Kitchen, rng: Generator) -> Image.Image:
 
 
 def _noise(rng: Generator, side: int) -> Image.Image:
-    """Grey and coloured noise of about 3 grey levels; sums of integers, so the same everywhere."""
+    """Grey and coloured noise of about 3 grey levels; it is sums of integers, so equal everywhere."""
     grey = rng.integers(-4, 5, (side, side, 1), dtype=np.int16)
     coloured = rng.integers(-2, 3, (side, side, 3), dtype=np.int16)
     return Image.fromarray((128 + grey + coloured).astype(np.uint8))
 
 
 def _blocks(session: Session, motion: Motion, step: int) -> list[Block]:
-    """Place (x, y, angle) and colour of each block, the far ones first."""
+    """Place (x, y, angle) and colour of each block, far blocks first."""
     colours = (COLOURS[colour] for colour in session.colours)
     blocks = zip(motion.blocks[step].tolist(), colours, strict=True)
     return sorted(blocks, key=lambda block: -block[0][1])
 
 
 def _tip(motion: Motion, step: int) -> Point:
-    """Where the fingertips are."""
+    """Position of the fingertips."""
     return float(motion.state[step, 0]), float(motion.state[step, 1]), FINGERTIPS
 
 
@@ -345,7 +345,7 @@ def _elbow(shoulder: Point, wrist: Point) -> Point:
 
 
 def _cast(canvas: Image.Image, camera: Viewpoint, blocks: list[Block], joints: list[Point]) -> None:
-    """Darken the table under blocks and arm: drawn at a quarter of the resolution, hence soft and cheap."""
+    """Darken the table under blocks and arm, at a quarter of the resolution: soft, and cheap to draw."""
     side = (canvas.width + 3) // 4
     mask = Image.new("L", (side, side))
     draw = ImageDraw.Draw(mask)
@@ -368,6 +368,7 @@ def _block(draw: ImageDraw.ImageDraw, camera: Viewpoint, place: Point, colour: C
 
 
 def _square(x: float, y: float, angle: float, half: float) -> list[tuple[float, float]]:
+    """Corners, counter-clockwise, of a turned square whose half side is `half`."""
     c, s = math.cos(angle) * half, math.sin(angle) * half
     return [(x - c + s, y - s - c), (x + c + s, y + s - c), (x + c - s, y + s + c), (x - c - s, y - s + c)]
 
@@ -384,5 +385,5 @@ def _gripper(draw: ImageDraw.ImageDraw, camera: Viewpoint, tip: Point, *, closed
 def _expose(image: Image.Image, noise: Image.Image, shift: NDArray[np.int64]) -> Image.Image:
     """Add the part of the sensor's noise that begins at `shift`."""
     left, upper = int(shift[0]), int(shift[1])
-    grain = noise.crop((left, upper, left + image.width, upper + image.height))
-    return ImageChops.add(image, grain, 1, -128)
+    part = noise.crop((left, upper, left + image.width, upper + image.height))
+    return ImageChops.add(image, part, 1, -128)

@@ -1,14 +1,14 @@
-"""What the arm does in an episode, as numbers and words: which block it pushes where, how one asks for it.
+"""What the arm does in an episode, as numbers and words: which block it pushes where, and the instruction.
 
     task = pick_task(rng, ("red", "blue", "green"), "bowl")            # push_red_block_near_bowl, say
     motion = perform(rng, task, colours, landmark, landmark_at, 24)    # states, actions, blocks, instruction
 
-Nothing is drawn and nothing imported that draws. Table coordinates: x to the right and y away from the main
-camera, both in [0, 1] where blocks may be; z up. There is no physics: a block sticks to closed fingers that
-move towards it, on a path so fine that no contact is jumped over.
+Nothing here draws, or imports what draws. Table coordinates: x to the right and y away from the main camera,
+both in [0, 1] where blocks may be; z up. There is no physics: a block sticks to closed fingers that move
+towards it, on a path so fine that no contact is missed.
 
-The fingertips stay at one height, so that an action says all that moves: to a camera, fingers that rise look
-like fingers that move away.
+The fingertips stay at one height, so that an action tells everything that moves: to a camera, fingers that
+rise look like fingers that move away.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ HALF_BLOCK = 0.052
 """Half the side of a block."""
 
 FINGERTIPS = 0.015
-"""z of the gripper's end."""
+"""z of the fingertips."""
 
 NOISE_SHIFTS = 64
-"""Places along x and along y where a frame may start in the noise."""
+"""Positions along x, and along y, at which a frame's part of the noise may begin."""
 
 COLOURS = {
     "red": (222, 40, 36),
@@ -60,12 +60,12 @@ PARAPHRASES = {
         "put the {c} cube by the {t}",
     ),
 }
-"""Ways to ask for each kind of task; {c} is the colour of the block, {t} the landmark."""
+"""Instructions of each kind of task; {c} is the colour of the block, {t} the landmark."""
 
 _DIRECTIONS = {"left": (-1.0, 0.0), "right": (1.0, 0.0), "back": (0.0, 1.0), "front": (0.0, -1.0)}
 
 _MOMENTS = 320
-"""Intervals of the path of a whole episode, whatever its steps."""
+"""Intervals of an episode's path, however many steps the episode has."""
 
 
 class PushTask(NamedTuple):
@@ -77,7 +77,7 @@ class PushTask(NamedTuple):
 
     @property
     def name(self) -> str:
-        """As a folder of the dataset spells it: `push_red_block_left`."""
+        """Name of the task in the paths of the dataset: `push_red_block_left`."""
         return f"push_{self.colour}_block_" + (f"near_{self.landmark}" if self.kind == "near" else self.kind)
 
 
@@ -86,9 +86,9 @@ class Motion:
     """What happens in an episode of T steps with N blocks."""
 
     state: NDArray[np.float32]
-    """[T, 3]: gripper x, y in table units, and 1 where the gripper is closed."""
+    """[T, 3]: x and y of the gripper in table units, and 1 where it is closed."""
     action: NDArray[np.float32]
-    """[T, 3]: dx, dy in table units, and the gripper wanted at the next step."""
+    """[T, 3]: dx and dy in table units, and the gripper's state at the next step."""
     blocks: NDArray[np.float64]
     """[T, N, 3]: x, y and angle of each block."""
     pushed: int
@@ -100,7 +100,7 @@ class Motion:
 
 
 def pick_task(rng: Generator, colours: tuple[str, ...], landmark: str) -> PushTask:
-    """Any kind of task for any of the blocks."""
+    """A random kind of task for a random block."""
     kind = list(PARAPHRASES)[rng.integers(len(PARAPHRASES))]
     return PushTask(kind, colours[rng.integers(len(colours))], landmark)
 
@@ -113,9 +113,15 @@ def perform(
     landmark_at: Spot,
     steps: int,
 ) -> Motion:
-    """An episode of about `steps` steps: a quarter more or less, at least 2.
+    """An episode of about `steps` steps: up to a quarter more or less, at least 2.
 
-    `task` is None for any task; `colours` are those of the blocks on the table.
+    Args:
+        rng: random stream of the episode.
+        task: what the arm does; None is any task.
+        colours: colours of the blocks on the table.
+        landmark: thing on the table that a task may name.
+        landmark_at: where the landmark stands.
+        steps: steps on average.
     """
     length = max(2, round(steps * rng.uniform(0.75, 1.25)))
     task = task or pick_task(rng, colours, landmark)
@@ -138,7 +144,7 @@ def perform(
 
 
 def _say(rng: Generator, task: PushTask) -> str:
-    """One way to ask for a task; people differ in case, full stops and articles."""
+    """An instruction for a task; like those of people, it varies in case, full stops and articles."""
     phrases = PARAPHRASES[task.kind]
     text = phrases[rng.integers(len(phrases))].format(c=task.colour, t=task.landmark)
     style = rng.integers(5)
@@ -150,7 +156,7 @@ def _say(rng: Generator, task: PushTask) -> str:
 def _set_blocks(
     rng: Generator, task: PushTask, pushed: int, count: int, landmark_at: Spot
 ) -> tuple[list[list[float]], Spot]:
-    """Where the blocks stand at first (x, y, angle), and where one shall go, with nothing in its way."""
+    """First place (x, y, angle) of each block, and the goal of one, with nothing in its way."""
     while True:
         blocks = [
             [rng.uniform(0.15, 0.85), rng.uniform(0.16, 0.78), rng.uniform(0, 1.57)] for _ in range(count)
@@ -177,8 +183,8 @@ def _push(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Gripper [_MOMENTS + 1, 3] (x, y, closed) and blocks [_MOMENTS + 1, N, 3] (x, y, angle).
 
-    The arm comes with open fingers, closes them behind the block, pushes it to the goal, opens them and draws
-    back. A block sticks to closed fingers that move towards it.
+    The arm comes with open fingers, closes them behind the block, pushes it to the goal, opens them and
+    retreats. A block sticks to closed fingers that move towards it.
     """
     x, y = blocks[pushed][:2]
     far = math.hypot(goal[0] - x, goal[1] - y)
@@ -189,7 +195,7 @@ def _push(
     last = (goal[0] - dx * gap, goal[1] - dy * gap)
     back = (last[0] - dx * 0.05, last[1] - dy * 0.05)
     bow, wobble = rng.uniform(-0.09, 0.09), rng.uniform(-0.012, 0.012)
-    # When it begins and how long it takes, in parts of the episode; from, to, how far to the side; closed.
+    # Per phase: beginning and duration as parts of the episode; from, to, bow to the side; closed.
     phases = (
         (0.0, 0.38, home, behind, bow, 0),
         (0.38, 0.08, behind, behind, 0.0, 1),

@@ -1,4 +1,4 @@
-"""A small embedded dataset of the simulated kitchens, as the TFDS directory that an RLDS loader expects.
+"""A small dataset of the sample kitchens, as the TFDS directory that an RLDS loader expects.
 
     DIR/oxcart_kitchens/1.0.0/
         dataset_info.json                                   written last: without it this is no dataset
@@ -8,10 +8,10 @@
 
     write_rlds(Path("source"), RldsSampleConfig(kitchens=12))        # or: oxcart sample rlds source
 
-The source's own `val` is every tenth episode or so, drawn within recording sessions as Bridge's is: each of
-its episodes has neighbours in `train` that share kitchen, clutter and light. Episodes are encoded session
-by session into one temporary file and then copied out in hash order, so memory stays at one session and the
-disk holds the dataset twice for a moment. The same configuration writes the same bytes.
+The source's own `val` is about every tenth episode, drawn within recording sessions as Bridge's is: each of
+its episodes has neighbours in `train` that share its kitchen, clutter and light. Episodes are encoded session
+by session into one temporary file and then copied in hash order, so memory holds one session, and the disk
+holds the dataset twice for a moment. The same configuration writes the same bytes.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ _LEAST = {"kitchens": 1, "sessions": 1, "episodes": 1, "steps": 2, "size": 32, "
 
 @dataclass(frozen=True, kw_only=True)
 class RldsSampleConfig:
-    """What to write; everything shapes the bytes.
+    """What to write; every setting changes the bytes.
 
     Raises:
         ConfigError: a value is impossible.
@@ -85,20 +85,25 @@ class RldsSampleConfig:
                 raise ConfigError(
                     f"{argument}: expected at least {least}, got {got}; ask for {least} or more"
                 )
-        total = self.kitchens * self.sessions * self.episodes
-        if self.duplicates > total:
+        episodes = self.total - self.duplicates
+        if self.duplicates > episodes:
             raise ConfigError(
-                f"duplicates: expected at most the {total} episodes, got {self.duplicates}; ask for fewer"
+                f"duplicates: expected at most the {episodes} episodes, got {self.duplicates}; ask for fewer"
             )
-        train = total - len(_val_episodes(self)) + self.duplicates
+        train = self.total - len(_val_episodes(self))
         if self.files > train:
             raise ConfigError(
                 f"files: expected at most the {train} records of train, got {self.files}; ask for fewer files"
             )
 
+    @property
+    def total(self) -> int:
+        """Records in all, duplicates included."""
+        return self.kitchens * self.sessions * self.episodes + self.duplicates
+
 
 class _Spooled(NamedTuple):
-    """A record that waits in the temporary file for its place."""
+    """A record in the temporary file, which waits for its place in the dataset."""
 
     kitchen: str
     task: str
@@ -110,15 +115,18 @@ class _Spooled(NamedTuple):
 
 
 def write_rlds(
-    directory: Path, config: RldsSampleConfig, progress: Callable[[int, int], None] | None = None
+    directory: Path, config: RldsSampleConfig, report: Callable[[int], None] = lambda done: None
 ) -> Path:
     """Write the dataset under `directory` and return the directory that holds its files.
 
-    `progress` is called after each episode with how many are done and how many there are (with duplicates).
+    Args:
+        directory: folder to write into.
+        config: what to write.
+        report: called after each episode with the number of episodes that are written.
 
     Raises:
-        ConfigError: the directory is there already and not empty.
-        StoreError: it cannot be written.
+        ConfigError: the directory of the dataset exists and is not empty.
+        StoreError: the directory cannot be written.
     """
     root = Path(directory) / NAME / VERSION
     store = Store(root)
@@ -131,8 +139,7 @@ def write_rlds(
     try:
         root.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=root) as spool:
-            records = _spool(spool, config, progress or (lambda done, total: None))
-            records = _in_hash_order(records, config.seed, "order")
+            records = _in_hash_order(_spool(spool, config, report), config.seed, "order")
             splits = [
                 _write_split(store, spool, split, [r for r in records if r.split == split], files)
                 for split, files in (("train", config.files), ("val", 1))
@@ -141,7 +148,8 @@ def write_rlds(
         with tempfile.TemporaryDirectory() as folder:
             features(config.size).save_config(folder)
             store.put("features.json", (Path(folder) / "features.json").read_bytes())
-        store.put("dataset_info.json", _json(_dataset_info(splits)))
+        info = json.dumps(_dataset_info(splits), indent=4, sort_keys=True)
+        store.put("dataset_info.json", info.encode())
         store.delete_folder(WORK)
     except OSError as error:
         raise StoreError(f"{error.filename or root}: write: {error.strerror or error}") from error
@@ -149,64 +157,47 @@ def write_rlds(
 
 
 def features(size: int) -> tfds.features.FeaturesDict:
-    """What a record holds, for frames of `size` pixels."""
+    """What a record holds, for frames of `size` pixels a side."""
     f = tfds.features
-    return f.FeaturesDict(
-        {
-            "steps": f.Dataset(
-                {
-                    "observation": f.FeaturesDict(
-                        {
-                            "image_0": f.Image(
-                                shape=(size, size, 3),
-                                dtype=np.uint8,
-                                encoding_format="jpeg",
-                                doc="Main camera RGB observation, fixed in front of the table.",
-                            ),
-                            "wrist": f.Image(
-                                shape=(size // 2, size // 2, 3),
-                                dtype=np.uint8,
-                                encoding_format="png",
-                                doc="Wrist camera RGB observation, follows the gripper from above.",
-                            ),
-                            "state": f.Tensor(
-                                shape=(3,),
-                                dtype=np.float32,
-                                doc="Gripper x (to the right) and y (away from the main camera) in widths "
-                                "of the table, 0 to 1, and 1 where the gripper is closed.",
-                            ),
-                        }
-                    ),
-                    "action": f.Tensor(
-                        shape=(3,),
-                        dtype=np.float32,
-                        doc="Gripper dx and dy to the next step in widths of the table, and 1 to close the "
-                        "gripper. The next state's x and y are exactly this one's plus dx and dy.",
-                    ),
-                    "language_instruction": f.Text(doc="Language instruction."),
-                    "is_first": f.Scalar(dtype=np.bool_, doc="True on the first step of the episode."),
-                    "is_last": f.Scalar(dtype=np.bool_, doc="True on the last step of the episode."),
-                    "is_terminal": f.Scalar(
-                        dtype=np.bool_, doc="True on the last step: all are demonstrations."
-                    ),
-                    "reward": f.Scalar(dtype=np.float32, doc="1 on the last step."),
-                    "discount": f.Scalar(dtype=np.float32, doc="Discount, always 1."),
-                }
-            ),
-            "episode_metadata": f.FeaturesDict(
-                {
-                    "file_path": f.Text(doc="Path of the raw recording: environment, task, session, split."),
-                    "episode_id": f.Scalar(dtype=np.int32, doc="Index of the episode in file_path."),
-                }
-            ),
-        }
-    )
+
+    def image(side: int, encoding: str, doc: str) -> tfds.features.Image:
+        return f.Image(shape=(side, side, 3), dtype=np.uint8, encoding_format=encoding, doc=doc)
+
+    def vector(doc: str) -> tfds.features.Tensor:
+        return f.Tensor(shape=(3,), dtype=np.float32, doc=doc)
+
+    observation = {
+        "image_0": image(size, "jpeg", "Main camera RGB observation, fixed in front of the table."),
+        "wrist": image(size // 2, "png", "Wrist camera RGB observation, follows the gripper from above."),
+        "state": vector(
+            "Gripper x (to the right) and y (away from the main camera) in widths of the table, 0 to 1, "
+            "and 1 where the gripper is closed."
+        ),
+    }
+    last = "True on the last step: all are demonstrations."
+    steps = {
+        "observation": f.FeaturesDict(observation),
+        "action": vector(
+            "Gripper dx and dy to the next step in widths of the table, and 1 to close the gripper. The next "
+            "state's x and y are exactly this one's plus dx and dy."
+        ),
+        "language_instruction": f.Text(doc="Language instruction."),
+        "is_first": f.Scalar(dtype=np.bool_, doc="True on the first step of the episode."),
+        "is_last": f.Scalar(dtype=np.bool_, doc="True on the last step of the episode."),
+        "is_terminal": f.Scalar(dtype=np.bool_, doc=last),
+        "reward": f.Scalar(dtype=np.float32, doc="1 on the last step."),
+        "discount": f.Scalar(dtype=np.float32, doc="Discount, always 1."),
+    }
+    metadata = {
+        "file_path": f.Text(doc="Path of the raw recording: environment, task, session, split."),
+        "episode_id": f.Scalar(dtype=np.int32, doc="Index of the episode in file_path."),
+    }
+    return f.FeaturesDict({"steps": f.Dataset(steps), "episode_metadata": f.FeaturesDict(metadata)})
 
 
-def _spool(spool: BinaryIO, config: RldsSampleConfig, progress: Callable[[int, int], None]) -> list[_Spooled]:
+def _spool(spool: BinaryIO, config: RldsSampleConfig, report: Callable[[int], None]) -> list[_Spooled]:
     """Encode every episode, session by session, then repeat the duplicates."""
     names, val = kitchen_names(config.kitchens), _val_episodes(config)
-    total = config.kitchens * config.sessions * config.episodes + config.duplicates
     records: list[_Spooled] = []
     held: Counter[str] = Counter()
 
@@ -219,7 +210,7 @@ def _spool(spool: BinaryIO, config: RldsSampleConfig, progress: Callable[[int, i
         records.append(_Spooled(kitchen, task, session, split, held[path], spool.tell(), len(data)))
         spool.write(data)
         held[path] += 1
-        progress(len(records), total)
+        report(len(records))
 
     for name in names:
         kitchen = build_kitchen(name, size=config.size, seed=config.seed)
@@ -240,7 +231,7 @@ def _spool(spool: BinaryIO, config: RldsSampleConfig, progress: Callable[[int, i
 
 
 def _example(session: Session, motion: Motion) -> tf_example_pb2.Example:
-    """An episode as TFDS encodes it, without its metadata: one list per feature, over all steps."""
+    """An episode as TFDS encodes it, without its metadata: one list per feature, with all steps."""
     count = len(motion.state)
     ends = [int(step == count - 1) for step in range(count)]
     main = [_encoded(draw_main(session, motion, step), "JPEG", quality=90) for step in range(count)]
@@ -295,10 +286,6 @@ def _dataset_info(splits: list[dict[str, object]]) -> dict[str, object]:
         "splits": splits,
         "version": VERSION,
     }
-
-
-def _json(value: object) -> bytes:
-    return json.dumps(value, indent=4, sort_keys=True).encode()
 
 
 def _val_episodes(config: RldsSampleConfig) -> set[tuple[str, int, int]]:

@@ -1,13 +1,13 @@
-"""Cameras, and how the planes and solids of a simulated kitchen look through them, as Pillow polygons.
+"""Viewpoints, and how the planes and solids of a sample kitchen look from them, as Pillow polygons.
 
-    camera = look_at(eye, target, roll, size)               # or above(...), which has no perspective
-    warp(image, picture, camera, corner, right, down)       # a plane: wall or worktop
-    prism(draw, camera, floor, low, high, colour)           # boxes and blocks
-    lathe(draw, camera, x, y, turns)                        # bowls, mugs, lamps: discs from the bottom up
-    limb(draw, camera, a, b, ra, rb, colour)                # round bars
+    view = look_at(eye, target, roll, size)                 # or above(...), which has no perspective
+    warp(image, surface, view, corner, right, down)         # a plane: wall or worktop
+    prism(draw, view, floor, low, high, colour)             # boxes and blocks
+    lathe(draw, view, x, y, turns)                          # bowls, mugs, lamps: discs from the bottom up
+    limb(draw, view, a, b, ra, rb, colour)                  # round bars
 
-Nothing is sorted here: what is painted later hides what is there. Pixels are the same on every machine, so
-sums are written out (`sum` of floats rounds differently from Python 3.12 on).
+Nothing is sorted here: whatever is painted later hides what was painted before. Pixels are the same on every
+machine, so sums are written out (from Python 3.12 on, `sum` rounds floats differently).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ CIRCLE = tuple((math.cos(math.tau * k / 28), math.sin(math.tau * k / 28)) for k 
 """Corners of the polygon that stands in for a circle of radius 1."""
 
 _TILT = 0.4
-"""How far the wrist camera leans back: z moves a point by this much of y."""
+"""How far the wrist camera leans back: a unit of z moves a point like this much of y."""
 _FACES = (
     ((0, 1, 5, 4), 0.62),
     ((1, 2, 6, 5), 0.8),
@@ -39,7 +39,7 @@ _FACES = (
 
 
 class Viewpoint(NamedTuple):
-    """A 3 x 4 projection to pixels, and how many pixels a unit measures at depth 1."""
+    """A camera: a 3 x 4 projection to pixels, and the pixels of a unit at depth 1."""
 
     rows: tuple[tuple[float, float, float, float], ...]
     focal: float
@@ -57,7 +57,7 @@ class Viewpoint(NamedTuple):
 
 
 def look_at(eye: Point, target: Point, roll: float, size: int) -> Viewpoint:
-    """A pinhole camera of a square image, about 45 degrees wide; `roll` is its lean in radians."""
+    """A pinhole camera with a square image, about 45 degrees wide; `roll` is its lean in radians."""
     f = _unit((target[0] - eye[0], target[1] - eye[1], target[2] - eye[2]))
     r = _unit((f[1], -f[0], 0.0))
     d = _cross(f, r)
@@ -71,30 +71,30 @@ def look_at(eye: Point, target: Point, roll: float, size: int) -> Viewpoint:
 
 
 def above(scale: float, left: float, far: float) -> Viewpoint:
-    """The wrist's view: no perspective, so that a window of one large picture serves wherever the arm is."""
+    """The wrist's view, without perspective: a window of one large image serves wherever the arm is."""
     return Viewpoint(
         ((scale, 0, 0, -scale * left), (0, -scale, -scale * _TILT, scale * far), (0, 0, 0, 1)), scale
     )
 
 
 def warp(
-    canvas: Image.Image, picture: Image.Image, camera: Viewpoint, corner: Point, right: Point, down: Point
+    canvas: Image.Image, surface: Image.Image, view: Viewpoint, corner: Point, right: Point, down: Point
 ) -> None:
-    """Paint the picture of a plane as the camera sees it; `right` and `down` are one pixel of it in space."""
-    # Columns of the 3 x 3 matrix from pixels of the picture to those of the canvas, then its inverse.
+    """Paint a flat surface as the camera sees it; `right` and `down` are one of its pixels in space."""
+    # Columns of the 3 x 3 matrix from pixels of the surface to those of the canvas, then its inverse.
     u, v, o = (
-        tuple(a * x + b * y + c * z + d * w for a, b, c, d in camera.rows)
+        tuple(a * x + b * y + c * z + d * w for a, b, c, d in view.rows)
         for (x, y, z), w in ((right, 0), (down, 0), (corner, 1))
     )
     adjugate = (*_cross(v, o), *_cross(o, u), *_cross(u, v))
     inverse = tuple(value / adjugate[8] for value in adjugate[:8])
-    view = (canvas.size, Image.Transform.PERSPECTIVE, inverse)
-    mask = Image.new("L", picture.size, 255).transform(*view)
-    canvas.paste(picture.transform(*view, resample=Image.Resampling.BILINEAR), mask=mask)
+    seen = (canvas.size, Image.Transform.PERSPECTIVE, inverse)
+    mask = Image.new("L", surface.size, 255).transform(*seen)
+    canvas.paste(surface.transform(*seen, resample=Image.Resampling.BILINEAR), mask=mask)
 
 
 def darken(image: Image.Image, mask: Image.Image, at: tuple[int, int] = (0, 0)) -> None:
-    """Lay a shadow whose depth is the mask's, with its upper left corner on pixel `at`."""
+    """Cast a shadow as deep as the mask is bright; its upper left corner is the pixel `at`."""
     image.paste((18, 16, 24), (*at, at[0] + mask.width, at[1] + mask.height), mask)
 
 
@@ -105,14 +105,14 @@ def shade(colour: Colour, factor: float) -> Colour:
 
 def prism(
     draw: ImageDraw,
-    camera: Viewpoint,
+    view: Viewpoint,
     floor: list[tuple[float, float]],
     low: float,
     high: float,
     colour: Colour,
 ) -> None:
-    """A box on four corners that run counter-clockwise; the faces that look away are not drawn."""
-    pixels = camera.outline([(x, y, z) for z in (low, high) for x, y in floor])
+    """A box over four corners that run counter-clockwise; faces that look away are not drawn."""
+    pixels = view.outline([(x, y, z) for z in (low, high) for x, y in floor])
     for corners, light in _FACES:
         face = [pixels[k] for k in corners]
         (ax, ay), (bx, by), (cx, cy) = face[:3]
@@ -120,11 +120,9 @@ def prism(
             draw.polygon(face, fill=shade(colour, light), outline=shade(colour, light * 0.86))
 
 
-def limb(
-    draw: ImageDraw, camera: Viewpoint, a: Point, b: Point, ra: float, rb: float, colour: Colour
-) -> None:
-    """A round bar from a to b, of radius ra there and rb here, with a highlight along it."""
-    (ax, ay, sa), (bx, by, sb) = camera.at(a), camera.at(b)
+def limb(draw: ImageDraw, view: Viewpoint, a: Point, b: Point, ra: float, rb: float, colour: Colour) -> None:
+    """A round bar from a (radius ra) to b (radius rb), with a highlight along it."""
+    (ax, ay, sa), (bx, by, sb) = view.at(a), view.at(b)
     ra, rb = ra * sa, rb * sb
     length = math.hypot(bx - ax, by - ay) or 1.0
     nx, ny = (ay - by) / length, (bx - ax) / length
@@ -145,16 +143,16 @@ def limb(
 
 
 def lathe(
-    draw: ImageDraw, camera: Viewpoint, x: float, y: float, turns: Sequence[tuple[float, float, Colour]]
+    draw: ImageDraw, view: Viewpoint, x: float, y: float, turns: Sequence[tuple[float, float, Colour]]
 ) -> None:
-    """A turned body, painted as discs from the bottom up; `turns` are (z, radius, colour) of its profile."""
+    """A turned body, painted as discs from the bottom up; its profile is `turns`: (z, radius, colour)."""
     for (z0, r0, _), (z1, r1, colour) in pairwise(turns):
         count = max(int(abs(z1 - z0) * 90), 1)
         for k in range(count + 1):
             z, r = z0 + (z1 - z0) * k / count, r0 + (r1 - r0) * k / count
             for wide, shift, light in ((1.0, 0.0, 0.74), (0.78, -0.2, 0.9), (0.45, -0.4, 1.04)):
                 ring = [(x + r * (c * wide + shift), y + r * (s * wide), z) for c, s in CIRCLE]
-                draw.polygon(camera.outline(ring), fill=shade(colour, light))
+                draw.polygon(view.outline(ring), fill=shade(colour, light))
 
 
 def _unit(v: Point) -> Point:

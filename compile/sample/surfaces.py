@@ -1,12 +1,12 @@
-"""How the kitchens differ: a table of themes, and the flat pictures of worktop and wall that each one gives.
+"""How the sample kitchens differ: a table of themes, and the flat images of their worktops and walls.
 
     theme = THEMES["toykitchen1"]                     # or random_theme(rng), for kitchens beyond the table
-    draw_top(theme, rng, unit)                        # the worktop from above, with what is set in it
-    draw_wall(theme, rng, unit)                       # the wall with what hangs on it or stands before it
+    draw_top(theme, rng, unit)                        # the worktop from above, with sink or stove
+    draw_wall(theme, rng, unit)                       # the wall, with the furniture on and before it
 
 The worktop is x in [LEFT, RIGHT] by y in [NEAR, FAR]; the wall stands on y = FAR, up to z = HIGH. `unit` is
-how many pixels show one unit of the table. A texture is a grey picture of its pattern that is coloured from
-dark to light; all of it is Pillow's integer arithmetic, hence the same on every machine.
+the number of pixels per unit of the table. A texture is a grey image of a pattern, coloured from dark to
+light. All of it is Pillow's integer arithmetic, so it is the same on every machine.
 """
 
 from __future__ import annotations
@@ -44,13 +44,13 @@ _GRIDS = {
     "butcher": (0.46, 0.09, 0.37, 0.005),
     "panels": (0.15, 9.0, 0.0, 0.012),
 }
-"""Patterns of cells: units across, units down, offset of each row in cells, width of the joint."""
+"""Patterns of cells: width, height, offset of each row in cells, width of the joint; in table units."""
 
 _BRIGHT = ("#d8483c", "#3c7ad8", "#f0c040", "#48a868", "#f4f0e4", "#8a5cc0", "#e88438")
 
 
 class Theme(NamedTuple):
-    """What makes a kitchen recognisable; the colours are hexadecimal or hsl()."""
+    """What makes a kitchen recognisable; colours are hexadecimal or hsl()."""
 
     wall: str
     wall_dark: str
@@ -59,12 +59,12 @@ class Theme(NamedTuple):
     top_dark: str
     top_light: str
     furniture: str
-    """Comma-separated."""
+    """Pieces of furniture, comma-separated."""
     tint: str
     """Colour of the light."""
 
     def placed(self) -> list[tuple[str, float]]:
-        """Each piece of furniture and where along the wall its middle is."""
+        """Each piece of furniture, and x of its middle."""
         pieces = self.furniture.split(",")
         if len(pieces) == 1:
             return [(pieces[0], 0.5)]
@@ -103,7 +103,7 @@ def draw_top(theme: Theme, rng: Generator, unit: int) -> Image.Image:
             for k in range(4):
                 for radius, colour in rings:
                     paint.disc(x - 0.13 + 0.26 * (k % 2), 1.03 + 0.16 * (k // 2), radius, colour)
-    # Where the wall meets the worktop less light arrives.
+    # Less light arrives where the wall meets the worktop.
     shadow = ImageDraw.Draw(image, "RGBA")
     for k in range(12):
         shadow.rectangle((0, 0, image.width, round((0.012 * (k + 1)) * unit)), fill=(10, 8, 14, 12))
@@ -120,7 +120,7 @@ def draw_wall(theme: Theme, rng: Generator, unit: int) -> Image.Image:
 
 
 class _Paint(NamedTuple):
-    """Draws on the picture of a plane, in units: u to the right from LEFT, v up to `top`."""
+    """Draws on the image of a plane in table units: u to the right from LEFT, v up to `top`."""
 
     draw: ImageDraw.ImageDraw
     unit: int
@@ -196,7 +196,7 @@ def _hang(kind: str, x: float, paint: _Paint, rng: Generator) -> None:
 def _texture(
     kind: str, dark: str, light: str, rng: Generator, wide: float, high: float, unit: int
 ) -> Image.Image:
-    """A surface of wide x high units: a grey picture of its pattern, coloured from dark to light."""
+    """A surface of wide x high units: a grey image of its pattern, coloured from dark to light."""
     w, h = round(wide * unit), round(high * unit)
     if kind in _GRIDS:
         cell, row, offset, joint = _GRIDS[kind]
@@ -243,13 +243,13 @@ def _texture(
 
 
 def _bands(length: float, unit: int) -> list[tuple[int, int]]:
-    """Pixels where every other band of a striped surface begins and ends."""
+    """First and last pixel of every other band of a striped surface."""
     step = 0.14
     even = range(0, int(length / step) + 1, 2)
     return [(round(k * step * unit), round((k + 1) * step * unit)) for k in even]
 
 
 def _grain(rng: Generator, w: int, h: int, across: float, down: float) -> Image.Image:
-    """Smooth random grey with that many cells across and down."""
+    """Smooth random grey [h, w] with `across` by `down` cells."""
     cells = rng.integers(0, 256, (max(round(down), 2), max(round(across), 2)), dtype=np.uint8)
     return Image.fromarray(cells).resize((w, h), Image.Resampling.BICUBIC)

@@ -4,17 +4,17 @@
       Cooking 0 [ckitchen000].mp4            three shots of things that move, with the .info.json beside it
       Cooking 0 [ckitchen000].info.json
       ...
-      Best of cooking [reupload000].mp4      the first one again by another channel, cropped and encoded anew
+      Best of cooking [reupload000].mp4      the first video again by another channel, cropped, encoded anew
       A slide [slide000000].mp4              nothing moves
-      Phone video [variable000].mp4          frames come when they like, as from a phone
+      Phone video [variable000].mp4          frames come at irregular times, as from a phone
       Broken [broken00000].mp4               damaged in the middle
 
     write_videos(Path("vids"), VideoSampleConfig(channels=4))
 
-A scene is a soft background of a few colours with discs that fly about and bounce: each has low frequencies
-of its own, which is what perceptual hashes see, and a cut between two changes most pixels. Every scene's
-random stream is a PCG64 whose key is the sha256 of its name, and one thread encodes, so the same
-configuration writes the same bytes with the same versions of the encoder.
+A scene is a soft background of a few colours, with discs that fly about and bounce. Each scene has low
+frequencies of its own, which is what perceptual hashes see, and a cut between two scenes changes most pixels.
+Every scene's random stream is a PCG64 whose key is the sha256 of the scene's name, and one thread encodes, so
+the same configuration writes the same bytes with the same versions of the encoder.
 """
 
 from __future__ import annotations
@@ -29,42 +29,41 @@ from typing import Any, BinaryIO
 
 import av
 import numpy as np
-import numpy.typing as npt
 from av.codec.context import Flags
 from PIL import Image, ImageDraw
 
+from oxcart.compile.images import Frame
+from oxcart.compile.sources.videos.config import LICENCES
 from oxcart.manifests.ownership import VIDEOS, check_directory
 from oxcart.shards.errors import ConfigError
 from oxcart.shards.files import naming, replacing, write_file
 
-Picture = npt.NDArray[np.uint8]
-
 CHANNELS = ("kitchen", "workshop", "garden", "diner", "studio", "farm", "office", "garage")
 TITLES = ("Cooking", "Repairing a chair", "Planting", "Serving", "Painting", "Milking", "Filing", "Welding")
-CC_BY = "Creative Commons Attribution license (reuse allowed)"
+CC_BY = LICENCES["cc-by"]
 FPS = 24
 SPECIAL = 4
-"""Videos beside those of the channels: a re-upload, a slide, one of variable rate, a damaged one."""
+"""Videos besides those of the channels: a re-upload, a slide, one of variable rate, a damaged one."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class VideoSampleConfig:
-    """What to write; everything shapes the bytes.
+    """What to write; every setting changes the bytes.
 
     Raises:
         ConfigError: a value is impossible.
     """
 
     channels: int = 5
-    """Environments, at most one for each of CHANNELS."""
+    """Environments; at most one per name of CHANNELS."""
     videos: int = 2
-    """Of each channel."""
+    """Videos per channel."""
     shots: int = 3
-    """Of each video."""
+    """Shots per video."""
     seconds: float = 2.0
-    """Of each shot."""
+    """Seconds per shot."""
     height: int = 96
-    """Pixels; videos are a third wider."""
+    """Height of the frames in pixels; they are a third wider."""
     seed: int = 0
     """Another seed draws other scenes."""
 
@@ -85,24 +84,30 @@ class VideoSampleConfig:
 def write_videos(
     directory: Path, config: VideoSampleConfig, report: Callable[[int], None] = lambda done: None
 ) -> Path:
-    """Write the videos and what is known of them; returns the directory."""
+    """Write the videos, each with its `info.json`, and return the directory.
+
+    Args:
+        directory: folder to write into.
+        config: what to write.
+        report: called after each video with the number of videos that are written.
+    """
     check_directory("directory", directory, VIDEOS)
     directory.mkdir(parents=True, exist_ok=True)
     size = config.height, config.height * 4 // 3 // 2 * 2
-    frames = round(config.seconds * FPS)
+    length = round(config.seconds * FPS)
     done = 0
 
-    def shots(name: str, count: int = config.shots) -> Iterator[Picture]:
+    def shots(name: str, count: int = config.shots) -> Iterator[Frame]:
         for shot in range(count):
-            yield from draw_scene(f"{config.seed} {name} {shot}", frames, size)
+            yield from draw_scene(f"{config.seed} {name} {shot}", length, size)
 
     def write(
-        title: str, video: str, channel: str, licence: str | None, pictures: Iterable[Picture], **how: Any
+        title: str, video: str, channel: str, licence: str | None, frames: Iterable[Frame], **how: Any
     ) -> Path:
         nonlocal done
         path = directory / f"{title} [{video}].mp4"
         with naming(path), replacing(path) as file:
-            write_video(file, pictures, kind="mp4", **how)
+            write_video(file, frames, kind="mp4", **how)
         write_info(path, video, title, channel, licence)
         done += 1
         report(done)
@@ -115,62 +120,48 @@ def write_videos(
             write(f"{TITLES[i]} {number}", video, channel, licence, shots(video))
     first, last = CHANNELS[0], CHANNELS[config.channels - 1]
     again = list(shots(f"c{first[:7]}0".ljust(11, "0")))
-    copied = [cropped(again[i * FPS // 30]) for i in range(len(again) * 30 // FPS)]
+    copied = [_cropped(again[i * FPS // 30]) for i in range(len(again) * 30 // FPS)]
     write(f"Best of {TITLES[0].lower()}", "reupload000", CHANNELS[1], None, copied, fps=30, crf=30)
-    still = [next(draw_scene(f"{config.seed} slide", 1, size))] * (2 * frames)
+    still = [next(draw_scene(f"{config.seed} slide", 1, size))] * (2 * length)
     write("A slide", "slide000000", last, CC_BY, still)
-    times = variable_times(f"{config.seed} times", 2 * frames)
+    times = variable_times(f"{config.seed} times", 2 * length)
     write("Phone video", "variable000", last, CC_BY, shots("variable", 2), times_ms=times)
-    path = write("Broken", "broken00000", first, CC_BY, shots("broken"))
-    damage(path)
+    damage(write("Broken", "broken00000", first, CC_BY, shots("broken")))
     return directory
 
 
-def draw_scene(name: str, frames: int, size: tuple[int, int]) -> Iterator[Picture]:
-    """Frames [H, W, 3] of a scene: discs that fly over a background; the same name, the same scene."""
+def draw_scene(name: str, frames: int, size: tuple[int, int]) -> Iterator[Frame]:
+    """Frames [H, W, 3] uint8 of discs that fly over a background; the same name gives the same scene."""
     height, width = size
-    random = np.random.Generator(
-        np.random.PCG64(int.from_bytes(hashlib.sha256(name.encode()).digest(), "big"))
-    )
+    random = _stream(name)
     colours = random.integers(0, 256, (3, 4, 3), dtype=np.uint8)
     ground = Image.fromarray(colours).resize((width, height), Image.Resampling.BICUBIC)
     count, fine = 4, 256
     radius = random.integers(height // 12, height // 5, count)
     place = random.integers(0, (width * fine, height * fine), (count, 2))
-    speed = random.integers(width * fine // 90, width * fine // 30, (count, 2)) * random.choice(
-        (-1, 1), (count, 2)
-    )
+    speed = random.integers(width * fine // 90, width * fine // 30, (count, 2))
+    speed *= random.choice((-1, 1), (count, 2))
     paint = [tuple(colour) for colour in random.integers(0, 256, (count, 3)).tolist()]
     ends = np.array((width * fine, height * fine))
     for _ in range(frames):
-        picture = ground.copy()
-        draw = ImageDraw.Draw(picture)
+        image = ground.copy()
+        draw = ImageDraw.Draw(image)
         for (x, y), reach, colour in zip((place // fine).tolist(), radius.tolist(), paint, strict=True):
             draw.ellipse((x - reach, y - reach, x + reach, y + reach), fill=colour)
-        yield np.asarray(picture)
+        yield np.asarray(image)
         place = place + speed
         speed = np.where((place < 0) | (place > ends), -speed, speed)
         place = np.clip(place, 0, ends)
 
 
-def cropped(picture: Picture, share: int = 12) -> Picture:
-    """Without a twelfth (or another share) of each side, as those who upload again do; of even size."""
-    height, width = picture.shape[0] // share, picture.shape[1] // share
-    inner = picture[height : picture.shape[0] - height, width : picture.shape[1] - width]
-    return inner[: len(inner) // 2 * 2, : inner.shape[1] // 2 * 2]
-
-
 def variable_times(name: str, frames: int) -> list[int]:
-    """When each frame is shown, in milliseconds: 15 to 100 after the one before."""
-    random = np.random.Generator(
-        np.random.PCG64(int.from_bytes(hashlib.sha256(name.encode()).digest(), "big"))
-    )
-    return [0, *np.cumsum(random.integers(15, 100, frames - 1)).tolist()]
+    """Time of each frame in milliseconds: 15 to 99 after the frame before."""
+    return [0, *np.cumsum(_stream(name).integers(15, 100, frames - 1)).tolist()]
 
 
 def write_video(
     place: Path | BinaryIO,
-    pictures: Iterable[Picture],
+    frames: Iterable[Frame],
     *,
     fps: int | Fraction = FPS,
     times_ms: Sequence[int] | None = None,
@@ -181,46 +172,46 @@ def write_video(
     options: dict[str, str] | None = None,
     kind: str | None = None,
 ) -> None:
-    """Encode pictures [H, W, 3] uint8 into a file.
+    """Encode frames [H, W, 3] uint8 into a file.
 
     Args:
-        place: the file, or an open one; a path's suffix is its container, unless `kind` says.
-        pictures: all of one size.
-        fps: pictures a second.
-        times_ms: when each is shown instead.
-        codec: FFmpeg's name of an encoder.
-        pixels: FFmpeg's name of a pixel format.
+        place: path of the file, or an open file.
+        frames: frames of one size.
+        fps: frames per second.
+        times_ms: time of each frame in milliseconds, instead of `fps`.
+        codec: FFmpeg's name of the encoder.
+        pixels: FFmpeg's name of the pixel format.
         crf: quality; larger is worse.
-        keys: frames from one key frame to the next at most.
-        options: of the encoder.
-        kind: FFmpeg's name of the container.
+        keys: most frames from one key frame to the next.
+        options: options of the encoder.
+        kind: FFmpeg's name of the container; None is the suffix of the path.
     """
     base = Fraction(1, 1000) if times_ms is not None else 1 / Fraction(fps)
     target = str(place) if isinstance(place, Path) else place
     with av.open(target, "w", format=kind, options={"fflags": "+bitexact"}) as container:
         stream: Any = None
-        for i, picture in enumerate(pictures):
+        for i, pixels_of in enumerate(frames):
             if stream is None:
                 stream = container.add_stream(codec, rate=Fraction(fps) if times_ms is None else 1000)
-                stream.height, stream.width, stream.pix_fmt = *picture.shape[:2], pixels
+                stream.height, stream.width, stream.pix_fmt = *pixels_of.shape[:2], pixels
                 stream.codec_context.time_base = base
                 stream.codec_context.thread_count = 1
                 stream.codec_context.flags |= Flags.bitexact
                 given = dict(options or {})
                 if codec == "libx264":
-                    # Its assembly is not deterministic on every CPU: the same pictures gave two files.
+                    # Its assembly is not deterministic on every CPU: the same frames gave two files.
                     asked = [given["x264-params"]] if "x264-params" in given else []
                     given["x264-params"] = ":".join([*asked, "asm=0"])
                     given = {"crf": str(crf), "g": str(keys), "keyint_min": "1", **given}
                 stream.options = given
-            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels_of), format="rgb24")
             frame.pts, frame.time_base = (i if times_ms is None else times_ms[i]), base
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
 
 
 def write_info(path: Path, video: str, title: str, channel: str, licence: str | None, **more: Any) -> Path:
-    """Write what yt-dlp would know of a video beside it."""
+    """Write the `info.json` that yt-dlp would write beside a video; returns its path."""
     value = {
         "id": video,
         "title": title,
@@ -241,11 +232,23 @@ def write_info(path: Path, video: str, title: str, channel: str, licence: str | 
 def damage(path: Path) -> None:
     """Overwrite an eighth of a file in its middle, as a bad disk does.
 
-    Several packets, lengths and all: H.264 has no checksums, and a few wrong bytes inside one packet can
-    decode to a wrong picture without a word.
+    This destroys several packets and their lengths: H.264 has no checksums, and a few wrong bytes within one
+    packet may decode to a wrong image without an error.
     """
     data = bytearray(path.read_bytes())
     middle, count = len(data) // 2, len(data) // 8
     junk = b"".join(hashlib.sha512(f"{path.name} {i}".encode()).digest() for i in range(count // 64 + 1))
     data[middle : middle + count] = junk[:count]
     write_file(path, bytes(data))
+
+
+def _cropped(frame: Frame) -> Frame:
+    """A frame without a twelfth of each side, of even size, as re-uploads often are."""
+    height, width = (side // 12 for side in frame.shape[:2])
+    inner = frame[height:-height, width:-width]
+    return inner[: len(inner) // 2 * 2, : inner.shape[1] // 2 * 2]
+
+
+def _stream(name: str) -> np.random.Generator:
+    """The random stream of a name, the same on every machine."""
+    return np.random.Generator(np.random.PCG64(int.from_bytes(hashlib.sha256(name.encode()).digest(), "big")))

@@ -1,8 +1,8 @@
 """What a source is: something that can list its episodes cheaply, and read any one of them again.
 
-A source is opened from a `SourceConfig` alone, so every process can open its own. Its census rows are
-plain values; `read` gets one of them back, perhaps on another machine and another day, and must either
-return the very episode that the census saw or raise a SourceError.
+A source is opened from a `SourceConfig` alone, so every process can open its own. Census rows are plain
+values. `read` gets a row back, perhaps on another machine and another day, and either returns the very
+episode that the census saw or raises a SourceError.
 """
 
 from __future__ import annotations
@@ -21,54 +21,55 @@ from oxcart.compile.sources.videos.config import VideoConfig
 from oxcart.shards.errors import ConfigError, SourceError
 
 LEFT_OUT = "left out: "
-"""How the reason begins where nothing is wrong with an episode: a rule of the configuration leaves it out."""
+"""Beginning of the reason where an episode is sound, but a rule of the configuration leaves it out."""
 
 Floats = npt.NDArray[np.float32]
 Encoded = bytes | memoryview
-"""An encoded image; a view keeps the bytes that it lies in alive."""
+"""An encoded image; a view keeps the bytes around it alive."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Film:
-    """Frames that are decoded one after another, each time that they are played."""
+    """Frames that are decoded one after another, whenever they are played."""
 
     steps: int
-    """How many: T."""
+    """Number of frames: T."""
     play: Callable[[npt.NDArray[np.uint8], Resize], None]
-    """Fills [T, H, W, 3], of a given size, with them; raises an ImageError where one cannot be decoded."""
+    """Fills an array [T, H, W, 3] with the frames; raises an ImageError where a frame cannot be decoded."""
 
     def __len__(self) -> int:
         return self.steps
 
 
 Images = Sequence[Encoded] | npt.NDArray[np.uint8] | Film
-"""One encoded image a step, or the frames themselves, [T, H, W, 3], or a film."""
+"""One encoded image per step, or the frames [T, H, W, 3] uint8, or a film."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class EnvironmentRule:
-    """Where a source says in which environment and recording session an episode took place.
+    """How a source tells the environment and the recording session of an episode.
 
     Raises:
         ConfigError: a pattern is no regular expression, or neither or both of `field` and `whole` are given.
     """
 
     field: str | None = None
-    """The feature that tells."""
+    """Feature that tells the environment."""
     whole: str | None = None
-    """The one environment of all episodes, where no feature tells and the source is known to have one."""
+    """Environment of all episodes, where no feature tells it and the source is known to have only one."""
     optional: bool = False
-    """Some copies of the source lack the feature; their environments are unknown."""
+    """Whether the source may lack the feature; its environments are then unknown."""
     patterns: tuple[str, ...] = ()
     """Regular expressions, of which the first that matches counts. Its group `environment` (else its first
-    group, else all of it) is the environment, its group `session` the recording session. Without patterns
-    the value is the environment."""
+    group, else the whole match) is the environment, and its group `session` the recording session. Without
+    patterns the value is the environment."""
     known: str = "declared"
-    """`declared` where the source itself records it, `inferred` where it is concluded from something else."""
+    """`declared` where the source itself records the environment, `inferred` where it is concluded."""
 
     def __post_init__(self) -> None:
         if (self.field is None) == (self.whole is None):
-            raise ConfigError("environment: expected either a field or the name of the whole, one of them")
+            got = "neither" if self.field is None else "both"
+            raise ConfigError(f"environment: expected either field or whole, got {got}; give one of them")
         for pattern in self.patterns:
             try:
                 re.compile(pattern)
@@ -79,12 +80,12 @@ class EnvironmentRule:
 
     @classmethod
     def parse(cls, text: str) -> EnvironmentRule:
-        """From `FIELD` or `FIELD~REGEX`."""
+        """The rule that `FIELD` or `FIELD~REGEX` stands for."""
         name, _, pattern = text.partition("~")
         return cls(field=name, patterns=(pattern,) if pattern else ())
 
     def find(self, value: str) -> tuple[str | None, str | None]:
-        """Environment and session that the feature's value tells; None where it tells nothing."""
+        """Environment and session in a value of the feature; each is None where the value tells none."""
         if not self.patterns:
             return value or None, None
         for pattern in self.patterns:
@@ -98,24 +99,24 @@ class EnvironmentRule:
 
 @dataclass(frozen=True, kw_only=True)
 class SourceConfig:
-    """How to read a source. None is what the catalog says of the dataset, else a default of the source."""
+    """How to read a source. None means what the catalog says of the dataset, else the source's default."""
 
     url: str
     """The directory or URL of the source."""
     kind: str = "rlds"
-    """What it is: `rlds`, a TFDS directory; `videos`, a folder of them; or `compiled`, a compiled dataset."""
+    """Kind of the source: `rlds` (a TFDS directory), `videos` (a folder of videos) or `compiled`."""
     source_splits: tuple[str, ...] | None = None
-    """The source's own splits to read; None is all of them."""
+    """The source's own splits to read; None is all."""
     cameras: tuple[str, ...] | None = None
-    """Cameras, the primary first; None is the primary alone."""
+    """Cameras to read, the primary first; None is the primary alone."""
     instruction: tuple[str, ...] | None = None
-    """Features with instructions, in order of preference."""
+    """Features that hold instructions, in order of preference."""
     action: tuple[str, ...] | None = None
-    """Features that are concatenated to the action; empty for none."""
+    """Features that are concatenated to the action; empty is no action."""
     state: tuple[str, ...] | None = None
-    """Features that are concatenated to the state; empty for none."""
+    """Features that are concatenated to the state; empty is no state."""
     environment: EnvironmentRule | None = None
-    """Where the environment is recorded."""
+    """Rule that tells the environment of an episode."""
     video: VideoConfig | None = None
     """How videos become clips."""
 
@@ -125,14 +126,14 @@ class Camera:
     """One camera of a source."""
 
     name: str
-    """As it appears in member names: characters outside [A-Za-z0-9_-] are `_`."""
+    """Name in keys and member names: characters outside [A-Za-z0-9_-] are `_`."""
     field: str
-    """The feature it is read from."""
+    """Feature that the camera is read from."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class CensusRow:
-    """What the census saw of one episode. One row of the census table."""
+    """What the census saw of one episode: a row of the census table."""
 
     key: str
     source_split: str
@@ -151,12 +152,13 @@ class CensusRow:
     duplicate: int = 0
     """xxh3-64 of the primary camera's encoded images and the actions, in step order."""
     heights: tuple[int, ...]
-    """Of the source's frames, one for each camera."""
+    """Height of the source's frames per camera, in pixels."""
     widths: tuple[int, ...]
+    """Width of the source's frames per camera, in pixels."""
     rejected: str | None = None
-    """Why the episode cannot be compiled; the fields above then hold what could be read."""
+    """Why the episode cannot be compiled; the other fields then hold what could be read."""
     detail: str | None = None
-    """JSON that only the source understands; what it needs to read the episode again."""
+    """JSON that only the source understands: what it needs to read the episode again."""
 
 
 def episode_error(reason: str, row: Mapping[str, Any]) -> SourceError:
@@ -193,18 +195,18 @@ def census_schema(cameras: tuple[str, ...]) -> pa.Schema:
 
 @dataclass(frozen=True, kw_only=True)
 class Episode:
-    """One episode as the source stores it: images are still encoded where it has them so."""
+    """One episode as the source stores it: images that the source encodes are still encoded."""
 
     images: Mapping[str, Images]
     """Camera name -> its images."""
     action: Floats | None
-    """[T, A]."""
+    """float32 [T, A]."""
     state: Floats | None
-    """[T, S]."""
+    """float32 [T, S]."""
     instructions: Mapping[str, list[tuple[int, str]]] = field(default_factory=dict)
-    """Feature -> (step at which it begins, text), wherever the text changes."""
+    """Feature -> (step at which the text begins, text), one per change of the text."""
     attribution: Mapping[str, Any] | None = None
-    """Whose work it is and under which licence, where the source says: plain JSON."""
+    """Author and licence of the episode as plain JSON, where the source tells them."""
 
     @property
     def texts(self) -> tuple[str, ...]:

@@ -1,13 +1,13 @@
-"""A compiled dataset as a source: the same episodes, to be stored in another way.
+"""A compiled dataset as a source: the same episodes, to be stored differently.
 
     bridge/
       manifest.json        name, version, cameras, how the original source was read
-      episodes.parquet     a census row an episode: where it came from, its environment, its steps
+      episodes.parquet     one census row per episode: where it came from, its environment, its steps
       rejected.parquet     the episodes that were not compiled
       shards/              metadata, arrays and frames, every piece checked against its digest
 
-Whatever the dataset says of its own source is handed on, so nobody can tell from a transcoded dataset that
-it was not compiled anew, and transcoding there and back gives the same bytes.
+Whatever the dataset says of its own source is handed on. So a transcoded dataset equals one that was compiled
+from that source, and transcoding there and back gives the same bytes.
 """
 
 from __future__ import annotations
@@ -31,20 +31,14 @@ from oxcart.compile.sources.base import (
     census_schema,
 )
 from oxcart.manifests.dataset import Dataset, read_chunks
-from oxcart.manifests.episode import Track, instructions_of, naming, read_arrays, read_metadata, track
+from oxcart.manifests.episode import instructions_of, naming, read_arrays, read_metadata, track
 from oxcart.manifests.manifest import NAME
 from oxcart.manifests.tables import ATTRIBUTION, EPISODES
 from oxcart.shards.names import stem_of, tar_name
 
 _PIECES = (
-    "shard",
-    "offset",
-    "bytes",
-    "json.digest",
-    "action.offset",
-    "action.digest",
-    "state.offset",
-    "state.digest",
+    *("shard", "offset", "bytes", "json.digest"),
+    *("action.offset", "action.digest", "state.offset", "state.digest"),
 )
 """Columns that say where an episode lies in the dataset."""
 _MADE = ("instructions", "duplicate", "rejected", "detail")
@@ -55,14 +49,14 @@ class CompiledSource(Source):
     """The episodes of a compiled dataset.
 
     Raises:
-        ConfigError: there is none, or one of an unknown format.
+        ConfigError: there is no dataset, or one of an unknown format.
         CorruptError: its manifest cannot be parsed, or its table does not match its digest.
     """
 
     def __init__(self, config: SourceConfig) -> None:
-        self._dataset = dataset = Dataset.open(config.url)
-        self.remote = dataset.store.remote
-        manifest = dataset.manifest
+        self.dataset = Dataset.open(config.url)
+        self.remote = self.dataset.store.remote
+        manifest = self.dataset.manifest
         self.name, self.version = manifest.dataset["name"], manifest.dataset["version"]
         self.origin = manifest.dataset["kind"]
         self.cameras = tuple(Camera(name=one["name"], field=one["source"]) for one in manifest.cameras)
@@ -73,39 +67,33 @@ class CompiledSource(Source):
         self._chunks = lru_cache(maxsize=4)(self._read_chunks)
 
     @property
-    def dataset(self) -> Dataset:
-        """The dataset itself."""
-        return self._dataset
-
-    @property
     def expected(self) -> int:
-        """Episodes that the manifest counts."""
-        return int(self._dataset.manifest.counts["compiled"])
+        """Compiled episodes, as the manifest counts them."""
+        return int(self.dataset.manifest.counts["compiled"])
 
     def describe(self) -> dict[str, Any]:
         """How the original source was read."""
-        return dict(self._dataset.manifest.config["source"])
+        return dict(self.dataset.manifest.config["source"])
 
     def files(self) -> list[str]:
         """The shards."""
-        return [shard["name"] for shard in self._dataset.manifest.shards]
+        return [shard["name"] for shard in self.dataset.manifest.shards]
 
     def sizes(self) -> dict[str, int]:
         """Name -> bytes of the manifest and every shard."""
-        store = self._dataset.store
-        return store.sizes([NAME, *self.files()])
+        return self.dataset.store.sizes([NAME, *self.files()])
 
     def table(self) -> pa.Table:
         """Census rows of all episodes, in plan order, with the columns `split` and those that `read` needs.
 
-        It is read and made by columns, and tasks get their rows of it from the plan: as Python objects the
+        The table is read and made by columns, and tasks get their rows from the plan: as Python objects, the
         rows of a large dataset would take more memory than its frames.
         """
         names = [camera.name for camera in self.cameras]
         pieces = [*_PIECES, *(f"{name}.offset" for name in names)]
         columns_of_census = census_schema(tuple(names)).names
         same = [one for one in columns_of_census if one not in _MADE]
-        found = self._dataset.table(EPISODES, ["split", "instruction", *same, *pieces])
+        found = self.dataset.table(EPISODES, ["split", "instruction", *same, *pieces])
         columns = {name: found[name] for name in [*same, "split", *pieces]}
         columns["instructions"] = _lists(found["instruction"].combine_chunks())
         columns["duplicate"] = pa.array(np.zeros(found.num_rows, np.uint64))
@@ -113,7 +101,7 @@ class CompiledSource(Source):
         return pa.table({name: columns[name] for name in [*columns_of_census, "split", *pieces]})
 
     def census(self, file: str) -> Iterator[CensusRow]:
-        """A row for each episode of one shard."""
+        """One row per episode of a shard."""
         table = self.table()
         for row in table.filter(pc.equal(table["shard"], stem_of(file))).to_pylist():
             yield CensusRow(
@@ -123,16 +111,16 @@ class CompiledSource(Source):
             )
 
     def attribution(self, census: pa.Table, keys: pa.ChunkedArray) -> pa.Table | None:
-        """Whose work the episodes of some keys are, where the dataset says."""
-        if ATTRIBUTION not in self._dataset.manifest.tables:
+        """Whose work the episodes of some keys are, one row per key; None where the dataset does not say."""
+        if ATTRIBUTION not in self.dataset.manifest.tables:
             return None
-        table = self._dataset.table(ATTRIBUTION)
+        table = self.dataset.table(ATTRIBUTION)
         return table.take(pc.index_in(keys, table["key"]))
 
     def read(self, row: Mapping[str, Any]) -> Episode:
-        """The episode of a row of `table`, read at once and every piece of it checked."""
+        """The episode of a row of `table`, read in one request, with every piece checked."""
         shard, first = tar_name(row["shard"]), row["offset"]
-        data = memoryview(self._dataset.store.read_range(shard, first, row["bytes"]))
+        data = memoryview(self.dataset.store.read_range(shard, first, row["bytes"]))
 
         def read(offset: int, size: int) -> memoryview:
             return data[offset - first :][:size]
@@ -140,7 +128,7 @@ class CompiledSource(Source):
         with naming(row):
             metadata = read_metadata(read, first, row["json.digest"])
             instructions = instructions_of(metadata)
-        arrays = read_arrays(read, row, self._dataset.manifest.widths)
+        arrays = read_arrays(read, row, self.dataset.manifest.widths)
         return Episode(
             images={camera.name: self._images(row, camera.name, data) for camera in self.cameras},
             action=arrays.get("action"),
@@ -150,17 +138,14 @@ class CompiledSource(Source):
         )
 
     def _read_chunks(self, name: str) -> pa.Table:
-        shard = next(one for one in self._dataset.manifest.shards if one["name"] == name)
-        return read_chunks(self._dataset.store, shard)
-
-    def _track(self, row: Mapping[str, Any], camera: str) -> Track:
-        with self._reading:  # those who want the same table at once wait for the first of them
-            chunks = self._chunks(tar_name(row["shard"]))
-        return track(row, camera, self._dataset.manifest.pixels, chunks)
+        shard = next(one for one in self.dataset.manifest.shards if one["name"] == name)
+        return read_chunks(self.dataset.store, shard)
 
     def _images(self, row: Mapping[str, Any], camera: str, data: memoryview) -> Images:
-        """Frames [T, H, W, 3]; with codec jpeg the JPEGs as they are."""
-        found = self._track(row, camera)
+        """Frames [T, H, W, 3] uint8; with codec `jpeg` the JPEGs as they are."""
+        with self._reading:  # threads that want the same table wait for the first of them
+            chunks = self._chunks(tar_name(row["shard"]))
+        found = track(row, camera, self.dataset.manifest.pixels, chunks)
         begin, end = (int(found.offsets[i]) - row["offset"] for i in (0, -1))
         pieces = found.checked(data[begin:end], 0, len(found.digests))
         if found.codec == "jpeg":
@@ -173,7 +158,7 @@ class CompiledSource(Source):
 
 
 def _lists(texts: pa.Array) -> pa.Array:
-    """Each text as a list of one, and none as an empty list."""
+    """Each text as a list of one text, and an empty text as an empty list."""
     told = pc.not_equal(texts, "")
     ends = np.cumsum(told.to_numpy(zero_copy_only=False), dtype=np.int32)
     starts = np.concatenate([np.zeros(1, np.int32), ends])

@@ -18,10 +18,13 @@ INFO = "dataset_info.json"
 
 
 def recognise(source: str) -> tuple[str, str]:
-    """Kind and URL of a source: `videos:DIR`, a directory that holds videos and no dataset, else RLDS.
+    """Kind and URL of a source.
+
+    The kind is `videos` for `videos:DIR` and for a directory that holds videos but no TFDS dataset, else
+    `rlds`.
 
     Raises:
-        ConfigError: it is on this machine, and no directory.
+        ConfigError: the source is on this machine, but is no directory.
     """
     url = source.removeprefix(VIDEOS)
     if Store(url).remote:
@@ -29,26 +32,24 @@ def recognise(source: str) -> tuple[str, str]:
     if not os.path.isdir(url):
         what = "is a file" if os.path.exists(url) else "does not exist"
         raise ConfigError(f"{url}: {what}; expected a directory or a URL as the source")
-    if source.startswith(VIDEOS):
+    is_dataset = os.path.exists(os.path.join(url, INFO))
+    videos = (name for _, _, names in os.walk(url) for name in names if is_video(name))
+    if source.startswith(VIDEOS) or (not is_dataset and any(videos)):
         return "videos", url
-    if not os.path.exists(os.path.join(url, INFO)):
-        for _, _, names in os.walk(url):
-            if any(is_video(name) for name in names):
-                return "videos", url
     return "rlds", url
 
 
 def refuse_lerobot(store: Store, names: Iterable[str]) -> None:
-    """Refuse a place that is a LeRobot dataset, has one below it, or is the folder of videos of one.
+    """Refuse a place that is a LeRobot dataset, holds one, or is the `videos` folder of one.
 
-    Its videos would compile, without their actions and with each camera as a video of its own.
+    The videos would compile, but without their actions, and with each camera as a video of its own.
 
     Args:
         store: the place.
-        names: what is known to be there, at any depth.
+        names: files that are known to be there, at any depth.
 
     Raises:
-        ConfigError: there is such a dataset.
+        ConfigError: the place belongs to a LeRobot dataset, or holds one.
     """
     ends = tuple(f"/{name}" for name in LEROBOT)
     described = (name for name in (*store.found(LEROBOT), *names) if f"/{name}".endswith(ends))
@@ -62,10 +63,10 @@ def refuse_lerobot(store: Store, names: Iterable[str]) -> None:
 
 
 def _lerobot_above(store: Store) -> str | None:
-    """The file that makes a LeRobot dataset of a folder that has this place in its `videos`."""
+    """Metadata file of the LeRobot dataset whose `videos` folder holds this place; None if there is none."""
     parts = (store.url if store.remote else os.path.realpath(store.url)).split("/")
     for above in ("/".join(parts[:at]) for at, part in enumerate(parts) if part == "videos"):
-        with contextlib.suppress(StoreError, ConfigError):  # who may read the videos need not see above them
+        with contextlib.suppress(StoreError, ConfigError):  # the folders above may not be readable
             folder = Store(above)
             for name in folder.found(LEROBOT):
                 if is_lerobot(folder, name):

@@ -95,7 +95,7 @@ def test_an_entry_is_what_its_file_says() -> None:
         ("field: file_path", "feild: file_path", "environment: unknown key 'feild'; expected"),
         ("field: file_path", "field: 3", "environment: field: expected text, got 3"),
         ("field: file_path", "whole: cell", "patterns and optional belong to a field"),
-        ("  field: file_path\n", "", "environment: expected either a field or the name of the whole"),
+        ("  field: file_path\n", "", "environment: expected either field or whole, got neither"),
         ("known: inferred", "known: guessed", "known: expected one of declared, inferred; got 'guessed'"),
         ("  known: inferred\n", "", "known: expected one of declared, inferred; got None"),
         ("optional: true", "optional: 1", "environment: optional: expected true or false, got 1"),

@@ -1,14 +1,14 @@
-"""Where the time of reading goes on this machine: the loader, and each thing that it does, alone.
+"""Where the time of reading goes on this machine: the loader, and each of its stages alone.
 
 Every stage runs on as many threads as the loader, on samples of the same kind, for the same time:
 
-    fetch    only the bytes: the raw link, or the page cache
-    check    only the digests, of bytes in memory
-    decode   only the decoding, of chunks in memory
-    copy     only memory to memory, of batches of that size
+    fetch    reads the bytes alone: the raw link, or the page cache
+    check    computes the digests alone, of bytes in memory
+    decode   decodes alone, chunks in memory
+    copy     copies from memory to memory alone, batches of the same size
 
-The slowest of them is what limits the loader. What another codec would do follows from its size and decoding
-speed on frames of this very dataset, by arithmetic that is shown.
+The slowest stage limits the loader. What another codec would do follows from its size and decoding speed on
+frames of this very dataset, by arithmetic that is shown.
 """
 
 from __future__ import annotations
@@ -17,31 +17,27 @@ import itertools
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from xxhash import xxh3_64_intdigest
 
-from oxcart.shards.codec import CODECS, Encoded, Encoding, decode, encode
+from oxcart.shards.codec import CODECS, Encoding, decode, encode
 from oxcart.train.data.loader import Loader
 from oxcart.train.data.reader import FrameReader
 from oxcart.train.data.sampling import Pairs
 from oxcart.train.data.workers import Workers
 
-Frames = npt.NDArray[np.uint8]
-
 TRIED_EPISODES = 4
-"""Whose frames are encoded to find out what each codec would do."""
+"""Episodes that are encoded with each codec, to measure it."""
 COPIERS = 4
-"""Threads that copy batches, at most: each has two in memory, and so many fill the memory bus."""
+"""Threads that copy batches, at most: each holds two of them, and four fill the memory bus."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class StageRate:
-    """One thing alone, on all threads."""
+    """Speed of one stage alone, on all threads."""
 
     name: str
     samples_per_s: float
@@ -54,60 +50,55 @@ class Forecast:
 
     codec: str
     frame_bytes: float
-    """Of one frame, as stored."""
+    """Stored bytes per frame."""
     read_bytes: float
-    """Read for one sample."""
+    """Bytes read per sample."""
     decode_frames_per_s: float
-    """Of all threads."""
+    """Frames decoded per second, by all threads."""
     link_samples_per_s: float
     decode_samples_per_s: float
     samples_per_s: float
-    """The smaller of the two, and no more than copying allows."""
+    """The smaller of the two rates, and no more than copying allows."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ReadReport:
-    """What was measured."""
+    """Everything that was measured."""
 
     codec: str
     threads: int
     remote: bool
     batch_size: int
     sample_bytes: int
-    """Of frames, uncompressed, in one sample."""
+    """Uncompressed bytes of the frames of one sample."""
     loader_samples_per_s: float
     loader_bytes_per_s: float
     first_batch_s: float
     stages: list[StageRate]
     limit: str
-    """The slowest stage."""
+    """Name of the slowest stage."""
     forecasts: list[Forecast]
     best: str
-    """The codec whose forecast is highest."""
+    """Name of the codec with the highest forecast."""
     latency_s: float
-    """Of one small request."""
+    """Duration of one small request."""
     prefetch: int
-    """Batches to read ahead, by latency times rate."""
-
-    def json(self) -> dict[str, Any]:
-        """As plain data."""
-        return asdict(self)
+    """Batches to prefetch: latency times rate."""
 
 
 def measure(loader: Loader, seconds: float) -> ReadReport:
     """Measure for about `seconds` seconds, half of them the loader itself.
 
     Args:
-        loader: of one dataset, not yet begun.
-        seconds: in all.
+        loader: loader of one dataset, not yet iterated.
+        seconds: duration of all measurements together.
     """
-    stream = loader.streams[0]
-    index, reader = stream.index, stream.reader
+    stream, threads, batch_size = loader.streams[0], loader.threads, loader.config.batch_size
     began = time.perf_counter()
     batches = iter(loader)
     first = next(batches)
     first_s = time.perf_counter() - began
-    for _ in itertools.islice(batches, 4):  # what was read ahead
+    for _ in itertools.islice(batches, loader.config.prefetch):
         pass
     began, number = time.perf_counter(), 0
     while time.perf_counter() - began < seconds / 2:
@@ -115,70 +106,65 @@ def measure(loader: Loader, seconds: float) -> ReadReport:
     loader_rate = number / (time.perf_counter() - began)
     batches.close()  # type: ignore[attr-defined]
 
-    threads = loader.threads
     workers = Workers(threads)
-    drawn = loader.locate_random(256)
-    share = seconds / 10
+    per_s = partial(_calls_per_s, workers, seconds / 10)
     sample_bytes = first.frames[0].numel()
+    offsets = (0, stream.offset) if isinstance(loader.config.sample, Pairs) else (0,)
     chunks = [
-        _SampleChunks(reader, e, t, stream.offset, isinstance(loader.config.sample, Pairs)) for e, t in drawn
+        _SampleChunks(stream.reader, episode, [t + offset for offset in offsets])
+        for episode, t in loader.locate_random(256)
     ]
     chunk_bytes = sum(len(data) for one in chunks for data in one.data) / len(chunks)
-    stages = [
-        _stage("fetch", workers, threads, [one.fetch for one in chunks], share, chunk_bytes),
-        _stage("check", workers, threads, [one.check for one in chunks], share, chunk_bytes),
+    batch = first.frames.numpy()
+    copies = [partial(np.copyto, np.empty_like(batch), batch.copy()) for _ in range(min(threads, COPIERS))]
+    measured = [
+        ("fetch", per_s(threads, [one.fetch for one in chunks]), chunk_bytes),
+        ("check", per_s(threads, [one.check for one in chunks]), chunk_bytes),
+        ("copy", per_s(len(copies), copies) * len(first), sample_bytes),
     ]
-    if index.codec != "raw":
-        stages.append(_stage("decode", workers, threads, [one.decode for one in chunks], share, sample_bytes))
-    copies = [_Copy(first.frames.numpy()) for _ in range(min(threads, COPIERS))]
-    copied = _stage("copy", workers, len(copies), [one.copy for one in copies], share, first.frames.numel())
-    per_batch = len(first)
-    stages.append(
-        StageRate(name="copy", samples_per_s=copied.samples_per_s * per_batch, bytes_per_s=copied.bytes_per_s)
-    )
-    latency = min(_timed(chunks[i].fetch) for i in range(5))
-    forecasts = _forecasts(loader, workers, threads, stages, sample_bytes, share)
+    if stream.index.codec != "raw":
+        measured.insert(2, ("decode", per_s(threads, [one.decode for one in chunks]), sample_bytes))
+    stages = [
+        StageRate(name=name, samples_per_s=rate, bytes_per_s=rate * size) for name, rate, size in measured
+    ]
+    latency = min(_timed(one.fetch) for one in chunks[:5])
+    forecasts = _forecasts(loader, partial(per_s, threads), stages, len(offsets))
     workers.close()
-    limit = min(stages, key=lambda stage: stage.samples_per_s)
-    best = max(forecasts, key=lambda one: one.samples_per_s)
     return ReadReport(
-        codec=index.codec,
+        codec=stream.index.codec,
         threads=threads,
-        remote=index.dataset.store.remote,
-        batch_size=loader.config.batch_size,
+        remote=stream.index.dataset.store.remote,
+        batch_size=batch_size,
         sample_bytes=sample_bytes,
         loader_samples_per_s=loader_rate,
         loader_bytes_per_s=loader_rate * sample_bytes,
         first_batch_s=first_s,
         stages=stages,
-        limit=limit.name,
+        limit=min(stages, key=lambda stage: stage.samples_per_s).name,
         forecasts=forecasts,
-        best=best.codec,
+        best=max(forecasts, key=lambda one: one.samples_per_s).codec,
         latency_s=latency,
-        prefetch=max(2, math.ceil(latency * loader_rate / loader.config.batch_size) + 1),
+        prefetch=max(2, math.ceil(latency * loader_rate / batch_size) + 1),
     )
 
 
 class _SampleChunks:
-    """The chunks of one sample, in memory and where they lie."""
+    """The chunks of one sample, in memory and in the store."""
 
-    def __init__(self, reader: FrameReader, episode: int, t: int, offset: int, pair: bool) -> None:
-        index = reader.index
-        table = index.chunks(int(index.shards[episode]))
+    def __init__(self, reader: FrameReader, episode: int, steps: Sequence[int]) -> None:
+        self._index = index = reader.index
+        shard = int(index.shards[episode])
+        table = index.chunks(shard)
         first = int(table.firsts[episode - table.start])
-        steps = (t, t + offset) if pair else (t,)
-        places = sorted({first + step // index.chunk for step in steps})
-        self._shard = reader.shard(int(index.shards[episode]))
-        self._offsets = table.offsets[places].tolist()
-        self.data = [bytearray(size) for size in table.sizes[places].tolist()]
-        self._codec, self._chunk = index.codec, index.chunk
-        height, width = index.sizes[episode].tolist()
-        numbers = [min(index.chunk, int(index.steps[episode]) - (p - first) * index.chunk) for p in places]
-        self._frames = [np.empty((number, height, width, 3), np.uint8) for number in numbers]
+        numbers = sorted({step // index.chunk for step in steps})
+        stored = [table.chunk(first + number) for number in numbers]
+        self.data = [bytearray(chunk.size) for chunk in stored]
+        ranges = [(chunk.offset, memoryview(data)) for chunk, data in zip(stored, self.data, strict=True)]
+        self.fetch = partial(reader.shard(shard).read_into, ranges)
+        size, length = index.sizes[episode].tolist(), int(index.steps[episode])
+        lengths = [min(index.chunk, length - number * index.chunk) for number in numbers]
+        self._frames = [np.empty((count, *size, 3), np.uint8) for count in lengths]
         self.fetch()
-
-    def fetch(self) -> None:
-        self._shard.read_into([(o, memoryview(d)) for o, d in zip(self._offsets, self.data, strict=True)])
 
     def check(self) -> None:
         for data in self.data:
@@ -186,17 +172,7 @@ class _SampleChunks:
 
     def decode(self) -> None:
         for data, frames in zip(self.data, self._frames, strict=True):
-            decode(self._codec, [memoryview(data)], self._chunk, frames)
-
-
-class _Copy:
-    """Copying one batch."""
-
-    def __init__(self, batch: Frames) -> None:
-        self._source, self._target = batch.copy(), np.empty_like(batch)
-
-    def copy(self) -> None:
-        np.copyto(self._target, self._source)
+            decode(self._index.codec, [memoryview(data)], self._index.chunk, frames)
 
 
 def _timed(call: Callable[[], None]) -> float:
@@ -205,90 +181,60 @@ def _timed(call: Callable[[], None]) -> float:
     return time.perf_counter() - began
 
 
-def _stage(
-    name: str,
-    workers: Workers,
-    threads: int,
-    calls: Sequence[Callable[[], None]],
-    seconds: float,
-    bytes_each: float,
-) -> StageRate:
-    """Make the calls again and again on all threads."""
+def _calls_per_s(
+    workers: Workers, seconds: float, threads: int, calls: Sequence[Callable[[], None]]
+) -> float:
+    """Repeat the calls on all threads."""
     done = [0] * threads
     until = time.perf_counter() + seconds
 
     def work(thread: int) -> None:
-        mine = calls[thread::threads] or calls
-        for call in itertools.cycle(mine):
+        for call in itertools.cycle(calls[thread::threads] or calls):
             call()
             done[thread] += 1
             if time.perf_counter() >= until:
                 return
 
     began = time.perf_counter()
-    workers.start([lambda thread=i: work(thread) for i in range(threads)]).wait()  # type: ignore[misc]
-    rate = sum(done) / (time.perf_counter() - began)
-    return StageRate(name=name, samples_per_s=rate, bytes_per_s=rate * bytes_each)
+    workers.start([partial(work, i) for i in range(threads)]).wait()
+    return sum(done) / (time.perf_counter() - began)
 
 
 def _forecasts(
     loader: Loader,
-    workers: Workers,
-    threads: int,
+    per_s: Callable[[Sequence[Callable[[], None]]], float],
     stages: Sequence[StageRate],
-    sample_bytes: int,
-    seconds: float,
+    frames_each: int,
 ) -> list[Forecast]:
     """What each codec would do, from its size and speed on some episodes of this dataset."""
-    stream = loader.streams[0]
     rates = {stage.name: stage for stage in stages}
-    link = rates["fetch"].bytes_per_s
-    episodes = [_episode(stream.reader, e) for e, _ in loader.locate_random(TRIED_EPISODES)]
-    frames_each = 2 if isinstance(loader.config.sample, Pairs) else 1
+    reader = loader.streams[0].reader
+    episodes = [reader.read_episode(episode) for episode, _ in loader.locate_random(TRIED_EPISODES)]
     found = []
     for codec in CODECS:
         encoding = Encoding(codec=codec)
-        described = encoding.describe()["chunk"]
-        assert isinstance(described, int)
-        encoded = [encode(frames, encoding) for frames in episodes]
-        frame_bytes = sum(len(c) for one in encoded for c in one.chunks) / sum(map(len, episodes))
-        read = frame_bytes * described * frames_each
+        length = encoding.describe()["chunk"]
+        assert isinstance(length, int)
+        chunks = [
+            (data, np.empty_like(frames[i * length : (i + 1) * length]))
+            for frames in episodes
+            for i, data in enumerate(encode(frames, encoding).chunks)
+        ]
+        frame_bytes = sum(len(data) for data, _ in chunks) / sum(map(len, episodes))
+        read = frame_bytes * length * frames_each
         rate = math.inf
         if codec != "raw":
-            calls = _decodings(codec, described, episodes, encoded)
-            rate = _stage(codec, workers, threads, calls, seconds, 1).samples_per_s
-        by_link, by_decode = link / read, rate / frames_each
+            rate = per_s([partial(decode, codec, [data], length, out) for data, out in chunks])
+        by_link, by_decode = rates["fetch"].bytes_per_s / read, rate / frames_each
         found.append(
             Forecast(
                 codec=codec,
                 frame_bytes=frame_bytes,
                 read_bytes=read,
-                decode_frames_per_s=rate * described,
+                decode_frames_per_s=rate * length,
                 link_samples_per_s=by_link,
                 decode_samples_per_s=by_decode,
                 samples_per_s=min(by_link, by_decode, rates["copy"].samples_per_s),
             )
         )
     return found
-
-
-def _decodings(
-    codec: str, chunk: int, episodes: Sequence[Frames], encoded: Sequence[Encoded]
-) -> list[Callable[[], None]]:
-    """A call for every chunk that decodes it into memory of its own."""
-    calls: list[Callable[[], None]] = []
-    for frames, one in zip(episodes, encoded, strict=True):
-        for j, data in enumerate(one.chunks):
-            out = np.empty_like(frames[j * chunk : (j + 1) * chunk])
-            calls.append(partial(decode, codec, [data], chunk, out))
-    return calls
-
-
-def _episode(reader: FrameReader, episode: int) -> Frames:
-    index = reader.index
-    height, width = index.sizes[episode].tolist()
-    frames = np.empty((int(index.steps[episode]), height, width, 3), np.uint8)
-    for chunk in range(-(-len(frames) // index.chunk)):
-        steps = range(chunk * index.chunk, min(len(frames), (chunk + 1) * index.chunk))
-        reader.read_as_they_are(episode, list(steps), [frames[step] for step in steps])
-    return frames

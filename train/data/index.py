@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -64,9 +64,22 @@ class ArrayPlace:
     digests: npt.NDArray[np.uint64]
 
 
+class StoredChunk(NamedTuple):
+    """One chunk, as a chunk table lists it."""
+
+    place: int
+    """Index of the chunk in the table."""
+    offset: int
+    """Where the chunk begins in the shard."""
+    size: int
+    """Size in bytes."""
+    digest: int
+    """xxh3-64 of the bytes."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class ChunkTable:
-    """The chunks of one camera in one shard, episode after episode."""
+    """The chunks of one camera in one shard, episode by episode."""
 
     start: int
     """The shard's first episode of the split."""
@@ -79,8 +92,13 @@ class ChunkTable:
     digests: npt.NDArray[np.uint64]
     """xxh3-64 of each chunk."""
 
+    def chunk(self, place: int) -> StoredChunk:
+        """The chunk at an index of the table."""
+        return StoredChunk(place, int(self.offsets[place]), int(self.sizes[place]), int(self.digests[place]))
+
     @property
     def nbytes(self) -> int:
+        """Memory that the table takes, in bytes."""
         return sum(a.nbytes for a in (self.firsts, self.offsets, self.sizes, self.digests))
 
 

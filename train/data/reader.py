@@ -1,8 +1,8 @@
-"""Frames by episode and step: where they lie, reading them into the batch, checking and decoding them.
+"""Frames by episode and step: find them, read them into the batch, check and decode them.
 
-Frames of codec `raw` go from the file into the batch, each with one system call and no copy between. Of the
-other codecs, a chunk is decoded once for all samples that want it soon (`oxcart.train.data.reuse`). Every
-chunk is held against its digest; one that does not match is read anew before that is an error.
+Frames of codec `raw` go from the file into the batch, each with one system call and no copy in between. With
+the other codecs, a chunk is decoded once for all samples that need it soon (`oxcart.train.data.reuse`). Every
+chunk is compared with its digest; a chunk that does not match is read once more before that is an error.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ import math
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from functools import lru_cache
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -24,32 +25,41 @@ from oxcart.shards.errors import CorruptError
 from oxcart.shards.names import stem_of
 from oxcart.shards.prefetch import GAP_BYTES, PIECE_BYTES, spans
 from oxcart.shards.resize import resize_into
-from oxcart.shards.store import Reader as OpenShard
 from oxcart.train.data.cache import Cache
-from oxcart.train.data.index import ChunkTable, SplitIndex
+from oxcart.train.data.index import ChunkTable, SplitIndex, StoredChunk
 from oxcart.train.data.reuse import Budget, Reuse, SharedRead
 
 Frame = npt.NDArray[np.uint8]
 Int64 = npt.NDArray[np.int64]
 
 KNOWN_TEXTS = 4096
-"""Episodes whose instructions are kept."""
+"""Episodes whose instructions stay in memory."""
 OPEN_SHARDS = 64
-"""That stay open; the others are opened again when they are wanted."""
+"""Shards that stay open."""
 
 _Piece = TypeVar("_Piece")
 _thread = threading.local()
+
+
+class _Place(NamedTuple):
+    """Where the chunks of an episode are."""
+
+    episode: int
+    shard: int
+    table: ChunkTable
+    first: int
+    """Index of the episode's first chunk in the table."""
 
 
 class FrameReader:
     """Reads the frames of one camera of one split; any number of threads may use it at once.
 
     Args:
-        index: the split.
-        size: height and width that frames are resized to; None keeps theirs.
-        check: hold every chunk against its digest.
-        budget: for what is kept of chunks that are wanted again soon.
-        cache: where what is read of a remote dataset is kept on this machine.
+        index: episodes of the split.
+        size: height and width that frames are resized to; None keeps the stored size.
+        check: compare every chunk with its digest.
+        budget: memory for chunks that are needed again soon.
+        cache: local cache of what is read of a remote dataset.
     """
 
     def __init__(
@@ -64,110 +74,101 @@ class FrameReader:
         self.index = index
         self._budget = budget
         self.reuse = Reuse(budget)
-        """Of the iteration that goes on."""
-        self._size = size
+        """Chunks kept for the iteration in progress."""
         self._check = check
         self._cache = cache
-        self._open: OrderedDict[int, OpenShard] = OrderedDict()
+        store = index.dataset.store
+        self.shard = lru_cache(maxsize=OPEN_SHARDS)(lambda shard: store.open(index.shard_name(shard)))
+        """Opens a shard for reading; the last ones used stay open."""
         self._texts: OrderedDict[int, list[list[tuple[int, str]]]] = OrderedDict()
         self._lock = threading.Lock()
         self.bytes_read = 0
-        """Of frames, from the store: those of the cache are not counted."""
+        """Bytes of frames read from the store; reads from the cache do not count."""
         self._plain = index.codec == "raw" and index.chunk == 1 and size in (None, index.uniform)
+
+    def begin(self) -> Reuse:
+        """Begin an iteration, which drops whatever the last one expected and kept."""
+        self.reuse.close()
+        self.reuse = Reuse(self._budget)
+        return self.reuse
 
     def read(
         self, episodes: Int64, steps: Int64, frames: Frame, rows: Int64, reuse: Reuse | None = None
     ) -> None:
-        """Write frames of some samples to their rows.
+        """Write the frames of some samples to their rows.
 
         Args:
-            episodes: [n], of each sample.
-            steps: [n, k], of its frames.
+            episodes: [n], the episode of each sample.
+            steps: [n, k], the steps of its frames.
             frames: uint8 [B, k, H, W, 3], contiguous.
-            rows: [n], of `frames`, one for each sample.
-            reuse: where these frames were expected; None for those that nobody spoke of before.
+            rows: [n], the row of each sample in `frames`.
+            reuse: the iteration in which these frames were expected; None if they were not.
 
         Raises:
             CorruptError: a chunk does not match its digest or cannot be decoded.
             StoreError: the shard cannot be read.
         """
-        index = self.index
         plain = self._plain and (reuse is None or not reuse.expects)
         size, memory = frames[0, 0].nbytes, _flat(frames)
-        for row, episode, shard, mine in zip(
-            rows.tolist(), episodes.tolist(), index.shards[episodes].tolist(), steps.tolist(), strict=True
-        ):
-            table = index.chunks(shard)
-            first = int(table.firsts[episode - table.start])
+        for row, episode, mine in zip(rows.tolist(), episodes.tolist(), steps.tolist(), strict=True):
+            at = self._find(episode)
             if plain:
                 begin = row * len(mine) * size
-                buffers = [memory[at : at + size] for at in range(begin, begin + len(mine) * size, size)]
-                self._read_raw(episode, shard, table, [first + step for step in mine], buffers)
-                continue
-            wanted: dict[int, list[tuple[int, Frame]]] = {}
-            for step, out in zip(mine, frames[row], strict=True):
-                wanted.setdefault(step // index.chunk, []).append((step % index.chunk, out))
-            for chunk, some in wanted.items():
-                self._read_chunk(episode, shard, table, first, chunk, some, reuse)
+                buffers = [memory[i : i + size] for i in range(begin, begin + len(mine) * size, size)]
+                self._read_raw(at, [at.first + step for step in mine], buffers)
+            else:
+                self._read_frames(at, mine, frames[row], reuse)
 
-    def _read_raw(
-        self,
-        episode: int,
-        shard: int,
-        table: ChunkTable,
-        places: Sequence[int],
-        buffers: Sequence[memoryview],
-    ) -> None:
+    def read_episode(self, episode: int) -> Frame:
+        """All frames of an episode, uint8 [T, H, W, 3], in their stored size."""
+        steps, (height, width) = int(self.index.steps[episode]), self.index.sizes[episode].tolist()
+        frames = np.empty((steps, height, width, 3), np.uint8)
+        self._read_frames(self._find(episode), range(steps), frames, None)
+        return frames
+
+    def _find(self, episode: int) -> _Place:
+        shard = int(self.index.shards[episode])
+        table = self.index.chunks(shard)
+        return _Place(episode, shard, table, int(table.firsts[episode - table.start]))
+
+    def _read_raw(self, at: _Place, places: Sequence[int], buffers: Sequence[memoryview]) -> None:
+        table = at.table
         if self.index.dataset.store.remote:
-            self._fetch(episode, shard, table, places, buffers)
+            self._fetch(at, [(table.chunk(place), out) for place, out in zip(places, buffers, strict=True)])
             return
         # One by one: each is checked while it is in the processor's cache. A few microseconds matter here.
-        file, check = self.shard(shard), self._check
+        file, check = self.shard(at.shard), self._check
         self._count(sum(map(len, buffers)))
         for place, buffer in zip(places, buffers, strict=True):
             file.read_into(((int(table.offsets[place]), buffer),))
             if check and xxh3_64_intdigest(buffer) != int(table.digests[place]):
-                self._fetch(episode, shard, table, (place,), (buffer,))
+                self._fetch(at, [(table.chunk(place), buffer)])
 
-    def begin(self) -> Reuse:
-        """Begin an iteration: nothing is expected, and what the last one kept is not."""
-        self.reuse.close()
-        self.reuse = Reuse(self._budget)
-        return self.reuse
-
-    def read_as_they_are(self, episode: int, steps: Sequence[int], outs: Sequence[Frame]) -> None:
-        """Read frames in the size in which they are stored."""
-        index = self.index
-        shard = int(index.shards[episode])
-        table = index.chunks(shard)
-        first = int(table.firsts[episode - table.start])
+    def _read_frames(
+        self, at: _Place, steps: Sequence[int], outs: Sequence[Frame] | Frame, reuse: Reuse | None
+    ) -> None:
+        size = self.index.chunk
+        wanted: dict[int, list[tuple[int, Frame]]] = {}
         for step, out in zip(steps, outs, strict=True):
-            frames = [(step % index.chunk, out)]
-            self._read_chunk(episode, shard, table, first, step // index.chunk, frames, None)
+            wanted.setdefault(step // size, []).append((step % size, out))
+        for chunk, frames in wanted.items():
+            self._read_chunk(at, chunk, frames, reuse)
 
     def _read_chunk(
-        self,
-        episode: int,
-        shard: int,
-        table: ChunkTable,
-        first: int,
-        chunk: int,
-        frames: Sequence[tuple[int, Frame]],
-        reuse: Reuse | None,
+        self, at: _Place, chunk: int, frames: Sequence[tuple[int, Frame]], reuse: Reuse | None
     ) -> None:
+        """Write frames of one chunk, each given by its number in the chunk, to their memory."""
         index = self.index
-        height, width = index.sizes[episode].tolist()
-        number = min(index.chunk, int(index.steps[episode]) - chunk * index.chunk)
-        name = int(index.bases[episode]) + chunk
-        place = first + chunk
+        height, width = index.sizes[at.episode].tolist()
+        number = min(index.chunk, int(index.steps[at.episode]) - chunk * index.chunk)
+        name, shape, uses = int(index.bases[at.episode]) + chunk, (number, height, width, 3), len(frames)
 
         def decode_all(out: Frame) -> None:
-            self._decode(episode, shard, table, place, name, out, reuse)
+            self._decode(at, chunk, out, reuse)
 
-        shape = (number, height, width, 3)
-        uses = len(frames)
-        plain = index.codec == "raw"
-        kept = reuse.frames(name, uses, shape, decode_all, plain=plain) if reuse is not None else None
+        kept = None
+        if reuse is not None:
+            kept = reuse.frames(name, uses, shape, decode_all, plain=index.codec == "raw")
         if kept is not None:
             assert kept.frames is not None
             found = kept.frames
@@ -185,143 +186,117 @@ class FrameReader:
         if reuse is not None:
             reuse.done(name, uses, kept)
 
-    def _decode(
-        self,
-        episode: int,
-        shard: int,
-        table: ChunkTable,
-        place: int,
-        name: int,
-        out: Frame,
-        reuse: Reuse | None,
-    ) -> None:
+    def _decode(self, at: _Place, chunk: int, out: Frame, reuse: Reuse | None) -> None:
         """Decode the first frames of a chunk into `out` [n, H, W, 3]."""
-        index, size = self.index, int(table.sizes[place])
-        whole = index.codec == "raw" and out.nbytes == size
-        buffer = _flat(out) if whole else _scratch("bytes", (size,)).data
-        offset, digest = int(table.offsets[place]), int(table.digests[place])
-        found = None
-        if not self._cached(shard, offset, buffer, digest):
-            found = reuse.encoded(name, self._read_span) if reuse is not None else None
-            if found is None:
-                self._fetch(episode, shard, table, [place], [buffer])
-        if found is not None and reuse is not None:
-            span, data = found
-            data = data[offset - span.start :][:size]
-            if not self._check or xxh3_64_intdigest(data) == digest:
-                self._keep(shard, offset, data)
-                if whole:
-                    np.copyto(out.reshape(-1), np.frombuffer(data, np.uint8))
-                else:
-                    buffer = data
+        codec, place = self.index.codec, at.first + chunk
+        stored = at.table.chunk(place)
+        whole = codec == "raw" and out.nbytes == stored.size
+        buffer = _flat(out) if whole else _scratch("bytes", (stored.size,)).data
+        if not self._cached(at.shard, stored, buffer):
+            name = int(self.index.bases[at.episode]) + chunk
+            data = self._shared(at.shard, stored, name, reuse) if reuse is not None else None
+            if data is None:
+                self._fetch(at, [(stored, buffer)])
+            elif whole:
+                np.copyto(out.reshape(-1), np.frombuffer(data, np.uint8))
             else:
-                reuse.forget_bytes(span)
-                self._fetch(episode, shard, table, [place], [buffer])
+                buffer = data
         if whole:
             return
         try:
-            decode(index.codec, [buffer], index.chunk, out)
+            decode(codec, [buffer], self.index.chunk, out)
         except CorruptError as error:
-            raise CorruptError(f"{self._place(episode, shard, table, place)}: {error}") from error
+            raise CorruptError(f"{self._name(at, place)}: {error}") from error
 
-    def _fetch(
-        self,
-        episode: int,
-        shard: int,
-        table: ChunkTable,
-        places: Sequence[int],
-        buffers: Sequence[memoryview],
-    ) -> None:
-        """Fill buffers with the bytes of chunks, checked."""
-        if self._plain and self._cache is not None:
-            missing = [
-                i
-                for i, (place, buffer) in enumerate(zip(places, buffers, strict=True))
-                if not self._cached(shard, int(table.offsets[place]), buffer, int(table.digests[place]))
-            ]
-            places, buffers = [places[i] for i in missing], [buffers[i] for i in missing]
-        for attempt in (1, 2):
-            offsets = [int(table.offsets[place]) for place in places]
-            ranges = list(zip(offsets, buffers, strict=True))
-            self.shard(shard).read_into(ranges)
-            self._count(sum(map(len, buffers)))
+    def _shared(self, shard: int, stored: StoredChunk, name: int, reuse: Reuse) -> memoryview | None:
+        """The bytes of a chunk from a read that it shares; None if there is none, or the bytes are wrong."""
+        found = reuse.encoded(name, self._read_shared)
+        if found is None:
+            return None
+        shared, data = found
+        data = data[stored.offset - shared.start :][: stored.size]
+        if self._check and xxh3_64_intdigest(data) != stored.digest:
+            reuse.forget_bytes(shared)
+            return None
+        self._keep(shard, stored.offset, data)
+        return data
+
+    def _read_shared(self, shared: SharedRead) -> memoryview:
+        data = memoryview(bytearray(shared.length))
+        self.shard(shared.shard).read_into([(shared.start, data)])
+        self._count(shared.length)
+        return data
+
+    def _fetch(self, at: _Place, wanted: list[tuple[StoredChunk, memoryview]]) -> None:
+        """Fill each chunk's buffer with its bytes, checked."""
+        if self._plain:
+            wanted = [(chunk, out) for chunk, out in wanted if not self._cached(at.shard, chunk, out)]
+        for _ in range(2):
+            self.shard(at.shard).read_into([(chunk.offset, out) for chunk, out in wanted])
+            self._count(sum(len(out) for _, out in wanted))
             if not self._check:
                 return
             wrong = []
-            for place, one in zip(places, ranges, strict=True):
-                if xxh3_64_intdigest(one[1]) == int(table.digests[place]):
-                    self._keep(shard, *one)
+            for chunk, out in wanted:
+                if xxh3_64_intdigest(out) == chunk.digest:
+                    self._keep(at.shard, chunk.offset, out)
                 else:
-                    wrong.append((place, one[1]))
+                    wrong.append((chunk, out))
             if not wrong:
                 return
-            places, buffers = [place for place, _ in wrong], [buffer for _, buffer in wrong]
-            if attempt == 1:
-                self._reopen(shard)
-        raise CorruptError(f"{self._place(episode, shard, table, places[0])} does not match its digest")
+            wanted = wrong
+            self.shard.cache_clear()
+        raise CorruptError(f"{self._name(at, wanted[0][0].place)} does not match its digest")
 
     def _count(self, size: int) -> None:
         with self._lock:
             self.bytes_read += size
 
-    def _cached(self, shard: int, offset: int, buffer: memoryview, digest: int) -> bool:
+    def _cached(self, shard: int, chunk: StoredChunk, buffer: memoryview) -> bool:
         """Fill the buffer from the cache, if the right bytes are there."""
-        if self._cache is None:
-            return False
-        return self._cache.read(self._digest(shard), offset, buffer, digest)
+        cache = self._cache
+        return cache is not None and cache.read(self._digest(shard), chunk.offset, buffer, chunk.digest)
 
     def _keep(self, shard: int, offset: int, data: memoryview) -> None:
-        """Put bytes that have been checked into the cache, if there is one."""
+        """Put checked bytes into the cache, if there is one."""
         if self._cache is not None and self._check:
             self._cache.write(self._digest(shard), offset, data)
 
     def _digest(self, shard: int) -> str:
         return str(self.index.dataset.manifest.shards[shard]["blake3"])
 
-    def _read_span(self, span: SharedRead) -> memoryview:
-        data = memoryview(bytearray(span.length))
-        self.shard(span.shard).read_into([(span.start, data)])
-        self._count(span.length)
-        return data
-
-    def span_bytes(self, episodes: Int64, chunks: Int64) -> int:
-        """Bytes of some chunks, given their episodes and their numbers among the chunks of those."""
-        index = self.index
-        of_shard = index.shards[episodes]
-        total = 0
-        for shard in np.unique(of_shard).tolist():
-            table = index.chunks(shard)
-            mine = np.flatnonzero(of_shard == shard)
-            total += int(table.sizes[table.firsts[episodes[mine] - table.start] + chunks[mine]].sum())
-        return total
-
-    def plan_spans(self, episodes: Int64, chunks: Int64) -> None:
-        """Have the chunks of one window read in spans, as many bytes at a time as a request should be.
+    def plan_reads(self, episodes: Int64, chunks: Int64, limit: int) -> None:
+        """Have the chunks of one window read together with their neighbours, if they fit into a limit.
 
         Args:
-            episodes: of each chunk.
-            chunks: number of each among the chunks of its episode.
+            episodes: [n], the episode of each chunk.
+            chunks: [n], the number of each chunk among those of its episode.
+            limit: bytes that all of them may take.
         """
-        index = self.index
+        index, found, total = self.index, [], 0
         of_shard = index.shards[episodes]
         for shard in np.unique(of_shard).tolist():
-            table = index.chunks(shard)
-            mine = np.flatnonzero(of_shard == shard)
+            table, mine = index.chunks(shard), of_shard == shard
             places = table.firsts[episodes[mine] - table.start] + chunks[mine]
             names = index.bases[episodes[mine]] + chunks[mine]
-            ranges = list(zip(table.offsets[places].tolist(), table.sizes[places].tolist(), strict=True))
-            for joined in spans(ranges, GAP_BYTES):
-                part: list[int] = []
-                start = joined.start
-                end = start
-                for at in joined.ranges:
-                    offset, size = ranges[at]
-                    if part and offset + size - start > PIECE_BYTES:
-                        self.reuse.expect_span(SharedRead(shard, start, end - start, len(part)), part)
-                        part, start = [], offset
-                    part.append(int(names[at]))
-                    end = max(end, offset + size)
-                self.reuse.expect_span(SharedRead(shard, start, end - start, len(part)), part)
+            found.append(
+                (shard, names.tolist(), table.offsets[places].tolist(), table.sizes[places].tolist())
+            )
+            total += sum(found[-1][3])
+        if total > limit:
+            return
+        for shard, names, offsets, sizes in found:
+            for joined in spans(list(zip(offsets, sizes, strict=True)), GAP_BYTES):
+                some: list[int] = []
+                start = end = joined.start
+                for i in joined.ranges:
+                    stop = offsets[i] + sizes[i]
+                    if some and stop - start > PIECE_BYTES:
+                        self.reuse.expect_read(SharedRead(shard, start, end - start), some)
+                        some, start = [], offsets[i]
+                    some.append(names[i])
+                    end = max(end, stop)
+                self.reuse.expect_read(SharedRead(shard, start, end - start), some)
 
     def array(self, name: str, episode: int) -> npt.NDArray[np.float32]:
         """Action or state of an episode, [T, A] float32, checked."""
@@ -331,7 +306,7 @@ class FrameReader:
         return self._read_piece(episode, lambda read: read_array(read, name, offset, shape, digest))
 
     def instructions(self, episode: int, step: int) -> list[str]:
-        """What may be said at a step: of each field with instructions the text in force, each text once."""
+        """Every instruction in force at a step: one per field that has instructions, no text twice."""
         with self._lock:
             fields = self._texts.get(episode)
         if fields is None:
@@ -349,7 +324,7 @@ class FrameReader:
         return list(dict.fromkeys(text for _, text in now if text))
 
     def _read_piece(self, episode: int, get: Callable[[ReadRange], _Piece]) -> _Piece:
-        """What `get` reads of an episode: from the cache, else from the store, twice if it is damaged."""
+        """What `get` reads of an episode: from the cache, else from the store, once more if it is damaged."""
         shard, cache = int(self.index.shards[episode]), self._cache
         if cache is not None:
 
@@ -362,7 +337,7 @@ class FrameReader:
         try:
             return self._read_stored(shard, get)
         except CorruptError:
-            self._reopen(shard)
+            self.shard.cache_clear()
         try:
             return self._read_stored(shard, get)
         except CorruptError as error:
@@ -370,7 +345,7 @@ class FrameReader:
             raise CorruptError(f"{where}: {error}") from error
 
     def _read_stored(self, shard: int, get: Callable[[ReadRange], _Piece]) -> _Piece:
-        """What `get` reads of a shard in the store; its bytes are kept if nothing is wrong with them."""
+        """What `get` reads of a shard in the store; bytes that are right are put into the cache."""
         pieces: list[tuple[int, memoryview]] = []
 
         def read(offset: int, size: int) -> memoryview:
@@ -383,25 +358,8 @@ class FrameReader:
             self._keep(shard, offset, data)
         return found
 
-    def shard(self, shard: int) -> OpenShard:
-        """A shard, to be read; a few stay open."""
-        with self._lock:
-            found = self._open.get(shard)
-            if found is None:
-                found = self.index.dataset.store.open(self.index.shard_name(shard))
-                self._open[shard] = found
-                if len(self._open) > OPEN_SHARDS:
-                    self._open.popitem(last=False)
-            else:
-                self._open.move_to_end(shard)
-            return found
-
-    def _reopen(self, shard: int) -> None:
-        with self._lock:
-            self._open.pop(shard, None)
-
     def will_need(self, episodes: Int64) -> None:
-        """Tell the system that these episodes, some of a row, are wanted soon."""
+        """Tell the system that these episodes, which lie close together, are needed soon."""
         shards = self.index.shards[episodes]
         for shard in np.unique(shards).tolist():
             mine = episodes[shards == shard]
@@ -413,10 +371,10 @@ class FrameReader:
             end = int(table.offsets[high - 1] + table.sizes[high - 1])
             self.shard(shard).will_need(start, end - start)
 
-    def _place(self, episode: int, shard: int, table: ChunkTable, place: int) -> str:
-        chunk = place - int(table.firsts[episode - table.start])
-        stem = stem_of(self.index.shard_name(shard))
-        return f"{stem}: {self.index.key(episode)}, camera {self.index.camera}, chunk {chunk}"
+    def _name(self, at: _Place, place: int) -> str:
+        """What messages call a chunk."""
+        stem = stem_of(self.index.shard_name(at.shard))
+        return f"{stem}: {self.index.key(at.episode)}, camera {self.index.camera}, chunk {place - at.first}"
 
 
 def _flat(array: npt.NDArray[np.uint8]) -> memoryview:
@@ -424,7 +382,7 @@ def _flat(array: npt.NDArray[np.uint8]) -> memoryview:
 
 
 def _scratch(what: str, shape: tuple[int, ...]) -> Frame:
-    """Memory of this thread, at least of that shape, overwritten by the next call."""
+    """Memory of this thread in a shape; the next call overwrites it."""
     size = math.prod(shape)
     found: Frame | None = getattr(_thread, what, None)
     if found is None or found.size < size:

@@ -1,7 +1,7 @@
-"""Chunks that several samples want soon: read and decoded once, kept until the last has had its frame.
+"""Chunks that several samples need soon: read and decoded once, kept until the last sample has its frame.
 
-Within a window of a lane (`oxcart.train.data.order`) it is known beforehand how often each chunk will be
-wanted. What is kept is bounded by a budget in bytes: what finds no room is read again when it is wanted
+Within a window of a lane (`oxcart.train.data.order`) it is known in advance how often each chunk will be
+needed. A budget in bytes limits what is kept: a chunk that finds no room is read again when it is needed
 again, so memory decides the speed and never the order.
 """
 
@@ -20,98 +20,98 @@ Frames = npt.NDArray[np.uint8]
 
 @dataclass
 class Kept:
-    """The decoded frames of a chunk, or that somebody is decoding them."""
+    """The decoded frames of a chunk, or a note that a thread is decoding them."""
 
     frames: Frames | None = None
     decoding: threading.Lock = field(default_factory=threading.Lock)
-    """Held by the thread that decodes them."""
+    """Held by the thread that decodes the frames."""
     holders: int = 0
-    """Threads that copy from it now: until the last has, its memory is not used again."""
+    """Threads that are copying frames; their memory is not used again before the last is done."""
 
 
 @dataclass
 class SharedRead:
-    """Chunks that lie near each other in a shard, read with one request."""
+    """One request for chunks that lie close together in a shard."""
 
     shard: int
     start: int
     length: int
-    left: int
-    """Chunks of it that somebody still wants."""
+    left: int = 0
+    """Chunks of the request that are still expected to be needed."""
     data: memoryview | None = None
-    reading: threading.Lock = field(default_factory=threading.Lock)
+    lock: threading.Lock = field(default_factory=threading.Lock)
 
 
 class Reuse:
-    """What is kept of one camera of one split while it is iterated; `budget` is shared with others."""
+    """Chunks of one camera of one split that are kept during an iteration, within a shared budget."""
 
     def __init__(self, budget: Budget) -> None:
         self._budget = budget
         self._wanted: dict[int, int] = {}
         self._kept: dict[int, Kept] = {}
-        self._spans: dict[int, SharedRead] = {}
+        self._reads: dict[int, SharedRead] = {}
         self._lock = threading.Lock()
         self._closed = False
 
     @property
     def expects(self) -> bool:
-        """Whether any chunk is expected to be wanted."""
+        """Whether any chunk is expected to be needed."""
         return bool(self._wanted)
 
     def expect(self, chunks: npt.NDArray[np.int64], times: npt.NDArray[np.int64]) -> None:
-        """These chunks will be wanted so many times, beside what was expected before."""
+        """Announce how many more times each chunk will be needed."""
         with self._lock:
             for chunk, count in zip(chunks.tolist(), times.tolist(), strict=True):
                 self._wanted[chunk] = self._wanted.get(chunk, 0) + count
 
-    def expect_span(self, span: SharedRead, chunks: list[int]) -> None:
-        """These chunks lie in one span."""
+    def expect_read(self, shared: SharedRead, chunks: list[int]) -> None:
+        """Announce that these chunks can be read with one request."""
         with self._lock:
-            mine = [chunk for chunk in chunks if chunk not in self._spans]
-            span.left = len(mine)
-            self._spans |= dict.fromkeys(mine, span)
+            mine = [chunk for chunk in chunks if chunk not in self._reads]
+            shared.left = len(mine)
+            self._reads |= dict.fromkeys(mine, shared)
 
     def close(self) -> None:
-        """Keep nothing any more; what threads hold now is given back when they are done."""
+        """Stop keeping chunks; those that threads hold are given back when the threads are done."""
         with self._lock:
             self._closed = True
             kept, self._kept = self._kept, {}
-            spans = {id(span): span for span in self._spans.values()}
-            self._wanted, self._spans = {}, {}
+            reads = {id(shared): shared for shared in self._reads.values()}
+            self._wanted, self._reads = {}, {}
             for one in kept.values():
                 self._give_back(one)
-            for span in spans.values():
-                self._drop(span)
+            for shared in reads.values():
+                self._drop(shared)
 
     def encoded(
         self, chunk: int, read: Callable[[SharedRead], memoryview]
     ) -> tuple[SharedRead, memoryview] | None:
-        """The bytes of the span that the chunk lies in; None where it lies in none, or there is no room."""
+        """The shared read that has a chunk, and its bytes; None if there is none, or no room for it."""
         with self._lock:
-            span = self._spans.get(chunk)
-        if span is None:
+            shared = self._reads.get(chunk)
+        if shared is None:
             return None
-        with span.reading:
-            data = span.data
+        with shared.lock:
+            data = shared.data
             if data is None:
-                if not self._budget.take(span.length):
+                if not self._budget.take(shared.length):
                     return None
                 try:
-                    data = read(span)
+                    data = read(shared)
                 except BaseException:
-                    self._budget.give(span.length)
+                    self._budget.give(shared.length)
                     raise
                 with self._lock:
-                    if self._closed or not span.left:
-                        self._budget.give(span.length)
+                    if self._closed or not shared.left:
+                        self._budget.give(shared.length)
                     else:
-                        span.data = data
-            return span, data
+                        shared.data = data
+            return shared, data
 
-    def forget_bytes(self, span: SharedRead) -> None:
-        """The span's bytes were wrong; whoever wants them next reads them anew."""
+    def forget_bytes(self, shared: SharedRead) -> None:
+        """Drop the bytes of a read, because some are wrong; whoever needs them next reads them again."""
         with self._lock:
-            self._drop(span)
+            self._drop(shared)
 
     def frames(
         self,
@@ -122,10 +122,10 @@ class Reuse:
         *,
         plain: bool,
     ) -> Kept | None:
-        """The decoded frames of a chunk, for `uses` of its expected uses; None where they are not kept.
+        """The decoded frames of a chunk, for `uses` of its expected uses; None if they are not kept.
 
-        Whoever has had the frames calls `done`. `plain` says that decoding them is no work, so that the
-        bytes of their span are enough to keep.
+        The caller calls `done` afterwards. `plain` says that decoding costs nothing, so that keeping the
+        bytes of the shared read is enough.
         """
         size = math.prod(shape)
         with self._lock:
@@ -133,7 +133,7 @@ class Reuse:
             mine = kept is None
             if kept is None:
                 rare = self._wanted.get(chunk, 0) <= uses
-                if rare or (plain and chunk in self._spans) or not self._budget.take(size):
+                if rare or (plain and chunk in self._reads) or not self._budget.take(size):
                     return None
                 kept = self._kept[chunk] = Kept()
                 kept.decoding.acquire()
@@ -141,7 +141,7 @@ class Reuse:
         if not mine:
             with kept.decoding:
                 pass
-            if kept.frames is None:  # whoever decoded them has failed, and says so
+            if kept.frames is None:  # the thread that decoded them failed, and raises the error
                 with self._lock:
                     kept.holders -= 1
                 return None
@@ -162,7 +162,7 @@ class Reuse:
         return kept
 
     def done(self, chunk: int, uses: int, kept: Kept | None) -> None:
-        """So many of the expected uses of a chunk have had their frames, those of `kept` if it was."""
+        """Count uses of a chunk as done; `kept` is what `frames` gave for them."""
         with self._lock:
             left = self._wanted.get(chunk, 0) - uses
             if left > 0:
@@ -172,30 +172,30 @@ class Reuse:
                 last = self._kept.pop(chunk, None)
                 if last is not None and last is not kept:
                     self._give_back(last)
-                span = self._spans.pop(chunk, None)
-                if span is not None:
-                    span.left -= 1
-                    if not span.left:
-                        self._drop(span)
+                shared = self._reads.pop(chunk, None)
+                if shared is not None:
+                    shared.left -= 1
+                    if not shared.left:
+                        self._drop(shared)
             if kept is not None:
                 kept.holders -= 1
                 if self._kept.get(chunk) is not kept:
                     self._give_back(kept)
 
     def _give_back(self, kept: Kept) -> None:
-        """Give back what nobody holds and nobody will find any more; once."""
+        """Give back, once, frames that no thread holds and that can no longer be found."""
         if not kept.holders and kept.frames is not None:
             self._budget.give(kept.frames.nbytes, kept.frames)
             kept.frames = None
 
-    def _drop(self, span: SharedRead) -> None:
-        if span.data is not None:
-            span.data = None
-            self._budget.give(span.length)
+    def _drop(self, shared: SharedRead) -> None:
+        if shared.data is not None:
+            shared.data = None
+            self._budget.give(shared.length)
 
 
 class Budget:
-    """Bytes that may be kept, and memory that is used again."""
+    """A limit on the bytes that are kept, and memory that is used again."""
 
     def __init__(self, size: int) -> None:
         self.size = size
@@ -205,11 +205,11 @@ class Budget:
 
     @property
     def used(self) -> int:
-        """Bytes that are kept now."""
+        """Bytes that are kept at the moment."""
         return self.size - self._left
 
     def take(self, size: int) -> bool:
-        """Whether there was room for so many bytes; they are taken then."""
+        """Take bytes from the budget, if it has that many left; says whether it had."""
         with self._lock:
             if size > self._left:
                 return False
@@ -217,7 +217,7 @@ class Budget:
             return True
 
     def memory(self, size: int) -> Frames:
-        """Bytes, perhaps used before."""
+        """An array of bytes, which may be one that was given back."""
         with self._lock:
             free = self._free.get(size)
             if free:
@@ -227,7 +227,7 @@ class Budget:
         return np.empty(size, np.uint8)
 
     def give(self, size: int, memory: Frames | None = None) -> None:
-        """Bytes that are not kept any more."""
+        """Give bytes back to the budget, and the memory that held them for others to use."""
         with self._lock:
             self._left += size
             free = sum(key * len(arrays) for key, arrays in self._free.items())

@@ -162,10 +162,8 @@ class DatasetStream:
         if not self.index.dataset.store.remote:
             self.reader.will_need(np.unique(episodes))
         elif self._reuses:
-            bytes_ = self.reader.span_bytes(episodes[firsts], chunks[firsts])
             lanes = self.order.lanes // (1 if len(schedule.parts) > 1 else world)  # that this rank reads
-            if bytes_ * lanes <= self._budget.size // 2:
-                self.reader.plan_spans(episodes[firsts], chunks[firsts])
+            self.reader.plan_reads(episodes[firsts], chunks[firsts], self._budget.size // 2 // lanes)
 
     def describe(self, wanted: Wanted, batch: Batch) -> None:
         """Write everything that is in memory already to the samples' rows: where each of them comes from."""
@@ -175,13 +173,12 @@ class DatasetStream:
         name = index.dataset.manifest.dataset["name"]
         environments = index.texts["environment"].at(wanted.episodes)
         instructions = index.texts["instruction"].at(wanted.episodes)
+        datasets, keys, places, texts = batch.dataset, batch.key, batch.environment, batch.instruction
         for row, episode, environment, instruction in zip(
             rows, wanted.episodes.tolist(), environments, instructions, strict=True
         ):
-            batch.dataset[row] = name
-            batch.key[row] = index.key(episode)
-            batch.environment[row] = environment
-            batch.instruction[row] = instruction or ""
+            datasets[row], keys[row] = name, index.key(episode)
+            places[row], texts[row] = environment, instruction or ""
 
     def fill(self, wanted: Wanted, batch: Batch, reuse: Reuse | None) -> None:
         """Read frames, arrays and instructions of some samples into their rows, in a thread."""

@@ -1,8 +1,8 @@
-"""Threads that do what they are told, first come first served; they never keep a process from ending.
+"""Threads that make calls in the order in which they were asked for, and never keep a process from ending.
 
-Before Python 3.14 a thread that comes back from a library while the interpreter is torn down may abort the
-process. So at its end no new call is begun, and those that are on their way have a moment to finish; one that
-waits for a silent server is left waiting.
+Before Python 3.14 a thread that returns from a library while the interpreter is torn down may abort the
+process. So when the process ends, no call is begun, and those in progress have a moment to finish; a call
+that waits for a silent server is abandoned.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from oxcart.shards.errors import ConfigError
 Call = Callable[[], None]
 
 THREADS = 1024
-"""At most."""
+"""Threads per loader, at most."""
 GRACE_S = 0.5
-"""What calls have at the end of the process."""
+"""Seconds that calls in progress have when the process ends."""
 
 _ending = threading.Event()
 _busy = 0
@@ -36,7 +36,7 @@ def _end_of_process() -> None:
 
 
 class CallGroup:
-    """Calls that are done when all of them are; the first exception of any is that of the whole."""
+    """Calls that are waited for together; the first exception of any of them is raised."""
 
     def __init__(self, calls: Sequence[Call]) -> None:
         self._calls = calls
@@ -49,7 +49,7 @@ class CallGroup:
             self._done.set()
 
     def run(self, index: int) -> None:
-        """Do one call, unless the group has failed already."""
+        """Make one call, unless another one failed already."""
         try:
             if self._error is None and not self._cancelled and not _ending.is_set():
                 self._calls[index]()
@@ -62,10 +62,10 @@ class CallGroup:
                 self._done.set()
 
     def wait(self) -> None:
-        """Return when all is done.
+        """Wait until all calls are done.
 
         Raises:
-            BaseException: what a call raised.
+            BaseException: a call raised it.
         """
         while not self._done.wait(0.2):  # in short waits, so that Ctrl-C comes through
             pass
@@ -73,15 +73,15 @@ class CallGroup:
             raise self._error
 
     def cancel(self) -> None:
-        """Skip what has not begun."""
+        """Skip the calls that have not begun."""
         self._cancelled = True
 
 
 class Workers:
-    """`count` threads; they end when this is closed or forgotten.
+    """A number of threads, which end when this is closed or garbage-collected.
 
     Raises:
-        ConfigError: this machine gives the process fewer.
+        ConfigError: this machine does not allow the process so many threads.
     """
 
     def __init__(self, count: int) -> None:
@@ -96,7 +96,7 @@ class Workers:
         self.close.atexit = False
 
     def start(self, calls: Sequence[Call]) -> CallGroup:
-        """Have the calls done; returns at once."""
+        """Have the threads make the calls; returns at once."""
         group = CallGroup(calls)
         for i in range(len(calls)):
             self._queue.put((group, i))

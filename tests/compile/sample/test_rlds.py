@@ -216,14 +216,14 @@ def test_refuses_a_directory_with_content(small: Path) -> None:
 
 
 def test_progress_counts_every_episode(tmp_path: Path) -> None:
-    calls: list[tuple[int, int]] = []
+    calls: list[int] = []
     config = RldsSampleConfig(kitchens=1, sessions=1, episodes=3, steps=2, size=32, files=1, duplicates=2)
-    write_rlds(tmp_path, config, lambda done, total: calls.append((done, total)))
-    assert calls == [(done, 5) for done in range(1, 6)]
+    write_rlds(tmp_path, config, calls.append)
+    assert calls == [1, 2, 3, 4, 5]
 
 
 def test_interrupted_while_drawing_leaves_room_for_another_try(tmp_path: Path) -> None:
-    def stop(done: int, total: int) -> None:
+    def stop(done: int) -> None:
         if done == 5:
             raise KeyboardInterrupt
 

@@ -205,7 +205,7 @@ def test_an_optional_environment_may_be_missing(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("rule", [{}, {"field": "a", "whole": "b"}], ids=str)
 def test_a_rule_has_a_field_or_is_of_the_whole(rule: dict[str, str]) -> None:
-    with pytest.raises(ConfigError, match="either a field or the name of the whole"):
+    with pytest.raises(ConfigError, match="expected either field or whole"):
         EnvironmentRule(**rule)  # type: ignore[arg-type]
 
 
