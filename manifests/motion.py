@@ -6,7 +6,7 @@ The value of step t compares it with step t + 1; the last step of an episode has
 before. Frames are compared small, so that sensor noise counts little and datasets of different sizes can be
 compared. `difference` is the mean absolute difference of grey levels (0 to 255): exact, the same on every
 machine, but a lamp that flickers counts as motion. `flow` is the mean length of optical flow (DIS, Kroeger
-et al. 2016, as OpenCV has it) in percent of the picture's longer side: how far things move, at some ten
+et al. 2016, as OpenCV has it) in percent of the image's longer side: how far things move, at some ten
 times the cost, and only as reproducible as OpenCV.
 """
 

@@ -29,12 +29,12 @@ PLACES = 6
 
 @dataclass(frozen=True, kw_only=True)
 class Frame:
-    """A image and what stands under it."""
+    """An image and its caption."""
 
     uri: str
     """`data:image/jpeg;base64,…`"""
     caption: str
-    """The step, or what it is."""
+    """The step of the frame, or what the image shows."""
 
 
 @dataclass(frozen=True, kw_only=True)
