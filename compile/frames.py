@@ -10,7 +10,7 @@ import numpy as np
 
 from oxcart.compile.images import JPEG, Frame, ImageError, Resize, decode_into, image_size, resize_into
 from oxcart.compile.sources.base import Film, Images
-from oxcart.shards.codec import Encoded, Encoding, encode, join_jpegs
+from oxcart.shards.codec import Encoded, Encoding, encode
 from oxcart.shards.jpeg import encode_jpeg, jpeg_size
 
 
@@ -86,7 +86,7 @@ def _as_jpegs(
         _decode_step(camera, step, frame, image, size, resize)
         jpegs.append(encode_jpeg(frame, encoding.quality))
         again += size == wanted and image[:2] == JPEG
-    return join_jpegs(jpegs), again
+    return Encoded(chunks=jpegs), again
 
 
 def _decode(

@@ -32,6 +32,8 @@ MOST_BYTES = 2 << 30
 FOLD = 64
 """Times its file that one may take in memory: a code of one bit becomes a number of 64."""
 _METADATA = b"oxcart.annotation"
+_ABOUT = ("name", "producer", "dataset", "parameters")
+"""Fields of an annotation that the metadata of its file holds."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,12 +68,7 @@ def write_annotation(url: str, annotation: Annotation) -> None:
         flat = pa.FixedSizeListArray.from_arrays(flat, width)
     offsets = np.cumsum([0, *(len(row) for row in rows)])
     lists = pa.LargeListArray.from_arrays(pa.array(offsets, pa.int64()), flat)
-    about = {
-        "name": annotation.name,
-        "producer": annotation.producer,
-        "dataset": annotation.dataset,
-        "parameters": dict(annotation.parameters),
-    }
+    about = {name: getattr(annotation, name) for name in _ABOUT}
     table = pa.table({"key": pa.array(sorted(annotation.values), pa.string()), "value": lists})
     table = table.replace_schema_metadata({_METADATA: canonical_json(about)})
     if "://" in url:
@@ -102,10 +99,7 @@ def read_annotation(url: str) -> Annotation:
             values = values.reshape(-1, inner.type.list_size)
         ends = np.cumsum(lists.value_lengths().to_numpy())
         return Annotation(
-            name=about["name"],
-            producer=about["producer"],
-            dataset=about["dataset"],
-            parameters=about["parameters"],
+            **{name: about[name] for name in _ABOUT},
             values=dict(
                 zip(table["key"].to_pylist(), np.split(values, ends[:-1]) if len(ends) else [], strict=True)
             ),

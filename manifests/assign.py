@@ -164,7 +164,7 @@ class _Groups:
 
 
 def _groups(rule: SplitRule, episodes: Sequence[SplitEpisode]) -> _Groups:
-    own = [tuple(names) for names in _own_names(rule.by, episodes)]
+    own = [tuple(names) for names in own_names(rule.by, episodes)]
     place = places(rule)
     of = connected(
         (episode.duplicate, *(place.get(name, name) for name in names))
@@ -185,7 +185,7 @@ def _groups(rule: SplitRule, episodes: Sequence[SplitEpisode]) -> _Groups:
     )
 
 
-def _own_names(by: str, episodes: Sequence[SplitEpisode]) -> Iterable[Iterable[str]]:
+def own_names(by: str, episodes: Sequence[SplitEpisode]) -> Iterable[Iterable[str]]:
     """Names of each episode's groups; none where they are unknown."""
     if by == "environment":
         return ((e.environment,) if e.environment else () for e in episodes)
@@ -229,7 +229,7 @@ def _tie(by: str, one: str, two: str, episodes: Sequence[SplitEpisode], groups: 
     place = groups.place
     wanted = {place.get(one, one), place.get(two, two)}
     by_duplicate: dict[int, tuple[str, set[str]]] = {}
-    for episode, names in zip(episodes, _own_names(by, episodes), strict=True):
+    for episode, names in zip(episodes, own_names(by, episodes), strict=True):
         here = wanted & {place.get(name, name) for name in names}
         if len(here) == 2:
             return f"episode {episode.key} has both"

@@ -104,7 +104,7 @@ class Dataset:
 
     def _schema(self, name: str) -> pa.Schema:
         if name == EPISODES:
-            return episodes_schema([camera["name"] for camera in self.manifest.cameras])
+            return episodes_schema(self.manifest.camera_names)
         return REJECTED_SCHEMA if name == REJECTED else ATTRIBUTION_SCHEMA
 
     def episode(self, key: str | None) -> dict[str, Any]:

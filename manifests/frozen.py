@@ -12,7 +12,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from oxcart.manifests.assign import Assignment, SplitEpisode, assign
+from oxcart.manifests.assign import Assignment, SplitEpisode, assign, own_names
 from oxcart.manifests.split import SplitRule, listed_names, normalise
 from oxcart.shards.errors import ConfigError
 
@@ -49,14 +49,16 @@ def assign_new(
     """
     if rule.by not in FROZEN_BY:
         return assign(rule, dataset, [*there, *new])
-    known = [_marked(rule.by, episode, split) for episode, split in zip(there, splits, strict=True)]
-    listed = {split: set(own) for split, own in listed_names(rule).items()}
-    for split, own in listed_names(lists).items():
-        listed[split].update(own)
-    for episode, split in zip(known, splits, strict=True):
-        listed[_group(split)].update(_names(rule.by, episode))
-    for name, split in names:
-        listed[_group(split)].add(name)
+    known = [
+        episode._replace(environment=_MARKS[split], instructions=(_MARKS[split],))
+        if split in _MARKS and not list(own)
+        else episode
+        for episode, split, own in zip(there, splits, own_names(rule.by, there), strict=True)
+    ]
+    listed = {split: {*own, *listed_names(lists)[split]} for split, own in listed_names(rule).items()}
+    named = zip(own_names(rule.by, known), splits, strict=True)
+    for some, split in [*named, *(([name], split) for name, split in names)]:
+        listed["train" if split == "val_seen" else split].update(some)
     seen = _seen(there, splits)
     for one in (rule, lists):
         seen |= set(one.val_seen) if isinstance(one.val_seen, tuple) else set()
@@ -72,26 +74,6 @@ def assign_new(
         if was != now:
             raise ConfigError(f"episode {episode.key} is in {was}; a list or a duplicate says {now}")
     return replace(found, rule=_without_marks(found.rule))
-
-
-def _group(split: str) -> str:
-    return "train" if split == "val_seen" else split
-
-
-def _names(by: str, episode: SplitEpisode) -> set[str]:
-    """What the rule knows an episode by."""
-    if by == "episode":
-        return {episode.key}
-    if by == "environment":
-        return {episode.environment} if episode.environment else set()
-    return {normalise(text) for text in episode.instructions} - {""}
-
-
-def _marked(by: str, episode: SplitEpisode, split: str) -> SplitEpisode:
-    """The episode, with a name if it is held out."""
-    if split not in _MARKS or _names(by, episode):
-        return episode
-    return episode._replace(environment=_MARKS[split], instructions=(_MARKS[split],))
 
 
 def _seen(there: Sequence[SplitEpisode], splits: Sequence[str]) -> set[str]:

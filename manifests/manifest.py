@@ -84,6 +84,11 @@ class Manifest:
         arrays = {"action": self.action, "state": self.state}
         return {name: array["size"] for name, array in arrays.items() if array is not None}
 
+    @property
+    def camera_names(self) -> list[str]:
+        """Names of the cameras, primary first."""
+        return [camera["name"] for camera in self.cameras]
+
     def file(self, table: str) -> str:
         """The file that a table is in; of a dataset that was extended it has a name of its own."""
         file: str = self.tables[table].get("file", table)
@@ -100,8 +105,7 @@ class Manifest:
         for camera in self.cameras:
             if camera["name"] == name:
                 return camera
-        have = ", ".join(camera["name"] for camera in self.cameras)
-        raise ConfigError(f"camera {name!r}: the dataset has {have}")
+        raise ConfigError(f"camera {name!r}: the dataset has {', '.join(self.camera_names)}")
 
 
 def read_manifest(store: Store) -> Manifest:

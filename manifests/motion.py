@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from oxcart.manifests.annotation import Annotation, write_annotation
+from oxcart.manifests.annotation import Annotation
 from oxcart.manifests.canonical import sha256_json
 from oxcart.manifests.dataset import Dataset
 from oxcart.manifests.episode import Track
@@ -78,13 +78,6 @@ def measure(
         parameters=parameters,
         values=values,
     )
-
-
-def annotate(url: str, out: str, **how: Any) -> Annotation:
-    """Measure the dataset at `url` and write the annotation to `out`; `how` as for `measure`."""
-    found = measure(Dataset.open(url), **how)
-    write_annotation(out, found)
-    return found
 
 
 def _episode(store: Store, frames: Track, method: str) -> Floats:

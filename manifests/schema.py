@@ -110,13 +110,9 @@ def _mistyped(where: str, value: Any, kind: Any) -> Iterator[str]:
                 yield f"{where}: expected any of {', '.join(kind.names)}, got {name!r}"
             yield from _mistyped(f"{where}.{name}", item, kind.kind)
     elif not _is_scalar(value, kind):
-        expected = _SCALARS.get(kind) if isinstance(kind, type) else None
-        got = json.dumps(value, ensure_ascii=False)
-        yield f"{where}: expected {expected or _structure(kind)}, got {got[:60]}"
-
-
-def _structure(kind: Any) -> str:
-    return "a list" if isinstance(kind, list) else "an object"
+        structure = "a list" if isinstance(kind, list) else "an object"
+        expected = _SCALARS[kind] if isinstance(kind, type) else structure
+        yield f"{where}: expected {expected}, got {json.dumps(value, ensure_ascii=False)[:60]}"
 
 
 def _is_scalar(value: Any, kind: Any) -> bool:

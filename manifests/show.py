@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 from PIL.PngImagePlugin import PngInfo
 
@@ -32,8 +33,8 @@ def contact_sheet(
         height: of each frame, in pixels.
     """
     steps = np.unique(np.linspace(0, row["steps"] - 1, frames).round().astype(int)).tolist()
-    cameras = [camera["name"] for camera in dataset.manifest.cameras]
-    strips = [[_scaled(frame, height) for frame in dataset.frames(row, name, steps)] for name in cameras]
+    cameras = dataset.manifest.camera_names
+    strips = [[scaled(frame, height) for frame in dataset.frames(row, name, steps)] for name in cameras]
     titles = [
         row["key"],
         f"{row['split']} · {_line(row['environment'] or 'unknown environment')} · {row['steps']} steps",
@@ -63,11 +64,11 @@ def _line(text: str) -> str:
     return words if len(words) <= LONGEST else words[: LONGEST - 1] + "…"
 
 
-def _scaled(frame: Any, height: int) -> Image.Image:
+def scaled(frame: npt.NDArray[np.uint8], height: int) -> Image.Image:
+    """A frame [H, W, 3] as an image of some height in pixels."""
     image = Image.fromarray(frame)
-    return image.resize(
-        (max(1, round(image.width * height / image.height)), height), Image.Resampling.BICUBIC
-    )
+    width = max(1, round(image.width * height / image.height))
+    return image.resize((width, height), Image.Resampling.BICUBIC)
 
 
 def encode_image(image: Image.Image, suffix: str) -> bytes:

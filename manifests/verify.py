@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from functools import partial
 from itertools import repeat
 from typing import Any, NamedTuple
@@ -25,7 +24,7 @@ from xxhash import xxh3_64_intdigest
 from oxcart.manifests.counts import frame_size, per_environment, per_split
 from oxcart.manifests.dataset import Dataset, most_chunks, read_chunks
 from oxcart.manifests.episode import members
-from oxcart.manifests.manifest import NAME, episode_digest, fingerprint, read_claim
+from oxcart.manifests.manifest import NAME, Manifest, episode_digest, fingerprint, read_claim
 from oxcart.manifests.tables import (
     ATTRIBUTION,
     EPISODES,
@@ -62,15 +61,6 @@ class _Stated(NamedTuple):
     sizes: npt.NDArray[np.uint32] | None
 
 
-@dataclass(frozen=True)
-class _Rules:
-    """What the manifest says of every shard."""
-
-    cameras: list[str]
-    pixels: Mapping[str, Any]
-    decode: bool
-
-
 def verify(
     dataset: Dataset,
     *,
@@ -87,8 +77,6 @@ def verify(
         report: told of frames and bytes verified so far.
     """
     manifest = dataset.manifest
-    cameras = [camera["name"] for camera in manifest.cameras]
-    rules = _Rules(cameras, manifest.pixels, decode)
     damage: list[Damage] = []
     tables: dict[str, pa.Table | None] = {}
     for name in (EPISODES, REJECTED, *([ATTRIBUTION] if ATTRIBUTION in manifest.tables else [])):
@@ -98,7 +86,7 @@ def verify(
             tables[name] = None
             damage.append(Damage(manifest.file(name), str(error)))
     episodes = tables[EPISODES]
-    damage += [Damage(NAME, reason) for reason in _wrong_statements(dataset, tables, cameras)]
+    damage += [Damage(NAME, reason) for reason in _wrong_statements(dataset, tables)]
     named = {shard[what] for shard in manifest.shards for what in ("name", "chunks")}
     there = dataset.store.list(SHARDS) if dataset.store.listable else []
     named |= _to_come(dataset.store) if set(there) - named else set()
@@ -113,11 +101,11 @@ def verify(
             else episodes.take(places.get(stem_of(shard["name"]), np.zeros(0, np.intp)))
         )
         try:
-            bounds = _bounds(dataset.store, shard, rows, rules)
+            bounds = _bounds(dataset, shard, rows)
         except OxcartError as error:
             return [Damage(shard["name"], str(error))]
         with one_at_a_time if most_chunks(bounds) > MANY_CHUNKS else contextlib.nullcontext():
-            return list(_verify_shard(dataset.store, shard, bounds, rows, rules))
+            return list(_verify_shard(dataset, shard, bounds, rows, decode))
 
     one_at_a_time = threading.Lock()
     frames = size = 0
@@ -147,9 +135,7 @@ def _places(episodes: pa.Table) -> dict[str, npt.NDArray[np.intp]]:
     return dict(zip(coded.dictionary.to_pylist(), np.split(order, bounds), strict=True))
 
 
-def _wrong_statements(
-    dataset: Dataset, tables: Mapping[str, pa.Table | None], cameras: list[str]
-) -> Iterator[str]:
+def _wrong_statements(dataset: Dataset, tables: Mapping[str, pa.Table | None]) -> Iterator[str]:
     """Every statement of the manifest that its tables, or its other statements, do not bear out."""
     manifest, episodes = dataset.manifest, tables[EPISODES]
     counts = manifest.counts
@@ -169,8 +155,8 @@ def _wrong_statements(
         rows = ((row["key"], row["split"], row["digest"]) for row in named)
         facts |= {
             "counts.compiled": (counts["compiled"], episodes.num_rows),
-            "splits": (manifest.splits, per_split(episodes, len(cameras))),
-            "environments": (manifest.environments, per_environment(episodes, len(cameras))),
+            "splits": (manifest.splits, per_split(episodes, len(manifest.cameras))),
+            "environments": (manifest.environments, per_environment(episodes, len(manifest.cameras))),
             "shards": (
                 [{"shard": stem_of(one["name"]), "split": one["split"]} for one in manifest.shards],
                 shards,
@@ -200,31 +186,39 @@ def _narrow(where: str, stated: Any, found: Any) -> tuple[str, Any, Any]:
 
 
 def _verify_shard(
-    store: Store, shard: Mapping[str, Any], bounds: Mapping[str, Any], rows: pa.Table | None, rules: _Rules
+    dataset: Dataset,
+    shard: Mapping[str, Any],
+    bounds: Mapping[str, Any],
+    rows: pa.Table | None,
+    decode: bool,
 ) -> Iterator[Damage]:
     chunks = None
-    expected = None if rows is None else rows.num_rows * len(rules.cameras)
+    expected = None if rows is None else rows.num_rows * len(dataset.manifest.cameras)
     try:
-        chunks = _chunk_rows(store, shard, bounds, expected)
+        chunks = _chunk_rows(dataset.store, shard, bounds, expected)
     except OxcartError as error:
         yield Damage(shard["chunks"], str(error))
     try:
-        for reason in _wrong_bytes(store, shard, rows, chunks, rules):
+        for reason in _wrong_bytes(dataset, shard, rows, chunks, decode):
             yield Damage(shard["name"], reason)
     except OxcartError as error:
         yield Damage(shard["name"], str(error))
 
 
-def _bounds(store: Store, shard: Mapping[str, Any], rows: pa.Table | None, rules: _Rules) -> dict[str, int]:
+def _counted(dataset: Dataset, rows: pa.Table) -> dict[str, int]:
+    """The counts of a shard that the episode table bears out, given the shard's rows there."""
+    steps = pc.sum(rows["steps"]).as_py() or 0
+    return {"episodes": rows.num_rows, "steps": steps, "frames": steps * len(dataset.manifest.cameras)}
+
+
+def _bounds(dataset: Dataset, shard: Mapping[str, Any], rows: pa.Table | None) -> dict[str, int]:
     """The counts of a shard that its file and the episode table bear out, whatever the manifest states.
 
     They bound what is read of its chunk table.
     """
-    counts = {what: shard[what] for what in ("episodes", "frames")}
-    if rows is not None:
-        steps = pc.sum(rows["steps"]).as_py() or 0
-        counts = {"episodes": rows.num_rows, "frames": steps * len(rules.cameras)}
-    return {**counts, "bytes": store.found([shard["name"]]).get(shard["name"], shard["bytes"])}
+    counts = shard if rows is None else _counted(dataset, rows)
+    size = dataset.store.found([shard["name"]]).get(shard["name"], shard["bytes"])
+    return {"episodes": counts["episodes"], "frames": counts["frames"], "bytes": size}
 
 
 def _chunk_rows(
@@ -249,33 +243,29 @@ def _chunk_rows(
 
 
 def _lists(column: pa.ChunkedArray) -> list[npt.NDArray[Any]]:
-    """The lists of a column, none where there is none."""
-    return [one for part in column.chunks for one in _of_part(part)]
-
-
-def _of_part(part: pa.ListArray) -> list[npt.NDArray[Any]]:
-    """The lists of one piece of a column, which share its memory."""
-    ends = np.cumsum(pc.fill_null(part.value_lengths(), 0).to_numpy(), dtype=np.int64)
-    return np.split(part.flatten().to_numpy(), ends[:-1]) if len(ends) else []
+    """The lists of a column, which share its memory; an empty one where there is none."""
+    found: list[npt.NDArray[Any]] = []
+    for part in column.chunks:
+        ends = np.cumsum(pc.fill_null(part.value_lengths(), 0).to_numpy(), dtype=np.int64)
+        found += np.split(part.flatten().to_numpy(), ends[:-1]) if len(ends) else []
+    return found
 
 
 def _wrong_bytes(
-    store: Store,
+    dataset: Dataset,
     shard: Mapping[str, Any],
     rows: pa.Table | None,
     chunks: _StatedChunks | None,
-    rules: _Rules,
+    decode: bool,
 ) -> Iterator[str]:
     """What is wrong with a shard."""
-    name, whole, position, read, wrong = shard["name"], blake3(), 0, 0, False
+    store, name, whole, position, read, wrong = dataset.store, shard["name"], blake3(), 0, 0, False
     size = store.size(name)
     if size != shard["bytes"]:
         wrong = True
         yield f"has {size} bytes, the manifest says {shard['bytes']}"
     if rows is not None:
-        steps = pc.sum(rows["steps"]).as_py() or 0
-        counted = {"episodes": rows.num_rows, "steps": steps, "frames": steps * len(rules.cameras)}
-        for what, count in counted.items():
+        for what, count in _counted(dataset, rows).items():
             if count != shard[what]:
                 yield f"has {count} {what} in {EPISODES}, the manifest says {shard[what]}"
         for row in rows_of(rows):
@@ -292,7 +282,7 @@ def _wrong_bytes(
                 return
             data = store.read_range(name, row["offset"], row["bytes"])
             whole.update(data)
-            for reason in _wrong_pieces(data, row, chunks, rules):
+            for reason in _wrong_pieces(data, row, chunks, dataset.manifest, decode):
                 wrong = True
                 yield f"{row['key']}: {reason}"
     for start in range(position, size, 8 << 20):
@@ -303,7 +293,11 @@ def _wrong_bytes(
 
 
 def _wrong_pieces(
-    data: bytes, row: Mapping[str, Any], chunks: _StatedChunks | None, rules: _Rules
+    data: bytes,
+    row: Mapping[str, Any],
+    chunks: _StatedChunks | None,
+    manifest: Manifest,
+    decode: bool,
 ) -> Iterator[str]:
     """What is wrong with the bytes of one episode."""
     try:
@@ -312,8 +306,8 @@ def _wrong_pieces(
         yield str(error)
         return
     arrays = [name for name in ("action", "state") if row[f"{name}.offset"] is not None]
-    cameras = rules.cameras
-    extension = EXTENSIONS[rules.pixels["codec"]]
+    cameras, pixels = manifest.camera_names, manifest.pixels
+    extension = EXTENSIONS[pixels["codec"]]
     expected = ["json", *(f"{a}.npy" for a in arrays), *(f"{camera}.{extension}" for camera in cameras)]
     if list(found) != expected:
         yield f"expected {', '.join(expected)}; has {', '.join(found)}"
@@ -333,9 +327,9 @@ def _wrong_pieces(
         digests[suffix] = [xxh3_64_intdigest(one) for one in pieces]
         if chunks is None:
             continue
-        wrong = _wrong_chunks(digests[suffix], stated, -(-row["steps"] // rules.pixels["chunk"]))
-        if wrong is None and rules.decode:
-            wrong = _undecodable(pieces, row, name, rules.pixels)
+        wrong = _wrong_chunks(digests[suffix], stated, -(-row["steps"] // pixels["chunk"]))
+        if wrong is None and decode:
+            wrong = _undecodable(pieces, row, name, pixels)
         if wrong is not None:
             found_wrong = True
             yield f"camera {name}, {wrong}"
@@ -355,7 +349,7 @@ def _undecodable(
         try:
             decode_chunks(pixels["codec"], [piece], size, out)
         except CorruptError as error:
-            return f"chunk {i} {str(error).partition(' of 1 ')[2]}"
+            return f"chunk {i} cannot be decoded: {error.__cause__}"
     return None
 
 

@@ -80,11 +80,11 @@ class Encoding:
 class Encoded:
     """A tar member that holds the frames of one camera of one episode."""
 
-    header: bytes
+    header: bytes = b""
     """Bytes before the first chunk."""
     chunks: Sequence[bytes | memoryview]
-    """Chunks in order; the header and the chunks are the whole member."""
-    varying: bool
+    """Chunks in order; the header and the chunks are the whole member. With codec `jpeg`, one JPEG each."""
+    varying: bool = True
     """Whether chunks differ in size, so that their sizes must be stored."""
 
     def digests(self) -> list[int]:
@@ -102,7 +102,7 @@ def encode(frames: Frames, encoding: Encoding) -> Encoded:
         return encode_zstd(frames, CHUNK_FRAMES["zstd"])
     if encoding.codec == "jpeg":
         assert encoding.quality is not None
-        return join_jpegs([encode_jpeg(frame, encoding.quality) for frame in frames])
+        return Encoded(chunks=[encode_jpeg(frame, encoding.quality) for frame in frames])
     flat = np.ascontiguousarray(frames).reshape(-1).data
     size = frames[0].nbytes
     return Encoded(
@@ -121,12 +121,7 @@ def encode_zstd(frames: Frames, chunk_frames: int) -> Encoded:
         group = frames[start : start + chunk_frames]
         _difference(group, residuals[: len(group)])
         chunks.append(compressor.compress(residuals[: len(group)].reshape(-1).data))
-    return Encoded(header=b"", chunks=chunks, varying=True)
-
-
-def join_jpegs(images: Sequence[bytes | memoryview]) -> Encoded:
-    """The member of codec `jpeg`, from one JPEG per frame."""
-    return Encoded(header=b"", chunks=images, varying=True)
+    return Encoded(chunks=chunks)
 
 
 def decode(codec: str, chunks: Sequence[bytes | memoryview], chunk_frames: int, out: Frames) -> None:

@@ -83,17 +83,20 @@ class Directory:
                 yield block
 
     def _open(self, name: str) -> BinaryIO:
-        return open(self._path(name), "rb", opener=_regular)
+        return open(self._path(name), "rb", buffering=0, opener=_regular)
 
     def _read(self, name: str, file: BinaryIO, offset: int, length: int) -> bytes:
         end = os.fstat(file.fileno()).st_size
         if offset + length > end:  # before memory is taken for it
             raise StoreError(f"{self._path(name)}: read: ends at byte {end}, before {offset + length}")
-        file.seek(offset)
-        data = file.read(length)
-        if len(data) < length:
-            raise StoreError(f"{self._path(name)}: read: ends at byte {offset + len(data)}")
-        return data
+        parts, left = [], length
+        while left:
+            part = os.pread(file.fileno(), left, offset + length - left)
+            if not part:
+                raise StoreError(f"{self._path(name)}: read: ends at byte {offset + length - left}")
+            parts.append(part)
+            left -= len(part)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def put(self, name: str, data: bytes) -> None:
         with self.writer(name) as file:

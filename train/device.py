@@ -1,4 +1,4 @@
-"""The device that a run trains on: how accelerate is told of it, and how fast its maker says that it is."""
+"""The device that a run trains on: its accelerator, and the speed that its maker states."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ def make_accelerator(config: TrainConfig) -> Accelerator:
     """The accelerator of a configuration.
 
     Raises:
-        ConfigError: a GPU is asked for and there is none, or it cannot do bf16; what the environment says of
-            ranks is wrong.
+        ConfigError: a GPU is asked for and there is none, or it has no bf16; or the variables of the
+        environment
+            that describe the ranks are wrong.
     """
     there = torch.cuda.is_available()
     if config.device == "cuda" and not there:
@@ -46,12 +47,12 @@ def make_accelerator(config: TrainConfig) -> Accelerator:
 
 
 def fused(accelerator: Accelerator) -> bool | None:
-    """What AdamW's `fused` is to be: on a GPU one kernel updates all weights."""
+    """The argument `fused` of AdamW: True on a GPU, where one kernel then updates all weights."""
     return True if accelerator.device.type == "cuda" else None
 
 
 def peak_flops(device: torch.device) -> float | None:
-    """FLOP/s in bf16 that the maker of the device states; None where it is not known."""
+    """FLOP/s in bf16 that the maker of the device states; None if unknown."""
     if device.type != "cuda":
         return None
     name = torch.cuda.get_device_name(device)

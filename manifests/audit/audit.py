@@ -10,7 +10,7 @@ import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from typing import Any
 
 import numpy as np
@@ -122,11 +122,17 @@ class Audit:
         return {name: _plain(value) for name, value in values.items()}
 
 
+@contextlib.contextmanager
+def _silent(label: str, total: int, unit: str) -> Iterator[Callable[[int], None]]:
+    yield lambda done: None
+
+
+@one_thread()
 def audit(
     urls: Sequence[str],
     options: AuditOptions,
     *,
-    stage: Stage | None = None,
+    stage: Stage = _silent,
     notice: Callable[[str], None] | None = None,
     command: str = "",
 ) -> Audit:
@@ -144,17 +150,6 @@ def audit(
         CorruptError: what was read does not match its digest.
         StoreError: something cannot be read.
     """
-    with one_thread():
-        return _audit(urls, options, stage or _silent, notice, command)
-
-
-def _audit(
-    urls: Sequence[str],
-    options: AuditOptions,
-    stage: Stage,
-    notice: Callable[[str], None] | None,
-    command: str,
-) -> Audit:
     datasets = open_datasets(urls)
     episodes = draw(datasets, options.sample, options.seed)
     visible = [episode for episode in episodes if episode.split in ("train", *HELD)]
@@ -239,7 +234,7 @@ def _audit(
         probe=probed,
         places=places,
         options=options,
-        versions=_versions(),
+        versions={name: version(name) for name in LIBRARIES},
         command=command,
         images=shown,
     )
@@ -389,7 +384,7 @@ def _dataset(dataset: Audited) -> dict[str, Any]:
         "environments": len({entry["name"] for entry in manifest.environments if entry["name"] is not None}),
         "episodes": {split: count["episodes"] for split, count in counts.items()},
         "unknown": records.unknown(dataset),
-        "rejected": records.rejected(dataset),
+        "rejected": manifest.counts["rejected"],
         "split_by": (manifest.config.get("split") or {}).get("by"),
     }
 
@@ -403,16 +398,6 @@ def _looked(datasets: Sequence[Audited], episodes: Sequence[AuditedEpisode]) -> 
                 yield {"dataset": dataset.label, "split": split, "looked": number, "episodes": total}
 
 
-def _versions() -> dict[str, str]:
-    found = {}
-    for name in LIBRARIES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = "unknown"
-    return found
-
-
 def _plain(value: Any) -> Any:
     if hasattr(value, "__dataclass_fields__"):
         return _plain(asdict(value))
@@ -423,8 +408,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, float):
         return round(value, 6)
     return value
-
-
-@contextlib.contextmanager
-def _silent(label: str, total: int, unit: str) -> Iterator[Callable[[int], None]]:
-    yield lambda done: None

@@ -10,18 +10,14 @@ it has seen it. It compares splits of one dataset; it decides nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from oxcart.manifests.audit.features import draws
-from oxcart.manifests.audit.match import coarse
+from oxcart.manifests.audit.match import Allowed, Thumbs, coarse
 from oxcart.manifests.audit.result import Check, Criterion
-
-Thumbs = npt.NDArray[np.uint8]
-Allowed = Callable[[npt.NDArray[np.intp]], npt.NDArray[np.bool_]]
 
 CRITERION = Criterion("copy-ahead", "Train's futures do not tell the futures of what is held out")
 
@@ -49,9 +45,7 @@ class Probe:
     """`neighbour / null`: 1 is unseen, 0 is known by heart."""
 
 
-def probe(
-    held: Thumbs, train: Thumbs, others: Callable[[npt.NDArray[np.intp]], npt.NDArray[np.bool_]], seed: int
-) -> Probe:
+def probe(held: Thumbs, train: Thumbs, others: Allowed, seed: int) -> Probe:
     """Predict the next frames of held-out episodes from train.
 
     Args:

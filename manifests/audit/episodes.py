@@ -20,12 +20,9 @@ from xxhash import xxh3_64_intdigest
 from oxcart.manifests.dataset import Dataset
 from oxcart.manifests.manifest import Manifest
 from oxcart.manifests.split import SPLITS, joined
-from oxcart.manifests.tables import EPISODES
+from oxcart.manifests.tables import ATTRIBUTION, EPISODES
 from oxcart.shards.errors import ConfigError, CorruptError
 from oxcart.shards.store import Store
-
-ATTRIBUTION = "attribution.parquet"
-"""Table of a dataset of videos: whose each episode is, by its key."""
 
 HELD = ("val", "test")
 """Splits whose environments train must not have seen."""

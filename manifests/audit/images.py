@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
 from oxcart.manifests.audit.episodes import Audited, AuditedEpisode
 from oxcart.manifests.audit.features import read_steps, spaced
+from oxcart.manifests.show import scaled
 
 HEIGHT = 110
 """Pixels of a frame in the page."""
@@ -156,8 +156,6 @@ def _side(datasets: Sequence[Audited], episode: AuditedEpisode, frames: Sequence
 
 
 def _uri(frame: npt.NDArray[np.uint8]) -> str:
-    image = Image.fromarray(frame)
-    size = max(1, round(image.width * HEIGHT / image.height)), HEIGHT
     buffer = io.BytesIO()
-    image.resize(size, Image.Resampling.BICUBIC).save(buffer, "JPEG", quality=82)
+    scaled(frame, HEIGHT).save(buffer, "JPEG", quality=82)
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()

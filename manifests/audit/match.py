@@ -20,8 +20,8 @@ is not found.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+import contextlib
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -115,10 +115,11 @@ def backgrounds(thumbs: Thumbs) -> Thumbs:
     return out
 
 
-def one_thread() -> AbstractContextManager[Any]:
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
     """Inside, a matrix product takes one thread: ours share the work, and no sum depends on their number."""
-    limits: AbstractContextManager[Any] = threadpool_limits(1, "blas")
-    return limits
+    with threadpool_limits(1, "blas"):
+        yield
 
 
 class Matcher:

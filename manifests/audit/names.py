@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 from oxcart.manifests.alike import aliases, alike, folded
 from oxcart.manifests.audit.episodes import HELD, Audited, names_by_side
+from oxcart.manifests.audit.records import unknown
 from oxcart.manifests.audit.result import Check, Criterion, count, some
 
 EQUAL = "equal but for case, white space, _ and -"
@@ -50,9 +51,9 @@ def check_environments(datasets: Sequence[Audited]) -> Check:
         text = some([name for _, name in shared])
         return CRITERION.failed(f"{count(len(shared), 'environment')} in train and held out: {text}", rows)
     found = look_alikes(sorted(held), sorted(train))
-    unknown = _unknown(datasets)
-    note = f"; {count(unknown, 'episode')} of train has no known environment" if unknown == 1 else ""
-    note = f"; {unknown:,} episodes of train have no known environment" if unknown > 1 else note
+    nameless = sum(unknown(dataset, "train") for dataset in datasets)
+    has = "has" if nameless == 1 else "have"
+    note = f"; {count(nameless, 'episode')} of train {has} no known environment" if nameless else ""
     if found:
         text = some([f"{row['held out']} and {row['train']} ({row['why']})" for row in found], 2)
         return CRITERION.suspicious(f"names that may be one place: {text}{_joins(found)}{note}", found)
@@ -164,17 +165,6 @@ def _place(datasets: Sequence[Audited], family: str, name: str) -> tuple[str, st
         if dataset.family == family and name in dataset.aliases:
             return dataset.environment(name)
     return family, name
-
-
-def _unknown(datasets: Sequence[Audited]) -> int:
-    total = 0
-    for dataset in datasets:
-        table = dataset.table
-        names, splits = table["environment"], table["split"].to_pylist()
-        total += sum(
-            name is None and split == "train" for name, split in zip(names.to_pylist(), splits, strict=True)
-        )
-    return total
 
 
 def _numbered(token: str) -> bool:

@@ -8,7 +8,7 @@ Where train has one environment there is no null, and nothing is concluded.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from oxcart.manifests.audit.episodes import UNKNOWN, AuditedEpisode
-from oxcart.manifests.audit.features import Features, distance, draws
+from oxcart.manifests.audit.features import Features, Report, distance, draws
 from oxcart.manifests.audit.match import Match, Matcher, window_text
 from oxcart.manifests.audit.result import Check, Criterion, count
 from oxcart.manifests.audit.verdict import CONFIDENCE, Threshold, bound, exceeds, threshold
@@ -26,8 +26,6 @@ ALIKE = Criterion("alike", "No place of train has two names")
 
 NULL = 4000
 """Train episodes whose scores make the null, at most."""
-
-Report = Callable[[int], None]
 
 
 @dataclass(frozen=True, kw_only=True)

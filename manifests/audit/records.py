@@ -225,11 +225,10 @@ def _places(
     return criterion.passed(f"{count(len(held), what)} held out, none of them in train")
 
 
-def rejected(dataset: Audited) -> int:
-    """Episodes that were left out of a dataset."""
-    return int(dataset.manifest.counts["rejected"])
-
-
-def unknown(dataset: Audited) -> int:
-    """Episodes of a dataset whose environment is unknown."""
-    return int(pc.sum(pc.is_null(dataset.table["environment"])).as_py() or 0)
+def unknown(dataset: Audited, split: str | None = None) -> int:
+    """Episodes of a dataset, or of one split of it, whose environment is unknown."""
+    table = dataset.table
+    nameless = pc.is_null(table["environment"])
+    if split is not None:
+        nameless = pc.and_(nameless, pc.equal(table["split"], split))
+    return int(pc.sum(nameless).as_py() or 0)

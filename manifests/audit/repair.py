@@ -18,7 +18,7 @@ from typing import Any
 
 from oxcart.manifests.audit.result import check_format
 from oxcart.manifests.dataset import Dataset
-from oxcart.manifests.split import SplitRule, connected, places
+from oxcart.manifests.split import SplitRule, joined, places
 from oxcart.manifests.tables import EPISODES, rows_of
 from oxcart.shards.errors import ConfigError
 
@@ -202,10 +202,10 @@ def _groups(
 
 def _components(ties: list[tuple[str, ...]]) -> list[list[str]]:
     """Names that are tied, directly or by a chain; each once, sorted."""
-    found: dict[int, set[str]] = {}
-    for root, names in zip(connected(ties), ties, strict=True):
-        found.setdefault(root, set()).update(names)
-    return sorted(sorted(names) for names in found.values())
+    found: dict[str, list[str]] = {}
+    for name, first in sorted(joined(ties).items()):
+        found.setdefault(first, []).append(name)
+    return list(found.values())
 
 
 def _hold_out(lists: dict[str, list[str]], movable: list[list[str]], size: Counter[str], pairs: int) -> None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from oxcart.manifests.audit.audit import Audit
@@ -21,18 +20,6 @@ WIDTH, HEIGHT = 760, 190
 BINS = 60
 _ROWS = 12
 """Rows of evidence in the page; the JSON has more."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class HistogramBar:
-    """A bar of the histogram, in SVG units."""
-
-    x: float
-    y: float
-    width: float
-    height: float
-    kind: str
-    title: str
 
 
 def report_json(audit: Audit) -> bytes:
@@ -82,7 +69,7 @@ def _histogram(audit: Audit) -> dict[str, Any] | None:
     high = max(1.0, max(every))
     step = (high - low) / BINS
     left, top, wide, tall = 40, 10, WIDTH - 62, HEIGHT - 40
-    bars: list[HistogramBar] = []
+    bars: list[dict[str, Any]] = []
     peak = 0.0
     shares = {}
     for kind, values in (("null", null), ("held", held)):
@@ -97,14 +84,14 @@ def _histogram(audit: Audit) -> dict[str, Any] | None:
                 share = number / total
                 what = "null" if kind == "null" else "held out"
                 bars.append(
-                    HistogramBar(
-                        x=round(left + i * wide / BINS, 2),
-                        y=round(top + tall * (1 - share / peak), 2),
-                        width=round(wide / BINS - 0.8, 2),
-                        height=round(tall * share / peak, 2),
-                        kind=kind,
-                        title=f"{number:,} of {total:,} {what} from {low + i * step:.3f}",
-                    )
+                    {
+                        "x": round(left + i * wide / BINS, 2),
+                        "y": round(top + tall * (1 - share / peak), 2),
+                        "width": round(wide / BINS - 0.8, 2),
+                        "height": round(tall * share / peak, 2),
+                        "kind": kind,
+                        "title": f"{number:,} of {total:,} {what} from {low + i * step:.3f}",
+                    }
                 )
     ticks = [
         (round(left + (v / 20 - low) / (high - low) * wide, 1), f"{v / 20:.2f}") for v in _ticks(low, high)

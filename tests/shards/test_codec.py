@@ -19,11 +19,11 @@ from depth import depth
 from oxcart.shards.codec import (
     CHUNK_FRAMES,
     CODECS,
+    Encoded,
     Encoding,
     decode,
     encode,
     encode_zstd,
-    join_jpegs,
     npy_header,
 )
 from oxcart.shards.errors import ConfigError, CorruptError
@@ -213,7 +213,7 @@ def test_a_jpeg_member_is_its_images_end_to_end_and_ffmpeg_plays_it(tmp_path: Pa
 
 def test_joined_jpegs_are_not_touched() -> None:
     images = [b"\xff\xd8one", b"\xff\xd8two"]
-    encoded = join_jpegs(images)
+    encoded = Encoded(chunks=images)
     assert (encoded.header, list(encoded.chunks), encoded.sizes()) == (b"", images, [5, 5])
 
 

@@ -14,9 +14,9 @@ import torch
 import servers
 from oxcart.compile.images import Resize
 from oxcart.compile.sample.videos import CC_BY, write_info, write_video
-from oxcart.manifests.annotation import motion_url
+from oxcart.manifests.annotation import motion_url, write_annotation
 from oxcart.manifests.dataset import Dataset
-from oxcart.manifests.motion import annotate
+from oxcart.manifests.motion import measure
 from oxcart.manifests.split import SplitRule
 from oxcart.shards.errors import ConfigError
 from oxcart.train.config import DataConfig
@@ -59,7 +59,9 @@ def test_what_hardly_moves_is_left_out_and_counted(
     config = small(dataset, tmp_path / "run", "data.min_motion=0.5")
     with pytest.raises(ConfigError, match="run oxcart annotate motion"):
         LaqTask(config, torch.device("cpu")).loader(0, 1)
-    values = np.concatenate(list(annotate(str(dataset), motion_url(str(dataset))).values.values()))
+    motion = measure(Dataset.open(str(dataset)))
+    write_annotation(motion_url(str(dataset)), motion)
+    values = np.concatenate(list(motion.values.values()))
     least = float(np.median(values))
     config = small(dataset, tmp_path / "run", f"data.min_motion={least}", "run.quiet=false")
     LaqTask(config, torch.device("cpu")).loader(0, 1)
