@@ -27,11 +27,10 @@ def annotate() -> None:
     "--method",
     type=click.Choice(["difference", "flow"]),
     default="difference",
-    show_default=True,
     help="Mean difference of grey levels (0 to 255), or mean optical flow (DIS) in percent of the "
     "longer side; flow needs OpenCV, of the extra `video`.",
 )
-@click.option("--camera", default="primary", show_default=True, help="Camera to measure.")
+@click.option("--camera", default="primary", help="Camera to measure.")
 @output_option(
     "-o",
     "--out",

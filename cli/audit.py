@@ -79,25 +79,12 @@ class Careful(click.Command):
     type=click.IntRange(min=1),
     help="Episodes per split whose frames are decoded, at most.  [default: all]",
 )
-@click.option(
-    "--frames",
-    type=click.IntRange(2, 64),
-    default=8,
-    show_default=True,
-    help="Frames per episode that are decoded.",
-)
-@click.option(
-    "--seed",
-    type=int,
-    default=0,
-    show_default=True,
-    help="Seed of --sample and of planted leaks.",
-)
+@click.option("--frames", type=click.IntRange(2, 64), default=8, help="Frames per episode that are decoded.")
+@click.option("--seed", type=int, default=0, help="Seed of --sample and of planted leaks.")
 @click.option(
     "--fail-on",
     type=click.Choice(FAIL_ON),
     default="failed",
-    show_default=True,
     help="What gives exit code 1: only a leak, or also a check that failed or is suspicious.",
 )
 @workers_option()
@@ -267,10 +254,7 @@ def _value(value: Any) -> str:
 @click.command("repair-split")
 @click.argument("out", type=PathOrUrl())
 @click.option(
-    "--report",
-    type=LocalPath(dir_okay=False),
-    required=True,
-    help="The JSON report of an audit of OUT.",
+    "--report", type=LocalPath(dir_okay=False), required=True, help="The JSON report of an audit of OUT."
 )
 @output_option("-o", "--output", writes=RULE, required=True, help="Split rule to write, a YAML file.")
 @overwrite_option()

@@ -24,24 +24,12 @@ def bench() -> None:
 
 
 sample_options = options(
-    click.option("--split", default="train", show_default=True, help="Split to read."),
+    click.option("--split", default="train", help="Split to read."),
     click.option(
-        "--offset",
-        type=click.IntRange(min=1),
-        default=1,
-        show_default=True,
-        help="Steps between the frames of a pair.",
+        "--offset", type=click.IntRange(min=1), default=1, help="Steps between the frames of a pair."
     ),
-    click.option(
-        "--per-episode",
-        default="1",
-        show_default=True,
-        metavar="N|all",
-        help="Pairs per episode in an epoch.",
-    ),
-    click.option(
-        "--batch-size", type=click.IntRange(min=1), default=64, show_default=True, help="Pairs per batch."
-    ),
+    click.option("--per-episode", default="1", metavar="N|all", help="Pairs per episode in an epoch."),
+    click.option("--batch-size", type=click.IntRange(min=1), default=64, help="Pairs per batch."),
     json_option,
 )
 """Options that say what is sampled."""
@@ -49,13 +37,7 @@ sample_options = options(
 
 @bench.command()
 @click.argument("url", type=PathOrUrl())
-@click.option(
-    "--seconds",
-    type=click.FloatRange(min=0.5),
-    default=10.0,
-    show_default=True,
-    help="Seconds to measure for.",
-)
+@click.option("--seconds", type=click.FloatRange(min=0.5), default=10.0, help="Seconds to measure for.")
 @click.option(
     "--threads", type=click.IntRange(min=1), help="Threads that read.  [default: one per core; 32 if remote]"
 )
@@ -148,15 +130,10 @@ def _read_text(report: Any) -> str:
 @bench.command()
 @click.argument("url", type=PathOrUrl())
 @output_option(
-    "-o",
-    "--output",
-    writes=PLOT,
-    default="shuffle.png",
-    show_default=True,
-    help="Plot to write: .png, .pdf or .svg.",
+    "-o", "--output", writes=PLOT, default="shuffle.png", help="Plot to write: .png, .pdf or .svg."
 )
 @overwrite_option()
-@click.option("--seed", type=int, default=0, show_default=True, help="Seed of the order.")
+@click.option("--seed", type=int, default=0, help="Seed of the order.")
 @sample_options
 def shuffle(
     url: str,

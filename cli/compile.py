@@ -80,7 +80,6 @@ _source_options = options(
         "--engine",
         type=click.Choice(["processes", "ray"]),
         default="processes",
-        show_default=True,
         help="What runs the tasks: processes of this machine, or a Ray cluster.",
     ),
     click.option(
@@ -438,7 +437,6 @@ def compile_(
     "--on-error",
     type=click.Choice(["fail", "reject"]),
     default="fail",
-    show_default=True,
     help="If a part has rejected an episode: fail, or accept that.",
 )
 @click.option("--quiet", is_flag=True, help="No summary.")

@@ -31,22 +31,18 @@ def evaluate() -> None:
 @click.argument("datasets", nargs=-1, required=True, type=PathOrUrl(), metavar="DATASET...")
 @report_options(page=ANALYSIS_PAGE, json=ANALYSIS_JSON)
 @click.option(
-    "--strategies",
-    metavar="NAME,...",
-    help="Questions to ask, such as compass,transfer.  [default: all]",
+    "--strategies", metavar="NAME,...", help="Questions to ask, such as compass,transfer.  [default: all]"
 )
 @click.option(
     "--samples",
     type=click.IntRange(min=1),
     default=2048,
-    show_default=True,
     help="Pairs per dataset and split, at most, drawn at random.",
 )
 @click.option(
     "--frames",
     type=click.IntRange(min=0),
     default=256,
-    show_default=True,
     help="Pairs whose frames are kept in memory, for strategies that decode.",
 )
 @click.option(
@@ -60,7 +56,6 @@ def evaluate() -> None:
     "--flow",
     type=click.Choice(["dis", "raft", "none"]),
     default="dis",
-    show_default=True,
     help="Optical flow: OpenCV's DIS, torchvision's RAFT, or none.",
 )
 @click.option(
@@ -68,13 +63,7 @@ def evaluate() -> None:
     type=LocalPath(exists=True, dir_okay=False),
     help="File with weights of RAFT.  [default: torchvision's]",
 )
-@click.option(
-    "--seed",
-    type=click.IntRange(min=0),
-    default=0,
-    show_default=True,
-    help="Seed of everything that is drawn.",
-)
+@click.option("--seed", type=click.IntRange(min=0), default=0, help="Seed of everything that is drawn.")
 @quiet_option
 def laq(
     run: Path,

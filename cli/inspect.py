@@ -116,10 +116,8 @@ def _array(name: str, array: dict[str, Any] | None) -> str:
 @click.argument("key", required=False)
 @output_option("-o", "--output", writes=SHEET, required=True, help="Image to write: .png, .jpg or .webp.")
 @overwrite_option()
-@click.option("--frames", type=click.IntRange(1, 64), default=8, show_default=True, help="Frames to draw.")
-@click.option(
-    "--height", type=click.IntRange(16, 1024), default=128, show_default=True, help="Pixels per frame."
-)
+@click.option("--frames", type=click.IntRange(1, 64), default=8, help="Frames to draw.")
+@click.option("--height", type=click.IntRange(16, 1024), default=128, help="Pixels per frame.")
 def show(dataset: str, key: str | None, output: Path, frames: int, height: int) -> None:
     """Draw a contact sheet of the episode KEY of DATASET.
 

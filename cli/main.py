@@ -167,7 +167,7 @@ def complain(message: str) -> None:
     click.echo("oxcart: " + plain(" ".join(line.strip() for line in message.splitlines())), err=True)
 
 
-@click.group(cls=LazyGroup)
+@click.group(cls=LazyGroup, context_settings={"show_default": True})
 @click.version_option(
     None,
     "--version",

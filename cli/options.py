@@ -88,7 +88,6 @@ device_option = click.option(
     "--device",
     type=click.Choice(["auto", "cpu", "cuda"]),
     default="auto",
-    show_default=True,
     help="auto: a GPU where there is one.",
 )
 model_options = options(
@@ -96,7 +95,6 @@ model_options = options(
         "--checkpoint",
         type=PathOrUrl(),
         default="last",
-        show_default=True,
         metavar="last|best|FILE",
         help="Weights of the run to use.",
     ),
@@ -104,7 +102,6 @@ model_options = options(
         "--batch-size",
         type=click.IntRange(min=1),
         default=64,
-        show_default=True,
         help="Pairs that the model is given at a time.",
     ),
     device_option,
@@ -121,10 +118,7 @@ def workers_option(what: str = "Threads.") -> Decorator:
         return given or default_workers()
 
     return click.option(
-        "--workers",
-        type=click.IntRange(min=1),
-        callback=count,
-        help=f"{what}  [default: one per core]",
+        "--workers", type=click.IntRange(min=1), callback=count, help=f"{what}  [default: one per core]"
     )
 
 

@@ -26,14 +26,14 @@ def sample() -> None:
 
 @sample.command()
 @click.argument("directory", type=LocalPath(file_okay=False))
-@click.option("--kitchens", default=12, show_default=True, help="Environments.")
-@click.option("--sessions", default=2, show_default=True, help="Recording sessions per kitchen.")
-@click.option("--episodes", default=4, show_default=True, help="Episodes per session.")
-@click.option("--steps", default=24, show_default=True, help="Steps per episode on average.")
-@click.option("--size", default=96, show_default=True, help="Pixels per side of the main camera's frames.")
-@click.option("--files", default=4, show_default=True, help="TFRecord files of the train split.")
-@click.option("--seed", default=0, show_default=True, help="Another seed draws other kitchens.")
-@click.option("--duplicates", default=0, show_default=True, help="Episodes to repeat under another kitchen.")
+@click.option("--kitchens", default=12, help="Environments.")
+@click.option("--sessions", default=2, help="Recording sessions per kitchen.")
+@click.option("--episodes", default=4, help="Episodes per session.")
+@click.option("--steps", default=24, help="Steps per episode on average.")
+@click.option("--size", default=96, help="Pixels per side of the main camera's frames.")
+@click.option("--files", default=4, help="TFRecord files of the train split.")
+@click.option("--seed", default=0, help="Another seed draws other kitchens.")
+@click.option("--duplicates", default=0, help="Episodes to repeat under another kitchen.")
 @click.option("--quiet", is_flag=True, help="Show no progress.")
 def rlds(
     directory: Path,
@@ -74,12 +74,12 @@ def rlds(
 
 @sample.command()
 @click.argument("directory", type=LocalPath(file_okay=False))
-@click.option("--channels", default=5, show_default=True, help="Environments.")
-@click.option("--videos", default=2, show_default=True, help="Videos per channel.")
-@click.option("--shots", default=3, show_default=True, help="Shots per video.")
-@click.option("--seconds", default=2.0, show_default=True, help="Seconds per shot.")
-@click.option("--height", default=96, show_default=True, help="Pixels; videos are a third wider.")
-@click.option("--seed", default=0, show_default=True, help="Another seed draws other scenes.")
+@click.option("--channels", default=5, help="Environments.")
+@click.option("--videos", default=2, help="Videos per channel.")
+@click.option("--shots", default=3, help="Shots per video.")
+@click.option("--seconds", default=2.0, help="Seconds per shot.")
+@click.option("--height", default=96, help="Pixels; videos are a third wider.")
+@click.option("--seed", default=0, help="Another seed draws other scenes.")
 @click.option("--quiet", is_flag=True, help="Show no progress.")
 def videos(
     directory: Path,
@@ -115,17 +115,13 @@ def videos(
 
 @sample.command()
 @click.argument("directory", type=LocalPath(file_okay=False))
-@click.option("--family", default="qwen3-vl", show_default=True, help="qwen3-vl, qwen2.5-vl or smolvlm.")
-@click.option("--width", default=64, show_default=True, help="Width of the tokens; a multiple of 32.")
-@click.option("--layers", default=2, show_default=True, help="Layers of the language model.")
-@click.option(
-    "--image-size", default=64, show_default=True, help="Pixels per side of its images; a multiple of 64."
-)
-@click.option("--spare", default=16, show_default=True, help="Rows of the embedding that have no token.")
-@click.option(
-    "--tied/--untied", default=True, show_default=True, help="Use one matrix to read and to write tokens."
-)
-@click.option("--seed", default=0, show_default=True, help="Another seed draws other weights.")
+@click.option("--family", default="qwen3-vl", help="qwen3-vl, qwen2.5-vl or smolvlm.")
+@click.option("--width", default=64, help="Width of the tokens; a multiple of 32.")
+@click.option("--layers", default=2, help="Layers of the language model.")
+@click.option("--image-size", default=64, help="Pixels per side of its images; a multiple of 64.")
+@click.option("--spare", default=16, help="Rows of the embedding that have no token.")
+@click.option("--tied/--untied", default=True, help="Use one matrix to read and to write tokens.")
+@click.option("--seed", default=0, help="Another seed draws other weights.")
 def vlm(
     directory: Path, family: str, width: int, layers: int, image_size: int, spare: int, tied: bool, seed: int
 ) -> None:

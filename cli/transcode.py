@@ -24,7 +24,6 @@ from oxcart.cli.options import (
     "--on-error",
     type=click.Choice(["fail", "reject"]),
     default="fail",
-    show_default=True,
     help="At a frame that cannot be decoded: fail, or list its episode in rejected.parquet. Bytes that do "
     "not match their digest always fail.",
 )

@@ -124,9 +124,7 @@ def video_config(
     help="Licence to download, as the site calls it; cc-by is YouTube's, unknown means a video that "
     "states none, any takes all.  [default: cc-by]",
 )
-@click.option(
-    "--max-height", default=720, show_default=True, help="Pixels; larger versions are not downloaded."
-)
+@click.option("--max-height", default=720, help="Pixels; larger versions are not downloaded.")
 @quiet_option
 def fetch_videos(urls: Path, directory: Path, licence: tuple[str, ...], max_height: int, quiet: bool) -> None:
     """Download the videos of URLS, a file of addresses, into DIRECTORY with yt-dlp.

@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -53,7 +54,8 @@ def render() -> str:
 def walk(command: click.Command, name: str, parent: click.Context | None) -> Iterator[click.Context]:
     """A context for a command and for every command below it, in the order of the help."""
     # Both widths are given, so that the terminal of whoever generates the page does not matter.
-    context = click.Context(command, parent, info_name=name, terminal_width=80, max_content_width=80)
+    width: dict[str, Any] = {"terminal_width": 80, "max_content_width": 80}
+    context = click.Context(command, parent, info_name=name, **command.context_settings, **width)
     yield context
     if isinstance(command, click.Group):
         for child in command.list_commands(context):

@@ -1,15 +1,15 @@
-"""Checkpoints: one safetensors file each, which is there whole or not at all.
+"""Checkpoints: one safetensors file each, which is complete or absent.
 
     run/checkpoints/last.safetensors    model, optimizer, random states; the rest as JSON in the header
-    run/checkpoints/best.safetensors    the same of the step that validated best
+    run/checkpoints/best.safetensors    the same for the step that validated best
 
-A file is written in a folder of its own, `.new/`, synced and renamed, so a full disk or a killed job leaves
-the one before it as it was, and the next save removes the folder with all that is in it. One file is simpler
-than a folder, which no file system replaces in one step; the trade-off is that saving a model takes room for
-it once more while it lasts.
+A file is written in a folder of its own, `.new/`, synced and renamed. So a full disk or a killed job leaves
+the previous checkpoint as it was, and the next save removes the folder with its contents. A single file is
+simpler than a folder, which no file system replaces in one step. The trade-off: while a model is saved, the
+disk needs room for a second copy.
 
-A file may be a stranger's. So `read_header` tells the shapes of its tensors without reading them, and whoever
-knows what they should be holds them against that before `load` takes memory and time.
+A file may come from a stranger. So `read_header` returns the shapes of its tensors without reading them, and
+the caller compares them with those of its model before `load` takes memory and time.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ LAST, BEST = "last", "best"
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint:
-    """All that going on exactly needs."""
+    """Everything that an exact resume needs."""
 
     step: int
     """Optimizer steps done."""
@@ -60,14 +60,16 @@ class Checkpoint:
 
 @dataclass(frozen=True, kw_only=True)
 class Header:
-    """What a checkpoint holds, told without reading its tensors."""
+    """What a checkpoint holds, read without its tensors."""
 
     step: int
+    """Optimizer steps done."""
     state: Mapping[str, Any]
+    """Plain JSON: the loader's state, the best score, the configuration."""
     model: Mapping[str, Sequence[int]]
     """Shape of each weight."""
     optimizer: Mapping[int, Mapping[str, Sequence[int] | None]]
-    """Index of a weight -> name -> shape of what the optimizer keeps for it; None is a plain value."""
+    """Index of a weight -> name -> shape of what the optimizer keeps for it; None for a plain number."""
 
 
 def path_of(run: Path, name: str = LAST) -> Path:
@@ -76,10 +78,10 @@ def path_of(run: Path, name: str = LAST) -> Path:
 
 
 def save(run: Path, checkpoint: Checkpoint, *, best: bool = False) -> Path:
-    """Write `last`, and `best` if it is that.
+    """Write the checkpoint `last`, and also `best` if asked to.
 
     Raises:
-        StoreError: it cannot be written; what was there before is whole.
+        StoreError: the file cannot be written; the previous checkpoint is complete.
     """
     path = path_of(run)
     tensors = {f"model/{name}": tensor for name, tensor in checkpoint.model.items()}
@@ -108,11 +110,11 @@ def save(run: Path, checkpoint: Checkpoint, *, best: bool = False) -> Path:
 
 
 def read_header(path: Path) -> Header:
-    """Read what a checkpoint says of itself.
+    """Read the header of a checkpoint.
 
     Raises:
-        ConfigError: there is none.
-        CorruptError: the file is no checkpoint of this version, or cut off.
+        ConfigError: there is no such file.
+        CorruptError: the file is not a checkpoint of this version, or is truncated.
     """
     with _opened(path) as (file, about):
         names = _names(file, about)
@@ -130,12 +132,12 @@ def load(path: Path, *, weights_only: bool = False) -> Checkpoint:
     """Read a checkpoint.
 
     Args:
-        path: of the file.
-        weights_only: leave out, and do not touch, what only training needs: optimizer and random states.
+        path: the file.
+        weights_only: do not read what only training needs: optimizer and random states.
 
     Raises:
-        ConfigError: there is none.
-        CorruptError: the file is no checkpoint of this version, cut off, or its numbers are not finite.
+        ConfigError: there is no such file.
+        CorruptError: the file is not a checkpoint of this version, is truncated, or holds NaN or infinity.
     """
     with _opened(path) as (file, about):
         names = _names(file, about)
@@ -161,7 +163,8 @@ def load(path: Path, *, weights_only: bool = False) -> Checkpoint:
 
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[tuple[Any, dict[str, Any]]]:
-    """The open file, and the JSON of its header; what cannot be read inside the block is corrupt."""
+    """The open file and the JSON of its header; an error of reading inside the block means that it is
+    corrupt."""
     if not path.exists():
         raise ConfigError(f"{path}: no such checkpoint; a run writes last.safetensors and best.safetensors")
     try:
@@ -178,13 +181,13 @@ def _opened(path: Path) -> Iterator[tuple[Any, dict[str, Any]]]:
 
 
 def _names(file: Any, about: Mapping[str, Any]) -> dict[str, str]:
-    """Name of every tensor -> the name it has in the file; a tied weight is there once."""
+    """Name of every tensor -> its name in the file, where tied weights are stored once."""
     names = {name: name for name in file.keys()}  # noqa: SIM118
     return names | {name: names[first] for name, first in about.get("same", {}).items()}
 
 
 def _by_weight(values: Mapping[str, T]) -> dict[int, dict[str, T]]:
-    """INDEX/NAME -> value, as index -> name -> value, in the order of the weights."""
+    """Turn INDEX/NAME -> value into index -> name -> value, in the order of the weights."""
     found: dict[int, dict[str, T]] = {}
     for name, value in values.items():
         index, _, what = name.partition("/")
@@ -196,7 +199,7 @@ def entry(path: Path, values: Mapping[str, Any], name: str, kind: type[T]) -> T:
     """A value of a checkpoint's header.
 
     Raises:
-        CorruptError: it is missing, or of another kind.
+        CorruptError: the value is missing, or has another type.
     """
     value = values.get(name)
     if not isinstance(value, kind) or isinstance(value, bool):
@@ -211,16 +214,16 @@ def check_shapes(
     *,
     whole: bool = True,
 ) -> None:
-    """Refuse weights that are not those of a model.
+    """Refuse weights that do not fit a model.
 
     Args:
-        path: of the checkpoint.
-        found: shape of each of its weights.
+        path: the checkpoint, for the message.
+        found: shape of each weight in the checkpoint.
         wanted: shape of each weight of the model.
-        whole: whether the model has no others.
+        whole: refuse weights that the model does not have.
 
     Raises:
-        CorruptError: one is missing, of another shape, or of no use.
+        CorruptError: a weight is missing, has another shape, or is one too many.
     """
     for name, shape in wanted.items():
         if name not in found:
@@ -234,7 +237,7 @@ def check_shapes(
 
 
 def random_states() -> dict[str, Tensor]:
-    """States of this process's generators."""
+    """States of the random number generators of this process."""
     states = {"cpu": torch.get_rng_state()}
     if torch.cuda.is_available():
         states |= {f"cuda{i}": state for i, state in enumerate(torch.cuda.get_rng_state_all())}
@@ -242,7 +245,7 @@ def random_states() -> dict[str, Tensor]:
 
 
 def set_random_states(states: Mapping[str, Tensor]) -> None:
-    """Put generators back; those of devices that are not here are left out."""
+    """Restore the random number generators; states of devices that this machine lacks are ignored."""
     torch.set_rng_state(states["cpu"])
     if torch.cuda.is_available():
         for i in range(torch.cuda.device_count()):
@@ -251,7 +254,8 @@ def set_random_states(states: Mapping[str, Tensor]) -> None:
 
 
 def _same(tensors: Mapping[str, Tensor]) -> dict[str, str]:
-    """Names of tensors that are one with an earlier one, such as tied weights -> the name of that."""
+    """Name of each tensor that shares the memory of an earlier one, such as a tied weight -> the earlier
+    name."""
     first: dict[tuple[Any, ...], str] = {}
     found = {}
     for name, tensor in tensors.items():
@@ -280,7 +284,7 @@ def _write(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> 
 
 
 def _twin(path: Path, other: Path) -> None:
-    """Make `other` the same file, by a link where the file system has them."""
+    """Make `other` the same file: a hard link, or a copy if the file system has no links."""
     try:
         with _replacing(other) as new:
             try:
@@ -293,10 +297,10 @@ def _twin(path: Path, other: Path) -> None:
 
 @contextlib.contextmanager
 def _replacing(path: Path) -> Iterator[Path]:
-    """Where to write what durably takes the place of `path` if the block ends well.
+    """A path to write to; the file durably replaces `path` when the block ends without an error.
 
-    safetensors writes under a name of its own choice, next to the one that it is given, and a job that is
-    killed leaves that, as large as a model. In a folder of its own nobody has to know the name to remove it.
+    safetensors first writes under a name of its own choice, next to the one that it is given. A killed job
+    leaves that file, as large as a model. In a folder of its own it can be removed without knowing its name.
     """
     folder = path.parent / ".new"
     path.parent.mkdir(parents=True, exist_ok=True)

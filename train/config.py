@@ -2,10 +2,10 @@
 
     config = resolve(LaqConfig, LAQ_PRESETS, ["preset=tiny", "data.datasets=[bridge]", "train.steps=2000"])
 
-Defaults of the dataclasses < `train/configs/<family>/<preset>.yaml` < overrides. OmegaConf parses and checks
-the types; keys are checked before it sees them, so that a mistyped one is answered with the nearest that
-exists. The trade-off: every key must be written down in a dataclass; nothing can be smuggled in through a
-file.
+Overrides win over `train/configs/<family>/<preset>.yaml`, which wins over the defaults of the dataclasses.
+OmegaConf merges them and checks the types. Keys are checked first, so that the answer to a mistyped one names
+the closest that exists. The trade-off: every key must be a field of a dataclass; a file can add none, and no
+interpolation is resolved.
 """
 
 from __future__ import annotations
@@ -40,28 +40,28 @@ class RunConfig:
     """Where a run leaves its files, and what it reports to."""
 
     dir: str = "runs/laq"
-    """Directory of the run: configuration, metrics, pictures, checkpoints."""
+    """Directory of the run: configuration, metrics, figures, checkpoints."""
     tensorboard: bool = False
     """Write TensorBoard events beside metrics.jsonl."""
     wandb: str | None = None
     """Weights & Biases project to report to."""
     quiet: bool = False
-    """No live line."""
+    """Show no live line of progress."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class LimitConfig:
-    """The first n episodes of each dataset, after the split; one never changes the other."""
+    """The first n episodes of each dataset, after the split, so that a limit on train leaves val as it is."""
 
     train: int | None = None
-    """Of train."""
+    """Episodes of train."""
     val: int | None = None
-    """Of each held-out split."""
+    """Episodes of each held-out split."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
-    """What is read, and in which order."""
+    """Which data are read, and in which order."""
 
     datasets: list[str] = field(default_factory=list)
     """Directories or URLs of compiled datasets."""
@@ -70,36 +70,36 @@ class DataConfig:
     epoch: str = "largest"
     """An epoch is one pass through the `largest` dataset, the `smallest`, or `all`."""
     offset: int | None = None
-    """Steps between the two frames; or `seconds`."""
+    """Steps between the two frames of a pair; give this or `seconds`."""
     seconds: float | None = None
-    """Seconds between the two frames; needs a verified control rate, or `control_rate`."""
+    """Seconds between the two frames of a pair; needs a verified control rate, or `control_rate`."""
     control_rate: float | None = None
-    """Steps a second, where the datasets' own is not verified."""
+    """Steps per second, if the control rate of the datasets is not verified."""
     per_episode: Any = "all"
-    """Pairs of an episode in an epoch: a number, or "all"."""
+    """Pairs per episode in an epoch: a number, or "all"."""
     min_motion: float | None = None
-    """Leave out samples of train that move less than this from step to step, in the unit of the motion
-    annotation that `oxcart annotate motion` wrote beside each dataset."""
+    """Leave out samples of train that move less than this from step to step, in the unit of the motion labels
+    that `oxcart annotate motion` wrote beside each dataset."""
     batch_size: int = 64
     """Samples of an optimizer step, over all ranks and accumulation."""
     camera: str = "primary"
-    """Name of the camera, or `primary`."""
+    """Name of the camera to read, or `primary`."""
     limit: LimitConfig = field(default_factory=LimitConfig)
-    """Fewer episodes."""
+    """Limits on the number of episodes."""
     lanes: int = LANES
-    """Of the shuffle."""
+    """Lanes of the shuffle: places of the dataset that a batch is drawn from."""
     window: int = WINDOW
-    """Of the shuffle."""
+    """Samples per lane that are shuffled among each other."""
     read_mode: str = "auto"
     """`sparse`, `sequential`, or `auto`."""
     memory_mb: int = 1024
-    """Megabytes that may be kept of chunks that are wanted again soon."""
+    """Size limit of the chunks that are kept because they are needed again soon, in megabytes."""
     prefetch: int = 4
-    """Batches that are read before they are wanted."""
+    """Batches that are read ahead of the one in use."""
     threads: int | None = None
-    """That read; null is one a core, 32 where a dataset is remote."""
+    """Threads that read; null is one per core, or 32 if a dataset is remote."""
     cache: str | None = None
-    """A directory of this machine for what is read of remote datasets; of this user alone."""
+    """Local directory that caches what is read from remote datasets; must belong to this user alone."""
     cache_gb: float = 100.0
     """Size limit of the cache, in gigabytes."""
 
@@ -111,67 +111,67 @@ class TrainConfig:
     steps: int = 200_000
     """Optimizer steps."""
     seed: int = 0
-    """Of weights, order and noise."""
+    """Seed of weights, order and noise."""
     lr: float = 1e-4
     """Peak learning rate."""
     betas: list[float] = field(default_factory=lambda: [0.9, 0.99])
-    """Of AdamW."""
+    """Betas of AdamW."""
     weight_decay: float = 0.01
-    """On matrices alone: not on biases, norms, embeddings and codebooks."""
+    """Weight decay of matrices; biases, norms, embeddings and codebooks have none."""
     warmup: int = 1000
     """Steps of linear warm-up."""
     schedule: str = "cosine"
     """After the warm-up: `constant`, or `cosine` down to `final_lr`."""
     final_lr: float = 0.0
-    """Where the cosine ends, as a share of `lr`."""
+    """Learning rate at the end of the cosine, as a share of `lr`."""
     clip: float = 1.0
-    """Largest norm of the gradient; 0 does not clip."""
+    """Largest norm of the gradient; 0 turns clipping off."""
     accumulate: int = 1
-    """Pieces of a rank's batch that are run one after the other, to save memory."""
+    """Pieces of a rank's batch that run one after the other, to save memory."""
     precision: str = "auto"
     """`fp32`, `bf16`, or `auto`: bf16 on a GPU."""
     device: str = "auto"
-    """`cpu`, `cuda`, or `auto`: a GPU where there is one."""
+    """`cpu`, `cuda`, or `auto`: a GPU if there is one."""
     compile: bool = False
     """torch.compile the model."""
     log_every: int = 10
-    """Steps between lines of metrics.jsonl; ranks agree on stopping at these."""
+    """Steps between lines of metrics.jsonl; at these steps the ranks agree whether to stop."""
     save_every: int = 1000
     """Steps between checkpoints."""
     threads: int | None = None
-    """Threads of torch on the CPU; null leaves them alone."""
+    """Threads of torch on the CPU; null keeps torch's default."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ValConfig:
-    """Validation on held-out environments, beside other sessions of environments that were seen."""
+    """Validation on held-out environments, and on other sessions of environments that were seen."""
 
     every: int = 1000
-    """Steps between validations; one more comes at the end. 0: never, and no `val` split is needed."""
+    """Steps between validations; one more runs at the end. 0: never, and no `val` split is needed."""
     samples: int = 512
-    """Samples of each dataset and split, drawn at random and then fixed; fewer where there are fewer."""
+    """Samples per dataset and split, drawn at random and then fixed; at most as many as there are."""
     batch_size: int = 64
-    """Samples that are run together."""
+    """Samples per forward pass."""
     seed: int = 0
-    """Of the draw."""
+    """Seed of the draw."""
     splits: list[str] = field(default_factory=lambda: ["val", "val_seen"])
-    """The first is required and decides which checkpoint is best; others are used where they exist."""
+    """Splits to validate on. The first is required and decides which checkpoint is best."""
     pictures: int = 8
-    """Rows of the sample grid."""
+    """Rows of samples.png."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateConfig:
-    """What codes mean, measured while training goes on: see docs/analysis.md."""
+    """What codes mean, measured during training: see docs/analysis.md."""
 
     strategies: list[str] = field(default_factory=list)
-    """Names of files in train/evaluate/strategies, or `all`; none measures nothing."""
+    """Names of files in train/evaluate/strategies, or `all`; an empty list measures nothing."""
     every: int = 1
-    """Validations from one measurement to the next; one more comes at the end, and writes analysis.html."""
+    """Validations from one measurement to the next; one more runs at the end and writes analysis.html."""
     samples: int = 512
-    """Pairs of each dataset and split, at most."""
+    """Pairs per dataset and split, at most."""
     frames: int = 64
-    """Pairs whose frames are kept, in all."""
+    """Pairs whose frames are kept, over all datasets."""
     flow: str = "dis"
     """`dis`: OpenCV's DIS flow; `raft`: torchvision's RAFT; or `none`."""
 
@@ -272,7 +272,7 @@ def check_shared(config: TrainerConfig) -> None:
     """Refuse impossible values in the sections that every trainer has, and impossible numbers in any section.
 
     Raises:
-        ConfigError: says which.
+        ConfigError: a value is impossible; the message names its key.
     """
     train, data, val = config.train, config.data, config.val
     if len(train.betas) != 2 or not all(0 <= beta < 1 for beta in train.betas):

@@ -1,4 +1,4 @@
-"""The device that a run trains on: how accelerate is told of it, and how fast its maker says that it is."""
+"""The device that a run trains on: its accelerator, and the speed that its maker states."""
 
 from __future__ import annotations
 
@@ -12,12 +12,25 @@ PEAKS = {"H100": 989e12, "H200": 989e12, "A100": 312e12, "L40S": 362e12, "RTX 40
 """bf16 FLOP/s of dense matrix products, as the makers state them, by a part of the device's name."""
 
 
+def pick_device(name: str) -> torch.device:
+    """The device that `--device` names: `cpu`, `cuda`, or `auto`, a GPU if there is one.
+
+    Raises:
+        ConfigError: a GPU is asked for and there is none.
+    """
+    there = torch.cuda.is_available()
+    if name == "cuda" and not there:
+        raise ConfigError("--device: cuda is asked for, and torch sees no GPU; use cpu or auto")
+    return torch.device("cuda" if there and name != "cpu" else "cpu")
+
+
 def make_accelerator(config: TrainConfig) -> Accelerator:
     """The accelerator of a configuration.
 
     Raises:
-        ConfigError: a GPU is asked for and there is none, or it cannot do bf16; what the environment says of
-            ranks is wrong.
+        ConfigError: a GPU is asked for and there is none, or it has no bf16; or the variables of the
+        environment
+            that describe the ranks are wrong.
     """
     there = torch.cuda.is_available()
     if config.device == "cuda" and not there:
@@ -46,12 +59,12 @@ def make_accelerator(config: TrainConfig) -> Accelerator:
 
 
 def fused(accelerator: Accelerator) -> bool | None:
-    """What AdamW's `fused` is to be: on a GPU one kernel updates all weights."""
+    """The argument `fused` of AdamW: True on a GPU, where one kernel then updates all weights."""
     return True if accelerator.device.type == "cuda" else None
 
 
 def peak_flops(device: torch.device) -> float | None:
-    """FLOP/s in bf16 that the maker of the device states; None where it is not known."""
+    """FLOP/s in bf16 that the maker of the device states; None if unknown."""
     if device.type != "cuda":
         return None
     name = torch.cuda.get_device_name(device)

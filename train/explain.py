@@ -1,9 +1,9 @@
-"""What torch says where a run cannot go on, in a line that says what to do.
+"""Errors of torch that end a run, as one line that says what to do.
 
     with explained("val.batch_size", "take a smaller batch"):
         values = task.validate(model, step, accelerator)
 
-Whatever else torch says is a bug, and stays as it is.
+Any other error of torch is a bug, and passes unchanged.
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ GONE = (
     "NCCL communicator was aborted",
     "Watchdog caught collective operation timeout",
 )
-"""What torch.distributed says where a rank has gone: gloo, then NCCL."""
+"""Parts of what gloo and NCCL say when another rank has gone."""
 SHOWN = 200
-"""Letters that are kept of what torch says."""
+"""Characters of torch's message that are kept."""
 
 
 @contextlib.contextmanager
 def explained(argument: str, remedy: str) -> Iterator[None]:
-    """Inside the block, too little memory and a rank that has gone are errors of ours.
+    """Inside the block, running out of memory and losing a rank raise an OxcartError.
 
     Args:
-        argument: that decides how much memory is taken.
-        remedy: what to do where there is too little.
+        argument: key that decides how much memory is used.
+        remedy: what to do if there is too little.
 
     Raises:
-        OxcartError: says what to do.
+        OxcartError: memory has run out, or another rank has gone.
     """
     try:
         yield

@@ -1,8 +1,8 @@
 """Numbers that are not finite: kept from native code, and refused with the names of their samples.
 
-A GPU runs ahead of the host, so a loss that is NaN is seen a step late. Until then NaN goes on through the
-model, and native code that turns numbers into addresses must not be given it: on a CPU `grid_sample` would
-read at any address at all. So such code gets 0 in the place of what is lost, and what it made of that becomes
+A GPU runs ahead of the host, so a loss that is NaN is noticed one step late. Until then NaN travels through
+the model. Native code that turns numbers into addresses must not see it: on a CPU, `grid_sample` would read
+from an arbitrary address. So such code is given 0 for the rows that are lost, and its result for them becomes
 NaN again. `lost` and `filled` do not wait for the device; `not_finite` and `refuse` do.
 """
 
@@ -17,23 +17,22 @@ from oxcart.shards.errors import NotFiniteError
 from oxcart.train.data.batch import Batch
 
 SHOWN = 4
-"""Samples that a message names."""
+"""Samples that a message names, at most."""
 
 
 def lost(values: Tensor) -> Tensor:
-    """Which rows of values [B, ...] hold a number that is not finite or too large to square: bool [B]."""
+    """Rows of values [B, ...] with a number that is not finite, or too large to square: bool [B]."""
     return ~values.detach().float().square().flatten(1).sum(1).isfinite()
 
 
 def filled(values: Tensor, rows: Tensor, number: float) -> Tensor:
-    """Values [B, ...] with a number in the place of some rows, bool [B]; the others bit for bit."""
+    """Values [B, ...] with some rows, bool [B], set to a number; the others are unchanged."""
     return values.masked_fill(rows.view(-1, *[1] * (values.ndim - 1)), number)
 
 
 def not_finite(tensors: Mapping[str, Tensor]) -> str | None:
-    """Name of the first tensor that holds NaN or infinity. Reads each once where it is, and waits once a
-    device for the answer.
-    """
+    """Name of the first tensor that holds NaN or infinity. Each tensor is read once on its own device, and
+    the host waits once per device."""
     bounds: dict[torch.device, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
         if tensor.is_floating_point() and tensor.numel():
@@ -47,10 +46,10 @@ def not_finite(tensors: Mapping[str, Tensor]) -> str | None:
 
 
 def refuse(rows: Tensor, batch: Batch, what: str) -> None:
-    """Stop where rows of a batch, bool [B], are not finite.
+    """Refuse a batch in which some rows, bool [B], are not finite.
 
     Raises:
-        NotFiniteError: says what is not, and of which samples.
+        NotFiniteError: a row is not finite; the message names its sample.
     """
     if rows.any():
         names = samples(batch.key, batch.t)
@@ -59,11 +58,11 @@ def refuse(rows: Tensor, batch: Batch, what: str) -> None:
 
 
 def samples(keys: Sequence[str], steps: Tensor) -> list[str]:
-    """What samples are called: the key of the episode, and the step in it."""
+    """Names of samples: the key of the episode and the step."""
     return [f"{key} t={t}" for key, t in zip(keys, steps.tolist(), strict=True)]
 
 
 def some(names: Sequence[str]) -> str:
-    """The first of some names, and how many more there are."""
+    """The first few names, and how many more there are."""
     more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
     return ", ".join(names[:SHOWN]) + more

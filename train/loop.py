@@ -3,19 +3,19 @@
     result = fit(task, config, accelerator, make_log, resume=True, allow_changes=False)
 
 A task says what is trained: its model, its loss for some rows of a step's batch, its validation. The loop
-does the rest: accelerate for ranks and bf16, accumulation, clipping, learning rate, metrics, checkpoints,
+does the rest: ranks and bf16 through accelerate, accumulation, clipping, learning rate, metrics, checkpoints,
 signals.
 
-What happens in a step is a function of the step alone: the batch follows from the loader's position, the
-learning rate and every random number from the step. So a run that goes on from a checkpoint is, bit for bit,
-the run that never stopped; more ranks or more accumulation give the same gradient but for the order of
-additions. The loader shares batches out by itself and is not given to accelerate; the schedule is set by
-hand, not stepped.
+What happens in a step depends on the step alone: the batch follows from the loader's position, the learning
+rate and every random number from the step. So a resumed run is bit for bit the run that never stopped. More
+ranks or more accumulation give the same gradient except for the order of additions. The loader divides
+batches among ranks itself and is not given to accelerate; the learning rate is set, not stepped, so nothing
+of it has to be saved.
 
-Numbers that are not finite stop the run, on all ranks. Loss and gradient are looked at one step late, so that
-a GPU never waits for the host; weights and moments before they are validated or saved, where the host waits
-anyway. So no checkpoint holds NaN. Weights that are finite may still be too large to be of use: validation
-tells, and a step that it refuses is not saved.
+Numbers that are not finite stop the run, on all ranks. Loss and gradient are checked one step late, so that a
+GPU never waits for the host. Weights and moments are checked before they are validated or saved, where the
+host waits anyway. So no checkpoint holds NaN. Weights that are finite may still be too large to be of use; if
+validation refuses them, the step is not saved.
 """
 
 from __future__ import annotations
@@ -57,15 +57,15 @@ class Result:
     """How a run ended."""
 
     step: int
-    """Steps done."""
+    """Optimizer steps done."""
     stopped: bool
     """Whether a signal ended it early."""
     metrics: Mapping[str, Any]
-    """Of the last validation."""
+    """Metrics of the last validation."""
     throughput: float
-    """Samples a second, over all ranks."""
+    """Samples per second, over all ranks."""
     waiting: float
-    """Percent of the time that was spent waiting for data."""
+    """Percentage of the time that was spent waiting for data."""
 
 
 def fit(
@@ -177,8 +177,8 @@ class _Run:
             batches = iter(self.loader)
             try:
                 if step and self._validates(step):
-                    # What came between the step, its validation and its files is made up for; but only a
-                    # validation has pictures.
+                    # A run that stopped between a step and its validation, or its figures, catches up on
+                    # them; but only a validation has examples to draw.
                     if self.validated != step:
                         validated, best = self._validate(step)
                         self._save(step, best)
@@ -200,7 +200,7 @@ class _Run:
                         counts[name] = counts.get(name, 0.0) + count
                     logs = step % config.log_every == 0 or step == config.steps
                     if logs:
-                        self._check(*pending)  # which waits for the device, so it is part of the step's time
+                        self._check(*pending)  # waits for the device, which is part of the step's time
                     clock.add(self.batch_size, waited, time.perf_counter() - began)
                     if logs:
                         values = self._metrics(losses, counts, clock, step, flops, peak)
@@ -266,7 +266,7 @@ class _Run:
         return {**sums, "grad_norm": norm}
 
     def _flops(self, batch: Batch, step: int) -> float:
-        """FLOPs of a step on this rank, counted on one sample; leaves no trace."""
+        """FLOPs of a step on this rank, counted on one sample without changing any state."""
         module = self.module
         compiled, module._compiled_call_impl = module._compiled_call_impl, None
         counter = FlopCounterMode(display=False)
@@ -290,7 +290,7 @@ class _Run:
         flops: float,
         peak: float | None,
     ) -> dict[str, Any]:
-        """Means over the ranks, and where the time goes."""
+        """Losses as means over the ranks, and throughput."""
         names = sorted(name for name in losses if name != "grad_norm")
         mine = torch.stack([losses[name] for name in names])
         means = self.accelerator.reduce(mine, "mean").tolist()
@@ -301,7 +301,7 @@ class _Run:
         values["lr"] = learning_rate(step - 1, self.config)
         values |= counts
         if clock.known:
-            # The slowest rank's: the others only wait for it.
+            # Those of the slowest rank: the others only wait for it.
             times = torch.tensor([[clock.waiting, clock.step_s]], device=self.accelerator.device)
             waiting, step_s = self.accelerator.gather(times).max(0).values.tolist()
             values["throughput"] = self.batch_size / step_s
@@ -314,19 +314,19 @@ class _Run:
         return values
 
     def _numbers(self, losses: Mapping[str, Tensor]) -> Tensor:
-        """Loss and norm of the gradient, of every rank: [W, 2].
+        """Loss and norm of the gradient of every rank: [W, 2].
 
-        A loss may overflow where its gradient does not, and the rank that saw it must not stop alone. So
-        ranks exchange these eight bytes a step; on a GPU that is queued, and the host does not wait for it.
+        A loss may overflow although its gradient does not, and the rank that sees it must not stop alone. So
+        ranks exchange these eight bytes in every step; on a GPU that is queued, and the host does not wait.
         """
         mine = torch.stack([losses["loss"], losses["grad_norm"]])[None]
         return self.accelerator.gather(mine) if self.accelerator.num_processes > 1 else mine
 
     def _check(self, step: int, numbers: Tensor, keys: list[str], times: Tensor) -> None:
-        """Refuse to go on from a loss or gradient that is not finite.
+        """Stop at a loss or gradient that is not finite.
 
-        All ranks see the numbers of all, so they stop at the same step. The samples that are named are those
-        of the ranks whose loss it is; those of all where it is the gradient alone, which all share.
+        Every rank sees the numbers of all ranks, so they stop at the same step. The message names the samples
+        of the ranks whose loss is not finite, or of all ranks if only the shared gradient is not.
         """
         rows = numbers.tolist()
         bad = [not math.isfinite(loss) for loss, _ in rows]
@@ -340,7 +340,7 @@ class _Run:
             self._refuse(step + 1, what, names)
 
     def _check_weights(self, step: int, keys: list[str], times: Tensor) -> None:
-        """Refuse to validate or save what a step with a finite loss and gradient has made of the weights."""
+        """Refuse weights and moments that are not finite, before they are validated or saved."""
         tensors = {f"model/{name}": value for name, value in self.module.state_dict().items()}
         for index, values in self.plain.state_dict()["state"].items():
             tensors |= {
@@ -366,7 +366,7 @@ class _Run:
         return f"the last checkpoint is {path}, step {self.saved:,}"
 
     def _everyones(self, own: Any) -> list[Any]:
-        """A value of each rank."""
+        """The values of all ranks."""
         if self.accelerator.num_processes == 1:
             return [own]
         found: list[Any] = gather_object([own])
@@ -377,7 +377,7 @@ class _Run:
         return bool(every) and (step % every == 0 or step == self.config.steps)
 
     def _agree(self, told: bool, logs: bool) -> bool:
-        """Whether to stop: all ranks at the same step, so they ask each other, when metrics are due."""
+        """Whether to stop. Ranks must stop at the same step, so they ask each other when metrics are due."""
         if self.accelerator.num_processes == 1:
             return told
         if not logs:
@@ -405,9 +405,9 @@ class _Run:
         return values, False
 
     def _validate_and_keep(self, step: int) -> tuple[dict[str, Any], bool]:
-        """Validate. What fails at the end of a run does not cost its last step, which is saved then, unless
-        its weights are of no use. A rank may have failed alone, so the main process asks no other.
-        """
+        """Validate. If that fails at the end of a run, the last step is saved nevertheless, unless its
+        weights are of no use. One rank may have failed alone, so the main process saves without asking the
+        others."""
         if step != self.config.steps:
             return self._validate(step)
         states = self._random_states()
@@ -425,7 +425,7 @@ class _Run:
         on_main(lambda: self.log.metrics(kind, step, values), self.accelerator)
 
     def _finish(self) -> None:
-        """Pictures: after the checkpoint, which a full disk shall not cost."""
+        """Draw figures: after the checkpoint, which must not be lost to a disk that they fill."""
         on_main(lambda: self.task.finish(self.module, self.run), self.accelerator)
 
     def _save(self, step: int, best: bool) -> None:
@@ -434,12 +434,12 @@ class _Run:
         self.saved = step
 
     def _random_states(self) -> dict[str, Tensor]:
-        """Of all ranks."""
+        """Random states of all ranks."""
         every = self._everyones(checkpoints.random_states())
         return {f"{rank}/{name}": state for rank, own in enumerate(every) for name, state in own.items()}
 
     def _write(self, step: int, best: bool, states: Mapping[str, Tensor]) -> None:
-        """The main process's part of saving."""
+        """Write the checkpoint; called in the main process."""
         state = {
             "loader": self.loader.state_dict(),
             "best": self.best if self.best < float("inf") else None,
@@ -461,7 +461,7 @@ class _Run:
 
 
 def learning_rate(step: int, config: TrainConfig) -> float:
-    """Rate of a step, 0 for the first."""
+    """Learning rate of a step, counted from 0: linear warm-up, then constant or a cosine."""
     if step < config.warmup:
         return config.lr * (step + 1) / config.warmup
     if config.schedule == "constant":
@@ -472,9 +472,9 @@ def learning_rate(step: int, config: TrainConfig) -> float:
 
 
 def keep_row_rates(optimizer: torch.optim.Optimizer) -> None:
-    """Let the `rows` of a group's matrices learn at `rows_rate` times the rate of the others.
+    """Make the `rows` of a group's matrices learn at `rows_rate` times the rate of the others.
 
-    What AdamW adds to a weight is in proportion to the rate, so what it added to these rows is scaled.
+    AdamW's update of a weight is proportional to the learning rate, so its update of these rows is scaled.
     """
     before: list[tuple[Tensor, Tensor, Tensor, float]] = []
 
@@ -497,7 +497,7 @@ def keep_row_rates(optimizer: torch.optim.Optimizer) -> None:
 
 @contextlib.contextmanager
 def _signals() -> Iterator[threading.Event]:
-    """Inside the block, SIGTERM and SIGUSR1 (SLURM's warning) set an event instead of killing."""
+    """Inside the block, SIGTERM and SIGUSR1 (SLURM's warning) set an event instead of ending the process."""
     event = threading.Event()
     before: dict[int, Any] = {}
 

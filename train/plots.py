@@ -1,4 +1,4 @@
-"""Pictures of a run: how it went, and what the model sees."""
+"""Figures of a run: its metrics over time, and what the model sees."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from oxcart.shards.files import WRITTEN_BY, write_file
 Image = npt.NDArray[np.uint8]
 
 CELL = 128
-"""About how many pixels of a side a picture of a grid gets."""
+"""Pixels per side of an image in a grid, approximately."""
 INK, FAINT = "#22313f", "#b8c4cf"
 COLOURS = ("#1f77b4", "#d1603d", "#3a9a5b", "#8e5aa8", "#b8902d")
 
@@ -31,9 +31,10 @@ def curves(
     """Draw metrics over steps.
 
     Args:
-        path: of the picture.
+        path: file to write.
         metrics: lines of metrics.jsonl.
-        panels: title, kind of the lines (`train` or `val`), and (metric, name in the legend) of each curve.
+        panels: for each panel its title, the kind of its lines (`train` or `val`), and (metric, name in the
+            legend) of each curve.
     """
     plt = pyplot()
     shown = [panel for panel in panels if _has(metrics, panel)]
@@ -66,12 +67,12 @@ def curves(
 
 
 def codes(path: Path, rows: Sequence[tuple[str, Sequence[Any], Sequence[Any], Sequence[Any]]]) -> None:
-    """Draw which codes are taken for which, and how often each is predicted beside how often it is true.
+    """Draw the confusion matrix of codes, and how often each code is predicted and true.
 
     Args:
-        path: of the picture.
-        rows: title, counts of true code [row] x predicted [column], and counts [n, K] of predicted and of
-            true codes at each place.
+        path: file to write.
+        rows: for each row its title, the counts of true code [row] x predicted code [column], and the counts
+            [n, K] of predicted and of true codes at each place.
     """
     plt = pyplot()
     size = 11, 4.2 * len(rows)
@@ -106,19 +107,19 @@ def codes(path: Path, rows: Sequence[tuple[str, Sequence[Any], Sequence[Any], Se
 
 
 def grid(path: Path, columns: Sequence[tuple[str, Image]], rows: Sequence[str], title: str) -> None:
-    """Draw pictures side by side.
+    """Draw images side by side.
 
     Args:
-        path: of the picture.
-        columns: heading and uint8 images [N, H, W, 3] of each.
+        path: file to write.
+        columns: heading and uint8 images [N, H, W, 3] of each column.
         rows: text beside each of the N rows.
-        title: above all.
+        title: text above the grid.
     """
     write_file(path, grid_png(columns, rows, title))
 
 
 def grid_png(columns: Sequence[tuple[str, Image]], rows: Sequence[str], title: str) -> bytes:
-    """The picture of `grid`, as a PNG; without a title there is no room for one."""
+    """The image of `grid` as PNG; an empty title takes no space."""
     large, small = _font(17), _font(13)
     side = columns[0][1].shape[2]
     scale = max(1, CELL // side)
@@ -146,7 +147,7 @@ def grid_png(columns: Sequence[tuple[str, Image]], rows: Sequence[str], title: s
 
 
 def difference(prediction: Image, target: Image, gain: float = 3.0) -> Image:
-    """How far images are apart, white where they agree."""
+    """The difference of images, white where they agree."""
     apart = np.abs(prediction.astype(np.float32) - target.astype(np.float32)) * gain
     return (255 - np.clip(apart, 0, 255)).astype(np.uint8)
 
@@ -162,7 +163,7 @@ def _font(size: int) -> ImageFont.FreeTypeFont:
 
 
 def _smooth(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """A running mean over a twentieth of the values, at the ends over what there is."""
+    """A running mean over a twentieth of the values, over fewer at the ends."""
     half = max(1, len(values) // 40)
     sums = np.concatenate([[0.0], np.cumsum(values)])
     at = np.arange(len(values))
@@ -172,7 +173,7 @@ def _smooth(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
 
 
 def pyplot() -> Any:
-    """matplotlib.pyplot, drawing into memory."""
+    """matplotlib.pyplot, set to draw without a display."""
     matplotlib.use("Agg")
     matplotlib.rcParams["text.parse_math"] = False  # names are names, dollars and all
     import matplotlib.pyplot as plt  # takes half a second, which a run that draws nothing need not wait
@@ -181,7 +182,7 @@ def pyplot() -> Any:
 
 
 def metadata(suffix: str) -> dict[str, str | None]:
-    """What a plot says of itself: who drew it, and not when, so that the same values give the same bytes."""
+    """Metadata of a plot: who drew it, but not when, so that the same values give the same bytes."""
     if suffix.lower() == ".png":
         return {"Software": WRITTEN_BY}
     return {"Creator": WRITTEN_BY, "CreationDate" if suffix.lower() == ".pdf" else "Date": None}

@@ -1,7 +1,7 @@
-"""What every number of a configuration may be: one table, so that no field goes without.
+"""The range of every number of a configuration: one table, so that no field is forgotten.
 
-The upper bounds are no advice. Beyond them a value is a slip of the keyboard that would hang, take all
-memory, or leave the numbers that float32 has.
+The upper bounds are not advice. A larger value is a typing mistake that would hang, take all memory, or
+overflow float32.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from oxcart.train.data.workers import THREADS
 COUNT = 10**12
 SEED = 2**63 - 1
 FACTOR = 1e9
-"""Of learning rates and weights of losses: float32 squares it, and has room left."""
+"""Upper bound of learning rates and weights of losses: its square is far below the largest float32."""
 
 RANGES: dict[str, tuple[float, float]] = {
     "data.offset": (1, COUNT),
@@ -85,9 +85,9 @@ RANGES: dict[str, tuple[float, float]] = {
     "lora.alpha": (0, FACTOR),
     "lora.dropout": (0, 0.999),
 }
-"""Dotted key -> the least and the most that it may be, or that each number of a list may be."""
+"""Dotted key -> smallest and largest value of the number, or of each number of a list."""
 ELSEWHERE = ("data.mix", "data.per_episode")
-"""Keys that may be words as well as numbers: whoever knows the words checks the numbers too."""
+"""Keys that may be words as well as numbers; they are checked where the words are."""
 
 
 def check_numbers(values: Mapping[str, Any]) -> None:

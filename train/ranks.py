@@ -1,8 +1,7 @@
-"""What ranks do together, so that none waits for one that has stopped.
+"""Work that ranks share, so that none waits for one that has failed.
 
-A rank that fails by itself would leave the others in their next exchange for as long as its timeout. So work
-that is shared is handed to these functions: a failure takes the place of the result in the exchange, and is
-raised on every rank.
+If one rank failed alone, the others would wait in their next exchange until it times out. So shared work goes
+through these functions: a failure is exchanged in place of the result, and raised on every rank.
 """
 
 from __future__ import annotations
@@ -19,14 +18,14 @@ T = TypeVar("T")
 
 
 def gathered(work: Callable[[], list[tuple[int, Any]]], accelerator: Accelerator) -> list[tuple[int, Any]]:
-    """The numbered parts that every rank made of shared work, in order, on every rank.
+    """The numbered parts that all ranks have made of shared work, in order; the same list on every rank.
 
     Args:
         work: makes the parts of this rank.
         accelerator: of this rank.
 
     Raises:
-        OxcartError: the work of some rank did; on every rank.
+        OxcartError: the work of some rank raised it; it is raised on every rank.
     """
     if accelerator.num_processes == 1:
         return sorted(work(), key=lambda part: part[0])
@@ -44,14 +43,14 @@ def gathered(work: Callable[[], list[tuple[int, Any]]], accelerator: Accelerator
 
 
 def together(work: Callable[[], T], accelerator: Accelerator) -> T:
-    """What this rank makes of work that every rank does for itself.
+    """The result of work that every rank does for itself.
 
     Args:
-        work: of this rank.
+        work: makes the result of this rank.
         accelerator: of this rank.
 
     Raises:
-        OxcartError: the work of some rank did; on every rank.
+        OxcartError: the work of some rank raised it; it is raised on every rank.
     """
     made: list[T] = []
 
@@ -64,14 +63,14 @@ def together(work: Callable[[], T], accelerator: Accelerator) -> T:
 
 
 def on_main(work: Callable[[], Any], accelerator: Accelerator) -> Any:
-    """What the main process makes of some work, there; None on other ranks.
+    """The result of work that only the main process does; None on other ranks.
 
     Args:
-        work: of the main process alone.
+        work: makes the result.
         accelerator: of this rank.
 
     Raises:
-        OxcartError: the work did; on every rank.
+        OxcartError: the work raised it; it is raised on every rank.
     """
     if accelerator.num_processes == 1:
         return work()

@@ -1,8 +1,9 @@
-"""What a run reports while it goes on: metrics.jsonl always, a live line, TensorBoard and W&B when asked.
+"""What a run reports: metrics.jsonl and a live line always, TensorBoard and W&B if asked to.
 
-metrics.jsonl has an object a line: `{"kind": "train", "step": 10, "loss": ...}` and `{"kind": "val", ...}`.
-A run that goes on from a checkpoint first drops the lines of steps after it, so that no step stands there
-twice. Rates leave out the first ten steps, in which memory is found and kernels are chosen.
+metrics.jsonl has one object per line: `{"kind": "train", "step": 10, "loss": ...}` for training, and the same
+with the kind `val` for a validation. A run that resumes from a checkpoint first drops the lines of later
+steps, so that no step occurs twice. Rates leave out the first ten steps, in which memory is allocated and
+kernels are chosen.
 """
 
 from __future__ import annotations
@@ -28,13 +29,13 @@ from oxcart.shards.files import naming, write_file
 
 METRICS = "metrics.jsonl"
 WARMING = 10
-"""Steps after the start that count in no rate."""
+"""Steps at the start that no rate includes."""
 LINE_EVERY_S = 10.0
 """Seconds between two lines where stderr is not a terminal."""
 
 
 class Clock:
-    """Where the time of the steps goes."""
+    """How much of the time of the steps is spent waiting for data."""
 
     def __init__(self) -> None:
         self._steps = 0
@@ -42,7 +43,7 @@ class Clock:
         self._waited_s = self._busy_s = 0.0
 
     def add(self, samples: int, waited_s: float, took_s: float) -> None:
-        """Take note of a step: how long it waited for data, and how long it took with that."""
+        """Add a step: how long it waited for data, and how long it took in all."""
         self._steps += 1
         if self._steps <= WARMING:
             return
@@ -52,12 +53,12 @@ class Clock:
 
     @property
     def known(self) -> bool:
-        """Whether there is anything to say yet."""
+        """Whether enough steps were taken for rates."""
         return self._busy_s > 0
 
     @property
     def throughput(self) -> float:
-        """Samples a second."""
+        """Samples per second."""
         return self._samples / self._busy_s if self._busy_s else 0.0
 
     @property
@@ -67,12 +68,12 @@ class Clock:
 
     @property
     def step_s(self) -> float:
-        """Seconds a step."""
+        """Seconds per step."""
         return self._busy_s / (self._steps - WARMING) if self._busy_s else math.nan
 
 
 class RunLog:
-    """Takes metrics and hands them to whoever is to know.
+    """Writes the metrics of a run to every place that wants them.
 
     Raises:
         ConfigError: TensorBoard or W&B is asked for and not installed.
@@ -123,7 +124,7 @@ class RunLog:
             self._wandb.log({f"{kind}/{name}": value for name, value in numbers.items()}, step=step)
 
     def line(self, step: int, loss: float, clock: Clock) -> None:
-        """Show where the run is."""
+        """Show the progress of the run."""
         if not self._active or self._quiet:
             return
         parts = [f"{self._label}: step {step:,}/{self._steps:,}", f"loss {loss:.4g}"]
@@ -142,7 +143,7 @@ class RunLog:
             print(text, file=sys.stderr, flush=True)
 
     def say(self, text: str) -> None:
-        """A line that stays."""
+        """Print a line that stays."""
         if not self._active or self._quiet:
             return
         if self._live is not None:
@@ -151,7 +152,7 @@ class RunLog:
             print(text, file=sys.stderr, flush=True)
 
     def close(self) -> None:
-        """Let go of the terminal and of writers."""
+        """Release the terminal and close the writers."""
         if self._live is not None:
             self._live.stop()
         if self._writer is not None:
@@ -161,7 +162,7 @@ class RunLog:
 
 
 def read_metrics(run: Path) -> list[dict[str, Any]]:
-    """The lines of a run's metrics; a last one that was cut off is left out."""
+    """The lines of a run's metrics, without a truncated last one."""
     path = run / METRICS
     if not path.exists():
         return []
@@ -169,16 +170,18 @@ def read_metrics(run: Path) -> list[dict[str, Any]]:
 
 
 def last_validation(run: Path) -> dict[str, Any] | None:
-    """Its line of a run's metrics; None where there was none."""
+    """The metrics of the last validation of a run; None if there was none."""
     return next((line for line in read_metrics(run)[::-1] if line["kind"] == "val"), None)
 
 
 def by_split(split: str, by_dataset: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """Metrics of a split under the names that metrics.jsonl has: of a single dataset as they are; of several
-    the means of whatever numbers all of them have, bounds of intervals excepted, and each dataset's own.
+    """Metrics of a split under their names in metrics.jsonl.
+
+    Those of a single dataset are kept as they are. Of several datasets come first the means of the numbers
+    that all of them have, except bounds of intervals, and then the metrics of each dataset.
 
     Args:
-        split: its name.
+        split: name of the split.
         by_dataset: name of each dataset -> its metrics.
     """
     every = list(by_dataset.values())
@@ -201,15 +204,15 @@ def describe(
     last: Mapping[str, Any],
     datasets: Mapping[str, Sequence[str]],
     page: str,
-    pictures: Sequence[str] = ("loss.png", "samples.png"),
+    images: Sequence[str] = ("loss.png", "samples.png"),
 ) -> str:
-    """report.md: the last validation as a table; a column for each split, and for each of several datasets.
+    """The text of report.md: the last validation, with a column per split and, if there are several, dataset.
 
     Args:
         last: a line of metrics.jsonl.
         datasets: split -> names of the datasets that have it.
-        page: of the documentation that says what the rows mean.
-        pictures: files beside it to show.
+        page: page of the documentation that explains the rows.
+        images: files beside the report to show.
     """
     columns = {}
     for split, names in datasets.items():
@@ -226,7 +229,7 @@ def describe(
         cells = [last.get(f"{before}{name}") for before in columns.values()]
         said = [f"{cell:.4g}" if isinstance(cell, int | float) else "" for cell in cells]
         lines.append(f"| {name} | {' | '.join(said)} |")
-    shown = " ".join(f"![]({name})" for name in pictures)
+    shown = " ".join(f"![]({name})" for name in images)
     return "\n".join([*lines, "", f"{page} says what each means. {shown}", ""])
 
 
@@ -237,7 +240,7 @@ def _lines(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def _cut(path: Path, step: int) -> None:
-    """Drop the lines of steps after `step`: they will be taken again."""
+    """Drop the lines of steps after `step`, which will be run again."""
     if not path.exists():
         return
     kept = [line for line in _lines(path) if line["step"] <= step]
@@ -245,7 +248,7 @@ def _cut(path: Path, step: int) -> None:
 
 
 def _plain(value: Any) -> Any:
-    """Numbers that JSON has: it knows no NaN."""
+    """A value that JSON can hold: null for NaN and infinity."""
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
@@ -262,7 +265,7 @@ def _wandb(project: str, run: Path, config: Mapping[str, Any]) -> Any:
         import wandb
     except ImportError as error:
         raise ConfigError("run.wandb: Weights & Biases is not installed: pip install wandb") from error
-    name = run / "wandb-id"  # so that a resumed run goes on in the same one
+    name = run / "wandb-id"  # so that a resumed run continues the same one
     if not name.exists():
         write_file(name, uuid.uuid4().hex[:12].encode())
     return wandb.init(

@@ -1,4 +1,4 @@
-"""Go on from a checkpoint: refuse what is not the same run, and put everything else back."""
+"""Resume from a checkpoint: refuse the checkpoint of another run, and restore everything else."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from oxcart.train.task import Task
 
 
 class Restored(NamedTuple):
-    """Where a run goes on."""
+    """Where a run resumes."""
 
     step: int
-    """Steps done."""
+    """Optimizer steps done."""
     best: float
-    """Score."""
+    """Best validation score so far; infinity if there is none to compare with."""
     validated: int
     """Step of the last validation."""
     afresh: bool
-    """The data are others, so there is no place in them to go on from."""
+    """Whether the data have changed, so that their order begins anew."""
 
 
 def restore(
@@ -41,20 +41,20 @@ def restore(
     accelerator: Accelerator,
     allow_changes: bool,
 ) -> Restored:
-    """Put everything back.
+    """Restore a run from a checkpoint.
 
     Args:
-        path: of the checkpoint.
-        task: that goes on.
-        module: its model.
-        optimizer: of the model.
-        loader: of the task.
+        path: the checkpoint.
+        task: what is trained.
+        module: the model of the task.
+        optimizer: the optimizer of the model.
+        loader: the training loader of the task.
         accelerator: of this rank.
-        allow_changes: go on although datasets, batch or world size have changed.
+        allow_changes: resume although datasets, batch size or world size have changed.
 
     Raises:
-        ConfigError: it is another model, or data have changed and that is not allowed.
-        CorruptError: something of the checkpoint is missing, or does not belong to its model.
+        ConfigError: the checkpoint is of another model, or the data have changed and that is not allowed.
+        CorruptError: a part of the checkpoint is missing, or does not fit its model.
     """
     header = checkpoints.read_header(path)
     if wrong := changes(entry(path, header.state, "identity", dict), task.identity()):
@@ -66,8 +66,8 @@ def restore(
     changed = changes(_kept(before), _kept(now))
     if changed and not allow_changes:
         raise ConfigError(
-            f"the run would go on with other data: {'; '.join(changed)}; "
-            "give it what it had, or pass --allow-changes"
+            f"the run would resume with other data: {'; '.join(changed)}; "
+            "restore the configuration of the run, or pass --allow-changes"
         )
     afresh = before["order"] != now["order"]
     if not afresh:
@@ -81,7 +81,7 @@ def restore(
     saved = checkpoints.load(path)
     _check_values(path, saved)
     module.load_state_dict(dict(saved.model))
-    # The moments are those of then, rates and decays those that are asked for now.
+    # The moments come from the checkpoint; learning rates and weight decay follow the present configuration.
     groups = optimizer.state_dict()["param_groups"]
     optimizer.load_state_dict({"state": saved.optimizer["state"], "param_groups": groups})
     rank = accelerator.process_index
@@ -97,7 +97,7 @@ def restore(
             checkpoints.set_random_states(own)
     except (RuntimeError, TypeError) as error:
         raise CorruptError(f"{path}: random states of rank {rank} cannot be put back: {error}") from error
-    # A score of other pairs is none to be better than.
+    # A score on other samples cannot be compared with.
     alike = saved.state.get("scored") == json.loads(json.dumps(task.scored()))
     best = saved.state.get("best") if alike else None
     score = float("inf") if best is None else float(entry(path, saved.state, "best", float))
@@ -105,7 +105,7 @@ def restore(
 
 
 def _check_moments(path: Path, header: Header, optimizer: torch.optim.Optimizer) -> None:
-    """Refuse moments of other weights. A weight that never had a gradient has none; a run has some."""
+    """Refuse moments that do not fit the weights. A weight that never had a gradient has no moments."""
     weights = [one for group in optimizer.param_groups for one in group["params"]]
     for index, found in header.optimizer.items():
         if not 0 <= index < len(weights):
@@ -123,7 +123,7 @@ def _check_moments(path: Path, header: Header, optimizer: torch.optim.Optimizer)
 
 
 def _check_values(path: Path, saved: Checkpoint) -> None:
-    """Refuse moments that no optimizer makes."""
+    """Refuse moments with values that no optimizer produces."""
     for index, values in saved.optimizer["state"].items():
         for name, value in values.items():
             if not value.is_floating_point():
@@ -137,5 +137,5 @@ def _check_values(path: Path, saved: Checkpoint) -> None:
 
 
 def _kept(state: Mapping[str, Any]) -> dict[str, Any]:
-    """What of a loader's state says which samples come, but not how far it is."""
+    """The part of a loader's state that decides which samples come, without the position."""
     return {**state["order"], "batch_size": state["batch_size"], "world_size": state["world_size"]}

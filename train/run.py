@@ -1,4 +1,4 @@
-"""From a configuration to a run on disk, whatever is trained."""
+"""Run a training: from a configuration to a directory with checkpoints and metrics, for any task."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def run_task(
             run_directory.check_free(run)
 
     def make_log(step: int) -> RunLog:
-        """Begin to write, now that all that can be refused has been."""
+        """The log of the run, which begins to write: everything that can be refused has been by now."""
         device = accelerator.device
         name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
         about = run_directory.circumstances(task.fingerprints, accelerator.num_processes, name)

@@ -1,4 +1,4 @@
-"""The directory of a run: what was asked for, with which code and data, and whether one may begin there.
+"""The directory of a run: its configuration, the code and data behind it, and whether a run may begin there.
 
 config.yaml      the resolved configuration
 run.json         git commit, versions, fingerprints of the datasets, ranks
@@ -38,17 +38,20 @@ LIBRARIES = (
 
 
 def check_free(run: Path) -> None:
-    """Refuse to begin where a run is.
+    """Refuse a directory that holds a run.
 
     Raises:
-        ConfigError: there is one.
+        ConfigError: the directory holds a run.
     """
     if path_of(run).exists() or (run / METRICS).exists():
-        raise ConfigError(f"run.dir: {run} holds a run; pass --resume auto to go on, or take another run.dir")
+        raise ConfigError(
+            f"run.dir: {run} holds a run; pass --resume auto to continue it, or use another run.dir"
+        )
 
 
 def write_run(run: Path, config: str, about: Mapping[str, Any]) -> None:
-    """Write configuration and circumstances; those of earlier starts of the run stay in `before`."""
+    """Write configuration and circumstances; circumstances of earlier starts of the run are kept in
+    `before`."""
     if (run / ABOUT).exists():
         earlier = json.loads((run / ABOUT).read_text(encoding="utf-8"))
         about = {**about, "before": [*earlier.pop("before", []), earlier]}
@@ -57,12 +60,12 @@ def write_run(run: Path, config: str, about: Mapping[str, Any]) -> None:
 
 
 def circumstances(datasets: Mapping[str, str], world_size: int, device: str) -> dict[str, Any]:
-    """What else shaped a run.
+    """What shaped a run beside its configuration.
 
     Args:
         datasets: URL of each dataset -> its fingerprint.
-        world_size: ranks.
-        device: name of it.
+        world_size: number of ranks.
+        device: name of the device.
     """
     return {
         "git_commit": git_commit(),
@@ -75,7 +78,8 @@ def circumstances(datasets: Mapping[str, str], world_size: int, device: str) -> 
 
 
 def git_commit() -> str | None:
-    """Of the checkout that this code runs from, with `-dirty` where it was changed; None outside of one."""
+    """Commit of the checkout that this code runs from, with `-dirty` if it was changed; None outside of a
+    checkout."""
     here = Path(__file__).resolve().parent
     try:
         run = subprocess.run(

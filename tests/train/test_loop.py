@@ -376,7 +376,7 @@ def test_other_data_is_refused_with_what_differs_unless_allowed(
 ) -> None:
     run = tmp_path / "run"
     trained(run, kitchen, "train.steps=1")
-    with pytest.raises(ConfigError, match=f"the run would go on with other data: .*{said}.*--allow-changes"):
+    with pytest.raises(ConfigError, match=f"the run would resume with other data: .*{said}.*--allow-changes"):
         trained(run, kitchen, "train.steps=2", override, resume=True)
     given = ("train.steps=2", "run.quiet=false", override)
     assert trained(run, kitchen, *given, resume=True, allow_changes=True).step == 2
@@ -408,7 +408,7 @@ def test_a_resumed_run_takes_the_decay_and_betas_that_are_asked_for_now(
 def test_another_dataset_is_refused(kitchen: Path, unsplit: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     trained(run, kitchen, "train.steps=1")
-    with pytest.raises(ConfigError, match=r"the run would go on with other data: .*fingerprint was"):
+    with pytest.raises(ConfigError, match=r"the run would resume with other data: .*fingerprint was"):
         trained(run, kitchen, "train.steps=2", f"data.datasets=[{unsplit}]", resume=True)
 
 

@@ -140,8 +140,8 @@ def _is_name(value: Any) -> bool:
 
 def _list_files(info: dict[str, Any], wanted: tuple[str, ...] | None) -> dict[str, File]:
     """Name -> file of the splits that are wanted; None is all splits."""
-    splits: dict[str, dict[str, File]] = {}
-    everywhere: set[str] = set()
+    splits: list[str] = []
+    files: dict[str, File] = {}
     for split in info["splits"]:
         try:
             if not _is_name(split["name"]) or split["name"] in splits:
@@ -167,16 +167,14 @@ def _list_files(info: dict[str, Any], wanted: tuple[str, ...] | None) -> dict[st
             raise SourceError(f"a split is malformed: {type(error).__name__} {error}", file=INFO) from error
         if any("/" in name or not _is_name(name) for name in names):
             raise SourceError(f"split {split['name']!r} names a file outside its directory", file=INFO)
-        everywhere.update(names)
-        if len(everywhere) != sum(map(len, splits.values())) + len(names):
+        if len({*files, *names}) != len(files) + len(names):
             raise SourceError(f"split {split['name']!r} names a file twice", file=INFO)
-        splits[split["name"]] = {name: File(split["name"], i, lengths[i]) for i, name in enumerate(names)}
+        files |= {name: File(split["name"], i, lengths[i]) for i, name in enumerate(names)}
+        splits.append(split["name"])
     for name in wanted or ():
         if name not in splits:
             raise ConfigError(f"source split {name!r}: the dataset has {', '.join(splits)}")
-    return {
-        n: f for split, some in splits.items() if wanted is None or split in wanted for n, f in some.items()
-    }
+    return {name: file for name, file in files.items() if wanted is None or file.split in wanted}
 
 
 def _find(store: Store, files: list[str]) -> dict[str, int]:

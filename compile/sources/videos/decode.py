@@ -73,7 +73,11 @@ class Reel:
         self.packets: list[Packet] = []
         """Packets that were read since the last seek."""
         try:
-            self._container = _open(store, name)
+            file: Any = f"{store.url}/{name}"
+            if store.remote:
+                file = io.BufferedReader(_Remote(store, name), 4 << 20)
+            options = {"format_whitelist": FORMATS}
+            self._container: InputContainer = av.open(file, options=options, metadata_errors="replace")
         except (av.FFmpegError, OSError, ValueError, UnicodeError) as error:
             raise VideoError(f"is not a video that FFmpeg can open: {_reason(error)}") from error
         try:
@@ -327,15 +331,6 @@ def play(reel: Reel, start: int, stop: int, gap: int, rate: Fraction, resize: Re
             show(min(steps, math.ceil((frame.pts - start) * pace)))
         shown = frame
     show(steps)
-
-
-def _open(store: Store, name: str) -> InputContainer:
-    options = {"format_whitelist": FORMATS}
-    file: Any = (
-        f"{store.url}/{name}" if not store.remote else io.BufferedReader(_Remote(store, name), 4 << 20)
-    )
-    container: InputContainer = av.open(file, options=options, metadata_errors="replace")
-    return container
 
 
 class _Remote(io.RawIOBase):

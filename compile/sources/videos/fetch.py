@@ -85,6 +85,8 @@ def fetch(
         ConfigError: a value is impossible, or the folder holds a link or a FIFO that a download would
             write through.
     """
+    if not licences:
+        raise ConfigError("licence: expected at least one to download, or any; got none")
     if max_height < 1:
         raise ConfigError(f"max height: expected at least 1 pixel, got {max_height}")
     check_directory("directory", directory, VIDEOS)
