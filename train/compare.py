@@ -1,4 +1,4 @@
-"""Runs side by side: what differs in their configurations, and how they validate."""
+"""Compare runs: differences of their configurations, and their last validations."""
 
 from __future__ import annotations
 
@@ -25,28 +25,28 @@ METRICS = (
     "usage",
     "probe_r2",
 )
-"""Of validation, in this order, where any of the runs has them."""
+"""Metrics of validation that are shown, in this order, where a run has them."""
 APART = ("run.", "train.steps", "preset")
-"""Keys whose differences say nothing of what is compared."""
+"""Keys of the configuration whose differences are not shown."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Compared:
-    """A table, and the curves behind it."""
+    """A table of runs, and the curves behind it."""
 
     columns: tuple[str, ...]
     rows: list[tuple[str, ...]]
     split: str
     names: list[str]
     lines: list[list[dict[str, Any]]]
-    """metrics.jsonl of each run."""
+    """Lines of metrics.jsonl of each run."""
 
 
 def compare_runs(paths: Sequence[Path]) -> Compared:
-    """Read runs.
+    """Compare runs by their directories.
 
     Raises:
-        ConfigError: one is no run, or was never validated.
+        ConfigError: a directory is no run, or its run was never validated.
     """
     configs, lasts = [], []
     for path in paths:
@@ -80,7 +80,7 @@ def compare_runs(paths: Sequence[Path]) -> Compared:
 
 
 def draw(path: Path, found: Compared) -> None:
-    """Draw the metrics of all runs over steps."""
+    """Draw metrics of all runs over steps."""
     merged = [
         {"kind": line["kind"], "step": line["step"], **{f"{name}: {key}": v for key, v in line.items()}}
         for name, lines in zip(found.names, found.lines, strict=True)

@@ -12,6 +12,18 @@ PEAKS = {"H100": 989e12, "H200": 989e12, "A100": 312e12, "L40S": 362e12, "RTX 40
 """bf16 FLOP/s of dense matrix products, as the makers state them, by a part of the device's name."""
 
 
+def pick_device(name: str) -> torch.device:
+    """The device that `--device` names: `cpu`, `cuda`, or `auto`, a GPU if there is one.
+
+    Raises:
+        ConfigError: a GPU is asked for and there is none.
+    """
+    there = torch.cuda.is_available()
+    if name == "cuda" and not there:
+        raise ConfigError("--device: cuda is asked for, and torch sees no GPU; use cpu or auto")
+    return torch.device("cuda" if there and name != "cpu" else "cpu")
+
+
 def make_accelerator(config: TrainConfig) -> Accelerator:
     """The accelerator of a configuration.
 

@@ -88,7 +88,7 @@ def test_training_measures_every_so_many_validations_and_at_the_end(run: Path) -
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["--strategies", "compas"], "--strategies: expected any of codebook, compass,"),
+        (["--strategies", "compas"], "--strategies: expected one of codebook, compass,"),
         (
             ["--checkpoint", "/none.safetensors"],
             "/none.safetensors: there is no such checkpoint",
@@ -112,7 +112,7 @@ def test_mistakes_of_subsets_and_datasets_are_one_line(run: Path, dataset: Path,
 def test_a_configuration_with_an_unknown_strategy_is_refused(dataset: Path, tmp_path: Path) -> None:
     options = [f"data.datasets=[{dataset}]", f"run.dir={tmp_path}", "evaluate.strategies=[arrows]"]
     said = complaint(cli("train", "laq", "preset=tiny", *options))
-    assert said.startswith("evaluate.strategies: expected any of codebook, compass,")
+    assert said.startswith("evaluate.strategies: expected one of codebook, compass,")
 
 
 def test_what_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -116,8 +116,8 @@ WRONG = [
     ("scan SOURCE --camera ''", "camera '': no such feature; there are"),
     ("bench read DATASET --seconds nan", "--seconds: expected a number of seconds like 10, got nan"),
     ("bench read DATASET --per-episode ''", "--per-episode: expected a number or \"all\", got ''"),
-    ("evaluate laq run DATASET --strategies ''", "--strategies: expected any of codebook, compass"),
-    ("evaluate laq run DATASET --strategies ,", "--strategies: expected any of codebook, compass"),
+    ("evaluate laq run DATASET --strategies ''", "--strategies: expected one of codebook, compass"),
+    ("evaluate laq run DATASET --strategies ,", "--strategies: expected one of codebook, compass"),
     ("compare run -o x.xyz", "--output: expected a name that ends in .png, .pdf or .svg, got 'x.xyz'"),
     ("bench shuffle DATASET -o x.xyz", "--output: expected a name that ends in .png, .pdf or .svg"),
     (

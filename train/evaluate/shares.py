@@ -27,7 +27,8 @@ SIZES = 4
 
 
 def told(codes: Ints, labels: Ints) -> float:
-    """Share of the entropy of labels [N] that codes [N, n] tell one by one, above chance; mean over places.
+    """Share of the entropy of labels [N] that one code tells, above chance; mean over the places of codes [N,
+    n].
 
     (I - E[I]) / (H - E[I]), with E[I] over all permutations of the labels (Vinh et al., JMLR 2010): 0 by
     chance however few the pairs, 1 where each code determines the label. NaN where labels do not vary.
@@ -37,7 +38,7 @@ def told(codes: Ints, labels: Ints) -> float:
 
 def determined(codes: Ints, labels: Ints) -> float:
     """Share of the entropy of codes [N, n] that labels [N] leave open, corrected for chance; mean over places
-    that vary. 1 where labels say nothing of codes, 0 where they determine them."""
+    that vary. It is 1 where labels say nothing of codes, 0 where they determine codes."""
     found = [1 - _told(labels, codes[:, i]) for i in range(codes.shape[1])]
     kept = [one for one in found if math.isfinite(one)]
     return float(np.mean(kept)) if kept else math.nan
@@ -57,15 +58,13 @@ def about_episodes(codes: Ints, labels: Ints, episodes: Ints, seed: int, *, both
     """Share of the entropy of codes [N, n] that is about a label of the episode, above chance; mean over
     places.
 
-    Chance is the mean over labels that were shuffled between episodes, whole: codes of one episode are alike
-    for many reasons, and a shuffle of single pairs would take that for information.
+    Chance is the mean over labels shuffled between whole episodes. Codes of one episode are alike for many
+    reasons, and a shuffle of single pairs would count that as information.
 
     Args:
-        codes: of each pair.
-        labels: [N], the same for all pairs of an episode.
-        episodes: [N].
-        seed: of the shuffles.
-        both: divide by the geometric mean of both entropies, as normalised mutual information does.
+        codes: codes of each pair. labels: [N], the same for all pairs of an episode. episodes: [N]: episode
+        of each pair. seed: seed of the shuffles. both: whether to divide by the geometric mean of both
+        entropies, as normalised mutual information does.
 
     Returns:
         A statistic; NaN where no place varies.
@@ -100,12 +99,12 @@ def about_episodes(codes: Ints, labels: Ints, episodes: Ints, seed: int, *, both
 
 
 def standardised(values: Floats, groups: Ints, *, together: bool = False) -> Floats:
-    """Values [N, A] with the mean of their group taken away, and each column divided by its deviation.
+    """Values [N, A] less the mean of their group, with each column divided by its deviation.
 
     Args:
-        values: what to scale.
-        groups: [N].
-        together: one deviation for all columns, which keeps directions; else columns count alike.
+        values: values to scale.
+        groups: [N]: group of each row.
+        together: whether all columns share one deviation, which keeps directions.
 
     Returns:
         [N, B]: without the columns that vary in no group.
@@ -126,28 +125,31 @@ def standardised(values: Floats, groups: Ints, *, together: bool = False) -> Flo
 
 @dataclass(frozen=True, kw_only=True)
 class Tally:
-    """Sums of standardised values by episode and token: all that shares of variance need, few where pairs are
-    many. Statistics take rows of it."""
+    """Sums of standardised values by episode and token, from which shares of variance follow.
+
+    There are far fewer sums than pairs. Its statistics take rows of it.
+    """
 
     sums: Floats
-    """[P, A]."""
+    """[P, A]: sums of values."""
     counts: Floats
     """[P]: pairs of each sum."""
     token: Ints
     """[P]: place and code as one number, below `width`."""
     group: Ints
-    """[P]."""
+    """[P]: group of each sum."""
     episodes: Ints
-    """[P]."""
+    """[P]: episode of each sum."""
     width: int
+    """Number of tokens."""
     size: int
-    """Codes of a place."""
+    """Codes per place."""
 
     def within(self, rows: Ints) -> float:
         """Share of the variance that the codes of one place tell, given the group; mean over places.
 
-        Products are of different episodes of one group. What any two episodes of a group have in common
-        is taken away: values are deviations from their mean, so it is below 0.
+        Products are of different episodes of one group. What any two episodes of a group share is subtracted;
+        it is below 0, since values are deviations from their mean.
         """
         times = np.bincount(rows, minlength=len(self.counts)).astype(np.float64)
         sums, counts = self.sums * times[:, None], self.counts * times
@@ -157,7 +159,7 @@ class Tally:
         return _shared(sums, counts, self.group * self.width + self.token) - alike
 
     def across(self, rows: Ints) -> float:
-        """The same share, of what codes mean alike in different groups."""
+        """Share of the variance that codes tell by what they mean in other groups; mean over places."""
         times = np.bincount(rows, minlength=len(self.counts)).astype(np.float64)
         cells = self.group * self.width + self.token
         number = int(cells.max(initial=0)) + 1
@@ -167,7 +169,7 @@ class Tally:
 
 
 def tally(values: Floats, codes: Ints, size: int, groups: Ints, episodes: Ints) -> Tally:
-    """The sums of standardised values [N, A] of pairs with codes [N, n]; an episode is of one group."""
+    """Sums of standardised values [N, A] of pairs with codes [N, n]; each episode is of one group."""
     places = codes.shape[1]
     width = places * size
     tokens = (np.arange(places) * size + codes).ravel()
@@ -187,22 +189,22 @@ def tally(values: Floats, codes: Ints, size: int, groups: Ints, episodes: Ints) 
 
 
 def _added(sums: Floats, counts: Floats, units: Ints, cells: Ints) -> tuple[Floats, Floats, Ints]:
-    """Sums, counts and cells of units, each added up over the rows that are of it."""
+    """Sums, counts and cells of units, added up over the rows of each unit."""
     _, firsts, unit = np.unique(units, return_index=True, return_inverse=True)
     added: Floats = np.stack([np.bincount(unit, column) for column in sums.T], 1)
     return added, np.bincount(unit, counts).astype(np.float64), cells[firsts]
 
 
 def _shared(sums: Floats, counts: Floats, cells: Ints) -> float:
-    """Mean product of two values of one cell that come from different units, per column.
+    """Mean product, per column, of two values of one cell from different units.
 
-    It is the squared length of what the values of a cell have in common, without the bias that noise gives to
-    the squared length of a mean. Cells count by their rows; NaN where no cell has two units.
+    It is the squared length of the common part of a cell's values, without the bias that noise gives to the
+    squared length of a mean. Cells are weighted by their rows; NaN where no cell has two units.
 
     Args:
-        sums: [U, A] of the values of one unit in one cell.
-        counts: [U].
-        cells: [U].
+        sums: [U, A]: sums of the values of one unit in one cell.
+        counts: [U]: number of those values.
+        cells: [U]: cell of each unit.
     """
     rows = np.bincount(cells, counts)
     products = rows**2 - np.bincount(cells, counts**2)
@@ -230,13 +232,13 @@ def arrows(
 def agreement(sums: Floats, counts: Floats, mine: npt.NDArray[np.bool_] | None = None) -> float:
     """Cosine of each group's arrows with the arrows of the same token in all other groups.
 
-    Tokens count by evidence: by their rows in the group and by the lengths of both arrows, so that the short
-    ones, whose direction is noise, count little. NaN where there is nothing to compare.
+    Tokens are weighted by their rows in the group and by the lengths of both arrows, so that short arrows,
+    whose direction is noise, count little. NaN where there is nothing to compare.
 
     Args:
-        sums: [G, n, K, A] of `arrows`.
-        counts: [G, n, K].
-        mine: [G]: groups that are compared, with those that are not; None compares each with all others.
+        sums: [G, n, K, A], of `arrows`.
+        counts: [G, n, K], of `arrows`.
+        mine: [G]: groups to compare with the rest; None compares each with all others.
     """
     if mine is None:
         others, rest = sums.sum(0) - sums, counts.sum(0) - counts

@@ -36,6 +36,7 @@ from oxcart.shards.files import naming, private_folder, replacing, write_file
 from oxcart.train import checkpoint as checkpoints
 from oxcart.train.data import Loader
 from oxcart.train.data.sampling import TooShortError
+from oxcart.train.device import pick_device
 from oxcart.train.finite import refuse
 from oxcart.train.laq.config import LaqConfig, laq_config
 from oxcart.train.laq.model import NONE, LatentActionModel, shapes_of, to_float, to_uint8
@@ -72,11 +73,7 @@ def open_run(run: Path, name: str = checkpoints.LAST, device: str = "auto") -> L
     path = checkpoints.path_of(run, name) if name in (checkpoints.LAST, checkpoints.BEST) else Path(name)
     if not path.is_file():
         raise ConfigError(f"{path}: there is no such checkpoint; train first: oxcart train laq run.dir={run}")
-    if device == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("--device: cuda is asked for, and torch sees no GPU; use cpu or auto")
-    where = torch.device(
-        "cuda" if device == "cuda" or (device == "auto" and torch.cuda.is_available()) else "cpu"
-    )
+    where = pick_device(device)
     header = checkpoints.read_header(path)
     identity = checkpoints.entry(path, header.state, "identity", dict)
     flow = checkpoints.entry(path, identity, "flow", str) != "none"
@@ -303,11 +300,8 @@ def _pieces(loader: Loader, labeller: Labeller, parts: Path, split: str) -> Any:
         codes.append(made.numpy().astype(np.int32))
         if loader.position - start >= size or loader.position >= loader.epoch_length:
             piece = np.concatenate(times), np.concatenate(codes)
-            _put_npz(parts / f"{split}-{start:012d}.npz", keys, *piece)
+            path = parts / f"{split}-{start:012d}.npz"
+            with naming(path), replacing(path) as file:
+                np.savez(file, key=np.array(keys), t=piece[0], codes=piece[1])
             yield keys, *piece
             start, keys, times, codes = loader.position, [], [], []
-
-
-def _put_npz(path: Path, keys: list[str], times: npt.NDArray[np.int64], codes: npt.NDArray[np.int32]) -> None:
-    with naming(path), replacing(path) as file:
-        np.savez(file, key=np.array(keys), t=times, codes=codes)

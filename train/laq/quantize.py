@@ -107,7 +107,8 @@ class NSVQ(Quantizer):
                     aimed = gap / length.clamp_min(1e-8)
                     direction = (1 - hardness) * free + hardness * aimed
                     direction = direction / direction.norm(dim=-1, keepdim=True).clamp_min(1e-8)
-                follow = self._follow * gap_to(vectors, z)
+                # The codes follow the latents; no gradient reaches the latents.
+                follow = self._follow * (vectors - z.detach()).square().mean()
                 return Quantized(z + length * direction, codes, follow)
             return Quantized(vectors, codes, z.new_zeros(()))
 
@@ -247,11 +248,6 @@ def due(step: int, every: int) -> bool:
         return False
     gap = every * int(10 ** max(0, len(str(step // every)) - 2))
     return step % gap == gap // 2
-
-
-def gap_to(vectors: Tensor, z: Tensor) -> Tensor:
-    """Mean squared distance of code vectors to their latents; no gradient reaches the latents."""
-    return (vectors - z.detach()).square().mean()
 
 
 def count_codes(codes: Tensor, size: int) -> Tensor:

@@ -22,13 +22,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
 from oxcart.shards.errors import ConfigError, CorruptError, StoreError
 from oxcart.shards.files import remove
+from oxcart.train.device import pick_device
 from oxcart.train.finite import not_finite
 from oxcart.train.vla.emit import Policy
 from oxcart.train.vla.ids import ActionIds
@@ -116,10 +116,7 @@ def load_policy(run: Path, device: str = "auto") -> tuple[Policy, dict[str, Any]
             f"{run}: no {FOLDER}/{ABOUT} in it; a model is there after the first validation of: oxcart train "
             f"vla run.dir={run}"
         )
-    there = torch.cuda.is_available()
-    if device == "cuda" and not there:
-        raise ConfigError("--device: cuda is asked for, and torch sees no GPU; use cpu or auto")
-    where = torch.device("cuda" if there and device != "cpu" else "cpu")
+    where = pick_device(device)
     try:
         about = json.loads((folder / ABOUT).read_text("utf-8"))
         shape, prompt = Shape(**about["shape"]), Prompt(**about["prompt"])

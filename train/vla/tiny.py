@@ -212,14 +212,10 @@ def _draw(model: nn.Module) -> None:
             module.weight.normal_(0, module.weight[0].numel() ** -0.5)
 
 
-def _rows(tokenizer: Any, config: VlmConfig) -> int:
-    return len(tokenizer) + config.spare
-
-
 def _text(config: VlmConfig, tokenizer: Any) -> dict[str, Any]:
     heads = config.width // 16
     return {
-        "vocab_size": _rows(tokenizer, config),
+        "vocab_size": len(tokenizer) + config.spare,
         "hidden_size": config.width,
         "intermediate_size": 3 * config.width,
         "num_hidden_layers": config.layers,

@@ -69,7 +69,7 @@ def test_every_strategy_is_a_file_that_loads() -> None:
     assert set(strategies.load(strategies.names())) == files
     places = [one.place for one in strategies.load(strategies.names()).values()]
     assert places == sorted(places)
-    with pytest.raises(ConfigError, match=r"strategies: expected any of codebook, compass, .*; got 'compas'"):
+    with pytest.raises(ConfigError, match=r"strategies: expected one of codebook, compass, .*; got 'compas'"):
         strategies.check(["compas"], "strategies")
 
 

@@ -1,4 +1,5 @@
-"""The strategies: one file each, found by being here; `oxcart.train.evaluate.strategy` says what one is."""
+"""The strategies: one file each, found by its place in this folder; `oxcart.train.evaluate.strategy` says
+what one is."""
 
 from __future__ import annotations
 
@@ -8,6 +9,7 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
+from oxcart.shards.choices import one_of
 from oxcart.shards.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -15,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def names() -> list[str]:
-    """Of all there are; imports none."""
+    """Names of all strategies; imports none of them."""
     return sorted(module.name for module in pkgutil.iter_modules(__path__))
 
 
@@ -23,18 +25,17 @@ def check(chosen: Sequence[str], argument: str) -> None:
     """Refuse a name that no strategy has.
 
     Raises:
-        ConfigError: says which there are.
+        ConfigError: a name is unknown; the message lists all.
     """
     for name in chosen:
-        if name not in names():
-            raise ConfigError(f"{argument}: expected any of {', '.join(names())}; got {name!r}")
+        one_of(argument, name, names())
 
 
 def load(chosen: Sequence[str]) -> dict[str, Strategy]:
     """Strategies by name, in the order of the report.
 
     Raises:
-        ConfigError: what they compute with is not installed.
+        ConfigError: a package that they need is not installed.
     """
     missing = [name for name in ("scipy", "sklearn") if find_spec(name) is None]
     if chosen and missing:

@@ -94,11 +94,13 @@ def _histograms(pairs: GatheredPairs) -> Figure:
         tidy(axis, f"token {place}", "code", "" if place else "share of the pairs")
     if len(names) > 1:
         axes[0][-1].legend(frameon=False, fontsize=8)
-    return Figure(title="How often each code is used", png=to_png(figure), caption="Dotted: all codes alike.")
+    return Figure(
+        title="How often each code is used", png=to_png(figure), caption="Dotted: equal use of codes."
+    )
 
 
 def _embedding(pairs: GatheredPairs, vectors: Floats) -> Figure:
-    """Of vectors [K, n, d]."""
+    """Code vectors [K, n, d] in their first two principal components."""
     size, places, _ = vectors.shape
     figure, axes = panels(1, places, 2.9 * places, 2.8)
     counts = _counts(pairs.codes, pairs.size)
@@ -207,8 +209,8 @@ def _examples(framed: GatheredPairs, seed: int) -> Iterator[Figure]:
     columns = []
     for example in range(EXAMPLES):
         for step, heading in ((0, "frame t"), (1, "frame t + k")):
-            pictures = [framed.frames[mine[example], step] if example < len(mine) else blank for mine in rows]
-            columns.append((heading, np.stack(pictures)))
+            shown = [framed.frames[mine[example], step] if example < len(mine) else blank for mine in rows]
+            columns.append((heading, np.stack(shown)))
     yield Figure(
         title="Pairs that share a sequence",
         png=plots.grid_png(columns, names, ""),
@@ -218,7 +220,7 @@ def _examples(framed: GatheredPairs, seed: int) -> Iterator[Figure]:
 
 
 def _counts(codes: Ints, size: int) -> Ints:
-    """[n, K] of codes [N, n]."""
+    """Counts [n, K] of codes [N, n]."""
     return np.stack([np.bincount(codes[:, i], minlength=size) for i in range(codes.shape[1])])
 
 

@@ -31,7 +31,7 @@ from oxcart.train.evaluate.strategy import (
 from oxcart.train.statistics import Floats
 
 PANELS = 8
-"""Codes of a place that are drawn, at most: the most frequent."""
+"""Codes per place that are drawn: the most frequent."""
 DRAWS = 200
 """Bootstrap draws of episodes behind an ellipse."""
 POINTS = 3000
@@ -194,7 +194,7 @@ def _by_group(pairs: GatheredPairs, kind: str, names: Any, seed: int) -> Figure:
 
 
 def _ellipse(axis: Any, values: Floats, episodes: Any, colour: Any, generator: np.random.Generator) -> None:
-    """Where the mean of values [N, 2] lies."""
+    """Draw the region in which the mean of values [N, 2] lies."""
     _, episode = np.unique(episodes, return_inverse=True)
     number = int(episode.max()) + 1
     if number < 3:
@@ -210,7 +210,7 @@ def _ellipse(axis: Any, values: Floats, episodes: Any, colour: Any, generator: n
 
 
 def scatter(pairs: GatheredPairs, values: Floats) -> bytes:
-    """Values [N, 2] by code: a column for each place, a row for each dataset."""
+    """Scatter, as PNG, of values [N, 2] by code: a column for each place, a row for each dataset."""
     places, names = pairs.codes.shape[1], sorted(largest(pairs.dataset, 6))
     figure, axes = panels(len(names), places, 2.9 * places, 2.7 * len(names))
     for row, name in enumerate(names):

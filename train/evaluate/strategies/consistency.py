@@ -1,7 +1,7 @@
 """Cross-dataset consistency: how much of what codes tell in one dataset or environment holds in the others.
 
-Not the ratio of variance within a token to variance across datasets: codes that mean nothing at all have no
-variance across either, and win. Here codes first have to tell something.
+The ratio of variance within a token to variance across datasets would not do: meaningless codes have no
+variance across datasets either, and would win. Here codes first have to tell something.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def _shares(
         f"chance, as large as in its own {one} where it means the same everywhere.",
     )
     yield inside
-    title = f"of what a token tells of {what}, what holds in other {kind}"
+    title = f"share of what a token tells of {what} that holds in other {kind}"
     if isinstance(inside, Skip) or inside.low is None or inside.low <= 0:
         yield Skip(what=title, because=f"tokens tell nothing of {what} in any one {one}")
         return
@@ -115,9 +115,10 @@ def draw(pairs: GatheredPairs, context: Context) -> Iterator[Figure | Table]:
 
 
 def _variances(values: Floats, codes: Ints, size: int, groups: Ints) -> list[list[Any]]:
-    """Token, pairs, variance within groups and between their means, in shares of the variance of all pairs.
+    """Rows of token, pairs, and variances within groups and between their means, as shares of the whole
+    variance.
 
-    What noise adds to the variance between means is taken away, so that it can be below 0.
+    The part of the variance between means that noise adds is subtracted, so it can be below 0.
     """
     sums, counts = shares.arrows(values, codes, size, groups)
     squares, _ = shares.arrows(values**2, codes, size, groups)
@@ -160,7 +161,7 @@ def _picture(rows: list[list[Any]], what: str, kind: str) -> Figure:
 
 
 def _kinds(pairs: GatheredPairs) -> Iterator[tuple[str, GatheredPairs, Floats | str]]:
-    """Name, pairs that have it, and values; or why there are none."""
+    """Name, pairs that have values, and the values; or the reason why there are none."""
     if pairs.actions is None:
         yield "actions", pairs, absent(pairs, "actions")
     else:

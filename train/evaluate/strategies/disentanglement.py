@@ -1,4 +1,4 @@
-"""Disentanglement: tokens should follow from what is done, and say nothing of where it is done."""
+"""Disentanglement: tokens should depend on the action, and say nothing of the place."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ from oxcart.train.flow import WEIGHTED
 from oxcart.train.statistics import Ints
 
 BINS = 16
-"""Of like actions."""
+"""Bins of like actions, at most."""
 
 
 def measure(pairs: GatheredPairs, context: Context) -> Iterator[Number | Skip]:
-    """How open tokens are given like actions, and what they say of environments and datasets."""
+    """Entropy of tokens given like actions, and what tokens say of environments and datasets."""
     found = pairs.keep("bins of likeness", lambda: _bins(pairs))
     if isinstance(found, str):
         yield Skip(what="entropy of tokens given like actions", because=found)
@@ -49,10 +49,10 @@ def measure(pairs: GatheredPairs, context: Context) -> Iterator[Number | Skip]:
             left,
             by=statistics.jackknife,
             name=f"entropy_given_{what}",
-            title=f"entropy of tokens that like {what} leave open",
+            title=f"entropy of tokens given like {what}",
             better="low",
             read=f"H(token | bin of like {what}) / H(token), corrected for chance: 1 means that tokens do "
-            f"not follow from {what}, 0 that they follow from nothing else.",
+            f"not depend on {what}, 0 that they depend on nothing else.",
         )
     for way in groupings(pairs):
         if isinstance(way, Skip):
@@ -71,11 +71,11 @@ def measure(pairs: GatheredPairs, context: Context) -> Iterator[Number | Skip]:
             ),
             by=statistics.jackknife,
             name=f"about_{one}",
-            title=f"of what a token says, what is about the {one}",
+            title=f"{one} leakage of a token",
             better="low",
             null_is_best=True,
             read=f"I(token; {one}) / H(token), above that of {kind} shuffled between episodes: 0 means that "
-            f"a token does not give its {one} away.",
+            f"a token says nothing of its {one}.",
         )
 
 
@@ -96,12 +96,13 @@ def draw(pairs: GatheredPairs, context: Context) -> Iterator[Figure]:
         title=f"Which codes the {kind} use",
         png=to_png(figure),
         caption=f"Share of the pairs of each of the {kind} that have a code; darker is more. Rows that look "
-        "alike: tokens do not give away where they come from.",
+        "alike: tokens do not tell where they come from.",
     )
 
 
 def _bins(pairs: GatheredPairs) -> tuple[str, Ints, Ints] | str:
-    """Actions, else flow: its name, the rows that have it, and which of like ones each is; or why not."""
+    """Name of actions, else of flow, rows that have it, and the bin of each; or the reason why there are
+    none."""
     if pairs.actions is not None:
         what, values = "actions", pairs.actions
     elif pairs.flow is not None:
@@ -119,7 +120,7 @@ def _bins(pairs: GatheredPairs) -> tuple[str, Ints, Ints] | str:
 
 STRATEGY = Strategy(
     title="Disentanglement",
-    about="Tokens should follow from what is done, and say nothing of the place where it is done.",
+    about="Tokens should depend on the action, and say nothing of the place where it happens.",
     measure=measure,
     draw=draw,
     place=40,

@@ -1,5 +1,5 @@
-"""Flow and tokens: the mean optical flow of a pair beside its token. Needs no actions, so it does for "
-"video."""
+"""Flow and tokens: the mean optical flow of a pair beside its token. It needs no actions, so it suits
+video."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from oxcart.train.flow import STILL, VARIANTS, WEIGHTED
 from oxcart.train.statistics import Floats, Ints
 
 POINTS = 4000
-"""Of a scatter, at most."""
+"""Points of a scatter, at most."""
 PANELS = 8
 SECTORS = 16
 
@@ -97,7 +97,7 @@ def _scatter(pairs: GatheredPairs, flow: Floats) -> Figure:
     return Figure(
         title="Mean flow of each pair, by token",
         png=to_png(figure),
-        caption=f"A point a pair ({len(shown):,} of {len(pairs):,}), coloured by its code; bold numbers "
+        caption=f"One point per pair ({len(shown):,} of {len(pairs):,}), coloured by its code; bold numbers "
         "stand at the mean of their code. Plain: of all pixels; weighted: by how far each moves; "
         f"thresholded: of those that move by {STILL:g}% of the width.",
     )
@@ -136,8 +136,8 @@ def _roses(pairs: GatheredPairs, flow: Floats) -> Figure:
 
 STRATEGY = Strategy(
     title="Flow and tokens",
-    about="What moves in the picture, and where to? Optical flow needs no action labels, so this works for "
-    "video.",
+    about="What moves in the frame, and in which direction? Optical flow needs no action labels, so this "
+    "works for video.",
     needs=("flow",),
     measure=measure,
     draw=draw,

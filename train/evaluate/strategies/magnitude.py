@@ -1,4 +1,4 @@
-"""Magnitude: whether tokens tell where things move, how far they move, or both."""
+"""Magnitude: whether tokens tell the direction of motion, its length, or both."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def measure(pairs: GatheredPairs, context: Context) -> Iterator[Number | Skip]:
 
 
 def draw(pairs: GatheredPairs, context: Context) -> Iterator[Figure]:
-    """How far each code moves things."""
+    """Lengths of motion for each code."""
     found = _motion(pairs)
     if isinstance(found, str):
         return
@@ -90,7 +90,8 @@ def draw(pairs: GatheredPairs, context: Context) -> Iterator[Figure]:
 
 
 def _motion(pairs: GatheredPairs) -> tuple[str, GatheredPairs, Floats] | str:
-    """Flow, else actions: its name, the pairs that have it, values [N, 2]; or why there is neither."""
+    """Name of flow, else of actions, pairs that have it, and values [N, 2]; or the reason why there is
+    neither."""
     if pairs.flow is not None:
         return "flow", pairs, pairs.flow[:, WEIGHTED]
     if pairs.actions is None:
@@ -102,7 +103,7 @@ def _motion(pairs: GatheredPairs) -> tuple[str, GatheredPairs, Floats] | str:
 
 STRATEGY = Strategy(
     title="Direction and magnitude",
-    about="Do tokens tell where things move, or how far?",
+    about="Do tokens tell in which direction things move, or how far?",
     measure=measure,
     draw=draw,
     place=35,

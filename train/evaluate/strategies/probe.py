@@ -14,11 +14,11 @@ from oxcart.train.evaluate.strategy import FEW, Context, Figure, Number, Skip, S
 from oxcart.train.statistics import Floats, Ints
 
 FRAME_RIDGE = 100.0
-"""For pixels, of which there are more than environments."""
+"""Ridge for pixels, of which there are more than environments."""
 
 
 def measure(pairs: GatheredPairs, context: Context) -> Iterator[Number | Skip]:
-    """R2 from codes, and what it is above that from the frame alone."""
+    """R2 from codes, and its gain over R2 from the frame alone."""
     found = _predictions(pairs)
     if isinstance(found, str):
         yield Skip(what="R2 of actions from codes", because=found)
@@ -74,7 +74,8 @@ def draw(pairs: GatheredPairs, context: Context) -> Iterator[Figure]:
 
 
 def _predictions(pairs: GatheredPairs) -> tuple[Ints, Floats, Floats, Floats | None, str] | str:
-    """Rows that are judged, their actions, those by codes and by the frame, and where; or why not."""
+    """Rows that are judged, their actions, predictions from codes and from the frame, and where they are
+    judged; or the reason why there is no probe."""
     assert pairs.actions is not None
     known = np.isfinite(pairs.actions).all(1)
     test = known & pairs.held_out

@@ -1,4 +1,4 @@
-"""States: whether tokens say where the robot is, beside what it does."""
+"""States: whether tokens depend on where the robot is."""
 
 from __future__ import annotations
 
@@ -28,8 +28,7 @@ def measure(pairs: GatheredPairs, context: Context) -> Iterator[Number | Skip]:
         name="told",
         title="states told by a token",
         read="Share of the variance of the state at t that one token tells, from episode to episode: 0 "
-        "where tokens say what is done and not where. What is done depends on where one is, so a little is "
-        "no fault.",
+        "where tokens say what is done and not where. Actions depend on the place, so a little is no fault.",
     )
 
 

@@ -1,4 +1,4 @@
-"""Text alignment: whether codes have to do with what was asked for."""
+"""Text alignment: whether codes depend on the instruction."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from oxcart.train.statistics import Ints
 
 CLUSTERS = 8
 WORDS = 6
-"""Of a cluster that are shown."""
+"""Words of a cluster that are shown."""
 
 
 def measure(pairs: GatheredPairs, context: Context) -> Iterator[Number | Skip]:
@@ -42,7 +42,7 @@ def measure(pairs: GatheredPairs, context: Context) -> Iterator[Number | Skip]:
         shares.about_episodes(codes, labels, episodes, context.seed),
         by=statistics.jackknife,
         name="tokens",
-        title="of what a token says, what is about the instruction",
+        title="share of a token that is about the instruction",
         better="high",
         read="I(token; cluster of instructions) / H(token), above that of instructions shuffled between "
         "episodes. An instruction holds for a whole episode, so this is small even for perfect codes.",
@@ -60,7 +60,8 @@ def draw(pairs: GatheredPairs, context: Context) -> Iterator[Table]:
 
 
 def _clusters(pairs: GatheredPairs) -> tuple[Ints, Ints, list[list[str]]] | str:
-    """Rows with an instruction, the cluster of each, and the words of each cluster; or why there are none."""
+    """Rows with an instruction, their clusters, and the words of each cluster; or the reason why there are
+    none."""
     known = np.flatnonzero(pairs.instruction != "")
     texts, place = np.unique(pairs.instruction[known], return_inverse=True)
     if len(texts) < 2:

@@ -26,25 +26,26 @@ from oxcart.train.flow import STILL, WEIGHTED
 from oxcart.train.statistics import Floats, Ints, Statistic
 
 ROWS = 6
-"""Of the grid."""
+"""Rows of the grid."""
 LEAST = 8
-"""Pairs A that move, at least."""
+"""Pairs A that a number needs."""
 
 
 class Transferred(NamedTuple):
-    """Codes of pairs A on frames B; M of each."""
+    """M frames B decoded with the codes of pairs A."""
 
     a: Ints
-    """[M]: place of A among the framed pairs."""
+    """[M]: index of A among the pairs with frames."""
     b: Ints
-    """[M]: the same of B."""
+    """[M]: index of B among the pairs with frames."""
     made: npt.NDArray[np.uint8]
-    """[M, H, W, 3]: decoded from frame B with the codes of A."""
+    """uint8 [M, H, W, 3]: frame B decoded with the codes of A."""
     angle: Floats
-    """[M]: degrees between the mean flow of A and of what was made; 90 where nothing moved, NaN where A does
-    not move."""
+    """[M]: degrees between the mean flows of A and of the decoded frame; 90 where the latter does not move,
+    NaN where A does not."""
     ratio: Floats
-    """[M, 2]: squared error of `made`, and of B with its own codes, against the second frame of B."""
+    """[M, 2]: squared errors against the second frame of B: of `made`, and of B decoded with its own
+    codes."""
 
 
 def measure(pairs: GatheredPairs, context: Context) -> Iterator[Number | Skip]:
@@ -96,7 +97,7 @@ def _angle(angles: Floats, episodes: Ints, context: Context, name: str, title: s
 
 
 def ratio_of(errors: Floats) -> Statistic:
-    """Of errors [M, 2]: the first over the second."""
+    """Statistic of errors [M, 2]: the first over the second."""
 
     def statistic(rows: Ints) -> float:
         other, own = errors[rows].sum(0).tolist()
@@ -109,13 +110,13 @@ def transfer(pairs: GatheredPairs, context: Context, groups: Strings, alike: boo
     """Give each framed pair B the codes of a pair A.
 
     Args:
-        pairs: with frames.
-        context: whose model decodes.
-        groups: [N]; "" are left out.
-        alike: A is of the same group and another episode; else of another group.
+        pairs: pairs with frames.
+        context: its model decodes.
+        groups: [N]: group of each pair; pairs of "" are left out.
+        alike: whether A is of the same group (and another episode) or of another group.
 
     Returns:
-        None where fewer than LEAST pairs have a partner.
+        The decoded frames; None where fewer than LEAST pairs have a partner.
     """
     assert pairs.frames is not None
     of, episodes = groups[pairs.framed], pairs.episodes[pairs.framed]
@@ -142,7 +143,7 @@ def transfer(pairs: GatheredPairs, context: Context, groups: Strings, alike: boo
 
 
 def between(one: Floats, other: Floats) -> Floats:
-    """Degrees between vectors [M, 2]; 90 where the other hardly moves, NaN where the one does not."""
+    """Degrees [M] between vectors [M, 2]; 90 where `other` hardly moves, NaN where `one` hardly moves."""
     lengths = np.linalg.norm(one, axis=1), np.linalg.norm(other, axis=1)
     product = lengths[0] * lengths[1]
     cosine = (one * other).sum(1) / np.where(product > 0, product, 1)
@@ -153,7 +154,7 @@ def between(one: Floats, other: Floats) -> Floats:
 
 
 def draw(pairs: GatheredPairs, context: Context) -> Iterator[Figure | Table]:
-    """A grid of transfers into other environments or datasets, and the angle from each to each."""
+    """A grid of transfers into other environments or datasets, and the angles between them."""
     ways = [way for way in _ways(pairs) if not isinstance(way, Skip)]
     if not ways:
         return
@@ -190,7 +191,7 @@ def _grid(pairs: GatheredPairs, context: Context, found: Transferred, groups: St
     return Figure(
         title=f"Codes of A on frame B, {scope}",
         png=plots.grid_png(columns, rows, ""),
-        caption="What moved from t to t + k in A should move the same way in the fourth picture. Pairs are "
+        caption="What moved from t to t + k in A should move the same way in the fourth column. Pairs are "
         "drawn at random among those that move.",
     )
 
@@ -214,7 +215,7 @@ def _matrix(pairs: GatheredPairs, found: Transferred, groups: Strings, scope: st
 
 
 def _ways(pairs: GatheredPairs) -> Iterator[tuple[str, Strings, bool] | Skip]:
-    """Name, group of each pair, and whether A and B are of the same."""
+    """Name, group of each pair, and whether A and B are of one group."""
     for way in groupings(pairs):
         if isinstance(way, Skip):
             yield Skip(what=f"transfer {way.what.replace('between', 'across')}", because=way.because)
@@ -226,7 +227,7 @@ def _ways(pairs: GatheredPairs) -> Iterator[tuple[str, Strings, bool] | Skip]:
 
 
 def squares(one: npt.NDArray[np.uint8], other: npt.NDArray[np.uint8]) -> Floats:
-    """Mean squared difference of pictures [M, H, W, 3], [M]."""
+    """Mean squared differences [M] of frames [M, H, W, 3]."""
     found: Floats = ((one.astype(np.float64) - other) ** 2).mean((1, 2, 3))
     return found
 
