@@ -1,8 +1,8 @@
 """Annotations: values for every step of a dataset, beside it in a Parquet file.
 
-    key       string                             one row an episode
-    value     list<float32|int64|...>, or        one value a step
-              list<fixed_size_list<..., n>>      n values a step
+    key       string                             one row per episode
+    value     list<float32|int64|...>, or        one value per step
+              list<fixed_size_list<..., n>>      n values per step
 
 The file's metadata, under `oxcart.annotation`, is JSON: name, fingerprint of the producer, fingerprint of the
 dataset, parameters. What follows from the values (thresholds, selections) is configuration and not stored.
@@ -28,9 +28,9 @@ from oxcart.shards.files import write_file
 from oxcart.shards.store import Store
 
 MOST_BYTES = 2 << 30
-"""Of the file."""
+"""Size limit of the file, in bytes."""
 FOLD = 64
-"""Times its file that one may take in memory: a code of one bit becomes a number of 64."""
+"""An annotation may take this many times its file in memory: a code of one bit becomes a number of 64."""
 _METADATA = b"oxcart.annotation"
 _ABOUT = ("name", "producer", "dataset", "parameters")
 """Fields of an annotation that the metadata of its file holds."""
@@ -42,7 +42,7 @@ class Annotation:
 
     name: str
     producer: str
-    """Fingerprint of what made them."""
+    """Fingerprint of what made the values."""
     dataset: str
     """Fingerprint of the dataset."""
     parameters: Mapping[str, Any]
@@ -81,8 +81,8 @@ def read_annotation(url: str) -> Annotation:
     """Read a file.
 
     Raises:
-        CorruptError: it is no annotation.
-        StoreError: it cannot be read.
+        CorruptError: the file is not an annotation.
+        StoreError: the file cannot be read.
     """
     folder, name = _split(url)
     table = parse_table(Store(folder).read(name, MOST_BYTES), url, fold=FOLD)

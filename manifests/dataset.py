@@ -43,12 +43,12 @@ def read_whole(store: Store, name: str, digest: str) -> bytes:
     """An object of a dataset, checked.
 
     Args:
-        store: that holds it.
-        name: of the object.
+        store: the store that holds it.
+        name: name of the object.
         digest: its BLAKE3, as the manifest states it.
 
     Raises:
-        CorruptError: it does not match.
+        CorruptError: the object does not match its digest.
     """
     data = store.read(name, FILE_BYTES)
     if blake3(data).hexdigest() != digest:
@@ -88,10 +88,10 @@ class Dataset:
         """One of its tables, whole or some columns, checked against its digest.
 
         Args:
-            name: of the table.
-            columns: which; None is all.
-            coded: those of them that are read as dictionaries.
-            read: gets its bytes.
+            name: name of the table.
+            columns: names of the columns to read; None is all.
+            coded: columns that are read as dictionaries.
+            read: reads the bytes of the file.
 
         Raises:
             CorruptError: it does not match the manifest, or is no such table.
@@ -129,7 +129,7 @@ class Dataset:
         Args:
             row: the episode's row of `episodes.parquet`.
             camera: name of the camera; `primary` is the first.
-            steps: which steps, n of them.
+            steps: the n steps to read.
 
         Returns:
             [n, H, W, 3] uint8.
@@ -191,12 +191,12 @@ def read_chunks(store: Store, shard: Mapping[str, Any], read: Read = read_whole)
     """The chunk table of a shard.
 
     Args:
-        store: of the dataset.
+        store: the store of the dataset.
         shard: the shard's entry of the manifest; its counts bound what the table may take in memory.
-        read: gets its bytes.
+        read: reads the bytes of the table.
 
     Raises:
-        CorruptError: it does not match the manifest.
+        CorruptError: the table does not match the manifest.
     """
     data = read(store, shard["chunks"], shard["chunks_blake3"])
     chunks = most_chunks(shard)
@@ -208,5 +208,5 @@ def read_chunks(store: Store, shard: Mapping[str, Any], read: Read = read_whole)
 
 
 def most_chunks(shard: Mapping[str, Any]) -> int:
-    """How many chunks a shard can have, each of which is of one frame at least, and of three bytes."""
+    """Most chunks that a shard can have: each holds at least one frame, and three bytes."""
     return int(min(shard["frames"], shard["bytes"] // 3))

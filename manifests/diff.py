@@ -28,11 +28,11 @@ class Change:
     what: str
     """`episode`, `environment`, or `name` of a rule."""
     name: str
-    """Its key or name."""
+    """Key of the episode, or name of the environment or group."""
     before: str | None
-    """Where it was; None where it appeared."""
+    """Split in A; None where it appeared."""
     after: str | None
-    """Where it is; None where it vanished."""
+    """Split in B; None where it vanished."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +44,7 @@ class Difference:
     a: dict[str, Any]
     """What A is: fingerprint and counts, or where the rule is."""
     b: dict[str, Any]
-    """The same of B."""
+    """What B is: fingerprint and counts, or where the rule is."""
     changes: tuple[Change, ...]
     """Environments (or names) and then episodes, sorted by name."""
     changed: tuple[str, ...]
@@ -57,7 +57,7 @@ def diff(a: str, b: str) -> Difference:
     """Compare two datasets or two rules.
 
     Raises:
-        ConfigError: one is neither, or one is a dataset and the other a rule.
+        ConfigError: one of them is neither a dataset nor a rule, or they are of different kinds.
     """
     rules = [is_rule(one) for one in (a, b)]
     if all(rules):

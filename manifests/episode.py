@@ -1,13 +1,13 @@
 """The one reader of a stored episode: its metadata, its arrays and the chunks of its cameras, all checked.
 
     KEY.json           begins at `offset`, behind its tar header, which alone says how long it is
-    KEY.action.npy     float32 [T, A] from `action.offset` on, behind the header of NumPy's
+    KEY.action.npy     float32 [T, A] from `action.offset` on, behind NumPy's own header
     KEY.state.npy      float32 [T, S] from `state.offset` on
     KEY.CAMERA.EXT     the chunks of a camera end to end, from `CAMERA.offset` on
 
-A row of `episodes.parquet` says where these are, and a chunk table where the chunks end. Whoever reads an
-episode brings a way to get its bytes, so caching, retrying and reading ahead are left to the caller. A piece
-that does not match its digest, short ones included, is a CorruptError, and nothing of it is returned.
+A row of `episodes.parquet` says where these are, and a chunk table where the chunks end. Callers
+bring their own way to get bytes, so caching, retrying and prefetching are left to them. A piece that is cut
+short or does not match its digest is a CorruptError, and nothing of it is returned.
 """
 
 from __future__ import annotations
@@ -85,14 +85,14 @@ def read_array(read: ReadRange, name: str, offset: int, shape: tuple[int, int], 
     """Actions or states of an episode, float32 [T, A].
 
     Args:
-        read: of its shard.
-        name: of the array, for errors.
+        read: reads ranges of its shard.
+        name: name of the array, for errors.
         offset: where the values begin in the shard.
         shape: steps, and values per step.
         digest: xxh3-64 of the values.
 
     Raises:
-        CorruptError: they do not match their digest.
+        CorruptError: the values do not match their digest.
     """
     data = _read_checked(read, offset, 4 * math.prod(shape), digest, name)
     return np.frombuffer(data, "<f4").reshape(shape)
@@ -102,7 +102,7 @@ def read_arrays(read: ReadRange, row: Mapping[str, Any], widths: Mapping[str, in
     """The arrays that an episode has, float32 [T, A], by name.
 
     Args:
-        read: of its shard.
+        read: reads ranges of its shard.
         row: the episode's row of `episodes.parquet`.
         widths: values per step of each array that the dataset has.
 
@@ -119,7 +119,7 @@ def read_arrays(read: ReadRange, row: Mapping[str, Any], widths: Mapping[str, in
 
 @contextlib.contextmanager
 def naming(row: Mapping[str, Any]) -> Iterator[None]:
-    """Name the episode of a row in whatever CorruptError is raised inside."""
+    """Name the episode of a row in any CorruptError that is raised inside."""
     try:
         yield
     except CorruptError as error:
@@ -185,7 +185,7 @@ def place_chunks(
         starts: [E], where the first chunk of each episode begins.
         steps: [E], steps of each episode.
         frame_bytes: [E], bytes of a decoded frame of each episode.
-        pixels: of the manifest.
+        pixels: pixel settings of the manifest.
 
     Raises:
         CorruptError: the table does not have one digest and one size for each chunk.
@@ -218,11 +218,11 @@ class Track:
     """Name of the shard's object."""
     codec: str
     chunk: int
-    """Frames of a chunk; the last one may have fewer."""
+    """Frames per chunk; the last chunk may have fewer."""
     shape: tuple[int, int, int, int]
     """[T, H, W, 3]."""
     offsets: npt.NDArray[np.int64]
-    """Where each chunk begins in the shard, and where the last one ends."""
+    """[N + 1], where each chunk begins in the shard, and where the last one ends."""
     digests: npt.NDArray[np.uint64]
     """xxh3-64 of each chunk."""
 
@@ -286,7 +286,7 @@ def track(row: Mapping[str, Any], camera: str, pixels: Mapping[str, Any], chunks
     Args:
         row: the episode's row of `episodes.parquet`.
         camera: its name.
-        pixels: of the manifest.
+        pixels: pixel settings of the manifest.
         chunks: the chunk table of the episode's shard.
 
     Raises:

@@ -20,7 +20,7 @@ FROZEN_BY = ("environment", "instruction", "episode")
 """What has names to list; a rule by source or by dataset tells of each episode alone."""
 
 _MARKS = {split: f"unknown, in {split}" for split in ("val", "test")}
-"""Stand for the names of episodes that are held out and have none: what ties to those is held out, too."""
+"""Names for held-out episodes that have none: what a duplicate ties to them is held out too."""
 
 
 def assign_new(
@@ -36,13 +36,13 @@ def assign_new(
     """The split of every episode, those that are there first.
 
     Args:
-        rule: that the dataset was split by.
-        dataset: its name.
-        there: its episodes.
-        splits: where each of them is.
-        new: the episodes that it gets.
+        rule: the rule that the dataset was split by.
+        dataset: name of the dataset.
+        there: episodes that the dataset has.
+        splits: the split of each of them.
+        new: episodes that the dataset gets.
         lists: a rule whose lists say where new names go.
-        names: more names of what is there, each with its split.
+        names: further names that the dataset has, each with its split.
 
     Raises:
         ConfigError: new episodes, aliases or lists tie what is in different splits together.

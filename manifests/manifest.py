@@ -22,7 +22,7 @@ from oxcart.shards.store import WORK, Store
 FORMAT = "oxcart/1"
 NAME = "manifest.json"
 MOST_BYTES = 32 << 20
-"""Of the file: some 100,000 environments and shards together."""
+"""Size limit of the file, in bytes: enough for some 100,000 environments and shards together."""
 CLAIM = f"{WORK}/plan.json"
 """What an unfinished compile is of: the hash of its plan and, among other things, its `shards`."""
 
@@ -44,15 +44,15 @@ class Manifest:
     splits: dict[str, dict[str, int]]
     """Exact episodes, steps, frames (summed over cameras) and bytes of each split."""
     environments: list[dict[str, Any]]
-    """Name, how it is known, and exact counts per split, of each environment."""
+    """Name of each environment, how it is known, and its exact counts per split."""
     cameras: list[dict[str, Any]]
     """Name, source field and frame size of each camera, primary first; a null size where episodes differ."""
     action: dict[str, Any] | None
-    """Source fields, values a step, and statistics of train alone."""
+    """Source fields, values per step, and statistics of train alone."""
     state: dict[str, Any] | None
-    """Source fields, values a step, and statistics of train alone."""
+    """Source fields, values per step, and statistics of train alone."""
     control_rate: dict[str, Any] | None
-    """Steps a second, and whether the dataset's own documentation supports it."""
+    """Steps per second, and whether the dataset's own documentation supports it."""
     pixels: dict[str, Any]
     """What shaped the frames: cameras, size, fit, filter, codec, quality."""
     shards: list[dict[str, Any]]
@@ -68,7 +68,7 @@ class Manifest:
         """The file's bytes.
 
         Raises:
-            ConfigError: they are more than can be read again.
+            ConfigError: there are more than can be read again.
         """
         data = pretty_json(asdict(self))
         if len(data) > MOST_BYTES:
@@ -176,7 +176,7 @@ def fingerprint(pixels: dict[str, Any], episodes: Iterable[tuple[str, str, str]]
     """sha256 of `{"episodes":[[key,split,digest],...],"format":...,"pixels":...}` as canonical JSON.
 
     Args:
-        pixels: what shaped the frames.
+        pixels: settings that shaped the frames.
         episodes: key, split and digest of each episode, in plan order.
     """
     digest = hashlib.sha256(b'{"episodes":[')

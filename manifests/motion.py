@@ -49,11 +49,11 @@ def measure(
     """The motion of every step of a dataset.
 
     Args:
-        dataset: what to measure.
+        dataset: the dataset to measure.
         method: one of METHODS.
         camera: a camera's name, or `primary`.
         workers: episodes at a time; any number gives the same values.
-        report: told of frames that are done.
+        report: called with the number of frames measured so far.
 
     Raises:
         ConfigError: there is no such method or camera, or OpenCV is not installed.

@@ -1,4 +1,4 @@
-"""Whose a place is, so that no result is written into what it was made from.
+"""Who owns a path or URL, so that no result is written into what it was made from.
 
 A result (a report, a plot, labels, a census, a rule) may go anywhere but into a dataset, a source or the
 files of a run, which are recognised by what lies in them:
@@ -42,7 +42,7 @@ _LEROBOT_BYTES = 4 << 20
 """A description that is longer is somebody else's; those of LeRobot are a few kB."""
 _MARK_FILES = tuple(dict.fromkeys(name for _, names in _MARKS for name in names))
 _HEAD_BYTES = 4096
-"""Of a manifest, within which it says its format."""
+"""Bytes at the beginning of a manifest within which it says its format."""
 
 RUN_FILES = frozenset(
     (
@@ -87,7 +87,7 @@ def is_lerobot(store: Store, name: str) -> bool:
 
 
 def resolved(place: str | os.PathLike[str]) -> str:
-    """One text for every spelling of a local path or URL; symbolic links are followed."""
+    """The same text for every spelling of a local path or URL; symbolic links are followed."""
     text = os.fspath(place)
     return Store(text).url.rstrip("/") if "://" in text else os.path.realpath(text)
 

@@ -13,12 +13,12 @@ from jinja2 import Environment, FunctionLoader, StrictUndefined
 
 
 def render(package: str, template: str, **values: Any) -> bytes:
-    """A page.
+    """A page made from a template, in UTF-8.
 
     Args:
-        package: that holds the template.
-        template: its file name; it may `include "looks.html"`.
-        values: what it shows.
+        package: package that holds the template.
+        template: file name of the template, which may `include "looks.html"`.
+        values: values that the template shows.
     """
 
     def read(name: str) -> str:

@@ -23,11 +23,11 @@ import pyarrow as pa
 
 MAGIC = b"PAR1"
 VALUES = 250_000
-"""Values of a footer, which takes up to half a kilobyte for each when it is read."""
+"""Most values of a footer; reading one takes up to half a kilobyte."""
 PAGES = 100_000
-"""Of a file, in the columns that are read."""
+"""Most pages of a file, in the columns that are read."""
 LEVELS = 16
-"""Thrift structs and lists, or columns, within each other."""
+"""Most levels of Thrift structs and lists, or of columns, within each other."""
 
 _WIDTHS = {0: 1, 1: 4, 2: 8, 3: 12, 4: 4, 5: 8}
 """Physical type -> bytes of a value in memory, of the types of a fixed width."""
@@ -39,7 +39,7 @@ _DELTA_BYTE_ARRAY = 7
 _NUMBERS = (2, 8)
 """Encodings of values as numbers in a dictionary."""
 _CODECS = {1: "snappy", 2: "gzip", 4: "brotli", 6: "zstd", 7: "lz4_raw"}
-"""Those that `pyarrow.decompress` knows; the texts of others are read as dictionaries."""
+"""Codecs that `pyarrow.decompress` knows; texts of other codecs are read as dictionaries."""
 _LENGTH = struct.Struct("<I")
 
 Struct = dict[int, Any]
@@ -48,11 +48,11 @@ Struct = dict[int, Any]
 
 @dataclass(frozen=True, kw_only=True)
 class Weight:
-    """What the columns that are to be read take."""
+    """Memory that the columns to be read take."""
 
     rows: int
     nbytes: int
-    """In memory at most, texts as dictionaries."""
+    """Bytes in memory at most, with texts as dictionaries."""
     texts: tuple[str, ...]
     """Paths of the columns that hold texts."""
     parts: tuple[ColumnTexts, ...]
@@ -65,9 +65,9 @@ class ColumnTexts:
 
     path: str
     plain: int
-    """Bytes in memory of those that stand in the pages themselves."""
+    """Bytes in memory of the texts that stand in the pages themselves."""
     numbers: int
-    """How many are numbers in the dictionary."""
+    """Values that are numbers of texts in the dictionary."""
     start: int
     """Where the dictionary begins in the file, and its bytes there, as `codec` compressed them; 0 is none."""
     stored: int
@@ -84,7 +84,7 @@ def weigh(data: bytes, columns: Collection[str] | None = None) -> Weight:
         columns: names at the top of the schema; None is all.
 
     Raises:
-        ValueError: it is no Parquet file, or footer and pages do not agree.
+        ValueError: the file is not Parquet, or its footer and its pages do not agree.
     """
     if len(data) < 12 or data[-4:] != MAGIC or data[:4] != MAGIC:
         raise ValueError("does not begin and end with PAR1")
@@ -123,8 +123,8 @@ def spelled_out(data: bytes, parts: Iterable[ColumnTexts], most_entries: int) ->
 
     Args:
         data: the whole file.
-        parts: what `weigh` found in it, and what does not take too much.
-        most_entries: of dictionaries, to be looked at.
+        parts: texts that `weigh` found in it.
+        most_entries: entries of dictionaries to look at, at most.
     """
     found: dict[str, int] = {}
     unknown = set()
@@ -282,8 +282,8 @@ class _Compact:
     https://github.com/apache/thrift/blob/master/doc/specs/thrift-compact-protocol.md
 
     Args:
-        data: in which it is.
-        at: where it begins.
+        data: bytes that hold the structure.
+        at: offset of its first byte.
         left: values that may be read.
     """
 

@@ -1,4 +1,4 @@
-"""A contact sheet: frames of one episode, evenly spaced, a row for each camera."""
+"""A contact sheet: evenly spaced frames of one episode, one row per camera."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from oxcart.manifests.dataset import Dataset
 from oxcart.shards.files import WRITTEN_BY
 
 MARGIN, CAPTION, TITLE = 8, 18, 22
-"""Pixels."""
+"""Heights in pixels."""
 LONGEST = 160
-"""Letters of a title at most."""
+"""Most letters of a title."""
 BACKGROUND, INK, FAINT = "#fbfaf7", "#1f2328", "#6b7280"
 
 
@@ -27,10 +27,10 @@ def contact_sheet(
     """Draw one episode.
 
     Args:
-        dataset: where it is.
+        dataset: the dataset that holds it.
         row: its row of `episodes.parquet`.
-        frames: how many frames, at most.
-        height: of each frame, in pixels.
+        frames: most frames per camera.
+        height: height of each frame, in pixels.
     """
     steps = np.unique(np.linspace(0, row["steps"] - 1, frames).round().astype(int)).tolist()
     cameras = dataset.manifest.camera_names
@@ -75,7 +75,7 @@ def encode_image(image: Image.Image, suffix: str) -> bytes:
     """The bytes of an image file that says that oxcart wrote it.
 
     Args:
-        image: what it shows.
+        image: the image to encode.
         suffix: .png, .jpg, .jpeg or .webp, in any case.
     """
     kind = Image.registered_extensions()[suffix.lower()]

@@ -11,7 +11,7 @@
         - datacol1_toykitchen1
 
 A rule with lists of names is frozen: nothing that it lists ever moves. The lists are long on purpose, sorted
-and one name a line, so that a diff shows every environment that changed sides. A rule holds its names in
+and one name per line, so that a diff shows every environment that changed sides. A rule holds its names in
 canonical order, and normalised where they are instructions, so rules that list the same are equal.
 """
 
@@ -39,10 +39,10 @@ HeldOut: TypeAlias = float | tuple[str, ...] | None
 """A share of the episodes, names, or None for nothing."""
 
 MAX_DEPTH = 8
-"""Collections within collections in the file of a rule; it needs three."""
+"""Most levels of nested collections in the file of a rule; a rule needs three."""
 
 DEFAULT: Any = "default"
-"""Stands for the share of val that fits `by`; a rule resolves it when it is made."""
+"""Placeholder for the share of val that suits `by`; a rule replaces it when it is made."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,9 +61,9 @@ class SplitRule:
     val: HeldOut = DEFAULT
     """Share of the episodes to hold out, or names of groups. `default` is 0.1; None by dataset or source."""
     test: HeldOut = None
-    """The same for a second held-out split, drawn from what val leaves."""
+    """Share or names of a second held-out split, drawn from what val leaves."""
     val_seen: HeldOut = None
-    """The same of recording sessions (else episodes) of environments that stay in train."""
+    """Share or names of recording sessions (else episodes) of environments that stay in train."""
     train: tuple[str, ...] = ()
     """Names of groups that stay in train."""
     aliases: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
@@ -151,7 +151,7 @@ def read_rule(path: Path) -> SplitRule:
     """The rule in a YAML file. Keys that are absent take their defaults.
 
     Raises:
-        ConfigError: the file cannot be read, is not YAML, or holds something that a rule does not.
+        ConfigError: the file cannot be read, is not YAML, or holds a key that no rule has.
     """
     where = f"split rule {path}"
     try:
@@ -178,7 +178,7 @@ def read_rule(path: Path) -> SplitRule:
 
 
 def write_rule(rule: SplitRule) -> str:
-    """The rule as YAML that diffs well: every key in a fixed order, names sorted and one a line."""
+    """The rule as YAML that diffs well: every key in a fixed order, names sorted, one per line."""
     out = ["# oxcart split rule. val, test, val_seen: a share of the episodes, a list of names, or none."]
     for key in (f.name for f in fields(rule)):
         value = getattr(rule, key)

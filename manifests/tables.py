@@ -19,22 +19,22 @@ from oxcart.shards.store import Store
 ROW_GROUP = 65_536
 
 FILE_BYTES = 512 << 20
-"""Of the file of a table, at most."""
+"""Size limit of the file of a table, in bytes."""
 SMALL_BYTES, ROW_BYTES = 32 << 20, 16 << 10
-"""What a table may take in memory: so much, and so much more for each of its rows ..."""
+"""Bytes that a table may take in memory: a fixed number, and more for each of its rows ..."""
 FREE_ROWS = 4096
 """Rows that a table may have without a byte for each in its file; a key or a digest takes several."""
 LARGE_BYTES, FOLD = 512 << 20, 8
-"""... but no more than that, unless its file is large itself: then so many times what the file has."""
+"""... but no more than this, or than this many times its file."""
 CHUNKS_BYTES = 1 << 20
-"""What a chunk table may take in memory, besides what its episodes and chunks do."""
+"""Bytes that a chunk table may take in memory, besides those of its episodes and chunks."""
 CHUNKS_LARGE, CHUNKS_FOLD = 256 << 20, 4
-"""But no more than that, or so many times its file: while it is decoded it takes more than twice as much."""
+"""Bytes, or times its file, that it may take at most: decoding it takes more than twice as much."""
 
 EPISODES = "episodes.parquet"
 REJECTED = "rejected.parquet"
 ATTRIBUTION = "attribution.parquet"
-"""Only where the source says whose work an episode is."""
+"""The table of whose work each episode is, in datasets whose source says so."""
 
 TABLE_FILE = re.compile(r"(episodes|rejected|attribution)(-[0-9a-f]{16})?\.parquet")
 """Files that hold a table. One that replaces another has its digest in its name, so that no table is ever
@@ -93,7 +93,7 @@ MAX_MEMBER = 8 << 30
 _LEAST = {"steps": 1, "height": 1, "width": 1, "offset": 0, "bytes": 0}
 """Last part of a column's name -> its least value."""
 MOST = 1 << 60
-"""What is less is a count, an offset or a size; a sum of some stays a number."""
+"""Counts, offsets and sizes are smaller than this, so that sums of them fit into 64 bits."""
 
 
 def episodes_schema(cameras: Sequence[str]) -> pa.Schema:
@@ -166,9 +166,9 @@ def parse_table(
 
     Args:
         data: the file.
-        name: of the object.
-        columns: which; None is all.
-        coded: those of them that stay dictionaries.
+        name: name of the object, for errors.
+        columns: names of the columns to read; None is all.
+        coded: columns that stay dictionaries.
         most: bytes that it may take in memory, if its file does not account for less; None is any number.
         fold: how many times its file it may take, where that is large.
 
@@ -243,13 +243,13 @@ def conforming(
 ) -> pa.Table:
     """The table, if its columns are those of the format and hold what a compile writes.
 
-    Whoever reads a table may rely on it: no number of a forged or foreign one takes memory or time.
+    Callers may rely on it: no number in a forged or foreign table costs memory or time.
 
     Args:
-        table: what `parse_table` returned.
-        schema: of the whole table.
-        name: of the object that it came from.
-        columns: those that were read; None is all.
+        table: the result of `parse_table`.
+        schema: schema of the whole table.
+        name: name of the object that the table came from.
+        columns: names of the columns that were read; None is all.
 
     Raises:
         CorruptError: a column is missing, is one too many, lacks values, or holds an impossible number.

@@ -46,7 +46,7 @@ _StatedChunks = Mapping[tuple[str, str], "_Stated"]
 
 
 class Damage(NamedTuple):
-    """Something that is not as the manifest says."""
+    """A file that is not as the manifest says."""
 
     file: str
     """Relative to the dataset's directory."""
@@ -68,13 +68,13 @@ def verify(
     workers: int = 1,
     report: Callable[[int, int], None] = lambda done, size: None,
 ) -> list[Damage]:
-    """Everything that is wrong with a dataset; nothing is none.
+    """Everything that is wrong with a dataset; an empty list if nothing is.
 
     Args:
-        dataset: what to verify.
-        decode: decode every frame as well.
+        dataset: the dataset to verify.
+        decode: whether to decode every frame as well.
         workers: shards to read at a time.
-        report: told of frames and bytes verified so far.
+        report: called with the frames and bytes verified so far.
     """
     manifest = dataset.manifest
     damage: list[Damage] = []
@@ -177,7 +177,7 @@ def _wrong_statements(dataset: Dataset, tables: Mapping[str, pa.Table | None]) -
 
 
 def _narrow(where: str, stated: Any, found: Any) -> tuple[str, Any, Any]:
-    """Of two lists that differ the first place where they do; anything else as it is."""
+    """The first place at which two lists differ; other values as they are."""
     if not isinstance(stated, list):
         return where, stated, found
     i = next(i for i in range(len(stated) + 1) if stated[i : i + 1] != found[i : i + 1])
@@ -369,7 +369,7 @@ def _wrong_chunks(digests: list[int], stated: _Stated | None, number: int) -> st
 def _pieces(
     content: memoryview, first: int, chunk: _Stated | None, row: Mapping[str, Any], camera: str
 ) -> Iterator[memoryview]:
-    """The chunks of a camera's member: of the sizes that its table states, else one a frame."""
+    """The chunks of a camera's member, of the sizes that its table states, else one per frame."""
     frame = row[f"{camera}.height"] * row[f"{camera}.width"] * 3
     sizes = chunk.sizes if chunk is not None else None
     start = max(first, 0)

@@ -1,6 +1,6 @@
 """The audit from end to end: open, check, compare, plant, conclude. Deterministic in its inputs and seed.
 
-Everything that is reported is in the `Audit`, as plain data but for the images; no time, host or rate is,
+Everything that is reported is in the `Audit`, as plain data except for the images. No time, host or rate is,
 so the same datasets and options give the same report, byte for byte on one machine.
 """
 
@@ -38,29 +38,29 @@ from oxcart.manifests.split import SPLITS
 from oxcart.shards.errors import ConfigError
 
 Stage = Callable[[str, int, str], AbstractContextManager[Callable[[int], None]]]
-"""Label, total and unit of some long work -> what is told of how much of it is done."""
+"""Opens a progress bar, given its label, total and unit; yields a function that takes how much is done."""
 
 TOP = 12
 """Pairs of episodes that are shown side by side."""
 BELOW = 4
-"""Of them, below the threshold at least where there are any."""
+"""Pairs below the threshold among those, at least, where there are any."""
 KEPT = 20_000
-"""Pairs that the JSON lists at most, the best first; all confirmed ones are among them or it says so."""
+"""Most pairs that the JSON lists, the best first; it says so if confirmed pairs are missing."""
 LIBRARIES = ("oxcart", "numpy", "pillow", "pyarrow", "xxhash")
 
 
 @dataclass(frozen=True, kw_only=True)
 class AuditOptions:
-    """What shapes an audit."""
+    """Options that change the result of an audit, and the number of its threads."""
 
     seed: int = 0
-    """Of all that is drawn: samples, the null, planted leaks."""
+    """Seed of everything that is drawn: samples, the null, planted leaks."""
     frames: int = FRAMES
-    """Frames of an episode that are decoded."""
+    """Frames per episode that are decoded."""
     sample: int | None = None
     """Episodes of each split of each dataset that are decoded, at most."""
     workers: int = 2
-    """Threads."""
+    """Threads that read, decode and compare."""
 
     def __post_init__(self) -> None:
         if self.frames < 2:
@@ -78,17 +78,17 @@ class Audit:
     checks: tuple[Check, ...]
     """Every check, those that did not run too."""
     datasets: tuple[dict[str, Any], ...]
-    """Name, URL, fingerprint and counts of each."""
+    """Name, URL, fingerprint and counts of each dataset."""
     looked: tuple[dict[str, Any], ...]
-    """Episodes that were decoded, of those that there are, per dataset and split."""
+    """Number of episodes that were decoded and number of all episodes, per dataset and split."""
     threshold: Threshold | None
-    """Where scores stop being chance."""
+    """The score above which a resemblance is no chance; None where there is none."""
     exceeding: int | None
-    """Held-out episodes beyond it."""
+    """Held-out episodes beyond the threshold."""
     allowed: int
-    """How many may be."""
+    """Held-out episodes that may be beyond it by chance."""
     gallery: tuple[int, int]
-    """Train episodes that a held-out episode, and one of the null, is compared with."""
+    """Train episodes that a held-out episode is compared with, and that one of the null is."""
     scores: tuple[dict[str, Any], ...]
     """The best score of each held-out episode."""
     null: tuple[float, ...]
@@ -96,28 +96,28 @@ class Audit:
     pairs: tuple[dict[str, Any], ...]
     """Pairs of a held-out and a train episode, the best first, with environments, steps and score."""
     confirmed: int
-    """How many pairs are beyond the threshold."""
+    """Pairs beyond the threshold."""
     group_pairs: tuple[dict[str, Any], ...]
-    """Of the confirmed pairs, the first of each two environments."""
+    """The first confirmed pair of each two environments."""
     duplicates: tuple[dict[str, Any], ...]
     """Pairs of episodes that share a frame or a trajectory exactly."""
     recall: tuple[plant.Recall, ...]
-    """Of the planted leaks, per kind; empty where there was no threshold."""
+    """Recall of the planted leaks, per kind; empty where there was no threshold."""
     probe: copy_ahead.Probe | None
-    """The copy-ahead probe."""
+    """Result of the copy-ahead probe."""
     places: place.Places | None
     """How alike environments look."""
     options: AuditOptions
-    """What shaped it."""
+    """Options of the audit."""
     versions: dict[str, str]
-    """Of the libraries that the numbers come from."""
+    """Versions of the libraries that the numbers come from."""
     command: str
     """The command line, where there was one."""
     images: ReportImages
-    """For the page alone."""
+    """Images, which the page alone shows."""
 
     def plain(self) -> dict[str, Any]:
-        """As JSON values, without images."""
+        """The audit as JSON values, without images."""
         values = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "images"}
         return {name: _plain(value) for name, value in values.items()}
 
@@ -139,16 +139,16 @@ def audit(
     """Audit datasets together.
 
     Args:
-        urls: of compiled datasets.
-        options: what shapes the audit.
+        urls: directories or URLs of compiled datasets.
+        options: options of the audit.
         stage: shows progress.
-        notice: told before long work what it will take.
+        notice: called before long work with a line that says how long it will take.
         command: the command line, for the report.
 
     Raises:
-        ConfigError: one of them is no dataset.
-        CorruptError: what was read does not match its digest.
-        StoreError: something cannot be read.
+        ConfigError: one of them is not a dataset.
+        CorruptError: a piece of a dataset does not match its digest.
+        StoreError: a file cannot be read.
     """
     datasets = open_datasets(urls)
     episodes = draw(datasets, options.sample, options.seed)
@@ -290,7 +290,7 @@ def _probe(
 
 
 def _cameras(datasets: Sequence[Audited]) -> Check:
-    """What is not looked at is said."""
+    """A check that says which cameras are not decoded."""
     others = sorted({c["name"] for s in datasets for c in s.manifest.cameras[1:]})
     criterion = Criterion("cameras", "Images of the other cameras")
     if not others:
@@ -301,7 +301,7 @@ def _cameras(datasets: Sequence[Audited]) -> Check:
 
 
 def _seen(datasets: Sequence[Audited]) -> list[Check]:
-    """val_seen shares its environments with train on purpose."""
+    """A check that says what is not compared of val_seen, which shares train's environments by design."""
     number = sum(dataset.manifest.splits.get("val_seen", {}).get("episodes", 0) for dataset in datasets)
     if not number:
         return []

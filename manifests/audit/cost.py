@@ -22,7 +22,7 @@ from oxcart.shards.errors import OxcartError
 FEW = 1000
 """Episodes up to which nothing is measured: that would take as long as it would save."""
 LONG_S = 120.0
-"""From so many seconds on, a sample is advised."""
+"""Seconds from which on a sample is advised."""
 _DECODED, _GALLERY = 16, 512
 """Episodes that are decoded, and compared with, to measure."""
 
@@ -38,8 +38,8 @@ def foretold(
 
     Args:
         datasets: the datasets.
-        episodes: those whose images are looked at.
-        frames: that are decoded of each.
+        episodes: episodes whose frames are decoded.
+        frames: frames that are decoded per episode.
         workers: threads.
         sample: episodes of each split of a dataset, where not all are looked at.
     """

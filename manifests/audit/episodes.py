@@ -35,13 +35,13 @@ class Audited:
     """A dataset of the audit."""
 
     url: str
-    """As it was given."""
+    """Directory or URL of the dataset, as it was given."""
     label: str
-    """What the report calls it."""
+    """Name of the dataset in the report."""
     opened: Dataset
     """The dataset itself."""
     table: pa.Table
-    """Its `episodes.parquet`."""
+    """`episodes.parquet`, with the columns of `attribution.parquet` where there is one."""
     aliases: Mapping[str, str]
     """Name of an environment -> the one that stands for its place, of those that have several."""
 
@@ -70,7 +70,7 @@ class AuditedEpisode(NamedTuple):
     """An episode that is looked at."""
 
     dataset: int
-    """Index of its dataset."""
+    """Index of the episode's dataset."""
     row: dict[str, Any]
     """What is needed of its row of `episodes.parquet`."""
     place: int
@@ -84,7 +84,7 @@ class AuditedEpisode(NamedTuple):
 
     @property
     def key(self) -> str:
-        """Its key."""
+        """Key of the episode."""
         key: str = self.row["key"]
         return key
 
@@ -93,7 +93,7 @@ def open_datasets(urls: Sequence[str]) -> list[Audited]:
     """Open the datasets.
 
     Raises:
-        ConfigError: one is none, or is given twice, under one name or two.
+        ConfigError: one of them is not a dataset, or is given twice, under one name or two.
         CorruptError: a manifest or a table does not match its digest.
     """
     repeated = [url for i, url in enumerate(urls) if url in urls[:i]]
@@ -158,8 +158,8 @@ def draw(datasets: Sequence[Audited], sample: int | None, seed: int) -> list[Aud
 
     Args:
         datasets: the datasets.
-        sample: how many of a split of a dataset at most; None is all.
-        seed: another seed, other episodes.
+        sample: most episodes of each split of a dataset; None is all.
+        seed: changes which episodes are drawn.
     """
     found: list[AuditedEpisode] = []
     place_of: dict[tuple[str, str], int] = {}

@@ -31,7 +31,7 @@ from oxcart.shards.errors import CorruptError
 from oxcart.shards.names import stem_of
 
 DECODED = 2000
-"""Chunks found twice that are decoded to see whether they show anything."""
+"""Most chunks found twice that are decoded to see whether they show anything."""
 QUANTUM = 1e-4
 """Trajectories are equal where all their values, rounded to this, are."""
 TELLING_ROWS, TELLING_VALUES = 4, 8
@@ -60,7 +60,7 @@ class Moves(NamedTuple):
     """What a trajectory is compared by."""
 
     digest: int
-    """Of its rounded values."""
+    """xxh3-64 of the rounded values."""
     telling: bool
     """Whether so many of them are distinct that two recordings do not share them by chance."""
 
@@ -88,8 +88,8 @@ def check_frames(
     Args:
         datasets: the datasets.
         episodes: those whose frames were decoded.
-        features: of them.
-        report: told of shards read so far.
+        features: features of these episodes.
+        report: called with the number of shards read so far.
     """
     shared = _Shared(datasets)
     held = _held(datasets)
@@ -218,7 +218,7 @@ class _Shared:
         self._environments: dict[tuple[int, str], Any] = {}
 
     def add(self, digest: int, held: Sequence[tuple[int, int]], other: tuple[int, int], split: str) -> None:
-        """As `add_named`, by rows of the datasets' tables."""
+        """The same as `add_named`, with episodes given as rows of the datasets' tables."""
         few = held if len(held) <= MANY or (digest, split) not in self._met else held[:1]
         self.beyond += len(held) - len(few)
         named = [self._name(at) for at in few]
@@ -399,7 +399,7 @@ def _hits(
 
 
 class _Flat(NamedTuple):
-    """Of a chunk."""
+    """How little the frames of a chunk show."""
 
     flat: bool
     """Whether none of its frames has any contrast to speak of."""

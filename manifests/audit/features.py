@@ -29,9 +29,9 @@ Frames = npt.NDArray[np.uint8]
 Report = Callable[[int], None]
 
 FRAMES = 8
-"""Of an episode, unless another number is asked for."""
+"""Frames per episode, unless another number is asked for."""
 GRID = 24
-"""Pixels of a side of a thumbnail."""
+"""Side of a thumbnail, in pixels."""
 FLAT_LEVELS = 4
 """A frame shows nothing where 98% of its 32x32 thumbnail lie within fewer levels of 255, in every channel."""
 IN_MEMORY = 512 << 20
@@ -43,7 +43,7 @@ _COSINES: npt.NDArray[np.float64] = np.cos(np.pi / 64 * np.outer(np.arange(8), 2
 
 @dataclass(frozen=True, kw_only=True)
 class Features:
-    """Of E episodes, N frames each; an episode of fewer frames repeats some."""
+    """Features of E episodes, N frames each; an episode of fewer frames repeats some."""
 
     thumbs: Frames
     """[E, N, 24, 24, 3] uint8."""
@@ -59,7 +59,7 @@ class Features:
     """[E, N]: black, or of one colour."""
 
     def take(self, index: Any) -> Features:
-        """Those of some episodes."""
+        """The features of some of the episodes."""
         return Features(**{name: getattr(self, name)[index] for name in self.__dataclass_fields__})
 
 
@@ -90,10 +90,10 @@ def read_features(
 
     Args:
         datasets: the datasets.
-        episodes: of which, in any order.
-        frames: N.
-        workers: threads.
-        report: told of frames decoded so far.
+        episodes: the episodes to decode, in any order.
+        frames: number of frames per episode.
+        workers: number of threads.
+        report: called with the number of frames decoded so far.
 
     Raises:
         CorruptError: a chunk does not match its digest, or cannot be decoded.

@@ -20,11 +20,11 @@ from oxcart.manifests.audit.features import read_steps, spaced
 from oxcart.manifests.show import scaled
 
 HEIGHT = 110
-"""Pixels of a frame in the page."""
+"""Height of a frame in the page, in pixels."""
 STRIP = 4
-"""Aligned frames of a pair."""
+"""Aligned frames per pair."""
 PLACES = 6
-"""Pairs of places that are shown."""
+"""Most pairs of places that are shown."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,17 +42,17 @@ class Side:
     """One episode of a pair."""
 
     environment: str
-    """Its name."""
+    """Name of the environment."""
     episode: str
-    """Its key."""
+    """Key of the episode."""
     dataset: str
-    """Which dataset it is of."""
+    """Name of the dataset."""
     split: str
-    """Which split it is in."""
+    """Split of the episode."""
     instruction: str
-    """What it was told."""
+    """Instruction of the episode."""
     frames: tuple[Frame, ...]
-    """Its images."""
+    """Frames of the episode that are shown."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,10 +90,10 @@ def draw_images(
 
     Args:
         datasets: the datasets.
-        episodes: which the indices of pairs and ranking mean.
-        pairs: as `near.pairs` gives them.
-        ranking: as `place.Places.ranking`.
-        frames: of an episode, for its background.
+        episodes: episodes that the indices in `pairs` and `ranking` mean.
+        pairs: pairs as `near.pairs` gives them.
+        ranking: pairs of places, as in `place.Places.ranking`.
+        frames: frames per episode that make its background.
     """
     return ReportImages(
         pairs=tuple(_pairs(datasets, episodes, pairs)),

@@ -26,7 +26,7 @@ SHARDS = Criterion("shards", "Shards match the manifest")
 STATISTICS = Criterion("statistics", "Statistics come from train alone")
 
 TOLERANCE = 1e-5
-"""Of statistics, relative to the standard deviation or the value."""
+"""Tolerance of statistics, relative to the standard deviation or the value."""
 
 Arrays = dict[str, npt.NDArray[np.float32]]
 

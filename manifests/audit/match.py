@@ -39,13 +39,13 @@ Ints = npt.NDArray[np.intp]
 Thumbs = npt.NDArray[np.uint8]
 
 COARSE = 8
-"""Pixels of a side in the search."""
+"""Side of a frame in the search, in pixels."""
 KEEP = 8
-"""Candidates of a query episode that are confirmed: so many by frames, and by backgrounds."""
+"""Candidates per query episode that are confirmed: this many by frames, and as many by backgrounds."""
 TRIM = 0.25
 """Share of the aligned frames that may have no counterpart."""
 SEARCH = Windows(COARSE, [(1.0, (-0.12, 0.0, 0.12))])
-"""Of backgrounds."""
+"""Windows of the search by backgrounds."""
 CONFIRM = Windows(
     16,
     [
@@ -56,7 +56,7 @@ CONFIRM = Windows(
         (1.15, (-0.065, 0.0, 0.065)),
     ],
 )
-"""Of frames."""
+"""Windows of the confirmation."""
 QUERY_BLOCK, GALLERY_BLOCK = 8, 1024
 """Episodes that are multiplied at a time."""
 IN_MEMORY = 1 << 30
@@ -86,12 +86,12 @@ class Match:
         return self.scores[:, 0] if self.scores.shape[1] else np.full(len(self.scores), -1, np.float32)
 
     def take(self, index: Any) -> Match:
-        """Those of some queries."""
+        """The candidates of some of the queries."""
         return Match(**{name: getattr(self, name)[index] for name in self.__dataclass_fields__})
 
 
 Allowed = Callable[[Ints], npt.NDArray[np.bool_]]
-"""Of query indices [q], which episodes of the gallery count: [q, G]."""
+"""Maps query indices [q] to which episodes of the gallery count for each: [q, G]."""
 
 
 def coarse(thumbs: Thumbs) -> Floats:
@@ -117,7 +117,7 @@ def backgrounds(thumbs: Thumbs) -> Thumbs:
 
 @contextlib.contextmanager
 def one_thread() -> Iterator[None]:
-    """Inside, a matrix product takes one thread: ours share the work, and no sum depends on their number."""
+    """Limit matrix products to one thread: ours share the work, and no sum depends on their number."""
     with threadpool_limits(1, "blas"):
         yield
 
@@ -141,11 +141,11 @@ class Matcher:
         """The best episodes of the gallery for each query [Q, N, 24, 24, 3] uint8.
 
         Args:
-            queries: thumbnails.
+            queries: thumbnails of the queries.
             allowed: which episodes count for a query; None is all.
-            keep: candidates to confirm.
-            workers: threads.
-            report: told of queries done so far.
+            keep: number of candidates to confirm.
+            workers: number of threads.
+            report: called with the number of queries done so far.
         """
         both, frames = min(2 * keep, self.count), queries.shape[1]
         out = Match(
@@ -206,7 +206,7 @@ class Matcher:
             self._kept = {i: self._make(i, min(i + GALLERY_BLOCK, self.count)) for i in blocks}
 
     def _vectors(self, start: int, stop: int) -> tuple[Floats, Plain]:
-        """Of some episodes, the vectors [N * n, 192] of frames, and the backgrounds.
+        """The vectors [N * n, 192] of the frames of some episodes, and their backgrounds.
 
         The first frames of all come first: the best frame of each is then a maximum of whole rows, which is
         several times as fast as one of eight neighbours.

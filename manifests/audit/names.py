@@ -25,7 +25,7 @@ CRITERION = Criterion("environments", "Environments of train are not those held 
 MOST_PAIRS = 4_000_000
 """Pairs of names that are compared letter by letter; beyond that only folded names are."""
 _BLOCK = 256
-"""Letters that are compared at a time."""
+"""Letters compared at a time."""
 _TELLING = re.compile(r"^(room|robot|cam|camera|lab|bldg|building|site|arm|station|house|scene)\w*$")
 
 

@@ -25,7 +25,7 @@ CRITERION = Criterion("near", "No more held-out episodes resemble train than cha
 ALIKE = Criterion("alike", "No place of train has two names")
 
 NULL = 4000
-"""Train episodes whose scores make the null, at most."""
+"""Most train episodes whose scores make the null."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,10 +67,10 @@ def compare(
 
     Args:
         episodes: train first, then those that are held out.
-        features: of them.
+        features: features of these episodes.
         seed: draws the null where train is large.
-        workers: threads.
-        report: told of episodes compared so far.
+        workers: number of threads.
+        report: called with the number of episodes compared so far.
     """
     train = sum(episode.split == "train" for episode in episodes)
     place = np.array([episode.place for episode in episodes], np.int64)

@@ -22,9 +22,9 @@ from oxcart.manifests.audit.result import Check, Criterion
 CRITERION = Criterion("places", "No two environments across splits look like one place")
 
 PER_PLACE = 6
-"""Backgrounds of an environment that are compared, spread over its episodes."""
+"""Backgrounds per environment that are compared, spread over its episodes."""
 SHOWN_PLACES = 40
-"""Environments in the heat map."""
+"""Most environments in the heat map."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,10 +51,10 @@ def check_places(
     """Compare the backgrounds of all environments.
 
     Args:
-        episodes: which.
-        labels: what the report calls the environment of each.
-        thumbs: of their frames.
-        held: whether each is held out.
+        episodes: the episodes to compare.
+        labels: name of each episode's environment in the report.
+        thumbs: thumbnails of their frames.
+        held: whether each episode is held out.
     """
     chosen = _spread(episodes, held)
     if not len(chosen):

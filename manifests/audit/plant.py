@@ -51,7 +51,7 @@ BAR = {
 PLAIN = ("exact", "re-encoded", "brightened", "time-shifted")
 """Kinds without which nothing can be concluded."""
 MOST = 64
-"""Held-out episodes that are copied in an audit."""
+"""Most held-out episodes that are copied in an audit."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,9 +61,9 @@ class Recall:
     kind: str
     """One of `KINDS`."""
     planted: int
-    """Copies."""
+    """Copies that were planted."""
     found: int
-    """Of them, with a score beyond the threshold."""
+    """Copies with a score beyond the threshold."""
     at_least: float
     """The recall that is surpassed with 95% confidence."""
     weakest: float
@@ -138,9 +138,9 @@ def found(original: Features, copy: Features, match: Match) -> npt.NDArray[np.fl
     """The score of each episode's copy once it has joined train, -1 where the search passes it over.
 
     Args:
-        original: of P episodes that are held out.
-        copy: of their copies of one kind.
-        match: what the originals' search in train without the copies kept.
+        original: features of P held-out episodes.
+        copy: features of their copies of one kind.
+        match: candidates of the originals in train without the copies.
     """
     scores = np.full(len(original.thumbs), -1, np.float32)
     for i in range(len(scores)):

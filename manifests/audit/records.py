@@ -35,7 +35,7 @@ class _Member(NamedTuple):
 
     dataset: int
     digest: int
-    """Of its source record."""
+    """Digest of the episode's source record."""
     key: str
 
     def same(self, other: _Member) -> bool:

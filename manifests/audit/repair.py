@@ -29,7 +29,7 @@ def read_report(path: Path) -> dict[str, Any]:
     """The JSON of an audit.
 
     Raises:
-        ConfigError: it cannot be read, or is none.
+        ConfigError: the file cannot be read, or is not the JSON of an audit.
     """
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
@@ -41,7 +41,7 @@ def read_report(path: Path) -> dict[str, Any]:
 
 
 def group_pairs(pairs: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Of pairs as a report lists them, the first of each two groups: all that a repair needs of any number.
+    """The first of a report's pairs for each two groups, which is all that a repair needs.
 
     An episode of unknown environment is a group of its own.
     """
@@ -84,7 +84,7 @@ def repair(url: str, report: dict[str, Any]) -> tuple[SplitRule, int]:
     """The rule, and how many pairs it joins.
 
     Args:
-        url: of the dataset that is to be compiled anew.
+        url: directory or URL of the dataset that is to be compiled again.
         report: the audit's JSON.
 
     Raises:

@@ -16,10 +16,10 @@ from oxcart.manifests.canonical import pretty_json
 from oxcart.manifests.page import render
 
 WIDTH, HEIGHT = 760, 190
-"""Of the histogram, in SVG units."""
+"""Size of the histogram, in SVG units."""
 BINS = 60
 _ROWS = 12
-"""Rows of evidence in the page; the JSON has more."""
+"""Most rows of evidence in the page; the JSON has more."""
 
 
 def report_json(audit: Audit) -> bytes:

@@ -15,12 +15,12 @@ from oxcart.shards.errors import ConfigError
 
 PASSED, FAILED, SUSPICIOUS, UNCHECKED = "passed", "failed", "suspicious", "not checked"
 STATUSES = (FAILED, SUSPICIOUS, UNCHECKED, PASSED)
-"""The gravest first."""
+"""All statuses, the gravest first."""
 
 FORMAT = "oxcart-audit/1"
-"""Of the JSON of an audit."""
+"""Name and version of the JSON format of an audit."""
 SHOWN = 50
-"""Rows of evidence that are kept of a check; its summary states how many there are."""
+"""Most rows of evidence that a check keeps; its summary states how many there are."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,7 +88,7 @@ def check_format(value: Any, where: str) -> dict[str, Any]:
     """The report in parsed JSON.
 
     Raises:
-        ConfigError: it is none.
+        ConfigError: the value is not the JSON of an audit.
     """
     if not isinstance(value, dict) or value.get("format") != FORMAT:
         raise ConfigError(

@@ -33,13 +33,13 @@ LEAK, CLEAN, UNCLEAR = "leak", "clean", "not checked"
 RATE = 0.001
 """Share of the null beyond the threshold."""
 CONFIDENCE = 0.99
-"""Of the number that may exceed it."""
+"""Confidence of the bound on how many may exceed the threshold."""
 DIGITS = 4
-"""Of a score."""
+"""Digits to which scores are rounded."""
 
 
 T_QUANTILES = (318.31, 22.327, 10.215, 7.173, 5.893, 5.208, 4.785, 4.501, 4.297, 4.144)
-"""Of Student's t for a rate of 0.1%, one-sided, with 1 to 10 degrees of freedom."""
+"""One-sided quantiles of Student's t for a rate of 0.1%, with 1 to 10 degrees of freedom."""
 APART, LEAST_SPREAD = 5.0, 0.05
 """Robust deviations, after Fisher's transform, beyond which an environment stands out; the least of one."""
 FEW = 5
@@ -175,7 +175,7 @@ def decide(
         exceeding: episodes beyond the threshold; None where there is no threshold.
         allowed: the binomial bound.
         units: episodes that were compared.
-        groups: what is to be said of single splits of single datasets of which too many exceed.
+        groups: a sentence for each split of a dataset in which too many exceed it.
         blind: kinds of planted leaks that this audit misses although any should find them.
     """
     leaks = [check.summary for check in checks if check.duplicate]

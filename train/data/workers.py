@@ -111,11 +111,13 @@ def _work(calls: queue.SimpleQueue[tuple[CallGroup, int] | None]) -> None:
         try:
             item[0].run(item[1])
         finally:
+            del (
+                item
+            )  # frees tensors, which must neither wait for the next call nor meet the end of the process
             with _idle:
                 _busy -= 1
                 if not _busy:
                     _idle.notify_all()
-        del item  # what it holds must not wait for the next one
 
 
 def _end(calls: queue.SimpleQueue[tuple[CallGroup, int] | None], count: int) -> None:
