@@ -23,7 +23,7 @@ _UNITS |= {"kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30}
 
 
 class LocalPath(click.Path):
-    """A path on this machine; a URL would become a folder of that name."""
+    """A path on this machine. A URL is refused: it would become a folder of that name."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(path_type=Path, **options)
@@ -37,7 +37,7 @@ class LocalPath(click.Path):
         """The path.
 
         Raises:
-            ConfigError: it is empty or a URL.
+            ConfigError: the text is empty or a URL.
         """
         if not os.fspath(value):
             raise ConfigError(f"{_called(param)}: expected a path on this machine, got ''")
@@ -47,7 +47,7 @@ class LocalPath(click.Path):
 
 
 class PathOrUrl(click.types.StringParamType):
-    """A directory, a file or a URL, as text; an empty one would be the current directory."""
+    """A directory, a file or a URL, as text. An empty text is refused: it would be the current directory."""
 
     name = "path"
 
@@ -55,7 +55,7 @@ class PathOrUrl(click.types.StringParamType):
         """The text.
 
         Raises:
-            ConfigError: it is empty.
+            ConfigError: the text is empty.
         """
         if not value:
             raise ConfigError(f"{_called(param)}: expected a path or a URL, got ''")
@@ -63,7 +63,7 @@ class PathOrUrl(click.types.StringParamType):
 
 
 def _called(param: click.Parameter | None) -> str:
-    """What the user calls an argument or an option."""
+    """Name of an argument or option on the command line."""
     if param is None:
         return "path"
     if isinstance(param, click.Option):
@@ -189,7 +189,7 @@ def need_vla() -> None:
 
 
 def resize(size: str | None, fit: str | None, default: str) -> Resize:
-    """How frames are brought to --size by --fit, or by `default`."""
+    """How frames are resized: to --size, by --fit or by `default`."""
     from oxcart.compile.images import Resize
 
     if fit is not None and size is None:
@@ -223,7 +223,7 @@ def read_text(file: Path) -> str:
     """The text of a file, with or without a byte order mark.
 
     Raises:
-        ConfigError: it is not UTF-8.
+        ConfigError: the file is not UTF-8.
     """
     try:
         return file.read_text("utf-8-sig")

@@ -1,15 +1,15 @@
-"""Options that name a file to write: where it may be, what it may replace, and how it is written.
+"""Options that name a file to write: where the file may be, and what it may replace.
 
     @output_option("-o", "--output", writes=AUDIT_PAGE, help="The report.")
     @overwrite_option()
 
 An `OutputOption` judges its value before the command begins, and so before any long work. It refuses
 
-    a place inside a dataset, a source or among a run's own files (`oxcart.manifests.ownership`)
+    a place inside a dataset, inside a source or among the files of a run (`oxcart.manifests.ownership`)
     a file that the command reads, one file for two options, and a file in the dataset that the command makes
-    a folder, a device or a pipe, and a folder that cannot be written to
-    an existing file that this kind of output did not leave there, unless --overwrite is given; it does not
-        reach into folders that the command reads
+    a folder, a device or a pipe, and a file in a folder that cannot be written to
+    an existing file that is not an output of the same kind, unless --overwrite is given; --overwrite does not
+        apply in folders that the command reads
 
 The file is then written by `oxcart.shards.files.write_file`, so a full disk leaves what was there.
 """
@@ -39,11 +39,11 @@ class Output:
     """A kind of file that commands write."""
 
     name: str
-    """What it is, with its article."""
+    """What the file is called in messages, with its article."""
     left_by_us: Callable[[BinaryIO], bool]
-    """Whether an existing file, open for reading, is one of this kind."""
+    """Tells whether an existing file, open for reading, is an output of this kind."""
     suffixes: tuple[str, ...] = ()
-    """Endings that its name can have; empty is any."""
+    """Suffixes that the name may have; empty allows any."""
 
 
 def _page(title: bytes) -> Callable[[BinaryIO], bool]:
@@ -100,7 +100,7 @@ FRAME = Output(name="an image that oxcart drew", left_by_us=_image, suffixes=(".
 
 
 class OutputOption(click.Option):
-    """An option whose value is a file to write; see the module for what it refuses."""
+    """An option whose value is a file to write; the docstring of the module lists what it refuses."""
 
     def __init__(
         self, *args: Any, writes: Output, folder: bool = False, replaces: bool = True, **options: Any
@@ -108,17 +108,18 @@ class OutputOption(click.Option):
         super().__init__(*args, **options)
         self.writes = writes
         self.folder = folder
-        """Whether it can be a folder, for several files; the command judges each with `check_output`."""
+        """Whether the value may be a folder for several files; the command then checks each with
+        `check_output`."""
         self.replaces = replaces
-        """Whether the command's --overwrite means this file."""
+        """Whether --overwrite of the command applies to this file."""
 
     def handle_parse_result(
         self, ctx: click.Context, opts: Mapping[str, Any], args: list[str]
     ) -> tuple[Any, list[str]]:
-        """The value, once it is found to be free to write.
+        """The value, once the file is known to be writable.
 
         Raises:
-            ConfigError: it is not.
+            ConfigError: the file may not be written.
         """
         from oxcart.manifests.ownership import check_file
 
@@ -156,10 +157,10 @@ def report_options(*, page: Output, json: Output) -> Decorator:
 
 
 def overwrite_option(*, exposed: bool = False) -> Decorator:
-    """`--overwrite` of commands that write files, which `OutputOption` heeds.
+    """`--overwrite` of commands that write files; `OutputOption` acts on it.
 
     Args:
-        exposed: whether the command sees it, too.
+        exposed: also pass the value to the command.
     """
     return click.option(
         "--overwrite",
@@ -172,16 +173,16 @@ def overwrite_option(*, exposed: bool = False) -> Decorator:
 def check_output(
     option: str, target: str | os.PathLike[str], writes: Output, *, overwrite: bool | None
 ) -> None:
-    """Refuse a file that may not be written; see the module.
+    """Refuse a file that may not be written; the docstring of the module lists the reasons.
 
     Args:
-        option: the option that names it, as in the message.
+        option: name of the option, for the message.
         target: path or URL of the file.
-        writes: what will be written.
-        overwrite: replace a file that holds something else; None is no, and not to be had by an option.
+        writes: kind of output that will be written.
+        overwrite: replace a file of another kind; None refuses, and the message does not offer --overwrite.
 
     Raises:
-        ConfigError: says why.
+        ConfigError: the file may not be written; the message says why.
     """
     from oxcart.manifests.ownership import check_file
     from oxcart.shards.store import Store
@@ -200,7 +201,7 @@ def check_output(
 
 
 def _check_local(option: str, path: Path) -> None:
-    """Refuse what is no file, or in a folder that cannot be written to."""
+    """Refuse a path that is not a regular file, or lies in a folder that cannot be written to."""
     try:
         mode = path.stat().st_mode
     except (FileNotFoundError, NotADirectoryError):
@@ -220,7 +221,7 @@ def _check_local(option: str, path: Path) -> None:
 
 
 def _replaceable(place: str, writes: Output) -> bool:
-    """Whether nothing is lost when a path or URL is written: it is free, empty, or holds the like."""
+    """Whether a path or URL can be written without loss: it is free, empty, or an output of the same kind."""
     from oxcart.shards.store import Store
 
     if "://" not in place:
@@ -235,7 +236,7 @@ def _replaceable(place: str, writes: Output) -> bool:
 
 
 def _given(param: click.Parameter, opts: Mapping[str, Any]) -> Iterator[str]:
-    """What is given for an argument, or for an option that names a file: paths and URLs."""
+    """Paths and URLs that are given for an argument, or for an option that names a file."""
     if not isinstance(param, click.Argument | OutputOption) and not isinstance(
         param.type, click.Path | PathOrUrl
     ):
@@ -247,7 +248,7 @@ def _given(param: click.Parameter, opts: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _inside(place: str, given: str) -> bool:
-    """Whether a place is, or lies in, what another parameter names."""
+    """Whether a place is, or lies inside, the place that another parameter names."""
     from oxcart.manifests.ownership import resolved, same_file, within
 
     try:
@@ -260,7 +261,7 @@ def _inside(place: str, given: str) -> bool:
 def _check_apart(option: str, text: str, other: click.Parameter, given: str) -> None:
     """Refuse one file for two parameters, and a file in the dataset that the command is about to make.
 
-    What else lies in a folder of another parameter is left to `check_output`.
+    Other files in the folder of another parameter are left to `check_output`.
     """
     name = other.human_readable_name if isinstance(other, click.Argument) else max(other.opts, key=len)
     folder = not isinstance(other, OutputOption) and (

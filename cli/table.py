@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """Lines of a table; integers get thousands separators, None is a dash, a line break a space."""
+    """Lines of a table. Integers get thousands separators; None becomes a dash, a control character a
+    space."""
     cells = [list(header), *([_cell(value) for value in row] for row in rows)]
     widths = [max(len(row[i]) for row in cells) for i in range(len(header))]
     right = [
@@ -24,7 +25,7 @@ def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
 
 
 def size(count: int) -> str:
-    """Bytes for people: `1.5 GiB`."""
+    """A number of bytes in the largest fitting unit: `1.5 GiB`."""
     value, units = float(count), ["B", "KiB", "MiB", "GiB", "TiB"]
     while round(value, 1) >= 1024 and len(units) > 1:
         value, units = value / 1024, units[1:]
@@ -32,7 +33,7 @@ def size(count: int) -> str:
 
 
 def plain(text: str) -> str:
-    """Text of a dataset as one line: control characters would break it, or reach the terminal."""
+    """Text as one line without control characters, which would break the line or reach the terminal."""
     return "".join(letter if letter.isprintable() else " " for letter in text)
 
 

@@ -38,7 +38,7 @@ PREFETCH = 4
 WHOLE_BYTES = 16 << 20
 """Size of the largest object that is read or written in one request, in bytes."""
 MANY = 16
-"""Names of one folder beyond which the folder is listed rather than each name looked up."""
+"""Number of names in one folder above which the folder is listed instead of looking up each name."""
 
 Result = TypeVar("Result")
 

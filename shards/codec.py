@@ -1,4 +1,4 @@
-"""How the frames of one camera of one episode become chunks of bytes, and frames again.
+"""Encode the frames of one camera of one episode as chunks of bytes, and decode them.
 
 A chunk is the smallest piece that can be read alone. Each codec trades bytes against the work of a reader:
 

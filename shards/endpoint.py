@@ -32,11 +32,11 @@ from oxcart.shards.errors import ConfigError
 from oxcart.shards.retry import ERRORS, plain
 
 TIMEOUT = "OXCART_STORE_TIMEOUT_S"
-"""Environment variable: seconds that a connection may be silent."""
+"""Name of the environment variable with the seconds that a connection may be silent."""
 TIMEOUT_S = 30.0
 """Seconds that a connection may be silent, by default."""
 UPLOAD_FACTOR = 10
-"""Factor by which an upload may be silent for longer: its answer comes only after all of its bytes."""
+"""Factor on that time for uploads, which are answered only after all of their bytes."""
 PART_RETRIES = 3
 """Times that obstore retries a part of a large object alone."""
 SCHEMES = ("gs", "s3", "az", "https", "http")
@@ -45,7 +45,7 @@ _PRODUCT = Path("/sys/class/dmi/id/product_name")
 _VENDOR = Path("/sys/class/dmi/id/sys_vendor")
 _AZURITE = "http://127.0.0.1:10000"
 _KEYS_TTL = timedelta(minutes=10)
-"""Age at which keys of a profile are renewed; botocore's are valid for at least ten minutes more."""
+"""Age at which obstore asks botocore for keys again; keys from botocore are valid for at least this long."""
 _PLAIN = re.compile(r"[A-Za-z0-9$][A-Za-z0-9._-]*")
 """Names of buckets, containers, accounts and regions, generously."""
 
@@ -57,7 +57,7 @@ class Endpoint:
     url: str
     """URL without a slash at its end."""
     scheme: str
-    """One of `SCHEMES`."""
+    """Scheme of the URL, one of `SCHEMES`."""
     reader: Any
     """obstore's store for requests that are answered at once. It retries nothing."""
     writer: Any

@@ -4,7 +4,7 @@ OxcartError
 ├── ConfigError   (also ValueError)  the user asked for something impossible
 ├── SourceError                      a source cannot be read
 ├── CorruptError                     compiled bytes do not match their digest
-├── NotFiniteError                   a model gives numbers that are not finite
+├── NotFiniteError                   a model returns numbers that are not finite
 └── StoreError                       a store cannot be reached, read or written
 
 Every message is one line that a person can act on; commands print it and exit non-zero.
@@ -20,11 +20,11 @@ class OxcartError(Exception):
 
 
 class ConfigError(OxcartError, ValueError):
-    """The user asked for something impossible: the argument, what was expected, what came, what to do."""
+    """The user asked for something impossible; the message says argument, expected, got, and the remedy."""
 
 
 class SourceError(OxcartError):
-    """A source cannot be read: says the file, the record, the byte offset, and what is wrong.
+    """A source cannot be read; the message says the file, the record, the byte offset, and what is wrong.
 
     Args:
         reason: what is wrong, without the place.
@@ -52,8 +52,8 @@ class CorruptError(OxcartError):
 
 
 class NotFiniteError(OxcartError):
-    """A model gives NaN or infinity: says of which samples."""
+    """A model returns NaN or infinity; the message says for which samples."""
 
 
 class StoreError(OxcartError):
-    """A store cannot be reached, read or written: says the path or URL, the operation, and why."""
+    """A store cannot be reached, read or written; the message says the URL, the operation, and why."""

@@ -241,14 +241,10 @@ def test_a_lazy_import_is_explained_by_a_comment_or_an_install_hint(source: str,
     assert unexplained(graph_of({"oxcart.cli.a": source})) == []
 
 
-DOUBLED = {"Episode", "Part"}
-"""Class names that still have two meanings."""
-
-
 def test_a_class_name_means_one_thing() -> None:
     where = defaultdict(list)
     for module, source in modules().items():
         for node in ast.walk(ast.parse(source)):
             if isinstance(node, ast.ClassDef):
                 where[node.name].append(module)
-    assert {name: found for name, found in where.items() if len(found) > 1 and name not in DOUBLED} == {}
+    assert {name: found for name, found in where.items() if len(found) > 1} == {}

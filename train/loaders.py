@@ -1,4 +1,4 @@
-"""Datasets and loaders as a configuration asks for them, and a rank's share of what is held out."""
+"""Datasets and loaders as a configuration asks for them, and the share of a rank in validation."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from oxcart.train.data.mixture import check_distinct
 from oxcart.train.data.order import derive
 
 COPIES = 4
-"""Frames in float32 that a step on a CPU holds at the least: those given, those predicted, their errors and
-gradients. What the model's layers keep comes on top of it, and depends on the model."""
+"""Copies of the frames in float32 that a step on a CPU holds at least: inputs, predictions, errors and
+gradients. The activations of the model come on top."""
 
 
 def open_datasets(data: DataConfig) -> dict[str, Dataset]:
-    """The datasets of a configuration by their names, or by their URLs where two have one name.
+    """The datasets of a configuration by name, or by URL where two have the same name.
 
     Raises:
-        ConfigError: there is none, or one is given twice.
+        ConfigError: no dataset is given, or one is given twice.
     """
     if not data.datasets:
         raise ConfigError("data.datasets: expected at least one dataset, e.g. data.datasets=[bridge]")
@@ -52,22 +52,22 @@ def training_loader(
     quiet: bool = False,
     instructions: bool = False,
 ) -> Loader:
-    """Batches of train.
+    """A loader of the training split.
 
     Args:
-        data: of the configuration.
-        datasets: those of `open_datasets`.
-        sample: what a row is drawn from.
-        size: pixels of a side; None as they are stored.
-        seed: of the order.
+        data: section of the configuration.
+        datasets: the opened datasets.
+        sample: kind of sample.
+        size: side of the frames, in pixels; None keeps the stored size.
+        seed: seed of the order.
         place: rank and world size.
-        pieces: of a batch that are trained on one after the other in this machine's memory; None on a GPU.
-        annotations: files to read values of.
-        quiet: do not say how many samples `data.min_motion` leaves.
-        instructions: whether to read all that may be said of a sample.
+        pieces: pieces into which a step on the CPU splits the batch of a rank; None on a GPU.
+        annotations: annotations whose values are read.
+        quiet: do not report how many samples `data.min_motion` leaves.
+        instructions: read every instruction of a sample.
 
     Raises:
-        ConfigError: the datasets lack what is asked for, or no memory of this machine would hold it.
+        ConfigError: the datasets lack what is asked for, or batches do not fit into this machine's memory.
     """
     if size is not None:
         _check_memory(data, sample, (size, size), place[1], pieces)
@@ -97,8 +97,7 @@ def training_loader(
 def _check_memory(
     data: DataConfig, sample: Pairs | Frames, size: tuple[int, int], world: int, pieces: int | None
 ) -> None:
-    """Refuse batches that no memory of this machine would hold, with what a step makes of them, on all of its
-    ranks."""
+    """Refuse batches that, with a step's copies of them, do not fit into the memory of this machine."""
     said = os.environ.get("LOCAL_WORLD_SIZE", "")
     ranks = min(world, int(said)) if said.isdecimal() else 1
     rows, batches = -(-data.batch_size // world), data.prefetch + 1
@@ -129,7 +128,7 @@ def held_out_loader(data: DataConfig, dataset: Dataset, split: str, **settings: 
 
 
 def _loader_config(data: DataConfig, split: str, **settings: Any) -> LoaderConfig:
-    """What a configuration asks of every loader, whatever the loader is for, and settings of this one."""
+    """The settings that a configuration gives to every loader, and the settings of this one."""
     return LoaderConfig(
         camera=data.camera,
         limit=data.limit.train if split == "train" else data.limit.val,
@@ -147,16 +146,16 @@ def _loader_config(data: DataConfig, split: str, **settings: Any) -> LoaderConfi
 def open_splits(
     datasets: dict[str, Dataset], splits: Sequence[str], required: str, open_: Callable[..., Loader]
 ) -> dict[str, dict[str, Loader]]:
-    """Split -> name of the dataset -> loader, where the dataset has the split.
+    """Split -> name of the dataset -> loader, for every dataset that has the split.
 
     Args:
-        datasets: by name.
-        splits: which.
-        required: the split that each of them must have, if it is among `splits`.
-        open_: makes the loader of a dataset and split.
+        datasets: datasets by name.
+        splits: names of the splits.
+        required: split that every dataset must have, if it is among `splits`.
+        open_: opens the loader of a dataset and split.
 
     Raises:
-        ConfigError: the required split is missing.
+        ConfigError: a dataset lacks the required split.
     """
     found: dict[str, dict[str, Loader]] = {}
     for split in splits:
@@ -172,12 +171,12 @@ def open_splits(
 
 
 def scored(data: DataConfig, val: ValConfig, fingerprints: Mapping[str, str]) -> dict[str, Any]:
-    """What decides the samples that validation scores: scores of others cannot be compared.
+    """Everything that decides which samples validation scores; scores of other samples cannot be compared.
 
     Args:
-        data: of the configuration.
-        val: of the configuration.
-        fingerprints: of the datasets, by URL.
+        data: section of the configuration.
+        val: section of the configuration.
+        fingerprints: fingerprint of each dataset, by URL.
     """
     return {
         "split": val.splits[0],
@@ -193,12 +192,12 @@ def scored(data: DataConfig, val: ValConfig, fingerprints: Mapping[str, str]) ->
 
 
 def chunks(loader: Loader, samples: int, seed: int, share: tuple[int, int]) -> Iterator[tuple[int, Batch]]:
-    """A rank's chunks of a loader's samples: all there are, once, or as many as asked for from anywhere.
+    """The numbered batches that one rank scores in validation: all samples once, or a random draw.
 
     Args:
-        loader: of one split.
-        samples: how many at most.
-        seed: of the draw.
+        loader: loader of one split.
+        samples: number of samples to draw, if the split has more.
+        seed: seed of the draw.
         share: rank and world size.
     """
     rank, world = share

@@ -7,8 +7,8 @@ bootstrap repeats episodes. That is right for means and for sums that leave out 
 is wrong for mutual information and for lengths of means: noise makes both too large, and repeats make them
 larger still. Those get a jackknife over groups of episodes.
 
-Everything that training needs is NumPy alone. scikit-learn has a ridge regression and a mutual information
-too; it is an optional package, and its last digits are others than those of earlier runs.
+What training needs is NumPy alone. SciPy and scikit-learn have an entropy, a mutual information and a ridge
+regression too, but are optional here, and their results differ in the last digits.
 """
 
 from __future__ import annotations

@@ -1,6 +1,9 @@
-"""Probes and mutual information, on data whose answer is known."""
+"""Probes, mutual information and intervals, on data whose answer is known."""
 
 from __future__ import annotations
+
+import ast
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -87,3 +90,17 @@ def test_intervals_of_means_draw_whole_episodes() -> None:
     many = statistics.mean_resamples([str(i) for i in range(100)])
     low, high = statistics.mean_interval(values, many)
     assert 0.35 < low < 0.5 < high < 0.65
+
+
+def test_only_strategies_need_the_packages_of_evaluation() -> None:
+    """Training and its validation must run with the extra `train` alone."""
+    root = Path(statistics.__file__).parent
+    need = {
+        str(file.relative_to(root))
+        for file in root.rglob("*.py")
+        for node in ast.parse(file.read_text(encoding="utf-8")).body
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        and ast.unparse(node).split()[1].partition(".")[0] in {"scipy", "sklearn", "cv2"}
+    }
+    assert need
+    assert all(name.startswith(("evaluate/shares.py", "evaluate/strategies/")) for name in need), need

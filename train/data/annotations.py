@@ -1,4 +1,4 @@
-"""Annotations, laid out for look-ups of any step of any episode of a split."""
+"""Annotations, arranged so that the value at any step of any episode of a split is found at once."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from oxcart.manifests.annotation import read_annotation
+from oxcart.manifests.annotation import Annotation, read_annotation
 from oxcart.shards.errors import ConfigError
 from oxcart.train.data.index import SplitIndex
 
@@ -22,17 +22,17 @@ class StepValues:
 
     name: str
     dataset: int
-    """Which of the datasets."""
+    """Index of the dataset among those of the loader."""
     starts: Int64
-    """Place of each episode's first value."""
+    """Index of each episode's first value."""
     values: npt.NDArray[Any]
 
     @classmethod
     def open(cls, url: str, indexes: Sequence[SplitIndex]) -> StepValues:
-        """Read an annotation, which must be of one of the datasets and have all steps of its split.
+        """Read an annotation, which must belong to one of the datasets and cover every step of the split.
 
         Raises:
-            ConfigError: it is of another dataset, or lacks an episode or a step.
+            ConfigError: the annotation belongs to another dataset, or lacks an episode or a step.
         """
         found = read_annotation(url)
         prints = [index.dataset.manifest.fingerprint for index in indexes]
@@ -43,37 +43,53 @@ class StepValues:
             )
         which = prints.index(found.dataset)
         index = indexes[which]
-        parts = []
-        for key, steps in zip(index.keys.to_pylist(), index.steps.tolist(), strict=True):
-            values = found.values.get(key)
-            if values is None or len(values) != steps:
-                has = "no values" if values is None else f"{len(values)} values"
-                raise ConfigError(f"annotation {url}: has {has} for episode {key}, expected {steps}")
-            parts.append(values)
+        values = np.concatenate(values_of(found, index, f"annotation {url}"))
         starts = np.concatenate([[0], np.cumsum(index.steps[:-1], dtype=np.int64)])
-        return cls(name=found.name, dataset=which, starts=starts, values=np.concatenate(parts))
+        return cls(name=found.name, dataset=which, starts=starts, values=values)
 
     @property
     def form(self) -> tuple[Any, ...]:
-        """Type of the values and how many a step has."""
+        """Type and shape of the values of one step."""
         return str(self.values.dtype), *self.values.shape[1:]
 
     def empty(self, count: int) -> npt.NDArray[Any]:
-        """Room for the values of so many samples."""
+        """An uninitialised array for the values of a number of samples."""
         return np.empty((count, *self.values.shape[1:]), self.values.dtype)
 
     def at(self, dataset: int, episodes: Int64, steps: Int64) -> npt.NDArray[Any]:
-        """The values at steps of episodes."""
+        """The values of samples, each given by episode and step."""
         assert dataset == self.dataset
         found: npt.NDArray[Any] = self.values[self.starts[episodes] + steps]
         return found
 
 
-def by_name(found: Sequence[StepValues], indexes: Sequence[SplitIndex]) -> dict[str, dict[int, StepValues]]:
-    """Name of each annotation -> dataset -> its values.
+def values_of(found: Annotation, index: SplitIndex, name: str) -> list[npt.NDArray[Any]]:
+    """The values of each episode of a split, in the order of the split.
+
+    Args:
+        found: the annotation.
+        index: episodes of the split.
+        name: what a message calls the annotation.
 
     Raises:
-        ConfigError: two are of one name and dataset; a dataset has none of a name, or values of another form.
+        ConfigError: an episode has no values, or not as many as steps.
+    """
+    parts = []
+    for key, steps in zip(index.keys.to_pylist(), index.steps.tolist(), strict=True):
+        values = found.values.get(key)
+        if values is None or len(values) != steps:
+            has = "no values" if values is None else f"{len(values)} values"
+            raise ConfigError(f"{name}: has {has} for episode {key}, expected {steps}")
+        parts.append(values)
+    return parts
+
+
+def by_name(found: Sequence[StepValues], indexes: Sequence[SplitIndex]) -> dict[str, dict[int, StepValues]]:
+    """Name of each annotation -> index of the dataset -> values.
+
+    Raises:
+        ConfigError: a dataset has two annotations of one name, or lacks one; or the values of one name differ
+            in type or number.
     """
     named: dict[str, dict[int, StepValues]] = {}
     for one in found:

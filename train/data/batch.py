@@ -1,4 +1,4 @@
-"""A batch: what training gets of some samples."""
+"""A batch: everything that training gets about some samples."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
-    """B samples. All tensors are on one device; frames stay uint8, and become float where they are used."""
+    """B samples. All tensors are on one device; frames stay uint8 until a model uses them."""
 
     frames: Tensor
     """uint8 RGB: pairs [B, 2, H, W, 3], the frames at t and at t + offset; single frames [B, H, W, 3]."""
@@ -25,30 +25,30 @@ class Batch:
     key: list[str]
     """Key of each sample's episode."""
     environment: list[str | None]
-    """Where it was recorded; None where that is unknown."""
+    """Environment in which each sample was recorded; None where it is unknown."""
     instruction: list[str]
     """The episode's first instruction; "" where it has none."""
     action: Tensor | None = None
-    """float32. `action="steps"`: [B, K, A], those of steps t to t + offset - 1 (of single frames: of step t),
-    zeros behind them; `action="sum"`: [B, A], their sum."""
+    """float32. `action="steps"`: [B, K, A], the actions of steps t to t + offset - 1 (of step t for
+    single frames), padded with zeros; `action="sum"`: [B, A], the sum of these actions."""
     action_mask: Tensor | None = None
-    """bool [B, K]: which of `action` are steps of the sample."""
+    """bool [B, K]: which steps of `action` belong to the sample; the others are padding."""
     state: Tensor | None = None
-    """float32 [B, S], at t."""
+    """float32 [B, S]: the state at t."""
     instructions: list[list[str]] | None = None
-    """All that may be said at t, of each field that has instructions one; [] where nothing is."""
+    """Every instruction in force at t: one per field that has instructions; [] where there is none."""
     annotations: dict[str, Tensor] = field(default_factory=dict)
-    """Name of each annotation that was asked for -> its values at t, [B] or [B, n]."""
+    """Name of each annotation that was asked for -> values at t, [B] or [B, n]."""
 
     def __len__(self) -> int:
         return len(self.key)
 
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Batch:
-        """The batch on a device."""
+        """Copy the batch to a device."""
         return self._each(lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
     def pin_memory(self) -> Batch:
-        """The batch in memory from which a GPU can copy by itself."""
+        """Copy the batch to pinned memory, which a GPU can copy from directly."""
         return self._each(lambda tensor: tensor.pin_memory())
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> Batch:

@@ -1,11 +1,11 @@
-"""A local cache of remote shards and tables: a sparse file for each, with what was read of it in its place.
+"""A local cache of remote shards and tables: a sparse file for each, with the bytes read so far in place.
 
     CACHE/oxcart-cache-1/<BLAKE3 of the shard or table>.part
 
-What is there is found by reading it and holding it against its digest: a hole, a chunk that a crash cut off
-and a flipped bit all look the same, and are fetched. So there is no index that could be wrong, and several
-processes of one user may share the directory. Files are removed whole, the longest unused by any of them
-first, when there are more bytes than allowed; only files of that name in that folder ever are.
+A look-up reads the file and compares the bytes with their digest: a hole, a chunk cut off by a crash and a
+flipped bit all look the same, and are fetched. So there is no index that could be wrong, and the processes of
+one user may share the directory. When the files exceed the size limit, whole files are removed, those unused
+for the longest time first; nothing but files of that name in that folder is ever removed.
 
 The folder is this user's alone, because the digests of chunks guard against damage and not against somebody
 who chooses the bytes (`oxcart.shards.files`).
@@ -32,7 +32,7 @@ from oxcart.shards.store import Store
 FOLDER = "oxcart-cache-1"
 _NAME = re.compile(r"[0-9a-f]{64}\.part")
 _CHECK_BYTES = 64 << 20
-"""Read and written between two looks at how full the directory is."""
+"""Bytes read and written between two checks of the size limit."""
 _OPEN = 64
 
 
@@ -40,11 +40,11 @@ class Cache:
     """Parts of shards, and tables, on this machine.
 
     Args:
-        directory: any; the cache makes a folder of its own inside.
-        limit: bytes at most.
+        directory: any directory; the cache makes a folder of its own inside.
+        limit: size limit, in bytes.
 
     Raises:
-        ConfigError: the folder cannot be made, lies in a dataset or a source, or lets others write to it.
+        ConfigError: the folder cannot be made, lies in a dataset or a source, or is writable for others.
     """
 
     def __init__(self, directory: str | os.PathLike[str], limit: int) -> None:
@@ -58,14 +58,14 @@ class Cache:
         self._trim()
 
     def read(self, shard: str, offset: int, buffer: memoryview, digest: int) -> bool:
-        """Fill the buffer; says whether the right bytes were there."""
+        """Fill the buffer; returns whether the cache had the right bytes."""
         right = self.peek(shard, offset, buffer) and xxh3_64_intdigest(buffer) == digest
         if right:
             self._count(len(buffer))
         return right
 
     def peek(self, shard: str, offset: int, buffer: memoryview) -> bool:
-        """Fill the buffer with whatever is there, unchecked; says whether there were enough bytes."""
+        """Fill the buffer without checking the bytes; returns whether the cache had enough of them."""
         file = self._file(shard)
         try:
             return file is not None and os.preadv(file.descriptor, [buffer], offset) == len(buffer)
@@ -73,7 +73,7 @@ class Cache:
             return False
 
     def write(self, shard: str, offset: int, data: bytes | memoryview) -> None:
-        """Keep the bytes; a disk that is full is no error, they are not kept then."""
+        """Put bytes into the cache; if the disk is full, they are silently left out."""
         file = self._file(shard)
         if file is None:
             return
@@ -85,7 +85,7 @@ class Cache:
         self._count(len(data))
 
     def read_whole(self, store: Store, name: str, digest: str) -> bytes:
-        """What `oxcart.manifests.dataset.read_whole` reads, from the cache if it is there, else kept."""
+        """`oxcart.manifests.dataset.read_whole` through the cache."""
         file = self._file(digest)
         with contextlib.suppress(OSError):
             if file is not None:
@@ -126,7 +126,7 @@ class Cache:
             return found
 
     def _trim(self) -> None:
-        """Remove files until no more bytes are taken than allowed."""
+        """Remove files until the rest is within the limit."""
         with self._lock:
             for name, file in list(self._files.items()):
                 try:
@@ -158,7 +158,7 @@ class Cache:
 
 
 def _read(descriptor: int) -> bytes:
-    """All of a file, of which one call of the system gives 2 GiB at most."""
+    """All bytes of a file; one system call returns 2 GiB at most."""
     size, at = os.fstat(descriptor).st_size, 0
     pieces: list[bytes] = []
     while piece := os.pread(descriptor, max(0, size - at), at):
@@ -173,7 +173,7 @@ def _touch(descriptor: int) -> None:
 
 
 class _Opened:
-    """A descriptor, closed when nobody holds it any more."""
+    """A file descriptor, closed when the last reference to it is gone."""
 
     def __init__(self, descriptor: int) -> None:
         self.descriptor = descriptor
@@ -184,4 +184,4 @@ class _Opened:
 
 class _File(_Opened):
     used = True
-    """Since the other processes were last told."""
+    """Whether the file was used since its time stamp was last renewed."""

@@ -1,7 +1,7 @@
-"""The episodes of one split of a compiled dataset, as arrays: what the loader keeps in memory.
+"""The episodes of one split of a compiled dataset, as arrays that the loader keeps in memory.
 
-Scalar columns alone, texts as dictionaries: a million episodes take about 120 MB. What is known of every
-chunk (`shards/*.chunks.parquet`) is read when its shard is and forgotten when others take its place.
+Only scalar columns, and texts as dictionaries: a million episodes take about 120 MB. The chunk tables
+(`shards/*.chunks.parquet`) are read together with their shards, and dropped when others need the room.
 """
 
 from __future__ import annotations
@@ -26,20 +26,20 @@ Int64 = npt.NDArray[np.int64]
 
 TEXTS = ("environment", "instruction")
 CHUNK_TABLE_BYTES = 64 << 20
-"""Of chunk tables that are kept, at most; the one in use always is."""
+"""Size limit of the chunk tables in memory, in bytes; the table in use always stays."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Texts:
-    """A column of texts that repeat."""
+    """A column of texts, many of which are equal."""
 
     codes: npt.NDArray[np.int32]
-    """One for each episode; -1 where there is no text."""
+    """Index in `values` of each episode's text; -1 where there is none."""
     values: list[str]
 
     @classmethod
     def of(cls, column: pa.ChunkedArray) -> Texts:
-        """From a column of texts or of a dictionary of them."""
+        """Convert a column of strings, plain or dictionary-encoded."""
         whole = column.unify_dictionaries().combine_chunks()
         if isinstance(whole, pa.ChunkedArray):
             whole = (
@@ -50,7 +50,7 @@ class Texts:
         return cls(codes=codes, values=coded.dictionary.to_pylist())
 
     def at(self, episodes: Int64) -> list[str | None]:
-        """The texts of some episodes."""
+        """The texts of given episodes."""
         return [self.values[code] if code >= 0 else None for code in self.codes[episodes].tolist()]
 
 
@@ -59,7 +59,7 @@ class ArrayPlace:
     """Where the action or state of each episode lies."""
 
     size: int
-    """Values a step."""
+    """Values per step."""
     offsets: Int64
     digests: npt.NDArray[np.uint64]
 
@@ -107,16 +107,15 @@ class SplitIndex:
 
     Args:
         dataset: the compiled dataset.
-        split: e.g. `train`.
-        camera: a camera's name, or `primary`.
-        limit: the first so many episodes alone; plan order is that of the hash of their keys, and what an
-            extension added comes behind.
+        split: name of the split, such as `train`.
+        camera: name of the camera, or `primary`.
+        limit: number of episodes to keep, from the first in plan order; None keeps all.
         arrays: which of `action` and `state` will be read.
-        metadata: whether `KEY.json` will be.
-        read: gets the bytes of tables.
+        metadata: whether `KEY.json` will be read.
+        read: reads the bytes of tables.
 
     Raises:
-        ConfigError: no such split or camera, or an array that the dataset has not.
+        ConfigError: the dataset has no such split, camera or array.
         CorruptError: a table does not match its digest.
     """
 
@@ -180,11 +179,11 @@ class SplitIndex:
             for name in arrays
         }
         self.metadata = tuple(table[name].to_numpy() for name in told)
-        """Where each episode begins in its shard, with the header of `KEY.json`, and the digest of that."""
+        """Offset of each episode's `KEY.json` in its shard, header included, and digest of `KEY.json`."""
         self.codec: str = manifest.pixels["codec"]
         self.chunk: int = manifest.pixels["chunk"]
         self.bases: Int64 = np.zeros(len(self.steps) + 1, np.int64)
-        """Number of each episode's first chunk among all of the split."""
+        """Number of each episode's first chunk among all chunks of the split."""
         np.cumsum(-(-self.steps // self.chunk), out=self.bases[1:])
         self._tables: OrderedDict[int, ChunkTable] = OrderedDict()
         self._kept = 0
@@ -196,7 +195,7 @@ class SplitIndex:
 
     @property
     def nbytes(self) -> int:
-        """Memory of the columns."""
+        """Memory that the columns take, in bytes."""
         texts = sum(one.codes.nbytes for one in self.texts.values())
         arrays = sum(one.offsets.nbytes + one.digests.nbytes for one in self.arrays.values())
         columns = (self.steps, self.shards, self.offsets, self.bases)
@@ -207,18 +206,18 @@ class SplitIndex:
         return str(self.keys[episode].as_py())
 
     def shard_name(self, shard: int) -> str:
-        """Name of a shard's object."""
+        """Name of a shard in the store."""
         return str(self.dataset.manifest.shards[shard]["name"])
 
     def first_episode(self, shard: int) -> int:
-        """The shard's first episode."""
+        """Index of the first episode of a shard."""
         return int(np.searchsorted(self.shards, shard))
 
     def chunks(self, shard: int) -> ChunkTable:
-        """What is known of the chunks of a shard, read once by whoever asks first.
+        """The chunk table of a shard, which the first thread that asks for it reads.
 
         Raises:
-            CorruptError: its table does not match its digest, or is not of these episodes.
+            CorruptError: the table does not match its digest, or lists other episodes.
         """
         with self._lock:
             found = self._tables.get(shard)
@@ -262,7 +261,7 @@ class SplitIndex:
         return ChunkTable(start=start, firsts=firsts, **found._asdict())
 
     def describe(self) -> dict[str, Any]:
-        """What decides which samples there are, as plain JSON."""
+        """Identity of the split, as plain JSON: part of what decides the order."""
         return {
             "dataset": self.dataset.manifest.dataset["name"],
             "fingerprint": self.dataset.manifest.fingerprint,

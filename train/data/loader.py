@@ -4,11 +4,11 @@
     for batch in loader:
         batch.frames                       # uint8 [64, 2, H, W, 3]
 
-Threads read, check and decode straight into the batch, some batches ahead; no worker process copies anything.
-The trade-off: a batch costs Python about 10 microseconds a frame, under the interpreter's lock, so very small
-frames are read at a hundred thousand a second at most, whatever the number of cores.
+Threads read, check and decode straight into the batch, some batches in advance; there are no worker
+processes, and no copies between them. The trade-off: Python spends about 10 microseconds per frame under the
+interpreter's lock, so even tiny frames on many cores are read at a hundred thousand per second at most.
 
-The position is the number of samples that have been handed out, over all ranks. Nothing else is state.
+The position is the number of samples handed out so far, over all ranks. Nothing else is state.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ from oxcart.train.data.workers import CallGroup, Workers
 REMOTE_THREADS = 32
 """Threads that read, at least, if a dataset is remote."""
 PLAN_SAMPLES = 1024
-"""Samples whose places are worked out together."""
+"""Samples that are located together."""
 
 Int64 = npt.NDArray[np.int64]
 
@@ -130,7 +130,7 @@ class Loader(torch.utils.data.IterableDataset[Batch]):
         self._memory = BatchMemory(torch.cuda.is_available() if config.pin is None else config.pin)
 
     def _check_memory(self) -> None:
-        """Refuse batches that no memory of this machine would hold."""
+        """Refuse batches that do not fit into the memory of this machine."""
         size, prefetch = self.config.batch_size, self.config.prefetch
         samples, count = size, prefetch + 1
         if not self.config.repeat:
@@ -144,7 +144,7 @@ class Loader(torch.utils.data.IterableDataset[Batch]):
         )
 
     def __len__(self) -> int:
-        """Batches of an epoch; the last one is smaller where the epoch is not a multiple of the batch."""
+        """Batches per epoch, a smaller last one included."""
         return (self.epoch_length + self.config.batch_size - 1) // self.config.batch_size
 
     @cached_property
@@ -157,18 +157,18 @@ class Loader(torch.utils.data.IterableDataset[Batch]):
 
     @property
     def bytes_read(self) -> int:
-        """Bytes of frames that this process has read from the stores."""
+        """Bytes of frames that this process has read from stores; the cache does not count."""
         return sum(stream.reader.bytes_read for stream in self.streams)
 
     def state_dict(self) -> dict[str, Any]:
-        """Plain data that says which sample comes next, and what the order depends on."""
+        """The position, and everything that the order of samples depends on, as plain data."""
         return make_state(self.position, self._order, self.config.batch_size, self.world_size)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on where the state was taken; another batch size or world size is fine.
+        """Continue from a state; batch size and world size may differ.
 
         Raises:
-            ConfigError: the order is another one; says what differs.
+            ConfigError: the order of samples differs from the state's; the message says in what.
         """
         self.position = check_state(state, self._order)
         self._resumed = True
@@ -179,7 +179,7 @@ class Loader(torch.utils.data.IterableDataset[Batch]):
                 )
 
     def __iter__(self) -> Iterator[Batch]:
-        """Batches from the position on; without `repeat`, from the beginning unless a state was loaded."""
+        """Batches from the current position; without `repeat`, from the start unless a state was loaded."""
         if torch.utils.data.get_worker_info() is not None:
             raise ConfigError("num_workers: the loader reads in threads of its own; pass num_workers=0")
         if not self.config.repeat and not self._resumed:
@@ -216,7 +216,7 @@ class Loader(torch.utils.data.IterableDataset[Batch]):
                 reuse.close()
 
     def _plans(self, start: int, end: int) -> Iterator[tuple[list[Wanted], int]]:
-        """What is wanted of each dataset in each batch, and the position behind it."""
+        """The samples of each batch, dataset by dataset, and the position after the batch."""
         group = max(1, PLAN_SAMPLES // self.config.batch_size)
         while start < end:
             stops = [min(end, start + (i + 1) * self.config.batch_size) for i in range(group)]
@@ -241,7 +241,7 @@ class Loader(torch.utils.data.IterableDataset[Batch]):
         return found
 
     def _make(self, wanted: list[Wanted], *, expected: bool) -> tuple[Batch, list[Any]]:
-        """A batch that lacks what has to be read, and the calls that read it."""
+        """A batch that still lacks everything that is read from shards, and the calls that read it."""
         config, count = self.config, sum(len(one.rows) for one in wanted)
         index, steps = self.streams[0].index, config.action == "steps"
         width = (max(stream.actions for stream in self.streams),) if steps else ()
@@ -280,12 +280,12 @@ class Loader(torch.utils.data.IterableDataset[Batch]):
         return batch, calls
 
     def draw(self, count: int, seed: int = 0) -> Batch:
-        """Samples from anywhere in the epoch, for pictures: the same for the same seed; moves nothing."""
+        """Random samples of the first epoch, the same for the same seed; the position stays."""
         hashes = np.array([derive(seed, 3, i) for i in range(count)], np.uint64)
         return self.at((hashes % np.uint64(self.epoch_length)).astype(np.int64))
 
     def at(self, positions: Int64) -> Batch:
-        """The samples at positions of the sequence, in the order given; moves nothing."""
+        """The samples at given positions of the sequence, in that order; the loader's position stays."""
         batch, calls = self._make(self._locate(positions, drawn=True), expected=False)
         self._workers.start(calls).wait()
         return batch
@@ -298,7 +298,7 @@ class Loader(torch.utils.data.IterableDataset[Batch]):
         return list(zip(found.episodes.tolist(), found.steps.tolist(), strict=True))
 
     def table(self) -> list[dict[str, Any]]:
-        """A row for each dataset: counts, weight, and passes through it in an epoch."""
+        """One row per dataset: counts, weight, and passes through the dataset in an epoch."""
         return [
             {
                 "dataset": stream.index.dataset.manifest.dataset["name"],

@@ -1,7 +1,7 @@
-"""Memory of batches: whether there is enough; pinned where a GPU copies from it, else used again.
+"""Memory of batches: a check that there is enough, and its reuse.
 
-Fresh memory costs a page fault for each 4 KiB, together more than reading the frames into it. PyTorch keeps
-pinned memory itself; for the rest, each batch's array goes back to a list when its tensor dies.
+Fresh memory costs a page fault per 4 KiB, in all more than reading the frames into it. PyTorch itself reuses
+pinned memory; any other array of a batch returns to a list when its tensor is freed.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ import torch
 from oxcart.shards.errors import ConfigError
 
 CGROUPS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
-"""Where Linux says how much a container may take."""
+"""Files in which Linux states the memory limit of a container."""
 KEPT = 8
-"""Arrays kept for later."""
+"""Arrays kept for reuse, at most."""
 
 Frames = npt.NDArray[np.uint8]
 
 
 def total_memory() -> int:
-    """Bytes of memory of this machine, or of the container that the process runs in."""
+    """Memory of this machine, or of the container that the process runs in, in bytes."""
     found = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     for path in CGROUPS:
         with contextlib.suppress(OSError, ValueError):  # "max" where there is no limit
@@ -37,16 +37,16 @@ def total_memory() -> int:
 
 
 def check_fits(name: str, wanted: int, what: str, remedy: str) -> None:
-    """Refuse what is larger than all memory there is, before any of it is touched.
+    """Refuse a size larger than the memory of this machine, before any memory is taken.
 
     Args:
-        name: of the argument.
-        wanted: bytes.
-        what: what would take them.
-        remedy: what to do.
+        name: the argument that decides the size.
+        wanted: the size, in bytes.
+        what: what would take the memory.
+        remedy: what the user can do.
 
     Raises:
-        ConfigError: says both numbers.
+        ConfigError: the size is larger; the message has both numbers.
     """
     have = total_memory()
     if wanted > have:
@@ -57,7 +57,7 @@ def check_fits(name: str, wanted: int, what: str, remedy: str) -> None:
 
 
 class BatchMemory:
-    """Arrays for batches; `pin` has them pinned."""
+    """Memory for the frames of batches, pinned or used again."""
 
     def __init__(self, pin: bool) -> None:
         self._pin = pin
@@ -65,7 +65,7 @@ class BatchMemory:
         self._lock = threading.RLock()  # garbage may be collected, and a batch given back, while it is held
 
     def take(self, shape: tuple[int, ...]) -> torch.Tensor:
-        """A uint8 tensor of that shape."""
+        """An uninitialised uint8 tensor."""
         if self._pin:
             return torch.empty(shape, dtype=torch.uint8, pin_memory=True)
         size = math.prod(shape)

@@ -1,8 +1,8 @@
-"""Several datasets, mixed by weight: which dataset each position of the sequence takes its sample from.
+"""Several datasets, mixed by weight: from which dataset each position of the sequence takes its sample.
 
 The schedule is that of Pfair scheduling on one processor (Baruah et al. 1996): sample j of a dataset of
 weight w may come no earlier than position floor(j / w) and no later than ceil((j + 1) / w), and the earliest
-deadline goes first. So after any number of positions every dataset has had its share to within one sample.
+deadline goes first. So after any number of positions, every dataset is within one sample of its share.
 Weights are rounded to parts of `PERIOD`, so that the schedule repeats and any position is a table look-up.
 """
 
@@ -27,7 +27,7 @@ PERIOD = 1 << 14
 WEIGHTS = ("frames", "episodes", "equal")
 EPOCHS = ("largest", "smallest", "all")
 MOST = 1e18
-"""Of a weight."""
+"""Largest weight."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,13 +35,13 @@ class Mixture:
     """Datasets and how often each is drawn from.
 
     Raises:
-        ConfigError: weights that are unknown, negative, not one for each dataset, or sum to nothing.
+        ConfigError: the weights are unknown, negative, all 0, or not one per dataset.
     """
 
     datasets: Sequence[str | Dataset]
-    """Directories or URLs of compiled datasets, or datasets that are open."""
+    """Directories or URLs of compiled datasets, or opened datasets."""
     weights: str | Sequence[float] = "frames"
-    """`frames` or `episodes` of the split, `equal`, or a number for each dataset; 0 leaves one out."""
+    """`frames` or `episodes` of the split, `equal`, or one number per dataset; 0 leaves a dataset out."""
     epoch: str = "largest"
     """An epoch is one pass through the `largest` dataset, through the `smallest`, or through `all`."""
 
@@ -74,10 +74,10 @@ class Mixture:
 
 
 def check_weights(name: str, weights: Any) -> None:
-    """Refuse what says nothing of how often datasets are drawn from.
+    """Refuse weights that do not say how often each dataset is drawn from.
 
     Raises:
-        ConfigError: says what was given as `name`.
+        ConfigError: the weights are neither a known word nor numbers from 0 on, or all are 0.
     """
     if isinstance(weights, str) or not isinstance(weights, Sequence):
         if weights not in WEIGHTS:
@@ -92,15 +92,15 @@ def check_weights(name: str, weights: Any) -> None:
 
 
 def check_distinct(name: str, given: Sequence[str], datasets: Sequence[Dataset]) -> None:
-    """Refuse a dataset that is there twice, by another spelling or as a copy: the fingerprint tells.
+    """Refuse a dataset that is given twice, under another spelling or as a copy: fingerprints tell.
 
     Args:
-        name: of the argument.
-        given: what the datasets were given as.
-        datasets: that are open.
+        name: the argument.
+        given: names or URLs under which the datasets were given.
+        datasets: the opened datasets.
 
     Raises:
-        ConfigError: says which two.
+        ConfigError: two datasets are the same; the message names both.
     """
     marks = [one.manifest.fingerprint for one in datasets]
     for i, mark in enumerate(marks):
@@ -115,7 +115,7 @@ class Schedule:
     """The order in which datasets take turns.
 
     Args:
-        weights: of each dataset, more than 0.
+        weights: weight of each dataset, more than 0.
     """
 
     def __init__(self, weights: Sequence[float]) -> None:
@@ -134,22 +134,22 @@ class Schedule:
 
     @cached_property
     def shares(self) -> list[float]:
-        """The weights that are in force; their sum is 1."""
+        """The weights in effect, after rounding; their sum is 1."""
         return [part / self.period for part in self.parts]
 
     def at(self, positions: Int64) -> tuple[Int64, Int64]:
-        """Dataset of each position, and the position in that dataset's own sequence."""
+        """The dataset of each position, and the position in that dataset's own sequence."""
         periods, inside = np.divmod(positions, self.period)
         datasets = self._turns[inside]
         return datasets, periods * np.array(self.parts)[datasets] + self._ranks[inside]
 
     def where(self, dataset: int, own: Int64) -> Int64:
-        """The positions at which positions of a dataset's own sequence come: the inverse of `at`."""
+        """The positions of samples, given their positions in a dataset's own sequence; inverse of `at`."""
         periods, inside = np.divmod(own, self.parts[dataset])
         return periods * self.period + self._places[dataset][inside]
 
     def epoch(self, lengths: Sequence[int], kind: str) -> int:
-        """Positions of an epoch, given the samples of each dataset."""
+        """Positions per epoch, given the number of samples of each dataset."""
         ends = [int(self.where(i, np.array([length - 1]))[0]) + 1 for i, length in enumerate(lengths)]
         if kind == "all":
             return max(ends)
@@ -158,7 +158,7 @@ class Schedule:
 
 
 def round_to_parts(weights: Sequence[float], period: int) -> list[int]:
-    """Whole numbers with the sum `period` or a little more, none 0, in the proportion of the weights."""
+    """Whole numbers above 0 in the proportion of the weights, whose sum is `period` or slightly more."""
     total = float(sum(weights))
     exact = [weight / total * period for weight in weights]
     parts = [max(1, int(one)) for one in exact]
@@ -169,7 +169,7 @@ def round_to_parts(weights: Sequence[float], period: int) -> list[int]:
 
 
 def earliest_deadline_first(parts: Sequence[int]) -> list[int]:
-    """Whose turn it is, for one period: each prefix is within one of the proportion of `parts`."""
+    """The dataset at each position of a period; every prefix is within one of the proportion of `parts`."""
     period = sum(parts)
     released: list[list[int]] = [[] for _ in range(period)]
     for dataset in range(len(parts)):

@@ -1,9 +1,9 @@
-"""Which samples show motion: those of a dataset whose motion annotation says so.
+"""Which samples show motion, according to the motion annotation of the dataset.
 
-`oxcart annotate motion` writes how much each step differs from the next. A sample moves by the mean of that
-over its steps, from t to the step before t + k; of a single frame it is the value at t. The threshold is
-configuration, so another one needs no compile and no new annotation, and the order of what is left is a
-pure function of both.
+`oxcart annotate motion` writes how much each step differs from the next. The motion of a pair is the mean of
+these values from t to the step before t + k; that of a single frame is the value at t. The threshold is
+configuration, so changing it needs neither a compile nor a new annotation, and the order of the samples that
+remain is a pure function of both.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from oxcart.manifests.annotation import motion_url, read_annotation
 from oxcart.shards.errors import ConfigError, StoreError
+from oxcart.train.data.annotations import values_of
 from oxcart.train.data.index import SplitIndex
 
 Int64 = npt.NDArray[np.int64]
@@ -27,18 +28,18 @@ class MovingSteps:
     """The steps of one dataset at which a sample moves enough."""
 
     room: Int64
-    """How many of each episode."""
+    """Number of such steps in each episode."""
     starts: Int64
-    """Place of each episode's first one."""
+    """Index in `steps` of each episode's first one."""
     steps: Int64
-    """They, episode after episode, in order."""
+    """The steps, in order, episode by episode."""
     before: int
-    """Steps at which there would be a sample without the threshold."""
+    """Number of steps at which samples could begin without the threshold."""
     described: dict[str, Any]
-    """What decides which they are, as plain JSON."""
+    """Everything that decides which steps these are, as plain JSON."""
 
     def at(self, episodes: Int64, numbers: Int64) -> Int64:
-        """The steps of some numbers among those of their episodes."""
+        """The steps with given numbers among the moving steps of their episodes."""
         found: Int64 = self.steps[self.starts[episodes] + numbers]
         return found
 
@@ -55,7 +56,7 @@ def open_moving(
         offset: steps between the frames of a sample.
 
     Raises:
-        ConfigError: no annotation is of the dataset, or it lacks an episode or a step.
+        ConfigError: no annotation belongs to the dataset, or it lacks an episode or a step.
     """
     if least is None:
         return None
@@ -74,13 +75,11 @@ def open_moving(
             f"min_motion: no annotation is of {place} ({fingerprint[:12]}); "
             f"run oxcart annotate motion {place}"
         )
-    parts, room = [], np.zeros(len(index), np.int64)
-    for i, (key, steps) in enumerate(zip(index.keys.to_pylist(), index.steps.tolist(), strict=True)):
-        values = found.values.get(key)
-        if values is None or values.shape != (steps,):
-            raise ConfigError(f"min_motion: {url} has no value for each of the {steps} steps of {key}")
-        parts.append(np.flatnonzero(_mean(values, offset) >= least))
-        room[i] = len(parts[-1])
+    values = values_of(found, index, f"min_motion: {url}")
+    if any(one.ndim > 1 for one in values):
+        raise ConfigError(f"min_motion: {url}: expected one value per step, got several")
+    parts = [np.flatnonzero(_mean(one, offset) >= least) for one in values]
+    room = np.array([len(part) for part in parts], np.int64)
     return MovingSteps(
         room=room,
         starts=np.cumsum(room) - room,
@@ -91,7 +90,7 @@ def open_moving(
 
 
 def _mean(values: npt.NDArray[Any], offset: int) -> npt.NDArray[np.float64]:
-    """Mean of the values from each step t that a sample can begin at to the one before t + offset."""
+    """Mean of the values from t to the step before t + offset, for every t at which a sample can begin."""
     if not offset:
         return values.astype(np.float64)
     sums = np.concatenate([[0.0], np.cumsum(values, dtype=np.float64)])

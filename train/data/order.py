@@ -1,11 +1,11 @@
-"""In which order samples come: a pure function of a key, the numbers of samples, lanes and window.
+"""The order of samples: a pure function of a key, the numbers of samples, the lanes and the window.
 
-An epoch lays all samples out shard by shard, the shards in the order of a hash; cuts that into contiguous
-*lanes* whose lengths differ by at most one, numbered by a hash; and permutes each *window* by window.
-Lane l is l / lanes of a window ahead of the first, so its first one is shorter: from then on, episodes are
-needed at a steady rate and not by all lanes at once.
+An epoch lists all samples shard by shard, with the shards in the order of a hash. It cuts the list into
+contiguous *lanes*, whose lengths differ by at most one and which a hash numbers, and permutes each lane
+*window* by window. The first window of lane l is shorter by l / lanes, so that the lanes begin their windows
+one after another and episodes are needed at a steady rate.
 Position P of the endless sequence is sample i of lane l of epoch e, where P = e * N + i * lanes + l. So every
-sample comes once an epoch, a batch mixes samples of all lanes, and a lane reads one shard after another.
+sample comes once per epoch, a batch mixes samples of all lanes, and a lane reads one shard after another.
 Nothing is drawn from a library's random stream: orders come from splitmix64.
 """
 
@@ -35,7 +35,7 @@ def splitmix64(values: Uint64) -> Uint64:
 
 
 def derive(key: int, *parts: int) -> int:
-    """Another key, from a key and numbers: equal only for equal numbers in the same order, but for chance."""
+    """Another key, from a key and numbers; different numbers, or another order of them, give another key."""
     for part in parts:
         mixed = splitmix64(np.array([(key ^ (part * _GOLDEN)) & _MASK], np.uint64))
         key = int(mixed[0])
@@ -43,13 +43,13 @@ def derive(key: int, *parts: int) -> int:
 
 
 class Samples(NamedTuple):
-    """Which samples: one entry each."""
+    """Samples, each given by one entry of every array."""
 
     epoch: Int64
     episode: Int64
-    """Index of the episode, as `counts` has it."""
+    """Index of the episode in `counts`."""
     draw: Int64
-    """Which of the episode's samples."""
+    """Number of the sample among those of its episode."""
 
 
 @dataclass(frozen=True)
@@ -57,10 +57,10 @@ class Order:
     """The endless sequence of samples.
 
     Args:
-        key: names the sequence; another key, another order.
-        counts: samples of each episode, episodes of one shard next to each other.
+        key: seed of the order.
+        counts: samples of each episode; the episodes of a shard stand together.
         shards: number of each episode's shard, never falling.
-        lanes: how many.
+        lanes: number of lanes.
         window: samples of a lane that are permuted together.
     """
 
@@ -77,7 +77,7 @@ class Order:
     )
 
     def __len__(self) -> int:
-        """Samples of an epoch."""
+        """Samples per epoch."""
         return self._total
 
     @cached_property
@@ -89,7 +89,7 @@ class Order:
         return self.at(np.arange(start, stop, dtype=np.int64))
 
     def at(self, positions: Int64) -> Samples:
-        """The samples at positions, which need not follow one another."""
+        """The samples at positions, in any order."""
         epochs, inside = np.divmod(positions, len(self))
         rows, lanes = np.divmod(inside, self.lanes)
         windows = self.window_of(rows, lanes)
@@ -105,7 +105,7 @@ class Order:
         return Samples(epochs, episodes, draws)
 
     def window_of(self, rows: Int64, lanes: Int64) -> Int64:
-        """Which window of its lane a sample is in, given its number in the lane."""
+        """The window of its lane that a sample is in, given its number in the lane."""
         found: Int64 = (rows + self._shifts[lanes]) // self.window
         return found
 
@@ -118,7 +118,7 @@ class Order:
 
     @cached_property
     def _shifts(self) -> Int64:
-        """By how much each lane's windows begin earlier than those of the first."""
+        """Samples by which each lane's first window is shorter."""
         return np.arange(self.lanes, dtype=np.int64) * self.window // self.lanes
 
     @cached_property
@@ -127,7 +127,7 @@ class Order:
         return short + (np.arange(self.lanes, dtype=np.int64) < longer)
 
     def _starts(self, epoch: int) -> Int64:
-        """Where each lane begins in the layout: the runs go to the lanes in the order of a hash."""
+        """Where each lane begins in the layout; a hash decides the order of the lanes."""
         lanes = np.arange(self.lanes, dtype=np.uint64)
         order = np.argsort(splitmix64(lanes ^ np.uint64(derive(self.key, epoch, 2))), kind="stable")
         starts = np.empty(self.lanes, np.int64)
@@ -135,7 +135,7 @@ class Order:
         return starts
 
     def _layout(self, epoch: int) -> tuple[Int64, Int64]:
-        """Episodes in the order in which an epoch lays them out, and where the samples of each end."""
+        """The episodes in the order of an epoch, and where the samples of each end."""
         if epoch not in self._layouts:
             _keep_few(self._layouts)
             numbers, firsts = np.unique(self.shards, return_index=True)
@@ -147,7 +147,7 @@ class Order:
         return self._layouts[epoch]
 
     def _mixed(self, epoch: int, window: int) -> Int64:
-        """Places in the layout of one window of every lane [lanes, window], mixed; no sample last."""
+        """Places in the layout of one window of every lane, [lanes, window], shuffled; padding comes last."""
         if (epoch, window) not in self._windows:
             _keep_few(self._windows)
             first = window * self.window - self._shifts
@@ -162,6 +162,6 @@ class Order:
 
 
 def _keep_few(cache: dict[Any, Any]) -> None:
-    """Forget the oldest entry; a batch seldom touches more than two."""
+    """Drop the oldest of four entries; a batch seldom needs more than two."""
     if len(cache) >= 4:
         cache.pop(next(iter(cache)))

@@ -1,8 +1,8 @@
-"""What a sample is: a pair of frames of one episode, or a single frame, and which step it is at.
+"""Kinds of samples: a pair of frames of one episode, or a single frame; and the step at which each begins.
 
-Steps come from a counter-based hash of (key, epoch, episode, draw): no state, no order of calls, and one
-episode gives the same steps whatever other episodes there are. A pair never leaves its episode and is never
-clamped; an episode that is too short gives no sample.
+Steps come from a counter-based hash of (key, epoch, episode, draw): there is no state, the order of calls
+does not matter, and an episode gives the same steps whatever other episodes there are. A pair never leaves
+its episode and is never clamped; an episode that is too short gives no sample.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from oxcart.train.data.order import Samples, derive, splitmix64
 Int64 = npt.NDArray[np.int64]
 
 MOST = 1 << 20
-"""Draws of an episode in an epoch."""
+"""Draws per episode and epoch, at most."""
 
 
 class TooShortError(ConfigError):
@@ -36,11 +36,11 @@ class Frames:
     """
 
     per_episode: int | str = 1
-    """Draws of an episode in an epoch; "all" is every step once."""
+    """Draws per episode and epoch; "all" takes every step once."""
     leave: int = 0
-    """Steps at the end of an episode that are no samples, such as those without codes."""
+    """Steps to leave out at the end of each episode, such as those without codes."""
     shape: ClassVar[tuple[int, ...]] = ()
-    """Axes of a sample before those of a frame."""
+    """Shape of a sample, without the axes of a frame."""
 
     def __post_init__(self) -> None:
         check_per_episode("per_episode", self.per_episode)
@@ -57,11 +57,11 @@ class Frames:
         return 0
 
     def counts(self, steps: Int64, offset: int) -> Int64:
-        """Samples of each episode of so many steps in an epoch."""
+        """Samples per epoch of each episode, given its number of steps."""
         return _counts(self.per_episode, steps, self.leave)
 
     def steps(self, key: int, samples: Samples, lengths: Int64, offset: int) -> Int64:
-        """The step of each sample; `lengths` are the steps of its episode."""
+        """The step of each sample, given the number of steps of its episode."""
         return _steps(self.per_episode, key, samples, lengths - self.leave)
 
 
@@ -75,13 +75,13 @@ class Pairs:
     """
 
     frames: int | None = None
-    """k, in steps."""
+    """Offset k, in steps."""
     seconds: float | None = None
-    """k in seconds, rounded to steps of the dataset's control rate, at least one."""
+    """Offset k in seconds, rounded to steps of the dataset's control rate, at least one step."""
     per_episode: int | str = 1
-    """Draws of an episode in an epoch; "all" is every t once."""
+    """Draws per episode and epoch; "all" takes every t once."""
     shape: ClassVar[tuple[int, ...]] = (2,)
-    """Axes of a sample before those of a frame."""
+    """Shape of a sample, without the axes of a frame."""
 
     def __post_init__(self) -> None:
         check_per_episode("per_episode", self.per_episode)
@@ -102,7 +102,7 @@ class Pairs:
         }
 
     def offset(self, control_rate: Mapping[str, Any] | None) -> int:
-        """k in steps.
+        """The offset k, in steps.
 
         Args:
             control_rate: `hz` and `verified` of the dataset.
@@ -121,19 +121,19 @@ class Pairs:
         return max(1, round(self.seconds * float(control_rate["hz"])))
 
     def counts(self, steps: Int64, offset: int) -> Int64:
-        """Samples of each episode of so many steps in an epoch."""
+        """Samples per epoch of each episode, given its number of steps."""
         return _counts(self.per_episode, steps, offset)
 
     def steps(self, key: int, samples: Samples, lengths: Int64, offset: int) -> Int64:
-        """The first step of each sample; `lengths` are the steps of its episode."""
+        """The first step of each sample, given the number of steps of its episode."""
         return _steps(self.per_episode, key, samples, lengths - offset)
 
 
 def check_per_episode(name: str, value: Any) -> None:
-    """Refuse what is neither a number of draws nor "all".
+    """Refuse a value that is neither a number of draws nor "all".
 
     Raises:
-        ConfigError: says what was given as `name`.
+        ConfigError: the value is neither; the message calls it `name`.
     """
     if value != "all" and (not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= MOST):
         raise ConfigError(f'{name}: expected a whole number from 1 to {MOST:,} or "all", got {value!r}')
@@ -145,7 +145,7 @@ def _counts(per_episode: int | str, steps: Int64, offset: int) -> Int64:
 
 
 def _steps(per_episode: int | str, key: int, samples: Samples, room: Int64) -> Int64:
-    """One of `room` steps for each sample: the draw itself where every step is drawn, else a hash of it."""
+    """One of `room` steps for each sample: the draw itself if every step is drawn, else a hash of it."""
     if isinstance(per_episode, str):
         return samples.draw
     hashes = np.full(len(room), derive(key, 2), np.uint64)

@@ -1,6 +1,6 @@
-"""What the shuffle window does: how mixed batches are, for windows and lanes, beside a perfect shuffle.
+"""How well lanes and windows mix batches, compared with a perfect shuffle.
 
-Computed from the order alone; no frame is read.
+All numbers follow from the order; no frame is read.
 """
 
 from __future__ import annotations
@@ -20,24 +20,24 @@ from oxcart.train.plots import metadata, pyplot
 Int64 = npt.NDArray[np.int64]
 
 MOST = 200_000
-"""Samples that are looked at."""
+"""Samples that are measured, at most."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Mixing:
-    """How mixed the batches of one order are."""
+    """How well the batches of one order are mixed."""
 
     lanes: int
-    """0 for a perfect shuffle."""
+    """Number of lanes; 0 is the perfect shuffle."""
     window: int
     episodes: float
-    """Distinct episodes in a batch, on average."""
+    """Distinct episodes per batch, on average."""
     environments: float
-    """Distinct environments in a batch, on average."""
+    """Distinct environments per batch, on average."""
     correlation: float
-    """Spearman's, of the places of consecutive samples: 1 without a shuffle, 0 with a perfect one."""
+    """Rank correlation of consecutive samples (Spearman): 1 without a shuffle, 0 with a perfect one."""
     memory: int
-    """Samples within reach at a time: lanes times window."""
+    """Samples that a batch can be drawn from: lanes times window."""
 
 
 def mixing(
@@ -46,11 +46,11 @@ def mixing(
     """Measure combinations of lanes and windows, and a perfect shuffle last.
 
     Args:
-        order: of a loader; its lanes and window are replaced.
-        environments: code of each episode's environment.
-        batch_size: samples of a batch.
-        lanes: numbers of lanes.
-        windows: numbers of samples.
+        order: order of a loader, whose lanes and window are replaced.
+        environments: number of each episode's environment.
+        batch_size: samples per batch.
+        lanes: numbers of lanes to try.
+        windows: window sizes to try, in samples.
     """
     count = min(len(order), MOST)
     starts = np.concatenate([[0], np.cumsum(order.counts)])
@@ -87,7 +87,7 @@ def _measure(
 
 
 def plot(found: Sequence[Mixing], batch_size: int, title: str, path: Path) -> None:
-    """Draw distinct episodes a batch and the correlation over the window, a line for each number of lanes."""
+    """Plot distinct episodes per batch and rank correlation over the window, one line per number of lanes."""
     plt = pyplot()
     figure, axes = plt.subplots(1, 2, figsize=(11, 4.2), layout="constrained")
     perfect = found[-1]

@@ -1,4 +1,4 @@
-"""Where a loader is, as plain data, and whether another loader can go on from there."""
+"""The state of a loader as plain data, and the check that another loader can continue from it."""
 
 from __future__ import annotations
 
@@ -11,14 +11,13 @@ from oxcart.shards.errors import ConfigError
 
 VERSION = 1
 MOST = 1 << 48
-"""Samples at most that a loader has handed out: so many that no run comes there, so few that sums of them fit
-int64."""
+"""Largest position: more samples than any run reaches, few enough that sums of positions fit int64."""
 
 
 def make_state(
     position: int, settings: Mapping[str, Any], batch_size: int, world_size: int
 ) -> dict[str, Any]:
-    """Plain JSON."""
+    """The state of a loader, as plain JSON."""
     return {
         "version": VERSION,
         "position": position,
@@ -29,10 +28,10 @@ def make_state(
 
 
 def check_state(state: Mapping[str, Any], settings: Mapping[str, Any]) -> int:
-    """The position of a state whose order is that of these settings.
+    """The position of a state, which must have been taken with the same settings of the order.
 
     Raises:
-        ConfigError: it is no state, or of another order; says what differs.
+        ConfigError: it is not a state, or its order is another; the message says what differs.
     """
     version, position = state.get("version"), state.get("position")
     if version != VERSION or not isinstance(position, int) or not 0 <= position <= MOST:
@@ -43,7 +42,9 @@ def check_state(state: Mapping[str, Any], settings: Mapping[str, Any]) -> int:
     found = state.get("order", {})
     if found != settings:
         changed = "; ".join(changes(found, settings))
-        raise ConfigError(f"state: is of another order, and going on would repeat or skip samples: {changed}")
+        raise ConfigError(
+            f"state: is of another order, so continuing would repeat or skip samples: {changed}"
+        )
     return position
 
 

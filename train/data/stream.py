@@ -1,4 +1,4 @@
-"""One dataset of a loader: its order of samples, and how rows of a batch are filled from it."""
+"""One dataset of a loader: the order of its samples, and how they are read into rows of a batch."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from oxcart.train.data.sampling import Frames, Pairs, TooShortError
 Int64 = npt.NDArray[np.int64]
 
 DENSE = 0.5
-"""Share of the chunks that is wanted in an epoch, from which on they are read in sequence."""
+"""Share of the chunks needed in an epoch, from which on `auto` reads them in sequence."""
 
 
 @dataclass(frozen=True)
@@ -30,16 +30,16 @@ class Wanted:
     """Samples of one dataset in one batch."""
 
     rows: Int64
-    """Their rows in the batch."""
+    """Row of each sample in the batch."""
     episodes: Int64
     steps: Int64
 
     def slice(self, begin: int, end: int) -> Wanted:
-        """Some of them."""
+        """The samples from one index to another."""
         return Wanted(self.rows[begin:end], self.episodes[begin:end], self.steps[begin:end])
 
     def between(self, first: int, stop: int) -> Wanted:
-        """Those of rows `first` to `stop - 1`, counted from `first`."""
+        """The samples of rows `first` to `stop - 1`, whose rows are then counted from `first`."""
         begin, end = np.searchsorted(self.rows, [first, stop])
         return Wanted(self.rows[begin:end] - first, self.episodes[begin:end], self.steps[begin:end])
 
@@ -107,19 +107,19 @@ class DatasetStream:
         self._share: tuple[int, int, Schedule, int, int, int] | None = None
 
     def begin(self, rank: int, world: int, schedule: Schedule, me: int, start: int, end: int) -> Reuse:
-        """Samples will be asked for from position `start` of the mixture on, those of one rank."""
+        """Begin an iteration over the samples of one rank, from position `start` of the mixture to `end`."""
         self._share = rank, world, schedule, me, start, end
         self._begun.clear()
         return self.reader.begin()
 
     def want(self, positions: Int64, rows: Int64) -> Wanted:
-        """The samples at positions of this dataset's own sequence, which go to rows of a batch."""
+        """The samples at positions of this dataset's own sequence, to be read soon into rows of a batch."""
         if self._share is not None and (self._reuses or self._dense):
             self._expect(positions)
         return self.find(positions, rows)
 
     def find(self, positions: Int64, rows: Int64 | None = None) -> Wanted:
-        """The same, without a word of it to those who read ahead."""
+        """The samples at positions of this dataset's own sequence, without announcing their chunks."""
         samples = self.order.at(positions)
         rows = np.arange(len(positions)) if rows is None else rows
         return Wanted(rows, samples.episode, self._steps(samples))
@@ -130,7 +130,7 @@ class DatasetStream:
         return steps if self.moving is None else self.moving.at(samples.episode, steps)
 
     def _expect(self, positions: Int64) -> None:
-        """Say what will be wanted of the windows that the positions reach for the first time."""
+        """Announce the chunks of every window that the positions enter."""
         order = self.order
         epochs, inside = np.divmod(positions, len(order))
         rows, lanes = np.divmod(inside, order.lanes)
@@ -166,7 +166,7 @@ class DatasetStream:
             self.reader.plan_reads(episodes[firsts], chunks[firsts], self._budget.size // 2 // lanes)
 
     def describe(self, wanted: Wanted, batch: Batch) -> None:
-        """Write everything that is in memory already to the samples' rows: where each of them comes from."""
+        """Write to the samples' rows what is in memory already: step, offset, dataset, key and texts."""
         index, rows = self.index, wanted.rows.tolist()
         batch.t.numpy()[wanted.rows] = wanted.steps
         batch.offset.numpy()[wanted.rows] = self.offset

@@ -122,7 +122,7 @@ def report_html(analysis: Analysis) -> bytes:
         because=_because(judged, analysis),
         cards=[found[key] for key in CARDS if key in found][:SHOWN_CARDS],
         judged=judged,
-        picture=_picture,
+        picture=_drawing,
         words=_WORDS,
         number=say,
         interval=say_interval,
@@ -191,7 +191,7 @@ def _because(judged: Sequence[Row], analysis: Analysis) -> list[str]:
     return said
 
 
-def _picture(row: Row) -> dict[str, Any]:
+def _drawing(row: Row) -> dict[str, Any]:
     """Where a number and those beside it are drawn, on an axis of its own."""
     others = [one for one in (row.untrained, row.null) if one is not None]
     ends = [end for one in (row.number, *others) for end in (one.low, one.high, one.value) if end is not None]

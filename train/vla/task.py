@@ -292,8 +292,8 @@ class VlaTask:
             for path in (run / "samples.png", run / "samples" / f"step-{last['step']:06d}.png"):
                 draw_panel(path, self._panel, self._labels.laq, config.val.splits[0], last)
         names = {split: list(loaders) for split, loaders in self._held_out.items()}
-        pictures = ("loss.png", "codes.png", "samples.png")
-        write_file(run / "report.md", describe(last, names, "docs/vla.md", pictures).encode())
+        figures = ("loss.png", "codes.png", "samples.png")
+        write_file(run / "report.md", describe(last, names, "docs/vla.md", figures).encode())
 
     def identity(self) -> dict[str, Any]:
         config = self._config

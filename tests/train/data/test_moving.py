@@ -124,5 +124,5 @@ def test_what_is_impossible_is_one_line(datasets: Datasets, motion: dict[str, st
             name="motion", producer=whole.producer, dataset=whole.dataset, parameters={}, values=values
         ),
     )
-    with pytest.raises(ConfigError, match="has no value for each of the"):
+    with pytest.raises(ConfigError, match=r"min_motion: .*: has no values for episode"):
         loader(datasets, motion, min_motion=0.0, motion=[f"{tmp_path}/part.parquet"])

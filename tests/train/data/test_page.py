@@ -1,4 +1,4 @@
-"""The examples of docs/loading.md run as they stand there, but for the places of the datasets."""
+"""The examples of docs/loading.md run as they are printed, with the datasets at other places."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_the_examples_run(datasets: Mapping[str, Path], capsys: pytest.CaptureFi
             block = block.replace(written, there)
         exec(compile(block, str(PAGE), "exec"), names)
     assert "episodes" in capsys.readouterr().out
-    assert names["pictures"].frames.shape == (16, 2, 32, 32, 3)
+    assert names["drawn"].frames.shape == (16, 2, 32, 32, 3)
     assert names["mixed"].draw(2).frames.shape == (2, 2, 224, 224, 3)
     assert names["again"].position == names["loader"].position
     (pairs, keys), *_ = names["dataset"]

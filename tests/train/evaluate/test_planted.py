@@ -164,7 +164,7 @@ def test_mean_flows_look_at_what_moves() -> None:
     assert (mean_flows(np.zeros((1, 4, 4, 2))) == 0).all()
 
 
-def test_directions_of_the_cache_are_those_planted() -> None:
+def test_directions_of_the_pairs_are_those_planted() -> None:
     pairs = planted("direction")
     assert pairs.actions is not None
     sectors = statistics.directions(pairs.actions) - 1

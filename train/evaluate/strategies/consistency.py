@@ -33,7 +33,7 @@ from oxcart.train.flow import WEIGHTED
 from oxcart.train.statistics import Floats, Ints
 
 LISTED = 64
-"""Tokens of the table and the picture, at most: the most frequent."""
+"""Tokens of the table and the figure, at most: the most frequent."""
 
 
 def measure(pairs: GatheredPairs, context: Context) -> Iterator[Number | Skip]:
@@ -109,7 +109,7 @@ def draw(pairs: GatheredPairs, context: Context) -> Iterator[Figure | Table]:
             continue
         rows = _variances(scaled, part.codes[known], part.size, groups)
         if rows:
-            yield _picture(rows, what, kind)
+            yield _bars(rows, what, kind)
             columns = ("token", "pairs", f"within {kind}", f"between {kind}", "between / within")
             yield Table(title=f"Variance of {what} given a token", columns=columns, rows=rows)
 
@@ -142,7 +142,7 @@ def _variances(values: Floats, codes: Ints, size: int, groups: Ints) -> list[lis
     return found
 
 
-def _picture(rows: list[list[Any]], what: str, kind: str) -> Figure:
+def _bars(rows: list[list[Any]], what: str, kind: str) -> Figure:
     plt = plots.pyplot()
     figure, axis = plt.subplots(figsize=(11, 2.9), layout="constrained")
     at = np.arange(len(rows))
