@@ -141,8 +141,8 @@ def _say_how_it_ended(what: str, result: Any, config: Any, columns: dict[str, st
     rate = f", {result.throughput:,.0f} samples/s" if result.throughput else ""
     click.echo(f"{run}: {result.step:,} steps{rate}")
     click.echo(_summary(result.metrics, config.val.splits, columns))
-    pictures = f"pictures: {run}/loss.png"
-    click.echo(f"report: {run}/report.md, {pictures}, {run}/samples.png" if result.metrics else pictures)
+    plots = f"plots: {run}/loss.png"
+    click.echo(f"report: {run}/report.md, {plots}, {run}/samples.png" if result.metrics else plots)
     click.echo(f"next: {then}")
 
 

@@ -48,7 +48,7 @@ SMALL = (
     "val.samples=16",
     "val.batch_size=8",
     "val.probe_samples=16",
-    "val.pictures=2",
+    "val.images=2",
     "run.quiet=true",
 )
 

@@ -31,8 +31,8 @@ T = TypeVar("T")
 
 CONFIG = "config.yaml"
 """File of a run that holds its configuration."""
-RENAMED = {"data.reading": "data.read_mode", "data.ahead": "data.prefetch"}
-"""Keys of configurations that older versions saved -> what they are called now."""
+RENAMED = {"data.reading": "data.read_mode", "data.ahead": "data.prefetch", "val.pictures": "val.images"}
+"""Keys of configurations that older versions saved -> what they are called now, in the same section."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,7 +156,7 @@ class ValConfig:
     """Seed of the draw."""
     splits: list[str] = field(default_factory=lambda: ["val", "val_seen"])
     """Splits to validate on. The first is required and decides which checkpoint is best."""
-    pictures: int = 8
+    images: int = 8
     """Rows of samples.png."""
 
 
@@ -217,7 +217,7 @@ def resolve(
         name = str(given.get("preset", known["preset"]))
         base = {**_read_preset(presets, name), "preset": name}
     else:
-        base = dict(saved)
+        base = {name: _renamed(name, section) for name, section in saved.items()}
         if given.get("preset", base.get("preset")) != base.get("preset"):
             raise ConfigError(
                 f"preset: the run was begun with {base.get('preset')!r}, got {given['preset']!r}; "
@@ -241,6 +241,18 @@ def resolve(
         raise ConfigError(f"{key}: {str(error).splitlines()[0]}") from error
     assert isinstance(built, schema)
     return built
+
+
+def _renamed(name: str, section: Any) -> Any:
+    """A section of a saved configuration with the names that its keys have now."""
+    if not isinstance(section, Mapping):
+        return section
+    now = {
+        old.partition(".")[2]: new.partition(".")[2]
+        for old, new in RENAMED.items()
+        if old.startswith(f"{name}.")
+    }
+    return {now.get(key, key): value for key, value in section.items()}
 
 
 def to_yaml(config: Any) -> str:

@@ -49,7 +49,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "val.samples": (1, COUNT),
     "val.batch_size": (1, COUNT),
     "val.seed": (0, SEED),
-    "val.pictures": (1, 1 << 10),
+    "val.images": (1, 1 << 10),
     "val.probe_samples": (1, COUNT),
     "val.baselines": (0, COUNT),
     "evaluate.every": (1, COUNT),

@@ -184,15 +184,19 @@ def test_a_saved_configuration_keeps_its_preset() -> None:
         laq_config(["preset=base"], saved)
 
 
-@pytest.mark.parametrize(("key", "now"), [("reading", "read_mode"), ("ahead", "prefetch")])
-def test_a_key_that_was_renamed_is_named_with_its_new_name(key: str, now: str) -> None:
-    said = f"^data.{key}: no such key; did you mean data.{now}[?]$"
-    with pytest.raises(ConfigError, match=said):
-        laq_config([f"data.{key}=4"])
-    saved = yaml.safe_load(to_yaml(laq_config(["preset=tiny"])))
-    saved["data"][key] = saved["data"].pop(now)
-    with pytest.raises(ConfigError, match=said):
-        laq_config([], saved)
+@pytest.mark.parametrize(
+    ("section", "key", "now"),
+    [("data", "reading", "read_mode"), ("data", "ahead", "prefetch"), ("val", "pictures", "images")],
+)
+def test_a_key_that_was_renamed_is_refused_by_its_new_name_and_read_from_older_runs(
+    section: str, key: str, now: str
+) -> None:
+    with pytest.raises(ConfigError, match=f"^{section}.{key}: no such key; did you mean {section}.{now}[?]$"):
+        laq_config([f"{section}.{key}=4"])
+    config = laq_config(["preset=tiny"])
+    saved = yaml.safe_load(to_yaml(config))
+    saved[section][key] = saved[section].pop(now)
+    assert laq_config([], saved) == config
 
 
 def test_every_field_has_a_docstring() -> None:

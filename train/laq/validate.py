@@ -141,7 +141,7 @@ def validate(
                 refuse(~error.isfinite(), batch, "predictions")
                 errors[kind] = error.numpy()
                 if kind == "prediction" and i == 0:
-                    examples = _examples(batch, made, own, config.val.pictures)
+                    examples = _examples(batch, made, own, config.val.images)
             parts.append((i, (errors, *_about(batch, frames))))
         return parts
 

@@ -261,7 +261,7 @@ class VlaTask:
 
     def _show(self, loader: Loader, accelerator: Accelerator) -> Panel:
         assert self._policy is not None
-        batch = loader.draw(min(self._config.val.pictures, loader.epoch_length), seed=self._config.val.seed)
+        batch = loader.draw(min(self._config.val.images, loader.epoch_length), seed=self._config.val.seed)
         frames = self._labels.frames(batch)
         with accelerator.autocast():
             codes, _ = emit(self._policy, frames, batch.instruction)
