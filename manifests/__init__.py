@@ -1,1 +1,1 @@
-"""Meaning: the manifest, the episode table, the split rule; inspect, show and verify."""
+"""The meaning of a dataset: the manifest, the episode table, the split rule; inspect, show and verify."""

@@ -30,10 +30,10 @@ from oxcart.shards.store import Store
 MOST_BYTES = 2 << 30
 """Size limit of the file, in bytes."""
 FOLD = 64
-"""An annotation may take this many times its file in memory: a code of one bit becomes a number of 64."""
+"""Maximum ratio of size in memory to size in the file: a one-bit code becomes a 64-bit number."""
 _METADATA = b"oxcart.annotation"
 _ABOUT = ("name", "producer", "dataset", "parameters")
-"""Fields of an annotation that the metadata of its file holds."""
+"""Fields of an annotation that are stored in the metadata of its file."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,16 +42,16 @@ class Annotation:
 
     name: str
     producer: str
-    """Fingerprint of what made the values."""
+    """Fingerprint of the program or model that made the values."""
     dataset: str
-    """Fingerprint of the dataset."""
+    """Fingerprint of the annotated dataset."""
     parameters: Mapping[str, Any]
     values: Mapping[str, npt.NDArray[Any]]
-    """Key of each episode -> [T] or [T, n], all of one dtype and n."""
+    """Key of each episode -> values [T] or [T, n]; all have the same dtype and n."""
 
 
 def motion_url(dataset: str) -> str:
-    """Where the motion of a dataset is written: beside it, so that the dataset stays as it was committed."""
+    """URL of a dataset's motion annotation: beside the dataset, which is never changed."""
     place = dataset.rstrip("/")
     if "://" not in place and os.path.basename(place) in ("", ".", ".."):
         place = os.path.realpath(dataset)
@@ -59,7 +59,7 @@ def motion_url(dataset: str) -> str:
 
 
 def write_annotation(url: str, annotation: Annotation) -> None:
-    """Write a file, atomically; the same values give the same bytes."""
+    """Write an annotation file atomically; the same values give the same bytes."""
     folder, name = _split(url)
     rows = [annotation.values[key] for key in sorted(annotation.values)]
     width = None if not rows or rows[0].ndim == 1 else rows[0].shape[1]
@@ -78,7 +78,7 @@ def write_annotation(url: str, annotation: Annotation) -> None:
 
 
 def read_annotation(url: str) -> Annotation:
-    """Read a file.
+    """Read an annotation file.
 
     Raises:
         CorruptError: the file is not an annotation.

@@ -1,16 +1,16 @@
-"""Which episode goes to which split: the split rule applied to the episodes of a dataset.
+"""Decide which episode goes to which split: the split rule applied to the episodes of a dataset.
 
-A group is what must not be torn apart: episodes of one environment (or instruction, or whatever the rule
-splits by), joined with those that the alias table or duplicates tie to it. Budgets are filled group by group
-in the order of a hash, so the same rule, dataset name and episodes give the same splits for any order of rows
-and on any machine. The trade-off: a budget is a bound, not a promise. Large groups are passed over, and where
-none fits the smallest is held out although it exceeds the budget (with a warning), because no validation at
+A group must not be divided: episodes of one environment (or instruction, or whatever the rule splits by),
+joined with those that the alias table or duplicates tie to it. Budgets are filled group by group in the order
+of a hash, so the same rule, dataset name and episodes give the same splits for any order of rows and on any
+machine. The trade-off: a budget is an upper bound, not a promise. Groups that are too large are skipped. If
+none fits, the smallest is held out although it exceeds the budget (with a warning), because no validation at
 all is worse.
 
-The place of a name in the order is the sha256 of canonical JSON in UTF-8, `[salt,dataset,name]` for groups
-and `[salt,dataset,"val_seen",name]` for units of val_seen; what has several names takes the smallest.
-A million episodes take 3 s by environment (13 s more for a share of val_seen), 22 s by episode and 32 s by
-instruction if all differ, and at most 0.6 GiB besides the episodes.
+The place of a name in the order is the sha256 of canonical JSON in UTF-8: `[salt,dataset,name]` for groups,
+and `[salt,dataset,"val_seen",name]` for units of val_seen. A group with several names takes the smallest
+hash. A million episodes take 3 s by environment (13 s more for a share of val_seen), 22 s by episode and 32 s
+by instruction if all differ, and at most 0.6 GiB besides the episodes.
 """
 
 from __future__ import annotations
@@ -31,37 +31,37 @@ from oxcart.shards.choices import nearest
 from oxcart.shards.errors import ConfigError
 
 UNKNOWN = "name the field with --environment FIELD, or use --split-by instruction"
-"""What to do where no environment is known, of most kinds of sources."""
+"""Remedy in messages if no environment is known, for most kinds of sources."""
 
 
 class SplitEpisode(NamedTuple):
-    """What the split rule must know of an episode."""
+    """The facts about an episode that the split rule uses."""
 
     key: str
-    """Stable key, unique in the dataset."""
+    """Stable key of the episode, unique in the dataset."""
     environment: str | None
-    """Name of the environment; None where it is unknown."""
+    """Name of the environment; None if it is unknown."""
     session: str | None
-    """Recording session; None where it is unknown."""
+    """Name of the recording session; None if it is unknown."""
     instructions: tuple[str, ...]
-    """All texts of the episode."""
+    """All instructions of the episode."""
     source_split: str
-    """The source's own split."""
+    """Split of the episode in the source."""
     duplicate: int
     """Equal for episodes with the same encoded images of the primary camera and actions, in step order."""
 
 
 class Group(NamedTuple):
-    """A row of what was decided, for display."""
+    """A group and its split, for display."""
 
     names: tuple[str, ...]
     """Every name of the group in this dataset, sorted; the row without names sums up unknown episodes."""
     split: str
-    """train, val or test."""
+    """Split of the group: train, val or test."""
     episodes: int
-    """Number of episodes, those in val_seen included."""
+    """Number of episodes, including those in val_seen."""
     val_seen: int
-    """How many of them are in val_seen."""
+    """Number of its episodes that are in val_seen."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,17 +71,17 @@ class Assignment:
     splits: tuple[str, ...]
     """One of `SPLITS` per episode, in the order in which they were given."""
     rule: SplitRule
-    """The frozen rule: it lists the names that the splits came out with, and gives the same splits again."""
+    """The frozen rule: it lists the names in each split, and gives the same splits again."""
     groups: tuple[Group, ...]
-    """Every group, by split and name; by source, the source's splits."""
+    """Every group, sorted by split and name; when splitting by source, the source's splits."""
     warnings: tuple[str, ...]
-    """What a person should know about this split, one line each."""
+    """Warnings about this split, one line each."""
 
 
 def assign(
     rule: SplitRule, dataset: str, episodes: Sequence[SplitEpisode], *, unknown: str = UNKNOWN
 ) -> Assignment:
-    """The split of every episode of `dataset`; `unknown` is what to do where no environment is known.
+    """Assign every episode of `dataset` to a split; `unknown` is the remedy if no environment is known.
 
     Under lists of names, what is new goes to train, or to where an alias or a duplicate ties it; a duplicate
     of an episode of a listed session joins it in val_seen, even from train.
@@ -144,7 +144,7 @@ class _Groups:
     """Groups, each called by the index of its first episode."""
 
     of: list[int]
-    """The group of each episode."""
+    """Group of each episode."""
     known: list[bool]
     """Whether each episode has a name of its own."""
     names: dict[int, tuple[str, ...]]
@@ -152,14 +152,14 @@ class _Groups:
     episodes: Counter[int]
     """Number of episodes of each group."""
     unknown: Counter[int]
-    """Number of them without a name."""
+    """Number of episodes of each group without a name."""
     place: dict[str, str]
-    """The alias table."""
+    """The alias table, as names that stand for places."""
     at: dict[str, int]
-    """The group at each place."""
+    """Name that stands for a place -> its group."""
 
     def find(self, name: str) -> int | None:
-        """The group that a name means, or another name of the same place."""
+        """The group of a name, or of another name of the same place."""
         return self.at.get(self.place.get(name, name))
 
 
@@ -186,7 +186,7 @@ def _groups(rule: SplitRule, episodes: Sequence[SplitEpisode]) -> _Groups:
 
 
 def own_names(by: str, episodes: Sequence[SplitEpisode]) -> Iterable[Iterable[str]]:
-    """Names of each episode's groups; none where they are unknown."""
+    """Names of each episode's groups; empty if they are unknown."""
     if by == "environment":
         return ((e.environment,) if e.environment else () for e in episodes)
     if by == "episode":
@@ -199,7 +199,7 @@ def own_names(by: str, episodes: Sequence[SplitEpisode]) -> Iterable[Iterable[st
 def _listed(
     rule: SplitRule, dataset: str, episodes: Sequence[SplitEpisode], groups: _Groups
 ) -> tuple[dict[int, str], list[str]]:
-    """The split of each group that the rule lists, and warnings of names that the dataset does not have."""
+    """The split of each group that the rule lists, and warnings about names that the dataset lacks."""
     split_of: dict[int, str] = {}
     because: dict[int, str] = {}
     warnings: list[str] = []
@@ -225,7 +225,7 @@ def _listed(
 
 
 def _tie(by: str, one: str, two: str, episodes: Sequence[SplitEpisode], groups: _Groups) -> str:
-    """What ties two names into one group, where it is a single step."""
+    """What ties two names into one group, if it is a single step."""
     place = groups.place
     wanted = {place.get(one, one), place.get(two, two)}
     by_duplicate: dict[int, tuple[str, set[str]]] = {}
@@ -285,7 +285,7 @@ def _budgets(
 
 
 def _in_order(named: Iterable[tuple[int, str]], prefix: list[str]) -> list[int]:
-    """The units by the smallest hash of their names; units of one name in the order in which they come."""
+    """The units, sorted by the smallest hash of their names; units of one name keep their order."""
     # Hash what all names share once: sha256 of canonical_json([*prefix, name]), three times as fast.
     shared = hashlib.sha256(canonical_json(prefix)[:-1] + b",")
     hashes: dict[str, bytes] = {}
@@ -304,16 +304,16 @@ _quote = json.JSONEncoder(ensure_ascii=False).encode
 
 
 def _room(share: float, episodes: int) -> int:
-    """Episodes that a share allows: exact, as the share is written (0.1 of 30 is 3, though 0.1 * 3 > 0.3)."""
+    """Number of episodes in a share, in exact decimals: 0.1 of 30 is 3, although 0.1 * 3 > 0.3 in floats."""
     return floor(Fraction(str(share)) * episodes)
 
 
 def _take(
     room: int, order: list[int], size: Mapping[int, int], pool: Mapping[int, int], left: Counter[int]
 ) -> list[int]:
-    """The units to hold out: in order, each that still fits; where none does, the smallest.
+    """The units to hold out: in order, each that still fits; if none fits, the smallest.
 
-    Never the last unit of its pool: `left` counts the units that each pool still has in train.
+    The last unit of a pool is never held out: `left` counts the units that each pool still has in train.
     """
     taken = []
     for unit in order:
@@ -376,7 +376,7 @@ def _warn_unknown(rule: SplitRule, groups: _Groups, splits: list[str]) -> list[s
 
 
 def _warn_alike(groups: _Groups) -> list[str]:
-    """A warning of names that may be one place and are not in one group."""
+    """Warnings about names that may mean one place but are not in one group."""
     group_of = {name: group for group, names in groups.names.items() for name in names}
     apart = [names for names in alike(group_of) if len({group_of[name] for name in names}) > 1]
     return [said_alike(apart)] if apart else []
@@ -390,7 +390,7 @@ def _seen_listed(
     groups: _Groups,
     splits: list[str],
 ) -> tuple[set[int], tuple[str, ...], list[str]]:
-    """Episodes of train whose session or key is listed, and their duplicates, with the names of all."""
+    """Train episodes whose session or key is listed, their duplicates, and the names of all."""
     names = set(listed)
     here: set[str] = set()
     used: set[str] = set()
@@ -424,7 +424,7 @@ def _seen_budget(
     groups: _Groups,
     splits: list[str],
 ) -> tuple[set[int], tuple[str, ...], list[str]]:
-    """Episodes that the share of val_seen holds out, and the names that hold out exactly these."""
+    """Episodes held out by the share of val_seen, and the names that hold out exactly these."""
     free = [i for i, g in enumerate(groups.of) if splits[i] == "train" and not groups.unknown[g]]
     # Units of one session name in two groups have one hash: the names of the groups decide.
     free.sort(key=lambda i: groups.names[groups.of[i]])

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 MOST_MEMORY = 512 << 20
-"""Bytes that the values of JSON may take when it is read: 240 for an object, 64 for anything else."""
+"""Limit on the memory of parsed JSON, in bytes, at 240 per object and 64 per other value."""
 
 
 def canonical_json(value: Any) -> bytes:
@@ -18,10 +18,10 @@ def canonical_json(value: Any) -> bytes:
 
 
 def read_json(data: bytes) -> Any:
-    """The value of JSON that a stranger may have written.
+    """Parse JSON that may come from a stranger.
 
     Raises:
-        ValueError: it is not JSON, is nested too deep, or would take more than `MOST_MEMORY`.
+        ValueError: the data is not JSON, is nested too deep, or would take more than `MOST_MEMORY`.
     """
     # Each value but the first comes after one of these; in texts they only make the sum larger.
     taken = 240 * data.count(b"{") + 64 * sum(data.count(one) for one in (b"[", b",", b":"))

@@ -1,4 +1,4 @@
-"""Exact counts of a table of episodes: what a manifest states, and what verify holds against it."""
+"""Exact counts of a table of episodes, as a manifest states them and `verify` checks them."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ Count = dict[str, int]
 
 
 def per_split(episodes: pa.Table, cameras: int) -> dict[str, Count]:
-    """Split -> counts, of the splits that have episodes."""
+    """Split -> counts, for splits that have episodes."""
     counts = _grouped(episodes, ["split"], cameras)
     return {split: counts[(split,)] for split in SPLITS if (split,) in counts}
 
 
 def per_environment(episodes: pa.Table, cameras: int) -> list[dict[str, Any]]:
-    """Name, how it is known, and counts per split of each environment; unknown is null and comes last."""
+    """Name of each environment, how it is known, and counts per split; the unknown one is null and last."""
     found: dict[tuple[bool, str, str], dict[str, Count]] = {}
     for (name, known, split), count in _grouped(
         episodes, ["environment", "environment_known", "split"], cameras
@@ -50,7 +50,7 @@ def _grouped(episodes: pa.Table, by: list[str], cameras: int) -> dict[tuple[Any,
 
 
 def frame_size(episodes: pa.Table, camera: str) -> dict[str, int | None]:
-    """Height and width of a camera's frames, null where episodes differ."""
+    """Height and width of a camera's frames; null if episodes differ."""
     sides = {side: pc.unique(episodes[f"{camera}.{side}"]).to_pylist() for side in ("height", "width")}
     same = all(len(values) == 1 for values in sides.values())
     return {side: values[0] if same else None for side, values in sides.items()}

@@ -1,4 +1,4 @@
-"""A compiled dataset, opened: its manifest, its tables, and the frames of one episode."""
+"""An opened dataset: its manifest, its tables, and the frames of one episode."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ from oxcart.shards.store import Store
 
 
 def read_whole(store: Store, name: str, digest: str) -> bytes:
-    """An object of a dataset, checked.
+    """Read an object of a dataset and check it.
 
     Args:
         store: the store that holds it.
@@ -57,7 +57,7 @@ def read_whole(store: Store, name: str, digest: str) -> bytes:
 
 
 Read = Callable[[Store, str, str], bytes]
-"""`read_whole`, or another way to the same bytes, such as a cache."""
+"""Reads an object: `read_whole`, or another way to the same bytes, such as a cache."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,8 +72,8 @@ class Dataset:
         """Open the dataset at `url`.
 
         Raises:
-            ConfigError: there is none, or one of an unknown format.
-            CorruptError: its manifest cannot be parsed.
+            ConfigError: there is no dataset, or its format is unknown.
+            CorruptError: the manifest cannot be parsed.
         """
         store = Store(url)
         return cls(store=store, manifest=read_manifest(store))
@@ -85,16 +85,16 @@ class Dataset:
         coded: Sequence[str] = (),
         read: Read = read_whole,
     ) -> pa.Table:
-        """One of its tables, whole or some columns, checked against its digest.
+        """Read a table, or some of its columns, and check its digest.
 
         Args:
             name: name of the table.
-            columns: names of the columns to read; None is all.
+            columns: names of the columns to read; None reads all.
             coded: columns that are read as dictionaries.
             read: reads the bytes of the file.
 
         Raises:
-            CorruptError: it does not match the manifest, or is no such table.
+            CorruptError: the file does not match the manifest, or is not such a table.
         """
         file = self.manifest.file(name)
         stated = self.manifest.tables[name]
@@ -108,7 +108,7 @@ class Dataset:
         return REJECTED_SCHEMA if name == REJECTED else ATTRIBUTION_SCHEMA
 
     def episode(self, key: str | None) -> dict[str, Any]:
-        """The row of one episode; without a key the first of val, else of train.
+        """The row of one episode; without a key, the first episode of val, or else of train.
 
         Raises:
             ConfigError: there is no such episode.
@@ -124,7 +124,7 @@ class Dataset:
         return dict(episodes.slice(found, 1).to_pylist()[0])
 
     def frames(self, row: Mapping[str, Any], camera: str, steps: Sequence[int]) -> npt.NDArray[np.uint8]:
-        """Frames of an episode, each read alone and checked against its digest.
+        """Read frames of an episode, each separately and checked against its digest.
 
         Args:
             row: the episode's row of `episodes.parquet`.
@@ -148,7 +148,7 @@ class Dataset:
         return frames
 
     def track(self, row: Mapping[str, Any], camera: str) -> Track:
-        """Where the frames of one camera of an episode are.
+        """Locate the frames of one camera of an episode.
 
         Args:
             row: the episode's row of `episodes.parquet`.
@@ -163,7 +163,7 @@ class Dataset:
         return found
 
     def tracks(self, camera: str, rows: Iterable[Mapping[str, Any]] | None = None) -> Iterator[Track]:
-        """Where the frames of one camera are, episode by episode.
+        """Locate the frames of one camera, episode by episode.
 
         Args:
             camera: its name; `primary` is the first.
@@ -188,7 +188,7 @@ class Dataset:
 
 
 def read_chunks(store: Store, shard: Mapping[str, Any], read: Read = read_whole) -> pa.Table:
-    """The chunk table of a shard.
+    """Read the chunk table of a shard.
 
     Args:
         store: the store of the dataset.
@@ -208,5 +208,5 @@ def read_chunks(store: Store, shard: Mapping[str, Any], read: Read = read_whole)
 
 
 def most_chunks(shard: Mapping[str, Any]) -> int:
-    """Most chunks that a shard can have: each holds at least one frame, and three bytes."""
+    """Maximum number of chunks of a shard: each holds at least one frame, and three bytes."""
     return int(min(shard["frames"], shard["bytes"] // 3))

@@ -23,34 +23,34 @@ from oxcart.shards.errors import ConfigError
 
 @dataclass(frozen=True, kw_only=True)
 class Change:
-    """One thing that differs."""
+    """An episode, environment or name whose split differs."""
 
     what: str
-    """`episode`, `environment`, or `name` of a rule."""
+    """Kind of thing: `episode`, `environment`, or `name` for a name in a rule."""
     name: str
     """Key of the episode, or name of the environment or group."""
     before: str | None
-    """Split in A; None where it appeared."""
+    """Split in A; None if it is only in B."""
     after: str | None
-    """Split in B; None where it vanished."""
+    """Split in B; None if it is only in A."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Difference:
-    """How B differs from A."""
+    """The differences of B from A."""
 
     identical: bool
-    """Equal fingerprints, or equal rules."""
+    """Whether the fingerprints, or the rules, are equal."""
     a: dict[str, Any]
-    """What A is: fingerprint and counts, or where the rule is."""
+    """Description of A: fingerprint and counts, or the path of the rule."""
     b: dict[str, Any]
-    """What B is: fingerprint and counts, or where the rule is."""
+    """Description of B: fingerprint and counts, or the path of the rule."""
     changes: tuple[Change, ...]
-    """Environments (or names) and then episodes, sorted by name."""
+    """Changed environments (or names), then changed episodes, each sorted by name."""
     changed: tuple[str, ...]
-    """Keys of episodes that are in the same split with other bytes."""
+    """Keys of episodes that are in the same split but have other bytes."""
     configuration: tuple[tuple[str, Any, Any], ...]
-    """Name, A's value and B's value of what was configured differently."""
+    """Settings that differ: name, A's value and B's value."""
 
 
 def diff(a: str, b: str) -> Difference:
@@ -141,7 +141,7 @@ def _listed(rule: SplitRule) -> dict[str, str]:
 
 
 def _environments(table: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
-    """Environment -> the splits that it is in, in words."""
+    """Environment -> the splits that contain it, in words."""
     found: dict[str, set[str]] = {}
     for row in table.values():
         found.setdefault(row["environment"] or "(unknown)", set()).add(row["split"])
@@ -153,5 +153,5 @@ def _changes(what: str, before: Mapping[str, str], after: Mapping[str, str]) -> 
 
 
 def _sorted(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
-    """What differs, sorted by name."""
+    """Changes, sorted by name."""
     return sorted(differences(before, after), key=itemgetter(0))

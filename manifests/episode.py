@@ -40,7 +40,7 @@ Int64 = npt.NDArray[np.int64]
 UInt64 = npt.NDArray[np.uint64]
 
 ReadRange = Callable[[int, int], Bytes]
-"""Reads a range of a shard, given its offset and size in bytes; what is cut short or wrong is found."""
+"""Reads a range of a shard, given its offset and size in bytes; callers detect short or wrong bytes."""
 
 METADATA_BYTES = 16 << 20
 """Size limit of `KEY.json`, in bytes."""
@@ -49,7 +49,7 @@ CHUNK_BYTES = (1 << 31) - 1
 
 
 def read_metadata(read: ReadRange, offset: int, digest: int) -> dict[str, Any]:
-    """`KEY.json` of the episode that begins at `offset`.
+    """Read `KEY.json` of the episode that begins at `offset`.
 
     Raises:
         CorruptError: its tar header is damaged, it does not match its digest, or it is not a JSON object.
@@ -68,10 +68,10 @@ def read_metadata(read: ReadRange, offset: int, digest: int) -> dict[str, Any]:
 
 
 def instructions_of(metadata: Mapping[str, Any]) -> dict[str, list[tuple[int, str]]]:
-    """The instructions of `KEY.json`: field -> its texts, each after the step from which on it holds.
+    """The instructions in `KEY.json`: field -> (step at which the text begins, text) of each text.
 
     Raises:
-        CorruptError: they are not what the format says.
+        CorruptError: the instructions do not follow the format.
     """
     fields: Any = metadata.get("instructions")
     for runs in fields.values() if isinstance(fields, dict) else [None]:
@@ -82,7 +82,7 @@ def instructions_of(metadata: Mapping[str, Any]) -> dict[str, list[tuple[int, st
 
 
 def read_array(read: ReadRange, name: str, offset: int, shape: tuple[int, int], digest: int) -> Floats:
-    """Actions or states of an episode, float32 [T, A].
+    """Read the actions or states of an episode, float32 [T, A].
 
     Args:
         read: reads ranges of its shard.
@@ -99,7 +99,7 @@ def read_array(read: ReadRange, name: str, offset: int, shape: tuple[int, int], 
 
 
 def read_arrays(read: ReadRange, row: Mapping[str, Any], widths: Mapping[str, int]) -> dict[str, Floats]:
-    """The arrays that an episode has, float32 [T, A], by name.
+    """Read the arrays that an episode has, float32 [T, A], by name.
 
     Args:
         read: reads ranges of its shard.
@@ -119,7 +119,7 @@ def read_arrays(read: ReadRange, row: Mapping[str, Any], widths: Mapping[str, in
 
 @contextlib.contextmanager
 def naming(row: Mapping[str, Any]) -> Iterator[None]:
-    """Name the episode of a row in any CorruptError that is raised inside."""
+    """Add the episode of a row to any CorruptError raised inside."""
     try:
         yield
     except CorruptError as error:
@@ -127,10 +127,10 @@ def naming(row: Mapping[str, Any]) -> Iterator[None]:
 
 
 def parse_header(block: Bytes) -> tuple[str, int]:
-    """Name and size of the member that a tar header announces.
+    """Name and size of the member described by a tar header.
 
     Raises:
-        CorruptError: it is damaged, or not that of a plain file.
+        CorruptError: the header is damaged, or is not that of a plain file.
     """
     try:
         header = tarfile.TarInfo.frombuf(bytes(block), "utf-8", "strict")
@@ -142,7 +142,7 @@ def parse_header(block: Bytes) -> tuple[str, int]:
 
 
 def members(data: Bytes, key: str) -> dict[str, tuple[int, memoryview]]:
-    """The members of an episode: suffix -> where its data begins in `data`, and the data.
+    """The members of an episode: suffix -> (offset of the member's data in `data`, its data).
 
     Raises:
         CorruptError: a tar header is damaged, or names another episode.
@@ -161,14 +161,14 @@ def members(data: Bytes, key: str) -> dict[str, tuple[int, memoryview]]:
 
 
 class Chunks(NamedTuple):
-    """Chunks of one camera, episode after episode."""
+    """Positions of the chunks of one camera, episode by episode."""
 
     offsets: Int64
-    """[N], where each chunk begins in its shard."""
+    """[N]: offset of each chunk in its shard, in bytes."""
     sizes: Int64
-    """[N], bytes of each chunk."""
+    """[N]: size of each chunk, in bytes."""
     digests: UInt64
-    """[N], xxh3-64 of each chunk."""
+    """[N]: xxh3-64 of each chunk."""
 
 
 def place_chunks(
@@ -178,17 +178,17 @@ def place_chunks(
     frame_bytes: npt.NDArray[Any],
     pixels: Mapping[str, Any],
 ) -> Chunks:
-    """Where the chunks of one camera of E episodes of a shard are.
+    """Locate the chunks of one camera, for E episodes of a shard.
 
     Args:
-        table: E rows of the shard's chunk table: those of the camera, in the order of the episodes.
-        starts: [E], where the first chunk of each episode begins.
+        table: E rows of the shard's chunk table: the rows of the camera, in the order of the episodes.
+        starts: [E], offset of each episode's first chunk.
         steps: [E], steps of each episode.
         frame_bytes: [E], bytes of a decoded frame of each episode.
         pixels: pixel settings of the manifest.
 
     Raises:
-        CorruptError: the table does not have one digest and one size for each chunk.
+        CorruptError: the table does not have one digest and one size per chunk.
     """
     counts = -(-np.asarray(steps, np.int64) // pixels["chunk"])
     lists = table["digests"].combine_chunks()
@@ -210,7 +210,7 @@ def place_chunks(
 
 @dataclass(frozen=True, kw_only=True)
 class Track:
-    """Where the chunks of one camera of one episode are, and what they hold."""
+    """Position and contents of the chunks of one camera of one episode."""
 
     key: str
     camera: str
@@ -220,14 +220,14 @@ class Track:
     chunk: int
     """Frames per chunk; the last chunk may have fewer."""
     shape: tuple[int, int, int, int]
-    """[T, H, W, 3]."""
+    """Shape of the decoded frames, [T, H, W, 3]."""
     offsets: npt.NDArray[np.int64]
-    """[N + 1], where each chunk begins in the shard, and where the last one ends."""
+    """[N + 1]: offset of each chunk in the shard, and the end of the last one, in bytes."""
     digests: npt.NDArray[np.uint64]
-    """xxh3-64 of each chunk."""
+    """[N]: xxh3-64 of each chunk."""
 
     def pieces(self, store: Store, first: int, stop: int) -> list[memoryview]:
-        """Chunks `first` to `stop - 1`, read at once and checked.
+        """Read chunks `first` to `stop - 1` in one request, and check them.
 
         Raises:
             CorruptError: one does not match its digest.
@@ -237,7 +237,7 @@ class Track:
         return self.checked(memoryview(store.read_range(self.shard, begin, end - begin)), first, stop)
 
     def checked(self, data: memoryview, first: int, stop: int) -> list[memoryview]:
-        """Chunks `first` to `stop - 1`, which lie in `data` from its beginning on.
+        """Check chunks `first` to `stop - 1`, which `data` holds, and return them.
 
         Raises:
             CorruptError: one does not match its digest.
@@ -250,7 +250,7 @@ class Track:
         return pieces
 
     def read(self, store: Store, start: int, stop: int, out: npt.NDArray[np.uint8]) -> None:
-        """Write frames `start` to `stop - 1` to `out` [stop - start, H, W, 3] uint8, contiguous.
+        """Read frames `start` to `stop - 1` into contiguous `out` [stop - start, H, W, 3] uint8.
 
         Raises:
             CorruptError: a chunk does not match its digest, or cannot be decoded.
@@ -265,10 +265,10 @@ class Track:
             out[:] = frames[skipped:]
 
     def decode(self, pieces: Sequence[memoryview], out: npt.NDArray[np.uint8]) -> None:
-        """Decode a run of chunks that are checked to `out` [n, H, W, 3] uint8, contiguous.
+        """Decode a run of checked chunks into contiguous `out` [n, H, W, 3] uint8.
 
         Raises:
-            CorruptError: one cannot be decoded.
+            CorruptError: a chunk cannot be decoded.
         """
         try:
             decode(self.codec, pieces, self.chunk, out)
@@ -281,7 +281,7 @@ class Track:
 
 
 def track(row: Mapping[str, Any], camera: str, pixels: Mapping[str, Any], chunks: pa.Table) -> Track:
-    """The track of a camera.
+    """The track of one camera of an episode.
 
     Args:
         row: the episode's row of `episodes.parquet`.

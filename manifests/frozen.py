@@ -1,9 +1,9 @@
-"""The frozen rule: episodes that a dataset gets later are split so that nothing it has ever moves.
+"""The frozen rule: episodes added later are split so that no episode of the dataset ever changes split.
 
-Every name that the dataset has is listed where it is; a new one goes to train, unless it is listed too, or
-an alias or a duplicate ties it to what is held out. So new episodes come out as a fresh compile under the
-rule of `--write-rule` would split them. What ties names of different splits together is refused, because one
-of them would have to move.
+Every name in the dataset is listed in its split. A new name goes to train, unless it is listed too, or an
+alias or a duplicate ties it to something held out. So new episodes are split as a fresh compile under the
+rule of `--write-rule` would split them. Anything that would tie names of different splits together is
+refused, because one of them would have to move.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from oxcart.manifests.split import SplitRule, listed_names, normalise
 from oxcart.shards.errors import ConfigError
 
 FROZEN_BY = ("environment", "instruction", "episode")
-"""What has names to list; a rule by source or by dataset tells of each episode alone."""
+"""Values of `by` that give names to list; by source or by dataset, each episode is decided by itself."""
 
 _MARKS = {split: f"unknown, in {split}" for split in ("val", "test")}
-"""Names for held-out episodes that have none: what a duplicate ties to them is held out too."""
+"""Substitute names for held-out episodes without one, so that their duplicates are held out too."""
 
 
 def assign_new(
@@ -33,19 +33,19 @@ def assign_new(
     lists: SplitRule,
     names: Iterable[tuple[str, str]] = (),
 ) -> Assignment:
-    """The split of every episode, those that are there first.
+    """Assign every episode to a split, existing episodes first.
 
     Args:
         rule: the rule that the dataset was split by.
         dataset: name of the dataset.
-        there: episodes that the dataset has.
-        splits: the split of each of them.
-        new: episodes that the dataset gets.
-        lists: a rule whose lists say where new names go.
+        there: existing episodes of the dataset.
+        splits: split of each existing episode.
+        new: episodes to be added.
+        lists: rule whose lists say where new names go.
         names: further names that the dataset has, each with its split.
 
     Raises:
-        ConfigError: new episodes, aliases or lists tie what is in different splits together.
+        ConfigError: new episodes, aliases or lists tie names of different splits together.
     """
     if rule.by not in FROZEN_BY:
         return assign(rule, dataset, [*there, *new])
@@ -77,7 +77,7 @@ def assign_new(
 
 
 def _seen(there: Sequence[SplitEpisode], splits: Sequence[str]) -> set[str]:
-    """Sessions that are held out of train's environments as a whole, and episodes that are."""
+    """Sessions in val_seen as a whole, and single episodes in val_seen."""
     sessions: dict[str, Counter[str]] = defaultdict(Counter)
     for episode, split in zip(there, splits, strict=True):
         sessions[episode.session or episode.key][split] += 1

@@ -1,7 +1,7 @@
-"""`manifest.json`: what a compiled dataset holds, written last.
+"""`manifest.json`: what a compiled dataset holds.
 
-A directory without one is not a dataset. The manifest names every other file by its digest, so that
-whatever is wrong anywhere can be found from here.
+It is written last, so a directory without one is not a dataset. The manifest names every other file by its
+digest, so any damage can be found from here.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ NAME = "manifest.json"
 MOST_BYTES = 32 << 20
 """Size limit of the file, in bytes: enough for some 100,000 environments and shards together."""
 CLAIM = f"{WORK}/plan.json"
-"""What an unfinished compile is of: the hash of its plan and, among other things, its `shards`."""
+"""Name of the claim of an unfinished compile: JSON with the hash of its plan and its `shards`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,31 +44,31 @@ class Manifest:
     splits: dict[str, dict[str, int]]
     """Exact episodes, steps, frames (summed over cameras) and bytes of each split."""
     environments: list[dict[str, Any]]
-    """Name of each environment, how it is known, and its exact counts per split."""
+    """Name of each environment, how it is known, and exact counts per split."""
     cameras: list[dict[str, Any]]
-    """Name, source field and frame size of each camera, primary first; a null size where episodes differ."""
+    """Name, source field and frame size of each camera, primary first; size is null if episodes differ."""
     action: dict[str, Any] | None
-    """Source fields, values per step, and statistics of train alone."""
+    """Source fields, values per step, and statistics of train only, for actions."""
     state: dict[str, Any] | None
-    """Source fields, values per step, and statistics of train alone."""
+    """Source fields, values per step, and statistics of train only, for states."""
     control_rate: dict[str, Any] | None
     """Steps per second, and whether the dataset's own documentation supports it."""
     pixels: dict[str, Any]
-    """What shaped the frames: cameras, size, fit, filter, codec, quality."""
+    """Settings that shaped the frames: cameras, size, fit, filter, codec, quality."""
     shards: list[dict[str, Any]]
     """Name, split, counts, bytes and BLAKE3 digest of each shard and of its chunk table, in plan order."""
     tables: dict[str, dict[str, Any]]
-    """Rows, bytes and BLAKE3 digest of each table; and `file`, where it lies under another name."""
+    """Rows, bytes and BLAKE3 digest of each table, and `file` if the table has another file name."""
     config: dict[str, Any]
     """The rest of the configuration that shaped the dataset, the resolved split rule included."""
     versions: dict[str, str]
-    """The libraries that made the bytes."""
+    """Versions of the libraries that made the bytes."""
 
     def to_bytes(self) -> bytes:
-        """The file's bytes.
+        """The bytes of `manifest.json`.
 
         Raises:
-            ConfigError: there are more than can be read again.
+            ConfigError: the file would be too large to be read again.
         """
         data = pretty_json(asdict(self))
         if len(data) > MOST_BYTES:
@@ -90,7 +90,7 @@ class Manifest:
         return [camera["name"] for camera in self.cameras]
 
     def file(self, table: str) -> str:
-        """The file that a table is in; of a dataset that was extended it has a name of its own."""
+        """Name of the file that holds a table; an extension gives it a new name."""
         file: str = self.tables[table].get("file", table)
         return file
 
@@ -144,7 +144,7 @@ def read_manifest(store: Store) -> Manifest:
 
 
 def read_claim(store: Store) -> dict[str, Any] | None:
-    """What the claim of an unfinished compile says; None if nothing is claimed.
+    """Read the claim of an unfinished compile; None if there is none.
 
     Raises:
         CorruptError: the claim is not a JSON object.
@@ -167,7 +167,8 @@ def episode_digest(members: dict[str, list[int]]) -> str:
     """BLAKE3 (128 bits, hex) over the xxh3-64 digests of an episode's pieces.
 
     Args:
-        members: extension of each member -> digests of its chunks, or of the whole member where it has none.
+        members: extension of each member -> digests of its chunks, or of the whole member if it has no
+        chunks.
     """
     return blake3(canonical_json(members)).hexdigest(length=16)
 

@@ -1,13 +1,13 @@
-"""How much happens at each step of a compiled dataset: the annotation by which idle samples are left out.
+"""Measure motion at each step of a compiled dataset: the annotation by which idle samples are left out.
 
     annotate("bridge")        # writes bridge.motion.parquet
 
-The value of step t compares it with step t + 1; the last step of an episode has the value of the one
-before. Frames are compared small, so that sensor noise counts little and datasets of different sizes can be
-compared. `difference` is the mean absolute difference of grey levels (0 to 255): exact, the same on every
-machine, but a lamp that flickers counts as motion. `flow` is the mean length of optical flow (DIS, Kroeger
-et al. 2016, as OpenCV has it) in percent of the image's longer side: how far things move, at some ten
-times the cost, and only as reproducible as OpenCV.
+The value of step t compares it with step t + 1; the last step of an episode repeats the value before it.
+Frames are compared at a small size, so that sensor noise counts little and datasets of different sizes are
+comparable. `difference` is the mean absolute difference of grey levels (0 to 255). It is exact and the same
+on every machine, but a flickering lamp counts as motion. `flow` is the mean length of optical flow (DIS,
+Kroeger et al. 2016, as implemented in OpenCV) in percent of the image's longer side. It measures how far
+things move, at about ten times the cost, and is only as reproducible as OpenCV.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ from oxcart.shards.store import Store
 
 METHODS = ("difference", "flow")
 LONGER = {"difference": 96, "flow": 160}
-"""Method -> pixels of the longer side of the frames that are compared."""
+"""Method -> longer side of the compared frames, in pixels."""
 AT_ONCE = 64
-"""Frames that are decoded together."""
+"""Frames decoded together."""
 
 Grey = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
@@ -46,7 +46,7 @@ def measure(
     workers: int = 1,
     report: Callable[[int], None] = lambda frames: None,
 ) -> Annotation:
-    """The motion of every step of a dataset.
+    """Measure the motion of every step of a dataset.
 
     Args:
         dataset: the dataset to measure.
@@ -81,7 +81,7 @@ def measure(
 
 
 def _episode(store: Store, frames: Track, method: str) -> Floats:
-    """The motion of each step."""
+    """The motion of each step of an episode."""
     compare = _difference if method == "difference" else _flow()[0]
     values = np.zeros(frames.shape[0], np.float32)
     before: Grey | None = None
@@ -100,7 +100,7 @@ def _episode(store: Store, frames: Track, method: str) -> Floats:
 
 
 def _grey(frame: npt.NDArray[np.uint8], longer: int) -> Grey:
-    """Grey levels of a frame, made smaller where it is larger."""
+    """Grey levels of a frame, scaled down if it is larger than the method needs."""
     image = Image.fromarray(frame).convert("L")
     most = max(image.size)
     if most > longer:
@@ -115,7 +115,7 @@ def _difference(one: Grey, other: Grey) -> float:
 
 
 def _flow() -> tuple[Callable[[Grey, Grey], float], str]:
-    """How to compare two frames by optical flow, and the version of what does."""
+    """A function that compares two frames by optical flow, and the version of OpenCV."""
     try:
         import cv2
     except ModuleNotFoundError as error:

@@ -1,14 +1,14 @@
-"""Who owns a path or URL, so that no result is written into what it was made from.
+"""Who owns a path or URL: keeps results from being written into the data that they were made from.
 
-A result (a report, a plot, labels, a census, a rule) may go anywhere but into a dataset, a source or the
-files of a run, which are recognised by what lies in them:
+A result (a report, a plot, labels, a census, a rule) may go anywhere except into a dataset, a source or the
+files of a run. These are recognised by their contents:
 
     dataset   a manifest.json of oxcart's, or .oxcart/plan.json of an unfinished compile
-    source    features.json and dataset_info.json of TFDS, or what `is_lerobot` knows
-    run       config.yaml and run.json; only `RUN_FILES` are its own, other names in it are free
+    source    features.json and dataset_info.json of TFDS, or a file that `is_lerobot` recognises
+    run       config.yaml and run.json; only `RUN_FILES` belong to the run, other names in it are free
 
-A place is judged by where it really is: symbolic links, `..` and other spellings are resolved first. Folders
-above it that may not be looked into are taken for nobody's, as credentials are often limited to one prefix.
+A place is judged by where it really is: symbolic links, `..` and other spellings are resolved first. Parent
+folders that may not be read are taken to have no owner, since credentials are often limited to one prefix.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from oxcart.shards.store import WORK, Store
 
 DATASET, SOURCE, RUN = "dataset", "source", "run"
 VIDEOS, MODEL = "folder of videos", "model"
-"""Kinds of directories that are written and that nothing marks."""
+"""Kinds of output directories that contain no marker."""
 
 MANIFEST = "manifest.json"
 _MARKS = (
@@ -37,12 +37,12 @@ _MARKS = (
     (RUN, ("config.yaml", "run.json")),
 )
 LEROBOT = ("meta/info.json", "meta_data/info.json")
-"""Where LeRobot describes a dataset; the second is of its first version."""
+"""Files in which LeRobot describes a dataset; the second is used by its first version."""
 _LEROBOT_BYTES = 4 << 20
-"""A description that is longer is somebody else's; those of LeRobot are a few kB."""
+"""Size limit of a LeRobot description, in bytes; real ones have a few kB."""
 _MARK_FILES = tuple(dict.fromkeys(name for _, names in _MARKS for name in names))
 _HEAD_BYTES = 4096
-"""Bytes at the beginning of a manifest within which it says its format."""
+"""Bytes at the start of a manifest that contain its format."""
 
 RUN_FILES = frozenset(
     (
@@ -51,30 +51,30 @@ RUN_FILES = frozenset(
         *("tensorboard", "wandb", "wandb-id"),
     )
 )
-"""Names that a training writes in the directory of its run. Its `analysis.html` and `analysis.json` are not
-among them: a later analysis may take their place."""
+"""Files that training writes in the directory of its run, except `analysis.html` and `analysis.json`, which a
+later analysis may replace."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Owner:
-    """What a place belongs to."""
+    """The dataset, source or run that a place belongs to."""
 
     kind: str
-    """`dataset`, `source` or `run`."""
+    """Kind of owner: `dataset`, `source` or `run`."""
     place: str
     """The directory or URL of the owner."""
     inside: str
-    """The place relative to it, with "/"; "" is the owner's directory itself."""
+    """Path of the place inside the owner, with "/"; "" is the owner's directory itself."""
 
     @property
     def lends(self) -> bool:
-        """Whether the place is one that the owner has no use for itself."""
+        """Whether other results may be written there: a name that the owner does not use."""
         name = self.inside.partition("/")[0]
         return self.kind == RUN and bool(name) and name not in RUN_FILES and not name.startswith(".")
 
 
 def is_lerobot(store: Store, name: str) -> bool:
-    """Whether an object that is there describes a LeRobot dataset.
+    """Whether an existing object describes a LeRobot dataset.
 
     Others have a `meta/info.json`, too, so it is read: LeRobot writes its version into it. What cannot be
     read or parsed describes none.
@@ -87,18 +87,18 @@ def is_lerobot(store: Store, name: str) -> bool:
 
 
 def resolved(place: str | os.PathLike[str]) -> str:
-    """The same text for every spelling of a local path or URL; symbolic links are followed."""
+    """One canonical text for every spelling of a local path or URL; symbolic links are followed."""
     text = os.fspath(place)
     return Store(text).url.rstrip("/") if "://" in text else os.path.realpath(text)
 
 
 def within(place: str, folder: str) -> bool:
-    """Whether a place is a folder or lies in it, both `resolved`."""
+    """Whether a place is a folder or lies in it; both must be `resolved`."""
     return place == folder or place.startswith(folder.rstrip("/") + "/")
 
 
 def same_file(one: str, other: str) -> bool:
-    """Whether both are one file or directory of the system, under whatever names."""
+    """Whether two paths are the same file or directory, under whatever names."""
     try:
         return os.path.samefile(one, other)
     except OSError:
@@ -106,7 +106,7 @@ def same_file(one: str, other: str) -> bool:
 
 
 def owners(place: str | os.PathLike[str]) -> Iterator[Owner]:
-    """Datasets, sources and runs that a place is or lies in, the innermost first."""
+    """The datasets, sources and runs that a place is or lies in, innermost first."""
     whole = resolved(place)
     for folder in _and_parents(whole):
         for kind in _kinds(folder, strict=folder == whole):
@@ -114,20 +114,20 @@ def owners(place: str | os.PathLike[str]) -> Iterator[Owner]:
 
 
 def holds_dataset(store: Store) -> bool:
-    """Whether `manifest.json` is there and oxcart's: other programs call a file so too."""
+    """Whether there is a `manifest.json` written by oxcart; other programs use that name too."""
     size = min(store.found([MANIFEST]).get(MANIFEST, 0), _HEAD_BYTES)
     return size > 0 and b'"format": "oxcart/' in store.read_range(MANIFEST, 0, size)
 
 
 def check_file(what: str, place: str | os.PathLike[str]) -> None:
-    """Refuse a file of results inside a dataset or a source, or in place of a run's own files.
+    """Refuse an output file inside a dataset or a source, or in place of a run's own files.
 
     Args:
         what: the argument, as in the message.
         place: local path or URL of the file.
 
     Raises:
-        ConfigError: says whose the place is.
+        ConfigError: the place belongs to a dataset, a source or a run; the message names it.
     """
     for owner in owners(place):
         if not owner.lends:
@@ -138,15 +138,15 @@ def check_file(what: str, place: str | os.PathLike[str]) -> None:
 
 
 def check_directory(what: str, place: str | os.PathLike[str], kind: str) -> None:
-    """Refuse a directory to write that is, or lies in, a dataset, a source or a run of another kind.
+    """Refuse an output directory that is, or lies in, a dataset, a source or a run of another kind.
 
     Args:
-        what: the argument, as in the message.
-        place: local path or URL of the directory.
-        kind: what will be written there; a directory that is one already is left to the caller's own rules.
+        what: the argument, as in the message. place: local path or URL of the directory. kind: what will be
+        written there; an existing directory of this kind is left to the caller's own rules.
 
     Raises:
-        ConfigError: says whose the place is; or a folder of a dataset in it is a symbolic link.
+        ConfigError: the place belongs to something else, which the message names; or a folder in it is a
+        symbolic link.
     """
     for owner in owners(place):
         if (owner.inside and not owner.lends) or (not owner.inside and owner.kind != kind):
@@ -165,7 +165,7 @@ def check_directory(what: str, place: str | os.PathLike[str], kind: str) -> None
 
 
 def _kinds(folder: str, strict: bool) -> list[str]:
-    """What a folder is; more than one thing only where somebody has mixed them.
+    """The kinds that a folder is; more than one only if somebody has mixed them.
 
     Raises:
         StoreError: it cannot be looked into, and `strict` is set.

@@ -1,7 +1,7 @@
-"""Pages: self-contained HTML from a template, with the looks that all reports share.
+"""Pages: self-contained HTML from a template, with the style that all reports share.
 
-Jinja2 with autoescape on: whatever a dataset says (instructions, names, paths) is text and stays text.
-Nothing is fetched and no script runs, so a page opens offline and can be mailed.
+Jinja2 runs with autoescape, so everything that a dataset says (instructions, names, paths) stays text. The
+page fetches nothing and runs no script, so it opens offline and can be mailed.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from jinja2 import Environment, FunctionLoader, StrictUndefined
 
 
 def render(package: str, template: str, **values: Any) -> bytes:
-    """A page made from a template, in UTF-8.
+    """Render a template to a page, in UTF-8.
 
     Args:
         package: package that holds the template.

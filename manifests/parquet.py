@@ -1,14 +1,14 @@
-"""What a Parquet file takes in memory, told from its own structure before anything in it is decoded.
+"""Determine how much memory a Parquet file takes, from its own structure, before anything in it is decoded.
 
-A small file can ask for any amount: one text that a run repeats a million times, a page of zeros that a
-compressor shrank, a footer of nothing but columns. The footer says how much there is, and may lie. So both
-are read here, footer and the header of every page (Thrift's compact encoding), and Arrow gets the file only
-where they agree: the pages fill the place that the footer gives their column, and hold as many values as it
-says. A page cannot lie about its size, since a decompressor refuses to write more.
+A small file can ask for any amount of memory: by one text that a run repeats a million times, by a page of
+zeros that a compressor shrank, or by a footer with nothing but columns. The footer states how much there is,
+and may lie. So both the footer and the header of every page are read here (Thrift's compact encoding), and
+Arrow gets the file only if they agree: the pages fill the space that the footer gives their column, and hold
+as many values as it says. A page cannot lie about its size, since a decompressor refuses to write more.
 
-This takes about 10 us a page, a hundredth of what decoding it takes, and is stricter than Arrow: encrypted
-files, columns in other files, decimals and texts coded by their differences (DELTA_BYTE_ARRAY, in which a
-few bytes stand for a long text) are refused.
+This takes about 10 us per page, a hundredth of the time of decoding. It is stricter than Arrow: it refuses
+encrypted files, columns in other files, decimals, and texts coded by their differences (DELTA_BYTE_ARRAY, in
+which a few bytes stand for a long text).
 """
 
 from __future__ import annotations
@@ -23,51 +23,51 @@ import pyarrow as pa
 
 MAGIC = b"PAR1"
 VALUES = 250_000
-"""Most values of a footer; reading one takes up to half a kilobyte."""
+"""Maximum number of values in a footer; reading one takes up to half a kilobyte."""
 PAGES = 100_000
-"""Most pages of a file, in the columns that are read."""
+"""Maximum number of pages in the columns that are read."""
 LEVELS = 16
-"""Most levels of Thrift structs and lists, or of columns, within each other."""
+"""Maximum nesting of Thrift structs and lists, or of columns."""
 
 _WIDTHS = {0: 1, 1: 4, 2: 8, 3: 12, 4: 4, 5: 8}
-"""Physical type -> bytes of a value in memory, of the types of a fixed width."""
+"""Physical type of fixed width -> bytes of a value in memory."""
 _TEXT, _FIXED = 6, 7
 _REPEATED = 2
 _DECIMAL = 5
 _DATA_PAGE, _DICTIONARY_PAGE, _DATA_PAGE_V2 = 0, 2, 3
 _DELTA_BYTE_ARRAY = 7
 _NUMBERS = (2, 8)
-"""Encodings of values as numbers in a dictionary."""
+"""Encodings that store values as indices into a dictionary."""
 _CODECS = {1: "snappy", 2: "gzip", 4: "brotli", 6: "zstd", 7: "lz4_raw"}
-"""Codecs that `pyarrow.decompress` knows; texts of other codecs are read as dictionaries."""
+"""Codecs that `pyarrow.decompress` knows; texts with other codecs are read as dictionaries."""
 _LENGTH = struct.Struct("<I")
 
 Struct = dict[int, Any]
-"""Number of each field -> its value."""
+"""Thrift struct: field number -> value."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Weight:
-    """Memory that the columns to be read take."""
+    """Memory taken by the columns to be read."""
 
     rows: int
     nbytes: int
-    """Bytes in memory at most, with texts as dictionaries."""
+    """Upper bound of the bytes in memory, with texts as dictionaries."""
     texts: tuple[str, ...]
-    """Paths of the columns that hold texts."""
+    """Paths of the columns that hold text."""
     parts: tuple[ColumnTexts, ...]
-    """The texts of each of these columns in each row group."""
+    """The texts of each of `texts`, in each row group."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ColumnTexts:
-    """The texts of a column in a row group."""
+    """The texts of one column in one row group."""
 
     path: str
     plain: int
-    """Bytes in memory of the texts that stand in the pages themselves."""
+    """Bytes in memory of the texts stored in the pages themselves."""
     numbers: int
-    """Values that are numbers of texts in the dictionary."""
+    """Number of values that are indices into the dictionary."""
     start: int
     """Where the dictionary begins in the file, and its bytes there, as `codec` compressed them; 0 is none."""
     stored: int
@@ -77,11 +77,11 @@ class ColumnTexts:
 
 
 def weigh(data: bytes, columns: Collection[str] | None = None) -> Weight:
-    """What columns of the file take when texts are read as dictionaries.
+    """Memory that columns of a file take if texts are read as dictionaries.
 
     Args:
         data: the whole file.
-        columns: names at the top of the schema; None is all.
+        columns: top-level names of the columns; None selects all.
 
     Raises:
         ValueError: the file is not Parquet, or its footer and its pages do not agree.
@@ -117,14 +117,14 @@ def weigh(data: bytes, columns: Collection[str] | None = None) -> Weight:
 
 
 def spelled_out(data: bytes, parts: Iterable[ColumnTexts], most_entries: int) -> dict[str, int]:
-    """Path of each column of texts -> bytes that it takes at most when it is not read as a dictionary.
+    """Path of each text column -> maximum bytes that it takes if it is not read as a dictionary.
 
-    A column that cannot be told is left out.
+    A column whose size cannot be determined is left out.
 
     Args:
         data: the whole file.
         parts: texts that `weigh` found in it.
-        most_entries: entries of dictionaries to look at, at most.
+        most_entries: maximum number of dictionary entries to examine.
     """
     found: dict[str, int] = {}
     unknown = set()
@@ -139,7 +139,7 @@ def spelled_out(data: bytes, parts: Iterable[ColumnTexts], most_entries: int) ->
 
 
 def _longest(data: bytes, part: ColumnTexts) -> int | None:
-    """Bytes of the longest text of a dictionary, None where it cannot be told."""
+    """Bytes of the longest text in a dictionary; None if it cannot be determined."""
     if not part.numbers:
         return 0
     stored: bytes | pa.Buffer = data[part.start : part.start + part.stored]
@@ -165,18 +165,18 @@ def _longest(data: bytes, part: ColumnTexts) -> int | None:
 
 @dataclass(frozen=True, kw_only=True)
 class _Leaf:
-    """A column that holds values."""
+    """A leaf of the schema: a column that holds values."""
 
     path: tuple[str, ...]
     kind: int
     width: int
-    """Bytes of a value in memory; 4 for a text, which is read as its number in a dictionary."""
+    """Bytes of a value in memory; 4 for a text, which is read as an index into a dictionary."""
     repeated: bool
-    """Whether a row holds any number of values."""
+    """Whether a row may hold any number of values."""
 
 
 def _leaves(schema: list[Struct]) -> list[_Leaf]:
-    """The columns of a schema, whose elements stand in it as they would be visited."""
+    """The leaves of a schema, whose elements are stored in depth-first order."""
     found: list[_Leaf] = []
     above: list[tuple[int, tuple[str, ...], bool]] = [(1, (), False)]
     """Children to come, path, and whether repeated, of each group that is open."""
@@ -210,7 +210,7 @@ def _leaves(schema: list[Struct]) -> list[_Leaf]:
 def _weigh_column(
     data: bytes, end: int, leaf: _Leaf, column: Struct, rows: int, most_pages: int
 ) -> tuple[int, int, ColumnTexts | None]:
-    """Bytes in memory of one column of a row group, its pages, and its texts if it has any."""
+    """Bytes in memory of one column of a row group, its number of pages, and its texts if it has any."""
     name = leaf.path[0]
     about = column[3]
     values, length, at = about[5], about[7], about[9]
@@ -291,7 +291,7 @@ class _Compact:
         self.data, self.at, self.left = data, at, left
 
     def struct(self, depth: int = 0) -> Struct:
-        """A struct; one that has a field twice, or not in order, is refused."""
+        """Read a struct; repeated or unordered fields are refused."""
         found: Struct = {}
         number = 0
         while header := self.data[self.at]:
@@ -305,7 +305,7 @@ class _Compact:
         return found
 
     def _value(self, kind: int, depth: int, truth: bool | None = None) -> Any:
-        """A value of a kind; `truth` where a field's header says it all."""
+        """Read a value of some kind; a boolean in a field header is passed as `truth`."""
         self.left -= 1
         if self.left < 0 or depth > LEVELS:
             raise ValueError("its structure is too large")

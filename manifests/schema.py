@@ -1,7 +1,7 @@
-"""The types of the fields of `manifest.json`, as one declared table, and how a manifest is held against it.
+"""The types of all fields of `manifest.json`, as one declared table, and the check of a manifest against it.
 
-Whoever has read a manifest may rely on what this table says and needs no guards of his own. A manifest may
-say more: fields inside an object that the table does not name are let through.
+Code that has read a manifest may rely on this table and needs no checks of its own. A manifest may contain
+more: fields inside an object that the table does not name are allowed.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from oxcart.shards.names import chunks_name, is_shard_file, parse_stem, stem_of,
 
 @dataclass(frozen=True)
 class _Each:
-    """An object whose names are data: any of `names`, or any at all, with values of one type."""
+    """An object whose keys are data: any of `names`, or any key at all, with values of one type."""
 
     kind: Any
     names: tuple[str, ...] | None = None
@@ -30,7 +30,7 @@ class _OrNull:
 
 
 _SCALARS = {str: "text", int: "a count", float: "a number", bool: "true or false"}
-"""What a type stands for. A count is an integer, not negative, and less than `MOST`."""
+"""Type -> what messages call it. A count is a non-negative integer less than `MOST`."""
 
 _COUNTS = {"episodes": int, "steps": int, "frames": int, "bytes": int}
 _PER_SPLIT = _Each(_COUNTS, SPLITS)
@@ -60,7 +60,7 @@ MANIFEST: Mapping[str, Any] = {
 
 
 def problems(manifest: Mapping[str, Any]) -> Iterator[str]:
-    """What is wrong with a manifest, field by field; after the first, the others mean little."""
+    """The errors in a manifest, field by field; after the first, the others mean little."""
     yield from _mistyped("", manifest, MANIFEST)
     for name in (EPISODES, REJECTED):
         if name not in manifest["tables"]:
@@ -91,7 +91,7 @@ def problems(manifest: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _mistyped(where: str, value: Any, kind: Any) -> Iterator[str]:
-    """Every place inside `value` that is not of its type."""
+    """Every place inside `value` that has the wrong type."""
     if isinstance(kind, _OrNull):
         if value is not None:
             yield from _mistyped(where, value, kind.kind)

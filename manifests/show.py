@@ -15,21 +15,21 @@ from oxcart.manifests.dataset import Dataset
 from oxcart.shards.files import WRITTEN_BY
 
 MARGIN, CAPTION, TITLE = 8, 18, 22
-"""Heights in pixels."""
+"""Height of margins, captions and titles, in pixels."""
 LONGEST = 160
-"""Most letters of a title."""
+"""Maximum number of letters in a title."""
 BACKGROUND, INK, FAINT = "#fbfaf7", "#1f2328", "#6b7280"
 
 
 def contact_sheet(
     dataset: Dataset, row: Mapping[str, Any], *, frames: int = 8, height: int = 128
 ) -> Image.Image:
-    """Draw one episode.
+    """Draw the contact sheet of one episode.
 
     Args:
         dataset: the dataset that holds it.
         row: its row of `episodes.parquet`.
-        frames: most frames per camera.
+        frames: maximum number of frames per camera.
         height: height of each frame, in pixels.
     """
     steps = np.unique(np.linspace(0, row["steps"] - 1, frames).round().astype(int)).tolist()
@@ -59,20 +59,20 @@ def contact_sheet(
 
 
 def _line(text: str) -> str:
-    """The text on one line, cut where it would make the sheet wider than its frames are worth."""
+    """The text on one line, cut where it would make the sheet much wider than its frames."""
     words = " ".join(text.split())
     return words if len(words) <= LONGEST else words[: LONGEST - 1] + "…"
 
 
 def scaled(frame: npt.NDArray[np.uint8], height: int) -> Image.Image:
-    """A frame [H, W, 3] as an image of some height in pixels."""
+    """A frame [H, W, 3] as an image of the given height in pixels."""
     image = Image.fromarray(frame)
     width = max(1, round(image.width * height / image.height))
     return image.resize((width, height), Image.Resampling.BICUBIC)
 
 
 def encode_image(image: Image.Image, suffix: str) -> bytes:
-    """The bytes of an image file that says that oxcart wrote it.
+    """Encode an image file that is marked as written by oxcart.
 
     Args:
         image: the image to encode.

@@ -30,24 +30,24 @@ from oxcart.shards.choices import did_you_mean, one_of
 from oxcart.shards.errors import ConfigError
 
 SPLITS = ("train", "val", "test", "val_seen")
-"""Every split there is. `val_seen` is held out of train's own environments."""
+"""All splits. `val_seen` holds held-out episodes from train's environments."""
 
 BY = ("environment", "instruction", "dataset", "episode", "source")
-"""What a rule can split by."""
+"""Values of `by`: what a rule can split by."""
 
 HeldOut: TypeAlias = float | tuple[str, ...] | None
-"""A share of the episodes, names, or None for nothing."""
+"""What is held out: a share of the episodes, a list of names, or None for nothing."""
 
 MAX_DEPTH = 8
-"""Most levels of nested collections in the file of a rule; a rule needs three."""
+"""Maximum nesting of collections in the file of a rule; a rule needs three levels."""
 
 DEFAULT: Any = "default"
-"""Placeholder for the share of val that suits `by`; a rule replaces it when it is made."""
+"""Placeholder for the share of val that suits `by`; the rule replaces it when it is created."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SplitRule:
-    """Which episodes are held out.
+    """The rule that says which episodes are held out.
 
     Raises:
         ConfigError: a value of the wrong type, a share outside [0, 1), a name or a place in two splits, or a
@@ -55,19 +55,19 @@ class SplitRule:
     """
 
     by: str = "environment"
-    """What must never be in two splits, one of `BY`; `source` keeps the source's own splits."""
+    """Unit that is never divided between splits, one of `BY`; `source` keeps the source's own splits."""
     salt: str = "oxcart"
-    """Changes the order in which groups are drawn."""
+    """Text that changes the order in which groups are drawn."""
     val: HeldOut = DEFAULT
     """Share of the episodes to hold out, or names of groups. `default` is 0.1; None by dataset or source."""
     test: HeldOut = None
-    """Share or names of a second held-out split, drawn from what val leaves."""
+    """Share or names of a second held-out split, drawn from the groups that val leaves."""
     val_seen: HeldOut = None
-    """Share or names of recording sessions (else episodes) of environments that stay in train."""
+    """Share or names of sessions (episodes if there are none) to hold out of train's environments."""
     train: tuple[str, ...] = ()
     """Names of groups that stay in train."""
     aliases: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    """One place and its other names. Counts by environment and by instruction, whose names people choose."""
+    """Place -> its other names. Used by environment and by instruction, whose names people choose."""
 
     def __post_init__(self) -> None:
         one_of("by", self.by, BY)
@@ -85,14 +85,14 @@ class SplitRule:
 
 
 def places(rule: SplitRule) -> dict[str, str]:
-    """For each name in the alias table, the name that stands for its place (the first in sorting order)."""
+    """Each name in the alias table -> the name that stands for its place, the first in sorting order."""
     if rule.by not in ("environment", "instruction"):
         return {}
     return joined([(name, *others) for name, others in rule.aliases.items()])
 
 
 def joined(rows: Sequence[Sequence[str]]) -> dict[str, str]:
-    """For each name of rows that tie theirs together, the first in sorting order of all it is tied to."""
+    """Each name in rows of tied names -> the first in sorting order of all names that it is tied to."""
     names: dict[int, list[str]] = {}
     for root, row in zip(connected(rows), rows, strict=True):
         names.setdefault(root, []).extend(row)
@@ -100,7 +100,7 @@ def joined(rows: Sequence[Sequence[str]]) -> dict[str, str]:
 
 
 def connected(keys: Iterable[Iterable[Hashable]]) -> list[int]:
-    """For each item, the first item that it is tied to: items tie when they share a key, and ties chain."""
+    """The first item that each item is tied to. Items that share a key are tied, and ties are transitive."""
     parent: list[int] = []
     first: dict[Hashable, int] = {}
     for item, shared in enumerate(keys):
@@ -123,7 +123,7 @@ def connected(keys: Iterable[Iterable[Hashable]]) -> list[int]:
 
 
 class _Spaces(dict[int, str | int]):
-    """For `str.translate`: punctuation, symbols, control and format characters become spaces."""
+    """Table for `str.translate`: punctuation, symbols, control and format characters become spaces."""
 
     def __missing__(self, code: int) -> str | int:
         self[code] = " " if unicodedata.category(chr(code))[0] in "PSCZ" else code
@@ -135,7 +135,7 @@ _ARTICLES = frozenset(("a", "an", "the"))
 
 
 def normalise(instruction: str) -> str:
-    """An instruction without what does not change its meaning: case, punctuation, articles, white space.
+    """Reduce an instruction to its meaning: without case, punctuation, articles and extra white space.
 
     Unicode NFKC and casefold. Empty where nothing is left. Normalising twice changes nothing.
     """
@@ -148,7 +148,7 @@ def normalise(instruction: str) -> str:
 
 
 def read_rule(path: Path) -> SplitRule:
-    """The rule in a YAML file. Keys that are absent take their defaults.
+    """Read a rule from a YAML file. Missing keys take their defaults.
 
     Raises:
         ConfigError: the file cannot be read, is not YAML, or holds a key that no rule has.
@@ -213,7 +213,7 @@ def _held_out(split: str, value: object, by: str, plain: bool) -> HeldOut:
 
 
 def _names(key: str, value: object, by: str) -> tuple[str, ...]:
-    """Names in canonical order, each once; normalised where they are instructions."""
+    """Unique names in canonical order; instructions are normalised."""
     if not isinstance(value, (list, tuple)):
         raise ConfigError(f"{key}: expected a list of names, got {value!r}")
     names = set()
@@ -285,7 +285,7 @@ _Loader: Any = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
 
 
 def _check_plain(text: str) -> None:
-    """Refuse what a rule never needs and a hostile one could hang the reader with."""
+    """Refuse YAML features that no rule needs and that a hostile file could use to hang the reader."""
     depth = 0
     for event in yaml.parse(text, Loader=_Loader):
         if getattr(event, "anchor", None) is not None:
@@ -303,7 +303,7 @@ def _line(event: yaml.Event) -> int:
 
 
 def _plain(node: yaml.Node) -> Any:
-    """A YAML node as text, lists and dicts; a key given twice, which YAML itself lets pass, is an error."""
+    """A YAML node as text, lists and dicts; a repeated key, which YAML itself allows, is an error."""
     if isinstance(node, yaml.ScalarNode):
         return node.value
     if isinstance(node, yaml.SequenceNode):
@@ -318,7 +318,7 @@ def _plain(node: yaml.Node) -> Any:
 
 
 def _typed(values: dict[str, Any]) -> dict[str, Any]:
-    """The values with shares as numbers, once every key is known."""
+    """The values of a rule, with shares as numbers, after checking every key."""
     keys = [f.name for f in fields(SplitRule)]
     for key, value in values.items():
         if key not in keys:
@@ -338,9 +338,9 @@ _MEANINGFUL = {"y", "n", "yes", "no", "on", "off", "true", "false", "null", "non
 
 
 def scalar(text: str) -> str:
-    """Text as a YAML scalar on one line: plain where any YAML reader takes it for that text, else quoted.
+    """Text as a YAML scalar on one line: plain if every YAML reader takes it for that text, else quoted.
 
-    Of the two forms of a text that look the same, the decomposed one is written in ASCII.
+    If two Unicode forms of a text look the same, the decomposed one is written in ASCII.
     """
     if _PLAIN.fullmatch(text) and text.lower() not in _MEANINGFUL:
         return text

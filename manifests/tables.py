@@ -21,28 +21,28 @@ ROW_GROUP = 65_536
 FILE_BYTES = 512 << 20
 """Size limit of the file of a table, in bytes."""
 SMALL_BYTES, ROW_BYTES = 32 << 20, 16 << 10
-"""Bytes that a table may take in memory: a fixed number, and more for each of its rows ..."""
+"""Bytes that a table may take in memory: a fixed number, plus a number per row, up to `LARGE_BYTES`."""
 FREE_ROWS = 4096
-"""Rows that a table may have without a byte for each in its file; a key or a digest takes several."""
+"""Rows that a table may have even if its file is smaller; beyond it, a file needs a byte per row."""
 LARGE_BYTES, FOLD = 512 << 20, 8
-"""... but no more than this, or than this many times its file."""
+"""Upper limit of a table's memory: this many bytes or times its file's size, whichever is larger."""
 CHUNKS_BYTES = 1 << 20
-"""Bytes that a chunk table may take in memory, besides those of its episodes and chunks."""
+"""Bytes that a chunk table may take in memory besides those for its episodes and chunks."""
 CHUNKS_LARGE, CHUNKS_FOLD = 256 << 20, 4
-"""Bytes, or times its file, that it may take at most: decoding it takes more than twice as much."""
+"""The same upper limit for a chunk table, lower because decoding it takes more than twice as much."""
 
 EPISODES = "episodes.parquet"
 REJECTED = "rejected.parquet"
 ATTRIBUTION = "attribution.parquet"
-"""The table of whose work each episode is, in datasets whose source says so."""
+"""Name of the table of authors and licences, in datasets whose source states them."""
 
 TABLE_FILE = re.compile(r"(episodes|rejected|attribution)(-[0-9a-f]{16})?\.parquet")
-"""Files that hold a table. One that replaces another has its digest in its name, so that no table is ever
+"""File names of tables. A table that replaces another has its digest in its name, so that no table is ever
 overwritten while a manifest names it."""
 
 
 def later_file(name: str, digest: str) -> str:
-    """Where a table lies that replaces one of an earlier manifest."""
+    """File name of a table that replaces one of an earlier manifest."""
     return f"{name.removesuffix('.parquet')}-{digest[:16]}.parquet"
 
 
@@ -88,12 +88,12 @@ OPTIONAL |= {"action.offset", "action.digest", "state.offset", "state.digest"}
 """Columns in which a value may be null."""
 
 MAX_MEMBER = 8 << 30
-"""Bytes of frames of one camera of an episode, which a tar member must be able to hold uncompressed."""
+"""Maximum uncompressed bytes of one camera of an episode, which must fit one tar member."""
 
 _LEAST = {"steps": 1, "height": 1, "width": 1, "offset": 0, "bytes": 0}
-"""Last part of a column's name -> its least value."""
+"""Last part of a column's name -> its smallest value."""
 MOST = 1 << 60
-"""Counts, offsets and sizes are smaller than this, so that sums of them fit into 64 bits."""
+"""Exclusive upper bound of counts, offsets and sizes, so that their sums fit into 64 bits."""
 
 
 def episodes_schema(cameras: Sequence[str]) -> pa.Schema:
@@ -130,14 +130,14 @@ def episodes_schema(cameras: Sequence[str]) -> pa.Schema:
 
 
 def table_bytes(table: pa.Table) -> bytes:
-    """The table as Parquet: the same table gives the same bytes."""
+    """Encode a table as Parquet; the same table gives the same bytes."""
     buffer = io.BytesIO()
     pq.write_table(table, buffer, row_group_size=ROW_GROUP, compression="zstd", write_statistics=True)
     return buffer.getvalue()
 
 
 def rows_of(table: pa.Table) -> Iterator[dict[str, Any]]:
-    """The rows as Python values, which take ten times as much as Arrow's: a thousand at a time."""
+    """The rows as Python values, converted a thousand at a time since they take ten times Arrow's memory."""
     for batch in table.to_batches(max_chunksize=1000):
         yield from batch.to_pylist()
 
@@ -146,8 +146,8 @@ def read_table(store: Store, name: str, columns: Sequence[str] | None = None) ->
     """Read a table, whole or some columns of it.
 
     Raises:
-        CorruptError: it is not Parquet, or lacks a column.
-        StoreError: it cannot be read.
+        CorruptError: the file is not Parquet, or lacks a column.
+        StoreError: the file cannot be read.
     """
     return parse_table(store.read(name, FILE_BYTES), name, columns)
 
@@ -160,20 +160,20 @@ def parse_table(
     most: int | None = None,
     fold: int = FOLD,
 ) -> pa.Table:
-    """The table in `data`, which came from the object `name`.
+    """Parse the table in `data`, which came from the object `name`.
 
-    It takes no more memory than its rows and its file account for, and is refused before it would take more.
+    It may take only as much memory as its rows and its file justify, and is refused before it takes more.
 
     Args:
         data: the file.
         name: name of the object, for errors.
         columns: names of the columns to read; None is all.
         coded: columns that stay dictionaries.
-        most: bytes that it may take in memory, if its file does not account for less; None is any number.
-        fold: how many times its file it may take, where that is large.
+        most: limit of its bytes in memory, if its file does not justify less; None sets no limit.
+        fold: maximum ratio of memory to the size of the file, for large files.
 
     Raises:
-        CorruptError: it is not Parquet, lacks a column, or would take too much memory.
+        CorruptError: the data is not Parquet, lacks a column, or would take too much memory.
     """
     large = max(LARGE_BYTES, fold * len(data))
     most = large if most is None else min(most, large)
@@ -195,9 +195,9 @@ def parse_table(
 
 
 def _as_dictionaries(data: bytes, weight: Weight, coded: Sequence[str], most: int) -> list[str]:
-    """Paths of the columns to read as dictionaries: those `coded`, and what could be too large otherwise.
+    """Paths of the columns to read as dictionaries: those in `coded`, and any that might be too large if not.
 
-    To read another as a dictionary, and to spell it out then, would take twice as long.
+    Other columns are read directly: reading a dictionary and expanding it would take twice as long.
     """
     parts = [part for part in weight.parts if part.path.partition(".")[0] not in coded]
     left = most - weight.nbytes
@@ -211,7 +211,7 @@ def _as_dictionaries(data: bytes, weight: Weight, coded: Sequence[str], most: in
 
 
 def _spelled_out(table: pa.Table, coded: Sequence[str], most: int) -> pa.Table:
-    """The table with dictionaries of texts as texts, but for the columns `coded`.
+    """Expand dictionaries of texts to texts, except in the columns `coded`.
 
     Raises:
         ValueError: it would be larger than `most`.
@@ -241,7 +241,7 @@ def _too_large(nbytes: int, most: int) -> str:
 def conforming(
     table: pa.Table, schema: pa.Schema, name: str, columns: Sequence[str] | None = None
 ) -> pa.Table:
-    """The table, if its columns are those of the format and hold what a compile writes.
+    """Check that a table has the columns of the format with values that a compile writes, and return it.
 
     Callers may rely on it: no number in a forged or foreign table costs memory or time.
 
@@ -283,17 +283,17 @@ def conforming(
 
 
 def _kind(kind: pa.DataType) -> pa.DataType:
-    """What a column holds, as a dictionary or not."""
+    """The type of a column's values, whether they are coded as a dictionary or not."""
     if pa.types.is_list(kind):
         return pa.list_(kind.value_field.with_type(_kind(kind.value_type)))
     return kind.value_type if pa.types.is_dictionary(kind) else kind
 
 
 def _own(data: bytes) -> pa.Buffer:
-    """The bytes in memory of Arrow's.
+    """Copy the bytes to memory that Arrow owns.
 
-    Its threads may hold them a moment longer than the call. To let go of bytes of Python's they would need
-    the interpreter, and if that is being torn down then, the process aborts.
+    Arrow's threads may hold them a moment longer than the call. To release bytes owned by Python they would
+    need the interpreter; if it is being torn down at that moment, the process aborts.
     """
     buffer = pa.allocate_buffer(len(data))
     memoryview(buffer).cast("B")[:] = data

@@ -1,8 +1,9 @@
 """Verify a compiled dataset: every byte against its digest, every count against its table.
 
-The manifest names each file's digest; the chunk tables say which piece of a damaged shard is the damaged one.
-Each shard is read once, an episode at a time. A digest tells that the bytes are those that were written; that
-they are images too is known of what was encoded here, and of a source's own JPEGs only once they are decoded.
+The manifest states each file's digest; the chunk tables identify the damaged piece of a damaged shard. Each
+shard is read once, one episode at a time. A digest proves that the bytes are the ones that were written.
+Frames encoded here are then known to be images; JPEGs taken from a source are known to be only once they are
+decoded.
 """
 
 from __future__ import annotations
@@ -39,23 +40,23 @@ from oxcart.shards.prefetch import in_threads
 from oxcart.shards.store import Store
 
 MANY_CHUNKS = 2 << 20
-"""A shard that may have more is verified alone, so that memory does not grow with the workers."""
+"""Chunks above which a shard is verified alone, so that memory does not grow with the workers."""
 
 _StatedChunks = Mapping[tuple[str, str], "_Stated"]
-"""(key, camera) -> what the chunk table of a shard states."""
+"""(key, camera) -> the statements of a shard's chunk table."""
 
 
 class Damage(NamedTuple):
-    """A file that is not as the manifest says."""
+    """A file that does not match the manifest."""
 
     file: str
-    """Relative to the dataset's directory."""
+    """Path of the file, relative to the dataset's directory."""
     reason: str
-    """What is wrong with it, down to the key, camera and chunk where that can be told."""
+    """What is wrong with the file, down to the key, camera and chunk if these are known."""
 
 
 class _Stated(NamedTuple):
-    """What a chunk table states of one camera of an episode."""
+    """The statements of a chunk table about one camera of an episode."""
 
     digests: npt.NDArray[np.uint64]
     sizes: npt.NDArray[np.uint32] | None
@@ -68,7 +69,7 @@ def verify(
     workers: int = 1,
     report: Callable[[int, int], None] = lambda done, size: None,
 ) -> list[Damage]:
-    """Everything that is wrong with a dataset; an empty list if nothing is.
+    """Find everything that is wrong with a dataset; an empty list if nothing is.
 
     Args:
         dataset: the dataset to verify.
@@ -136,7 +137,7 @@ def _places(episodes: pa.Table) -> dict[str, npt.NDArray[np.intp]]:
 
 
 def _wrong_statements(dataset: Dataset, tables: Mapping[str, pa.Table | None]) -> Iterator[str]:
-    """Every statement of the manifest that its tables, or its other statements, do not bear out."""
+    """Statements of the manifest that contradict its tables or its other statements."""
     manifest, episodes = dataset.manifest, tables[EPISODES]
     counts = manifest.counts
     facts: dict[str, tuple[Any, Any]] = {
@@ -177,7 +178,7 @@ def _wrong_statements(dataset: Dataset, tables: Mapping[str, pa.Table | None]) -
 
 
 def _narrow(where: str, stated: Any, found: Any) -> tuple[str, Any, Any]:
-    """The first place at which two lists differ; other values as they are."""
+    """Reduce two lists to the first place at which they differ; return other values unchanged."""
     if not isinstance(stated, list):
         return where, stated, found
     i = next(i for i in range(len(stated) + 1) if stated[i : i + 1] != found[i : i + 1])
@@ -206,15 +207,15 @@ def _verify_shard(
 
 
 def _counted(dataset: Dataset, rows: pa.Table) -> dict[str, int]:
-    """The counts of a shard that the episode table bears out, given the shard's rows there."""
+    """The counts of a shard according to the episode table, given the shard's rows there."""
     steps = pc.sum(rows["steps"]).as_py() or 0
     return {"episodes": rows.num_rows, "steps": steps, "frames": steps * len(dataset.manifest.cameras)}
 
 
 def _bounds(dataset: Dataset, shard: Mapping[str, Any], rows: pa.Table | None) -> dict[str, int]:
-    """The counts of a shard that its file and the episode table bear out, whatever the manifest states.
+    """Bounds for the counts of a shard, from its file and the episode table, whatever the manifest states.
 
-    They bound what is read of its chunk table.
+    They limit how much of its chunk table is read.
     """
     counts = shard if rows is None else _counted(dataset, rows)
     size = dataset.store.found([shard["name"]]).get(shard["name"], shard["bytes"])
@@ -243,7 +244,7 @@ def _chunk_rows(
 
 
 def _lists(column: pa.ChunkedArray) -> list[npt.NDArray[Any]]:
-    """The lists of a column, which share its memory; an empty one where there is none."""
+    """The lists of a column, as views of its memory; empty if a value is null."""
     found: list[npt.NDArray[Any]] = []
     for part in column.chunks:
         ends = np.cumsum(pc.fill_null(part.value_lengths(), 0).to_numpy(), dtype=np.int64)
@@ -258,7 +259,7 @@ def _wrong_bytes(
     chunks: _StatedChunks | None,
     decode: bool,
 ) -> Iterator[str]:
-    """What is wrong with a shard."""
+    """Find what is wrong with the bytes of a shard."""
     store, name, whole, position, read, wrong = dataset.store, shard["name"], blake3(), 0, 0, False
     size = store.size(name)
     if size != shard["bytes"]:
@@ -299,7 +300,7 @@ def _wrong_pieces(
     manifest: Manifest,
     decode: bool,
 ) -> Iterator[str]:
-    """What is wrong with the bytes of one episode."""
+    """Find what is wrong with the bytes of one episode."""
     try:
         found = members(data, row["key"])
     except CorruptError as error:
@@ -341,7 +342,7 @@ def _wrong_pieces(
 def _undecodable(
     pieces: list[memoryview], row: Mapping[str, Any], camera: str, pixels: Mapping[str, Any]
 ) -> str | None:
-    """Which chunk, each of which matches its digest, cannot be decoded, and why."""
+    """The first chunk that cannot be decoded although it matches its digest, and why."""
     size = pixels["chunk"]
     for i, piece in enumerate(pieces):
         frames = min(size, row["steps"] - i * size)
@@ -354,7 +355,7 @@ def _undecodable(
 
 
 def _wrong_chunks(digests: list[int], stated: _Stated | None, number: int) -> str | None:
-    """How the chunks of a camera's member differ from what its table states."""
+    """The differences between the chunks of a camera's member and its table."""
     if stated is None:
         return "is not in the chunk table"
     if len(digests) != len(stated.digests):
@@ -369,7 +370,7 @@ def _wrong_chunks(digests: list[int], stated: _Stated | None, number: int) -> st
 def _pieces(
     content: memoryview, first: int, chunk: _Stated | None, row: Mapping[str, Any], camera: str
 ) -> Iterator[memoryview]:
-    """The chunks of a camera's member, of the sizes that its table states, else one per frame."""
+    """Divide a camera's member into chunks of the sizes in its table, or into one per frame."""
     frame = row[f"{camera}.height"] * row[f"{camera}.width"] * 3
     sizes = chunk.sizes if chunk is not None else None
     start = max(first, 0)

@@ -1,1 +1,1 @@
-"""The audit: does anything of what is held out leak into train, and would the audit have seen it?"""
+"""The audit: does anything held out leak into train, and would the audit have detected it?"""

@@ -1,7 +1,8 @@
-"""The audit from end to end: open, check, compare, plant, conclude. Deterministic in its inputs and seed.
+"""The audit from end to end: open, check, compare, plant, conclude.
 
-Everything that is reported is in the `Audit`, as plain data except for the images. No time, host or rate is,
-so the same datasets and options give the same report, byte for byte on one machine.
+The result depends only on the inputs and the seed. Everything reported is in the `Audit`, as plain data
+except for the images. It holds no time, host or rate, so the same datasets and options give the same report,
+byte for byte, on one machine.
 """
 
 from __future__ import annotations
@@ -43,9 +44,9 @@ Stage = Callable[[str, int, str], AbstractContextManager[Callable[[int], None]]]
 TOP = 12
 """Pairs of episodes that are shown side by side."""
 BELOW = 4
-"""Pairs below the threshold among those, at least, where there are any."""
+"""Minimum number of pairs below the threshold among the pairs shown, if there are any."""
 KEPT = 20_000
-"""Most pairs that the JSON lists, the best first; it says so if confirmed pairs are missing."""
+"""Maximum number of pairs listed in the JSON, best first; the JSON says so if confirmed pairs are missing."""
 LIBRARIES = ("oxcart", "numpy", "pillow", "pyarrow", "xxhash")
 
 
@@ -54,11 +55,11 @@ class AuditOptions:
     """Options that change the result of an audit, and the number of its threads."""
 
     seed: int = 0
-    """Seed of everything that is drawn: samples, the null, planted leaks."""
+    """Random seed for samples, the null and planted leaks."""
     frames: int = FRAMES
-    """Frames per episode that are decoded."""
+    """Frames decoded per episode."""
     sample: int | None = None
-    """Episodes of each split of each dataset that are decoded, at most."""
+    """Maximum number of episodes decoded per split of each dataset; None decodes all."""
     workers: int = 2
     """Threads that read, decode and compare."""
 
@@ -71,24 +72,24 @@ class AuditOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class Audit:
-    """All that an audit found."""
+    """The result of an audit."""
 
     verdict: Verdict
-    """The answer."""
+    """The overall answer, with its reasons."""
     checks: tuple[Check, ...]
-    """Every check, those that did not run too."""
+    """Every check, including those that did not run."""
     datasets: tuple[dict[str, Any], ...]
     """Name, URL, fingerprint and counts of each dataset."""
     looked: tuple[dict[str, Any], ...]
-    """Number of episodes that were decoded and number of all episodes, per dataset and split."""
+    """Number of decoded episodes and number of all episodes, per dataset and split."""
     threshold: Threshold | None
-    """The score above which a resemblance is no chance; None where there is none."""
+    """Score above which a resemblance is not due to chance; None if none could be determined."""
     exceeding: int | None
-    """Held-out episodes beyond the threshold."""
+    """Number of held-out episodes above the threshold."""
     allowed: int
-    """Held-out episodes that may be beyond it by chance."""
+    """Number of held-out episodes that may be above the threshold by chance."""
     gallery: tuple[int, int]
-    """Train episodes that a held-out episode is compared with, and that one of the null is."""
+    """Number of train episodes that a held-out episode and a null episode are compared with."""
     scores: tuple[dict[str, Any], ...]
     """The best score of each held-out episode."""
     null: tuple[float, ...]
@@ -96,13 +97,13 @@ class Audit:
     pairs: tuple[dict[str, Any], ...]
     """Pairs of a held-out and a train episode, the best first, with environments, steps and score."""
     confirmed: int
-    """Pairs beyond the threshold."""
+    """Number of pairs above the threshold."""
     group_pairs: tuple[dict[str, Any], ...]
-    """The first confirmed pair of each two environments."""
+    """The first confirmed pair for each two environments."""
     duplicates: tuple[dict[str, Any], ...]
     """Pairs of episodes that share a frame or a trajectory exactly."""
     recall: tuple[plant.Recall, ...]
-    """Recall of the planted leaks, per kind; empty where there was no threshold."""
+    """Recall of the planted leaks, per kind; empty if there was no threshold."""
     probe: copy_ahead.Probe | None
     """Result of the copy-ahead probe."""
     places: place.Places | None
@@ -110,11 +111,11 @@ class Audit:
     options: AuditOptions
     """Options of the audit."""
     versions: dict[str, str]
-    """Versions of the libraries that the numbers come from."""
+    """Versions of the libraries that produced the numbers."""
     command: str
-    """The command line, where there was one."""
+    """The command line, if there was one."""
     images: ReportImages
-    """Images, which the page alone shows."""
+    """Images, shown only in the HTML page."""
 
     def plain(self) -> dict[str, Any]:
         """The audit as JSON values, without images."""

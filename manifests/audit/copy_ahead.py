@@ -1,11 +1,12 @@
-"""The copy-ahead probe: does the future of the nearest train frame tell the future of a held-out frame?
+"""The copy-ahead probe: can the future of a held-out frame be predicted from that of the nearest train frame?
 
-A model that memorised train can copy what came next there. So each pair of a held-out episode (a frame and
-the next one that was sampled) is predicted by the frame that followed its nearest train frame, and the
-error is set against two others: that of copying the held-out frame itself, and that of the null, train
-pairs predicted by train without their own environment. The one number is the ratio of held-out to null
-error, medians both: 1 where train knows no more of what is held out than of any new place, toward 0 where
-it has seen it. It compares splits of one dataset; it decides nothing.
+A model that memorised train can copy what came next there. So the probe takes pairs of a held-out frame and
+the next sampled frame, and predicts the second by the frame that followed the nearest train frame. It
+compares the error with two others: the error of copying the held-out frame itself, and the error of the null,
+in which train pairs are predicted by train without their own environment. The result is the ratio of the
+median held-out error to the median null error. It is 1 where train knows no more about held-out episodes than
+about any new place, and approaches 0 where train has seen them. The probe compares splits of one dataset and
+does not affect the verdict.
 """
 
 from __future__ import annotations
@@ -22,11 +23,11 @@ from oxcart.manifests.audit.result import Check, Criterion
 CRITERION = Criterion("copy-ahead", "Train's futures do not tell the futures of what is held out")
 
 KNOWN = 0.3
-"""A ratio below it is suspicious."""
+"""Ratio below which held-out episodes look known to train."""
 BLOCK = 1024
-"""Episodes of train that are compared at a time."""
+"""Train episodes compared at a time."""
 MOST = 256
-"""Episodes on each side whose pairs are predicted."""
+"""Maximum number of episodes on each side whose pairs are predicted."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,15 +35,15 @@ class Probe:
     """Errors are medians over pairs of the mean squared difference of thumbnails, in grey levels."""
 
     pairs: int
-    """Pairs of held-out episodes."""
+    """Number of pairs from held-out episodes."""
     neighbour: float
-    """Error of the future of the nearest train frame."""
+    """Error of predicting the frame that followed the nearest train frame."""
     copy: float
-    """Error of the frame itself, unchanged."""
+    """Error of predicting the frame itself, unchanged."""
     null: float
-    """Error of the nearest frame of another environment, for pairs of train."""
+    """Error for train pairs of predicting what followed the nearest frame of another environment."""
     ratio: float
-    """`neighbour / null`: 1 is unseen, 0 is known by heart."""
+    """`neighbour / null`: 1 means unseen, 0 means memorised."""
 
 
 def probe(held: Thumbs, train: Thumbs, others: Allowed, seed: int) -> Probe:
@@ -70,7 +71,7 @@ def probe(held: Thumbs, train: Thumbs, others: Allowed, seed: int) -> Probe:
 
 
 def check(found: Probe) -> Check:
-    """What the probe says: suspicious where train's futures come much closer than another place's."""
+    """The check of the probe: suspicious if train's futures come much closer than another place's."""
     summary = (
         f"the future of the nearest train frame errs {found.ratio:.2f} times as much as that of another "
         f"environment ({found.neighbour:.0f} and {found.null:.0f}; copying the present {found.copy:.0f}), "

@@ -1,8 +1,8 @@
-"""What an audit will take, said before it starts: two short measurements, scaled to what there is to do.
+"""Forecast how long an audit will take: two short measurements, scaled to the work ahead.
 
-Decoding grows as the episodes that are looked at. Comparing grows faster: each episode that is held out, and
-each of the null, is compared with all of train. Both are timed here on a few, on the machine and the store
-that will do the work. Nothing of it is in the report.
+Decoding time grows in proportion to the episodes that are examined. Comparison grows faster, because each
+held-out episode and each episode of the null is compared with all of train. Both are timed on a few episodes,
+on the machine and the store that will do the work. The forecast does not appear in the report.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from oxcart.manifests.audit.near import compared_in_all
 from oxcart.shards.errors import OxcartError
 
 FEW = 1000
-"""Episodes up to which nothing is measured: that would take as long as it would save."""
+"""Number of episodes up to which no forecast is made, since measuring would take as long as the audit."""
 LONG_S = 120.0
-"""Seconds from which on a sample is advised."""
+"""Forecast, in seconds, above which `--sample` is recommended."""
 _DECODED, _GALLERY = 16, 512
-"""Episodes that are decoded, and compared with, to measure."""
+"""Episodes decoded, and episodes compared with, for the measurement."""
 
 
 def foretold(
@@ -34,7 +34,7 @@ def foretold(
     workers: int,
     sample: int | None,
 ) -> str | None:
-    """What the audit of these episodes will take, in a line; None where they are few.
+    """One line on how long the audit of these episodes will take; None if they are few.
 
     Args:
         datasets: the datasets.
@@ -68,7 +68,7 @@ def _decoding(
 
 
 def _comparing(queries: int, train: int, frames: int, workers: int) -> float:
-    """Seconds for so many searches, each in all of train: noise takes as long as images do."""
+    """Seconds for these searches through all of train, timed on noise, which takes as long as images do."""
     noise = np.random.default_rng(0).integers(0, 256, (_GALLERY, frames, GRID, GRID, 3), np.uint8)
     gallery = Matcher(noise)
     block = noise[:QUERY_BLOCK]

@@ -1,9 +1,9 @@
-"""What is audited: compiled datasets that are opened together, and the episodes that are looked at.
+"""The input of an audit: compiled datasets, opened together, and the episodes that are examined.
 
-The datasets of a mixture are one: all their train episodes on one side, all that they hold out on the
-other. An environment is its name within the dataset's name, so two compiles of one source share their
-environments and two sources do not; what the split rule calls aliases is one place. Tables stay Arrow
-tables, and only the episodes that are looked at become Python values.
+The datasets of a mixture count as one: all their train episodes on one side, all their held-out episodes on
+the other. An environment is identified by its name and the name of its dataset, so two compiles of one source
+share their environments and two sources do not. Aliases of the split rule count as one place. Tables stay
+Arrow tables; only the episodes that are examined become Python values.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from oxcart.shards.store import Store
 HELD = ("val", "test")
 """Splits whose environments train must not have seen."""
 UNKNOWN = -1
-"""The place of an episode whose environment is unknown."""
+"""Place of an episode whose environment is unknown."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,11 +39,11 @@ class Audited:
     label: str
     """Name of the dataset in the report."""
     opened: Dataset
-    """The dataset itself."""
+    """The opened dataset."""
     table: pa.Table
-    """`episodes.parquet`, with the columns of `attribution.parquet` where there is one."""
+    """`episodes.parquet`, with the columns of `attribution.parquet` if the dataset has one."""
     aliases: Mapping[str, str]
-    """Name of an environment -> the one that stands for its place, of those that have several."""
+    """Name of an environment -> the name that stands for its place, for places with several names."""
 
     @property
     def manifest(self) -> Manifest:
@@ -57,24 +57,24 @@ class Audited:
 
     @property
     def family(self) -> str:
-        """Name of the dataset that it was compiled from."""
+        """Name of the source dataset."""
         name: str = self.manifest.dataset["name"]
         return name
 
     def environment(self, name: str) -> tuple[str, str]:
-        """Which place an environment's name means."""
+        """The name that stands for an environment's place."""
         return self.family, self.aliases.get(name, name)
 
 
 class AuditedEpisode(NamedTuple):
-    """An episode that is looked at."""
+    """An episode that is examined."""
 
     dataset: int
     """Index of the episode's dataset."""
     row: dict[str, Any]
-    """What is needed of its row of `episodes.parquet`."""
+    """The columns of its row of `episodes.parquet` that the audit needs."""
     place: int
-    """Equal for episodes of one environment, `UNKNOWN` where there is none."""
+    """Number of the episode's environment, the same across datasets; `UNKNOWN` if it is unknown."""
 
     @property
     def split(self) -> str:
@@ -139,7 +139,7 @@ def _aliases(listed: Mapping[str, Sequence[str]], table: pa.Table) -> dict[str, 
 
 
 def _table(dataset: Dataset) -> pa.Table:
-    """The episodes, and beside them the columns of `ATTRIBUTION` where there is one."""
+    """The episode table, joined with the columns of `ATTRIBUTION` if the dataset has that table."""
     table = dataset.table(EPISODES)
     if pc.count_distinct(table["key"]).as_py() != table.num_rows:
         raise CorruptError(f"{dataset.store.url}/{dataset.manifest.file(EPISODES)}: lists an episode twice")
@@ -183,7 +183,7 @@ def draw(datasets: Sequence[Audited], sample: int | None, seed: int) -> list[Aud
 
 
 def _columns(dataset: Audited) -> list[str]:
-    """What the audit needs of an episode; a row is a Python value, so it should be small."""
+    """Columns that the audit needs of an episode; few, because rows become Python values."""
     camera = dataset.manifest.cameras[0]["name"]
     arrays = [f"{name}.{what}" for name in ("action", "state") for what in ("offset", "digest")]
     frames = [f"{camera}.{what}" for what in ("offset", "height", "width")]

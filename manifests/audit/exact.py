@@ -1,14 +1,14 @@
 """Exact duplicates across splits: frames by their digests, trajectories by their rounded values.
 
-Chunk tables hold a digest of every chunk of every camera, so equal chunks are found over *all* of them
-without decoding any; each digest that is found is decoded once, to tell an image from a black frame. A chunk
-is compressed bytes: another codec, another size or, where a chunk is two frames, a copy that begins one frame
-later has other chunks. Such copies are found by the pixels that the audit decoded anyway, and the check says
-what it did not compare. Memory holds the digests of what is held out, about 48 bytes a chunk; those of train
-pass by.
+Chunk tables hold a digest of every chunk of every camera, so equal chunks are found across *all* chunks
+without decoding any. Only chunks that are found twice are decoded, once, to tell an image from a black frame.
+A chunk is compressed, so a copy with another codec or size has other chunks, and so has a copy that begins
+one frame later where a chunk holds two frames. The audit finds such copies by the pixels that it decodes
+anyway, and the check says what it did not compare. Memory holds the digests of held-out chunks, at about
+48 bytes per chunk; those of train are streamed past them.
 
-A frame or a trajectory that is common to many episodes ties them together without listing all pairs: each
-further episode is paired with one of those that have it, so the work grows as the chunks do.
+A frame or a trajectory common to many episodes ties them together without listing all pairs: each further
+episode is paired with one of those that have it, so the work grows linearly with the chunks.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ from oxcart.shards.errors import CorruptError
 from oxcart.shards.names import stem_of
 
 DECODED = 2000
-"""Most chunks found twice that are decoded to see whether they show anything."""
+"""Maximum number of duplicate chunks decoded to see whether they show anything."""
 QUANTUM = 1e-4
-"""Trajectories are equal where all their values, rounded to this, are."""
+"""Step to which values are rounded before trajectories are compared."""
 TELLING_ROWS, TELLING_VALUES = 4, 8
-"""Distinct rows with a value that is no whole number, and distinct such values: what a trajectory must have
-for its copy to be no chance."""
+"""Minimum numbers of distinct rows with a fractional value, and of distinct fractional values, in a
+trajectory whose copy cannot be due to chance."""
 MANY = 16
-"""Held-out episodes that all have one frame: beyond them each further episode is paired with one of them."""
+"""Held-out episodes that share one frame and are all paired; beyond it, pairing with one of them suffices."""
 PAIRS = 20_000
-"""Pairs of episodes that are kept; beyond them, those of environments that are not paired yet."""
+"""Pairs of episodes listed; beyond it, only pairs of environments that are not yet paired are added."""
 
 FRAMES = Criterion("frames", "No frame that was compared stands in two splits")
 TRAJECTORIES = Criterion("trajectories", "No trajectory of actions and states stands in two splits")
@@ -48,32 +48,32 @@ TRAJECTORIES = Criterion("trajectories", "No trajectory of actions and states st
 
 @dataclass(frozen=True, kw_only=True)
 class Pair:
-    """Two episodes of different splits that share something exactly; by dataset and key."""
+    """Two episodes of different splits, as dataset and key, that share a frame or a trajectory exactly."""
 
     one: tuple[int, str]
-    """The one that is held out, or val_seen's."""
+    """The episode that is held out, in val_seen included."""
     other: tuple[int, str]
-    """The other one, of train where there is one."""
+    """The other episode, the one in train if either is."""
 
 
 class Moves(NamedTuple):
-    """What a trajectory is compared by."""
+    """A trajectory as it is compared."""
 
     digest: int
     """xxh3-64 of the rounded values."""
     telling: bool
-    """Whether so many of them are distinct that two recordings do not share them by chance."""
+    """Whether enough values are distinct that two recordings do not share them by chance."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class _ChunkDigests:
-    """Chunks of one camera."""
+    """The chunks of one camera in a shard."""
 
     digest: npt.NDArray[np.uint64]
     episode: npt.NDArray[np.int64]
-    """Row in the dataset's table."""
+    """Row of the episode in the dataset's table."""
     number: npt.NDArray[np.int64]
-    """Which chunk of the episode."""
+    """Number of the chunk within the episode."""
     camera: str
 
 
@@ -83,11 +83,11 @@ def check_frames(
     features: Features,
     report: Callable[[int], None] = lambda done: None,
 ) -> tuple[Check, list[Pair]]:
-    """Frames that stand in two splits.
+    """Check that no frame is in two splits.
 
     Args:
         datasets: the datasets.
-        episodes: those whose frames were decoded.
+        episodes: episodes whose frames were decoded.
         features: features of these episodes.
         report: called with the number of shards read so far.
     """
@@ -133,7 +133,7 @@ def check_frames(
 
 
 def _not_compared(datasets: Sequence[Audited], codecs: Sequence[str]) -> str:
-    """What the digests of chunks cannot tell, as the end of a sentence."""
+    """What chunk digests cannot detect, as the end of a sentence."""
     said = []
     longest = max((dataset.manifest.pixels["chunk"] for dataset in datasets), default=1)
     if longest == 2:
@@ -148,7 +148,7 @@ def _not_compared(datasets: Sequence[Audited], codecs: Sequence[str]) -> str:
 def check_trajectories(
     datasets: Sequence[Audited], episodes: Sequence[AuditedEpisode], moves: Sequence[Moves | None]
 ) -> tuple[Check, list[Pair]]:
-    """Trajectories that stand in two splits; `moves` are `trajectory`'s, None where there is none."""
+    """Check that no trajectory is in two splits; `moves` holds the `trajectory` of each episode."""
     if all(one is None for one in moves):
         return TRAJECTORIES.unchecked("no episode has actions or states that move"), []
     members: dict[Moves, dict[str, list[tuple[int, str]]]] = {}
@@ -182,10 +182,10 @@ def check_trajectories(
 
 
 def trajectory(arrays: Sequence[npt.NDArray[np.float32]]) -> Moves | None:
-    """Rounded actions and states [T, A], None where nothing in them ever changes.
+    """Digest of rounded actions and states [T, A]; None if no value ever changes.
 
-    Values that differ by less than `QUANTUM` are the same unless the border of rounding is between them: this
-    finds copies, not what is nearly one.
+    Values that differ by less than `QUANTUM` are equal unless a rounding boundary lies between them: this
+    finds copies, not near-copies.
     """
     whole = b""
     moving = False
@@ -212,13 +212,13 @@ class _Shared:
         self.datasets = datasets
         self.counts: dict[tuple[tuple[int, str], tuple[int, str]], int] = {}
         self.beyond = 0
-        """What was found and is not listed."""
+        """Number of matches that are not listed."""
         self._met: set[tuple[int, str]] = set()
         self._tied: set[tuple[Any, Any]] = set()
         self._environments: dict[tuple[int, str], Any] = {}
 
     def add(self, digest: int, held: Sequence[tuple[int, int]], other: tuple[int, int], split: str) -> None:
-        """The same as `add_named`, with episodes given as rows of the datasets' tables."""
+        """Do the same as `add_named`, with episodes given as rows of the datasets' tables."""
         few = held if len(held) <= MANY or (digest, split) not in self._met else held[:1]
         self.beyond += len(held) - len(few)
         named = [self._name(at) for at in few]
@@ -233,9 +233,9 @@ class _Shared:
         *,
         once: bool = False,
     ) -> None:
-        """`other`, of `split`, has something of this digest, and so has each of `held`, of other splits.
+        """Note that `other`, in `split`, shares this digest with each of `held`, in other splits.
 
-        With `once`, it is only noted for pairs that nothing is known of.
+        With `once`, only pairs that are not listed yet are counted.
         """
         if len(held) > MANY and (digest, split) in self._met:
             self.beyond += len(held) - 1
@@ -251,7 +251,7 @@ class _Shared:
                 self.beyond += 1
 
     def rows(self, what: str | None) -> list[dict[str, Any]]:
-        """Evidence, those that have most in common first."""
+        """Evidence: one row per pair, those with most in common first."""
         splits = {
             (i, row["key"]): row["split"]
             for i, dataset in enumerate(self.datasets)
@@ -269,16 +269,16 @@ class _Shared:
         ]
 
     def pairs(self) -> list[Pair]:
-        """All that are listed."""
+        """All pairs that are listed."""
         return [Pair(one=one, other=other) for one, other in sorted(self.counts)]
 
     @property
     def more(self) -> str:
-        """How many are not listed, as the end of a sentence."""
+        """Number of matches that are not listed, as the end of a sentence."""
         return f"; {count(self.beyond, 'more match', 'more matches')} not listed" if self.beyond else ""
 
     def _is_new(self, pair: tuple[tuple[int, str], tuple[int, str]]) -> bool:
-        """Whether no pair of the same two environments is listed yet; an unknown one is its episode."""
+        """Whether no pair of the same two environments is listed; an unknown environment counts as new."""
         if not self._environments:
             for index, dataset in enumerate(self.datasets):
                 for row in dataset.table.select(["key", "environment"]).to_pylist():
@@ -298,7 +298,7 @@ class _Shared:
 
 
 def _finds(split: str, other: str) -> bool:
-    """Whether an episode of `split` looks for what `other`, which is held out, has: each two splits once."""
+    """Whether `split` is searched for what the held-out split `other` has; each two splits meet only once."""
     return other not in (split, "train") and (split == "train" or other > split)
 
 
@@ -331,7 +331,7 @@ def _chunks(dataset: Audited, shard: dict[str, Any]) -> Iterator[_ChunkDigests]:
 
 
 class _Held:
-    """Digests of all that is not in train, sorted; each once an episode, and where."""
+    """Sorted chunk digests of all held-out episodes, once per episode, and where each is."""
 
     def __init__(self, found: Sequence[tuple[int, str, _ChunkDigests]]) -> None:
         self.splits = sorted({split for _, split, _ in found})
@@ -371,10 +371,10 @@ _At = tuple[int, int, str, int]
 def _hits(
     chunks: _ChunkDigests, dataset: int, split: str, held: _Held
 ) -> Iterator[tuple[int, _At, list[tuple[int, int]]]]:
-    """Digest, place here and episodes there of each chunk that something held out of another split has too.
+    """Chunks that held-out episodes of other splits have too: digest, place here, and those episodes.
 
-    A digest that an episode has several times comes once. Of two splits that are both held out, the earlier
-    one in sorting order finds the later one.
+    A digest that an episode has several times is yielded once. Of two held-out splits, the earlier one in
+    sorting order finds the later one.
     """
     if not len(held.digest):
         return
@@ -399,16 +399,16 @@ def _hits(
 
 
 class _Flat(NamedTuple):
-    """How little the frames of a chunk show."""
+    """How little contrast the frames of a chunk have."""
 
     flat: bool
-    """Whether none of its frames has any contrast to speak of."""
+    """Whether none of the frames has noticeable contrast."""
     even: bool
-    """Whether each is of exactly one colour."""
+    """Whether each frame has exactly one colour."""
 
 
 def _flatness(datasets: Sequence[Audited], at: _At) -> _Flat:
-    """Decode all frames of a chunk and look."""
+    """Decode all frames of a chunk and measure their contrast."""
     index, row, camera, number = at
     dataset = datasets[index]
     values = dataset.table.slice(row, 1).to_pylist()[0]
@@ -424,10 +424,10 @@ def _flatness(datasets: Sequence[Audited], at: _At) -> _Flat:
 
 
 def _add_decoded(shared: _Shared, episodes: Sequence[AuditedEpisode], features: Features) -> int:
-    """Add episodes of different splits that have a decoded frame in common which shows something.
+    """Add episodes of different splits that share a decoded frame with noticeable contrast.
 
     Returns:
-        Frames in common that were ignored for want of contrast, but whose thumbnails are not of one colour.
+        Number of shared frames ignored for lack of contrast although their thumbnails have several colours.
     """
     owners: dict[int, dict[str, list[tuple[int, str]]]] = {}
     uneven: set[int] = set()

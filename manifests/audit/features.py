@@ -1,10 +1,10 @@
-"""What the audit keeps of an episode: a few frames, evenly spaced, as thumbnails, hashes and digests.
+"""Features of episodes for the audit: a few evenly spaced frames, as thumbnails, hashes and digests.
 
-One pass reads and decodes them, in threads; no frame is read twice for another check. A thumbnail of 24x24
-pixels in colour is 1.7 KB, so a million frames are 1.7 GB: beyond `IN_MEMORY` they go to a temporary file
-that is mapped, and memory stays bounded. Averaging into thumbnails is what makes the comparison deaf to
-codecs, noise and size; the hashes (64 bits, as `imagehash` computes them) and the digest of the decoded
-pixels are evidence beside it.
+One pass reads and decodes the frames, in threads, and serves every check. A colour thumbnail of 24x24 pixels
+takes 1.7 KB, so a million frames take 1.7 GB; beyond `IN_MEMORY`, thumbnails go to a memory-mapped temporary
+file and memory stays bounded. Averaging into thumbnails makes the comparison insensitive to codec, noise and
+size. The hashes (64 bits, as `imagehash` computes them) and the digest of the decoded pixels are additional
+evidence.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ Frames = npt.NDArray[np.uint8]
 Report = Callable[[int], None]
 
 FRAMES = 8
-"""Frames per episode, unless another number is asked for."""
+"""Default number of frames per episode."""
 GRID = 24
-"""Side of a thumbnail, in pixels."""
+"""Height and width of a thumbnail, in pixels."""
 FLAT_LEVELS = 4
 """A frame shows nothing where 98% of its 32x32 thumbnail lie within fewer levels of 255, in every channel."""
 IN_MEMORY = 512 << 20
-"""Bytes of thumbnails that are kept in memory; more of them are mapped from a temporary file."""
+"""Bytes of thumbnails kept in memory; beyond it they are mapped from a temporary file."""
 
 _COSINES: npt.NDArray[np.float64] = np.cos(np.pi / 64 * np.outer(np.arange(8), 2 * np.arange(32) + 1))
 """The first 8 rows of the cosine transform of 32 values."""
@@ -43,20 +43,20 @@ _COSINES: npt.NDArray[np.float64] = np.cos(np.pi / 64 * np.outer(np.arange(8), 2
 
 @dataclass(frozen=True, kw_only=True)
 class Features:
-    """Features of E episodes, N frames each; an episode of fewer frames repeats some."""
+    """Features of E episodes with N frames each; shorter episodes repeat some frames."""
 
     thumbs: Frames
     """[E, N, 24, 24, 3] uint8."""
     steps: npt.NDArray[np.int32]
-    """[E, N]: which step each frame is."""
+    """[E, N]: step of each frame."""
     digests: npt.NDArray[np.uint64]
     """[E, N]: xxh3-64 of the decoded pixels and their shape."""
     dhash: npt.NDArray[np.uint64]
-    """[E, N]: is a pixel brighter than its left neighbour, at 9x8 pixels."""
+    """[E, N]: difference hash: whether each pixel is brighter than its left neighbour, at 9x8 pixels."""
     phash: npt.NDArray[np.uint64]
-    """[E, N]: the signs of the lowest 8x8 cosines of 32x32 grey pixels around their median."""
+    """[E, N]: perceptual hash: the lowest 8x8 cosines of 32x32 grey pixels, compared with their median."""
     flat: npt.NDArray[np.bool_]
-    """[E, N]: black, or of one colour."""
+    """[E, N]: whether a frame is black or of one colour."""
 
     def take(self, index: Any) -> Features:
         """The features of some of the episodes."""
@@ -113,7 +113,7 @@ def read_features(
 
 
 def empty(episodes: int, frames: int) -> Features:
-    """Room for features, not filled."""
+    """Allocate features without filling them."""
     shape = (episodes, frames)
     return Features(
         thumbs=_room((*shape, GRID, GRID, 3)),
@@ -148,7 +148,7 @@ def tracks(
 
 
 def read_steps(dataset: Audited, where: Track, steps: Sequence[int]) -> Frames:
-    """Frames [n, H, W, 3] of these steps."""
+    """Frames [n, H, W, 3] of the given steps."""
     out = np.empty((len(steps), *where.shape[1:]), np.uint8)
     for i, step in enumerate(steps):
         if i and step == steps[i - 1]:
@@ -159,7 +159,7 @@ def read_steps(dataset: Audited, where: Track, steps: Sequence[int]) -> Frames:
 
 
 def describe(frames: Frames) -> Described:
-    """The features of frames [N, H, W, 3] of one episode."""
+    """Compute the features of the frames [N, H, W, 3] of one episode."""
     thumbs = np.empty((len(frames), GRID, GRID, 3), np.uint8)
     greys = np.empty((len(frames), 32, 32), np.uint8)
     flat = []
@@ -191,26 +191,26 @@ def digest(frame: Frames) -> int:
 
 
 def is_flat(small: Frames) -> bool:
-    """Whether a thumbnail [32, 32, 3] has hardly any contrast; a small object on one colour has some."""
+    """Whether a thumbnail [32, 32, 3] has hardly any contrast. A small object on one colour has enough."""
     levels = np.sort(small.reshape(-1, small.shape[-1]), axis=0).astype(np.int16)
     rest = len(levels) // 100
     return bool((levels[-1 - rest] - levels[rest] < FLAT_LEVELS).all())
 
 
 def draws(seed: int, *purpose: object) -> np.random.Generator:
-    """The random stream for a purpose, the same on every machine."""
+    """The random number generator for a purpose, the same on every machine."""
     text = "/".join(str(part) for part in (seed, *purpose))
     return np.random.Generator(np.random.PCG64(xxh3_64_intdigest(text.encode())))
 
 
 def distance(one: npt.NDArray[np.uint64], other: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint8]:
-    """Bits in which hashes differ."""
+    """Number of bits in which hashes differ."""
     bits: npt.NDArray[np.uint8] = np.bitwise_count(one ^ other)
     return bits
 
 
 def _bits(values: npt.NDArray[np.bool_]) -> list[int]:
-    """64 booleans an item as one number an item."""
+    """Pack 64 booleans per item into one number per item."""
     packed = np.packbits(values.reshape(len(values), 64), axis=1)
     numbers: list[int] = packed.view(">u8")[:, 0].astype(np.uint64).tolist()
     return numbers

@@ -1,7 +1,7 @@
 """The images of a report: pairs of episodes side by side, and the backgrounds of places that look alike.
 
-Frames are read again for the few pairs that are shown; as small JPEGs in `data:` URIs they make the page
-whole in itself, at about 3 KB each.
+Frames are read again for the few pairs that are shown. They are embedded as small JPEGs in `data:` URIs, at
+about 3 KB each, so that the page is self-contained.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from oxcart.manifests.show import scaled
 HEIGHT = 110
 """Height of a frame in the page, in pixels."""
 STRIP = 4
-"""Aligned frames per pair."""
+"""Aligned frames shown per pair."""
 PLACES = 6
-"""Most pairs of places that are shown."""
+"""Maximum number of pairs of places shown."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +32,7 @@ class Frame:
     """An image and its caption."""
 
     uri: str
-    """`data:image/jpeg;base64,…`"""
+    """The image as `data:image/jpeg;base64,…`."""
     caption: str
     """The step of the frame, or what the image shows."""
 
@@ -52,7 +52,7 @@ class Side:
     instruction: str
     """Instruction of the episode."""
     frames: tuple[Frame, ...]
-    """Frames of the episode that are shown."""
+    """Frames of the episode to show."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,13 +60,13 @@ class Shown:
     """Two episodes side by side."""
 
     score: float
-    """After confirmation."""
+    """Score of the pair after confirmation."""
     note: str
-    """What was undone, and how far the hashes are apart."""
+    """Which crop, shift or mirroring was undone, and how far the hashes are apart."""
     held: Side
-    """The one that is held out."""
+    """The held-out episode."""
     train: Side
-    """The one of train."""
+    """The train episode."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +76,7 @@ class ReportImages:
     pairs: tuple[Shown, ...]
     """Pairs of episodes."""
     places: tuple[Shown, ...]
-    """Pairs of backgrounds."""
+    """Pairs of backgrounds of places."""
 
 
 def draw_images(
@@ -90,10 +90,10 @@ def draw_images(
 
     Args:
         datasets: the datasets.
-        episodes: episodes that the indices in `pairs` and `ranking` mean.
+        episodes to which the indices in `pairs` and `ranking` refer.
         pairs: pairs as `near.pairs` gives them.
         ranking: pairs of places, as in `place.Places.ranking`.
-        frames: frames per episode that make its background.
+        frames per episode from which its background is made.
     """
     return ReportImages(
         pairs=tuple(_pairs(datasets, episodes, pairs)),

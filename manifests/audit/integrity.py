@@ -1,8 +1,8 @@
-"""Are the shards those of the manifest, and do its statistics come from train alone?
+"""Do the shards match the manifest, and do its statistics come only from train?
 
-Everything else is concluded from the files, so they must be what the manifest says. Without `--sample`
-every byte is read and hashed; with it, the chunks that are read anyway are checked, and the report says so.
-The statistics are computed again from the actions and states of train, in float64, and compared.
+Every other conclusion rests on the files, so they must be what the manifest says. Without `--sample`, every
+byte is read and hashed. With it, only the chunks that are read anyway are checked, and the report says so.
+The statistics are recomputed from the actions and states of train, in float64, and compared.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def check_shards(
     sampled: bool,
     report: Callable[[int], None] = lambda done: None,
 ) -> Check:
-    """Whether every byte is the one that was written."""
+    """Check that the bytes of all shards match the manifest."""
     if sampled:
         return SHARDS.unchecked("a sample is audited: only the chunks that were read match their digests")
     rows, before = [], 0
@@ -93,7 +93,7 @@ def read_arrays(
 def check_statistics(
     datasets: Sequence[Audited], moments: Sequence[dict[str, _Moments]], *, sampled: bool
 ) -> Check:
-    """Whether the manifest's statistics are those of train."""
+    """Check that the manifest's statistics are those of train."""
     if sampled:
         return STATISTICS.unchecked("a sample of train does not tell its statistics")
     rows, compared = [], 0
@@ -124,7 +124,7 @@ class _Moments:
         self.high: Any = -np.inf
 
     def add(self, values: npt.NDArray[np.float32]) -> None:
-        """More values [T, A]."""
+        """Add values [T, A]."""
         exact = values.astype(np.float64)
         mean = exact.mean(0)
         total = self.count + len(exact)

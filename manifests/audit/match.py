@@ -1,21 +1,22 @@
-"""Which episodes show the same: an exact search, then a confirmation over time that undoes crops and mirrors.
+"""Find episodes that show the same: an exact search, then confirmation over time, undoing crops and mirrors.
 
     best = Matcher(gallery).search(queries, allowed)
 
-**Search.** A frame is 8x8 pixels of brightness and two colour differences, centred and of length 1. Every
-query frame, as it is and mirrored, is compared with every frame of the gallery: blocked matrix products,
-exact, with no index to tune. The score of two episodes is the mean over the query's frames of the best
-frame of the other. What a shift has moved is found by backgrounds (temporal medians), which are few enough
-to compare under windows. The best `KEEP` of either go on.
+**Search.** A frame is reduced to 8x8 pixels of brightness and two colour differences, centred and scaled to
+length 1. Every query frame, unchanged and mirrored, is compared with every frame of the gallery by blocked
+matrix products; the search is exact and has no index to tune. The score of two episodes is the mean, over the
+query's frames, of the best frame of the other. Shifted copies are found by backgrounds (temporal medians),
+which are few enough to compare under windows. The best `KEEP` by frames and by backgrounds are confirmed.
 
-**Confirmation.** At 16x16 pixels and under many windows (see `windows`): the query's frame is the other's
-cropped, enlarged, shifted or mirrored, one way for the whole episode. Then frames are aligned in order (the
-best path that never goes back, nor stays), and the score is the mean correlation along it, without its worst
-quarter: a copy that begins later has no counterpart for its first frames.
+**Confirmation.** Candidates are compared at 16x16 pixels under many windows (see `windows`): the query's
+frame is taken to be the other's, cropped, enlarged, shifted or mirrored, in one way for the whole episode.
+Then frames are aligned in order, by the best path that never moves back. The score is the mean correlation
+along the path without its worst quarter, since a copy that begins later has no counterpart for its first
+frames.
 
-1 is the same images, 0 has nothing in common; what lies between is for the null distribution to judge
-(see `verdict`). The trade-off: windows reach crops and shifts of 15%; a rotation or an image in an image
-is not found.
+A score of 1 means the same images, and 0 nothing in common. Scores between are judged by the null
+distribution (see `verdict`). The trade-off: windows reach crops and shifts of 15%; rotations and
+picture-in-picture are not found.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ Thumbs = npt.NDArray[np.uint8]
 COARSE = 8
 """Side of a frame in the search, in pixels."""
 KEEP = 8
-"""Candidates per query episode that are confirmed: this many by frames, and as many by backgrounds."""
+"""Candidates confirmed per query episode: this many by frames, and as many by backgrounds."""
 TRIM = 0.25
 """Share of the aligned frames that may have no counterpart."""
 SEARCH = Windows(COARSE, [(1.0, (-0.12, 0.0, 0.12))])
@@ -58,44 +59,44 @@ CONFIRM = Windows(
 )
 """Windows of the confirmation."""
 QUERY_BLOCK, GALLERY_BLOCK = 8, 1024
-"""Episodes that are multiplied at a time."""
+"""Query and gallery episodes per matrix product."""
 IN_MEMORY = 1 << 30
-"""Bytes of vectors of the gallery that are kept; more are made again for each block of queries."""
+"""Bytes of gallery vectors kept in memory; beyond it they are recomputed for each block of queries."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Match:
-    """The candidates of Q query episodes, the best first; K of them."""
+    """The K best candidates of Q query episodes, best first."""
 
     episodes: Ints
-    """[Q, K]: index in the gallery, -1 where there are fewer."""
+    """[Q, K]: index in the gallery; -1 if there are fewer candidates."""
     scores: Floats
-    """[Q, K]: after confirmation, -1 where there is none."""
+    """[Q, K]: score after confirmation; -1 if there are fewer candidates."""
     pairs: npt.NDArray[np.int8]
-    """[Q, K, N]: which frame of the gallery's episode each frame of the query is aligned with."""
+    """[Q, K, N]: frame of the gallery's episode with which each frame of the query is aligned."""
     similarity: Floats
     """[Q, K, N]: correlation of each aligned pair."""
     window: npt.NDArray[np.int16]
-    """[Q, K]: which of `CONFIRM`, twice the number and 1 more where mirrored."""
+    """[Q, K]: twice the index in `CONFIRM`, plus 1 if mirrored."""
     search: Floats
-    """[Q, 2]: the least that frames and backgrounds had to score in the search to be confirmed."""
+    """[Q, 2]: lowest search scores, by frames and by backgrounds, that led to confirmation."""
 
     @property
     def best(self) -> Floats:
-        """[Q]: score of the best candidate, -1 where there is none."""
+        """[Q]: score of the best candidate; -1 if there is none."""
         return self.scores[:, 0] if self.scores.shape[1] else np.full(len(self.scores), -1, np.float32)
 
     def take(self, index: Any) -> Match:
-        """The candidates of some of the queries."""
+        """Select the candidates of some queries."""
         return Match(**{name: getattr(self, name)[index] for name in self.__dataclass_fields__})
 
 
 Allowed = Callable[[Ints], npt.NDArray[np.bool_]]
-"""Maps query indices [q] to which episodes of the gallery count for each: [q, G]."""
+"""Maps query indices [q] to a mask [q, G] of the gallery's episodes that count for each."""
 
 
 def coarse(thumbs: Thumbs) -> Floats:
-    """Thumbnails [..., 24, 24, 3] as vectors [..., 192] of length 1; what is flat is 0."""
+    """Thumbnails [..., 24, 24, 3] as vectors [..., 192] of length 1; flat thumbnails become 0."""
     lead = thumbs.shape[:-3]
     side = GRID // COARSE
     cells = thumbs.reshape(-1, COARSE, side, COARSE, side, 3).mean((2, 4), dtype=np.float32)
@@ -108,7 +109,7 @@ def coarse(thumbs: Thumbs) -> Floats:
 
 
 def backgrounds(thumbs: Thumbs) -> Thumbs:
-    """The temporal median [E, 24, 24, 3] of [E, N, 24, 24, 3]: what moves is gone."""
+    """The temporal median [E, 24, 24, 3] of [E, N, 24, 24, 3], from which moving things vanish."""
     out = np.empty((len(thumbs), *thumbs.shape[2:]), np.uint8)
     for i in range(0, len(thumbs), 256):
         out[i : i + 256] = np.median(thumbs[i : i + 256], axis=1).astype(np.uint8)
@@ -117,7 +118,7 @@ def backgrounds(thumbs: Thumbs) -> Thumbs:
 
 @contextlib.contextmanager
 def one_thread() -> Iterator[None]:
-    """Limit matrix products to one thread: ours share the work, and no sum depends on their number."""
+    """Limit matrix products to one thread: our own threads share the work, and sums stay reproducible."""
     with threadpool_limits(1, "blas"):
         yield
 
@@ -138,11 +139,11 @@ class Matcher:
         workers: int = 1,
         report: Callable[[int], None] = lambda done: None,
     ) -> Match:
-        """The best episodes of the gallery for each query [Q, N, 24, 24, 3] uint8.
+        """Find the best episodes of the gallery for each query [Q, N, 24, 24, 3] uint8.
 
         Args:
             queries: thumbnails of the queries.
-            allowed: which episodes count for a query; None is all.
+            allowed: which episodes count for a query; None allows all.
             keep: number of candidates to confirm.
             workers: number of threads.
             report: called with the number of queries done so far.
@@ -168,7 +169,7 @@ class Matcher:
         return out
 
     def _block(self, queries: Thumbs, index: Ints, allowed: Allowed | None, keep: int, out: Match) -> None:
-        """Fill in the matches of a block of queries."""
+        """Search and confirm a block of queries, and write the results to the match."""
         found = np.stack(self.scores(queries[index]))
         if allowed is not None:
             found[:, ~allowed(index)] = -2
@@ -184,7 +185,7 @@ class Matcher:
                 self._confirm(queries[query], np.array(list(chosen)), out, int(query))
 
     def scores(self, queries: Thumbs) -> tuple[Floats, Floats]:
-        """Search scores [Q, G] of a block of queries, by frames and by backgrounds; exact."""
+        """Exact search scores [Q, G] of a block of queries, by frames and by backgrounds."""
         number, frames = queries.shape[:2]
         both = np.stack([coarse(queries), coarse(queries[:, :, :, ::-1])]).reshape(2 * number * frames, -1)
         by_frames = np.empty((number, self.count), np.float32)
@@ -200,7 +201,7 @@ class Matcher:
         return by_frames, by_backgrounds
 
     def _prepare(self) -> None:
-        """Make the vectors once, where they fit; else they are made for each block of queries anew."""
+        """Compute the vectors once if they fit in memory; otherwise each block of queries recomputes them."""
         if self._kept is None and self.count * (self.frames + 2) * 3 * COARSE**2 * 4 <= IN_MEMORY:
             blocks = range(0, self.count, GALLERY_BLOCK)
             self._kept = {i: self._make(i, min(i + GALLERY_BLOCK, self.count)) for i in blocks}
@@ -249,9 +250,9 @@ def confirm(query: Thumbs, others: Thumbs) -> tuple[Floats, Any, Floats, Any]:
 
 
 def in_order(similar: Floats) -> Ints:
-    """For [K, N, M], N at most 2M, the columns [K, N] of the path of the largest sum.
+    """The columns [K, N] of the path with the largest sum through [K, N, M], where N is at most 2M.
 
-    It never goes back, and stays on a column for two rows at most: else one frame would answer for all.
+    The path never moves back, and visits a column at most twice; otherwise one frame would answer for all.
     """
     number, rows, columns = similar.shape
     first = np.full(similar.shape, -np.inf, np.float32)
@@ -276,7 +277,7 @@ def in_order(similar: Floats) -> Ints:
 
 
 def window_text(index: int) -> str:
-    """What a window undoes, for people."""
+    """Description of what a window undoes, for people."""
     scale, y, x = CONFIRM.numbers[index // 2]
     parts = ["mirrored"] if index % 2 else []
     if scale != 1:

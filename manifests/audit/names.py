@@ -1,9 +1,9 @@
-"""Are the environments of train and of what is held out other places, by their names?
+"""Are the environments of train and of the held-out splits different places, judged by their names?
 
-A name in both splits fails. Names that merely look like one place are suspicious: equal but for case, white
-space, `_` and `-`, one slip of the pen apart, or sharing a word that tells a room, a robot or a camera.
-Numbers are taken at their word: `toykitchen1` and `toykitchen2` are two places. Names are all this looks at;
-the place check compares images.
+A name in both splits fails. Names that merely look like one place are suspicious: names that are equal but
+for case, white space, `_` and `-`, that are one typo apart, or that share a word that identifies a room, a
+robot or a camera. Numbers are taken literally: `toykitchen1` and `toykitchen2` are two places. This check
+sees only names; the place check compares images.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ EQUAL = "equal but for case, white space, _ and -"
 CRITERION = Criterion("environments", "Environments of train are not those held out")
 
 MOST_PAIRS = 4_000_000
-"""Pairs of names that are compared letter by letter; beyond that only folded names are."""
+"""Maximum number of pairs of names compared letter by letter; beyond it, only folded names are compared."""
 _BLOCK = 256
 """Letters compared at a time."""
 _TELLING = re.compile(r"^(room|robot|cam|camera|lab|bldg|building|site|arm|station|house|scene)\w*$")
 
 
 def check_environments(datasets: Sequence[Audited]) -> Check:
-    """Whether an environment, or two that look alike by name, stand in train and in val or test."""
+    """Check that no environment, or two with similar names, is in train and in val or test."""
     sides: dict[str, dict[tuple[str, str], tuple[str, str]]] = {"train": {}, "held": {}}
     for split, names in names_by_side(datasets, "environment").items():
         side = "train" if split == "train" else "held" if split in HELD else None
@@ -61,7 +61,7 @@ def check_environments(datasets: Sequence[Audited]) -> Check:
 
 
 def _joins(rows: Sequence[dict[str, Any]]) -> str:
-    """The line of a split rule that joins the names of a dataset which are equal but for their writing."""
+    """The line of a split rule that joins those names of a dataset that differ only in spelling."""
     names: dict[str, list[str]] = {}
     for row in rows:
         if row["why"] == EQUAL and row["of"] == row["of train"]:
@@ -71,7 +71,7 @@ def _joins(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def look_alikes(held: Sequence[tuple[str, str]], train: Sequence[tuple[str, str]]) -> list[dict[str, Any]]:
-    """Pairs of names (dataset, environment) that may mean one place, and why."""
+    """Pairs of names (dataset, environment) that may mean one place, each with the reason."""
     names = {name: _Name.of(*name) for name in (*held, *train)}
     often = Counter(token for name in names.values() for token in name.tokens)
     # A word that most names have, such as the building that all share, tells nothing.
@@ -93,9 +93,9 @@ def look_alikes(held: Sequence[tuple[str, str]], train: Sequence[tuple[str, str]
 
 
 def distance(one: str, other: str, most: int) -> int:
-    """Letters to insert, delete, replace or swap with a neighbour to get from one to the other.
+    """Number of letters to insert, delete, replace or swap to turn one name into the other.
 
-    Damerau's distance with adjacent swaps; anything beyond `most`, which should be small, is `most + 1`.
+    Damerau's distance with adjacent swaps. Distances above `most`, which should be small, give `most + 1`.
     """
     return next((steps for steps in range(most + 1) if _within(one, other, steps)), most + 1)
 
@@ -126,11 +126,11 @@ def _within(one: str, other: str, steps: int, i: int = 0, j: int = 0) -> bool:
 
 
 class _Name(NamedTuple):
-    """A name, and what of it is compared."""
+    """A name with the forms in which it is compared."""
 
     text: str
     form: str
-    """What names that are alike have in common."""
+    """The folded name, by `oxcart.manifests.alike.folded`."""
     letters: str
     numbers: list[str]
     tokens: set[str]

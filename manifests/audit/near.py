@@ -1,9 +1,9 @@
-"""Near-duplicate episodes: the best confirmed score of every held-out episode, against the null.
+"""Near-duplicate episodes: the best confirmed score of every held-out episode, judged against the null.
 
-What leaks is not a frame but an episode, or the place and session that it shares; so the evidence is
-several frames aligned in order (see `match`), and how much is too much is measured on train itself (see
-`verdict`). The scene counts: two recordings of one table, an arm apart, are what a model can memorise.
-Where train has one environment there is no null, and nothing is concluded.
+The unit of a leak is not a frame but an episode, or the place and session that it shares. So the evidence is
+several frames aligned in order (see `match`), and how much similarity is too much is measured on train itself
+(see `verdict`). The scene counts: a model can memorise the table that two recordings share even if the arm
+differs. If train has only one environment, there is no null and nothing is concluded.
 """
 
 from __future__ import annotations
@@ -25,37 +25,37 @@ CRITERION = Criterion("near", "No more held-out episodes resemble train than cha
 ALIKE = Criterion("alike", "No place of train has two names")
 
 NULL = 4000
-"""Most train episodes whose scores make the null."""
+"""Maximum number of train episodes whose scores make the null."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Near:
-    """What the comparison of held-out episodes with train found."""
+    """Result of the comparison of held-out episodes with train."""
 
     units: npt.NDArray[np.intp]
-    """Held-out episodes that were compared."""
+    """[Q]: indices of the held-out episodes that were compared."""
     match: Match
-    """Their candidates in train, in the order of `units`."""
+    """Candidates in train for each of `units`, in the same order."""
     null: npt.NDArray[np.float32]
-    """Best scores of train episodes against train without their own environment."""
+    """Best score of each train episode of the null against train without its own environment."""
     gallery: tuple[int, int]
-    """Train episodes that held-out ones and, in the median, those of the null were compared with."""
+    """Number of train episodes compared with each held-out episode, and (median) with each of the null."""
     limit: Threshold | None
-    """None where it was not checked."""
+    """Threshold of the scores; None if there is none."""
     exceeding: int | None
-    """Held-out episodes beyond the threshold."""
+    """Number of held-out episodes above the threshold; None if nothing was concluded."""
     allowed: int
-    """How many chance may bring beyond it."""
+    """Number of held-out episodes that chance may put above the threshold."""
     groups: tuple[str, ...]
-    """What is to be said of splits of single datasets of which too many exceed."""
+    """One sentence per split of a dataset in which too many episodes exceed the threshold."""
     alike: Check
-    """Whether environments of train stand out from the others, as one place under two names does."""
+    """Check of environments of train that stand out, as one place under two names does."""
     check: Check
-    """What the report says of it."""
+    """Check of near-duplicates, as shown in the report."""
 
 
 def shown(features: Features) -> npt.NDArray[np.bool_]:
-    """Which episodes show anything: half of their frames at least are not flat."""
+    """Whether each episode shows anything, that is, at least half of its frames are not flat."""
     enough: npt.NDArray[np.bool_] = features.flat.mean(1) <= 0.5
     return enough
 
@@ -63,10 +63,10 @@ def shown(features: Features) -> npt.NDArray[np.bool_]:
 def compare(
     episodes: Sequence[AuditedEpisode], features: Features, seed: int, workers: int, report: Report
 ) -> Near:
-    """Compare what is held out with train, and train with itself.
+    """Compare held-out episodes with train, and train with itself.
 
     Args:
-        episodes: train first, then those that are held out.
+        episodes: train episodes first, then held-out ones.
         features: features of these episodes.
         seed: draws the null where train is large.
         workers: number of threads.
@@ -129,7 +129,7 @@ def compare(
 def null_queries(
     place: npt.NDArray[np.int64], fine: npt.NDArray[np.bool_], seed: int
 ) -> npt.NDArray[np.intp]:
-    """Train episodes of known environment that make the null: all, or a draw."""
+    """Train episodes of known environment that make the null: all of them, or a random draw."""
     found = np.flatnonzero(fine & (place != UNKNOWN))
     if len(found) > NULL:
         found = np.sort(found[draws(seed, "null", len(found)).permutation(len(found))[:NULL]])
@@ -137,13 +137,13 @@ def null_queries(
 
 
 def compared_in_all(episodes: Sequence[AuditedEpisode]) -> int:
-    """Episodes that `compare` searches for, at most: for a progress bar."""
+    """Maximum number of episodes that `compare` searches for, as the total of a progress bar."""
     train = sum(episode.split == "train" for episode in episodes)
     return len(episodes) - train + min(NULL, train)
 
 
 def pairs(near: Near, episodes: Sequence[AuditedEpisode], features: Features) -> list[dict[str, Any]]:
-    """Every candidate of every held-out episode, the best first, with what makes it so."""
+    """Every candidate of every held-out episode, best first, with the evidence for it."""
     found: list[dict[str, Any]] = []
     for row, unit in enumerate(near.units):
         for k in range(near.match.episodes.shape[1]):
@@ -180,7 +180,7 @@ def _why_not(
     place: npt.NDArray[np.int64],
     known: npt.NDArray[np.bool_],
 ) -> str | None:
-    """Why there is no threshold, if so."""
+    """Reason why there is no threshold; None if there can be one."""
     environments = len(set(place[:train][known].tolist()))
     if len(episodes) == train:
         return "nothing is held out: there is no episode of val or test"
@@ -205,7 +205,7 @@ def _conclude(
     limit: Threshold | None,
     why: str | None,
 ) -> tuple[int | None, int, tuple[str, ...], Check]:
-    """How many exceed the threshold, how many may, the splits of which too many do, and the check."""
+    """Number that exceed the threshold, number that may, sentences on splits with too many, and the check."""
     if limit is None:
         return None, 0, (), CRITERION.unchecked(why or "there is no threshold")
     over = exceeds(match.best, limit.value)
@@ -245,7 +245,7 @@ def _alike(
     of: npt.NDArray[np.int64],
     partner: npt.NDArray[np.int64],
 ) -> Check:
-    """Name the environments of train that are too much alike to be chance."""
+    """Check that no environments of train are more alike than chance explains."""
     if limit is None:
         return ALIKE.unchecked("there is no null")
     name = {episode.place: str(episode.row["environment"]) for episode in train}

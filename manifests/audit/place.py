@@ -1,8 +1,8 @@
-"""Which environments look like one place? A ranking for the eye, on backgrounds without the arm.
+"""Which environments look like one place? A ranking for human review, from backgrounds without the arm.
 
-An episode's background is the temporal median of its thumbnails: what moves is gone. Backgrounds are
-compared as frames are (see `match`), so another lens position or a mirrored image does not hide a place.
-The result is suspicious where two names look more alike than environments of train do among each other; the
+An episode's background is the temporal median of its thumbnails, from which moving things vanish. Backgrounds
+are compared like frames (see `match`), so another lens position or a mirrored image does not hide a place.
+The result is suspicious if two names look more alike than environments of train do among each other. The
 decision is left to a person, who gets the images.
 """
 
@@ -22,23 +22,23 @@ from oxcart.manifests.audit.result import Check, Criterion
 CRITERION = Criterion("places", "No two environments across splits look like one place")
 
 PER_PLACE = 6
-"""Backgrounds per environment that are compared, spread over its episodes."""
+"""Backgrounds compared per environment, spread over its episodes."""
 SHOWN_PLACES = 40
-"""Most environments in the heat map."""
+"""Maximum number of environments in the heat map."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Places:
-    """How alike the backgrounds of environments are."""
+    """Similarity of the backgrounds of environments."""
 
     names: tuple[str, ...]
-    """Environments of the heat map; those that are held out first."""
+    """Environments of the heat map, held-out ones first."""
     held: tuple[bool, ...]
-    """Whether each is held out."""
+    """Whether each environment is held out."""
     likeness: tuple[tuple[float, ...], ...]
-    """The best correlation of two backgrounds of each pair, before windows; the diagonal is 1."""
+    """Best correlation of backgrounds for each pair of environments, without windows; the diagonal is 1."""
     ranking: tuple[dict[str, Any], ...]
-    """Pairs of an environment held out and one of train, the most alike first."""
+    """Pairs of a held-out environment and one of train, the most alike first."""
     check: Check
 
 
@@ -123,7 +123,7 @@ def _ceiling(scores: npt.NDArray[np.float32]) -> float:
 
 
 def _spread(episodes: Sequence[AuditedEpisode], held: npt.NDArray[np.bool_]) -> npt.NDArray[np.intp]:
-    """A few episodes of each environment and side, evenly spread over those that there are."""
+    """A few episodes of each environment and side, spread evenly over all of them."""
     members: dict[tuple[int, bool], list[int]] = {}
     for i, episode in enumerate(episodes):
         if episode.place != UNKNOWN:

@@ -1,4 +1,4 @@
-"""Planted leaks: copies of held-out episodes, altered as leaks are in the wild, that the audit must find.
+"""Planted leaks: copies of held-out episodes, altered as real leaks are, which the audit must find.
 
 Each kind does one thing to the decoded frames, the same for the whole episode, drawn from the seed and the
 key:
@@ -9,11 +9,11 @@ key:
     time-shifted  the first 10 to 30% of the steps are missing
     resized       35 to 70% of the pixels of a side
     cropped       5 to 15% of each side is cut off, at any place, and the rest enlarged
-    shifted       moved by 5 to 15% of a side, what comes in is the edge repeated
-    mirrored      left is right
+    shifted       moved by 5 to 15% of a side; the edge is repeated
+    mirrored      left and right are swapped
 
-A copy joins train and counts as found when it is among the candidates that its original's search keeps, and
-its confirmed score exceeds the threshold: the same path that a real leak takes.
+A copy joins train. It counts as found if the search for its original keeps it as a candidate and its
+confirmed score exceeds the threshold: the same path that a real leak takes.
 """
 
 from __future__ import annotations
@@ -47,27 +47,27 @@ BAR = {
     "shifted": 0.95,
     "mirrored": 0.9,
 }
-"""Share of each kind that an audit should find; below it the audit is called blind to it."""
+"""Share of each kind that an audit should find; below it, the audit is called blind to that kind."""
 PLAIN = ("exact", "re-encoded", "brightened", "time-shifted")
-"""Kinds without which nothing can be concluded."""
+"""Kinds that an audit must find before it can conclude anything."""
 MOST = 64
-"""Most held-out episodes that are copied in an audit."""
+"""Maximum number of held-out episodes copied in an audit."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recall:
-    """How many planted copies of a kind were found."""
+    """Recall of the planted copies of one kind."""
 
     kind: str
     """One of `KINDS`."""
     planted: int
-    """Copies that were planted."""
+    """Number of copies planted."""
     found: int
-    """Copies with a score beyond the threshold."""
+    """Number of copies with a score above the threshold."""
     at_least: float
-    """The recall that is surpassed with 95% confidence."""
+    """Lower bound of the recall, with 95% confidence."""
     weakest: float
-    """The lowest score of a copy; -1 where the search already passed it over."""
+    """Lowest score of a copy; -1 if the search already missed one."""
 
 
 def plant(frames: Frames, kind: str, seed: int, key: str) -> Frames:
@@ -106,7 +106,7 @@ def plant(frames: Frames, kind: str, seed: int, key: str) -> Frames:
 
 
 def shifted_steps(steps: int, frames: int, seed: int, key: str) -> list[int]:
-    """Evenly spaced steps of an episode whose first 10 to 30% are missing; at least one is."""
+    """Evenly spaced steps of an episode without its first 10 to 30%, and without at least one step."""
     share = draws(seed, "plant", "time-shifted", key).uniform(0.1, 0.3)
     return spaced(min(max(1, round(share * steps)), steps - 1), steps, frames)
 
@@ -135,7 +135,7 @@ def copies(
 
 
 def found(original: Features, copy: Features, match: Match) -> npt.NDArray[np.float32]:
-    """The score of each episode's copy once it has joined train, -1 where the search passes it over.
+    """Score of each episode's copy once it has joined train; -1 if the search misses it.
 
     Args:
         original: features of P held-out episodes.
@@ -154,7 +154,7 @@ def found(original: Features, copy: Features, match: Match) -> npt.NDArray[np.fl
 
 
 def recall(kind: str, scores: npt.NDArray[np.float32], limit: Threshold) -> Recall:
-    """How many copies exceed the threshold."""
+    """Count the copies that exceed the threshold."""
     over = int(exceeds(scores, limit.value).sum())
     return Recall(
         kind=kind,
@@ -166,16 +166,16 @@ def recall(kind: str, scores: npt.NDArray[np.float32], limit: Threshold) -> Reca
 
 
 def blind(found: Sequence[Recall]) -> list[str]:
-    """The plain kinds that an audit misses."""
+    """The kinds of `PLAIN` that an audit misses."""
     return [one.kind for one in found if one.kind in PLAIN and one.found < BAR[one.kind] * one.planted]
 
 
 def check_recall(found: Sequence[Recall], unseen: float = 0) -> Check:
-    """What the recall says of the verdict: suspicious where a kind that should be found is not.
+    """Check that planted leaks are found; suspicious if the recall of a kind is too low.
 
     Args:
         found: per kind.
-        unseen: share of train that a sample left out, in which no copy would be found.
+        unseen: share of train that a sample left out, where no copy would be found.
     """
     text = ", ".join(f"{one.kind} {one.found / one.planted:.0%}" for one in found)
     if unseen:
@@ -193,7 +193,7 @@ def check_recall(found: Sequence[Recall], unseen: float = 0) -> Check:
 
 
 def choose(keys: Sequence[str], seed: int, most: int = MOST) -> list[int]:
-    """Which episodes are copied: all, or a draw, in order."""
+    """Episodes to copy: all of them, or a random draw, in order."""
     if len(keys) <= most:
         return list(range(len(keys)))
     return sorted(draws(seed, "planted episodes", len(keys)).permutation(len(keys))[:most].tolist())

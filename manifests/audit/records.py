@@ -1,10 +1,10 @@
-"""Is any record, file, session, video or channel in train and held out as well? From the tables alone.
+"""Is any record, file, session, video or channel both in train and held out? Answered from the tables.
 
-An episode that stands in two splits, by its key or by its source record, is an exact duplicate; of two
-datasets it is one where the bytes are the same, since another dataset may have the same names. A recording
-session in two splits fails whatever the images say. Source files count only where a file is a recording:
-a TFRecord file is a package into which a builder shuffles episodes, and both splits come out of most of
-them. Instructions are shared by design, and are counted for information.
+An episode that is in two splits, by its key or by its source record, is an exact duplicate. Across two
+datasets it is a duplicate only if the bytes are the same, since another dataset may use the same names. A
+recording session in two splits fails whatever the images say. Source files count only if a file is a
+recording: a TFRecord file is a package into which a builder shuffles episodes, so most of them feed both
+splits. Instructions are shared by design, and are counted for information.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ _CHANNEL = ("channel_id", "channel", "uploader_id")
 _NAMES = ["key", "split", "source_split", "source_file", "source_record", "source_digest"]
 
 Value = tuple[str, str]
-"""What names an episode: the name of its dataset, and its key or record there."""
+"""Identifies an episode: the name of its dataset, and its key or record there."""
 
 
 class _Member(NamedTuple):
-    """An episode that a value names."""
+    """An episode identified by a value."""
 
     dataset: int
     digest: int
@@ -39,22 +39,22 @@ class _Member(NamedTuple):
     key: str
 
     def same(self, other: _Member) -> bool:
-        """Whether both are one episode, given that both have the same name."""
+        """Whether two members with the same name are one episode."""
         return self.dataset == other.dataset or self.digest == other.digest
 
 
 Name = Callable[[Audited, Mapping[str, Any]], Value]
 Shared = Mapping[Value, Mapping[str, Sequence[_Member]]]
-"""Values that stand in several splits -> split -> the episodes there."""
+"""Values found in several splits -> split -> the episodes there."""
 
 
 def check_keys(datasets: Sequence[Audited]) -> Check:
-    """Whether a key stands in two splits of the datasets together."""
+    """Check that no key is in two splits, over all datasets together."""
     return _exact(Criterion("keys", "No episode key stands in two splits"), *_across(datasets, _key), "key")
 
 
 def check_records(datasets: Sequence[Audited]) -> Check:
-    """Whether a source record, by its place in the source or by its bytes, stands in two splits."""
+    """Check that no source record, by its place in the source or by its bytes, is in two splits."""
     criterion = Criterion("records", "No source record is compiled into two splits")
     check = _exact(criterion, *_across(datasets, _place), "source record")
     if check.duplicate:
@@ -64,7 +64,7 @@ def check_records(datasets: Sequence[Audited]) -> Check:
 
 
 def duplicate_pairs(datasets: Sequence[Audited]) -> list[Pair]:
-    """Pairs of episodes of two splits that are one by key or by record, as many as tie all together."""
+    """Pairs of episodes of two splits that share a key or record; enough pairs to tie all such episodes."""
     found: dict[Pair, None] = {}
     for name in (_key, _place, _bytes):
         for _, by_split in sorted(_across(datasets, name)[1].items()):
@@ -80,7 +80,7 @@ def duplicate_pairs(datasets: Sequence[Audited]) -> list[Pair]:
 
 
 def check_files(datasets: Sequence[Audited]) -> Check:
-    """Whether a source file that is a recording stands in train and held out."""
+    """Check that no source file that is a recording is both in train and held out."""
     criterion = Criterion("files", "No recording's file is in train and held out")
     packed = [s for s in datasets if s.manifest.dataset.get("kind") == "rlds"]
     recordings = [s for s in datasets if s not in packed]
@@ -92,7 +92,7 @@ def check_files(datasets: Sequence[Audited]) -> Check:
 
 
 def check_sessions(datasets: Sequence[Audited]) -> Check:
-    """Whether a recording session stands in train and in anything held out, val_seen included."""
+    """Check that no recording session is both in train and held out, val_seen included."""
     criterion = Criterion("sessions", "No recording session is in train and held out")
     sides = names_by_side(datasets, "session")
     if not any(sides.values()):
@@ -115,7 +115,7 @@ def check_sessions(datasets: Sequence[Audited]) -> Check:
 
 
 def check_instructions(datasets: Sequence[Audited]) -> Check:
-    """How many instructions of what is held out train knows too. Information only."""
+    """Count the held-out instructions that train has too. For information only."""
     criterion = Criterion("instructions", "Instructions that are held out and in train (information only)")
     texts: dict[str, set[str]] = {"train": set(), "held": set()}
     for split, values in names_by_side(datasets, "instruction").items():
@@ -132,7 +132,7 @@ def check_instructions(datasets: Sequence[Audited]) -> Check:
 
 
 def check_videos(datasets: Sequence[Audited]) -> Check:
-    """Whether a video or a channel stands in train and held out, where episodes come from videos."""
+    """Check, for episodes from videos, that no video or channel is both in train and held out."""
     criterion = Criterion("videos", "No video or channel is in train and held out")
     columns = [c for s in datasets for c in (*_VIDEO, *_CHANNEL) if c in s.table.column_names]
     if not columns:
@@ -168,7 +168,7 @@ def _rows(datasets: Sequence[Audited]) -> Iterator[tuple[int, Audited, dict[str,
 
 
 def _across(datasets: Sequence[Audited], name: Name) -> tuple[int, Shared]:
-    """How many values there are, and those that stand in several splits."""
+    """The number of values, and the values found in several splits."""
     first: dict[Value, str] = {}
     several: dict[Value, dict[str, list[_Member]]] = {}
     for _, dataset, row in _rows(datasets):
@@ -184,7 +184,7 @@ def _across(datasets: Sequence[Audited], name: Name) -> tuple[int, Shared]:
 
 
 def _exact(criterion: Criterion, total: int, shared: Shared, what: str) -> Check:
-    """An episode in two splits, whichever these are."""
+    """Check for an episode in two splits, whichever these are."""
     rows: list[dict[str, Any]] = []
     alike: list[dict[str, Any]] = []
     for value, by_split in sorted(shared.items()):
@@ -207,7 +207,7 @@ def _exact(criterion: Criterion, total: int, shared: Shared, what: str) -> Check
 def _places(
     criterion: Criterion, sides: Mapping[str, set[tuple[str, str]]], what: str, *, seen: bool
 ) -> Check:
-    """Something in train and in what is held out; `seen` takes val_seen for held out too."""
+    """Check for a value in train and held out; with `seen`, val_seen counts as held out too."""
     splits = (*HELD, "val_seen") if seen else HELD
     rows = [
         {what: value, "dataset": family, "splits": f"train and {split}"}
@@ -226,7 +226,7 @@ def _places(
 
 
 def unknown(dataset: Audited, split: str | None = None) -> int:
-    """Episodes of a dataset, or of one split of it, whose environment is unknown."""
+    """Number of episodes of a dataset, or of one of its splits, whose environment is unknown."""
     table = dataset.table
     nameless = pc.is_null(table["environment"])
     if split is not None:

@@ -1,11 +1,12 @@
-"""From an audit to a split rule in which every confirmed pair shares a split.
+"""Turn an audit into a split rule under which every confirmed pair shares a split.
 
-Groups are environments wherever they are known, whatever the dataset was split by before: episodes of one
-environment are what leaks. The groups of a confirmed pair are joined, as aliases, so that every later
-compile keeps them together. A joined group goes to train; where that would leave val empty, the smallest
-that may is held out whole. What is not part of a pair stays where it is. An episode of unknown environment
-cannot be held out, so what it is paired with goes to train; it ties nothing together. Without a confirmed
-pair the rule stays as it is. So does `val_seen`, unless a pair is of it: no grouping parts it from train.
+Groups are environments wherever these are known, whatever the dataset was split by before, because episodes
+of one environment are what leaks. The groups of a confirmed pair are joined as aliases, so that every later
+compile keeps them together. A joined group goes to train. If that would leave val empty, the smallest group
+that qualifies is held out whole. Episodes outside any pair stay where they are. An episode of unknown
+environment cannot be held out, so its partners go to train; it ties nothing together. Without a confirmed
+pair the rule does not change. Nor does `val_seen`, unless a pair involves it: no grouping separates it from
+train.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ def read_report(path: Path) -> dict[str, Any]:
 
 
 def group_pairs(pairs: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The first of a report's pairs for each two groups, which is all that a repair needs.
+    """The first pair of a report for each two groups, which is all that a repair needs.
 
     An episode of unknown environment is a group of its own.
     """
@@ -58,10 +59,10 @@ def group_pairs(pairs: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def confirmed_pairs(report: dict[str, Any]) -> tuple[list[dict[str, Any]], int]:
-    """Pairs of episodes across splits that leak: exact duplicates, and scores beyond the threshold.
+    """Pairs of episodes across splits that leak: exact duplicates, and scores above the threshold.
 
     Returns:
-        Pairs that tie together all groups that leak, and how many pairs were confirmed.
+        Pairs that tie together all groups that leak, and the number of confirmed pairs.
 
     Raises:
         ConfigError: the report lists fewer pairs than it confirmed.
@@ -81,7 +82,7 @@ def confirmed_pairs(report: dict[str, Any]) -> tuple[list[dict[str, Any]], int]:
 
 
 def repair(url: str, report: dict[str, Any]) -> tuple[SplitRule, int]:
-    """The rule, and how many pairs it joins.
+    """Make the repaired rule, and count the pairs that it joins.
 
     Args:
         url: directory or URL of the dataset that is to be compiled again.
@@ -111,7 +112,7 @@ def repair(url: str, report: dict[str, Any]) -> tuple[SplitRule, int]:
         return SplitRule(**old), 0
 
     def group(row: dict[str, Any]) -> str:
-        """Name of its group, "" if unknown."""
+        """Name of the episode's group; "" if it is unknown."""
         name: str = row["key"] if by == "episode" else row["environment"] or ""
         return name_of.get(name, name)
 
@@ -158,7 +159,7 @@ def repair(url: str, report: dict[str, Any]) -> tuple[SplitRule, int]:
 def _sides(
     url: str, fingerprint: str, report: dict[str, Any], rows: dict[str, dict[str, Any]]
 ) -> tuple[list[list[dict[str, Any] | None]], int, bool]:
-    """The two episodes of each pair, by their rows, None of another dataset; how many; is one of val_seen.
+    """Rows of each pair's episodes (None in another dataset), number of pairs, and whether val_seen has one.
 
     Raises:
         ConfigError: the report is of other data.
@@ -187,7 +188,7 @@ def _sides(
 def _groups(
     rows: Iterable[dict[str, Any]], by: str, name_of: dict[str, str]
 ) -> tuple[dict[str, str], Counter[str]]:
-    """The split of each group, the one of most of its episodes, and its size; "" is unknown."""
+    """Split of each group, by the majority of its episodes, and its size; group "" is unknown."""
     counts: dict[str, Counter[str]] = {}
     for row in rows:
         name = row["key"] if by == "episode" else row["environment"] or ""
@@ -201,7 +202,7 @@ def _groups(
 
 
 def _components(ties: list[tuple[str, ...]]) -> list[list[str]]:
-    """Names that are tied, directly or by a chain; each once, sorted."""
+    """Sorted names of each connected component: names tied directly or through others."""
     found: dict[str, list[str]] = {}
     for name, first in sorted(joined(ties).items()):
         found.setdefault(first, []).append(name)
@@ -209,7 +210,7 @@ def _components(ties: list[tuple[str, ...]]) -> list[list[str]]:
 
 
 def _hold_out(lists: dict[str, list[str]], movable: list[list[str]], size: Counter[str], pairs: int) -> None:
-    """Something for val: joined groups, the smallest first, to a tenth of the episodes or one group."""
+    """Groups for val: joined groups, smallest first, up to a tenth of the episodes or one group."""
     if not movable or len(lists["train"]) <= min(map(len, movable)):
         raise ConfigError(
             f"{pairs} confirmed pairs tie all groups that could be held out: no split of this dataset "
@@ -229,7 +230,7 @@ def _hold_out(lists: dict[str, list[str]], movable: list[list[str]], size: Count
 
 
 def _joined(members: list[list[str]], aliases: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
-    """The alias table with each component as one place."""
+    """The alias table in which each component is one place."""
     table = dict(aliases)
     for names in members:
         if len(names) > 1:

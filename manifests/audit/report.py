@@ -1,4 +1,4 @@
-"""The report: one HTML page that holds all it shows, and the same as JSON.
+"""The report of an audit: a self-contained HTML page, and the same content as JSON.
 
 Plots are SVG, drawn here. `oxcart.manifests.page` says what makes the page safe to open and to mail.
 """
@@ -19,18 +19,18 @@ WIDTH, HEIGHT = 760, 190
 """Size of the histogram, in SVG units."""
 BINS = 60
 _ROWS = 12
-"""Most rows of evidence in the page; the JSON has more."""
+"""Maximum number of rows of evidence in the page; the JSON has more."""
 
 
 def report_json(audit: Audit) -> bytes:
-    """The audit as JSON: everything but the images, and nothing of the machine that it ran on."""
+    """The audit as JSON: everything but the images, and nothing about the machine that it ran on."""
     values = audit.plain()
     del values["options"]["workers"]
     return pretty_json({"format": FORMAT, **values})
 
 
 def report_html(audit: Audit) -> bytes:
-    """The audit as a page."""
+    """The audit as an HTML page."""
     headline, tone = _headline(audit)
     return render(
         "oxcart.manifests.audit",
@@ -59,7 +59,7 @@ def _headline(audit: Audit) -> tuple[str, str]:
 
 
 def _histogram(audit: Audit) -> dict[str, Any] | None:
-    """Best scores of held-out episodes over those of the null: shares of each, from the lowest to 1."""
+    """Histogram of the best scores, held-out episodes over the null, from the lowest score to 1."""
     held = [row["score"] for row in audit.scores if row["score"] > -1]
     null = list(audit.null)
     if not held and not null:
@@ -164,7 +164,7 @@ def _heat(audit: Audit) -> dict[str, Any] | None:
 
 
 def _colour(share: float) -> str:
-    """From paper over amber to a deep red: monotone in lightness, so that it reads in grey as well."""
+    """Colour scale from paper through amber to deep red; its lightness is monotone, so it works in grey."""
     stops = ((250, 246, 236), (247, 214, 148), (232, 140, 72), (178, 52, 44), (92, 16, 34))
     at = min(max(share, 0.0), 1.0) * (len(stops) - 1)
     i = min(int(at), len(stops) - 2)

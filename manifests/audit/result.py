@@ -1,8 +1,7 @@
-"""What a check of the audit says: a status, a sentence and its evidence. Plain data, so that JSON holds it
-all.
+"""The result of a check of the audit: a status, a sentence and evidence, all plain data for JSON.
 
-Four statuses and no more. `suspicious` is for a person to look at and decides nothing; `not checked` is
-never left out, because a check that did not run must not look like one that passed.
+There are four statuses. `suspicious` asks a person to look and does not affect the verdict. `not checked` is
+always reported, because a check that did not run must not look like one that passed.
 """
 
 from __future__ import annotations
@@ -15,17 +14,17 @@ from oxcart.shards.errors import ConfigError
 
 PASSED, FAILED, SUSPICIOUS, UNCHECKED = "passed", "failed", "suspicious", "not checked"
 STATUSES = (FAILED, SUSPICIOUS, UNCHECKED, PASSED)
-"""All statuses, the gravest first."""
+"""All statuses, most serious first."""
 
 FORMAT = "oxcart-audit/1"
 """Name and version of the JSON format of an audit."""
 SHOWN = 50
-"""Most rows of evidence that a check keeps; its summary states how many there are."""
+"""Maximum number of rows of evidence kept by a check; its summary states how many there are."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Check:
-    """The outcome of one check."""
+    """The result of one check."""
 
     name: str
     """A word for programs: `environments`."""
@@ -34,16 +33,16 @@ class Check:
     status: str
     """One of `STATUSES`."""
     summary: str
-    """What was found, in a sentence; where it was not checked, why."""
+    """What was found, in a sentence; if the check did not run, the reason."""
     evidence: tuple[dict[str, Any], ...] = field(default=())
-    """The first rows of what speaks for it, all with the same keys."""
+    """First rows of the evidence, all with the same keys."""
     duplicate: bool = False
-    """Whether it found an exact duplicate across splits, which alone makes a leak."""
+    """Whether an exact duplicate across splits was found; one is enough for the verdict `leak`."""
 
 
 @dataclass(frozen=True)
 class Criterion:
-    """What a check is about, and the four ways in which it can end."""
+    """The subject of a check, with one method for each of the four statuses."""
 
     name: str
     """A word for programs: `environments`."""
@@ -57,11 +56,11 @@ class Criterion:
     def failed(
         self, summary: str, evidence: Iterable[dict[str, Any]] = (), *, duplicate: bool = False
     ) -> Check:
-        """The check found what must not be."""
+        """The check found a defect."""
         return replace(self._check(FAILED, summary, evidence), duplicate=duplicate)
 
     def suspicious(self, summary: str, evidence: Iterable[dict[str, Any]] = ()) -> Check:
-        """The check found what a person should look at."""
+        """The check found something that a person should look at."""
         return self._check(SUSPICIOUS, summary, evidence)
 
     def unchecked(self, because: str, evidence: Iterable[dict[str, Any]] = ()) -> Check:
@@ -85,7 +84,7 @@ def some(names: Sequence[str], most: int = 3) -> str:
 
 
 def check_format(value: Any, where: str) -> dict[str, Any]:
-    """The report in parsed JSON.
+    """Validate the parsed JSON of a report, and return it.
 
     Raises:
         ConfigError: the value is not the JSON of an audit.

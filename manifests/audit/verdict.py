@@ -1,18 +1,18 @@
-"""From scores to a verdict: the null distribution, the threshold, how many may exceed it, and the one word.
+"""From scores to a verdict: the null distribution, the threshold, how many may exceed it, and one word.
 
-The unit is an episode that is held out, its score the best one against train. The null is what such a score
-is where nothing leaks: each train episode's best score against train without its own environment.
+The unit is a held-out episode; its score is the best one against train. The null is the distribution of such
+scores where nothing leaks: each train episode's best score against train without its own environment.
 
 Episodes of one environment are not independent: a kitchen that resembles another raises the scores of all its
-episodes. So the threshold is the larger of two: what 0.1% of the null exceed, and the upper prediction bound
-of the same rate for the highest score of one more environment, from the highest scores of those of train
-(Student's t after Fisher's transform). With few environments that bound nears 1, copies stop exceeding it,
-and nothing is concluded. Environments of train that stand out from the others, as one kitchen under two names
-does, are left out of the null, and named.
+episodes. So the threshold is the larger of two values. One is exceeded by 0.1% of the null. The other is the
+upper prediction bound, at the same rate, for the highest score of one more environment, given the highest
+scores of those of train (Student's t after Fisher's transform). With few environments that bound approaches
+1, copies no longer exceed it, and nothing is concluded. Environments of train that stand out from the others,
+as one kitchen under two names does, are left out of the null, and named.
 
-How many held-out episodes may exceed it is the bound of 99% for new draws of the same distribution, which
-takes into account that the threshold comes from a sample too. The verdict is a leak beyond that, in all or in
-one split of one dataset, or on any exact duplicate.
+The number of held-out episodes that may exceed the threshold is the 99% bound for new draws from the same
+distribution, which accounts for the threshold being estimated from a sample as well. The verdict is a leak if
+more exceed it, overall or in one split of one dataset, or if there is any exact duplicate.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ from oxcart.manifests.audit.result import FAILED, UNCHECKED, Check, count
 LEAK, CLEAN, UNCLEAR = "leak", "clean", "not checked"
 
 RATE = 0.001
-"""Share of the null beyond the threshold."""
+"""Share of the null above the threshold."""
 CONFIDENCE = 0.99
-"""Confidence of the bound on how many may exceed the threshold."""
+"""Confidence of the bound on the number that may exceed the threshold."""
 DIGITS = 4
 """Digits to which scores are rounded."""
 
@@ -41,43 +41,43 @@ DIGITS = 4
 T_QUANTILES = (318.31, 22.327, 10.215, 7.173, 5.893, 5.208, 4.785, 4.501, 4.297, 4.144)
 """One-sided quantiles of Student's t for a rate of 0.1%, with 1 to 10 degrees of freedom."""
 APART, LEAST_SPREAD = 5.0, 0.05
-"""Robust deviations, after Fisher's transform, beyond which an environment stands out; the least of one."""
+"""Robust deviations (of Fisher transforms) above which an environment stands out, and their lower bound."""
 FEW = 5
-"""Environments from which on one can stand out."""
+"""Minimum number of environments for any to stand out."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Threshold:
-    """Where a score stops being chance."""
+    """The score above which a resemblance is not due to chance."""
 
     value: float
-    """Scores above it count; of four digits, as they are."""
+    """Score above which an episode counts as exceeding, rounded to `DIGITS` like the scores."""
     beyond: int
-    """Scores of the null above it."""
+    """Number of null scores above the threshold."""
     null: int
-    """Episodes of the null."""
+    """Number of episodes in the null."""
     how: str
-    """How it was found, for people."""
+    """How the threshold was determined, for people."""
     apart: tuple[int, ...]
-    """Environments whose scores stand out from those of the others."""
+    """Environments of train whose scores stand out from the others."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """The answer."""
+    """The verdict of an audit, with its reasons."""
 
     word: str
     """`leak`, `clean` or `not checked`."""
     because: tuple[str, ...]
-    """Sentences, the weightiest first."""
+    """Reasons as sentences, most important first."""
 
 
 def threshold(null: npt.NDArray[np.float32], environments: npt.NDArray[np.int64]) -> Threshold:
-    """The threshold of a null distribution.
+    """Determine the threshold from a null distribution.
 
     Args:
         null: scores [n], at least two.
-        environments: [n], of the episode of each.
+        environments: environment [n] of the episode of each score.
     """
     spread = np.arctanh(np.clip(null.astype(np.float64), -0.999, 0.9999))
     names = np.unique(environments)
@@ -111,13 +111,13 @@ def threshold(null: npt.NDArray[np.float32], environments: npt.NDArray[np.int64]
 
 
 def exceeds(scores: npt.NDArray[np.floating[Any]], value: float) -> npt.NDArray[np.bool_]:
-    """Which scores are above a threshold, in the digits that are reported."""
+    """Whether each score is above a threshold, compared with the digits that are reported."""
     above: npt.NDArray[np.bool_] = np.round(scores.astype(np.float64), DIGITS) > value
     return above
 
 
 def _student(freedom: int) -> float:
-    """The quantile of Student's t for `RATE` (a table; beyond it Abramowitz and Stegun 26.7.5)."""
+    """The quantile of Student's t for `RATE`, from a table, then by Abramowitz and Stegun 26.7.5."""
     if freedom <= len(T_QUANTILES):
         return T_QUANTILES[freedom - 1]
     z = NormalDist().inv_cdf(1 - RATE)
@@ -125,10 +125,10 @@ def _student(freedom: int) -> float:
 
 
 def bound(number: int, null: int, beyond: int, confidence: float = CONFIDENCE) -> int:
-    """How many of `number` new draws exceed what `beyond` of `null` exceed, at most, with that confidence.
+    """Upper bound, at a confidence, on how many of `number` new draws exceed what `beyond` of `null` exceed.
 
-    The threshold being the next lower one of the null, the number that does has a negative hypergeometric
-    distribution, whatever that of the scores.
+    The threshold is the next lower score of the null. So the number that exceed it has a negative
+    hypergeometric distribution, whatever the distribution of the scores.
     """
 
     def log_choose(n: int, k: int) -> float:
@@ -148,7 +148,7 @@ def bound(number: int, null: int, beyond: int, confidence: float = CONFIDENCE) -
 
 
 def at_least(found: int, of: int) -> float:
-    """The share that is surpassed with 95% confidence, given `found` of `of` (Clopper and Pearson 1934)."""
+    """Lower bound of a share at 95% confidence, given `found` of `of` (Clopper and Pearson 1934)."""
     if found == 0:
         return 0.0
     low, high = 0.0, 1.0
@@ -171,12 +171,12 @@ def decide(
     """The verdict of an audit.
 
     Args:
-        checks: all that ran and did not.
-        exceeding: episodes beyond the threshold; None where there is no threshold.
-        allowed: the binomial bound.
-        units: episodes that were compared.
-        groups: a sentence for each split of a dataset in which too many exceed it.
-        blind: kinds of planted leaks that this audit misses although any should find them.
+        checks: all checks, including those that did not run.
+        exceeding: number of episodes above the threshold; None if there is no threshold.
+        allowed: number that may exceed the threshold by chance.
+        units: number of episodes compared.
+        groups: one sentence per split of a dataset in which too many exceed the threshold.
+        blind: kinds of planted leaks that this audit misses although every audit should find them.
     """
     leaks = [check.summary for check in checks if check.duplicate]
     if exceeding is not None and exceeding > allowed:

@@ -1,12 +1,12 @@
-"""Correlations of small images under windows: cropped, enlarged, shifted or mirrored, without noticing
-light.
+"""Correlations of small images under windows (cropped, enlarged, shifted or mirrored), invariant to lighting.
 
     windows.similar(windows.views(frames), windows.plain(others))          # [W, 2n, m]
 
-A window says which part of the query's frame is the whole of the other's. Its pixels come from two
-resampling matrices, rows and columns, so all windows of a scale are two matrix products. Pixels that only
-one of the two frames has do not count, and both sides are centred over the rest: correlation as in template
-matching (Lewis 1995), over a set of places that is small because images are 16 pixels wide.
+A window says which part of the query's frame corresponds to the whole of the other frame. Its pixels come
+from two resampling matrices, for rows and columns, so all windows of a scale take two matrix products. Pixels
+that only one of the two frames has do not count, and both sides are centred over the rest. This is
+correlation as in template matching (Lewis 1995), over a small set of places, because images are only 16
+pixels wide.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Windows:
         return len(self.numbers)
 
     def similar(self, views: Views, plain: Plain) -> Floats:
-        """Correlations [W, n, m] of viewed frames and plain ones; what is flat is about 0."""
+        """Correlations [W, n, m] of viewed frames and plain ones; flat ones have about 0."""
         products = (views.pixels @ plain.pixels.T).reshape(len(self), -1, len(plain.pixels))
         products -= views.means @ plain.sums
         products /= views.lengths[..., None]
@@ -61,7 +61,7 @@ class Windows:
         return products
 
     def plain(self, thumbs: Thumbs) -> Plain:
-        """Frames [..., 24, 24, 3] as they are, with what each window needs of them."""
+        """Unchanged frames [..., 24, 24, 3], with the sums that each window needs of them."""
         pixels = (self._straight @ planes(thumbs) @ self._straight.T).astype(np.float32)
         flat = pixels.reshape(len(pixels), 3, self.side**2)
         sums = (flat.reshape(-1, self.side**2) @ self._shared.T).reshape(len(flat), 3, -1).transpose(2, 1, 0)
@@ -71,7 +71,7 @@ class Windows:
         return Plain(flat.reshape(len(flat), -1), np.ascontiguousarray(sums, np.float32), lengths)
 
     def views(self, frames: Thumbs) -> Views:
-        """Frames [n, 24, 24, 3] under every window, as they are and then mirrored: 2n of them."""
+        """Frames [n, 24, 24, 3] under every window, first unchanged and then mirrored: 2n of them."""
         from_frames = planes(np.concatenate([frames, frames[:, :, ::-1]]))
         number, side = len(from_frames), self.side
         pixels = np.empty((len(self), number, 3, side, side), np.float32)
@@ -105,14 +105,14 @@ class Views:
 
 
 class Plain:
-    """Frames as they are: pixels [m, 3 * side^2]; sums over each window [W, 3, m]; centred lengths [W, m]."""
+    """Unchanged frames: pixels [m, 3 * side^2]; sums over each window [W, 3, m]; centred lengths [W, m]."""
 
     def __init__(self, pixels: Floats, sums: Floats, lengths: Floats) -> None:
         self.pixels, self.sums, self.lengths = pixels, sums, lengths
 
 
 def planes(thumbs: Thumbs) -> Floats:
-    """[..., 24, 24, 3] uint8 as brightness and two colour differences [n, 3, 24, 24], each centred."""
+    """Images [..., 24, 24, 3] uint8 as brightness and two colour differences [n, 3, 24, 24], each centred."""
     flat = thumbs.reshape(-1, GRID, GRID, 3).astype(np.float32)
     found = np.ascontiguousarray(np.moveaxis(opponents(flat), -1, 1))
     found -= found.mean((2, 3), keepdims=True)
