@@ -21,7 +21,6 @@ from laq_process import AUGMENTED, PATCHED, asked, ended, started
 from oxcart.shards.errors import ConfigError, CorruptError, NotFiniteError, OxcartError, StoreError
 from oxcart.train import checkpoint as checkpoints
 from oxcart.train import loop
-from oxcart.train.config import TrainConfig
 from oxcart.train.laq.model import LatentActionModel
 from oxcart.train.laq.task import LaqTask
 from oxcart.train.task import BatchSlice
@@ -180,24 +179,6 @@ def test_weight_decay_is_for_matrices_alone(kitchen: Path, tmp_path: Path) -> No
     assert codes["weight_decay"] == 0
     assert {"encoder.position", "encoder.queries", "decoder.position"} <= free
     assert len(free) + len(decayed["params"]) + 1 == len(names)
-
-
-def test_the_learning_rate_warms_up_in_a_line_and_then_stays() -> None:
-    config = TrainConfig(lr=1.0, warmup=4, steps=10, schedule="constant")
-    assert [loop.learning_rate(step, config) for step in range(6)] == [0.25, 0.5, 0.75, 1.0, 1.0, 1.0]
-
-
-def test_a_cosine_falls_from_the_peak_to_its_end() -> None:
-    config = TrainConfig(lr=2.0, warmup=2, steps=12, schedule="cosine", final_lr=0.1)
-    rates = [loop.learning_rate(step, config) for step in range(2, 13)]
-    assert rates[0] == 2.0
-    assert rates[5] == pytest.approx(2.0 * 0.55)
-    assert rates[-1] == pytest.approx(0.2)
-    assert rates == sorted(rates, reverse=True)
-
-
-def test_without_warm_up_the_first_step_has_the_whole_rate() -> None:
-    assert loop.learning_rate(0, TrainConfig(lr=1.0, warmup=0, steps=3, schedule="constant")) == 1.0
 
 
 def test_the_learning_rate_of_every_step_is_the_schedules(kitchen: Path, whole: Path) -> None:
