@@ -25,6 +25,7 @@ from oxcart.train.data.config import READ_MODES
 from oxcart.train.data.mixture import EPOCHS, check_weights
 from oxcart.train.data.order import LANES, WINDOW
 from oxcart.train.data.sampling import check_per_episode
+from oxcart.train.evaluate.strategies import MERGED
 from oxcart.train.ranges import check_numbers
 
 T = TypeVar("T")
@@ -223,18 +224,16 @@ def resolve(
                 f"preset: the run was begun with {base.get('preset')!r}, got {given['preset']!r}; "
                 "leave it out, or use another run.dir"
             )
-    for key in given:
-        _check_key(key, known)
-    plain = OmegaConf.create(base)
-    for key, value in given.items():
-        OmegaConf.update(plain, key, value, merge=False)
-    for key, value in leaves(OmegaConf.to_container(plain)).items():
+    for key, value in (leaves(base) | given).items():
         _check_key(key, known)
         if isinstance(known[key], list) and not isinstance(value, list):
             raise ConfigError(f"{key}: expected a list, such as {key}=[{value}]; got {value!r}")
         if "${" in str(value):
             raise ConfigError(f"{key}: expected a plain value, got the interpolation {value!r}; write it out")
     try:
+        plain = OmegaConf.create(base)
+        for key, value in given.items():
+            OmegaConf.update(plain, key, value, merge=False)
         built = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), plain))
     except OmegaConfBaseException as error:
         key = getattr(error, "full_key", None) or "configuration"
@@ -244,7 +243,7 @@ def resolve(
 
 
 def _renamed(name: str, section: Any) -> Any:
-    """A section of a saved configuration with today's names of its keys."""
+    """A section of a saved configuration with today's names of its keys and strategies."""
     if not isinstance(section, Mapping):
         return section
     now = {
@@ -252,7 +251,10 @@ def _renamed(name: str, section: Any) -> Any:
         for old, new in RENAMED.items()
         if old.startswith(f"{name}.")
     }
-    return {now.get(key, key): value for key, value in section.items()}
+    found = {now.get(key, key): value for key, value in section.items()}
+    if name == "evaluate" and isinstance(found.get("strategies"), list):
+        found["strategies"] = list(dict.fromkeys(MERGED.get(str(one), one) for one in found["strategies"]))
+    return found
 
 
 def to_yaml(config: Any) -> str:
