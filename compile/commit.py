@@ -51,9 +51,12 @@ def commit(
     """Write the tables and the manifest of a plan whose tasks are all done.
 
     Args:
-        store: the output. census: census of the source. claim: claim of the plan. attribution: authors and
-        licences of the episodes, with a column `key`; None if the source states none. reject: whether
-        rejected episodes are accepted. warn: called if JPEGs of the source had to be encoded again.
+        store: the output.
+        census: census of the source.
+        claim: claim of the plan.
+        attribution: authors and licences of the episodes, with a column `key`; None if there are none.
+        reject: whether rejected episodes are accepted.
+        warn: called if JPEGs of the source had to be encoded again.
 
     Raises:
         ConfigError: another compile has taken the output, or tasks are not done.

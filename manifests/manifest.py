@@ -168,7 +168,7 @@ def episode_digest(members: dict[str, list[int]]) -> str:
 
     Args:
         members: extension of each member -> digests of its chunks, or of the whole member if it has no
-        chunks.
+            chunks.
     """
     return blake3(canonical_json(members)).hexdigest(length=16)
 

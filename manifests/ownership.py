@@ -141,12 +141,13 @@ def check_directory(what: str, place: str | os.PathLike[str], kind: str) -> None
     """Refuse an output directory that is, or lies in, a dataset, a source or a run of another kind.
 
     Args:
-        what: the argument, as in the message. place: local path or URL of the directory. kind: what will be
-        written there; an existing directory of this kind is left to the caller's own rules.
+        what: the argument, as in the message.
+        place: local path or URL of the directory.
+        kind: what will be written there; an existing directory of this kind is left to the caller's rules.
 
     Raises:
         ConfigError: the place belongs to something else, which the message names; or a folder in it is a
-        symbolic link.
+            symbolic link.
     """
     for owner in owners(place):
         if (owner.inside and not owner.lends) or (not owner.inside and owner.kind != kind):

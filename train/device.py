@@ -1,4 +1,4 @@
-"""The device that a run trains on: its accelerator, and the speed that its maker states."""
+"""The device of a run: its accelerator, and the speed that its maker states."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from oxcart.shards.errors import ConfigError
 from oxcart.train.config import TrainConfig
 
 PEAKS = {"H100": 989e12, "H200": 989e12, "A100": 312e12, "L40S": 362e12, "RTX 4090": 165e12}
-"""bf16 FLOP/s of dense matrix products, as the makers state them, by a part of the device's name."""
+"""Part of a device's name -> its bf16 FLOP/s for dense matrix products, as stated by the maker."""
 
 
 def pick_device(name: str) -> torch.device:
@@ -28,8 +28,7 @@ def make_accelerator(config: TrainConfig) -> Accelerator:
     """The accelerator of a configuration.
 
     Raises:
-        ConfigError: a GPU is asked for and there is none, or it has no bf16; or the variables of the
-        environment
+        ConfigError: a GPU is requested and there is none, or it has no bf16; or the environment variables
             that describe the ranks are wrong.
     """
     there = torch.cuda.is_available()
@@ -64,7 +63,7 @@ def fused(accelerator: Accelerator) -> bool | None:
 
 
 def peak_flops(device: torch.device) -> float | None:
-    """FLOP/s in bf16 that the maker of the device states; None if unknown."""
+    """FLOP/s in bf16, as stated by the maker of the device; None if unknown."""
     if device.type != "cuda":
         return None
     name = torch.cuda.get_device_name(device)

@@ -1,4 +1,4 @@
-"""Errors of torch that end a run, as one line that says what to do.
+"""Turn errors of torch that end a run into one line that says what to do.
 
     with explained("val.batch_size", "take a smaller batch"):
         values = task.validate(model, step, accelerator)
@@ -24,9 +24,9 @@ GONE = (
     "NCCL communicator was aborted",
     "Watchdog caught collective operation timeout",
 )
-"""Parts of what gloo and NCCL say when another rank has gone."""
+"""Parts of the messages of gloo and NCCL when another rank has gone."""
 SHOWN = 200
-"""Characters of torch's message that are kept."""
+"""Number of characters kept of torch's message."""
 
 
 @contextlib.contextmanager

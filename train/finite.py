@@ -1,4 +1,4 @@
-"""Numbers that are not finite: kept from native code, and refused with the names of their samples.
+"""Handle numbers that are not finite: keep them from native code, and refuse them with the names of samples.
 
 A GPU runs ahead of the host, so a loss that is NaN is noticed one step late. Until then NaN travels through
 the model. Native code that turns numbers into addresses must not see it: on a CPU, `grid_sample` would read
@@ -17,7 +17,7 @@ from oxcart.shards.errors import NotFiniteError
 from oxcart.train.data.batch import Batch
 
 SHOWN = 4
-"""Samples that a message names, at most."""
+"""Maximum number of samples named in a message."""
 
 
 def lost(values: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ RAFT (torchvision) runs on the device. The trade-off: DIS is computed with the b
 step waits for it: about 1 ms per pair at 64 pixels and 6 ms at 256, shared by the cores.
 
 The plain mean of a field is mostly background, which stands still. So means are taken in two more ways:
-weighted by each vector's own length, and over the pixels alone that move by more than STILL. They are in
+weighted by each vector's own length, and over only the pixels that move by more than STILL. They are in
 percent of the frame's width; x points right and y up.
 """
 
@@ -33,24 +33,24 @@ from oxcart.shards.errors import ConfigError
 
 Floats = npt.NDArray[np.float64]
 Teacher = Callable[[Tensor, Tensor], Tensor]
-"""Takes uint8 frames [B, 2, H, W, 3] on the CPU, and float ones [B, 2, 3, H, W] on the device."""
+"""Computes flow from frames, uint8 [B, 2, H, W, 3] on the CPU and float [B, 2, 3, H, W] on the device."""
 FlowMeter = Callable[[npt.NDArray[np.uint8]], Floats]
 
 VARIANTS = ("plain", "weighted", "thresholded")
 WEIGHTED = 1
 STILL = 1.0
-"""Percent of the width by which a pixel must move to count as moving."""
+"""Motion above which a pixel counts as moving, in percent of the frame's width."""
 
 _local = threading.local()
 
 
 def build_teacher(kind: str, weights: str | None, device: torch.device) -> Teacher | None:
-    """The teacher of a kind; None for `none`.
+    """Build a flow teacher; None for `none`.
 
     Args:
         kind: `none`, `dis` or `raft`.
-        weights: raft: a file with its weights; None takes those that torchvision has on this machine.
-        device: that RAFT runs on.
+        weights: file with the weights of RAFT; None uses those that torchvision has on this machine.
+        device: device for RAFT.
 
     Raises:
         ConfigError: a package or the weights are missing.
@@ -68,10 +68,12 @@ def flow_loss(predicted: Tensor, target: Tensor) -> Tensor:
 
 
 def flow_meter(kind: str, weights: str | None, device: torch.device) -> FlowMeter | str:
-    """Measures mean flows; or the reason why there is no meter. For the arguments see `build_teacher`.
+    """Build a function that measures mean flows, or return the reason why there is none.
+
+    For the arguments see `build_teacher`.
 
     Raises:
-        ConfigError: RAFT is asked for and missing.
+        ConfigError: RAFT is requested but missing.
     """
     try:
         teacher = build_teacher(kind, weights, device)

@@ -90,10 +90,10 @@ def draw_images(
 
     Args:
         datasets: the datasets.
-        episodes to which the indices in `pairs` and `ranking` refer.
+        episodes: episodes to which the indices in `pairs` and `ranking` refer.
         pairs: pairs as `near.pairs` gives them.
         ranking: pairs of places, as in `place.Places.ranking`.
-        frames per episode from which its background is made.
+        frames: frames per episode from which its background is made.
     """
     return ReportImages(
         pairs=tuple(_pairs(datasets, episodes, pairs)),

@@ -44,9 +44,9 @@ from oxcart.train.data.stream import DatasetStream, Wanted
 from oxcart.train.data.workers import CallGroup, Workers
 
 REMOTE_THREADS = 32
-"""Threads that read, at least, if a dataset is remote."""
+"""Minimum number of reading threads if a dataset is remote."""
 PLAN_SAMPLES = 1024
-"""Samples that are located together."""
+"""Number of samples located together."""
 
 Int64 = npt.NDArray[np.int64]
 
@@ -63,7 +63,7 @@ class Loader(torch.utils.data.IterableDataset[Batch]):
         settings: fields of `LoaderConfig`, which override those of `config`.
 
     Raises:
-        ConfigError: a setting is impossible, or the datasets do not have what is asked for.
+        ConfigError: a setting is invalid, or the datasets lack something that is requested.
     """
 
     def __init__(
@@ -143,7 +143,7 @@ class Loader(torch.utils.data.IterableDataset[Batch]):
         )
 
     def __len__(self) -> int:
-        """Batches per epoch, a smaller last one included."""
+        """Batches per epoch, including a smaller last one."""
         return (self.epoch_length + self.config.batch_size - 1) // self.config.batch_size
 
     @cached_property
@@ -165,14 +165,14 @@ class Loader(torch.utils.data.IterableDataset[Batch]):
         return sum(stream.reader.bytes_read for stream in self.streams)
 
     def state_dict(self) -> dict[str, Any]:
-        """The position, and everything that the order of samples depends on, as plain data."""
+        """The position, and everything on which the order of samples depends, as plain data."""
         return make_state(self._position, self._order, self.config.batch_size, self.world_size)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from a state; batch size and world size may differ.
 
         Raises:
-            ConfigError: the order of samples differs from the state's; the message says in what.
+            ConfigError: the order of samples differs from that of the state; the message says how.
         """
         self._position = check_state(state, self._order)
         self._resumed = True
@@ -245,7 +245,7 @@ class Loader(torch.utils.data.IterableDataset[Batch]):
         return found
 
     def _make(self, wanted: list[Wanted], *, expected: bool) -> tuple[Batch, list[Any]]:
-        """A batch that still lacks everything that is read from shards, and the calls that read it."""
+        """A batch without the data in shards, and the calls that read these data."""
         config, count = self.config, sum(len(one.rows) for one in wanted)
         index, steps = self.streams[0].index, config.action == "steps"
         width = (max(stream.actions for stream in self.streams),) if steps else ()
@@ -284,12 +284,12 @@ class Loader(torch.utils.data.IterableDataset[Batch]):
         return batch, calls
 
     def draw(self, count: int, seed: int = 0) -> Batch:
-        """Random samples of the first epoch, the same for the same seed; the position stays."""
+        """Random samples of the first epoch, the same for the same seed; the position does not change."""
         hashes = np.array([derive(seed, 3, i) for i in range(count)], np.uint64)
         return self.at((hashes % np.uint64(self.epoch_length)).astype(np.int64))
 
     def at(self, positions: Int64) -> Batch:
-        """The samples at given positions of the sequence, in that order; the loader's position stays."""
+        """The samples at given positions of the sequence, in that order; the position does not change."""
         batch, calls = self._make(self._locate(positions, drawn=True), expected=False)
         self._workers.start(calls).wait()
         return batch

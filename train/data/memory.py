@@ -22,7 +22,7 @@ from oxcart.shards.errors import ConfigError
 CGROUPS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 """Files in which Linux states the memory limit of a container."""
 KEPT = 8
-"""Arrays kept for reuse, at most."""
+"""Maximum number of arrays kept for reuse."""
 
 Frames = npt.NDArray[np.uint8]
 
@@ -41,12 +41,12 @@ def check_fits(name: str, wanted: int, what: str, remedy: str) -> None:
 
     Args:
         name: the argument that decides the size.
-        wanted: the size, in bytes.
+        wanted: size, in bytes.
         what: what would take the memory.
         remedy: what the user can do.
 
     Raises:
-        ConfigError: the size is larger; the message has both numbers.
+        ConfigError: the size exceeds the memory; the message states both numbers.
     """
     have = total_memory()
     if wanted > have:
@@ -57,7 +57,7 @@ def check_fits(name: str, wanted: int, what: str, remedy: str) -> None:
 
 
 class BatchMemory:
-    """Memory for the frames of batches, pinned or used again."""
+    """Memory for the frames of batches, pinned or reused."""
 
     def __init__(self, pin: bool) -> None:
         self._pin = pin

@@ -1,4 +1,4 @@
-"""Several datasets, mixed by weight: from which dataset each position of the sequence takes its sample.
+"""Mixtures of datasets by weight: the dataset from which each position of the sequence takes its sample.
 
 The schedule is that of Pfair scheduling on one processor (Baruah et al. 1996): sample j of a dataset of
 weight w may come no earlier than position floor(j / w) and no later than ceil((j + 1) / w), and the earliest
@@ -32,7 +32,7 @@ MOST = 1e18
 
 @dataclass(frozen=True, kw_only=True)
 class Mixture:
-    """Datasets and how often each is drawn from.
+    """Datasets, and how often each is drawn from.
 
     Raises:
         ConfigError: the weights are unknown, negative, all 0, or not one per dataset.
@@ -77,7 +77,7 @@ def check_weights(name: str, weights: Any) -> None:
     """Refuse weights that do not say how often each dataset is drawn from.
 
     Raises:
-        ConfigError: the weights are neither a known word nor numbers from 0 on, or all are 0.
+        ConfigError: the weights are neither a known word nor non-negative numbers, or all are 0.
     """
     if isinstance(weights, str) or not isinstance(weights, Sequence):
         if weights not in WEIGHTS:
@@ -92,7 +92,7 @@ def check_weights(name: str, weights: Any) -> None:
 
 
 def check_distinct(name: str, given: Sequence[str], datasets: Sequence[Dataset]) -> None:
-    """Refuse a dataset that is given twice, under another spelling or as a copy: fingerprints tell.
+    """Refuse a dataset that is given twice, under another spelling or as a copy, by its fingerprint.
 
     Args:
         name: the argument.
@@ -158,7 +158,7 @@ class Schedule:
 
 
 def round_to_parts(weights: Sequence[float], period: int) -> list[int]:
-    """Whole numbers above 0 in the proportion of the weights, whose sum is `period` or slightly more."""
+    """Positive integers in the proportion of the weights, with a sum of `period` or slightly more."""
     total = float(sum(weights))
     exact = [weight / total * period for weight in weights]
     parts = [max(1, int(one)) for one in exact]

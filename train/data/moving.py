@@ -1,4 +1,4 @@
-"""Which samples show motion, according to the motion annotation of the dataset.
+"""Find the samples that show motion, by the motion annotation of the dataset.
 
 `oxcart annotate motion` writes how much each step differs from the next. The motion of a pair is the mean of
 these values from t to the step before t + k; that of a single frame is the value at t. The threshold is
@@ -28,15 +28,15 @@ class MovingSteps:
     """The steps of one dataset at which a sample moves enough."""
 
     room: Int64
-    """Number of such steps in each episode."""
+    """Number of moving steps in each episode."""
     starts: Int64
-    """Index in `steps` of each episode's first one."""
+    """Index in `steps` of each episode's first moving step."""
     steps: Int64
-    """The steps, in order, episode by episode."""
+    """All moving steps, in order, episode by episode."""
     before: int
-    """Number of steps at which samples could begin without the threshold."""
+    """Number of steps at which samples could begin if there were no threshold."""
     described: dict[str, Any]
-    """Everything that decides which steps these are, as plain JSON."""
+    """Everything that determines the moving steps, as plain JSON."""
 
     def at(self, episodes: Int64, numbers: Int64) -> Int64:
         """The steps with given numbers among the moving steps of their episodes."""
@@ -47,7 +47,7 @@ class MovingSteps:
 def open_moving(
     index: SplitIndex, urls: Sequence[str], least: float | None, offset: int
 ) -> MovingSteps | None:
-    """The steps at which samples of `offset` steps move by `least`; None if that is None, which means all.
+    """The steps at which samples of `offset` steps move at least by `least`; None, for all, if that is None.
 
     Args:
         index: episodes of the dataset.

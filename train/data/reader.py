@@ -1,4 +1,4 @@
-"""Frames by episode and step: find them, read them into the batch, check and decode them.
+"""Read frames by episode and step: find them, read them into the batch, check and decode them.
 
 Frames of codec `raw` go from the file into the batch, each with one system call and no copy in between. With
 the other codecs, a chunk is decoded once for all samples that need it soon (`oxcart.train.data.reuse`). Every
@@ -33,16 +33,16 @@ Frame = npt.NDArray[np.uint8]
 Int64 = npt.NDArray[np.int64]
 
 KNOWN_TEXTS = 4096
-"""Episodes whose instructions stay in memory."""
+"""Number of episodes whose instructions stay in memory."""
 OPEN_SHARDS = 64
-"""Shards that stay open."""
+"""Number of shards that stay open."""
 
 _Piece = TypeVar("_Piece")
 _thread = threading.local()
 
 
 class _Place(NamedTuple):
-    """Where the chunks of an episode are."""
+    """Location of the chunks of an episode."""
 
     episode: int
     shard: int
@@ -59,7 +59,7 @@ class FrameReader:
         size: height and width that frames are resized to; None keeps the stored size.
         check: compare every chunk with its digest.
         budget: memory for chunks that are needed again soon.
-        cache: local cache of what is read of a remote dataset.
+        cache: local cache of data from a remote dataset.
     """
 
     def __init__(
@@ -87,7 +87,7 @@ class FrameReader:
         self._plain = index.codec == "raw" and index.chunk == 1 and size in (None, index.uniform)
 
     def begin(self) -> Reuse:
-        """Begin an iteration, which drops whatever the last one expected and kept."""
+        """Begin an iteration, dropping whatever the last one expected and kept."""
         self.reuse.close()
         self.reuse = Reuse(self._budget)
         return self.reuse
@@ -120,7 +120,7 @@ class FrameReader:
                 self._read_frames(at, mine, frames[row], reuse)
 
     def read_episode(self, episode: int) -> Frame:
-        """All frames of an episode, uint8 [T, H, W, 3], in their stored size."""
+        """Read all frames of an episode, uint8 [T, H, W, 3], in their stored size."""
         steps, (height, width) = int(self.index.steps[episode]), self.index.sizes[episode].tolist()
         frames = np.empty((steps, height, width, 3), np.uint8)
         self._read_frames(self._find(episode), range(steps), frames, None)
@@ -266,12 +266,12 @@ class FrameReader:
         return str(self.index.dataset.manifest.shards[shard]["blake3"])
 
     def plan_reads(self, episodes: Int64, chunks: Int64, limit: int) -> None:
-        """Have the chunks of one window read together with their neighbours, if they fit into a limit.
+        """Plan to read the chunks of one window together with their neighbours, if they fit into a limit.
 
         Args:
             episodes: [n], the episode of each chunk.
             chunks: [n], the number of each chunk among those of its episode.
-            limit: bytes that all of them may take.
+            limit: maximum bytes of all of them together.
         """
         index, found, total = self.index, [], 0
         of_shard = index.shards[episodes]
@@ -299,7 +299,7 @@ class FrameReader:
                 self.reuse.expect_read(SharedRead(shard, start, end - start), some)
 
     def array(self, name: str, episode: int) -> npt.NDArray[np.float32]:
-        """Action or state of an episode, [T, A] float32, checked."""
+        """Read the action or state of an episode, [T, A] float32, and check it."""
         place = self.index.arrays[name]
         offset, digest = int(place.offsets[episode]), int(place.digests[episode])
         shape = int(self.index.steps[episode]), place.size
@@ -324,7 +324,7 @@ class FrameReader:
         return list(dict.fromkeys(text for _, text in now if text))
 
     def _read_piece(self, episode: int, get: Callable[[ReadRange], _Piece]) -> _Piece:
-        """What `get` reads of an episode: from the cache, else from the store, once more if it is damaged."""
+        """Read with `get` from the cache, else from the store; damaged bytes are read once more."""
         shard, cache = int(self.index.shards[episode]), self._cache
         if cache is not None:
 
@@ -345,7 +345,7 @@ class FrameReader:
             raise CorruptError(f"{where}: {error}") from error
 
     def _read_stored(self, shard: int, get: Callable[[ReadRange], _Piece]) -> _Piece:
-        """What `get` reads of a shard in the store; bytes that are right are put into the cache."""
+        """Read with `get` from a shard in the store; correct bytes are put into the cache."""
         pieces: list[tuple[int, memoryview]] = []
 
         def read(offset: int, size: int) -> memoryview:
@@ -372,7 +372,7 @@ class FrameReader:
             self.shard(shard).will_need(start, end - start)
 
     def _name(self, at: _Place, place: int) -> str:
-        """What messages call a chunk."""
+        """Name of a chunk in messages."""
         stem = stem_of(self.index.shard_name(at.shard))
         return f"{stem}: {self.index.key(at.episode)}, camera {self.index.camera}, chunk {place - at.first}"
 
@@ -382,7 +382,7 @@ def _flat(array: npt.NDArray[np.uint8]) -> memoryview:
 
 
 def _scratch(what: str, shape: tuple[int, ...]) -> Frame:
-    """Memory of this thread in a shape; the next call overwrites it."""
+    """Scratch memory of this thread with a given shape; the next call overwrites it."""
     size = math.prod(shape)
     found: Frame | None = getattr(_thread, what, None)
     if found is None or found.size < size:

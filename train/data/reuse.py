@@ -1,4 +1,4 @@
-"""Chunks that several samples need soon: read and decoded once, kept until the last sample has its frame.
+"""Reuse of chunks that several samples need soon: read and decoded once, kept until the last use.
 
 Within a window of a lane (`oxcart.train.data.order`) it is known in advance how often each chunk will be
 needed. A budget in bytes limits what is kept: a chunk that finds no room is read again when it is needed
@@ -24,9 +24,9 @@ class Kept:
 
     frames: Frames | None = None
     decoding: threading.Lock = field(default_factory=threading.Lock)
-    """Held by the thread that decodes the frames."""
+    """Lock held by the thread that decodes the frames."""
     holders: int = 0
-    """Threads that are copying frames; their memory is not used again before the last is done."""
+    """Number of threads copying frames; the memory is not reused before the last of them is done."""
 
 
 @dataclass
@@ -37,7 +37,7 @@ class SharedRead:
     start: int
     length: int
     left: int = 0
-    """Chunks of the request that are still expected to be needed."""
+    """Number of chunks of the request that are still expected to be needed."""
     data: memoryview | None = None
     lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -195,7 +195,7 @@ class Reuse:
 
 
 class Budget:
-    """A limit on the bytes that are kept, and memory that is used again."""
+    """A limit on the bytes that are kept, and memory for reuse."""
 
     def __init__(self, size: int) -> None:
         self.size = size
@@ -205,11 +205,11 @@ class Budget:
 
     @property
     def used(self) -> int:
-        """Bytes that are kept at the moment."""
+        """Number of bytes kept at the moment."""
         return self.size - self._left
 
     def take(self, size: int) -> bool:
-        """Take bytes from the budget, if it has that many left; says whether it had."""
+        """Take bytes from the budget if it has that many left, and return whether it had."""
         with self._lock:
             if size > self._left:
                 return False
@@ -217,7 +217,7 @@ class Budget:
             return True
 
     def memory(self, size: int) -> Frames:
-        """An array of bytes, which may be one that was given back."""
+        """An array of bytes, possibly one that was given back."""
         with self._lock:
             free = self._free.get(size)
             if free:
@@ -227,7 +227,7 @@ class Budget:
         return np.empty(size, np.uint8)
 
     def give(self, size: int, memory: Frames | None = None) -> None:
-        """Give bytes back to the budget, and the memory that held them for others to use."""
+        """Give bytes back to the budget, and their memory for reuse."""
         with self._lock:
             self._left += size
             free = sum(key * len(arrays) for key, arrays in self._free.items())

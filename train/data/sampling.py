@@ -1,4 +1,4 @@
-"""Kinds of samples: a pair of frames of one episode, or a single frame; and the step at which each begins.
+"""Kinds of samples (a pair of frames of one episode, or a single frame), and the step at which each begins.
 
 Steps come from a counter-based hash of (key, epoch, episode, draw): there is no state, the order of calls
 does not matter, and an episode gives the same steps whatever other episodes there are. A pair never leaves
@@ -20,7 +20,7 @@ from oxcart.train.data.order import Samples, derive, splitmix64
 Int64 = npt.NDArray[np.int64]
 
 MOST = 1 << 20
-"""Draws per episode and epoch, at most."""
+"""Maximum number of draws per episode and epoch."""
 
 
 class TooShortError(ConfigError):
@@ -75,9 +75,9 @@ class Pairs:
     """
 
     frames: int | None = None
-    """Offset k, in steps."""
+    """Offset k between the frames, in steps."""
     seconds: float | None = None
-    """Offset k in seconds, rounded to steps of the dataset's control rate, at least one step."""
+    """Offset k between the frames in seconds, rounded to steps of the control rate, at least one step."""
     per_episode: int | str = 1
     """Draws per episode and epoch; "all" takes every t once."""
     shape: ClassVar[tuple[int, ...]] = (2,)

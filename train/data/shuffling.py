@@ -1,4 +1,4 @@
-"""How well lanes and windows mix batches, compared with a perfect shuffle.
+"""Measure how well lanes and windows mix batches, compared with a perfect shuffle.
 
 All numbers follow from the order; no frame is read.
 """
@@ -20,12 +20,12 @@ from oxcart.train.plots import metadata, pyplot
 Int64 = npt.NDArray[np.int64]
 
 MOST = 200_000
-"""Samples that are measured, at most."""
+"""Maximum number of samples measured."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Mixing:
-    """How well the batches of one order are mixed."""
+    """Measures of how well the batches of one order are mixed."""
 
     lanes: int
     """Number of lanes; 0 is the perfect shuffle."""
@@ -37,7 +37,7 @@ class Mixing:
     correlation: float
     """Rank correlation of consecutive samples (Spearman): 1 without a shuffle, 0 with a perfect one."""
     memory: int
-    """Samples that a batch can be drawn from: lanes times window."""
+    """Number of samples from which a batch can be drawn: lanes times window."""
 
 
 def mixing(

@@ -11,7 +11,7 @@ from oxcart.shards.errors import ConfigError
 
 VERSION = 1
 MOST = 1 << 48
-"""Largest position: more samples than any run reaches, few enough that sums of positions fit int64."""
+"""Largest position: beyond any run, but small enough that sums of positions fit int64."""
 
 
 def make_state(
@@ -28,10 +28,10 @@ def make_state(
 
 
 def check_state(state: Mapping[str, Any], settings: Mapping[str, Any]) -> int:
-    """The position of a state, which must have been taken with the same settings of the order.
+    """Check that a state was taken with the same settings of the order, and return its position.
 
     Raises:
-        ConfigError: it is not a state, or its order is another; the message says what differs.
+        ConfigError: the value is not a state, or its order differs; the message says how.
     """
     version, position = state.get("version"), state.get("position")
     if version != VERSION or not isinstance(position, int) or not 0 <= position <= MOST:
@@ -49,5 +49,5 @@ def check_state(state: Mapping[str, Any], settings: Mapping[str, Any]) -> int:
 
 
 def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """What differs between two mappings of plain values, each difference in words."""
+    """The differences between two mappings of plain values, in words."""
     return [f"{name} was {old}, is {new}" for name, old, new in differences(before, now)]

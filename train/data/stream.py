@@ -22,7 +22,7 @@ from oxcart.train.data.sampling import Frames, Pairs, TooShortError
 Int64 = npt.NDArray[np.int64]
 
 DENSE = 0.5
-"""Share of the chunks needed in an epoch, from which on `auto` reads them in sequence."""
+"""Share of the chunks needed per epoch at or above which `auto` reads them in sequence."""
 
 
 @dataclass(frozen=True)
@@ -52,11 +52,11 @@ class DatasetStream:
         config: settings of the loader.
         size: height and width of the frames in a batch.
         budget: memory for chunks that are needed again soon, shared by the datasets of the loader.
-        cache: local cache of the dataset; None reads from its store alone.
+        cache: local cache of the dataset; None reads only from its store.
 
     Raises:
         TooShortError: no episode is long enough for a sample.
-        ConfigError: the offset in seconds cannot be known, or no sample moves enough.
+        ConfigError: the offset in seconds cannot be determined, or no sample moves enough.
     """
 
     def __init__(
@@ -113,7 +113,7 @@ class DatasetStream:
         return self.reader.begin()
 
     def want(self, positions: Int64, rows: Int64) -> Wanted:
-        """The samples at positions of this dataset's own sequence, to be read soon into rows of a batch."""
+        """The samples at positions of this dataset's own sequence, announced as needed soon in a batch."""
         if self._share is not None and (self._reuses or self._dense):
             self._expect(positions)
         return self.find(positions, rows)
@@ -166,7 +166,7 @@ class DatasetStream:
             self.reader.plan_reads(episodes[firsts], chunks[firsts], self._budget.size // 2 // lanes)
 
     def describe(self, wanted: Wanted, batch: Batch) -> None:
-        """Write to the samples' rows what is in memory already: step, offset, dataset, key and texts."""
+        """Fill the samples' rows with data already in memory: step, offset, dataset, key and texts."""
         index, rows = self.index, wanted.rows.tolist()
         batch.t.numpy()[wanted.rows] = wanted.steps
         batch.offset.numpy()[wanted.rows] = self.offset

@@ -1,4 +1,4 @@
-"""Threads that make calls in the order in which they were asked for, and never keep a process from ending.
+"""Threads that make calls in the order of the requests, and never keep a process from ending.
 
 Before Python 3.14 a thread that returns from a library while the interpreter is torn down may abort the
 process. So when the process ends, no call is begun, and those in progress have a moment to finish; a call
@@ -19,9 +19,9 @@ from oxcart.shards.errors import ConfigError
 Call = Callable[[], None]
 
 THREADS = 1024
-"""Threads per loader, at most."""
+"""Maximum number of threads per loader."""
 GRACE_S = 0.5
-"""Seconds that calls in progress have when the process ends."""
+"""Seconds granted to calls in progress when the process ends."""
 
 _ending = threading.Event()
 _busy = 0
@@ -36,7 +36,7 @@ def _end_of_process() -> None:
 
 
 class CallGroup:
-    """Calls that are waited for together; the first exception of any of them is raised."""
+    """Calls that are waited for together; the first exception in any of them is raised."""
 
     def __init__(self, calls: Sequence[Call]) -> None:
         self._calls = calls
@@ -49,7 +49,7 @@ class CallGroup:
             self._done.set()
 
     def run(self, index: int) -> None:
-        """Make one call, unless another one failed already."""
+        """Make one call, unless another one has already failed."""
         try:
             if self._error is None and not self._cancelled and not _ending.is_set():
                 self._calls[index]()
@@ -78,7 +78,7 @@ class CallGroup:
 
 
 class Workers:
-    """A number of threads, which end when this is closed or garbage-collected.
+    """A pool of threads that end when it is closed or garbage-collected.
 
     Raises:
         ConfigError: this machine does not allow the process so many threads.
@@ -96,7 +96,7 @@ class Workers:
         self.close.atexit = False
 
     def start(self, calls: Sequence[Call]) -> CallGroup:
-        """Have the threads make the calls; returns at once."""
+        """Let the threads make the calls, without waiting for them."""
         group = CallGroup(calls)
         for i in range(len(calls)):
             self._queue.put((group, i))

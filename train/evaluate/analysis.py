@@ -1,4 +1,4 @@
-"""Run strategies: numbers of the trained model, beside those of an untrained model and of shuffled codes.
+"""Run strategies: numbers for the trained model, beside those for an untrained model and for shuffled codes.
 
     analysis = evaluate(trained, untrained, strategies.load(["compass"]))
 
@@ -26,16 +26,16 @@ from oxcart.train.evaluate.strategy import Context, Figure, Number, Skip, Strate
 from oxcart.train.evaluate.subsets import Subset
 
 SHUFFLES, SHUFFLES_DECODED = 20, 8
-"""Shuffles of the codes for the null; the second of strategies that run the decoder."""
+"""Number of shuffles of the codes for the null; the second is for strategies that run the decoder."""
 LEAST_SHUFFLES = 3
-"""Shuffles that a null needs, to tell how far they spread."""
+"""Minimum number of shuffles of a null, to estimate their spread."""
 
 Verdict = Literal["clear", "unclear", "worse", "described"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Subject:
-    """Pairs with the codes of one model."""
+    """Gathered pairs, and the model that coded them."""
 
     pairs: GatheredPairs
     context: Context
@@ -43,7 +43,7 @@ class Subject:
 
 @dataclass(frozen=True, kw_only=True)
 class Null:
-    """Value that shuffled codes give."""
+    """Value of a number for shuffled codes."""
 
     value: float
     low: float
@@ -54,7 +54,7 @@ class Null:
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """A number beside those it is compared with."""
+    """A number beside the values with which it is compared."""
 
     strategy: str
     number: Number
@@ -67,7 +67,7 @@ class Row:
 
 @dataclass(frozen=True, kw_only=True)
 class Section:
-    """Results of one strategy."""
+    """The results of one strategy."""
 
     name: str
     strategy: Strategy
@@ -79,24 +79,24 @@ class Section:
 
 @dataclass(frozen=True, kw_only=True)
 class SubsetNumbers:
-    """Numbers of the pairs of a subset alone."""
+    """Numbers of only the pairs of a subset."""
 
     subset: Subset
     pairs: int
     numbers: dict[tuple[str, str], Number]
-    """(strategy, name) -> number."""
+    """Numbers of the subset, by (strategy, name)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Analysis:
-    """Results of an evaluation."""
+    """The results of an evaluation."""
 
     sections: list[Section]
     subsets: list[SubsetNumbers]
     pairs: int
     episodes: int
     about: dict[str, Any] = field(default_factory=dict)
-    """What was evaluated, and how; plain JSON."""
+    """The subject and the settings of the evaluation, as plain JSON."""
 
     def rows(self) -> list[Row]:
         """Rows of all sections."""
@@ -120,10 +120,10 @@ def evaluate(
     """Run strategies.
 
     Args:
-        trained: pairs as the judged model codes them.
-        untrained: the same pairs as an untrained model codes them; None leaves the comparison out.
+        trained: pairs as coded by the trained model.
+        untrained: the same pairs as coded by an untrained model; None leaves the comparison out.
         chosen: strategies by name.
-        subsets: parts of the pairs to give numbers of as well.
+        subsets: parts of the pairs to report as well.
         figures: whether to draw figures.
         shuffles: shuffles of the codes; 0 gives no null.
         report: is told the strategies done.
@@ -182,7 +182,7 @@ def _section(
 
 
 def _measure(strategy: Strategy, subject: Subject) -> tuple[list[Number], list[Skip]]:
-    """Numbers, all of them finite, and what was skipped."""
+    """Measured numbers, all of them finite, and skipped measurements."""
     why = lacking(subject.pairs, strategy.needs)
     if why is not None:
         return [], [Skip(what=strategy.title, because=why)]
@@ -195,7 +195,7 @@ def _measure(strategy: Strategy, subject: Subject) -> tuple[list[Number], list[S
 
 
 def _nulls(strategy: Strategy, trained: Subject, shuffles: int) -> dict[str, Null]:
-    """Name of each number -> the value that codes of other pairs give."""
+    """Name of each number -> its value for codes of other pairs."""
     values: dict[str, list[float]] = {}
     context, pairs = trained.context, trained.pairs
     quick = Context(**{**vars(context), "quick": True})
@@ -223,7 +223,7 @@ def _nulls(strategy: Strategy, trained: Subject, shuffles: int) -> dict[str, Nul
 
 
 def _verdict(number: Number, others: Sequence[Number | Null | None]) -> Verdict:
-    """How a number compares with others, of which None is left out."""
+    """Compare a number with other values; those that are None are left out."""
     if number.better == "none":
         return "described"
     sign = 1 if number.better == "high" else -1

@@ -1,11 +1,11 @@
-"""One pass over drawn pairs: what every strategy reads, so that none reads the datasets again.
+"""Gather drawn pairs in one pass, for all strategies, so that none reads the datasets again.
 
     gathered = gather(config, {"bridge": Dataset.open("bridge")}, [model, untrained], Draw(samples=4096))
 
-Each dataset and split gives its own draw: all of its pairs where they are few, else as many as asked for,
-without repetition, by a hash of the seed. Codes, actions, mean flow and texts are kept of every pair, 1.5 KB
-each at most; frames of some of them alone, spread evenly over datasets and splits. So memory is bounded by
-`Draw` and not by the datasets. Models see the same pairs: what is gathered differs in the codes alone.
+Each dataset and split has its own draw: all of its pairs if there are few, else the requested number, without
+repetition, by a hash of the seed. Codes, actions, mean flow and texts are kept for every pair, at most 1.5 KB
+each. Frames are kept only for some pairs, spread evenly over datasets and splits. So memory is bounded by
+`Draw`, not by the datasets. All models see the same pairs: the gathered data differ only in the codes.
 """
 
 from __future__ import annotations
@@ -36,27 +36,27 @@ T = TypeVar("T")
 
 SPLITS = ("train", "val_seen", "val", "test")
 SEEN = ("train", "val_seen")
-"""Splits whose environments training saw."""
+"""Splits with environments that training saw."""
 THUMB = 8
 """Side, in pixels, of the small frames that the probe from the frame alone sees."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Draw:
-    """Which pairs are drawn, and how much of them is kept.
+    """Which pairs are drawn, and how much data is kept of them.
 
     Raises:
         ConfigError: a number is too small.
     """
 
     samples: int = 2048
-    """Pairs of each dataset and split, at most."""
+    """Maximum number of pairs per dataset and split."""
     frames: int = 256
-    """Pairs whose frames are kept, over all datasets and splits."""
+    """Number of pairs whose frames are kept, over all datasets and splits."""
     batch_size: int = 64
-    """Pairs that are run together."""
+    """Number of pairs per batch."""
     seed: int = 0
-    """Seed of the draw."""
+    """Random seed of the draw."""
 
     def __post_init__(self) -> None:
         for name, least in (("samples", 1), ("frames", 0), ("batch_size", 1)):
@@ -66,26 +66,26 @@ class Draw:
 
 @dataclass(frozen=True, kw_only=True)
 class GatheredPairs:
-    """N pairs, with the codes that one model gives them."""
+    """N pairs, with their codes from one model."""
 
     codes: Ints
     """[N, n]: codes of each pair, 0 to `size` - 1."""
     size: int
-    """Entries of the codebook."""
+    """Number of entries of the codebook."""
     dataset: Strings
     """[N]: name of the dataset."""
     split: Strings
     """[N]: split of the pair."""
     environment: Strings
-    """[N]: environment of the pair; "" where it is unknown."""
+    """[N]: environment of the pair; "" if it is unknown."""
     key: Strings
     """[N]: key of the episode."""
     instruction: Strings
-    """[N]: instruction of the episode; "" where there is none."""
+    """[N]: instruction of the episode; "" if there is none."""
     actions: Floats | None = None
-    """[N, A]: actions summed over the pair; NaN where the dataset has none."""
+    """[N, A]: actions summed over the pair; NaN if the dataset has none."""
     state: Floats | None = None
-    """[N, S]: state at t; NaN where the dataset has none."""
+    """[N, S]: state at t; NaN if the dataset has none."""
     flow: Floats | None = None
     """[N, 3, 2]: mean optical flow, one for each of `oxcart.train.flow.VARIANTS`."""
     thumbs: npt.NDArray[np.float32] | None = None
@@ -97,7 +97,7 @@ class GatheredPairs:
     missing: Mapping[str, str] = field(default_factory=dict)
     """Name of each field that is None -> the reason."""
     _kept: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
-    """Values of `keep`."""
+    """Values cached by `keep`."""
 
     def __len__(self) -> int:
         return len(self.codes)
@@ -114,12 +114,12 @@ class GatheredPairs:
 
     @property
     def held_out(self) -> npt.NDArray[np.bool_]:
-        """[N]: whether training saw nothing of the pair's environment."""
+        """[N]: whether the pair's environment is held out from training."""
         found: npt.NDArray[np.bool_] = ~np.isin(self.split, SEEN)
         return found
 
     def take(self, rows: Ints | npt.NDArray[np.bool_]) -> GatheredPairs:
-        """Some of the pairs."""
+        """Select some of the pairs."""
         rows = np.flatnonzero(rows) if rows.dtype == bool else rows
         place = np.full(len(self), -1)
         place[rows] = np.arange(len(rows))
@@ -143,7 +143,7 @@ class GatheredPairs:
         return found
 
     def shuffled(self, seed: int, *, anywhere: bool = False) -> GatheredPairs:
-        """The same pairs with the codes of other episodes, of the same dataset or of any: what chance gives.
+        """The same pairs with the codes of other episodes, of the same dataset or of any, as a null.
 
         Codes of an episode stay together and in order, since codes and motions are alike within an episode.
         """
@@ -159,7 +159,7 @@ class GatheredPairs:
 
 
 def name_datasets(datasets: Sequence[Dataset]) -> dict[str, Dataset]:
-    """Datasets by name, or by URL where two have one name.
+    """Datasets by name, or by URL if two have the same name.
 
     Raises:
         ConfigError: one is given twice.
@@ -181,7 +181,7 @@ def open_splits(
     batch_size: int,
     splits: Sequence[str] = SPLITS,
 ) -> dict[tuple[str, str], Loader]:
-    """(dataset, split) -> a loader of its pairs, where there are any.
+    """(dataset, split) -> a loader of its pairs, if there are any.
 
     Args:
         datasets: by name.
@@ -221,7 +221,7 @@ def open_splits(
 
 
 def count_pairs(loaders: Mapping[tuple[str, str], Loader], draw: Draw) -> int:
-    """Pairs that `gather` will read."""
+    """Number of pairs that `gather` will read."""
     return sum(min(draw.samples, loader.epoch_length) for loader in loaders.values())
 
 
@@ -267,7 +267,7 @@ def gather(
 
 
 def draw_positions(length: int, count: int, key: int) -> Ints:
-    """`count` distinct numbers below `length`, or all where they are fewer, in the order of a hash."""
+    """`count` distinct numbers below `length`, or all if there are fewer, in the order of a hash."""
     count = min(count, length)
     if 2 * count > length:
         hashes = splitmix64(np.arange(length, dtype=np.uint64) ^ np.uint64(key))
@@ -374,7 +374,7 @@ def _join(
 
 
 def _stacked(parts: Sequence[Floats | None], starts: Ints, name: str) -> tuple[Floats | None, str]:
-    """Values [N, A] of all parts, NaN where a part has none; or the reason why there is no such array."""
+    """Values [N, A] of all parts, NaN if a part has none; or the reason why there is no such array."""
     widths = sorted({part.shape[1] for part in parts if part is not None})
     if not widths:
         return None, f"no dataset has {name}"

@@ -50,15 +50,15 @@ class EvaluateOptions:
     """
 
     strategies: tuple[str, ...] = ()
-    """Names of strategies; none means all."""
+    """Names of strategies; empty for all."""
     draw: Draw = field(default_factory=Draw)
-    """Which pairs are drawn."""
+    """The draw of pairs."""
     flow: str = "dis"
-    """`dis`, `raft` or `none`."""
+    """Method of optical flow: `dis`, `raft` or `none`."""
     flow_weights: str | None = None
-    """raft: a file with its weights; None takes those that torchvision has on this machine."""
+    """File with the weights of RAFT; None uses those that torchvision has on this machine."""
     subsets: tuple[Subset, ...] | None = None
-    """Subsets to report as well; None takes those of `default_subsets`."""
+    """Additional subsets to report; None uses `default_subsets`."""
     untrained: bool = True
     """Whether to compare with an untrained model."""
     figures: bool = True
@@ -91,7 +91,7 @@ def analyse(
         about: further facts for the report.
 
     Raises:
-        ConfigError: there are no pairs, or a package that is needed is not installed.
+        ConfigError: there are no pairs, or a required package is not installed.
     """
     chosen = strategies.load(options.strategies or strategies.names())
     loaders = open_splits(datasets, config.data, config.model.image_size, options.draw.batch_size)
@@ -147,7 +147,7 @@ def analyse(
 def untrained_model(
     config: LaqConfig, trained: LatentActionModel, loader: Loader, device: torch.device
 ) -> LatentActionModel:
-    """The model as training began with it: weights drawn from its seed, the codebook from a first batch."""
+    """The model as when training began: weights drawn from its seed, the codebook from a first batch."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.train.seed)
         model = LatentActionModel(config.model, config.quantizer, trained.decoder.flow is not None)

@@ -25,7 +25,7 @@ KEYS = (
     ("consistency", "flow_across_datasets"),
     ("consistency", "flow_across_environments"),
 )
-"""Numbers that say whether codes mean the same elsewhere."""
+"""Keys of the numbers that say whether codes mean the same in other environments."""
 CARDS = (*KEYS[:5], ("flow_tokens", "direction_weighted"), ("probe", "r2"))
 SHOWN_CARDS = 4
 WIDTH, HEIGHT, MARGIN = 230, 34, 8
@@ -37,12 +37,12 @@ _WORDS = {
     "described": ("none", "describes"),
 }
 _PRECISE = 3
-"""Significant digits of a number."""
+"""Significant digits of numbers in the JSON."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class IntervalMark:
-    """Where an interval and its value are drawn, in SVG units."""
+    """Position of a drawn interval and its value, in SVG units."""
 
     low: float
     high: float
@@ -145,7 +145,7 @@ def say(value: float, unit: str = "") -> str:
 
 
 def say_interval(number: Number | Null | None) -> str:
-    """`low to high`; the reason where there is no interval."""
+    """An interval as `low to high`, or the reason why there is none."""
     if number is None:
         return ""
     if number.low is None or number.high is None:
@@ -192,7 +192,7 @@ def _because(judged: Sequence[Row], analysis: Analysis) -> list[str]:
 
 
 def _drawing(row: Row) -> dict[str, Any]:
-    """Where a number and those beside it are drawn, on an axis of its own."""
+    """Positions of a number and the values beside it, drawn on an axis of its own."""
     others = [one for one in (row.untrained, row.null) if one is not None]
     ends = [end for one in (row.number, *others) for end in (one.low, one.high, one.value) if end is not None]
     low, high = min(ends), max(ends)

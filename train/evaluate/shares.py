@@ -1,4 +1,4 @@
-"""What codes tell: shares of entropy and variance, corrected for chance, and agreement of mean actions.
+"""Information in codes: shares of entropy and variance, corrected for chance, and agreement of mean actions.
 
 Mutual information from few pairs is too large by itself, and so is the length of a mean. So a share of
 entropy is above its expectation over permuted labels, and a share of variance sums products of different
@@ -21,9 +21,9 @@ from oxcart.train import statistics
 from oxcart.train.statistics import Floats, Ints, Statistic
 
 SHUFFLES = 20
-"""Shuffles of labels between episodes."""
+"""Number of shuffles of labels between episodes."""
 SIZES = 4
-"""Bins of magnitude."""
+"""Number of bins of magnitude."""
 
 
 def told(codes: Ints, labels: Ints) -> float:
@@ -55,16 +55,18 @@ def _told(given: Ints, labels: Ints) -> float:
 
 
 def about_episodes(codes: Ints, labels: Ints, episodes: Ints, seed: int, *, both: bool = False) -> Statistic:
-    """Share of the entropy of codes [N, n] that is about a label of the episode, above chance; mean over
-    places.
+    """Share of the entropy of codes [N, n] that is about a label of the episode, above chance.
 
+    It is the mean over places.
     Chance is the mean over labels shuffled between whole episodes. Codes of one episode are alike for many
     reasons, and a shuffle of single pairs would count that as information.
 
     Args:
-        codes: codes of each pair. labels: [N], the same for all pairs of an episode. episodes: [N]: episode
-        of each pair. seed: seed of the shuffles. both: whether to divide by the geometric mean of both
-        entropies, as normalised mutual information does.
+        codes: codes of each pair.
+        labels: [N], the same for all pairs of an episode.
+        episodes: [N], episode of each pair.
+        seed: seed of the shuffles.
+        both: whether to divide by the geometric mean of both entropies, as normalised mutual information does.
 
     Returns:
         A statistic; NaN where no place varies.
@@ -131,11 +133,11 @@ class Tally:
     """
 
     sums: Floats
-    """[P, A]: sums of values."""
+    """[P, A]: sums of standardised values."""
     counts: Floats
-    """[P]: pairs of each sum."""
+    """[P]: number of pairs in each sum."""
     token: Ints
-    """[P]: place and code as one number, below `width`."""
+    """[P]: token of each sum: place and code as one number, below `width`."""
     group: Ints
     """[P]: group of each sum."""
     episodes: Ints
@@ -143,7 +145,7 @@ class Tally:
     width: int
     """Number of tokens."""
     size: int
-    """Codes per place."""
+    """Number of codes per place."""
 
     def within(self, rows: Ints) -> float:
         """Share of the variance that the codes of one place tell, given the group; mean over places.

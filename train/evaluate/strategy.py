@@ -1,4 +1,4 @@
-"""What a strategy of evaluation is: the data it needs, the numbers it measures, the figures it draws.
+"""The interface of an evaluation strategy: the data it needs, the numbers it measures, the figures it draws.
 
     # strategies/mine.py
     def measure(pairs: GatheredPairs, context: Context) -> Iterator[Number | Skip]:
@@ -33,11 +33,11 @@ from oxcart.train.statistics import Floats, Ints
 Better = Literal["high", "low", "none"]
 
 AT_ONCE = 64
-"""Frames that are decoded together."""
+"""Number of frames decoded together."""
 FEW = 24
-"""Pairs that a number needs; fewer say nothing."""
+"""Minimum number of pairs for a number to be meaningful."""
 SHOWN = 8
-"""Datasets or environments that a figure tells apart, at most."""
+"""Maximum number of datasets or environments distinguished in a figure."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,26 +45,26 @@ class Number:
     """A measured number with its interval."""
 
     name: str
-    """Unique in its strategy."""
+    """Name of the number, unique in its strategy."""
     title: str
-    """Heading in the table, a few words."""
+    """Heading in the table, in a few words."""
     value: float
     low: float | None = None
-    """Lower bound of the 95% interval over episodes; None where there are too few episodes."""
+    """Lower bound of the 95% interval over episodes; None if there are too few episodes."""
     high: float | None = None
-    """Upper bound of the same interval."""
+    """Upper bound of the 95% interval over episodes; None if there are too few episodes."""
     better: Better = "none"
     """Direction in which a model is better; `none` for a number that only describes."""
     read: str
-    """How to read the number, in a sentence."""
+    """How to interpret the number, in a sentence."""
     unit: str = ""
     null_is_best: bool = False
-    """Whether chance is the best result: codes should say nothing of this."""
+    """Whether chance is the best result, because codes should contain nothing about the question."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Skip:
-    """A number, or all of a strategy, that cannot be measured, and the reason."""
+    """A number, or a whole strategy, that cannot be measured, with the reason."""
 
     what: str
     because: str
@@ -90,14 +90,14 @@ class Table:
 
 @dataclass(frozen=True, kw_only=True)
 class Context:
-    """What a strategy may use besides the pairs."""
+    """Resources for a strategy besides the pairs."""
 
     model: LatentActionModel
     """The model that coded the pairs, in eval mode."""
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     """Device of the model."""
     meter: FlowMeter | None = None
-    """Measures flow; None where the pairs have no flow either."""
+    """Flow meter; None if the pairs have no flow either."""
     seed: int = 0
     """Seed of all random draws."""
     quick: bool = False
@@ -126,7 +126,7 @@ class Context:
         title: str,
         **about: Any,
     ) -> Number | Skip:
-        """A number with its interval; a Skip where the pairs do not determine it.
+        """Compute a number with its interval; a Skip if the pairs do not determine it.
 
         Args:
             episodes: [N]: the episode of each row.
@@ -149,20 +149,20 @@ def _draw_nothing(pairs: GatheredPairs, context: Context) -> Iterator[Figure | T
 
 @dataclass(frozen=True, kw_only=True)
 class Strategy:
-    """A question that evaluation asks of codes; see the module."""
+    """A question about codes that evaluation answers; see the module."""
 
     title: str
     """Heading of the section."""
     about: str
-    """The question, in a sentence or two."""
+    """The question that the strategy answers, in a sentence or two."""
     needs: tuple[str, ...] = ()
     """Data that the pairs must have: `actions`, `state`, `flow`, `frames`, `instruction`."""
     measure: Callable[[GatheredPairs, Context], Iterator[Number | Skip]]
-    """Yields numbers; called many times."""
+    """Function that yields numbers; it is called many times."""
     draw: Callable[[GatheredPairs, Context], Iterator[Figure | Table]] = _draw_nothing
-    """Yields figures and tables; called once."""
+    """Function that yields figures and tables; it is called once."""
     place: int = 100
-    """Position in the report; smaller comes first."""
+    """Position in the report; smaller values come first."""
     shuffles: bool = True
     """Whether shuffled codes can give other numbers."""
     decodes: bool = False
@@ -170,7 +170,7 @@ class Strategy:
 
 
 def lacking(pairs: GatheredPairs, needs: Sequence[str]) -> str | None:
-    """Why a strategy cannot use the pairs; None where it can."""
+    """Reason why a strategy cannot use the pairs; None if it can."""
     for need in needs:
         if need == "instruction":
             if not (pairs.instruction != "").any():
@@ -187,7 +187,7 @@ def lacking(pairs: GatheredPairs, needs: Sequence[str]) -> str | None:
 
 
 def absent(pairs: GatheredPairs, *names: str) -> str:
-    """Why the pairs have none of these."""
+    """Reason why the pairs lack the given data."""
     return ", and ".join(pairs.missing.get(name, f"there are no {name}") for name in names)
 
 
@@ -220,19 +220,19 @@ def groupings(pairs: GatheredPairs) -> Iterator[tuple[str, Strings] | Skip]:
 
 
 def widest(pairs: GatheredPairs) -> tuple[str, Strings] | None:
-    """The widest of `groupings`: datasets where there are several, else environments; None where neither."""
+    """The widest of `groupings`: datasets if there are several, else environments; None if neither."""
     found = [way for way in groupings(pairs) if not isinstance(way, Skip)]
     return found[-1] if found else None
 
 
 def largest(groups: Strings, most: int = SHOWN) -> list[str]:
-    """The groups with the most pairs, largest first; "" is no group."""
+    """The groups with the most pairs, largest first; "" does not count as a group."""
     names, counts = np.unique(groups[groups != ""], return_counts=True)
     return [str(one) for one in names[np.argsort(-counts, kind="stable")][:most]]
 
 
 def panels(rows: int, columns: int, width: float, height: float, **options: Any) -> tuple[Any, Any]:
-    """A figure of rows and columns of plots, and its axes [rows, columns]; sizes of it in inches."""
+    """A figure of rows and columns of plots, and its axes [rows, columns]; sizes are in inches."""
     size = width, height
     return plots.pyplot().subplots(  # type: ignore[no-any-return]
         rows, columns, figsize=size, squeeze=False, layout="constrained", **options
@@ -240,7 +240,7 @@ def panels(rows: int, columns: int, width: float, height: float, **options: Any)
 
 
 def to_png(figure: Any) -> bytes:
-    """A figure of matplotlib as a PNG; closes it."""
+    """Render a figure of matplotlib as PNG, and close it."""
     data = io.BytesIO()
     figure.savefig(data, dpi=110, format="png", metadata={"Software": None}, facecolor="white")
     plots.pyplot().close(figure)
@@ -248,7 +248,7 @@ def to_png(figure: Any) -> bytes:
 
 
 def tidy(axis: Any, title: str = "", x: str = "", y: str = "") -> None:
-    """Give an axis the looks of every plot."""
+    """Give an axis the common style of all plots."""
     axis.set_title(title, color=plots.INK, fontsize=10)
     axis.set_xlabel(x, color=plots.INK, fontsize=9)
     axis.set_ylabel(y, color=plots.INK, fontsize=9)

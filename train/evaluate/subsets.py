@@ -31,7 +31,7 @@ _RULE = re.compile(r"(\w+)\s*(!?[=~])\s*(.*)", re.DOTALL)
 
 @dataclass(frozen=True)
 class Subset:
-    """Pairs for which all rules hold.
+    """A subset of the pairs: those for which all rules hold.
 
     Raises:
         ConfigError: a rule cannot be read.
@@ -59,7 +59,7 @@ class Subset:
                     ) from error
 
     def mask(self, pairs: GatheredPairs) -> Mask:
-        """Which pairs are in the subset, [N]."""
+        """Mask [N] of the pairs in the subset."""
         found = np.ones(len(pairs), bool)
         for rule in self.rules:
             found &= _holds(rule, pairs)
@@ -67,7 +67,7 @@ class Subset:
 
 
 def parse(text: str, where: str) -> list[Subset]:
-    """Subsets of a YAML file.
+    """Parse the subsets in a YAML file.
 
     Args:
         text: contents of the file.
@@ -95,7 +95,7 @@ def parse(text: str, where: str) -> list[Subset]:
 
 
 def default_subsets(pairs: GatheredPairs) -> list[Subset]:
-    """Seen and held-out pairs, where there are both; each dataset, where there are several."""
+    """Seen and held-out pairs, if there are both; each dataset, if there are several."""
     found = []
     if pairs.held_out.any() and not pairs.held_out.all():
         found += [Subset(place, (place,)) for place in PLACES]

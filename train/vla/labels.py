@@ -88,9 +88,8 @@ def open_labels(data: VlaDataConfig, datasets: Sequence[Dataset], device: torch.
     """Open the codes of a configuration.
 
     Raises:
-        ConfigError: neither labels nor a run are given, or they are of another dataset, horizon or
-        latent-action
-            model.
+        ConfigError: neither labels nor a run are given, or they belong to another dataset, offset or
+            latent-action model.
     """
     if not data.codes and data.laq is None:
         raise ConfigError(

@@ -1,4 +1,4 @@
-"""The codebook: which codes and sequences are used, how evenly, and what pairs look like that share them."""
+"""Codebook: which codes and sequences are used, how evenly, and what the pairs that share them look like."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ from oxcart.train.evaluate.strategy import (
 from oxcart.train.statistics import Floats, Ints
 
 TOP = 20
-"""Sequences that are listed: the most frequent."""
+"""Number of sequences listed, most frequent first."""
 SEQUENCES, EXAMPLES = 6, 4
-"""Sequences of which examples are shown, and pairs of each."""
+"""Number of sequences with examples, and number of pairs shown for each."""
 
 
 def measure(pairs: GatheredPairs, context: Context) -> Iterator[Number | Skip]:
-    """Utilisation, entropy and joint perplexity: they describe, and do not judge what codes mean."""
+    """Utilisation, entropy and joint perplexity, which describe the codes without judging their meaning."""
 
     def used(rows: Ints) -> float:
         counts = _counts(pairs.codes[rows], pairs.size)
@@ -194,7 +194,7 @@ def _scatter(pairs: GatheredPairs) -> Figure:
 
 
 def _examples(framed: GatheredPairs, seed: int) -> Iterator[Figure]:
-    """Some pairs of each of the most frequent sequences, of pairs whose frames were kept."""
+    """Some pairs of each of the most frequent sequences, among the pairs whose frames were kept."""
     assert framed.frames is not None
     generator = np.random.Generator(np.random.PCG64(seed))
     rows, names = [], []

@@ -31,13 +31,13 @@ from oxcart.train.evaluate.strategy import (
 from oxcart.train.statistics import Floats
 
 PANELS = 8
-"""Codes per place that are drawn: the most frequent."""
+"""Number of codes drawn per place, most frequent first."""
 DRAWS = 200
-"""Bootstrap draws of episodes behind an ellipse."""
+"""Number of bootstrap draws of episodes behind an ellipse."""
 POINTS = 3000
-"""Pairs that a panel of a scatter shows, at most."""
+"""Maximum number of pairs in a panel of a scatter plot."""
 LISTED = 256
-"""Rows of the table, at most."""
+"""Maximum number of rows in the table."""
 
 
 def measure(pairs: GatheredPairs, context: Context) -> Iterator[Number | Skip]:

@@ -1,4 +1,4 @@
-"""Cross-dataset consistency: how much of what codes tell in one dataset or environment holds in the others.
+"""Cross-dataset consistency: how much of the meaning of codes in one dataset or environment holds in others.
 
 The ratio of variance within a token to variance across datasets would not do: meaningless codes have no
 variance across datasets either, and would win. Here codes first have to tell something.
@@ -33,7 +33,7 @@ from oxcart.train.flow import WEIGHTED
 from oxcart.train.statistics import Floats, Ints
 
 LISTED = 64
-"""Tokens of the table and the figure, at most: the most frequent."""
+"""Maximum number of tokens in the table and the figure, most frequent first."""
 
 
 def measure(pairs: GatheredPairs, context: Context) -> Iterator[Number | Skip]:
@@ -96,7 +96,7 @@ def _shares(
 
 
 def draw(pairs: GatheredPairs, context: Context) -> Iterator[Figure | Table]:
-    """Variance of each token within and between datasets, else environments."""
+    """Plot and tabulate the variance of each token within and between datasets, else environments."""
     for what, part, values in _kinds(pairs):
         way = widest(part)
         if isinstance(values, str) or way is None:

@@ -1,4 +1,4 @@
-"""Disentanglement: tokens should depend on the action, and say nothing of the place."""
+"""Disentanglement: tokens should depend on the action, and not on the place."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ from oxcart.train.flow import WEIGHTED
 from oxcart.train.statistics import Ints
 
 BINS = 16
-"""Bins of like actions, at most."""
+"""Maximum number of bins of similar actions."""
 
 
 def measure(pairs: GatheredPairs, context: Context) -> Iterator[Number | Skip]:
-    """Entropy of tokens given like actions, and what tokens say of environments and datasets."""
+    """Entropy of tokens given similar actions, and information in tokens about environments and datasets."""
     found = pairs.keep("bins of likeness", lambda: _bins(pairs))
     if isinstance(found, str):
         yield Skip(what="entropy of tokens given like actions", because=found)

@@ -26,13 +26,13 @@ from oxcart.train.flow import STILL, VARIANTS, WEIGHTED
 from oxcart.train.statistics import Floats, Ints
 
 POINTS = 4000
-"""Points of a scatter, at most."""
+"""Maximum number of points in a scatter plot."""
 PANELS = 8
 SECTORS = 16
 
 
 def measure(pairs: GatheredPairs, context: Context) -> Iterator[Number | Skip]:
-    """What tokens tell of the direction of flow, for each way to take its mean."""
+    """Information in tokens about the direction of flow, for each kind of mean flow."""
     assert pairs.flow is not None
     datasets = statistics.numbered(pairs.dataset)
     for number in (WEIGHTED, *(i for i in range(len(VARIANTS)) if i != WEIGHTED)):
@@ -56,7 +56,7 @@ def told(labels: Ints, pairs: GatheredPairs, context: Context, otherwise: str, *
         labels: from 0.
         pairs: the pairs of the labels.
         context: makes the interval.
-        otherwise: reason to give where too few pairs have a label, or all the same.
+        otherwise: reason to give if too few pairs have a label, or all have the same.
         about: fields of the number.
     """
     known = labels > 0

@@ -27,7 +27,7 @@ from oxcart.train.statistics import Floats
 
 
 def measure(pairs: GatheredPairs, context: Context) -> Iterator[Number | Skip]:
-    """What tokens tell of direction and of magnitude, of the pairs that move."""
+    """Information in tokens about direction and magnitude, for pairs that move."""
     found = _motion(pairs)
     if isinstance(found, str):
         yield Skip(what="direction and magnitude", because=found)

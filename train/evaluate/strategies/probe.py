@@ -14,7 +14,7 @@ from oxcart.train.evaluate.strategy import FEW, Context, Figure, Number, Skip, S
 from oxcart.train.statistics import Floats, Ints
 
 FRAME_RIDGE = 100.0
-"""Ridge for pixels, of which there are more than environments."""
+"""Ridge penalty for pixels, of which there are more than environments."""
 
 
 def measure(pairs: GatheredPairs, context: Context) -> Iterator[Number | Skip]:
@@ -48,7 +48,7 @@ def measure(pairs: GatheredPairs, context: Context) -> Iterator[Number | Skip]:
 
 
 def draw(pairs: GatheredPairs, context: Context) -> Iterator[Figure]:
-    """Predicted beside true actions."""
+    """Plot predicted actions against true ones."""
     found = _predictions(pairs)
     if isinstance(found, str):
         return

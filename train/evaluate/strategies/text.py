@@ -16,7 +16,7 @@ from oxcart.train.statistics import Ints
 
 CLUSTERS = 8
 WORDS = 6
-"""Words of a cluster that are shown."""
+"""Number of words shown per cluster."""
 
 
 def measure(pairs: GatheredPairs, context: Context) -> Iterator[Number | Skip]:

@@ -26,9 +26,9 @@ from oxcart.train.flow import STILL, WEIGHTED
 from oxcart.train.statistics import Floats, Ints, Statistic
 
 ROWS = 6
-"""Rows of the grid."""
+"""Number of rows of the grid."""
 LEAST = 8
-"""Pairs A that a number needs."""
+"""Minimum number of pairs A for a number."""
 
 
 class Transferred(NamedTuple):
@@ -97,7 +97,7 @@ def _angle(angles: Floats, episodes: Ints, context: Context, name: str, title: s
 
 
 def ratio_of(errors: Floats) -> Statistic:
-    """Statistic of errors [M, 2]: the first over the second."""
+    """Statistic of errors [M, 2]: ratio of the first to the second."""
 
     def statistic(rows: Ints) -> float:
         other, own = errors[rows].sum(0).tolist()
@@ -107,7 +107,7 @@ def ratio_of(errors: Floats) -> Statistic:
 
 
 def transfer(pairs: GatheredPairs, context: Context, groups: Strings, alike: bool) -> Transferred | None:
-    """Give each framed pair B the codes of a pair A.
+    """Decode each framed pair B with the codes of a pair A.
 
     Args:
         pairs: pairs with frames.
@@ -116,7 +116,7 @@ def transfer(pairs: GatheredPairs, context: Context, groups: Strings, alike: boo
         alike: whether A is of the same group (and another episode) or of another group.
 
     Returns:
-        The decoded frames; None where fewer than LEAST pairs have a partner.
+        The decoded frames; None if fewer than LEAST pairs have a partner.
     """
     assert pairs.frames is not None
     of, episodes = groups[pairs.framed], pairs.episodes[pairs.framed]
