@@ -39,8 +39,8 @@ def catalog(name: str | None, as_json: bool) -> None:
         return
     if name not in known:
         near = nearest(name, known) or next((one for one in known if name and _begins_so(one, name)), None)
-        hint = f"did you mean {near}?" if near else "oxcart catalog lists all there are"
-        raise ConfigError(f"{name!r} is not in the catalog; {hint}")
+        hint = f"did you mean {near}? " if near else ""
+        raise ConfigError(f"{name!r} is not in the catalog; {hint}oxcart catalog lists all of them")
     entry = lookup(name)
     click.echo(json.dumps(_json(name, entry), ensure_ascii=False) if as_json else _text(name, entry))
 

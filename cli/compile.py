@@ -468,7 +468,7 @@ def _check_names(prepared: Prepared, assignment: Assignment) -> None:
     known = {name for group in assignment.groups for name in group.names}
     for name in rule.val:
         if name not in known:
-            hint = did_you_mean(name, known, "oxcart scan lists what there is")
+            hint = did_you_mean(name, known, "oxcart scan lists all of them")
             raise ConfigError(f"--val {name!r}: no such {rule.by} in {prepared.source.name}{hint}")
 
 

@@ -119,7 +119,8 @@ class Dataset:
             return dict(episodes.slice(max(held_out, 0), 1).to_pylist()[0])
         found = pc.index(episodes["key"], key).as_py()
         if found < 0:
-            hint = did_you_mean(key, episodes["key"].to_pylist(), "oxcart inspect --episodes lists them")
+            keys = episodes["key"].to_pylist()
+            hint = did_you_mean(key, keys, "oxcart inspect --episodes lists all of them")
             raise ConfigError(f"episode {key!r}: the dataset has no such key{hint}")
         return dict(episodes.slice(found, 1).to_pylist()[0])
 

@@ -24,10 +24,10 @@ def one_of(argument: str, value: object, allowed: Collection[object]) -> None:
         )
 
 
-def did_you_mean(name: str, names: Iterable[str], otherwise: str = "") -> str:
-    """The end of a message about an unknown name: `; did you mean NAME?`, or else what to do otherwise."""
+def did_you_mean(name: str, names: Iterable[str], remedy: str = "") -> str:
+    """The end of a message about an unknown name: `; did you mean NAME? REMEDY`, as far as there are both."""
     near = nearest(name, names)
-    hint = f"did you mean {near}?" if near else otherwise
+    hint = " ".join(filter(None, (f"did you mean {near}?" if near else "", remedy)))
     return f"; {hint}" if hint else ""
 
 

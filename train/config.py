@@ -333,8 +333,8 @@ def _check_key(key: str, known: Mapping[str, Any]) -> None:
     tail = key.rpartition(".")[2]
     same = next((name for name in known if name.rpartition(".")[2] == tail), None)
     best = RENAMED.get(key) or same or nearest(key, known)
-    hint = f"did you mean {best}?" if best else "--print-config lists all"
-    raise ConfigError(f"{key}: no such key; {hint}")
+    hint = f"did you mean {best}? " if best else ""
+    raise ConfigError(f"{key}: no such key; {hint}--print-config lists all of them")
 
 
 def _read_preset(presets: Path, name: str) -> dict[str, Any]:

@@ -50,7 +50,7 @@ class EnvironmentRule:
     """How a source tells the environment and the recording session of an episode.
 
     Raises:
-        ConfigError: a pattern is not a regular expression, or not exactly one of `field` and `whole` is given.
+        ConfigError: a pattern is not a regular expression, or not exactly one of `field`, `whole` is given.
     """
 
     field: str | None = None

@@ -66,12 +66,16 @@ def test_an_entry_as_text_says_all_that_is_known(name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "hint"),
     [
-        ("brigde_dataset", "'brigde_dataset' is not in the catalog; did you mean bridge_dataset?"),
+        (
+            "brigde_dataset",
+            "'brigde_dataset' is not in the catalog; did you mean bridge_dataset? "
+            "oxcart catalog lists all of them",
+        ),
         ("spoc_robot", "did you mean spoc?"),
         ("maniskill", "did you mean maniskill_dataset_converted_externally_to_rlds?"),
         ("../catalog/droid", "is not in the catalog"),
-        ("zzzzzzz", "oxcart catalog lists all there are"),
-        ("", "oxcart catalog lists all there are"),
+        ("zzzzzzz", "oxcart catalog lists all of them"),
+        ("", "oxcart catalog lists all of them"),
     ],
 )
 def test_an_unknown_name_suggests_the_nearest(name: str, hint: str) -> None:

@@ -252,7 +252,7 @@ class TestRules:
         self, compile_: Callable[..., Result], tmp_path: Path
     ) -> None:
         found = complaint(compile_("--val", "toysink1", "--val", "toykitchn1"))
-        assert found.endswith("did you mean toykitchen1?")
+        assert found.endswith("did you mean toykitchen1? oxcart scan lists all of them")
         assert found.startswith("--val 'toykitchn1': no such environment in oxcart_kitchens")
         assert not (tmp_path / "out").exists()
 

@@ -228,10 +228,9 @@ def test_show_refuses_another_kind_before_it_reads(tmp_path: Path, name: str) ->
 def test_show_suggests_the_nearest_key(intact: Path, tmp_path: Path) -> None:
     key = Dataset.open(str(intact)).episode(None)["key"]
     message = failure("show", intact, f"{key}x", "-o", tmp_path / "x.png")
-    assert message == f"episode '{key}x': the dataset has no such key; did you mean {key}?"
-    assert failure("show", intact, "zzz", "-o", tmp_path / "x.png").endswith(
-        "oxcart inspect --episodes lists them"
-    )
+    remedy = "oxcart inspect --episodes lists all of them"
+    assert message == f"episode '{key}x': the dataset has no such key; did you mean {key}? {remedy}"
+    assert failure("show", intact, "zzz", "-o", tmp_path / "x.png").endswith(f"; {remedy}")
     assert not list(tmp_path.iterdir())
 
 

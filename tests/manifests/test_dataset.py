@@ -107,10 +107,10 @@ def test_a_key_that_is_not_there_brings_the_nearest(intact: Path) -> None:
             ConfigError, match=f"^episode '{typed}': the dataset has no such key; did you mean oxcart_k"
         ):
             dataset.episode(typed)
-    with pytest.raises(ConfigError, match=f"did you mean {key}[?]$"):
+    with pytest.raises(ConfigError, match=f"did you mean {key}[?] oxcart inspect"):
         dataset.episode(f"{key} ")
     for typed in ("", "?", "zzz"):
-        with pytest.raises(ConfigError, match=r"no such key; oxcart inspect --episodes lists them$"):
+        with pytest.raises(ConfigError, match=r"no such key; oxcart inspect --episodes lists all of them$"):
             dataset.episode(typed)
 
 

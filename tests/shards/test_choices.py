@@ -22,8 +22,9 @@ def test_another_value_is_refused_with_those_allowed_and_the_closest() -> None:
         one_of("action", 5, (None, "next"))
 
 
-def test_a_hint_names_the_closest_or_else_what_to_do() -> None:
+def test_a_hint_names_the_closest_and_what_to_do() -> None:
     assert did_you_mean("trian", ["train", "val"]) == "; did you mean train?"
+    assert did_you_mean("trian", ["train", "val"], "list them") == "; did you mean train? list them"
     assert did_you_mean("zzz", ["train", "val"], "list them") == "; list them"
     assert did_you_mean("zzz", ["train", "val"]) == ""
 

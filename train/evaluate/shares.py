@@ -66,7 +66,7 @@ def about_episodes(codes: Ints, labels: Ints, episodes: Ints, seed: int, *, both
         labels: [N], the same for all pairs of an episode.
         episodes: [N], episode of each pair.
         seed: seed of the shuffles.
-        both: whether to divide by the geometric mean of both entropies, as normalised mutual information does.
+        both: whether to divide by the geometric mean of both entropies, as normalised mutual information is.
 
     Returns:
         A statistic; NaN where no place varies.
