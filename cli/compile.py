@@ -178,9 +178,9 @@ def scan(
     if merge != bool(files):
         raise ConfigError("--merge: expected together with the CENSUS files of all parts, or neither")
     if merge and part is not None:
-        raise ConfigError("--merge: takes all parts; leave out --part")
+        raise ConfigError("--merge: merges all parts; leave out --part")
     if part is not None and parquet is None:
-        raise ConfigError("--part: only useful when it is kept; pass --parquet FILE")
+        raise ConfigError("--part: expected with --parquet FILE, which keeps the part; pass it")
     config = _source_config(source, **options)
     opened = open_source(config)
     if merge:

@@ -211,7 +211,7 @@ def _check_local(option: str, path: Path) -> None:
     if mode is not None and stat.S_ISDIR(mode):
         raise ConfigError(f"{option}: {str(path)!r} is a folder; expected a file, such as one in it")
     if mode is not None and not stat.S_ISREG(mode):
-        raise ConfigError(f"{option}: {str(path)!r} is no regular file; expected the name of one")
+        raise ConfigError(f"{option}: {str(path)!r} is not a regular file; expected the name of one")
     folder = Path(os.path.realpath(path.parent))
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent

@@ -139,8 +139,8 @@ def commit(
     )
     if anew := sum(one.again for one in done):
         warn(
-            f"{anew:,} frames are JPEG in the source, but without an end or with an odd header, and were "
-            f"encoded once more, at quality {claim.pixels['quality']}"
+            f"{anew:,} frames are JPEG in the source, but without an end or with an unusual header, and were "
+            f"encoded again, at quality {claim.pixels['quality']}"
         )
     with claimed_writer(store, NAME, claim.plan) as file:
         file.write(manifest.to_bytes())
@@ -154,7 +154,7 @@ def _base(store: Store, claim: Claim) -> Dataset | None:
         return None
     base = Dataset(store=store, manifest=read_manifest(store))
     if base.manifest.plan != claim.extends:
-        raise ConfigError(f"{store.url}: has become another dataset meanwhile; extend it again")
+        raise ConfigError(f"{store.url}: has become another dataset in the meantime; extend it again")
     return base
 
 

@@ -181,13 +181,13 @@ def _refuse_copies(config: CompileConfig, known: int, gone: pa.ChunkedArray, new
     if not known:
         raise ConfigError(
             f"{config.out}: holds no episode of {config.source.url} as it is now, so all would be new; "
-            "expected the source that it was compiled from, grown"
+            "expected the source that it was compiled from, with more episodes"
         )
     left, others = set(gone.to_pylist()), set(new)
     if len(left | others) > 1 and left and others:
         raise ConfigError(
             f"{config.out}: {len(gone):,} episodes of {', '.join(sorted(left))} are no longer in the source "
-            "as they were, and of what is new, which could be the same with other metadata, some would go to "
+            "as they were, and new episodes, which could be the same with other metadata, would go to "
             f"{', '.join(sorted(others))}; compile the source into another directory"
         )
 
@@ -200,8 +200,8 @@ def _refuse_excluded(config: CompileConfig, dataset: Dataset) -> None:
     there = set(dataset.table(ATTRIBUTION, ["video"])["video"].to_pylist()) & set(video.exclude)
     if there:
         raise ConfigError(
-            f"--exclude-ids: {config.out} holds {', '.join(sorted(there)[:4])}; an extension takes nothing "
-            "out; compile into another directory"
+            f"--exclude-ids: {config.out} holds {', '.join(sorted(there)[:4])}; an extension removes "
+            "nothing; compile into another directory"
         )
 
 
@@ -225,7 +225,7 @@ def _refuse_unknown_names(
     if unknown := names(wanted) - names(was) - here:
         raise ConfigError(
             f"{', '.join(map(repr, sorted(unknown)[:4]))}: neither {config.out} nor its source has such an "
-            "environment; name it when it comes"
+            "environment; name it once it is there"
         )
 
 
@@ -238,8 +238,8 @@ def _refuse_other(manifest: Manifest, source: Source, config: CompileConfig) -> 
     new_splits = [split for split in now["source_splits"] if split not in was["source_splits"]]
     if new_splits and config.source.source_splits is None:
         raise ConfigError(
-            f"{config.out}: was compiled from the source's {', '.join(was['source_splits'])} and there is "
-            f"{', '.join(new_splits)} too; say which to read with --source-split"
+            f"{config.out}: was compiled from the source's {', '.join(was['source_splits'])}, and the source "
+            f"also has {', '.join(new_splits)}; say which to read with --source-split"
         )
     if was.get("video", {}).get("exclude") and not now["video"]["exclude"]:
         raise ConfigError(
@@ -355,4 +355,4 @@ def _assign(
             names=names if was.by == "environment" else (),
         )
     except ConfigError as error:
-        raise ConfigError(f"{config.out}: what is there stays where it is: {error}") from error
+        raise ConfigError(f"{config.out}: existing episodes keep their split: {error}") from error

@@ -110,8 +110,8 @@ def _check_other(out: Store, dataset: Store) -> None:
     """Refuse to overwrite the dataset itself under another URL: a bucket has one per protocol."""
     if out.exists(NAME) and out.read(NAME) == dataset.read(NAME):
         raise ConfigError(
-            f"{out.url}: holds this very dataset, by its manifest; choose another directory, "
-            "or delete it first where it is a copy"
+            f"{out.url}: holds the same dataset, by its manifest; choose another directory, "
+            "or delete it first if it is a copy"
         )
 
 

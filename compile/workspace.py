@@ -166,13 +166,13 @@ def unfinished_claim(store: Store) -> Claim:
             claim, found = Claim(**value), sha256_json(value)
     except (CorruptError, ValueError, TypeError, KeyError) as error:
         raise ConfigError(
-            f"{store.url}: its unfinished compile is of another version of oxcart; "
+            f"{store.url}: its unfinished compile was begun by another version of oxcart; "
             "compile again with --overwrite"
         ) from error
     if value is None:
         raise ConfigError(f"{store.url}: holds no unfinished compile; run oxcart compile SOURCE {store.url}")
     if found != digest:
-        raise CorruptError(f"{store.url}/{CLAIM}: is damaged, or was on its way; commit again")
+        raise CorruptError(f"{store.url}/{CLAIM}: is damaged, or is still being written; commit again")
     return claim
 
 
@@ -212,14 +212,14 @@ def finished(store: Store, plan: str, on_error: str) -> Manifest:
         raise ConfigError(
             f"{store.url}: holds another compile ({manifest.dataset['name']}, plan {manifest.plan[:12]}, "
             f"this is {plan[:12]}); choose another directory or pass --overwrite, "
-            "or --extend where the source has grown"
+            "or --extend if the source has grown"
         )
     if on_error == "fail":
         reasons = read_table(store, manifest.file(REJECTED), ["reason"])["reason"]
         if faults := len(reasons) - int(pc.sum(pc.starts_with(reasons, LEFT_OUT)).as_py() or 0):
             raise ConfigError(
                 f"{store.url}: was compiled with --on-error reject and lacks {faults} "
-                f"episodes, listed in {REJECTED}; pass --on-error reject to accept that, or mend the source"
+                f"episodes, listed in {REJECTED}; pass --on-error reject to accept that, or fix the source"
             )
     settle(store, manifest)
     return manifest
@@ -288,7 +288,7 @@ def take(store: Store, claim: Claim, overwrite: bool) -> None:
     if not awaited(store, claim.extends):
         # Whoever had the claim before has made another dataset between the look at it and the claim.
         store.delete(CLAIM)
-        raise ConfigError(f"{store.url}: has become another dataset meanwhile; give the command again")
+        raise ConfigError(f"{store.url}: has become another dataset in the meantime; run the command again")
 
 
 def _delete_dataset(store: Store) -> None:
@@ -315,7 +315,7 @@ def drop_extension(store: Store) -> None:
         store.put(CLAIM, replace(claim, plan="").to_bytes())
     manifest = read_manifest(store)
     if claim is not None and claim.plan == manifest.plan:
-        raise ConfigError(f"{store.url}: its extension has been finished meanwhile; give the command again")
+        raise ConfigError(f"{store.url}: its extension has been finished; run the command again")
     store.delete(*(name for name in store.list(WORK) if name != CLAIM))
     named = {shard[what] for shard in manifest.shards for what in ("name", "chunks")}
     found = filter(is_shard_file, store.list(SHARDS))
@@ -360,7 +360,7 @@ def claimed_writer(store: Store, name: str, plan: str) -> Iterator[BinaryIO]:
     with store.writer(name) as file:
         yield file
         if claimed_plan(store) != plan:
-            raise ConfigError(f"{store.url}: another compile has taken or finished it meanwhile")
+            raise ConfigError(f"{store.url}: another compile has taken or finished it in the meantime")
 
 
 def save_census(store: Store, census: Census, attribution: pa.Table | None, *, extends: bool) -> None:
@@ -437,5 +437,5 @@ def read_sealed(store: Store, name: str) -> bytes:
     found = store.read(name)
     data = found[_DIGEST_BYTES:]
     if blake3(data).digest() != found[:_DIGEST_BYTES]:
-        raise CorruptError(f"{store.url}/{name}: is damaged, or was on its way; compile again")
+        raise CorruptError(f"{store.url}/{name}: is damaged, or is still being written; compile again")
     return data

@@ -65,8 +65,8 @@ def diff(a: str, b: str) -> Difference:
     if any(rules):
         rule, other = (a, b) if rules[0] else (b, a)
         raise ConfigError(
-            f"diff: expected two datasets or two rules, got the rule {rule!r} and {other!r}, which is none; "
-            "compare like with like"
+            f"diff: expected two datasets or two rules, got the rule {rule!r} and "
+            f"{other!r}, which is not a rule; compare like with like"
         )
     return _datasets(a, b)
 

@@ -227,7 +227,7 @@ def _names(key: str, value: object, by: str) -> tuple[str, ...]:
 
 def _aliases(value: object, by: str) -> dict[str, tuple[str, ...]]:
     if not isinstance(value, Mapping):
-        raise ConfigError(f"aliases: expected one place and its other names a line, got {value!r}")
+        raise ConfigError(f"aliases: expected one place and its other names per line, got {value!r}")
     table: dict[str, set[str]] = {}
     for given, others in value.items():
         (name,) = _names("aliases", [given], by)

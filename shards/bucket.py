@@ -71,7 +71,7 @@ class Bucket:
 
     def names(self, folder: str, limit: int | None) -> list[str]:
         if not self.listable:
-            raise StoreError(f"{self._at(folder)}: list: a web server does not say what is in it")
+            raise StoreError(f"{self._at(folder)}: list: a web server cannot list its files")
 
         def call(attempt: int) -> list[str]:
             entries = itertools.chain.from_iterable(obstore.list(self._endpoint.reader, folder or None))
@@ -133,7 +133,7 @@ class Bucket:
             found = None
         data, end = found or (b"", self._known_size(name))
         if size not in (None, end):
-            raise StoreError(f"{self._at(name)}: read: has changed from {size} to {end} bytes meanwhile")
+            raise StoreError(f"{self._at(name)}: read: has changed from {size} to {end} bytes")
         self._check_end(name, end, offset + length)
         return data
 

@@ -74,9 +74,7 @@ class Directory:
         with file:
             end = os.fstat(file.fileno()).st_size
             if size not in (None, end):
-                raise StoreError(
-                    f"{self._path(name)}: read: has changed from {size} to {end} bytes meanwhile"
-                )
+                raise StoreError(f"{self._path(name)}: read: has changed from {size} to {end} bytes")
             for offset in range(0, end, block_bytes):
                 with self._explain("read", name):
                     block = self._read(name, file, offset, min(block_bytes, end - offset))

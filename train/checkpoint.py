@@ -157,7 +157,7 @@ def load(path: Path, *, weights_only: bool = False) -> Checkpoint:
             state=about["state"],
         )
     if name := not_finite({name: one for name, one in tensors.items() if not name.startswith("random/")}):
-        raise CorruptError(f"{path}: {name} holds numbers that are not finite; take a checkpoint before it")
+        raise CorruptError(f"{path}: {name} holds numbers that are not finite; use an earlier checkpoint")
     return found
 
 

@@ -52,7 +52,7 @@ def compare_runs(paths: Sequence[Path]) -> Compared:
     for path in paths:
         config, last = saved_config(path), last_validation(path)
         if config is None:
-            raise ConfigError(f"RUN: {path} has no {CONFIG}, so it is no run")
+            raise ConfigError(f"RUN: {path} has no {CONFIG}, so it is not a run")
         if last is None:
             raise ConfigError(f"RUN: {path} was never validated; train it with val.every=N")
         configs.append(leaves(config))

@@ -221,7 +221,7 @@ def resolve(
         base = {name: _renamed(name, section) for name, section in saved.items()}
         if given.get("preset", base.get("preset")) != base.get("preset"):
             raise ConfigError(
-                f"preset: the run was begun with {base.get('preset')!r}, got {given['preset']!r}; "
+                f"preset: the run was started with {base.get('preset')!r}, got {given['preset']!r}; "
                 "leave it out, or use another run.dir"
             )
     for key, value in (leaves(base) | given).items():

@@ -20,7 +20,7 @@ def pick_device(name: str) -> torch.device:
     """
     there = torch.cuda.is_available()
     if name == "cuda" and not there:
-        raise ConfigError("--device: cuda is asked for, and torch sees no GPU; use cpu or auto")
+        raise ConfigError("--device: cuda is requested, but torch sees no GPU; use cpu or auto")
     return torch.device("cuda" if there and name != "cpu" else "cpu")
 
 
@@ -34,7 +34,7 @@ def make_accelerator(config: TrainConfig) -> Accelerator:
     there = torch.cuda.is_available()
     if config.device == "cuda" and not there:
         raise ConfigError(
-            "train.device: cuda is asked for, and torch sees no GPU; use train.device=cpu or auto"
+            "train.device: cuda is requested, but torch sees no GPU; use train.device=cpu or auto"
         )
     gpu = there and config.device != "cpu"
     if gpu and config.precision == "bf16" and not torch.cuda.is_bf16_supported():

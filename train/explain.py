@@ -48,5 +48,5 @@ def explained(argument: str, remedy: str) -> Iterator[None]:
         if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in said:
             raise OxcartError(f"{argument}: out of memory ({line}); {remedy}") from error
         if any(mark in said for mark in GONE):
-            raise OxcartError(f"another rank has stopped; what it said is the reason ({line})") from error
+            raise OxcartError(f"another rank has stopped; see its message for the reason ({line})") from error
         raise

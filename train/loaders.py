@@ -1,4 +1,4 @@
-"""Datasets and loaders as a configuration asks for them, and the share of a rank in validation."""
+"""Open the datasets and loaders of a configuration, and divide validation among ranks."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ gradients. The activations of the model come on top."""
 
 
 def open_datasets(data: DataConfig) -> dict[str, Dataset]:
-    """The datasets of a configuration by name, or by URL where two have the same name.
+    """Open the datasets of a configuration, by name, or by URL if two have the same name.
 
     Raises:
         ConfigError: no dataset is given, or one is given twice.
@@ -67,7 +67,7 @@ def training_loader(
         instructions: read every instruction of a sample.
 
     Raises:
-        ConfigError: the datasets lack what is asked for, or batches do not fit into this machine's memory.
+        ConfigError: the datasets lack something that is requested, or batches do not fit into memory.
     """
     if size is not None:
         _check_memory(data, sample, (size, size), place[1], pieces)
@@ -171,7 +171,7 @@ def open_splits(
 
 
 def scored(data: DataConfig, val: ValConfig, fingerprints: Mapping[str, str]) -> dict[str, Any]:
-    """Everything that decides which samples validation scores; scores of other samples cannot be compared.
+    """Everything that determines which samples are scored; scores of other samples are not comparable.
 
     Args:
         data: section of the configuration.

@@ -2,11 +2,11 @@
 
     result = fit(task, config, accelerator, make_log, resume=True, allow_changes=False)
 
-A task says what is trained: its model, its loss for some rows of a step's batch, its validation. The loop
+A task defines what is trained: its model, its loss for some rows of a step's batch, its validation. The loop
 does the rest: ranks and bf16 through accelerate, accumulation, clipping, learning rate, metrics, checkpoints,
 signals.
 
-What happens in a step depends on the step alone: the batch follows from the loader's position, the learning
+What happens in a step depends only on the step: the batch follows from the loader's position, the learning
 rate and every random number from the step. So a resumed run is bit for bit the run that never stopped. More
 ranks or more accumulation give the same gradient except for the order of additions. The loader divides
 batches among ranks itself and is not given to accelerate; the learning rate is set, not stepped, so nothing
@@ -54,12 +54,12 @@ from oxcart.train.task import BatchSlice, Task, narrow
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """How a run ended."""
+    """The outcome of a run."""
 
     step: int
     """Optimizer steps done."""
     stopped: bool
-    """Whether a signal ended it early."""
+    """Whether a signal ended the run early."""
     metrics: Mapping[str, Any]
     """Metrics of the last validation."""
     throughput: float
@@ -81,16 +81,16 @@ def fit(
 
     Args:
         task: what is trained.
-        config: of the run.
-        accelerator: of `make_accelerator`.
-        report: makes the log of a run that begins at a step.
+        config: configuration of the run.
+        accelerator: the accelerator from `make_accelerator`.
+        report: makes the log of a run, given the step at which it begins.
         resume: continue from the run's last checkpoint, if there is one.
         allow_changes: resume although datasets, batch size or world size have changed.
 
     Raises:
-        ConfigError: the ranks cannot share out the batch, or the checkpoint is of another configuration.
+        ConfigError: the ranks cannot divide the batch, or the checkpoint has another configuration.
         CorruptError: the checkpoint cannot be read.
-        NotFiniteError: the loss, its gradient, weights, or what validation makes of them is not finite.
+        NotFiniteError: the loss, its gradient, weights, or results of validation are not finite.
         StoreError: a checkpoint cannot be written.
     """
     run, train = Path(config.run.dir), config.train
@@ -144,7 +144,7 @@ def fit(
 
 @dataclass(kw_only=True)
 class _Run:
-    """The parts of a run, so that its steps need not hand them around."""
+    """The state of a run, shared by its steps."""
 
     task: Task
     run: Path
@@ -366,7 +366,7 @@ class _Run:
         return f"the last checkpoint is {path}, step {self.saved:,}"
 
     def _everyones(self, own: Any) -> list[Any]:
-        """The values of all ranks."""
+        """Gather the values of all ranks."""
         if self.accelerator.num_processes == 1:
             return [own]
         found: list[Any] = gather_object([own])
@@ -377,7 +377,7 @@ class _Run:
         return bool(every) and (step % every == 0 or step == self.config.steps)
 
     def _agree(self, told: bool, logs: bool) -> bool:
-        """Whether to stop. Ranks must stop at the same step, so they ask each other when metrics are due."""
+        """Whether to stop; ranks must stop at the same step, so they ask each other when metrics are due."""
         if self.accelerator.num_processes == 1:
             return told
         if not logs:

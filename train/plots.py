@@ -10,7 +10,7 @@ from typing import Any
 import matplotlib
 import numpy as np
 import numpy.typing as npt
-from PIL import Image as Picture
+from PIL import Image as PilImage
 from PIL import ImageDraw, ImageFont
 
 from oxcart.shards.files import WRITTEN_BY, write_file
@@ -128,15 +128,15 @@ def grid_png(columns: Sequence[tuple[str, Image]], rows: Sequence[str], title: s
     left = max(150, min(400, round(longest) + 4 * gap))
     width = max(left + len(columns) * (cell + gap) + gap, round(large.getlength(title)) + 4 * gap)
     size = width, top + len(rows) * (cell + gap) + gap
-    canvas = Picture.new("RGB", size, "white")
+    canvas = PilImage.new("RGB", size, "white")
     draw = ImageDraw.Draw(canvas)
     draw.text((gap * 2, 10), title, fill=INK, font=large)
     for j, (heading, images) in enumerate(columns):
         x = left + j * (cell + gap)
         draw.text((x + cell / 2, top - 6), heading, fill=INK, font=small, anchor="ms")
         for i in range(len(rows)):
-            one = Picture.fromarray(np.ascontiguousarray(images[i]))
-            one = one.resize((cell, cell), Picture.Resampling.NEAREST)
+            one = PilImage.fromarray(np.ascontiguousarray(images[i]))
+            one = one.resize((cell, cell), PilImage.Resampling.NEAREST)
             canvas.paste(one, (x, top + i * (cell + gap)))
     for i, text in enumerate(rows):
         y = top + i * (cell + gap) + cell / 2
@@ -147,7 +147,7 @@ def grid_png(columns: Sequence[tuple[str, Image]], rows: Sequence[str], title: s
 
 
 def difference(prediction: Image, target: Image, gain: float = 3.0) -> Image:
-    """The difference of images, white where they agree."""
+    """The difference of two images, white where they are equal."""
     apart = np.abs(prediction.astype(np.float32) - target.astype(np.float32)) * gain
     return (255 - np.clip(apart, 0, 255)).astype(np.uint8)
 
@@ -158,7 +158,7 @@ def _has(metrics: Sequence[dict[str, Any]], panel: tuple[str, str, Sequence[tupl
 
 
 def _font(size: int) -> ImageFont.FreeTypeFont:
-    """matplotlib's font: it has the letters of most alphabets, and arrows."""
+    """matplotlib's font, which has the letters of most alphabets, and arrows."""
     return ImageFont.truetype(Path(matplotlib.get_data_path(), "fonts/ttf/DejaVuSans.ttf"), size)
 
 
@@ -182,7 +182,7 @@ def pyplot() -> Any:
 
 
 def metadata(suffix: str) -> dict[str, str | None]:
-    """Metadata of a plot: who drew it, but not when, so that the same values give the same bytes."""
+    """Metadata of a plot: its author but no time, so that the same values give the same bytes."""
     if suffix.lower() == ".png":
         return {"Software": WRITTEN_BY}
     return {"Creator": WRITTEN_BY, "CreationDate" if suffix.lower() == ".pdf" else "Date": None}

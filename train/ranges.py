@@ -1,4 +1,4 @@
-"""The range of every number of a configuration: one table, so that no field is forgotten.
+"""The allowed range of every number in a configuration: one table, so that no field is forgotten.
 
 The upper bounds are not advice. A larger value is a typing mistake that would hang, take all memory, or
 overflow float32.
@@ -87,7 +87,7 @@ RANGES: dict[str, tuple[float, float]] = {
 }
 """Dotted key -> smallest and largest value of the number, or of each number of a list."""
 ELSEWHERE = ("data.mix", "data.per_episode")
-"""Keys that may be words as well as numbers; they are checked where the words are."""
+"""Keys whose values may also be words; they are checked together with the words."""
 
 
 def check_numbers(values: Mapping[str, Any]) -> None:

@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 
 def gathered(work: Callable[[], list[tuple[int, Any]]], accelerator: Accelerator) -> list[tuple[int, Any]]:
-    """The numbered parts that all ranks have made of shared work, in order; the same list on every rank.
+    """Gather the numbered parts of shared work from all ranks, in order; the list is the same on every rank.
 
     Args:
         work: makes the parts of this rank.
@@ -43,7 +43,7 @@ def gathered(work: Callable[[], list[tuple[int, Any]]], accelerator: Accelerator
 
 
 def together(work: Callable[[], T], accelerator: Accelerator) -> T:
-    """The result of work that every rank does for itself.
+    """Run work on every rank, and return this rank's result.
 
     Args:
         work: makes the result of this rank.
@@ -63,7 +63,7 @@ def together(work: Callable[[], T], accelerator: Accelerator) -> T:
 
 
 def on_main(work: Callable[[], Any], accelerator: Accelerator) -> Any:
-    """The result of work that only the main process does; None on other ranks.
+    """Run work in only the main process, and return its result; None on other ranks.
 
     Args:
         work: makes the result.

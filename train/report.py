@@ -1,4 +1,4 @@
-"""What a run reports: metrics.jsonl and a live line always, TensorBoard and W&B if asked to.
+"""The reports of a run: metrics.jsonl and a live line always, TensorBoard and W&B on request.
 
 metrics.jsonl has one object per line: `{"kind": "train", "step": 10, "loss": ...}` for training, and the same
 with the kind `val` for a validation. A run that resumes from a checkpoint first drops the lines of later
@@ -29,13 +29,13 @@ from oxcart.shards.files import naming, write_file
 
 METRICS = "metrics.jsonl"
 WARMING = 10
-"""Steps at the start that no rate includes."""
+"""Number of initial steps that rates leave out."""
 LINE_EVERY_S = 10.0
 """Seconds between two lines where stderr is not a terminal."""
 
 
 class Clock:
-    """How much of the time of the steps is spent waiting for data."""
+    """Measures the share of the time that steps spend waiting for data."""
 
     def __init__(self) -> None:
         self._steps = 0
@@ -43,7 +43,7 @@ class Clock:
         self._waited_s = self._busy_s = 0.0
 
     def add(self, samples: int, waited_s: float, took_s: float) -> None:
-        """Add a step: how long it waited for data, and how long it took in all."""
+        """Add a step: the time that it waited for data, and its total time, in seconds."""
         self._steps += 1
         if self._steps <= WARMING:
             return
@@ -53,7 +53,7 @@ class Clock:
 
     @property
     def known(self) -> bool:
-        """Whether enough steps were taken for rates."""
+        """Whether enough steps were measured for rates."""
         return self._busy_s > 0
 
     @property
@@ -73,10 +73,10 @@ class Clock:
 
 
 class RunLog:
-    """Writes the metrics of a run to every place that wants them.
+    """Writes the metrics of a run to all configured places.
 
     Raises:
-        ConfigError: TensorBoard or W&B is asked for and not installed.
+        ConfigError: TensorBoard or W&B is requested but not installed.
     """
 
     def __init__(
@@ -143,7 +143,7 @@ class RunLog:
             print(text, file=sys.stderr, flush=True)
 
     def say(self, text: str) -> None:
-        """Print a line that stays."""
+        """Print a line above the live line."""
         if not self._active or self._quiet:
             return
         if self._live is not None:

@@ -20,7 +20,7 @@ from oxcart.train.task import Task
 
 
 class Restored(NamedTuple):
-    """Where a run resumes."""
+    """The point at which a run resumes."""
 
     step: int
     """Optimizer steps done."""
@@ -29,7 +29,7 @@ class Restored(NamedTuple):
     validated: int
     """Step of the last validation."""
     afresh: bool
-    """Whether the data have changed, so that their order begins anew."""
+    """Whether the data have changed, so that their order starts from the beginning."""
 
 
 def restore(
@@ -49,16 +49,16 @@ def restore(
         module: the model of the task.
         optimizer: the optimizer of the model.
         loader: the training loader of the task.
-        accelerator: of this rank.
+        accelerator: the accelerator of this rank.
         allow_changes: resume although datasets, batch size or world size have changed.
 
     Raises:
-        ConfigError: the checkpoint is of another model, or the data have changed and that is not allowed.
+        ConfigError: the checkpoint belongs to another model, or the data have changed without permission.
         CorruptError: a part of the checkpoint is missing, or does not fit its model.
     """
     header = checkpoints.read_header(path)
     if wrong := changes(entry(path, header.state, "identity", dict), task.identity()):
-        raise ConfigError(f"the run is of another model: {'; '.join(wrong)}; use another run.dir")
+        raise ConfigError(f"the run has another model: {'; '.join(wrong)}; use another run.dir")
     now = loader.state_dict()
     before = entry(path, header.state, "loader", dict)
     for name, kind in (("position", int), ("order", dict), ("batch_size", int), ("world_size", int)):
@@ -96,7 +96,7 @@ def restore(
         if own:
             checkpoints.set_random_states(own)
     except (RuntimeError, TypeError) as error:
-        raise CorruptError(f"{path}: random states of rank {rank} cannot be put back: {error}") from error
+        raise CorruptError(f"{path}: random states of rank {rank} cannot be restored: {error}") from error
     # A score on other samples cannot be compared with.
     alike = saved.state.get("scored") == json.loads(json.dumps(task.scored()))
     best = saved.state.get("best") if alike else None
@@ -109,7 +109,7 @@ def _check_moments(path: Path, header: Header, optimizer: torch.optim.Optimizer)
     weights = [one for group in optimizer.param_groups for one in group["params"]]
     for index, found in header.optimizer.items():
         if not 0 <= index < len(weights):
-            raise CorruptError(f"{path}: optimizer/{index} is not of a weight of the model")
+            raise CorruptError(f"{path}: optimizer/{index} belongs to no weight of the model")
         shape = tuple(weights[index].shape)
         wanted = {"step": (), "exp_avg": shape, "exp_avg_sq": shape}
         for name in dict.fromkeys([*wanted, *found]):
@@ -137,5 +137,5 @@ def _check_values(path: Path, saved: Checkpoint) -> None:
 
 
 def _kept(state: Mapping[str, Any]) -> dict[str, Any]:
-    """The part of a loader's state that decides which samples come, without the position."""
+    """The part of a loader's state that determines the order of samples, without the position."""
     return {**state["order"], "batch_size": state["batch_size"], "world_size": state["world_size"]}

@@ -1,4 +1,4 @@
-"""Run a training: from a configuration to a directory with checkpoints and metrics, for any task."""
+"""Run a training of any task: from a configuration to a directory with checkpoints and metrics."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def run_task(
     """Train what a configuration describes.
 
     Args:
-        config: of the run.
+        config: configuration of the run.
         make: makes the task from the configuration and the device.
         resume: continue where the run in `run.dir` stopped, if there is one.
         allow_changes: resume although datasets, batch size or world size have changed.
@@ -49,7 +49,7 @@ def run_task(
             run_directory.check_free(run)
 
     def make_log(step: int) -> RunLog:
-        """The log of the run, which begins to write: everything that can be refused has been by now."""
+        """Open the log of the run, once everything that can be refused has been checked."""
         device = accelerator.device
         name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
         about = run_directory.circumstances(task.fingerprints, accelerator.num_processes, name)

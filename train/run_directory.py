@@ -60,7 +60,7 @@ def write_run(run: Path, config: str, about: Mapping[str, Any]) -> None:
 
 
 def circumstances(datasets: Mapping[str, str], world_size: int, device: str) -> dict[str, Any]:
-    """What shaped a run beside its configuration.
+    """Everything besides its configuration that shaped a run.
 
     Args:
         datasets: URL of each dataset -> its fingerprint.

@@ -7,7 +7,7 @@ bootstrap repeats episodes. That is right for means and for sums that leave out 
 is wrong for mutual information and for lengths of means: noise makes both too large, and repeats make them
 larger still. Those get a jackknife over groups of episodes.
 
-What training needs is NumPy alone. SciPy and scikit-learn have an entropy, a mutual information and a ridge
+Training needs only NumPy here. SciPy and scikit-learn have an entropy, a mutual information and a ridge
 regression too, but are optional here, and their results differ in the last digits.
 """
 
@@ -23,37 +23,37 @@ import numpy.typing as npt
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 Statistic = Callable[[Ints], float]
-"""Takes rows; NaN where they do not determine it."""
+"""Function of rows of samples; NaN if they do not determine its value."""
 
 LEVEL = 0.95
 """Confidence of intervals."""
 NORMAL = 1.959963984540054
 """Half the width of a normal interval of LEVEL, in standard errors."""
 LEAST = 3
-"""Episodes that an interval needs."""
+"""Minimum number of episodes for an interval."""
 RESAMPLES, MEAN_RESAMPLES = 200, 1000
-"""Draws of a bootstrap: of any statistic; of means, which cost less."""
+"""Number of bootstrap draws: for any statistic, and for means, which cost less."""
 SECTORS = 8
-"""Directions of an action."""
+"""Number of directions of an action."""
 SHUFFLES, GROUPS = 10, 40
-"""Shuffles of labels; groups of episodes that the jackknife leaves out in turn, at most."""
+"""Number of shuffles of labels, and maximum number of groups of episodes in a jackknife."""
 STILL = 0.1
-"""Share of the 90th percentile of length, below which an action has no direction."""
+"""Share of the 90th percentile of length below which an action has no direction."""
 
 
 class Interval(NamedTuple):
-    """Bounds of a number, with a confidence of LEVEL."""
+    """Bounds of a number with a confidence of LEVEL."""
 
     low: float
     high: float
 
 
 class Information(NamedTuple):
-    """Normalised mutual information: 0 where they are independent, 1 where each fixes the other."""
+    """Normalised mutual information of two variables: 0 if independent, 1 if each determines the other."""
 
     value: float
     shuffled: float
-    """Mean over shuffled labels: what chance alone gives."""
+    """Mean over shuffled labels: the value that chance gives."""
     excess: float
     """`value` - `shuffled`."""
     low: float
@@ -85,7 +85,7 @@ def entropy(counts: npt.NDArray[Any]) -> float:
 
 
 def nmi(a: Ints, b: Ints) -> float:
-    """I(a; b) / sqrt(H(a) H(b)); 0 where one of them never varies."""
+    """Normalised mutual information I(a; b) / sqrt(H(a) H(b)); 0 if one of them never varies."""
     a, b = numbered(a), numbered(b)
     shape = int(a.max()) + 1, int(b.max()) + 1
     share = np.bincount(a * shape[1] + b, minlength=math.prod(shape)).reshape(shape) / len(a)
@@ -154,7 +154,7 @@ def bootstrap(statistic: Statistic, episodes: Ints, seed: int) -> Interval | Non
     Args:
         statistic: of rows, some of which may repeat.
         episodes: [N]: the episode of each row.
-        seed: of the draws.
+        seed: seed of the draws.
     """
     names, episode = np.unique(episodes, return_inverse=True)
     if len(names) < LEAST:
@@ -211,14 +211,14 @@ def jackknife_error(statistic: Statistic, episodes: Ints, generator: np.random.G
 
 
 def student(freedom: int) -> float:
-    """Half the width of an interval of LEVEL in standard errors, which have such degrees of freedom."""
+    """Half the width of an interval of LEVEL, in standard errors with the given degrees of freedom."""
     from scipy import stats  # of the extra `evaluate`: training has no such interval
 
     return float(stats.t.ppf((1 + LEVEL) / 2, freedom))
 
 
 def _widened(units: int) -> float:
-    """How many times wider than a normal interval that of so many units is."""
+    """Factor by which an interval from few units is wider than a normal interval."""
     return student(units - 1) / NORMAL
 
 

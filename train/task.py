@@ -1,4 +1,4 @@
-"""What the training loop asks of the thing that it trains, and the pieces of a batch that it hands over."""
+"""The interface between the training loop and a task, and the slices of a batch that the loop passes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from oxcart.train.data.loader import Loader
 
 @dataclass(frozen=True)
 class BatchSlice:
-    """Which rows of which step's batch a model is given."""
+    """The rows of a step's batch that a model is given."""
 
     step: int
     """Index of the step, from 0."""
@@ -26,7 +26,7 @@ class BatchSlice:
 
 
 class Task(Protocol):
-    """What a trainer trains: a model, its loss, its data, its validation."""
+    """A trainable task: a model, its loss, its data, its validation."""
 
     label: str
     """Name of the task on the live line."""
@@ -38,7 +38,7 @@ class Task(Protocol):
         """URL of each dataset -> its fingerprint."""
 
     def build(self) -> nn.Module:
-        """The model, with initial weights that depend on the seed alone."""
+        """Build the model, with initial weights that depend only on the seed."""
 
     def groups(self, model: nn.Module) -> list[dict[str, Any]]:
         """Parameter groups of the optimizer."""
@@ -67,10 +67,10 @@ class Task(Protocol):
         """Draw figures: called in the main process after each validation, or at the end if there is none."""
 
     def identity(self) -> dict[str, Any]:
-        """Plain JSON that must stay the same when a run resumes: what makes the weights fit the model."""
+        """Plain JSON that must stay the same when a run resumes, so that the weights fit the model."""
 
     def scored(self) -> dict[str, Any]:
-        """Plain JSON of what is validated on: scores can be compared only where it is equal."""
+        """Plain JSON that identifies the validation samples; scores are comparable only if it is equal."""
 
     def state(self) -> dict[str, Any]:
         """Plain JSON to keep in the checkpoint: the configuration."""

@@ -159,12 +159,12 @@ def _environment(value: Any) -> EnvironmentRule:
 
 def _aliases(value: Any) -> dict[str, tuple[str, ...]]:
     if not isinstance(value, dict) or not all(map(_is_text, value)):
-        raise ConfigError(f"aliases: expected one environment and its other names a line, got {value!r}")
+        raise ConfigError(f"aliases: expected one environment and its other names per line, got {value!r}")
     table = {place: _texts(f"aliases: {place}", others) for place, others in value.items()}
     every = [*table, *(name for others in table.values() for name in others)]
     twice = sorted({name for name in every if every.count(name) > 1})
     if twice:
-        raise ConfigError(f"aliases: {twice[0]!r} stands there twice; an environment is in one row")
+        raise ConfigError(f"aliases: {twice[0]!r} is listed twice; list each environment in one row")
     return table
 
 

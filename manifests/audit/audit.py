@@ -65,7 +65,7 @@ class AuditOptions:
 
     def __post_init__(self) -> None:
         if self.frames < 2:
-            raise ConfigError(f"frames: expected at least 2 of an episode, got {self.frames}")
+            raise ConfigError(f"frames: expected at least 2 per episode, got {self.frames}")
         if self.sample is not None and self.sample < 1:
             raise ConfigError(f"sample: expected at least 1 episode, got {self.sample}")
 

@@ -98,7 +98,7 @@ def open_datasets(urls: Sequence[str]) -> list[Audited]:
     """
     repeated = [url for i, url in enumerate(urls) if url in urls[:i]]
     if repeated:
-        raise ConfigError(f"dataset {repeated[0]!r}: expected each once, got it twice; name it once")
+        raise ConfigError(f"dataset {repeated[0]!r}: is given twice; name it once")
     opened = [Dataset.open(url) for url in urls]
     first: dict[str, str] = {}
     for url, one in zip(urls, opened, strict=True):

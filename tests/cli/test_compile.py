@@ -340,7 +340,7 @@ class TestOut:
     def test_another_plan(self, compile_: Callable[..., Result]) -> None:
         assert compile_("--val-fraction", 0.2).exit_code == 0
         said = complaint(compile_("--val-fraction", 0.4))
-        assert said.endswith("pass --overwrite, or --extend where the source has grown")
+        assert said.endswith("pass --overwrite, or --extend if the source has grown")
         assert compile_("--val-fraction", 0.4, "--overwrite").exit_code == 0
 
     def test_no_directory(self, source: Path) -> None:

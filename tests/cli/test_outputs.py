@@ -164,7 +164,7 @@ def test_a_file_of_another_kind_is_replaced_only_when_asked(
     said = refused(command, *made.fill(command), option, target)
     assert said.startswith(f"{option}: {str(target)!r} exists and is not ")
     assert said.endswith("or pass --overwrite to replace it") == (option != "--write-rule")
-    for odd, why in ((tmp_path, "is a folder"), (tmp_path / f"pipe{suffix}", "is no regular file")):
+    for odd, why in ((tmp_path, "is a folder"), (tmp_path / f"pipe{suffix}", "is not a regular file")):
         if odd != tmp_path:
             os.mkfifo(odd)
         if (suffix and odd == tmp_path) or (command == "label" and odd == tmp_path):

@@ -117,9 +117,7 @@ def test_mistakes_are_one_line(tmp_path: Path, given: list[str], said: str) -> N
 def test_a_model_that_is_not_there_is_one_line(dataset: Path, tmp_path: Path) -> None:
     codes = write_codes(dataset, tmp_path / "codes.parquet")
     given = small(Path("nobody/nothing"), dataset, codes, tmp_path / "run")
-    assert "'nobody/nothing' is no directory, and not among the models" in complaint(
-        cli("train", "vla", *given)
-    )
+    assert "'nobody/nothing' is neither a directory nor a model" in complaint(cli("train", "vla", *given))
 
 
 def test_a_sample_of_another_family_and_impossible_ones(tmp_path: Path) -> None:

@@ -84,7 +84,7 @@ WRONG = [
     ("diff DATASET list.yaml", "expected two datasets or two rules"),
     ("annotate motion DATASET --camera none", "camera 'none': the dataset has"),
     ("catalog none", "'none' is not in the catalog"),
-    ("compare none", "none has no config.yaml, so it is no run"),
+    ("compare none", "none has no config.yaml, so it is not a run"),
     ("evaluate laq run DATASET", "there is no such checkpoint; train first"),
     ("evaluate laq run DATASET --checkpoint run", "run: there is no such checkpoint; train first"),
     # A file that does not hold what it should.
@@ -133,7 +133,7 @@ WRONG = [
     ("transcode DATASET out --jpeg-quality 5", "--jpeg-quality: expected with --codec jpeg, got alone"),
     ("compile SOURCE out --split list.yaml --val x", "the rule file says it all; leave out --val"),
     ("compile SOURCE out --val x --val-fraction 0.2", "--val-fraction: expected alone or --val alone"),
-    ("scan SOURCE --part 0/2", "--part: only useful when it is kept; pass --parquet FILE"),
+    ("scan SOURCE --part 0/2", "--part: expected with --parquet FILE, which keeps the part; pass it"),
     ("scan SOURCE --merge", "--merge: expected together with the CENSUS files of all parts"),
     ("scan SOURCE --ray-address x", "--ray-address: expected with --engine ray, got 'x' without"),
     ("scan SOURCE --rate 10", "--rate: expected a source of videos"),
@@ -144,7 +144,7 @@ WRONG = [
 UNCHECKED = [
     ("audit ''", f"DATASET: {PLACE}"),
     ("audit none", NO_DATASET),
-    ("audit DATASET DATASET", "expected each once, got it twice; name it once"),
+    ("audit DATASET DATASET", "is given twice; name it once"),
     ("audit DATASET --json ''", f"--json: {PATH}"),
     ("audit DATASET -o x --json x", "--output: 'x' is --json ('x') of the same command"),
 ]

@@ -151,7 +151,7 @@ class TestItself:
         cloud.setenv("STORAGE_EMULATOR_HOST", bucket.url)
         other = url.replace("s3://", "gs://")
         said = complaint(cli("transcode", url, other, "--codec", "zstd", "--overwrite"))
-        assert said.startswith(f"{other}: holds this very dataset, by its manifest; choose another directory")
+        assert said.startswith(f"{other}: holds the same dataset, by its manifest; choose another directory")
         assert tree_of(url) == whole.tree
 
     def test_a_compile_into_its_source_is_refused(self, whole: Compiled, source: str) -> None:
@@ -255,7 +255,7 @@ class TestResume:
                 Store(out.out).put(CLAIM, json.dumps({"plan": "another"}).encode())
                 taken.append(True)
 
-        with pytest.raises(ConfigError, match="another compile has taken or finished it meanwhile"):
+        with pytest.raises(ConfigError, match="another compile has taken or finished it in the meantime"):
             execute(prepared, take)
         assert set(tree_of(out.out)) == {CLAIM, CENSUS}
 

@@ -190,7 +190,7 @@ def test_a_plan_that_was_made_before_another_extension_overwrites_nothing(
     extended(before.grown, out)
     whole = tree(out)
     # It has looked at the dataset before the other has replaced it, and claims it now.
-    with pytest.raises(ConfigError, match="has become another dataset meanwhile; give the command again"):
+    with pytest.raises(ConfigError, match="has become another dataset in the meantime; run the command"):
         _write_shards(late, Store(out), ignore)
     assert tree(out) == whole
 
@@ -222,7 +222,7 @@ def test_an_extension_that_was_finished_meanwhile_is_not_dropped(before: Before,
     extended(before.grown, out)
     whole = tree(out)
     Store(out).put(CLAIM, claim.to_bytes())  # whoever has finished it has not settled it yet
-    with pytest.raises(ConfigError, match="its extension has been finished meanwhile"):
+    with pytest.raises(ConfigError, match="its extension has been finished; run"):
         drop_extension(Store(out))
     assert {name: digest for name, digest in tree(out).items() if name != CLAIM} == whole
 
@@ -230,7 +230,7 @@ def test_an_extension_that_was_finished_meanwhile_is_not_dropped(before: Before,
 def test_what_one_extension_lists_is_not_forgotten_by_the_next(before: Before, tmp_path: Path) -> None:
     out = before.copy(tmp_path)
     with pytest.raises(
-        ConfigError, match=r"'attic': neither .* has such an environment; name it when it comes"
+        ConfigError, match=r"'attic': neither .* has such an environment; name it once it is there"
     ):
         prepared(before.grown, out, {"val": ("attic",)})
 
@@ -388,7 +388,7 @@ class TestRefused:
         told = complaint(
             cli("compile", before.grown, before.out, "--val-fraction", 0.2, "--shard-size", 40_000, "--quiet")
         )
-        assert told.endswith("or --extend where the source has grown")
+        assert told.endswith("or --extend if the source has grown")
 
 
 class TestSplit:
@@ -403,7 +403,7 @@ class TestSplit:
         there = next(row["environment"] for row in rows_of(before.out) if row["split"] == "train")
         told = complaint(cli("compile", before.grown, before.out, "--extend", "--val", there))
         assert told == (
-            f"{before.out}: what is there stays where it is: "
+            f"{before.out}: existing episodes keep their split: "
             f"{there!r} is listed in train and in val; list it once"
         )
 
@@ -421,7 +421,7 @@ class TestSplit:
         copy = moved(held, path_of(held).replace(HELD_OUT, train))
         source = growth.write(tmp_path / "source", [*growth.first, copy])
         told = complaint(cli("compile", source, before.out, "--extend"))
-        assert "what is there stays where it is: " in told
+        assert "existing episodes keep their split: " in told
         assert "are duplicates" in told
 
     @pytest.mark.parametrize("by", ["instruction", "episode", "source"])

@@ -156,7 +156,7 @@ class TestOut:
             execute(prepare(changed(whole, tmp_path, change)))
         assert re.fullmatch(
             rf"{tmp_path}/out: holds another compile \(oxcart_kitchens, plan \w{{12}}, this is \w{{12}}\); "
-            r"choose another directory or pass --overwrite, or --extend where the source has grown",
+            r"choose another directory or pass --overwrite, or --extend if the source has grown",
             str(refused.value),
         )
         assert stamps(tmp_path / "out") == before

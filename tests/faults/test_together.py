@@ -103,7 +103,7 @@ def test_a_slow_task_that_is_run_twice_leaves_one_output(
         thread.join()
     if finished == "the compile":
         assert [str(error) for error in errors] == [
-            f"{out}: another compile has taken or finished it meanwhile"
+            f"{out}: another compile has taken or finished it in the meantime"
         ]
     else:
         assert errors == []

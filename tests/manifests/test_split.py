@@ -133,7 +133,7 @@ FILE_ERRORS = {
     "train: a": r"train: expected a list of names, got 'a'",
     "train: none": r"train: expected a list of names, got 'none'",
     "salt: [a]": r"salt: expected text, got \['a'\]",
-    "aliases: [a]": r"aliases: expected one place and its other names a line, got \['a'\]",
+    "aliases: [a]": r"aliases: expected one place and its other names per line, got \['a'\]",
     "aliases: {a: b}": r"aliases: a: expected a list of names, got 'b'",
     "val: [a]\ntest: [b, a]": r"'a' is listed in val and in test; list it once",
     "val: [a]\nval: [b]": r"line 2: key 'val' is given twice",

@@ -67,7 +67,7 @@ class TestWeb:
         assert complaint(lambda: page.read_range("x", 5000, 1)) == (
             f"{page.url}/x: read: ends at byte 1000, before 5001"
         )
-        assert complaint(page.list) == f"{page.url}: list: a web server does not say what is in it"
+        assert complaint(page.list) == f"{page.url}: list: a web server cannot list its files"
         for write in (
             page.check_writable,
             lambda: page.put("y", b""),
@@ -171,7 +171,7 @@ class TestWeb:
         assert next(stream) == DATA[:900]
         slow = module.Bucket(site.url)
         (tmp_path / "site" / "x").write_bytes(DATA + b"more")
-        says = f"{site.url}/x: read: has changed from 1000 to 1004 bytes meanwhile"
+        says = f"{site.url}/x: read: has changed from 1000 to 1004 bytes"
         assert complaint(lambda: slow._range("x", 0, 10, 1000)) == says
         site.faults.add("whole")
         assert complaint(lambda: page.read_range("x", 0, 10)) == (

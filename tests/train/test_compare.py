@@ -53,7 +53,7 @@ def test_runs_of_one_name_are_told_by_their_paths(tmp_path: Path) -> None:
 
 
 def test_what_is_no_run_or_was_never_validated_is_said(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"RUN: .*nothing has no config\.yaml, so it is no run"):
+    with pytest.raises(ConfigError, match=r"RUN: .*nothing has no config\.yaml, so it is not a run"):
         compare_runs([tmp_path / "nothing"])
     with pytest.raises(ConfigError, match="was never validated; train it with"):
         compare_runs([run(tmp_path / "young", {})])

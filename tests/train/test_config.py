@@ -77,9 +77,9 @@ def test_the_published_preset_has_the_published_numbers() -> None:
         ("data.threads=20000", "data.threads: expected at most 1024, got 20000"),
         ("data.cache_gb=-1", "data.cache_gb: expected at least 1e-06, got -1"),
         ("data.control_rate=-1", "data.control_rate: expected at least 0.001, got -1"),
-        ("data.mix=[a]", "data.mix: expected numbers from 0 on, at most 1e+18, got ['a']"),
+        ("data.mix=[a]", "data.mix: expected numbers from 0 to 1e+18, got ['a']"),
         ("data.mix=5", "data.mix: expected frames, episodes, equal or numbers, got 5"),
-        ("data.mix=[true]", "data.mix: expected numbers from 0 on, at most 1e+18, got [True]"),
+        ("data.mix=[true]", "data.mix: expected numbers from 0 to 1e+18, got [True]"),
         ("data.mix=[0,0]", "data.mix: all are 0"),
         ("data.per_episode=1.5", "data.per_episode: expected a whole number from 1 to 1,048,576"),
         ("data.per_episode=true", "data.per_episode: expected a whole number from 1 to 1,048,576"),
@@ -180,7 +180,7 @@ def test_the_yaml_of_a_configuration_gives_it_back(tmp_path: Path) -> None:
 def test_a_saved_configuration_keeps_its_preset() -> None:
     saved = yaml.safe_load(to_yaml(laq_config(["preset=tiny"])))
     assert laq_config(["train.steps=9"], saved).train.steps == 9
-    with pytest.raises(ConfigError, match="the run was begun with 'tiny', got 'base'"):
+    with pytest.raises(ConfigError, match="the run was started with 'tiny', got 'base'"):
         laq_config(["preset=base"], saved)
 
 

@@ -480,7 +480,7 @@ def put(name: str, tensor: Tensor) -> Callable[[dict[str, Tensor]], Any]:
         (without("random/"), "there is no random/0/cpu, the random state of rank 0"),
         (put("optimizer/0/exp_avg", torch.zeros(())), r"optimizer/0/exp_avg: expected \[.+\], got \[\]"),
         (put("optimizer/0/exp_avg", torch.full((9,), float("nan"))), r"optimizer/0/exp_avg: .* got \[9\]"),
-        (put("optimizer/999/step", torch.ones(())), "optimizer/999 is not of a weight of the model"),
+        (put("optimizer/999/step", torch.ones(())), "optimizer/999 belongs to no weight of the model"),
         (put("optimizer/0/step", torch.ones((), dtype=torch.int64)), "optimizer/0/step holds torch.int64"),
         (filled("optimizer/0/step", -1), "optimizer/0/step: expected at least 1, got -1"),
         (filled("optimizer/0/exp_avg_sq", -1), "optimizer/0/exp_avg_sq holds numbers below 0"),
@@ -504,7 +504,7 @@ def test_a_batch_that_cannot_be_shared_out_is_refused(kitchen: Path, tmp_path: P
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
 def test_no_gpu_is_said(kitchen: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"train\.device: cuda is asked for, and torch sees no GPU"):
+    with pytest.raises(ConfigError, match=r"train\.device: cuda is requested, but torch sees no GPU"):
         trained(tmp_path / "run", kitchen, "train.device=cuda")
 
 

@@ -38,7 +38,7 @@ class StepValues:
         prints = [index.dataset.manifest.fingerprint for index in indexes]
         if found.dataset not in prints:
             raise ConfigError(
-                f"annotation {url}: is of the dataset {found.dataset[:12]}, "
+                f"annotation {url}: belongs to the dataset {found.dataset[:12]}, "
                 f"expected {' or '.join(one[:12] for one in prints)}"
             )
         which = prints.index(found.dataset)
@@ -95,14 +95,14 @@ def by_name(found: Sequence[StepValues], indexes: Sequence[SplitIndex]) -> dict[
     for one in found:
         if one.dataset in named.setdefault(one.name, {}):
             raise ConfigError(
-                f"annotations: two of one dataset have one name, of {', '.join(each.name for each in found)}"
+                f"annotations: two of one dataset share a name: {', '.join(each.name for each in found)}"
             )
         named[one.name][one.dataset] = one
     for name, own in named.items():
         for i, index in enumerate(indexes):
             if i not in own:
                 raise ConfigError(
-                    f"annotations: none that are given is the {name!r} of {index.dataset.store.url}; "
+                    f"annotations: none of them is the {name!r} of {index.dataset.store.url}; "
                     "every dataset needs its own"
                 )
         forms = {one.form for one in own.values()}

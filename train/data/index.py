@@ -162,7 +162,7 @@ class SplitIndex:
             raise CorruptError(f"{url}/{EPISODES}: shard {error} is not in the manifest") from error
         self.shards = of_code[shards.codes]
         if (np.diff(self.shards) < 0).any():
-            raise CorruptError(f"{url}/{EPISODES}: episodes of one shard do not stand together")
+            raise CorruptError(f"{url}/{EPISODES}: episodes of one shard are not in consecutive rows")
         self.offsets = table[pixels[0]].to_numpy().astype(np.int64)
         self.sizes = np.stack([table[name].to_numpy().astype(np.int32) for name in pixels[1:]], axis=1)
         self.uniform: tuple[int, int] | None = None

@@ -86,7 +86,7 @@ def check_weights(name: str, weights: Any) -> None:
         return
     numbers = [one for one in weights if isinstance(one, int | float) and not isinstance(one, bool)]
     if len(numbers) < len(weights) or not all(0 <= one <= MOST for one in numbers):
-        raise ConfigError(f"{name}: expected numbers from 0 on, at most {MOST:g}, got {list(weights)}")
+        raise ConfigError(f"{name}: expected numbers from 0 to {MOST:g}, got {list(weights)}")
     if not any(numbers):
         raise ConfigError(f"{name}: all are 0; at least one dataset must have a weight")
 
@@ -107,7 +107,7 @@ def check_distinct(name: str, given: Sequence[str], datasets: Sequence[Dataset])
         if (first := marks.index(mark)) < i:
             raise ConfigError(
                 f"{name}: {given[first]!r} and {given[i]!r} are one dataset, of fingerprint {mark[:12]}; "
-                "give it once, and its share by its weight"
+                "give it once, and set its share by its weight"
             )
 
 

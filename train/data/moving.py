@@ -72,7 +72,7 @@ def open_moving(
             break
     else:
         raise ConfigError(
-            f"min_motion: no annotation is of {place} ({fingerprint[:12]}); "
+            f"min_motion: no annotation belongs to {place} ({fingerprint[:12]}); "
             f"run oxcart annotate motion {place}"
         )
     values = values_of(found, index, f"min_motion: {url}")

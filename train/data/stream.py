@@ -80,8 +80,8 @@ class DatasetStream:
         counts = self._sample.counts(self._lengths, self.offset)
         if not counts.any() and self.moving is not None and self.moving.before:
             raise ConfigError(
-                f"min_motion: expected at most what moves, got {config.min_motion:g}, which "
-                f"none of {self.moving.before:,} steps of {store.url}, {index.split}, reaches"
+                f"min_motion: {config.min_motion:g} is more than the motion of each of the "
+                f"{self.moving.before:,} steps of {store.url}, {index.split}; choose a lower threshold"
             )
         if not counts.any():
             short = self._sample.leave if isinstance(self._sample, Frames) else self.offset

@@ -55,7 +55,7 @@ class Subset:
                     re.compile(found[3])
                 except re.error as error:
                     raise ConfigError(
-                        f"subset {self.name!r}: {found[3]!r} is no regular expression: {error}"
+                        f"subset {self.name!r}: {found[3]!r} is not a regular expression: {error}"
                     ) from error
 
     def mask(self, pairs: GatheredPairs) -> Mask:

@@ -26,7 +26,7 @@ STEMS = ("linear", "conv")
 QUANTIZERS = ("nsvq", "vq", "diveq", "fsq")
 TEACHERS = ("none", "dis", "raft")
 CODEBOOKS = 1 << 28
-"""Most numbers that codebooks may hold: a gigabyte."""
+"""Maximum number of values in the codebooks: a gigabyte."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +59,7 @@ class ModelConfig:
     """Output of the decoder: `plain` pixels; `residual`, added to frame t; `layered`: parts of frame t,
     chosen from the frame alone and moved by the codes alone."""
     layers: int = 4
-    """layered: number of parts that can move on their own."""
+    """layered: number of parts that can move independently."""
     checkpointing: bool = False
     """Whether to recompute activations in the backward pass: a third more time, much less memory."""
 
@@ -103,13 +103,13 @@ class FlowConfig:
     """A second decoder, of optical flow."""
 
     teacher: str = "none"
-    """`dis`: OpenCV's DIS flow; `raft`: torchvision's RAFT; or `none`."""
+    """Teacher of optical flow: `dis` (OpenCV's DIS), `raft` (torchvision's RAFT) or `none`."""
     weight: float = 5.0
     """Weight of the flow loss after the warm-up."""
     warmup: int = 50_000
     """Steps over which the weight rises from 0."""
     weights: str | None = None
-    """raft: file with the weights; null takes those that torchvision has on this machine."""
+    """raft: file with the weights; null uses those that torchvision has on this machine."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,28 +128,28 @@ class AugmentConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class LaqValConfig(ValConfig):
-    """Validation on held-out environments, beside other sessions of environments that were seen."""
+    """Validation on held-out environments, and on other sessions of environments seen in training."""
 
     probes: bool = True
-    """Linear probes and mutual information, where the datasets have actions."""
+    """Whether to compute linear probes and mutual information, if the datasets have actions."""
     probe_samples: int = 1024
-    """Pairs of train that the probes are fitted on."""
+    """Number of train pairs to which the probes are fitted."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class LaqConfig:
-    """Configuration of a run.
+    """Configuration of a run of `oxcart train laq`.
 
     Raises:
-        ConfigError: a value is impossible, alone or beside others.
+        ConfigError: a value is invalid, by itself or in combination with others.
     """
 
     preset: str = "base"
-    """File of train/configs/laq that gives the defaults."""
+    """Name of a file in train/configs/laq that gives the defaults."""
     run: RunConfig = field(default_factory=RunConfig)
     """Directory and outputs of the run."""
     data: DataConfig = field(default_factory=DataConfig)
-    """Data that is read."""
+    """Data to read, and their order."""
     model: ModelConfig = field(default_factory=ModelConfig)
     """Encoder and decoder."""
     quantizer: QuantizerConfig = field(default_factory=QuantizerConfig)
@@ -177,7 +177,7 @@ class LaqConfig:
         if self.evaluate.strategies != ["all"]:
             strategies.check(self.evaluate.strategies, "evaluate.strategies")
         if self.evaluate.strategies and not self.val.every:
-            raise ConfigError("evaluate.strategies: are measured at validations; set val.every")
+            raise ConfigError("evaluate.strategies: expected validations, which measure them; set val.every")
         own = quantizer.kind == "nsvq" and not quantizer.shared
         books = quantizer.tokens if own else 1
         numbers = books * quantizer.codes * quantizer.dim
@@ -219,5 +219,5 @@ class LaqConfig:
 def laq_config(
     overrides: Sequence[str], saved: Mapping[str, Any] | None = None, *, resume: bool = False
 ) -> LaqConfig:
-    """The configuration that overrides ask for; see `oxcart.train.config.resolve`."""
+    """Build the configuration from overrides; see `oxcart.train.config.resolve`."""
     return resolve(LaqConfig, PRESETS, overrides, saved, resume=resume)

@@ -43,18 +43,18 @@ from oxcart.train.laq.model import NONE, LatentActionModel, shapes_of, to_float,
 from oxcart.train.laq.validate import pairs_of
 
 PIECE = 16
-"""Batches per piece of work."""
+"""Number of batches per piece of work."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Labeller:
-    """A trained model, ready to encode."""
+    """A trained model, ready to encode pairs."""
 
     model: LatentActionModel
     config: LaqConfig
     step: int
     fingerprint: str
-    """blake3 over the configuration of the model and every weight."""
+    """BLAKE3 over the configuration of the model and every weight."""
     device: torch.device
 
 
@@ -68,7 +68,7 @@ def open_run(run: Path, name: str = checkpoints.LAST, device: str = "auto") -> L
 
     Raises:
         ConfigError: the checkpoint does not exist, or there is no GPU.
-        CorruptError: the file is no checkpoint of a latent-action model.
+        CorruptError: the file is not a checkpoint of a latent-action model.
     """
     path = checkpoints.path_of(run, name) if name in (checkpoints.LAST, checkpoints.BEST) else Path(name)
     if not path.is_file():
@@ -99,7 +99,7 @@ def open_run(run: Path, name: str = checkpoints.LAST, device: str = "auto") -> L
 
 
 def open_producer(run: Path, producer: str, device: str = "auto") -> Labeller:
-    """Read the checkpoint of a run that made some codes, or its last if none did.
+    """Read the checkpoint of a run that made the codes, or its last if none did.
 
     Args:
         run: directory of the run.
@@ -118,7 +118,7 @@ def open_producer(run: Path, producer: str, device: str = "auto") -> Labeller:
 
 @torch.no_grad()
 def imagine(labeller: Labeller, frames: Tensor, codes: Tensor) -> npt.NDArray[np.uint8]:
-    """Next frames that a model draws for frames and codes.
+    """Draw the next frames for frames and codes with a model.
 
     Args:
         labeller: the model.
@@ -146,7 +146,7 @@ def imagine(labeller: Labeller, frames: Tensor, codes: Tensor) -> npt.NDArray[np
 
 
 def fingerprint(identity: dict[str, Any], weights: dict[str, Tensor]) -> str:
-    """Fingerprint of a model: the same form and weights, and so the same codes, have the same one."""
+    """Fingerprint of a model: equal for the same form and weights, which give the same codes."""
     digest = blake3(canonical_json(identity))
     for name in sorted(weights):
         digest.update(name.encode() + b"\0")
@@ -174,8 +174,8 @@ def label(
         url: address of the dataset.
         labeller: the model.
         output: file to write.
-        batch_size: pairs that are run together.
-        report: is told the pairs done.
+        batch_size: number of pairs per batch.
+        report: called with the number of pairs done.
 
     Returns:
         Counts of episodes, steps, and steps with codes.
@@ -261,7 +261,7 @@ def _steps(dataset: Dataset) -> dict[str, int]:
 
 
 def _claim(parts: Path, about: dict[str, Any]) -> None:
-    """Begin or resume work, in a folder that nobody else can put parts into."""
+    """Begin or resume work, in a folder into which no other user can put parts."""
     os.close(private_folder(parts, "--output"))
     mark, text = parts / "work.json", json.dumps(about, sort_keys=True)
     if not mark.exists():

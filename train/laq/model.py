@@ -5,7 +5,7 @@
     prediction = D(x_t, codes)                                  [B, 3, H, W]
 
 The encoder is a space-time transformer: attention within each frame, then from each patch to itself at the
-earlier time (causal, so the first frame's features know nothing of the second). n learned queries pool the
+earlier time (causal, so the first frame's features do not depend on the second). n learned queries pool the
 difference. The decoder attends within frame t and to the codes; nothing else of frame t+k reaches it.
 
 How it came to this form (LAPA, arXiv:2410.11758) is in docs/laq.md. What is ours is the layered output, which
@@ -38,7 +38,7 @@ from oxcart.train.laq.config import ModelConfig, QuantizerConfig
 from oxcart.train.laq.quantize import build_quantizer, width_of
 
 NONE = -1
-"""Code of latents that are not finite, and of steps without a pair."""
+"""Code for latents that are not finite, and for steps without a pair."""
 SHUT = -2.0
 """Initial masks of layers, before the sigmoid: most of frame t stands still."""
 REACH = (0.2, 0.2, 0.3)
@@ -238,7 +238,7 @@ def to_uint8(frames: Tensor) -> Tensor:
 
 
 def parameter_groups(model: nn.Module, decay: float) -> list[dict[str, object]]:
-    """AdamW's parameter groups: weight decay on matrices alone, not on biases, norms, embeddings, queries and
+    """AdamW's parameter groups: weight decay only on matrices, not on biases, norms, embeddings, queries and
     codebooks."""
     kept: list[nn.Parameter] = []
     decayed: list[nn.Parameter] = []

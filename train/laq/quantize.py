@@ -2,13 +2,13 @@
 
 NSVQ (Vali and Backstrom, IEEE Access 2022) is our own: in training the nearest code e stands in as
 z + |z - e| * v / |v| with v from a normal distribution, so that encoder and codebook both get gradients and
-no commitment loss is needed; at inference it is e. Three defects of the published code are mended:
+no commitment loss is needed; at inference it is e. Three defects of the published code are fixed:
 
 - unused codes return as copies of used ones with *noticeable* noise (1e-12 makes duplicates that stay dead);
 - every repetition of an index counts as a use;
 - ranks sum their counts, and all have the same codebook.
 
-One weakness is mended too: with noise in a random direction the decoder reads z through the noise, and sees
+One weakness is fixed too: with noise in a random direction the decoder reads z through the noise, and sees
 something else at inference. `harden` turns the noise towards e during training, until the decoder sees e.
 
 The noise of a sample is an argument, a function of seed, step and the sample's place in the step. That makes

@@ -47,7 +47,7 @@ from oxcart.train.run import run_task
 from oxcart.train.task import BatchSlice, narrow
 
 SETTLING = 0.1
-"""Share of the steps, the last ones, in which no codes are replaced."""
+"""Final share of the steps, in which no codes are replaced."""
 RATIOS = ("copy_ratio", "constant_ratio", "permuted_ratio")
 
 
@@ -55,11 +55,11 @@ class LaqTask:
     """See `oxcart.train.task.Task`.
 
     Args:
-        config: of the run.
-        device: that training will use.
+        config: configuration of the run.
+        device: device for training.
 
     Raises:
-        ConfigError: a dataset lacks what the configuration asks for.
+        ConfigError: a dataset lacks something that the configuration requires.
     """
 
     label = "laq"
@@ -83,7 +83,7 @@ class LaqTask:
         self._analysis: Analysis | None = None
 
     def _check_memory(self, device: torch.device) -> None:
-        """Refuse a model that no memory of this machine would hold; on a GPU it is made here first."""
+        """Refuse a model that does not fit into this machine's memory, where it is built even for a GPU."""
         flow = self._config.flow.teacher != "none"
         shapes = shapes_of(self._config.model, self._config.quantizer, flow)
         count = sum(map(math.prod, shapes.values()))
@@ -92,7 +92,7 @@ class LaqTask:
         check_fits("model.width", size, what, "take a smaller width, depth or image_size")
 
     def _open(self, splits: Sequence[str]) -> dict[str, dict[str, Loader]]:
-        """Split -> dataset -> loader, where there is one."""
+        """Split -> dataset -> loader, for datasets that have the split."""
         return open_splits(
             self._datasets, splits, self._config.val.splits[0], partial(open_split, self._config)
         )
@@ -275,13 +275,13 @@ class LaqTask:
         return augment(frames, numbers, self._config.augment)
 
     def _noise(self, piece: BatchSlice) -> Tensor:
-        """Noise [b, n, d] of samples: a function of seed, step and the sample's place in the step."""
+        """Noise [b, n, d] for samples: a function of seed, step and the sample's place in the step."""
         generator = torch.Generator().manual_seed(derive(self._config.train.seed, 31, piece.step) >> 1)
         shape = piece.batch_size, self._config.quantizer.tokens, self._config.quantizer.dim
         return torch.randn(shape, generator=generator)[piece.rows]
 
     def _agree(self, model: LatentActionModel, accelerator: Accelerator) -> None:
-        """Give every rank the codebook of the first."""
+        """Give every rank the codebook of the first rank."""
         if accelerator.num_processes > 1:
             for tensor in model.quantizer.state_dict().values():
                 tensor.copy_(broadcast(tensor.clone()))

@@ -1,12 +1,12 @@
-"""Validation: what codes are worth in environments that training never saw.
+"""Validation: how useful codes are in environments that training never saw.
 
 The pairs of each dataset and split are drawn once by seed and stay the same over the run. The prediction from
 a pair's own codes is compared with two baselines and with other codes:
 
-    copy_ratio       MSE(prediction) / MSE(frame t as it is), the copy-frame baseline: below 1, the model
+    copy_ratio       MSE(prediction) / MSE(unchanged frame t), the copy-frame baseline: below 1, the model
                      knows more than "nothing moves"
     constant_ratio   the same with the most frequent codes for all pairs, the constant-code baseline: what the
-                     decoder guesses from frame t alone
+                     decoder guesses from only frame t
     permuted_ratio   the same with the codes of another pair
     delta_psnr       PSNR(own codes) - PSNR(random codes), in dB
 
@@ -58,20 +58,20 @@ class ExamplePairs:
 
 @dataclass(frozen=True, kw_only=True)
 class Seen:
-    """Pairs of one dataset and split, through the encoder."""
+    """Pairs of one dataset and split, as encoded by the model."""
 
     codes: Ints
     """[N, n]: codes of each pair."""
     thumbs: Floats
     """[N, 192]: frame t at THUMB pixels of a side."""
     actions: Floats | None
-    """[N, A]: actions summed over the pair; None where the dataset has none."""
+    """[N, A]: actions summed over the pair; None if the dataset has none."""
     keys: list[str]
     """Episode of each pair."""
 
 
 def pairs_of(config: LaqConfig) -> Pairs:
-    """The pairs of a configuration, every t of every episode."""
+    """The pairs of a configuration: every t of every episode."""
     return Pairs(frames=config.data.offset, seconds=config.data.seconds, per_episode="all")
 
 
@@ -154,7 +154,7 @@ def validate(
 
 @torch.no_grad()
 def look(model: LatentActionModel, config: LaqConfig, loader: Loader, accelerator: Accelerator) -> Seen:
-    """Pairs of train through the encoder, for the probes to be fitted on.
+    """Encode pairs of train, to which the probes are fitted.
 
     Raises:
         NotFiniteError: latents of a pair are not finite; raised on every rank.
@@ -192,7 +192,7 @@ def quality(errors: Mapping[str, npt.NDArray[np.float32]]) -> dict[str, float]:
 
 
 def usage(codes: Ints, size: int, shared: bool) -> dict[str, float]:
-    """How codes [N, n] of 0 to `size` - 1 are used.
+    """Measure how codes [N, n] of 0 to `size` - 1 are used.
 
     `usage` is the share of (place, code) that occurs, `dead_codes` how many entries of the codebook never do
     (each place has its own, unless one is `shared`), `perplexity` the mean over places, `perplexity_joint`
@@ -211,7 +211,7 @@ def usage(codes: Ints, size: int, shared: bool) -> dict[str, float]:
 
 
 def measure_probes(train: Seen, val: Seen, size: int) -> dict[str, Any]:
-    """What codes say of actions; empty where there are no actions."""
+    """Information in codes about actions; empty if there are no actions."""
     if train.actions is None or val.actions is None:
         return {}
     x, x_val = statistics.one_hot(train.codes, size), statistics.one_hot(val.codes, size)

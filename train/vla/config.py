@@ -98,7 +98,7 @@ class VlaConfig:
     """Configuration of a run.
 
     Raises:
-        ConfigError: a value is impossible, alone or beside others.
+        ConfigError: a value is invalid, alone or beside others.
     """
 
     preset: str = "base"
@@ -127,7 +127,7 @@ class VlaConfig:
         check_shared(self)
         if self.data.seconds is not None:
             raise ConfigError(
-                "data.seconds: the labels say how far codes reach; leave it out, or give data.offset in "
+                "data.seconds: the labels determine the offset; leave it out, or pass data.offset in "
                 "steps to have it checked"
             )
 

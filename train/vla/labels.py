@@ -93,7 +93,7 @@ def open_labels(data: VlaDataConfig, datasets: Sequence[Dataset], device: torch.
     """
     if not data.codes and data.laq is None:
         raise ConfigError(
-            "data.codes: expected an annotation of each dataset, of: oxcart label DATASET --laq RUN -o "
+            "data.codes: expected labels of each dataset, made by: oxcart label DATASET --laq RUN -o "
             "codes.parquet; or data.laq=RUN"
         )
     if data.codes:
@@ -104,8 +104,8 @@ def open_labels(data: VlaDataConfig, datasets: Sequence[Dataset], device: torch.
     size = laq.config.model.image_size
     if data.image_size not in (None, size):
         raise ConfigError(
-            f"data.image_size: the codes of {data.laq} are of frames of {size} pixels, got "
-            f"{data.image_size}; take {size}, or label the datasets first and give data.codes"
+            f"data.image_size: the codes of {data.laq} come from frames of {size} pixels, got "
+            f"{data.image_size}; use {size}, or label the datasets first and pass data.codes"
         )
     offsets = {pairs_of(laq.config).offset(_rate(data, one)) for one in datasets}
     _check_offset(data, offsets)
@@ -130,21 +130,21 @@ def _annotated(data: VlaDataConfig, datasets: Sequence[Dataset], device: torch.d
         if found.name != NAME or not {"tokens", "codes", "offset"} <= about.keys():
             raise ConfigError(f"data.codes: {url} holds {found.name!r}, expected codes of oxcart label")
         if about.get("none", NONE) != NONE or about["offset"] is None:
-            raise ConfigError(f"data.codes: {url} does not say how far its codes reach; label it again")
+            raise ConfigError(f"data.codes: {url} does not state the offset of its codes; label it again")
         if found.dataset not in prints:
             raise ConfigError(
-                f"data.codes: {url} is of the dataset {found.dataset[:12]}, "
+                f"data.codes: {url} belongs to the dataset {found.dataset[:12]}, "
                 f"expected {' or '.join(one[:12] for one in prints)}"
             )
         if found.dataset in files:
-            raise ConfigError(f"data.codes: {url} and {files[found.dataset]} are of one dataset; give one")
+            raise ConfigError(f"data.codes: {url} and {files[found.dataset]} are of one dataset; pass one")
         files[found.dataset] = url
         forms[url] = found.producer, int(about["tokens"]), int(about["codes"])
         offsets.add(int(about["offset"]))
     for mark, url in prints.items():
         if mark not in files:
             raise ConfigError(
-                f"data.codes: none is of {url}; make it: oxcart label {url} --laq RUN -o codes.parquet"
+                f"data.codes: none is of {url}; make one: oxcart label {url} --laq RUN -o codes.parquet"
             )
     if len(set(forms.values())) > 1:
         said = ", ".join(f"{url} of {form[0][:12]}" for url, form in forms.items())
@@ -153,7 +153,7 @@ def _annotated(data: VlaDataConfig, datasets: Sequence[Dataset], device: torch.d
     laq = open_producer(Path(data.laq), producer, device.type) if data.laq is not None else None
     if laq is not None and laq.fingerprint != producer:
         raise ConfigError(
-            f"data.laq: {data.laq} is the model {laq.fingerprint[:12]}, and the codes are of "
+            f"data.laq: {data.laq} is the model {laq.fingerprint[:12]}, but the codes come from "
             f"{producer[:12]}; label with that run, or leave data.laq out"
         )
     _check_offset(data, offsets)
@@ -164,7 +164,7 @@ def _check_offset(data: VlaDataConfig, offsets: set[int]) -> None:
     if data.offset is not None and offsets != {data.offset}:
         said = ", ".join(map(str, sorted(offsets)))
         raise ConfigError(
-            f"data.offset: codes reach {said} steps ahead, got {data.offset}; take theirs, or null"
+            f"data.offset: the codes have an offset of {said}, got {data.offset}; use theirs, or null"
         )
 
 

@@ -113,8 +113,8 @@ def load_policy(run: Path, device: str = "auto") -> tuple[Policy, dict[str, Any]
     folder = run / FOLDER
     if not (folder / ABOUT).exists():
         raise ConfigError(
-            f"{run}: no {FOLDER}/{ABOUT} in it; a model is there after the first validation of: oxcart train "
-            f"vla run.dir={run}"
+            f"{run}: no {FOLDER}/{ABOUT} in it; the first validation writes the model: oxcart train vla "
+            f"run.dir={run}"
         )
     where = pick_device(device)
     try:
@@ -140,7 +140,7 @@ def load_policy(run: Path, device: str = "auto") -> tuple[Policy, dict[str, Any]
     model = ActionModel(backbone, ids, own)
     if name := not_finite(model.state_dict()):
         raise CorruptError(
-            f"{folder}: {name} holds numbers that are not finite; train again from before that"
+            f"{folder}: {name} holds numbers that are not finite; train again from an earlier checkpoint"
         )
     model = model.to(where).eval()
     prompter = Prompter(processor, prompt, ids, shape.decoding, shape.tokens, str(folder))

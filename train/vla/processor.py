@@ -124,7 +124,6 @@ def not_there(model: str, error: Exception) -> ConfigError:
     if Path(model).is_dir():
         return ConfigError(f"model: {model} cannot be read as a vision-language model: {reason}")
     return ConfigError(
-        f"model: {model!r} is no directory, and not among the models that the hub of Hugging Face gave "
-        f"this machine before or gives it now; download it (hf download {model}), or give a directory: "
-        f"{reason}"
+        f"model: {model!r} is neither a directory nor a model that this machine has downloaded, or can "
+        f"download now, from the Hugging Face hub; run hf download {model}, or pass a directory: {reason}"
     )

@@ -97,7 +97,7 @@ class Prompter:
         if len(parts) != 2 or len(with_image) != 1:
             raise ConfigError(
                 f"model: the chat template of {model} does not show one image and the text of the user, "
-                "once each; choose another model, or mend its chat_template.jinja"
+                "once each; choose another model, or fix its chat_template.jinja"
             )
         self._parts, self._with_image = parts, with_image[0]
         self._other = self._plain(parts[1 - self._with_image], split=False)

@@ -96,7 +96,7 @@ class VlmConfig:
     """The model to write.
 
     Raises:
-        ConfigError: a value is impossible.
+        ConfigError: a value is invalid.
     """
 
     family: str = "qwen3-vl"

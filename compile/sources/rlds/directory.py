@@ -145,7 +145,7 @@ def _list_files(info: dict[str, Any], wanted: tuple[str, ...] | None) -> dict[st
     for split in info["splits"]:
         try:
             if not _is_name(split["name"]) or split["name"] in splits:
-                raise ValueError(f"name {split['name']!r} is none or is taken")
+                raise ValueError(f"name {split['name']!r} is empty or already taken")
             lengths = [int(length) for length in split["shardLengths"]]
             for length in lengths:
                 if not 0 <= length <= MAX_RECORDS:

@@ -36,7 +36,7 @@ class VideoConfig:
     """How videos become clips.
 
     Raises:
-        ConfigError: a value is impossible.
+        ConfigError: a value is invalid.
     """
 
     rate: Fraction = Fraction(10)

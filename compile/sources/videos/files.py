@@ -195,13 +195,13 @@ def read_scenes(
 
 def _parse(store: Store, info: str) -> Mapping[str, Any]:
     if store.size(info) > MAX_INFO:
-        raise SourceError(f"has more than {MAX_INFO >> 20} MiB; nobody's description is that long", file=info)
+        raise SourceError(f"has more than {MAX_INFO >> 20} MiB, too long for a description", file=info)
     try:
         value = json.loads(store.read(info))
     except (ValueError, RecursionError) as error:
-        raise SourceError(f"is not JSON, so nobody knows whose video it is: {error}", file=info) from error
+        raise SourceError(f"is not JSON, so the video's author is unknown: {error}", file=info) from error
     if not isinstance(value, dict):
-        raise SourceError("is not a JSON object, so nobody knows whose video it is", file=info)
+        raise SourceError("is not a JSON object, so the video's author is unknown", file=info)
     return value
 
 

@@ -221,7 +221,7 @@ class VideoSource(Source):
         try:
             seen = BESIDE.call(survey, self._store, file, self._config, scenes)
         except DiedError as error:
-            raise SourceError(f"breaks the decoder, whose process died of {error}", file=file) from error
+            raise SourceError(f"crashes the decoder, whose process died of {error}", file=file) from error
         except RuntimeError as error:
             raise SourceError(f"cannot be decoded: {error}", file=file) from error
         assert isinstance(seen, Survey)

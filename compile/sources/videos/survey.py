@@ -213,7 +213,9 @@ def _spans(reel: Reel, scenes: Sequence[Scene]) -> list[tuple[int | None, int | 
     spans: list[tuple[int | None, int | None]] = []
     for scene in scenes:
         if scene.stop > len(stamps):
-            raise VideoError(f"has {len(stamps)} frames; a scene is said to be {scene.start} to {scene.stop}")
+            raise VideoError(
+                f"has {len(stamps)} frames; scenes.csv has a scene from {scene.start} to {scene.stop}"
+            )
         spans.append((stamps[scene.start], stamps[scene.stop] if scene.stop < len(stamps) else None))
     return spans
 

@@ -313,7 +313,7 @@ def test_annotations_come_at_t(datasets: Datasets, tmp_path: Path) -> None:
         for i, (_, key, t, _) in enumerate(samples(batch)):
             assert batch.annotations["codes"][i].tolist() == codes[key][t].tolist()
             assert batch.annotations["score"][i].item() == t
-    with pytest.raises(ConfigError, match="is of the dataset"):
+    with pytest.raises(ConfigError, match="belongs to the dataset"):
         Loader(str(datasets["small"]), sample=ALL, batch_size=4, annotations=[urls[0]])
 
 

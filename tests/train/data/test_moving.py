@@ -109,9 +109,9 @@ def test_each_dataset_of_a_mixture_has_its_own(datasets: Datasets, motion: dict[
 def test_what_is_impossible_is_one_line(datasets: Datasets, motion: dict[str, str], tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"min_motion: .* cannot be read; run oxcart annotate motion"):
         loader(datasets, motion, min_motion=1.0, motion=[])
-    with pytest.raises(ConfigError, match="min_motion: no annotation is of"):
+    with pytest.raises(ConfigError, match="min_motion: no annotation belongs to"):
         loader(datasets, motion, min_motion=1.0, motion=[motion["small"]])
-    with pytest.raises(ConfigError, match="min_motion: expected at most what moves, got 999"):
+    with pytest.raises(ConfigError, match="min_motion: 999 is more than the motion of each"):
         loader(datasets, motion, min_motion=999.0)
     with pytest.raises(ConfigError, match="min_motion: expected at least 0, got -1"):
         loader(datasets, motion, min_motion=-1.0)

@@ -293,5 +293,5 @@ def test_a_processor_without_a_chat_template_is_refused(tmp_path: Path) -> None:
 
 def test_a_model_that_is_not_there_is_refused() -> None:
     for load in (load_processor, load_backbone):
-        with pytest.raises(ConfigError, match="'nobody/nothing' is no directory, and not among the models"):
+        with pytest.raises(ConfigError, match="'nobody/nothing' is neither a directory nor a model"):
             load("nobody/nothing")

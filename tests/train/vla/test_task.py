@@ -444,7 +444,7 @@ def _blank(values: dict[str, Any]) -> None:
         ({"values": _drop}, (), "has no values for episode"),
         ({"values": _blank}, (), r"has codes \[-1, -1, -1\] at step 0, expected 0 to 3; label it again"),
         ({"codes": 2}, (), "expected 0 to 1"),
-        ({}, ("data.offset=7",), r"data\.offset: codes reach 2 steps ahead, got 7"),
+        ({}, ("data.offset=7",), r"data\.offset: the codes have an offset of 2, got 7"),
         ({}, ("data.codes=[]",), r"data\.codes: expected an annotation of each dataset"),
         ({}, ("model=''",), "model: expected a vision-language model"),
         ({}, ("vla.prompt=none",), r"vla\.prompt: 'none' is neither a file nor one of robot"),
@@ -467,7 +467,7 @@ def test_codes_of_another_model_are_refused_on_resume(
     trained(small(qwen, kitchen, codes, run, "train.steps=1"))
     AcceleratorState._reset_state(reset_partial_state=True)
     other = write_codes(kitchen, tmp_path / "other.parquet", producer="c" * 64)
-    with pytest.raises(ConfigError, match=r"the run is of another model: codes\.of"):
+    with pytest.raises(ConfigError, match=r"the run has another model: codes\.of"):
         trained([f"run.dir={run}", f"data.codes=[{other}]", "train.steps=2"], resume=True)
 
 

@@ -33,7 +33,7 @@ def check(chosen: Sequence[str], argument: str) -> None:
     """
     for name in chosen:
         if name in MERGED:
-            raise ConfigError(f"{argument}: the figures of {name!r} are drawn by {MERGED[name]}; write that")
+            raise ConfigError(f"{argument}: the figures of {name!r} are drawn by {MERGED[name]}; use that")
         one_of(argument, name, names())
 
 

@@ -319,7 +319,7 @@ def test_scenes_csv_alone_is_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyP
         ("start_frame,end_frame\n5,5\n", "line 2: expected 0 <= start_frame < end_frame, got 5 and 5"),
         ("start_frame,end_frame\nx,5\n", "line 2: expected two frame numbers"),
         ("start_frame,end_frame\n0,30\n20,40\n", "scenes overlap: 0 to 30 and 20 to 40"),
-        ("start_frame,end_frame\n0,900\n", "has 48 frames; a scene is said to be 0 to 900"),
+        ("start_frame,end_frame\n0,900\n", "has 48 frames; scenes.csv has a scene from 0 to 900"),
     ],
 )
 def test_a_table_of_scenes_that_is_wrong_rejects_its_videos(tmp_path: Path, table: str, why: str) -> None:
@@ -480,7 +480,7 @@ def test_a_file_that_breaks_the_decoder_is_rejected_and_the_next_one_is_read(
     monkeypatch.setattr(source_module, "survey", die)
     source = open_source(SourceConfig(url=str(tmp_path), kind="videos"))
     (row,) = source.census("a.mp4")
-    assert row.rejected == "breaks the decoder, whose process died of SIGKILL"
+    assert row.rejected == "crashes the decoder, whose process died of SIGKILL"
     monkeypatch.undo()
     (row,) = source.census("b.mp4")
     assert row.rejected is None
