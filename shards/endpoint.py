@@ -1,4 +1,4 @@
-"""Open the obstore store of a URL, with what the environment says of it.
+"""Open the obstore store of a URL, configured by the environment.
 
     gs://bucket/path       GOOGLE_APPLICATION_CREDENTIALS, gcloud's login, or the account of a Google machine;
                            STORAGE_EMULATOR_HOST for an emulator
@@ -39,7 +39,7 @@ TIMEOUT_S = 30.0
 UPLOAD_FACTOR = 10
 """Factor on that time for uploads, which are answered only after all of their bytes."""
 PART_RETRIES = 3
-"""Times that obstore retries a part of a large object alone."""
+"""Retries by obstore for each part of a large object."""
 SCHEMES = ("gs", "s3", "az", "https", "http")
 
 _PRODUCT = Path("/sys/class/dmi/id/product_name")
@@ -50,7 +50,7 @@ _KEYS_TTL = timedelta(minutes=10)
 _KEY_OPTIONS = ("aws_access_key_id", "credential_process", "login_session", "role_arn", "sso_")
 """First letters of the options of an AWS profile that give keys."""
 _PLAIN = re.compile(r"[A-Za-z0-9$][A-Za-z0-9._-]*")
-"""Names of buckets, containers, accounts and regions, generously."""
+"""Lenient pattern of the names of buckets, containers, accounts and regions."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,17 +62,17 @@ class Endpoint:
     scheme: str
     """Scheme of the URL, one of `SCHEMES`."""
     reader: Any
-    """obstore's store for requests that are answered at once. It retries nothing."""
+    """obstore's store for requests that are answered immediately. It retries nothing."""
     writer: Any
     """obstore's store for uploads, which may be silent for longer. It retries nothing."""
     uploader: Any
-    """obstore's store for uploads in parts, which it retries alone."""
+    """obstore's store for uploads in parts; obstore itself retries the parts."""
     anonymous: bool
     """Whether requests are unsigned."""
     credentials: str
     """Names of the environment variables that hold credentials."""
     unsigned: str
-    """Name of the environment variable that makes requests unsigned in spite of credentials."""
+    """Name of the environment variable that makes requests unsigned even if there are credentials."""
     server: str | None
     """Host and port of a server that the environment names instead of the cloud's own."""
     timeout_s: float
@@ -173,7 +173,7 @@ def _endpoint(*names: str) -> str | None:
 
 
 def _checked(name: str, text: str) -> str:
-    """An endpoint without a slash at its end. It is checked because obstore panics at what is no URL."""
+    """An endpoint without a slash at its end, checked because obstore panics if it is not a URL."""
     with contextlib.suppress(ValueError):
         parts = urllib.parse.urlsplit(text)
         fits = parts.scheme in ("http", "https") and parts.hostname and not parts.query + parts.fragment
@@ -249,7 +249,7 @@ def _amazon(bucket: str) -> tuple[dict[str, Any], str]:
 
 
 def _amazon_profile(signs: bool) -> tuple[Mapping[str, str], Any]:
-    """Settings of the AWS profile in use, and what provides its keys: the file, a login, a role or a program.
+    """Settings of the AWS profile in use, and the source of its keys: the file, a login, a role or a program.
 
     Args:
         signs: whether the keys are needed; if not, a file that cannot be read counts as empty.
@@ -366,7 +366,7 @@ def _unsigned(name: str) -> bool:
 
 
 def _holds(file: Path, word: str) -> bool:
-    """Whether a file of the system exists and contains a word."""
+    """Whether a system file exists and contains a word."""
     with contextlib.suppress(OSError, UnicodeDecodeError):
         return word in file.read_text()
     return False
@@ -377,4 +377,4 @@ _CLOUDS = {
     "s3": (S3Store, "AWS_SKIP_SIGNATURE", _amazon),
     "az": (AzureStore, "AZURE_SKIP_SIGNATURE", _azure),
 }
-"""Scheme -> obstore's store, the variable that makes requests unsigned, and what reads the environment."""
+"""Scheme -> obstore's store, the variable that makes requests unsigned, and the reader of the environment."""
