@@ -48,7 +48,7 @@ _AZURITE = "http://127.0.0.1:10000"
 _KEYS_TTL = timedelta(minutes=10)
 """Age at which obstore asks botocore for keys again; keys from botocore are valid for at least this long."""
 _KEY_OPTIONS = ("aws_access_key_id", "credential_process", "login_session", "role_arn", "sso_")
-"""First letters of the options of an AWS profile that give keys."""
+"""Beginnings of the names of the options that give an AWS profile its keys."""
 _PLAIN = re.compile(r"[A-Za-z0-9$][A-Za-z0-9._-]*")
 """Lenient pattern of the names of buckets, containers, accounts and regions."""
 
@@ -305,8 +305,8 @@ def _amazon_session(name: str, state: tuple[tuple[str, float], ...], process: in
     Raises:
         ConfigError: the profile does not exist or cannot give its keys.
     """
-    from botocore.exceptions import BotoCoreError
-    from botocore.session import Session
+    from botocore.exceptions import BotoCoreError  # of the extra `aws`
+    from botocore.session import Session  # of the extra `aws`
 
     try:
         session = Session(profile=name)
