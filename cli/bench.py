@@ -151,7 +151,7 @@ def shuffle(
     Example:
       oxcart bench shuffle bridge --per-episode all -o shuffle.png
     """
-    need("train", "torch")
+    need("train", "torch", "matplotlib")
     from dataclasses import asdict
 
     from oxcart.cli.table import table

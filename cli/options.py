@@ -179,7 +179,7 @@ def need(extras: str, *packages: str) -> None:
 
 def need_train() -> None:
     """Refuse to go on without the extra `train`; see `need`."""
-    need("train", "torch", "accelerate", "omegaconf", "safetensors")
+    need("train", "torch", "accelerate", "matplotlib", "omegaconf", "safetensors")
 
 
 def need_vla() -> None:

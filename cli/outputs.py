@@ -85,7 +85,7 @@ def _image(file: BinaryIO) -> bool:
 AUDIT_PAGE = Output(name="an audit report", left_by_us=_page(b"<title>oxcart audit"))
 AUDIT_JSON = Output(name="the JSON of an audit", left_by_us=_json("oxcart-audit/1"))
 ANALYSIS_PAGE = Output(name="an analysis", left_by_us=_page(b"<title>oxcart evaluate"))
-ANALYSIS_JSON = Output(name="the JSON of an analysis", left_by_us=_json("oxcart-analysis/1"))
+ANALYSIS_JSON = Output(name="the JSON of an analysis", left_by_us=_json("oxcart-analysis/2"))
 CENSUS = Output(name="a census", left_by_us=_parquet(b"oxcart.census"))
 CODES = Output(name="latent-action labels", left_by_us=_parquet(b"oxcart.annotation", "codes"))
 MOTION = Output(name="motion labels", left_by_us=_parquet(b"oxcart.annotation", "motion"))

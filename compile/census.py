@@ -38,7 +38,7 @@ WORKER_BYTES = 1 << 30
 GROUP_BYTES = 64 << 20
 """Bytes of small files of a remote source that one task reads: a request takes longer than its bytes."""
 AT_ONCE = 16
-"""Files that such a task reads at a time."""
+"""Files that a task of grouped small files reads at a time."""
 
 _METADATA = b"oxcart.census"
 
@@ -54,7 +54,7 @@ class Census:
     table: pa.Table
     """One row per episode, in the order of the source; columns as in `census_schema`."""
     unlisted: int = 0
-    """Episodes that are not in the table, because a limit left them out of a dataset that is a source now."""
+    """Episodes missing from the table because a limit left them out of the dataset that is now the source."""
     part: Part | None = None
     """Part of the files that the table covers; None for all files."""
 
@@ -84,7 +84,7 @@ class Census:
 
 
 def _made_by() -> dict[str, str]:
-    """Versions of the packages that decide a census row."""
+    """Versions of the packages that determine the census rows."""
     return {package: version(package) for package in ("oxcart", "tensorflow-datasets")}
 
 
@@ -128,7 +128,7 @@ def merge(parts: Sequence[Census], source: Source) -> Census:
 
     Raises:
         ConfigError: a part is missing, or is of another census.
-        SourceError: a file has changed meanwhile, or the source holds no episode.
+        SourceError: a file has changed in the meantime, or the source holds no episode.
     """
     for one in parts:
         check(one, source)
@@ -146,7 +146,7 @@ def merge(parts: Sequence[Census], source: Source) -> Census:
 
 
 def _joined(census: Census, source: Source, where: str) -> Census:
-    """A whole census, with what only all of its episodes together tell."""
+    """A whole census, with the columns that depend on all of its episodes together."""
     if not census.table.num_rows:
         raise SourceError(f"{where}: holds no episode")
     table = source.join(census.table)
@@ -160,11 +160,11 @@ def _joined(census: Census, source: Source, where: str) -> Census:
 
 
 def read(data: bytes, name: str) -> Census:
-    """The census that `to_bytes` wrote.
+    """Read the census that `to_bytes` wrote.
 
     Raises:
-        ConfigError: the file holds no census, or one of another version.
-        CorruptError: the file is no Parquet file.
+        ConfigError: the file holds no census, or a census of another version.
+        CorruptError: the file is not a Parquet file.
     """
     table = parse_table(data, name)
     try:
@@ -212,14 +212,14 @@ def load(path: str, source: Source) -> Census:
 
 
 def read_file(path: str) -> Census:
-    """The census, or the part of a census, in a file or URL."""
+    """Read the census, or the part of a census, in a file or URL."""
     folder, slash, name = path.rpartition("/")
     return read(Store(folder or slash or ".").read(name), path)
 
 
 @dataclass(frozen=True)
 class _CensusJob:
-    """What the tasks of a census share."""
+    """Data shared by the tasks of a census."""
 
     config: SourceConfig
     """How to read the source."""
@@ -236,7 +236,7 @@ class _CensusJob:
 
 
 def _groups(files: Sequence[str], sizes: Mapping[str, int]) -> list[list[str]]:
-    """The files in runs of at most `GROUP_BYTES`, each of which one task reads."""
+    """Group the files into runs of at most `GROUP_BYTES`, each of which one task reads."""
     groups: list[list[str]] = []
     used = GROUP_BYTES
     for file in files:
@@ -293,7 +293,7 @@ def rows(found: Iterable[CensusRow], cameras: tuple[str, ...]) -> pa.Table:
 
 
 def summary(census: Census) -> dict[str, Any]:
-    """What a person or a script wants to know of a source, as plain JSON; counts are of usable episodes."""
+    """Summary of a source for people and scripts, as plain JSON; counts cover usable episodes only."""
     usable = census.usable
     environments = usable.group_by(["environment", "environment_known"]).aggregate(
         [("session", "count_distinct"), ("steps", "count"), ("steps", "sum")]

@@ -1,11 +1,11 @@
-"""Commit: merge what the tasks left, reconcile the counts, write the tables and, last, the manifest.
+"""Commit: merge the results of the tasks, reconcile the counts, write the tables and, last, the manifest.
 
-A commit is a pure function of the claim, the census and what the tasks left. So one that was cut off is
-simply done again, on any machine and without the source. Work in progress is deleted only once the manifest
-stands.
+A commit is a pure function of the claim, the census and the results of the tasks. An interrupted commit can
+simply be repeated, on any machine and without the source. Work in progress is deleted only once the manifest
+is in place.
 
-An extension is merged with the dataset that it extends. Tables that differ get new names, so the manifest is
-the one file that is replaced: until then the dataset is the old one, from then on the new one.
+An extension is merged with the dataset that it extends. Tables that differ get new names, so only the
+manifest is replaced: until then the dataset is the old one, and from then on the new one.
 """
 
 from __future__ import annotations
@@ -51,12 +51,9 @@ def commit(
     """Write the tables and the manifest of a plan whose tasks are all done.
 
     Args:
-        store: the output.
-        census: census of the source.
-        claim: claim of the plan.
-        attribution: whose work the episodes are, with a column `key`; None if the source does not say.
-        reject: whether rejected episodes are accepted.
-        warn: called if JPEGs of the source had to be encoded again.
+        store: the output. census: census of the source. claim: claim of the plan. attribution: authors and
+        licences of the episodes, with a column `key`; None if the source states none. reject: whether
+        rejected episodes are accepted. warn: called if JPEGs of the source had to be encoded again.
 
     Raises:
         ConfigError: another compile has taken the output, or tasks are not done.
@@ -149,7 +146,7 @@ def commit(
 
 
 def _base(store: Store, claim: Claim) -> Dataset | None:
-    """The dataset that a claim extends; None if it makes a new one."""
+    """The dataset that a claim extends; None for a new dataset."""
     if claim.extends is None:
         return None
     base = Dataset(store=store, manifest=read_manifest(store))
@@ -159,7 +156,7 @@ def _base(store: Store, claim: Claim) -> Dataset | None:
 
 
 def _in_plan_order(before: pa.Table, added: pa.Table) -> pa.Table:
-    """Episodes of the dataset and of its extension, split by split."""
+    """Episodes of the dataset and of its extension, ordered by split."""
     parts = [one.filter(pc.equal(one["split"], split)) for split in SPLITS for one in (before, added)]
     return pa.concat_tables(parts)
 
@@ -194,7 +191,7 @@ def _write_table(store: Store, name: str, table: pa.Table, base: Dataset | None)
 
 
 def _rejected(census: Census, later: list[dict[str, Any]]) -> pa.Table:
-    """What the census rejected, and what the tasks rejected later, in the order of the source."""
+    """Episodes rejected by the census and, later, by the tasks, in the order of the source."""
     names = ["reason" if name == "rejected" else name for name in census.table.column_names]
     seen = census.rejected.rename_columns(names).select(REJECTED_SCHEMA.names)
     table = pa.concat_tables([seen, pa.Table.from_pylist(later, REJECTED_SCHEMA)])

@@ -6,7 +6,7 @@ A task leaves three files, each written to a temporary name, fsynced and renamed
     shards/train-00000.chunks.parquet    digests of its chunks
     .oxcart/rows/train-00000.parquet     rows of its episodes: the mark that the task is done
 
-A task that is killed leaves nothing that counts, and one that is run again writes the same bytes. It holds
+A killed task leaves nothing that counts as done, and a repeated task writes the same bytes. A task holds
 one episode in memory: its record and its frames. The disk writes while the next episode is decoded
 (`oxcart.shards.write_behind`), and records of a remote source are prefetched. More threads were slower than
 one, which keeps frames in its caches.
@@ -49,14 +49,14 @@ READERS = 4
 
 @dataclass(frozen=True, kw_only=True)
 class ShardJob:
-    """What the tasks of a compile share."""
+    """Data shared by the tasks of a compile."""
 
     source: SourceConfig
     """How to read the source."""
     out: str
     """Directory or URL of the compiled dataset."""
     plan: str
-    """Hash of the plan; what other plans left does not count."""
+    """Hash of the plan; results of other plans are ignored."""
     resize: Resize
     """How frames get their size."""
     encoding: Encoding
@@ -75,7 +75,7 @@ class _NoEpisodesError(Exception):
 
 
 def write_shard(job: ShardJob, shard: Shard, advance: Advance) -> None:
-    """Write one shard, its chunk table and its rows, unless they are there.
+    """Write one shard, its chunk table and its rows, unless they already exist.
 
     Raises:
         SourceError: an episode cannot be compiled, and `job.reject` is not set; or the source has changed.
@@ -151,7 +151,7 @@ def write_shard(job: ShardJob, shard: Shard, advance: Advance) -> None:
 
 
 def _read(source: Source, shard: Shard) -> Generator[tuple[Mapping[str, Any], Episode], None, None]:
-    """Census row and episode of every row of a shard, in order."""
+    """Yield the census row and episode of every row of a shard, in order."""
     rows = shard.rows.to_pylist()
     if not source.remote:
         yield from ((row, source.read(row)) for row in rows)

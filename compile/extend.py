@@ -1,4 +1,4 @@
-"""Extend a dataset: compile what its source has gained into new shards, and leave the old ones alone.
+"""Extend a dataset: compile new episodes of its source into new shards, and leave the old shards unchanged.
 
     config = adopt(CompileConfig(source=SourceConfig(url="bridge_dataset/1.1.0"), out="bridge"), {})
     manifest = execute(prepare(config))    # `oxcart.compile.pipeline.execute`
@@ -6,10 +6,11 @@
 The census of the grown source is matched with the dataset by the digests of the records, wherever a rebuilt
 source has put them. Episodes without a match are new, and are split by the frozen rule
 (`oxcart.manifests.frozen`). From then on this is a compile like any other: claimed, resumed, shared out and
-committed. The trade-off: the whole source is read again, because only its records say what they are.
+committed. The trade-off: the whole source is read again, because only the records identify themselves.
 
-Of an episode that has left the source, only the first instruction is known and none of its duplicates, and it
-may have become another record. So nothing new may go to another split than the episodes that have left.
+For an episode that is no longer in the source, only the first instruction is known, its duplicates are not,
+and it may have become another record. So new episodes are refused if they would go to another split than such
+an episode.
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ _COLUMNS = ("key", "split", "environment", "session", "instruction", "source_spl
 
 
 def adopt(config: CompileConfig, given: Mapping[str, Any]) -> CompileConfig:
-    """The compile with the options that the dataset in its output was compiled with.
+    """Give a compile the options with which the dataset in its output was compiled.
 
     Args:
         config: the compile; its settings do not count, and where its source is None the dataset decides.
@@ -133,7 +134,7 @@ def prepare(config: CompileConfig, report: Progress = ignore) -> Prepared:
 
 
 def _adopt_source(config: SourceConfig, was: Mapping[str, Any]) -> SourceConfig:
-    """How to read the source: as it was read before (`was`), except where `config` says otherwise."""
+    """How to read the source: as before (`was`), except where `config` says otherwise."""
     if config.kind != was["kind"]:
         raise ConfigError(
             f"{config.url}: expected a source of kind {was['kind']}, as the dataset's is; got {config.kind}"
@@ -229,9 +230,9 @@ def _refuse_unknown_names(
 
 
 def _refuse_other(manifest: Manifest, source: Source, config: CompileConfig) -> None:
-    """Refuse options that would make other episodes than those of the dataset, and name them.
+    """Refuse options that would make the episodes differ from those of the dataset, and name the options.
 
-    What may differ: the version of the source, its splits if they are named, and which videos are excluded.
+    The version of the source, its splits if they are named, and the excluded videos may differ.
     """
     settings, was, now = config.settings, dict(manifest.config["source"]), source.describe()
     new_splits = [split for split in now["source_splits"] if split not in was["source_splits"]]
@@ -268,7 +269,7 @@ def _refuse_other(manifest: Manifest, source: Source, config: CompileConfig) -> 
 
 
 def _sides(was: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
-    """Name, old value and new value of each thing said of the source; those of `video` one by one."""
+    """Name, old value and new value of each setting of the source; settings of `video` one by one."""
     for name in sorted({*was, *now} - {"version", "source_splits", "exclude"}):
         if name == "video":
             yield from _sides(was[name], now[name])
@@ -277,7 +278,7 @@ def _sides(was: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[tuple[str
 
 
 def _match(census: pa.Table, before: pa.Table) -> Places:
-    """For each row of the census, the episode of the dataset that is the same record; -1 if there is none.
+    """For each row of the census, the episode of the dataset with the same record; -1 if there is none.
 
     An episode is matched once. Among equal records, one that still has its key comes first.
     """
@@ -297,7 +298,7 @@ def _match(census: pa.Table, before: pa.Table) -> Places:
 
 
 def _renamed(census: Census, before: pa.Table, matched: Places) -> Census:
-    """The census with the dataset's keys for its episodes, and keys that are not taken for all others."""
+    """The census with the dataset's keys for its episodes, and unused keys for all others."""
     old, keys = before["key"].to_pylist(), census.table["key"].to_pylist()
     there, taken = set(old), {*old, *keys}
     for i, at in enumerate(matched.tolist()):
@@ -322,7 +323,7 @@ def _assign(
     matched: Places,
     rows: pa.Table,
 ) -> Assignment:
-    """The splits of all episodes: those of the dataset, then those of the new `rows`."""
+    """Splits of all episodes: first those of the dataset, then those of the new `rows`."""
     here = np.flatnonzero(matched >= 0)
     now = dict(zip(matched[here].tolist(), split_episodes(census.take(pa.array(here))), strict=True))
     columns = [before[name].to_pylist() for name in _COLUMNS]

@@ -1,4 +1,4 @@
-"""From the images of a source to the chunks of a member, which takes most of the time of a compile."""
+"""Turn the images of a source into the chunks of a member, which takes most of the time of a compile."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class EncodedFrames:
     digests: list[int]
     """xxh3-64 of each chunk."""
     again: int
-    """JPEGs of the source that already had the wanted size and had to be encoded once more."""
+    """Number of JPEGs of the source that already had the wanted size but had to be encoded again."""
 
 
 def encode_frames(
@@ -48,7 +48,7 @@ def encode_frames(
             returned chunks lie in it.
 
     Raises:
-        ImageError: an image cannot be decoded, or has another size than the census saw.
+        ImageError: an image cannot be decoded, or its size differs from the one in the census.
     """
     size = row[f"{camera}.height"], row[f"{camera}.width"]
     shape = (len(images), *resize.output_size(*size), 3)
@@ -67,9 +67,9 @@ def _as_jpegs(
     resize: Resize,
     encoding: Encoding,
 ) -> tuple[Encoded, int]:
-    """JPEGs of one camera: the source's own bytes where they are JPEG of the wanted size, else encoded.
+    """JPEGs of one camera: the source's own bytes if they are JPEG of the wanted size, else encoded here.
 
-    Returns them, and how many had to be encoded although the source has a JPEG of the wanted size.
+    Returns them, and the number that had to be encoded although the source has a JPEG of the wanted size.
     """
     assert encoding.quality is not None
     jpegs: list[bytes | memoryview] = []
@@ -97,7 +97,7 @@ def _decode(
     shape: tuple[int, int, int, int],
     buffers: dict[str, Frame],
 ) -> Frame:
-    """Decoded frames [T, H, W, 3] of one camera, in a buffer that is used again."""
+    """Decoded frames [T, H, W, 3] of one camera, in a buffer that the next call reuses."""
     if isinstance(images, np.ndarray) and images.shape == shape:
         return images
     if not isinstance(images, np.ndarray | Film):

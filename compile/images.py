@@ -1,4 +1,4 @@
-"""Encoded images to frames: the one place where a source's pixels are made.
+"""Decode encoded images to frames: the one place where a source's pixels are made.
 
 The pixels are those of Pillow (libjpeg-turbo; a resize in integer arithmetic). Two common kinds take a faster
 way to the same pixels: JPEG through `oxcart.shards.jpeg`, and PNG of 8-bit colour through libspng. As libspng
@@ -25,10 +25,10 @@ from oxcart.shards.resize import resize_into as stretch_into
 
 FITS = ("stretch", "crop")
 MAX_PIXELS = 1 << 26
-"""Most pixels of an image; a larger one is refused from its header, before memory is taken."""
+"""Maximum number of pixels of an image; larger ones are refused by their header, before memory is taken."""
 
 JPEG, PNG = b"\xff\xd8", b"\x89PNG\r\n\x1a\n"
-"""First bytes of a file."""
+"""First bytes of a JPEG file and of a PNG file."""
 PLAIN = bytes((8, 2, 0, 0, 0))
 """End of a PNG header: 8 bits, colour, the only compression and filter, and no interlace."""
 
@@ -54,7 +54,7 @@ class Resize:
             raise ConfigError(f"size: expected 1 to 8192 pixels a side, got {self.size[0]}x{self.size[1]}")
 
     def describe(self) -> dict[str, Any]:
-        """Plain JSON, with the filter, which is fixed; without a size nothing else counts."""
+        """The settings as plain JSON, with the filter, which is fixed; without a size nothing else counts."""
         if self.size is None:
             return {"size": None, "fit": None, "filter": None}
         return {"size": list(self.size), "fit": self.fit, "filter": "bilinear"}
@@ -68,7 +68,7 @@ def image_size(data: bytes | memoryview) -> tuple[int, int]:
     """Height and width from an image's header; no pixel is decoded.
 
     Raises:
-        ImageError: the data is no image, or an absurdly large one.
+        ImageError: the data is not an image, or the image is absurdly large.
     """
     with _open(data) as image:
         return image.height, image.width
@@ -156,7 +156,7 @@ def _open(data: bytes | memoryview) -> Image.Image:
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
-    """The image as RGB, without transparency; of 16-bit grey the high 8 bits, as Pillow does for colour."""
+    """The image as RGB without transparency; 16-bit grey keeps its high 8 bits, as Pillow does for colour."""
     if image.mode == "RGB":
         return image
     image.info.pop("transparency", None)

@@ -1,4 +1,4 @@
-"""Moments of actions and states. They are merged in plan order, so any number of workers gives the same."""
+"""Moments of actions and states, merged in plan order, so any number of workers gives the same result."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def merge(parts: Iterable[Moments]) -> Moments | None:
 
 
 def moments_of(stated: dict[str, Any] | None) -> Moments | None:
-    """Moments that have this `summary`, but for the last bits of float64."""
+    """Moments that have this `summary`, except for the last bits of float64."""
     if stated is None:
         return None
     squares = [std * std * stated["count"] for std in stated["std"]]

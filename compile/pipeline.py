@@ -43,14 +43,14 @@ ON_ERROR = ("fail", "reject")
 
 @dataclass(frozen=True, kw_only=True)
 class CompileConfig:
-    """One compile."""
+    """Configuration of a compile."""
 
     source: SourceConfig
-    """What to compile."""
+    """The source to compile, and how to read it."""
     out: str
     """Directory or URL of the compiled dataset."""
     settings: Settings = field(default_factory=Settings)
-    """What decides the bytes of the dataset."""
+    """Settings that determine the bytes of the dataset."""
     census: str | None = None
     """File or URL with the census of the source; None takes the census."""
     on_error: str = "fail"
@@ -60,7 +60,7 @@ class CompileConfig:
     workers: int = field(default_factory=default_workers)
     """Upper limit of tasks at a time."""
     engine: str = PROCESSES
-    """What runs the tasks: `processes` of this machine, or `ray`."""
+    """Engine that runs the tasks: `processes` on this machine, or `ray`."""
     ray_address: str | None = None
     """Address of a Ray cluster; None starts one on this machine."""
     part: Part | None = None
@@ -76,28 +76,28 @@ class CompileConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class Prepared:
-    """A compile whose plan is made; nothing is written yet."""
+    """A compile whose plan is made; nothing has been written yet."""
 
     config: CompileConfig
-    """What was asked for."""
+    """Configuration of the compile."""
     source: Source
     """The open source."""
     census: Census
     """Census of the source."""
     plan: Plan
-    """All shards of the dataset, or of what is added to it."""
+    """Plan with all shards of the dataset, or all shards to be added to it."""
     claim: Claim
-    """Claim that the compile makes on `out`."""
+    """Claim of the compile on `out`."""
     shards: Sequence[Shard]
-    """Shards to write: all of the plan, or a part."""
+    """Shards to write: those of the whole plan, or of a part."""
     frames: int
-    """Frames of these shards, summed over cameras."""
+    """Number of frames of `shards`, summed over cameras."""
     frames_done: int
-    """Frames of the shards that a compile of this plan has already written."""
+    """Number of frames in shards that are already written for this plan."""
 
     @cached_property
     def attribution(self) -> pa.Table | None:
-        """Whose work the episodes of the plan are; None if the source does not say."""
+        """Authors and licences of the plan's episodes; None if the source states none."""
         keys = [chunk for shard in self.plan.shards for chunk in shard.rows["key"].chunks]
         return self.source.attribution(self.census.table, pa.chunked_array(keys, pa.string()))
 
@@ -118,7 +118,7 @@ def prepare(config: CompileConfig, report: Progress = ignore) -> Prepared:
     """Take or read the census, split it, and plan the shards.
 
     Raises:
-        ConfigError: an option is impossible, or `out` holds something else.
+        ConfigError: an option is invalid, or `out` holds something else.
         SourceError: the source is not complete, or an episode cannot be compiled and `on_error` is `fail`.
     """
     store = Store(config.out)
@@ -144,7 +144,7 @@ def refuse_faults(census: Census) -> None:
 
 
 def planned(config: CompileConfig, source: Source, census: Census, plan: Plan) -> Prepared:
-    """A compile of a plan, and how much of it is already done."""
+    """A compile of a plan, with how much of it is already done."""
     store = Store(config.out)
     shards = config.part.of(plan.shards) if config.part else plan.shards
     claim = workspace.claim_of(plan, source)
@@ -163,7 +163,7 @@ def planned(config: CompileConfig, source: Source, census: Census, plan: Plan) -
 
 
 def execute(prepared: Prepared, report: Progress = ignore, warn: Warn = hush) -> Manifest:
-    """Write the shards, then the tables, then the manifest; what is already done stays as it is.
+    """Write the shards, then the tables, then the manifest; existing results are kept.
 
     Args:
         prepared: what `prepare` returned.
@@ -196,7 +196,7 @@ def execute(prepared: Prepared, report: Progress = ignore, warn: Warn = hush) ->
 
 
 def execute_part(prepared: Prepared, report: Progress = ignore) -> None:
-    """Write the shards of a part of the plan, and nothing else; `finish` makes a dataset of all parts.
+    """Write only the shards of a part of the plan; `finish` makes a dataset of all parts.
 
     Args:
         prepared: what `prepare` returned.
@@ -223,7 +223,7 @@ def execute_part(prepared: Prepared, report: Progress = ignore) -> None:
 
 
 def finish(out: str, *, on_error: str = "fail", warn: Warn = hush) -> Manifest:
-    """Make a dataset of an output whose shards are all written; the source is not needed.
+    """Commit an output whose shards are all written to a dataset; the source is not needed.
 
     Raises:
         ConfigError: `out` holds no unfinished compile, or shards are missing.
@@ -272,15 +272,15 @@ def _frames(shards: Sequence[Shard], source: Source) -> int:
 
 
 def check_apart(what: str, source: str, out: str) -> None:
-    """Refuse an output that would overwrite or delete what is read, however the two are spelled.
+    """Refuse an output that would overwrite or delete the data being read, however the two are spelled.
 
     Args:
-        what: one word for what is read.
-        source: directory or URL of what is read.
+        what: one word for the data being read.
+        source: directory or URL of the data being read.
         out: directory or URL of the compiled dataset.
 
     Raises:
-        ConfigError: the two are one place, or the source lies in the work in progress of `out`.
+        ConfigError: both are the same place, or the source lies in the work in progress of `out`.
     """
     place, work = resolved(source), f"{resolved(out)}/{WORK}"
     if place == resolved(out) or same_file(source, out):
@@ -292,7 +292,7 @@ def check_apart(what: str, source: str, out: str) -> None:
 
 
 def take_census(config: CompileConfig, store: Store, source: Source, report: Progress) -> Census:
-    """The census from the file in `config`, from an interrupted compile, or taken now."""
+    """Get the census from the file in `config` or an interrupted compile, or take it now."""
     if config.census is not None:
         return census_module.load(config.census, source)
     if store.exists(workspace.CENSUS) and not config.overwrite and not store.exists(workspace.OVERWRITING):

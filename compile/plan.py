@@ -1,6 +1,6 @@
-"""The plan: which episode goes to which shard. A pure function of the census and the configuration.
+"""The plan: which episode goes to which shard, a pure function of the census and the configuration.
 
-Within a split, episodes stand in the order of the sha256 of their keys and are packed into shards of a
+Within a split, episodes are in the order of the sha256 of their keys and are packed into shards of a
 budget of uncompressed frame bytes; so the shards of a split, read in sequence, are already shuffled. The
 hash of the plan says whether two compiles are the same one.
 """
@@ -38,9 +38,9 @@ SHARD_BYTES = {"raw": 512 << 20, "zstd": 1 << 30, "jpeg": 3 << 30}
 VIDEO_LIBRARIES = ("av", "libavcodec", "libavformat", "libswscale", "opencv", "scenedetect")
 """Libraries that read videos; only datasets of videos name them."""
 SOURCE_LIBRARIES = ("tensorflow-datasets", *VIDEO_LIBRARIES)
-"""Libraries that read a source: what they made stays as it is in every transcode."""
+"""Libraries that read a source; their results are kept by every transcode."""
 PIXEL_LIBRARIES = (*SOURCE_LIBRARIES, "libjpeg", "pillow", "pyspng", "simplejpeg")
-"""Libraries that make frames, too: what they made stays if no frame is decoded, resized or encoded."""
+"""Libraries that also make frames; their results are kept if no frame is decoded, resized or encoded."""
 
 PACKAGES = (
     "oxcart",
@@ -52,7 +52,7 @@ PACKAGES = (
     "tensorflow-datasets",
     "zstandard",
 )
-"""Packages that make the bytes of any dataset."""
+"""Packages that determine the bytes of any dataset."""
 
 _AT_ONCE = 4096
 
@@ -60,19 +60,19 @@ UNKNOWN_OF = {
     "videos": "put a .info.json with a channel_id beside each video, "
     "or use --split-by instruction with --instruction title"
 }
-"""Kind of source -> remedy where no environment is known, if it is not the usual one."""
+"""Kind of source -> remedy if no environment is known, where it differs from the usual one."""
 ROW_BYTES, CAMERA_BYTES = 144, 24
-"""Bytes of an episode in the file of its table, and of each camera after the first; measured."""
+"""Measured bytes of an episode in the file of its table, and of each camera after the first."""
 ENTRY_BYTES, PLACE_BYTES, COUNTS_BYTES = 460, 88, 140
-"""Bytes in the manifest of a shard, of an environment beside its name, and of its counts per split."""
+"""Bytes in the manifest per shard, per environment without its name, and for its counts per split."""
 
 MAX_NAME = 100
-"""Most characters of a member's name, as USTAR divides names at a "/" only."""
+"""Maximum length of a member's name, since USTAR divides names only at a "/"."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What decides the bytes of a compiled dataset, besides its source."""
+    """Settings that, with the source, determine the bytes of a compiled dataset."""
 
     rule: SplitRule = field(default_factory=SplitRule)
     """How episodes are split."""
@@ -81,9 +81,9 @@ class Settings:
     encoding: Encoding = field(default_factory=Encoding)
     """How frames are stored."""
     shard_size: int | None = None
-    """Bytes of uncompressed frames per shard, unless one episode has more; None for the codec's default."""
+    """Bytes of uncompressed frames per shard (a single episode may exceed it); None: the codec's default."""
     limit: int | None = None
-    """Most episodes of train to compile, the first in the order of the sha256 of their keys; None for all."""
+    """Maximum number of train episodes to compile, first in the order of the sha256 of keys; None for all."""
 
     def __post_init__(self) -> None:
         if self.shard_size is not None and self.shard_size < 1:
@@ -102,9 +102,9 @@ class Shard:
     """One shard to write: one task of the execution."""
 
     name: str
-    """Split and number: `train-00000`."""
+    """Name with split and number: `train-00000`."""
     split: str
-    """Split of all its episodes."""
+    """Split of all episodes in the shard."""
     rows: pa.Table
     """Census rows of the shard's episodes, in order."""
 
@@ -116,27 +116,27 @@ class Extends:
     plan: str
     """Hash of the plan of this dataset."""
     known: int
-    """Episodes of the source that the dataset already has."""
+    """Number of episodes of the source that are already in the dataset."""
     gone: int
-    """Episodes of the dataset that are no longer in the source."""
+    """Number of episodes of the dataset that are no longer in the source."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """All shards to write, and what was left out."""
+    """All shards to write, and the episodes left out."""
 
     shards: tuple[Shard, ...]
     """All shards in plan order: split by split, then by number."""
     limited: int
-    """Episodes of train beyond the limit."""
+    """Number of train episodes beyond the limit."""
     frame_bytes: int
     """Bytes of the uncompressed frames of all shards."""
     assignment: Assignment | None
-    """Split of each episode, and why; None for a transcode, whose dataset is split already."""
+    """Split of each episode, with the reasons; None for a transcode, whose dataset is already split."""
     pixels: Mapping[str, Any]
-    """What shapes the frames, as in the manifest."""
+    """Settings that shape the frames, as in the manifest."""
     config: Mapping[str, Any]
-    """Rest of the configuration, as in the manifest."""
+    """The remaining configuration, as in the manifest."""
     versions: Mapping[str, str]
     """Versions of the libraries that make the bytes."""
     extends: Extends | None
@@ -151,11 +151,11 @@ class Plan:
 
 
 def plan_compile(census: Census, settings: Settings, aliases: Mapping[str, tuple[str, ...]]) -> Plan:
-    """The plan of a new dataset: split the census, and pack it into shards.
+    """Plan a new dataset: split the census, and pack it into shards.
 
     Args:
         census: census of the source.
-        settings: what decides the bytes.
+        settings: settings that determine the bytes.
         aliases: environments -> other names by which they are known; the rule's own table comes first.
 
     Raises:
@@ -193,7 +193,7 @@ def plan_extension(
     settings: Settings,
     extends: Extends,
 ) -> Plan:
-    """The plan of shards that are added to a dataset; it has no shards if there is nothing to add.
+    """Plan the shards to add to a dataset; the plan has no shards if there is nothing to add.
 
     Args:
         census: census of the source as it is now.
@@ -227,12 +227,12 @@ def plan_extension(
 def plan_transcode(
     census: Census, splits: npt.NDArray[np.str_], manifest: Manifest, settings: Settings
 ) -> Plan:
-    """The plan of a dataset that is stored in another way: the same episodes in the same splits.
+    """Plan a dataset that is stored in another way: the same episodes in the same splits.
 
     Args:
         census: the episodes of the dataset.
         splits: split of each usable episode.
-        manifest: manifest of the dataset; what it says of its source and its split stays.
+        manifest: manifest of the dataset; its source and its split are kept.
         settings: how frames are to be stored; the rule and the limit do not count.
 
     Raises:
@@ -266,8 +266,8 @@ def _pack_splits(
     Args:
         usable: census rows of the episodes.
         splits: split of each episode.
-        settings: how many episodes go into a shard.
-        first: split -> number of its first shard, where that is not 0.
+        settings: settings that limit how many episodes go into a shard.
+        first: split -> number of its first shard, if it is not 0.
     """
     usable = usable.combine_chunks()  # else each `take` below does so for itself
     order = _hash_order(usable["key"])
@@ -296,7 +296,7 @@ def _plan(
     versions: dict[str, str],
     extends: Extends | None = None,
 ) -> Plan:
-    """The plan of some shards, with its hash."""
+    """A plan of the given shards, with its hash."""
     what: dict[str, Any] = {"format": FORMAT, "pixels": pixels, "config": config, "versions": versions}
     if settings.encoding.anew:
         what["anew"] = True
@@ -332,7 +332,7 @@ def _check_names(keys: pa.ChunkedArray, cameras: list[str]) -> None:
 
 
 def _check_sizes(shards: list[Shard], cameras: list[str], base: Manifest | None = None) -> None:
-    """Refuse a dataset whose manifest or episode table would be larger than what is read again.
+    """Refuse a dataset whose manifest or episode table would be too large to be read again.
 
     Args:
         shards: shards to write.
@@ -369,7 +369,7 @@ def _check_sizes(shards: list[Shard], cameras: list[str], base: Manifest | None 
 
 
 def with_aliases(rule: SplitRule, *tables: Mapping[str, tuple[str, ...]]) -> SplitRule:
-    """The rule with more aliases of environments; a rule that splits by something else stays as it is."""
+    """The rule with more aliases of environments; a rule that splits by something else is unchanged."""
     if rule.by != "environment":
         return rule
     union: dict[str, tuple[str, ...]] = {}
@@ -396,7 +396,7 @@ def library_versions() -> dict[str, str]:
 
 
 def split_episodes(rows: pa.Table) -> list[SplitEpisode]:
-    """What the split rule must know of each episode, from its census row."""
+    """The facts about each episode that the split rule uses, from its census row."""
     columns = ("key", "environment", "session", "instructions", "source_split", "duplicate")
     return [
         SplitEpisode(key=k, environment=e, session=s, instructions=tuple(i), source_split=p, duplicate=d)
@@ -405,7 +405,7 @@ def split_episodes(rows: pa.Table) -> list[SplitEpisode]:
 
 
 def _hash_order(keys: pa.ChunkedArray) -> npt.NDArray[np.int64]:
-    """Positions of the keys in the order of their sha256; few keys at a time become Python objects."""
+    """Positions of the keys, sorted by their sha256; only a few keys at a time become Python objects."""
     digests = np.empty((len(keys), 4), ">u8")
     for start in range(0, len(keys), _AT_ONCE):
         for i, key in enumerate(keys.slice(start, _AT_ONCE).to_pylist(), start):
@@ -432,7 +432,7 @@ def _frame_bytes(rows: pa.Table, resize: Resize) -> npt.NDArray[np.int64]:
 
 
 def _pack(sizes: npt.NDArray[np.int64], budget: int) -> list[slice]:
-    """Runs of episodes that together fit the budget; an episode that alone exceeds it is a run of its own."""
+    """Runs of episodes that together fit the budget; a single episode that exceeds it is a run of its own."""
     runs, start, used = [], 0, 0
     for i, size in enumerate(sizes.tolist()):
         if i > start and used + size > budget:

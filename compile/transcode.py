@@ -1,11 +1,11 @@
-"""Store a compiled dataset in another way: another codec, frame size or shard size, without its source.
+"""Store a compiled dataset with another codec, frame size or shard size, without its source.
 
     prepared = prepare(TranscodeConfig(dataset="bridge", out="bridge-zstd", codec="zstd"))
     manifest = execute(prepared)
 
-The episodes, their splits and everything that is known of them stay; only frames and shards change. A
-transcode is a compile whose source is a compiled dataset and whose split is given. So it is claimed, resumed
-and committed like any other, and with the same settings the same bytes come out.
+The episodes, their splits and everything known about them stay; only frames and shards change. A transcode is
+a compile whose source is a compiled dataset and whose split is given. It is therefore claimed, resumed and
+committed like any other, and with the same settings the same bytes come out.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ __all__ = ["TranscodeConfig", "execute", "prepare"]
 
 @dataclass(frozen=True, kw_only=True)
 class TranscodeConfig:
-    """One transcode."""
+    """Configuration of a transcode."""
 
     dataset: str
     """Directory or URL of the compiled dataset."""
@@ -64,8 +64,8 @@ def prepare(config: TranscodeConfig) -> Prepared:
     """Read the dataset's tables, and plan the new shards.
 
     Raises:
-        ConfigError: there is no such dataset, `out` is the dataset itself or holds something else.
-        CorruptError: its manifest or a table is damaged.
+        ConfigError: there is no such dataset, or `out` is the dataset itself or holds something else.
+        CorruptError: the manifest or a table is damaged.
     """
     check_apart("dataset", config.dataset, config.out)
     given = SourceConfig(url=config.dataset, kind="compiled")

@@ -2,7 +2,7 @@
 
     OUT/.oxcart/overwriting                a dataset is being deleted to make room for another
         .oxcart/plan.json                  the claim: the hash of a plan, and what a commit must know of it
-        .oxcart/attribution.parquet        whose work the episodes are, where the source says
+        .oxcart/attribution.parquet        authors and licences of the episodes, if the source states them
         .oxcart/census.parquet             the census
         .oxcart/rows/train-00000.parquet   rows of a shard's episodes: the mark that the shard is written
         shards/train-00000.tar, shards/train-00000.chunks.parquet
@@ -13,7 +13,7 @@ Each state differs from the one above it by the files that are written in betwee
 
     empty         Any plan may claim the output. The claim can only be created, so one plan has it.
       |  the claim
-    claimed       Processes of that plan join, as many as like to; every other plan is refused.
+    claimed       Any number of processes of that plan may join; every other plan is refused.
       |  the attribution, then the census
     writing       They write shards: the tar, its chunk table, then its rows.
       |  the last rows
@@ -35,9 +35,9 @@ Each state differs from the one above it by the files that are written in betwee
     dropping      Reached from extending by --overwrite: the claim loses its plan, then the rest of `.oxcart`
                   is deleted, then the shards and tables that the manifest does not name, then the claim.
 
-Nothing is locked. A file of a compile gets its name only where the claim is still of its plan
-(`claimed_writer`), and whoever takes an output away begins with the claim. So every step can be cut off and
-done again, by any number of processes at once.
+Nothing is locked. A file of a compile gets its name only if the claim is still that of its plan
+(`claimed_writer`), and a process that takes an output away deletes the claim first. So every step can be
+interrupted and repeated, by any number of processes at once.
 
 A finished dataset has its digests in its manifest. The files of `.oxcart` have none yet, can lie in a bucket
 for days, and Parquet reads one flipped bit in ten as data. So they are sealed: each is the BLAKE3 digest of
@@ -79,18 +79,18 @@ _METADATA = b"oxcart.shard"
 
 @dataclass(frozen=True, kw_only=True)
 class Claim:
-    """A plan and its source, as far as a commit must know them; plain JSON."""
+    """What a commit must know of a plan and its source, as plain JSON."""
 
     plan: str
     """Hash of the plan."""
     shards: list[str]
     """Names of all shards, in plan order."""
     limited: int
-    """Episodes of train beyond the limit."""
+    """Number of train episodes beyond the limit."""
     pixels: dict[str, Any]
-    """What shapes the frames, as in the manifest."""
+    """Settings that shape the frames, as in the manifest."""
     config: dict[str, Any]
-    """Rest of the configuration, as in the manifest."""
+    """The remaining configuration, as in the manifest."""
     versions: dict[str, str]
     """Versions of the libraries that make the bytes."""
     dataset: dict[str, Any]
@@ -104,19 +104,19 @@ class Claim:
     control_rate: dict[str, Any] | None
     """`hz` and `verified`; None where the rate is not known."""
     extends: str | None = None
-    """Hash of the plan of the dataset that the shards are added to; None makes a new dataset."""
+    """Hash of the plan of the dataset to which the shards are added; None for a new dataset."""
     known: int = 0
-    """Episodes of the census that this dataset already has."""
+    """Number of episodes of the census that the extended dataset already has."""
 
     def to_bytes(self) -> bytes:
-        """JSON with a digest, because a commit believes it without the source."""
+        """JSON with a digest, because a commit relies on it without the source."""
         value = asdict(self)
         return pretty_json({**value, "digest": sha256_json(value)})
 
 
 @dataclass(frozen=True, kw_only=True)
 class Done:
-    """What the task of a shard left."""
+    """The results of the task of a shard."""
 
     shard: Mapping[str, Any]
     """Entry of the shard in the manifest; a shard without episodes has no files."""
@@ -125,7 +125,7 @@ class Done:
     rejected: Sequence[Mapping[str, Any]]
     """Rows of `rejected.parquet`."""
     again: int
-    """JPEGs of the source that already had the wanted size and had to be encoded once more."""
+    """Number of JPEGs of the source that already had the wanted size but had to be encoded again."""
     action: Moments | None
     """Moments of the actions; None without actions."""
     state: Moments | None
@@ -133,7 +133,7 @@ class Done:
 
 
 def claim_of(plan: Plan, source: Source) -> Claim:
-    """The claim that a compile of a plan makes."""
+    """The claim of a compile of a plan."""
     return Claim(
         plan=plan.hash,
         shards=[shard.name for shard in plan.shards],
@@ -152,10 +152,10 @@ def claim_of(plan: Plan, source: Source) -> Claim:
 
 
 def unfinished_claim(store: Store) -> Claim:
-    """The claim of the unfinished compile in a store.
+    """Read the claim of the unfinished compile in a store.
 
     Raises:
-        ConfigError: there is no unfinished compile, or it is of another version.
+        ConfigError: there is no unfinished compile, or another version of oxcart began it.
         CorruptError: the claim is damaged.
         StoreError: the claim cannot be read.
     """
@@ -177,14 +177,14 @@ def unfinished_claim(store: Store) -> Claim:
 
 
 def claimed_plan(store: Store) -> str | None:
-    """Hash of the plan that has claimed a store; None if none has, or if the claim is damaged."""
+    """Hash of the plan that has claimed a store; None if there is no claim or it is damaged."""
     with contextlib.suppress(CorruptError, KeyError):
         return str((read_claim(store) or {})["plan"])
     return None
 
 
 def awaited(store: Store, base: str | None) -> bool:
-    """Whether the dataset of a plan is still to be made.
+    """Whether the dataset of a plan has yet to be made.
 
     Args:
         store: the output.
@@ -196,13 +196,13 @@ def awaited(store: Store, base: str | None) -> bool:
 
 
 def joins(store: Store, claim: Claim) -> bool:
-    """Whether a store holds an unfinished compile of the plan of this very claim."""
+    """Whether a store holds an unfinished compile of the plan of this claim."""
     joined = claimed_plan(store) == claim.plan and awaited(store, claim.extends)
     return joined and not store.exists(OVERWRITING)
 
 
 def finished(store: Store, plan: str, on_error: str) -> Manifest:
-    """The manifest of a store that must hold the finished dataset of a plan.
+    """Read the manifest of a store that must hold the finished dataset of a plan.
 
     Raises:
         ConfigError: the dataset is of another plan, or lacks episodes and `on_error` is `fail`.
@@ -227,7 +227,7 @@ def finished(store: Store, plan: str, on_error: str) -> Manifest:
 
 @contextlib.contextmanager
 def unless_finished(store: Store, plan: str) -> Iterator[None]:
-    """Ignore an error of a compile whose dataset another process of the same plan has finished meanwhile."""
+    """Ignore an error of a compile if another process of the same plan has finished the dataset."""
     try:
         yield
     except OxcartError:
@@ -239,7 +239,7 @@ def check_out(store: Store, overwrite: bool) -> None:
     """Refuse an output that cannot be claimed, before a long census.
 
     Raises:
-        ConfigError: the store cannot be written, or holds something else than oxcart's work.
+        ConfigError: the store cannot be written, or holds files that oxcart did not write.
     """
     if not store.writable:
         store.check_writable()
@@ -261,11 +261,11 @@ def take(store: Store, claim: Claim, overwrite: bool) -> None:
     Args:
         store: the output.
         claim: what to claim.
-        overwrite: delete the dataset or the unfinished compile that is there; of an extension, an unfinished
-            extension alone.
+        overwrite: delete the existing dataset or unfinished compile; for an extension, only an unfinished
+            extension.
 
     Raises:
-        ConfigError: another plan has claimed the store, or it has become another dataset meanwhile.
+        ConfigError: another plan has claimed the store, or it has become another dataset in the meantime.
     """
     if store.exists(OVERWRITING) or (overwrite and not joins(store, claim)):
         if claim.extends is None:
@@ -292,7 +292,7 @@ def take(store: Store, claim: Claim, overwrite: bool) -> None:
 
 
 def _delete_dataset(store: Store) -> None:
-    """Delete what oxcart wrote, and nothing else; the marker has whoever comes after a crash do it again."""
+    """Delete only what oxcart wrote; the marker makes the next process repeat it after a crash."""
     store.put(OVERWRITING, b"")
     store.delete(CLAIM)  # first, so that a compile that is still running notices
     found = store.list()
@@ -301,13 +301,13 @@ def _delete_dataset(store: Store) -> None:
 
 
 def drop_extension(store: Store) -> None:
-    """Delete what an unfinished extension wrote, and nothing else.
+    """Delete only what an unfinished extension wrote.
 
-    The claim goes last, because it says that those shards are no damage. First it loses its plan, so that a
+    The claim is deleted last, because it marks those shards as no damage. First it loses its plan, so that a
     compile that is still running notices.
 
     Raises:
-        ConfigError: the extension has been finished meanwhile.
+        ConfigError: the extension has been finished in the meantime.
         StoreError: the claim cannot be read or replaced; nothing has been deleted.
     """
     claim = None
@@ -327,14 +327,14 @@ def drop_extension(store: Store) -> None:
 
 
 def settle(store: Store, manifest: Manifest, *own: str) -> None:
-    """Delete what is of no use once the manifest stands: tables that it replaced, and `.oxcart`.
+    """Delete what is useless once the manifest is in place: tables that it replaced, and `.oxcart`.
 
-    The work of anybody who has claimed the dataset for something else meanwhile is left alone.
+    If another plan has claimed the dataset in the meantime, its work is left alone.
 
     Args:
         store: the output.
-        manifest: the manifest that stands.
-        own: hashes of other plans whose work goes too; "" is a plan that is being dropped.
+        manifest: the manifest in place.
+        own: hashes of other plans whose work is deleted too; "" is a plan that is being dropped.
     """
     if claimed_plan(store) not in (None, manifest.plan, *own) or read_manifest(store).plan != manifest.plan:
         return
@@ -352,9 +352,9 @@ def _delete_old_tables(store: Store, manifest: Manifest) -> None:
 def claimed_writer(store: Store, name: str, plan: str) -> Iterator[BinaryIO]:
     """Write an object, which gets its name only if the store is still claimed for the plan.
 
-    The claim is looked at after the object is written and before it gets its name. Whoever takes the store
-    deletes the claim first and then every temporary file: either the look misses the claim, or the renaming
-    misses the file.
+    The claim is checked after the object is written and before it gets its name. A process that takes the
+    store deletes the claim first and then every temporary file: either the check misses the claim, or the
+    renaming misses the file.
 
     Raises:
         ConfigError: another compile has taken the store, or finished it.
@@ -368,14 +368,14 @@ def claimed_writer(store: Store, name: str, plan: str) -> Iterator[BinaryIO]:
 def save_census(
     store: Store, census: Census, attribution: Callable[[], pa.Table | None], *, extends: bool
 ) -> None:
-    """Keep the census, so that a commit needs no source; one that is there already stays as it is.
+    """Save the census, so that a commit needs no source; an existing one is kept.
 
     Args:
-        store: the output, which is claimed.
-        census: of the source.
-        attribution: returns whose work the episodes are, or None if the source does not say; called only if
-            it is to be kept.
-        extends: the census that is there may be of the compile before, whose end was cut off.
+        store: the output, already claimed.
+        census: census of the source.
+        attribution: returns authors and licences of the episodes, or None if the source states none; called
+            only if they are to be saved.
+        extends: an existing census may be left over from the previous compile, if its end was interrupted.
     """
     if store.exists(CENSUS) and not (extends and store.read(CENSUS) != seal(census.to_bytes())):
         return
@@ -386,23 +386,23 @@ def save_census(
 
 
 def saved_census(store: Store) -> Census:
-    """The census that `save_census` kept.
+    """Read the census that `save_census` saved.
 
     Raises:
-        ConfigError: it is of another version.
-        CorruptError: it is damaged.
-        StoreError: there is none.
+        ConfigError: another version of oxcart wrote the census.
+        CorruptError: the census is damaged.
+        StoreError: there is no census.
     """
     return census_module.read(read_sealed(store, CENSUS), CENSUS)
 
 
 def saved_attribution(store: Store) -> pa.Table | None:
-    """The attribution that `save_census` kept; None if the source does not say whose work it is."""
+    """Read the attribution that `save_census` saved; None if the source states none."""
     return parse_table(read_sealed(store, OWNERS), OWNERS) if store.exists(OWNERS) else None
 
 
 def write_done(store: Store, shard: str, plan: str, done: Done) -> None:
-    """Mark the task of a shard as done, and leave what a commit needs of it."""
+    """Mark the task of a shard as done, and save its results for the commit."""
     value = {"plan": plan, **vars(done)}
     table = value.pop("episodes").replace_schema_metadata({_METADATA: json.dumps(value)})
     with claimed_writer(store, rows_name(shard), plan) as file:
@@ -410,7 +410,7 @@ def write_done(store: Store, shard: str, plan: str, done: Done) -> None:
 
 
 def read_done(store: Store, shard: str, plan: str) -> Done | None:
-    """What the task of a shard left under a plan; None if it is not done, or its files are not there."""
+    """The results of the task of a shard under a plan; None if it is not done or its files are missing."""
     if not store.exists(rows_name(shard)):
         return None
     try:
@@ -429,12 +429,12 @@ def read_done(store: Store, shard: str, plan: str) -> Done | None:
 
 
 def seal(data: bytes) -> bytes:
-    """The data behind its digest."""
+    """The digest of the data, followed by the data."""
     return blake3(data).digest() + data
 
 
 def read_sealed(store: Store, name: str) -> bytes:
-    """The data of an object that holds what `seal` returned.
+    """Read the data of an object that `seal` made.
 
     Raises:
         CorruptError: the object is damaged.

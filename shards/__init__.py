@@ -1,1 +1,1 @@
-"""Bytes: stores, codecs, names of shards, the tar writer. It knows nothing of what the bytes mean."""
+"""The bytes of datasets, without their meaning: stores, codecs, names of shards, the tar writer."""

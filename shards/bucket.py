@@ -3,9 +3,9 @@
 obstore speaks the protocols; this module adds retries, parallel requests and messages in plain words.
 
 An object is written to a temporary file on this machine and uploaded when it is complete, in one request or
-in parts that become an object only together: nobody sees half of it, and a failed upload is simply repeated.
-obstore retries a failed part alone before the upload counts as failed. The price is room in TMPDIR for one
-object per writer. A process that is killed between the parts of a large object leaves them in the bucket,
+in parts that become an object only together: no reader sees half of it, and a failed upload is simply
+repeated. obstore retries a failed part before the upload counts as failed. The price is room in TMPDIR for
+one object per writer. A process that is killed between the parts of a large object leaves them in the bucket,
 invisible; a lifecycle rule that aborts incomplete uploads clears them away.
 """
 
@@ -32,9 +32,9 @@ from oxcart.shards.errors import StoreError
 from oxcart.shards.prefetch import pieces, prefetch, spans
 
 REQUESTS = 16
-"""Requests that run at once, per store."""
+"""Concurrent requests per store."""
 PREFETCH = 4
-"""Blocks of a stream that are requested before they are wanted."""
+"""Blocks of a stream that are requested in advance."""
 WHOLE_BYTES = 16 << 20
 """Size of the largest object that is read or written in one request, in bytes."""
 MANY = 16
@@ -118,7 +118,7 @@ class Bucket:
         yield from prefetch(self._pool, calls, PREFETCH)
 
     def _range(self, name: str, offset: int, length: int, size: int | None = None) -> bytes:
-        """A range in one request; a `size` that is not that of the whole object is an error."""
+        """Read a range in one request; a `size` other than that of the whole object is an error."""
 
         def call(attempt: int) -> tuple[bytes, int]:
             result = obstore.get(self._endpoint.reader, name, options={"range": (offset, offset + length)})
@@ -245,7 +245,7 @@ class Bucket:
         return self._do("stat", name, call)
 
     def _do(self, operation: str, name: str, call: Callable[[int], Result]) -> Result:
-        """Result of a call, with retries.
+        """Make a call with retries, and return its result.
 
         Raises:
             _RequestError: the call did not succeed.
@@ -338,7 +338,7 @@ class _Spool:
 
 
 def _body(result: Any, length: int) -> bytes:
-    """The body of an answer, which must have `length` bytes."""
+    """The body of a response, which must have `length` bytes."""
     data: bytes = result.bytes().to_bytes()
     if len(data) != length:
         raise retry.CutError(f"the body has {len(data)} of {length} bytes")

@@ -1,4 +1,4 @@
-"""One name out of several: refuse any other, and suggest the one that was probably meant."""
+"""Choices among names: refuse unknown ones, and suggest the one that was probably meant."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from collections.abc import Collection, Iterable
 from oxcart.shards.errors import ConfigError
 
 MOST = 100_000
-"""Names that are searched for a similar one, at most: difflib takes about 10 us per name."""
+"""Maximum number of names searched for a similar one: difflib takes about 10 us per name."""
 
 
 def one_of(argument: str, value: object, allowed: Collection[object]) -> None:
     """Refuse a value that is not among those allowed.
 
     Raises:
-        ConfigError: the value is another; the message lists those allowed.
+        ConfigError: the value is not allowed; the message lists those that are.
     """
     if value not in allowed:
         names = [str(name) for name in allowed]
@@ -32,7 +32,7 @@ def did_you_mean(name: str, names: Iterable[str], otherwise: str = "") -> str:
 
 
 def nearest(name: str, names: Iterable[str]) -> str | None:
-    """The name that resembles another the most; None where none does, or where there are too many."""
+    """The name that most resembles another; None if none does, or if there are too many."""
     known = sorted(names)
     near = difflib.get_close_matches(name, known, 1, cutoff=0.5) if len(known) <= MOST else []
     return near[0] if near else None

@@ -1,10 +1,11 @@
 """Encode the frames of one camera of one episode as chunks of bytes, and decode them.
 
-A chunk is the smallest piece that can be read alone. Each codec trades bytes against the work of a reader:
+A chunk is the smallest piece that can be read by itself. Each codec trades bytes against the work of a
+reader:
 
     raw    a NumPy array; a chunk is one frame, and reading needs no decoding
     zstd   independent zstd frames, each of the residuals of 2 video frames; lossless, half the bytes
-    jpeg   the JPEGs of the frames end to end, the source's own where it has them; a chunk is one frame
+    jpeg   the JPEGs of the frames end to end, the source's own if it has them; a chunk is one frame
 
 Residuals are frames minus their predecessors, mod 256. In the first frame of a chunk each row is stored minus
 the row above it, except rows whose index is a multiple of 16. Differences in every row would shrink the first
@@ -35,12 +36,12 @@ Frames = npt.NDArray[np.uint8]
 EXTENSIONS = {"raw": "npy", "zstd": "tzst", "jpeg": "mjpeg"}
 """Codec -> extension of a camera's member, after the camera's name."""
 CHUNK_FRAMES = {"raw": 1, "zstd": 2, "jpeg": 1}
-"""Codec -> frames per chunk in datasets that are written now; a manifest states its own."""
+"""Codec -> frames per chunk in new datasets; a manifest states its own."""
 CODECS = tuple(EXTENSIONS)
 """Names of the codecs."""
 
 QUALITY = 95
-"""Default quality of JPEGs that are encoded here."""
+"""Default quality of JPEGs encoded here."""
 LEVEL = 1
 """Compression level of zstd. Decoding is as fast at any level, and higher levels gain little on residuals."""
 _ROWS = 16
@@ -49,7 +50,7 @@ _ROWS = 16
 
 @dataclass(frozen=True, kw_only=True)
 class Encoding:
-    """How frames are stored.
+    """The codec of frames, with its settings.
 
     Raises:
         ConfigError: the codec is unknown, or has no such quality.
@@ -92,7 +93,7 @@ class Encoded:
         return [xxh3_64_intdigest(chunk) for chunk in self.chunks]
 
     def sizes(self) -> list[int] | None:
-        """Size of every chunk in bytes, None if all have the size of a raw frame."""
+        """Size of every chunk in bytes; None if all have the size of a raw frame."""
         return [len(chunk) for chunk in self.chunks] if self.varying else None
 
 

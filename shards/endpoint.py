@@ -1,9 +1,9 @@
-"""Open the obstore store of a URL, with what the environment says of it.
+"""Open the obstore store of a URL, configured by the environment.
 
     gs://bucket/path       GOOGLE_APPLICATION_CREDENTIALS, gcloud's login, or the account of a Google machine;
                            STORAGE_EMULATOR_HOST for an emulator
-    s3://bucket/path       AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile of ~/.aws (AWS_PROFILE, with
-                           boto3), or the role of an Amazon machine; AWS_REGION; AWS_ENDPOINT_URL
+    s3://bucket/path       AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile of ~/.aws (AWS_PROFILE, its
+                           keys with boto3), or the role of an Amazon machine; AWS_REGION; AWS_ENDPOINT_URL
     az://container/path    AZURE_STORAGE_ACCOUNT_NAME with AZURE_STORAGE_ACCOUNT_KEY or
                            AZURE_STORAGE_SAS_TOKEN, or AZURE_STORAGE_CONNECTION_STRING
     https://host/path      nothing
@@ -15,6 +15,7 @@ work as well. A URL that contains a secret is refused, since URLs are shown and 
 
 from __future__ import annotations
 
+import configparser
 import contextlib
 import os
 import re
@@ -22,7 +23,7 @@ import urllib.parse
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,7 @@ TIMEOUT_S = 30.0
 UPLOAD_FACTOR = 10
 """Factor on that time for uploads, which are answered only after all of their bytes."""
 PART_RETRIES = 3
-"""Times that obstore retries a part of a large object alone."""
+"""Retries by obstore for each part of a large object."""
 SCHEMES = ("gs", "s3", "az", "https", "http")
 
 _PRODUCT = Path("/sys/class/dmi/id/product_name")
@@ -46,8 +47,10 @@ _VENDOR = Path("/sys/class/dmi/id/sys_vendor")
 _AZURITE = "http://127.0.0.1:10000"
 _KEYS_TTL = timedelta(minutes=10)
 """Age at which obstore asks botocore for keys again; keys from botocore are valid for at least this long."""
+_KEY_OPTIONS = ("aws_access_key_id", "credential_process", "login_session", "role_arn", "sso_")
+"""Beginnings of the names of the options that give an AWS profile its keys."""
 _PLAIN = re.compile(r"[A-Za-z0-9$][A-Za-z0-9._-]*")
-"""Names of buckets, containers, accounts and regions, generously."""
+"""Lenient pattern of the names of buckets, containers, accounts and regions."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,17 +62,17 @@ class Endpoint:
     scheme: str
     """Scheme of the URL, one of `SCHEMES`."""
     reader: Any
-    """obstore's store for requests that are answered at once. It retries nothing."""
+    """obstore's store for requests that are answered immediately. It retries nothing."""
     writer: Any
     """obstore's store for uploads, which may be silent for longer. It retries nothing."""
     uploader: Any
-    """obstore's store for uploads in parts, which it retries alone."""
+    """obstore's store for uploads in parts; obstore itself retries the parts."""
     anonymous: bool
     """Whether requests are unsigned."""
     credentials: str
     """Names of the environment variables that hold credentials."""
     unsigned: str
-    """Name of the environment variable that makes requests unsigned in spite of credentials."""
+    """Name of the environment variable that makes requests unsigned even if there are credentials."""
     server: str | None
     """Host and port of a server that the environment names instead of the cloud's own."""
     timeout_s: float
@@ -170,7 +173,7 @@ def _endpoint(*names: str) -> str | None:
 
 
 def _checked(name: str, text: str) -> str:
-    """An endpoint without a slash at its end. It is checked because obstore panics at what is no URL."""
+    """An endpoint without a slash at its end, checked because obstore panics if it is not a URL."""
     with contextlib.suppress(ValueError):
         parts = urllib.parse.urlsplit(text)
         fits = parts.scheme in ("http", "https") and parts.hostname and not parts.query + parts.fragment
@@ -235,7 +238,7 @@ def _amazon(bucket: str) -> tuple[dict[str, Any], str]:
         config["credential_provider"] = provider
     elif signs and not own_machine:
         config["skip_signature"] = True
-    region = _first("AWS_REGION", "AWS_DEFAULT_REGION") or profile.get("region", "us-east-1")
+    region = _first("AWS_REGION", "AWS_DEFAULT_REGION") or profile.get("region") or "us-east-1"
     config["region"] = _checked_name("AWS_REGION", region)
     endpoint = _endpoint("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
     if not endpoint and profile.get("endpoint_url"):
@@ -246,39 +249,74 @@ def _amazon(bucket: str) -> tuple[dict[str, Any], str]:
 
 
 def _amazon_profile(signs: bool) -> tuple[Mapping[str, str], Any]:
-    """Settings of the AWS profile in use, and what provides its keys: the file, a login, a role or a program.
+    """Settings of the AWS profile in use, and the source of its keys: the file, a login, a role or a program.
 
     Args:
-        signs: whether the keys are needed; if not, a profile that cannot be read counts as none.
+        signs: whether the keys are needed; if not, a file that cannot be read counts as empty.
 
     Raises:
-        ConfigError: the profile is needed and does not exist or cannot be read, or boto3 is not installed.
+        ConfigError: the keys are needed, and a file cannot be read, the profile does not exist or gives no
+            keys although it should, or boto3 is not installed.
     """
-    name = os.environ.get("AWS_PROFILE")
-    files = {"AWS_CONFIG_FILE": "config", "AWS_SHARED_CREDENTIALS_FILE": "credentials"}
-    places = (os.environ.get(variable) or Path.home() / ".aws" / file for variable, file in files.items())
-    if not (name or any(map(os.path.exists, places))):
-        return {}, None
+    chosen = _first("AWS_PROFILE", "AWS_DEFAULT_PROFILE")
+    name = chosen or "default"
+    paths = {"AWS_CONFIG_FILE": "~/.aws/config", "AWS_SHARED_CREDENTIALS_FILE": "~/.aws/credentials"}
+    config, credentials = (
+        os.path.expanduser(os.path.expandvars(os.environ.get(variable, path)))
+        for variable, path in paths.items()
+    )
+    profile: dict[str, str] = {}
+    headings = [f"profile {name}", f'profile "{name}"', *(["default"] if name == "default" else [])]
+    for file, sections in ((config, headings), (credentials, [name])):
+        parser = configparser.RawConfigParser()
+        try:
+            parser.read(file)
+        except (configparser.Error, UnicodeDecodeError):
+            if signs:  # the error itself may show a line with a secret
+                raise ConfigError(f"AWS_PROFILE={name}: {file}: expected a file of AWS profiles") from None
+        else:
+            for section in filter(parser.has_section, sections):
+                profile |= parser[section]
+    if not signs or not (chosen or any(option.startswith(_KEY_OPTIONS) for option in profile)):
+        return profile, None
     try:
-        from botocore.exceptions import BotoCoreError
-        from botocore.session import Session
         from obstore.auth.boto3 import Boto3CredentialProvider
     except ImportError as error:
-        if name and signs:
-            raise ConfigError(
-                f"AWS_PROFILE={name}: profiles need boto3, which is not installed; pip install 'oxcart[aws]'"
-            ) from error
-        return {}, None
+        raise ConfigError(
+            f"AWS_PROFILE={name}: the keys of a profile need boto3, which is not installed; "
+            "pip install 'oxcart[aws]', or read a public bucket with AWS_SKIP_SIGNATURE=true"
+        ) from error
+    state = tuple((file, os.path.getmtime(file)) for file in (config, credentials) if os.path.isfile(file))
+    session = _amazon_session(name, state, os.getpid())
+    return profile, session and Boto3CredentialProvider(session, ttl=_KEYS_TTL)
+
+
+@lru_cache(maxsize=8)
+def _amazon_session(name: str, state: tuple[tuple[str, float], ...], process: int) -> Any:
+    """botocore's session of a profile, None if the profile gives no keys.
+
+    All stores of a process share it, so that a program or a role is asked once.
+
+    Args:
+        name: of the profile.
+        state: paths and times of the files that it is read from; changed files are read again.
+        process: number of this process; a forked one asks for itself, as locks may be held at the fork.
+
+    Raises:
+        ConfigError: the profile does not exist or cannot give its keys.
+    """
+    from botocore.exceptions import BotoCoreError  # of the extra `aws`
+    from botocore.session import Session  # of the extra `aws`
+
     try:
-        session = Session()
-        profile = session.get_scoped_config()
+        session = Session(profile=name)
         session.get_component("credential_provider").remove("iam-role")  # obstore asks the machine
-        keys = signs and session.get_credentials()
-        return profile, Boto3CredentialProvider(session, ttl=_KEYS_TTL) if keys else None
-    except BotoCoreError as error:
-        if signs:
-            raise ConfigError(f"AWS_PROFILE={name or 'default'}: {plain(str(error))}") from error
-        return {}, None
+        return session if session.get_credentials() else None
+    except (BotoCoreError, OSError) as error:
+        reason = plain(str(error))
+    except (ValueError, TypeError, AttributeError):  # their texts may show what the program printed
+        reason = "credential_process: expected a program that prints keys as JSON"
+    raise ConfigError(f"AWS_PROFILE={name}: {reason}")
 
 
 def _azure(container: str) -> tuple[dict[str, Any], str]:
@@ -328,7 +366,7 @@ def _unsigned(name: str) -> bool:
 
 
 def _holds(file: Path, word: str) -> bool:
-    """Whether a file of the system exists and contains a word."""
+    """Whether a system file exists and contains a word."""
     with contextlib.suppress(OSError, UnicodeDecodeError):
         return word in file.read_text()
     return False
@@ -339,4 +377,4 @@ _CLOUDS = {
     "s3": (S3Store, "AWS_SKIP_SIGNATURE", _amazon),
     "az": (AzureStore, "AZURE_SKIP_SIGNATURE", _azure),
 }
-"""Scheme -> obstore's store, the variable that makes requests unsigned, and what reads the environment."""
+"""Scheme -> obstore's store, the variable that makes requests unsigned, and the reader of the environment."""

@@ -21,7 +21,7 @@ from typing import BinaryIO
 from oxcart.shards.errors import ConfigError, StoreError
 
 WRITTEN_BY = "written by oxcart"
-"""Mark inside images and plots, which allows a later run to replace them."""
+"""Mark inside images and plots, by which a later run knows that it may replace them."""
 
 _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 _OTHERS = stat.S_IRWXG | stat.S_IRWXO

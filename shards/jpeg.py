@@ -1,7 +1,7 @@
 """Decode and encode JPEG images, in one place.
 
 libjpeg-turbo decodes, through simplejpeg, which writes into the caller's buffer and releases the GIL. It runs
-in strict mode. Pillow decides on what it refuses (damage that a decoder can conceal) and on all images that
+in strict mode. Pillow handles what it refuses (damage that a decoder can conceal) and all images that
 are neither grey nor of three components: it is the same library with the same settings, so the pixels are the
 same, at less than half the speed. The choice between the two is fixed here.
 """

@@ -80,7 +80,7 @@ def prefetch(
 def in_threads(
     workers: int, calls: Iterable[Callable[[], Result]], depth: int | None = None
 ) -> Generator[Result, None, None]:
-    """As `prefetch`, in threads of its own; a request that still hangs at the end is not waited for."""
+    """Do the same as `prefetch` in own threads; requests that still hang at the end are abandoned."""
     pool = ThreadPoolExecutor(workers)
     try:
         yield from prefetch(pool, calls, depth)
@@ -104,5 +104,5 @@ def _run(call: Callable[[], Result], ended: threading.Event) -> Result:
 
 
 def unwanted() -> threading.Event | None:
-    """Event that is set when nobody waits for this thread's call any more; None outside of such a call."""
+    """Event that is set when this thread's call is no longer awaited; None outside of such a call."""
     return getattr(_thread, "ended", None)

@@ -29,14 +29,14 @@ from obstore.exceptions import BaseError
 from oxcart.shards.prefetch import unwanted
 
 ATTEMPTS = 6
-"""Attempts of a request, the first one included."""
+"""Maximum number of attempts of a request, including the first."""
 ATTEMPTS_UNANSWERED = 2
-"""Attempts at a host that refuses the connection and has never answered."""
+"""Maximum number of attempts at a host that refuses the connection and has never answered."""
 FIRST_WAIT_S = 1.0
 """Longest wait before the second attempt, in seconds; it doubles with every further attempt, up to 16 s."""
 
 ERRORS = (BaseError, OSError, ValueError, NotImplementedError)
-"""Exceptions that obstore raises; a store raises NotImplementedError for what it cannot do."""
+"""Exceptions of obstore; a store raises NotImplementedError for unsupported operations."""
 
 Result = TypeVar("Result")
 
@@ -47,9 +47,9 @@ _answered: set[str] = set()
 _STATUS = re.compile(r"(?:status code: |status: )(\d{3})\b")
 _CODE = re.compile(r"<Code>([A-Za-z0-9]{1,60})</Code>")
 _PROVIDER = re.compile(r"External \w+ credential provider: \w+: (.*)")
-"""Text of obstore where botocore cannot provide the keys of a profile."""
+"""Text of obstore's error if botocore cannot provide the keys of a profile."""
 _SPOILED = frozenset({"BadDigest", "IncompleteBody", "RequestTimeout", "XAmzContentSHA256Mismatch"})
-"""Codes of S3 for a body that did not arrive as it was signed."""
+"""S3 error codes for a body that did not arrive as it was signed."""
 
 
 _SIGNS = (
@@ -68,7 +68,7 @@ _SIGNS = (
     ("kind: Interrupted", "the connection was cut", True),
     ("HttpError", "the connection failed", True),
 )
-"""Pattern in an error without a status, what it means, and whether to retry; the first match counts."""
+"""Pattern in an error without a status, its meaning, and whether to retry; the first match counts."""
 
 
 class CutError(ValueError):
@@ -84,11 +84,11 @@ class Failure:
     again: bool = False
     """Whether another attempt may succeed."""
     status: int | None = None
-    """HTTP status of the answer, None if there was none."""
+    """HTTP status of the response; None if there was none."""
     code: str = ""
     """Error code of the store, such as NoSuchBucket."""
     token: bool = False
-    """Whether it was the request for a token that failed, before any for an object."""
+    """Whether the request for a token failed, before any request for an object."""
     refused: bool = False
     """Whether the host refused the connection."""
 
@@ -108,7 +108,7 @@ def attempt(
     timeout_s: float,
     jitter: random.Random = _JITTER,
 ) -> Result:
-    """Result of a call that is repeated until it succeeds, fails for good, or has failed `ATTEMPTS` times.
+    """Repeat a call until it succeeds, fails for good, or has failed `ATTEMPTS` times, and return its result.
 
     Args:
         call: takes the number of the attempt, from 1.
@@ -145,7 +145,7 @@ def pause(wait_s: float, ended: threading.Event | None) -> None:
 
 
 def judge(error: Exception, timeout_s: float) -> Failure:
-    """What an error of obstore means."""
+    """Interpret an error of obstore."""
     text = str(error)
     if isinstance(error, CutError):
         return Failure(reason=text, again=True)
@@ -191,6 +191,7 @@ def headless(error: Exception) -> bool:
 
 
 def plain(text: str) -> str:
-    """The first line of an error's text, without URLs."""
+    """The first line of an error's text, without URLs and what the program of an AWS profile prints."""
     first = text.strip().splitlines()[0] if text.strip() else ""
+    first = re.sub("(custom-process):.*", r"\1", first)
     return re.sub(r"\S+://\S+", "(url)", first)[:200]

@@ -18,7 +18,7 @@ from oxcart.shards.errors import ConfigError
 BLOCK = 512
 """Size of a header, to whose multiples the data of every member is padded, in bytes."""
 SMALL = 64 << 10
-"""Average size of parts below which they are written together: a copy takes less time than a system call."""
+"""Average size below which parts are written together, since a copy takes less time than a system call."""
 END = bytes(2 * BLOCK)
 """Bytes that end an archive."""
 

@@ -19,7 +19,7 @@ from typing import BinaryIO
 BLOCK = 8 << 20
 """Size of a block, in bytes."""
 BLOCKS = 4
-"""Blocks of memory: one is filled while the others are stored."""
+"""Number of memory blocks: one is filled while the others are stored."""
 
 _DIRECT = getattr(os, "O_DIRECT", 0)
 _store = getattr(os, "fdatasync", os.fsync)

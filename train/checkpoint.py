@@ -51,7 +51,7 @@ class Checkpoint:
     """Optimizer steps done."""
     model: Mapping[str, Tensor]
     optimizer: Mapping[str, Any]
-    """`state_dict()` of a torch optimizer."""
+    """State of the optimizer, as `state_dict()` of torch returns it."""
     random: Mapping[str, Tensor]
     """States of random number generators, by rank and device."""
     state: Mapping[str, Any]
@@ -60,7 +60,7 @@ class Checkpoint:
 
 @dataclass(frozen=True, kw_only=True)
 class Header:
-    """What a checkpoint holds, read without its tensors."""
+    """The contents of a checkpoint, read without its tensors."""
 
     step: int
     """Optimizer steps done."""
@@ -69,7 +69,7 @@ class Header:
     model: Mapping[str, Sequence[int]]
     """Shape of each weight."""
     optimizer: Mapping[int, Mapping[str, Sequence[int] | None]]
-    """Index of a weight -> name -> shape of what the optimizer keeps for it; None for a plain number."""
+    """Index of a weight -> name -> shape of each moment of the optimizer; None for a plain number."""
 
 
 def path_of(run: Path, name: str = LAST) -> Path:

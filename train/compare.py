@@ -46,7 +46,7 @@ def compare_runs(paths: Sequence[Path]) -> Compared:
     """Compare runs by their directories.
 
     Raises:
-        ConfigError: a directory is no run, or its run was never validated.
+        ConfigError: a directory is not a run, or its run was never validated.
     """
     configs, lasts = [], []
     for path in paths:

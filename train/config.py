@@ -25,6 +25,7 @@ from oxcart.train.data.config import READ_MODES
 from oxcart.train.data.mixture import EPOCHS, check_weights
 from oxcart.train.data.order import LANES, WINDOW
 from oxcart.train.data.sampling import check_per_episode
+from oxcart.train.evaluate.strategies import MERGED
 from oxcart.train.ranges import check_numbers
 
 T = TypeVar("T")
@@ -37,7 +38,7 @@ RENAMED = {"data.reading": "data.read_mode", "data.ahead": "data.prefetch", "val
 
 @dataclass(frozen=True, kw_only=True)
 class RunConfig:
-    """Where a run leaves its files, and what it reports to."""
+    """Output directory of a run, and where it reports metrics."""
 
     dir: str = "runs/laq"
     """Directory of the run: configuration, metrics, figures, checkpoints."""
@@ -46,22 +47,22 @@ class RunConfig:
     wandb: str | None = None
     """Weights & Biases project to report to."""
     quiet: bool = False
-    """Show no live line of progress."""
+    """Hide the live progress line."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class LimitConfig:
-    """The first n episodes of each dataset, after the split, so that a limit on train leaves val as it is."""
+    """Limits to the first n episodes of each dataset, counted after the split."""
 
     train: int | None = None
-    """Episodes of train."""
+    """Number of train episodes."""
     val: int | None = None
-    """Episodes of each held-out split."""
+    """Number of episodes of each held-out split."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
-    """Which data are read, and in which order."""
+    """The data to read, and their order."""
 
     datasets: list[str] = field(default_factory=list)
     """Directories or URLs of compiled datasets."""
@@ -93,13 +94,13 @@ class DataConfig:
     read_mode: str = "auto"
     """`sparse`, `sequential`, or `auto`."""
     memory_mb: int = 1024
-    """Size limit of the chunks that are kept because they are needed again soon, in megabytes."""
+    """Size limit of the chunks kept in memory because they are needed again soon, in megabytes."""
     prefetch: int = 4
     """Batches that are read ahead of the one in use."""
     threads: int | None = None
-    """Threads that read; null is one per core, or 32 if a dataset is remote."""
+    """Threads that read; null uses one per core, or 32 if a dataset is remote."""
     cache: str | None = None
-    """Local directory that caches what is read from remote datasets; must belong to this user alone."""
+    """Local directory that caches data from remote datasets; only this user may have access."""
     cache_gb: float = 100.0
     """Size limit of the cache, in gigabytes."""
 
@@ -127,7 +128,7 @@ class TrainConfig:
     clip: float = 1.0
     """Largest norm of the gradient; 0 turns clipping off."""
     accumulate: int = 1
-    """Pieces of a rank's batch that run one after the other, to save memory."""
+    """Number of pieces of a rank's batch that run one after the other, to save memory."""
     precision: str = "auto"
     """`fp32`, `bf16`, or `auto`: bf16 on a GPU."""
     device: str = "auto"
@@ -147,7 +148,7 @@ class ValConfig:
     """Validation on held-out environments, and on other sessions of environments that were seen."""
 
     every: int = 1000
-    """Steps between validations; one more runs at the end. 0: never, and no `val` split is needed."""
+    """Steps between validations; one more runs at the end. 0 turns them off, and no `val` split is needed."""
     samples: int = 512
     """Samples per dataset and split, drawn at random and then fixed; at most as many as there are."""
     batch_size: int = 64
@@ -157,23 +158,23 @@ class ValConfig:
     splits: list[str] = field(default_factory=lambda: ["val", "val_seen"])
     """Splits to validate on. The first is required and decides which checkpoint is best."""
     images: int = 8
-    """Rows of samples.png."""
+    """Number of rows in samples.png."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateConfig:
-    """What codes mean, measured during training: see docs/analysis.md."""
+    """Evaluation of codes during training; see docs/analysis.md."""
 
     strategies: list[str] = field(default_factory=list)
     """Names of files in train/evaluate/strategies, or `all`; an empty list measures nothing."""
     every: int = 1
-    """Validations from one measurement to the next; one more runs at the end and writes analysis.html."""
+    """Validations from one evaluation to the next; one more runs at the end and writes analysis.html."""
     samples: int = 512
     """Pairs per dataset and split, at most."""
     frames: int = 64
     """Pairs whose frames are kept, over all datasets."""
     flow: str = "dis"
-    """`dis`: OpenCV's DIS flow; `raft`: torchvision's RAFT; or `none`."""
+    """Method of optical flow: `dis` (OpenCV's DIS), `raft` (torchvision's RAFT) or `none`."""
 
 
 class TrainerConfig(Protocol):
@@ -197,7 +198,7 @@ def resolve(
     *,
     resume: bool = False,
 ) -> T:
-    """A configuration from a preset, or from one that was saved, and overrides.
+    """Build a configuration from a preset or a saved configuration, and overrides.
 
     Args:
         schema: the dataclass, with a field `preset`.
@@ -223,18 +224,16 @@ def resolve(
                 f"preset: the run was begun with {base.get('preset')!r}, got {given['preset']!r}; "
                 "leave it out, or use another run.dir"
             )
-    for key in given:
-        _check_key(key, known)
-    plain = OmegaConf.create(base)
-    for key, value in given.items():
-        OmegaConf.update(plain, key, value, merge=False)
-    for key, value in leaves(OmegaConf.to_container(plain)).items():
+    for key, value in (leaves(base) | given).items():
         _check_key(key, known)
         if isinstance(known[key], list) and not isinstance(value, list):
             raise ConfigError(f"{key}: expected a list, such as {key}=[{value}]; got {value!r}")
         if "${" in str(value):
             raise ConfigError(f"{key}: expected a plain value, got the interpolation {value!r}; write it out")
     try:
+        plain = OmegaConf.create(base)
+        for key, value in given.items():
+            OmegaConf.update(plain, key, value, merge=False)
         built = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), plain))
     except OmegaConfBaseException as error:
         key = getattr(error, "full_key", None) or "configuration"
@@ -244,7 +243,7 @@ def resolve(
 
 
 def _renamed(name: str, section: Any) -> Any:
-    """A section of a saved configuration with the names that its keys have now."""
+    """A section of a saved configuration with today's names of its keys and strategies."""
     if not isinstance(section, Mapping):
         return section
     now = {
@@ -252,16 +251,19 @@ def _renamed(name: str, section: Any) -> Any:
         for old, new in RENAMED.items()
         if old.startswith(f"{name}.")
     }
-    return {now.get(key, key): value for key, value in section.items()}
+    found = {now.get(key, key): value for key, value in section.items()}
+    if name == "evaluate" and isinstance(found.get("strategies"), list):
+        found["strategies"] = list(dict.fromkeys(MERGED.get(str(one), one) for one in found["strategies"]))
+    return found
 
 
 def to_yaml(config: Any) -> str:
-    """A configuration as YAML, every key, in the order of the dataclasses."""
+    """A configuration as YAML, with every key, in the order of the dataclasses."""
     return OmegaConf.to_yaml(OmegaConf.create(asdict(config)))
 
 
 def saved_config(run: Path) -> dict[str, Any] | None:
-    """The configuration that a run was begun with; None where there is no run.
+    """The configuration with which a run was started; None if there is no run.
 
     Raises:
         ConfigError: the file of the configuration cannot be read.
@@ -281,10 +283,10 @@ def leaves(values: Any, above: str = "") -> dict[str, Any]:
 
 
 def check_shared(config: TrainerConfig) -> None:
-    """Refuse impossible values in the sections that every trainer has, and impossible numbers in any section.
+    """Refuse invalid values in the sections that every trainer has, and invalid numbers in any section.
 
     Raises:
-        ConfigError: a value is impossible; the message names its key.
+        ConfigError: a value is invalid; the message names its key.
     """
     train, data, val = config.train, config.data, config.val
     if len(train.betas) != 2 or not all(0 <= beta < 1 for beta in train.betas):
@@ -341,7 +343,7 @@ def _read_preset(presets: Path, name: str) -> dict[str, Any]:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """The values of a YAML file."""
+    """Read the values of a YAML file."""
     try:
         loaded = OmegaConf.to_container(OmegaConf.load(path))
     except (OmegaConfBaseException, YAMLError, OSError) as error:

@@ -1,11 +1,11 @@
-"""What is known of each dataset: one YAML file per dataset, named exactly as in its `dataset_info.json`.
+"""Known facts about each dataset: one YAML file per dataset, named exactly as in its `dataset_info.json`.
 
     about: ...          # one line: who does what where
     version: 1.0.0      # the version whose features the entry describes
     cameras: [image_0]  # the primary first; a camera may have slashes in its name
     instruction: [...]  # features, in order of preference; `steps/` and `observation/` may be left out
     action: [...]       # features or parts of them (`action[:7]`), concatenated in this order
-    state: [...]        # the same; empty where there is none
+    state: [...]        # the same; empty if there is none
     control_rate: {hz: 5.0, verified: true}    # verified: the dataset's own documentation or recorder says so
     environment:        # where an episode's environment is recorded
       field: episode_metadata/file_path
@@ -15,9 +15,9 @@
     environment: {whole: peg_station, known: inferred}    # or: all of it was recorded in one place
     aliases:            # one environment -> its other names
       toykitchen1: [datacol1_toykitchen1]
-    notes: [...]        # sentences that whoever compiles it should hear
+    notes: [...]        # sentences shown to anyone who compiles the dataset
 
-Everything but `about` may be left out, and what is not known is. A comment says where a fact was read.
+Everything but `about` may be left out; unknown facts are. A comment says where a fact was found.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _GROUPS = ("environment", "session")
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """What is known of one dataset; everything may be missing."""
+    """The known facts about one dataset; any of them may be missing."""
 
     about: str = ""
     """One line on what the dataset is."""
@@ -64,18 +64,18 @@ class Entry:
     aliases: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Environment -> its other names."""
     notes: tuple[str, ...] = ()
-    """Sentences for whoever compiles the dataset."""
+    """Sentences shown to anyone who compiles the dataset."""
 
 
 def names() -> list[str]:
-    """Every dataset of the catalog, sorted."""
+    """Names of all datasets in the catalog, sorted."""
     here = resources.files(__name__).iterdir()
     return sorted(file.name.removesuffix(".yaml") for file in here if file.name.endswith(".yaml"))
 
 
 @cache
 def lookup(name: str) -> Entry:
-    """The entry of the dataset of exactly this name; an empty entry if nothing is known of it."""
+    """The entry of the dataset with exactly this name; an empty entry if there is none."""
     file = resources.files(__name__) / f"{name}.yaml"
     if clean(name) != name or not file.is_file():
         return Entry()
@@ -83,7 +83,7 @@ def lookup(name: str) -> Entry:
 
 
 def parse(name: str, text: str) -> Entry:
-    """An entry from its YAML.
+    """Parse an entry from its YAML.
 
     Raises:
         ConfigError: the text is not YAML, or says something that an entry cannot say.
@@ -97,7 +97,7 @@ def parse(name: str, text: str) -> Entry:
 
 
 class _Loader(yaml.SafeLoader):
-    """A loader of YAML that refuses a key given twice."""
+    """A YAML loader that refuses repeated keys."""
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
         value: dict[Any, Any] = super().construct_mapping(node, deep)

@@ -1,4 +1,4 @@
-"""What runs tasks: processes of this machine, or a Ray cluster; each of several machines can take a part.
+"""Engines that run tasks: local processes or a Ray cluster. Several machines can also share the parts.
 
 run = engine("processes")
 for index, result in run(write_shard, job, shards, workers=8, report=report): ...

@@ -1,7 +1,7 @@
 """Run tasks that share nothing, in spawned processes.
 
-The workers die with the process that started them, and at once when it gives up: each watches a pipe whose
-other end that process holds. A task must therefore be safe to kill at any moment and to run again.
+The workers die with the process that started them, and immediately when it gives up: each watches a pipe
+whose other end that process holds. A task must therefore be safe to kill at any moment and to run again.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from typing import Any, TypeVar
 from oxcart.shards.errors import OxcartError
 
 Advance = Callable[[int, int], None]
-"""Called by a task with the items (episodes, frames) and bytes that it has done since its last call."""
+"""Called by a task with the items (episodes, frames) and bytes processed since its last call."""
 Progress = Callable[[int, int], None]
-"""Called with the items and bytes that all tasks together have done so far."""
+"""Called with the items and bytes that all tasks together have processed so far."""
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 ATTEMPTS = 3
-"""Most pools that one run starts: when a worker dies, a new pool does what is left."""
+"""Maximum number of pools that one run starts: when a worker dies, a new pool does the remaining work."""
 
 _TICK_S = 0.1
 
@@ -48,14 +48,14 @@ def run(
     """Yield (index, `function(config, item, advance)`) for every item, as they end.
 
     Args:
-        function: importable by name; with one worker it runs in this process.
+        function: importable by name; with one worker it runs in the current process.
         config: first argument of every call; the same for all items.
         items: second argument of each call.
         workers: upper limit of processes.
         report: called about ten times a second.
 
     Raises:
-        OxcartError: a task has raised it, or workers died `ATTEMPTS` times.
+        OxcartError: a task raised it, or workers died `ATTEMPTS` times.
     """
     workers = min(workers, len(items))
     if workers <= 1:
@@ -111,7 +111,7 @@ _state: tuple[Callable[..., Any], object, Any]
 
 
 def _begin(function: Callable[..., Any], config: object, done: Any, watched: Connection) -> None:
-    """Set up a worker."""
+    """Set up a worker process."""
     global _state
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_die_with_parent, args=(watched,), daemon=True).start()

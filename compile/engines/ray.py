@@ -42,11 +42,11 @@ def run(
         items: second argument of each call.
         workers: upper limit of tasks at a time; also the CPUs of a cluster that is started here.
         report: called twice a second.
-        address: address of a cluster; None joins the cluster that this process has, else starts one here.
+        address: address of a cluster; None joins the cluster of this process, or starts one on this machine.
 
     Raises:
         ConfigError: Ray is not installed, or no cluster answers at the address.
-        OxcartError: a task has raised it, or workers died `ATTEMPTS` times.
+        OxcartError: a task raised it, or workers died `ATTEMPTS` times.
     """
     if not items:
         return
@@ -105,7 +105,7 @@ def _connect(address: str | None, workers: int) -> Any:
 
 
 def _check_answers(address: str | None) -> None:
-    """Refuse a host and port at which nobody listens; Ray itself would wait ten minutes."""
+    """Refuse a host and port that nothing listens on; Ray itself would wait ten minutes."""
     host, colon, port = (address or "").removeprefix("ray://").rpartition(":")
     if not colon or not port.isdecimal():
         return
@@ -116,7 +116,7 @@ def _check_answers(address: str | None) -> None:
 
 
 def _result(ray: Any, future: Any) -> tuple[Any, tuple[int, int]]:
-    """Result and counts of a task; an error of its own is raised as it was."""
+    """Result and counts of a task; an error that the task raised is raised unchanged."""
     try:
         failure, value, counts = ray.get(future)
     except ray.exceptions.RayTaskError as error:
@@ -132,7 +132,7 @@ def _result(ray: Any, future: Any) -> tuple[Any, tuple[int, int]]:
 
 
 class _Counts:
-    """An actor that holds the counts of each task so far."""
+    """An actor that holds the current counts of each task."""
 
     def __init__(self) -> None:
         self._done: dict[int, tuple[int, int]] = {}

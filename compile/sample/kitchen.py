@@ -1,4 +1,4 @@
-"""The sample kitchens: small simulated tabletops, an arm that pushes coloured blocks, and two cameras.
+"""The sample kitchens: small simulated tabletops with an arm that pushes coloured blocks, and two cameras.
 
     kitchen = build_kitchen("toykitchen1", size=96)            # worktop and wall, drawn once per kitchen
     session = open_session(kitchen, 0)                         # clutter, light, camera: once per session
@@ -90,7 +90,7 @@ _LATHED = {
     ]
     for kind, *cells in map(str.split, _TURNED.strip().splitlines())
 }
-"""Turned things: z, radius and colour along their profiles."""
+"""Lathed objects -> z, radius and colour along their profiles."""
 _BOXES = {
     "microwave": (0.22, 0.13, 0.24, "#d4d8dc"),
     "boxes": (0.14, 0.12, 0.22, "#c09058"),
@@ -98,7 +98,7 @@ _BOXES = {
     "sponge": (0.07, 0.045, 0.04, "#f4d440"),
     "book": (0.11, 0.08, 0.03, "#a83c64"),
 }
-"""Things with corners: half the width, half the depth, height, colour."""
+"""Boxes -> half the width, half the depth, height, colour."""
 _CLUTTER = ("mug", "cup", "apple", "lemon", "bottle", "can", "jar", "carton", "sponge", "book")
 _LANDMARKS = ("bowl", "plate", "pot")
 _STANDING = {
@@ -107,7 +107,7 @@ _STANDING = {
     "boxes": ("boxes", 1.1, 1.1),
     "sink": ("tap", 0.88, 1.22),
 }
-"""Furniture -> the thing that it puts on the worktop, x and y; a sink is the second of two, at x = 0.88."""
+"""Furniture -> the object that it puts on the worktop, x and y; a sink is the second of two, at x = 0.88."""
 
 _LINK = 0.62
 """Length of each of the arm's two links."""
@@ -115,11 +115,11 @@ _LINK = 0.62
 
 @dataclass(frozen=True, kw_only=True)
 class Kitchen:
-    """An environment: everything that its sessions share."""
+    """An environment, with everything that its sessions share."""
 
     name: str
     size: int
-    """Side of the main camera's frames, in pixels."""
+    """Height and width of the main camera's frames, in pixels."""
     seed: int
     theme: Theme
     top: Image.Image
@@ -146,14 +146,14 @@ class Session:
     landmark: str
     landmark_at: Spot
     task: PushTask | None
-    """Task of all episodes; None where every episode has a task of its own."""
+    """Task of all episodes; None if every episode has a task of its own."""
     camera: Viewpoint
     main: Image.Image
-    """What stands still before the main camera, 2 * size square."""
+    """Static background of the main camera, 2 * size square."""
     top: Image.Image
-    """The worktop with the things on it, as the wrist camera sees it, 2 * size pixels per unit."""
+    """The worktop with the objects on it, as the wrist camera sees it, 2 * size pixels per unit."""
     light: Image.Image
-    """Light that is multiplied with the main camera's frames, size square."""
+    """Light by which the main camera's frames are multiplied, size square."""
     noise: Image.Image
     """The sensor's noise around 128; larger than a frame, so that every frame takes a different part."""
 
@@ -164,7 +164,7 @@ def kitchen_names(count: int) -> list[str]:
 
 
 def build_kitchen(name: str, *, size: int, seed: int = 0) -> Kitchen:
-    """Furnish an environment; its looks depend only on `name` and `seed`, its pixels also on `size`."""
+    """Furnish an environment; its appearance depends only on `name` and `seed`, its pixels also on `size`."""
     rng = _stream(seed, name, "look")
     theme = THEMES[name] if name in THEMES else random_theme(rng)
     side = (-1.0, 1.0)[rng.integers(2)]
@@ -217,7 +217,7 @@ def open_session(kitchen: Kitchen, number: int) -> Session:
 
 
 def record(session: Session, *, episode: int, steps: int) -> Motion:
-    """What the arm does in an episode of about `steps` steps: up to a quarter more or less, at least 2."""
+    """Simulate an episode of about `steps` steps: up to a quarter more or less, at least 2."""
     rng = _stream(session.kitchen.seed, session.kitchen.name, session.number, episode, "episode")
     return perform(rng, session.task, session.colours, session.landmark, session.landmark_at, steps)
 
@@ -259,13 +259,13 @@ def draw_wrist(session: Session, motion: Motion, step: int) -> Image.Image:
 
 
 def _stream(*key: object) -> Generator:
-    """The random stream of a purpose, the same on every machine."""
+    """The random number generator for a purpose, the same on every machine."""
     digest = hashlib.sha256("/".join(str(part) for part in key).encode()).digest()
     return Generator(np.random.PCG64(int.from_bytes(digest[:16], "big")))
 
 
 def _clutter(rng: Generator, taken: list[Spot]) -> list[Thing]:
-    """Two to four things around the working area, clear of the places that are taken."""
+    """Two to four objects around the working area, clear of occupied places."""
     wanted = 2 + int(rng.integers(3))
     kinds = [_CLUTTER[k] for k in rng.permutation(len(_CLUTTER))]
     things: list[Thing] = []
@@ -279,7 +279,7 @@ def _clutter(rng: Generator, taken: list[Spot]) -> list[Thing]:
 
 
 def _stand(image: Image.Image, camera: Viewpoint, things: list[Thing], base: Point) -> None:
-    """Draw the things on the worktop, far ones first, over the shadow of all of them."""
+    """Draw the objects on the worktop, far ones first, over the shadows of all of them."""
     mask = Image.new("L", image.size)
     for _, x, y in things:
         floor = [(x + 0.09 * c + 0.02, y + 0.07 * s - 0.01, 0.0) for c, s in CIRCLE]
@@ -299,7 +299,7 @@ def _stand(image: Image.Image, camera: Viewpoint, things: list[Thing], base: Poi
 
 
 def _light(kitchen: Kitchen, rng: Generator) -> Image.Image:
-    """Coloured light that falls off across the frame, with the soft shadow of something out of sight."""
+    """Coloured light that falls off across the frame, with the soft shadow of an object out of sight."""
     tint = ImageColor.getrgb(kitchen.theme.tint)
     level, slope_x, slope_y = rng.uniform(0.98, 1.08), rng.uniform(-0.26, 0.26), rng.uniform(-0.04, 0.12)
     shadow = rng.integers(0, 28, (5, 5))
@@ -312,7 +312,7 @@ def _light(kitchen: Kitchen, rng: Generator) -> Image.Image:
 
 
 def _noise(rng: Generator, side: int) -> Image.Image:
-    """Grey and coloured noise of about 3 grey levels; it is sums of integers, so equal everywhere."""
+    """Grey and coloured noise of about 3 grey levels, from sums of integers and so equal on every machine."""
     grey = rng.integers(-4, 5, (side, side, 1), dtype=np.int16)
     coloured = rng.integers(-2, 3, (side, side, 3), dtype=np.int16)
     return Image.fromarray((128 + grey + coloured).astype(np.uint8))

@@ -1,9 +1,9 @@
-"""What the arm does in an episode, as numbers and words: which block it pushes where, and the instruction.
+"""The motion of an episode, as numbers and words: which block the arm pushes where, and the instruction.
 
     task = pick_task(rng, ("red", "blue", "green"), "bowl")            # push_red_block_near_bowl, say
     motion = perform(rng, task, colours, landmark, landmark_at, 24)    # states, actions, blocks, instruction
 
-Nothing here draws, or imports what draws. Table coordinates: x to the right and y away from the main camera,
+Nothing here draws or imports drawing code. Table coordinates: x to the right and y away from the main camera,
 both in [0, 1] where blocks may be; z up. There is no physics: a block sticks to closed fingers that move
 towards it, on a path so fine that no contact is missed.
 
@@ -28,10 +28,10 @@ TICKS = 1024
 """Positions are whole 1/1024ths of the table, so float32 states and actions add up exactly."""
 
 HALF_BLOCK = 0.052
-"""Half the side of a block."""
+"""Half the length of a block's side, in table units."""
 
 FINGERTIPS = 0.015
-"""z of the fingertips."""
+"""Height (z) of the fingertips, in table units."""
 
 NOISE_SHIFTS = 64
 """Positions along x, and along y, at which a frame's part of the noise may begin."""
@@ -83,7 +83,7 @@ class PushTask(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Motion:
-    """What happens in an episode of T steps with N blocks."""
+    """The motion in an episode of T steps with N blocks."""
 
     state: NDArray[np.float32]
     """[T, 3]: x and y of the gripper in table units, and 1 where it is closed."""
@@ -117,7 +117,7 @@ def perform(
 
     Args:
         rng: random stream of the episode.
-        task: what the arm does; None is any task.
+        task: what the arm does; None draws any task.
         colours: colours of the blocks on the table.
         landmark: thing on the table that a task may name.
         landmark_at: where the landmark stands.
@@ -144,7 +144,7 @@ def perform(
 
 
 def _say(rng: Generator, task: PushTask) -> str:
-    """An instruction for a task; like those of people, it varies in case, full stops and articles."""
+    """An instruction for a task; like instructions by people, it varies in case, full stops and articles."""
     phrases = PARAPHRASES[task.kind]
     text = phrases[rng.integers(len(phrases))].format(c=task.colour, t=task.landmark)
     style = rng.integers(5)

@@ -55,26 +55,26 @@ _LEAST = {"kitchens": 1, "sessions": 1, "episodes": 1, "steps": 2, "size": 32, "
 
 @dataclass(frozen=True, kw_only=True)
 class RldsSampleConfig:
-    """What to write; every setting changes the bytes.
+    """Configuration of the sample; every setting changes the bytes.
 
     Raises:
-        ConfigError: a value is impossible.
+        ConfigError: a value is invalid.
     """
 
     kitchens: int = 12
-    """Environments."""
+    """Number of environments."""
     sessions: int = 2
-    """Recording sessions per kitchen."""
+    """Number of recording sessions per kitchen."""
     episodes: int = 4
-    """Episodes per session."""
+    """Number of episodes per session."""
     steps: int = 24
     """Steps per episode on average; lengths vary by a quarter either way."""
     size: int = 96
-    """Pixels of a side of the main camera's square frames; the wrist camera's have half as many."""
+    """Side of the main camera's square frames, in pixels; the wrist camera's is half as long."""
     files: int = 4
-    """TFRecord files of the train split; val has one."""
+    """Number of TFRecord files in the train split; val has one."""
     seed: int = 0
-    """Another seed gives other kitchens under the same names."""
+    """Random seed; another seed gives other kitchens under the same names."""
     duplicates: int = 0
     """Extra records that repeat an episode's steps exactly, filed under another kitchen if there is one."""
 
@@ -98,12 +98,12 @@ class RldsSampleConfig:
 
     @property
     def total(self) -> int:
-        """Records in all, duplicates included."""
+        """Total number of records, duplicates included."""
         return self.kitchens * self.sessions * self.episodes + self.duplicates
 
 
 class _Spooled(NamedTuple):
-    """A record in the temporary file, which waits for its place in the dataset."""
+    """A record in the temporary file, waiting for its place in the dataset."""
 
     kitchen: str
     task: str
@@ -122,7 +122,7 @@ def write_rlds(
     Args:
         directory: folder to write into.
         config: what to write.
-        report: called after each episode with the number of episodes that are written.
+        report: called after each episode with the number of episodes written so far.
 
     Raises:
         ConfigError: the directory of the dataset exists and is not empty.
@@ -157,7 +157,7 @@ def write_rlds(
 
 
 def features(size: int) -> tfds.features.FeaturesDict:
-    """What a record holds, for frames of `size` pixels a side."""
+    """The TFDS features of a record, for frames of `size` pixels per side."""
     f = tfds.features
 
     def image(side: int, encoding: str, doc: str) -> tfds.features.Image:
@@ -289,7 +289,7 @@ def _dataset_info(splits: list[dict[str, object]]) -> dict[str, object]:
 
 
 def _val_episodes(config: RldsSampleConfig) -> set[tuple[str, int, int]]:
-    """The episodes of the source's own val: a tenth, at least one where there are two, and never all."""
+    """The episodes of the source's own val: a tenth, at least one if there are two or more, and never all."""
     draws = {
         (name, session, episode): _draw(config.seed, name, session, episode, "source split")
         for name in kitchen_names(config.kitchens)

@@ -6,7 +6,7 @@
     lathe(draw, view, x, y, turns)                          # bowls, mugs, lamps: discs from the bottom up
     limb(draw, view, a, b, ra, rb, colour)                  # round bars
 
-Nothing is sorted here: whatever is painted later hides what was painted before. Pixels are the same on every
+Nothing is sorted by depth: later paint hides earlier paint. Pixels are the same on every
 machine, so sums are written out (from Python 3.12 on, `sum` rounds floats differently).
 """
 
@@ -27,7 +27,7 @@ CIRCLE = tuple((math.cos(math.tau * k / 28), math.sin(math.tau * k / 28)) for k 
 """Corners of the polygon that stands in for a circle of radius 1."""
 
 _TILT = 0.4
-"""How far the wrist camera leans back: a unit of z moves a point like this much of y."""
+"""Tilt of the wrist camera: a unit of z moves a point as far as this much of y."""
 _FACES = (
     ((0, 1, 5, 4), 0.62),
     ((1, 2, 6, 5), 0.8),
@@ -35,7 +35,7 @@ _FACES = (
     ((3, 0, 4, 7), 0.7),
     ((4, 5, 6, 7), 1.0),
 )
-"""The faces of a box that can be seen: four corners, counter-clockwise from outside, and brightness."""
+"""Visible faces of a box: four corners, counter-clockwise from outside, and brightness."""
 
 
 class Viewpoint(NamedTuple):
@@ -71,7 +71,7 @@ def look_at(eye: Point, target: Point, roll: float, size: int) -> Viewpoint:
 
 
 def above(scale: float, left: float, far: float) -> Viewpoint:
-    """The wrist's view, without perspective: a window of one large image serves wherever the arm is."""
+    """The wrist's view, without perspective: a window of one large image serves any position of the arm."""
     return Viewpoint(
         ((scale, 0, 0, -scale * left), (0, -scale, -scale * _TILT, scale * far), (0, 0, 0, 1)), scale
     )

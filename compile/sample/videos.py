@@ -43,29 +43,29 @@ TITLES = ("Cooking", "Repairing a chair", "Planting", "Serving", "Painting", "Mi
 CC_BY = LICENCES["cc-by"]
 FPS = 24
 SPECIAL = 4
-"""Videos besides those of the channels: a re-upload, a slide, one of variable rate, a damaged one."""
+"""Additional videos: a re-upload, a slide, one with a variable frame rate, a damaged one."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class VideoSampleConfig:
-    """What to write; every setting changes the bytes.
+    """Configuration of the sample; every setting changes the bytes.
 
     Raises:
-        ConfigError: a value is impossible.
+        ConfigError: a value is invalid.
     """
 
     channels: int = 5
-    """Environments; at most one per name of CHANNELS."""
+    """Number of channels, which are the environments; at most one per name in CHANNELS."""
     videos: int = 2
-    """Videos per channel."""
+    """Number of videos per channel."""
     shots: int = 3
-    """Shots per video."""
+    """Number of shots per video."""
     seconds: float = 2.0
-    """Seconds per shot."""
+    """Length of each shot, in seconds."""
     height: int = 96
-    """Height of the frames in pixels; they are a third wider."""
+    """Height of the frames, in pixels; the width is a third larger."""
     seed: int = 0
-    """Another seed draws other scenes."""
+    """Random seed; another seed draws other scenes."""
 
     def __post_init__(self) -> None:
         limits = {"channels": (2, len(CHANNELS)), "videos": (1, 10), "shots": (1, 100), "height": (32, 1080)}
@@ -77,7 +77,7 @@ class VideoSampleConfig:
 
     @property
     def total(self) -> int:
-        """Videos in all."""
+        """Total number of videos."""
         return self.channels * self.videos + SPECIAL
 
 
@@ -89,7 +89,7 @@ def write_videos(
     Args:
         directory: folder to write into.
         config: what to write.
-        report: called after each video with the number of videos that are written.
+        report: called after each video with the number of videos written so far.
     """
     check_directory("directory", directory, VIDEOS)
     directory.mkdir(parents=True, exist_ok=True)
@@ -182,9 +182,9 @@ def write_video(
         codec: FFmpeg's name of the encoder.
         pixels: FFmpeg's name of the pixel format.
         crf: quality; larger is worse.
-        keys: most frames from one key frame to the next.
+        keys: maximum number of frames from one key frame to the next.
         options: options of the encoder.
-        kind: FFmpeg's name of the container; None is the suffix of the path.
+        kind: FFmpeg's name of the container; None follows the suffix of the path.
     """
     base = Fraction(1, 1000) if times_ms is not None else 1 / Fraction(fps)
     target = str(place) if isinstance(place, Path) else place
@@ -250,5 +250,5 @@ def _cropped(frame: Frame) -> Frame:
 
 
 def _stream(name: str) -> np.random.Generator:
-    """The random stream of a name, the same on every machine."""
+    """The random number generator for a name, the same on every machine."""
     return np.random.Generator(np.random.PCG64(int.from_bytes(hashlib.sha256(name.encode()).digest(), "big")))

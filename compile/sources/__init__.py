@@ -1,4 +1,4 @@
-"""Where episodes come from. `base` says what a source is, `kinds` tells of which kind a place is."""
+"""The sources of episodes. `base` defines what a source is; `kinds` recognises the kind of a place."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a source is: something that can list its episodes cheaply, and read any one of them again.
+"""The interface of a source: it lists its episodes cheaply, and can read any one of them again.
 
 A source is opened from a `SourceConfig` alone, so every process can open its own. Census rows are plain
 values. `read` gets a row back, perhaps on another machine and another day, and either returns the very
@@ -21,7 +21,7 @@ from oxcart.compile.sources.videos.config import VideoConfig
 from oxcart.shards.errors import ConfigError, SourceError
 
 LEFT_OUT = "left out: "
-"""Beginning of the reason where an episode is sound, but a rule of the configuration leaves it out."""
+"""Start of the reason if an episode is sound but a rule of the configuration leaves it out."""
 
 Floats = npt.NDArray[np.float32]
 Encoded = bytes | memoryview
@@ -30,7 +30,7 @@ Encoded = bytes | memoryview
 
 @dataclass(frozen=True, kw_only=True)
 class Film:
-    """Frames that are decoded one after another, whenever they are played."""
+    """Frames that are decoded one after another each time they are played."""
 
     steps: int
     """Number of frames: T."""
@@ -50,13 +50,14 @@ class EnvironmentRule:
     """How a source tells the environment and the recording session of an episode.
 
     Raises:
-        ConfigError: a pattern is no regular expression, or neither or both of `field` and `whole` are given.
+        ConfigError: a pattern is not a regular expression, or not exactly one of `field` and `whole` is
+        given.
     """
 
     field: str | None = None
-    """Feature that tells the environment."""
+    """Feature from which the environment is read."""
     whole: str | None = None
-    """Environment of all episodes, where no feature tells it and the source is known to have only one."""
+    """Environment of all episodes, if no feature tells it and the source is known to have only one."""
     optional: bool = False
     """Whether the source may lack the feature; its environments are then unknown."""
     patterns: tuple[str, ...] = ()
@@ -64,7 +65,7 @@ class EnvironmentRule:
     group, else the whole match) is the environment, and its group `session` the recording session. Without
     patterns the value is the environment."""
     known: str = "declared"
-    """`declared` where the source itself records the environment, `inferred` where it is concluded."""
+    """`declared` if the source itself records the environment, `inferred` if it is concluded."""
 
     def __post_init__(self) -> None:
         if (self.field is None) == (self.whole is None):
@@ -80,12 +81,12 @@ class EnvironmentRule:
 
     @classmethod
     def parse(cls, text: str) -> EnvironmentRule:
-        """The rule that `FIELD` or `FIELD~REGEX` stands for."""
+        """Parse a rule written as `FIELD` or `FIELD~REGEX`."""
         name, _, pattern = text.partition("~")
         return cls(field=name, patterns=(pattern,) if pattern else ())
 
     def find(self, value: str) -> tuple[str | None, str | None]:
-        """Environment and session in a value of the feature; each is None where the value tells none."""
+        """Environment and session found in a value of the feature; each is None if it is not found."""
         if not self.patterns:
             return value or None, None
         for pattern in self.patterns:
@@ -99,24 +100,24 @@ class EnvironmentRule:
 
 @dataclass(frozen=True, kw_only=True)
 class SourceConfig:
-    """How to read a source. None means what the catalog says of the dataset, else the source's default."""
+    """How to read a source. None stands for the value in the catalog, else for the source's default."""
 
     url: str
     """The directory or URL of the source."""
     kind: str = "rlds"
     """Kind of the source: `rlds` (a TFDS directory), `videos` (a folder of videos) or `compiled`."""
     source_splits: tuple[str, ...] | None = None
-    """The source's own splits to read; None is all."""
+    """The source's own splits to read; None reads all."""
     cameras: tuple[str, ...] | None = None
-    """Cameras to read, the primary first; None is the primary alone."""
+    """Cameras to read, the primary first; None reads only the primary."""
     instruction: tuple[str, ...] | None = None
     """Features that hold instructions, in order of preference."""
     action: tuple[str, ...] | None = None
-    """Features that are concatenated to the action; empty is no action."""
+    """Features that are concatenated to the action; empty for no action."""
     state: tuple[str, ...] | None = None
-    """Features that are concatenated to the state; empty is no state."""
+    """Features that are concatenated to the state; empty for no state."""
     environment: EnvironmentRule | None = None
-    """Rule that tells the environment of an episode."""
+    """Rule that determines the environment of an episode."""
     video: VideoConfig | None = None
     """How videos become clips."""
 
@@ -128,12 +129,12 @@ class Camera:
     name: str
     """Name in keys and member names: characters outside [A-Za-z0-9_-] are `_`."""
     field: str
-    """Feature that the camera is read from."""
+    """Feature from which the camera's images are read."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class CensusRow:
-    """What the census saw of one episode: a row of the census table."""
+    """The census of one episode: a row of the census table."""
 
     key: str
     source_split: str
@@ -148,7 +149,7 @@ class CensusRow:
     environment_known: str = "unknown"
     session: str | None = None
     instructions: tuple[str, ...] = ()
-    """Every text of the episode once, the preferred first."""
+    """Every instruction of the episode once, the preferred one first."""
     duplicate: int = 0
     """xxh3-64 of the primary camera's encoded images and the actions, in step order."""
     heights: tuple[int, ...]
@@ -156,13 +157,13 @@ class CensusRow:
     widths: tuple[int, ...]
     """Width of the source's frames per camera, in pixels."""
     rejected: str | None = None
-    """Why the episode cannot be compiled; the other fields then hold what could be read."""
+    """Reason why the episode cannot be compiled, if any; the other fields then hold what could be read."""
     detail: str | None = None
-    """JSON that only the source understands: what it needs to read the episode again."""
+    """JSON that only the source understands, with what it needs to read the episode again."""
 
 
 def episode_error(reason: str, row: Mapping[str, Any]) -> SourceError:
-    """The error of an episode, which says where the source has it; `row` is its census row."""
+    """An error about an episode that says where the source has it; `row` is its census row."""
     return SourceError(
         reason, file=row["source_file"], record=row["source_record"], offset=row["source_offset"]
     )
@@ -195,10 +196,10 @@ def census_schema(cameras: tuple[str, ...]) -> pa.Schema:
 
 @dataclass(frozen=True, kw_only=True)
 class Episode:
-    """One episode as the source stores it: images that the source encodes are still encoded."""
+    """An episode as the source stores it: images that the source encodes are still encoded."""
 
     images: Mapping[str, Images]
-    """Camera name -> its images."""
+    """Camera name -> images of the camera."""
     action: Floats | None
     """float32 [T, A]."""
     state: Floats | None
@@ -206,11 +207,11 @@ class Episode:
     instructions: Mapping[str, list[tuple[int, str]]] = field(default_factory=dict)
     """Feature -> (step at which the text begins, text), one per change of the text."""
     attribution: Mapping[str, Any] | None = None
-    """Author and licence of the episode as plain JSON, where the source tells them."""
+    """Author and licence of the episode as plain JSON, if the source states them."""
 
     @property
     def texts(self) -> tuple[str, ...]:
-        """Every text once, in order of feature and step."""
+        """Every instruction once, in order of feature and step."""
         return tuple(dict.fromkeys(text for runs in self.instructions.values() for _, text in runs if text))
 
 
@@ -221,7 +222,7 @@ class Source(Protocol):
     """The dataset's exact name."""
     version: str
     origin: str
-    """Kind of source that the episodes first came from: `rlds` or `videos`."""
+    """Kind of the original source of the episodes: `rlds` or `videos`."""
     remote: bool
     """Whether each read is a round trip to a server."""
     cameras: tuple[Camera, ...]
@@ -231,7 +232,7 @@ class Source(Protocol):
     state_sizes: tuple[int, ...] = ()
     """Values per step of each field that is concatenated to the state; together S."""
     control_rate: dict[str, Any] | None
-    """`hz` and `verified`, where known."""
+    """Control rate as `hz` and `verified`, if known."""
     aliases: Mapping[str, tuple[str, ...]] = {}
     """Environments that are known to have other names -> those names."""
     effort: int = 1
@@ -239,19 +240,19 @@ class Source(Protocol):
 
     @property
     def expected(self) -> int | None:
-        """Episodes that the source says it has; None where only the census can count them."""
+        """Number of episodes that the source declares; None if only the census can count them."""
         return None
 
     def describe(self) -> dict[str, Any]:
-        """Everything that decides what a census row or an episode is, as plain JSON."""
+        """Everything that determines the census rows and episodes, as plain JSON."""
         ...
 
     def files(self) -> list[str]:
-        """Names of the files that a census can be taken of one by one, in order."""
+        """Names of the files, in order; a census can be taken of each separately."""
         ...
 
     def sizes(self) -> dict[str, int]:
-        """Name -> bytes of every file that the source consists of."""
+        """Name -> bytes of every file of the source."""
         ...
 
     def census(self, file: str) -> Iterator[CensusRow]:
@@ -259,26 +260,26 @@ class Source(Protocol):
         ...
 
     def join(self, table: pa.Table) -> pa.Table:
-        """The census rows of all files, changed by what only all of them together tell."""
+        """Adjust the census rows of all files by what only all of them together tell."""
         return table
 
     def warnings(self, table: pa.Table) -> list[str]:
-        """What whoever reads the episodes of a census may not expect, one line each."""
+        """Warnings about unexpected properties of the episodes of a census, one line each."""
         return []
 
     def attribution(self, census: pa.Table, keys: pa.ChunkedArray) -> pa.Table | None:
-        """Whose work the episodes of some keys are, one row per key; None where the source does not say."""
+        """Authors and licences of the given episodes, one row per key; None if the source states none."""
         return None
 
     def read(self, row: Mapping[str, Any]) -> Episode:
-        """The episode of a census row.
+        """Read the episode of a census row.
 
         Raises:
-            SourceError: the episode is not what the census saw, or cannot be read.
+            SourceError: the episode differs from the one in the census, or cannot be read.
         """
         ...
 
 
 def clean(name: str) -> str:
-    """The name as keys and member names hold it: characters outside [A-Za-z0-9_-] become `_`."""
+    """The name as used in keys and member names: characters outside [A-Za-z0-9_-] become `_`."""
     return re.sub(r"[^A-Za-z0-9_-]", "_", name)

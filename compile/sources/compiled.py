@@ -6,8 +6,8 @@
       rejected.parquet     the episodes that were not compiled
       shards/              metadata, arrays and frames, every piece checked against its digest
 
-Whatever the dataset says of its own source is handed on. So a transcoded dataset equals one that was compiled
-from that source, and transcoding there and back gives the same bytes.
+Everything that the dataset says about its source is passed on. So a transcoded dataset equals one that was
+compiled from that source, and transcoding there and back gives the same bytes.
 """
 
 from __future__ import annotations
@@ -40,17 +40,17 @@ _PIECES = (
     *("shard", "offset", "bytes", "json.digest"),
     *("action.offset", "action.digest", "state.offset", "state.digest"),
 )
-"""Columns that say where an episode lies in the dataset."""
+"""Columns that locate an episode in the dataset."""
 _MADE = ("instructions", "duplicate", "rejected", "detail")
-"""Columns of a census that a dataset does not keep."""
+"""Columns of a census that a dataset does not store."""
 
 
 class CompiledSource(Source):
     """The episodes of a compiled dataset.
 
     Raises:
-        ConfigError: there is no dataset, or one of an unknown format.
-        CorruptError: its manifest cannot be parsed, or its table does not match its digest.
+        ConfigError: there is no dataset, or its format is unknown.
+        CorruptError: the manifest cannot be parsed, or the episode table does not match its digest.
     """
 
     def __init__(self, config: SourceConfig) -> None:
@@ -68,7 +68,7 @@ class CompiledSource(Source):
 
     @property
     def expected(self) -> int:
-        """Compiled episodes, as the manifest counts them."""
+        """Number of compiled episodes, from the manifest."""
         return int(self.dataset.manifest.counts["compiled"])
 
     def describe(self) -> dict[str, Any]:
@@ -111,14 +111,14 @@ class CompiledSource(Source):
             )
 
     def attribution(self, census: pa.Table, keys: pa.ChunkedArray) -> pa.Table | None:
-        """Whose work the episodes of some keys are, one row per key; None where the dataset does not say."""
+        """Authors and licences of the given episodes, one row per key; None if the dataset has none."""
         if ATTRIBUTION not in self.dataset.manifest.tables:
             return None
         table = self.dataset.table(ATTRIBUTION)
         return table.take(pc.index_in(keys, table["key"]))
 
     def read(self, row: Mapping[str, Any]) -> Episode:
-        """The episode of a row of `table`, read in one request, with every piece checked."""
+        """Read the episode of a row of `table` in one request, and check every piece."""
         shard, first = tar_name(row["shard"]), row["offset"]
         data = memoryview(self.dataset.store.read_range(shard, first, row["bytes"]))
 
@@ -142,7 +142,7 @@ class CompiledSource(Source):
         return read_chunks(self.dataset.store, shard)
 
     def _images(self, row: Mapping[str, Any], camera: str, data: memoryview) -> Images:
-        """Frames [T, H, W, 3] uint8; with codec `jpeg` the JPEGs as they are."""
+        """Frames [T, H, W, 3] uint8; with codec `jpeg`, the unchanged JPEGs."""
         with self._reading:  # threads that want the same table wait for the first of them
             chunks = self._chunks(tar_name(row["shard"]))
         found = track(row, camera, self.dataset.manifest.pixels, chunks)

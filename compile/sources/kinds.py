@@ -1,4 +1,4 @@
-"""Which kind of source a place is: `videos`, or `rlds`; a LeRobot dataset is neither, and is refused."""
+"""Recognise the kind of source at a place: `videos` or `rlds`. LeRobot datasets are refused."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def recognise(source: str) -> tuple[str, str]:
     `rlds`.
 
     Raises:
-        ConfigError: the source is on this machine, but is no directory.
+        ConfigError: the source is on this machine but is not a directory.
     """
     url = source.removeprefix(VIDEOS)
     if Store(url).remote:
@@ -46,7 +46,7 @@ def refuse_lerobot(store: Store, names: Iterable[str]) -> None:
 
     Args:
         store: the place.
-        names: files that are known to be there, at any depth.
+        names: files known to exist there, at any depth.
 
     Raises:
         ConfigError: the place belongs to a LeRobot dataset, or holds one.

@@ -60,7 +60,7 @@ def test_a_page_and_the_same_numbers_as_json(
         assert page.read_text().startswith("<!doctype html>")
     assert set(pages) == {pages[0]}
     found = json.loads(pages[0])
-    assert found["format"] == "oxcart-analysis/1"
+    assert found["format"] == "oxcart-analysis/2"
     assert found["about"]["step"] == 5
     assert found["about"]["datasets"][0]["pairs"].keys() == {"train", "val"}
     assert {one["strategy"] for one in found["numbers"]} >= {"compass", "codebook", "transfer"}

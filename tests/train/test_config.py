@@ -66,7 +66,7 @@ def test_the_published_preset_has_the_published_numbers() -> None:
         ("model.mlp=0", "model.mlp: expected a hidden layer of at least 1, got 0 widths"),
         ("data.datasets=[a", "data.datasets: cannot be read as a value"),
         ("data.datasets=a", "data.datasets: expected a list, such as data.datasets=[a]; got 'a'"),
-        ("train.betas={a: 1}", "train.betas.a: no such key; did you mean train.betas?"),
+        ("train.betas={a: 1}", "train.betas: expected a list"),
         ("train.seed=-1", "train.seed: expected at least 0, got -1"),
         ("train.lr=inf", "train.lr: expected a finite number, got inf"),
         ("train.final_lr=-1", "train.final_lr: expected at least 0, got -1"),
@@ -197,6 +197,23 @@ def test_a_key_that_was_renamed_is_refused_by_its_new_name_and_read_from_older_r
     saved = yaml.safe_load(to_yaml(config))
     saved[section][key] = saved[section].pop(now)
     assert laq_config([], saved) == config
+
+
+def test_a_strategy_that_was_merged_is_refused_by_its_new_name_and_read_from_older_runs() -> None:
+    with pytest.raises(
+        ConfigError, match=r"^evaluate\.strategies: the figures of 'tokens' are drawn by compass"
+    ):
+        laq_config(["evaluate.strategies=[tokens]"])
+    saved = yaml.safe_load(to_yaml(laq_config(["preset=tiny"])))
+    saved["evaluate"]["strategies"] = ["tokens", "compass", "sequences", "examples"]
+    assert laq_config([], saved).evaluate.strategies == ["compass", "codebook"]
+
+
+def test_a_stranger_s_value_that_is_no_grammar_is_refused_in_a_line() -> None:
+    saved = yaml.safe_load(to_yaml(laq_config(["preset=tiny"])))
+    saved["data"]["camera"] = "${"
+    with pytest.raises(ConfigError, match=r"^data\.camera: expected a plain value, got the interpolation"):
+        laq_config([], saved)
 
 
 def test_every_field_has_a_docstring() -> None:

@@ -36,7 +36,7 @@ def test_every_file_of_a_run_is_named_where_the_disk_is_full(tmp_path: Path) -> 
         "metrics.jsonl": lambda: RunLog(tmp_path, step=0, steps=1, label="x").metrics("train", 1, {"a": 0}),
         "grid.png": lambda: plots.grid(tmp_path / "grid.png", [("a", image)], ["row"], "title"),
         "work.json": lambda: label._claim(tmp_path, {"producer": "somebody"}),
-        "0.npz": lambda: label._put_npz(
+        "0.npz": lambda: label._write_piece(
             tmp_path / "0.npz", ["a"], np.zeros(1, int), np.zeros((1, 1), np.int32)
         ),
     }.items():

@@ -1,4 +1,4 @@
-"""Annotations, arranged so that the value at any step of any episode of a split is found at once."""
+"""Annotations, arranged for fast look-up of the value at any step of any episode of a split."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class StepValues:
 
     @property
     def form(self) -> tuple[Any, ...]:
-        """Type and shape of the values of one step."""
+        """dtype and shape of the values of one step."""
         return str(self.values.dtype), *self.values.shape[1:]
 
     def empty(self, count: int) -> npt.NDArray[Any]:

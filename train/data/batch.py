@@ -1,4 +1,4 @@
-"""A batch: everything that training gets about some samples."""
+"""A batch of samples, with everything that training reads of them."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ class Batch:
     key: list[str]
     """Key of each sample's episode."""
     environment: list[str | None]
-    """Environment in which each sample was recorded; None where it is unknown."""
+    """Environment in which each sample was recorded; None if it is unknown."""
     instruction: list[str]
-    """The episode's first instruction; "" where it has none."""
+    """The episode's first instruction; "" if it has none."""
     action: Tensor | None = None
     """float32. `action="steps"`: [B, K, A], the actions of steps t to t + offset - 1 (of step t for
     single frames), padded with zeros; `action="sum"`: [B, A], the sum of these actions."""
@@ -36,7 +36,7 @@ class Batch:
     state: Tensor | None = None
     """float32 [B, S]: the state at t."""
     instructions: list[list[str]] | None = None
-    """Every instruction in force at t: one per field that has instructions; [] where there is none."""
+    """Every instruction in force at t: one per field that has instructions; [] if there is none."""
     annotations: dict[str, Tensor] = field(default_factory=dict)
     """Name of each annotation that was asked for -> values at t, [B] or [B, n]."""
 

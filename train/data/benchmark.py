@@ -1,14 +1,14 @@
-"""Where the time of reading goes on this machine: the loader, and each of its stages alone.
+"""Benchmark of reading on this machine: the loader, and each of its stages by itself.
 
 Every stage runs on as many threads as the loader, on samples of the same kind, for the same time:
 
-    fetch    reads the bytes alone: the raw link, or the page cache
-    check    computes the digests alone, of bytes in memory
-    decode   decodes alone, chunks in memory
-    copy     copies from memory to memory alone, batches of the same size
+    fetch    only reads the bytes: the raw link, or the page cache
+    check    only computes the digests, of bytes in memory
+    decode   only decodes chunks in memory
+    copy     only copies batches of the same size from memory to memory
 
-The slowest stage limits the loader. What another codec would do follows from its size and decoding speed on
-frames of this very dataset, by arithmetic that is shown.
+The slowest stage limits the loader. The forecast for another codec follows from its size and decoding speed
+on frames of this dataset, by arithmetic that is shown.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ from oxcart.train.data.sampling import Pairs
 from oxcart.train.data.workers import Workers
 
 TRIED_EPISODES = 4
-"""Episodes that are encoded with each codec, to measure it."""
+"""Episodes encoded with each codec, to measure it."""
 COPIERS = 4
-"""Threads that copy batches, at most: each holds two of them, and four fill the memory bus."""
+"""Maximum number of threads that copy batches: each holds two batches, and four saturate the memory bus."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class StageRate:
-    """Speed of one stage alone, on all threads."""
+    """Speed of one stage by itself, on all threads."""
 
     name: str
     samples_per_s: float
@@ -46,7 +46,7 @@ class StageRate:
 
 @dataclass(frozen=True, kw_only=True)
 class Forecast:
-    """What a codec would do here."""
+    """Forecast of the speed of a codec on this machine."""
 
     codec: str
     frame_bytes: float
@@ -54,16 +54,16 @@ class Forecast:
     read_bytes: float
     """Bytes read per sample."""
     decode_frames_per_s: float
-    """Frames decoded per second, by all threads."""
+    """Frames decoded per second, by all threads together."""
     link_samples_per_s: float
     decode_samples_per_s: float
     samples_per_s: float
-    """The smaller of the two rates, and no more than copying allows."""
+    """Samples per second: the smaller of the two rates, limited by the rate of copying."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ReadReport:
-    """Everything that was measured."""
+    """All measurements of the benchmark."""
 
     codec: str
     threads: int
@@ -81,9 +81,9 @@ class ReadReport:
     best: str
     """Name of the codec with the highest forecast."""
     latency_s: float
-    """Duration of one small request."""
+    """Duration of one small request, in seconds."""
     prefetch: int
-    """Batches to prefetch: latency times rate."""
+    """Recommended number of batches to prefetch: latency times rate."""
 
 
 def measure(loader: Loader, seconds: float) -> ReadReport:
@@ -206,7 +206,7 @@ def _forecasts(
     stages: Sequence[StageRate],
     frames_each: int,
 ) -> list[Forecast]:
-    """What each codec would do, from its size and speed on some episodes of this dataset."""
+    """Forecast for each codec, from its size and speed on some episodes of this dataset."""
     rates = {stage.name: stage for stage in stages}
     reader = loader.streams[0].reader
     episodes = [reader.read_episode(episode) for episode, _ in loader.locate_random(TRIED_EPISODES)]

@@ -5,9 +5,9 @@
 A look-up reads the file and compares the bytes with their digest: a hole, a chunk cut off by a crash and a
 flipped bit all look the same, and are fetched. So there is no index that could be wrong, and the processes of
 one user may share the directory. When the files exceed the size limit, whole files are removed, those unused
-for the longest time first; nothing but files of that name in that folder is ever removed.
+for the longest time first; only files of that name in that folder are ever removed.
 
-The folder is this user's alone, because the digests of chunks guard against damage and not against somebody
+Only this user may access the folder, because the digests of chunks guard against damage, not against somebody
 who chooses the bytes (`oxcart.shards.files`).
 """
 
@@ -37,14 +37,14 @@ _OPEN = 64
 
 
 class Cache:
-    """Parts of shards, and tables, on this machine.
+    """A cache of tables and parts of shards on this machine.
 
     Args:
         directory: any directory; the cache makes a folder of its own inside.
         limit: size limit, in bytes.
 
     Raises:
-        ConfigError: the folder cannot be made, lies in a dataset or a source, or is writable for others.
+        ConfigError: the folder cannot be created, lies in a dataset or a source, or is writable by others.
     """
 
     def __init__(self, directory: str | os.PathLike[str], limit: int) -> None:
@@ -58,14 +58,14 @@ class Cache:
         self._trim()
 
     def read(self, shard: str, offset: int, buffer: memoryview, digest: int) -> bool:
-        """Fill the buffer; returns whether the cache had the right bytes."""
+        """Fill the buffer, and return whether the cache had the right bytes."""
         right = self.peek(shard, offset, buffer) and xxh3_64_intdigest(buffer) == digest
         if right:
             self._count(len(buffer))
         return right
 
     def peek(self, shard: str, offset: int, buffer: memoryview) -> bool:
-        """Fill the buffer without checking the bytes; returns whether the cache had enough of them."""
+        """Fill the buffer without checking the bytes, and return whether the cache had enough of them."""
         file = self._file(shard)
         try:
             return file is not None and os.preadv(file.descriptor, [buffer], offset) == len(buffer)
@@ -158,7 +158,7 @@ class Cache:
 
 
 def _read(descriptor: int) -> bytes:
-    """All bytes of a file; one system call returns 2 GiB at most."""
+    """Read all bytes of a file; one system call returns at most 2 GiB."""
     size, at = os.fstat(descriptor).st_size, 0
     pieces: list[bytes] = []
     while piece := os.pread(descriptor, max(0, size - at), at):

@@ -1,4 +1,4 @@
-"""Everything that a loader can be told, in one value that travels from the user down to the reader of frames.
+"""All settings of a loader, in one value that is passed from the user down to the reader of frames.
 
     LoaderConfig(sample=Pairs(frames=5), batch_size=64, seed=1)
 
@@ -25,18 +25,18 @@ READ_MODES = ("auto", "sparse", "sequential")
 
 @dataclass(frozen=True, kw_only=True)
 class LoaderConfig:
-    """What a loader reads, in which order, and with how much of the machine.
+    """Settings of a loader: what it reads, in which order, and with which resources.
 
     Raises:
-        ConfigError: a field has an impossible value.
+        ConfigError: a field has an invalid value.
     """
 
     sample: Pairs | Frames
-    """The kind of sample: `Pairs(...)` or `Frames(...)`."""
+    """Kind of sample: `Pairs(...)` or `Frames(...)`."""
     batch_size: int
     """Samples per batch, over all ranks."""
     seed: int = 0
-    """Seed of the order."""
+    """Random seed of the order."""
     size: int | tuple[int, int] | None = None
     """Height and width that frames are resized to (bilinear), or one number for both. None keeps the stored
     size, which must then be the same for all frames."""
@@ -45,11 +45,11 @@ class LoaderConfig:
     action: str | None = None
     """`steps` for the actions between the two frames, `sum` for their sum, None for none."""
     state: bool = False
-    """Read the state at t."""
+    """Whether to read the state at t."""
     instructions: bool = False
-    """Read every instruction in force at t, not only the episode's first one."""
+    """Whether to read every instruction in force at t, not only the episode's first one."""
     annotations: Sequence[str] = ()
-    """Files or URLs of annotations, whose values at t are read; each name needs one for every dataset."""
+    """Files or URLs of annotations to read at t; each name needs one file for every dataset."""
     min_motion: float | None = None
     """Leave out samples whose mean motion per step is lower, in the unit of `oxcart annotate motion`."""
     motion: Sequence[str] = ()
@@ -74,15 +74,15 @@ class LoaderConfig:
     """`sparse` reads chunk by chunk, `sequential` in large pieces; `auto` decides by the share of chunks that
     is needed."""
     check: bool = True
-    """Compare every chunk with its digest."""
+    """Whether to compare every chunk with its digest."""
     memory: int = 1 << 30
     """Bytes of chunks that may be kept in memory because they are needed again soon."""
     prefetch: int = 4
-    """Batches read in advance."""
+    """Number of batches read in advance."""
     threads: int | None = None
     """Threads that read, per process; None is one per core, and at least 32 if a dataset is remote."""
     cache: str | os.PathLike[str] | None = None
-    """Local directory that caches what is read of remote datasets."""
+    """Local directory that caches data from remote datasets."""
     cache_bytes: int = 100 << 30
     """Size limit of the cache, in bytes."""
     pin: bool | None = None
@@ -121,5 +121,5 @@ class LoaderConfig:
 
     @property
     def arrays(self) -> tuple[str, ...]:
-        """Arrays to read beside the frames: those asked for of `action` and `state`."""
+        """Arrays to read beside the frames: `action` and `state`, if requested."""
         return tuple(name for name in ("action", "state") if getattr(self, name))

@@ -34,7 +34,7 @@ class Texts:
     """A column of texts, many of which are equal."""
 
     codes: npt.NDArray[np.int32]
-    """Index in `values` of each episode's text; -1 where there is none."""
+    """Index in `values` of each episode's text; -1 if there is none."""
     values: list[str]
 
     @classmethod
@@ -56,7 +56,7 @@ class Texts:
 
 @dataclass(frozen=True, kw_only=True)
 class ArrayPlace:
-    """Where the action or state of each episode lies."""
+    """Location of the action or state of each episode."""
 
     size: int
     """Values per step."""
@@ -70,11 +70,11 @@ class StoredChunk(NamedTuple):
     place: int
     """Index of the chunk in the table."""
     offset: int
-    """Where the chunk begins in the shard."""
+    """Offset of the chunk in the shard, in bytes."""
     size: int
-    """Size in bytes."""
+    """Size of the chunk, in bytes."""
     digest: int
-    """xxh3-64 of the bytes."""
+    """xxh3-64 of the chunk's bytes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,13 +82,13 @@ class ChunkTable:
     """The chunks of one camera in one shard, episode by episode."""
 
     start: int
-    """The shard's first episode of the split."""
+    """Index in the split of the shard's first episode."""
     firsts: Int64
-    """Place of each episode's first chunk in the arrays below."""
+    """Index of each episode's first chunk in the arrays below."""
     offsets: Int64
-    """Where each chunk begins in the shard."""
+    """Offset of each chunk in the shard, in bytes."""
     sizes: Int64
-    """Bytes of each chunk."""
+    """Size of each chunk, in bytes."""
     digests: npt.NDArray[np.uint64]
     """xxh3-64 of each chunk."""
 
@@ -98,7 +98,7 @@ class ChunkTable:
 
     @property
     def nbytes(self) -> int:
-        """Memory that the table takes, in bytes."""
+        """Memory of the table, in bytes."""
         return sum(a.nbytes for a in (self.firsts, self.offsets, self.sizes, self.digests))
 
 
@@ -195,7 +195,7 @@ class SplitIndex:
 
     @property
     def nbytes(self) -> int:
-        """Memory that the columns take, in bytes."""
+        """Memory of the columns, in bytes."""
         texts = sum(one.codes.nbytes for one in self.texts.values())
         arrays = sum(one.offsets.nbytes + one.digests.nbytes for one in self.arrays.values())
         columns = (self.steps, self.shards, self.offsets, self.bases)
@@ -214,7 +214,7 @@ class SplitIndex:
         return int(np.searchsorted(self.shards, shard))
 
     def chunks(self, shard: int) -> ChunkTable:
-        """The chunk table of a shard, which the first thread that asks for it reads.
+        """The chunk table of a shard, read by the first thread that asks for it.
 
         Raises:
             CorruptError: the table does not match its digest, or lists other episodes.
@@ -261,7 +261,7 @@ class SplitIndex:
         return ChunkTable(start=start, firsts=firsts, **found._asdict())
 
     def describe(self) -> dict[str, Any]:
-        """Identity of the split, as plain JSON: part of what decides the order."""
+        """Identity of the split, as plain JSON; it is part of what determines the order."""
         return {
             "dataset": self.dataset.manifest.dataset["name"],
             "fingerprint": self.dataset.manifest.fingerprint,

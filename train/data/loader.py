@@ -119,8 +119,7 @@ class Loader(torch.utils.data.IterableDataset[Batch]):
         }
         if config.min_motion is not None:
             self._order["min_motion"] = [one.moving.described for one in self.streams if one.moving]
-        self.position = 0
-        """Samples handed out so far, over all ranks."""
+        self._position = 0
         self._resumed = False
         remote = any(one.store.remote for one in opened)
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -151,6 +150,11 @@ class Loader(torch.utils.data.IterableDataset[Batch]):
     def _workers(self) -> Workers:
         return Workers(self.threads)
 
+    @property
+    def position(self) -> int:
+        """Samples handed out so far, over all ranks."""
+        return self._position
+
     def annotation(self, name: str, dataset: int) -> StepValues:
         """The values of an annotation for one of the datasets."""
         return self._annotations[name][dataset]
@@ -162,7 +166,7 @@ class Loader(torch.utils.data.IterableDataset[Batch]):
 
     def state_dict(self) -> dict[str, Any]:
         """The position, and everything that the order of samples depends on, as plain data."""
-        return make_state(self.position, self._order, self.config.batch_size, self.world_size)
+        return make_state(self._position, self._order, self.config.batch_size, self.world_size)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from a state; batch size and world size may differ.
@@ -170,7 +174,7 @@ class Loader(torch.utils.data.IterableDataset[Batch]):
         Raises:
             ConfigError: the order of samples differs from the state's; the message says in what.
         """
-        self.position = check_state(state, self._order)
+        self._position = check_state(state, self._order)
         self._resumed = True
         for name, mine in (("batch_size", self.config.batch_size), ("world_size", self.world_size)):
             if state.get(name) != mine:
@@ -183,12 +187,12 @@ class Loader(torch.utils.data.IterableDataset[Batch]):
         if torch.utils.data.get_worker_info() is not None:
             raise ConfigError("num_workers: the loader reads in threads of its own; pass num_workers=0")
         if not self.config.repeat and not self._resumed:
-            self.position = 0
+            self._position = 0
         self._resumed = False
         return self._batches()
 
     def _batches(self) -> Iterator[Batch]:
-        start = self.position
+        start = self._position
         end = sys.maxsize if self.config.repeat else self.epoch_length
         kept = [
             stream.begin(self.rank, self.world_size, self._schedule, i, start, end)
@@ -206,7 +210,7 @@ class Loader(torch.utils.data.IterableDataset[Batch]):
                     return
                 group, batch, after = running.popleft()
                 group.wait()
-                self.position = after
+                self._position = after
                 yield batch
                 del group, batch  # the memory may be used for the next one
         finally:

@@ -14,7 +14,7 @@ from oxcart.manifests.page import render
 from oxcart.train.evaluate.analysis import Analysis, Null, Row
 from oxcart.train.evaluate.strategy import Number
 
-FORMAT = "oxcart-analysis/1"
+FORMAT = "oxcart-analysis/2"
 
 KEYS = (
     ("compass", "cosine_datasets"),

@@ -300,8 +300,13 @@ def _pieces(loader: Loader, labeller: Labeller, parts: Path, split: str) -> Any:
         codes.append(made.numpy().astype(np.int32))
         if loader.position - start >= size or loader.position >= loader.epoch_length:
             piece = np.concatenate(times), np.concatenate(codes)
-            path = parts / f"{split}-{start:012d}.npz"
-            with naming(path), replacing(path) as file:
-                np.savez(file, key=np.array(keys), t=piece[0], codes=piece[1])
+            _write_piece(parts / f"{split}-{start:012d}.npz", keys, *piece)
             yield keys, *piece
             start, keys, times, codes = loader.position, [], [], []
+
+
+def _write_piece(
+    path: Path, keys: list[str], times: npt.NDArray[np.int64], codes: npt.NDArray[np.int32]
+) -> None:
+    with naming(path), replacing(path) as file:
+        np.savez(file, key=np.array(keys), t=times, codes=codes)

@@ -1,4 +1,4 @@
-"""A TensorFlow Datasets directory: which files it has, and what a record in them holds.
+"""A TensorFlow Datasets directory: its files, and the structure of their records.
 
 Everything comes from its two JSON files, read with TFDS's own classes and without TensorFlow. A feature that
 TFDS cannot describe in this way (an unknown class, a dtype that NumPy lacks, a `Video`) is set aside with the
@@ -30,7 +30,7 @@ MAX_RECORDS = 1_000_000
 lost one, so an absurd promise must not be believed."""
 
 _LISTED = 10_000
-"""Most names to look through for the dataset that was meant."""
+"""Maximum number of names to search for the dataset that was meant."""
 
 _SEQUENCES = (tfds_features.Dataset, tfds_features.Sequence)
 _CLASS_KEYS = ("pythonClassName", "python_class_name", "type")
@@ -40,7 +40,7 @@ _CLASSES = {
     if isinstance(one, type) and issubclass(one, tfds_features.FeatureConnector)
     for name in (f"{one.__module__}.{one.__qualname__}", *vars(one).get("ALIASES", ()))
 }
-"""Full name -> class, of the features that TFDS has; TFDS would import the module of any other name."""
+"""Full name -> class, for the features of TFDS; TFDS would import the module of any other name."""
 _NEED_TENSORFLOW = (tfds_features.Audio, tfds_features.Video)
 """Classes that import TensorFlow as soon as a feature is made."""
 
@@ -50,21 +50,21 @@ class File(NamedTuple):
 
     split: str
     number: int
-    """Position of the file among those of its split."""
+    """Position of the file within its split."""
     records: int
     """Records that the file holds, as `dataset_info.json` says."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TfdsDirectory:
-    """What a TFDS directory says of itself."""
+    """The description that a TFDS directory gives of itself."""
 
     name: str
     version: str
     files: Mapping[str, File]
     """Name -> file, split by split in the order of `dataset_info.json`."""
     sizes: Mapping[str, int]
-    """Name -> bytes of the two JSON files and of every TFRecord file, when the directory was read."""
+    """Name -> bytes of the two JSON files and of every TFRecord file, as of when the directory was read."""
     leaves: Mapping[str, Any]
     """Path -> TFDS feature of every leaf."""
     specs: Mapping[str, Any]
@@ -78,7 +78,7 @@ def read_directory(store: Store, splits: tuple[str, ...] | None = None) -> TfdsD
 
     Args:
         store: the store of the directory.
-        splits: the source's own splits whose files are listed; None is all.
+        splits: the source's own splits whose files are listed; None lists all.
 
     Raises:
         ConfigError: there is no such split.
@@ -139,7 +139,7 @@ def _is_name(value: Any) -> bool:
 
 
 def _list_files(info: dict[str, Any], wanted: tuple[str, ...] | None) -> dict[str, File]:
-    """Name -> file of the splits that are wanted; None is all splits."""
+    """Name -> file, for the wanted splits; None lists all splits."""
     splits: list[str] = []
     files: dict[str, File] = {}
     for split in info["splits"]:
@@ -188,7 +188,7 @@ def _find(store: Store, files: list[str]) -> dict[str, int]:
 
 
 def _expand(template: str, **values: str) -> str:
-    """Fill in a template. Not with `str.format`, which can be made to take any amount of memory."""
+    """Fill in a template, without `str.format`, which can be made to take any amount of memory."""
 
     def value(match: re.Match[str]) -> str:
         if match[1] not in values:
@@ -236,7 +236,7 @@ def _take_out(path: str, value: Any) -> Iterator[tuple[str, str]]:
 
 
 def _entries(value: Any) -> dict[str, Any] | None:
-    """Name -> description, of the features of a dictionary, in place; None for any other feature."""
+    """Name -> description of the features of a dictionary, not copied; None for any other feature."""
     if not issubclass(_class_of(value), tfds_features.FeaturesDict):
         return None
     if "type" in value:
@@ -255,18 +255,18 @@ def _element(value: Any) -> Any:
 
 
 def _class_of(value: Any) -> type:
-    """The class of the feature that a value describes; `object` where TFDS has no such class."""
+    """The class of the feature that a value describes; `object` if TFDS has no such class."""
     name = _get(value, *_CLASS_KEYS)
     return _CLASSES.get(name, object) if isinstance(name, str) else object
 
 
 def _get(value: Any, *keys: str) -> Any:
-    """The value of the first of the keys that exists; None where none does."""
+    """The value of the first of the keys that exists; None if none does."""
     return next((value[key] for key in keys if key in value), None) if isinstance(value, dict) else None
 
 
 def _obstacle(value: Any) -> str | None:
-    """Why TFDS cannot say how a record stores the described feature; None where it can."""
+    """Reason why TFDS cannot say how a record stores the described feature; None if it can."""
     if reason := _foreign(value):
         return reason
     try:

@@ -1,4 +1,4 @@
-"""The features of a record, as TFDS parses them, with encoded images left where they lie.
+"""Parse the features of a record as TFDS does, but without copying encoded images.
 
     Example   { 1: Features }
     Features  { 1: entry, 1: entry, ... }      a map
@@ -8,9 +8,9 @@
 
 Nearly all bytes of a record are images, and protobuf copies every image, even those of cameras that nobody
 wants. Here the images of the wanted cameras become views of the record, other images are skipped, and TFDS
-itself parses the rest, some kilobytes. A record that is not written plainly, as TensorFlow and TFDS write it,
-is left to TFDS whole. So every value and every error is that of TFDS, except that ragged features that nobody
-wants are removed first.
+itself parses the rest, some kilobytes. A record with an unusual encoding, not as TensorFlow and TFDS write
+it, is left to TFDS whole. So every value and every error is that of TFDS, except that ragged features that
+nobody wants are removed first.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from tensorflow_datasets.proto import tf_example_pb2
 _FIRST, _SECOND = 0x0A, 0x12
 """Tags of fields 1 and 2 where they hold bytes or a message."""
 _RAGGED = re.compile("(.+)/ragged_(?:row_lengths_[0-9]+|flat_values)", re.DOTALL)
-"""Names of the entries of a record that a ragged feature consists of."""
+"""Names of the record entries of a ragged feature."""
 _MOST = 1 << 31
-"""Bytes from which on protobuf refuses a message."""
+"""Size at which protobuf refuses a message, in bytes."""
 
 
 class ExampleParser:
@@ -48,7 +48,7 @@ class ExampleParser:
         self._images = lists.intersection(images)
 
     def parse(self, record: memoryview) -> dict[str, Any]:
-        """Path -> values of each wanted feature, None where it is missing; images may be views of `record`.
+        """Path -> values of each wanted feature, None if it is missing; images may be views of `record`.
 
         Raises:
             Exception: any, from TFDS: the record is damaged or does not fit its description.
@@ -100,7 +100,7 @@ class ExampleParser:
 
 
 class _UnusualError(Exception):
-    """The record is not written plainly."""
+    """The record has an unusual encoding."""
 
 
 def _is_list_of_bytes(field: str, spec: Any) -> bool:
@@ -132,7 +132,7 @@ def _inside(record: memoryview, at: int, tag: int) -> tuple[int, int]:
 
 
 def _items(record: memoryview, at: int, end: int) -> list[memoryview] | None:
-    """The byte strings of a Feature, or None where it is anything but one plain BytesList."""
+    """The byte strings of a Feature; None unless it is one plain BytesList."""
     items = []
     try:
         at, stop = _inside(record, at, _FIRST)

@@ -1,12 +1,12 @@
-"""The features of an RLDS dataset that are wanted: from the names that people write to values of a record.
+"""Select features of an RLDS dataset: from the names that people write to the values of a record.
 
 A name is a path such as `steps/observation/state`, whose beginning may be left out (`state`). A feature of
-numbers may be cut: `action[:7]` is the first seven values of each step, in the order in which they are
-stored. The cut stays part of the name, so a manifest says where its values came from.
+numbers may be sliced: `action[:7]` is the first seven values of each step, in the order in which they are
+stored. The slice stays part of the name, so a manifest says where its values came from.
 
 Two ways of storing differ from the plain one. A tensor of numbers may be stored as bytes, perhaps compressed
 (TFDS calls this the tensor's encoding); it is unpacked here, one step at a time. Images may be a tensor of
-pixels instead of image files; each becomes a PNG, so that everything that follows sees encoded images. This
+pixels instead of image files; each becomes a PNG, so that all later code sees encoded images. This
 costs one encoding per frame, and other datasets nothing.
 """
 
@@ -30,10 +30,10 @@ from oxcart.shards.choices import did_you_mean
 from oxcart.shards.errors import ConfigError, SourceError
 
 DEFAULTS = {"action": "steps/action", "state": "steps/observation/state"}
-"""Features that hold the action and the state in datasets that the catalog does not know."""
+"""Features that hold the action and the state in datasets that are not in the catalog."""
 
 PREFIXES = ("", "steps/", "steps/observation/", "episode_metadata/")
-"""Beginnings of a feature's path that may be left out, in order of preference."""
+"""Prefixes of a feature's path that may be left out, in order of preference."""
 
 _WHOLE = 1 << 24
 """Largest number up to which float32 holds every whole number."""
@@ -42,12 +42,12 @@ _PART = re.compile(r"(?P<name>.+)\[(?P<start>-?\d{1,9})?:(?P<stop>-?\d{1,9})?\]"
 
 @dataclass(frozen=True, kw_only=True)
 class ImageFeature:
-    """A feature of steps that a camera can be read from."""
+    """A feature of steps from which a camera can be read."""
 
     size: tuple[int | None, int | None]
-    """Height and width in pixels; None where every episode has its own."""
+    """Height and width in pixels; None if they differ between episodes."""
     pixels: Tensor | None
-    """The tensor that holds the pixels; None where the feature holds image files."""
+    """The tensor that holds the pixels; None if the feature holds image files."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,13 +59,13 @@ class Tensor:
     """Shape of one step."""
     dtype: np.dtype[Any]
     packed: str | None
-    """`bytes` or `zlib` where a record holds one byte string per step; None where it holds the numbers."""
+    """`bytes` or `zlib` if a record holds one byte string per step; None if it holds the numbers."""
 
     def values(self, found: Any) -> np.ndarray[Any, Any]:
         """Values [T, *shape] from what the parser found.
 
         Raises:
-            ValueError: a step does not hold that many values.
+            ValueError: a step does not hold the declared number of values.
         """
         if self.packed is None:
             return np.asarray(found)
@@ -91,11 +91,11 @@ class Tensor:
 
 @dataclass(frozen=True, kw_only=True)
 class Numbers:
-    """A feature, or a part of one, that is concatenated to the action or the state."""
+    """A feature, or a slice of one, that is concatenated to the action or the state."""
 
     tensor: Tensor
     part: slice | None
-    """The part of a step's values, in the order in which they are stored; None is all."""
+    """Slice of a step's values, in the order in which they are stored; None takes all."""
 
     @property
     def name(self) -> str:
@@ -143,7 +143,7 @@ def as_float32(value: float) -> float:
 
 
 def image_features(directory: TfdsDirectory) -> dict[str, ImageFeature]:
-    """Path -> feature, of every feature of steps that holds colour or grey images; image files first."""
+    """Path -> feature, for every feature of steps that holds colour or grey images; image files first."""
     files: dict[str, ImageFeature] = {}
     tensors: dict[str, ImageFeature] = {}
     for path, feature in directory.leaves.items():
@@ -164,10 +164,10 @@ def choose_cameras(
     wanted: tuple[str, ...] | None,
     known: tuple[str, ...] | None,
 ) -> tuple[Camera, ...]:
-    """The cameras that are asked for; else the catalog's primary camera; else the first by name.
+    """The requested cameras; else the catalog's primary camera; else the first by name.
 
     Args:
-        directory: what the dataset says of itself.
+        directory: the dataset's description of itself.
         features: every feature that a camera can be read from, from `image_features`.
         wanted: cameras that are asked for; None is none.
         known: cameras that the catalog lists; None is none.
@@ -204,7 +204,7 @@ def choose_numbers(
     """Features to concatenate; a dictionary stands for its features of numbers, in order of name.
 
     Args:
-        directory: what the dataset says of itself.
+        directory: the dataset's description of itself.
         option: `action` or `state`.
         fields: names of features; None is the usual feature, if the dataset has it.
 
@@ -240,7 +240,7 @@ def resolve(directory: TfdsDirectory, option: str, field: str) -> str:
 
 
 def is_there(directory: TfdsDirectory, field: str) -> bool:
-    """Whether there is a feature of this name, even if it is, or lies in, one that cannot be read."""
+    """Whether there is a feature of this name, even if it or its parent cannot be read."""
     paths = [f"{prefix}{field}/" for prefix in PREFIXES]
     return _find(field, directory.specs) is not None or any(
         path.startswith(f"{other}/") for path in paths for other in directory.unreadable
@@ -277,7 +277,7 @@ def as_png(frames: Iterable[np.ndarray[Any, Any]]) -> list[bytes]:
 
 
 def _find(field: str, paths: Collection[str]) -> str | None:
-    """The first of some paths that a name stands for; None where there is none."""
+    """The first of some paths that a name stands for; None if there is none."""
     return next((prefix + field for prefix in PREFIXES if prefix + field in paths), None)
 
 
@@ -297,7 +297,7 @@ def _paths(directory: TfdsDirectory, option: str, field: str) -> tuple[list[str]
 
 
 def _slice(option: str, field: str, part: re.Match[str], tensor: Tensor) -> slice:
-    """A part with both ends counted from the beginning."""
+    """A slice with both ends counted from the beginning."""
     width = math.prod(tensor.shape)
     start = int(part["start"] or 0)
     stop = int(part["stop"] or width)
@@ -308,7 +308,7 @@ def _slice(option: str, field: str, part: re.Match[str], tensor: Tensor) -> slic
 
 
 def _tensor(directory: TfdsDirectory, path: str) -> Tensor | None:
-    """A feature as numbers with one fixed shape per step; None where it is something else."""
+    """A feature as numbers with one fixed shape per step; None if it is something else."""
     packed = packing(directory, path)
     shape = directory.leaves[path].shape if packed else directory.specs[path].shape[1:]
     dtype = _dtype(directory, path)
@@ -318,7 +318,7 @@ def _tensor(directory: TfdsDirectory, path: str) -> Tensor | None:
 
 
 def _unfit(directory: TfdsDirectory, path: str) -> str:
-    """Why a feature cannot be concatenated to an action or a state."""
+    """Reason why a feature cannot be concatenated to an action or a state."""
     if not _is_number(_dtype(directory, path)):
         expected = "numbers"
     elif not path.startswith("steps/"):
@@ -338,7 +338,7 @@ def _refuse_unreadable(directory: TfdsDirectory, option: str, field: str) -> Non
 
 
 def packing(directory: TfdsDirectory, path: str) -> str | None:
-    """The encoding of a tensor that is stored as bytes; None where the feature is stored otherwise."""
+    """The encoding of a tensor that is stored as bytes; None if the feature is stored otherwise."""
     feature = directory.leaves.get(path)
     if feature is None or type(feature) not in (tfds_features.Tensor, tfds_features.Scalar):
         return None

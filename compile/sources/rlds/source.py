@@ -48,7 +48,7 @@ class RldsSource(Source):
     """An RLDS dataset in a TFDS directory.
 
     Raises:
-        ConfigError: the dataset has no feature, camera or split of a name that the options give.
+        ConfigError: the options name a feature, camera or split that the dataset does not have.
         SourceError: the directory is not a complete TFDS dataset of TFRecord files.
     """
 
@@ -89,7 +89,7 @@ class RldsSource(Source):
         self._parser = ExampleParser(self._specs, self._wanted, encoded)
 
     def describe(self) -> dict[str, Any]:
-        """Everything that decides what a census row or an episode is, as plain JSON."""
+        """Everything that determines the census rows and episodes, as plain JSON."""
         environment: dict[str, Any] | None = None
         if self._rule and self._environment:
             patterns = list(self._rule.patterns)
@@ -111,7 +111,7 @@ class RldsSource(Source):
 
     @property
     def expected(self) -> int:
-        """Episodes that `dataset_info.json` promises."""
+        """Number of episodes that `dataset_info.json` declares."""
         return sum(file.records for file in self._files.values())
 
     def files(self) -> list[str]:
@@ -123,7 +123,7 @@ class RldsSource(Source):
         return dict(self._sizes)
 
     def census(self, file: str) -> Iterator[CensusRow]:
-        """One row per record that `dataset_info.json` promises; one that cannot be read is rejected."""
+        """One row per record that `dataset_info.json` declares; unreadable records are rejected."""
         expected = self._files[file].records
         index = 0
         gone = f"the file ends after {{}} of {expected} records"
@@ -149,7 +149,7 @@ class RldsSource(Source):
         return [f"float32 does not hold the values of {'; of '.join(columns)}"] if columns else []
 
     def read(self, row: Mapping[str, Any]) -> Episode:
-        """The episode of a census row, from its record alone."""
+        """Read the episode of a census row, from only its record."""
         file, record, offset = row["source_file"], row["source_record"], row["source_offset"]
         data = tfrecord.read_record(self._store, file, offset, row["source_length"], record)
         if xxh3_64_intdigest(data) != row["source_digest"]:
@@ -236,7 +236,7 @@ class RldsSource(Source):
             raise ValueError(f"camera {camera.name}: the image of step 0 {error}") from error
 
     def _parse(self, data: memoryview) -> Mapping[str, Any]:
-        """Feature -> values of one record; whatever is wrong with the record is a ValueError."""
+        """Feature -> values of one record; anything wrong with the record raises a ValueError."""
         try:
             parsed = self._parser.parse(data)
         except Exception as error:  # third-party parsers meet arbitrary bytes here

@@ -30,12 +30,12 @@ INSTRUCTIONS = (
     "steps/observation/natural_language_instruction",
     "steps/observation/instruction",
 )
-"""Features that hold instructions in datasets that the catalog does not know."""
+"""Features that hold instructions in datasets that are not in the catalog."""
 
 SHOWN = 3
-"""Features that an error names as alternatives: texts first, and no flags."""
+"""Features that an error offers as alternatives: texts first, and no flags."""
 _FORMS = {"text": "text", "utf-8": "text", "number": "a whole number"}
-"""How a feature is stored -> what an error says is expected."""
+"""How a feature is stored -> the expectation stated in errors."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,13 +44,13 @@ class Text:
 
     path: str
     stored: str
-    """`text`, `utf-8` or `number`."""
+    """How the feature is stored: `text`, `utf-8` or `number`."""
 
     def of_step(self, value: Any) -> str:
         """The text of one value.
 
         Raises:
-            ValueError: the record holds something other than its description says.
+            ValueError: the record does not match its description.
         """
         if self.stored == "text":
             if not isinstance(value, bytes):
@@ -78,7 +78,7 @@ class Text:
         """(step at which it begins, text), one per change of the text.
 
         Raises:
-            ValueError: the record holds something other than its description says.
+            ValueError: the record does not match its description.
         """
         if not self.path.startswith("steps/"):
             return [(0, self.of_step(found))]
@@ -94,7 +94,7 @@ class Text:
 
 
 def choose_instruction(directory: TfdsDirectory, fields: tuple[str, ...] | None) -> tuple[Text, ...]:
-    """The features that hold instructions: those that are named, else those with usual names.
+    """The features that hold instructions: the named ones, else those with usual names.
 
     Raises:
         ConfigError: there is no such feature, or it does not hold text.
@@ -106,7 +106,7 @@ def choose_instruction(directory: TfdsDirectory, fields: tuple[str, ...] | None)
 
 
 def choose_environment(directory: TfdsDirectory, field: str, optional: bool) -> Text | None:
-    """The feature that names the environment; None where it is optional and the dataset lacks it.
+    """The feature that names the environment; None if it is optional and the dataset lacks it.
 
     Raises:
         ConfigError: there is no such feature, or it holds neither text nor one whole number.
@@ -139,7 +139,7 @@ def _text(directory: TfdsDirectory, option: str, field: str, forms: Collection[s
 
 
 def _stored(directory: TfdsDirectory, path: str) -> str:
-    """How a feature is stored: a key of _FORMS, or "" where it cannot become text."""
+    """How a feature is stored: a key of _FORMS, or "" if it cannot become text."""
     leaf, shape = directory.leaves.get(path), shape_of(directory, path)
     kind = np.dtype(directory.specs[path].np_dtype).kind
     if packing(directory, path):

@@ -27,7 +27,7 @@ OVERHEAD = 16
 """Bytes of framing around the data of a record: 12 before, 4 after."""
 
 BLOCK = 4 << 20
-"""Bytes read at once; twice as many no longer fit the caches, and are a fifth slower."""
+"""Bytes read at once; twice as many no longer fit in the caches and take a fifth longer."""
 
 _NOTHING = memoryview(b"")
 
@@ -46,7 +46,7 @@ class Record(NamedTuple):
     """The record's bytes, which live as long as this view and are never written again."""
     error: str | None = None
     last: bool = False
-    """The framing is lost here: what follows in the file cannot be read."""
+    """Whether the framing is lost here, so that the rest of the file cannot be read."""
 
 
 def write_record(file: BinaryIO, data: bytes) -> None:
@@ -57,9 +57,9 @@ def write_record(file: BinaryIO, data: bytes) -> None:
 
 
 def scan(store: Store, name: str, size: int | None = None) -> Iterator[Record]:
-    """Every record of a file in order, reading it once in blocks.
+    """Yield every record of a file in order, reading it once in blocks.
 
-    A damaged record comes with its `error`, and the scan continues. Where the framing is lost, a record with
+    A damaged record comes with its `error`, and the scan continues. If the framing is lost, a record with
     `last` ends the scan. A file whose `size` is given is not asked for it.
 
     Raises:
@@ -99,7 +99,7 @@ def _keep_memory() -> None:
 
 
 class _Pieces:
-    """Takes pieces of any length from the blocks of the file `name`, one after another."""
+    """Takes pieces of any length from the blocks of the file `name`, in order."""
 
     def __init__(self, blocks: Iterator[bytes], name: str) -> None:
         self._blocks = blocks
@@ -107,7 +107,7 @@ class _Pieces:
         self._left = _NOTHING
 
     def take(self, length: int) -> memoryview:
-        """The next bytes: a view of a block, or a copy where they lie in several blocks."""
+        """The next bytes: a view of a block, or a copy if they lie in several blocks."""
         parts, missing = [], length
         while missing > len(self._left):
             parts.append(self._left)
@@ -120,7 +120,7 @@ class _Pieces:
 
 
 def read_record(store: Store, name: str, offset: int, length: int, record: int) -> memoryview:
-    """Data of the record of `length` bytes whose frame begins at `offset`.
+    """Read the data of the record of `length` bytes whose frame begins at `offset`.
 
     Raises:
         SourceError: the frame is damaged, is cut off, or holds another length.

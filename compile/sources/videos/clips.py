@@ -1,4 +1,4 @@
-"""From what a survey saw to clips: which frames belong together, which are left out, and why.
+"""Turn a survey into clips: which frames belong together, which are left out, and why.
 
 A shot is cut where it is black, or where nothing moves (a frozen frame, a slide), for longer than the
 configuration allows. The rest is cut into clips of at most the longest length. Cuts inside a shot prefer key
@@ -28,19 +28,19 @@ class Clip:
     """A run of frames of one shot."""
 
     start: int
-    """pts of the clip's first frame."""
+    """Time (pts) of the clip's first frame."""
     stop: int
-    """pts of the first frame behind the clip."""
+    """Time (pts) of the first frame after the clip."""
     steps: int
-    """Steps of the clip at the configured rate."""
+    """Number of steps of the clip at the configured rate."""
     moved: float
     """Mean difference of grey levels from step to step."""
     rejected: str | None
-    """Why the clip is left out; None where it is not."""
+    """Reason why the clip is left out; None if it is kept."""
 
 
 def clips(seen: Survey, config: VideoConfig) -> Iterator[Clip]:
-    """All clips of a video in the order of time, with the runs between them that are left out."""
+    """All clips of a video in order of time, including the runs between them that are left out."""
     borders = [*seen.cuts.tolist(), len(seen.pts)]
     keys = np.array(sorted({one.pts for one in seen.packets if one.key}), np.int64)
     for first, last in pairwise(borders):

@@ -18,16 +18,16 @@ from oxcart.shards.errors import ConfigError
 DETECTORS = {"content": 27.0, "adaptive": 3.0}
 """Detector of PySceneDetect -> its default threshold."""
 INSTRUCTIONS = ("title", "chapter")
-"""Texts of a video that can be the instruction of its clips."""
+"""Texts of a video that can serve as the instruction of its clips."""
 
 UNKNOWN = "unknown"
-"""The licence of a video that states none."""
+"""Licence of a video that states none."""
 LICENCES = {"cc-by": "Creative Commons Attribution license (reuse allowed)"}
-"""Short name -> the text that YouTube has for it."""
+"""Short name of a licence -> YouTube's name for it."""
 
 
 def licence_texts(names: Iterable[str]) -> list[str]:
-    """Licences as sites call them, from names of which some may be short."""
+    """Licences as sites call them, from names that may be short."""
     return [LICENCES.get(name, name) for name in names]
 
 
@@ -48,11 +48,11 @@ class VideoConfig:
     detector: str = "content"
     """Shot detector: `content` or `adaptive` of PySceneDetect."""
     threshold: float | None = None
-    """Threshold of the shot detector; None is its default."""
+    """Threshold of the shot detector; None uses its default."""
     still: float = 0.1
     """Largest mean difference of grey levels (0 to 255) between two steps that counts as no motion."""
     still_s: float = 1.0
-    """Seconds after which a run of black or still steps is cut out of its shot."""
+    """Seconds above which a run of black or still steps is cut out of its shot."""
     black: int = 32
     """Largest grey level (0 to 255) that a black step may hold."""
     licences: tuple[str, ...] = ()
@@ -60,7 +60,7 @@ class VideoConfig:
     exclude: frozenset[str] = frozenset()
     """Ids of videos to leave out."""
     where: tuple[tuple[str, tuple[str, ...]], ...] = ()
-    """Columns of `scenes.csv`, each with the values whose rows are compiled."""
+    """Column of `scenes.csv` -> values; only rows with one of these values are compiled."""
     reuploads: bool = True
     """Whether channels that share near-duplicate videos are merged."""
 
@@ -93,7 +93,7 @@ class VideoConfig:
 
     @classmethod
     def described(cls, value: Mapping[str, Any]) -> VideoConfig:
-        """The configuration that `describe` described, without the ids to leave out."""
+        """The configuration from the output of `describe`, without the ids to leave out."""
         shots, still = value["shots"], value["still"]
         return cls(
             rate=Fraction(*value["rate"]),

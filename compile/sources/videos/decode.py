@@ -34,13 +34,13 @@ Int64 = npt.NDArray[np.int64]
 FORMATS = "mov,matroska,webm,avi,flv,live_flv,mpegts,mpeg,ogg,asf,gif,m4v,nut"
 """Containers that FFmpeg may take a file for."""
 SPARED = ("h264",)
-"""Codecs whose decoder knows which frames no other frame refers to, and can spare work on them."""
+"""Codecs whose decoder knows which frames no other frame refers to, and can skip work on them."""
 SHORT_S, SHORT = 1.0, 0.05
-"""A stream that ends earlier than its container says by more than both (seconds, share) is cut off."""
+"""A stream is cut off if it ends earlier than its container says by more than both (seconds, share)."""
 
 
 class VideoError(Exception):
-    """A video cannot be decoded; the caller knows which one and adds its name."""
+    """A video cannot be decoded; the caller adds its name."""
 
 
 class Packet(NamedTuple):
@@ -50,10 +50,10 @@ class Packet(NamedTuple):
     digest: int
     """xxh3-64 of the packet's bytes."""
     position: int
-    """Offset of the packet's first byte in the file; -1 where the container does not say."""
+    """Offset of the packet's first byte in the file; -1 if the container does not say."""
     size: int
     key: bool
-    """Whether decoding can begin at this packet."""
+    """Whether decoding can start at this packet."""
 
 
 class Reel:
@@ -66,7 +66,7 @@ class Reel:
             that no other frame refers to.
 
     Raises:
-        VideoError: the file is no video.
+        VideoError: the file is not a video.
     """
 
     def __init__(self, store: Store, name: str, *, glance: bool = False) -> None:
@@ -124,7 +124,7 @@ class Reel:
         return (width, height) if self.rotation % 180 else (height, width)
 
     def index(self) -> list[Packet]:
-        """Every packet that is shown, in the order of time, without decoding."""
+        """Every packet that is shown, in order of time, without decoding."""
         self._seek(None)
         try:
             found = [
@@ -143,8 +143,8 @@ class Reel:
         """Frames with start <= pts < stop, in order; the frame at `start` must exist.
 
         Args:
-            start: pts of the first frame; None begins with the file.
-            stop: pts behind the last frame; None ends with the file.
+            start: pts of the first frame; None starts at the beginning of the file.
+            stop: pts after the last frame; None continues to the end of the file.
             wanted: whether the frame of a pts is needed. Other frames come only if they have to be decoded
                 because a frame refers to them.
 
@@ -220,7 +220,7 @@ class Reel:
             raise VideoError(f"cannot be decoded {_at(last, self.time_base)}: {_reason(error)}") from error
 
     def _spare(self, needless: bool) -> None:
-        """Have the decoder skip the packets that follow, or not, where no frame refers to theirs."""
+        """Make the decoder skip, or stop skipping, packets whose frames no other frame refers to."""
         if needless != self._sparing:
             self._sparing = needless
             self.stream.codec_context.skip_frame = "NONREF" if needless else "DEFAULT"
@@ -298,7 +298,7 @@ def play(reel: Reel, start: int, stop: int, gap: int, rate: Fraction, resize: Re
     Args:
         reel: the open file.
         start: pts of the clip's first frame.
-        stop: pts of the first frame behind the clip.
+        stop: pts of the first frame after the clip.
         gap: largest difference of pts from one frame to the next; 0 where it is unknown.
         rate: steps per second.
         resize: how frames get their size.
@@ -317,7 +317,7 @@ def play(reel: Reel, start: int, stop: int, gap: int, rate: Fraction, resize: Re
         return max(first, 0) < min(after, steps)
 
     def show(until: int) -> None:
-        """Write the frame that is shown to all steps before `until` that have none yet."""
+        """Write the current frame to all steps before `until` that have no frame yet."""
         nonlocal made
         assert shown is not None
         if made < until:
@@ -334,7 +334,7 @@ def play(reel: Reel, start: int, stop: int, gap: int, rate: Fraction, resize: Re
 
 
 class _Remote(io.RawIOBase):
-    """An object of a remote store as a file that can be read and searched."""
+    """A remote object as a readable and seekable file."""
 
     def __init__(self, store: Store, name: str) -> None:
         self._store, self._name, self._size, self._place = store, name, store.size(name), 0

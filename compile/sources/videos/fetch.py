@@ -2,9 +2,9 @@
 
     fetch(read_urls(Path("urls.txt")), Path("downloads"), licences=("cc-by",))
 
-This adds to yt-dlp what is easily forgotten: only named licences (a video that states none counts as
-`unknown`), a cap on the resolution, no sound (so that ffmpeg need not merge anything), file names that hold
-the id, and an archive of finished downloads, from which the same call resumes. Whether a site allows
+This adds what is easily forgotten when calling yt-dlp: only named licences (a video that states none counts
+as `unknown`), a cap on the resolution, no sound (so that ffmpeg need not merge anything), file names that
+hold the id, and an archive of finished downloads, from which the same call resumes. Whether a site allows
 downloads is for the caller to know.
 """
 
@@ -26,30 +26,30 @@ ARCHIVE = ".fetched.txt"
 """File in the folder with the ids of finished downloads: yt-dlp's own archive."""
 NAME = "%(title).120B [%(id)s].%(ext)s"
 ANY = "any"
-"""Stands for all licences."""
+"""Name that stands for all licences."""
 RETRIES = 10
-"""Attempts after an error of the network."""
+"""Retries after a network error."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Fetched:
-    """What became of the addresses."""
+    """The outcome of a download."""
 
     there: int
-    """Videos that this call downloaded."""
+    """Number of videos downloaded by this call."""
     before: int
-    """Addresses from which earlier calls downloaded everything."""
+    """Number of addresses from which earlier calls downloaded everything."""
     refused: tuple[str, ...]
-    """Videos whose licence is not named, each with its licence."""
+    """Videos whose licence was not requested, each with its licence."""
     failed: tuple[str, ...]
     """Errors, one line each."""
 
 
 def read_urls(file: Path) -> list[str]:
-    """The addresses in a file: one per line, without comments (`#`).
+    """Read the addresses in a file: one per line, without comments (`#`).
 
     Raises:
-        ConfigError: the file holds no address, or a line is no http or https address.
+        ConfigError: the file holds no address, or a line is not an http or https address.
     """
     try:
         lines = [line.strip() for line in file.read_text(encoding="utf-8-sig").splitlines()]
@@ -72,17 +72,17 @@ def fetch(
     max_height: int = 720,
     report: Callable[[int, int], None] = lambda done, size: None,
 ) -> Fetched:
-    """Download what the addresses lead to.
+    """Download the videos at the addresses.
 
     Args:
         urls: addresses of videos, playlists or channels.
         directory: folder for the videos.
-        licences: licences to download; `unknown` is that of a video that states none, `any` is all.
-        max_height: pixels; of several forms of a video the largest that is not higher is downloaded.
+        licences: licences to download; `unknown` is that of a video that states none, `any` allows all.
+        max_height: maximum height in pixels; the largest form of a video within it is downloaded.
         report: called with the number of finished addresses and the bytes downloaded.
 
     Raises:
-        ConfigError: a value is impossible, or the folder holds a link or a FIFO that a download would
+        ConfigError: a value is invalid, or the folder holds a link or a FIFO that a download would
             write through.
     """
     if not licences:

@@ -1,16 +1,16 @@
-"""The files of a folder of videos: the videos, what yt-dlp knows of each, and where somebody cut them.
+"""The files of a folder of videos: the videos, yt-dlp's metadata for each, and tables of scenes.
 
     DIR/
       Flipping a pancake [pancake0001].mkv          a video, in a folder of any depth
-      Flipping a pancake [pancake0001].info.json    what is known of it; without it, its licence is unknown
+      Flipping a pancake [pancake0001].info.json    its metadata; without it, its licence is unknown
       Basketball [hoops000001].mp4.part                an unfinished download: a row of rejected.parquet
       cut/
         long [abcdefghijk].mp4
         scenes.csv                                start_frame,end_frame,label,...: the only clips here
 
 An `info.json` comes from strangers: only a few texts are taken from it, without control characters and of
-bounded length. One that is not JSON rejects its video, because nobody can say whose video it is. Nothing here
-imports a decoder, so asking what a file is stays cheap.
+bounded length. One that is not JSON rejects its video, because the author cannot be determined. This module
+imports no decoder, so recognising files stays cheap.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ SUFFIXES = (
     *(".mts", ".nut", ".ogg", ".ogv", ".ts", ".webm", ".wmv"),
 )
 UNFINISHED = (".part", ".ytdl", ".temp")
-"""Suffixes of what yt-dlp has not finished."""
+"""Suffixes of unfinished downloads of yt-dlp."""
 INFO, SCENES = ".info.json", "scenes.csv"
 MAX_INFO = 64 << 20
-"""Bytes of the largest `info.json` that is read."""
+"""Size limit of an `info.json`, in bytes."""
 LONGEST = 300
-"""Letters of the longest text that is taken from an `info.json`."""
+"""Maximum number of letters of a text taken from an `info.json`."""
 LONGEST_ID = 48
-"""Letters of an id in keys; a longer id is cut and gets a hash."""
+"""Maximum number of letters of an id in keys; a longer id is cut and gets a hash."""
 
 _YTDLP_NAME = re.compile(r"\[([^\[\]]+)\]$")
 _OF = ("video", "file", "filename", "video_id", "id")
@@ -53,7 +53,7 @@ _OF = ("video", "file", "filename", "video_id", "id")
 
 @dataclass(frozen=True, kw_only=True)
 class Info:
-    """What is known of one video."""
+    """The metadata of one video."""
 
     video: str
     """The video's id."""
@@ -63,12 +63,12 @@ class Info:
     channel_id: str | None = None
     uploader_id: str | None = None
     licence: str = UNKNOWN
-    """The licence as the site calls it; `unknown` where the site says nothing."""
+    """The licence as the site calls it; `unknown` if the site states none."""
     url: str | None = None
     uploaded: str | None = None
-    """YYYYMMDD."""
+    """Date of the upload, as YYYYMMDD."""
     chapters: tuple[tuple[float, str], ...] = ()
-    """(second at which the chapter begins, title)."""
+    """(second at which the chapter begins, title) of each chapter."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,13 +76,13 @@ class Scene:
     """Frames of a video that belong together, as a row of `scenes.csv` says."""
 
     start: int
-    """The scene's first frame, counted in the order in which frames are shown."""
+    """Number of the scene's first frame, in the order in which frames are shown."""
     stop: int
-    """The first frame behind the scene."""
+    """Number of the first frame after the scene."""
 
 
 def is_video(name: str) -> bool:
-    """Whether a file has the name of a video, or of what an unfinished download left."""
+    """Whether a file has the name of a video or of an unfinished download."""
     lower = name.lower()
     return lower.endswith(SUFFIXES) or (lower.endswith(UNFINISHED) and any(s in lower for s in SUFFIXES))
 
@@ -93,7 +93,7 @@ def is_unfinished(name: str) -> bool:
 
 
 def info_name(name: str) -> str:
-    """Name of the file in which yt-dlp writes what it knows of a video."""
+    """Name of the file in which yt-dlp writes the metadata of a video."""
     path = PurePosixPath(name)
     while path.suffix.lower() in (*SUFFIXES, *UNFINISHED):
         path = path.with_suffix("")
@@ -101,12 +101,12 @@ def info_name(name: str) -> str:
 
 
 def read_info(store: Store, name: str, info: str | None) -> Info:
-    """What is known of a video.
+    """Read the metadata of a video.
 
     Args:
         store: the folder of videos.
         name: name of the video's file.
-        info: name of the video's `info.json`; None where there is none.
+        info: name of the video's `info.json`; None if there is none.
 
     Raises:
         SourceError: the `info.json` cannot be understood.
@@ -133,7 +133,7 @@ def read_info(store: Store, name: str, info: str | None) -> Info:
 
 
 def short_id(name: str) -> str:
-    """An id as keys hold it."""
+    """An id as used in keys."""
     found = clean(name)
     if len(found) <= LONGEST_ID:
         return found
@@ -143,7 +143,7 @@ def short_id(name: str) -> str:
 def read_scenes(
     store: Store, name: str, table: str, alone: bool, video: str, config: VideoConfig
 ) -> tuple[list[Scene], int]:
-    """The wanted scenes of a video that `scenes.csv` lists, and the number of those that are not wanted.
+    """Read the wanted scenes of a video from `scenes.csv`, and count the unwanted ones.
 
     Args:
         store: the folder of videos.
@@ -206,7 +206,7 @@ def _parse(store: Store, info: str) -> Mapping[str, Any]:
 
 
 def _text(value: Any) -> str | None:
-    """A value as Unicode text on one line, of bounded length; None where it is no text or empty."""
+    """A value as Unicode text on one line, of bounded length; None if it is empty or not text."""
     if not isinstance(value, str):
         return None
     whole = value[: 8 * LONGEST].encode("utf-8", "replace").decode()

@@ -1,7 +1,7 @@
 """Call functions in a process of their own, which stays for the next call and may crash without harm.
 
-A file that is made to break a decoder can take the decoder's process down, and no `except` sees that. So an
-unknown file is decoded for the first time in another process: if that process dies, this is an answer too.
+A malicious file can crash the process of its decoder, and no `except` catches that. So an
+unknown file is decoded for the first time in another process; if that process dies, the file is bad.
 The price is one more process per worker, which takes half a second to start. It is a fresh interpreter that
 imports this module and not the script that was started, so scripts need no `if __name__ == "__main__"`.
 """
@@ -26,7 +26,7 @@ _CODE = "import sys; sys.path[:] = {path!r}; from {module} import serve; serve({
 
 
 class DiedError(Exception):
-    """The process died during a call; the text says of what."""
+    """The process died during a call; the text says why."""
 
 
 class Isolated:
@@ -84,7 +84,7 @@ class Isolated:
             raise OxcartError(f"a process to decode in cannot be started: {self._cause()}") from error
 
     def _cause(self) -> str:
-        """Wait for the end of the process and say what it died of."""
+        """Wait for the process to end and return the cause of its death."""
         assert self._process is not None
         code = self._process.wait()
         self._end()
@@ -102,7 +102,7 @@ class Isolated:
 
 
 def serve(calls: int, alive: int) -> None:
-    """Call what comes through the pipe `calls` until it closes; end at once when `alive` closes."""
+    """Run the calls from the pipe `calls` until it closes; exit immediately when `alive` closes."""
     connection = Connection(calls)
     threading.Thread(target=_watch, args=(Connection(alive),), daemon=True).start()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process that asked is interrupted, and ends this one

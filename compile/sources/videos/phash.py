@@ -23,19 +23,19 @@ import numpy.typing as npt
 Uint64 = npt.NDArray[np.uint64]
 
 VIEWS = (1.0, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7)
-"""Sides of the middles that are hashed, as shares of the frame's sides."""
+"""Sides of the central crops that are hashed, as shares of the frame's sides."""
 SIDE, KEPT, _PARTS = 32, 8, 64
 NEAR = 12
 """Largest number of bits, of 64, in which two hashes of the same frame differ."""
 SHARE, LEAST = 0.5, 3
-"""Share and number of the shorter video's frames that the other video must at least show."""
+"""Minimum share and number of the shorter video's frames that the other video must show."""
 FLAT = 4.0
 """Standard deviation of grey levels below which a frame is too flat to be told from others."""
 MOST, INDEXED = 512, 64
-"""Frames per video that are compared, and those of them by which candidates are found."""
+"""Frames per video that are compared, and how many of them are used to find candidates."""
 _THIRD, _MASK = 21, np.uint64((1 << 21) - 1)
 _CROWD = 512
-"""Most hashes that may share a third; more of them show something common, and do not count."""
+"""Maximum number of hashes that may share a third; larger groups show something common and are ignored."""
 
 _DCT = np.round(1024 * np.cos(np.pi / SIDE * (np.arange(SIDE) + 0.5) * np.arange(KEPT)[:, None]))
 
@@ -69,10 +69,10 @@ def _waves(side: int) -> npt.NDArray[np.float64]:
 
 
 def near_duplicates(looks: Mapping[str, Sequence[Uint64]]) -> dict[str, str]:
-    """Videos that show the same as others -> the first of these videos by name.
+    """Each video that shows the same as others -> the first of these videos by name.
 
     Args:
-        looks: name of each video -> the hashes [VIEWS] of its frames, the most telling first; only the first
+        looks: name of each video -> the hashes [VIEWS] of its frames, most significant first; only the first
             MOST count.
     """
     names = sorted(name for name, found in looks.items() if len(found) >= LEAST)

@@ -40,7 +40,7 @@ _STANDARDS = {
     int(Colorspace.BT2020): "2020",
 }
 HD = 720
-"""Lines from which on a frame that names no standard is taken to be of BT.709."""
+"""Minimum height of a frame that is taken to be BT.709 if it names no standard."""
 _FULL = int(ColorRange.JPEG)
 _PARTS = 512
 
@@ -48,7 +48,7 @@ Floats = npt.NDArray[np.float32]
 
 
 class Planes(NamedTuple):
-    """A frame as videos store it: three planes [h, w] uint8, and what their levels mean."""
+    """A frame as videos store it: three planes [h, w] uint8, and the meaning of their levels."""
 
     bright: Frame
     blue: Frame
@@ -63,7 +63,7 @@ class Planes(NamedTuple):
         return self.bright if self.full else np.asarray(cv2.LUT(self.bright, _STRETCHED), np.uint8)
 
     def rgb(self, out: Frame | None = None) -> Frame:
-        """The frame as RGB [h, w, 3] uint8, written to `out` where it is given.
+        """The frame as RGB [h, w, 3] uint8, written to `out` if it is given.
 
         Planes of colour may have half the pixels of a side, rounded up.
         """

@@ -63,10 +63,10 @@ from oxcart.shards.store import Store
 CAMERA = "video"
 VERSION = "1"
 _OF_DATASET = ("key", "same_as")
-"""Columns of the attribution that one episode alone does not tell."""
+"""Columns of the attribution that depend on the whole dataset."""
 
 BESIDE = Isolated()
-"""Process in which videos are decoded for the first time; it starts when it is first used."""
+"""Process in which videos are decoded for the first time; it starts on first use."""
 
 
 class VideoSource(Source):
@@ -115,7 +115,7 @@ class VideoSource(Source):
         self.control_rate = {"hz": float(self._config.rate), "verified": True}
 
     def describe(self) -> dict[str, Any]:
-        """Everything that decides what a census row or an episode is, as plain JSON."""
+        """Everything that determines the census rows and episodes, as plain JSON."""
         return {
             "kind": self.origin,
             "name": self.name,
@@ -135,7 +135,7 @@ class VideoSource(Source):
         return list(self._files)
 
     def sizes(self) -> dict[str, int]:
-        """Name -> bytes of the videos and of the files beside them, when the source was opened."""
+        """Name -> bytes of the videos and of the files beside them, as of when the source was opened."""
         return dict(self._sizes)
 
     def census(self, file: str) -> Iterator[CensusRow]:
@@ -175,13 +175,13 @@ class VideoSource(Source):
         return pa.Table.from_pylist(rows, table.schema)
 
     def attribution(self, census: pa.Table, keys: pa.ChunkedArray) -> pa.Table | None:
-        """Whose work the episodes of some keys are, one row per key."""
+        """Authors and licences of the given episodes, one row per key."""
         details = dict(zip(census["key"].to_pylist(), census["detail"].to_pylist(), strict=True))
         rows = [{"key": key, **json.loads(details[key])} for key in keys.to_pylist()]
         return pa.Table.from_pylist(rows, ATTRIBUTION_SCHEMA)
 
     def read(self, row: Mapping[str, Any]) -> Episode:
-        """The clip of a census row; its frames are decoded when it is played."""
+        """Read the clip of a census row; its frames are decoded when it is played."""
         detail = json.loads(row["detail"])
         instructions = {}
         if self._instruction:
@@ -206,7 +206,7 @@ class VideoSource(Source):
             raise ImageError(str(error)) from error
 
     def _unwanted(self, file: str, info: Info) -> str | None:
-        """Why a video is left out before it is decoded; None where it is not."""
+        """Reason why a video is left out before it is decoded; None if it is kept."""
         if is_unfinished(file):
             return "is an unfinished download; run yt-dlp again"
         if info.video in self._config.exclude:
@@ -301,7 +301,7 @@ class VideoSource(Source):
 
 
 def _refuse_others(config: SourceConfig) -> None:
-    """Refuse options that say how to read robot data: they say nothing of a video."""
+    """Refuse options that say how to read robot data, which have no meaning for videos."""
     given = {
         "--source-split": config.source_splits,
         "--camera": config.cameras,
@@ -320,7 +320,7 @@ def _refuse_others(config: SourceConfig) -> None:
 
 
 def _gap(seen: Survey, packets: Sequence[Packet], clip: Clip) -> int:
-    """Longest `pts` from a frame of a clip to the next; 0 where frames and packets differ in time."""
+    """Longest gap between frames of a clip, in `pts`; 0 if frames and packets differ in time."""
     low, high = np.searchsorted(seen.pts, [clip.start, clip.stop])
     stamps: list[int] = [*seen.pts[low:high].tolist(), clip.stop]
     if sorted(one.pts for one in packets) != stamps[:-1]:
@@ -329,19 +329,19 @@ def _gap(seen: Survey, packets: Sequence[Packet], clip: Clip) -> int:
 
 
 def _about(info: Info) -> dict[str, Any]:
-    """What every row of a video says of it."""
+    """The values shared by all rows of a video."""
     return {name: value for name, value in asdict(info).items() if name != "chapters"}
 
 
 def _digest(packets: Sequence[Packet], detail: Mapping[str, Any]) -> int:
-    """Digest of a clip: its packets, and what is said of it, whatever other videos there are."""
+    """Digest of a clip: its packets and metadata, independent of other videos."""
     said = {name: value for name, value in detail.items() if name not in ("looks", "same_as")}
     of_packets = clip_digest(packets, detail["start"], detail["stop"])
     return xxh3_64_intdigest(of_packets.to_bytes(8, "little") + canonical_json(said))
 
 
 def _reject_twins(rows: list[dict[str, Any]]) -> None:
-    """Of two files whose clips would have the same keys, the first in the order of names stays."""
+    """Keep only the first by name of two files whose clips would have the same keys."""
     first: dict[str, str] = {}
     twins: dict[str, str] = {}
     for row in rows:
@@ -359,7 +359,7 @@ def _reject_twins(rows: list[dict[str, Any]]) -> None:
 
 
 def _name_channels(rows: list[dict[str, Any]]) -> None:
-    """A video that knows its channel by `uploader_id` alone joins those that know its `channel_id` too."""
+    """Give videos that name only an `uploader_id` the `channel_id` that other videos have for it."""
     known: dict[str, str] = {}
     for row in rows:
         if row["detail"]["channel_id"] and row["detail"]["uploader_id"]:

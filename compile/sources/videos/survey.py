@@ -36,12 +36,12 @@ from oxcart.shards.errors import SourceError
 from oxcart.shards.store import Store
 
 LOOKS_S = 0.25
-"""Seconds between two frames that are hashed, from the beginning of a shot on."""
+"""Seconds between two hashed frames, counted from the beginning of a shot."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Survey:
-    """What one pass over a video, or over its scenes, saw."""
+    """The results of one pass over a video, or over its scenes."""
 
     height: int
     """Height of the frames as they are shown, in pixels."""
@@ -50,25 +50,25 @@ class Survey:
     time_base: Fraction
     """Seconds per unit of `pts`."""
     pts: Int64
-    """[frames]: time of every frame that was decoded."""
+    """[frames]: time (pts) of every decoded frame."""
     ends: Int64
-    """[parts]: pts at which the last frame of each part ends."""
+    """[parts]: time (pts) at which the last frame of each part ends."""
     parts: Int64
     """[parts]: number of each part's first frame. A scene is a part; without scenes the video is."""
     cuts: Int64
     """Numbers of the frames that begin a shot; the first frame of every part is one."""
     moved: npt.NDArray[np.float64]
-    """[frames]: mean difference of grey levels from the step before; NaN where no step begins."""
+    """[frames]: mean difference of grey levels from the previous step; NaN if no step begins here."""
     brightest: npt.NDArray[np.uint8]
-    """[frames]: the brightest grey level, where a step begins."""
+    """[frames]: brightest grey level of a frame at which a step begins."""
     looks: list[tuple[int, Uint64]]
-    """Numbers of frames, each with the hashes of what the frame shows."""
+    """(number of a frame, its perceptual hashes) of each hashed frame."""
     packets: list[Packet]
     """Packets of all parts, in the order of the file."""
 
 
 def survey(store: Store, name: str, config: VideoConfig, scenes: Sequence[Scene] | None) -> Survey:
-    """Decode a video, or only its scenes.
+    """Decode a video, or only its scenes, and measure it.
 
     Raises:
         SourceError: the video cannot be decoded, or a scene is beyond its end.
@@ -128,7 +128,7 @@ class ShotDetector:
         self._cuts: list[int] = []
 
     def see(self, frame: Frame) -> bool:
-        """Look at the next frame, [H, W, 3] uint8 RGB; returns whether it surely begins a shot.
+        """Process the next frame, [H, W, 3] uint8 RGB, and return whether it certainly begins a shot.
 
         The adaptive detector finds a cut only some frames later; `cuts` returns all.
         """
@@ -138,7 +138,7 @@ class ShotDetector:
         return self._count - 1 in cuts
 
     def cuts(self) -> list[int]:
-        """Numbers of the frames that begin a shot, without the first frame, once all were seen."""
+        """Numbers of the frames that begin a shot, without the first, once all frames have been seen."""
         if self._count:
             self._cuts += self._detector.post_process(self._count - 1)
         return sorted({one for one in self._cuts if 0 < one < self._count})
@@ -155,7 +155,7 @@ class ShotDetector:
 
 
 class _Eye:
-    """What was seen of the frames so far."""
+    """The measurements of the frames seen so far."""
 
     def __init__(self, reel: Reel, config: VideoConfig) -> None:
         self._reel, self._config, self._painter = reel, config, Painter()
@@ -167,14 +167,14 @@ class _Eye:
         self._look_every = round(Fraction(LOOKS_S) / reel.time_base)
 
     def begin(self) -> None:
-        """Begin a part, which has nothing to do with the one before."""
+        """Begin a part, which is independent of the previous one."""
         self.shots = ShotDetector(self._config)
         self._before: Frame | None = None
         self._step, self._look = -1, 0
         self._first: int | None = None
 
     def see(self, frame: VideoFrame) -> None:
-        """Look at the next frame."""
+        """Process the next frame."""
         assert frame.pts is not None
         if self._first is None:
             self._first = self._look = frame.pts
@@ -219,7 +219,7 @@ def _spans(reel: Reel, scenes: Sequence[Scene]) -> list[tuple[int | None, int | 
 
 
 def video_versions() -> dict[str, str]:
-    """Versions of the libraries that decide clips and their pixels."""
+    """Versions of the libraries that determine clips and their pixels."""
     libraries = {name: av.library_versions[name] for name in ("libavcodec", "libavformat", "libswscale")}
     return {
         "av": av.__version__,

@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from oxcart.train.evaluate.strategy import Strategy
 
 
+MERGED = {"tokens": "compass", "sequences": "codebook", "examples": "codebook"}
+"""Names of strategies that older versions had -> the strategy that draws their figures now."""
+
+
 def names() -> list[str]:
     """Names of all strategies; imports none of them."""
     return sorted(module.name for module in pkgutil.iter_modules(__path__))
@@ -28,6 +32,8 @@ def check(chosen: Sequence[str], argument: str) -> None:
         ConfigError: a name is unknown; the message lists all.
     """
     for name in chosen:
+        if name in MERGED:
+            raise ConfigError(f"{argument}: the figures of {name!r} are drawn by {MERGED[name]}; write that")
         one_of(argument, name, names())
 
 
