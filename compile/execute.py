@@ -70,6 +70,10 @@ class ShardJob:
         return open_source(self.source)
 
 
+class _NoEpisodesError(Exception):
+    """Abandons a tar whose episodes were all rejected, so that it never gets a name."""
+
+
 def write_shard(job: ShardJob, shard: Shard, advance: Advance) -> None:
     """Write one shard, its chunk table and its rows, unless they already exist.
 
@@ -90,7 +94,11 @@ def write_shard(job: ShardJob, shard: Shard, advance: Advance) -> None:
     buffers: dict[str, Frame] = {}
     again = 0
     writer = claimed_writer(store, name, job.plan)
-    with writer as file, contextlib.closing(_read(source, shard)) as episodes:
+    with (
+        contextlib.suppress(_NoEpisodesError),
+        writer as file,
+        contextlib.closing(_read(source, shard)) as episodes,
+    ):
         tar = TarWriter(file)
         for row, episode in episodes:
             start = tar.offset
@@ -114,6 +122,8 @@ def write_shard(job: ShardJob, shard: Shard, advance: Advance) -> None:
                     values[what].append(moments(array))
             advance(row["steps"] * len(cameras), tar.offset - start)
         digest = tar.finish()
+        if not rows:
+            raise _NoEpisodesError
     steps = sum(row["steps"] for row in rows)
     entry: dict[str, Any] = {
         "name": name,
@@ -129,8 +139,6 @@ def write_shard(job: ShardJob, shard: Shard, advance: Advance) -> None:
     if rows:
         with claimed_writer(store, chunk_table, job.plan) as file:
             file.write(table)
-    else:
-        store.delete(name)
     done = Done(
         shard=entry,
         episodes=pa.Table.from_pylist(rows, episodes_schema(cameras)),

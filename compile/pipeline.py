@@ -245,7 +245,8 @@ def _write_shards(prepared: Prepared, store: Store, report: Progress) -> None:
     """Claim the output and write the shards that are missing."""
     config, plan = prepared.config, prepared.plan
     workspace.take(store, prepared.claim, config.overwrite)
-    workspace.save_census(store, prepared.census, prepared.attribution, extends=plan.extends is not None)
+    extends = plan.extends is not None
+    workspace.save_census(store, prepared.census, lambda: prepared.attribution, extends=extends)
     job = ShardJob(
         source=config.source,
         out=config.out,

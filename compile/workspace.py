@@ -48,7 +48,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, BinaryIO
 
@@ -308,10 +308,12 @@ def drop_extension(store: Store) -> None:
 
     Raises:
         ConfigError: the extension has been finished in the meantime.
+        StoreError: the claim cannot be read or replaced; nothing has been deleted.
     """
     claim = None
-    with contextlib.suppress(OxcartError):  # no claim, one of another version, or a damaged one
+    with contextlib.suppress(ConfigError, CorruptError):  # no claim, one of another version, or a damaged one
         claim = unfinished_claim(store)
+    if claim is not None:
         store.put(CLAIM, replace(claim, plan="").to_bytes())
     manifest = read_manifest(store)
     if claim is not None and claim.plan == manifest.plan:
@@ -363,19 +365,23 @@ def claimed_writer(store: Store, name: str, plan: str) -> Iterator[BinaryIO]:
             raise ConfigError(f"{store.url}: another compile has taken or finished it in the meantime")
 
 
-def save_census(store: Store, census: Census, attribution: pa.Table | None, *, extends: bool) -> None:
+def save_census(
+    store: Store, census: Census, attribution: Callable[[], pa.Table | None], *, extends: bool
+) -> None:
     """Save the census, so that a commit needs no source; an existing one is kept.
 
     Args:
         store: the output, already claimed.
         census: census of the source.
-        attribution: authors and licences of the episodes; None if the source states none.
+        attribution: returns authors and licences of the episodes, or None if the source states none; called
+            only if they are to be saved.
         extends: an existing census may be left over from the previous compile, if its end was interrupted.
     """
     if store.exists(CENSUS) and not (extends and store.read(CENSUS) != seal(census.to_bytes())):
         return
-    if attribution is not None:  # before the census, which says that both are there
-        store.put(OWNERS, seal(table_bytes(attribution)))
+    owners = attribution()
+    if owners is not None:  # before the census, which says that both are there
+        store.put(OWNERS, seal(table_bytes(owners)))
     store.put(CENSUS, seal(census.to_bytes()))
 
 

@@ -74,10 +74,11 @@ def instructions_of(metadata: Mapping[str, Any]) -> dict[str, list[tuple[int, st
         CorruptError: the instructions do not follow the format.
     """
     fields: Any = metadata.get("instructions")
-    for runs in fields.values() if isinstance(fields, dict) else [None]:
-        if not _are_runs(runs):
-            got = json.dumps(runs)[:60]
-            raise CorruptError(f"json: instructions: expected lists of a step and a text, got {got}")
+    is_object = isinstance(fields, dict)
+    wrong = [runs for runs in fields.values() if not _are_runs(runs)] if is_object else [fields]
+    if wrong:
+        got = json.dumps(wrong[0])[:60]
+        raise CorruptError(f"json: instructions: expected lists of a step and a text, got {got}")
     return {field: [(start, text) for start, text in runs] for field, runs in fields.items()}
 
 
@@ -191,16 +192,11 @@ def place_chunks(
         CorruptError: the table does not have one digest and one size per chunk.
     """
     counts = -(-np.asarray(steps, np.int64) // pixels["chunk"])
-    lists = table["digests"].combine_chunks()
-    if not np.array_equal(lists.value_lengths().to_numpy(zero_copy_only=False), counts):
-        raise CorruptError("has no digest for each chunk")
-    digests = lists.flatten().to_numpy(zero_copy_only=False)
+    digests = _values(table, "digest", counts)
     if pixels["codec"] == "raw":
         sizes = np.repeat(np.asarray(frame_bytes, np.int64), counts)
     else:
-        sizes = table["sizes"].combine_chunks().flatten().to_numpy(zero_copy_only=False).astype(np.int64)
-    if len(sizes) != len(digests):
-        raise CorruptError("has no size for each chunk")
+        sizes = _values(table, "size", counts).astype(np.int64)
     if len(sizes) and sizes.max() > CHUNK_BYTES:
         raise CorruptError(f"has a chunk of {sizes.max()} bytes, an impossible size")
     before = np.cumsum(sizes) - sizes
@@ -315,6 +311,15 @@ def track(row: Mapping[str, Any], camera: str, pixels: Mapping[str, Any], chunks
         offsets=np.append(found.offsets, found.offsets[-1] + found.sizes[-1]),
         digests=found.digests,
     )
+
+
+def _values(table: pa.Table, what: str, counts: Int64) -> npt.NDArray[Any]:
+    """[N]: the `digest` or `size` of each chunk, end to end, where each row must have as many as `counts`."""
+    lists = table[f"{what}s"].combine_chunks()
+    if not np.array_equal(lists.value_lengths().to_numpy(zero_copy_only=False), counts):
+        raise CorruptError(f"has no {what} for each chunk")
+    values: npt.NDArray[Any] = lists.flatten().to_numpy(zero_copy_only=False)
+    return values
 
 
 def _are_runs(value: Any) -> bool:

@@ -151,11 +151,13 @@ def read_claim(store: Store) -> dict[str, Any] | None:
         StoreError: the claim cannot be read.
     """
     try:
-        value = read_json(store.read(CLAIM, MOST_BYTES))
+        data = store.read(CLAIM, MOST_BYTES)
     except StoreError:
-        if store.exists(CLAIM):  # not asked first: the claim may go in between
-            raise
-        return None
+        if not store.exists(CLAIM):  # not asked first: the claim may go in between
+            return None
+        data = store.read(CLAIM, MOST_BYTES)  # it may have been created since the first read
+    try:
+        value = read_json(data)
     except ValueError as error:
         raise CorruptError(f"{store.url}/{CLAIM}: cannot be parsed: {error}") from error
     if not isinstance(value, dict):

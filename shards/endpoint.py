@@ -2,8 +2,8 @@
 
     gs://bucket/path       GOOGLE_APPLICATION_CREDENTIALS, gcloud's login, or the account of a Google machine;
                            STORAGE_EMULATOR_HOST for an emulator
-    s3://bucket/path       AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile of ~/.aws (AWS_PROFILE, with
-                           boto3), or the role of an Amazon machine; AWS_REGION; AWS_ENDPOINT_URL
+    s3://bucket/path       AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile of ~/.aws (AWS_PROFILE, its
+                           keys with boto3), or the role of an Amazon machine; AWS_REGION; AWS_ENDPOINT_URL
     az://container/path    AZURE_STORAGE_ACCOUNT_NAME with AZURE_STORAGE_ACCOUNT_KEY or
                            AZURE_STORAGE_SAS_TOKEN, or AZURE_STORAGE_CONNECTION_STRING
     https://host/path      nothing
@@ -15,6 +15,7 @@ work as well. A URL that contains a secret is refused, since URLs are shown and 
 
 from __future__ import annotations
 
+import configparser
 import contextlib
 import os
 import re
@@ -22,7 +23,7 @@ import urllib.parse
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,8 @@ _VENDOR = Path("/sys/class/dmi/id/sys_vendor")
 _AZURITE = "http://127.0.0.1:10000"
 _KEYS_TTL = timedelta(minutes=10)
 """Age at which obstore asks botocore for keys again; keys from botocore are valid for at least this long."""
+_KEY_OPTIONS = ("aws_access_key_id", "credential_process", "login_session", "role_arn", "sso_")
+"""Beginnings of the names of the options that give an AWS profile its keys."""
 _PLAIN = re.compile(r"[A-Za-z0-9$][A-Za-z0-9._-]*")
 """Lenient pattern of the names of buckets, containers, accounts and regions."""
 
@@ -235,7 +238,7 @@ def _amazon(bucket: str) -> tuple[dict[str, Any], str]:
         config["credential_provider"] = provider
     elif signs and not own_machine:
         config["skip_signature"] = True
-    region = _first("AWS_REGION", "AWS_DEFAULT_REGION") or profile.get("region", "us-east-1")
+    region = _first("AWS_REGION", "AWS_DEFAULT_REGION") or profile.get("region") or "us-east-1"
     config["region"] = _checked_name("AWS_REGION", region)
     endpoint = _endpoint("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
     if not endpoint and profile.get("endpoint_url"):
@@ -249,36 +252,71 @@ def _amazon_profile(signs: bool) -> tuple[Mapping[str, str], Any]:
     """Settings of the AWS profile in use, and the source of its keys: the file, a login, a role or a program.
 
     Args:
-        signs: whether the keys are needed; if not, a profile that cannot be read counts as none.
+        signs: whether the keys are needed; if not, a file that cannot be read counts as empty.
 
     Raises:
-        ConfigError: the profile is needed and does not exist or cannot be read, or boto3 is not installed.
+        ConfigError: the keys are needed, and a file cannot be read, the profile does not exist or gives no
+            keys although it should, or boto3 is not installed.
     """
-    name = os.environ.get("AWS_PROFILE")
-    files = {"AWS_CONFIG_FILE": "config", "AWS_SHARED_CREDENTIALS_FILE": "credentials"}
-    places = (os.environ.get(variable) or Path.home() / ".aws" / file for variable, file in files.items())
-    if not (name or any(map(os.path.exists, places))):
-        return {}, None
+    chosen = _first("AWS_PROFILE", "AWS_DEFAULT_PROFILE")
+    name = chosen or "default"
+    paths = {"AWS_CONFIG_FILE": "~/.aws/config", "AWS_SHARED_CREDENTIALS_FILE": "~/.aws/credentials"}
+    config, credentials = (
+        os.path.expanduser(os.path.expandvars(os.environ.get(variable, path)))
+        for variable, path in paths.items()
+    )
+    profile: dict[str, str] = {}
+    headings = [f"profile {name}", f'profile "{name}"', *(["default"] if name == "default" else [])]
+    for file, sections in ((config, headings), (credentials, [name])):
+        parser = configparser.RawConfigParser()
+        try:
+            parser.read(file)
+        except (configparser.Error, UnicodeDecodeError):
+            if signs:  # the error itself may show a line with a secret
+                raise ConfigError(f"AWS_PROFILE={name}: {file}: expected a file of AWS profiles") from None
+        else:
+            for section in filter(parser.has_section, sections):
+                profile |= parser[section]
+    if not signs or not (chosen or any(option.startswith(_KEY_OPTIONS) for option in profile)):
+        return profile, None
     try:
-        from botocore.exceptions import BotoCoreError
-        from botocore.session import Session
         from obstore.auth.boto3 import Boto3CredentialProvider
     except ImportError as error:
-        if name and signs:
-            raise ConfigError(
-                f"AWS_PROFILE={name}: profiles need boto3, which is not installed; pip install 'oxcart[aws]'"
-            ) from error
-        return {}, None
+        raise ConfigError(
+            f"AWS_PROFILE={name}: the keys of a profile need boto3, which is not installed; "
+            "pip install 'oxcart[aws]', or read a public bucket with AWS_SKIP_SIGNATURE=true"
+        ) from error
+    state = tuple((file, os.path.getmtime(file)) for file in (config, credentials) if os.path.isfile(file))
+    session = _amazon_session(name, state, os.getpid())
+    return profile, session and Boto3CredentialProvider(session, ttl=_KEYS_TTL)
+
+
+@lru_cache(maxsize=8)
+def _amazon_session(name: str, state: tuple[tuple[str, float], ...], process: int) -> Any:
+    """botocore's session of a profile, None if the profile gives no keys.
+
+    All stores of a process share it, so that a program or a role is asked once.
+
+    Args:
+        name: of the profile.
+        state: paths and times of the files that it is read from; changed files are read again.
+        process: number of this process; a forked one asks for itself, as locks may be held at the fork.
+
+    Raises:
+        ConfigError: the profile does not exist or cannot give its keys.
+    """
+    from botocore.exceptions import BotoCoreError  # of the extra `aws`
+    from botocore.session import Session  # of the extra `aws`
+
     try:
-        session = Session()
-        profile = session.get_scoped_config()
+        session = Session(profile=name)
         session.get_component("credential_provider").remove("iam-role")  # obstore asks the machine
-        keys = signs and session.get_credentials()
-        return profile, Boto3CredentialProvider(session, ttl=_KEYS_TTL) if keys else None
-    except BotoCoreError as error:
-        if signs:
-            raise ConfigError(f"AWS_PROFILE={name or 'default'}: {plain(str(error))}") from error
-        return {}, None
+        return session if session.get_credentials() else None
+    except (BotoCoreError, OSError) as error:
+        reason = plain(str(error))
+    except (ValueError, TypeError, AttributeError):  # their texts may show what the program printed
+        reason = "credential_process: expected a program that prints keys as JSON"
+    raise ConfigError(f"AWS_PROFILE={name}: {reason}")
 
 
 def _azure(container: str) -> tuple[dict[str, Any], str]:

@@ -191,6 +191,7 @@ def headless(error: Exception) -> bool:
 
 
 def plain(text: str) -> str:
-    """The first line of an error's text, without URLs."""
+    """The first line of an error's text, without URLs and what the program of an AWS profile prints."""
     first = text.strip().splitlines()[0] if text.strip() else ""
+    first = re.sub("(custom-process):.*", r"\1", first)
     return re.sub(r"\S+://\S+", "(url)", first)[:200]

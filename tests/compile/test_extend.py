@@ -41,7 +41,7 @@ from oxcart.manifests.diff import diff
 from oxcart.manifests.manifest import CLAIM, read_manifest
 from oxcart.manifests.split import SplitRule
 from oxcart.manifests.verify import verify
-from oxcart.shards.errors import ConfigError, SourceError
+from oxcart.shards.errors import ConfigError, SourceError, StoreError
 from oxcart.shards.store import WORK, Store
 from sample_compile import census_of, cli, compiled, complaint, config_of, lift, rows_of, stamps, tree
 from servers import BUCKET, Server
@@ -225,6 +225,35 @@ def test_an_extension_that_was_finished_meanwhile_is_not_dropped(before: Before,
     with pytest.raises(ConfigError, match="its extension has been finished; run"):
         drop_extension(Store(out))
     assert {name: digest for name, digest in tree(out).items() if name != CLAIM} == whole
+
+
+class KeepsClaim(Store):
+    """A store that refuses to have its claim replaced."""
+
+    def put(self, name: str, data: bytes) -> None:
+        raise StoreError(f"{name}: write: refused")
+
+
+class HidesClaim(Store):
+    """A store that refuses to have its claim read."""
+
+    def read(self, name: str, most: int | None = None) -> bytes:
+        if name == CLAIM:
+            raise StoreError(f"{name}: read: refused")
+        return super().read(name, most)
+
+
+@pytest.mark.parametrize("store", [KeepsClaim, HidesClaim])
+def test_an_extension_whose_claim_cannot_be_taken_is_not_dropped(
+    before: Before, tmp_path: Path, store: type[Store]
+) -> None:
+    """Its compile may be running, and would not notice that its shards are gone."""
+    out = before.copy(tmp_path)
+    execute_part(prepared(before.grown, out, part=Part(0, 3)))
+    whole = tree(out)
+    with pytest.raises(StoreError, match=f"^{CLAIM}: (write|read): refused$"):
+        drop_extension(store(out))
+    assert tree(out) == whole
 
 
 def test_what_one_extension_lists_is_not_forgotten_by_the_next(before: Before, tmp_path: Path) -> None:

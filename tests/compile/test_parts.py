@@ -59,6 +59,16 @@ def test_a_whole_compile_resumes_where_parts_stopped(whole: Compiled, tmp_path: 
     assert tree(out) == whole.tree
 
 
+def test_a_part_asks_whose_work_the_episodes_are_only_to_keep_it(whole: Compiled, tmp_path: Path) -> None:
+    """A compiled source reads a table for the answer."""
+    asked = []
+    for _ in range(2):
+        prepared = prepare(config_of(whole.source, tmp_path / "out", part=Part(0, 3)))
+        execute_part(prepared)
+        asked.append("attribution" in vars(prepared))
+    assert asked == [True, False]
+
+
 def test_a_part_may_not_overwrite(whole: Compiled, tmp_path: Path) -> None:
     prepared = prepare(config_of(whole.source, tmp_path / "out", part=Part(0, 2), overwrite=True))
     with pytest.raises(ConfigError, match="one part cannot know whether another has begun"):

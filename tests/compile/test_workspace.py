@@ -17,6 +17,7 @@ from oxcart.compile.workspace import read_done
 from oxcart.manifests.manifest import CLAIM
 from oxcart.shards.codec import Encoding
 from oxcart.shards.errors import ConfigError, SourceError
+from oxcart.shards.names import rows_name, tar_name
 from oxcart.shards.store import Store
 from sample_compile import (
     FIRST,
@@ -93,6 +94,34 @@ def test_a_task_whose_output_was_taken_writes_nothing(whole: Compiled, tmp_path:
     with pytest.raises(ConfigError, match="another compile has taken"):
         write_shard(job, prepared.plan.shards[0], lambda frames, size: None)
     assert set(tree(out)) == {CLAIM}
+
+
+def test_a_task_whose_episodes_are_all_rejected_touches_no_tar(whole: Compiled, tmp_path: Path) -> None:
+    """Whatever has the name of its tar is of a plan that has taken the output meanwhile."""
+    out, source = tmp_path / "out", edited(whole.source, tmp_path / "source", wreck)
+    prepared = prepare(config_of(source, out, shard_size=1, on_error="reject"))  # shards of one episode
+    shard = next(
+        one
+        for one in prepared.plan.shards
+        if [(row["source_file"], row["source_record"]) for row in one.rows.to_pylist()] == [(FIRST, 3)]
+    )
+    store, tar = Store(out), tar_name(shard.name)
+    store.create(CLAIM, prepared.claim.to_bytes())
+    store.put(tar, b"of another plan")
+    job = ShardJob(
+        source=prepared.config.source,
+        out=str(out),
+        plan=prepared.plan.hash,
+        resize=Resize(),
+        encoding=Encoding(),
+        reject=True,
+    )
+    write_shard(job, shard, lambda frames, size: None)
+    assert set(tree(out)) == {CLAIM, tar, rows_name(shard.name)}
+    assert store.read(tar) == b"of another plan"
+    done = read_done(store, shard.name, prepared.plan.hash)
+    assert done is not None
+    assert (done.shard["episodes"], len(done.rejected)) == (0, 1)
 
 
 @pytest.mark.parametrize("claim", ["{}", "[]", "{", '{"plan": "p"}', '{"digest": NaN, "plan": NaN}'])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import numpy as np
@@ -125,6 +126,13 @@ def test_other_instructions_are_refused(said: str) -> None:
         instructions_of(json.loads(said))
 
 
+@pytest.mark.parametrize("fields", [5, "push", [], [[0, "push"]], None])
+def test_what_stands_in_place_of_the_instructions_is_said(fields: Any) -> None:
+    message = f"json: instructions: expected lists of a step and a text, got {json.dumps(fields)}"
+    with pytest.raises(CorruptError, match=f"^{re.escape(message)}$"):
+        instructions_of({"instructions": fields})
+
+
 def test_arrays_are_those_that_the_row_has() -> None:
     values = np.arange(6, dtype="<f4").reshape(2, 3)
     file = File(b"npy header" + values.tobytes())
@@ -179,3 +187,9 @@ def test_a_chunk_table_of_other_episodes_is_refused(
 ) -> None:
     with pytest.raises(CorruptError, match=f"^{message}$"):
         placed(chunk_table(digests, sizes), [3], codec="zstd", chunk=2)
+
+
+def test_sizes_that_belong_to_another_episode_are_refused() -> None:
+    table = chunk_table([[7, 8, 9], [4, 5]], [[1, 1], [1, 1, 1]])  # as many sizes as digests in all
+    with pytest.raises(CorruptError, match=r"^has no size for each chunk$"):
+        placed(table, [3, 2], codec="zstd", chunk=1)

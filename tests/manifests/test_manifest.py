@@ -27,7 +27,7 @@ from oxcart.manifests.manifest import (
     read_manifest,
 )
 from oxcart.manifests.schema import MANIFEST
-from oxcart.shards.errors import ConfigError, CorruptError, OxcartError
+from oxcart.shards.errors import ConfigError, CorruptError, OxcartError, StoreError
 from oxcart.shards.store import Store
 
 COUNT = {"episodes": 2, "steps": 9, "frames": 9, "bytes": 4096}
@@ -244,6 +244,33 @@ def test_no_manifest_is_no_dataset(tmp_path: Path) -> None:
     (tmp_path / NAME).mkdir()
     with pytest.raises(ConfigError, match=r"no manifest\.json"):
         read_manifest(Store(tmp_path))
+
+
+class Contested(Store):
+    """A store that another process claims after the first look at it."""
+
+    def read(self, name: str, most: int | None = None) -> bytes:
+        try:
+            return super().read(name, most)
+        finally:
+            self.create(CLAIM, b'{"plan": "p"}')
+
+
+class Unreadable(Store):
+    """A store whose objects exist and cannot be read."""
+
+    def read(self, name: str, most: int | None = None) -> bytes:
+        raise StoreError(f"{name}: read: refused")
+
+
+def test_a_claim_that_is_made_meanwhile_is_read(tmp_path: Path) -> None:
+    assert read_claim(Contested(tmp_path)) == {"plan": "p"}
+
+
+def test_a_claim_that_cannot_be_read_is_not_taken_for_none(tmp_path: Path) -> None:
+    Store(tmp_path).put(CLAIM, b'{"plan": "p"}')
+    with pytest.raises(StoreError, match=f"^{CLAIM}: read: refused$"):
+        read_claim(Unreadable(tmp_path))
 
 
 def test_a_claim_is_an_object_or_damaged(tmp_path: Path) -> None:

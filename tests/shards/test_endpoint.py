@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import os
 import sys
+import traceback
 from datetime import timedelta
 from pathlib import Path
 
@@ -23,6 +25,12 @@ def elsewhere(cloud: Environment, tmp_path: Path) -> None:
     """This machine is nobody's."""
     cloud.setattr(endpoint, "_PRODUCT", tmp_path / "product")
     cloud.setattr(endpoint, "_VENDOR", tmp_path / "vendor")
+
+
+@pytest.fixture
+def without_boto3(cloud: Environment) -> None:
+    for name in ("boto3", "botocore", "obstore.auth.boto3"):
+        cloud.setitem(sys.modules, name, None)
 
 
 def test_without_credentials_nothing_is_signed(cloud: Environment) -> None:
@@ -91,14 +99,61 @@ def test_a_profile_is_needed_only_where_nothing_else_gives_keys(cloud: Environme
     assert (made.anonymous, made.reader.credential_provider) == (False, None)
 
 
-@pytest.mark.parametrize("text", ["no section", "[default]\ncredential_process = false\n"])
-def test_a_profile_that_cannot_be_read_is_one_line(cloud: Environment, tmp_path: Path, text: str) -> None:
-    (tmp_path / "config").write_text(text)
-    cloud.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
-    with pytest.raises(ConfigError, match=r"^AWS_PROFILE=default: [^\n]+$"):
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("aws_secret_access_key = hush", "{file}: expected a file of AWS profiles"),
+        ("[default]\ncredential_process = /no/such", "[Errno 2] No such file or directory: '/no/such'"),
+        (
+            "[default]\ncredential_process = sh -c 'echo hush >&2; exit 1'",
+            "Error when retrieving credentials from custom-process",
+        ),
+        (
+            "[default]\ncredential_process = echo hush",
+            "credential_process: expected a program that prints keys as JSON",
+        ),
+        (
+            "[default]\ncredential_process = echo '[\"hush\"]'",
+            "credential_process: expected a program that prints keys as JSON",
+        ),
+    ],
+)
+def test_a_profile_that_gives_no_keys_is_one_line_without_a_secret(
+    cloud: Environment, tmp_path: Path, text: str, says: str
+) -> None:
+    file = tmp_path / "config"
+    file.write_text(text)
+    cloud.setenv("AWS_CONFIG_FILE", str(file))
+    with pytest.raises(ConfigError) as caught:
         connect("s3://bucket")
+    assert str(caught.value) == f"AWS_PROFILE=default: {says.format(file=file)}"
+    assert "hush" not in "".join(traceback.format_exception(caught.value, limit=0))
     cloud.setenv("AWS_SKIP_SIGNATURE", "true")
     assert connect("s3://bucket").anonymous
+
+
+def test_the_program_of_a_profile_runs_once_until_the_profile_changes(
+    cloud: Environment, tmp_path: Path
+) -> None:
+    (tmp_path / "get").write_text(
+        f"echo >> {tmp_path}/calls\n"
+        'echo \'{"Version": 1, "AccessKeyId": "id", "SecretAccessKey": "hush"}\'\n'
+    )
+    config = tmp_path / "config"
+    config.write_text(f"[default]\ncredential_process = sh {tmp_path}/get\n")
+    cloud.setenv("AWS_CONFIG_FILE", str(config))
+
+    def calls() -> int:
+        for _ in range(3):
+            assert connect("s3://bucket").reader.credential_provider()["access_key_id"] == "id"
+        return len((tmp_path / "calls").read_text())
+
+    assert calls() == 1
+    os.utime(config, (0, 0))
+    assert calls() == 2
+    with cloud.context() as forked:
+        forked.setattr(os, "getpid", lambda: 0)
+        assert calls() == 3
 
 
 def test_a_role_is_not_taken_for_the_keys_beside_it(cloud: Environment, tmp_path: Path) -> None:
@@ -114,23 +169,49 @@ def test_a_role_is_not_taken_for_the_keys_beside_it(cloud: Environment, tmp_path
     assert methods == {"lab": "assume-role", "own": "shared-credentials-file"}
 
 
-def test_only_profiles_need_boto3(cloud: Environment, tmp_path: Path) -> None:
-    cloud.setitem(sys.modules, "boto3", None)
-    cloud.delitem(sys.modules, "obstore.auth.boto3", raising=False)
-    (tmp_path / "credentials").write_text("[lab]\naws_access_key_id = id\naws_secret_access_key = hush\n")
-    cloud.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
-    made = connect("s3://bucket")
-    assert made.anonymous
-    assert made.credentials == "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
-    cloud.setenv("AWS_PROFILE", "lab")
+@pytest.mark.parametrize(
+    ("name", "option"),
+    [
+        ("lab", "region = eu-west-1"),
+        ("default", "aws_access_key_id = id"),
+        ("default", "credential_process = false"),
+        ("default", "role_arn = arn"),
+        ("default", "sso_session = x"),
+    ],
+)
+def test_the_keys_of_a_profile_need_boto3(
+    cloud: Environment, tmp_path: Path, without_boto3: None, name: str, option: str
+) -> None:
+    heading = name if name == "default" else f"profile {name}"
+    (tmp_path / "config").write_text(f"[{heading}]\n{option}\n")
+    cloud.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+    if name != "default":
+        cloud.setenv("AWS_PROFILE", name)
     with pytest.raises(ConfigError) as caught:
         connect("s3://bucket")
-    says = "AWS_PROFILE=lab: profiles need boto3, which is not installed; pip install 'oxcart[aws]'"
-    assert str(caught.value) == says
-    cloud.delenv("AWS_PROFILE")
-    cloud.setenv("AWS_ACCESS_KEY_ID", "id")
-    cloud.setenv("AWS_SECRET_ACCESS_KEY", "hush")
-    assert not connect("s3://bucket").anonymous
+    assert str(caught.value) == (
+        f"AWS_PROFILE={name}: the keys of a profile need boto3, which is not installed; "
+        "pip install 'oxcart[aws]', or read a public bucket with AWS_SKIP_SIGNATURE=true"
+    )
+    cloud.setenv("AWS_SKIP_SIGNATURE", "true")
+    assert connect("s3://bucket").anonymous
+
+
+@pytest.mark.parametrize("heading", ["profile lab", 'profile "lab"', "default", "profile default"])
+def test_the_region_and_endpoint_of_a_profile_do_not(
+    cloud: Environment, tmp_path: Path, without_boto3: None, heading: str
+) -> None:
+    (tmp_path / "config").write_text(f"[{heading}]\nregion = eu-west-1\nendpoint_url = http://host:1/\n")
+    cloud.setenv("HOLDER", str(tmp_path))
+    cloud.setenv("AWS_CONFIG_FILE", "$HOLDER/config")
+    if "lab" in heading:
+        cloud.setenv("AWS_PROFILE", "lab")
+        cloud.setenv("AWS_ACCESS_KEY_ID", "id")
+        cloud.setenv("AWS_SECRET_ACCESS_KEY", "hush")
+    made = connect("s3://bucket")
+    assert (made.anonymous, made.server) == ("lab" not in heading, "host:1")
+    assert made.reader.config["region"] == "eu-west-1"
+    assert made.credentials == "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
 
 
 def test_a_machine_of_the_cloud_has_credentials_of_its_own(cloud: Environment, tmp_path: Path) -> None:
