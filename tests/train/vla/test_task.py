@@ -471,6 +471,6 @@ def test_codes_of_another_model_are_refused_on_resume(
         trained([f"run.dir={run}", f"data.codes=[{other}]", "train.steps=2"], resume=True)
 
 
-def test_a_picture_that_is_none_and_a_run_without_a_model_are_said(tmp_path: Path) -> None:
+def test_an_image_that_is_none_and_a_run_without_a_model_are_said(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"no model/action\.json in it"):
         predict(tmp_path, tmp_path / "a.png", "push", None)
