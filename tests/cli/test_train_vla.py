@@ -106,7 +106,7 @@ def test_print_config_shows_every_key_and_trains_nothing(tmp_path: Path) -> None
         (["preset=tiny"], "model: expected a vision-language model"),
         (["preset=tiny", "model=nobody/nothing"], "data.datasets: expected at least one dataset"),
         (["vla.heads=head"], "vla.heads: no such key; did you mean vla.head?"),
-        (["preset=tiny", "data.seconds=1"], "data.seconds: the labels say how far codes reach"),
+        (["preset=tiny", "data.seconds=1"], "data.seconds: the labels determine the offset"),
         (["augment.shift=-1"], "augment.shift: expected at least 0, got -1"),
     ],
 )
