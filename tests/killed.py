@@ -148,7 +148,7 @@ def run(
 ) -> Run:
     """Run `oxcart` with these arguments, killed at event `at` of `out` or when a file passes `size` bytes.
 
-    No process of the group survives. `whom` is `group`, `parent` or `worker`; `fresh` is a new process, not a fork.
+    No process of the group survives. `whom` is `group`, `parent` or `worker`; `fresh` starts a new process.
     """
     counter = out.with_name(f"{out.name}.events")
     counter.unlink(missing_ok=True)
