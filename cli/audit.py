@@ -1,4 +1,4 @@
-"""`oxcart audit`, `oxcart diff` and `oxcart repair-split`: whether held-out data is unseen, and what to do."""
+"""`oxcart audit`, `oxcart diff` and `oxcart repair-split`: is held-out data unseen, and what to do if not."""
 
 from __future__ import annotations
 
