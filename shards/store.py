@@ -94,11 +94,11 @@ class Store:
         self._target.check_writable()
 
     def found(self, names: Sequence[str]) -> dict[str, int]:
-        """Name -> bytes of those objects that exist, in few round trips."""
+        """Name -> bytes of the given objects that exist, in few round trips."""
         return self._place.found(names)
 
     def missing(self, names: Sequence[str]) -> list[str]:
-        """Those names that do not exist, in few round trips."""
+        """The given names that do not exist, in few round trips."""
         there = self.found(names)
         return [name for name in names if name not in there]
 
@@ -152,7 +152,7 @@ class Store:
         return self._target.writer(name)
 
     def delete(self, *names: str) -> None:
-        """Remove those objects that exist; in a directory, in the given order."""
+        """Remove the given objects that exist; in a directory, in the given order."""
         self._target.delete(names)
 
     def delete_folder(self, folder: str) -> None:
