@@ -79,8 +79,8 @@ def videos(folder: Path) -> Iterator[npt.NDArray[np.uint8]]:
         frames: list[npt.NDArray[np.uint8]] = []
         try:
             with av.open(str(path)) as container:
-                for picture in container.decode(video=0):
-                    frames.append(_square(picture.to_image()))
+                for decoded in container.decode(video=0):
+                    frames.append(_square(decoded.to_image()))
                     if len(frames) == 80:
                         break
         except av.error.FFmpegError as error:

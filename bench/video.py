@@ -44,7 +44,7 @@ LINES = (240, 480, 1080)
 BITS_PER_PIXEL = 0.08
 """Of web video in H.264: 1 Mb/s of 480 lines, 5 Mb/s of 1080."""
 GRAIN = 4
-"""Standard deviation of the noise that enlarged pictures get: a camera's own is gone with their detail."""
+"""Standard deviation of the noise added to enlarged frames, whose cameras' own noise is lost with detail."""
 
 
 def main() -> None:

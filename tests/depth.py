@@ -1,4 +1,4 @@
-"""What is tried of many: some in the fast tier, all in the system tier.
+"""How many cases are tried: some in the fast tier, all in the system tier.
 
     @depth(300)
     @given(data=st.data())
@@ -7,8 +7,8 @@
     @pytest.mark.parametrize("codec", few(CODECS, "zstd"))
     def test_...
 
-A property without `depth` is tried on 100 examples. `make test-system` tries all properties, those of the
-fast tier once more; its profile of hypothesis says how deep.
+A property without `depth` is tried on 100 examples. `make test-system` tries all properties again, with the
+number of examples that its hypothesis profile sets.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import pytest
 from hypothesis import settings
 
 QUICK, FULL = "quick", "full"
-"""Profiles; the first is the default."""
+"""Names of the hypothesis profiles; the first is the default."""
 FEW = 25
 
 settings.register_profile(QUICK, max_examples=FEW, deadline=None)
@@ -28,13 +28,13 @@ settings.register_profile(FULL, max_examples=100, deadline=None)
 
 
 def depth(examples: int, **options: Any) -> settings:
-    """Settings of a property that is tried on so many examples at full depth."""
+    """Settings of a property that is tried on the given number of examples at full depth."""
     quick = settings.get_current_profile_name() == QUICK
     return settings(max_examples=min(examples, FEW) if quick else examples, **options)
 
 
 def few(cases: Iterable[Any], *quick: Any) -> list[Any]:
-    """Cases for `parametrize`, of which the fast tier takes those named and the other tier all the rest."""
+    """Cases for `parametrize`: the fast tier runs the named ones, the system tier all others."""
     cases = list(cases)
     assert all(case in cases for case in quick), f"not all of {quick} are cases: {cases}"
     return [

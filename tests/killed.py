@@ -1,13 +1,13 @@
-"""Commands that are killed while they change a directory, wherever a test says.
+"""Kill commands while they change a directory, at a point that a test chooses.
 
 The command runs in a process group of its own, and every Python process in it runs the `WATCH` below: it
-counts what changes the directory, over all processes, and kills the whole group at event N, or in the middle
+counts changes of the directory, over all processes, and kills the whole group at event N, or in the middle
 of a file once that has B bytes. So a kill is keyed to what was written, not to the clock.
 
     run(watch_folder(tmp_path / "watch"), ["compile", source, out], out, at=7)
 
 The command is forked from a process that has imported what it needs, which saves the imports each time; its
-own workers are new processes as ever. `fresh=True` starts a new one, as a shell does.
+own workers are new processes as usual. `fresh=True` starts a new process, as a shell does.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from pathlib import Path
 import psutil
 
 LONGEST_S = 120
-"""For a command, and for what it leaves to end."""
+"""Seconds granted to a command, and to processes that outlive it."""
 WATCH = """
 import os, resource, signal, sys
 
@@ -72,7 +72,7 @@ if size:
     signal.signal(signal.SIGXFSZ, kill)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
 """
-"""The audit hook runs before the operation that it is told of."""
+"""A `sitecustomize` with an audit hook, which runs before the operation that it reports."""
 WARM = """
 import json, os, runpy, sys
 import oxcart.cli.compile, oxcart.cli.main, oxcart.compile.extend, oxcart.compile.pipeline
@@ -99,11 +99,11 @@ for line in sys.stdin:
 
 @dataclass(frozen=True)
 class Run:
-    """How a command in a process group of its own ended."""
+    """The outcome of a command that ran in a process group of its own."""
 
     code: int
     events: int
-    """Changes of the output directory."""
+    """Number of changes of the output directory."""
     err: str
 
 
@@ -115,7 +115,7 @@ def watch_folder(folder: Path) -> Path:
 
 
 def living(group: int) -> list[int]:
-    """Processes of a group that are neither gone nor about to be buried."""
+    """Processes of a group that still run; zombies do not count."""
     found = []
     for process in psutil.process_iter(["status"]):
         try:
@@ -128,7 +128,7 @@ def living(group: int) -> list[int]:
 
 @functools.cache
 def warm() -> subprocess.Popen[str]:
-    """The process that commands are forked from; it ends with this one."""
+    """The process from which commands are forked; it ends with this one."""
     started = subprocess.Popen(
         [sys.executable, "-c", WARM], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
@@ -146,9 +146,9 @@ def run(
     whom: str = "group",
     fresh: bool = False,
 ) -> Run:
-    """`oxcart` with these arguments, killed at event `at` of `out` or where a file passes `size` bytes.
+    """Run `oxcart` with these arguments, killed at event `at` of `out` or when a file passes `size` bytes.
 
-    Nobody of it lives on. `whom` is `group`, `parent` or `worker`; `fresh` is a new process, not a fork.
+    No process of the group survives. `whom` is `group`, `parent` or `worker`; `fresh` starts a new process.
     """
     counter = out.with_name(f"{out.name}.events")
     counter.unlink(missing_ok=True)
@@ -168,7 +168,7 @@ def run(
 
 
 def _start(arguments: list[str], environment: dict[str, str], folder: Path, said: str) -> int:
-    """Run a command as a shell does; its exit code."""
+    """Run a command as a shell does, and return its exit code."""
     with open(said, "a") as stream:
         process = subprocess.Popen(
             [sys.executable, "-m", "oxcart.cli.main", *arguments],
@@ -184,7 +184,7 @@ def _start(arguments: list[str], environment: dict[str, str], folder: Path, said
 
 
 def _fork(arguments: list[str], environment: dict[str, str], folder: Path, said: str) -> int:
-    """Run a command in a fork of the warm process; its exit code."""
+    """Run a command in a fork of the warm process, and return its exit code."""
     process = warm()
     assert process.stdin is not None
     assert process.stdout is not None
@@ -196,7 +196,7 @@ def _fork(arguments: list[str], environment: dict[str, str], folder: Path, said:
 
 @contextlib.contextmanager
 def _none_left(group: int) -> Iterator[None]:
-    """After the block no process of the group is left: one that does not end by itself is an error."""
+    """Check that no process of the group is left after the block; one that does not end is an error."""
     alarm = threading.Timer(LONGEST_S, os.killpg, (group, signal.SIGKILL))
     alarm.start()
     try:

@@ -1,10 +1,10 @@
-"""What is made once in a run of the tests, by whichever process of xdist asks first.
+"""Results that are made once per test run, by whichever process of xdist asks first.
 
     @pytest.fixture(scope="session")
     def whole(once: Once) -> Compiled:
         return once("whole", lambda folder: compile_sample(folder, sample))
 
-Nobody changes what is made: whoever wants to copies it.
+Results are read-only: a test that changes one makes a copy first.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Once:
-    """Calls a function once for each name, in a folder of its own, and gives everybody what came of it."""
+    """Calls a function once per name, in a folder of its own, and returns its result to every caller."""
 
     root: Path
-    """A folder of all processes of the run, so that nothing outlives it."""
+    """Folder shared by all processes of the run, so that nothing outlives the run."""
 
     def __call__(self, name: str, make: Callable[[Path], Any]) -> Any:
         mine = self.root / name

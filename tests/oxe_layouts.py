@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 from tensorflow_datasets.core import features as tfds
 
-from rlds_builder import Image, Tensor, Text, jpeg, picture, png
+from rlds_builder import Image, Tensor, Text, jpeg, noisy_frame, png
 
 BOOL = ("scalar", "bool")
 FLOAT = ("scalar", "float32")
@@ -394,7 +394,7 @@ def value(leaf: tuple[Any, ...], path: str, seed: int, step: int) -> Any:
     """What `values` puts in a leaf, as a record stores it."""
     kind, *rest = leaf
     if kind == "image":
-        pixels = picture(100 * seed + step, *rest[:2])
+        pixels = noisy_frame(100 * seed + step, *rest[:2])
         return jpeg(pixels) if rest[2] == "jpeg" else png(pixels, compress_level=1)
     if kind == "sequence":
         return [value(rest[0], f"{path}/{i}", seed, step) for i in range(step + 1)]

@@ -1,4 +1,4 @@
-"""Pairs whose codes are known to mean one thing, and a decoder whose codes are known to move pictures.
+"""Pairs whose codes are known to mean one thing, and a decoder whose codes are known to move frames.
 
 pairs = planted("direction")
 number = measured("compass", pairs)["cosine_environments"]
@@ -23,7 +23,7 @@ ENVIRONMENTS, EPISODES, PAIRS = 6, 6, 20
 SIZE = 8
 """Codes."""
 STEP = 3
-"""Pixels that a code moves a picture."""
+"""Pixels that a code moves an image."""
 SIDE = 48
 
 
@@ -69,8 +69,8 @@ def planted(kind: str, seed: int = 0, places: int = 1) -> GatheredPairs:
     )
 
 
-def pictured(pairs: GatheredPairs, count: int = 48, seed: int = 0) -> GatheredPairs:
-    """The pairs with frames of some pairs, in which code c moves a picture in direction c."""
+def with_frames(pairs: GatheredPairs, count: int = 48, seed: int = 0) -> GatheredPairs:
+    """The pairs with frames of some pairs, in which code c moves an image in direction c."""
     generator = np.random.default_rng(seed + 1000)  # not the numbers of the motions
     framed = np.sort(generator.permutation(len(pairs))[:count])
     coarse = generator.integers(0, 256, (count, SIDE // 4, SIDE // 4, 3)).astype(np.uint8)
@@ -82,18 +82,18 @@ def pictured(pairs: GatheredPairs, count: int = 48, seed: int = 0) -> GatheredPa
     return replace(pairs, frames=frames, framed=framed)
 
 
-def moved(pictures: Tensor, codes: Tensor) -> Tensor:
-    """Pictures [F, 3, H, W], each moved by its codes [F, n]: direction by the first, as far as the rest."""
+def moved(first: Tensor, codes: Tensor) -> Tensor:
+    """Frames [F, 3, H, W], each moved by its codes [F, n]: direction by the first, as far as the rest."""
     found = []
-    for picture, code in zip(pictures, codes.tolist(), strict=True):
+    for image, code in zip(first, codes.tolist(), strict=True):
         angle = code[0] * np.pi / 4
         step = (-round(STEP * np.sin(angle)), round(STEP * np.cos(angle)))  # y is down
-        found.append(torch.roll(picture, step, (1, 2)))
+        found.append(torch.roll(image, step, (1, 2)))
     return torch.stack(found)
 
 
 class Mover(nn.Module):
-    """A model whose code c moves a picture in direction c; or one that ignores its codes."""
+    """A model whose code c moves an image in direction c; or one that ignores its codes."""
 
     def __init__(self, ignores: bool = False) -> None:
         super().__init__()

@@ -9,7 +9,7 @@
         "episode_metadata": {"file_path": Text()},
     }
     EPISODE = {
-        "steps": [{"observation": {"image": jpeg(picture()), "state": [0, 1, 2]}, ...}, ...],
+        "steps": [{"observation": {"image": jpeg(noisy_frame()), "state": [0, 1, 2]}, ...}, ...],
         "episode_metadata": {"file_path": "/data/kitchen/0.npy"},
     }
     write_dataset(tmp_path, FEATURES, [EPISODE, EPISODE], name="bridge_dataset", files=2)
@@ -41,8 +41,8 @@ Tensor = tfds_features.Tensor
 Text = tfds_features.Text
 
 
-def picture(seed: int = 0, height: int = 12, width: int = 16) -> np.ndarray[Any, Any]:
-    """A picture [height, width, 3] uint8: a gradient with some noise, other for every seed."""
+def noisy_frame(seed: int = 0, height: int = 12, width: int = 16) -> np.ndarray[Any, Any]:
+    """A frame [height, width, 3] uint8: a gradient with some noise, different for every seed."""
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[:height, :width]
     ramp = np.stack([x * 255 // width, y * 255 // height, (x + y) * 127 // (height + width)], axis=-1)

@@ -4,8 +4,8 @@
         server.faults.add("500", times=2, name="x")
         Store(server.url).read("x")
 
-A fault meets the next `times` requests whose method and path fit. `requests` holds every request, the
-failed ones included. A stalled request ends when the server does, or after `LONGEST_S`.
+A fault applies to the next `times` requests that match its method and path. `requests` holds every request,
+including failed ones. A stalled request ends when the server does, or after `LONGEST_S`.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ REASONS = {
 
 @dataclass
 class Fault:
-    """What happens to some requests."""
+    """A fault that the server applies to some requests."""
 
     what: str
     """A status of `REASONS`; `stall` sends nothing, `drop` closes the connection, `cut` sends half of the
@@ -49,23 +49,23 @@ class Fault:
     times: int
     method: str | None
     name: str
-    """A part of the path and query."""
+    """Text that must occur in the path and query."""
     headers: dict[str, str]
 
 
 @dataclass
 class Faults:
-    """Those of one server, and the requests that it got."""
+    """The faults of one server, and the requests that it received."""
 
     waiting: list[Fault] = field(default_factory=list)
     requests: list[tuple[str, str]] = field(default_factory=list)
-    """Method, and path with query."""
+    """Method, and path with query, of each request."""
     signed_by: list[str] = field(default_factory=list)
-    """Access key of each request to S3, "" where it is unsigned."""
+    """Access key of each request to S3; "" if it is unsigned."""
     every: Callable[[str, str], str] | None = None
     """Says of each request, by its method and by its path with the range that it asks for, what happens."""
     stalled: threading.Event = field(default_factory=threading.Event)
-    """Set when a request does."""
+    """Set when a request stalls."""
     ended: threading.Event = field(default_factory=threading.Event)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -77,7 +77,7 @@ class Faults:
         self.waiting.append(Fault(what, times, method, name, named))
 
     def take(self, method: str, path: str, asked: str = "") -> Fault | None:
-        """Note a request; what is to happen to it."""
+        """Note a request, and return what is to happen to it."""
         with self._lock:
             self.requests.append((method, path))
             for fault in self.waiting:
@@ -92,7 +92,7 @@ class Faults:
         return Fault(what, 1, None, "", {}) if what else None
 
     def clear(self) -> None:
-        """Forget faults and requests."""
+        """Forget all faults and requests."""
         with self._lock:
             self.waiting.clear()
             self.requests.clear()
@@ -102,7 +102,7 @@ class Faults:
 
 @dataclass(frozen=True)
 class Server:
-    """One that runs."""
+    """A running server."""
 
     url: str
     faults: Faults
@@ -181,7 +181,7 @@ def web(folder: Path) -> Iterator[Server]:
         daemon_threads = True
 
         def handle_error(self, request: Any, client_address: Any) -> None:
-            """A client that has gone is no error."""
+            """Ignore clients that have disconnected."""
 
     server = Quiet(("127.0.0.1", 0), Handler)
     with running(server, faults):
@@ -264,7 +264,7 @@ def s3() -> Iterator[Server]:
 
 
 def flipped(data: bytes) -> bytes:
-    """The data with one bit turned, at a place that its digest decides."""
+    """The data with one bit flipped, at a place determined by its digest."""
     if not data:
         return data
     place = int.from_bytes(hashlib.sha256(data).digest()[:8], "big") % (8 * len(data))

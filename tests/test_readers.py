@@ -328,5 +328,5 @@ def test_resized_frames_are_pillows(compiled: Compiled, source: Any, tmp_path: P
             for frame, encoded in zip(
                 loaded(frames[row["key"]][f"{camera}.npy"]), images[camera], strict=True
             ):
-                picture = Image.open(io.BytesIO(encoded)).resize((12, 8), Image.Resampling.BILINEAR)
-                np.testing.assert_array_equal(frame, np.asarray(picture))
+                resized = Image.open(io.BytesIO(encoded)).resize((12, 8), Image.Resampling.BILINEAR)
+                np.testing.assert_array_equal(frame, np.asarray(resized))

@@ -18,7 +18,7 @@ import pytest
 from oxcart.compile.sources.base import CensusRow, Episode, SourceConfig
 from oxcart.compile.sources.rlds.source import RldsSource
 from oxcart.shards.errors import OxcartError
-from rlds_builder import Image, Tensor, Text, jpeg, picture
+from rlds_builder import Image, Tensor, Text, jpeg, noisy_frame
 
 
 def vector(width: int, kind: Any = np.float32) -> Any:
@@ -41,7 +41,7 @@ def episode(seed: int = 0, steps: int = 3, **changes: Any) -> dict[str, Any]:
     values = {
         "steps": [
             {
-                "observation": {"image": jpeg(picture(100 * seed + t)), "state": [seed, t]},
+                "observation": {"image": jpeg(noisy_frame(100 * seed + t)), "state": [seed, t]},
                 "action": [seed, t, t / 2],
                 "language_instruction": f"do {seed}",
                 "is_last": t == steps - 1,

@@ -195,12 +195,12 @@ def test_show_writes_the_sheet(intact: Path, tmp_path: Path) -> None:
     dataset = Dataset.open(str(intact))
     rows = dataset.table("episodes.parquet").to_pylist()
     first = next(row for row in rows if row["split"] == "val")
-    picture = tmp_path / "new" / "folder" / "strip.png"
-    assert output("show", intact, "-o", picture) == f"{picture}: {first['key']}\n"
-    with Image.open(picture) as image:
+    strip = tmp_path / "new" / "folder" / "strip.png"
+    assert output("show", intact, "-o", strip) == f"{strip}: {first['key']}\n"
+    with Image.open(strip) as image:
         np.testing.assert_array_equal(np.asarray(image), np.asarray(contact_sheet(dataset, first)))
-    output("show", intact, rows[0]["key"], "--output", picture, "--frames", "2", "--height", "16")
-    with Image.open(picture) as image:
+    output("show", intact, rows[0]["key"], "--output", strip, "--frames", "2", "--height", "16")
+    with Image.open(strip) as image:
         wanted = contact_sheet(dataset, rows[0], frames=2, height=16)
         np.testing.assert_array_equal(np.asarray(image), np.asarray(wanted))
 
@@ -246,13 +246,13 @@ def wide(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_show_says_so_where_a_kind_cannot_hold_the_sheet(
     wide: Path, tmp_path: Path, kind: str, frames: int
 ) -> None:
-    picture = tmp_path / "out" / f"x.{kind}"
-    message = failure("show", wide, "-o", picture, f"--frames={frames}", "--height=16")
+    strip = tmp_path / "out" / f"x.{kind}"
+    message = failure("show", wide, "-o", strip, f"--frames={frames}", "--height=16")
     assert message.startswith(
         f"--output: .{kind} holds {16383 if kind == 'webp' else 65500} pixels per side, the sheet has "
     )
     assert message.endswith("choose .png, fewer --frames or a smaller --height")
-    assert not picture.parent.exists()
+    assert not strip.parent.exists()
 
 
 def test_show_where_nothing_can_be_written(intact: Path, tmp_path: Path) -> None:

@@ -59,17 +59,17 @@ def test_from_a_sample_to_a_prediction_and_a_table(dataset: Path, tmp_path: Path
         AcceleratorState._reset_state(reset_partial_state=True)
         runs.append(run)
     first = runs[0]
-    pictures = {"loss.png", "codes.png", "samples.png"}
-    assert pictures <= {path.name for path in first.iterdir()} <= RUN_FILES
-    assert all(f"![]({name})" in (first / "report.md").read_text() for name in pictures)
+    figures = {"loss.png", "codes.png", "samples.png"}
+    assert figures <= {path.name for path in first.iterdir()} <= RUN_FILES
+    assert all(f"![]({name})" in (first / "report.md").read_text() for name in figures)
 
     result = cli("train", "vla", "--resume", "auto", f"run.dir={first}", "train.steps=3")
     assert result.exit_code == 0, result.output
     assert f"{first}: 3 steps" in result.stdout
 
-    picture = tmp_path / "a.png"
-    Image.new("RGB", (50, 70), "red").save(picture)
-    asked = ("predict", first, "--image", picture, "--instruction", "push the red block right")
+    photo = tmp_path / "a.png"
+    Image.new("RGB", (50, 70), "red").save(photo)
+    asked = ("predict", first, "--image", photo, "--instruction", "push the red block right")
     result = cli(*asked)
     assert result.exit_code == 0, result.output
     shown = result.stdout.splitlines()
@@ -79,8 +79,8 @@ def test_from_a_sample_to_a_prediction_and_a_table(dataset: Path, tmp_path: Path
     with Image.open(first / "predicted.png") as drawn:
         assert drawn.size == (32, 32), "of training's frames"
     assert cli(*asked).stdout == result.stdout, "the same again"
-    assert cli("predict", first, "--image", picture, "--instruction", "").exit_code == 0
-    picture.write_bytes(b"no picture")
+    assert cli("predict", first, "--image", photo, "--instruction", "").exit_code == 0
+    photo.write_bytes(b"no image")
     assert "cannot be read as an image" in complaint(cli(*asked))
 
     compared = tmp_path / "compared.png"
@@ -106,7 +106,7 @@ def test_print_config_shows_every_key_and_trains_nothing(tmp_path: Path) -> None
         (["preset=tiny"], "model: expected a vision-language model"),
         (["preset=tiny", "model=nobody/nothing"], "data.datasets: expected at least one dataset"),
         (["vla.heads=head"], "vla.heads: no such key; did you mean vla.head?"),
-        (["preset=tiny", "data.seconds=1"], "data.seconds: the labels say how far codes reach"),
+        (["preset=tiny", "data.seconds=1"], "data.seconds: the labels determine the offset"),
         (["augment.shift=-1"], "augment.shift: expected at least 0, got -1"),
     ],
 )

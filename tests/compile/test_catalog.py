@@ -102,7 +102,7 @@ def test_an_entry_is_what_its_file_says() -> None:
         ("[^/]+)/(?P", "[^/]+/(?P", "not a regular expression"),
         ("?P<environment>", "?P<place>", "expected a group `environment` and perhaps `session`"),
         ("?P<session>", "?P<date>", "expected a group `environment` and perhaps `session`"),
-        ("[old_kitchen]", "[kitchen]", "aliases: 'kitchen' stands there twice"),
+        ("[old_kitchen]", "[kitchen]", "aliases: 'kitchen' is listed twice"),
         ("[old_kitchen]", "old_kitchen", "aliases: kitchen: expected a list"),
         ("notes: [Beware.]", "notes: Beware.", "notes: expected a list of texts"),
         ("state: []", "state: []\nstate: []", "a key is given twice"),

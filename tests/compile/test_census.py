@@ -18,7 +18,7 @@ from oxcart.compile.sources import open_source
 from oxcart.compile.sources.base import EnvironmentRule, SourceConfig, census_schema
 from oxcart.manifests.tables import table_bytes
 from oxcart.shards.errors import ConfigError, CorruptError, OxcartError, SourceError
-from rlds_builder import Image, Tensor, Text, jpeg, picture, png, record, write_dataset, write_file
+from rlds_builder import Image, Tensor, Text, jpeg, noisy_frame, png, record, write_dataset, write_file
 
 FEATURES = {
     "steps": {
@@ -35,8 +35,8 @@ def episode(seed: int, steps: int = 2) -> dict[str, Any]:
         "steps": [
             {
                 "observation": {
-                    "wrist": png(picture(seed, 8, 8)),
-                    "image": jpeg(picture(seed + t, 10 + seed, 12)),
+                    "wrist": png(noisy_frame(seed, 8, 8)),
+                    "image": jpeg(noisy_frame(seed + t, 10 + seed, 12)),
                 },
                 "action": [seed, t],
                 "language_instruction": f"do {seed}",

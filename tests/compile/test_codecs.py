@@ -21,7 +21,7 @@ from oxcart.manifests.dataset import Dataset
 from oxcart.manifests.verify import verify
 from oxcart.shards.codec import CODECS, Encoding
 from oxcart.shards.errors import SourceError
-from rlds_builder import jpeg, picture
+from rlds_builder import jpeg, noisy_frame
 from sample_compile import (
     CAMERAS,
     FIRST,
@@ -211,7 +211,7 @@ def test_jpegs_that_are_encoded_once_more_are_counted_also_by_who_commits(
 
 @pytest.mark.parametrize(
     "image",
-    [b"", b"\xff\xd8\xff", jpeg(picture(1, 32, 32))[:-40], jpeg(picture(1, 32, 30))],
+    [b"", b"\xff\xd8\xff", jpeg(noisy_frame(1, 32, 32))[:-40], jpeg(noisy_frame(1, 32, 30))],
     ids=["empty", "header", "cut", "size"],
 )
 def test_an_image_that_is_no_whole_jpeg_of_its_size_does_not_pass(

@@ -12,9 +12,9 @@ from PIL import Image
 
 from oxcart.compile.images import MAX_PIXELS, ImageError, Resize, decode_into, image_size
 from oxcart.shards.errors import ConfigError
-from rlds_builder import jpeg, picture, png
+from rlds_builder import jpeg, noisy_frame, png
 
-PIXELS = picture(1, 24, 32)
+PIXELS = noisy_frame(1, 24, 32)
 RGB = Image.fromarray(PIXELS)
 KEEP = Resize()
 
@@ -64,7 +64,7 @@ def test_grey_becomes_three_equal_channels(kind) -> None:
 
 
 def test_transparency_is_dropped_and_colours_stay() -> None:
-    alpha = np.dstack([PIXELS, picture(2, 24, 32)[:, :, 0]])
+    alpha = np.dstack([PIXELS, noisy_frame(2, 24, 32)[:, :, 0]])
     np.testing.assert_array_equal(decode(png(Image.fromarray(alpha))), PIXELS)
     np.testing.assert_array_equal(decode(png(RGB, transparency=tuple(PIXELS[0, 0].tolist()))), PIXELS)
     grey = RGB.convert("LA")
@@ -114,7 +114,7 @@ def test_the_orientation_in_exif_is_not_applied() -> None:
 @pytest.mark.parametrize("kind", [png, jpeg])
 @pytest.mark.parametrize("size", [(1, 1), (24, 32), (7, 300)])
 def test_the_size_is_height_and_width_from_the_header(kind, size: tuple[int, int]) -> None:
-    assert image_size(kind(picture(0, *size))) == size
+    assert image_size(kind(noisy_frame(0, *size))) == size
 
 
 def test_the_size_needs_no_pixel() -> None:
@@ -225,7 +225,7 @@ def test_stretch_is_pillows_bilinear_resize(size: tuple[int, int]) -> None:
 @pytest.mark.parametrize("source", [(24, 32), (32, 24), (25, 25)], ids=str)
 @pytest.mark.parametrize("size", SIZES, ids=str)
 def test_crop_cuts_the_middle_out_and_then_resizes(source: tuple[int, int], size: tuple[int, int]) -> None:
-    image, aspect = Image.fromarray(picture(3, *source)), size[1] / size[0]
+    image, aspect = Image.fromarray(noisy_frame(3, *source)), size[1] / size[0]
     height, width = source
     if width / height > aspect:
         cut = max(1, round(height * size[1] / size[0]))
@@ -236,7 +236,7 @@ def test_crop_cuts_the_middle_out_and_then_resizes(source: tuple[int, int], size
         top = (height - cut) // 2
         image = image.crop((0, top, width, top + cut))
     expected = image.resize((size[1], size[0]), Image.Resampling.BILINEAR)
-    found = decode(png(picture(3, *source)), source, Resize(size=size, fit="crop"))
+    found = decode(png(noisy_frame(3, *source)), source, Resize(size=size, fit="crop"))
     np.testing.assert_array_equal(found, np.asarray(expected))
 
 

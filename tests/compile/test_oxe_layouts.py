@@ -21,7 +21,7 @@ from oxcart.manifests.manifest import Manifest
 from oxcart.manifests.split import SplitRule
 from oxcart.manifests.tables import EPISODES
 from oxe_layouts import LAYOUTS, expected, tfds_features, values
-from rlds_builder import Image, Tensor, Text, jpeg, picture, write_dataset
+from rlds_builder import Image, Tensor, Text, jpeg, noisy_frame, write_dataset
 
 STEPS = 3
 OBSERVATION, NATURAL = "steps/observation/", "steps/observation/natural_language_instruction"
@@ -330,7 +330,7 @@ def test_the_fields_of_every_other_entry_fit_together(name: str, tmp_path: Path)
             node[last] = make(i)
 
     for field in entry.cameras or ():
-        put(place(field, "observation"), Image(shape=(12, 16, 3)), lambda i: jpeg(picture(i)))
+        put(place(field, "observation"), Image(shape=(12, 16, 3)), lambda i: jpeg(noisy_frame(i)))
     width = {}
     for bare, fields in (("steps", entry.action), ("observation", entry.state)):
         for field in fields or ():

@@ -130,7 +130,7 @@ def test_a_claim_of_another_version_is_said_and_can_be_overwritten(
 ) -> None:
     store = Store(tmp_path / "out")
     store.put(CLAIM, claim.encode())
-    with pytest.raises(ConfigError, match="of another version of oxcart; compile again with --overwrite"):
+    with pytest.raises(ConfigError, match="by another version of oxcart; compile again with --overwrite"):
         finish(store.url)
     config = config_of(whole.source, tmp_path / "out")
     with pytest.raises(ConfigError, match="holds an unfinished compile of another plan"):

@@ -87,7 +87,7 @@ def test_what_is_damaged_is_said_by_a_commit_and_made_again_by_a_compile(
     data = (out / name).read_bytes()
     (out / name).write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
     with pytest.raises(
-        OxcartError, match=r"is damaged, or was on its way|shards are not there yet"
+        OxcartError, match=r"is damaged, or is still being written|shards are not there yet"
     ) as caught:
         finish(str(out))
     one_line(caught.value)

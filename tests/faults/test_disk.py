@@ -111,7 +111,7 @@ def test_a_read_only_output_is_refused_before_anything_is_read(whole: Compiled, 
     assert tree(small) == {}
 
 
-def test_a_picture_for_which_there_is_no_room_is_named_and_not_there(whole: Compiled, small: Path) -> None:
+def test_an_image_for_which_there_is_no_room_is_named_and_not_there(whole: Compiled, small: Path) -> None:
     with full(small, 0):
         assert complaint(cli("show", whole.out, "-o", small / "x.png")).endswith(
             "x.png: write: No space left on device"

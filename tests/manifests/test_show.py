@@ -51,12 +51,12 @@ def test_every_frame_is_in_its_place(dataset: Dataset, frames: int, height: int)
     for i, camera in enumerate(("image_0", "wrist")):
         top = TOP + i * (CAPTION + height + MARGIN) + CAPTION
         for j, (step, frame) in enumerate(zip(steps, dataset.frames(row, camera, steps), strict=True)):
-            picture = Image.fromarray(frame)
-            if picture.height != height:
-                picture = picture.resize((height, height), Image.Resampling.BICUBIC)
+            image = Image.fromarray(frame)
+            if image.height != height:
+                image = image.resize((height, height), Image.Resampling.BICUBIC)
             left = MARGIN + j * (height + MARGIN)
             shown = got[top : top + height, left : left + height]
-            np.testing.assert_array_equal(shown, np.asarray(picture), err_msg=f"{camera} t={step}")
+            np.testing.assert_array_equal(shown, np.asarray(image), err_msg=f"{camera} t={step}")
 
 
 def test_around_the_frames_there_is_background(dataset: Dataset) -> None:
@@ -79,7 +79,7 @@ def test_the_default_is_eight_frames_of_128_pixels(dataset: Dataset) -> None:
     assert sheet.size == (MARGIN + 8 * (128 + MARGIN), TOP + 2 * (CAPTION + 128 + MARGIN))
 
 
-def test_the_same_episode_gives_the_same_picture(dataset: Dataset) -> None:
+def test_the_same_episode_gives_the_same_image(dataset: Dataset) -> None:
     rows = dataset.table("episodes.parquet").to_pylist()
     one, again, other = (contact_sheet(dataset, row, height=32) for row in (rows[0], rows[0], rows[1]))
     assert one.tobytes() == again.tobytes() != other.tobytes()

@@ -98,9 +98,9 @@ def smooth(shape: tuple[int, ...], seed: int = 0) -> np.ndarray:
     """Frames with little noise and little motion, as a camera makes them."""
     random = np.random.default_rng(seed)
     rows, columns = np.mgrid[: shape[1], : shape[2]]
-    picture = np.stack([rows + columns, 2 * rows, 255 - columns], axis=-1)
+    image = np.stack([rows + columns, 2 * rows, 255 - columns], axis=-1)
     noise = random.integers(0, 3, shape)
-    return (picture + np.arange(shape[0])[:, None, None, None] + noise).astype(np.uint8)
+    return (image + np.arange(shape[0])[:, None, None, None] + noise).astype(np.uint8)
 
 
 @depth(60)

@@ -9,9 +9,9 @@ import pytest
 from PIL import Image
 
 from oxcart.shards.jpeg import decode_jpeg, encode_jpeg, jpeg_size
-from rlds_builder import jpeg, picture
+from rlds_builder import jpeg, noisy_frame
 
-PIXELS = picture(1, 24, 40)
+PIXELS = noisy_frame(1, 24, 40)
 RGB = Image.fromarray(PIXELS)
 
 
@@ -117,6 +117,6 @@ def test_a_damaged_image_is_what_pillow_makes_of_it() -> None:
 
 @pytest.mark.parametrize("size", [(1, 1), (7, 9), (24, 40)])
 def test_an_encoded_frame_is_a_jpeg_of_its_size(size: tuple[int, int]) -> None:
-    data = encode_jpeg(picture(2, *size), 95)
+    data = encode_jpeg(noisy_frame(2, *size), 95)
     assert jpeg_size(data) == size
-    assert encode_jpeg(np.asfortranarray(picture(2, *size)), 95) == data
+    assert encode_jpeg(np.asfortranarray(noisy_frame(2, *size)), 95) == data

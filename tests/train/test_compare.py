@@ -43,8 +43,8 @@ def test_a_table_has_what_differs_and_the_last_validation(tmp_path: Path) -> Non
         ("other", "head", "10", "", "", "1.500"),
     ]
     draw(tmp_path / "compared.png", found)
-    with Image.open(tmp_path / "compared.png") as picture:
-        assert picture.width > 4 * 400, "loss, accuracy, exact and nll"
+    with Image.open(tmp_path / "compared.png") as figure:
+        assert figure.width > 4 * 400, "loss, accuracy, exact and nll"
 
 
 def test_runs_of_one_name_are_told_by_their_paths(tmp_path: Path) -> None:

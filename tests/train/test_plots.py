@@ -1,4 +1,4 @@
-"""Pictures are written, whole, and show what they should."""
+"""Figures are written, whole, and show what they should."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ def test_curves_are_drawn_of_what_there_is(tmp_path: Path) -> None:
     metrics = [{"kind": "train", "step": step, "mse": 1 / step} for step in range(1, 60)]
     metrics += [{"kind": "val", "step": step, "val/copy_ratio": 0.5, "val/usage": 1.0} for step in (20, 40)]
     draw_curves(tmp_path / "loss.png", metrics, ["val"])
-    with Image.open(tmp_path / "loss.png") as picture:
-        assert picture.width > 3 * 400, "a panel for the loss, one for the ratios, one for the codes"
+    with Image.open(tmp_path / "loss.png") as figure:
+        assert figure.width > 3 * 400, "a panel for the loss, one for the ratios, one for the codes"
     draw_curves(tmp_path / "few.png", metrics[:3], ["val"])
     with Image.open(tmp_path / "few.png") as few, Image.open(tmp_path / "loss.png") as many:
         assert few.width < many.width
     assert sorted(path.name for path in tmp_path.iterdir()) == ["few.png", "loss.png"]
 
 
-def test_a_grid_has_every_picture_in_its_place(tmp_path: Path) -> None:
+def test_a_grid_has_every_image_in_its_place(tmp_path: Path) -> None:
     first = np.zeros((2, 8, 8, 3), np.uint8)
     first[1, ..., 0] = 255
     grid(tmp_path / "deep" / "grid.png", [("one", first), ("other", first[::-1])], ["a", "b"], "title")

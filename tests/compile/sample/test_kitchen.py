@@ -61,7 +61,7 @@ def test_every_kitchen_draws_in_good_light(name: str) -> None:
         assert pixels.std() > 8
 
 
-def test_pictures_repeat_exactly_and_depend_on_the_seed() -> None:
+def test_images_repeat_exactly_and_depend_on_the_seed() -> None:
     def bytes_of(seed: int) -> bytes:
         s = session(seed=seed)
         motion = record(s, episode=1, steps=5)

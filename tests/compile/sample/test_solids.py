@@ -44,11 +44,11 @@ def test_from_above_there_is_no_perspective() -> None:
 
 
 @pytest.mark.parametrize("spot", [(0.2, 0.3), (0.5, 0.6), (0.8, 0.9)])
-def test_a_warped_picture_lies_where_the_camera_sees_its_plane(spot: tuple[float, float]) -> None:
-    unit, picture, canvas = 200, Image.new("RGB", (400, 400)), blank()
+def test_a_warped_image_lies_where_the_camera_sees_its_plane(spot: tuple[float, float]) -> None:
+    unit, texture, canvas = 200, Image.new("RGB", (400, 400)), blank()
     x, y = (spot[0] + 0.5) * unit, (1.5 - spot[1]) * unit
-    ImageDraw.Draw(picture).ellipse((x - 4, y - 4, x + 4, y + 4), fill="white")
-    warp(canvas, picture, CAMERA, (-0.5, 1.5, 0.0), (1 / unit, 0, 0), (0, -1 / unit, 0))
+    ImageDraw.Draw(texture).ellipse((x - 4, y - 4, x + 4, y + 4), fill="white")
+    warp(canvas, texture, CAMERA, (-0.5, 1.5, 0.0), (1 / unit, 0, 0), (0, -1 / unit, 0))
     left, upper, right, lower = drawn(canvas)
     assert ((left + right) / 2, (upper + lower) / 2) == pytest.approx(CAMERA.at((*spot, 0.0))[:2], abs=1.5)
 

@@ -37,8 +37,8 @@ def test_sizes(name: str) -> None:
 
 def test_all_look_different() -> None:
     for draw in (draw_top, draw_wall):
-        pictures = [np.asarray(draw(theme, rng(), UNIT)).astype(float) for theme in THEMES.values()]
-        assert min(np.abs(a - b).mean() for a, b in itertools.combinations(pictures, 2)) > 5
+        images = [np.asarray(draw(theme, rng(), UNIT)).astype(float) for theme in THEMES.values()]
+        assert min(np.abs(a - b).mean() for a, b in itertools.combinations(images, 2)) > 5
 
 
 def test_the_table_spells_patterns_and_furniture_that_are_drawn() -> None:

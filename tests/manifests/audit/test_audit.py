@@ -195,7 +195,7 @@ def test_val_seen_is_checked_for_duplicates_and_sessions_alone(kitchens: Path, t
 
 
 def test_options_and_names_that_mean_nothing_are_refused(clean: Path) -> None:
-    with pytest.raises(ConfigError, match="expected each once"):
+    with pytest.raises(ConfigError, match="is given twice"):
         audited(clean, clean)
     with pytest.raises(ConfigError, match="frames: expected at least 2"):
         AuditOptions(frames=1)

@@ -133,7 +133,7 @@ def test_a_board_with_two_objects_is_no_constant_frame() -> None:
     assert is_flat(small(board(red=False) + np.arange(48, dtype=np.uint8)[:, None, None] // 24))
 
 
-def painted(source: Path, target: Path, pictures: list[Any]) -> Path:
+def painted(source: Path, target: Path, images: list[Any]) -> Path:
     """A copy of a source in which the frames of every episode are these, the last one repeated."""
     import io
 
@@ -144,7 +144,7 @@ def painted(source: Path, target: Path, pictures: list[Any]) -> Path:
         Image.fromarray(frame).save(file, "PNG")
         return file.getvalue()
 
-    files = [png(frame) for frame in pictures]
+    files = [png(frame) for frame in images]
 
     def edit(feature: Any) -> None:
         for camera in ("image_0", "wrist"):
@@ -160,7 +160,7 @@ def frames_check(out: Path) -> tuple[Any, list[exact.Pair]]:
     return exact.check_frames(datasets, episodes, read_features(datasets, episodes, 4, 1))
 
 
-def test_pictures_of_one_board_in_all_episodes_are_a_leak(kitchens: Path, tmp_path: Path) -> None:
+def test_images_of_one_board_in_all_episodes_are_a_leak(kitchens: Path, tmp_path: Path) -> None:
     black = np.zeros((48, 48, 3), np.uint8)
     source = painted(kitchens, tmp_path / "source", [black, board(), black])
     compiled(source, tmp_path / "out", rule=SplitRule(val=0.2))

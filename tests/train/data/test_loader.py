@@ -440,7 +440,7 @@ BAD: list[tuple[Callable[[Datasets], Any], str]] = [
     (lambda d: loader_of(d, "raw", size=0), "size: expected at least 1 pixel"),
     (lambda d: Mixture(datasets=["a", "b"], weights=[0, 0]), "all are 0"),
     (lambda d: Mixture(datasets=["a", "b"], weights=[1]), "expected one for each of 2 datasets, got 1"),
-    (lambda d: Mixture(datasets=["a"], weights=[-1]), "expected numbers from 0 on"),
+    (lambda d: Mixture(datasets=["a"], weights=[-1]), "expected numbers from 0 to"),
     (lambda d: Mixture(datasets=[]), "expected at least one dataset"),
     (
         lambda d: Mixture(datasets=["a"], weights="some"),

@@ -35,7 +35,7 @@ def test_larger_windows_and_more_lanes_mix_better() -> None:
     assert by[16, 64].memory == 1024
 
 
-def test_the_plot_is_a_picture(tmp_path: Path) -> None:
+def test_the_plot_is_an_image(tmp_path: Path) -> None:
     plot(mixing(ORDER, KITCHENS, 40, [1, 4], [1, 64]), 40, "kitchens", tmp_path / "x.png")
     with Image.open(tmp_path / "x.png") as image:
         assert min(image.size) > 300

@@ -22,7 +22,7 @@ from oxcart.train.evaluate.report import report_html, report_json, say
 from oxcart.train.evaluate.strategy import Number
 from oxcart.train.evaluate.subsets import Subset, default_subsets, parse
 from oxcart.train.flow import flow_meter
-from planted import context, pictured, planted, skipped
+from planted import context, planted, skipped, with_frames
 
 ABOUT = {
     "run": "runs/<first>",
@@ -59,7 +59,7 @@ def rows(analysis: Analysis) -> Mapping[str, Row]:
 @pytest.fixture(scope="module")
 def whole(once: Once) -> Analysis:
     """Everything, of codes that mean directions beside codes that mean nothing."""
-    trained, untrained = pictured(planted("direction", places=2)), pictured(planted("noise", places=2))
+    trained, untrained = with_frames(planted("direction", places=2)), with_frames(planted("noise", places=2))
     options: dict[str, Any] = {"subsets": default_subsets(trained), "figures": True, "shuffles": 8}
     return once("analysis", lambda folder: run(trained, untrained=untrained, **options))
 
@@ -94,7 +94,9 @@ def test_what_lies_on_the_wrong_side_is_worse() -> None:
 
 
 def test_the_same_again_is_the_same() -> None:
-    one, again = (run(pictured(planted("direction")), "compass", "transfer", figures=True) for _ in range(2))
+    one, again = (
+        run(with_frames(planted("direction")), "compass", "transfer", figures=True) for _ in range(2)
+    )
     assert report_json(again) == report_json(one)
     assert report_html(again) == report_html(one)
 
@@ -150,7 +152,7 @@ BAD: dict[str, tuple[Any, str, str]] = {
 @pytest.mark.parametrize("name", BAD)
 def test_what_cannot_be_measured_is_skipped_with_the_reason(name: str) -> None:
     changes, strategy, reason = BAD[name]
-    analysis = run(pictured(replace(planted("direction"), **changes)), strategy, quick=True)
+    analysis = run(with_frames(replace(planted("direction"), **changes)), strategy, quick=True)
     said = [skip.because for section in analysis.sections for skip in section.skips]
     assert any(reason in one for one in said), said
     assert reason in report_html(analysis).decode().replace("&#39;", "'")
@@ -159,7 +161,7 @@ def test_what_cannot_be_measured_is_skipped_with_the_reason(name: str) -> None:
 @pytest.mark.parametrize("name", few(BAD, "no actions", "one token", "motionless", "one instruction"))
 def test_no_number_is_ever_nan(name: str) -> None:
     changes, _, _ = BAD[name]
-    pairs = pictured(replace(planted("direction"), **changes))
+    pairs = with_frames(replace(planted("direction"), **changes))
     plain = report_json(run(pairs, quick=True, shuffles=1, subsets=default_subsets(pairs))).decode()
     assert "NaN" not in plain
     assert "Infinity" not in plain
@@ -170,7 +172,7 @@ def test_no_number_is_ever_nan(name: str) -> None:
 )
 def test_what_is_lacking_is_not_drawn(name: str) -> None:
     changes, _, _ = BAD[name]
-    pairs = pictured(replace(planted("direction"), **changes))
+    pairs = with_frames(replace(planted("direction"), **changes))
     page = report_html(run(pairs, quick=True, shuffles=0, figures=True)).decode()
     assert page.count('src="data:image/png;base64,') > 1
 
@@ -212,7 +214,7 @@ def test_datasets_without_actions_leave_the_others_theirs() -> None:
     pairs = planted("direction")
     assert pairs.actions is not None
     half = np.where((pairs.dataset == "left")[:, None], pairs.actions, np.nan)
-    given = pictured(replace(pairs, actions=half))
+    given = with_frames(replace(pairs, actions=half))
     analysis = run(given, quick=True, shuffles=1, figures=True, subsets=default_subsets(given))
     assert [part.subset.name for part in analysis.subsets] == ["seen", "held out", "left", "right"]
     assert ("compass", "cosine_environments") not in analysis.subsets[3].numbers

@@ -11,7 +11,7 @@ import pytest
 from oxcart.train import statistics
 from oxcart.train.evaluate.strategy import Number
 from oxcart.train.flow import flow_meter, mean_flows
-from planted import context, measured, pictured, planted
+from planted import context, measured, planted, with_frames
 
 
 def holds(number: Number, value: float, within: float = 0.0) -> None:
@@ -127,10 +127,10 @@ def test_the_codebook_counts() -> None:
     assert found["perplexity"].value == pytest.approx(8, rel=0.03), "two places that repeat are one"
 
 
-def test_codes_that_move_pictures_transfer_and_ignored_ones_do_not() -> None:
+def test_codes_that_move_images_transfer_and_ignored_ones_do_not() -> None:
     meter = flow_meter("dis", None, context().device)
     assert callable(meter)
-    pairs = pictured(planted("direction"))
+    pairs = with_frames(planted("direction"))
     found = measured("transfer", pairs, context(meter))
     for scope in ("within_environments", "across_environments", "across_datasets"):
         assert found[f"angle_{scope}"].high < 15, scope
@@ -138,16 +138,16 @@ def test_codes_that_move_pictures_transfer_and_ignored_ones_do_not() -> None:
     found = measured("transfer", pairs, context(meter, ignores=True))
     assert found["angle_across_datasets"].value == 90
     assert found["error_across_datasets"].value == 1
-    noise = measured("transfer", pictured(planted("noise"), 240), context(meter))
+    noise = measured("transfer", with_frames(planted("noise"), 240), context(meter))
     holds(noise["angle_across_environments"], 90, 3)
 
 
 def test_an_order_that_matters_costs_and_one_that_does_not_is_free() -> None:
     pairs = planted("direction", places=2)
     pairs.codes[:, 1] = (pairs.codes[:, 1] + 3) % 8
-    found = measured("permutation", pictured(pairs))
+    found = measured("permutation", with_frames(pairs))
     assert all(number.low > 5 for number in found.values())
-    found = measured("permutation", pictured(pairs), context(ignores=True))
+    found = measured("permutation", with_frames(pairs), context(ignores=True))
     assert {name: number.value for name, number in found.items()} == {
         "sorted": 1,
         "reversed": 1,

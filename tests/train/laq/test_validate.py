@@ -138,7 +138,7 @@ def test_the_ratios_are_those_of_plain_arithmetic(kitchen: Path, run: Path) -> N
     assert pairs_of(config).frames == 2
 
 
-def test_pictures_and_a_report_are_left(run: Path) -> None:
+def test_images_and_a_report_are_left(run: Path) -> None:
     names = {path.name for path in run.iterdir()}
     assert {"samples.png", "report.md", "config.yaml", "run.json", "metrics.jsonl"} <= names
     assert {path.name for path in (run / "samples").iterdir()} == {"step-000002.png", "step-000004.png"}

@@ -19,7 +19,7 @@ SMALL: dict[str, Any] = {
     "patch": 8,
     "merge": 2,
 }
-"""Four tokens of a picture."""
+"""Four tokens of a image."""
 
 
 @pytest.fixture(autouse=True)

@@ -110,7 +110,7 @@ def test_added_tokens_that_are_not_special_are_text_too(qwen: Path, tmp_path: Pa
     assert "say <think> now" in tokenizer.decode(row[:-1])
 
 
-def test_pictures_are_not_cut_into_tiles(smol: Path, tmp_path: Path) -> None:
+def test_images_are_not_cut_into_tiles(smol: Path, tmp_path: Path) -> None:
     own = tmp_path / "vlm"
     shutil.copytree(smol, own)
     settings = json.loads((own / "processor_config.json").read_text())
@@ -160,7 +160,7 @@ def test_checkpointing_does_not_go_back_through_a_frozen_tower(vlm: Path, tune: 
         assert not tensor.requires_grad
 
 
-def test_the_loss_is_on_action_positions_whatever_the_picture_and_padding(vlm: Path) -> None:
+def test_the_loss_is_on_action_positions_whatever_the_image_and_padding(vlm: Path) -> None:
     made = policy(vlm)
     ids = made.model.ids
     inputs = made.prompter.encode(FRAMES, TEXTS, KNOWN)

@@ -314,10 +314,10 @@ def test_codes_made_while_training_are_those_of_the_annotation(
     assert alone.missing == f"{laq} is not there"
     assert predict(run, tmp_path / "a.png", "", tmp_path / "moved", "cpu").frame is not None
     trained_laq(tmp_path / "other", kitchen, "train.steps=1", "model.image_size=32")
-    with pytest.raises(ConfigError, match=r"--laq: .* is the model .* and the codes are of"):
+    with pytest.raises(ConfigError, match=r"--laq: .* is the model .* but the codes come from"):
         predict(run, tmp_path / "a.png", "", tmp_path / "other", "cpu")
     AcceleratorState._reset_state(reset_partial_state=True)
-    with pytest.raises(ConfigError, match=r"data\.laq: .* is the model .* and the codes are of"):
+    with pytest.raises(ConfigError, match=r"data\.laq: .* is the model .* but the codes come from"):
         trained(small(qwen, kitchen, codes, tmp_path / "b", f"data.laq={tmp_path / 'other'}"))
 
 
@@ -347,7 +347,7 @@ def test_codes_of_several_datasets_come_from_their_own_annotations(
                 assert own == known[of[0]][key][t].tolist()
                 seen.add(of[0])
     assert seen == set(said)
-    with pytest.raises(ConfigError, match=r"data\.codes: none is of .*; make it: oxcart label"):
+    with pytest.raises(ConfigError, match=r"data\.codes: none is of .*; make one: oxcart label"):
         trained(small(qwen, kitchen, codes, tmp_path / "run", both))
     of_another = write_codes(unsplit, tmp_path / "third.parquet", producer="c" * 64)
     with pytest.raises(ConfigError, match="expected codes of one latent-action model"):
@@ -445,7 +445,7 @@ def _blank(values: dict[str, Any]) -> None:
         ({"values": _blank}, (), r"has codes \[-1, -1, -1\] at step 0, expected 0 to 3; label it again"),
         ({"codes": 2}, (), "expected 0 to 1"),
         ({}, ("data.offset=7",), r"data\.offset: the codes have an offset of 2, got 7"),
-        ({}, ("data.codes=[]",), r"data\.codes: expected an annotation of each dataset"),
+        ({}, ("data.codes=[]",), r"data\.codes: expected labels of each dataset"),
         ({}, ("model=''",), "model: expected a vision-language model"),
         ({}, ("vla.prompt=none",), r"vla\.prompt: 'none' is neither a file nor one of robot"),
         ({}, ("vla.head=heads",), r"vla\.head: expected one of tokens, replace, head; got 'heads'"),
@@ -471,6 +471,6 @@ def test_codes_of_another_model_are_refused_on_resume(
         trained([f"run.dir={run}", f"data.codes=[{other}]", "train.steps=2"], resume=True)
 
 
-def test_a_picture_that_is_none_and_a_run_without_a_model_are_said(tmp_path: Path) -> None:
+def test_an_image_that_is_none_and_a_run_without_a_model_are_said(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"no model/action\.json in it"):
         predict(tmp_path, tmp_path / "a.png", "push", None)

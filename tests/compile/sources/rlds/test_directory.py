@@ -21,7 +21,7 @@ from oxcart.compile.sources.rlds.directory import FEATURES, MAX_RECORDS, read_di
 from oxcart.compile.sources.rlds.source import RldsSource
 from oxcart.shards.errors import ConfigError, OxcartError, SourceError
 from oxcart.shards.store import Store
-from rlds_builder import Image, Tensor, Text, features_of, picture, png, write_dataset
+from rlds_builder import Image, Tensor, Text, features_of, noisy_frame, png, write_dataset
 
 SPEC = {
     "steps": {
@@ -32,7 +32,7 @@ SPEC = {
     "episode_metadata": {"file_path": Text()},
 }
 STEP = {
-    "observation": {"image": png(picture()), "state": [1, 2]},
+    "observation": {"image": png(noisy_frame()), "state": [1, 2]},
     "action": {"a": 1, "b/c": [1, 2, 3]},
     "language_instruction": "go",
 }

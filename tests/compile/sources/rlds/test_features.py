@@ -14,7 +14,7 @@ from tensorflow_datasets.core import features as tfds_features
 from oxcart.compile.census import rows as table_of
 from oxcart.compile.sources.base import EnvironmentRule
 from oxcart.shards.errors import ConfigError
-from rlds_builder import Image, Tensor, Text, picture, png, write_dataset
+from rlds_builder import Image, Tensor, Text, noisy_frame, png, write_dataset
 from toy_rlds import (
     FEATURES,
     census,
@@ -107,7 +107,7 @@ def test_names_with_slashes_are_paths_like_any_other(tmp_path: Path) -> None:
     steps = [
         {
             "observation": {
-                "image/left": png(picture(t)),
+                "image/left": png(noisy_frame(t)),
                 "present/xyz": [t, t, t],
                 "present/gripper": [0.5],
                 "episode/lang": "wipe",

@@ -10,7 +10,7 @@ import pytest
 
 from oxcart.compile.sources.base import CensusRow, EnvironmentRule
 from oxcart.shards.errors import SourceError
-from rlds_builder import Image, Text, picture, png, record, write_dataset, write_file
+from rlds_builder import Image, Text, noisy_frame, png, record, write_dataset, write_file
 from toy_rlds import FEATURES, census, episode, only, open_rlds, read, rejected, vector
 
 
@@ -94,7 +94,7 @@ def test_a_record_that_is_no_example_is_rejected(tmp_path: Path, data: bytes) ->
 def test_no_byte_of_a_record_can_be_changed_to_crash_the_census(tmp_path: Path) -> None:
     """Records whose checksums are right and whose contents are not."""
     features = {"steps": {"image": Image(shape=(None, None, 3)), "action": vector(1), "note": Text()}}
-    steps = [{"image": png(picture(t, 1, 1)), "action": [t], "note": "n"} for t in range(2)]
+    steps = [{"image": png(noisy_frame(t, 1, 1)), "action": [t], "note": "n"} for t in range(2)]
     whole = record(features, {"steps": steps})
     records = [
         whole[:i] + bytes([whole[i] ^ mask]) + whole[i + 1 :] for i in range(len(whole)) for mask in (1, 255)

@@ -13,7 +13,7 @@ from tensorflow_datasets.core import features as tfds_features
 from oxcart.compile.images import Resize, decode_into
 from oxcart.compile.sources.base import EnvironmentRule
 from oxcart.shards.errors import ConfigError, SourceError
-from rlds_builder import Image, Tensor, Text, jpeg, picture, png, record, write_dataset
+from rlds_builder import Image, Tensor, Text, jpeg, noisy_frame, png, record, write_dataset
 from toy_rlds import FEATURES, census, changed, episode, fails, only, open_rlds, packed, read, vector
 
 BRIDGE = Path(__file__).parents[5] / "shared" / "data" / "bridge_dataset" / "1.0.0"
@@ -235,7 +235,7 @@ def test_a_name_that_is_not_there_is_refused_with_a_suggestion(
 
 
 def cameras_dataset(tmp_path: Path, name: str = "toy_dataset") -> Path:
-    """Cameras of all sorts: only colour and grey pictures of 8 bits count."""
+    """Cameras of all sorts: only colour and grey images of 8 bits count."""
     features = {
         "steps": {
             "observation": {
@@ -251,23 +251,23 @@ def cameras_dataset(tmp_path: Path, name: str = "toy_dataset") -> Path:
         },
         "thumbnail": Image(shape=(None, None, 3)),
     }
-    rgba = np.dstack([picture(0), picture(1)[:, :, 0]])
+    rgba = np.dstack([noisy_frame(0), noisy_frame(1)[:, :, 0]])
     steps = [
         {
             "observation": {
-                "wrist": png(picture(t, 8, 8)),
-                "image": jpeg(picture(t, 20, 30)),
-                "grey": png(picture(t)[:, :, 0]),
-                "depth": png(picture(t)[:, :, 0].astype(np.uint16)),
+                "wrist": png(noisy_frame(t, 8, 8)),
+                "image": jpeg(noisy_frame(t, 20, 30)),
+                "grey": png(noisy_frame(t)[:, :, 0]),
+                "depth": png(noisy_frame(t)[:, :, 0].astype(np.uint16)),
                 "alpha": png(rgba),
                 "a_raw": np.zeros((2, 2, 3)),
                 "flow": np.zeros((2, 2, 2)),
             },
-            "overview": png(picture(t, 5, 6)),
+            "overview": png(noisy_frame(t, 5, 6)),
         }
         for t in range(2)
     ]
-    return write_dataset(tmp_path, features, [{"steps": steps, "thumbnail": png(picture(0))}], name=name)
+    return write_dataset(tmp_path, features, [{"steps": steps, "thumbnail": png(noisy_frame(0))}], name=name)
 
 
 def test_the_primary_camera_is_the_first_by_name_where_nothing_is_known(tmp_path: Path) -> None:
@@ -287,17 +287,17 @@ def test_cameras_come_in_the_order_of_the_option_and_their_sizes_from_where_they
 
 
 @pytest.mark.parametrize("camera", ["depth", "alpha", "flow", "thumbnail"])
-def test_what_is_no_picture_of_a_step_is_no_camera(tmp_path: Path, camera: str) -> None:
+def test_what_is_no_image_of_a_step_is_no_camera(tmp_path: Path, camera: str) -> None:
     message = fails(ConfigError, cameras_dataset(tmp_path), cameras=(camera,))
     assert message.endswith("there are a_raw, grey, image, overview, wrist")
 
 
 @pytest.mark.parametrize("encoding", ["none", "bytes", "zlib"])
 @pytest.mark.parametrize("channels", [1, 3])
-def test_pixels_that_are_a_tensor_are_pictures(tmp_path: Path, encoding: str, channels: int) -> None:
+def test_pixels_that_are_a_tensor_are_images(tmp_path: Path, encoding: str, channels: int) -> None:
     shape = (12, 16, channels)
     features = {"steps": {"observation": {"view": Tensor(shape=shape, dtype=np.uint8, encoding=encoding)}}}
-    frames = [picture(t)[:, :, :channels] for t in range(3)]
+    frames = [noisy_frame(t)[:, :, :channels] for t in range(3)]
     values = [frame if encoding == "none" else packed(frame, encoding) for frame in frames]
     root = write_dataset(tmp_path, features, [{"steps": [{"observation": {"view": v}} for v in values]}])
     row, found = only(root)
@@ -317,7 +317,7 @@ def test_the_order_of_the_cameras_decides_what_a_duplicate_is(tmp_path: Path) ->
 @pytest.mark.parametrize("names", [("a/b", "a_b"), ("action", "action")], ids=str)
 def test_two_members_of_one_name_are_refused(tmp_path: Path, names: tuple[str, str]) -> None:
     features = {"steps": {"observation": {name: Image(shape=(None, None, 3)) for name in names}}}
-    steps = [{"observation": {name: png(picture(t)) for name in names}} for t in range(2)]
+    steps = [{"observation": {name: png(noisy_frame(t)) for name in names}} for t in range(2)]
     root = write_dataset(tmp_path, features, [{"steps": steps}])
     assert "the name is taken" in fails(ConfigError, root, cameras=names)
 
@@ -333,8 +333,8 @@ def test_duplicates_are_equal_and_near_duplicates_are_not(tmp_path: Path) -> Non
     others = [
         episode(1, 4),
         episode(1, action=lambda t: [1, t, t / 2 + (t == 2) * 1e-6]),
-        episode(1, image=lambda t: jpeg(picture(100 + t), quality=76)),
-        episode(1, image=lambda t: jpeg(picture(102 - t))),
+        episode(1, image=lambda t: jpeg(noisy_frame(100 + t), quality=76)),
+        episode(1, image=lambda t: jpeg(noisy_frame(102 - t))),
         episode(2),
     ]
     same = episode(1, language_instruction="other words", state=[7, 7])
@@ -350,14 +350,14 @@ def test_sizes_come_from_the_header_where_they_are_open_and_from_the_description
     for declared, expected in [((None, None, 3), (9, 11)), ((20, 30, 3), (20, 30)), ((None, 30, 3), (9, 11))]:
         features = copy.deepcopy(FEATURES)
         features["steps"]["observation"]["image"] = Image(shape=declared)
-        values = episode(image=lambda t: png(picture(t, 9, 11)))
+        values = episode(image=lambda t: png(noisy_frame(t, 9, 11)))
         row, _ = only(write_dataset(tmp_path / str(declared), features, [values]))
         assert (row.heights[0], row.widths[0]) == expected
 
 
 def test_episodes_of_one_dataset_may_differ_in_size(tmp_path: Path) -> None:
     sizes = [(9, 11), (30, 20)]
-    some = [episode(i, image=lambda t, i=i: jpeg(picture(t, *sizes[i]))) for i in range(2)]
+    some = [episode(i, image=lambda t, i=i: jpeg(noisy_frame(t, *sizes[i]))) for i in range(2)]
     rows = census(open_rlds(write_dataset(tmp_path, FEATURES, some)))
     assert [(row.heights[0], row.widths[0]) for row in rows] == sizes
 

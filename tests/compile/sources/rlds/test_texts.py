@@ -12,7 +12,7 @@ from tensorflow_datasets.core import features as tfds_features
 
 from oxcart.compile.sources.base import EnvironmentRule
 from oxcart.shards.errors import ConfigError
-from rlds_builder import Image, Tensor, Text, jpeg, picture, record, write_dataset
+from rlds_builder import Image, Tensor, Text, jpeg, noisy_frame, record, write_dataset
 from toy_rlds import FEATURES, changed, episode, fails, only, open_rlds, packed, rejected, vector
 
 
@@ -124,9 +124,9 @@ def test_a_record_that_holds_numbers_for_text_is_rejected(tmp_path: Path, field:
 def test_an_image_that_is_no_chosen_camera_is_no_name_either(tmp_path: Path) -> None:
     features = copy.deepcopy(FEATURES)
     features["steps"]["observation"]["wrist"] = Image(shape=(12, 16, 3))
-    values = episode(wrist=jpeg(picture()))
+    values = episode(wrist=jpeg(noisy_frame()))
     for step in values["steps"]:
-        step["observation"]["wrist"] = step.pop("wrist", jpeg(picture()))
+        step["observation"]["wrist"] = step.pop("wrist", jpeg(noisy_frame()))
     root = write_dataset(tmp_path, features, [values])
     assert "the source has Image uint8 [12, 16, 3]" in fails(ConfigError, root, environment=rule("wrist"))
 

@@ -75,16 +75,16 @@ def test_frames_that_no_step_shows_are_spared_and_the_others_are_the_same(folder
         stamps = [frame.pts for frame in reel.frames() if frame.pts is not None]
     gap = max(np.diff(stamps).tolist())
     for start, stop in ((0, 59), (5, 41), (30, 55)):
-        pictures = {}
+        decoded = {}
         for longest in (0, gap):
             with Reel(Store(folder), name) as reel:
                 length = (stamps[stop] - stamps[start]) * reel.time_base
                 frames = np.zeros((int(length * 10), *SIZE, 3), np.uint8)
                 play(reel, stamps[start], stamps[stop], longest, Fraction(10), Resize(), frames)
-                pictures[longest] = frames
+                decoded[longest] = frames
                 read = {one.pts for one in reel.packets}
             assert read >= set(stamps[start:stop])
-        assert np.array_equal(pictures[0], pictures[gap])
+        assert np.array_equal(decoded[0], decoded[gap])
 
 
 def test_half_of_the_frames_of_common_video_are_spared(folder: Path) -> None:
@@ -118,8 +118,8 @@ def test_a_video_that_begins_before_zero_or_late_is_whole(tmp_path: Path) -> Non
             stream: Any = container.add_stream("libx264", rate=25)
             stream.height, stream.width, stream.pix_fmt = *SIZE, "yuv420p"
             stream.options = BFRAMES
-            for i, picture in enumerate(scenes("late", 25)):
-                frame = av.VideoFrame.from_ndarray(picture, "rgb24")
+            for i, image in enumerate(scenes("late", 25)):
+                frame = av.VideoFrame.from_ndarray(image, "rgb24")
                 frame.pts, frame.time_base = first + i, Fraction(1, 25)
                 container.mux(stream.encode(frame))
             container.mux(stream.encode(None))
@@ -130,14 +130,14 @@ def test_a_video_that_begins_before_zero_or_late_is_whole(tmp_path: Path) -> Non
         assert len(stamps) == 25
 
 
-def test_damage_is_an_error_and_not_a_picture(tmp_path: Path) -> None:
+def test_damage_is_an_error_and_not_an_image(tmp_path: Path) -> None:
     write_video(tmp_path / "bad.mp4", scenes("bad", 60))
     damage(tmp_path / "bad.mp4")
     with Reel(Store(tmp_path), "bad.mp4") as reel, pytest.raises(VideoError, match="cannot be decoded at"):
         list(reel.frames())
 
 
-def test_a_last_picture_may_be_held_for_long(tmp_path: Path) -> None:
+def test_a_last_image_may_be_held_for_long(tmp_path: Path) -> None:
     """As recordings of screens end."""
     times = [round(i * 1000 / 30) for i in range(60)]
     write_video(tmp_path / "held.mp4", scenes("reel", 60), times_ms=times)

@@ -1,4 +1,4 @@
-"""The perceptual hash: the same through another encoding and a crop, another for another picture."""
+"""The perceptual hash: the same through another encoding and a crop, another for another image."""
 
 from __future__ import annotations
 
@@ -10,57 +10,57 @@ from PIL import Image
 from oxcart.compile.sample.videos import draw_scene
 from oxcart.compile.sources.videos.phash import NEAR, VIEWS, alike, look_at, near_duplicates
 
-Picture = npt.NDArray[np.uint8]
+Grey = npt.NDArray[np.uint8]
 
 
-def greys(name: str, count: int = 6) -> list[Picture]:
+def greys(name: str, count: int = 6) -> list[Grey]:
     frames = list(draw_scene(name, 6 * count, (72, 96)))[::6]
     return [np.asarray(Image.fromarray(frame).convert("L")) for frame in frames]
 
 
-def looks(pictures: list[Picture]) -> npt.NDArray[np.uint64]:
-    found = [look_at(picture) for picture in pictures]
+def looks(images: list[Grey]) -> npt.NDArray[np.uint64]:
+    found = [look_at(image) for image in images]
     return np.stack([one for one in found if one is not None])
 
 
-def noisy(picture: Picture) -> Picture:
-    noise = np.random.Generator(np.random.PCG64(7)).integers(-6, 7, picture.shape)
-    return np.clip(picture + noise, 0, 255).astype(np.uint8)
+def noisy(image: Grey) -> Grey:
+    noise = np.random.Generator(np.random.PCG64(7)).integers(-6, 7, image.shape)
+    return np.clip(image + noise, 0, 255).astype(np.uint8)
 
 
-def scaled(picture: Picture) -> Picture:
-    return np.asarray(Image.fromarray(picture).resize((60, 44)))
+def scaled(image: Grey) -> Grey:
+    return np.asarray(Image.fromarray(image).resize((60, 44)))
 
 
-def cut(picture: Picture) -> Picture:
-    return picture[6:-6, 8:-8]
+def cut(image: Grey) -> Grey:
+    return image[6:-6, 8:-8]
 
 
 @pytest.mark.parametrize("change", [noisy, scaled, cut])
 def test_a_copy_is_near_and_found(change: object) -> None:
     assert callable(change)
-    one, other = looks(greys("one")), looks([change(picture) for picture in greys("one")])
+    one, other = looks(greys("one")), looks([change(image) for image in greys("one")])
     assert alike(one, other)
     strangers = {f"s{i}": list(looks(greys(f"stranger {i}"))) for i in range(8)}
     found = near_duplicates({"b": list(one), "a": list(other), **strangers})
     assert found == {"a": "a", "b": "a"}
 
 
-def test_other_pictures_are_far() -> None:
+def test_other_images_are_far() -> None:
     whole = np.concatenate([looks(greys(f"other {i}", 2))[:, 0] for i in range(8)])
     distance = np.bitwise_count(whole[:, None] ^ whole[None])
     same = np.arange(len(whole)) // 2
     assert np.median(distance[same[:, None] != same[None]]) > 2 * NEAR
 
 
-def test_a_flat_picture_tells_nothing() -> None:
+def test_a_flat_image_tells_nothing() -> None:
     assert look_at(np.full((40, 60), 9, np.uint8)) is None
     hashes = look_at(greys("one", 1)[0])
     assert hashes is not None
     assert hashes.shape == (len(VIEWS),)
 
 
-def test_too_few_pictures_are_no_copy() -> None:
+def test_too_few_images_are_no_copy() -> None:
     two = list(looks(greys("one", 2)))
     assert near_duplicates({"a": two, "b": two}) == {}
     assert near_duplicates({}) == {}

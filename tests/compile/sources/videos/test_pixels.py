@@ -1,4 +1,4 @@
-"""Pictures of decoded frames: their colours, sizes and turns, and the same on every processor."""
+"""Frames as they are decoded to RGB: their colours, sizes and turns, and the same on every processor."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from oxcart.compile.images import Resize
 from oxcart.compile.sample.videos import draw_scene
 from oxcart.compile.sources.videos.pixels import LONGER, LUMA, Painter, Planes, _halved, _matrix, _twice
 
-Picture = npt.NDArray[np.uint8]
+Rgb = npt.NDArray[np.uint8]
 
 
-def drawn(height: int, width: int, name: str = "pixels") -> Picture:
+def drawn(height: int, width: int, name: str = "pixels") -> Rgb:
     return next(draw_scene(name, 1, (height, width)))
 
 
-def frame_of(picture: Picture, pixels: str = "yuv420p", standard: int = Colorspace.ITU601) -> VideoFrame:
-    frame = av.VideoFrame.from_ndarray(picture, "rgb24").reformat(
+def frame_of(original: Rgb, pixels: str = "yuv420p", standard: int = Colorspace.ITU601) -> VideoFrame:
+    frame = av.VideoFrame.from_ndarray(original, "rgb24").reformat(
         format=pixels, dst_colorspace=standard, dst_color_range=ColorRange.MPEG
     )
     frame.colorspace, frame.color_range = standard, ColorRange.MPEG
     return frame
 
 
-def painted(frame: VideoFrame, resize: Resize | None = None, rotation: int = 0) -> Picture:
+def painted(frame: VideoFrame, resize: Resize | None = None, rotation: int = 0) -> Rgb:
     resize = resize or Resize()
     shown = (frame.height, frame.width)[:: -1 if rotation % 180 else 1]
     out = np.zeros((*resize.output_size(*shown), 3), np.uint8)
@@ -38,28 +38,28 @@ def painted(frame: VideoFrame, resize: Resize | None = None, rotation: int = 0) 
     return out
 
 
-def apart(one: Picture, other: Picture) -> float:
+def apart(one: Rgb, other: Rgb) -> float:
     return float(np.abs(one.astype(np.int16) - other).mean())
 
 
 @pytest.mark.parametrize("pixels", ["yuv420p", "yuv422p", "yuv444p", "yuv420p10le"])
 @pytest.mark.parametrize("standard", [Colorspace.ITU601, Colorspace.ITU709])
 def test_a_frame_has_the_colours_that_were_encoded(pixels: str, standard: int) -> None:
-    picture = drawn(96, 128)
-    found = painted(frame_of(picture, pixels, standard))
-    assert apart(found, picture) < 4  # colours have half the resolution, so edges differ
-    assert np.median(np.abs(found.astype(np.int16) - picture)) <= 1
+    original = drawn(96, 128)
+    found = painted(frame_of(original, pixels, standard))
+    assert apart(found, original) < 4  # colours have half the resolution, so edges differ
+    assert np.median(np.abs(found.astype(np.int16) - original)) <= 1
 
 
 @pytest.mark.parametrize("pixels", ["rgb24", "bgra", "gbrp", "gray", "yuvj420p"])
 def test_a_frame_of_another_kind_has_its_colours_too(pixels: str) -> None:
-    picture = drawn(96, 128)
+    original = drawn(96, 128)
     if pixels == "gray":
-        picture = cv2.cvtColor(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
-    frame = av.VideoFrame.from_ndarray(picture, "rgb24").reformat(format=pixels)
+        original = cv2.cvtColor(cv2.cvtColor(original, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
+    frame = av.VideoFrame.from_ndarray(original, "rgb24").reformat(format=pixels)
     found = painted(frame)
-    assert apart(found, picture) < 4
-    assert np.median(np.abs(found.astype(np.int16) - picture)) <= 1
+    assert apart(found, original) < 4
+    assert np.median(np.abs(found.astype(np.int16) - original)) <= 1
 
 
 def test_colours_are_the_standards_to_a_level() -> None:
@@ -98,14 +98,14 @@ def test_doubling_repeats_every_pixel() -> None:
 
 @pytest.mark.parametrize(("size", "fit"), [((64, 64), "crop"), ((64, 64), "stretch"), ((48, 100), "crop")])
 def test_a_resize_is_nearly_that_of_pillow(size: tuple[int, int], fit: str) -> None:
-    picture = drawn(240, 320)
-    image = Image.fromarray(picture)
+    original = drawn(240, 320)
+    image = Image.fromarray(original)
     if fit == "crop":
         height, width = min(240, 320 * size[0] // size[1]), min(320, 240 * size[1] // size[0])
         left, top = (320 - width) // 2, (240 - height) // 2
         image = image.crop((left, top, left + width, top + height))
     expected = np.asarray(image.resize(size[::-1], Image.Resampling.BILINEAR))
-    assert apart(painted(frame_of(picture), Resize(size=size, fit=fit)), expected) < 4
+    assert apart(painted(frame_of(original), Resize(size=size, fit=fit)), expected) < 4
 
 
 @pytest.mark.parametrize("rotation", [90, 180, 270])
@@ -122,13 +122,13 @@ def test_a_turned_frame_is_that_frame_turned(rotation: int) -> None:
 
 @pytest.mark.parametrize("pixels", ["yuv420p", "yuv444p", "yuv420p10le", "rgb24"])
 @pytest.mark.parametrize("size", [(1, 2), (33, 47), (96, 128), (241, 427), (8, 1200)])
-def test_a_small_picture_shows_the_same(pixels: str, size: tuple[int, int]) -> None:
-    picture = drawn(max(16, size[0]), max(16, size[1]))[: size[0], : size[1]]
-    frame = frame_of(picture, pixels) if pixels != "rgb24" else av.VideoFrame.from_ndarray(picture, "rgb24")
+def test_a_small_image_shows_the_same(pixels: str, size: tuple[int, int]) -> None:
+    original = drawn(max(16, size[0]), max(16, size[1]))[: size[0], : size[1]]
+    frame = frame_of(original, pixels) if pixels != "rgb24" else av.VideoFrame.from_ndarray(original, "rgb24")
     small = Painter().small(frame)
     rgb, grey = small.rgb(), small.grey()
     assert rgb.shape[:2] == grey.shape == small.bright.shape == small.blue.shape
     assert max(grey.shape) <= LONGER or min(grey.shape) == 1
     assert apart(grey, cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)) < 2
     if min(grey.shape) > 8:
-        assert apart(rgb, np.asarray(Image.fromarray(picture).resize(grey.shape[::-1]))) < 9
+        assert apart(rgb, np.asarray(Image.fromarray(original).resize(grey.shape[::-1]))) < 9

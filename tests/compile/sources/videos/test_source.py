@@ -82,8 +82,8 @@ def test_clips_begin_and_end_at_the_drawn_cuts_with_exact_counts(tmp_path: Path)
 
 
 def test_the_steps_show_the_frames_that_a_player_would(tmp_path: Path) -> None:
-    pictures = [np.full((*SIZE, 3), 10 + 3 * i, np.uint8) for i in range(48)]
-    write_video(tmp_path / "ramp.mp4", pictures, fps=24, crf=1)
+    ramp = [np.full((*SIZE, 3), 10 + 3 * i, np.uint8) for i in range(48)]
+    write_video(tmp_path / "ramp.mp4", ramp, fps=24, crf=1)
     config = SourceConfig(url=str(tmp_path), kind="videos")
     (row,) = video_census(tmp_path).table.to_pylist()
     film = open_source(config).read(row).images["video"]
@@ -94,8 +94,8 @@ def test_the_steps_show_the_frames_that_a_player_would(tmp_path: Path) -> None:
 
 def test_variable_rate_is_resampled_by_timestamps(tmp_path: Path) -> None:
     times = variable_times("times", 40)
-    pictures = [np.full((*SIZE, 3), 10 + 5 * i, np.uint8) for i in range(40)]
-    write_video(tmp_path / "phone.mp4", pictures, times_ms=times, crf=1)
+    ramp = [np.full((*SIZE, 3), 10 + 5 * i, np.uint8) for i in range(40)]
+    write_video(tmp_path / "phone.mp4", ramp, times_ms=times, crf=1)
     config = SourceConfig(url=str(tmp_path), kind="videos")
     (row,) = video_census(tmp_path).table.to_pylist()
     film = open_source(config).read(row).images["video"]
@@ -411,7 +411,7 @@ def test_ten_bits_and_odd_sizes_are_decoded(tmp_path: Path, size: tuple[int, int
     compile_videos(tmp_path, tmp_path / "out", rule=SplitRule(val=None))
 
 
-def test_a_picture_that_is_to_be_turned_is_turned(tmp_path: Path) -> None:
+def test_an_image_that_is_to_be_turned_is_turned(tmp_path: Path) -> None:
     plain, turned = tmp_path / "a" / "plain.mp4", tmp_path / "b" / "turned.mp4"
     for path in (plain, turned):
         path.parent.mkdir()

@@ -15,19 +15,19 @@ from video_sources import scenes
 
 @pytest.mark.parametrize("detector", ["content", "adaptive"])
 def test_cuts_are_those_of_pyscenedetect(detector: str) -> None:
-    pictures = list(scenes("shots", 12, 3, 25, 9, 1, 14))
+    images = list(scenes("shots", 12, 3, 25, 9, 1, 14))
     theirs = (
         ContentDetector(threshold=27.0, min_scene_len=0)
         if detector == "content"
         else AdaptiveDetector(adaptive_threshold=3.0, min_scene_len=0)
     )
     expected = []
-    for i, picture in enumerate(pictures):
-        bgr = np.ascontiguousarray(picture[..., ::-1])
+    for i, image in enumerate(images):
+        bgr = np.ascontiguousarray(image[..., ::-1])
         expected += [one.frame_num for one in theirs.process_frame(FrameTimecode(i, 25.0), bgr)]
     ours = ShotDetector(VideoConfig(detector=detector))
-    for picture in pictures:
-        ours.see(picture)
+    for image in images:
+        ours.see(image)
     assert ours.cuts() == expected
     if detector == "content":
         assert ours.cuts() == [12, 15, 40, 49, 50]
@@ -35,16 +35,16 @@ def test_cuts_are_those_of_pyscenedetect(detector: str) -> None:
 
 def test_the_score_is_that_of_pyscenedetect() -> None:
     theirs, ours = ContentDetector(), ShotDetector(VideoConfig())
-    pictures = list(scenes("score", 5, 5))
-    for picture in pictures:
-        bgr = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)
+    images = list(scenes("score", 5, 5))
+    for image in images:
+        bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
         expected = theirs._calculate_frame_score(FrameTimecode(0, 25.0), bgr)
-        assert ours._score(0, picture) == pytest.approx(expected, rel=1e-12)
+        assert ours._score(0, image) == pytest.approx(expected, rel=1e-12)
 
 
 def test_a_cut_is_known_at_once() -> None:
     detector = ShotDetector(VideoConfig())
-    known = [detector.see(picture) for picture in scenes("known", 4, 4)]
+    known = [detector.see(image) for image in scenes("known", 4, 4)]
     assert known == [i == 4 for i in range(8)]
 
 
