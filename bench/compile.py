@@ -53,7 +53,7 @@ from oxcart.shards.write_behind import WriteBehindFile
 
 SIZE = 256
 ROUNDS = 3
-"""Everything is measured so often, in turn, and the least time counts: others use the machine too."""
+"""Number of measurements of everything, in turn; the least time counts, since others use the machine too."""
 JPEG = "image_0"
 """The camera of the sample whose images are JPEG."""
 BATCH = 38 * SIZE * SIZE * 3

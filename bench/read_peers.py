@@ -42,12 +42,12 @@ import numpy as np
 from peer_batches import BATCH, batches, without_torchvision
 
 TRIAL = 0.3
-"""Share of the seconds that each way is tried for."""
+"""Share of the seconds spent trying each way of reading."""
 WARM_UP = 8
 """Batches before the clock starts, more than workers hold ready."""
 WORKERS = (0, 1, 2)
 INFO = "peer.json"
-"""Written last into a prepared folder."""
+"""Name of the file that is written last into a prepared folder."""
 TORCH = """pip install torch==2.13.0 --index-url https://download.pytorch.org/whl/cpu
 pip install webdataset simplejpeg zstandard 'numpy<2.2'"""
 ENVIRONMENTS = {

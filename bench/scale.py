@@ -49,17 +49,17 @@ from oxcart.shards.store import Store
 COUNTS = [10_000, 100_000, 1_000_000]
 STEPS, SIDE, CAMERA = 40, 64, "image_0"
 FILE_EPISODES = 500
-"""Of a synthetic source's file."""
+"""Episodes per file of a synthetic source."""
 
 BAR_S, BAR_BYTES = 60.0, 2 << 30
 """A million episodes are to be planned in less."""
 
 BYTES_OF_PIXEL = {"jpeg": 0.33, "png": 1.4}
-"""Of a source's images: assumed, as the catalogue publishes no pixels and few numbers of steps."""
+"""Assumed bytes per pixel of a source's images, as the catalogue publishes none."""
 SMALLER = {"raw": 1.0, "zstd": 2.15, "jpeg": 6.0}
 """Codec -> how much smaller than raw frames; of camera frames of BridgeData, docs/lab.md."""
 CORES, LINK_GBIT = 64, 10.0
-"""What the model compiles with."""
+"""Cores and network bandwidth that the cost model assumes."""
 
 
 def main() -> None:
@@ -380,9 +380,9 @@ class Facts:
     episodes: int | None
     gib: float | None
     pixels: int
-    """Of all cameras of a step."""
+    """Pixels per step, over all cameras."""
     kind: str
-    """How its images are encoded."""
+    """Encoding of the source's images."""
 
 
 def facts() -> list[Facts]:

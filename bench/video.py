@@ -42,7 +42,7 @@ from oxcart.shards.store import Store
 
 LINES = (240, 480, 1080)
 BITS_PER_PIXEL = 0.08
-"""Of web video in H.264: 1 Mb/s of 480 lines, 5 Mb/s of 1080."""
+"""Bits per pixel of web video in H.264: 1 Mb/s for 480 lines, 5 Mb/s for 1080."""
 GRAIN = 4
 """Standard deviation of the noise added to enlarged frames, whose cameras' own noise is lost with detail."""
 

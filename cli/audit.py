@@ -1,4 +1,4 @@
-"""`oxcart audit`, `oxcart diff` and `oxcart repair-split`: is what is held out unseen, and what if not."""
+"""`oxcart audit`, `oxcart diff` and `oxcart repair-split`: is held-out data unseen, and what to do if not."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ if TYPE_CHECKING:
 
 FAIL_ON = ("leak", "failed", "suspicious", "never")
 SHOWN = 20
-"""Lines of a list, at most."""
+"""Maximum number of lines of a list."""
 
 
 @contextlib.contextmanager
 def _unclear() -> Iterator[None]:
-    """Every error is one line and exit 2, also when the reader of stdout has gone: 1 would mean a leak."""
+    """Every error is one line and exit code 2, even if the reader of stdout has gone: 1 would mean a leak."""
     try:
         yield
     except (click.exceptions.Exit, click.Abort):
@@ -47,7 +47,7 @@ def _unclear() -> Iterator[None]:
 
 
 def _leave_unread() -> None:
-    """Point streams that nobody reads any more to nowhere; Python would fail to flush them at exit."""
+    """Redirect streams that have lost their reader to nowhere; Python would fail to flush them at exit."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     for stream in (sys.stdout, sys.stderr):
         try:
@@ -58,7 +58,7 @@ def _leave_unread() -> None:
 
 
 class Careful(click.Command):
-    """A command that exits with 2 on every error: it could not check."""
+    """A command that exits with 2 on every error, because it could not check."""
 
     def make_context(self, *args: Any, **options: Any) -> click.Context:
         """Parse the command line."""

@@ -52,7 +52,7 @@ EXIT_CODES: tuple[tuple[int, str, str], ...] = (
 
 
 class Lazy(NamedTuple):
-    """Where a command is, and what `oxcart --help` says of it."""
+    """The location of a command, and its line in `oxcart --help`."""
 
     module: str
     attribute: str
@@ -127,7 +127,7 @@ class LazyGroup(click.Group):
                 formatter.write_dl([(name.ljust(width), lazy.help) for name, lazy in commands.items()])
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command; the module says what its errors become."""
+        """Run the command; the docstring of the module says what happens to its errors."""
         try:
             return super().invoke(ctx)
         except (click.ClickException, click.exceptions.Exit, click.Abort):

@@ -39,7 +39,7 @@ class Output:
     """A kind of file that commands write."""
 
     name: str
-    """What the file is called in messages, with its article."""
+    """Name of the kind in messages, with its article."""
     left_by_us: Callable[[BinaryIO], bool]
     """Tells whether an existing file, open for reading, is an output of this kind."""
     suffixes: tuple[str, ...] = ()

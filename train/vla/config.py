@@ -26,7 +26,7 @@ TUNES = ("full", "frozen_vision", "lora")
 
 @dataclass(frozen=True, kw_only=True)
 class VlaDataConfig(DataConfig):
-    """Data that is read, and the codes that are learned."""
+    """Data to read, and the codes to learn."""
 
     per_episode: Any = "all"
     """Frames per episode in an epoch: a number, or "all"."""
@@ -87,28 +87,28 @@ class VlaAugmentConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class VlaValConfig(ValConfig):
-    """Validation on held-out environments, beside other sessions of environments that were seen."""
+    """Validation on held-out environments, and on other sessions of environments seen in training."""
 
     baselines: int = 2048
-    """Samples of train that the baselines are made from; 0 leaves baselines out."""
+    """Number of train samples from which the baselines are made; 0 leaves baselines out."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class VlaConfig:
-    """Configuration of a run.
+    """Configuration of a run of `oxcart train vla`.
 
     Raises:
-        ConfigError: a value is invalid, alone or beside others.
+        ConfigError: a value is invalid, by itself or in combination with others.
     """
 
     preset: str = "base"
-    """File of train/configs/vla that gives the defaults."""
+    """Name of a file in train/configs/vla that gives the defaults."""
     model: str = ""
     """Vision-language model to start from: a hub id or a directory."""
     run: RunConfig = field(default_factory=lambda: RunConfig(dir="runs/vla"))
     """Directory and outputs of the run."""
     data: VlaDataConfig = field(default_factory=VlaDataConfig)
-    """Data that is read."""
+    """Data to read, and their order."""
     vla: VlaModelConfig = field(default_factory=VlaModelConfig)
     """How codes leave the model."""
     lora: LoraConfig = field(default_factory=LoraConfig)
@@ -135,5 +135,5 @@ class VlaConfig:
 def vla_config(
     overrides: Sequence[str], saved: Mapping[str, Any] | None = None, *, resume: bool = False
 ) -> VlaConfig:
-    """The configuration that overrides ask for; see `oxcart.train.config.resolve`."""
+    """Build the configuration from overrides; see `oxcart.train.config.resolve`."""
     return resolve(VlaConfig, PRESETS, overrides, saved, resume=resume)

@@ -19,7 +19,7 @@ class Policy:
 
     model: ActionModel
     prompter: Prompter
-    """Makes inputs with the model's ids."""
+    """Makes the inputs of the model, with its ids."""
     shape: Shape
     device: torch.device
 

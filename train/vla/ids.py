@@ -83,7 +83,7 @@ def add_tokens(model: nn.Module, tokenizer: Any, codes: int, places: int) -> tup
 
 
 def take_ids(model: nn.Module, tokenizer: Any, codes: int, places: int) -> ActionIds:
-    """Ids that texts hardly need: rows without a token, then the last merges of the BPE, the rarest first.
+    """Choose ids that texts hardly need: rows without a token, then the last merges of the BPE, rarest first.
 
     The text of a merged token can still be spelt in bytes.
 
@@ -112,7 +112,7 @@ def take_ids(model: nn.Module, tokenizer: Any, codes: int, places: int) -> Actio
 
 
 def spell(tokenizer: Any, ids: Sequence[int], taken: frozenset[int]) -> list[int]:
-    """Ids of a text in which those that were taken over are spelt in bytes."""
+    """Ids of a text, with ids that codes have taken over spelt in bytes."""
     if taken.isdisjoint(ids):
         return list(ids)
     found: list[int] = []

@@ -24,7 +24,7 @@ NAME = "codes"
 
 @dataclass(frozen=True, kw_only=True)
 class Labels:
-    """Source and form of the codes."""
+    """The codes to learn: their source and form."""
 
     tokens: int
     """Codes per action."""
@@ -44,7 +44,7 @@ class Labels:
         return [self.files[one.manifest.fingerprint] for one in datasets] if self.files else []
 
     def sample(self, per_episode: int | str) -> Frames | Pairs:
-        """Form of a sample: one frame, or two where their codes have yet to be made."""
+        """Kind of sample: one frame, or two if their codes have yet to be made."""
         if self.files:
             return Frames(per_episode=per_episode, leave=self.leave)
         assert self.laq is not None

@@ -22,7 +22,7 @@ import numpy as np
 from oxcart.train.statistics import Floats, Ints, mean_interval, mean_resamples
 
 SMOOTH = 0.5
-"""Added to every count, so that no code is impossible."""
+"""Pseudo-count added to every count, so that no code has probability 0."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +32,7 @@ class CodedSamples:
     codes: Ints
     """[N, n]: true codes."""
     thumbs: Floats
-    """[N, D]: small frames."""
+    """[N, D]: pixels of small frames."""
     instructions: list[str]
     """Instruction of each sample."""
     keys: list[str]
@@ -44,9 +44,9 @@ class Guess:
     """Guesses of a baseline for some samples."""
 
     codes: Ints
-    """[N, n]: the best guess code by code."""
+    """[N, n]: best guess for each code separately."""
     whole: Ints
-    """[N, n]: the best guess of whole actions."""
+    """[N, n]: best guess of whole actions."""
     nll: Floats | None
     """[N, n]: negative log-probability of the true codes; None where the baseline has no probabilities."""
 
@@ -55,7 +55,7 @@ def guesses(train: CodedSamples, held_out: CodedSamples, size: int) -> dict[str,
     """Guesses of every baseline.
 
     Args:
-        train: samples that baselines are made from.
+        train: samples from which baselines are made.
         held_out: samples to guess.
         size: entries of the codebook.
     """

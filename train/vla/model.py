@@ -79,7 +79,7 @@ def load_backbone(model: str, *, whole: bool = False) -> nn.Module:
         whole: whether to refuse a model with missing weights, which would start at random.
 
     Raises:
-        ConfigError: the model cannot be found, or is no vision-language model.
+        ConfigError: the model cannot be found, or is not a vision-language model.
         CorruptError: weights are missing.
     """
     quieten()
@@ -209,7 +209,7 @@ def groups(model: ActionModel, decay: float, new_rate: float) -> list[dict[str, 
 
 
 def code_logits(logits: Tensor, ids: ActionIds) -> Tensor:
-    """Logits float32 [B, n, K] of codes alone, of logits [B, n, V]."""
+    """Select the logits float32 [B, n, K] of codes from logits [B, n, V]."""
     return logits[..., ids.codes].float()
 
 

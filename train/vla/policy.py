@@ -37,7 +37,7 @@ from oxcart.train.vla.processor import load_processor, quieten, save_processor
 from oxcart.train.vla.prompt import Prompt, Prompter
 
 LARGEST = 1 << 13
-"""Largest side of a frame, in pixels."""
+"""Maximum side of a frame, in pixels."""
 FOLDER, ABOUT, HEAD = "model", "action.json", "action_head.safetensors"
 
 

@@ -24,11 +24,11 @@ class Prediction:
 
     codes: list[int]
     probabilities: list[list[float]]
-    """Probability of every entry of the codebook, for each code."""
+    """Probabilities of all entries of the codebook, for each code."""
     frame: Any
     """uint8 [H, W, 3]: the next frame that the latent-action model draws; None where there is no model."""
     missing: str
-    """Reason why there is no frame."""
+    """Reason why there is no frame; "" if there is one."""
 
 
 def predict(run: Path, image: Path, instruction: str, laq: Path | None, device: str = "auto") -> Prediction:

@@ -32,7 +32,7 @@ def load_processor(model: str) -> Any:
         model: hub id or directory.
 
     Raises:
-        ConfigError: the model cannot be found, is of no known family, or has no chat template.
+        ConfigError: the model cannot be found, its family is unknown, or it has no chat template.
     """
     quieten()
     try:
@@ -113,13 +113,13 @@ def save_processor(processor: Any, directory: Path, source: str | None) -> None:
 
 
 def quieten() -> None:
-    """Turn off progress bars and advice of transformers, which are no output of ours."""
+    """Turn off progress bars and advice of transformers, which do not belong in our output."""
     logging.disable_progress_bar()
     logging.set_verbosity_error()
 
 
 def not_there(model: str, error: Exception) -> ConfigError:
-    """The error for a model that cannot be read."""
+    """Make the error for a model that cannot be read."""
     reason = " ".join(str(error).split())[:200]
     if Path(model).is_dir():
         return ConfigError(f"model: {model} cannot be read as a vision-language model: {reason}")

@@ -52,7 +52,7 @@ THUMB = 16
 
 @dataclass(frozen=True, kw_only=True)
 class Panel:
-    """Samples of validation that are drawn."""
+    """Validation samples drawn in samples.png."""
 
     frames: Tensor
     """uint8 [N, H, W, 3]."""
@@ -68,11 +68,11 @@ class VlaTask:
     """See `oxcart.train.task.Task`.
 
     Args:
-        config: of the run.
-        device: that training will use.
+        config: configuration of the run.
+        device: device for training.
 
     Raises:
-        ConfigError: the model, a dataset or the codes lack what the configuration asks for.
+        ConfigError: the model, a dataset or the codes lack something that the configuration requires.
     """
 
     label = "vla"
@@ -105,7 +105,7 @@ class VlaTask:
         self._panel: Panel | None = None
 
     def _open(self, splits: Sequence[str]) -> dict[str, dict[str, Loader]]:
-        """Split -> dataset -> loader, where there is one."""
+        """Split -> dataset -> loader, for datasets that have the split."""
         config = self._config
 
         def open_(dataset: Dataset, split: str) -> Loader:
@@ -164,7 +164,7 @@ class VlaTask:
         """Do nothing: there is no codebook to start."""
 
     def together(self, batch: Batch, piece: BatchSlice) -> Tensor | None:
-        """Order samples by length, so that little is padded."""
+        """Order samples by length, so that there is little padding."""
         assert self._policy is not None
         lengths = self._policy.prompter.lengths(self._drawn(batch, piece))
         return torch.tensor(lengths).argsort(stable=True)
@@ -182,7 +182,7 @@ class VlaTask:
         return loss.masked_fill(nothing, torch.nan), {"nll": among, "accuracy": right}
 
     def _drawn(self, batch: Batch, piece: BatchSlice) -> list[str]:
-        """One instruction of each sample, drawn by seed, step and place."""
+        """One instruction per sample, drawn by seed, step and place."""
         assert batch.instructions is not None
         key = derive(self._config.train.seed, 42, piece.step)
         return [

@@ -42,7 +42,7 @@ from oxcart.train.vla.processor import build_processor, quieten, save_processor
 
 FAMILIES = ("qwen3-vl", "qwen2.5-vl", "smolvlm")
 WORDS = 512
-"""Most entries of the BPE, single bytes included."""
+"""Maximum number of entries of the BPE, single bytes included."""
 SENTENCES = [
     f"{verb} the {colour} {thing} {where}"
     for verb in ("push", "slide", "move", "lift", "pick up", "put down")
@@ -93,7 +93,7 @@ SMOL_CHAT = (
 
 @dataclass(frozen=True, kw_only=True)
 class VlmConfig:
-    """The model to write.
+    """Configuration of the model to write.
 
     Raises:
         ConfigError: a value is invalid.

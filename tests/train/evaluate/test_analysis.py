@@ -260,7 +260,7 @@ def test_buckets_are_small_rules() -> None:
         ("a: [", "subsets.yaml: not YAML"),
         ("a: {b: c}", "subsets.yaml: a: expected a rule"),
         ("a: robot=panda", "subsets.yaml: subset 'a': expected rules such as dataset=bridge"),
-        ("a: environment~[", "no regular expression"),
+        ("a: environment~[", "not a regular expression"),
     ],
 )
 def test_mistakes_in_buckets_are_one_line(text: str, said: str) -> None:
