@@ -57,7 +57,7 @@ def main() -> None:
     parser.add_argument("--lines", type=int, nargs="+", help="lines of the videos; none keeps those of DIR")
     parser.add_argument("--frames", type=int, default=160, help="of each enlarged video")
     parser.add_argument("--copies", type=int, default=4, help="of each video, so that there is enough to do")
-    parser.add_argument("--rate", type=Fraction, default=Fraction(10), help="steps a second")
+    parser.add_argument("--rate", type=Fraction, default=Fraction(10), help="steps per second")
     parser.add_argument("--passes", type=int, default=3, help="of everything")
     parser.add_argument(
         "--memory", type=int, metavar="SECONDS", help="the peak memory for one video this long"

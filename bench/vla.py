@@ -69,7 +69,7 @@ def main() -> None:
 def quality(chosen: Any) -> None:
     """Train every combination, and print what it is worth on held-out kitchens."""
     data, codes = labelled(chosen)
-    print("| head | decoding | codes right | actions right | nats a code | minutes |")
+    print("| head | decoding | codes right | actions right | nats per code | minutes |")
     print("| --- | --- | --- | --- | --- | --- |", flush=True)
     last: dict[str, Any] = {}
     for head in chosen.heads:

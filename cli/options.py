@@ -164,7 +164,7 @@ def output_options(codec: str | None) -> Decorator:
 
 
 def need(extras: str, *packages: str) -> None:
-    """Require the packages of optional extras.
+    """Refuse to run without packages of optional extras.
 
     Raises:
         ConfigError: a package is not installed; the message says how to install it.
@@ -178,12 +178,12 @@ def need(extras: str, *packages: str) -> None:
 
 
 def need_train() -> None:
-    """Require the extra `train`; see `need`."""
+    """Refuse to run without the extra `train`; see `need`."""
     need("train", "torch", "accelerate", "matplotlib", "omegaconf", "safetensors")
 
 
 def need_vla() -> None:
-    """Require the extras `train` and `vla`; see `need`."""
+    """Refuse to run without the extras `train` and `vla`; see `need`."""
     need_train()
     need("train,vla", "transformers", "tokenizers", "num2words")
 

@@ -50,16 +50,16 @@ def _page(title: bytes) -> Callable[[BinaryIO], bool]:
     return lambda file: title in file.read(4096)
 
 
-def _json(format_: str) -> Callable[[BinaryIO], bool]:
+def _json(*formats: str) -> Callable[[BinaryIO], bool]:
     def left_by_us(file: BinaryIO) -> bool:
         text = file.read(_LARGEST_JSON)
-        if format_.encode() not in text:
+        if not any(name.encode() in text for name in formats):
             return False
         try:
             found = json.loads(text)
         except (ValueError, RecursionError):
             return False
-        return isinstance(found, dict) and found.get("format") == format_
+        return isinstance(found, dict) and found.get("format") in formats
 
     return left_by_us
 
@@ -85,7 +85,9 @@ def _image(file: BinaryIO) -> bool:
 AUDIT_PAGE = Output(name="an audit report", left_by_us=_page(b"<title>oxcart audit"))
 AUDIT_JSON = Output(name="the JSON of an audit", left_by_us=_json("oxcart-audit/1"))
 ANALYSIS_PAGE = Output(name="an analysis", left_by_us=_page(b"<title>oxcart evaluate"))
-ANALYSIS_JSON = Output(name="the JSON of an analysis", left_by_us=_json("oxcart-analysis/2"))
+ANALYSIS_JSON = Output(
+    name="the JSON of an analysis", left_by_us=_json("oxcart-analysis/1", "oxcart-analysis/2")
+)
 CENSUS = Output(name="a census", left_by_us=_parquet(b"oxcart.census"))
 CODES = Output(name="latent-action labels", left_by_us=_parquet(b"oxcart.annotation", "codes"))
 MOTION = Output(name="motion labels", left_by_us=_parquet(b"oxcart.annotation", "motion"))

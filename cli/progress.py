@@ -13,7 +13,6 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator
-from datetime import timedelta
 from typing import Protocol
 
 EVERY_S = 10.0
@@ -113,4 +112,5 @@ def _state(done: int, total: int | None, unit: str, fresh: int, bytes_done: int,
 
 
 def _clock(seconds: float) -> str:
-    return str(timedelta(seconds=round(seconds)))
+    minutes, second = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02}:{second:02}"

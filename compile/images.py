@@ -51,7 +51,7 @@ class Resize:
     def __post_init__(self) -> None:
         one_of("fit", self.fit, FITS)
         if self.size is not None and not all(1 <= side <= 8192 for side in self.size):
-            raise ConfigError(f"size: expected 1 to 8192 pixels a side, got {self.size[0]}x{self.size[1]}")
+            raise ConfigError(f"size: expected 1 to 8192 pixels per side, got {self.size[0]}x{self.size[1]}")
 
     def describe(self) -> dict[str, Any]:
         """The settings as plain JSON, with the filter, which is fixed; without a size nothing else counts."""

@@ -46,14 +46,16 @@ def sha256_json(value: Any) -> str:
 def differences(before: Any, after: Any, name: str = "") -> Iterator[tuple[str, Any, Any]]:
     """Every place at which two JSON values differ: its dotted name, the value before and the value after.
 
-    A value that is absent is None. Lists are compared as one value unless they hold as many objects each.
+    A value that is absent is None, and so is every value of an object that is absent. Lists are compared as
+    one value unless they hold as many objects each.
     """
-    if isinstance(before, Mapping) and isinstance(after, Mapping):
-        for key in dict.fromkeys([*before, *after]):
-            yield from differences(before.get(key), after.get(key), f"{name}.{key}" if name else str(key))
+    one, two = ({} if value is None else value for value in (before, after))
+    if isinstance(one, Mapping) and isinstance(two, Mapping) and (one or two):
+        for key in dict.fromkeys([*one, *two]):
+            yield from differences(one.get(key), two.get(key), f"{name}.{key}" if name else str(key))
     elif _are_objects(before) and _are_objects(after) and len(before) == len(after):
-        for i, (one, two) in enumerate(zip(before, after, strict=True)):
-            yield from differences(one, two, f"{name}[{i}]")
+        for i, pair in enumerate(zip(before, after, strict=True)):
+            yield from differences(*pair, f"{name}[{i}]")
     elif before != after:
         yield name, before, after
 

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from oxcart.manifests.manifest import CLAIM, NAME
 from oxcart.shards.errors import ConfigError, StoreError
 from oxcart.shards.names import SHARDS
 from oxcart.shards.store import WORK, Store
@@ -29,10 +30,9 @@ DATASET, SOURCE, RUN = "dataset", "source", "run"
 VIDEOS, MODEL = "folder of videos", "model"
 """Kinds of output directories that contain no marker."""
 
-MANIFEST = "manifest.json"
 _MARKS = (
-    (DATASET, (MANIFEST,)),
-    (DATASET, (f"{WORK}/plan.json",)),
+    (DATASET, (NAME,)),
+    (DATASET, (CLAIM,)),
     (SOURCE, ("dataset_info.json", "features.json")),
     (RUN, ("config.yaml", "run.json")),
 )
@@ -115,8 +115,8 @@ def owners(place: str | os.PathLike[str]) -> Iterator[Owner]:
 
 def holds_dataset(store: Store) -> bool:
     """Whether there is a `manifest.json` written by oxcart; other programs use that name too."""
-    size = min(store.found([MANIFEST]).get(MANIFEST, 0), _HEAD_BYTES)
-    return size > 0 and b'"format": "oxcart/' in store.read_range(MANIFEST, 0, size)
+    size = min(store.found([NAME]).get(NAME, 0), _HEAD_BYTES)
+    return size > 0 and b'"format": "oxcart/' in store.read_range(NAME, 0, size)
 
 
 def check_file(what: str, place: str | os.PathLike[str]) -> None:
@@ -177,8 +177,8 @@ def _kinds(folder: str, strict: bool) -> list[str]:
             there = set(Store(folder).found(files))
         else:
             there = {name for name in files if os.path.exists(os.path.join(folder, name))}
-        if MANIFEST in there and not holds_dataset(Store(folder)):
-            there.remove(MANIFEST)
+        if NAME in there and not holds_dataset(Store(folder)):
+            there.remove(NAME)
         kinds = [kind for kind, names in _MARKS if there.issuperset(names)]
         if any(name in there and is_lerobot(Store(folder), name) for name in LEROBOT):
             kinds.append(SOURCE)

@@ -350,7 +350,7 @@ def _undecodable(
         try:
             decode_chunks(pixels["codec"], [piece], size, out)
         except CorruptError as error:
-            return f"chunk {i} cannot be decoded: {error.__cause__}"
+            return f"chunk {i} {error.__cause__}"
     return None
 
 

@@ -136,7 +136,7 @@ def decode(codec: str, chunks: Sequence[bytes | memoryview], chunk_frames: int, 
             the first frames are decoded then.
 
     Raises:
-        CorruptError: a chunk does not hold frames of that size.
+        CorruptError: a chunk does not hold frames of that size. Its cause says why, without the chunk.
     """
     for i, chunk in enumerate(chunks):
         frames = out[i * chunk_frames : (i + 1) * chunk_frames]
@@ -149,8 +149,8 @@ def decode(codec: str, chunks: Sequence[bytes | memoryview], chunk_frames: int, 
             else:
                 frames.reshape(-1)[:] = np.frombuffer(chunk, np.uint8)
         except (zstandard.ZstdError, ValueError) as error:
-            reason = error if isinstance(error, ValueError) else f"cannot be decoded: {error}"
-            raise CorruptError(f"codec {codec}, chunk {i} of {len(chunks)} {reason}") from error
+            reason = error if isinstance(error, ValueError) else ValueError(f"cannot be decoded: {error}")
+            raise CorruptError(f"codec {codec}, chunk {i} of {len(chunks)} {reason}") from reason
 
 
 _local = threading.local()

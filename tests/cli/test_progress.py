@@ -52,6 +52,13 @@ def test_work_of_an_earlier_run_is_not_in_the_rate(clock: Clock, capsys: pytest.
     assert "950/1,000 frames, 5.0 frames/s, 0:00:10 left" in capsys.readouterr().err
 
 
+def test_more_than_a_day_is_said_in_hours(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
+    with progress("compiling", total=10_001, unit="frames") as report:
+        clock.now += 10
+        report(1)
+    assert "27:46:40 left" in capsys.readouterr().err
+
+
 def test_the_total_may_be_unknown_and_nothing_may_be_done(capsys: pytest.CaptureFixture[str]) -> None:
     with progress("scanning", total=None, unit="episodes"):
         pass

@@ -115,14 +115,25 @@ def test_differences_are_told_by_their_dotted_names() -> None:
         "same": 1,
         "a": {"b": [1, 2], "gone": None},
         "sets": [{"name": "x", "n": 1}, {}],
-        "was": {"c": 3},
+        "was": {"c": 3, "d": {"e": 4}},
+        "empty": None,
     }
-    after = {"same": 1, "a": {"b": [1], "new": 0}, "sets": [{"name": "x", "n": 2}, {}], "was": None}
+    after = {
+        "same": 1,
+        "a": {"b": [1], "new": 0},
+        "sets": [{"name": "x", "n": 2}, {}],
+        "was": None,
+        "empty": {},
+        "came": {"f": 5},
+    }
     assert list(differences(before, after)) == [
         ("a.b", [1, 2], [1]),
         ("a.new", None, 0),
         ("sets[0].n", 1, 2),
-        ("was", {"c": 3}, None),
+        ("was.c", 3, None),
+        ("was.d.e", 4, None),
+        ("empty", None, {}),
+        ("came.f", None, 5),
     ]
 
 

@@ -38,7 +38,7 @@ from oxcart.cli.main import oxcart
 from oxcart.compile.sample.rlds import RldsSampleConfig
 from oxcart.manifests.dataset import Dataset
 from oxcart.manifests.split import SplitRule
-from oxcart.manifests.verify import Damage, verify
+from oxcart.manifests.verify import Damage, _undecodable, verify
 from sample_compile import CAMERAS, Compiled, compile_sample
 
 
@@ -327,3 +327,20 @@ def test_the_command_on_what_is_no_dataset_is_one_line(root: Path, tmp_path: Pat
         assert (code, out) == (1, "")
         assert err.startswith("oxcart: error: ")
         assert len(err.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("codec", "said"),
+    [
+        ("jpeg", "chunk 0 cannot be decoded: its header is no JPEG's"),
+        ("zstd", "chunk 0 cannot be decoded: "),
+        ("raw", "chunk 0 "),
+    ],
+)
+def test_a_chunk_that_cannot_be_decoded_is_said_once(codec: str, said: str) -> None:
+    row = {"steps": 1, "image_0.height": 8, "image_0.width": 8}
+    pixels = {"codec": codec, "chunk": 1}
+    found = _undecodable([memoryview(b"none")], row, "image_0", pixels)
+    assert found is not None
+    assert found.startswith(said)
+    assert found.count("cannot be decoded") <= 1

@@ -43,7 +43,7 @@ def check_state(state: Mapping[str, Any], settings: Mapping[str, Any]) -> int:
     if found != settings:
         changed = "; ".join(changes(found, settings))
         raise ConfigError(
-            f"state: has another order of samples, so continuing would repeat or skip some:  {changed}"
+            f"state: has another order of samples, so continuing would repeat or skip some: {changed}"
         )
     return position
 

@@ -79,7 +79,7 @@ def _maker(named: str | Path | None, producer: str, device: str) -> Labeller:
     labeller = open_producer(Path(named), producer, device)
     if labeller.fingerprint != producer:
         raise ConfigError(
-            f"{named} is the model {labeller.fingerprint[:12]}, and the codes are of {producer[:12]}"
+            f"{named} is the model {labeller.fingerprint[:12]}, but the codes come from {producer[:12]}"
         )
     return labeller
 

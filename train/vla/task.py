@@ -339,8 +339,8 @@ def draw_curves(path: Path, metrics: list[dict[str, Any]], splits: list[str]) ->
     rates += [(f"{split}/accuracy", f"{split}, model") for split in splits[1:]]
     exact = [(name.replace("accuracy", "exact"), label) for name, label in rates]
     panels = [
-        ("training", "train", [("loss", "loss"), ("nll", "nats a code")]),
-        ("held out: nats a code", "val", [(f"{split}/nll", split) for split in splits]),
+        ("training", "train", [("loss", "loss"), ("nll", "nats per code")]),
+        ("held out: nats per code", "val", [(f"{split}/nll", split) for split in splits]),
         ("codes that are right", "val", rates),
         ("actions that are right", "val", exact),
     ]

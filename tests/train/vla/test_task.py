@@ -440,7 +440,7 @@ def _blank(values: dict[str, Any]) -> None:
     ("changed", "more", "said"),
     [
         ({"name": "motion"}, (), "holds 'motion', expected codes of oxcart label"),
-        ({"dataset": "b" * 64}, (), "is of the dataset bbbbbbbbbbbb, expected"),
+        ({"dataset": "b" * 64}, (), "belongs to the dataset bbbbbbbbbbbb, expected"),
         ({"values": _drop}, (), "has no values for episode"),
         ({"values": _blank}, (), r"has codes \[-1, -1, -1\] at step 0, expected 0 to 3; label it again"),
         ({"codes": 2}, (), "expected 0 to 1"),
