@@ -182,7 +182,7 @@ def with_split(**values: Any) -> Callable[[Any], None]:
         (lambda info: info.update(splits={"train": {}}), "no splits"),
         (lambda info: info.update(splits=["train"]), "a split is malformed"),
         (lambda info: info.update(splits=[None]), "a split is malformed"),
-        (lambda info: info["splits"].append(info["splits"][0]), "is taken"),
+        (lambda info: info["splits"].append(info["splits"][0]), "already taken"),
         (with_split(name=None), "a split is malformed"),
         (with_split(name=""), "a split is malformed"),
         (with_split(name=["train"]), "a split is malformed"),
