@@ -35,8 +35,10 @@ ATTEMPTS_UNANSWERED = 2
 FIRST_WAIT_S = 1.0
 """Longest wait before the second attempt, in seconds; it doubles with every further attempt, up to 16 s."""
 
+# obstore itself raises the last one if a store lacks an operation, such as creating an object on a web server
+# only if there is none. Uncaught it would be a traceback, and not a line that names the store.
 ERRORS = (BaseError, OSError, ValueError, NotImplementedError)
-"""Exceptions of obstore; a store raises NotImplementedError for unsupported operations."""
+"""Exceptions that obstore raises."""
 
 Result = TypeVar("Result")
 

@@ -12,7 +12,7 @@ import pytest
 
 from oxcart.compile.execute import ShardJob, write_shard
 from oxcart.compile.images import Resize
-from oxcart.compile.pipeline import execute, finish, prepare
+from oxcart.compile.pipeline import Prepared, execute, finish, prepare
 from oxcart.compile.workspace import read_done
 from oxcart.manifests.manifest import CLAIM
 from oxcart.shards.codec import Encoding
@@ -79,18 +79,22 @@ def test_what_another_plan_left_does_not_count(whole: Compiled, tmp_path: Path) 
     assert tree(out) == tree(tmp_path / "clean")
 
 
+def job_of(prepared: Prepared, *, reject: bool) -> ShardJob:
+    return ShardJob(
+        source=prepared.config.source,
+        out=prepared.config.out,
+        plan=prepared.plan.hash,
+        resize=Resize(),
+        encoding=Encoding(),
+        reject=reject,
+    )
+
+
 def test_a_task_whose_output_was_taken_writes_nothing(whole: Compiled, tmp_path: Path) -> None:
     out = tmp_path / "out"
     prepared = prepare(config_of(whole.source, out))
     Store(out).put(CLAIM, json.dumps({"plan": "another"}).encode())
-    job = ShardJob(
-        source=prepared.config.source,
-        out=str(out),
-        plan=prepared.plan.hash,
-        resize=Resize(),
-        encoding=Encoding(),
-        reject=False,
-    )
+    job = job_of(prepared, reject=False)
     with pytest.raises(ConfigError, match="another compile has taken"):
         write_shard(job, prepared.plan.shards[0], lambda frames, size: None)
     assert set(tree(out)) == {CLAIM}
@@ -108,14 +112,7 @@ def test_a_task_whose_episodes_are_all_rejected_touches_no_tar(whole: Compiled, 
     store, tar = Store(out), tar_name(shard.name)
     store.create(CLAIM, prepared.claim.to_bytes())
     store.put(tar, b"of another plan")
-    job = ShardJob(
-        source=prepared.config.source,
-        out=str(out),
-        plan=prepared.plan.hash,
-        resize=Resize(),
-        encoding=Encoding(),
-        reject=True,
-    )
+    job = job_of(prepared, reject=True)
     write_shard(job, shard, lambda frames, size: None)
     assert set(tree(out)) == {CLAIM, tar, rows_name(shard.name)}
     assert store.read(tar) == b"of another plan"
