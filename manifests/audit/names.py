@@ -20,7 +20,7 @@ from oxcart.manifests.audit.records import unknown
 from oxcart.manifests.audit.result import Check, Criterion, count, some
 
 EQUAL = "equal but for case, white space, _ and -"
-CRITERION = Criterion("environments", "Environments of train are not those held out")
+CRITERION = Criterion("environments", "Names of environments, train against held out")
 
 MOST_PAIRS = 4_000_000
 """Maximum number of pairs of names compared letter by letter; beyond it, only folded names are compared."""
