@@ -106,7 +106,7 @@ class Audit:
     """Recall of the planted leaks, per kind; empty if there was no threshold."""
     probe: copy_ahead.Probe | None
     """Result of the copy-ahead probe."""
-    places: place.Places | None
+    places: place.Places
     """How alike environments look."""
     options: AuditOptions
     """Options of the audit."""
@@ -171,7 +171,16 @@ def audit(
         found = near.compare(visible, features, options.seed, options.workers, report)
     labels = [_environment(datasets, episode) for episode in visible]
     held = np.array([episode.split != "train" for episode in visible], np.bool_)
-    places = place.check_places(visible, labels, features.thumbs, held) if len(visible) else None
+    with stage("comparing places", place.compared_in_all(visible, held), "environments") as report:
+        places = place.check_places(
+            visible,
+            labels,
+            features.thumbs,
+            held,
+            seed=options.seed,
+            workers=options.workers,
+            report=report,
+        )
     looked, in_all = _train_looked_at(datasets, visible)
     recall, planted = _recall(datasets, visible, features, found, options, stage, 1 - looked / max(1, in_all))
     probed, ahead_check = _probe(visible, features, options.seed)
@@ -189,7 +198,7 @@ def audit(
         same_moves,
         found.check,
         found.alike,
-        *([places.check] if places else []),
+        places.check,
         ahead_check,
         planted,
         _cameras(datasets),
@@ -199,7 +208,7 @@ def audit(
     limit = found.limit.value if found.limit else None
     confirmed = sum(pair["score"] > limit for pair in pairs) if limit is not None else 0
     top = _top(pairs, limit)
-    shown = draw_images(datasets, visible, top, places.ranking if places else (), options.frames)
+    shown = draw_images(datasets, visible, top, places.ranking, options.frames)
     word = decide(
         checks,
         found.exceeding,
@@ -284,8 +293,9 @@ def _probe(
 
     if len(episodes) == train:
         return None, copy_ahead.CRITERION.unchecked("nothing is held out")
-    if len(set(spot[spot != UNKNOWN].tolist())) < 2:
-        return None, copy_ahead.CRITERION.unchecked("train has no two environments to set the null by")
+    if len(set(spot[spot != UNKNOWN].tolist())) < copy_ahead.FEWEST:
+        why = f"train has fewer than {copy_ahead.FEWEST} environments to set the null by"
+        return None, copy_ahead.CRITERION.unchecked(why)
     found = copy_ahead.probe(features.thumbs[train:], features.thumbs[:train], others, seed)
     return found, copy_ahead.check(found)
 

@@ -5,8 +5,7 @@ the next sampled frame, and predicts the second by the frame that followed the n
 compares the error with two others: the error of copying the held-out frame itself, and the error of the null,
 in which train pairs are predicted by train without their own environment. The result is the ratio of the
 median held-out error to the median null error. It is 1 where train knows no more about held-out episodes than
-about any new place, and approaches 0 where train has seen them. The probe compares splits of one dataset and
-does not affect the verdict.
+about any new place, and approaches 0 where train has seen them.
 """
 
 from __future__ import annotations
@@ -22,8 +21,11 @@ from oxcart.manifests.audit.result import Check, Criterion
 
 CRITERION = Criterion("copy-ahead", "Futures of frames, train against held out")
 
-KNOWN = 0.3
-"""Ratio below which held-out episodes look known to train."""
+KNOWN = 0.25
+"""Ratio below which held-out episodes look known to train: 1 in 200 simulated kitchens without a twin have a
+lower one beside four of train."""
+FEWEST = 3
+"""Minimum number of environments of train: with fewer, the ratio often is as low by chance."""
 BLOCK = 1024
 """Train episodes compared at a time."""
 MOST = 256
@@ -77,7 +79,9 @@ def check(found: Probe) -> Check:
         f"environment ({found.neighbour:.0f} and {found.null:.0f}; copying the present {found.copy:.0f}), "
         f"median over {found.pairs:,} pairs; 1 is unseen, toward 0 is known"
     )
-    return (CRITERION.suspicious if found.ratio < KNOWN else CRITERION.passed)(summary)
+    if found.ratio < KNOWN:
+        return CRITERION.suspicious(summary, settle="look at the nearest pairs")
+    return CRITERION.passed(summary)
 
 
 def _draw(count: int, seed: int, side: str) -> npt.NDArray[np.intp]:

@@ -18,8 +18,8 @@ import numpy.typing as npt
 from oxcart.manifests.audit.episodes import UNKNOWN, AuditedEpisode
 from oxcart.manifests.audit.features import Features, Report, distance, draws
 from oxcart.manifests.audit.match import Match, Matcher, window_text
-from oxcart.manifests.audit.result import Check, Criterion, count
-from oxcart.manifests.audit.verdict import CONFIDENCE, Threshold, bound, exceeds, threshold
+from oxcart.manifests.audit.result import PASSED, Check, Criterion, count
+from oxcart.manifests.audit.verdict import CONFIDENCE, Threshold, all_beyond, bound, exceeds, threshold
 
 CRITERION = Criterion("near", "Images of whole episodes, train against held out")
 ALIKE = Criterion("alike", "Environments of train, against each other")
@@ -112,6 +112,8 @@ def compare(
     if why is None:
         limit = threshold(null, of)
     exceeding, allowed, groups, check = _conclude(episodes, train, units, match, limit, why)
+    if limit and check.status == PASSED and all_beyond(match.best, null, of, limit):
+        check = _beyond(match.best, null, check.summary)
     return Near(
         units=units,
         match=match,
@@ -236,6 +238,15 @@ def _conclude(
         what += "; " + "; ".join(groups)
     ended = CRITERION.failed if exceeding > allowed or groups else CRITERION.passed
     return exceeding, allowed, tuple(groups), ended(what)
+
+
+def _beyond(best: npt.NDArray[np.float32], null: npt.NDArray[np.float32], passed: str) -> Check:
+    """The check where no more episodes exceed the threshold than may, but all lie beyond the null."""
+    summary = (
+        f"all held-out scores ({best.min():.2f} to {best.max():.2f}) lie beyond the whole null (at most "
+        f"{null.max():.2f}), and few environments set the threshold: {passed}"
+    )
+    return CRITERION.suspicious(summary, settle="look at the nearest pairs")
 
 
 def _alike(

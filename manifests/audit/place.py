@@ -1,45 +1,72 @@
-"""Which environments look like one place? A ranking for human review, from backgrounds without the arm.
+"""Does an environment that is held out look like one of train? The twin test, and a ranking for the eye.
 
-An episode's background is the temporal median of its thumbnails, from which moving things vanish. Backgrounds
-are compared like frames (see `match`), so another lens position or a mirrored image does not hide a place.
-The result is suspicious if two names look more alike than environments of train do among each other. The
-decision is left to a person, who gets the images.
+An episode's background is the temporal median of its thumbnails, from which moving things vanish. A few
+backgrounds of every environment are compared (see `likeness`): that of two environments is the median, over
+the backgrounds of one, of the best match among those of the other. `twins` judges which of them may be one
+place under two names. The test asks a person to look, who gets the images.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from oxcart.manifests.alike import aliases
 from oxcart.manifests.audit.episodes import UNKNOWN, AuditedEpisode
-from oxcart.manifests.audit.match import Matcher, backgrounds, coarse
-from oxcart.manifests.audit.result import Check, Criterion
+from oxcart.manifests.audit.features import draws
+from oxcart.manifests.audit.likeness import likeness
+from oxcart.manifests.audit.match import backgrounds, one_thread
+from oxcart.manifests.audit.result import Check, Criterion, some
+from oxcart.manifests.audit.twins import FEWEST, Twins, judge
+from oxcart.shards.prefetch import in_threads
 
 CRITERION = Criterion("places", "Backgrounds of environments, train against held out")
 
 PER_PLACE = 6
 """Backgrounds compared per environment, spread over its episodes."""
+NULL_PLACES = 256
+"""Maximum number of environments of train whose contrasts are computed."""
+KEPT = 3
+"""Environments of train that are listed for each held-out one, the most alike first."""
 SHOWN_PLACES = 40
 """Maximum number of environments in the heat map."""
+_BLOCK = 128
+"""Environments of train compared at a time."""
+
+Floats = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Places:
-    """Similarity of the backgrounds of environments."""
+    """How alike environments look. Likenesses are scaled to [0, 1], where 1 is the same image."""
 
-    names: tuple[str, ...]
+    names: tuple[str, ...] = ()
     """Environments of the heat map, held-out ones first."""
-    held: tuple[bool, ...]
+    held: tuple[bool, ...] = ()
     """Whether each environment is held out."""
-    likeness: tuple[tuple[float, ...], ...]
-    """Best correlation of backgrounds for each pair of environments, without windows; the diagonal is 1."""
-    ranking: tuple[dict[str, Any], ...]
-    """Pairs of a held-out environment and one of train, the most alike first."""
+    likeness: tuple[tuple[float, ...], ...] = ()
+    """Likeness of each pair of environments; the diagonal is 1."""
+    ranking: tuple[dict[str, Any], ...] = ()
+    """Pairs of a held-out environment and one of train: those that may be twins first, then the most alike."""
+    null: tuple[float, ...] = ()
+    """Contrasts of environments of train, sorted."""
+    limit: float | None = None
+    """Excess above which an environment may be a twin; None if nothing was concluded."""
     check: Check
+
+
+class _Place(NamedTuple):
+    """An environment on one side, with the episodes whose backgrounds are compared."""
+
+    number: int
+    name: str
+    held: bool
+    episodes: npt.NDArray[np.intp]
 
 
 def check_places(
@@ -47,112 +74,168 @@ def check_places(
     labels: Sequence[str],
     thumbs: npt.NDArray[np.uint8],
     held: npt.NDArray[np.bool_],
+    *,
+    seed: int = 0,
+    workers: int = 1,
+    report: Callable[[int], None] = lambda done: None,
 ) -> Places:
     """Compare the backgrounds of all environments.
 
     Args:
         episodes: the episodes to compare.
         labels: name of each episode's environment in the report.
-        thumbs: thumbnails of their frames.
+        thumbs: thumbnails [E, N, 24, 24, 3] of their frames.
         held: whether each episode is held out.
+        seed: draws the environments of train whose contrasts are computed, if there are many.
+        workers: number of threads.
+        report: called with the number of environments compared so far.
     """
-    chosen = _spread(episodes, held)
-    if not len(chosen):
-        check = CRITERION.unchecked("no environment is known")
-        return Places(names=(), held=(), likeness=(), ranking=(), check=check)
-    images = backgrounds(thumbs[chosen])[:, None]
-    place = np.array([episodes[i].place for i in chosen], np.int64)
-    out = held[chosen]
-    name_of = {episodes[i].place: labels[i] for i in chosen}
-    train, test = np.flatnonzero(~out), np.flatnonzero(out)
-    heat = _heat(images, place, out, name_of)
-    if not len(test):
-        check = CRITERION.unchecked("no episode of known environment is held out")
-        return Places(**heat, ranking=(), check=check)
-    if not len(train):
-        check = CRITERION.unchecked("no episode of train has a known environment")
-        return Places(**heat, ranking=(), check=check)
-    gallery = Matcher(images[train])
-    best = gallery.search(images[test], lambda index: place[test[index]][:, None] != place[train][None])
-    null = gallery.search(
-        images[train], lambda index: place[train[index]][:, None] != place[train][None], keep=4
+    test, train = _both_sides(episodes, labels, held)
+    with one_thread():
+        found = _heat([*test, *train], thumbs, Places(check=CRITERION.unchecked("no environment is known")))
+        if not test or not train:
+            which = "of train has a known environment" if test else "of known environment is held out"
+            return replace(found, check=CRITERION.unchecked(f"no episode {which}"))
+        drawn = np.sort(draws(seed, "places", len(train)).permutation(len(train))[:NULL_PLACES])
+        queries = [*test, *(train[i] for i in drawn)]
+        calls = (partial(_compared, one, train, thumbs) for one in queries)
+        rows = []
+        for done, row in enumerate(in_threads(workers, calls, depth=2 * workers), 1):
+            rows.append(row)
+            report(done)
+        alike = np.stack(rows)
+        twins = None if len(train) < FEWEST else judge(alike[: len(test)], alike[len(test) :])
+        found = replace(found, ranking=tuple(_ranking(test, train, alike, twins, thumbs)))
+    if twins is None:
+        why = f"train has fewer than {FEWEST} environments, so nothing says how alike two places are"
+        return replace(found, check=CRITERION.unchecked(why, _evidence(found.ranking)))
+    return replace(
+        found,
+        null=tuple(sorted(round(float(value), 4) for value in twins.null)),
+        limit=round(twins.limit, 4),
+        check=_check(episodes, found.ranking, twins),
     )
-    pairs: dict[tuple[int, int], dict[str, Any]] = {}
-    for row, one in enumerate(test):
-        for other, score in zip(best.episodes[row], best.scores[row], strict=True):
-            if other < 0:
-                continue
-            at = int(place[one]), int(place[train[other]])
-            if at not in pairs or score > pairs[at]["score"]:
-                pairs[at] = {
-                    "held out": name_of[at[0]],
-                    "train": name_of[at[1]],
-                    "score": round(float(score), 4),
-                    "held out episode": int(chosen[one]),
-                    "train episode": int(chosen[train[other]]),
-                }
-    ranking = sorted(pairs.values(), key=lambda row: (-row["score"], row["held out"], row["train"]))
-    shown = [{k: v for k, v in row.items() if not k.endswith("episode")} for row in ranking]
-    known = null.best[null.best > -1]
-    if len(known) < 2 or len(set(place[train].tolist())) < 3:
-        why = "train has fewer than three environments, so nothing says how alike two places are"
-        return Places(**heat, ranking=tuple(ranking), check=CRITERION.unchecked(why, shown))
-    limit = _ceiling(known)
-    alike = [row for row in shown if row["score"] > limit]
-    if alike:
-        text = ", ".join(f"{row['held out']} and {row['train']} ({row['score']:.2f})" for row in alike[:3])
-        summary = f"more alike than environments of train are ({limit:.2f}): {text}"
-        return Places(**heat, ranking=tuple(ranking), check=CRITERION.suspicious(summary, shown))
-    if not shown:
-        check = CRITERION.passed("no place held out resembles any of train")
-        return Places(**heat, ranking=(), check=check)
-    first = shown[0]
-    summary = (
-        f"the most alike are {first['held out']} and {first['train']} ({first['score']:.2f}; environments of "
-        f"train reach {float(known.max()):.2f} among each other)"
-    )
-    return Places(**heat, ranking=tuple(ranking), check=CRITERION.passed(summary, shown))
 
 
-def _ceiling(scores: npt.NDArray[np.float32]) -> float:
-    """The larger of the maximum and the 99.9% quantile of a normal tail, after Fisher's transform."""
-    spread = np.arctanh(np.clip(scores.astype(np.float64), -0.999, 0.999))
-    middle = float(np.median(spread))
-    deviation = float(np.sqrt(np.square(spread[spread >= middle] - middle).mean()))
-    return max(float(scores.max()), float(np.tanh(middle + 3.09 * deviation)))
+def compared_in_all(episodes: Sequence[AuditedEpisode], held: npt.NDArray[np.bool_]) -> int:
+    """Number of environments that `check_places` compares, as the total of a progress bar."""
+    test, train = _both_sides(episodes, [""] * len(episodes), held)
+    return len(test) + min(NULL_PLACES, len(train)) if test and train else 0
 
 
-def _spread(episodes: Sequence[AuditedEpisode], held: npt.NDArray[np.bool_]) -> npt.NDArray[np.intp]:
-    """A few episodes of each environment and side, spread evenly over all of them."""
-    members: dict[tuple[int, bool], list[int]] = {}
+def _both_sides(
+    episodes: Sequence[AuditedEpisode], labels: Sequence[str], held: npt.NDArray[np.bool_]
+) -> tuple[list[_Place], list[_Place]]:
+    """The environments held out and those of train, with a few episodes each, spread evenly over all."""
+    members: dict[tuple[bool, int], list[int]] = {}
     for i, episode in enumerate(episodes):
         if episode.place != UNKNOWN:
-            members.setdefault((episode.place, bool(held[i])), []).append(i)
-    chosen: list[int] = []
-    for own in members.values():
+            members.setdefault((bool(held[i]), episode.place), []).append(i)
+    sides: tuple[list[_Place], list[_Place]] = ([], [])
+    for (out, number), own in sorted(members.items(), key=lambda item: labels[item[1][0]]):
         at = np.unique(np.linspace(0, len(own) - 1, PER_PLACE).round().astype(int))
-        chosen += [own[k] for k in at]
-    return np.array(sorted(chosen), np.intp)
+        sides[not out].append(_Place(number, labels[own[0]], out, np.array(own)[at]))
+    return sides
 
 
-def _heat(
-    images: npt.NDArray[np.uint8],
-    place: npt.NDArray[np.int64],
-    held: npt.NDArray[np.bool_],
-    name_of: dict[int, str],
-) -> dict[str, Any]:
-    vectors = coarse(images[:, 0]).reshape(len(images), -1)
-    out = {int(p): bool(h) for p, h in zip(place, held, strict=True)}
-    out |= {int(p): True for p in place[held]}
-    order = sorted(out, key=lambda p: (not out[p], name_of[p]))[:SHOWN_PLACES]
+def _compared(one: _Place, others: Sequence[_Place], thumbs: npt.NDArray[np.uint8]) -> Floats:
+    """Likeness [E] of an environment to others; NaN where it is the same one."""
+    mine = backgrounds(thumbs[one.episodes])
+    found = np.empty(len(others), np.float32)
+    for start in range(0, len(others), _BLOCK):
+        block = others[start : start + _BLOCK]
+        sizes = [len(other.episodes) for other in block]
+        theirs = backgrounds(thumbs[np.concatenate([other.episodes for other in block])])
+        first = np.cumsum([0, *sizes[:-1]])
+        best = np.maximum.reduceat(likeness(mine, theirs), first, axis=1)
+        found[start : start + len(block)] = np.median(best, axis=0)
+    found[[other.number == one.number for other in others]] = np.nan
+    return found
+
+
+def _ranking(
+    test: Sequence[_Place],
+    train: Sequence[_Place],
+    alike: Floats,
+    twins: Twins | None,
+    thumbs: npt.NDArray[np.uint8],
+) -> list[dict[str, Any]]:
+    """The most alike pairs of a held-out environment and one of train, suspected twins first."""
     rows = []
-    for one in order:
-        best = vectors[place == one] @ vectors.T
-        rows.append(
-            tuple(1.0 if other == one else round(float(best[:, place == other].max()), 4) for other in order)
+    for i, one in enumerate(test):
+        order = np.argsort(-np.where(np.isnan(alike[i]), -np.inf, alike[i]), kind="stable")
+        for rank, at in enumerate(order[:KEPT]):
+            if np.isnan(alike[i, at]):
+                continue
+            other = train[at]
+            each = likeness(backgrounds(thumbs[one.episodes]), backgrounds(thumbs[other.episodes]))
+            mine, theirs = np.unravel_index(each.argmax(), each.shape)
+            stands_out = None if twins is None or rank else float(twins.excess[i])
+            rows.append(
+                {
+                    "held out": one.name,
+                    "train": other.name,
+                    "score": round(float(np.tanh(alike[i, at])), 4),
+                    "stands out by": None if stands_out is None else round(stands_out, 4),
+                    "twin": stands_out is not None and twins is not None and stands_out > twins.limit,
+                    "held out episode": int(one.episodes[mine]),
+                    "train episode": int(other.episodes[theirs]),
+                }
+            )
+    rows.sort(key=lambda row: (not row["twin"], -row["score"], row["held out"], row["train"]))
+    return rows
+
+
+def _evidence(ranking: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    hidden = ("held out episode", "train episode", "twin")
+    return [{name: value for name, value in row.items() if name not in hidden} for row in ranking]
+
+
+def _check(episodes: Sequence[AuditedEpisode], ranking: Sequence[dict[str, Any]], twins: Twins) -> Check:
+    rows = _evidence(ranking)
+    suspects = [row for row in ranking if row["twin"]]
+    if suspects:
+        pairs = [
+            f"{row['held out']} looks like {row['train']} (stands out by {row['stands out by']:.2f})"
+            for row in suspects
+        ]
+        summary = (
+            f"may be one place under two names, since it resembles no other environment of train so much: "
+            f"{some(pairs)}; without a twin, more than {twins.limit:.2f} is rare"
         )
-    return {
-        "names": tuple(name_of[p] for p in order),
-        "held": tuple(out[p] for p in order),
-        "likeness": tuple(rows),
-    }
+        return CRITERION.suspicious(summary, rows, settle=_settle(episodes, suspects))
+    first = max((row for row in ranking if row["stands out by"] is not None), key=lambda r: r["stands out by"])
+    summary = (
+        f"{first['held out']} stands out most, by {first['stands out by']:.2f} toward {first['train']}; without "
+        f"a twin, more than {twins.limit:.2f} is rare"
+    )
+    return CRITERION.passed(summary, rows)
+
+
+def _settle(episodes: Sequence[AuditedEpisode], suspects: Sequence[dict[str, Any]]) -> str:
+    """What a person can do about suspected twins."""
+    joined: dict[str, list[str]] = {}
+    for row in suspects:
+        one, other = (episodes[row[side]] for side in ("held out episode", "train episode"))
+        if one.dataset == other.dataset:
+            joined.setdefault(other.row["environment"], []).append(one.row["environment"])
+    line = f", say so in the split rule: {aliases([(a, *b) for a, b in joined.items()])}" if joined else ""
+    return (
+        f"look at the backgrounds of {some([row['held out'] + ' and ' + row['train'] for row in suspects])}: "
+        f"if they show one place{line or ', give them one name'}"
+    )
+
+
+def _heat(places: Sequence[_Place], thumbs: npt.NDArray[np.uint8], found: Places) -> Places:
+    """Fill in the heat map; an environment on both sides counts as held out, with its episodes there."""
+    shown = list({place.number: place for place in reversed(places)}.values())[::-1][:SHOWN_PLACES]
+    if not shown:
+        return found
+    one_way = np.tanh(np.stack([_compared(one, shown, thumbs) for one in shown]))
+    rows = np.nan_to_num((one_way + one_way.T) / 2, nan=1.0)
+    return replace(
+        found,
+        names=tuple(place.name for place in shown),
+        held=tuple(place.held for place in shown),
+        likeness=tuple(tuple(round(float(value), 4) for value in row) for row in rows),
+    )

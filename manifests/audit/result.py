@@ -1,7 +1,8 @@
 """The result of a check of the audit: a status, a sentence and evidence, all plain data for JSON.
 
-There are four statuses. `suspicious` asks a person to look and does not affect the verdict. `not checked` is
-always reported, because a check that did not run must not look like one that passed.
+There are four statuses. `suspicious` asks a person to look; `verdict.DECIDING` lists the checks of which it
+decides the verdict. `not checked` is always reported, because a check that did not run must not look like one
+that passed.
 """
 
 from __future__ import annotations
@@ -38,6 +39,8 @@ class Check:
     """First rows of the evidence, all with the same keys."""
     duplicate: bool = False
     """Whether an exact duplicate across splits was found; one is enough for the verdict `leak`."""
+    settle: str = ""
+    """What a person can do to settle a suspicion."""
 
 
 @dataclass(frozen=True)
@@ -59,9 +62,11 @@ class Criterion:
         """The check found a defect."""
         return replace(self._check(FAILED, summary, evidence), duplicate=duplicate)
 
-    def suspicious(self, summary: str, evidence: Iterable[dict[str, Any]] = ()) -> Check:
+    def suspicious(
+        self, summary: str, evidence: Iterable[dict[str, Any]] = (), *, settle: str = ""
+    ) -> Check:
         """The check found something that a person should look at."""
-        return self._check(SUSPICIOUS, summary, evidence)
+        return replace(self._check(SUSPICIOUS, summary, evidence), settle=settle)
 
     def unchecked(self, why: str, evidence: Iterable[dict[str, Any]] = ()) -> Check:
         """The check did not run: why, without repeating that it did not."""

@@ -13,6 +13,11 @@ as one kitchen under two names does, are left out of the null, and named.
 The number of held-out episodes that may exceed the threshold is the 99% bound for new draws from the same
 distribution, which accounts for the threshold being estimated from a sample as well. The verdict is a leak if
 more exceed it, overall or in one split of one dataset, or if there is any exact duplicate.
+
+Short of a leak, evidence can still speak against the split: all held-out scores lie beyond the whole null, a
+held-out environment looks like one of train and no other (`place`), or train tells what comes next in it
+(`copy_ahead`). Then the verdict is suspicious, and says what would settle it. The limits of all three come
+from simulated kitchens, as `twins` says.
 """
 
 from __future__ import annotations
@@ -26,9 +31,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from oxcart.manifests.audit.result import FAILED, UNCHECKED, Check, count
+from oxcart.manifests.audit.result import FAILED, SUSPICIOUS, UNCHECKED, Check, count
 
-LEAK, CLEAN, UNCLEAR = "leak", "clean", "not checked"
+LEAK, SUSPECT, CLEAN, UNCLEAR = "leak", "suspicious", "clean", "not checked"
+DECIDING = ("near", "places", "copy-ahead")
+"""Checks whose suspicion makes the verdict suspicious: their evidence is of the split, not of the audit."""
 
 RATE = 0.001
 """Share of the null above the threshold."""
@@ -44,6 +51,9 @@ APART, LEAST_SPREAD = 5.0, 0.05
 """Robust deviations (of Fisher transforms) above which an environment stands out, and their lower bound."""
 FEW = 5
 """Minimum number of environments for any to stand out."""
+BEYOND = 1.8
+"""Distance of all held-out scores from the whole null (Fisher transforms, times the number of environments of
+the null) that 1 in 200 environments without a twin reach."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +77,7 @@ class Verdict:
     """The verdict of an audit, with its reasons."""
 
     word: str
-    """`leak`, `clean` or `not checked`."""
+    """`leak`, `suspicious`, `clean` or `not checked`."""
     because: tuple[str, ...]
     """Reasons as sentences, most important first."""
 
@@ -114,6 +124,26 @@ def exceeds(scores: npt.NDArray[np.floating[Any]], value: float) -> npt.NDArray[
     """Whether each score is above a threshold, compared with the digits that are reported."""
     above: npt.NDArray[np.bool_] = np.round(scores.astype(np.float64), DIGITS) > value
     return above
+
+
+def all_beyond(
+    best: npt.NDArray[np.float32],
+    null: npt.NDArray[np.float32],
+    environments: npt.NDArray[np.int64],
+    limit: Threshold,
+) -> bool:
+    """Whether all held-out scores lie so far beyond the whole null that chance seldom explains it.
+
+    Args:
+        best: scores of the held-out episodes.
+        null: scores [n] of the null.
+        environments: environment [n] of the episode of each score.
+        limit: the threshold, which names the environments that are left out of the null.
+    """
+    kept = ~np.isin(environments, limit.apart)
+    number = len(np.unique(environments[kept]))
+    lowest, highest = (math.atanh(min(float(score), 0.9999)) for score in (best.min(), null[kept].max()))
+    return (lowest - highest) * number > BEYOND
 
 
 def _student(freedom: int) -> float:
@@ -189,6 +219,12 @@ def decide(
     if leaks:
         return Verdict(word=LEAK, because=(*leaks, *others))
     damaged = [c.summary for c in checks if c.name == "shards" and c.status == FAILED]
+    suspects = [c for c in checks if c.name in DECIDING and c.status == SUSPICIOUS]
+    if suspects and not damaged:
+        settle = dict.fromkeys(c.settle for c in suspects if c.settle)
+        more = "hold out more environments: with few, a twin is hard to tell from chance"
+        found = (f"{c.name}: {c.summary}" for c in suspects)
+        return Verdict(word=SUSPECT, because=(*found, f"to settle it, {'; or '.join((*settle, more))}", *others))
     near = [c.summary for c in checks if c.name == "near" and c.status == UNCHECKED]
     unseen = [f"this audit is blind here: it misses planted copies ({', '.join(blind)})"] if blind else []
     if damaged or near or unseen or exceeding is None:

@@ -11,7 +11,7 @@ pixels wide.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -29,10 +29,20 @@ class Windows:
         side: pixels of a side of the images that are compared.
         scales: side of the query's window in sides of the other's frame, and offsets of its middle, the same
             set down and across.
+        planes: makes planes [n, 3, 24, 24] of thumbnails [..., 24, 24, 3]; `opponent_planes` if None.
+        flat: length of the planes of an image below which it shows nothing, per pixel of a side; 2 is 1.2
+            grey levels a pixel.
     """
 
-    def __init__(self, side: int, scales: Sequence[tuple[float, Sequence[float]]]) -> None:
+    def __init__(
+        self,
+        side: int,
+        scales: Sequence[tuple[float, Sequence[float]]],
+        planes: Callable[[Thumbs], Floats] | None = None,
+        flat: float = 2.0,
+    ) -> None:
         self.side = side
+        self._planes = planes or opponent_planes
         self.numbers = [(scale, y, x) for scale, offsets in scales for y in offsets for x in offsets]
         """Scale, and offset down and to the right, of each window."""
         self._operators = [
@@ -46,8 +56,8 @@ class Windows:
         self._shared: Floats = np.concatenate(masks)
         """[W, side * side]: 1 where both frames have a pixel."""
         self._cells: Floats = self._shared.sum(1)
-        self._flat = 2.0 * side
-        """A length below it, 1.2 grey levels a pixel, is noise of a flat frame."""
+        self._flat = flat * side
+        """A length below it is noise of a flat frame."""
 
     def __len__(self) -> int:
         return len(self.numbers)
@@ -62,7 +72,7 @@ class Windows:
 
     def plain(self, thumbs: Thumbs) -> Plain:
         """Unchanged frames [..., 24, 24, 3], with the sums that each window needs of them."""
-        pixels = (self._straight @ planes(thumbs) @ self._straight.T).astype(np.float32)
+        pixels = (self._straight @ self._planes(thumbs) @ self._straight.T).astype(np.float32)
         flat = pixels.reshape(len(pixels), 3, self.side**2)
         sums = (flat.reshape(-1, self.side**2) @ self._shared.T).reshape(len(flat), 3, -1).transpose(2, 1, 0)
         squares = self._shared @ (flat * flat).sum(1).T
@@ -72,7 +82,7 @@ class Windows:
 
     def views(self, frames: Thumbs) -> Views:
         """Frames [n, 24, 24, 3] under every window, first unchanged and then mirrored: 2n of them."""
-        from_frames = planes(np.concatenate([frames, frames[:, :, ::-1]]))
+        from_frames = self._planes(np.concatenate([frames, frames[:, :, ::-1]]))
         number, side = len(from_frames), self.side
         pixels = np.empty((len(self), number, 3, side, side), np.float32)
         start = 0
@@ -111,7 +121,7 @@ class Plain:
         self.pixels, self.sums, self.lengths = pixels, sums, lengths
 
 
-def planes(thumbs: Thumbs) -> Floats:
+def opponent_planes(thumbs: Thumbs) -> Floats:
     """Images [..., 24, 24, 3] uint8 as brightness and two colour differences [n, 3, 24, 24], each centred."""
     flat = thumbs.reshape(-1, GRID, GRID, 3).astype(np.float32)
     found = np.ascontiguousarray(np.moveaxis(opponents(flat), -1, 1))
