@@ -18,7 +18,8 @@ Robots and cameras move, so several may serve one place. Two rooms beside one na
 `stanford_kitchen1`, even where `kitchen1` is a name. The number of an environment always stays: `toykitchen1`
 is not `toykitchen2`, and `kitchen_2` is not `kitchen`. `tabletop_white` is not `tabletop`, which may be any.
 
-Similar names may still mean two places, so nothing is joined here. Time is close to linear in the number of names.
+Similar names may still mean two places, so nothing is joined here. Time is close to linear in the number of
+names.
 """
 
 from __future__ import annotations

@@ -71,7 +71,7 @@ def check_environments(datasets: Sequence[Audited]) -> Check:
         ready = [row for row in found if _ready(row)]
         others = [f"{row['held out']} and {row['train']} ({row['why']})" for row in found if not _ready(row)]
         text = f"names that may be one place: {some(others, 2)}" if others else ""
-        joins = said_alike(_to_join(ready, alikes, train | held)) if ready else ""
+        joins = said_alike(to_join(ready, alikes, train | held)) if ready else ""
         return CRITERION.suspicious("; ".join(filter(None, (text, note, joins))), found)
     passed = f"{len(held):,} held out, {len(train):,} in train, no name in both"
     return CRITERION.passed("; ".join(filter(None, (passed, note))))
@@ -120,7 +120,7 @@ def _ready(row: Mapping[str, Any]) -> bool:
     return row["why"] in (EQUAL, BUT_FOR) and row["of"] == row["of train"]
 
 
-def _to_join(
+def to_join(
     rows: Sequence[dict[str, Any]],
     places: Mapping[_Environment, tuple[str, ...]],
     joined: Mapping[_Environment, _Environment],
