@@ -17,6 +17,7 @@ Robots and cameras move, so several may serve one place. Two rooms beside one na
 `toykitchen2_room8052` and `toykitchen2_room9000` are not alike. Neither are `berkeley_kitchen1` and
 `stanford_kitchen1`, even where `kitchen1` is a name. The number of an environment always stays: `toykitchen1`
 is not `toykitchen2`, and `kitchen_2` is not `kitchen`. `tabletop_white` is not `tabletop`, which may be any.
+Other words with a number stay (`house2_sink1`), as do short ones and those that describe (`toy_kitchen1`).
 
 Similar names may still mean two places, so nothing is joined here. Time is close to linear in the number of
 names.
@@ -28,8 +29,11 @@ import re
 import unicodedata
 from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping
 from itertools import chain
+from typing import TypeAlias
 
 from oxcart.manifests.split import connected, scalar
+
+_Words: TypeAlias = tuple[str, ...]
 
 SHOWN = 5
 """Maximum number of places whose names are listed in one line."""
@@ -68,8 +72,6 @@ _DESCRIBING = re.compile(
     "bathroom|bed|bedroom|living|dining|laundry|coffee|folding|side|work|lab"
 )
 """Words that say which of several places is meant, or make another noun of a name: a folding table."""
-
-_Words = tuple[str, ...]
 
 
 def words(name: str) -> _Words:
@@ -145,12 +147,14 @@ def _ties(names: Collection[_Words]) -> list[int]:
     """A number for each name, equal for names that may mean one place."""
     seen = [_without(_CAMERA, name) for name in names]
     forms = {_form(name) for name in seen}
+    # Names without their robots, where what is left is enough to tell a place.
     stems = []
     for name in seen:
         form = _form(stem := _without(_ROBOT, name))
         stems.append(stem if form in forms or _CERTAIN.match(form) else name)
     plain = {_form(stem) for stem in stems}
     found = [list(_beside(stem, plain)) for stem in stems]
+    # A word beside a name says nothing of its own only where no other stands there.
     others: dict[tuple[str, str], set[str]] = {}
     for what, rest, word in chain.from_iterable(found):
         others.setdefault((what, rest), set()).add(word)
@@ -180,4 +184,5 @@ def _beside(stem: _Words, plain: Collection[str]) -> Iterator[tuple[str, str, st
 
 
 def _rest(stem: _Words, at: int) -> str:
+    """The form of a name without one of its words."""
     return _form(stem[:at] + stem[at + 1 :])

@@ -125,11 +125,18 @@ def to_join(
     places: Mapping[_Environment, tuple[str, ...]],
     joined: Mapping[_Environment, _Environment],
 ) -> list[tuple[str, ...]]:
-    """The names to join of every place of the rows, for a split rule that serves all datasets."""
+    """The names to join of every place of the rows, for a split rule that serves all datasets.
+
+    Args:
+        rows: pairs of names of one dataset, from `look_alikes`.
+        places: all names of each environment's place, from `places_of`.
+        joined: each environment -> the one that stands for it by the aliases of its dataset.
+    """
+    by_first: dict[_Environment, tuple[str, ...]] = {}
+    for row in rows:
+        names = places[row["of"], row["held out"]]
+        by_first[row["of"], names[0]] = names
     found: list[tuple[str, ...]] = []
-    by_first = {
-        (row["of"], names[0]): names for row in rows for names in [places[row["of"], row["held out"]]]
-    }
     for (family, _), names in by_first.items():
         found += apart([names], {name: joined[family, name] for name in names})
     merged: dict[int, dict[str, None]] = {}
