@@ -122,20 +122,25 @@ def apart(places: Iterable[tuple[str, ...]], joined: Mapping[str, Hashable]) -> 
 
 
 def said_alike(places: Collection[tuple[str, ...]]) -> str:
-    """One line that says what the names of the places differ in, and how to join them."""
+    """One line that says what the names of the places differ in, and ends with what joins them."""
     forms = [(len(names), len({folded(name) for name in names})) for names in places]
     kinds = [SPELLING] * any(few < many for many, few in forms) + [BESIDE] * any(few > 1 for _, few in forms)
+    more = len(places) - SHOWN
+    them = (
+        f"the first {SHOWN} (and {more} more {'place' if more == 1 else 'places'} next)"
+        if more > 0
+        else "them"
+    )
     return (
         f"environments that may be one place, because their names differ only in {', or in '.join(kinds)}; "
-        f"to join them in a split rule: {aliases(places)}"
+        f"to join {them} in a split rule: {aliases(places)}"
     )
 
 
 def aliases(places: Collection[tuple[str, ...]]) -> str:
     """The line of a split rule that joins the names of each place, for the first few places at most."""
     rows = [(scalar(first), ", ".join(map(scalar, rest))) for first, *rest in list(places)[:SHOWN]]
-    more = f" # (and {len(places) - SHOWN} more places)" if len(places) > SHOWN else ""
-    return "aliases: {" + ", ".join(f"{first}: [{rest}]" for first, rest in rows) + "}" + more
+    return "aliases: {" + ", ".join(f"{first}: [{rest}]" for first, rest in rows) + "}"
 
 
 def _form(of: _Words) -> str:

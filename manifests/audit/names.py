@@ -30,7 +30,7 @@ from oxcart.manifests.split import connected
 
 EQUAL = f"equal but for {SPELLING}"
 BUT_FOR = f"equal but for {BESIDE}"
-CRITERION = Criterion("environments", "Environments of train are not those held out")
+CRITERION = Criterion("environments", "Names of environments, train against held out")
 
 MOST_PAIRS = 4_000_000
 """Maximum number of pairs of names compared letter by letter; beyond it, only alike names are found."""

@@ -244,10 +244,11 @@ def test_the_aliases_are_read_as_they_stand(tmp_path: Path) -> None:
 
 def test_of_many_places_the_first_are_said(tmp_path: Path) -> None:
     places = alike(name for i in range(SHOWN + 2) for name in (f"place{i}", f"Place{i}"))
-    line = aliases(places)
-    assert line.endswith("Place4: [place4]} # (and 2 more places)")
-    (tmp_path / "rule.yaml").write_text(line)
-    assert len(read_rule(tmp_path / "rule.yaml").aliases) == SHOWN
+    said, rule = said_alike(places).split(" in a split rule: ")
+    assert said.endswith("; to join the first 5 (and 2 more places next)")
+    assert "(and 1 more place next)" in said_alike(places[1:])
+    (tmp_path / "rule.yaml").write_text(rule)
+    assert list(read_rule(tmp_path / "rule.yaml").aliases) == [f"Place{i}" for i in range(SHOWN)]
 
 
 def episodes(*names: str, duplicate: bool = False) -> list[SplitEpisode]:
