@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from oxcart.cli.main import CLEAN, DIFFERENT, LEAK, UNCLEAR, complain, explained
+from oxcart.cli.main import CLEAN, DIFFERENT, LEAK, SUSPICIOUS, UNCLEAR, complain, explained
 from oxcart.cli.options import LocalPath, PathOrUrl, json_option, quiet_option, workers_option
 from oxcart.cli.outputs import AUDIT_JSON, AUDIT_PAGE, RULE, output_option, overwrite_option, report_options
 from oxcart.cli.table import plain, table, wrapped
@@ -97,7 +97,7 @@ class Careful(click.Command):
     "--fail-on",
     type=click.Choice(FAIL_ON),
     default="failed",
-    help="What gives exit code 1: only a leak, or also a check that failed or is suspicious.",
+    help="What fails: a leak alone; also a suspicious verdict and a failed check; or any suspicion.",
 )
 @workers_option()
 @quiet_option
@@ -118,7 +118,8 @@ def audit(
     across all datasets that are given. Every audit also plants leaks, and reports how many
     of each kind it found.
 
-    Exits with 0 if clean, 1 on a leak (see --fail-on), 2 if it could not be checked.
+    Exits with 0 if clean, 1 on a leak or a failed check, 2 if it could not be checked, and 3 if
+    it is suspicious and a person should look (see --fail-on).
 
     \b
     Example:
@@ -148,14 +149,15 @@ def audit(
 def _exit_code(found: Audit, fail_on: str) -> int:
     if fail_on == "never":
         return CLEAN
+    code = {"clean": CLEAN, "leak": LEAK, "suspicious": SUSPICIOUS}.get(found.verdict.word, UNCLEAR)
+    if fail_on == "leak":
+        return CLEAN if code == SUSPICIOUS else code
     statuses = {check.status for check in found.checks}
-    if found.verdict.word == "leak":
+    if "failed" in statuses and code in (CLEAN, SUSPICIOUS):
         return LEAK
-    if fail_on in ("failed", "suspicious") and "failed" in statuses:
-        return LEAK if found.verdict.word == "clean" else UNCLEAR
-    if fail_on == "suspicious" and "suspicious" in statuses:
-        return LEAK if found.verdict.word == "clean" else UNCLEAR
-    return CLEAN if found.verdict.word == "clean" else UNCLEAR
+    if fail_on == "suspicious" and "suspicious" in statuses and code == CLEAN:
+        return SUSPICIOUS
+    return code
 
 
 def _command(dataset: tuple[str, ...], options: Any, fail_on: str) -> str:

@@ -26,16 +26,16 @@ from oxcart.shards.errors import OxcartError
 
 FAILED, WRONG, BUG, INTERRUPTED, TERMINATED = 1, 2, 70, 130, 143
 """Exit codes: 70 is EX_SOFTWARE of sysexits.h, 130 and 143 are 128 and the number of the signal."""
-CLEAN, LEAK, UNCLEAR = 0, 1, 2
+CLEAN, LEAK, UNCLEAR, SUSPICIOUS = 0, 1, 2, 3
 """Exit codes of `oxcart audit`."""
 DIFFERENT, DAMAGED = 1, 1
 """Exit codes of `oxcart diff --exit-code` and `oxcart verify`."""
 
 EXIT_CODES: tuple[tuple[int, str, str], ...] = (
     (0, "all", "Done."),
-    (CLEAN, "audit", "No leak was found, and nothing that `--fail-on` names."),
+    (CLEAN, "audit", "Clean, or nothing that `--fail-on` names."),
     (FAILED, "all but audit", "Failed, as one line on stderr says; or the reader of stdout has gone."),
-    (LEAK, "audit", "There is a leak, or what `--fail-on` names."),
+    (LEAK, "audit", "There is a leak, or a check failed."),
     (DIFFERENT, "diff --exit-code", "A and B differ, as stdout says."),
     (DAMAGED, "verify", "The dataset is damaged, as stdout lists."),
     (WRONG, "all", "The command line is wrong."),
@@ -43,6 +43,11 @@ EXIT_CODES: tuple[tuple[int, str, str], ...] = (
         UNCLEAR,
         "audit",
         "It could not be checked, or the reader of stdout has gone: there may or may not be a leak.",
+    ),
+    (
+        SUSPICIOUS,
+        "audit",
+        "No leak is proved, but evidence speaks against the split: look at it.",
     ),
     (BUG, "all but audit", "An unexpected error, which is a bug; one line on stderr names it."),
     (INTERRUPTED, "all", "Interrupted by Ctrl-C."),

@@ -83,7 +83,7 @@ def _image(file: BinaryIO) -> bool:
 
 
 AUDIT_PAGE = Output(name="an audit report", left_by_us=_page(b"<title>oxcart audit"))
-AUDIT_JSON = Output(name="the JSON of an audit", left_by_us=_json("oxcart-audit/1"))
+AUDIT_JSON = Output(name="the JSON of an audit", left_by_us=_json("oxcart-audit/1", "oxcart-audit/2"))
 ANALYSIS_PAGE = Output(name="an analysis", left_by_us=_page(b"<title>oxcart evaluate"))
 ANALYSIS_JSON = Output(
     name="the JSON of an analysis", left_by_us=_json("oxcart-analysis/1", "oxcart-analysis/2")

@@ -14,7 +14,6 @@ further than detail tolerates.
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
 from oxcart.manifests.audit.features import GRID
 from oxcart.manifests.audit.match import CONFIRM
@@ -36,7 +35,7 @@ def likeness(one: Thumbs, other: Thumbs) -> Floats:
     for windows, weight in ((DETAIL, 1.0), (CONFIRM, OVERALL)):
         similar = windows.similar(windows.views(one), windows.plain(other))
         best = similar.reshape(2 * len(windows), len(one), len(other)).max(0)
-        found += weight * np.arctanh(np.clip(best, 0, 0.999))
+        found += np.float32(weight) * np.arctanh(np.clip(best, 0, 0.999))
     return found
 
 
@@ -50,20 +49,19 @@ def detail(thumbs: Thumbs) -> Floats:
 
 
 def _blurred(images: Floats, kernel: Floats) -> Floats:
-    blurred: Floats = kernel @ images @ kernel.T
+    blurred: Floats = np.matmul(kernel @ images, kernel.T)
     return blurred
 
 
-def _kernel(deviation: float) -> npt.NDArray[np.float32]:
+def _kernel(deviation: float) -> Floats:
     """[24, 24]: a Gaussian blur of one axis, with weights that add up to 1 at the border too."""
     at = np.arange(GRID)
     weights = np.exp(-0.5 * ((at[:, None] - at[None]) / deviation) ** 2)
-    return (weights / weights.sum(1, keepdims=True)).astype(np.float32)
+    scaled: Floats = (weights / weights.sum(1, keepdims=True)).astype(np.float32)
+    return scaled
 
 
 _COARSE, _AROUND = _kernel(SMOOTH), _kernel(NEAR)
 
-DETAIL = Windows(
-    GRID, [(scale, _STEP) for scale in (1.0, 0.93, 0.87, 1.075, 1.15)], planes=detail, flat=0.1
-)
-"""Windows under which details are compared: few, because details of any two places agree under some window."""
+DETAIL = Windows(GRID, [(scale, _STEP) for scale in (1.0, 0.93, 0.87, 1.075, 1.15)], planes=detail, flat=0.1)
+"""Windows under which details are compared: few, since details of any two places agree under some window."""

@@ -52,7 +52,7 @@ class Places:
     likeness: tuple[tuple[float, ...], ...] = ()
     """Likeness of each pair of environments; the diagonal is 1."""
     ranking: tuple[dict[str, Any], ...] = ()
-    """Pairs of a held-out environment and one of train: those that may be twins first, then the most alike."""
+    """Pairs of a held-out environment and one of train: possible twins first, then the most alike."""
     null: tuple[float, ...] = ()
     """Contrasts of environments of train, sorted."""
     limit: float | None = None
@@ -204,12 +204,16 @@ def _check(episodes: Sequence[AuditedEpisode], ranking: Sequence[dict[str, Any]]
             f"{some(pairs)}; without a twin, more than {twins.limit:.2f} is rare"
         )
         return CRITERION.suspicious(summary, rows, settle=_settle(episodes, suspects))
-    first = max((row for row in ranking if row["stands out by"] is not None), key=lambda r: r["stands out by"])
+    best = max((row for row in ranking if row["stands out by"] is not None), key=_excess)
     summary = (
-        f"{first['held out']} stands out most, by {first['stands out by']:.2f} toward {first['train']}; without "
-        f"a twin, more than {twins.limit:.2f} is rare"
+        f"{best['held out']} stands out most, by {_excess(best):.2f} toward {best['train']}; without a twin, "
+        f"more than {twins.limit:.2f} is rare"
     )
     return CRITERION.passed(summary, rows)
+
+
+def _excess(row: dict[str, Any]) -> float:
+    return float(row["stands out by"])
 
 
 def _settle(episodes: Sequence[AuditedEpisode], suspects: Sequence[dict[str, Any]]) -> str:

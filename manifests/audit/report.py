@@ -11,7 +11,7 @@ from typing import Any
 
 from oxcart.manifests.audit.audit import Audit
 from oxcart.manifests.audit.result import FAILED, FORMAT, PASSED, SUSPICIOUS, UNCHECKED
-from oxcart.manifests.audit.verdict import CLEAN, LEAK
+from oxcart.manifests.audit.verdict import CLEAN, LEAK, SUSPECT
 from oxcart.manifests.canonical import pretty_json
 from oxcart.manifests.page import render
 
@@ -55,6 +55,8 @@ def _headline(audit: Audit) -> tuple[str, str]:
         if failed:
             return f"No leak by images, but {len(failed)} of the checks failed", "odd"
         return "Clean: nothing held out is nearer to train than chance explains", "good"
+    if audit.verdict.word == SUSPECT:
+        return "Suspicious: what is held out may be a place that train has seen", "odd"
     return "Not checked: nothing can be concluded", "none"
 
 

@@ -17,7 +17,7 @@ PASSED, FAILED, SUSPICIOUS, UNCHECKED = "passed", "failed", "suspicious", "not c
 STATUSES = (FAILED, SUSPICIOUS, UNCHECKED, PASSED)
 """All statuses, most serious first."""
 
-FORMAT = "oxcart-audit/1"
+FORMAT = "oxcart-audit/2"
 """Name and version of the JSON format of an audit."""
 SHOWN = 50
 """Maximum number of rows of evidence kept by a check; its summary states how many there are."""
@@ -62,9 +62,7 @@ class Criterion:
         """The check found a defect."""
         return replace(self._check(FAILED, summary, evidence), duplicate=duplicate)
 
-    def suspicious(
-        self, summary: str, evidence: Iterable[dict[str, Any]] = (), *, settle: str = ""
-    ) -> Check:
+    def suspicious(self, summary: str, evidence: Iterable[dict[str, Any]] = (), *, settle: str = "") -> Check:
         """The check found something that a person should look at."""
         return replace(self._check(SUSPICIOUS, summary, evidence), settle=settle)
 

@@ -224,7 +224,9 @@ def decide(
         settle = dict.fromkeys(c.settle for c in suspects if c.settle)
         more = "hold out more environments: with few, a twin is hard to tell from chance"
         found = (f"{c.name}: {c.summary}" for c in suspects)
-        return Verdict(word=SUSPECT, because=(*found, f"to settle it, {'; or '.join((*settle, more))}", *others))
+        return Verdict(
+            word=SUSPECT, because=(*found, f"to settle it, {'; or '.join((*settle, more))}", *others)
+        )
     near = [c.summary for c in checks if c.name == "near" and c.status == UNCHECKED]
     unseen = [f"this audit is blind here: it misses planted copies ({', '.join(blind)})"] if blind else []
     if damaged or near or unseen or exceeding is None:
