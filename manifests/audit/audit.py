@@ -171,19 +171,25 @@ def audit(
         found = near.compare(visible, features, options.seed, options.workers, report)
     labels = [_environment(datasets, episode) for episode in visible]
     held = np.array([episode.split != "train" for episode in visible], np.bool_)
-    with stage("comparing places", place.compared_in_all(visible, held), "environments") as report:
+    shown = near.shown(features)
+    with stage("comparing places", place.compared_in_all(visible), "environments") as report:
         places = place.check_places(
             visible,
             labels,
             features.thumbs,
             held,
+            shown,
             seed=options.seed,
             workers=options.workers,
             report=report,
         )
     looked, in_all = _train_looked_at(datasets, visible)
     recall, planted = _recall(datasets, visible, features, found, options, stage, 1 - looked / max(1, in_all))
-    probed, ahead_check = _probe(visible, features, options.seed)
+    probed, ahead_check = _probe(
+        [episode for episode, some in zip(visible, shown, strict=True) if some],
+        features if shown.all() else features.take(shown),
+        options.seed,
+    )
     checks = (
         intact,
         integrity.check_statistics(datasets, moments, sampled=sampled),
@@ -208,7 +214,7 @@ def audit(
     limit = found.limit.value if found.limit else None
     confirmed = sum(pair["score"] > limit for pair in pairs) if limit is not None else 0
     top = _top(pairs, limit)
-    shown = draw_images(datasets, visible, top, places.ranking, options.frames)
+    images = draw_images(datasets, visible, top, places.ranking, options.frames)
     word = decide(
         checks,
         found.exceeding,
@@ -246,7 +252,7 @@ def audit(
         options=options,
         versions={name: version(name) for name in LIBRARIES},
         command=command,
-        images=shown,
+        images=images,
     )
 
 
@@ -292,7 +298,7 @@ def _probe(
         )
 
     if len(episodes) == train:
-        return None, copy_ahead.CRITERION.unchecked("nothing is held out")
+        return None, copy_ahead.CRITERION.unchecked("no episode that shows anything is held out")
     if len(set(spot[spot != UNKNOWN].tolist())) < copy_ahead.FEWEST:
         why = f"train has fewer than {copy_ahead.FEWEST} environments to set the null by"
         return None, copy_ahead.CRITERION.unchecked(why)

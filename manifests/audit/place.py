@@ -74,6 +74,7 @@ def check_places(
     labels: Sequence[str],
     thumbs: npt.NDArray[np.uint8],
     held: npt.NDArray[np.bool_],
+    shown: npt.NDArray[np.bool_],
     *,
     seed: int = 0,
     workers: int = 1,
@@ -86,16 +87,18 @@ def check_places(
         labels: name of each episode's environment in the report.
         thumbs: thumbnails [E, N, 24, 24, 3] of their frames.
         held: whether each episode is held out.
+        shown: whether each episode shows anything.
         seed: draws the environments of train whose contrasts are computed, if there are many.
         workers: number of threads.
         report: called with the number of environments compared so far.
     """
-    test, train = _both_sides(episodes, labels, held)
+    test, train = _both_sides(episodes, labels, held, shown)
     with one_thread():
         found = _heat([*test, *train], thumbs, Places(check=CRITERION.unchecked("no environment is known")))
         if not test or not train:
-            which = "of train has a known environment" if test else "of known environment is held out"
-            return replace(found, check=CRITERION.unchecked(f"no episode {which}"))
+            which = "of train" if test else "that is held out"
+            why = f"no episode {which} has a known environment and shows anything"
+            return replace(found, check=CRITERION.unchecked(why))
         drawn = np.sort(draws(seed, "places", len(train)).permutation(len(train))[:NULL_PLACES])
         queries = [*test, *(train[i] for i in drawn)]
         calls = (partial(_compared, one, train, thumbs) for one in queries)
@@ -117,19 +120,23 @@ def check_places(
     )
 
 
-def compared_in_all(episodes: Sequence[AuditedEpisode], held: npt.NDArray[np.bool_]) -> int:
-    """Number of environments that `check_places` compares, as the total of a progress bar."""
-    test, train = _both_sides(episodes, [""] * len(episodes), held)
-    return len(test) + min(NULL_PLACES, len(train)) if test and train else 0
+def compared_in_all(episodes: Sequence[AuditedEpisode]) -> int:
+    """Maximum number of environments that `check_places` compares, as the total of a progress bar."""
+    known = {(e.split == "train", e.place) for e in episodes if e.place != UNKNOWN}
+    train = sum(in_train for in_train, _ in known)
+    return len(known) - train + min(NULL_PLACES, train)
 
 
 def _both_sides(
-    episodes: Sequence[AuditedEpisode], labels: Sequence[str], held: npt.NDArray[np.bool_]
+    episodes: Sequence[AuditedEpisode],
+    labels: Sequence[str],
+    held: npt.NDArray[np.bool_],
+    shown: npt.NDArray[np.bool_],
 ) -> tuple[list[_Place], list[_Place]]:
     """The environments held out and those of train, with a few episodes each, spread evenly over all."""
     members: dict[tuple[bool, int], list[int]] = {}
     for i, episode in enumerate(episodes):
-        if episode.place != UNKNOWN:
+        if episode.place != UNKNOWN and shown[i]:
             members.setdefault((bool(held[i]), episode.place), []).append(i)
     sides: tuple[list[_Place], list[_Place]] = ([], [])
     for (out, number), own in sorted(members.items(), key=lambda item: labels[item[1][0]]):
