@@ -167,29 +167,11 @@ def audit(
     with stage("comparing digests", sum(len(s.manifest.shards) for s in datasets), "shards") as report:
         same_frames, frame_pairs = exact.check_frames(datasets, visible, features, report)
     same_moves, move_pairs = exact.check_trajectories(datasets, episodes, digests)
-    with stage("comparing", near.compared_in_all(visible), "episodes") as report:
-        found = near.compare(visible, features, options.seed, options.workers, report)
     labels = [_environment(datasets, episode) for episode in visible]
-    held = np.array([episode.split != "train" for episode in visible], np.bool_)
-    shown = near.shown(features)
-    with stage("comparing places", place.compared_in_all(visible), "environments") as report:
-        places = place.check_places(
-            visible,
-            labels,
-            features.thumbs,
-            held,
-            shown,
-            seed=options.seed,
-            workers=options.workers,
-            report=report,
-        )
+    compared = compare_images(visible, labels, features, options, stage)
+    found, places = compared.near, compared.places
     looked, in_all = _train_looked_at(datasets, visible)
     recall, planted = _recall(datasets, visible, features, found, options, stage, 1 - looked / max(1, in_all))
-    probed, ahead_check = _probe(
-        [episode for episode, some in zip(visible, shown, strict=True) if some],
-        features if shown.all() else features.take(shown),
-        options.seed,
-    )
     checks = (
         intact,
         integrity.check_statistics(datasets, moments, sampled=sampled),
@@ -205,7 +187,7 @@ def audit(
         found.check,
         found.alike,
         places.check,
-        ahead_check,
+        compared.ahead,
         planted,
         _cameras(datasets),
         *_seen(datasets),
@@ -247,13 +229,66 @@ def audit(
             _duplicates(datasets, [*frame_pairs, *move_pairs, *records.duplicate_pairs(datasets)])
         ),
         recall=recall,
-        probe=probed,
+        probe=compared.probe,
         places=places,
         options=options,
         versions={name: version(name) for name in LIBRARIES},
         command=command,
         images=images,
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compared:
+    """What the images of held-out and of train episodes say."""
+
+    near: near.Near
+    """Near-duplicate episodes."""
+    places: place.Places
+    """How alike environments look."""
+    probe: copy_ahead.Probe | None
+    """Result of the copy-ahead probe, if it ran."""
+    ahead: Check
+    """Check of the copy-ahead probe."""
+
+
+def compare_images(
+    episodes: Sequence[AuditedEpisode],
+    labels: Sequence[str],
+    features: Features,
+    options: AuditOptions,
+    stage: Stage = _silent,
+) -> Compared:
+    """Compare the images of what is held out with those of train.
+
+    Args:
+        episodes: train episodes first, then held-out ones.
+        labels: name of each episode's environment in the report.
+        features: features of these episodes.
+        options: options of the audit.
+        stage: shows progress.
+    """
+    with stage("comparing", near.compared_in_all(episodes), "episodes") as report:
+        found = near.compare(episodes, features, options.seed, options.workers, report)
+    held = np.array([episode.split != "train" for episode in episodes], np.bool_)
+    shown = near.shown(features)
+    with stage("comparing places", place.compared_in_all(episodes), "environments") as report:
+        places = place.check_places(
+            episodes,
+            labels,
+            features.thumbs,
+            held,
+            shown,
+            seed=options.seed,
+            workers=options.workers,
+            report=report,
+        )
+    probe, ahead = _probe(
+        [episode for episode, some in zip(episodes, shown, strict=True) if some],
+        features if shown.all() else features.take(shown),
+        options.seed,
+    )
+    return Compared(near=found, places=places, probe=probe, ahead=ahead)
 
 
 def _train_looked_at(datasets: Sequence[Audited], visible: Sequence[AuditedEpisode]) -> tuple[int, int]:

@@ -19,7 +19,7 @@ from oxcart.manifests.audit.episodes import UNKNOWN, AuditedEpisode
 from oxcart.manifests.audit.features import Features, Report, distance, draws
 from oxcart.manifests.audit.match import Match, Matcher, window_text
 from oxcart.manifests.audit.result import PASSED, Check, Criterion, count
-from oxcart.manifests.audit.verdict import CONFIDENCE, Threshold, all_beyond, bound, exceeds, threshold
+from oxcart.manifests.audit.verdict import BEYOND, CONFIDENCE, Threshold, beyond, bound, exceeds, threshold
 
 CRITERION = Criterion("near", "Images of whole episodes, train against held out")
 ALIKE = Criterion("alike", "Environments of train, against each other")
@@ -48,6 +48,8 @@ class Near:
     """Number of held-out episodes that chance may put above the threshold."""
     groups: tuple[str, ...]
     """One sentence per split of a dataset in which too many episodes exceed the threshold."""
+    beyond: float | None
+    """How far all held-out scores lie beyond the whole null, see `verdict.beyond`; None without a threshold."""
     alike: Check
     """Check of environments of train that stand out, as one place under two names does."""
     check: Check
@@ -112,7 +114,8 @@ def compare(
     if why is None:
         limit = threshold(null, of)
     exceeding, allowed, groups, check = _conclude(episodes, train, units, match, limit, why)
-    if limit and check.status == PASSED and all_beyond(match.best, null, of, limit):
+    far = beyond(match.best, null, of, limit) if limit else None
+    if check.status == PASSED and far is not None and far > BEYOND:
         check = _beyond(match.best, null, check.summary)
     return Near(
         units=units,
@@ -123,6 +126,7 @@ def compare(
         exceeding=exceeding,
         allowed=allowed,
         groups=groups,
+        beyond=far,
         alike=_alike(episodes[:train], limit, null, of, partner),
         check=check,
     )

@@ -126,13 +126,13 @@ def exceeds(scores: npt.NDArray[np.floating[Any]], value: float) -> npt.NDArray[
     return above
 
 
-def all_beyond(
+def beyond(
     best: npt.NDArray[np.float32],
     null: npt.NDArray[np.float32],
     environments: npt.NDArray[np.int64],
     limit: Threshold,
-) -> bool:
-    """Whether all held-out scores lie so far beyond the whole null that chance seldom explains it.
+) -> float:
+    """How far all held-out scores lie beyond the whole null, to be compared with `BEYOND`.
 
     Args:
         best: scores of the held-out episodes.
@@ -141,9 +141,8 @@ def all_beyond(
         limit: the threshold, which names the environments that are left out of the null.
     """
     kept = ~np.isin(environments, limit.apart)
-    number = len(np.unique(environments[kept]))
     lowest, highest = (math.atanh(min(float(score), 0.9999)) for score in (best.min(), null[kept].max()))
-    return (lowest - highest) * number > BEYOND
+    return (lowest - highest) * len(np.unique(environments[kept]))
 
 
 def _student(freedom: int) -> float:
