@@ -62,7 +62,10 @@ class Shown:
     score: float
     """Score of the pair after confirmation."""
     note: str
-    """Which crop, shift or mirroring was undone, and how far the hashes are apart."""
+    """Of episodes: which crop, shift or mirroring was undone, and how far the hashes are apart. Of places: by
+    how much the held-out one stands out toward the other."""
+    suspect: bool = False
+    """Whether these may be one place under two names."""
     held: Side
     """The held-out episode."""
     train: Side
@@ -134,7 +137,9 @@ def _places(
             steps = spaced(0, episode.row["steps"], frames)
             median = np.median(_read(datasets, episode, steps), axis=0).astype(np.uint8)
             sides.append(_side(datasets, episode, [Frame(uri=_uri(median), caption="background")]))
-        yield Shown(score=row["score"], note="", held=sides[0], train=sides[1])
+        excess = row["stands out by"]
+        note = "" if excess is None else f"stands out by {excess:.2f}"
+        yield Shown(score=row["score"], note=note, suspect=row["twin"], held=sides[0], train=sides[1])
 
 
 def _read(

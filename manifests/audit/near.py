@@ -49,7 +49,7 @@ class Near:
     groups: tuple[str, ...]
     """One sentence per split of a dataset in which too many episodes exceed the threshold."""
     beyond: float | None
-    """How far all held-out scores lie beyond the whole null, see `verdict.beyond`; None without a threshold."""
+    """How far all held-out scores lie beyond the null, see `verdict.beyond`; None without a threshold."""
     alike: Check
     """Check of environments of train that stand out, as one place under two names does."""
     check: Check

@@ -6,6 +6,7 @@ Plots are SVG, drawn here. `oxcart.manifests.page` says what makes the page safe
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Sequence
 from typing import Any
 
@@ -43,6 +44,7 @@ def report_html(audit: Audit) -> bytes:
         unchecked=[check for check in audit.checks if check.status == UNCHECKED],
         rows=_ROWS,
         plot=_histogram(audit),
+        strip=_strip(audit),
         heat=_heat(audit),
     )
 
@@ -120,10 +122,46 @@ def _ticks(low: float, high: float) -> Sequence[int]:
     return [v for v in range(math.ceil(low * 20), math.floor(high * 20) + 1) if v % every == 0]
 
 
+def _strip(audit: Audit) -> dict[str, Any] | None:
+    """By how much environments stand out: those of train below, those held out above, the limit between."""
+    places = audit.places
+    if places.limit is None:
+        return None
+    middle = statistics.median(places.null)
+    null = [("", value - middle) for value in places.null]
+    held = [
+        (f"{row['held out']} toward {row['train']}", float(row["stands out by"]))
+        for row in places.ranking
+        if row["stands out by"] is not None
+    ]
+    values = [value for _, value in (*null, *held)]
+    low, high = min(*values, -0.1) - 0.02, max(*values, places.limit + 0.2) + 0.02
+    left, right, base = 20, WIDTH - 20, 62
+
+    def across(value: float) -> float:
+        return round(left + (value - low) / (high - low) * (right - left), 1)
+
+    dots = [
+        {"x": across(value), "y": y, "kind": kind, "title": f"{who or 'one of train'}: {value:.2f}"}
+        for kind, y, rows in (("null", 50, null), ("held", 32, held))
+        for who, value in rows
+    ]
+    return {
+        "dots": dots,
+        "ticks": [(across(v / 10), f"{v / 10:.1f}") for v in range(math.ceil(low * 10), int(high * 10) + 1)],
+        "limit": across(places.limit),
+        "base": base,
+        "left": left,
+        "right": right,
+        "width": WIDTH,
+        "height": base + 24,
+    }
+
+
 def _heat(audit: Audit) -> dict[str, Any] | None:
     """Cells of the environment x environment map, in SVG units."""
     places = audit.places
-    if places is None or len(places.names) < 2:
+    if len(places.names) < 2:
         return None
     number = len(places.names)
     cell = max(10, min(26, 560 // number))

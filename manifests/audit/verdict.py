@@ -34,7 +34,7 @@ import numpy.typing as npt
 from oxcart.manifests.audit.result import FAILED, SUSPICIOUS, UNCHECKED, Check, count
 
 LEAK, SUSPECT, CLEAN, UNCLEAR = "leak", "suspicious", "clean", "not checked"
-DECIDING = ("near", "places", "copy-ahead")
+DECIDING = ("places", "near", "copy-ahead")
 """Checks whose suspicion makes the verdict suspicious: their evidence is of the split, not of the audit."""
 
 RATE = 0.001
@@ -218,7 +218,7 @@ def decide(
     if leaks:
         return Verdict(word=LEAK, because=(*leaks, *others))
     damaged = [c.summary for c in checks if c.name == "shards" and c.status == FAILED]
-    suspects = [c for c in checks if c.name in DECIDING and c.status == SUSPICIOUS]
+    suspects = [c for name in DECIDING for c in checks if c.name == name and c.status == SUSPICIOUS]
     if suspects and not damaged:
         settle = dict.fromkeys(c.settle for c in suspects if c.settle)
         more = "hold out more environments: with few, a twin is hard to tell from chance"

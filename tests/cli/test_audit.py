@@ -8,13 +8,18 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import click
 import pytest
-from click.testing import CliRunner
+from click.testing import CliRunner, Result
 
+from oxcart.cli.audit import _exit_code
 from oxcart.cli.main import oxcart
 from oxcart.compile.sample.rlds import RldsSampleConfig, write_rlds
+from oxcart.manifests.audit.audit import Audit
+from oxcart.manifests.audit.result import Criterion
 from oxcart.manifests.split import SplitRule, read_rule
 from sample_compile import cli, compiled, complaint, rows_of
 
@@ -196,18 +201,59 @@ def test_diff_of_rules(tmp_path: Path) -> None:
     assert "compare like with like" in complaint(cli("diff", tmp_path / "a.yaml", tmp_path))
 
 
-def test_suspicious_of_what_was_not_checked_is_not_checked() -> None:
-    from types import SimpleNamespace
-    from typing import cast
+EXITS = """
+verdict      checks                  leak failed suspicious never
+clean        passed                  0    0      0          0
+clean        passed,suspicious       0    0      3          0
+clean        failed                  0    1      1          0
+clean        failed,suspicious       0    1      1          0
+suspicious   suspicious              0    3      3          0
+suspicious   suspicious,failed       0    1      1          0
+leak         failed,suspicious       1    1      1          0
+not_checked  not_checked             2    2      2          0
+not_checked  not_checked,suspicious  2    2      2          0
+not_checked  not_checked,failed      2    2      2          0
+"""
+FAIL_ON, *ROWS = (line.split() for line in EXITS.strip().splitlines())
 
-    from oxcart.cli.audit import _exit_code
-    from oxcart.manifests.audit.audit import Audit
-    from oxcart.manifests.audit.result import Criterion
 
-    for word, code in (("clean", 1), ("leak", 1), ("not checked", 2)):
-        checks = (Criterion("places", "").suspicious(""),)
-        found = SimpleNamespace(checks=checks, verdict=SimpleNamespace(word=word))
-        assert _exit_code(cast(Audit, found), "suspicious") == code
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: f"{row[0]}: {row[1]}")
+def test_the_exit_code_of_every_verdict(row: list[str]) -> None:
+    word, statuses, *codes = row
+    criterion = Criterion("any", "")
+    checks = [criterion._check(status.replace("_", " "), "", ()) for status in statuses.split(",")]
+    verdict = SimpleNamespace(word=word.replace("_", " "))
+    found = cast("Audit", SimpleNamespace(checks=checks, verdict=verdict))
+    for fail_on, code in zip(FAIL_ON[2:], codes, strict=True):
+        assert _exit_code(found, fail_on) == int(code), fail_on
+
+
+def test_exit_3_where_a_kitchen_is_in_train_under_another_name(tmp_path: Path) -> None:
+    sample = RldsSampleConfig(kitchens=5, sessions=2, episodes=2, steps=6, size=48, files=2)
+    source = write_rlds(tmp_path / "source", sample)
+    where = "episode_metadata/file_path~bridge_data_v2/([^/]+/[^/]+/[^/]+)/"
+    sessions = environments(cli("scan", source, "--json", "--environment", where))
+    kitchen = "toykitchen2"
+    twin, under_two_names = (name for name in sessions if name.startswith(f"{kitchen}/"))
+    others = {name.split("/")[0] for name in sessions} - {kitchen}
+    aliases = {
+        f"{other}/all": [name for name in sessions if name.startswith(f"{other}/")]
+        for other in sorted(others)
+    }
+    rule = tmp_path / "rule.yaml"
+    rule.write_text(json.dumps({"val": [twin], "aliases": aliases}))
+    options = ("--split", rule, "--environment", where, "--quiet")
+    assert cli("compile", source, tmp_path / "out", *options).exit_code == 0
+    result = cli("audit", tmp_path / "out", "--frames", 4)
+    assert result.exit_code == 3, result.output
+    assert result.stdout.startswith("verdict: suspicious\n")
+    assert f"{twin} looks like {under_two_names}" in " ".join(result.stdout.split())
+    assert cli("audit", tmp_path / "out", *QUICK, "--fail-on", "leak").exit_code == 0
+    assert cli("audit", tmp_path / "out", *QUICK, "--fail-on", "suspicious").exit_code == 3
+
+
+def environments(result: Result) -> list[str]:
+    return [place["name"] for place in json.loads(result.stdout)["environments"]]
 
 
 def test_outputs_are_checked_before_the_work(clean: Path, tmp_path: Path) -> None:

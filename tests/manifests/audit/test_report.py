@@ -99,7 +99,7 @@ def test_the_page_says_what_was_found(leaky_audit: Audit, clean_audit: Audit) ->
 
 def test_the_json_holds_everything_but_images(clean_audit: Audit) -> None:
     value = json.loads(report_json(clean_audit))
-    assert value["format"] == "oxcart-audit/1"
+    assert value["format"] == "oxcart-audit/2"
     assert value["verdict"]["word"] == "clean"
     assert len(value["checks"]) == len(clean_audit.checks)
     assert "images" not in value
