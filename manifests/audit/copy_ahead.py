@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from oxcart.manifests.audit.features import draws
 from oxcart.manifests.audit.match import Allowed, Thumbs, coarse
+from oxcart.manifests.audit.near import LOOK
 from oxcart.manifests.audit.result import Check, Criterion
 
 CRITERION = Criterion("copy-ahead", "Futures of frames, train against held out")
@@ -80,7 +81,7 @@ def check(found: Probe) -> Check:
         f"median over {found.pairs:,} pairs; 1 is unseen, toward 0 is known"
     )
     if found.ratio < KNOWN:
-        return CRITERION.suspicious(summary, settle="look at the nearest pairs")
+        return CRITERION.suspicious(summary, settle=LOOK)
     return CRITERION.passed(summary)
 
 

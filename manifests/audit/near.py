@@ -24,6 +24,8 @@ from oxcart.manifests.audit.verdict import BEYOND, CONFIDENCE, Threshold, beyond
 CRITERION = Criterion("near", "Images of whole episodes, train against held out")
 ALIKE = Criterion("alike", "Environments of train, against each other")
 
+LOOK = "look at the nearest pairs: if they show one place, give its environments one name in the split rule"
+"""What settles a suspicion that the images of episodes raise."""
 NULL = 4000
 """Maximum number of train episodes whose scores make the null."""
 
@@ -250,7 +252,7 @@ def _beyond(best: npt.NDArray[np.float32], null: npt.NDArray[np.float32], passed
         f"all held-out scores ({best.min():.2f} to {best.max():.2f}) lie beyond the whole null (at most "
         f"{null.max():.2f}), and few environments set the threshold: {passed}"
     )
-    return CRITERION.suspicious(summary, settle="look at the nearest pairs")
+    return CRITERION.suspicious(summary, settle=LOOK)
 
 
 def _alike(

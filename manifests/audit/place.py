@@ -203,13 +203,11 @@ def _check(episodes: Sequence[AuditedEpisode], ranking: Sequence[dict[str, Any]]
     suspects = [row for row in ranking if row["twin"]]
     if suspects:
         pairs = [
-            f"{row['held out']} looks like {row['train']} (stands out by {row['stands out by']:.2f})"
+            f"{row['held out']} looks like {row['train']} and like no other of train (stands out by "
+            f"{_excess(row):.2f})"
             for row in suspects
         ]
-        summary = (
-            f"may be one place under two names, since it resembles no other environment of train so much: "
-            f"{some(pairs)}; without a twin, more than {twins.limit:.2f} is rare"
-        )
+        summary = f"{some(pairs)}; without a twin, more than {twins.limit:.2f} is rare"
         return CRITERION.suspicious(summary, rows, settle=_settle(episodes, suspects))
     best = max((row for row in ranking if row["stands out by"] is not None), key=_excess)
     summary = (
@@ -230,10 +228,11 @@ def _settle(episodes: Sequence[AuditedEpisode], suspects: Sequence[dict[str, Any
         one, other = (episodes[row[side]] for side in ("held out episode", "train episode"))
         if one.dataset == other.dataset:
             joined.setdefault(other.row["environment"], []).append(one.row["environment"])
-    line = f", say so in the split rule: {aliases([(a, *b) for a, b in joined.items()])}" if joined else ""
+    line = aliases([(a, *b) for a, b in joined.items()]) if joined else "give its environments one name"
+    pairs = some([f"{row['held out']} and {row['train']}" for row in suspects])
     return (
-        f"look at the backgrounds of {some([row['held out'] + ' and ' + row['train'] for row in suspects])}: "
-        f"if they show one place{line or ', give them one name'}"
+        f"look at the backgrounds of {pairs}, and at the nearest pairs: if they show one place, say so in the "
+        f"split rule: {line}"
     )
 
 

@@ -220,12 +220,10 @@ def decide(
     damaged = [c.summary for c in checks if c.name == "shards" and c.status == FAILED]
     suspects = [c for name in DECIDING for c in checks if c.name == name and c.status == SUSPICIOUS]
     if suspects and not damaged:
-        settle = dict.fromkeys(c.settle for c in suspects if c.settle)
-        more = "hold out more environments: with few, a twin is hard to tell from chance"
+        more = "if they do not, hold out more environments: with few, a twin is hard to tell from chance"
         found = (f"{c.name}: {c.summary}" for c in suspects)
-        return Verdict(
-            word=SUSPECT, because=(*found, f"to settle it, {'; or '.join((*settle, more))}", *others)
-        )
+        advice = f"to settle it, {suspects[0].settle}; {more}"
+        return Verdict(word=SUSPECT, because=(*found, advice, *others))
     near = [c.summary for c in checks if c.name == "near" and c.status == UNCHECKED]
     unseen = [f"this audit is blind here: it misses planted copies ({', '.join(blind)})"] if blind else []
     if damaged or near or unseen or exceeding is None:
