@@ -339,16 +339,10 @@ def main() -> None:
     if given.calibrate:
         calibrate(given.workers)
     report(given.workers)
-    folder = next(
-        (
-            root / "shared/data/youtube"
-            for root in (Path.cwd(), *Path.cwd().parents)
-            if (root / "shared/data/youtube").exists()
-        ),
-        None,
-    )
-    if folder is not None:
-        report_videos(folder)
+    for root in (Path.cwd(), *Path.cwd().parents):
+        if (root / "shared" / "data" / "youtube").exists():
+            report_videos(root / "shared" / "data" / "youtube")
+            break
 
 
 if __name__ == "__main__":

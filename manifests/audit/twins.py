@@ -25,9 +25,9 @@ import numpy.typing as npt
 
 FEWEST = 3
 """Minimum number of environments of train: with fewer, theirs have no contrast."""
-EXCESS = 0.30
+EXCESS = 0.25
 """Excess that 1 in 200 environments without a twin reach."""
-TAIL = 0.04
+TAIL = 0.05
 """By how much the excess grows that is reached as rarely by the largest of e times as many environments."""
 DEVIATIONS = 3.0
 """Robust deviations of train's contrasts that the limit is at least."""

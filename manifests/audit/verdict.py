@@ -51,7 +51,7 @@ APART, LEAST_SPREAD = 5.0, 0.05
 """Robust deviations (of Fisher transforms) above which an environment stands out, and their lower bound."""
 FEW = 5
 """Minimum number of environments for any to stand out."""
-BEYOND = 1.8
+BEYOND = 1.5
 """Distance of all held-out scores from the whole null (Fisher transforms, times the number of environments of
 the null) that 1 in 200 environments without a twin reach."""
 
