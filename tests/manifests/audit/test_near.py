@@ -12,7 +12,6 @@ from oxcart.manifests.audit import plant
 from oxcart.manifests.audit.audit import Audit
 from oxcart.manifests.audit.features import GRID, describe, spaced
 from oxcart.manifests.audit.match import Matcher, confirm, in_order, window_text
-from oxcart.manifests.audit.verdict import at_least, bound, exceeds, threshold
 
 
 def scenes(number: int, frames: int = 5, side: int = 72, seed: int = 0) -> np.ndarray:
@@ -132,64 +131,6 @@ def test_a_shift_in_time_leaves_out_the_beginning() -> None:
         assert 1 <= late[0] <= max(1, round(0.3 * steps))
         assert late[-1] == steps - 1
     assert spaced(0, 3, 5) == [0, 0, 1, 2, 2]
-
-
-def scores_of(rng: np.random.Generator, environments: int, each: int, own: float) -> np.ndarray:
-    """Honest best scores [environments, each]: those of one environment move together by `own`."""
-    middle = rng.normal(0.6, own, (environments, 1))
-    return np.tanh(middle + rng.normal(0, 0.05, (environments, each))).astype(np.float32)
-
-
-def of_each(scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    return scores.reshape(-1), np.repeat(np.arange(len(scores)), scores.shape[1])
-
-
-def test_the_threshold_is_exceeded_by_a_thousandth() -> None:
-    null = np.tile(np.linspace(0, 0.8, 50), 100).astype(np.float32)
-    null[:5] = 0.9
-    limit = threshold(null, np.arange(5000) % 100)
-    assert limit.value >= 0.8
-    assert (limit.null, limit.beyond) == (5000, 5) if limit.value < 0.9 else limit.beyond == 0
-
-
-@pytest.mark.parametrize("environments", [2, 3, 5, 11, 25, 100])
-@pytest.mark.parametrize("own", [0.0, 0.1])
-def test_honest_environments_are_seldom_called_a_leak(environments: int, own: float) -> None:
-    rng, called = np.random.default_rng(environments), 0
-    for _ in range(200):
-        limit = threshold(*of_each(scores_of(rng, environments, 20, own)))
-        held = scores_of(rng, 3, 20, own).reshape(-1)
-        called += int(exceeds(held, limit.value).sum() > bound(60, limit.null, limit.beyond))
-    assert called <= 4
-
-
-def test_one_place_under_two_names_in_train_does_not_hide_another_in_val() -> None:
-    scores = scores_of(np.random.default_rng(0), 11, 8, 0.05)
-    honest = threshold(*of_each(scores))
-    scores[3:5] = 0.92
-    limit = threshold(*of_each(scores))
-    assert limit.apart == (3, 4)
-    assert limit.value < 0.85
-    assert abs(limit.value - honest.value) < 0.1
-
-
-def test_the_bound_holds_for_new_draws_although_the_threshold_is_one_of_a_sample() -> None:
-    rng = np.random.default_rng(0)
-    for null, number in ((1000, 1000), (1000, 10_000), (80, 16)):
-        scores = np.sort(rng.random((400, null)), axis=1)
-        beyond = null // 1000
-        limit = scores[:, -1 - beyond]
-        exceeding = rng.binomial(number, 1 - limit)
-        assert (exceeding > bound(number, null, beyond)).mean() <= 0.03
-    assert bound(16, 80, 0) == 2
-    assert bound(5, 1, 0) == 5
-    assert bound(100_000, 4000, 4) < 500
-
-
-def test_recall_has_its_uncertainty() -> None:
-    assert at_least(0, 10) == 0
-    assert at_least(10, 10) == pytest.approx(0.05 ** (1 / 10), abs=1e-6)
-    assert at_least(64, 64) > 0.95
 
 
 def test_a_thumbnail_has_its_size() -> None:
