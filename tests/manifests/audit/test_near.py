@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from audited import check, status
-from oxcart.manifests.audit import plant
+from oxcart.manifests.audit import near, plant
 from oxcart.manifests.audit.audit import Audit
-from oxcart.manifests.audit.features import GRID, describe, spaced
+from oxcart.manifests.audit.episodes import UNKNOWN, AuditedEpisode
+from oxcart.manifests.audit.features import GRID, Features, describe, empty, put, spaced
 from oxcart.manifests.audit.match import Matcher, confirm, in_order, window_text
+from oxcart.manifests.audit.verdict import Threshold, bound, decide
 
 
 def scenes(number: int, frames: int = 5, side: int = 72, seed: int = 0) -> np.ndarray:
@@ -131,6 +135,133 @@ def test_a_shift_in_time_leaves_out_the_beginning() -> None:
         assert 1 <= late[0] <= max(1, round(0.3 * steps))
         assert late[-1] == steps - 1
     assert spaced(0, 3, 5) == [0, 0, 1, 2, 2]
+
+
+def test_frames_find_a_mirrored_episode_without_its_background() -> None:
+    gallery = thumbs(scenes(6))
+    by_frames, _ = Matcher(gallery).scores(gallery[:, :, :, ::-1])
+    assert (by_frames.argmax(1) == np.arange(6)).all()
+    assert np.diag(by_frames).min() > 0.99
+
+
+def test_frames_without_a_counterpart_lower_no_score_while_they_are_few() -> None:
+    video, other = thumbs(scenes(2, frames=8, side=96))
+    late = video.copy()
+    late[:2] = other[:2]
+    assert confirm(late, video[None])[0][0] > 0.99
+    late[:4] = other[:4]
+    assert confirm(late, video[None])[0][0] < 0.9
+
+
+def features_of(videos: Sequence[np.ndarray]) -> Features:
+    found = empty(len(videos), len(videos[0]))
+    for i, video in enumerate(videos):
+        put(found, i, range(len(video)), describe(video))
+    return found
+
+
+def compared(
+    train: Sequence[tuple[np.ndarray, int]], held: Sequence[tuple[np.ndarray, int, str]]
+) -> tuple[near.Near, list[AuditedEpisode], Features]:
+    """The comparison of videos of train, each with its place, and held-out ones, with dataset and split."""
+    episodes = [
+        AuditedEpisode(0, {"key": f"train {i}", "split": "train", "environment": f"place {place}"}, place)
+        for i, (_, place) in enumerate(train)
+    ]
+    episodes += [
+        AuditedEpisode(dataset, {"key": f"held {i}", "split": split, "environment": "other"}, 10_000)
+        for i, (_, dataset, split) in enumerate(held)
+    ]
+    features = features_of([video for video, *_ in (*train, *held)])
+    return near.compare(episodes, features, 0, 1, lambda done: None), episodes, features
+
+
+def test_the_null_compares_no_environment_with_itself() -> None:
+    videos = scenes(7)
+    train = [(videos[i], i) for i in range(6) for _ in range(2)]
+    found, _, _ = compared(train, [(videos[6], 0, "val")])
+    assert len(found.null) == 12
+    assert found.null.max() < 0.7, "each episode has a copy in its own environment"
+    assert found.gallery == (12, 10)
+
+
+def test_unknown_environments_are_searched_and_make_no_null() -> None:
+    videos = scenes(7)
+    train = [*((videos[i], i) for i in range(6)), (videos[0], UNKNOWN), (videos[6], UNKNOWN)]
+    found, _, _ = compared(train, [(videos[6], 0, "val")])
+    assert len(found.null) == 6
+    assert found.null.max() < 0.7, "the unknown copy may be of the same environment"
+    assert found.match.best[0] > 0.99
+    assert found.gallery == (8, 5)
+
+
+def test_a_copy_is_one_pair_and_not_a_pair_with_every_candidate() -> None:
+    videos = scenes(8)
+    found, episodes, features = compared(
+        [(videos[i], i) for i in range(8)], [(videos[3], 0, "val"), (scenes(1, seed=9)[0], 0, "val")]
+    )
+    pairs = near.pairs(found, episodes, features)
+    assert found.limit is not None
+    above = [pair for pair in pairs if pair["score"] > found.limit.value]
+    assert [(episodes[pair["held"]].key, episodes[pair["train"]].key) for pair in above] == [
+        ("held 0", "train 3")
+    ]
+    assert above[0]["window"] == "as it is"
+
+
+def test_too_few_to_tell_a_leak_from_chance_are_not_judged() -> None:
+    videos = scenes(3)
+    found, _, _ = compared([(videos[0], 0), (videos[1], 1)], [(videos[0], 0, "val")])
+    assert found.allowed == 1
+    assert (found.check.status, found.exceeding) == ("not checked", None)
+    assert "too few" in found.check.summary
+
+
+def test_each_split_of_a_dataset_is_judged_with_a_bound_that_holds_for_all() -> None:
+    train, few, many = 24, 3, 9
+    allowed = bound(few, train, 0, 1 - 0.01 / 2)
+    assert allowed == bound(few, train, 0) + 1, "the bound of one split alone would be lower"
+    assert allowed < bound(few + many, train, 0)
+    videos, others = scenes(train, frames=3), scenes(few + many, frames=3, seed=3)
+    for copies, word in ((allowed, "clean"), (allowed + 1, "leak")):
+        held = [(videos[i] if i < copies else others[i], 1, "test") for i in range(few)]
+        held += [(others[i], 0, "val") for i in range(few, few + many)]
+        found, _, _ = compared([(video, i) for i, video in enumerate(videos)], held)
+        assert found.exceeding == copies
+        assert len(found.groups) == (word == "leak")
+        assert found.check.status == {"clean": "passed", "leak": "failed"}[word]
+        said = decide([found.check], found.exceeding, found.allowed, len(found.units), groups=found.groups)
+        assert said.word == word
+        assert said.because[0].startswith(f"{copies} of ")
+    assert said.because == (
+        f"{allowed + 1} of {few} in test of dataset 2 exceed the threshold; {allowed} would be allowed",
+    )
+
+
+def recalled(kind: str, found: int, planted: int = 4) -> plant.Recall:
+    return plant.Recall(kind=kind, planted=planted, found=found, at_least=0.2, weakest=0.1)
+
+
+def test_an_audit_that_misses_plain_copies_is_blind() -> None:
+    for kind in plant.KINDS:
+        found = [recalled(other, 3 if other == kind else 4) for other in plant.KINDS]
+        plain = kind in ("exact", "re-encoded", "brightened", "time-shifted")
+        assert plant.blind(found) == ([kind] if plain else [])
+
+
+def test_a_copy_counts_as_found_only_above_the_threshold() -> None:
+    limit = Threshold(value=0.8, beyond=0, null=9, how="", apart=())
+    scores = np.array([0.7, 0.8, 0.80004, 0.8001, -1], np.float32)
+    found = plant.recall("exact", scores, limit)
+    assert (found.planted, found.found, found.weakest) == (5, 1, -1)
+
+
+def test_a_copy_that_the_search_would_not_keep_is_not_found() -> None:
+    videos = features_of(scenes(6))
+    match = Matcher(thumbs(scenes(6, seed=1))).search(videos.thumbs)
+    assert plant.found(videos, videos, match).min() > 0.99
+    better = replace(match, search=np.full_like(match.search, 1.1))
+    assert (plant.found(videos, videos, better) == -1).all()
 
 
 def test_a_thumbnail_has_its_size() -> None:
