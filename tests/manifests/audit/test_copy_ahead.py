@@ -26,7 +26,7 @@ def test_the_future_of_an_episode_that_train_has_is_known() -> None:
     assert found.copy == pytest.approx(found.null, rel=0.05)
 
 
-def test_the_future_of_a_new_episode_is_as_unknown_as_that_of_another_environment() -> None:
+def test_the_future_of_a_new_episode_is_unknown() -> None:
     found, status = probed(noise(3, 1))
     assert found.ratio == pytest.approx(1, rel=0.05)
     assert found.neighbour == pytest.approx(found.null, rel=0.05)

@@ -93,11 +93,14 @@ def test_what_train_shares_with_any_split_that_is_held_out(
     assert records.check_videos([with_column(held, "video_id", ["one"] * len(splits))]).status == "failed"
 
 
-@pytest.mark.parametrize("split", ["val", "test"])
+@pytest.mark.parametrize("split", ["val", "test", "val_seen"])
 def test_instructions_of_val_and_test_are_counted(dataset: Audited, splits: list[str], split: str) -> None:
     held = with_column(dataset, "split", [split if one == "val" else one for one in splits])
     found = records.check_instructions([with_column(held, "instruction", ["Open the drawer!"] * len(splits))])
-    assert found.summary == "1 of 1 instruction held out are in train too"
+    if split == "val_seen":
+        assert found.status == "not checked"
+    else:
+        assert found.summary == "1 of 1 instruction held out are in train too"
 
 
 def test_one_time_under_two_names_is_suspicious(dataset: Audited, splits: list[str]) -> None:

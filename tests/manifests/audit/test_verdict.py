@@ -111,11 +111,6 @@ def test_the_bound_is_the_smallest_number_that_suffices(number: int, null: int, 
     assert bound(number, null, beyond) == enough[0]
 
 
-def test_a_bound_of_exactly_the_confidence_suffices() -> None:
-    # Of two draws, either is the larger one with a probability of one half.
-    assert bound(1, 1, 0, confidence=0.5) == 0
-
-
 NEAR = Criterion("near", "near")
 DUPLICATE = Criterion("keys", "keys").failed("1 key in two splits", duplicate=True)
 SESSIONS = Criterion("sessions", "sessions").failed("1 session in train and held out")
