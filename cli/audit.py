@@ -7,6 +7,7 @@ import errno
 import json
 import os
 import shlex
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +18,7 @@ import click
 from oxcart.cli.main import CLEAN, DIFFERENT, LEAK, UNCLEAR, complain, explained
 from oxcart.cli.options import LocalPath, PathOrUrl, json_option, quiet_option, workers_option
 from oxcart.cli.outputs import AUDIT_JSON, AUDIT_PAGE, RULE, output_option, overwrite_option, report_options
-from oxcart.cli.table import plain, table
+from oxcart.cli.table import plain, table, wrapped
 from oxcart.shards.files import write_file
 
 if TYPE_CHECKING:
@@ -27,6 +28,17 @@ if TYPE_CHECKING:
 FAIL_ON = ("leak", "failed", "suspicious", "never")
 SHOWN = 20
 """Maximum number of lines of a list."""
+NARROWEST, WIDEST = 60, 120
+"""Characters of a line, whatever the width of the terminal."""
+LOOKS: dict[str, dict[str, Any]] = {
+    "leak": {"fg": "red"},
+    "failed": {"fg": "red"},
+    "suspicious": {"fg": "yellow"},
+    "not checked": {"dim": True},
+    "clean": {"fg": "green"},
+    "passed": {"fg": "green"},
+}
+"""How a terminal shows verdicts and statuses."""
 
 
 @contextlib.contextmanager
@@ -126,7 +138,8 @@ def audit(
         if path is not None:
             write_file(path, make(found))
     if not quiet:
-        click.echo(_text(found, output))
+        width = min(max(shutil.get_terminal_size((WIDEST, 0)).columns, NARROWEST), WIDEST)
+        click.echo(_text(found, output, width), color=False if os.environ.get("NO_COLOR") else None)
     code = _exit_code(found, fail_on)
     if code:
         raise SystemExit(code)
@@ -154,13 +167,18 @@ def _command(dataset: tuple[str, ...], options: Any, fail_on: str) -> str:
     return shlex.join(words)
 
 
-def _text(found: Audit, output: Path | None) -> str:
+def _text(found: Audit, output: Path | None, width: int) -> str:
     checks = sorted(found.checks, key=lambda check: _ORDER.index(check.status))
     lines = [
-        f"verdict: {found.verdict.word}",
-        *(f"  {plain(sentence)}" for sentence in found.verdict.because),
+        f"verdict: {_painted(found.verdict.word)}",
+        *(line for why in found.verdict.because for line in wrapped(f"  {why}", width, "    ")),
         "",
-        table(("status", "check", "found"), [(c.status, c.name, _cut(c.summary)) for c in checks]),
+        table(
+            ("status", "check", "found"),
+            [(check.status, check.name, check.summary) for check in checks],
+            width=width,
+            paint=_painted,
+        ),
     ]
     if found.recall:
         rows = [
@@ -176,8 +194,9 @@ def _text(found: Audit, output: Path | None) -> str:
 _ORDER = ("failed", "suspicious", "not checked", "passed")
 
 
-def _cut(text: str, longest: int = 140) -> str:
-    return text if len(text) <= longest else text[: longest - 1] + "…"
+def _painted(word: str) -> str:
+    look = LOOKS.get(word.strip())
+    return click.style(word, **look) if look else word
 
 
 @click.command()
@@ -234,9 +253,7 @@ def _difference(found: Difference) -> str:
         keys = ", ".join(found.changed[:3]) + (", …" if len(found.changed) > 3 else "")
         blocks.append(f"episodes that stayed and have other bytes: {len(found.changed):,} ({plain(keys)})")
     if found.configuration:
-        rows = [
-            (name, _cut(_value(one), 60), _cut(_value(two), 60)) for name, one, two in found.configuration
-        ]
+        rows = [(name, _cut(_value(one)), _cut(_value(two))) for name, one, two in found.configuration]
         blocks.append(f"configured differently\n{table(('setting', 'A', 'B'), rows)}")
     return "\n\n".join(blocks)
 
@@ -245,6 +262,10 @@ def _kinds(changes: list[Change]) -> tuple[int, int, int]:
     appeared = sum(change.before is None for change in changes)
     vanished = sum(change.after is None for change in changes)
     return len(changes) - appeared - vanished, appeared, vanished
+
+
+def _cut(text: str, longest: int = 60) -> str:
+    return text if len(text) <= longest else text[: longest - 1] + "…"
 
 
 def _value(value: Any) -> str:

@@ -172,7 +172,8 @@ def scan(
     from oxcart.compile.engines import Part
     from oxcart.compile.engines import engine as make_engine
     from oxcart.compile.sources import open_source
-    from oxcart.manifests.alike import alike, said_alike
+    from oxcart.manifests.alike import alike, apart, said_alike
+    from oxcart.manifests.split import joined
     from oxcart.shards.errors import ConfigError
 
     if merge != bool(files):
@@ -201,8 +202,9 @@ def scan(
     if parquet is not None:
         write_file(parquet, census.to_bytes())
     names = [name for name in census.table["environment"].unique().to_pylist() if name is not None]
-    if apart := alike(names):
-        warn(said_alike(apart))
+    known = joined([(name, *others) for name, others in opened.aliases.items()])
+    if places := apart(alike(names), known):
+        warn(said_alike(places))
     if as_json:
         click.echo(json.dumps(_census_json(census), ensure_ascii=False))
     elif not quiet:

@@ -2,26 +2,54 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import textwrap
+from collections.abc import Callable, Sequence
+
+_NARROWEST = 20
+"""Minimum width of a column whose text wraps."""
 
 
-def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+def table(
+    header: Sequence[str],
+    rows: Sequence[Sequence[object]],
+    *,
+    width: int | None = None,
+    paint: Callable[[str], str] = str,
+) -> str:
     """Lines of a table. Integers get thousands separators; None becomes a dash, a control character a
-    space."""
+    space.
+
+    Args:
+        header: names of the columns.
+        rows: values of each row, as many as there are columns.
+        width: characters of a line; text of the last column that is longer wraps inside its column.
+        paint: adds colour to a cell of the first column.
+    """
     cells = [list(header), *([_cell(value) for value in row] for row in rows)]
     widths = [max(len(row[i]) for row in cells) for i in range(len(header))]
     right = [
         bool(rows) and all(isinstance(row[i], int | float | None) for row in rows) for i in range(len(header))
     ]
+    if width is not None and not right[-1]:
+        room = width - sum(before + 2 for before in widths[:-1])
+        widths[-1] = min(widths[-1], max(room, _NARROWEST))
     lines = []
-    for row in cells:
-        padded = [
-            cell.rjust(width) if to_right else cell.ljust(width)
-            for cell, width, to_right in zip(row, widths, right, strict=True)
-        ]
-        lines.append("  ".join(padded).rstrip())
-    lines.insert(1, "  ".join("-" * width for width in widths))
+    for *others, last in cells:
+        for part in wrapped(last, widths[-1]):
+            padded = [
+                cell.rjust(wide) if to_right else cell.ljust(wide)
+                for cell, wide, to_right in zip([*others, part], widths, right, strict=True)
+            ]
+            lines.append("  ".join([paint(padded[0]), *padded[1:]]).rstrip())
+            others = [""] * len(others)
+    lines.insert(1, "  ".join("-" * wide for wide in widths))
     return "\n".join(lines)
+
+
+def wrapped(text: str, width: int, indent: str = "") -> list[str]:
+    """Lines of at most `width` characters, at least one; `indent` stands before all but the first."""
+    lines = textwrap.wrap(plain(text), max(width, 1), subsequent_indent=indent, break_on_hyphens=False)
+    return lines or [""]
 
 
 def size(count: int) -> str:

@@ -24,7 +24,7 @@ from fractions import Fraction
 from math import floor
 from typing import NamedTuple
 
-from oxcart.manifests.alike import alike, said_alike
+from oxcart.manifests.alike import alike, apart, said_alike
 from oxcart.manifests.canonical import canonical_json
 from oxcart.manifests.split import SPLITS, SplitRule, connected, listed_names, normalise, places
 from oxcart.shards.choices import nearest
@@ -378,8 +378,8 @@ def _warn_unknown(rule: SplitRule, groups: _Groups, splits: list[str]) -> list[s
 def _warn_alike(groups: _Groups) -> list[str]:
     """Warnings about names that may mean one place but are not in one group."""
     group_of = {name: group for group, names in groups.names.items() for name in names}
-    apart = [names for names in alike(group_of) if len({group_of[name] for name in names}) > 1]
-    return [said_alike(apart)] if apart else []
+    places = apart(alike(group_of), group_of)
+    return [said_alike(places)] if places else []
 
 
 def _seen_listed(

@@ -258,7 +258,7 @@ def _recall(
 ) -> tuple[tuple[plant.Recall, ...], Check]:
     """Plant copies of held-out episodes, and count how many the audit would have found."""
     if found.limit is None:
-        return (), plant.CRITERION.unchecked("there is no threshold to find them by")
+        return (), plant.CRITERION.unchecked("there is no threshold to find planted leaks by")
     chosen = plant.choose([episodes[i].key for i in found.units], options.seed)
     units = found.units[chosen]
     with stage("planting leaks", len(units), "episodes") as report:
@@ -293,7 +293,7 @@ def _probe(
 def _cameras(datasets: Sequence[Audited]) -> Check:
     """A check that says which cameras are not decoded."""
     others = sorted({c["name"] for s in datasets for c in s.manifest.cameras[1:]})
-    criterion = Criterion("cameras", "Images of the other cameras")
+    criterion = Criterion("cameras", "Images of the other cameras, across splits")
     if not others:
         return criterion.passed("every dataset has one camera")
     return criterion.unchecked(
@@ -306,8 +306,8 @@ def _seen(datasets: Sequence[Audited]) -> list[Check]:
     number = sum(dataset.manifest.splits.get("val_seen", {}).get("episodes", 0) for dataset in datasets)
     if not number:
         return []
-    why = "it shares environments with train by design: duplicates and sessions alone are checked"
-    return [Criterion("val_seen", "Near-duplicates of val_seen").unchecked(why)]
+    why = "val_seen shares environments with train by design; its duplicates and sessions alone are checked"
+    return [Criterion("val_seen", "Images of val_seen, against train").unchecked(why)]
 
 
 def _top(pairs: Sequence[dict[str, Any]], limit: float | None) -> list[dict[str, Any]]:

@@ -20,7 +20,7 @@ from oxcart.manifests.audit.features import draws
 from oxcart.manifests.audit.match import Allowed, Thumbs, coarse
 from oxcart.manifests.audit.result import Check, Criterion
 
-CRITERION = Criterion("copy-ahead", "Train's futures do not tell the futures of what is held out")
+CRITERION = Criterion("copy-ahead", "Futures of frames, train against held out")
 
 KNOWN = 0.3
 """Ratio below which held-out episodes look known to train."""

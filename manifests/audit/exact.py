@@ -42,8 +42,8 @@ MANY = 16
 PAIRS = 20_000
 """Pairs of episodes listed; beyond it, only pairs of environments that are not yet paired are added."""
 
-FRAMES = Criterion("frames", "No frame that was compared stands in two splits")
-TRAJECTORIES = Criterion("trajectories", "No trajectory of actions and states stands in two splits")
+FRAMES = Criterion("frames", "Frames, across splits")
+TRAJECTORIES = Criterion("trajectories", "Trajectories of actions and states, across splits")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,8 +22,8 @@ from oxcart.manifests.verify import verify
 from oxcart.shards.names import tar_name
 from oxcart.shards.prefetch import in_threads
 
-SHARDS = Criterion("shards", "Shards match the manifest")
-STATISTICS = Criterion("statistics", "Statistics come from train alone")
+SHARDS = Criterion("shards", "Bytes of the shards, against the manifest")
+STATISTICS = Criterion("statistics", "Statistics of the manifest, against train")
 
 TOLERANCE = 1e-5
 """Tolerance of statistics, relative to the standard deviation or the value."""

@@ -21,8 +21,8 @@ from oxcart.manifests.audit.match import Match, Matcher, window_text
 from oxcart.manifests.audit.result import Check, Criterion, count
 from oxcart.manifests.audit.verdict import CONFIDENCE, Threshold, bound, exceeds, threshold
 
-CRITERION = Criterion("near", "No more held-out episodes resemble train than chance explains")
-ALIKE = Criterion("alike", "No place of train has two names")
+CRITERION = Criterion("near", "Images of whole episodes, train against held out")
+ALIKE = Criterion("alike", "Environments of train, against each other")
 
 NULL = 4000
 """Maximum number of train episodes whose scores make the null."""

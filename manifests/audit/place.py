@@ -19,7 +19,7 @@ from oxcart.manifests.audit.episodes import UNKNOWN, AuditedEpisode
 from oxcart.manifests.audit.match import Matcher, backgrounds, coarse
 from oxcart.manifests.audit.result import Check, Criterion
 
-CRITERION = Criterion("places", "No two environments across splits look like one place")
+CRITERION = Criterion("places", "Backgrounds of environments, train against held out")
 
 PER_PLACE = 6
 """Backgrounds compared per environment, spread over its episodes."""

@@ -34,7 +34,7 @@ from oxcart.manifests.audit.verdict import Threshold, at_least, exceeds
 
 Frames = npt.NDArray[np.uint8]
 
-CRITERION = Criterion("recall", "Planted leaks are found")
+CRITERION = Criterion("recall", "Planted leaks, against the threshold")
 
 KINDS = ("exact", "re-encoded", "brightened", "time-shifted", "resized", "cropped", "shifted", "mirrored")
 BAR = {

@@ -50,12 +50,12 @@ Shared = Mapping[Value, Mapping[str, Sequence[_Member]]]
 
 def check_keys(datasets: Sequence[Audited]) -> Check:
     """Check that no key is in two splits, over all datasets together."""
-    return _exact(Criterion("keys", "No episode key stands in two splits"), *_across(datasets, _key), "key")
+    return _exact(Criterion("keys", "Keys of episodes, across splits"), *_across(datasets, _key), "key")
 
 
 def check_records(datasets: Sequence[Audited]) -> Check:
     """Check that no source record, by its place in the source or by its bytes, is in two splits."""
-    criterion = Criterion("records", "No source record is compiled into two splits")
+    criterion = Criterion("records", "Source records, across splits")
     check = _exact(criterion, *_across(datasets, _place), "source record")
     if check.duplicate:
         return check
@@ -81,7 +81,7 @@ def duplicate_pairs(datasets: Sequence[Audited]) -> list[Pair]:
 
 def check_files(datasets: Sequence[Audited]) -> Check:
     """Check that no source file that is a recording is both in train and held out."""
-    criterion = Criterion("files", "No recording's file is in train and held out")
+    criterion = Criterion("files", "Files of recordings, train against held out")
     packed = [s for s in datasets if s.manifest.dataset.get("kind") == "rlds"]
     recordings = [s for s in datasets if s not in packed]
     if not recordings:
@@ -93,7 +93,7 @@ def check_files(datasets: Sequence[Audited]) -> Check:
 
 def check_sessions(datasets: Sequence[Audited]) -> Check:
     """Check that no recording session is both in train and held out, val_seen included."""
-    criterion = Criterion("sessions", "No recording session is in train and held out")
+    criterion = Criterion("sessions", "Recording sessions, train against held out")
     sides = names_by_side(datasets, "session")
     if not any(sides.values()):
         return criterion.unchecked("no recording session is known")
@@ -116,7 +116,7 @@ def check_sessions(datasets: Sequence[Audited]) -> Check:
 
 def check_instructions(datasets: Sequence[Audited]) -> Check:
     """Count the held-out instructions that train has too. For information only."""
-    criterion = Criterion("instructions", "Instructions that are held out and in train (information only)")
+    criterion = Criterion("instructions", "Instructions, train against held out (information only)")
     texts: dict[str, set[str]] = {"train": set(), "held": set()}
     for split, values in names_by_side(datasets, "instruction").items():
         side = "train" if split == "train" else "held" if split in HELD else None
@@ -133,7 +133,7 @@ def check_instructions(datasets: Sequence[Audited]) -> Check:
 
 def check_videos(datasets: Sequence[Audited]) -> Check:
     """Check, for episodes from videos, that no video or channel is both in train and held out."""
-    criterion = Criterion("videos", "No video or channel is in train and held out")
+    criterion = Criterion("videos", "Videos and channels, train against held out")
     columns = [c for s in datasets for c in (*_VIDEO, *_CHANNEL) if c in s.table.column_names]
     if not columns:
         return criterion.unchecked("no dataset names videos or channels")

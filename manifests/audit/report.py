@@ -68,7 +68,7 @@ def _histogram(audit: Audit) -> dict[str, Any] | None:
     low = math.floor((min(every) - 0.02) * 20) / 20
     high = max(1.0, max(every))
     step = (high - low) / BINS
-    left, top, wide, tall = 40, 10, WIDTH - 62, HEIGHT - 40
+    left, top, wide, tall = 56, 10, WIDTH - 82, HEIGHT - 40
     bars: list[dict[str, Any]] = []
     peak = 0.0
     shares = {}

@@ -29,7 +29,7 @@ class Check:
     name: str
     """A word for programs: `environments`."""
     title: str
-    """What must hold, for people."""
+    """What is compared, for people: a noun phrase, which reads well under every status."""
     status: str
     """One of `STATUSES`."""
     summary: str
@@ -47,7 +47,7 @@ class Criterion:
     name: str
     """A word for programs: `environments`."""
     title: str
-    """What must hold, for people."""
+    """What is compared, for people: a noun phrase, which reads well under every status."""
 
     def passed(self, summary: str, evidence: Iterable[dict[str, Any]] = ()) -> Check:
         """The check found nothing wrong."""
@@ -63,9 +63,9 @@ class Criterion:
         """The check found something that a person should look at."""
         return self._check(SUSPICIOUS, summary, evidence)
 
-    def unchecked(self, because: str, evidence: Iterable[dict[str, Any]] = ()) -> Check:
-        """The check did not run."""
-        return self._check(UNCHECKED, f"not checked because {because}", evidence)
+    def unchecked(self, why: str, evidence: Iterable[dict[str, Any]] = ()) -> Check:
+        """The check did not run: why, without repeating that it did not."""
+        return self._check(UNCHECKED, why, evidence)
 
     def _check(self, status: str, summary: str, evidence: Iterable[dict[str, Any]]) -> Check:
         first = tuple(evidence)[:SHOWN]

@@ -9,8 +9,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import click
 import pytest
+from click.testing import CliRunner
 
+from oxcart.cli.main import oxcart
 from oxcart.compile.sample.rlds import RldsSampleConfig, write_rlds
 from oxcart.manifests.split import SplitRule, read_rule
 from sample_compile import cli, compiled, complaint, rows_of
@@ -78,6 +81,40 @@ def test_exit_2_where_the_reader_has_gone(unread: str, clean: Path) -> None:
     os.close(writer)
     assert run.returncode == 2
     assert b"Traceback" not in (run.stderr or b"")
+
+
+@pytest.mark.parametrize(("columns", "width"), [(200, 120), (80, 80), (20, 60)])
+def test_text_wraps_to_the_terminal_and_nothing_is_cut(
+    columns: int, width: int, leaky: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    lines = cli("audit", leaky, "--frames", 2, "--json", tmp_path / "audit.json").stdout.splitlines()
+    assert width - 20 < max(map(len, lines)) <= width
+    said = json.loads((tmp_path / "audit.json").read_text())
+    head = next(i for i, line in enumerate(lines) if line.startswith("status "))
+    found = lines[head].index("found")
+    shown = "".join(line[found:] for line in lines[head + 2 :])
+    for check in said["checks"]:
+        assert "".join(check["summary"].split()) in "".join(shown.split()), check["name"]
+    sentences = lines[1 : head - 1]
+    assert sum(not line.startswith("    ") for line in sentences) == len(said["verdict"]["because"])
+    assert "".join("".join(sentences).split()) == "".join("".join(said["verdict"]["because"]).split())
+
+
+def test_colours_are_for_terminals_that_want_them(leaky: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def said(color: bool) -> str:
+        arguments = ["audit", str(leaky), "--frames", "2", "--fail-on", "never"]
+        return CliRunner().invoke(oxcart, arguments, color=color).stdout
+
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    on_a_terminal, piped = said(color=True), said(color=False)
+    assert on_a_terminal.startswith("verdict: \x1b[31mleak\x1b[0m\n")
+    for look in ("\x1b[31mfailed ", "\x1b[2mnot checked", "\x1b[32mpassed "):
+        assert look in on_a_terminal
+    assert click.unstyle(on_a_terminal) == piped
+    assert "\x1b" not in piped
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert said(color=True) == piped
 
 
 def test_a_check_that_failed_fails_a_clean_audit(clean: Path, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import pytest
 from click.testing import Result
 
 from audited import set_path
+from oxcart.manifests.alike import BESIDE, SPELLING
 from sample_compile import cli, complaint, edited, examples
 
 
@@ -70,17 +71,29 @@ class TestScan:
         assert (result.exit_code, result.output) == (0, "")
 
 
-def test_environments_that_differ_in_their_writing_are_said_with_what_joins_them(
-    source: Path, tmp_path: Path
+@pytest.mark.parametrize(
+    ("change", "differ"),
+    [(str.upper, SPELLING), ("{}_room8052".format, BESIDE), ("Franka {}".format, BESIDE)],
+    ids=["upper", "room", "robot"],
+)
+def test_alike_environments_are_said_with_a_rule_that_joins_them(
+    source: Path, tmp_path: Path, change: Callable[[str], str], differ: str
 ) -> None:
     places = json.loads(cli("scan", source, "--json", "--quiet", "--workers", 1).stdout)["environments"]
     one, other = places[0]["name"], places[1]["name"]
     everywhere = [(file.name, i) for file in source.glob("*.tfrecord*") for i, _ in enumerate(examples(file))]
-    change = set_path(lambda path: path.replace(other, one.upper()))
-    made = edited(source, tmp_path / "source", change, *everywhere)
-    for line in (("scan", made), ("compile", made, tmp_path / "out", "--dry-run")):
+    rename = set_path(lambda path: path.replace(other, change(one)))
+    made = edited(source, tmp_path / "source", rename, *everywhere)
+    compile_ = ("compile", made, tmp_path / "out", "--dry-run")
+    said = set()
+    for line in (("scan", made), compile_):
         result = cli(*line, "--quiet", "--workers", 1)
         assert result.exit_code == 0
         (warning,) = [line for line in result.stderr.splitlines() if "aliases" in line]
-        assert warning.startswith("oxcart: warning: environments whose names differ in case")
-        assert warning.endswith(f"aliases: {{{one.upper()}: [{one}]}}")
+        said.add(warning)
+    (warning,) = said
+    assert f"because their names differ only in {differ}; " in warning
+    (tmp_path / "rule.yaml").write_text(warning[warning.index("aliases: ") :])
+    joined = cli(*compile_, "--split", tmp_path / "rule.yaml", "--quiet", "--workers", 1)
+    assert joined.exit_code == 0
+    assert "aliases" not in joined.stderr

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -64,6 +66,53 @@ def test_a_row_is_a_line_and_columns_line_up(rows: list[tuple[str, int | None, s
         cell = padded[starts[1] : starts[2] - 2]
         assert cell.strip() == ("-" if number is None else f"{number:,}")
         assert cell == cell.strip().rjust(len(dashes[1]))
+
+
+def test_long_text_of_the_last_column_wraps_inside_it() -> None:
+    rows = [("failed", 12, "a text that is longer than its column"), ("passed", 3, "short")]
+    assert table(("status", "n", "found"), rows, width=32).splitlines() == [
+        "status   n  found",
+        "------  --  --------------------",
+        "failed  12  a text that is",
+        "            longer than its",
+        "            column",
+        "passed   3  short",
+    ]
+
+
+WORDS = st.lists(st.text("abcé-台", min_size=1, max_size=30), max_size=30).map(" ".join)
+
+
+@given(st.lists(st.tuples(st.text("abc", max_size=9), WORDS), min_size=1, max_size=4), st.integers(60, 120))
+def test_no_line_is_wider_than_asked_and_no_letter_is_lost(rows: list[tuple[str, str]], width: int) -> None:
+    lines = table(("first", "last"), rows, width=width).splitlines()
+    assert max(map(len, lines)) <= width
+    start = lines[0].index("last")
+    assert "".join("".join(line[start:].split()) for line in lines[2:]) == "".join(
+        "".join(text.split()) for _, text in rows
+    )
+    assert [line[:start].strip() for line in lines[2:] if line[:start].strip()] == [
+        first for first, _ in rows if first
+    ]
+
+
+def test_a_word_is_broken_only_where_it_is_longer_than_the_column() -> None:
+    lines = table(("a",), [("one " * 12 + "x" * 45 + " two",)], width=20).splitlines()[2:]
+    assert " ".join(lines).split()[:12] == ["one"] * 12
+    assert max(map(len, lines)) == 20
+    assert "".join(lines).replace(" ", "") == "one" * 12 + "x" * 45 + "two"
+
+
+def test_numbers_are_never_broken() -> None:
+    rows = [("x" * 30, 1234567890)]
+    assert table(("name", "number"), rows, width=20) == table(("name", "number"), rows)
+
+
+def test_paint_is_laid_over_the_first_column_and_moves_nothing() -> None:
+    rows = [("failed", "a b c d e f g h i j k l m n o"), ("ok", "c")]
+    painted = table(("status", "found"), rows, width=28, paint=lambda text: f"<{text}>")
+    assert re.sub("[<>]", "", painted) == table(("status", "found"), rows, width=28)
+    assert painted.splitlines()[2].startswith("<failed>  a b")
 
 
 @pytest.mark.parametrize("row", [("x",), ("x", 1, 2)])

@@ -22,6 +22,7 @@ from oxcart.manifests.split import SplitRule
 from oxcart.manifests.tables import EPISODES
 from oxe_layouts import LAYOUTS, expected, tfds_features, values
 from rlds_builder import Image, Tensor, Text, jpeg, noisy_frame, write_dataset
+from sample_compile import cli
 
 STEPS = 3
 OBSERVATION, NATURAL = "steps/observation/", "steps/observation/natural_language_instruction"
@@ -254,6 +255,7 @@ def test_names_of_one_kitchen_of_bridge_are_held_out_together(tmp_path: Path) ->
     _, dataset = compiled(root, tmp_path / "out", SplitRule(val=("datacol1_toykitchen1",)))
     rows = dataset.table(EPISODES).to_pylist()
     assert {row["environment"] for row in rows if row["split"] == "val"} == set(places[:2])
+    assert cli("scan", root, "--quiet", "--workers", 1).output == "", "the catalog has said what is one place"
 
 
 def test_language_table_is_split_by_instruction(tmp_path: Path) -> None:

@@ -47,6 +47,12 @@ def other(kitchens: Path, once: Once) -> Path:
 
 
 @pytest.fixture(scope="session")
+def whole(kitchens: Path, once: Once) -> Path:
+    """Nothing is held out."""
+    return split(once, "whole", kitchens, SplitRule(val=None))
+
+
+@pytest.fixture(scope="session")
 def clean_audit(clean: Path, once: Once) -> Audit:
     return once("clean_audit", lambda folder: audited(clean))
 
@@ -54,6 +60,17 @@ def clean_audit(clean: Path, once: Once) -> Audit:
 @pytest.fixture(scope="session")
 def leaky_audit(leaky: Path, once: Once) -> Audit:
     return once("leaky_audit", lambda folder: audited(leaky))
+
+
+@pytest.fixture(scope="session")
+def whole_audit(whole: Path, once: Once) -> Audit:
+    return once("whole_audit", lambda folder: audited(whole))
+
+
+@pytest.fixture(scope="session")
+def sampled_audit(clean: Path, once: Once) -> Audit:
+    """Of three episodes of each split."""
+    return once("sampled_audit", lambda folder: audited(clean, sample=3))
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import re
 import shutil
@@ -105,15 +106,67 @@ def test_the_json_holds_everything_but_images(clean_audit: Audit) -> None:
     assert value == json.loads(report_json(clean_audit))
 
 
-@pytest.mark.browser
-def test_a_browser_shows_the_page(leaky_audit: Audit, tmp_path: Path) -> None:
-    browser = next((found for name in BROWSERS if (found := shutil.which(name))), None)
-    if browser is None:
+class Tables(HTMLParser):
+    """Every table of a page: its classes, its header, and the column that each cell of a row names."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tables: list[dict[str, Any]] = []
+        self.open: list[dict[str, Any]] = []
+        self.in_header = False
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        values = dict(attrs)
+        if tag == "table":
+            self.open.append({"class": (values.get("class") or "").split(), "header": [], "rows": []})
+            self.tables.append(self.open[-1])
+        elif tag == "tr":
+            self.open[-1]["rows"].append([])
+        elif tag == "th":
+            self.open[-1]["header"].append("")
+            self.in_header = True
+        elif tag == "td":
+            self.open[-1]["rows"][-1].append(values.get("data-column"))
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag == "table":
+            self.open.pop()
+        self.in_header &= tag != "th"
+
+    def handle_data(self, data: str) -> None:
+        if self.in_header:
+            self.open[-1]["header"][-1] += data
+
+
+def test_cells_name_their_column_since_a_narrow_page_shows_no_header(leaky_audit: Audit) -> None:
+    reader = Tables()
+    reader.feed(report_html(leaky_audit).decode())
+    assert len(reader.tables) > 3
+    for table in reader.tables:
+        assert "cards" in table["class"]
+        for row in table["rows"][1:]:
+            named = list(zip(table["header"], row, strict=True))
+            if "checks" in table["class"]:
+                assert not any(column for _, column in named), "a status, a title and a sentence need no name"
+            else:
+                assert all(column == header for header, column in named[1:] if header)
+
+
+@pytest.fixture
+def browser(tmp_path: Path) -> list[str]:
+    """The command that starts a headless browser."""
+    found = next((path for name in BROWSERS if (path := shutil.which(name))), None)
+    if found is None:
         pytest.skip("no chromium here")
+    profile = f"--user-data-dir={tmp_path / 'profile'}"
+    return [found, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", profile]
+
+
+@pytest.mark.browser
+def test_a_browser_shows_the_page(browser: list[str], leaky_audit: Audit, tmp_path: Path) -> None:
     (tmp_path / "page.html").write_bytes(report_html(leaky_audit))
     shot = tmp_path / "page.png"
-    command = [browser, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"]
-    command += [f"--user-data-dir={tmp_path / 'profile'}", "--window-size=1200,3000", f"--screenshot={shot}"]
+    command = [*browser, "--window-size=1200,3000", f"--screenshot={shot}"]
     subprocess.run(
         [*command, (tmp_path / "page.html").as_uri()], check=True, capture_output=True, timeout=120
     )
@@ -124,6 +177,46 @@ def test_a_browser_shows_the_page(leaky_audit: Audit, tmp_path: Path) -> None:
     found = {colour for _, colour in colours}
     assert (180, 35, 44) in found, "the colour of a leak"
     assert len(found) > 1000, "images"
+
+
+MEASURE = """
+<script>
+window.onload = () => {
+  const page = document.querySelector("iframe").contentDocument;
+  const all = (selector) => [...page.querySelectorAll(selector)];
+  all("details").forEach((details) => { details.open = true; });
+  document.querySelector("output").textContent = JSON.stringify({
+    page: page.documentElement.scrollWidth,
+    cells: Math.min(...all(".checks > tbody > tr > td").map((cell) => cell.clientWidth)),
+    tables: Math.max(...all("table").map((table) => table.getBoundingClientRect().right)),
+    scrolls: all(".scroll:has(> table)").filter((box) => box.scrollWidth > box.clientWidth).length,
+  });
+};
+</script>
+"""
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("which", ["clean", "leaky", "whole"])
+def test_on_a_telephone_nothing_is_squeezed_or_off_the_page(
+    which: str, browser: list[str], request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    found: Audit = request.getfixturevalue(f"{which}_audit")
+    long = replace(found.checks[0], summary="name/" * 60, evidence=({"file": "name/" * 60, "episode": 1},))
+    verdict = replace(found.verdict, because=("name_" * 60,))
+    page = report_html(replace(found, checks=(long, *found.checks[1:]), verdict=verdict)).decode()
+    # In a frame, since the window of a browser cannot be as narrow.
+    frame = f'<iframe width="400" height="900" style="border: 0" srcdoc="{html.escape(page)}"></iframe>'
+    (tmp_path / "framed.html").write_text(f"<!doctype html>{frame}<output></output>{MEASURE}", "utf-8")
+    command = [*browser, "--dump-dom", (tmp_path / "framed.html").as_uri()]
+    shown = subprocess.run(command, check=True, capture_output=True, timeout=120).stdout.decode()
+    said = re.search(r"<output>(\{.*\})</output>", shown)
+    assert said
+    measured = json.loads(said[1])
+    assert measured["page"] == 400
+    assert measured["tables"] <= 400
+    assert measured["scrolls"] == 0
+    assert measured["cells"] >= 200
 
 
 def test_a_name_that_is_no_text_can_be_written(clean_audit: Audit) -> None:
