@@ -232,7 +232,7 @@ def _conclude(
     for (dataset, split), rows in members.items() if len(members) > 1 else ():
         some, may = int(over[rows].sum()), bound(len(rows), limit.null, limit.beyond, sure)
         if some > may:
-            what = f"{some:,} of {len(rows):,} in {split} of dataset {dataset + 1} exceed it"
+            what = f"{some:,} of {len(rows):,} in {split} of dataset {dataset + 1} exceed the threshold"
             groups.append(f"{what}; {may:,} would be allowed")
     black = len(episodes) - train - len(units)
     note = f"; {count(black, 'black episode')} not compared" if black else ""

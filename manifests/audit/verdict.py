@@ -213,6 +213,7 @@ def decide(
             f"{exceeding:,} of {count(units, 'held-out episode')} are nearer to train than chance explains; "
             f"{allowed:,} would be allowed"
         )
+    leaks += groups
     apart = [c for c in checks if c.status == FAILED and not c.duplicate and c.name not in ("near", "shards")]
     others = [f"{c.name}: {c.summary}" for c in apart]
     if leaks:

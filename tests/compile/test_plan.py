@@ -14,7 +14,7 @@ import pytest
 from broken_dataset import found
 from oxcart.compile import plan
 from oxcart.compile.pipeline import execute, prepare
-from oxcart.compile.plan import MAX_NAME, plan_compile
+from oxcart.compile.plan import MAX_NAME, Settings, plan_compile
 from oxcart.compile.sample.rlds import RldsSampleConfig, write_rlds
 from oxcart.compile.sources.base import SourceConfig
 from oxcart.manifests.canonical import pretty_json
@@ -46,6 +46,19 @@ class TestPacking:
             for name in ("shards/val-00000.tar", "shards/val-00000.chunks.parquet"):
                 assert tree(tmp_path / str(limit))[name] == whole.tree[name]
         assert keys[0] < keys[1] < keys[2]
+
+    def test_a_limit_moves_no_episode_to_another_split(self, whole: Compiled) -> None:
+        census = census_of(whole.source)
+        all_of, few_of = (
+            {
+                key: shard.split
+                for shard in plan_compile(census, Settings(rule=SplitRule(val=0.2), limit=limit), {}).shards
+                for key in shard.rows["key"].to_pylist()
+            }
+            for limit in (None, 6)
+        )
+        assert few_of.items() < all_of.items()
+        assert Counter(few_of.values()) == {"train": 6, "val": 4}
 
     @pytest.mark.parametrize(
         ("what", "why"),

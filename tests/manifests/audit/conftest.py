@@ -49,7 +49,7 @@ def other(kitchens: Path, once: Once) -> Path:
 @pytest.fixture(scope="session")
 def whole(kitchens: Path, once: Once) -> Path:
     """Nothing is held out."""
-    return split(once, "whole", kitchens, SplitRule(val=None))
+    return split(once, "nothing_held", kitchens, SplitRule(val=None))
 
 
 @pytest.fixture(scope="session")
@@ -64,7 +64,7 @@ def leaky_audit(leaky: Path, once: Once) -> Audit:
 
 @pytest.fixture(scope="session")
 def whole_audit(whole: Path, once: Once) -> Audit:
-    return once("whole_audit", lambda folder: audited(whole))
+    return once("nothing_held_audit", lambda folder: audited(whole))
 
 
 @pytest.fixture(scope="session")

@@ -187,6 +187,15 @@ def test_val_seen_is_checked_for_duplicates_and_sessions_alone(kitchens: Path, t
     assert {row["split"] for row in found.scores} == {"val"}
 
 
+def test_val_and_test_are_both_compared_with_train(kitchens: Path, tmp_path: Path) -> None:
+    compiled(kitchens, tmp_path / "out", rule=SplitRule(by="episode", val=0.1, test=0.1))
+    found = audited(tmp_path / "out")
+    assert {row["split"] for row in found.scores} == {"val", "test"}
+    assert found.exceeding == len(found.scores) == 4
+    held = {row["environment"] for row in rows_of(tmp_path / "out") if row["split"] != "train"}
+    assert check(found, "environments").summary.startswith(f"{len(held)} environments in train and held out")
+
+
 def test_options_and_names_that_mean_nothing_are_refused(clean: Path) -> None:
     with pytest.raises(ConfigError, match="is given twice"):
         audited(clean, clean)

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from audited import check, everywhere, status
+from oxcart.compile.sources.base import SourceConfig
 from oxcart.manifests.audit import exact
 from oxcart.manifests.audit.audit import Audit
-from oxcart.manifests.audit.episodes import draw, open_datasets
+from oxcart.manifests.audit.episodes import Audited, AuditedEpisode, draw, open_datasets
 from oxcart.manifests.audit.exact import QUANTUM, trajectory
-from oxcart.manifests.audit.features import is_flat, read_features
+from oxcart.manifests.audit.features import empty, is_flat, read_features
 from oxcart.manifests.split import SplitRule
 from oxcart.shards.codec import Encoding
 from sample_compile import compiled, edited
@@ -133,7 +136,9 @@ def test_a_board_with_two_objects_is_no_constant_frame() -> None:
     assert is_flat(small(board(red=False) + np.arange(48, dtype=np.uint8)[:, None, None] // 24))
 
 
-def painted(source: Path, target: Path, images: list[Any]) -> Path:
+def painted(
+    source: Path, target: Path, images: list[Any], cameras: tuple[str, ...] = ("image_0", "wrist")
+) -> Path:
     """A copy of a source in which the frames of every episode are these, the last one repeated."""
     import io
 
@@ -147,7 +152,7 @@ def painted(source: Path, target: Path, images: list[Any]) -> Path:
     files = [png(frame) for frame in images]
 
     def edit(feature: Any) -> None:
-        for camera in ("image_0", "wrist"):
+        for camera in cameras:
             values = feature[f"steps/observation/{camera}"].bytes_list.value
             values[:] = [files[min(i, len(files) - 1)] for i in range(len(values))]
 
@@ -198,3 +203,59 @@ def test_the_check_says_what_it_compared_and_what_not(kitchens: Path, clean: Pat
     raw, zstd = open_datasets([str(clean), str(tmp_path / "zstd")])
     assert exact._not_compared([raw], ["raw"]) == ""
     assert "across codecs that were not decoded" in exact._not_compared([raw, zstd], ["raw", "zstd"])
+
+
+def chunks_check(*outs: Path) -> tuple[Any, list[exact.Pair]]:
+    """The check of frames when it has decoded none: chunk digests alone."""
+    return exact.check_frames(open_datasets([str(out) for out in outs]), [], empty(0, 4))
+
+
+def test_chunks_of_every_dataset_are_compared(clean: Path, other: Path) -> None:
+    for outs in ((clean, other), (other, clean)):
+        found, pairs = chunks_check(*outs)
+        assert (found.status, found.duplicate, len(pairs)) == ("failed", True, 8)
+        assert {(pair.one[0], pair.other[0]) for pair in pairs} == {(0, 1), (1, 0)}
+
+
+def test_chunks_of_every_camera_are_compared(kitchens: Path, tmp_path: Path) -> None:
+    small = [np.roll(board(), i, axis=1)[:24, :24] for i in range(6)]
+    source = painted(kitchens, tmp_path / "source", small, cameras=("wrist",))
+    config = SourceConfig(url=str(source), cameras=("image_0", "wrist"))
+    compiled(source, tmp_path / "out", source=config, rule=SplitRule(val=0.2))
+    found, pairs = chunks_check(tmp_path / "out")
+    assert (found.status, found.duplicate, len(pairs)) == ("failed", True, 4 * 20)
+
+
+def of_split(dataset: Audited, split: str) -> tuple[Audited, list[AuditedEpisode]]:
+    """The dataset with the first episode of val in another split, and its episodes."""
+    splits = dataset.table["split"].to_pylist()
+    splits[splits.index("val")] = split
+    at = dataset.table.column_names.index("split")
+    changed = replace(dataset, table=dataset.table.set_column(at, "split", pa.array(splits)))
+    return changed, draw([changed], None, 0)
+
+
+@pytest.mark.parametrize("split", ["test", "val_seen"])
+@pytest.mark.parametrize("also", ["train", "val"])
+def test_a_trajectory_in_any_two_splits_is_a_duplicate(clean: Path, split: str, also: str) -> None:
+    dataset, episodes = of_split(*open_datasets([str(clean)]), split)
+    first = {episode.split: i for i, episode in reversed(list(enumerate(episodes)))}
+    twice = {first[split], first[also]}
+    moves = [exact.Moves(7 if i in twice else 100 + i, telling=True) for i in range(len(episodes))]
+    found, pairs = exact.check_trajectories([dataset], episodes, moves)
+    assert (found.status, found.duplicate) == ("failed", True)
+    assert [{pair.one[1], pair.other[1]} for pair in pairs] == [{episodes[i].key for i in twice}]
+
+
+@pytest.mark.parametrize("also", ["train", "val"])
+def test_a_decoded_frame_in_any_two_splits_is_a_duplicate(clean: Path, also: str) -> None:
+    dataset, episodes = of_split(*open_datasets([str(clean)]), "test")
+    first = {episode.split: i for i, episode in reversed(list(enumerate(episodes)))}
+    features = empty(len(episodes), 1)
+    features.digests[:, 0] = np.arange(len(episodes))
+    features.digests[first["test"]] = features.digests[first[also]]
+    found, pairs = exact.check_frames([dataset], episodes, features)
+    assert (found.status, found.duplicate) == ("failed", True)
+    assert [{pair.one[1], pair.other[1]} for pair in pairs] == [
+        {episodes[first[side]].key for side in ("test", also)}
+    ]

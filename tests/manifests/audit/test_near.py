@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from audited import check, status
-from oxcart.manifests.audit import plant
+from oxcart.manifests.audit import near, plant
 from oxcart.manifests.audit.audit import Audit
-from oxcart.manifests.audit.features import GRID, describe, spaced
+from oxcart.manifests.audit.episodes import UNKNOWN, AuditedEpisode
+from oxcart.manifests.audit.features import GRID, Features, describe, empty, put, spaced
 from oxcart.manifests.audit.match import Matcher, confirm, in_order, window_text
-from oxcart.manifests.audit.verdict import at_least, bound, exceeds, threshold
+from oxcart.manifests.audit.verdict import Threshold, bound, decide
 
 
 def scenes(number: int, frames: int = 5, side: int = 72, seed: int = 0) -> np.ndarray:
@@ -134,62 +137,131 @@ def test_a_shift_in_time_leaves_out_the_beginning() -> None:
     assert spaced(0, 3, 5) == [0, 0, 1, 2, 2]
 
 
-def scores_of(rng: np.random.Generator, environments: int, each: int, own: float) -> np.ndarray:
-    """Honest best scores [environments, each]: those of one environment move together by `own`."""
-    middle = rng.normal(0.6, own, (environments, 1))
-    return np.tanh(middle + rng.normal(0, 0.05, (environments, each))).astype(np.float32)
+def test_frames_find_a_mirrored_episode_without_its_background() -> None:
+    gallery = thumbs(scenes(6))
+    by_frames, _ = Matcher(gallery).scores(gallery[:, :, :, ::-1])
+    assert (by_frames.argmax(1) == np.arange(6)).all()
+    assert np.diag(by_frames).min() > 0.99
 
 
-def of_each(scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    return scores.reshape(-1), np.repeat(np.arange(len(scores)), scores.shape[1])
+def test_frames_without_a_counterpart_lower_no_score_while_they_are_few() -> None:
+    video, other = thumbs(scenes(2, frames=8, side=96))
+    late = video.copy()
+    late[:2] = other[:2]
+    assert confirm(late, video[None])[0][0] > 0.99
+    late[:4] = other[:4]
+    assert confirm(late, video[None])[0][0] < 0.9
 
 
-def test_the_threshold_is_exceeded_by_a_thousandth() -> None:
-    null = np.tile(np.linspace(0, 0.8, 50), 100).astype(np.float32)
-    null[:5] = 0.9
-    limit = threshold(null, np.arange(5000) % 100)
-    assert limit.value >= 0.8
-    assert (limit.null, limit.beyond) == (5000, 5) if limit.value < 0.9 else limit.beyond == 0
+def features_of(videos: Sequence[np.ndarray]) -> Features:
+    found = empty(len(videos), len(videos[0]))
+    for i, video in enumerate(videos):
+        put(found, i, range(len(video)), describe(video))
+    return found
 
 
-@pytest.mark.parametrize("environments", [2, 3, 5, 11, 25, 100])
-@pytest.mark.parametrize("own", [0.0, 0.1])
-def test_honest_environments_are_seldom_called_a_leak(environments: int, own: float) -> None:
-    rng, called = np.random.default_rng(environments), 0
-    for _ in range(200):
-        limit = threshold(*of_each(scores_of(rng, environments, 20, own)))
-        held = scores_of(rng, 3, 20, own).reshape(-1)
-        called += int(exceeds(held, limit.value).sum() > bound(60, limit.null, limit.beyond))
-    assert called <= 4
+def compared(
+    train: Sequence[tuple[np.ndarray, int]], held: Sequence[tuple[np.ndarray, int, str]]
+) -> tuple[near.Near, list[AuditedEpisode], Features]:
+    """The comparison of videos of train, each with its place, and held-out ones, with dataset and split."""
+    episodes = [
+        AuditedEpisode(0, {"key": f"train {i}", "split": "train", "environment": f"place {place}"}, place)
+        for i, (_, place) in enumerate(train)
+    ]
+    episodes += [
+        AuditedEpisode(dataset, {"key": f"held {i}", "split": split, "environment": "other"}, 10_000)
+        for i, (_, dataset, split) in enumerate(held)
+    ]
+    features = features_of([video for video, *_ in (*train, *held)])
+    return near.compare(episodes, features, 0, 1, lambda done: None), episodes, features
 
 
-def test_one_place_under_two_names_in_train_does_not_hide_another_in_val() -> None:
-    scores = scores_of(np.random.default_rng(0), 11, 8, 0.05)
-    honest = threshold(*of_each(scores))
-    scores[3:5] = 0.92
-    limit = threshold(*of_each(scores))
-    assert limit.apart == (3, 4)
-    assert limit.value < 0.85
-    assert abs(limit.value - honest.value) < 0.1
+def test_the_null_compares_no_environment_with_itself() -> None:
+    videos = scenes(7)
+    train = [(videos[i], i) for i in range(6) for _ in range(2)]
+    found, _, _ = compared(train, [(videos[6], 0, "val")])
+    assert len(found.null) == 12
+    assert found.null.max() < 0.7, "each episode has a copy in its own environment"
+    assert found.gallery == (12, 10)
 
 
-def test_the_bound_holds_for_new_draws_although_the_threshold_is_one_of_a_sample() -> None:
-    rng = np.random.default_rng(0)
-    for null, number in ((1000, 1000), (1000, 10_000), (80, 16)):
-        scores = np.sort(rng.random((400, null)), axis=1)
-        beyond = null // 1000
-        limit = scores[:, -1 - beyond]
-        exceeding = rng.binomial(number, 1 - limit)
-        assert (exceeding > bound(number, null, beyond)).mean() <= 0.03
-    assert bound(16, 80, 0) == 2
-    assert bound(5, 1, 0) == 5
-    assert bound(100_000, 4000, 4) < 500
+def test_unknown_environments_are_searched_and_make_no_null() -> None:
+    videos = scenes(7)
+    train = [*((videos[i], i) for i in range(6)), (videos[0], UNKNOWN), (videos[6], UNKNOWN)]
+    found, _, _ = compared(train, [(videos[6], 0, "val")])
+    assert len(found.null) == 6
+    assert found.null.max() < 0.7, "the unknown copy may be of the same environment"
+    assert found.match.best[0] > 0.99
+    assert found.gallery == (8, 5)
 
 
-def test_recall_has_its_uncertainty() -> None:
-    assert at_least(0, 10) == 0
-    assert at_least(10, 10) == pytest.approx(0.05 ** (1 / 10), abs=1e-6)
-    assert at_least(64, 64) > 0.95
+def test_a_copy_is_one_pair_and_not_a_pair_with_every_candidate() -> None:
+    videos = scenes(8)
+    found, episodes, features = compared(
+        [(videos[i], i) for i in range(8)], [(videos[3], 0, "val"), (scenes(1, seed=9)[0], 0, "val")]
+    )
+    pairs = near.pairs(found, episodes, features)
+    assert found.limit is not None
+    above = [pair for pair in pairs if pair["score"] > found.limit.value]
+    assert [(episodes[pair["held"]].key, episodes[pair["train"]].key) for pair in above] == [
+        ("held 0", "train 3")
+    ]
+    assert above[0]["window"] == "as it is"
+
+
+def test_too_few_to_tell_a_leak_from_chance_are_not_judged() -> None:
+    videos = scenes(3)
+    found, _, _ = compared([(videos[0], 0), (videos[1], 1)], [(videos[0], 0, "val")])
+    assert found.allowed == 1
+    assert (found.check.status, found.exceeding) == ("not checked", None)
+    assert "too few" in found.check.summary
+
+
+def test_each_split_of_a_dataset_is_judged_with_a_bound_that_holds_for_all() -> None:
+    train, few, many = 24, 3, 9
+    allowed = bound(few, train, 0, 1 - 0.01 / 2)
+    assert allowed == bound(few, train, 0) + 1, "the bound of one split alone would be lower"
+    assert allowed < bound(few + many, train, 0)
+    videos, others = scenes(train, frames=3), scenes(few + many, frames=3, seed=3)
+    for copies, word in ((allowed, "clean"), (allowed + 1, "leak")):
+        held = [(videos[i] if i < copies else others[i], 1, "test") for i in range(few)]
+        held += [(others[i], 0, "val") for i in range(few, few + many)]
+        found, _, _ = compared([(video, i) for i, video in enumerate(videos)], held)
+        assert found.exceeding == copies
+        assert len(found.groups) == (word == "leak")
+        assert found.check.status == {"clean": "passed", "leak": "failed"}[word]
+        said = decide([found.check], found.exceeding, found.allowed, len(found.units), groups=found.groups)
+        assert said.word == word
+        assert said.because[0].startswith(f"{copies} of ")
+    assert said.because == (
+        f"{allowed + 1} of {few} in test of dataset 2 exceed the threshold; {allowed} would be allowed",
+    )
+
+
+def recalled(kind: str, found: int, planted: int = 4) -> plant.Recall:
+    return plant.Recall(kind=kind, planted=planted, found=found, at_least=0.2, weakest=0.1)
+
+
+def test_an_audit_that_misses_plain_copies_is_blind() -> None:
+    for kind in plant.KINDS:
+        found = [recalled(other, 3 if other == kind else 4) for other in plant.KINDS]
+        plain = kind in ("exact", "re-encoded", "brightened", "time-shifted")
+        assert plant.blind(found) == ([kind] if plain else [])
+
+
+def test_a_copy_counts_as_found_only_above_the_threshold() -> None:
+    limit = Threshold(value=0.8, beyond=0, null=9, how="", apart=())
+    scores = np.array([0.7, 0.8, 0.80004, 0.8001, -1], np.float32)
+    found = plant.recall("exact", scores, limit)
+    assert (found.planted, found.found, found.weakest) == (5, 1, -1)
+
+
+def test_a_copy_that_the_search_would_not_keep_is_not_found() -> None:
+    videos = features_of(scenes(6))
+    match = Matcher(thumbs(scenes(6, seed=1))).search(videos.thumbs)
+    assert plant.found(videos, videos, match).min() > 0.99
+    better = replace(match, search=np.full_like(match.search, 1.1))
+    assert (plant.found(videos, videos, better) == -1).all()
 
 
 def test_a_thumbnail_has_its_size() -> None:

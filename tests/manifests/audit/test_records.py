@@ -79,6 +79,30 @@ def test_sessions(clean_audit: Audit, leaky_audit: Audit, dataset: Audited, spli
     )
 
 
+@pytest.mark.parametrize("split", ["val", "test", "val_seen"])
+def test_what_train_shares_with_any_split_that_is_held_out(
+    dataset: Audited, splits: list[str], split: str
+) -> None:
+    held = with_column(dataset, "split", [split if one == "val" else one for one in splits])
+    apart = with_column(held, "session", [f"session of {one}" for one in splits])
+    assert records.check_sessions([apart]).status == "passed"
+    shared = with_column(held, "session", ["one"] * len(splits))
+    assert records.check_sessions([shared]).status == "failed"
+    video = of_kind(with_column(held, "source_file", ["one.mp4"] * len(splits)), "video")
+    assert records.check_files([video]).status == "failed"
+    assert records.check_videos([with_column(held, "video_id", ["one"] * len(splits))]).status == "failed"
+
+
+@pytest.mark.parametrize("split", ["val", "test", "val_seen"])
+def test_instructions_of_val_and_test_are_counted(dataset: Audited, splits: list[str], split: str) -> None:
+    held = with_column(dataset, "split", [split if one == "val" else one for one in splits])
+    found = records.check_instructions([with_column(held, "instruction", ["Open the drawer!"] * len(splits))])
+    if split == "val_seen":
+        assert found.status == "not checked"
+    else:
+        assert found.summary == "1 of 1 instruction held out are in train too"
+
+
 def test_one_time_under_two_names_is_suspicious(dataset: Audited, splits: list[str]) -> None:
     dated = with_column(dataset, "session", [f"{split}_kitchen/2022-11-25_10-07-30" for split in splits])
     found = records.check_sessions([dated])

@@ -10,7 +10,7 @@ import pytest
 
 from audited import audited, everywhere, set_path
 from oxcart.manifests.audit.audit import Audit
-from oxcart.manifests.audit.repair import group_pairs, read_report, repair
+from oxcart.manifests.audit.repair import confirmed_pairs, group_pairs, read_report, repair
 from oxcart.manifests.audit.report import report_json
 from oxcart.manifests.dataset import Dataset
 from oxcart.manifests.split import SplitRule, read_rule, write_rule
@@ -104,6 +104,12 @@ def test_one_pair_of_each_two_groups_repairs_what_lists_too_few(leaky: Path, lea
     assert repair(str(leaky), few) == repair(str(leaky), report)
 
 
+def test_a_score_at_the_threshold_confirms_no_pair() -> None:
+    pairs = [{"score": score} for score in (0.6, 0.5, 0.4)]
+    report = {"threshold": {"value": 0.5}, "pairs": pairs, "confirmed": 1, "duplicates": []}
+    assert confirmed_pairs(report) == (pairs[:1], 1)
+
+
 def pair_of(url: Path, held: dict[str, Any], train: dict[str, Any]) -> dict[str, Any]:
     sides = {"held": held, "train": train}
     return {
@@ -138,6 +144,19 @@ def test_an_unknown_environment_ties_nothing_together(kitchens: Path, tmp_path: 
     rule, number = repair(str(out), {**empty_report(out), "duplicates": pairs})
     assert (number, rule.aliases, rule.val) == (2, {}, (stays,))
     assert {held, train} <= set(rule.train)
+
+
+def test_groups_that_a_chain_of_pairs_ties_become_one_place_in_train(kitchens: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    compiled(kitchens, out, rule=SplitRule(val=0.4))
+    one_of = {row["environment"]: row for row in rows_of(out)}
+    stays, tied = sorted(name for name, row in one_of.items() if row["split"] == "val")
+    train = sorted(name for name, row in one_of.items() if row["split"] == "train")
+    pairs = [pair_of(out, one_of[tied], one_of[name]) for name in (train[0], train[-1])]
+    rule, number = repair(str(out), {**empty_report(out), "duplicates": pairs})
+    place, *others = sorted([tied, train[0], train[-1]])
+    assert (number, rule.aliases) == (2, {place: tuple(others)})
+    assert (rule.val, rule.train) == ((stays,), tuple(sorted([tied, *train])))
 
 
 def empty_report(out: Path) -> dict[str, Any]:
