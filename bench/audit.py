@@ -1,6 +1,7 @@
 """Does the audit find leaks, does it stay quiet where there is none, and what does it cost?
 
-    python bench/audit.py                                  # all three, in a few minutes
+    python bench/audit.py                                  # all of it, in half an hour
+    python bench/audit.py --only twins                     # one part
     python bench/audit.py --peers PYTHON                   # beside imagehash, imagededup and cleanvision
     python bench/audit.py --only recall --source bridge_dataset/1.0.0
 
@@ -11,6 +12,8 @@ original. With --source, the episodes of a dataset of one environment are plante
 simulated kitchens.
 
 **verdicts**: five samples of twelve kitchens, split by environment and at random (90/10).
+
+**twins**: one kitchen under two names, and honest splits; see `audit_twins.py`.
 
 **cost**: 100,000 frames (12,500 episodes) made of the sample's thumbnails with noise, against the time that
 decoding so many takes; the search is run in full, nothing is extrapolated but the decoding, and that is said.
@@ -28,6 +31,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import audit_twins
 import numpy as np
 import numpy.typing as npt
 
@@ -61,24 +65,28 @@ def main() -> None:
     options = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    options.add_argument("--only", choices=["recall", "verdicts", "cost"])
+    options.add_argument("--only", choices=["recall", "verdicts", "twins", "cost"])
     options.add_argument("--peers", metavar="PYTHON", help="interpreter that has the other tools")
     options.add_argument("--source", type=Path, help="RLDS dataset whose episodes are planted as well")
     options.add_argument("--workers", type=int, default=2)
     given = options.parse_args()
     with one_thread():
         if given.only in (None, "recall"):
-            recall(given.peers, given.source or _shared(), given.workers)
+            recall(given.peers, given.source or _shared("bridge_dataset/1.0.0"), given.workers)
         if given.only in (None, "verdicts"):
             verdicts(given.workers)
+        if given.only in (None, "twins"):
+            audit_twins.report(given.workers)
+            if (folder := _shared("youtube")) is not None:
+                audit_twins.report_videos(folder)
         if given.only in (None, "cost"):
             cost(given.workers)
 
 
-def _shared() -> Path | None:
-    """Real episodes beside the checkout, where there are any."""
+def _shared(name: str) -> Path | None:
+    """Real data beside the checkout, where there is any."""
     for root in (Path.cwd(), *Path.cwd().parents):
-        found = root / "shared" / "data" / "bridge_dataset" / "1.0.0"
+        found = root / "shared" / "data" / name
         if found.exists():
             return found
     return None

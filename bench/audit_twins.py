@@ -1,6 +1,7 @@
 """Twins: how often the audit suspects one kitchen under two names, and how often an honest split.
 
-    python bench/audit.py --only twins            # or this file, with --calibrate to measure the limits anew
+    python bench/audit.py --only twins
+    python bench/audit_twins.py                   # measures the limits anew
 
 A case is a split of simulated kitchens that holds out one of them. Without a twin the held-out kitchen is not
 in train. With one, its other session is, under another name: other clutter, light, camera and tasks. Train
@@ -17,7 +18,6 @@ held out, and another is in train under another name, beside the other videos.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import csv
 import itertools
@@ -328,22 +328,6 @@ def report_videos(folder: Path) -> None:
     print(table(HEADER, rows), "\n", flush=True)
 
 
-def main() -> None:
-    """Measure, and print the tables."""
-    options = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    options.add_argument("--calibrate", action="store_true", help="measure the margins of the limits first")
-    options.add_argument("--workers", type=int, default=2)
-    given = options.parse_args()
-    if given.calibrate:
-        calibrate(given.workers)
-    report(given.workers)
-    for root in (Path.cwd(), *Path.cwd().parents):
-        if (root / "shared" / "data" / "youtube").exists():
-            report_videos(root / "shared" / "data" / "youtube")
-            break
-
-
 if __name__ == "__main__":
-    main()
+    calibrate(workers=2)
+    print(limits())

@@ -231,8 +231,8 @@ def _settle(episodes: Sequence[AuditedEpisode], suspects: Sequence[dict[str, Any
     line = aliases([(a, *b) for a, b in joined.items()]) if joined else "give its environments one name"
     pairs = some([f"{row['held out']} and {row['train']}" for row in suspects])
     return (
-        f"look at the backgrounds of {pairs}, and at the nearest pairs: if they show one place, say so in the "
-        f"split rule: {line}"
+        f"look at the backgrounds of {pairs}, and at the nearest pairs: if they show one place, say so in "
+        f"the split rule: {line}"
     )
 
 

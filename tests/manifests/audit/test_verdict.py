@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from oxcart.manifests.audit.result import Check, Criterion
-from oxcart.manifests.audit.verdict import Verdict, at_least, bound, decide, exceeds, threshold
+from oxcart.manifests.audit.verdict import Verdict, at_least, beyond, bound, decide, exceeds, threshold
 
 
 def scores_of(rng: np.random.Generator, environments: int, each: int, own: float) -> np.ndarray:
@@ -143,6 +143,59 @@ def test_a_leak_outranks_what_could_not_be_checked(worse: Check, blind: list[str
     for exceeding in (None, 0, 3):
         assert decided(DUPLICATE, worse, exceeding=exceeding, blind=blind).word == "leak"
     assert decided(worse, exceeding=3, blind=blind).word == "leak"
+
+
+def suspicious(name: str) -> Check:
+    return Criterion(name, name).suspicious(f"{name} says so", settle=f"look at {name}")
+
+
+@pytest.mark.parametrize("name", ["places", "near", "copy-ahead"])
+def test_evidence_against_the_split_is_suspicious_and_says_what_would_settle_it(name: str) -> None:
+    found = decided(suspicious(name), SESSIONS)
+    assert found.word == "suspicious"
+    assert found.because[0] == f"{name}: {name} says so"
+    assert found.because[1].startswith(
+        f"to settle it, look at {name}; if they do not, hold out more environm"
+    )
+    assert found.because[2].startswith("sessions: ")
+
+
+@pytest.mark.parametrize("name", ["recall", "alike", "environments", "frames"])
+def test_evidence_of_the_audit_or_of_train_is_not(name: str) -> None:
+    assert decided(suspicious(name)).word == "clean"
+
+
+def test_the_clearest_suspicion_is_said_first() -> None:
+    found = decided(suspicious("copy-ahead"), suspicious("near"), suspicious("places"))
+    assert [sentence.partition(":")[0] for sentence in found.because[:3]] == ["places", "near", "copy-ahead"]
+    assert found.because[3].startswith("to settle it, look at places")
+
+
+def test_a_suspicion_outranks_what_could_not_be_compared_but_no_leak_and_no_damage() -> None:
+    suspect = suspicious("places")
+    assert decided(suspect, NEAR.unchecked("too few"), exceeding=None).word == "suspicious"
+    assert decided(suspect, blind=["exact"]).word == "suspicious"
+    assert decided(suspect, DAMAGED).word == "not checked"
+    assert decided(suspect, exceeding=3).word == "leak"
+    assert decided(suspect, DUPLICATE).word == "leak"
+
+
+def test_all_scores_must_lie_beyond_the_null_by_more_than_few_environments_explain() -> None:
+    null, environments = np.tanh(np.array([0.3, 0.5, 0.4, 0.5], np.float32)), np.array([0, 0, 1, 1])
+    limit = threshold(null, environments)
+    for held, number in (([0.9, 1.2], 0.8), ([1.2, 0.9], 0.8), ([0.2, 1.5], -0.6), ([0.5, 0.5], 0)):
+        found = beyond(np.tanh(np.array(held, np.float32)), null, environments, limit)
+        assert found == pytest.approx(number, abs=1e-3), "two environments: twice the distance"
+
+
+def test_environments_that_are_left_out_of_the_null_do_not_hide_what_lies_beyond() -> None:
+    scores = scores_of(np.random.default_rng(0), 11, 8, 0.02)
+    scores[3:5] = 0.92
+    null, environments = of_each(scores)
+    limit = threshold(null, environments)
+    highest = math.atanh(float(np.delete(scores, (3, 4), 0).max()))
+    found = beyond(np.array([0.85], np.float32), null, environments, limit)
+    assert found == pytest.approx(9 * (math.atanh(0.85) - highest), abs=1e-3)
 
 
 def test_what_was_not_seen_is_not_clean() -> None:
