@@ -36,7 +36,7 @@ from oxcart.compile.pipeline import CompileConfig, execute, prepare
 from oxcart.compile.plan import Settings
 from oxcart.compile.sample.rlds import RldsSampleConfig, write_rlds
 from oxcart.compile.sources.base import SourceConfig
-from oxcart.manifests.audit.audit import AuditOptions, Compared, compare_images
+from oxcart.manifests.audit.audit import AuditOptions, ComparedImages, compare_images
 from oxcart.manifests.audit.episodes import AuditedEpisode, draw, open_datasets
 from oxcart.manifests.audit.features import FRAMES, Features, describe, empty, put, read_features, spaced
 from oxcart.manifests.audit.match import one_thread
@@ -112,7 +112,7 @@ def kitchens(seed: int) -> Pool:
     return Pool(read_features(datasets, episodes, FRAMES, 1), rooms)
 
 
-def case(pool: Pool, train: Sequence[npt.NDArray[np.intp]], held: npt.NDArray[np.intp]) -> Compared:
+def case(pool: Pool, train: Sequence[npt.NDArray[np.intp]], held: npt.NDArray[np.intp]) -> ComparedImages:
     """What the audit's comparisons say of a split, given the episodes of each environment of train."""
     groups = [*train, held]
     episodes = [
@@ -134,7 +134,7 @@ def case(pool: Pool, train: Sequence[npt.NDArray[np.intp]], held: npt.NDArray[np
     )
 
 
-def judged(seed: int, number: int, twin: bool, found: Compared) -> Case:
+def judged(seed: int, number: int, twin: bool, found: ComparedImages) -> Case:
     """The verdict on a split, and its margins."""
     checks = (found.near.check, found.places.check, found.ahead)
     word = decide(checks, found.near.exceeding, found.near.allowed, len(found.near.units)).word

@@ -239,7 +239,7 @@ def audit(
 
 
 @dataclass(frozen=True, kw_only=True)
-class Compared:
+class ComparedImages:
     """What the images of held-out and of train episodes say."""
 
     near: near.Near
@@ -258,7 +258,7 @@ def compare_images(
     features: Features,
     options: AuditOptions,
     stage: Stage = _silent,
-) -> Compared:
+) -> ComparedImages:
     """Compare the images of what is held out with those of train.
 
     Args:
@@ -288,7 +288,7 @@ def compare_images(
         features if shown.all() else features.take(shown),
         options.seed,
     )
-    return Compared(near=found, places=places, probe=probe, ahead=ahead)
+    return ComparedImages(near=found, places=places, probe=probe, ahead=ahead)
 
 
 def _train_looked_at(datasets: Sequence[Audited], visible: Sequence[AuditedEpisode]) -> tuple[int, int]:

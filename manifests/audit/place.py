@@ -60,7 +60,7 @@ class Places:
     check: Check
 
 
-class _Place(NamedTuple):
+class _SampledPlace(NamedTuple):
     """An environment on one side, with the episodes whose backgrounds are compared."""
 
     number: int
@@ -132,20 +132,20 @@ def _both_sides(
     labels: Sequence[str],
     held: npt.NDArray[np.bool_],
     shown: npt.NDArray[np.bool_],
-) -> tuple[list[_Place], list[_Place]]:
+) -> tuple[list[_SampledPlace], list[_SampledPlace]]:
     """The environments held out and those of train, with a few episodes each, spread evenly over all."""
     members: dict[tuple[bool, int], list[int]] = {}
     for i, episode in enumerate(episodes):
         if episode.place != UNKNOWN and shown[i]:
             members.setdefault((bool(held[i]), episode.place), []).append(i)
-    sides: tuple[list[_Place], list[_Place]] = ([], [])
+    sides: tuple[list[_SampledPlace], list[_SampledPlace]] = ([], [])
     for (out, number), own in sorted(members.items(), key=lambda item: labels[item[1][0]]):
         at = np.unique(np.linspace(0, len(own) - 1, PER_PLACE).round().astype(int))
-        sides[not out].append(_Place(number, labels[own[0]], out, np.array(own)[at]))
+        sides[not out].append(_SampledPlace(number, labels[own[0]], out, np.array(own)[at]))
     return sides
 
 
-def _compared(one: _Place, others: Sequence[_Place], thumbs: npt.NDArray[np.uint8]) -> Floats:
+def _compared(one: _SampledPlace, others: Sequence[_SampledPlace], thumbs: npt.NDArray[np.uint8]) -> Floats:
     """Likeness [E] of an environment to others; NaN where it is the same one."""
     mine = backgrounds(thumbs[one.episodes])
     found = np.empty(len(others), np.float32)
@@ -161,8 +161,8 @@ def _compared(one: _Place, others: Sequence[_Place], thumbs: npt.NDArray[np.uint
 
 
 def _ranking(
-    test: Sequence[_Place],
-    train: Sequence[_Place],
+    test: Sequence[_SampledPlace],
+    train: Sequence[_SampledPlace],
     alike: Floats,
     twins: Twins | None,
     thumbs: npt.NDArray[np.uint8],
@@ -236,7 +236,7 @@ def _settle(episodes: Sequence[AuditedEpisode], suspects: Sequence[dict[str, Any
     )
 
 
-def _heat(places: Sequence[_Place], thumbs: npt.NDArray[np.uint8], found: Places) -> Places:
+def _heat(places: Sequence[_SampledPlace], thumbs: npt.NDArray[np.uint8], found: Places) -> Places:
     """Fill in the heat map; an environment on both sides counts as held out, with its episodes there."""
     shown = list({place.number: place for place in reversed(places)}.values())[::-1][:SHOWN_PLACES]
     if not shown:
