@@ -9,9 +9,13 @@ import numpy as np
 import pytest
 
 from oxcart.train import statistics
+from oxcart.train.evaluate import strategies
+from oxcart.train.evaluate.strategies.transfer import between, transfer
 from oxcart.train.evaluate.strategy import Number
-from oxcart.train.flow import flow_meter, mean_flows
-from planted import context, measured, planted, with_frames
+from oxcart.train.flow import WEIGHTED, flow_meter, mean_flows
+from oxcart.train.laq.config import QuantizerConfig
+from oxcart.train.laq.quantize import build_quantizer
+from planted import context, measured, planted, skipped, with_frames
 
 
 def holds(number: Number, value: float, within: float = 0.0) -> None:
@@ -140,6 +144,43 @@ def test_codes_that_move_images_transfer_and_ignored_ones_do_not() -> None:
     assert found["error_across_datasets"].value == 1
     noise = measured("transfer", with_frames(planted("noise"), 240), context(meter))
     holds(noise["angle_across_environments"], 90, 3)
+
+
+def test_a_decoder_that_codes_alone_move_transfers_nothing_by_that() -> None:
+    """Codes at random move unrelated frames alike, but not as the pairs did that have those codes."""
+    meter = flow_meter("dis", None, context().device)
+    assert callable(meter)
+    given, pairs = context(meter), with_frames(planted("noise"), 240)
+    assert pairs.frames is not None
+    groups = pairs.dataset
+    found = transfer(pairs, given, groups, alike=False)
+    assert found is not None
+    first, codes = pairs.frames[:, 0], pairs.codes[pairs.framed]
+    own = meter(np.stack([first, given.decode(first, codes)], 1))[found.a, WEIGHTED]
+    drawn = meter(np.stack([first[found.b], found.made], 1))[:, WEIGHTED]
+    assert np.nanmean(between(own, drawn)) < 15, "what codes of A do on A and on B"
+    number = measured("transfer", pairs, given)["angle_across_datasets"]
+    assert number.value == pytest.approx(90, abs=12), "what codes of A do on B, and what A did"
+    assert "layered" in number.read
+    assert (
+        "layered"
+        not in measured("transfer", pairs, context(meter, ignores=True))["angle_across_datasets"].read
+    )
+
+
+def test_tokens_with_codebooks_of_their_own_have_no_other_order() -> None:
+    pairs = with_frames(planted("direction", places=2))
+    (why,) = skipped("permutation", pairs, context(shared=False)).values()
+    assert why.startswith("each token has a codebook of its own")
+    assert not measured("permutation", pairs, context(shared=False))
+    strategy = strategies.load(["permutation"])["permutation"]
+    assert list(strategy.draw(pairs, context(shared=False))) == []
+
+
+@pytest.mark.parametrize(("kind", "own"), [("nsvq", True), ("nsvq", False), ("vq", True), ("fsq", True)])
+def test_a_quantizer_says_whether_its_tokens_share_a_codebook(kind: str, own: bool) -> None:
+    shared = build_quantizer(QuantizerConfig(kind=kind, shared=not own, codes=8, dim=3)).shared
+    assert shared == (kind != "nsvq" or not own), "kinds of the package have one codebook"
 
 
 def test_an_order_that_matters_costs_and_one_that_does_not_is_free() -> None:
