@@ -65,7 +65,7 @@ def planted(kind: str, seed: int = 0, places: int = 1) -> GatheredPairs:
         actions=motion,
         state=generator.normal(size=(count, 3)),
         flow=np.repeat(4 * motion[:, None], 3, 1),
-        thumbs=generator.normal(size=(count, 12)).astype(np.float32),
+        features=generator.normal(size=(count, 12)).astype(np.float32),
     )
 
 

@@ -58,6 +58,8 @@ class Number:
     read: str
     """How to interpret the number, in a sentence."""
     unit: str = ""
+    of: str = ""
+    """Name of the action value that the number is about; "" if it is about no single one."""
     null_is_best: bool = False
     """Whether chance is the best result, because codes should contain nothing about the question."""
 

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import functools
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
+from sklearn.linear_model import Ridge
+from sklearn.metrics import r2_score
+from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 from oxcart.train import statistics
 from oxcart.train.evaluate import strategies
@@ -105,11 +109,37 @@ def test_tokens_follow_from_like_actions_where_they_mean_directions() -> None:
 
 
 def test_the_probe_reads_directions_and_nothing_else() -> None:
+    for value in ("value_0", "value_1"):
+        assert of("probe", "direction")[f"r2_{value}"].low > 0.85
+        assert of("probe", "direction")[f"gain_{value}"].low > 0.8
+        holds(of("probe", "noise")[f"r2_{value}"], 0, 0.05)
+        holds(of("probe", "environment")[f"r2_{value}"], 0, 0.05)
+
+
+def test_the_probe_is_that_of_scikit_learn() -> None:
+    pairs = planted("direction")
+    assert pairs.actions is not None
+    new, other = pairs.split == "val", np.zeros_like(pairs.actions)
+    for dataset in ("left", "right"):
+        mine = pairs.dataset == dataset
+        other[mine] = StandardScaler().fit(pairs.actions[mine & ~new]).transform(pairs.actions[mine])
+    hot = OneHotEncoder(sparse_output=False).fit_transform(pairs.codes)
+    made = Ridge(1.0).fit(hot[~new], other[~new]).predict(hot[new])
+    expected = r2_score(other[new], made, multioutput="raw_values")
     found = of("probe", "direction")
-    assert found["r2"].low > 0.85
-    assert found["gain"].low > 0.8
-    holds(of("probe", "noise")["r2"], 0, 0.05)
-    holds(of("probe", "environment")["r2"], 0, 0.05)
+    assert [found[f"r2_value_{i}"].value for i in (0, 1)] == pytest.approx(expected.tolist(), abs=1e-4)
+    # Features at random tell nothing, so the penalty makes the frame's probe the mean, or nearly.
+    assert found["gain_value_0"].value == pytest.approx(expected[0], abs=0.01)
+
+
+def test_what_the_frame_tells_as_well_is_no_gain() -> None:
+    pairs = planted("direction")
+    assert pairs.actions is not None
+    sight = replace(pairs, features=np.hstack([pairs.features, pairs.actions[:, :1]]).astype(np.float32))
+    found = measured("probe", sight)
+    assert found["r2_value_0"].low > 0.85
+    assert found["gain_value_0"].high < 0, "the frame tells the length as well"
+    assert found["gain_value_1"].low > 0.8
 
 
 def test_text_is_told_by_codes_of_the_instruction_alone() -> None:
