@@ -128,8 +128,8 @@ def test_the_probe_is_that_of_scikit_learn() -> None:
     expected = r2_score(other[new], made, multioutput="raw_values")
     found = of("probe", "direction")
     assert [found[f"r2_value_{i}"].value for i in (0, 1)] == pytest.approx(expected.tolist(), abs=1e-4)
-    # Features at random tell nothing, so the penalty makes the frame's probe the mean, or nearly.
-    assert found["gain_value_0"].value == pytest.approx(expected[0], abs=0.01)
+    # Features at random are worse than the mean, by a little; the gain is over the mean then.
+    assert found["gain_value_0"].value == found["r2_value_0"].value
 
 
 def test_what_the_frame_tells_as_well_is_no_gain() -> None:
