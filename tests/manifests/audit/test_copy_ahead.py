@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from oxcart.manifests.audit.copy_ahead import MOST, Probe, check, probe
+from oxcart.manifests.audit import copy_ahead
+from oxcart.manifests.audit.copy_ahead import KNOWN, MOST, Probe, check, probe
 from oxcart.manifests.audit.episodes import UNKNOWN
 
 
@@ -49,3 +50,17 @@ def test_one_still_scene_in_every_environment_tells_nothing() -> None:
     found = probe(scene.repeat(2, axis=0), scene.repeat(6, axis=0), np.arange(6) // 2, 0)
     assert (found.neighbour, found.null, found.ratio) == (0, 0, 1)
     assert check(found).status == "passed"
+
+
+def test_train_is_compared_in_blocks_to_the_same_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    held = noise(6, 0)[::-1]
+    whole, _ = probed(held)
+    monkeypatch.setattr(copy_ahead, "BLOCK", 5)
+    assert probed(held)[0] == whole
+    assert (whole.neighbour, whole.pairs) == (0, 18)
+
+
+def test_the_ratio_is_suspicious_below_its_limit() -> None:
+    ratios = (KNOWN - 0.01, KNOWN)
+    probes = [Probe(pairs=9, neighbour=1.0, copy=1.0, null=1.0, ratio=ratio) for ratio in ratios]
+    assert [check(one).status for one in probes] == ["suspicious", "passed"]
