@@ -11,6 +11,7 @@ from typing import Any
 import matplotlib
 import numpy as np
 import numpy.typing as npt
+from matplotlib import ticker
 from PIL import Image as PilImage
 from PIL import ImageDraw, ImageFont
 
@@ -303,8 +304,6 @@ def plain_ticks(axis: Any) -> None:
 
     matplotlib writes formulas (`$10^{-3}$`), which `pyplot` turns off, and sums such as `1e-5 + 0.3`.
     """
-    from matplotlib import ticker
-
     for one, ends in ((axis.xaxis, axis.get_xlim()), (axis.yaxis, axis.get_ylim())):
         if one.get_scale() == "log":
             one.set_minor_formatter(ticker.NullFormatter())
@@ -316,8 +315,6 @@ def plain_ticks(axis: Any) -> None:
 
 def _log_ticks(low: float, high: float) -> Any:
     """Powers of ten, or 1, 2 and 5 times these, or even steps: whichever gives a few ticks."""
-    from matplotlib import ticker
-
     if high / low > POWERS:
         return ticker.LogLocator(numticks=7)
     halves = ticker.LogLocator(subs=(1, 2, 5))
