@@ -206,8 +206,9 @@ def audit(
         blind=plant.blind(recall),
     )
     if looked < in_all:
-        seen = f"{looked:,} of {in_all:,} train episodes"
-        note = f"images of {seen} were looked at; a copy of another is not seen"
+        note = (
+            f"images of {looked:,} of {in_all:,} train episodes were compared; a copy of another is not seen"
+        )
         word = replace(word, because=(*word.because, note))
     return Audit(
         verdict=word,

@@ -80,9 +80,9 @@ def probe(held: Thumbs, train: Thumbs, place: npt.NDArray[np.int64], seed: int) 
 def check(found: Probe) -> Check:
     """The check of the probe: suspicious if train's futures come much closer than another place's."""
     summary = (
-        f"the future of the nearest train frame errs {found.ratio:.2f} times as much as that of another "
-        f"environment ({found.neighbour:.0f} and {found.null:.0f}; copying the present {found.copy:.0f}), "
-        f"median over {found.pairs:,} pairs; 1 is unseen, toward 0 is known"
+        f"held-out futures, predicted from the nearest train frames, err {found.ratio:.2f} times as much as "
+        f"train's, predicted from other environments ({found.neighbour:.0f} and {found.null:.0f}, medians "
+        f"over {found.pairs:,} pairs of frames): 1 is unseen, near 0 is known"
     )
     if found.ratio < KNOWN:
         return CRITERION.suspicious(summary, settle=LOOK)

@@ -106,8 +106,8 @@ def check_places(
     with one_thread():
         found = _heat([*test, *train], Places(check=CRITERION.unchecked("no environment is known")))
         if not test or not train:
-            which = "of train" if test else "that is held out"
-            why = f"no episode {which} has a known environment and shows anything"
+            what = "train episode" if test else "held-out episode"
+            why = f"no {what} has a known environment and shows anything"
             return replace(found, check=CRITERION.unchecked(why))
         drawn = np.sort(draws(seed, "places", len(train)).permutation(len(train))[:NULL_PLACES])
         queries = [*test, *(train[i] for i in drawn)]
@@ -220,16 +220,17 @@ def _check(episodes: Sequence[AuditedEpisode], ranking: Sequence[dict[str, Any]]
     suspects = [row for row in ranking if row["twin"]]
     if suspects:
         pairs = [
-            f"{row['held out']} looks like {row['train']} and like no other of train (stands out by "
-            f"{_excess(row):.2f})"
+            f"{row['held out']} looks like {row['train']} and like no other environment of train (stands out "
+            f"by {_excess(row):.2f})"
             for row in suspects
         ]
-        summary = f"{some(pairs)}; without a twin, more than {twins.limit:.2f} is rare"
+        summary = f"{some(pairs)}; for different places, more than {twins.limit:.2f} is rare"
         return CRITERION.suspicious(summary, rows, settle=_settle(episodes, suspects))
     best = max((row for row in ranking if row["stands out by"] is not None), key=_excess)
     summary = (
-        f"{best['held out']} stands out most, by {_excess(best):.2f} toward {best['train']}; without a twin, "
-        f"more than {twins.limit:.2f} is rare"
+        f"no held-out environment looks like one of train alone: {best['held out']} stands out most, by "
+        f"{_excess(best):.2f} toward {best['train']}; for different places, more than {twins.limit:.2f} is "
+        "rare"
     )
     return CRITERION.passed(summary, rows)
 
@@ -245,11 +246,16 @@ def _settle(episodes: Sequence[AuditedEpisode], suspects: Sequence[dict[str, Any
         one, other = (episodes[row[side]] for side in ("held out episode", "train episode"))
         if one.dataset == other.dataset:
             joined.setdefault(other.row["environment"], []).append(one.row["environment"])
-    line = aliases([(a, *b) for a, b in joined.items()]) if joined else "give its environments one name"
+    # No rule joins environments of two datasets.
+    remedy = (
+        f"join them in the split rule and compile again: {aliases([(a, *b) for a, b in joined.items()])}"
+        if joined
+        else "hold it out of every dataset and compile again"
+    )
     pairs = some([f"{row['held out']} and {row['train']}" for row in suspects])
     return (
-        f"look at the backgrounds of {pairs}, and at the nearest pairs: if they show one place, say so in "
-        f"the split rule: {line}"
+        f"look at the backgrounds of {pairs}, and at the nearest pairs, in the page that -o writes: if they "
+        f"show one place, or you cannot tell, {remedy}"
     )
 
 
