@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from sklearn.cluster import KMeans
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
@@ -75,7 +76,7 @@ def test_a_vector_is_the_mean_over_the_words_of_its_own_sentence(folder: Path) -
             mean = states.double().mean(0).numpy()
             assert vector == pytest.approx(mean / np.linalg.norm(mean), abs=1e-6), "padding does not count"
     many = ["push the red block", "lift"] * 50
-    assert np.allclose(model.embed(many)[:2], model.embed(many[:2])), "in however many batches"
+    assert np.allclose(model.embed(many), np.tile(model.embed(many[:2]), (50, 1))), "in several batches"
 
 
 def test_instructions_of_one_meaning_are_one_cluster_for_a_model_and_not_by_words(folder: Path) -> None:
@@ -97,6 +98,24 @@ def test_instructions_of_one_meaning_are_one_cluster_for_a_model_and_not_by_word
         "open the drawer / pull the drawer",
         "push the red block / shove the crimson brick",
     ]
+
+
+def test_a_cluster_is_shown_by_the_instructions_nearest_to_its_centre(folder: Path) -> None:
+    texts = np.unique(
+        [f"{a} {b} {c}" for a in ("push", "open") for b in WORDS.split() for c in ("cup", "red")]
+    )
+    pairs = planted("instruction")
+    pairs = replace(pairs, instruction=texts[pairs.episodes % len(texts)])
+    texts = np.unique(pairs.instruction)
+    model = SentenceModel.load(str(folder), CPU)
+    (table,) = strategies.load(["text"])["text"].draw(pairs, replace(context(), sentences=model))
+    assert isinstance(table, Table)
+    away = KMeans(8, n_init=4, random_state=0).fit_transform(model.embed(texts.tolist()))
+    for i, (_, _, shown) in enumerate(table.rows):
+        (nearest, *others) = shown.split(" / ")
+        own = away[away.argmin(1) == i, i]
+        assert away[texts == nearest, i] == pytest.approx(own.min())
+        assert len(others) == min(2, len(own) - 1)
 
 
 def test_noise_is_not_about_instructions_by_a_model_either(folder: Path) -> None:
