@@ -36,8 +36,10 @@ from oxcart.train.laq.config import LaqConfig
 from oxcart.train.laq.model import NONE, LatentActionModel, mse, to_float, to_uint8
 from oxcart.train.loaders import chunks, held_out_loader
 from oxcart.train.ranks import gathered
-from oxcart.train.statistics import Floats, Ints
+from oxcart.train.statistics import Floats, Ints, Units, make_units
 
+Places = list[tuple[str | None, str, int]]
+"""Environment, key of the episode and step of each pair."""
 KINDS = ("prediction", "copy", "constant", "permuted", "random")
 THUMB = 8
 """Side, in pixels, of the small frames that the probe from the frame alone sees."""
@@ -66,8 +68,8 @@ class Seen:
     """[N, 192]: frame t at THUMB pixels of a side."""
     actions: Floats | None
     """[N, A]: actions summed over the pair; None if the dataset has none."""
-    keys: list[str]
-    """Episode of each pair."""
+    units: Units
+    """Where each pair comes from."""
 
 
 def pairs_of(config: LaqConfig) -> Pairs:
@@ -218,7 +220,7 @@ def measure_probes(train: Seen, val: Seen, size: int) -> dict[str, Any]:
     by_value = statistics.probe(x, train.actions, x_val, val.actions)
     # Judged by itself: a ridge that suits pixels, because there are more of them than environments.
     frame = statistics.probe(train.thumbs, train.actions, val.thumbs, val.actions, ridge=100.0)
-    found = statistics.information(val.codes, statistics.directions(val.actions), val.keys)
+    found = statistics.information(val.codes, statistics.directions(val.actions), val.units)
     known = by_value[np.isfinite(by_value)]
     plane = by_value[:2][np.isfinite(by_value[:2])]
     return {
@@ -229,8 +231,9 @@ def measure_probes(train: Seen, val: Seen, size: int) -> dict[str, Any]:
         "nmi_direction": found.value,
         "nmi_direction_shuffled": found.shuffled,
         "nmi_direction_excess": found.excess,
-        "nmi_direction_excess_low": found.low if np.isfinite(found.low) else None,
-        "nmi_direction_excess_high": found.high if np.isfinite(found.high) else None,
+        "nmi_direction_excess_low": found.interval and found.interval.low,
+        "nmi_direction_excess_high": found.interval and found.interval.high,
+        "intervals_over": val.units.over,
     }
 
 
@@ -241,21 +244,22 @@ def _codes(model: LatentActionModel, batch: Batch, frames: Tensor) -> Tensor:
     return codes
 
 
-def _joined(parts: Sequence[tuple[Ints, Floats, Floats | None, list[str]]]) -> Seen:
-    """Codes, thumbs, actions and keys of chunks, put together."""
-    codes, thumbs, actions, keys = zip(*parts, strict=True)
+def _joined(parts: Sequence[tuple[Ints, Floats, Floats | None, Places]]) -> Seen:
+    """Pairs of chunks, put together."""
+    codes, thumbs, actions, places = zip(*parts, strict=True)
+    environments, keys, steps = zip(*(place for own in places for place in own), strict=True)
     return Seen(
         codes=np.concatenate(codes),
         thumbs=np.concatenate(thumbs),
         actions=None if actions[0] is None else np.concatenate(actions),
-        keys=[key for own in keys for key in own],
+        units=make_units(environments, keys, np.array(steps)),
     )
 
 
-def _about(batch: Batch, frames: Tensor) -> tuple[Floats, Floats | None, list[str]]:
+def _about(batch: Batch, frames: Tensor) -> tuple[Floats, Floats | None, Places]:
     thumbs = functional.adaptive_avg_pool2d(frames[:, 0], THUMB).flatten(1).cpu().double().numpy()
     actions = None if batch.action is None else batch.action.double().numpy()
-    return thumbs, actions, list(batch.key)
+    return thumbs, actions, list(zip(batch.environment, batch.key, batch.t.tolist(), strict=True))
 
 
 def _examples(batch: Batch, made: Tensor, codes: Tensor, count: int) -> ExamplePairs:

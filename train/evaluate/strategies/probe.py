@@ -24,9 +24,9 @@ def measure(pairs: GatheredPairs, context: Context) -> Iterator[Number | Skip]:
         yield Skip(what="R2 of actions from codes", because=found)
         return
     rows_of, target, by_codes, by_frame, where = found
-    episodes = pairs.episodes[rows_of]
+    units = pairs.units[rows_of]
     yield context.estimate(
-        episodes,
+        units,
         lambda rows: _r2(target[rows], by_codes[rows]),
         name="r2",
         title="R2 of actions from codes",
@@ -38,7 +38,7 @@ def measure(pairs: GatheredPairs, context: Context) -> Iterator[Number | Skip]:
         yield Skip(what="gain over the frame alone", because="no frames were kept small")
         return
     yield context.estimate(
-        episodes,
+        units,
         lambda rows: _r2(target[rows], by_codes[rows]) - max(0.0, _r2(target[rows], by_frame[rows])),
         name="gain",
         title="R2 from codes above that from the frame alone",
