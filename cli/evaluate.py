@@ -92,8 +92,8 @@ def laq(
     """Say whether the codes of RUN mean the same in every environment of every DATASET.
 
     Numbers stand beside those of the same model before training and of shuffled codes,
-    with confidence intervals over episodes. What cannot be measured is listed with the
-    reason.
+    with confidence intervals over environments (over episodes, if there are fewer than
+    five). What cannot be measured is listed with the reason.
 
     \b
     Example:
@@ -160,13 +160,14 @@ def _text(found: Analysis, output: Path | None) -> str:
             f"{row.strategy}/{row.number.name}",
             say(row.number.value, row.number.unit),
             say_interval(row.number),
+            row.number.over,
             say(row.null.value) if row.null else None,
             say(row.untrained.value) if row.untrained else None,
             row.verdict,
         )
         for row in found.rows()
     ]
-    header = ("number", "trained", "95% interval", "shuffled", "untrained", "")
+    header = ("number", "trained", "95% interval", "over", "shuffled", "untrained", "")
     lines = [table(header, rows)] if rows else ["no number could be taken"]
     for section in found.sections:
         lines += [

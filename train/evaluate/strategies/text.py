@@ -14,7 +14,6 @@ from sklearn.cluster import KMeans
 from sklearn.feature_extraction.text import TfidfVectorizer
 
 from oxcart.train import statistics
-from oxcart.train.evaluate import shares
 from oxcart.train.evaluate.gather import GatheredPairs
 from oxcart.train.evaluate.sentences import SentenceModel, describe
 from oxcart.train.evaluate.strategy import Context, Number, Skip, Strategy, Table
@@ -47,11 +46,10 @@ def measure(pairs: GatheredPairs, context: Context) -> Iterator[Number | Skip]:
     known, labels, _ = found
     by = "their words" if context.sentences is None else "a language model"
     how = describe(context.sentences)
-    codes, episodes = pairs.codes[known], pairs.episodes[known]
+    codes, units = pairs.codes[known], pairs.units[known]
     yield context.estimate(
-        episodes,
-        shares.about_episodes(statistics.joint(codes)[:, None], labels, episodes, context.seed, both=True),
-        by=statistics.jackknife,
+        units,
+        statistics.told(statistics.joint(codes)[:, None], labels, units, context.seed, of="both"),
         name="sequences",
         title=f"NMI of code sequences and instructions by {by}",
         better="high",
@@ -59,9 +57,8 @@ def measure(pairs: GatheredPairs, context: Context) -> Iterator[Number | Skip]:
         f"that of instructions shuffled between episodes: 0 by chance. Clustered by {how}.",
     )
     yield context.estimate(
-        episodes,
-        shares.about_episodes(codes, labels, episodes, context.seed),
-        by=statistics.jackknife,
+        units,
+        statistics.told(codes, labels, units, context.seed, of="codes"),
         name="tokens",
         title=f"share of a token that is about the instruction by {by}",
         better="high",
