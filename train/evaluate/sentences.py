@@ -49,7 +49,7 @@ class SentenceModel:
                 "text_model: needs transformers, which is not installed: pip install -c constraints.txt "
                 "'.[train,evaluate,vla]'"
             )
-        from transformers import AutoModel, AutoTokenizer
+        from transformers import AutoModel, AutoTokenizer  # of the extra `vla`
         from transformers.utils import logging
 
         logging.disable_progress_bar()
