@@ -102,6 +102,17 @@ class Mover(nn.Module):
         self.layered = not ignores
         self.quantizer = Book(shared)
 
+    def latents(self, frames: Tensor) -> Tensor:
+        """Near the vector of the direction in which an image was moved, in each of four places."""
+        ways = torch.arange(SIZE)[:, None]
+        errors = [
+            (moved(one[:1].expand(SIZE, -1, -1, -1), ways) - one[1]).square().mean((1, 2, 3))
+            for one in frames
+        ]
+        vectors = self.quantizer.lookup(torch.stack(errors).argmin(1)[:, None])
+        noise = torch.randn(vectors.shape, generator=torch.Generator().manual_seed(0))
+        return (vectors + 0.05 * noise).expand(-1, 4, -1)
+
     def decode(self, first: Tensor, codes: Tensor) -> Tensor:
         return first if self._ignores else moved(first, codes)
 
@@ -116,6 +127,9 @@ class Book(nn.Module):
     def lookup(self, codes: Tensor) -> Tensor:
         angle = codes.double() * np.pi / 4
         return torch.stack([angle.cos(), angle.sin(), 0 * angle], -1)
+
+    def bounded(self, z: Tensor) -> Tensor:
+        return z
 
 
 def context(

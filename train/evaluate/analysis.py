@@ -181,14 +181,14 @@ def _section(
         other, null = others.get(number.name), nulls.get(number.name)
         verdict = _verdict(number, [other, None if number.null_is_best else null])
         rows.append(Row(strategy=name, number=number, untrained=other, null=null, verdict=verdict))
-    drawn: list[Figure | Table] = []
+    drawn: list[Figure | Table | Skip] = []
     if figures and lacking(trained.pairs, strategy.needs) is None:
         drawn = list(strategy.draw(trained.pairs, trained.context))
     return Section(
         name=name,
         strategy=strategy,
         rows=rows,
-        skips=skips,
+        skips=skips + [one for one in drawn if isinstance(one, Skip)],
         figures=[one for one in drawn if isinstance(one, Figure)],
         tables=[one for one in drawn if isinstance(one, Table)],
     )

@@ -127,6 +127,15 @@ class Context:
             made.append(to_uint8(pixels[:, None])[:, 0].cpu().numpy())
         return np.concatenate(made) if made else first.copy()
 
+    @torch.no_grad()
+    def latents(self, frames: npt.NDArray[np.uint8]) -> Floats:
+        """Latents [F, n, d], as they are compared with code vectors, of frames uint8 [F, 2, H, W, 3]."""
+        found = []
+        for begin in range(0, len(frames), AT_ONCE):
+            pixels = to_float(torch.from_numpy(frames[begin : begin + AT_ONCE]).to(self.device))
+            found.append(self.model.quantizer.bounded(self.model.latents(pixels)).cpu().double().numpy())
+        return np.concatenate(found)
+
     def estimate(
         self,
         units: statistics.Units,
@@ -155,7 +164,7 @@ class Context:
         return Number(title=title, value=value, low=low, high=high, over=over, clusters=number, **about)
 
 
-def _draw_nothing(pairs: GatheredPairs, context: Context) -> Iterator[Figure | Table]:
+def _draw_nothing(pairs: GatheredPairs, context: Context) -> Iterator[Figure | Table | Skip]:
     return iter(())
 
 
@@ -171,8 +180,8 @@ class Strategy:
     """Data that the pairs must have: `actions`, `state`, `flow`, `frames`, `instruction`."""
     measure: Callable[[GatheredPairs, Context], Iterator[Number | Skip]]
     """Function that yields numbers; it is called many times."""
-    draw: Callable[[GatheredPairs, Context], Iterator[Figure | Table]] = _draw_nothing
-    """Function that yields figures and tables; it is called once."""
+    draw: Callable[[GatheredPairs, Context], Iterator[Figure | Table | Skip]] = _draw_nothing
+    """Function that yields figures and tables, or why there is none; it is called once."""
     place: int = 100
     """Position in the report; smaller values come first."""
     shuffles: bool = True

@@ -64,6 +64,10 @@ class Quantizer(nn.Module, ABC):
     def lookup(self, codes: Tensor) -> Tensor:
         """Vectors [B, n, d] of codes [B, n]."""
 
+    def bounded(self, z: Tensor) -> Tensor:
+        """Latents [B, n, d] as they are compared with code vectors."""
+        return z
+
     def start(self, z: Tensor, seed: int) -> None:
         """Set the codebook from the first latents [B, n, d] of all ranks in order, alike on each rank."""
 
@@ -97,9 +101,7 @@ class NSVQ(Quantizer):
 
     def forward(self, z: Tensor, noise: Tensor | None = None, hardness: float = 1.0) -> Quantized:
         with torch.autocast(z.device.type, enabled=False):  # distances in bf16 would pick wrong neighbours
-            z = z.float()
-            if self._bound:
-                z = self._bound * torch.tanh(z / self._bound)
+            z = self.bounded(z.float())
             codes = self.nearest(z)
             vectors = self.lookup(codes)
             if noise is not None:
@@ -114,6 +116,9 @@ class NSVQ(Quantizer):
                 follow = self._follow * (vectors - z.detach()).square().mean()
                 return Quantized(z + length * direction, codes, follow)
             return Quantized(vectors, codes, z.new_zeros(()))
+
+    def bounded(self, z: Tensor) -> Tensor:
+        return self._bound * torch.tanh(z / self._bound) if self._bound else z
 
     @torch.no_grad()
     def nearest(self, z: Tensor) -> Tensor:
@@ -132,7 +137,7 @@ class NSVQ(Quantizer):
     @torch.no_grad()
     def start(self, z: Tensor, seed: int) -> None:
         """Run k-means on the first batch, so that every code begins with samples of its own."""
-        z = self._bound * torch.tanh(z / self._bound) if self._bound else z
+        z = self.bounded(z)
         for book in range(len(self.codebook)):
             points = z.reshape(-1, self.dim) if len(self.codebook) == 1 else z[:, book]
             centres = kmeans(points.detach().float().cpu(), self.codes, derive(seed, 11, book))
@@ -216,6 +221,15 @@ class PackageQuantizer(Quantizer):
             vectors, codes, loss = self.inner(z)
             self.inner.train(training)
             return Quantized(filled(vectors, nowhere, torch.nan), codes.long(), loss.sum())
+
+    def bounded(self, z: Tensor) -> Tensor:
+        if not self._fsq:
+            return z
+        # What the package computes before it rounds.
+        levels = self.inner._levels
+        half, offset = (levels - 1) * (1 + 1e-3) / 2, (levels % 2 == 0) * 0.5
+        found: Tensor = (torch.tanh(z + torch.atanh(offset / half)) * half - offset) / (levels // 2)
+        return found
 
     @torch.no_grad()
     def start(self, z: Tensor, seed: int) -> None:

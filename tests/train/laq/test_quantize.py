@@ -239,6 +239,19 @@ def test_the_packages_quantizers_have_the_same_interface(kind: str) -> None:
     assert torch.equal(quantizer(z.detach()).codes, still.codes)
 
 
+@pytest.mark.parametrize("kind", ["nsvq", "vq", "diveq", "fsq"])
+def test_the_code_is_nearest_to_the_latent_as_it_is_compared(kind: str) -> None:
+    torch.manual_seed(0)
+    quantizer = build_quantizer(QuantizerConfig(kind=kind, tokens=2, codes=120, dim=3)).eval()
+    z = 2 * torch.randn(200, 2, quantizer.dim)
+    quantizer.start(z, 0)
+    every = torch.arange(120)[:, None].expand(-1, 2)
+    away = (quantizer.bounded(z)[:, None] - quantizer.lookup(every)[None]).norm(dim=-1)
+    own = (quantizer.bounded(z) - quantizer.lookup(quantizer(z).codes)).norm(dim=-1)
+    torch.testing.assert_close(own, away.amin(1))
+    assert away.amin(1).mean() < away.mean() / 2
+
+
 def test_a_quantizer_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     import sys
 

@@ -8,17 +8,21 @@ from typing import Any
 import numpy as np
 import torch
 from sklearn.decomposition import PCA
+from sklearn.manifold import TSNE
+from threadpoolctl import threadpool_limits
 
 from oxcart.train import plots, statistics
 from oxcart.train.evaluate import apart
 from oxcart.train.evaluate.gather import GatheredPairs
 from oxcart.train.evaluate.strategy import (
+    FEW,
     Context,
     Figure,
     Number,
     Skip,
     Strategy,
     Table,
+    absent,
     having,
     largest,
     panels,
@@ -63,14 +67,16 @@ def measure(pairs: GatheredPairs, context: Context) -> Iterator[Number | Skip]:
         )
 
 
-def draw(pairs: GatheredPairs, context: Context) -> Iterator[Figure | Table]:
-    """Histograms of each place by dataset, the code vectors in a plane, and the most frequent sequences."""
+def draw(pairs: GatheredPairs, context: Context) -> Iterator[Figure | Table | Skip]:
+    """Histograms of each place by dataset, code vectors and latents in a plane, and the most frequent
+    sequences."""
     yield _histograms(pairs)
     with torch.no_grad():
         codes = torch.arange(pairs.size, device=context.device)[:, None].expand(-1, pairs.codes.shape[1])
         vectors = context.model.quantizer.lookup(codes).cpu().double().numpy()
     if vectors.shape[-1] >= 2:
         yield _embedding(pairs, vectors)
+    yield _neighbours(pairs, context, vectors)
     ranked = _top(pairs, TOP)
     yield _frequencies(pairs, ranked)
     yield _sequences(pairs, ranked)
@@ -124,6 +130,50 @@ def _embedding(pairs: GatheredPairs, vectors: Floats) -> Figure:
         caption="The first two principal components of each place's vectors; area is how often a code is "
         f"used. {apart.CAPTION}",
     )
+
+
+def _neighbours(pairs: GatheredPairs, context: Context, vectors: Floats) -> Figure | Skip:
+    """Latents of the pairs with frames and the code vectors [K, n, d] that they have, by t-SNE; or why there
+    is no such plane."""
+    what = "latents and code vectors by t-SNE"
+    _, places, width = vectors.shape
+    if width < 3:
+        return Skip(what=what, because=f"they have {width} values, for which no plane has to be found")
+    if pairs.frames is None:
+        return Skip(what=what, because=absent(pairs, "frames"))
+    latents, codes = context.latents(pairs.frames), pairs.codes[pairs.framed]
+    figure, axes = panels(1, places, 2.9 * places, 2.8)
+    for place, axis in enumerate(axes[0]):
+        used = np.unique(codes[:, place])
+        both = np.concatenate([latents[:, place], vectors[used, place]])
+        distinct = len(np.unique(both.round(6), axis=0))
+        if distinct < FEW:
+            plots.pyplot().close(figure)
+            because = f"token {place} has {distinct} distinct ones; at least {FEW} are needed"
+            return Skip(what=what, because=because)
+        points = to_plane(both, context.seed)
+        axis.scatter(*points[: len(latents)].T, c=codes[:, place], cmap="tab10", s=8, alpha=0.7, linewidths=0)
+        apart.write(axis, used, points[len(latents) :], fontsize=9, fontweight="bold")
+        tidy(axis, f"token {place}")
+        axis.margins(0.1)
+        axis.set_xticks([])
+        axis.set_yticks([])
+    apart.keep_apart(figure)
+    return Figure(
+        title="Latents and code vectors by t-SNE",
+        png=to_png(figure),
+        caption=f"Latents of {len(latents):,} pairs before they are quantized, coloured by their code; bold "
+        f"numbers stand at the vectors of codes. What is near is near in all {width} dimensions; distances "
+        f"between groups and sizes of groups mean nothing. {apart.CAPTION}",
+    )
+
+
+def to_plane(points: Floats, seed: int) -> Floats:
+    """Points [N, d] in a plane [N, 2] that keeps neighbours, by t-SNE."""
+    perplexity = min(30.0, (len(points) - 1) / 3)
+    with threadpool_limits(1):  # sums of several threads have no order, and figures are to be the same again
+        made: Floats = TSNE(perplexity=perplexity, init="random", random_state=seed).fit_transform(points)
+    return made
 
 
 def _top(pairs: GatheredPairs, most: int) -> list[tuple[str, Ints]]:
