@@ -190,7 +190,7 @@ def say_told(rows: Sequence[Row]) -> list[str]:
     """Sentences that name the action values that codes tell, and those that they do not."""
     score = {row.number.of: say(row.number.value) for row in rows if row.number.name.startswith("r2_")}
     said = []
-    for text, names in zip(("codes tell", "codes do not tell"), told(rows), strict=True):
+    for text, names in zip(("codes tell", "it is not shown that codes tell"), told(rows), strict=True):
         if names:
             said.append(f"{text} {', '.join(f'{name} (R2 {score[name]})' for name in names)}")
     return said

@@ -139,7 +139,9 @@ def test_the_summary_names_the_action_values_that_codes_tell() -> None:
     assert plain["actions"] == {"told": ["arm/move 0"], "not_told": ["arm/move 1", "grip", "stop"]}
     page = report_html(analysis).decode()
     assert re.search(r"codes tell arm/move 0 \(R2 0\.\d+\)</li>", page)
-    assert re.search(r"codes do not tell arm/move 1 \(R2 -?0\.0\d+\), grip \(R2 0\.\d+\), stop", page)
+    assert re.search(
+        r"it is not shown that codes tell arm/move 1 \(R2 -?0\.0\d+\), grip \(R2 0\.\d+\), stop", page
+    )
     assert "A code means the same elsewhere, but tells 1 of 4 action values" in page
     assert "R2 of arm/move 2 from codes: skipped, because it never varies" in page
     assert "probe/r2_arm_move_0" in rows(analysis)
