@@ -82,15 +82,15 @@ def test_numbers_stand_clear_of_noise_and_of_shuffles(whole: Analysis) -> None:
         assert row.verdict == "clear", row
         assert row.null is not None
         assert row.null.low <= row.null.value <= row.null.high < row.number.value
-    assert found["text/tokens"].verdict == "unclear"
-    assert found["codebook/perplexity"].verdict == "described"
+    assert found["text/tokens"].verdict == "not told apart"
+    assert found["codebook/perplexity"].verdict == "describes"
     assert found["codebook/perplexity"].null is None
 
 
 def test_what_lies_on_the_wrong_side_is_worse() -> None:
     found = rows(run(planted("noise"), "compass", "disentanglement", untrained=planted("direction")))
-    assert found["compass/cosine_environments"].verdict == "worse"
-    assert found["disentanglement/entropy_given_actions"].verdict == "worse"
+    assert found["compass/cosine_environments"].verdict == "on the wrong side"
+    assert found["disentanglement/entropy_given_actions"].verdict == "on the wrong side"
 
 
 def test_the_same_again_is_the_same() -> None:
@@ -198,7 +198,7 @@ def test_codes_that_are_alike_within_an_episode_for_no_reason_tell_nothing() -> 
     found = rows(run(sticky, "flow_tokens", "disentanglement", "consistency", shuffles=20))
     judged = [row for row in found.values() if row.number.better != "none" and not row.number.null_is_best]
     assert len(judged) >= 5
-    assert {row.verdict for row in judged} <= {"unclear", "worse"}, [
+    assert {row.verdict for row in judged} <= {"not told apart", "on the wrong side"}, [
         (row.number.name, row.number.value, row.null) for row in judged
     ]
 
@@ -227,7 +227,7 @@ def test_two_episodes_give_numbers_without_intervals() -> None:
     pairs = planted("direction")
     alone = pairs.take(np.isin(pairs.key, ["episode0", "episode1"]))
     for row in run(alone, "flow_tokens", "codebook").rows():
-        assert row.verdict in ("unclear", "described")
+        assert row.verdict in ("not told apart", "describes")
     (section,) = run(pairs.take(np.arange(20)), "flow_tokens").sections
     assert [skip.because for skip in section.skips] == ["20 pairs are too few; at least 24 are needed"]
 
