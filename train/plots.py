@@ -326,7 +326,7 @@ def plain_ticks(axis: Any) -> None:
     """
     for one, ends in ((axis.xaxis, axis.get_xlim()), (axis.yaxis, axis.get_ylim())):
         if one.get_scale() == "log":
-            one.set_minor_formatter(ticker.NullFormatter())
+            one.set_minor_locator(ticker.NullLocator())
             if one.get_transform().base == 10:
                 one.set_major_locator(_log_ticks(*sorted(ends)))
         if isinstance(one.get_major_formatter(), ticker.ScalarFormatter | ticker.LogFormatter):

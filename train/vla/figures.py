@@ -33,7 +33,11 @@ def draw_curves(path: Path, metrics: list[dict[str, Any]], splits: list[str]) ->
     """Draw loss.png: the loss, and the share of codes that are right beside the baselines."""
     first = splits[0] if splits else "val"
     rates = [(f"{first}/accuracy", f"{first}, model")]
-    rates += [(f"{first}/{name}_accuracy", name) for name in ("unigram", "instruction", "nearest")]
+    rates += [
+        (f"{first}/unigram_accuracy", "most frequent"),
+        (f"{first}/instruction_accuracy", "by instruction"),
+        (f"{first}/nearest_accuracy", "by nearest frame"),
+    ]
     rates += [(f"{split}/accuracy", f"{split}, model") for split in splits[1:]]
     exact = [(name.replace("accuracy", "exact"), label) for name, label in rates]
     panels = [
