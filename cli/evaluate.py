@@ -85,8 +85,8 @@ def laq(
     """Say whether the codes of RUN mean the same in every environment of every DATASET.
 
     Numbers stand beside those of the same model before training and of shuffled codes,
-    with confidence intervals over episodes. What cannot be measured is listed with the
-    reason.
+    with confidence intervals over environments (over episodes, if there are fewer than
+    five). What cannot be measured is listed with the reason.
 
     \b
     Example:
@@ -148,7 +148,7 @@ def _command(run: Path, datasets: tuple[str, ...], given: dict[str, Any]) -> str
 def _text(found: Analysis, output: Path | None, width: int) -> str:
     from oxcart.cli.table import painter, plain, table, wrapped
     from oxcart.train.evaluate.analysis import TONES
-    from oxcart.train.evaluate.report import say, say_interval
+    from oxcart.train.evaluate.report import say, say_interval, say_told
 
     rows = [
         (
@@ -156,17 +156,20 @@ def _text(found: Analysis, output: Path | None, width: int) -> str:
             f"{row.strategy}/{row.number.name}",
             say(row.number.value, row.number.unit),
             say_interval(row.number),
+            row.number.over,
             say(row.null.value) if row.null else None,
             say(row.untrained.value) if row.untrained else None,
         )
         for row in found.rows()
     ]
-    header = ("verdict", "number", "trained", "95% interval", "shuffled", "untrained")
+    header = ("verdict", "number", "trained", "95% interval", "over", "shuffled", "untrained")
     lines = [table(header, rows, width=width, paint=painter(TONES))] if rows else ["no number could be taken"]
     for section in found.sections:
         for skip in section.skips:
             said = f"{section.name}: {skip.what}: skipped, because {skip.because}"
             lines += wrapped(said, width, "    ")
+    for sentence in say_told(found.rows()):
+        lines += wrapped(sentence, width, "    ")
     if output is not None:
         lines += ["", f"report: {plain(str(output))}"]
     return "\n".join(lines)

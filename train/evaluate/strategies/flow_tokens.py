@@ -65,12 +65,8 @@ def told(labels: Ints, pairs: GatheredPairs, context: Context, otherwise: str, *
     codes, own = pairs.codes[known], labels[known]
     if len(own) < FEW or len(np.unique(own)) < 2:
         return Skip(what=about["title"], because=otherwise)
-    return context.estimate(
-        pairs.episodes[known],
-        lambda rows: shares.told(codes[rows], own[rows]),
-        by=statistics.jackknife,
-        **about,
-    )
+    units = pairs.units[known]
+    return context.estimate(units, statistics.told(codes, own, units, context.seed), **about)
 
 
 def draw(pairs: GatheredPairs, context: Context) -> Iterator[Figure]:
