@@ -182,7 +182,7 @@ def _text(found: Audit, output: Path | None, width: int) -> str:
             ("status", "check", "found"),
             [(check.status, check.name, check.summary) for check in checks],
             width=width,
-            paint=paint,
+            paint={"status": paint},
         ),
     ]
     if found.recall:

@@ -152,8 +152,8 @@ def _text(found: Analysis, output: Path | None, width: int) -> str:
 
     rows = [
         (
-            row.verdict,
             f"{row.strategy}/{row.number.name}",
+            row.verdict,
             say(row.number.value, row.number.unit),
             say_interval(row.number),
             row.number.over,
@@ -162,8 +162,12 @@ def _text(found: Analysis, output: Path | None, width: int) -> str:
         )
         for row in found.rows()
     ]
-    header = ("verdict", "number", "trained", "95% interval", "over", "shuffled", "untrained")
-    lines = [table(header, rows, width=width, paint=painter(TONES))] if rows else ["no number could be taken"]
+    header = ("number", "verdict", "trained", "95% interval", "over", "shuffled", "untrained")
+    lines = (
+        [table(header, rows, width=width, paint={"verdict": painter(TONES)})]
+        if rows
+        else ["no number could be taken"]
+    )
     for section in found.sections:
         for skip in section.skips:
             said = f"{section.name}: {skip.what}: skipped, because {skip.because}"

@@ -7,6 +7,7 @@ import shutil
 import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import zip_longest
+from types import MappingProxyType
 from typing import Any
 
 import click
@@ -29,7 +30,7 @@ def table(
     rows: Sequence[Sequence[object]],
     *,
     width: int | None = None,
-    paint: Callable[[str], str] = str,
+    paint: Mapping[str, Callable[[str], str]] = MappingProxyType({}),
 ) -> str:
     """Lines of a table. Integers get thousands separators; None becomes a dash, a control character a
     space.
@@ -39,7 +40,7 @@ def table(
         rows: values of each row, as many as there are columns.
         width: characters of a line; longer text wraps inside its column, and columns that do not fit follow
             below, beside the first column again.
-        paint: adds colour to a cell of the first column.
+        paint: adds colour to the cells of a column, by its name.
     """
     cells = [list(header), *([_cell(value) for value in row] for row in rows)]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
@@ -47,7 +48,8 @@ def table(
         bool(rows) and all(isinstance(row[i], int | float | None) for row in rows) for i in range(len(header))
     ]
     parts = [list(range(len(header)))] if width is None else _parts(widths, right, width)
-    return "\n\n".join("\n".join(_lines(cells, widths, right, part, paint)) for part in parts)
+    paints = [paint.get(name, str) for name in header]
+    return "\n\n".join("\n".join(_lines(cells, widths, right, part, paints)) for part in parts)
 
 
 def _parts(widths: list[int], right: Sequence[bool], width: int) -> list[list[int]]:
@@ -74,17 +76,17 @@ def _lines(
     widths: Sequence[int],
     right: Sequence[bool],
     columns: Sequence[int],
-    paint: Callable[[str], str],
+    paints: Sequence[Callable[[str], str]],
 ) -> Iterator[str]:
     """Lines of some columns of a table."""
     for number, row in enumerate(cells):
         texts = [[row[i]] if len(row[i]) <= widths[i] else wrapped(row[i], widths[i]) for i in columns]
         for line in zip_longest(*texts, fillvalue=""):
             padded = [
-                text.rjust(widths[i]) if right[i] else text.ljust(widths[i])
+                paints[i](text.rjust(widths[i]) if right[i] else text.ljust(widths[i]))
                 for i, text in zip(columns, line, strict=True)
             ]
-            yield "  ".join([paint(padded[0]), *padded[1:]]).rstrip()
+            yield "  ".join(padded).rstrip()
         if not number:
             yield "  ".join("-" * widths[i] for i in columns)
 

@@ -154,9 +154,9 @@ def test_a_long_text_of_the_first_column_wraps_if_the_others_need_the_room() -> 
     assert table(("a", "b"), [("x" * 50, "y")], width=60).splitlines()[2:] == [f"{'x' * 50}  y"]
 
 
-def test_paint_is_laid_over_the_first_column_and_moves_nothing() -> None:
+def test_paint_is_laid_over_its_column_and_moves_nothing() -> None:
     rows = [("failed", "a b c d e f g h i j k l m n o"), ("ok", "c")]
-    painted = table(("status", "found"), rows, width=28, paint=lambda text: f"<{text}>")
+    painted = table(("status", "found"), rows, width=28, paint={"status": lambda text: f"<{text}>"})
     assert re.sub("[<>]", "", painted) == table(("status", "found"), rows, width=28)
     assert painted.splitlines()[2].startswith("<failed>  a b")
 

@@ -167,23 +167,14 @@ def test_a_verdict_has_one_word_in_the_page_the_json_the_terminal_and_the_docs(w
     assert [one["verdict"] for one in json.loads(report_json(analysis))["numbers"]] == list(TONES)
     for word, tone in TONES.items():
         assert f'<span class="status {tone}">{word}</span>' in page
-        assert f"\n{painter(TONES)(word.ljust(len('on the wrong side')))}  " in terminal
+        assert f"  {painter(TONES)(word.ljust(len('on the wrong side')))}  " in terminal
         assert f"| *{word}* |" in docs
 
 
 def test_lines_of_the_terminal_have_at_most_120_characters(whole: Analysis) -> None:
     lines = click.unstyle(_text(whole, None, 120)).splitlines()
     assert max(map(len, lines)) <= 120
-    assert lines[0].split() == [
-        "verdict",
-        "number",
-        "trained",
-        "95%",
-        "interval",
-        "over",
-        "shuffled",
-        "untrained",
-    ]
+    assert lines[0].split()[:3] == ["number", "verdict", "trained"]
     assert max(map(len, click.unstyle(_text(whole, None, 60)).splitlines())) <= 60
 
 
