@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from blake3 import blake3
 
 from oxcart.manifests.dataset import Dataset
 from oxcart.manifests.places import place_names
-from oxcart.shards.errors import ConfigError
+from oxcart.shards.errors import CorruptError
 from oxcart.train.data.loader import Loader
 
 SEEN, HELD_OUT, UNKNOWN = "seen", "held out", "unknown"
@@ -74,33 +75,6 @@ class TrainedOn:
             found[name] = (*found.get(name, ()), entry)
         return cls(datasets=found)
 
-    @classmethod
-    def parse(cls, value: Any, where: str) -> TrainedOn:
-        """The record in the state of a checkpoint.
-
-        Raises:
-            ConfigError: the value is not such a record.
-        """
-        try:
-            return cls(
-                datasets={
-                    str(name): tuple(
-                        TrainedDataset(
-                            environments=tuple(map(str, entry["environments"])),
-                            episodes=int(entry["episodes"]),
-                            unknown=int(entry["unknown"]),
-                            keys=str(entry["keys"]),
-                        )
-                        for entry in entries
-                    )
-                    for name, entries in value.items()
-                }
-            )
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise ConfigError(
-                f"{where}: trained_on: expected episodes by dataset, got {value!r:.80}"
-            ) from error
-
     def plain(self) -> dict[str, Any]:
         """The record as JSON values."""
         return {name: [asdict(entry) for entry in entries] for name, entries in self.datasets.items()}
@@ -132,3 +106,41 @@ class TrainedOn:
             for name in set(environments)
         }
         return np.array([of_name[name] for name in environments], dtype=f"<U{len(HELD_OUT)}")
+
+    def share_held_out(self, loader: Loader) -> float:
+        """Share of the samples of a loader that are held out from the run."""
+        held = total = 0
+        for stream in loader.streams:
+            texts = stream.index.texts["environment"]
+            place = self.places(stream.index.dataset, [*texts.values, None])
+            counts = stream.order.counts
+            held += int(counts[(place == HELD_OUT)[texts.codes]].sum())
+            total += int(counts.sum())
+        return held / total
+
+
+def read_record(path: Path, state: Mapping[str, Any]) -> TrainedOn | None:
+    """The record in the state of a checkpoint; None if the run kept none.
+
+    Raises:
+        CorruptError: it is not such a record.
+    """
+    value = state.get("trained_on")
+    if value is None:
+        return None
+    try:
+        datasets = {
+            str(name): tuple(
+                TrainedDataset(
+                    environments=tuple(map(str, entry["environments"])),
+                    episodes=int(entry["episodes"]),
+                    unknown=int(entry["unknown"]),
+                    keys=str(entry["keys"]),
+                )
+                for entry in entries
+            )
+            for name, entries in value.items()
+        }
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise CorruptError(f"{path}: trained_on: expected episodes by dataset, got {value!r:.80}") from error
+    return TrainedOn(datasets=datasets)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -13,8 +13,9 @@ from oxcart.manifests.canonical import pretty_json
 from oxcart.manifests.page import render
 from oxcart.train.evaluate.analysis import Analysis, Null, Row
 from oxcart.train.evaluate.strategy import Number
+from oxcart.train.trained_on import HELD_OUT, SEEN, UNKNOWN
 
-FORMAT = "oxcart-analysis/2"
+FORMAT = "oxcart-analysis/3"
 
 KEYS = (
     ("compass", "cosine_datasets"),
@@ -35,7 +36,13 @@ _WORDS = {
     "unclear": ("odd", "not told apart"),
     "worse": ("bad", "on the wrong side"),
     "described": ("none", "describes"),
+    "not held out": ("none", "not held out"),
 }
+_NOT_HELD_OUT = {
+    SEEN: ("Nothing here is held out: the run was trained on all of these environments", "odd"),
+    UNKNOWN: ("Nobody knows what is held out here: the run kept no record of what it was trained on", "odd"),
+}
+"""Headline and tone where no pair is held out."""
 _PRECISE = 3
 """Significant digits of numbers in the JSON."""
 
@@ -59,6 +66,7 @@ def report_json(analysis: Analysis) -> bytes:
             "unit": row.number.unit.strip(),
             "better": row.number.better,
             **_plain(row.number),
+            "seen": _plain(row.seen),
             "shuffled": _plain(row.null),
             "untrained": _plain(row.untrained),
             "verdict": row.verdict,
@@ -75,6 +83,7 @@ def report_json(analysis: Analysis) -> bytes:
         {
             "name": one.subset.name,
             "rules": list(one.subset.rules),
+            "place": one.place,
             "pairs": one.pairs,
             "numbers": [
                 {"strategy": strategy, "name": name, **_plain(number)}
@@ -96,8 +105,8 @@ def report_json(analysis: Analysis) -> bytes:
     whole = {
         "format": FORMAT,
         "about": analysis.about,
-        "pairs": analysis.pairs,
-        "episodes": analysis.episodes,
+        "place": analysis.place,
+        "counts": {place: asdict(counts) for place, counts in analysis.counts.items()},
         "numbers": numbers,
         "skipped": skipped,
         "subsets": subsets,
@@ -110,7 +119,7 @@ def report_html(analysis: Analysis) -> bytes:
     """The HTML page."""
     rows = analysis.rows()
     judged = [row for row in rows if row.number.better != "none"]
-    headline, tone = _headline(rows)
+    headline, tone = _headline(rows) if analysis.place == HELD_OUT else _NOT_HELD_OUT[analysis.place]
     found = {(row.strategy, row.number.name): row for row in rows}
     used = {(row.strategy, row.number.name) for row in judged}
     return render(
@@ -184,10 +193,11 @@ def _because(judged: Sequence[Row], analysis: Analysis) -> list[str]:
         count = sum(row.verdict == verdict for row in judged)
         if count:
             said.append(f"{count} of {len(judged)} numbers {text}")
-    said.append(
-        f"{analysis.pairs:,} pairs of {analysis.episodes:,} episodes; intervals hold with 95% confidence, "
-        "over episodes"
-    )
+    said += [
+        f"{place}: {one.pairs:,} pairs of {one.episodes:,} episodes in {one.environments:,} environments"
+        for place, one in analysis.counts.items()
+    ]
+    said.append("intervals hold with 95% confidence, over episodes")
     return said
 
 

@@ -31,7 +31,15 @@ ABOUT = {
     "seed": 0,
     "frames": 48,
     "flow": "dis",
-    "datasets": [{"name": "left", "url": "/left", "fingerprint": "f" * 64, "pairs": {"train": 360}}],
+    "datasets": [
+        {
+            "name": "left",
+            "url": "/left",
+            "fingerprint": "f" * 64,
+            "pairs": {"train": 360},
+            "places": {"seen": 120},
+        }
+    ],
 }
 
 
@@ -85,6 +93,44 @@ def test_numbers_stand_clear_of_noise_and_of_shuffles(whole: Analysis) -> None:
     assert found["text/tokens"].verdict == "unclear"
     assert found["codebook/perplexity"].verdict == "described"
     assert found["codebook/perplexity"].null is None
+
+
+def test_what_counts_is_held_out_and_what_is_seen_stands_beside_it() -> None:
+    """Codes that tell directions where the run was trained, and nothing elsewhere."""
+    told, noise = planted("direction"), planted("noise")
+    learned = (told.place == "seen")[:, None]
+    pairs = replace(told, codes=np.where(learned, told.codes, noise.codes))
+    analysis = run(pairs, "compass", "probe", untrained=planted("noise", seed=1))
+    assert analysis.place == "held out"
+    assert {name: one.pairs for name, one in analysis.counts.items()} == {"held out": 480, "seen": 240}
+    found = rows(analysis)
+    row = found["compass/cosine_environments"]
+    assert abs(row.number.value) < 0.5
+    assert row.seen is not None
+    assert row.seen.value > 0.95
+    assert row.verdict == "unclear"
+    assert found["probe/r2"].number.value < 0.05
+    assert found["probe/r2"].seen is None, "a probe is fitted on what is seen, so it is not judged there"
+    said = json.loads(report_json(analysis))
+    assert (said["place"], said["counts"]["seen"]["environments"]) == ("held out", 2)
+
+
+@pytest.mark.parametrize(
+    ("place", "said"),
+    [("seen", "Nothing here is held out"), ("unknown", "Nobody knows what is held out here")],
+)
+def test_nothing_is_judged_where_nothing_is_held_out(place: str, said: str) -> None:
+    pairs = planted("direction")
+    pairs = replace(pairs, place=np.full(len(pairs), place))
+    analysis = run(pairs, "compass", "probe", untrained=planted("noise"))
+    assert analysis.place == place
+    for row in analysis.rows():
+        assert row.verdict in ("not held out", "described")
+        assert row.seen is None
+    assert "compass/cosine_held_out" not in rows(analysis)
+    assert "probe/r2" not in rows(analysis), "and never fitted on half of it under the same name"
+    assert all(name.startswith(f"{place}/") for name in analysis.scalars())
+    assert said in report_html(analysis).decode()
 
 
 def test_what_lies_on_the_wrong_side_is_worse() -> None:
@@ -246,10 +292,11 @@ def test_buckets_are_small_rules() -> None:
     assert (found["left"] == (pairs.dataset == "left")).all()
     assert set(pairs.environment[found["new"]]) == {"kitchen2", "kitchen5"}
     assert not (pairs.instruction[found["not red"]] == "push red block").any()
-    assert (found["old"] == (pairs.split == "train")).all()
+    assert (found["old"] == (pairs.place == "seen")).all()
     analysis = run(pairs, "compass", subsets=parse(text, "subsets.yaml"))
     left = analysis.subsets[0]
-    assert (left.pairs, left.subset.name) == (360, "left")
+    assert (left.pairs, left.place, left.subset.name) == (240, "held out", "left")
+    assert (analysis.subsets[3].pairs, analysis.subsets[3].place) == (240, "seen")
     assert left.numbers["compass", "cosine_environments"].value > 0.98
 
 

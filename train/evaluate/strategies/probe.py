@@ -19,11 +19,11 @@ FRAME_RIDGE = 100.0
 
 def measure(pairs: GatheredPairs, context: Context) -> Iterator[Number | Skip]:
     """R2 from codes, and its gain over R2 from the frame alone."""
-    found = _predictions(pairs)
+    found = _predictions(pairs, context)
     if isinstance(found, str):
         yield Skip(what="R2 of actions from codes", because=found)
         return
-    rows_of, target, by_codes, by_frame, where = found
+    rows_of, target, by_codes, by_frame = found
     episodes = pairs.episodes[rows_of]
     yield context.estimate(
         episodes,
@@ -31,8 +31,8 @@ def measure(pairs: GatheredPairs, context: Context) -> Iterator[Number | Skip]:
         name="r2",
         title="R2 of actions from codes",
         better="high",
-        read=f"Of a linear probe from all tokens to the actions, {where}: 1 is exact, 0 no better than the "
-        "mean.",
+        read="Of a linear probe from all tokens to actions, fitted on environments that the run has seen: "
+        "1 is exact, 0 no better than the mean.",
     )
     if by_frame is None:
         yield Skip(what="gain over the frame alone", because="no frames were kept small")
@@ -49,10 +49,10 @@ def measure(pairs: GatheredPairs, context: Context) -> Iterator[Number | Skip]:
 
 def draw(pairs: GatheredPairs, context: Context) -> Iterator[Figure]:
     """Plot predicted actions against true ones."""
-    found = _predictions(pairs)
+    found = _predictions(pairs, context)
     if isinstance(found, str):
         return
-    _, target, by_codes, _, where = found
+    _, target, by_codes, _ = found
     width = min(8, target.shape[1])
     figure, axes = panels(1, width, 2.6 * width, 2.7)
     shown = np.linspace(0, len(target) - 1, min(len(target), 3000)).astype(np.int64)
@@ -69,25 +69,21 @@ def draw(pairs: GatheredPairs, context: Context) -> Iterator[Figure]:
     yield Figure(
         title="Actions by the probe",
         png=to_png(figure),
-        caption=f"In deviations of the dataset, {where}. On the grey line the probe is exact.",
+        caption="In deviations of the dataset, by a probe that is fitted on environments that the run has "
+        "seen. On the grey line it is exact.",
     )
 
 
-def _predictions(pairs: GatheredPairs) -> tuple[Ints, Floats, Floats, Floats | None, str] | str:
-    """Rows that are judged, their actions, predictions from codes and from the frame, and where they are
-    judged; or the reason why there is no probe."""
+def _predictions(held: GatheredPairs, context: Context) -> tuple[Ints, Floats, Floats, Floats | None] | str:
+    """Rows that are judged, their actions, and predictions from codes and from the frame; or the reason why
+    there is no probe."""
+    if context.seen is None or context.seen.actions is None:
+        return "a probe is fitted on environments that the run has seen, and judged on others"
+    pairs = held.joined(context.seen)
     assert pairs.actions is not None
     known = np.isfinite(pairs.actions).all(1)
-    test = known & pairs.held_out
-    fit = known & ~pairs.held_out
-    where = "fitted on environments that training saw, judged on those held out"
-    if not test.any() or not fit.any():
-        # Half of the environments judge the other half, else half of the episodes.
-        places = statistics.numbered(np.char.add(np.char.add(pairs.dataset, "\n"), pairs.environment))
-        several = len(np.unique(places[known])) > 1
-        units = places if several else pairs.episodes
-        test, fit = known & (units % 2 == 1), known & (units % 2 == 0)
-        where = f"fitted on half of the {'environments' if several else 'episodes'}, judged on the other half"
+    judged = np.arange(len(pairs)) < len(held)
+    test, fit = known & judged, known & ~judged
     if min(test.sum(), fit.sum()) < FEW:
         return f"{int(known.sum())} pairs with actions are too few to fit a probe and to judge it"
     target = np.zeros_like(pairs.actions)
@@ -105,7 +101,7 @@ def _predictions(pairs: GatheredPairs) -> tuple[Ints, Floats, Floats, Floats | N
     by_frame = None
     if pairs.thumbs is not None:
         by_frame = Ridge(FRAME_RIDGE).fit(pairs.thumbs[fit], target[fit]).predict(pairs.thumbs[test])
-    return np.flatnonzero(test), target[test], by_codes, by_frame, where
+    return np.flatnonzero(test), target[test], by_codes, by_frame
 
 
 def _r2(target: Floats, predicted: Floats) -> float:
