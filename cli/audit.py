@@ -97,7 +97,8 @@ class Careful(click.Command):
     "--fail-on",
     type=click.Choice(FAIL_ON),
     default="failed",
-    help="What fails: a leak alone; also a suspicious verdict and a failed check; or any suspicion.",
+    help="What fails. leak: a leak alone; failed: also a suspicious verdict or a failed check; suspicious: "
+    "also a suspicious check. What could not be checked fails too, except with never.",
 )
 @workers_option()
 @quiet_option
@@ -173,7 +174,12 @@ def _text(found: Audit, output: Path | None, width: int) -> str:
     checks = sorted(found.checks, key=lambda check: _ORDER.index(check.status))
     lines = [
         f"verdict: {_painted(found.verdict.word)}",
-        *(line for why in found.verdict.because for line in wrapped(f"  {why}", width, "    ")),
+        # Whole words, since a line for a split rule is there to be copied.
+        *(
+            line
+            for why in found.verdict.because
+            for line in wrapped(f"  {why}", width, "    ", break_words=False)
+        ),
         "",
         table(
             ("status", "check", "found"),
@@ -302,7 +308,8 @@ def repair_split(out: str, report: Path, output: Path) -> None:
     said = (
         f"{pairs:,} confirmed pairs share a split; by {rule.by}, {held:,} held out for val"
         if pairs
-        else "no pair is confirmed, so the rule stays as it was"
+        else "no pair is confirmed, so the rule stays as it was; what is suspicious, a person must settle"
     )
     click.echo(plain(f"{output}: {said}"))
-    click.echo(plain(f"next: oxcart compile SOURCE OUT --split {shlex.quote(str(output))}"))
+    if pairs:
+        click.echo(plain(f"next: oxcart compile SOURCE OUT --split {shlex.quote(str(output))}"))

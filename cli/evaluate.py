@@ -86,8 +86,8 @@ def laq(
 
     Numbers are of environments that RUN was not trained on. Beside them stand those of
     environments that it was trained on, those of shuffled codes and those of the same model
-    before training, with confidence intervals over episodes. What cannot be measured is
-    listed with the reason.
+    before training, with confidence intervals over environments (over episodes, if there are
+    fewer than five). What cannot be measured is listed with the reason.
 
     \b
     Example:
@@ -153,13 +153,14 @@ def _command(run: Path, datasets: tuple[str, ...], given: dict[str, Any]) -> str
 
 def _text(found: Analysis, output: Path | None) -> str:
     from oxcart.cli.table import plain, table
-    from oxcart.train.evaluate.report import say, say_interval
+    from oxcart.train.evaluate.report import say, say_interval, say_told
 
     rows = [
         (
             f"{row.strategy}/{row.number.name}",
             say(row.number.value, row.number.unit),
             say_interval(row.number),
+            row.number.over,
             say(row.seen.value) if row.seen else None,
             say(row.null.value) if row.null else None,
             say(row.untrained.value) if row.untrained else None,
@@ -167,13 +168,14 @@ def _text(found: Analysis, output: Path | None) -> str:
         )
         for row in found.rows()
     ]
-    header = ("number", found.place, "95% interval", "seen", "shuffled", "untrained", "")
+    header = ("number", found.place, "95% interval", "over", "seen", "shuffled", "untrained", "")
     lines = [table(header, rows)] if rows else ["no number could be taken"]
     for section in found.sections:
         lines += [
             f"{section.name}: {plain(skip.what)}: skipped, because {plain(skip.because)}"
             for skip in section.skips
         ]
+    lines += [plain(sentence) for sentence in say_told(found.rows())]
     if output is not None:
         lines += ["", f"report: {plain(str(output))}"]
     return "\n".join(lines)

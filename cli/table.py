@@ -46,9 +46,18 @@ def table(
     return "\n".join(lines)
 
 
-def wrapped(text: str, width: int, indent: str = "") -> list[str]:
-    """Lines of at most `width` characters, at least one; `indent` stands before all but the first."""
-    lines = textwrap.wrap(plain(text), max(width, 1), subsequent_indent=indent, break_on_hyphens=False)
+def wrapped(text: str, width: int, indent: str = "", *, break_words: bool = True) -> list[str]:
+    """Lines of at most `width` characters, at least one; `indent` stands before all but the first.
+
+    A longer word is broken, unless it is to be copied whole: then it has a line of its own.
+    """
+    lines = textwrap.wrap(
+        plain(text),
+        max(width, 1),
+        subsequent_indent=indent,
+        break_on_hyphens=False,
+        break_long_words=break_words,
+    )
     return lines or [""]
 
 

@@ -62,11 +62,12 @@ def planted(kind: str, seed: int = 0, places: int = 1) -> GatheredPairs:
         place=np.where(environment % 3 == 0, "seen", "held out"),
         environment=np.array([f"kitchen{i}" for i in range(ENVIRONMENTS)])[environment],
         key=np.array([f"episode{i}" for i in range(ENVIRONMENTS * EPISODES)])[episode],
+        t=np.tile(np.arange(PAIRS), ENVIRONMENTS * EPISODES),
         instruction=np.array(["push red block", "open drawer", "wipe table", "lift green cup"])[asked],
         actions=motion,
         state=generator.normal(size=(count, 3)),
         flow=np.repeat(4 * motion[:, None], 3, 1),
-        thumbs=generator.normal(size=(count, 12)).astype(np.float32),
+        features=generator.normal(size=(count, 12)).astype(np.float32),
     )
 
 
@@ -96,10 +97,11 @@ def moved(first: Tensor, codes: Tensor) -> Tensor:
 class Mover(nn.Module):
     """A model whose code c moves an image in direction c; or one that ignores its codes."""
 
-    def __init__(self, ignores: bool = False) -> None:
+    def __init__(self, ignores: bool = False, shared: bool = True) -> None:
         super().__init__()
         self._ignores = ignores
-        self.quantizer = Book()
+        self.layered = not ignores
+        self.quantizer = Book(shared)
 
     def decode(self, first: Tensor, codes: Tensor) -> Tensor:
         return first if self._ignores else moved(first, codes)
@@ -108,13 +110,19 @@ class Mover(nn.Module):
 class Book(nn.Module):
     """Eight vectors in a circle."""
 
+    def __init__(self, shared: bool) -> None:
+        super().__init__()
+        self.shared = shared
+
     def lookup(self, codes: Tensor) -> Tensor:
         angle = codes.double() * np.pi / 4
         return torch.stack([angle.cos(), angle.sin(), 0 * angle], -1)
 
 
-def context(meter: FlowMeter | None = None, *, ignores: bool = False, quick: bool = False) -> Context:
-    model: Any = Mover(ignores)
+def context(
+    meter: FlowMeter | None = None, *, ignores: bool = False, shared: bool = True, quick: bool = False
+) -> Context:
+    model: Any = Mover(ignores, shared)
     return Context(model=model, meter=meter, quick=quick)
 
 

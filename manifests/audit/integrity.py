@@ -40,7 +40,7 @@ def check_shards(
 ) -> Check:
     """Check that the bytes of all shards match the manifest."""
     if sampled:
-        return SHARDS.unchecked("a sample is audited: only the chunks that were read match their digests")
+        return SHARDS.unchecked("only the chunks that the sample reads are compared with their digests")
     rows, before = [], 0
     for dataset in datasets:
         total = sum(shard["frames"] for shard in dataset.manifest.shards)
@@ -110,7 +110,7 @@ def check_statistics(
         return STATISTICS.failed(f"not those of train: {text}", rows)
     if not compared:
         return STATISTICS.unchecked("no dataset has actions or states in train")
-    return STATISTICS.passed(f"those of {count(compared, 'array')} computed again agree")
+    return STATISTICS.passed(f"computed again for {count(compared, 'array')}, and equal")
 
 
 class _Moments:

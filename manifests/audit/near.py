@@ -24,7 +24,10 @@ from oxcart.manifests.audit.verdict import BEYOND, CONFIDENCE, Threshold, beyond
 CRITERION = Criterion("near", "Images of whole episodes, train against held out")
 ALIKE = Criterion("alike", "Environments of train, against each other")
 
-LOOK = "look at the nearest pairs: if they show one place, give its environments one name in the split rule"
+LOOK = (
+    "look at the nearest pairs in the page that -o writes: if they show one place, or you cannot tell, join "
+    "its environments in the split rule, under aliases, and compile again"
+)
 """What settles a suspicion that the images of episodes raise."""
 NULL = 4000
 """Maximum number of train episodes whose scores make the null."""
@@ -117,8 +120,8 @@ def compare(
         limit = threshold(null, of)
     exceeding, allowed, groups, check = _conclude(episodes, train, units, match, limit, why)
     far = beyond(match.best, null, of, limit) if limit else None
-    if check.status == PASSED and far is not None and far > BEYOND:
-        check = _beyond(match.best, null, check.summary)
+    if limit is not None and check.status == PASSED and far is not None and far > BEYOND:
+        check = _beyond(match.best, null[~np.isin(of, limit.apart)], limit)
     return Near(
         units=units,
         match=match,
@@ -238,7 +241,7 @@ def _conclude(
     note = f"; {count(black, 'black episode')} not compared" if black else ""
     what = (
         f"{exceeding:,} of {count(len(units), 'episode')} exceed {limit.value:.3f} ({limit.how}); "
-        f"{allowed:,} are allowed, so a leak of {allowed + 1:,} or more is seen{note}"
+        f"chance may explain {allowed:,}{note}"
     )
     if groups:
         what += "; " + "; ".join(groups)
@@ -246,11 +249,12 @@ def _conclude(
     return exceeding, allowed, tuple(groups), ended(what)
 
 
-def _beyond(best: npt.NDArray[np.float32], null: npt.NDArray[np.float32], passed: str) -> Check:
+def _beyond(best: npt.NDArray[np.float32], null: npt.NDArray[np.float32], limit: Threshold) -> Check:
     """The check where no more episodes exceed the threshold than may, but all lie beyond the null."""
     summary = (
         f"all held-out scores ({best.min():.2f} to {best.max():.2f}) lie beyond the whole null (at most "
-        f"{null.max():.2f}), and few environments set the threshold: {passed}"
+        f"{null.max():.2f}), though {int(exceeds(best, limit.value).sum()):,} of {len(best):,} exceed "
+        f"the threshold of {limit.value:.3f} ({limit.how})"
     )
     return CRITERION.suspicious(summary, settle=LOOK)
 
@@ -264,7 +268,7 @@ def _alike(
 ) -> Check:
     """Check that no environments of train are more alike than chance explains."""
     if limit is None:
-        return ALIKE.unchecked("there is no null")
+        return ALIKE.unchecked("there is no threshold to judge them by")
     name = {episode.place: str(episode.row["environment"]) for episode in train}
     pairs: dict[tuple[str, str], float] = {}
     for place in limit.apart:

@@ -179,9 +179,7 @@ def check_recall(found: Sequence[Recall], unseen: float = 0) -> Check:
     """
     text = ", ".join(f"{one.kind} {one.found / one.planted:.0%}" for one in found)
     if unseen:
-        text += (
-            f"; of a copy anywhere in train, {1 - unseen:.0%} of these, for the sample leaves the rest out"
-        )
+        text += f"; no copy is found in the {unseen:.0%} of train that the sample leaves out"
     missed = [one for one in found if one.found < BAR[one.kind] * one.planted]
     rows = [
         {"kind": one.kind, "planted": one.planted, "found": one.found, "95% sure of": f"{one.at_least:.1%}"}

@@ -86,7 +86,7 @@ def check_files(datasets: Sequence[Audited]) -> Check:
     recordings = [s for s in datasets if s not in packed]
     if not recordings:
         return criterion.unchecked(
-            "the files of an RLDS source are packages that mix recordings; records are compared"
+            "the TFRecord files of RLDS mix recordings, so source records are compared instead"
         )
     return _places(criterion, names_by_side(recordings, "source_file"), "source file", seen=True)
 
@@ -221,7 +221,7 @@ def _places(
             rows,
         )
     if not held:
-        return criterion.unchecked(f"no episode that is held out has a {what}")
+        return criterion.unchecked(f"no held-out episode has a {what}")
     return criterion.passed(f"{count(len(held), what)} held out, none of them in train")
 
 

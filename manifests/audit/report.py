@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from oxcart.manifests.audit.audit import Audit
-from oxcart.manifests.audit.result import FAILED, FORMAT, PASSED, SUSPICIOUS, UNCHECKED
+from oxcart.manifests.audit.result import FAILED, FORMAT, PASSED, SUSPICIOUS, UNCHECKED, count
 from oxcart.manifests.audit.verdict import CLEAN, LEAK, SUSPECT
 from oxcart.manifests.canonical import pretty_json
 from oxcart.manifests.page import render
@@ -55,7 +55,7 @@ def _headline(audit: Audit) -> tuple[str, str]:
     if audit.verdict.word == CLEAN:
         failed = [check for check in audit.checks if check.status == FAILED]
         if failed:
-            return f"No leak by images, but {len(failed)} of the checks failed", "odd"
+            return f"No leak, but {count(len(failed), 'check')} failed", "odd"
         return "Clean: nothing held out is nearer to train than chance explains", "good"
     if audit.verdict.word == SUSPECT:
         return "Suspicious: what is held out may be a place that train has seen", "odd"
@@ -72,7 +72,7 @@ def _histogram(audit: Audit) -> dict[str, Any] | None:
     low = math.floor((min(every) - 0.02) * 20) / 20
     high = max(1.0, max(every))
     step = (high - low) / BINS
-    left, top, wide, tall = 56, 10, WIDTH - 82, HEIGHT - 40
+    left, top, wide, tall = 56, 24, WIDTH - 82, HEIGHT - 54
     bars: list[dict[str, Any]] = []
     peak = 0.0
     shares = {}
@@ -149,7 +149,8 @@ def _strip(audit: Audit) -> dict[str, Any] | None:
     return {
         "dots": dots,
         "ticks": [(across(v / 10), f"{v / 10:.1f}") for v in range(math.ceil(low * 10), int(high * 10) + 1)],
-        "limit": across(places.limit),
+        "limit": (limit := across(places.limit)),
+        "label": (limit - 5, "end") if limit > WIDTH / 2 else (limit + 5, "start"),
         "base": base,
         "left": left,
         "right": right,

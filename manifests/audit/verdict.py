@@ -36,6 +36,11 @@ from oxcart.manifests.audit.result import FAILED, SUSPICIOUS, UNCHECKED, Check, 
 LEAK, SUSPECT, CLEAN, UNCLEAR = "leak", "suspicious", "clean", "not checked"
 DECIDING = ("places", "near", "copy-ahead")
 """Checks whose suspicion makes the verdict suspicious: their evidence is of the split, not of the audit."""
+APART_AFTER_ALL = (
+    "if they show different places, the split can stand: keep the page as evidence, and audit with "
+    "--fail-on leak"
+)
+"""What to do about a suspicion that turned out wrong."""
 
 RATE = 0.001
 """Share of the null above the threshold."""
@@ -113,9 +118,8 @@ def threshold(null: npt.NDArray[np.float32], environments: npt.NDArray[np.int64]
         reach = math.tanh(float(peaks.mean()) + margin)
         if reach > value:
             value = reach
-            how = (
-                f"the {1 - RATE:.1%} bound for the best of one more environment, from {len(peaks):,} of train"
-            )
+            of = f"from {len(peaks):,} of train"
+            how = f"the {1 - RATE:.1%} bound for the best score of one more environment, {of}"
     value = round(value, DIGITS)
     return Threshold(value=value, beyond=int(exceeds(scores, value).sum()), null=number, how=how, apart=apart)
 
@@ -219,16 +223,15 @@ def decide(
     if leaks:
         return Verdict(word=LEAK, because=(*leaks, *others))
     damaged = [c.summary for c in checks if c.name == "shards" and c.status == FAILED]
-    suspects = [c for name in DECIDING for c in checks if c.name == name and c.status == SUSPICIOUS]
-    if suspects and not damaged:
-        more = "if they do not, hold out more environments: with few, a twin is hard to tell from chance"
-        found = (f"{c.name}: {c.summary}" for c in suspects)
-        advice = f"to settle it, {suspects[0].settle}; {more}"
-        return Verdict(word=SUSPECT, because=(*found, advice, *others))
     near = [c.summary for c in checks if c.name == "near" and c.status == UNCHECKED]
     unseen = [f"this audit is blind here: it misses planted copies ({', '.join(blind)})"] if blind else []
+    suspects = [c for name in DECIDING for c in checks if c.name == name and c.status == SUSPICIOUS]
+    found = [f"{c.name}: {c.summary}" for c in suspects]
+    if suspects and not damaged:
+        advice = (f"to settle it, {suspects[0].settle}", APART_AFTER_ALL)
+        return Verdict(word=SUSPECT, because=(*found, *advice, *near, *unseen, *others))
     if damaged or near or unseen or exceeding is None:
-        return Verdict(word=UNCLEAR, because=(*damaged, *near, *unseen, *others))
+        return Verdict(word=UNCLEAR, because=(*damaged, *found, *near, *unseen, *others))
     return Verdict(
         word=CLEAN,
         because=(

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from oxcart.cli.table import size, table
+from oxcart.cli.table import size, table, wrapped
 
 
 def test_numbers_to_the_right_and_the_rest_to_the_left() -> None:
@@ -101,6 +101,14 @@ def test_a_word_is_broken_only_where_it_is_longer_than_the_column() -> None:
     assert " ".join(lines).split()[:12] == ["one"] * 12
     assert max(map(len, lines)) == 20
     assert "".join(lines).replace(" ", "") == "one" * 12 + "x" * 45 + "two"
+
+
+def test_a_word_to_be_copied_stays_whole() -> None:
+    assert wrapped("  see " + "x" * 45 + " there", 20, "    ", break_words=False) == [
+        "  see",
+        "    " + "x" * 45,
+        "    there",
+    ]
 
 
 def test_numbers_are_never_broken() -> None:

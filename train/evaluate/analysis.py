@@ -130,6 +130,19 @@ class Analysis:
         return {f"{before}{row.strategy}/{row.number.name}": row.number.value for row in self.rows()}
 
 
+def told(rows: Sequence[Row]) -> tuple[list[str], list[str]]:
+    """Names of the action values that codes tell, and of those that they do not.
+
+    A value is told if the intervals of all numbers about it lie above 0: codes predict it better than the
+    mean does, and better than the frame does.
+    """
+    lowest: dict[str, list[float]] = {}
+    for number in (row.number for row in rows if row.number.of):
+        lowest.setdefault(number.of, []).append(-math.inf if number.low is None else number.low)
+    found = [name for name, lows in lowest.items() if min(lows) > 0]
+    return found, [name for name in lowest if name not in found]
+
+
 def evaluate(
     trained: Subject,
     untrained: Subject | None,
@@ -267,13 +280,11 @@ def _measure(strategy: Strategy, subject: Subject) -> tuple[list[Number], list[S
 def _nulls(strategy: Strategy, trained: Subject, shuffles: int) -> dict[str, Null]:
     """Name of each number -> its value for codes of other pairs."""
     values: dict[str, list[float]] = {}
-    pairs = trained.pairs
-    several = len(np.unique(pairs.dataset)) > 1
     for i in range(min(shuffles, SHUFFLES_DECODED) if strategy.decodes else shuffles):
         seed = derive(trained.context.seed, 43, i)
         within = _measure(strategy, _shuffled(trained, seed))[0]
-        if several and any(number.null_is_best for number in within):
-            # Only a shuffle between datasets removes what codes say of the dataset itself.
+        if any(number.null_is_best for number in within):
+            # Only a shuffle of single episodes removes what codes say of their environment and dataset.
             other = _shuffled(trained, seed, anywhere=True)
             anywhere = {number.name: number for number in _measure(strategy, other)[0]}
             within = [anywhere.get(one.name, one) if one.null_is_best else one for one in within]

@@ -3,7 +3,7 @@
     gathered = gather(config, {"bridge": Dataset.open("bridge")}, [model, untrained], Draw(samples=4096))
 
 Each dataset and split has its own draw: all of its pairs if there are few, else the requested number, without
-repetition, by a hash of the seed. Codes, actions, mean flow and texts are kept for every pair, at most 1.5 KB
+repetition, by a hash of the seed. Codes, actions, mean flow and texts are kept for every pair, at most 2 KB
 each. Frames are kept only for some pairs, spread evenly over datasets and splits. So memory is bounded by
 `Draw`, not by the datasets. All models see the same pairs: the gathered data differ only in the codes.
 """
@@ -17,10 +17,10 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch.nn import functional
 
 from oxcart.manifests.dataset import Dataset
 from oxcart.shards.errors import ConfigError
+from oxcart.train import frame_baseline, statistics
 from oxcart.train.config import DataConfig
 from oxcart.train.data import Batch, Loader, Pairs
 from oxcart.train.data.order import derive, splitmix64
@@ -29,21 +29,19 @@ from oxcart.train.finite import refuse
 from oxcart.train.flow import FlowMeter
 from oxcart.train.laq.model import NONE, LatentActionModel, to_float
 from oxcart.train.loaders import held_out_loader
-from oxcart.train.statistics import Floats, Ints, numbered
+from oxcart.train.statistics import Floats, Ints, Units, numbered
 from oxcart.train.trained_on import UNKNOWN, TrainedOn
 
 Strings = npt.NDArray[np.str_]
 T = TypeVar("T")
 
 FIELDS = (
-    *("codes", "dataset", "split", "place", "environment", "key", "instruction"),
-    *("actions", "state", "flow", "thumbs"),
+    *("codes", "dataset", "split", "place", "environment", "key", "t", "instruction"),
+    *("actions", "state", "flow", "features"),
 )
 """Fields of `GatheredPairs` that have a value for each pair."""
 
 SPLITS = ("train", "val_seen", "val", "test")
-THUMB = 8
-"""Side, in pixels, of the small frames that the probe from the frame alone sees."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,16 +85,20 @@ class GatheredPairs:
     """[N]: environment of the pair; "" if it is unknown."""
     key: Strings
     """[N]: key of the episode."""
+    t: Ints
+    """[N]: step of frame t in the episode."""
     instruction: Strings
     """[N]: instruction of the episode; "" if there is none."""
     actions: Floats | None = None
     """[N, A]: actions summed over the pair; NaN if the dataset has none."""
+    action_names: tuple[str, ...] = ()
+    """Names of the A values; () if the datasets give none, or not the same."""
     state: Floats | None = None
     """[N, S]: state at t; NaN if the dataset has none."""
     flow: Floats | None = None
     """[N, 3, 2]: mean optical flow, one for each of `oxcart.train.flow.VARIANTS`."""
-    thumbs: npt.NDArray[np.float32] | None = None
-    """[N, 192]: frame t at THUMB pixels of a side."""
+    features: npt.NDArray[np.float32]
+    """[N, D]: `frame_baseline.features` of frame t."""
     frames: npt.NDArray[np.uint8] | None = None
     """[F, 2, H, W, 3]: both frames of some pairs."""
     framed: Ints = field(default_factory=lambda: np.zeros(0, np.int64))
@@ -131,6 +133,17 @@ class GatheredPairs:
             both[name] = None if one is None or two is None else np.concatenate([one, two])
         return replace(self, **both, frames=None, framed=np.zeros(0, np.int64), _kept={})
 
+    @property
+    def units(self) -> Units:
+        """Where the pairs come from: what a number's interval goes by."""
+
+        def compute() -> Units:
+            names = numbered(np.char.add(np.char.add(self.dataset, "\n"), self.environment))
+            environment = np.where(self.environment == "", -1, names)
+            return Units(environment=environment, episode=self.episodes, t=self.t)
+
+        return self.keep("units", compute)
+
     def take(self, rows: Ints | npt.NDArray[np.bool_]) -> GatheredPairs:
         """Select some of the pairs."""
         rows = np.flatnonzero(rows) if rows.dtype == bool else rows
@@ -152,18 +165,19 @@ class GatheredPairs:
         return found
 
     def shuffled(self, seed: int, *, anywhere: bool = False) -> GatheredPairs:
-        """The same pairs with the codes of other episodes, of the same dataset or of any, as a null.
+        """The same pairs with the codes of others, as a null; see `oxcart.train.statistics.shuffles`.
 
-        Codes of an episode stay together and in order, since codes and motions are alike within an episode.
+        Args:
+            seed: seed of the shuffle.
+            anywhere: whether an episode gets the codes of any episode, so that codes tell nothing of their
+                place; else a cluster of pairs gets those of another cluster of its dataset.
         """
-        generator = np.random.Generator(np.random.PCG64(seed))
+        if anywhere:
+            return replace(self, codes=self.codes[statistics.shuffles(self.units.by_episode(), 1, seed)[0]])
         codes = np.empty_like(self.codes)
-        for dataset in [None] if anywhere else np.unique(self.dataset):
-            rows = np.flatnonzero(self.dataset == dataset) if dataset is not None else np.arange(len(self))
-            rows = rows[np.argsort(self.episodes[rows], kind="stable")]
-            names, firsts = np.unique(self.episodes[rows], return_index=True)
-            parts = np.split(rows, firsts[1:])
-            codes[rows] = self.codes[np.concatenate([parts[i] for i in generator.permutation(len(names))])]
+        for dataset in np.unique(self.dataset):
+            rows = np.flatnonzero(self.dataset == dataset)
+            codes[rows] = self.codes[rows[statistics.shuffles(self.units[rows], 1, seed)[0]]]
         return replace(self, codes=codes)
 
 
@@ -275,7 +289,12 @@ def gather(
             report(read + begin + len(positions))
         read += len(wanted)
         parts.append(part)
-    return _join(parts, models, meter)
+    manifests = (stream.index.dataset.manifest for loader in loaders.values() for stream in loader.streams)
+    names = {value_names(one.action) for one in manifests if one.action is not None}
+    return [
+        replace(one, action_names=next(iter(names), ()) if len(names) == 1 else ())
+        for one in _join(parts, models, meter)
+    ]
 
 
 def _places(record: TrainedOn | None, dataset: Dataset, environments: list[str | None]) -> Strings:
@@ -334,8 +353,8 @@ class _SplitArrays:
         found: dict[str, Any] = {f"codes {i}": model.encode(frames).cpu() for i, model in enumerate(models)}
         for codes in found.values():
             refuse((codes == NONE).any(1), batch, "latents")
-        found |= {"actions": batch.action, "state": batch.state}
-        found["thumbs"] = functional.adaptive_avg_pool2d(frames[:, 0], THUMB).flatten(1)
+        found |= {"t": batch.t, "actions": batch.action, "state": batch.state}
+        found["features"] = frame_baseline.features(frames[:, 0])
         found["flow"] = None if isinstance(meter, str) else torch.from_numpy(meter(pixels))
         for name, value in found.items():
             if value is None:
@@ -352,6 +371,17 @@ class _SplitArrays:
         self.framed.append(shown + begin)
 
 
+def value_names(array: Mapping[str, Any]) -> tuple[str, ...]:
+    """Names of the values of a manifest's `action`: its fields, numbered where a field has several values.
+
+    A single field has names for none of its values.
+    """
+    if len(array["source"]) == 1:
+        return ()
+    fields = zip(array["source"], array["sizes"], strict=True)
+    return tuple(name if size == 1 else f"{name} {i}" for name, size in fields for i in range(size))
+
+
 def _join(
     parts: Sequence[_SplitArrays], models: Sequence[LatentActionModel], meter: FlowMeter | str
 ) -> list[GatheredPairs]:
@@ -362,7 +392,7 @@ def _join(
         arrays[name], why = _stacked([part.arrays.get(name) for part in parts], starts, name)
         if why:
             missing[name] = why
-    for name in ("thumbs", "flow"):
+    for name in ("t", "features", "flow"):
         if name in parts[0].arrays:
             arrays[name] = np.concatenate([part.arrays[name] for part in parts])
     if isinstance(meter, str):

@@ -11,8 +11,9 @@ import numpy as np
 
 from oxcart.manifests.canonical import pretty_json
 from oxcart.manifests.page import render
-from oxcart.train.evaluate.analysis import Analysis, Null, Row
+from oxcart.train.evaluate.analysis import Analysis, Null, Row, told
 from oxcart.train.evaluate.strategy import Number
+from oxcart.train.statistics import FEWEST_ENVIRONMENTS
 from oxcart.train.trained_on import HELD_OUT, SEEN, UNKNOWN
 
 FORMAT = "oxcart-analysis/3"
@@ -27,7 +28,7 @@ KEYS = (
     ("consistency", "flow_across_environments"),
 )
 """Keys of the numbers that say whether codes mean the same in other environments."""
-CARDS = (*KEYS[:5], ("flow_tokens", "direction_weighted"), ("probe", "r2"))
+CARDS = (*KEYS[:5], ("flow_tokens", "direction_weighted"))
 SHOWN_CARDS = 4
 WIDTH, HEIGHT, MARGIN = 230, 34, 8
 """Size of the drawing of a number, in SVG units."""
@@ -102,11 +103,13 @@ def report_json(analysis: Analysis) -> bytes:
         for section in analysis.sections
         for one in section.tables
     ]
+    named, unnamed = told(analysis.rows())
     whole = {
         "format": FORMAT,
         "about": analysis.about,
         "place": analysis.place,
         "counts": {place: asdict(counts) for place, counts in analysis.counts.items()},
+        "actions": {"told": named, "not_told": unnamed},
         "numbers": numbers,
         "skipped": skipped,
         "subsets": subsets,
@@ -135,6 +138,7 @@ def report_html(analysis: Analysis) -> bytes:
         words=_WORDS,
         number=say,
         interval=say_interval,
+        clusters=say_clusters,
         skipped=[(section.strategy.title, skip) for section in analysis.sections for skip in section.skips],
         compared=[key for key in used if any(key in one.numbers for one in analysis.subsets)],
         found=found,
@@ -158,8 +162,14 @@ def say_interval(number: Number | Null | None) -> str:
     if number is None:
         return ""
     if number.low is None or number.high is None:
-        return "too few episodes for an interval"
+        return f"no interval over {number.clusters} {number.over}" if isinstance(number, Number) else ""
     return f"{say(number.low)} to {say(number.high)}"
+
+
+def say_clusters(number: Number) -> str:
+    """Of what the interval holds, such as `over 12 environments`."""
+    alone = ", of these environments alone" if number.over == "episodes" else ""
+    return f"over {number.clusters:,} {number.over}{alone}"
 
 
 def _headline(rows: Sequence[Row]) -> tuple[str, str]:
@@ -175,10 +185,24 @@ def _headline(rows: Sequence[Row]) -> tuple[str, str]:
             f"Codes keep part of their meaning elsewhere: {len(clear)} of {len(keys)} numbers are clear",
             "odd",
         )
+    found, lost = told(rows)
+    tone, of = (
+        ("odd", f", but tells {len(found)} of {len(found + lost)} action values") if lost else ("good", "")
+    )
     if cosines:
         least = min(cosines, key=lambda one: one.value)
-        return f"A code means the same elsewhere: {least.title}, cosine {say(least.value)}", "good"
-    return "A code means the same elsewhere", "good"
+        return f"A code means the same elsewhere{of}: {least.title}, cosine {say(least.value)}", tone
+    return f"A code means the same elsewhere{of}", tone
+
+
+def say_told(rows: Sequence[Row]) -> list[str]:
+    """Sentences that name the action values that codes tell, and those that they do not."""
+    score = {row.number.of: say(row.number.value) for row in rows if row.number.name.startswith("r2_")}
+    said = []
+    for text, names in zip(("codes tell", "codes do not tell"), told(rows), strict=True):
+        if names:
+            said.append(f"{text} {', '.join(f'{name} (R2 {score[name]})' for name in names)}")
+    return said
 
 
 def _because(judged: Sequence[Row], analysis: Analysis) -> list[str]:
@@ -193,11 +217,18 @@ def _because(judged: Sequence[Row], analysis: Analysis) -> list[str]:
         count = sum(row.verdict == verdict for row in judged)
         if count:
             said.append(f"{count} of {len(judged)} numbers {text}")
+    said += say_told(judged)
     said += [
         f"{place}: {one.pairs:,} pairs of {one.episodes:,} episodes in {one.environments:,} environments"
         for place, one in analysis.counts.items()
     ]
-    said.append("intervals hold with 95% confidence, over episodes")
+    said.append("intervals hold with 95% confidence")
+    alone = sum(row.number.over == "episodes" for row in judged)
+    if alone:
+        said.append(
+            f"{alone} of {len(judged)} numbers are of these environments alone: they are of fewer than "
+            f"{FEWEST_ENVIRONMENTS}, so intervals go over episodes"
+        )
     return said
 
 
@@ -224,7 +255,8 @@ def _drawing(row: Row) -> dict[str, Any]:
 def _plain(number: Number | Null | None) -> Any:
     if number is None:
         return None
-    return {"value": _round(number.value), "low": _round(number.low), "high": _round(number.high)}
+    plain = {"value": _round(number.value), "low": _round(number.low), "high": _round(number.high)}
+    return plain if isinstance(number, Null) else {**plain, "over": number.over, "clusters": number.clusters}
 
 
 def _round(value: float | None) -> float | None:

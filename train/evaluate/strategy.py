@@ -13,7 +13,6 @@ null. `draw` is called once.
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -36,6 +35,8 @@ AT_ONCE = 64
 """Number of frames decoded together."""
 FEW = 24
 """Minimum number of pairs for a number to be meaningful."""
+LABELLED = 16
+"""Maximum number of codes whose numbers stand in a panel of a figure."""
 SHOWN = 8
 """Maximum number of datasets or environments distinguished in a figure."""
 
@@ -50,14 +51,20 @@ class Number:
     """Heading in the table, in a few words."""
     value: float
     low: float | None = None
-    """Lower bound of the 95% interval over episodes; None if there are too few episodes."""
+    """Lower bound of the 95% interval; None if there are too few clusters."""
     high: float | None = None
-    """Upper bound of the 95% interval over episodes; None if there are too few episodes."""
+    """Upper bound of the 95% interval; None if there are too few clusters."""
+    over: statistics.Over = "episodes"
+    """Clusters that the interval goes by; with `episodes`, the number is of these environments alone."""
+    clusters: int = 0
+    """Number of those clusters."""
     better: Better = "none"
     """Direction in which a model is better; `none` for a number that only describes."""
     read: str
     """How to interpret the number, in a sentence."""
     unit: str = ""
+    of: str = ""
+    """Name of the action value that the number is about; "" if it is about no single one."""
     null_is_best: bool = False
     """Whether chance is the best result, because codes should contain nothing about the question."""
 
@@ -122,28 +129,30 @@ class Context:
 
     def estimate(
         self,
-        episodes: Ints,
+        units: statistics.Units,
         statistic: statistics.Statistic,
         *,
-        by: Callable[[statistics.Statistic, Ints, int], statistics.Interval | None] = statistics.bootstrap,
+        by: Callable[[statistics.Statistic, Ints, int], statistics.Interval | None] = statistics.jackknife,
         title: str,
         **about: Any,
     ) -> Number | Skip:
         """Compute a number with its interval; a Skip if the pairs do not determine it.
 
         Args:
-            episodes: [N]: the episode of each row.
+            units: [N]: where each row comes from, such as `pairs.units`.
             statistic: of rows; see `oxcart.train.statistics`.
-            by: `bootstrap` or `jackknife`.
+            by: `jackknife`, or `jackknife_cosine` for a number between -1 and 1.
             title: heading of the number.
             about: other fields of the number.
         """
-        value = statistic(np.arange(len(episodes)))
+        value = statistic(np.arange(len(units)))
         if not math.isfinite(value):
             return Skip(what=title, because="these pairs do not determine it")
-        found = None if self.quick else by(statistic, episodes, self.seed)
+        clusters = units.clusters
+        found = None if self.quick else by(statistic, clusters, self.seed)
         low, high = found or (None, None)
-        return Number(title=title, value=value, low=low, high=high, **about)
+        over, number = units.over, int(clusters.max()) + 1
+        return Number(title=title, value=value, low=low, high=high, over=over, clusters=number, **about)
 
 
 def _draw_nothing(pairs: GatheredPairs, context: Context) -> Iterator[Figure | Table]:
@@ -240,6 +249,12 @@ def largest(groups: Strings, most: int = SHOWN) -> list[str]:
     return [str(one) for one in names[np.argsort(-counts, kind="stable")][:most]]
 
 
+def frequent(codes: Ints, most: int = LABELLED) -> Ints:
+    """The codes that most pairs have, most frequent first, of codes [N]."""
+    used, counts = np.unique(codes, return_counts=True)
+    return used[np.argsort(-counts, kind="stable")][:most]
+
+
 def panels(rows: int, columns: int, width: float, height: float, **options: Any) -> tuple[Any, Any]:
     """A figure of rows and columns of plots, and its axes [rows, columns]; sizes are in inches."""
     size = width, height
@@ -250,10 +265,7 @@ def panels(rows: int, columns: int, width: float, height: float, **options: Any)
 
 def to_png(figure: Any) -> bytes:
     """Render a figure of matplotlib as PNG, and close it."""
-    data = io.BytesIO()
-    figure.savefig(data, dpi=110, format="png", metadata={"Software": None}, facecolor="white")
-    plots.pyplot().close(figure)
-    return data.getvalue()
+    return plots.render(figure)
 
 
 def tidy(axis: Any, title: str = "", x: str = "", y: str = "") -> None:

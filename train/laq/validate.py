@@ -25,10 +25,9 @@ import numpy.typing as npt
 import torch
 from accelerate import Accelerator
 from torch import Tensor
-from torch.nn import functional
 
 from oxcart.manifests.dataset import Dataset
-from oxcart.train import statistics
+from oxcart.train import frame_baseline, statistics
 from oxcart.train.data import Batch, Loader, Pairs
 from oxcart.train.data.order import derive
 from oxcart.train.finite import refuse
@@ -36,11 +35,11 @@ from oxcart.train.laq.config import LaqConfig
 from oxcart.train.laq.model import NONE, LatentActionModel, mse, to_float, to_uint8
 from oxcart.train.loaders import chunks, held_out_loader
 from oxcart.train.ranks import gathered
-from oxcart.train.statistics import Floats, Ints
+from oxcart.train.statistics import Floats, Ints, Units, make_units
 
+Places = list[tuple[str | None, str, int]]
+"""Environment, key of the episode and step of each pair."""
 KINDS = ("prediction", "copy", "constant", "permuted", "random")
-THUMB = 8
-"""Side, in pixels, of the small frames that the probe from the frame alone sees."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,12 +61,12 @@ class Seen:
 
     codes: Ints
     """[N, n]: codes of each pair."""
-    thumbs: Floats
-    """[N, 192]: frame t at THUMB pixels of a side."""
+    features: Floats
+    """[N, D]: `frame_baseline.features` of frame t."""
     actions: Floats | None
     """[N, A]: actions summed over the pair; None if the dataset has none."""
-    keys: list[str]
-    """Episode of each pair."""
+    units: Units
+    """Where each pair comes from."""
 
 
 def pairs_of(config: LaqConfig) -> Pairs:
@@ -148,8 +147,8 @@ def validate(
     everything = [part for _, part in gathered(decode, accelerator)]
     errors = {kind: np.concatenate([part[0][kind] for part in everything]) for kind in KINDS}
     seen = _joined([(own.numpy(), *part[1:]) for (_, own), part in zip(encoded, everything, strict=True)])
-    shared = config.quantizer.shared or config.quantizer.kind != "nsvq"
-    return {**quality(errors), **usage(codes, size, shared), "samples": len(codes)}, seen, examples
+    found = {**quality(errors), **usage(codes, size, model.quantizer.shared), "samples": len(codes)}
+    return found, seen, examples
 
 
 @torch.no_grad()
@@ -216,9 +215,11 @@ def measure_probes(train: Seen, val: Seen, size: int) -> dict[str, Any]:
         return {}
     x, x_val = statistics.one_hot(train.codes, size), statistics.one_hot(val.codes, size)
     by_value = statistics.probe(x, train.actions, x_val, val.actions)
-    # Judged by itself: a ridge that suits pixels, because there are more of them than environments.
-    frame = statistics.probe(train.thumbs, train.actions, val.thumbs, val.actions, ridge=100.0)
-    found = statistics.information(val.codes, statistics.directions(val.actions), val.keys)
+    units = train.units
+    places = units.environment if len(np.unique(units.environment)) > 1 else units.episode
+    guess = frame_baseline.predict(train.features, train.actions, places, val.features)
+    frame = statistics.r2(val.actions, val.actions - guess)
+    found = statistics.information(val.codes, statistics.directions(val.actions), val.units)
     known = by_value[np.isfinite(by_value)]
     plane = by_value[:2][np.isfinite(by_value[:2])]
     return {
@@ -229,8 +230,9 @@ def measure_probes(train: Seen, val: Seen, size: int) -> dict[str, Any]:
         "nmi_direction": found.value,
         "nmi_direction_shuffled": found.shuffled,
         "nmi_direction_excess": found.excess,
-        "nmi_direction_excess_low": found.low if np.isfinite(found.low) else None,
-        "nmi_direction_excess_high": found.high if np.isfinite(found.high) else None,
+        "nmi_direction_excess_low": found.interval and found.interval.low,
+        "nmi_direction_excess_high": found.interval and found.interval.high,
+        "intervals_over": val.units.over,
     }
 
 
@@ -241,21 +243,22 @@ def _codes(model: LatentActionModel, batch: Batch, frames: Tensor) -> Tensor:
     return codes
 
 
-def _joined(parts: Sequence[tuple[Ints, Floats, Floats | None, list[str]]]) -> Seen:
-    """Codes, thumbs, actions and keys of chunks, put together."""
-    codes, thumbs, actions, keys = zip(*parts, strict=True)
+def _joined(parts: Sequence[tuple[Ints, Floats, Floats | None, Places]]) -> Seen:
+    """Pairs of chunks, put together."""
+    codes, features, actions, places = zip(*parts, strict=True)
+    environments, keys, steps = zip(*(place for own in places for place in own), strict=True)
     return Seen(
         codes=np.concatenate(codes),
-        thumbs=np.concatenate(thumbs),
+        features=np.concatenate(features),
         actions=None if actions[0] is None else np.concatenate(actions),
-        keys=[key for own in keys for key in own],
+        units=make_units(environments, keys, np.array(steps)),
     )
 
 
-def _about(batch: Batch, frames: Tensor) -> tuple[Floats, Floats | None, list[str]]:
-    thumbs = functional.adaptive_avg_pool2d(frames[:, 0], THUMB).flatten(1).cpu().double().numpy()
+def _about(batch: Batch, frames: Tensor) -> tuple[Floats, Floats | None, Places]:
+    features = frame_baseline.features(frames[:, 0]).cpu().double().numpy()
     actions = None if batch.action is None else batch.action.double().numpy()
-    return thumbs, actions, list(batch.key)
+    return features, actions, list(zip(batch.environment, batch.key, batch.t.tolist(), strict=True))
 
 
 def _examples(batch: Batch, made: Tensor, codes: Tensor, count: int) -> ExamplePairs:

@@ -36,6 +36,7 @@ from oxcart.train.loop import Result
 from oxcart.train.ranks import gathered
 from oxcart.train.report import by_split, describe, last_validation, read_metrics
 from oxcart.train.run import run_task
+from oxcart.train.statistics import make_units
 from oxcart.train.task import BatchSlice
 from oxcart.train.trained_on import TrainedOn
 from oxcart.train.vla.config import VlaConfig
@@ -254,14 +255,17 @@ class VlaTask:
                     told = logits.log_softmax(-1).cpu()
                     nll = -told.gather(-1, true[..., None])[..., 0]
                     refuse(~nll.isfinite().all(1), batch, "logits")
-                about = thumbs, list(batch.instruction), [f"{batch.dataset[0]}/{key}" for key in batch.key]
+                places = zip(batch.environment, batch.key, batch.t.tolist(), strict=True)
+                about = thumbs, list(batch.instruction), list(places)
                 parts.append((i, (true.numpy(), codes.numpy(), nll.double().numpy(), *about)))
             return parts
 
         found = [part for _, part in gathered(ask, accelerator)]
         arrays = [np.concatenate([one[i] for one in found]) for i in range(4)]
-        instructions, keys = ([text for one in found for text in one[i]] for i in (4, 5))
-        seen = CodedSamples(codes=arrays[0], thumbs=arrays[3], instructions=instructions, keys=keys)
+        instructions, places = ([text for one in found for text in one[i]] for i in (4, 5))
+        environments, keys, steps = zip(*places, strict=True)
+        units = make_units(environments, keys, np.array(steps))
+        seen = CodedSamples(codes=arrays[0], thumbs=arrays[3], instructions=instructions, units=units)
         return seen, arrays[1], arrays[2]
 
     def _show(self, loader: Loader, accelerator: Accelerator) -> Panel:
@@ -344,10 +348,29 @@ def draw_curves(path: Path, metrics: list[dict[str, Any]], splits: list[str]) ->
     rates += [(f"{split}/accuracy", f"{split}, model") for split in splits[1:]]
     exact = [(name.replace("accuracy", "exact"), label) for name, label in rates]
     panels = [
-        ("training", "train", [("loss", "loss"), ("nll", "nats per code")]),
-        ("held out: nats per code", "val", [(f"{split}/nll", split) for split in splits]),
-        ("codes that are right", "val", rates),
-        ("actions that are right", "val", exact),
+        plots.Curves(
+            title="training loss",
+            quantity="nats per code",
+            kind="train",
+            lines=[("loss", "among all that the head can say"), ("nll", "among codes")],
+        ),
+        plots.Curves(
+            title="held-out loss",
+            quantity="nats per code",
+            kind="val",
+            lines=[(f"{split}/nll", split) for split in splits],
+            ends=(0, None),
+        ),
+        plots.Curves(
+            title="codes that are right", quantity="share of codes", kind="val", lines=rates, ends=(0, None)
+        ),
+        plots.Curves(
+            title="actions that are right",
+            quantity="share of actions",
+            kind="val",
+            lines=exact,
+            ends=(0, None),
+        ),
     ]
     plots.curves(path, metrics, panels)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -193,6 +194,28 @@ def test_unknown_environments_are_searched_and_make_no_null() -> None:
     assert found.null.max() < 0.7, "the unknown copy may be of the same environment"
     assert found.match.best[0] > 0.99
     assert found.gallery == (8, 5)
+
+
+def test_what_lies_beyond_the_null_is_said_of_the_null_that_was_judged() -> None:
+    videos = scenes(13).astype(float)
+
+    def blend(one: int, other: int, share: float) -> np.ndarray:
+        mixed: np.ndarray = (share * videos[one] + (1 - share) * videos[other]).astype(np.uint8)
+        return mixed
+
+    train = [(blend(i, 12, 1 - i % 3 / 5), i) for i in range(7) for _ in range(2)]
+    train.append((train[-1][0], 7))
+    held = blend(0, 8, 0.44)
+    found, _, _ = compared(train, [(held, 9, "val")] * 4)
+    assert found.limit is not None
+    assert found.limit.apart == (6, 7)
+    assert found.null.max() > 0.99, "two environments of train are one place"
+    assert found.check.status == "suspicious"
+    said = re.search(
+        r"all held-out scores \((.*) to .*beyond the whole null \(at most (.*?)\)", found.check.summary
+    )
+    assert said
+    assert float(said[1]) > float(said[2])
 
 
 def test_a_copy_is_one_pair_and_not_a_pair_with_every_candidate() -> None:

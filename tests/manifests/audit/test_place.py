@@ -104,7 +104,18 @@ def test_only_episodes_that_show_something_stand_for_their_place() -> None:
     assert found.ranking[0]["held out episode"] == 5
     blind = check_places(episodes, labels, thumbs, held, np.arange(10) < 5)
     assert blind.check.status == "not checked"
-    assert "that is held out has a known environment and shows anything" in blind.check.summary
+    assert "no held-out episode has a known environment and shows anything" in blind.check.summary
+
+
+def test_a_twin_in_another_dataset_is_to_be_held_out_since_no_rule_joins_two_datasets() -> None:
+    thumbs = pictures(5)[[0, 1, 2, 3, 4, 0]]
+    episodes, labels, held = episodes_of([0, 1, 2, 3, 4, 9], held=1)
+    for dataset, says, says_not in ((0, "aliases: {", "hold it out"), (1, "hold it out", "aliases")):
+        twin = episodes[5]._replace(dataset=dataset)
+        found = check_places([*episodes[:5], twin], labels, thumbs, held, np.ones(6, bool))
+        assert found.check.status == "suspicious"
+        assert says in found.check.settle
+        assert says_not not in found.check.settle
 
 
 def test_an_environment_on_both_sides_is_not_its_own_twin() -> None:

@@ -154,10 +154,9 @@ def test_evidence_against_the_split_is_suspicious_and_says_what_would_settle_it(
     found = decided(suspicious(name), SESSIONS)
     assert found.word == "suspicious"
     assert found.because[0] == f"{name}: {name} says so"
-    assert found.because[1].startswith(
-        f"to settle it, look at {name}; if they do not, hold out more environm"
-    )
-    assert found.because[2].startswith("sessions: ")
+    assert found.because[1] == f"to settle it, look at {name}"
+    assert found.because[2].startswith("if they show different places, the split can stand")
+    assert found.because[3].startswith("sessions: ")
 
 
 @pytest.mark.parametrize("name", ["recall", "alike", "environments", "frames"])
@@ -178,6 +177,13 @@ def test_a_suspicion_outranks_what_could_not_be_compared_but_no_leak_and_no_dama
     assert decided(suspect, DAMAGED).word == "not checked"
     assert decided(suspect, exceeding=3).word == "leak"
     assert decided(suspect, DUPLICATE).word == "leak"
+
+
+def test_a_suspicion_does_not_hide_what_else_is_wrong_nor_damage_a_suspicion() -> None:
+    suspect = suspicious("places")
+    found = decided(suspect, NEAR.unchecked("too few"), exceeding=None, blind=["exact"])
+    assert found.because[3:] == ("too few", "this audit is blind here: it misses planted copies (exact)")
+    assert decided(suspect, DAMAGED).because[1] == "places: places says so"
 
 
 def test_all_scores_must_lie_beyond_the_null_by_more_than_few_environments_explain() -> None:

@@ -10,6 +10,7 @@ import torch
 from sklearn.decomposition import PCA
 
 from oxcart.train import plots, statistics
+from oxcart.train.evaluate import apart
 from oxcart.train.evaluate.gather import GatheredPairs
 from oxcart.train.evaluate.strategy import (
     Context,
@@ -53,9 +54,8 @@ def measure(pairs: GatheredPairs, context: Context) -> Iterator[Number | Skip]:
         ("perplexity", "joint perplexity", "Of whole latent actions: as many equally frequent ones.", joint),
     ):
         yield context.estimate(
-            pairs.episodes,
+            pairs.units,
             statistic,
-            by=statistics.jackknife,
             name=name,
             title=title,
             read=read,
@@ -110,18 +110,19 @@ def _embedding(pairs: GatheredPairs, vectors: Floats) -> Figure:
         area = 10 + 300 * counts[place] / counts[place].max()
         axis.scatter(*points.T, s=area, color=plots.COLOURS[0], alpha=0.35, linewidths=0)
         if size <= 64:
-            for code, (x, y) in enumerate(points):
-                axis.text(x, y, str(code), fontsize=8, ha="center", va="center", color=plots.INK)
+            order = np.argsort(-counts[place], kind="stable")
+            apart.write(axis, order, points[order], fontsize=8)
         shown = pca.explained_variance_ratio_.sum()
         tidy(axis, f"token {place}: {shown:.0%} of the variance")
         axis.margins(0.18)
         axis.set_xticks([])
         axis.set_yticks([])
+    apart.keep_apart(figure)
     return Figure(
         title="Code vectors",
         png=to_png(figure),
         caption="The first two principal components of each place's vectors; area is how often a code is "
-        "used.",
+        f"used. {apart.CAPTION}",
     )
 
 

@@ -9,7 +9,6 @@ from sklearn.cluster import KMeans
 from sklearn.feature_extraction.text import TfidfVectorizer
 
 from oxcart.train import statistics
-from oxcart.train.evaluate import shares
 from oxcart.train.evaluate.gather import GatheredPairs
 from oxcart.train.evaluate.strategy import Context, Number, Skip, Strategy, Table
 from oxcart.train.statistics import Ints
@@ -26,11 +25,10 @@ def measure(pairs: GatheredPairs, context: Context) -> Iterator[Number | Skip]:
         yield Skip(what="codes and instructions", because=found)
         return
     known, labels, _ = found
-    codes, episodes = pairs.codes[known], pairs.episodes[known]
+    codes, units = pairs.codes[known], pairs.units[known]
     yield context.estimate(
-        episodes,
-        shares.about_episodes(statistics.joint(codes)[:, None], labels, episodes, context.seed, both=True),
-        by=statistics.jackknife,
+        units,
+        statistics.told(statistics.joint(codes)[:, None], labels, units, context.seed, of="both"),
         name="sequences",
         title="NMI of code sequences and instructions",
         better="high",
@@ -38,9 +36,8 @@ def measure(pairs: GatheredPairs, context: Context) -> Iterator[Number | Skip]:
         "that of instructions shuffled between episodes: 0 by chance.",
     )
     yield context.estimate(
-        episodes,
-        shares.about_episodes(codes, labels, episodes, context.seed),
-        by=statistics.jackknife,
+        units,
+        statistics.told(codes, labels, units, context.seed, of="codes"),
         name="tokens",
         title="share of a token that is about the instruction",
         better="high",

@@ -1,4 +1,9 @@
-"""Latent transfer: the code of one pair, applied to the frame of another, should move the same way."""
+"""Latent transfer: the code of one pair, applied to the frame of another, should move the same way.
+
+The motion of frame B decoded with the codes of A is compared with what truly moved in A, between its two
+frames of the dataset. What the codes of A do on A's own frame would be no measure: a decoder whose motion
+depends on codes alone moves all frames alike, whatever the codes mean.
+"""
 
 from __future__ import annotations
 
@@ -23,12 +28,16 @@ from oxcart.train.evaluate.strategy import (
     largest,
 )
 from oxcart.train.flow import STILL, WEIGHTED
-from oxcart.train.statistics import Floats, Ints, Statistic
+from oxcart.train.statistics import Floats, Ints, Statistic, Units
 
 ROWS = 6
 """Number of rows of the grid."""
 LEAST = 8
 """Minimum number of pairs A for a number."""
+LAYERED = (
+    " This decoder is layered: codes alone choose the motion, so they move every frame alike by design. The "
+    "angle shows that codes tell the motion of A; that it transfers was not learned."
+)
 
 
 class Transferred(NamedTuple):
@@ -41,8 +50,8 @@ class Transferred(NamedTuple):
     made: npt.NDArray[np.uint8]
     """uint8 [M, H, W, 3]: frame B decoded with the codes of A."""
     angle: Floats
-    """[M]: degrees between the mean flows of A and of the decoded frame; 90 where the latter does not move,
-    NaN where A does not."""
+    """[M]: degrees between the true mean flow of A and that of the decoded frame; 90 where the latter does
+    not move, NaN where A does not."""
     ratio: Floats
     """[M, 2]: squared errors against the second frame of B: of `made`, and of B decoded with its own
     codes."""
@@ -60,7 +69,7 @@ def measure(pairs: GatheredPairs, context: Context) -> Iterator[Number | Skip]:
         if found is None:
             yield Skip(what=f"transfer {scope}", because="frames are kept of too few pairs; raise --frames")
             continue
-        episodes = pairs.episodes[pairs.framed[found.b]]
+        units = pairs.units[pairs.framed]
         name = scope.replace(" ", "_")
         known = np.isfinite(found.angle)
         title = f"angle of transferred motion, {scope}"
@@ -69,11 +78,11 @@ def measure(pairs: GatheredPairs, context: Context) -> Iterator[Number | Skip]:
         elif known.sum() < LEAST:
             yield Skip(what=title, because="hardly any pair moves")
         else:
-            # One pair A may go to several B, so A's episodes are the witnesses of its motion.
-            givers = pairs.episodes[pairs.framed[found.a]]
-            yield _angle(found.angle[known], givers[known], context, f"angle_{name}", title)
+            # One pair A may go to several B, so A is the witness of its motion.
+            givers = units[found.a[known]]
+            yield _angle(found.angle[known], givers, context, f"angle_{name}", title)
         yield context.estimate(
-            episodes,
+            units[found.b],
             ratio_of(found.ratio),
             name=f"error_{name}",
             title=f"error with the codes of another pair, {scope}",
@@ -83,16 +92,16 @@ def measure(pairs: GatheredPairs, context: Context) -> Iterator[Number | Skip]:
         )
 
 
-def _angle(angles: Floats, episodes: Ints, context: Context, name: str, title: str) -> Number | Skip:
+def _angle(angles: Floats, units: Units, context: Context, name: str, title: str) -> Number | Skip:
     return context.estimate(
-        episodes,
+        units,
         lambda rows: float(angles[rows].mean()),
         name=name,
         title=title,
         better="low",
         unit="°",
-        read="Mean angle between the flow of pair A and that of frame B decoded with the codes of A: 0 is "
-        "the same motion in another scene, 90 chance.",
+        read="Mean angle between the true flow of pair A and that of frame B decoded with the codes of A: 0 "
+        "is the same motion in another scene, 90 chance." + (LAYERED if context.model.layered else ""),
     )
 
 
