@@ -10,7 +10,7 @@ large a contrast is without a twin. The excess of an environment is its contrast
 
 No rank is significant among four environments. So the limit of the excess is a constant, and three robust
 deviations of train's contrasts where these vary more than that. The constant comes from simulated kitchens:
-it is the excess that 1 in 200 of those without a twin reach. `bench/audit.py --only twins` computes it, and
+it is the excess that 1 in 500 of those without a twin reach. `bench/audit.py --only twins` computes it, and
 measures on other kitchens how often twins are found and others accused.
 """
 
@@ -25,8 +25,8 @@ import numpy.typing as npt
 
 FEWEST = 3
 """Minimum number of environments of train: with fewer, theirs have no contrast."""
-EXCESS = 0.25
-"""Excess that 1 in 200 environments without a twin reach."""
+EXCESS = 0.32
+"""Excess that 1 in 500 environments without a twin reach."""
 TAIL = 0.05
 """By how much the excess grows that is reached as rarely by the largest of e times as many environments."""
 DEVIATIONS = 3.0

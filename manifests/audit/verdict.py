@@ -52,13 +52,16 @@ DIGITS = 4
 
 T_QUANTILES = (318.31, 22.327, 10.215, 7.173, 5.893, 5.208, 4.785, 4.501, 4.297, 4.144)
 """One-sided quantiles of Student's t for a rate of 0.1%, with 1 to 10 degrees of freedom."""
-APART, LEAST_SPREAD = 5.0, 0.05
-"""Robust deviations (of Fisher transforms) above which an environment stands out, and their lower bound."""
+APART = 5.0
+"""Robust deviations above which an environment stands out."""
+LEAST_SPREAD = 0.07
+"""Least deviation (of Fisher transforms) of the highest scores of environments. Two that resemble each other
+have one highest score, so among four of train a smaller deviation is chance."""
 FEW = 5
 """Minimum number of environments for any to stand out."""
-BEYOND = 1.5
+BEYOND = 2.2
 """Distance of all held-out scores from the whole null (Fisher transforms, times the number of environments of
-the null) that 1 in 200 environments without a twin reach."""
+the null) that 1 in 500 environments without a twin reach."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,7 +117,8 @@ def threshold(null: npt.NDArray[np.float32], environments: npt.NDArray[np.int64]
         else f"the largest of {number:,} null scores"
     )
     if len(peaks) > 1:
-        margin = _student(len(peaks) - 1) * float(peaks.std(ddof=1)) * math.sqrt(1 + 1 / len(peaks))
+        spread_of = max(float(peaks.std(ddof=1)), LEAST_SPREAD)
+        margin = _student(len(peaks) - 1) * spread_of * math.sqrt(1 + 1 / len(peaks))
         reach = math.tanh(float(peaks.mean()) + margin)
         if reach > value:
             value = reach
