@@ -328,17 +328,12 @@ def _probe(
     train = sum(episode.split == "train" for episode in episodes)
     spot = np.array([episode.place for episode in episodes[:train]], np.int64)
 
-    def others(index: Any) -> Any:
-        return (
-            (spot[index][:, None] != spot[None]) & (spot[None] != UNKNOWN) & (spot[index] != UNKNOWN)[:, None]
-        )
-
     if len(episodes) == train:
         return None, copy_ahead.CRITERION.unchecked("no episode that shows anything is held out")
     if len(set(spot[spot != UNKNOWN].tolist())) < copy_ahead.FEWEST:
         why = f"train has fewer than {copy_ahead.FEWEST} environments to set the null by"
         return None, copy_ahead.CRITERION.unchecked(why)
-    found = copy_ahead.probe(features.thumbs[train:], features.thumbs[:train], others, seed)
+    found = copy_ahead.probe(features.thumbs[train:], features.thumbs[:train], spot, seed)
     return found, copy_ahead.check(found)
 
 

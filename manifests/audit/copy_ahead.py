@@ -15,8 +15,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from oxcart.manifests.audit.episodes import UNKNOWN
 from oxcart.manifests.audit.features import draws
-from oxcart.manifests.audit.match import Allowed, Thumbs, coarse
+from oxcart.manifests.audit.match import Thumbs, coarse
 from oxcart.manifests.audit.near import LOOK
 from oxcart.manifests.audit.result import Check, Criterion
 
@@ -27,6 +28,9 @@ KNOWN = 0.2
 lower one beside four of train."""
 FEWEST = 3
 """Minimum number of environments of train: with fewer, the ratio often is as low by chance."""
+NOISE = 1.0
+"""Error that is noise of the codec, in grey levels squared. Where every environment shows one still scene, no
+future is further than this from another, and the ratio is 1."""
 BLOCK = 1024
 """Train episodes compared at a time."""
 MOST = 256
@@ -46,30 +50,30 @@ class Probe:
     null: float
     """Error for train pairs of predicting what followed the nearest frame of another environment."""
     ratio: float
-    """`neighbour / null`: 1 means unseen, 0 means memorised."""
+    """`neighbour / null`, each at least `NOISE`: 1 means unseen, near 0 means memorised."""
 
 
-def probe(held: Thumbs, train: Thumbs, others: Allowed, seed: int) -> Probe:
+def probe(held: Thumbs, train: Thumbs, place: npt.NDArray[np.int64], seed: int) -> Probe:
     """Predict the next frames of held-out episodes from train.
 
     Args:
         held: [V, N, 24, 24, 3] of held-out episodes.
         train: [G, N, 24, 24, 3] of train.
-        others: of train's indices [q], which of its episodes are of another known environment: [q, G].
+        place: environment [G] of each episode of train, or `UNKNOWN`; at least two are known.
         seed: draws the episodes.
     """
     one = _draw(len(held), seed, "held")
-    two = _draw(len(train), seed, "train")
-    two = two[others(two).any(1)]
+    known = np.flatnonzero(place != UNKNOWN)
+    two = known[_draw(len(known), seed, "train")]
     errors, copied = _errors(held[one], train, None)
-    null, _ = _errors(train[two], train, others(two))
+    null, _ = _errors(train[two], train, (place[two][:, None] != place) & (place != UNKNOWN))
     medians = [float(np.median(values)) for values in (errors, copied, null)]
     return Probe(
         pairs=len(errors),
         neighbour=round(medians[0], 3),
         copy=round(medians[1], 3),
         null=round(medians[2], 3),
-        ratio=round(medians[0] / max(medians[2], 1e-9), 4),
+        ratio=round(max(medians[0], NOISE) / max(medians[2], NOISE), 4),
     )
 
 

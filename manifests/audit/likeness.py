@@ -13,11 +13,13 @@ further than detail tolerates.
 
 from __future__ import annotations
 
+from typing import TypeAlias
+
 import numpy as np
 
 from oxcart.manifests.audit.features import GRID
 from oxcart.manifests.audit.match import CONFIRM
-from oxcart.manifests.audit.windows import Floats, Thumbs, Windows
+from oxcart.manifests.audit.windows import Floats, Plain, Thumbs, Windows
 
 OVERALL = 0.3
 """Weight of the overall correlation beside that of detail."""
@@ -29,12 +31,22 @@ FAINT = 4.0
 _STEP = (-1 / GRID, 0.0, 1 / GRID)
 
 
-def likeness(one: Thumbs, other: Thumbs) -> Floats:
-    """Likeness [n, m] of backgrounds [n, 24, 24, 3] and [m, 24, 24, 3], about 0 to 5; 5 is the same image."""
-    found = np.zeros((len(one), len(other)), np.float32)
-    for windows, weight in ((DETAIL, 1.0), (CONFIRM, OVERALL)):
-        similar = windows.similar(windows.views(one), windows.plain(other))
-        best = similar.reshape(2 * len(windows), len(one), len(other)).max(0)
+Plains: TypeAlias = tuple[Plain, Plain]
+"""Backgrounds that others are compared with: their detail, and overall."""
+
+
+def plains(thumbs: Thumbs) -> Plains:
+    """Backgrounds [m, 24, 24, 3], made ready to be compared with others."""
+    return DETAIL.plain(thumbs), CONFIRM.plain(thumbs)
+
+
+def likeness(one: Thumbs, other: Plains) -> Floats:
+    """Likeness [n, m] of backgrounds [n, 24, 24, 3] and m others, about 0 to 5; 5 is the same image."""
+    number = len(other[0].pixels)
+    found = np.zeros((len(one), number), np.float32)
+    for windows, weight, theirs in zip((DETAIL, CONFIRM), (1.0, OVERALL), other, strict=True):
+        similar = windows.similar(windows.views(one), theirs)
+        best = similar.reshape(2 * len(windows), len(one), number).max(0)
         found += np.float32(weight) * np.arctanh(np.clip(best, 0, 0.999))
     return found
 

@@ -19,7 +19,7 @@ import numpy.typing as npt
 from oxcart.manifests.alike import aliases
 from oxcart.manifests.audit.episodes import UNKNOWN, AuditedEpisode
 from oxcart.manifests.audit.features import draws
-from oxcart.manifests.audit.likeness import likeness
+from oxcart.manifests.audit.likeness import Plains, likeness, plains
 from oxcart.manifests.audit.match import backgrounds, one_thread
 from oxcart.manifests.audit.result import Check, Criterion, some
 from oxcart.manifests.audit.twins import FEWEST, Twins, judge
@@ -67,6 +67,16 @@ class _SampledPlace(NamedTuple):
     name: str
     held: bool
     episodes: npt.NDArray[np.intp]
+    backgrounds: npt.NDArray[np.uint8]
+    """[n, 24, 24, 3]: one of each episode."""
+
+
+class _Block(NamedTuple):
+    """The backgrounds of some environments, ready to be compared with others."""
+
+    plains: Plains
+    first: npt.NDArray[np.intp]
+    """Where those of each environment begin."""
 
 
 def check_places(
@@ -92,23 +102,24 @@ def check_places(
         workers: number of threads.
         report: called with the number of environments compared so far.
     """
-    test, train = _both_sides(episodes, labels, held, shown)
+    test, train = _both_sides(episodes, labels, thumbs, held, shown)
     with one_thread():
-        found = _heat([*test, *train], thumbs, Places(check=CRITERION.unchecked("no environment is known")))
+        found = _heat([*test, *train], Places(check=CRITERION.unchecked("no environment is known")))
         if not test or not train:
             what = "train episode" if test else "held-out episode"
             why = f"no {what} has a known environment and shows anything"
             return replace(found, check=CRITERION.unchecked(why))
         drawn = np.sort(draws(seed, "places", len(train)).permutation(len(train))[:NULL_PLACES])
         queries = [*test, *(train[i] for i in drawn)]
-        calls = (partial(_compared, one, train, thumbs) for one in queries)
+        blocks = _blocks(train)
+        calls = (partial(_compared, one, train, blocks) for one in queries)
         rows = []
         for done, row in enumerate(in_threads(workers, calls, depth=2 * workers), 1):
             rows.append(row)
             report(done)
         alike = np.stack(rows)
         twins = None if len(train) < FEWEST else judge(alike[: len(test)], alike[len(test) :])
-        found = replace(found, ranking=tuple(_ranking(test, train, alike, twins, thumbs)))
+        found = replace(found, ranking=tuple(_ranking(test, train, alike, twins)))
     if twins is None:
         why = f"train has fewer than {FEWEST} environments, so nothing says how alike two places are"
         return replace(found, check=CRITERION.unchecked(why, _evidence(found.ranking)))
@@ -130,6 +141,7 @@ def compared_in_all(episodes: Sequence[AuditedEpisode]) -> int:
 def _both_sides(
     episodes: Sequence[AuditedEpisode],
     labels: Sequence[str],
+    thumbs: npt.NDArray[np.uint8],
     held: npt.NDArray[np.bool_],
     shown: npt.NDArray[np.bool_],
 ) -> tuple[list[_SampledPlace], list[_SampledPlace]]:
@@ -140,24 +152,30 @@ def _both_sides(
             members.setdefault((bool(held[i]), episode.place), []).append(i)
     sides: tuple[list[_SampledPlace], list[_SampledPlace]] = ([], [])
     for (out, number), own in sorted(members.items(), key=lambda item: labels[item[1][0]]):
-        at = np.unique(np.linspace(0, len(own) - 1, PER_PLACE).round().astype(int))
-        sides[not out].append(_SampledPlace(number, labels[own[0]], out, np.array(own)[at]))
+        at = np.array(own)[np.unique(np.linspace(0, len(own) - 1, PER_PLACE).round().astype(int))]
+        sides[not out].append(_SampledPlace(number, labels[own[0]], out, at, backgrounds(thumbs[at])))
     return sides
 
 
-def _compared(one: _SampledPlace, others: Sequence[_SampledPlace], thumbs: npt.NDArray[np.uint8]) -> Floats:
-    """Likeness [E] of an environment to others; NaN where it is the same one."""
-    mine = backgrounds(thumbs[one.episodes])
-    found = np.empty(len(others), np.float32)
-    for start in range(0, len(others), _BLOCK):
-        block = others[start : start + _BLOCK]
-        sizes = [len(other.episodes) for other in block]
-        theirs = backgrounds(thumbs[np.concatenate([other.episodes for other in block])])
-        first = np.cumsum([0, *sizes[:-1]])
-        best = np.maximum.reduceat(likeness(mine, theirs), first, axis=1)
-        found[start : start + len(block)] = np.median(best, axis=0)
-    found[[other.number == one.number for other in others]] = np.nan
+def _blocks(places: Sequence[_SampledPlace]) -> list[_Block]:
+    """The backgrounds of environments, made ready once: that takes longer than to compare them."""
+    found = []
+    for start in range(0, len(places), _BLOCK):
+        block = places[start : start + _BLOCK]
+        first = np.cumsum([0, *(len(place.episodes) for place in block[:-1])])
+        found.append(_Block(plains(np.concatenate([place.backgrounds for place in block])), first))
     return found
+
+
+def _compared(one: _SampledPlace, others: Sequence[_SampledPlace], blocks: Sequence[_Block]) -> Floats:
+    """Likeness [E] of an environment to others, whose backgrounds are in blocks; NaN where it is the same."""
+    found = [
+        np.median(np.maximum.reduceat(likeness(one.backgrounds, block.plains), block.first, axis=1), axis=0)
+        for block in blocks
+    ]
+    alike: Floats = np.concatenate(found).astype(np.float32)
+    alike[[other.number == one.number for other in others]] = np.nan
+    return alike
 
 
 def _ranking(
@@ -165,7 +183,6 @@ def _ranking(
     train: Sequence[_SampledPlace],
     alike: Floats,
     twins: Twins | None,
-    thumbs: npt.NDArray[np.uint8],
 ) -> list[dict[str, Any]]:
     """The most alike pairs of a held-out environment and one of train, suspected twins first."""
     rows = []
@@ -175,7 +192,7 @@ def _ranking(
             if np.isnan(alike[i, at]):
                 continue
             other = train[at]
-            each = likeness(backgrounds(thumbs[one.episodes]), backgrounds(thumbs[other.episodes]))
+            each = likeness(one.backgrounds, plains(other.backgrounds))
             mine, theirs = np.unravel_index(each.argmax(), each.shape)
             stands_out = None if twins is None or rank else float(twins.excess[i])
             rows.append(
@@ -242,12 +259,13 @@ def _settle(episodes: Sequence[AuditedEpisode], suspects: Sequence[dict[str, Any
     )
 
 
-def _heat(places: Sequence[_SampledPlace], thumbs: npt.NDArray[np.uint8], found: Places) -> Places:
+def _heat(places: Sequence[_SampledPlace], found: Places) -> Places:
     """Fill in the heat map; an environment on both sides counts as held out, with its episodes there."""
     shown = list({place.number: place for place in reversed(places)}.values())[::-1][:SHOWN_PLACES]
     if not shown:
         return found
-    one_way = np.tanh(np.stack([_compared(one, shown, thumbs) for one in shown]))
+    blocks = _blocks(shown)
+    one_way = np.tanh(np.stack([_compared(one, shown, blocks) for one in shown]))
     rows = np.nan_to_num((one_way + one_way.T) / 2, nan=1.0)
     return replace(
         found,

@@ -227,15 +227,15 @@ def decide(
     if leaks:
         return Verdict(word=LEAK, because=(*leaks, *others))
     damaged = [c.summary for c in checks if c.name == "shards" and c.status == FAILED]
-    suspects = [c for name in DECIDING for c in checks if c.name == name and c.status == SUSPICIOUS]
-    if suspects and not damaged:
-        found = (f"{c.name}: {c.summary}" for c in suspects)
-        advice = (f"to settle it, {suspects[0].settle}", APART_AFTER_ALL)
-        return Verdict(word=SUSPECT, because=(*found, *advice, *others))
     near = [c.summary for c in checks if c.name == "near" and c.status == UNCHECKED]
     unseen = [f"this audit is blind here: it misses planted copies ({', '.join(blind)})"] if blind else []
+    suspects = [c for name in DECIDING for c in checks if c.name == name and c.status == SUSPICIOUS]
+    found = [f"{c.name}: {c.summary}" for c in suspects]
+    if suspects and not damaged:
+        advice = (f"to settle it, {suspects[0].settle}", APART_AFTER_ALL)
+        return Verdict(word=SUSPECT, because=(*found, *advice, *near, *unseen, *others))
     if damaged or near or unseen or exceeding is None:
-        return Verdict(word=UNCLEAR, because=(*damaged, *near, *unseen, *others))
+        return Verdict(word=UNCLEAR, because=(*damaged, *found, *near, *unseen, *others))
     return Verdict(
         word=CLEAN,
         because=(

@@ -164,8 +164,8 @@ BUGS = [
     Bug(
         "an environment is compared with itself",
         "manifests/audit/place.py",
-        "found[[other.number == one.number for other in others]] = np.nan",
-        "found[[False for other in others]] = np.nan",
+        "alike[[other.number == one.number for other in others]] = np.nan",
+        "alike[[False for other in others]] = np.nan",
         "manifests/audit/test_place.py::test_an_environment_on_both_sides_is_not_its_own_twin",
     ),
     Bug(
@@ -381,15 +381,22 @@ BUGS = [
     Bug(
         "the null of the probe copies its own environment",
         "manifests/audit/copy_ahead.py",
-        "_errors(train[two], train, others(two))",
-        "_errors(train[two], train, None)",
+        "(place[two][:, None] != place) & (place != UNKNOWN)",
+        "(place != UNKNOWN)[None].repeat(len(two), axis=0)",
         "manifests/audit/test_copy_ahead.py::test_the_future_of_a_new_episode_is_unknown",
+    ),
+    Bug(
+        "the null of the probe is drawn from episodes of unknown environment too",
+        "manifests/audit/copy_ahead.py",
+        "known = np.flatnonzero(place != UNKNOWN)",
+        "known = np.arange(len(place))",
+        "manifests/audit/test_copy_ahead.py::test_a_few_episodes_of_known_environment_make_the_null_among_many_others",
     ),
     Bug(
         "the ratio of the probe is inverted",
         "manifests/audit/copy_ahead.py",
-        "medians[0] / max(medians[2], 1e-9)",
-        "medians[2] / max(medians[0], 1e-9)",
+        "max(medians[0], NOISE) / max(medians[2], NOISE)",
+        "max(medians[2], NOISE) / max(medians[0], NOISE)",
         "manifests/audit/test_copy_ahead.py::test_the_future_of_an_episode_that_train_has_is_known",
     ),
     Bug(

@@ -179,6 +179,13 @@ def test_a_suspicion_outranks_what_could_not_be_compared_but_no_leak_and_no_dama
     assert decided(suspect, DUPLICATE).word == "leak"
 
 
+def test_a_suspicion_does_not_hide_what_else_is_wrong_nor_damage_a_suspicion() -> None:
+    suspect = suspicious("places")
+    found = decided(suspect, NEAR.unchecked("too few"), exceeding=None, blind=["exact"])
+    assert found.because[2:] == ("too few", "this audit is blind here: it misses planted copies (exact)")
+    assert decided(suspect, DAMAGED).because[1] == "places: places says so"
+
+
 def test_all_scores_must_lie_beyond_the_null_by_more_than_few_environments_explain() -> None:
     null, environments = np.tanh(np.array([0.3, 0.5, 0.4, 0.5], np.float32)), np.array([0, 0, 1, 1])
     limit = threshold(null, environments)
