@@ -54,7 +54,7 @@ T_QUANTILES = (318.31, 22.327, 10.215, 7.173, 5.893, 5.208, 4.785, 4.501, 4.297,
 """One-sided quantiles of Student's t for a rate of 0.1%, with 1 to 10 degrees of freedom."""
 APART = 5.0
 """Robust deviations above which an environment stands out."""
-LEAST_SPREAD = 0.07
+LEAST_SPREAD = 0.05
 """Least deviation (of Fisher transforms) of the highest scores of environments. Two that resemble each other
 have one highest score, so among four of train a smaller deviation is chance."""
 FEW = 5
