@@ -145,7 +145,7 @@ def _command(run: Path, datasets: tuple[str, ...], given: dict[str, Any]) -> str
 
 def _text(found: Analysis, output: Path | None) -> str:
     from oxcart.cli.table import plain, table
-    from oxcart.train.evaluate.report import say, say_interval
+    from oxcart.train.evaluate.report import say, say_interval, say_told
 
     rows = [
         (
@@ -165,6 +165,7 @@ def _text(found: Analysis, output: Path | None) -> str:
             f"{section.name}: {plain(skip.what)}: skipped, because {plain(skip.because)}"
             for skip in section.skips
         ]
+    lines += [plain(sentence) for sentence in say_told(found.rows())]
     if output is not None:
         lines += ["", f"report: {plain(str(output))}"]
     return "\n".join(lines)

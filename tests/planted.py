@@ -65,7 +65,7 @@ def planted(kind: str, seed: int = 0, places: int = 1) -> GatheredPairs:
         actions=motion,
         state=generator.normal(size=(count, 3)),
         flow=np.repeat(4 * motion[:, None], 3, 1),
-        thumbs=generator.normal(size=(count, 12)).astype(np.float32),
+        features=generator.normal(size=(count, 12)).astype(np.float32),
     )
 
 
@@ -95,10 +95,11 @@ def moved(first: Tensor, codes: Tensor) -> Tensor:
 class Mover(nn.Module):
     """A model whose code c moves an image in direction c; or one that ignores its codes."""
 
-    def __init__(self, ignores: bool = False) -> None:
+    def __init__(self, ignores: bool = False, shared: bool = True) -> None:
         super().__init__()
         self._ignores = ignores
-        self.quantizer = Book()
+        self.layered = not ignores
+        self.quantizer = Book(shared)
 
     def decode(self, first: Tensor, codes: Tensor) -> Tensor:
         return first if self._ignores else moved(first, codes)
@@ -107,13 +108,19 @@ class Mover(nn.Module):
 class Book(nn.Module):
     """Eight vectors in a circle."""
 
+    def __init__(self, shared: bool) -> None:
+        super().__init__()
+        self.shared = shared
+
     def lookup(self, codes: Tensor) -> Tensor:
         angle = codes.double() * np.pi / 4
         return torch.stack([angle.cos(), angle.sin(), 0 * angle], -1)
 
 
-def context(meter: FlowMeter | None = None, *, ignores: bool = False, quick: bool = False) -> Context:
-    model: Any = Mover(ignores)
+def context(
+    meter: FlowMeter | None = None, *, ignores: bool = False, shared: bool = True, quick: bool = False
+) -> Context:
+    model: Any = Mover(ignores, shared)
     return Context(model=model, meter=meter, quick=quick)
 
 

@@ -26,6 +26,14 @@ METRICS = (
     "probe_r2",
 )
 """Metrics of validation that are shown, in this order, where a run has them."""
+QUANTITIES = {
+    "accuracy": "share of codes that are right",
+    "exact": "share of actions that are right",
+    "nll": "nats per code",
+    "copy_ratio": "error / error of the copy-frame baseline",
+    "constant_ratio": "error / error of the copy-frame baseline",
+}
+"""Metrics of validation that are drawn -> what the axis says."""
 APART = ("run.", "train.steps", "preset")
 """Keys of the configuration whose differences are not shown."""
 
@@ -86,14 +94,23 @@ def draw(path: Path, found: Compared) -> None:
         for name, lines in zip(found.names, found.lines, strict=True)
         for line in lines
     ]
-    panels = [("training: loss", "train", [(f"{name}: loss", name) for name in found.names])]
-    panels += [
-        (
-            f"{found.split}: {metric}",
-            "val",
-            [(f"{name}: {found.split}/{metric}", name) for name in found.names],
+    panels = [
+        plots.Curves(
+            title="training: loss",
+            quantity="loss of each run",
+            kind="train",
+            lines=[(f"{name}: loss", name) for name in found.names],
         )
-        for metric in ("accuracy", "exact", "nll", "copy_ratio", "constant_ratio")
+    ]
+    panels += [
+        plots.Curves(
+            title=f"{found.split}: {metric}",
+            quantity=quantity,
+            kind="val",
+            lines=[(f"{name}: {found.split}/{metric}", name) for name in found.names],
+            ends=(0, None),
+        )
+        for metric, quantity in QUANTITIES.items()
     ]
     plots.curves(path, merged, panels)
 

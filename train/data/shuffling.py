@@ -5,7 +5,6 @@ All numbers follow from the order; no frame is read.
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,9 +12,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from oxcart.shards.files import write_file
 from oxcart.train.data.order import Order, splitmix64
-from oxcart.train.plots import metadata, pyplot
+from oxcart.train.plots import pyplot, save
 
 Int64 = npt.NDArray[np.int64]
 
@@ -106,7 +104,4 @@ def plot(found: Sequence[Mixing], batch_size: int, title: str, path: Path) -> No
     axes[1].set_ylabel("rank correlation of consecutive samples")
     axes[0].legend()
     figure.suptitle(title)
-    data = io.BytesIO()
-    figure.savefig(data, dpi=110, format=path.suffix[1:].lower(), metadata=metadata(path.suffix))
-    plt.close(figure)
-    write_file(path, data.getvalue())
+    save(figure, path, dpi=110)

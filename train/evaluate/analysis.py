@@ -107,6 +107,19 @@ class Analysis:
         return {f"{row.strategy}/{row.number.name}": row.number.value for row in self.rows()}
 
 
+def told(rows: Sequence[Row]) -> tuple[list[str], list[str]]:
+    """Names of the action values that codes tell, and of those that they do not.
+
+    A value is told if the intervals of all numbers about it lie above 0: codes predict it better than the
+    mean does, and better than the frame does.
+    """
+    lowest: dict[str, list[float]] = {}
+    for number in (row.number for row in rows if row.number.of):
+        lowest.setdefault(number.of, []).append(-math.inf if number.low is None else number.low)
+    found = [name for name, lows in lowest.items() if min(lows) > 0]
+    return found, [name for name in lowest if name not in found]
+
+
 def evaluate(
     trained: Subject,
     untrained: Subject | None,

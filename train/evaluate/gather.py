@@ -3,7 +3,7 @@
     gathered = gather(config, {"bridge": Dataset.open("bridge")}, [model, untrained], Draw(samples=4096))
 
 Each dataset and split has its own draw: all of its pairs if there are few, else the requested number, without
-repetition, by a hash of the seed. Codes, actions, mean flow and texts are kept for every pair, at most 1.5 KB
+repetition, by a hash of the seed. Codes, actions, mean flow and texts are kept for every pair, at most 2 KB
 each. Frames are kept only for some pairs, spread evenly over datasets and splits. So memory is bounded by
 `Draw`, not by the datasets. All models see the same pairs: the gathered data differ only in the codes.
 """
@@ -17,10 +17,10 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch.nn import functional
 
 from oxcart.manifests.dataset import Dataset
 from oxcart.shards.errors import ConfigError
+from oxcart.train import frame_baseline
 from oxcart.train.config import DataConfig
 from oxcart.train.data import Batch, Loader, Pairs
 from oxcart.train.data.order import derive, splitmix64
@@ -37,8 +37,6 @@ T = TypeVar("T")
 SPLITS = ("train", "val_seen", "val", "test")
 SEEN = ("train", "val_seen")
 """Splits with environments that training saw."""
-THUMB = 8
-"""Side, in pixels, of the small frames that the probe from the frame alone sees."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,12 +82,14 @@ class GatheredPairs:
     """[N]: instruction of the episode; "" if there is none."""
     actions: Floats | None = None
     """[N, A]: actions summed over the pair; NaN if the dataset has none."""
+    action_names: tuple[str, ...] = ()
+    """Names of the A values; () if the datasets give none, or not the same."""
     state: Floats | None = None
     """[N, S]: state at t; NaN if the dataset has none."""
     flow: Floats | None = None
     """[N, 3, 2]: mean optical flow, one for each of `oxcart.train.flow.VARIANTS`."""
-    thumbs: npt.NDArray[np.float32] | None = None
-    """[N, 192]: frame t at THUMB pixels of a side."""
+    features: npt.NDArray[np.float32]
+    """[N, D]: `frame_baseline.features` of frame t."""
     frames: npt.NDArray[np.uint8] | None = None
     """[F, 2, H, W, 3]: both frames of some pairs."""
     framed: Ints = field(default_factory=lambda: np.zeros(0, np.int64))
@@ -129,7 +129,7 @@ class GatheredPairs:
             name: None if (value := getattr(self, name)) is None else value[rows]
             for name in (
                 *("codes", "dataset", "split", "environment", "key", "instruction"),
-                *("actions", "state", "flow", "thumbs"),
+                *("actions", "state", "flow", "features"),
             )
         }
         frames = None if self.frames is None else self.frames[kept]
@@ -263,7 +263,12 @@ def gather(
             report(read + begin + len(positions))
         read += len(wanted)
         parts.append(part)
-    return _join(parts, models, meter)
+    manifests = (stream.index.dataset.manifest for loader in loaders.values() for stream in loader.streams)
+    names = {value_names(one.action) for one in manifests if one.action is not None}
+    return [
+        replace(one, action_names=next(iter(names), ()) if len(names) == 1 else ())
+        for one in _join(parts, models, meter)
+    ]
 
 
 def draw_positions(length: int, count: int, key: int) -> Ints:
@@ -317,7 +322,7 @@ class _SplitArrays:
         for codes in found.values():
             refuse((codes == NONE).any(1), batch, "latents")
         found |= {"actions": batch.action, "state": batch.state}
-        found["thumbs"] = functional.adaptive_avg_pool2d(frames[:, 0], THUMB).flatten(1)
+        found["features"] = frame_baseline.features(frames[:, 0])
         found["flow"] = None if isinstance(meter, str) else torch.from_numpy(meter(pixels))
         for name, value in found.items():
             if value is None:
@@ -333,6 +338,17 @@ class _SplitArrays:
         self.framed.append(shown + begin)
 
 
+def value_names(array: Mapping[str, Any]) -> tuple[str, ...]:
+    """Names of the values of a manifest's `action`: its fields, numbered where a field has several values.
+
+    A single field has names for none of its values.
+    """
+    if len(array["source"]) == 1:
+        return ()
+    fields = zip(array["source"], array["sizes"], strict=True)
+    return tuple(name if size == 1 else f"{name} {i}" for name, size in fields for i in range(size))
+
+
 def _join(
     parts: Sequence[_SplitArrays], models: Sequence[LatentActionModel], meter: FlowMeter | str
 ) -> list[GatheredPairs]:
@@ -343,7 +359,7 @@ def _join(
         arrays[name], why = _stacked([part.arrays.get(name) for part in parts], starts, name)
         if why:
             missing[name] = why
-    for name in ("thumbs", "flow"):
+    for name in ("features", "flow"):
         if name in parts[0].arrays:
             arrays[name] = np.concatenate([part.arrays[name] for part in parts])
     if isinstance(meter, str):

@@ -11,7 +11,7 @@ import numpy as np
 
 from oxcart.manifests.canonical import pretty_json
 from oxcart.manifests.page import render
-from oxcart.train.evaluate.analysis import Analysis, Null, Row
+from oxcart.train.evaluate.analysis import Analysis, Null, Row, told
 from oxcart.train.evaluate.strategy import Number
 
 FORMAT = "oxcart-analysis/2"
@@ -26,7 +26,7 @@ KEYS = (
     ("consistency", "flow_across_environments"),
 )
 """Keys of the numbers that say whether codes mean the same in other environments."""
-CARDS = (*KEYS[:5], ("flow_tokens", "direction_weighted"), ("probe", "r2"))
+CARDS = (*KEYS[:5], ("flow_tokens", "direction_weighted"))
 SHOWN_CARDS = 4
 WIDTH, HEIGHT, MARGIN = 230, 34, 8
 """Size of the drawing of a number, in SVG units."""
@@ -93,11 +93,13 @@ def report_json(analysis: Analysis) -> bytes:
         for section in analysis.sections
         for one in section.tables
     ]
+    named, unnamed = told(analysis.rows())
     whole = {
         "format": FORMAT,
         "about": analysis.about,
         "pairs": analysis.pairs,
         "episodes": analysis.episodes,
+        "actions": {"told": named, "not_told": unnamed},
         "numbers": numbers,
         "skipped": skipped,
         "subsets": subsets,
@@ -166,10 +168,24 @@ def _headline(rows: Sequence[Row]) -> tuple[str, str]:
             f"Codes keep part of their meaning elsewhere: {len(clear)} of {len(keys)} numbers are clear",
             "odd",
         )
+    found, lost = told(rows)
+    tone, of = (
+        ("odd", f", but tells {len(found)} of {len(found + lost)} action values") if lost else ("good", "")
+    )
     if cosines:
         least = min(cosines, key=lambda one: one.value)
-        return f"A code means the same elsewhere: {least.title}, cosine {say(least.value)}", "good"
-    return "A code means the same elsewhere", "good"
+        return f"A code means the same elsewhere{of}: {least.title}, cosine {say(least.value)}", tone
+    return f"A code means the same elsewhere{of}", tone
+
+
+def say_told(rows: Sequence[Row]) -> list[str]:
+    """Sentences that name the action values that codes tell, and those that they do not."""
+    score = {row.number.of: say(row.number.value) for row in rows if row.number.name.startswith("r2_")}
+    said = []
+    for text, names in zip(("codes tell", "codes do not tell"), told(rows), strict=True):
+        if names:
+            said.append(f"{text} {', '.join(f'{name} (R2 {score[name]})' for name in names)}")
+    return said
 
 
 def _because(judged: Sequence[Row], analysis: Analysis) -> list[str]:
@@ -184,6 +200,7 @@ def _because(judged: Sequence[Row], analysis: Analysis) -> list[str]:
         count = sum(row.verdict == verdict for row in judged)
         if count:
             said.append(f"{count} of {len(judged)} numbers {text}")
+    said += say_told(judged)
     said.append(
         f"{analysis.pairs:,} pairs of {analysis.episodes:,} episodes; intervals hold with 95% confidence, "
         "over episodes"

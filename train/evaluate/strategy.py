@@ -13,7 +13,6 @@ null. `draw` is called once.
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -36,6 +35,8 @@ AT_ONCE = 64
 """Number of frames decoded together."""
 FEW = 24
 """Minimum number of pairs for a number to be meaningful."""
+LABELLED = 16
+"""Maximum number of codes whose numbers stand in a panel of a figure."""
 SHOWN = 8
 """Maximum number of datasets or environments distinguished in a figure."""
 
@@ -58,6 +59,8 @@ class Number:
     read: str
     """How to interpret the number, in a sentence."""
     unit: str = ""
+    of: str = ""
+    """Name of the action value that the number is about; "" if it is about no single one."""
     null_is_best: bool = False
     """Whether chance is the best result, because codes should contain nothing about the question."""
 
@@ -231,6 +234,12 @@ def largest(groups: Strings, most: int = SHOWN) -> list[str]:
     return [str(one) for one in names[np.argsort(-counts, kind="stable")][:most]]
 
 
+def frequent(codes: Ints, most: int = LABELLED) -> Ints:
+    """The codes that most pairs have, most frequent first, of codes [N]."""
+    used, counts = np.unique(codes, return_counts=True)
+    return used[np.argsort(-counts, kind="stable")][:most]
+
+
 def panels(rows: int, columns: int, width: float, height: float, **options: Any) -> tuple[Any, Any]:
     """A figure of rows and columns of plots, and its axes [rows, columns]; sizes are in inches."""
     size = width, height
@@ -241,10 +250,7 @@ def panels(rows: int, columns: int, width: float, height: float, **options: Any)
 
 def to_png(figure: Any) -> bytes:
     """Render a figure of matplotlib as PNG, and close it."""
-    data = io.BytesIO()
-    figure.savefig(data, dpi=110, format="png", metadata={"Software": None}, facecolor="white")
-    plots.pyplot().close(figure)
-    return data.getvalue()
+    return plots.render(figure)
 
 
 def tidy(axis: Any, title: str = "", x: str = "", y: str = "") -> None:

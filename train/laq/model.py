@@ -67,6 +67,8 @@ class LatentActionModel(nn.Module):
 
     def __init__(self, model: ModelConfig, quantizer: QuantizerConfig, flow: bool = False) -> None:
         super().__init__()
+        self.layered = model.output == "layered"
+        """Whether codes alone choose how each part moves, so that they move every frame alike by design."""
         self.quantizer = build_quantizer(quantizer)
         self.encoder = Encoder(model, self.quantizer.tokens, self.quantizer.dim)
         self.decoder = Decoder(model, self.quantizer.tokens, self.quantizer.dim, flow)

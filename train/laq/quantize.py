@@ -48,9 +48,11 @@ class Quantized(NamedTuple):
 
 
 class Quantizer(nn.Module, ABC):
-    """Interface of quantizers; `dim` is the width of code vectors."""
+    """Interface of quantizers; `dim` is the width of code vectors, `shared` whether all tokens have one
+    codebook."""
 
     dim: int
+    shared: bool
     codes: int
     tokens: int
 
@@ -82,6 +84,7 @@ class NSVQ(Quantizer):
     def __init__(self, config: QuantizerConfig) -> None:
         super().__init__()
         self.tokens, self.codes, self.dim = config.tokens, config.codes, config.dim
+        self.shared = config.shared
         books = 1 if config.shared else config.tokens
         self.codebook = nn.Parameter(torch.randn(books, config.codes, config.dim))
         self.register_buffer("used", torch.zeros(books, config.codes, dtype=torch.int64))
@@ -177,7 +180,7 @@ class PackageQuantizer(Quantizer):
                 f"quantizer.kind: {config.kind} needs vector-quantize-pytorch: "
                 "pip install 'oxcart[quantizers]'"
             ) from error
-        self.tokens, self.codes = config.tokens, config.codes
+        self.tokens, self.codes, self.shared = config.tokens, config.codes, True
         self._fsq = config.kind == "fsq"
         self.inner: Any
         if self._fsq:

@@ -304,17 +304,41 @@ def draw_curves(path: Path, metrics: list[dict[str, Any]], splits: list[str]) ->
     ratios += [(f"{split}/copy_ratio", f"{split}, own codes") for split in splits[1:]]
     first = splits[0] if splits else "val"
     panels = [
-        ("training error", "train", [("mse", "MSE, pixels in [0, 1]")]),
-        ("error / error of the copy-frame baseline", "val", ratios),
-        (
-            "codes in use",
-            "val",
-            [(f"{first}/usage", "share used"), (f"{first}/probe_r2", "R2 codes -> action")],
+        plots.Curves(
+            title="training error",
+            quantity="mean squared error, pixels in [0, 1]",
+            kind="train",
+            lines=[("mse", "decoded frame t + k")],
         ),
-        (
-            "perplexity",
-            "val",
-            [(f"{first}/perplexity", "of one token"), (f"{first}/perplexity_joint", "of whole actions")],
+        plots.Curves(
+            title="held-out error",
+            quantity="error / error of the copy-frame baseline",
+            kind="val",
+            lines=ratios,
+            ends=(0, None),
+        ),
+        plots.Curves(
+            title="codes in use",
+            quantity="share of (token, code) that occurs",
+            kind="val",
+            lines=[(f"{first}/usage", first)],
+            ends=(0, 1),
+        ),
+        plots.Curves(
+            title="actions told by codes",
+            quantity="R2 of a linear probe, 1 at best",
+            kind="val",
+            lines=[(f"{first}/probe_r2", first)],
+        ),
+        plots.Curves(
+            title="perplexity of codes",
+            quantity="equally frequent values",
+            kind="val",
+            lines=[
+                (f"{first}/perplexity", "of one token"),
+                (f"{first}/perplexity_joint", "of whole actions"),
+            ],
+            ends=(0, None),
         ),
     ]
     plots.curves(path, metrics, panels)

@@ -25,10 +25,9 @@ import numpy.typing as npt
 import torch
 from accelerate import Accelerator
 from torch import Tensor
-from torch.nn import functional
 
 from oxcart.manifests.dataset import Dataset
-from oxcart.train import statistics
+from oxcart.train import frame_baseline, statistics
 from oxcart.train.data import Batch, Loader, Pairs
 from oxcart.train.data.order import derive
 from oxcart.train.finite import refuse
@@ -39,8 +38,6 @@ from oxcart.train.ranks import gathered
 from oxcart.train.statistics import Floats, Ints
 
 KINDS = ("prediction", "copy", "constant", "permuted", "random")
-THUMB = 8
-"""Side, in pixels, of the small frames that the probe from the frame alone sees."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,12 +59,14 @@ class Seen:
 
     codes: Ints
     """[N, n]: codes of each pair."""
-    thumbs: Floats
-    """[N, 192]: frame t at THUMB pixels of a side."""
+    features: Floats
+    """[N, D]: `frame_baseline.features` of frame t."""
     actions: Floats | None
     """[N, A]: actions summed over the pair; None if the dataset has none."""
     keys: list[str]
     """Episode of each pair."""
+    environments: list[str]
+    """Environment of each pair; "" if it is unknown."""
 
 
 def pairs_of(config: LaqConfig) -> Pairs:
@@ -148,8 +147,8 @@ def validate(
     everything = [part for _, part in gathered(decode, accelerator)]
     errors = {kind: np.concatenate([part[0][kind] for part in everything]) for kind in KINDS}
     seen = _joined([(own.numpy(), *part[1:]) for (_, own), part in zip(encoded, everything, strict=True)])
-    shared = config.quantizer.shared or config.quantizer.kind != "nsvq"
-    return {**quality(errors), **usage(codes, size, shared), "samples": len(codes)}, seen, examples
+    found = {**quality(errors), **usage(codes, size, model.quantizer.shared), "samples": len(codes)}
+    return found, seen, examples
 
 
 @torch.no_grad()
@@ -216,8 +215,9 @@ def measure_probes(train: Seen, val: Seen, size: int) -> dict[str, Any]:
         return {}
     x, x_val = statistics.one_hot(train.codes, size), statistics.one_hot(val.codes, size)
     by_value = statistics.probe(x, train.actions, x_val, val.actions)
-    # Judged by itself: a ridge that suits pixels, because there are more of them than environments.
-    frame = statistics.probe(train.thumbs, train.actions, val.thumbs, val.actions, ridge=100.0)
+    places = train.environments if len(set(train.environments)) > 1 else train.keys
+    guess = frame_baseline.predict(train.features, train.actions, statistics.numbered(places), val.features)
+    frame = statistics.r2(val.actions, val.actions - guess)
     found = statistics.information(val.codes, statistics.directions(val.actions), val.keys)
     known = by_value[np.isfinite(by_value)]
     plane = by_value[:2][np.isfinite(by_value[:2])]
@@ -241,21 +241,22 @@ def _codes(model: LatentActionModel, batch: Batch, frames: Tensor) -> Tensor:
     return codes
 
 
-def _joined(parts: Sequence[tuple[Ints, Floats, Floats | None, list[str]]]) -> Seen:
-    """Codes, thumbs, actions and keys of chunks, put together."""
-    codes, thumbs, actions, keys = zip(*parts, strict=True)
+def _joined(parts: Sequence[tuple[Ints, Floats, Floats | None, list[str], list[str]]]) -> Seen:
+    """Codes, and what `_about` gives, of chunks, put together."""
+    codes, features, actions, keys, environments = zip(*parts, strict=True)
     return Seen(
         codes=np.concatenate(codes),
-        thumbs=np.concatenate(thumbs),
+        features=np.concatenate(features),
         actions=None if actions[0] is None else np.concatenate(actions),
         keys=[key for own in keys for key in own],
+        environments=[name for own in environments for name in own],
     )
 
 
-def _about(batch: Batch, frames: Tensor) -> tuple[Floats, Floats | None, list[str]]:
-    thumbs = functional.adaptive_avg_pool2d(frames[:, 0], THUMB).flatten(1).cpu().double().numpy()
+def _about(batch: Batch, frames: Tensor) -> tuple[Floats, Floats | None, list[str], list[str]]:
+    features = frame_baseline.features(frames[:, 0]).cpu().double().numpy()
     actions = None if batch.action is None else batch.action.double().numpy()
-    return thumbs, actions, list(batch.key)
+    return features, actions, list(batch.key), [name or "" for name in batch.environment]
 
 
 def _examples(batch: Batch, made: Tensor, codes: Tensor, count: int) -> ExamplePairs:

@@ -339,10 +339,29 @@ def draw_curves(path: Path, metrics: list[dict[str, Any]], splits: list[str]) ->
     rates += [(f"{split}/accuracy", f"{split}, model") for split in splits[1:]]
     exact = [(name.replace("accuracy", "exact"), label) for name, label in rates]
     panels = [
-        ("training", "train", [("loss", "loss"), ("nll", "nats per code")]),
-        ("held out: nats per code", "val", [(f"{split}/nll", split) for split in splits]),
-        ("codes that are right", "val", rates),
-        ("actions that are right", "val", exact),
+        plots.Curves(
+            title="training loss",
+            quantity="nats per code",
+            kind="train",
+            lines=[("loss", "among all that the head can say"), ("nll", "among codes")],
+        ),
+        plots.Curves(
+            title="held-out loss",
+            quantity="nats per code",
+            kind="val",
+            lines=[(f"{split}/nll", split) for split in splits],
+            ends=(0, None),
+        ),
+        plots.Curves(
+            title="codes that are right", quantity="share of codes", kind="val", lines=rates, ends=(0, None)
+        ),
+        plots.Curves(
+            title="actions that are right",
+            quantity="share of actions",
+            kind="val",
+            lines=exact,
+            ends=(0, None),
+        ),
     ]
     plots.curves(path, metrics, panels)
 

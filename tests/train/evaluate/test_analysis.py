@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +17,7 @@ from depth import few
 from once import Once
 from oxcart.shards.errors import ConfigError
 from oxcart.train.evaluate import strategies
-from oxcart.train.evaluate.analysis import Analysis, Row, Subject, evaluate
+from oxcart.train.evaluate.analysis import Analysis, Row, Subject, evaluate, told
 from oxcart.train.evaluate.gather import GatheredPairs
 from oxcart.train.evaluate.report import report_html, report_json, say
 from oxcart.train.evaluate.strategy import Number
@@ -75,9 +76,14 @@ def test_every_strategy_is_a_file_that_loads() -> None:
 
 def test_numbers_stand_clear_of_noise_and_of_shuffles(whole: Analysis) -> None:
     found = rows(whole)
-    for name in ("compass/cosine_datasets", "consistency/flow_across_datasets", "probe/r2", "text/tokens"):
+    for name in (
+        "compass/cosine_datasets",
+        "consistency/flow_across_datasets",
+        "probe/r2_value_0",
+        "text/tokens",
+    ):
         assert name in found
-    for name in ("compass/cosine_environments", "consistency/flow_across_datasets", "probe/r2"):
+    for name in ("compass/cosine_environments", "consistency/flow_across_datasets", "probe/r2_value_0"):
         row = found[name]
         assert row.verdict == "clear", row
         assert row.null is not None
@@ -115,6 +121,35 @@ def test_the_page_holds_all_and_the_json_the_same(whole: Analysis) -> None:
     assert numbers["compass/cosine_datasets"]["untrained"]["value"] < 0.5
     assert [one["name"] for one in plain["subsets"]] == ["seen", "held out", "left", "right"]
     assert any(one["title"] == "Actions of each token" for one in plain["tables"])
+
+
+def test_the_summary_names_the_action_values_that_codes_tell() -> None:
+    pairs = planted("direction")
+    assert pairs.actions is not None
+    noise = np.random.default_rng(5).normal(size=len(pairs))
+    x, y = pairs.actions.T
+    actions = np.stack([x, noise, np.full(len(pairs), 0.5), y, noise[::-1]], 1)
+    names = ("arm/move 0", "arm/move 1", "arm/move 2", "grip", "stop")
+    seen = replace(pairs, actions=actions, action_names=names)
+    seen = replace(seen, features=np.column_stack([pairs.features, y]).astype(np.float32))
+    analysis = run(seen, "compass", "probe", shuffles=8)
+    assert told(analysis.rows()) == (["arm/move 0"], ["arm/move 1", "grip", "stop"]), "the frame tells grip"
+    plain = json.loads(report_json(analysis))
+    assert plain["actions"] == {"told": ["arm/move 0"], "not_told": ["arm/move 1", "grip", "stop"]}
+    page = report_html(analysis).decode()
+    assert re.search(r"codes tell arm/move 0 \(R2 0\.\d+\)</li>", page)
+    assert re.search(r"codes do not tell arm/move 1 \(R2 -?0\.0\d+\), grip \(R2 0\.\d+\), stop", page)
+    assert "A code means the same elsewhere, but tells 1 of 4 action values" in page
+    assert "R2 of arm/move 2 from codes: skipped, because it never varies" in page
+    assert "probe/r2_arm_move_0" in rows(analysis)
+
+
+def test_codes_that_tell_every_value_need_no_but_and_noise_tells_none() -> None:
+    page = report_html(run(planted("direction"), "compass", "probe", shuffles=8)).decode()
+    assert "<h1>A code means the same elsewhere: arrows " in page
+    assert told(run(planted("noise"), "probe").rows()) == ([], ["value 0", "value 1"])
+    few_episodes = planted("direction").take(np.arange(60))
+    assert told(run(few_episodes, "probe").rows())[0] == [], "without an interval nothing is told"
 
 
 BAD: dict[str, tuple[Any, str, str]] = {

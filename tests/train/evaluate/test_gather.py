@@ -10,6 +10,7 @@ import torch
 
 from oxcart.manifests.dataset import Dataset
 from oxcart.shards.errors import ConfigError
+from oxcart.train import frame_baseline
 from oxcart.train.evaluate.gather import (
     Draw,
     GatheredPairs,
@@ -17,6 +18,7 @@ from oxcart.train.evaluate.gather import (
     gather,
     name_datasets,
     open_splits,
+    value_names,
 )
 from oxcart.train.evaluate.laq import untrained_model
 from oxcart.train.flow import flow_meter
@@ -101,6 +103,30 @@ def test_some_of_the_pairs_keep_their_frames(kitchen: Path) -> None:
     assert part.framed.tolist() == [0, 1]
     assert (part.frames == pairs.frames[[1, 3]]).all()
     assert sorted(map(tuple, pairs.shuffled(3).codes.tolist())) == sorted(map(tuple, pairs.codes.tolist()))
+
+
+def test_actions_have_the_names_of_their_fields_if_there_are_several(kitchen: Path) -> None:
+    assert value_names({"source": ["action"], "sizes": [3]}) == ()
+    several = {"source": ["action/world", "action/grip"], "sizes": [2, 1]}
+    assert value_names(several) == ("action/world 0", "action/world 1", "action/grip")
+    config = small(kitchen, Path("run"))
+    loaders = open_splits({"k": Dataset.open(str(kitchen))}, config.data, 16, 8)
+    model = LatentActionModel(config.model, config.quantizer).eval()
+    (pairs,) = gather(loaders, [model], Draw(samples=8, frames=0), CPU, "off")
+    assert pairs.action_names == ()
+    for loader in loaders.values():
+        action = loader.streams[0].index.dataset.manifest.action
+        assert action is not None
+        action.update(several)
+    (pairs,) = gather(loaders, [model], Draw(samples=8, frames=0), CPU, "off")
+    assert pairs.action_names == ("action/world 0", "action/world 1", "action/grip")
+
+
+def test_frames_are_described_beside_their_pairs(kitchen: Path) -> None:
+    pairs = read(kitchen, Draw(samples=20, frames=7, batch_size=8))[0]
+    assert pairs.frames is not None
+    first = to_float(torch.from_numpy(pairs.frames))[:, 0]
+    assert np.allclose(pairs.features[pairs.framed], frame_baseline.features(first), atol=1e-6)
 
 
 def test_two_datasets_of_one_name_are_told_apart(kitchen: Path, unsplit: Path) -> None:

@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import functools
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
+from sklearn.linear_model import Ridge
+from sklearn.metrics import r2_score
+from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 from oxcart.train import statistics
+from oxcart.train.evaluate import strategies
+from oxcart.train.evaluate.strategies.transfer import between, transfer
 from oxcart.train.evaluate.strategy import Number
-from oxcart.train.flow import flow_meter, mean_flows
-from planted import context, measured, planted, with_frames
+from oxcart.train.flow import WEIGHTED, flow_meter, mean_flows
+from oxcart.train.laq.config import QuantizerConfig
+from oxcart.train.laq.quantize import build_quantizer
+from planted import context, measured, planted, skipped, with_frames
 
 
 def holds(number: Number, value: float, within: float = 0.0) -> None:
@@ -101,11 +109,37 @@ def test_tokens_follow_from_like_actions_where_they_mean_directions() -> None:
 
 
 def test_the_probe_reads_directions_and_nothing_else() -> None:
+    for value in ("value_0", "value_1"):
+        assert of("probe", "direction")[f"r2_{value}"].low > 0.85
+        assert of("probe", "direction")[f"gain_{value}"].low > 0.8
+        holds(of("probe", "noise")[f"r2_{value}"], 0, 0.05)
+        holds(of("probe", "environment")[f"r2_{value}"], 0, 0.05)
+
+
+def test_the_probe_is_that_of_scikit_learn() -> None:
+    pairs = planted("direction")
+    assert pairs.actions is not None
+    new, other = pairs.split == "val", np.zeros_like(pairs.actions)
+    for dataset in ("left", "right"):
+        mine = pairs.dataset == dataset
+        other[mine] = StandardScaler().fit(pairs.actions[mine & ~new]).transform(pairs.actions[mine])
+    hot = OneHotEncoder(sparse_output=False).fit_transform(pairs.codes)
+    made = Ridge(1.0).fit(hot[~new], other[~new]).predict(hot[new])
+    expected = r2_score(other[new], made, multioutput="raw_values")
     found = of("probe", "direction")
-    assert found["r2"].low > 0.85
-    assert found["gain"].low > 0.8
-    holds(of("probe", "noise")["r2"], 0, 0.05)
-    holds(of("probe", "environment")["r2"], 0, 0.05)
+    assert [found[f"r2_value_{i}"].value for i in (0, 1)] == pytest.approx(expected.tolist(), abs=1e-4)
+    # Features at random are worse than the mean, by a little; the gain is over the mean then.
+    assert found["gain_value_0"].value == found["r2_value_0"].value
+
+
+def test_what_the_frame_tells_as_well_is_no_gain() -> None:
+    pairs = planted("direction")
+    assert pairs.actions is not None
+    sight = replace(pairs, features=np.hstack([pairs.features, pairs.actions[:, :1]]).astype(np.float32))
+    found = measured("probe", sight)
+    assert found["r2_value_0"].low > 0.85
+    assert found["gain_value_0"].high < 0, "the frame tells the length as well"
+    assert found["gain_value_1"].low > 0.8
 
 
 def test_text_is_told_by_codes_of_the_instruction_alone() -> None:
@@ -140,6 +174,43 @@ def test_codes_that_move_images_transfer_and_ignored_ones_do_not() -> None:
     assert found["error_across_datasets"].value == 1
     noise = measured("transfer", with_frames(planted("noise"), 240), context(meter))
     holds(noise["angle_across_environments"], 90, 3)
+
+
+def test_a_decoder_that_codes_alone_move_transfers_nothing_by_that() -> None:
+    """Codes at random move unrelated frames alike, but not as the pairs did that have those codes."""
+    meter = flow_meter("dis", None, context().device)
+    assert callable(meter)
+    given, pairs = context(meter), with_frames(planted("noise"), 240)
+    assert pairs.frames is not None
+    groups = pairs.dataset
+    found = transfer(pairs, given, groups, alike=False)
+    assert found is not None
+    first, codes = pairs.frames[:, 0], pairs.codes[pairs.framed]
+    own = meter(np.stack([first, given.decode(first, codes)], 1))[found.a, WEIGHTED]
+    drawn = meter(np.stack([first[found.b], found.made], 1))[:, WEIGHTED]
+    assert np.nanmean(between(own, drawn)) < 15, "what codes of A do on A and on B"
+    number = measured("transfer", pairs, given)["angle_across_datasets"]
+    assert number.value == pytest.approx(90, abs=12), "what codes of A do on B, and what A did"
+    assert "layered" in number.read
+    assert (
+        "layered"
+        not in measured("transfer", pairs, context(meter, ignores=True))["angle_across_datasets"].read
+    )
+
+
+def test_tokens_with_codebooks_of_their_own_have_no_other_order() -> None:
+    pairs = with_frames(planted("direction", places=2))
+    (why,) = skipped("permutation", pairs, context(shared=False)).values()
+    assert why.startswith("each token has a codebook of its own")
+    assert not measured("permutation", pairs, context(shared=False))
+    strategy = strategies.load(["permutation"])["permutation"]
+    assert list(strategy.draw(pairs, context(shared=False))) == []
+
+
+@pytest.mark.parametrize(("kind", "own"), [("nsvq", True), ("nsvq", False), ("vq", True), ("fsq", True)])
+def test_a_quantizer_says_whether_its_tokens_share_a_codebook(kind: str, own: bool) -> None:
+    shared = build_quantizer(QuantizerConfig(kind=kind, shared=not own, codes=8, dim=3)).shared
+    assert shared == (kind != "nsvq" or not own), "kinds of the package have one codebook"
 
 
 def test_an_order_that_matters_costs_and_one_that_does_not_is_free() -> None:

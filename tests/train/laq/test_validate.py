@@ -7,13 +7,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from sklearn.metrics import r2_score
 
 from oxcart.compile.sample.rlds import RldsSampleConfig
 from oxcart.manifests.split import SplitRule
 from oxcart.shards.errors import ConfigError
+from oxcart.train import frame_baseline, statistics
 from oxcart.train.laq.model import LatentActionModel, to_float
 from oxcart.train.laq.task import LaqTask, train_laq
-from oxcart.train.laq.validate import pairs_of, quality, usage
+from oxcart.train.laq.validate import Seen, measure_probes, pairs_of, quality, usage
 from oxcart.train.loaders import chunks
 from sample_compile import compile_sample
 from tiny_laq import lines, small, trained
@@ -211,3 +213,29 @@ def test_where_nothing_moves_there_are_no_ratios_to_copying() -> None:
     found = quality({**errors, "copy": np.zeros(3, np.float32)})
     assert not [name for name in found if name.endswith("_ratio")]
     assert all(np.isfinite(value) for value in found.values())
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_the_frame_of_a_pair_is_a_baseline_whose_penalty_suits_other_environments(known: bool) -> None:
+    """Without environments it suits other episodes."""
+    generator = np.random.default_rng(0)
+    count = 60
+    features = generator.normal(size=(2, count, 3))
+    actions = features[..., :2] * (1, 0.3) + generator.normal(size=(2, count, 2))
+    kitchens = [f"kitchen {i % 4}" if known else "" for i in range(count)]
+    keys = [f"episode {i % 12}" for i in range(count)]
+    train, val = (
+        Seen(
+            codes=generator.integers(0, 4, (count, 2)),
+            features=features[i],
+            actions=actions[i],
+            keys=keys,
+            environments=kitchens,
+        )
+        for i in range(2)
+    )
+    groups = statistics.numbered(kitchens if known else keys)
+    guess = frame_baseline.predict(features[0], actions[0], groups, features[1])
+    expected = [r2_score(actions[1][:, i], guess[:, i]) for i in range(2)]
+    assert measure_probes(train, val, 4)["probe_r2_frame"] == pytest.approx(float(np.mean(expected)))
+    assert expected[0] > 0.3

@@ -10,6 +10,7 @@ import torch
 from sklearn.decomposition import PCA
 
 from oxcart.train import plots, statistics
+from oxcart.train.evaluate import apart
 from oxcart.train.evaluate.gather import GatheredPairs
 from oxcart.train.evaluate.strategy import (
     Context,
@@ -110,18 +111,19 @@ def _embedding(pairs: GatheredPairs, vectors: Floats) -> Figure:
         area = 10 + 300 * counts[place] / counts[place].max()
         axis.scatter(*points.T, s=area, color=plots.COLOURS[0], alpha=0.35, linewidths=0)
         if size <= 64:
-            for code, (x, y) in enumerate(points):
-                axis.text(x, y, str(code), fontsize=8, ha="center", va="center", color=plots.INK)
+            order = np.argsort(-counts[place], kind="stable")
+            apart.write(axis, order, points[order], fontsize=8)
         shown = pca.explained_variance_ratio_.sum()
         tidy(axis, f"token {place}: {shown:.0%} of the variance")
         axis.margins(0.18)
         axis.set_xticks([])
         axis.set_yticks([])
+    apart.keep_apart(figure)
     return Figure(
         title="Code vectors",
         png=to_png(figure),
         caption="The first two principal components of each place's vectors; area is how often a code is "
-        "used.",
+        f"used. {apart.CAPTION}",
     )
 
 

@@ -11,15 +11,17 @@ from matplotlib.patches import Ellipse
 from scipy import stats
 
 from oxcart.train import plots, statistics
-from oxcart.train.evaluate import shares
+from oxcart.train.evaluate import apart, shares
 from oxcart.train.evaluate.gather import GatheredPairs
 from oxcart.train.evaluate.strategy import (
+    LABELLED,
     Context,
     Figure,
     Number,
     Skip,
     Strategy,
     Table,
+    frequent,
     groupings,
     having,
     largest,
@@ -105,7 +107,7 @@ def draw(pairs: GatheredPairs, context: Context) -> Iterator[Figure | Table]:
         title="Actions by token",
         png=scatter(pairs, statistics.plane(_actions(pairs))),
         caption="The first two values of each pair's action, coloured by the code of one place; bold "
-        "numbers stand at the mean of their code.",
+        f"numbers stand at the mean of their code, for the {LABELLED} most frequent. {apart.CAPTION}",
     )
     yield _actions_by_token(pairs)
 
@@ -136,7 +138,7 @@ def _compass(pairs: GatheredPairs) -> Figure:
     colours = plt.get_cmap("hsv")
     for place, axis in enumerate(axes[0]):
         _frame(axis, reach, f"token {place}")
-        for code in np.argsort(-counts[0, place])[: 2 * PANELS]:
+        for code in np.argsort(-counts[0, place], kind="stable")[:LABELLED]:
             if not counts[0, place, code]:
                 continue
             x, y = means[place, code]
@@ -144,13 +146,14 @@ def _compass(pairs: GatheredPairs) -> Figure:
             width = 0.6 + 2.6 * np.sqrt(counts[0, place, code] / counts[0, place].max())
             style = {"arrowstyle": "-|>", "color": colour, "linewidth": width, "mutation_scale": 11}
             axis.annotate("", (x, y), (0, 0), arrowprops={**style, "shrinkA": 0, "shrinkB": 0})
-            axis.text(x * 1.16, y * 1.16, str(code), fontsize=8, ha="center", va="center", color=plots.INK)
+            apart.write(axis, [code], np.array([[x * 1.16, y * 1.16]]), fontsize=8)
+    apart.keep_apart(figure)
     return Figure(
         title="What each code means",
         png=to_png(figure),
         caption="Mean action of the pairs that have a code in this place, first two values, as a deviation "
         "from the mean action of the dataset and in units of its deviation. Width is how often the code is "
-        "used.",
+        f"used; the {LABELLED} most frequent. {apart.CAPTION}",
     )
 
 
@@ -221,14 +224,14 @@ def scatter(pairs: GatheredPairs, values: Floats) -> bytes:
         for place, axis in enumerate(axes[row]):
             codes = pairs.codes[shown, place]
             axis.scatter(*values[shown].T, c=codes, cmap="tab10", s=4, alpha=0.55, linewidths=0)
-            used, counts = np.unique(pairs.codes[mine, place], return_counts=True)
-            for code in used[np.argsort(-counts, kind="stable")][:16]:
-                x, y = values[mine][pairs.codes[mine, place] == code].mean(0)
-                axis.text(x, y, str(code), fontsize=9, fontweight="bold", ha="center", va="center")
+            used = frequent(pairs.codes[mine, place])
+            means = np.stack([values[mine][pairs.codes[mine, place] == code].mean(0) for code in used])
+            apart.write(axis, used, means, fontsize=9, fontweight="bold")
             axis.set_xlim(low[0] - margin[0], high[0] + margin[0])
             axis.set_ylim(low[1] - margin[1], high[1] + margin[1])
             heading = f"token {place}" if len(names) == 1 else f"{name}, token {place}"
             tidy(axis, heading, "value 0", "" if place else "value 1")
+    apart.keep_apart(figure)
     return to_png(figure)
 
 

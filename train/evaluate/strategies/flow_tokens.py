@@ -9,15 +9,17 @@ from typing import Any
 import numpy as np
 
 from oxcart.train import plots, statistics
-from oxcart.train.evaluate import shares
+from oxcart.train.evaluate import apart, shares
 from oxcart.train.evaluate.gather import GatheredPairs
 from oxcart.train.evaluate.strategy import (
     FEW,
+    LABELLED,
     Context,
     Figure,
     Number,
     Skip,
     Strategy,
+    frequent,
     panels,
     tidy,
     to_png,
@@ -88,17 +90,19 @@ def _scatter(pairs: GatheredPairs, flow: Floats) -> Figure:
         for place, axis in enumerate(axes[number]):
             codes = pairs.codes[shown, place]
             axis.scatter(*values.T, c=codes, cmap="tab10", s=4, alpha=0.6, linewidths=0)
-            for code in np.unique(codes):
-                x, y = values[codes == code].mean(0)
-                axis.text(x, y, str(code), fontsize=9, fontweight="bold", ha="center", va="center")
+            used = frequent(codes)
+            means = np.stack([values[codes == code].mean(0) for code in used])
+            apart.write(axis, used, means, fontsize=9, fontweight="bold")
             axis.set_xlim(-reach, reach)
             axis.set_ylim(-reach, reach)
             tidy(axis, f"token {place}, {variant}", "% of the width", "" if place else "% up")
+    apart.keep_apart(figure)
     return Figure(
         title="Mean flow of each pair, by token",
         png=to_png(figure),
         caption=f"One point per pair ({len(shown):,} of {len(pairs):,}), coloured by its code; bold numbers "
-        "stand at the mean of their code. Plain: of all pixels; weighted: by how far each moves; "
+        f"stand at the mean of their code, for the {LABELLED} most frequent. {apart.CAPTION} Plain: of all "
+        "pixels; weighted: by how far each moves; "
         f"thresholded: of those that move by {STILL:g}% of the width.",
     )
 

@@ -80,7 +80,8 @@ def draw(pairs: GatheredPairs, context: Context) -> Iterator[Figure]:
             box.set(facecolor=plots.COLOURS[0], alpha=0.55, linewidth=0)
         for line in drawn["medians"]:
             line.set(color=plots.INK)
-        axis.set_xticks(range(1, len(codes) + 1), [str(code) for code in codes])
+        upright = 90 if pairs.size > 10 else 0
+        axis.set_xticks(range(1, len(codes) + 1), [str(code) for code in codes], rotation=upright)
         tidy(axis, f"token {place}", "code", f"length of {what}" if not place else "")
     yield Figure(
         title="How far, by token",

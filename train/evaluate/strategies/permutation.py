@@ -17,8 +17,8 @@ ORDERS = ("original", "sorted", "reversed", "shuffled")
 
 def measure(pairs: GatheredPairs, context: Context) -> Iterator[Number | Skip]:
     """Reconstruction error of each other order, over that of the original."""
-    if pairs.codes.shape[1] < 2:
-        yield Skip(what="order of the tokens", because="a latent action is one token, which has no order")
+    if (why := _unordered(pairs, context)) is not None:
+        yield Skip(what="order of the tokens", because=why)
         return
     errors = _errors(pairs, context)
     episodes = pairs.episodes[pairs.framed]
@@ -37,7 +37,7 @@ def measure(pairs: GatheredPairs, context: Context) -> Iterator[Number | Skip]:
 
 def draw(pairs: GatheredPairs, context: Context) -> Iterator[Figure]:
     """Error of each order over that of the copy-frame baseline."""
-    if pairs.codes.shape[1] < 2:
+    if _unordered(pairs, context) is not None:
         return
     assert pairs.frames is not None
     errors = _errors(pairs, context)
@@ -58,6 +58,15 @@ def draw(pairs: GatheredPairs, context: Context) -> Iterator[Figure]:
         caption="Reconstruction error with each pair's own tokens in other orders; dotted: the copy-frame "
         "baseline.",
     )
+
+
+def _unordered(pairs: GatheredPairs, context: Context) -> str | None:
+    """Reason why codes cannot stand in other places; None if they can."""
+    if pairs.codes.shape[1] < 2:
+        return "a latent action is one token, which has no order"
+    if not context.model.quantizer.shared:
+        return "each token has a codebook of its own, so a code names another vector in another place"
+    return None
 
 
 def _errors(pairs: GatheredPairs, context: Context) -> Floats:

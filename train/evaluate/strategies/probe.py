@@ -1,50 +1,63 @@
-"""The linear probe: actions from codes, on environments that the probe never saw."""
+"""The linear probe: actions from codes, on environments that the probe never saw.
+
+Each value of the action is judged by itself. A mean over them hides that codes may tell one value well and
+the others not at all.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from sklearn.linear_model import Ridge
 
-from oxcart.train import plots, statistics
+from oxcart.train import frame_baseline, plots, statistics
 from oxcart.train.evaluate.gather import GatheredPairs
 from oxcart.train.evaluate.strategy import FEW, Context, Figure, Number, Skip, Strategy, panels, tidy, to_png
-from oxcart.train.statistics import Floats, Ints
-
-FRAME_RIDGE = 100.0
-"""Ridge penalty for pixels, of which there are more than environments."""
+from oxcart.train.statistics import Floats, Ints, Statistic
 
 
 def measure(pairs: GatheredPairs, context: Context) -> Iterator[Number | Skip]:
-    """R2 from codes, and its gain over R2 from the frame alone."""
+    """R2 of each value from codes, and its gain over R2 from the frame alone."""
     found = _predictions(pairs)
     if isinstance(found, str):
         yield Skip(what="R2 of actions from codes", because=found)
         return
     rows_of, target, by_codes, by_frame, where = found
     episodes = pairs.episodes[rows_of]
-    yield context.estimate(
-        episodes,
-        lambda rows: _r2(target[rows], by_codes[rows]),
-        name="r2",
-        title="R2 of actions from codes",
-        better="high",
-        read=f"Of a linear probe from all tokens to the actions, {where}: 1 is exact, 0 no better than the "
-        "mean.",
-    )
-    if by_frame is None:
-        yield Skip(what="gain over the frame alone", because="no frames were kept small")
-        return
-    yield context.estimate(
-        episodes,
-        lambda rows: _r2(target[rows], by_codes[rows]) - max(0.0, _r2(target[rows], by_frame[rows])),
-        name="gain",
-        title="R2 from codes above that from the frame alone",
-        better="high",
-        read="Above the frame's own probe, or above the mean where that errs by more than the mean.",
-    )
+    for value, name in enumerate(names_of(pairs)):
+        if not target[:, value].any():
+            yield Skip(what=f"R2 of {name} from codes", because="it never varies")
+            continue
+        key = re.sub(r"\W+", "_", name).strip("_")
+        yield context.estimate(
+            episodes,
+            _score(target, by_codes, value),
+            name=f"r2_{key}",
+            of=name,
+            title=f"R2 of {name} from codes",
+            better="high",
+            read=f"Of a linear probe from all tokens to this value of the action, {where}: 1 is exact, 0 no "
+            "better than the mean.",
+        )
+        yield context.estimate(
+            episodes,
+            _gain(target, by_codes, by_frame, value),
+            name=f"gain_{key}",
+            of=name,
+            title=f"R2 of {name} from codes above that from the frame alone",
+            better="high",
+            read="Above a probe from edges and colours of frame t, or above the mean where that errs by more "
+            "than the mean. Codes tell the value if this and the R2 lie above 0.",
+        )
+
+
+def names_of(pairs: GatheredPairs) -> Sequence[str]:
+    """Names of the values of the action."""
+    assert pairs.actions is not None
+    return pairs.action_names or [f"value {i}" for i in range(pairs.actions.shape[1])]
 
 
 def draw(pairs: GatheredPairs, context: Context) -> Iterator[Figure]:
@@ -56,16 +69,16 @@ def draw(pairs: GatheredPairs, context: Context) -> Iterator[Figure]:
     width = min(8, target.shape[1])
     figure, axes = panels(1, width, 2.6 * width, 2.7)
     shown = np.linspace(0, len(target) - 1, min(len(target), 3000)).astype(np.int64)
-    for value, axis in enumerate(axes[0]):
+    for value, (axis, name) in enumerate(zip(axes[0], names_of(pairs), strict=False)):
         x, y = target[shown, value], by_codes[shown, value]
         reach = max(float(np.quantile(np.abs(x), 0.995)), 1e-6)
         axis.plot([-reach, reach], [-reach, reach], color=plots.FAINT, linewidth=1)
         axis.scatter(x, y, s=4, alpha=0.4, color=plots.COLOURS[0], linewidths=0)
         axis.set_xlim(-reach, reach)
         axis.set_ylim(-reach, reach)
-        score = _r2(target[:, value : value + 1], by_codes[:, value : value + 1])
+        score = _score(target, by_codes, value)(np.arange(len(target)))
         said = f"R2 {score:.2f}" if math.isfinite(score) else "never varies"
-        tidy(axis, f"value {value}: {said}", "action", "" if value else "by the probe")
+        tidy(axis, f"{name}: {said}", "action", "" if value else "by the probe")
     yield Figure(
         title="Actions by the probe",
         png=to_png(figure),
@@ -73,17 +86,17 @@ def draw(pairs: GatheredPairs, context: Context) -> Iterator[Figure]:
     )
 
 
-def _predictions(pairs: GatheredPairs) -> tuple[Ints, Floats, Floats, Floats | None, str] | str:
-    """Rows that are judged, their actions, predictions from codes and from the frame, and where they are
-    judged; or the reason why there is no probe."""
+def _predictions(pairs: GatheredPairs) -> tuple[Ints, Floats, Floats, Floats, str] | str:
+    """Rows that are judged, their actions (0 where a value never varies), predictions from codes and from the
+    frame, and where they are judged; or the reason why there is no probe."""
     assert pairs.actions is not None
     known = np.isfinite(pairs.actions).all(1)
     test = known & pairs.held_out
     fit = known & ~pairs.held_out
+    places = statistics.numbered(np.char.add(np.char.add(pairs.dataset, "\n"), pairs.environment))
     where = "fitted on environments that training saw, judged on those held out"
     if not test.any() or not fit.any():
         # Half of the environments judge the other half, else half of the episodes.
-        places = statistics.numbered(np.char.add(np.char.add(pairs.dataset, "\n"), pairs.environment))
         several = len(np.unique(places[known])) > 1
         units = places if several else pairs.episodes
         test, fit = known & (units % 2 == 1), known & (units % 2 == 0)
@@ -99,20 +112,28 @@ def _predictions(pairs: GatheredPairs) -> tuple[Ints, Floats, Floats, Floats | N
     varies = (target[test].std(0) > 1e-9) & (target[fit].std(0) > 1e-9)
     if not varies.any():
         return "actions never vary"
-    target = target[:, varies]
+    target[:, ~varies] = 0
     codes = statistics.one_hot(pairs.codes, pairs.size).astype(np.float32)
     by_codes = Ridge(1.0).fit(codes[fit], target[fit]).predict(codes[test])
-    by_frame = None
-    if pairs.thumbs is not None:
-        by_frame = Ridge(FRAME_RIDGE).fit(pairs.thumbs[fit], target[fit]).predict(pairs.thumbs[test])
+
+    def guess() -> Floats:
+        groups = places if len(np.unique(places[fit])) > 1 else pairs.episodes
+        return frame_baseline.predict(pairs.features[fit], target[fit], groups[fit], pairs.features[test])
+
+    by_frame = pairs.keep("actions from the frame", guess)
     return np.flatnonzero(test), target[test], by_codes, by_frame, where
 
 
-def _r2(target: Floats, predicted: Floats) -> float:
-    """Mean R2 of the columns that vary."""
-    found = statistics.r2(target, target - predicted)
-    found = found[np.isfinite(found)]
-    return float(found.mean()) if len(found) else math.nan
+def _score(target: Floats, predicted: Floats, value: int) -> Statistic:
+    """R2 of one value, of targets and predictions [M, A]."""
+    truth, errors = target[:, [value]], (target - predicted)[:, [value]]
+    return lambda rows: float(statistics.r2(truth[rows], errors[rows])[0])
+
+
+def _gain(target: Floats, by_codes: Floats, by_frame: Floats, value: int) -> Statistic:
+    """R2 from codes above that from the frame, or above 0 where that is negative."""
+    coded, framed = _score(target, by_codes, value), _score(target, by_frame, value)
+    return lambda rows: coded(rows) - max(0.0, framed(rows))
 
 
 STRATEGY = Strategy(

@@ -1,4 +1,9 @@
-"""Latent transfer: the code of one pair, applied to the frame of another, should move the same way."""
+"""Latent transfer: the code of one pair, applied to the frame of another, should move the same way.
+
+The motion of frame B decoded with the codes of A is compared with what truly moved in A, between its two
+frames of the dataset. What the codes of A do on A's own frame would be no measure: a decoder whose motion
+depends on codes alone moves all frames alike, whatever the codes mean.
+"""
 
 from __future__ import annotations
 
@@ -29,6 +34,10 @@ ROWS = 6
 """Number of rows of the grid."""
 LEAST = 8
 """Minimum number of pairs A for a number."""
+LAYERED = (
+    " This decoder is layered: codes alone choose the motion, so they move every frame alike by design. The "
+    "angle shows that codes tell the motion of A; that it transfers was not learned."
+)
 
 
 class Transferred(NamedTuple):
@@ -41,8 +50,8 @@ class Transferred(NamedTuple):
     made: npt.NDArray[np.uint8]
     """uint8 [M, H, W, 3]: frame B decoded with the codes of A."""
     angle: Floats
-    """[M]: degrees between the mean flows of A and of the decoded frame; 90 where the latter does not move,
-    NaN where A does not."""
+    """[M]: degrees between the true mean flow of A and that of the decoded frame; 90 where the latter does
+    not move, NaN where A does not."""
     ratio: Floats
     """[M, 2]: squared errors against the second frame of B: of `made`, and of B decoded with its own
     codes."""
@@ -91,8 +100,8 @@ def _angle(angles: Floats, episodes: Ints, context: Context, name: str, title: s
         title=title,
         better="low",
         unit="°",
-        read="Mean angle between the flow of pair A and that of frame B decoded with the codes of A: 0 is "
-        "the same motion in another scene, 90 chance.",
+        read="Mean angle between the true flow of pair A and that of frame B decoded with the codes of A: 0 "
+        "is the same motion in another scene, 90 chance." + (LAYERED if context.model.layered else ""),
     )
 
 
