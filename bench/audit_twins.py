@@ -38,11 +38,13 @@ from oxcart.cli.table import table
 from oxcart.compile.pipeline import CompileConfig, execute, prepare
 from oxcart.compile.plan import Settings
 from oxcart.compile.sample.rlds import RldsSampleConfig, write_rlds
+from oxcart.compile.sample.surfaces import THEMES
 from oxcart.compile.sources.base import SourceConfig
 from oxcart.manifests.audit.audit import AuditOptions, ComparedImages, compare_images
 from oxcart.manifests.audit.episodes import AuditedEpisode, draw, open_datasets
 from oxcart.manifests.audit.features import FRAMES, Features, describe, empty, put, read_features, spaced
 from oxcart.manifests.audit.match import one_thread
+from oxcart.manifests.audit.twins import USUAL
 from oxcart.manifests.audit.verdict import decide
 from oxcart.manifests.manifest import NAME
 from oxcart.manifests.split import SplitRule
@@ -52,7 +54,8 @@ MARGINS = Path(__file__).with_suffix(".tsv")
 """Margins of the cases that the limits come from."""
 SIZES = (4, 8, 12)
 """Environments of train."""
-KITCHENS = RldsSampleConfig(kitchens=24)
+KITCHENS = RldsSampleConfig(kitchens=len(THEMES) + 24)
+"""The kitchens of a seed. Those of the table of themes look alike for every seed, so they are left out."""
 CALIBRATED, REPORTED = range(10), range(30, 50)
 """Seeds of the limits, and of the table."""
 DRAWN, SHOWN = 24, 8
@@ -73,7 +76,9 @@ class Case(NamedTuple):
     word: str
     """The verdict."""
     excess: float
-    """Excess of the held-out environment's contrast."""
+    """Contrast of the held-out environment above the median of train, however large that is."""
+    middle: float
+    """Median contrast of the environments of train."""
     beyond: float
     """Distance of the lowest held-out score from the highest of the null, times the environments of train."""
     ratio: float
@@ -112,6 +117,8 @@ def kitchens(seed: int) -> Pool:
     members: dict[str, dict[str, list[int]]] = {}
     for i, episode in enumerate(episodes):
         environment, name = session[episode.key]
+        if environment in THEMES:
+            continue
         members.setdefault(environment, {}).setdefault(name, []).append(i)
     rooms = [[np.array(own) for _, own in sorted(of.items())] for _, of in sorted(members.items())]
     return Pool(read_features(datasets, episodes, FRAMES, 1), rooms)
@@ -144,6 +151,8 @@ def judged(seed: int, number: int, twin: bool, found: ComparedImages) -> Case:
     checks = (found.near.check, found.places.check, found.ahead)
     word = decide(checks, found.near.exceeding, found.near.allowed, len(found.near.units)).word
     (excess,) = (row["stands out by"] for row in found.places.ranking if row["stands out by"] is not None)
+    assert found.places.middle is not None
+    middle = found.places.middle
     assert found.probe is not None
     assert found.near.beyond is not None
     return Case(
@@ -151,7 +160,8 @@ def judged(seed: int, number: int, twin: bool, found: ComparedImages) -> Case:
         train=number,
         twin=twin,
         word=word,
-        excess=excess,
+        excess=round(excess + min(middle, USUAL) - middle, 4),
+        middle=middle,
         beyond=round(found.near.beyond, 4),
         ratio=found.probe.ratio,
         suspects=tuple(check.name for check in checks if check.status == "suspicious"),
@@ -193,8 +203,10 @@ def calibrate(workers: int) -> None:
 
 def margins(rows: Sequence[Case]) -> str:
     """The margins of cases, as tab-separated lines."""
-    lines = ["seed\ttrain\texcess\tbeyond\tratio"]
-    lines += [f"{r.seed}\t{r.train}\t{r.excess:.4f}\t{r.beyond:.4f}\t{r.ratio:.4f}" for r in rows]
+    lines = ["seed\ttrain\texcess\tmiddle\tbeyond\tratio"]
+    for row in rows:
+        values = (row.excess, row.middle, row.beyond, row.ratio)
+        lines.append("\t".join([str(row.seed), str(row.train), *(f"{value:.4f}" for value in values)]))
     return "\n".join(lines) + "\n"
 
 
@@ -212,6 +224,7 @@ def limits() -> dict[str, float]:
     return {
         "EXCESS": round(excess, 2),
         "TAIL": round(tail, 2),
+        "USUAL": round(rare(value["middle"])[0], 2),
         "BEYOND": round(rare(value["beyond"][few])[0], 1),
         "KNOWN": round(math.exp(-rare(-np.log(value["ratio"][few]))[0]), 2),
     }
