@@ -8,6 +8,7 @@ place under two names. The test asks a person to look, who gets the images.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -204,15 +205,14 @@ def _ranking(
             each = likeness(one.backgrounds, plains(other.backgrounds))
             mine, theirs = np.unravel_index(each.argmax(), each.shape)
             stands_out = None if twins is None or rank else float(twins.excess[i])
+            limit = math.inf if twins is None else float(twins.limit[i])
             rows.append(
                 {
                     "held out": one.name,
                     "train": other.name,
                     "score": round(float(np.tanh(alike[i, at])), 4),
                     "stands out by": None if stands_out is None else round(stands_out, 4),
-                    "twin": stands_out is not None
-                    and twins is not None
-                    and stands_out > float(twins.limit[i]),
+                    "twin": stands_out is not None and stands_out > limit,
                     "held out episode": int(one.episodes[mine]),
                     "train episode": int(other.episodes[theirs]),
                 }

@@ -88,6 +88,8 @@ class Verdict:
     """`leak`, `suspicious`, `clean` or `not checked`."""
     because: tuple[str, ...]
     """Reasons as sentences, most important first."""
+    complete: bool = True
+    """Whether everything was compared that a clean verdict needs."""
 
 
 def threshold(null: npt.NDArray[np.float32], environments: npt.NDArray[np.int64]) -> Threshold:
@@ -233,9 +235,10 @@ def decide(
     found = [f"{c.name}: {c.summary}" for c in suspects]
     if suspects and not damaged:
         advice = (f"to settle it, {suspects[0].settle}", APART_AFTER_ALL)
-        return Verdict(word=SUSPECT, because=(*found, *advice, *near, *unseen, *others))
+        because = (*found, *advice, *near, *unseen, *others)
+        return Verdict(word=SUSPECT, because=because, complete=not (near or unseen))
     if damaged or near or unseen or exceeding is None:
-        return Verdict(word=UNCLEAR, because=(*damaged, *found, *near, *unseen, *others))
+        return Verdict(word=UNCLEAR, because=(*damaged, *found, *near, *unseen, *others), complete=False)
     return Verdict(
         word=CLEAN,
         because=(
