@@ -58,7 +58,7 @@ KITCHENS = RldsSampleConfig(kitchens=len(THEMES) + 24)
 """The kitchens of a seed. Those of the table of themes look alike for every seed, so they are left out."""
 CALIBRATED, REPORTED = range(10), range(30, 50)
 """Seeds of the limits, and of the table."""
-DRAWN, SHOWN = 24, 8
+DRAWN, SHOWN = 24, 4
 """Cases of each size and seed, without a twin for the limits, and of either kind for the table."""
 RARE = 1 / 500
 """Share of the cases without a twin that reach a limit."""

@@ -59,7 +59,7 @@ LEAST_SPREAD = 0.05
 have one highest score, so among four of train a smaller deviation is chance."""
 FEW = 5
 """Minimum number of environments for any to stand out."""
-BEYOND = 2.2
+BEYOND = 2.6
 """Distance of all held-out scores from the whole null (Fisher transforms, times the number of environments of
 the null) that 1 in 500 environments without a twin reach."""
 
