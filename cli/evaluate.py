@@ -63,6 +63,12 @@ def evaluate() -> None:
     type=LocalPath(exists=True, dir_okay=False),
     help="File with weights of RAFT.  [default: torchvision's]",
 )
+@click.option(
+    "--text-model",
+    metavar="DIR|NAME",
+    help="Language model of transformers that embeds instructions: a directory, or an id of the Hugging Face "
+    "hub.  [default: none: words are compared, not meaning]",
+)
 @click.option("--seed", type=click.IntRange(min=0), default=0, help="Seed of everything that is drawn.")
 @quiet_option
 def laq(
@@ -77,6 +83,7 @@ def laq(
     checkpoint: str,
     flow: str,
     flow_weights: Path | None,
+    text_model: str | None,
     batch_size: int,
     device: str,
     seed: int,
@@ -85,8 +92,8 @@ def laq(
     """Say whether the codes of RUN mean the same in every environment of every DATASET.
 
     Numbers stand beside those of the same model before training and of shuffled codes,
-    with confidence intervals over episodes. What cannot be measured is listed with the
-    reason.
+    with confidence intervals over environments (over episodes, if there are fewer than
+    five). What cannot be measured is listed with the reason.
 
     \b
     Example:
@@ -109,6 +116,7 @@ def laq(
         draw=Draw(samples=samples, frames=frames, batch_size=batch_size, seed=seed),
         flow=flow,
         flow_weights=None if flow_weights is None else str(flow_weights),
+        text_model=text_model,
         subsets=None if subsets is None else tuple(parse(read_text(subsets), str(subsets))),
     )
 
@@ -137,9 +145,9 @@ def laq(
 def _command(run: Path, datasets: tuple[str, ...], given: dict[str, Any]) -> str:
     """The command line that makes this report, without the files it is written to."""
     words = ["oxcart", "evaluate", "laq", str(run), *datasets]
-    for name in ("strategies", "samples", "frames", "subsets", "checkpoint", "flow", "seed"):
+    for name in ("strategies", "samples", "frames", "subsets", "checkpoint", "flow", "text_model", "seed"):
         if given[name] is not None:
-            words += [f"--{name}", str(given[name])]
+            words += [f"--{name.replace('_', '-')}", str(given[name])]
     return shlex.join(words)
 
 
@@ -152,13 +160,14 @@ def _text(found: Analysis, output: Path | None) -> str:
             f"{row.strategy}/{row.number.name}",
             say(row.number.value, row.number.unit),
             say_interval(row.number),
+            row.number.over,
             say(row.null.value) if row.null else None,
             say(row.untrained.value) if row.untrained else None,
             row.verdict,
         )
         for row in found.rows()
     ]
-    header = ("number", "trained", "95% interval", "shuffled", "untrained", "")
+    header = ("number", "trained", "95% interval", "over", "shuffled", "untrained", "")
     lines = [table(header, rows)] if rows else ["no number could be taken"]
     for section in found.sections:
         lines += [

@@ -61,6 +61,7 @@ def planted(kind: str, seed: int = 0, places: int = 1) -> GatheredPairs:
         split=np.where(environment % 3 == 2, "val", "train"),
         environment=np.array([f"kitchen{i}" for i in range(ENVIRONMENTS)])[environment],
         key=np.array([f"episode{i}" for i in range(ENVIRONMENTS * EPISODES)])[episode],
+        t=np.tile(np.arange(PAIRS), ENVIRONMENTS * EPISODES),
         instruction=np.array(["push red block", "open drawer", "wipe table", "lift green cup"])[asked],
         actions=motion,
         state=generator.normal(size=(count, 3)),

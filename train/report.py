@@ -223,11 +223,11 @@ def describe(
     lines.append("| --- |" + " --- |" * len(columns))
     splits = tuple(columns.values())
     numbers = [
-        key for key, value in last.items() if isinstance(value, int | float) and key.startswith(splits)
+        key for key, value in last.items() if isinstance(value, int | float | str) and key.startswith(splits)
     ]
     for name in dict.fromkeys(key.rpartition("/")[2] for key in numbers):
         cells = [last.get(f"{before}{name}") for before in columns.values()]
-        said = [f"{cell:.4g}" if isinstance(cell, int | float) else "" for cell in cells]
+        said = [f"{cell:.4g}" if isinstance(cell, int | float) else cell or "" for cell in cells]
         lines.append(f"| {name} | {' | '.join(said)} |")
     shown = " ".join(f"![]({name})" for name in images)
     return "\n".join([*lines, "", f"{page} says what each means. {shown}", ""])

@@ -1,11 +1,12 @@
-"""Statistics of codes: entropy, mutual information with actions, linear probes, and intervals over episodes.
+"""Statistics of codes: mutual information with actions, linear probes, and intervals over clusters of pairs.
 
-    r2 = probe(one_hot(train.codes, 8), train.actions, one_hot(val.codes, 8), val.actions)
+    units = make_units(batch.environment, batch.key, batch.t)
+    jackknife(lambda rows: float(errors[rows].mean()), units.clusters)
 
-Pairs of one episode are not independent, so every interval is over episodes. There are two kinds. The
-bootstrap repeats episodes. That is right for means and for sums that leave out products within an episode. It
-is wrong for mutual information and for lengths of means: noise makes both too large, and repeats make them
-larger still. Those get a jackknife over groups of episodes.
+Pairs of one episode are not independent, and neither are episodes of one environment. `Units.clusters`
+says which pairs belong together, and both intervals and chance go by it: intervals come from leaving out
+whole clusters, and chance is what labels of another cluster give. Intervals are by a jackknife. A bootstrap
+repeats samples, which makes mutual information and lengths of means too large, and it needs many clusters.
 
 Training needs only NumPy here. SciPy and scikit-learn have an entropy, a mutual information and a ridge
 regression too, but are optional here, and their results differ in the last digits.
@@ -15,7 +16,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from dataclasses import dataclass, replace
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -24,21 +26,22 @@ Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 Statistic = Callable[[Ints], float]
 """Function of rows of samples; NaN if they do not determine its value."""
+Over = Literal["environments", "episodes"]
 
 LEVEL = 0.95
 """Confidence of intervals."""
-NORMAL = 1.959963984540054
-"""Half the width of a normal interval of LEVEL, in standard errors."""
+FEWEST_ENVIRONMENTS = 5
+"""Minimum number of environments for statements about unseen environments."""
 LEAST = 3
-"""Minimum number of episodes for an interval."""
-RESAMPLES, MEAN_RESAMPLES = 200, 1000
-"""Number of bootstrap draws: for any statistic, and for means, which cost less."""
+"""Minimum number of clusters for an interval."""
 SECTORS = 8
 """Number of directions of an action."""
-SHUFFLES, GROUPS = 10, 40
-"""Number of shuffles of labels, and maximum number of groups of episodes in a jackknife."""
+SHUFFLES, GROUPS = 20, 40
+"""Number of shuffles of labels, and maximum number of groups of clusters in a jackknife."""
 STILL = 0.1
 """Share of the 90th percentile of length below which an action has no direction."""
+NEAR_ONE = 1 - 1e-12
+"""Largest cosine that has a finite Fisher's z."""
 
 
 class Interval(NamedTuple):
@@ -46,6 +49,46 @@ class Interval(NamedTuple):
 
     low: float
     high: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Units:
+    """Where each of N rows comes from, which says what rows are independent."""
+
+    environment: Ints
+    """[N]: number of the environment; -1 if it is unknown."""
+    episode: Ints
+    """[N]: number of the episode."""
+    t: Ints
+    """[N]: step of the episode."""
+
+    def __len__(self) -> int:
+        return len(self.episode)
+
+    def __getitem__(self, rows: Ints | npt.NDArray[np.bool_]) -> Units:
+        return Units(environment=self.environment[rows], episode=self.episode[rows], t=self.t[rows])
+
+    @property
+    def over(self) -> Over:
+        """What the clusters are."""
+        known = np.unique(self.environment[self.environment >= 0])
+        return "environments" if len(known) >= FEWEST_ENVIRONMENTS else "episodes"
+
+    @property
+    def clusters(self) -> Ints:
+        """[N]: number of the cluster, from 0.
+
+        With FEWEST_ENVIRONMENTS, a cluster is an environment, or an episode whose environment is unknown.
+        Fewer do not tell how much environments differ. Then a cluster is an episode, and numbers are of
+        these environments alone.
+        """
+        if self.over == "episodes":
+            return numbered(self.episode)
+        return numbered(np.where(self.environment >= 0, self.environment, -1 - self.episode))
+
+    def by_episode(self) -> Units:
+        """The same rows, with episodes as clusters."""
+        return replace(self, environment=np.full_like(self.environment, -1))
 
 
 class Information(NamedTuple):
@@ -56,10 +99,22 @@ class Information(NamedTuple):
     """Mean over shuffled labels: the value that chance gives."""
     excess: float
     """`value` - `shuffled`."""
-    low: float
-    """Lower bound of the excess's 95% interval."""
-    high: float
-    """Upper bound of the excess's 95% interval."""
+    interval: Interval | None
+    """95% interval of the excess; None if there are too few clusters."""
+
+
+def make_units(environments: Sequence[str | None], episodes: Sequence[str], t: npt.NDArray[Any]) -> Units:
+    """Units of samples of one dataset.
+
+    Args:
+        environments: environment of each sample; None if it is unknown.
+        episodes: key of each sample's episode.
+        t: [N]: step of each sample.
+    """
+    names = np.array([name or "" for name in environments], np.str_)
+    return Units(
+        environment=np.where(names == "", -1, numbered(names)), episode=numbered(episodes), t=np.asarray(t)
+    )
 
 
 def numbered(names: npt.NDArray[Any] | Sequence[str]) -> Ints:
@@ -84,33 +139,165 @@ def entropy(counts: npt.NDArray[Any]) -> float:
     return float(-(share * np.log(share)).sum())
 
 
-def nmi(a: Ints, b: Ints) -> float:
-    """Normalised mutual information I(a; b) / sqrt(H(a) H(b)); 0 if one of them never varies."""
-    a, b = numbered(a), numbered(b)
-    shape = int(a.max()) + 1, int(b.max()) + 1
-    share = np.bincount(a * shape[1] + b, minlength=math.prod(shape)).reshape(shape) / len(a)
-    of_a, of_b = entropy(share.sum(1)), entropy(share.sum(0))
-    if min(of_a, of_b) <= 0:
-        return 0.0
-    return float((of_a + of_b - entropy(share.reshape(-1))) / np.sqrt(of_a * of_b))
-
-
-def information(codes: Ints, labels: Ints, episodes: Sequence[str], *, seed: int = 0) -> Information:
-    """Normalised mutual information of codes [N, n] and labels [N], and its excess over shuffled labels.
+def information(codes: Ints, labels: Ints, units: Units, *, seed: int = 0) -> Information:
+    """Normalised mutual information of codes [N, n] and labels [N], and its excess over chance.
 
     Mutual information from few samples is too large by itself, so only the excess counts.
     """
-    one = joint(codes)
+    measure = _mutual(joint(codes), labels, shuffles(units, SHUFFLES, seed))
+
+    def normalised(rows: Ints) -> tuple[float, float]:
+        shared, chance, of_codes, of_labels = measure(rows)
+        scale = math.sqrt(of_codes * of_labels)
+        return (shared / scale, chance / scale) if scale > 0 else (0.0, 0.0)
+
+    def excess(rows: Ints) -> float:
+        value, chance = normalised(rows)
+        return value - chance
+
+    value, chance = normalised(np.arange(len(labels)))
+    return Information(value, chance, value - chance, jackknife(excess, units.clusters, seed))
+
+
+def told(
+    codes: Ints,
+    labels: Ints,
+    units: Units,
+    seed: int,
+    of: Literal["labels", "codes", "both"] = "labels",
+    given: Ints | None = None,
+) -> Statistic:
+    """Share of an entropy that one code and the label have in common, above chance; mean over places.
+
+    It is (I - E) / (H - E), with the mean E of the mutual information I over shuffles: 0 by chance however
+    few the pairs are, 1 where one determines the other. That is the adjusted mutual information of Vinh et
+    al. (JMLR 2010), with shuffles of whole clusters in place of single pairs.
+
+    Args:
+        codes: [N, n]: codes of each pair.
+        labels: [N]: label of each pair.
+        units: [N]: where each pair comes from.
+        seed: seed of the shuffles.
+        of: whose entropy H is; `both` is the geometric mean.
+        given: [N]: a label that is known before. I, E and H are their means over its values then, with
+            `turns` among the pairs of one value: what is left is told beyond it.
+
+    Returns:
+        A statistic; NaN where H is 0 at every place, or where no two clusters share a label, so that
+        shuffles change nothing.
+    """
+    labels, clusters = numbered(labels), units.clusters
+    if len(np.unique(np.stack([labels, clusters]), axis=1).T) == labels.max(initial=0) + 1:
+        return lambda rows: math.nan
+    part = np.zeros_like(labels) if given is None else numbered(given)
+    members = [np.flatnonzero(part == i) for i in range(int(part.max(initial=-1)) + 1)]
+    member = np.empty_like(part)
+    for mine in members:
+        member[mine] = np.arange(len(mine))
+    shuffle = shuffles if given is None else turns
+    shuffled = [shuffle(units[mine], SHUFFLES, seed) for mine in members]
+    measures = [
+        [_mutual(codes[mine, i], labels[mine], own) for mine, own in zip(members, shuffled, strict=True)]
+        for i in range(codes.shape[1])
+    ]
+
+    def statistic(rows: Ints) -> float:
+        inside = [member[rows[part[rows] == i]] for i in range(len(members))]
+        found = []
+        for each in measures:
+            parts = [np.array(one(own)) * len(own) for one, own in zip(each, inside, strict=True) if len(own)]
+            shared, chance, of_codes, of_labels = np.sum(parts, 0) / len(rows)
+            whole = {"labels": of_labels, "codes": of_codes, "both": math.sqrt(of_codes * of_labels)}[of]
+            if whole > 0:
+                found.append((shared - chance) / (whole - chance) if whole - chance > 1e-9 else 0.0)
+        return float(np.mean(found)) if found else math.nan
+
+    return statistic
+
+
+def _mutual(codes: Ints, labels: Ints, shuffled: Ints) -> Callable[[Ints], tuple[float, float, float, float]]:
+    """Mutual information of codes [N] and labels [N], in nats.
+
+    Returns:
+        A function of rows: mutual information, its mean over labels of the rows `shuffled` [S, N], entropy of
+        codes, entropy of labels.
+    """
+    codes, labels = numbered(codes), numbered(labels)
+    assigned = np.concatenate([labels[None], labels[shuffled]])
+    shape = len(assigned), int(codes.max()) + 1, int(labels.max()) + 1
+    cells = (np.arange(shape[0])[:, None] * shape[1] + codes) * shape[2] + assigned
+
+    def measure(rows: Ints) -> tuple[float, float, float, float]:
+        tables = np.bincount(cells[:, rows].ravel(), minlength=math.prod(shape)).reshape(shape)
+        of_codes, of_labels = _entropies(tables[:1].sum(2)), _entropies(tables.sum(1))
+        shared = of_codes + of_labels - _entropies(tables.reshape(shape[0], -1))
+        return float(shared[0]), float(shared[1:].mean()), float(of_codes[0]), float(of_labels[0])
+
+    return measure
+
+
+def _entropies(counts: Ints) -> Floats:
+    """Entropies [S] of counts [S, M] of one total, in nats."""
+    total = counts[0].sum()
+    found = np.log(total) - (counts * np.log(np.maximum(counts, 1))).sum(1) / total
+    varies: Floats = np.where((counts > 0).sum(1) > 1, found, 0.0)  # exactly 0, without an error of rounding
+    return varies
+
+
+def shuffles(units: Units, count: int, seed: int) -> Ints:
+    """Rows [count, N] from which each row takes its codes or labels: those of another cluster.
+
+    Clusters stand in a random circle, and each takes from the one before it. Each of its episodes takes
+    from one episode, in the order of time, from a random step on. So codes of an episode and an environment
+    stay as alike as they are, and only their relation to everything else is lost. A shuffle of single pairs
+    would count this likeness as information.
+    """
+    clusters = units.clusters
+    _, firsts, episode = np.unique(units.episode, return_index=True, return_inverse=True)
+    cluster_of = clusters[firsts]
+    rows = np.lexsort((units.t, episode))
     generator = np.random.Generator(np.random.PCG64(seed))
-    shuffled = [generator.permutation(labels) for _ in range(SHUFFLES)]
+    found = np.empty((count, len(units)), np.int64)
+    for shuffle in found:
+        circle = generator.permutation(int(clusters.max()) + 1)
+        giver = np.empty_like(circle)
+        giver[circle] = np.roll(circle, 1)
+        order = np.lexsort((generator.random(len(cluster_of)), cluster_of))
+        of_episode = np.empty_like(order)
+        of_episode[order] = order[_dealt(cluster_of[order], giver, np.zeros_like(giver))]
+        begin = generator.integers(0, 1 << 30, len(of_episode))
+        shuffle[rows] = rows[_dealt(episode[rows], of_episode, begin)]
+    return found
 
-    def above(rows: Ints | slice) -> float:
-        chance = float(np.mean([nmi(one[rows], other[rows]) for other in shuffled]))
-        return nmi(one[rows], labels[rows]) - chance
 
-    value, excess = nmi(one, labels), above(slice(None))
-    error = jackknife_error(above, numbered(episodes), generator)
-    return Information(value, value - excess, excess, excess - error, excess + error)
+def turns(units: Units, count: int, seed: int) -> Ints:
+    """Rows [count, N] from which each row takes its labels; each gives once.
+
+    Clusters stand in a random circle, one episode after another, each in the order of time. The circle is
+    turned against itself by a third to two thirds, so that nearly all take from another cluster. `shuffles`
+    keeps clusters whole instead, and repeats the rows of one that gives to a larger one. Where clusters have
+    few rows, repeats look like information.
+    """
+    clusters = units.clusters
+    generator = np.random.Generator(np.random.PCG64(seed))
+    found = np.empty((count, len(units)), np.int64)
+    for turned in found:
+        place, then = (generator.random(int(one.max(initial=-1)) + 1) for one in (clusters, units.episode))
+        order = np.lexsort((units.t, then[units.episode], place[clusters]))
+        turned[order] = np.roll(order, generator.integers(len(units) // 3, 2 * len(units) // 3 + 1))
+    return found
+
+
+def _dealt(groups: Ints, giver: Ints, begin: Ints) -> Ints:
+    """Places [N] from which the members of sorted groups [N] take.
+
+    Member k of group g takes from member `begin[g]` + k of group `giver[g]`; its first follows its last.
+    """
+    sizes = np.bincount(groups, minlength=len(giver))
+    starts = np.cumsum(sizes) - sizes
+    member = np.arange(len(groups)) - starts[groups] + begin[groups]
+    found: Ints = starts[giver[groups]] + member % sizes[giver[groups]]
+    return found
 
 
 def probe(x: Floats, y: Floats, x_val: Floats, y_val: Floats, ridge: float = 1.0) -> Floats:
@@ -148,89 +335,49 @@ def directions(actions: Floats) -> Ints:
     return found
 
 
-def bootstrap(statistic: Statistic, episodes: Ints, seed: int) -> Interval | None:
-    """Percentiles of a bootstrap over episodes, widened for few of them; None where there are too few.
+def jackknife(statistic: Statistic, clusters: Ints, seed: int = 0) -> Interval | None:
+    """Interval around the value of all rows, from the values without each cluster; None for too few clusters.
+
+    It is Student's, with as many degrees of freedom as clusters, less one. Clusters of unequal size count as
+    fewer: 1 / (sum of squared shares) of equal size vary as much (Carter, Schnepel and Steigerwald, Review of
+    Economics and Statistics 2017). More than GROUPS clusters are left out in GROUPS groups.
 
     Args:
-        statistic: of rows, some of which may repeat.
-        episodes: [N]: the episode of each row.
-        seed: seed of the draws.
+        statistic: of rows.
+        clusters: [N]: number of each row's cluster, from 0.
+        seed: seed of the groups.
     """
-    names, episode = np.unique(episodes, return_inverse=True)
-    if len(names) < LEAST:
-        return None
-    order = np.argsort(episode, kind="stable")
-    rows_of = np.split(order, np.cumsum(np.bincount(episode))[:-1])
-    generator = np.random.Generator(np.random.PCG64(seed))
-    drawn = generator.integers(0, len(names), (RESAMPLES, len(names)))
-    values = np.array([statistic(np.concatenate([rows_of[i] for i in numbers])) for numbers in drawn])
-    values = values[np.isfinite(values)]
-    value = statistic(np.arange(len(episodes)))
-    if len(values) < RESAMPLES // 2 or not math.isfinite(value):
-        return None
-    low, high = np.quantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    # Resamples of E episodes spread by sqrt((E - 1) / E) less than the truth, and by Student's distribution.
-    wider = _widened(len(names)) * math.sqrt(len(names) / (len(names) - 1))
-    return Interval(float(value + wider * (low - value)), float(value + wider * (high - value)))
-
-
-def jackknife(statistic: Statistic, episodes: Ints, seed: int) -> Interval | None:
-    """Interval around the value of all rows by a jackknife; None where there are too few episodes."""
-    episode = numbered(episodes)
-    number = int(episode.max(initial=-1)) + 1
+    number = int(clusters.max(initial=-1)) + 1
     if number < LEAST:
         return None
-    error = jackknife_error(statistic, episode, np.random.Generator(np.random.PCG64(seed)))
-    if not math.isfinite(error):
+    groups = min(GROUPS, number)
+    group = np.random.Generator(np.random.PCG64(seed)).permutation(number)[clusters] % groups
+    without = np.array([statistic(np.flatnonzero(group != g)) for g in range(groups)])
+    value = statistic(np.arange(len(clusters)))
+    if not (np.isfinite(without).all() and math.isfinite(value)):
         return None
-    value = statistic(np.arange(len(episodes)))
-    error *= _widened(min(GROUPS, number))
+    error = math.sqrt((groups - 1) / groups * float(((without - without.mean()) ** 2).sum()))
+    equal = 1 / float(((np.bincount(group) / len(group)) ** 2).sum())
+    error *= student(max(1.0, equal - 1))
     return Interval(value - error, value + error)
 
 
-def jackknife_error(statistic: Statistic, episodes: Ints, generator: np.random.Generator) -> float:
-    """Half the width of a normal 95% interval, by leaving out groups of episodes.
+def jackknife_cosine(statistic: Statistic, clusters: Ints, seed: int = 0) -> Interval | None:
+    """The `jackknife` of a cosine: of Fisher's z, which varies alike wherever it is; within -1 and 1."""
 
-    Args:
-        statistic: of some rows.
-        episodes: [N]: number of the episode of each row, from 0.
-        generator: puts episodes into groups.
+    def z(rows: Ints) -> float:
+        return float(np.arctanh(np.clip(statistic(rows), -NEAR_ONE, NEAR_ONE)))
 
-    Returns:
-        inf for a single episode, which says nothing of others, and where the statistic is not finite.
+    found = jackknife(z, clusters, seed)
+    return None if found is None else Interval(math.tanh(found.low), math.tanh(found.high))
+
+
+def student(freedom: float) -> float:
+    """Half the width of an interval of LEVEL, in standard errors with the given degrees of freedom, from 1.
+
+    It is Student's quantile. Of t = sqrt(freedom) tan(angle), the angle has the density cos^(freedom - 1).
     """
-    count = int(episodes.max()) + 1
-    groups = min(GROUPS, count)
-    if groups < 2:
-        return math.inf
-    group = generator.permutation(count)[episodes] % groups
-    without = np.array([statistic(np.flatnonzero(group != g)) for g in range(groups)])
-    if not np.isfinite(without).all():
-        return math.inf
-    return 1.96 * math.sqrt((groups - 1) / groups * float(((without - without.mean()) ** 2).sum()))
-
-
-def student(freedom: int) -> float:
-    """Half the width of an interval of LEVEL, in standard errors with the given degrees of freedom."""
-    from scipy import stats  # of the extra `evaluate`: training has no such interval
-
-    return float(stats.t.ppf((1 + LEVEL) / 2, freedom))
-
-
-def _widened(units: int) -> float:
-    """Factor by which an interval from few units is wider than a normal interval."""
-    return student(units - 1) / NORMAL
-
-
-def mean_resamples(episodes: Sequence[str]) -> Floats:
-    """Times [MEAN_RESAMPLES, N] that each sample occurs in each bootstrap draw of whole episodes."""
-    places = {name: i for i, name in enumerate(dict.fromkeys(episodes))}
-    draws = np.random.default_rng(0).integers(len(places), size=(MEAN_RESAMPLES, len(places)))
-    times = np.stack([np.bincount(draw, minlength=len(places)) for draw in draws])
-    return times[:, [places[name] for name in episodes]].astype(np.float64)
-
-
-def mean_interval(values: Floats, draws: Floats) -> Interval:
-    """95% interval of the mean of values [N], from the draws of `mean_resamples`."""
-    low, high = np.percentile((draws @ values) / draws.sum(1), [2.5, 97.5])
-    return Interval(float(low), float(high))
+    angle = np.linspace(0, np.pi / 2, 10_001)
+    density = np.cos(angle) ** (freedom - 1)
+    below = np.concatenate([[0.0], np.cumsum(density[1:] + density[:-1])])
+    return math.sqrt(freedom) * math.tan(np.interp(LEVEL, below / below[-1], angle))

@@ -3,12 +3,27 @@
 from __future__ import annotations
 
 import ast
+import math
 from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy import stats
+from sklearn.metrics import adjusted_mutual_info_score, mutual_info_score, normalized_mutual_info_score
 
 from oxcart.train import statistics
+from oxcart.train.statistics import (
+    SHUFFLES,
+    Ints,
+    Units,
+    information,
+    jackknife,
+    jackknife_cosine,
+    make_units,
+    shuffles,
+    told,
+    turns,
+)
 
 
 def codes(count: int, seed: int) -> np.ndarray:
@@ -34,37 +49,243 @@ def test_one_hot_keeps_the_places_apart() -> None:
     assert statistics.one_hot(np.array([[0, 1]]), 2).tolist() == [[1, 0, 0, 1]]
 
 
-def test_nmi_is_one_for_the_same_and_zero_for_a_constant() -> None:
-    a = np.array([0, 1, 2, 0, 1, 2])
-    assert statistics.nmi(a, a + 7) == pytest.approx(1)
-    assert statistics.nmi(a, np.zeros(6, np.int64)) == 0
-    assert statistics.nmi(np.array([0, 0, 1, 1]), np.array([0, 1, 0, 1])) == pytest.approx(0, abs=1e-12)
+def units_of(environments: list[int], episodes: list[int]) -> Units:
+    """Rows in the order of time."""
+    count = len(episodes)
+    return Units(environment=np.array(environments), episode=np.array(episodes), t=np.arange(count))
 
 
-def test_information_stands_out_from_chance_only_where_there_is_some() -> None:
-    episodes = [f"e{i // 10}" for i in range(200)]
-    one = codes(200, 0)
-    found = statistics.information(one, statistics.joint(one[:, :1]), episodes)
-    assert found.excess == pytest.approx(found.value - found.shuffled)
-    assert 0.2 < found.low <= found.excess <= found.high < 0.9
-    chance = statistics.information(one, codes(200, 5)[:, 0], episodes)
-    assert chance.value == pytest.approx(chance.shuffled, abs=0.05)
+def alone(count: int) -> Units:
+    """Rows of which each is an episode of an unknown environment."""
+    return units_of([-1] * count, list(range(count)))
 
 
-@pytest.mark.parametrize("values", [4, 8, 64])
-def test_the_interval_of_unrelated_codes_holds_nothing(values: int) -> None:
-    generator = np.random.default_rng(values)
-    episodes = [f"e{i // 12}" for i in range(480)]
-    inside = 0
-    for seed in range(10):
-        one, labels = generator.integers(0, values, (480, 2)), generator.integers(0, 9, 480)
-        found = statistics.information(one, labels, episodes, seed=seed)
-        inside += found.low <= 0 <= found.high
-    assert inside >= 8
+def test_pairs_cluster_by_environment_from_five_environments_on() -> None:
+    four = make_units(["a", "b", "c", "d", "d", None], ["0", "1", "2", "3", "4", "5"], np.arange(6))
+    assert four.over == "episodes"
+    assert four.clusters.tolist() == [0, 1, 2, 3, 4, 5]
+    five = make_units(["a", "b", "c", "d", "d", "e", None, None], list("01234567"), np.arange(8))
+    assert five.over == "environments"
+    assert five.clusters[3] == five.clusters[4]
+    assert len(set(five.clusters.tolist())) == 7, "an episode of an unknown environment is a cluster"
+    assert five[np.array([0, 1, 2, 3, 4])].over == "episodes", "of the rows that are counted, not of all"
+    assert five.by_episode().over == "episodes"
 
 
-def test_one_episode_says_nothing_of_others() -> None:
-    assert statistics.information(codes(50, 0), codes(50, 1)[:, 0], ["only"] * 50).low == -np.inf
+def test_mutual_information_is_that_of_scikit_learn() -> None:
+    generator = np.random.default_rng(0)
+    one = generator.integers(0, 4, (300, 1))
+    labels = np.where(generator.random(300) < 0.5, one[:, 0], generator.integers(0, 5, 300))
+    found = information(one, labels, alone(300))
+    known = normalized_mutual_info_score(one[:, 0], labels, average_method="geometric")
+    assert found.value == pytest.approx(known)
+    assert found.excess == found.value - found.shuffled
+    adjusted = adjusted_mutual_info_score(one[:, 0], labels, average_method="geometric")
+    everything = np.arange(300)
+    assert told(one, labels, alone(300), 0, of="both")(everything) == pytest.approx(adjusted, abs=0.01)
+    assert information(one, one[:, 0] + 7, alone(300)).value == pytest.approx(1)
+    assert information(one, np.zeros(300, np.int64), alone(300)).value == 0
+
+
+def test_a_share_is_one_where_codes_determine_the_label_and_half_where_they_halve_it() -> None:
+    labels = np.arange(400) % 4
+    everything = np.arange(400)
+    assert told(labels[:, None], labels, alone(400), 0)(everything) == pytest.approx(1)
+    halves = np.stack([labels // 2, labels], 1)
+    assert told(halves[:, :1], labels, alone(400), 0)(everything) == pytest.approx(0.5, abs=0.01)
+    assert told(halves, labels, alone(400), 0)(everything) == pytest.approx(0.75, abs=0.01), "mean of places"
+    assert told(halves[:, :1], labels, alone(400), 0, of="codes")(everything) == pytest.approx(1)
+
+
+def test_beyond_what_is_given_is_the_mean_over_its_values() -> None:
+    """Of the first kind codes say all, of the second nothing; kinds and labels go together."""
+    kind, half = np.repeat([0, 1], 400), np.tile([0, 1], 400)
+    codes_ = np.where(kind == 0, half, np.arange(800) // 2 % 2)
+    labels = half + 2 * kind
+    found = told(codes_[:, None], labels, alone(800), 0, given=kind)(np.arange(800))
+    assert found == pytest.approx(0.5, abs=0.01), "one of two bits of 400 pairs each"
+    assert told(kind[:, None], labels, alone(800), 0)(np.arange(800)) == pytest.approx(0.5, abs=0.01)
+    assert told(kind[:, None], labels, alone(800), 0, given=kind)(np.arange(800)) == 0
+    assert math.isnan(told(codes_[:, None], kind, alone(800), 0, given=kind)(np.arange(800)))
+
+
+def test_what_is_told_beyond_is_that_of_scikit_learn() -> None:
+    generator = np.random.default_rng(0)
+    kind = generator.choice(3, 300, p=[0.6, 0.3, 0.1])
+    one = generator.integers(0, 4, 300)
+    labels = (one * (generator.random(300) < 0.6) + kind) % 4
+    rows = np.flatnonzero(generator.random(300) < 0.8)
+    total = np.zeros(3)
+    for i in range(3):
+        mine = np.flatnonzero(kind == i)
+        kept = np.isin(mine, rows)
+        own = one[mine][kept]
+        chance = [
+            mutual_info_score(own, labels[mine][other][kept])
+            for other in turns(alone(300)[mine], SHUFFLES, 7)
+        ]
+        whole = stats.entropy(np.bincount(labels[mine][kept]))
+        total += kept.sum() * np.array([mutual_info_score(own, labels[mine][kept]), np.mean(chance), whole])
+    shared, chance, whole = total
+    found = told(one[:, None], labels, alone(300), 7, given=kind)(rows)
+    assert found == pytest.approx((shared - chance) / (whole - chance))
+
+
+def test_labels_alike_within_an_episode_are_not_told_beyond_a_kind_by_codes_that_are_alike_too() -> None:
+    clear = 0
+    for seed in range(30):
+        generator = np.random.default_rng(seed)
+        episode = np.repeat(np.arange(24), 12)
+        units = Units(environment=np.full(288, -1), episode=episode, t=np.arange(288))
+        one, labels = (generator.integers(0, 4, 24)[episode] for _ in range(2))
+        statistic = told(one[:, None], labels, units, seed, given=generator.integers(0, 3, 288))
+        found = jackknife(statistic, units.clusters, seed)
+        assert found is not None
+        clear += found.low > 0
+    assert clear <= 3
+
+
+def test_labels_of_one_cluster_each_tell_nothing() -> None:
+    episodes = [i // 10 for i in range(50)]
+    found = told(codes(50, 0), np.array(episodes), units_of([-1] * 50, episodes), 0)
+    assert math.isnan(found(np.arange(50)))
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_a_shuffle_gives_each_cluster_the_rows_of_another_in_the_order_of_time(known: bool) -> None:
+    generator = np.random.default_rng(0)
+    environment = np.repeat(np.arange(6), [1, 2, 3, 4, 2, 3])
+    episode = np.repeat(np.arange(len(environment)), generator.integers(2, 9, len(environment)))
+    order = generator.permutation(len(episode))
+    t = np.concatenate([np.arange(number) for number in np.bincount(episode)])
+    place = environment[episode] if known else np.full(len(episode), -1)
+    units = Units(environment=place, episode=episode, t=t)[order]
+    clusters = units.clusters
+    for rows in shuffles(units, 5, 0):
+        assert (clusters[rows] != clusters).all()
+        for one in range(len(environment)):
+            mine = np.flatnonzero(units.episode == one)
+            mine = rows[mine[np.argsort(units.t[mine])]]
+            (giver,) = set(units.episode[mine].tolist())
+            length = (units.episode == giver).sum()
+            assert set(np.diff(units.t[mine]) % length) <= {1 % length}, "in order, the first after the last"
+        for cluster in range(int(clusters.max()) + 1):
+            assert len(set(clusters[rows[clusters == cluster]].tolist())) == 1
+    assert (shuffles(units, 5, 0) == shuffles(units, 5, 0)).all()
+    assert (shuffles(units, 1, 0) != shuffles(units, 1, 1)).any()
+
+
+@pytest.mark.parametrize("environments", [0, 6])
+def test_a_turn_takes_from_others_in_the_order_of_time_and_each_gives_once(environments: int) -> None:
+    generator = np.random.default_rng(0)
+    episode = np.repeat(np.arange(12), generator.integers(3, 8, 12))
+    order = generator.permutation(len(episode))
+    place = episode % environments if environments else np.full(len(episode), -1)
+    t = np.concatenate([np.arange(number) for number in np.bincount(episode)])
+    units = Units(environment=place, episode=episode, t=t)[order]
+    drawn = turns(units, 20, 0)
+    for rows in drawn:
+        assert sorted(rows.tolist()) == list(range(len(rows)))
+        assert (units.clusters[rows] != units.clusters).all()
+        taken = [
+            rows[np.flatnonzero(units.episode == one)[np.argsort(t[order][units.episode == one])]]
+            for one in range(12)
+        ]
+        follows = np.concatenate(
+            [
+                (units.episode[one][1:] == units.episode[one][:-1]) & (np.diff(units.t[one]) == 1)
+                for one in taken
+            ]
+        )
+        assert follows.mean() > 0.6, "most neighbours in time take from neighbours in time"
+    assert len({rows.tobytes() for rows in drawn}) == 20
+    assert (turns(units, 5, 0) == drawn[:5]).all()
+
+
+def test_repeats_of_few_rows_are_not_taken_for_chance() -> None:
+    """Environments of few pairs each, among those of a kind, tell nothing and not less than nothing."""
+    generator = np.random.default_rng(0)
+    found = []
+    for seed in range(20):
+        episode = np.repeat(np.arange(36), 20)
+        units = Units(environment=episode // 6 % 6, episode=episode // 6, t=np.arange(720))
+        labels, kind = generator.integers(0, 4, 720), generator.integers(0, 8, 720)
+        found.append(told(units.environment[:, None], labels, units, seed, given=kind)(np.arange(720)))
+    assert abs(np.mean(found)) < 0.005
+    assert np.std(found) < 0.02
+
+
+def test_episodes_of_one_length_each_give_once() -> None:
+    episodes = [i // 7 for i in range(70)]
+    for rows in shuffles(units_of([-1] * 70, episodes), 5, 0):
+        assert sorted(rows.tolist()) == list(range(70))
+
+
+def sticky(generator: np.random.Generator, kinds: int, units: Units, stays: float) -> Ints:
+    """Values that mostly stay what they are from one step of an episode to the next."""
+    found = generator.integers(0, kinds, len(units))
+    for row in range(1, len(units)):
+        if units.episode[row] == units.episode[row - 1] and generator.random() < stays:
+            found[row] = found[row - 1]
+    return found
+
+
+@pytest.mark.parametrize("environments", [0, 8])
+@pytest.mark.parametrize("motions", ["of the episode", "smooth"])
+def test_codes_of_the_episode_tell_nothing_of_motions_that_are_alike_within_one(
+    motions: str, environments: int
+) -> None:
+    clear = 0
+    for seed in range(50):
+        generator = np.random.default_rng([seed, environments])
+        lengths = generator.integers(5, 15, 24)
+        episode = np.repeat(np.arange(24), lengths)
+        place = np.arange(24) % environments if environments else np.full(24, -1)
+        units = Units(environment=place[episode], episode=episode, t=np.arange(len(episode)))
+        # Where environments are known, codes and motions are of the environment as often as of the episode.
+        own = [generator.integers(0, 8, 24) for _ in range(2)]
+        if environments:
+            alike = [generator.integers(0, 8, environments)[place] for _ in range(2)]
+            own = [np.where(generator.random(24) < 0.5, own[i], alike[i]) for i in range(2)]
+        labels = own[1][episode] if motions == "of the episode" else sticky(generator, 8, units, 0.9)
+        found = information(own[0][episode][:, None], labels, units, seed=seed)
+        assert found.interval is not None
+        clear += found.interval.low > 0
+    assert clear <= 4
+
+
+def test_a_jackknife_of_a_mean_is_students_interval() -> None:
+    values = np.array([1.0, 2.0, 4.0, 8.0, 5.0])
+    found = jackknife(lambda rows: float(np.repeat(values, 3)[rows].mean()), np.repeat(np.arange(5), 3))
+    assert found == pytest.approx(stats.ttest_1samp(values, 0).confidence_interval(0.95), abs=1e-6)
+
+
+def test_clusters_of_unequal_size_count_as_fewer() -> None:
+    clusters = np.array([0] * 6 + [1] * 2 + [2] * 2)  # 1 / (0.36 + 0.04 + 0.04) = 2.27 of equal size
+    values = np.array([1.0] * 6 + [2.0] * 2 + [5.0] * 2)
+    without = np.array([3.5, 2.0, 1.25])  # means without each cluster, by hand; that of all is 2
+    error = math.sqrt(2 / 3 * ((without - 2.25) ** 2).sum()) * stats.t.ppf(0.975, 1 / 0.44 - 1)
+    found = jackknife(lambda rows: float(values[rows].mean()), clusters)
+    assert found == pytest.approx((2 - error, 2 + error), abs=1e-3)
+
+
+def test_two_clusters_and_values_that_are_not_determined_have_no_interval() -> None:
+    assert jackknife(lambda rows: 1.0, np.array([0, 0, 1, 1])) is None
+    assert jackknife(lambda rows: math.nan if len(rows) < 3 else 1.0, np.array([0, 1, 2])) is None
+    assert information(codes(50, 0), codes(50, 1)[:, 0], units_of([-1] * 50, [0] * 50)).interval is None
+
+
+def test_the_interval_of_a_cosine_stays_within_one() -> None:
+    values = np.array([0.99, 0.9, 0.999, 0.5])
+    statistic = lambda rows: float(values[rows].mean())  # noqa: E731
+    low, high = jackknife_cosine(statistic, np.arange(4)) or (0.0, 0.0)
+    assert -1 < low < statistic(np.arange(4)) < high < 1
+    assert jackknife_cosine(lambda rows: 1.0, np.arange(4)) == pytest.approx((1, 1))
+
+
+@pytest.mark.parametrize("freedom", [1, 1.27, 2, 2.5, 3, 7, 19, 39, 200])
+def test_students_quantile_is_that_of_scipy(freedom: float) -> None:
+    assert statistics.student(freedom) == pytest.approx(stats.t.ppf(0.975, freedom), rel=1e-4)
 
 
 def test_directions_are_sectors_and_stillness() -> None:
@@ -78,20 +299,6 @@ def test_joint_numbers_tell_whole_actions_apart() -> None:
     assert len(set(statistics.joint(np.array([[0, 1], [1, 0], [0, 1]])).tolist())) == 2
 
 
-def test_intervals_of_means_draw_whole_episodes() -> None:
-    keys = ["a"] * 50 + ["b"] * 50
-    values = np.array([0.0] * 50 + [1.0] * 50)
-    draws = statistics.mean_resamples(keys)
-    assert set(draws.sum(1)) == {100.0}
-    assert all(len(set(draw[:50])) == 1 for draw in draws)
-    assert statistics.mean_interval(values, draws) == (0.0, 1.0), (
-        "two episodes say little, however long they are"
-    )
-    many = statistics.mean_resamples([str(i) for i in range(100)])
-    low, high = statistics.mean_interval(values, many)
-    assert 0.35 < low < 0.5 < high < 0.65
-
-
 def test_only_strategies_need_the_packages_of_evaluation() -> None:
     """Training and its validation must run with the extra `train` alone."""
     root = Path(statistics.__file__).parent
@@ -103,4 +310,4 @@ def test_only_strategies_need_the_packages_of_evaluation() -> None:
         and ast.unparse(node).split()[1].partition(".")[0] in {"scipy", "sklearn", "cv2"}
     }
     assert need
-    assert all(name.startswith(("evaluate/shares.py", "evaluate/strategies/")) for name in need), need
+    assert all(name.startswith("evaluate/strategies/") for name in need), need

@@ -212,12 +212,11 @@ def _nulls(strategy: Strategy, trained: Subject, shuffles: int) -> dict[str, Nul
     values: dict[str, list[float]] = {}
     context, pairs = trained.context, trained.pairs
     quick = Context(**{**vars(context), "quick": True})
-    several = len(np.unique(pairs.dataset)) > 1
     for i in range(min(shuffles, SHUFFLES_DECODED) if strategy.decodes else shuffles):
         seed = derive(context.seed, 43, i)
         within = _measure(strategy, Subject(pairs=pairs.shuffled(seed), context=quick))[0]
-        if several and any(number.null_is_best for number in within):
-            # Only a shuffle between datasets removes what codes say of the dataset itself.
+        if any(number.null_is_best for number in within):
+            # Only a shuffle of single episodes removes what codes say of their environment and dataset.
             other = Subject(pairs=pairs.shuffled(seed, anywhere=True), context=quick)
             anywhere = {number.name: number for number in _measure(strategy, other)[0]}
             within = [anywhere.get(one.name, one) if one.null_is_best else one for one in within]

@@ -20,7 +20,7 @@ import torch
 
 from oxcart.manifests.dataset import Dataset
 from oxcart.shards.errors import ConfigError
-from oxcart.train import frame_baseline
+from oxcart.train import frame_baseline, statistics
 from oxcart.train.config import DataConfig
 from oxcart.train.data import Batch, Loader, Pairs
 from oxcart.train.data.order import derive, splitmix64
@@ -29,7 +29,7 @@ from oxcart.train.finite import refuse
 from oxcart.train.flow import FlowMeter
 from oxcart.train.laq.model import NONE, LatentActionModel, to_float
 from oxcart.train.loaders import held_out_loader
-from oxcart.train.statistics import Floats, Ints, numbered
+from oxcart.train.statistics import Floats, Ints, Units, numbered
 
 Strings = npt.NDArray[np.str_]
 T = TypeVar("T")
@@ -78,6 +78,8 @@ class GatheredPairs:
     """[N]: environment of the pair; "" if it is unknown."""
     key: Strings
     """[N]: key of the episode."""
+    t: Ints
+    """[N]: step of frame t in the episode."""
     instruction: Strings
     """[N]: instruction of the episode; "" if there is none."""
     actions: Floats | None = None
@@ -113,6 +115,17 @@ class GatheredPairs:
         return self.keep("episodes", compute)
 
     @property
+    def units(self) -> Units:
+        """Where the pairs come from: what a number's interval goes by."""
+
+        def compute() -> Units:
+            names = numbered(np.char.add(np.char.add(self.dataset, "\n"), self.environment))
+            environment = np.where(self.environment == "", -1, names)
+            return Units(environment=environment, episode=self.episodes, t=self.t)
+
+        return self.keep("units", compute)
+
+    @property
     def held_out(self) -> npt.NDArray[np.bool_]:
         """[N]: whether the pair's environment is held out from training."""
         found: npt.NDArray[np.bool_] = ~np.isin(self.split, SEEN)
@@ -128,7 +141,7 @@ class GatheredPairs:
         picked: dict[str, Any] = {
             name: None if (value := getattr(self, name)) is None else value[rows]
             for name in (
-                *("codes", "dataset", "split", "environment", "key", "instruction"),
+                *("codes", "dataset", "split", "environment", "key", "t", "instruction"),
                 *("actions", "state", "flow", "features"),
             )
         }
@@ -143,18 +156,19 @@ class GatheredPairs:
         return found
 
     def shuffled(self, seed: int, *, anywhere: bool = False) -> GatheredPairs:
-        """The same pairs with the codes of other episodes, of the same dataset or of any, as a null.
+        """The same pairs with the codes of others, as a null; see `oxcart.train.statistics.shuffles`.
 
-        Codes of an episode stay together and in order, since codes and motions are alike within an episode.
+        Args:
+            seed: seed of the shuffle.
+            anywhere: whether an episode gets the codes of any episode, so that codes tell nothing of their
+                place; else a cluster of pairs gets those of another cluster of its dataset.
         """
-        generator = np.random.Generator(np.random.PCG64(seed))
+        if anywhere:
+            return replace(self, codes=self.codes[statistics.shuffles(self.units.by_episode(), 1, seed)[0]])
         codes = np.empty_like(self.codes)
-        for dataset in [None] if anywhere else np.unique(self.dataset):
-            rows = np.flatnonzero(self.dataset == dataset) if dataset is not None else np.arange(len(self))
-            rows = rows[np.argsort(self.episodes[rows], kind="stable")]
-            names, firsts = np.unique(self.episodes[rows], return_index=True)
-            parts = np.split(rows, firsts[1:])
-            codes[rows] = self.codes[np.concatenate([parts[i] for i in generator.permutation(len(names))])]
+        for dataset in np.unique(self.dataset):
+            rows = np.flatnonzero(self.dataset == dataset)
+            codes[rows] = self.codes[rows[statistics.shuffles(self.units[rows], 1, seed)[0]]]
         return replace(self, codes=codes)
 
 
@@ -321,7 +335,7 @@ class _SplitArrays:
         found: dict[str, Any] = {f"codes {i}": model.encode(frames).cpu() for i, model in enumerate(models)}
         for codes in found.values():
             refuse((codes == NONE).any(1), batch, "latents")
-        found |= {"actions": batch.action, "state": batch.state}
+        found |= {"t": batch.t, "actions": batch.action, "state": batch.state}
         found["features"] = frame_baseline.features(frames[:, 0])
         found["flow"] = None if isinstance(meter, str) else torch.from_numpy(meter(pixels))
         for name, value in found.items():
@@ -359,7 +373,7 @@ def _join(
         arrays[name], why = _stacked([part.arrays.get(name) for part in parts], starts, name)
         if why:
             missing[name] = why
-    for name in ("features", "flow"):
+    for name in ("t", "features", "flow"):
         if name in parts[0].arrays:
             arrays[name] = np.concatenate([part.arrays[name] for part in parts])
     if isinstance(meter, str):

@@ -13,6 +13,7 @@ from oxcart.manifests.canonical import pretty_json
 from oxcart.manifests.page import render
 from oxcart.train.evaluate.analysis import Analysis, Null, Row, told
 from oxcart.train.evaluate.strategy import Number
+from oxcart.train.statistics import FEWEST_ENVIRONMENTS
 
 FORMAT = "oxcart-analysis/2"
 
@@ -128,6 +129,7 @@ def report_html(analysis: Analysis) -> bytes:
         words=_WORDS,
         number=say,
         interval=say_interval,
+        clusters=say_clusters,
         skipped=[(section.strategy.title, skip) for section in analysis.sections for skip in section.skips],
         compared=[key for key in used if any(key in one.numbers for one in analysis.subsets)],
         found=found,
@@ -151,8 +153,14 @@ def say_interval(number: Number | Null | None) -> str:
     if number is None:
         return ""
     if number.low is None or number.high is None:
-        return "too few episodes for an interval"
+        return f"no interval over {number.clusters} {number.over}" if isinstance(number, Number) else ""
     return f"{say(number.low)} to {say(number.high)}"
+
+
+def say_clusters(number: Number) -> str:
+    """Of what the interval holds, such as `over 12 environments`."""
+    alone = ", of these environments alone" if number.over == "episodes" else ""
+    return f"over {number.clusters:,} {number.over}{alone}"
 
 
 def _headline(rows: Sequence[Row]) -> tuple[str, str]:
@@ -202,9 +210,14 @@ def _because(judged: Sequence[Row], analysis: Analysis) -> list[str]:
             said.append(f"{count} of {len(judged)} numbers {text}")
     said += say_told(judged)
     said.append(
-        f"{analysis.pairs:,} pairs of {analysis.episodes:,} episodes; intervals hold with 95% confidence, "
-        "over episodes"
+        f"{analysis.pairs:,} pairs of {analysis.episodes:,} episodes; intervals hold with 95% confidence"
     )
+    alone = sum(row.number.over == "episodes" for row in judged)
+    if alone:
+        said.append(
+            f"{alone} of {len(judged)} numbers are of these environments alone: they are of fewer than "
+            f"{FEWEST_ENVIRONMENTS}, so intervals go over episodes"
+        )
     return said
 
 
@@ -231,7 +244,8 @@ def _drawing(row: Row) -> dict[str, Any]:
 def _plain(number: Number | Null | None) -> Any:
     if number is None:
         return None
-    return {"value": _round(number.value), "low": _round(number.low), "high": _round(number.high)}
+    plain = {"value": _round(number.value), "low": _round(number.low), "high": _round(number.high)}
+    return plain if isinstance(number, Null) else {**plain, "over": number.over, "clusters": number.clusters}
 
 
 def _round(value: float | None) -> float | None:

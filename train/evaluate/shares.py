@@ -1,7 +1,6 @@
-"""Information in codes: shares of entropy and variance, corrected for chance, and agreement of mean actions.
+"""Meaning of codes: shares of variance, agreement of mean actions, and labels of motions.
 
-Mutual information from few pairs is too large by itself, and so is the length of a mean. So a share of
-entropy is above its expectation over permuted labels, and a share of variance sums products of different
+The length of a mean of few pairs is too large by itself, so a share of variance sums products of different
 episodes alone. Functions give NaN where the pairs do not determine a number.
 """
 
@@ -13,91 +12,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy import sparse, stats
-from sklearn.metrics import mutual_info_score
-from sklearn.metrics.cluster import contingency_matrix, expected_mutual_information
 
 from oxcart.train import statistics
-from oxcart.train.statistics import Floats, Ints, Statistic
+from oxcart.train.statistics import Floats, Ints, Units
 
-SHUFFLES = 20
-"""Number of shuffles of labels between episodes."""
 SIZES = 4
 """Number of bins of magnitude."""
-
-
-def told(codes: Ints, labels: Ints) -> float:
-    """Share of the entropy of labels [N] that one code tells, above chance; mean over the places of codes [N,
-    n].
-
-    (I - E[I]) / (H - E[I]), with E[I] over all permutations of the labels (Vinh et al., JMLR 2010): 0 by
-    chance however few the pairs, 1 where each code determines the label. NaN where labels do not vary.
-    """
-    return float(np.mean([_told(codes[:, i], labels) for i in range(codes.shape[1])]))
-
-
-def determined(codes: Ints, labels: Ints) -> float:
-    """Share of the entropy of codes [N, n] that labels [N] leave open, corrected for chance; mean over places
-    that vary. It is 1 where labels say nothing of codes, 0 where they determine codes."""
-    found = [1 - _told(labels, codes[:, i]) for i in range(codes.shape[1])]
-    kept = [one for one in found if math.isfinite(one)]
-    return float(np.mean(kept)) if kept else math.nan
-
-
-def _told(given: Ints, labels: Ints) -> float:
-    table = contingency_matrix(given, labels)
-    entropy = float(stats.entropy(table.sum(0)))
-    if not entropy > 0:
-        return math.nan
-    chance = float(expected_mutual_information(table, len(labels)))
-    value = float(mutual_info_score(None, None, contingency=table))
-    return (value - chance) / (entropy - chance) if entropy - chance > 1e-9 else 0.0
-
-
-def about_episodes(codes: Ints, labels: Ints, episodes: Ints, seed: int, *, both: bool = False) -> Statistic:
-    """Share of the entropy of codes [N, n] that is about a label of the episode, above chance.
-
-    It is the mean over places.
-    Chance is the mean over labels shuffled between whole episodes. Codes of one episode are alike for many
-    reasons, and a shuffle of single pairs would count that as information.
-
-    Args:
-        codes: codes of each pair.
-        labels: [N], the same for all pairs of an episode.
-        episodes: [N], episode of each pair.
-        seed: seed of the shuffles.
-        both: whether to divide by the geometric mean of both entropies, as normalised mutual information is.
-
-    Returns:
-        A statistic; NaN where no place varies.
-    """
-    names, firsts, episode = np.unique(episodes, return_index=True, return_inverse=True)
-    _, own = np.unique(labels[firsts], return_inverse=True)
-    if int(own.max()) + 1 == len(names):
-        return lambda rows: math.nan  # no two episodes share a label, so a shuffle of labels changes nothing
-    generator = np.random.Generator(np.random.PCG64(seed))
-    assigned = np.stack([own, *(own[generator.permutation(len(names))] for _ in range(SHUFFLES))])
-    several, width = len(assigned), int(own.max()) + 1
-    # Row s * width + l: the episodes that have label l in shuffle s; the first is as they are.
-    places = (assigned + np.arange(several)[:, None] * width).ravel(), np.tile(np.arange(len(names)), several)
-    having = sparse.csr_array((np.ones(assigned.size), places), (several * width, len(names)))
-
-    def statistic(rows: Ints) -> float:
-        found = []
-        for i in range(codes.shape[1]):
-            entries = np.ones(len(rows)), (episode[rows], codes[rows, i])
-            used = sparse.csr_array(entries, (len(names), int(codes[:, i].max()) + 1))
-            tables = (having @ used).toarray().reshape(several, width, -1)
-            of_codes = float(stats.entropy(tables[0].sum(0)))
-            if not of_codes > 0:
-                continue
-            of_labels = stats.entropy(tables.sum(2), axis=1)
-            shared = of_codes + of_labels - stats.entropy(tables.reshape(several, -1), axis=1)
-            scale = math.sqrt(of_codes * of_labels[0]) if both else of_codes
-            found.append(float(shared[0] - shared[1:].mean()) / scale if scale > 0 else math.nan)
-        return float(np.mean(found)) if found else math.nan
-
-    return statistic
 
 
 def standardised(values: Floats, groups: Ints, *, together: bool = False) -> Floats:
@@ -140,8 +60,8 @@ class Tally:
     """[P]: token of each sum: place and code as one number, below `width`."""
     group: Ints
     """[P]: group of each sum."""
-    episodes: Ints
-    """[P]: episode of each sum."""
+    units: Units
+    """[P]: where each sum comes from."""
     width: int
     """Number of tokens."""
     size: int
@@ -156,7 +76,7 @@ class Tally:
         times = np.bincount(rows, minlength=len(self.counts)).astype(np.float64)
         sums, counts = self.sums * times[:, None], self.counts * times
         place = self.token // self.size
-        units, cells = self.episodes * self.width + place, self.group * self.width + place
+        units, cells = self.units.episode * self.width + place, self.group * self.width + place
         alike = _shared(*_added(sums, counts, units, cells))
         return _shared(sums, counts, self.group * self.width + self.token) - alike
 
@@ -170,13 +90,13 @@ class Tally:
         return _shared(sums, counts, np.arange(number) % self.width)
 
 
-def tally(values: Floats, codes: Ints, size: int, groups: Ints, episodes: Ints) -> Tally:
+def tally(values: Floats, codes: Ints, size: int, groups: Ints, units: Units) -> Tally:
     """Sums of standardised values [N, A] of pairs with codes [N, n]; each episode is of one group."""
     places = codes.shape[1]
     width = places * size
     tokens = (np.arange(places) * size + codes).ravel()
     cells, firsts, inverse = np.unique(
-        np.repeat(episodes, places) * width + tokens, return_index=True, return_inverse=True
+        np.repeat(units.episode, places) * width + tokens, return_index=True, return_inverse=True
     )
     columns = [np.bincount(inverse, np.repeat(column, places)) for column in values.T]
     return Tally(
@@ -184,7 +104,7 @@ def tally(values: Floats, codes: Ints, size: int, groups: Ints, episodes: Ints) 
         counts=np.bincount(inverse).astype(np.float64),
         token=cells % width,
         group=groups[firsts // places],
-        episodes=cells // width,
+        units=units[firsts // places],
         width=width,
         size=size,
     )

@@ -25,6 +25,7 @@ import torch
 from oxcart.shards.errors import NotFiniteError
 from oxcart.train import plots, statistics
 from oxcart.train.evaluate.gather import GatheredPairs, Strings
+from oxcart.train.evaluate.sentences import SentenceModel
 from oxcart.train.flow import FlowMeter
 from oxcart.train.laq.model import LatentActionModel, to_float, to_uint8
 from oxcart.train.statistics import Floats, Ints
@@ -51,9 +52,13 @@ class Number:
     """Heading in the table, in a few words."""
     value: float
     low: float | None = None
-    """Lower bound of the 95% interval over episodes; None if there are too few episodes."""
+    """Lower bound of the 95% interval; None if there are too few clusters."""
     high: float | None = None
-    """Upper bound of the 95% interval over episodes; None if there are too few episodes."""
+    """Upper bound of the 95% interval; None if there are too few clusters."""
+    over: statistics.Over = "episodes"
+    """Clusters that the interval goes by; with `episodes`, the number is of these environments alone."""
+    clusters: int = 0
+    """Number of those clusters."""
     better: Better = "none"
     """Direction in which a model is better; `none` for a number that only describes."""
     read: str
@@ -101,6 +106,8 @@ class Context:
     """Device of the model."""
     meter: FlowMeter | None = None
     """Flow meter; None if the pairs have no flow either."""
+    sentences: SentenceModel | None = None
+    """Embeds instructions; None if they are compared by their words."""
     seed: int = 0
     """Seed of all random draws."""
     quick: bool = False
@@ -122,28 +129,30 @@ class Context:
 
     def estimate(
         self,
-        episodes: Ints,
+        units: statistics.Units,
         statistic: statistics.Statistic,
         *,
-        by: Callable[[statistics.Statistic, Ints, int], statistics.Interval | None] = statistics.bootstrap,
+        by: Callable[[statistics.Statistic, Ints, int], statistics.Interval | None] = statistics.jackknife,
         title: str,
         **about: Any,
     ) -> Number | Skip:
         """Compute a number with its interval; a Skip if the pairs do not determine it.
 
         Args:
-            episodes: [N]: the episode of each row.
+            units: [N]: where each row comes from, such as `pairs.units`.
             statistic: of rows; see `oxcart.train.statistics`.
-            by: `bootstrap` or `jackknife`.
+            by: `jackknife`, or `jackknife_cosine` for a number between -1 and 1.
             title: heading of the number.
             about: other fields of the number.
         """
-        value = statistic(np.arange(len(episodes)))
+        value = statistic(np.arange(len(units)))
         if not math.isfinite(value):
             return Skip(what=title, because="these pairs do not determine it")
-        found = None if self.quick else by(statistic, episodes, self.seed)
+        clusters = units.clusters
+        found = None if self.quick else by(statistic, clusters, self.seed)
         low, high = found or (None, None)
-        return Number(title=title, value=value, low=low, high=high, **about)
+        over, number = units.over, int(clusters.max()) + 1
+        return Number(title=title, value=value, low=low, high=high, over=over, clusters=number, **about)
 
 
 def _draw_nothing(pairs: GatheredPairs, context: Context) -> Iterator[Figure | Table]:

@@ -35,8 +35,10 @@ from oxcart.train.laq.config import LaqConfig
 from oxcart.train.laq.model import NONE, LatentActionModel, mse, to_float, to_uint8
 from oxcart.train.loaders import chunks, held_out_loader
 from oxcart.train.ranks import gathered
-from oxcart.train.statistics import Floats, Ints
+from oxcart.train.statistics import Floats, Ints, Units, make_units
 
+Places = list[tuple[str | None, str, int]]
+"""Environment, key of the episode and step of each pair."""
 KINDS = ("prediction", "copy", "constant", "permuted", "random")
 
 
@@ -63,10 +65,8 @@ class Seen:
     """[N, D]: `frame_baseline.features` of frame t."""
     actions: Floats | None
     """[N, A]: actions summed over the pair; None if the dataset has none."""
-    keys: list[str]
-    """Episode of each pair."""
-    environments: list[str]
-    """Environment of each pair; "" if it is unknown."""
+    units: Units
+    """Where each pair comes from."""
 
 
 def pairs_of(config: LaqConfig) -> Pairs:
@@ -215,10 +215,11 @@ def measure_probes(train: Seen, val: Seen, size: int) -> dict[str, Any]:
         return {}
     x, x_val = statistics.one_hot(train.codes, size), statistics.one_hot(val.codes, size)
     by_value = statistics.probe(x, train.actions, x_val, val.actions)
-    places = train.environments if len(set(train.environments)) > 1 else train.keys
-    guess = frame_baseline.predict(train.features, train.actions, statistics.numbered(places), val.features)
+    units = train.units
+    places = units.environment if len(np.unique(units.environment)) > 1 else units.episode
+    guess = frame_baseline.predict(train.features, train.actions, places, val.features)
     frame = statistics.r2(val.actions, val.actions - guess)
-    found = statistics.information(val.codes, statistics.directions(val.actions), val.keys)
+    found = statistics.information(val.codes, statistics.directions(val.actions), val.units)
     known = by_value[np.isfinite(by_value)]
     plane = by_value[:2][np.isfinite(by_value[:2])]
     return {
@@ -229,8 +230,9 @@ def measure_probes(train: Seen, val: Seen, size: int) -> dict[str, Any]:
         "nmi_direction": found.value,
         "nmi_direction_shuffled": found.shuffled,
         "nmi_direction_excess": found.excess,
-        "nmi_direction_excess_low": found.low if np.isfinite(found.low) else None,
-        "nmi_direction_excess_high": found.high if np.isfinite(found.high) else None,
+        "nmi_direction_excess_low": found.interval and found.interval.low,
+        "nmi_direction_excess_high": found.interval and found.interval.high,
+        "intervals_over": val.units.over,
     }
 
 
@@ -241,22 +243,22 @@ def _codes(model: LatentActionModel, batch: Batch, frames: Tensor) -> Tensor:
     return codes
 
 
-def _joined(parts: Sequence[tuple[Ints, Floats, Floats | None, list[str], list[str]]]) -> Seen:
-    """Codes, and what `_about` gives, of chunks, put together."""
-    codes, features, actions, keys, environments = zip(*parts, strict=True)
+def _joined(parts: Sequence[tuple[Ints, Floats, Floats | None, Places]]) -> Seen:
+    """Pairs of chunks, put together."""
+    codes, features, actions, places = zip(*parts, strict=True)
+    environments, keys, steps = zip(*(place for own in places for place in own), strict=True)
     return Seen(
         codes=np.concatenate(codes),
         features=np.concatenate(features),
         actions=None if actions[0] is None else np.concatenate(actions),
-        keys=[key for own in keys for key in own],
-        environments=[name for own in environments for name in own],
+        units=make_units(environments, keys, np.array(steps)),
     )
 
 
-def _about(batch: Batch, frames: Tensor) -> tuple[Floats, Floats | None, list[str], list[str]]:
+def _about(batch: Batch, frames: Tensor) -> tuple[Floats, Floats | None, Places]:
     features = frame_baseline.features(frames[:, 0]).cpu().double().numpy()
     actions = None if batch.action is None else batch.action.double().numpy()
-    return features, actions, list(batch.key), [name or "" for name in batch.environment]
+    return features, actions, list(zip(batch.environment, batch.key, batch.t.tolist(), strict=True))
 
 
 def _examples(batch: Batch, made: Tensor, codes: Tensor, count: int) -> ExamplePairs:

@@ -7,8 +7,9 @@
     nearest_*           the codes of the sample of train whose frame is nearest, among those with the same
                         instruction where there are any
 
-Intervals are 95% bootstraps over episodes. A gain is that of the model over a baseline on the same samples:
-`*_gain` in codes that are right, `*_nll_gain` in nats.
+Intervals hold with 95% confidence, over environments if there are five, else episodes (`intervals_over`).
+A gain is that of the model over a baseline on the same samples: `*_gain` in codes that are right,
+`*_nll_gain` in nats.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from oxcart.train.statistics import Floats, Ints, mean_interval, mean_resamples
+from oxcart.train.statistics import Floats, Ints, Units, jackknife
 
 SMOOTH = 0.5
 """Pseudo-count added to every count, so that no code has probability 0."""
@@ -35,8 +36,8 @@ class CodedSamples:
     """[N, D]: pixels of small frames."""
     instructions: list[str]
     """Instruction of each sample."""
-    keys: list[str]
-    """Episode of each sample."""
+    units: Units
+    """Where each sample comes from."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,20 +109,20 @@ def measure(
         baselines: of `guesses`.
         size: entries of the codebook.
     """
-    true = held_out.codes
+    true, clusters = held_out.codes, held_out.units.clusters
+
+    def mean(name: str, values: Floats) -> dict[str, float | None]:
+        """The mean of values [N], with its interval."""
+        low, high = jackknife(lambda rows: float(values[rows].mean()), clusters) or (None, None)
+        return {name: float(values.mean()), f"{name}_low": low, f"{name}_high": high}
+
     right, exact = (codes == true).mean(1), (codes == true).all(1).astype(np.float64)
-    draws = mean_resamples(held_out.keys)
-    low, high = mean_interval(right, draws)
-    exact_low, exact_high = mean_interval(exact, draws)
     found: dict[str, Any] = {
         "nll": float(nll.mean()),
-        "accuracy": float(right.mean()),
-        "accuracy_low": low,
-        "accuracy_high": high,
-        "exact": float(exact.mean()),
-        "exact_low": exact_low,
-        "exact_high": exact_high,
+        **mean("accuracy", right),
+        **mean("exact", exact),
         "samples": len(true),
+        "intervals_over": held_out.units.over,
     }
     for name, guess in baselines.items():
         own = (guess.codes == true).mean(1)
@@ -129,11 +130,8 @@ def measure(
         found[f"{name}_accuracy"], found[f"{name}_exact"] = float(own.mean()), float(whole.mean())
         if guess.nll is not None:
             found[f"{name}_nll"] = float(guess.nll.mean())
-            less = (guess.nll - nll).mean(1)
-            found[f"{name}_nll_gain"] = float(less.mean())
-            found[f"{name}_nll_gain_low"], found[f"{name}_nll_gain_high"] = mean_interval(less, draws)
-        found[f"{name}_gain"] = float((right - own).mean())
-        found[f"{name}_gain_low"], found[f"{name}_gain_high"] = mean_interval(right - own, draws)
+            found |= mean(f"{name}_nll_gain", (guess.nll - nll).mean(1))
+        found |= mean(f"{name}_gain", right - own)
     found["confusion"] = confusion(true, codes, size).tolist()
     for name, some in (("predicted", codes), ("true", true)):
         found[name] = [np.bincount(some[:, i], minlength=size).tolist() for i in range(some.shape[1])]

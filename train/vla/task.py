@@ -36,6 +36,7 @@ from oxcart.train.loop import Result
 from oxcart.train.ranks import gathered
 from oxcart.train.report import by_split, describe, last_validation, read_metrics
 from oxcart.train.run import run_task
+from oxcart.train.statistics import make_units
 from oxcart.train.task import BatchSlice
 from oxcart.train.vla.config import VlaConfig
 from oxcart.train.vla.emit import Policy, emit, score
@@ -249,14 +250,17 @@ class VlaTask:
                     told = logits.log_softmax(-1).cpu()
                     nll = -told.gather(-1, true[..., None])[..., 0]
                     refuse(~nll.isfinite().all(1), batch, "logits")
-                about = thumbs, list(batch.instruction), [f"{batch.dataset[0]}/{key}" for key in batch.key]
+                places = zip(batch.environment, batch.key, batch.t.tolist(), strict=True)
+                about = thumbs, list(batch.instruction), list(places)
                 parts.append((i, (true.numpy(), codes.numpy(), nll.double().numpy(), *about)))
             return parts
 
         found = [part for _, part in gathered(ask, accelerator)]
         arrays = [np.concatenate([one[i] for one in found]) for i in range(4)]
-        instructions, keys = ([text for one in found for text in one[i]] for i in (4, 5))
-        seen = CodedSamples(codes=arrays[0], thumbs=arrays[3], instructions=instructions, keys=keys)
+        instructions, places = ([text for one in found for text in one[i]] for i in (4, 5))
+        environments, keys, steps = zip(*places, strict=True)
+        units = make_units(environments, keys, np.array(steps))
+        seen = CodedSamples(codes=arrays[0], thumbs=arrays[3], instructions=instructions, units=units)
         return seen, arrays[1], arrays[2]
 
     def _show(self, loader: Loader, accelerator: Accelerator) -> Panel:

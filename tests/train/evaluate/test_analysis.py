@@ -32,6 +32,7 @@ ABOUT = {
     "seed": 0,
     "frames": 48,
     "flow": "dis",
+    "instructions": "words, not meaning (TF-IDF)",
     "datasets": [{"name": "left", "url": "/left", "fingerprint": "f" * 64, "pairs": {"train": 360}}],
 }
 
@@ -132,7 +133,7 @@ def test_the_summary_names_the_action_values_that_codes_tell() -> None:
     names = ("arm/move 0", "arm/move 1", "arm/move 2", "grip", "stop")
     seen = replace(pairs, actions=actions, action_names=names)
     seen = replace(seen, features=np.column_stack([pairs.features, y]).astype(np.float32))
-    analysis = run(seen, "compass", "probe", shuffles=8)
+    analysis = run(seen, "compass", "probe", shuffles=20)
     assert told(analysis.rows()) == (["arm/move 0"], ["arm/move 1", "grip", "stop"]), "the frame tells grip"
     plain = json.loads(report_json(analysis))
     assert plain["actions"] == {"told": ["arm/move 0"], "not_told": ["arm/move 1", "grip", "stop"]}
@@ -145,7 +146,7 @@ def test_the_summary_names_the_action_values_that_codes_tell() -> None:
 
 
 def test_codes_that_tell_every_value_need_no_but_and_noise_tells_none() -> None:
-    page = report_html(run(planted("direction"), "compass", "probe", shuffles=8)).decode()
+    page = report_html(run(planted("direction"), "compass", "probe", shuffles=20)).decode()
     assert "<h1>A code means the same elsewhere: arrows " in page
     assert told(run(planted("noise"), "probe").rows()) == ([], ["value 0", "value 1"])
     few_episodes = planted("direction").take(np.arange(60))

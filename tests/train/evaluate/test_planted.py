@@ -47,7 +47,8 @@ def test_arrows_of_directions_agree_and_others_do_not(kind: str) -> None:
 
 def test_directions_of_its_own_in_each_environment_do_not_agree() -> None:
     found = of("compass", "own")
-    assert found["cosine_environments"].high < 0.5
+    assert found["cosine_environments"].value < 0
+    assert found["cosine_environments"].low < -0.9, "six environments do not tell what others are like"
     told = of("consistency", "own")
     assert told["actions_within_environments"].low > 0.8, "they do tell actions"
     assert told["actions_kept_environments"].high < 0.3, "but not alike"
@@ -86,8 +87,25 @@ def test_direction_and_magnitude_are_told_apart(codes: str, direction: int, magn
     found = of("magnitude", codes)
     holds(found["direction"], direction, 0.02)
     holds(found["magnitude"], magnitude, 0.02)
+    holds(found["beyond_direction"], magnitude, 0.02)
     for number in of("flow_tokens", codes).values():
         holds(number, direction, 0.02)
+
+
+def test_a_direction_in_which_things_move_farther_tells_no_more_than_itself() -> None:
+    """Four directions hold the longer half of the motions, so a direction tells one of two bits of length."""
+    pairs = planted("magnitude")
+    length = pairs.codes[:, 0]
+    direction = 4 * (length // 2) + np.random.default_rng(2).integers(0, 4, len(pairs))
+    unit = np.stack([np.cos(direction * np.pi / 4), np.sin(direction * np.pi / 4)], 1)
+    flow = np.repeat((unit * (4 + length[:, None]))[:, None], 3, 1)
+    pairs = replace(pairs, flow=flow, codes=direction[:, None])
+    found = measured("magnitude", pairs)
+    holds(found["magnitude"], 0.5, 0.02)
+    holds(found["beyond_direction"], 0, 0.02)
+    rest = measured("magnitude", replace(pairs, codes=length[:, None] % 2))
+    holds(rest["magnitude"], 0.5, 0.02)
+    holds(rest["beyond_direction"], 1, 0.02)
 
 
 @pytest.mark.parametrize(

@@ -229,8 +229,7 @@ def test_the_frame_of_a_pair_is_a_baseline_whose_penalty_suits_other_environment
             codes=generator.integers(0, 4, (count, 2)),
             features=features[i],
             actions=actions[i],
-            keys=keys,
-            environments=kitchens,
+            units=statistics.make_units(kitchens, keys, np.arange(count)),
         )
         for i in range(2)
     )

@@ -5,16 +5,18 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from oxcart.train.statistics import make_units
 from oxcart.train.vla.metrics import CodedSamples, confusion, guesses, measure
 
 
 def some(codes: list[list[int]], instructions: list[str], thumbs: list[float]) -> CodedSamples:
-    """Samples of two episodes by turns."""
+    """Samples of four episodes by turns."""
+    count = len(codes)
     return CodedSamples(
         codes=np.array(codes),
         thumbs=np.array(thumbs)[:, None],
         instructions=instructions,
-        keys=[f"e{i % 2}" for i in range(len(codes))],
+        units=make_units([None] * count, [f"e{i % 4}" for i in range(count)], np.arange(count)),
     )
 
 

@@ -54,9 +54,8 @@ def measure(pairs: GatheredPairs, context: Context) -> Iterator[Number | Skip]:
         ("perplexity", "joint perplexity", "Of whole latent actions: as many equally frequent ones.", joint),
     ):
         yield context.estimate(
-            pairs.episodes,
+            pairs.units,
             statistic,
-            by=statistics.jackknife,
             name=name,
             title=title,
             read=read,

@@ -94,7 +94,10 @@ def _agreement(
         chosen = None if mine is None else mine[: len(sums)]
         return shares.agreement(sums, counts, chosen)
 
-    return context.estimate(pairs.episodes, statistic, by=statistics.jackknife, better="high", **about)
+    units = pairs.units
+    if unseen is not None and len(unseen) < statistics.FEWEST_ENVIRONMENTS:
+        units = units.by_episode()  # however many environments are seen, the statement is about the unseen
+    return context.estimate(units, statistic, by=statistics.jackknife_cosine, better="high", **about)
 
 
 def draw(pairs: GatheredPairs, context: Context) -> Iterator[Figure | Table]:

@@ -54,16 +54,16 @@ def _shares(
 ) -> Iterator[Number | Skip]:
     kind, names = found
     known = names != ""
-    groups, codes, episodes = statistics.numbered(names[known]), pairs.codes[known], pairs.episodes[known]
+    groups, codes, units = statistics.numbered(names[known]), pairs.codes[known], pairs.units[known]
     scaled = shares.standardised(values[known], groups)
     if not scaled.shape[1]:
         yield Skip(what=f"of {what} between {kind}", because=f"{what} never varies")
         return
     one = kind.removesuffix("s")
 
-    sums = shares.tally(scaled, codes, pairs.size, groups, episodes)
+    sums = shares.tally(scaled, codes, pairs.size, groups, units)
     inside = context.estimate(
-        sums.episodes,
+        sums.units,
         sums.within,
         name=f"{what}_within_{kind}",
         title=f"{what} told by a token, in its own {one}",
@@ -72,7 +72,7 @@ def _shares(
         "to episode: 0 by chance.",
     )
     yield context.estimate(
-        sums.episodes,
+        sums.units,
         sums.across,
         name=f"{what}_across_{kind}",
         title=f"{what} told by a token, in other {kind}",
@@ -86,7 +86,7 @@ def _shares(
         yield Skip(what=title, because=f"tokens tell nothing of {what} in any one {one}")
         return
     yield context.estimate(
-        sums.episodes,
+        sums.units,
         lambda rows: sums.across(rows) / sums.within(rows),
         name=f"{what}_kept_{kind}",
         title=title,

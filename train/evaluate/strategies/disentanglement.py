@@ -39,15 +39,11 @@ def measure(pairs: GatheredPairs, context: Context) -> Iterator[Number | Skip]:
         yield Skip(what="entropy of tokens given like actions", because=found)
     else:
         what, known, bins = found
-        codes = pairs.codes[known]
-
-        def left(rows: Ints) -> float:
-            return shares.determined(codes[rows], bins[rows])
-
+        units = pairs.units[known]
+        told = statistics.told(pairs.codes[known], bins, units, context.seed, of="codes")
         yield context.estimate(
-            pairs.episodes[known],
-            left,
-            by=statistics.jackknife,
+            units,
+            lambda rows: 1 - told(rows),
             name=f"entropy_given_{what}",
             title=f"entropy of tokens given like {what}",
             better="low",
@@ -63,13 +59,10 @@ def measure(pairs: GatheredPairs, context: Context) -> Iterator[Number | Skip]:
         kind, names = way
         known = names != ""
         one = kind.removesuffix("s")
-        episodes = pairs.episodes[known]
+        codes, labels, units = pairs.codes[known], statistics.numbered(names[known]), pairs.units[known]
         yield context.estimate(
-            episodes,
-            shares.about_episodes(
-                pairs.codes[known], statistics.numbered(names[known]), episodes, context.seed
-            ),
-            by=statistics.jackknife,
+            units,
+            statistics.told(codes, labels, units.by_episode(), context.seed, of="codes"),
             name=f"about_{one}",
             title=f"{one} leakage of a token",
             better="low",

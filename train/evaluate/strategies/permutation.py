@@ -21,10 +21,10 @@ def measure(pairs: GatheredPairs, context: Context) -> Iterator[Number | Skip]:
         yield Skip(what="order of the tokens", because=why)
         return
     errors = _errors(pairs, context)
-    episodes = pairs.episodes[pairs.framed]
+    units = pairs.units[pairs.framed]
     for number, order in enumerate(ORDERS[1:], 1):
         yield context.estimate(
-            episodes,
+            units,
             ratio_of(errors[:, [number, 0]]),
             name=order,
             title=f"error with tokens {order}",

@@ -26,14 +26,14 @@ def measure(pairs: GatheredPairs, context: Context) -> Iterator[Number | Skip]:
         yield Skip(what="R2 of actions from codes", because=found)
         return
     rows_of, target, by_codes, by_frame, where = found
-    episodes = pairs.episodes[rows_of]
+    units = pairs.units[rows_of]
     for value, name in enumerate(names_of(pairs)):
         if not target[:, value].any():
             yield Skip(what=f"R2 of {name} from codes", because="it never varies")
             continue
         key = re.sub(r"\W+", "_", name).strip("_")
         yield context.estimate(
-            episodes,
+            units,
             _score(target, by_codes, value),
             name=f"r2_{key}",
             of=name,
@@ -43,7 +43,7 @@ def measure(pairs: GatheredPairs, context: Context) -> Iterator[Number | Skip]:
             "better than the mean.",
         )
         yield context.estimate(
-            episodes,
+            units,
             _gain(target, by_codes, by_frame, value),
             name=f"gain_{key}",
             of=name,

@@ -21,9 +21,9 @@ def measure(pairs: GatheredPairs, context: Context) -> Iterator[Number | Skip]:
         yield Skip(what="states told by a token", because="states never vary")
         return
 
-    sums = shares.tally(scaled, pairs.codes, pairs.size, groups, pairs.episodes)
+    sums = shares.tally(scaled, pairs.codes, pairs.size, groups, pairs.units)
     yield context.estimate(
-        sums.episodes,
+        sums.units,
         sums.within,
         name="told",
         title="states told by a token",

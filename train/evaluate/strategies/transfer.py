@@ -28,7 +28,7 @@ from oxcart.train.evaluate.strategy import (
     largest,
 )
 from oxcart.train.flow import STILL, WEIGHTED
-from oxcart.train.statistics import Floats, Ints, Statistic
+from oxcart.train.statistics import Floats, Ints, Statistic, Units
 
 ROWS = 6
 """Number of rows of the grid."""
@@ -69,7 +69,7 @@ def measure(pairs: GatheredPairs, context: Context) -> Iterator[Number | Skip]:
         if found is None:
             yield Skip(what=f"transfer {scope}", because="frames are kept of too few pairs; raise --frames")
             continue
-        episodes = pairs.episodes[pairs.framed[found.b]]
+        units = pairs.units[pairs.framed]
         name = scope.replace(" ", "_")
         known = np.isfinite(found.angle)
         title = f"angle of transferred motion, {scope}"
@@ -78,11 +78,11 @@ def measure(pairs: GatheredPairs, context: Context) -> Iterator[Number | Skip]:
         elif known.sum() < LEAST:
             yield Skip(what=title, because="hardly any pair moves")
         else:
-            # One pair A may go to several B, so A's episodes are the witnesses of its motion.
-            givers = pairs.episodes[pairs.framed[found.a]]
-            yield _angle(found.angle[known], givers[known], context, f"angle_{name}", title)
+            # One pair A may go to several B, so A is the witness of its motion.
+            givers = units[found.a[known]]
+            yield _angle(found.angle[known], givers, context, f"angle_{name}", title)
         yield context.estimate(
-            episodes,
+            units[found.b],
             ratio_of(found.ratio),
             name=f"error_{name}",
             title=f"error with the codes of another pair, {scope}",
@@ -92,9 +92,9 @@ def measure(pairs: GatheredPairs, context: Context) -> Iterator[Number | Skip]:
         )
 
 
-def _angle(angles: Floats, episodes: Ints, context: Context, name: str, title: str) -> Number | Skip:
+def _angle(angles: Floats, units: Units, context: Context, name: str, title: str) -> Number | Skip:
     return context.estimate(
-        episodes,
+        units,
         lambda rows: float(angles[rows].mean()),
         name=name,
         title=title,
