@@ -63,6 +63,12 @@ def evaluate() -> None:
     type=LocalPath(exists=True, dir_okay=False),
     help="File with weights of RAFT.  [default: torchvision's]",
 )
+@click.option(
+    "--text-model",
+    metavar="DIR|NAME",
+    help="Language model of transformers that embeds instructions: a directory, or an id of the Hugging Face "
+    "hub.  [default: none: words are compared, not meaning]",
+)
 @click.option("--seed", type=click.IntRange(min=0), default=0, help="Seed of everything that is drawn.")
 @quiet_option
 def laq(
@@ -77,6 +83,7 @@ def laq(
     checkpoint: str,
     flow: str,
     flow_weights: Path | None,
+    text_model: str | None,
     batch_size: int,
     device: str,
     seed: int,
@@ -110,6 +117,7 @@ def laq(
         draw=Draw(samples=samples, frames=frames, batch_size=batch_size, seed=seed),
         flow=flow,
         flow_weights=None if flow_weights is None else str(flow_weights),
+        text_model=text_model,
         subsets=None if subsets is None else tuple(parse(read_text(subsets), str(subsets))),
     )
 
@@ -139,43 +147,50 @@ def laq(
             if path is not None:
                 write_file(path, make(found))
     if not quiet:
-        click.echo(_text(found, output))
+        from oxcart.cli.table import line_width, show
+
+        show(_text(found, output, line_width()))
 
 
 def _command(run: Path, datasets: tuple[str, ...], given: dict[str, Any]) -> str:
     """The command line that makes this report, without the files it is written to."""
     words = ["oxcart", "evaluate", "laq", str(run), *datasets]
-    for name in ("strategies", "samples", "frames", "subsets", "checkpoint", "flow", "seed"):
+    for name in ("strategies", "samples", "frames", "subsets", "checkpoint", "flow", "text_model", "seed"):
         if given[name] is not None:
-            words += [f"--{name}", str(given[name])]
+            words += [f"--{name.replace('_', '-')}", str(given[name])]
     return shlex.join(words)
 
 
-def _text(found: Analysis, output: Path | None) -> str:
-    from oxcart.cli.table import plain, table
+def _text(found: Analysis, output: Path | None, width: int) -> str:
+    from oxcart.cli.table import painter, plain, table, wrapped
+    from oxcart.train.evaluate.analysis import TONES
     from oxcart.train.evaluate.report import say, say_interval, say_told
 
     rows = [
         (
             f"{row.strategy}/{row.number.name}",
+            row.verdict,
             say(row.number.value, row.number.unit),
             say_interval(row.number),
             row.number.over,
             say(row.seen.value) if row.seen else None,
             say(row.null.value) if row.null else None,
             say(row.untrained.value) if row.untrained else None,
-            row.verdict,
         )
         for row in found.rows()
     ]
-    header = ("number", found.place, "95% interval", "over", "seen", "shuffled", "untrained", "")
-    lines = [table(header, rows)] if rows else ["no number could be taken"]
+    header = ("number", "verdict", found.place, "95% interval", "over", "seen", "shuffled", "untrained")
+    lines = (
+        [table(header, rows, width=width, paint={"verdict": painter(TONES)})]
+        if rows
+        else ["no number could be taken"]
+    )
     for section in found.sections:
-        lines += [
-            f"{section.name}: {plain(skip.what)}: skipped, because {plain(skip.because)}"
-            for skip in section.skips
-        ]
-    lines += [plain(sentence) for sentence in say_told(found.rows())]
+        for skip in section.skips:
+            said = f"{section.name}: {skip.what}: skipped, because {skip.because}"
+            lines += wrapped(said, width, "    ")
+    for sentence in say_told(found.rows()):
+        lines += wrapped(sentence, width, "    ")
     if output is not None:
         lines += ["", f"report: {plain(str(output))}"]
     return "\n".join(lines)
