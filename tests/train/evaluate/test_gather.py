@@ -121,13 +121,13 @@ def test_actions_have_the_names_of_their_fields_if_there_are_several(kitchen: Pa
     config = small(kitchen, Path("run"))
     loaders = open_splits({"k": Dataset.open(str(kitchen))}, config.data, 16, 8)
     model = LatentActionModel(config.model, config.quantizer).eval()
-    (pairs,) = gather(loaders, [model], Draw(samples=8, frames=0), CPU, "off")
+    (pairs,) = gather(loaders, [model], Draw(samples=8, frames=0), CPU, "off", None)
     assert pairs.action_names == ()
     for loader in loaders.values():
         action = loader.streams[0].index.dataset.manifest.action
         assert action is not None
         action.update(several)
-    (pairs,) = gather(loaders, [model], Draw(samples=8, frames=0), CPU, "off")
+    (pairs,) = gather(loaders, [model], Draw(samples=8, frames=0), CPU, "off", None)
     assert pairs.action_names == ("action/world 0", "action/world 1", "action/grip")
 
 
