@@ -33,7 +33,7 @@ def measure(pairs: GatheredPairs, context: Context) -> Iterator[Number | Skip]:
         title="NMI of code sequences and instructions",
         better="high",
         read="Normalised mutual information of whole latent actions and clusters of instructions, above "
-        "that of instructions shuffled between episodes: 0 by chance.",
+        "that of shuffled instructions: 0 by chance.",
     )
     yield context.estimate(
         units,
@@ -41,8 +41,8 @@ def measure(pairs: GatheredPairs, context: Context) -> Iterator[Number | Skip]:
         name="tokens",
         title="share of a token that is about the instruction",
         better="high",
-        read="I(token; cluster of instructions) / H(token), above that of instructions shuffled between "
-        "episodes. An instruction holds for a whole episode, so this is small even for perfect codes.",
+        read="I(token; cluster of instructions) / H(token), above that of shuffled instructions. "
+        "An instruction holds for a whole episode, so this is small even for perfect codes.",
     )
 
 
