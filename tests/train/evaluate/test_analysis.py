@@ -119,6 +119,14 @@ def test_the_page_holds_all_and_the_json_the_same(whole: Analysis) -> None:
         assert one["title"] in page
         assert one["read"].endswith(".")
     assert numbers["compass/cosine_datasets"]["untrained"]["value"] < 0.5
+    over = {name: (numbers[name]["over"], numbers[name]["clusters"]) for name in numbers}
+    assert over["compass/cosine_environments"] == ("environments", 6)
+    assert over["compass/cosine_held_out"] == ("episodes", 36), "two kitchens are held out"
+    assert over["probe/r2_value_0"] == ("episodes", 12)
+    assert "over 6 environments<" in page
+    assert "over 12 episodes, of these environments alone<" in page
+    alone = sum(row.number.over == "episodes" for row in whole.rows() if row.number.better != "none")
+    assert re.search(rf"<li>{alone} of \d+ numbers are of these environments alone: .* fewer than 5", page)
     assert [one["name"] for one in plain["subsets"]] == ["seen", "held out", "left", "right"]
     assert any(one["title"] == "Actions of each token" for one in plain["tables"])
 

@@ -1,4 +1,4 @@
-"""Noise in, nothing clear out: codes that have nothing to do with motions, whatever else they have to do with."""
+"""Noise in, nothing clear out: codes that have nothing to do with motions, but with places."""
 
 from __future__ import annotations
 
@@ -25,8 +25,7 @@ WRONG = 0.08
 
 
 def noise(kind: str, environments: int, seed: int) -> GatheredPairs:
-    """Pairs whose motions, states and instructions differ by environment and by episode, and codes likewise or
-    not, each drawn by itself."""
+    """Pairs whose motions, states and instructions differ by environment and episode, each by itself."""
     generator = np.random.default_rng([KINDS.index(kind), environments, seed])
     episodes = environments * EPISODES
     count = episodes * PAIRS
@@ -103,8 +102,9 @@ def test_no_number_of_noise_is_clear_of_chance(environments: int, draws: int) ->
     assert {name: many for name, many in wrong.items() if many > max(1, WRONG * taken[name])} == {}
 
 
-@pytest.mark.parametrize("draws", few([2, 67], 2))
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("kind", "draws"), few([(KINDS[1], 2), *((kind, 67) for kind in KINDS)], (KINDS[1], 2))
+)
 def test_no_verdict_on_noise_is_clear(kind: str, draws: int) -> None:
     taken: Counter[str] = Counter()
     wrong: Counter[str] = Counter()
@@ -113,16 +113,16 @@ def test_no_verdict_on_noise_is_clear(kind: str, draws: int) -> None:
             Subject(pairs=noise(one, 8, seed), context=context()) for one in (kind, "random codes")
         )
         untrained = replace(untrained, pairs=replace(trained.pairs, codes=untrained.pairs.codes))
-        for row in evaluate(trained, untrained, strategies.load(NAMES), figures=False).rows():
+        chosen = strategies.load(NAMES)
+        for row in evaluate(trained, untrained, chosen, figures=False, shuffles=10).rows():
             taken[row.number.name] += row.verdict != "described"
             wrong[row.number.name] += row.verdict == "clear"
     assert len(taken) >= 20
     assert {name: many for name, many in wrong.items() if many > max(1, WRONG * taken[name])} == {}
 
 
-def test_constant_codes_give_no_number_that_judges() -> None:
+def test_constant_codes_give_no_number() -> None:
     pairs = noise("random codes", 8, 0)
     constant = Subject(pairs=replace(pairs, codes=np.ones_like(pairs.codes)), context=context())
-    assert not [
-        row for row in evaluate(constant, None, strategies.load(NAMES)).rows() if row.verdict != "described"
-    ]
+    analysis = evaluate(constant, None, strategies.load(NAMES))
+    assert analysis.rows() == []
