@@ -144,7 +144,7 @@ def information(codes: Ints, labels: Ints, units: Units, *, seed: int = 0) -> In
 
     Mutual information from few samples is too large by itself, so only the excess counts.
     """
-    measure = _mutual(joint(codes), labels, shuffles(units, SHUFFLES, seed))
+    measure = _mutual(joint(codes), _assigned(labels, units, seed))
 
     def normalised(rows: Ints) -> tuple[float, float]:
         shared, chance, of_codes, of_labels = measure(rows)
@@ -179,11 +179,10 @@ def told(
         A statistic; NaN where H is 0 at every place, or where no two clusters share a label, so that
         shuffles change nothing.
     """
-    labels, clusters = numbered(labels), units.clusters
-    if len(np.unique(np.stack([labels, clusters]), axis=1).T) == labels.max(initial=0) + 1:
+    if len(np.unique(np.stack([labels, units.clusters], 1), axis=0)) == len(np.unique(labels)):
         return lambda rows: math.nan
-    shuffled = shuffles(units, SHUFFLES, seed)
-    measures = [_mutual(codes[:, i], labels, shuffled) for i in range(codes.shape[1])]
+    assigned = _assigned(labels, units, seed)
+    measures = [_mutual(codes[:, i], assigned) for i in range(codes.shape[1])]
 
     def statistic(rows: Ints) -> float:
         found = []
@@ -197,20 +196,24 @@ def told(
     return statistic
 
 
-def _mutual(codes: Ints, labels: Ints, shuffled: Ints) -> Callable[[Ints], tuple[float, float, float, float]]:
-    """Mutual information of codes [N] and labels [N], in nats.
+def _assigned(labels: Ints, units: Units, seed: int) -> Ints:
+    """Labels [1 + SHUFFLES, N] from 0: as they are, and as each shuffle assigns them."""
+    labels = numbered(labels)
+    return np.concatenate([labels[None], labels[shuffles(units, SHUFFLES, seed)]])
+
+
+def _mutual(codes: Ints, labels: Ints) -> Callable[[Ints], tuple[float, float, float, float]]:
+    """Mutual information of codes [N] and labels [1 + S, N] of `_assigned`, in nats.
 
     Returns:
-        A function of rows: mutual information, its mean over labels of the rows `shuffled` [S, N], entropy of
-        codes, entropy of labels.
+        A function of rows: mutual information, its mean over shuffles, entropy of codes, entropy of labels.
     """
-    codes, labels = numbered(codes), numbered(labels)
-    assigned = np.concatenate([labels[None], labels[shuffled]])
-    shape = len(assigned), int(codes.max()) + 1, int(labels.max()) + 1
-    cells = (np.arange(shape[0])[:, None] * shape[1] + codes) * shape[2] + assigned
+    codes = numbered(codes)
+    shape = len(labels), int(codes.max()) + 1, int(labels.max()) + 1
+    cells = (np.arange(shape[0])[:, None] * shape[1] + codes) * shape[2] + labels
 
     def measure(rows: Ints) -> tuple[float, float, float, float]:
-        tables = np.bincount(cells[:, rows].ravel(), minlength=math.prod(shape)).reshape(shape)
+        tables = np.bincount(np.take(cells, rows, 1).ravel(), minlength=math.prod(shape)).reshape(shape)
         of_codes, of_labels = _entropies(tables[:1].sum(2)), _entropies(tables.sum(1))
         shared = of_codes + of_labels - _entropies(tables.reshape(shape[0], -1))
         return float(shared[0]), float(shared[1:].mean()), float(of_codes[0]), float(of_labels[0])

@@ -100,7 +100,7 @@ def tally(values: Floats, codes: Ints, size: int, groups: Ints, units: Units) ->
     given the group.
     """
     clusters = units.clusters
-    whole = len(np.unique(np.stack([groups, clusters]), axis=1).T) == len(np.unique(groups))
+    whole = len(np.unique(np.stack([groups, clusters], 1), axis=0)) == len(np.unique(groups))
     apart = units.episode if whole else clusters
     places = codes.shape[1]
     width = places * size
