@@ -63,6 +63,12 @@ def evaluate() -> None:
     type=LocalPath(exists=True, dir_okay=False),
     help="File with weights of RAFT.  [default: torchvision's]",
 )
+@click.option(
+    "--text-model",
+    metavar="DIR|NAME",
+    help="Language model of transformers that embeds instructions: a directory, or an id of the Hugging Face "
+    "hub.  [default: none: words are compared, not meaning]",
+)
 @click.option("--seed", type=click.IntRange(min=0), default=0, help="Seed of everything that is drawn.")
 @quiet_option
 def laq(
@@ -77,6 +83,7 @@ def laq(
     checkpoint: str,
     flow: str,
     flow_weights: Path | None,
+    text_model: str | None,
     batch_size: int,
     device: str,
     seed: int,
@@ -109,6 +116,7 @@ def laq(
         draw=Draw(samples=samples, frames=frames, batch_size=batch_size, seed=seed),
         flow=flow,
         flow_weights=None if flow_weights is None else str(flow_weights),
+        text_model=text_model,
         subsets=None if subsets is None else tuple(parse(read_text(subsets), str(subsets))),
     )
 
@@ -137,9 +145,9 @@ def laq(
 def _command(run: Path, datasets: tuple[str, ...], given: dict[str, Any]) -> str:
     """The command line that makes this report, without the files it is written to."""
     words = ["oxcart", "evaluate", "laq", str(run), *datasets]
-    for name in ("strategies", "samples", "frames", "subsets", "checkpoint", "flow", "seed"):
+    for name in ("strategies", "samples", "frames", "subsets", "checkpoint", "flow", "text_model", "seed"):
         if given[name] is not None:
-            words += [f"--{name}", str(given[name])]
+            words += [f"--{name.replace('_', '-')}", str(given[name])]
     return shlex.join(words)
 
 

@@ -144,7 +144,7 @@ def information(codes: Ints, labels: Ints, units: Units, *, seed: int = 0) -> In
 
     Mutual information from few samples is too large by itself, so only the excess counts.
     """
-    measure = _mutual(joint(codes), _assigned(labels, units, seed))
+    measure = _mutual(joint(codes), _assigned(labels, shuffles(units, SHUFFLES, seed)))
 
     def normalised(rows: Ints) -> tuple[float, float]:
         shared, chance, of_codes, of_labels = measure(rows)
@@ -160,7 +160,12 @@ def information(codes: Ints, labels: Ints, units: Units, *, seed: int = 0) -> In
 
 
 def told(
-    codes: Ints, labels: Ints, units: Units, seed: int, of: Literal["labels", "codes", "both"] = "labels"
+    codes: Ints,
+    labels: Ints,
+    units: Units,
+    seed: int,
+    of: Literal["labels", "codes", "both"] = "labels",
+    given: Ints | None = None,
 ) -> Statistic:
     """Share of an entropy that one code and the label have in common, above chance; mean over places.
 
@@ -174,6 +179,8 @@ def told(
         units: [N]: where each pair comes from.
         seed: seed of the shuffles.
         of: whose entropy H is; `both` is the geometric mean.
+        given: [N]: a label that is known before. I, E and H are their means over its values then, with
+            `turns` among the pairs of one value: what is left is told beyond it.
 
     Returns:
         A statistic; NaN where H is 0 at every place, or where no two clusters share a label, so that
@@ -181,13 +188,24 @@ def told(
     """
     if len(np.unique(np.stack([labels, units.clusters], 1), axis=0)) == len(np.unique(labels)):
         return lambda rows: math.nan
-    assigned = _assigned(labels, units, seed)
-    measures = [_mutual(codes[:, i], assigned) for i in range(codes.shape[1])]
+    part = np.zeros_like(labels) if given is None else numbered(given)
+    members = [np.flatnonzero(part == i) for i in range(int(part.max(initial=-1)) + 1)]
+    member = np.empty_like(part)
+    for mine in members:
+        member[mine] = np.arange(len(mine))
+    shuffle = shuffles if given is None else turns
+    assigned = [_assigned(labels[mine], shuffle(units[mine], SHUFFLES, seed)) for mine in members]
+    measures = [
+        [_mutual(codes[mine, i], own) for mine, own in zip(members, assigned, strict=True)]
+        for i in range(codes.shape[1])
+    ]
 
     def statistic(rows: Ints) -> float:
+        inside = [member[rows[part[rows] == i]] for i in range(len(members))]
         found = []
-        for measure in measures:
-            shared, chance, of_codes, of_labels = measure(rows)
+        for each in measures:
+            parts = [np.array(one(own)) * len(own) for one, own in zip(each, inside, strict=True) if len(own)]
+            shared, chance, of_codes, of_labels = np.sum(parts, 0) / len(rows)
             whole = {"labels": of_labels, "codes": of_codes, "both": math.sqrt(of_codes * of_labels)}[of]
             if whole > 0:
                 found.append((shared - chance) / (whole - chance) if whole - chance > 1e-9 else 0.0)
@@ -196,10 +214,10 @@ def told(
     return statistic
 
 
-def _assigned(labels: Ints, units: Units, seed: int) -> Ints:
-    """Labels [1 + SHUFFLES, N] from 0: as they are, and as each shuffle assigns them."""
+def _assigned(labels: Ints, shuffled: Ints) -> Ints:
+    """Labels [1 + S, N] from 0: as they are, and those of the rows `shuffled` [S, N]."""
     labels = numbered(labels)
-    return np.concatenate([labels[None], labels[shuffles(units, SHUFFLES, seed)]])
+    return np.concatenate([labels[None], labels[shuffled]])
 
 
 def _mutual(codes: Ints, labels: Ints) -> Callable[[Ints], tuple[float, float, float, float]]:
@@ -252,6 +270,24 @@ def shuffles(units: Units, count: int, seed: int) -> Ints:
         of_episode[order] = order[_dealt(cluster_of[order], giver, np.zeros_like(giver))]
         begin = generator.integers(0, 1 << 30, len(of_episode))
         shuffle[rows] = rows[_dealt(episode[rows], of_episode, begin)]
+    return found
+
+
+def turns(units: Units, count: int, seed: int) -> Ints:
+    """Rows [count, N] from which each row takes its labels; each gives once.
+
+    Clusters stand in a random circle, one episode after another, each in the order of time. The circle is
+    turned against itself by a third to two thirds, so that nearly all take from another cluster. `shuffles`
+    keeps clusters whole instead, and repeats the rows of one that gives to a larger one. Where clusters have
+    few rows, repeats look like information.
+    """
+    clusters = units.clusters
+    generator = np.random.Generator(np.random.PCG64(seed))
+    found = np.empty((count, len(units)), np.int64)
+    for turned in found:
+        place, then = (generator.random(int(one.max(initial=-1)) + 1) for one in (clusters, units.episode))
+        order = np.lexsort((units.t, then[units.episode], place[clusters]))
+        turned[order] = np.roll(order, generator.integers(len(units) // 3, 2 * len(units) // 3 + 1))
     return found
 
 

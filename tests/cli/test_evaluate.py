@@ -62,6 +62,7 @@ def test_a_page_and_the_same_numbers_as_json(
     found = json.loads(pages[0])
     assert found["format"] == "oxcart-analysis/2"
     assert found["about"]["step"] == 5
+    assert found["about"]["instructions"] == "words, not meaning (TF-IDF)"
     assert found["about"]["datasets"][0]["pairs"].keys() == {"train", "val"}
     assert {one["strategy"] for one in found["numbers"]} >= {"compass", "codebook", "transfer"}
     for one in found["numbers"]:
@@ -93,6 +94,8 @@ def test_training_measures_every_so_many_validations_and_at_the_end(run: Path) -
             ["--checkpoint", "/none.safetensors"],
             "/none.safetensors: there is no such checkpoint",
         ),
+        (["--text-model", "/none"], "text_model: expected a directory with a text encoder of transformers"),
+        (["--text-model", "/none", "--strategies", "compass"], "text_model: only the strategy text"),
         (["--json", "/dev/null/a.json"], "--json: '/dev/null/a.json' cannot be written"),
     ],
 )

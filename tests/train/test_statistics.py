@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from scipy import stats
-from sklearn.metrics import adjusted_mutual_info_score, normalized_mutual_info_score
+from sklearn.metrics import adjusted_mutual_info_score, mutual_info_score, normalized_mutual_info_score
 
 from oxcart.train import statistics
 from oxcart.train.statistics import (
+    SHUFFLES,
     Ints,
     Units,
     information,
@@ -21,6 +22,7 @@ from oxcart.train.statistics import (
     make_units,
     shuffles,
     told,
+    turns,
 )
 
 
@@ -95,6 +97,54 @@ def test_a_share_is_one_where_codes_determine_the_label_and_half_where_they_halv
     assert told(halves[:, :1], labels, alone(400), 0, of="codes")(everything) == pytest.approx(1)
 
 
+def test_beyond_what_is_given_is_the_mean_over_its_values() -> None:
+    """Of the first kind codes say all, of the second nothing; kinds and labels go together."""
+    kind, half = np.repeat([0, 1], 400), np.tile([0, 1], 400)
+    codes_ = np.where(kind == 0, half, np.arange(800) // 2 % 2)
+    labels = half + 2 * kind
+    found = told(codes_[:, None], labels, alone(800), 0, given=kind)(np.arange(800))
+    assert found == pytest.approx(0.5, abs=0.01), "one of two bits of 400 pairs each"
+    assert told(kind[:, None], labels, alone(800), 0)(np.arange(800)) == pytest.approx(0.5, abs=0.01)
+    assert told(kind[:, None], labels, alone(800), 0, given=kind)(np.arange(800)) == 0
+    assert math.isnan(told(codes_[:, None], kind, alone(800), 0, given=kind)(np.arange(800)))
+
+
+def test_what_is_told_beyond_is_that_of_scikit_learn() -> None:
+    generator = np.random.default_rng(0)
+    kind = generator.choice(3, 300, p=[0.6, 0.3, 0.1])
+    one = generator.integers(0, 4, 300)
+    labels = (one * (generator.random(300) < 0.6) + kind) % 4
+    rows = np.flatnonzero(generator.random(300) < 0.8)
+    total = np.zeros(3)
+    for i in range(3):
+        mine = np.flatnonzero(kind == i)
+        kept = np.isin(mine, rows)
+        own = one[mine][kept]
+        chance = [
+            mutual_info_score(own, labels[mine][other][kept])
+            for other in turns(alone(300)[mine], SHUFFLES, 7)
+        ]
+        whole = stats.entropy(np.bincount(labels[mine][kept]))
+        total += kept.sum() * np.array([mutual_info_score(own, labels[mine][kept]), np.mean(chance), whole])
+    shared, chance, whole = total
+    found = told(one[:, None], labels, alone(300), 7, given=kind)(rows)
+    assert found == pytest.approx((shared - chance) / (whole - chance))
+
+
+def test_labels_alike_within_an_episode_are_not_told_beyond_a_kind_by_codes_that_are_alike_too() -> None:
+    clear = 0
+    for seed in range(30):
+        generator = np.random.default_rng(seed)
+        episode = np.repeat(np.arange(24), 12)
+        units = Units(environment=np.full(288, -1), episode=episode, t=np.arange(288))
+        one, labels = (generator.integers(0, 4, 24)[episode] for _ in range(2))
+        statistic = told(one[:, None], labels, units, seed, given=generator.integers(0, 3, 288))
+        found = jackknife(statistic, units.clusters, seed)
+        assert found is not None
+        clear += found.low > 0
+    assert clear <= 3
+
+
 def test_labels_of_one_cluster_each_tell_nothing() -> None:
     episodes = [i // 10 for i in range(50)]
     found = told(codes(50, 0), np.array(episodes), units_of([-1] * 50, episodes), 0)
@@ -123,6 +173,46 @@ def test_a_shuffle_gives_each_cluster_the_rows_of_another_in_the_order_of_time(k
             assert len(set(clusters[rows[clusters == cluster]].tolist())) == 1
     assert (shuffles(units, 5, 0) == shuffles(units, 5, 0)).all()
     assert (shuffles(units, 1, 0) != shuffles(units, 1, 1)).any()
+
+
+@pytest.mark.parametrize("environments", [0, 6])
+def test_a_turn_takes_from_others_in_the_order_of_time_and_each_gives_once(environments: int) -> None:
+    generator = np.random.default_rng(0)
+    episode = np.repeat(np.arange(12), generator.integers(3, 8, 12))
+    order = generator.permutation(len(episode))
+    place = episode % environments if environments else np.full(len(episode), -1)
+    t = np.concatenate([np.arange(number) for number in np.bincount(episode)])
+    units = Units(environment=place, episode=episode, t=t)[order]
+    drawn = turns(units, 20, 0)
+    for rows in drawn:
+        assert sorted(rows.tolist()) == list(range(len(rows)))
+        assert (units.clusters[rows] != units.clusters).all()
+        taken = [
+            rows[np.flatnonzero(units.episode == one)[np.argsort(t[order][units.episode == one])]]
+            for one in range(12)
+        ]
+        follows = np.concatenate(
+            [
+                (units.episode[one][1:] == units.episode[one][:-1]) & (np.diff(units.t[one]) == 1)
+                for one in taken
+            ]
+        )
+        assert follows.mean() > 0.6, "most neighbours in time take from neighbours in time"
+    assert len({rows.tobytes() for rows in drawn}) == 20
+    assert (turns(units, 5, 0) == drawn[:5]).all()
+
+
+def test_repeats_of_few_rows_are_not_taken_for_chance() -> None:
+    """Environments of few pairs each, among those of a kind, tell nothing and not less than nothing."""
+    generator = np.random.default_rng(0)
+    found = []
+    for seed in range(20):
+        episode = np.repeat(np.arange(36), 20)
+        units = Units(environment=episode // 6 % 6, episode=episode // 6, t=np.arange(720))
+        labels, kind = generator.integers(0, 4, 720), generator.integers(0, 8, 720)
+        found.append(told(units.environment[:, None], labels, units, seed, given=kind)(np.arange(720)))
+    assert abs(np.mean(found)) < 0.005
+    assert np.std(found) < 0.02
 
 
 def test_episodes_of_one_length_each_give_once() -> None:

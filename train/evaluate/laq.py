@@ -17,10 +17,12 @@ import torch
 
 from oxcart.manifests.dataset import Dataset
 from oxcart.shards.choices import one_of
+from oxcart.shards.errors import ConfigError
 from oxcart.train.data import Loader
 from oxcart.train.evaluate import strategies
 from oxcart.train.evaluate.analysis import Analysis, Subject, evaluate
 from oxcart.train.evaluate.gather import SPLITS, Draw, count_pairs, gather, open_splits
+from oxcart.train.evaluate.sentences import SentenceModel, describe
 from oxcart.train.evaluate.strategy import Context
 from oxcart.train.evaluate.subsets import Subset, default_subsets
 from oxcart.train.flow import flow_meter
@@ -59,6 +61,8 @@ class EvaluateOptions:
     """File with the weights of RAFT; None uses those that torchvision has on this machine."""
     subsets: tuple[Subset, ...] | None = None
     """Additional subsets to report; None uses `default_subsets`."""
+    text_model: str | None = None
+    """Directory or hub id of the language model that embeds instructions; None compares their words."""
     untrained: bool = True
     """Whether to compare with an untrained model."""
     figures: bool = True
@@ -67,6 +71,8 @@ class EvaluateOptions:
     def __post_init__(self) -> None:
         strategies.check(self.strategies, "strategies")
         one_of("flow", self.flow, TEACHERS)
+        if self.text_model is not None and self.strategies and "text" not in self.strategies:
+            raise ConfigError("text_model: only the strategy text embeds instructions; add it to strategies")
 
 
 def analyse(
@@ -94,6 +100,7 @@ def analyse(
         ConfigError: there are no pairs, or a required package is not installed.
     """
     chosen = strategies.load(options.strategies or strategies.names())
+    sentences = None if options.text_model is None else SentenceModel.load(options.text_model, device)
     loaders = open_splits(datasets, config.data, config.model.image_size, options.draw.batch_size)
     meter = flow_meter(options.flow, options.flow_weights, device)
     models = [model]
@@ -108,6 +115,7 @@ def analyse(
                 model=one,
                 device=device,
                 meter=None if isinstance(meter, str) else meter,
+                sentences=sentences,
                 seed=options.draw.seed,
             ),
         )
@@ -138,6 +146,7 @@ def analyse(
         "samples": options.draw.samples,
         "frames": len(pairs.framed),
         "flow": options.flow if not isinstance(meter, str) else "none",
+        "instructions": describe(sentences),
         **(about or {}),
     }
     return replace(found, about=said)

@@ -25,6 +25,7 @@ import torch
 from oxcart.shards.errors import NotFiniteError
 from oxcart.train import plots, statistics
 from oxcart.train.evaluate.gather import GatheredPairs, Strings
+from oxcart.train.evaluate.sentences import SentenceModel
 from oxcart.train.flow import FlowMeter
 from oxcart.train.laq.model import LatentActionModel, to_float, to_uint8
 from oxcart.train.statistics import Floats, Ints
@@ -105,6 +106,8 @@ class Context:
     """Device of the model."""
     meter: FlowMeter | None = None
     """Flow meter; None if the pairs have no flow either."""
+    sentences: SentenceModel | None = None
+    """Embeds instructions; None if they are compared by their words."""
     seed: int = 0
     """Seed of all random draws."""
     quick: bool = False

@@ -32,6 +32,7 @@ ABOUT = {
     "seed": 0,
     "frames": 48,
     "flow": "dis",
+    "instructions": "words, not meaning (TF-IDF)",
     "datasets": [{"name": "left", "url": "/left", "fingerprint": "f" * 64, "pairs": {"train": 360}}],
 }
 

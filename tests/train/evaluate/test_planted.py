@@ -87,8 +87,25 @@ def test_direction_and_magnitude_are_told_apart(codes: str, direction: int, magn
     found = of("magnitude", codes)
     holds(found["direction"], direction, 0.02)
     holds(found["magnitude"], magnitude, 0.02)
+    holds(found["beyond_direction"], magnitude, 0.02)
     for number in of("flow_tokens", codes).values():
         holds(number, direction, 0.02)
+
+
+def test_a_direction_in_which_things_move_farther_tells_no_more_than_itself() -> None:
+    """Four directions hold the longer half of the motions, so a direction tells one of two bits of length."""
+    pairs = planted("magnitude")
+    length = pairs.codes[:, 0]
+    direction = 4 * (length // 2) + np.random.default_rng(2).integers(0, 4, len(pairs))
+    unit = np.stack([np.cos(direction * np.pi / 4), np.sin(direction * np.pi / 4)], 1)
+    flow = np.repeat((unit * (4 + length[:, None]))[:, None], 3, 1)
+    pairs = replace(pairs, flow=flow, codes=direction[:, None])
+    found = measured("magnitude", pairs)
+    holds(found["magnitude"], 0.5, 0.02)
+    holds(found["beyond_direction"], 0, 0.02)
+    rest = measured("magnitude", replace(pairs, codes=length[:, None] % 2))
+    holds(rest["magnitude"], 0.5, 0.02)
+    holds(rest["beyond_direction"], 1, 0.02)
 
 
 @pytest.mark.parametrize(

@@ -51,7 +51,15 @@ def measure(pairs: GatheredPairs, context: Context) -> Iterator[Number | Skip]:
         )
 
 
-def told(labels: Ints, pairs: GatheredPairs, context: Context, otherwise: str, **about: Any) -> Number | Skip:
+def told(
+    labels: Ints,
+    pairs: GatheredPairs,
+    context: Context,
+    otherwise: str,
+    *,
+    given: Ints | None = None,
+    **about: Any,
+) -> Number | Skip:
     """Share of the entropy of labels [N] that one token tells; label 0 marks pairs to leave out.
 
     Args:
@@ -59,14 +67,16 @@ def told(labels: Ints, pairs: GatheredPairs, context: Context, otherwise: str, *
         pairs: the pairs of the labels.
         context: makes the interval.
         otherwise: reason to give if too few pairs have a label, or all have the same.
+        given: [N]: a label beyond which tokens have to tell.
         about: fields of the number.
     """
     known = labels > 0
     codes, own = pairs.codes[known], labels[known]
     if len(own) < FEW or len(np.unique(own)) < 2:
         return Skip(what=about["title"], because=otherwise)
-    units = pairs.units[known]
-    return context.estimate(units, statistics.told(codes, own, units, context.seed), **about)
+    units, before = pairs.units[known], None if given is None else given[known]
+    statistic = statistics.told(codes, own, units, context.seed, given=before)
+    return context.estimate(units, statistic, **about)
 
 
 def draw(pairs: GatheredPairs, context: Context) -> Iterator[Figure]:

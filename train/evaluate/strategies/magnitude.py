@@ -1,4 +1,8 @@
-"""Magnitude: whether tokens tell the direction of motion, its length, or both."""
+"""Magnitude: whether tokens tell the direction of motion, its length, or both.
+
+Where things move farther in one direction than in another, a token that tells the direction tells something
+of the length, too. So it is also measured what tokens tell of lengths among motions of one direction.
+"""
 
 from __future__ import annotations
 
@@ -58,6 +62,18 @@ def measure(pairs: GatheredPairs, context: Context) -> Iterator[Number | Skip]:
         better="high",
         read="The same for how far things move (quarters of the pairs that do). Small beside the "
         "direction: tokens say where to and not how far.",
+    )
+    yield told(
+        lengths,
+        pairs,
+        context,
+        "hardly any pair moves, or all move as far",
+        given=directions,
+        name="beyond_direction",
+        title=f"magnitude of {what} told by a token beyond its direction",
+        better="high",
+        read="The same among motions of one direction: I(token; magnitude | direction) / H(magnitude | "
+        "direction), above chance. 0: a token says no more of how far than its direction does.",
     )
 
 
