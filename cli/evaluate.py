@@ -139,7 +139,9 @@ def laq(
             if path is not None:
                 write_file(path, make(found))
     if not quiet:
-        click.echo(_text(found, output))
+        from oxcart.cli.table import line_width, show
+
+        show(_text(found, output, line_width()))
 
 
 def _command(run: Path, datasets: tuple[str, ...], given: dict[str, Any]) -> str:
@@ -151,30 +153,35 @@ def _command(run: Path, datasets: tuple[str, ...], given: dict[str, Any]) -> str
     return shlex.join(words)
 
 
-def _text(found: Analysis, output: Path | None) -> str:
-    from oxcart.cli.table import plain, table
+def _text(found: Analysis, output: Path | None, width: int) -> str:
+    from oxcart.cli.table import painter, plain, table, wrapped
+    from oxcart.train.evaluate.analysis import TONES
     from oxcart.train.evaluate.report import say, say_interval, say_told
 
     rows = [
         (
             f"{row.strategy}/{row.number.name}",
+            row.verdict,
             say(row.number.value, row.number.unit),
             say_interval(row.number),
             row.number.over,
             say(row.null.value) if row.null else None,
             say(row.untrained.value) if row.untrained else None,
-            row.verdict,
         )
         for row in found.rows()
     ]
-    header = ("number", "trained", "95% interval", "over", "shuffled", "untrained", "")
-    lines = [table(header, rows)] if rows else ["no number could be taken"]
+    header = ("number", "verdict", "trained", "95% interval", "over", "shuffled", "untrained")
+    lines = (
+        [table(header, rows, width=width, paint={"verdict": painter(TONES)})]
+        if rows
+        else ["no number could be taken"]
+    )
     for section in found.sections:
-        lines += [
-            f"{section.name}: {plain(skip.what)}: skipped, because {plain(skip.because)}"
-            for skip in section.skips
-        ]
-    lines += [plain(sentence) for sentence in say_told(found.rows())]
+        for skip in section.skips:
+            said = f"{section.name}: {skip.what}: skipped, because {skip.because}"
+            lines += wrapped(said, width, "    ")
+    for sentence in say_told(found.rows()):
+        lines += wrapped(sentence, width, "    ")
     if output is not None:
         lines += ["", f"report: {plain(str(output))}"]
     return "\n".join(lines)

@@ -52,7 +52,7 @@ def test_a_page_and_the_same_numbers_as_json(
         assert result.exit_code == 0, result.output
         assert (
             "compass: between datasets: skipped, because there is one dataset, oxcart_kitchens"
-            in result.stdout
+            in " ".join(result.stdout.split())
         )
         assert f"report: {page}" in result.stdout
         assert "reading: " in result.stderr

@@ -30,7 +30,14 @@ SHUFFLES, SHUFFLES_DECODED = 20, 8
 LEAST_SHUFFLES = 3
 """Minimum number of shuffles of a null, to estimate their spread."""
 
-Verdict = Literal["clear", "unclear", "worse", "described"]
+Verdict = Literal["clear", "not told apart", "on the wrong side", "describes"]
+TONES: dict[Verdict, str] = {
+    "clear": "good",
+    "not told apart": "odd",
+    "on the wrong side": "bad",
+    "describes": "none",
+}
+"""Every verdict, and the tone that gives it its colour."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,8 +68,9 @@ class Row:
     untrained: Number | None
     null: Null | None
     verdict: Verdict
-    """`clear`: the interval lies beyond the untrained model's, and beyond the null, on the right side;
-    `worse`: beyond on the wrong side; `unclear`: neither; `described`: the number does not judge."""
+    """`clear`: the interval lies beyond the untrained model's, and beyond the null, on the better side;
+    `on the wrong side`: beyond one of them on the other side; `not told apart`: neither; `describes`: the
+    number does not judge."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -237,14 +245,14 @@ def _nulls(strategy: Strategy, trained: Subject, shuffles: int) -> dict[str, Nul
 def _verdict(number: Number, others: Sequence[Number | Null | None]) -> Verdict:
     """Compare a number with other values; those that are None are left out."""
     if number.better == "none":
-        return "described"
+        return "describes"
     sign = 1 if number.better == "high" else -1
     bounds = []
     for one in (number, *(other for other in others if other is not None)):
         if one.low is None or one.high is None:
-            return "unclear"
+            return "not told apart"
         bounds.append(sorted((sign * one.low, sign * one.high)))
     (low, high), *beside = bounds
     if beside and all(low > bound[1] for bound in beside):
         return "clear"
-    return "worse" if any(high < bound[0] for bound in beside) else "unclear"
+    return "on the wrong side" if any(high < bound[0] for bound in beside) else "not told apart"

@@ -11,7 +11,7 @@ import numpy as np
 
 from oxcart.manifests.canonical import pretty_json
 from oxcart.manifests.page import render
-from oxcart.train.evaluate.analysis import Analysis, Null, Row, told
+from oxcart.train.evaluate.analysis import TONES, Analysis, Null, Row, told
 from oxcart.train.evaluate.strategy import Number
 from oxcart.train.statistics import FEWEST_ENVIRONMENTS
 
@@ -31,12 +31,6 @@ CARDS = (*KEYS[:5], ("flow_tokens", "direction_weighted"))
 SHOWN_CARDS = 4
 WIDTH, HEIGHT, MARGIN = 230, 34, 8
 """Size of the drawing of a number, in SVG units."""
-_WORDS = {
-    "clear": ("good", "clear of both"),
-    "unclear": ("odd", "not told apart"),
-    "worse": ("bad", "on the wrong side"),
-    "described": ("none", "describes"),
-}
 _PRECISE = 3
 """Significant digits of numbers in the JSON."""
 
@@ -126,7 +120,7 @@ def report_html(analysis: Analysis) -> bytes:
         cards=[found[key] for key in CARDS if key in found][:SHOWN_CARDS],
         judged=judged,
         picture=_drawing,
-        words=_WORDS,
+        tones=TONES,
         number=say,
         interval=say_interval,
         clusters=say_clusters,
@@ -135,6 +129,7 @@ def report_html(analysis: Analysis) -> bytes:
         found=found,
         order=[(row.strategy, row.number.name) for row in judged],
         cell=_cell,
+        counted=lambda name, pairs: f"{name}, {pairs:,} pairs",
         data=lambda png: "data:image/png;base64," + base64.b64encode(png).decode(),
         width=WIDTH,
         height=HEIGHT,
@@ -201,9 +196,9 @@ def _because(judged: Sequence[Row], analysis: Analysis) -> list[str]:
         return ["no number could be taken; the reasons are below"]
     said = []
     for verdict, text in (
-        ("clear", "lie clear of the untrained model and of shuffled codes"),
-        ("unclear", "cannot be told from them"),
-        ("worse", "lie on the wrong side"),
+        ("clear", "are clear of the untrained model and of shuffled codes"),
+        ("not told apart", "are not told apart from them"),
+        ("on the wrong side", "are on the wrong side of them"),
     ):
         count = sum(row.verdict == verdict for row in judged)
         if count:

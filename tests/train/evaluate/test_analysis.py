@@ -10,14 +10,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import click
 import numpy as np
 import pytest
+from pages import measure, tables_of
 
 from depth import few
 from once import Once
+from oxcart.cli.evaluate import _text
+from oxcart.cli.table import painter
 from oxcart.shards.errors import ConfigError
 from oxcart.train.evaluate import strategies
-from oxcart.train.evaluate.analysis import Analysis, Row, Subject, evaluate, told
+from oxcart.train.evaluate.analysis import TONES, Analysis, Row, Subject, evaluate, told
 from oxcart.train.evaluate.gather import GatheredPairs
 from oxcart.train.evaluate.report import report_html, report_json, say
 from oxcart.train.evaluate.strategy import Number
@@ -89,15 +93,15 @@ def test_numbers_stand_clear_of_noise_and_of_shuffles(whole: Analysis) -> None:
         assert row.verdict == "clear", row
         assert row.null is not None
         assert row.null.low <= row.null.value <= row.null.high < row.number.value
-    assert found["text/tokens"].verdict == "unclear"
-    assert found["codebook/perplexity"].verdict == "described"
+    assert found["text/tokens"].verdict == "not told apart"
+    assert found["codebook/perplexity"].verdict == "describes"
     assert found["codebook/perplexity"].null is None
 
 
 def test_what_lies_on_the_wrong_side_is_worse() -> None:
     found = rows(run(planted("noise"), "compass", "disentanglement", untrained=planted("direction")))
-    assert found["compass/cosine_environments"].verdict == "worse"
-    assert found["disentanglement/entropy_given_actions"].verdict == "worse"
+    assert found["compass/cosine_environments"].verdict == "on the wrong side"
+    assert found["disentanglement/entropy_given_actions"].verdict == "on the wrong side"
 
 
 def test_the_same_again_is_the_same() -> None:
@@ -130,6 +134,57 @@ def test_the_page_holds_all_and_the_json_the_same(whole: Analysis) -> None:
     assert re.search(rf"<li>{alone} of \d+ numbers are of these environments alone: .* fewer than 5", page)
     assert [one["name"] for one in plain["subsets"]] == ["seen", "held out", "left", "right"]
     assert any(one["title"] == "Actions of each token" for one in plain["tables"])
+
+
+def test_cells_name_their_column_since_a_narrow_page_shows_no_header(whole: Analysis) -> None:
+    tables = tables_of(report_html(whole).decode())
+    titles = {section.strategy.title for section in whole.sections}
+    assert len(tables) > 3
+    for table in tables:
+        assert "cards" in table["class"]
+        header = [name for name in table["header"] if name not in titles]
+        rows = [row for row in table["rows"][1:] if row]
+        assert rows
+        for row in rows:
+            named = list(zip(header, row, strict=True))
+            assert all(column == name for name, column in named[1:] if name), named
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("width", [400, 500])
+def test_on_a_telephone_no_column_is_off_the_page(
+    whole: Analysis, width: int, browser: list[str], tmp_path: Path
+) -> None:
+    page = report_html(whole).decode()
+    measured = measure(page, width, browser, tmp_path, cells="table:first-of-type td[data-column]")
+    assert measured["page"] == width
+    assert measured["tables"] <= width
+    assert measured["scrolls"] == 0
+    assert measured["cells"] >= 88
+
+
+def test_a_verdict_has_one_word_in_the_page_the_json_the_terminal_and_the_docs(whole: Analysis) -> None:
+    judged = [replace(row, verdict=word) for row, word in zip(whole.rows(), TONES, strict=False)]
+    section = replace(
+        whole.sections[0],
+        rows=[replace(row, number=replace(row.number, better="high")) for row in judged],
+    )
+    analysis = replace(whole, sections=[section], subsets=[])
+    page = report_html(analysis).decode()
+    terminal = _text(analysis, None, 120)
+    docs = (Path(strategies.__file__).parents[3] / "docs/analysis.md").read_text()
+    assert [one["verdict"] for one in json.loads(report_json(analysis))["numbers"]] == list(TONES)
+    for word, tone in TONES.items():
+        assert f'<span class="status {tone}">{word}</span>' in page
+        assert f"  {painter(TONES)(word.ljust(len('on the wrong side')))}  " in terminal
+        assert f"| *{word}* |" in docs
+
+
+def test_lines_of_the_terminal_have_at_most_120_characters(whole: Analysis) -> None:
+    lines = click.unstyle(_text(whole, None, 120)).splitlines()
+    assert max(map(len, lines)) <= 120
+    assert lines[0].split()[:3] == ["number", "verdict", "trained"]
+    assert max(map(len, click.unstyle(_text(whole, None, 60)).splitlines())) <= 60
 
 
 def test_the_summary_names_the_action_values_that_codes_tell() -> None:
@@ -242,7 +297,7 @@ def test_codes_that_are_alike_within_an_episode_for_no_reason_tell_nothing() -> 
     found = rows(run(sticky, "flow_tokens", "disentanglement", "consistency", shuffles=20))
     judged = [row for row in found.values() if row.number.better != "none" and not row.number.null_is_best]
     assert len(judged) >= 5
-    assert {row.verdict for row in judged} <= {"unclear", "worse"}, [
+    assert {row.verdict for row in judged} <= {"not told apart", "on the wrong side"}, [
         (row.number.name, row.number.value, row.null) for row in judged
     ]
 
@@ -271,7 +326,7 @@ def test_two_episodes_give_numbers_without_intervals() -> None:
     pairs = planted("direction")
     alone = pairs.take(np.isin(pairs.key, ["episode0", "episode1"]))
     for row in run(alone, "flow_tokens", "codebook").rows():
-        assert row.verdict in ("unclear", "described")
+        assert row.verdict in ("not told apart", "describes")
     (section,) = run(pairs.take(np.arange(20)), "flow_tokens").sections
     assert [skip.because for skip in section.skips] == ["20 pairs are too few; at least 24 are needed"]
 
