@@ -177,6 +177,13 @@ def test_the_page_holds_all_and_the_json_the_same(whole: Analysis) -> None:
         assert one["title"] in page
         assert one["read"].endswith(".")
     assert numbers["compass/cosine_datasets"]["untrained"]["value"] < 0.5
+    over = {name: (numbers[name]["over"], numbers[name]["clusters"]) for name in numbers}
+    assert over["compass/cosine_environments"] == ("episodes", 24), "four kitchens are held out"
+    assert over["compass/cosine_held_out"] == ("episodes", 36)
+    assert over["probe/r2_value_0"] == ("episodes", 24)
+    assert "over 24 episodes, of these environments alone<" in page
+    alone = sum(row.number.over == "episodes" for row in whole.rows() if row.number.better != "none")
+    assert re.search(rf"<li>{alone} of \d+ numbers are of these environments alone: .* fewer than 5", page)
     assert [one["name"] for one in plain["subsets"]] == ["left", "right"]
     assert any(one["title"] == "Actions of each token" for one in plain["tables"])
 
