@@ -148,7 +148,7 @@ def _exit_code(found: Audit, fail_on: str) -> int:
         return CLEAN
     code = {"clean": CLEAN, "leak": LEAK, "suspicious": SUSPICIOUS}.get(found.verdict.word, UNCLEAR)
     if fail_on == "leak":
-        return CLEAN if code == SUSPICIOUS else code
+        return code if code != SUSPICIOUS else CLEAN if found.verdict.complete else UNCLEAR
     statuses = {check.status for check in found.checks}
     if "failed" in statuses and code in (CLEAN, SUSPICIOUS):
         return LEAK
