@@ -8,8 +8,7 @@ speed: FLOP/s of whole training steps (forward, backward, AdamW) beside those of
 same precision on the same device: on a GPU in bf16 and compiled, on a CPU in float32. FLOPs are counted by
 torch.utils.flop_counter. Frames are random; the time spent waiting for data is measured with quality.
 quality: preset tiny on the embedded sample, all numbers on held-out kitchens, over seeds; and of a model that
-was not trained. What of NMI is above chance stands with its 95% interval
-by a jackknife over episodes.
+was not trained. What of NMI is above chance stands with its 95% interval, of these kitchens alone.
 ranks: losses and codebooks of two gloo processes beside one process, at the same batch.
 """
 

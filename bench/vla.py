@@ -4,8 +4,8 @@
     python bench/vla.py --only speed
 
 quality: the tiny model of `oxcart sample vlm`, trained on codes of a latent-action model, once for each head
-and decoding, all else alike; on held-out kitchens, beside the baselines, with 95% bootstrap intervals by
-episode. The dataset is the embedded sample with 96 kitchens, an eighth of them held out, as the wrist camera
+and decoding, all else alike; on held-out kitchens, beside the baselines, with 95% intervals over
+kitchens. The dataset is the embedded sample with 96 kitchens, an eighth of them held out, as the wrist camera
 sees them, which shows at 64 pixels whether the gripper is closed. The tokens of `replace` are in a model
 without spare rows; with them it would be `tokens` by another name.
 speed: actions a second of the same model, one code after the other and all at once.

@@ -7,7 +7,6 @@ import errno
 import json
 import os
 import shlex
-import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +17,7 @@ import click
 from oxcart.cli.main import CLEAN, DIFFERENT, LEAK, SUSPICIOUS, UNCLEAR, complain, explained
 from oxcart.cli.options import LocalPath, PathOrUrl, json_option, quiet_option, workers_option
 from oxcart.cli.outputs import AUDIT_JSON, AUDIT_PAGE, RULE, output_option, overwrite_option, report_options
-from oxcart.cli.table import plain, table, wrapped
+from oxcart.cli.table import line_width, painter, plain, show, table, wrapped
 from oxcart.shards.files import write_file
 
 if TYPE_CHECKING:
@@ -28,17 +27,15 @@ if TYPE_CHECKING:
 FAIL_ON = ("leak", "failed", "suspicious", "never")
 SHOWN = 20
 """Maximum number of lines of a list."""
-NARROWEST, WIDEST = 60, 120
-"""Characters of a line, whatever the width of the terminal."""
-LOOKS: dict[str, dict[str, Any]] = {
-    "leak": {"fg": "red"},
-    "failed": {"fg": "red"},
-    "suspicious": {"fg": "yellow"},
-    "not checked": {"dim": True},
-    "clean": {"fg": "green"},
-    "passed": {"fg": "green"},
+TONES = {
+    "leak": "bad",
+    "failed": "bad",
+    "suspicious": "odd",
+    "not checked": "none",
+    "clean": "good",
+    "passed": "good",
 }
-"""How a terminal shows verdicts and statuses."""
+"""Tones of verdicts and statuses."""
 
 
 @contextlib.contextmanager
@@ -140,8 +137,7 @@ def audit(
         if path is not None:
             write_file(path, make(found))
     if not quiet:
-        width = min(max(shutil.get_terminal_size((WIDEST, 0)).columns, NARROWEST), WIDEST)
-        click.echo(_text(found, output, width), color=False if os.environ.get("NO_COLOR") else None)
+        show(_text(found, output, line_width()))
     code = _exit_code(found, fail_on)
     if code:
         raise SystemExit(code)
@@ -152,7 +148,7 @@ def _exit_code(found: Audit, fail_on: str) -> int:
         return CLEAN
     code = {"clean": CLEAN, "leak": LEAK, "suspicious": SUSPICIOUS}.get(found.verdict.word, UNCLEAR)
     if fail_on == "leak":
-        return CLEAN if code == SUSPICIOUS else code
+        return code if code != SUSPICIOUS else CLEAN if found.verdict.complete else UNCLEAR
     statuses = {check.status for check in found.checks}
     if "failed" in statuses and code in (CLEAN, SUSPICIOUS):
         return LEAK
@@ -171,9 +167,10 @@ def _command(dataset: tuple[str, ...], options: Any, fail_on: str) -> str:
 
 
 def _text(found: Audit, output: Path | None, width: int) -> str:
+    paint = painter(TONES)
     checks = sorted(found.checks, key=lambda check: _ORDER.index(check.status))
     lines = [
-        f"verdict: {_painted(found.verdict.word)}",
+        f"verdict: {paint(found.verdict.word)}",
         # Whole words, since a line for a split rule is there to be copied.
         *(
             line
@@ -185,7 +182,7 @@ def _text(found: Audit, output: Path | None, width: int) -> str:
             ("status", "check", "found"),
             [(check.status, check.name, check.summary) for check in checks],
             width=width,
-            paint=_painted,
+            paint={"status": paint},
         ),
     ]
     if found.recall:
@@ -193,18 +190,16 @@ def _text(found: Audit, output: Path | None, width: int) -> str:
             (one.kind, one.planted, one.found, f"{one.found / one.planted:.1%}", f"{one.at_least:.1%}")
             for one in found.recall
         ]
-        lines += ["", table(("planted leak", "planted", "found", "recall", "at least (95%)"), rows)]
+        lines += [
+            "",
+            table(("planted leak", "planted", "found", "recall", "at least (95%)"), rows, width=width),
+        ]
     if output is not None:
         lines += ["", f"report: {plain(str(output))}"]
     return "\n".join(lines)
 
 
 _ORDER = ("failed", "suspicious", "not checked", "passed")
-
-
-def _painted(word: str) -> str:
-    look = LOOKS.get(word.strip())
-    return click.style(word, **look) if look else word
 
 
 @click.command()

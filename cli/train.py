@@ -147,15 +147,14 @@ def _say_how_it_ended(what: str, result: Any, config: Any, columns: dict[str, st
 
 
 def _summary(metrics: Any, splits: list[str], wanted: dict[str, str]) -> str:
-    from oxcart.cli.table import table
+    from oxcart.cli.table import line_width, table
 
     first = next(iter(wanted))
+    shown = [split for split in splits if f"{split}/{first}" in metrics]
     rows = [
-        (split, *(_cell(metrics.get(f"{split}/{name}")) for name in wanted))
-        for split in splits
-        if f"{split}/{first}" in metrics
+        (title, *(_cell(metrics.get(f"{split}/{name}")) for split in shown)) for name, title in wanted.items()
     ]
-    return table(("split", *wanted.values()), rows) if rows else "not validated"
+    return table(("metric", *shown), rows, width=line_width()) if shown else "not validated"
 
 
 def _cell(value: Any) -> str:
@@ -253,17 +252,18 @@ def predict(
 ) -> None:
     """Predict latent codes for an image and an instruction, and the frame that follows.
 
-    The latent-action model draws the next frame from the image and the codes. That needs
-    the run that made the codes: data.laq of the training, or --laq.
+    Draws the image, the instruction, the codes and the next frame. The latent-action model
+    draws the next frame from the image and the codes; that needs the run that made the
+    codes: data.laq of the training, or --laq.
 
     \b
     Example:
       oxcart predict runs/vla --image frame.png --instruction "push the red block right"
     """
     need_vla()
-    from oxcart.cli.table import table
+    from oxcart.cli.table import line_width, table
+    from oxcart.train.vla.figures import draw_prediction, joined
     from oxcart.train.vla.predict import predict as work
-    from oxcart.train.vla.predict import write_png
 
     target = output if output is not None else run / "predicted.png"
     check_output("--output", target, FRAME, overwrite=overwrite)
@@ -273,13 +273,12 @@ def predict(
         order = sorted(range(len(shares)), key=lambda i: -shares[i])
         others = ", ".join(f"{i} {shares[i]:.0%}" for i in order[1:4])
         rows.append((str(place), str(code), f"{shares[code]:.1%}", others))
-    click.echo(f"codes: {'-'.join(map(str, found.codes))}")
-    click.echo(table(("place", "code", "probability", "next"), rows))
+    click.echo(f"codes: {joined(found.codes)}")
+    click.echo(table(("place", "code", "probability", "next"), rows, width=line_width()))
     if found.frame is None:
         click.echo(f"no next frame: {found.missing}; give the run that made the codes with --laq")
-        return
-    write_png(target, found.frame)
-    click.echo(f"next frame: {target}")
+    draw_prediction(target, found)
+    click.echo(f"drawn: {target}")
 
 
 @click.command()
@@ -294,11 +293,11 @@ def compare(runs: tuple[str, ...], output: Path | None) -> None:
       oxcart compare runs/tokens runs/head runs/parallel -o compared.png
     """
     need_train()
-    from oxcart.cli.table import table
+    from oxcart.cli.table import line_width, table
     from oxcart.train.compare import compare_runs, draw
 
     found = compare_runs([Path(run) for run in runs])
-    click.echo(table(found.columns, found.rows))
+    click.echo(table(found.columns, found.rows, width=line_width()))
     if output is not None:
         draw(output, found)
         click.echo(f"curves: {output}")

@@ -20,6 +20,7 @@ os.environ["OMP_NUM_THREADS"] = "1"
 
 import pytest
 from hypothesis import settings
+from pages import headless
 
 import depth
 from grown_source import HELD_OUT, Before, Growth, extended, kitchen
@@ -36,6 +37,12 @@ settings.load_profile(depth.QUICK)
 def once(tmp_path_factory: pytest.TempPathFactory) -> Once:
     base = tmp_path_factory.getbasetemp()
     return Once((base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "once")
+
+
+@pytest.fixture
+def browser(tmp_path: Path) -> list[str]:
+    """The command that starts a headless browser."""
+    return headless(tmp_path / "profile")
 
 
 @pytest.fixture(scope="session")

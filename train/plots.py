@@ -207,7 +207,9 @@ def codes(path: Path, rows: Sequence[tuple[str, Sequence[Any], Sequence[Any], Se
     save(figure, path)
 
 
-def grid(path: Path, columns: Sequence[tuple[str, Image]], rows: Sequence[str], title: str) -> None:
+def grid(
+    path: Path, columns: Sequence[tuple[str, Image]], rows: Sequence[str], title: str, caption: str = ""
+) -> None:
     """Draw images side by side.
 
     Args:
@@ -215,12 +217,15 @@ def grid(path: Path, columns: Sequence[tuple[str, Image]], rows: Sequence[str], 
         columns: heading and uint8 images [N, H, W, 3] of each column.
         rows: text beside each of the N rows.
         title: text above the grid.
+        caption: text below the grid.
     """
-    write_file(path, grid_png(columns, rows, title))
+    write_file(path, grid_png(columns, rows, title, caption))
 
 
-def grid_png(columns: Sequence[tuple[str, Image]], rows: Sequence[str], title: str) -> bytes:
-    """The image of `grid` as PNG; an empty title takes no space."""
+def grid_png(
+    columns: Sequence[tuple[str, Image]], rows: Sequence[str], title: str, caption: str = ""
+) -> bytes:
+    """The image of `grid` as PNG; an empty title or caption takes no space."""
     large, small = _font(17), _font(13)
     side = columns[0][1].shape[2]
     scale = max(1, CELL // side)
@@ -228,7 +233,9 @@ def grid_png(columns: Sequence[tuple[str, Image]], rows: Sequence[str], title: s
     longest = max((small.getlength(line) for text in rows for line in text.splitlines()), default=0)
     left = max(150, min(400, round(longest) + 4 * gap))
     width = max(left + len(columns) * (cell + gap) + gap, round(large.getlength(title)) + 4 * gap)
-    size = width, top + len(rows) * (cell + gap) + gap
+    below = top + len(rows) * (cell + gap) + gap
+    lines = _wrapped(caption, small, width - 4 * gap)
+    size = width, below + (len(lines) * 19 + gap if lines else 0)
     canvas = PilImage.new("RGB", size, "white")
     draw = ImageDraw.Draw(canvas)
     draw.text((gap * 2, 10), title, fill=INK, font=large)
@@ -242,6 +249,8 @@ def grid_png(columns: Sequence[tuple[str, Image]], rows: Sequence[str], title: s
     for i, text in enumerate(rows):
         y = top + i * (cell + gap) + cell / 2
         draw.multiline_text((gap * 2, y), text, fill=INK, font=small, anchor="lm", spacing=6)
+    for i, line in enumerate(lines):
+        draw.text((gap * 2, below + i * 19), line, fill=INK, font=small)
     return encode_image(canvas, ".png")
 
 
@@ -254,6 +263,17 @@ def difference(prediction: Image, target: Image, gain: float = 3.0) -> Image:
 def _font(size: int) -> ImageFont.FreeTypeFont:
     """matplotlib's font, which has the letters of most alphabets, and arrows."""
     return ImageFont.truetype(Path(matplotlib.get_data_path(), "fonts/ttf/DejaVuSans.ttf"), size)
+
+
+def _wrapped(text: str, font: ImageFont.FreeTypeFont, width: float) -> list[str]:
+    """Lines of a text that are at most as many pixels wide, where no word is wider."""
+    lines: list[str] = []
+    for word in text.split():
+        if lines and font.getlength(f"{lines[-1]} {word}") <= width:
+            lines[-1] += f" {word}"
+        else:
+            lines.append(word)
+    return lines
 
 
 def _smooth(values: Values) -> Values:
@@ -306,7 +326,7 @@ def plain_ticks(axis: Any) -> None:
     """
     for one, ends in ((axis.xaxis, axis.get_xlim()), (axis.yaxis, axis.get_ylim())):
         if one.get_scale() == "log":
-            one.set_minor_formatter(ticker.NullFormatter())
+            one.set_minor_locator(ticker.NullLocator())
             if one.get_transform().base == 10:
                 one.set_major_locator(_log_ticks(*sorted(ends)))
         if isinstance(one.get_major_formatter(), ticker.ScalarFormatter | ticker.LogFormatter):

@@ -144,7 +144,7 @@ def information(codes: Ints, labels: Ints, units: Units, *, seed: int = 0) -> In
 
     Mutual information from few samples is too large by itself, so only the excess counts.
     """
-    measure = _mutual(joint(codes), labels, shuffles(units, SHUFFLES, seed))
+    measure = _mutual(joint(codes), _assigned(labels, shuffles(units, SHUFFLES, seed)))
 
     def normalised(rows: Ints) -> tuple[float, float]:
         shared, chance, of_codes, of_labels = measure(rows)
@@ -186,8 +186,7 @@ def told(
         A statistic; NaN where H is 0 at every place, or where no two clusters share a label, so that
         shuffles change nothing.
     """
-    labels, clusters = numbered(labels), units.clusters
-    if len(np.unique(np.stack([labels, clusters]), axis=1).T) == labels.max(initial=0) + 1:
+    if len(np.unique(np.stack([labels, units.clusters], 1), axis=0)) == len(np.unique(labels)):
         return lambda rows: math.nan
     part = np.zeros_like(labels) if given is None else numbered(given)
     members = [np.flatnonzero(part == i) for i in range(int(part.max(initial=-1)) + 1)]
@@ -195,9 +194,9 @@ def told(
     for mine in members:
         member[mine] = np.arange(len(mine))
     shuffle = shuffles if given is None else turns
-    shuffled = [shuffle(units[mine], SHUFFLES, seed) for mine in members]
+    assigned = [_assigned(labels[mine], shuffle(units[mine], SHUFFLES, seed)) for mine in members]
     measures = [
-        [_mutual(codes[mine, i], labels[mine], own) for mine, own in zip(members, shuffled, strict=True)]
+        [_mutual(codes[mine, i], own) for mine, own in zip(members, assigned, strict=True)]
         for i in range(codes.shape[1])
     ]
 
@@ -215,20 +214,24 @@ def told(
     return statistic
 
 
-def _mutual(codes: Ints, labels: Ints, shuffled: Ints) -> Callable[[Ints], tuple[float, float, float, float]]:
-    """Mutual information of codes [N] and labels [N], in nats.
+def _assigned(labels: Ints, shuffled: Ints) -> Ints:
+    """Labels [1 + S, N] from 0: as they are, and those of the rows `shuffled` [S, N]."""
+    labels = numbered(labels)
+    return np.concatenate([labels[None], labels[shuffled]])
+
+
+def _mutual(codes: Ints, labels: Ints) -> Callable[[Ints], tuple[float, float, float, float]]:
+    """Mutual information of codes [N] and labels [1 + S, N] of `_assigned`, in nats.
 
     Returns:
-        A function of rows: mutual information, its mean over labels of the rows `shuffled` [S, N], entropy of
-        codes, entropy of labels.
+        A function of rows: mutual information, its mean over shuffles, entropy of codes, entropy of labels.
     """
-    codes, labels = numbered(codes), numbered(labels)
-    assigned = np.concatenate([labels[None], labels[shuffled]])
-    shape = len(assigned), int(codes.max()) + 1, int(labels.max()) + 1
-    cells = (np.arange(shape[0])[:, None] * shape[1] + codes) * shape[2] + assigned
+    codes = numbered(codes)
+    shape = len(labels), int(codes.max()) + 1, int(labels.max()) + 1
+    cells = (np.arange(shape[0])[:, None] * shape[1] + codes) * shape[2] + labels
 
     def measure(rows: Ints) -> tuple[float, float, float, float]:
-        tables = np.bincount(cells[:, rows].ravel(), minlength=math.prod(shape)).reshape(shape)
+        tables = np.bincount(np.take(cells, rows, 1).ravel(), minlength=math.prod(shape)).reshape(shape)
         of_codes, of_labels = _entropies(tables[:1].sum(2)), _entropies(tables.sum(1))
         shared = of_codes + of_labels - _entropies(tables.reshape(shape[0], -1))
         return float(shared[0]), float(shared[1:].mean()), float(of_codes[0]), float(of_labels[0])

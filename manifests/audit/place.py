@@ -8,6 +8,7 @@ place under two names. The test asks a person to look, who gets the images.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -54,9 +55,11 @@ class Places:
     ranking: tuple[dict[str, Any], ...] = ()
     """Pairs of a held-out environment and one of train: possible twins first, then the most alike."""
     null: tuple[float, ...] = ()
-    """Contrasts of environments of train, sorted."""
+    """By how much environments of train stand out, sorted."""
+    middle: float | None = None
+    """Median contrast of the environments of train; None if nothing was concluded."""
     limit: float | None = None
-    """Excess above which an environment may be a twin; None if nothing was concluded."""
+    """Least excess above which a held-out environment may be a twin; None if nothing was concluded."""
     check: Check
 
 
@@ -65,6 +68,7 @@ class _SampledPlace(NamedTuple):
 
     number: int
     name: str
+    dataset: int
     held: bool
     episodes: npt.NDArray[np.intp]
     backgrounds: npt.NDArray[np.uint8]
@@ -118,7 +122,10 @@ def check_places(
             rows.append(row)
             report(done)
         alike = np.stack(rows)
-        twins = None if len(train) < FEWEST else judge(alike[: len(test)], alike[len(test) :])
+        twins = None
+        if len(train) >= FEWEST:
+            of, number = np.array([place.dataset for place in queries]), len(test)
+            twins = judge(alike[:number], alike[number:], of[:number], of[number:])
         found = replace(found, ranking=tuple(_ranking(test, train, alike, twins)))
     if twins is None:
         why = f"train has fewer than {FEWEST} environments, so nothing says how alike two places are"
@@ -126,7 +133,8 @@ def check_places(
     return replace(
         found,
         null=tuple(sorted(round(float(value), 4) for value in twins.null)),
-        limit=round(twins.limit, 4),
+        limit=round(float(twins.limit.min()), 4),
+        middle=round(twins.middle, 4),
         check=_check(episodes, found.ranking, twins),
     )
 
@@ -153,7 +161,9 @@ def _both_sides(
     sides: tuple[list[_SampledPlace], list[_SampledPlace]] = ([], [])
     for (out, number), own in sorted(members.items(), key=lambda item: labels[item[1][0]]):
         at = np.array(own)[np.unique(np.linspace(0, len(own) - 1, PER_PLACE).round().astype(int))]
-        sides[not out].append(_SampledPlace(number, labels[own[0]], out, at, backgrounds(thumbs[at])))
+        dataset = episodes[own[0]].dataset
+        mine, dataset = backgrounds(thumbs[at]), episodes[own[0]].dataset
+        sides[not out].append(_SampledPlace(number, labels[own[0]], dataset, out, at, mine))
     return sides
 
 
@@ -195,13 +205,14 @@ def _ranking(
             each = likeness(one.backgrounds, plains(other.backgrounds))
             mine, theirs = np.unravel_index(each.argmax(), each.shape)
             stands_out = None if twins is None or rank else float(twins.excess[i])
+            limit = math.inf if twins is None else float(twins.limit[i])
             rows.append(
                 {
                     "held out": one.name,
                     "train": other.name,
                     "score": round(float(np.tanh(alike[i, at])), 4),
                     "stands out by": None if stands_out is None else round(stands_out, 4),
-                    "twin": stands_out is not None and twins is not None and stands_out > twins.limit,
+                    "twin": stands_out is not None and stands_out > limit,
                     "held out episode": int(one.episodes[mine]),
                     "train episode": int(other.episodes[theirs]),
                 }
@@ -224,13 +235,13 @@ def _check(episodes: Sequence[AuditedEpisode], ranking: Sequence[dict[str, Any]]
             f"by {_excess(row):.2f})"
             for row in suspects
         ]
-        summary = f"{some(pairs)}; for different places, more than {twins.limit:.2f} is rare"
+        summary = f"{some(pairs)}; for different places, more than {twins.limit.min():.2f} is rare"
         return CRITERION.suspicious(summary, rows, settle=_settle(episodes, suspects))
     best = max((row for row in ranking if row["stands out by"] is not None), key=_excess)
+    rare = f"for different places, more than {twins.limit.min():.2f} is rare"
     summary = (
         f"no held-out environment looks like one of train alone: {best['held out']} stands out most, by "
-        f"{_excess(best):.2f} toward {best['train']}; for different places, more than {twins.limit:.2f} is "
-        "rare"
+        f"{_excess(best):.2f} toward {best['train']}; {rare}"
     )
     return CRITERION.passed(summary, rows)
 

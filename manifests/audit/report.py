@@ -6,7 +6,6 @@ Plots are SVG, drawn here. `oxcart.manifests.page` says what makes the page safe
 from __future__ import annotations
 
 import math
-import statistics
 from collections.abc import Sequence
 from typing import Any
 
@@ -127,8 +126,7 @@ def _strip(audit: Audit) -> dict[str, Any] | None:
     places = audit.places
     if places.limit is None:
         return None
-    middle = statistics.median(places.null)
-    null = [("", value - middle) for value in places.null]
+    null = [("", value) for value in places.null]
     held = [
         (f"{row['held out']} toward {row['train']}", float(row["stands out by"]))
         for row in places.ranking

@@ -52,13 +52,16 @@ DIGITS = 4
 
 T_QUANTILES = (318.31, 22.327, 10.215, 7.173, 5.893, 5.208, 4.785, 4.501, 4.297, 4.144)
 """One-sided quantiles of Student's t for a rate of 0.1%, with 1 to 10 degrees of freedom."""
-APART, LEAST_SPREAD = 5.0, 0.05
-"""Robust deviations (of Fisher transforms) above which an environment stands out, and their lower bound."""
+APART = 5.0
+"""Robust deviations above which an environment stands out."""
+LEAST_SPREAD = 0.05
+"""Least deviation (of Fisher transforms) of the highest scores of environments. Two that resemble each other
+have one highest score, so among four of train a smaller deviation is chance."""
 FEW = 5
 """Minimum number of environments for any to stand out."""
-BEYOND = 1.5
+BEYOND = 2.6
 """Distance of all held-out scores from the whole null (Fisher transforms, times the number of environments of
-the null) that 1 in 200 environments without a twin reach."""
+the null) that 1 in 500 environments without a twin reach."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,6 +88,8 @@ class Verdict:
     """`leak`, `suspicious`, `clean` or `not checked`."""
     because: tuple[str, ...]
     """Reasons as sentences, most important first."""
+    complete: bool = True
+    """Whether everything was compared that a clean verdict needs."""
 
 
 def threshold(null: npt.NDArray[np.float32], environments: npt.NDArray[np.int64]) -> Threshold:
@@ -114,7 +119,8 @@ def threshold(null: npt.NDArray[np.float32], environments: npt.NDArray[np.int64]
         else f"the largest of {number:,} null scores"
     )
     if len(peaks) > 1:
-        margin = _student(len(peaks) - 1) * float(peaks.std(ddof=1)) * math.sqrt(1 + 1 / len(peaks))
+        spread_of = max(float(peaks.std(ddof=1)), LEAST_SPREAD)
+        margin = _student(len(peaks) - 1) * spread_of * math.sqrt(1 + 1 / len(peaks))
         reach = math.tanh(float(peaks.mean()) + margin)
         if reach > value:
             value = reach
@@ -229,9 +235,10 @@ def decide(
     found = [f"{c.name}: {c.summary}" for c in suspects]
     if suspects and not damaged:
         advice = (f"to settle it, {suspects[0].settle}", APART_AFTER_ALL)
-        return Verdict(word=SUSPECT, because=(*found, *advice, *near, *unseen, *others))
+        because = (*found, *advice, *near, *unseen, *others)
+        return Verdict(word=SUSPECT, because=because, complete=not (near or unseen))
     if damaged or near or unseen or exceeding is None:
-        return Verdict(word=UNCLEAR, because=(*damaged, *found, *near, *unseen, *others))
+        return Verdict(word=UNCLEAR, because=(*damaged, *found, *near, *unseen, *others), complete=False)
     return Verdict(
         word=CLEAN,
         because=(

@@ -20,6 +20,7 @@ from oxcart.cli.main import oxcart
 from oxcart.compile.sample.rlds import RldsSampleConfig, write_rlds
 from oxcart.manifests.audit.audit import Audit
 from oxcart.manifests.audit.result import Criterion
+from oxcart.manifests.audit.verdict import Verdict
 from oxcart.manifests.split import SplitRule, read_rule
 from sample_compile import cli, compiled, complaint, rows_of
 
@@ -209,6 +210,7 @@ clean        failed                  0    1      1          0
 clean        failed,suspicious       0    1      1          0
 suspicious   suspicious              0    3      3          0
 suspicious   suspicious,failed       0    1      1          0
+suspicious!  suspicious,not_checked  2    3      3          0
 leak         failed,suspicious       1    1      1          0
 not_checked  not_checked             2    2      2          0
 not_checked  not_checked,suspicious  2    2      2          0
@@ -222,7 +224,7 @@ def test_the_exit_code_of_every_verdict(row: list[str]) -> None:
     word, statuses, *codes = row
     criterion = Criterion("any", "")
     checks = [criterion._check(status.replace("_", " "), "", ()) for status in statuses.split(",")]
-    verdict = SimpleNamespace(word=word.replace("_", " "))
+    verdict = Verdict(word=word.replace("_", " ").partition("!")[0], because=(), complete="!" not in word)
     found = cast("Audit", SimpleNamespace(checks=checks, verdict=verdict))
     for fail_on, code in zip(FAIL_ON[2:], codes, strict=True):
         assert _exit_code(found, fail_on) == int(code), fail_on

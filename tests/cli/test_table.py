@@ -112,13 +112,55 @@ def test_a_word_to_be_copied_stays_whole() -> None:
 
 
 def test_numbers_are_never_broken() -> None:
-    rows = [("x" * 30, 1234567890)]
+    rows = [("x" * 9, 1234567890)]
     assert table(("name", "number"), rows, width=20) == table(("name", "number"), rows)
 
 
-def test_paint_is_laid_over_the_first_column_and_moves_nothing() -> None:
+def test_columns_that_do_not_fit_follow_below_beside_the_first_again() -> None:
+    rows = [("one", "a" * 9, 1, 2.5), ("other", "b", 1234567, None)]
+    assert table(("run", "model", "steps", "val/accuracy"), rows, width=28).splitlines() == [
+        "run    model          steps",
+        "-----  ---------  ---------",
+        "one    aaaaaaaaa          1",
+        "other  b          1,234,567",
+        "",
+        "run    val/accuracy",
+        "-----  ------------",
+        "one             2.5",
+        "other             -",
+    ]
+
+
+NUMBERS = st.integers(-(10**9), 10**9)
+"""Of which six fit beside each other; no number is broken."""
+
+
+@given(
+    st.lists(st.tuples(*[st.text("ab/", max_size=90) | NUMBERS] * 6), min_size=1, max_size=3),
+    st.integers(60, 120),
+)
+def test_a_table_of_many_columns_is_as_wide_as_asked_and_loses_nothing(
+    rows: list[tuple[str | int, ...]], width: int
+) -> None:
+    lines = table([f"column {i}" for i in range(6)], rows, width=width).splitlines()
+    assert max(map(len, lines)) <= width
+    shown = "".join("".join(lines).split())
+    for value in (value for row in rows for value in row[1:]):
+        assert sum(shown.count(letter) for letter in str(value)) >= len(str(value))
+
+
+def test_a_long_text_of_the_first_column_wraps_if_the_others_need_the_room() -> None:
+    rows = [("x" * 50, "y" * 50)]
+    assert table(("a", "b"), rows, width=60).splitlines()[2:] == [
+        f"{'x' * 30}  {'y' * 28}",
+        f"{'x' * 20}{' ' * 12}{'y' * 22}",
+    ]
+    assert table(("a", "b"), [("x" * 50, "y")], width=60).splitlines()[2:] == [f"{'x' * 50}  y"]
+
+
+def test_paint_is_laid_over_its_column_and_moves_nothing() -> None:
     rows = [("failed", "a b c d e f g h i j k l m n o"), ("ok", "c")]
-    painted = table(("status", "found"), rows, width=28, paint=lambda text: f"<{text}>")
+    painted = table(("status", "found"), rows, width=28, paint={"status": lambda text: f"<{text}>"})
     assert re.sub("[<>]", "", painted) == table(("status", "found"), rows, width=28)
     assert painted.splitlines()[2].startswith("<failed>  a b")
 

@@ -11,6 +11,7 @@ import pytest
 import yaml
 from accelerate.state import AcceleratorState
 
+from oxcart.cli.train import LAQ_COLUMNS, _summary
 from oxcart.compile.sample.rlds import RldsSampleConfig
 from oxcart.manifests.annotation import read_annotation
 from oxcart.manifests.ownership import RUN_FILES
@@ -87,6 +88,16 @@ def test_a_label_without_a_run_says_how_to_get_one(dataset: Path, tmp_path: Path
     said = complaint(cli("label", dataset, "--laq", tmp_path / "none", "-o", tmp_path / "codes.parquet"))
     missing = tmp_path / "none" / "checkpoints" / "last.safetensors"
     assert said.startswith(f"{missing}: there is no such checkpoint; train first")
+
+
+def test_the_last_metrics_are_a_row_each_and_fit_a_terminal() -> None:
+    metrics = {f"{split}/{name}": 0.12345 for split in ("val", "val_seen") for name in LAQ_COLUMNS}
+    lines = _summary(metrics, ["val", "val_seen", "test"], LAQ_COLUMNS).splitlines()
+    assert lines[0].split() == ["metric", "val", "val_seen"]
+    assert [line.split("  ")[0] for line in lines[2:]] == list(LAQ_COLUMNS.values())
+    assert all(line.endswith("  0.123  0.123") for line in lines[2:])
+    assert max(map(len, lines)) <= 60
+    assert _summary({}, ["val"], LAQ_COLUMNS) == "not validated"
 
 
 def test_help_does_not_import_torch() -> None:

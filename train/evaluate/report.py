@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
 from oxcart.manifests.canonical import pretty_json
 from oxcart.manifests.page import render
-from oxcart.train.evaluate.analysis import Analysis, Null, Row, told
+from oxcart.train.evaluate.analysis import TONES, Analysis, Null, Row, told
 from oxcart.train.evaluate.strategy import Number
 from oxcart.train.statistics import FEWEST_ENVIRONMENTS
+from oxcart.train.trained_on import HELD_OUT, SEEN, UNKNOWN
 
-FORMAT = "oxcart-analysis/2"
+FORMAT = "oxcart-analysis/3"
 
 KEYS = (
     ("compass", "cosine_datasets"),
@@ -31,12 +32,11 @@ CARDS = (*KEYS[:5], ("flow_tokens", "direction_weighted"))
 SHOWN_CARDS = 4
 WIDTH, HEIGHT, MARGIN = 230, 34, 8
 """Size of the drawing of a number, in SVG units."""
-_WORDS = {
-    "clear": ("good", "clear of both"),
-    "unclear": ("odd", "not told apart"),
-    "worse": ("bad", "on the wrong side"),
-    "described": ("none", "describes"),
+_NOT_HELD_OUT = {
+    SEEN: ("Nothing here is held out: the run was trained on all of these environments", "odd"),
+    UNKNOWN: ("Nobody knows what is held out here: the run kept no record of what it was trained on", "odd"),
 }
+"""Headline and tone where no pair is held out."""
 _PRECISE = 3
 """Significant digits of numbers in the JSON."""
 
@@ -60,6 +60,7 @@ def report_json(analysis: Analysis) -> bytes:
             "unit": row.number.unit.strip(),
             "better": row.number.better,
             **_plain(row.number),
+            "seen": _plain(row.seen),
             "shuffled": _plain(row.null),
             "untrained": _plain(row.untrained),
             "verdict": row.verdict,
@@ -76,6 +77,7 @@ def report_json(analysis: Analysis) -> bytes:
         {
             "name": one.subset.name,
             "rules": list(one.subset.rules),
+            "place": one.place,
             "pairs": one.pairs,
             "numbers": [
                 {"strategy": strategy, "name": name, **_plain(number)}
@@ -98,8 +100,8 @@ def report_json(analysis: Analysis) -> bytes:
     whole = {
         "format": FORMAT,
         "about": analysis.about,
-        "pairs": analysis.pairs,
-        "episodes": analysis.episodes,
+        "place": analysis.place,
+        "counts": {place: asdict(counts) for place, counts in analysis.counts.items()},
         "actions": {"told": named, "not_told": unnamed},
         "numbers": numbers,
         "skipped": skipped,
@@ -113,7 +115,7 @@ def report_html(analysis: Analysis) -> bytes:
     """The HTML page."""
     rows = analysis.rows()
     judged = [row for row in rows if row.number.better != "none"]
-    headline, tone = _headline(rows)
+    headline, tone = _headline(rows) if analysis.place == HELD_OUT else _NOT_HELD_OUT[analysis.place]
     found = {(row.strategy, row.number.name): row for row in rows}
     used = {(row.strategy, row.number.name) for row in judged}
     return render(
@@ -126,7 +128,7 @@ def report_html(analysis: Analysis) -> bytes:
         cards=[found[key] for key in CARDS if key in found][:SHOWN_CARDS],
         judged=judged,
         picture=_drawing,
-        words=_WORDS,
+        tones=TONES,
         number=say,
         interval=say_interval,
         clusters=say_clusters,
@@ -135,6 +137,7 @@ def report_html(analysis: Analysis) -> bytes:
         found=found,
         order=[(row.strategy, row.number.name) for row in judged],
         cell=_cell,
+        counted=lambda name, pairs: f"{name}, {pairs:,} pairs",
         data=lambda png: "data:image/png;base64," + base64.b64encode(png).decode(),
         width=WIDTH,
         height=HEIGHT,
@@ -201,17 +204,19 @@ def _because(judged: Sequence[Row], analysis: Analysis) -> list[str]:
         return ["no number could be taken; the reasons are below"]
     said = []
     for verdict, text in (
-        ("clear", "lie clear of the untrained model and of shuffled codes"),
-        ("unclear", "cannot be told from them"),
-        ("worse", "lie on the wrong side"),
+        ("clear", "are clear of the untrained model and of shuffled codes"),
+        ("not told apart", "are not told apart from them"),
+        ("on the wrong side", "are on the wrong side of them"),
     ):
         count = sum(row.verdict == verdict for row in judged)
         if count:
             said.append(f"{count} of {len(judged)} numbers {text}")
     said += say_told(judged)
-    said.append(
-        f"{analysis.pairs:,} pairs of {analysis.episodes:,} episodes; intervals hold with 95% confidence"
-    )
+    said += [
+        f"{place}: {one.pairs:,} pairs of {one.episodes:,} episodes in {one.environments:,} environments"
+        for place, one in analysis.counts.items()
+    ]
+    said.append("intervals hold with 95% confidence")
     alone = sum(row.number.over == "episodes" for row in judged)
     if alone:
         said.append(

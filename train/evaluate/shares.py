@@ -1,7 +1,7 @@
 """Meaning of codes: shares of variance, agreement of mean actions, and labels of motions.
 
-The length of a mean of few pairs is too large by itself, so a share of variance sums products of different
-episodes alone. Functions give NaN where the pairs do not determine a number.
+The length of a mean of few pairs is too large by itself, so a share of variance sums products of
+independent values alone. Functions give NaN where the pairs do not determine a number.
 """
 
 from __future__ import annotations
@@ -62,6 +62,8 @@ class Tally:
     """[P]: group of each sum."""
     units: Units
     """[P]: where each sum comes from."""
+    apart: Ints
+    """[P]: number of what counts as independent in a group; see `tally`."""
     width: int
     """Number of tokens."""
     size: int
@@ -70,15 +72,16 @@ class Tally:
     def within(self, rows: Ints) -> float:
         """Share of the variance that the codes of one place tell, given the group; mean over places.
 
-        Products are of different episodes of one group. What any two episodes of a group share is subtracted;
-        it is below 0, since values are deviations from their mean.
+        Products are of values that are `apart` in one group. What any two of them share is subtracted; it is
+        below 0, since values are deviations from their mean.
         """
         times = np.bincount(rows, minlength=len(self.counts)).astype(np.float64)
         sums, counts = self.sums * times[:, None], self.counts * times
         place = self.token // self.size
-        units, cells = self.units.episode * self.width + place, self.group * self.width + place
+        units, cells = self.apart * self.width + place, self.group * self.width + place
         alike = _shared(*_added(sums, counts, units, cells))
-        return _shared(sums, counts, self.group * self.width + self.token) - alike
+        tokens = self.group * self.width + self.token
+        return _shared(*_added(sums, counts, self.apart * self.width + self.token, tokens)) - alike
 
     def across(self, rows: Ints) -> float:
         """Share of the variance that codes tell by what they mean in other groups; mean over places."""
@@ -91,7 +94,14 @@ class Tally:
 
 
 def tally(values: Floats, codes: Ints, size: int, groups: Ints, units: Units) -> Tally:
-    """Sums of standardised values [N, A] of pairs with codes [N, n]; each episode is of one group."""
+    """Sums of standardised values [N, A] of pairs with codes [N, n]; each episode is of one group.
+
+    Pairs of different clusters are independent. Where a group is a cluster, those of different episodes are,
+    given the group.
+    """
+    clusters = units.clusters
+    whole = len(np.unique(np.stack([groups, clusters], 1), axis=0)) == len(np.unique(groups))
+    apart = units.episode if whole else clusters
     places = codes.shape[1]
     width = places * size
     tokens = (np.arange(places) * size + codes).ravel()
@@ -105,6 +115,7 @@ def tally(values: Floats, codes: Ints, size: int, groups: Ints, units: Units) ->
         token=cells % width,
         group=groups[firsts // places],
         units=units[firsts // places],
+        apart=apart[firsts // places],
         width=width,
         size=size,
     )

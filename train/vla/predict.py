@@ -1,4 +1,4 @@
-"""Predict latent codes for an image and an instruction, and draw the frame that would follow."""
+"""Predict latent codes for an image and an instruction, and the frame that would follow."""
 
 from __future__ import annotations
 
@@ -10,9 +10,7 @@ import numpy as np
 import torch
 from PIL import Image, UnidentifiedImageError
 
-from oxcart.manifests.show import encode_image
 from oxcart.shards.errors import ConfigError, CorruptError, NotFiniteError
-from oxcart.shards.files import write_file
 from oxcart.train.laq.label import Labeller, imagine, open_producer
 from oxcart.train.vla.emit import emit
 from oxcart.train.vla.policy import load_policy
@@ -22,6 +20,9 @@ from oxcart.train.vla.policy import load_policy
 class Prediction:
     """Prediction for one image."""
 
+    image: Any
+    """uint8 [H, W, 3]: the image as the model sees it."""
+    instruction: str
     codes: list[int]
     probabilities: list[list[float]]
     """Probabilities of all entries of the codebook, for each code."""
@@ -66,7 +67,12 @@ def predict(run: Path, image: Path, instruction: str, laq: Path | None, device: 
             raise ConfigError(f"--laq: {error}; give the run that made the codes") from error
         missing = str(error)
     return Prediction(
-        codes=codes[0].tolist(), probabilities=probabilities[0].tolist(), frame=drawn, missing=missing
+        image=frames[0].numpy(),
+        instruction=instruction,
+        codes=codes[0].tolist(),
+        probabilities=probabilities[0].tolist(),
+        frame=drawn,
+        missing=missing,
     )
 
 
@@ -82,8 +88,3 @@ def _maker(named: str | Path | None, producer: str, device: str) -> Labeller:
             f"{named} is the model {labeller.fingerprint[:12]}, but the codes come from {producer[:12]}"
         )
     return labeller
-
-
-def write_png(path: Path, frame: Any) -> None:
-    """Write a frame, uint8 [H, W, 3], atomically."""
-    write_file(path, encode_image(Image.fromarray(np.ascontiguousarray(frame)), ".png"))

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import textwrap
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +16,10 @@ from torch.nn import functional
 from oxcart.manifests.dataset import Dataset
 from oxcart.shards.errors import ConfigError
 from oxcart.shards.files import write_file
-from oxcart.train import plots
 from oxcart.train.data import Batch, Loader
 from oxcart.train.data.order import derive
 from oxcart.train.finite import refuse
 from oxcart.train.laq.augment import draw_numbers, lit, shifted
-from oxcart.train.laq.label import Labeller, imagine
 from oxcart.train.laq.model import NONE, to_float, to_uint8
 from oxcart.train.loaders import (
     chunks,
@@ -38,8 +35,10 @@ from oxcart.train.report import by_split, describe, last_validation, read_metric
 from oxcart.train.run import run_task
 from oxcart.train.statistics import make_units
 from oxcart.train.task import BatchSlice
+from oxcart.train.trained_on import TrainedOn
 from oxcart.train.vla.config import VlaConfig
 from oxcart.train.vla.emit import Policy, emit, score
+from oxcart.train.vla.figures import Panel, draw_codes, draw_curves, draw_panel
 from oxcart.train.vla.labels import open_labels
 from oxcart.train.vla.metrics import CodedSamples, Guess, guesses, measure
 from oxcart.train.vla.model import ActionModel, Shape, build, groups
@@ -49,20 +48,6 @@ from oxcart.train.vla.prompt import Prompter, read_prompt
 
 THUMB = 16
 """Side, in pixels, of the small frames among which the nearest is found."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Panel:
-    """Validation samples drawn in samples.png."""
-
-    frames: Tensor
-    """uint8 [N, H, W, 3]."""
-    true: Tensor
-    """int64 [N, n]: true codes."""
-    predicted: Tensor
-    """int64 [N, n]: emitted codes."""
-    instructions: list[str]
-    """Instruction of each sample."""
 
 
 class VlaTask:
@@ -204,7 +189,9 @@ class VlaTask:
     def after_step(self, model: nn.Module, step: int, accelerator: Accelerator) -> dict[str, float]:
         return {}
 
-    def validate(self, model: nn.Module, step: int, accelerator: Accelerator) -> dict[str, Any]:
+    def validate(
+        self, model: nn.Module, step: int, accelerator: Accelerator, record: TrainedOn | None
+    ) -> dict[str, Any]:
         values: dict[str, Any] = {}
         size, val = self._labels.codes, self._config.val
         for name, loader in self._known.items():
@@ -219,6 +206,8 @@ class VlaTask:
                 by_dataset[name] = measure(seen, codes, nll, self._guesses.get((split, name), {}), size)
                 if split == val.splits[0] and name == next(iter(loaders)):
                     self._panel = self._show(loader, accelerator)
+                if record is not None:
+                    by_dataset[name]["held_out (%)"] = 100 * record.share_held_out(loader)
             values |= by_split(split, by_dataset)
         return values
 
@@ -333,70 +322,3 @@ def train_vla(config: VlaConfig, *, resume: bool = False, allow_changes: bool = 
             "such as that of: oxcart sample vlm DIR"
         )
     return run_task(config, VlaTask, resume=resume, allow_changes=allow_changes)
-
-
-def draw_curves(path: Path, metrics: list[dict[str, Any]], splits: list[str]) -> None:
-    """Draw loss.png: the loss, and the share of codes that are right beside the baselines."""
-    first = splits[0] if splits else "val"
-    rates = [(f"{first}/accuracy", f"{first}, model")]
-    rates += [(f"{first}/{name}_accuracy", name) for name in ("unigram", "instruction", "nearest")]
-    rates += [(f"{split}/accuracy", f"{split}, model") for split in splits[1:]]
-    exact = [(name.replace("accuracy", "exact"), label) for name, label in rates]
-    panels = [
-        plots.Curves(
-            title="training loss",
-            quantity="nats per code",
-            kind="train",
-            lines=[("loss", "among all that the head can say"), ("nll", "among codes")],
-        ),
-        plots.Curves(
-            title="held-out loss",
-            quantity="nats per code",
-            kind="val",
-            lines=[(f"{split}/nll", split) for split in splits],
-            ends=(0, None),
-        ),
-        plots.Curves(
-            title="codes that are right", quantity="share of codes", kind="val", lines=rates, ends=(0, None)
-        ),
-        plots.Curves(
-            title="actions that are right",
-            quantity="share of actions",
-            kind="val",
-            lines=exact,
-            ends=(0, None),
-        ),
-    ]
-    plots.curves(path, metrics, panels)
-
-
-def draw_codes(path: Path, last: Mapping[str, Any]) -> None:
-    """Draw codes.png: true codes against emitted codes, for each split and dataset."""
-    rows = [
-        (name, last[f"{name}/confusion"], last[f"{name}/predicted"], last[f"{name}/true"])
-        for name in (key.removesuffix("/confusion") for key in last if key.endswith("/confusion"))
-    ]
-    plots.codes(path, rows)
-
-
-def draw_panel(path: Path, panel: Panel, laq: Labeller | None, split: str, last: Mapping[str, Any]) -> None:
-    """Draw samples.png: frames, and the next frames that the latent-action model draws for true and emitted
-    codes."""
-    columns = [("frame", panel.frames.numpy())]
-    if laq is not None:
-        columns += [
-            (f"{name} codes", imagine(laq, panel.frames, codes))
-            for name, codes in (("true", panel.true), ("predicted", panel.predicted))
-        ]
-    rows = [
-        "\n".join([*textwrap.wrap(text or "(none)", 20)[:3], f"is  {joined(true)}", f"said {joined(said)}"])
-        for text, true, said in zip(panel.instructions, panel.true, panel.predicted, strict=True)
-    ]
-    rate = last.get(f"{split}/accuracy")
-    said = f"; {rate:.0%} of codes right" if rate is not None else ""
-    plots.grid(path, columns, rows, f"{split}, step {last['step']:,}{said}")
-
-
-def joined(codes: Tensor) -> str:
-    """Codes joined by dashes."""
-    return "-".join(map(str, codes.tolist()))

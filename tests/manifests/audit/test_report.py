@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import html
 import json
 import re
-import shutil
 import subprocess
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -13,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pages import measure, tables_of
 from PIL import Image
 
 from audited import audited, everywhere, set_path
@@ -24,7 +23,6 @@ from sample_compile import compiled, edited
 HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)> \"'&"
 PLACE = HOSTILE.replace("/", "")
 """In the name of a folder."""
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 
 class Tags(HTMLParser):
@@ -106,43 +104,10 @@ def test_the_json_holds_everything_but_images(clean_audit: Audit) -> None:
     assert value == json.loads(report_json(clean_audit))
 
 
-class Tables(HTMLParser):
-    """Every table of a page: its classes, its header, and the column that each cell of a row names."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.tables: list[dict[str, Any]] = []
-        self.open: list[dict[str, Any]] = []
-        self.in_header = False
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        values = dict(attrs)
-        if tag == "table":
-            self.open.append({"class": (values.get("class") or "").split(), "header": [], "rows": []})
-            self.tables.append(self.open[-1])
-        elif tag == "tr":
-            self.open[-1]["rows"].append([])
-        elif tag == "th":
-            self.open[-1]["header"].append("")
-            self.in_header = True
-        elif tag == "td":
-            self.open[-1]["rows"][-1].append(values.get("data-column"))
-
-    def handle_endtag(self, tag: str) -> None:
-        if tag == "table":
-            self.open.pop()
-        self.in_header &= tag != "th"
-
-    def handle_data(self, data: str) -> None:
-        if self.in_header:
-            self.open[-1]["header"][-1] += data
-
-
 def test_cells_name_their_column_since_a_narrow_page_shows_no_header(leaky_audit: Audit) -> None:
-    reader = Tables()
-    reader.feed(report_html(leaky_audit).decode())
-    assert len(reader.tables) > 3
-    for table in reader.tables:
+    tables = tables_of(report_html(leaky_audit).decode())
+    assert len(tables) > 3
+    for table in tables:
         assert "cards" in table["class"]
         for row in table["rows"][1:]:
             named = list(zip(table["header"], row, strict=True))
@@ -150,16 +115,6 @@ def test_cells_name_their_column_since_a_narrow_page_shows_no_header(leaky_audit
                 assert not any(column for _, column in named), "a status, a title and a sentence need no name"
             else:
                 assert all(column == header for header, column in named[1:] if header)
-
-
-@pytest.fixture
-def browser(tmp_path: Path) -> list[str]:
-    """The command that starts a headless browser."""
-    found = next((path for name in BROWSERS if (path := shutil.which(name))), None)
-    if found is None:
-        pytest.skip("no chromium here")
-    profile = f"--user-data-dir={tmp_path / 'profile'}"
-    return [found, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", profile]
 
 
 @pytest.mark.browser
@@ -179,23 +134,6 @@ def test_a_browser_shows_the_page(browser: list[str], leaky_audit: Audit, tmp_pa
     assert len(found) > 1000, "images"
 
 
-MEASURE = """
-<script>
-window.onload = () => {
-  const page = document.querySelector("iframe").contentDocument;
-  const all = (selector) => [...page.querySelectorAll(selector)];
-  all("details").forEach((details) => { details.open = true; });
-  document.querySelector("output").textContent = JSON.stringify({
-    page: page.documentElement.scrollWidth,
-    cells: Math.min(...all(".checks > tbody > tr > td").map((cell) => cell.clientWidth)),
-    tables: Math.max(...all("table").map((table) => table.getBoundingClientRect().right)),
-    scrolls: all(".scroll:has(> table)").filter((box) => box.scrollWidth > box.clientWidth).length,
-  });
-};
-</script>
-"""
-
-
 @pytest.mark.browser
 @pytest.mark.parametrize("which", ["clean", "leaky", "whole"])
 def test_on_a_telephone_nothing_is_squeezed_or_off_the_page(
@@ -205,14 +143,7 @@ def test_on_a_telephone_nothing_is_squeezed_or_off_the_page(
     long = replace(found.checks[0], summary="name/" * 60, evidence=({"file": "name/" * 60, "episode": 1},))
     verdict = replace(found.verdict, because=("name_" * 60,))
     page = report_html(replace(found, checks=(long, *found.checks[1:]), verdict=verdict)).decode()
-    # In a frame, since the window of a browser cannot be as narrow.
-    frame = f'<iframe width="400" height="900" style="border: 0" srcdoc="{html.escape(page)}"></iframe>'
-    (tmp_path / "framed.html").write_text(f"<!doctype html>{frame}<output></output>{MEASURE}", "utf-8")
-    command = [*browser, "--dump-dom", (tmp_path / "framed.html").as_uri()]
-    shown = subprocess.run(command, check=True, capture_output=True, timeout=120).stdout.decode()
-    said = re.search(r"<output>(\{.*\})</output>", shown)
-    assert said
-    measured = json.loads(said[1])
+    measured = measure(page, 400, browser, tmp_path, cells=".checks > tbody > tr > td")
     assert measured["page"] == 400
     assert measured["tables"] <= 400
     assert measured["scrolls"] == 0

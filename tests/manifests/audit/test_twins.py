@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from oxcart.manifests.audit import copy_ahead, twins, verdict
-from oxcart.manifests.audit.twins import DEVIATIONS, EXCESS, TAIL, contrasts, judge
+from oxcart.manifests.audit.twins import DEVIATIONS, EXCESS, TAIL, USUAL, Twins, contrasts, judge
 
 BENCH = Path(__file__).parents[3] / "bench" / "audit_twins.py"
 
@@ -22,6 +22,11 @@ def leave_out(likeness: np.ndarray) -> np.ndarray:
     own = likeness.astype(float)
     np.fill_diagonal(own, np.nan)
     return own
+
+
+def judged(held: np.ndarray, train: np.ndarray) -> Twins:
+    """The result for environments of one dataset."""
+    return judge(held, train, np.zeros(len(held), int), np.zeros(len(train), int))
 
 
 def rooms(rng: np.random.Generator, number: int, held: int = 1) -> tuple[np.ndarray, np.ndarray]:
@@ -39,12 +44,12 @@ def test_a_contrast_is_the_best_above_the_mean_of_the_others() -> None:
 @pytest.mark.parametrize("number", [3, 4, 8, 12, 100])
 def test_a_twin_stands_out_and_nobody_else_does(number: int) -> None:
     held, train = rooms(np.random.default_rng(number), number, held=3)
-    honest = judge(held, train)
+    honest = judged(held, train)
     assert (honest.excess < honest.limit).all()
     held[1, 2] = 1.0
-    found = judge(held, train)
+    found = judged(held, train)
     assert (found.excess > found.limit).tolist() == [False, True, False]
-    assert found.limit == honest.limit
+    assert (found.limit == honest.limit).all()
 
 
 def test_rooms_of_one_building_are_no_twins() -> None:
@@ -52,28 +57,52 @@ def test_rooms_of_one_building_are_no_twins() -> None:
     building = np.arange(12) // 4
     alike = np.where(building[:, None] == building[None], 0.9, 0.2) + rng.normal(0, 0.03, (12, 12))
     held = np.where(building == 1, 0.9, 0.2)[None] + rng.normal(0, 0.03, (1, 12))
-    found = judge(held, leave_out(alike))
+    found = judged(held, leave_out(alike))
     assert found.excess[0] < found.limit, "train's own rooms resemble their neighbours as much"
 
 
 def test_two_names_of_one_place_in_train_do_not_hide_another_in_val() -> None:
     held, train = rooms(np.random.default_rng(1), 9)
     train[2, 3] = train[3, 2] = held[0, 7] = 1.0
-    found = judge(held, train)
+    found = judged(held, train)
     assert found.excess[0] > found.limit
 
 
 def test_the_limit_grows_with_how_many_are_tested_and_how_much_train_varies() -> None:
     rng = np.random.default_rng(2)
     held, train = rooms(rng, 8, held=20)
-    assert judge(held[:1], train).limit == EXCESS
-    assert judge(held, train).limit == pytest.approx(EXCESS + TAIL * math.log(20))
-    own = np.linspace(0, 1, 8)
+    assert judged(held[:1], train).limit[0] == EXCESS
+    assert judged(held, train).limit[0] == pytest.approx(EXCESS + TAIL * math.log(20))
+    own = np.linspace(0, 0.65, 8)
     varied = leave_out(np.where(np.eye(8, k=1) + np.eye(8, k=-7) > 0, 0.3 + own[:, None], 0.3))
     null = contrasts(varied)
     spread = 1.4826 * np.median(np.abs(null - np.median(null)))
-    assert judge(held[:1], varied).limit == pytest.approx(DEVIATIONS * spread)
+    assert judged(held[:1], varied).limit[0] == pytest.approx(DEVIATIONS * spread)
     assert DEVIATIONS * spread > EXCESS
+    assert np.median(null) < USUAL
+
+
+def test_train_in_which_every_place_has_two_names_is_no_measure() -> None:
+    """Environments that are named by session: the other session of each place is in train too."""
+    rng = np.random.default_rng(3)
+    place = np.arange(8) // 2
+    alike = np.where(place[:, None] == place[None], 1.1, 0.2) + rng.normal(0, 0.03, (8, 8))
+    held = np.where(np.arange(8) == 5, 1.1, 0.2)[None] + rng.normal(0, 0.03, (1, 8))
+    found = judged(held, leave_out(alike))
+    assert found.middle > USUAL
+    assert found.excess[0] > found.limit[0]
+
+
+def test_rooms_of_one_dataset_of_a_mixture_are_judged_beside_their_own() -> None:
+    rng = np.random.default_rng(4)
+    of = np.repeat([0, 1], [4, 30])
+    alike = np.where(of[:, None] == of[None], np.where(of == 0, 0.8, 0.35)[:, None], 0.3)
+    alike = alike + rng.normal(0, 0.03, (34, 34))
+    held = np.where(of == 0, 0.8, 0.3)[None] + rng.normal(0, 0.03, (1, 34))
+    found = judge(held, leave_out(alike), np.array([0]), of)
+    assert found.excess[0] < found.limit[0], "rooms of that lab resemble each other as much"
+    assert judge(held, leave_out(alike), np.array([1]), of).excess[0] > found.limit[0]
+    assert judge(held, leave_out(alike), np.array([7]), of).limit[0] >= EXCESS, "of a dataset not in train"
 
 
 @pytest.fixture(scope="module")
@@ -92,6 +121,7 @@ def test_the_limits_are_those_of_the_margins_that_were_measured(bench: ModuleTyp
     assert bench.limits() == {
         "EXCESS": twins.EXCESS,
         "TAIL": twins.TAIL,
+        "USUAL": twins.USUAL,
         "BEYOND": verdict.BEYOND,
         "KNOWN": copy_ahead.KNOWN,
     }

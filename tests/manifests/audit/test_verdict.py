@@ -11,7 +11,16 @@ import numpy as np
 import pytest
 
 from oxcart.manifests.audit.result import Check, Criterion
-from oxcart.manifests.audit.verdict import Verdict, at_least, beyond, bound, decide, exceeds, threshold
+from oxcart.manifests.audit.verdict import (
+    LEAST_SPREAD,
+    Verdict,
+    at_least,
+    beyond,
+    bound,
+    decide,
+    exceeds,
+    threshold,
+)
 
 
 def scores_of(rng: np.random.Generator, environments: int, each: int, own: float) -> np.ndarray:
@@ -81,13 +90,20 @@ def test_a_thousandth_of_the_null_exceeds_the_threshold_and_no_more() -> None:
 
 
 def test_the_threshold_is_the_prediction_bound_for_one_more_environment() -> None:
-    peaks = (0.50, 0.52, 0.51)
-    limit = threshold(np.array([*peaks, 0.1, 0.2, 0.3], np.float32), np.array([0, 1, 2] * 2))
+    peaks = (0.20, 0.32, 0.26, 0.38)
+    limit = threshold(np.array([*peaks, *[0.1] * 4], np.float32), np.array([0, 1, 2, 3] * 2))
     fisher = [math.atanh(peak) for peak in peaks]
-    # Student's t for a rate of 0.1% with 2 degrees of freedom is 22.327.
-    reach = statistics.mean(fisher) + 22.327 * statistics.stdev(fisher) * math.sqrt(1 + 1 / 3)
+    # Student's t for a rate of 0.1% with 3 degrees of freedom is 10.215.
+    reach = statistics.mean(fisher) + 10.215 * statistics.stdev(fisher) * math.sqrt(1 + 1 / 4)
     assert limit.value == pytest.approx(math.tanh(reach), abs=2e-4)
-    assert "one more environment, from 3 of train" in limit.how
+    assert "one more environment, from 4 of train" in limit.how
+
+
+def test_few_environments_that_are_equally_alike_do_not_make_a_low_threshold() -> None:
+    # Two pairs of rooms that resemble each other have two highest scores, which may be equal by chance.
+    limit = threshold(np.array([0.5, 0.5, 0.5, 0.5], np.float32), np.arange(4))
+    reach = math.atanh(0.5) + 10.215 * LEAST_SPREAD * math.sqrt(1 + 1 / 4)
+    assert limit.value == pytest.approx(math.tanh(reach), abs=2e-4)
 
 
 def test_only_digits_that_are_reported_exceed_the_threshold() -> None:

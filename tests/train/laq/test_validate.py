@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from accelerate import Accelerator
 from sklearn.metrics import r2_score
 
 from oxcart.compile.sample.rlds import RldsSampleConfig
@@ -15,7 +16,7 @@ from oxcart.shards.errors import ConfigError
 from oxcart.train import frame_baseline, statistics
 from oxcart.train.laq.model import LatentActionModel, to_float
 from oxcart.train.laq.task import LaqTask, train_laq
-from oxcart.train.laq.validate import Seen, measure_probes, pairs_of, quality, usage
+from oxcart.train.laq.validate import Seen, look, measure_probes, pairs_of, quality, usage
 from oxcart.train.loaders import chunks
 from sample_compile import compile_sample
 from tiny_laq import lines, small, trained
@@ -147,6 +148,7 @@ def test_images_and_a_report_are_left(run: Path) -> None:
     report = (run / "report.md").read_text()
     assert "| | val | val_seen |" in report
     assert "| copy_ratio | " in report
+    assert "| intervals_over | episodes | episodes |" in report
 
 
 def test_the_report_has_a_column_for_each_of_several_datasets(
@@ -206,6 +208,23 @@ def test_quality_of_known_errors() -> None:
     assert found["permuted_ratio"] == pytest.approx(2)
     assert found["psnr"] == pytest.approx(20)
     assert found["delta_psnr"] == pytest.approx(10)
+
+
+def test_pairs_of_validation_say_where_they_come_from(kitchen: Path, tmp_path: Path) -> None:
+    config = small(kitchen, tmp_path, "val.every=1", "val.probe_samples=24")
+    task = LaqTask(config, torch.device("cpu"))
+    (loader,) = task._probed["train"].values()
+    model = LatentActionModel(config.model, config.quantizer).eval()
+    units = look(model, config, loader, Accelerator(cpu=True)).units
+    batches = [batch for _, batch in chunks(loader, 24, config.val.seed, (0, 1))]
+    expected = statistics.make_units(
+        [name for batch in batches for name in batch.environment],
+        [key for batch in batches for key in batch.key],
+        np.concatenate([batch.t.numpy() for batch in batches]),
+    )
+    for name in ("environment", "episode", "t"):
+        assert (getattr(units, name) == getattr(expected, name)).all(), name
+    assert len(np.unique(units.environment[units.environment >= 0])) > 1
 
 
 def test_where_nothing_moves_there_are_no_ratios_to_copying() -> None:

@@ -14,8 +14,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from PIL import Image
 from safetensors import SafetensorError
@@ -26,6 +28,8 @@ from oxcart.manifests.annotation import read_annotation
 from oxcart.shards.errors import ConfigError, CorruptError, OxcartError, StoreError
 from oxcart.train.data import Batch, Frames, Loader
 from oxcart.train.laq.label import label, open_run
+from oxcart.train.loaders import chunks
+from oxcart.train.statistics import make_units
 from oxcart.train.task import BatchSlice, narrow
 from oxcart.train.vla import policy as policies
 from oxcart.train.vla.config import vla_config
@@ -397,6 +401,23 @@ def test_pieces_of_a_batch_are_of_like_length(task: VlaTask) -> None:
     lengths = task._policy.prompter.lengths([said[i] for i in order.tolist()])
     assert lengths == sorted(lengths)
     assert lengths[0] < lengths[-1]
+
+
+def test_samples_of_validation_say_where_they_come_from(
+    qwen: Path, kitchen: Path, codes: Path, tmp_path: Path
+) -> None:
+    given = small(qwen, kitchen, codes, tmp_path / "run", "val.every=4")
+    task = VlaTask(vla_config(given), torch.device("cpu"))
+    task.build()
+    (loader,) = task._known.values()
+    units = task._look(loader, 24, Accelerator(cpu=True), model=False)[0].units
+    batches = [batch for _, batch in chunks(loader, 24, task._config.val.seed, (0, 1))]
+    places = [name for batch in batches for name in batch.environment]
+    keys = [key for batch in batches for key in batch.key]
+    steps = np.concatenate([batch.t.numpy() for batch in batches])
+    for name, expected in vars(make_units(places, keys, steps)).items():
+        assert (getattr(units, name) == expected).all(), name
+    assert len(set(places)) > 1
 
 
 def test_accumulation_equals_the_big_batch(qwen: Path, kitchen: Path, codes: Path, tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from oxcart.train.evaluate.strategy import (
     Skip,
     Strategy,
     Table,
+    environments,
     frequent,
     groupings,
     having,
@@ -30,12 +31,11 @@ from oxcart.train.evaluate.strategy import (
     to_png,
     widest,
 )
-from oxcart.train.statistics import Floats
+from oxcart.train.statistics import Floats, Ints
+from oxcart.train.trained_on import HELD_OUT
 
 PANELS = 8
 """Number of codes drawn per place, most frequent first."""
-DRAWS = 200
-"""Number of bootstrap draws of episodes behind an ellipse."""
 POINTS = 3000
 """Maximum number of pairs in a panel of a scatter plot."""
 LISTED = 256
@@ -61,16 +61,21 @@ def measure(pairs: GatheredPairs, context: Context) -> Iterator[Number | Skip]:
             "direction everywhere, 0 chance, -1 the opposite. Tokens count by their evidence.",
         )
         if kind == "environments":
-            yield _held_out(pairs.take(names != ""), names[names != ""], context)
+            yield _held_out(pairs, context)
 
 
-def _held_out(pairs: GatheredPairs, names: Any, context: Context) -> Number | Skip:
+def _held_out(pairs: GatheredPairs, context: Context) -> Number | Skip:
     title = "arrows of held-out environments agree with those seen"
-    unseen = np.unique(names[pairs.held_out])
+    if context.seen is None or context.seen.actions is None:
+        return Skip(what=title, because="environments are not both seen and held out")
+    both = having(pairs.joined(context.seen), "actions")
+    both = both.take(both.environment != "")
+    names = environments(both)
+    unseen = np.unique(names[both.place == HELD_OUT])
     if not len(unseen) or np.isin(names, unseen).all():
         return Skip(what=title, because="environments are not both seen and held out")
     return _agreement(
-        pairs,
+        both,
         names,
         context,
         name="cosine_held_out",
@@ -105,7 +110,7 @@ def draw(pairs: GatheredPairs, context: Context) -> Iterator[Figure | Table]:
     pairs = having(pairs, "actions")
     yield _compass(pairs)
     if (way := widest(pairs)) is not None:
-        yield _by_group(pairs, *way, context.seed)
+        yield _by_group(pairs, *way)
     yield Figure(
         title="Actions by token",
         png=scatter(pairs, statistics.plane(_actions(pairs))),
@@ -160,7 +165,7 @@ def _compass(pairs: GatheredPairs) -> Figure:
     )
 
 
-def _by_group(pairs: GatheredPairs, kind: str, names: Any, seed: int) -> Figure:
+def _by_group(pairs: GatheredPairs, kind: str, names: Any) -> Figure:
     plt, places = plots.pyplot(), pairs.codes.shape[1]
     shown = largest(names)
     pairs, names = pairs.take(np.isin(names, shown)), names[np.isin(names, shown)]
@@ -172,7 +177,6 @@ def _by_group(pairs: GatheredPairs, kind: str, names: Any, seed: int) -> Figure:
     reach = float(np.abs(means[enough]).max(initial=0.1)) * 1.3
     columns = min(pairs.size, PANELS)
     figure, axes = panels(places, columns, 1.45 * columns, 1.55 * places + 0.6)
-    generator = np.random.Generator(np.random.PCG64(seed))
     colours = plt.get_cmap("tab10").colors
     for place in range(places):
         codes = np.sort(np.argsort(-counts[:, place].sum(0), kind="stable")[:columns])
@@ -185,7 +189,7 @@ def _by_group(pairs: GatheredPairs, kind: str, names: Any, seed: int) -> Figure:
                 x, y = means[group, place, code]
                 axis.plot([0, x], [0, y], color=colours[group], linewidth=1.3)
                 axis.plot([x], [y], "o", color=colours[group], markersize=2.5)
-                _ellipse(axis, values[mine], pairs.episodes[mine], colours[group], generator)
+                _ellipse(axis, values[mine], pairs.units[mine].clusters, colours[group])
     handles = [plt.Line2D([], [], color=colours[i], label=name) for i, name in enumerate(shown)]
     figure.legend(
         handles=handles, loc="outside lower center", ncols=min(4, len(shown)), frameon=False, fontsize=8
@@ -194,23 +198,22 @@ def _by_group(pairs: GatheredPairs, kind: str, names: Any, seed: int) -> Figure:
         title=f"The same token in different {kind}",
         png=to_png(figure),
         caption=f"place:code. One arrow for each of the largest {kind} with at least five pairs; ellipses "
-        "hold the tip with 95% confidence, by a bootstrap over episodes. Arrows of one panel that point "
+        "hold the tip with 95% confidence, over environments or episodes. Arrows of one panel that point "
         "together mean the same.",
     )
 
 
-def _ellipse(axis: Any, values: Floats, episodes: Any, colour: Any, generator: np.random.Generator) -> None:
-    """Draw the region in which the mean of values [N, 2] lies."""
-    _, episode = np.unique(episodes, return_inverse=True)
-    number = int(episode.max()) + 1
-    if number < 3:
+def _ellipse(axis: Any, values: Floats, clusters: Ints, colour: Any) -> None:
+    """Draw the region in which the mean of values [N, 2] lies, by Hotelling's T2 of a jackknife."""
+    number = int(clusters.max()) + 1
+    if number <= statistics.LEAST:
         return
-    sums = np.stack([np.bincount(episode, column) for column in values.T], 1)
-    counts = np.bincount(episode).astype(np.float64)
-    drawn = generator.integers(0, number, (DRAWS, number))
-    means = sums[drawn].sum(1) / counts[drawn].sum(1)[:, None]
-    lengths, axes = np.linalg.eigh(np.cov(means.T))
-    width, height = 2 * np.sqrt(np.maximum(lengths, 0) * stats.chi2.ppf(statistics.LEVEL, 2))
+    sums = np.stack([np.bincount(clusters, column) for column in values.T], 1)
+    counts = np.bincount(clusters)[:, None]
+    without = (sums.sum(0) - sums) / (counts.sum() - counts)
+    lengths, axes = np.linalg.eigh(np.cov(without.T, bias=True) * (number - 1))
+    reach = 2 * (number - 1) / (number - 2) * stats.f.ppf(statistics.LEVEL, 2, number - 2)
+    width, height = 2 * np.sqrt(np.maximum(lengths, 0) * reach)
     angle = float(np.degrees(np.arctan2(axes[1, 0], axes[0, 0])))
     axis.add_patch(Ellipse(values.mean(0), width, height, angle=angle, color=colour, alpha=0.16, linewidth=0))
 

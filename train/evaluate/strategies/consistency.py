@@ -60,6 +60,7 @@ def _shares(
         yield Skip(what=f"of {what} between {kind}", because=f"{what} never varies")
         return
     one = kind.removesuffix("s")
+    apart = "episode" if kind == "environments" else units.over.removesuffix("s")
 
     sums = shares.tally(scaled, codes, pairs.size, groups, units)
     inside = context.estimate(
@@ -68,8 +69,8 @@ def _shares(
         name=f"{what}_within_{kind}",
         title=f"{what} told by a token, in its own {one}",
         better="high",
-        read=f"Share of the variance of {what} that one token tells among pairs of one {one}, from episode "
-        "to episode: 0 by chance.",
+        read=f"Share of the variance of {what} that one token tells among pairs of one {one}, from {apart} "
+        f"to {apart}: 0 by chance.",
     )
     yield context.estimate(
         sums.units,

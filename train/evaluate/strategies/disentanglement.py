@@ -60,15 +60,17 @@ def measure(pairs: GatheredPairs, context: Context) -> Iterator[Number | Skip]:
         known = names != ""
         one = kind.removesuffix("s")
         codes, labels, units = pairs.codes[known], statistics.numbered(names[known]), pairs.units[known]
+        # Environments can be shuffled between episodes alone, datasets between whole environments.
+        shuffled = units.by_episode() if kind == "environments" else units
         yield context.estimate(
             units,
-            statistics.told(codes, labels, units.by_episode(), context.seed, of="codes"),
+            statistics.told(codes, labels, shuffled, context.seed, of="codes"),
             name=f"about_{one}",
             title=f"{one} leakage of a token",
             better="low",
             null_is_best=True,
-            read=f"I(token; {one}) / H(token), above that of {kind} shuffled between episodes: 0 means that "
-            f"a token says nothing of its {one}.",
+            read=f"I(token; {one}) / H(token), above that of shuffled {kind}: 0 means that a "
+            f"token says nothing of its {one}.",
         )
 
 

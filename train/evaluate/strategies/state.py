@@ -27,7 +27,7 @@ def measure(pairs: GatheredPairs, context: Context) -> Iterator[Number | Skip]:
         sums.within,
         name="told",
         title="states told by a token",
-        read="Share of the variance of the state at t that one token tells, from episode to episode: 0 "
+        read="Share of the variance of the state at t that one token tells: 0 "
         "where tokens say what is done and not where. Actions depend on the place, so a little is no fault.",
     )
 

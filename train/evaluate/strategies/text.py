@@ -54,7 +54,7 @@ def measure(pairs: GatheredPairs, context: Context) -> Iterator[Number | Skip]:
         title=f"NMI of code sequences and instructions by {by}",
         better="high",
         read="Normalised mutual information of whole latent actions and clusters of instructions, above "
-        f"that of instructions shuffled between episodes: 0 by chance. Clustered by {how}.",
+        f"that of shuffled instructions: 0 by chance. Clustered by {how}.",
     )
     yield context.estimate(
         units,
@@ -62,9 +62,9 @@ def measure(pairs: GatheredPairs, context: Context) -> Iterator[Number | Skip]:
         name="tokens",
         title=f"share of a token that is about the instruction by {by}",
         better="high",
-        read="I(token; cluster of instructions) / H(token), above that of instructions shuffled between "
-        "episodes. An instruction holds for a whole episode, so this is small even for perfect codes. "
-        f"Clustered by {how}.",
+        read="I(token; cluster of instructions) / H(token), above that of shuffled instructions. An "
+        "instruction holds for a whole episode, so this is small even for perfect codes. Clustered by "
+        f"{how}.",
     )
 
 
