@@ -172,19 +172,21 @@ def _text(found: Analysis, output: Path | None, width: int) -> str:
             row.verdict,
             say(row.number.value, row.number.unit),
             say_interval(row.number),
-            row.number.over,
             say(row.seen.value) if row.seen else None,
             say(row.null.value) if row.null else None,
             say(row.untrained.value) if row.untrained else None,
         )
         for row in found.rows()
     ]
-    header = ("number", "verdict", found.place, "95% interval", "over", "seen", "shuffled", "untrained")
+    header = ("number", "verdict", found.place, "95% interval", "seen", "shuffled", "untrained")
     lines = (
         [table(header, rows, width=width, paint={"verdict": painter(TONES)})]
         if rows
         else ["no number could be taken"]
     )
+    if any(row.number.over == "episodes" for row in found.rows()):
+        few = "intervals are over episodes: there are too few environments to speak of others than these"
+        lines += wrapped(few, width, "    ")
     for section in found.sections:
         for skip in section.skips:
             said = f"{section.name}: {skip.what}: skipped, because {skip.because}"
