@@ -49,7 +49,7 @@ def evaluate() -> None:
     "--subsets",
     type=LocalPath(exists=True, dir_okay=False),
     help="YAML of subsets of the pairs to report as well, one per line: `new: held out`, "
-    "`bridge: dataset=bridge`, `toys: environment~toy`.  [default: seen, held out, each dataset]",
+    "`bridge: dataset=bridge`, `toys: environment~toy`.  [default: each dataset]",
 )
 @model_options
 @click.option(
@@ -91,9 +91,10 @@ def laq(
 ) -> None:
     """Say whether the codes of RUN mean the same in every environment of every DATASET.
 
-    Numbers stand beside those of the same model before training and of shuffled codes,
-    with confidence intervals over environments (over episodes, if there are fewer than
-    five). What cannot be measured is listed with the reason.
+    Numbers are of environments that RUN was not trained on. Beside them stand those of
+    environments that it was trained on, those of shuffled codes and those of the same model
+    before training, with confidence intervals over environments (over episodes, if there are
+    fewer than five). What cannot be measured is listed with the reason.
 
     \b
     Example:
@@ -130,7 +131,14 @@ def laq(
         "command": _command(run, datasets, command),
     }
     found = analyse(
-        labeller.model, labeller.config, opened, options, labeller.device, stage=stages(quiet), about=about
+        labeller.model,
+        labeller.config,
+        opened,
+        options,
+        labeller.device,
+        record=labeller.record,
+        stage=stages(quiet),
+        about=about,
     )
     if output is not None or json_file is not None:
         from oxcart.train.evaluate.report import report_html, report_json
@@ -164,18 +172,21 @@ def _text(found: Analysis, output: Path | None, width: int) -> str:
             row.verdict,
             say(row.number.value, row.number.unit),
             say_interval(row.number),
-            row.number.over,
+            say(row.seen.value) if row.seen else None,
             say(row.null.value) if row.null else None,
             say(row.untrained.value) if row.untrained else None,
         )
         for row in found.rows()
     ]
-    header = ("number", "verdict", "trained", "95% interval", "over", "shuffled", "untrained")
+    header = ("number", "verdict", found.place, "95% interval", "seen", "shuffled", "untrained")
     lines = (
         [table(header, rows, width=width, paint={"verdict": painter(TONES)})]
         if rows
         else ["no number could be taken"]
     )
+    if any(row.number.over == "episodes" for row in found.rows()):
+        few = "intervals are over episodes: there are too few environments to speak of others than these"
+        lines += wrapped(few, width, "    ")
     for section in found.sections:
         for skip in section.skips:
             said = f"{section.name}: {skip.what}: skipped, because {skip.because}"

@@ -86,7 +86,8 @@ AUDIT_PAGE = Output(name="an audit report", left_by_us=_page(b"<title>oxcart aud
 AUDIT_JSON = Output(name="the JSON of an audit", left_by_us=_json("oxcart-audit/1", "oxcart-audit/2"))
 ANALYSIS_PAGE = Output(name="an analysis", left_by_us=_page(b"<title>oxcart evaluate"))
 ANALYSIS_JSON = Output(
-    name="the JSON of an analysis", left_by_us=_json("oxcart-analysis/1", "oxcart-analysis/2")
+    name="the JSON of an analysis",
+    left_by_us=_json("oxcart-analysis/1", "oxcart-analysis/2", "oxcart-analysis/3"),
 )
 CENSUS = Output(name="a census", left_by_us=_parquet(b"oxcart.census"))
 CODES = Output(name="latent-action labels", left_by_us=_parquet(b"oxcart.annotation", "codes"))

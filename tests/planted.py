@@ -58,7 +58,8 @@ def planted(kind: str, seed: int = 0, places: int = 1) -> GatheredPairs:
         codes=np.repeat(codes[:, None], places, 1).astype(np.int64),
         size=SIZE,
         dataset=np.where(environment < ENVIRONMENTS // 2, "left", "right"),
-        split=np.where(environment % 3 == 2, "val", "train"),
+        split=np.where(environment % 3 == 0, "train", "val"),
+        place=np.where(environment % 3 == 0, "seen", "held out"),
         environment=np.array([f"kitchen{i}" for i in range(ENVIRONMENTS)])[environment],
         key=np.array([f"episode{i}" for i in range(ENVIRONMENTS * EPISODES)])[episode],
         t=np.tile(np.arange(PAIRS), ENVIRONMENTS * EPISODES),
@@ -126,10 +127,20 @@ def context(
 
 
 def found(name: str, pairs: GatheredPairs, given: Context | None = None) -> list[Number | Skip]:
-    """All that a strategy measures."""
+    """All that a strategy measures; what needs pairs that are seen is of those that are held out."""
     strategy = strategies.load([name])[name]
     assert lacking(pairs, strategy.needs) is None
-    return list(strategy.measure(pairs, given or context()))
+    given = given or context()
+    beside = replace(given, seen=pairs.at("seen"))
+    if name == "probe":
+        return list(strategy.measure(pairs.at("held out"), beside))
+    taken = list(strategy.measure(pairs, given))
+    if name == "compass" and (pairs.place == "held out").any():
+        names = [one.name for one in taken if isinstance(one, Number)]
+        for one in strategy.measure(pairs.at("held out"), beside):
+            if isinstance(one, Number) and one.name not in names:
+                taken.append(one)
+    return taken
 
 
 def measured(name: str, pairs: GatheredPairs, given: Context | None = None) -> dict[str, Number]:

@@ -14,6 +14,7 @@ from oxcart.train.config import CONFIG, leaves, saved_config
 from oxcart.train.report import last_validation, read_metrics
 
 METRICS = (
+    "held_out (%)",
     "accuracy",
     "exact",
     "nll",

@@ -50,6 +50,7 @@ from oxcart.train.ranks import on_main, together
 from oxcart.train.report import Clock, RunLog, last_validation
 from oxcart.train.resume import Restored, restore
 from oxcart.train.task import BatchSlice, Task, narrow
+from oxcart.train.trained_on import TrainedOn
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,7 +113,8 @@ def fit(
         module.compile()
     model, prepared = accelerator.prepare(module, optimizer)
     path = checkpoints.path_of(run)
-    found = Restored(0, float("inf"), 0, afresh=False)
+    found = Restored(0, float("inf"), 0, afresh=False, record=None)
+    record: TrainedOn | None = TrainedOn.of(loader)
     if resume and path.exists():
         found = together(
             lambda: restore(path, task, module, optimizer, loader, accelerator, allow_changes), accelerator
@@ -121,6 +123,8 @@ def fit(
         raise ConfigError(
             f"train.steps: the run has done {found.step} already, got {train.steps}; ask for more"
         )
+    if found.step:
+        record = None if found.record is None else TrainedOn.of(loader).joined(found.record)
     log = report(found.step)
     if found.afresh:
         log.say(f"{task.label}: other data than before; their epochs begin anew at step {found.step:,}")
@@ -136,6 +140,7 @@ def fit(
         optimizer=prepared,
         plain=optimizer,
         loader=loader,
+        record=record,
         log=log,
         best=found.best,
         validated=found.validated,
@@ -157,6 +162,8 @@ class _Run:
     optimizer: Any
     plain: torch.optim.Optimizer
     loader: Loader
+    record: TrainedOn | None
+    """What the run was trained on; None if an earlier stretch of it kept no record."""
     log: RunLog
     best: float
     validated: int
@@ -390,7 +397,7 @@ class _Run:
         self.module.eval()
         try:
             with explained("val.batch_size", "take a smaller batch"):
-                values = self.task.validate(self.module, step, self.accelerator)
+                values = self.task.validate(self.module, step, self.accelerator, self.record)
         except NotFiniteError as error:
             raise NotFiniteError(f"step {step:,}, validation: {error}; {self._good()}") from error
         self.module.train()
@@ -445,6 +452,7 @@ class _Run:
             "best": self.best if self.best < float("inf") else None,
             "validated": self.validated,
             "scored": self.task.scored(),
+            "trained_on": None if self.record is None else self.record.plain(),
             "identity": self.task.identity(),
             "batch_size": self.batch_size,
             "world_size": self.accelerator.num_processes,

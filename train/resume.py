@@ -17,6 +17,7 @@ from oxcart.train.checkpoint import Checkpoint, Header, check_shapes, entry
 from oxcart.train.data.loader import Loader
 from oxcart.train.data.state import changes
 from oxcart.train.task import Task
+from oxcart.train.trained_on import TrainedOn, read_record
 
 
 class Restored(NamedTuple):
@@ -30,6 +31,8 @@ class Restored(NamedTuple):
     """Step of the last validation."""
     afresh: bool
     """Whether the data have changed, so that their order starts from the beginning."""
+    record: TrainedOn | None
+    """What the run was trained on so far; None if it kept no record."""
 
 
 def restore(
@@ -101,7 +104,9 @@ def restore(
     alike = saved.state.get("scored") == json.loads(json.dumps(task.scored()))
     best = saved.state.get("best") if alike else None
     score = float("inf") if best is None else float(entry(path, saved.state, "best", float))
-    return Restored(saved.step, score, entry(path, saved.state, "validated", int), afresh=afresh)
+    validated = entry(path, saved.state, "validated", int)
+    record = read_record(path, saved.state)
+    return Restored(saved.step, score, validated, afresh=afresh, record=record)
 
 
 def _check_moments(path: Path, header: Header, optimizer: torch.optim.Optimizer) -> None:

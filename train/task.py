@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from oxcart.train.data.batch import Batch
 from oxcart.train.data.loader import Loader
+from oxcart.train.trained_on import TrainedOn
 
 
 @dataclass(frozen=True)
@@ -60,8 +61,17 @@ class Task(Protocol):
         """Called after every optimizer step with the number of steps done. The counts it returns are summed
         until the next line of metrics."""
 
-    def validate(self, model: nn.Module, step: int, accelerator: Accelerator) -> dict[str, Any]:
-        """Metrics on held-out data; only those of the main process are used."""
+    def validate(
+        self, model: nn.Module, step: int, accelerator: Accelerator, record: TrainedOn | None
+    ) -> dict[str, Any]:
+        """Metrics on the splits of validation; only those of the main process are used.
+
+        Args:
+            model: the model, in eval mode.
+            step: steps done.
+            accelerator: its ranks share the work.
+            record: what the run was trained on; None if an earlier stretch of it kept no record.
+        """
 
     def finish(self, model: nn.Module, run: Path) -> None:
         """Draw figures: called in the main process after each validation, or at the end if there is none."""

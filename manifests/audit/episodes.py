@@ -19,7 +19,8 @@ from xxhash import xxh3_64_intdigest
 
 from oxcart.manifests.dataset import Dataset
 from oxcart.manifests.manifest import Manifest
-from oxcart.manifests.split import SPLITS, joined
+from oxcart.manifests.places import place_names
+from oxcart.manifests.split import SPLITS
 from oxcart.manifests.tables import ATTRIBUTION, EPISODES
 from oxcart.shards.errors import ConfigError, CorruptError
 from oxcart.shards.store import Store
@@ -108,34 +109,16 @@ def open_datasets(urls: Sequence[str]) -> list[Audited]:
     names = [one.manifest.dataset["name"] for one in opened]
     datasets = []
     for url, name, dataset in zip(urls, names, opened, strict=True):
-        rule = dataset.manifest.config.get("split") or {}
-        table = _table(dataset)
-        aliases: dict[str, str] = {}
-        if rule.get("by") == "environment":
-            aliases = _aliases(rule.get("aliases") or {}, table)
         datasets.append(
             Audited(
                 url=url,
                 label=name if names.count(name) == 1 else f"{name} ({url})",
                 opened=dataset,
-                table=table,
-                aliases=aliases,
+                table=_table(dataset),
+                aliases=place_names(dataset),
             )
         )
     return datasets
-
-
-def _aliases(listed: Mapping[str, Sequence[str]], table: pa.Table) -> dict[str, str]:
-    """Name of an environment -> the one that stands for its place: as a rule lists them, and as videos that
-    show the same tie them."""
-    rows = [(name, *others) for name, others in listed.items()]
-    if "same_as" in table.column_names:
-        known = table.filter(pc.and_(pc.is_valid(table["same_as"]), pc.is_valid(table["environment"])))
-        shown: dict[str, list[str]] = {}
-        for row in known.group_by(["same_as", "environment"]).aggregate([]).to_pylist():
-            shown.setdefault(row["same_as"], []).append(row["environment"])
-        rows += map(tuple, shown.values())
-    return joined(rows)
 
 
 def _table(dataset: Dataset) -> pa.Table:

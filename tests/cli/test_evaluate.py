@@ -19,9 +19,9 @@ FEW = "compass,codebook,transfer,flow_tokens,probe"
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    sample = RldsSampleConfig(kitchens=4, sessions=1, episodes=2, steps=9, size=32, files=1)
+    sample = RldsSampleConfig(kitchens=5, sessions=1, episodes=3, steps=12, size=32, files=1)
     folder = tmp_path_factory.mktemp("dataset")
-    return compile_sample(folder, sample, cameras=("image_0",), rule=SplitRule(val=0.3)).out
+    return compile_sample(folder, sample, cameras=("image_0",), rule=SplitRule(val=0.4)).out
 
 
 @pytest.fixture(scope="module")
@@ -60,14 +60,40 @@ def test_a_page_and_the_same_numbers_as_json(
         assert page.read_text().startswith("<!doctype html>")
     assert set(pages) == {pages[0]}
     found = json.loads(pages[0])
-    assert found["format"] == "oxcart-analysis/2"
+    assert found["format"] == "oxcart-analysis/3"
     assert found["about"]["step"] == 5
     assert found["about"]["instructions"] == "words, not meaning (TF-IDF)"
     assert found["about"]["datasets"][0]["pairs"].keys() == {"train", "val"}
     assert {one["strategy"] for one in found["numbers"]} >= {"compass", "codebook", "transfer"}
     for one in found["numbers"]:
         assert one["untrained"] is not None, one["name"]
-    assert [one["name"] for one in found["subsets"]] == ["seen", "held out"]
+    assert found["place"] == "held out"
+    assert found["counts"].keys() == {"held out", "seen"}
+    assert found["about"]["datasets"][0]["places"].keys() == {"held out", "seen"}
+    assert found["subsets"] == []
+
+
+def test_a_split_that_is_made_anew_holds_out_nothing_that_the_run_has_not_seen(
+    run: Path, dataset: Path, tmp_path: Path
+) -> None:
+    """The kitchens of the new val were trained on, so the new split says nothing of new places."""
+    places = json.loads((dataset / "manifest.json").read_text())["environments"]
+    trained_on = [place["name"] for place in places if "train" in place["splits"]]
+    again = tmp_path / "again"
+    rule = tmp_path / "rule.yaml"
+    rule.write_text(f"val: [{trained_on[0]}, {trained_on[1]}]\n")
+    options = ("--split", rule, "--camera", "image_0", "--quiet")
+    assert cli("compile", dataset.parent / "oxcart_kitchens" / "1.0.0", again, *options).exit_code == 0
+    plain = tmp_path / "again.json"
+    given = ("--json", plain, "--strategies", "compass,probe", "--samples", 60)
+    result = cli("evaluate", "laq", run, again, *given)
+    assert result.exit_code == 0, result.output
+    found = json.loads(plain.read_text())
+    assert found["about"]["datasets"][0]["pairs"].keys() == {"train", "val"}
+    of_val = json.loads((again / "manifest.json").read_text())["splits"]["val"]["episodes"]
+    assert of_val == 6
+    assert found["counts"]["seen"]["environments"] == 3, "whatever their split is called"
+    assert found["counts"]["held out"]["environments"] == 2
 
 
 def test_training_measures_every_so_many_validations_and_at_the_end(run: Path) -> None:

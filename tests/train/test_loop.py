@@ -283,10 +283,10 @@ def test_a_last_step_that_validation_refuses_does_not_replace_the_checkpoint_bef
                 for one in group["params"]:
                     one.data.mul_(1e25)
 
-    def validated(self: LaqTask, model: nn.Module, now: int, accelerator: Any) -> dict[str, Any]:
+    def validated(self: LaqTask, model: nn.Module, now: int, *rest: Any) -> dict[str, Any]:
         nonlocal huge
         huge = max(one.abs().max().item() for one in model.parameters())
-        return validate(self, model, now, accelerator)
+        return validate(self, model, now, *rest)
 
     run = tmp_path / "run"
     with monkeypatch.context() as patch:
@@ -305,7 +305,7 @@ def test_a_last_step_that_validation_refuses_does_not_replace_the_checkpoint_bef
 def test_a_last_validation_that_fails_costs_no_step(
     kitchen: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def validate(self: LaqTask, model: nn.Module, step: int, accelerator: Any) -> dict[str, Any]:
+    def validate(self: LaqTask, model: nn.Module, step: int, *rest: Any) -> dict[str, Any]:
         torch.rand(1)
         raise StoreError("the store is gone")
 

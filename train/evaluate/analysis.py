@@ -2,9 +2,13 @@
 
     analysis = evaluate(trained, untrained, strategies.load(["compass"]))
 
-A `Subject` is gathered pairs with the model that coded them. Each strategy measures both subjects, with
-intervals, and the trained one's pairs again with shuffled codes, several times: that is the null, with its
-mean and 95% range. What cannot be measured is listed once, with the reason.
+A `Subject` is gathered pairs with the model that coded them. What counts are the pairs that are held out
+from the run: each strategy measures those of both subjects, with intervals, and the trained one's again with
+shuffled codes, several times: that is the null, with its mean and 95% range. The same number of the pairs
+that the run has seen stands beside it. What cannot be measured is listed once, with the reason.
+
+Where no pair is held out, the numbers are of those that are seen, or of which nobody knows. Then they judge
+nothing.
 """
 
 from __future__ import annotations
@@ -12,7 +16,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -24,18 +28,20 @@ from oxcart.train.data.order import derive
 from oxcart.train.evaluate.gather import GatheredPairs
 from oxcart.train.evaluate.strategy import Context, Figure, Number, Skip, Strategy, Table, lacking
 from oxcart.train.evaluate.subsets import Subset
+from oxcart.train.trained_on import HELD_OUT, PLACES, SEEN
 
 SHUFFLES, SHUFFLES_DECODED = 20, 8
 """Number of shuffles of the codes for the null; the second is for strategies that run the decoder."""
 LEAST_SHUFFLES = 3
 """Minimum number of shuffles of a null, to estimate their spread."""
 
-Verdict = Literal["clear", "not told apart", "on the wrong side", "describes"]
+Verdict = Literal["clear", "not told apart", "on the wrong side", "describes", "not held out"]
 TONES: dict[Verdict, str] = {
     "clear": "good",
     "not told apart": "odd",
     "on the wrong side": "bad",
     "describes": "none",
+    "not held out": "none",
 }
 """Every verdict, and the tone that gives it its colour."""
 
@@ -65,12 +71,15 @@ class Row:
 
     strategy: str
     number: Number
+    """The number of the pairs of `Analysis.place`."""
+    seen: Number | None
+    """The number of the pairs that the run has seen; None if it cannot be taken, or nothing is held out."""
     untrained: Number | None
     null: Null | None
     verdict: Verdict
     """`clear`: the interval lies beyond the untrained model's, and beyond the null, on the better side;
     `on the wrong side`: beyond one of them on the other side; `not told apart`: neither; `describes`: the
-    number does not judge."""
+    number does not judge; `not held out`: the pairs are not held out, so it cannot."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,10 +95,21 @@ class Section:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Counts:
+    """How many pairs of a place there are."""
+
+    pairs: int
+    episodes: int
+    environments: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class SubsetNumbers:
     """Numbers of only the pairs of a subset."""
 
     subset: Subset
+    place: str
+    """Place of the pairs: `held out` if the subset has any, else `seen` or `unknown`."""
     pairs: int
     numbers: dict[tuple[str, str], Number]
     """Numbers of the subset, by (strategy, name)."""
@@ -101,8 +121,10 @@ class Analysis:
 
     sections: list[Section]
     subsets: list[SubsetNumbers]
-    pairs: int
-    episodes: int
+    place: str
+    """Place of the pairs that are measured: `held out` if there are any, else `seen` or `unknown`."""
+    counts: dict[str, Counts]
+    """Place -> its pairs, episodes and environments, for places that have pairs."""
     about: dict[str, Any] = field(default_factory=dict)
     """The subject and the settings of the evaluation, as plain JSON."""
 
@@ -111,8 +133,9 @@ class Analysis:
         return [row for section in self.sections for row in section.rows]
 
     def scalars(self) -> dict[str, float]:
-        """`strategy/name` -> value, for metrics."""
-        return {f"{row.strategy}/{row.number.name}": row.number.value for row in self.rows()}
+        """`strategy/name` -> value, for metrics; with the place before it if nothing is held out."""
+        before = "" if self.place == HELD_OUT else f"{self.place}/"
+        return {f"{before}{row.strategy}/{row.number.name}": row.number.value for row in self.rows()}
 
 
 def told(rows: Sequence[Row]) -> tuple[list[str], list[str]]:
@@ -152,43 +175,90 @@ def evaluate(
     Raises:
         ConfigError: a subset holds no pair.
     """
+    place = place_of(trained.pairs)
     masks = [(subset, subset.mask(trained.pairs)) for subset in subsets]
     for subset, mask in masks:
         if not mask.any():
             raise ConfigError(f"subset {subset.name!r}: no pair of {' and '.join(subset.rules)}")
+    measured, other = _at(trained, place), None if untrained is None else _at(untrained, place)
+    seen = _at(trained, SEEN) if place == HELD_OUT and (trained.pairs.place == SEEN).any() else None
     sections = []
     for done, (name, strategy) in enumerate(chosen.items()):
-        sections.append(_section(name, strategy, trained, untrained, figures, shuffles))
+        sections.append(_section(name, strategy, measured, seen, other, figures, shuffles))
         report(done + 1)
     found = []
     for subset, mask in masks:
-        some = Subject(pairs=trained.pairs.take(mask), context=trained.context)
+        part = trained.pairs.take(mask)
+        where = place_of(part)
+        some = Subject(pairs=part.at(where), context=measured.context)
         numbers = {
             (name, number.name): number
             for name, strategy in chosen.items()
             for number in _measure(strategy, some)[0]
             if number.better != "none"
         }
-        found.append(SubsetNumbers(subset=subset, pairs=len(some.pairs), numbers=numbers))
+        found.append(SubsetNumbers(subset=subset, place=where, pairs=len(some.pairs), numbers=numbers))
     return Analysis(
         sections=sections,
         subsets=found,
-        pairs=len(trained.pairs),
-        episodes=len(np.unique(trained.pairs.episodes)),
+        place=place,
+        counts={
+            name: _counts(trained.pairs.at(name)) for name in PLACES if (trained.pairs.place == name).any()
+        },
+    )
+
+
+def place_of(pairs: GatheredPairs) -> str:
+    """The place whose pairs are measured: `held out` if there are any, else `seen`, else `unknown`."""
+    return next(name for name in PLACES if (pairs.place == name).any())
+
+
+def _at(subject: Subject, place: str) -> Subject:
+    """The subject's pairs of a place; for those held out, beside the pairs that the run has seen."""
+    pairs = subject.pairs
+    seen = pairs.at(SEEN) if place == HELD_OUT and (pairs.place == SEEN).any() else None
+    return Subject(pairs=pairs.at(place), context=replace(subject.context, seen=seen))
+
+
+def _counts(pairs: GatheredPairs) -> Counts:
+    environments = {*zip(pairs.dataset.tolist(), pairs.environment.tolist(), strict=True)}
+    return Counts(
+        pairs=len(pairs),
+        episodes=len(np.unique(pairs.episodes)),
+        environments=sum(bool(name) for _, name in environments),
     )
 
 
 def _section(
-    name: str, strategy: Strategy, trained: Subject, untrained: Subject | None, figures: bool, shuffles: int
+    name: str,
+    strategy: Strategy,
+    trained: Subject,
+    seen: Subject | None,
+    untrained: Subject | None,
+    figures: bool,
+    shuffles: int,
 ) -> Section:
+    held_out = (trained.pairs.place == HELD_OUT).all()
     numbers, skips = _measure(strategy, trained)
+    of_seen = {} if seen is None else {one.name: one for one in _measure(strategy, seen)[0]}
     others = {} if untrained is None else {one.name: one for one in _measure(strategy, untrained)[0]}
     nulls = _nulls(strategy, trained, shuffles) if numbers and strategy.shuffles else {}
     rows = []
     for number in numbers:
         other, null = others.get(number.name), nulls.get(number.name)
         verdict = _verdict(number, [other, None if number.null_is_best else null])
-        rows.append(Row(strategy=name, number=number, untrained=other, null=null, verdict=verdict))
+        if verdict != "describes" and not held_out:
+            verdict = "not held out"
+        rows.append(
+            Row(
+                strategy=name,
+                number=number,
+                seen=of_seen.get(number.name),
+                untrained=other,
+                null=null,
+                verdict=verdict,
+            )
+        )
     drawn: list[Figure | Table] = []
     if figures and lacking(trained.pairs, strategy.needs) is None:
         drawn = list(strategy.draw(trained.pairs, trained.context))
@@ -218,14 +288,12 @@ def _measure(strategy: Strategy, subject: Subject) -> tuple[list[Number], list[S
 def _nulls(strategy: Strategy, trained: Subject, shuffles: int) -> dict[str, Null]:
     """Name of each number -> its value for codes of other pairs."""
     values: dict[str, list[float]] = {}
-    context, pairs = trained.context, trained.pairs
-    quick = Context(**{**vars(context), "quick": True})
     for i in range(min(shuffles, SHUFFLES_DECODED) if strategy.decodes else shuffles):
-        seed = derive(context.seed, 43, i)
-        within = _measure(strategy, Subject(pairs=pairs.shuffled(seed), context=quick))[0]
+        seed = derive(trained.context.seed, 43, i)
+        within = _measure(strategy, _shuffled(trained, seed))[0]
         if any(number.null_is_best for number in within):
             # Only a shuffle of single episodes removes what codes say of their environment and dataset.
-            other = Subject(pairs=pairs.shuffled(seed, anywhere=True), context=quick)
+            other = _shuffled(trained, seed, anywhere=True)
             anywhere = {number.name: number for number in _measure(strategy, other)[0]}
             within = [anywhere.get(one.name, one) if one.null_is_best else one for one in within]
         for number in within:
@@ -240,6 +308,15 @@ def _nulls(strategy: Strategy, trained: Subject, shuffles: int) -> dict[str, Nul
         spread = factor * float(np.std(drawn, ddof=1))
         found[name] = Null(value=mean, low=mean - spread, high=mean + spread)
     return found
+
+
+def _shuffled(subject: Subject, seed: int, *, anywhere: bool = False) -> Subject:
+    """The subject with codes of other episodes, measured without intervals."""
+    seen = subject.context.seen
+    context = replace(
+        subject.context, quick=True, seen=None if seen is None else seen.shuffled(seed, anywhere=anywhere)
+    )
+    return Subject(pairs=subject.pairs.shuffled(seed, anywhere=anywhere), context=context)
 
 
 def _verdict(number: Number, others: Sequence[Number | Null | None]) -> Verdict:

@@ -30,13 +30,18 @@ from oxcart.train.flow import FlowMeter
 from oxcart.train.laq.model import NONE, LatentActionModel, to_float
 from oxcart.train.loaders import held_out_loader
 from oxcart.train.statistics import Floats, Ints, Units, numbered
+from oxcart.train.trained_on import UNKNOWN, TrainedOn
 
 Strings = npt.NDArray[np.str_]
 T = TypeVar("T")
 
+FIELDS = (
+    *("codes", "dataset", "split", "place", "environment", "key", "t", "instruction"),
+    *("actions", "state", "flow", "features"),
+)
+"""Fields of `GatheredPairs` that have a value for each pair."""
+
 SPLITS = ("train", "val_seen", "val", "test")
-SEEN = ("train", "val_seen")
-"""Splits with environments that training saw."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +79,8 @@ class GatheredPairs:
     """[N]: name of the dataset."""
     split: Strings
     """[N]: split of the pair."""
+    place: Strings
+    """[N]: `held out`, `seen` or `unknown`: whether the run was trained on the pair's environment."""
     environment: Strings
     """[N]: environment of the pair; "" if it is unknown."""
     key: Strings
@@ -114,6 +121,18 @@ class GatheredPairs:
 
         return self.keep("episodes", compute)
 
+    def at(self, place: str) -> GatheredPairs:
+        """The pairs of one place: `held out`, `seen` or `unknown`."""
+        return self.take(self.place == place)
+
+    def joined(self, other: GatheredPairs) -> GatheredPairs:
+        """These pairs and then others, coded by the same model; without frames."""
+        both: dict[str, Any] = {}
+        for name in FIELDS:
+            one, two = getattr(self, name), getattr(other, name)
+            both[name] = None if one is None or two is None else np.concatenate([one, two])
+        return replace(self, **both, frames=None, framed=np.zeros(0, np.int64), _kept={})
+
     @property
     def units(self) -> Units:
         """Where the pairs come from: what a number's interval goes by."""
@@ -125,12 +144,6 @@ class GatheredPairs:
 
         return self.keep("units", compute)
 
-    @property
-    def held_out(self) -> npt.NDArray[np.bool_]:
-        """[N]: whether the pair's environment is held out from training."""
-        found: npt.NDArray[np.bool_] = ~np.isin(self.split, SEEN)
-        return found
-
     def take(self, rows: Ints | npt.NDArray[np.bool_]) -> GatheredPairs:
         """Select some of the pairs."""
         rows = np.flatnonzero(rows) if rows.dtype == bool else rows
@@ -139,11 +152,7 @@ class GatheredPairs:
         framed = place[self.framed]
         kept = framed >= 0
         picked: dict[str, Any] = {
-            name: None if (value := getattr(self, name)) is None else value[rows]
-            for name in (
-                *("codes", "dataset", "split", "environment", "key", "t", "instruction"),
-                *("actions", "state", "flow", "features"),
-            )
+            name: None if (value := getattr(self, name)) is None else value[rows] for name in FIELDS
         }
         frames = None if self.frames is None else self.frames[kept]
         return replace(self, **picked, frames=frames, framed=framed[kept], _kept={})
@@ -246,6 +255,7 @@ def gather(
     draw: Draw,
     device: torch.device,
     meter: FlowMeter | str,
+    record: TrainedOn | None,
     report: Callable[[int], None] = lambda done: None,
 ) -> list[GatheredPairs]:
     """Read the pairs once, and run them through every model.
@@ -256,6 +266,7 @@ def gather(
         draw: which pairs are read.
         device: device of the models.
         meter: measures flow; or the reason why there is no flow.
+        record: what the run was trained on; None makes all places unknown.
         report: is told the pairs done.
 
     Returns:
@@ -268,7 +279,8 @@ def gather(
         # What is left of the frames, spread evenly over what is left of the splits.
         framed = np.sort(drawn[: -(-(draw.frames - framed_so_far) // (len(loaders) - number))])
         framed_so_far += len(framed)
-        part = _SplitArrays(name, split)
+        dataset = loader.streams[0].index.dataset
+        part = _SplitArrays(name, split, lambda names, of=dataset: _places(record, of, names))  # type: ignore[misc]
         wanted = np.sort(drawn)  # neighbours are read together
         for begin in range(0, len(wanted), draw.batch_size):
             positions = wanted[begin : begin + draw.batch_size]
@@ -283,6 +295,12 @@ def gather(
         replace(one, action_names=next(iter(names), ()) if len(names) == 1 else ())
         for one in _join(parts, models, meter)
     ]
+
+
+def _places(record: TrainedOn | None, dataset: Dataset, environments: list[str | None]) -> Strings:
+    if record is None:
+        return np.full(len(environments), UNKNOWN)
+    return record.places(dataset, environments)
 
 
 def draw_positions(length: int, count: int, key: int) -> Ints:
@@ -309,10 +327,10 @@ class _SplitArrays:
     ones that are freed, and would keep the memory from being used again.
     """
 
-    def __init__(self, dataset: str, split: str) -> None:
-        self.dataset, self.split = dataset, split
+    def __init__(self, dataset: str, split: str, places: Callable[[list[str | None]], Strings]) -> None:
+        self.dataset, self.split, self._places = dataset, split, places
         self.arrays: dict[str, npt.NDArray[Any]] = {}
-        self.texts: dict[str, list[str]] = {"environment": [], "key": [], "instruction": []}
+        self.texts: dict[str, list[str]] = {"place": [], "environment": [], "key": [], "instruction": []}
         self.frames: list[npt.NDArray[np.uint8]] = []
         self.framed: list[Ints] = []
 
@@ -345,6 +363,7 @@ class _SplitArrays:
                 kind = {"actions": np.float64, "state": np.float64}.get(name, value.cpu().numpy().dtype)
                 self.arrays[name] = np.empty((count, *value.shape[1:]), kind)
             self.arrays[name][begin : begin + len(batch)] = value.cpu().numpy()
+        self.texts["place"] += self._places(batch.environment).tolist()
         self.texts["environment"] += [one or "" for one in batch.environment]
         self.texts["key"] += batch.key
         self.texts["instruction"] += batch.instruction

@@ -28,6 +28,7 @@ from oxcart.train.evaluate.subsets import Subset, default_subsets
 from oxcart.train.flow import flow_meter
 from oxcart.train.laq.config import TEACHERS, LaqConfig
 from oxcart.train.laq.model import LatentActionModel, to_float
+from oxcart.train.trained_on import PLACES, TrainedOn
 
 
 class StageProgress(Protocol):
@@ -82,6 +83,7 @@ def analyse(
     options: EvaluateOptions,
     device: torch.device,
     *,
+    record: TrainedOn | None,
     stage: StageProgress = _silent,
     about: Mapping[str, Any] | None = None,
 ) -> Analysis:
@@ -93,6 +95,7 @@ def analyse(
         datasets: datasets by name.
         options: options of the evaluation.
         device: device of the model.
+        record: what the run was trained on; None makes all places unknown.
         stage: shows progress.
         about: further facts for the report.
 
@@ -107,7 +110,7 @@ def analyse(
     if options.untrained:
         models.append(untrained_model(config, model, next(iter(loaders.values())), device))
     with stage("reading", count_pairs(loaders, options.draw), "pairs") as report:
-        gathered = gather(loaders, models, options.draw, device, meter, report)
+        gathered = gather(loaders, models, options.draw, device, meter, record, report)
     subjects = [
         Subject(
             pairs=pairs,
@@ -135,6 +138,11 @@ def analyse(
                 split: count
                 for split in SPLITS
                 if (count := int(((pairs.dataset == name) & (pairs.split == split)).sum()))
+            },
+            "places": {
+                place: count
+                for place in PLACES
+                if (count := int(((pairs.dataset == name) & (pairs.place == place)).sum()))
             },
         }
         for name, dataset in datasets.items()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -14,8 +14,9 @@ from oxcart.manifests.page import render
 from oxcart.train.evaluate.analysis import TONES, Analysis, Null, Row, told
 from oxcart.train.evaluate.strategy import Number
 from oxcart.train.statistics import FEWEST_ENVIRONMENTS
+from oxcart.train.trained_on import HELD_OUT, SEEN, UNKNOWN
 
-FORMAT = "oxcart-analysis/2"
+FORMAT = "oxcart-analysis/3"
 
 KEYS = (
     ("compass", "cosine_datasets"),
@@ -31,6 +32,11 @@ CARDS = (*KEYS[:5], ("flow_tokens", "direction_weighted"))
 SHOWN_CARDS = 4
 WIDTH, HEIGHT, MARGIN = 230, 34, 8
 """Size of the drawing of a number, in SVG units."""
+_NOT_HELD_OUT = {
+    SEEN: ("Nothing here is held out: the run was trained on all of these environments", "odd"),
+    UNKNOWN: ("Nobody knows what is held out here: the run kept no record of what it was trained on", "odd"),
+}
+"""Headline and tone where no pair is held out."""
 _PRECISE = 3
 """Significant digits of numbers in the JSON."""
 
@@ -54,6 +60,7 @@ def report_json(analysis: Analysis) -> bytes:
             "unit": row.number.unit.strip(),
             "better": row.number.better,
             **_plain(row.number),
+            "seen": _plain(row.seen),
             "shuffled": _plain(row.null),
             "untrained": _plain(row.untrained),
             "verdict": row.verdict,
@@ -70,6 +77,7 @@ def report_json(analysis: Analysis) -> bytes:
         {
             "name": one.subset.name,
             "rules": list(one.subset.rules),
+            "place": one.place,
             "pairs": one.pairs,
             "numbers": [
                 {"strategy": strategy, "name": name, **_plain(number)}
@@ -92,8 +100,8 @@ def report_json(analysis: Analysis) -> bytes:
     whole = {
         "format": FORMAT,
         "about": analysis.about,
-        "pairs": analysis.pairs,
-        "episodes": analysis.episodes,
+        "place": analysis.place,
+        "counts": {place: asdict(counts) for place, counts in analysis.counts.items()},
         "actions": {"told": named, "not_told": unnamed},
         "numbers": numbers,
         "skipped": skipped,
@@ -107,7 +115,7 @@ def report_html(analysis: Analysis) -> bytes:
     """The HTML page."""
     rows = analysis.rows()
     judged = [row for row in rows if row.number.better != "none"]
-    headline, tone = _headline(rows)
+    headline, tone = _headline(rows) if analysis.place == HELD_OUT else _NOT_HELD_OUT[analysis.place]
     found = {(row.strategy, row.number.name): row for row in rows}
     used = {(row.strategy, row.number.name) for row in judged}
     return render(
@@ -204,9 +212,11 @@ def _because(judged: Sequence[Row], analysis: Analysis) -> list[str]:
         if count:
             said.append(f"{count} of {len(judged)} numbers {text}")
     said += say_told(judged)
-    said.append(
-        f"{analysis.pairs:,} pairs of {analysis.episodes:,} episodes; intervals hold with 95% confidence"
-    )
+    said += [
+        f"{place}: {one.pairs:,} pairs of {one.episodes:,} episodes in {one.environments:,} environments"
+        for place, one in analysis.counts.items()
+    ]
+    said.append("intervals hold with 95% confidence")
     alone = sum(row.number.over == "episodes" for row in judged)
     if alone:
         said.append(

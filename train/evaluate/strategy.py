@@ -112,6 +112,9 @@ class Context:
     """Seed of all random draws."""
     quick: bool = False
     """Whether to leave out intervals."""
+    seen: GatheredPairs | None = None
+    """Pairs of environments that the run was trained on, as coded by the same model, for what is fitted on
+    them and judged on those that are measured; None if those that are measured are not held out."""
 
     @torch.no_grad()
     def decode(self, first: npt.NDArray[np.uint8], codes: Ints) -> npt.NDArray[np.uint8]:
@@ -209,16 +212,22 @@ def having(pairs: GatheredPairs, name: str) -> GatheredPairs:
     return pairs.take(np.flatnonzero(np.isfinite(values).all(1)))
 
 
+def environments(pairs: GatheredPairs) -> Strings:
+    """Name of the environment of each pair, with that of its dataset if there are several; "" if unknown."""
+    if len(np.unique(pairs.dataset)) == 1:
+        return pairs.environment
+    named = np.char.add(np.char.add(pairs.dataset, ": "), pairs.environment)
+    found: Strings = np.where(pairs.environment == "", "", named)
+    return found
+
+
 def groupings(pairs: GatheredPairs) -> Iterator[tuple[str, Strings] | Skip]:
     """Ways to group pairs: kind (`environments`, `datasets`) and the group of each pair, "" where unknown.
 
     A way with fewer than two groups is a Skip.
     """
     several = len(np.unique(pairs.dataset)) > 1
-    places = pairs.environment
-    if several:
-        named = np.char.add(np.char.add(pairs.dataset, ": "), places)
-        places = np.where(places == "", "", named)
+    places = environments(pairs)
     known = np.unique(places[places != ""])
     if len(known) > 1:
         yield "environments", places

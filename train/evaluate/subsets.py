@@ -6,7 +6,8 @@
     new toykitchens: [held out, environment~toykitchen, instruction!~drawer]
 
 A rule is `FIELD=TEXT` (equal), `FIELD!=TEXT` (not equal), `FIELD~PATTERN` (the regular expression occurs),
-`FIELD!~PATTERN` (it does not), `seen` or `held out`. A pair is in the subset if all rules of a list hold.
+`FIELD!~PATTERN` (it does not), `seen`, `held out` or `unknown`. A pair is in the subset if all rules of a
+list hold.
 """
 
 from __future__ import annotations
@@ -21,9 +22,9 @@ import yaml
 
 from oxcart.shards.errors import ConfigError
 from oxcart.train.evaluate.gather import GatheredPairs, Strings
+from oxcart.train.trained_on import PLACES
 
 FIELDS = ("dataset", "environment", "split", "instruction", "key")
-PLACES = ("seen", "held out")
 Mask = npt.NDArray[np.bool_]
 
 _RULE = re.compile(r"(\w+)\s*(!?[=~])\s*(.*)", re.DOTALL)
@@ -48,7 +49,7 @@ class Subset:
             if found is None or found[1] not in FIELDS:
                 raise ConfigError(
                     f"subset {self.name!r}: expected rules such as dataset=bridge, environment~toykitchen, "
-                    f"seen or held out (fields: {', '.join(FIELDS)}); got {rule!r}"
+                    f"seen, held out or unknown (fields: {', '.join(FIELDS)}); got {rule!r}"
                 )
             if found[2].endswith("~"):
                 try:
@@ -95,19 +96,15 @@ def parse(text: str, where: str) -> list[Subset]:
 
 
 def default_subsets(pairs: GatheredPairs) -> list[Subset]:
-    """Seen and held-out pairs, if there are both; each dataset, if there are several."""
-    found = []
-    if pairs.held_out.any() and not pairs.held_out.all():
-        found += [Subset(place, (place,)) for place in PLACES]
+    """Each dataset, if there are several."""
     datasets: Sequence[str] = np.unique(pairs.dataset).tolist()
-    if len(datasets) > 1:
-        found += [Subset(name, (f"dataset={name}",)) for name in datasets]
-    return found
+    return [Subset(name, (f"dataset={name}",)) for name in datasets] if len(datasets) > 1 else []
 
 
 def _holds(rule: str, pairs: GatheredPairs) -> Mask:
     if rule in PLACES:
-        return pairs.held_out if rule == "held out" else ~pairs.held_out
+        there: Mask = pairs.place == rule
+        return there
     parts = _RULE.fullmatch(rule)
     assert parts is not None
     values: Strings = getattr(pairs, parts[1])

@@ -41,6 +41,7 @@ from oxcart.train.finite import refuse
 from oxcart.train.laq.config import LaqConfig, laq_config
 from oxcart.train.laq.model import NONE, LatentActionModel, shapes_of, to_float, to_uint8
 from oxcart.train.laq.validate import pairs_of
+from oxcart.train.trained_on import TrainedOn, read_record
 
 PIECE = 16
 """Number of batches per piece of work."""
@@ -55,6 +56,8 @@ class Labeller:
     step: int
     fingerprint: str
     """BLAKE3 over the configuration of the model and every weight."""
+    record: TrainedOn | None
+    """What the run was trained on; None if it kept no record."""
     device: torch.device
 
 
@@ -94,6 +97,7 @@ def open_run(run: Path, name: str = checkpoints.LAST, device: str = "auto") -> L
         config=config,
         step=saved.step,
         fingerprint=fingerprint(identity, dict(saved.model)),
+        record=read_record(path, header.state),
         device=where,
     )
 

@@ -45,6 +45,7 @@ from oxcart.train.ranks import on_main
 from oxcart.train.report import by_split, describe, last_validation, read_metrics
 from oxcart.train.run import run_task
 from oxcart.train.task import BatchSlice, narrow
+from oxcart.train.trained_on import TrainedOn
 
 SETTLING = 0.1
 """Final share of the steps, in which no codes are replaced."""
@@ -186,7 +187,9 @@ class LaqTask:
             self._agree(model, accelerator)
         return {"codes_replaced": float(replaced)} if replaced else {}
 
-    def validate(self, model: nn.Module, step: int, accelerator: Accelerator) -> dict[str, Any]:
+    def validate(
+        self, model: nn.Module, step: int, accelerator: Accelerator, record: TrainedOn | None
+    ) -> dict[str, Any]:
         assert isinstance(model, LatentActionModel)
         values: dict[str, Any] = {}
         train = {
@@ -202,9 +205,13 @@ class LaqTask:
                     by_dataset[name] |= measure_probes(train[name], seen, self._config.quantizer.codes)
                 if split == self._config.val.splits[0] and name == next(iter(loaders)):
                     self._examples = examples
+                if record is not None:
+                    by_dataset[name]["held_out (%)"] = 100 * record.share_held_out(loader)
             values |= by_split(split, by_dataset)
         if self._evaluates(step):
-            values |= on_main(partial(self._evaluate, model, step, accelerator.device), accelerator) or {}
+            values |= (
+                on_main(partial(self._evaluate, model, step, accelerator.device, record), accelerator) or {}
+            )
         return values
 
     def _evaluates(self, step: int) -> bool:
@@ -212,7 +219,9 @@ class LaqTask:
         number = step // config.val.every
         return bool(self._strategies) and (number % config.evaluate.every == 0 or step == config.train.steps)
 
-    def _evaluate(self, model: LatentActionModel, step: int, device: torch.device) -> dict[str, float]:
+    def _evaluate(
+        self, model: LatentActionModel, step: int, device: torch.device, record: TrainedOn | None
+    ) -> dict[str, float]:
         """Evaluate the codes on the main process; the others wait. The last step makes the whole page."""
         last = step == self._config.train.steps
         wanted = self._config.evaluate
@@ -225,7 +234,7 @@ class LaqTask:
             figures=last,
         )
         about = {"run": self._config.run.dir, "step": step}
-        found = analyse(model, self._config, self._datasets, options, device, about=about)
+        found = analyse(model, self._config, self._datasets, options, device, record=record, about=about)
         if last:
             self._analysis = found
         return {f"evaluate/{name}": value for name, value in found.scalars().items()}

@@ -35,6 +35,7 @@ from oxcart.train.report import by_split, describe, last_validation, read_metric
 from oxcart.train.run import run_task
 from oxcart.train.statistics import make_units
 from oxcart.train.task import BatchSlice
+from oxcart.train.trained_on import TrainedOn
 from oxcart.train.vla.config import VlaConfig
 from oxcart.train.vla.emit import Policy, emit, score
 from oxcart.train.vla.figures import Panel, draw_codes, draw_curves, draw_panel
@@ -188,7 +189,9 @@ class VlaTask:
     def after_step(self, model: nn.Module, step: int, accelerator: Accelerator) -> dict[str, float]:
         return {}
 
-    def validate(self, model: nn.Module, step: int, accelerator: Accelerator) -> dict[str, Any]:
+    def validate(
+        self, model: nn.Module, step: int, accelerator: Accelerator, record: TrainedOn | None
+    ) -> dict[str, Any]:
         values: dict[str, Any] = {}
         size, val = self._labels.codes, self._config.val
         for name, loader in self._known.items():
@@ -203,6 +206,8 @@ class VlaTask:
                 by_dataset[name] = measure(seen, codes, nll, self._guesses.get((split, name), {}), size)
                 if split == val.splits[0] and name == next(iter(loaders)):
                     self._panel = self._show(loader, accelerator)
+                if record is not None:
+                    by_dataset[name]["held_out (%)"] = 100 * record.share_held_out(loader)
             values |= by_split(split, by_dataset)
         return values
 

@@ -37,8 +37,19 @@ ABOUT = {
     "frames": 48,
     "flow": "dis",
     "instructions": "words, not meaning (TF-IDF)",
-    "datasets": [{"name": "left", "url": "/left", "fingerprint": "f" * 64, "pairs": {"train": 360}}],
+    "datasets": [
+        {
+            "name": "left",
+            "url": "/left",
+            "fingerprint": "f" * 64,
+            "pairs": {"train": 360},
+            "places": {"seen": 120},
+        }
+    ],
 }
+
+
+BOTH = "environments are not both seen and held out"
 
 
 def run(
@@ -98,6 +109,48 @@ def test_numbers_stand_clear_of_noise_and_of_shuffles(whole: Analysis) -> None:
     assert found["codebook/perplexity"].null is None
 
 
+def test_what_counts_is_held_out_and_what_is_seen_stands_beside_it() -> None:
+    """Codes that tell directions where the run was trained, and nothing elsewhere."""
+    told, noise = planted("direction"), planted("noise")
+    learned = (told.place == "seen")[:, None]
+    pairs = replace(told, codes=np.where(learned, told.codes, noise.codes))
+    analysis = run(pairs, "compass", "probe", untrained=planted("noise", seed=1))
+    assert analysis.place == "held out"
+    assert {name: one.pairs for name, one in analysis.counts.items()} == {"held out": 480, "seen": 240}
+    found = rows(analysis)
+    row = found["compass/cosine_environments"]
+    assert abs(row.number.value) < 0.5
+    assert row.seen is not None
+    assert row.seen.value > 0.95
+    assert row.verdict == "not told apart"
+    assert found["probe/r2_value_0"].number.value < 0.05
+    assert found["probe/r2_value_0"].seen is None, (
+        "a probe is fitted on what is seen, so it is not judged there"
+    )
+    said = json.loads(report_json(analysis))
+    assert (said["place"], said["counts"]["seen"]["environments"]) == ("held out", 2)
+
+
+@pytest.mark.parametrize(
+    ("place", "said"),
+    [("seen", "Nothing here is held out"), ("unknown", "Nobody knows what is held out here")],
+)
+def test_nothing_is_judged_where_nothing_is_held_out(place: str, said: str) -> None:
+    pairs = planted("direction")
+    pairs = replace(pairs, place=np.full(len(pairs), place))
+    analysis = run(pairs, "compass", "probe", untrained=planted("noise"))
+    assert analysis.place == place
+    for row in analysis.rows():
+        assert row.verdict in ("not held out", "describes")
+        assert row.seen is None
+    assert "compass/cosine_held_out" not in rows(analysis)
+    assert not [name for name in rows(analysis) if name.startswith("probe/")], (
+        "and never fitted on half of it under the same name"
+    )
+    assert all(name.startswith(f"{place}/") for name in analysis.scalars())
+    assert said in report_html(analysis).decode()
+
+
 def test_what_lies_on_the_wrong_side_is_worse() -> None:
     found = rows(run(planted("noise"), "compass", "disentanglement", untrained=planted("direction")))
     assert found["compass/cosine_environments"].verdict == "on the wrong side"
@@ -125,14 +178,13 @@ def test_the_page_holds_all_and_the_json_the_same(whole: Analysis) -> None:
         assert one["read"].endswith(".")
     assert numbers["compass/cosine_datasets"]["untrained"]["value"] < 0.5
     over = {name: (numbers[name]["over"], numbers[name]["clusters"]) for name in numbers}
-    assert over["compass/cosine_environments"] == ("environments", 6)
-    assert over["compass/cosine_held_out"] == ("episodes", 36), "two kitchens are held out"
-    assert over["probe/r2_value_0"] == ("episodes", 12)
-    assert "over 6 environments<" in page
-    assert "over 12 episodes, of these environments alone<" in page
+    assert over["compass/cosine_environments"] == ("episodes", 24), "four kitchens are held out"
+    assert over["compass/cosine_held_out"] == ("episodes", 36)
+    assert over["probe/r2_value_0"] == ("episodes", 24)
+    assert "over 24 episodes, of these environments alone<" in page
     alone = sum(row.number.over == "episodes" for row in whole.rows() if row.number.better != "none")
     assert re.search(rf"<li>{alone} of \d+ numbers are of these environments alone: .* fewer than 5", page)
-    assert [one["name"] for one in plain["subsets"]] == ["seen", "held out", "left", "right"]
+    assert [one["name"] for one in plain["subsets"]] == ["left", "right"]
     assert any(one["title"] == "Actions of each token" for one in plain["tables"])
 
 
@@ -183,7 +235,7 @@ def test_a_verdict_has_one_word_in_the_page_the_json_the_terminal_and_the_docs(w
 def test_lines_of_the_terminal_have_at_most_120_characters(whole: Analysis) -> None:
     lines = click.unstyle(_text(whole, None, 120)).splitlines()
     assert max(map(len, lines)) <= 120
-    assert lines[0].split()[:3] == ["number", "verdict", "trained"]
+    assert lines[0].split()[:4] == ["number", "verdict", "held", "out"]
     assert max(map(len, click.unstyle(_text(whole, None, 60)).splitlines())) <= 60
 
 
@@ -315,7 +367,7 @@ def test_datasets_without_actions_leave_the_others_theirs() -> None:
     half = np.where((pairs.dataset == "left")[:, None], pairs.actions, np.nan)
     given = with_frames(replace(pairs, actions=half))
     analysis = run(given, quick=True, shuffles=1, figures=True, subsets=default_subsets(given))
-    assert [part.subset.name for part in analysis.subsets] == ["seen", "held out", "left", "right"]
+    assert [part.subset.name for part in analysis.subsets] == ["left", "right"]
     assert ("compass", "cosine_environments") not in analysis.subsets[3].numbers
     assert rows(analysis)["compass/cosine_environments"].number.value > 0.98
     assert "compass/cosine_datasets" not in rows(analysis)
@@ -325,15 +377,19 @@ def test_datasets_without_actions_leave_the_others_theirs() -> None:
 def test_two_episodes_give_numbers_without_intervals() -> None:
     pairs = planted("direction")
     alone = pairs.take(np.isin(pairs.key, ["episode0", "episode1"]))
+    alone = replace(alone, place=np.full(len(alone), "held out"))
     for row in run(alone, "flow_tokens", "codebook").rows():
         assert row.verdict in ("not told apart", "describes")
-    (section,) = run(pairs.take(np.arange(20)), "flow_tokens").sections
+    (section,) = run(alone.take(np.arange(20)), "flow_tokens").sections
     assert [skip.because for skip in section.skips] == ["20 pairs are too few; at least 24 are needed"]
 
 
 def test_a_kind_is_skipped_by_name() -> None:
     pairs = replace(planted("direction"), dataset=np.full(720, "only"))
-    assert skipped("compass", pairs) == {"between datasets": "there is one dataset, only"}
+    assert skipped("compass", pairs) == {
+        "arrows of held-out environments agree with those seen": BOTH,
+        "between datasets": "there is one dataset, only",
+    }
 
 
 def test_buckets_are_small_rules() -> None:
@@ -345,10 +401,11 @@ def test_buckets_are_small_rules() -> None:
     assert (found["left"] == (pairs.dataset == "left")).all()
     assert set(pairs.environment[found["new"]]) == {"kitchen2", "kitchen5"}
     assert not (pairs.instruction[found["not red"]] == "push red block").any()
-    assert (found["old"] == (pairs.split == "train")).all()
+    assert (found["old"] == (pairs.place == "seen")).all()
     analysis = run(pairs, "compass", subsets=parse(text, "subsets.yaml"))
     left = analysis.subsets[0]
-    assert (left.pairs, left.subset.name) == (360, "left")
+    assert (left.pairs, left.place, left.subset.name) == (240, "held out", "left")
+    assert (analysis.subsets[3].pairs, analysis.subsets[3].place) == (240, "seen")
     assert left.numbers["compass", "cosine_environments"].value > 0.98
 
 

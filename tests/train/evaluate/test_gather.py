@@ -23,6 +23,8 @@ from oxcart.train.evaluate.gather import (
 from oxcart.train.evaluate.laq import untrained_model
 from oxcart.train.flow import flow_meter
 from oxcart.train.laq.model import LatentActionModel, to_float
+from oxcart.train.laq.validate import open_split
+from oxcart.train.trained_on import TrainedOn
 from tiny_laq import small
 
 CPU = torch.device("cpu")
@@ -35,7 +37,13 @@ def read(kitchen: Path, draw: Draw, *others: Path) -> list[GatheredPairs]:
     model = LatentActionModel(config.model, config.quantizer).eval()
     loaders = open_splits(datasets, config.data, 16, draw.batch_size)
     untrained = untrained_model(config, model, next(iter(loaders.values())), CPU)
-    return gather(loaders, [model, untrained], draw, CPU, flow_meter("dis", None, CPU))
+    return gather(loaders, [model, untrained], draw, CPU, flow_meter("dis", None, CPU), trained_on(kitchen))
+
+
+def trained_on(out: Path) -> TrainedOn:
+    """The record of a run that was trained on a dataset."""
+    config = small(out, Path("run"))
+    return TrainedOn.of(open_split(config, Dataset.open(str(out)), "train"))
 
 
 def test_positions_are_distinct_and_a_function_of_the_key() -> None:
@@ -74,7 +82,7 @@ def test_frames_are_bounded_over_however_many_splits(kitchen: Path, frames: int,
     loader = next(iter(open_splits({"k": Dataset.open(str(kitchen))}, config.data, 16, 8).values()))
     model = LatentActionModel(config.model, config.quantizer).eval()
     many = {(f"copy {i}", "train"): loader for i in range(splits)}
-    (pairs,) = gather(many, [model], Draw(samples=12, frames=frames, batch_size=8), CPU, "off")
+    (pairs,) = gather(many, [model], Draw(samples=12, frames=frames, batch_size=8), CPU, "off", None)
     assert len(pairs.framed) == frames
     assert len(set(pairs.dataset[pairs.framed])) == min(frames, splits), "spread over them"
 
@@ -84,7 +92,7 @@ def test_every_row_is_its_own_pair(kitchen: Path) -> None:
     loaders = open_splits({"k": Dataset.open(str(kitchen))}, config.data, 16, 8)
     torch.manual_seed(0)
     model = LatentActionModel(config.model, config.quantizer).eval()
-    (pairs,) = gather(loaders, [model], Draw(samples=10_000, frames=12), CPU, "off")
+    (pairs,) = gather(loaders, [model], Draw(samples=10_000, frames=12), CPU, "off", trained_on(kitchen))
     assert len(pairs) == sum(loader.epoch_length for loader in loaders.values())
     assert pairs.flow is None
     assert pairs.missing["flow"] == "off"
@@ -92,7 +100,8 @@ def test_every_row_is_its_own_pair(kitchen: Path) -> None:
     with torch.no_grad():
         codes = model.encode(to_float(torch.from_numpy(pairs.frames))).numpy()
     assert (codes == pairs.codes[pairs.framed]).all(), "frames stand beside their own codes"
-    assert set(pairs.split[pairs.held_out]) == {"val"}
+    assert set(pairs.split[pairs.place == "held out"]) == {"val"}
+    assert set(pairs.split[pairs.place == "seen"]) == {"train", "val_seen"}
 
 
 def test_some_of_the_pairs_keep_their_frames(kitchen: Path) -> None:
@@ -112,13 +121,13 @@ def test_actions_have_the_names_of_their_fields_if_there_are_several(kitchen: Pa
     config = small(kitchen, Path("run"))
     loaders = open_splits({"k": Dataset.open(str(kitchen))}, config.data, 16, 8)
     model = LatentActionModel(config.model, config.quantizer).eval()
-    (pairs,) = gather(loaders, [model], Draw(samples=8, frames=0), CPU, "off")
+    (pairs,) = gather(loaders, [model], Draw(samples=8, frames=0), CPU, "off", None)
     assert pairs.action_names == ()
     for loader in loaders.values():
         action = loader.streams[0].index.dataset.manifest.action
         assert action is not None
         action.update(several)
-    (pairs,) = gather(loaders, [model], Draw(samples=8, frames=0), CPU, "off")
+    (pairs,) = gather(loaders, [model], Draw(samples=8, frames=0), CPU, "off", None)
     assert pairs.action_names == ("action/world 0", "action/world 1", "action/grip")
 
 
@@ -132,6 +141,7 @@ def test_frames_are_described_beside_their_pairs(kitchen: Path) -> None:
 def test_two_datasets_of_one_name_are_told_apart(kitchen: Path, unsplit: Path) -> None:
     pairs = read(kitchen, Draw(samples=10, frames=4), unsplit)[0]
     assert set(pairs.dataset) == {str(kitchen), str(unsplit)}
+    assert set(pairs.place[pairs.dataset == str(unsplit)]) <= {"seen", "held out"}
     with pytest.raises(ConfigError, match="one is given twice"):
         name_datasets([Dataset.open(str(kitchen))] * 2)
 

@@ -56,6 +56,7 @@ def noise(kind: str, environments: int, seed: int) -> GatheredPairs:
         size=SIZE,
         dataset=np.where(environment < environments // 2, "left", "right"),
         split=np.where(environment % 2 == 1, "val", "train"),
+        place=np.where(environment % 2 == 1, "held out", "seen"),
         environment=np.char.add("kitchen", environment.astype(str)),
         key=np.char.add("episode", episode.astype(str)),
         t=np.tile(np.arange(PAIRS), episodes),
@@ -115,7 +116,7 @@ def test_no_verdict_on_noise_is_clear(kind: str, draws: int) -> None:
         untrained = replace(untrained, pairs=replace(trained.pairs, codes=untrained.pairs.codes))
         chosen = strategies.load(NAMES)
         for row in evaluate(trained, untrained, chosen, figures=False, shuffles=10).rows():
-            taken[row.number.name] += row.verdict != "described"
+            taken[row.number.name] += row.verdict != "describes"
             wrong[row.number.name] += row.verdict == "clear"
     assert len(taken) >= 20
     assert {name: many for name, many in wrong.items() if many > max(1, WRONG * taken[name])} == {}

@@ -21,6 +21,7 @@ from oxcart.train.evaluate.strategy import (
     Skip,
     Strategy,
     Table,
+    environments,
     frequent,
     groupings,
     having,
@@ -31,6 +32,7 @@ from oxcart.train.evaluate.strategy import (
     widest,
 )
 from oxcart.train.statistics import Floats, Ints
+from oxcart.train.trained_on import HELD_OUT
 
 PANELS = 8
 """Number of codes drawn per place, most frequent first."""
@@ -59,16 +61,21 @@ def measure(pairs: GatheredPairs, context: Context) -> Iterator[Number | Skip]:
             "direction everywhere, 0 chance, -1 the opposite. Tokens count by their evidence.",
         )
         if kind == "environments":
-            yield _held_out(pairs.take(names != ""), names[names != ""], context)
+            yield _held_out(pairs, context)
 
 
-def _held_out(pairs: GatheredPairs, names: Any, context: Context) -> Number | Skip:
+def _held_out(pairs: GatheredPairs, context: Context) -> Number | Skip:
     title = "arrows of held-out environments agree with those seen"
-    unseen = np.unique(names[pairs.held_out])
+    if context.seen is None or context.seen.actions is None:
+        return Skip(what=title, because="environments are not both seen and held out")
+    both = having(pairs.joined(context.seen), "actions")
+    both = both.take(both.environment != "")
+    names = environments(both)
+    unseen = np.unique(names[both.place == HELD_OUT])
     if not len(unseen) or np.isin(names, unseen).all():
         return Skip(what=title, because="environments are not both seen and held out")
     return _agreement(
-        pairs,
+        both,
         names,
         context,
         name="cosine_held_out",

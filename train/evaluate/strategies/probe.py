@@ -21,11 +21,11 @@ from oxcart.train.statistics import Floats, Ints, Statistic
 
 def measure(pairs: GatheredPairs, context: Context) -> Iterator[Number | Skip]:
     """R2 of each value from codes, and its gain over R2 from the frame alone."""
-    found = _predictions(pairs)
+    found = _predictions(pairs, context)
     if isinstance(found, str):
         yield Skip(what="R2 of actions from codes", because=found)
         return
-    rows_of, target, by_codes, by_frame, where = found
+    rows_of, target, by_codes, by_frame = found
     units = pairs.units[rows_of]
     for value, name in enumerate(names_of(pairs)):
         if not target[:, value].any():
@@ -39,8 +39,8 @@ def measure(pairs: GatheredPairs, context: Context) -> Iterator[Number | Skip]:
             of=name,
             title=f"R2 of {name} from codes",
             better="high",
-            read=f"Of a linear probe from all tokens to this value of the action, {where}: 1 is exact, 0 no "
-            "better than the mean.",
+            read="Of a linear probe from all tokens to this value of the action, fitted on environments that "
+            "the run has seen: 1 is exact, 0 no better than the mean.",
         )
         yield context.estimate(
             units,
@@ -62,10 +62,10 @@ def names_of(pairs: GatheredPairs) -> Sequence[str]:
 
 def draw(pairs: GatheredPairs, context: Context) -> Iterator[Figure]:
     """Plot predicted actions against true ones."""
-    found = _predictions(pairs)
+    found = _predictions(pairs, context)
     if isinstance(found, str):
         return
-    _, target, by_codes, _, where = found
+    _, target, by_codes, _ = found
     width = min(8, target.shape[1])
     figure, axes = panels(1, width, 2.6 * width, 2.7)
     shown = np.linspace(0, len(target) - 1, min(len(target), 3000)).astype(np.int64)
@@ -82,25 +82,22 @@ def draw(pairs: GatheredPairs, context: Context) -> Iterator[Figure]:
     yield Figure(
         title="Actions by the probe",
         png=to_png(figure),
-        caption=f"In deviations of the dataset, {where}. On the grey line the probe is exact.",
+        caption="In deviations of the dataset, by a probe that is fitted on environments that the run has "
+        "seen. On the grey line it is exact.",
     )
 
 
-def _predictions(pairs: GatheredPairs) -> tuple[Ints, Floats, Floats, Floats, str] | str:
-    """Rows that are judged, their actions (0 where a value never varies), predictions from codes and from the
-    frame, and where they are judged; or the reason why there is no probe."""
+def _predictions(held: GatheredPairs, context: Context) -> tuple[Ints, Floats, Floats, Floats] | str:
+    """Rows that are judged, their actions (0 where a value never varies), and predictions from codes and from
+    the frame; or the reason why there is no probe."""
+    if context.seen is None or context.seen.actions is None:
+        return "a probe is fitted on environments that the run has seen, and judged on others"
+    pairs = held.joined(context.seen)
     assert pairs.actions is not None
     known = np.isfinite(pairs.actions).all(1)
-    test = known & pairs.held_out
-    fit = known & ~pairs.held_out
+    judged = np.arange(len(pairs)) < len(held)
+    test, fit = known & judged, known & ~judged
     places = statistics.numbered(np.char.add(np.char.add(pairs.dataset, "\n"), pairs.environment))
-    where = "fitted on environments that training saw, judged on those held out"
-    if not test.any() or not fit.any():
-        # Half of the environments judge the other half, else half of the episodes.
-        several = len(np.unique(places[known])) > 1
-        units = places if several else pairs.episodes
-        test, fit = known & (units % 2 == 1), known & (units % 2 == 0)
-        where = f"fitted on half of the {'environments' if several else 'episodes'}, judged on the other half"
     if min(test.sum(), fit.sum()) < FEW:
         return f"{int(known.sum())} pairs with actions are too few to fit a probe and to judge it"
     target = np.zeros_like(pairs.actions)
@@ -120,8 +117,8 @@ def _predictions(pairs: GatheredPairs) -> tuple[Ints, Floats, Floats, Floats, st
         groups = places if len(np.unique(places[fit])) > 1 else pairs.episodes
         return frame_baseline.predict(pairs.features[fit], target[fit], groups[fit], pairs.features[test])
 
-    by_frame = pairs.keep("actions from the frame", guess)
-    return np.flatnonzero(test), target[test], by_codes, by_frame, where
+    by_frame = held.keep("actions from the frame", guess)
+    return np.flatnonzero(test), target[test], by_codes, by_frame
 
 
 def _score(target: Floats, predicted: Floats, value: int) -> Statistic:
