@@ -127,3 +127,15 @@ def test_constant_codes_give_no_number() -> None:
     constant = Subject(pairs=replace(pairs, codes=np.ones_like(pairs.codes)), context=context())
     analysis = evaluate(constant, None, strategies.load(NAMES))
     assert analysis.rows() == []
+
+
+def test_what_environments_of_a_dataset_have_in_common_is_not_meaning() -> None:
+    drawn = [noise("codes of the place", 8, seed) for seed in range(40)]
+    within = (
+        ("consistency", "actions_within_datasets"),
+        ("disentanglement", "about_dataset"),
+        ("state", "told"),
+    )
+    for name, number in within:
+        values = [measured(name, pairs, context(quick=True))[number].value for pairs in drawn]
+        assert abs(np.mean(values)) < 0.01, number
