@@ -37,7 +37,7 @@ FIRST_WAIT_S = 1.0
 
 # obstore itself raises the last one if a store lacks an operation, such as creating an object on a web server
 # only if there is none. Uncaught it would be a traceback, and not a line that names the store.
-ERRORS = (BaseError, OSError, ValueError, NotImplementedError)
+ERRORS = (BaseError, OSError, ValueError, NotImplementedError)  # the last is obstore's, not a gap of ours
 """Exceptions that obstore raises."""
 
 Result = TypeVar("Result")

@@ -181,7 +181,8 @@ def evaluate(
         if not mask.any():
             raise ConfigError(f"subset {subset.name!r}: no pair of {' and '.join(subset.rules)}")
     measured, other = _at(trained, place), None if untrained is None else _at(untrained, place)
-    seen = _at(trained, SEEN) if place == HELD_OUT and (trained.pairs.place == SEEN).any() else None
+    beside = measured.context.seen
+    seen = None if beside is None else Subject(pairs=beside, context=trained.context)
     sections = []
     for done, (name, strategy) in enumerate(chosen.items()):
         sections.append(_section(name, strategy, measured, seen, other, figures, shuffles))

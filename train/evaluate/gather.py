@@ -279,8 +279,7 @@ def gather(
         # What is left of the frames, spread evenly over what is left of the splits.
         framed = np.sort(drawn[: -(-(draw.frames - framed_so_far) // (len(loaders) - number))])
         framed_so_far += len(framed)
-        dataset = loader.streams[0].index.dataset
-        part = _SplitArrays(name, split, lambda names, of=dataset: _places(record, of, names))  # type: ignore[misc]
+        part = _SplitArrays(name, split, _places(record, loader))
         wanted = np.sort(drawn)  # neighbours are read together
         for begin in range(0, len(wanted), draw.batch_size):
             positions = wanted[begin : begin + draw.batch_size]
@@ -297,10 +296,12 @@ def gather(
     ]
 
 
-def _places(record: TrainedOn | None, dataset: Dataset, environments: list[str | None]) -> Strings:
-    if record is None:
-        return np.full(len(environments), UNKNOWN)
-    return record.places(dataset, environments)
+def _places(record: TrainedOn | None, loader: Loader) -> dict[str | None, str]:
+    """Environment of a loader's pairs -> its place, for every environment that there may be."""
+    index = loader.streams[0].index
+    names = [*index.texts["environment"].values, None]
+    places = [UNKNOWN] * len(names) if record is None else record.places(index.dataset, names).tolist()
+    return dict(zip(names, places, strict=True))
 
 
 def draw_positions(length: int, count: int, key: int) -> Ints:
@@ -327,7 +328,7 @@ class _SplitArrays:
     ones that are freed, and would keep the memory from being used again.
     """
 
-    def __init__(self, dataset: str, split: str, places: Callable[[list[str | None]], Strings]) -> None:
+    def __init__(self, dataset: str, split: str, places: Mapping[str | None, str]) -> None:
         self.dataset, self.split, self._places = dataset, split, places
         self.arrays: dict[str, npt.NDArray[Any]] = {}
         self.texts: dict[str, list[str]] = {"place": [], "environment": [], "key": [], "instruction": []}
@@ -363,7 +364,7 @@ class _SplitArrays:
                 kind = {"actions": np.float64, "state": np.float64}.get(name, value.cpu().numpy().dtype)
                 self.arrays[name] = np.empty((count, *value.shape[1:]), kind)
             self.arrays[name][begin : begin + len(batch)] = value.cpu().numpy()
-        self.texts["place"] += self._places(batch.environment).tolist()
+        self.texts["place"] += [self._places[one] for one in batch.environment]
         self.texts["environment"] += [one or "" for one in batch.environment]
         self.texts["key"] += batch.key
         self.texts["instruction"] += batch.instruction
