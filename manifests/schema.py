@@ -35,7 +35,14 @@ _SCALARS = {str: "text", int: "a count", float: "a number", bool: "true or false
 _COUNTS = {"episodes": int, "steps": int, "frames": int, "bytes": int}
 _PER_SPLIT = _Each(_COUNTS, SPLITS)
 _VALUES = {"mean": [float], "std": [float], "min": [float], "max": [float]}
-_ARRAY = {"source": [str], "sizes": [int], "size": int, "statistics": _OrNull({"count": int, **_VALUES})}
+_COLUMN = {"name": str, "kind": str, "unit": _OrNull(str), "frame": _OrNull(str)}
+_ARRAY = {
+    "source": [str],
+    "sizes": [int],
+    "size": int,
+    "columns": [_COLUMN],
+    "statistics": _OrNull({"count": int, **_VALUES}),
+}
 _TABLE = {"rows": int, "bytes": int, "blake3": str}
 _CHUNKS = {"chunks": str, "chunks_bytes": int, "chunks_blake3": str}
 
@@ -76,6 +83,8 @@ def problems(manifest: Mapping[str, Any]) -> Iterator[str]:
     yield from _mistyped("config.parents", manifest["config"].get("parents", []), [str])
     for name in ("action", "state"):
         array = manifest[name] or {}
+        if array and len(array["columns"]) != array["size"]:
+            yield f"{name}.columns: expected as many as {name}.size, {array['size']}"
         for what in _VALUES if array.get("statistics") else ():
             if len(array["statistics"][what]) != array["size"]:
                 yield f"{name}.statistics.{what}: expected as many values as {name}.size, {array['size']}"

@@ -32,6 +32,7 @@ from typing import Any
 import yaml
 
 from oxcart.compile.sources.base import EnvironmentRule, clean
+from oxcart.manifests.columns import Column
 from oxcart.shards.choices import did_you_mean, one_of
 from oxcart.shards.errors import ConfigError
 
@@ -63,6 +64,8 @@ class Entry:
     """Where the environment is recorded."""
     aliases: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Environment -> its other names."""
+    columns: Mapping[str, tuple[Column, ...]] = field(default_factory=dict)
+    no_action: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     """Sentences shown to anyone who compiles the dataset."""
 
