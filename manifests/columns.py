@@ -154,9 +154,9 @@ def acting(
         no_action: `first`, `last`: steps that hold no action whatever they hold.
     """
     moving = [i for i, one in enumerate(columns) if one.kind in ("delta", "velocity")]
-    moves = (abs(values[[0, -1]][:, moving or slice(None)]) > STILL).any(axis=1)
-    start = int("first" in no_action or not moves[0])
-    stop = len(values) - int("last" in no_action or not moves[1])
+    first, last = (abs(values[i, moving or slice(None)]).max(initial=0) for i in (0, -1))
+    start = int("first" in no_action or first <= STILL)
+    stop = len(values) - int("last" in no_action or last <= STILL)
     return start, max(start, stop)
 
 

@@ -276,6 +276,11 @@ def conforming(
             raise CorruptError(
                 f"{name}: column {one} holds {found['min']} to {found['max']}, an impossible number"
             )
+    if {"steps", "action.start", "action.stop"} <= set(wanted):
+        start, stop, steps = (table[one] for one in ("action.start", "action.stop", "steps"))
+        ordered = pc.and_(pc.less_equal(start, stop), pc.less_equal(stop, steps))
+        if pc.any(pc.invert(ordered)).as_py():
+            raise CorruptError(f"{name}: actions of an episode begin or end where it has no steps")
     for camera in (one.removesuffix(".height") for one in wanted if one.endswith(".height")):
         sides = [f"{camera}.height", f"{camera}.width"]
         if table.num_rows and {"steps", *sides} <= set(wanted):

@@ -126,7 +126,7 @@ def _entry(value: Any) -> Entry:
         control_rate=_control_rate(value["control_rate"]) if "control_rate" in value else None,
         environment=_environment(value["environment"]) if "environment" in value else None,
         aliases=_aliases(value.get("aliases", {})),
-        **lists,
+        **lists,  # type: ignore[arg-type]
     )
 
 

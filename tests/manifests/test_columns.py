@@ -1,4 +1,4 @@
-"""Columns say what may be done with them, users can say what they are, and idle ends of episodes are found."""
+"""Columns say what may be done with them, users say what they are, and idle ends of episodes are found."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_a_name_is_a_name(name: str) -> None:
 
 
 def test_an_unknown_kind_is_refused_and_the_right_one_suggested() -> None:
-    with pytest.raises(ConfigError, match="got 'deltas'; did you mean delta?"):
+    with pytest.raises(ConfigError, match=r"got 'deltas'; did you mean delta\?"):
         Column(name="dx", kind="deltas")
 
 
