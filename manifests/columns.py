@@ -54,6 +54,11 @@ class Column:
             raise ConfigError(f"column name: expected a name such as dx, got {name!r}")
         one_of(f"kind of column {self.name}", self.kind, KINDS)
 
+    @property
+    def label(self) -> str:
+        """Name and unit, such as `dx (m)`."""
+        return f"{self.name} ({self.unit})" if self.unit else self.name
+
 
 def unnamed(field: str, size: int) -> tuple[Column, ...]:
     """Columns of a field of which nothing is known: they are called after it, such as `action[3]`."""

@@ -9,12 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
-from oxcart.manifests.columns import Column
+from oxcart.manifests.columns import Column, parse_columns
+from oxcart.manifests.manifest import Manifest
 from oxcart.shards.errors import ConfigError
+from oxcart.train.data.batch import Batch
 
 Floats = npt.NDArray[np.float32]
 
@@ -73,6 +77,14 @@ def summed(columns: Sequence[Column]) -> tuple[Column, ...]:
     return tuple(found)
 
 
-def summable(columns: Sequence[Column]) -> tuple[str, ...]:
-    """Names of the columns whose kind is known."""
-    return tuple(one.name for one in columns if one.kind != "unknown")
+def summed_actions(manifest: Manifest) -> dict[str, Any]:
+    """Settings of a loader that sums the actions of a dataset, as far as the kinds of columns are known."""
+    known = [one.name for one in parse_columns(manifest.action) if one.kind != "unknown"]
+    return {"action": "sum", "action_columns": known} if known else {}
+
+
+def known_actions(batch: Batch) -> torch.Tensor | None:
+    """Summed actions [B, A] of a batch in float64, NaN where a step holds none; None without actions."""
+    if batch.action is None or batch.action_mask is None:
+        return None
+    return batch.action.double().masked_fill(~batch.action_mask[:, None], torch.nan)
