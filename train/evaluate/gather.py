@@ -152,7 +152,7 @@ class GatheredPairs:
 
     @property
     def motion(self) -> Floats | None:
-        """[N, 2 or 3]: how far actions move along x, y and, if all datasets say so, z; NaN if one does not."""
+        """[N, 2 or 3]: how far actions move along x, y and, if all datasets say so, z; else NaN."""
         if self.actions is None or not (axes := self.motion_columns):
             return None
         return self.actions[:, [self.columns.index(one) for one in axes]]
@@ -456,7 +456,7 @@ def _join(
 def _stacked(
     parts: Sequence[_SplitArrays], starts: Ints, name: str
 ) -> tuple[Floats | None, tuple[Column, ...]]:
-    """Values [N, A] of all parts, NaN where one lacks a column, and the columns: all that any has, by name."""
+    """Values [N, A] of all parts, NaN where one lacks a column; and the columns, by name."""
     columns = {one.name: one for part in parts for one in reversed(part.columns[name])}
     names = list(dict.fromkeys(one.name for part in parts for one in part.columns[name]))
     if not names:
