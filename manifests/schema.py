@@ -11,8 +11,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from oxcart.manifests.columns import check_distinct, parse_columns
 from oxcart.manifests.split import SPLITS
 from oxcart.manifests.tables import ATTRIBUTION, EPISODES, MOST, REJECTED, TABLE_FILE
+from oxcart.shards.errors import ConfigError
 from oxcart.shards.names import chunks_name, is_shard_file, parse_stem, stem_of, tar_name
 
 
@@ -61,7 +63,7 @@ MANIFEST: Mapping[str, Any] = {
     "pixels": {"cameras": [str], "codec": str, "quality": _OrNull(int), "chunk": int},
     "shards": [{"name": str, "split": str, **_COUNTS, "blake3": str, **_CHUNKS}],
     "tables": _Each(_TABLE, (EPISODES, REJECTED, ATTRIBUTION)),
-    "config": {},
+    "config": {"source": {"no_action": [str]}},
     "versions": _Each(str),
 }
 
@@ -83,11 +85,11 @@ def problems(manifest: Mapping[str, Any]) -> Iterator[str]:
     yield from _mistyped("config.parents", manifest["config"].get("parents", []), [str])
     for name in ("action", "state"):
         array = manifest[name] or {}
-        if array and len(array["columns"]) != array["size"]:
-            yield f"{name}.columns: expected as many as {name}.size, {array['size']}"
         for what in _VALUES if array.get("statistics") else ():
             if len(array["statistics"][what]) != array["size"]:
                 yield f"{name}.statistics.{what}: expected as many values as {name}.size, {array['size']}"
+        if array:
+            yield from _wrong_columns(name, array)
     seen = set()
     for i, shard in enumerate(manifest["shards"]):
         name, stem = shard["name"], stem_of(shard["name"])
@@ -97,6 +99,16 @@ def problems(manifest: Mapping[str, Any]) -> Iterator[str]:
         seen.add(name)
         if shard["chunks"] != (expected := chunks_name(stem)):
             yield f"shards[{i}].chunks: expected {expected!r}, got {shard['chunks']!r}"
+
+
+def _wrong_columns(name: str, array: Mapping[str, Any]) -> Iterator[str]:
+    """The errors in the columns of an array, whose types are right."""
+    if len(array["columns"]) != array["size"]:
+        yield f"{name}.columns: expected as many as {name}.size, {array['size']}"
+    try:
+        check_distinct(parse_columns(array), f"{name}.columns")
+    except ConfigError as error:
+        yield str(error)
 
 
 def _mistyped(where: str, value: Any, kind: Any) -> Iterator[str]:
