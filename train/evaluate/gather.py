@@ -465,5 +465,6 @@ def _stacked(
     for part, start in zip(parts, starts[:-1], strict=True):
         if name in part.arrays:
             places = [names.index(one.name) for one in part.columns[name]]
-            whole[start : start + len(part), places] = part.arrays[name]
+            values = part.arrays[name]
+            whole[start : start + len(values), places] = values
     return whole, tuple(columns[one] for one in names)

@@ -216,7 +216,8 @@ def lacking(pairs: GatheredPairs, needs: Sequence[str]) -> str | None:
 
 def absent(pairs: GatheredPairs, *names: str) -> str:
     """Reason why the pairs lack the given data."""
-    return ", and ".join(pairs.missing.get(name, f"there are no {name}") for name in names)
+    of = {"motion": pairs.missing.get("actions", "no dataset has a motion")}
+    return ", and ".join(pairs.missing.get(name, of.get(name, f"there are no {name}")) for name in names)
 
 
 def having(pairs: GatheredPairs, name: str) -> GatheredPairs:

@@ -11,6 +11,7 @@ from accelerate import Accelerator
 from sklearn.metrics import r2_score
 
 from oxcart.compile.sample.rlds import RldsSampleConfig
+from oxcart.manifests.columns import Column
 from oxcart.manifests.split import SplitRule
 from oxcart.shards.errors import ConfigError
 from oxcart.train import frame_baseline, statistics
@@ -248,6 +249,7 @@ def test_the_frame_of_a_pair_is_a_baseline_whose_penalty_suits_other_environment
             codes=generator.integers(0, 4, (count, 2)),
             features=features[i],
             actions=actions[i],
+            columns=(Column(name="a"), Column(name="b")),
             units=statistics.make_units(kitchens, keys, np.arange(count)),
         )
         for i in range(2)
