@@ -205,8 +205,8 @@ def lacking(pairs: GatheredPairs, needs: Sequence[str]) -> str | None:
             some = having(pairs, need)
             if len(some) < FEW:
                 return f"{len(some)} pairs have {need}; at least {FEW} are needed"
-            if need != "motion" and not getattr(some, need).shape[1]:
-                return f"datasets have no column of {need} in common"
+            if need == "state" and not some.state_columns:
+                return "datasets have no column of states in common"
     if len(pairs) < FEW:
         return f"{len(pairs)} pairs are too few; at least {FEW} are needed"
     if (pairs.codes == pairs.codes[0]).all():

@@ -23,9 +23,7 @@ def test_every_kind_is_summed_as_it_should_be() -> None:
         [[1, 10, 2, 0, 0.5, 7], [2, 11, 2, 0, 0.5, 8], [4, 13, 3, 1, -1, 9], [100, 17, 100, 1, 100, 100]],
         np.float32,
     )
-    assert sums(values).tolist() == [7, 7, 7, 1, 0, 9], (
-        "of the step behind, differences alone"
-    )
+    assert sums(values).tolist() == [7, 7, 7, 1, 0, 9], "of the step behind, differences alone"
 
 
 def test_deltas_alone_need_no_further_step() -> None:

@@ -28,6 +28,7 @@ from oxcart.train.evaluate.report import report_html, report_json, say
 from oxcart.train.evaluate.strategy import Number
 from oxcart.train.evaluate.subsets import Subset, default_subsets, parse
 from oxcart.train.flow import flow_meter
+from oxcart.train.statistics import Floats
 from planted import context, planted, skipped, with_frames
 
 ABOUT = {
@@ -312,7 +313,7 @@ BAD: dict[str, tuple[Any, str, str]] = {
     ),
     "nothing in common": (
         {"actions": _either()},
-        "probe",
+        "consistency",
         "datasets have no column of actions in common",
     ),
     "nothing done": ({"actions": np.zeros((720, 2))}, "probe", "it never varies"),
