@@ -32,7 +32,15 @@ FAILS = ("assert ", "AssertionError", "Failed: DID NOT RAISE")
 """How the message of a test begins that fails, rather than breaks."""
 
 
-PACKAGES = ("cv2", "hypothesis", "moto.server", "pyarrow.parquet", "tensorflow_datasets.proto", "xxhash", "yaml")
+PACKAGES = (
+    "cv2",
+    "hypothesis",
+    "moto.server",
+    "pyarrow.parquet",
+    "tensorflow_datasets.proto",
+    "xxhash",
+    "yaml",
+)
 """What the fixtures of all tests import."""
 
 
