@@ -194,8 +194,8 @@ def test_a_dataset_in_the_layout_compiles_as_the_catalog_says(name: str, tmp_pat
     assert manifest.counts == {"source": 2, "compiled": 2, "rejected": 0, "limited": 0}
     assert [camera["name"] for camera in manifest.cameras] == case.cameras
     assert all((camera["height"], camera["width"]) == (16, 16) for camera in manifest.cameras)
-    rate = {"hz": case.rate[0], "verified": case.rate[1]} if case.rate else None
-    assert manifest.control_rate == rate
+    rate = manifest.control_rate
+    assert ((rate["hz"], rate["verified"]) if rate else None) == case.rate
     environment, known = case.environment
     (found,) = manifest.environments
     assert (found["name"], found["known"]) == (environment, known)
