@@ -185,7 +185,7 @@ def look(model: LatentActionModel, config: LaqConfig, loader: Loader, accelerato
             parts.append((i, (_codes(model, batch, frames).numpy(), *_about(batch, frames))))
         return parts
 
-    return _joined([part for _, part in gathered(encode, accelerator)], loader)
+    return _joined([part for _, part in gathered(encode, accelerator)])
 
 
 def quality(errors: Mapping[str, npt.NDArray[np.float32]]) -> dict[str, float]:
@@ -274,24 +274,25 @@ def _codes(model: LatentActionModel, batch: Batch, frames: Tensor) -> Tensor:
     return codes
 
 
-def _joined(parts: Sequence[tuple[Ints, Floats, Floats | None, Places]], loader: Loader) -> Seen:
+def _joined(parts: Sequence[tuple[Ints, Floats, Floats | None, tuple[Column, ...], Places]]) -> Seen:
     """Pairs of chunks, put together."""
-    codes, features, actions, places = zip(*parts, strict=True)
+    codes, features, actions, columns, places = zip(*parts, strict=True)
     environments, keys, steps = zip(*(place for own in places for place in own), strict=True)
     return Seen(
         codes=np.concatenate(codes),
         features=np.concatenate(features),
         actions=None if actions[0] is None else np.concatenate(actions),
-        columns=summed(loader.streams[0].columns.get("action", ())),
+        columns=columns[0],
         units=make_units(environments, keys, np.array(steps)),
     )
 
 
-def _about(batch: Batch, frames: Tensor) -> tuple[Floats, Floats | None, Places]:
+def _about(batch: Batch, frames: Tensor) -> tuple[Floats, Floats | None, tuple[Column, ...], Places]:
     features = frame_baseline.features(frames[:, 0]).cpu().double().numpy()
     actions = known_actions(batch)
     numbers = None if actions is None else actions.numpy()
-    return features, numbers, list(zip(batch.environment, batch.key, batch.t.tolist(), strict=True))
+    columns = summed(batch.columns.get(batch.dataset[0], {}).get("action", ()))
+    return features, numbers, columns, list(zip(batch.environment, batch.key, batch.t.tolist(), strict=True))
 
 
 def _examples(batch: Batch, made: Tensor, codes: Tensor, count: int) -> ExamplePairs:

@@ -127,9 +127,15 @@ def test_values_of_a_row_are_those_of_its_pair(kitchen: Path) -> None:
         assert pairs.instruction[mine].tolist() == batch.instruction
         assert pairs.flow is not None
         assert np.array_equal(pairs.flow[mine], meter(batch.frames.numpy()))
-        for name, value in (("actions", batch.action), ("state", batch.state)):
-            assert value is not None
-            assert np.array_equal(getattr(pairs, name)[mine], value.numpy()), name
+        assert batch.action is not None
+        assert batch.action_mask is not None
+        assert batch.state is not None
+        assert pairs.actions is not None
+        assert pairs.state is not None
+        acts = batch.action_mask.numpy()
+        assert np.isnan(pairs.actions[mine][~acts]).all(), "of a step that holds none"
+        assert np.array_equal(pairs.actions[mine][acts], batch.action.numpy()[acts])
+        assert np.array_equal(pairs.state[mine], batch.state.numpy())
     assert (pairs.place == "unknown").all()
 
 
