@@ -162,9 +162,7 @@ def validate(
 
     everything = [part for _, part in gathered(decode, accelerator)]
     errors = {kind: np.concatenate([part[0][kind] for part in everything]) for kind in KINDS}
-    seen = _joined(
-        [(own.numpy(), *part[1:]) for (_, own), part in zip(encoded, everything, strict=True)], loader
-    )
+    seen = _joined([(own.numpy(), *part[1:]) for (_, own), part in zip(encoded, everything, strict=True)])
     found = {**quality(errors), **usage(codes, size, model.quantizer.shared), "samples": len(codes)}
     return found, seen, examples
 
