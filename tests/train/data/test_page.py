@@ -14,9 +14,13 @@ PAGE = Path(__file__).parents[3] / "docs" / "loading.md"
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # webdataset closes nothing
 def test_the_examples_run(
-    datasets: Mapping[str, Path], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    datasets: Mapping[str, Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)  # else it counts what is loaded, over the net
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path)
     raw = datasets["raw"]
     last = max(raw.glob("shards/train-*.tar")).stem.removeprefix("train-")
     places = {
