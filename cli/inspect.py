@@ -104,11 +104,9 @@ def _array(name: str, array: dict[str, Any] | None) -> str:
     if array["statistics"] is None:
         return f"{title}: train is empty"
     numbers = array["statistics"]
-    rows = [
-        (i, *(f"{numbers[what][i]:.4g}" for what in ("mean", "std", "min", "max")))
-        for i in range(array["size"])
-    ]
-    return f"{title}\n" + table(("#", "mean", "std", "min", "max"), rows)
+    names = ("mean", "std", "min", "q01", "q50", "q99", "max")
+    rows = [(i, *(f"{numbers[what][i]:.4g}" for what in names)) for i in range(array["size"])]
+    return f"{title}\n" + table(("#", *names), rows)
 
 
 @click.command()

@@ -30,8 +30,10 @@ from oxcart.manifests.tables import (
     ATTRIBUTION,
     EPISODES,
     REJECTED,
+    VALUES,
     rows_of,
 )
+from oxcart.manifests.values import problem
 from oxcart.shards.codec import EXTENSIONS
 from oxcart.shards.codec import decode as decode_chunks
 from oxcart.shards.errors import CorruptError, OxcartError
@@ -80,7 +82,7 @@ def verify(
     manifest = dataset.manifest
     damage: list[Damage] = []
     tables: dict[str, pa.Table | None] = {}
-    for name in (EPISODES, REJECTED, *([ATTRIBUTION] if ATTRIBUTION in manifest.tables else [])):
+    for name in (EPISODES, REJECTED, VALUES, *([ATTRIBUTION] if ATTRIBUTION in manifest.tables else [])):
         try:
             tables[name] = dataset.table(name)
         except OxcartError as error:
@@ -171,6 +173,9 @@ def _wrong_statements(dataset: Dataset, tables: Mapping[str, pa.Table | None]) -
         for camera in manifest.cameras:
             sides = {side: camera[side] for side in ("height", "width")}
             facts[f"cameras.{camera['name']}"] = sides, frame_size(episodes, camera["name"])
+    values = tables[VALUES]
+    if values is not None and (wrong := problem(values, manifest.arrays)):
+        yield f"{VALUES}: {wrong}"
     for what, (said, found) in facts.items():
         if said != found:
             where, said, found = _narrow(what, said, found)

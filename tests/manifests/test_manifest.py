@@ -34,6 +34,7 @@ COUNT = {"episodes": 2, "steps": 9, "frames": 9, "bytes": 4096}
 SHARD = {"name": "shards/train-00000.tar", "split": "train", **COUNT, "blake3": "b"}
 SHARD |= {"chunks": "shards/train-00000.chunks.parquet", "chunks_bytes": 900, "chunks_blake3": "c"}
 STATISTICS = {"count": 9, "mean": [0.5, 1], "std": [0.0, 1.0], "min": [0.0, 0.0], "max": [1.0, 2.0]}
+STATISTICS |= {name: [0.0, 1.0] for name in ("q01", "q10", "q50", "q90", "q99")}
 VALUE: dict[str, Any] = {
     "format": FORMAT,
     "fingerprint": "f",
@@ -57,6 +58,7 @@ VALUE: dict[str, Any] = {
     "tables": {
         "episodes.parquet": {"rows": 2, "bytes": 900, "blake3": "d"},
         "rejected.parquet": {"rows": 0, "bytes": 900, "blake3": "e"},
+        "values.parquet": {"rows": 4, "bytes": 900, "blake3": "a"},
     },
     "config": {"limit": None},
     "versions": {"oxcart": "0"},

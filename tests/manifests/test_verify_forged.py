@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -31,7 +32,7 @@ from depth import depth
 from oxcart.manifests.dataset import Dataset
 from oxcart.manifests.manifest import episode_digest
 from oxcart.manifests.verify import Damage, verify
-from oxcart.shards.errors import OxcartError
+from oxcart.shards.errors import CorruptError, OxcartError
 from sample_compile import CAMERAS
 
 # A manifest that lies
@@ -180,10 +181,10 @@ def test_a_forged_episode_table_is_found_wherever_shards_speak_against_it(intact
 
 
 def test_a_table_with_other_columns_is_found(root: Path) -> None:
-    for name in ("episodes.parquet", "rejected.parquet"):
+    for name in ("episodes.parquet", "rejected.parquet", "values.parquet"):
         table = pq.read_table(root / name)
         for other in (
-            table.drop_columns(["key"]),
+            table.drop_columns(table.column_names[:1]),
             table.append_column("more", pa.nulls(table.num_rows, pa.int32())),
             table.select(table.column_names[::-1]),
             pa.table({"x": [1, 2]}),
@@ -204,6 +205,55 @@ def test_what_is_no_table_is_found(root: Path) -> None:
         manifest["tables"][name] |= {digest: blake3(b"PAR1 but no more").hexdigest(), "bytes": 16}
         write_manifest(root, manifest)
     assert names(found(root)) == {"episodes.parquet", "rejected.parquet"}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda rows: rows.clear(),
+        lambda rows: rows.pop(),
+        lambda rows: rows.append(rows[-1]),
+        lambda rows: rows.reverse(),
+        lambda rows: rows.append({**rows[-1], "column": 3}),
+        lambda rows: rows.append({**rows[-1], "column": 2**31 - 1}),
+        lambda rows: rows[-1].update(array="value"),
+        lambda rows: rows[-1].update(array=None),
+        lambda rows: rows[0].update(column=-1),
+        lambda rows: rows[0].update(count=rows[0]["count"] + 1),
+        lambda rows: rows[0].update(count=0),
+        lambda rows: rows[0].update(count=2**60),
+        lambda rows: [row.update(count=2**60 - 1) for row in rows],
+        lambda rows: rows[0].update(least=math.nan),
+        lambda rows: rows[0].update(least=-math.inf, greatest=-math.inf),
+        lambda rows: rows[-1].update(greatest=math.inf),
+        lambda rows: rows[0].update(least=rows[0]["least"] - 1),
+        lambda rows: rows[0].update(least=rows[0]["least"] - 1, greatest=rows[0]["least"] - 1),
+        lambda rows: rows[-1].update(greatest=rows[-1]["least"] * (1 - 2**-14)),
+    ],
+)
+def test_a_forged_table_of_values_is_found(
+    root: Path, change: Callable[[list[dict[str, Any]]], object]
+) -> None:
+    rewrite(root, "values.parquet", change)
+    seal(root)
+    (damage,) = found(root)
+    assert damage.file == "values.parquet" or damage.reason.startswith("values.parquet: ")
+    with pytest.raises(CorruptError):
+        Dataset.open(str(root)).values()
+
+
+@pytest.mark.parametrize("name", ["count", "min", "q01", "q10", "q50", "q90", "q99", "max"])
+def test_statistics_that_contradict_the_values_are_found(root: Path, name: str) -> None:
+    manifest = read_manifest(root)
+    stated = manifest["state"]["statistics"]
+    if name == "count":
+        stated[name] += 1
+    else:
+        stated[name][1] += 1e-2
+    write_manifest(root, manifest)
+    where = name if name == "count" else f"{name}[1]"
+    reason = f"values.parquet: contradicts state.statistics.{where} of the manifest"
+    assert reasons(root, MANIFEST) == [reason]
 
 
 @pytest.mark.parametrize(
