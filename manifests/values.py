@@ -183,7 +183,7 @@ def _keys(codes: Counts | int, columns: Counts, values: Floats) -> Counts:
 
 
 def _bins(values: Floats) -> Counts:
-    """Bin of each finite value, from 0, in the order of the values; -0.0 is in the bin of 0.0."""
-    bits = (values + np.float32(0)).view(np.int32)
+    """Bin of each finite value, from 0, in the order of the values."""
+    bits = values.view(np.int32)
     ordered = bits ^ ((bits >> 31) & 0x7FFF_FFFF)  # negative numbers are stored by their magnitude
     return (ordered.astype(np.int64) >> _DROPPED_BITS) + (1 << (_BIN_BITS - 1))

@@ -122,9 +122,10 @@ def test_any_division_in_any_order_gives_the_same_bytes(
 
 
 def test_minus_zero_is_zero_and_shares_its_row() -> None:
-    rows = counted("state", np.array([[-0.0], [0.0], [-1.0]], np.float32)).to_pylist()
-    assert [(row["least"], row["greatest"], row["count"]) for row in rows] == [(-1, -1, 1), (0, 0, 2)]
-    assert str(rows[1]["least"]) == str(rows[1]["greatest"]) == "0.0"
+    for zeros in ([-0.0, 0.0], [0.0, -0.0], [-0.0, -0.0]):
+        rows = counted("state", np.array([*zeros, -1], np.float32)[:, None]).to_pylist()
+        assert [(row["least"], row["greatest"], row["count"]) for row in rows] == [(-1, -1, 1), (0, 0, 2)]
+        assert str(rows[1]["least"]) == str(rows[1]["greatest"]) == "0.0"
 
 
 def test_no_steps_are_no_rows() -> None:
