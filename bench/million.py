@@ -109,6 +109,7 @@ def million_episodes(out: Path, count: int = 1_000_000) -> Path:
     manifest = {
         "format": FORMAT,
         "fingerprint": "0" * 64,
+        "order": "0" * 64,
         "dataset": {"name": "million_episodes", "version": "1.0.0", "kind": "none"},
         "plan": "0" * 64,
         "counts": {"source": count, "compiled": count, "rejected": 0, "limited": 0},

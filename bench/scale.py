@@ -40,7 +40,7 @@ from oxcart.compile.sample.rlds import RldsSampleConfig, write_rlds
 from oxcart.compile.sources.base import SourceConfig, census_schema
 from oxcart.compile.workspace import Claim, Done, unfinished_claim, write_done
 from oxcart.manifests.dataset import Dataset
-from oxcart.manifests.manifest import CLAIM
+from oxcart.manifests.manifest import CLAIM, FORMAT
 from oxcart.manifests.tables import VALUES_SCHEMA, episodes_schema
 from oxcart.shards.codec import Encoding
 from oxcart.shards.names import chunks_name, tar_name
@@ -166,6 +166,7 @@ def synthetic(count: int) -> Census:
 def claim_of(made: Plan) -> Claim:
     """What a compile of the synthetic source would claim."""
     return Claim(
+        format=FORMAT,
         plan=made.hash,
         shards=[shard.name for shard in made.shards],
         limited=made.limited,

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -76,13 +78,34 @@ def _text(name: str, entry: Entry) -> str:
     for key in ("cameras", "instruction", "action", "state"):
         fields = getattr(entry, key)
         rows.append((key, "-" if fields is None else ", ".join(fields) or "none"))
+    rows += _named("columns", _columns(entry))
+    for key in ("roles", "channels"):
+        rows += _named(key, [f"{camera}: {word}" for camera, word in getattr(entry, key).items()])
+    if entry.success:
+        pattern = f", where {entry.success.pattern} matches" if entry.success.pattern else ""
+        rows.append(("success", f"in {entry.success.field}{pattern}"))
+    rows += _named("no action", [f"at the {end} step" for end in entry.no_action])
     verified = "" if _verified(entry) else " (not verified)"
     rows.append(("control rate", _hertz(entry) + verified if entry.control_rate else "-"))
-    rows += [("environment" if i == 0 else "", line) for i, line in enumerate(_environment(entry))]
-    for i, (place, others) in enumerate(entry.aliases.items()):
-        rows.append(("aliases" if i == 0 else "", f"{place}: {', '.join(others)}"))
-    rows += [("notes" if i == 0 else "", note) for i, note in enumerate(entry.notes)]
+    rows += _named("", [entry.control_rate["source"]] if entry.control_rate else [])
+    rows += _named("environment", _environment(entry))
+    rows += _named("aliases", [f"{place}: {', '.join(others)}" for place, others in entry.aliases.items()])
+    rows += [("licence", entry.licence or "-"), ("citation", entry.citation or "-")]
+    rows += _named("notes", entry.notes)
     return "\n".join([f"{name}: {entry.about}", "", *(f"{key:13} {value}" for key, value in rows)])
+
+
+def _named(key: str, lines: Iterable[str]) -> list[tuple[str, str]]:
+    """Rows of which the first has the key."""
+    return [(key if i == 0 else "", line) for i, line in enumerate(lines)]
+
+
+def _columns(entry: Entry) -> Iterator[str]:
+    """A line for each run of columns that differ in name alone."""
+    for feature, columns in entry.columns.items():
+        for (kind, unit, frame), run in groupby(columns, lambda one: (one.kind, one.unit, one.frame)):
+            names = " ".join(one.name for one in run)
+            yield f"{feature}: {names}: {', '.join(filter(None, (kind, unit, frame and f'{frame} frame')))}"
 
 
 def _environment(entry: Entry) -> list[str]:

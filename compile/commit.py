@@ -24,7 +24,7 @@ from oxcart.compile.sources.base import episode_error
 from oxcart.compile.workspace import Claim, Done, claimed_writer, read_done, settle
 from oxcart.manifests.counts import frame_size, per_environment, per_split
 from oxcart.manifests.dataset import Dataset
-from oxcart.manifests.manifest import FORMAT, NAME, Manifest, fingerprint, read_manifest
+from oxcart.manifests.manifest import FORMAT, NAME, Manifest, fingerprint, order, read_manifest
 from oxcart.manifests.split import SPLITS
 from oxcart.manifests.tables import (
     ATTRIBUTION,
@@ -112,9 +112,7 @@ def commit(
         made[ATTRIBUTION] = attribution.take(pc.index_in(episodes["key"], attribution["key"]))
     tables = {name: _write_table(store, name, table, base) for name, table in made.items()}
     cameras = [camera["name"] for camera in claim.cameras]
-    mark = fingerprint(
-        claim.pixels, zip(*(episodes[name].to_pylist() for name in ("key", "split", "digest")), strict=True)
-    )
+    mark = fingerprint(claim.pixels, _tuples(episodes, "key", "split", "digest"))
     shards = [dict(one.shard) for one in done if one.shard["episodes"]]
     config = dict(claim.config)
     if base is not None:
@@ -127,6 +125,7 @@ def commit(
     manifest = Manifest(
         format=FORMAT,
         fingerprint=mark,
+        order=order(_tuples(episodes, "key", "split", "steps", "source_digest")),
         dataset=claim.dataset,
         plan=claim.plan,
         counts=counts,
@@ -179,6 +178,11 @@ def _values(
             yield one.values
             one = replace(one, values=VALUES_SCHEMA.empty_table())
         found[name] = one
+
+
+def _tuples(table: pa.Table, *columns: str) -> Iterator[tuple[Any, ...]]:
+    """The values of some columns, row by row."""
+    return zip(*(table[name].to_pylist() for name in columns), strict=True)
 
 
 def _in_plan_order(before: pa.Table, added: pa.Table) -> pa.Table:

@@ -62,7 +62,7 @@ from oxcart.compile.moments import Moments
 from oxcart.compile.plan import Plan
 from oxcart.compile.sources.base import LEFT_OUT, Source
 from oxcart.manifests.canonical import pretty_json, sha256_json
-from oxcart.manifests.manifest import CLAIM, NAME, Manifest, read_claim, read_manifest
+from oxcart.manifests.manifest import CLAIM, FORMAT, NAME, Manifest, read_claim, read_manifest
 from oxcart.manifests.ownership import DATASET, check_directory, holds_dataset
 from oxcart.manifests.tables import REJECTED, TABLE_FILE, parse_table, read_table, table_bytes
 from oxcart.shards.errors import ConfigError, CorruptError, OxcartError
@@ -81,6 +81,8 @@ _METADATA = b"oxcart.shard"
 class Claim:
     """What a commit must know of a plan and its source, as plain JSON."""
 
+    format: str
+    """Format of the shards."""
     plan: str
     """Hash of the plan."""
     shards: list[str]
@@ -137,6 +139,7 @@ class Done:
 def claim_of(plan: Plan, source: Source) -> Claim:
     """The claim of a compile of a plan."""
     return Claim(
+        format=FORMAT,
         plan=plan.hash,
         shards=[shard.name for shard in plan.shards],
         limited=plan.limited,
@@ -166,6 +169,8 @@ def unfinished_claim(store: Store) -> Claim:
         if value is not None:
             digest = value.pop("digest")
             claim, found = Claim(**value), sha256_json(value)
+            if claim.format != FORMAT:
+                raise ValueError(claim.format)
     except (CorruptError, ValueError, TypeError, KeyError) as error:
         raise ConfigError(
             f"{store.url}: its unfinished compile was begun by another version of oxcart; "

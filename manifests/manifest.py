@@ -7,7 +7,7 @@ digest, so any damage can be found from here.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
@@ -19,7 +19,7 @@ from oxcart.shards.codec import CODECS
 from oxcart.shards.errors import ConfigError, CorruptError, StoreError
 from oxcart.shards.store import WORK, Store
 
-FORMAT = "oxcart/1"
+FORMAT = "oxcart/2"
 NAME = "manifest.json"
 MOST_BYTES = 32 << 20
 """Size limit of the file, in bytes: enough for some 100,000 environments and shards together."""
@@ -35,6 +35,9 @@ class Manifest:
     """Name and version of the format."""
     fingerprint: str
     """sha256 over format, pixel settings, and every episode's key, split and digest, in plan order."""
+    order: str
+    """sha256 over every episode's key, split, steps and source digest, in plan order: the samples' order
+    follows from it, however the frames are stored."""
     dataset: dict[str, Any]
     """Name, version and kind of the source."""
     plan: str
@@ -132,7 +135,7 @@ def read_manifest(store: Store) -> Manifest:
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise CorruptError(f"{store.url}/{NAME}: cannot be parsed: {error}") from error
     if found != FORMAT:
-        raise ConfigError(f"{store.url}: format {found!r}, expected {FORMAT!r}; use the oxcart that wrote it")
+        raise ConfigError(f"{store.url}: format {found!r}, expected {FORMAT!r}; {_remedy(found)}")
     names = [field.name for field in fields(Manifest)]
     if missing := [name for name in names if name not in value]:
         raise CorruptError(f"{store.url}/{NAME}: fields missing: {', '.join(missing)}")
@@ -186,10 +189,36 @@ def fingerprint(pixels: dict[str, Any], episodes: Iterable[tuple[str, str, str]]
         pixels: settings that shaped the frames.
         episodes: key, split and digest of each episode, in plan order.
     """
-    digest = hashlib.sha256(b'{"episodes":[')
-    separator = b""
-    for row in episodes:
-        digest.update(separator + canonical_json(list(row)))
-        separator = b","
-    digest.update(b'],"format":' + canonical_json(FORMAT) + b',"pixels":' + canonical_json(pixels) + b"}")
+    digest = hashlib.sha256(b'{"episodes":')
+    for piece in _listed(episodes):
+        digest.update(piece)
+    digest.update(b',"format":' + canonical_json(FORMAT) + b',"pixels":' + canonical_json(pixels) + b"}")
     return digest.hexdigest()
+
+
+def order(episodes: Iterable[tuple[str, str, int, int]]) -> str:
+    """sha256 of `[[key,split,steps,source_digest],...]` as canonical JSON.
+
+    Neither the format nor the pixels are part of it, so a dataset that is stored in another way keeps it.
+
+    Args:
+        episodes: key, split, steps and source digest of each episode, in plan order.
+    """
+    digest = hashlib.sha256()
+    for piece in _listed(episodes):
+        digest.update(piece)
+    return digest.hexdigest()
+
+
+def _listed(rows: Iterable[tuple[Any, ...]]) -> Iterator[bytes]:
+    """A list of rows as canonical JSON, piece by piece."""
+    yield b"["
+    for i, row in enumerate(rows):
+        yield (b"," if i else b"") + canonical_json(list(row))
+    yield b"]"
+
+
+def _remedy(found: object) -> str:
+    if found == "oxcart/1":
+        return "compile its source again with the same options; a transcode cannot convert it"
+    return "use the oxcart that wrote it"

@@ -7,6 +7,7 @@ more: fields inside an object that the table does not name are allowed.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -33,6 +34,7 @@ class _OrNull:
 _SCALARS = {str: "text", int: "a count", float: "a number", bool: "true or false"}
 """Type -> what messages call it. A count is a non-negative integer less than `MOST`."""
 
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 _COUNTS = {"episodes": int, "steps": int, "frames": int, "bytes": int}
 _PER_SPLIT = _Each(_COUNTS, SPLITS)
 _STATISTICS = {name: [float] for name in ("mean", "std", "min", *PERCENTS, "max")}
@@ -43,6 +45,7 @@ _CHUNKS = {"chunks": str, "chunks_bytes": int, "chunks_blake3": str}
 MANIFEST: Mapping[str, Any] = {
     "format": str,
     "fingerprint": str,
+    "order": str,
     "dataset": {"name": str, "version": str, "kind": str},
     "plan": str,
     "counts": {"source": int, "compiled": int, "rejected": int, "limited": int},
@@ -63,6 +66,8 @@ MANIFEST: Mapping[str, Any] = {
 def problems(manifest: Mapping[str, Any]) -> Iterator[str]:
     """The errors in a manifest, field by field; after the first, the others mean little."""
     yield from _mistyped("", manifest, MANIFEST)
+    if not _SHA256.fullmatch(str(manifest["order"])):
+        yield f"order: expected 64 hexadecimal digits, got {json.dumps(manifest['order'])[:60]}"
     for name in (EPISODES, REJECTED, VALUES):
         if name not in manifest["tables"]:
             yield f"tables: {name} is missing"

@@ -25,7 +25,7 @@ from xxhash import xxh3_64_intdigest
 from oxcart.manifests.counts import frame_size, per_environment, per_split
 from oxcart.manifests.dataset import Dataset, most_chunks, read_chunks
 from oxcart.manifests.episode import members
-from oxcart.manifests.manifest import NAME, Manifest, episode_digest, fingerprint, read_claim
+from oxcart.manifests.manifest import NAME, Manifest, episode_digest, fingerprint, order, read_claim
 from oxcart.manifests.tables import (
     ATTRIBUTION,
     EPISODES,
@@ -154,8 +154,7 @@ def _wrong_statements(dataset: Dataset, tables: Mapping[str, pa.Table | None]) -
     if episodes is not None:
         held = ((row["shard"], row["split"]) for row in rows_of(episodes.select(["shard", "split"])))
         shards = [{"shard": shard, "split": split} for shard, split in dict.fromkeys(held)]
-        named = rows_of(episodes.select(["key", "split", "digest"]))
-        rows = ((row["key"], row["split"], row["digest"]) for row in named)
+        content, samples = ["key", "split", "digest"], ["key", "split", "steps", "source_digest"]
         facts |= {
             "counts.compiled": (counts["compiled"], episodes.num_rows),
             "splits": (manifest.splits, per_split(episodes, len(manifest.cameras))),
@@ -165,7 +164,8 @@ def _wrong_statements(dataset: Dataset, tables: Mapping[str, pa.Table | None]) -
                 shards,
             ),
             "keys": (episodes.num_rows, pc.count_distinct(episodes["key"]).as_py()),
-            "fingerprint": (manifest.fingerprint, fingerprint(manifest.pixels, rows)),
+            "fingerprint": (manifest.fingerprint, fingerprint(manifest.pixels, _tuples(episodes, content))),
+            "order": (manifest.order, order(_tuples(episodes, samples))),
         }
         owners = tables.get(ATTRIBUTION)
         if owners is not None and not owners["key"].equals(episodes["key"]):
@@ -180,6 +180,10 @@ def _wrong_statements(dataset: Dataset, tables: Mapping[str, pa.Table | None]) -
         if said != found:
             where, said, found = _narrow(what, said, found)
             yield f"{where}: the manifest says {said}, the tables {found}"
+
+
+def _tuples(table: pa.Table, columns: list[str]) -> Iterator[tuple[Any, ...]]:
+    return (tuple(row.values()) for row in rows_of(table.select(columns)))
 
 
 def _narrow(where: str, stated: Any, found: Any) -> tuple[str, Any, Any]:

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from blake3 import blake3
 
 from oxcart.manifests.dataset import Dataset
-from oxcart.manifests.manifest import fingerprint
+from oxcart.manifests.manifest import fingerprint, order
 from oxcart.manifests.verify import Damage, verify
 
 MANIFEST = "manifest.json"
@@ -93,4 +93,6 @@ def seal(root: Path, *, fingerprinted: bool = True) -> None:
         rows = pq.read_table(root / "episodes.parquet").to_pylist()
         episodes = ((row["key"], row["split"], row["digest"]) for row in rows)
         manifest["fingerprint"] = fingerprint(manifest["pixels"], episodes)
+        samples = ((row["key"], row["split"], row["steps"], row["source_digest"]) for row in rows)
+        manifest["order"] = order(samples)
     write_manifest(root, manifest)

@@ -158,6 +158,7 @@ def assert_extends(out: Path, manifest: Manifest, old: Before, records: Sequence
     }
     assert manifest == read_manifest(Store(out))
     assert manifest.config["parents"][-1] == old.manifest.fingerprint != manifest.fingerprint
+    assert manifest.order != old.manifest.order
     rows = {row["key"]: row for row in episodes(out)}
     assert {row["key"]: row for row in rows_of(old.out)}.items() <= rows.items()
     assert Counter(row["source_digest"] for row in rows.values()) == Counter(map(digest, records))

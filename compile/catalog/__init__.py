@@ -3,10 +3,22 @@
     about: ...          # one line: who does what where
     version: 1.0.0      # the version whose features the entry describes
     cameras: [image_0]  # the primary first; a camera may have slashes in its name
+    roles: {image_0: primary, hand: wrist}    # or secondary; a dataset need not have a camera of each role
+    channels: {hand: bgr}                     # order in which the images hold their colours, if it is not rgb
     instruction: [...]  # features, in order of preference; `steps/` and `observation/` may be left out
     action: [...]       # features or parts of them (`action[:7]`), concatenated in this order
     state: [...]        # the same; empty if there is none
-    control_rate: {hz: 5.0, verified: true}    # verified: the dataset's own documentation or recorder says so
+    columns:            # a feature, named without a part -> its values, from the first on
+      action:
+        - {names: [dx, dy, dz], kind: delta, unit: m, frame: base}    # see manifests/columns.py
+        - {names: [gripper], kind: gripper_absolute}
+    success: episode_metadata/success             # a flag of the episode; or with a text that a regex tells:
+    success: {field: file_path, pattern: /success/}
+    no_action: [last]   # or first: steps of every episode whose action means nothing, by its builder
+    control_rate:
+      hz: 5.0
+      verified: true    # the dataset's own documentation or recorder says so
+      source: ...       # one line: where the rate is said
     environment:        # where an episode's environment is recorded
       field: episode_metadata/file_path
       patterns: [...]   # regular expressions with groups `environment` and `session`; the first match counts
@@ -15,6 +27,8 @@
     environment: {whole: peg_station, known: inferred}    # or: all of it was recorded in one place
     aliases:            # one environment -> its other names
       toykitchen1: [datacol1_toykitchen1]
+    licence: CC-BY-4.0  # of the data; an SPDX licence expression, or a URL
+    citation: ...       # one line: the URL of a paper or a page, or a reference in words
     notes: [...]        # sentences shown to anyone who compiles the dataset
 
 Everything but `about` may be left out; unknown facts are. A comment says where a fact was found.
@@ -31,14 +45,23 @@ from typing import Any
 
 import yaml
 
-from oxcart.compile.sources.base import EnvironmentRule, clean
+from oxcart.compile.sources.base import EnvironmentRule, SuccessRule, clean
+from oxcart.manifests.columns import Column, check_distinct
+from oxcart.manifests.licence import check_licence
+from oxcart.manifests.roles import ROLES
 from oxcart.shards.choices import did_you_mean, one_of
 from oxcart.shards.errors import ConfigError
 
 KNOWN = ("declared", "inferred")
-_LISTS = ("cameras", "instruction", "action", "state", "notes")
+CHANNELS = ("rgb", "bgr")
+"""Orders in which images may hold their colours."""
+ENDS = ("first", "last")
+"""Steps that may have no action."""
+_LISTS = ("cameras", "instruction", "action", "state", "no_action", "notes")
+_COLUMNS = ("names", "kind", "unit", "frame")
 _RULE = ("field", "whole", "optional", "patterns", "known")
 _GROUPS = ("environment", "session")
+_PART = re.compile(r"(?P<feature>.+)\[(?P<start>\d*):(?P<stop>\d*)\]")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,18 +74,33 @@ class Entry:
     """Version whose features the entry describes."""
     cameras: tuple[str, ...] | None = None
     """Cameras, the primary first."""
+    roles: Mapping[str, str] = field(default_factory=dict)
+    """Camera -> one of `ROLES`; each role is at most one camera's."""
+    channels: Mapping[str, str] = field(default_factory=dict)
+    """Camera -> one of `CHANNELS`; a camera that is not listed holds RGB."""
     instruction: tuple[str, ...] | None = None
     """Features with instructions, in order of preference."""
     action: tuple[str, ...] | None = None
     """Features, or parts of them, that are concatenated to the action; empty for none."""
     state: tuple[str, ...] | None = None
     """Features, or parts of them, that are concatenated to the state; empty for none."""
+    columns: Mapping[str, tuple[Column, ...]] = field(default_factory=dict)
+    """Feature of `action` or `state` -> its values, from the first on; of `feature[:7]`, the first seven."""
+    success: SuccessRule | None = None
+    """Where the source says whether an episode succeeded."""
+    no_action: tuple[str, ...] = ()
+    """Steps of every episode, of `ENDS`, whose action means nothing."""
     control_rate: dict[str, Any] | None = None
-    """`hz`, and `verified`: whether the dataset's own documentation or recorder states it."""
+    """`hz`; `verified`: whether the dataset's own documentation or recorder states it; `source`: where it is
+    said."""
     environment: EnvironmentRule | None = None
     """Where the environment is recorded."""
     aliases: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Environment -> its other names."""
+    licence: str | None = None
+    """Licence of the data: an SPDX expression or a URL."""
+    citation: str | None = None
+    """What to cite: a URL, or a reference in words; one line."""
     notes: tuple[str, ...] = ()
     """Sentences shown to anyone who compiles the dataset."""
 
@@ -108,31 +146,117 @@ class _Loader(yaml.SafeLoader):
 
 def _entry(value: Any) -> Entry:
     _check_keys("an entry", value, [one.name for one in fields(Entry)])
-    about, version = value.get("about"), value.get("version")
-    if not _is_text(about) or len(about.splitlines()) != 1:
-        raise ConfigError(f"about: expected one line of text, got {about!r}")
-    if version is not None and not _is_text(version):
-        raise ConfigError(f"version: expected text such as 1.0.0, got {version!r}; quote it")
+    if not _is_line(value.get("about")):
+        raise ConfigError(f"about: expected one line of text, got {value.get('about')!r}")
+    if not _is_line(value.get("version", "-")):
+        raise ConfigError(f"version: expected text such as 1.0.0, got {value['version']!r}; quote it")
+    if not _is_line(value.get("citation", "-")):
+        raise ConfigError(f"citation: expected one line of text, got {value['citation']!r}")
     lists = {key: _texts(key, value[key]) for key in _LISTS if key in value}
     cameras = [clean(camera) for camera in lists.get("cameras", ("-",))]
     if not cameras or len(set(cameras)) != len(cameras):
         raise ConfigError(f"cameras: expected names that differ as members of an episode, got {cameras}")
+    for end in lists.get("no_action", ()):
+        one_of("no_action", end, ENDS)
     return Entry(
-        about=about,
-        version=version,
+        about=value["about"],
+        version=value.get("version"),
+        roles=_roles(value.get("roles", {}), lists.get("cameras", ())),
+        channels=_per_camera("channels", value.get("channels", {}), lists.get("cameras", ()), CHANNELS),
+        columns=_columns(value.get("columns", {}), lists.get("action", ()), lists.get("state", ())),
+        success=_success(value["success"]) if "success" in value else None,
         control_rate=_control_rate(value["control_rate"]) if "control_rate" in value else None,
         environment=_environment(value["environment"]) if "environment" in value else None,
         aliases=_aliases(value.get("aliases", {})),
+        licence=_licence(value["licence"]) if "licence" in value else None,
+        citation=value.get("citation"),
         **lists,
     )
 
 
+def _roles(value: Any, cameras: tuple[str, ...]) -> dict[str, str]:
+    roles = _per_camera("roles", value, cameras, ROLES)
+    if len(set(roles.values())) != len(roles):
+        raise ConfigError(f"roles: expected a role of its own for each camera, got {value}")
+    if "primary" in roles.values() and roles.get(cameras[0]) != "primary":
+        raise ConfigError(f"roles: the first camera is the primary one; {cameras[0]} is first")
+    return roles
+
+
+def _per_camera(key: str, value: Any, cameras: tuple[str, ...], allowed: tuple[str, ...]) -> dict[str, str]:
+    """A table from cameras to a word each."""
+    _check_keys(key, value, cameras)
+    for camera, word in value.items():
+        one_of(f"{key}: {camera}", word, allowed)
+    return dict(value)
+
+
+def _columns(value: Any, action: tuple[str, ...], state: tuple[str, ...]) -> dict[str, tuple[Column, ...]]:
+    _check_keys("columns", value, [_parted(field)[0] for field in (*action, *state)])
+    table = {feature: _feature_columns(f"columns: {feature}", groups) for feature, groups in value.items()}
+    for key, picks in (("action", action), ("state", state)):
+        picked: list[Column] = []
+        for feature, part in map(_parted, picks):
+            columns = table.get(feature, ())
+            if columns and (part.stop or 0) > len(columns):
+                raise ConfigError(f"columns: {feature}: expected {part.stop} or more, got {len(columns)}")
+            picked += columns[part]
+        check_distinct(picked, key)
+    return table
+
+
+def _parted(field: str) -> tuple[str, slice]:
+    """Feature and part of `action[:7]`."""
+    match = _PART.fullmatch(field)
+    if not match:
+        return field, slice(None)
+    start, stop = (int(end) if end else None for end in match.group("start", "stop"))
+    return match["feature"], slice(start, stop)
+
+
+def _feature_columns(key: str, groups: Any) -> tuple[Column, ...]:
+    if not isinstance(groups, list) or not groups:
+        raise ConfigError(f"{key}: expected a list of columns that have names and a kind, got {groups!r}")
+    columns: list[Column] = []
+    for group in groups:
+        _check_keys(key, group, _COLUMNS)
+        for about in ("unit", "frame"):
+            if about in group and not _is_text(group[about]):
+                raise ConfigError(f"{key}: {about}: expected text, got {group[about]!r}")
+        names = _texts(f"{key}: names", group.get("names"))
+        columns += [
+            Column(name=name, kind=group.get("kind"), unit=group.get("unit"), frame=group.get("frame"))
+            for name in names
+        ]
+    check_distinct(columns, key)
+    return tuple(columns)
+
+
+def _success(value: Any) -> SuccessRule:
+    if _is_text(value):
+        return SuccessRule(field=value)
+    _check_keys("success", value, ("field", "pattern"))
+    for key in ("field", "pattern"):
+        if not _is_text(value.get(key)):
+            raise ConfigError(f"success: {key}: expected text, got {value.get(key)!r}")
+    return SuccessRule(**value)
+
+
 def _control_rate(value: Any) -> dict[str, Any]:
-    _check_keys("control_rate", value, ["hz", "verified"])
-    hz, verified = value.get("hz"), value.get("verified")
-    if type(hz) is not float or not 0 < hz < 1000 or type(verified) is not bool:
-        raise ConfigError(f"control_rate: expected hz like 5.0 and verified true or false, got {value}")
-    return {"hz": hz, "verified": verified}
+    _check_keys("control_rate", value, ["hz", "verified", "source"])
+    hz, verified, source = (value.get(key) for key in ("hz", "verified", "source"))
+    if type(hz) is not float or not 0 < hz < 1000 or type(verified) is not bool or not _is_line(source):
+        raise ConfigError(
+            "control_rate: expected hz like 5.0, verified true or false, and a source of one line; "
+            f"got {value}"
+        )
+    return {"hz": hz, "verified": verified, "source": source}
+
+
+def _licence(value: Any) -> str:
+    if not _is_text(value):
+        raise ConfigError(f"licence: expected text such as CC-BY-4.0, got {value!r}")
+    return check_licence(value)
 
 
 def _environment(value: Any) -> EnvironmentRule:
@@ -170,11 +294,11 @@ def _aliases(value: Any) -> dict[str, tuple[str, ...]]:
 
 def _check_keys(what: str, value: Any, allowed: Any) -> None:
     if not isinstance(value, dict):
-        raise ConfigError(f"{what}: expected keys such as {allowed[0]}, got {value!r}")
+        raise ConfigError(f"{what}: expected keys such as {next(iter(allowed), 'none')}, got {value!r}")
     for key in value:
         if key not in allowed:
             hint = did_you_mean(str(key), allowed)
-            raise ConfigError(f"{what}: unknown key {key!r}; expected {', '.join(allowed)}{hint}")
+            raise ConfigError(f"{what}: unknown key {key!r}; expected {', '.join(allowed) or 'none'}{hint}")
 
 
 def _texts(key: str, value: Any) -> tuple[str, ...]:
@@ -186,3 +310,7 @@ def _texts(key: str, value: Any) -> tuple[str, ...]:
 
 def _is_text(value: Any) -> bool:
     return isinstance(value, str) and value.strip() == value != ""
+
+
+def _is_line(value: Any) -> bool:
+    return _is_text(value) and len(value.splitlines()) == 1

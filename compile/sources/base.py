@@ -71,12 +71,7 @@ class EnvironmentRule:
             got = "neither" if self.field is None else "both"
             raise ConfigError(f"environment: expected either field or whole, got {got}; give one of them")
         for pattern in self.patterns:
-            try:
-                re.compile(pattern)
-            except re.error as error:
-                raise ConfigError(
-                    f"environment pattern {pattern!r}: not a regular expression: {error}"
-                ) from None
+            _check_pattern("environment", pattern)
 
     @classmethod
     def parse(cls, text: str) -> EnvironmentRule:
@@ -95,6 +90,23 @@ class EnvironmentRule:
                 named = groups.get("environment", first)
                 return named or None, groups.get("session") or None
         return None, None
+
+
+@dataclass(frozen=True, kw_only=True)
+class SuccessRule:
+    """How a source tells whether an episode succeeded.
+
+    Raises:
+        ConfigError: the pattern is not a regular expression.
+    """
+
+    field: str
+    """Feature that tells it: a flag, or a text in which `pattern` is searched."""
+    pattern: str | None = None
+    """Regular expression that matches where an episode succeeded; None if the feature is a flag."""
+
+    def __post_init__(self) -> None:
+        _check_pattern("success", self.pattern or "")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -282,3 +294,10 @@ class Source(Protocol):
 def clean(name: str) -> str:
     """The name as used in keys and member names: characters outside [A-Za-z0-9_-] become `_`."""
     return re.sub(r"[^A-Za-z0-9_-]", "_", name)
+
+
+def _check_pattern(rule: str, pattern: str) -> None:
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        raise ConfigError(f"{rule} pattern {pattern!r}: not a regular expression: {error}") from None

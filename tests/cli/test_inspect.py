@@ -81,7 +81,7 @@ def test_inspect_says_every_count(intact: Path) -> None:
     for camera, side in (("image_0", "32"), ("wrist", "16")):
         assert [camera, f"steps/observation/{camera}", side, side] in lines
     flat = ["  ".join(line) for line in lines]
-    assert flat[0] == "oxcart_kitchens 1.0.0 (oxcart/1, codec raw, 10 Hz)"
+    assert flat[0] == "oxcart_kitchens 1.0.0 (oxcart/2, codec raw, 10 Hz)"
     assert flat[1] == f"fingerprint {said['fingerprint']}"
     assert flat[2] == "episodes: 6 source, 0 rejected, 0 limited"
     for name in ("action", "state"):
@@ -125,7 +125,7 @@ def test_a_source_without_arrays_or_rate_or_environment(root: Path) -> None:
     said["cameras"][1] |= {"height": None, "width": None}
     (root / "manifest.json").write_text(json.dumps(said))
     out = output("inspect", root)
-    assert "(oxcart/1, codec raw)" in out
+    assert "(oxcart/2, codec raw)" in out
     assert "\naction: none\n" in out
     assert "\nstate (steps/observation/state), statistics of train: train is empty\n" in out
     assert "\n(unknown)  " in out
@@ -319,7 +319,8 @@ def test_what_is_no_dataset_is_one_line(
     (tmp_path / "unfinished/.oxcart/plan.json").write_text("{}")
     none = "{}: no manifest.json, so not a compiled dataset; "
     changes: dict[str, Callable[[dict[str, Any]], object]] = {
-        "newer": lambda said: said.update(format="oxcart/2"),
+        "newer": lambda said: said.update(format="oxcart/3"),
+        "older": lambda said: said.update(format="oxcart/1"),
         "lacking": lambda said: said.pop("shards"),
     }
     for name, change in changes.items():
@@ -334,7 +335,8 @@ def test_what_is_no_dataset_is_one_line(
         "missing": none + "compile a source into it first",
         "file": none + "compile a source into it first",
         "unfinished": none + "its compile has not finished; run it again",
-        "newer": "{}: format 'oxcart/2', expected 'oxcart/1'; use the oxcart that wrote it",
+        "newer": "{}: format 'oxcart/3', expected 'oxcart/2'; use the oxcart that wrote it",
+        "older": "{}: format 'oxcart/1', expected 'oxcart/2'; compile its source again with the same options",
         "lacking": "{}/manifest.json: fields missing: shards",
         "garbled": "{}/manifest.json: cannot be parsed: ",
         "": "DATASET: expected a path or a URL, got ''",

@@ -8,7 +8,9 @@ import pytest
 
 from oxcart.compile import catalog
 from oxcart.compile.catalog import Entry, lookup, parse
-from oxcart.compile.sources.base import EnvironmentRule, clean
+from oxcart.compile.sources.base import EnvironmentRule, SuccessRule, clean
+from oxcart.manifests.columns import Column
+from oxcart.manifests.roles import ROLES
 from oxcart.shards.errors import ConfigError
 
 NAMES = catalog.names()
@@ -17,10 +19,20 @@ GOOD = """
 about: A robot does things.
 version: 1.0.0
 cameras: [front/image, wrist]
+roles: {front/image: primary, wrist: wrist}
+channels: {wrist: bgr}
 instruction: [language_instruction]
-action: ["action[:7]"]
+action: ["action[:2]", hand]
 state: []
-control_rate: {hz: 5.0, verified: false}
+columns:
+  action:
+    - {names: [dx, dy], kind: delta, unit: m, frame: base}
+    - {names: [terminate], kind: other}
+  hand:
+    - {names: [gripper], kind: gripper_absolute}
+success: {field: outcome, pattern: ^done$}
+no_action: [last]
+control_rate: {hz: 5.0, verified: false, source: A paper.}
 environment:
   field: file_path
   patterns: ['/(?P<environment>[^/]+)/(?P<session>[^/]+)/']
@@ -28,6 +40,8 @@ environment:
   known: inferred
 aliases:
   kitchen: [old_kitchen]
+licence: cc-by-4.0
+citation: https://arxiv.org/abs/2308.12952
 notes: [Beware.]
 """
 
@@ -48,6 +62,15 @@ def test_an_entry_is_found_by_its_name(name: str) -> None:
     assert None not in (entry.instruction, entry.action, entry.state)
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_an_entry_has_one_camera_that_is_looked_through_first(name: str) -> None:
+    entry = lookup(name)
+    assert entry.cameras
+    primary = next((camera for camera, role in entry.roles.items() if role == "primary"), None)
+    assert primary in {None, entry.cameras[0]}
+    assert list(entry.roles.values()) == sorted(entry.roles.values(), key=ROLES.index)
+
+
 def test_an_entry_is_what_its_file_says() -> None:
     rule = EnvironmentRule(
         field="file_path",
@@ -59,17 +82,32 @@ def test_an_entry_is_what_its_file_says() -> None:
         about="A robot does things.",
         version="1.0.0",
         cameras=("front/image", "wrist"),
+        roles={"front/image": "primary", "wrist": "wrist"},
+        channels={"wrist": "bgr"},
         instruction=("language_instruction",),
-        action=("action[:7]",),
+        action=("action[:2]", "hand"),
         state=(),
-        control_rate={"hz": 5.0, "verified": False},
+        columns={
+            "action": (
+                Column(name="dx", kind="delta", unit="m", frame="base"),
+                Column(name="dy", kind="delta", unit="m", frame="base"),
+                Column(name="terminate", kind="other"),
+            ),
+            "hand": (Column(name="gripper", kind="gripper_absolute"),),
+        },
+        success=SuccessRule(field="outcome", pattern="^done$"),
+        no_action=("last",),
+        control_rate={"hz": 5.0, "verified": False, "source": "A paper."},
         environment=rule,
         aliases={"kitchen": ("old_kitchen",)},
+        licence="CC-BY-4.0",
+        citation="https://arxiv.org/abs/2308.12952",
         notes=("Beware.",),
     )
     assert parse("x", "about: Little is known.") == Entry(about="Little is known.")
     whole = parse("x", "about: A cell.\nenvironment: {whole: cell, known: inferred}").environment
     assert whole == EnvironmentRule(whole="cell", known="inferred")
+    assert parse("x", "about: A flag.\nsuccess: done").success == SuccessRule(field="done")
 
 
 @pytest.mark.parametrize(
@@ -91,7 +129,62 @@ def test_an_entry_is_what_its_file_says() -> None:
         ("verified: false", "verified: maybe", "control_rate: expected hz"),
         ("hz: 5.0, ", "", "control_rate: expected hz"),
         ("hz: 5.0", "rate: 5.0", "control_rate: unknown key 'rate'"),
-        ("{hz: 5.0, verified: false}", "5.0", "control_rate: expected keys such as hz, got 5.0"),
+        (
+            ", source: A paper.",
+            "",
+            "control_rate: expected hz like 5.0, verified true or false, and a source",
+        ),
+        ("source: A paper.", 'source: "two\\nlines"', "and a source of one line"),
+        (
+            "{hz: 5.0, verified: false, source: A paper.}",
+            "5.0",
+            "control_rate: expected keys such as hz, got 5.0",
+        ),
+        ("wrist: wrist", "hand: wrist", "roles: unknown key 'hand'; expected front/image, wrist"),
+        (
+            "wrist: wrist",
+            "wrist: hand",
+            "roles: wrist: expected one of primary, secondary, wrist; got 'hand'",
+        ),
+        ("wrist: wrist", "wrist: primary", "roles: expected a role of its own for each camera"),
+        (
+            "front/image: primary, wrist: wrist",
+            "wrist: primary",
+            "roles: the first camera is the primary one; front/image is first",
+        ),
+        (
+            "{front/image: primary, wrist: wrist}",
+            "primary",
+            "roles: expected keys such as front/image, got 'primary'",
+        ),
+        ("{wrist: bgr}", "{wrist: gbr}", "channels: wrist: expected one of rgb, bgr; got 'gbr'"),
+        ("{wrist: bgr}", "{hand: bgr}", "channels: unknown key 'hand'"),
+        ("  hand:\n", "  gripper:\n", "columns: unknown key 'gripper'; expected action, hand"),
+        ("  hand:\n", "  action[:2]:\n", "columns: unknown key 'action[:2]'"),
+        (
+            "    - {names: [gripper], kind: gripper_absolute}\n",
+            "",
+            "columns: hand: expected a list of columns",
+        ),
+        ("[gripper]", "gripper", "columns: hand: names: expected a list of texts that differ, got 'gripper'"),
+        ("names: [gripper]", "name: gripper", "columns: hand: unknown key 'name'; expected names, kind"),
+        ("names: [gripper], ", "", "columns: hand: names: expected a list of texts that differ, got None"),
+        ("gripper_absolute", "gripper_relative", "kind of column gripper: expected one of delta, absolute"),
+        (", kind: other", "", "kind of column terminate: expected one of delta, absolute"),
+        ("unit: m", "unit: 1", "columns: action: unit: expected text, got 1"),
+        ("frame: base", "frame: ''", "columns: action: frame: expected text, got ''"),
+        ("[terminate]", "[dx]", "columns: action: column 'dx' is there twice"),
+        ("[gripper]", "[dx]", "action: column 'dx' is there twice; expected names that differ"),
+        ("action[:2]", "action[:4]", "columns: action: expected 4 or more, got 3"),
+        ("success: {field: outcome, pattern: ^done$}", "success: 1", "success: expected keys such as field"),
+        ("field: outcome, ", "", "success: field: expected text, got None"),
+        ("pattern: ^done$", "pattern: '('", "success pattern '(': not a regular expression"),
+        ("pattern: ^done$", "pattern: 1", "success: pattern: expected text, got 1"),
+        ("no_action: [last]", "no_action: last", "no_action: expected a list of texts"),
+        ("no_action: [last]", "no_action: [end]", "no_action: expected one of first, last; got 'end'"),
+        ("cc-by-4.0", "CC BY 4.0", "got 'CC BY 4.0'; did you mean CC-BY-4.0?"),
+        ("cc-by-4.0", "4.0", "licence: expected text such as CC-BY-4.0, got 4.0"),
+        ("https://arxiv.org/abs/2308.12952", '"two\\nlines"', "citation: expected one line of text"),
         ("field: file_path", "feild: file_path", "environment: unknown key 'feild'; expected"),
         ("field: file_path", "field: 3", "environment: field: expected text, got 3"),
         ("field: file_path", "whole: cell", "patterns and optional belong to a field"),

@@ -194,8 +194,8 @@ def test_a_dataset_in_the_layout_compiles_as_the_catalog_says(name: str, tmp_pat
     assert manifest.counts == {"source": 2, "compiled": 2, "rejected": 0, "limited": 0}
     assert [camera["name"] for camera in manifest.cameras] == case.cameras
     assert all((camera["height"], camera["width"]) == (16, 16) for camera in manifest.cameras)
-    rate = {"hz": case.rate[0], "verified": case.rate[1]} if case.rate else None
-    assert manifest.control_rate == rate
+    rate = manifest.control_rate
+    assert ((rate["hz"], rate["verified"]) if rate else None) == case.rate
     environment, known = case.environment
     (found,) = manifest.environments
     assert (found["name"], found["known"]) == (environment, known)
@@ -309,6 +309,22 @@ def place(path: str, bare: str) -> list[str]:
     return ["steps", path] if bare == "steps" else ["steps", bare, path]
 
 
+def part(field: str) -> slice:
+    """The part that a field takes of its feature, as `[:7]` says."""
+    stop = re.search(r"\[:(\d+)\]$", field)
+    return slice(int(stop[1]) if stop else None)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_columns_of_an_entry_name_every_value_of_its_features(name: str) -> None:
+    case, entry = CASES[name], lookup(name)
+    fields = (*(entry.action or ()), *(entry.state or ()))
+    for field, path in zip(fields, (*case.action, *case.state), strict=True):
+        values_of_a_step = expected(leaf(LAYOUTS[name], path.partition("[")[0]), path, 0, 0).size
+        named = entry.columns.get(field.partition("[")[0])
+        assert named is None or len(named) == values_of_a_step, field
+
+
 @pytest.mark.parametrize("name", [name for name in names() if name not in CASES])
 def test_the_fields_of_every_other_entry_fit_together(name: str, tmp_path: Path) -> None:
     """A dataset made up from the entry alone: it proves no fact, only that the entry can be read."""
@@ -337,7 +353,8 @@ def test_the_fields_of_every_other_entry_fit_together(name: str, tmp_path: Path)
     for bare, fields in (("steps", entry.action), ("observation", entry.state)):
         for field in fields or ():
             stop = re.search(r":(\d+)\]$", field)
-            size = width[field] = int(stop[1]) + 1 if stop else 3
+            named = len(entry.columns.get(field.partition("[")[0], ()))
+            size = width[field] = named or (int(stop[1]) + 1 if stop else 3)
             kind = Tensor(shape=(size,), dtype=np.float32)
             put(place(field, bare), kind, lambda i, size=size: np.full(size, i))
     for field in entry.instruction or ():
@@ -348,7 +365,7 @@ def test_the_fields_of_every_other_entry_fit_together(name: str, tmp_path: Path)
     row, source = census(write_dataset(tmp_path, features, [episode], name=name), cameras=entry.cameras)
     assert len(source.cameras) == len(entry.cameras or ())
     sizes = [
-        sum(width[field] - (1 if field.endswith("]") else 0) for field in fields or ()) or None
+        sum(len(range(width[field])[part(field)]) for field in fields or ()) or None
         for fields in (entry.action, entry.state)
     ]
     assert [sum(source.action_sizes) or None, sum(source.state_sizes) or None] == sizes

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -13,8 +14,8 @@ import pytest
 from oxcart.compile.execute import ShardJob, write_shard
 from oxcart.compile.images import Resize
 from oxcart.compile.pipeline import Prepared, execute, finish, prepare
-from oxcart.compile.workspace import read_done
-from oxcart.manifests.manifest import CLAIM
+from oxcart.compile.workspace import read_done, unfinished_claim
+from oxcart.manifests.manifest import CLAIM, FORMAT, NAME
 from oxcart.shards.codec import Encoding
 from oxcart.shards.errors import ConfigError, SourceError
 from oxcart.shards.names import rows_name, tar_name
@@ -131,6 +132,27 @@ def test_a_claim_of_another_version_is_said_and_can_be_overwritten(
         finish(store.url)
     config = config_of(whole.source, tmp_path / "out")
     with pytest.raises(ConfigError, match="holds an unfinished compile of another plan"):
+        execute(prepare(config))
+    assert execute(prepare(replace(config, overwrite=True))) == whole.manifest
+    assert tree(tmp_path / "out") == whole.tree
+
+
+def test_shards_of_another_format_are_not_finished_into_a_dataset(whole: Compiled, tmp_path: Path) -> None:
+    config = config_of(whole.source, tmp_path / "out")
+    stopped(config, 20)
+    store = Store(tmp_path / "out")
+    claim = unfinished_claim(store)
+    store.put(CLAIM, replace(claim, format="oxcart/1").to_bytes())
+    with pytest.raises(ConfigError, match="by another version of oxcart; compile again with --overwrite"):
+        finish(store.url)
+
+
+def test_a_dataset_of_another_format_is_overwritten_when_asked(whole: Compiled, tmp_path: Path) -> None:
+    shutil.copytree(whole.out, tmp_path / "out")
+    path = tmp_path / "out" / NAME
+    path.write_text(path.read_text().replace(FORMAT, "oxcart/1"))
+    config = config_of(whole.source, tmp_path / "out")
+    with pytest.raises(ConfigError, match="compile its source again"):
         execute(prepare(config))
     assert execute(prepare(replace(config, overwrite=True))) == whole.manifest
     assert tree(tmp_path / "out") == whole.tree

@@ -6,6 +6,7 @@ import copy
 import hashlib
 import itertools
 import json
+import re
 from collections.abc import Callable
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -16,6 +17,7 @@ from blake3 import blake3
 from hypothesis import given
 from hypothesis import strategies as st
 
+from oxcart.manifests import manifest as manifest_module
 from oxcart.manifests.manifest import (
     CLAIM,
     FORMAT,
@@ -23,6 +25,7 @@ from oxcart.manifests.manifest import (
     Manifest,
     episode_digest,
     fingerprint,
+    order,
     read_claim,
     read_manifest,
 )
@@ -38,6 +41,7 @@ STATISTICS |= {name: [0.0, 1.0] for name in ("q01", "q10", "q50", "q90", "q99")}
 VALUE: dict[str, Any] = {
     "format": FORMAT,
     "fingerprint": "f",
+    "order": "0f" * 32,
     "dataset": {"name": "tiny", "version": "1.0.0", "kind": "rlds"},
     "plan": "p",
     "counts": {"source": 2, "compiled": 2, "rejected": 0, "limited": 0},
@@ -114,6 +118,8 @@ def test_a_codec_of_another_version_is_refused(tmp_path: Path) -> None:
 
 WRONG: list[tuple[Callable[[dict[str, Any]], object], str]] = [
     (lambda v: v.update(fingerprint=3), "fingerprint: expected text, got 3"),
+    (lambda v: v.update(order="0f" * 31 + "0F"), 'order: expected 64 hexadecimal digits, got "0f0f'),
+    (lambda v: v.update(order=""), 'order: expected 64 hexadecimal digits, got ""'),
     (lambda v: v.update(plan=None), "plan: expected text, got null"),
     (lambda v: v.update(dataset=[]), r"dataset: expected an object, got \[\]"),
     (lambda v: v["dataset"].pop("kind"), "dataset.kind: is missing"),
@@ -206,16 +212,16 @@ def test_a_long_value_is_not_repeated_in_full(tmp_path: Path) -> None:
         b"[]",
         b"3",
         b"null",
-        b'"oxcart/1"',
+        b'"oxcart/2"',
         b"{}",
-        b'{"format": "oxcart/1"',
+        b'{"format": "oxcart/2"',
         b"\xff\xfe\x00",
-        b'{"format": "oxcart/1", "x": "\xff"}',
+        b'{"format": "oxcart/2", "x": "\xff"}',
         json.dumps(VALUE).encode()[:-1],
         json.dumps(VALUE | {"plan": "\ud800"}).encode(),
         json.dumps(VALUE | {"config": {"x": float("nan")}}).encode(),
         json.dumps(VALUE | {"pixels": {"x": float("-inf")}}).encode(),
-        b'{"format": "oxcart/1", "config": 1e999}',
+        b'{"format": "oxcart/2", "config": 1e999}',
         b"[" * 100_000 + b"]" * 100_000,
         b'{"format": ' + b"1" * 10_000 + b"}",
     ],
@@ -225,12 +231,24 @@ def test_what_cannot_be_parsed_is_corrupt(tmp_path: Path, data: bytes) -> None:
         read(tmp_path, data)
 
 
-@pytest.mark.parametrize("other", ["oxcart/2", "oxcart/10", "oxcart", "", None, 1, ["oxcart/1"]])
+@pytest.mark.parametrize("other", ["oxcart/3", "oxcart/20", "oxcart", "", None, 1, ["oxcart/1"]])
 def test_another_format_is_the_users_to_solve(tmp_path: Path, other: object) -> None:
-    with pytest.raises(ConfigError, match="expected 'oxcart/1'; use the oxcart that wrote it"):
+    with pytest.raises(ConfigError, match="expected 'oxcart/2'; use the oxcart that wrote it"):
         read(tmp_path, {**VALUE, "format": other})
     with pytest.raises(ConfigError, match="use the oxcart"):
         read(tmp_path, {"format": other})
+
+
+def test_the_format_before_is_refused_in_a_line_that_says_to_compile_again(tmp_path: Path) -> None:
+    said = (
+        f"{tmp_path}: format 'oxcart/1', expected 'oxcart/2'; "
+        "compile its source again with the same options; a transcode cannot convert it"
+    )
+    with pytest.raises(ConfigError, match=f"^{re.escape(said)}$"):
+        read(
+            tmp_path,
+            {name: value for name, value in VALUE.items() if name != "order"} | {"format": "oxcart/1"},
+        )
 
 
 def test_no_manifest_is_no_dataset(tmp_path: Path) -> None:
@@ -333,7 +351,7 @@ def test_the_fingerprint_is_the_sha256_of_canonical_json() -> None:
         + "00" * 16
         + '"],["a-train-00000-000001","val","'
         + "ff" * 16
-        + '"]],"format":"oxcart/1","pixels":{"cameras":["front"],"codec":"raw","filter":"bilinear",'
+        + '"]],"format":"oxcart/2","pixels":{"cameras":["front"],"codec":"raw","filter":"bilinear",'
         '"fit":"stretch","quality":null,"size":null}}'
     )
     assert fingerprint(PIXELS, EPISODES) == hashlib.sha256(text.encode()).hexdigest()
@@ -342,11 +360,11 @@ def test_the_fingerprint_is_the_sha256_of_canonical_json() -> None:
 
 
 def test_golden_fingerprints() -> None:
-    assert fingerprint(PIXELS, EPISODES) == "0cce7aad7f8b8aaca73dd9498369f13165f90bd9bb7e5005d744be380ca1c16b"
-    assert fingerprint({}, []) == "744a15ac6f979ca96985720af0e5bf32435cc59b989d0aabd3e13f834ada7be5"
+    assert fingerprint(PIXELS, EPISODES) == "a3b6a46e65475565bb3f04a9f662c07087f7a9b759ab28cacc5aa7267ae62f3d"
+    assert fingerprint({}, []) == "466879161939ad0738c49f7a54d23343e92f666aa1c673d810f9483bbd9f60df"
     assert (
         fingerprint({"camera": "küche"}, [("ключ", "train", "")])
-        == "a42959c6abbe8a37b8a1d7b11d4e029a3434ab6b528d1e1362142073970d55ec"
+        == "5022afe2ca1bc4d3aa4572e5d2ec7f5f7e2a4ab5b13890124ee2c197df513df2"
     )
 
 
@@ -375,6 +393,38 @@ def test_the_fingerprint_changes_with_everything_in_it() -> None:
 def test_no_two_lists_of_episodes_share_a_fingerprint(lists: list[list[tuple[str, str, str]]]) -> None:
     for one, two in itertools.combinations(lists, 2):
         assert (fingerprint(PIXELS, one) == fingerprint(PIXELS, two)) == (one == two)
+
+
+SAMPLES = [("a-train-00000-000000", "train", 9, 3), ("a-train-00000-000001", "val", 2, 2**64 - 1)]
+
+
+def test_the_order_is_the_sha256_of_canonical_json_and_names_no_format(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    text = b'[["a-train-00000-000000","train",9,3],["a-train-00000-000001","val",2,18446744073709551615]]'
+    golden = "6c899c273ec2b2a5b9bc91ed2ce7d7ffa4b569471828c6c12bb3c516ffe132aa"
+    assert order(SAMPLES) == order(iter(SAMPLES)) == hashlib.sha256(text).hexdigest() == golden
+    assert order([]) == hashlib.sha256(b"[]").hexdigest()
+    before = fingerprint(PIXELS, EPISODES)
+    monkeypatch.setattr(manifest_module, "FORMAT", "oxcart/9")
+    assert order(SAMPLES) == golden
+    assert fingerprint(PIXELS, EPISODES) != before
+
+
+def test_the_order_changes_with_everything_in_it() -> None:
+    one, two = SAMPLES
+    changed: list[list[tuple[str, str, int, int]]] = [
+        SAMPLES,
+        [two, one],
+        [one],
+        [one, two, two],
+        [],
+        [("b" + one[0][1:], *one[1:]), two],
+        [(one[0], "test", *one[2:]), two],
+        [(*one[:2], 8, one[3]), two],
+        [(*one[:3], 4), two],
+    ]
+    assert len({order(episodes) for episodes in changed}) == len(changed)
 
 
 def test_the_digest_of_an_episode() -> None:

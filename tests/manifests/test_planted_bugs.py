@@ -7,37 +7,12 @@ says which test guards which line.
 
 from __future__ import annotations
 
-import importlib.util
-import os
-import shutil
-import subprocess
-import sys
-from collections.abc import Collection, Iterable
+from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
-from xml.etree import ElementTree
 
 import pytest
 
-TESTS = Path(__file__).parents[1]
-ROOT = TESTS.parent
-ROOMS = ("shards", "manifests", "compile", "train", "cli")
-
-
-class Bug(NamedTuple):
-    """A slip of one line. To add one, add a line to the list; a test that is fast keeps the list cheap."""
-
-    what: str
-    """What goes wrong, in a phrase."""
-    file: str
-    """File of the code, from the root of the repository."""
-    old: str
-    """Piece of the code, which occurs once in its file."""
-    new: str
-    """What replaces it."""
-    test: str
-    """The test that must fail, from the folder of the tests; of several cases, every one."""
-
+from planted_bugs import Bug, Run, check_noticed, check_passing, check_up_to_date, forked
 
 BUGS = [
     Bug(
@@ -520,74 +495,26 @@ BUGS = [
     ),
 ]
 
-RUN = "import sys, pytest, oxcart.manifests; print(oxcart.manifests.__file__); sys.exit(pytest.main())"
-"""Says where the package is imported from, and runs the tests that are given."""
-FAILS = ("assert ", "AssertionError", "Failed: DID NOT RAISE")
-"""How the message of a test begins that fails, rather than breaks."""
-
 every_bug = pytest.mark.parametrize("bug", BUGS, ids=[bug.what for bug in BUGS])
 
 
-def with_bug(bug: Bug) -> str:
-    """The text of the bug's file with the bug in it."""
-    text = (ROOT / bug.file).read_text(encoding="utf-8")
-    assert text.count(bug.old) == 1, f"out of date: {bug.file} does not have {bug.old!r} once"
-    return text.replace(bug.old, bug.new)
-
-
-def package(folder: Path, copied: Collection[str]) -> Path:
-    """A package `oxcart` in a folder, of which some rooms are copies and the others links."""
-    made = folder / "oxcart"
-    made.mkdir()
-    for room in ROOMS:
-        if room in copied:
-            shutil.copytree(ROOT / room, made / room)
-        else:
-            (made / room).symlink_to(ROOT / room)
-    return made
-
-
-def failures(folder: Path, tests: Iterable[str]) -> dict[str, str]:
-    """Each case of the tests, run with the package in the folder -> why it failed; "" if it passed."""
-    report = folder / "report.xml"
-    settings = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
-    settings |= {"PYTHONPATH": str(folder), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
-    options = ["-p", "no:cacheprovider", f"--basetemp={folder / 'run'}", f"--junitxml={report}"]
-    command = [sys.executable, "-c", RUN, *options, *(str(TESTS / test) for test in tests)]
-    done = subprocess.run(command, cwd=ROOT, env=settings, capture_output=True, text=True, check=False)
-    said = done.stdout + done.stderr
-    assert said.startswith(f"{folder / 'oxcart'}{os.sep}"), f"not the copy is imported: {said}"
-    assert done.returncode in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED), said
-    found = {}
-    for case in ElementTree.parse(report).iter("testcase"):
-        assert case.find("error") is None, said
-        assert case.find("skipped") is None, said
-        failure = case.find("failure")
-        found[f"{case.get('classname')}.{case.get('name')}"] = (
-            "" if failure is None else failure.get("message", "")
-        )
-    assert found, said
-    return found
+@pytest.fixture(scope="module")
+def run() -> Iterator[Run]:
+    with forked() as run:
+        yield run
 
 
 @every_bug
 def test_a_bug_is_up_to_date(bug: Bug) -> None:
-    compile(with_bug(bug), bug.file, "exec")
+    check_up_to_date(bug)
 
 
 @pytest.mark.system
-def test_without_a_bug_the_tests_pass(tmp_path: Path) -> None:
-    package(tmp_path, ROOMS)
-    found = failures(tmp_path, sorted({bug.test for bug in BUGS}))
-    assert set(found.values()) == {""}
+def test_without_a_bug_the_tests_pass(tmp_path: Path, run: Run) -> None:
+    check_passing(BUGS, tmp_path, run)
 
 
 @pytest.mark.system
 @every_bug
-def test_a_bug_is_noticed(bug: Bug, tmp_path: Path) -> None:
-    file = package(tmp_path, {bug.file.split("/")[0]}) / bug.file
-    file.write_text(with_bug(bug), encoding="utf-8")
-    # What was compiled of the file without the bug may have its size and its time.
-    Path(importlib.util.cache_from_source(file)).unlink(missing_ok=True)
-    for case, why in failures(tmp_path, [bug.test]).items():
-        assert why.startswith(FAILS), f"{case}: {why or 'passes'}"
+def test_a_bug_is_noticed(bug: Bug, tmp_path: Path, run: Run) -> None:
+    check_noticed(bug, tmp_path, run)

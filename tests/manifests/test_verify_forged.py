@@ -84,6 +84,13 @@ def test_a_false_count_says_both_numbers(root: Path) -> None:
     assert f"'frames': {frames}," in reason
 
 
+def test_an_order_that_the_episodes_do_not_give_is_found(root: Path) -> None:
+    manifest = read_manifest(root)
+    order = manifest["order"]
+    write_manifest(root, {**manifest, "order": "0" * 64})
+    assert reasons(root, MANIFEST) == [f"order: the manifest says {'0' * 64}, the tables {order}"]
+
+
 def test_a_false_row_of_a_list_is_said_alone(root: Path) -> None:
     manifest = read_manifest(root)
     manifest["environments"][1]["name"] = "moon"

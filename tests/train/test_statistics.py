@@ -9,11 +9,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 from scipy import stats
-from sklearn.metrics import adjusted_mutual_info_score, mutual_info_score, normalized_mutual_info_score
+from sklearn.linear_model import Ridge
+from sklearn.metrics import (
+    adjusted_mutual_info_score,
+    mutual_info_score,
+    normalized_mutual_info_score,
+    r2_score,
+)
 
 from oxcart.train import statistics
 from oxcart.train.statistics import (
+    GROUPS,
     SHUFFLES,
+    STILL,
     Ints,
     Units,
     information,
@@ -38,6 +46,25 @@ def test_a_linear_relation_is_found_and_noise_is_not() -> None:
     assert (found > 0.98).all()
     noise = np.random.default_rng(3).standard_normal((600, 2))
     assert (statistics.probe(x, noise[:400], x_val, noise[400:]) < 0.1).all()
+
+
+def test_the_probe_is_that_of_scikit_learn_and_is_judged_around_the_mean_of_val() -> None:
+    generator = np.random.default_rng(0)
+    x, x_val = statistics.one_hot(codes(80, 0), 4), statistics.one_hot(codes(50, 1), 4)
+    weights = generator.normal(size=(8, 2))
+    y, y_val = (one @ weights + generator.normal(size=(len(one), 2)) for one in (x, x_val))
+    y_val += (0.7, -0.4)  # val has another mean than train
+    for given in ((), (30.0,)):
+        made = Ridge(*(given or (1.0,))).fit(x, y).predict(x_val)
+        expected = r2_score(y_val, made, multioutput="raw_values")
+        assert statistics.probe(x, y, x_val, y_val, *given) == pytest.approx(expected)
+        assert statistics.r2(y_val, y_val - made) == pytest.approx(expected)
+
+
+def test_entropy_is_that_of_scipy_in_nats() -> None:
+    counts = np.array([5, 0, 3, 1])
+    assert statistics.entropy(counts) == pytest.approx(stats.entropy(counts))
+    assert statistics.entropy(counts / 9) == pytest.approx(stats.entropy(counts))
 
 
 def test_a_value_that_never_varies_has_no_r2() -> None:
@@ -85,6 +112,35 @@ def test_mutual_information_is_that_of_scikit_learn() -> None:
     assert told(one, labels, alone(300), 0, of="both")(everything) == pytest.approx(adjusted, abs=0.01)
     assert information(one, one[:, 0] + 7, alone(300)).value == pytest.approx(1)
     assert information(one, np.zeros(300, np.int64), alone(300)).value == 0
+
+
+def test_chance_is_that_of_labels_of_other_clusters() -> None:
+    """Six environments with labels of their own: shuffles of single pairs would give less by chance."""
+    generator = np.random.default_rng(0)
+    place = np.repeat(np.arange(6), 20)
+    units = Units(environment=place, episode=np.arange(120) // 10, t=np.arange(120))
+    one = np.where(generator.random(120) < 0.6, place % 4, generator.integers(0, 4, 120))
+    labels = np.where(generator.random(120) < 0.6, place % 3, generator.integers(0, 5, 120))
+    drawn = shuffles(units, SHUFFLES, 3)
+    shared = mutual_info_score(one, labels)
+    chance = float(np.mean([mutual_info_score(one, labels[rows]) for rows in drawn]))
+    of_codes, of_labels = (stats.entropy(np.bincount(values)) for values in (one, labels))
+    both = math.sqrt(of_codes * of_labels)
+    found = information(one[:, None], labels, units, seed=3)
+    assert found.value == pytest.approx(shared / both)
+    assert found.shuffled == pytest.approx(chance / both)
+    assert found.excess == pytest.approx((shared - chance) / both)
+    for of, whole in (("labels", of_labels), ("codes", of_codes), ("both", both)):
+        share = told(one[:, None], labels, units, 3, of=of)(np.arange(120))  # type: ignore[arg-type]
+        assert share == pytest.approx((shared - chance) / (whole - chance)), of
+
+    def excess(rows: Ints) -> float:
+        chances = [mutual_info_score(one[rows], labels[taken[rows]]) for taken in drawn]
+        sizes = (stats.entropy(np.bincount(values[rows])) for values in (one, labels))
+        gap = mutual_info_score(one[rows], labels[rows]) - np.mean(chances)
+        return float(gap / math.sqrt(math.prod(sizes)))
+
+    assert found.interval == pytest.approx(jackknife(excess, place))
 
 
 def test_a_share_is_one_where_codes_determine_the_label_and_half_where_they_halve_it() -> None:
@@ -275,11 +331,26 @@ def test_two_clusters_and_values_that_are_not_determined_have_no_interval() -> N
     assert information(codes(50, 0), codes(50, 1)[:, 0], units_of([-1] * 50, [0] * 50)).interval is None
 
 
-def test_the_interval_of_a_cosine_stays_within_one() -> None:
-    values = np.array([0.99, 0.9, 0.999, 0.5])
-    statistic = lambda rows: float(values[rows].mean())  # noqa: E731
-    low, high = jackknife_cosine(statistic, np.arange(4)) or (0.0, 0.0)
-    assert -1 < low < statistic(np.arange(4)) < high < 1
+def test_many_clusters_are_left_out_in_groups_of_them() -> None:
+    left: list[set[int]] = []
+    clusters = np.repeat(np.arange(3 * GROUPS), 2)
+
+    def statistic(rows: Ints) -> float:
+        left.append(set(range(3 * GROUPS)) - set(clusters[rows].tolist()))
+        return float(rows.mean())
+
+    jackknife(statistic, clusters)
+    *without, whole = left
+    assert whole == set()
+    assert [len(one) for one in without] == [3] * GROUPS
+    assert set.union(*without) == set(range(3 * GROUPS))
+
+
+def test_the_interval_of_a_cosine_is_students_of_fishers_z() -> None:
+    z = np.array([2.6, 1.5, 3.8, 0.5])  # cosines from 0.46 to 0.999
+    found = jackknife_cosine(lambda rows: float(np.tanh(z[rows].mean())), np.arange(4))
+    bounds = stats.ttest_1samp(z, 0).confidence_interval(0.95)
+    assert found == pytest.approx((math.tanh(bounds.low), math.tanh(bounds.high)), abs=1e-5)
     assert jackknife_cosine(lambda rows: 1.0, np.arange(4)) == pytest.approx((1, 1))
 
 
@@ -293,6 +364,13 @@ def test_directions_are_sectors_and_stillness() -> None:
     found = statistics.directions(actions)
     assert found.tolist() == [1, 3, 5, 7, 2, 0]
     assert len(set(statistics.directions(np.array([[1.0], [-1.0], [2.0]])).tolist())) == 2
+
+
+def test_an_action_is_still_below_a_tenth_of_a_long_one() -> None:
+    lengths = np.array([2.0] * 18 + [0.21, 0.19])
+    assert np.percentile(lengths, 90) * STILL == pytest.approx(0.2)
+    found = statistics.directions(np.stack([lengths, 0 * lengths], 1))
+    assert found.tolist() == [1] * 19 + [0]
 
 
 def test_joint_numbers_tell_whole_actions_apart() -> None:

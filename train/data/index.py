@@ -265,5 +265,6 @@ class SplitIndex:
         return {
             "dataset": self.dataset.manifest.dataset["name"],
             "fingerprint": self.dataset.manifest.fingerprint,
+            "order": self.dataset.manifest.order,
             "split": self.split,
         }

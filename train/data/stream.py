@@ -89,7 +89,7 @@ class DatasetStream:
                 f"sample: an offset of {short} steps is longer than every episode of "
                 f"{store.url}, {index.split}; the longest has {index.steps.max()}"
             )
-        self._key = derive(config.seed, int(manifest.fingerprint[:16], 16))
+        self._key = derive(config.seed, int(manifest.order[:16], 16))
         self.order = Order(self._key, counts, index.shards.astype(np.int64), config.lanes, config.window)
         self.actions = max(1, self.offset)
         """Actions per sample."""

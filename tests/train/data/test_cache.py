@@ -134,7 +134,7 @@ def test_a_folder_that_somebody_may_have_filled_is_refused_in_one_line(tmp_path:
 
 
 def test_a_dataset_is_no_place_for_a_cache(tmp_path: Path) -> None:
-    (tmp_path / "manifest.json").write_bytes(b'{"format": "oxcart/1"}')
+    (tmp_path / "manifest.json").write_bytes(b'{"format": "oxcart/2"}')
     for place in (tmp_path, tmp_path / "shards"):
         with pytest.raises(
             ConfigError, match=rf"^cache: '{place}/{FOLDER}' is inside the dataset '{tmp_path}', "

@@ -101,7 +101,7 @@ def no_manifest(dataset: Path) -> None:
         (remove_chunks, OxcartError, r"train-0000\d.chunks.parquet: read: No such file"),
         (change_chunks, CorruptError, r"chunks.parquet: does not match its digest"),
         (change_episodes, CorruptError, r"episodes.parquet: does not match its digest"),
-        (other_format, ConfigError, r"format 'oxcart/9', expected 'oxcart/1'"),
+        (other_format, ConfigError, r"format 'oxcart/9', expected 'oxcart/2'; use the oxcart"),
         (no_manifest, ConfigError, r"no manifest.json, so not a compiled dataset"),
     ],
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ import click
 import numpy as np
 import pytest
 from pages import measure, tables_of
+from scipy import stats
 
 from depth import few
 from once import Once
@@ -21,10 +22,19 @@ from oxcart.cli.evaluate import _text
 from oxcart.cli.table import painter
 from oxcart.shards.errors import ConfigError
 from oxcart.train.evaluate import strategies
-from oxcart.train.evaluate.analysis import TONES, Analysis, Row, Subject, evaluate, told
+from oxcart.train.evaluate.analysis import (
+    SHUFFLES_DECODED,
+    TONES,
+    Analysis,
+    Row,
+    Subject,
+    Verdict,
+    evaluate,
+    told,
+)
 from oxcart.train.evaluate.gather import GatheredPairs
 from oxcart.train.evaluate.report import report_html, report_json, say
-from oxcart.train.evaluate.strategy import Number
+from oxcart.train.evaluate.strategy import Better, Context, Number, Skip, Strategy
 from oxcart.train.evaluate.subsets import Subset, default_subsets, parse
 from oxcart.train.flow import flow_meter
 from planted import context, planted, skipped, with_frames
@@ -149,6 +159,101 @@ def test_nothing_is_judged_where_nothing_is_held_out(place: str, said: str) -> N
     )
     assert all(name.startswith(f"{place}/") for name in analysis.scalars())
     assert said in report_html(analysis).decode()
+
+
+def rising(
+    drawn: list[GatheredPairs],
+    better: Better = "high",
+    bounds: Sequence[tuple[float | None, float | None]] = ((None, None),),
+    **about: Any,
+) -> Strategy:
+    """A strategy that notes the pairs that it measures; its bounds are those of the context's seed."""
+
+    def measure(pairs: GatheredPairs, given: Context) -> Iterator[Number | Skip]:
+        drawn.append(pairs)
+        low, high = bounds[given.seed]
+        yield Number(
+            name="mean",
+            title="mean",
+            read=".",
+            value=value_of(pairs),
+            low=low,
+            high=high,
+            better=better,
+            null_is_best=about.get("null_is_best", False),
+        )
+
+    return Strategy(title="rising", about=".", measure=measure, decodes=about.get("decodes", False))
+
+
+def value_of(pairs: GatheredPairs) -> float:
+    return float((pairs.codes[:, 0] * np.arange(len(pairs))).mean())
+
+
+@pytest.mark.parametrize("decodes", [False, True])
+def test_a_null_is_the_range_of_one_more_shuffle(decodes: bool) -> None:
+    drawn: list[GatheredPairs] = []
+    strategy = rising(drawn, decodes=decodes)
+    subject = Subject(pairs=planted("direction"), context=context())
+    (row,) = evaluate(subject, None, {"rising": strategy}, figures=False, shuffles=12).rows()
+    own, seen, *shuffled = drawn
+    assert len(shuffled) == (SHUFFLES_DECODED if decodes else 12)
+    assert (own.place == "held out").all()
+    assert (seen.place == "seen").all()
+    assert row.seen is not None
+    assert [row.number.value, row.seen.value] == [value_of(own), value_of(seen)]
+    values = np.array([value_of(one) for one in shuffled])
+    assert len(set(values.tolist())) == len(values)
+    scale = values.std(ddof=1) * math.sqrt(1 + 1 / len(values))
+    low, high = stats.t.interval(0.95, len(values) - 1, values.mean(), scale)
+    assert row.null is not None
+    assert row.null.value == pytest.approx(values.mean())
+    assert (row.null.low, row.null.high) == pytest.approx((low, high), rel=1e-4)
+
+
+def test_a_null_that_is_best_is_of_episodes_anywhere() -> None:
+    """Codes of a dataset stay in it in the one shuffle, and not in the other, which is the null then."""
+    drawn: list[GatheredPairs] = []
+    pairs = planted("environment")
+    pairs = replace(pairs, codes=(pairs.dataset == "left").astype(np.int64)[:, None] + 1)
+    subject = Subject(pairs=pairs, context=context())
+    strategy = rising(drawn, null_is_best=True)
+    (row,) = evaluate(subject, None, {"rising": strategy}, figures=False, shuffles=4).rows()
+    within, anywhere = drawn[2::2], drawn[3::2]
+    assert all((one.codes == drawn[0].codes).all() for one in within)
+    assert not any((one.codes == drawn[0].codes).all() for one in anywhere)
+    assert row.null is not None
+    assert row.null.value == pytest.approx(np.mean([value_of(one) for one in anywhere]))
+
+
+@pytest.mark.parametrize(
+    ("better", "own", "other", "verdict"),
+    [
+        ("high", (0.5, 0.7), (0.2, 0.4), "clear"),
+        ("high", (0.5, 0.7), (0.4, 0.6), "not told apart"),
+        ("high", (0.5, 0.7), (0.55, 0.6), "not told apart"),
+        ("high", (0.2, 0.4), (0.5, 0.7), "on the wrong side"),
+        ("low", (0.5, 0.7), (0.2, 0.4), "on the wrong side"),
+        ("low", (0.2, 0.4), (0.5, 0.7), "clear"),
+        ("low", (0.2, 0.6), (0.5, 0.7), "not told apart"),
+        ("none", (0.5, 0.7), (0.2, 0.4), "describes"),
+    ],
+)
+def test_a_verdict_compares_bounds_on_the_better_side(
+    better: Better, own: tuple[float, float], other: tuple[float, float], verdict: Verdict
+) -> None:
+    strategy = rising([], better, (own, other))
+    trained, untrained = (
+        Subject(pairs=planted("direction"), context=replace(context(), seed=seed)) for seed in (0, 1)
+    )
+    (row,) = evaluate(trained, untrained, {"rising": strategy}, figures=False, shuffles=0).rows()
+    assert row.verdict == verdict
+
+
+def test_pairs_episodes_and_environments_of_a_place_are_counted() -> None:
+    counts = run(planted("direction"), "codebook").counts
+    found = {name: (one.pairs, one.episodes, one.environments) for name, one in counts.items()}
+    assert found == {"held out": (480, 24, 4), "seen": (240, 12, 2)}
 
 
 def test_what_lies_on_the_wrong_side_is_worse() -> None:
@@ -397,7 +502,8 @@ def test_a_kind_is_skipped_by_name() -> None:
 def test_buckets_are_small_rules() -> None:
     pairs = planted("direction")
     text = (
-        "left: dataset=left\nnew: [held out, 'environment~kitchen[25]']\nnot red: instruction!~red\nold: seen"
+        "left: dataset=left\nnew: [held out, 'environment~kitchen[235]']\nnot red: instruction!~red\n"
+        "old: seen"
     )
     found = {one.name: one.mask(pairs) for one in parse(text, "subsets.yaml")}
     assert (found["left"] == (pairs.dataset == "left")).all()

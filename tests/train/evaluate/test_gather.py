@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,8 @@ import torch
 
 from oxcart.manifests.dataset import Dataset
 from oxcart.shards.errors import ConfigError
-from oxcart.train import frame_baseline
+from oxcart.train import frame_baseline, statistics
+from oxcart.train.data.order import derive
 from oxcart.train.evaluate.gather import (
     Draw,
     GatheredPairs,
@@ -25,6 +27,7 @@ from oxcart.train.flow import flow_meter
 from oxcart.train.laq.model import LatentActionModel, to_float
 from oxcart.train.laq.validate import open_split
 from oxcart.train.trained_on import TrainedOn
+from planted import planted
 from tiny_laq import small
 
 CPU = torch.device("cpu")
@@ -102,6 +105,57 @@ def test_every_row_is_its_own_pair(kitchen: Path) -> None:
     assert (codes == pairs.codes[pairs.framed]).all(), "frames stand beside their own codes"
     assert set(pairs.split[pairs.place == "held out"]) == {"val"}
     assert set(pairs.split[pairs.place == "seen"]) == {"train", "val_seen"}
+
+
+def test_values_of_a_row_are_those_of_its_pair(kitchen: Path) -> None:
+    config = small(kitchen, Path("run"))
+    meter = flow_meter("dis", None, CPU)
+    assert callable(meter)
+    loaders = open_splits({"k": Dataset.open(str(kitchen))}, config.data, 16, 8)
+    model = LatentActionModel(config.model, config.quantizer).eval()
+    draw = Draw(samples=10, frames=12, batch_size=4, seed=3)
+    (pairs,) = gather(loaders, [model], draw, CPU, meter, None)
+    for number, ((_, split), loader) in enumerate(loaders.items()):
+        mine = np.flatnonzero(pairs.split == split)
+        batch = loader.at(np.sort(draw_positions(loader.epoch_length, 10, derive(3, 41, number))))
+        assert pairs.key[mine].tolist() == batch.key
+        assert pairs.t[mine].tolist() == batch.t.tolist()
+        assert pairs.environment[mine].tolist() == batch.environment
+        assert pairs.instruction[mine].tolist() == batch.instruction
+        assert pairs.flow is not None
+        assert np.array_equal(pairs.flow[mine], meter(batch.frames.numpy()))
+        for name, value in (("actions", batch.action), ("state", batch.state)):
+            assert value is not None
+            assert np.array_equal(getattr(pairs, name)[mine], value.numpy()), name
+    assert (pairs.place == "unknown").all()
+
+
+def test_codes_are_shuffled_between_clusters_of_a_dataset_or_episodes_anywhere() -> None:
+    """The code of each pair says which episode it is of, so a shuffle shows where codes come from."""
+    pairs = planted("noise")
+    pairs = replace(pairs, codes=np.stack([pairs.episodes, np.arange(len(pairs))], 1))
+    dataset = dict(zip(pairs.episodes.tolist(), pairs.dataset.tolist(), strict=True))
+    within, anywhere = pairs.shuffled(1), pairs.shuffled(1, anywhere=True)
+    for shuffled in (within, anywhere):
+        assert (shuffled.codes[:, 0] != pairs.episodes).all()
+        for episode in range(36):
+            assert len(set(shuffled.codes[pairs.episodes == episode, 0].tolist())) == 1
+    assert [dataset[code] for code in within.codes[:, 0].tolist()] == pairs.dataset.tolist()
+    assert [dataset[code] for code in anywhere.codes[:, 0].tolist()] != pairs.dataset.tolist()
+    for name in ("left", "right"):
+        mine = np.flatnonzero(pairs.dataset == name)
+        drawn = statistics.shuffles(pairs.units[mine], 1, 1)[0]
+        assert (within.codes[mine] == pairs.codes[mine[drawn]]).all()
+    assert (pairs.shuffled(2).codes != within.codes).any()
+
+
+def test_pairs_of_one_name_in_two_datasets_are_of_two_environments() -> None:
+    pairs = planted("noise")
+    named = replace(pairs, environment=np.char.add("kitchen", (pairs.episodes % 3).astype(str)), _kept={})
+    assert len(np.unique(named.units.environment)) == 6
+    assert named.units.over == "environments"
+    unknown = replace(pairs, environment=np.where(pairs.dataset == "left", "", pairs.environment), _kept={})
+    assert ((unknown.units.environment == -1) == (pairs.dataset == "left")).all()
 
 
 def test_some_of_the_pairs_keep_their_frames(kitchen: Path) -> None:

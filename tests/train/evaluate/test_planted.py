@@ -8,15 +8,19 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy import stats
 from sklearn.linear_model import Ridge
 from sklearn.metrics import r2_score
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
-from oxcart.train import statistics
+from oxcart.train import frame_baseline, statistics
 from oxcart.train.evaluate import strategies
+from oxcart.train.evaluate.strategies.compass import _actions_by_token
+from oxcart.train.evaluate.strategies.consistency import _variances
+from oxcart.train.evaluate.strategies.permutation import _ordered
 from oxcart.train.evaluate.strategies.transfer import between, transfer
 from oxcart.train.evaluate.strategy import Number
-from oxcart.train.flow import WEIGHTED, flow_meter, mean_flows
+from oxcart.train.flow import STILL, VARIANTS, WEIGHTED, flow_meter, mean_flows
 from oxcart.train.laq.config import QuantizerConfig
 from oxcart.train.laq.quantize import build_quantizer
 from planted import context, measured, planted, skipped, with_frames
@@ -158,11 +162,21 @@ def test_what_the_frame_tells_as_well_is_no_gain() -> None:
     assert found["r2_value_0"].low > 0.85
     assert found["gain_value_0"].high < 0, "the frame tells the length as well"
     assert found["gain_value_1"].low > 0.8
+    new, other = pairs.split == "val", np.zeros_like(pairs.actions)
+    for dataset in ("left", "right"):
+        mine = pairs.dataset == dataset
+        other[mine] = StandardScaler().fit(pairs.actions[mine & ~new]).transform(pairs.actions[mine])
+    places = statistics.numbered(pairs.environment[~new])
+    made = frame_baseline.predict(sight.features[~new], other[~new], places, sight.features[new])
+    by_frame = r2_score(other[new][:, 0], made[:, 0])
+    assert found["gain_value_0"].value == pytest.approx(found["r2_value_0"].value - by_frame, abs=1e-3)
 
 
 def test_text_is_told_by_codes_of_the_instruction_alone() -> None:
     assert of("text", "instruction")["sequences"].low > 0.8
     assert of("text", "instruction")["tokens"].low > 0.8
+    assert of("text", "instruction")["sequences"].value == pytest.approx(1)
+    assert of("text", "instruction")["tokens"].value == pytest.approx(1)
     for codes in ("direction", "noise"):
         for number in of("text", codes).values():
             holds(number, 0, 0.003)
@@ -170,6 +184,80 @@ def test_text_is_told_by_codes_of_the_instruction_alone() -> None:
 
 def test_states_are_not_told_by_directions() -> None:
     holds(of("state", "direction")["told"], 0, 0.005)
+
+
+def test_states_are_told_by_codes_that_go_with_them() -> None:
+    pairs = planted("direction")
+    assert pairs.actions is not None
+    unit = pairs.actions / np.linalg.norm(pairs.actions, axis=1, keepdims=True)
+    unit[pairs.dataset == "left"] *= -1  # what a code says in one dataset is not what it says in the other
+    found = measured("state", replace(pairs, state=np.column_stack([unit, np.ones(720)])))["told"]
+    assert found.value == pytest.approx(np.cos(0.05 / np.sqrt(3)) ** 2, abs=0.002), (
+        "all but the planted noise"
+    )
+
+
+def test_each_mean_of_flow_is_a_number_of_its_own() -> None:
+    pairs, noise = planted("direction"), planted("noise", seed=1)
+    assert pairs.flow is not None
+    assert noise.flow is not None
+    for number, variant in enumerate(VARIANTS):
+        flow = noise.flow.copy()
+        flow[:, number] = pairs.flow[:, number]
+        found = measured("flow_tokens", replace(pairs, flow=flow), context(quick=True))
+        for name in VARIANTS:
+            assert (found[f"direction_{name}"].value > 0.9) == (name == variant), (variant, name)
+
+
+def test_numbers_of_the_codebook_are_those_of_scipy() -> None:
+    counts = np.array([[400, 200, 120, 0, 0, 0, 0, 0], [480, 240, 0, 0, 0, 0, 0, 0]])
+    codes = np.stack([np.repeat(np.arange(8), own) for own in counts], 1)
+    found = measured("codebook", replace(planted("noise"), codes=codes))
+    assert found["utilisation"].value == pytest.approx(5 / 16)
+    assert found["entropy"].value == pytest.approx(stats.entropy(counts, axis=1, base=2).mean())
+    assert found["perplexity"].value == pytest.approx(np.exp(stats.entropy([400, 80, 120, 120])))
+
+
+def test_tables_hold_means_and_variances_of_each_token() -> None:
+    pairs = planted("direction")
+    assert pairs.actions is not None
+    rows = _actions_by_token(pairs).rows
+    assert len(rows) == 16
+    for dataset, token, count, mean, covariance in rows:
+        own = pairs.actions[(pairs.dataset == dataset) & (pairs.codes[:, 0] == int(token[2:]))]
+        assert count == len(own)
+        assert mean == pytest.approx(own.mean(0).tolist(), abs=1e-6)
+        assert np.array(covariance) == pytest.approx(np.cov(own, rowvar=False), abs=1e-6)
+    scaled = np.concatenate(
+        [StandardScaler().fit_transform(pairs.actions[pairs.dataset == one]) for one in ("left", "right")]
+    )
+    tokens = _variances(scaled, pairs.codes, 8, statistics.numbered(pairs.dataset))
+    assert len(tokens) == 8
+    for token, count, within, between_, ratio in tokens:
+        groups = [
+            scaled[(pairs.dataset == one) & (pairs.codes[:, 0] == int(token[2:]))]
+            for one in ("left", "right")
+        ]
+        sizes = [len(one) for one in groups]
+        spread = [one.var(0, ddof=1).sum() for one in groups]
+        inside = np.average(spread, weights=sizes)
+        apart = (groups[0].mean(0) - groups[1].mean(0)) ** 2 / 2
+        across = apart.sum() - np.mean(np.array(spread) / sizes)
+        assert count == sum(sizes)
+        assert within == pytest.approx(inside / scaled.var(0).sum(), abs=1e-4)
+        assert between_ == pytest.approx(across / scaled.var(0).sum(), abs=1e-4)
+        assert ratio == pytest.approx(across / inside, abs=1e-4)
+
+
+def test_arrows_that_are_turned_in_what_is_held_out_do_not_agree_with_those_seen() -> None:
+    pairs = planted("direction")
+    for angle in (90, 180):
+        turned = replace(
+            pairs,
+            codes=np.where((pairs.place == "seen")[:, None], pairs.codes + angle // 45, pairs.codes) % 8,
+        )
+        found = measured("compass", turned)["cosine_held_out"]
+        assert found.value == pytest.approx(np.cos(np.radians(angle)), abs=0.02)
 
 
 def test_the_codebook_counts() -> None:
@@ -192,6 +280,34 @@ def test_codes_that_move_images_transfer_and_ignored_ones_do_not() -> None:
     assert found["error_across_datasets"].value == 1
     noise = measured("transfer", with_frames(planted("noise"), 240), context(meter))
     holds(noise["angle_across_environments"], 90, 3)
+
+
+def test_angles_between_motions_are_in_degrees() -> None:
+    east, up, west, still = (3.0, 0.0), (0.0, 5.0), (-2.0, 0.0), (0.0, 0.9 * STILL)
+    one = np.array([east, east, east, (1, 1), east, still])
+    other = np.array([(1, 0), up, west, up, still, east])
+    assert between(one, other).tolist() == pytest.approx([0, 90, 180, 45, 90, math.nan], nan_ok=True)
+
+
+def test_errors_of_transfer_are_ratios_of_sums_of_squares() -> None:
+    pairs, given = with_frames(planted("noise"), 40), context()
+    assert pairs.frames is not None
+    groups = pairs.environment
+    for alike in (True, False):
+        found = transfer(pairs, given, groups, alike=alike)
+        assert found is not None
+        of, episodes = groups[pairs.framed], pairs.episodes[pairs.framed]
+        assert ((of[found.a] == of[found.b]) == alike).all()
+        assert (episodes[found.a] != episodes[found.b]).all()
+        first, second = (pairs.frames[found.b, step].astype(float) for step in (0, 1))
+        codes = pairs.codes[pairs.framed]
+        drawn = [given.decode(first.astype(np.uint8), codes[one]).astype(float) for one in (found.a, found.b)]
+        errors = np.stack([((one - second) ** 2).mean((1, 2, 3)) for one in drawn], 1)
+        assert found.ratio == pytest.approx(errors)
+        number = measured("transfer", pairs, given)[
+            "error_within_environments" if alike else "error_across_environments"
+        ]
+        assert number.value == pytest.approx(errors[:, 0].sum() / errors[:, 1].sum())
 
 
 def test_a_decoder_that_codes_alone_move_transfers_nothing_by_that() -> None:
@@ -242,6 +358,27 @@ def test_an_order_that_matters_costs_and_one_that_does_not_is_free() -> None:
         "reversed": 1,
         "shuffled": 1,
     }
+
+
+def test_orders_are_those_that_they_say_and_their_errors_over_that_of_the_original() -> None:
+    pairs = planted("direction", places=3)
+    pairs.codes[:, 1:] = np.random.default_rng(0).integers(0, 8, (720, 2))
+    pairs, given = with_frames(pairs), context()
+    assert pairs.frames is not None
+    codes = pairs.codes[pairs.framed]
+    kept, ascending, reverse, shuffled = _ordered(codes, 0)
+    assert (kept == codes).all()
+    assert ascending.tolist() == [sorted(row) for row in codes.tolist()]
+    assert reverse.tolist() == [row[::-1] for row in codes.tolist()]
+    assert [sorted(row) for row in shuffled.tolist()] == ascending.tolist()
+    assert (shuffled != codes).any()
+    found, second = measured("permutation", pairs, given), pairs.frames[:, 1].astype(float)
+    own, *others = [
+        ((given.decode(pairs.frames[:, 0], order) - second) ** 2).sum()
+        for order in (codes, ascending, reverse, shuffled)
+    ]
+    values = [found[name].value for name in ("sorted", "reversed", "shuffled")]
+    assert values == pytest.approx([other / own for other in others])
 
 
 def test_mean_flows_look_at_what_moves() -> None:

@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
-from sklearn.metrics import r2_score
+from scipy import stats
+from sklearn.linear_model import Ridge
+from sklearn.metrics import normalized_mutual_info_score, r2_score
+from sklearn.preprocessing import OneHotEncoder
+from torch import Tensor
 
 from oxcart.compile.sample.rlds import RldsSampleConfig
 from oxcart.manifests.split import SplitRule
 from oxcart.shards.errors import ConfigError
 from oxcart.train import frame_baseline, statistics
+from oxcart.train.data import Batch
 from oxcart.train.laq.model import LatentActionModel, to_float
 from oxcart.train.laq.task import LaqTask, train_laq
-from oxcart.train.laq.validate import Seen, look, measure_probes, pairs_of, quality, usage
+from oxcart.train.laq.validate import Seen, look, measure_probes, pairs_of, quality, usage, validate
 from oxcart.train.loaders import chunks
 from sample_compile import compile_sample
 from tiny_laq import lines, small, trained
@@ -181,33 +190,104 @@ def test_best_is_the_checkpoint_of_the_lowest_ratio(run: Path) -> None:
 
 
 def test_usage_of_known_codes() -> None:
-    known = np.array([[0, 1], [0, 1], [1, 1], [1, 1]])
+    known = np.array([[0, 1], [0, 1], [0, 1], [1, 1]])
     assert usage(known, 4, shared=False)["dead_codes"] == 2 + 3, "each place has its own four"
     found = usage(known, 4, shared=True)
     assert found["usage"] == pytest.approx((2 / 4 + 1 / 4) / 2)
     assert found["dead_codes"] == 2
-    assert found["perplexity_0"] == pytest.approx(2)
+    first = np.exp(stats.entropy([3, 1]))
+    assert found["perplexity_0"] == pytest.approx(first)
     assert found["perplexity_1"] == pytest.approx(1)
-    assert found["perplexity_joint"] == pytest.approx(2)
+    assert found["perplexity"] == pytest.approx((first + 1) / 2)
+    assert found["perplexity_joint"] == pytest.approx(first)
 
 
 def test_quality_of_known_errors() -> None:
+    """Ratios are of means over pairs and a PSNR is a mean over pairs, which differs where errors do."""
     errors = {
-        kind: np.full(3, value, np.float32)
-        for kind, value in (
-            ("prediction", 0.01),
-            ("copy", 0.04),
-            ("constant", 0.03),
-            ("permuted", 0.08),
-            ("random", 0.1),
-        )
+        "prediction": np.array([0.01, 0.0001, 0.001], np.float32),
+        "copy": np.array([0.04, 0.0004, 0.004], np.float32),
+        "constant": np.array([0.01, 0.0233, 0], np.float32),
+        "permuted": np.array([0.0808, 0.008, 0], np.float32),
+        "random": np.array([0.1, 0.1, 0.1], np.float32),
     }
     found = quality(errors)
-    assert found["copy_ratio"] == pytest.approx(0.25)
-    assert found["constant_ratio"] == pytest.approx(0.75)
-    assert found["permuted_ratio"] == pytest.approx(2)
-    assert found["psnr"] == pytest.approx(20)
-    assert found["delta_psnr"] == pytest.approx(10)
+    assert found["mse"] == pytest.approx(0.0111 / 3)
+    assert found["copy_ratio"] == pytest.approx(0.0111 / 0.0444)
+    assert found["constant_ratio"] == pytest.approx(0.0333 / 0.0444)
+    assert found["permuted_ratio"] == pytest.approx(0.0888 / 0.0444)
+    assert found["random_ratio"] == pytest.approx(0.3 / 0.0444)
+    assert found["psnr"] == pytest.approx((20 + 40 + 30) / 3)
+    assert found["delta_psnr"] == pytest.approx(30 - 10)
+
+
+class Lit(torch.nn.Module):
+    """Codes of uniform frames say how much brighter the second is; what is drawn is nearly as bright."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.quantizer = SimpleNamespace(shared=True)
+        self.given: list[np.ndarray] = []
+
+    def encode(self, frames: Tensor) -> Tensor:
+        brighter = (127.5 * (frames[:, 1] - frames[:, 0])).mean((1, 2, 3)).round().long()
+        return torch.stack([brighter // 30, brighter % 30 // 7], 1)
+
+    def decode(self, first: Tensor, codes: Tensor) -> Tensor:
+        self.given.append(codes.numpy())
+        return first + (28 * codes[:, 0] + 8 * codes[:, 1]).view(-1, 1, 1, 1) / 127.5
+
+
+class Batches:
+    """A loader of uniform pairs with the given codes [N, 2], four at a time."""
+
+    def __init__(self, codes: np.ndarray) -> None:
+        self._codes = codes
+        self.epoch_length = len(codes)
+        self.config = SimpleNamespace(batch_size=4)
+
+    def __iter__(self) -> Iterator[Batch]:
+        for begin in range(0, len(self._codes), 4):
+            codes = torch.from_numpy(self._codes[begin : begin + 4])
+            levels = torch.stack(
+                [torch.zeros(len(codes)), codes.double() @ torch.tensor([30.0, 7.0]).double()], 1
+            )
+            frames = (60 + levels).to(torch.uint8).view(-1, 2, 1, 1, 1).expand(-1, -1, 8, 8, 3)
+            yield Batch(
+                frames=frames,
+                t=torch.arange(begin, begin + len(codes)),
+                offset=torch.ones(len(codes), dtype=torch.int64),
+                dataset=["lamp"] * len(codes),
+                key=[f"episode {i}" for i in range(begin, begin + len(codes))],
+                environment=[f"kitchen {i // 2}" for i in range(begin, begin + len(codes))],
+                instruction=[""] * len(codes),
+            )
+
+
+def test_own_constant_and_permuted_codes_are_those_that_they_say(tmp_path: Path) -> None:
+    own = np.array([[2, 1], [0, 3], [2, 1], [1, 0], [3, 3], [2, 1], [1, 2], [0, 1], [2, 1], [1, 1]])
+    model: Any = Lit()
+    loader: Any = Batches(own)
+    config = small("lamp", tmp_path)
+    found, seen, examples = validate(model, config, loader, Accelerator(cpu=True))
+    assert seen.codes.tolist() == own.tolist()
+    assert seen.units.environment.tolist() == [i // 2 for i in range(10)]
+    assert examples is not None
+    assert examples.prediction[:, 0, 0, 0].tolist() == [60 + 28 * 2 + 8, 60 + 8 * 3], "the first pairs"
+
+    def error(codes: np.ndarray) -> float:
+        """Of what the model draws for codes, worked out in pixels."""
+        return float((((codes @ [28, 8] - own @ [30, 7]) / 255) ** 2).mean())
+
+    at_random = np.concatenate(model.given[3::4])
+    assert (at_random != own).any(1).sum() > 5
+    copy = float(((own @ [30, 7] / 255) ** 2).mean())
+    assert found["mse"] == pytest.approx(error(own), rel=1e-4)
+    assert found["copy_ratio"] == pytest.approx(error(own) / copy, rel=1e-4)
+    assert found["constant_ratio"] == pytest.approx(error(np.array([[2, 1]] * 10)) / copy, rel=1e-4)
+    assert found["permuted_ratio"] == pytest.approx(error(np.roll(own, 1, 0)) / copy, rel=1e-4)
+    assert found["random_ratio"] == pytest.approx(error(at_random) / copy, rel=1e-4)
+    assert found["samples"] == 10
 
 
 def test_pairs_of_validation_say_where_they_come_from(kitchen: Path, tmp_path: Path) -> None:
@@ -257,3 +337,57 @@ def test_the_frame_of_a_pair_is_a_baseline_whose_penalty_suits_other_environment
     expected = [r2_score(actions[1][:, i], guess[:, i]) for i in range(2)]
     assert measure_probes(train, val, 4)["probe_r2_frame"] == pytest.approx(float(np.mean(expected)))
     assert expected[0] > 0.3
+
+
+def pairs_with_actions(seed: int, count: int) -> Seen:
+    """Pairs of six kitchens whose codes tell some of their actions; means differ from seed to seed."""
+    generator = np.random.default_rng(seed)
+    codes = generator.integers(0, 4, (count, 2))
+    actions = np.stack([codes[:, 0] - 1.5, 2 * codes[:, 1] - 3, codes[:, 0] * 0.1, np.full(count, 5)], 1)
+    actions[:, :3] += generator.normal(size=(count, 3)) * (0.5, 1.5, 0.2) + 0.3 * seed
+    return Seen(
+        codes=codes,
+        features=generator.normal(size=(count, 3)),
+        actions=actions,
+        units=statistics.make_units(
+            [f"kitchen {i % 6}" for i in range(count)],
+            [f"episode {i % 12}" for i in range(count)],
+            np.arange(count),
+        ),
+    )
+
+
+def test_the_probes_are_those_of_scikit_learn() -> None:
+    train, val = pairs_with_actions(0, 90), pairs_with_actions(1, 60)
+    assert train.actions is not None
+    assert val.actions is not None
+    found = measure_probes(train, val, 4)
+    hot = OneHotEncoder(categories=[range(4)] * 2, sparse_output=False)
+    probe = Ridge(1.0).fit(hot.fit_transform(train.codes), train.actions)
+    expected = r2_score(val.actions, probe.predict(hot.transform(val.codes)), multioutput="raw_values")[:3]
+    assert found["probe_r2_values"] == [*expected.round(4).tolist(), None], "the last never varies"
+    assert found["probe_r2"] == pytest.approx(expected.mean())
+    assert found["probe_r2_motion"] == pytest.approx(expected[:2].mean())
+    directions = statistics.directions(val.actions)
+    known = normalized_mutual_info_score(statistics.joint(val.codes), directions, average_method="geometric")
+    assert found["nmi_direction"] == pytest.approx(known)
+    same = statistics.information(val.codes, directions, val.units)
+    assert found["nmi_direction_shuffled"] == same.shuffled
+    assert found["nmi_direction_excess"] == pytest.approx(known - same.shuffled)
+    assert (found["nmi_direction_excess_low"], found["nmi_direction_excess_high"]) == same.interval
+    assert found["nmi_direction_excess_low"] < found["nmi_direction_excess"]
+    assert found["intervals_over"] == "environments"
+    assert measure_probes(replace(train, actions=None), val, 4) == {}
+
+
+def test_the_probes_of_a_validation_are_fitted_on_train(kitchen: Path, tmp_path: Path) -> None:
+    config = small(kitchen, tmp_path, "val.every=1", "val.probe_samples=24", "val.splits=[val]")
+    task, alone = LaqTask(config, torch.device("cpu")), Accelerator(cpu=True)
+    torch.manual_seed(0)
+    model = LatentActionModel(config.model, config.quantizer).eval()
+    (train,), (held,) = task._probed["train"].values(), task._held_out["val"].values()
+    _, val, _ = validate(model, config, held, alone)
+    expected = measure_probes(look(model, config, train, alone), val, config.quantizer.codes)
+    found = task.validate(model, 1, alone, None)
+    assert found["val/probe_r2"] == expected["probe_r2"]
+    assert found["val/probe_r2_frame"] == expected["probe_r2_frame"]

@@ -40,7 +40,7 @@ from oxcart.train.vla.processor import load_processor
 from oxcart.train.vla.task import VlaTask
 from tiny_laq import assert_same_checkpoints, lines, weights
 from tiny_laq import trained as trained_laq
-from tiny_vla import CODES, policy, small, trained, write_codes
+from tiny_vla import CODES, TOKENS, policy, small, trained, write_codes
 
 
 @pytest.mark.system
@@ -251,8 +251,9 @@ def test_validation_stands_beside_baselines(qwen: Path, kitchen: Path, codes: Pa
     run = tmp_path / "run"
     trained(small(qwen, kitchen, codes, run, "val.every=4", "val.samples=1000", "val.baselines=1000"))
     (last,) = lines(run, "val")
-    for split in ("val", "val_seen"):
-        loader = Loader(
+
+    def whole(split: str) -> Batch:
+        (batch,) = Loader(
             str(kitchen),
             split,
             sample=Frames(per_episode="all", leave=2),
@@ -260,7 +261,13 @@ def test_validation_stands_beside_baselines(qwen: Path, kitchen: Path, codes: Pa
             annotations=[str(codes)],
             repeat=False,
         )
-        (batch,) = loader
+        return batch
+
+    known = whole("train").annotations["codes"].long()
+    shares = np.stack([np.bincount(known[:, i], minlength=CODES) + 0.5 for i in range(TOKENS)])
+    shares /= shares.sum(1, keepdims=True)
+    for split in ("val", "val_seen"):
+        batch = whole(split)
         made = load_policy(run, "cpu")[0]
         true = batch.annotations["codes"].long()
         said = emit(made, batch.frames, batch.instruction)[0]
@@ -270,6 +277,8 @@ def test_validation_stands_beside_baselines(qwen: Path, kitchen: Path, codes: Pa
         with torch.no_grad():
             nll = score(made, batch.frames, batch.instruction, true, made.model)[1].item()
         assert last[f"{split}/nll"] == pytest.approx(nll, rel=1e-4)
+        by_frequency = -np.log(shares[np.arange(TOKENS), true]).mean()
+        assert last[f"{split}/unigram_nll"] == pytest.approx(by_frequency), "of train"
         assert len(last[f"{split}/confusion"]) == CODES
         if split == "val":
             assert last["val/accuracy_low"] <= last["val/accuracy"] <= last["val/accuracy_high"]
