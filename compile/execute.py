@@ -36,6 +36,7 @@ from oxcart.compile.sources.base import Episode, Floats, Source, SourceConfig, e
 from oxcart.compile.workspace import Done, claimed_writer, read_done, write_done
 from oxcart.manifests.canonical import canonical_json
 from oxcart.manifests.manifest import episode_digest
+from oxcart.manifests.metadata import make_metadata
 from oxcart.manifests.tables import CHUNKS_SCHEMA, episodes_schema, table_bytes
 from oxcart.manifests.values import ARRAYS, counted, merged
 from oxcart.shards.codec import EXTENSIONS, Encoding, npy_header
@@ -192,17 +193,15 @@ def _write_episode(
     }
     arrays = _arrays(episode)
     shaped: dict[str, Floats | EncodedFrames] = {**arrays, **cameras}
-    metadata = canonical_json(
-        {
-            **known,
-            **({"attribution": dict(episode.attribution)} if episode.attribution is not None else {}),
-            "dataset": source.name,
-            "instructions": episode.instructions,
-            "key": key,
-            "shapes": {name: list(one.shape) for name, one in shaped.items()},
-            "source": {name: row[f"source_{name}"] for name in ("split", "file", "record")},
-        }
-    )
+    told = {
+        **known,
+        "attribution": episode.attribution,
+        "dataset": source.name,
+        "key": key,
+        "source": {name: row[f"source_{name}"] for name in ("split", "file", "record")},
+    }
+    shapes = {name: one.shape for name, one in shaped.items()}
+    metadata = canonical_json(make_metadata(told, episode.instructions, shapes))
     tar.add(f"{key}.json", [metadata])
     pieces = {"json.digest": xxh3_64_intdigest(metadata)}
     members = {"json": [pieces["json.digest"]]}

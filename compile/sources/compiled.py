@@ -31,8 +31,9 @@ from oxcart.compile.sources.base import (
     census_schema,
 )
 from oxcart.manifests.dataset import Dataset, read_chunks
-from oxcart.manifests.episode import instructions_of, naming, read_arrays, read_metadata, track
+from oxcart.manifests.episode import naming, read_arrays, read_metadata, track
 from oxcart.manifests.manifest import NAME
+from oxcart.manifests.metadata import attribution_of, instructions_of
 from oxcart.manifests.tables import ATTRIBUTION, EPISODES
 from oxcart.shards.names import stem_of, tar_name
 
@@ -127,14 +128,14 @@ class CompiledSource(Source):
 
         with naming(row):
             metadata = read_metadata(read, first, row["json.digest"])
-            instructions = instructions_of(metadata)
+            instructions, attribution = instructions_of(metadata), attribution_of(metadata)
         arrays = read_arrays(read, row, self.dataset.manifest.widths)
         return Episode(
             images={camera.name: self._images(row, camera.name, data) for camera in self.cameras},
             action=arrays.get("action"),
             state=arrays.get("state"),
             instructions=instructions,
-            attribution=metadata.get("attribution"),
+            attribution=attribution,
         )
 
     def _read_chunks(self, name: str) -> pa.Table:
