@@ -132,8 +132,8 @@ def commit(
         splits=per_split(episodes, len(cameras)),
         environments=per_environment(episodes, len(cameras)),
         cameras=[{**camera, **frame_size(episodes, camera["name"])} for camera in claim.cameras],
-        action=_array("action", census, claim.action_sizes, done, base, values),
-        state=_array("state", census, claim.state_sizes, done, base, values),
+        action=_array("action", census, claim.action_sizes, claim.action_columns, done, base, values),
+        state=_array("state", census, claim.state_sizes, claim.state_columns, done, base, values),
         control_rate=claim.control_rate,
         pixels=claim.pixels,
         shards=shards,
@@ -232,6 +232,7 @@ def _array(
     name: str,
     census: Census,
     sizes: Sequence[int],
+    columns: list[dict[str, Any]],
     done: Sequence[Done],
     base: Dataset | None,
     values: pa.Table,
@@ -244,4 +245,10 @@ def _array(
     statistics = summary(merge([before, *(getattr(one, name) for one in done)]))
     if statistics is not None:
         statistics |= quantiles(values, name, sum(sizes))
-    return {"source": fields, "sizes": list(sizes), "size": sum(sizes), "statistics": statistics}
+    return {
+        "source": fields,
+        "sizes": list(sizes),
+        "size": sum(sizes),
+        "columns": columns,
+        "statistics": statistics,
+    }

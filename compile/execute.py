@@ -35,6 +35,7 @@ from oxcart.compile.sources import open_source
 from oxcart.compile.sources.base import Episode, Floats, Source, SourceConfig, episode_error
 from oxcart.compile.workspace import Done, claimed_writer, read_done, write_done
 from oxcart.manifests.canonical import canonical_json
+from oxcart.manifests.columns import acting
 from oxcart.manifests.manifest import episode_digest
 from oxcart.manifests.metadata import make_metadata
 from oxcart.manifests.tables import CHUNKS_SCHEMA, episodes_schema, table_bytes
@@ -122,9 +123,11 @@ def write_shard(job: ShardJob, shard: Shard, advance: Advance) -> None:
                 again += sum(one.again for one in frames.values())
                 rows.append(_write_episode(tar, source, shard, row, episode, frames, job.encoding, chunks))
                 if shard.split == "train":
+                    acts = slice(rows[-1].get("action.start"), rows[-1].get("action.stop"))
                     for what, array in _arrays(episode).items():
-                        found[what].append(moments(array))
-                        values.append(counted(what, array))
+                        some = array[acts] if what == "action" else array
+                        found[what].append(moments(some))
+                        values.append(counted(what, some))
             advance(row["steps"] * len(cameras), tar.offset - start)
         digest = tar.finish()
         if not rows:
@@ -210,6 +213,9 @@ def _write_episode(
         at = tar.add(f"{key}.{name}.npy", [header, values])
         pieces |= {f"{name}.offset": at + len(header), f"{name}.digest": xxh3_64_intdigest(values)}
         members[f"{name}.npy"] = [pieces[f"{name}.digest"]]
+    if episode.action is not None:
+        start_stop = acting(episode.action, source.action_columns, source.no_action)
+        pieces |= dict(zip(("action.start", "action.stop"), start_stop, strict=True))
     for camera, frames in cameras.items():
         encoded, member = frames.encoded, f"{camera}.{EXTENSIONS[encoding.codec]}"
         at = tar.add(f"{key}.{member}", [encoded.header, *encoded.chunks])

@@ -30,6 +30,7 @@ from oxcart.compile.sources.base import (
     SourceConfig,
     census_schema,
 )
+from oxcart.manifests.columns import parse_columns
 from oxcart.manifests.dataset import Dataset, read_chunks
 from oxcart.manifests.episode import naming, read_arrays, read_metadata, track
 from oxcart.manifests.manifest import NAME
@@ -63,6 +64,9 @@ class CompiledSource(Source):
         self.cameras = tuple(Camera(name=one["name"], field=one["source"]) for one in manifest.cameras)
         self.action_sizes = tuple((manifest.action or {"sizes": ()})["sizes"])
         self.state_sizes = tuple((manifest.state or {"sizes": ()})["sizes"])
+        self.action_columns = parse_columns(manifest.action)
+        self.state_columns = parse_columns(manifest.state)
+        self.no_action = tuple(self.describe()["no_action"])
         self.control_rate = manifest.control_rate
         self._reading = threading.Lock()
         self._chunks = lru_cache(maxsize=4)(self._read_chunks)

@@ -36,6 +36,12 @@ from oxcart.shards.store import Store
 COUNT = {"episodes": 2, "steps": 9, "frames": 9, "bytes": 4096}
 SHARD = {"name": "shards/train-00000.tar", "split": "train", **COUNT, "blake3": "b"}
 SHARD |= {"chunks": "shards/train-00000.chunks.parquet", "chunks_bytes": 900, "chunks_blake3": "c"}
+
+
+def column(name: str) -> dict[str, Any]:
+    return {"name": name, "kind": "delta", "unit": "m", "frame": None}
+
+
 STATISTICS = {"count": 9, "mean": [0.5, 1], "std": [0.0, 1.0], "min": [0.0, 0.0], "max": [1.0, 2.0]}
 STATISTICS |= {name: [0.0, 1.0] for name in ("q01", "q10", "q50", "q90", "q99")}
 VALUE: dict[str, Any] = {
@@ -54,8 +60,20 @@ VALUE: dict[str, Any] = {
         {"name": "front", "source": "steps/observation/front", "height": 4, "width": 6},
         {"name": "wrist", "source": "steps/observation/wrist", "height": None, "width": None},
     ],
-    "action": {"source": ["steps/action"], "sizes": [2], "size": 2, "statistics": STATISTICS},
-    "state": {"source": [], "sizes": [], "size": 2, "statistics": None},
+    "action": {
+        "source": ["steps/action"],
+        "sizes": [2],
+        "size": 2,
+        "columns": [column("dx"), column("dy")],
+        "statistics": STATISTICS,
+    },
+    "state": {
+        "source": [],
+        "sizes": [],
+        "size": 1,
+        "columns": [column("x")],
+        "statistics": None,
+    },
     "control_rate": {"hz": 5, "verified": True},
     "pixels": {"cameras": ["front", "wrist"], "size": [4, 6], "codec": "raw", "quality": None, "chunk": 1},
     "shards": [SHARD],
@@ -64,7 +82,7 @@ VALUE: dict[str, Any] = {
         "rejected.parquet": {"rows": 0, "bytes": 900, "blake3": "e"},
         "values.parquet": {"rows": 4, "bytes": 900, "blake3": "a"},
     },
-    "config": {"limit": None},
+    "config": {"limit": None, "source": {"no_action": []}},
     "versions": {"oxcart": "0"},
 }
 
