@@ -354,7 +354,7 @@ def _wrong_pieces(
 
 def _wrong_steps(values: memoryview, row: Mapping[str, Any], manifest: Manifest) -> str | None:
     """What is wrong with the steps of an episode that are said to hold an action."""
-    shape = row["steps"], manifest.widths["action"]
+    shape = row["steps"], manifest.widths.get("action", 0)
     if len(values) != 4 * math.prod(shape):
         return f"has {len(values)} bytes of values, its steps need {4 * math.prod(shape)}"
     start, stop = manifest.acting(np.frombuffer(values, "<f4").reshape(shape))
