@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shlex
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,126 +14,25 @@ from oxcart.cli.options import (
     LocalPath,
     PathOrUrl,
     json_option,
-    options,
     output_options,
     parse_bytes,
-    quiet_option,
     resize,
 )
 from oxcart.cli.outputs import CENSUS, RULE, output_option, overwrite_option
-from oxcart.cli.video import video_config, video_options
+from oxcart.cli.source import source_config, source_options, task_count
 from oxcart.shards.files import write_file
 
 if TYPE_CHECKING:
     from oxcart.compile.census import Census
     from oxcart.compile.pipeline import Prepared
-    from oxcart.compile.sources.base import SourceConfig
     from oxcart.manifests.assign import Assignment
     from oxcart.manifests.manifest import Manifest
-
-
-_source_options = options(
-    click.option(
-        "--environment",
-        metavar="FIELD[~REGEX]",
-        help="Feature that names the environment; REGEX captures the name in a longer text.",
-    ),
-    click.option(
-        "--instruction",
-        multiple=True,
-        metavar="FIELD",
-        help="Feature with an instruction; none for no instruction.",
-    ),
-    click.option(
-        "--action",
-        multiple=True,
-        metavar="FIELD",
-        help="Feature of the action, or a part of one: action[:7] is the first 7 values of a step. "
-        "Several are concatenated in the order given; none for no action.",
-    ),
-    click.option(
-        "--state",
-        multiple=True,
-        metavar="FIELD",
-        help="Feature of the state, or a part of one; as for --action.",
-    ),
-    click.option(
-        "--camera",
-        multiple=True,
-        metavar="NAME",
-        help="Camera to read, the first is primary.  [default: the primary one]",
-    ),
-    click.option(
-        "--source-split",
-        multiple=True,
-        metavar="NAME",
-        help="The source's own split to read.  [default: all]",
-    ),
-    video_options,
-    click.option(
-        "--workers",
-        type=click.IntRange(min=1),
-        help="Tasks that run at a time.  [default: one per core; on a Ray cluster: as many as it takes]",
-    ),
-    click.option(
-        "--engine",
-        type=click.Choice(["processes", "ray"]),
-        default="processes",
-        help="What runs the tasks: processes of this machine, or a Ray cluster.",
-    ),
-    click.option(
-        "--ray-address",
-        metavar="ADDRESS",
-        help="Address of the cluster; auto: that of this node.  [default: start one]",
-    ),
-    click.option("--part", metavar="I/N", help="Do part I of N only, from 0/N to N-1/N; for job arrays."),
-    quiet_option,
-)
-"""Options that say how to read a source."""
-
-
-def _workers(asked: int | None, ray_address: str | None) -> int:
-    """Tasks that run at a time; a running cluster limits them itself."""
-    from oxcart.compile.engines.processes import default_workers
-
-    return asked or (default_workers() if ray_address is None else sys.maxsize)
-
-
-def _source_config(
-    source: str,
-    environment: str | None,
-    instruction: tuple[str, ...],
-    action: tuple[str, ...],
-    state: tuple[str, ...],
-    camera: tuple[str, ...],
-    source_split: tuple[str, ...],
-    **videos: Any,
-) -> SourceConfig:
-    from oxcart.compile.sources.base import EnvironmentRule, SourceConfig
-    from oxcart.compile.sources.kinds import recognise
-
-    kind, url = recognise(source)
-
-    def fields(values: tuple[str, ...]) -> tuple[str, ...] | None:
-        return () if values == ("none",) else values or None
-
-    return SourceConfig(
-        url=url,
-        kind=kind,
-        video=video_config(kind, **videos),
-        source_splits=source_split or None,
-        cameras=camera or None,
-        instruction=fields(instruction),
-        action=fields(action),
-        state=fields(state),
-        environment=EnvironmentRule.parse(environment) if environment is not None else None,
-    )
 
 
 @click.command()
 @click.argument("source", type=PathOrUrl())
 @click.argument("files", nargs=-1, type=PathOrUrl(), metavar="[CENSUS]...")
-@_source_options
+@source_options
 @json_option
 @output_option("--parquet", writes=CENSUS, help="Write the census to this file, for compile --census.")
 @overwrite_option()
@@ -182,7 +80,7 @@ def scan(
         raise ConfigError("--merge: merges all parts; leave out --part")
     if part is not None and parquet is None:
         raise ConfigError("--part: expected with --parquet FILE, which keeps the part; pass it")
-    config = _source_config(source, **options)
+    config = source_config(source, **options)
     opened = open_source(config)
     if merge:
         census = census_module.merge([census_module.read_file(file) for file in files], opened)
@@ -191,7 +89,7 @@ def scan(
         with progress("scanning", total=total, unit="episodes", quiet=quiet) as report:
             census = census_module.take(
                 config,
-                workers=_workers(workers, ray_address),
+                workers=task_count(workers, ray_address),
                 report=report,
                 source=opened,
                 part=Part.parse(part) if part is not None else None,
@@ -282,7 +180,7 @@ def _census_text(census: Census) -> str:
     replaces=False,
     help="Write the resolved split as a rule that names every group, for a later --split.",
 )
-@_source_options
+@source_options
 @output_options(codec="raw")
 @click.option("--census", type=PathOrUrl(), help="Census of the source, from scan --parquet: a file or URL.")
 @click.option(
@@ -360,7 +258,7 @@ def compile_(
     from oxcart.manifests import split
     from oxcart.shards.codec import Encoding
 
-    config_of = _source_config(source, **options)
+    config_of = source_config(source, **options)
     videos = config_of.kind == "videos"
     wanted_rule = _rule(rule_file, split_by, val_fraction, val, val_seen)
     resized = resize(size, fit, "crop" if videos else "stretch")
@@ -372,7 +270,7 @@ def compile_(
         census=census,
         on_error=on_error or ("reject" if videos else "fail"),
         overwrite=overwrite,
-        workers=_workers(workers, ray_address),
+        workers=task_count(workers, ray_address),
         engine=engine,
         ray_address=ray_address,
         part=Part.parse(part) if part is not None else None,

@@ -100,15 +100,18 @@ def _array(name: str, array: dict[str, Any] | None) -> str:
 
     if array is None:
         return f"{name}: none"
-    title = f"{name} ({', '.join(array['source'])}), statistics of train"
-    if array["statistics"] is None:
-        return f"{title}: train is empty"
-    numbers = array["statistics"]
+    title = f"{name} ({', '.join(array['source'])})"
+    head, numbers = ("#", "column", "kind", "unit", "frame"), array["statistics"]
+    shown = [what for what in ("mean", "std", "min", "max") if numbers is not None]
     rows = [
-        (i, *(f"{numbers[what][i]:.4g}" for what in ("mean", "std", "min", "max")))
-        for i in range(array["size"])
+        (
+            *(i, one["name"], one["kind"], one["unit"] or "", one["frame"] or ""),
+            *(f"{numbers[what][i]:.4g}" for what in shown),
+        )
+        for i, one in enumerate(array["columns"])
     ]
-    return f"{title}\n" + table(("#", "mean", "std", "min", "max"), rows)
+    said = f"{title}, statistics of train" if shown else f"{title}: train is empty"
+    return f"{said}\n" + table((*head, *shown), rows)
 
 
 @click.command()

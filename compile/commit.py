@@ -127,8 +127,8 @@ def commit(
         splits=per_split(episodes, len(cameras)),
         environments=per_environment(episodes, len(cameras)),
         cameras=[{**camera, **frame_size(episodes, camera["name"])} for camera in claim.cameras],
-        action=_array("action", census, claim.action_sizes, done, base),
-        state=_array("state", census, claim.state_sizes, done, base),
+        action=_array("action", census, claim.action_sizes, claim.action_columns, done, base),
+        state=_array("state", census, claim.state_sizes, claim.state_columns, done, base),
         control_rate=claim.control_rate,
         pixels=claim.pixels,
         shards=shards,
@@ -206,7 +206,12 @@ def _rejected(census: Census, later: list[dict[str, Any]]) -> pa.Table:
 
 
 def _array(
-    name: str, census: Census, sizes: Sequence[int], done: Sequence[Done], base: Dataset | None
+    name: str,
+    census: Census,
+    sizes: Sequence[int],
+    columns: list[dict[str, Any]],
+    done: Sequence[Done],
+    base: Dataset | None,
 ) -> dict[str, Any] | None:
     """Entry of the actions or states in the manifest; statistics are merged in plan order."""
     fields = census.source[name]
@@ -215,4 +220,10 @@ def _array(
     before = moments_of(getattr(base.manifest, name)["statistics"]) if base is not None else None
     train: list[Moments | None] = [getattr(one, name) for one in done if one.shard["split"] == "train"]
     total = merge(one for one in (before, *train) if one is not None)
-    return {"source": fields, "sizes": list(sizes), "size": sum(sizes), "statistics": summary(total)}
+    return {
+        "source": fields,
+        "sizes": list(sizes),
+        "size": sum(sizes),
+        "columns": columns,
+        "statistics": summary(total),
+    }

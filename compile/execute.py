@@ -35,7 +35,9 @@ from oxcart.compile.sources import open_source
 from oxcart.compile.sources.base import Episode, Floats, Source, SourceConfig, episode_error
 from oxcart.compile.workspace import Done, claimed_writer, read_done, write_done
 from oxcart.manifests.canonical import canonical_json
+from oxcart.manifests.columns import acting
 from oxcart.manifests.manifest import episode_digest
+from oxcart.manifests.metadata import make_metadata
 from oxcart.manifests.tables import CHUNKS_SCHEMA, episodes_schema, table_bytes
 from oxcart.shards.codec import EXTENSIONS, Encoding, npy_header
 from oxcart.shards.names import chunks_name, tar_name
@@ -119,7 +121,10 @@ def write_shard(job: ShardJob, shard: Shard, advance: Advance) -> None:
                 again += sum(one.again for one in frames.values())
                 rows.append(_write_episode(tar, source, shard, row, episode, frames, job.encoding, chunks))
                 for what, array in _arrays(episode).items():
-                    values[what].append(moments(array))
+                    acts = slice(rows[-1].get("action.start"), rows[-1].get("action.stop"))
+                    some = array[acts] if what == "action" else array
+                    if len(some):
+                        values[what].append(moments(some))
             advance(row["steps"] * len(cameras), tar.offset - start)
         digest = tar.finish()
         if not rows:
@@ -187,17 +192,15 @@ def _write_episode(
     }
     arrays = _arrays(episode)
     shaped: dict[str, Floats | EncodedFrames] = {**arrays, **cameras}
-    metadata = canonical_json(
-        {
-            **known,
-            **({"attribution": dict(episode.attribution)} if episode.attribution is not None else {}),
-            "dataset": source.name,
-            "instructions": episode.instructions,
-            "key": key,
-            "shapes": {name: list(one.shape) for name, one in shaped.items()},
-            "source": {name: row[f"source_{name}"] for name in ("split", "file", "record")},
-        }
-    )
+    told = {
+        **known,
+        "attribution": episode.attribution,
+        "dataset": source.name,
+        "key": key,
+        "source": {name: row[f"source_{name}"] for name in ("split", "file", "record")},
+    }
+    shapes = {name: one.shape for name, one in shaped.items()}
+    metadata = canonical_json(make_metadata(told, episode.instructions, shapes))
     tar.add(f"{key}.json", [metadata])
     pieces = {"json.digest": xxh3_64_intdigest(metadata)}
     members = {"json": [pieces["json.digest"]]}
@@ -206,6 +209,9 @@ def _write_episode(
         at = tar.add(f"{key}.{name}.npy", [header, values])
         pieces |= {f"{name}.offset": at + len(header), f"{name}.digest": xxh3_64_intdigest(values)}
         members[f"{name}.npy"] = [pieces[f"{name}.digest"]]
+    if episode.action is not None:
+        start_stop = acting(episode.action, source.action_columns, source.no_action)
+        pieces |= dict(zip(("action.start", "action.stop"), start_stop, strict=True))
     for camera, frames in cameras.items():
         encoded, member = frames.encoded, f"{camera}.{EXTENSIONS[encoding.codec]}"
         at = tar.add(f"{key}.{member}", [encoded.header, *encoded.chunks])

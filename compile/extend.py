@@ -45,6 +45,7 @@ from oxcart.compile.sources.base import EnvironmentRule, Source, SourceConfig
 from oxcart.compile.sources.videos.config import VideoConfig
 from oxcart.compile.workspace import OVERWRITING, check_out
 from oxcart.manifests.assign import Assignment, SplitEpisode
+from oxcart.manifests.columns import parse_columns
 from oxcart.manifests.dataset import Dataset
 from oxcart.manifests.frozen import FROZEN_BY, assign_new
 from oxcart.manifests.manifest import Manifest
@@ -159,6 +160,7 @@ def _adopt_source(config: SourceConfig, was: Mapping[str, Any]) -> SourceConfig:
         action=either(config.action, was["action"]),
         state=either(config.state, was["state"]),
         environment=config.environment or environment,
+        known_columns={name: parse_columns({"columns": one}) for name, one in was["columns"].items()},
     )
 
 
@@ -273,6 +275,11 @@ def _sides(was: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[tuple[str
     for name in sorted({*was, *now} - {"version", "source_splits", "exclude"}):
         if name == "video":
             yield from _sides(was[name], now[name])
+        elif name == "columns":
+            for array in was[name]:
+                old, new = ([f"{c['name']}={c['kind']}" for c in side[name][array]] for side in (was, now))
+                if len(old) == len(new):  # else their sizes differ, which is said
+                    yield f"{array} columns", old, new
         else:
             yield name, was.get(name), now.get(name)
 

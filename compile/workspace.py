@@ -62,6 +62,7 @@ from oxcart.compile.moments import Moments
 from oxcart.compile.plan import Plan
 from oxcart.compile.sources.base import LEFT_OUT, Source
 from oxcart.manifests.canonical import pretty_json, sha256_json
+from oxcart.manifests.columns import described
 from oxcart.manifests.manifest import CLAIM, FORMAT, NAME, Manifest, read_claim, read_manifest
 from oxcart.manifests.ownership import DATASET, check_directory, holds_dataset
 from oxcart.manifests.tables import REJECTED, TABLE_FILE, parse_table, read_table, table_bytes
@@ -103,6 +104,10 @@ class Claim:
     """Values of each field of the action."""
     state_sizes: list[int]
     """Values of each field of the state."""
+    action_columns: list[dict[str, Any]]
+    """Columns of the action, as in the manifest."""
+    state_columns: list[dict[str, Any]]
+    """Columns of the state, as in the manifest."""
     control_rate: dict[str, Any] | None
     """`hz` and `verified`; None where the rate is not known."""
     extends: str | None = None
@@ -148,6 +153,8 @@ def claim_of(plan: Plan, source: Source) -> Claim:
         cameras=[{"name": camera.name, "source": camera.field} for camera in source.cameras],
         action_sizes=list(source.action_sizes),
         state_sizes=list(source.state_sizes),
+        action_columns=described(source.action_columns),
+        state_columns=described(source.state_columns),
         control_rate=source.control_rate,
         extends=plan.base,
         known=plan.extends.known if plan.extends else 0,

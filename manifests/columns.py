@@ -10,16 +10,23 @@ subtracted, and with values of an unknown kind nothing is done.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any
 
-from oxcart.shards.choices import one_of
+from oxcart.shards.choices import did_you_mean, one_of
 from oxcart.shards.errors import ConfigError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
 
 KINDS = ("delta", "absolute", "velocity", "gripper_absolute", "gripper_delta", "other", "unknown")
 """Kinds of columns: a change that a step makes; a value to reach, or as measured; a change per second; how
 far a gripper is open or closed; a change of that; a flag, a mode or the like; and not known."""
+STILL = 1e-5
+"""Largest value of an action that moves nothing. First actions of BridgeData V2 are zero but for 8e-7."""
 AXES = ("x", "y", "z")
 """Axes of a motion. A column `dx` or `vx` moves along `x`, and so does the difference of a column `x`."""
 
@@ -42,18 +49,20 @@ class Column:
     """Frame of reference, such as `base` or `gripper`; None if it is not known."""
 
     def __post_init__(self) -> None:
-        if not self.name or self.name != self.name.strip() or not self.name.isprintable():
-            raise ConfigError(f"column name: expected a name such as dx, got {self.name!r}")
+        name = self.name
+        if not name or name != name.strip() or not name.isprintable():
+            raise ConfigError(f"column name: expected a name such as dx, got {name!r}")
         one_of(f"kind of column {self.name}", self.kind, KINDS)
 
+    @property
+    def label(self) -> str:
+        """Name and unit, such as `dx (m)`."""
+        return f"{self.name} ({self.unit})" if self.unit else self.name
 
-def unnamed(fields: Iterable[tuple[str, int, int]]) -> tuple[Column, ...]:
-    """Columns of which nothing is known: they are called after their field, `action[3]`.
 
-    Args:
-        fields: name of each field, index of its first value, and number of values.
-    """
-    return tuple(Column(name=f"{name}[{first + i}]") for name, first, count in fields for i in range(count))
+def unnamed(field: str, size: int) -> tuple[Column, ...]:
+    """Columns of a field of which nothing is known: they are called after it, such as `action[3]`."""
+    return tuple(Column(name=f"{field}[{i}]") for i in range(size))
 
 
 def check_distinct(columns: Sequence[Column], what: str) -> None:
@@ -72,22 +81,88 @@ def check_distinct(columns: Sequence[Column], what: str) -> None:
         raise ConfigError(f"{what}: column {twice[0]!r} is there twice; expected names that differ")
 
 
+def given(
+    columns: Sequence[Column], what: str, names: Sequence[str] | None, kinds: Iterable[str]
+) -> tuple[Column, ...]:
+    """Columns with the names and kinds that a user gives.
+
+    Args:
+        columns: of one array, as they are known.
+        what: the array: `action` or `state`; for errors.
+        names: a name for every column; None keeps those that are known.
+        kinds: texts `COLUMNS=KIND`, where COLUMNS are names or ranges such as `0:3`, with commas between;
+            or `KIND` alone for all columns.
+
+    Raises:
+        ConfigError: there is no such kind or column, or not one name for each column.
+    """
+    if names is not None:
+        if len(names) != len(columns):
+            raise ConfigError(
+                f"--{what}-names: expected a name for each of {len(columns)} columns, got {len(names)}"
+            )
+        columns = [replace(one, name=name.strip()) for one, name in zip(columns, names, strict=True)]
+        check_distinct(columns, f"--{what}-names")
+    changed = list(columns)
+    for text in kinds:
+        chosen, _, kind = text.rpartition("=")
+        one_of(f"--{what}-kind {text}", kind, KINDS)
+        for i in _indices(columns, chosen, f"--{what}-kind {text}"):
+            changed[i] = replace(changed[i], kind=kind)
+    return tuple(changed)
+
+
+def _indices(columns: Sequence[Column], chosen: str, option: str) -> list[int]:
+    """Indices of the columns that a text names; of all for an empty text."""
+    if not columns:
+        raise ConfigError(f"{option}: there is no such array; leave the option out")
+    if not chosen:
+        return list(range(len(columns)))
+    there = {one.name: i for i, one in enumerate(columns)}
+    found: list[int] = []
+    for part in (part.strip() for part in chosen.split(",")):
+        numbers = re.fullmatch(r"(\d{1,6})(?::(\d{1,6}))?", part)
+        if part in there:
+            found.append(there[part])
+        elif numbers and int(numbers[1]) < int(numbers[2] or int(numbers[1]) + 1) <= len(columns):
+            found += range(int(numbers[1]), int(numbers[2] or int(numbers[1]) + 1))
+        else:
+            hint = did_you_mean(part, there)
+            raise ConfigError(
+                f"{option}: no column {part!r}; there are {len(columns)}: {', '.join(there)}{hint}"
+            )
+    return found
+
+
 def described(columns: Iterable[Column]) -> list[dict[str, Any]]:
     """Columns as the manifest holds them."""
     return [asdict(one) for one in columns]
 
 
-def parse_columns(described: Iterable[Mapping[str, Any]]) -> tuple[Column, ...]:
-    """Columns from what the manifest holds; of a kind of a later version nothing is known."""
-    return tuple(
-        Column(
-            name=one["name"],
-            kind=one["kind"] if one["kind"] in KINDS else "unknown",
-            unit=one["unit"],
-            frame=one["frame"],
-        )
-        for one in described
-    )
+def parse_columns(array: Mapping[str, Any] | None) -> tuple[Column, ...]:
+    """Columns of an array from its entry in a manifest; none without the array."""
+    columns = array["columns"] if array is not None else []
+    return tuple(Column(**{name: one[name] for name in ("name", "kind", "unit", "frame")}) for one in columns)
+
+
+def acting(
+    values: npt.NDArray[np.float32], columns: Sequence[Column], no_action: Sequence[str]
+) -> tuple[int, int]:
+    """The steps of an episode that hold an action: the first of them, and the one after the last.
+
+    The first or the last step holds none if the dataset is known to fill it so, or if it moves nothing: all
+    of its deltas and velocities are within `STILL` of zero, or all of its values if none is of these kinds.
+
+    Args:
+        values: actions [T, A].
+        columns: the A columns.
+        no_action: `first`, `last`: steps that hold no action whatever they hold.
+    """
+    moving = [i for i, one in enumerate(columns) if one.kind in ("delta", "velocity")]
+    first, last = (abs(values[i, moving or slice(None)]).max(initial=0) for i in (0, -1))
+    start = int("first" in no_action or first <= STILL)
+    stop = len(values) - int("last" in no_action or last <= STILL)
+    return start, max(start, stop)
 
 
 def motion_columns(columns: Sequence[Column]) -> dict[str, int]:

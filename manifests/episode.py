@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import json
 import math
 import tarfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -65,21 +64,6 @@ def read_metadata(read: ReadRange, offset: int, digest: int) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise CorruptError(f"json: expected an object, got {type(value).__name__}")
     return value
-
-
-def instructions_of(metadata: Mapping[str, Any]) -> dict[str, list[tuple[int, str]]]:
-    """The instructions in `KEY.json`: field -> (step at which the text begins, text) of each text.
-
-    Raises:
-        CorruptError: the instructions do not follow the format.
-    """
-    fields: Any = metadata.get("instructions")
-    is_object = isinstance(fields, dict)
-    wrong = [runs for runs in fields.values() if not _are_runs(runs)] if is_object else [fields]
-    if wrong:
-        got = json.dumps(wrong[0])[:60]
-        raise CorruptError(f"json: instructions: expected lists of a step and a text, got {got}")
-    return {field: [(start, text) for start, text in runs] for field, runs in fields.items()}
 
 
 def read_array(read: ReadRange, name: str, offset: int, shape: tuple[int, int], digest: int) -> Floats:
@@ -320,12 +304,6 @@ def _values(table: pa.Table, what: str, counts: Int64) -> npt.NDArray[Any]:
         raise CorruptError(f"has no {what} for each chunk")
     values: npt.NDArray[Any] = lists.flatten().to_numpy(zero_copy_only=False)
     return values
-
-
-def _are_runs(value: Any) -> bool:
-    return isinstance(value, list) and all(
-        isinstance(run, list) and [*map(type, run)] == [int, str] for run in value
-    )
 
 
 def _read_checked(read: ReadRange, offset: int, size: int, digest: int, name: str) -> Bytes:

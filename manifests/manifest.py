@@ -9,15 +9,20 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from blake3 import blake3
 
 from oxcart.manifests import schema
 from oxcart.manifests.canonical import canonical_json, pretty_json, read_json
+from oxcart.manifests.columns import acting, parse_columns
 from oxcart.shards.codec import CODECS
 from oxcart.shards.errors import ConfigError, CorruptError, StoreError
 from oxcart.shards.store import WORK, Store
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
 
 FORMAT = "oxcart/2"
 NAME = "manifest.json"
@@ -86,6 +91,14 @@ class Manifest:
         """Values per step of each array that the dataset has: `action`, `state`."""
         arrays = {"action": self.action, "state": self.state}
         return {name: array["size"] for name, array in arrays.items() if array is not None}
+
+    def acting(self, values: npt.NDArray[np.float32]) -> tuple[int, int]:
+        """The steps of an episode that hold an action; see `oxcart.manifests.columns.acting`.
+
+        Args:
+            values: actions [T, A] of the episode.
+        """
+        return acting(values, parse_columns(self.action), self.config["source"]["no_action"])
 
     @property
     def camera_names(self) -> list[str]:

@@ -12,8 +12,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from oxcart.manifests.columns import check_distinct, parse_columns
 from oxcart.manifests.split import SPLITS
 from oxcart.manifests.tables import ATTRIBUTION, EPISODES, MOST, REJECTED, TABLE_FILE
+from oxcart.shards.errors import ConfigError
 from oxcart.shards.names import chunks_name, is_shard_file, parse_stem, stem_of, tar_name
 
 
@@ -37,7 +39,14 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 _COUNTS = {"episodes": int, "steps": int, "frames": int, "bytes": int}
 _PER_SPLIT = _Each(_COUNTS, SPLITS)
 _VALUES = {"mean": [float], "std": [float], "min": [float], "max": [float]}
-_ARRAY = {"source": [str], "sizes": [int], "size": int, "statistics": _OrNull({"count": int, **_VALUES})}
+_COLUMN = {"name": str, "kind": str, "unit": _OrNull(str), "frame": _OrNull(str)}
+_ARRAY = {
+    "source": [str],
+    "sizes": [int],
+    "size": int,
+    "columns": [_COLUMN],
+    "statistics": _OrNull({"count": int, **_VALUES}),
+}
 _TABLE = {"rows": int, "bytes": int, "blake3": str}
 _CHUNKS = {"chunks": str, "chunks_bytes": int, "chunks_blake3": str}
 
@@ -57,7 +66,7 @@ MANIFEST: Mapping[str, Any] = {
     "pixels": {"cameras": [str], "codec": str, "quality": _OrNull(int), "chunk": int},
     "shards": [{"name": str, "split": str, **_COUNTS, "blake3": str, **_CHUNKS}],
     "tables": _Each(_TABLE, (EPISODES, REJECTED, ATTRIBUTION)),
-    "config": {},
+    "config": {"source": {"no_action": [str]}},
     "versions": _Each(str),
 }
 
@@ -84,6 +93,8 @@ def problems(manifest: Mapping[str, Any]) -> Iterator[str]:
         for what in _VALUES if array.get("statistics") else ():
             if len(array["statistics"][what]) != array["size"]:
                 yield f"{name}.statistics.{what}: expected as many values as {name}.size, {array['size']}"
+        if array:
+            yield from _wrong_columns(name, array)
     seen = set()
     for i, shard in enumerate(manifest["shards"]):
         name, stem = shard["name"], stem_of(shard["name"])
@@ -93,6 +104,16 @@ def problems(manifest: Mapping[str, Any]) -> Iterator[str]:
         seen.add(name)
         if shard["chunks"] != (expected := chunks_name(stem)):
             yield f"shards[{i}].chunks: expected {expected!r}, got {shard['chunks']!r}"
+
+
+def _wrong_columns(name: str, array: Mapping[str, Any]) -> Iterator[str]:
+    """The errors in the columns of an array, whose types are right."""
+    if len(array["columns"]) != array["size"]:
+        yield f"{name}.columns: expected as many as {name}.size, {array['size']}"
+    try:
+        check_distinct(parse_columns(array), f"{name}.columns")
+    except ConfigError as error:
+        yield str(error)
 
 
 def _mistyped(where: str, value: Any, kind: Any) -> Iterator[str]:

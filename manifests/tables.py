@@ -84,13 +84,14 @@ CHUNKS_SCHEMA = pa.schema(
 
 OPTIONAL = {"environment", "session", "control_rate", "sizes"}
 OPTIONAL |= {"same_as", "channel", "channel_id", "url", "uploaded"}
-OPTIONAL |= {"action.offset", "action.digest", "state.offset", "state.digest"}
+OPTIONAL |= {"action.offset", "action.digest", "action.start", "action.stop"}
+OPTIONAL |= {"state.offset", "state.digest"}
 """Columns in which a value may be null."""
 
 MAX_MEMBER = 8 << 30
 """Maximum uncompressed bytes of one camera of an episode, which must fit one tar member."""
 
-_LEAST = {"steps": 1, "height": 1, "width": 1, "offset": 0, "bytes": 0}
+_LEAST = {"steps": 1, "height": 1, "width": 1, "offset": 0, "bytes": 0, "start": 0, "stop": 0}
 """Last part of a column's name -> its smallest value."""
 MOST = 1 << 60
 """Exclusive upper bound of counts, offsets and sizes, so that their sums fit into 64 bits."""
@@ -122,6 +123,8 @@ def episodes_schema(cameras: Sequence[str]) -> pa.Schema:
             ("json.digest", pa.uint64()),
             ("action.offset", pa.int64()),
             ("action.digest", pa.uint64()),
+            ("action.start", pa.int32()),
+            ("action.stop", pa.int32()),
             ("state.offset", pa.int64()),
             ("state.digest", pa.uint64()),
             *per_camera,
@@ -273,6 +276,11 @@ def conforming(
             raise CorruptError(
                 f"{name}: column {one} holds {found['min']} to {found['max']}, an impossible number"
             )
+    if {"steps", "action.start", "action.stop"} <= set(wanted):
+        start, stop, steps = (table[one] for one in ("action.start", "action.stop", "steps"))
+        ordered = pc.and_(pc.less_equal(start, stop), pc.less_equal(stop, steps))
+        if pc.any(pc.invert(ordered)).as_py():
+            raise CorruptError(f"{name}: actions of an episode begin or end where it has no steps")
     for camera in (one.removesuffix(".height") for one in wanted if one.endswith(".height")):
         sides = [f"{camera}.height", f"{camera}.width"]
         if table.num_rows and {"steps", *sides} <= set(wanted):

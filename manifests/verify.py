@@ -9,6 +9,7 @@ decoded.
 from __future__ import annotations
 
 import contextlib
+import math
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
@@ -326,6 +327,9 @@ def _wrong_pieces(
             if digests[suffix] != [row[f"{name or suffix}.digest"]]:
                 found_wrong = True
                 yield f"{suffix} does not match its digest"
+            elif name == "action" and (wrong := _wrong_steps(content[max(first, 0) :], row, manifest)):
+                found_wrong = True
+                yield f"{suffix} {wrong}"
             continue
         stated = chunks.get((row["key"], name)) if chunks is not None else None
         pieces = list(_pieces(content, first, stated, row, name))
@@ -341,6 +345,18 @@ def _wrong_pieces(
     # Where a piece does not match its own digest, that of the episode cannot match and tells nothing more.
     if not found_wrong and episode_digest(digests) != row["digest"]:
         yield "does not match its digest, though its pieces match theirs"
+
+
+def _wrong_steps(values: memoryview, row: Mapping[str, Any], manifest: Manifest) -> str | None:
+    """What is wrong with the steps of an episode that are said to hold an action."""
+    shape = row["steps"], manifest.widths["action"]
+    if len(values) != 4 * math.prod(shape):
+        return f"has {len(values)} bytes of values, its steps need {4 * math.prod(shape)}"
+    start, stop = manifest.acting(np.frombuffer(values, "<f4").reshape(shape))
+    if (row["action.start"], row["action.stop"]) != (start, stop):
+        said = f"{row['action.start']} to {row['action.stop']}"
+        return f"holds actions from step {start} to before {stop}, {EPISODES} says {said}"
+    return None
 
 
 def _undecodable(

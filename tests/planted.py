@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from oxcart.manifests.columns import Column
 from oxcart.train.evaluate import strategies
 from oxcart.train.evaluate.gather import GatheredPairs
 from oxcart.train.evaluate.strategy import Context, Number, Skip, lacking
@@ -65,7 +66,9 @@ def planted(kind: str, seed: int = 0, places: int = 1) -> GatheredPairs:
         t=np.tile(np.arange(PAIRS), ENVIRONMENTS * EPISODES),
         instruction=np.array(["push red block", "open drawer", "wipe table", "lift green cup"])[asked],
         actions=motion,
+        columns=tuple(Column(name=name, kind="delta") for name in ("dx", "dy")),
         state=generator.normal(size=(count, 3)),
+        state_columns=tuple(Column(name=name, kind="absolute") for name in ("x", "y", "z")),
         flow=np.repeat(4 * motion[:, None], 3, 1),
         features=generator.normal(size=(count, 12)).astype(np.float32),
     )

@@ -18,6 +18,7 @@ import pyarrow as pa
 
 from oxcart.compile.images import Resize
 from oxcart.compile.sources.videos.config import VideoConfig
+from oxcart.manifests.columns import Column
 from oxcart.shards.errors import ConfigError, SourceError
 
 LEFT_OUT = "left out: "
@@ -127,6 +128,16 @@ class SourceConfig:
     """Features that are concatenated to the action; empty for no action."""
     state: tuple[str, ...] | None = None
     """Features that are concatenated to the state; empty for no state."""
+    action_names: tuple[str, ...] | None = None
+    """A name for each column of the action."""
+    action_kinds: tuple[str, ...] = ()
+    """Kinds of columns of the action, as texts for `oxcart.manifests.columns.given`."""
+    state_names: tuple[str, ...] | None = None
+    """A name for each column of the state."""
+    state_kinds: tuple[str, ...] = ()
+    """Kinds of columns of the state, likewise."""
+    known_columns: Mapping[str, tuple[Column, ...]] = field(default_factory=dict)
+    """`action`, `state` -> their columns in the dataset that is to be extended."""
     environment: EnvironmentRule | None = None
     """Rule that determines the environment of an episode."""
     video: VideoConfig | None = None
@@ -242,6 +253,12 @@ class Source(Protocol):
     """Values per step of each field that is concatenated to the action; together A."""
     state_sizes: tuple[int, ...] = ()
     """Values per step of each field that is concatenated to the state; together S."""
+    action_columns: tuple[Column, ...] = ()
+    """The A columns of the action."""
+    state_columns: tuple[Column, ...] = ()
+    """The S columns of the state."""
+    no_action: tuple[str, ...] = ()
+    """`first`, `last`: steps of every episode that are known to hold no action."""
     control_rate: dict[str, Any] | None
     """Control rate as `hz` and `verified`, if known."""
     aliases: Mapping[str, tuple[str, ...]] = {}

@@ -30,9 +30,11 @@ from oxcart.compile.sources.base import (
     SourceConfig,
     census_schema,
 )
+from oxcart.manifests.columns import parse_columns
 from oxcart.manifests.dataset import Dataset, read_chunks
-from oxcart.manifests.episode import instructions_of, naming, read_arrays, read_metadata, track
+from oxcart.manifests.episode import naming, read_arrays, read_metadata, track
 from oxcart.manifests.manifest import NAME
+from oxcart.manifests.metadata import attribution_of, instructions_of
 from oxcart.manifests.tables import ATTRIBUTION, EPISODES
 from oxcart.shards.names import stem_of, tar_name
 
@@ -62,6 +64,9 @@ class CompiledSource(Source):
         self.cameras = tuple(Camera(name=one["name"], field=one["source"]) for one in manifest.cameras)
         self.action_sizes = tuple((manifest.action or {"sizes": ()})["sizes"])
         self.state_sizes = tuple((manifest.state or {"sizes": ()})["sizes"])
+        self.action_columns = parse_columns(manifest.action)
+        self.state_columns = parse_columns(manifest.state)
+        self.no_action = tuple(self.describe()["no_action"])
         self.control_rate = manifest.control_rate
         self._reading = threading.Lock()
         self._chunks = lru_cache(maxsize=4)(self._read_chunks)
@@ -127,14 +132,14 @@ class CompiledSource(Source):
 
         with naming(row):
             metadata = read_metadata(read, first, row["json.digest"])
-            instructions = instructions_of(metadata)
+            instructions, attribution = instructions_of(metadata), attribution_of(metadata)
         arrays = read_arrays(read, row, self.dataset.manifest.widths)
         return Episode(
             images={camera.name: self._images(row, camera.name, data) for camera in self.cameras},
             action=arrays.get("action"),
             state=arrays.get("state"),
             instructions=instructions,
-            attribution=metadata.get("attribution"),
+            attribution=attribution,
         )
 
     def _read_chunks(self, name: str) -> pa.Table:

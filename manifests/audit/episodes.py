@@ -170,6 +170,7 @@ def _columns(dataset: Audited) -> list[str]:
     camera = dataset.manifest.cameras[0]["name"]
     arrays = [f"{name}.{what}" for name in ("action", "state") for what in ("offset", "digest")]
     frames = [f"{camera}.{what}" for what in ("offset", "height", "width")]
+    arrays += ["action.start", "action.stop"]
     return ["key", "split", "shard", "environment", "instruction", "steps", *arrays, *frames]
 
 

@@ -84,8 +84,11 @@ def read_arrays(
         episode = episodes[done - 1]
         moves.append(trajectory([arrays[name] for name in sorted(arrays)]))
         if episode.split == "train":
+            acts = slice(episode.row["action.start"], episode.row["action.stop"])
             for name, values in arrays.items():
-                moments[episode.dataset].setdefault(name, _Moments()).add(values)
+                told = values[acts] if name == "action" else values
+                if len(told):
+                    moments[episode.dataset].setdefault(name, _Moments()).add(told)
         report(done)
     return moves, moments
 

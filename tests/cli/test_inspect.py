@@ -88,7 +88,9 @@ def test_inspect_says_every_count(intact: Path) -> None:
         at = flat.index(f"{name} ({said[name]['source'][0]}), statistics of train")
         for i in range(3):
             numbers = [f"{said[name]['statistics'][what][i]:.4g}" for what in ("mean", "std", "min", "max")]
-            assert lines[at + 3 + i] == [str(i), *numbers]
+            column = said[name]["columns"][i]
+            told = [column[what] or "" for what in ("name", "kind", "unit", "frame")]
+            assert lines[at + 3 + i] == [str(i), *filter(None, told), *numbers]
 
 
 def test_environments_stand_by_split(intact: Path) -> None:
@@ -126,7 +128,7 @@ def test_a_source_without_arrays_or_rate_or_environment(root: Path) -> None:
     out = output("inspect", root)
     assert "(oxcart/2, codec raw)" in out
     assert "\naction: none\n" in out
-    assert "\nstate (steps/observation/state), statistics of train: train is empty\n" in out
+    assert "\nstate (steps/observation/state): train is empty\n" in out
     assert "\n(unknown)  " in out
     assert [line.split()[2:] for line in out.splitlines() if line.startswith("wrist ")] == [["-", "-"]]
 

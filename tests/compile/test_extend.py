@@ -84,13 +84,13 @@ class TestGrown:
         train = [r for r in before.growth.first + before.growth.later if kitchen(r) != HELD_OUT]
         values = np.concatenate(
             [
-                np.array(example(r).features.feature["steps/action"].float_list.value, np.float32).reshape(
-                    -1, 3
-                )
+                np.array(
+                    example(r).features.feature["steps/observation/state"].float_list.value, np.float32
+                ).reshape(-1, 3)
                 for r in train
             ]
         ).astype(np.float64)
-        stated = manifest.action["statistics"]  # type: ignore[index]
+        stated = manifest.state["statistics"]  # type: ignore[index]
         assert stated["count"] == len(values) == manifest.splits["train"]["steps"]
         assert stated["min"] == values.min(0).tolist()
         assert stated["max"] == values.max(0).tolist()
@@ -307,7 +307,9 @@ class TestRefused:
     def test_a_dataset_that_does_not_say_how_it_was_compiled(self, before: Before, tmp_path: Path) -> None:
         out = before.copy(tmp_path)
         manifest = json.loads((out / "manifest.json").read_text())
-        (out / "manifest.json").write_text(json.dumps({**manifest, "config": {"limit": None}}))
+        (out / "manifest.json").write_text(
+            json.dumps({**manifest, "config": {"limit": None, "source": {"no_action": []}}})
+        )
         told = complaint(cli("compile", before.grown, out, "--extend"))
         assert told == f"{out}: its manifest does not say how it was compiled: KeyError('split')"
 

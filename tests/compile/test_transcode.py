@@ -16,11 +16,14 @@ from oxcart.compile.sources.base import SourceConfig
 from oxcart.compile.transcode import TranscodeConfig, execute, prepare
 from oxcart.manifests.dataset import Dataset
 from oxcart.manifests.manifest import Manifest
+from oxcart.manifests.split import SplitRule
 from oxcart.manifests.verify import verify
 from oxcart.shards.codec import Encoding
 from oxcart.shards.errors import ConfigError, CorruptError
 from oxcart.shards.jpeg import encode_jpeg
+from rlds_builder import Text, write_dataset
 from sample_compile import CAMERAS, SHARD_SIZE, Compiled, Feature, compiled, edited, rows_of, tree
+from toy_rlds import FEATURES, changed, episode
 
 JPEG = Encoding(codec="jpeg", quality=80)
 
@@ -53,6 +56,18 @@ def test_a_transcode_is_what_a_compile_with_its_settings_would_be(
     compiled(whole.source, tmp_path / "compiled", source=source, encoding=Encoding(codec="zstd"))
     transcoded(two, tmp_path / "transcoded", codec="zstd")
     assert tree(tmp_path / "transcoded") == tree(tmp_path / "compiled")
+
+
+def test_the_preferred_instruction_stays_the_first(tmp_path: Path) -> None:
+    features = changed(FEATURES, again=Text())
+    root = write_dataset(tmp_path / "toy", features, [episode(seed, again="go on") for seed in range(3)])
+    fields = ("language_instruction", "again")
+    source = SourceConfig(url=str(root), cameras=("image",), instruction=fields)
+    compiled(root, tmp_path / "out", source=source, rule=SplitRule(val=None))
+    transcoded(tmp_path / "out", tmp_path / "zstd", codec="zstd")
+    transcoded(tmp_path / "zstd", tmp_path / "raw", codec="raw")
+    assert {row["instruction"] for row in rows_of(tmp_path / "zstd")} == {"do 0", "do 1", "do 2"}
+    assert tree(tmp_path / "raw") == tree(tmp_path / "out")
 
 
 def test_without_a_codec_it_stays(two: Path, tmp_path: Path) -> None:

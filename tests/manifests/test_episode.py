@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import re
 from typing import Any
 
 import numpy as np
@@ -14,7 +12,6 @@ from xxhash import xxh3_64_intdigest
 from oxcart.manifests import episode
 from oxcart.manifests.episode import (
     Chunks,
-    instructions_of,
     members,
     parse_header,
     place_chunks,
@@ -100,37 +97,6 @@ def test_large_metadata_is_refused_before_it_is_read(monkeypatch: pytest.MonkeyP
     with pytest.raises(CorruptError, match=r"^json: has 5 bytes, expected at most 4$"):
         read_metadata(read, 0, 0)
     assert asked == [512]
-
-
-def test_instructions_are_steps_and_texts_by_field() -> None:
-    said = {"instructions": {"b": [[0, "push"]], "a": [[0, ""], [3, "lift"]]}}
-    assert instructions_of(said) == {"b": [(0, "push")], "a": [(0, ""), (3, "lift")]}
-
-
-@pytest.mark.parametrize(
-    "said",
-    [
-        "{}",
-        '{"instructions":[]}',
-        '{"instructions":{"a":{"b":1}}}',
-        '{"instructions":{"a":[5]}}',
-        '{"instructions":{"a":[[0]]}}',
-        '{"instructions":{"a":[[0,5]]}}',
-        '{"instructions":{"a":[[true,""]]}}',
-        '{"instructions":{"a":[[1e999,""]]}}',
-        '{"instructions":{"a":[[0,"a\\nb",0]]}}',
-    ],
-)
-def test_other_instructions_are_refused(said: str) -> None:
-    with pytest.raises(CorruptError, match=r"^json: instructions: expected lists of a step and [^\n]+$"):
-        instructions_of(json.loads(said))
-
-
-@pytest.mark.parametrize("fields", [5, "push", [], [[0, "push"]], None])
-def test_what_stands_in_place_of_the_instructions_is_said(fields: Any) -> None:
-    message = f"json: instructions: expected lists of a step and a text, got {json.dumps(fields)}"
-    with pytest.raises(CorruptError, match=f"^{re.escape(message)}$"):
-        instructions_of({"instructions": fields})
 
 
 def test_arrays_are_those_that_the_row_has() -> None:

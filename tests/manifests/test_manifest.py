@@ -36,6 +36,12 @@ from oxcart.shards.store import Store
 COUNT = {"episodes": 2, "steps": 9, "frames": 9, "bytes": 4096}
 SHARD = {"name": "shards/train-00000.tar", "split": "train", **COUNT, "blake3": "b"}
 SHARD |= {"chunks": "shards/train-00000.chunks.parquet", "chunks_bytes": 900, "chunks_blake3": "c"}
+
+
+def column(name: str) -> dict[str, Any]:
+    return {"name": name, "kind": "delta", "unit": "m", "frame": None}
+
+
 STATISTICS = {"count": 9, "mean": [0.5, 1], "std": [0.0, 1.0], "min": [0.0, 0.0], "max": [1.0, 2.0]}
 VALUE: dict[str, Any] = {
     "format": FORMAT,
@@ -53,8 +59,20 @@ VALUE: dict[str, Any] = {
         {"name": "front", "source": "steps/observation/front", "height": 4, "width": 6},
         {"name": "wrist", "source": "steps/observation/wrist", "height": None, "width": None},
     ],
-    "action": {"source": ["steps/action"], "sizes": [2], "size": 2, "statistics": STATISTICS},
-    "state": {"source": [], "sizes": [], "size": 2, "statistics": None},
+    "action": {
+        "source": ["steps/action"],
+        "sizes": [2],
+        "size": 2,
+        "columns": [column("dx"), column("dy")],
+        "statistics": STATISTICS,
+    },
+    "state": {
+        "source": [],
+        "sizes": [],
+        "size": 1,
+        "columns": [column("x")],
+        "statistics": None,
+    },
     "control_rate": {"hz": 5, "verified": True},
     "pixels": {"cameras": ["front", "wrist"], "size": [4, 6], "codec": "raw", "quality": None, "chunk": 1},
     "shards": [SHARD],
@@ -62,7 +80,7 @@ VALUE: dict[str, Any] = {
         "episodes.parquet": {"rows": 2, "bytes": 900, "blake3": "d"},
         "rejected.parquet": {"rows": 0, "bytes": 900, "blake3": "e"},
     },
-    "config": {"limit": None},
+    "config": {"limit": None, "source": {"no_action": []}},
     "versions": {"oxcart": "0"},
 }
 

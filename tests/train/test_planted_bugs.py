@@ -187,22 +187,22 @@ BUGS = [
     Bug(
         "the probe of motion is that of all values",
         VALIDATE,
-        "by_value[:2][np.isfinite(by_value[:2])]",
+        "by_value[axes][np.isfinite(by_value[axes])]",
         "known",
         PROBES,
     ),
     Bug(
         "directions are told by actions of train",
         VALIDATE,
-        "statistics.directions(val.actions)",
-        "statistics.directions(train.actions)[: len(val.actions)]",
+        "statistics.directions(val.actions[:, axes])",
+        "statistics.directions(train.actions[:, axes])[: len(val.actions)]",
         PROBES,
     ),
     Bug(
         "the ends of the interval of information are swapped",
         VALIDATE,
-        '"nmi_direction_excess_low": found.interval and found.interval.low',
-        '"nmi_direction_excess_low": found.interval and found.interval.high',
+        '"nmi_direction_excess_low": told.interval and told.interval.low',
+        '"nmi_direction_excess_low": told.interval and told.interval.high',
         PROBES,
     ),
     Bug(

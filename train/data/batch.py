@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from oxcart.manifests.columns import Column
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,13 +32,17 @@ class Batch:
     """The episode's first instruction; "" if it has none."""
     action: Tensor | None = None
     """float32. `action="steps"`: [B, K, A], the actions of steps t to t + offset - 1 (of step t for
-    single frames), padded with zeros; `action="sum"`: [B, A], the sum of these actions."""
+    single frames), padded with zeros; `action="sum"`: [B, A], what these actions change together."""
     action_mask: Tensor | None = None
-    """bool [B, K]: which steps of `action` belong to the sample; the others are padding."""
+    """bool. `action="steps"`: [B, K], which steps of `action` belong to the sample and hold an action;
+    `action="sum"`: [B], whether all steps that are summed hold one. Elsewhere `action` is 0."""
     state: Tensor | None = None
     """float32 [B, S]: the state at t."""
     instructions: list[list[str]] | None = None
     """Every instruction in force at t: one per field that has instructions; [] if there is none."""
+    columns: Mapping[str, Mapping[str, tuple[Column, ...]]] = field(default_factory=dict)
+    """Name of each dataset -> `action`, `state` -> the columns as the manifest describes them, of the values
+    that were read."""
     annotations: dict[str, Tensor] = field(default_factory=dict)
     """Name of each annotation that was asked for -> values at t, [B] or [B, n]."""
 

@@ -43,7 +43,10 @@ class LoaderConfig:
     camera: str = "primary"
     """Name of the camera to read, or `primary`."""
     action: str | None = None
-    """`steps` for the actions between the two frames, `sum` for their sum, None for none."""
+    """`steps` for the actions between the two frames; `sum` for what they change together, by the kind of
+    each column (`oxcart.train.data.summing`); None for none."""
+    action_columns: Sequence[str] | None = None
+    """Names of the columns of the action to read, which all datasets must have; None reads all."""
     state: bool = False
     """Whether to read the state at t."""
     instructions: bool = False
@@ -91,6 +94,9 @@ class LoaderConfig:
     def __post_init__(self) -> None:
         one_of("action", self.action, ACTIONS)
         one_of("read_mode", self.read_mode, READ_MODES)
+        if self.action_columns is not None and (self.action is None or not self.action_columns):
+            got = "no action" if self.action is None else "none"
+            raise ConfigError(f"action_columns: expected names of columns and action=, got {got}")
         for name in (
             "batch_size",
             "lanes",

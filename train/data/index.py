@@ -25,6 +25,7 @@ from oxcart.shards.names import tar_name
 Int64 = npt.NDArray[np.int64]
 
 TEXTS = ("environment", "instruction")
+ACTS = ("action.start", "action.stop")
 CHUNK_TABLE_BYTES = 64 << 20
 """Size limit of the chunk tables in memory, in bytes; the table in use always stays."""
 
@@ -139,6 +140,7 @@ class SplitIndex:
             if getattr(manifest, name) is None:
                 raise ConfigError(f"{name}: {url} has none; leave it out, or compile it with --{name}")
         places = [f"{name}.{what}" for name in arrays for what in ("offset", "digest")]
+        places += ACTS if "action" in arrays else ()
         pixels = [f"{self.camera}.{what}" for what in ("offset", "height", "width")]
         told = ["offset", "json.digest"] if metadata else []
         columns = ["key", "split", "shard", "steps", *TEXTS, *pixels, *places, *told]
@@ -170,6 +172,10 @@ class SplitIndex:
         if (self.sizes == self.sizes[:1]).all():
             self.uniform = int(self.sizes[0, 0]), int(self.sizes[0, 1])
             self.sizes = np.broadcast_to(self.sizes[:1].copy(), self.sizes.shape)
+        self.acts: Int64 | None = None
+        """[N, 2]: first step of each episode that holds an action, and the step after the last one."""
+        if "action" in arrays:
+            self.acts = np.stack([table[name].to_numpy().astype(np.int64) for name in ACTS], axis=1)
         self.arrays = {
             name: ArrayPlace(
                 size=getattr(manifest, name)["size"],
@@ -198,6 +204,7 @@ class SplitIndex:
         """Memory of the columns, in bytes."""
         texts = sum(one.codes.nbytes for one in self.texts.values())
         arrays = sum(one.offsets.nbytes + one.digests.nbytes for one in self.arrays.values())
+        arrays += self.acts.nbytes if self.acts is not None else 0
         columns = (self.steps, self.shards, self.offsets, self.bases)
         return int(self.keys.nbytes) + texts + arrays + sum(one.nbytes for one in columns)
 

@@ -95,13 +95,15 @@ class Loader(torch.utils.data.IterableDataset[Batch]):
         ]
         self.size = config.resize or _common_size(indexes)
         """Height and width of frames."""
-        _check_widths(indexes, config.arrays)
         self._annotations = by_name([StepValues.open(url, indexes) for url in config.annotations], indexes)
         self._budget = Budget(config.memory)
         self.streams = [
             DatasetStream(index, config, size=self.size, budget=self._budget, cache=own)
             for index, own in zip(indexes, caches, strict=True)
         ]
+        _check_widths(self.streams)
+        self.columns = {one.index.dataset.manifest.dataset["name"]: one.columns for one in self.streams}
+        """Name of each dataset -> `action`, `state` -> the columns that are read."""
         frames = [int(index.steps.sum(dtype=np.int64)) for index in indexes]
         self._schedule = Schedule(mixture.shares(list(map(len, indexes)), frames))
         self.epoch_length = self._schedule.epoch([len(one.order) for one in self.streams], mixture.epoch)
@@ -247,13 +249,11 @@ class Loader(torch.utils.data.IterableDataset[Batch]):
     def _make(self, wanted: list[Wanted], *, expected: bool) -> tuple[Batch, list[Any]]:
         """A batch without the data in shards, and the calls that read these data."""
         config, count = self.config, sum(len(one.rows) for one in wanted)
-        index, steps = self.streams[0].index, config.action == "steps"
-        width = (max(stream.actions for stream in self.streams),) if steps else ()
+        width = (max(one.actions for one in self.streams),) if config.action == "steps" else ()
+        shapes = {"action": width, "state": ()}
         arrays = {
-            name: torch.zeros(
-                (count, *(width if name == "action" else ()), index.arrays[name].size), dtype=torch.float32
-            )
-            for name in config.arrays
+            name: torch.zeros((count, *shapes[name], len(columns)), dtype=torch.float32)
+            for name, columns in self.streams[0].columns.items()
         }
         batch = Batch(
             frames=self._memory.take((count, *config.sample.shape, *self.size, 3)),
@@ -263,7 +263,8 @@ class Loader(torch.utils.data.IterableDataset[Batch]):
             key=[""] * count,
             environment=[None] * count,
             instruction=[""] * count,
-            action_mask=torch.zeros(count, *width, dtype=torch.bool) if steps else None,
+            action_mask=torch.zeros(count, *width, dtype=torch.bool) if config.action else None,
+            columns=self.columns,
             instructions=[[] for _ in range(count)] if config.instructions else None,
             annotations={
                 name: torch.from_numpy(own[0].empty(count)) for name, own in self._annotations.items()
@@ -372,11 +373,12 @@ def _common_size(indexes: Sequence[SplitIndex]) -> tuple[int, int]:
     raise ConfigError(f"size: frames differ in size ({said}); pass size=, e.g. 224")
 
 
-def _check_widths(indexes: Sequence[SplitIndex], names: Sequence[str]) -> None:
-    for name in names:
-        widths = {index.dataset.store.url: index.arrays[name].size for index in indexes}
+def _check_widths(streams: Sequence[DatasetStream]) -> None:
+    for name in streams[0].columns:
+        widths = {one.index.dataset.store.url: len(one.columns[name]) for one in streams}
         if len(set(widths.values())) > 1:
             said = ", ".join(f"{url} {width}" for url, width in widths.items())
+            remedy = ", or choose action_columns that all have" if name == "action" else ""
             raise ConfigError(
-                f"{name}: datasets have different numbers of values ({said}); mix those that agree"
+                f"{name}: datasets have different numbers of values ({said}); mix those that agree{remedy}"
             )

@@ -19,7 +19,8 @@ import numpy as np
 import numpy.typing as npt
 from xxhash import xxh3_64_intdigest
 
-from oxcart.manifests.episode import ReadRange, instructions_of, read_array, read_metadata
+from oxcart.manifests.episode import ReadRange, read_array, read_metadata
+from oxcart.manifests.metadata import instructions_of
 from oxcart.shards.codec import decode
 from oxcart.shards.errors import CorruptError
 from oxcart.shards.names import stem_of

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from oxcart.manifests.columns import Column, parse_columns
+from oxcart.shards.choices import did_you_mean
 from oxcart.shards.errors import ConfigError
 from oxcart.train.data.batch import Batch
 from oxcart.train.data.cache import Cache
@@ -18,6 +20,7 @@ from oxcart.train.data.order import Order, Samples, derive
 from oxcart.train.data.reader import FrameReader
 from oxcart.train.data.reuse import Budget, Reuse
 from oxcart.train.data.sampling import Frames, Pairs, TooShortError
+from oxcart.train.data.summing import Floats, Summing
 
 Int64 = npt.NDArray[np.int64]
 
@@ -93,6 +96,13 @@ class DatasetStream:
         self.order = Order(self._key, counts, index.shards.astype(np.int64), config.lanes, config.window)
         self.actions = max(1, self.offset)
         """Actions per sample."""
+        self.columns = chosen_columns(index, config)
+        """`action`, `state` -> columns that are read, if the array is."""
+        self._chosen: slice | list[int] = slice(None)
+        if config.action_columns is not None:
+            names = [one.name for one in parse_columns(manifest.action)]
+            self._chosen = [names.index(one.name) for one in self.columns["action"]]
+        self._sum = Summing(self.columns["action"], store.url) if config.action == "sum" else None
         self.reader = FrameReader(index, size=size, check=config.check, budget=budget, cache=cache)
         self._pair = isinstance(self._sample, Pairs)
         wanted = len(self.order) * (2 if self._pair else 1)
@@ -196,14 +206,45 @@ class DatasetStream:
         for row, episode, t in zip(
             wanted.rows.tolist(), wanted.episodes.tolist(), wanted.steps.tolist(), strict=True
         ):
-            if action is not None:
-                taken = self.reader.array("action", episode)[t : t + self.actions]
-                if mask is None:
-                    action[row] = taken.sum(axis=0)
-                else:
-                    action[row, : len(taken)] = taken
-                    mask[row, : len(taken)] = True
+            if action is not None and mask is not None:
+                self._act(action, mask, row, episode, t)
             if state is not None:
                 state[row] = self.reader.array("state", episode)[t]
             if batch.instructions is not None:
                 batch.instructions[row] = self.reader.instructions(episode, t)
+
+    def _act(self, action: Floats, mask: npt.NDArray[np.bool_], row: int, episode: int, t: int) -> None:
+        """Fill the action and the mask of one sample; steps that hold no action stay zero."""
+        assert self.index.acts is not None
+        start, stop = self.index.acts[episode].tolist()
+        values = self.reader.array("action", episode)
+        if self._sum is not None:
+            end = t + self.actions + self._sum.ahead
+            if start <= t and end <= stop:
+                action[row] = self._sum(values[t:end, self._chosen])
+                mask[row] = True
+            return
+        first, end = max(t, start), min(t + self.actions, stop)
+        if first < end:
+            action[row, first - t : end - t] = values[first:end, self._chosen]
+            mask[row, first - t : end - t] = True
+
+
+def chosen_columns(index: SplitIndex, config: LoaderConfig) -> dict[str, tuple[Column, ...]]:
+    """`action`, `state` -> the columns that are read, for each array that is.
+
+    Raises:
+        ConfigError: the dataset lacks a column that is asked for.
+    """
+    manifest = index.dataset.manifest
+    found = {name: parse_columns(getattr(manifest, name)) for name in config.arrays}
+    if config.action_columns is not None:
+        there = {one.name: one for one in found["action"]}
+        for name in config.action_columns:
+            if name not in there:
+                raise ConfigError(
+                    f"action_columns: {index.dataset.store.url} has no column {name!r}, but "
+                    f"{', '.join(there)}{did_you_mean(name, there)}"
+                )
+        found["action"] = tuple(there[name] for name in config.action_columns)
+    return found

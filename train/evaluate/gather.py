@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from oxcart.manifests.columns import Column, motion_columns
 from oxcart.manifests.dataset import Dataset
 from oxcart.shards.errors import ConfigError
 from oxcart.train import frame_baseline, statistics
@@ -25,6 +26,7 @@ from oxcart.train.config import DataConfig
 from oxcart.train.data import Batch, Loader, Pairs
 from oxcart.train.data.order import derive, splitmix64
 from oxcart.train.data.sampling import TooShortError
+from oxcart.train.data.summing import known_actions, summed, summed_actions
 from oxcart.train.finite import refuse
 from oxcart.train.flow import FlowMeter
 from oxcart.train.laq.model import NONE, LatentActionModel, to_float
@@ -90,11 +92,14 @@ class GatheredPairs:
     instruction: Strings
     """[N]: instruction of the episode; "" if there is none."""
     actions: Floats | None = None
-    """[N, A]: actions summed over the pair; NaN if the dataset has none."""
-    action_names: tuple[str, ...] = ()
-    """Names of the A values; () if the datasets give none, or not the same."""
+    """[N, A]: what the actions of a pair change together, in the columns that any dataset has, by name; NaN
+    where a dataset lacks a column or a step holds no action."""
+    columns: tuple[Column, ...] = ()
+    """The A columns of the actions, as `oxcart.train.data.summing.summed` has them."""
     state: Floats | None = None
-    """[N, S]: state at t; NaN if the dataset has none."""
+    """[N, S]: state at t, in the columns that any dataset has, by name; NaN where a dataset lacks one."""
+    state_columns: tuple[Column, ...] = ()
+    """The S columns of the state."""
     flow: Floats | None = None
     """[N, 3, 2]: mean optical flow, one for each of `oxcart.train.flow.VARIANTS`."""
     features: npt.NDArray[np.float32]
@@ -132,6 +137,35 @@ class GatheredPairs:
             one, two = getattr(self, name), getattr(other, name)
             both[name] = None if one is None or two is None else np.concatenate([one, two])
         return replace(self, **both, frames=None, framed=np.zeros(0, np.int64), _kept={})
+
+    def having(self, name: str) -> GatheredPairs:
+        """The pairs that have `actions` or a `state`, in the columns that all of these have."""
+        values: Floats = getattr(self, name)
+        rows = np.flatnonzero(np.isfinite(values).any(1))
+        shared = np.flatnonzero(np.isfinite(values[rows]).all(0))
+        columns = self.columns if name == "actions" else self.state_columns
+        kept: dict[str, Any] = {
+            name: values[rows][:, shared],
+            "columns" if name == "actions" else "state_columns": tuple(columns[i] for i in shared.tolist()),
+        }
+        return replace(self.take(rows), **kept, _kept={})
+
+    @property
+    def motion(self) -> Floats | None:
+        """[N, 2 or 3]: how far actions move along x, y and, if all datasets say so, z; else NaN."""
+        if self.actions is None or not (axes := self.motion_columns):
+            return None
+        return self.actions[:, [self.columns.index(one) for one in axes]]
+
+    @property
+    def motion_columns(self) -> tuple[Column, ...]:
+        """Columns of `motion`."""
+        found = motion_columns(self.columns)
+        if "z" in found and self.actions is not None:
+            moves = np.isfinite(self.actions[:, found["x"]])
+            if not np.isfinite(self.actions[moves, found["z"]]).all():
+                found.pop("z")
+        return tuple(self.columns[i] for i in found.values())
 
     @property
     def units(self) -> Units:
@@ -232,7 +266,7 @@ def open_splits(
                     size=image_size,
                     seed=0,
                     batch_size=batch_size,
-                    action="sum" if manifest.action is not None else None,
+                    **summed_actions(manifest),
                     state=manifest.state is not None,
                 )
             except TooShortError as error:
@@ -279,7 +313,7 @@ def gather(
         # What is left of the frames, spread evenly over what is left of the splits.
         framed = np.sort(drawn[: -(-(draw.frames - framed_so_far) // (len(loaders) - number))])
         framed_so_far += len(framed)
-        part = _SplitArrays(name, split, _places(record, loader))
+        part = _SplitArrays(name, split, _places(record, loader), loader.streams[0].columns)
         wanted = np.sort(drawn)  # neighbours are read together
         for begin in range(0, len(wanted), draw.batch_size):
             positions = wanted[begin : begin + draw.batch_size]
@@ -288,12 +322,7 @@ def gather(
             report(read + begin + len(positions))
         read += len(wanted)
         parts.append(part)
-    manifests = (stream.index.dataset.manifest for loader in loaders.values() for stream in loader.streams)
-    names = {value_names(one.action) for one in manifests if one.action is not None}
-    return [
-        replace(one, action_names=next(iter(names), ()) if len(names) == 1 else ())
-        for one in _join(parts, models, meter)
-    ]
+    return _join(parts, models, meter)
 
 
 def _places(record: TrainedOn | None, loader: Loader) -> dict[str | None, str]:
@@ -328,8 +357,15 @@ class _SplitArrays:
     ones that are freed, and would keep the memory from being used again.
     """
 
-    def __init__(self, dataset: str, split: str, places: Mapping[str | None, str]) -> None:
+    def __init__(
+        self,
+        dataset: str,
+        split: str,
+        places: Mapping[str | None, str],
+        columns: Mapping[str, tuple[Column, ...]],
+    ) -> None:
         self.dataset, self.split, self._places = dataset, split, places
+        self.columns = {"actions": summed(columns.get("action", ())), "state": columns.get("state", ())}
         self.arrays: dict[str, npt.NDArray[Any]] = {}
         self.texts: dict[str, list[str]] = {"place": [], "environment": [], "key": [], "instruction": []}
         self.frames: list[npt.NDArray[np.uint8]] = []
@@ -354,7 +390,7 @@ class _SplitArrays:
         found: dict[str, Any] = {f"codes {i}": model.encode(frames).cpu() for i, model in enumerate(models)}
         for codes in found.values():
             refuse((codes == NONE).any(1), batch, "latents")
-        found |= {"t": batch.t, "actions": batch.action, "state": batch.state}
+        found |= {"t": batch.t, "actions": known_actions(batch), "state": batch.state}
         found["features"] = frame_baseline.features(frames[:, 0])
         found["flow"] = None if isinstance(meter, str) else torch.from_numpy(meter(pixels))
         for name, value in found.items():
@@ -372,17 +408,6 @@ class _SplitArrays:
         self.framed.append(shown + begin)
 
 
-def value_names(array: Mapping[str, Any]) -> tuple[str, ...]:
-    """Names of the values of a manifest's `action`: its fields, numbered where a field has several values.
-
-    A single field has names for none of its values.
-    """
-    if len(array["source"]) == 1:
-        return ()
-    fields = zip(array["source"], array["sizes"], strict=True)
-    return tuple(name if size == 1 else f"{name} {i}" for name, size in fields for i in range(size))
-
-
 def _join(
     parts: Sequence[_SplitArrays], models: Sequence[LatentActionModel], meter: FlowMeter | str
 ) -> list[GatheredPairs]:
@@ -390,9 +415,14 @@ def _join(
     missing: dict[str, str] = {}
     arrays: dict[str, Any] = {}
     for name in ("actions", "state"):
-        arrays[name], why = _stacked([part.arrays.get(name) for part in parts], starts, name)
-        if why:
-            missing[name] = why
+        arrays[name], columns = _stacked(parts, starts, name)
+        arrays["columns" if name == "actions" else "state_columns"] = columns
+        if not columns:
+            missing[name] = f"no dataset has {name}"
+            if name == "actions":
+                missing[name] += " of known kind"
+    if not motion_columns(arrays["columns"]):
+        missing["motion"] = "no dataset has a motion: actions with columns dx and dy, or x and y"
     for name in ("t", "features", "flow"):
         if name in parts[0].arrays:
             arrays[name] = np.concatenate([part.arrays[name] for part in parts])
@@ -423,15 +453,18 @@ def _join(
     ]
 
 
-def _stacked(parts: Sequence[Floats | None], starts: Ints, name: str) -> tuple[Floats | None, str]:
-    """Values [N, A] of all parts, NaN if a part has none; or the reason why there is no such array."""
-    widths = sorted({part.shape[1] for part in parts if part is not None})
-    if not widths:
-        return None, f"no dataset has {name}"
-    if len(widths) > 1:
-        return None, f"datasets have {name} of {' and '.join(map(str, widths))} values"
-    whole = np.full((int(starts[-1]), widths[0]), np.nan)
+def _stacked(
+    parts: Sequence[_SplitArrays], starts: Ints, name: str
+) -> tuple[Floats | None, tuple[Column, ...]]:
+    """Values [N, A] of all parts, NaN where one lacks a column; and the columns, by name."""
+    columns = {one.name: one for part in parts for one in reversed(part.columns[name])}
+    names = list(dict.fromkeys(one.name for part in parts for one in part.columns[name]))
+    if not names:
+        return None, ()
+    whole = np.full((int(starts[-1]), len(names)), np.nan)
     for part, start in zip(parts, starts[:-1], strict=True):
-        if part is not None:
-            whole[start : start + len(part)] = part
-    return whole, ""
+        if name in part.arrays:
+            places = [names.index(one.name) for one in part.columns[name]]
+            values = part.arrays[name]
+            whole[start : start + len(values), places] = values
+    return whole, tuple(columns[one] for one in names)

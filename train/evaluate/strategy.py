@@ -180,7 +180,7 @@ class Strategy:
     about: str
     """The question that the strategy answers, in a sentence or two."""
     needs: tuple[str, ...] = ()
-    """Data that the pairs must have: `actions`, `state`, `flow`, `frames`, `instruction`."""
+    """Data that the pairs must have: `actions`, `motion`, `state`, `flow`, `frames`, `instruction`."""
     measure: Callable[[GatheredPairs, Context], Iterator[Number | Skip]]
     """Function that yields numbers; it is called many times."""
     draw: Callable[[GatheredPairs, Context], Iterator[Figure | Table | Skip]] = _draw_nothing
@@ -201,8 +201,12 @@ def lacking(pairs: GatheredPairs, needs: Sequence[str]) -> str | None:
                 return "no pair has an instruction"
         elif getattr(pairs, need) is None:
             return absent(pairs, need)
-        elif need in ("actions", "state") and (few := len(having(pairs, need))) < FEW:
-            return f"{few} pairs have {need}; at least {FEW} are needed"
+        elif need in ("actions", "motion", "state"):
+            some = having(pairs, need)
+            if len(some) < FEW:
+                return f"{len(some)} pairs have {need}; at least {FEW} are needed"
+            if need == "state" and not some.state_columns:
+                return "datasets have no column of states in common"
     if len(pairs) < FEW:
         return f"{len(pairs)} pairs are too few; at least {FEW} are needed"
     if (pairs.codes == pairs.codes[0]).all():
@@ -212,13 +216,16 @@ def lacking(pairs: GatheredPairs, needs: Sequence[str]) -> str | None:
 
 def absent(pairs: GatheredPairs, *names: str) -> str:
     """Reason why the pairs lack the given data."""
-    return ", and ".join(pairs.missing.get(name, f"there are no {name}") for name in names)
+    of = {"motion": pairs.missing.get("actions", "no dataset has a motion")}
+    return ", and ".join(pairs.missing.get(name, of.get(name, f"there are no {name}")) for name in names)
 
 
 def having(pairs: GatheredPairs, name: str) -> GatheredPairs:
-    """The pairs that have a value of `actions` or `state`."""
-    values: Floats = getattr(pairs, name)
-    return pairs.take(np.flatnonzero(np.isfinite(values).all(1)))
+    """The pairs that have a `motion`, or `actions` or a `state`, in the columns that all of these have."""
+    if name != "motion":
+        return pairs.having(name)
+    assert pairs.motion is not None
+    return pairs.take(np.flatnonzero(np.isfinite(pairs.motion).all(1)))
 
 
 def environments(pairs: GatheredPairs) -> Strings:

@@ -26,10 +26,12 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
+from oxcart.manifests.columns import Column, motion_columns
 from oxcart.manifests.dataset import Dataset
 from oxcart.train import frame_baseline, statistics
 from oxcart.train.data import Batch, Loader, Pairs
 from oxcart.train.data.order import derive
+from oxcart.train.data.summing import known_actions, summed, summed_actions
 from oxcart.train.finite import refuse
 from oxcart.train.laq.config import LaqConfig
 from oxcart.train.laq.model import NONE, LatentActionModel, mse, to_float, to_uint8
@@ -68,9 +70,23 @@ class Seen:
     features: Floats
     """[N, D]: `frame_baseline.features` of frame t."""
     actions: Floats | None
-    """[N, A]: actions summed over the pair; None if the dataset has none."""
+    """[N, A]: actions summed over the pair, NaN where a step holds none; None if the dataset has none."""
+    columns: tuple[Column, ...]
+    """The A columns of the actions."""
     units: Units
     """Where each pair comes from."""
+
+    def acting(self) -> Seen:
+        """The pairs whose steps all hold actions."""
+        assert self.actions is not None
+        rows = np.flatnonzero(np.isfinite(self.actions).all(1))
+        return Seen(
+            codes=self.codes[rows],
+            features=self.features[rows],
+            actions=self.actions[rows],
+            columns=self.columns,
+            units=self.units[rows],
+        )
 
 
 def pairs_of(config: LaqConfig) -> Pairs:
@@ -88,7 +104,7 @@ def open_split(config: LaqConfig, dataset: Dataset, split: str) -> Loader:
         size=config.model.image_size,
         seed=config.val.seed,
         batch_size=config.val.batch_size,
-        action="sum" if dataset.manifest.action is not None else None,
+        **summed_actions(dataset.manifest),
     )
 
 
@@ -242,29 +258,42 @@ def warnings_of(values: Mapping[str, Any], split: str) -> list[str]:
 
 
 def measure_probes(train: Seen, val: Seen, size: int) -> dict[str, Any]:
-    """Information in codes about actions; empty if there are no actions."""
+    """Information in codes about actions; empty if there are no actions of known kind."""
     if train.actions is None or val.actions is None:
         return {}
+    train, val = train.acting(), val.acting()
+    if not len(train.codes) or not len(val.codes):
+        return {}
+    assert train.actions is not None
+    assert val.actions is not None
     x, x_val = statistics.one_hot(train.codes, size), statistics.one_hot(val.codes, size)
     by_value = statistics.probe(x, train.actions, x_val, val.actions)
     units = train.units
     places = units.environment if len(np.unique(units.environment)) > 1 else units.episode
     guess = frame_baseline.predict(train.features, train.actions, places, val.features)
     frame = statistics.r2(val.actions, val.actions - guess)
-    found = statistics.information(val.codes, statistics.directions(val.actions), val.units)
     known = by_value[np.isfinite(by_value)]
-    plane = by_value[:2][np.isfinite(by_value[:2])]
-    return {
+    found = {
         "probe_r2": float(known.mean()) if len(known) else 0.0,
-        "probe_r2_motion": float(plane.mean()) if len(plane) else 0.0,
-        "probe_r2_values": [round(float(one), 4) if np.isfinite(one) else None for one in by_value],
+        "probe_r2_values": {
+            one.name: round(float(value), 4) if np.isfinite(value) else None
+            for one, value in zip(val.columns, by_value, strict=True)
+        },
         "probe_r2_frame": float(np.nanmean(frame)) if np.isfinite(frame).any() else 0.0,
-        "nmi_direction": found.value,
-        "nmi_direction_shuffled": found.shuffled,
-        "nmi_direction_excess": found.excess,
-        "nmi_direction_excess_low": found.interval and found.interval.low,
-        "nmi_direction_excess_high": found.interval and found.interval.high,
         "intervals_over": val.units.over,
+    }
+    axes = list(motion_columns(val.columns).values())
+    if not axes:
+        return found
+    moving = by_value[axes][np.isfinite(by_value[axes])]
+    told = statistics.information(val.codes, statistics.directions(val.actions[:, axes]), val.units)
+    return found | {
+        "probe_r2_motion": float(moving.mean()) if len(moving) else 0.0,
+        "nmi_direction": told.value,
+        "nmi_direction_shuffled": told.shuffled,
+        "nmi_direction_excess": told.excess,
+        "nmi_direction_excess_low": told.interval and told.interval.low,
+        "nmi_direction_excess_high": told.interval and told.interval.high,
     }
 
 
@@ -275,22 +304,25 @@ def _codes(model: LatentActionModel, batch: Batch, frames: Tensor) -> Tensor:
     return codes
 
 
-def _joined(parts: Sequence[tuple[Ints, Floats, Floats | None, Places]]) -> Seen:
+def _joined(parts: Sequence[tuple[Ints, Floats, Floats | None, tuple[Column, ...], Places]]) -> Seen:
     """Pairs of chunks, put together."""
-    codes, features, actions, places = zip(*parts, strict=True)
+    codes, features, actions, columns, places = zip(*parts, strict=True)
     environments, keys, steps = zip(*(place for own in places for place in own), strict=True)
     return Seen(
         codes=np.concatenate(codes),
         features=np.concatenate(features),
         actions=None if actions[0] is None else np.concatenate(actions),
+        columns=columns[0],
         units=make_units(environments, keys, np.array(steps)),
     )
 
 
-def _about(batch: Batch, frames: Tensor) -> tuple[Floats, Floats | None, Places]:
+def _about(batch: Batch, frames: Tensor) -> tuple[Floats, Floats | None, tuple[Column, ...], Places]:
     features = frame_baseline.features(frames[:, 0]).cpu().double().numpy()
-    actions = None if batch.action is None else batch.action.double().numpy()
-    return features, actions, list(zip(batch.environment, batch.key, batch.t.tolist(), strict=True))
+    actions = known_actions(batch)
+    numbers = None if actions is None else actions.numpy()
+    columns = summed(batch.columns.get(batch.dataset[0], {}).get("action", ()))
+    return features, numbers, columns, list(zip(batch.environment, batch.key, batch.t.tolist(), strict=True))
 
 
 def _examples(batch: Batch, made: Tensor, codes: Tensor, count: int) -> ExamplePairs:

@@ -26,6 +26,7 @@ from tensorflow_datasets.core import features as tfds_features
 
 from oxcart.compile.sources.base import Camera, Floats, clean
 from oxcart.compile.sources.rlds.directory import FEATURES, TfdsDirectory
+from oxcart.manifests.columns import Column, check_distinct, unnamed
 from oxcart.shards.choices import did_you_mean
 from oxcart.shards.errors import ConfigError, SourceError
 
@@ -225,6 +226,35 @@ def choose_numbers(
                 raise ConfigError(f"{option} {path!r}: {_unfit(directory, path)}; {remedy}")
             chosen.append(Numbers(tensor=tensor, part=part and _slice(option, field, part, tensor)))
     return tuple(chosen)
+
+
+def columns_of(
+    option: str,
+    numbers: Sequence[Numbers],
+    known: Mapping[str, tuple[Column, ...]],
+    before: tuple[Column, ...] = (),
+) -> tuple[Column, ...]:
+    """The columns of an action or a state: as the catalog describes them, else called after their feature.
+
+    Args:
+        option: `action` or `state`.
+        numbers: features that are concatenated to it.
+        known: feature -> columns of its values, from the catalog. Columns that are not as many as the values
+            describe another version of the feature, and are not used.
+        before: columns of an earlier compile, which come first if they are as many.
+    """
+    if len(before) == sum(one.width for one in numbers):
+        return before
+    paths = {_find(name, [one.tensor.path for one in numbers]): columns for name, columns in known.items()}
+    found: list[Column] = []
+    for one in numbers:
+        size, part = math.prod(one.tensor.shape), one.part or slice(None)
+        columns = paths.get(one.tensor.path, ())
+        if len(columns) != size:
+            columns = unnamed(one.tensor.path.removeprefix("steps/").removeprefix("observation/"), size)
+        found += columns[part]
+    check_distinct(found, option)
+    return tuple(found)
 
 
 def resolve(directory: TfdsDirectory, option: str, field: str) -> str:

@@ -40,6 +40,7 @@ from oxcart.compile.sources.rlds import features, texts, tfrecord
 from oxcart.compile.sources.rlds.directory import read_directory
 from oxcart.compile.sources.rlds.example import ExampleParser
 from oxcart.compile.sources.rlds.features import Numbers, as_float32
+from oxcart.manifests.columns import described, given
 from oxcart.shards.errors import SourceError
 from oxcart.shards.store import Store
 
@@ -71,6 +72,13 @@ class RldsSource(Source):
         self._state = features.choose_numbers(directory, "state", _first(config.state, known.state))
         self.action_sizes = tuple(one.width for one in self._action)
         self.state_sizes = tuple(one.width for one in self._state)
+        action, state = (
+            features.columns_of(option, numbers, known.columns, config.known_columns.get(option, ()))
+            for option, numbers in (("action", self._action), ("state", self._state))
+        )
+        self.action_columns = given(action, "action", config.action_names, config.action_kinds)
+        self.state_columns = given(state, "state", config.state_names, config.state_kinds)
+        self.no_action = known.no_action
         self._rule = config.environment or known.environment
         self._environment = (
             texts.choose_environment(directory, self._rule.field, self._rule.optional)
@@ -105,6 +113,8 @@ class RldsSource(Source):
             "instruction": [one.path for one in self._instruction],
             "action": [one.name for one in self._action],
             "state": [one.name for one in self._state],
+            "columns": {"action": described(self.action_columns), "state": described(self.state_columns)},
+            "no_action": list(self.no_action),
             "environment": environment,
             "control_rate": self.control_rate,
         }

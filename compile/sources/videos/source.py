@@ -125,6 +125,8 @@ class VideoSource(Source):
             "instruction": list(self._instruction),
             "action": [],
             "state": [],
+            "columns": {"action": [], "state": []},
+            "no_action": [],
             "environment": {"fields": ["channel_id", "uploader_id"]},
             "control_rate": self.control_rate,
             "video": {**self._config.describe(), "scenedetect": detector_version()},
@@ -307,6 +309,10 @@ def _refuse_others(config: SourceConfig) -> None:
         "--camera": config.cameras,
         "--action": config.action,
         "--state": config.state,
+        "--action-names": config.action_names,
+        "--action-kind": config.action_kinds,
+        "--state-names": config.state_names,
+        "--state-kind": config.state_kinds,
         "--environment": config.environment,
     }
     for option, value in given.items():

@@ -64,7 +64,8 @@ def frames_by_hand(dataset: Path) -> dict[str, Frames]:
                 key, _, extension = member.name.partition(".")
                 data = tar.extractfile(member).read()  # type: ignore[union-attr]
                 if extension == "json":
-                    shapes[key] = json.loads(data)["shapes"]["image_0"]
+                    told = json.loads(data)["shapes"]
+                    shapes[key] = next(one["shape"] for one in told if one["member"] == "image_0")
                 elif extension == "image_0.npy":
                     found[key] = np.load(io.BytesIO(data))
                 elif extension == "image_0.tzst":

@@ -223,20 +223,39 @@ def test_actions_and_state_are_those_of_the_steps(datasets: Datasets) -> None:
             for member in tar:
                 if member.name.endswith((".action.npy", ".state.npy")):
                     arrays[member.name] = np.load(io.BytesIO(tar.extractfile(member).read()))  # type: ignore
-    options = {"state": True, "repeat": False}
+    acts = {row["key"]: (row["action.start"], row["action.stop"]) for row in rows_of(datasets["raw"])}
+    ends = {row["steps"] - row["action.stop"] for row in rows_of(datasets["raw"])}
+    assert ends == {1}, "the sample's last action moves nothing"
     for kind in ("steps", "sum"):
-        for batch in loader_of(datasets, "raw", sample=Pairs(frames=3), action=kind, **options):
+        options = {"sample": Pairs(frames=3, per_episode="all"), "action": kind, "state": True}
+        for batch in loader_of(datasets, "raw", repeat=False, **options):
+            assert [one.name for one in batch.columns["oxcart_kitchens"]["action"]] == ["dx", "dy", "gripper"]
             for i, (_, key, t, _) in enumerate(samples(batch)):
-                action = arrays[f"{key}.action.npy"][t : t + 3]
+                action, (start, stop) = arrays[f"{key}.action.npy"], acts[key]
                 assert torch.equal(batch.state[i], torch.from_numpy(arrays[f"{key}.state.npy"][t]))
                 if kind == "steps":
-                    assert torch.equal(batch.action[i], torch.from_numpy(action))
-                    assert batch.action_mask[i].all()
-                else:
-                    assert np.allclose(batch.action[i].numpy(), action.sum(axis=0))
+                    known = (np.arange(t, t + 3) >= start) & (np.arange(t, t + 3) < stop)
+                    assert batch.action_mask[i].tolist() == known.tolist()
+                    expected = np.where(known[:, None], action[t : t + 3], 0)
+                    assert torch.equal(batch.action[i], torch.from_numpy(expected))
+                else:  # the gripper's change needs the action at t + 3 as well
+                    assert batch.action_mask[i].item() == (start <= t and t + 3 < stop)
+                    moved = action[t : t + 3, :2].sum(axis=0).tolist()
+                    closed = float(action[t + 3, 2] - action[t, 2])
+                    whole = [*moved, closed] if batch.action_mask[i] else [0, 0, 0]
+                    assert batch.action[i].tolist() == pytest.approx(whole)
+    options = {"sample": Pairs(frames=3, per_episode="all"), "action": "sum", "action_columns": ["dy", "dx"]}
+    for batch in loader_of(datasets, "raw", repeat=False, **options):
+        for i, (_, key, t, _) in enumerate(samples(batch)):
+            assert batch.action_mask[i].item() == (t + 3 <= acts[key][1])
+            moved = arrays[f"{key}.action.npy"][t : t + 3, 1::-1].sum(axis=0)
+            assert not batch.action_mask[i] or batch.action[i].tolist() == pytest.approx(moved.tolist())
     for batch in loader_of(datasets, "raw", sample=Frames(per_episode="all"), action="steps", repeat=False):
         for i, (_, key, t, _) in enumerate(samples(batch)):
-            assert torch.equal(batch.action[i], torch.from_numpy(arrays[f"{key}.action.npy"][t : t + 1]))
+            known = acts[key][0] <= t < acts[key][1]
+            assert batch.action_mask[i].tolist() == [known]
+            expected = arrays[f"{key}.action.npy"][t : t + 1] * known
+            assert torch.equal(batch.action[i], torch.from_numpy(expected))
 
 
 def test_texts_are_those_of_the_episode(datasets: Datasets) -> None:
@@ -437,6 +456,15 @@ BAD: list[tuple[Callable[[Datasets], Any], str]] = [
     (lambda d: loader_of(d, "raw", rank=0), "expected both or none"),
     (lambda d: loader_of(d, "raw", batch_size=0), "batch_size: expected at least 1, got 0"),
     (lambda d: loader_of(d, "raw", action="mean"), "action: expected one of"),
+    (
+        lambda d: loader_of(d, "raw", action="sum", action_columns=["dz"]),
+        "action_columns: .* has no column 'dz', but dx, dy, gripper",
+    ),
+    (
+        lambda d: loader_of(d, "raw", action_columns=["dx"]),
+        "names of columns and action=, got no action",
+    ),
+    (lambda d: loader_of(d, "raw", action="sum", action_columns=[]), "expected names of columns .* got none"),
     (lambda d: loader_of(d, "raw", size=0), "size: expected at least 1 pixel"),
     (lambda d: Mixture(datasets=["a", "b"], weights=[0, 0]), "all are 0"),
     (lambda d: Mixture(datasets=["a", "b"], weights=[1]), "expected one for each of 2 datasets, got 1"),

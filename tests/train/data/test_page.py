@@ -13,16 +13,25 @@ PAGE = Path(__file__).parents[3] / "docs" / "loading.md"
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # webdataset closes nothing
-def test_the_examples_run(datasets: Mapping[str, Path], capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_examples_run(
+    datasets: Mapping[str, Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)  # else it counts what is loaded, over the net
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path)
     raw = datasets["raw"]
     last = max(raw.glob("shards/train-*.tar")).stem.removeprefix("train-")
     places = {
+        "bridge/shards/train-*": f"{raw}/shards/train-*",
+        "droid/shards/train-*": f"{datasets['small']}/shards/train-*",
         '"bridge"': repr(str(raw)),
         '"s3://bucket/droid"': repr(str(datasets["small"])),
         "bridge/shards/train-{00000..00007}": f"{raw}/shards/train-{{00000..{last}}}",
     }
     blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
-    assert len(blocks) == 4
+    assert len(blocks) == 6
     names: dict[str, Any] = {}
     for block in blocks:
         for written, there in places.items():
@@ -33,5 +42,6 @@ def test_the_examples_run(datasets: Mapping[str, Path], capsys: pytest.CaptureFi
     assert names["mixed"].draw(2).frames.shape == (2, 2, 224, 224, 3)
     assert names["again"].position == names["loader"].position
     (pairs, keys), *_ = names["dataset"]
+    assert {row["json"]["dataset"] for row in names["rows"]} == {"oxcart_kitchens"}
     assert pairs.shape[1:] == (2, 32, 32, 3)
     assert len(keys) == len(pairs)

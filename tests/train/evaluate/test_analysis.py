@@ -20,6 +20,7 @@ from depth import few
 from once import Once
 from oxcart.cli.evaluate import _text
 from oxcart.cli.table import painter
+from oxcart.manifests.columns import Column
 from oxcart.shards.errors import ConfigError
 from oxcart.train.evaluate import strategies
 from oxcart.train.evaluate.analysis import (
@@ -37,6 +38,7 @@ from oxcart.train.evaluate.report import report_html, report_json, say
 from oxcart.train.evaluate.strategy import Better, Context, Number, Skip, Strategy
 from oxcart.train.evaluate.subsets import Subset, default_subsets, parse
 from oxcart.train.flow import flow_meter
+from oxcart.train.statistics import Floats
 from planted import context, planted, skipped, with_frames
 
 ABOUT = {
@@ -105,11 +107,11 @@ def test_numbers_stand_clear_of_noise_and_of_shuffles(whole: Analysis) -> None:
     for name in (
         "compass/cosine_datasets",
         "consistency/flow_across_datasets",
-        "probe/r2_value_0",
+        "probe/r2_dx",
         "text/tokens",
     ):
         assert name in found
-    for name in ("compass/cosine_environments", "consistency/flow_across_datasets", "probe/r2_value_0"):
+    for name in ("compass/cosine_environments", "consistency/flow_across_datasets", "probe/r2_dx"):
         row = found[name]
         assert row.verdict == "clear", row
         assert row.null is not None
@@ -133,10 +135,8 @@ def test_what_counts_is_held_out_and_what_is_seen_stands_beside_it() -> None:
     assert row.seen is not None
     assert row.seen.value > 0.95
     assert row.verdict == "not told apart"
-    assert found["probe/r2_value_0"].number.value < 0.05
-    assert found["probe/r2_value_0"].seen is None, (
-        "a probe is fitted on what is seen, so it is not judged there"
-    )
+    assert found["probe/r2_dx"].number.value < 0.05
+    assert found["probe/r2_dx"].seen is None, "a probe is fitted on what is seen, so it is not judged there"
     said = json.loads(report_json(analysis))
     assert (said["place"], said["counts"]["seen"]["environments"]) == ("held out", 2)
 
@@ -285,12 +285,12 @@ def test_the_page_holds_all_and_the_json_the_same(whole: Analysis) -> None:
     over = {name: (numbers[name]["over"], numbers[name]["clusters"]) for name in numbers}
     assert over["compass/cosine_environments"] == ("episodes", 24), "four kitchens are held out"
     assert over["compass/cosine_held_out"] == ("episodes", 36)
-    assert over["probe/r2_value_0"] == ("episodes", 24)
+    assert over["probe/r2_dx"] == ("episodes", 24)
     assert "over 24 episodes, of these environments alone<" in page
     alone = sum(row.number.over == "episodes" for row in whole.rows() if row.number.better != "none")
     assert re.search(rf"<li>{alone} of \d+ numbers are of these environments alone: .* fewer than 5", page)
     assert [one["name"] for one in plain["subsets"]] == ["left", "right"]
-    assert any(one["title"] == "Actions of each token" for one in plain["tables"])
+    assert any(one["title"] == "Motion of each token" for one in plain["tables"])
 
 
 def test_cells_name_their_column_since_a_narrow_page_shows_no_header(whole: Analysis) -> None:
@@ -350,29 +350,38 @@ def test_the_summary_names_the_action_values_that_codes_tell() -> None:
     noise = np.random.default_rng(5).normal(size=len(pairs))
     x, y = pairs.actions.T
     actions = np.stack([x, noise, np.full(len(pairs), 0.5), y, noise[::-1]], 1)
-    names = ("arm/move 0", "arm/move 1", "arm/move 2", "grip", "stop")
-    seen = replace(pairs, actions=actions, action_names=names)
+    names = ("dx", "arm/move[1]", "still", "dy", "stop")
+    columns = tuple(Column(name=name, kind="delta") for name in names)
+    seen = replace(pairs, actions=actions, columns=columns)
     seen = replace(seen, features=np.column_stack([pairs.features, y]).astype(np.float32))
     analysis = run(seen, "compass", "probe", shuffles=20)
-    assert told(analysis.rows()) == (["arm/move 0"], ["arm/move 1", "grip", "stop"]), "the frame tells grip"
+    assert told(analysis.rows()) == (["dx"], ["arm/move[1]", "dy", "stop"]), "the frame tells dy"
     plain = json.loads(report_json(analysis))
-    assert plain["actions"] == {"told": ["arm/move 0"], "not_told": ["arm/move 1", "grip", "stop"]}
+    assert plain["actions"] == {"told": ["dx"], "not_told": ["arm/move[1]", "dy", "stop"]}
     page = report_html(analysis).decode()
-    assert re.search(r"codes tell arm/move 0 \(R2 0\.\d+\)</li>", page)
+    assert re.search(r"codes tell dx \(R2 0\.\d+\)</li>", page)
     assert re.search(
-        r"it is not shown that codes tell arm/move 1 \(R2 -?0\.0\d+\), grip \(R2 0\.\d+\), stop", page
+        r"it is not shown that codes tell arm/move\[1\] \(R2 -?0\.0\d+\), dy \(R2 0\.\d+\), stop", page
     )
     assert "A code means the same elsewhere, but tells 1 of 4 action values" in page
-    assert "R2 of arm/move 2 from codes: skipped, because it never varies" in page
-    assert "probe/r2_arm_move_0" in rows(analysis)
+    assert "R2 of still from codes: skipped, because it never varies" in page
+    assert "probe/r2_arm_move_1" in rows(analysis)
 
 
 def test_codes_that_tell_every_value_need_no_but_and_noise_tells_none() -> None:
     page = report_html(run(planted("direction"), "compass", "probe", shuffles=20)).decode()
     assert "<h1>A code means the same elsewhere: arrows " in page
-    assert told(run(planted("noise"), "probe").rows()) == ([], ["value 0", "value 1"])
+    assert told(run(planted("noise"), "probe").rows()) == ([], ["dx", "dy"])
     few_episodes = planted("direction").take(np.arange(60))
     assert told(run(few_episodes, "probe").rows())[0] == [], "without an interval nothing is told"
+
+
+def _either() -> Floats:
+    """Actions of which each dataset has another column."""
+    pairs = planted("direction")
+    assert pairs.actions is not None
+    lacks = np.stack([pairs.dataset == "left", pairs.dataset == "right"], 1)
+    return np.where(lacks, np.nan, pairs.actions)
 
 
 BAD: dict[str, tuple[Any, str, str]] = {
@@ -382,9 +391,9 @@ BAD: dict[str, tuple[Any, str, str]] = {
         "no dataset has actions",
     ),
     "other sizes": (
-        {"actions": None, "missing": {"actions": "datasets have actions of 7 and 14 values"}},
+        {"actions": None, "missing": {"actions": "no dataset has actions of known kind"}},
         "probe",
-        "datasets have actions of 7 and 14 values",
+        "no dataset has actions of known kind",
     ),
     "one dataset": ({"dataset": np.full(720, "only")}, "compass", "there is one dataset, only"),
     "no environment": ({"environment": np.full(720, "")}, "compass", "of environments none is known"),
@@ -402,7 +411,17 @@ BAD: dict[str, tuple[Any, str, str]] = {
         "flow_tokens",
         "hardly any pair moves",
     ),
-    "nothing done": ({"actions": np.zeros((720, 2))}, "probe", "actions never vary"),
+    "no motion": (
+        {"columns": (Column(name="joint_0", kind="delta"), Column(name="joint_1", kind="delta"))},
+        "compass",
+        "no dataset has a motion",
+    ),
+    "nothing in common": (
+        {"actions": _either()},
+        "consistency",
+        "datasets have no column of actions in common",
+    ),
+    "nothing done": ({"actions": np.zeros((720, 2))}, "probe", "it never varies"),
     "one place": ({}, "permutation", "a latent action is one token, which has no order"),
 }
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from oxcart.manifests.columns import Column
 from oxcart.manifests.dataset import Dataset
 from oxcart.shards.errors import ConfigError
 from oxcart.train import frame_baseline, statistics
@@ -16,13 +17,15 @@ from oxcart.train.data.order import derive
 from oxcart.train.evaluate.gather import (
     Draw,
     GatheredPairs,
+    _SplitArrays,
+    _stacked,
     draw_positions,
     gather,
     name_datasets,
     open_splits,
-    value_names,
 )
 from oxcart.train.evaluate.laq import untrained_model
+from oxcart.train.evaluate.strategy import having
 from oxcart.train.flow import flow_meter
 from oxcart.train.laq.model import LatentActionModel, to_float
 from oxcart.train.laq.validate import open_split
@@ -73,7 +76,7 @@ def test_pairs_and_frames_are_bounded_and_the_same_again(kitchen: Path) -> None:
     assert (one.codes != other.codes).any()
     again = read(kitchen, draw)[0]
     for name in ("codes", "key", "flow", "actions", "framed", "frames", "state"):
-        assert np.array_equal(getattr(one, name), getattr(again, name)), name
+        np.testing.assert_array_equal(getattr(one, name), getattr(again, name), name)
     moved = read(kitchen, Draw(samples=20, frames=7, batch_size=8, seed=1))[0]
     assert not np.array_equal(one.actions, moved.actions)
     assert read(kitchen, Draw(samples=20, frames=0))[0].missing["frames"] == "no frames are kept (--frames 0)"
@@ -124,9 +127,15 @@ def test_values_of_a_row_are_those_of_its_pair(kitchen: Path) -> None:
         assert pairs.instruction[mine].tolist() == batch.instruction
         assert pairs.flow is not None
         assert np.array_equal(pairs.flow[mine], meter(batch.frames.numpy()))
-        for name, value in (("actions", batch.action), ("state", batch.state)):
-            assert value is not None
-            assert np.array_equal(getattr(pairs, name)[mine], value.numpy()), name
+        assert batch.action is not None
+        assert batch.action_mask is not None
+        assert batch.state is not None
+        assert pairs.actions is not None
+        assert pairs.state is not None
+        acts = batch.action_mask.numpy()
+        assert np.isnan(pairs.actions[mine][~acts]).all(), "of a step that holds none"
+        assert np.array_equal(pairs.actions[mine][acts], batch.action.numpy()[acts])
+        assert np.array_equal(pairs.state[mine], batch.state.numpy())
     assert (pairs.place == "unknown").all()
 
 
@@ -168,21 +177,54 @@ def test_some_of_the_pairs_keep_their_frames(kitchen: Path) -> None:
     assert sorted(map(tuple, pairs.shuffled(3).codes.tolist())) == sorted(map(tuple, pairs.codes.tolist()))
 
 
-def test_actions_have_the_names_of_their_fields_if_there_are_several(kitchen: Path) -> None:
-    assert value_names({"source": ["action"], "sizes": [3]}) == ()
-    several = {"source": ["action/world", "action/grip"], "sizes": [2, 1]}
-    assert value_names(several) == ("action/world 0", "action/world 1", "action/grip")
-    config = small(kitchen, Path("run"))
-    loaders = open_splits({"k": Dataset.open(str(kitchen))}, config.data, 16, 8)
-    model = LatentActionModel(config.model, config.quantizer).eval()
-    (pairs,) = gather(loaders, [model], Draw(samples=8, frames=0), CPU, "off", None)
-    assert pairs.action_names == ()
-    for loader in loaders.values():
-        action = loader.streams[0].index.dataset.manifest.action
-        assert action is not None
-        action.update(several)
-    (pairs,) = gather(loaders, [model], Draw(samples=8, frames=0), CPU, "off", None)
-    assert pairs.action_names == ("action/world 0", "action/world 1", "action/grip")
+def test_actions_have_the_columns_of_their_dataset(kitchen: Path) -> None:
+    pairs = read(kitchen, Draw(samples=8, frames=0))[0]
+    assert [one.name for one in pairs.columns] == ["dx", "dy", "gripper"]
+    assert [one.kind for one in pairs.columns] == ["delta", "delta", "gripper_delta"]
+    assert [one.label for one in pairs.motion_columns] == ["dx (table)", "dy (table)"]
+
+
+def part(name: str, columns: dict[str, str], values: list[list[float]]) -> _SplitArrays:
+    """What was kept of a dataset with columns of these kinds."""
+    found = tuple(Column(name=one, kind=kind) for one, kind in columns.items())
+    one = _SplitArrays(name, "train", {}, {"action": found})
+    one.arrays["actions"] = np.array(values)
+    return one
+
+
+def test_datasets_keep_the_columns_that_others_lack() -> None:
+    table = part("table", {"dx": "delta", "dy": "delta"}, [[1, 2], [3, 4]])
+    arm = part(
+        "arm",
+        {"z": "absolute", "x": "absolute", "y": "absolute", "gripper": "gripper_absolute"},
+        [[0.5, 10, 20, 1]],
+    )
+    values, columns = _stacked([table, arm], np.array([0, 2, 3]), "actions")
+    assert [one.name for one in columns] == ["dx", "dy", "dz", "gripper"]
+    nan = np.nan
+    expected = [[1, 2, nan, nan], [3, 4, nan, nan], [10, 20, 0.5, 1]]
+    np.testing.assert_array_equal(values, np.array(expected))
+
+
+def test_pairs_of_several_datasets_have_the_columns_that_all_have() -> None:
+    pairs = planted("direction")
+    assert pairs.actions is not None
+    left = pairs.dataset == "left"
+    third = np.where(left, np.nan, 0.5)
+    wide = replace(
+        pairs,
+        actions=np.column_stack([pairs.actions, third]),
+        columns=(*pairs.columns, Column(name="dz", kind="delta")),
+    )
+    assert [one.name for one in having(wide, "actions").columns] == ["dx", "dy"]
+    assert wide.motion is not None
+    assert wide.motion.shape[1] == 2
+    right = having(wide.take(~left), "actions")
+    assert [one.name for one in right.columns] == ["dx", "dy", "dz"]
+    assert right.motion is not None
+    assert right.motion.shape[1] == 3
+    silent = replace(wide, actions=np.where(left[:, None], np.nan, wide.actions))
+    assert not (having(silent, "motion").dataset == "left").any()
 
 
 def test_frames_are_described_beside_their_pairs(kitchen: Path) -> None:

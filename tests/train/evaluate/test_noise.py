@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from depth import few
+from oxcart.manifests.columns import Column
 from oxcart.train.evaluate import strategies
 from oxcart.train.evaluate.analysis import Subject, evaluate
 from oxcart.train.evaluate.gather import GatheredPairs
@@ -62,7 +63,9 @@ def noise(kind: str, environments: int, seed: int) -> GatheredPairs:
         t=np.tile(np.arange(PAIRS), episodes),
         instruction=said[chosen(4, generator.random(episodes)[episode])],
         actions=motion,
+        columns=(Column(name="dx", kind="delta"), Column(name="dy", kind="delta")),
         state=alike(2),
+        state_columns=(Column(name="x", kind="absolute"), Column(name="y", kind="absolute")),
         flow=np.repeat(4 * motion[:, None], 3, 1),
         features=alike(3).astype(np.float32),
     )

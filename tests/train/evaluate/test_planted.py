@@ -131,7 +131,7 @@ def test_tokens_follow_from_like_actions_where_they_mean_directions() -> None:
 
 
 def test_the_probe_reads_directions_and_nothing_else() -> None:
-    for value in ("value_0", "value_1"):
+    for value in ("dx", "dy"):
         assert of("probe", "direction")[f"r2_{value}"].low > 0.85
         assert of("probe", "direction")[f"gain_{value}"].low > 0.8
         holds(of("probe", "noise")[f"r2_{value}"], 0, 0.05)
@@ -149,9 +149,9 @@ def test_the_probe_is_that_of_scikit_learn() -> None:
     made = Ridge(1.0).fit(hot[~new], other[~new]).predict(hot[new])
     expected = r2_score(other[new], made, multioutput="raw_values")
     found = of("probe", "direction")
-    assert [found[f"r2_value_{i}"].value for i in (0, 1)] == pytest.approx(expected.tolist(), abs=1e-4)
+    assert [found[f"r2_{name}"].value for name in ("dx", "dy")] == pytest.approx(expected.tolist(), abs=1e-4)
     # Features at random are worse than the mean, by a little; the gain is over the mean then.
-    assert found["gain_value_0"].value == found["r2_value_0"].value
+    assert found["gain_dx"].value == found["r2_dx"].value
 
 
 def test_what_the_frame_tells_as_well_is_no_gain() -> None:
@@ -159,9 +159,9 @@ def test_what_the_frame_tells_as_well_is_no_gain() -> None:
     assert pairs.actions is not None
     sight = replace(pairs, features=np.hstack([pairs.features, pairs.actions[:, :1]]).astype(np.float32))
     found = measured("probe", sight)
-    assert found["r2_value_0"].low > 0.85
-    assert found["gain_value_0"].high < 0, "the frame tells the length as well"
-    assert found["gain_value_1"].low > 0.8
+    assert found["r2_dx"].low > 0.85
+    assert found["gain_dx"].high < 0, "the frame tells the length as well"
+    assert found["gain_dy"].low > 0.8
     new, other = pairs.split == "val", np.zeros_like(pairs.actions)
     for dataset in ("left", "right"):
         mine = pairs.dataset == dataset
@@ -169,7 +169,7 @@ def test_what_the_frame_tells_as_well_is_no_gain() -> None:
     places = statistics.numbered(pairs.environment[~new])
     made = frame_baseline.predict(sight.features[~new], other[~new], places, sight.features[new])
     by_frame = r2_score(other[new][:, 0], made[:, 0])
-    assert found["gain_value_0"].value == pytest.approx(found["r2_value_0"].value - by_frame, abs=1e-3)
+    assert found["gain_dx"].value == pytest.approx(found["r2_dx"].value - by_frame, abs=1e-3)
 
 
 def test_text_is_told_by_codes_of_the_instruction_alone() -> None:

@@ -53,10 +53,10 @@ BUGS = [
         f"{OF_GATHER}::test_values_of_a_row_are_those_of_its_pair",
     ),
     Bug(
-        "actions stand beside other pairs",
+        "states stand beside other pairs",
         GATHER,
-        '"actions": batch.action, "state"',
-        '"actions": batch.action if batch.action is None else batch.action.flip(0), "state"',
+        '"state": batch.state}',
+        '"state": None if batch.state is None else batch.state.flip(0)}',
         f"{OF_GATHER}::test_values_of_a_row_are_those_of_its_pair",
     ),
     Bug(
@@ -128,8 +128,8 @@ BUGS = [
     Bug(
         "actions that are judged are scaled by themselves",
         f"{STRATEGIES}/probe.py",
-        "pairs.actions[mine & fit] if (mine & fit).any() else pairs.actions[mine & test]",
-        "pairs.actions[mine & test]",
+        "actions[mine & fit] if (mine & fit).any() else actions[mine & test]",
+        "actions[mine & test]",
         PROBE,
     ),
     Bug(

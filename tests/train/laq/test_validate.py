@@ -19,6 +19,7 @@ from sklearn.preprocessing import OneHotEncoder
 from torch import Tensor
 
 from oxcart.compile.sample.rlds import RldsSampleConfig
+from oxcart.manifests.columns import Column
 from oxcart.manifests.split import SplitRule
 from oxcart.shards.errors import ConfigError
 from oxcart.train import frame_baseline, statistics
@@ -402,6 +403,7 @@ def test_the_frame_of_a_pair_is_a_baseline_whose_penalty_suits_other_environment
             codes=generator.integers(0, 4, (count, 2)),
             features=features[i],
             actions=actions[i],
+            columns=(Column(name="a"), Column(name="b")),
             units=statistics.make_units(kitchens, keys, np.arange(count)),
         )
         for i in range(2)
@@ -423,6 +425,7 @@ def pairs_with_actions(seed: int, count: int) -> Seen:
         codes=codes,
         features=generator.normal(size=(count, 3)),
         actions=actions,
+        columns=tuple(Column(name=name, kind="delta") for name in ("dx", "turn", "dy", "still")),
         units=statistics.make_units(
             [f"kitchen {i % 6}" for i in range(count)],
             [f"episode {i % 12}" for i in range(count)],
@@ -439,10 +442,11 @@ def test_the_probes_are_those_of_scikit_learn() -> None:
     hot = OneHotEncoder(categories=[range(4)] * 2, sparse_output=False)
     probe = Ridge(1.0).fit(hot.fit_transform(train.codes), train.actions)
     expected = r2_score(val.actions, probe.predict(hot.transform(val.codes)), multioutput="raw_values")[:3]
-    assert found["probe_r2_values"] == [*expected.round(4).tolist(), None], "the last never varies"
+    by_name = dict(zip(("dx", "turn", "dy"), expected.round(4).tolist(), strict=True))
+    assert found["probe_r2_values"] == {**by_name, "still": None}, "it never varies"
     assert found["probe_r2"] == pytest.approx(expected.mean())
-    assert found["probe_r2_motion"] == pytest.approx(expected[:2].mean())
-    directions = statistics.directions(val.actions)
+    assert found["probe_r2_motion"] == pytest.approx(expected[[0, 2]].mean())
+    directions = statistics.directions(val.actions[:, [0, 2]])
     known = normalized_mutual_info_score(statistics.joint(val.codes), directions, average_method="geometric")
     assert found["nmi_direction"] == pytest.approx(known)
     same = statistics.information(val.codes, directions, val.units)
@@ -452,6 +456,19 @@ def test_the_probes_are_those_of_scikit_learn() -> None:
     assert found["nmi_direction_excess_low"] < found["nmi_direction_excess"]
     assert found["intervals_over"] == "environments"
     assert measure_probes(replace(train, actions=None), val, 4) == {}
+    gaps = np.vstack([val.actions, np.full((1, 4), np.nan)])
+    more = replace(
+        val,
+        codes=np.vstack([val.codes, val.codes[:1]]),
+        features=np.vstack([val.features, val.features[:1]]),
+        actions=gaps,
+        units=val.units[np.append(np.arange(60), 0)],
+    )
+    assert measure_probes(train, more, 4) == found, "a pair whose steps hold no action does not count"
+    still = tuple(Column(name=f"joint_{i}", kind="absolute") for i in range(4))
+    without = measure_probes(replace(train, columns=still), replace(val, columns=still), 4)
+    assert not [name for name in without if "motion" in name or "nmi" in name]
+    assert without["probe_r2"] == found["probe_r2"]
 
 
 def test_the_probes_of_a_validation_are_fitted_on_train(kitchen: Path, tmp_path: Path) -> None:

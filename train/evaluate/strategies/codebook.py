@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -80,8 +82,8 @@ def draw(pairs: GatheredPairs, context: Context) -> Iterator[Figure | Table | Sk
     ranked = _top(pairs, TOP)
     yield _frequencies(pairs, ranked)
     yield _sequences(pairs, ranked)
-    if pairs.actions is not None:
-        yield _scatter(having(pairs, "actions"))
+    if pairs.motion is not None:
+        yield _scatter(having(pairs, "motion"))
     if pairs.frames is not None:
         yield from _examples(pairs.take(pairs.framed), context.seed)
 
@@ -190,12 +192,19 @@ def _sequences(pairs: GatheredPairs, ranked: list[tuple[str, Ints]]) -> Table:
         row += [len(np.unique(pairs.environment[mine])), len(np.unique(pairs.dataset[mine]))]
         if pairs.actions is not None:
             values = pairs.actions[mine]
-            values = values[np.isfinite(values).all(1)]
-            row.append(values.mean(0).round(4).tolist() if len(values) else None)
+            values = values[np.isfinite(values).any(1)]
+            row.append(_mean(values) if len(values) else None)
         rows.append(row)
     columns = ("sequence", "pairs", "share", "environments", "datasets")
     columns = columns if pairs.actions is None else (*columns, "mean action")  # type: ignore[assignment]
     return Table(title="Most frequent sequences", columns=columns, rows=rows)
+
+
+def _mean(values: Floats) -> list[float | None]:
+    """Mean of each column, of the rows that have it; None where none has."""
+    with warnings.catch_warnings(action="ignore", category=RuntimeWarning):  # of columns without a value
+        means = np.nanmean(values, axis=0).round(4).tolist()
+    return [one if math.isfinite(one) else None for one in means]
 
 
 def _frequencies(pairs: GatheredPairs, ranked: list[tuple[str, Ints]]) -> Figure:
@@ -219,8 +228,8 @@ def _frequencies(pairs: GatheredPairs, ranked: list[tuple[str, Ints]]) -> Figure
 
 
 def _scatter(pairs: GatheredPairs) -> Figure:
-    assert pairs.actions is not None
-    plt, values = plots.pyplot(), statistics.plane(pairs.actions)
+    assert pairs.motion is not None
+    plt, values = plots.pyplot(), pairs.motion[:, :2]
     names = sorted(largest(pairs.dataset, 4))
     figure, axes = panels(1, len(names), 4.6 * len(names), 4.2)
     low, high = np.quantile(values, [0.005, 0.995], axis=0)
@@ -235,12 +244,12 @@ def _scatter(pairs: GatheredPairs) -> Figure:
             axis.scatter(*values[rows].T, s=12, color=colour, label=label, linewidths=0)
         axis.set_xlim(low[0] - 0.05, high[0] + 0.05)
         axis.set_ylim(low[1] - 0.05, high[1] + 0.05)
-        tidy(axis, name, "value 0", "value 1")
+        tidy(axis, name, *(one.label for one in pairs.motion_columns[:2]))
     axes[0][-1].legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
     return Figure(
-        title="Actions of the most frequent sequences",
+        title="Motion of the most frequent sequences",
         png=to_png(figure),
-        caption="The first two values of the action; grey: all other pairs.",
+        caption="Motion along x and y; grey: all other pairs.",
     )
 
 

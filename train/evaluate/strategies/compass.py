@@ -1,9 +1,9 @@
-"""The action compass: the mean action of each token as an arrow, and whether arrows agree between places."""
+"""The action compass: the mean motion of each token as an arrow, and whether arrows agree between places."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -44,7 +44,7 @@ LISTED = 256
 
 def measure(pairs: GatheredPairs, context: Context) -> Iterator[Number | Skip]:
     """Cosines of arrows between environments, between datasets, and between held out and seen."""
-    pairs = having(pairs, "actions")
+    held, pairs = pairs, having(pairs, "motion")
     for found in groupings(pairs):
         if isinstance(found, Skip):
             yield found
@@ -57,18 +57,18 @@ def measure(pairs: GatheredPairs, context: Context) -> Iterator[Number | Skip]:
             context,
             name=f"cosine_{kind}",
             title=f"arrows agree between {kind}",
-            read=f"Cosine of a token's mean action in one {one} with that in all others: 1 means the same "
+            read=f"Cosine of a token's mean motion in one {one} with that in all others: 1 means the same "
             "direction everywhere, 0 chance, -1 the opposite. Tokens count by their evidence.",
         )
         if kind == "environments":
-            yield _held_out(pairs, context)
+            yield _held_out(held, context)
 
 
 def _held_out(pairs: GatheredPairs, context: Context) -> Number | Skip:
     title = "arrows of held-out environments agree with those seen"
-    if context.seen is None or context.seen.actions is None:
+    if context.seen is None:
         return Skip(what=title, because="environments are not both seen and held out")
-    both = having(pairs.joined(context.seen), "actions")
+    both = having(pairs.joined(context.seen), "motion")
     both = both.take(both.environment != "")
     names = environments(both)
     unseen = np.unique(names[both.place == HELD_OUT])
@@ -90,7 +90,7 @@ def _agreement(
     pairs: GatheredPairs, names: Any, context: Context, unseen: Any = None, **about: Any
 ) -> Number | Skip:
     groups = statistics.numbered(names)
-    values = shares.standardised(statistics.plane(_actions(pairs)), groups, together=True)
+    values = shares.standardised(_plane(pairs), groups, together=True)
     mine = None if unseen is None else np.isin(np.unique(names), unseen)
 
     def statistic(rows: Any) -> float:
@@ -106,15 +106,15 @@ def _agreement(
 
 
 def draw(pairs: GatheredPairs, context: Context) -> Iterator[Figure | Table]:
-    """A compass of each place, every token by dataset or environment, and the actions behind the arrows."""
-    pairs = having(pairs, "actions")
+    """A compass of each place, every token by dataset or environment, and the motions behind the arrows."""
+    pairs = having(pairs, "motion")
     yield _compass(pairs)
     if (way := widest(pairs)) is not None:
         yield _by_group(pairs, *way)
     yield Figure(
-        title="Actions by token",
-        png=scatter(pairs, statistics.plane(_actions(pairs))),
-        caption="The first two values of each pair's action, coloured by the code of one place; bold "
+        title="Motion by token",
+        png=scatter(pairs, _plane(pairs), [one.label for one in pairs.motion_columns]),
+        caption="The motion of each pair along x and y, coloured by the code of one place; bold "
         f"numbers stand at the mean of their code, for the {LABELLED} most frequent. {apart.CAPTION}",
     )
     yield _actions_by_token(pairs)
@@ -122,23 +122,26 @@ def draw(pairs: GatheredPairs, context: Context) -> Iterator[Figure | Table]:
 
 def _actions_by_token(pairs: GatheredPairs) -> Table:
     rows: list[list[Any]] = []
+    motion = pairs.motion
+    assert motion is not None
     for dataset, place, code in itertools.product(
         np.unique(pairs.dataset), range(pairs.codes.shape[1]), range(pairs.size)
     ):
         mine = (pairs.dataset == dataset) & (pairs.codes[:, place] == code)
         if mine.sum() > 1 and len(rows) < LISTED:
-            values = _actions(pairs)[mine]
+            values = motion[mine]
             covariance = np.atleast_2d(np.cov(values.T)).round(6).tolist()
             mean = values.mean(0).round(6).tolist()
             rows.append([dataset, f"{place}:{code}", int(mine.sum()), mean, covariance])
-    columns = ("dataset", "token", "pairs", "mean action", "covariance")
-    return Table(title="Actions of each token", columns=columns, rows=rows)
+    named = ", ".join(one.label for one in pairs.motion_columns)
+    columns = ("dataset", "token", "pairs", f"mean {named}", "covariance")
+    return Table(title="Motion of each token", columns=columns, rows=rows)
 
 
 def _compass(pairs: GatheredPairs) -> Figure:
     plt, places = plots.pyplot(), pairs.codes.shape[1]
     groups = statistics.numbered(pairs.dataset)
-    values = shares.standardised(statistics.plane(_actions(pairs)), groups, together=True)
+    values = shares.standardised(_plane(pairs), groups, together=True)
     sums, counts = shares.arrows(values, pairs.codes, pairs.size, groups * 0)
     means = sums[0] / np.maximum(counts[0], 1)[..., None]
     reach = max(1e-9, float(np.abs(means).max())) * 1.25
@@ -159,8 +162,8 @@ def _compass(pairs: GatheredPairs) -> Figure:
     return Figure(
         title="What each code means",
         png=to_png(figure),
-        caption="Mean action of the pairs that have a code in this place, first two values, as a deviation "
-        "from the mean action of the dataset and in units of its deviation. Width is how often the code is "
+        caption="Mean motion along x and y of the pairs that have a code in this place, as a deviation from "
+        "the mean motion of the dataset and in units of its deviation. Width is how often the code is "
         f"used; the {LABELLED} most frequent. {apart.CAPTION}",
     )
 
@@ -170,7 +173,7 @@ def _by_group(pairs: GatheredPairs, kind: str, names: Any) -> Figure:
     shown = largest(names)
     pairs, names = pairs.take(np.isin(names, shown)), names[np.isin(names, shown)]
     groups = np.array([shown.index(name) for name in names])
-    values = shares.standardised(statistics.plane(_actions(pairs)), groups, together=True)
+    values = shares.standardised(_plane(pairs), groups, together=True)
     sums, counts = shares.arrows(values, pairs.codes, pairs.size, groups)
     means = sums / np.maximum(counts, 1)[..., None]
     enough = counts >= 5
@@ -218,8 +221,14 @@ def _ellipse(axis: Any, values: Floats, clusters: Ints, colour: Any) -> None:
     axis.add_patch(Ellipse(values.mean(0), width, height, angle=angle, color=colour, alpha=0.16, linewidth=0))
 
 
-def scatter(pairs: GatheredPairs, values: Floats) -> bytes:
-    """Scatter, as PNG, of values [N, 2] by code: a column for each place, a row for each dataset."""
+def scatter(pairs: GatheredPairs, values: Floats, labels: Sequence[str]) -> bytes:
+    """Scatter, as PNG, of values [N, 2] by code: a column for each place, a row for each dataset.
+
+    Args:
+        pairs: whose codes are shown.
+        values: [N, 2].
+        labels: of the two axes.
+    """
     places, names = pairs.codes.shape[1], sorted(largest(pairs.dataset, 6))
     figure, axes = panels(len(names), places, 2.9 * places, 2.7 * len(names))
     for row, name in enumerate(names):
@@ -236,7 +245,7 @@ def scatter(pairs: GatheredPairs, values: Floats) -> bytes:
             axis.set_xlim(low[0] - margin[0], high[0] + margin[0])
             axis.set_ylim(low[1] - margin[1], high[1] + margin[1])
             heading = f"token {place}" if len(names) == 1 else f"{name}, token {place}"
-            tidy(axis, heading, "value 0", "" if place else "value 1")
+            tidy(axis, heading, labels[0], "" if place else labels[1])
     apart.keep_apart(figure)
     return to_png(figure)
 
@@ -253,16 +262,17 @@ def _frame(axis: Any, reach: float, title: str) -> None:
     axis.spines[["left", "bottom"]].set_visible(False)
 
 
-def _actions(pairs: GatheredPairs) -> Floats:
-    assert pairs.actions is not None
-    return pairs.actions
+def _plane(pairs: GatheredPairs) -> Floats:
+    """Motion along x and y, [N, 2]."""
+    assert pairs.motion is not None
+    return pairs.motion[:, :2]
 
 
 STRATEGY = Strategy(
     title="Action compass",
-    about="Does a token mean one direction everywhere? Its mean action in each environment or dataset is an "
+    about="Does a token mean one direction everywhere? Its mean motion in each environment or dataset is an "
     "arrow; arrows of one token should point together.",
-    needs=("actions",),
+    needs=("motion",),
     measure=measure,
     draw=draw,
     place=10,

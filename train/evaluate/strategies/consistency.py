@@ -168,8 +168,9 @@ def _kinds(pairs: GatheredPairs) -> Iterator[tuple[str, GatheredPairs, Floats | 
     else:
         known = having(pairs, "actions")
         assert known.actions is not None
-        few = f"{len(known)} pairs have actions; at least {FEW} are needed"
-        yield "actions", known, few if len(known) < FEW else known.actions
+        why = "" if known.columns else "datasets have no column of actions in common"
+        why = why if len(known) >= FEW else f"{len(known)} pairs have actions; at least {FEW} are needed"
+        yield "actions", known, why or known.actions
     if pairs.flow is None:
         yield "flow", pairs, absent(pairs, "flow")
     else:

@@ -104,7 +104,8 @@ def _bins(pairs: GatheredPairs) -> tuple[str, Ints, Ints] | str:
         what, values = "flow", pairs.flow[:, WEIGHTED]
     else:
         return absent(pairs, "actions", "flow")
-    known = np.flatnonzero(np.isfinite(values).all(1))
+    known = np.flatnonzero(np.isfinite(values).any(1))
+    values = values[:, np.isfinite(values[known]).all(0)]
     scaled = shares.standardised(values[known], statistics.numbered(pairs.dataset[known]))
     distinct = len(np.unique(scaled.round(9), axis=0)) if scaled.shape[1] else 0
     if distinct < 2 or len(known) < FEW:

@@ -107,15 +107,15 @@ def draw(pairs: GatheredPairs, context: Context) -> Iterator[Figure]:
 
 
 def _motion(pairs: GatheredPairs) -> tuple[str, GatheredPairs, Floats] | str:
-    """Name of flow, else of actions, pairs that have it, and values [N, 2]; or the reason why there is
+    """Name of flow, else of motion, pairs that have it, and values [N, 2]; or the reason why there is
     neither."""
     if pairs.flow is not None:
         return "flow", pairs, pairs.flow[:, WEIGHTED]
-    if pairs.actions is None:
-        return absent(pairs, "flow", "actions")
-    known = having(pairs, "actions")
-    assert known.actions is not None
-    return "actions", known, statistics.plane(known.actions)
+    if pairs.motion is None:
+        return absent(pairs, "flow", "motion")
+    known = having(pairs, "motion")
+    assert known.motion is not None
+    return "motion", known, known.motion[:, :2]
 
 
 STRATEGY = Strategy(

@@ -6,35 +6,47 @@ the others not at all.
 
 from __future__ import annotations
 
-import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 from sklearn.linear_model import Ridge
 
+from oxcart.manifests.columns import Column
 from oxcart.train import frame_baseline, plots, statistics
 from oxcart.train.evaluate.gather import GatheredPairs
 from oxcart.train.evaluate.strategy import FEW, Context, Figure, Number, Skip, Strategy, panels, tidy, to_png
 from oxcart.train.statistics import Floats, Ints, Statistic
 
 
+@dataclass(frozen=True, kw_only=True)
+class Judged:
+    """One value of the action, and what a probe says of it, for M held-out pairs of datasets that have it."""
+
+    column: Column
+    rows: Ints
+    """[M]: rows of the held-out pairs."""
+    target: Floats
+    """[M]: the value, in deviations of the dataset."""
+    by_codes: Floats
+    """[M]: what a probe says from the codes."""
+    by_frame: Floats
+    """[M]: what a probe says from frame t alone."""
+
+
 def measure(pairs: GatheredPairs, context: Context) -> Iterator[Number | Skip]:
     """R2 of each value from codes, and its gain over R2 from the frame alone."""
-    found = _predictions(pairs, context)
-    if isinstance(found, str):
-        yield Skip(what="R2 of actions from codes", because=found)
-        return
-    rows_of, target, by_codes, by_frame = found
-    units = pairs.units[rows_of]
-    for value, name in enumerate(names_of(pairs)):
-        if not target[:, value].any():
-            yield Skip(what=f"R2 of {name} from codes", because="it never varies")
+    for one in _judged(pairs, context):
+        if isinstance(one, Skip):
+            yield one
             continue
+        name, units = one.column.name, pairs.units[one.rows]
         key = re.sub(r"\W+", "_", name).strip("_")
         yield context.estimate(
             units,
-            _score(target, by_codes, value),
+            _score(one.target, one.by_codes),
             name=f"r2_{key}",
             of=name,
             title=f"R2 of {name} from codes",
@@ -44,7 +56,7 @@ def measure(pairs: GatheredPairs, context: Context) -> Iterator[Number | Skip]:
         )
         yield context.estimate(
             units,
-            _gain(target, by_codes, by_frame, value),
+            _gain(one),
             name=f"gain_{key}",
             of=name,
             title=f"R2 of {name} from codes above that from the frame alone",
@@ -54,31 +66,22 @@ def measure(pairs: GatheredPairs, context: Context) -> Iterator[Number | Skip]:
         )
 
 
-def names_of(pairs: GatheredPairs) -> Sequence[str]:
-    """Names of the values of the action."""
-    assert pairs.actions is not None
-    return pairs.action_names or [f"value {i}" for i in range(pairs.actions.shape[1])]
-
-
 def draw(pairs: GatheredPairs, context: Context) -> Iterator[Figure]:
     """Plot predicted actions against true ones."""
-    found = _predictions(pairs, context)
-    if isinstance(found, str):
+    shown = [one for one in _judged(pairs, context) if not isinstance(one, Skip)][:8]
+    if not shown:
         return
-    _, target, by_codes, _ = found
-    width = min(8, target.shape[1])
-    figure, axes = panels(1, width, 2.6 * width, 2.7)
-    shown = np.linspace(0, len(target) - 1, min(len(target), 3000)).astype(np.int64)
-    for value, (axis, name) in enumerate(zip(axes[0], names_of(pairs), strict=False)):
-        x, y = target[shown, value], by_codes[shown, value]
+    figure, axes = panels(1, len(shown), 2.6 * len(shown), 2.7)
+    for i, (axis, one) in enumerate(zip(axes[0], shown, strict=True)):
+        some = np.linspace(0, len(one.target) - 1, min(len(one.target), 3000)).astype(np.int64)
+        x, y = one.target[some], one.by_codes[some]
         reach = max(float(np.quantile(np.abs(x), 0.995)), 1e-6)
         axis.plot([-reach, reach], [-reach, reach], color=plots.FAINT, linewidth=1)
         axis.scatter(x, y, s=4, alpha=0.4, color=plots.COLOURS[0], linewidths=0)
         axis.set_xlim(-reach, reach)
         axis.set_ylim(-reach, reach)
-        score = _score(target, by_codes, value)(np.arange(len(target)))
-        said = f"R2 {score:.2f}" if math.isfinite(score) else "never varies"
-        tidy(axis, f"{name}: {said}", "action", "" if value else "by the probe")
+        score = _score(one.target, one.by_codes)(np.arange(len(one.target)))
+        tidy(axis, f"{one.column.name}: R2 {score:.2f}", "action, in deviations", "" if i else "by the probe")
     yield Figure(
         title="Actions by the probe",
         png=to_png(figure),
@@ -87,49 +90,77 @@ def draw(pairs: GatheredPairs, context: Context) -> Iterator[Figure]:
     )
 
 
-def _predictions(held: GatheredPairs, context: Context) -> tuple[Ints, Floats, Floats, Floats] | str:
-    """Rows that are judged, their actions (0 where a value never varies), and predictions from codes and from
-    the frame; or the reason why there is no probe."""
+def _judged(held: GatheredPairs, context: Context) -> Iterator[Judged | Skip]:
+    """Every value of the action as a probe tells it, or the reason why none does.
+
+    Values that the same pairs have are fitted together.
+    """
     if context.seen is None or context.seen.actions is None:
-        return "a probe is fitted on environments that the run has seen, and judged on others"
+        because = "a probe is fitted on environments that the run has seen, and judged on others"
+        yield Skip(what="R2 of actions from codes", because=because)
+        return
     pairs = held.joined(context.seen)
     assert pairs.actions is not None
-    known = np.isfinite(pairs.actions).all(1)
+    has = np.isfinite(pairs.actions)
+    same: dict[bytes, list[int]] = {}
+    for i in range(len(pairs.columns)):
+        same.setdefault(has[:, i].tobytes(), []).append(i)
+    for values in same.values():
+        yield from _together(held, pairs, values, has[:, values[0]])
+
+
+def _together(
+    held: GatheredPairs, pairs: GatheredPairs, values: list[int], known: npt.NDArray[np.bool_]
+) -> Iterator[Judged | Skip]:
+    """The given values, which the pairs in `known` have; `pairs` begin with those that are held out."""
+    assert pairs.actions is not None
+    columns, actions = [pairs.columns[i] for i in values], pairs.actions[:, values]
     judged = np.arange(len(pairs)) < len(held)
     test, fit = known & judged, known & ~judged
-    places = statistics.numbered(np.char.add(np.char.add(pairs.dataset, "\n"), pairs.environment))
     if min(test.sum(), fit.sum()) < FEW:
-        return f"{int(known.sum())} pairs with actions are too few to fit a probe and to judge it"
-    target = np.zeros_like(pairs.actions)
+        because = f"{int(known.sum())} pairs with it are too few to fit a probe and to judge it"
+        yield from (Skip(what=f"R2 of {one.name} from codes", because=because) for one in columns)
+        return
+    target = np.zeros_like(actions)
     for dataset in np.unique(pairs.dataset[known]):
-        mine = pairs.dataset == dataset
-        basis = pairs.actions[mine & fit] if (mine & fit).any() else pairs.actions[mine & test]
+        mine = known & (pairs.dataset == dataset)
+        basis = actions[mine & fit] if (mine & fit).any() else actions[mine & test]
         deviation = basis.std(0)
-        target[mine] = (pairs.actions[mine] - basis.mean(0)) / np.where(deviation > 1e-9, deviation, 1)
+        target[mine] = (actions[mine] - basis.mean(0)) / np.where(deviation > 1e-9, deviation, 1)
     varies = (target[test].std(0) > 1e-9) & (target[fit].std(0) > 1e-9)
-    if not varies.any():
-        return "actions never vary"
     target[:, ~varies] = 0
     codes = statistics.one_hot(pairs.codes, pairs.size).astype(np.float32)
     by_codes = Ridge(1.0).fit(codes[fit], target[fit]).predict(codes[test])
 
     def guess() -> Floats:
+        places = statistics.numbered(np.char.add(np.char.add(pairs.dataset, "\n"), pairs.environment))
         groups = places if len(np.unique(places[fit])) > 1 else pairs.episodes
         return frame_baseline.predict(pairs.features[fit], target[fit], groups[fit], pairs.features[test])
 
-    by_frame = held.keep("actions from the frame", guess)
-    return np.flatnonzero(test), target[test], by_codes, by_frame
+    by_frame = held.keep(f"{', '.join(one.name for one in columns)} from the frame", guess)
+    rows = np.flatnonzero(test)
+    for i, column in enumerate(columns):
+        if varies[i]:
+            yield Judged(
+                column=column,
+                rows=rows,
+                target=target[test, i],
+                by_codes=by_codes[:, i],
+                by_frame=by_frame[:, i],
+            )
+        else:
+            yield Skip(what=f"R2 of {column.name} from codes", because="it never varies")
 
 
-def _score(target: Floats, predicted: Floats, value: int) -> Statistic:
-    """R2 of one value, of targets and predictions [M, A]."""
-    truth, errors = target[:, [value]], (target - predicted)[:, [value]]
+def _score(target: Floats, predicted: Floats) -> Statistic:
+    """R2 of predictions [M]."""
+    truth, errors = target[:, None], (target - predicted)[:, None]
     return lambda rows: float(statistics.r2(truth[rows], errors[rows])[0])
 
 
-def _gain(target: Floats, by_codes: Floats, by_frame: Floats, value: int) -> Statistic:
+def _gain(one: Judged) -> Statistic:
     """R2 from codes above that from the frame, or above 0 where that is negative."""
-    coded, framed = _score(target, by_codes, value), _score(target, by_frame, value)
+    coded, framed = _score(one.target, one.by_codes), _score(one.target, one.by_frame)
     return lambda rows: coded(rows) - max(0.0, framed(rows))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from oxcart.manifests.columns import Column
 from oxcart.train import statistics
 from oxcart.train.evaluate import shares
 from oxcart.train.evaluate.gather import GatheredPairs
@@ -36,10 +37,11 @@ def draw(pairs: GatheredPairs, context: Context) -> Iterator[Figure]:
     """The state of every pair, by code."""
     pairs = having(pairs, "state")
     assert pairs.state is not None
+    shown = [*pairs.state_columns, Column(name="nothing else")][:2]
     yield Figure(
         title="States by token",
-        png=scatter(pairs, statistics.plane(pairs.state)),
-        caption="The first two values of the state at t, coloured by the code of one place. Well mixed: the "
+        png=scatter(pairs, statistics.plane(pairs.state), [one.label for one in shown]),
+        caption="The state at t, coloured by the code of one place. Well mixed: the "
         "code does not depend on where the robot is.",
     )
 

@@ -12,6 +12,7 @@ from tensorflow_datasets.core import features as tfds_features
 
 from oxcart.compile.images import Resize, decode_into
 from oxcart.compile.sources.base import EnvironmentRule
+from oxcart.manifests.columns import described, unnamed
 from oxcart.shards.errors import ConfigError, SourceError
 from rlds_builder import Image, Tensor, Text, jpeg, noisy_frame, png, record, write_dataset
 from toy_rlds import FEATURES, census, changed, episode, fails, only, open_rlds, packed, read, vector
@@ -364,6 +365,10 @@ def test_episodes_of_one_dataset_may_differ_in_size(tmp_path: Path) -> None:
     assert [(row.heights[0], row.widths[0]) for row in rows] == sizes
 
 
+def named(field: str, size: int) -> list[dict[str, Any]]:
+    return described(unnamed(field, size))
+
+
 def test_the_description_names_all_that_decides_a_row(tmp_path: Path) -> None:
     root = write_dataset(tmp_path, FEATURES, [episode()])
     base = open_rlds(root).describe()
@@ -376,6 +381,8 @@ def test_the_description_names_all_that_decides_a_row(tmp_path: Path) -> None:
         "instruction": ["steps/language_instruction"],
         "action": ["steps/action"],
         "state": ["steps/observation/state"],
+        "columns": {"action": named("action", 3), "state": named("state", 2)},
+        "no_action": [],
         "environment": None,
         "control_rate": None,
     }
@@ -383,6 +390,10 @@ def test_the_description_names_all_that_decides_a_row(tmp_path: Path) -> None:
         {"instruction": ()},
         {"action": ()},
         {"state": ("action",)},
+        {"action_names": ("dx", "dy", "dz")},
+        {"action_kinds": ("delta",)},
+        {"state_names": ("x", "y")},
+        {"state_kinds": ("0=absolute",)},
         {"environment": EnvironmentRule.parse("file_path")},
         {"environment": EnvironmentRule.parse("file_path~x")},
     ]

@@ -1,0 +1,137 @@
+"""Options that say how to read a source, and the configuration that they make."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from oxcart.cli.options import options, quiet_option
+from oxcart.cli.video import video_config, video_options
+from oxcart.manifests.columns import KINDS
+
+if TYPE_CHECKING:
+    from oxcart.compile.sources.base import SourceConfig
+
+source_options = options(
+    click.option(
+        "--environment",
+        metavar="FIELD[~REGEX]",
+        help="Feature that names the environment; REGEX captures the name in a longer text.",
+    ),
+    click.option(
+        "--instruction",
+        multiple=True,
+        metavar="FIELD",
+        help="Feature with an instruction; none for no instruction.",
+    ),
+    click.option(
+        "--action",
+        multiple=True,
+        metavar="FIELD",
+        help="Feature of the action, or a part of one: action[:7] is the first 7 values of a step. "
+        "Several are concatenated in the order given; none for no action.",
+    ),
+    click.option(
+        "--state",
+        multiple=True,
+        metavar="FIELD",
+        help="Feature of the state, or a part of one; as for --action.",
+    ),
+    click.option(
+        "--action-names",
+        metavar="NAME,...",
+        help="A name for each column of the action; a motion has dx, dy and dz, or x, y and z if positions "
+        "are absolute.  [default: those of the catalog]",
+    ),
+    click.option(
+        "--action-kind",
+        multiple=True,
+        metavar="[COLUMNS=]KIND",
+        help=f"Kind of columns of the action: {', '.join(KINDS)}. COLUMNS are names or numbers, such as "
+        "dx,dy or 0:3; without them it is the kind of all.  [default: those of the catalog]",
+    ),
+    click.option("--state-names", metavar="NAME,...", help="A name for each column of the state."),
+    click.option(
+        "--state-kind", multiple=True, metavar="[COLUMNS=]KIND", help="Kind of columns of the state."
+    ),
+    click.option(
+        "--camera",
+        multiple=True,
+        metavar="NAME",
+        help="Camera to read, the first is primary.  [default: the primary one]",
+    ),
+    click.option(
+        "--source-split",
+        multiple=True,
+        metavar="NAME",
+        help="The source's own split to read.  [default: all]",
+    ),
+    video_options,
+    click.option(
+        "--workers",
+        type=click.IntRange(min=1),
+        help="Tasks that run at a time.  [default: one per core; on a Ray cluster: as many as it takes]",
+    ),
+    click.option(
+        "--engine",
+        type=click.Choice(["processes", "ray"]),
+        default="processes",
+        help="What runs the tasks: processes of this machine, or a Ray cluster.",
+    ),
+    click.option(
+        "--ray-address",
+        metavar="ADDRESS",
+        help="Address of the cluster; auto: that of this node.  [default: start one]",
+    ),
+    click.option("--part", metavar="I/N", help="Do part I of N only, from 0/N to N-1/N; for job arrays."),
+    quiet_option,
+)
+"""Options that say how to read a source."""
+
+
+def task_count(asked: int | None, ray_address: str | None) -> int:
+    """Tasks that run at a time; a running cluster limits them itself."""
+    from oxcart.compile.engines.processes import default_workers
+
+    return asked or (default_workers() if ray_address is None else sys.maxsize)
+
+
+def source_config(
+    source: str,
+    environment: str | None,
+    instruction: tuple[str, ...],
+    action: tuple[str, ...],
+    state: tuple[str, ...],
+    action_names: str | None,
+    action_kind: tuple[str, ...],
+    state_names: str | None,
+    state_kind: tuple[str, ...],
+    camera: tuple[str, ...],
+    source_split: tuple[str, ...],
+    **videos: Any,
+) -> SourceConfig:
+    from oxcart.compile.sources.base import EnvironmentRule, SourceConfig
+    from oxcart.compile.sources.kinds import recognise
+
+    kind, url = recognise(source)
+
+    def fields(values: tuple[str, ...]) -> tuple[str, ...] | None:
+        return () if values == ("none",) else values or None
+
+    return SourceConfig(
+        url=url,
+        kind=kind,
+        video=video_config(kind, **videos),
+        source_splits=source_split or None,
+        cameras=camera or None,
+        instruction=fields(instruction),
+        action=fields(action),
+        state=fields(state),
+        action_names=None if action_names is None else tuple(action_names.split(",")),
+        action_kinds=action_kind,
+        state_names=None if state_names is None else tuple(state_names.split(",")),
+        state_kinds=state_kind,
+        environment=EnvironmentRule.parse(environment) if environment is not None else None,
+    )
