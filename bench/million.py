@@ -21,6 +21,8 @@ from oxcart.manifests.tables import (
     EPISODES,
     REJECTED,
     REJECTED_SCHEMA,
+    VALUES,
+    VALUES_SCHEMA,
     episodes_schema,
     table_bytes,
 )
@@ -97,7 +99,9 @@ def million_episodes(out: Path, count: int = 1_000_000) -> Path:
             )
         )
     described = {}
-    for name, table in ((EPISODES, pa.concat_tables(tables)), (REJECTED, REJECTED_SCHEMA.empty_table())):
+    schemas = {REJECTED: REJECTED_SCHEMA, VALUES: VALUES_SCHEMA}
+    empty = {name: schema.empty_table() for name, schema in schemas.items()}
+    for name, table in {EPISODES: pa.concat_tables(tables), **empty}.items():
         data = table_bytes(table)
         (out / name).write_bytes(data)
         described[name] = {"rows": table.num_rows, "bytes": len(data), "blake3": blake3(data).hexdigest()}

@@ -41,7 +41,7 @@ from oxcart.compile.sources.base import SourceConfig, census_schema
 from oxcart.compile.workspace import Claim, Done, unfinished_claim, write_done
 from oxcart.manifests.dataset import Dataset
 from oxcart.manifests.manifest import CLAIM, FORMAT
-from oxcart.manifests.tables import episodes_schema
+from oxcart.manifests.tables import VALUES_SCHEMA, episodes_schema
 from oxcart.shards.codec import Encoding
 from oxcart.shards.names import chunks_name, tar_name
 from oxcart.shards.store import Store
@@ -249,7 +249,14 @@ def leave(store: Store, shard: Shard, plan: str) -> None:
         for field in schema
     ]
     episodes = pa.table(arrays, schema=schema)
-    done = Done(shard=entry, episodes=episodes, rejected=[], again=0, action=None, state=None)
+    nothing = {
+        "rejected": [],
+        "again": 0,
+        "action": None,
+        "state": None,
+        "values": VALUES_SCHEMA.empty_table(),
+    }
+    done = Done(shard=entry, episodes=episodes, **nothing)
     write_done(store, shard.name, plan, done)
 
 

@@ -102,7 +102,8 @@ def _array(name: str, array: dict[str, Any] | None) -> str:
         return f"{name}: none"
     title = f"{name} ({', '.join(array['source'])})"
     head, numbers = ("#", "column", "kind", "unit", "frame"), array["statistics"]
-    shown = [what for what in ("mean", "std", "min", "max") if numbers is not None]
+    names = ("mean", "std", "min", "q01", "q50", "q99", "max")
+    shown = [what for what in names if numbers is not None]
     rows = [
         (
             *(i, one["name"], one["kind"], one["unit"] or "", one["frame"] or ""),

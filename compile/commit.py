@@ -11,6 +11,7 @@ manifest is replaced: until then the dataset is the old one, and from then on th
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
@@ -18,7 +19,7 @@ import pyarrow.compute as pc
 from blake3 import blake3
 
 from oxcart.compile.census import Census
-from oxcart.compile.moments import Moments, merge, moments_of, summary
+from oxcart.compile.moments import merge, moments_of, summary
 from oxcart.compile.sources.base import episode_error
 from oxcart.compile.workspace import Claim, Done, claimed_writer, read_done, settle
 from oxcart.manifests.counts import frame_size, per_environment, per_split
@@ -31,10 +32,13 @@ from oxcart.manifests.tables import (
     FILE_BYTES,
     REJECTED,
     REJECTED_SCHEMA,
+    VALUES,
+    VALUES_SCHEMA,
     episodes_schema,
     later_file,
     table_bytes,
 )
+from oxcart.manifests.values import merged, quantiles
 from oxcart.shards.errors import ConfigError, CorruptError
 from oxcart.shards.store import Store
 
@@ -64,7 +68,8 @@ def commit(
         SourceError: an episode was rejected and `reject` is not set, or every episode was rejected.
     """
     base = _base(store, claim)
-    found = {name: read_done(store, name, claim.plan) for name in claim.shards}
+    found: dict[str, Done | None] = {}
+    values = merged(_values(store, claim, base, found))
     if left := [name for name, one in found.items() if one is None]:
         some = ", ".join(left[:4]) + (f" and {len(left) - 4} more" if len(left) > 4 else "")
         raise ConfigError(
@@ -100,7 +105,7 @@ def commit(
     if not episodes.num_rows:
         first = rejected.slice(0, 1).to_pylist()[0]
         raise episode_error(f"{first['reason']}; all of {rejected.num_rows} episodes were rejected", first)
-    made = {EPISODES: episodes, REJECTED: rejected}
+    made = {EPISODES: episodes, REJECTED: rejected, VALUES: values}
     if attribution is not None:
         if base is not None:
             attribution = pa.concat_tables([base.table(ATTRIBUTION), attribution])
@@ -128,8 +133,8 @@ def commit(
         splits=per_split(episodes, len(cameras)),
         environments=per_environment(episodes, len(cameras)),
         cameras=[{**camera, **frame_size(episodes, camera["name"])} for camera in claim.cameras],
-        action=_array("action", census, claim.action_sizes, claim.action_columns, done, base),
-        state=_array("state", census, claim.state_sizes, claim.state_columns, done, base),
+        action=_array("action", census, claim.action_sizes, claim.action_columns, done, base, values),
+        state=_array("state", census, claim.state_sizes, claim.state_columns, done, base, values),
         control_rate=claim.control_rate,
         pixels=claim.pixels,
         shards=shards,
@@ -157,6 +162,24 @@ def _base(store: Store, claim: Claim) -> Dataset | None:
     if base.manifest.plan != claim.extends:
         raise ConfigError(f"{store.url}: has become another dataset in the meantime; extend it again")
     return base
+
+
+def _values(
+    store: Store, claim: Claim, base: Dataset | None, found: dict[str, Done | None]
+) -> Iterator[pa.Table]:
+    """Yield the values of train: those of the dataset, then those of each task.
+
+    Puts the other results of the tasks into `found`, by name of the shard. The values of all of them together
+    could take gigabytes.
+    """
+    if base is not None:
+        yield base.values()
+    for name in claim.shards:
+        one = read_done(store, name, claim.plan)
+        if one is not None:
+            yield one.values
+            one = replace(one, values=VALUES_SCHEMA.empty_table())
+        found[name] = one
 
 
 def _tuples(table: pa.Table, *columns: str) -> Iterator[tuple[Any, ...]]:
@@ -214,18 +237,20 @@ def _array(
     columns: list[dict[str, Any]],
     done: Sequence[Done],
     base: Dataset | None,
+    values: pa.Table,
 ) -> dict[str, Any] | None:
     """Entry of the actions or states in the manifest; statistics are merged in plan order."""
     fields = census.source[name]
     if not fields:
         return None
     before = moments_of(getattr(base.manifest, name)["statistics"]) if base is not None else None
-    train: list[Moments | None] = [getattr(one, name) for one in done if one.shard["split"] == "train"]
-    total = merge(one for one in (before, *train) if one is not None)
+    statistics = summary(merge([before, *(getattr(one, name) for one in done)]))
+    if statistics is not None:
+        statistics |= quantiles(values, name, sum(sizes))
     return {
         "source": fields,
         "sizes": list(sizes),
         "size": sum(sizes),
         "columns": columns,
-        "statistics": summary(total),
+        "statistics": statistics,
     }

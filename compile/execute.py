@@ -39,6 +39,7 @@ from oxcart.manifests.columns import acting
 from oxcart.manifests.manifest import episode_digest
 from oxcart.manifests.metadata import make_metadata
 from oxcart.manifests.tables import CHUNKS_SCHEMA, episodes_schema, table_bytes
+from oxcart.manifests.values import ARRAYS, counted, merged
 from oxcart.shards.codec import EXTENSIONS, Encoding, npy_header
 from oxcart.shards.names import chunks_name, tar_name
 from oxcart.shards.prefetch import prefetch
@@ -91,7 +92,8 @@ def write_shard(job: ShardJob, shard: Shard, advance: Advance) -> None:
     rows: list[dict[str, Any]] = []
     chunks: list[dict[str, Any]] = []
     rejected: list[dict[str, Any]] = []
-    values: dict[str, list[Moments]] = {"action": [], "state": []}
+    found: dict[str, list[Moments | None]] = {name: [] for name in ARRAYS}
+    values: list[pa.Table] = []
     cameras = [camera.name for camera in source.cameras]
     buffers: dict[str, Frame] = {}
     again = 0
@@ -120,11 +122,12 @@ def write_shard(job: ShardJob, shard: Shard, advance: Advance) -> None:
             else:
                 again += sum(one.again for one in frames.values())
                 rows.append(_write_episode(tar, source, shard, row, episode, frames, job.encodings, chunks))
-                for what, array in _arrays(episode).items():
+                if shard.split == "train":
                     acts = slice(rows[-1].get("action.start"), rows[-1].get("action.stop"))
-                    some = array[acts] if what == "action" else array
-                    if len(some):
-                        values[what].append(moments(some))
+                    for what, array in _arrays(episode).items():
+                        some = array[acts] if what == "action" else array
+                        found[what].append(moments(some))
+                        values.append(counted(what, some))
             advance(row["steps"] * len(cameras), tar.offset - start)
         digest = tar.finish()
         if not rows:
@@ -149,8 +152,9 @@ def write_shard(job: ShardJob, shard: Shard, advance: Advance) -> None:
         episodes=pa.Table.from_pylist(rows, episodes_schema(cameras)),
         rejected=rejected,
         again=again,
-        action=merge(values["action"]),
-        state=merge(values["state"]),
+        action=merge(found["action"]),
+        state=merge(found["state"]),
+        values=merged(values),
     )
     write_done(store, shard.name, job.plan, done)
 

@@ -13,9 +13,13 @@ Moments = dict[str, Any]
 """`count` of steps, and per value `mean`, `m2` (sum of squared deviations), `min` and `max`."""
 
 
-def moments(values: npt.NDArray[np.float32]) -> Moments:
-    """Moments of values [T, A], T at least 1, in float64 and in step order."""
-    exact = values.astype(np.float64)
+def moments(values: npt.NDArray[np.float32]) -> Moments | None:
+    """Moments of values [T, A], in float64 and in step order; None if T is 0."""
+    if not len(values):
+        return None
+    exact = (
+        values.astype(np.float64) + 0.0
+    )  # -0.0 becomes 0.0, or their order would decide which is the least
     mean = np.add.reduce(exact, axis=0) / len(exact)
     squares = np.add.reduce((exact - mean) ** 2, axis=0)
     return {
@@ -27,12 +31,12 @@ def moments(values: npt.NDArray[np.float32]) -> Moments:
     }
 
 
-def merge(parts: Iterable[Moments]) -> Moments | None:
-    """Moments of all parts together (Chan, Golub and LeVeque 1979); None without parts."""
+def merge(parts: Iterable[Moments | None]) -> Moments | None:
+    """Moments of all parts together (Chan, Golub and LeVeque 1979); None if there are none."""
     total: Moments | None = None
     for part in parts:
-        if total is None:
-            total = part
+        if total is None or part is None:
+            total = total or part
             continue
         count = total["count"] + part["count"]
         share = part["count"] / count

@@ -4,9 +4,9 @@
         .oxcart/plan.json                  the claim: the hash of a plan, and what a commit must know of it
         .oxcart/attribution.parquet        authors and licences of the episodes, if the source states them
         .oxcart/census.parquet             the census
-        .oxcart/rows/train-00000.parquet   rows of a shard's episodes: the mark that the shard is written
+        .oxcart/rows/train-00000.parquet   values and rows of a shard: the mark that the shard is written
         shards/train-00000.tar, shards/train-00000.chunks.parquet
-        episodes.parquet, rejected.parquet, attribution.parquet
+        episodes.parquet, rejected.parquet, values.parquet, attribution.parquet
         manifest.json
 
 Each state differs from the one above it by the files that are written in between, in this order:
@@ -74,7 +74,7 @@ CENSUS = f"{WORK}/census.parquet"
 OWNERS = f"{WORK}/attribution.parquet"
 OVERWRITING = f"{WORK}/overwriting"
 
-_DIGEST_BYTES = 32
+_DIGEST_BYTES, _LENGTH_BYTES = 32, 8
 _METADATA = b"oxcart.shard"
 
 
@@ -134,9 +134,11 @@ class Done:
     again: int
     """Number of JPEGs of the source that already had the wanted size but had to be encoded again."""
     action: Moments | None
-    """Moments of the actions; None without actions."""
+    """Moments of the actions; None without actions, and in all splits but train."""
     state: Moments | None
-    """Moments of the states; None without states."""
+    """Moments of the states, likewise."""
+    values: pa.Table
+    """Rows of `values.parquet`; none in all splits but train."""
 
 
 def claim_of(plan: Plan, source: Source) -> Claim:
@@ -417,11 +419,15 @@ def saved_attribution(store: Store) -> pa.Table | None:
 
 
 def write_done(store: Store, shard: str, plan: str, done: Done) -> None:
-    """Mark the task of a shard as done, and save its results for the commit."""
+    """Mark the task of a shard as done, and save its results for the commit.
+
+    The mark holds the table of values, after its length, and the table of episodes with all else as metadata.
+    """
     value = {"plan": plan, **vars(done)}
+    values = table_bytes(value.pop("values"))
     table = value.pop("episodes").replace_schema_metadata({_METADATA: json.dumps(value)})
     with claimed_writer(store, rows_name(shard), plan) as file:
-        file.write(seal(table_bytes(table)))
+        file.write(seal(len(values).to_bytes(_LENGTH_BYTES) + values + table_bytes(table)))
 
 
 def read_done(store: Store, shard: str, plan: str) -> Done | None:
@@ -429,11 +435,13 @@ def read_done(store: Store, shard: str, plan: str) -> Done | None:
     if not store.exists(rows_name(shard)):
         return None
     try:
-        table = parse_table(read_sealed(store, rows_name(shard)), rows_name(shard))
+        data = read_sealed(store, rows_name(shard))
+        end = _LENGTH_BYTES + int.from_bytes(data[:_LENGTH_BYTES])
+        values, table = (parse_table(one, rows_name(shard)) for one in (data[_LENGTH_BYTES:end], data[end:]))
         value = json.loads(table.schema.metadata[_METADATA])
         if value.pop("plan") != plan:
             return None
-        done = Done(episodes=table.replace_schema_metadata(None), **value)
+        done = Done(episodes=table.replace_schema_metadata(None), values=values, **value)
     except (CorruptError, AttributeError, KeyError, TypeError, ValueError):  # damaged, or of another version
         return None
     entry = done.shard

@@ -28,11 +28,14 @@ from oxcart.manifests.tables import (
     REJECTED_SCHEMA,
     ROW_BYTES,
     SMALL_BYTES,
+    VALUES,
+    VALUES_SCHEMA,
     conforming,
     episodes_schema,
     parse_table,
     rows_of,
 )
+from oxcart.manifests.values import problem
 from oxcart.shards.choices import did_you_mean
 from oxcart.shards.errors import ConfigError, CorruptError
 from oxcart.shards.names import tar_name
@@ -105,7 +108,18 @@ class Dataset:
     def _schema(self, name: str) -> pa.Schema:
         if name == EPISODES:
             return episodes_schema(self.manifest.camera_names)
-        return REJECTED_SCHEMA if name == REJECTED else ATTRIBUTION_SCHEMA
+        return {REJECTED: REJECTED_SCHEMA, VALUES: VALUES_SCHEMA}.get(name, ATTRIBUTION_SCHEMA)
+
+    def values(self) -> pa.Table:
+        """`values.parquet`, checked against the statistics of the manifest.
+
+        Raises:
+            CorruptError: the table does not match the manifest, or is not such a table.
+        """
+        table = self.table(VALUES)
+        if wrong := problem(table, self.manifest.arrays):
+            raise CorruptError(f"{self.store.url}/{self.manifest.file(VALUES)}: {wrong}")
+        return table
 
     def episode(self, key: str | None) -> dict[str, Any]:
         """The row of one episode; without a key, the first episode of val, or else of train.

@@ -91,8 +91,12 @@ class Manifest:
     @property
     def widths(self) -> dict[str, int]:
         """Values per step of each array that the dataset has: `action`, `state`."""
-        arrays = {"action": self.action, "state": self.state}
-        return {name: array["size"] for name, array in arrays.items() if array is not None}
+        return {name: array["size"] for name, array in self.arrays.items() if array is not None}
+
+    @property
+    def arrays(self) -> dict[str, dict[str, Any] | None]:
+        """The entries of `action` and `state`."""
+        return {"action": self.action, "state": self.state}
 
     def acting(self, values: npt.NDArray[np.float32]) -> tuple[int, int]:
         """The steps of an episode that hold an action; see `oxcart.manifests.columns.acting`.

@@ -14,7 +14,8 @@ from typing import Any
 
 from oxcart.manifests.columns import check_distinct, parse_columns
 from oxcart.manifests.split import SPLITS
-from oxcart.manifests.tables import ATTRIBUTION, EPISODES, MOST, REJECTED, TABLE_FILE
+from oxcart.manifests.tables import ATTRIBUTION, EPISODES, MOST, REJECTED, TABLE_FILE, VALUES
+from oxcart.manifests.values import PERCENTS
 from oxcart.shards.errors import ConfigError
 from oxcart.shards.names import chunks_name, is_shard_file, parse_stem, stem_of, tar_name
 
@@ -38,14 +39,14 @@ _SCALARS = {str: "text", int: "a count", float: "a number", bool: "true or false
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _COUNTS = {"episodes": int, "steps": int, "frames": int, "bytes": int}
 _PER_SPLIT = _Each(_COUNTS, SPLITS)
-_VALUES = {"mean": [float], "std": [float], "min": [float], "max": [float]}
+_STATISTICS = {name: [float] for name in ("mean", "std", "min", *PERCENTS, "max")}
 _COLUMN = {"name": str, "kind": str, "unit": _OrNull(str), "frame": _OrNull(str)}
 _ARRAY = {
     "source": [str],
     "sizes": [int],
     "size": int,
     "columns": [_COLUMN],
-    "statistics": _OrNull({"count": int, **_VALUES}),
+    "statistics": _OrNull({"count": int, **_STATISTICS}),
 }
 _CAMERA = {
     "name": str,
@@ -74,7 +75,7 @@ MANIFEST: Mapping[str, Any] = {
     "control_rate": _OrNull({"hz": float, "verified": bool}),
     "pixels": {"cameras": [str]},
     "shards": [{"name": str, "split": str, **_COUNTS, "blake3": str, **_CHUNKS}],
-    "tables": _Each(_TABLE, (EPISODES, REJECTED, ATTRIBUTION)),
+    "tables": _Each(_TABLE, (EPISODES, REJECTED, VALUES, ATTRIBUTION)),
     "config": {"source": {"no_action": [str]}},
     "versions": _Each(str),
 }
@@ -85,7 +86,7 @@ def problems(manifest: Mapping[str, Any]) -> Iterator[str]:
     yield from _mistyped("", manifest, MANIFEST)
     if not _SHA256.fullmatch(str(manifest["order"])):
         yield f"order: expected 64 hexadecimal digits, got {json.dumps(manifest['order'])[:60]}"
-    for name in (EPISODES, REJECTED):
+    for name in (EPISODES, REJECTED, VALUES):
         if name not in manifest["tables"]:
             yield f"tables: {name} is missing"
     for name, table in manifest["tables"].items():
@@ -100,7 +101,7 @@ def problems(manifest: Mapping[str, Any]) -> Iterator[str]:
     yield from _mistyped("config.parents", manifest["config"].get("parents", []), [str])
     for name in ("action", "state"):
         array = manifest[name] or {}
-        for what in _VALUES if array.get("statistics") else ():
+        for what in _STATISTICS if array.get("statistics") else ():
             if len(array["statistics"][what]) != array["size"]:
                 yield f"{name}.statistics.{what}: expected as many values as {name}.size, {array['size']}"
         if array:

@@ -33,10 +33,11 @@ CHUNKS_LARGE, CHUNKS_FOLD = 256 << 20, 4
 
 EPISODES = "episodes.parquet"
 REJECTED = "rejected.parquet"
+VALUES = "values.parquet"
 ATTRIBUTION = "attribution.parquet"
 """Name of the table of authors and licences, in datasets whose source states them."""
 
-TABLE_FILE = re.compile(r"(episodes|rejected|attribution)(-[0-9a-f]{16})?\.parquet")
+TABLE_FILE = re.compile(r"(episodes|rejected|values|attribution)(-[0-9a-f]{16})?\.parquet")
 """File names of tables. A table that replaces another has its digest in its name, so that no table is ever
 overwritten while a manifest names it."""
 
@@ -55,6 +56,16 @@ _SOURCE = [
 ]
 
 REJECTED_SCHEMA = pa.schema([("key", pa.string()), *_SOURCE, ("reason", pa.string())])
+
+VALUES_SCHEMA = pa.schema(
+    [
+        ("array", pa.string()),
+        ("column", pa.int32()),
+        ("least", pa.float32()),
+        ("greatest", pa.float32()),
+        ("count", pa.int64()),
+    ]
+)
 
 ATTRIBUTION_SCHEMA = pa.schema(
     [
@@ -92,7 +103,8 @@ OPTIONAL |= {"state.offset", "state.digest"}
 MAX_MEMBER = 8 << 30
 """Maximum uncompressed bytes of one camera of an episode, which must fit one tar member."""
 
-_LEAST = {"steps": 1, "height": 1, "width": 1, "offset": 0, "bytes": 0, "start": 0, "stop": 0}
+_LEAST = {"steps": 1, "height": 1, "width": 1, "count": 1}
+_LEAST |= {"offset": 0, "bytes": 0, "start": 0, "stop": 0, "column": 0}
 """Last part of a column's name -> its smallest value."""
 MOST = 1 << 60
 """Exclusive upper bound of counts, offsets and sizes, so that their sums fit into 64 bits."""
@@ -134,9 +146,18 @@ def episodes_schema(cameras: Sequence[str]) -> pa.Schema:
 
 
 def table_bytes(table: pa.Table) -> bytes:
-    """Encode a table as Parquet; the same table gives the same bytes."""
-    buffer = io.BytesIO()
-    pq.write_table(table, buffer, row_group_size=ROW_GROUP, compression="zstd", write_statistics=True)
+    """Encode a table as Parquet; the same table gives the same bytes.
+
+    A table is not compressed if it would become smaller than `parse_table` accepts, as `values.parquet` would
+    with hundreds of columns that have the same few values.
+    """
+    for compression in ("zstd", "none"):
+        buffer = io.BytesIO()
+        pq.write_table(
+            table, buffer, row_group_size=ROW_GROUP, compression=compression, write_statistics=True
+        )
+        if table.num_rows <= FREE_ROWS + buffer.tell():
+            break
     return buffer.getvalue()
 
 

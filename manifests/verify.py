@@ -39,8 +39,10 @@ from oxcart.manifests.tables import (
     ATTRIBUTION,
     EPISODES,
     REJECTED,
+    VALUES,
     rows_of,
 )
+from oxcart.manifests.values import problem
 from oxcart.shards.codec import EXTENSIONS
 from oxcart.shards.codec import decode as decode_chunks
 from oxcart.shards.errors import CorruptError, OxcartError
@@ -89,7 +91,7 @@ def verify(
     manifest = dataset.manifest
     damage: list[Damage] = []
     tables: dict[str, pa.Table | None] = {}
-    for name in (EPISODES, REJECTED, *([ATTRIBUTION] if ATTRIBUTION in manifest.tables else [])):
+    for name in (EPISODES, REJECTED, VALUES, *([ATTRIBUTION] if ATTRIBUTION in manifest.tables else [])):
         try:
             tables[name] = dataset.table(name)
         except OxcartError as error:
@@ -181,6 +183,9 @@ def _wrong_statements(dataset: Dataset, tables: Mapping[str, pa.Table | None]) -
         for camera in manifest.cameras:
             sides = {side: camera[side] for side in ("height", "width")}
             facts[f"cameras.{camera['name']}"] = sides, frame_size(episodes, camera["name"])
+    values = tables[VALUES]
+    if values is not None and (wrong := problem(values, manifest.arrays)):
+        yield f"{VALUES}: {wrong}"
     for what, (said, found) in facts.items():
         if said != found:
             where, said, found = _narrow(what, said, found)
@@ -358,7 +363,7 @@ def _wrong_pieces(
 
 def _wrong_steps(values: memoryview, row: Mapping[str, Any], manifest: Manifest) -> str | None:
     """What is wrong with the steps of an episode that are said to hold an action."""
-    shape = row["steps"], manifest.widths["action"]
+    shape = row["steps"], manifest.widths.get("action", 0)
     if len(values) != 4 * math.prod(shape):
         return f"has {len(values)} bytes of values, its steps need {4 * math.prod(shape)}"
     start, stop = manifest.acting(np.frombuffer(values, "<f4").reshape(shape))

@@ -26,6 +26,7 @@ MANIFEST = "manifest.json"
 FILES = (
     "episodes.parquet",
     "rejected.parquet",
+    "values.parquet",
     "shards/train-00000.tar",
     "shards/train-00000.chunks.parquet",
     "shards/train-00001.tar",

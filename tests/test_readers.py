@@ -278,6 +278,9 @@ def test_train_statistics_are_those_of_the_arrays(compiled: Compiled, episodes: 
         assert stated["count"] == len(values)
         for what in ("mean", "std", "min", "max"):
             np.testing.assert_allclose(stated[what], getattr(values, what)(axis=0), rtol=1e-12, atol=1e-15)
+        for percent in (1, 10, 50, 90, 99):
+            expected = np.quantile(values, percent / 100, axis=0, method="inverted_cdf")
+            np.testing.assert_allclose(stated[f"q{percent:02d}"], expected, rtol=2**-10, atol=0)
 
 
 # webdataset 1.0 leaves every shard that it has read for the garbage collector to close.

@@ -405,6 +405,8 @@ class _Run:
         self._record("val", step, {**values, "seconds": time.perf_counter() - began})
         if score is not None:
             self.log.say(f"{self.task.label}: step {step:,}, {self.task.score} {score:.3f}")
+        for warning in self.task.warnings(values):
+            self.log.warn(f"step {step:,}: {warning}")
         self.validated = step
         if score is not None and score < self.best:
             self.best = score

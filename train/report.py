@@ -143,8 +143,16 @@ class RunLog:
             print(text, file=sys.stderr, flush=True)
 
     def say(self, text: str) -> None:
-        """Print a line above the live line."""
-        if not self._active or self._quiet:
+        """Print a line above the live line, unless the run is quiet."""
+        if not self._quiet:
+            self._print(text)
+
+    def warn(self, text: str) -> None:
+        """Print a warning as one line above the live line."""
+        self._print(f"oxcart: warning: {text}")
+
+    def _print(self, text: str) -> None:
+        if not self._active:
             return
         if self._live is not None:
             self._live.console.print(text, highlight=False, markup=False)
@@ -205,6 +213,7 @@ def describe(
     datasets: Mapping[str, Sequence[str]],
     page: str,
     images: Sequence[str] = ("loss.png", "samples.png"),
+    warnings: Sequence[str] = (),
 ) -> str:
     """The text of report.md: the last validation, with a column per split and, if there are several, dataset.
 
@@ -213,13 +222,17 @@ def describe(
         datasets: split -> names of the datasets that have it.
         page: page of the documentation that explains the rows.
         images: files beside the report to show.
+        warnings: lines of a validation that stand above the table.
     """
     columns = {}
     for split, names in datasets.items():
         columns[split] = f"{split}/"
         if len(names) > 1:
             columns |= {f"{split}: {name}": f"{split}/{name}/" for name in names}
-    lines = [f"# Validation at step {last['step']:,}", "", f"| | {' | '.join(columns)} |"]
+    lines = [f"# Validation at step {last['step']:,}", ""]
+    for warning in warnings:
+        lines += [f"> **Warning**: {warning}", ""]
+    lines.append(f"| | {' | '.join(columns)} |")
     lines.append("| --- |" + " --- |" * len(columns))
     splits = tuple(columns.values())
     numbers = [

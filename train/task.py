@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -72,6 +73,9 @@ class Task(Protocol):
             accelerator: its ranks share the work.
             record: what the run was trained on; None if an earlier stretch of it kept no record.
         """
+
+    def warnings(self, values: Mapping[str, Any]) -> list[str]:
+        """What a user has to know of a validation, by its metrics: a line each."""
 
     def finish(self, model: nn.Module, run: Path) -> None:
         """Draw figures: called in the main process after each validation, or at the end if there is none."""

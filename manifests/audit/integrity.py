@@ -13,11 +13,13 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from oxcart.manifests.audit.episodes import Audited, AuditedEpisode
 from oxcart.manifests.audit.exact import Moves, trajectory
 from oxcart.manifests.audit.result import Check, Criterion, count, some
 from oxcart.manifests.episode import read_arrays as episode_arrays
+from oxcart.manifests.values import PERCENTS, counted, merged, quantiles
 from oxcart.manifests.verify import verify
 from oxcart.shards.names import tar_name
 from oxcart.shards.prefetch import in_threads
@@ -27,6 +29,10 @@ STATISTICS = Criterion("statistics", "Statistics of the manifest, against train"
 
 TOLERANCE = 1e-5
 """Tolerance of statistics, relative to the standard deviation or the value."""
+BIN = 2.0**-10
+"""The same of quantiles, which the format knows to within a bin."""
+PARTS = 512
+"""Episodes whose bins are held before they are merged."""
 
 Arrays = dict[str, npt.NDArray[np.float32]]
 
@@ -88,7 +94,7 @@ def read_arrays(
             for name, values in arrays.items():
                 told = values[acts] if name == "action" else values
                 if len(told):
-                    moments[episode.dataset].setdefault(name, _Moments()).add(told)
+                    moments[episode.dataset].setdefault(name, _Moments(name)).add(told)
         report(done)
     return moves, moments
 
@@ -117,9 +123,11 @@ def check_statistics(
 
 
 class _Moments:
-    """Count, mean, squares around it, least and largest, merged as Chan, Golub and LeVeque (1979) do."""
+    """Count, mean, squares around it (Chan, Golub and LeVeque, 1979), least, largest and bins of values."""
 
-    def __init__(self) -> None:
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.parts: list[pa.Table] = []
         self.count = 0
         self.mean: Any = 0.0
         self.squares: Any = 0.0
@@ -138,6 +146,9 @@ class _Moments:
         )
         self.low, self.high = np.minimum(self.low, exact.min(0)), np.maximum(self.high, exact.max(0))
         self.count = total
+        self.parts.append(counted(self.name, values))
+        if len(self.parts) == PARTS:
+            self.parts = [merged(self.parts)]
 
 
 def _differing(stated: dict[str, Any] | None, found: _Moments | None) -> list[dict[str, Any]]:
@@ -148,13 +159,15 @@ def _differing(stated: dict[str, Any] | None, found: _Moments | None) -> list[di
         return [{"what": "count", "manifest": stated["count"], "train": found.count}]
     std = np.sqrt(found.squares / found.count)
     again = {"mean": found.mean, "std": std, "min": found.low, "max": found.high}
+    again |= quantiles(merged(found.parts), found.name, len(std))
     wrong = []
     for what, values in again.items():
         said = np.array(stated[what], np.float64)
         if said.shape != np.shape(values):
             wrong.append({"what": what, "manifest": len(said), "train": len(values)})
             continue
-        far = np.abs(said - values) > TOLERANCE * np.maximum(std, np.abs(values)) + 1e-9
+        tolerance = BIN if what in PERCENTS else TOLERANCE
+        far = np.abs(said - values) > tolerance * np.maximum(std, np.abs(values)) + 1e-9
         wrong += [
             {"what": f"{what}[{i}]", "manifest": float(said[i]), "train": float(values[i])}
             for i in np.flatnonzero(far)

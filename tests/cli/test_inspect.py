@@ -87,7 +87,8 @@ def test_inspect_says_every_count(intact: Path) -> None:
     for name in ("action", "state"):
         at = flat.index(f"{name} ({said[name]['source'][0]}), statistics of train")
         for i in range(3):
-            numbers = [f"{said[name]['statistics'][what][i]:.4g}" for what in ("mean", "std", "min", "max")]
+            shown = ("mean", "std", "min", "q01", "q50", "q99", "max")
+            numbers = [f"{said[name]['statistics'][what][i]:.4g}" for what in shown]
             column = said[name]["columns"][i]
             told = [column[what] or "" for what in ("name", "kind", "unit", "frame")]
             assert lines[at + 3 + i] == [str(i), *filter(None, told), *numbers]

@@ -7,11 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.compute as pc
 import pytest
 
 from oxcart.compile import commit
 from oxcart.manifests.dataset import Dataset
 from oxcart.manifests.split import SplitRule
+from oxcart.manifests.tables import VALUES
+from oxcart.manifests.values import counted
 from oxcart.manifests.verify import verify
 from oxcart.shards.errors import ConfigError
 from sample_compile import Compiled, compiled, examples, rows_of
@@ -34,6 +37,12 @@ def test_statistics_are_of_train_alone(whole: Compiled) -> None:
         for name in ("mean", "std", "min", "max"):
             np.testing.assert_allclose(found[name], getattr(train, name)(axis=0), rtol=1e-12, atol=1e-15)
         assert not np.allclose(found["mean"], everything.mean(axis=0), rtol=1e-6, atol=0)
+        for name, share in (("q01", 0.01), ("q10", 0.1), ("q50", 0.5), ("q90", 0.9), ("q99", 0.99)):
+            expected = np.quantile(train, share, axis=0, method="inverted_cdf")
+            np.testing.assert_allclose(found[name], expected, rtol=2**-10, atol=0)
+        counts = counted(what, train.astype(np.float32))
+        stated = Dataset.open(str(whole.out)).values()
+        assert stated.filter(pc.equal(stated["array"], what)).equals(counts)
 
 
 def test_no_val(whole: Compiled, tmp_path: Path) -> None:
@@ -50,6 +59,7 @@ def test_no_train(whole: Compiled, tmp_path: Path) -> None:
     assert list(manifest.splits) == ["val"]
     assert manifest.action is not None
     assert manifest.action["statistics"] is None
+    assert rows_of(tmp_path / "out", VALUES) == []
     assert verify(Dataset.open(str(tmp_path / "out"))) == []
 
 

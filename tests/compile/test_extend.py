@@ -38,8 +38,9 @@ from oxcart.compile.transcode import TranscodeConfig
 from oxcart.compile.workspace import CENSUS
 from oxcart.manifests.dataset import Dataset
 from oxcart.manifests.diff import diff
-from oxcart.manifests.manifest import read_manifest
+from oxcart.manifests.manifest import Manifest, read_manifest
 from oxcart.manifests.split import SplitRule
+from oxcart.manifests.tables import VALUES
 from oxcart.manifests.verify import verify
 from oxcart.shards.errors import ConfigError, SourceError
 from oxcart.shards.store import WORK, Store
@@ -73,11 +74,25 @@ class TestGrown:
         for row in rows_of(before.out):
             where[row["split"]].add(row["environment"])
         rule = SplitRule(**{split: tuple(names) for split, names in where.items()})
-        compiled(before.grown, tmp_path / "out", rule=rule)
+        anew = compiled(before.grown, tmp_path / "out", rule=rule)
         splits = [
             {row["source_digest"]: row["split"] for row in episodes(out)} for out in (after, tmp_path / "out")
         ]
         assert splits[0] == splits[1]
+        self.assert_same_values(read_manifest(Store(after)), anew)
+
+    @staticmethod
+    def assert_same_values(extended: Manifest, anew: Manifest) -> None:
+        """Counts of values are the same bytes; moments, merged in another order, but for their last bits."""
+        digests = [manifest.tables[VALUES]["blake3"] for manifest in (extended, anew)]
+        assert digests[0] == digests[1]
+        for one, two in zip(extended.arrays.values(), anew.arrays.values(), strict=True):
+            assert one is not None
+            assert two is not None
+            stated, wanted = dict(one["statistics"]), dict(two["statistics"])
+            for name in ("mean", "std"):
+                np.testing.assert_allclose(stated.pop(name), wanted.pop(name), rtol=1e-9, atol=1e-12)
+            assert stated == wanted
 
     def test_statistics_are_those_of_all_of_train(self, before: Before, after: Path) -> None:
         manifest = read_manifest(Store(after))
@@ -138,6 +153,7 @@ class TestGrown:
         assert verify(Dataset.open(str(tmp_path / "out")), decode=True) == []
         rows = [{row["key"]: row["split"] for row in episodes(out)} for out in (after, tmp_path / "out")]
         assert rows[0] == rows[1]
+        self.assert_same_values(read_manifest(Store(after)), read_manifest(Store(tmp_path / "out")))
 
 
 def test_a_rebuilt_source_may_move_its_records(before: Before, tmp_path: Path) -> None:

@@ -101,6 +101,20 @@ def test_many_episodes_of_a_small_deviation_around_a_large_mean_keep_it() -> Non
     np.testing.assert_allclose(found["std"], np.concatenate(episodes).astype(float).std(axis=0), rtol=1e-9)
 
 
+def test_no_steps_have_no_moments_and_change_none() -> None:
+    part = moments(np.array([[1, 2]], np.float32))
+    assert moments(np.zeros((0, 2), np.float32)) is None
+    assert merge([None, part, None]) == merge([part])
+    assert merge([None]) is None
+
+
+def test_minus_zero_is_zero() -> None:
+    for order in ([-0.0, 0.0], [0.0, -0.0], [-0.0, -0.0]):
+        part = moments(np.array(order, np.float32)[:, None])
+        assert part is not None
+        assert str([part["mean"], part["min"], part["max"]]) == "[[0.0], [0.0], [0.0]]"
+
+
 def test_merging_does_not_change_the_parts() -> None:
     parts = [moments(np.array([[float(i)]], np.float32)) for i in range(3)]
     before = json.dumps(parts)

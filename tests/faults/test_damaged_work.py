@@ -50,7 +50,8 @@ def census_of(store: Store) -> Any:
 
 def rows_of(store: Store) -> Any:
     done = read_done(store, "train-00000", unfinished_claim(store).plan)
-    return done and (done.shard, done.episodes.to_pylist(), done.rejected, done.action, done.state)
+    tables = done and [done.episodes.to_pylist(), done.values.to_pylist()]
+    return done and (done.shard, tables, done.rejected, done.action, done.state)
 
 
 @pytest.mark.parametrize(
@@ -102,9 +103,11 @@ def test_a_mark_of_a_version_that_wrote_less_is_a_shard_that_is_not_done(
     store, name = Store(copytree(unfinished, tmp_path / "out")), rows_name("train-00000")
     plan = unfinished_claim(store).plan
     assert read_done(store, "train-00000", plan) is not None
-    table = parse_table(read_sealed(store, name), name)
+    data = read_sealed(store, name)
+    end = 8 + int.from_bytes(data[:8])
+    table = parse_table(data[end:], name)
     value = json.loads(table.schema.metadata[b"oxcart.shard"])
     del value[field]
     table = table.replace_schema_metadata({b"oxcart.shard": json.dumps(value)})
-    store.put(name, seal(table_bytes(table)))
+    store.put(name, seal(data[:end] + table_bytes(table)))
     assert read_done(store, "train-00000", plan) is None

@@ -19,7 +19,7 @@ from broken_dataset import MANIFEST, found, read_manifest, write_manifest
 from oxcart.manifests import dataset
 from oxcart.manifests.annotation import read_annotation
 from oxcart.manifests.dataset import Dataset, read_chunks
-from oxcart.manifests.tables import FREE_ROWS
+from oxcart.manifests.tables import FREE_ROWS, VALUES
 from oxcart.manifests.verify import verify
 from oxcart.shards.errors import ConfigError, CorruptError, OxcartError, StoreError
 from oxcart.shards.store import Store
@@ -53,6 +53,17 @@ def rows(root: Path) -> None:
 def text(root: Path) -> None:
     """It goes through the table of the loader, which keeps it once, and no further."""
     many(root, FREE_ROWS, instruction="x" * 1_000_000, split="train" + "x" * 1_000_000)
+
+
+def counts(root: Path) -> None:
+    """A table of values with a row for each of many columns, all in one dictionary."""
+    number, row = 100_000, pq.read_table(root / VALUES).slice(0, 1)
+    none = pa.array([0] * number, pa.int32())
+    columns = [pa.DictionaryArray.from_arrays(none, row[name].combine_chunks()) for name in row.column_names]
+    pq.write_table(pa.table(columns, row.column_names), root / VALUES, compression="zstd", store_schema=False)
+    manifest = read_manifest(root)
+    manifest["tables"][VALUES]["rows"] = number
+    write_manifest(root, manifest)
 
 
 def chunks(root: Path) -> None:
@@ -95,7 +106,7 @@ print(json.dumps([codes, mib, time.process_time() - began, said.getvalue()]))
 """
 
 
-@pytest.mark.parametrize("forge", [rows, text, chunks], ids=lambda one: one.__name__)
+@pytest.mark.parametrize("forge", [rows, text, counts, chunks], ids=lambda one: one.__name__)
 def test_every_command_refuses_a_small_table_that_unfolds(
     root: Path, intact: Path, forge: Callable[[Path], None]
 ) -> None:
@@ -108,7 +119,7 @@ def test_every_command_refuses_a_small_table_that_unfolds(
     done = subprocess.run(call, capture_output=True, text=True, timeout=120, check=True)
     codes, mib, seconds, said = json.loads(done.stdout)
     assert codes[0] == 0  # inspect alone looks at the manifest and no further
-    assert codes[2:4] == [1, 2]
+    assert codes[2:4] == [1, 2]  # verify and audit
     assert "Traceback" not in said
     assert mib < MOST_MIB
     assert seconds < MOST_S

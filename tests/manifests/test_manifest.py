@@ -44,6 +44,7 @@ def column(name: str) -> dict[str, Any]:
 
 
 STATISTICS = {"count": 9, "mean": [0.5, 1], "std": [0.0, 1.0], "min": [0.0, 0.0], "max": [1.0, 2.0]}
+STATISTICS |= {name: [0.0, 1.0] for name in ("q01", "q10", "q50", "q90", "q99")}
 VALUE: dict[str, Any] = {
     "format": FORMAT,
     "fingerprint": "f",
@@ -96,6 +97,7 @@ VALUE: dict[str, Any] = {
     "tables": {
         "episodes.parquet": {"rows": 2, "bytes": 900, "blake3": "d"},
         "rejected.parquet": {"rows": 0, "bytes": 900, "blake3": "e"},
+        "values.parquet": {"rows": 4, "bytes": 900, "blake3": "a"},
     },
     "config": {"limit": None, "source": {"no_action": []}},
     "versions": {"oxcart": "0"},

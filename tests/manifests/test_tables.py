@@ -12,6 +12,7 @@ from oxcart.manifests.tables import (
     CHUNKS_SCHEMA,
     REJECTED_SCHEMA,
     ROW_GROUP,
+    VALUES_SCHEMA,
     episodes_schema,
     parse_table,
     read_table,
@@ -34,7 +35,9 @@ def chunks(count: int = 20) -> pa.Table:
     return pa.Table.from_pylist(rows, CHUNKS_SCHEMA)
 
 
-@pytest.mark.parametrize("schema", [CHUNKS_SCHEMA, REJECTED_SCHEMA, episodes_schema(["a", "b"])])
+@pytest.mark.parametrize(
+    "schema", [CHUNKS_SCHEMA, REJECTED_SCHEMA, VALUES_SCHEMA, episodes_schema(["a", "b"])]
+)
 def test_a_table_without_rows_keeps_its_columns(schema: pa.Schema) -> None:
     table = parse_table(table_bytes(pa.Table.from_pylist([], schema)), "t")
     assert table.num_rows == 0

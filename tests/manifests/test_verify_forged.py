@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -31,7 +32,7 @@ from depth import depth
 from oxcart.manifests.dataset import Dataset
 from oxcart.manifests.manifest import episode_digest
 from oxcart.manifests.verify import Damage, verify
-from oxcart.shards.errors import OxcartError
+from oxcart.shards.errors import CorruptError, OxcartError
 from sample_compile import CAMERAS
 
 # A manifest that lies
@@ -187,10 +188,10 @@ def test_a_forged_episode_table_is_found_wherever_shards_speak_against_it(intact
 
 
 def test_a_table_with_other_columns_is_found(root: Path) -> None:
-    for name in ("episodes.parquet", "rejected.parquet"):
+    for name in ("episodes.parquet", "rejected.parquet", "values.parquet"):
         table = pq.read_table(root / name)
         for other in (
-            table.drop_columns(["key"]),
+            table.drop_columns(table.column_names[:1]),
             table.append_column("more", pa.nulls(table.num_rows, pa.int32())),
             table.select(table.column_names[::-1]),
             pa.table({"x": [1, 2]}),
@@ -211,6 +212,55 @@ def test_what_is_no_table_is_found(root: Path) -> None:
         manifest["tables"][name] |= {digest: blake3(b"PAR1 but no more").hexdigest(), "bytes": 16}
         write_manifest(root, manifest)
     assert names(found(root)) == {"episodes.parquet", "rejected.parquet"}
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (lambda rows: rows.clear(), "its columns are not those that have statistics"),
+        (lambda rows: rows.append({**rows[-1], "column": 3}), "its columns are not those that"),
+        (lambda rows: rows.append({**rows[-1], "column": 2**31 - 1}), "its columns are not those that"),
+        (lambda rows: rows.append(rows[-1]), "its bins are not sorted, or one has two rows"),
+        (lambda rows: rows.reverse(), "its bins are not sorted"),
+        (lambda rows: rows[-1].update(array="value"), "column array: expected only action and state"),
+        (lambda rows: rows[-1].update(array=None), "column array lacks values"),
+        (lambda rows: rows[0].update(column=-1), "column column holds -1 to 2, an impossible number"),
+        (lambda rows: rows[0].update(count=0), "column count holds 0 to .* an impossible number"),
+        (lambda rows: rows[0].update(count=2**60), "column count holds 1 to .* an impossible number"),
+        (lambda rows: [row.update(count=2**60 - 1) for row in rows], "its counts are impossible numbers"),
+        (lambda rows: rows[0].update(least=math.nan), "holds a value that is NaN or infinite"),
+        (lambda rows: rows[0].update(least=-math.inf, greatest=-math.inf), "NaN or infinite"),
+        (lambda rows: rows[-1].update(greatest=math.inf), "NaN or infinite"),
+        (lambda rows: rows[0].update(least=rows[0]["least"] - 1), "not those of one bin"),
+        (lambda rows: rows[-1].update(least=1.0001, greatest=1.0), "not those of one bin"),
+        (lambda rows: rows.pop(), "contradicts state.statistics.count of the manifest"),
+        (lambda rows: rows[0].update(count=9), "contradicts action.statistics.count of the manifest"),
+        (lambda rows: rows[0].update(least=-5, greatest=-5), r"contradicts action.statistics.min\[0\] of"),
+    ],
+)
+def test_a_forged_table_of_values_is_found(
+    root: Path, change: Callable[[list[dict[str, Any]]], object], why: str
+) -> None:
+    rewrite(root, "values.parquet", change)
+    seal(root)
+    (damage,) = found(root)
+    assert damage.file == "values.parquet" or damage.reason.startswith("values.parquet: ")
+    with pytest.raises(CorruptError, match=rf"/values.parquet: .*{why}"):
+        Dataset.open(str(root)).values()
+
+
+@pytest.mark.parametrize("name", ["count", "min", "q01", "q10", "q50", "q90", "q99", "max"])
+def test_statistics_that_contradict_the_values_are_found(root: Path, name: str) -> None:
+    manifest = read_manifest(root)
+    stated = manifest["state"]["statistics"]
+    if name == "count":
+        stated[name] += 1
+    else:
+        stated[name][1] += 1e-2
+    write_manifest(root, manifest)
+    where = name if name == "count" else f"{name}[1]"
+    reason = f"values.parquet: contradicts state.statistics.{where} of the manifest"
+    assert reasons(root, MANIFEST) == [reason]
 
 
 @pytest.mark.parametrize(
@@ -383,7 +433,7 @@ def test_a_mutated_manifest_is_refused_or_found_or_harmless(intact: Path) -> Non
             except OxcartError as error:
                 refused.append(str(error))
                 continue
-            if not what.startswith(("('config'", "('versions'", "('action'", "('state'")):
+            if not what.startswith(("('config'", "('versions'")):
                 verify(dataset)
     assert len(refused) > 300
     assert not [message for message in refused if "\n" in message or str(intact) not in message]

@@ -133,6 +133,44 @@ BUGS = [
         USAGE,
     ),
     Bug(
+        "no codebook has collapsed",
+        VALIDATE,
+        "LEAST_USED = 0.5",
+        "LEAST_USED = 0.0",
+        f"{OF_VALIDATE}::test_a_collapse_is_said_after_each_validation_and_in_the_report",
+    ),
+    Bug(
+        "a codebook has collapsed below a quarter",
+        VALIDATE,
+        "LEAST_USED = 0.5",
+        "LEAST_USED = 0.25",
+        f"{OF_VALIDATE}::"
+        "test_a_codebook_has_collapsed_below_half_of_what_so_many_pairs_would_use[0.49-1000-8-collapsed]",
+    ),
+    Bug(
+        "few pairs have to use every code",
+        VALIDATE,
+        "used < LEAST_USED * expected",
+        "used < LEAST_USED",
+        f"{OF_VALIDATE}::"
+        "test_a_codebook_has_collapsed_below_half_of_what_so_many_pairs_would_use[0.12-512-2048-in use]",
+    ),
+    Bug(
+        "a collapse is not said",
+        "train/loop.py",
+        "in self.task.warnings(values):",
+        "in []:",
+        f"{OF_VALIDATE}::test_a_collapse_is_said_after_each_validation_and_in_the_report",
+    ),
+    Bug(
+        "unused codes never come back",
+        "train/laq/quantize.py",
+        "if not due(step, self._every) or",
+        "if True or",
+        "train/laq/test_quantize.py::"
+        "test_a_codebook_that_the_encoder_leaves_behind_collapses_unless_codes_follow_and_come_back",
+    ),
+    Bug(
         "the probe of validation is fitted on val",
         VALIDATE,
         "statistics.probe(x, train.actions, x_val",

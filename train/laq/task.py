@@ -38,7 +38,14 @@ from oxcart.train.laq.model import (
     to_uint8,
 )
 from oxcart.train.laq.quantize import count_codes
-from oxcart.train.laq.validate import ExamplePairs, look, measure_probes, open_split, validate
+from oxcart.train.laq.validate import (
+    ExamplePairs,
+    look,
+    measure_probes,
+    open_split,
+    validate,
+    warnings_of,
+)
 from oxcart.train.loaders import open_datasets, open_splits, scored, training_loader
 from oxcart.train.loop import Result
 from oxcart.train.ranks import on_main
@@ -239,6 +246,9 @@ class LaqTask:
             self._analysis = found
         return {f"evaluate/{name}": value for name, value in found.scalars().items()}
 
+    def warnings(self, values: Mapping[str, Any]) -> list[str]:
+        return warnings_of(values, self._config.val.splits[0])
+
     def finish(self, model: nn.Module, run: Path) -> None:
         metrics = read_metrics(run)
         draw_curves(run / "loss.png", metrics, list(self._held_out))
@@ -248,9 +258,8 @@ class LaqTask:
         if self._examples is not None:
             for path in (run / "samples.png", run / "samples" / f"step-{last['step']:06d}.png"):
                 draw_samples(path, self._examples, self._config.val.splits[0], last)
-        text = describe(
-            last, {split: list(loaders) for split, loaders in self._held_out.items()}, "docs/laq.md"
-        )
+        names = {split: list(loaders) for split, loaders in self._held_out.items()}
+        text = describe(last, names, "docs/laq.md", warnings=self.warnings(last))
         write_file(run / "report.md", text.encode())
         if self._analysis is not None:
             write_file(run / "analysis.html", report_html(self._analysis))

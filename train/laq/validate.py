@@ -11,7 +11,7 @@ a pair's own codes is compared with two baselines and with other codes:
     delta_psnr       PSNR(own codes) - PSNR(random codes), in dB
 
 A model that ignores its codes has three equal ratios. Usage, perplexities and dead codes are over these
-pairs.
+pairs, and `codebook` says whether they are `in use`, or have `collapsed` to a few.
 """
 
 from __future__ import annotations
@@ -42,6 +42,10 @@ from oxcart.train.statistics import Floats, Ints, Units, make_units
 Places = list[tuple[str | None, str, int]]
 """Environment, key of the episode and step of each pair."""
 KINDS = ("prediction", "copy", "constant", "permuted", "random")
+IN_USE, COLLAPSED = "in use", "collapsed"
+"""Verdicts on a codebook."""
+LEAST_USED = 0.5
+"""Share of the codes that would be used if all were alike, below which a codebook has collapsed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,7 +111,7 @@ def open_split(config: LaqConfig, dataset: Dataset, split: str) -> Loader:
 @torch.no_grad()
 def validate(
     model: LatentActionModel, config: LaqConfig, loader: Loader, accelerator: Accelerator
-) -> tuple[dict[str, float], Seen, ExamplePairs | None]:
+) -> tuple[dict[str, Any], Seen, ExamplePairs | None]:
     """Metrics of one dataset and split, the pairs for the probes, and examples; the same on every rank.
 
     Args:
@@ -163,8 +167,9 @@ def validate(
     everything = [part for _, part in gathered(decode, accelerator)]
     errors = {kind: np.concatenate([part[0][kind] for part in everything]) for kind in KINDS}
     seen = _joined([(own.numpy(), *part[1:]) for (_, own), part in zip(encoded, everything, strict=True)])
-    found = {**quality(errors), **usage(codes, size, model.quantizer.shared), "samples": len(codes)}
-    return found, seen, examples
+    used = usage(codes, size, model.quantizer.shared)
+    word = judge_codebook(used["usage"], len(codes), size)
+    return {**quality(errors), **used, "codebook": word, "samples": len(codes)}, seen, examples
 
 
 @torch.no_grad()
@@ -223,6 +228,33 @@ def usage(codes: Ints, size: int, shared: bool) -> dict[str, float]:
         "perplexity_joint": float(np.exp(statistics.entropy(whole))),
     }
     return {**found, **{f"perplexity_{i}": value for i, value in enumerate(perplexities)}}
+
+
+def judge_codebook(used: float, pairs: int, size: int) -> str:
+    """Whether a codebook of `size` codes is in use or has collapsed, by the share that is used in some pairs.
+
+    Few pairs cannot use many codes: that share is beside the one that is to be expected of as many pairs if
+    all codes were equally frequent.
+    """
+    expected = 1 - (1 - 1 / size) ** pairs
+    return COLLAPSED if used < LEAST_USED * expected else IN_USE
+
+
+def warnings_of(values: Mapping[str, Any], split: str) -> list[str]:
+    """What a user has to know of a validation, by its metrics of a split: a line each."""
+    places = [
+        name.removesuffix("/codebook")
+        for name, value in values.items()
+        if name.startswith(f"{split}/") and name.endswith("/codebook") and value == COLLAPSED
+    ]
+    if not places:
+        return []
+    least = min(values[f"{place}/usage"] for place in places)
+    return [
+        f"the codebook has collapsed: pairs of {', '.join(places)} use {least:.0%} of the codes, "
+        "which say little of what moved then; if later validations say so too, take a smaller train.lr, and "
+        "the defaults of quantizer.follow, .replace_every and .replace_noise"
+    ]
 
 
 def measure_probes(train: Seen, val: Seen, size: int) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -264,6 +264,9 @@ class VlaTask:
             predicted=codes.cpu(),
             instructions=list(batch.instruction),
         )
+
+    def warnings(self, values: Mapping[str, Any]) -> list[str]:
+        return []
 
     def finish(self, model: nn.Module, run: Path) -> None:
         assert self._policy is not None

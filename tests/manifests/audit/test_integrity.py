@@ -24,6 +24,7 @@ def test_an_honest_dataset_passes(clean_audit: Audit) -> None:
         (lambda s: s["mean"].__setitem__(0, s["mean"][0] + 0.01), "action mean[0]"),
         (lambda s: s["std"].__setitem__(1, s["std"][1] * 1.01), "action std[1]"),
         (lambda s: s["max"].__setitem__(2, 7.0), "action max[2]"),
+        (lambda s: s["q10"].__setitem__(0, s["q50"][0]), "action q10[0]"),
         (lambda s: s.__setitem__("count", s["count"] + 24), "action count"),
     ],
 )

@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from oxcart.shards.errors import ConfigError
-from oxcart.train.laq.config import QuantizerConfig
+from oxcart.train.laq.config import QuantizerConfig, laq_config
 from oxcart.train.laq.quantize import (
     NSVQ,
     build_quantizer,
@@ -18,6 +18,7 @@ from oxcart.train.laq.quantize import (
     fsq_levels,
     kmeans,
 )
+from oxcart.train.laq.validate import COLLAPSED, IN_USE, judge_codebook, usage
 
 CONFIG = QuantizerConfig(tokens=3, codes=5, dim=4, bound=0.0)
 
@@ -108,6 +109,53 @@ def test_tokens_do_not_mix() -> None:
 def test_repeated_codes_are_counted_every_time() -> None:
     codes = torch.tensor([[0, 2], [0, 2], [0, 1]])
     assert count_codes(codes, 3).tolist() == [[3, 0, 0], [0, 1, 2]]
+
+
+def motions(count: int, seed: int) -> Tensor:
+    """What an encoder sees of four tokens, [N, 4, 6]: one of eight motions each, and noise."""
+    generator = torch.Generator().manual_seed(seed)
+    kinds = torch.randn(8, 6, generator=torch.Generator().manual_seed(9))
+    which = torch.randint(8, (count, 4), generator=generator)
+    return kinds[which] + 0.1 * torch.randn(count, 4, 6, generator=generator)
+
+
+def usages(**changes: object) -> list[float]:
+    """`usage` of a codebook of the preset `base` at its start and after 40 steps of training with noise, in
+    which the encoder learns much too fast."""
+    torch.manual_seed(0)
+    quantizer = NSVQ(replace(laq_config(["preset=base"]).quantizer, **changes)).train()  # type: ignore[arg-type]
+    assert (quantizer.tokens, quantizer.codes, quantizer.dim) == (4, 8, 32)
+    encoder, decoder = nn.Linear(6, 32), nn.Linear(32, 6)
+    weights = [*encoder.parameters(), *decoder.parameters(), *quantizer.parameters()]
+    optimizer = torch.optim.AdamW(weights, lr=1.0)
+    quantizer.start(encoder(motions(64, 0)), 0)
+    found = []
+    for step in range(41):
+        if step in (0, 40):
+            with torch.no_grad():
+                codes = quantizer(encoder(motions(256, 1))).codes.numpy()
+            found.append(usage(codes, 8, quantizer.shared)["usage"])
+        seen = motions(64, 100 + step)
+        noise = torch.randn(64, 4, 32, generator=torch.Generator().manual_seed(step))
+        quantized = quantizer(encoder(seen), noise, 0.0)
+        loss = (decoder(quantized.vectors) - seen).square().mean() + quantized.loss
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        quantizer.count(count_codes(quantized.codes, 8))
+        quantizer.replace(0, step + 1)
+    return found
+
+
+def test_a_codebook_that_the_encoder_leaves_behind_collapses_unless_codes_follow_and_come_back() -> None:
+    before, after = usages(follow=0.0, replace_every=0)
+    assert before == 1
+    assert after < 0.4
+    assert judge_codebook(after, 256, 8) == COLLAPSED
+    before, after = usages()
+    assert before == 1
+    assert after > 0.6
+    assert judge_codebook(after, 256, 8) == IN_USE
 
 
 @pytest.mark.parametrize("shared", [True, False])

@@ -26,7 +26,17 @@ from oxcart.train import frame_baseline, statistics
 from oxcart.train.data import Batch
 from oxcart.train.laq.model import LatentActionModel, to_float
 from oxcart.train.laq.task import LaqTask, train_laq
-from oxcart.train.laq.validate import Seen, look, measure_probes, pairs_of, quality, usage, validate
+from oxcart.train.laq.validate import (
+    Seen,
+    judge_codebook,
+    look,
+    measure_probes,
+    pairs_of,
+    quality,
+    usage,
+    validate,
+    warnings_of,
+)
 from oxcart.train.loaders import chunks
 from sample_compile import compile_sample
 from tiny_laq import lines, small, trained
@@ -201,6 +211,70 @@ def test_usage_of_known_codes() -> None:
     assert found["perplexity_1"] == pytest.approx(1)
     assert found["perplexity"] == pytest.approx((first + 1) / 2)
     assert found["perplexity_joint"] == pytest.approx(first)
+
+
+@pytest.mark.parametrize(
+    ("used", "pairs", "size", "word"),
+    [
+        (0.49, 1000, 8, "collapsed"),
+        (0.51, 1000, 8, "in use"),
+        (0.12, 512, 2048, "in use"),  # 512 pairs of as many codes use 0.221 of them
+        (0.10, 512, 2048, "collapsed"),
+        (1.0, 1, 1, "in use"),
+    ],
+)
+def test_a_codebook_has_collapsed_below_half_of_what_so_many_pairs_would_use(
+    used: float, pairs: int, size: int, word: str
+) -> None:
+    drawn = np.random.default_rng(0).integers(0, size, (200, pairs))
+    alike = np.mean([len(np.unique(one)) / size for one in drawn])
+    assert (used < alike / 2) == (word == "collapsed"), "counted"
+    assert judge_codebook(used, pairs, size) == word
+
+
+def test_a_collapse_is_said_after_each_validation_and_in_the_report(
+    kitchen: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """At the form of base: the encoder learns much too fast, and codes neither follow nor come back."""
+    form = ("preset=base", "model.spatial_depth=1", "model.temporal_depth=1", "val.samples=64")
+    form += ("quantizer.tokens=4", "quantizer.codes=8", "quantizer.dim=32", "val.probes=false")
+    wrong = ("quantizer.follow=0", "quantizer.replace_every=0", "train.lr=0.1", "train.warmup=0")
+    trained(tmp_path / "run", kitchen, *form, *wrong, "train.steps=6", "val.every=3")
+    found = lines(tmp_path / "run", "val")
+    assert [line["val/codebook"] for line in found] == ["collapsed"] * 2
+    assert max(line["val/usage"] for line in found) < 0.3
+    said = [line for line in capsys.readouterr().err.splitlines() if "collapsed" in line]
+    assert len(said) == 2
+    for line, validation in zip(said, found, strict=True):
+        assert line.startswith(f"oxcart: warning: step {validation['step']}: the codebook has collapsed: ")
+        assert f"pairs of val use {100 * validation['val/usage']:.0f}% of the codes" in line
+        assert "take a smaller train.lr" in line
+    report = (tmp_path / "run" / "report.md").read_text()
+    assert f"> **Warning**: {said[-1].partition('step 6: ')[2]}\n" in report
+    assert "| codebook | collapsed | collapsed |" in report
+
+
+def test_a_codebook_in_use_is_no_warning(
+    kitchen: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trained(tmp_path / "run", kitchen, *VALIDATED)
+    assert [line["val/codebook"] for line in lines(tmp_path / "run", "val")] == ["in use"] * 2
+    assert "warning" not in capsys.readouterr().err
+    report = (tmp_path / "run" / "report.md").read_text()
+    assert "| codebook | in use |" in report
+    assert "Warning" not in report
+
+
+def test_a_collapse_is_said_of_each_dataset_of_the_first_split() -> None:
+    values = {
+        "val/a/codebook": "collapsed",
+        "val/a/usage": 0.3,
+        "val/b/codebook": "in use",
+        "val/b/usage": 1.0,
+    }
+    (line,) = warnings_of(values | {"val_seen/a/codebook": "collapsed", "val_seen/a/usage": 0.1}, "val")
+    assert "pairs of val/a use 30% of the codes" in line
+    assert warnings_of(values | {"val/a/codebook": "in use"}, "val") == []
 
 
 def test_quality_of_known_errors() -> None:
