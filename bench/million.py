@@ -115,14 +115,24 @@ def million_episodes(out: Path, count: int = 1_000_000) -> Path:
         "counts": {"source": count, "compiled": count, "rejected": 0, "limited": 0},
         "splits": {"train": total},
         "environments": [],
-        "cameras": [{"name": CAMERA, "source": CAMERA, "height": SIDE, "width": SIDE}],
+        "cameras": [
+            {
+                "name": CAMERA,
+                "source": CAMERA,
+                "height": SIDE,
+                "width": SIDE,
+                "codec": "raw",
+                "quality": None,
+                "chunk": 1,
+            }
+        ],
         "action": None,
         "state": None,
         "control_rate": None,
-        "pixels": {"cameras": [CAMERA], "codec": "raw", "quality": None, "chunk": 1},
+        "pixels": {"cameras": [CAMERA]},
         "shards": shards,
         "tables": described,
-        "config": {},
+        "config": {"source": {"no_action": []}},
         "versions": {},
     }
     (out / "manifest.json").write_text(json.dumps(manifest))

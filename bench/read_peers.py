@@ -106,8 +106,8 @@ def prepare(peer: str, dataset: Path, rlds: Path, scratch: Path, python: str = s
     from oxcart.manifests.tables import EPISODES
 
     opened = Dataset.open(str(dataset))
-    codec = opened.manifest.pixels["codec"]
     camera = opened.manifest.camera("primary")
+    codec = camera["codec"]
     rows = opened.table(EPISODES).to_pylist()
     shards = [str((dataset / shard["name"]).resolve()) for shard in opened.manifest.shards]
     info = {
@@ -118,7 +118,7 @@ def prepare(peer: str, dataset: Path, rlds: Path, scratch: Path, python: str = s
         "field": camera["source"],
         "shape": [rows[0][f"{camera['name']}.height"], rows[0][f"{camera['name']}.width"], 3],
         "lengths": [row["steps"] for row in rows],
-        "chunk": opened.manifest.pixels["chunk"],
+        "chunk": camera["chunk"],
         "shards": shards if peer == "webdataset" else [],
         "rlds": str(rlds.resolve()) if peer == "tf.data" else "",
         "steps": {row["key"]: row["steps"] for row in rows},

@@ -174,9 +174,11 @@ def claim_of(made: Plan) -> Claim:
         config=dict(made.config),
         versions=dict(made.versions),
         dataset={"name": "synthetic", "version": "1.0.0", "kind": "rlds"},
-        cameras=[{"name": CAMERA, "source": CAMERA}],
+        cameras=[{"name": CAMERA, "source": CAMERA, **made.encodings[CAMERA].describe()}],
         action_sizes=[],
         state_sizes=[],
+        action_columns=[],
+        state_columns=[],
         control_rate=None,
     )
 

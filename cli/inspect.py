@@ -71,8 +71,8 @@ def _text(manifest: Manifest) -> str:
     parents = manifest.config.get("parents", [])
     extends = f"\nextends {', which extends '.join(reversed(parents))}" if parents else ""
     blocks = [
-        f"{manifest.dataset['name']} {manifest.dataset['version']} ({manifest.format}, codec "
-        f"{manifest.pixels['codec']}{hertz})\nfingerprint {manifest.fingerprint}{extends}\n"
+        f"{manifest.dataset['name']} {manifest.dataset['version']} ({manifest.format}{hertz})\n"
+        f"fingerprint {manifest.fingerprint}{extends}\n"
         f"episodes: {left_out}",
         table(
             ("split", *counts, "size"),
@@ -87,8 +87,8 @@ def _text(manifest: Manifest) -> str:
             ],
         ),
         table(
-            ("camera", "read from", "height", "width"),
-            [(c["name"], c["source"], c["height"], c["width"]) for c in manifest.cameras],
+            ("camera", "read from", "codec", "height", "width"),
+            [(c["name"], c["source"], c["codec"], c["height"], c["width"]) for c in manifest.cameras],
         ),
         *(_array(name, array) for name, array in (("action", manifest.action), ("state", manifest.state))),
     ]

@@ -24,7 +24,7 @@ from oxcart.compile.sources.base import episode_error
 from oxcart.compile.workspace import Claim, Done, claimed_writer, read_done, settle
 from oxcart.manifests.counts import frame_size, per_environment, per_split
 from oxcart.manifests.dataset import Dataset
-from oxcart.manifests.manifest import FORMAT, NAME, Manifest, fingerprint, order, read_manifest
+from oxcart.manifests.manifest import FORMAT, NAME, Manifest, encoded_as, fingerprint, order, read_manifest
 from oxcart.manifests.split import SPLITS
 from oxcart.manifests.tables import (
     ATTRIBUTION,
@@ -112,7 +112,8 @@ def commit(
         made[ATTRIBUTION] = attribution.take(pc.index_in(episodes["key"], attribution["key"]))
     tables = {name: _write_table(store, name, table, base) for name, table in made.items()}
     cameras = [camera["name"] for camera in claim.cameras]
-    mark = fingerprint(claim.pixels, _tuples(episodes, "key", "split", "digest"))
+    shaped = encoded_as(claim.pixels, claim.cameras)
+    mark = fingerprint(shaped, _tuples(episodes, "key", "split", "digest"))
     shards = [dict(one.shard) for one in done if one.shard["episodes"]]
     config = dict(claim.config)
     if base is not None:
@@ -141,10 +142,11 @@ def commit(
         config=config,
         versions=claim.versions,
     )
+    qualities = dict.fromkeys(str(one["quality"]) for one in claim.cameras if one["codec"] == "jpeg")
     if anew := sum(one.again for one in done):
         warn(
             f"{anew:,} frames are JPEG in the source, but without an end or with an unusual header, and were "
-            f"encoded again, at quality {claim.pixels['quality']}"
+            f"encoded again, at quality {' and '.join(qualities)}"
         )
     with claimed_writer(store, NAME, claim.plan) as file:
         file.write(manifest.to_bytes())

@@ -62,8 +62,8 @@ class ShardJob:
     """Hash of the plan; results of other plans are ignored."""
     resize: Resize
     """How frames get their size."""
-    encoding: Encoding
-    """How frames are stored."""
+    encodings: Mapping[str, Encoding]
+    """Camera -> how its frames are stored."""
     reject: bool
     """Whether an episode that cannot be decoded is rejected instead of ending the compile."""
 
@@ -109,7 +109,7 @@ def write_shard(job: ShardJob, shard: Shard, advance: Advance) -> None:
             try:
                 frames = {
                     camera: encode_frames(
-                        camera, episode.images[camera], row, job.resize, job.encoding, buffers
+                        camera, episode.images[camera], row, job.resize, job.encodings[camera], buffers
                     )
                     for camera in cameras
                 }
@@ -121,7 +121,7 @@ def write_shard(job: ShardJob, shard: Shard, advance: Advance) -> None:
                 rejected.append({**_place(row), "reason": str(error)})
             else:
                 again += sum(one.again for one in frames.values())
-                rows.append(_write_episode(tar, source, shard, row, episode, frames, job.encoding, chunks))
+                rows.append(_write_episode(tar, source, shard, row, episode, frames, job.encodings, chunks))
                 if shard.split == "train":
                     acts = slice(rows[-1].get("action.start"), rows[-1].get("action.stop"))
                     for what, array in _arrays(episode).items():
@@ -181,7 +181,7 @@ def _write_episode(
     row: Mapping[str, Any],
     episode: Episode,
     cameras: Mapping[str, EncodedFrames],
-    encoding: Encoding,
+    encodings: Mapping[str, Encoding],
     chunks: list[dict[str, Any]],
 ) -> dict[str, Any]:
     """Append the members of one episode to the tar and the rows of its chunks to `chunks`.
@@ -217,7 +217,7 @@ def _write_episode(
         start_stop = acting(episode.action, source.action_columns, source.no_action)
         pieces |= dict(zip(("action.start", "action.stop"), start_stop, strict=True))
     for camera, frames in cameras.items():
-        encoded, member = frames.encoded, f"{camera}.{EXTENSIONS[encoding.codec]}"
+        encoded, member = frames.encoded, f"{camera}.{EXTENSIONS[encodings[camera].codec]}"
         at = tar.add(f"{key}.{member}", [encoded.header, *encoded.chunks])
         _, height, width, _ = frames.shape
         pieces |= {f"{camera}.offset": at + len(encoded.header)}

@@ -76,13 +76,11 @@ def adopt(config: CompileConfig, given: Mapping[str, Any]) -> CompileConfig:
     try:
         _refuse_unfit(manifest, config)
         pixels, rule = manifest.pixels, manifest.config["split"]
-        codec, size = given.get("codec", pixels["codec"]), given.get("size", pixels.get("size"))
-        quality = pixels["quality"] if codec == pixels["codec"] else None
-        fit = given.get("fit", pixels.get("fit") or "stretch")
+        size, fit = given.get("size", pixels.get("size")), given.get("fit", pixels.get("fit") or "stretch")
         settings = Settings(
             rule=SplitRule(**{name: given.get(name, rule[name]) for name in rule}),
             resize=Resize(size=size and (size[0], size[1]), fit=fit),
-            encoding=Encoding(codec=codec, quality=given.get("quality", quality)),
+            encodings={camera["name"]: _adopt_encoding(camera, given) for camera in manifest.cameras},
             shard_size=given.get("shard_size", manifest.config["shard_size"]),
         )
         source = _adopt_source(config.source, manifest.config["source"])
@@ -132,6 +130,13 @@ def prepare(config: CompileConfig, report: Progress = ignore) -> Prepared:
     extends = Extends(plan=manifest.plan, known=len(known), gone=len(left))
     plan = plan_extension(census, rows, assignment, manifest, config.settings, extends)
     return planned(config, source, census, plan)
+
+
+def _adopt_encoding(camera: Mapping[str, Any], given: Mapping[str, Any]) -> Encoding:
+    """How the frames of a camera are stored: as its entry of the manifest says, unless `given` says more."""
+    codec = given.get("codec", camera["codec"])
+    quality = camera["quality"] if codec == camera["codec"] else None
+    return Encoding(codec=codec, quality=given.get("quality", quality))
 
 
 def _adopt_source(config: SourceConfig, was: Mapping[str, Any]) -> SourceConfig:
@@ -248,8 +253,10 @@ def _refuse_other(manifest: Manifest, source: Source, config: CompileConfig) -> 
             f"{config.out}: was compiled with --exclude-ids; expected that list, or a longer one"
         )
     pairs = list(_sides(was, now))
-    pixels = {**settings.resize.describe(), **settings.encoding.describe()}
-    pairs += [(name, manifest.pixels.get(name), value) for name, value in pixels.items()]
+    pairs += [(name, manifest.pixels.get(name), value) for name, value in settings.resize.describe().items()]
+    for camera in manifest.cameras:
+        stored = settings.encoding_of(camera["name"]).describe()
+        pairs += [(name, camera[name], value) for name, value in stored.items()]
     pairs.append(("shard_size", manifest.config["shard_size"], settings.shard_bytes))
     for name, sizes in (("action", source.action_sizes), ("state", source.state_sizes)):
         pairs.append((f"{name} sizes", (getattr(manifest, name) or {"sizes": []})["sizes"], list(sizes)))
@@ -258,11 +265,11 @@ def _refuse_other(manifest: Manifest, source: Source, config: CompileConfig) -> 
         wanted = getattr(settings.rule, name)
         if rule.by not in FROZEN_BY or not isinstance(wanted, tuple):  # lists are added
             pairs.append((name, getattr(rule, name), wanted))
-    told = [
+    told = dict.fromkeys(  # of several cameras once
         f"{name} {json.dumps(one)}, not {json.dumps(two)}"
         for name, one, two in pairs
         if json.dumps(one) != json.dumps(two)  # as text, for the order of the cameras
-    ]
+    )
     if told:
         raise ConfigError(
             f"{config.out}: was compiled with {'; '.join(told)}; leave such options out, "

@@ -252,7 +252,7 @@ def _write_shards(prepared: Prepared, store: Store, report: Progress) -> None:
         out=config.out,
         plan=plan.hash,
         resize=config.settings.resize,
-        encoding=config.settings.encoding,
+        encodings=plan.encodings,
         reject=config.on_error == "reject",
     )
     left = [shard for shard in prepared.shards if workspace.read_done(store, shard.name, plan.hash) is None]

@@ -25,7 +25,7 @@ from oxcart.compile.images import Resize
 from oxcart.compile.sources.base import episode_error
 from oxcart.manifests.assign import UNKNOWN, Assignment, SplitEpisode, assign
 from oxcart.manifests.canonical import canonical_json, sha256_json
-from oxcart.manifests.manifest import FORMAT, MOST_BYTES, NAME, Manifest
+from oxcart.manifests.manifest import FORMAT, MOST_BYTES, NAME, Manifest, encoded_as
 from oxcart.manifests.split import SPLITS, SplitRule
 from oxcart.manifests.tables import EPISODES, FILE_BYTES, MAX_MEMBER
 from oxcart.shards.codec import Encoding
@@ -80,6 +80,8 @@ class Settings:
     """How frames get their size."""
     encoding: Encoding = field(default_factory=Encoding)
     """How frames are stored."""
+    encodings: Mapping[str, Encoding] = field(default_factory=dict)
+    """Camera -> how its frames are stored, where that differs."""
     shard_size: int | None = None
     """Bytes of uncompressed frames per shard (a single episode may exceed it); None: the codec's default."""
     limit: int | None = None
@@ -90,6 +92,10 @@ class Settings:
             raise ConfigError(f"shard size: expected at least 1 byte, got {self.shard_size}")
         if self.limit is not None and self.limit < 1:
             raise ConfigError(f"limit: expected at least 1 episode, got {self.limit}")
+
+    def encoding_of(self, camera: str) -> Encoding:
+        """How the frames of a camera are stored."""
+        return self.encodings.get(camera, self.encoding)
 
     @property
     def shard_bytes(self) -> int:
@@ -134,7 +140,9 @@ class Plan:
     assignment: Assignment | None
     """Split of each episode, with the reasons; None for a transcode, whose dataset is already split."""
     pixels: Mapping[str, Any]
-    """Settings that shape the frames, as in the manifest."""
+    """Settings that shape the frames of all cameras, as in the manifest."""
+    encodings: Mapping[str, Encoding]
+    """Camera -> how its frames are stored."""
     config: Mapping[str, Any]
     """The remaining configuration, as in the manifest."""
     versions: Mapping[str, str]
@@ -142,7 +150,7 @@ class Plan:
     extends: Extends | None
     """Dataset that the shards are added to; None for a new dataset."""
     hash: str
-    """sha256 over pixels, configuration, versions, and the key, shard and digest of every episode."""
+    """sha256 over pixels, codecs, configuration, versions, and key, shard and digest of every episode."""
 
     @property
     def base(self) -> str | None:
@@ -179,7 +187,7 @@ def plan_compile(census: Census, settings: Settings, aliases: Mapping[str, tuple
         "shard_size": settings.shard_bytes,
         "limit": settings.limit,
     }
-    pixels = {"cameras": cameras, **settings.resize.describe(), **settings.encoding.describe()}
+    pixels = {"cameras": cameras, **settings.resize.describe()}
     shards, limited = _pack_splits(usable, np.array(assignment.splits), settings)
     _check_sizes(shards, cameras)
     return _plan(shards, limited, assignment, pixels, config, settings, _versions(census))
@@ -238,14 +246,12 @@ def plan_transcode(
     Raises:
         ConfigError: an episode does not fit a member.
     """
-    was, encoding, resized = manifest.pixels, settings.encoding, settings.resize.size is not None
-    pixels = dict(was) | encoding.describe() | (settings.resize.describe() if resized else {})
+    resized = settings.resize.size is not None
+    pixels = dict(manifest.pixels) | (settings.resize.describe() if resized else {})
     config = dict(manifest.config) | {"shard_size": settings.shard_bytes}
-    decoded = was["codec"] == "jpeg" and (encoding.codec != "jpeg" or encoding.anew)
-    encoded = was["codec"] != "jpeg" and encoding.codec == "jpeg"
-    remade = decoded or encoded or resized
-    if remade:  # the frames may not be the source's any more
-        config["transcoded_from"] = [*config.get("transcoded_from", []), dict(was)]
+    if remade := resized or any(_reencodes(camera, settings) for camera in manifest.cameras):
+        was = encoded_as(manifest.pixels, manifest.cameras)  # the frames may not be the source's any more
+        config["transcoded_from"] = [*config.get("transcoded_from", []), was]
     kept = SOURCE_LIBRARIES if remade else PIXEL_LIBRARIES
     versions = library_versions() | {
         name: manifest.versions[name] for name in kept if name in manifest.versions
@@ -253,6 +259,12 @@ def plan_transcode(
     shards, _ = _pack_splits(census.usable, splits, replace(settings, limit=None))
     _check_sizes(shards, [camera["name"] for camera in manifest.cameras])
     return _plan(shards, census.unlisted, None, pixels, config, settings, versions)
+
+
+def _reencodes(camera: Mapping[str, Any], settings: Settings) -> bool:
+    """Whether a transcode decodes or encodes JPEGs of a camera, given its entry of the manifest."""
+    encoding = settings.encoding_of(camera["name"])
+    return encoding.anew or (camera["codec"] == "jpeg") != (encoding.codec == "jpeg")
 
 
 def _pack_splits(
@@ -297,8 +309,11 @@ def _plan(
     extends: Extends | None = None,
 ) -> Plan:
     """A plan of the given shards, with its hash."""
-    what: dict[str, Any] = {"format": FORMAT, "pixels": pixels, "config": config, "versions": versions}
-    if settings.encoding.anew:
+    encodings = {camera: settings.encoding_of(camera) for camera in pixels["cameras"]}
+    stored = [{"name": camera, **encoding.describe()} for camera, encoding in encodings.items()]
+    what: dict[str, Any] = {"format": FORMAT, "config": config, "versions": versions}
+    what["pixels"] = encoded_as(pixels, stored)
+    if any(encoding.anew for encoding in encodings.values()):
         what["anew"] = True
     if extends is not None:
         what["extends"] = [extends.plan, extends.known]
@@ -312,6 +327,7 @@ def _plan(
         frame_bytes=sum(int(_frame_bytes(shard.rows, settings.resize).sum()) for shard in shards),
         assignment=assignment,
         pixels=pixels,
+        encodings=encodings,
         config=config,
         versions=versions,
         extends=extends,

@@ -71,8 +71,12 @@ def prepare(config: TranscodeConfig) -> Prepared:
     given = SourceConfig(url=config.dataset, kind="compiled")
     source = CompiledSource(given)
     manifest = source.dataset.manifest
+    encodings = {camera["name"]: _encoding(config, camera) for camera in manifest.cameras}
     settings = Settings(
-        resize=config.resize, encoding=_encoding(config, manifest.pixels), shard_size=config.shard_size
+        resize=config.resize,
+        encoding=encodings[manifest.camera_names[0]],
+        encodings=encodings,
+        shard_size=config.shard_size,
     )
     compile_config = CompileConfig(
         source=given,
@@ -97,7 +101,7 @@ def prepare(config: TranscodeConfig) -> Prepared:
 
 
 def _encoding(config: TranscodeConfig, was: Mapping[str, Any]) -> Encoding:
-    """How frames are to be stored, given the `pixels` of the dataset."""
+    """How the frames of a camera are to be stored, given its entry of the manifest."""
     codec, quality = config.codec or was["codec"], config.quality
     if codec == was["codec"] == "jpeg":
         return Encoding(

@@ -98,8 +98,8 @@ class Claim:
     """Versions of the libraries that make the bytes."""
     dataset: dict[str, Any]
     """Name, version and kind of the source."""
-    cameras: list[dict[str, str]]
-    """Name and source field of each camera."""
+    cameras: list[dict[str, Any]]
+    """Entry of each camera in the manifest, without the size of its frames."""
     action_sizes: list[int]
     """Values of each field of the action."""
     state_sizes: list[int]
@@ -152,7 +152,10 @@ def claim_of(plan: Plan, source: Source) -> Claim:
         config=dict(plan.config),
         versions=dict(plan.versions),
         dataset={"name": source.name, "version": source.version, "kind": source.origin},
-        cameras=[{"name": camera.name, "source": camera.field} for camera in source.cameras],
+        cameras=[
+            {"name": camera.name, "source": camera.field, **plan.encodings[camera.name].describe()}
+            for camera in source.cameras
+        ],
         action_sizes=list(source.action_sizes),
         state_sizes=list(source.state_sizes),
         action_columns=described(source.action_columns),

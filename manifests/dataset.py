@@ -190,7 +190,7 @@ class Dataset:
             CorruptError: a shard is not in the manifest, its chunk table does not match its digest, or lacks
                 the camera of an episode.
         """
-        name = self.manifest.camera(camera)["name"]
+        entry = self.manifest.camera(camera)
         entries = {shard["name"]: shard for shard in self.manifest.shards}
         for stem, some in groupby(
             rows_of(self.table(EPISODES)) if rows is None else rows, key=itemgetter("shard")
@@ -199,7 +199,7 @@ class Dataset:
                 raise CorruptError(f"{tar_name(stem)}: is not in the manifest")
             chunks = read_chunks(self.store, entries[tar_name(stem)])
             for row in some:
-                yield track(row, name, self.manifest.pixels, chunks)
+                yield track(row, entry, chunks)
 
 
 def read_chunks(store: Store, shard: Mapping[str, Any], read: Read = read_whole) -> pa.Table:
@@ -211,6 +211,8 @@ def read_chunks(store: Store, shard: Mapping[str, Any], read: Read = read_whole)
         read: reads the bytes of the table.
 
     Raises:
+        ConfigError: chunks of a camera hold other numbers of frames than its codec's, as only later versions
+            write them.
         CorruptError: the table does not match the manifest.
     """
     data = read(store, shard["chunks"], shard["chunks_blake3"])
@@ -218,8 +220,11 @@ def read_chunks(store: Store, shard: Mapping[str, Any], read: Read = read_whole)
     # A digest and a size take less than 32 bytes for each, and an episode has one at least.
     most = CHUNKS_BYTES + ROW_BYTES * min(shard["episodes"], chunks) + 32 * chunks
     most = min(most, max(CHUNKS_LARGE, CHUNKS_FOLD * len(data)))
-    table = parse_table(data, shard["chunks"], most=most)
-    return conforming(table, CHUNKS_SCHEMA, f"{store.url}/{shard['chunks']}")
+    where = f"{store.url}/{shard['chunks']}"
+    table = conforming(parse_table(data, shard["chunks"], most=most), CHUNKS_SCHEMA, where)
+    if table["frames"].null_count < table.num_rows:
+        raise ConfigError(f"{where}: chunks differ in frames, expected as many in each; update oxcart")
+    return table
 
 
 def most_chunks(shard: Mapping[str, Any]) -> int:

@@ -102,7 +102,14 @@ def _datasets(a: str, b: str) -> Difference:
         and row["split"] == tables[1][key]["split"]
         and row["digest"] != tables[1][key]["digest"]
     ]
-    settings = [{"config": opened.manifest.config, "pixels": opened.manifest.pixels} for opened in (one, two)]
+    settings = [
+        {
+            "config": opened.manifest.config,
+            "pixels": opened.manifest.pixels,
+            "cameras": {camera["name"]: camera for camera in opened.manifest.cameras},
+        }
+        for opened in (one, two)
+    ]
     return Difference(
         identical=False,
         a=sides[0],

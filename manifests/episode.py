@@ -161,7 +161,7 @@ def place_chunks(
     starts: Int64,
     steps: npt.NDArray[Any],
     frame_bytes: npt.NDArray[Any],
-    pixels: Mapping[str, Any],
+    camera: Mapping[str, Any],
 ) -> Chunks:
     """Locate the chunks of one camera, for E episodes of a shard.
 
@@ -170,14 +170,14 @@ def place_chunks(
         starts: [E], offset of each episode's first chunk.
         steps: [E], steps of each episode.
         frame_bytes: [E], bytes of a decoded frame of each episode.
-        pixels: pixel settings of the manifest.
+        camera: the camera's entry of the manifest.
 
     Raises:
         CorruptError: the table does not have one digest and one size per chunk.
     """
-    counts = -(-np.asarray(steps, np.int64) // pixels["chunk"])
+    counts = -(-np.asarray(steps, np.int64) // camera["chunk"])
     digests = _values(table, "digest", counts)
-    if pixels["codec"] == "raw":
+    if camera["codec"] == "raw":
         sizes = np.repeat(np.asarray(frame_bytes, np.int64), counts)
     else:
         sizes = _values(table, "size", counts).astype(np.int64)
@@ -260,37 +260,37 @@ class Track:
         return f"{stem_of(self.shard)}: {self.key}, camera {self.camera}"
 
 
-def track(row: Mapping[str, Any], camera: str, pixels: Mapping[str, Any], chunks: pa.Table) -> Track:
+def track(row: Mapping[str, Any], camera: Mapping[str, Any], chunks: pa.Table) -> Track:
     """The track of one camera of an episode.
 
     Args:
         row: the episode's row of `episodes.parquet`.
-        camera: its name.
-        pixels: pixel settings of the manifest.
+        camera: the camera's entry of the manifest.
         chunks: the chunk table of the episode's shard.
 
     Raises:
         CorruptError: the chunk table does not list the camera's chunks.
     """
-    shape = (row["steps"], row[f"{camera}.height"], row[f"{camera}.width"], 3)
-    mine = chunks.filter(pc.and_(pc.equal(chunks["key"], row["key"]), pc.equal(chunks["camera"], camera)))
+    name = camera["name"]
+    shape = (row["steps"], row[f"{name}.height"], row[f"{name}.width"], 3)
+    mine = chunks.filter(pc.and_(pc.equal(chunks["key"], row["key"]), pc.equal(chunks["camera"], name)))
     try:
         found = place_chunks(
             mine,
-            np.array([row[f"{camera}.offset"]], np.int64),
+            np.array([row[f"{name}.offset"]], np.int64),
             np.array([row["steps"]]),
             np.array([math.prod(shape[1:])]),
-            pixels,
+            camera,
         )
     except CorruptError as error:
-        where = f"{chunks_name(row['shard'])}: {row['key']}, camera {camera}"
+        where = f"{chunks_name(row['shard'])}: {row['key']}, camera {name}"
         raise CorruptError(f"{where}: {error}") from error
     return Track(
         key=row["key"],
-        camera=camera,
+        camera=name,
         shard=tar_name(row["shard"]),
-        codec=pixels["codec"],
-        chunk=pixels["chunk"],
+        codec=camera["codec"],
+        chunk=camera["chunk"],
         shape=shape,
         offsets=np.append(found.offsets, found.offsets[-1] + found.sizes[-1]),
         digests=found.digests,

@@ -7,7 +7,7 @@ digest, so any damage can be found from here.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any
 
@@ -39,7 +39,8 @@ class Manifest:
     format: str
     """Name and version of the format."""
     fingerprint: str
-    """sha256 over format, pixel settings, and every episode's key, split and digest, in plan order."""
+    """sha256 over format, pixel and codec settings, and every episode's key, split and digest, in plan
+    order."""
     order: str
     """sha256 over every episode's key, split, steps and source digest, in plan order: the samples' order
     follows from it, however the frames are stored."""
@@ -54,7 +55,8 @@ class Manifest:
     environments: list[dict[str, Any]]
     """Name of each environment, how it is known, and exact counts per split."""
     cameras: list[dict[str, Any]]
-    """Name, source field and frame size of each camera, primary first; size is null if episodes differ."""
+    """Name, source field, codec settings and frame size of each camera, primary first; size is null if
+    episodes differ."""
     action: dict[str, Any] | None
     """Source fields, values per step, and statistics of train only, for actions."""
     state: dict[str, Any] | None
@@ -62,7 +64,7 @@ class Manifest:
     control_rate: dict[str, Any] | None
     """Steps per second, and whether the dataset's own documentation supports it."""
     pixels: dict[str, Any]
-    """Settings that shaped the frames: cameras, size, fit, filter, codec, quality."""
+    """Settings that shaped the frames of all cameras: cameras, size, fit, filter."""
     shards: list[dict[str, Any]]
     """Name, split, counts, bytes and BLAKE3 digest of each shard and of its chunk table, in plan order."""
     tables: dict[str, dict[str, Any]]
@@ -155,11 +157,12 @@ def read_manifest(store: Store) -> Manifest:
     problem = next(schema.problems(value), None)
     if problem:
         raise CorruptError(f"{store.url}/{NAME}: {problem}")
-    codec = value["pixels"]["codec"]
-    if codec not in CODECS:
-        raise ConfigError(
-            f"{store.url}: codec {codec!r}, this version reads {', '.join(CODECS)}; update oxcart"
-        )
+    for camera in value["cameras"]:
+        if camera["codec"] not in CODECS:
+            raise ConfigError(
+                f"{store.url}: codec {camera['codec']!r}, this version reads {', '.join(CODECS)}; "
+                "update oxcart"
+            )
     return Manifest(**{name: value[name] for name in names})
 
 
@@ -195,11 +198,22 @@ def episode_digest(members: dict[str, list[int]]) -> str:
     return blake3(canonical_json(members)).hexdigest(length=16)
 
 
-def fingerprint(pixels: dict[str, Any], episodes: Iterable[tuple[str, str, str]]) -> str:
+def encoded_as(pixels: Mapping[str, Any], cameras: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """Everything that shaped the stored frames: `pixels`, with the codec settings of each camera.
+
+    Args:
+        pixels: settings of all cameras, as in the manifest.
+        cameras: entries of the cameras, as in the manifest.
+    """
+    own = ("name", "codec", "quality", "chunk")
+    return {**pixels, "cameras": [{name: camera[name] for name in own} for camera in cameras]}
+
+
+def fingerprint(pixels: Mapping[str, Any], episodes: Iterable[tuple[str, str, str]]) -> str:
     """sha256 of `{"episodes":[[key,split,digest],...],"format":...,"pixels":...}` as canonical JSON.
 
     Args:
-        pixels: settings that shaped the frames.
+        pixels: settings that shaped the stored frames, from `encoded_as`.
         episodes: key, split and digest of each episode, in plan order.
     """
     digest = hashlib.sha256(b'{"episodes":')

@@ -48,6 +48,15 @@ _ARRAY = {
     "columns": [_COLUMN],
     "statistics": _OrNull({"count": int, **_STATISTICS}),
 }
+_CAMERA = {
+    "name": str,
+    "source": str,
+    "codec": str,
+    "quality": _OrNull(int),
+    "chunk": int,
+    "height": _OrNull(int),
+    "width": _OrNull(int),
+}
 _TABLE = {"rows": int, "bytes": int, "blake3": str}
 _CHUNKS = {"chunks": str, "chunks_bytes": int, "chunks_blake3": str}
 
@@ -60,11 +69,11 @@ MANIFEST: Mapping[str, Any] = {
     "counts": {"source": int, "compiled": int, "rejected": int, "limited": int},
     "splits": _PER_SPLIT,
     "environments": [{"name": _OrNull(str), "known": str, "splits": _PER_SPLIT}],
-    "cameras": [{"name": str, "source": str, "height": _OrNull(int), "width": _OrNull(int)}],
+    "cameras": [_CAMERA],
     "action": _OrNull(_ARRAY),
     "state": _OrNull(_ARRAY),
     "control_rate": _OrNull({"hz": float, "verified": bool}),
-    "pixels": {"cameras": [str], "codec": str, "quality": _OrNull(int), "chunk": int},
+    "pixels": {"cameras": [str]},
     "shards": [{"name": str, "split": str, **_COUNTS, "blake3": str, **_CHUNKS}],
     "tables": _Each(_TABLE, (EPISODES, REJECTED, VALUES, ATTRIBUTION)),
     "config": {"source": {"no_action": [str]}},
@@ -86,8 +95,9 @@ def problems(manifest: Mapping[str, Any]) -> Iterator[str]:
             yield f"tables.{name}.file: expected a file of that table, got {json.dumps(table['file'])[:60]}"
     if not manifest["cameras"]:
         yield "cameras: expected at least one, got none"
-    if not manifest["pixels"]["chunk"]:
-        yield "pixels.chunk: expected at least 1, got 0"
+    for i, camera in enumerate(manifest["cameras"]):
+        if not camera["chunk"]:
+            yield f"cameras[{i}].chunk: expected at least 1, got 0"
     yield from _mistyped("config.parents", manifest["config"].get("parents", []), [str])
     for name in ("action", "state"):
         array = manifest[name] or {}

@@ -89,11 +89,12 @@ CHUNKS_SCHEMA = pa.schema(
         ("camera", pa.string()),
         ("digests", pa.list_(pa.uint64())),
         ("sizes", pa.list_(pa.uint32())),
+        ("frames", pa.list_(pa.uint32())),
     ]
 )
 
 
-OPTIONAL = {"environment", "session", "control_rate", "sizes"}
+OPTIONAL = {"environment", "session", "control_rate", "sizes", "frames"}
 OPTIONAL |= {"same_as", "channel", "channel_id", "url", "uploaded"}
 OPTIONAL |= {"action.offset", "action.digest", "action.start", "action.stop"}
 OPTIONAL |= {"state.offset", "state.digest"}

@@ -26,7 +26,15 @@ from xxhash import xxh3_64_intdigest
 from oxcart.manifests.counts import frame_size, per_environment, per_split
 from oxcart.manifests.dataset import Dataset, most_chunks, read_chunks
 from oxcart.manifests.episode import members
-from oxcart.manifests.manifest import NAME, Manifest, episode_digest, fingerprint, order, read_claim
+from oxcart.manifests.manifest import (
+    NAME,
+    Manifest,
+    encoded_as,
+    episode_digest,
+    fingerprint,
+    order,
+    read_claim,
+)
 from oxcart.manifests.tables import (
     ATTRIBUTION,
     EPISODES,
@@ -156,6 +164,7 @@ def _wrong_statements(dataset: Dataset, tables: Mapping[str, pa.Table | None]) -
         held = ((row["shard"], row["split"]) for row in rows_of(episodes.select(["shard", "split"])))
         shards = [{"shard": shard, "split": split} for shard, split in dict.fromkeys(held)]
         content, samples = ["key", "split", "digest"], ["key", "split", "steps", "source_digest"]
+        shaped = encoded_as(manifest.pixels, manifest.cameras)
         facts |= {
             "counts.compiled": (counts["compiled"], episodes.num_rows),
             "splits": (manifest.splits, per_split(episodes, len(manifest.cameras))),
@@ -165,7 +174,7 @@ def _wrong_statements(dataset: Dataset, tables: Mapping[str, pa.Table | None]) -
                 shards,
             ),
             "keys": (episodes.num_rows, pc.count_distinct(episodes["key"]).as_py()),
-            "fingerprint": (manifest.fingerprint, fingerprint(manifest.pixels, _tuples(episodes, content))),
+            "fingerprint": (manifest.fingerprint, fingerprint(shaped, _tuples(episodes, content))),
             "order": (manifest.order, order(_tuples(episodes, samples))),
         }
         owners = tables.get(ATTRIBUTION)
@@ -317,9 +326,9 @@ def _wrong_pieces(
         yield str(error)
         return
     arrays = [name for name in ("action", "state") if row[f"{name}.offset"] is not None]
-    cameras, pixels = manifest.camera_names, manifest.pixels
-    extension = EXTENSIONS[pixels["codec"]]
-    expected = ["json", *(f"{a}.npy" for a in arrays), *(f"{camera}.{extension}" for camera in cameras)]
+    cameras = {camera["name"]: camera for camera in manifest.cameras}
+    movies = [f"{name}.{EXTENSIONS[camera['codec']]}" for name, camera in cameras.items()]
+    expected = ["json", *(f"{name}.npy" for name in arrays), *movies]
     if list(found) != expected:
         yield f"expected {', '.join(expected)}; has {', '.join(found)}"
         return
@@ -341,9 +350,9 @@ def _wrong_pieces(
         digests[suffix] = [xxh3_64_intdigest(one) for one in pieces]
         if chunks is None:
             continue
-        wrong = _wrong_chunks(digests[suffix], stated, -(-row["steps"] // pixels["chunk"]))
+        wrong = _wrong_chunks(digests[suffix], stated, -(-row["steps"] // cameras[name]["chunk"]))
         if wrong is None and decode:
-            wrong = _undecodable(pieces, row, name, pixels)
+            wrong = _undecodable(pieces, row, cameras[name])
         if wrong is not None:
             found_wrong = True
             yield f"camera {name}, {wrong}"
@@ -364,16 +373,14 @@ def _wrong_steps(values: memoryview, row: Mapping[str, Any], manifest: Manifest)
     return None
 
 
-def _undecodable(
-    pieces: list[memoryview], row: Mapping[str, Any], camera: str, pixels: Mapping[str, Any]
-) -> str | None:
+def _undecodable(pieces: list[memoryview], row: Mapping[str, Any], camera: Mapping[str, Any]) -> str | None:
     """The first chunk that cannot be decoded although it matches its digest, and why."""
-    size = pixels["chunk"]
+    name, size = camera["name"], camera["chunk"]
     for i, piece in enumerate(pieces):
         frames = min(size, row["steps"] - i * size)
-        out = np.empty((frames, row[f"{camera}.height"], row[f"{camera}.width"], 3), np.uint8)
+        out = np.empty((frames, row[f"{name}.height"], row[f"{name}.width"], 3), np.uint8)
         try:
-            decode_chunks(pixels["codec"], [piece], size, out)
+            decode_chunks(camera["codec"], [piece], size, out)
         except CorruptError as error:
             return f"chunk {i} {error.__cause__}"
     return None

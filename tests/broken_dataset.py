@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from blake3 import blake3
 
 from oxcart.manifests.dataset import Dataset
-from oxcart.manifests.manifest import fingerprint, order
+from oxcart.manifests.manifest import encoded_as, fingerprint, order
 from oxcart.manifests.verify import Damage, verify
 
 MANIFEST = "manifest.json"
@@ -92,7 +92,8 @@ def seal(root: Path, *, fingerprinted: bool = True) -> None:
     if fingerprinted:
         rows = pq.read_table(root / "episodes.parquet").to_pylist()
         episodes = ((row["key"], row["split"], row["digest"]) for row in rows)
-        manifest["fingerprint"] = fingerprint(manifest["pixels"], episodes)
+        shaped = encoded_as(manifest["pixels"], manifest["cameras"])
+        manifest["fingerprint"] = fingerprint(shaped, episodes)
         samples = ((row["key"], row["split"], row["steps"], row["source_digest"]) for row in rows)
         manifest["order"] = order(samples)
     write_manifest(root, manifest)

@@ -135,7 +135,7 @@ class CompiledSource(Source):
             instructions, attribution = instructions_of(metadata), attribution_of(metadata)
         arrays = read_arrays(read, row, self.dataset.manifest.widths)
         return Episode(
-            images={camera.name: self._images(row, camera.name, data) for camera in self.cameras},
+            images={one["name"]: self._images(row, one, data) for one in self.dataset.manifest.cameras},
             action=arrays.get("action"),
             state=arrays.get("state"),
             instructions=instructions,
@@ -146,11 +146,11 @@ class CompiledSource(Source):
         shard = next(one for one in self.dataset.manifest.shards if one["name"] == name)
         return read_chunks(self.dataset.store, shard)
 
-    def _images(self, row: Mapping[str, Any], camera: str, data: memoryview) -> Images:
+    def _images(self, row: Mapping[str, Any], camera: Mapping[str, Any], data: memoryview) -> Images:
         """Frames [T, H, W, 3] uint8; with codec `jpeg`, the unchanged JPEGs."""
         with self._reading:  # threads that want the same table wait for the first of them
             chunks = self._chunks(tar_name(row["shard"]))
-        found = track(row, camera, self.dataset.manifest.pixels, chunks)
+        found = track(row, camera, chunks)
         begin, end = (int(found.offsets[i]) - row["offset"] for i in (0, -1))
         pieces = found.checked(data[begin:end], 0, len(found.digests))
         if found.codec == "jpeg":

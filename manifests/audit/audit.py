@@ -427,7 +427,7 @@ def _dataset(dataset: Audited) -> dict[str, Any]:
         "url": dataset.url,
         "version": manifest.dataset["version"],
         "fingerprint": manifest.fingerprint,
-        "codec": manifest.pixels["codec"],
+        "codec": manifest.cameras[0]["codec"],
         "camera": manifest.cameras[0]["name"],
         "environments": len({entry["name"] for entry in manifest.environments if entry["name"] is not None}),
         "episodes": {split: count["episodes"] for split, count in counts.items()},

@@ -107,7 +107,7 @@ def check_frames(
             done += 1
             report(done)
     uneven = _add_decoded(shared, episodes, features)
-    codecs = sorted({dataset.manifest.pixels["codec"] for dataset in datasets})
+    codecs = sorted({camera["codec"] for dataset in datasets for camera in dataset.manifest.cameras})
     decoded = sum(len(np.unique(steps)) for steps in features.steps)
     what = (
         f"{count(compared, 'chunk digest')} of codec {' and '.join(codecs)} of all cameras, "
@@ -135,7 +135,8 @@ def check_frames(
 def _not_compared(datasets: Sequence[Audited], codecs: Sequence[str]) -> str:
     """What chunk digests cannot detect, as the end of a sentence."""
     said = []
-    longest = max((dataset.manifest.pixels["chunk"] for dataset in datasets), default=1)
+    cameras = [camera for dataset in datasets for camera in dataset.manifest.cameras]
+    longest = max((camera["chunk"] for camera in cameras), default=1)
     if longest == 2:
         said.append("copies shifted by an odd number of frames")
     elif longest > 2:

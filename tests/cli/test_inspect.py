@@ -79,9 +79,9 @@ def test_inspect_says_every_count(intact: Path) -> None:
             line[:3] == [shard["name"], str(shard["episodes"]), str(shard["frames"])] for line in lines
         )
     for camera, side in (("image_0", "32"), ("wrist", "16")):
-        assert [camera, f"steps/observation/{camera}", side, side] in lines
+        assert [camera, f"steps/observation/{camera}", "raw", side, side] in lines
     flat = ["  ".join(line) for line in lines]
-    assert flat[0] == "oxcart_kitchens 1.0.0 (oxcart/2, codec raw, 10 Hz)"
+    assert flat[0] == "oxcart_kitchens 1.0.0 (oxcart/2, 10 Hz)"
     assert flat[1] == f"fingerprint {said['fingerprint']}"
     assert flat[2] == "episodes: 6 source, 0 rejected, 0 limited"
     for name in ("action", "state"):
@@ -127,11 +127,11 @@ def test_a_source_without_arrays_or_rate_or_environment(root: Path) -> None:
     said["cameras"][1] |= {"height": None, "width": None}
     (root / "manifest.json").write_text(json.dumps(said))
     out = output("inspect", root)
-    assert "(oxcart/2, codec raw)" in out
+    assert "(oxcart/2)" in out
     assert "\naction: none\n" in out
     assert "\nstate (steps/observation/state): train is empty\n" in out
     assert "\n(unknown)  " in out
-    assert [line.split()[2:] for line in out.splitlines() if line.startswith("wrist ")] == [["-", "-"]]
+    assert [line.split()[2:] for line in out.splitlines() if line.startswith("wrist ")] == [["raw", "-", "-"]]
 
 
 def test_an_unverified_rate_says_so(root: Path) -> None:

@@ -27,16 +27,17 @@ def test_there_and_back_by_command(whole: Compiled, tmp_path: Path) -> None:
 
 def test_without_a_codec_only_the_size_changes(whole: Compiled, tmp_path: Path) -> None:
     assert cli("transcode", whole.out, tmp_path / "out", "--size", "16x24", "--fit", "crop").exit_code == 0
-    pixels = Dataset.open(str(tmp_path / "out")).manifest.pixels
-    assert (pixels["codec"], pixels["size"], pixels["fit"]) == ("raw", [16, 24], "crop")
+    manifest = Dataset.open(str(tmp_path / "out")).manifest
+    assert manifest.cameras[0]["codec"] == "raw"
+    assert (manifest.pixels["size"], manifest.pixels["fit"]) == ([16, 24], "crop")
 
 
 def test_compile_takes_a_codec_and_inspect_and_verify_know_it(whole: Compiled, tmp_path: Path) -> None:
     options = ("--codec", "jpeg", "--jpeg-quality", 80, "--camera", "wrist", "--val-fraction", 0.2)
     assert cli("compile", whole.source, tmp_path / "out", *options).exit_code == 0
-    pixels = json.loads(cli("inspect", tmp_path / "out", "--json").stdout)["pixels"]
-    assert (pixels["codec"], pixels["quality"], pixels["chunk"]) == ("jpeg", 80, 1)
-    assert "codec jpeg" in cli("inspect", tmp_path / "out").stdout
+    (camera,) = json.loads(cli("inspect", tmp_path / "out", "--json").stdout)["cameras"]
+    assert (camera["codec"], camera["quality"], camera["chunk"]) == ("jpeg", 80, 1)
+    assert "  jpeg  " in cli("inspect", tmp_path / "out").stdout
     assert "intact" in cli("verify", "--decode", tmp_path / "out").stdout
     assert cli("show", tmp_path / "out", "-o", tmp_path / "strip.png").exit_code == 0
 

@@ -13,10 +13,12 @@ import pytest
 from PIL import Image
 
 from depth import few
+from oxcart.compile import transcode
 from oxcart.compile.images import Resize
 from oxcart.compile.pipeline import execute, prepare
 from oxcart.compile.plan import SHARD_BYTES, Settings
 from oxcart.compile.sources.base import SourceConfig
+from oxcart.compile.transcode import TranscodeConfig
 from oxcart.manifests.dataset import Dataset
 from oxcart.manifests.verify import verify
 from oxcart.shards.codec import CODECS, Encoding
@@ -25,6 +27,7 @@ from rlds_builder import jpeg, noisy_frame
 from sample_compile import (
     CAMERAS,
     FIRST,
+    SHARD_SIZE,
     Compiled,
     Edit,
     Feature,
@@ -74,9 +77,9 @@ def test_a_compile_of_every_codec_is_intact_and_the_same_for_any_number_of_worke
         assert verify(Dataset.open(str(out)), decode=True) == []
         trees.append(tree(out))
     assert trees[0] == trees[1]
-    assert manifest.pixels["codec"] == codec
-    assert manifest.pixels["chunk"] == {"raw": 1, "zstd": 2, "jpeg": 1}[codec]
-    assert manifest.pixels["quality"] == (95 if codec == "jpeg" else None)
+    assert manifest.cameras[0]["codec"] == codec
+    assert manifest.cameras[0]["chunk"] == {"raw": 1, "zstd": 2, "jpeg": 1}[codec]
+    assert manifest.cameras[0]["quality"] == (95 if codec == "jpeg" else None)
 
 
 def test_zstd_holds_the_frames_of_raw(whole: Compiled, tmp_path: Path) -> None:
@@ -91,6 +94,30 @@ def test_zstd_holds_the_frames_of_raw(whole: Compiled, tmp_path: Path) -> None:
             np.testing.assert_array_equal(every, zstd.frames(b, camera, range(b["steps"])))
             backwards = list(range(a["steps"]))[::-1]
             np.testing.assert_array_equal(every[::-1], zstd.frames(b, camera, backwards))
+
+
+def test_each_camera_may_have_a_codec_of_its_own(whole: Compiled, tmp_path: Path) -> None:
+    encodings = {"image_0": Encoding(codec="jpeg"), "wrist": Encoding(codec="zstd")}
+    ways: dict[str, dict[str, Any]] = {"raw": {}, "mixed": {"encodings": encodings}}
+    for out, changes in ways.items():
+        compiled(whole.source, tmp_path / out, source=both(whole.source), **changes)
+    raw, mixed = (Dataset.open(str(tmp_path / out)) for out in ("raw", "mixed"))
+    assert [(c["codec"], c["quality"], c["chunk"]) for c in mixed.manifest.cameras] == [
+        ("jpeg", 95, 1),
+        ("zstd", None, 2),
+    ]
+    assert verify(mixed, decode=True) == []
+    for a, b in zip(rows_of(tmp_path / "raw"), rows_of(tmp_path / "mixed"), strict=True):
+        for camera in CAMERAS:
+            steps = range(a["steps"])
+            np.testing.assert_array_equal(raw.frames(a, camera, steps), mixed.frames(b, camera, steps))
+    for codec in (None, "raw"):
+        asked = {"codec": codec, "shard_size": SHARD_SIZE, "workers": 1}
+        out = tmp_path / f"again {codec}"
+        config = TranscodeConfig(dataset=str(tmp_path / "mixed"), out=str(out), **asked)
+        again = execute(transcode.prepare(config))
+        assert again.fingerprint == (mixed if codec is None else raw).manifest.fingerprint
+    assert tree(tmp_path / "again None") == tree(tmp_path / "mixed")
 
 
 def test_jpeg_holds_the_very_bytes_of_the_source(whole: Compiled, tmp_path: Path) -> None:
@@ -115,7 +142,7 @@ def test_jpeg_encodes_what_is_no_jpeg_or_has_another_size(whole: Compiled, tmp_p
             source=SourceConfig(url=str(whole.source), cameras=("wrist",)),
             encoding=Encoding(codec="jpeg", quality=quality),
         )
-        assert manifest.pixels["quality"] == quality
+        assert manifest.cameras[0]["quality"] == quality
         row = rows_of(out)[0]
         frames = Dataset.open(str(out)).frames(row, "wrist", range(row["steps"])).astype(int)
         png = [

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -15,7 +16,7 @@ from oxcart.compile.images import Resize
 from oxcart.compile.sources.base import SourceConfig
 from oxcart.compile.transcode import TranscodeConfig, execute, prepare
 from oxcart.manifests.dataset import Dataset
-from oxcart.manifests.manifest import Manifest
+from oxcart.manifests.manifest import Manifest, encoded_as
 from oxcart.manifests.split import SplitRule
 from oxcart.manifests.verify import verify
 from oxcart.shards.codec import Encoding
@@ -44,7 +45,7 @@ def two(tmp_path_factory: pytest.TempPathFactory, whole: Compiled) -> Path:
 def test_there_and_back_gives_the_same_bytes(two: Path, tmp_path: Path) -> None:
     manifest = transcoded(two, tmp_path / "zstd", codec="zstd")
     assert verify(Dataset.open(str(tmp_path / "zstd")), decode=True) == []
-    assert manifest.pixels["codec"] == "zstd"
+    assert manifest.cameras[0]["codec"] == "zstd"
     transcoded(tmp_path / "zstd", tmp_path / "raw", codec="raw", workers=2)
     assert tree(tmp_path / "raw") == tree(two)
 
@@ -73,13 +74,18 @@ def test_the_preferred_instruction_stays_the_first(tmp_path: Path) -> None:
 def test_without_a_codec_it_stays(two: Path, tmp_path: Path) -> None:
     transcoded(two, tmp_path / "zstd", codec="zstd")
     manifest = transcoded(tmp_path / "zstd", tmp_path / "larger", shard_size=10 * SHARD_SIZE)
-    assert manifest.pixels["codec"] == "zstd"
+    assert manifest.cameras[0]["codec"] == "zstd"
     assert len(manifest.shards) < len(Dataset.open(str(two)).manifest.shards)
     assert splits(tmp_path / "larger") == splits(two)
 
 
 def splits(out: Path) -> dict[str, str]:
     return {row["key"]: row["split"] for row in rows_of(out)}
+
+
+def shaped(manifest: Manifest) -> dict[str, Any]:
+    """What shaped the frames of a dataset."""
+    return encoded_as(manifest.pixels, manifest.cameras)
 
 
 def jpegs_of(out: Path) -> list[bytes]:
@@ -94,7 +100,7 @@ def test_jpegs_stay_what_they_are_and_so_does_their_quality(whole: Compiled, tmp
     for codec in (None, "jpeg"):
         again = tmp_path / f"again {codec}"
         manifest = transcoded(tmp_path / "jpeg", again, codec=codec, shard_size=10 * SHARD_SIZE)
-        assert manifest.pixels["quality"] == 80
+        assert manifest.cameras[0]["quality"] == 80
         assert len(manifest.shards) < len(Dataset.open(str(tmp_path / "jpeg")).manifest.shards)
         assert jpegs_of(again) == jpegs_of(tmp_path / "jpeg")
         transcoded(again, tmp_path / f"back {codec}")
@@ -108,8 +114,9 @@ def test_a_quality_that_is_asked_for_is_that_of_every_frame(whole: Compiled, tmp
     for quality in (5, 80):  # at the very quality of the dataset, too
         out = tmp_path / str(quality)
         manifest = transcoded(tmp_path / "jpeg", out, codec="jpeg", quality=quality)
-        assert manifest.pixels == {**dataset.manifest.pixels, "quality": quality}
-        assert manifest.config["transcoded_from"] == [dataset.manifest.pixels]
+        assert manifest.pixels == dataset.manifest.pixels
+        assert manifest.cameras == [{**dataset.manifest.cameras[0], "quality": quality}]
+        assert manifest.config["transcoded_from"] == [shaped(dataset.manifest)]
         assert verify(Dataset.open(str(out)), decode=True) == []
         expected = []
         for row in rows_of(tmp_path / "jpeg"):
@@ -128,7 +135,7 @@ def test_the_frames_of_jpeg_become_raw_and_the_manifest_says_so(whole: Compiled,
     manifest = transcoded(tmp_path / "jpeg", tmp_path / "raw", codec="raw")
     assert manifest.fingerprint == whole.manifest.fingerprint  # the source's JPEGs had passed through
     assert [one["blake3"] for one in manifest.shards] == [one["blake3"] for one in whole.manifest.shards]
-    assert manifest.config["transcoded_from"] == [Dataset.open(str(tmp_path / "jpeg")).manifest.pixels]
+    assert manifest.config["transcoded_from"] == [shaped(Dataset.open(str(tmp_path / "jpeg")).manifest)]
 
 
 def test_another_size(two: Path, tmp_path: Path) -> None:
@@ -142,7 +149,7 @@ def test_another_size(two: Path, tmp_path: Path) -> None:
     middle = Image.fromarray(large.frames(row, "image_0", [1])[0]).crop((0, 5, 32, 26))
     expected = np.asarray(middle.resize((24, 16), Image.Resampling.BILINEAR))
     np.testing.assert_array_equal(small.frames(small.episode(row["key"]), "image_0", [1])[0], expected)
-    assert manifest.config["transcoded_from"] == [large.manifest.pixels]
+    assert manifest.config["transcoded_from"] == [shaped(large.manifest)]
 
 
 def test_the_versions_are_of_what_made_the_pixels(whole: Compiled, tmp_path: Path) -> None:

@@ -63,7 +63,7 @@ def tasks_of(config: CompileConfig) -> tuple[ShardJob, Sequence[Shard]]:
         out=config.out,
         plan=prepared.plan.hash,
         resize=config.settings.resize,
-        encoding=config.settings.encoding,
+        encodings=prepared.plan.encodings,
         reject=False,
     )
     return job, prepared.plan.shards

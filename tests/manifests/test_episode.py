@@ -118,9 +118,9 @@ def chunk_table(digests: list[list[int]], sizes: list[list[int] | None]) -> pa.T
     return pa.table({"digests": pa.array(digests, types[0]), "sizes": pa.array(sizes, types[1])})
 
 
-def placed(table: pa.Table, steps: list[int], **pixels: Any) -> Chunks:
+def placed(table: pa.Table, steps: list[int], **camera: Any) -> Chunks:
     starts = np.array([100, 1000][: len(steps)])
-    return place_chunks(table, starts, np.array(steps), np.full(len(steps), 12), pixels)
+    return place_chunks(table, starts, np.array(steps), np.full(len(steps), 12), camera)
 
 
 def test_chunks_of_raw_are_frames_end_to_end() -> None:

@@ -20,7 +20,8 @@ from oxcart.manifests import dataset
 from oxcart.manifests.annotation import read_annotation
 from oxcart.manifests.dataset import Dataset, read_chunks
 from oxcart.manifests.tables import FREE_ROWS, VALUES
-from oxcart.shards.errors import CorruptError, OxcartError, StoreError
+from oxcart.manifests.verify import verify
+from oxcart.shards.errors import ConfigError, CorruptError, OxcartError, StoreError
 from oxcart.shards.store import Store
 from oxcart.train.data.index import SplitIndex
 
@@ -165,10 +166,22 @@ def test_many_steps_do_not_make_a_chunk_table_large(root: Path, monkeypatch: pyt
         read_chunks(Store(root), held)
 
 
+def test_chunks_of_other_lengths_are_of_a_later_version(root: Path) -> None:
+    table = pq.read_table(root / CHUNKS)
+    frames = [[1] * len(one) if i else None for i, one in enumerate(table["digests"].to_pylist())]
+    table = table.set_column(4, "frames", pa.array(frames, pa.list_(pa.uint32())))
+    pq.write_table(table, root / CHUNKS)
+    seal(root)
+    said = r"^/.*/shards/train-00000\.chunks\.parquet: chunks differ in frames, .*; update oxcart$"
+    with pytest.raises(ConfigError, match=said):
+        SplitIndex(Dataset.open(str(root)), "train").chunks(0)
+    assert [one.file for one in verify(Dataset.open(str(root))) if "update oxcart" in one.reason] == [CHUNKS]
+
+
 def test_a_chunk_larger_than_any_is_refused(root: Path) -> None:
     table = pq.read_table(root / CHUNKS)
     manifest = read_manifest(root)
-    manifest["pixels"]["codec"] = "zstd"
+    manifest["cameras"][0]["codec"] = "zstd"
     write_manifest(root, manifest)
     sizes = [[2**31 for _ in one] for one in table["digests"].to_pylist()]
     table = table.set_column(3, "sizes", pa.array(sizes, pa.list_(pa.uint32())))

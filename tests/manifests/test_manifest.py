@@ -23,6 +23,7 @@ from oxcart.manifests.manifest import (
     FORMAT,
     NAME,
     Manifest,
+    encoded_as,
     episode_digest,
     fingerprint,
     order,
@@ -57,8 +58,24 @@ VALUE: dict[str, Any] = {
         {"name": None, "known": "unknown", "splits": {"val": COUNT, "val_seen": COUNT, "test": COUNT}},
     ],
     "cameras": [
-        {"name": "front", "source": "steps/observation/front", "height": 4, "width": 6},
-        {"name": "wrist", "source": "steps/observation/wrist", "height": None, "width": None},
+        {
+            "name": "front",
+            "source": "steps/observation/front",
+            "height": 4,
+            "width": 6,
+            "codec": "raw",
+            "quality": None,
+            "chunk": 1,
+        },
+        {
+            "name": "wrist",
+            "source": "steps/observation/wrist",
+            "height": None,
+            "width": None,
+            "codec": "jpeg",
+            "quality": 95,
+            "chunk": 1,
+        },
     ],
     "action": {
         "source": ["steps/action"],
@@ -75,7 +92,7 @@ VALUE: dict[str, Any] = {
         "statistics": None,
     },
     "control_rate": {"hz": 5, "verified": True},
-    "pixels": {"cameras": ["front", "wrist"], "size": [4, 6], "codec": "raw", "quality": None, "chunk": 1},
+    "pixels": {"cameras": ["front", "wrist"], "size": [4, 6]},
     "shards": [SHARD],
     "tables": {
         "episodes.parquet": {"rows": 2, "bytes": 900, "blake3": "d"},
@@ -131,7 +148,7 @@ def test_a_missing_field_is_named_and_an_unknown_one_ignored(tmp_path: Path) -> 
 
 def test_a_codec_of_another_version_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="codec 'av1', this version reads raw, zstd, jpeg; update oxcart"):
-        read(tmp_path, VALUE | {"pixels": {**VALUE["pixels"], "codec": "av1"}})
+        read(tmp_path, VALUE | {"cameras": [*VALUE["cameras"], {**VALUE["cameras"][0], "codec": "av1"}]})
 
 
 WRONG: list[tuple[Callable[[dict[str, Any]], object], str]] = [
@@ -168,8 +185,8 @@ WRONG: list[tuple[Callable[[dict[str, Any]], object], str]] = [
     (lambda v: v["state"].update(source="x"), 'state.source: expected a list, got "x"'),
     (lambda v: v["control_rate"].update(hz=True), "control_rate.hz: expected a number, got true"),
     (lambda v: v["control_rate"].update(verified=1), "control_rate.verified: expected true or false, got 1"),
-    (lambda v: v["pixels"].update(codec=None), "pixels.codec: expected text, got null"),
-    (lambda v: v["pixels"].update(chunk=0), "pixels.chunk: expected at least 1, got 0"),
+    (lambda v: v["cameras"][1].update(codec=None), r"cameras\[1\].codec: expected text, got null"),
+    (lambda v: v["cameras"][1].update(chunk=0), r"cameras\[1\].chunk: expected at least 1, got 0"),
     (
         lambda v: v["shards"][0].update(name="../../etc/passwd"),
         r"shards\[0\].name: expected one like shards/",
@@ -353,12 +370,10 @@ def test_a_camera_by_name() -> None:
 # Digests that papers cite
 
 PIXELS = {
-    "cameras": ["front"],
+    "cameras": [{"name": "front", "codec": "jpeg", "quality": 95, "chunk": 1}],
     "size": None,
     "fit": "stretch",
     "filter": "bilinear",
-    "codec": "raw",
-    "quality": None,
 }
 EPISODES = [("a-train-00000-000000", "train", "00" * 16), ("a-train-00000-000001", "val", "ff" * 16)]
 
@@ -369,16 +384,26 @@ def test_the_fingerprint_is_the_sha256_of_canonical_json() -> None:
         + "00" * 16
         + '"],["a-train-00000-000001","val","'
         + "ff" * 16
-        + '"]],"format":"oxcart/2","pixels":{"cameras":["front"],"codec":"raw","filter":"bilinear",'
-        '"fit":"stretch","quality":null,"size":null}}'
+        + '"]],"format":"oxcart/2","pixels":{"cameras":['
+        '{"chunk":1,"codec":"jpeg","name":"front","quality":95}],"filter":"bilinear",'
+        '"fit":"stretch","size":null}}'
     )
     assert fingerprint(PIXELS, EPISODES) == hashlib.sha256(text.encode()).hexdigest()
     assert fingerprint(PIXELS, iter(EPISODES)) == fingerprint(PIXELS, EPISODES)
     assert fingerprint(dict(reversed(PIXELS.items())), EPISODES) == fingerprint(PIXELS, EPISODES)
 
 
+def test_the_fingerprint_covers_how_each_camera_is_stored() -> None:
+    camera = {"name": "front", "source": "steps/front", "height": 4, "width": 6, "codec": "jpeg"}
+    camera |= {"quality": 95, "chunk": 1}
+    assert encoded_as({**PIXELS, "cameras": ["front"]}, [camera]) == PIXELS
+    for name, value in (("codec", "raw"), ("quality", 90), ("chunk", 2)):
+        other = encoded_as(PIXELS, [{**camera, name: value}])
+        assert fingerprint(other, EPISODES) != fingerprint(PIXELS, EPISODES)
+
+
 def test_golden_fingerprints() -> None:
-    assert fingerprint(PIXELS, EPISODES) == "a3b6a46e65475565bb3f04a9f662c07087f7a9b759ab28cacc5aa7267ae62f3d"
+    assert fingerprint(PIXELS, EPISODES) == "7904ff57878544d7504b20845b36543217cc86e37ed9c2b24af05fcbcba97c34"
     assert fingerprint({}, []) == "466879161939ad0738c49f7a54d23343e92f666aa1c673d810f9483bbd9f60df"
     assert (
         fingerprint({"camera": "küche"}, [("ключ", "train", "")])

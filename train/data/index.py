@@ -132,7 +132,8 @@ class SplitIndex:
     ) -> None:
         self.dataset, self.split, self._read = dataset, split, read
         manifest, url = dataset.manifest, dataset.store.url
-        self.camera: str = manifest.camera(camera)["name"]
+        self._entry = manifest.camera(camera)
+        self.camera: str = self._entry["name"]
         if not manifest.splits.get(split, {}).get("episodes"):
             have = ", ".join(f"{name} {counts['episodes']}" for name, counts in manifest.splits.items())
             raise ConfigError(f"split {split!r}: {url} has no episodes in it, but {have}")
@@ -186,8 +187,8 @@ class SplitIndex:
         }
         self.metadata = tuple(table[name].to_numpy() for name in told)
         """Offset of each episode's `KEY.json` in its shard, header included, and digest of `KEY.json`."""
-        self.codec: str = manifest.pixels["codec"]
-        self.chunk: int = manifest.pixels["chunk"]
+        self.codec: str = self._entry["codec"]
+        self.chunk: int = self._entry["chunk"]
         self.bases: Int64 = np.zeros(len(self.steps) + 1, np.int64)
         """Number of each episode's first chunk among all chunks of the split."""
         np.cumsum(-(-self.steps // self.chunk), out=self.bases[1:])
@@ -257,10 +258,9 @@ class SplitIndex:
             raise CorruptError(f"{entry['chunks']}: is not of the episodes that {EPISODES} lists")
         rows = slice(start, stop)
         frame_bytes = self.sizes[rows].astype(np.int64).prod(axis=1) * 3
-        pixels = self.dataset.manifest.pixels
         try:
             found = place_chunks(
-                table.slice(0, count), self.offsets[rows], self.steps[rows], frame_bytes, pixels
+                table.slice(0, count), self.offsets[rows], self.steps[rows], frame_bytes, self._entry
             )
         except CorruptError as error:
             raise CorruptError(f"{entry['chunks']}: {error}") from error

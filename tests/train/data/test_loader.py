@@ -21,10 +21,11 @@ from oxcart.compile.sources.base import SourceConfig
 from oxcart.manifests.annotation import Annotation, write_annotation
 from oxcart.manifests.dataset import Dataset
 from oxcart.manifests.split import SplitRule
+from oxcart.shards.codec import Encoding
 from oxcart.shards.errors import ConfigError, CorruptError, OxcartError
 from oxcart.train.data import Batch, Frames, Loader, Mixture, Pairs
 from rlds_builder import Text, jpeg, write_dataset
-from sample_compile import compiled, rows_of
+from sample_compile import CAMERAS, Compiled, compiled, rows_of
 from toy_rlds import FEATURES, episode
 
 Datasets = Mapping[str, Path]
@@ -71,6 +72,19 @@ def test_frames_are_those_of_the_episode(
             assert np.array_equal(batch.frames[i].numpy(), expected)
             seen += 1
     assert seen == loader.epoch_length
+
+
+def test_the_cameras_of_a_dataset_may_have_different_codecs(whole: Compiled, tmp_path: Path) -> None:
+    source = SourceConfig(url=str(whole.source), cameras=CAMERAS)
+    codecs = {"image_0": Encoding(codec="zstd"), "wrist": Encoding(codec="raw")}
+    compiled(whole.source, tmp_path / "raw", source=source)
+    compiled(whole.source, tmp_path / "both", source=source, encodings=codecs)
+    for camera in CAMERAS:
+        raw, both = (
+            Loader(str(tmp_path / out), sample=ALL, batch_size=8, camera=camera, threads=1)
+            for out in ("raw", "both")
+        )
+        assert take(both, 4) == take(raw, 4)
 
 
 def test_an_epoch_is_every_sample_once(datasets: Datasets) -> None:
