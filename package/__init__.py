@@ -24,11 +24,12 @@ if TYPE_CHECKING:
     from oxcart.train.data import Frames as Frames
     from oxcart.train.data import Loader as Loader
     from oxcart.train.data import Mixture as Mixture
+    from oxcart.train.data import Normalizer as Normalizer
     from oxcart.train.data import Pairs as Pairs
 
 _MODULES = {
     "Dataset": "oxcart.manifests.dataset",
-    **dict.fromkeys(("Batch", "Frames", "Loader", "Mixture", "Pairs"), "oxcart.train.data"),
+    **dict.fromkeys(("Batch", "Frames", "Loader", "Mixture", "Normalizer", "Pairs"), "oxcart.train.data"),
     **dict.fromkeys(
         ("ConfigError", "CorruptError", "OxcartError", "SourceError", "StoreError"), "oxcart.shards.errors"
     ),
@@ -43,6 +44,7 @@ __all__ = [
     "Frames",
     "Loader",
     "Mixture",
+    "Normalizer",
     "OxcartError",
     "Pairs",
     "SourceError",

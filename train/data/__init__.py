@@ -8,6 +8,7 @@ loader = Loader("bridge", "train", sample=Pairs(frames=5), batch_size=64)
 from oxcart.train.data.batch import Batch
 from oxcart.train.data.loader import Loader
 from oxcart.train.data.mixture import Mixture
+from oxcart.train.data.normalizer import Normalizer
 from oxcart.train.data.sampling import Frames, Pairs
 
-__all__ = ["Batch", "Frames", "Loader", "Mixture", "Pairs"]
+__all__ = ["Batch", "Frames", "Loader", "Mixture", "Normalizer", "Pairs"]
