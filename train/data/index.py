@@ -109,7 +109,7 @@ class SplitIndex:
     Args:
         dataset: the compiled dataset.
         split: name of the split, such as `train`.
-        camera: name of the camera, or `primary`.
+        camera: name or role of the camera.
         limit: number of episodes to keep, from the first in plan order; None keeps all.
         arrays: which of `action` and `state` will be read.
         metadata: whether `KEY.json` will be read.
