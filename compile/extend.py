@@ -155,17 +155,17 @@ def _adopt_source(config: SourceConfig, was: Mapping[str, Any]) -> SourceConfig:
         if replace(video, exclude=frozenset()) == VideoConfig():
             video = replace(described, exclude=video.exclude)
         return replace(config, video=video, licence=config.licence or was["licence"])
+    cameras = either(config.cameras, was["cameras"].values())
+    same = {name: path for name, path in was["cameras"].items() if {name, path} & {*cameras}}
     environment = was["environment"]
     if environment is not None:
         patterns = tuple(environment.get("patterns", ()))
         environment = EnvironmentRule(**{**environment, "patterns": patterns})
     return replace(
         config,
-        cameras=either(config.cameras, was["cameras"].values()),
-        roles=config.roles or {was["cameras"][name]: role for name, role in was["roles"].items() if role},
-        bgr=either(
-            config.bgr, [was["cameras"][name] for name, order in was["channels"].items() if order == "bgr"]
-        ),
+        cameras=cameras,
+        roles=config.roles or {path: was["roles"][name] for name, path in same.items() if was["roles"][name]},
+        bgr=either(config.bgr, (path for name, path in same.items() if was["channels"][name] == "bgr")),
         licence=config.licence or was["licence"],
         action=either(config.action, was["action"]),
         state=either(config.state, was["state"]),
