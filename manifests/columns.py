@@ -78,7 +78,7 @@ def check_distinct(columns: Sequence[Column], what: str) -> None:
     names = [one.name for one in columns]
     twice = [name for name in dict.fromkeys(names) if names.count(name) > 1]
     if twice:
-        raise ConfigError(f"{what}: column {twice[0]!r} is there twice; expected names that differ")
+        raise ConfigError(f"{what}: column {twice[0]!r} is there twice; name the columns so that they differ")
 
 
 def given(
@@ -102,7 +102,7 @@ def given(
                 f"--{what}-names: expected a name for each of {len(columns)} columns, got {len(names)}"
             )
         columns = [replace(one, name=name.strip()) for one, name in zip(columns, names, strict=True)]
-        check_distinct(columns, f"--{what}-names")
+    check_distinct(columns, f"--{what}-names" if names is not None else what)
     changed = list(columns)
     for text in kinds:
         chosen, _, kind = text.rpartition("=")

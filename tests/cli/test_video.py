@@ -38,8 +38,11 @@ def test_videos_are_compiled_cropped_and_what_is_wrong_is_listed(vids: Path, tmp
     manifest = json.loads(cli("inspect", tmp_path / "out", "--json").stdout)
     assert (manifest["pixels"]["size"], manifest["pixels"]["fit"]) == ([24, 24], "crop")
     assert manifest["dataset"] == {
-        **{"name": "vids", "version": "1", "kind": "videos"},
-        **{"licence": None, "citation": None},
+        "name": "vids",
+        "version": "1",
+        "kind": "videos",
+        "licence": None,
+        "citation": None,
     }
     again = cli("compile", vids, tmp_path / "out", "--val", "none", "--size", 24, "--workers", 1)
     assert again.exit_code == 0, again.output

@@ -4,7 +4,8 @@ NSVQ (Vali and Backstrom, IEEE Access 2022) is our own: in training the nearest 
 z + |z - e| * v / |v| with v from a normal distribution, so that encoder and codebook both get gradients and
 no commitment loss is needed; at inference it is e. Three defects of the published code are fixed:
 
-- unused codes return as copies of used ones with *noticeable* noise (1e-12 makes duplicates that stay dead);
+- unused codes return as copies of used ones with *noticeable* noise (1e-12 makes duplicates, which gradients
+  alone pull apart);
 - every repetition of an index counts as a use;
 - ranks sum their counts, and all have the same codebook.
 

@@ -27,7 +27,7 @@ from tensorflow_datasets.core import features as tfds_features
 from oxcart.compile.catalog import Entry
 from oxcart.compile.sources.base import Camera, Floats, SourceConfig, clean
 from oxcart.compile.sources.rlds.directory import FEATURES, TfdsDirectory
-from oxcart.manifests.columns import Column, check_distinct, unnamed
+from oxcart.manifests.columns import Column, unnamed
 from oxcart.manifests.roles import ROLES
 from oxcart.shards.choices import did_you_mean, one_of
 from oxcart.shards.errors import ConfigError, SourceError
@@ -271,7 +271,6 @@ def choose_numbers(
 
 
 def columns_of(
-    option: str,
     numbers: Sequence[Numbers],
     known: Mapping[str, tuple[Column, ...]],
     before: tuple[Column, ...] = (),
@@ -279,7 +278,6 @@ def columns_of(
     """The columns of an action or a state: as the catalog describes them, else called after their feature.
 
     Args:
-        option: `action` or `state`.
         numbers: features that are concatenated to it.
         known: feature -> columns of its values, from the catalog. Columns that are not as many as the values
             describe another version of the feature, and are not used.
@@ -295,7 +293,6 @@ def columns_of(
         if len(columns) != size:
             columns = unnamed(one.tensor.path.removeprefix("steps/").removeprefix("observation/"), size)
         found += columns[part]
-    check_distinct(found, option)
     return tuple(found)
 
 

@@ -77,7 +77,7 @@ class RldsSource(Source):
         self.action_sizes = tuple(one.width for one in self._action)
         self.state_sizes = tuple(one.width for one in self._state)
         action, state = (
-            features.columns_of(option, numbers, known.columns, config.known_columns.get(option, ()))
+            features.columns_of(numbers, known.columns, config.known_columns.get(option, ()))
             for option, numbers in (("action", self._action), ("state", self._state))
         )
         self.action_columns = given(action, "action", config.action_names, config.action_kinds)
