@@ -173,8 +173,22 @@ def claim_of(made: Plan) -> Claim:
         pixels=dict(made.pixels),
         config=dict(made.config),
         versions=dict(made.versions),
-        dataset={"name": "synthetic", "version": "1.0.0", "kind": "rlds"},
-        cameras=[{"name": CAMERA, "source": CAMERA, **made.encodings[CAMERA].describe()}],
+        dataset={
+            "name": "synthetic",
+            "version": "1.0.0",
+            "kind": "rlds",
+            "licence": None,
+            "citation": None,
+        },
+        cameras=[
+            {
+                "name": CAMERA,
+                "source": CAMERA,
+                "role": "primary",
+                "channels": "rgb",
+                **made.encodings[CAMERA].describe(),
+            }
+        ],
         action_sizes=[],
         state_sizes=[],
         action_columns=[],
@@ -252,6 +266,7 @@ def leave(store: Store, shard: Shard, plan: str) -> None:
     nothing = {
         "rejected": [],
         "again": 0,
+        "swapped": 0,
         "action": None,
         "state": None,
         "values": VALUES_SCHEMA.empty_table(),

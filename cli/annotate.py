@@ -30,7 +30,7 @@ def annotate() -> None:
     help="Mean difference of grey levels (0 to 255), or mean optical flow (DIS) in percent of the "
     "longer side; flow needs OpenCV, of the extra `video`.",
 )
-@click.option("--camera", default="primary", help="Camera to measure.")
+@click.option("--camera", default="primary", help="Name or role of the camera to measure.")
 @output_option(
     "-o",
     "--out",

@@ -67,13 +67,16 @@ def _text(manifest: Manifest) -> str:
     environments.sort(key=lambda row: SPLITS.index(row[2]))
     rate = manifest.control_rate
     hertz = f", {rate['hz']:g} Hz{'' if rate['verified'] else ' (unverified)'}" if rate else ""
+    said = {name: manifest.dataset[name] for name in ("licence", "citation")}
+    said["control rate"] = rate and rate["source"]
+    about = [f"\n{name}: {text}" for name, text in said.items() if text]
     left_out = ", ".join(f"{manifest.counts[what]:,} {what}" for what in ("source", "rejected", "limited"))
     parents = manifest.config.get("parents", [])
     extends = f"\nextends {', which extends '.join(reversed(parents))}" if parents else ""
     blocks = [
         f"{manifest.dataset['name']} {manifest.dataset['version']} ({manifest.format}{hertz})\n"
         f"fingerprint {manifest.fingerprint}{extends}\n"
-        f"episodes: {left_out}",
+        f"episodes: {left_out}{''.join(about)}",
         table(
             ("split", *counts, "size"),
             [(name, *(c[what] for what in counts), size(c["bytes"])) for name, c in manifest.splits.items()],
@@ -87,8 +90,11 @@ def _text(manifest: Manifest) -> str:
             ],
         ),
         table(
-            ("camera", "read from", "codec", "height", "width"),
-            [(c["name"], c["source"], c["codec"], c["height"], c["width"]) for c in manifest.cameras],
+            ("camera", "role", "read from", "channels", "codec", "height", "width"),
+            [
+                tuple(c[what] for what in ("name", "role", "source", "channels", "codec", "height", "width"))
+                for c in manifest.cameras
+            ],
         ),
         *(_array(name, array) for name, array in (("action", manifest.action), ("state", manifest.state))),
     ]

@@ -10,6 +10,9 @@ import click
 from oxcart.cli.options import options, quiet_option
 from oxcart.cli.video import video_config, video_options
 from oxcart.manifests.columns import KINDS
+from oxcart.manifests.roles import ROLES
+from oxcart.shards.choices import one_of
+from oxcart.shards.errors import ConfigError
 
 if TYPE_CHECKING:
     from oxcart.compile.sources.base import SourceConfig
@@ -59,8 +62,16 @@ source_options = options(
     click.option(
         "--camera",
         multiple=True,
-        metavar="NAME",
-        help="Camera to read, the first is primary.  [default: the primary one]",
+        metavar="NAME[=ROLE]",
+        help=f"Camera to read. ROLE is {', '.join(ROLES[:-1])} or {ROLES[-1]}.  [default: the primary one; "
+        "roles of the catalog, else the first is primary]",
+    ),
+    click.option(
+        "--bgr",
+        multiple=True,
+        metavar="CAMERA",
+        help="Camera whose images hold BGR instead of RGB; none for none. Frames become RGB.  "
+        "[default: those of the catalog]",
     ),
     click.option(
         "--source-split",
@@ -109,13 +120,18 @@ def source_config(
     state_names: str | None,
     state_kind: tuple[str, ...],
     camera: tuple[str, ...],
+    bgr: tuple[str, ...],
     source_split: tuple[str, ...],
+    licence: tuple[str, ...],
     **videos: Any,
 ) -> SourceConfig:
     from oxcart.compile.sources.base import EnvironmentRule, SourceConfig
     from oxcart.compile.sources.kinds import recognise
 
     kind, url = recognise(source)
+    cameras = [_camera(one) for one in camera]
+    if kind != "videos" and len(licence) > 1:
+        raise ConfigError(f"--licence: expected the one of the dataset, got {len(licence)}; OR joins several")
 
     def fields(values: tuple[str, ...]) -> tuple[str, ...] | None:
         return () if values == ("none",) else values or None
@@ -123,9 +139,12 @@ def source_config(
     return SourceConfig(
         url=url,
         kind=kind,
-        video=video_config(kind, **videos),
+        video=video_config(kind, licence=licence if kind == "videos" else (), **videos),
+        licence=licence[0] if licence and kind != "videos" else None,
         source_splits=source_split or None,
-        cameras=camera or None,
+        cameras=tuple(name for name, _ in cameras) or None,
+        roles={name: role for name, role in cameras if role is not None},
+        bgr=fields(bgr),
         instruction=fields(instruction),
         action=fields(action),
         state=fields(state),
@@ -135,3 +154,12 @@ def source_config(
         state_kinds=state_kind,
         environment=EnvironmentRule.parse(environment) if environment is not None else None,
     )
+
+
+def _camera(text: str) -> tuple[str, str | None]:
+    """Name and role of a camera written as `NAME` or `NAME=ROLE`."""
+    name, equals, role = text.rpartition("=")
+    if not equals:
+        return text, None
+    one_of(f"--camera {text}", role, ROLES)
+    return name, role

@@ -41,8 +41,9 @@ video_options = options(
         "--licence",
         multiple=True,
         metavar="NAME",
-        help="Videos: licence to compile, as the site calls it; cc-by is YouTube's, unknown means a "
-        "video that states none.  [default: all]",
+        help="Licence of the data, such as CC-BY-4.0, or its URL.  [default: that of the catalog]  Videos: "
+        "licence to compile, as the site calls it; cc-by is YouTube's, unknown means a video that states "
+        "none.  [default: all]",
     ),
     click.option(
         "--exclude-ids",

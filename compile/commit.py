@@ -60,7 +60,7 @@ def commit(
         claim: claim of the plan.
         attribution: authors and licences of the episodes, with a column `key`; None if there are none.
         reject: whether rejected episodes are accepted.
-        warn: called if JPEGs of the source had to be encoded again.
+        warn: called if JPEGs of the source had to be encoded again, and why.
 
     Raises:
         ConfigError: another compile has taken the output, or tasks are not done.
@@ -147,6 +147,11 @@ def commit(
         warn(
             f"{anew:,} frames are JPEG in the source, but without an end or with an unusual header, and were "
             f"encoded again, at quality {' and '.join(qualities)}"
+        )
+    if swapped := sum(one.swapped for one in done):
+        warn(
+            f"{swapped:,} frames are JPEG in the source, but hold BGR, and were encoded again as RGB, "
+            f"at quality {' and '.join(qualities)}"
         )
     with claimed_writer(store, NAME, claim.plan) as file:
         file.write(manifest.to_bytes())

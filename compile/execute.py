@@ -96,7 +96,7 @@ def write_shard(job: ShardJob, shard: Shard, advance: Advance) -> None:
     values: list[pa.Table] = []
     cameras = [camera.name for camera in source.cameras]
     buffers: dict[str, Frame] = {}
-    again = 0
+    again = swapped = 0
     writer = claimed_writer(store, name, job.plan)
     with (
         contextlib.suppress(_NoEpisodesError),
@@ -109,7 +109,13 @@ def write_shard(job: ShardJob, shard: Shard, advance: Advance) -> None:
             try:
                 frames = {
                     camera: encode_frames(
-                        camera, episode.images[camera], row, job.resize, job.encodings[camera], buffers
+                        camera,
+                        episode.images[camera],
+                        row,
+                        job.resize,
+                        job.encodings[camera],
+                        buffers,
+                        bgr=camera in episode.bgr,
                     )
                     for camera in cameras
                 }
@@ -121,6 +127,7 @@ def write_shard(job: ShardJob, shard: Shard, advance: Advance) -> None:
                 rejected.append({**_place(row), "reason": str(error)})
             else:
                 again += sum(one.again for one in frames.values())
+                swapped += sum(one.swapped for one in frames.values())
                 rows.append(_write_episode(tar, source, shard, row, episode, frames, job.encodings, chunks))
                 if shard.split == "train":
                     acts = slice(rows[-1].get("action.start"), rows[-1].get("action.stop"))
@@ -152,6 +159,7 @@ def write_shard(job: ShardJob, shard: Shard, advance: Advance) -> None:
         episodes=pa.Table.from_pylist(rows, episodes_schema(cameras)),
         rejected=rejected,
         again=again,
+        swapped=swapped,
         action=merge(found["action"]),
         state=merge(found["state"]),
         values=merged(values),

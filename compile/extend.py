@@ -154,14 +154,19 @@ def _adopt_source(config: SourceConfig, was: Mapping[str, Any]) -> SourceConfig:
         described, video = VideoConfig.described(was["video"]), config.video or VideoConfig()
         if replace(video, exclude=frozenset()) == VideoConfig():
             video = replace(described, exclude=video.exclude)
-        return replace(config, video=video)
+        return replace(config, video=video, licence=config.licence or was["licence"])
+    cameras = either(config.cameras, was["cameras"].values())
+    same = {name: path for name, path in was["cameras"].items() if {name, path} & {*cameras}}
     environment = was["environment"]
     if environment is not None:
         patterns = tuple(environment.get("patterns", ()))
         environment = EnvironmentRule(**{**environment, "patterns": patterns})
     return replace(
         config,
-        cameras=either(config.cameras, was["cameras"].values()),
+        cameras=cameras,
+        roles=config.roles or {path: was["roles"][name] for name, path in same.items() if was["roles"][name]},
+        bgr=either(config.bgr, (path for name, path in same.items() if was["channels"][name] == "bgr")),
+        licence=config.licence or was["licence"],
         action=either(config.action, was["action"]),
         state=either(config.state, was["state"]),
         environment=config.environment or environment,
@@ -277,9 +282,13 @@ def _refuse_other(manifest: Manifest, source: Source, config: CompileConfig) -> 
         )
 
 
+_MAY_DIFFER = {"version", "source_splits", "exclude", "roles", "licence", "citation"}
+"""Names of settings of a source that change no episode, or only which episodes there are."""
+
+
 def _sides(was: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
     """Name, old value and new value of each setting of the source; settings of `video` one by one."""
-    for name in sorted({*was, *now} - {"version", "source_splits", "exclude"}):
+    for name in sorted({*was, *now} - _MAY_DIFFER):
         if name == "video":
             yield from _sides(was[name], now[name])
         elif name == "columns":

@@ -11,7 +11,7 @@ import numpy as np
 from oxcart.compile.images import JPEG, Frame, ImageError, Resize, decode_into, image_size, resize_into
 from oxcart.compile.sources.base import Film, Images
 from oxcart.shards.codec import Encoded, Encoding, encode
-from oxcart.shards.jpeg import encode_jpeg, jpeg_size
+from oxcart.shards.jpeg import encode_jpeg, is_colour, jpeg_size
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +26,8 @@ class EncodedFrames:
     """xxh3-64 of each chunk."""
     again: int
     """Number of JPEGs of the source that already had the wanted size but had to be encoded again."""
+    swapped: int
+    """Number of JPEGs that were encoded again only because they hold BGR."""
 
 
 def encode_frames(
@@ -35,6 +37,8 @@ def encode_frames(
     resize: Resize,
     encoding: Encoding,
     buffers: dict[str, Frame],
+    *,
+    bgr: bool = False,
 ) -> EncodedFrames:
     """Decode, resize, encode and hash the images of one camera.
 
@@ -46,6 +50,7 @@ def encode_frames(
         encoding: how frames are stored.
         buffers: camera -> memory for its frames. The next call uses it again, and with codec `raw` the
             returned chunks lie in it.
+        bgr: whether encoded images hold BGR; frames are RGB.
 
     Raises:
         ImageError: an image cannot be decoded, or its size differs from the one in the census.
@@ -53,11 +58,13 @@ def encode_frames(
     size = row[f"{camera}.height"], row[f"{camera}.width"]
     shape = (len(images), *resize.output_size(*size), 3)
     if encoding.codec == "jpeg" and not encoding.anew and not isinstance(images, np.ndarray | Film):
-        encoded, again = _as_jpegs(camera, images, size, resize, encoding)
+        encoded, again, swapped = _as_jpegs(camera, images, size, resize, encoding, bgr)
     else:
-        again = 0
-        encoded = encode(_decode(camera, images, size, resize, shape, buffers), encoding)
-    return EncodedFrames(shape=shape, encoded=encoded, digests=encoded.digests(), again=again)
+        again = swapped = 0
+        encoded = encode(_decode(camera, images, size, resize, shape, buffers, bgr), encoding)
+    return EncodedFrames(
+        shape=shape, encoded=encoded, digests=encoded.digests(), again=again, swapped=swapped
+    )
 
 
 def _as_jpegs(
@@ -66,27 +73,31 @@ def _as_jpegs(
     size: tuple[int, int],
     resize: Resize,
     encoding: Encoding,
-) -> tuple[Encoded, int]:
-    """JPEGs of one camera: the source's own bytes if they are JPEG of the wanted size, else encoded here.
+    bgr: bool,
+) -> tuple[Encoded, int, int]:
+    """JPEGs of one camera: the source's own bytes if they are RGB JPEG of the wanted size, else encoded here.
 
-    Returns them, and the number that had to be encoded although the source has a JPEG of the wanted size.
+    Returns them, and the numbers of JPEGs of the wanted size that had to be encoded again: those that are
+    unusual, and those that only hold BGR.
     """
     assert encoding.quality is not None
     jpegs: list[bytes | memoryview] = []
-    again = 0
+    again = swapped = 0
     wanted = resize.output_size(*size)
     frame = np.empty(0, np.uint8)
     for step, image in enumerate(images):
-        if size == wanted == jpeg_size(image):
+        whole = size == wanted == jpeg_size(image)
+        if whole and not (bgr and is_colour(image)):
             jpegs.append(image)
             continue
         if not frame.size:
             _check_first(camera, images, size)
             frame = np.empty((*wanted, 3), np.uint8)
-        _decode_step(camera, step, frame, image, size, resize)
+        _decode_step(camera, step, frame, image, size, resize, bgr)
         jpegs.append(encode_jpeg(frame, encoding.quality))
-        again += size == wanted and image[:2] == JPEG
-    return Encoded(chunks=jpegs), again
+        swapped += whole
+        again += not whole and size == wanted and image[:2] == JPEG
+    return Encoded(chunks=jpegs), again, swapped
 
 
 def _decode(
@@ -96,6 +107,7 @@ def _decode(
     resize: Resize,
     shape: tuple[int, int, int, int],
     buffers: dict[str, Frame],
+    bgr: bool,
 ) -> Frame:
     """Decoded frames [T, H, W, 3] of one camera, in a buffer that the next call reuses."""
     if isinstance(images, np.ndarray) and images.shape == shape:
@@ -113,7 +125,7 @@ def _decode(
         if isinstance(image, np.ndarray):
             resize_into(frame, image, resize)
         else:
-            _decode_step(camera, step, frame, image, size, resize)
+            _decode_step(camera, step, frame, image, size, resize, bgr)
     return frames
 
 
@@ -128,9 +140,15 @@ def _check_first(camera: str, images: Sequence[bytes | memoryview], size: tuple[
 
 
 def _decode_step(
-    camera: str, step: int, frame: Frame, image: bytes | memoryview, size: tuple[int, int], resize: Resize
+    camera: str,
+    step: int,
+    frame: Frame,
+    image: bytes | memoryview,
+    size: tuple[int, int],
+    resize: Resize,
+    bgr: bool,
 ) -> None:
     try:
-        decode_into(frame, image, size, resize)
+        decode_into(frame, image, size, resize, bgr=bgr)
     except ImageError as error:
         raise ImageError(f"camera {camera}: the image of step {step} {error}") from error

@@ -74,7 +74,9 @@ def image_size(data: bytes | memoryview) -> tuple[int, int]:
         return image.height, image.width
 
 
-def decode_into(out: Frame, data: bytes | memoryview, size: tuple[int, int], resize: Resize) -> None:
+def decode_into(
+    out: Frame, data: bytes | memoryview, size: tuple[int, int], resize: Resize, *, bgr: bool = False
+) -> None:
     """Decode one image, resize it, and write it to `out`.
 
     Args:
@@ -82,6 +84,7 @@ def decode_into(out: Frame, data: bytes | memoryview, size: tuple[int, int], res
         data: JPEG or PNG bytes.
         size: height and width that the image must have.
         resize: how the image gets the size of `out`.
+        bgr: whether the image holds blue where others hold red, and red for blue; `out` is RGB.
 
     Raises:
         ImageError: the image cannot be decoded, or has another size.
@@ -100,6 +103,8 @@ def decode_into(out: Frame, data: bytes | memoryview, size: tuple[int, int], res
             raise ImageError(f"cannot be decoded: {error}") from error
     else:
         frame[:] = _decode_with_pillow(data, size)
+    if bgr:
+        frame[:] = frame[:, :, ::-1].copy()
     if not same:
         resize_into(out, frame, resize)
 

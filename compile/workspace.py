@@ -97,7 +97,7 @@ class Claim:
     versions: dict[str, str]
     """Versions of the libraries that make the bytes."""
     dataset: dict[str, Any]
-    """Name, version and kind of the source."""
+    """Name, version and kind of the source, licence and citation, as in the manifest."""
     cameras: list[dict[str, Any]]
     """Entry of each camera in the manifest, without the size of its frames."""
     action_sizes: list[int]
@@ -109,7 +109,7 @@ class Claim:
     state_columns: list[dict[str, Any]]
     """Columns of the state, as in the manifest."""
     control_rate: dict[str, Any] | None
-    """`hz` and `verified`; None where the rate is not known."""
+    """`hz`, `verified` and `source`; None where the rate is not known."""
     extends: str | None = None
     """Hash of the plan of the dataset to which the shards are added; None for a new dataset."""
     known: int = 0
@@ -133,6 +133,8 @@ class Done:
     """Rows of `rejected.parquet`."""
     again: int
     """Number of JPEGs of the source that already had the wanted size but had to be encoded again."""
+    swapped: int
+    """Number of JPEGs of the source that hold BGR, and were encoded again as RGB for that alone."""
     action: Moments | None
     """Moments of the actions; None without actions, and in all splits but train."""
     state: Moments | None
@@ -151,9 +153,21 @@ def claim_of(plan: Plan, source: Source) -> Claim:
         pixels=dict(plan.pixels),
         config=dict(plan.config),
         versions=dict(plan.versions),
-        dataset={"name": source.name, "version": source.version, "kind": source.origin},
+        dataset={
+            "name": source.name,
+            "version": source.version,
+            "kind": source.origin,
+            "licence": source.licence,
+            "citation": source.citation,
+        },
         cameras=[
-            {"name": camera.name, "source": camera.field, **plan.encodings[camera.name].describe()}
+            {
+                "name": camera.name,
+                "source": camera.field,
+                "role": camera.role,
+                "channels": camera.channels,
+                **plan.encodings[camera.name].describe(),
+            }
             for camera in source.cameras
         ],
         action_sizes=list(source.action_sizes),

@@ -143,7 +143,7 @@ class Dataset:
 
         Args:
             row: the episode's row of `episodes.parquet`.
-            camera: name of the camera; `primary` is the first.
+            camera: name or role of the camera.
             steps: the n steps to read.
 
         Returns:
@@ -167,7 +167,7 @@ class Dataset:
 
         Args:
             row: the episode's row of `episodes.parquet`.
-            camera: its name; `primary` is the first.
+            camera: its name or role.
 
         Raises:
             ConfigError: there is no such camera.
@@ -181,7 +181,7 @@ class Dataset:
         """Locate the frames of one camera, episode by episode.
 
         Args:
-            camera: its name; `primary` is the first.
+            camera: its name or role.
             rows: of `episodes.parquet`; those of one shard should come together, since the chunk table of a
                 shard is read when it begins. None is all of them.
 

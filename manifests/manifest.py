@@ -45,7 +45,7 @@ class Manifest:
     """sha256 over every episode's key, split, steps and source digest, in plan order: the samples' order
     follows from it, however the frames are stored."""
     dataset: dict[str, Any]
-    """Name, version and kind of the source."""
+    """Name, version and kind of the source; licence of the data and what to cite, null if unknown."""
     plan: str
     """sha256 of the plan: the same source, configuration and versions give the same plan."""
     counts: dict[str, int]
@@ -55,14 +55,14 @@ class Manifest:
     environments: list[dict[str, Any]]
     """Name of each environment, how it is known, and exact counts per split."""
     cameras: list[dict[str, Any]]
-    """Name, source field, codec settings and frame size of each camera, primary first; size is null if
-    episodes differ."""
+    """Name, source field, role, channels of the source, codec settings and frame size of each camera; size is
+    null if episodes differ."""
     action: dict[str, Any] | None
     """Source fields, values per step, and statistics of train only, for actions."""
     state: dict[str, Any] | None
     """Source fields, values per step, and statistics of train only, for states."""
     control_rate: dict[str, Any] | None
-    """Steps per second, and whether the dataset's own documentation supports it."""
+    """Steps per second, whether the dataset's own documentation supports it, and where it is said."""
     pixels: dict[str, Any]
     """Settings that shaped the frames of all cameras: cameras, size, fit, filter."""
     shards: list[dict[str, Any]]
@@ -108,7 +108,7 @@ class Manifest:
 
     @property
     def camera_names(self) -> list[str]:
-        """Names of the cameras, primary first."""
+        """Names of the cameras, in the order of their members."""
         return [camera["name"] for camera in self.cameras]
 
     def file(self, table: str) -> str:
@@ -117,17 +117,19 @@ class Manifest:
         return file
 
     def camera(self, name: str) -> dict[str, Any]:
-        """The entry of a camera by name; `primary` is the first.
+        """The entry of a camera by name, else by role; without one of role `primary` that is the first.
 
         Raises:
             ConfigError: there is no such camera.
         """
+        for what in ("name", "role"):
+            for camera in self.cameras:
+                if camera[what] == name:
+                    return camera
         if name == "primary":
             return self.cameras[0]
-        for camera in self.cameras:
-            if camera["name"] == name:
-                return camera
-        raise ConfigError(f"camera {name!r}: the dataset has {', '.join(self.camera_names)}")
+        there = [f"{one['name']} ({one['role']})" if one["role"] else one["name"] for one in self.cameras]
+        raise ConfigError(f"camera {name!r}: the dataset has {', '.join(there)}")
 
 
 def read_manifest(store: Store) -> Manifest:

@@ -51,7 +51,7 @@ def measure(
     Args:
         dataset: the dataset to measure.
         method: one of METHODS.
-        camera: a camera's name, or `primary`.
+        camera: a camera's name or role.
         workers: episodes at a time; any number gives the same values.
         report: called with the number of frames measured so far.
 

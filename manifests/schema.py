@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from oxcart.manifests.columns import check_distinct, parse_columns
+from oxcart.manifests.roles import CHANNELS, ROLES
 from oxcart.manifests.split import SPLITS
 from oxcart.manifests.tables import ATTRIBUTION, EPISODES, MOST, REJECTED, TABLE_FILE, VALUES
 from oxcart.manifests.values import PERCENTS
@@ -51,6 +52,8 @@ _ARRAY = {
 _CAMERA = {
     "name": str,
     "source": str,
+    "role": _OrNull(str),
+    "channels": str,
     "codec": str,
     "quality": _OrNull(int),
     "chunk": int,
@@ -64,7 +67,13 @@ MANIFEST: Mapping[str, Any] = {
     "format": str,
     "fingerprint": str,
     "order": str,
-    "dataset": {"name": str, "version": str, "kind": str},
+    "dataset": {
+        "name": str,
+        "version": str,
+        "kind": str,
+        "licence": _OrNull(str),
+        "citation": _OrNull(str),
+    },
     "plan": str,
     "counts": {"source": int, "compiled": int, "rejected": int, "limited": int},
     "splits": _PER_SPLIT,
@@ -72,7 +81,7 @@ MANIFEST: Mapping[str, Any] = {
     "cameras": [_CAMERA],
     "action": _OrNull(_ARRAY),
     "state": _OrNull(_ARRAY),
-    "control_rate": _OrNull({"hz": float, "verified": bool}),
+    "control_rate": _OrNull({"hz": float, "verified": bool, "source": str}),
     "pixels": {"cameras": [str]},
     "shards": [{"name": str, "split": str, **_COUNTS, "blake3": str, **_CHUNKS}],
     "tables": _Each(_TABLE, (EPISODES, REJECTED, VALUES, ATTRIBUTION)),
@@ -98,6 +107,13 @@ def problems(manifest: Mapping[str, Any]) -> Iterator[str]:
     for i, camera in enumerate(manifest["cameras"]):
         if not camera["chunk"]:
             yield f"cameras[{i}].chunk: expected at least 1, got 0"
+        for what, words in (("role", (None, *ROLES)), ("channels", CHANNELS)):
+            if camera[what] not in words:
+                expected = ", ".join(filter(None, words))
+                yield f"cameras[{i}].{what}: expected one of {expected}; got {camera[what]!r}"
+    roles = [camera["role"] for camera in manifest["cameras"] if camera["role"]]
+    if len(set(roles)) != len(roles):
+        yield f"cameras: expected a role of its own for each, got {', '.join(roles)}"
     yield from _mistyped("config.parents", manifest["config"].get("parents", []), [str])
     for name in ("action", "state"):
         array = manifest[name] or {}

@@ -153,6 +153,7 @@ def _wrong_statements(dataset: Dataset, tables: Mapping[str, pa.Table | None]) -
     counts = manifest.counts
     facts: dict[str, tuple[Any, Any]] = {
         "counts.rejected": (counts["rejected"], manifest.tables[REJECTED]["rows"]),
+        "pixels.cameras": (manifest.pixels["cameras"], manifest.camera_names),
         "counts.source": (counts["source"], counts["compiled"] + counts["rejected"] + counts["limited"]),
     }
     for name, table in tables.items():

@@ -64,6 +64,12 @@ def jpeg_size(data: bytes | memoryview) -> tuple[int, int] | None:
     return header[:2] if header and (data[-2:] == b"\xff\xd9" or _has_end(data)) else None
 
 
+def is_colour(data: bytes | memoryview) -> bool:
+    """Whether the header of a JPEG states several components, so that it is not grey; nothing is decoded."""
+    header = _header(data)
+    return header is None or header[2] > 1
+
+
 def _has_end(data: bytes | memoryview) -> bool:
     """Whether a decoder meets the marker of the end, rather than the same bytes inside a segment."""
     return any(marker == _END_OF_IMAGE for marker, _ in _segments(data))

@@ -84,7 +84,7 @@ class DataConfig:
     batch_size: int = 64
     """Samples of an optimizer step, over all ranks and accumulation."""
     camera: str = "primary"
-    """Name of the camera to read, or `primary`."""
+    """Name or role of the camera to read; a role is `primary`, `secondary` or `wrist`."""
     limit: LimitConfig = field(default_factory=LimitConfig)
     """Limits on the number of episodes."""
     lanes: int = LANES

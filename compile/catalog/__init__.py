@@ -48,13 +48,11 @@ import yaml
 from oxcart.compile.sources.base import EnvironmentRule, SuccessRule, clean
 from oxcart.manifests.columns import Column, check_distinct
 from oxcart.manifests.licence import check_licence
-from oxcart.manifests.roles import ROLES
+from oxcart.manifests.roles import CHANNELS, ROLES
 from oxcart.shards.choices import did_you_mean, one_of
 from oxcart.shards.errors import ConfigError
 
 KNOWN = ("declared", "inferred")
-CHANNELS = ("rgb", "bgr")
-"""Orders in which images may hold their colours."""
 ENDS = ("first", "last")
 """Steps that may have no action."""
 _LISTS = ("cameras", "instruction", "action", "state", "no_action", "notes")

@@ -121,7 +121,11 @@ class SourceConfig:
     source_splits: tuple[str, ...] | None = None
     """The source's own splits to read; None reads all."""
     cameras: tuple[str, ...] | None = None
-    """Cameras to read, the primary first; None reads only the primary."""
+    """Cameras to read; None reads only the primary."""
+    roles: Mapping[str, str] = field(default_factory=dict)
+    """Camera -> its role, of `oxcart.manifests.roles.ROLES`, whatever the catalog says."""
+    bgr: tuple[str, ...] | None = None
+    """Cameras whose images hold BGR; empty for none."""
     instruction: tuple[str, ...] | None = None
     """Features that hold instructions, in order of preference."""
     action: tuple[str, ...] | None = None
@@ -140,6 +144,8 @@ class SourceConfig:
     """`action`, `state` -> their columns in the dataset that is to be extended."""
     environment: EnvironmentRule | None = None
     """Rule that determines the environment of an episode."""
+    licence: str | None = None
+    """Licence of the data: an SPDX expression or a URL."""
     video: VideoConfig | None = None
     """How videos become clips."""
 
@@ -152,6 +158,10 @@ class Camera:
     """Name in keys and member names: characters outside [A-Za-z0-9_-] are `_`."""
     field: str
     """Feature from which the camera's images are read."""
+    role: str | None = None
+    """One of `oxcart.manifests.roles.ROLES`, if it is known; no other camera of the source has it."""
+    channels: str = "rgb"
+    """Order in which the original source holds colours, of `oxcart.manifests.roles.CHANNELS`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -230,6 +240,8 @@ class Episode:
     """Feature -> (step at which the text begins, text), one per change of the text."""
     attribution: Mapping[str, Any] | None = None
     """Author and licence of the episode as plain JSON, if the source states them."""
+    bgr: frozenset[str] = frozenset()
+    """Names of the cameras whose encoded images hold BGR instead of RGB."""
 
     @property
     def texts(self) -> tuple[str, ...]:
@@ -248,7 +260,11 @@ class Source(Protocol):
     remote: bool
     """Whether each read is a round trip to a server."""
     cameras: tuple[Camera, ...]
-    """The cameras that will be compiled, the primary first."""
+    """The cameras that will be compiled."""
+    licence: str | None = None
+    """Licence of the data, as an SPDX expression or a URL, if it is known."""
+    citation: str | None = None
+    """What to cite, in one line, if it is known."""
     action_sizes: tuple[int, ...] = ()
     """Values per step of each field that is concatenated to the action; together A."""
     state_sizes: tuple[int, ...] = ()
@@ -260,7 +276,7 @@ class Source(Protocol):
     no_action: tuple[str, ...] = ()
     """`first`, `last`: steps of every episode that are known to hold no action."""
     control_rate: dict[str, Any] | None
-    """Control rate as `hz` and `verified`, if known."""
+    """Control rate as `hz`, `verified` and `source`, if known."""
     aliases: Mapping[str, tuple[str, ...]] = {}
     """Environments that are known to have other names -> those names."""
     effort: int = 1

@@ -61,7 +61,11 @@ class CompiledSource(Source):
         manifest = self.dataset.manifest
         self.name, self.version = manifest.dataset["name"], manifest.dataset["version"]
         self.origin = manifest.dataset["kind"]
-        self.cameras = tuple(Camera(name=one["name"], field=one["source"]) for one in manifest.cameras)
+        self.licence, self.citation = manifest.dataset["licence"], manifest.dataset["citation"]
+        self.cameras = tuple(
+            Camera(name=one["name"], field=one["source"], role=one["role"], channels=one["channels"])
+            for one in manifest.cameras
+        )
         self.action_sizes = tuple((manifest.action or {"sizes": ()})["sizes"])
         self.state_sizes = tuple((manifest.state or {"sizes": ()})["sizes"])
         self.action_columns = parse_columns(manifest.action)

@@ -339,12 +339,14 @@ def _probe(
 
 def _cameras(datasets: Sequence[Audited]) -> Check:
     """A check that says which cameras are not decoded."""
-    others = sorted({c["name"] for s in datasets for c in s.manifest.cameras[1:]})
+    others = set()
+    for dataset in datasets:
+        others |= {*dataset.manifest.camera_names} - {dataset.manifest.camera("primary")["name"]}
     criterion = Criterion("cameras", "Images of the other cameras, across splits")
     if not others:
         return criterion.passed("every dataset has one camera")
     return criterion.unchecked(
-        f"only primary cameras are decoded; of {', '.join(others)} only digests are compared"
+        f"only primary cameras are decoded; of {', '.join(sorted(others))} only digests are compared"
     )
 
 
@@ -427,8 +429,8 @@ def _dataset(dataset: Audited) -> dict[str, Any]:
         "url": dataset.url,
         "version": manifest.dataset["version"],
         "fingerprint": manifest.fingerprint,
-        "codec": manifest.cameras[0]["codec"],
-        "camera": manifest.cameras[0]["name"],
+        "codec": manifest.camera("primary")["codec"],
+        "camera": manifest.camera("primary")["name"],
         "environments": len({entry["name"] for entry in manifest.environments if entry["name"] is not None}),
         "episodes": {split: count["episodes"] for split, count in counts.items()},
         "unknown": records.unknown(dataset),

@@ -167,7 +167,7 @@ def draw(datasets: Sequence[Audited], sample: int | None, seed: int) -> list[Aud
 
 def _columns(dataset: Audited) -> list[str]:
     """Columns that the audit needs of an episode; few, because rows become Python values."""
-    camera = dataset.manifest.cameras[0]["name"]
+    camera = dataset.manifest.camera("primary")["name"]
     arrays = [f"{name}.{what}" for name in ("action", "state") for what in ("offset", "digest")]
     frames = [f"{camera}.{what}" for what in ("offset", "height", "width")]
     arrays += ["action.start", "action.stop"]

@@ -78,8 +78,8 @@ def test_inspect_says_every_count(intact: Path) -> None:
         assert any(
             line[:3] == [shard["name"], str(shard["episodes"]), str(shard["frames"])] for line in lines
         )
-    for camera, side in (("image_0", "32"), ("wrist", "16")):
-        assert [camera, f"steps/observation/{camera}", "raw", side, side] in lines
+    for camera, role, side in (("image_0", "primary", "32"), ("wrist", "wrist", "16")):
+        assert [camera, role, f"steps/observation/{camera}", "rgb", "raw", side, side] in lines
     flat = ["  ".join(line) for line in lines]
     assert flat[0] == "oxcart_kitchens 1.0.0 (oxcart/2, 10 Hz)"
     assert flat[1] == f"fingerprint {said['fingerprint']}"
@@ -131,14 +131,19 @@ def test_a_source_without_arrays_or_rate_or_environment(root: Path) -> None:
     assert "\naction: none\n" in out
     assert "\nstate (steps/observation/state): train is empty\n" in out
     assert "\n(unknown)  " in out
-    assert [line.split()[2:] for line in out.splitlines() if line.startswith("wrist ")] == [["raw", "-", "-"]]
+    assert [line.split()[4:] for line in out.splitlines() if line.startswith("wrist ")] == [["raw", "-", "-"]]
 
 
 def test_an_unverified_rate_says_so(root: Path) -> None:
     said = manifest(root)
-    said["control_rate"] = {"hz": 7.5, "verified": False}
+    said["control_rate"] = {"hz": 7.5, "verified": False, "source": "a paper, by its plots"}
     (root / "manifest.json").write_text(json.dumps(said))
-    assert ", 7.5 Hz (unverified))" in output("inspect", root)
+    said["dataset"] |= {"licence": "CC-BY-4.0", "citation": None}
+    (root / "manifest.json").write_text(json.dumps(said))
+    out = output("inspect", root)
+    assert ", 7.5 Hz (unverified))" in out
+    assert "\nlicence: CC-BY-4.0\ncontrol rate: a paper, by its plots\n" in out
+    assert "citation" not in out
 
 
 def test_a_text_with_line_breaks_stays_on_its_line(root: Path) -> None:

@@ -37,7 +37,13 @@ def test_videos_are_compiled_cropped_and_what_is_wrong_is_listed(vids: Path, tmp
     }
     manifest = json.loads(cli("inspect", tmp_path / "out", "--json").stdout)
     assert (manifest["pixels"]["size"], manifest["pixels"]["fit"]) == ([24, 24], "crop")
-    assert manifest["dataset"] == {"name": "vids", "version": "1", "kind": "videos"}
+    assert manifest["dataset"] == {
+        "name": "vids",
+        "version": "1",
+        "kind": "videos",
+        "licence": None,
+        "citation": None,
+    }
     again = cli("compile", vids, tmp_path / "out", "--val", "none", "--size", 24, "--workers", 1)
     assert again.exit_code == 0, again.output
 
@@ -91,8 +97,8 @@ def test_an_option_that_is_wrong_is_one_line(
 
 
 def test_options_of_videos_are_refused_where_there_are_none(source: Path, tmp_path: Path) -> None:
-    run = cli("compile", source, tmp_path / "out", "--licence", "cc-by")
-    assert complaint(run) == "--licence: expected a source of videos, got one of rlds; leave it out"
+    run = cli("compile", source, tmp_path / "out", "--still", "1")
+    assert complaint(run) == "--still: expected a source of videos, got one of rlds; leave it out"
 
 
 def test_fetch_videos_downloads_resumes_and_minds_the_licence(site: Server, tmp_path: Path) -> None:

@@ -37,7 +37,16 @@ def test_frames_are_the_images_of_the_source(
     manifest = compiled(whole.source, tmp_path / "out", resize=resize)
     height, width = resize.size or (32, 32)
     camera = {"name": "image_0", "source": "steps/observation/image_0", "height": height, "width": width}
-    assert manifest.cameras == [{**camera, "codec": "raw", "quality": None, "chunk": 1}]
+    assert manifest.cameras == [
+        {
+            **camera,
+            "role": "primary",
+            "channels": "rgb",
+            "codec": "raw",
+            "quality": None,
+            "chunk": 1,
+        }
+    ]
     assert manifest.pixels == {
         "cameras": ["image_0"],
         "size": list(resize.size) if resize.size else None,

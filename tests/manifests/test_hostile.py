@@ -251,7 +251,7 @@ def test_a_number_beyond_all_is_refused(root: Path, number: int) -> None:
     intact = read_manifest(root)
     for path in (("counts", "compiled"), ("control_rate", "hz")):
         manifest = json.loads(json.dumps(intact))
-        manifest["control_rate"] = {"hz": 10, "verified": True}
+        manifest["control_rate"] = {"hz": 10, "verified": True, "source": "x"}
         manifest[path[0]][path[1]] = number
         write_manifest(root, manifest)
         with pytest.raises(CorruptError, match=rf"{path[0]}\.{path[1]}: expected a"):

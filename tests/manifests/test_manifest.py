@@ -8,7 +8,7 @@ import itertools
 import json
 import re
 from collections.abc import Callable
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +49,7 @@ VALUE: dict[str, Any] = {
     "format": FORMAT,
     "fingerprint": "f",
     "order": "0f" * 32,
-    "dataset": {"name": "tiny", "version": "1.0.0", "kind": "rlds"},
+    "dataset": {"name": "tiny", "version": "1.0.0", "kind": "rlds", "licence": None, "citation": None},
     "plan": "p",
     "counts": {"source": 2, "compiled": 2, "rejected": 0, "limited": 0},
     "splits": {"train": COUNT},
@@ -63,6 +63,8 @@ VALUE: dict[str, Any] = {
             "source": "steps/observation/front",
             "height": 4,
             "width": 6,
+            "role": "primary",
+            "channels": "rgb",
             "codec": "raw",
             "quality": None,
             "chunk": 1,
@@ -72,6 +74,8 @@ VALUE: dict[str, Any] = {
             "source": "steps/observation/wrist",
             "height": None,
             "width": None,
+            "role": None,
+            "channels": "bgr",
             "codec": "jpeg",
             "quality": 95,
             "chunk": 1,
@@ -91,7 +95,7 @@ VALUE: dict[str, Any] = {
         "columns": [column("x")],
         "statistics": None,
     },
-    "control_rate": {"hz": 5, "verified": True},
+    "control_rate": {"hz": 5, "verified": True, "source": "its paper"},
     "pixels": {"cameras": ["front", "wrist"], "size": [4, 6]},
     "shards": [SHARD],
     "tables": {
@@ -148,7 +152,7 @@ def test_a_missing_field_is_named_and_an_unknown_one_ignored(tmp_path: Path) -> 
 
 def test_a_codec_of_another_version_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="codec 'av1', this version reads raw, zstd, jpeg; update oxcart"):
-        read(tmp_path, VALUE | {"cameras": [*VALUE["cameras"], {**VALUE["cameras"][0], "codec": "av1"}]})
+        read(tmp_path, VALUE | {"cameras": [VALUE["cameras"][0], {**VALUE["cameras"][1], "codec": "av1"}]})
 
 
 WRONG: list[tuple[Callable[[dict[str, Any]], object], str]] = [
@@ -185,6 +189,11 @@ WRONG: list[tuple[Callable[[dict[str, Any]], object], str]] = [
     (lambda v: v["state"].update(source="x"), 'state.source: expected a list, got "x"'),
     (lambda v: v["control_rate"].update(hz=True), "control_rate.hz: expected a number, got true"),
     (lambda v: v["control_rate"].update(verified=1), "control_rate.verified: expected true or false, got 1"),
+    (lambda v: v["cameras"][0].update(role="main"), r"cameras\[0\].role: expected one of primary, .*'main'"),
+    (lambda v: v["cameras"][1].update(role="primary"), "cameras: expected a role of its own for each, got"),
+    (lambda v: v["cameras"][1].update(channels="gbr"), r"cameras\[1\].channels: expected one of rgb, bgr"),
+    (lambda v: v["dataset"].update(licence=1), "dataset.licence: expected text, got 1"),
+    (lambda v: v["control_rate"].pop("source"), "control_rate.source: is missing"),
     (lambda v: v["cameras"][1].update(codec=None), r"cameras\[1\].codec: expected text, got null"),
     (lambda v: v["cameras"][1].update(chunk=0), r"cameras\[1\].chunk: expected at least 1, got 0"),
     (
@@ -363,7 +372,14 @@ def test_a_camera_by_name() -> None:
     manifest = Manifest(**VALUE)
     assert manifest.camera("primary") is manifest.camera("front") is manifest.cameras[0]
     assert manifest.camera("wrist") is manifest.cameras[1]
-    with pytest.raises(ConfigError, match="camera 'side': the dataset has front, wrist"):
+    cameras = [{**manifest.cameras[i], "role": role} for i, role in enumerate(("wrist", "secondary"))]
+    manifest = replace(manifest, cameras=cameras)
+    assert manifest.camera("wrist") is cameras[1]  # by its name
+    assert manifest.camera("secondary") is cameras[1]
+    assert manifest.camera("primary") is cameras[0]  # the first, as none is said to be
+    with pytest.raises(
+        ConfigError, match=r"camera 'side': the dataset has front \(wrist\), wrist \(secondary\)$"
+    ):
         manifest.camera("side")
 
 

@@ -41,7 +41,7 @@ class LoaderConfig:
     """Height and width that frames are resized to (bilinear), or one number for both. None keeps the stored
     size, which must then be the same for all frames."""
     camera: str = "primary"
-    """Name of the camera to read, or `primary`."""
+    """Name or role of the camera to read; a role is `primary`, `secondary` or `wrist`."""
     action: str | None = None
     """`steps` for the actions between the two frames; `sum` for what they change together, by the kind of
     each column (`oxcart.train.data.summing`); None for none."""

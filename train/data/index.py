@@ -110,7 +110,7 @@ class SplitIndex:
     Args:
         dataset: the compiled dataset.
         split: name of the split, such as `train`.
-        cameras: names of cameras, or `primary`.
+        cameras: names or roles of cameras.
         limit: number of episodes to keep, from the first in plan order; None keeps all.
         arrays: which of `action` and `state` will be read.
         metadata: whether `KEY.json` will be read.

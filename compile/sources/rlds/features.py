@@ -17,17 +17,19 @@ import math
 import re
 import zlib
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from PIL import Image
 from tensorflow_datasets.core import features as tfds_features
 
-from oxcart.compile.sources.base import Camera, Floats, clean
+from oxcart.compile.catalog import Entry
+from oxcart.compile.sources.base import Camera, Floats, SourceConfig, clean
 from oxcart.compile.sources.rlds.directory import FEATURES, TfdsDirectory
 from oxcart.manifests.columns import Column, unnamed
-from oxcart.shards.choices import did_you_mean
+from oxcart.manifests.roles import ROLES
+from oxcart.shards.choices import did_you_mean, one_of
 from oxcart.shards.errors import ConfigError, SourceError
 
 DEFAULTS = {"action": "steps/action", "state": "steps/observation/state"}
@@ -162,19 +164,19 @@ def image_features(directory: TfdsDirectory) -> dict[str, ImageFeature]:
 def choose_cameras(
     directory: TfdsDirectory,
     features: Mapping[str, ImageFeature],
-    wanted: tuple[str, ...] | None,
-    known: tuple[str, ...] | None,
+    config: SourceConfig,
+    known: Entry,
 ) -> tuple[Camera, ...]:
     """The requested cameras; else the catalog's primary camera; else the first by name.
 
     Args:
         directory: the dataset's description of itself.
         features: every feature that a camera can be read from, from `image_features`.
-        wanted: cameras that are asked for; None is none.
-        known: cameras that the catalog lists; None is none.
+        config: the cameras that are asked for, and what is said of them.
+        known: what the catalog says.
 
     Raises:
-        ConfigError: there is no such camera, or two cameras have one name.
+        ConfigError: there is no such camera, or two cameras have one name or one role.
         SourceError: the dataset has no camera.
     """
     names = {path: path.removeprefix("steps/").removeprefix("observation/") for path in features}
@@ -184,12 +186,13 @@ def choose_cameras(
         raise SourceError(f"no camera: no feature of steps holds uint8 images{others}", file=FEATURES)
     files = [name for name, path in short.items() if features[path].pixels is None]
     chosen = []
-    for name in dict.fromkeys(wanted or (known or tuple(sorted(files or short)))[:1]):
+    for name in dict.fromkeys(config.cameras or (known.cameras or tuple(sorted(files or short)))[:1]):
         path = short.get(name) or _find(name, features)
         if path is None:
             _refuse_unreadable(directory, "camera", name)
             raise ConfigError(_no_such(f"camera {name!r}", name, short))
         chosen.append(Camera(name=clean(names[path]), field=path))
+    chosen = _described(chosen, config, known)
     taken = {"action", "state"}
     for camera in chosen:
         if camera.name in taken:
@@ -197,6 +200,45 @@ def choose_cameras(
             raise ConfigError(f"camera {camera.name!r}: {what}")
         taken.add(camera.name)
     return tuple(chosen)
+
+
+def _described(cameras: Sequence[Camera], config: SourceConfig, known: Entry) -> list[Camera]:
+    """The cameras with their roles and channels: those of the options, else those of the catalog.
+
+    The first camera is the primary one if no camera is said to be, and nothing else is said of it.
+    """
+
+    def paths(table: Mapping[str, str], option: str) -> dict[str, str]:
+        """Path -> word, for the compiled cameras in a table; every camera of an option must be one."""
+        found = {_find(name, [camera.field for camera in cameras]): name for name in table}
+        if option and None in found:
+            there = [camera.name for camera in cameras]
+            name = found[None]
+            raise ConfigError(
+                f"{option} {name}: expected a camera that is compiled: {', '.join(there)}"
+                + did_you_mean(name, there)
+            )
+        return {path: table[name] for path, name in found.items() if path is not None}
+
+    given = paths(config.roles, "--camera")
+    for role in given.values():
+        one_of("camera role", role, ROLES)
+    if len(set(given.values())) != len(given):
+        raise ConfigError(
+            f"--camera: expected a role of its own for each camera, got {', '.join(given.values())}"
+        )
+    catalogued = paths(known.roles, "")
+    roles = {path: role for path, role in catalogued.items() if role not in given.values()} | given
+    if "primary" not in roles.values():
+        roles.setdefault(cameras[0].field, "primary")
+    if config.bgr is None:
+        channels = paths(known.channels, "")
+    else:
+        channels = paths(dict.fromkeys(config.bgr, "bgr"), "--bgr")
+    return [
+        replace(camera, role=roles.get(camera.field), channels=channels.get(camera.field, "rgb"))
+        for camera in cameras
+    ]
 
 
 def choose_numbers(

@@ -41,6 +41,7 @@ from oxcart.compile.sources.rlds.directory import read_directory
 from oxcart.compile.sources.rlds.example import ExampleParser
 from oxcart.compile.sources.rlds.features import Numbers, as_float32
 from oxcart.manifests.columns import described, given
+from oxcart.manifests.licence import check_licence
 from oxcart.shards.errors import SourceError
 from oxcart.shards.store import Store
 
@@ -66,7 +67,10 @@ class RldsSource(Source):
         self.control_rate = known.control_rate
         self.aliases = known.aliases
         self._image_features = features.image_features(directory)
-        self.cameras = features.choose_cameras(directory, self._image_features, config.cameras, known.cameras)
+        self.licence = check_licence(config.licence) if config.licence is not None else known.licence
+        self.citation = known.citation
+        self.cameras = features.choose_cameras(directory, self._image_features, config, known)
+        self._bgr = frozenset(camera.name for camera in self.cameras if camera.channels == "bgr")
         self._instruction = texts.choose_instruction(directory, _first(config.instruction, known.instruction))
         self._action = features.choose_numbers(directory, "action", _first(config.action, known.action))
         self._state = features.choose_numbers(directory, "state", _first(config.state, known.state))
@@ -110,6 +114,8 @@ class RldsSource(Source):
             "version": self.version,
             "source_splits": list(dict.fromkeys(file.split for file in self._files.values())),
             "cameras": {camera.name: camera.field for camera in self.cameras},
+            "roles": {camera.name: camera.role for camera in self.cameras},
+            "channels": {camera.name: camera.channels for camera in self.cameras},
             "instruction": [one.path for one in self._instruction],
             "action": [one.name for one in self._action],
             "state": [one.name for one in self._state],
@@ -117,6 +123,8 @@ class RldsSource(Source):
             "no_action": list(self.no_action),
             "environment": environment,
             "control_rate": self.control_rate,
+            "licence": self.licence,
+            "citation": self.citation,
         }
 
     @property
@@ -274,6 +282,7 @@ class RldsSource(Source):
             action=self._numbers(parsed, self._action, steps),
             state=self._numbers(parsed, self._state, steps),
             instructions=instructions,
+            bgr=self._bgr,
         )
 
     def _images(self, camera: Camera, found: Any) -> list[Encoded]:

@@ -56,6 +56,7 @@ from oxcart.compile.sources.videos.isolated import DiedError, Isolated
 from oxcart.compile.sources.videos.phash import near_duplicates
 from oxcart.compile.sources.videos.survey import Survey, detector_version, survey
 from oxcart.manifests.canonical import canonical_json
+from oxcart.manifests.licence import check_licence
 from oxcart.manifests.tables import ATTRIBUTION_SCHEMA
 from oxcart.shards.errors import ConfigError, SourceError
 from oxcart.shards.store import Store
@@ -79,7 +80,7 @@ class VideoSource(Source):
 
     origin = "videos"
     effort = 256
-    cameras: tuple[Camera, ...] = (Camera(name=CAMERA, field=CAMERA),)
+    cameras: tuple[Camera, ...] = (Camera(name=CAMERA, field=CAMERA, role="primary"),)
 
     def __init__(self, config: SourceConfig) -> None:
         _refuse_others(config)
@@ -112,7 +113,9 @@ class VideoSource(Source):
         self._sizes = self._store.sizes([*self._files, *sorted(beside)])
         self.name = clean(self._store.url.rstrip("/").rsplit("/", 1)[-1]) or "videos"
         self.version = VERSION
-        self.control_rate = {"hz": float(self._config.rate), "verified": True}
+        said = "Frames are sampled at this rate"
+        self.control_rate = {"hz": float(self._config.rate), "verified": True, "source": said}
+        self.licence = config.licence and check_licence(config.licence)
 
     def describe(self) -> dict[str, Any]:
         """Everything that determines the census rows and episodes, as plain JSON."""
@@ -129,6 +132,7 @@ class VideoSource(Source):
             "no_action": [],
             "environment": {"fields": ["channel_id", "uploader_id"]},
             "control_rate": self.control_rate,
+            "licence": self.licence,
             "video": {**self._config.describe(), "scenedetect": detector_version()},
         }
 
@@ -307,6 +311,7 @@ def _refuse_others(config: SourceConfig) -> None:
     given = {
         "--source-split": config.source_splits,
         "--camera": config.cameras,
+        "--bgr": config.bgr,
         "--action": config.action,
         "--state": config.state,
         "--action-names": config.action_names,

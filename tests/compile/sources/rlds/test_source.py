@@ -378,6 +378,8 @@ def test_the_description_names_all_that_decides_a_row(tmp_path: Path) -> None:
         "version": "1.0.0",
         "source_splits": ["train"],
         "cameras": {"image": "steps/observation/image"},
+        "roles": {"image": "primary"},
+        "channels": {"image": "rgb"},
         "instruction": ["steps/language_instruction"],
         "action": ["steps/action"],
         "state": ["steps/observation/state"],
@@ -385,6 +387,8 @@ def test_the_description_names_all_that_decides_a_row(tmp_path: Path) -> None:
         "no_action": [],
         "environment": None,
         "control_rate": None,
+        "licence": None,
+        "citation": None,
     }
     others: list[dict[str, Any]] = [
         {"instruction": ()},
@@ -394,6 +398,9 @@ def test_the_description_names_all_that_decides_a_row(tmp_path: Path) -> None:
         {"action_kinds": ("delta",)},
         {"state_names": ("x", "y")},
         {"state_kinds": ("0=absolute",)},
+        {"roles": {"image": "wrist"}},
+        {"bgr": ("image",)},
+        {"licence": "MIT"},
         {"environment": EnvironmentRule.parse("file_path")},
         {"environment": EnvironmentRule.parse("file_path~x")},
     ]

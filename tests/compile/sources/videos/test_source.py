@@ -223,7 +223,11 @@ def test_a_channel_is_never_in_two_splits(vids: Path, tmp_path: Path) -> None:
 def test_the_sample_is_compiled_with_what_is_wrong_listed(vids: Path, tmp_path: Path) -> None:
     manifest = compile_videos(vids, tmp_path / "out")
     assert manifest.counts == {"source": 12, "compiled": 10, "rejected": 2, "limited": 0}
-    assert manifest.control_rate == {"hz": 10.0, "verified": True}
+    assert manifest.control_rate == {
+        "hz": 10.0,
+        "verified": True,
+        "source": "Frames are sampled at this rate",
+    }
     listed = {row["source_file"]: row["reason"] for row in rows_of(tmp_path / "out", "rejected.parquet")}
     assert "nothing moves" in listed["A slide [slide000000].mp4"]
     assert listed["Broken [broken00000].mp4"].startswith("cannot be decoded at ")
