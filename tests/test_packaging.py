@@ -14,6 +14,8 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 ROOMS = ("cli", "compile", "manifests", "shards", "train")
+PACKAGE = "package"
+"""Folder of `oxcart` itself; the rooms are its subpackages."""
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +27,7 @@ def project() -> dict[str, Any]:
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
     """Names of all files of a wheel, built from a copy so that no build folder is left in the checkout."""
     copy = tmp_path_factory.mktemp("copy")
-    for room in ROOMS:
+    for room in (*ROOMS, PACKAGE):
         shutil.copytree(ROOT / room, copy / room, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, copy / name)
@@ -44,7 +46,11 @@ def test_every_package_is_listed(project: dict[str, Any]) -> None:
         for room in ROOMS
         for init in (ROOT / room).rglob("__init__.py")
     }
-    assert set(project["tool"]["setuptools"]["packages"]) == folders
+    assert set(project["tool"]["setuptools"]["packages"]) == {"oxcart", *folders}
+    assert project["tool"]["setuptools"]["package-dir"] == {
+        "oxcart": PACKAGE,
+        **{f"oxcart.{room}": room for room in ROOMS},
+    }
 
 
 def test_every_folder_with_code_is_a_package() -> None:
@@ -66,6 +72,7 @@ def test_the_wheel_holds_every_file_that_the_code_needs(wheel: set[str]) -> None
         for file in (ROOT / room).rglob(pattern)
     }
     assert {f"oxcart/{room}/py.typed" for room in ROOMS} <= needed
+    needed |= {f"oxcart/{name}" for name in ("__init__.py", "py.typed")}
     assert needed <= wheel, f"missing: {sorted(needed - wheel)}"
 
 

@@ -131,7 +131,7 @@ def test_the_loader_refuses_it_too(root: Path, forge: Callable[[Path], None]) ->
     seal(root)
     before = pa.default_memory_pool().max_memory()
     with pytest.raises(CorruptError) as caught:
-        SplitIndex(Dataset.open(str(root)), "train").chunks(0)
+        SplitIndex(Dataset.open(str(root)), "train").cameras["primary"].chunks(0)
     assert len(str(caught.value).splitlines()) == 1
     assert pa.default_memory_pool().max_memory() - before < MOST_MIB << 20
 
@@ -174,7 +174,7 @@ def test_chunks_of_other_lengths_are_of_a_later_version(root: Path) -> None:
     seal(root)
     said = r"^/.*/shards/train-00000\.chunks\.parquet: chunks differ in frames, .*; update oxcart$"
     with pytest.raises(ConfigError, match=said):
-        SplitIndex(Dataset.open(str(root)), "train").chunks(0)
+        SplitIndex(Dataset.open(str(root)), "train").cameras["primary"].chunks(0)
     assert [one.file for one in verify(Dataset.open(str(root))) if "update oxcart" in one.reason] == [CHUNKS]
 
 
@@ -190,7 +190,7 @@ def test_a_chunk_larger_than_any_is_refused(root: Path) -> None:
     with pytest.raises(
         CorruptError, match=r"^shards/train-00000\.chunks\.parquet: has a chunk of 2147483648"
     ):
-        SplitIndex(Dataset.open(str(root)), "train").chunks(0)
+        SplitIndex(Dataset.open(str(root)), "train").cameras["primary"].chunks(0)
 
 
 def test_an_annotation_that_has_an_episode_twice_is_refused(tmp_path: Path) -> None:

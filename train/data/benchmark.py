@@ -122,7 +122,7 @@ def measure(loader: Loader, seconds: float) -> ReadReport:
         ("check", per_s(threads, [one.check for one in chunks]), chunk_bytes),
         ("copy", per_s(len(copies), copies) * len(first), sample_bytes),
     ]
-    if stream.index.codec != "raw":
+    if stream.camera.codec != "raw":
         measured.insert(2, ("decode", per_s(threads, [one.decode for one in chunks]), sample_bytes))
     stages = [
         StageRate(name=name, samples_per_s=rate, bytes_per_s=rate * size) for name, rate, size in measured
@@ -131,7 +131,7 @@ def measure(loader: Loader, seconds: float) -> ReadReport:
     forecasts = _forecasts(loader, partial(per_s, threads), stages, len(offsets))
     workers.close()
     return ReadReport(
-        codec=stream.index.codec,
+        codec=stream.camera.codec,
         threads=threads,
         remote=stream.index.dataset.store.remote,
         batch_size=batch_size,
@@ -152,17 +152,17 @@ class _SampleChunks:
     """The chunks of one sample, in memory and in the store."""
 
     def __init__(self, reader: FrameReader, episode: int, steps: Sequence[int]) -> None:
-        self._index = index = reader.index
-        shard = int(index.shards[episode])
-        table = index.chunks(shard)
+        self._camera = camera = reader.camera
+        shard = int(reader.index.shards[episode])
+        table = camera.chunks(shard)
         first = int(table.firsts[episode - table.start])
-        numbers = sorted({step // index.chunk for step in steps})
+        numbers = sorted({step // camera.chunk for step in steps})
         stored = [table.chunk(first + number) for number in numbers]
         self.data = [bytearray(chunk.size) for chunk in stored]
         ranges = [(chunk.offset, memoryview(data)) for chunk, data in zip(stored, self.data, strict=True)]
         self.fetch = partial(reader.shard(shard).read_into, ranges)
-        size, length = index.sizes[episode].tolist(), int(index.steps[episode])
-        lengths = [min(index.chunk, length - number * index.chunk) for number in numbers]
+        size, length = camera.sizes[episode].tolist(), int(reader.index.steps[episode])
+        lengths = [min(camera.chunk, length - number * camera.chunk) for number in numbers]
         self._frames = [np.empty((count, *size, 3), np.uint8) for count in lengths]
         self.fetch()
 
@@ -172,7 +172,7 @@ class _SampleChunks:
 
     def decode(self) -> None:
         for data, frames in zip(self.data, self._frames, strict=True):
-            decode(self._index.codec, [memoryview(data)], self._index.chunk, frames)
+            decode(self._camera.codec, [memoryview(data)], self._camera.chunk, frames)
 
 
 def _timed(call: Callable[[], None]) -> float:

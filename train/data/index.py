@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -104,12 +105,12 @@ class ChunkTable:
 
 
 class SplitIndex:
-    """Episodes of one split, in plan order, with one camera's frames.
+    """Episodes of one split, in plan order, and where the frames of some cameras are.
 
     Args:
         dataset: the compiled dataset.
         split: name of the split, such as `train`.
-        camera: name or role of the camera.
+        cameras: names or roles of cameras.
         limit: number of episodes to keep, from the first in plan order; None keeps all.
         arrays: which of `action` and `state` will be read.
         metadata: whether `KEY.json` will be read.
@@ -124,16 +125,15 @@ class SplitIndex:
         self,
         dataset: Dataset,
         split: str,
-        camera: str = "primary",
+        cameras: Sequence[str] = ("primary",),
         limit: int | None = None,
         arrays: tuple[str, ...] = (),
         metadata: bool = False,
         read: Read = read_whole,
     ) -> None:
-        self.dataset, self.split, self._read = dataset, split, read
+        self.dataset, self.split = dataset, split
         manifest, url = dataset.manifest, dataset.store.url
-        self._entry = manifest.camera(camera)
-        self.camera: str = self._entry["name"]
+        entries = {name: manifest.camera(name) for name in cameras}
         if not manifest.splits.get(split, {}).get("episodes"):
             have = ", ".join(f"{name} {counts['episodes']}" for name, counts in manifest.splits.items())
             raise ConfigError(f"split {split!r}: {url} has no episodes in it, but {have}")
@@ -142,7 +142,8 @@ class SplitIndex:
                 raise ConfigError(f"{name}: {url} has none; leave it out, or compile it with --{name}")
         places = [f"{name}.{what}" for name in arrays for what in ("offset", "digest")]
         places += ACTS if "action" in arrays else ()
-        pixels = [f"{self.camera}.{what}" for what in ("offset", "height", "width")]
+        found = dict.fromkeys(entry["name"] for entry in entries.values())
+        pixels = [one for name in found for one in camera_columns(name)]
         told = ["offset", "json.digest"] if metadata else []
         columns = ["key", "split", "shard", "steps", *TEXTS, *pixels, *places, *told]
         table = dataset.table(EPISODES, columns, coded=("split", "shard", *TEXTS), read=read)
@@ -151,8 +152,8 @@ class SplitIndex:
         table = table.filter(pa.array(np.isin(splits.codes, wanted))).drop_columns("split")
         stated = manifest.splits[split]["episodes"]
         if table.num_rows != stated:
-            found = f"has {table.num_rows} episodes of {split}, the manifest says {stated}"
-            raise CorruptError(f"{url}/{manifest.file(EPISODES)}: {found}")
+            has = f"has {table.num_rows} episodes of {split}, the manifest says {stated}"
+            raise CorruptError(f"{url}/{manifest.file(EPISODES)}: {has}")
         table = table.slice(0, limit)
         self.keys: pa.Array = pc.cast(table["key"], pa.large_string()).combine_chunks()
         self.steps = table["steps"].to_numpy().astype(np.int32)
@@ -166,13 +167,6 @@ class SplitIndex:
         self.shards = of_code[shards.codes]
         if (np.diff(self.shards) < 0).any():
             raise CorruptError(f"{url}/{EPISODES}: episodes of one shard are not in consecutive rows")
-        self.offsets = table[pixels[0]].to_numpy().astype(np.int64)
-        self.sizes = np.stack([table[name].to_numpy().astype(np.int32) for name in pixels[1:]], axis=1)
-        self.uniform: tuple[int, int] | None = None
-        """Height and width of all frames; None where they differ."""
-        if (self.sizes == self.sizes[:1]).all():
-            self.uniform = int(self.sizes[0, 0]), int(self.sizes[0, 1])
-            self.sizes = np.broadcast_to(self.sizes[:1].copy(), self.sizes.shape)
         self.acts: Int64 | None = None
         """[N, 2]: first step of each episode that holds an action, and the step after the last one."""
         if "action" in arrays:
@@ -187,15 +181,8 @@ class SplitIndex:
         }
         self.metadata = tuple(table[name].to_numpy() for name in told)
         """Offset of each episode's `KEY.json` in its shard, header included, and digest of `KEY.json`."""
-        self.codec: str = self._entry["codec"]
-        self.chunk: int = self._entry["chunk"]
-        self.bases: Int64 = np.zeros(len(self.steps) + 1, np.int64)
-        """Number of each episode's first chunk among all chunks of the split."""
-        np.cumsum(-(-self.steps // self.chunk), out=self.bases[1:])
-        self._tables: OrderedDict[int, ChunkTable] = OrderedDict()
-        self._kept = 0
-        self._lock = threading.Lock()
-        self._locks: dict[int, threading.Lock] = {}
+        self.cameras = {name: CameraIndex(self, entry, table, read) for name, entry in entries.items()}
+        """Name of each camera, as it was asked for -> where its frames are."""
 
     def __len__(self) -> int:
         return len(self.steps)
@@ -206,8 +193,8 @@ class SplitIndex:
         texts = sum(one.codes.nbytes for one in self.texts.values())
         arrays = sum(one.offsets.nbytes + one.digests.nbytes for one in self.arrays.values())
         arrays += self.acts.nbytes if self.acts is not None else 0
-        columns = (self.steps, self.shards, self.offsets, self.bases)
-        return int(self.keys.nbytes) + texts + arrays + sum(one.nbytes for one in columns)
+        frames = sum(one.nbytes for one in self.cameras.values())
+        return int(self.keys.nbytes + self.steps.nbytes + self.shards.nbytes) + texts + arrays + frames
 
     def key(self, episode: int) -> str:
         """Key of an episode."""
@@ -220,6 +207,55 @@ class SplitIndex:
     def first_episode(self, shard: int) -> int:
         """Index of the first episode of a shard."""
         return int(np.searchsorted(self.shards, shard))
+
+    def describe(self) -> dict[str, Any]:
+        """Identity of the split, as plain JSON; it is part of what determines the order."""
+        return {
+            "dataset": self.dataset.manifest.dataset["name"],
+            "fingerprint": self.dataset.manifest.fingerprint,
+            "order": self.dataset.manifest.order,
+            "split": self.split,
+        }
+
+
+class CameraIndex:
+    """Where the frames of one camera are, for every episode of a split.
+
+    Args:
+        index: the episodes.
+        entry: the camera's entry of the manifest.
+        table: rows of `episodes.parquet`, one per episode, with the camera's columns.
+        read: reads the bytes of chunk tables.
+    """
+
+    def __init__(self, index: SplitIndex, entry: Mapping[str, Any], table: pa.Table, read: Read) -> None:
+        self.index, self._entry, self._read = index, entry, read
+        self.name: str = entry["name"]
+        self.codec: str = entry["codec"]
+        self.chunk: int = entry["chunk"]
+        """Frames per chunk; the last chunk of an episode may have fewer."""
+        offsets, *sides = (table[one].to_numpy() for one in camera_columns(self.name))
+        self.offsets: Int64 = offsets.astype(np.int64)
+        """[N]: offset of each episode's first chunk in its shard."""
+        self.sizes = np.stack([one.astype(np.int32) for one in sides], axis=1)
+        """[N, 2]: height and width of each episode's frames."""
+        self.uniform: tuple[int, int] | None = None
+        """Height and width of all frames; None where they differ."""
+        if (self.sizes == self.sizes[:1]).all():
+            self.uniform = int(self.sizes[0, 0]), int(self.sizes[0, 1])
+            self.sizes = np.broadcast_to(self.sizes[:1].copy(), self.sizes.shape)
+        self.bases: Int64 = np.zeros(len(index.steps) + 1, np.int64)
+        """[N + 1]: number of each episode's first chunk among all chunks of the split."""
+        np.cumsum(-(-index.steps // self.chunk), out=self.bases[1:])
+        self._tables: OrderedDict[int, ChunkTable] = OrderedDict()
+        self._kept = 0
+        self._lock = threading.Lock()
+        self._locks: dict[int, threading.Lock] = {}
+
+    @property
+    def nbytes(self) -> int:
+        """Memory of the columns, in bytes."""
+        return self.offsets.nbytes + self.bases.nbytes
 
     def chunks(self, shard: int) -> ChunkTable:
         """The chunk table of a shard, read by the first thread that asks for it.
@@ -248,30 +284,27 @@ class SplitIndex:
         return table
 
     def _read_chunks(self, shard: int) -> ChunkTable:
-        entry = self.dataset.manifest.shards[shard]
-        table = read_chunks(self.dataset.store, entry, self._read)
-        table = table.filter(pc.equal(table["camera"], self.camera))
-        start, stop = self.first_episode(shard), self.first_episode(shard + 1)
+        index = self.index
+        entry = index.dataset.manifest.shards[shard]
+        table = read_chunks(index.dataset.store, entry, self._read)
+        table = table.filter(pc.equal(table["camera"], self.name))
+        start, stop = index.first_episode(shard), index.first_episode(shard + 1)
         count = stop - start
         keys = pc.cast(table["key"].slice(0, count), pa.large_string()).combine_chunks()
-        if not keys.equals(self.keys.slice(start, count)):
+        if not keys.equals(index.keys.slice(start, count)):
             raise CorruptError(f"{entry['chunks']}: is not of the episodes that {EPISODES} lists")
         rows = slice(start, stop)
         frame_bytes = self.sizes[rows].astype(np.int64).prod(axis=1) * 3
         try:
             found = place_chunks(
-                table.slice(0, count), self.offsets[rows], self.steps[rows], frame_bytes, self._entry
+                table.slice(0, count), self.offsets[rows], index.steps[rows], frame_bytes, self._entry
             )
         except CorruptError as error:
             raise CorruptError(f"{entry['chunks']}: {error}") from error
         firsts = self.bases[rows] - self.bases[start]
         return ChunkTable(start=start, firsts=firsts, **found._asdict())
 
-    def describe(self) -> dict[str, Any]:
-        """Identity of the split, as plain JSON; it is part of what determines the order."""
-        return {
-            "dataset": self.dataset.manifest.dataset["name"],
-            "fingerprint": self.dataset.manifest.fingerprint,
-            "order": self.dataset.manifest.order,
-            "split": self.split,
-        }
+
+def camera_columns(camera: str) -> list[str]:
+    """Columns of `episodes.parquet` that say where the frames of a camera are, and their size."""
+    return [f"{camera}.{what}" for what in ("offset", "height", "width")]

@@ -85,7 +85,7 @@ class Loader(torch.utils.data.IterableDataset[Batch]):
             SplitIndex(
                 one,
                 split,
-                config.camera,
+                (config.camera,),
                 config.limit,
                 config.arrays,
                 config.instructions,
@@ -164,7 +164,7 @@ class Loader(torch.utils.data.IterableDataset[Batch]):
     @property
     def bytes_read(self) -> int:
         """Bytes of frames that this process has read from stores; the cache does not count."""
-        return sum(stream.reader.bytes_read for stream in self.streams)
+        return sum(stream.episodes.bytes_read for stream in self.streams)
 
     def state_dict(self) -> dict[str, Any]:
         """The position, and everything on which the order of samples depends, as plain data."""
@@ -363,7 +363,7 @@ def _place(config: LoaderConfig) -> tuple[int, int]:
 
 def _common_size(indexes: Sequence[SplitIndex]) -> tuple[int, int]:
     """Height and width that the frames of all datasets have."""
-    sizes = {index.dataset.store.url: index.uniform for index in indexes}
+    sizes = {index.dataset.store.url: one.uniform for index in indexes for one in index.cameras.values()}
     found = set(sizes.values())
     if len(found) == 1 and None not in found:
         (only,) = found

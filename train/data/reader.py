@@ -27,7 +27,7 @@ from oxcart.shards.names import stem_of
 from oxcart.shards.prefetch import GAP_BYTES, PIECE_BYTES, spans
 from oxcart.shards.resize import resize_into
 from oxcart.train.data.cache import Cache
-from oxcart.train.data.index import ChunkTable, SplitIndex, StoredChunk
+from oxcart.train.data.index import CameraIndex, ChunkTable, SplitIndex, StoredChunk
 from oxcart.train.data.reuse import Budget, Reuse, SharedRead
 
 Frame = npt.NDArray[np.uint8]
@@ -52,31 +52,17 @@ class _Place(NamedTuple):
     """Index of the episode's first chunk in the table."""
 
 
-class FrameReader:
-    """Reads the frames of one camera of one split; any number of threads may use it at once.
+class EpisodeReader:
+    """Reads arrays and instructions of one split; any number of threads may use it at once.
 
     Args:
         index: episodes of the split.
-        size: height and width that frames are resized to; None keeps the stored size.
-        check: compare every chunk with its digest.
-        budget: memory for chunks that are needed again soon.
+        check: compare every chunk of frames with its digest; arrays and instructions always are.
         cache: local cache of data from a remote dataset.
     """
 
-    def __init__(
-        self,
-        index: SplitIndex,
-        *,
-        size: tuple[int, int] | None,
-        check: bool,
-        budget: Budget,
-        cache: Cache | None = None,
-    ) -> None:
-        self.index = index
-        self._budget = budget
-        self.reuse = Reuse(budget)
-        """Chunks kept for the iteration in progress."""
-        self._check = check
+    def __init__(self, index: SplitIndex, *, check: bool = True, cache: Cache | None = None) -> None:
+        self.index, self.check = index, check
         self._cache = cache
         store = index.dataset.store
         self.shard = lru_cache(maxsize=OPEN_SHARDS)(lambda shard: store.open(index.shard_name(shard)))
@@ -85,219 +71,6 @@ class FrameReader:
         self._lock = threading.Lock()
         self.bytes_read = 0
         """Bytes of frames read from the store; reads from the cache do not count."""
-        self._plain = index.codec == "raw" and index.chunk == 1 and size in (None, index.uniform)
-
-    def begin(self) -> Reuse:
-        """Begin an iteration, dropping whatever the last one expected and kept."""
-        self.reuse.close()
-        self.reuse = Reuse(self._budget)
-        return self.reuse
-
-    def read(
-        self, episodes: Int64, steps: Int64, frames: Frame, rows: Int64, reuse: Reuse | None = None
-    ) -> None:
-        """Write the frames of some samples to their rows.
-
-        Args:
-            episodes: [n], the episode of each sample.
-            steps: [n, k], the steps of its frames.
-            frames: uint8 [B, k, H, W, 3], contiguous.
-            rows: [n], the row of each sample in `frames`.
-            reuse: the iteration in which these frames were expected; None if they were not.
-
-        Raises:
-            CorruptError: a chunk does not match its digest or cannot be decoded.
-            StoreError: the shard cannot be read.
-        """
-        plain = self._plain and (reuse is None or not reuse.expects)
-        size, memory = frames[0, 0].nbytes, _flat(frames)
-        for row, episode, mine in zip(rows.tolist(), episodes.tolist(), steps.tolist(), strict=True):
-            at = self._find(episode)
-            if plain:
-                begin = row * len(mine) * size
-                buffers = [memory[i : i + size] for i in range(begin, begin + len(mine) * size, size)]
-                self._read_raw(at, [at.first + step for step in mine], buffers)
-            else:
-                self._read_frames(at, mine, frames[row], reuse)
-
-    def read_episode(self, episode: int) -> Frame:
-        """Read all frames of an episode, uint8 [T, H, W, 3], in their stored size."""
-        steps, (height, width) = int(self.index.steps[episode]), self.index.sizes[episode].tolist()
-        frames = np.empty((steps, height, width, 3), np.uint8)
-        self._read_frames(self._find(episode), range(steps), frames, None)
-        return frames
-
-    def _find(self, episode: int) -> _Place:
-        shard = int(self.index.shards[episode])
-        table = self.index.chunks(shard)
-        return _Place(episode, shard, table, int(table.firsts[episode - table.start]))
-
-    def _read_raw(self, at: _Place, places: Sequence[int], buffers: Sequence[memoryview]) -> None:
-        table = at.table
-        if self.index.dataset.store.remote:
-            self._fetch(at, [(table.chunk(place), out) for place, out in zip(places, buffers, strict=True)])
-            return
-        # One by one: each is checked while it is in the processor's cache. A few microseconds matter here.
-        file, check = self.shard(at.shard), self._check
-        self._count(sum(map(len, buffers)))
-        for place, buffer in zip(places, buffers, strict=True):
-            file.read_into(((int(table.offsets[place]), buffer),))
-            if check and xxh3_64_intdigest(buffer) != int(table.digests[place]):
-                self._fetch(at, [(table.chunk(place), buffer)])
-
-    def _read_frames(
-        self, at: _Place, steps: Sequence[int], outs: Sequence[Frame] | Frame, reuse: Reuse | None
-    ) -> None:
-        size = self.index.chunk
-        wanted: dict[int, list[tuple[int, Frame]]] = {}
-        for step, out in zip(steps, outs, strict=True):
-            wanted.setdefault(step // size, []).append((step % size, out))
-        for chunk, frames in wanted.items():
-            self._read_chunk(at, chunk, frames, reuse)
-
-    def _read_chunk(
-        self, at: _Place, chunk: int, frames: Sequence[tuple[int, Frame]], reuse: Reuse | None
-    ) -> None:
-        """Write frames of one chunk, each given by its number in the chunk, to their memory."""
-        index = self.index
-        height, width = index.sizes[at.episode].tolist()
-        number = min(index.chunk, int(index.steps[at.episode]) - chunk * index.chunk)
-        name, shape, uses = int(index.bases[at.episode]) + chunk, (number, height, width, 3), len(frames)
-
-        def decode_all(out: Frame) -> None:
-            self._decode(at, chunk, out, reuse)
-
-        kept = None
-        if reuse is not None:
-            kept = reuse.frames(name, uses, shape, decode_all, plain=index.codec == "raw")
-        if kept is not None:
-            assert kept.frames is not None
-            found = kept.frames
-        else:
-            last = max(step for step, _ in frames)
-            direct = last == 0 and frames[0][1].shape == shape[1:]
-            found = frames[0][1][None] if direct else _scratch("frames", (last + 1, height, width, 3))
-            decode_all(found)
-            frames = frames[1:] if direct else frames
-        for step, out in frames:
-            if out.shape == found.shape[1:]:
-                np.copyto(out, found[step])
-            else:
-                resize_into(out, found[step])
-        if reuse is not None:
-            reuse.done(name, uses, kept)
-
-    def _decode(self, at: _Place, chunk: int, out: Frame, reuse: Reuse | None) -> None:
-        """Decode the first frames of a chunk into `out` [n, H, W, 3]."""
-        codec, place = self.index.codec, at.first + chunk
-        stored = at.table.chunk(place)
-        whole = codec == "raw" and out.nbytes == stored.size
-        buffer = _flat(out) if whole else _scratch("bytes", (stored.size,)).data
-        if not self._cached(at.shard, stored, buffer):
-            name = int(self.index.bases[at.episode]) + chunk
-            data = self._shared(at.shard, stored, name, reuse) if reuse is not None else None
-            if data is None:
-                self._fetch(at, [(stored, buffer)])
-            elif whole:
-                np.copyto(out.reshape(-1), np.frombuffer(data, np.uint8))
-            else:
-                buffer = data
-        if whole:
-            return
-        try:
-            decode(codec, [buffer], self.index.chunk, out)
-        except CorruptError as error:
-            raise CorruptError(f"{self._name(at, place)}: {error}") from error
-
-    def _shared(self, shard: int, stored: StoredChunk, name: int, reuse: Reuse) -> memoryview | None:
-        """The bytes of a chunk from a read that it shares; None if there is none, or the bytes are wrong."""
-        found = reuse.encoded(name, self._read_shared)
-        if found is None:
-            return None
-        shared, data = found
-        data = data[stored.offset - shared.start :][: stored.size]
-        if self._check and xxh3_64_intdigest(data) != stored.digest:
-            reuse.forget_bytes(shared)
-            return None
-        self._keep(shard, stored.offset, data)
-        return data
-
-    def _read_shared(self, shared: SharedRead) -> memoryview:
-        data = memoryview(bytearray(shared.length))
-        self.shard(shared.shard).read_into([(shared.start, data)])
-        self._count(shared.length)
-        return data
-
-    def _fetch(self, at: _Place, wanted: list[tuple[StoredChunk, memoryview]]) -> None:
-        """Fill each chunk's buffer with its bytes, checked."""
-        if self._plain:
-            wanted = [(chunk, out) for chunk, out in wanted if not self._cached(at.shard, chunk, out)]
-        for _ in range(2):
-            self.shard(at.shard).read_into([(chunk.offset, out) for chunk, out in wanted])
-            self._count(sum(len(out) for _, out in wanted))
-            if not self._check:
-                return
-            wrong = []
-            for chunk, out in wanted:
-                if xxh3_64_intdigest(out) == chunk.digest:
-                    self._keep(at.shard, chunk.offset, out)
-                else:
-                    wrong.append((chunk, out))
-            if not wrong:
-                return
-            wanted = wrong
-            self.shard.cache_clear()
-        raise CorruptError(f"{self._name(at, wanted[0][0].place)} does not match its digest")
-
-    def _count(self, size: int) -> None:
-        with self._lock:
-            self.bytes_read += size
-
-    def _cached(self, shard: int, chunk: StoredChunk, buffer: memoryview) -> bool:
-        """Fill the buffer from the cache, if the right bytes are there."""
-        cache = self._cache
-        return cache is not None and cache.read(self._digest(shard), chunk.offset, buffer, chunk.digest)
-
-    def _keep(self, shard: int, offset: int, data: memoryview) -> None:
-        """Put checked bytes into the cache, if there is one."""
-        if self._cache is not None and self._check:
-            self._cache.write(self._digest(shard), offset, data)
-
-    def _digest(self, shard: int) -> str:
-        return str(self.index.dataset.manifest.shards[shard]["blake3"])
-
-    def plan_reads(self, episodes: Int64, chunks: Int64, limit: int) -> None:
-        """Plan to read the chunks of one window together with their neighbours, if they fit into a limit.
-
-        Args:
-            episodes: [n], the episode of each chunk.
-            chunks: [n], the number of each chunk among those of its episode.
-            limit: maximum bytes of all of them together.
-        """
-        index, found, total = self.index, [], 0
-        of_shard = index.shards[episodes]
-        for shard in np.unique(of_shard).tolist():
-            table, mine = index.chunks(shard), of_shard == shard
-            places = table.firsts[episodes[mine] - table.start] + chunks[mine]
-            names = index.bases[episodes[mine]] + chunks[mine]
-            found.append(
-                (shard, names.tolist(), table.offsets[places].tolist(), table.sizes[places].tolist())
-            )
-            total += sum(found[-1][3])
-        if total > limit:
-            return
-        for shard, names, offsets, sizes in found:
-            for joined in spans(list(zip(offsets, sizes, strict=True)), GAP_BYTES):
-                some: list[int] = []
-                start = end = joined.start
-                for i in joined.ranges:
-                    stop = offsets[i] + sizes[i]
-                    if some and stop - start > PIECE_BYTES:
-                        self.reuse.expect_read(SharedRead(shard, start, end - start), some)
-                        some, start = [], offsets[i]
-                    some.append(names[i])
-                    end = max(end, stop)
-                self.reuse.expect_read(SharedRead(shard, start, end - start), some)
 
     def array(self, name: str, episode: int) -> npt.NDArray[np.float32]:
         """Read the action or state of an episode, [T, A] float32, and check it."""
@@ -356,15 +129,256 @@ class FrameReader:
 
         found = get(read)
         for offset, data in pieces:
-            self._keep(shard, offset, data)
+            self.keep(shard, offset, data)
         return found
+
+    def cached(self, shard: int, chunk: StoredChunk, buffer: memoryview) -> bool:
+        """Fill the buffer from the cache, if the right bytes are there."""
+        cache = self._cache
+        return cache is not None and cache.read(self._digest(shard), chunk.offset, buffer, chunk.digest)
+
+    def keep(self, shard: int, offset: int, data: memoryview) -> None:
+        """Put checked bytes into the cache, if there is one."""
+        if self._cache is not None and self.check:
+            self._cache.write(self._digest(shard), offset, data)
+
+    def _digest(self, shard: int) -> str:
+        return str(self.index.dataset.manifest.shards[shard]["blake3"])
+
+    def count(self, size: int) -> None:
+        """Add to the bytes of frames that were read."""
+        with self._lock:
+            self.bytes_read += size
+
+
+class FrameReader:
+    """Reads the frames of one camera of one split; any number of threads may use it at once.
+
+    Args:
+        episodes: reads the shards.
+        camera: where the frames are.
+        size: height and width that frames are resized to; None keeps the stored size.
+        budget: memory for chunks that are needed again soon.
+    """
+
+    def __init__(
+        self,
+        episodes: EpisodeReader,
+        camera: CameraIndex,
+        *,
+        size: tuple[int, int] | None,
+        budget: Budget,
+    ) -> None:
+        self.index, self.camera, self._episodes = episodes.index, camera, episodes
+        self.shard = episodes.shard
+        self._budget = budget
+        self.reuse = Reuse(budget)
+        """Chunks kept for the iteration in progress."""
+        self._plain = camera.codec == "raw" and camera.chunk == 1 and size in (None, camera.uniform)
+
+    def begin(self) -> Reuse:
+        """Begin an iteration, dropping whatever the last one expected and kept."""
+        self.reuse.close()
+        self.reuse = Reuse(self._budget)
+        return self.reuse
+
+    def read(
+        self, episodes: Int64, steps: Int64, frames: Frame, rows: Int64, reuse: Reuse | None = None
+    ) -> None:
+        """Write the frames of some samples to their rows.
+
+        Args:
+            episodes: [n], the episode of each sample.
+            steps: [n, k], the steps of its frames.
+            frames: uint8 [B, k, H, W, 3], contiguous.
+            rows: [n], the row of each sample in `frames`.
+            reuse: the iteration in which these frames were expected; None if they were not.
+
+        Raises:
+            CorruptError: a chunk does not match its digest or cannot be decoded.
+            StoreError: the shard cannot be read.
+        """
+        plain = self._plain and (reuse is None or not reuse.expects)
+        size, memory = frames[0, 0].nbytes, _flat(frames)
+        for row, episode, mine in zip(rows.tolist(), episodes.tolist(), steps.tolist(), strict=True):
+            at = self._find(episode)
+            if plain:
+                begin = row * len(mine) * size
+                buffers = [memory[i : i + size] for i in range(begin, begin + len(mine) * size, size)]
+                self._read_raw(at, [at.first + step for step in mine], buffers)
+            else:
+                self._read_frames(at, mine, frames[row], reuse)
+
+    def read_episode(self, episode: int) -> Frame:
+        """Read all frames of an episode, uint8 [T, H, W, 3], in their stored size."""
+        steps, (height, width) = int(self.index.steps[episode]), self.camera.sizes[episode].tolist()
+        frames = np.empty((steps, height, width, 3), np.uint8)
+        self._read_frames(self._find(episode), range(steps), frames, None)
+        return frames
+
+    def _find(self, episode: int) -> _Place:
+        shard = int(self.index.shards[episode])
+        table = self.camera.chunks(shard)
+        return _Place(episode, shard, table, int(table.firsts[episode - table.start]))
+
+    def _read_raw(self, at: _Place, places: Sequence[int], buffers: Sequence[memoryview]) -> None:
+        table = at.table
+        if self.index.dataset.store.remote:
+            self._fetch(at, [(table.chunk(place), out) for place, out in zip(places, buffers, strict=True)])
+            return
+        # One by one: each is checked while it is in the processor's cache. A few microseconds matter here.
+        file, check = self.shard(at.shard), self._episodes.check
+        self._episodes.count(sum(map(len, buffers)))
+        for place, buffer in zip(places, buffers, strict=True):
+            file.read_into(((int(table.offsets[place]), buffer),))
+            if check and xxh3_64_intdigest(buffer) != int(table.digests[place]):
+                self._fetch(at, [(table.chunk(place), buffer)])
+
+    def _read_frames(
+        self, at: _Place, steps: Sequence[int], outs: Sequence[Frame] | Frame, reuse: Reuse | None
+    ) -> None:
+        size = self.camera.chunk
+        wanted: dict[int, list[tuple[int, Frame]]] = {}
+        for step, out in zip(steps, outs, strict=True):
+            wanted.setdefault(step // size, []).append((step % size, out))
+        for chunk, frames in wanted.items():
+            self._read_chunk(at, chunk, frames, reuse)
+
+    def _read_chunk(
+        self, at: _Place, chunk: int, frames: Sequence[tuple[int, Frame]], reuse: Reuse | None
+    ) -> None:
+        """Write frames of one chunk, each given by its number in the chunk, to their memory."""
+        camera = self.camera
+        height, width = camera.sizes[at.episode].tolist()
+        number = min(camera.chunk, int(self.index.steps[at.episode]) - chunk * camera.chunk)
+        name, shape, uses = int(camera.bases[at.episode]) + chunk, (number, height, width, 3), len(frames)
+
+        def decode_all(out: Frame) -> None:
+            self._decode(at, chunk, out, reuse)
+
+        kept = None
+        if reuse is not None:
+            kept = reuse.frames(name, uses, shape, decode_all, plain=camera.codec == "raw")
+        if kept is not None:
+            assert kept.frames is not None
+            found = kept.frames
+        else:
+            last = max(step for step, _ in frames)
+            direct = last == 0 and frames[0][1].shape == shape[1:]
+            found = frames[0][1][None] if direct else _scratch("frames", (last + 1, height, width, 3))
+            decode_all(found)
+            frames = frames[1:] if direct else frames
+        for step, out in frames:
+            if out.shape == found.shape[1:]:
+                np.copyto(out, found[step])
+            else:
+                resize_into(out, found[step])
+        if reuse is not None:
+            reuse.done(name, uses, kept)
+
+    def _decode(self, at: _Place, chunk: int, out: Frame, reuse: Reuse | None) -> None:
+        """Decode the first frames of a chunk into `out` [n, H, W, 3]."""
+        codec, place = self.camera.codec, at.first + chunk
+        stored = at.table.chunk(place)
+        whole = codec == "raw" and out.nbytes == stored.size
+        buffer = _flat(out) if whole else _scratch("bytes", (stored.size,)).data
+        if not self._episodes.cached(at.shard, stored, buffer):
+            name = int(self.camera.bases[at.episode]) + chunk
+            data = self._shared(at.shard, stored, name, reuse) if reuse is not None else None
+            if data is None:
+                self._fetch(at, [(stored, buffer)])
+            elif whole:
+                np.copyto(out.reshape(-1), np.frombuffer(data, np.uint8))
+            else:
+                buffer = data
+        if whole:
+            return
+        try:
+            decode(codec, [buffer], self.camera.chunk, out)
+        except CorruptError as error:
+            raise CorruptError(f"{self._name(at, place)}: {error}") from error
+
+    def _shared(self, shard: int, stored: StoredChunk, name: int, reuse: Reuse) -> memoryview | None:
+        """The bytes of a chunk from a read that it shares; None if there is none, or the bytes are wrong."""
+        found = reuse.encoded(name, self._read_shared)
+        if found is None:
+            return None
+        shared, data = found
+        data = data[stored.offset - shared.start :][: stored.size]
+        if self._episodes.check and xxh3_64_intdigest(data) != stored.digest:
+            reuse.forget_bytes(shared)
+            return None
+        self._episodes.keep(shard, stored.offset, data)
+        return data
+
+    def _read_shared(self, shared: SharedRead) -> memoryview:
+        data = memoryview(bytearray(shared.length))
+        self.shard(shared.shard).read_into([(shared.start, data)])
+        self._episodes.count(shared.length)
+        return data
+
+    def _fetch(self, at: _Place, wanted: list[tuple[StoredChunk, memoryview]]) -> None:
+        """Fill each chunk's buffer with its bytes, checked."""
+        if self._plain:
+            wanted = [
+                (chunk, out) for chunk, out in wanted if not self._episodes.cached(at.shard, chunk, out)
+            ]
+        for _ in range(2):
+            self.shard(at.shard).read_into([(chunk.offset, out) for chunk, out in wanted])
+            self._episodes.count(sum(len(out) for _, out in wanted))
+            if not self._episodes.check:
+                return
+            wrong = []
+            for chunk, out in wanted:
+                if xxh3_64_intdigest(out) == chunk.digest:
+                    self._episodes.keep(at.shard, chunk.offset, out)
+                else:
+                    wrong.append((chunk, out))
+            if not wrong:
+                return
+            wanted = wrong
+            self.shard.cache_clear()
+        raise CorruptError(f"{self._name(at, wanted[0][0].place)} does not match its digest")
+
+    def plan_reads(self, episodes: Int64, chunks: Int64, limit: int) -> None:
+        """Plan to read the chunks of one window together with their neighbours, if they fit into a limit.
+
+        Args:
+            episodes: [n], the episode of each chunk.
+            chunks: [n], the number of each chunk among those of its episode.
+            limit: maximum bytes of all of them together.
+        """
+        camera, found, total = self.camera, [], 0
+        of_shard = self.index.shards[episodes]
+        for shard in np.unique(of_shard).tolist():
+            table, mine = camera.chunks(shard), of_shard == shard
+            places = table.firsts[episodes[mine] - table.start] + chunks[mine]
+            names = camera.bases[episodes[mine]] + chunks[mine]
+            found.append(
+                (shard, names.tolist(), table.offsets[places].tolist(), table.sizes[places].tolist())
+            )
+            total += sum(found[-1][3])
+        if total > limit:
+            return
+        for shard, names, offsets, sizes in found:
+            for joined in spans(list(zip(offsets, sizes, strict=True)), GAP_BYTES):
+                some: list[int] = []
+                start = end = joined.start
+                for i in joined.ranges:
+                    stop = offsets[i] + sizes[i]
+                    if some and stop - start > PIECE_BYTES:
+                        self.reuse.expect_read(SharedRead(shard, start, end - start), some)
+                        some, start = [], offsets[i]
+                    some.append(names[i])
+                    end = max(end, stop)
+                self.reuse.expect_read(SharedRead(shard, start, end - start), some)
 
     def will_need(self, episodes: Int64) -> None:
         """Tell the system that these episodes, which lie close together, are needed soon."""
         shards = self.index.shards[episodes]
         for shard in np.unique(shards).tolist():
             mine = episodes[shards == shard]
-            table = self.index.chunks(shard)
+            table = self.camera.chunks(shard)
             low = int(table.firsts[int(mine.min()) - table.start])
             last = int(mine.max()) - table.start + 1
             high = int(table.firsts[last]) if last < len(table.firsts) else len(table.offsets)
@@ -375,7 +389,7 @@ class FrameReader:
     def _name(self, at: _Place, place: int) -> str:
         """Name of a chunk in messages."""
         stem = stem_of(self.index.shard_name(at.shard))
-        return f"{stem}: {self.index.key(at.episode)}, camera {self.index.camera}, chunk {place - at.first}"
+        return f"{stem}: {self.index.key(at.episode)}, camera {self.camera.name}, chunk {place - at.first}"
 
 
 def _flat(array: npt.NDArray[np.uint8]) -> memoryview:

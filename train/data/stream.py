@@ -17,7 +17,7 @@ from oxcart.train.data.index import SplitIndex
 from oxcart.train.data.mixture import Schedule
 from oxcart.train.data.moving import open_moving
 from oxcart.train.data.order import Order, Samples, derive
-from oxcart.train.data.reader import FrameReader
+from oxcart.train.data.reader import EpisodeReader, FrameReader
 from oxcart.train.data.reuse import Budget, Reuse
 from oxcart.train.data.sampling import Frames, Pairs, TooShortError
 from oxcart.train.data.summing import Floats, Summing
@@ -103,14 +103,16 @@ class DatasetStream:
             names = [one.name for one in parse_columns(manifest.action)]
             self._chosen = [names.index(one.name) for one in self.columns["action"]]
         self._sum = Summing(self.columns["action"], store.url) if config.action == "sum" else None
-        self.reader = FrameReader(index, size=size, check=config.check, budget=budget, cache=cache)
+        (self.camera,) = index.cameras.values()
+        self.episodes = EpisodeReader(index, check=config.check, cache=cache)
+        self.reader = FrameReader(self.episodes, self.camera, size=size, budget=budget)
         self._pair = isinstance(self._sample, Pairs)
         wanted = len(self.order) * (2 if self._pair else 1)
-        dense = wanted >= DENSE * int(index.bases[-1])
+        dense = wanted >= DENSE * int(self.camera.bases[-1])
         self._dense = dense if config.read_mode == "auto" else config.read_mode == "sequential"
         # The system's page cache keeps raw frames of a directory better than a copy of them would.
         self._reuses = (dense or self._dense) and (
-            store.remote or index.codec != "raw" or size != index.uniform
+            store.remote or self.camera.codec != "raw" or size != self.camera.uniform
         )
         self._budget = budget
         self._begun: dict[int, tuple[int, int]] = {}
@@ -161,9 +163,9 @@ class DatasetStream:
         steps = self._steps(samples)
         episodes = np.concatenate([samples.episode, samples.episode]) if self._pair else samples.episode
         steps = np.concatenate([steps, steps + self.offset]) if self._pair else steps
-        chunks = steps // self.index.chunk
+        chunks = steps // self.camera.chunk
         names, firsts, times = np.unique(
-            self.index.bases[episodes] + chunks, return_index=True, return_counts=True
+            self.camera.bases[episodes] + chunks, return_index=True, return_counts=True
         )
         if self._reuses:
             self.reader.reuse.expect(names, times)
@@ -209,15 +211,15 @@ class DatasetStream:
             if action is not None and mask is not None:
                 self._act(action, mask, row, episode, t)
             if state is not None:
-                state[row] = self.reader.array("state", episode)[t]
+                state[row] = self.episodes.array("state", episode)[t]
             if batch.instructions is not None:
-                batch.instructions[row] = self.reader.instructions(episode, t)
+                batch.instructions[row] = self.episodes.instructions(episode, t)
 
     def _act(self, action: Floats, mask: npt.NDArray[np.bool_], row: int, episode: int, t: int) -> None:
         """Fill the action and the mask of one sample; steps that hold no action stay zero."""
         assert self.index.acts is not None
         start, stop = self.index.acts[episode].tolist()
-        values = self.reader.array("action", episode)
+        values = self.episodes.array("action", episode)
         if self._sum is not None:
             end = t + self.actions + self._sum.ahead
             if start <= t and end <= stop:

@@ -130,7 +130,7 @@ class LaqTask:
             quiet=self._config.run.quiet,
         )
         for stream in loader.streams:
-            smallest = int(stream.index.sizes.min())
+            smallest = int(stream.camera.sizes.min())
             if smallest < model.patch:
                 raise ConfigError(
                     f"model.patch: {model.patch} pixels are more than the {smallest} of frames of "
