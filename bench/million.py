@@ -135,6 +135,7 @@ def million_episodes(out: Path, count: int = 1_000_000) -> Path:
         ],
         "action": None,
         "state": None,
+        "reward": None,
         "control_rate": None,
         "pixels": {"cameras": [CAMERA]},
         "shards": shards,

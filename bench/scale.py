@@ -39,6 +39,7 @@ from oxcart.compile.plan import Plan, Settings, Shard, plan_compile
 from oxcart.compile.sample.rlds import RldsSampleConfig, write_rlds
 from oxcart.compile.sources.base import SourceConfig, census_schema
 from oxcart.compile.workspace import Claim, Done, unfinished_claim, write_done
+from oxcart.manifests.columns import ARRAYS
 from oxcart.manifests.dataset import Dataset
 from oxcart.manifests.manifest import CLAIM, FORMAT
 from oxcart.manifests.tables import VALUES_SCHEMA, episodes_schema
@@ -156,8 +157,7 @@ def synthetic(count: int) -> Census:
         "version": "1.0.0",
         "kind": "rlds",
         "cameras": {CAMERA: CAMERA},
-        "action": [],
-        "state": [],
+        **{name: [] for name in ARRAYS},
     }
     sizes = dict.fromkeys(names.tolist(), FILE_EPISODES * 1000000)
     return Census(source=source, sizes=sizes, table=pa.table(arrays, schema=schema))
@@ -189,10 +189,8 @@ def claim_of(made: Plan) -> Claim:
                 **made.encodings[CAMERA].describe(),
             }
         ],
-        action_sizes=[],
-        state_sizes=[],
-        action_columns=[],
-        state_columns=[],
+        array_sizes={name: [] for name in ARRAYS},
+        array_columns={name: [] for name in ARRAYS},
         control_rate=None,
     )
 
@@ -267,8 +265,7 @@ def leave(store: Store, shard: Shard, plan: str) -> None:
         "rejected": [],
         "again": 0,
         "swapped": 0,
-        "action": None,
-        "state": None,
+        "moments": dict.fromkeys(ARRAYS),
         "values": VALUES_SCHEMA.empty_table(),
     }
     done = Done(shard=entry, episodes=episodes, **nothing)

@@ -20,6 +20,7 @@ from oxcart.cli.options import (
 )
 from oxcart.cli.outputs import CENSUS, RULE, output_option, overwrite_option
 from oxcart.cli.source import source_config, source_options, task_count
+from oxcart.manifests.columns import ARRAYS
 from oxcart.shards.files import write_file
 
 if TYPE_CHECKING:
@@ -142,7 +143,7 @@ def _census_text(census: Census) -> str:
     ]
     if len(found["instructions"]) > 20:
         lines.append(f"... and {len(found['instructions']) - 20:,} more instructions")
-    for what in ("action", "state"):
+    for what in ARRAYS:
         lines.append(f"\n{what}: {', '.join(source[what]) or 'none'}")
     if found["rejected"]:
         lines += ["", f"{len(found['rejected'])} episodes cannot be compiled:"]

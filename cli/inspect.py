@@ -96,7 +96,7 @@ def _text(manifest: Manifest) -> str:
                 for c in manifest.cameras
             ],
         ),
-        *(_array(name, array) for name, array in (("action", manifest.action), ("state", manifest.state))),
+        *(_array(name, array) for name, array in manifest.arrays.items()),
     ]
     return "\n\n".join(blocks)
 

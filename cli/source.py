@@ -43,6 +43,18 @@ source_options = options(
         help="Feature of the state, or a part of one; as for --action.",
     ),
     click.option(
+        "--reward",
+        metavar="FIELD",
+        help="Feature of the reward, one number per step; none for no reward.  "
+        "[default: reward, if there is one]",
+    ),
+    click.option(
+        "--success",
+        metavar="FIELD[~REGEX]",
+        help="Flag that tells whether an episode succeeded, or a text in which REGEX matches if it did.  "
+        "[default: that of the catalog]",
+    ),
+    click.option(
         "--action-names",
         metavar="NAME,...",
         help="A name for each column of the action; a motion has dx, dy and dz, or x, y and z if positions "
@@ -115,6 +127,8 @@ def source_config(
     instruction: tuple[str, ...],
     action: tuple[str, ...],
     state: tuple[str, ...],
+    reward: str | None,
+    success: str | None,
     action_names: str | None,
     action_kind: tuple[str, ...],
     state_names: str | None,
@@ -125,7 +139,7 @@ def source_config(
     licence: tuple[str, ...],
     **videos: Any,
 ) -> SourceConfig:
-    from oxcart.compile.sources.base import EnvironmentRule, SourceConfig
+    from oxcart.compile.sources.base import EnvironmentRule, SourceConfig, SuccessRule
     from oxcart.compile.sources.kinds import recognise
 
     kind, url = recognise(source)
@@ -148,6 +162,8 @@ def source_config(
         instruction=fields(instruction),
         action=fields(action),
         state=fields(state),
+        reward=fields((reward,)) if reward is not None else None,
+        success=SuccessRule.parse(success) if success is not None else None,
         action_names=None if action_names is None else tuple(action_names.split(",")),
         action_kinds=action_kind,
         state_names=None if state_names is None else tuple(state_names.split(",")),

@@ -22,6 +22,7 @@ from oxcart.compile.census import Census
 from oxcart.compile.moments import merge, moments_of, summary
 from oxcart.compile.sources.base import episode_error
 from oxcart.compile.workspace import Claim, Done, claimed_writer, read_done, settle
+from oxcart.manifests.columns import ARRAYS
 from oxcart.manifests.counts import frame_size, per_environment, per_split
 from oxcart.manifests.dataset import Dataset
 from oxcart.manifests.manifest import FORMAT, NAME, Manifest, encoded_as, fingerprint, order, read_manifest
@@ -133,8 +134,7 @@ def commit(
         splits=per_split(episodes, len(cameras)),
         environments=per_environment(episodes, len(cameras)),
         cameras=[{**camera, **frame_size(episodes, camera["name"])} for camera in claim.cameras],
-        action=_array("action", census, claim.action_sizes, claim.action_columns, done, base, values),
-        state=_array("state", census, claim.state_sizes, claim.state_columns, done, base, values),
+        **{name: _array(name, census, claim, done, base, values) for name in ARRAYS},
         control_rate=claim.control_rate,
         pixels=claim.pixels,
         shards=shards,
@@ -238,24 +238,25 @@ def _rejected(census: Census, later: list[dict[str, Any]]) -> pa.Table:
 def _array(
     name: str,
     census: Census,
-    sizes: Sequence[int],
-    columns: list[dict[str, Any]],
+    claim: Claim,
     done: Sequence[Done],
     base: Dataset | None,
     values: pa.Table,
 ) -> dict[str, Any] | None:
-    """Entry of the actions or states in the manifest; statistics are merged in plan order."""
+    """Entry of an array in the manifest; statistics are merged in plan order."""
     fields = census.source[name]
     if not fields:
         return None
+    sizes = claim.array_sizes[name]
+    size = sum(sizes)
     before = moments_of(getattr(base.manifest, name)["statistics"]) if base is not None else None
-    statistics = summary(merge([before, *(getattr(one, name) for one in done)]))
+    statistics = summary(merge([before, *(one.moments[name] for one in done)]))
     if statistics is not None:
-        statistics |= quantiles(values, name, sum(sizes))
+        statistics |= quantiles(values, name, size)
     return {
         "source": fields,
-        "sizes": list(sizes),
-        "size": sum(sizes),
-        "columns": columns,
+        "sizes": sizes,
+        "size": size,
+        "columns": claim.array_columns[name],
         "statistics": statistics,
     }

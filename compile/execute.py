@@ -35,11 +35,11 @@ from oxcart.compile.sources import open_source
 from oxcart.compile.sources.base import Episode, Floats, Source, SourceConfig, episode_error
 from oxcart.compile.workspace import Done, claimed_writer, read_done, write_done
 from oxcart.manifests.canonical import canonical_json
-from oxcart.manifests.columns import acting
+from oxcart.manifests.columns import ARRAYS, acting
 from oxcart.manifests.manifest import episode_digest
 from oxcart.manifests.metadata import make_metadata
 from oxcart.manifests.tables import CHUNKS_SCHEMA, episodes_schema, table_bytes
-from oxcart.manifests.values import ARRAYS, counted, merged
+from oxcart.manifests.values import counted, merged
 from oxcart.shards.codec import EXTENSIONS, Encoding, npy_header
 from oxcart.shards.names import chunks_name, tar_name
 from oxcart.shards.prefetch import prefetch
@@ -131,7 +131,7 @@ def write_shard(job: ShardJob, shard: Shard, advance: Advance) -> None:
                 rows.append(_write_episode(tar, source, shard, row, episode, frames, job.encodings, chunks))
                 if shard.split == "train":
                     acts = slice(rows[-1].get("action.start"), rows[-1].get("action.stop"))
-                    for what, array in _arrays(episode).items():
+                    for what, array in episode.arrays.items():
                         some = array[acts] if what == "action" else array
                         found[what].append(moments(some))
                         values.append(counted(what, some))
@@ -160,8 +160,7 @@ def write_shard(job: ShardJob, shard: Shard, advance: Advance) -> None:
         rejected=rejected,
         again=again,
         swapped=swapped,
-        action=merge(found["action"]),
-        state=merge(found["state"]),
+        moments={name: merge(parts) for name, parts in found.items()},
         values=merged(values),
     )
     write_done(store, shard.name, job.plan, done)
@@ -202,7 +201,7 @@ def _write_episode(
         "instruction": episode.texts[0] if episode.texts else "",
         **{name: row[name] for name in ("environment", "environment_known", "session", "steps")},
     }
-    arrays = _arrays(episode)
+    arrays = episode.arrays
     shaped: dict[str, Floats | EncodedFrames] = {**arrays, **cameras}
     told = {
         **known,
@@ -222,7 +221,7 @@ def _write_episode(
         pieces |= {f"{name}.offset": at + len(header), f"{name}.digest": xxh3_64_intdigest(values)}
         members[f"{name}.npy"] = [pieces[f"{name}.digest"]]
     if episode.action is not None:
-        start_stop = acting(episode.action, source.action_columns, source.no_action)
+        start_stop = acting(episode.action, source.array_columns["action"], source.no_action)
         pieces |= dict(zip(("action.start", "action.stop"), start_stop, strict=True))
     for camera, frames in cameras.items():
         encoded, member = frames.encoded, f"{camera}.{EXTENSIONS[encodings[camera].codec]}"
@@ -238,17 +237,11 @@ def _write_episode(
         **pieces,
         "split": shard.split,
         "shard": shard.name,
-        "source_digest": row["source_digest"],
+        **{name: row[name] for name in ("success", "terminal", "source_digest")},
         "digest": episode_digest(members),
         "offset": start,
         "bytes": tar.offset - start,
     }
-
-
-def _arrays(episode: Episode) -> dict[str, Floats]:
-    """The arrays that an episode has, by name."""
-    arrays = {"action": episode.action, "state": episode.state}
-    return {name: array for name, array in arrays.items() if array is not None}
 
 
 def _place(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -41,7 +41,7 @@ from oxcart.compile.pipeline import (
 )
 from oxcart.compile.plan import Extends, Settings, plan_extension, split_episodes, with_aliases
 from oxcart.compile.sources import open_source
-from oxcart.compile.sources.base import EnvironmentRule, Source, SourceConfig
+from oxcart.compile.sources.base import EnvironmentRule, Source, SourceConfig, SuccessRule
 from oxcart.compile.sources.videos.config import VideoConfig
 from oxcart.compile.workspace import OVERWRITING, check_out
 from oxcart.manifests.assign import Assignment, SplitEpisode
@@ -169,6 +169,8 @@ def _adopt_source(config: SourceConfig, was: Mapping[str, Any]) -> SourceConfig:
         licence=config.licence or was["licence"],
         action=either(config.action, was["action"]),
         state=either(config.state, was["state"]),
+        reward=either(config.reward, was["reward"]),
+        success=config.success or (SuccessRule(**was["success"]) if was["success"] else None),
         environment=config.environment or environment,
         known_columns={name: parse_columns({"columns": one}) for name, one in was["columns"].items()},
     )
@@ -263,8 +265,8 @@ def _refuse_other(manifest: Manifest, source: Source, config: CompileConfig) -> 
         stored = settings.encoding_of(camera["name"]).describe()
         pairs += [(name, camera[name], value) for name, value in stored.items()]
     pairs.append(("shard_size", manifest.config["shard_size"], settings.shard_bytes))
-    for name, sizes in (("action", source.action_sizes), ("state", source.state_sizes)):
-        pairs.append((f"{name} sizes", (getattr(manifest, name) or {"sizes": []})["sizes"], list(sizes)))
+    for name, array in manifest.arrays.items():
+        pairs.append((f"{name} sizes", (array or {"sizes": []})["sizes"], list(source.array_sizes[name])))
     rule = SplitRule(**manifest.config["split"])
     for name in ("by", "salt", "val", "test", "val_seen"):
         wanted = getattr(settings.rule, name)

@@ -122,7 +122,7 @@ def _check_other(out: Store, dataset: Store) -> None:
 def _rejected(source: CompiledSource, columns: pa.Schema) -> pa.Table:
     """The rows of `rejected.parquet` as census rows, in which all other columns are empty."""
     table = source.dataset.table(REJECTED)
-    nothing: dict[pa.DataType, Any] = {pa.string(): None, pa.list_(pa.string()): []}
+    nothing: dict[pa.DataType, Any] = {pa.string(): None, pa.bool_(): None, pa.list_(pa.string()): []}
     arrays = []
     for column in columns:
         if column.name in REJECTED_SCHEMA.names:

@@ -100,14 +100,10 @@ class Claim:
     """Name, version and kind of the source, licence and citation, as in the manifest."""
     cameras: list[dict[str, Any]]
     """Entry of each camera in the manifest, without the size of its frames."""
-    action_sizes: list[int]
-    """Values of each field of the action."""
-    state_sizes: list[int]
-    """Values of each field of the state."""
-    action_columns: list[dict[str, Any]]
-    """Columns of the action, as in the manifest."""
-    state_columns: list[dict[str, Any]]
-    """Columns of the state, as in the manifest."""
+    array_sizes: dict[str, list[int]]
+    """Array -> values of each of its fields."""
+    array_columns: dict[str, list[dict[str, Any]]]
+    """Array -> its columns, as in the manifest."""
     control_rate: dict[str, Any] | None
     """`hz`, `verified` and `source`; None where the rate is not known."""
     extends: str | None = None
@@ -135,10 +131,8 @@ class Done:
     """Number of JPEGs of the source that already had the wanted size but had to be encoded again."""
     swapped: int
     """Number of JPEGs of the source that hold BGR, and were encoded again as RGB for that alone."""
-    action: Moments | None
-    """Moments of the actions; None without actions, and in all splits but train."""
-    state: Moments | None
-    """Moments of the states, likewise."""
+    moments: Mapping[str, Moments | None]
+    """Array -> its moments; None without the array, and in all splits but train."""
     values: pa.Table
     """Rows of `values.parquet`; none in all splits but train."""
 
@@ -170,10 +164,8 @@ def claim_of(plan: Plan, source: Source) -> Claim:
             }
             for camera in source.cameras
         ],
-        action_sizes=list(source.action_sizes),
-        state_sizes=list(source.state_sizes),
-        action_columns=described(source.action_columns),
-        state_columns=described(source.state_columns),
+        array_sizes={name: list(sizes) for name, sizes in source.array_sizes.items()},
+        array_columns={name: described(columns) for name, columns in source.array_columns.items()},
         control_rate=source.control_rate,
         extends=plan.base,
         known=plan.extends.known if plan.extends else 0,

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
+ARRAYS = ("action", "state", "reward")
+"""Arrays that an episode may have, in the order of their members."""
 KINDS = ("delta", "absolute", "velocity", "gripper_absolute", "gripper_delta", "other", "unknown")
 """Kinds of columns: a change that a step makes; a value to reach, or as measured; a change per second; how
 far a gripper is open or closed; a change of that; a flag, a mode or the like; and not known."""

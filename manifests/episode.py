@@ -3,6 +3,7 @@
     KEY.json           begins at `offset`, behind its tar header, which alone says how long it is
     KEY.action.npy     float32 [T, A] from `action.offset` on, behind NumPy's own header
     KEY.state.npy      float32 [T, S] from `state.offset` on
+    KEY.reward.npy     float32 [T, 1] from `reward.offset` on
     KEY.CAMERA.EXT     the chunks of a camera end to end, from `CAMERA.offset` on
 
 A row of `episodes.parquet` says where these are, and a chunk table where the chunks end. Callers

@@ -15,7 +15,7 @@ from blake3 import blake3
 
 from oxcart.manifests import schema
 from oxcart.manifests.canonical import canonical_json, pretty_json, read_json
-from oxcart.manifests.columns import acting, parse_columns
+from oxcart.manifests.columns import ARRAYS, acting, parse_columns
 from oxcart.shards.codec import CODECS
 from oxcart.shards.errors import ConfigError, CorruptError, StoreError
 from oxcart.shards.store import WORK, Store
@@ -61,6 +61,8 @@ class Manifest:
     """Source fields, values per step, and statistics of train only, for actions."""
     state: dict[str, Any] | None
     """Source fields, values per step, and statistics of train only, for states."""
+    reward: dict[str, Any] | None
+    """Source field, one value per step, and statistics of train only, for rewards."""
     control_rate: dict[str, Any] | None
     """Steps per second, whether the dataset's own documentation supports it, and where it is said."""
     pixels: dict[str, Any]
@@ -90,13 +92,13 @@ class Manifest:
 
     @property
     def widths(self) -> dict[str, int]:
-        """Values per step of each array that the dataset has: `action`, `state`."""
+        """Values per step of each array that the dataset has."""
         return {name: array["size"] for name, array in self.arrays.items() if array is not None}
 
     @property
     def arrays(self) -> dict[str, dict[str, Any] | None]:
-        """The entries of `action` and `state`."""
-        return {"action": self.action, "state": self.state}
+        """The entry of each array that an episode may have; None if the dataset lacks it."""
+        return {name: getattr(self, name) for name in ARRAYS}
 
     def acting(self, values: npt.NDArray[np.float32]) -> tuple[int, int]:
         """The steps of an episode that hold an action; see `oxcart.manifests.columns.acting`.

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from oxcart.manifests.columns import check_distinct, parse_columns
+from oxcart.manifests.columns import ARRAYS, check_distinct, parse_columns
 from oxcart.manifests.roles import CHANNELS, ROLES
 from oxcart.manifests.split import SPLITS
 from oxcart.manifests.tables import ATTRIBUTION, EPISODES, MOST, REJECTED, TABLE_FILE, VALUES
@@ -81,6 +81,7 @@ MANIFEST: Mapping[str, Any] = {
     "cameras": [_CAMERA],
     "action": _OrNull(_ARRAY),
     "state": _OrNull(_ARRAY),
+    "reward": _OrNull(_ARRAY),
     "control_rate": _OrNull({"hz": float, "verified": bool, "source": str}),
     "pixels": {"cameras": [str]},
     "shards": [{"name": str, "split": str, **_COUNTS, "blake3": str, **_CHUNKS}],
@@ -115,7 +116,7 @@ def problems(manifest: Mapping[str, Any]) -> Iterator[str]:
     if len(set(roles)) != len(roles):
         yield f"cameras: expected a role of its own for each, got {', '.join(roles)}"
     yield from _mistyped("config.parents", manifest["config"].get("parents", []), [str])
-    for name in ("action", "state"):
+    for name in ARRAYS:
         array = manifest[name] or {}
         for what in _STATISTICS if array.get("statistics") else ():
             if len(array["statistics"][what]) != array["size"]:

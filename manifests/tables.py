@@ -97,7 +97,7 @@ CHUNKS_SCHEMA = pa.schema(
 OPTIONAL = {"environment", "session", "control_rate", "sizes", "frames"}
 OPTIONAL |= {"same_as", "channel", "channel_id", "url", "uploaded"}
 OPTIONAL |= {"action.offset", "action.digest", "action.start", "action.stop"}
-OPTIONAL |= {"state.offset", "state.digest"}
+OPTIONAL |= {"state.offset", "state.digest", "reward.offset", "reward.digest", "success", "terminal"}
 """Columns in which a value may be null."""
 
 MAX_MEMBER = 8 << 30
@@ -128,6 +128,8 @@ def episodes_schema(cameras: Sequence[str]) -> pa.Schema:
             ("instruction", pa.string()),
             ("steps", pa.int32()),
             ("control_rate", pa.float32()),
+            ("success", pa.bool_()),
+            ("terminal", pa.bool_()),
             *_SOURCE,
             ("source_digest", pa.uint64()),
             ("digest", pa.string()),
@@ -140,6 +142,8 @@ def episodes_schema(cameras: Sequence[str]) -> pa.Schema:
             ("action.stop", pa.int32()),
             ("state.offset", pa.int64()),
             ("state.digest", pa.uint64()),
+            ("reward.offset", pa.int64()),
+            ("reward.digest", pa.uint64()),
             *per_camera,
         ]
     )

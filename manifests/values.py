@@ -1,4 +1,4 @@
-"""How often each value of the actions and states occurs in train, and the quantiles that follow.
+"""How often each value of the arrays of episodes occurs in train, and the quantiles that follow.
 
     values = merged(counted("action", actions) for actions in episodes)
     quantiles(values, "action", width)     # {"q01": [...], "q10": [...], ...}
@@ -22,13 +22,12 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from oxcart.manifests.columns import ARRAYS
 from oxcart.manifests.tables import MOST, VALUES_SCHEMA
 
 Floats = npt.NDArray[np.float32]
 Counts = npt.NDArray[np.int64]
 
-ARRAYS = ("action", "state")
-"""Names in column `array`, in order."""
 PERCENTS = {"q01": 1, "q10": 10, "q50": 50, "q90": 90, "q99": 99}
 """Quantiles of the manifest -> percent of the values that are at most this."""
 
@@ -89,7 +88,7 @@ def problem(values: pa.Table, arrays: Mapping[str, Mapping[str, Any] | None]) ->
     """
     least, greatest, count = (values[name].to_numpy() for name in ("least", "greatest", "count"))
     if not set(pc.unique(values["array"]).to_pylist()) <= set(ARRAYS):
-        return f"column array: expected only {' and '.join(ARRAYS)}"
+        return f"column array: expected only {', '.join(ARRAYS)}"
     if not (np.isfinite(least).all() and np.isfinite(greatest).all()):
         return "holds a value that is NaN or infinite"
     if (least > greatest).any() or (_bins(least) != _bins(greatest)).any():

@@ -23,6 +23,7 @@ import pyarrow.compute as pc
 from blake3 import blake3
 from xxhash import xxh3_64_intdigest
 
+from oxcart.manifests.columns import ARRAYS
 from oxcart.manifests.counts import frame_size, per_environment, per_split
 from oxcart.manifests.dataset import Dataset, most_chunks, read_chunks
 from oxcart.manifests.episode import members
@@ -326,7 +327,7 @@ def _wrong_pieces(
     except CorruptError as error:
         yield str(error)
         return
-    arrays = [name for name in ("action", "state") if row[f"{name}.offset"] is not None]
+    arrays = [name for name in ARRAYS if row[f"{name}.offset"] is not None]
     cameras = {camera["name"]: camera for camera in manifest.cameras}
     movies = [f"{name}.{EXTENSIONS[camera['codec']]}" for name, camera in cameras.items()]
     expected = ["json", *(f"{name}.npy" for name in arrays), *movies]

@@ -32,7 +32,7 @@ from oxcart.compile.sources.base import SourceConfig
 from oxcart.manifests.split import SplitRule
 from sample_compile import CAMERAS, compile_sample, config_of
 
-MEMBERS = ["json", "action.npy", "state.npy", *(f"{camera}.npy" for camera in CAMERAS)]
+MEMBERS = ["json", "action.npy", "state.npy", "reward.npy", *(f"{camera}.npy" for camera in CAMERAS)]
 """Of every episode, in this order."""
 
 
@@ -162,9 +162,9 @@ def test_numpy_and_json_read_the_members(compiled: Compiled, episodes: Any) -> N
         assert {name: list(array.shape) for name, array in arrays.items()} == {
             one["member"]: one["shape"] for one in metadata["shapes"]
         }
-        for name in ("action", "state"):
+        for name, width in {"action": 3, "state": 3, "reward": 1}.items():
             assert arrays[name].dtype == np.float32
-            assert arrays[name].shape == (row["steps"], 3)
+            assert arrays[name].shape == (row["steps"], width)
         for camera, side in zip(CAMERAS, (32, 16), strict=True):
             assert arrays[camera].dtype == np.uint8
             assert arrays[camera].shape == (row["steps"], side, side, 3)
@@ -262,13 +262,14 @@ def test_actions_states_and_texts_are_the_sources(compiled: Compiled, episodes: 
         members = episodes[row["key"]]
         np.testing.assert_array_equal(loaded(members["action.npy"]), record["steps"]["action"])
         np.testing.assert_array_equal(loaded(members["state.npy"]), record["steps"]["observation"]["state"])
+        np.testing.assert_array_equal(loaded(members["reward.npy"])[:, 0], record["steps"]["reward"])
         assert row["instruction"] == record["steps"]["language_instruction"][0].decode()
         assert f"/{row['environment']}/" in record["episode_metadata"]["file_path"].decode()
         assert f"/{row['session']}/" in record["episode_metadata"]["file_path"].decode()
 
 
 def test_train_statistics_are_those_of_the_arrays(compiled: Compiled, episodes: Any) -> None:
-    for name in ("action", "state"):
+    for name in ("action", "state", "reward"):
         train = [row for row in compiled.rows if row["split"] == "train"]
         acts = [slice(row["action.start"], row["action.stop"]) for row in train]
         whole = [loaded(episodes[row["key"]][f"{name}.npy"]).astype(np.float64) for row in train]
@@ -313,15 +314,15 @@ def test_webdataset_reads_one_split_as_tuples(compiled: Compiled) -> None:
 
 
 def test_an_episode_without_arrays_has_no_members_of_them(compiled: Compiled, tmp_path: Path) -> None:
-    source = SourceConfig(url=str(compiled.source), cameras=CAMERAS, action=(), state=())
+    source = SourceConfig(url=str(compiled.source), cameras=CAMERAS, action=(), state=(), reward=())
     bare = recompiled(source, tmp_path / "bare")
     for row in bare.rows:
-        assert row["action.offset"] is row["state.offset"] is None
+        assert row["action.offset"] is row["state.offset"] is row["reward.offset"] is None
     for path in bare.shards:
         for _, members in list(untarred(path)):
             assert list(members) == ["json", "image_0.npy", "wrist.npy"]
             assert [one["member"] for one in json.loads(members["json"])["shapes"]] == list(CAMERAS)
-    assert bare.manifest["action"] is bare.manifest["state"] is None
+    assert bare.manifest["action"] is bare.manifest["state"] is bare.manifest["reward"] is None
 
 
 def test_resized_frames_are_pillows(compiled: Compiled, source: Any, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from oxcart.compile.images import Resize
 from oxcart.compile.sources.videos.config import VideoConfig
-from oxcart.manifests.columns import Column
+from oxcart.manifests.columns import ARRAYS, Column
 from oxcart.shards.errors import ConfigError, SourceError
 
 LEFT_OUT = "left out: "
@@ -109,6 +109,12 @@ class SuccessRule:
     def __post_init__(self) -> None:
         _check_pattern("success", self.pattern or "")
 
+    @classmethod
+    def parse(cls, text: str) -> SuccessRule:
+        """Parse a rule written as `FIELD` or `FIELD~REGEX`."""
+        name, tilde, pattern = text.partition("~")
+        return cls(field=name, pattern=pattern if tilde else None)
+
 
 @dataclass(frozen=True, kw_only=True)
 class SourceConfig:
@@ -132,6 +138,10 @@ class SourceConfig:
     """Features that are concatenated to the action; empty for no action."""
     state: tuple[str, ...] | None = None
     """Features that are concatenated to the state; empty for no state."""
+    reward: tuple[str, ...] | None = None
+    """Feature that holds the reward of each step; empty for no reward."""
+    success: SuccessRule | None = None
+    """Rule that determines whether an episode succeeded."""
     action_names: tuple[str, ...] | None = None
     """A name for each column of the action."""
     action_kinds: tuple[str, ...] = ()
@@ -141,7 +151,7 @@ class SourceConfig:
     state_kinds: tuple[str, ...] = ()
     """Kinds of columns of the state, likewise."""
     known_columns: Mapping[str, tuple[Column, ...]] = field(default_factory=dict)
-    """`action`, `state` -> their columns in the dataset that is to be extended."""
+    """Array -> its columns in the dataset that is to be extended."""
     environment: EnvironmentRule | None = None
     """Rule that determines the environment of an episode."""
     licence: str | None = None
@@ -180,6 +190,10 @@ class CensusRow:
     environment: str | None = None
     environment_known: str = "unknown"
     session: str | None = None
+    success: bool | None = None
+    """Whether the episode succeeded; None if the source does not say."""
+    terminal: bool | None = None
+    """Whether the last step is terminal, not cut off; None if the source does not say."""
     instructions: tuple[str, ...] = ()
     """Every instruction of the episode once, the preferred one first."""
     duplicate: int = 0
@@ -217,6 +231,8 @@ def census_schema(cameras: tuple[str, ...]) -> pa.Schema:
             ("environment", pa.string()),
             ("environment_known", pa.string()),
             ("session", pa.string()),
+            ("success", pa.bool_()),
+            ("terminal", pa.bool_()),
             ("instructions", pa.list_(pa.string())),
             ("duplicate", pa.uint64()),
             *sizes,
@@ -236,12 +252,20 @@ class Episode:
     """float32 [T, A]."""
     state: Floats | None
     """float32 [T, S]."""
+    reward: Floats | None = None
+    """float32 [T, 1]."""
     instructions: Mapping[str, list[tuple[int, str]]] = field(default_factory=dict)
     """Feature -> (step at which the text begins, text), one per change of the text."""
     attribution: Mapping[str, Any] | None = None
     """Author and licence of the episode as plain JSON, if the source states them."""
     bgr: frozenset[str] = frozenset()
     """Names of the cameras whose encoded images hold BGR instead of RGB."""
+
+    @property
+    def arrays(self) -> dict[str, Floats]:
+        """The arrays that the episode has, by name."""
+        every = {name: getattr(self, name) for name in ARRAYS}
+        return {name: array for name, array in every.items() if array is not None}
 
     @property
     def texts(self) -> tuple[str, ...]:
@@ -265,14 +289,10 @@ class Source(Protocol):
     """Licence of the data, as an SPDX expression or a URL, if it is known."""
     citation: str | None = None
     """What to cite, in one line, if it is known."""
-    action_sizes: tuple[int, ...] = ()
-    """Values per step of each field that is concatenated to the action; together A."""
-    state_sizes: tuple[int, ...] = ()
-    """Values per step of each field that is concatenated to the state; together S."""
-    action_columns: tuple[Column, ...] = ()
-    """The A columns of the action."""
-    state_columns: tuple[Column, ...] = ()
-    """The S columns of the state."""
+    array_sizes: Mapping[str, tuple[int, ...]] = dict.fromkeys(ARRAYS, ())
+    """Each of `ARRAYS` -> values per step of each field that is concatenated to it; () if there is none."""
+    array_columns: Mapping[str, tuple[Column, ...]] = dict.fromkeys(ARRAYS, ())
+    """Each of `ARRAYS` -> its columns."""
     no_action: tuple[str, ...] = ()
     """`first`, `last`: steps of every episode that are known to hold no action."""
     control_rate: dict[str, Any] | None

@@ -30,7 +30,7 @@ from oxcart.compile.sources.base import (
     SourceConfig,
     census_schema,
 )
-from oxcart.manifests.columns import parse_columns
+from oxcart.manifests.columns import ARRAYS, parse_columns
 from oxcart.manifests.dataset import Dataset, read_chunks
 from oxcart.manifests.episode import naming, read_arrays, read_metadata, track
 from oxcart.manifests.manifest import NAME
@@ -40,7 +40,7 @@ from oxcart.shards.names import stem_of, tar_name
 
 _PIECES = (
     *("shard", "offset", "bytes", "json.digest"),
-    *("action.offset", "action.digest", "state.offset", "state.digest"),
+    *(f"{name}.{what}" for name in ARRAYS for what in ("offset", "digest")),
 )
 """Columns that locate an episode in the dataset."""
 _MADE = ("instructions", "duplicate", "rejected", "detail")
@@ -66,10 +66,8 @@ class CompiledSource(Source):
             Camera(name=one["name"], field=one["source"], role=one["role"], channels=one["channels"])
             for one in manifest.cameras
         )
-        self.action_sizes = tuple((manifest.action or {"sizes": ()})["sizes"])
-        self.state_sizes = tuple((manifest.state or {"sizes": ()})["sizes"])
-        self.action_columns = parse_columns(manifest.action)
-        self.state_columns = parse_columns(manifest.state)
+        self.array_sizes = {name: tuple(one["sizes"]) if one else () for name, one in manifest.arrays.items()}
+        self.array_columns = {name: parse_columns(one) for name, one in manifest.arrays.items()}
         self.no_action = tuple(self.describe()["no_action"])
         self.control_rate = manifest.control_rate
         self._reading = threading.Lock()
@@ -142,6 +140,7 @@ class CompiledSource(Source):
             images={one["name"]: self._images(row, one, data) for one in self.dataset.manifest.cameras},
             action=arrays.get("action"),
             state=arrays.get("state"),
+            reward=arrays.get("reward"),
             instructions=instructions,
             attribution=attribution,
         )

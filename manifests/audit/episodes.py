@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from xxhash import xxh3_64_intdigest
 
+from oxcart.manifests.columns import ARRAYS
 from oxcart.manifests.dataset import Dataset
 from oxcart.manifests.manifest import Manifest
 from oxcart.manifests.places import place_names
@@ -168,7 +169,7 @@ def draw(datasets: Sequence[Audited], sample: int | None, seed: int) -> list[Aud
 def _columns(dataset: Audited) -> list[str]:
     """Columns that the audit needs of an episode; few, because rows become Python values."""
     camera = dataset.manifest.camera("primary")["name"]
-    arrays = [f"{name}.{what}" for name in ("action", "state") for what in ("offset", "digest")]
+    arrays = [f"{name}.{what}" for name in ARRAYS for what in ("offset", "digest")]
     frames = [f"{camera}.{what}" for what in ("offset", "height", "width")]
     arrays += ["action.start", "action.stop"]
     return ["key", "split", "shard", "environment", "instruction", "steps", *arrays, *frames]

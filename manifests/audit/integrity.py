@@ -18,6 +18,7 @@ import pyarrow as pa
 from oxcart.manifests.audit.episodes import Audited, AuditedEpisode
 from oxcart.manifests.audit.exact import Moves, trajectory
 from oxcart.manifests.audit.result import Check, Criterion, count, some
+from oxcart.manifests.columns import ARRAYS
 from oxcart.manifests.episode import read_arrays as episode_arrays
 from oxcart.manifests.values import PERCENTS, counted, merged, quantiles
 from oxcart.manifests.verify import verify
@@ -88,7 +89,7 @@ def read_arrays(
 
     for done, arrays in enumerate(in_threads(workers, calls(), depth=8 * workers), 1):
         episode = episodes[done - 1]
-        moves.append(trajectory([arrays[name] for name in sorted(arrays)]))
+        moves.append(trajectory([arrays[name] for name in ("action", "state") if name in arrays]))
         if episode.split == "train":
             acts = slice(episode.row["action.start"], episode.row["action.stop"])
             for name, values in arrays.items():
@@ -107,7 +108,7 @@ def check_statistics(
         return STATISTICS.unchecked("a sample of train does not tell its statistics")
     rows, compared = [], 0
     for dataset, found in zip(datasets, moments, strict=True):
-        for name in ("action", "state"):
+        for name in ARRAYS:
             stated = getattr(dataset.manifest, name)
             if stated is None or (stated["statistics"] is None and name not in found):
                 continue

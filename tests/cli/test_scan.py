@@ -30,7 +30,8 @@ class TestScan:
         assert [place[0] for place in places] == sorted(place[0] for place in places)
         assert sum(int(place[4]) for place in places) == steps
         assert any(line.split() == ["image_0", "steps/observation/image_0", "32x32"] for line in lines)
-        assert lines[-3:] == ["action: steps/action", "", "state: steps/observation/state"]
+        arrays = ["action: steps/action", "state: steps/observation/state", "reward: steps/reward"]
+        assert lines[-5::2] == arrays
         assert result.stderr.startswith("scanning: 10/10 episodes")
 
     def test_json(self, source: Path) -> None:

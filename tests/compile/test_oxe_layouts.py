@@ -368,6 +368,6 @@ def test_the_fields_of_every_other_entry_fit_together(name: str, tmp_path: Path)
         sum(len(range(width[field])[part(field)]) for field in fields or ()) or None
         for fields in (entry.action, entry.state)
     ]
-    assert [sum(source.action_sizes) or None, sum(source.state_sizes) or None] == sizes
+    assert [sum(source.array_sizes["action"]) or None, sum(source.array_sizes["state"]) or None] == sizes
     assert row.instructions == ("go",)
     assert source.control_rate == entry.control_rate

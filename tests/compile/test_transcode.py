@@ -221,6 +221,7 @@ def test_a_damaged_piece_is_named_and_ends_it(two: Path, tmp_path: Path) -> None
         "wrist.offset": "camera wrist, chunk 0 does not match its digest",
         "action.offset": "action does not match its digest",
         "state.offset": "state does not match its digest",
+        "reward.offset": "reward does not match its digest",
     }
     try:
         for number, (column, reason) in enumerate(pieces.items()):

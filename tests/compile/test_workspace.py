@@ -16,7 +16,6 @@ from oxcart.compile.images import Resize
 from oxcart.compile.pipeline import Prepared, execute, finish, prepare
 from oxcart.compile.workspace import read_done, unfinished_claim
 from oxcart.manifests.manifest import CLAIM, FORMAT, NAME
-from oxcart.shards.codec import Encoding
 from oxcart.shards.errors import ConfigError, SourceError
 from oxcart.shards.names import rows_name, tar_name
 from oxcart.shards.store import Store
@@ -86,7 +85,7 @@ def job_of(prepared: Prepared, *, reject: bool) -> ShardJob:
         out=prepared.config.out,
         plan=prepared.plan.hash,
         resize=Resize(),
-        encoding=Encoding(),
+        encodings=prepared.plan.encodings,
         reject=reject,
     )
 

@@ -95,6 +95,7 @@ VALUE: dict[str, Any] = {
         "columns": [column("x")],
         "statistics": None,
     },
+    "reward": None,
     "control_rate": {"hz": 5, "verified": True, "source": "its paper"},
     "pixels": {"cameras": ["front", "wrist"], "size": [4, 6]},
     "shards": [SHARD],

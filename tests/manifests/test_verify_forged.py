@@ -29,6 +29,7 @@ from broken_dataset import (
     write_manifest,
 )
 from depth import depth
+from oxcart.manifests.columns import ARRAYS
 from oxcart.manifests.dataset import Dataset
 from oxcart.manifests.manifest import episode_digest
 from oxcart.manifests.verify import Damage, verify
@@ -37,7 +38,7 @@ from sample_compile import CAMERAS
 
 # A manifest that lies
 
-UNCHECKED = {"config", "versions", "plan", "dataset", "control_rate", "action", "state"}
+UNCHECKED = {"config", "versions", "plan", "dataset", "control_rate", *ARRAYS}
 """Statements that nothing else in the dataset bears out."""
 
 
@@ -154,6 +155,8 @@ FREE = {
     "session",
     "instruction",
     "control_rate",
+    "success",
+    "terminal",
     "source_split",
     "source_file",
     "source_record",
@@ -222,7 +225,7 @@ def test_what_is_no_table_is_found(root: Path) -> None:
         (lambda rows: rows.append({**rows[-1], "column": 2**31 - 1}), "its columns are not those that"),
         (lambda rows: rows.append(rows[-1]), "its bins are not sorted, or one has two rows"),
         (lambda rows: rows.reverse(), "its bins are not sorted"),
-        (lambda rows: rows[-1].update(array="value"), "column array: expected only action and state"),
+        (lambda rows: rows[-1].update(array="value"), "column array: expected only action, state, reward"),
         (lambda rows: rows[-1].update(array=None), "column array lacks values"),
         (lambda rows: rows[0].update(column=-1), "column column holds -1 to 2, an impossible number"),
         (lambda rows: rows[0].update(count=0), "column count holds 0 to .* an impossible number"),
@@ -233,7 +236,7 @@ def test_what_is_no_table_is_found(root: Path) -> None:
         (lambda rows: rows[-1].update(greatest=math.inf), "NaN or infinite"),
         (lambda rows: rows[0].update(least=rows[0]["least"] - 1), "not those of one bin"),
         (lambda rows: rows[-1].update(least=1.0001, greatest=1.0), "not those of one bin"),
-        (lambda rows: rows.pop(), "contradicts state.statistics.count of the manifest"),
+        (lambda rows: rows.pop(), "contradicts reward.statistics.count of the manifest"),
         (lambda rows: rows[0].update(count=9), "contradicts action.statistics.count of the manifest"),
         (lambda rows: rows[0].update(least=-5, greatest=-5), r"contradicts action.statistics.min\[0\] of"),
     ],
@@ -360,7 +363,7 @@ def insert(root: Path, extra: bytes, *, owned: bool) -> list[dict[str, Any]]:
             if row["key"] == first["key"] and owned:
                 row["bytes"] += len(extra)
             elif row["key"] == second["key"]:
-                for what in ("offset", "action.offset", "state.offset", *(f"{c}.offset" for c in CAMERAS)):
+                for what in ("offset", *(f"{name}.offset" for name in (*ARRAYS, *CAMERAS))):
                     row[what] += len(extra)
 
     rewrite(root, "episodes.parquet", grow)
@@ -380,8 +383,8 @@ def test_a_member_too_many_is_found(root: Path) -> None:
     insert(root, header(f"{row['key']}.moon.npy", 512) + bytes(512), owned=True)
     (reason,) = (one.reason for one in found(root) if one.file == "shards/val-00000.tar")
     assert reason == (
-        f"{row['key']}: expected json, action.npy, state.npy, image_0.npy, wrist.npy; "
-        "has json, action.npy, state.npy, image_0.npy, wrist.npy, moon.npy"
+        f"{row['key']}: expected json, action.npy, state.npy, reward.npy, image_0.npy, wrist.npy; "
+        "has json, action.npy, state.npy, reward.npy, image_0.npy, wrist.npy, moon.npy"
     )
 
 

@@ -27,7 +27,7 @@ from tensorflow_datasets.core import features as tfds_features
 from oxcart.compile.catalog import Entry
 from oxcart.compile.sources.base import Camera, Floats, SourceConfig, clean
 from oxcart.compile.sources.rlds.directory import FEATURES, TfdsDirectory
-from oxcart.manifests.columns import Column, unnamed
+from oxcart.manifests.columns import ARRAYS, Column, unnamed
 from oxcart.manifests.roles import ROLES
 from oxcart.shards.choices import did_you_mean, one_of
 from oxcart.shards.errors import ConfigError, SourceError
@@ -35,6 +35,8 @@ from oxcart.shards.errors import ConfigError, SourceError
 DEFAULTS = {"action": "steps/action", "state": "steps/observation/state"}
 """Features that hold the action and the state in datasets that are not in the catalog."""
 
+REWARD, TERMINAL = "steps/reward", "steps/is_terminal"
+"""Features that hold the reward of a step and whether it is terminal, by the rules of RLDS."""
 PREFIXES = ("", "steps/", "steps/observation/", "episode_metadata/")
 """Prefixes of a feature's path that may be left out, in order of preference."""
 
@@ -193,7 +195,7 @@ def choose_cameras(
             raise ConfigError(_no_such(f"camera {name!r}", name, short))
         chosen.append(Camera(name=clean(names[path]), field=path))
     chosen = _described(chosen, config, known)
-    taken = {"action", "state"}
+    taken = set(ARRAYS)
     for camera in chosen:
         if camera.name in taken:
             what = "the name is taken; two members of one episode would be called so"
@@ -268,6 +270,56 @@ def choose_numbers(
                 raise ConfigError(f"{option} {path!r}: {_unfit(directory, path)}; {remedy}")
             chosen.append(Numbers(tensor=tensor, part=part and _slice(option, field, part, tensor)))
     return tuple(chosen)
+
+
+def choose_reward(directory: TfdsDirectory, fields: tuple[str, ...] | None) -> tuple[Numbers, ...]:
+    """The feature that holds the reward: the named one, else the usual one if it holds one number per step.
+
+    Raises:
+        ConfigError: there is no such feature, or it does not hold one number per step.
+    """
+    if fields is None:
+        fields = (REWARD,) if REWARD in directory.specs and _is_flag(directory, REWARD) else ()
+    chosen = choose_numbers(directory, "reward", fields)
+    width = sum(one.width for one in chosen)
+    if chosen and width != 1:
+        raise ConfigError(
+            f"reward: expected one number per step, got {width}; pass --reward with a part, such as "
+            f"{chosen[0].tensor.path}[:1], or none"
+        )
+    return chosen
+
+
+def choose_flag(directory: TfdsDirectory, option: str, field: str) -> str:
+    """The path of a feature that holds one number, for the episode or for each step.
+
+    Raises:
+        ConfigError: there is no such feature, or it holds something else.
+    """
+    path = resolve(directory, option, field)
+    if _is_flag(directory, path):
+        return path
+    raise ConfigError(
+        f"{option} {path!r}: expected a flag, the source has {described(directory, path)}; "
+        f"for a text, pass --{option} {field}~REGEX"
+    )
+
+
+def terminal(directory: TfdsDirectory) -> str | None:
+    """The path of the feature that tells whether a step is terminal; None if there is none."""
+    return TERMINAL if TERMINAL in directory.specs and _is_flag(directory, TERMINAL) else None
+
+
+def last_flag(path: str, found: Any) -> bool | None:
+    """Whether the last number of a feature is not 0; None if there is none, or it is NaN.
+
+    Raises:
+        ValueError: the record does not match its description.
+    """
+    values = np.asarray([] if found is None else found).reshape(-1)
+    if values.dtype.kind not in "biuf":
+        raise ValueError(f"{path} holds other than numbers")
+    return bool(values[-1]) if values.size and not np.isnan(values[-1]) else None
 
 
 def columns_of(
@@ -417,6 +469,12 @@ def packing(directory: TfdsDirectory, path: str) -> str | None:
 
 def _dtype(directory: TfdsDirectory, path: str) -> Any:
     return (directory.leaves if packing(directory, path) else directory.specs)[path].np_dtype
+
+
+def _is_flag(directory: TfdsDirectory, path: str) -> bool:
+    """Whether a feature holds one plain number, for the episode or for each step."""
+    shape = shape_of(directory, path)
+    return shape in ((), (1,)) and not packing(directory, path) and _is_number(_dtype(directory, path))
 
 
 def _is_number(dtype: Any) -> bool:

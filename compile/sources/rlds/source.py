@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -40,7 +40,7 @@ from oxcart.compile.sources.rlds import features, texts, tfrecord
 from oxcart.compile.sources.rlds.directory import read_directory
 from oxcart.compile.sources.rlds.example import ExampleParser
 from oxcart.compile.sources.rlds.features import Numbers, as_float32
-from oxcart.manifests.columns import described, given
+from oxcart.manifests.columns import Column, described, given
 from oxcart.manifests.licence import check_licence
 from oxcart.shards.errors import SourceError
 from oxcart.shards.store import Store
@@ -72,16 +72,23 @@ class RldsSource(Source):
         self.cameras = features.choose_cameras(directory, self._image_features, config, known)
         self._bgr = frozenset(camera.name for camera in self.cameras if camera.channels == "bgr")
         self._instruction = texts.choose_instruction(directory, _first(config.instruction, known.instruction))
-        self._action = features.choose_numbers(directory, "action", _first(config.action, known.action))
-        self._state = features.choose_numbers(directory, "state", _first(config.state, known.state))
-        self.action_sizes = tuple(one.width for one in self._action)
-        self.state_sizes = tuple(one.width for one in self._state)
+        self._numbers = {
+            "action": features.choose_numbers(directory, "action", _first(config.action, known.action)),
+            "state": features.choose_numbers(directory, "state", _first(config.state, known.state)),
+            "reward": features.choose_reward(directory, config.reward),
+        }
+        self.array_sizes = {
+            name: tuple(one.width for one in numbers) for name, numbers in self._numbers.items()
+        }
         action, state = (
-            features.columns_of(numbers, known.columns, config.known_columns.get(option, ()))
-            for option, numbers in (("action", self._action), ("state", self._state))
+            features.columns_of(self._numbers[name], known.columns, config.known_columns.get(name, ()))
+            for name in ("action", "state")
         )
-        self.action_columns = given(action, "action", config.action_names, config.action_kinds)
-        self.state_columns = given(state, "state", config.state_names, config.state_kinds)
+        self.array_columns = {
+            "action": given(action, "action", config.action_names, config.action_kinds),
+            "state": given(state, "state", config.state_names, config.state_kinds),
+            "reward": tuple(Column(name="reward", kind="other") for _ in self._numbers["reward"]),
+        }
         self.no_action = known.no_action
         self._rule = config.environment or known.environment
         self._environment = (
@@ -89,12 +96,16 @@ class RldsSource(Source):
             if self._rule and self._rule.field is not None
             else None
         )
+        self._success = texts.choose_success(directory, config.success, known.success)
+        self._terminal = features.terminal(directory)
 
         wanted = [
             *(camera.field for camera in self.cameras),
             *(one.path for one in self._instruction),
-            *(one.tensor.path for one in (*self._action, *self._state)),
+            *(one.tensor.path for numbers in self._numbers.values() for one in numbers),
             *([self._environment.path] if self._environment else []),
+            *([self._success.path] if self._success else []),
+            *([self._terminal] if self._terminal else []),
         ]
         self._wanted = tuple(dict.fromkeys(wanted))
         encoded = [one.field for one in self.cameras if self._image_features[one.field].pixels is None]
@@ -117,11 +128,11 @@ class RldsSource(Source):
             "roles": {camera.name: camera.role for camera in self.cameras},
             "channels": {camera.name: camera.channels for camera in self.cameras},
             "instruction": [one.path for one in self._instruction],
-            "action": [one.name for one in self._action],
-            "state": [one.name for one in self._state],
-            "columns": {"action": described(self.action_columns), "state": described(self.state_columns)},
+            **{name: [one.name for one in numbers] for name, numbers in self._numbers.items()},
+            "columns": {name: described(columns) for name, columns in self.array_columns.items()},
             "no_action": list(self.no_action),
             "environment": environment,
+            "success": asdict(self._success.rule) if self._success else None,
             "control_rate": self.control_rate,
             "licence": self.licence,
             "citation": self.citation,
@@ -223,6 +234,10 @@ class RldsSource(Source):
             "environment": environment,
             "environment_known": known,
             "session": session,
+            "success": self._success.of_episode(parsed[self._success.path]) if self._success else None,
+            "terminal": features.last_flag(self._terminal, parsed[self._terminal])
+            if self._terminal
+            else None,
             "instructions": episode.texts,
             "duplicate": same.intdigest(),
         }
@@ -230,12 +245,12 @@ class RldsSource(Source):
             return {**seen, "rejected": f"has {len(primary)} steps; at least 2 are needed"}
         sizes = [self._image_size(camera, images[camera.name][0]) for camera in self.cameras]
         seen |= {"heights": tuple(h for h, _ in sizes), "widths": tuple(w for _, w in sizes)}
-        for what, values in (("action", episode.action), ("state", episode.state)):
-            if values is not None and not np.isfinite(values).all():
+        for what, values in episode.arrays.items():
+            if not np.isfinite(values).all():
                 step = int(np.argmin(np.isfinite(values).all(axis=1)))
                 return {**seen, "rejected": f"{what} is NaN or infinite at step {step}"}
         inexact: dict[str, float] = {}
-        for one in (*self._action, *self._state):
+        for one in (one for numbers in self._numbers.values() for one in numbers):
             inexact |= one.inexact(parsed[one.tensor.path])
         return {**seen, "detail": json.dumps({"inexact": inexact})} if inexact else seen
 
@@ -261,7 +276,7 @@ class RldsSource(Source):
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise ValueError(f"the record cannot be parsed: {reason}") from error
         for field in self._wanted:
-            if parsed[field] is None:
+            if parsed[field] is None and field != self._terminal:
                 raise ValueError(f"feature {field} is missing from the record")
         return parsed
 
@@ -277,10 +292,12 @@ class RldsSource(Source):
             if one.path.startswith("steps/"):
                 self._check_steps(one.path, len(parsed[one.path]), steps)
             instructions[one.path] = one.runs(parsed[one.path])
+        arrays = {name: self._array(parsed, numbers, steps) for name, numbers in self._numbers.items()}
         return Episode(
             images=images,
-            action=self._numbers(parsed, self._action, steps),
-            state=self._numbers(parsed, self._state, steps),
+            action=arrays["action"],
+            state=arrays["state"],
+            reward=arrays["reward"],
             instructions=instructions,
             bgr=self._bgr,
         )
@@ -290,7 +307,7 @@ class RldsSource(Source):
         pixels = self._image_features[camera.field].pixels
         return [*features.as_png(pixels.values(found))] if pixels else list(found)
 
-    def _numbers(self, parsed: Mapping[str, Any], numbers: Sequence[Numbers], steps: int) -> Floats | None:
+    def _array(self, parsed: Mapping[str, Any], numbers: Sequence[Numbers], steps: int) -> Floats | None:
         parts = []
         for one in numbers:
             self._check_steps(one.tensor.path, len(parsed[one.tensor.path]), steps)

@@ -12,15 +12,25 @@ named or only has a usual name. Text is stored in one of three ways:
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from tensorflow_datasets.core import features as tfds_features
 
+from oxcart.compile.sources.base import SuccessRule
 from oxcart.compile.sources.rlds.directory import TfdsDirectory
-from oxcart.compile.sources.rlds.features import described, is_there, packing, resolve, shape_of
+from oxcart.compile.sources.rlds.features import (
+    choose_flag,
+    described,
+    is_there,
+    last_flag,
+    packing,
+    resolve,
+    shape_of,
+)
 from oxcart.shards.errors import ConfigError
 
 INSTRUCTIONS = (
@@ -91,6 +101,53 @@ class Text:
             if not runs or text != runs[-1][1]:
                 runs.append((i, text))
         return runs
+
+
+@dataclass(frozen=True, kw_only=True)
+class Success:
+    """The feature that tells whether an episode succeeded."""
+
+    rule: SuccessRule
+    """The rule, with the path of the feature."""
+    text: Text | None
+    """The feature as text, in which the pattern of the rule is searched; None if it is a flag."""
+
+    @property
+    def path(self) -> str:
+        """Path of the feature."""
+        return self.rule.field
+
+    def of_episode(self, found: Any) -> bool | None:
+        """Whether an episode succeeded: the flag, or that of its last step; None if it does not say.
+
+        Raises:
+            ValueError: the record does not match its description.
+        """
+        if self.text is None:
+            return last_flag(self.path, found)
+        return re.search(self.rule.pattern or "", self.text.of_episode(found)) is not None
+
+
+def choose_success(
+    directory: TfdsDirectory, given: SuccessRule | None, known: SuccessRule | None
+) -> Success | None:
+    """The feature that tells whether an episode succeeded; None if nothing does.
+
+    Args:
+        directory: the dataset's description of itself.
+        given: the rule that is asked for.
+        known: the rule of the catalog, which counts where the dataset has the feature.
+
+    Raises:
+        ConfigError: there is no such feature, or it is neither a flag nor, with a pattern, text.
+    """
+    rule = given or (known if known and is_there(directory, known.field) else None)
+    if rule is None:
+        return None
+    if rule.pattern is None:
+        return Success(rule=SuccessRule(field=choose_flag(directory, "success", rule.field)), text=None)
+    text = _text(directory, "success", rule.field, ("text", "number"))
+    return Success(rule=replace(rule, field=text.path), text=text)
 
 
 def choose_instruction(directory: TfdsDirectory, fields: tuple[str, ...] | None) -> tuple[Text, ...]:

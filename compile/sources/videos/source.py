@@ -56,6 +56,7 @@ from oxcart.compile.sources.videos.isolated import DiedError, Isolated
 from oxcart.compile.sources.videos.phash import near_duplicates
 from oxcart.compile.sources.videos.survey import Survey, detector_version, survey
 from oxcart.manifests.canonical import canonical_json
+from oxcart.manifests.columns import ARRAYS
 from oxcart.manifests.licence import check_licence
 from oxcart.manifests.tables import ATTRIBUTION_SCHEMA
 from oxcart.shards.errors import ConfigError, SourceError
@@ -128,7 +129,8 @@ class VideoSource(Source):
             "instruction": list(self._instruction),
             "action": [],
             "state": [],
-            "columns": {"action": [], "state": []},
+            "reward": [],
+            "columns": {name: [] for name in ARRAYS},
             "no_action": [],
             "environment": {"fields": ["channel_id", "uploader_id"]},
             "control_rate": self.control_rate,
@@ -314,6 +316,8 @@ def _refuse_others(config: SourceConfig) -> None:
         "--bgr": config.bgr,
         "--action": config.action,
         "--state": config.state,
+        "--reward": config.reward,
+        "--success": config.success,
         "--action-names": config.action_names,
         "--action-kind": config.action_kinds,
         "--state-names": config.state_names,

@@ -379,7 +379,7 @@ def test_a_dictionary_of_numbers_one_of_which_is_unreadable_is_refused(root: Pat
     )
     with pytest.raises(ConfigError, match="action 'steps/action/c': dtype 'bfloat16' is not one of NumPy's"):
         RldsSource(SourceConfig(url=str(root)))
-    assert RldsSource(SourceConfig(url=str(root), action=("action/b/c",))).action_sizes == (3,)
+    assert RldsSource(SourceConfig(url=str(root), action=("action/b/c",))).array_sizes["action"] == (3,)
 
 
 def test_a_default_that_is_unreadable_is_refused(root: Path) -> None:

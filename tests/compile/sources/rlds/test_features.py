@@ -54,7 +54,7 @@ def test_a_dictionary_of_actions_is_its_numbers_by_name(tmp_path: Path) -> None:
     _, found = only(root)
     expected = [[t % 2 == 0, 10 + t, 20 + t, -t, t, t + 0.25, t + 0.5] for t in range(3)]
     np.testing.assert_array_equal(found.action, np.array(expected, np.float32))
-    assert sum(open_rlds(root).action_sizes) == 7
+    assert sum(open_rlds(root).array_sizes["action"]) == 7
     for option in ("action", "steps/action"):
         assert open_rlds(root, action=(option,)).describe()["action"] == [
             "steps/action/gripper/closed",
@@ -77,7 +77,7 @@ def test_without_actions_and_states_there_are_none(tmp_path: Path) -> None:
     assert found.action is None
     assert found.state is None
     source = open_rlds(root, action=(), state=())
-    assert (source.action_sizes, source.state_sizes) == ((), ())
+    assert (source.array_sizes["action"], source.array_sizes["state"]) == ((), ())
 
 
 def test_a_leaf_of_the_name_comes_before_a_dictionary_further_down(tmp_path: Path) -> None:
@@ -169,7 +169,7 @@ def test_packed_tensors_are_the_numbers_they_hold(tmp_path: Path, encoding: str,
     written = [np.array([[1, t], [0, 0]], kind) for t in range(3)]
     root = write_dataset(tmp_path, features, [episode(action=lambda t: packed(written[t], encoding, kind))])
     source = open_rlds(root, state=("action[1:3]",))
-    assert (sum(source.action_sizes), sum(source.state_sizes)) == (4, 2)
+    assert (sum(source.array_sizes["action"]), sum(source.array_sizes["state"])) == (4, 2)
     (row,) = census(source)
     found = read(source, row)
     np.testing.assert_array_equal(found.action, [values.ravel() for values in written])
@@ -218,7 +218,7 @@ def test_a_part_of_a_feature_is_its_values_in_order(
 ) -> None:
     root = write_dataset(tmp_path, FEATURES, [episode(2)])
     source = open_rlds(root, action=(field, "state"))
-    assert sum(source.action_sizes) == len(expected) + 2
+    assert sum(source.array_sizes["action"]) == len(expected) + 2
     assert source.describe()["action"] == [name, "steps/observation/state"]
     whole = read(open_rlds(root, action=("action", "state")), census(source)[0]).action
     part = read(source, census(source)[0]).action

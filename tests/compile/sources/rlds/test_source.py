@@ -11,7 +11,7 @@ import pytest
 from tensorflow_datasets.core import features as tfds_features
 
 from oxcart.compile.images import Resize, decode_into
-from oxcart.compile.sources.base import EnvironmentRule
+from oxcart.compile.sources.base import EnvironmentRule, SuccessRule
 from oxcart.manifests.columns import described, unnamed
 from oxcart.shards.errors import ConfigError, SourceError
 from rlds_builder import Image, Tensor, Text, jpeg, noisy_frame, png, record, write_dataset
@@ -50,7 +50,7 @@ def test_every_row_reads_its_own_episode_again_in_any_order(tmp_path: Path) -> N
         assert found.texts == row.instructions
         assert len(found.images["image"]) == row.steps
         assert found.action is not None
-        assert found.action.shape == (row.steps, sum(source.action_sizes))
+        assert found.action.shape == (row.steps, sum(source.array_sizes["action"]))
 
 
 def test_files_come_in_order_and_only_of_the_splits_asked_for(tmp_path: Path) -> None:
@@ -383,9 +383,11 @@ def test_the_description_names_all_that_decides_a_row(tmp_path: Path) -> None:
         "instruction": ["steps/language_instruction"],
         "action": ["steps/action"],
         "state": ["steps/observation/state"],
-        "columns": {"action": named("action", 3), "state": named("state", 2)},
+        "reward": [],
+        "columns": {"action": named("action", 3), "state": named("state", 2), "reward": []},
         "no_action": [],
         "environment": None,
+        "success": None,
         "control_rate": None,
         "licence": None,
         "citation": None,
@@ -398,6 +400,9 @@ def test_the_description_names_all_that_decides_a_row(tmp_path: Path) -> None:
         {"action_kinds": ("delta",)},
         {"state_names": ("x", "y")},
         {"state_kinds": ("0=absolute",)},
+        {"reward": ("is_last",)},
+        {"success": SuccessRule.parse("is_last")},
+        {"success": SuccessRule.parse("file_path~x")},
         {"roles": {"image": "wrist"}},
         {"bgr": ("image",)},
         {"licence": "MIT"},
@@ -432,7 +437,7 @@ def test_real_bridge_episodes() -> None:
     assert sorted((texts.count(text) for text in set(texts)), reverse=True) == [8, 6, 6, 5]
     assert all(len(text) == 1 and text[0] for text in texts)
     assert len({row.duplicate for row in rows}) == 25
-    assert (source.action_sizes, source.state_sizes) == ((7,), (7,))
+    assert (source.array_sizes["action"], source.array_sizes["state"]) == ((7,), (7,))
 
 
 @needs_bridge
