@@ -261,8 +261,8 @@ BUGS = [
     Bug(
         "directions are told by actions of train",
         VALIDATE,
-        "statistics.directions(val.actions[:, axes])",
-        "statistics.directions(train.actions[:, axes])[: len(val.actions)]",
+        "statistics.directions(every.actions[rows][:, axes])",
+        "statistics.directions(train.actions[:, axes])[: len(rows)]",
         PROBES,
     ),
     Bug(

@@ -217,9 +217,10 @@ class GatheredPairs:
 
 def shared_columns(values: Floats, dataset: Strings) -> Ints:
     """Columns of values [N, A] that every dataset [N] has, of those that have any; NaN is no value."""
-    there = np.stack([np.isfinite(values[dataset == one]).any(0) for one in np.unique(dataset)])
-    there = there[there.any(1)]
-    return np.flatnonzero(there.all(0) & there.any(0))
+    known = np.isfinite(values)
+    there = [known[dataset == one].any(0) for one in np.unique(dataset)]
+    some = [one for one in there if one.any()]
+    return np.flatnonzero(np.all(some, axis=0)) if some else np.zeros(0, np.int64)
 
 
 def name_datasets(datasets: Sequence[Dataset]) -> dict[str, Dataset]:
