@@ -17,7 +17,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Generator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import Any
 
@@ -62,7 +62,7 @@ class ShardJob:
     """Hash of the plan; results of other plans are ignored."""
     resize: Resize
     """How frames get their size."""
-    encodings: Mapping[str, Encoding]
+    encodings: Mapping[str, Encoding] = field(hash=False)
     """Camera -> how its frames are stored."""
     reject: bool
     """Whether an episode that cannot be decoded is rejected instead of ending the compile."""

@@ -128,7 +128,7 @@ class SourceConfig:
     """The source's own splits to read; None reads all."""
     cameras: tuple[str, ...] | None = None
     """Cameras to read; None reads only the primary."""
-    roles: Mapping[str, str] = field(default_factory=dict)
+    roles: Mapping[str, str] = field(default_factory=dict, hash=False)
     """Camera -> its role, of `oxcart.manifests.roles.ROLES`, whatever the catalog says."""
     bgr: tuple[str, ...] | None = None
     """Cameras whose images hold BGR; empty for none."""
@@ -152,7 +152,7 @@ class SourceConfig:
     """Kinds of columns of the state, likewise."""
     no_action: tuple[str, ...] | None = None
     """`first`, `last`: steps of every episode that hold no action; empty for none."""
-    known_columns: Mapping[str, tuple[Column, ...]] = field(default_factory=dict)
+    known_columns: Mapping[str, tuple[Column, ...]] = field(default_factory=dict, hash=False)
     """Array -> its columns in the dataset that is to be extended."""
     environment: EnvironmentRule | None = None
     """Rule that determines the environment of an episode."""

@@ -19,6 +19,7 @@ from oxcart.compile.images import Resize
 from oxcart.compile.pipeline import CompileConfig, execute, prepare
 from oxcart.compile.sources import open_source
 from oxcart.compile.sources.base import SourceConfig
+from oxcart.manifests.columns import Column
 from oxcart.manifests.dataset import Dataset
 from oxcart.manifests.split import SplitRule
 from oxcart.manifests.verify import verify
@@ -312,3 +313,11 @@ def test_keys_that_collide(tmp_path: Path, whole: Compiled) -> None:
         path.rename(source / path.name.replace("-train.", "-a.b.").replace("-val.", "-a_b."))
     with pytest.raises(ConfigError, match=r"^key oxcart_kitchens-a_b-00000-000000: \d+ keys are not unique"):
         prepare(config_of(source, tmp_path / "out"))
+
+
+def test_how_a_source_is_read_can_be_hashed() -> None:
+    """Ray's workers keep what they opened by it."""
+    columns = {"action": (Column(name="dx", kind="delta"),)}
+    config = SourceConfig(url="robot", roles={"image": "wrist"}, known_columns=columns)
+    assert hash(config) == hash(SourceConfig(url="robot"))
+    assert config != SourceConfig(url="robot")

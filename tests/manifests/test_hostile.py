@@ -36,9 +36,11 @@ def many(root: Path, rows: int, **changed: str) -> None:
     columns = []
     for field in first.schema:
         value = changed.get(field.name, first[field.name][0].as_py())
-        none = pa.array([0] * rows, pa.int32())
-        same = pa.DictionaryArray.from_arrays(none, pa.array([value], field.type))
-        columns.append(pa.nulls(rows, field.type) if value is None else same)
+        if value is None or pa.types.is_boolean(field.type):  # Parquet has no dictionaries of these
+            columns.append(pa.array([value] * rows, field.type))
+            continue
+        same = pa.array([0] * rows, pa.int32())
+        columns.append(pa.DictionaryArray.from_arrays(same, pa.array([value], field.type)))
     table = pa.table(columns, names=first.schema.names)
     pq.write_table(table, root / "episodes.parquet", compression="zstd", store_schema=False)
     manifest = read_manifest(root)
