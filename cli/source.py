@@ -72,6 +72,13 @@ source_options = options(
         "--state-kind", multiple=True, metavar="[COLUMNS=]KIND", help="Kind of columns of the state."
     ),
     click.option(
+        "--no-action",
+        multiple=True,
+        type=click.Choice(["first", "last", "none"]),
+        help="Step of every episode that holds no action, whatever is in it; none for none. One that moves "
+        "nothing holds none anyway.  [default: that of the catalog]",
+    ),
+    click.option(
         "--camera",
         multiple=True,
         metavar="NAME[=ROLE]",
@@ -133,6 +140,7 @@ def source_config(
     action_kind: tuple[str, ...],
     state_names: str | None,
     state_kind: tuple[str, ...],
+    no_action: tuple[str, ...],
     camera: tuple[str, ...],
     bgr: tuple[str, ...],
     source_split: tuple[str, ...],
@@ -168,6 +176,7 @@ def source_config(
         action_kinds=action_kind,
         state_names=None if state_names is None else tuple(state_names.split(",")),
         state_kinds=state_kind,
+        no_action=fields(no_action),
         environment=EnvironmentRule.parse(environment) if environment is not None else None,
     )
 

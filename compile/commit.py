@@ -114,7 +114,9 @@ def commit(
     tables = {name: _write_table(store, name, table, base) for name, table in made.items()}
     cameras = [camera["name"] for camera in claim.cameras]
     shaped = encoded_as(claim.pixels, claim.cameras)
-    mark = fingerprint(shaped, _tuples(episodes, "key", "split", "digest"))
+    arrays = {name: _array(name, census, claim, done, base, values) for name in ARRAYS}
+    no_action = claim.config["source"]["no_action"]
+    mark = fingerprint(shaped, arrays, no_action, _tuples(episodes, "key", "split", "digest"))
     shards = [dict(one.shard) for one in done if one.shard["episodes"]]
     config = dict(claim.config)
     if base is not None:
@@ -134,7 +136,7 @@ def commit(
         splits=per_split(episodes, len(cameras)),
         environments=per_environment(episodes, len(cameras)),
         cameras=[{**camera, **frame_size(episodes, camera["name"])} for camera in claim.cameras],
-        **{name: _array(name, census, claim, done, base, values) for name in ARRAYS},
+        **arrays,
         control_rate=claim.control_rate,
         pixels=claim.pixels,
         shards=shards,

@@ -172,6 +172,7 @@ def _adopt_source(config: SourceConfig, was: Mapping[str, Any]) -> SourceConfig:
         reward=either(config.reward, was["reward"]),
         success=config.success or (SuccessRule(**was["success"]) if was["success"] else None),
         environment=config.environment or environment,
+        no_action=either(config.no_action, was["no_action"]),
         known_columns={name: parse_columns({"columns": one}) for name, one in was["columns"].items()},
     )
 

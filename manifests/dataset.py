@@ -103,7 +103,17 @@ class Dataset:
         stated = self.manifest.tables[name]
         data = read(self.store, file, stated["blake3"])
         table = parse_table(data, file, columns, coded, SMALL_BYTES + ROW_BYTES * stated["rows"])
-        return conforming(table, self._schema(name), f"{self.store.url}/{file}", columns)
+        table = conforming(table, self._schema(name), f"{self.store.url}/{file}", columns)
+        for array, entry in self.manifest.arrays.items():
+            if f"{array}.offset" not in table.column_names:
+                continue
+            lacking = table[f"{array}.offset"].null_count
+            if lacking != (0 if entry is not None else table.num_rows):
+                raise CorruptError(
+                    f"{self.store.url}/{file}: {lacking} of {table.num_rows} episodes have no {array}, but "
+                    f"the manifest says that {'none' if entry is None else 'all'} have it"
+                )
+        return table
 
     def _schema(self, name: str) -> pa.Schema:
         if name == EPISODES:

@@ -7,7 +7,7 @@ digest, so any damage can be found from here.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any
 
@@ -39,11 +39,11 @@ class Manifest:
     format: str
     """Name and version of the format."""
     fingerprint: str
-    """sha256 over format, pixel and codec settings, and every episode's key, split and digest, in plan
-    order."""
+    """sha256 over format, pixel and codec settings, what the columns of the arrays mean, and every episode's
+    key, split and digest, in plan order."""
     order: str
-    """sha256 over every episode's key, split, steps and source digest, in plan order: the samples' order
-    follows from it, however the frames are stored."""
+    """sha256 over every episode's key, split, steps and source digest, in plan order. The order of samples
+    follows from it and from the division into shards."""
     dataset: dict[str, Any]
     """Name, version and kind of the source; licence of the data and what to cite, null if unknown."""
     plan: str
@@ -106,7 +106,13 @@ class Manifest:
         Args:
             values: actions [T, A] of the episode.
         """
-        return acting(values, parse_columns(self.action), self.config["source"]["no_action"])
+        return acting(values, parse_columns(self.action), self.no_action)
+
+    @property
+    def no_action(self) -> list[str]:
+        """`first`, `last`: steps of every episode that hold no action whatever they hold."""
+        ends: list[str] = self.config["source"]["no_action"]
+        return ends
 
     @property
     def camera_names(self) -> list[str]:
@@ -213,17 +219,27 @@ def encoded_as(pixels: Mapping[str, Any], cameras: Iterable[Mapping[str, Any]]) 
     return {**pixels, "cameras": [{name: camera[name] for name in own} for camera in cameras]}
 
 
-def fingerprint(pixels: Mapping[str, Any], episodes: Iterable[tuple[str, str, str]]) -> str:
-    """sha256 of `{"episodes":[[key,split,digest],...],"format":...,"pixels":...}` as canonical JSON.
+def fingerprint(
+    pixels: Mapping[str, Any],
+    arrays: Mapping[str, Mapping[str, Any] | None],
+    no_action: Sequence[str],
+    episodes: Iterable[tuple[str, str, str]],
+) -> str:
+    """sha256 of an object of `columns`, `episodes`, `format`, `no_action`, `pixels` as canonical JSON.
 
     Args:
         pixels: settings that shaped the stored frames, from `encoded_as`.
+        arrays: the entry of each of `ARRAYS` in the manifest, or None; only its `columns` count.
+        no_action: steps that hold no action whatever they hold, as in the manifest.
         episodes: key, split and digest of each episode, in plan order.
     """
-    digest = hashlib.sha256(b'{"episodes":')
+    columns = {name: array and array["columns"] for name, array in arrays.items()}
+    digest = hashlib.sha256(b'{"columns":' + canonical_json(columns) + b',"episodes":')
     for piece in _listed(episodes):
         digest.update(piece)
-    digest.update(b',"format":' + canonical_json(FORMAT) + b',"pixels":' + canonical_json(pixels) + b"}")
+    for name, value in (("format", FORMAT), ("no_action", list(no_action)), ("pixels", pixels)):
+        digest.update(b',"%s":' % name.encode() + canonical_json(value))
+    digest.update(b"}")
     return digest.hexdigest()
 
 
@@ -251,5 +267,8 @@ def _listed(rows: Iterable[tuple[Any, ...]]) -> Iterator[bytes]:
 
 def _remedy(found: object) -> str:
     if found == "oxcart/1":
-        return "compile its source again with the same options; a transcode cannot convert it"
+        return (
+            f"compile its source again with --overwrite or into another directory; its {NAME} says under "
+            '"config" with which options it was compiled, and a transcode cannot convert it'
+        )
     return "use the oxcart that wrote it"

@@ -37,6 +37,9 @@ class _OrNull:
 _SCALARS = {str: "text", int: "a count", float: "a number", bool: "true or false"}
 """Type -> what messages call it. A count is a non-negative integer less than `MOST`."""
 
+ENDS = ("first", "last")
+"""Steps that `config.source.no_action` may list, in this order."""
+
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _COUNTS = {"episodes": int, "steps": int, "frames": int, "bytes": int}
 _PER_SPLIT = _Each(_COUNTS, SPLITS)

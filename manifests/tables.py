@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from oxcart.manifests.columns import ARRAYS
 from oxcart.manifests.parquet import Weight, spelled_out, weigh
 from oxcart.shards.errors import CorruptError
 from oxcart.shards.store import Store
@@ -94,10 +95,11 @@ CHUNKS_SCHEMA = pa.schema(
 )
 
 
+_ARRAY = ("offset", "digest", "start", "stop")
+"""Parts of the columns of an array, which are null together: where an episode lacks the array."""
 OPTIONAL = {"environment", "session", "control_rate", "sizes", "frames"}
 OPTIONAL |= {"same_as", "channel", "channel_id", "url", "uploaded"}
-OPTIONAL |= {"action.offset", "action.digest", "action.start", "action.stop"}
-OPTIONAL |= {"state.offset", "state.digest", "reward.offset", "reward.digest", "success", "terminal"}
+OPTIONAL |= {f"{array}.{part}" for array in ARRAYS for part in _ARRAY} | {"success", "terminal"}
 """Columns in which a value may be null."""
 
 MAX_MEMBER = 8 << 30
@@ -307,6 +309,12 @@ def conforming(
         ordered = pc.and_(pc.less_equal(start, stop), pc.less_equal(stop, steps))
         if pc.any(pc.invert(ordered)).as_py():
             raise CorruptError(f"{name}: actions of an episode begin or end where it has no steps")
+    for array in ARRAYS:
+        parts = [one for one in _ARRAY if f"{array}.{one}" in wanted]
+        lacks = [table[f"{array}.{one}"].is_null() for one in parts]
+        if any(not one.equals(lacks[0]) for one in lacks):
+            named = ", ".join(f"{array}.{one}" for one in parts)
+            raise CorruptError(f"{name}: columns {named} of an episode are null apart, expected all or none")
     for camera in (one.removesuffix(".height") for one in wanted if one.endswith(".height")):
         sides = [f"{camera}.height", f"{camera}.width"]
         if table.num_rows and {"steps", *sides} <= set(wanted):

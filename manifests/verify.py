@@ -176,7 +176,10 @@ def _wrong_statements(dataset: Dataset, tables: Mapping[str, pa.Table | None]) -
                 shards,
             ),
             "keys": (episodes.num_rows, pc.count_distinct(episodes["key"]).as_py()),
-            "fingerprint": (manifest.fingerprint, fingerprint(shaped, _tuples(episodes, content))),
+            "fingerprint": (
+                manifest.fingerprint,
+                fingerprint(shaped, manifest.arrays, manifest.no_action, _tuples(episodes, content)),
+            ),
             "order": (manifest.order, order(_tuples(episodes, samples))),
         }
         owners = tables.get(ATTRIBUTION)

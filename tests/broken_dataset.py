@@ -18,6 +18,7 @@ from typing import Any
 import pyarrow.parquet as pq
 from blake3 import blake3
 
+from oxcart.manifests.columns import ARRAYS
 from oxcart.manifests.dataset import Dataset
 from oxcart.manifests.manifest import encoded_as, fingerprint, order
 from oxcart.manifests.verify import Damage, verify
@@ -93,7 +94,11 @@ def seal(root: Path, *, fingerprinted: bool = True) -> None:
         rows = pq.read_table(root / "episodes.parquet").to_pylist()
         episodes = ((row["key"], row["split"], row["digest"]) for row in rows)
         shaped = encoded_as(manifest["pixels"], manifest["cameras"])
-        manifest["fingerprint"] = fingerprint(shaped, episodes)
+        arrays, no_action = (
+            {name: manifest[name] for name in ARRAYS},
+            manifest["config"]["source"]["no_action"],
+        )
+        manifest["fingerprint"] = fingerprint(shaped, arrays, no_action, episodes)
         samples = ((row["key"], row["split"], row["steps"], row["source_digest"]) for row in rows)
         manifest["order"] = order(samples)
     write_manifest(root, manifest)

@@ -49,12 +49,11 @@ from oxcart.compile.sources.base import EnvironmentRule, SuccessRule, clean
 from oxcart.manifests.columns import Column, check_distinct
 from oxcart.manifests.licence import check_licence
 from oxcart.manifests.roles import CHANNELS, ROLES
+from oxcart.manifests.schema import ENDS
 from oxcart.shards.choices import did_you_mean, one_of
 from oxcart.shards.errors import ConfigError
 
 KNOWN = ("declared", "inferred")
-ENDS = ("first", "last")
-"""Steps that may have no action."""
 _LISTS = ("cameras", "instruction", "action", "state", "no_action", "notes")
 _COLUMNS = ("names", "kind", "unit", "frame")
 _RULE = ("field", "whole", "optional", "patterns", "known")

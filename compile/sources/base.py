@@ -150,6 +150,8 @@ class SourceConfig:
     """A name for each column of the state."""
     state_kinds: tuple[str, ...] = ()
     """Kinds of columns of the state, likewise."""
+    no_action: tuple[str, ...] | None = None
+    """`first`, `last`: steps of every episode that hold no action; empty for none."""
     known_columns: Mapping[str, tuple[Column, ...]] = field(default_factory=dict, hash=False)
     """Array -> its columns in the dataset that is to be extended."""
     environment: EnvironmentRule | None = None

@@ -343,7 +343,7 @@ def test_what_is_no_dataset_is_one_line(
         "file": none + "compile a source into it first",
         "unfinished": none + "its compile has not finished; run it again",
         "newer": "{}: format 'oxcart/3', expected 'oxcart/2'; use the oxcart that wrote it",
-        "older": "{}: format 'oxcart/1', expected 'oxcart/2'; compile its source again with the same options",
+        "older": "{}: format 'oxcart/1', expected 'oxcart/2'; compile its source again with --overwrite",
         "lacking": "{}/manifest.json: fields missing: shards",
         "garbled": "{}/manifest.json: cannot be parsed: ",
         "": "DATASET: expected a path or a URL, got ''",

@@ -11,13 +11,16 @@ import pyarrow.compute as pc
 import pytest
 
 from oxcart.compile import commit
+from oxcart.compile.sources.base import SourceConfig
 from oxcart.manifests.dataset import Dataset
 from oxcart.manifests.split import SplitRule
 from oxcart.manifests.tables import VALUES
 from oxcart.manifests.values import counted
 from oxcart.manifests.verify import verify
 from oxcart.shards.errors import ConfigError
+from rlds_builder import write_dataset
 from sample_compile import Compiled, compiled, examples, rows_of
+from toy_rlds import FEATURES, episode
 
 
 def test_statistics_are_of_train_alone(whole: Compiled) -> None:
@@ -43,6 +46,22 @@ def test_statistics_are_of_train_alone(whole: Compiled) -> None:
         counts = counted(what, train.astype(np.float32))
         stated = Dataset.open(str(whole.out)).values()
         assert stated.filter(pc.equal(stated["array"], what)).equals(counts)
+
+
+def test_what_columns_mean_is_part_of_the_fingerprint_and_not_of_the_order(tmp_path: Path) -> None:
+    root = write_dataset(tmp_path / "toy", FEATURES, [episode(i) for i in range(2)])
+    ways: list[dict[str, Any]] = [{}, {"action_kinds": ("delta",)}, {"state_names": ("x", "y")}]
+    ways += [{"no_action": ends} for ends in (("first",), ("last",), ("last", "first"))]
+    made = []
+    for i, how in enumerate(ways):
+        source = SourceConfig(url=str(root), **how)
+        made.append(compiled(root, tmp_path / str(i), source=source, rule=SplitRule(val=None)))
+        assert verify(Dataset.open(str(tmp_path / str(i)))) == []
+    assert len({one.fingerprint for one in made}) == len(made)
+    assert len({one.order for one in made}) == 1
+    assert made[-1].no_action == ["first", "last"]
+    ends = [(row["action.start"], row["action.stop"]) for row in rows_of(tmp_path / "5")]
+    assert ends == [(1, 2)] * 2
 
 
 def test_no_val(whole: Compiled, tmp_path: Path) -> None:

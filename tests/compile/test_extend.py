@@ -508,6 +508,20 @@ def test_size_and_codec_are_those_of_the_dataset(growth: Growth, before: Before,
     assert {(row["image_0.height"], row["image_0.width"]) for row in episodes(tmp_path / "out")} == {(16, 24)}
 
 
+def test_steps_without_action_are_those_of_the_dataset(
+    growth: Growth, before: Before, tmp_path: Path
+) -> None:
+    first, out = growth.write(tmp_path / "first", growth.first), tmp_path / "out"
+    made = cli("compile", first, out, "--no-action", "first", "--no-action", "last", "--workers", 1)
+    assert made.exit_code == 0, made.output
+    told = complaint(cli("compile", before.grown, out, "--extend", "--no-action", "none"))
+    assert 'was compiled with no_action ["first", "last"], not []; leave such options out' in told
+    result = cli("compile", before.grown, out, "--extend", "--workers", 1)
+    assert result.exit_code == 0, result.output
+    assert {row["action.start"] for row in episodes(out)} == {1}
+    assert read_manifest(Store(out)).no_action == ["first", "last"]
+
+
 class TestVideos:
     def write(self, folder: Path, channel: str, number: int) -> None:
         video = f"{channel}{number}".ljust(11, "0")

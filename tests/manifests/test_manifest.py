@@ -7,7 +7,7 @@ import hashlib
 import itertools
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
@@ -287,7 +287,8 @@ def test_another_format_is_the_users_to_solve(tmp_path: Path, other: object) -> 
 def test_the_format_before_is_refused_in_a_line_that_says_to_compile_again(tmp_path: Path) -> None:
     said = (
         f"{tmp_path}: format 'oxcart/1', expected 'oxcart/2'; "
-        "compile its source again with the same options; a transcode cannot convert it"
+        "compile its source again with --overwrite or into another directory; its manifest.json says under "
+        '"config" with which options it was compiled, and a transcode cannot convert it'
     )
     with pytest.raises(ConfigError, match=f"^{re.escape(said)}$"):
         read(
@@ -395,19 +396,27 @@ PIXELS = {
 EPISODES = [("a-train-00000-000000", "train", "00" * 16), ("a-train-00000-000001", "val", "ff" * 16)]
 
 
+DELTAS: dict[str, Any] = {"action": {"columns": [column("dx")], "size": 1}, "state": None, "reward": None}
+
+
+def mark(pixels: dict[str, Any], episodes: Iterable[tuple[str, str, str]]) -> str:
+    return fingerprint(pixels, DELTAS, ["last"], episodes)
+
+
 def test_the_fingerprint_is_the_sha256_of_canonical_json() -> None:
     text = (
-        '{"episodes":[["a-train-00000-000000","train","'
+        '{"columns":{"action":[{"frame":null,"kind":"delta","name":"dx","unit":"m"}],"reward":null,'
+        '"state":null},"episodes":[["a-train-00000-000000","train","'
         + "00" * 16
         + '"],["a-train-00000-000001","val","'
         + "ff" * 16
-        + '"]],"format":"oxcart/2","pixels":{"cameras":['
+        + '"]],"format":"oxcart/2","no_action":["last"],"pixels":{"cameras":['
         '{"chunk":1,"codec":"jpeg","name":"front","quality":95}],"filter":"bilinear",'
         '"fit":"stretch","size":null}}'
     )
-    assert fingerprint(PIXELS, EPISODES) == hashlib.sha256(text.encode()).hexdigest()
-    assert fingerprint(PIXELS, iter(EPISODES)) == fingerprint(PIXELS, EPISODES)
-    assert fingerprint(dict(reversed(PIXELS.items())), EPISODES) == fingerprint(PIXELS, EPISODES)
+    assert mark(PIXELS, EPISODES) == hashlib.sha256(text.encode()).hexdigest()
+    assert mark(PIXELS, iter(EPISODES)) == mark(PIXELS, EPISODES)
+    assert mark(dict(reversed(PIXELS.items())), EPISODES) == mark(PIXELS, EPISODES)
 
 
 def test_the_fingerprint_covers_how_each_camera_is_stored() -> None:
@@ -416,15 +425,27 @@ def test_the_fingerprint_covers_how_each_camera_is_stored() -> None:
     assert encoded_as({**PIXELS, "cameras": ["front"]}, [camera]) == PIXELS
     for name, value in (("codec", "raw"), ("quality", 90), ("chunk", 2)):
         other = encoded_as(PIXELS, [{**camera, name: value}])
-        assert fingerprint(other, EPISODES) != fingerprint(PIXELS, EPISODES)
+        assert mark(other, EPISODES) != mark(PIXELS, EPISODES)
+
+
+def test_the_fingerprint_covers_what_columns_mean_and_which_steps_hold_no_action() -> None:
+    arrays = [DELTAS, {**DELTAS, "state": DELTAS["action"], "action": None}]
+    arrays += [
+        {**DELTAS, "action": {"columns": [{**column("dx"), name: "x"}]}}
+        for name in ("name", "kind", "unit", "frame")
+    ]
+    changed = [(one, ends) for one in arrays for ends in ([], ["first"], ["last"], ["first", "last"])]
+    assert len({fingerprint(PIXELS, *both, EPISODES) for both in changed}) == len(changed)
+    other = {**DELTAS, "action": {**DELTAS["action"], "statistics": STATISTICS}}
+    assert fingerprint(PIXELS, other, ["last"], EPISODES) == mark(PIXELS, EPISODES)
 
 
 def test_golden_fingerprints() -> None:
-    assert fingerprint(PIXELS, EPISODES) == "7904ff57878544d7504b20845b36543217cc86e37ed9c2b24af05fcbcba97c34"
-    assert fingerprint({}, []) == "466879161939ad0738c49f7a54d23343e92f666aa1c673d810f9483bbd9f60df"
+    assert mark(PIXELS, EPISODES) == "de1622f0bbf5b56750c4f383f6b2fff3a22e55a5871a9ef2a4f547f8dbcec956"
+    assert mark({}, []) == "259504d2c208687871df3eb258b1409ec0c68df097348b0e5aaca16c3ba0028c"
     assert (
-        fingerprint({"camera": "küche"}, [("ключ", "train", "")])
-        == "5022afe2ca1bc4d3aa4572e5d2ec7f5f7e2a4ab5b13890124ee2c197df513df2"
+        mark({"camera": "küche"}, [("ключ", "train", "")])
+        == "b593d44fbf7446725835ba7cfd3bedbc2bd9a742cdfdcb2395d65b87ee1f6772"
     )
 
 
@@ -446,13 +467,13 @@ def test_the_fingerprint_changes_with_everything_in_it() -> None:
         ({**PIXELS, "size": [4, 6]}, EPISODES),
         ({**PIXELS, "size": [6, 4]}, EPISODES),
     ]
-    assert len({fingerprint(*arguments) for arguments in changed}) == len(changed)
+    assert len({mark(*arguments) for arguments in changed}) == len(changed)
 
 
 @given(st.lists(st.lists(st.tuples(*[st.text(max_size=3)] * 3), max_size=3), min_size=2, max_size=4))
 def test_no_two_lists_of_episodes_share_a_fingerprint(lists: list[list[tuple[str, str, str]]]) -> None:
     for one, two in itertools.combinations(lists, 2):
-        assert (fingerprint(PIXELS, one) == fingerprint(PIXELS, two)) == (one == two)
+        assert (mark(PIXELS, one) == mark(PIXELS, two)) == (one == two)
 
 
 SAMPLES = [("a-train-00000-000000", "train", 9, 3), ("a-train-00000-000001", "val", 2, 2**64 - 1)]
@@ -465,10 +486,10 @@ def test_the_order_is_the_sha256_of_canonical_json_and_names_no_format(
     golden = "6c899c273ec2b2a5b9bc91ed2ce7d7ffa4b569471828c6c12bb3c516ffe132aa"
     assert order(SAMPLES) == order(iter(SAMPLES)) == hashlib.sha256(text).hexdigest() == golden
     assert order([]) == hashlib.sha256(b"[]").hexdigest()
-    before = fingerprint(PIXELS, EPISODES)
+    before = mark(PIXELS, EPISODES)
     monkeypatch.setattr(manifest_module, "FORMAT", "oxcart/9")
     assert order(SAMPLES) == golden
-    assert fingerprint(PIXELS, EPISODES) != before
+    assert mark(PIXELS, EPISODES) != before
 
 
 def test_the_order_changes_with_everything_in_it() -> None:

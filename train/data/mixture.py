@@ -92,7 +92,9 @@ def check_weights(name: str, weights: Any) -> None:
 
 
 def check_distinct(name: str, given: Sequence[str], datasets: Sequence[Dataset]) -> None:
-    """Refuse a dataset that is given twice, under another spelling or as a copy, by its fingerprint.
+    """Refuse a dataset that is given twice: under another spelling, as a copy, or stored in another way.
+
+    Datasets of one `order` hold the same episodes, and would be drawn from in lockstep.
 
     Args:
         name: the argument.
@@ -102,11 +104,13 @@ def check_distinct(name: str, given: Sequence[str], datasets: Sequence[Dataset])
     Raises:
         ConfigError: two datasets are the same; the message names both.
     """
-    marks = [one.manifest.fingerprint for one in datasets]
-    for i, mark in enumerate(marks):
-        if (first := marks.index(mark)) < i:
+    orders = [one.manifest.order for one in datasets]
+    for i, order in enumerate(orders):
+        if (first := orders.index(order)) < i:
+            marks = {one.manifest.fingerprint[:12] for one in (datasets[first], datasets[i])}
+            same = "the same episodes stored in two ways" if len(marks) > 1 else "one dataset"
             raise ConfigError(
-                f"{name}: {given[first]!r} and {given[i]!r} are one dataset, of fingerprint {mark[:12]}; "
+                f"{name}: {given[first]!r} and {given[i]!r} are {same}, of order {order[:12]}; "
                 "give it once, and set its share by its weight"
             )
 

@@ -42,6 +42,8 @@ from oxcart.compile.sources.rlds.example import ExampleParser
 from oxcart.compile.sources.rlds.features import Numbers, as_float32
 from oxcart.manifests.columns import Column, described, given
 from oxcart.manifests.licence import check_licence
+from oxcart.manifests.schema import ENDS
+from oxcart.shards.choices import one_of
 from oxcart.shards.errors import SourceError
 from oxcart.shards.store import Store
 
@@ -89,7 +91,10 @@ class RldsSource(Source):
             "state": given(state, "state", config.state_names, config.state_kinds),
             "reward": tuple(Column(name="reward", kind="other") for _ in self._numbers["reward"]),
         }
-        self.no_action = known.no_action
+        ends = known.no_action if config.no_action is None else config.no_action
+        for end in ends:
+            one_of("--no-action", end, ENDS)
+        self.no_action = tuple(end for end in ENDS if end in ends)
         self._rule = config.environment or known.environment
         self._environment = (
             texts.choose_environment(directory, self._rule.field, self._rule.optional)

@@ -490,7 +490,11 @@ BAD: list[tuple[Callable[[Datasets], Any], str]] = [
     (lambda d: Mixture(datasets=["a"], epoch="some"), "expected one of largest, smallest, all"),
     (
         lambda d: Loader([str(d["raw"]), f"{d['raw']}/."], sample=ALL, batch_size=4),
-        "datasets: '.*' and '.*' are one dataset, of fingerprint",
+        "datasets: '.*' and '.*' are one dataset, of order",
+    ),
+    (
+        lambda d: Loader([str(d["raw"]), str(d["jpeg"])], sample=ALL, batch_size=4),
+        "datasets: '.*raw' and '.*jpeg' are the same episodes stored in two ways, of order",
     ),
     (lambda d: Loader(str(d["raw"].parent), sample=ALL, batch_size=4), "no manifest.json"),
 ]
@@ -512,7 +516,7 @@ def test_a_dataset_that_has_no_weight_may_be_there_again(datasets: Datasets) -> 
 
 def test_sizes_that_differ_need_one(datasets: Datasets, kitchens: Path, tmp_path: Path) -> None:
     source = SourceConfig(url=str(kitchens), cameras=("wrist",))
-    compiled(kitchens, tmp_path / "wrist", source=source, shard_size=SHARD_SIZE)
+    compiled(kitchens, tmp_path / "wrist", source=source, shard_size=SHARD_SIZE, rule=SplitRule(val=None))
     both = [str(datasets["raw"]), str(tmp_path / "wrist")]
     with pytest.raises(ConfigError, match=r"size: frames differ in size .*32x32.*pass size="):
         Loader(both, sample=ALL, batch_size=4)

@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 from tensorflow_datasets.core import features as tfds_features
 
+from oxcart.compile.catalog import Entry
 from oxcart.compile.images import Resize, decode_into
 from oxcart.compile.sources.base import EnvironmentRule, SuccessRule
+from oxcart.compile.sources.rlds import source as rlds_source
 from oxcart.manifests.columns import described, unnamed
 from oxcart.shards.errors import ConfigError, SourceError
 from rlds_builder import Image, Tensor, Text, jpeg, noisy_frame, png, record, write_dataset
@@ -400,6 +402,7 @@ def test_the_description_names_all_that_decides_a_row(tmp_path: Path) -> None:
         {"action_kinds": ("delta",)},
         {"state_names": ("x", "y")},
         {"state_kinds": ("0=absolute",)},
+        {"no_action": ("first",)},
         {"reward": ("is_last",)},
         {"success": SuccessRule.parse("is_last")},
         {"success": SuccessRule.parse("file_path~x")},
@@ -411,6 +414,17 @@ def test_the_description_names_all_that_decides_a_row(tmp_path: Path) -> None:
     ]
     assert all(open_rlds(root, **options).describe() != base for options in others)
     assert str(tmp_path) not in str(base)
+
+
+def test_steps_without_action_are_an_options_before_the_catalogs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = write_dataset(tmp_path, FEATURES, [episode()])
+    monkeypatch.setattr(rlds_source, "lookup", lambda name: Entry(no_action=("last",)))
+    found = [open_rlds(root, no_action=ends).no_action for ends in (None, (), ("last", "first"))]
+    assert found == [("last",), (), ("first", "last")]
+    said = fails(ConfigError, root, no_action=("first", "none"))
+    assert said == "--no-action: expected one of first, last; got 'none'"
 
 
 def test_sizes_are_those_of_everything_that_is_read(tmp_path: Path) -> None:
