@@ -18,6 +18,9 @@ from typing import TYPE_CHECKING, Any
 from oxcart.shards.choices import did_you_mean, one_of
 from oxcart.shards.errors import ConfigError
 
+_CHANGE = re.compile(r"(?P<side>left_|right_|)[dv](?P<stem>x|y|z|roll|pitch|yaw|r[xyz]|joint_\d+)")
+"""A column of changes or of velocities, by its name."""
+
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
@@ -30,7 +33,9 @@ far a gripper is open or closed; a change of that; a flag, a mode or the like; a
 STILL = 1e-5
 """Largest value of an action that moves nothing. First actions of BridgeData V2 are zero but for 8e-7."""
 AXES = ("x", "y", "z")
-"""Axes of a motion. A column `dx` or `vx` moves along `x`, and so does the difference of a column `x`."""
+"""Axes of a motion. Columns `x`, `dx` and `vx` are along `x`."""
+MOVES = ("delta", "velocity", "gripper_delta")
+"""Kinds of which a value of zero moves nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,7 +115,8 @@ def given(
         chosen, _, kind = text.rpartition("=")
         one_of(f"--{what}-kind {text}", kind, KINDS)
         for i in _indices(columns, chosen, f"--{what}-kind {text}"):
-            changed[i] = replace(changed[i], kind=kind)
+            unit = changed[i].unit if kind == changed[i].kind else None
+            changed[i] = replace(changed[i], kind=kind, unit=unit)
     return tuple(changed)
 
 
@@ -153,17 +159,18 @@ def acting(
     """The steps of an episode that hold an action: the first of them, and the one after the last.
 
     The first or the last step holds none if the dataset is known to fill it so, or if it moves nothing: all
-    of its deltas and velocities are within `STILL` of zero, or all of its values if none is of these kinds.
+    columns of a kind in `MOVES` are within `STILL` of zero. Where no kind is known, all columns count.
 
     Args:
         values: actions [T, A].
         columns: the A columns.
         no_action: `first`, `last`: steps that hold no action whatever they hold.
     """
-    moving = [i for i, one in enumerate(columns) if one.kind in ("delta", "velocity")]
-    first, last = (abs(values[i, moving or slice(None)]).max(initial=0) for i in (0, -1))
-    start = int("first" in no_action or first <= STILL)
-    stop = len(values) - int("last" in no_action or last <= STILL)
+    known = any(one.kind != "unknown" for one in columns)
+    moving = [i for i, one in enumerate(columns) if one.kind in MOVES or not known]
+    first, last = (bool(moving) and abs(values[i, moving]).max() <= STILL for i in (0, -1))
+    start = int("first" in no_action or first)
+    stop = len(values) - int("last" in no_action or last)
     return start, max(start, stop)
 
 
@@ -172,10 +179,14 @@ def motion_columns(columns: Sequence[Column]) -> dict[str, int]:
 
     Columns of deltas come before those of velocities, and these before absolute ones.
     """
-    found: dict[str, int] = {}
-    for kind, prefix in (("delta", "d"), ("velocity", "v"), ("absolute", "")):
-        there = {one.name: i for i, one in enumerate(columns) if one.kind == kind}
-        found = {axis: there[f"{prefix}{axis}"] for axis in AXES if f"{prefix}{axis}" in there}
-        if "x" in found and "y" in found:
-            return found
+    for kind in ("delta", "velocity", "absolute"):
+        there = {stem(one.name): i for i, one in reversed([*enumerate(columns)]) if one.kind == kind}
+        if "x" in there and "y" in there:
+            return {axis: there[axis] for axis in AXES if axis in there}
     return {}
+
+
+def stem(name: str) -> str:
+    """What a column is a change or a velocity of, by its name: of `dx` and `vx` it is `x`."""
+    found = _CHANGE.fullmatch(name)
+    return found["side"] + found["stem"] if found else name

@@ -70,9 +70,9 @@ def test_a_user_names_columns_and_gives_them_kinds() -> None:
 
 def test_what_a_user_does_not_say_stays() -> None:
     assert given(ARM, "action", None, []) == ARM
-    assert given(ARM, "action", None, ["dy=velocity"])[1] == Column(
-        name="dy", kind="velocity", unit="m", frame="base"
-    )
+    assert given(ARM, "action", None, ["dy=delta"]) == ARM
+    changed = given(ARM, "action", None, ["dy=velocity"])[1]
+    assert changed == Column(name="dy", kind="velocity", frame="base"), "metres are not metres a second"
 
 
 @pytest.mark.parametrize(
@@ -109,7 +109,7 @@ def test_a_kind_without_any_action_is_refused() -> None:
         ("dz dy dx", "delta", {"x": 2, "y": 1, "z": 0}),
         ("x y z", "absolute", {"x": 0, "y": 1, "z": 2}),
         ("vx vy", "velocity", {"x": 0, "y": 1}),
-        ("dx dy", "absolute", {}),
+        ("dx dy", "velocity", {"x": 0, "y": 1}),
         ("dx", "delta", {}),
         ("dx dy", "unknown", {}),
     ],
@@ -125,15 +125,26 @@ def test_deltas_come_before_absolute_values() -> None:
     assert motion_columns([*pose, *ARM]) == {"x": 2, "y": 3}
 
 
-def test_an_end_that_moves_nothing_holds_no_action() -> None:
-    moves, rests = [0.1, -0.2, 1.0], [STILL / 2, 0, 1.0]
-    assert acting(np.array([rests, moves, moves], np.float32), ARM, []) == (1, 3)
-    assert acting(np.array([moves, moves, rests], np.float32), ARM, []) == (0, 2)
-    assert acting(np.array([moves, rests, moves], np.float32), ARM, []) == (0, 3)
-    assert acting(np.array([rests, rests], np.float32), ARM, []) == (1, 1)
+@pytest.mark.parametrize("kind", ["delta", "velocity", "gripper_delta"])
+def test_an_end_that_moves_nothing_holds_no_action(kind: str) -> None:
+    columns = [Column(name="a", kind=kind), Column(name="gripper", kind="gripper_absolute")]
+    moves, rests = [-0.2, 1.0], [STILL / 2, 1.0]
+    assert acting(np.array([rests, moves, moves], np.float32), columns, []) == (1, 3)
+    assert acting(np.array([moves, moves, rests], np.float32), columns, []) == (0, 2)
+    assert acting(np.array([moves, rests, moves], np.float32), columns, []) == (0, 3)
+    assert acting(np.array([rests, rests], np.float32), columns, []) == (1, 1)
 
 
-def test_a_gripper_alone_is_an_action_where_no_column_is_known_to_move() -> None:
+def test_an_end_that_moves_a_little_holds_an_action() -> None:
+    assert acting(np.array([[1e-4, 0, 0], [0.1, 0, 0]], np.float32), ARM, []) == (0, 2)
+
+
+def test_zeros_may_be_a_pose_to_reach() -> None:
+    pose = [Column(name="joint_0", kind="absolute"), Column(name="gripper", kind="gripper_absolute")]
+    assert acting(np.zeros((3, 2), np.float32), pose, []) == (0, 3)
+
+
+def test_where_no_kind_is_known_all_columns_count() -> None:
     columns = unnamed("action", 3)
     assert acting(np.array([[0, 0, 1], [0, 0, 0]], np.float32), columns, []) == (0, 1)
 

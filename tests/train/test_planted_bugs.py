@@ -14,6 +14,8 @@ import pytest
 from planted_bugs import Bug, Run, check_noticed, check_passing, check_up_to_date, forked
 
 VALIDATE = "train/laq/validate.py"
+SUMMING, COLUMNS = "train/data/summing.py", "manifests/columns.py"
+OF_SUMMING, OF_COLUMNS = "train/data/test_summing.py", "manifests/test_columns.py"
 BASELINE = "train/frame_baseline.py"
 STATISTICS = "train/statistics.py"
 METRICS = "train/vla/metrics.py"
@@ -145,15 +147,80 @@ BUGS = [
         "LEAST_USED = 0.5",
         "LEAST_USED = 0.25",
         f"{OF_VALIDATE}::"
-        "test_a_codebook_has_collapsed_below_half_of_what_so_many_pairs_would_use[0.49-1000-8-collapsed]",
+        "test_a_codebook_collapses_where_a_place_uses_half_of_what_pairs_would[codes0-8-collapsed]",
     ),
     Bug(
         "few pairs have to use every code",
         VALIDATE,
-        "used < LEAST_USED * expected",
-        "used < LEAST_USED",
+        "min(used) <= LEAST_USED * expected",
+        "min(used) <= LEAST_USED",
         f"{OF_VALIDATE}::"
-        "test_a_codebook_has_collapsed_below_half_of_what_so_many_pairs_would_use[0.12-512-2048-in use]",
+        "test_a_codebook_collapses_where_a_place_uses_half_of_what_pairs_would[codes7-2048-in use]",
+    ),
+    Bug(
+        "a place that has collapsed is made up for by others",
+        VALIDATE,
+        "min(used) <= LEAST_USED",
+        "np.mean(used) <= LEAST_USED",
+        f"{OF_VALIDATE}::"
+        "test_a_codebook_collapses_where_a_place_uses_half_of_what_pairs_would[codes2-8-collapsed]",
+    ),
+    # Sums of actions.
+    Bug(
+        "the value before the first is not subtracted",
+        SUMMING,
+        "- values[t - 1, self._subtracted]",
+        "- values[t, self._subtracted]",
+        f"{OF_SUMMING}::test_every_kind_is_summed_as_it_should_be",
+    ),
+    Bug(
+        "a gripper is added up",
+        SUMMING,
+        'SUBTRACTED = ("absolute", "gripper_absolute")',
+        'SUBTRACTED = ("absolute",)',
+        f"{OF_SUMMING}::test_every_kind_is_summed_as_it_should_be",
+    ),
+    Bug(
+        "an angle goes the long way round",
+        SUMMING,
+        "if self._angles:",
+        "if not self._angles:",
+        f"{OF_SUMMING}::test_an_angle_turns_the_short_way",
+    ),
+    Bug(
+        "steps that hold no action are summed",
+        SUMMING,
+        "if t < start or t + k > stop:",
+        "if t + k > stop:",
+        f"{OF_SUMMING}::test_what_needs_a_step_that_holds_no_action_is_not_known",
+    ),
+    Bug(
+        "unknown kinds are summed",
+        SUMMING,
+        'if one.kind == "unknown"]\n        if unknown',
+        'if one.kind == "x"]\n        if unknown',
+        f"{OF_SUMMING}::test_columns_of_unknown_kind_are_refused_by_name",
+    ),
+    Bug(
+        "velocities are no motion at the ends of an episode",
+        COLUMNS,
+        'MOVES = ("delta", "velocity", "gripper_delta")',
+        'MOVES = ("delta", "gripper_delta")',
+        f"{OF_COLUMNS}::test_an_end_that_moves_nothing_holds_no_action",
+    ),
+    Bug(
+        "small motions are no action",
+        COLUMNS,
+        "STILL = 1e-5",
+        "STILL = 3e-3",
+        f"{OF_COLUMNS}::test_an_end_that_moves_a_little_holds_an_action",
+    ),
+    Bug(
+        "columns are the first ones, whichever are asked for",
+        "train/data/stream.py",
+        '[names.index(one.name) for one in self.columns["action"]]',
+        '[*range(len(self.columns["action"]))]',
+        f"{OF_SUMMING}::test_columns_are_those_that_are_asked_for",
     ),
     Bug(
         "a collapse is not said",
@@ -194,8 +261,8 @@ BUGS = [
     Bug(
         "directions are told by actions of train",
         VALIDATE,
-        "statistics.directions(val.actions[:, axes])",
-        "statistics.directions(train.actions[:, axes])[: len(val.actions)]",
+        "statistics.directions(every.actions[rows][:, axes])",
+        "statistics.directions(train.actions[:, axes])[: len(rows)]",
         PROBES,
     ),
     Bug(

@@ -35,7 +35,8 @@ class Batch:
     single frames), padded with zeros; `action="sum"`: [B, A], what these actions change together."""
     action_mask: Tensor | None = None
     """bool. `action="steps"`: [B, K], which steps of `action` belong to the sample and hold an action;
-    `action="sum"`: [B], whether all steps that are summed hold one. Elsewhere `action` is 0."""
+    `action="sum"`: [B, A], which columns are known, as all steps that they need hold one. Elsewhere
+    `action` is 0."""
     state: Tensor | None = None
     """float32 [B, S]: the state at t."""
     instructions: list[list[str]] | None = None

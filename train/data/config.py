@@ -94,9 +94,11 @@ class LoaderConfig:
     def __post_init__(self) -> None:
         one_of("action", self.action, ACTIONS)
         one_of("read_mode", self.read_mode, READ_MODES)
-        if self.action_columns is not None and (self.action is None or not self.action_columns):
-            got = "no action" if self.action is None else "none"
-            raise ConfigError(f"action_columns: expected names of columns and action=, got {got}")
+        if self.action_columns is not None:
+            names = self.action_columns
+            if self.action is None or isinstance(names, str) or not names or len({*names}) < len(names):
+                got = "no action" if self.action is None else repr(names)
+                raise ConfigError(f"action_columns: expected names that differ, and action=; got {got}")
         for name in (
             "batch_size",
             "lanes",

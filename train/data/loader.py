@@ -41,6 +41,7 @@ from oxcart.train.data.order import derive
 from oxcart.train.data.reuse import Budget
 from oxcart.train.data.state import check_state, make_state
 from oxcart.train.data.stream import DatasetStream, Wanted
+from oxcart.train.data.summing import summed
 from oxcart.train.data.workers import CallGroup, Workers
 
 REMOTE_THREADS = 32
@@ -101,7 +102,7 @@ class Loader(torch.utils.data.IterableDataset[Batch]):
             DatasetStream(index, config, size=self.size, budget=self._budget, cache=own)
             for index, own in zip(indexes, caches, strict=True)
         ]
-        _check_widths(self.streams)
+        _check_columns(self.streams, config.action == "sum")
         self.columns = {one.index.dataset.manifest.dataset["name"]: one.columns for one in self.streams}
         """Name of each dataset -> `action`, `state` -> the columns that are read."""
         frames = [int(index.steps.sum(dtype=np.int64)) for index in indexes]
@@ -255,6 +256,7 @@ class Loader(torch.utils.data.IterableDataset[Batch]):
             name: torch.zeros((count, *shapes[name], len(columns)), dtype=torch.float32)
             for name, columns in self.streams[0].columns.items()
         }
+        masked = arrays["action"].shape if config.action == "sum" else (count, *width)
         batch = Batch(
             frames=self._memory.take((count, *config.sample.shape, *self.size, 3)),
             t=torch.empty(count, dtype=torch.int64),
@@ -263,7 +265,7 @@ class Loader(torch.utils.data.IterableDataset[Batch]):
             key=[""] * count,
             environment=[None] * count,
             instruction=[""] * count,
-            action_mask=torch.zeros(count, *width, dtype=torch.bool) if config.action else None,
+            action_mask=torch.zeros(masked, dtype=torch.bool) if config.action else None,
             columns=self.columns,
             instructions=[[] for _ in range(count)] if config.instructions else None,
             annotations={
@@ -373,12 +375,17 @@ def _common_size(indexes: Sequence[SplitIndex]) -> tuple[int, int]:
     raise ConfigError(f"size: frames differ in size ({said}); pass size=, e.g. 224")
 
 
-def _check_widths(streams: Sequence[DatasetStream]) -> None:
+def _check_columns(streams: Sequence[DatasetStream], summing: bool) -> None:
+    """Refuse datasets whose arrays would be stacked although their columns differ."""
     for name in streams[0].columns:
-        widths = {one.index.dataset.store.url: len(one.columns[name]) for one in streams}
-        if len(set(widths.values())) > 1:
-            said = ", ".join(f"{url} {width}" for url, width in widths.items())
-            remedy = ", or choose action_columns that all have" if name == "action" else ""
-            raise ConfigError(
-                f"{name}: datasets have different numbers of values ({said}); mix those that agree{remedy}"
-            )
+        said = {}
+        for one in streams:
+            columns = one.columns[name]
+            columns = summed(columns) if summing and name == "action" else columns
+            said[one.index.dataset.store.url] = [f"{column.name} ({column.kind})" for column in columns]
+        first = next(iter(said.values()))
+        if all(one == first for one in said.values()):
+            continue
+        listed = "; ".join(f"{url} {', '.join(columns)}" for url, columns in said.items())
+        remedy = ", or choose action_columns that all have" if name == "action" else ""
+        raise ConfigError(f"{name}: datasets have different columns: {listed}; mix those that agree{remedy}")

@@ -221,10 +221,7 @@ class DatasetStream:
         start, stop = self.index.acts[episode].tolist()
         values = self.episodes.array("action", episode)
         if self._sum is not None:
-            end = t + self.actions + self._sum.ahead
-            if start <= t and end <= stop:
-                action[row] = self._sum(values[t:end, self._chosen])
-                mask[row] = True
+            self._sum.fill(action[row], mask[row], values[:, self._chosen], t, self.actions, (start, stop))
             return
         first, end = max(t, start), min(t + self.actions, stop)
         if first < end:

@@ -1,8 +1,8 @@
 """Actions of several steps as one: what they change together, column by column.
 
-Deltas and velocities add up. Of absolute values, and of how far a gripper is open, it is the difference
-between frame t + k and frame t. A flag or mode is that of the last step. Of an unknown kind nothing is known,
-so such columns are refused.
+Deltas and velocities add up. Of absolute values, and of how far a gripper is open, it is the last less the
+one before the first, which is where the motion began. Of the rest (a flag, a part of a quaternion) it is the
+last. Of an unknown kind nothing is known, so such columns are refused.
 """
 
 from __future__ import annotations
@@ -15,17 +15,20 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from oxcart.manifests.columns import Column, parse_columns
+from oxcart.manifests.columns import Column, parse_columns, stem
 from oxcart.manifests.manifest import Manifest
 from oxcart.shards.errors import ConfigError
 from oxcart.train.data.batch import Batch
 
 Floats = npt.NDArray[np.float32]
+Mask = npt.NDArray[np.bool_]
 
 ADDED = ("delta", "velocity", "gripper_delta")
 """Kinds whose values are added."""
 SUBTRACTED = ("absolute", "gripper_absolute")
-"""Kinds whose values are subtracted, that at t from that at t + k."""
+"""Kinds of which the value before the first is subtracted from the last."""
+TURNS = {"rad": 2 * np.pi, "deg": 360.0}
+"""Unit -> a full turn; differences of angles go the short way round."""
 
 
 class Summing:
@@ -46,35 +49,66 @@ class Summing:
                 f"action='sum': {where} has columns of unknown kind: {', '.join(unknown)}; leave them out "
                 "with action_columns, or compile it with --action-kind"
             )
-        kinds = np.array([one.kind for one in columns], np.str_)
-        self._added = np.isin(kinds, ADDED)
-        self._subtracted = np.isin(kinds, SUBTRACTED)
-        self._angle = self._subtracted & np.array([one.unit == "rad" for one in columns], np.bool_)
-        self.ahead = int(self._subtracted.any())
-        """Steps behind the last action that are needed as well."""
+        self._subtracted = [i for i, one in enumerate(columns) if one.kind in SUBTRACTED]
+        self._last = [i for i, one in enumerate(columns) if one.kind not in (*ADDED, *SUBTRACTED)]
+        turns = [TURNS.get(columns[i].unit or "") for i in self._subtracted]
+        self._angles = [i for i, turn in enumerate(turns) if turn is not None]
+        self._turns = np.array([turn for turn in turns if turn is not None], np.float32)
 
-    def __call__(self, values: Floats) -> Floats:
-        """The sum [A] of k actions, given these and the `ahead` steps behind them: [k + ahead, A]."""
-        steps = values[: len(values) - self.ahead]
-        total = np.where(self._added, steps.sum(axis=0), steps[-1])
-        change = values[-1] - values[0]
-        turned = np.mod(change + np.pi, 2 * np.pi) - np.pi
-        found: Floats = np.where(self._subtracted, np.where(self._angle, turned, change), total)
-        return found.astype(np.float32)
+    def fill(self, out: Floats, known: Mask, values: Floats, t: int, k: int, acts: tuple[int, int]) -> None:
+        """Write the sum of the actions of steps t to t + k - 1, as far as all that it needs hold an action.
+
+        Args:
+            out: [A] of zeros: the sum.
+            known: [A] of False: which columns are known.
+            values: [T, A]: actions of the episode.
+            t: first step.
+            k: number of steps.
+            acts: first step that holds an action, and the step after the last one.
+        """
+        start, stop = acts
+        if t < start or t + k > stop:
+            return
+        steps = values[t : t + k]
+        steps.sum(axis=0, out=out)
+        known[:] = True
+        if self._last:
+            out[self._last] = steps[-1, self._last]
+        if not self._subtracted:
+            return
+        if t == start:
+            out[self._subtracted], known[self._subtracted] = 0, False
+            return
+        change = steps[-1, self._subtracted] - values[t - 1, self._subtracted]
+        if self._angles:
+            half = self._turns / 2
+            change[self._angles] = np.mod(change[self._angles] + half, self._turns) - half
+        out[self._subtracted] = change
 
 
 def summed(columns: Sequence[Column]) -> tuple[Column, ...]:
-    """Columns of a sum: of `x` it is `dx`, of `vx` it is `dx`, and a gripper's is a change."""
-    found = []
-    for one in columns:
-        if one.kind == "absolute":
-            one = replace(one, name=f"d{one.name}", kind="delta")
-        elif one.kind == "velocity":
-            one = replace(one, name=f"d{one.name.removeprefix('v')}", kind="delta", unit=None)
-        elif one.kind == "gripper_absolute":
-            one = replace(one, kind="gripper_delta")
-        found.append(one)
-    return tuple(found)
+    """Columns of a sum: of `x` and of `vx` it is called `dx`, and a gripper's is a change.
+
+    A name that another column would get as well stays as it is.
+    """
+    found = [_summed(one) for one in columns]
+    names = [one.name for one in found]
+    kept = [
+        replace(one, name=old.name) if names.count(one.name) > 1 else one
+        for one, old in zip(found, columns, strict=True)
+    ]
+    return tuple(kept)
+
+
+def _summed(column: Column) -> Column:
+    if column.kind == "gripper_absolute":
+        return replace(column, kind="gripper_delta")
+    if column.kind not in ("absolute", "velocity"):
+        return column
+    base = stem(column.name)
+    side = next((side for side in ("left_", "right_") if base.startswith(side)), "")
+    unit = column.unit if column.kind == "absolute" else None
+    return replace(column, name=f"{side}d{base.removeprefix(side)}", kind="delta", unit=unit)
 
 
 def summed_actions(manifest: Manifest) -> dict[str, Any]:
@@ -84,7 +118,7 @@ def summed_actions(manifest: Manifest) -> dict[str, Any]:
 
 
 def known_actions(batch: Batch) -> torch.Tensor | None:
-    """Summed actions [B, A] of a batch in float64, NaN where a step holds none; None without actions."""
+    """Summed actions [B, A] of a batch in float64, NaN where they are not known; None without actions."""
     if batch.action is None or batch.action_mask is None:
         return None
-    return batch.action.double().masked_fill(~batch.action_mask[:, None], torch.nan)
+    return batch.action.double().masked_fill(~batch.action_mask, torch.nan)

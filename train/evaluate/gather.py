@@ -141,8 +141,8 @@ class GatheredPairs:
     def having(self, name: str) -> GatheredPairs:
         """The pairs that have `actions` or a `state`, in the columns that all of these have."""
         values: Floats = getattr(self, name)
-        rows = np.flatnonzero(np.isfinite(values).any(1))
-        shared = np.flatnonzero(np.isfinite(values[rows]).all(0))
+        known, shared = np.isfinite(values), shared_columns(values, self.dataset)
+        rows = np.flatnonzero(known[:, shared].all(1) & known.any(1))
         columns = self.columns if name == "actions" else self.state_columns
         kept: dict[str, Any] = {
             name: values[rows][:, shared],
@@ -213,6 +213,14 @@ class GatheredPairs:
             rows = np.flatnonzero(self.dataset == dataset)
             codes[rows] = self.codes[rows[statistics.shuffles(self.units[rows], 1, seed)[0]]]
         return replace(self, codes=codes)
+
+
+def shared_columns(values: Floats, dataset: Strings) -> Ints:
+    """Columns of values [N, A] that every dataset [N] has, of those that have any; NaN is no value."""
+    known = np.isfinite(values)
+    there = [known[dataset == one].any(0) for one in np.unique(dataset)]
+    some = [one for one in there if one.any()]
+    return np.flatnonzero(np.all(some, axis=0)) if some else np.zeros(0, np.int64)
 
 
 def name_datasets(datasets: Sequence[Dataset]) -> dict[str, Dataset]:
@@ -457,8 +465,12 @@ def _stacked(
     parts: Sequence[_SplitArrays], starts: Ints, name: str
 ) -> tuple[Floats | None, tuple[Column, ...]]:
     """Values [N, A] of all parts, NaN where one lacks a column; and the columns, by name."""
-    columns = {one.name: one for part in parts for one in reversed(part.columns[name])}
-    names = list(dict.fromkeys(one.name for part in parts for one in part.columns[name]))
+    columns: dict[str, Column] = {}
+    for one in (one for part in parts for one in part.columns[name]):
+        same = columns.setdefault(one.name, one)
+        unit = one.unit if one.unit == same.unit else None
+        columns[one.name] = replace(same, unit=unit, frame=one.frame if one.frame == same.frame else None)
+    names = list(columns)
     if not names:
         return None, ()
     whole = np.full((int(starts[-1]), len(names)), np.nan)

@@ -41,7 +41,7 @@ from oxcart.train.statistics import Floats, Ints, Units, make_units
 
 Places = list[tuple[str | None, str, int]]
 """Environment, key of the episode and step of each pair."""
-KINDS = ("prediction", "copy", "constant", "permuted", "random")
+DECODED = ("prediction", "copy", "constant", "permuted", "random")
 IN_USE, COLLAPSED = "in use", "collapsed"
 """Verdicts on a codebook."""
 LEAST_USED = 0.5
@@ -165,10 +165,10 @@ def validate(
         return parts
 
     everything = [part for _, part in gathered(decode, accelerator)]
-    errors = {kind: np.concatenate([part[0][kind] for part in everything]) for kind in KINDS}
+    errors = {kind: np.concatenate([part[0][kind] for part in everything]) for kind in DECODED}
     seen = _joined([(own.numpy(), *part[1:]) for (_, own), part in zip(encoded, everything, strict=True)])
     used = usage(codes, size, model.quantizer.shared)
-    word = judge_codebook(used["usage"], len(codes), size)
+    word = judge_codebook(codes, size)
     return {**quality(errors), **used, "codebook": word, "samples": len(codes)}, seen, examples
 
 
@@ -230,14 +230,17 @@ def usage(codes: Ints, size: int, shared: bool) -> dict[str, float]:
     return {**found, **{f"perplexity_{i}": value for i, value in enumerate(perplexities)}}
 
 
-def judge_codebook(used: float, pairs: int, size: int) -> str:
-    """Whether a codebook of `size` codes is in use or has collapsed, by the share that is used in some pairs.
+def judge_codebook(codes: Ints, size: int) -> str:
+    """Whether a codebook of `size` codes is in use or has collapsed, by the codes [N, n] of some pairs.
 
-    Few pairs cannot use many codes: that share is beside the one that is to be expected of as many pairs if
-    all codes were equally frequent.
+    It has if at most half of the codes that are to be expected are used in a place. A code is used if it has
+    a tenth of an equal share, and few pairs cannot use many codes: of as many pairs with equally
+    frequent codes, a share of 1 - (1 - 1 / size)^N occurs.
     """
-    expected = 1 - (1 - 1 / size) ** pairs
-    return COLLAPSED if used < LEAST_USED * expected else IN_USE
+    least = max(1.0, len(codes) / (10 * size))
+    expected = 1 - (1 - 1 / size) ** len(codes)
+    used = [(np.bincount(codes[:, i], minlength=size) >= least).mean() for i in range(codes.shape[1])]
+    return COLLAPSED if min(used) <= LEAST_USED * expected else IN_USE
 
 
 def warnings_of(values: Mapping[str, Any], split: str) -> list[str]:
@@ -261,7 +264,7 @@ def measure_probes(train: Seen, val: Seen, size: int) -> dict[str, Any]:
     """Information in codes about actions; empty if there are no actions of known kind."""
     if train.actions is None or val.actions is None:
         return {}
-    train, val = train.acting(), val.acting()
+    every, train, val = val, train.acting(), val.acting()
     if not len(train.codes) or not len(val.codes):
         return {}
     assert train.actions is not None
@@ -286,7 +289,10 @@ def measure_probes(train: Seen, val: Seen, size: int) -> dict[str, Any]:
     if not axes:
         return found
     moving = by_value[axes][np.isfinite(by_value[axes])]
-    told = statistics.information(val.codes, statistics.directions(val.actions[:, axes]), val.units)
+    assert every.actions is not None
+    rows = np.flatnonzero(np.isfinite(every.actions[:, axes]).all(1))
+    directions = statistics.directions(every.actions[rows][:, axes])
+    told = statistics.information(every.codes[rows], directions, every.units[rows])
     return found | {
         "probe_r2_motion": float(moving.mean()) if len(moving) else 0.0,
         "nmi_direction": told.value,

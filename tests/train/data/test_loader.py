@@ -252,18 +252,12 @@ def test_actions_and_state_are_those_of_the_steps(datasets: Datasets) -> None:
                     assert batch.action_mask[i].tolist() == known.tolist()
                     expected = np.where(known[:, None], action[t : t + 3], 0)
                     assert torch.equal(batch.action[i], torch.from_numpy(expected))
-                else:  # the gripper's change needs the action at t + 3 as well
-                    assert batch.action_mask[i].item() == (start <= t and t + 3 < stop)
-                    moved = action[t : t + 3, :2].sum(axis=0).tolist()
-                    closed = float(action[t + 3, 2] - action[t, 2])
-                    whole = [*moved, closed] if batch.action_mask[i] else [0, 0, 0]
-                    assert batch.action[i].tolist() == pytest.approx(whole)
-    options = {"sample": Pairs(frames=3, per_episode="all"), "action": "sum", "action_columns": ["dy", "dx"]}
-    for batch in loader_of(datasets, "raw", repeat=False, **options):
-        for i, (_, key, t, _) in enumerate(samples(batch)):
-            assert batch.action_mask[i].item() == (t + 3 <= acts[key][1])
-            moved = arrays[f"{key}.action.npy"][t : t + 3, 1::-1].sum(axis=0)
-            assert not batch.action_mask[i] or batch.action[i].tolist() == pytest.approx(moved.tolist())
+                else:  # the gripper's change needs the action before
+                    whole = start <= t and t + 3 <= stop
+                    assert batch.action_mask[i].tolist() == [whole, whole, whole and t > start]
+                    moved = action[t : t + 3, :2].sum(axis=0).tolist() if whole else [0, 0]
+                    closed = float(action[t + 2, 2] - action[t - 1, 2]) if whole and t > start else 0
+                    assert batch.action[i].tolist() == pytest.approx([*moved, closed])
     for batch in loader_of(datasets, "raw", sample=Frames(per_episode="all"), action="steps", repeat=False):
         for i, (_, key, t, _) in enumerate(samples(batch)):
             known = acts[key][0] <= t < acts[key][1]
@@ -470,15 +464,20 @@ BAD: list[tuple[Callable[[Datasets], Any], str]] = [
     (lambda d: loader_of(d, "raw", rank=0), "expected both or none"),
     (lambda d: loader_of(d, "raw", batch_size=0), "batch_size: expected at least 1, got 0"),
     (lambda d: loader_of(d, "raw", action="mean"), "action: expected one of"),
+    (lambda d: loader_of(d, "raw", action="sum", action_columns="dx"), "names that differ.* got 'dx'"),
+    (
+        lambda d: loader_of(d, "raw", action="sum", action_columns=["dx", "dx"]),
+        r"names that differ.* got \['dx', 'dx'\]",
+    ),
     (
         lambda d: loader_of(d, "raw", action="sum", action_columns=["dz"]),
         "action_columns: .* has no column 'dz', but dx, dy, gripper",
     ),
     (
         lambda d: loader_of(d, "raw", action_columns=["dx"]),
-        "names of columns and action=, got no action",
+        "names that differ, and action=; got no action",
     ),
-    (lambda d: loader_of(d, "raw", action="sum", action_columns=[]), "expected names of columns .* got none"),
+    (lambda d: loader_of(d, "raw", action="sum", action_columns=[]), r"names that differ, .* got \[\]"),
     (lambda d: loader_of(d, "raw", size=0), "size: expected at least 1 pixel"),
     (lambda d: Mixture(datasets=["a", "b"], weights=[0, 0]), "all are 0"),
     (lambda d: Mixture(datasets=["a", "b"], weights=[1]), "expected one for each of 2 datasets, got 1"),

@@ -19,6 +19,7 @@ from oxcart.train.laq.quantize import (
     kmeans,
 )
 from oxcart.train.laq.validate import COLLAPSED, IN_USE, judge_codebook, usage
+from oxcart.train.statistics import Ints
 
 CONFIG = QuantizerConfig(tokens=3, codes=5, dim=4, bound=0.0)
 
@@ -119,8 +120,8 @@ def motions(count: int, seed: int) -> Tensor:
     return kinds[which] + 0.1 * torch.randn(count, 4, 6, generator=generator)
 
 
-def usages(**changes: object) -> list[float]:
-    """`usage` of a codebook of the preset `base` at its start and after 40 steps of training with noise, in
+def trained_codes(**changes: object) -> list[Ints]:
+    """Codes of pairs by a codebook of the preset `base`, at its start and after 40 steps with noise, in
     which the encoder learns much too fast."""
     torch.manual_seed(0)
     quantizer = NSVQ(replace(laq_config(["preset=base"]).quantizer, **changes)).train()  # type: ignore[arg-type]
@@ -134,7 +135,7 @@ def usages(**changes: object) -> list[float]:
         if step in (0, 40):
             with torch.no_grad():
                 codes = quantizer(encoder(motions(256, 1))).codes.numpy()
-            found.append(usage(codes, 8, quantizer.shared)["usage"])
+            found.append(codes)
         seen = motions(64, 100 + step)
         noise = torch.randn(64, 4, 32, generator=torch.Generator().manual_seed(step))
         quantized = quantizer(encoder(seen), noise, 0.0)
@@ -148,14 +149,14 @@ def usages(**changes: object) -> list[float]:
 
 
 def test_a_codebook_that_the_encoder_leaves_behind_collapses_unless_codes_follow_and_come_back() -> None:
-    before, after = usages(follow=0.0, replace_every=0)
-    assert before == 1
-    assert after < 0.4
-    assert judge_codebook(after, 256, 8) == COLLAPSED
-    before, after = usages()
-    assert before == 1
-    assert after > 0.6
-    assert judge_codebook(after, 256, 8) == IN_USE
+    before, after = trained_codes(follow=0.0, replace_every=0)
+    assert usage(before, 8, shared=False)["usage"] == 1
+    assert usage(after, 8, shared=False)["usage"] < 0.4
+    assert judge_codebook(after, 8) == COLLAPSED
+    before, after = trained_codes()
+    assert usage(before, 8, shared=False)["usage"] == 1
+    assert usage(after, 8, shared=False)["usage"] > 0.6
+    assert judge_codebook(before, 8) == IN_USE
 
 
 @pytest.mark.parametrize("shared", [True, False])

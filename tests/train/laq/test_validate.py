@@ -38,6 +38,7 @@ from oxcart.train.laq.validate import (
     warnings_of,
 )
 from oxcart.train.loaders import chunks
+from oxcart.train.statistics import Ints
 from sample_compile import compile_sample
 from tiny_laq import lines, small, trained
 
@@ -213,23 +214,29 @@ def test_usage_of_known_codes() -> None:
     assert found["perplexity_joint"] == pytest.approx(first)
 
 
+def codes_of(*counts: list[int]) -> Ints:
+    """Codes [N, n]: so many pairs of each code, for each place."""
+    return np.stack([np.repeat(np.arange(len(one)), one) for one in counts], 1)
+
+
 @pytest.mark.parametrize(
-    ("used", "pairs", "size", "word"),
+    ("codes", "size", "word"),
     [
-        (0.49, 1000, 8, "collapsed"),
-        (0.51, 1000, 8, "in use"),
-        (0.12, 512, 2048, "in use"),  # 512 pairs of as many codes use 0.221 of them
-        (0.10, 512, 2048, "collapsed"),
-        (1.0, 1, 1, "in use"),
+        (codes_of([250] * 4), 8, "collapsed"),
+        (codes_of([200] * 5), 8, "in use"),
+        (codes_of([125] * 8, [500, 500] + [0] * 6), 8, "collapsed"),  # one place of two
+        (codes_of([10_000 - 70] + [10] * 7), 8, "collapsed"),  # codes that hardly occur
+        (codes_of([1000, 0]), 2, "collapsed"),
+        (codes_of([500, 500]), 2, "in use"),
+        (codes_of([4] * 60 + [8] * 34), 2048, "collapsed"),
+        (codes_of([2] * 256), 2048, "in use"),  # 512 pairs cannot use more than 0.221 of them
+        (codes_of([1]), 1, "in use"),
     ],
 )
-def test_a_codebook_has_collapsed_below_half_of_what_so_many_pairs_would_use(
-    used: float, pairs: int, size: int, word: str
+def test_a_codebook_collapses_where_a_place_uses_half_of_what_pairs_would(
+    codes: Ints, size: int, word: str
 ) -> None:
-    drawn = np.random.default_rng(0).integers(0, size, (200, pairs))
-    alike = np.mean([len(np.unique(one)) / size for one in drawn])
-    assert (used < alike / 2) == (word == "collapsed"), "counted"
-    assert judge_codebook(used, pairs, size) == word
+    assert judge_codebook(codes, size) == word
 
 
 def test_a_collapse_is_said_after_each_validation_and_in_the_report(
@@ -257,7 +264,7 @@ def test_a_collapse_is_said_after_each_validation_and_in_the_report(
 def test_a_codebook_in_use_is_no_warning(
     kitchen: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    trained(tmp_path / "run", kitchen, *VALIDATED)
+    trained(tmp_path / "run", kitchen, *VALIDATED, "train.lr=1e-5")
     assert [line["val/codebook"] for line in lines(tmp_path / "run", "val")] == ["in use"] * 2
     assert "warning" not in capsys.readouterr().err
     report = (tmp_path / "run" / "report.md").read_text()

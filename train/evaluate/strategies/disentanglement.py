@@ -9,7 +9,7 @@ from sklearn.cluster import KMeans
 
 from oxcart.train import statistics
 from oxcart.train.evaluate import shares
-from oxcart.train.evaluate.gather import GatheredPairs
+from oxcart.train.evaluate.gather import GatheredPairs, shared_columns
 from oxcart.train.evaluate.strategy import (
     FEW,
     Context,
@@ -104,8 +104,8 @@ def _bins(pairs: GatheredPairs) -> tuple[str, Ints, Ints] | str:
         what, values = "flow", pairs.flow[:, WEIGHTED]
     else:
         return absent(pairs, "actions", "flow")
-    known = np.flatnonzero(np.isfinite(values).any(1))
-    values = values[:, np.isfinite(values[known]).all(0)]
+    values = values[:, shared_columns(values, pairs.dataset)]
+    known = np.flatnonzero(np.isfinite(values).all(1))
     scaled = shares.standardised(values[known], statistics.numbered(pairs.dataset[known]))
     distinct = len(np.unique(scaled.round(9), axis=0)) if scaled.shape[1] else 0
     if distinct < 2 or len(known) < FEW:
