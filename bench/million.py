@@ -15,6 +15,7 @@ import pyarrow as pa
 from blake3 import blake3
 from xxhash import xxh3_64_intdigest
 
+from oxcart.manifests.columns import ARRAYS
 from oxcart.manifests.manifest import FORMAT
 from oxcart.manifests.tables import (
     CHUNKS_SCHEMA,
@@ -106,6 +107,15 @@ def million_episodes(out: Path, count: int = 1_000_000) -> Path:
         (out / name).write_bytes(data)
         described[name] = {"rows": table.num_rows, "bytes": len(data), "blake3": blake3(data).hexdigest()}
     total = {what: sum(shard[what] for shard in shards) for what in ("episodes", "steps", "frames", "bytes")}
+    source = {
+        "kind": "none",
+        "name": "million_episodes",
+        "version": "1.0.0",
+        "licence": None,
+        **{name: [] for name in ("source_splits", "instruction", *ARRAYS, "no_action")},
+        "cameras": {CAMERA: CAMERA},
+        "columns": {name: [] for name in ARRAYS},
+    }
     manifest = {
         "format": FORMAT,
         "fingerprint": "0" * 64,
@@ -140,7 +150,7 @@ def million_episodes(out: Path, count: int = 1_000_000) -> Path:
         "pixels": {"cameras": [CAMERA]},
         "shards": shards,
         "tables": described,
-        "config": {"source": {"no_action": []}},
+        "config": {"source": source},
         "versions": {},
     }
     (out / "manifest.json").write_text(json.dumps(manifest))

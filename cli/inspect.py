@@ -117,7 +117,7 @@ def _array(name: str, array: dict[str, Any] | None) -> str:
         )
         for i, one in enumerate(array["columns"])
     ]
-    said = f"{title}, statistics of train" if shown else f"{title}: train is empty"
+    said = f"{title}, statistics of train" if shown else f"{title}: no step of train has one"
     return f"{said}\n" + table((*head, *shown), rows)
 
 

@@ -84,7 +84,9 @@ def adopt(config: CompileConfig, given: Mapping[str, Any]) -> CompileConfig:
             shard_size=given.get("shard_size", manifest.config["shard_size"]),
         )
         source = _adopt_source(config.source, manifest.config["source"])
-    except (KeyError, TypeError, AttributeError) as error:
+    except ConfigError:
+        raise
+    except (LookupError, TypeError, AttributeError, ValueError, ArithmeticError) as error:
         raise ConfigError(
             f"{config.out}: its manifest does not say how it was compiled: {error!r}"
         ) from error

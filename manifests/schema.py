@@ -40,6 +40,11 @@ _SCALARS = {str: "text", int: "a count", float: "a number", bool: "true or false
 ENDS = ("first", "last")
 """Steps that `config.source.no_action` may list, in this order."""
 
+FRAMES = 1 << 31
+"""Exclusive upper bound of the frames of a chunk, as of those of an episode."""
+_ROUNDING = 1e-9
+"""How far a mean in float64 may be beyond the extremes, as a share of the larger of them."""
+
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _COUNTS = {"episodes": int, "steps": int, "frames": int, "bytes": int}
 _PER_SPLIT = _Each(_COUNTS, SPLITS)
@@ -64,6 +69,13 @@ _CAMERA = {
     "width": _OrNull(int),
 }
 _TABLE = {"rows": int, "bytes": int, "blake3": str}
+_SOURCE = {
+    **dict.fromkeys(("kind", "name", "version"), str),
+    **{name: [str] for name in ("source_splits", "instruction", *ARRAYS, "no_action")},
+    "cameras": _Each(str),
+    "columns": {name: [_COLUMN] for name in ARRAYS},
+    "licence": _OrNull(str),
+}
 _CHUNKS = {"chunks": str, "chunks_bytes": int, "chunks_blake3": str}
 
 MANIFEST: Mapping[str, Any] = {
@@ -89,7 +101,7 @@ MANIFEST: Mapping[str, Any] = {
     "pixels": {"cameras": [str]},
     "shards": [{"name": str, "split": str, **_COUNTS, "blake3": str, **_CHUNKS}],
     "tables": _Each(_TABLE, (EPISODES, REJECTED, VALUES, ATTRIBUTION)),
-    "config": {"source": {"no_action": [str]}},
+    "config": {"source": _SOURCE},
     "versions": _Each(str),
 }
 
@@ -109,8 +121,8 @@ def problems(manifest: Mapping[str, Any]) -> Iterator[str]:
     if not manifest["cameras"]:
         yield "cameras: expected at least one, got none"
     for i, camera in enumerate(manifest["cameras"]):
-        if not camera["chunk"]:
-            yield f"cameras[{i}].chunk: expected at least 1, got 0"
+        if not 1 <= camera["chunk"] < FRAMES:
+            yield f"cameras[{i}].chunk: expected 1 or more, below {FRAMES}; got {camera['chunk']}"
         for what, words in (("role", (None, *ROLES)), ("channels", CHANNELS)):
             if camera[what] not in words:
                 expected = ", ".join(filter(None, words))
@@ -118,12 +130,23 @@ def problems(manifest: Mapping[str, Any]) -> Iterator[str]:
     roles = [camera["role"] for camera in manifest["cameras"] if camera["role"]]
     if len(set(roles)) != len(roles):
         yield f"cameras: expected a role of its own for each, got {', '.join(roles)}"
-    yield from _mistyped("config.parents", manifest["config"].get("parents", []), [str])
+    names = [camera["name"] for camera in manifest["cameras"]]
+    if len(set(names)) != len(names) or {*names} & {*ARRAYS}:
+        yield f"cameras: expected names that differ, and none of {', '.join(ARRAYS)}; got {', '.join(names)}"
+    config = manifest["config"]
+    if (read := list(config["source"]["cameras"])) != names:
+        yield f"config.source.cameras: expected {', '.join(names)}, got {', '.join(read)}"
+    ends = config["source"]["no_action"]
+    if ends != [end for end in ENDS if end in ends]:
+        yield f"config.source.no_action: expected {' and '.join(ENDS)} or one or none of them, got {ends}"
+    yield from _mistyped("config.parents", config.get("parents", []), [str])
+    yield from _mistyped("config.transcoded_from", config.get("transcoded_from", []), [{}])
     for name in ARRAYS:
         array = manifest[name] or {}
-        for what in _STATISTICS if array.get("statistics") else ():
-            if len(array["statistics"][what]) != array["size"]:
-                yield f"{name}.statistics.{what}: expected as many values as {name}.size, {array['size']}"
+        if array and sum(array["sizes"]) != array["size"]:
+            yield f"{name}.size: expected the sum of {name}.sizes, {sum(array['sizes'])}; got {array['size']}"
+        if array.get("statistics"):
+            yield from _wrong_statistics(f"{name}.statistics", array["statistics"], array["size"])
         if array:
             yield from _wrong_columns(name, array)
     seen = set()
@@ -135,6 +158,24 @@ def problems(manifest: Mapping[str, Any]) -> Iterator[str]:
         seen.add(name)
         if shard["chunks"] != (expected := chunks_name(stem)):
             yield f"shards[{i}].chunks: expected {expected!r}, got {shard['chunks']!r}"
+
+
+def _wrong_statistics(where: str, statistics: Mapping[str, Any], size: int) -> Iterator[str]:
+    """The errors in the statistics of an array of `size` values per step, whose types are right."""
+    for what in _STATISTICS:
+        if len(statistics[what]) != size:
+            yield f"{where}.{what}: expected a value for each of {size} columns, got {len(statistics[what])}"
+            return
+    for i in range(size):
+        mean, std, *ordered = (statistics[what][i] for what in _STATISTICS)
+        if std < 0:
+            yield f"{where}.std[{i}]: expected 0 or more, got {std}"
+        if ordered != sorted(ordered):
+            yield f"{where}: expected min, quantiles and max of column {i} in order, got {ordered}"
+        low, high = ordered[0], ordered[-1]
+        slack = _ROUNDING * max(abs(low), abs(high))
+        if not low - slack <= mean <= high + slack:
+            yield f"{where}.mean[{i}]: expected {low} to {high}, got {mean}"
 
 
 def _wrong_columns(name: str, array: Mapping[str, Any]) -> Iterator[str]:

@@ -129,7 +129,7 @@ def test_a_source_without_arrays_or_rate_or_environment(root: Path) -> None:
     out = output("inspect", root)
     assert "(oxcart/2)" in out
     assert "\naction: none\n" in out
-    assert "\nstate (steps/observation/state): train is empty\n" in out
+    assert "\nstate (steps/observation/state): no step of train has one\n" in out
     assert "\n(unknown)  " in out
     assert [line.split()[4:] for line in out.splitlines() if line.startswith("wrist ")] == [["raw", "-", "-"]]
 

@@ -324,7 +324,7 @@ class TestRefused:
         out = before.copy(tmp_path)
         manifest = json.loads((out / "manifest.json").read_text())
         (out / "manifest.json").write_text(
-            json.dumps({**manifest, "config": {"limit": None, "source": {"no_action": []}}})
+            json.dumps({**manifest, "config": {"limit": None, "source": manifest["config"]["source"]}})
         )
         told = complaint(cli("compile", before.grown, out, "--extend"))
         assert told == f"{out}: its manifest does not say how it was compiled: KeyError('split')"

@@ -95,7 +95,9 @@ class Normalizer:
                 )
             stated = getattr(manifest, array)["statistics"]
             if stated is None and METHODS[method]:
-                raise ConfigError(f"normalisation: {url} has no statistics, as its train is empty")
+                raise ConfigError(
+                    f"normalisation: {url} has no statistics, as no step of its train has {array}s"
+                )
             every = [one.name for one in parse_columns(getattr(manifest, array))]
             found = [_scale(method, stated, every.index(one.name)) for one in columns]
             mine = tuple(one[0] for one in found), tuple(one[1] for one in found)

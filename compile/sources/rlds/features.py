@@ -337,15 +337,43 @@ def columns_of(
     """
     if len(before) == sum(one.width for one in numbers):
         return before
-    paths = {_find(name, [one.tensor.path for one in numbers]): columns for name, columns in known.items()}
     found: list[Column] = []
-    for one in numbers:
+    for one, columns in _catalogued(numbers, known):
         size, part = math.prod(one.tensor.shape), one.part or slice(None)
-        columns = paths.get(one.tensor.path, ())
         if len(columns) != size:
             columns = unnamed(one.tensor.path.removeprefix("steps/").removeprefix("observation/"), size)
         found += columns[part]
     return tuple(found)
+
+
+def unlike_catalog(
+    option: str, numbers: Sequence[Numbers], known: Mapping[str, tuple[Column, ...]]
+) -> list[str]:
+    """A warning for each feature that has not as many values as the catalog has columns for it.
+
+    Args:
+        option: `action` or `state`.
+        numbers: features that are concatenated to it.
+        known: feature -> columns of its values, from the catalog.
+    """
+    sizes = {
+        one.tensor.path: (len(columns), math.prod(one.tensor.shape))
+        for one, columns in _catalogued(numbers, known)
+    }
+    return [
+        f"{option} {path}: expected the {expected} values of the catalog, got {size}, so its columns have no "
+        f"names and unknown kinds; pass --{option}-names and --{option}-kind"
+        for path, (expected, size) in sizes.items()
+        if expected not in (0, size)
+    ]
+
+
+def _catalogued(
+    numbers: Sequence[Numbers], known: Mapping[str, tuple[Column, ...]]
+) -> list[tuple[Numbers, tuple[Column, ...]]]:
+    """Each feature with its columns in the catalog; with none if it has no columns there."""
+    paths = {_find(name, [one.tensor.path for one in numbers]): columns for name, columns in known.items()}
+    return [(one, paths.get(one.tensor.path, ())) for one in numbers]
 
 
 def resolve(directory: TfdsDirectory, option: str, field: str) -> str:

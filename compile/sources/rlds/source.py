@@ -94,6 +94,16 @@ class RldsSource(Source):
         ends = known.no_action if config.no_action is None else config.no_action
         for end in ends:
             one_of("--no-action", end, ENDS)
+        stated = {
+            "action": config.action_names or config.action_kinds,
+            "state": config.state_names or config.state_kinds,
+        }
+        self._unlike_catalog = [
+            line
+            for name in stated
+            if not stated[name] and not config.known_columns.get(name)
+            for line in features.unlike_catalog(name, self._numbers[name], known.columns)
+        ]
         self.no_action = tuple(end for end in ENDS if end in ends)
         self._rule = config.environment or known.environment
         self._environment = (
@@ -175,12 +185,13 @@ class RldsSource(Source):
             yield self._row(file, lost, missing)
 
     def warnings(self, table: pa.Table) -> list[str]:
-        """A line that names the columns of action and state that float32 cannot hold, with examples."""
+        """Lines that name features unlike their catalog entry, and columns that float32 cannot hold."""
         inexact: dict[str, float] = {}
         for detail in table["detail"].drop_null().to_pylist():
             inexact = json.loads(detail)["inexact"] | inexact  # the first example of a column stays
         columns = [f"{name}, where {v} becomes {as_float32(v):.0f}" for name, v in sorted(inexact.items())]
-        return [f"float32 does not hold the values of {'; of '.join(columns)}"] if columns else []
+        inexactly = [f"float32 does not hold the values of {'; of '.join(columns)}"] if columns else []
+        return self._unlike_catalog + inexactly
 
     def read(self, row: Mapping[str, Any]) -> Episode:
         """Read the episode of a census row, from only its record."""

@@ -322,6 +322,7 @@ def _refuse_others(config: SourceConfig) -> None:
         "--action-kind": config.action_kinds,
         "--state-names": config.state_names,
         "--state-kind": config.state_kinds,
+        "--no-action": config.no_action,
         "--environment": config.environment,
     }
     for option, value in given.items():

@@ -11,8 +11,11 @@ import numpy as np
 import pytest
 from tensorflow_datasets.core import features as tfds_features
 
+from oxcart.compile.catalog import Entry
 from oxcart.compile.census import rows as table_of
 from oxcart.compile.sources.base import EnvironmentRule
+from oxcart.compile.sources.rlds import source as rlds_source
+from oxcart.manifests.columns import unnamed
 from oxcart.shards.errors import ConfigError
 from rlds_builder import Image, Tensor, Text, noisy_frame, png, write_dataset
 from toy_rlds import (
@@ -252,6 +255,26 @@ def test_a_feature_whose_name_looks_like_a_part_is_itself(tmp_path: Path) -> Non
     root = write_dataset(tmp_path, features, [episode(action={"x[:1]": [1, 2], "x": [3, 4, 5]})])
     assert open_rlds(root, action=("action/x[:1]",)).describe()["action"] == ["steps/action/x[:1]"]
     assert open_rlds(root, action=("action/x[:1][1:]",)).describe()["action"] == ["steps/action/x[:1][1:2]"]
+
+
+def test_a_feature_with_other_values_than_the_catalog_says_is_named_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = {"action": unnamed("catalog", 7), "state": unnamed("catalog", 2)}
+    monkeypatch.setattr(rlds_source, "lookup", lambda name: Entry(columns=known))
+    root = write_dataset(tmp_path, FEATURES, [episode()])
+
+    def warnings(**options: Any) -> list[str]:
+        source = open_rlds(root, **options)
+        return source.warnings(table_of(census(source), ("image",)))
+
+    said = (
+        "action steps/action: expected the 7 values of the catalog, got 3, so its columns have no names and "
+    )
+    said += "and unknown kinds; pass --action-names and --action-kind"
+    assert warnings() == warnings(action=("action[:1]", "action[2:]")) == [said]
+    assert warnings(action_names=("dx", "dy", "dz")) == warnings(action_kinds=("delta",)) == []
+    assert warnings(known_columns={"action": unnamed("before", 3)}) == []
 
 
 LATE = 1_700_000_000_123_456_789
