@@ -36,6 +36,7 @@ from broken_dataset import (
 from depth import depth
 from oxcart.cli.main import oxcart
 from oxcart.compile.sample.rlds import RldsSampleConfig
+from oxcart.manifests.columns import ARRAYS
 from oxcart.manifests.dataset import Dataset
 from oxcart.manifests.split import SplitRule
 from oxcart.manifests.verify import Damage, _undecodable, verify
@@ -85,6 +86,7 @@ def places(root: Path, shard: str, row: dict[str, Any]) -> dict[str, list[tuple[
         "json",
         "action.npy",
         "state.npy",
+        "reward.npy",
         *(f"{camera}.npy" for camera in CAMERAS),
     ]
     for member in members:
@@ -101,7 +103,7 @@ def places(root: Path, shard: str, row: dict[str, Any]) -> dict[str, list[tuple[
             continue
         first = row[f"{what}.offset"]
         regions["npy header"] += [(at, nobody) for at in (start, start + 6, start + 9, start + 20, first - 1)]
-        if what in ("action", "state"):
+        if what in ARRAYS:
             reason = f"{key}: {what}.npy does not match its digest"
             regions["array"] += [(at, reason) for at in (first, (first + end) // 2, end - 1)]
             continue
