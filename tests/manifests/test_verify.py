@@ -36,6 +36,7 @@ from broken_dataset import (
 from depth import depth
 from oxcart.cli.main import oxcart
 from oxcart.compile.sample.rlds import RldsSampleConfig
+from oxcart.manifests.columns import ARRAYS
 from oxcart.manifests.dataset import Dataset
 from oxcart.manifests.split import SplitRule
 from oxcart.manifests.verify import Damage, _undecodable, verify
@@ -83,9 +84,7 @@ def places(root: Path, shard: str, row: dict[str, Any]) -> dict[str, list[tuple[
         members = [m for m in tar.getmembers() if m.name.startswith(f"{key}.")]
     assert [m.name.partition(".")[2] for m in members] == [
         "json",
-        "action.npy",
-        "state.npy",
-        *(f"{camera}.npy" for camera in CAMERAS),
+        *(f"{name}.npy" for name in (*ARRAYS, *CAMERAS)),
     ]
     for member in members:
         start, end = member.offset_data, member.offset_data + member.size
@@ -101,7 +100,7 @@ def places(root: Path, shard: str, row: dict[str, Any]) -> dict[str, list[tuple[
             continue
         first = row[f"{what}.offset"]
         regions["npy header"] += [(at, nobody) for at in (start, start + 6, start + 9, start + 20, first - 1)]
-        if what in ("action", "state"):
+        if what in ARRAYS:
             reason = f"{key}: {what}.npy does not match its digest"
             regions["array"] += [(at, reason) for at in (first, (first + end) // 2, end - 1)]
             continue
