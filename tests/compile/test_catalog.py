@@ -174,7 +174,7 @@ def test_an_entry_is_what_its_file_says() -> None:
         ("unit: m", "unit: 1", "columns: action: unit: expected text, got 1"),
         ("frame: base", "frame: ''", "columns: action: frame: expected text, got ''"),
         ("[terminate]", "[dx]", "columns: action: column 'dx' is there twice"),
-        ("[gripper]", "[dx]", "action: column 'dx' is there twice; expected names that differ"),
+        ("[gripper]", "[dx]", "action: column 'dx' is there twice; name the columns so that they differ"),
         ("action[:2]", "action[:4]", "columns: action: expected 4 or more, got 3"),
         ("success: {field: outcome, pattern: ^done$}", "success: 1", "success: expected keys such as field"),
         ("field: outcome, ", "", "success: field: expected text, got None"),

@@ -51,7 +51,7 @@ def census_of(store: Store) -> Any:
 def rows_of(store: Store) -> Any:
     done = read_done(store, "train-00000", unfinished_claim(store).plan)
     tables = done and [done.episodes.to_pylist(), done.values.to_pylist()]
-    return done and (done.shard, tables, done.rejected, done.action, done.state)
+    return done and (done.shard, tables, done.rejected, done.moments)
 
 
 @pytest.mark.parametrize(
@@ -96,7 +96,7 @@ def test_what_is_damaged_is_said_by_a_commit_and_made_again_by_a_compile(
     assert tree(out) == whole.tree
 
 
-@pytest.mark.parametrize("field", ["plan", "shard", "rejected", "again", "action", "state"])
+@pytest.mark.parametrize("field", ["plan", "shard", "rejected", "again", "swapped", "moments"])
 def test_a_mark_of_a_version_that_wrote_less_is_a_shard_that_is_not_done(
     unfinished: Path, tmp_path: Path, field: str
 ) -> None:

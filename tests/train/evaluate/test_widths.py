@@ -71,6 +71,20 @@ def test_every_value_is_probed_where_it_is() -> None:
         assert numbers[f"r2_{name}"].value < 0.1, "the codes do not tell it"
 
 
+def test_a_value_that_the_first_pairs_of_episodes_lack_is_probed_on_the_others() -> None:
+    pairs = two_and_seven("direction")
+    assert pairs.actions is not None
+    gaps = pairs.actions.copy()
+    gaps[pairs.t == 0, 6] = np.nan  # no change of the gripper is known there
+    some = replace(pairs, actions=gaps)
+    numbers, whole = measured("probe", some), measured("probe", pairs)
+    for name in ARM[:6]:
+        assert numbers[f"r2_{name}"] == whole[f"r2_{name}"], name
+    assert numbers["r2_gripper"].value == pytest.approx(whole["r2_gripper"].value, abs=0.05)
+    assert numbers["r2_gripper"] != whole["r2_gripper"]
+    assert measured("compass", some) == measured("compass", pairs), "a motion needs no gripper"
+
+
 def test_plots_are_drawn_of_both_with_the_names_of_their_axes() -> None:
     pairs = two_and_seven("direction")
     for name in ("compass", "probe"):

@@ -131,6 +131,7 @@ def _together(
     target[:, ~varies] = 0
     codes = statistics.one_hot(pairs.codes, pairs.size).astype(np.float32)
     by_codes = Ridge(1.0).fit(codes[fit], target[fit]).predict(codes[test])
+    by_codes = by_codes.reshape(int(test.sum()), -1)  # of a single value it has one axis
 
     def guess() -> Floats:
         places = statistics.numbered(np.char.add(np.char.add(pairs.dataset, "\n"), pairs.environment))
