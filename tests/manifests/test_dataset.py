@@ -137,7 +137,9 @@ def test_the_primary_camera_is_the_first(intact: Path) -> None:
 def test_a_camera_or_step_that_is_not_there_is_the_users_mistake(intact: Path) -> None:
     dataset = Dataset.open(str(intact))
     row = dataset.episode(None)
-    with pytest.raises(ConfigError, match="camera 'side': the dataset has image_0, wrist"):
+    with pytest.raises(
+        ConfigError, match=r"camera 'side': the dataset has image_0 \(primary\), wrist \(wrist\)$"
+    ):
         dataset.frames(row, "side", [0])
     for step in (-1, row["steps"], 10**9):
         with pytest.raises(
