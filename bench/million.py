@@ -55,6 +55,7 @@ def million_episodes(out: Path, count: int = 1_000_000) -> Path:
                 "camera": [CAMERA] * len(keys),
                 "digests": [[digest] * STEPS] * len(keys),
                 "sizes": pa.nulls(len(keys), pa.list_(pa.uint32())),
+                "frames": pa.nulls(len(keys), pa.list_(pa.uint32())),
             },
             schema=CHUNKS_SCHEMA,
         )

@@ -68,7 +68,7 @@ class CompiledSource(Source):
         )
         self.array_sizes = {name: tuple(one["sizes"]) if one else () for name, one in manifest.arrays.items()}
         self.array_columns = {name: parse_columns(one) for name, one in manifest.arrays.items()}
-        self.no_action = tuple(self.describe()["no_action"])
+        self.no_action = tuple(manifest.no_action)
         self.control_rate = manifest.control_rate
         self._reading = threading.Lock()
         self._chunks = lru_cache(maxsize=4)(self._read_chunks)

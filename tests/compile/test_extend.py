@@ -328,6 +328,10 @@ class TestRefused:
         )
         told = complaint(cli("compile", before.grown, out, "--extend"))
         assert told == f"{out}: its manifest does not say how it was compiled: KeyError('split')"
+        manifest["pixels"]["size"] = [16]
+        (out / "manifest.json").write_text(json.dumps(manifest))
+        told = complaint(cli("compile", before.grown, out, "--extend"))
+        assert told.startswith(f"{out}: its manifest does not say how it was compiled: IndexError")
 
     def test_another_source(self, before: Before, growth: Growth, tmp_path: Path) -> None:
         other = growth.write(tmp_path, growth.first, name="other")

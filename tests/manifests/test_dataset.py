@@ -138,7 +138,7 @@ def test_a_camera_or_step_that_is_not_there_is_the_users_mistake(intact: Path) -
     dataset = Dataset.open(str(intact))
     row = dataset.episode(None)
     with pytest.raises(
-        ConfigError, match=r"camera 'side': the dataset has image_0 \(primary\), wrist \(wrist\)"
+        ConfigError, match=r"camera 'side': the dataset has image_0 \(primary\), wrist \(wrist\)$"
     ):
         dataset.frames(row, "side", [0])
     for step in (-1, row["steps"], 10**9):

@@ -84,10 +84,7 @@ def places(root: Path, shard: str, row: dict[str, Any]) -> dict[str, list[tuple[
         members = [m for m in tar.getmembers() if m.name.startswith(f"{key}.")]
     assert [m.name.partition(".")[2] for m in members] == [
         "json",
-        "action.npy",
-        "state.npy",
-        "reward.npy",
-        *(f"{camera}.npy" for camera in CAMERAS),
+        *(f"{name}.npy" for name in (*ARRAYS, *CAMERAS)),
     ]
     for member in members:
         start, end = member.offset_data, member.offset_data + member.size
