@@ -159,7 +159,8 @@ def acting(
     """The steps of an episode that hold an action: the first of them, and the one after the last.
 
     The first or the last step holds none if the dataset is known to fill it so, or if it moves nothing: all
-    columns of a kind in `MOVES` are within `STILL` of zero. Where no kind is known, all columns count.
+    columns of a kind in `MOVES` are within `STILL` of zero, and none is `absolute`, whose zero is a place to
+    go to. Where no kind is known, all columns count.
 
     Args:
         values: actions [T, A].
@@ -167,7 +168,8 @@ def acting(
         no_action: `first`, `last`: steps that hold no action whatever they hold.
     """
     known = any(one.kind != "unknown" for one in columns)
-    moving = [i for i, one in enumerate(columns) if one.kind in MOVES or not known]
+    still = not any(one.kind == "absolute" for one in columns)
+    moving = [i for i, one in enumerate(columns) if still and (one.kind in MOVES or not known)]
     first, last = (bool(moving) and abs(values[i, moving]).max() <= STILL for i in (0, -1))
     start = int("first" in no_action or first)
     stop = len(values) - int("last" in no_action or last)

@@ -127,7 +127,7 @@ def test_the_first_camera_is_primary_unless_another_is_said_to_be(source: Path) 
 
     assert roles() == ["primary", None, None]
     assert roles(roles={"drawing": "primary"}) == [None, "primary", None]
-    assert roles(roles={"photo": "wrist"}) == ["wrist", None, None]
+    assert roles(roles={"photo": "wrist"}) == ["wrist", "primary", None]
     assert roles(roles={"steps/observation/grey": "wrist"}) == ["primary", None, "wrist"]
     with pytest.raises(ConfigError, match=r"^camera role: expected one of .*; did you mean wrist\?$"):
         roles(roles={"photo": "wirst"})
@@ -148,7 +148,7 @@ def test_a_camera_is_found_by_its_name_and_then_by_its_role(whole: Compiled, tmp
     assert compiled(whole.source, tmp_path / "one", source=alone).camera("primary")["name"] == "wrist"
     given = SourceConfig(url=str(whole.source), cameras=CAMERAS, roles={"image_0": "wrist"})
     manifest = compiled(whole.source, tmp_path / "two", source=given)
-    assert [camera["role"] for camera in manifest.cameras] == ["wrist", None]
+    assert [camera["role"] for camera in manifest.cameras] == ["wrist", "primary"]
     assert manifest.camera("wrist")["name"] == "wrist"  # the name comes first
 
 
@@ -159,7 +159,7 @@ def test_roles_channels_and_licence_are_options_that_an_extension_keeps(source: 
     before = Dataset.open(str(out)).manifest
     assert [(one["name"], one["role"], one["channels"]) for one in before.cameras] == [
         ("grey", "wrist", "rgb"),
-        ("photo", None, "bgr"),
+        ("photo", "primary", "bgr"),
     ]
     assert before.dataset["licence"] == "CC-BY-4.0"
     files = tree(out)

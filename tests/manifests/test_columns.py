@@ -142,6 +142,8 @@ def test_an_end_that_moves_a_little_holds_an_action() -> None:
 def test_zeros_may_be_a_pose_to_reach() -> None:
     pose = [Column(name="joint_0", kind="absolute"), Column(name="gripper", kind="gripper_absolute")]
     assert acting(np.zeros((3, 2), np.float32), pose, []) == (0, 3)
+    base = [*pose, Column(name="vx", kind="velocity")]
+    assert acting(np.zeros((3, 3), np.float32), base, []) == (0, 3), "an arm on wheels that stand"
 
 
 def test_where_no_kind_is_known_all_columns_count() -> None:

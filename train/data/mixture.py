@@ -108,10 +108,11 @@ def check_distinct(name: str, given: Sequence[str], datasets: Sequence[Dataset])
     for i, order in enumerate(orders):
         if (first := orders.index(order)) < i:
             marks = {one.manifest.fingerprint[:12] for one in (datasets[first], datasets[i])}
-            same = "the same episodes stored in two ways" if len(marks) > 1 else "one dataset"
+            same = "the same episodes compiled or stored in two ways" if len(marks) > 1 else "one dataset"
+            remedy = "; compile all cameras into one dataset" if len(marks) > 1 else ""
             raise ConfigError(
-                f"{name}: {given[first]!r} and {given[i]!r} are {same}, of order {order[:12]}; "
-                "give it once, and set its share by its weight"
+                f"{name}: {given[first]!r} and {given[i]!r} are {same}, of order {order[:12]}, and would be "
+                f"drawn in step; give it once, and set its share by its weight{remedy}"
             )
 
 

@@ -11,6 +11,7 @@ Each dataset of a mixture has a scale of its own. Grippers and columns of kind `
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -31,7 +32,8 @@ METHODS = {
     "none": (),
 }
 """Method -> the statistics that it uses. `quantile` and `min_max` map the first to -1 and the second to 1;
-`quantile` clips what lies beyond. `gaussian` maps the mean to 0 and a standard deviation to 1."""
+`quantile` clips what lies beyond, and takes min and max of a column that moves so rarely that its quantiles
+are one. `gaussian` maps the mean to 0 and a standard deviation to 1."""
 LEFT_ALONE = ("gripper_absolute", "gripper_delta", "other")
 """Kinds of columns that are not scaled."""
 
@@ -57,9 +59,13 @@ class Normalizer:
 
     def __post_init__(self) -> None:
         one_of("normalisation", self.method, METHODS)
-        for name, values in (*self.shift.items(), *self.scale.items()):
-            if len(values) != len(self.columns):
-                raise ConfigError(f"normalizer: {name} has {len(values)} columns, not {len(self.columns)}")
+        numbers = (*self.shift.values(), *self.scale.values())
+        sound = all(math.isfinite(value) for values in numbers for value in values)
+        lengths = {len(values) for values in (*numbers, self.left_alone)}
+        if lengths - {len(self.columns)} or self.shift.keys() != self.scale.keys() or not sound:
+            raise ConfigError(
+                "normalizer: expected a finite shift and scale of every dataset and column, got others"
+            )
 
     @classmethod
     def of(cls, loader: Loader, array: str = "action", method: str = "quantile") -> Normalizer:
@@ -157,7 +163,7 @@ class Normalizer:
                 columns=tuple(value["columns"]),
                 shift={name: tuple(map(float, one)) for name, one in value["shift"].items()},
                 scale={name: tuple(map(float, one)) for name, one in value["scale"].items()},
-                left_alone=tuple(map(bool, value["left_alone"])),
+                left_alone=tuple(one is True for one in value["left_alone"]),
             )
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ConfigError(f"normalizer: not a normalizer's JSON: {error}") from None
@@ -169,6 +175,10 @@ class Normalizer:
                 f"normalizer: expected {len(self.columns)} columns ({', '.join(self.columns)}), "
                 f"got {values.shape[-1]}"
             )
+        if not values.is_floating_point():
+            raise ConfigError(f"normalizer: expected floats, got {values.dtype}")
+        if not isinstance(dataset, str) and len(dataset) != len(values):
+            raise ConfigError(f"normalizer: expected a dataset for each of {len(values)}, got {len(dataset)}")
         names = [dataset] if isinstance(dataset, str) else list(dict.fromkeys(dataset))
         for name in names:
             if name not in self.shift:
@@ -196,4 +206,8 @@ def _scale(method: str, stated: Any, place: int) -> tuple[float, float]:
     if not METHODS[method]:
         return 0.0, 1.0
     first, second = (float(stated[what][place]) for what in METHODS[method])
-    return (first, second) if method == "gaussian" else ((first + second) / 2, (second - first) / 2)
+    if method == "gaussian":
+        return first, second
+    if first == second:
+        first, second = (float(stated[what][place]) for what in ("min", "max"))
+    return (first + second) / 2, (second - first) / 2

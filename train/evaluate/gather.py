@@ -163,7 +163,7 @@ class GatheredPairs:
         found = motion_columns(self.columns)
         if "z" in found and self.actions is not None:
             moves = np.isfinite(self.actions[:, found["x"]])
-            if not np.isfinite(self.actions[moves, found["z"]]).all():
+            if found["z"] not in shared_columns(self.actions[moves], self.dataset[moves]):
                 found.pop("z")
         return tuple(self.columns[i] for i in found.values())
 
@@ -464,19 +464,31 @@ def _join(
 def _stacked(
     parts: Sequence[_SplitArrays], starts: Ints, name: str
 ) -> tuple[Floats | None, tuple[Column, ...]]:
-    """Values [N, A] of all parts, NaN where one lacks a column; and the columns, by name."""
-    columns: dict[str, Column] = {}
+    """Values [N, A] of all parts, NaN where one lacks a column; and the columns, by name and kind."""
+    columns: dict[tuple[str, str], Column] = {}
     for one in (one for part in parts for one in part.columns[name]):
-        same = columns.setdefault(one.name, one)
+        same = columns.setdefault((one.name, one.kind), one)
         unit = one.unit if one.unit == same.unit else None
-        columns[one.name] = replace(same, unit=unit, frame=one.frame if one.frame == same.frame else None)
-    names = list(columns)
-    if not names:
+        frame = one.frame if one.frame == same.frame else None
+        columns[one.name, one.kind] = replace(same, unit=unit, frame=frame)
+    if not columns:
         return None, ()
-    whole = np.full((int(starts[-1]), len(names)), np.nan)
+    found = list(columns)
+    whole = np.full((int(starts[-1]), len(found)), np.nan)
     for part, start in zip(parts, starts[:-1], strict=True):
         if name in part.arrays:
-            places = [names.index(one.name) for one in part.columns[name]]
+            places = [found.index((one.name, one.kind)) for one in part.columns[name]]
             values = part.arrays[name]
             whole[start : start + len(values), places] = values
-    return whole, tuple(columns[one] for one in names)
+    return whole, tuple(named_apart(list(columns.values())))
+
+
+def named_apart(columns: Sequence[Column]) -> list[Column]:
+    """Columns with names that differ: of several kinds of one name, all but one add their kind."""
+    vague = ("other", "unknown")
+    keeps: dict[str, Column] = {}
+    for one in sorted(columns, key=lambda one: one.kind in vague):
+        keeps.setdefault(one.name, one)
+    return [
+        one if one is keeps[one.name] else replace(one, name=f"{one.name} ({one.kind})") for one in columns
+    ]

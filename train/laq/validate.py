@@ -45,7 +45,7 @@ DECODED = ("prediction", "copy", "constant", "permuted", "random")
 IN_USE, COLLAPSED = "in use", "collapsed"
 """Verdicts on a codebook."""
 LEAST_USED = 0.5
-"""Share of the codes that would be used if all were alike, below which a codebook has collapsed."""
+"""Share of the codes that would be used if all were alike; a codebook that uses no more has collapsed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,8 +168,8 @@ def validate(
     errors = {kind: np.concatenate([part[0][kind] for part in everything]) for kind in DECODED}
     seen = _joined([(own.numpy(), *part[1:]) for (_, own), part in zip(encoded, everything, strict=True)])
     used = usage(codes, size, model.quantizer.shared)
-    word = judge_codebook(codes, size)
-    return {**quality(errors), **used, "codebook": word, "samples": len(codes)}, seen, examples
+    found = {**quality(errors), **used, **judge_codebook(codes, size), "samples": len(codes)}
+    return found, seen, examples
 
 
 @torch.no_grad()
@@ -230,17 +230,19 @@ def usage(codes: Ints, size: int, shared: bool) -> dict[str, float]:
     return {**found, **{f"perplexity_{i}": value for i, value in enumerate(perplexities)}}
 
 
-def judge_codebook(codes: Ints, size: int) -> str:
+def judge_codebook(codes: Ints, size: int) -> dict[str, Any]:
     """Whether a codebook of `size` codes is in use or has collapsed, by the codes [N, n] of some pairs.
 
     It has if at most half of the codes that are to be expected are used in a place. A code is used if it has
     a tenth of an equal share, and few pairs cannot use many codes: of as many pairs with equally
-    frequent codes, a share of 1 - (1 - 1 / size)^N occurs.
+    frequent codes, a share of 1 - (1 - 1 / size)^N occurs. `usage_least` is the share of the codes that are
+    used in the place that uses fewest.
     """
     least = max(1.0, len(codes) / (10 * size))
     expected = 1 - (1 - 1 / size) ** len(codes)
     used = [(np.bincount(codes[:, i], minlength=size) >= least).mean() for i in range(codes.shape[1])]
-    return COLLAPSED if min(used) <= LEAST_USED * expected else IN_USE
+    word = COLLAPSED if min(used) <= LEAST_USED * expected else IN_USE
+    return {"codebook": word, "usage_least": float(min(used))}
 
 
 def warnings_of(values: Mapping[str, Any], split: str) -> list[str]:
@@ -252,9 +254,9 @@ def warnings_of(values: Mapping[str, Any], split: str) -> list[str]:
     ]
     if not places:
         return []
-    least = min(values[f"{place}/usage"] for place in places)
+    least = min(values[f"{place}/usage_least"] for place in places)
     return [
-        f"the codebook has collapsed: pairs of {', '.join(places)} use {least:.0%} of the codes, "
+        f"the codebook has collapsed: pairs of {', '.join(places)} use {least:.0%} of the codes of a token, "
         "which say little of what moved then; if later validations say so too, take a smaller train.lr, and "
         "the defaults of quantizer.follow, .replace_every and .replace_noise"
     ]

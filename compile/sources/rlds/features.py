@@ -207,7 +207,7 @@ def choose_cameras(
 def _described(cameras: Sequence[Camera], config: SourceConfig, known: Entry) -> list[Camera]:
     """The cameras with their roles and channels: those of the options, else those of the catalog.
 
-    The first camera is the primary one if no camera is said to be, and nothing else is said of it.
+    If no camera is said to be the primary one, it is the first of which nothing else is said.
     """
 
     def paths(table: Mapping[str, str], option: str) -> dict[str, str]:
@@ -231,8 +231,9 @@ def _described(cameras: Sequence[Camera], config: SourceConfig, known: Entry) ->
         )
     catalogued = paths(known.roles, "")
     roles = {path: role for path, role in catalogued.items() if role not in given.values()} | given
-    if "primary" not in roles.values():
-        roles.setdefault(cameras[0].field, "primary")
+    free = [camera.field for camera in cameras if camera.field not in roles]
+    if "primary" not in roles.values() and free:
+        roles[free[0]] = "primary"
     if config.bgr is None:
         channels = paths(known.channels, "")
     else:

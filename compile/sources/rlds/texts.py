@@ -125,7 +125,8 @@ class Success:
         """
         if self.text is None:
             return last_flag(self.path, found)
-        return re.search(self.rule.pattern or "", self.text.of_episode(found)) is not None
+        text = self.text.of_episode(found)
+        return re.search(self.rule.pattern or "", text) is not None if text else None
 
 
 def choose_success(

@@ -494,7 +494,7 @@ BAD: list[tuple[Callable[[Datasets], Any], str]] = [
     ),
     (
         lambda d: Loader([str(d["raw"]), str(d["jpeg"])], sample=ALL, batch_size=4),
-        "datasets: '.*raw' and '.*jpeg' are the same episodes stored in two ways, of order",
+        "datasets: '.*raw' and '.*jpeg' are the same episodes compiled or stored in two ways, of order",
     ),
     (lambda d: Loader(str(d["raw"].parent), sample=ALL, batch_size=4), "no manifest.json"),
 ]

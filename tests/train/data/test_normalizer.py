@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ import torch
 from oxcart.manifests.dataset import Dataset
 from oxcart.shards.errors import ConfigError
 from oxcart.train.data import Loader, Mixture, Normalizer, Pairs
+from oxcart.train.data.normalizer import _scale
 
 PAIRS = Pairs(frames=3, per_episode="all")
 TWO = Normalizer(
@@ -81,6 +83,26 @@ def test_it_follows_the_columns_that_are_read(datasets: Mapping[str, Path]) -> N
     assert some.scale["oxcart_kitchens"] == whole.scale["oxcart_kitchens"][1:2]
 
 
+def test_a_column_that_moves_rarely_keeps_what_it_does() -> None:
+    stated = {"q01": [0.0], "q99": [0.0], "min": [-1.0], "max": [3.0]}
+    assert _scale("quantile", stated, 0) == (1.0, 2.0)
+    assert _scale("quantile", {**stated, "min": [0.0], "max": [0.0]}, 0) == (0.0, 0.0)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"scale": {"left": (2.0, 0.0, 0.5)}},
+        {"left_alone": (False,)},
+        {"columns": ("dx",)},
+        {"shift": {"left": (float("nan"), 5.0, 0.5), "right": (-1.0, 5.0, 0.5)}},
+    ],
+)
+def test_what_does_not_fit_together_is_refused(changes: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match="expected a finite shift and scale of every dataset and column"):
+        replace(TWO, **changes)
+
+
 def test_none_changes_nothing(datasets: Mapping[str, Path]) -> None:
     loader = Loader(str(datasets["raw"]), sample=PAIRS, batch_size=8, action="steps")
     batch = next(iter(loader))
@@ -112,6 +134,10 @@ def test_mistakes_are_one_line(datasets: Mapping[str, Path]) -> None:
         TWO(torch.zeros(1, 3), ["lift"])
     with pytest.raises(ConfigError, match=r"expected 3 columns \(dx, still, gripper\), got 2"):
         TWO(torch.zeros(1, 2), "left")
+    with pytest.raises(ConfigError, match="expected a dataset for each of 2, got 1"):
+        TWO(torch.zeros(2, 3), ["left"])
+    with pytest.raises(ConfigError, match=r"expected floats, got torch\.int64"):
+        TWO(torch.zeros(2, 3, dtype=torch.int64), "left")
     both = Mixture(datasets=[raw, small], epoch="all")
     with pytest.raises(ConfigError, match="two datasets are called 'oxcart_kitchens', with different stat"):
         Normalizer.of(Loader(both, sample=PAIRS, batch_size=4, action="steps"))

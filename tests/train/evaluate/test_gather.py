@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from oxcart.manifests.columns import Column
+from oxcart.manifests.columns import Column, motion_columns
 from oxcart.manifests.dataset import Dataset
 from oxcart.shards.errors import ConfigError
 from oxcart.train import frame_baseline, statistics
@@ -204,6 +204,20 @@ def test_datasets_keep_the_columns_that_others_lack() -> None:
     nan = np.nan
     expected = [[1, 2, nan, nan], [3, 4, nan, nan], [10, 20, 0.5, 1]]
     np.testing.assert_array_equal(values, np.array(expected))
+
+
+def test_columns_of_one_name_and_other_kinds_are_not_mixed() -> None:
+    flag = part("flag", {"dx": "other", "dy": "delta"}, [[7, 8]])
+    moves = part("moves", {"dx": "delta", "dy": "delta"}, [[1, 2]])
+    for parts, expected in (
+        ([flag, moves], {"dx (other)": [7, np.nan], "dy": [8, 2], "dx": [np.nan, 1]}),
+        ([moves, flag], {"dx": [1, np.nan], "dy": [2, 8], "dx (other)": [np.nan, 7]}),
+    ):
+        values, columns = _stacked(parts, np.array([0, 1, 2]), "actions")
+        assert values is not None
+        found = {one.name: values[:, i].tolist() for i, one in enumerate(columns)}
+        np.testing.assert_equal(found, expected)
+        assert {columns[i].name for i in motion_columns(columns).values()} == {"dx", "dy"}
 
 
 def test_pairs_of_several_datasets_have_the_columns_that_all_have() -> None:

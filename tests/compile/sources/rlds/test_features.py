@@ -268,9 +268,7 @@ def test_a_feature_with_other_values_than_the_catalog_says_is_named_once(
         source = open_rlds(root, **options)
         return source.warnings(table_of(census(source), ("image",)))
 
-    said = (
-        "action steps/action: expected the 7 values of the catalog, got 3, so its columns have no names and "
-    )
+    said = "action steps/action: expected the 7 values of the catalog, got 3, so its columns have no names "
     said += "and unknown kinds; pass --action-names and --action-kind"
     assert warnings() == warnings(action=("action[:1]", "action[2:]")) == [said]
     assert warnings(action_names=("dx", "dy", "dz")) == warnings(action_kinds=("delta",)) == []
