@@ -152,6 +152,7 @@ def test_a_camera_is_found_by_its_name_and_then_by_its_role(whole: Compiled, tmp
     assert manifest.camera("wrist")["name"] == "wrist"  # the name comes first
 
 
+@pytest.mark.system
 def test_roles_channels_and_licence_are_options_that_an_extension_keeps(source: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     options = ("--camera", "grey=wrist", "--camera", "photo", "--bgr", "photo", "--licence", "cc-by-4.0")

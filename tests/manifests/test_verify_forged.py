@@ -210,6 +210,7 @@ FREE = {
 also show how it is known)."""
 
 
+@pytest.mark.system
 def test_a_forged_episode_table_is_found_wherever_shards_speak_against_it(intact: Path) -> None:
     schema = pq.read_schema(intact / "episodes.parquet")
     kept = {name: (intact / name).read_bytes() for name in ("episodes.parquet", MANIFEST)}
@@ -469,6 +470,7 @@ def mutations(manifest: dict[str, Any]) -> Iterator[tuple[str, Any]]:
             yield f"{path} {change!r}", changed
 
 
+@pytest.mark.system
 def test_a_mutated_manifest_is_refused_or_found_or_harmless(intact: Path) -> None:
     refused = []
     for what, changed in mutations(read_manifest(intact)):

@@ -27,6 +27,7 @@ def samples(dataset: Path) -> list[tuple[str, int]]:
     return found
 
 
+@pytest.mark.system
 def test_a_transcode_keeps_the_order_of_samples(datasets: Mapping[str, Path], tmp_path: Path) -> None:
     before, first = samples(datasets["raw"]), Dataset.open(str(datasets["raw"])).manifest
     assert len(set(before)) > 20

@@ -89,9 +89,7 @@ def is_wrong(kind: str, number: Number) -> bool:
     return number.high < 1 if number.name.startswith("entropy_given") else number.low > 0
 
 
-@pytest.mark.parametrize(
-    ("environments", "draws"), few([(8, 12), (4, 12), (8, 200), (4, 200)], (8, 12), (4, 12))
-)
+@pytest.mark.parametrize(("environments", "draws"), few([(8, 12), (4, 12), (8, 200), (4, 200)], (8, 12)))
 def test_no_number_of_noise_is_clear_of_chance(environments: int, draws: int) -> None:
     taken: Counter[str] = Counter()
     wrong: Counter[str] = Counter()
