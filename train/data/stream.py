@@ -221,7 +221,9 @@ class DatasetStream:
         start, stop = self.index.acts[episode].tolist()
         values = self.episodes.array("action", episode)
         if self._sum is not None:
-            self._sum.fill(action[row], mask[row], values[:, self._chosen], t, self.actions, (start, stop))
+            low = max(t - 1, 0)  # a sum needs the step before its first
+            some = values[low : t + self.actions, self._chosen]  # not the whole episode: it may be a copy
+            self._sum.fill(action[row], mask[row], some, t - low, self.actions, (start - low, stop - low))
             return
         first, end = max(t, start), min(t + self.actions, stop)
         if first < end:
