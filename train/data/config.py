@@ -11,12 +11,14 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
+from oxcart.manifests.annotation import ACTION, MOTION
 from oxcart.manifests.manifest import Manifest
 from oxcart.shards.choices import one_of
 from oxcart.shards.errors import ConfigError
+from oxcart.train.data.activity import Idle
 from oxcart.train.data.order import LANES, WINDOW
 from oxcart.train.data.sampling import Frames, Pairs, Window
 from oxcart.train.data.workers import THREADS
@@ -64,10 +66,16 @@ class LoaderConfig:
     annotations: Sequence[str] = ()
     """Files or URLs of annotations to read at t; each name needs one file for every dataset."""
     min_motion: float | None = None
-    """Leave out samples whose mean motion per step is lower, in the unit of `oxcart annotate motion`."""
+    """Leave out samples whose mean motion per step is lower, in the unit of `oxcart annotate motion`, as the
+    cameras that they read see it."""
+    min_action: float | None = None
+    """Leave out samples whose actions move less per step, in the unit of `oxcart annotate action`. With
+    `min_motion` too, a sample stays if one of both says so."""
+    idle: Idle = field(default_factory=Idle)
+    """Which of the samples below these thresholds stay."""
     motion: Sequence[str] = ()
-    """Files or URLs of the motion annotations for `min_motion`; by default the file that
-    `oxcart annotate motion` writes beside each dataset."""
+    """Files or URLs of annotations for `min_motion` and `min_action`; by default the files that
+    `oxcart annotate` writes beside each dataset."""
     limit: int | None = None
     """Read only the first n episodes of each dataset, by the hash of their keys; episodes that `--extend`
     added come last."""
@@ -136,8 +144,9 @@ class LoaderConfig:
                 raise ConfigError(
                     f"control_rate{f' of {name}' if name else ''}: expected more than 0, got {rate}"
                 )
-        if self.min_motion is not None and not 0 <= self.min_motion < math.inf:
-            raise ConfigError(f"min_motion: expected at least 0, got {self.min_motion}")
+        for name, value in self.thresholds.items():
+            if not 0 <= value < math.inf:
+                raise ConfigError(f"min_{name}: expected at least 0, got {value}")
         if (self.rank is None) != (self.world_size is None):
             raise ConfigError("rank, world_size: expected both or none of them")
         if self.rank is not None and self.world_size is not None and not 0 <= self.rank < self.world_size:
@@ -165,6 +174,12 @@ class LoaderConfig:
         for name in self.cameras:
             if (size := self.resize(name)) is not None and min(size) < 1:
                 raise ConfigError(f"size: expected at least 1 pixel, got {size[0]}x{size[1]}")
+
+    @property
+    def thresholds(self) -> dict[str, float]:
+        """`motion`, `action` -> the threshold, if there is one."""
+        given = {MOTION: self.min_motion, ACTION: self.min_action}
+        return {name: value for name, value in given.items() if value is not None}
 
     @property
     def cameras(self) -> tuple[str, ...]:

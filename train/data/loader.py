@@ -126,9 +126,9 @@ class Loader(torch.utils.data.IterableDataset[Batch]):
             "lanes": config.lanes,
             "window": config.window,
         }
-        if config.min_motion is not None:
-            self._order["min_motion"] = [
-                one.anchors.moving.described for one in self.streams if one.anchors.moving
+        for name in config.thresholds:
+            self._order[f"min_{name}"] = [
+                one.anchors.active.described[name] for one in self.streams if one.anchors.active
             ]
         self._position = 0
         self._resumed = False
@@ -371,10 +371,10 @@ class Loader(torch.utils.data.IterableDataset[Batch]):
             for row in [list(head), *rows]
         ]
         for stream in self.streams:
-            if (moving := stream.anchors.moving) is not None:
+            if (active := stream.anchors.active) is not None:
+                taken = int(active.room.sum())
                 lines.append(
-                    f"{stream.name}: samples are taken at {len(moving.steps):,} of {moving.before:,} steps, "
-                    f"those that move by {moving.described['at_least']:g} as camera {moving.camera} sees it"
+                    f"{stream.name}: samples are taken at {taken:,} of {active.before:,} steps, {active.said}"
                 )
             if missing := [name for name in self.sizes if name not in stream.index.cameras]:
                 lines.append(
