@@ -5,14 +5,14 @@
     action = normalizer.inverse(predicted, "bridge")
     torch.save({"model": model.state_dict(), "normalizer": normalizer.to_json()}, path)
 
-Each dataset of a mixture has columns and a scale of its own. Grippers and columns of kind `other` stay as they
-are: 0 and 1 already mean something to them. The columns with which `pad_to` widens a dataset are 0, forward
-and inverse, even where a model predicts something else.
+Each dataset of a mixture has columns and a scale of its own. Grippers and columns of kind `other` stay as
+they are: 0 and 1 already mean something to them. The columns that `pad_to` adds to a dataset are 0 in both
+directions, even where a model predicts something else.
 
-Steps that are masked are scaled like any other. Where they repeat the first or last value, they repeat it still;
-where they are 0, as no step holds an action, they become whatever 0 becomes. Masks tell them apart, values do not.
+Masked steps are scaled like all others. A repeated value is repeated still, and the zeros of a step that holds
+no action become whatever 0 becomes: only the mask tells that they are none.
 
-Keep `to_json()` in the checkpoint, beside the weights that were trained with it, so that neither is without the other.
+Keep `to_json()` in the checkpoint, with the weights that were trained on these scales.
 """
 
 from __future__ import annotations
@@ -194,7 +194,7 @@ class Normalizer:
         return table[rows].view(len(rows), 3, *[1] * (values.ndim - 2), self.width).unbind(1)
 
     def _padded(self, one: Scale) -> list[list[float]]:
-        """Shift, scale and what is left alone, [3, W]: added columns are like those that never vary from 0."""
+        """Shift, scale and what is left alone, [3, W]; added columns are like those that are always 0."""
         rest = [0.0] * (self.width - len(one.columns))
         return [[*part, *rest] for part in (one.shift, one.scale, one.left_alone)]
 

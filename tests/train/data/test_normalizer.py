@@ -159,7 +159,7 @@ def of_every_kind(once: Once) -> Path:
         steps = FEATURES["steps"] | {"action": vector(len(NAMES))}
         episodes = [episode(i, steps=12, action=lambda t, i=i: actions_of(i)[t]) for i in range(12)]
         root = write_dataset(folder, FEATURES | {"steps": steps}, episodes)
-        kinds = tuple(f"{kind}={kind}" for kind in KINDS) + ("still=absolute", "rare=delta")
+        kinds = (*(f"{kind}={kind}" for kind in KINDS), "still=absolute", "rare=delta")
         source = SourceConfig(url=str(root), action_names=NAMES, action_kinds=kinds)
         compiled(root, folder / "out", source=source, rule=SplitRule(val=None))
         return folder / "out"
