@@ -105,7 +105,7 @@ def _check_memory(
     made = COPIES * 4 * -(-rows // pieces) if pieces else 0
     check_fits(
         "data.batch_size",
-        ranks * (read + made) * math.prod((*sample.shape, *size, 3)),
+        ranks * (read + made) * sample.window.count * math.prod(size) * 3,
         f"frames of {batches:,} batches (data.prefetch={data.prefetch}) of {rows:,} samples"
         + (", and a step's copies of them," if pieces else "")
         + (f" on {ranks:,} ranks" if ranks > 1 else ""),

@@ -6,8 +6,6 @@ Only scalar columns, and texts as dictionaries: a million episodes take about 12
 
 from __future__ import annotations
 
-import threading
-from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -22,13 +20,14 @@ from oxcart.manifests.episode import place_chunks
 from oxcart.manifests.tables import EPISODES
 from oxcart.shards.errors import ConfigError, CorruptError
 from oxcart.shards.names import tar_name
+from oxcart.train.data.recent import Recent
 
 Int64 = npt.NDArray[np.int64]
 
 TEXTS = ("environment", "instruction")
 ACTS = ("action.start", "action.stop")
 CHUNK_TABLE_BYTES = 64 << 20
-"""Size limit of the chunk tables in memory, in bytes; the table in use always stays."""
+"""Size limit of a camera's chunk tables in memory, in bytes; the table in use always stays."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -200,6 +199,11 @@ class SplitIndex:
         """Key of an episode."""
         return str(self.keys[episode].as_py())
 
+    def keys_at(self, episodes: Int64) -> list[str]:
+        """Keys of given episodes."""
+        found: list[str] = self.keys.take(pa.array(episodes)).to_numpy(zero_copy_only=False).tolist()
+        return found
+
     def shard_name(self, shard: int) -> str:
         """Name of a shard in the store."""
         return str(self.dataset.manifest.shards[shard]["name"])
@@ -247,10 +251,7 @@ class CameraIndex:
         self.bases: Int64 = np.zeros(len(index.steps) + 1, np.int64)
         """[N + 1]: number of each episode's first chunk among all chunks of the split."""
         np.cumsum(-(-index.steps // self.chunk), out=self.bases[1:])
-        self._tables: OrderedDict[int, ChunkTable] = OrderedDict()
-        self._kept = 0
-        self._lock = threading.Lock()
-        self._locks: dict[int, threading.Lock] = {}
+        self._tables: Recent[int, ChunkTable] = Recent(CHUNK_TABLE_BYTES)
 
     @property
     def nbytes(self) -> int:
@@ -263,25 +264,7 @@ class CameraIndex:
         Raises:
             CorruptError: the table does not match its digest, or lists other episodes.
         """
-        with self._lock:
-            found = self._tables.get(shard)
-            if found is not None:
-                self._tables.move_to_end(shard)
-                return found
-            mine = self._locks.setdefault(shard, threading.Lock())
-        with mine:
-            with self._lock:
-                if shard in self._tables:
-                    return self._tables[shard]
-            table = self._read_chunks(shard)
-            with self._lock:
-                before = self._tables.pop(shard, None)
-                self._tables[shard] = table
-                self._kept += table.nbytes - (before.nbytes if before else 0)
-                while self._kept > CHUNK_TABLE_BYTES and len(self._tables) > 1:
-                    self._kept -= self._tables.popitem(last=False)[1].nbytes
-                self._locks.pop(shard, None)
-        return table
+        return self._tables.get(shard, lambda: self._read_chunks(shard))
 
     def _read_chunks(self, shard: int) -> ChunkTable:
         index = self.index

@@ -28,11 +28,15 @@ from oxcart.shards.prefetch import GAP_BYTES, PIECE_BYTES, spans
 from oxcart.shards.resize import resize_into
 from oxcart.train.data.cache import Cache
 from oxcart.train.data.index import CameraIndex, ChunkTable, SplitIndex, StoredChunk
+from oxcart.train.data.recent import Recent
 from oxcart.train.data.reuse import Budget, Reuse, SharedRead
 
 Frame = npt.NDArray[np.uint8]
+Floats = npt.NDArray[np.float32]
 Int64 = npt.NDArray[np.int64]
 
+ARRAY_BYTES = 64 << 20
+"""Size limit of the actions and states of a split in memory, in bytes; the array in use always stays."""
 KNOWN_TEXTS = 4096
 """Number of episodes whose instructions stay in memory."""
 OPEN_SHARDS = 64
@@ -67,12 +71,53 @@ class EpisodeReader:
         store = index.dataset.store
         self.shard = lru_cache(maxsize=OPEN_SHARDS)(lambda shard: store.open(index.shard_name(shard)))
         """Opens a shard for reading; the last ones used stay open."""
+        self._arrays: Recent[tuple[str, int], Floats] = Recent(ARRAY_BYTES)
         self._texts: OrderedDict[int, list[list[tuple[int, str]]]] = OrderedDict()
         self._lock = threading.Lock()
         self.bytes_read = 0
         """Bytes of frames read from the store; reads from the cache do not count."""
 
-    def array(self, name: str, episode: int) -> npt.NDArray[np.float32]:
+    def gather(self, name: str, episodes: Int64, steps: Int64) -> Floats:
+        """Read the actions or states of many samples; the arrays of the last episodes stay in memory.
+
+        Args:
+            name: `action` or `state`.
+            episodes: [n], the episode of each sample; at least one.
+            steps: [n, k], the steps of each sample, all of them in its episode.
+
+        Returns:
+            [n, k, A] float32.
+
+        Raises:
+            CorruptError: an array does not match its digest.
+            IndexError: a step lies outside its episode.
+        """
+        order = np.argsort(episodes, kind="stable")
+        bounds = np.flatnonzero(np.diff(episodes[order], prepend=-1, append=-1))  # between two episodes
+        numbers, firsts = episodes[order[bounds[:-1]]], bounds[:-1]
+        low = np.minimum.reduceat(steps.min(axis=1)[order], firsts)
+        high = np.maximum.reduceat(steps.max(axis=1)[order], firsts) + 1
+        if (low < 0).any() or (high > self.index.steps[numbers]).any():
+            raise IndexError(f"{name}: a step lies outside its episode")
+        needed = [
+            self._kept(name, episode)[begin:end]
+            for episode, begin, end in zip(numbers.tolist(), low.tolist(), high.tolist(), strict=True)
+        ]
+        places = np.empty_like(episodes)
+        places[order] = np.repeat(np.cumsum(high - low) - high, np.diff(bounds))
+        # One call for all samples: other threads run meanwhile, and none waits for another per episode.
+        found: Floats = np.concatenate(needed).take(places[:, None] + steps, axis=0)
+        return found
+
+    def _kept(self, name: str, episode: int) -> Floats:
+        def read() -> Floats:
+            values = self.array(name, episode)
+            values.flags.writeable = False
+            return values
+
+        return self._arrays.get((name, episode), read)
+
+    def array(self, name: str, episode: int) -> Floats:
         """Read the action or state of an episode, [T, A] float32, and check it."""
         place = self.index.arrays[name]
         offset, digest = int(place.offsets[episode]), int(place.digests[episode])

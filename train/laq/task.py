@@ -130,7 +130,7 @@ class LaqTask:
             quiet=self._config.run.quiet,
         )
         for stream in loader.streams:
-            smallest = int(stream.camera.sizes.min())
+            smallest = min(int(view.camera.sizes.min()) for view in stream.views)
             if smallest < model.patch:
                 raise ConfigError(
                     f"model.patch: {model.patch} pixels are more than the {smallest} of frames of "

@@ -53,7 +53,8 @@ class Labels:
 
     def frames(self, batch: Batch) -> Tensor:
         """Frames for the model: uint8 [B, H, W, 3]."""
-        return batch.frames if self.files else batch.frames[:, 0]
+        frames: Tensor = batch.frames if self.files else batch.frames[:, 0]
+        return frames
 
     @torch.no_grad()
     def of(self, batch: Batch) -> Tensor:
@@ -107,7 +108,8 @@ def open_labels(data: VlaDataConfig, datasets: Sequence[Dataset], device: torch.
             f"data.image_size: the codes of {data.laq} come from frames of {size} pixels, got "
             f"{data.image_size}; use {size}, or label the datasets first and pass data.codes"
         )
-    offsets = {pairs_of(laq.config).offset(_rate(data, one)) for one in datasets}
+    window = pairs_of(laq.config).window
+    offsets = {window.relative(data.camera, _rate(data, one), one.store.url).seen[1] for one in datasets}
     _check_offset(data, offsets)
     return Labels(
         tokens=laq.config.quantizer.tokens,
