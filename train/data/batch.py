@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from oxcart.manifests.columns import Column
+from oxcart.train.data.lerobot import lerobot
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +74,10 @@ class Batch:
     def pin_memory(self) -> Batch:
         """Copy the batch to pinned memory, which a GPU can copy from directly."""
         return self._each(lambda tensor: tensor.pin_memory())
+
+    def lerobot(self) -> dict[str, Any]:
+        """The batch under LeRobot's names, frames as floats: `oxcart.train.data.lerobot`."""
+        return lerobot(self)
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> Batch:
         tensors: dict[str, Any] = {}

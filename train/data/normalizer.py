@@ -9,8 +9,8 @@ Each dataset of a mixture has columns and a scale of its own. Grippers and colum
 they are: 0 and 1 already mean something to them. The columns that `pad_to` adds to a dataset are 0 in both
 directions, even where a model predicts something else.
 
-Masked steps are scaled like all others. A repeated value is repeated still, and the zeros of a step that holds
-no action become whatever 0 becomes: only the mask tells that they are none.
+Masked steps are scaled like all others. A repeated value is repeated still, and the zeros of a step that
+holds no action become whatever 0 becomes: only the mask tells that they are none.
 
 Keep `to_json()` in the checkpoint, with the weights that were trained on these scales.
 """
@@ -119,7 +119,7 @@ class Normalizer:
                 raise ConfigError(
                     f"normalisation: two datasets are called {name!r}, with different columns or statistics"
                 )
-        width = max(len(one.columns) for one in scales.values())
+        width = loader.config.width(array) or max(len(one.columns) for one in scales.values())
         return cls(method=method, width=width, scales=scales)
 
     def __call__(self, values: Tensor, dataset: str | Sequence[str]) -> Tensor:
