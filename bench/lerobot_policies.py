@@ -4,9 +4,9 @@
     python bench/lerobot_policies.py PEER/bin/python
 
 LeRobot needs a newer Python and an older PyTorch than oxcart, so there are two processes. This one reads a
-batch of the sample kitchens for each policy; PEER sends it through LeRobot's preprocessor and trains on it alone. The
-loss must fall below half. Nothing is downloaded: backbones are random, and the language model of SmolVLA is
-that of `oxcart sample vlm`. Without PEER only the batches are made. It takes about a minute.
+batch of the sample kitchens for each policy; PEER sends it through LeRobot's preprocessor and trains on it
+alone. The loss must fall below half. Nothing is downloaded: backbones are random, and the language model of
+SmolVLA is that of `oxcart sample vlm`. Without PEER only the batches are made. It takes about a minute.
 """
 
 from __future__ import annotations
