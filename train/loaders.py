@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from oxcart.manifests.dataset import Dataset
+from oxcart.shards.choices import one_of
 from oxcart.shards.errors import ConfigError
 from oxcart.train.config import DataConfig, ValConfig
 from oxcart.train.data import Batch, Frames, Loader, Mixture, Pairs
@@ -33,6 +34,8 @@ def open_datasets(data: DataConfig) -> dict[str, Dataset]:
     opened = [Dataset.open(url) for url in data.datasets]
     check_distinct("data.datasets", data.datasets, opened)
     names = [one.manifest.dataset["name"] for one in opened]
+    for name in data.control_rate if isinstance(data.control_rate, Mapping) else ():
+        one_of("data.control_rate", name, names)
     return {
         name if names.count(name) == 1 else one.store.url: one
         for name, one in zip(names, opened, strict=True)

@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+from oxcart.manifests.manifest import Manifest
 from oxcart.shards.choices import one_of
 from oxcart.shards.errors import ConfigError
 from oxcart.train.data.order import LANES, WINDOW
@@ -113,7 +114,7 @@ class LoaderConfig:
                 or len({*names}) < len(names)
             ):
                 got = repr(names) if "action" in self.arrays else "no action"
-                raise ConfigError(f"action_columns: expected names that differ, and an action; got {got}")
+                raise ConfigError(f"action_columns: expected names that differ, and action=; got {got}")
         for name in (
             "batch_size",
             "lanes",
@@ -189,8 +190,8 @@ class LoaderConfig:
         """Columns that an array is widened to; None keeps those of the datasets."""
         return self.pad_to.get(array) if isinstance(self.pad_to, Mapping) else self.pad_to
 
-    def rate(self, dataset: str, stated: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
-        """`hz` and `verified` of a dataset, by its name, given what it says of itself."""
-        given = self.control_rate
-        hz = given.get(dataset) if isinstance(given, Mapping) else given
-        return stated if hz is None else {"hz": hz, "verified": True}
+
+def rate_of(manifest: Manifest, given: float | Mapping[str, float] | None) -> Mapping[str, Any] | None:
+    """`hz` and `verified` of a dataset: as given for it or for all, else as it says of itself."""
+    hz = given.get(manifest.dataset["name"]) if isinstance(given, Mapping) else given
+    return manifest.control_rate if hz is None else {"hz": hz, "verified": True}

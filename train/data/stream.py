@@ -16,7 +16,7 @@ from oxcart.shards.errors import ConfigError
 from oxcart.train.data.anchors import Anchors
 from oxcart.train.data.batch import Batch
 from oxcart.train.data.cache import Cache
-from oxcart.train.data.config import LoaderConfig
+from oxcart.train.data.config import LoaderConfig, rate_of
 from oxcart.train.data.index import CameraIndex, SplitIndex
 from oxcart.train.data.mixture import Schedule
 from oxcart.train.data.order import Order, Samples, derive
@@ -98,7 +98,7 @@ class DatasetStream:
         self.index, self._config = index, config
         manifest, store = index.dataset.manifest, index.dataset.store
         self.name = str(manifest.dataset["name"])
-        window, rate = config.sample.window, config.rate(self.name, manifest.control_rate)
+        window, rate = config.sample.window, rate_of(manifest, config.control_rate)
         self.relative = window.relative(config.camera, rate, store.url)
         """The window in steps of this dataset."""
         self.anchors = Anchors.of(index, config, self.relative)
