@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
 from collections import Counter
@@ -48,14 +49,11 @@ class Told:
 Episodes = Mapping[str, Mapping[str, Told]]
 
 
-@pytest.fixture(scope="module")
-def told(windowed: Datasets) -> Episodes:
-    """Dataset -> key -> episode."""
-    found = {}
-    for name, path in windowed.items():
-        members = members_by_hand(path)
-        found[name] = {row["key"]: Told(row, members[row["key"]]) for row in rows_of(path)}
-    return found
+@functools.cache
+def told_of(dataset: Path) -> Mapping[str, Told]:
+    """Key -> episode. It is no fixture, for hypothesis prints the arguments of a test that fails."""
+    members = members_by_hand(dataset)
+    return {row["key"]: Told(row, members[row["key"]]) for row in rows_of(dataset)}
 
 
 def steps_in(steps: Any, dataset: str) -> list[int]:
@@ -209,7 +207,7 @@ def short_too(window: Window, told: Episodes) -> bool:
 
 @depth(200)
 @given(data=st.data())
-def test_a_batch_is_what_is_found_by_hand(windowed: Datasets, told: Episodes, data: st.DataObject) -> None:
+def test_a_batch_is_what_is_found_by_hand(windowed: Datasets, data: st.DataObject) -> None:
     codec = data.draw(st.sampled_from(["raw", "zstd", "jpeg"]))
     window = data.draw(windows(["primary", "wrist", "image", "hand"]))
     read = [name for name in ("action", "state") if getattr(window, name) is not None]
@@ -234,7 +232,7 @@ def test_a_batch_is_what_is_found_by_hand(windowed: Datasets, told: Episodes, da
             **options,
         )
 
-    episodes = {"arm": told[codec]}
+    episodes = {"arm": told_of(windowed[codec])}
     if short_too(window, episodes):
         with pytest.raises(TooShortError):
             load()
@@ -243,7 +241,7 @@ def test_a_batch_is_what_is_found_by_hand(windowed: Datasets, told: Episodes, da
     for batch in load():
         check(batch, window, episodes, width)
         found.update(zip(batch.key, batch.t.tolist(), strict=True))
-    expected = {key: anchors_of(window, one, "arm") for key, one in told[codec].items()}
+    expected = {key: anchors_of(window, one, "arm") for key, one in episodes["arm"].items()}
     if window.per_episode == "all":
         assert found == Counter((key, t) for key, steps in expected.items() for t in steps)
     else:
@@ -255,13 +253,11 @@ def test_a_batch_is_what_is_found_by_hand(windowed: Datasets, told: Episodes, da
 
 @depth(100)
 @given(data=st.data())
-def test_datasets_of_other_columns_and_cameras_are_mixed(
-    windowed: Datasets, told: Episodes, data: st.DataObject
-) -> None:
+def test_datasets_of_other_columns_and_cameras_are_mixed(windowed: Datasets, data: st.DataObject) -> None:
     window = data.draw(windows(["primary", "wrist", "image"]))
     read = [name for name in ("action", "state") if getattr(window, name) is not None]
     width = dict.fromkeys(read, data.draw(st.integers(5, 7)))
-    episodes = {"arm": told["raw"], "legged": told["legged"]}
+    episodes = {"arm": told_of(windowed["raw"]), "legged": told_of(windowed["legged"])}
 
     def load() -> Loader:
         return Loader(
