@@ -41,8 +41,8 @@ UNEQUAL = f"{OF_STATISTICS}::test_clusters_of_unequal_size_count_as_fewer"
 KNOWN = f"{OF_METRICS}::test_baselines_know_what_train_says"
 GAINS = f"{OF_METRICS}::test_shares_gains_and_counts"
 OF_VALIDATION = "train/vla/test_task.py::test_validation_stands_beside_baselines"
-BY_HAND = "train/data/test_window.py::test_a_batch_is_what_is_found_by_hand"
-MIXED = "train/data/test_window.py::test_datasets_of_other_columns_and_cameras_are_mixed"
+BY_HAND = "train/data/test_window.py::test_datasets_of_other_columns_and_cameras_are_mixed"
+REPEATING, WHOLE, SECONDS = (f"{BY_HAND}[{case}]" for case in ("repeating", "whole", "in seconds"))
 
 BUGS = [
     # Validation of codes.
@@ -533,98 +533,98 @@ BUGS = [
         STREAM,
         "last = _along(self.index.steps[episodes] - 1,",
         "last = _along(self.index.steps[episodes] - 2,",
-        BY_HAND,
+        REPEATING,
     ),
     Bug(
         "frames that are padding are said to be none",
         STREAM,
         "view.name)[rows] = outside",
         "view.name)[rows] = ~outside",
-        BY_HAND,
+        REPEATING,
     ),
     Bug(
         "every camera shows the first one",
         STREAM,
         "self.index.cameras[name], self._config",
         "[*self.index.cameras.values()][0], self._config",
-        BY_HAND,
+        REPEATING,
     ),
     Bug(
         "the state is that of t, whatever was asked for",
         STREAM,
         '"state": self.relative.state}',
         '"state": None if self.relative.state is None else self.relative.state * 0}',
-        BY_HAND,
+        REPEATING,
     ),
     Bug(
         "an anchor may lack its actions",
         ANCHORS,
         "if relative.action is not None:\n        assert",
         "if False:\n        assert",
-        BY_HAND,
+        WHOLE,
     ),
     Bug(
         "an anchor may lack the frames before it",
         ANCHORS,
         "max(0, -low)",
         "max(0, low)",
-        BY_HAND,
+        WHOLE,
     ),
     Bug(
         "what is left out at the end of an episode is not",
         ANCHORS,
         "room - window.leave, 0)",
         "room, 0)",
-        BY_HAND,
+        SECONDS,
     ),
     Bug(
         "actions that should repeat are zero",
         STREAM,
         "if self._repeat:",
         "if not self._repeat:",
-        BY_HAND,
+        REPEATING,
     ),
     Bug(
         "a last step that holds no action counts",
         STREAM,
         "self.index.acts[episodes, 0], self.index.acts[episodes, 1]",
         "self.index.acts[episodes, 0], self.index.steps[episodes]",
-        BY_HAND,
+        REPEATING,
     ),
     Bug(
         "a short time is no step",
         SAMPLING,
         "np.maximum(found, 1)",
         "np.maximum(found, 0)",
-        BY_HAND,
+        SECONDS,
     ),
     Bug(
         "an annotation of the last step sees one step further",
         LOADER,
         "ahead >= stream",
         "ahead > stream",
-        BY_HAND,
+        REPEATING,
     ),
     Bug(
         "the offset is counted from t",
         STREAM,
         "self.offset = last - first",
         "self.offset = last",
-        BY_HAND,
+        REPEATING,
     ),
     Bug(
         "a camera that a dataset lacks is not black",
         STREAM,
         "_of(batch.frames, name)[wanted.rows] = 0",
         "_of(batch.frames, name)[wanted.rows] = 1",
-        MIXED,
+        REPEATING,
     ),
     Bug(
         "a camera that a dataset lacks is not padding",
         LOADER,
         "pads[name] = torch.ones(",
         "pads[name] = torch.zeros(",
-        MIXED,
+        REPEATING,
     ),
 ]
 

@@ -21,10 +21,10 @@ class Batch:
     """uint8 RGB [B, k, H, W, 3], the frames at each of k steps, or [B, H, W, 3] for a single step: a tensor,
     or one for each camera by name if the sample names its cameras; None if no frames were asked for. Pairs
     are [B, 2, H, W, 3]: the frames at t and t + offset."""
-    frames_is_pad: Any
+    frames_is_pad: Any = None
     """bool [B, k] or [B], in the form of `frames`: whether a step lies beyond the episode, so that the frame
     repeats its first or last one, or the dataset has no such camera, so that the frame is 0."""
-    cameras: tuple[str, ...]
+    cameras: tuple[str, ...] = ()
     """Names of the cameras, as they were asked for."""
     t: Tensor
     """int64 [B]: step of each sample in its episode, to which all others are relative."""
@@ -74,6 +74,14 @@ class Batch:
     def pin_memory(self) -> Batch:
         """Copy the batch to pinned memory, which a GPU can copy from directly."""
         return self._each(lambda tensor: tensor.pin_memory())
+
+    def take(self, rows: slice | Tensor) -> Batch:
+        """The samples of a slice, or at the indices of a tensor int64 [b]."""
+        numbers = range(len(self))[rows] if isinstance(rows, slice) else rows.tolist()
+        lists: dict[str, Any] = {
+            name: [value[i] for i in numbers] for name, value in vars(self).items() if isinstance(value, list)
+        }
+        return replace(self._each(lambda tensor: tensor[rows]), **lists)
 
     def lerobot(self) -> dict[str, Any]:
         """The batch under LeRobot's names, frames as floats: `oxcart.train.data.lerobot`."""
