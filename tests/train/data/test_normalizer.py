@@ -22,7 +22,7 @@ from oxcart.manifests.columns import KINDS
 from oxcart.manifests.dataset import Dataset
 from oxcart.manifests.split import SplitRule
 from oxcart.shards.errors import ConfigError
-from oxcart.train.data import Loader, Mixture, Normalizer, Pairs
+from oxcart.train.data import Loader, Mixture, Normalizer, Pairs, Window
 from oxcart.train.data.normalizer import LEFT_ALONE, METHODS, Scale, _shift_and_scale
 from rlds_builder import write_dataset
 from sample_compile import compiled
@@ -203,6 +203,36 @@ def test_a_column_of_unknown_kind_is_not_scaled_but_refused(of_every_kind: Path)
     with pytest.raises(ConfigError, match=r"'state\[0\]' of .* with --state-kind when you compile$"):
         Normalizer.of(loader, "state")
     assert Normalizer.of(loader, "action", "none").scales["toy_dataset"].columns == NAMES
+
+
+@pytest.mark.parametrize("array", ["action", "state"])
+@pytest.mark.parametrize("pad_to", [6, {"action": 4, "state": 5}])
+def test_datasets_of_other_columns_are_scaled_apart(
+    windowed: Mapping[str, Path], array: str, pad_to: int | Mapping[str, int]
+) -> None:
+    window = Window(frames=None, action=range(3), state=0, pad="repeat", per_episode="all")
+    paths = [str(windowed[name]) for name in ("raw", "legged")]
+    loader = Loader(paths, sample=window, batch_size=32, pad_to=pad_to)
+    normalizer = Normalizer.of(loader, array, "gaussian")
+    batch = next(iter(loader))
+    values: torch.Tensor = getattr(batch, array)
+    assert normalizer.width == values.shape[-1] == (pad_to if isinstance(pad_to, int) else pad_to[array])
+    scaled = normalizer(values, batch.dataset)
+    torch.testing.assert_close(normalizer.inverse(scaled, batch.dataset), values, rtol=1e-5, atol=1e-5)
+    for path in paths:
+        name = (manifest := Dataset.open(path).manifest).dataset["name"]
+        mine = [i for i, dataset in enumerate(batch.dataset) if dataset == name]
+        stated = getattr(manifest, array)["statistics"]
+        mean, std = torch.tensor(stated["mean"]), torch.tensor(stated["std"])
+        expected = (values[mine][..., : len(mean)] - mean) / std
+        scales = normalizer.scales[name]
+        for i, alone in enumerate(scales.left_alone):
+            if alone:
+                expected[..., i] = values[mine][..., i]
+        torch.testing.assert_close(scaled[mine][..., : len(mean)], expected, rtol=1e-5, atol=1e-5)
+        assert not scaled[mine][..., len(mean) :].any()
+        alone = [column.name for column in batch.columns[name][array] if column.kind in LEFT_ALONE]
+        assert [one for one, it in zip(scales.columns, scales.left_alone, strict=True) if it] == alone
 
 
 def test_it_follows_the_columns_that_are_read(datasets: Mapping[str, Path]) -> None:
