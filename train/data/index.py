@@ -1,6 +1,6 @@
 """The episodes of one split of a compiled dataset, as arrays that the loader keeps in memory.
 
-Only scalar columns, and texts as dictionaries: a million episodes take about 120 MB. The chunk tables
+Only scalar columns, and texts as dictionaries: a million episodes take about 80 MB. The chunk tables
 (`shards/*.chunks.parquet`) are read together with their shards, and dropped when others need the room.
 """
 
