@@ -124,16 +124,25 @@ class Manifest:
         file: str = self.tables[table].get("file", table)
         return file
 
-    def camera(self, name: str) -> dict[str, Any]:
-        """The entry of a camera by name, else by role; without one of role `primary` that is the first.
-
-        Raises:
-            ConfigError: there is no such camera.
-        """
+    def find_camera(self, name: str) -> dict[str, Any] | None:
+        """The entry of a camera by name, else by role; without one of role `primary` that is the first camera
+        of no role."""
         for what in ("name", "role"):
             for camera in self.cameras:
                 if camera[what] == name:
                     return camera
+        unknown = [camera for camera in self.cameras if camera["role"] is None]
+        return unknown[0] if name == "primary" and unknown else None
+
+    def camera(self, name: str) -> dict[str, Any]:
+        """The entry of a camera, as `find_camera` finds it; without a primary one that is the first.
+
+        Raises:
+            ConfigError: there is no such camera.
+        """
+        found = self.find_camera(name)
+        if found is not None:
+            return found
         if name == "primary":
             return self.cameras[0]
         there = [f"{one['name']} ({one['role']})" if one["role"] else one["name"] for one in self.cameras]

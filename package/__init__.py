@@ -26,10 +26,15 @@ if TYPE_CHECKING:
     from oxcart.train.data import Mixture as Mixture
     from oxcart.train.data import Normalizer as Normalizer
     from oxcart.train.data import Pairs as Pairs
+    from oxcart.train.data import Seconds as Seconds
+    from oxcart.train.data import Window as Window
 
 _MODULES = {
     "Dataset": "oxcart.manifests.dataset",
-    **dict.fromkeys(("Batch", "Frames", "Loader", "Mixture", "Normalizer", "Pairs"), "oxcart.train.data"),
+    **dict.fromkeys(
+        ("Batch", "Frames", "Loader", "Mixture", "Normalizer", "Pairs", "Seconds", "Window"),
+        "oxcart.train.data",
+    ),
     **dict.fromkeys(
         ("ConfigError", "CorruptError", "OxcartError", "SourceError", "StoreError"), "oxcart.shards.errors"
     ),
@@ -47,8 +52,10 @@ __all__ = [
     "Normalizer",
     "OxcartError",
     "Pairs",
+    "Seconds",
     "SourceError",
     "StoreError",
+    "Window",
     "open",
 ]
 

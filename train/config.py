@@ -74,8 +74,9 @@ class DataConfig:
     """Steps between the two frames of a pair; give this or `seconds`."""
     seconds: float | None = None
     """Seconds between the two frames of a pair; needs a verified control rate, or `control_rate`."""
-    control_rate: float | None = None
-    """Steps per second, if the control rate of the datasets is not verified."""
+    control_rate: Any = None
+    """Steps per second, in place of what the datasets say of themselves: a number for all of them, or one by
+    name for some: {bridge: 5, droid: 15}."""
     per_episode: Any = "all"
     """Pairs per episode in an epoch: a number, or "all"."""
     min_motion: float | None = None
@@ -226,7 +227,7 @@ def resolve(
             )
     for key, value in (leaves(base) | given).items():
         _check_key(key, known)
-        if isinstance(known[key], list) and not isinstance(value, list):
+        if isinstance(known.get(key), list) and not isinstance(value, list):
             raise ConfigError(f"{key}: expected a list, such as {key}=[{value}]; got {value!r}")
         if "${" in str(value):
             raise ConfigError(f"{key}: expected a plain value, got the interpolation {value!r}; write it out")
@@ -303,6 +304,10 @@ def check_shared(config: TrainerConfig) -> None:
             f"data.mix: expected a number for each of {len(data.datasets)} datasets, got {len(data.mix)}"
         )
     check_per_episode("data.per_episode", data.per_episode)
+    rate = data.control_rate
+    for one in rate.values() if isinstance(rate, Mapping) else [rate]:
+        if one is not None and (isinstance(one, bool) or not isinstance(one, int | float)):
+            raise ConfigError(f"data.control_rate: expected steps per second, got {one!r}")
     if not config.run.dir:
         raise ConfigError("run.dir: expected a directory, got nothing")
     if not val.splits:
@@ -326,7 +331,7 @@ def _parse(text: str) -> tuple[str, Any]:
 
 
 def _check_key(key: str, known: Mapping[str, Any]) -> None:
-    if key in known:
+    if key in known or key.rpartition(".")[0] == "data.control_rate":
         return
     if below := [name for name in known if name.startswith(f"{key}.")]:
         raise ConfigError(f"{key}: is a section; set one of {', '.join(below)}")

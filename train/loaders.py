@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from oxcart.manifests.dataset import Dataset
+from oxcart.shards.choices import one_of
 from oxcart.shards.errors import ConfigError
 from oxcart.train.config import DataConfig, ValConfig
 from oxcart.train.data import Batch, Frames, Loader, Mixture, Pairs
@@ -33,6 +34,8 @@ def open_datasets(data: DataConfig) -> dict[str, Dataset]:
     opened = [Dataset.open(url) for url in data.datasets]
     check_distinct("data.datasets", data.datasets, opened)
     names = [one.manifest.dataset["name"] for one in opened]
+    for name in data.control_rate if isinstance(data.control_rate, Mapping) else ():
+        one_of("data.control_rate", name, names)
     return {
         name if names.count(name) == 1 else one.store.url: one
         for name, one in zip(names, opened, strict=True)
@@ -105,7 +108,7 @@ def _check_memory(
     made = COPIES * 4 * -(-rows // pieces) if pieces else 0
     check_fits(
         "data.batch_size",
-        ranks * (read + made) * math.prod((*sample.shape, *size, 3)),
+        ranks * (read + made) * sample.window.count * math.prod(size) * 3,
         f"frames of {batches:,} batches (data.prefetch={data.prefetch}) of {rows:,} samples"
         + (", and a step's copies of them," if pieces else "")
         + (f" on {ranks:,} ranks" if ranks > 1 else ""),

@@ -49,7 +49,7 @@ from oxcart.train.finite import not_finite, samples, some
 from oxcart.train.ranks import on_main, together
 from oxcart.train.report import Clock, RunLog, last_validation
 from oxcart.train.resume import Restored, restore
-from oxcart.train.task import BatchSlice, Task, narrow
+from oxcart.train.task import BatchSlice, Task
 from oxcart.train.trained_on import TrainedOn
 
 
@@ -256,7 +256,7 @@ class _Run:
         for piece in range(pieces):
             inside: slice | Tensor = slice(piece * size, (piece + 1) * size)
             inside = inside if order is None else order[inside]
-            rows, part = places[inside], narrow(batch, inside)
+            rows, part = places[inside], batch.take(inside)
             with accelerator.accumulate(self.model):
                 loss, metrics = self.task.loss(self.model, part, BatchSlice(step, rows, self.batch_size))
                 accelerator.backward(loss)
@@ -279,7 +279,7 @@ class _Run:
         counter = FlopCounterMode(display=False)
         with torch.random.fork_rng(devices=[]), counter:
             self.module.eval()
-            one = narrow(batch, slice(0, 1))
+            one = batch.take(slice(0, 1))
             piece = BatchSlice(step, torch.zeros(1, dtype=torch.int64), self.batch_size)
             loss, _ = self.task.loss(self.module, one, piece)
             # Not backward(): it would set off the exchange of gradients between ranks.

@@ -107,7 +107,8 @@ def check_numbers(values: Mapping[str, Any]) -> None:
                 continue
             if not -math.inf < number < math.inf:  # isfinite() has no answer for integers of any length
                 raise ConfigError(f"{key}: expected a finite number, got {number}")
-            least, most = RANGES[key]
+            section = key.rpartition(".")[0]
+            least, most = RANGES[section if section in RANGES else key]  # numbers may go by name
             if number < least:
                 raise ConfigError(f"{key}: expected at least {least:g}, got {number}")
             if number > most:

@@ -88,15 +88,3 @@ class Task(Protocol):
 
     def state(self) -> dict[str, Any]:
         """Plain JSON to keep in the checkpoint: the configuration."""
-
-
-def narrow(batch: Batch, inside: slice | Tensor) -> Batch:
-    """The rows of a batch in a slice, or at the indices of a tensor int64 [b]."""
-    rows = range(len(batch))[inside] if isinstance(inside, slice) else inside.tolist()
-    values: dict[str, Any] = {
-        name: value[inside] if isinstance(value, Tensor) else [value[row] for row in rows]
-        for name, value in vars(batch).items()
-        if value is not None and not isinstance(value, dict)
-    }
-    notes = {name: value[inside] for name, value in batch.annotations.items()}
-    return Batch(**values, annotations=notes)

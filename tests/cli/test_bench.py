@@ -46,7 +46,7 @@ def test_shuffle_says_what_windows_do_and_draws_it(dataset: Path, tmp_path: Path
 def test_what_is_wrong_is_one_line(dataset: Path, tmp_path: Path) -> None:
     assert "no manifest.json" in complaint(cli("bench", "read", tmp_path))
     assert "--per-episode" in complaint(cli("bench", "read", dataset, "--per-episode", "some"))
-    assert "longer than every episode" in complaint(cli("bench", "read", dataset, "--offset", 99))
+    assert "needs 100 steps in a row" in complaint(cli("bench", "read", dataset, "--offset", 99))
     assert "expected a name that ends in" in complaint(
         cli("bench", "shuffle", dataset, "-o", tmp_path / "x.txt")
     )

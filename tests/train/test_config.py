@@ -242,3 +242,21 @@ def test_an_interpolation_is_refused_wherever_it_comes_from(overrides: list[str]
     """The configuration in a stranger's checkpoint must not read the environment."""
     with pytest.raises(ConfigError, match=r"^run\.dir: expected a plain value, got the interpolation"):
         laq_config(overrides, saved)
+
+
+def test_a_control_rate_may_be_given_for_each_dataset(tmp_path: Path) -> None:
+    for given in (
+        ["data.control_rate={bridge: 5, droid: 15}"],
+        ["data.control_rate.bridge=5", "data.control_rate.droid=15"],
+    ):
+        config = laq_config(given)
+        assert config.data.control_rate == {"bridge": 5, "droid": 15}
+        assert laq_config([], dataclasses.asdict(config)).data.control_rate == {"bridge": 5, "droid": 15}
+    assert laq_config(["data.control_rate=5"]).data.control_rate == 5
+    for wrong in (
+        "data.control_rate.bridge=0",
+        "data.control_rate={bridge: .inf}",
+        "data.control_rate=often",
+    ):
+        with pytest.raises(ConfigError, match=r"^data\.control_rate"):
+            laq_config([wrong])

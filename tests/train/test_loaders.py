@@ -66,10 +66,10 @@ def test_what_hardly_moves_is_left_out_and_counted(
     config = small(dataset, tmp_path / "run", f"data.min_motion={least}", "run.quiet=false")
     LaqTask(config, torch.device("cpu")).loader(0, 1)
     said = capsys.readouterr().err.splitlines()
-    (line,) = [one for one in said if "samples may begin at " in one]
+    (line,) = [one for one in said if "samples are taken at " in one]
     kept, before = (int(text.replace(",", "")) for text in re.findall(r"[\d,]*\d", line)[:2])
     assert 0 < kept < before
-    assert line.endswith(f"those that move by {least:g}")
+    assert line.endswith(f"those that move by {least:g} as camera image_0 sees it")
 
 
 def test_validation_keeps_to_the_size_of_the_cache(kitchen: Path, tmp_path: Path) -> None:

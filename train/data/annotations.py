@@ -26,6 +26,8 @@ class StepValues:
     starts: Int64
     """Index of each episode's first value."""
     values: npt.NDArray[Any]
+    ahead: int
+    """Steps that each value looks ahead, such as to the second frame of its pair."""
 
     @classmethod
     def open(cls, url: str, indexes: Sequence[SplitIndex]) -> StepValues:
@@ -45,7 +47,9 @@ class StepValues:
         index = indexes[which]
         values = np.concatenate(values_of(found, index, f"annotation {url}"))
         starts = np.concatenate([[0], np.cumsum(index.steps[:-1], dtype=np.int64)])
-        return cls(name=found.name, dataset=which, starts=starts, values=values)
+        said = found.parameters.get("offset")
+        ahead = said if isinstance(said, int) and said > 0 else 0
+        return cls(name=found.name, dataset=which, starts=starts, values=values, ahead=ahead)
 
     @property
     def form(self) -> tuple[Any, ...]:

@@ -16,12 +16,19 @@ from oxcart.manifests.columns import Column
 class Batch:
     """B samples. All tensors are on one device; frames stay uint8 until a model uses them."""
 
-    frames: Tensor
-    """uint8 RGB: pairs [B, 2, H, W, 3], the frames at t and at t + offset; single frames [B, H, W, 3]."""
+    frames: Any
+    """uint8 RGB [B, k, H, W, 3], the frames at each of k steps, or [B, H, W, 3] for a single step: a tensor,
+    or one for each camera by name if the sample names its cameras; None if no frames were asked for. Pairs
+    are [B, 2, H, W, 3]: the frames at t and t + offset."""
+    frames_is_pad: Any = None
+    """bool [B, k] or [B], in the form of `frames`: whether a step lies beyond the episode, so that the frame
+    repeats its first or last one, or the dataset has no such camera, so that the frame is 0."""
+    cameras: tuple[str, ...] = ()
+    """Names of the cameras, as they were asked for."""
     t: Tensor
-    """int64 [B]: step of the (first) frame in its episode."""
+    """int64 [B]: step of each sample in its episode, to which all others are relative."""
     offset: Tensor
-    """int64 [B]: steps between the frames of a pair; 0 for single frames."""
+    """int64 [B]: steps from the first frame of a sample to the last."""
     dataset: list[str]
     """Name of each sample's dataset."""
     key: list[str]
@@ -31,21 +38,30 @@ class Batch:
     instruction: list[str]
     """The episode's first instruction; "" if it has none."""
     action: Tensor | None = None
-    """float32. `action="steps"`: [B, K, A], the actions of steps t to t + offset - 1 (of step t for
-    single frames), padded with zeros; `action="sum"`: [B, A], what these actions change together."""
+    """float32 [B, K, A], the actions at each of K steps, or [B, A] for a single step. For `action="steps"`
+    these are the steps t to t + offset - 1 (t for single frames); for `action="sum"` it is [B, A], what the
+    same actions change together."""
+    action_is_pad: Tensor | None = None
+    """bool [B, K] or [B]: whether a step holds no action, or lies beyond the episode, or (for
+    `action="steps"` in a mixture) beyond the sample. Such actions are 0; those of windows that repeat
+    (`pad="repeat"`) are the first or last that the episode holds. None for sums."""
     action_mask: Tensor | None = None
-    """bool. `action="steps"`: [B, K], which steps of `action` belong to the sample and hold an action;
-    `action="sum"`: [B, A], which columns are known, as all steps that they need hold one. Elsewhere
-    `action` is 0."""
+    """bool [B, A], for `action="sum"`: which columns are known, as all steps that they need hold an action.
+    Elsewhere `action` is 0."""
     state: Tensor | None = None
-    """float32 [B, S]: the state at t."""
+    """float32 [B, k, S], the states at each of k steps, or [B, S] for a single step."""
+    state_is_pad: Tensor | None = None
+    """bool [B, k] or [B]: whether a step lies beyond the episode, whose first or last state it repeats."""
     instructions: list[list[str]] | None = None
     """Every instruction in force at t: one per field that has instructions; [] if there is none."""
     columns: Mapping[str, Mapping[str, tuple[Column, ...]]] = field(default_factory=dict)
     """Name of each dataset -> `action`, `state` -> the columns as the manifest describes them, of the values
-    that were read."""
+    that were read; with `pad_to`, values beyond them are 0."""
     annotations: dict[str, Tensor] = field(default_factory=dict)
     """Name of each annotation that was asked for -> values at t, [B] or [B, n]."""
+    annotations_is_pad: dict[str, Tensor] = field(default_factory=dict)
+    """Name of each annotation -> bool [B]: whether the values are of no use, as they describe the motion to a
+    step beyond the episode. (`oxcart label` says how many steps its codes look ahead.)"""
 
     def __len__(self) -> int:
         return len(self.key)
@@ -58,9 +74,19 @@ class Batch:
         """Copy the batch to pinned memory, which a GPU can copy from directly."""
         return self._each(lambda tensor: tensor.pin_memory())
 
-    def _each(self, change: Callable[[Tensor], Tensor]) -> Batch:
-        tensors: dict[str, Any] = {
-            name: change(value) for name, value in vars(self).items() if isinstance(value, Tensor)
+    def take(self, rows: slice | Tensor) -> Batch:
+        """The samples of a slice, or at the indices of a tensor int64 [b]."""
+        numbers = range(len(self))[rows] if isinstance(rows, slice) else rows.tolist()
+        lists: dict[str, Any] = {
+            name: [value[i] for i in numbers] for name, value in vars(self).items() if isinstance(value, list)
         }
-        annotations = {name: change(value) for name, value in self.annotations.items()}
-        return replace(self, **tensors, annotations=annotations)
+        return replace(self._each(lambda tensor: tensor[rows]), **lists)
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        tensors: dict[str, Any] = {}
+        for name, value in vars(self).items():
+            if isinstance(value, Tensor):
+                tensors[name] = change(value)
+            elif isinstance(value, dict) and name != "columns":
+                tensors[name] = {key: change(one) for key, one in value.items()}
+        return replace(self, **tensors)

@@ -26,7 +26,6 @@ from xxhash import xxh3_64_intdigest
 from oxcart.shards.codec import CODECS, Encoding, decode, encode
 from oxcart.train.data.loader import Loader
 from oxcart.train.data.reader import FrameReader
-from oxcart.train.data.sampling import Pairs
 from oxcart.train.data.workers import Workers
 
 TRIED_EPISODES = 4
@@ -90,7 +89,7 @@ def measure(loader: Loader, seconds: float) -> ReadReport:
     """Measure for about `seconds` seconds, half of them the loader itself.
 
     Args:
-        loader: loader of one dataset, not yet iterated.
+        loader: loader of pairs or single frames of one dataset, not yet iterated.
         seconds: duration of all measurements together.
     """
     stream, threads, batch_size = loader.streams[0], loader.threads, loader.config.batch_size
@@ -109,9 +108,10 @@ def measure(loader: Loader, seconds: float) -> ReadReport:
     workers = Workers(threads)
     per_s = partial(_calls_per_s, workers, seconds / 10)
     sample_bytes = first.frames[0].numel()
-    offsets = (0, stream.offset) if isinstance(loader.config.sample, Pairs) else (0,)
+    view = stream.views[0]
+    relative = view.steps.reshape(-1).tolist()
     chunks = [
-        _SampleChunks(stream.reader, episode, [t + offset for offset in offsets])
+        _SampleChunks(view.reader, episode, [t + step for step in relative])
         for episode, t in loader.locate_random(256)
     ]
     chunk_bytes = sum(len(data) for one in chunks for data in one.data) / len(chunks)
@@ -122,16 +122,16 @@ def measure(loader: Loader, seconds: float) -> ReadReport:
         ("check", per_s(threads, [one.check for one in chunks]), chunk_bytes),
         ("copy", per_s(len(copies), copies) * len(first), sample_bytes),
     ]
-    if stream.camera.codec != "raw":
+    if view.camera.codec != "raw":
         measured.insert(2, ("decode", per_s(threads, [one.decode for one in chunks]), sample_bytes))
     stages = [
         StageRate(name=name, samples_per_s=rate, bytes_per_s=rate * size) for name, rate, size in measured
     ]
     latency = min(_timed(one.fetch) for one in chunks[:5])
-    forecasts = _forecasts(loader, partial(per_s, threads), stages, len(offsets))
+    forecasts = _forecasts(loader, partial(per_s, threads), stages, len(relative))
     workers.close()
     return ReadReport(
-        codec=stream.camera.codec,
+        codec=view.camera.codec,
         threads=threads,
         remote=stream.index.dataset.store.remote,
         batch_size=batch_size,
@@ -208,7 +208,7 @@ def _forecasts(
 ) -> list[Forecast]:
     """Forecast for each codec, from its size and speed on some episodes of this dataset."""
     rates = {stage.name: stage for stage in stages}
-    reader = loader.streams[0].reader
+    reader = loader.streams[0].views[0].reader
     episodes = [reader.read_episode(episode) for episode, _ in loader.locate_random(TRIED_EPISODES)]
     found = []
     for codec in CODECS:

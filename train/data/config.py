@@ -10,17 +10,22 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, TypeAlias
 
+from oxcart.manifests.manifest import Manifest
 from oxcart.shards.choices import one_of
 from oxcart.shards.errors import ConfigError
 from oxcart.train.data.order import LANES, WINDOW
-from oxcart.train.data.sampling import Frames, Pairs
+from oxcart.train.data.sampling import Frames, Pairs, Window
 from oxcart.train.data.workers import THREADS
 
 ACTIONS = (None, "steps", "sum")
 READ_MODES = ("auto", "sparse", "sequential")
+
+Size: TypeAlias = int | tuple[int, int]
+"""Side of square frames, or height and width."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,24 +36,29 @@ class LoaderConfig:
         ConfigError: a field has an invalid value.
     """
 
-    sample: Pairs | Frames
-    """Kind of sample: `Pairs(...)` or `Frames(...)`."""
+    sample: Window | Pairs | Frames
+    """Kind of sample: `Window(...)`, `Pairs(...)` or `Frames(...)`."""
     batch_size: int
     """Samples per batch, over all ranks."""
     seed: int = 0
     """Random seed of the order."""
-    size: int | tuple[int, int] | None = None
-    """Height and width that frames are resized to (bilinear), or one number for both. None keeps the stored
-    size, which must then be the same for all frames."""
+    size: Size | Mapping[str, Size] | None = None
+    """Height and width that frames are resized to (bilinear), or one number for both; for all cameras, or by
+    camera, as the sample names it. None keeps the stored size, which must then be the same for all frames of
+    a camera."""
     camera: str = "primary"
-    """Name or role of the camera to read; a role is `primary`, `secondary` or `wrist`."""
+    """Name or role of the camera to read, unless the sample names its cameras; a role is `primary`,
+    `secondary` or `wrist`."""
     action: str | None = None
-    """`steps` for the actions between the two frames; `sum` for what they change together, by the kind of
-    each column (`oxcart.train.data.summing`); None for none."""
+    """For samples that name no steps of the action. `steps`: the actions between the two frames; `sum`: what
+    they change together, by the kind of each column (`oxcart.train.data.summing`); None: no actions."""
     action_columns: Sequence[str] | None = None
     """Names of the columns of the action to read, which all datasets must have; None reads all."""
     state: bool = False
-    """Whether to read the state at t."""
+    """For samples that name no steps of the state: whether to read the state at t."""
+    pad_to: int | Mapping[str, int] | None = None
+    """Number of columns of `action` and `state`, or of each by name, in a batch: those beyond the columns of
+    a dataset are 0. So datasets of different columns can be mixed."""
     instructions: bool = False
     """Whether to read every instruction in force at t, not only the episode's first one."""
     annotations: Sequence[str] = ()
@@ -61,8 +71,8 @@ class LoaderConfig:
     limit: int | None = None
     """Read only the first n episodes of each dataset, by the hash of their keys; episodes that `--extend`
     added come last."""
-    control_rate: float | None = None
-    """Steps per second, where a dataset's own rate is not verified."""
+    control_rate: float | Mapping[str, float] | None = None
+    """Steps per second, of all datasets or by name, in place of what a dataset says of itself."""
     rank: int | None = None
     """Rank of this process; None asks torch.distributed."""
     world_size: int | None = None
@@ -94,10 +104,16 @@ class LoaderConfig:
     def __post_init__(self) -> None:
         one_of("action", self.action, ACTIONS)
         one_of("read_mode", self.read_mode, READ_MODES)
+        self._check_arrays()
         if self.action_columns is not None:
             names = self.action_columns
-            if self.action is None or isinstance(names, str) or not names or len({*names}) < len(names):
-                got = "no action" if self.action is None else repr(names)
+            if (
+                "action" not in self.arrays
+                or isinstance(names, str)
+                or not names
+                or len({*names}) < len(names)
+            ):
+                got = repr(names) if "action" in self.arrays else "no action"
                 raise ConfigError(f"action_columns: expected names that differ, and action=; got {got}")
         for name in (
             "batch_size",
@@ -113,8 +129,13 @@ class LoaderConfig:
                 raise ConfigError(f"{name}: expected at least 1, got {value}")
         if self.threads is not None and self.threads > THREADS:
             raise ConfigError(f"threads: expected at most {THREADS}, got {self.threads}")
-        if (size := self.resize) is not None and min(size) < 1:
-            raise ConfigError(f"size: expected at least 1 pixel, got {size[0]}x{size[1]}")
+        self._check_sizes()
+        rates = self.control_rate if isinstance(self.control_rate, Mapping) else {"": self.control_rate}
+        for name, rate in rates.items():
+            if rate is not None and not 0 < rate < math.inf:
+                raise ConfigError(
+                    f"control_rate{f' of {name}' if name else ''}: expected more than 0, got {rate}"
+                )
         if self.min_motion is not None and not 0 <= self.min_motion < math.inf:
             raise ConfigError(f"min_motion: expected at least 0, got {self.min_motion}")
         if (self.rank is None) != (self.world_size is None):
@@ -122,12 +143,55 @@ class LoaderConfig:
         if self.rank is not None and self.world_size is not None and not 0 <= self.rank < self.world_size:
             raise ConfigError(f"rank: expected 0 to {self.world_size - 1}, got {self.rank}")
 
+    def _check_arrays(self) -> None:
+        """Refuse arrays that are asked for twice, or widened although they are not read."""
+        if isinstance(self.sample, Window):
+            for name, given, instead in (
+                ("action", self.action is not None, "action=range(16)"),
+                ("state", self.state, "state=0"),
+            ):
+                if given:
+                    raise ConfigError(f"{name}: a window says which steps it reads: Window({instead})")
+        widths = self.pad_to if isinstance(self.pad_to, Mapping) else {}
+        for name in widths:
+            one_of("pad_to", name, self.arrays)
+        if self.pad_to is not None and not self.arrays:
+            raise ConfigError("pad_to: neither action nor state is read")
+
+    def _check_sizes(self) -> None:
+        if isinstance(self.size, Mapping):
+            for name in self.size:
+                one_of("size", name, self.cameras)
+        for name in self.cameras:
+            if (size := self.resize(name)) is not None and min(size) < 1:
+                raise ConfigError(f"size: expected at least 1 pixel, got {size[0]}x{size[1]}")
+
     @property
-    def resize(self) -> tuple[int, int] | None:
-        """Height and width that frames are resized to; None keeps the stored size."""
-        return (self.size, self.size) if isinstance(self.size, int) else self.size
+    def cameras(self) -> tuple[str, ...]:
+        """Names or roles of the cameras to read."""
+        return tuple(self.sample.window.cameras(self.camera))
+
+    def resize(self, camera: str) -> tuple[int, int] | None:
+        """Height and width that frames of a camera are resized to; None keeps the stored size."""
+        size = self.size.get(camera) if isinstance(self.size, Mapping) else self.size
+        return (size, size) if isinstance(size, int) else size
 
     @property
     def arrays(self) -> tuple[str, ...]:
         """Arrays to read beside the frames: `action` and `state`, if requested."""
-        return tuple(name for name in ("action", "state") if getattr(self, name))
+        window = self.sample.window
+        asked = {
+            "action": self.action or window.action is not None,
+            "state": self.state or window.state is not None,
+        }
+        return tuple(name for name, wanted in asked.items() if wanted)
+
+    def width(self, array: str) -> int | None:
+        """Columns that an array is widened to; None keeps those of the datasets."""
+        return self.pad_to.get(array) if isinstance(self.pad_to, Mapping) else self.pad_to
+
+
+def rate_of(manifest: Manifest, given: float | Mapping[str, float] | None) -> Mapping[str, Any] | None:
+    """`hz` and `verified` of a dataset: as given for it or for all, else as it says of itself."""
+    hz = given.get(manifest.dataset["name"]) if isinstance(given, Mapping) else given
+    return manifest.control_rate if hz is None else {"hz": hz, "verified": True}

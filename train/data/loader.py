@@ -13,6 +13,7 @@ The position is the number of samples handed out so far, over all ranks. Nothing
 
 from __future__ import annotations
 
+import itertools
 import logging
 import math
 import os
@@ -30,6 +31,7 @@ import torch.utils.data
 
 from oxcart.manifests.dataset import Dataset, read_whole
 from oxcart.shards.errors import ConfigError
+from oxcart.train.data.anchors import reach
 from oxcart.train.data.annotations import StepValues, by_name
 from oxcart.train.data.batch import Batch
 from oxcart.train.data.cache import Cache
@@ -39,9 +41,10 @@ from oxcart.train.data.memory import BatchMemory, check_fits
 from oxcart.train.data.mixture import Mixture, Schedule, check_distinct
 from oxcart.train.data.order import derive
 from oxcart.train.data.reuse import Budget
+from oxcart.train.data.sampling import Window
+from oxcart.train.data.stacking import cameras_of, common_size, common_width
 from oxcart.train.data.state import check_state, make_state
 from oxcart.train.data.stream import DatasetStream, Wanted
-from oxcart.train.data.summing import summed
 from oxcart.train.data.workers import CallGroup, Workers
 
 REMOTE_THREADS = 32
@@ -86,25 +89,25 @@ class Loader(torch.utils.data.IterableDataset[Batch]):
             SplitIndex(
                 one,
                 split,
-                (config.camera,),
+                cameras,
                 config.limit,
                 config.arrays,
                 config.instructions,
                 own.read_whole if own else read_whole,
             )
-            for one, own in zip(opened, caches, strict=True)
+            for one, own, cameras in zip(opened, caches, cameras_of(opened, config), strict=True)
         ]
-        self.size = config.resize or _common_size(indexes)
-        """Height and width of frames."""
+        self.sizes = {name: config.resize(name) or common_size(indexes, name) for name in config.cameras}
+        """Camera, as it was asked for -> height and width of its frames."""
         self._annotations = by_name([StepValues.open(url, indexes) for url in config.annotations], indexes)
         self._budget = Budget(config.memory)
         self.streams = [
-            DatasetStream(index, config, size=self.size, budget=self._budget, cache=own)
+            DatasetStream(index, config, sizes=self.sizes, budget=self._budget, cache=own)
             for index, own in zip(indexes, caches, strict=True)
         ]
-        _check_columns(self.streams, config.action == "sum")
-        self.columns = {one.index.dataset.manifest.dataset["name"]: one.columns for one in self.streams}
+        self.columns = {one.name: one.columns for one in self.streams}
         """Name of each dataset -> `action`, `state` -> the columns that are read."""
+        self._widths = {name: common_width(self.streams, name, config) for name in config.arrays}
         frames = [int(index.steps.sum(dtype=np.int64)) for index in indexes]
         self._schedule = Schedule(mixture.shares(list(map(len, indexes)), frames))
         self.epoch_length = self._schedule.epoch([len(one.order) for one in self.streams], mixture.epoch)
@@ -114,14 +117,19 @@ class Loader(torch.utils.data.IterableDataset[Batch]):
             "datasets": [index.describe() for index in indexes],
             "weights": self._schedule.parts,
             "sample": config.sample.describe(),
-            "offsets": [one.offset for one in self.streams],
+            "offsets": [
+                reach(config.sample, one.relative) if isinstance(config.sample, Window) else one.offset
+                for one in self.streams
+            ],
             "episodes": [len(index) for index in indexes],
             "seed": config.seed,
             "lanes": config.lanes,
             "window": config.window,
         }
         if config.min_motion is not None:
-            self._order["min_motion"] = [one.moving.described for one in self.streams if one.moving]
+            self._order["min_motion"] = [
+                one.anchors.moving.described for one in self.streams if one.anchors.moving
+            ]
         self._position = 0
         self._resumed = False
         remote = any(one.store.remote for one in opened)
@@ -129,7 +137,10 @@ class Loader(torch.utils.data.IterableDataset[Batch]):
         self.threads = config.threads or (max(REMOTE_THREADS, cores) if remote else cores)
         """Threads that read."""
         self._slices = self.threads if remote else 2 * self.threads
-        self._memory = BatchMemory(torch.cuda.is_available() if config.pin is None else config.pin)
+        self._memory = {
+            name: BatchMemory(torch.cuda.is_available() if config.pin is None else config.pin)
+            for name in config.cameras
+        }
 
     def _check_memory(self) -> None:
         """Refuse batches that do not fit into the memory of this machine."""
@@ -140,10 +151,22 @@ class Loader(torch.utils.data.IterableDataset[Batch]):
         rows = -(-samples // self.world_size)
         check_fits(
             "batch_size",
-            rows * math.prod((*self.config.sample.shape, *self.size, 3)) * count,
+            rows * count * sum(math.prod(shape) for shape in self.frame_shapes.values()),
             f"frames of {count:,} batches (prefetch={prefetch}) of {rows:,} samples",
             "take a smaller batch_size or prefetch",
         )
+
+    @property
+    def frame_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Camera, as it was asked for -> shape of the frames of a sample."""
+        steps = self.streams[0].relative.frames
+        return {name: (*steps[name].shape, *size, 3) for name, size in self.sizes.items()}
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the frames of the only camera."""
+        (only,) = self.sizes.values()
+        return only
 
     def __len__(self) -> int:
         """Batches per epoch, including a smaller last one."""
@@ -219,7 +242,7 @@ class Loader(torch.utils.data.IterableDataset[Batch]):
         finally:
             for group, _, _ in running:
                 group.cancel()
-            for reuse in kept:
+            for reuse in itertools.chain.from_iterable(kept):
                 reuse.close()
 
     def _plans(self, start: int, end: int) -> Iterator[tuple[list[Wanted], int]]:
@@ -249,30 +272,7 @@ class Loader(torch.utils.data.IterableDataset[Batch]):
 
     def _make(self, wanted: list[Wanted], *, expected: bool) -> tuple[Batch, list[Any]]:
         """A batch without the data in shards, and the calls that read these data."""
-        config, count = self.config, sum(len(one.rows) for one in wanted)
-        width = (max(one.actions for one in self.streams),) if config.action == "steps" else ()
-        shapes = {"action": width, "state": ()}
-        arrays = {
-            name: torch.zeros((count, *shapes[name], len(columns)), dtype=torch.float32)
-            for name, columns in self.streams[0].columns.items()
-        }
-        masked = arrays["action"].shape if config.action == "sum" else (count, *width)
-        batch = Batch(
-            frames=self._memory.take((count, *config.sample.shape, *self.size, 3)),
-            t=torch.empty(count, dtype=torch.int64),
-            offset=torch.empty(count, dtype=torch.int64),
-            dataset=[""] * count,
-            key=[""] * count,
-            environment=[None] * count,
-            instruction=[""] * count,
-            action_mask=torch.zeros(masked, dtype=torch.bool) if config.action else None,
-            columns=self.columns,
-            instructions=[[] for _ in range(count)] if config.instructions else None,
-            annotations={
-                name: torch.from_numpy(own[0].empty(count)) for name, own in self._annotations.items()
-            },
-            **arrays,
-        )
+        batch = self._empty(sum(len(one.rows) for one in wanted))
         calls = []
         for i, (stream, one) in enumerate(zip(self.streams, wanted, strict=True)):
             if not len(one.rows):
@@ -280,11 +280,48 @@ class Loader(torch.utils.data.IterableDataset[Batch]):
             stream.describe(one, batch)
             for name, own in self._annotations.items():
                 batch.annotations[name].numpy()[one.rows] = own[i].at(i, one.episodes, one.steps)
-            reuse = stream.reader.reuse if expected else None
+                beyond = one.steps + own[i].ahead >= stream.index.steps[one.episodes]
+                batch.annotations_is_pad[name].numpy()[one.rows] = beyond
+            reuses = {view.name: view.reader.reuse for view in stream.views} if expected else {}
             share = -(-len(one.rows) // self._slices)
             for begin in range(0, len(one.rows), share):
-                calls.append(partial(stream.fill, one.slice(begin, begin + share), batch, reuse))
+                calls.append(partial(stream.fill, one.slice(begin, begin + share), batch, reuses))
         return batch, calls
+
+    def _empty(self, count: int) -> Batch:
+        """A batch of a number of samples, nothing of which is known yet."""
+        config, sample = self.config, self.config.sample
+        frames, pads = {}, {}
+        for name, shape in self.frame_shapes.items():
+            frames[name] = self._memory[name].take((count, *shape))
+            pads[name] = torch.ones((count, *shape[:-3]), dtype=torch.bool)
+        named = isinstance(sample.window.frames, Mapping)
+        arrays: dict[str, torch.Tensor] = {}
+        for name, width in self._widths.items():
+            steps = max((one.arrays[name].shape for one in self.streams if name in one.arrays), default=())
+            arrays[name] = torch.zeros((count, *steps, width), dtype=torch.float32)
+            if name == "action" and config.action == "sum":
+                arrays["action_mask"] = torch.zeros((count, width), dtype=torch.bool)
+            else:
+                arrays[f"{name}_is_pad"] = torch.ones((count, *steps), dtype=torch.bool)
+        return Batch(
+            frames=frames if named else frames.get(config.camera),
+            frames_is_pad=pads if named else pads.get(config.camera),
+            cameras=config.cameras,
+            t=torch.empty(count, dtype=torch.int64),
+            offset=torch.empty(count, dtype=torch.int64),
+            dataset=[""] * count,
+            key=[""] * count,
+            environment=[None] * count,
+            instruction=[""] * count,
+            columns=self.columns,
+            instructions=[[] for _ in range(count)] if config.instructions else None,
+            annotations={
+                name: torch.from_numpy(own[0].empty(count)) for name, own in self._annotations.items()
+            },
+            annotations_is_pad={name: torch.ones(count, dtype=torch.bool) for name in self._annotations},
+            **arrays,
+        )
 
     def draw(self, count: int, seed: int = 0) -> Batch:
         """Random samples of the first epoch, the same for the same seed; the position does not change."""
@@ -308,7 +345,7 @@ class Loader(torch.utils.data.IterableDataset[Batch]):
         """One row per dataset: counts, weight, and passes through the dataset in an epoch."""
         return [
             {
-                "dataset": stream.index.dataset.manifest.dataset["name"],
+                "dataset": stream.name,
                 "episodes": len(stream.index),
                 "frames": int(stream.index.steps.sum(dtype=np.int64)),
                 "samples": len(stream.order),
@@ -334,12 +371,14 @@ class Loader(torch.utils.data.IterableDataset[Batch]):
             for row in [list(head), *rows]
         ]
         for stream in self.streams:
-            if stream.moving is not None:
-                least, kept = stream.moving.described["at_least"], len(stream.moving.steps)
-                name = stream.index.dataset.manifest.dataset["name"]
+            if (moving := stream.anchors.moving) is not None:
                 lines.append(
-                    f"{name}: samples may begin at {kept:,} of {stream.moving.before:,} steps, "
-                    f"those that move by {least:g}"
+                    f"{stream.name}: samples are taken at {len(moving.steps):,} of {moving.before:,} steps, "
+                    f"those that move by {moving.described['at_least']:g} as camera {moving.camera} sees it"
+                )
+            if missing := [name for name in self.sizes if name not in stream.index.cameras]:
+                lines.append(
+                    f"{stream.name}: has no camera {', '.join(missing)}; those frames are 0, and masked"
                 )
         epoch = f"{self.epoch_length:,} samples, {len(self):,} batches of {self.config.batch_size}"
         return "\n".join([*lines, f"{self.split}: an epoch is {epoch}"])
@@ -361,31 +400,3 @@ def _place(config: LoaderConfig) -> tuple[int, int]:
         if number % world:
             raise ConfigError(f"{name}: expected a multiple of the world size {world}, got {number}")
     return rank, world
-
-
-def _common_size(indexes: Sequence[SplitIndex]) -> tuple[int, int]:
-    """Height and width that the frames of all datasets have."""
-    sizes = {index.dataset.store.url: one.uniform for index in indexes for one in index.cameras.values()}
-    found = set(sizes.values())
-    if len(found) == 1 and None not in found:
-        (only,) = found
-        assert only is not None
-        return only
-    said = "; ".join(f"{url} {f'{one[0]}x{one[1]}' if one else 'of several'}" for url, one in sizes.items())
-    raise ConfigError(f"size: frames differ in size ({said}); pass size=, e.g. 224")
-
-
-def _check_columns(streams: Sequence[DatasetStream], summing: bool) -> None:
-    """Refuse datasets whose arrays would be stacked although their columns differ."""
-    for name in streams[0].columns:
-        said = {}
-        for one in streams:
-            columns = one.columns[name]
-            columns = summed(columns) if summing and name == "action" else columns
-            said[one.index.dataset.store.url] = [f"{column.name} ({column.kind})" for column in columns]
-        first = next(iter(said.values()))
-        if all(one == first for one in said.values()):
-            continue
-        listed = "; ".join(f"{url} {', '.join(columns)}" for url, columns in said.items())
-        remedy = ", or choose action_columns that all have" if name == "action" else ""
-        raise ConfigError(f"{name}: datasets have different columns: {listed}; mix those that agree{remedy}")

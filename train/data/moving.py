@@ -1,9 +1,9 @@
 """Find the samples that show motion, by the motion annotation of the dataset.
 
-`oxcart annotate motion` writes how much each step differs from the next. The motion of a pair is the mean of
-these values from t to the step before t + k; that of a single frame is the value at t. The threshold is
-configuration, so changing it needs neither a compile nor a new annotation, and the order of the samples that
-remain is a pure function of both.
+`oxcart annotate motion` writes how much each step differs from the next, as one camera sees it. The motion of
+a sample is the mean of these values from its first frame to the step before its last; that of a single frame
+is the value at its step. The threshold is configuration, so changing it needs neither a compile nor a new
+annotation, and the order of the samples that remain is a pure function of both.
 """
 
 from __future__ import annotations
@@ -34,7 +34,9 @@ class MovingSteps:
     steps: Int64
     """All moving steps, in order, episode by episode."""
     before: int
-    """Number of steps at which samples could begin if there were no threshold."""
+    """Number of anchors if there were no threshold."""
+    camera: str
+    """Camera whose motion counts; "?" if the annotation does not say."""
     described: dict[str, Any]
     """Everything that determines the moving steps, as plain JSON."""
 
@@ -45,15 +47,22 @@ class MovingSteps:
 
 
 def open_moving(
-    index: SplitIndex, urls: Sequence[str], least: float | None, offset: int
+    index: SplitIndex,
+    urls: Sequence[str],
+    least: float | None,
+    first: Int64,
+    room: Int64,
+    seen: tuple[int, int],
 ) -> MovingSteps | None:
-    """The steps at which samples of `offset` steps move at least by `least`; None, for all, if that is None.
+    """The anchors at which samples move at least by `least`; None, for all, if that is None.
 
     Args:
         index: episodes of the dataset.
         urls: motion annotations, of which one must be of this dataset; by default the one beside it.
         least: mean difference from step to step, in the annotation's unit.
-        offset: steps between the frames of a sample.
+        first: [N], first anchor of each episode.
+        room: [N], number of anchors of each episode.
+        seen: first and last step of the frames of a sample, relative to its anchor.
 
     Raises:
         ConfigError: no annotation belongs to the dataset, or it lacks an episode or a step.
@@ -78,21 +87,25 @@ def open_moving(
     values = values_of(found, index, f"min_motion: {url}")
     if any(one.ndim > 1 for one in values):
         raise ConfigError(f"min_motion: {url}: expected one value per step, got several")
-    parts = [np.flatnonzero(_mean(one, offset) >= least) for one in values]
-    room = np.array([len(part) for part in parts], np.int64)
+    parts = [
+        begin + np.flatnonzero(_motion(one, np.arange(begin, begin + count), seen) >= least)
+        for one, begin, count in zip(values, first.tolist(), room.tolist(), strict=True)
+    ]
+    left = np.array([len(part) for part in parts], np.int64)
+    parameters = dict(found.parameters)
     return MovingSteps(
-        room=room,
-        starts=np.cumsum(room) - room,
+        room=left,
+        starts=np.cumsum(left) - left,
         steps=np.concatenate([np.empty(0, np.int64), *parts]),
-        before=int(np.maximum(index.steps.astype(np.int64) - offset, 0).sum()),
-        described={"at_least": least, "producer": found.producer, "parameters": dict(found.parameters)},
+        before=int(room.sum()),
+        camera=str(parameters.get("camera", "?")),
+        described={"at_least": least, "producer": found.producer, "parameters": parameters},
     )
 
 
-def _mean(values: npt.NDArray[Any], offset: int) -> npt.NDArray[np.float64]:
-    """Mean of the values from t to the step before t + offset, for every t at which a sample can begin."""
-    if not offset:
-        return values.astype(np.float64)
+def _motion(values: npt.NDArray[Any], anchors: Int64, seen: tuple[int, int]) -> npt.NDArray[np.float64]:
+    """Mean of the values from the first frame to the step before the last, for each anchor."""
+    begin, end = (np.clip(anchors + step, 0, len(values) - 1) for step in seen)
     sums = np.concatenate([[0.0], np.cumsum(values, dtype=np.float64)])
-    means: npt.NDArray[np.float64] = (sums[offset:-1] - sums[: -offset - 1]) / offset
-    return means
+    means: npt.NDArray[np.float64] = (sums[end] - sums[begin]) / np.maximum(end - begin, 1)
+    return np.where(begin == end, values[begin], means)

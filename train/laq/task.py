@@ -51,7 +51,7 @@ from oxcart.train.loop import Result
 from oxcart.train.ranks import on_main
 from oxcart.train.report import by_split, describe, last_validation, read_metrics
 from oxcart.train.run import run_task
-from oxcart.train.task import BatchSlice, narrow
+from oxcart.train.task import BatchSlice
 from oxcart.train.trained_on import TrainedOn
 
 SETTLING = 0.1
@@ -130,7 +130,7 @@ class LaqTask:
             quiet=self._config.run.quiet,
         )
         for stream in loader.streams:
-            smallest = int(stream.camera.sizes.min())
+            smallest = min(int(view.camera.sizes.min()) for view in stream.views)
             if smallest < model.patch:
                 raise ConfigError(
                     f"model.patch: {model.patch} pixels are more than the {smallest} of frames of "
@@ -146,7 +146,7 @@ class LaqTask:
         found = []
         with torch.no_grad():
             for rows in torch.arange(len(batch)).chunk(self._config.train.accumulate):
-                part = narrow(batch, slice(int(rows[0]), int(rows[-1]) + 1))
+                part = batch.take(slice(int(rows[0]), int(rows[-1]) + 1))
                 piece = BatchSlice(0, rows * world + rank, self._config.data.batch_size)
                 found.append(model.latents(self._frames(part, piece, device)).float().cpu())
         mine = torch.cat(found)

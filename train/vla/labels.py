@@ -14,6 +14,7 @@ from oxcart.manifests.annotation import read_annotation
 from oxcart.manifests.dataset import Dataset
 from oxcart.shards.errors import ConfigError
 from oxcart.train.data import Batch, Frames, Loader, Pairs
+from oxcart.train.data.config import rate_of
 from oxcart.train.laq.label import Labeller, open_producer, open_run
 from oxcart.train.laq.model import NONE, to_float
 from oxcart.train.laq.validate import pairs_of
@@ -53,7 +54,8 @@ class Labels:
 
     def frames(self, batch: Batch) -> Tensor:
         """Frames for the model: uint8 [B, H, W, 3]."""
-        return batch.frames if self.files else batch.frames[:, 0]
+        frames: Tensor = batch.frames if self.files else batch.frames[:, 0]
+        return frames
 
     @torch.no_grad()
     def of(self, batch: Batch) -> Tensor:
@@ -107,7 +109,11 @@ def open_labels(data: VlaDataConfig, datasets: Sequence[Dataset], device: torch.
             f"data.image_size: the codes of {data.laq} come from frames of {size} pixels, got "
             f"{data.image_size}; use {size}, or label the datasets first and pass data.codes"
         )
-    offsets = {pairs_of(laq.config).offset(_rate(data, one)) for one in datasets}
+    window = pairs_of(laq.config).window
+    offsets = set()
+    for one in datasets:
+        rate = rate_of(one.manifest, data.control_rate)
+        offsets.add(window.relative(data.camera, rate, one.store.url).seen[1])
     _check_offset(data, offsets)
     return Labels(
         tokens=laq.config.quantizer.tokens,
@@ -166,9 +172,3 @@ def _check_offset(data: VlaDataConfig, offsets: set[int]) -> None:
         raise ConfigError(
             f"data.offset: the codes have an offset of {said}, got {data.offset}; use theirs, or null"
         )
-
-
-def _rate(data: VlaDataConfig, dataset: Dataset) -> Mapping[str, object] | None:
-    if data.control_rate is not None:
-        return {"hz": data.control_rate, "verified": True}
-    return dataset.manifest.control_rate

@@ -216,7 +216,7 @@ def check_nothing_is_kept(loader: Loader) -> None:
     """After the last batch, before the iteration is closed."""
     assert loader._budget.used == 0
     for stream in loader.streams:
-        assert not stream.reader.reuse.expects
+        assert not any(view.reader.reuse.expects for view in stream.views)
 
 
 def test_a_batch_that_is_held_is_not_written_again(datasets: Datasets) -> None:
@@ -249,7 +249,7 @@ def test_actions_and_state_are_those_of_the_steps(datasets: Datasets) -> None:
                 assert torch.equal(batch.state[i], torch.from_numpy(arrays[f"{key}.state.npy"][t]))
                 if kind == "steps":
                     known = (np.arange(t, t + 3) >= start) & (np.arange(t, t + 3) < stop)
-                    assert batch.action_mask[i].tolist() == known.tolist()
+                    assert batch.action_is_pad[i].tolist() == (~known).tolist()
                     expected = np.where(known[:, None], action[t : t + 3], 0)
                     assert torch.equal(batch.action[i], torch.from_numpy(expected))
                 else:  # the gripper's change needs the action before
@@ -261,7 +261,7 @@ def test_actions_and_state_are_those_of_the_steps(datasets: Datasets) -> None:
     for batch in loader_of(datasets, "raw", sample=Frames(per_episode="all"), action="steps", repeat=False):
         for i, (_, key, t, _) in enumerate(samples(batch)):
             known = acts[key][0] <= t < acts[key][1]
-            assert batch.action_mask[i].tolist() == [known]
+            assert batch.action_is_pad[i].tolist() == [not known]
             expected = arrays[f"{key}.action.npy"][t : t + 1] * known
             assert torch.equal(batch.action[i], torch.from_numpy(expected))
 
@@ -449,7 +449,7 @@ def test_threads_end_with_the_loader(datasets: Datasets) -> None:
 
 
 BAD: list[tuple[Callable[[Datasets], Any], str]] = [
-    (lambda d: loader_of(d, "raw", sample=Pairs(frames=99)), "an offset of 99 steps is longer than every"),
+    (lambda d: loader_of(d, "raw", sample=Pairs(frames=99)), "needs 100 steps in a row"),
     (lambda d: loader_of(d, "raw", split="test"), "split 'test': .* has no episodes in it, but train"),
     (lambda d: loader_of(d, "raw", camera="top"), "camera 'top': the dataset has image_0"),
     (
@@ -518,7 +518,7 @@ def test_sizes_that_differ_need_one(datasets: Datasets, kitchens: Path, tmp_path
     source = SourceConfig(url=str(kitchens), cameras=("wrist",))
     compiled(kitchens, tmp_path / "wrist", source=source, shard_size=SHARD_SIZE, rule=SplitRule(val=None))
     both = [str(datasets["raw"]), str(tmp_path / "wrist")]
-    with pytest.raises(ConfigError, match=r"size: frames differ in size .*32x32.*pass size="):
+    with pytest.raises(ConfigError, match=r"size: frames of camera primary differ in size .*32x32.*size="):
         Loader(both, sample=ALL, batch_size=4)
     assert next(iter(Loader(both, sample=ALL, batch_size=4, size=16))).frames.shape == (4, 2, 16, 16, 3)
 

@@ -67,11 +67,11 @@ def test_the_table_says_how_many_are_left(datasets: Datasets, motion: dict[str, 
     least = level(motion["raw"], 0.5)
     left, before = loader(datasets, motion, min_motion=least), loader(datasets, motion)
     line = (
-        f"oxcart_kitchens: samples may begin at {left.epoch_length} of {before.epoch_length} steps, "
-        f"those that move by {least:g}"
+        f"oxcart_kitchens: samples are taken at {left.epoch_length} of {before.epoch_length} steps, "
+        f"those that move by {least:g} as camera image_0 sees it"
     )
     assert line in str(left).splitlines()
-    assert "may begin" not in str(before)
+    assert "are taken" not in str(before)
 
 
 def test_it_resumes_and_names_the_threshold(datasets: Datasets, motion: dict[str, str]) -> None:
@@ -102,7 +102,7 @@ def test_each_dataset_of_a_mixture_has_its_own(datasets: Datasets, motion: dict[
         motion=list(motion.values()),
         repeat=False,
     )
-    assert sum("may begin at" in line for line in str(found).splitlines()) == 2
+    assert sum("are taken at" in line for line in str(found).splitlines()) == 2
     assert len(keys_and_steps(found)) == found.epoch_length
 
 

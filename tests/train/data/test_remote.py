@@ -73,9 +73,9 @@ def test_dense_samples_are_read_in_few_requests_and_once_whatever_the_ranks(
         for _ in range(len(loader)):
             next(run)
         assert loader._budget.used == 0
-        assert not loader.streams[0].reader.reuse.expects
+        assert not loader.streams[0].views[0].reader.reuse.expects
         asked = sum(path.endswith(".tar") for _, path in web.faults.requests)
-        chunks = loader.streams[0].camera.bases[-1] / world
+        chunks = loader.streams[0].views[0].camera.bases[-1] / world
         assert asked < chunks / 2
         read.append(loader.bytes_read)
         run.close()
@@ -117,7 +117,7 @@ def test_dense_samples_of_a_remote_dataset_fetch_each_chunk_about_once(
             pass
         index = loader.streams[0].index
         shards = set(index.shards.tolist())
-        total = sum(int(loader.streams[0].camera.chunks(shard).sizes.sum()) for shard in shards)
+        total = sum(int(loader.streams[0].views[0].camera.chunks(shard).sizes.sum()) for shard in shards)
         between = sum(index.dataset.manifest.shards[shard]["bytes"] for shard in shards) - total
         most = 1.1 * total if read_mode == "sparse" else 1.1 * total + between
         assert total <= loader.bytes_read <= most
@@ -220,7 +220,7 @@ def everything(url: str, cache: Path, sample: Pairs | Frames, **options: Any) ->
     loader = Loader(url, sample=sample, batch_size=8, lanes=4, window=8, repeat=False, cache=cache, **asked)
     found = []
     for batch in loader:
-        arrays = (getattr(batch, name) for name in ("action", "action_mask", "state"))
+        arrays = (getattr(batch, name) for name in ("action", "action_is_pad", "state"))
         found.append((content(batch), batch.instructions, *(one.numpy().tobytes() for one in arrays)))
     return found
 

@@ -165,7 +165,7 @@ def test_episodes_that_are_too_short_have_no_codes(run: Path, kitchen: Path, tmp
 def test_an_offset_beyond_every_episode_is_refused(run: Path, kitchen: Path, tmp_path: Path) -> None:
     labeller = open_run(run)
     object.__setattr__(labeller.config.data, "offset", 100)
-    with pytest.raises(ConfigError, match=r"^DATASET: no pair of .* can be labelled: an offset of 100 ste"):
+    with pytest.raises(ConfigError, match=r"^DATASET: no pair of .* can be labelled: needs 101 steps"):
         label(str(kitchen), labeller, str(tmp_path / "codes.parquet"))
     assert list(tmp_path.iterdir()) == []
 

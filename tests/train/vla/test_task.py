@@ -30,7 +30,7 @@ from oxcart.train.data import Batch, Frames, Loader
 from oxcart.train.laq.label import label, open_run
 from oxcart.train.loaders import chunks
 from oxcart.train.statistics import make_units
-from oxcart.train.task import BatchSlice, narrow
+from oxcart.train.task import BatchSlice
 from oxcart.train.vla import policy as policies
 from oxcart.train.vla.config import vla_config
 from oxcart.train.vla.emit import emit, score
@@ -395,7 +395,7 @@ def test_one_of_several_instructions_is_drawn_by_seed_step_and_place(task: VlaTa
         assert {one[i] for one in said} == (set(texts) or {""}), "each of them, sooner or later"
     parts = [rows[:3], rows[3:], rows[1::2]]  # of accumulation and of ranks
     for part in parts:
-        own = task._drawn(narrow(batch, part), BatchSlice(7, part, 8))
+        own = task._drawn(batch.take(part), BatchSlice(7, part, 8))
         assert own == [said[7][i] for i in part.tolist()]
 
 
