@@ -171,7 +171,7 @@ class SplitIndex:
         table = self._rows_of_split(table, limit)
         keys = pc.cast(table["key"], pa.large_string())
         self.keys: pa.Array = keys.chunk(0) if keys.num_chunks == 1 else keys.combine_chunks()
-        self.steps: npt.NDArray[np.int32] = numbers(table["steps"])
+        self.steps = numbers(table["steps"])
         self.texts = {name: Texts.of(table[name]) for name in TEXTS}
         number = {shard["name"]: i for i, shard in enumerate(manifest.shards)}
         shards = Texts.of(table["shard"])
