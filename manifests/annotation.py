@@ -26,7 +26,7 @@ from oxcart.manifests.canonical import canonical_json, read_json
 from oxcart.manifests.tables import parse_table, table_bytes
 from oxcart.shards.errors import CorruptError
 from oxcart.shards.files import write_file
-from oxcart.shards.store import Store
+from oxcart.shards.store import store_of
 
 MOTION, ACTION = "motion", "action"
 """Names of the annotations that `oxcart annotate` writes."""
@@ -92,7 +92,7 @@ def beside(dataset: str, name: str) -> str:
 
 def write_annotation(url: str, annotation: Annotation) -> None:
     """Write an annotation file atomically; the same values give the same bytes."""
-    folder, name = _split(url)
+    store, name = store_of(url)
     rows = [annotation.values[key] for key in sorted(annotation.values)]
     width = None if not rows or rows[0].ndim == 1 else rows[0].shape[1]
     flat = pa.array(np.concatenate([row.reshape(-1) for row in rows]) if rows else np.empty(0, np.float32))
@@ -104,7 +104,7 @@ def write_annotation(url: str, annotation: Annotation) -> None:
     table = pa.table({"key": pa.array(sorted(annotation.values), pa.string()), "value": lists})
     table = table.replace_schema_metadata({_METADATA: canonical_json(about)})
     if "://" in url:
-        Store(folder).put(name, table_bytes(table))
+        store.put(name, table_bytes(table))
     else:
         write_file(Path(url), table_bytes(table))
 
@@ -116,8 +116,8 @@ def read_annotation(url: str) -> Annotation:
         CorruptError: the file is not an annotation.
         StoreError: the file cannot be read.
     """
-    folder, name = _split(url)
-    table = parse_table(Store(folder).read(name, MOST_BYTES), url, fold=FOLD)
+    store, name = store_of(url)
+    table = parse_table(store.read(name, MOST_BYTES), url, fold=FOLD)
     try:
         about = read_json(table.schema.metadata[_METADATA])
         if pc.count_distinct(table["key"]).as_py() != table.num_rows:
@@ -139,8 +139,3 @@ def read_annotation(url: str) -> Annotation:
         return Annotation(**{name: about[name] for name in _ABOUT}, values=StoredValues(keys, bounds, values))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise CorruptError(f"{url}: not an annotation: {error}") from error
-
-
-def _split(url: str) -> tuple[str, str]:
-    folder, slash, name = url.rpartition("/")
-    return (folder or ("/" if slash else ".")), name

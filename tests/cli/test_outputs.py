@@ -33,6 +33,7 @@ READ = {
 """Options that name files which are read."""
 
 ARGUMENTS: dict[str, tuple[str, ...]] = {
+    "annotate action": ("DATASET",),
     "annotate motion": ("DATASET",),
     "audit": ("DATASET",),
     "bench shuffle": ("DATASET",),

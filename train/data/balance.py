@@ -33,7 +33,7 @@ class BalancedOrder:
     """
 
     def __init__(self, key: int, counts: Int64, groups: Int64) -> None:
-        self._key = key
+        self._key, self.counts = key, counts
         some = np.flatnonzero(counts)
         self._episodes = some[np.argsort(groups[some], kind="stable")]
         """Episodes that have samples, group by group."""
