@@ -10,10 +10,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from blake3 import blake3
 
 from oxcart.manifests.dataset import Dataset
 from oxcart.shards.errors import ConfigError, CorruptError, StoreError
@@ -143,5 +141,3 @@ def test_a_key_that_is_not_there_brings_the_nearest(intact: Path) -> None:
     for typed in ("", "?", "zzz"):
         with pytest.raises(ConfigError, match=r"no such key; oxcart inspect --episodes lists all of them$"):
             dataset[typed]
-
-

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from oxcart.manifests.columns import Column
 from oxcart.shards.text import cut
+from oxcart.train.data.lerobot import lerobot
 
 LONGEST = 100
 """Maximum letters of a line of a batch as text."""
@@ -98,6 +99,10 @@ class Batch:
             name: [value[i] for i in numbers] for name, value in vars(self).items() if isinstance(value, list)
         }
         return replace(self._each(lambda tensor: tensor[rows]), **lists)
+
+    def lerobot(self) -> dict[str, Any]:
+        """The batch under LeRobot's names, frames as floats: `oxcart.train.data.lerobot`."""
+        return lerobot(self)
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> Batch:
         tensors: dict[str, Any] = {}
