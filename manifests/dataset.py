@@ -341,13 +341,16 @@ class Episode:
     def instructions(self) -> list[Instruction]:
         """Every instruction and the step at which it begins, field by field, the preferred field first.
 
+        A field that never says anything is left out; a text "" ends the one before it.
+
         Raises:
             CorruptError: the metadata does not match its digest.
         """
         with naming(self.row):
             metadata = read_metadata(self._read_range, self.row["offset"], self.row["json.digest"])
             found = instructions_of(metadata)
-        return [Instruction(step, text, field) for field, texts in found.items() for step, text in texts]
+        said = {field: texts for field, texts in found.items() if any(text for _, text in texts)}
+        return [Instruction(step, text, field) for field, texts in said.items() for step, text in texts]
 
     @property
     def cameras(self) -> tuple[str, ...]:

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import math
+from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow.parquet as pq
 import pytest
+from blake3 import blake3
 from PIL import Image, ImageColor
 
 from oxcart.compile.sample.rlds import RldsSampleConfig
 from oxcart.manifests.dataset import Dataset, Episode
 from oxcart.manifests.show import BACKGROUND, CAPTION, LONGEST, MARGIN, TITLE, contact_sheet, default_episode
+from oxcart.shards.errors import ConfigError
 from sample_compile import CAMERAS, compile_sample
 
 TOP = MARGIN + 3 * TITLE
@@ -140,3 +146,20 @@ def test_many_cameras_of_any_shape(dataset: Dataset, height: int, width: int) ->
         for j, step in enumerate((0, math.floor(199 / 2 + 0.5), 199)):
             left = MARGIN + j * (across + MARGIN)
             assert (got[top : top + 20, left : left + across] == (i, step, 0)).all()
+
+
+def test_without_a_key_the_first_episode_of_val_is_shown_or_else_the_first(
+    dataset: Dataset, windowed: Mapping[str, Path], root: Path
+) -> None:
+    splits = [episode.split for episode in dataset]
+    assert default_episode(dataset).row == dataset[splits.index("val")].row != dataset[0].row
+    train = Dataset.open(str(windowed["raw"]))
+    assert default_episode(train).row == train[0].row
+    none = pq.read_table(root / "episodes.parquet").slice(0, 0)
+    pq.write_table(none, root / "episodes.parquet")
+    manifest = json.loads((root / "manifest.json").read_text())
+    digest = blake3((root / "episodes.parquet").read_bytes()).hexdigest()
+    manifest["tables"]["episodes.parquet"] |= {"blake3": digest, "rows": 0}
+    (root / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(ConfigError, match=f"^{root}: has no episodes$"):
+        default_episode(Dataset.open(str(root)))
