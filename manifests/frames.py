@@ -108,20 +108,21 @@ class CameraFrames:
 
     def _step(self, step: int) -> int:
         """A step, of which a negative one counts from the end."""
-        if not -len(self) <= step < len(self):
-            raise IndexError(f"frame {step}: episode {self.track.key} has frames 0 to {len(self) - 1}")
-        return step % len(self)
+        count = self.track.shape[0]
+        if not -count <= step < count:
+            raise IndexError(f"frame {step}: episode {self.track.key} has frames 0 to {count - 1}")
+        return step % count
 
     def _read(self, start: int, stop: int) -> Pixels:
         """Frames `start` to `stop - 1`, in one request."""
-        frames = np.empty((max(0, stop - start), *self.shape[1:]), np.uint8)
+        frames = np.empty((max(0, stop - start), *self.track.shape[1:]), np.uint8)
         if len(frames):
             self._fill(start, stop, frames)
         return frames
 
     def _each(self, steps: Sequence[int]) -> Pixels:
         """The frames of given steps, each read alone."""
-        frames = np.empty((len(steps), *self.shape[1:]), np.uint8)
+        frames = np.empty((len(steps), *self.track.shape[1:]), np.uint8)
         for frame, step in zip(frames, steps, strict=True):
             self._fill(step, step + 1, frame[None])
         return frames
@@ -137,7 +138,7 @@ class CameraFrames:
         first = start // track.chunk
         pieces = self.pieces(first, -(-stop // track.chunk))
         skipped = start - first * track.chunk
-        frames = out if not skipped else np.empty((stop - start + skipped, *self.shape[1:]), np.uint8)
+        frames = out if not skipped else np.empty((stop - start + skipped, *self.track.shape[1:]), np.uint8)
         track.decode(pieces, frames)
         if skipped:
             out[:] = frames[skipped:]

@@ -129,7 +129,7 @@ def open_datasets(urls: Sequence[str]) -> list[Audited]:
 
 def _table(dataset: Dataset) -> pa.Table:
     """The episode table, joined with the columns of `ATTRIBUTION` if the dataset has that table."""
-    table = dataset.episodes
+    table = dataset.table(EPISODES)
     if pc.count_distinct(table["key"]).as_py() != table.num_rows:
         raise CorruptError(f"{dataset.store.url}/{dataset.manifest.file(EPISODES)}: lists an episode twice")
     if ATTRIBUTION not in dataset.manifest.tables:
