@@ -42,6 +42,11 @@ class CameraFrames:
     """Where they are."""
 
     @property
+    def key(self) -> str:
+        """Key of the episode."""
+        return self.track.key
+
+    @property
     def camera(self) -> str:
         """Name of the camera."""
         return self.track.camera

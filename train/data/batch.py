@@ -58,7 +58,7 @@ class Batch:
     state_is_pad: Tensor | None = None
     """bool [B, k] or [B]: whether a step lies beyond the episode, whose first or last state it repeats."""
     instructions: list[list[str]] | None = None
-    """Every instruction in force at t: one per field that has instructions; [] if there is none."""
+    """Every instruction in force at t, the preferred first: one per field; [] if there is none."""
     columns: Mapping[str, Mapping[str, tuple[Column, ...]]] = field(default_factory=dict)
     """Name of each dataset -> `action`, `state` -> the columns as the manifest describes them, of the values
     that were read; with `pad_to`, values beyond them are 0."""

@@ -231,8 +231,8 @@ def test_datasets_of_other_columns_are_scaled_apart(
                 expected[..., i] = values[mine][..., i]
         torch.testing.assert_close(scaled[mine][..., : len(mean)], expected, rtol=1e-5, atol=1e-5)
         assert not scaled[mine][..., len(mean) :].any()
-        alone = [column.name for column in batch.columns[name][array] if column.kind in LEFT_ALONE]
-        assert [one for one, it in zip(scales.columns, scales.left_alone, strict=True) if it] == alone
+        kept = [column.name for column in batch.columns[name][array] if column.kind in LEFT_ALONE]
+        assert [one for one, it in zip(scales.columns, scales.left_alone, strict=True) if it] == kept
 
 
 def test_it_follows_the_columns_that_are_read(datasets: Mapping[str, Path]) -> None:

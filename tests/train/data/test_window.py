@@ -22,7 +22,7 @@ from by_hand import members_by_hand
 from depth import depth, few
 from oxcart.train.data import Batch, Loader, Mixture, Seconds, Window
 from oxcart.train.data.sampling import TooShortError
-from sample_compile import rows_of
+from sample_compile import rows_of, uploaded
 from window_datasets import AHEAD, CODES, HZ, codes
 
 MEMBERS = {"primary": "image", "wrist": "hand"}
@@ -370,3 +370,32 @@ def test_each_camera_has_its_own_size(windowed: Datasets) -> None:
         one = next(iter(Loader(str(windowed["raw"]), sample=alone, batch_size=8, size=size, camera=camera)))
         assert (one.key, one.t.tolist()) == (both.key, both.t.tolist())
         assert torch.equal(one.frames, both.frames[camera])
+
+
+@pytest.mark.parametrize("mode", few(["auto", "sparse", "sequential"], "sequential"))
+def test_windows_of_a_bucket_are_those_of_the_directory(
+    windowed: Datasets, remote: str, mode: str, tmp_path: Path
+) -> None:
+    options: dict[str, Any] = {"sample": REPEATING, "batch_size": 8, "lanes": 4, "window": 8, "repeat": False}
+    url = uploaded(windowed["zstd"], remote)
+    local = Loader(str(windowed["zstd"]), **options)
+    expected = [content(batch) for batch in local]
+    for cache in (None, tmp_path / "cache", tmp_path / "cache"):
+        loader = Loader(url, read_mode=mode, cache=cache, **options)
+        assert [content(batch) for batch in loader] == expected
+    assert loader.bytes_read == 0, "the cache holds both cameras"
+
+
+@pytest.mark.parametrize("what", ["zstd", "jpeg", "mixture"])
+@pytest.mark.parametrize("world", [1, 2])
+def test_nothing_stays_expected_or_kept_when_an_epoch_is_over(
+    windowed: Datasets, what: str, world: int
+) -> None:
+    loader = two_cameras(windowed, what, repeat=False, rank=world - 1, world_size=world)
+    batches = iter(loader)
+    for _ in range(len(loader)):
+        next(batches)
+    assert loader._budget.used == 0
+    for stream in loader.streams:
+        for view in stream.views:
+            assert not view.reader.reuse.expects
