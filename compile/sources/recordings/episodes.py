@@ -168,11 +168,20 @@ def parse_episode(data: bytes, name: str, description: Description) -> Stored:
     if data[-len(END) :] != END:
         raise CorruptError("has no end")
     key = make_key(description.name, number)
-    found = {name: view for name, (_, view) in members(data[: -len(END)], key).items()}
+    found = members(data[: -len(END)], key)
+    return check_members({name: view for name, (_, view) in found.items()}, description)
+
+
+def check_members(found: Mapping[str, memoryview], description: Description) -> Stored:
+    """The episode in the members of its file, by their names without the key.
+
+    Raises:
+        CorruptError: they are not those of such an episode.
+    """
     try:
         return _parse(found, description)
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError, ImageError) as error:
-        raise CorruptError(f"is not an episode of these recordings: {error}") from error
+        raise CorruptError(f"is not an episode of these recordings: {error!r}"[:300]) from error
 
 
 def _parse(found: Mapping[str, memoryview], description: Description) -> Stored:
