@@ -32,7 +32,7 @@ from oxcart.compile.images import Frame, ImageError, Resize
 from oxcart.compile.moments import Moments, merge, moments
 from oxcart.compile.plan import Shard
 from oxcart.compile.sources import open_source
-from oxcart.compile.sources.base import Episode, Floats, Source, SourceConfig, episode_error
+from oxcart.compile.sources.base import Floats, Source, SourceConfig, SourceEpisode, episode_error
 from oxcart.compile.workspace import Done, claimed_writer, read_done, write_done
 from oxcart.manifests.canonical import canonical_json
 from oxcart.manifests.columns import ARRAYS, acting
@@ -166,7 +166,7 @@ def write_shard(job: ShardJob, shard: Shard, advance: Advance) -> None:
     write_done(store, shard.name, job.plan, done)
 
 
-def _read(source: Source, shard: Shard) -> Generator[tuple[Mapping[str, Any], Episode], None, None]:
+def _read(source: Source, shard: Shard) -> Generator[tuple[Mapping[str, Any], SourceEpisode], None, None]:
     """Yield the census row and episode of every row of a shard, in order."""
     rows = shard.rows.to_pylist()
     if not source.remote:
@@ -186,7 +186,7 @@ def _write_episode(
     source: Source,
     shard: Shard,
     row: Mapping[str, Any],
-    episode: Episode,
+    episode: SourceEpisode,
     cameras: Mapping[str, EncodedFrames],
     encodings: Mapping[str, Encoding],
     chunks: list[dict[str, Any]],

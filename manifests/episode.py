@@ -28,6 +28,7 @@ import pyarrow.compute as pc
 from xxhash import xxh3_64_intdigest
 
 from oxcart.manifests.canonical import read_json
+from oxcart.manifests.tables import numbers
 from oxcart.shards.codec import decode
 from oxcart.shards.errors import CorruptError
 from oxcart.shards.names import chunks_name, stem_of, tar_name
@@ -301,10 +302,9 @@ def track(row: Mapping[str, Any], camera: Mapping[str, Any], chunks: pa.Table) -
 def _values(table: pa.Table, what: str, counts: Int64) -> npt.NDArray[Any]:
     """[N]: the `digest` or `size` of each chunk, end to end, where each row must have as many as `counts`."""
     lists = table[f"{what}s"].combine_chunks()
-    if not np.array_equal(lists.value_lengths().to_numpy(zero_copy_only=False), counts):
+    if lists.null_count or not np.array_equal(numbers(lists.value_lengths()), counts):
         raise CorruptError(f"has no {what} for each chunk")
-    values: npt.NDArray[Any] = lists.flatten().to_numpy(zero_copy_only=False)
-    return values
+    return numbers(lists.flatten())
 
 
 def _read_checked(read: ReadRange, offset: int, size: int, digest: int, name: str) -> Bytes:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from oxcart.compile.sources.base import CensusRow, Episode, SourceConfig
+from oxcart.compile.sources.base import CensusRow, SourceConfig, SourceEpisode
 from oxcart.compile.sources.rlds.source import RldsSource
 from oxcart.shards.errors import OxcartError
 from rlds_builder import Image, Tensor, Text, jpeg, noisy_frame
@@ -68,11 +68,11 @@ def census(source: RldsSource) -> list[CensusRow]:
     return rows
 
 
-def read(source: RldsSource, row: CensusRow) -> Episode:
+def read(source: RldsSource, row: CensusRow) -> SourceEpisode:
     return source.read(dataclasses.asdict(row))
 
 
-def only(root: Path, **options: Any) -> tuple[CensusRow, Episode]:
+def only(root: Path, **options: Any) -> tuple[CensusRow, SourceEpisode]:
     """Row and episode of a source of one good episode."""
     source = open_rlds(root, **options)
     (row,) = census(source)

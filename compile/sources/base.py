@@ -246,7 +246,7 @@ def census_schema(cameras: tuple[str, ...]) -> pa.Schema:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Episode:
+class SourceEpisode:
     """An episode as the source stores it: images that the source encodes are still encoded."""
 
     images: Mapping[str, Images]
@@ -338,7 +338,7 @@ class Source(Protocol):
         """Authors and licences of the given episodes, one row per key; None if the source states none."""
         return None
 
-    def read(self, row: Mapping[str, Any]) -> Episode:
+    def read(self, row: Mapping[str, Any]) -> SourceEpisode:
         """Read the episode of a census row.
 
         Raises:

@@ -24,10 +24,10 @@ import pyarrow.compute as pc
 from oxcart.compile.sources.base import (
     Camera,
     CensusRow,
-    Episode,
     Images,
     Source,
     SourceConfig,
+    SourceEpisode,
     census_schema,
 )
 from oxcart.manifests.columns import ARRAYS, parse_columns
@@ -124,7 +124,7 @@ class CompiledSource(Source):
         table = self.dataset.table(ATTRIBUTION)
         return table.take(pc.index_in(keys, table["key"]))
 
-    def read(self, row: Mapping[str, Any]) -> Episode:
+    def read(self, row: Mapping[str, Any]) -> SourceEpisode:
         """Read the episode of a row of `table` in one request, and check every piece."""
         shard, first = tar_name(row["shard"]), row["offset"]
         data = memoryview(self.dataset.store.read_range(shard, first, row["bytes"]))
@@ -136,7 +136,7 @@ class CompiledSource(Source):
             metadata = read_metadata(read, first, row["json.digest"])
             instructions, attribution = instructions_of(metadata), attribution_of(metadata)
         arrays = read_arrays(read, row, self.dataset.manifest.widths)
-        return Episode(
+        return SourceEpisode(
             images={one["name"]: self._images(row, one, data) for one in self.dataset.manifest.cameras},
             action=arrays.get("action"),
             state=arrays.get("state"),

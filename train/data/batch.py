@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from oxcart.manifests.columns import Column
+from oxcart.train.data.lerobot import lerobot
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +54,7 @@ class Batch:
     state_is_pad: Tensor | None = None
     """bool [B, k] or [B]: whether a step lies beyond the episode, whose first or last state it repeats."""
     instructions: list[list[str]] | None = None
-    """Every instruction in force at t: one per field that has instructions; [] if there is none."""
+    """Every instruction in force at t, the preferred first: one per field; [] if there is none."""
     columns: Mapping[str, Mapping[str, tuple[Column, ...]]] = field(default_factory=dict)
     """Name of each dataset -> `action`, `state` -> the columns as the manifest describes them, of the values
     that were read; with `pad_to`, values beyond them are 0."""
@@ -81,6 +82,10 @@ class Batch:
             name: [value[i] for i in numbers] for name, value in vars(self).items() if isinstance(value, list)
         }
         return replace(self._each(lambda tensor: tensor[rows]), **lists)
+
+    def lerobot(self) -> dict[str, Any]:
+        """The batch under LeRobot's names, frames as floats: `oxcart.train.data.lerobot`."""
+        return lerobot(self)
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> Batch:
         tensors: dict[str, Any] = {}

@@ -28,11 +28,11 @@ from oxcart.compile.sources.base import (
     Camera,
     CensusRow,
     Encoded,
-    Episode,
     Film,
     Floats,
     Source,
     SourceConfig,
+    SourceEpisode,
     clean,
 )
 from oxcart.compile.sources.kinds import INFO
@@ -193,7 +193,7 @@ class RldsSource(Source):
         inexactly = [f"float32 does not hold the values of {'; of '.join(columns)}"] if columns else []
         return self._unlike_catalog + inexactly
 
-    def read(self, row: Mapping[str, Any]) -> Episode:
+    def read(self, row: Mapping[str, Any]) -> SourceEpisode:
         """Read the episode of a census row, from only its record."""
         file, record, offset = row["source_file"], row["source_record"], row["source_offset"]
         data = tfrecord.read_record(self._store, file, offset, row["source_length"], record)
@@ -226,7 +226,7 @@ class RldsSource(Source):
         except ValueError as error:
             return replace(row, rejected=str(error))
 
-    def _seen(self, episode: Episode, parsed: Mapping[str, Any]) -> dict[str, Any]:
+    def _seen(self, episode: SourceEpisode, parsed: Mapping[str, Any]) -> dict[str, Any]:
         """Values of the census row of an episode that can be parsed."""
         environment, session, known = None, None, "unknown"
         if self._rule and self._environment:
@@ -296,7 +296,7 @@ class RldsSource(Source):
                 raise ValueError(f"feature {field} is missing from the record")
         return parsed
 
-    def _assemble(self, parsed: Mapping[str, Any]) -> Episode:
+    def _assemble(self, parsed: Mapping[str, Any]) -> SourceEpisode:
         images = {camera.name: self._images(camera, parsed[camera.field]) for camera in self.cameras}
         steps = len(images[self.cameras[0].name])
         for camera in self.cameras:
@@ -309,7 +309,7 @@ class RldsSource(Source):
                 self._check_steps(one.path, len(parsed[one.path]), steps)
             instructions[one.path] = one.runs(parsed[one.path])
         arrays = {name: self._array(parsed, numbers, steps) for name, numbers in self._numbers.items()}
-        return Episode(
+        return SourceEpisode(
             images=images,
             action=arrays["action"],
             state=arrays["state"],

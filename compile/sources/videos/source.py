@@ -31,10 +31,10 @@ from oxcart.compile.sources.base import (
     OPTIONS,
     Camera,
     CensusRow,
-    Episode,
     Film,
     Source,
     SourceConfig,
+    SourceEpisode,
     clean,
     refuse_options,
 )
@@ -190,13 +190,13 @@ class VideoSource(Source):
         rows = [{"key": key, **json.loads(details[key])} for key in keys.to_pylist()]
         return pa.Table.from_pylist(rows, ATTRIBUTION_SCHEMA)
 
-    def read(self, row: Mapping[str, Any]) -> Episode:
+    def read(self, row: Mapping[str, Any]) -> SourceEpisode:
         """Read the clip of a census row; its frames are decoded when it is played."""
         detail = json.loads(row["detail"])
         instructions = {}
         if self._instruction:
             instructions = {self._instruction[0]: [(int(step), text) for step, text in detail["texts"]]}
-        return Episode(
+        return SourceEpisode(
             images={CAMERA: Film(steps=row["steps"], play=partial(self._play, row, detail))},
             action=None,
             state=None,
