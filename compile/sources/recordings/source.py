@@ -14,9 +14,9 @@ from xxhash import xxh3_64
 from oxcart.compile.sources.base import (
     Camera,
     CensusRow,
-    Episode,
     Source,
     SourceConfig,
+    SourceEpisode,
     episode_error,
     refuse_options,
 )
@@ -145,7 +145,7 @@ class RecordingSource(Source):
             widths=tuple(stored.shapes[camera.field][2] for camera in self.cameras),
         )
 
-    def read(self, row: Mapping[str, Any]) -> Episode:
+    def read(self, row: Mapping[str, Any]) -> SourceEpisode:
         """Read the episode of a census row, from its file."""
         file = row["source_file"]
         try:
@@ -156,9 +156,9 @@ class RecordingSource(Source):
         except CorruptError as error:
             raise episode_error(str(error), row) from error
 
-    def _episode(self, stored: Stored, images: Mapping[str, Any]) -> Episode:
+    def _episode(self, stored: Stored, images: Mapping[str, Any]) -> SourceEpisode:
         arrays = {name: stored.arrays[name] if fields else None for name, fields in self._arrays.items()}
-        return Episode(
+        return SourceEpisode(
             images=images,
             action=arrays["action"],
             state=arrays["state"],
