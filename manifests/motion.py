@@ -2,7 +2,8 @@
 
     annotate("bridge")        # writes bridge.motion.parquet
 
-The value of step t compares it with step t + 1; the last step of an episode repeats the value before it.
+The value of step t compares it with step t + 1; the last step of an episode repeats the value before it. With
+several cameras, each has a value of its own.
 Frames are compared at a small size, so that sensor noise counts little and datasets of different sizes are
 comparable. `difference` is the mean absolute difference of grey levels (0 to 255). It is exact and the same
 on every machine, but a flickering lamp counts as motion. `flow` is the mean length of optical flow (DIS,
@@ -12,7 +13,7 @@ things move, at about ten times the cost, and is only as reproducible as OpenCV.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -42,7 +43,7 @@ def measure(
     dataset: Dataset,
     *,
     method: str = "difference",
-    camera: str = "primary",
+    cameras: Sequence[str] = (),
     workers: int = 1,
     report: Callable[[int], None] = lambda frames: None,
 ) -> Annotation:
@@ -51,7 +52,7 @@ def measure(
     Args:
         dataset: the dataset to measure.
         method: one of METHODS.
-        camera: a camera's name or role.
+        cameras: names or roles of cameras; by default all of them.
         workers: episodes at a time; any number gives the same values.
         report: called with the number of frames measured so far.
 
@@ -60,23 +61,34 @@ def measure(
         CorruptError: a chunk does not match its digest.
     """
     one_of("method", method, METHODS)
-    name = dataset.manifest.camera(camera)["name"]
-    parameters: dict[str, Any] = {"method": method, "camera": name, "longer_side": LONGER[method]}
+    found = [dataset.manifest.camera(one)["name"] for one in cameras] or dataset.manifest.camera_names
+    names = list(dict.fromkeys(found))
+    which = {"camera": names[0]} if len(names) == 1 else {"cameras": names}
+    parameters: dict[str, Any] = {"method": method, **which, "longer_side": LONGER[method]}
     if method == "flow":
         parameters["opencv"] = _flow()[1]
     done = 0
-    values: dict[str, Floats] = {}
-    calls = (lambda one=one: (one.key, _episode(dataset.store, one, method)) for one in dataset.tracks(name))
-    for key, found in in_threads(workers, calls, workers):
-        values[key] = found
-        done += len(found)
-        report(done)
+    by_camera: list[dict[str, Floats]] = []
+    for name in names:
+        values: dict[str, Floats] = {}
+        calls = (
+            lambda one=one: (one.key, _episode(dataset.store, one, method)) for one in dataset.tracks(name)
+        )
+        for key, one in in_threads(workers, calls, workers):
+            values[key] = one
+            done += len(one)
+            report(done)
+        by_camera.append(values)
+    if len(names) == 1:
+        (together,) = by_camera
+    else:
+        together = {key: np.stack([one[key] for one in by_camera], axis=1) for key in by_camera[0]}
     return Annotation(
         name="motion",
         producer=sha256_json({"motion": parameters}),
         dataset=dataset.manifest.fingerprint,
         parameters=parameters,
-        values=values,
+        values=together,
     )
 
 

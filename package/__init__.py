@@ -14,6 +14,9 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from oxcart.compile.sources.recordings.writer import Recorder as Recorder
+    from oxcart.compile.sources.recordings.writer import create as create
+    from oxcart.manifests.columns import Column as Column
     from oxcart.manifests.dataset import Dataset as Dataset
     from oxcart.shards.errors import ConfigError as ConfigError
     from oxcart.shards.errors import CorruptError as CorruptError
@@ -30,6 +33,8 @@ if TYPE_CHECKING:
     from oxcart.train.data import Window as Window
 
 _MODULES = {
+    "Column": "oxcart.manifests.columns",
+    **dict.fromkeys(("Recorder", "create"), "oxcart.compile.sources.recordings.writer"),
     "Dataset": "oxcart.manifests.dataset",
     **dict.fromkeys(
         ("Batch", "Frames", "Loader", "Mixture", "Normalizer", "Pairs", "Seconds", "Window"),
@@ -43,6 +48,7 @@ _MODULES = {
 
 __all__ = [
     "Batch",
+    "Column",
     "ConfigError",
     "CorruptError",
     "Dataset",
@@ -52,10 +58,12 @@ __all__ = [
     "Normalizer",
     "OxcartError",
     "Pairs",
+    "Recorder",
     "Seconds",
     "SourceError",
     "StoreError",
     "Window",
+    "create",
     "open",
 ]
 

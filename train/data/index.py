@@ -18,10 +18,11 @@ import pyarrow.compute as pc
 
 from oxcart.manifests.dataset import Dataset, Read, read_chunks, read_whole
 from oxcart.manifests.episode import place_chunks
-from oxcart.manifests.tables import EPISODES, as_arrow, numbers
+from oxcart.manifests.tables import EPISODES, as_arrow, episodes_schema, numbers
 from oxcart.shards.errors import ConfigError, CorruptError
 from oxcart.shards.names import tar_name
 from oxcart.train.data.recent import Recent
+from oxcart.train.data.selection import ALL, Selection
 
 Int64 = npt.NDArray[np.int64]
 
@@ -131,7 +132,7 @@ class SplitIndex:
         dataset: the compiled dataset.
         split: name of the split, such as `train`.
         cameras: names or roles of cameras.
-        limit: number of episodes to keep, from the first in plan order; None keeps all.
+        selection: which of the episodes; by default all.
         arrays: which of `action` and `state` will be read.
         metadata: whether `KEY.json` will be read.
         read: reads the bytes of tables.
@@ -146,12 +147,17 @@ class SplitIndex:
         dataset: Dataset,
         split: str,
         cameras: Sequence[str] = ("primary",),
-        limit: int | None = None,
+        selection: Selection = ALL,
         arrays: tuple[str, ...] = (),
         metadata: bool = False,
         read: Read = read_whole,
     ) -> None:
         self.dataset, self.split, self._read = dataset, split, read
+        self._places: npt.NDArray[np.int32] | None = None
+        """[N]: number of each episode among those of its shard, where some are left out."""
+        self.left: list[tuple[str, int]] = []
+        """Each step of the selection, and the number of episodes that it left."""
+        self._selection = selection
         self._chunks: Recent[int, ShardChunks] = Recent(CHUNK_TABLE_BYTES)
         manifest, url = dataset.manifest, dataset.store.url
         entries = {name: manifest.camera(name) for name in cameras}
@@ -167,8 +173,14 @@ class SplitIndex:
         pixels = [one for name in found for one in camera_columns(name)]
         told = ["offset", "json.digest"] if metadata else []
         columns = ["key", "split", "shard", "steps", *TEXTS, *pixels, *places, *told]
-        table = dataset.table(EPISODES, columns, coded=("split", "shard", *TEXTS), read=read)
-        table = self._rows_of_split(table, limit)
+        schema = episodes_schema(manifest.camera_names)
+        asked = selection.where.columns(schema) if selection.where is not None else []
+        columns = list(dict.fromkeys([*columns, *asked]))
+        texts = [one for one in columns if pa.types.is_string(schema.field(one).type) and one != "key"]
+        table = dataset.table(EPISODES, columns, coded=texts, read=read)
+        self.known_keys: pa.ChunkedArray | None = table["key"] if selection.file is not None else None
+        """Keys of all splits, if some of them are asked for."""
+        table = self._rows_of_split(table, selection)
         keys = pc.cast(table["key"], pa.large_string())
         self.keys: pa.Array = keys.chunk(0) if keys.num_chunks == 1 else keys.combine_chunks()
         self.steps = numbers(table["steps"])
@@ -201,8 +213,8 @@ class SplitIndex:
         del table
         pa.default_memory_pool().release_unused()  # reading took more than the columns do
 
-    def _rows_of_split(self, table: pa.Table, limit: int | None) -> pa.Table:
-        """The rows of the split, or the first of them, which stand together since plan order is by split."""
+    def _rows_of_split(self, table: pa.Table, selection: Selection) -> pa.Table:
+        """The chosen rows of the split; all of its rows stand together, since plan order is by split."""
         manifest, url = self.dataset.manifest, self.dataset.store.url
         mine = Texts.of(table["split"]).equal(self.split)
         count = int(np.count_nonzero(mine))
@@ -213,10 +225,16 @@ class SplitIndex:
         first = int(mine.argmax())
         if not mine[first : first + count].all():
             raise CorruptError(f"{url}/{EPISODES}: episodes of one split are not in consecutive rows")
-        count = count if limit is None else min(count, limit)
-        if 2 * count < table.num_rows:  # a copy, or a few rows would keep the whole table in memory
-            return table.take(as_arrow(np.arange(first, first + count)))
-        return table.slice(first, count)
+        whole = table.slice(first, count)
+        rows, self.left = selection.rows(whole, f"{url}, {self.split}")
+        scattered = len(rows) and int(rows[-1]) >= len(rows)
+        if scattered:
+            codes = Texts.of(whole["shard"]).codes
+            begins = np.flatnonzero(np.diff(codes, prepend=-1))
+            self._places = (rows - begins[np.searchsorted(begins, rows, side="right") - 1]).astype(np.int32)
+        if scattered or 2 * len(rows) < table.num_rows:  # else a few rows would keep the whole table
+            return table.take(as_arrow(first + rows))
+        return whole.slice(0, len(rows))
 
     def __len__(self) -> int:
         return len(self.steps)
@@ -250,12 +268,22 @@ class SplitIndex:
         rows = slice(self.first_episode(shard), self.first_episode(shard + 1))
         found = ShardChunks()
         for camera in self.cameras.values():
-            mine = np.flatnonzero(of_row.equal(camera.name))[: rows.stop - rows.start]
+            mine = np.flatnonzero(of_row.equal(camera.name))
             try:
+                mine = self._chosen(mine, rows)
                 found[camera.name] = camera.place(table.take(as_arrow(mine)), rows)
             except CorruptError as error:
                 raise CorruptError(f"{entry['chunks']}: {error}") from error
         return found
+
+    def _chosen(self, mine: Int64, rows: slice) -> Int64:
+        """Those rows of a shard's chunk table that are of episodes of this index."""
+        if self._places is None:
+            return mine[: rows.stop - rows.start]
+        places = self._places[rows]
+        if places.max(initial=-1) >= len(mine):
+            raise CorruptError("is not of the episodes that episodes.parquet lists")
+        return mine[places]
 
     def keys_at(self, episodes: Int64) -> list[str]:
         """Keys of given episodes."""
@@ -277,6 +305,7 @@ class SplitIndex:
             "fingerprint": self.dataset.manifest.fingerprint,
             "order": self.dataset.manifest.order,
             "split": self.split,
+            **self._selection.describe(),
         }
 
 

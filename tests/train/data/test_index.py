@@ -20,6 +20,7 @@ from oxcart.manifests.tables import EPISODES
 from oxcart.shards.errors import CorruptError
 from oxcart.shards.store import Store
 from oxcart.train.data.index import SplitIndex, Texts
+from oxcart.train.data.selection import Selection
 from sample_compile import CAMERAS, Compiled, rows_of
 
 READ = """
@@ -40,7 +41,9 @@ print("pandas" in sys.modules)
 def test_the_episodes_of_a_split_are_its_rows_of_the_table(
     six_episodes: Compiled, split: str, limit: int | None
 ) -> None:
-    index = SplitIndex(Dataset.open(str(six_episodes.out)), split, CAMERAS, limit, ("action", "state"), True)
+    index = SplitIndex(
+        Dataset.open(str(six_episodes.out)), split, CAMERAS, Selection(limit=limit), ("action", "state"), True
+    )
     rows = [row for row in rows_of(six_episodes.out) if row["split"] == split][:limit]
     assert len(index) == len(rows) > 0
     everything = np.arange(len(index))
@@ -72,7 +75,7 @@ def test_a_few_rows_of_a_table_do_not_keep_the_others_in_memory(
     long = pa.array([key.as_py() + "x" * 1_000_000 for key in table["key"]])
     pq.write_table(table.set_column(0, "key", long), tmp_path / "x" / EPISODES)
     seal(tmp_path / "x")
-    index = SplitIndex(Dataset.open(str(tmp_path / "x")), "train", limit=1)
+    index = SplitIndex(Dataset.open(str(tmp_path / "x")), "train", selection=Selection(limit=1))
     held = sum(buffer.size for buffer in index.keys.buffers() if buffer is not None)
     assert 1_000_000 < held < 1_100_000
     assert index.nbytes > 1_000_000
