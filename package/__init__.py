@@ -15,6 +15,9 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from oxcart.compile.sources.recordings.writer import Recorder as Recorder
+    from oxcart.compile.sources.recordings.writer import create as create
+    from oxcart.manifests.columns import Column as Column
     from oxcart.manifests.dataset import Dataset as Dataset
     from oxcart.manifests.dataset import Episode as Episode
     from oxcart.shards.errors import ConfigError as ConfigError
@@ -33,6 +36,8 @@ if TYPE_CHECKING:
 
 _MODULES = {
     **dict.fromkeys(("Dataset", "Episode"), "oxcart.manifests.dataset"),
+    "Column": "oxcart.manifests.columns",
+    **dict.fromkeys(("Recorder", "create"), "oxcart.compile.sources.recordings.writer"),
     **dict.fromkeys(
         ("Batch", "Frames", "Loader", "Mixture", "Normalizer", "Pairs", "Seconds", "Window"),
         "oxcart.train.data",
@@ -45,6 +50,7 @@ _MODULES = {
 
 __all__ = [
     "Batch",
+    "Column",
     "ConfigError",
     "CorruptError",
     "Dataset",
@@ -55,10 +61,12 @@ __all__ = [
     "Normalizer",
     "OxcartError",
     "Pairs",
+    "Recorder",
     "Seconds",
     "SourceError",
     "StoreError",
     "Window",
+    "create",
     "open",
 ]
 
