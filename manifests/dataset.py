@@ -58,8 +58,10 @@ from oxcart.shards.names import tar_name
 from oxcart.shards.store import Reader, Store
 from oxcart.shards.text import cut
 
-KEPT_TABLES, OPEN_SHARDS = 64, 32
-"""Maximum number of chunk tables that a dataset keeps in memory, and of shards that it keeps open."""
+KEPT_SHARDS = 32
+"""Maximum number of shards whose chunk table stays in memory, and of those that stay open."""
+LIKE = 5_000
+"""Maximum number of keys that are compared with one that is not there."""
 FPS = 10
 """Frames per second of the video of an episode whose control rate is unknown."""
 
@@ -195,8 +197,7 @@ class Dataset:
         if isinstance(which, str):
             index = self._place(which)
             if index < 0:
-                keys = self.episodes["key"].to_pylist()
-                hint = did_you_mean(which, keys, "oxcart inspect --episodes lists all of them")
+                hint = did_you_mean(which, self._like(which), "oxcart inspect --episodes lists all of them")
                 raise ConfigError(f"episode {which!r}: the dataset has no such key{hint}")
         else:
             index = operator.index(which)
@@ -207,6 +208,16 @@ class Dataset:
     def _place(self, key: str) -> int:
         """Index of the episode of a key; -1 if there is none."""
         return int(pc.index(self.episodes["key"], key).as_py())
+
+    def _like(self, key: str) -> list[str]:
+        """Keys of which one may have been meant: all, or in a large dataset those with the longest beginning
+        in common."""
+        keys = self.episodes["key"]
+        for size in range(len(key) if len(keys) > LIKE else 0, 0, -1):
+            some = keys.filter(pc.starts_with(keys, key[:size]))
+            if len(some):
+                return list(some.slice(0, LIKE).to_pylist())
+        return list(keys.slice(0, LIKE).to_pylist())
 
     def __repr__(self) -> str:
         named = self.manifest.dataset
@@ -264,11 +275,11 @@ class Dataset:
     @cached_property
     def _chunks(self) -> Callable[[str], pa.Table]:
         store, shards = self.store, self._shards
-        return lru_cache(KEPT_TABLES)(lambda name: read_chunks(store, shards[name]))
+        return lru_cache(KEPT_SHARDS)(lambda name: read_chunks(store, shards[name]))
 
     @cached_property
     def _readers(self) -> Callable[[str], Reader]:
-        return lru_cache(OPEN_SHARDS)(self.store.open)
+        return lru_cache(KEPT_SHARDS)(self.store.open)
 
 
 class Instruction(NamedTuple):
@@ -427,7 +438,7 @@ class Episode:
             StoreError: the file cannot be written.
         """
         rate = self.control_rate if fps is None else fps
-        return write_video(Path(path), self.frames(camera), FPS if rate is None else rate)
+        return write_video(path, self.frames(camera), FPS if rate is None else rate)
 
     def __repr__(self) -> str:
         where = "unknown environment" if self.environment is None else cut(self.environment, 60)

@@ -6,6 +6,7 @@ high (crf 18) but not lossless: a video is for looking at. For pixels read the f
 
 from __future__ import annotations
 
+import os
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ BT601 = 6
 """FFmpeg's number of the matrix by which RGB becomes YUV (SMPTE 170M), which players must know."""
 
 
-def write_video(path: Path, frames: CameraFrames, fps: float) -> Path:
+def write_video(path: str | os.PathLike[str], frames: CameraFrames, fps: float) -> Path:
     """Write all frames of a camera of an episode.
 
     Args:
@@ -34,12 +35,14 @@ def write_video(path: Path, frames: CameraFrames, fps: float) -> Path:
         The path.
 
     Raises:
-        ConfigError: the path does not end in .mp4, the frame rate is impossible, or PyAV is not installed.
+        ConfigError: the path is a URL or does not end in .mp4, the frame rate is impossible, or PyAV is not
+            installed.
         CorruptError: a chunk does not match its digest.
         StoreError: the file cannot be written, or the frames cannot be encoded.
     """
-    if path.suffix.lower() != ".mp4":
-        raise ConfigError(f"path: expected a file name that ends in .mp4, got {str(path)!r}")
+    if "://" in os.fspath(path) or Path(path).suffix.lower() != ".mp4":
+        raise ConfigError(f"path: expected a file on this machine that ends in .mp4, got {os.fspath(path)!r}")
+    path = Path(path)
     if not SLOWEST <= fps <= FASTEST:
         raise ConfigError(f"fps: expected {SLOWEST} to {FASTEST} frames per second, got {fps}")
     try:

@@ -128,7 +128,11 @@ def test_a_dataset_and_its_episodes_can_be_sent_to_another_process(intact: Path)
     np.testing.assert_array_equal(sent[2][1], frame)
 
 
-def test_a_key_that_is_not_there_brings_the_nearest(intact: Path) -> None:
+@pytest.mark.parametrize("most", [5_000, 2])
+def test_a_key_that_is_not_there_brings_the_nearest(
+    intact: Path, monkeypatch: pytest.MonkeyPatch, most: int
+) -> None:
+    monkeypatch.setattr("oxcart.manifests.dataset.LIKE", most)
     dataset = Dataset.open(str(intact))
     key = dataset[2].key
     for typed in (

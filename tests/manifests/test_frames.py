@@ -153,7 +153,7 @@ def test_a_shard_cut_or_gone_is_an_error(root: Path) -> None:
 
 
 def test_frames_of_many_shards_keep_few_files_open(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("oxcart.manifests.dataset.OPEN_SHARDS", 1)
+    monkeypatch.setattr("oxcart.manifests.dataset.KEPT_SHARDS", 1)
     dataset = Dataset.open(str(root))
     assert len(dataset.manifest.shards) == 3
     before = len(os.listdir("/proc/self/fd"))

@@ -79,8 +79,9 @@ def test_what_cannot_be_written_is_said_in_one_line_and_changes_nothing(
     for fps in (0, -1, float("nan"), float("inf"), 1e6):
         with pytest.raises(ConfigError, match=r"^fps: expected 0.1 to 1000 frames per second, got"):
             episode.video(path, fps=fps)
-    with pytest.raises(ConfigError, match=r"^path: expected a file name that ends in .mp4, got .*x.gif'$"):
-        episode.video(tmp_path / "x.gif")
+    for place in (str(tmp_path / "x.gif"), "s3://bucket/x.mp4", ""):
+        with pytest.raises(ConfigError, match=f"^path: expected a file on this .* got '{place}'$"):
+            episode.video(place)
     with pytest.raises(ConfigError, match="camera 'side': the dataset has"):
         episode.video(path, camera="side")
     with pytest.raises(StoreError, match=r"x\.mp4/y\.mp4: write: "):
