@@ -233,28 +233,29 @@ def windows(chosen: Any, source: Path, datasets: dict[str, Path]) -> None:
 
 
 def first_batch(chosen: Any, source: Path, datasets: dict[str, Path]) -> None:
-    """A million episodes of 40 steps: time to the first batch, and the size of the index."""
+    """A million episodes of 40 steps: time to the first batch of pairs, and of windows of two cameras."""
     from million import million_episodes
 
     path = million_episodes(chosen.scratch / "million")
     code = (
         "import sys, time, torch, psutil\n"
-        "from oxcart.train.data import Loader, Pairs\n"
+        "from oxcart.train.data import Loader, Pairs, Window\n"
         "before = psutil.Process().memory_info().rss\n"
         "began = time.perf_counter()\n"
-        "loader = Loader(sys.argv[1], sample=Pairs(frames=5), batch_size=64)\n"
+        "loader = Loader(sys.argv[1], sample=eval(sys.argv[2]), batch_size=64)\n"
         "opened = time.perf_counter()\n"
         "next(iter(loader))\n"
         "print(time.perf_counter() - began, opened - began, loader.streams[0].index.nbytes,"
         " psutil.Process().memory_info().rss - before)\n"
     )
-    for _ in range(ROUNDS):
+    samples = ("Pairs(frames=5)", "Window(frames={'image_0': (0, 5), 'wrist': (0, 5)})")
+    for _, sample in itertools.product(range(ROUNDS), samples):
         done = subprocess.run(
-            [sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True
+            [sys.executable, "-c", code, str(path), sample], capture_output=True, text=True, check=True
         )
         first, opened, index, grown = map(float, done.stdout.split())
         print(
-            f"first batch after {first:.2f} s (bar 1), {opened:.2f} of it to open; index "
+            f"{sample}: first batch after {first:.2f} s (bar 1), {opened:.2f} of it to open; index "
             f"{index / 1e6:,.0f} MB (bar 300), the process grew by {grown / 1e6:,.0f} MB",
             flush=True,
         )
