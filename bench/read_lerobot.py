@@ -5,9 +5,10 @@
 
 `prepare` hands the episodes of a compiled dataset of codec raw to LeRobot's own writer, which stores them
 once as videos (AV1, its default) and once as images (PNG). `measure` runs the second line, which prints
-samples per second. A sample is what `delta_timestamps` gives: two frames of each camera, the
-state, and 16 actions. What is generous to LeRobot on purpose: frames stay uint8, epochs have no end, and of both ways to store
-frames, both decoders of video, and 0, 1 or 2 worker processes the best counts, by a short trial of each.
+samples per second, with the interpreter of that environment. A sample is what `delta_timestamps` gives: two
+frames of each camera, the state, and 16 actions. What is generous to LeRobot on purpose: frames stay uint8,
+epochs have no end, and of both ways to store frames, both decoders of video, and 0, 1 or 2 worker processes
+the best counts, by a short trial of each.
 """
 
 from __future__ import annotations
