@@ -156,11 +156,13 @@ def shuffle(
 
     from oxcart.cli.table import table
     from oxcart.train.data.loader import Loader
+    from oxcart.train.data.order import Order
     from oxcart.train.data.shuffling import mixing, plot
 
     loader = Loader(url, split, sample=_pairs(offset, per_episode), batch_size=batch_size, seed=seed, size=8)
     stream = loader.streams[0]
     environments = stream.index.texts["environment"].codes.astype("int64")
+    assert isinstance(stream.order, Order)
     found = mixing(stream.order, environments, batch_size, (1, 4, 16, 64), (1, 32, 128, 512, 2048))
     name = stream.index.dataset.manifest.dataset["name"]
     plot(found, batch_size, f"{name}, {split}: {len(stream.order):,} samples", output)

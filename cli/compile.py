@@ -55,8 +55,9 @@ def scan(
 
     SOURCE is a TFDS directory with an RLDS dataset, or its URL: gs://, s3://, az:// or
     https://. No image is decoded. Or SOURCE is a folder of videos, or videos:FOLDER; videos
-    are decoded once, at low resolution. Machines can share the work: each scans a --part,
-    and --merge makes one census of the parts.
+    are decoded once, at low resolution. Or SOURCE holds recordings, which oxcart.create has
+    written. Machines can share the work: each scans a --part, and --merge makes one census
+    of the parts.
 
     \b
     Example:
@@ -231,8 +232,9 @@ def compile_(
     """Compile SOURCE into a dataset in OUT.
 
     SOURCE and OUT are directories or URLs: gs://, s3:// or az://; SOURCE also https://.
-    A folder of videos, or videos:FOLDER, is cut into clips. Whole environments (for videos,
-    channels) are held out for val. An interrupted compile resumes: run the command again.
+    SOURCE is an RLDS dataset, or recordings, which oxcart.create has written. A folder of
+    videos, or videos:FOLDER, is cut into clips. Whole environments (for videos, channels)
+    are held out for val. An interrupted compile resumes: run the command again.
     The same source and options give the same bytes. Machines can share the work: each
     compiles a --part, and oxcart commit finishes. With --extend, the new episodes of a
     source that has grown are added to OUT in new shards, and no environment changes its

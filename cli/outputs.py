@@ -91,7 +91,8 @@ ANALYSIS_JSON = Output(
 )
 CENSUS = Output(name="a census", left_by_us=_parquet(b"oxcart.census"))
 CODES = Output(name="latent-action labels", left_by_us=_parquet(b"oxcart.annotation", "codes"))
-MOTION = Output(name="motion labels", left_by_us=_parquet(b"oxcart.annotation", "motion"))
+MOTION_FILE = Output(name="motion labels", left_by_us=_parquet(b"oxcart.annotation", "motion"))
+ACTION_FILE = Output(name="action labels", left_by_us=_parquet(b"oxcart.annotation", "action"))
 RULE = Output(
     name="a split rule that oxcart wrote", left_by_us=lambda file: file.read(19) == b"# oxcart split rule"
 )

@@ -82,8 +82,8 @@ source_options = options(
         "--camera",
         multiple=True,
         metavar="NAME[=ROLE]",
-        help=f"Camera to read. ROLE is {', '.join(ROLES[:-1])} or {ROLES[-1]}.  [default: the primary one; "
-        "roles of the catalog, else the first is primary]",
+        help=f"Camera to read. ROLE is {', '.join(ROLES[:-1])} or {ROLES[-1]}.  [default: the primary one, "
+        "of recordings all; roles of the catalog, else the first is primary]",
     ),
     click.option(
         "--bgr",

@@ -57,8 +57,9 @@ PACKAGES = (
 _AT_ONCE = 4096
 
 UNKNOWN_OF = {
+    "recordings": "pass environment= to add_episode, or use --split-by instruction",
     "videos": "put a .info.json with a channel_id beside each video, "
-    "or use --split-by instruction with --instruction title"
+    "or use --split-by instruction with --instruction title",
 }
 """Kind of source -> remedy if no environment is known, where it differs from the usual one."""
 ROW_BYTES, CAMERA_BYTES = 144, 24

@@ -11,8 +11,9 @@ dataset, parameters. What follows from the values (thresholds, selections) is co
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +26,10 @@ from oxcart.manifests.canonical import canonical_json, read_json
 from oxcart.manifests.tables import parse_table, table_bytes
 from oxcart.shards.errors import CorruptError
 from oxcart.shards.files import write_file
-from oxcart.shards.store import Store
+from oxcart.shards.store import store_of
 
+MOTION, ACTION = "motion", "action"
+"""Names of the annotations that `oxcart annotate` writes."""
 MOST_BYTES = 2 << 30
 """Size limit of the file, in bytes."""
 FOLD = 64
@@ -47,20 +50,49 @@ class Annotation:
     """Fingerprint of the annotated dataset."""
     parameters: Mapping[str, Any]
     values: Mapping[str, npt.NDArray[Any]]
-    """Key of each episode -> values [T] or [T, n]; all have the same dtype and n."""
+    """Key of each episode -> values [T] or [T, n]; all have the same dtype and n. Those of a file are
+    `StoredValues`."""
 
 
-def motion_url(dataset: str) -> str:
-    """URL of a dataset's motion annotation: beside the dataset, which is never changed."""
+class StoredValues(Mapping[str, npt.NDArray[Any]]):
+    """The values of a file: one array of all of them, which a million episodes do not cut into pieces.
+
+    Args:
+        episodes: key of each of N episodes, none twice.
+        bounds: int64 [N + 1], where the values of each begin and the last ones end.
+        flat: the values of all episodes, [sum of T] or [sum of T, n].
+    """
+
+    def __init__(self, episodes: pa.Array, bounds: npt.NDArray[np.int64], flat: npt.NDArray[Any]) -> None:
+        self.episodes, self.bounds, self.flat = episodes, bounds, flat
+
+    def __len__(self) -> int:
+        return len(self.episodes)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.episodes.to_pylist())
+
+    @cached_property
+    def _places(self) -> dict[str, int]:
+        return {key: i for i, key in enumerate(self)}
+
+    def __getitem__(self, key: str) -> npt.NDArray[Any]:
+        place = self._places[key]
+        found: npt.NDArray[Any] = self.flat[self.bounds[place] : self.bounds[place + 1]]
+        return found
+
+
+def beside(dataset: str, name: str) -> str:
+    """URL of an annotation of a dataset: beside the dataset, which is never changed."""
     place = dataset.rstrip("/")
     if "://" not in place and os.path.basename(place) in ("", ".", ".."):
         place = os.path.realpath(dataset)
-    return f"{place}.motion.parquet"
+    return f"{place}.{name}.parquet"
 
 
 def write_annotation(url: str, annotation: Annotation) -> None:
     """Write an annotation file atomically; the same values give the same bytes."""
-    folder, name = _split(url)
+    store, name = store_of(url)
     rows = [annotation.values[key] for key in sorted(annotation.values)]
     width = None if not rows or rows[0].ndim == 1 else rows[0].shape[1]
     flat = pa.array(np.concatenate([row.reshape(-1) for row in rows]) if rows else np.empty(0, np.float32))
@@ -72,7 +104,7 @@ def write_annotation(url: str, annotation: Annotation) -> None:
     table = pa.table({"key": pa.array(sorted(annotation.values), pa.string()), "value": lists})
     table = table.replace_schema_metadata({_METADATA: canonical_json(about)})
     if "://" in url:
-        Store(folder).put(name, table_bytes(table))
+        store.put(name, table_bytes(table))
     else:
         write_file(Path(url), table_bytes(table))
 
@@ -84,8 +116,8 @@ def read_annotation(url: str) -> Annotation:
         CorruptError: the file is not an annotation.
         StoreError: the file cannot be read.
     """
-    folder, name = _split(url)
-    table = parse_table(Store(folder).read(name, MOST_BYTES), url, fold=FOLD)
+    store, name = store_of(url)
+    table = parse_table(store.read(name, MOST_BYTES), url, fold=FOLD)
     try:
         about = read_json(table.schema.metadata[_METADATA])
         if pc.count_distinct(table["key"]).as_py() != table.num_rows:
@@ -97,17 +129,13 @@ def read_annotation(url: str) -> Annotation:
         )
         if pa.types.is_fixed_size_list(inner.type):
             values = values.reshape(-1, inner.type.list_size)
-        ends = np.cumsum(lists.value_lengths().to_numpy())
-        return Annotation(
-            **{name: about[name] for name in _ABOUT},
-            values=dict(
-                zip(table["key"].to_pylist(), np.split(values, ends[:-1]) if len(ends) else [], strict=True)
-            ),
-        )
+        keys = pc.cast(table["key"], pa.large_string()).combine_chunks()
+        if keys.null_count or lists.null_count:
+            raise ValueError("it has an episode without key or values")
+        bounds = np.zeros(len(keys) + 1, np.int64)
+        np.cumsum(lists.value_lengths().to_numpy(), out=bounds[1:])
+        if bounds[-1] != len(values):
+            raise ValueError("it has values of no episode")
+        return Annotation(**{name: about[name] for name in _ABOUT}, values=StoredValues(keys, bounds, values))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise CorruptError(f"{url}: not an annotation: {error}") from error
-
-
-def _split(url: str) -> tuple[str, str]:
-    folder, slash, name = url.rpartition("/")
-    return (folder or ("/" if slash else ".")), name

@@ -10,6 +10,7 @@ subtracted, and with values of an unknown kind nothing is done.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -36,6 +37,10 @@ AXES = ("x", "y", "z")
 """Axes of a motion. Columns `x`, `dx` and `vx` are along `x`."""
 MOVES = ("delta", "velocity", "gripper_delta")
 """Kinds of which a value of zero moves nothing."""
+SUBTRACTED = ("absolute", "gripper_absolute")
+"""Kinds of which the difference of two values is what changes."""
+TURNS = {"rad": 2 * math.pi, "deg": 360.0}
+"""Unit -> a full turn; differences of angles go the short way round."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,7 +2,8 @@
 
     annotate("bridge")        # writes bridge.motion.parquet
 
-The value of step t compares it with step t + 1; the last step of an episode repeats the value before it.
+The value of step t compares it with step t + 1; the last step of an episode repeats the value before it. With
+several cameras, each has a value of its own.
 Frames are compared at a small size, so that sensor noise counts little and datasets of different sizes are
 comparable. `difference` is the mean absolute difference of grey levels (0 to 255). It is exact and the same
 on every machine, but a flickering lamp counts as motion. `flow` is the mean length of optical flow (DIS,
@@ -12,7 +13,7 @@ things move, at about ten times the cost, and is only as reproducible as OpenCV.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,17 +23,14 @@ from PIL import Image
 from oxcart.manifests.annotation import Annotation
 from oxcart.manifests.canonical import sha256_json
 from oxcart.manifests.dataset import Dataset
-from oxcart.manifests.episode import Track
+from oxcart.manifests.frames import CameraFrames
 from oxcart.shards.choices import one_of
 from oxcart.shards.errors import ConfigError
 from oxcart.shards.prefetch import in_threads
-from oxcart.shards.store import Store
 
 METHODS = ("difference", "flow")
 LONGER = {"difference": 96, "flow": 160}
 """Method -> longer side of the compared frames, in pixels."""
-AT_ONCE = 64
-"""Frames decoded together."""
 
 Grey = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
@@ -42,7 +40,7 @@ def measure(
     dataset: Dataset,
     *,
     method: str = "difference",
-    camera: str = "primary",
+    cameras: Sequence[str] = (),
     workers: int = 1,
     report: Callable[[int], None] = lambda frames: None,
 ) -> Annotation:
@@ -51,7 +49,7 @@ def measure(
     Args:
         dataset: the dataset to measure.
         method: one of METHODS.
-        camera: a camera's name or role.
+        cameras: names or roles of cameras; by default all of them.
         workers: episodes at a time; any number gives the same values.
         report: called with the number of frames measured so far.
 
@@ -60,40 +58,46 @@ def measure(
         CorruptError: a chunk does not match its digest.
     """
     one_of("method", method, METHODS)
-    name = dataset.manifest.camera(camera)["name"]
-    parameters: dict[str, Any] = {"method": method, "camera": name, "longer_side": LONGER[method]}
+    found = [dataset.manifest.camera(one)["name"] for one in cameras] or dataset.manifest.camera_names
+    names = list(dict.fromkeys(found))
+    which = {"camera": names[0]} if len(names) == 1 else {"cameras": names}
+    parameters: dict[str, Any] = {"method": method, **which, "longer_side": LONGER[method]}
     if method == "flow":
         parameters["opencv"] = _flow()[1]
     done = 0
-    values: dict[str, Floats] = {}
-    calls = (lambda one=one: (one.key, _episode(dataset.store, one, method)) for one in dataset.tracks(name))
-    for key, found in in_threads(workers, calls, workers):
-        values[key] = found
-        done += len(found)
-        report(done)
+    by_camera: list[dict[str, Floats]] = []
+    for name in names:
+        values: dict[str, Floats] = {}
+        there = (episode.frames(name) for episode in dataset)
+        calls = (lambda one=one: (one.key, _episode(one, method)) for one in there)
+        for key, one in in_threads(workers, calls, workers):
+            values[key] = one
+            done += len(one)
+            report(done)
+        by_camera.append(values)
+    if len(names) == 1:
+        (together,) = by_camera
+    else:
+        together = {key: np.stack([one[key] for one in by_camera], axis=1) for key in by_camera[0]}
     return Annotation(
         name="motion",
         producer=sha256_json({"motion": parameters}),
         dataset=dataset.manifest.fingerprint,
         parameters=parameters,
-        values=values,
+        values=together,
     )
 
 
-def _episode(store: Store, frames: Track, method: str) -> Floats:
+def _episode(frames: CameraFrames, method: str) -> Floats:
     """The motion of each step of an episode."""
     compare = _difference if method == "difference" else _flow()[0]
-    values = np.zeros(frames.shape[0], np.float32)
+    values = np.zeros(len(frames), np.float32)
     before: Grey | None = None
-    for start in range(0, frames.shape[0], AT_ONCE):
-        stop = min(start + AT_ONCE, frames.shape[0])
-        some = np.empty((stop - start, *frames.shape[1:]), np.uint8)
-        frames.read(store, start, stop, some)
-        for step, frame in enumerate(some, start):
-            now = _grey(frame, LONGER[method])
-            if before is not None:
-                values[step - 1] = compare(before, now)
-            before = now
+    for step, frame in enumerate(frames):
+        now = _grey(frame, LONGER[method])
+        if before is not None:
+            values[step - 1] = compare(before, now)
+        before = now
     if len(values) > 1:
         values[-1] = values[-2]
     return values

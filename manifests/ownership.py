@@ -4,7 +4,8 @@ A result (a report, a plot, labels, a census, a rule) may go anywhere except int
 files of a run. These are recognised by their contents:
 
     dataset   a manifest.json of oxcart's, or .oxcart/plan.json of an unfinished compile
-    source    features.json and dataset_info.json of TFDS, or a file that `is_lerobot` recognises
+    source    features.json and dataset_info.json of TFDS, recordings.json of oxcart's, or a file that
+              `is_lerobot` recognises
     run       config.yaml and run.json; only `RUN_FILES` belong to the run, other names in it are free
 
 A place is judged by where it really is: symbolic links, `..` and other spellings are resolved first. Parent
@@ -30,10 +31,14 @@ DATASET, SOURCE, RUN = "dataset", "source", "run"
 VIDEOS, MODEL = "folder of videos", "model"
 """Kinds of output directories that contain no marker."""
 
+RECORDINGS, RECORDINGS_FORMAT = "recordings.json", "oxcart-recordings/1"
+"""File that makes a folder one of recordings that `oxcart.create` wrote, and the format that it names."""
+
 _MARKS = (
     (DATASET, (NAME,)),
     (DATASET, (CLAIM,)),
     (SOURCE, ("dataset_info.json", "features.json")),
+    (SOURCE, (RECORDINGS,)),
     (RUN, ("config.yaml", "run.json")),
 )
 LEROBOT = ("meta/info.json", "meta_data/info.json")
@@ -115,8 +120,18 @@ def owners(place: str | os.PathLike[str]) -> Iterator[Owner]:
 
 def holds_dataset(store: Store) -> bool:
     """Whether there is a `manifest.json` written by oxcart; other programs use that name too."""
-    size = min(store.found([NAME]).get(NAME, 0), _HEAD_BYTES)
-    return size > 0 and b'"format": "oxcart/' in store.read_range(NAME, 0, size)
+    return _begins_with(store, NAME, b'"format": "oxcart/')
+
+
+def holds_recordings(store: Store) -> bool:
+    """Whether there is a `recordings.json` written by oxcart; other programs use that name too."""
+    return _begins_with(store, RECORDINGS, b'"format": "oxcart-recordings/')
+
+
+def _begins_with(store: Store, name: str, mark: bytes) -> bool:
+    """Whether an object exists and has a mark near its beginning."""
+    size = min(store.found([name]).get(name, 0), _HEAD_BYTES)
+    return size > 0 and mark in store.read_range(name, 0, size)
 
 
 def check_file(what: str, place: str | os.PathLike[str]) -> None:
@@ -177,8 +192,9 @@ def _kinds(folder: str, strict: bool) -> list[str]:
             there = set(Store(folder).found(files))
         else:
             there = {name for name in files if os.path.exists(os.path.join(folder, name))}
-        if NAME in there and not holds_dataset(Store(folder)):
-            there.remove(NAME)
+        for name, holds in ((NAME, holds_dataset), (RECORDINGS, holds_recordings)):
+            if name in there and not holds(Store(folder)):
+                there.remove(name)
         kinds = [kind for kind, names in _MARKS if there.issuperset(names)]
         if any(name in there and is_lerobot(Store(folder), name) for name in LEROBOT):
             kinds.append(SOURCE)

@@ -81,7 +81,8 @@ def weigh(data: bytes, columns: Collection[str] | None = None) -> Weight:
 
     Args:
         data: the whole file.
-        columns: top-level names of the columns; None selects all.
+        columns: names of the columns; None selects all. As in Arrow, a name with a dot may also be that of a
+            part of a column, and a name selects all columns and parts that begin with it and a dot.
 
     Raises:
         ValueError: the file is not Parquet, or its footer and its pages do not agree.
@@ -96,14 +97,15 @@ def weigh(data: bytes, columns: Collection[str] | None = None) -> Weight:
     try:
         footer = reader.struct()
         leaves = _leaves(footer[2])
+        chosen = [columns is None or _selects(columns, leaf.path) for leaf in leaves]
         nbytes, pages, rows = 0, 0, 0
         parts: list[ColumnTexts] = []
         for group in footer[4]:
             rows += group[3]
             if len(group[1]) != len(leaves):
                 raise ValueError("a row group has other columns than the schema")
-            for leaf, column in zip(leaves, group[1], strict=True):
-                if columns is None or leaf.path[0] in columns:
+            for leaf, column, wanted in zip(leaves, group[1], chosen, strict=True):
+                if wanted:
                     took, walked, part = _weigh_column(data, start, leaf, column, group[3], PAGES - pages)
                     nbytes, pages = nbytes + took, pages + walked
                     if part is not None:
@@ -114,6 +116,11 @@ def weigh(data: bytes, columns: Collection[str] | None = None) -> Weight:
         raise ValueError("its footer lacks something, or holds what it should not") from None
     texts = tuple(".".join(one.path) for one in leaves if one.kind == _TEXT)
     return Weight(rows=rows, nbytes=nbytes, texts=texts, parts=tuple(parts))
+
+
+def _selects(columns: Collection[str], path: tuple[str, ...]) -> bool:
+    parts = ".".join(path).split(".")
+    return any(".".join(parts[:i]) in columns for i in range(1, len(parts) + 1))
 
 
 def spelled_out(data: bytes, parts: Iterable[ColumnTexts], most_entries: int) -> dict[str, int]:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import io
+import math
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -214,15 +217,45 @@ def parse_table(
             raise ValueError(f"it has {weight.rows:,} rows in {len(data):,} bytes, which cannot all differ")
         if weight.nbytes > most:
             raise ValueError(_too_large(weight.nbytes, most))
-        table = pq.read_table(
-            pa.BufferReader(_own(data)),
-            columns=list(columns) if columns is not None else None,
-            read_dictionary=_as_dictionaries(data, weight, coded, most) or None,
-        )
+        table = _read(data, columns, _as_dictionaries(data, weight, coded, most))
         table.validate(full=True)  # Parquet does not say whether texts are UTF-8
         return _spelled_out(table, coded, most)
     except (pa.ArrowException, OSError, ValueError) as error:
         raise CorruptError(f"{name}: not a readable Parquet table: {_first_line(error)}") from error
+
+
+def numbers(column: pa.Array | pa.ChunkedArray) -> npt.NDArray[Any]:
+    """The numbers of a column without nulls, read-only; a view of its memory if it is in one piece.
+
+    `to_numpy` would import pandas where that is installed, which takes longer than to read a million rows.
+    """
+    pieces = column.chunks if isinstance(column, pa.ChunkedArray) else [column]
+    arrays = [np.from_dlpack(piece) for piece in pieces]
+    found: npt.NDArray[Any] = arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
+    return found
+
+
+def as_arrow(values: npt.NDArray[Any]) -> pa.Array:
+    """Numbers as Arrow's, in the same memory; `pa.array` would import pandas too."""
+    data = pa.py_buffer(np.ascontiguousarray(values))
+    return pa.Array.from_buffers(pa.from_numpy_dtype(values.dtype), len(values), [None, data])
+
+
+def _read(data: bytes, columns: Sequence[str] | None, dictionaries: list[str]) -> pa.Table:
+    """Read columns of a file, those in `dictionaries` as dictionaries.
+
+    Raises:
+        ValueError: the file lacks a column, or has two of the same name.
+    """
+    # `pq.read_table` would load Arrow's datasets first, and plan and collect a scan: longer than it reads.
+    file = pq.ParquetFile(pa.BufferReader(_own(data)), read_dictionary=dictionaries or None, pre_buffer=False)
+    table = file.read(list(columns) if columns is not None else None)
+    counts = Counter(table.column_names)
+    names = list(counts) if columns is None else list(columns)
+    for name in names:
+        if counts[name] != 1:
+            raise ValueError(f"it has {counts[name]} columns {name!r}, expected one")
+    return table.select(names)
 
 
 def _as_dictionaries(data: bytes, weight: Weight, coded: Sequence[str], most: int) -> list[str]:
@@ -318,8 +351,11 @@ def conforming(
     for camera in (one.removesuffix(".height") for one in wanted if one.endswith(".height")):
         sides = [f"{camera}.height", f"{camera}.width"]
         if table.num_rows and {"steps", *sides} <= set(wanted):
-            frames = [table[one].to_numpy().astype(np.float64) for one in ("steps", *sides)]
-            if 3 * (frames[0] * frames[1] * frames[2]).max() >= MAX_MEMBER:
+            factors = [table[one] for one in ("steps", *sides)]
+            if 3 * math.prod(pc.max(one).as_py() for one in factors) < MAX_MEMBER:
+                continue
+            steps, height, width = (numbers(one).astype(np.float64) for one in factors)
+            if 3 * (steps * height * width).max() >= MAX_MEMBER:
                 raise CorruptError(f"{name}: frames of camera {camera} are more than an episode can have")
     return table
 

@@ -14,7 +14,7 @@ import itertools
 import os
 import shutil
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -198,9 +198,9 @@ class OpenFile:
         self._path = path
         self._descriptor = _regular(path)
 
-    def __del__(self) -> None:
+    def __del__(self, close: Callable[[int], None] = os.close) -> None:  # `os` is gone when Python ends
         if hasattr(self, "_descriptor"):
-            os.close(self._descriptor)
+            close(self._descriptor)
 
     def read_into(self, ranges: Sequence[tuple[int, memoryview]]) -> None:
         for offset, out in ranges:

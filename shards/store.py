@@ -169,6 +169,12 @@ class Store:
         return self._place.names(folder, limit)
 
 
+def store_of(file: str) -> tuple[Store, str]:
+    """The store that is the folder of a file or URL, and the name of the file there."""
+    folder, slash, name = file.rpartition("/")
+    return Store(folder or ("/" if slash else ".")), name
+
+
 def _open(url: str) -> Directory | Bucket:
     if not url:
         raise ConfigError("store: expected a directory or URL, got ''")

@@ -1,15 +1,15 @@
 """Write plain USTAR archives whose bytes depend only on the names and contents of their members.
 
 No header holds a time, user, group or host, so equal members give an equal archive. The writer counts and
-hashes what passes through it, so the offset of every member and the BLAKE3 digest of the archive cost no
-second pass.
+hashes what passes through it, so the offset of every member and the digest of the archive cost no second
+pass.
 """
 
 from __future__ import annotations
 
 import tarfile
-from collections.abc import Sequence
-from typing import BinaryIO
+from collections.abc import Callable, Sequence
+from typing import Any, BinaryIO
 
 from blake3 import blake3
 
@@ -24,11 +24,16 @@ END = bytes(2 * BLOCK)
 
 
 class TarWriter:
-    """A writer that appends members to `file`, which it does not close."""
+    """A writer that appends members to `file`, which it does not close.
 
-    def __init__(self, file: BinaryIO) -> None:
+    Args:
+        file: where to write.
+        new_hash: makes the hash of the whole archive: BLAKE3, or xxh3-64 where only damage must be found.
+    """
+
+    def __init__(self, file: BinaryIO, new_hash: Callable[[], Any] = blake3) -> None:
         self._file = file
-        self._hash = blake3()
+        self._hash = new_hash()
         self.offset = 0
         """Bytes written so far."""
 
@@ -50,9 +55,9 @@ class TarWriter:
         return start
 
     def finish(self) -> str:
-        """Write the end of the archive, and return the BLAKE3 digest of the whole archive, in hex."""
+        """Write the end of the archive, and return the digest of the whole archive, in hex."""
         self._write(END)
-        return self._hash.hexdigest()
+        return str(self._hash.hexdigest())
 
     def _write(self, data: bytes | memoryview) -> None:
         self._file.write(data)

@@ -19,9 +19,11 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from oxcart.manifests.where import Where
 from oxcart.shards.choices import nearest, one_of
 from oxcart.shards.errors import ConfigError
-from oxcart.train.data.config import READ_MODES
+from oxcart.train.data.activity import Idle
+from oxcart.train.data.config import BALANCES, READ_MODES
 from oxcart.train.data.mixture import EPOCHS, check_weights
 from oxcart.train.data.order import LANES, WINDOW
 from oxcart.train.data.sampling import check_per_episode
@@ -82,6 +84,17 @@ class DataConfig:
     min_motion: float | None = None
     """Leave out samples of train that move less than this from step to step, in the unit of the motion labels
     that `oxcart annotate motion` wrote beside each dataset."""
+    min_action: float | None = None
+    """Leave out samples of train whose actions move less than this per step, in the unit of the labels that
+    `oxcart annotate action` wrote beside each dataset."""
+    idle: Idle = field(default_factory=Idle)
+    """Which samples below these thresholds stay."""
+    where: str | None = None
+    """Train only on episodes of which an expression holds, such as "success and environment ~ 'toy'"."""
+    keys: str | None = None
+    """Train only on episodes whose keys are in this file or URL, one per line."""
+    balance: str | None = None
+    """`instruction`, `environment` or `dataset`: draw train samples from each equally often."""
     batch_size: int = 64
     """Samples of an optimizer step, over all ranks and accumulation."""
     camera: str = "primary"
@@ -298,6 +311,9 @@ def check_shared(config: TrainerConfig) -> None:
     one_of("train.device", train.device, ("auto", "cpu", "cuda"))
     one_of("data.epoch", data.epoch, EPOCHS)
     one_of("data.read_mode", data.read_mode, READ_MODES)
+    one_of("data.balance", data.balance, BALANCES)
+    if data.where is not None:
+        Where(data.where)  # parses it
     check_weights("data.mix", data.mix)
     if isinstance(data.mix, list) and data.datasets and len(data.mix) != len(data.datasets):
         raise ConfigError(

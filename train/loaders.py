@@ -66,7 +66,7 @@ def training_loader(
         place: rank and world size.
         pieces: pieces into which a step on the CPU splits the batch of a rank; None on a GPU.
         annotations: annotations whose values are read.
-        quiet: do not report how many samples `data.min_motion` leaves.
+        quiet: do not report how many samples a selection leaves.
         instructions: read every instruction of a sample.
 
     Raises:
@@ -83,6 +83,11 @@ def training_loader(
         size=size,
         annotations=annotations,
         min_motion=data.min_motion,
+        min_action=data.min_action,
+        idle=data.idle,
+        where=data.where,
+        keys=data.keys,
+        balance=data.balance,
         instructions=instructions,
         rank=place[0],
         world_size=place[1],
@@ -92,7 +97,8 @@ def training_loader(
     mixture = Mixture(datasets=datasets, weights=data.mix, epoch=data.epoch)
     loader = Loader(mixture, "train", config)
     _check_memory(data, sample, loader.size, place[1], pieces)
-    if data.min_motion is not None and place[0] == 0 and not quiet:
+    chosen = (data.min_motion, data.min_action, data.where, data.keys, data.balance, data.limit.train)
+    if any(one is not None for one in chosen) and place[0] == 0 and not quiet:
         print(loader, file=sys.stderr)
     return loader
 

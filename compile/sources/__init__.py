@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from oxcart.compile.sources.base import Source, SourceConfig
 from oxcart.compile.sources.compiled import CompiledSource
+from oxcart.compile.sources.recordings.source import RecordingSource
 from oxcart.shards.errors import ConfigError
 
 
@@ -24,6 +25,8 @@ def open_source(config: SourceConfig) -> Source:
                 f"{config.url}: reading videos needs the package {error.name}; pip install 'oxcart[video]'"
             ) from error
         return VideoSource(config)
+    if config.kind == "recordings":
+        return RecordingSource(config)
     from oxcart.compile.sources.rlds.source import RldsSource  # TFDS takes a second to import
 
     return RldsSource(config)

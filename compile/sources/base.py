@@ -8,7 +8,7 @@ episode that the census saw or raises a SourceError.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -123,11 +123,12 @@ class SourceConfig:
     url: str
     """The directory or URL of the source."""
     kind: str = "rlds"
-    """Kind of the source: `rlds` (a TFDS directory), `videos` (a folder of videos) or `compiled`."""
+    """Kind of the source: `rlds` (a TFDS directory), `videos` (a folder of videos), `recordings` (a folder
+    that `oxcart.create` wrote) or `compiled`."""
     source_splits: tuple[str, ...] | None = None
     """The source's own splits to read; None reads all."""
     cameras: tuple[str, ...] | None = None
-    """Cameras to read; None reads only the primary."""
+    """Cameras to read; None reads only the primary, and all of recordings."""
     roles: Mapping[str, str] = field(default_factory=dict, hash=False)
     """Camera -> its role, of `oxcart.manifests.roles.ROLES`, whatever the catalog says."""
     bgr: tuple[str, ...] | None = None
@@ -282,7 +283,7 @@ class Source(Protocol):
     """The dataset's exact name."""
     version: str
     origin: str
-    """Kind of the original source of the episodes: `rlds` or `videos`."""
+    """Kind of the original source of the episodes: `rlds`, `videos` or `recordings`."""
     remote: bool
     """Whether each read is a round trip to a server."""
     cameras: tuple[Camera, ...]
@@ -344,6 +345,36 @@ class Source(Protocol):
             SourceError: the episode differs from the one in the census, or cannot be read.
         """
         ...
+
+
+OPTIONS = {
+    "--source-split": "source_splits",
+    "--camera": "cameras",
+    "--bgr": "bgr",
+    "--instruction": "instruction",
+    "--action": "action",
+    "--state": "state",
+    "--reward": "reward",
+    "--success": "success",
+    "--action-names": "action_names",
+    "--action-kind": "action_kinds",
+    "--state-names": "state_names",
+    "--state-kind": "state_kinds",
+    "--no-action": "no_action",
+    "--environment": "environment",
+}
+"""Option that says how to read a source of robot data -> its field of `SourceConfig`."""
+
+
+def refuse_options(config: SourceConfig, options: Iterable[str], why: str) -> None:
+    """Refuse options that have no meaning for a kind of source.
+
+    Raises:
+        ConfigError: one of `options` is given; the message ends with `why`.
+    """
+    for option in options:
+        if getattr(config, OPTIONS[option]):
+            raise ConfigError(f"{option}: {why}")
 
 
 def clean(name: str) -> str:

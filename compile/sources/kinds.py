@@ -1,4 +1,4 @@
-"""Recognise the kind of source at a place: `videos` or `rlds`. LeRobot datasets are refused."""
+"""Recognise the kind of source at a place. LeRobot datasets are refused."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterable
 
 from oxcart.compile.sources.videos.files import is_video
-from oxcart.manifests.ownership import LEROBOT, is_lerobot
+from oxcart.manifests.ownership import LEROBOT, holds_recordings, is_lerobot
 from oxcart.shards.errors import ConfigError, StoreError
 from oxcart.shards.store import Store
 
@@ -20,14 +20,17 @@ INFO = "dataset_info.json"
 def recognise(source: str) -> tuple[str, str]:
     """Kind and URL of a source.
 
-    The kind is `videos` for `videos:DIR` and for a directory that holds videos but no TFDS dataset, else
-    `rlds`.
+    The kind is `recordings` for a folder that `oxcart.create` wrote, `videos` for `videos:DIR` and for a
+    directory that holds videos but no TFDS dataset, else `rlds`.
 
     Raises:
         ConfigError: the source is on this machine but is not a directory.
     """
     url = source.removeprefix(VIDEOS)
-    if Store(url).remote:
+    store = Store(url)
+    if source == url and store.listable and holds_recordings(store):
+        return "recordings", url
+    if store.remote:
         return ("videos" if source.startswith(VIDEOS) else "rlds"), url
     if not os.path.isdir(url):
         what = "is a file" if os.path.exists(url) else "does not exist"

@@ -15,7 +15,7 @@ import pytest
 from oxcart.cli.main import oxcart
 from oxcart.cli.options import LocalPath
 from oxcart.cli.outputs import OutputOption
-from oxcart.manifests.annotation import motion_url
+from oxcart.manifests.annotation import MOTION, beside
 from sample_compile import Compiled, cli, complaint, tree, tree_of, uploaded
 from servers import Server
 
@@ -33,6 +33,7 @@ READ = {
 """Options that name files which are read."""
 
 ARGUMENTS: dict[str, tuple[str, ...]] = {
+    "annotate action": ("DATASET",),
     "annotate motion": ("DATASET",),
     "audit": ("DATASET",),
     "bench shuffle": ("DATASET",),
@@ -283,8 +284,8 @@ def test_motion_beside_a_dataset_that_is_the_current_directory(
     made: Places, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(made.dataset)
-    assert motion_url(".") == motion_url("./") == f"{made.dataset}.motion.parquet"
-    assert motion_url("a/b/") == "a/b.motion.parquet"
+    assert beside(".", MOTION) == beside("./", MOTION) == f"{made.dataset}.motion.parquet"
+    assert beside("a/b/", MOTION) == "a/b.motion.parquet"
 
 
 def test_a_dataset_in_a_bucket_is_not_written_into(whole: Compiled, remote: str) -> None:

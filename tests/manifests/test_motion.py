@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from oxcart.manifests.annotation import motion_url, read_annotation
+from oxcart.manifests.annotation import MOTION, beside, read_annotation
 from oxcart.manifests.dataset import Dataset
 from oxcart.manifests.motion import measure
 from oxcart.shards.errors import ConfigError
@@ -17,14 +17,13 @@ from sample_compile import Compiled, cli, complaint, tree
 
 def test_a_value_is_the_mean_difference_to_the_next_frame(whole: Compiled) -> None:
     dataset = Dataset.open(str(whole.out))
-    found = measure(dataset, workers=2)
+    found = measure(dataset, cameras=["primary"], workers=2)
     assert found.dataset == dataset.manifest.fingerprint
     assert len(found.values) == dataset.manifest.counts["compiled"]
-    row = dataset.episode(None)
-    frames = dataset.frames(row, "primary", range(row["steps"]))
+    frames = dataset[0].frames()
     grey = np.stack([np.asarray(Image.fromarray(frame).convert("L")) for frame in frames]).astype(np.int16)
     expected = np.abs(np.diff(grey, axis=0)).mean(axis=(1, 2)).astype(np.float32)
-    assert np.array_equal(found.values[row["key"]], [*expected, expected[-1]])
+    assert np.array_equal(found.values[dataset[0].key], [*expected, expected[-1]])
     assert (expected > 0).any()
 
 
@@ -42,12 +41,12 @@ def test_the_command_writes_beside_the_dataset_and_not_into_it(whole: Compiled, 
     out.symlink_to(whole.out)
     run = cli("annotate", "motion", out, "--workers", 1)
     assert run.exit_code == 0, run.output
-    assert motion_url(str(out)) in run.stdout
+    assert beside(str(out), MOTION) in run.stdout
     assert tree(whole.out) == whole.tree
-    first = Path(motion_url(str(out))).read_bytes()
+    first = Path(beside(str(out), MOTION)).read_bytes()
     assert cli("annotate", "motion", out, "--workers", 2, "--quiet").exit_code == 0
-    assert Path(motion_url(str(out))).read_bytes() == first
-    assert read_annotation(motion_url(str(out))).parameters["method"] == "difference"
+    assert Path(beside(str(out), MOTION)).read_bytes() == first
+    assert read_annotation(beside(str(out), MOTION)).parameters["method"] == "difference"
 
 
 def test_one_file_for_two_datasets_is_refused(whole: Compiled, tmp_path: Path) -> None:

@@ -71,6 +71,20 @@ def test_what_a_file_takes_is_no_less_than_it_does_and_not_twice_as_much(how: di
     assert 4 * 500 <= alone.nbytes <= 4 * 500 * 3
 
 
+def test_columns_that_arrow_selects_by_a_part_of_their_name_are_weighed_and_left_out() -> None:
+    """A forged file may have them beside those that are read, or in place of them."""
+    long = pa.array(range(500), pa.int64())
+    columns = {"n.size": long, "n": pa.array([1] * 500, pa.int8())}
+    for extra in ({"n.size.x": long}, {"n.y": long}, {"m": pa.StructArray.from_arrays([long], ["n"])}):
+        data = file(pa.table({**columns, **extra}))
+        for name in ("n", "n.size", "m.n"):
+            taken = pq.ParquetFile(pa.BufferReader(data)).read([name]).nbytes
+            assert taken <= weigh(data, [name]).nbytes
+        assert parse_table(data, "t", ["n"]).equals(pa.table(columns).select(["n"]))
+    with pytest.raises(CorruptError, match=r"^t: not a readable Parquet table: it has 0 columns 'm\.n'"):
+        parse_table(data, "t", ["n", "m.n"])
+
+
 @pytest.mark.parametrize("rows", [0, 1])
 def test_a_table_of_nothing_weighs_nothing(rows: int) -> None:
     assert weigh(file(mixed().slice(0, rows))).nbytes < 1000
@@ -159,11 +173,11 @@ def test_only_texts_that_may_unfold_are_read_as_dictionaries(
     data = file(pa.table({"key": [f"{i:08d}" for i in range(1000)], "text": long}), compression="zstd")
     asked = []
 
-    def reading(source: Any, *, read_dictionary: list[str] | None, **how: Any) -> pa.Table:
+    def reading(source: Any, *, read_dictionary: list[str] | None, **how: Any) -> pq.ParquetFile:
         asked.append(read_dictionary)
-        return pq.read_table(source, read_dictionary=read_dictionary, **how)
+        return pq.ParquetFile(source, read_dictionary=read_dictionary, **how)
 
-    monkeypatch.setattr(tables, "pq", SimpleNamespace(read_table=reading))
+    monkeypatch.setattr(tables, "pq", SimpleNamespace(ParquetFile=reading))
     with contextlib.suppress(CorruptError):
         parse_table(data, "t", most=5_000_000 if repeated else 25_000_000)
     assert asked == [["text"] if repeated else None]

@@ -13,6 +13,7 @@ from oxcart.manifests.tables import (
     REJECTED_SCHEMA,
     ROW_GROUP,
     VALUES_SCHEMA,
+    conforming,
     episodes_schema,
     parse_table,
     read_table,
@@ -80,7 +81,7 @@ def test_some_columns_are_read_alone(tmp_path: Path) -> None:
     store = Store(tmp_path)
     store.put("t.parquet", table_bytes(chunks()))
     found = read_table(store, "t.parquet", ["camera", "key"])
-    assert sorted(found.column_names) == ["camera", "key"]
+    assert found.column_names == ["camera", "key"]
     assert found["key"].to_pylist() == [f"k{i}" for i in range(20)]
     assert read_table(store, "t.parquet").equals(chunks())
     assert read_table(store, "t.parquet", []).column_names == []
@@ -94,6 +95,25 @@ def test_a_column_that_is_not_there_is_corrupt_and_a_table_that_is_not_there_is_
     assert len(str(caught.value).splitlines()) == 1
     with pytest.raises(StoreError, match="No such file"):
         read_table(store, "none.parquet")
+
+
+@pytest.mark.parametrize("steps", [[1 << 20, 1], [1 << 20, 8]])
+def test_frames_of_an_episode_that_fill_no_member_are_corrupt(steps: list[int]) -> None:
+    columns = ["steps", "c.height", "c.width"]
+    schema = pa.schema([episodes_schema(["c"]).field(name) for name in columns])
+    table = pa.table([steps, [1, 1 << 15], [1, 1 << 14]], schema=schema)
+    if steps[1] == 1:  # many steps and large frames, but not in one episode
+        assert conforming(table, episodes_schema(["c"]), "t", columns) is table
+        return
+    with pytest.raises(CorruptError, match="t: frames of camera c are more than an episode can have"):
+        conforming(table, episodes_schema(["c"]), "t", columns)
+
+
+@pytest.mark.parametrize("columns", [None, ["key"]])
+def test_two_columns_of_one_name_are_corrupt(columns: list[str] | None) -> None:
+    data = table_bytes(pa.table([["a"], ["b"]], names=["key", "key"]))
+    with pytest.raises(CorruptError, match="it has 2 columns 'key', expected one"):
+        parse_table(data, "t", columns)
 
 
 @pytest.mark.parametrize("data", [b"", b"PAR1", b"PAR1PAR1", bytes(500), b"key,camera\n1,2\n"], ids=repr)

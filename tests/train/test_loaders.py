@@ -14,7 +14,7 @@ import torch
 import servers
 from oxcart.compile.images import Resize
 from oxcart.compile.sample.videos import CC_BY, write_info, write_video
-from oxcart.manifests.annotation import motion_url, write_annotation
+from oxcart.manifests.annotation import MOTION, beside, write_annotation
 from oxcart.manifests.dataset import Dataset
 from oxcart.manifests.motion import measure
 from oxcart.manifests.split import SplitRule
@@ -60,7 +60,7 @@ def test_what_hardly_moves_is_left_out_and_counted(
     with pytest.raises(ConfigError, match="run oxcart annotate motion"):
         LaqTask(config, torch.device("cpu")).loader(0, 1)
     motion = measure(Dataset.open(str(dataset)))
-    write_annotation(motion_url(str(dataset)), motion)
+    write_annotation(beside(str(dataset), MOTION), motion)
     values = np.concatenate(list(motion.values.values()))
     least = float(np.median(values))
     config = small(dataset, tmp_path / "run", f"data.min_motion={least}", "run.quiet=false")

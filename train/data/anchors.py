@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from oxcart.shards.errors import ConfigError
+from oxcart.train.data.activity import ActiveSteps, open_active
 from oxcart.train.data.config import LoaderConfig
 from oxcart.train.data.index import SplitIndex
-from oxcart.train.data.moving import MovingSteps, open_moving
 from oxcart.train.data.sampling import RelativeSteps, TooShortError, Window, ends_of
 
 Int64 = npt.NDArray[np.int64]
@@ -25,8 +25,8 @@ class Anchors:
     """[N]: first anchor of each episode, if it has any."""
     room: Int64
     """[N]: number of anchors of each episode."""
-    moving: MovingSteps | None
-    """The anchors that move enough; None means all of them."""
+    active: ActiveSteps | None
+    """The anchors at which something happens; None means all of them."""
 
     @classmethod
     def of(cls, index: SplitIndex, config: LoaderConfig, relative: RelativeSteps) -> Anchors:
@@ -39,27 +39,37 @@ class Anchors:
 
         Raises:
             TooShortError: no episode is long enough for a sample.
-            ConfigError: no sample moves enough, or there is no annotation that says so.
+            ConfigError: no sample moves enough, or an annotation that says so is missing.
         """
         window = config.sample.window
         first, room = _whole(index, window, relative)
-        moving = open_moving(index, config.motion, config.min_motion, first, room, relative.seen)
-        room = room if moving is None else moving.room
+        active = open_active(
+            index,
+            config.motion,
+            config.thresholds,
+            config.idle,
+            config.cameras,
+            first,
+            room,
+            relative.seen,
+        )
+        room = room if active is None else active.room
         room = np.maximum(room - window.leave, 0)
         if room.any():
-            return cls(first=first, room=room, moving=moving)
+            return cls(first=first, room=room, active=active)
         where = f"{index.dataset.store.url}, {index.split}"
-        if moving is not None and moving.before:
+        if active is not None and active.before:
+            names = ", ".join(f"min_{name}" for name in config.thresholds)
             raise ConfigError(
-                f"min_motion: {config.min_motion:g} is more than the motion of each of the "
-                f"{moving.before:,} steps of {where}; choose a lower threshold"
+                f"{names}: none of the {active.before:,} steps of {where} is among {active.said}; "
+                "choose a lower threshold"
             )
         raise TooShortError(_too_short(index, window, relative, where))
 
     def at(self, episodes: Int64, numbers: Int64) -> Int64:
         """The steps of anchors, each given by its episode and its number among those of the episode."""
-        if self.moving is not None:
-            return self.moving.at(episodes, numbers)
+        if self.active is not None:
+            return self.active.at(episodes, numbers)
         return self.first[episodes] + numbers
 
 

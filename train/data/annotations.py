@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow.compute as pc
 
-from oxcart.manifests.annotation import Annotation, read_annotation
+from oxcart.manifests.annotation import Annotation, StoredValues, read_annotation
 from oxcart.shards.errors import ConfigError
 from oxcart.train.data.index import SplitIndex
 
@@ -45,8 +46,11 @@ class StepValues:
             )
         which = prints.index(found.dataset)
         index = indexes[which]
-        values = np.concatenate(values_of(found, index, f"annotation {url}"))
+        stored = found.values
+        assert isinstance(stored, StoredValues)
+        begins = stored.bounds[rows_of(found, index, f"annotation {url}")]
         starts = np.concatenate([[0], np.cumsum(index.steps[:-1], dtype=np.int64)])
+        values = stored.flat[np.repeat(begins - starts, index.steps) + np.arange(index.steps.sum())]
         said = found.parameters.get("offset")
         ahead = said if isinstance(said, int) and said > 0 else 0
         return cls(name=found.name, dataset=which, starts=starts, values=values, ahead=ahead)
@@ -67,25 +71,29 @@ class StepValues:
         return found
 
 
-def values_of(found: Annotation, index: SplitIndex, name: str) -> list[npt.NDArray[Any]]:
-    """The values of each episode of a split, in the order of the split.
+def rows_of(found: Annotation, index: SplitIndex, name: str) -> Int64:
+    """The row of each episode of a split in an annotation.
 
     Args:
-        found: the annotation.
+        found: the annotation, as it was read from its file.
         index: episodes of the split.
         name: what a message calls the annotation.
 
     Raises:
         ConfigError: an episode has no values, or not as many as steps.
     """
-    parts = []
-    for key, steps in zip(index.keys.to_pylist(), index.steps.tolist(), strict=True):
-        values = found.values.get(key)
-        if values is None or len(values) != steps:
-            has = "no values" if values is None else f"{len(values)} values"
-            raise ConfigError(f"{name}: has {has} for episode {key}, expected {steps}")
-        parts.append(values)
-    return parts
+    stored = found.values
+    assert isinstance(stored, StoredValues)
+    places = pc.index_in(index.keys, value_set=stored.episodes)
+    known = pc.is_valid(places).to_numpy(zero_copy_only=False)
+    rows: Int64 = pc.fill_null(places, 0).to_numpy(zero_copy_only=False).astype(np.int64)
+    lengths = np.where(known, np.diff(stored.bounds)[rows] if len(stored) else 0, 0)
+    wrong = np.flatnonzero(~known | (lengths != index.steps))
+    if len(wrong):
+        first = int(wrong[0])
+        has = f"{lengths[first]} values" if known[first] else "no values"
+        raise ConfigError(f"{name}: has {has} for episode {index.key(first)}, expected {index.steps[first]}")
+    return rows
 
 
 def by_name(found: Sequence[StepValues], indexes: Sequence[SplitIndex]) -> dict[str, dict[int, StepValues]]:

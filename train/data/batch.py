@@ -10,6 +10,11 @@ import torch
 from torch import Tensor
 
 from oxcart.manifests.columns import Column
+from oxcart.shards.text import cut
+from oxcart.train.data.lerobot import lerobot
+
+LONGEST = 100
+"""Maximum letters of a line of a batch as text."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +58,7 @@ class Batch:
     state_is_pad: Tensor | None = None
     """bool [B, k] or [B]: whether a step lies beyond the episode, whose first or last state it repeats."""
     instructions: list[list[str]] | None = None
-    """Every instruction in force at t: one per field that has instructions; [] if there is none."""
+    """Every instruction in force at t, the preferred first: one per field; [] if there is none."""
     columns: Mapping[str, Mapping[str, tuple[Column, ...]]] = field(default_factory=dict)
     """Name of each dataset -> `action`, `state` -> the columns as the manifest describes them, of the values
     that were read; with `pad_to`, values beyond them are 0."""
@@ -65,6 +70,19 @@ class Batch:
 
     def __len__(self) -> int:
         return len(self.key)
+
+    def __repr__(self) -> str:
+        lines = [f"Batch of {len(self)} samples"]
+        for name, value in vars(self).items():
+            named = value.items() if isinstance(value, Mapping) else [("", value)]
+            shown = [f"{one} {_told(each)}".strip() for one, each in named if isinstance(each, Tensor)]
+            if shown:
+                lines.append(f"  {name}: {cut(', '.join(shown), LONGEST)}")
+        lines += [
+            f"  {name}: {cut(', '.join(dict.fromkeys(values)), LONGEST)}"
+            for name, values in (("dataset", self.dataset), ("key", self.key))
+        ]
+        return "\n".join(lines)
 
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Batch:
         """Copy the batch to a device."""
@@ -82,6 +100,10 @@ class Batch:
         }
         return replace(self._each(lambda tensor: tensor[rows]), **lists)
 
+    def lerobot(self) -> dict[str, Any]:
+        """The batch under LeRobot's names, frames as floats: `oxcart.train.data.lerobot`."""
+        return lerobot(self)
+
     def _each(self, change: Callable[[Tensor], Tensor]) -> Batch:
         tensors: dict[str, Any] = {}
         for name, value in vars(self).items():
@@ -90,3 +112,9 @@ class Batch:
             elif isinstance(value, dict) and name != "columns":
                 tensors[name] = {key: change(one) for key, one in value.items()}
         return replace(self, **tensors)
+
+
+def _told(tensor: Tensor) -> str:
+    """Type and shape of a tensor, and its device if that is not the CPU: `uint8 [64, 2, 256, 256, 3]`."""
+    where = "" if tensor.device.type == "cpu" else f" on {tensor.device}"
+    return f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}{where}"

@@ -11,17 +11,22 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
+from oxcart.manifests.annotation import ACTION, MOTION
 from oxcart.manifests.manifest import Manifest
+from oxcart.manifests.where import Where
 from oxcart.shards.choices import one_of
 from oxcart.shards.errors import ConfigError
+from oxcart.train.data.activity import Idle
 from oxcart.train.data.order import LANES, WINDOW
 from oxcart.train.data.sampling import Frames, Pairs, Window
+from oxcart.train.data.selection import Selection
 from oxcart.train.data.workers import THREADS
 
 ACTIONS = (None, "steps", "sum")
+BALANCES = (None, "instruction", "environment", "dataset")
 READ_MODES = ("auto", "sparse", "sequential")
 
 Size: TypeAlias = int | tuple[int, int]
@@ -64,13 +69,27 @@ class LoaderConfig:
     annotations: Sequence[str] = ()
     """Files or URLs of annotations to read at t; each name needs one file for every dataset."""
     min_motion: float | None = None
-    """Leave out samples whose mean motion per step is lower, in the unit of `oxcart annotate motion`."""
+    """Leave out samples whose mean motion per step is lower, in the unit of `oxcart annotate motion`, as the
+    cameras that they read see it."""
+    min_action: float | None = None
+    """Leave out samples whose actions move less per step, in the unit of `oxcart annotate action`. With
+    `min_motion` too, a sample stays if one of both says so."""
+    idle: Idle = field(default_factory=Idle)
+    """Which of the samples below these thresholds stay."""
     motion: Sequence[str] = ()
-    """Files or URLs of the motion annotations for `min_motion`; by default the file that
-    `oxcart annotate motion` writes beside each dataset."""
+    """Files or URLs of annotations for `min_motion` and `min_action`; by default the files that
+    `oxcart annotate` writes beside each dataset."""
+    where: str | None = None
+    """Read only episodes of which an expression holds, such as `success and environment ~ 'toy'`
+    (`oxcart.manifests.where`)."""
+    keys: str | os.PathLike[str] | None = None
+    """Read only episodes whose keys are in this file or URL, one per line."""
     limit: int | None = None
-    """Read only the first n episodes of each dataset, by the hash of their keys; episodes that `--extend`
-    added come last."""
+    """Read only the first n of these episodes of each dataset, by the hash of their keys; episodes that
+    `--extend` added come last."""
+    balance: str | None = None
+    """`instruction` or `environment`: take turns among the episodes of each, dataset by dataset, so that all
+    are drawn equally often; `dataset`: take turns among the datasets. None draws all episodes alike."""
     control_rate: float | Mapping[str, float] | None = None
     """Steps per second, of all datasets or by name, in place of what a dataset says of itself."""
     rank: int | None = None
@@ -104,6 +123,8 @@ class LoaderConfig:
     def __post_init__(self) -> None:
         one_of("action", self.action, ACTIONS)
         one_of("read_mode", self.read_mode, READ_MODES)
+        one_of("balance", self.balance, BALANCES)
+        _ = self.selection  # parses the expression
         self._check_arrays()
         if self.action_columns is not None:
             names = self.action_columns
@@ -136,8 +157,9 @@ class LoaderConfig:
                 raise ConfigError(
                     f"control_rate{f' of {name}' if name else ''}: expected more than 0, got {rate}"
                 )
-        if self.min_motion is not None and not 0 <= self.min_motion < math.inf:
-            raise ConfigError(f"min_motion: expected at least 0, got {self.min_motion}")
+        for name, value in self.thresholds.items():
+            if not 0 <= value < math.inf:
+                raise ConfigError(f"min_{name}: expected at least 0, got {value}")
         if (self.rank is None) != (self.world_size is None):
             raise ConfigError("rank, world_size: expected both or none of them")
         if self.rank is not None and self.world_size is not None and not 0 <= self.rank < self.world_size:
@@ -165,6 +187,19 @@ class LoaderConfig:
         for name in self.cameras:
             if (size := self.resize(name)) is not None and min(size) < 1:
                 raise ConfigError(f"size: expected at least 1 pixel, got {size[0]}x{size[1]}")
+
+    @property
+    def selection(self) -> Selection:
+        """Which episodes are read."""
+        where = Where(self.where) if self.where is not None else None
+        file = os.fspath(self.keys) if self.keys is not None else None
+        return Selection(where=where, file=file, limit=self.limit)
+
+    @property
+    def thresholds(self) -> dict[str, float]:
+        """`motion`, `action` -> the threshold, if there is one."""
+        given = {MOTION: self.min_motion, ACTION: self.min_action}
+        return {name: value for name, value in given.items() if value is not None}
 
     @property
     def cameras(self) -> tuple[str, ...]:

@@ -1,11 +1,12 @@
 """The episodes of one split of a compiled dataset, as arrays that the loader keeps in memory.
 
-Only scalar columns, and texts as dictionaries: a million episodes take about 120 MB. The chunk tables
+Only scalar columns, and texts as dictionaries: a million episodes take about 80 MB. The chunk tables
 (`shards/*.chunks.parquet`) are read together with their shards, and dropped when others need the room.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -17,17 +18,18 @@ import pyarrow.compute as pc
 
 from oxcart.manifests.dataset import Dataset, Read, read_chunks, read_whole
 from oxcart.manifests.episode import place_chunks
-from oxcart.manifests.tables import EPISODES
+from oxcart.manifests.tables import EPISODES, as_arrow, episodes_schema, numbers
 from oxcart.shards.errors import ConfigError, CorruptError
 from oxcart.shards.names import tar_name
 from oxcart.train.data.recent import Recent
+from oxcart.train.data.selection import ALL, Selection
 
 Int64 = npt.NDArray[np.int64]
 
 TEXTS = ("environment", "instruction")
 ACTS = ("action.start", "action.stop")
 CHUNK_TABLE_BYTES = 64 << 20
-"""Size limit of a camera's chunk tables in memory, in bytes; the table in use always stays."""
+"""Size limit of the chunk tables of a split in memory, in bytes; those of the shard in use always stay."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,14 +43,25 @@ class Texts:
     @classmethod
     def of(cls, column: pa.ChunkedArray) -> Texts:
         """Convert a column of strings, plain or dictionary-encoded."""
-        whole = column.unify_dictionaries().combine_chunks()
-        if isinstance(whole, pa.ChunkedArray):
-            whole = (
-                whole.chunk(0) if whole.num_chunks else pa.array([], pa.dictionary(pa.int32(), pa.string()))
-            )
-        coded = whole if pa.types.is_dictionary(whole.type) else whole.dictionary_encode()
-        codes = coded.indices.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int32)
-        return cls(codes=codes, values=coded.dictionary.to_pylist())
+        coded = column if pa.types.is_dictionary(column.type) else column.dictionary_encode()
+        pieces = coded.unify_dictionaries().chunks
+        none = [as_arrow(np.full(len(piece), -1, np.int32)) for piece in pieces]
+        codes = [
+            numbers(pc.coalesce(one.indices, missing)) for one, missing in zip(pieces, none, strict=True)
+        ]
+        values = pieces[0].dictionary.to_pylist() if pieces else []
+        return cls(codes=np.concatenate([np.empty(0, np.int32), *codes]), values=values)
+
+    @property
+    def nbytes(self) -> int:
+        """Memory of the column, in bytes."""
+        return self.codes.nbytes + sys.getsizeof(self.values) + sum(map(sys.getsizeof, self.values))
+
+    def equal(self, text: str) -> npt.NDArray[np.bool_]:
+        """Which episodes have a given text."""
+        of_code = np.array([value == text for value in [*self.values, None]])  # -1 is the last one
+        found: npt.NDArray[np.bool_] = of_code[self.codes]
+        return found
 
     def at(self, episodes: Int64) -> list[str | None]:
         """The texts of given episodes."""
@@ -103,6 +116,15 @@ class ChunkTable:
         return sum(a.nbytes for a in (self.firsts, self.offsets, self.sizes, self.digests))
 
 
+class ShardChunks(dict[str, ChunkTable]):
+    """Name of each camera -> its chunks in one shard."""
+
+    @property
+    def nbytes(self) -> int:
+        """Memory of the tables, in bytes."""
+        return sum(one.nbytes for one in self.values())
+
+
 class SplitIndex:
     """Episodes of one split, in plan order, and where the frames of some cameras are.
 
@@ -110,7 +132,7 @@ class SplitIndex:
         dataset: the compiled dataset.
         split: name of the split, such as `train`.
         cameras: names or roles of cameras.
-        limit: number of episodes to keep, from the first in plan order; None keeps all.
+        selection: which of the episodes; by default all.
         arrays: which of `action` and `state` will be read.
         metadata: whether `KEY.json` will be read.
         read: reads the bytes of tables.
@@ -125,12 +147,18 @@ class SplitIndex:
         dataset: Dataset,
         split: str,
         cameras: Sequence[str] = ("primary",),
-        limit: int | None = None,
+        selection: Selection = ALL,
         arrays: tuple[str, ...] = (),
         metadata: bool = False,
         read: Read = read_whole,
     ) -> None:
-        self.dataset, self.split = dataset, split
+        self.dataset, self.split, self._read = dataset, split, read
+        self._places: npt.NDArray[np.int32] | None = None
+        """[N]: number of each episode among those of its shard, where some are left out."""
+        self.left: list[tuple[str, int]] = []
+        """Each step of the selection, and the number of episodes that it left."""
+        self._selection = selection
+        self._chunks: Recent[int, ShardChunks] = Recent(CHUNK_TABLE_BYTES)
         manifest, url = dataset.manifest, dataset.store.url
         entries = {name: manifest.camera(name) for name in cameras}
         if not manifest.splits.get(split, {}).get("episodes"):
@@ -145,43 +173,68 @@ class SplitIndex:
         pixels = [one for name in found for one in camera_columns(name)]
         told = ["offset", "json.digest"] if metadata else []
         columns = ["key", "split", "shard", "steps", *TEXTS, *pixels, *places, *told]
-        table = dataset.table(EPISODES, columns, coded=("split", "shard", *TEXTS), read=read)
-        splits = Texts.of(table["split"])
-        wanted = [code for code, name in enumerate(splits.values) if name == split]
-        table = table.filter(pa.array(np.isin(splits.codes, wanted))).drop_columns("split")
-        stated = manifest.splits[split]["episodes"]
-        if table.num_rows != stated:
-            has = f"has {table.num_rows} episodes of {split}, the manifest says {stated}"
-            raise CorruptError(f"{url}/{manifest.file(EPISODES)}: {has}")
-        table = table.slice(0, limit)
-        self.keys: pa.Array = pc.cast(table["key"], pa.large_string()).combine_chunks()
-        self.steps = table["steps"].to_numpy().astype(np.int32)
+        schema = episodes_schema(manifest.camera_names)
+        asked = selection.where.columns(schema) if selection.where is not None else []
+        columns = list(dict.fromkeys([*columns, *asked]))
+        texts = [one for one in columns if pa.types.is_string(schema.field(one).type) and one != "key"]
+        table = dataset.table(EPISODES, columns, coded=texts, read=read)
+        self.known_keys: pa.ChunkedArray | None = table["key"] if selection.file is not None else None
+        """Keys of all splits, if some of them are asked for."""
+        table = self._rows_of_split(table, selection)
+        keys = pc.cast(table["key"], pa.large_string())
+        self.keys: pa.Array = keys.chunk(0) if keys.num_chunks == 1 else keys.combine_chunks()
+        self.steps = numbers(table["steps"])
         self.texts = {name: Texts.of(table[name]) for name in TEXTS}
-        numbers = {shard["name"]: i for i, shard in enumerate(manifest.shards)}
+        number = {shard["name"]: i for i, shard in enumerate(manifest.shards)}
         shards = Texts.of(table["shard"])
         try:
-            of_code = np.array([numbers[tar_name(name)] for name in shards.values], np.int32)
+            of_code = np.array([number[tar_name(name)] for name in shards.values], np.int32)
         except KeyError as error:
             raise CorruptError(f"{url}/{EPISODES}: shard {error} is not in the manifest") from error
         self.shards = of_code[shards.codes]
-        if (np.diff(self.shards) < 0).any():
+        if (self.shards[1:] < self.shards[:-1]).any():
             raise CorruptError(f"{url}/{EPISODES}: episodes of one shard are not in consecutive rows")
         self.acts: Int64 | None = None
         """[N, 2]: first step of each episode that holds an action, and the step after the last one."""
         if "action" in arrays:
-            self.acts = np.stack([table[name].to_numpy().astype(np.int64) for name in ACTS], axis=1)
+            self.acts = np.stack([numbers(table[name]) for name in ACTS], axis=1, dtype=np.int64)
         self.arrays = {
             name: ArrayPlace(
                 size=getattr(manifest, name)["size"],
-                offsets=table[f"{name}.offset"].to_numpy().astype(np.int64),
-                digests=table[f"{name}.digest"].to_numpy(),
+                offsets=numbers(table[f"{name}.offset"]),
+                digests=numbers(table[f"{name}.digest"]),
             )
             for name in arrays
         }
-        self.metadata = tuple(table[name].to_numpy() for name in told)
+        self.metadata = tuple(numbers(table[name]) for name in told)
         """Offset of each episode's `KEY.json` in its shard, header included, and digest of `KEY.json`."""
-        self.cameras = {name: CameraIndex(self, entry, table, read) for name, entry in entries.items()}
+        self.cameras = {name: CameraIndex(self, entry, table) for name, entry in entries.items()}
         """Name of each camera, as it was asked for -> where its frames are."""
+        del table
+        pa.default_memory_pool().release_unused()  # reading took more than the columns do
+
+    def _rows_of_split(self, table: pa.Table, selection: Selection) -> pa.Table:
+        """The chosen rows of the split; all of its rows stand together, since plan order is by split."""
+        manifest, url = self.dataset.manifest, self.dataset.store.url
+        mine = Texts.of(table["split"]).equal(self.split)
+        count = int(np.count_nonzero(mine))
+        stated = manifest.splits[self.split]["episodes"]
+        if count != stated:
+            has = f"has {count} episodes of {self.split}, the manifest says {stated}"
+            raise CorruptError(f"{url}/{manifest.file(EPISODES)}: {has}")
+        first = int(mine.argmax())
+        if not mine[first : first + count].all():
+            raise CorruptError(f"{url}/{EPISODES}: episodes of one split are not in consecutive rows")
+        whole = table.slice(first, count)
+        rows, self.left = selection.rows(whole, f"{url}, {self.split}")
+        scattered = len(rows) and int(rows[-1]) >= len(rows)
+        if scattered:
+            codes = Texts.of(whole["shard"]).codes
+            begins = np.flatnonzero(np.diff(codes, prepend=-1))
+            self._places = (rows - begins[np.searchsorted(begins, rows, side="right") - 1]).astype(np.int32)
+        if scattered or 2 * len(rows) < table.num_rows:  # else a few rows would keep the whole table
+            return table.take(as_arrow(first + rows))
+        return whole.slice(0, len(rows))
 
     def __len__(self) -> int:
         return len(self.steps)
@@ -189,19 +242,52 @@ class SplitIndex:
     @property
     def nbytes(self) -> int:
         """Memory of the columns, in bytes."""
-        texts = sum(one.codes.nbytes for one in self.texts.values())
+        texts = sum(one.nbytes for one in self.texts.values())
+        told = sum(one.nbytes for one in self.metadata)
         arrays = sum(one.offsets.nbytes + one.digests.nbytes for one in self.arrays.values())
         arrays += self.acts.nbytes if self.acts is not None else 0
         frames = sum(one.nbytes for one in self.cameras.values())
-        return int(self.keys.nbytes + self.steps.nbytes + self.shards.nbytes) + texts + arrays + frames
+        return int(self.keys.nbytes + self.steps.nbytes + self.shards.nbytes) + texts + told + arrays + frames
 
     def key(self, episode: int) -> str:
         """Key of an episode."""
         return str(self.keys[episode].as_py())
 
+    def chunks(self, shard: int) -> ShardChunks:
+        """The chunk tables of all cameras in a shard, read by the first thread that asks for one.
+
+        Raises:
+            CorruptError: the table does not match its digest, or lists other episodes.
+        """
+        return self._chunks.get(shard, lambda: self._read_chunks(shard))
+
+    def _read_chunks(self, shard: int) -> ShardChunks:
+        entry = self.dataset.manifest.shards[shard]
+        table = read_chunks(self.dataset.store, entry, self._read)
+        of_row = Texts.of(table["camera"])
+        rows = slice(self.first_episode(shard), self.first_episode(shard + 1))
+        found = ShardChunks()
+        for camera in self.cameras.values():
+            mine = np.flatnonzero(of_row.equal(camera.name))
+            try:
+                mine = self._chosen(mine, rows)
+                found[camera.name] = camera.place(table.take(as_arrow(mine)), rows)
+            except CorruptError as error:
+                raise CorruptError(f"{entry['chunks']}: {error}") from error
+        return found
+
+    def _chosen(self, mine: Int64, rows: slice) -> Int64:
+        """Those rows of a shard's chunk table that are of episodes of this index."""
+        if self._places is None:
+            return mine[: rows.stop - rows.start]
+        places = self._places[rows]
+        if places.max(initial=-1) >= len(mine):
+            raise CorruptError("is not of the episodes that episodes.parquet lists")
+        return mine[places]
+
     def keys_at(self, episodes: Int64) -> list[str]:
         """Keys of given episodes."""
-        found: list[str] = self.keys.take(pa.array(episodes)).to_numpy(zero_copy_only=False).tolist()
+        found: list[str] = self.keys.take(as_arrow(episodes)).to_pylist()
         return found
 
     def shard_name(self, shard: int) -> str:
@@ -219,6 +305,7 @@ class SplitIndex:
             "fingerprint": self.dataset.manifest.fingerprint,
             "order": self.dataset.manifest.order,
             "split": self.split,
+            **self._selection.describe(),
         }
 
 
@@ -229,63 +316,61 @@ class CameraIndex:
         index: the episodes.
         entry: the camera's entry of the manifest.
         table: rows of `episodes.parquet`, one per episode, with the camera's columns.
-        read: reads the bytes of chunk tables.
     """
 
-    def __init__(self, index: SplitIndex, entry: Mapping[str, Any], table: pa.Table, read: Read) -> None:
-        self.index, self._entry, self._read = index, entry, read
+    def __init__(self, index: SplitIndex, entry: Mapping[str, Any], table: pa.Table) -> None:
+        self.index, self._entry = index, entry
         self.name: str = entry["name"]
         self.codec: str = entry["codec"]
         self.chunk: int = entry["chunk"]
         """Frames per chunk; the last chunk of an episode may have fewer."""
-        offsets, *sides = (table[one].to_numpy() for one in camera_columns(self.name))
-        self.offsets: Int64 = offsets.astype(np.int64)
+        offsets, height, width = (numbers(table[one]) for one in camera_columns(self.name))
+        self.offsets: Int64 = offsets
         """[N]: offset of each episode's first chunk in its shard."""
-        self.sizes = np.stack([one.astype(np.int32) for one in sides], axis=1)
-        """[N, 2]: height and width of each episode's frames."""
         self.uniform: tuple[int, int] | None = None
         """Height and width of all frames; None where they differ."""
-        if (self.sizes == self.sizes[:1]).all():
-            self.uniform = int(self.sizes[0, 0]), int(self.sizes[0, 1])
-            self.sizes = np.broadcast_to(self.sizes[:1].copy(), self.sizes.shape)
+        if height.min() == height.max() and width.min() == width.max():
+            self.uniform = int(height[0]), int(width[0])
+            self.sizes = np.broadcast_to(np.array(self.uniform, np.int32), (len(height), 2))
+        else:
+            self.sizes = np.stack([height, width], axis=1)
+        """[N, 2]: height and width of each episode's frames."""
         self.bases: Int64 = np.zeros(len(index.steps) + 1, np.int64)
         """[N + 1]: number of each episode's first chunk among all chunks of the split."""
         np.cumsum(-(-index.steps // self.chunk), out=self.bases[1:])
-        self._tables: Recent[int, ChunkTable] = Recent(CHUNK_TABLE_BYTES)
 
     @property
     def nbytes(self) -> int:
         """Memory of the columns, in bytes."""
-        return self.offsets.nbytes + self.bases.nbytes
+        sizes = self.sizes.nbytes if self.uniform is None else 0
+        return self.offsets.nbytes + sizes + self.bases.nbytes
 
     def chunks(self, shard: int) -> ChunkTable:
-        """The chunk table of a shard, read by the first thread that asks for it.
+        """The chunk table of a shard, read by the first thread that asks for one of its cameras.
 
         Raises:
             CorruptError: the table does not match its digest, or lists other episodes.
         """
-        return self._tables.get(shard, lambda: self._read_chunks(shard))
+        return self.index.chunks(shard)[self.name]
 
-    def _read_chunks(self, shard: int) -> ChunkTable:
+    def place(self, table: pa.Table, rows: slice) -> ChunkTable:
+        """Locate the chunks of a shard's episodes.
+
+        Args:
+            table: the camera's rows of the shard's chunk table.
+            rows: the episodes.
+
+        Raises:
+            CorruptError: the table does not have the chunks of these episodes.
+        """
         index = self.index
-        entry = index.dataset.manifest.shards[shard]
-        table = read_chunks(index.dataset.store, entry, self._read)
-        table = table.filter(pc.equal(table["camera"], self.name))
-        start, stop = index.first_episode(shard), index.first_episode(shard + 1)
-        count = stop - start
-        keys = pc.cast(table["key"].slice(0, count), pa.large_string()).combine_chunks()
-        if not keys.equals(index.keys.slice(start, count)):
-            raise CorruptError(f"{entry['chunks']}: is not of the episodes that {EPISODES} lists")
-        rows = slice(start, stop)
+        keys = pc.cast(table["key"], pa.large_string()).combine_chunks()
+        if not keys.equals(index.keys.slice(rows.start, rows.stop - rows.start)):
+            raise CorruptError(f"is not of the episodes that {EPISODES} lists")
         frame_bytes = self.sizes[rows].astype(np.int64).prod(axis=1) * 3
-        try:
-            found = place_chunks(
-                table.slice(0, count), self.offsets[rows], index.steps[rows], frame_bytes, self._entry
-            )
-        except CorruptError as error:
-            raise CorruptError(f"{entry['chunks']}: {error}") from error
-        firsts = self.bases[rows] - self.bases[start]
-        return ChunkTable(start=start, firsts=firsts, **found._asdict())
+        found = place_chunks(table, self.offsets[rows], index.steps[rows], frame_bytes, self._entry)
+        firsts = self.bases[rows] - self.bases[rows.start]
+        return ChunkTable(start=rows.start, firsts=firsts, **found._asdict())
 
 
 def camera_columns(camera: str) -> list[str]:

@@ -33,6 +33,7 @@ from oxcart.manifests.dataset import Dataset, read_whole
 from oxcart.shards.errors import ConfigError
 from oxcart.train.data.anchors import reach
 from oxcart.train.data.annotations import StepValues, by_name
+from oxcart.train.data.balance import BalancedOrder
 from oxcart.train.data.batch import Batch
 from oxcart.train.data.cache import Cache
 from oxcart.train.data.config import LoaderConfig
@@ -81,22 +82,28 @@ class Loader(torch.utils.data.IterableDataset[Batch]):
         self.config, self.split = config, split
         self.rank, self.world_size = _place(config)
         mixture = datasets if isinstance(datasets, Mixture) else Mixture(datasets=_listed(datasets))
+        if config.balance == "dataset":
+            mixture = mixture.equal()
         opened = [one if isinstance(one, Dataset) else Dataset.open(os.fspath(one)) for one in mixture.used]
         check_distinct("datasets", [one.store.url for one in opened], opened)
         kept = Cache(config.cache, config.cache_bytes) if config.cache is not None else None
         caches = [kept if one.store.remote else None for one in opened]
+        selection = config.selection
         indexes = [
             SplitIndex(
                 one,
                 split,
                 cameras,
-                config.limit,
+                selection,
                 config.arrays,
                 config.instructions,
                 own.read_whole if own else read_whole,
             )
             for one, own, cameras in zip(opened, caches, cameras_of(opened, config), strict=True)
         ]
+        selection.check_known([keys for one in indexes if (keys := one.known_keys) is not None])
+        for index in indexes:
+            index.known_keys = None  # of all splits, which are not needed any more
         self.sizes = {name: config.resize(name) or common_size(indexes, name) for name in config.cameras}
         """Camera, as it was asked for -> height and width of its frames."""
         self._annotations = by_name([StepValues.open(url, indexes) for url in config.annotations], indexes)
@@ -126,9 +133,11 @@ class Loader(torch.utils.data.IterableDataset[Batch]):
             "lanes": config.lanes,
             "window": config.window,
         }
-        if config.min_motion is not None:
-            self._order["min_motion"] = [
-                one.anchors.moving.described for one in self.streams if one.anchors.moving
+        if config.balance is not None:
+            self._order["balance"] = config.balance
+        for name in config.thresholds:
+            self._order[f"min_{name}"] = [
+                one.anchors.active.described[name] for one in self.streams if one.anchors.active
             ]
         self._position = 0
         self._resumed = False
@@ -371,10 +380,16 @@ class Loader(torch.utils.data.IterableDataset[Batch]):
             for row in [list(head), *rows]
         ]
         for stream in self.streams:
-            if (moving := stream.anchors.moving) is not None:
+            if stream.index.left:
+                left = "; ".join(f"{step} leaves {count:,}" for step, count in stream.index.left)
+                lines.append(f"{stream.name}: {left} episodes")
+            if isinstance(stream.order, BalancedOrder):
+                turns = f"{stream.order.groups:,} {self.config.balance}s"
+                lines.append(f"{stream.name}: samples are taken in turn from {turns}")
+            if (active := stream.anchors.active) is not None:
+                taken = int(active.room.sum())
                 lines.append(
-                    f"{stream.name}: samples are taken at {len(moving.steps):,} of {moving.before:,} steps, "
-                    f"those that move by {moving.described['at_least']:g} as camera {moving.camera} sees it"
+                    f"{stream.name}: samples are taken at {taken:,} of {active.before:,} steps, {active.said}"
                 )
             if missing := [name for name in self.sizes if name not in stream.index.cameras]:
                 lines.append(

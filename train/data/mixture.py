@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -64,6 +64,18 @@ class Mixture:
         if isinstance(self.weights, str):
             return list(self.datasets)
         return [one for one, weight in zip(self.datasets, self.weights, strict=True) if weight]
+
+    def equal(self) -> Mixture:
+        """The same datasets, drawn from equally often.
+
+        Raises:
+            ConfigError: the weights are numbers.
+        """
+        if not isinstance(self.weights, str):
+            raise ConfigError(
+                f"balance: the mixture has weights, {list(self.weights)}; leave one of them out"
+            )
+        return replace(self, weights="equal")
 
     def shares(self, episodes: Sequence[int], frames: Sequence[int]) -> list[float]:
         """The weight of each dataset that is used, given its episodes and frames in the split."""

@@ -3,9 +3,16 @@
     normalizer = Normalizer.of(loader, "action", "quantile")
     scaled = normalizer(batch.action, batch.dataset)        # q01 to q99 become -1 to 1
     action = normalizer.inverse(predicted, "bridge")
+    torch.save({"model": model.state_dict(), "normalizer": normalizer.to_json()}, path)
 
-Each dataset of a mixture has a scale of its own. Grippers and columns of kind `other` stay as they are: 0 and
-1 already mean something to them.
+Each dataset of a mixture has columns and a scale of its own. Grippers and columns of kind `other` stay as
+they are: 0 and 1 already mean something to them. The columns that `pad_to` adds to a dataset are 0 in both
+directions, even where a model predicts something else.
+
+Masked steps are scaled like all others. A repeated value is repeated still, and the zeros of a step that
+holds no action become whatever 0 becomes: only the mask tells that they are none.
+
+Keep `to_json()` in the checkpoint, with the weights that were trained on these scales.
 """
 
 from __future__ import annotations
@@ -20,10 +27,11 @@ import torch
 from torch import Tensor
 
 from oxcart.manifests.canonical import read_json
-from oxcart.manifests.columns import Column, parse_columns
+from oxcart.manifests.columns import parse_columns
 from oxcart.shards.choices import did_you_mean, one_of
 from oxcart.shards.errors import ConfigError
 from oxcart.train.data.loader import Loader
+from oxcart.train.data.stream import DatasetStream
 
 METHODS = {
     "quantile": ("q01", "q99"),
@@ -39,111 +47,105 @@ LEFT_ALONE = ("gripper_absolute", "gripper_delta", "other")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Normalizer:
-    """Scales values [..., A] to (value - shift) / scale, by dataset and column.
+class Scale:
+    """How the A columns of one dataset are scaled: a value becomes (value - shift) / scale.
 
     Raises:
-        ConfigError: the method is unknown, or a dataset has other columns than the first.
+        ConfigError: there is not one finite shift and scale for each column.
+    """
+
+    columns: tuple[str, ...]
+    """Names of the columns."""
+    shift: tuple[float, ...]
+    """Value of each column that becomes 0."""
+    scale: tuple[float, ...]
+    """What becomes 1, above `shift`; 0 for a column that never varies, which becomes 0."""
+    left_alone: tuple[bool, ...]
+    """Which columns stay as they are."""
+
+    def __post_init__(self) -> None:
+        parts = (self.shift, self.scale, self.left_alone)
+        if {*map(len, parts)} != {len(self.columns)} or not all(map(math.isfinite, self.shift + self.scale)):
+            raise ConfigError("normalizer: expected a finite shift and scale for each column, got others")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Normalizer:
+    """Scales values [..., W] by dataset and column.
+
+    Raises:
+        ConfigError: the method is unknown, or a dataset has more than W columns.
     """
 
     method: str
     """One of `METHODS`."""
-    columns: tuple[str, ...]
-    """Names of the A columns."""
-    shift: Mapping[str, tuple[float, ...]]
-    """Name of each dataset -> A values that become 0."""
-    scale: Mapping[str, tuple[float, ...]]
-    """Name of each dataset -> A values: what becomes 1, above `shift`; 0 for a column that never varies."""
-    left_alone: tuple[bool, ...]
-    """Which of the A columns stay as they are."""
+    width: int
+    """W, the number of columns of the values; a dataset that has fewer is padded with zeros."""
+    scales: Mapping[str, Scale]
+    """Name of each dataset -> how its columns are scaled."""
 
     def __post_init__(self) -> None:
         one_of("normalisation", self.method, METHODS)
-        numbers = (*self.shift.values(), *self.scale.values())
-        sound = all(math.isfinite(value) for values in numbers for value in values)
-        lengths = {len(values) for values in (*numbers, self.left_alone)}
-        if lengths - {len(self.columns)} or self.shift.keys() != self.scale.keys() or not sound:
-            raise ConfigError(
-                "normalizer: expected a finite shift and scale of every dataset and column, got others"
-            )
+        for name, one in self.scales.items():
+            if len(one.columns) > self.width:
+                raise ConfigError(
+                    f"normalizer: expected at most {self.width} columns, got {len(one.columns)} of {name}"
+                )
 
     @classmethod
     def of(cls, loader: Loader, array: str = "action", method: str = "quantile") -> Normalizer:
         """The normalizer of what a loader reads, by the statistics of train of each of its datasets.
 
         Args:
-            loader: its `action_columns` count as well.
+            loader: its `action_columns` and `pad_to` count as well.
             array: `action` or `state`.
             method: one of `METHODS`.
 
         Raises:
             ConfigError: the method is unknown; the loader does not read the array, or sums it, and a sum
-                has no statistics; a dataset has no statistics, or other columns than the first.
+                has no statistics; a dataset has no statistics, or a column of unknown kind.
         """
         one_of("normalisation", method, METHODS)
         if array == "action" and loader.config.action == "sum":
             raise ConfigError(
                 "normalisation: statistics are of single steps, not of sums; use action='steps'"
             )
-        shift: dict[str, tuple[float, ...]] = {}
-        scale: dict[str, tuple[float, ...]] = {}
-        first: tuple[Column, ...] = ()
+        scales: dict[str, Scale] = {}
         for stream in loader.streams:
-            manifest, url = stream.index.dataset.manifest, stream.index.dataset.store.url
             if array not in stream.columns:
                 raise ConfigError(f"normalisation: the loader does not read {array}; pass {array}= to it")
-            columns = stream.columns[array]
-            first = first or columns
-            if [*map(_alike, columns)] != [*map(_alike, first)]:
-                said, other = (", ".join(f"{c.name} ({c.kind})" for c in some) for some in (columns, first))
+            mine, name = _scale_of(stream, array, method), stream.index.dataset.manifest.dataset["name"]
+            if scales.setdefault(name, mine) != mine:
                 raise ConfigError(
-                    f"normalisation: {url} has columns {said}, not {other}; choose action_columns"
+                    f"normalisation: two datasets are called {name!r}, with different columns or statistics"
                 )
-            stated = getattr(manifest, array)["statistics"]
-            if stated is None and METHODS[method]:
-                raise ConfigError(
-                    f"normalisation: {url} has no statistics, as no step of its train has {array}s"
-                )
-            every = [one.name for one in parse_columns(getattr(manifest, array))]
-            found = [_scale(method, stated, every.index(one.name)) for one in columns]
-            mine = tuple(one[0] for one in found), tuple(one[1] for one in found)
-            name = manifest.dataset["name"]
-            if (shift.setdefault(name, mine[0]), scale.setdefault(name, mine[1])) != mine:
-                raise ConfigError(
-                    f"normalisation: two datasets are called {name!r}, with different statistics"
-                )
-        return cls(
-            method=method,
-            columns=tuple(one.name for one in first),
-            shift=shift,
-            scale=scale,
-            left_alone=tuple(one.kind in LEFT_ALONE for one in first),
-        )
+        width = loader.config.width(array) or max(len(one.columns) for one in scales.values())
+        return cls(method=method, width=width, scales=scales)
 
     def __call__(self, values: Tensor, dataset: str | Sequence[str]) -> Tensor:
         """Scale values.
 
         Args:
-            values: [B, ..., A] floats.
+            values: [B, ..., W] floats.
             dataset: name of the dataset of all values, or of each of the B.
 
         Raises:
-            ConfigError: a dataset is unknown, or the values are not of A columns.
+            ConfigError: a dataset is unknown, or the values are not of W columns.
         """
-        shift, scale = self._of(values, dataset)
+        shift, scale, left_alone = self._of(values, dataset)
         scaled = torch.where(scale == 0, 0, (values - shift) / torch.where(scale == 0, 1, scale))
         if self.method == "quantile":
             scaled = scaled.clamp(-1, 1)
-        return torch.where(self._kept(values), values, scaled)
+        return torch.where(left_alone > 0, values, scaled)
 
     def inverse(self, values: Tensor, dataset: str | Sequence[str]) -> Tensor:
-        """Values [B, ..., A] that were scaled, as they were, except for what was clipped.
+        """Values [B, ..., W] that were scaled, as they were, except for what was clipped.
 
         Raises:
-            ConfigError: a dataset is unknown, or the values are not of A columns.
+            ConfigError: a dataset is unknown, or the values are not of W columns.
         """
-        shift, scale = self._of(values, dataset)
-        return torch.where(self._kept(values), values, values * scale + shift)
+        shift, scale, left_alone = self._of(values, dataset)
+        return torch.where(left_alone > 0, values, values * scale + shift)
 
     def to_json(self) -> str:
         """As JSON, to be kept with a run."""
@@ -158,56 +160,78 @@ class Normalizer:
         """
         try:
             value = read_json(text.encode())
-            return cls(
-                method=value["method"],
-                columns=tuple(value["columns"]),
-                shift={name: tuple(map(float, one)) for name, one in value["shift"].items()},
-                scale={name: tuple(map(float, one)) for name, one in value["scale"].items()},
-                left_alone=tuple(one is True for one in value["left_alone"]),
-            )
+            scales = {
+                name: Scale(
+                    columns=tuple(one["columns"]),
+                    shift=tuple(map(float, one["shift"])),
+                    scale=tuple(map(float, one["scale"])),
+                    left_alone=tuple(it is True for it in one["left_alone"]),
+                )
+                for name, one in value["scales"].items()
+            }
+            return cls(method=value["method"], width=int(value["width"]), scales=scales)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ConfigError(f"normalizer: not a normalizer's JSON: {error}") from None
 
-    def _of(self, values: Tensor, dataset: str | Sequence[str]) -> tuple[Tensor, Tensor]:
-        """Shift and scale of the values, each [A] or [B, 1, ..., A]."""
-        if values.shape[-1] != len(self.columns):
-            raise ConfigError(
-                f"normalizer: expected {len(self.columns)} columns ({', '.join(self.columns)}), "
-                f"got {values.shape[-1]}"
-            )
+    def _of(self, values: Tensor, dataset: str | Sequence[str]) -> tuple[Tensor, ...]:
+        """Shift, scale, and 1 for what is left alone, each [W] or [B, 1, ..., W]."""
+        if values.shape[-1] != self.width:
+            raise ConfigError(f"normalizer: expected {self.width} columns, got {values.shape[-1]}")
         if not values.is_floating_point():
             raise ConfigError(f"normalizer: expected floats, got {values.dtype}")
         if not isinstance(dataset, str) and len(dataset) != len(values):
             raise ConfigError(f"normalizer: expected a dataset for each of {len(values)}, got {len(dataset)}")
         names = [dataset] if isinstance(dataset, str) else list(dict.fromkeys(dataset))
         for name in names:
-            if name not in self.shift:
-                known = ", ".join(self.shift)
-                hint = did_you_mean(name, self.shift)
+            if name not in self.scales:
+                known = ", ".join(self.scales)
+                hint = did_you_mean(name, self.scales)
                 raise ConfigError(f"normalizer: no dataset {name!r}; there are {known}{hint}")
-        tables = [values.new_tensor([one[name] for name in names]) for one in (self.shift, self.scale)]
+        table = values.new_tensor([self._padded(self.scales[name]) for name in names])
         if isinstance(dataset, str):
-            return tables[0][0], tables[1][0]
+            return table[0].unbind()
         rows = torch.tensor([names.index(name) for name in dataset], device=values.device)
-        shape = (len(rows), *[1] * (values.ndim - 2), len(self.columns))
-        return tables[0][rows].reshape(shape), tables[1][rows].reshape(shape)
+        return table[rows].view(len(rows), 3, *[1] * (values.ndim - 2), self.width).unbind(1)
 
-    def _kept(self, values: Tensor) -> Tensor:
-        return torch.tensor(self.left_alone, device=values.device)
-
-
-def _alike(column: Column) -> tuple[str, bool]:
-    """What a column of another dataset must have in common with it."""
-    return column.name, column.kind in LEFT_ALONE
+    def _padded(self, one: Scale) -> list[list[float]]:
+        """Shift, scale and what is left alone, [3, W]; added columns are like those that are always 0."""
+        rest = [0.0] * (self.width - len(one.columns))
+        return [[*part, *rest] for part in (one.shift, one.scale, one.left_alone)]
 
 
-def _scale(method: str, stated: Any, place: int) -> tuple[float, float]:
+def _scale_of(stream: DatasetStream, array: str, method: str) -> Scale:
+    """How the columns that are read of one dataset are scaled."""
+    url, stored = stream.index.dataset.store.url, getattr(stream.index.dataset.manifest, array)
+    columns, stated = stream.columns[array], stored["statistics"]
+    if stated is None and METHODS[method]:
+        raise ConfigError(f"normalisation: {url} has no statistics, as no step of its train has {array}s")
+    for one in columns:
+        if one.kind == "unknown" and METHODS[method]:
+            leave = ", or leave it out with action_columns" if array == "action" else ""
+            raise ConfigError(
+                f"normalisation: column {one.name!r} of {url} is of unknown kind; "
+                f"say it with --{array}-kind when you compile{leave}"
+            )
+    every = [one.name for one in parse_columns(stored)]
+    found = [_shift_and_scale(method, stated, every.index(one.name)) for one in columns]
+    return Scale(
+        columns=tuple(one.name for one in columns),
+        shift=tuple(shift for shift, _ in found),
+        scale=tuple(scale for _, scale in found),
+        left_alone=tuple(one.kind in LEFT_ALONE for one in columns),
+    )
+
+
+def _shift_and_scale(method: str, stated: Any, place: int) -> tuple[float, float]:
     """Shift and scale of one column."""
     if not METHODS[method]:
         return 0.0, 1.0
+    low, high = float(stated["min"][place]), float(stated["max"][place])
+    if low == high:  # the standard deviation may be a rounding error away from 0
+        return low, 0.0
     first, second = (float(stated[what][place]) for what in METHODS[method])
     if method == "gaussian":
         return first, second
-    if first == second:
-        first, second = (float(stated[what][place]) for what in ("min", "max"))
-    return (first + second) / 2, (second - first) / 2
+    if first < second:
+        low, high = first, second
+    return (low + high) / 2, (high - low) / 2

@@ -82,7 +82,12 @@ class Order:
 
     @cached_property
     def _total(self) -> int:
-        return int(self.counts.sum())
+        return int(self._ends[-1])
+
+    @cached_property
+    def _ends(self) -> Int64:
+        """Number of samples up to the end of each episode, in plan order."""
+        return np.cumsum(self.counts, dtype=np.int64)
 
     def samples(self, start: int, stop: int) -> Samples:
         """The samples at positions `start` to `stop - 1` of the sequence."""
@@ -98,10 +103,11 @@ class Order:
         for epoch, window in dict.fromkeys(zip(epochs.tolist(), windows.tolist(), strict=True)):
             mine = (epochs == epoch) & (windows == window)
             laid = self._mixed(epoch, window)[lanes[mine], rows[mine]]
-            order, ends = self._layout(epoch)
-            place = np.searchsorted(ends, laid, side="right")
-            episodes[mine] = order[place]
-            draws[mine] = laid - (ends[place] - self.counts[order[place]])
+            ends, shifts = self._layout(epoch)
+            planned = laid + shifts[np.searchsorted(ends, laid, side="right")]
+            found = np.searchsorted(self._ends, planned, side="right")
+            episodes[mine] = found
+            draws[mine] = planned - (self._ends[found] - self.counts[found])
         return Samples(epochs, episodes, draws)
 
     def window_of(self, rows: Int64, lanes: Int64) -> Int64:
@@ -135,16 +141,25 @@ class Order:
         return starts
 
     def _layout(self, epoch: int) -> tuple[Int64, Int64]:
-        """The episodes in the order of an epoch, and where the samples of each end."""
+        """Where the samples of each shard end in an epoch's layout, and how far they lie from plan order.
+
+        The place of a sample in the layout, plus the second number, is its place in plan order.
+        """
         if epoch not in self._layouts:
             _keep_few(self._layouts)
-            numbers, firsts = np.unique(self.shards, return_index=True)
+            numbers, begins, sizes = self._of_shards
             hashes = splitmix64(numbers.astype(np.uint64) ^ np.uint64(derive(self.key, epoch, 0)))
-            bounds = np.append(firsts, len(self.shards))
-            order = [np.arange(bounds[i], bounds[i + 1]) for i in np.argsort(hashes, kind="stable")]
-            episodes = np.concatenate([np.empty(0, np.int64), *order])
-            self._layouts[epoch] = episodes, np.cumsum(self.counts[episodes])
+            order = np.argsort(hashes, kind="stable")
+            ends = np.cumsum(sizes[order])
+            self._layouts[epoch] = ends, begins[order] - (ends - sizes[order])
         return self._layouts[epoch]
+
+    @cached_property
+    def _of_shards(self) -> tuple[Int64, Int64, Int64]:
+        """Number of each shard, where its samples begin in plan order, and how many they are."""
+        firsts = np.flatnonzero(np.append(True, self.shards[1:] != self.shards[:-1]))
+        bounds = np.append(self._ends[firsts] - self.counts[firsts], len(self))
+        return self.shards[firsts], bounds[:-1], np.diff(bounds)
 
     def _mixed(self, epoch: int, window: int) -> Int64:
         """Places in the layout of one window of every lane, [lanes, window], shuffled; padding comes last."""

@@ -125,7 +125,7 @@ class EpisodeReader:
         return self._read_piece(episode, lambda read: read_array(read, name, offset, shape, digest))
 
     def instructions(self, episode: int, step: int) -> list[str]:
-        """Every instruction in force at a step: one per field that has instructions, no text twice."""
+        """Every instruction in force at a step, the preferred first: one per field, no text twice."""
         with self._lock:
             fields = self._texts.get(episode)
         if fields is None:
@@ -134,7 +134,7 @@ class EpisodeReader:
             told = self._read_piece(
                 episode, lambda read: instructions_of(read_metadata(read, offset, digest))
             )
-            fields = [runs for _, runs in sorted(told.items())]
+            fields = list(told.values())
             with self._lock:
                 self._texts[episode] = fields
                 if len(self._texts) > KNOWN_TEXTS:

@@ -14,10 +14,11 @@ from oxcart.manifests.columns import Column, parse_columns
 from oxcart.shards.choices import did_you_mean
 from oxcart.shards.errors import ConfigError
 from oxcart.train.data.anchors import Anchors
+from oxcart.train.data.balance import BalancedOrder
 from oxcart.train.data.batch import Batch
 from oxcart.train.data.cache import Cache
 from oxcart.train.data.config import LoaderConfig, rate_of
-from oxcart.train.data.index import CameraIndex, SplitIndex
+from oxcart.train.data.index import TEXTS, CameraIndex, SplitIndex
 from oxcart.train.data.mixture import Schedule
 from oxcart.train.data.order import Order, Samples, derive
 from oxcart.train.data.reader import EpisodeReader, FrameReader
@@ -107,7 +108,11 @@ class DatasetStream:
         """Steps from the first frame of a sample to the last."""
         self._key = derive(config.seed, int(manifest.order[:16], 16))
         counts = count_draws(window.per_episode, self.anchors.room)
-        self.order = Order(self._key, counts, index.shards.astype(np.int64), config.lanes, config.window)
+        self.order: Order | BalancedOrder
+        if config.balance in TEXTS:
+            self.order = BalancedOrder(self._key, counts, index.texts[config.balance].codes.astype(np.int64))
+        else:
+            self.order = Order(self._key, counts, index.shards.astype(np.int64), config.lanes, config.window)
         self.columns = chosen_columns(index, config)
         """`action`, `state` -> columns that are read, if the array is."""
         self._chosen: slice | list[int] = slice(None)
@@ -142,6 +147,8 @@ class DatasetStream:
         camera, mode = self.index.cameras[name], self._config.read_mode
         needed = len(self.order) * steps.size >= DENSE * int(camera.bases[-1])
         dense = needed if mode == "auto" else mode == "sequential"
+        if isinstance(self.order, BalancedOrder):  # no two samples that follow each other are close
+            needed = dense = False
         # The system's page cache keeps raw frames of a directory better than a copy of them would.
         worth = self.index.dataset.store.remote or camera.codec != "raw" or size != camera.uniform
         reader = FrameReader(self.episodes, camera, size=size, budget=self._budget)
@@ -173,6 +180,7 @@ class DatasetStream:
     def _expect(self, positions: Int64) -> None:
         """Announce the chunks of every window that the positions enter."""
         order = self.order
+        assert isinstance(order, Order)
         epochs, inside = np.divmod(positions, len(order))
         rows, lanes = np.divmod(inside, order.lanes)
         windows = order.window_of(rows, lanes)
@@ -207,7 +215,7 @@ class DatasetStream:
             return
         if not self.index.dataset.store.remote:
             view.reader.will_need(np.unique(episodes))
-        elif view.reuses:
+        elif view.reuses and isinstance(self.order, Order):
             lanes = self.order.lanes // (1 if len(schedule.parts) > 1 else world)  # that this rank reads
             limit = self._budget.size // 2 // lanes // len(self.views)
             view.reader.plan_reads(episodes[firsts], chunks[firsts], limit)

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from oxcart.manifests.columns import Column, parse_columns, stem
+from oxcart.manifests.columns import SUBTRACTED, TURNS, Column, parse_columns, stem
 from oxcart.manifests.manifest import Manifest
 from oxcart.shards.errors import ConfigError
 from oxcart.train.data.batch import Batch
@@ -25,10 +25,6 @@ Mask = npt.NDArray[np.bool_]
 
 ADDED = ("delta", "velocity", "gripper_delta")
 """Kinds whose values are added."""
-SUBTRACTED = ("absolute", "gripper_absolute")
-"""Kinds of which the value before the first is subtracted from the last."""
-TURNS = {"rad": 2 * np.pi, "deg": 360.0}
-"""Unit -> a full turn; differences of angles go the short way round."""
 
 
 class Summing:

@@ -17,7 +17,7 @@ import math
 import re
 import zlib
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -26,10 +26,10 @@ from tensorflow_datasets.core import features as tfds_features
 
 from oxcart.compile.catalog import Entry
 from oxcart.compile.sources.base import Camera, Floats, SourceConfig, clean
+from oxcart.compile.sources.cameras import with_roles
 from oxcart.compile.sources.rlds.directory import FEATURES, TfdsDirectory
-from oxcart.manifests.columns import ARRAYS, Column, unnamed
-from oxcart.manifests.roles import ROLES
-from oxcart.shards.choices import did_you_mean, one_of
+from oxcart.manifests.columns import Column, unnamed
+from oxcart.shards.choices import did_you_mean
 from oxcart.shards.errors import ConfigError, SourceError
 
 DEFAULTS = {"action": "steps/action", "state": "steps/observation/state"}
@@ -194,54 +194,7 @@ def choose_cameras(
             _refuse_unreadable(directory, "camera", name)
             raise ConfigError(_no_such(f"camera {name!r}", name, short))
         chosen.append(Camera(name=clean(names[path]), field=path))
-    chosen = _described(chosen, config, known)
-    taken = set(ARRAYS)
-    for camera in chosen:
-        if camera.name in taken:
-            what = "the name is taken; two members of one episode would be called so"
-            raise ConfigError(f"camera {camera.name!r}: {what}")
-        taken.add(camera.name)
-    return tuple(chosen)
-
-
-def _described(cameras: Sequence[Camera], config: SourceConfig, known: Entry) -> list[Camera]:
-    """The cameras with their roles and channels: those of the options, else those of the catalog.
-
-    If no camera is said to be the primary one, it is the first of which nothing else is said.
-    """
-
-    def paths(table: Mapping[str, str], option: str) -> dict[str, str]:
-        """Path -> word, for the compiled cameras in a table; every camera of an option must be one."""
-        found = {_find(name, [camera.field for camera in cameras]): name for name in table}
-        if option and None in found:
-            there = [camera.name for camera in cameras]
-            name = found[None]
-            raise ConfigError(
-                f"{option} {name}: expected a camera that is compiled: {', '.join(there)}"
-                + did_you_mean(name, there)
-            )
-        return {path: table[name] for path, name in found.items() if path is not None}
-
-    given = paths(config.roles, "--camera")
-    for role in given.values():
-        one_of("camera role", role, ROLES)
-    if len(set(given.values())) != len(given):
-        raise ConfigError(
-            f"--camera: expected a role of its own for each camera, got {', '.join(given.values())}"
-        )
-    catalogued = paths(known.roles, "")
-    roles = {path: role for path, role in catalogued.items() if role not in given.values()} | given
-    free = [camera.field for camera in cameras if camera.field not in roles]
-    if "primary" not in roles.values() and free:
-        roles[free[0]] = "primary"
-    if config.bgr is None:
-        channels = paths(known.channels, "")
-    else:
-        channels = paths(dict.fromkeys(config.bgr, "bgr"), "--bgr")
-    return [
-        replace(camera, role=roles.get(camera.field), channels=channels.get(camera.field, "rgb"))
-        for camera in cameras
-    ]
+    return with_roles(chosen, config, known.roles, known.channels, _find)
 
 
 def choose_numbers(

@@ -28,6 +28,7 @@ from xxhash import xxh3_64_hexdigest, xxh3_64_intdigest
 from oxcart.compile.images import Frame, ImageError, Resize
 from oxcart.compile.sources.base import (
     LEFT_OUT,
+    OPTIONS,
     Camera,
     CensusRow,
     Film,
@@ -35,6 +36,7 @@ from oxcart.compile.sources.base import (
     SourceConfig,
     SourceEpisode,
     clean,
+    refuse_options,
 )
 from oxcart.compile.sources.kinds import refuse_lerobot
 from oxcart.compile.sources.videos.clips import Clip, clips
@@ -310,24 +312,8 @@ class VideoSource(Source):
 
 def _refuse_others(config: SourceConfig) -> None:
     """Refuse options that say how to read robot data, which have no meaning for videos."""
-    given = {
-        "--source-split": config.source_splits,
-        "--camera": config.cameras,
-        "--bgr": config.bgr,
-        "--action": config.action,
-        "--state": config.state,
-        "--reward": config.reward,
-        "--success": config.success,
-        "--action-names": config.action_names,
-        "--action-kind": config.action_kinds,
-        "--state-names": config.state_names,
-        "--state-kind": config.state_kinds,
-        "--no-action": config.no_action,
-        "--environment": config.environment,
-    }
-    for option, value in given.items():
-        if value:
-            raise ConfigError(f"{option}: videos have none to choose from; leave it out")
+    others = [option for option in OPTIONS if option != "--instruction"]
+    refuse_options(config, others, "videos have none to choose from; leave it out")
     if config.instruction and (len(config.instruction) > 1 or config.instruction[0] not in INSTRUCTIONS):
         raise ConfigError(
             f"--instruction: expected one of {', '.join(INSTRUCTIONS)} for videos, or none; "

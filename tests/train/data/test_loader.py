@@ -312,6 +312,24 @@ def test_instructions_are_all_that_hold_at_t(tmp_path: Path) -> None:
     assert next(iter(Loader(tmp_path / "out", sample=Frames(), batch_size=2))).instructions is None
 
 
+def test_the_preferred_instruction_comes_first(tmp_path: Path) -> None:
+    features = {**FEATURES, "steps": {**FEATURES["steps"], "a_paraphrase": Text()}}
+    made = episode(0, 4, language_instruction="push")
+    for step in made["steps"]:
+        step["a_paraphrase"] = "shove"
+    root = write_dataset(tmp_path, features, [made])
+    for first, second in (("language_instruction", "a_paraphrase"), ("a_paraphrase", "language_instruction")):
+        fields = (f"steps/{first}", f"steps/{second}")
+        source = SourceConfig(url=str(root), instruction=fields)
+        compiled(root, tmp_path / first, source=source, rule=SplitRule(val=None))
+        loader = Loader(tmp_path / first, sample=Frames(), batch_size=1, instructions=True)
+        batch = next(iter(loader))
+        assert batch.instructions is not None
+        (texts,) = batch.instructions
+        assert sorted(texts) == ["push", "shove"]
+        assert texts[0] == batch.instruction[0] == batch.lerobot()["task"][0]
+
+
 def test_metadata_that_was_changed_is_found(datasets: Datasets, tmp_path: Path) -> None:
     out = tmp_path / "out"
     shutil.copytree(datasets["raw"], out)

@@ -17,7 +17,7 @@ import pytest
 
 from once import Once
 from oxcart.compile.sources.base import SourceConfig
-from oxcart.manifests.annotation import Annotation, motion_url, write_annotation
+from oxcart.manifests.annotation import MOTION, Annotation, beside, write_annotation
 from oxcart.manifests.dataset import Dataset
 from oxcart.manifests.split import SplitRule
 from oxcart.manifests.tables import EPISODES
@@ -65,7 +65,7 @@ def compile_both(folder: Path) -> Mapping[str, Path]:
         annotation = Annotation(
             name="motion", producer="0" * 64, dataset=mark, parameters={"camera": "image"}, values=values
         )
-        write_annotation(motion_url(str(folder / name)), annotation)
+        write_annotation(beside(str(folder / name), MOTION), annotation)
     return found
 
 

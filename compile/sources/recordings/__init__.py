@@ -1,0 +1,1 @@
+"""One's own recordings: written episode by episode from Python, and then compiled like any other source."""
