@@ -75,22 +75,18 @@ def prepare(dataset: Path, scratch: Path, python: str) -> Path:
         scratch: where the folder goes.
         python: interpreter that has LeRobot.
     """
-    from oxcart.manifests.dataset import Dataset
-    from oxcart.manifests.episode import read_arrays
-    from oxcart.manifests.tables import EPISODES
-    from oxcart.shards.names import tar_name
+    import oxcart
 
-    opened = Dataset.open(str(dataset))
-    manifest, store = opened.manifest, opened.store
-    rows = [row for row in opened.table(EPISODES).to_pylist() if row["split"] == "train"]
-    cameras = [camera["name"] for camera in manifest.cameras]
-    widths = {"action": manifest.action["size"], "state": manifest.state["size"]}
+    opened = oxcart.open(str(dataset))
+    manifest = opened.manifest
+    episodes = [episode for episode in opened if episode.split == "train"]
+    cameras = episodes[0].cameras
     info = {
         "fingerprint": manifest.fingerprint,
         "hz": round(manifest.control_rate["hz"]),
-        "cameras": {name: list(opened.track(rows[0], name).shape[1:]) for name in cameras},
-        "widths": widths,
-        "episodes": len(rows),
+        "cameras": {name: list(episodes[0].frames(name).shape[1:]) for name in cameras},
+        "widths": {"action": manifest.action["size"], "state": manifest.state["size"]},
+        "episodes": len(episodes),
     }
     out, text = scratch / "lerobot", json.dumps(info)
     if (out / INFO).exists() and (out / INFO).read_text() == text:
@@ -103,20 +99,12 @@ def prepare(dataset: Path, scratch: Path, python: str) -> Path:
     ) as writer:
         assert writer.stdin is not None
         writer.stdin.write(text.encode() + b"\n")
-        for row in rows:
-
-            def read(offset: int, size: int, shard: str = tar_name(row["shard"])) -> bytes:
-                return store.read_range(shard, offset, size)
-
-            arrays = read_arrays(read, row, widths)
-            told = {"steps": row["steps"], "task": row["instruction"] or ""}
+        for episode in episodes:
+            told = {"steps": len(episode), "task": episode.instruction}
             writer.stdin.write(json.dumps(told).encode() + b"\n")
-            writer.stdin.writelines(arrays[name].tobytes() for name in widths)
+            writer.stdin.write(episode.action.tobytes() + episode.state.tobytes())
             for name in cameras:
-                track = opened.track(row, name)
-                frames = np.empty(track.shape, np.uint8)
-                track.read(store, 0, row["steps"], frames)
-                writer.stdin.write(frames.tobytes())
+                writer.stdin.write(episode.frames(name)[:].tobytes())
     if writer.returncode:
         raise RuntimeError(f"{' '.join(command)} failed with {writer.returncode}")
     (out / INFO).write_text(text)

@@ -20,13 +20,12 @@ import psutil
 import read_lerobot
 from read_lerobot import ACTIONS, BACK
 
+import oxcart
 from oxcart.compile.images import Resize
 from oxcart.compile.pipeline import CompileConfig, execute
 from oxcart.compile.pipeline import prepare as plan
 from oxcart.compile.plan import Settings
 from oxcart.compile.sources.base import SourceConfig
-from oxcart.manifests.dataset import Dataset
-from oxcart.manifests.tables import EPISODES
 from oxcart.shards.codec import Encoding
 from oxcart.train.data import Loader, Pairs, Window
 from oxcart.train.data.workers import Workers
@@ -124,14 +123,13 @@ def rate(loader: Loader, seconds: float) -> float:
 
 def decode_rate(path: Path, seconds: float) -> float:
     """Frames per second of decoding every chunk once from memory, on as many threads as the loader has."""
-    opened = Dataset.open(str(path))
     calls, frames = [], 0
-    for row in opened.table(EPISODES).to_pylist()[:DECODED]:
+    for episode in itertools.islice(oxcart.open(str(path)), DECODED):
         for camera in CAMERAS:
-            track = opened.track(row, camera)
-            pieces = track.pieces(opened.store, 0, len(track.digests))
-            calls.append(partial(track.decode, pieces, np.empty(track.shape, np.uint8)))
-            frames += row["steps"]
+            stored = episode.frames(camera)
+            pieces = stored.pieces(0, len(stored.track.digests))
+            calls.append(partial(stored.track.decode, pieces, np.empty(stored.shape, np.uint8)))
+            frames += len(stored)
     threads = Loader(str(path), sample=PAIRS, batch_size=BATCH).threads
     workers = Workers(threads)
 
