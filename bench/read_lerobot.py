@@ -28,8 +28,6 @@ from typing import Any, BinaryIO, TypeAlias
 import numpy as np
 
 BATCH, BACK, ACTIONS = 64, 4, 16
-WARM_UP = 5
-"""Batches before the clock starts, more than two workers hold ready."""
 TRIAL = 0.5
 """Share of the seconds spent trying each way."""
 STORED, DECODERS = ("video", "image"), ("torchcodec", "pyav")
@@ -64,7 +62,7 @@ def main() -> None:
     else:
         info = json.loads((chosen.dir / INFO).read_text())
         found = batches(chosen.dir, info, chosen.stored, chosen.decoder, chosen.workers)
-        print(timed(found, info, chosen.seconds))
+        print(timed(found, info, chosen.seconds, 1 + 2 * chosen.workers))
 
 
 def prepare(dataset: Path, scratch: Path, python: str) -> Path:
@@ -203,9 +201,9 @@ def batches(directory: Path, info: Any, stored: str, decoder: str, workers: int)
     return iter(torch.utils.data.DataLoader(dataset, batch_size=BATCH, sampler=order, num_workers=workers))
 
 
-def timed(iterator: Iterator[dict[str, Any]], info: Any, seconds: float) -> float:
-    """Samples per second, from the moment that WARM_UP batches have come."""
-    for batch in itertools.islice(iterator, WARM_UP):
+def timed(iterator: Iterator[dict[str, Any]], info: Any, seconds: float, ready: int) -> float:
+    """Samples per second, from the moment that more batches have come than workers hold ready."""
+    for batch in itertools.islice(iterator, ready):
         for name, (height, width, _) in info["cameras"].items():
             frames = batch[f"observation.images.{name}"]
             assert tuple(frames.shape) == (BATCH, 2, 3, height, width), frames.shape

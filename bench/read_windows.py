@@ -41,7 +41,7 @@ WINDOW = Window(
 PAIRS = Pairs(frames=BACK, per_episode="all")
 ARRAYS = Window(frames=None, state=0, action=range(ACTIONS), pad="repeat", per_episode="all")
 DECODED = 20
-"""Episodes whose chunks are decoded from memory."""
+"""Episodes whose chunks are decoded, each into the same memory of its thread."""
 
 
 def compile_both(source: Path, out: Path, codec: str) -> Path:
@@ -123,19 +123,20 @@ def rate(loader: Loader, seconds: float) -> float:
 
 def decode_rate(path: Path, seconds: float) -> float:
     """Frames per second of decoding every chunk once from memory, on as many threads as the loader has."""
-    calls, frames = [], 0
+    chunks = []
     for episode in itertools.islice(oxcart.open(str(path)), DECODED):
         for camera in CAMERAS:
-            stored = episode.frames(camera)
-            pieces = stored.pieces(0, len(stored.track.digests))
-            calls.append(partial(stored.track.decode, pieces, np.empty(stored.shape, np.uint8)))
-            frames += len(stored)
+            track = (stored := episode.frames(camera)).track
+            for i, piece in enumerate(stored.pieces(0, len(track.digests))):
+                chunks.append((track, piece, min(track.chunk, len(stored) - i * track.chunk)))
     threads = Loader(str(path), sample=PAIRS, batch_size=BATCH).threads
     workers = Workers(threads)
+    frames = sum(count for _, _, count in chunks)
 
     def work(thread: int) -> None:
-        for call in calls[thread::threads]:
-            call()
+        out = np.empty((max(count for _, _, count in chunks), SIZE, SIZE, 3), np.uint8)
+        for track, piece, count in chunks[thread::threads]:
+            track.decode([piece], out[:count])
 
     began, passes = time.perf_counter(), 0
     while time.perf_counter() - began < seconds:
