@@ -22,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from oxcart.manifests.episode import Track
+from oxcart.shards.text import cut
 
 if TYPE_CHECKING:
     from oxcart.manifests.dataset import Dataset
@@ -68,21 +69,26 @@ class CameraFrames:
         track = self.track
         return f"CameraFrames({track.camera} of {track.key}: uint8 {list(track.shape)}, {track.codec})"
 
-    def __getitem__(self, steps: int | slice | Sequence[int]) -> Pixels:
+    def __getitem__(self, steps: int | slice | list[int] | range | npt.NDArray[np.integer]) -> Pixels:
         """Read the frame of a step, [H, W, 3], or of several steps, [n, H, W, 3].
 
         Raises:
             IndexError: there is no such step.
+            TypeError: that is neither a step, a slice nor a list of steps. To take rows of a frame, read it
+                first: `frames[3][10:20]`.
             CorruptError: a chunk does not match its digest, or cannot be decoded.
             StoreError: the shard cannot be read.
         """
         if isinstance(steps, slice):
             run = range(len(self))[steps]
             return self._read(run.start, run.stop) if run.step == 1 else self._each(run)
+        if isinstance(steps, list | range) or (isinstance(steps, np.ndarray) and steps.ndim == 1):
+            return self._each([self._step(operator.index(one)) for one in steps])
         try:
-            step = self._step(operator.index(steps))  # type: ignore[arg-type]
+            step = self._step(operator.index(steps))
         except TypeError:
-            return self._each([self._step(operator.index(one)) for one in steps])  # type: ignore[union-attr]
+            got = cut(repr(steps), 60)
+            raise TypeError(f"frames: expected a step, a slice or a list of steps, got {got}") from None
         frame: Pixels = self._read(step, step + 1)[0]
         return frame
 

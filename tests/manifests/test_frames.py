@@ -86,7 +86,10 @@ def test_a_camera_or_step_that_is_not_there_is_said_in_one_line(intact: Path) ->
                 IndexError, match=f"^frame {step}: episode {episode.key} has frames 0 to {last}$"
             ):
                 frames[asked]
-    for wrong in (1.5, "x", None, np.zeros(3, np.bool_)):
+    for wrong in (1.5, "x" * 999, None, (0, 1), (0, slice(2)), np.zeros((2, 2), int), {1}):
+        with pytest.raises(TypeError, match=r"^frames: expected a step, a slice or a list .{1,80}$"):
+            frames[wrong]  # type: ignore[index]
+    for wrong in (np.zeros(3, np.bool_), [0.0], ["x"]):
         with pytest.raises(TypeError):
             frames[wrong]  # type: ignore[index]
     with pytest.raises(ValueError, match="copy=False is impossible"):
