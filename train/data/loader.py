@@ -365,6 +365,9 @@ class Loader(torch.utils.data.IterableDataset[Batch]):
             for stream, share in zip(self.streams, self._schedule.shares, strict=True)
         ]
 
+    def __repr__(self) -> str:
+        return str(self)
+
     def __str__(self) -> str:
         head = ("dataset", "episodes", "frames", "samples", "offset", "weight", "passes")
         rows = [
