@@ -58,7 +58,7 @@ def robomimic(path: Path, demos: int = 6, *, compression: str | None = None) -> 
 
 
 def aloha(path: Path, number: int = 0, *, images: str = "raw") -> dict[str, Any]:
-    """Write the file of one episode. `images` is `raw`, or how JPEGs are stored: `padded`, `vlen` or `bytes`."""
+    """Write the file of an episode; `images` is `raw`, or how it has JPEGs: `padded`, `vlen`, `bytes`."""
     steps, rng = 5 + number, np.random.default_rng(number)
     told: dict[str, Any] = {
         "cam_high": moving(number, steps),

@@ -34,9 +34,9 @@ from oxcart.shards.errors import ConfigError
 
 OBSERVATIONS = ("obs/", "observations/")
 """Where observations are: in the layouts of robomimic and of ALOHA."""
-IMAGES = ("obs/", "observations/images/")
-"""Where cameras are, likewise."""
-PREFIXES = ("", *OBSERVATIONS, "observations/images/")
+IMAGES = "observations/images/"
+"""Where ALOHA has its cameras, which may be encoded."""
+PREFIXES = ("", *OBSERVATIONS, IMAGES)
 """Beginnings of a path that may be left out, in order of preference."""
 ACTIONS, REWARD = ("actions", "action"), "rewards"
 """Usual names of the action and the reward."""
@@ -81,7 +81,7 @@ class Numbers:
         if _width(dataset) != self.width:
             raise UnfitError(f"{self.path} is {describe(dataset)}, expected {self.width} numbers per step")
         check_stored(dataset, self.path)
-        with np.errstate(over="ignore"):
+        with np.errstate(over="ignore", invalid="ignore"):
             values = np.asarray(dataset[()]).astype(np.float32).reshape(len(dataset), self.width)
         start, stop = self.part or (0, self.width)
         return values[:, start:stop]
@@ -89,18 +89,19 @@ class Numbers:
 
 def is_camera(dataset: h5py.Dataset) -> bool:
     """Whether a dataset may hold the images of a camera: frames, or encoded images, one per row."""
-    shape, kind = dataset.shape or (), dataset.dtype
+    shape: tuple[int, ...] = dataset.shape or ()
+    kind = dataset.dtype
     if kind == np.uint8:
         return (len(shape) == 4 and shape[3] == 3) or len(shape) == 2
     return len(shape) == 1 and (kind.kind == "S" or h5py.check_vlen_dtype(kind) == np.uint8)
 
 
 def default_cameras(there: Mapping[str, h5py.Dataset]) -> list[str]:
-    """Paths of the cameras in the layouts that are known."""
+    """Paths of the cameras in the layouts that are known; elsewhere short rows of bytes may be anything."""
     return [
         path
         for path, dataset in there.items()
-        if path.startswith(IMAGES) and path.count("/") <= 2 and is_camera(dataset)
+        if is_camera(dataset) and path.startswith(IMAGES if dataset.ndim < 4 else OBSERVATIONS)
     ]
 
 
@@ -114,7 +115,6 @@ def default_numbers(what: str, there: Mapping[str, h5py.Dataset]) -> tuple[str, 
         path
         for path, dataset in there.items()
         if path.startswith(OBSERVATIONS) and path.count("/") == 1 and dataset.ndim <= 2 and _width(dataset)
-        if not is_camera(dataset)
     )
 
 

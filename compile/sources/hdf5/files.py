@@ -82,10 +82,14 @@ def find(group: h5py.Group, path: str) -> Any:
         if link is None:
             return None
         if not isinstance(link, h5py.HardLink):
-            kind = "an external" if isinstance(link, h5py.ExternalLink) else "a soft"
-            raise UnfitError(f"{path} is {kind} link, which is not followed; copy what it points to")
+            raise UnfitError(not_followed(path))
         here = here[part]
     return here if isinstance(here, h5py.Group | h5py.Dataset) else None
+
+
+def not_followed(path: str) -> str:
+    """The message that a path leads over a link to elsewhere."""
+    return f"{path} is a soft or external link, which is not followed; copy what it points to"
 
 
 def groups(group: h5py.Group) -> list[str]:
@@ -95,9 +99,13 @@ def groups(group: h5py.Group) -> list[str]:
     return sorted(inside, key=natural)
 
 
-def datasets(group: h5py.Group) -> dict[str, h5py.Dataset]:
-    """Path -> every dataset inside a group, at any depth up to `DEPTH`, in natural order."""
+def datasets(group: h5py.Group) -> tuple[dict[str, h5py.Dataset], list[str]]:
+    """Path -> every dataset inside a group, at any depth up to `DEPTH`, in natural order.
+
+    Also returns the paths of soft and external links, which are not followed.
+    """
     found: dict[str, h5py.Dataset] = {}
+    links: list[str] = []
     seen = 0
     waiting: list[tuple[str, h5py.Group]] = [("", group)]
     while waiting:
@@ -107,13 +115,14 @@ def datasets(group: h5py.Group) -> dict[str, h5py.Dataset]:
             if seen > MOST_NODES:
                 raise UnfitError(f"holds more than {MOST_NODES:,} groups and datasets")
             if not isinstance(here.get(name, getlink=True), h5py.HardLink):
+                links.append(f"{above}{name}")
                 continue
             node = here[name]
             if isinstance(node, h5py.Dataset):
                 found[f"{above}{name}"] = node
             elif isinstance(node, h5py.Group) and above.count("/") + 1 < DEPTH:
                 waiting.append((f"{above}{name}/", node))
-    return {path: found[path] for path in sorted(found, key=natural)}
+    return {path: found[path] for path in sorted(found, key=natural)}, links
 
 
 def check_stored(dataset: h5py.Dataset, path: str) -> None:
@@ -139,7 +148,8 @@ def check_stored(dataset: h5py.Dataset, path: str) -> None:
 def describe(dataset: h5py.Dataset) -> str:
     """Type and shape of a dataset, as in messages."""
     kind = dataset.dtype
-    name = f"rows of {vlen}" if (vlen := h5py.check_vlen_dtype(kind)) is not None else str(kind)
+    rows = h5py.check_vlen_dtype(kind)
+    name = str(kind) if rows is None else "texts" if rows in (str, bytes) else f"rows of {rows}"
     return f"{name[:40]} {list(dataset.shape or ())}"
 
 

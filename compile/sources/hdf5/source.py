@@ -40,7 +40,10 @@ from oxcart.compile.sources.base import (
 )
 from oxcart.compile.sources.cameras import with_roles
 from oxcart.compile.sources.hdf5.fields import (
+    ACTIONS,
     FILE,
+    OBSERVATIONS,
+    REWARD,
     Pictures,
     choose_numbers,
     default_cameras,
@@ -63,6 +66,7 @@ from oxcart.compile.sources.hdf5.files import (
     find,
     groups,
     natural,
+    not_followed,
     opened,
 )
 from oxcart.compile.sources.kinds import HDF5
@@ -109,7 +113,10 @@ class Hdf5Source(Source):
         """Choose every field, by the first episode of the first file that can be read."""
         with self._first() as (name, file):
             place = episodes_in(file)[0]
-            there = datasets(find(file, place))
+            there, links = datasets(_group(file, place))
+            for path in links:
+                if path in (*ACTIONS, REWARD) or path.startswith(OBSERVATIONS):
+                    raise UnfitError(not_followed(path))
             self.cameras = _choose_cameras(config, name, there)
             chosen = {"action": config.action, "state": config.state, "reward": config.reward}
             self._numbers = {what: choose_numbers(what, names, there) for what, names in chosen.items()}
