@@ -43,7 +43,7 @@ from oxcart.compile.sources.base import SourceConfig
 from oxcart.manifests.audit import near, plant
 from oxcart.manifests.audit.audit import AuditOptions, audit
 from oxcart.manifests.audit.episodes import Audited, AuditedEpisode, draw, open_datasets
-from oxcart.manifests.audit.features import FRAMES, Features, read_features, read_steps, spaced, tracks
+from oxcart.manifests.audit.features import FRAMES, Features, read_features, read_steps, recorded, spaced
 from oxcart.manifests.audit.match import one_thread
 from oxcart.manifests.audit.verdict import at_least
 from oxcart.manifests.manifest import NAME
@@ -240,8 +240,8 @@ def _bits(rows: list[list[str]]) -> npt.NDArray[np.uint64]:
 def pixels(datasets: Sequence[Audited], episodes: Sequence[AuditedEpisode]) -> Frames:
     """The frames [E * N, H, W, 3] that the audit looks at."""
     found: list[Any] = [None] * len(episodes)
-    for i, where in tracks(datasets, episodes):
-        found[i] = read_steps(datasets[episodes[i].dataset], where, spaced(0, where.shape[0], FRAMES))
+    for i, there in recorded(datasets, episodes):
+        found[i] = read_steps(there, spaced(0, len(there), FRAMES))
     return np.concatenate(found)
 
 
@@ -250,13 +250,13 @@ def copied(datasets: Sequence[Audited], episodes: Sequence[AuditedEpisode], kind
     from PIL import Image
 
     found: list[Any] = [None] * len(episodes)
-    for i, where in tracks(datasets, episodes):
-        dataset, key = datasets[episodes[i].dataset], episodes[i].key
-        steps = spaced(0, where.shape[0], FRAMES)
+    for i, there in recorded(datasets, episodes):
+        key = episodes[i].key
+        steps = spaced(0, len(there), FRAMES)
         if kind == "time-shifted":
-            steps = plant.shifted_steps(where.shape[0], FRAMES, 0, key)
-        frames = plant.plant(read_steps(dataset, where, steps), kind, 0, key)
-        size = where.shape[2], where.shape[1]
+            steps = plant.shifted_steps(len(there), FRAMES, 0, key)
+        frames = plant.plant(read_steps(there, steps), kind, 0, key)
+        size = there.shape[2], there.shape[1]
         if frames.shape[2:0:-1] != size:
             frames = np.stack([np.asarray(Image.fromarray(frame).resize(size)) for frame in frames])
         found[i] = frames

@@ -150,11 +150,9 @@ def prepare(peer: str, dataset: Path, rlds: Path, scratch: Path, python: str = s
 
 def _pieces(dataset: Any, row: dict[str, Any], codec: str) -> list[Any]:
     """The frames of an episode as a peer stores them, each alone."""
-    track = dataset.track(row, "primary")
+    frames = dataset[row["key"]].frames()
     if codec == "jpeg":
-        return list(track.pieces(dataset.store, 0, row["steps"]))
-    frames = np.empty(track.shape, np.uint8)
-    track.read(dataset.store, 0, row["steps"], frames)
+        return list(frames.pieces(0, len(frames)))
     pieces = [frame.reshape(-1).data for frame in frames]
     if codec == "zstd":
         import zstandard

@@ -19,6 +19,7 @@ from oxcart.cli.options import LocalPath, PathOrUrl, json_option, quiet_option, 
 from oxcart.cli.outputs import AUDIT_JSON, AUDIT_PAGE, RULE, output_option, overwrite_option, report_options
 from oxcart.cli.table import line_width, painter, plain, show, table, wrapped
 from oxcart.shards.files import write_file
+from oxcart.shards.text import cut
 
 if TYPE_CHECKING:
     from oxcart.manifests.audit.audit import Audit
@@ -256,7 +257,7 @@ def _difference(found: Difference) -> str:
         keys = ", ".join(found.changed[:3]) + (", …" if len(found.changed) > 3 else "")
         blocks.append(f"episodes that stayed and have other bytes: {len(found.changed):,} ({plain(keys)})")
     if found.configuration:
-        rows = [(name, _cut(_value(one)), _cut(_value(two))) for name, one, two in found.configuration]
+        rows = [(name, cut(_value(one), 60), cut(_value(two), 60)) for name, one, two in found.configuration]
         blocks.append(f"configured differently\n{table(('setting', 'A', 'B'), rows)}")
     return "\n\n".join(blocks)
 
@@ -265,10 +266,6 @@ def _kinds(changes: list[Change]) -> tuple[int, int, int]:
     appeared = sum(change.before is None for change in changes)
     vanished = sum(change.after is None for change in changes)
     return len(changes) - appeared - vanished, appeared, vanished
-
-
-def _cut(text: str, longest: int = 60) -> str:
-    return text if len(text) <= longest else text[: longest - 1] + "…"
 
 
 def _value(value: Any) -> str:

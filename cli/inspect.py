@@ -138,13 +138,13 @@ def show(dataset: str, key: str | None, output: Path, frames: int, height: int) 
       oxcart show bridge bridge_dataset-train-00000-000007 -o strip.png
     """
     from oxcart.manifests.dataset import Dataset
-    from oxcart.manifests.show import contact_sheet, encode_image
+    from oxcart.manifests.show import contact_sheet, default_episode, encode_image
     from oxcart.shards.errors import ConfigError
     from oxcart.shards.files import write_file
 
     opened = Dataset.open(dataset)
-    row = opened.episode(key)
-    sheet = contact_sheet(opened, row, frames=frames, height=height)
+    episode = default_episode(opened) if key is None else opened[key]
+    sheet = contact_sheet(episode, frames=frames, height=height)
     limit = SIDES[output.suffix.lower()]
     if max(sheet.size) > limit:
         raise ConfigError(
@@ -152,7 +152,7 @@ def show(dataset: str, key: str | None, output: Path, frames: int, height: int) 
             "choose .png, fewer --frames or a smaller --height"
         )
     write_file(output, encode_image(sheet, output.suffix))
-    click.echo(f"{output}: {row['key']}")
+    click.echo(f"{output}: {episode.key}")
 
 
 @click.command()

@@ -103,10 +103,18 @@ def write_annotation(url: str, annotation: Annotation) -> None:
     about = {name: getattr(annotation, name) for name in _ABOUT}
     table = pa.table({"key": pa.array(sorted(annotation.values), pa.string()), "value": lists})
     table = table.replace_schema_metadata({_METADATA: canonical_json(about)})
+    data = table_bytes(table, plain="value" if pa.types.is_floating(_inner(lists.type)) else None)
     if "://" in url:
-        store.put(name, table_bytes(table))
+        store.put(name, data)
     else:
-        write_file(Path(url), table_bytes(table))
+        write_file(Path(url), data)
+
+
+def _inner(kind: pa.DataType) -> pa.DataType:
+    """Type of the numbers in lists, or in lists of lists."""
+    while pa.types.is_nested(kind):
+        kind = kind.value_type
+    return kind
 
 
 def read_annotation(url: str) -> Annotation:

@@ -32,7 +32,6 @@ from oxcart.manifests.tables import numbers
 from oxcart.shards.codec import decode
 from oxcart.shards.errors import CorruptError
 from oxcart.shards.names import chunks_name, stem_of, tar_name
-from oxcart.shards.store import Store
 from oxcart.shards.tar import BLOCK
 
 Bytes = bytes | memoryview
@@ -208,16 +207,6 @@ class Track:
     digests: npt.NDArray[np.uint64]
     """[N]: xxh3-64 of each chunk."""
 
-    def pieces(self, store: Store, first: int, stop: int) -> list[memoryview]:
-        """Read chunks `first` to `stop - 1` in one request, and check them.
-
-        Raises:
-            CorruptError: one does not match its digest.
-            StoreError: the shard cannot be read.
-        """
-        begin, end = int(self.offsets[first]), int(self.offsets[stop])
-        return self.checked(memoryview(store.read_range(self.shard, begin, end - begin)), first, stop)
-
     def checked(self, data: memoryview, first: int, stop: int) -> list[memoryview]:
         """Check chunks `first` to `stop - 1`, which `data` holds, and return them.
 
@@ -230,21 +219,6 @@ class Track:
             if xxh3_64_intdigest(piece) != int(self.digests[i]):
                 raise CorruptError(f"{self._place}, chunk {i} does not match its digest")
         return pieces
-
-    def read(self, store: Store, start: int, stop: int, out: npt.NDArray[np.uint8]) -> None:
-        """Read frames `start` to `stop - 1` into contiguous `out` [stop - start, H, W, 3] uint8.
-
-        Raises:
-            CorruptError: a chunk does not match its digest, or cannot be decoded.
-            StoreError: the shard cannot be read.
-        """
-        first = start // self.chunk
-        pieces = self.pieces(store, first, -(-stop // self.chunk))
-        skipped = start - first * self.chunk
-        frames = out if not skipped else np.empty((stop - start + skipped, *self.shape[1:]), np.uint8)
-        self.decode(pieces, frames)
-        if skipped:
-            out[:] = frames[skipped:]
 
     def decode(self, pieces: Sequence[memoryview], out: npt.NDArray[np.uint8]) -> None:
         """Decode a run of checked chunks into contiguous `out` [n, H, W, 3] uint8.

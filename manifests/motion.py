@@ -23,17 +23,14 @@ from PIL import Image
 from oxcart.manifests.annotation import Annotation
 from oxcart.manifests.canonical import sha256_json
 from oxcart.manifests.dataset import Dataset
-from oxcart.manifests.episode import Track
+from oxcart.manifests.frames import CameraFrames
 from oxcart.shards.choices import one_of
 from oxcart.shards.errors import ConfigError
 from oxcart.shards.prefetch import in_threads
-from oxcart.shards.store import Store
 
 METHODS = ("difference", "flow")
 LONGER = {"difference": 96, "flow": 160}
 """Method -> longer side of the compared frames, in pixels."""
-AT_ONCE = 64
-"""Frames decoded together."""
 
 Grey = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
@@ -71,9 +68,8 @@ def measure(
     by_camera: list[dict[str, Floats]] = []
     for name in names:
         values: dict[str, Floats] = {}
-        calls = (
-            lambda one=one: (one.key, _episode(dataset.store, one, method)) for one in dataset.tracks(name)
-        )
+        there = (episode.frames(name) for episode in dataset)
+        calls = (lambda one=one: (one.key, _episode(one, method)) for one in there)
         for key, one in in_threads(workers, calls, workers):
             values[key] = one
             done += len(one)
@@ -92,20 +88,16 @@ def measure(
     )
 
 
-def _episode(store: Store, frames: Track, method: str) -> Floats:
+def _episode(frames: CameraFrames, method: str) -> Floats:
     """The motion of each step of an episode."""
     compare = _difference if method == "difference" else _flow()[0]
-    values = np.zeros(frames.shape[0], np.float32)
+    values = np.zeros(len(frames), np.float32)
     before: Grey | None = None
-    for start in range(0, frames.shape[0], AT_ONCE):
-        stop = min(start + AT_ONCE, frames.shape[0])
-        some = np.empty((stop - start, *frames.shape[1:]), np.uint8)
-        frames.read(store, start, stop, some)
-        for step, frame in enumerate(some, start):
-            now = _grey(frame, LONGER[method])
-            if before is not None:
-                values[step - 1] = compare(before, now)
-            before = now
+    for step, frame in enumerate(frames):
+        now = _grey(frame, LONGER[method])
+        if before is not None:
+            values[step - 1] = compare(before, now)
+        before = now
     if len(values) > 1:
         values[-1] = values[-2]
     return values

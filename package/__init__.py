@@ -3,6 +3,7 @@
     import oxcart
 
     dataset = oxcart.open("bridge")                        # a directory or a URL
+    frame = dataset["KEY"].frames("wrist")[3]              # an episode by its key, and one of its frames
     loader = oxcart.Loader(dataset, sample=oxcart.Pairs(frames=5), batch_size=256)
 
 Names are imported when they are first used, so `import oxcart` takes no time and needs no PyTorch.
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from oxcart.compile.sources.recordings.writer import create as create
     from oxcart.manifests.columns import Column as Column
     from oxcart.manifests.dataset import Dataset as Dataset
+    from oxcart.manifests.dataset import Episode as Episode
     from oxcart.shards.errors import ConfigError as ConfigError
     from oxcart.shards.errors import CorruptError as CorruptError
     from oxcart.shards.errors import OxcartError as OxcartError
@@ -33,9 +35,9 @@ if TYPE_CHECKING:
     from oxcart.train.data import Window as Window
 
 _MODULES = {
+    **dict.fromkeys(("Dataset", "Episode"), "oxcart.manifests.dataset"),
     "Column": "oxcart.manifests.columns",
     **dict.fromkeys(("Recorder", "create"), "oxcart.compile.sources.recordings.writer"),
-    "Dataset": "oxcart.manifests.dataset",
     **dict.fromkeys(
         ("Batch", "Frames", "Loader", "Mixture", "Normalizer", "Pairs", "Seconds", "Window"),
         "oxcart.train.data",
@@ -52,6 +54,7 @@ __all__ = [
     "ConfigError",
     "CorruptError",
     "Dataset",
+    "Episode",
     "Frames",
     "Loader",
     "Mixture",

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 # One thread of BLAS, OpenMP and torch in each process, before anything loads them: as many as there are cores
@@ -29,6 +29,7 @@ from oxcart.compile.sample.rlds import RldsSampleConfig
 from oxcart.manifests.split import SplitRule
 from sample_compile import CAMERAS, Compiled, compile_sample, compiled, rows_of
 from servers import BUCKET, Server, s3, web
+from window_datasets import compile_windowed
 
 settings.load_profile(depth.QUICK)
 
@@ -58,6 +59,13 @@ def six_episodes(once: Once) -> Compiled:
     sample = RldsSampleConfig(kitchens=3, sessions=1, episodes=2, steps=4, size=32, files=2)
     rule = SplitRule(val=0.34)
     return once("six", lambda folder: compile_sample(folder, sample, cameras=CAMERAS, rule=rule))
+
+
+@pytest.fixture(scope="session")
+def windowed(once: Once) -> Mapping[str, Path]:
+    """`raw`, `zstd`, `jpeg`: one dataset in each codec; `legged`: another, of other columns and cameras."""
+    found: Mapping[str, Path] = once("windowed", compile_windowed)
+    return found
 
 
 @pytest.fixture(scope="session")

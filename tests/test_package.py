@@ -21,6 +21,7 @@ import oxcart
 loaded = {name.partition(".")[0] for name in set(sys.modules) - before}
 assert not loaded - set(sys.stdlib_module_names) - {"oxcart"}, loaded
 oxcart.ConfigError
+oxcart.Episode
 assert "torch" not in sys.modules
 """
 

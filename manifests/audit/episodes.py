@@ -18,7 +18,8 @@ import pyarrow.compute as pc
 from xxhash import xxh3_64_intdigest
 
 from oxcart.manifests.columns import ARRAYS
-from oxcart.manifests.dataset import Dataset
+from oxcart.manifests.dataset import Dataset, Episode
+from oxcart.manifests.frames import CameraFrames
 from oxcart.manifests.manifest import Manifest
 from oxcart.manifests.places import place_names
 from oxcart.manifests.split import SPLITS
@@ -62,6 +63,10 @@ class Audited:
         """Name of the source dataset."""
         name: str = self.manifest.dataset["name"]
         return name
+
+    def frames(self, row: Mapping[str, Any], camera: str = "primary") -> CameraFrames:
+        """The frames of one camera of the episode of a row; see `Episode.frames`."""
+        return Episode(dataset=self.opened, row=row).frames(camera)
 
     def environment(self, name: str) -> tuple[str, str]:
         """The name that stands for an environment's place."""

@@ -413,15 +413,13 @@ def _flatness(datasets: Sequence[Audited], at: _At) -> _Flat:
     index, row, camera, number = at
     dataset = datasets[index]
     values = dataset.table.slice(row, 1).to_pylist()[0]
-    found = dataset.opened.track(values, camera)
-    start = number * found.chunk
-    stop = min(start + found.chunk, values["steps"])
-    frames = np.empty((stop - start, *found.shape[1:]), np.uint8)
-    found.read(dataset.store, start, stop, frames)
+    frames = dataset.frames(values, camera)
+    start = number * frames.track.chunk
+    some = frames[start : start + frames.track.chunk]
     flat = all(
-        is_flat(np.asarray(Image.fromarray(frame).resize((32, 32), Image.Resampling.BOX))) for frame in frames
+        is_flat(np.asarray(Image.fromarray(frame).resize((32, 32), Image.Resampling.BOX))) for frame in some
     )
-    return _Flat(flat, bool((frames == frames[:, :1, :1]).all()))
+    return _Flat(flat, bool((some == some[:, :1, :1]).all()))
 
 
 def _add_decoded(shared: _Shared, episodes: Sequence[AuditedEpisode], features: Features) -> int:

@@ -13,7 +13,6 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import groupby
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,7 +21,7 @@ from PIL import Image
 from xxhash import xxh3_64, xxh3_64_intdigest
 
 from oxcart.manifests.audit.episodes import Audited, AuditedEpisode
-from oxcart.manifests.episode import Track
+from oxcart.manifests.frames import CameraFrames
 from oxcart.shards.prefetch import in_threads
 
 Frames = npt.NDArray[np.uint8]
@@ -101,11 +100,11 @@ def read_features(
     """
     found = empty(len(episodes), frames)
 
-    def one(i: int, where: Track) -> tuple[int, list[int], Described]:
-        steps = spaced(0, where.shape[0], frames)
-        return i, steps, describe(read_steps(datasets[episodes[i].dataset], where, steps))
+    def one(i: int, found: CameraFrames) -> tuple[int, list[int], Described]:
+        steps = spaced(0, len(found), frames)
+        return i, steps, describe(read_steps(found, steps))
 
-    calls = (partial(one, i, where) for i, where in tracks(datasets, episodes))
+    calls = (partial(one, i, there) for i, there in recorded(datasets, episodes))
     for done, (i, steps, described) in enumerate(in_threads(workers, calls, depth=4 * workers), 1):
         put(found, i, steps, described)
         report(done * frames)
@@ -132,30 +131,22 @@ def put(features: Features, i: int, steps: Sequence[int], described: Described) 
         getattr(features, name)[i] = values
 
 
-def tracks(
+def recorded(
     datasets: Sequence[Audited], episodes: Sequence[AuditedEpisode], camera: str = "primary"
-) -> Iterator[tuple[int, Track]]:
-    """Index and track of each episode, dataset by dataset and shard by shard.
+) -> Iterator[tuple[int, CameraFrames]]:
+    """Index of each episode and its frames, dataset by dataset and shard by shard.
 
     Raises:
         CorruptError: a shard is not in the manifest, or its chunk table does not match.
     """
-    order = sorted(range(len(episodes)), key=lambda i: (episodes[i].dataset, episodes[i].row["shard"], i))
-    for dataset, some in groupby(order, key=lambda i: episodes[i].dataset):
-        indices = list(some)
-        rows = [episodes[i].row for i in indices]
-        yield from zip(indices, datasets[dataset].opened.tracks(camera, rows), strict=True)
+    for i in sorted(range(len(episodes)), key=lambda i: (episodes[i].dataset, episodes[i].row["shard"], i)):
+        yield i, datasets[episodes[i].dataset].frames(episodes[i].row, camera)
 
 
-def read_steps(dataset: Audited, where: Track, steps: Sequence[int]) -> Frames:
-    """Frames [n, H, W, 3] of the given steps."""
-    out = np.empty((len(steps), *where.shape[1:]), np.uint8)
-    for i, step in enumerate(steps):
-        if i and step == steps[i - 1]:
-            out[i] = out[i - 1]
-        else:
-            where.read(dataset.store, step, step + 1, out[i : i + 1])
-    return out
+def read_steps(frames: CameraFrames, steps: Sequence[int]) -> Frames:
+    """Frames [n, H, W, 3] of the given steps; a step that comes twice is read once."""
+    once, places = np.unique(steps, return_inverse=True)
+    return frames[once.tolist()][places]
 
 
 def describe(frames: Frames) -> Described:

@@ -6,8 +6,6 @@ about 3 KB each, so that the page is self-contained.
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +15,7 @@ import numpy.typing as npt
 
 from oxcart.manifests.audit.episodes import Audited, AuditedEpisode
 from oxcart.manifests.audit.features import read_steps, spaced
-from oxcart.manifests.show import scaled
+from oxcart.manifests.show import data_uri, scaled
 
 HEIGHT = 110
 """Height of a frame in the page, in pixels."""
@@ -115,10 +113,7 @@ def _pairs(
             episode = episodes[index]
             steps = [int(both[which]) for both in aligned]
             read = _read(datasets, episode, steps)
-            shown = [
-                Frame(uri=_uri(frame), caption=f"step {step}")
-                for frame, step in zip(read, steps, strict=True)
-            ]
+            shown = [_frame(frame, f"step {step}") for frame, step in zip(read, steps, strict=True)]
             sides.append(_side(datasets, episode, shown))
         note = f"{pair['window']}; dHash differs in {pair['dhash_bits']} of 64 bits"
         yield Shown(score=pair["score"], note=note, held=sides[0], train=sides[1])
@@ -136,7 +131,7 @@ def _places(
             episode = episodes[index]
             steps = spaced(0, episode.row["steps"], frames)
             median = np.median(_read(datasets, episode, steps), axis=0).astype(np.uint8)
-            sides.append(_side(datasets, episode, [Frame(uri=_uri(median), caption="background")]))
+            sides.append(_side(datasets, episode, [_frame(median, "background")]))
         excess = row["stands out by"]
         note = "" if excess is None else f"stands out by {excess:.2f}"
         yield Shown(score=row["score"], note=note, suspect=row["twin"], held=sides[0], train=sides[1])
@@ -145,8 +140,7 @@ def _places(
 def _read(
     datasets: Sequence[Audited], episode: AuditedEpisode, steps: Sequence[int]
 ) -> npt.NDArray[np.uint8]:
-    dataset = datasets[episode.dataset]
-    return read_steps(dataset, dataset.opened.track(episode.row, "primary"), steps)
+    return read_steps(datasets[episode.dataset].frames(episode.row), steps)
 
 
 def _side(datasets: Sequence[Audited], episode: AuditedEpisode, frames: Sequence[Frame]) -> Side:
@@ -160,7 +154,5 @@ def _side(datasets: Sequence[Audited], episode: AuditedEpisode, frames: Sequence
     )
 
 
-def _uri(frame: npt.NDArray[np.uint8]) -> str:
-    buffer = io.BytesIO()
-    scaled(frame, HEIGHT).save(buffer, "JPEG", quality=82)
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+def _frame(frame: npt.NDArray[np.uint8], caption: str) -> Frame:
+    return Frame(uri=data_uri(scaled(frame, HEIGHT)), caption=caption)

@@ -27,7 +27,16 @@ import numpy.typing as npt
 from PIL import Image
 
 from oxcart.manifests.audit.episodes import Audited, AuditedEpisode
-from oxcart.manifests.audit.features import Features, describe, draws, empty, put, read_steps, spaced, tracks
+from oxcart.manifests.audit.features import (
+    Features,
+    describe,
+    draws,
+    empty,
+    put,
+    read_steps,
+    recorded,
+    spaced,
+)
 from oxcart.manifests.audit.match import Match, Matcher, confirm
 from oxcart.manifests.audit.result import Check, Criterion
 from oxcart.manifests.audit.verdict import Threshold, at_least, exceeds
@@ -120,14 +129,14 @@ def copies(
 ) -> dict[str, Features]:
     """The features of a copy of each kind of each episode."""
     planted = {kind: empty(len(episodes), frames) for kind in KINDS}
-    for done, (i, where) in enumerate(tracks(datasets, episodes), 1):
-        dataset, key = datasets[episodes[i].dataset], episodes[i].key
-        steps = spaced(0, where.shape[0], frames)
-        late = shifted_steps(where.shape[0], frames, seed, key)
-        original = read_steps(dataset, where, steps)
+    for done, (i, there) in enumerate(recorded(datasets, episodes), 1):
+        key = episodes[i].key
+        steps = spaced(0, len(there), frames)
+        late = shifted_steps(len(there), frames, seed, key)
+        original = read_steps(there, steps)
         for kind in KINDS:
             if kind == "time-shifted":
-                put(planted[kind], i, late, describe(read_steps(dataset, where, late)))
+                put(planted[kind], i, late, describe(read_steps(there, late)))
             else:
                 put(planted[kind], i, steps, describe(plant(original, kind, seed, key)))
         report(done)

@@ -14,6 +14,7 @@ from oxcart.manifests.audit.result import FAILED, FORMAT, PASSED, SUSPICIOUS, UN
 from oxcart.manifests.audit.verdict import CLEAN, LEAK, SUSPECT
 from oxcart.manifests.canonical import pretty_json
 from oxcart.manifests.page import render
+from oxcart.shards.text import cut
 
 WIDTH, HEIGHT = 760, 190
 """Size of the histogram, in SVG units."""
@@ -182,7 +183,7 @@ def _heat(audit: Audit) -> dict[str, Any] | None:
             )
     names = [
         {
-            "text": name if len(name) <= 38 else name[:37] + "…",
+            "text": cut(name, 38),
             "at": margin + i * cell + cell / 2,
             "held": held,
         }

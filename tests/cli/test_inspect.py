@@ -21,7 +21,7 @@ from oxcart.cli.main import oxcart
 from oxcart.compile.images import Resize
 from oxcart.compile.sample.rlds import RldsSampleConfig
 from oxcart.manifests.dataset import Dataset
-from oxcart.manifests.show import contact_sheet
+from oxcart.manifests.show import contact_sheet, default_episode
 from oxcart.manifests.split import SplitRule
 from sample_compile import compile_sample
 
@@ -201,15 +201,14 @@ def test_inspect_of_any_mutated_manifest_is_text_or_one_line(root: Path) -> None
 
 def test_show_writes_the_sheet(intact: Path, tmp_path: Path) -> None:
     dataset = Dataset.open(str(intact))
-    rows = dataset.table("episodes.parquet").to_pylist()
-    first = next(row for row in rows if row["split"] == "val")
+    first = next(episode for episode in dataset if episode.split == "val")
     strip = tmp_path / "new" / "folder" / "strip.png"
-    assert output("show", intact, "-o", strip) == f"{strip}: {first['key']}\n"
+    assert output("show", intact, "-o", strip) == f"{strip}: {first.key}\n"
     with Image.open(strip) as image:
-        np.testing.assert_array_equal(np.asarray(image), np.asarray(contact_sheet(dataset, first)))
-    output("show", intact, rows[0]["key"], "--output", strip, "--frames", "2", "--height", "16")
+        np.testing.assert_array_equal(np.asarray(image), np.asarray(contact_sheet(first)))
+    output("show", intact, dataset[0].key, "--output", strip, "--frames", "2", "--height", "16")
     with Image.open(strip) as image:
-        wanted = contact_sheet(dataset, rows[0], frames=2, height=16)
+        wanted = contact_sheet(dataset[0], frames=2, height=16)
         np.testing.assert_array_equal(np.asarray(image), np.asarray(wanted))
 
 
@@ -234,7 +233,7 @@ def test_show_refuses_another_kind_before_it_reads(tmp_path: Path, name: str) ->
 
 
 def test_show_suggests_the_nearest_key(intact: Path, tmp_path: Path) -> None:
-    key = Dataset.open(str(intact)).episode(None)["key"]
+    key = Dataset.open(str(intact))[0].key
     message = failure("show", intact, f"{key}x", "-o", tmp_path / "x.png")
     remedy = "oxcart inspect --episodes lists all of them"
     assert message == f"episode '{key}x': the dataset has no such key; did you mean {key}? {remedy}"
@@ -270,7 +269,7 @@ def test_show_where_nothing_can_be_written(intact: Path, tmp_path: Path) -> None
 
 
 def test_show_of_a_damaged_frame_writes_nothing(root: Path, tmp_path: Path) -> None:
-    row = Dataset.open(str(root)).episode(None)
+    row = default_episode(Dataset.open(str(root))).row
     shard = root / f"shards/{row['shard']}.tar"
     data = bytearray(shard.read_bytes())
     data[row["wrist.offset"] + 5] ^= 1

@@ -22,7 +22,7 @@ from oxcart.shards.codec import CODECS, Encoding
 from oxcart.shards.errors import ConfigError
 from oxcart.shards.jpeg import encode_jpeg
 from rlds_builder import Image, jpeg, noisy_frame, png, write_dataset
-from sample_compile import CAMERAS, Compiled, cli, compiled, complaint, config_of, rows_of, tree
+from sample_compile import CAMERAS, Compiled, cli, compiled, complaint, config_of, tree
 
 SIZE = (12, 16)
 STEPS = 3
@@ -62,7 +62,7 @@ def made(source: Path, out: Path, *bgr: str, **settings: Any) -> tuple[Manifest,
 def frames_of(out: Path, camera: str) -> Any:
     """Every frame of a camera, by key."""
     dataset = Dataset.open(str(out))
-    return {row["key"]: dataset.frames(row, camera, range(STEPS)) for row in rows_of(out)}
+    return {episode.key: episode.frames(camera)[:] for episode in dataset}
 
 
 def swapped(frames: Any) -> Any:
@@ -96,13 +96,13 @@ def test_jpegs_that_hold_bgr_are_encoded_again_and_grey_ones_pass_through(
         "12 frames are JPEG in the source, but hold BGR, and were encoded again as RGB, at quality 90"
     ]
     plain, found = Dataset.open(str(tmp_path / "rgb")), Dataset.open(str(tmp_path / "bgr"))
-    for row in rows_of(tmp_path / "bgr"):
-        before = plain.episode(row["key"])
-        sources = plain.frames(before, "photo", range(STEPS))
-        for t, piece in enumerate(found.track(row, "photo").pieces(found.store, 0, STEPS)):
+    for episode in found:
+        before = plain[episode.key]
+        sources = before.frames("photo")
+        for t, piece in enumerate(episode.frames("photo").pieces(0, STEPS)):
             assert bytes(piece) == encode_jpeg(swapped(sources[t]), 90)
-        same = [one.track(at, "grey") for one, at in ((plain, before), (found, row))]
-        assert same[0].digests.tolist() == same[1].digests.tolist()
+        same = [one.frames("grey").track.digests.tolist() for one in (before, episode)]
+        assert same[0] == same[1]
 
 
 @pytest.mark.parametrize("codec", CODECS)

@@ -90,10 +90,9 @@ def test_zstd_holds_the_frames_of_raw(whole: Compiled, tmp_path: Path) -> None:
     for a, b in zip(rows_of(tmp_path / "raw"), rows_of(tmp_path / "zstd"), strict=True):
         assert (a["key"], a["split"], a["shard"]) == (b["key"], b["split"], b["shard"])
         for camera in CAMERAS:
-            every = raw.frames(a, camera, range(a["steps"]))
-            np.testing.assert_array_equal(every, zstd.frames(b, camera, range(b["steps"])))
-            backwards = list(range(a["steps"]))[::-1]
-            np.testing.assert_array_equal(every[::-1], zstd.frames(b, camera, backwards))
+            every, packed = raw[a["key"]].frames(camera)[:], zstd[b["key"]].frames(camera)
+            np.testing.assert_array_equal(every, packed[:])
+            np.testing.assert_array_equal(every[::-1], packed[::-1])
 
 
 def test_each_camera_may_have_a_codec_of_its_own(whole: Compiled, tmp_path: Path) -> None:
@@ -107,10 +106,9 @@ def test_each_camera_may_have_a_codec_of_its_own(whole: Compiled, tmp_path: Path
         ("zstd", None, 2),
     ]
     assert verify(mixed, decode=True) == []
-    for a, b in zip(rows_of(tmp_path / "raw"), rows_of(tmp_path / "mixed"), strict=True):
+    for a, b in zip(raw, mixed, strict=True):
         for camera in CAMERAS:
-            steps = range(a["steps"])
-            np.testing.assert_array_equal(raw.frames(a, camera, steps), mixed.frames(b, camera, steps))
+            np.testing.assert_array_equal(a.frames(camera), b.frames(camera))
     for codec in (None, "raw"):
         asked = {"codec": codec, "shard_size": SHARD_SIZE, "workers": 1}
         out = tmp_path / f"again {codec}"
@@ -129,7 +127,7 @@ def test_jpeg_holds_the_very_bytes_of_the_source(whole: Compiled, tmp_path: Path
         assert found[f"{row['key']}.image_0.mjpeg"] == b"".join(images)
         for step in (0, row["steps"] - 1):
             expected = np.asarray(Image.open(io.BytesIO(images[step])).convert("RGB"))
-            np.testing.assert_array_equal(dataset.frames(row, "image_0", [step])[0], expected)
+            np.testing.assert_array_equal(dataset[row["key"]].frames("image_0")[step], expected)
 
 
 def test_jpeg_encodes_what_is_no_jpeg_or_has_another_size(whole: Compiled, tmp_path: Path) -> None:
@@ -144,7 +142,7 @@ def test_jpeg_encodes_what_is_no_jpeg_or_has_another_size(whole: Compiled, tmp_p
         )
         assert manifest.cameras[0]["quality"] == quality
         row = rows_of(out)[0]
-        frames = Dataset.open(str(out)).frames(row, "wrist", range(row["steps"])).astype(int)
+        frames = Dataset.open(str(out))[row["key"]].frames("wrist")[:].astype(int)
         png = [
             Image.open(io.BytesIO(image)) for image in source_images(whole.source, row, IMAGE[:-7] + "wrist")
         ]
@@ -207,7 +205,7 @@ def test_a_jpeg_keeps_its_bytes_and_what_follows_its_end(
     found = members(tmp_path / "out")
     for row in rows_of(tmp_path / "out"):
         assert found[f"{row['key']}.image_0.mjpeg"] == b"".join(source_images(source, row))
-        frames = dataset.frames(row, "image_0", range(row["steps"]))
+        frames = dataset[row["key"]].frames("image_0")
         for frame, image in zip(frames, source_images(source, row), strict=True):
             np.testing.assert_array_equal(frame, np.asarray(Image.open(io.BytesIO(image)).convert("RGB")))
 

@@ -59,7 +59,7 @@ def test_frames_are_the_images_of_the_source(
         example = examples(whole.source / row["source_file"])[row["source_record"]]
         images = example.features.feature["steps/observation/image_0"].bytes_list.value
         assert len(images) == row["steps"]
-        frames = dataset.frames(row, "image_0", range(row["steps"]))
+        frames = dataset[row["key"]].frames("image_0")
         assert frames.shape == (row["steps"], height, width, 3)
         for frame, image in zip(frames, images, strict=True):
             np.testing.assert_array_equal(frame, np.asarray(expected(Image.open(io.BytesIO(image)))))
@@ -76,12 +76,9 @@ def test_two_cameras(whole: Compiled, tmp_path: Path) -> None:
     assert sum(count["frames"] for count in manifest.splits.values()) == 2 * steps
     dataset = Dataset.open(str(tmp_path / "out"))
     assert verify(dataset) == []
-    row = dataset.episode(None)
-    assert dataset.frames(row, "wrist", [0]).shape == (1, 16, 16, 3)
-    np.testing.assert_array_equal(
-        dataset.frames(row, "image_0", [1]),
-        Dataset.open(str(whole.out)).frames(find(whole, row), "image_0", [1]),
-    )
+    assert dataset[0].frames("wrist")[0].shape == (16, 16, 3)
+    one = Dataset.open(str(whole.out))[dataset[0].key]
+    np.testing.assert_array_equal(dataset[0].frames("image_0")[1], one.frames("image_0")[1])
 
 
 def test_arrays_are_those_of_the_source(whole: Compiled) -> None:

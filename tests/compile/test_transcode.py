@@ -91,8 +91,7 @@ def shaped(manifest: Manifest) -> dict[str, Any]:
 def jpegs_of(out: Path) -> list[bytes]:
     """Every frame of a dataset of codec jpeg, in plan order."""
     dataset = Dataset.open(str(out))
-    tracks = ((dataset.track(row, "image_0"), row["steps"]) for row in rows_of(out))
-    return [bytes(one) for track, steps in tracks for one in track.pieces(dataset.store, 0, steps)]
+    return [bytes(piece) for one in dataset for piece in one.frames("image_0").pieces(0, len(one))]
 
 
 def test_jpegs_stay_what_they_are_and_so_does_their_quality(whole: Compiled, tmp_path: Path) -> None:
@@ -119,9 +118,8 @@ def test_a_quality_that_is_asked_for_is_that_of_every_frame(whole: Compiled, tmp
         assert manifest.config["transcoded_from"] == [shaped(dataset.manifest)]
         assert verify(Dataset.open(str(out)), decode=True) == []
         expected = []
-        for row in rows_of(tmp_path / "jpeg"):
-            frames = dataset.frames(row, "image_0", range(row["steps"]))
-            expected += [encode_jpeg(frame, quality) for frame in frames]
+        for one in dataset:
+            expected += [encode_jpeg(frame, quality) for frame in one.frames("image_0")]
         assert jpegs_of(out) == expected != before
     same = {"codec": "jpeg", "resize": Resize(size=(32, 32))}  # a size that changes nothing
     transcoded(tmp_path / "jpeg", tmp_path / "passed", **same)
@@ -145,10 +143,9 @@ def test_another_size(two: Path, tmp_path: Path) -> None:
     assert [(one["height"], one["width"]) for one in manifest.cameras] == [(16, 24)] * 2
     assert splits(tmp_path / "small") == splits(two)
     large, small = Dataset.open(str(two)), Dataset.open(str(tmp_path / "small"))
-    row = large.episode(None)
-    middle = Image.fromarray(large.frames(row, "image_0", [1])[0]).crop((0, 5, 32, 26))
+    middle = Image.fromarray(large[0].frames("image_0")[1]).crop((0, 5, 32, 26))
     expected = np.asarray(middle.resize((24, 16), Image.Resampling.BILINEAR))
-    np.testing.assert_array_equal(small.frames(small.episode(row["key"]), "image_0", [1])[0], expected)
+    np.testing.assert_array_equal(small[large[0].key].frames("image_0")[1], expected)
     assert manifest.config["transcoded_from"] == [shaped(large.manifest)]
 
 

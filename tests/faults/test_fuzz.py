@@ -264,9 +264,13 @@ def use(root: Path) -> None:
         verify(Dataset.open(str(root)))
     with said():
         dataset = Dataset.open(str(root))
-        for row in dataset.table(EPISODES).to_pylist():
+        for episode in dataset:
             with said():
-                dataset.frames(row, "primary", [0, (row["steps"] or 1) - 1])
+                _ = episode.frames()[[0, -1]]
+            with said():
+                _ = episode.action, episode.state, episode.reward
+            with said():
+                _ = episode.instructions
     options: dict[str, Any] = {"size": (16, 16), "repeat": False, "lanes": 2, "window": 4, "threads": 1}
     for split in ("train", "val"):
         with said():

@@ -108,9 +108,9 @@ def test_a_row_names_no_shard_outside_its_dataset(root: Path) -> None:
     pq.write_table(table.set_column(place, "shard", [["../../outside"] * table.num_rows]), root / EPISODES)
     seal(root)
     dataset = Dataset.open(str(root))
-    row = dataset.episode(None)
-    with pytest.raises(CorruptError, match="is not in the manifest"):
-        dataset.frames(row, "primary", [0])
+    for read in (dataset[0].frames, lambda: dataset[0].action, lambda: dataset[0].instructions):
+        with pytest.raises(CorruptError, match="is not in the manifest"):
+            read()
 
 
 @pytest.mark.parametrize("name", ["../escaped.json", "/tmp/escaped.json", "a/../../escaped.json"])
@@ -127,8 +127,8 @@ def test_a_tar_of_others_writes_nothing_and_is_said(root: Path, name: str) -> No
     assert SHARDS[0] in {one.file for one in found(root)}
     with contextlib.suppress(OxcartError):
         dataset = Dataset.open(str(root))
-        for row in dataset.table(EPISODES).to_pylist():
-            dataset.frames(row, "primary", [0])
+        for episode in dataset:
+            _ = episode.frames()[0], episode.action, episode.instructions
     assert set(root.parent.rglob("*")) == before
     assert not Path("/tmp/escaped.json").exists()
     assert (root / MANIFEST).exists()

@@ -20,11 +20,10 @@ def test_a_value_is_the_mean_difference_to_the_next_frame(whole: Compiled) -> No
     found = measure(dataset, cameras=["primary"], workers=2)
     assert found.dataset == dataset.manifest.fingerprint
     assert len(found.values) == dataset.manifest.counts["compiled"]
-    row = dataset.episode(None)
-    frames = dataset.frames(row, "primary", range(row["steps"]))
+    frames = dataset[0].frames()
     grey = np.stack([np.asarray(Image.fromarray(frame).convert("L")) for frame in frames]).astype(np.int16)
     expected = np.abs(np.diff(grey, axis=0)).mean(axis=(1, 2)).astype(np.float32)
-    assert np.array_equal(found.values[row["key"]], [*expected, expected[-1]])
+    assert np.array_equal(found.values[dataset[0].key], [*expected, expected[-1]])
     assert (expected > 0).any()
 
 

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow.parquet as pq
 import pytest
+from blake3 import blake3
 from PIL import Image, ImageColor
 
 from oxcart.compile.sample.rlds import RldsSampleConfig
-from oxcart.manifests.dataset import Dataset
-from oxcart.manifests.show import BACKGROUND, CAPTION, LONGEST, MARGIN, TITLE, contact_sheet
+from oxcart.manifests.dataset import Dataset, Episode
+from oxcart.manifests.show import BACKGROUND, CAPTION, LONGEST, MARGIN, TITLE, contact_sheet, default_episode
+from oxcart.shards.errors import ConfigError
 from sample_compile import CAMERAS, compile_sample
 
 TOP = MARGIN + 3 * TITLE
@@ -31,26 +37,26 @@ def pixels(sheet: Image.Image) -> npt.NDArray[np.uint8]:
     return np.asarray(sheet)
 
 
-def strip(row: dict[str, Any], frames: int) -> list[int]:
+def strip(episode: Episode, frames: int) -> list[int]:
     """The steps to expect: evenly spaced, the first and the last among them."""
-    count = min(frames, row["steps"])
-    return [round(i * (row["steps"] - 1) / (count - 1)) for i in range(count)] if count > 1 else [0]
+    count = min(frames, episode.steps)
+    return [round(i * (episode.steps - 1) / (count - 1)) for i in range(count)] if count > 1 else [0]
 
 
 @pytest.mark.parametrize("frames", [1, 2, 3, 5, 64])
 @pytest.mark.parametrize("height", [32, 16])
 def test_every_frame_is_in_its_place(dataset: Dataset, frames: int, height: int) -> None:
-    row = dataset.episode(None)
-    steps = strip(row, frames)
-    assert steps[-1] == (row["steps"] - 1 if frames > 1 else 0)
-    sheet = contact_sheet(dataset, row, frames=frames, height=height)
+    episode = dataset[0]
+    steps = strip(episode, frames)
+    assert steps[-1] == (episode.steps - 1 if frames > 1 else 0)
+    sheet = contact_sheet(episode, frames=frames, height=height)
     assert sheet.mode == "RGB"
     assert sheet.height == TOP + 2 * (CAPTION + height + MARGIN)
     assert sheet.width >= MARGIN + len(steps) * (height + MARGIN)
     got = pixels(sheet)
     for i, camera in enumerate(("image_0", "wrist")):
         top = TOP + i * (CAPTION + height + MARGIN) + CAPTION
-        for j, (step, frame) in enumerate(zip(steps, dataset.frames(row, camera, steps), strict=True)):
+        for j, (step, frame) in enumerate(zip(steps, episode.frames(camera)[steps], strict=True)):
             image = Image.fromarray(frame)
             if image.height != height:
                 image = image.resize((height, height), Image.Resampling.BICUBIC)
@@ -60,8 +66,7 @@ def test_every_frame_is_in_its_place(dataset: Dataset, frames: int, height: int)
 
 
 def test_around_the_frames_there_is_background(dataset: Dataset) -> None:
-    row = dataset.episode(None)
-    got = pixels(contact_sheet(dataset, row, frames=3, height=32))
+    got = pixels(contact_sheet(default_episode(dataset), frames=3, height=32))
     paper = np.array(ImageColor.getrgb(BACKGROUND), np.uint8)
     assert (got[:, :MARGIN] == paper).all()
     assert (got[-MARGIN:] == paper).all()
@@ -73,15 +78,13 @@ def test_around_the_frames_there_is_background(dataset: Dataset) -> None:
 
 
 def test_the_default_is_eight_frames_of_128_pixels(dataset: Dataset) -> None:
-    row = dataset.episode(None)
-    assert row["steps"] >= 8
-    sheet = contact_sheet(dataset, row)
+    assert dataset[0].steps >= 8
+    sheet = contact_sheet(dataset[0])
     assert sheet.size == (MARGIN + 8 * (128 + MARGIN), TOP + 2 * (CAPTION + 128 + MARGIN))
 
 
 def test_the_same_episode_gives_the_same_image(dataset: Dataset) -> None:
-    rows = dataset.table("episodes.parquet").to_pylist()
-    one, again, other = (contact_sheet(dataset, row, height=32) for row in (rows[0], rows[0], rows[1]))
+    one, again, other = (contact_sheet(dataset[i], height=32) for i in (0, 0, 1))
     assert one.tobytes() == again.tobytes() != other.tobytes()
 
 
@@ -89,10 +92,8 @@ def test_the_same_episode_gives_the_same_image(dataset: Dataset) -> None:
     "change", [{"instruction": ""}, {"environment": None}, {"instruction": "x", "environment": "x"}]
 )
 def test_titles_do_not_move_the_frames(dataset: Dataset, change: dict[str, Any]) -> None:
-    row = dataset.episode(None)
-    plain, changed = (
-        pixels(contact_sheet(dataset, one, frames=2, height=32)) for one in (row, {**row, **change})
-    )
+    episodes = dataset[0], replace(dataset[0], row={**dataset[0].row, **change})
+    plain, changed = (pixels(contact_sheet(one, frames=2, height=32)) for one in episodes)
     width = MARGIN + 2 * (32 + MARGIN)
     np.testing.assert_array_equal(plain[TOP:, :width], changed[TOP:, :width])
     assert plain[:TOP].tobytes() != changed[:TOP].tobytes()
@@ -112,35 +113,30 @@ def test_titles_do_not_move_the_frames(dataset: Dataset, change: dict[str, Any])
     ],
 )
 def test_any_text_can_be_a_title(dataset: Dataset, text: str) -> None:
-    row = {**dataset.episode(None), "instruction": text, "environment": text}
-    sheet = contact_sheet(dataset, row, frames=2, height=32)
+    episode = replace(dataset[0], row={**dataset[0].row, "instruction": text, "environment": text})
+    sheet = contact_sheet(episode, frames=2, height=32)
     assert sheet.height == TOP + 2 * (CAPTION + 32 + MARGIN)
     assert sheet.width <= 2 * MARGIN + 15 * (LONGEST + 60)
 
 
-class Recorded(Dataset):
+class Drawn(Episode):
     """Frames drawn on request: those of camera n at step t are all of colour (n, t, 0)."""
 
-    def frames(self, row: Any, camera: str, steps: Any) -> npt.NDArray[np.uint8]:
-        number = int(camera.removeprefix("camera"))
-        shape = (len(steps), row[f"{camera}.height"], row[f"{camera}.width"], 3)
-        frames = np.zeros(shape, np.uint8)
-        for frame, step in zip(frames, steps, strict=True):
-            frame[:] = number, step, 0
+    @property
+    def cameras(self) -> tuple[str, ...]:
+        return tuple(f"camera{i}" for i in range(12))
+
+    def frames(self, camera: str = "primary") -> Any:
+        frames = np.zeros((self.steps, self.row["height"], self.row["width"], 3), np.uint8)
+        frames[..., 0] = int(camera.removeprefix("camera"))
+        frames[..., 1] = np.arange(self.steps)[:, None, None]
         return frames
 
 
 @pytest.mark.parametrize(("height", "width"), [(4, 6), (480, 640), (1, 90), (90, 1), (7, 7)])
 def test_many_cameras_of_any_shape(dataset: Dataset, height: int, width: int) -> None:
-    manifest = json.loads(dataset.manifest.to_bytes())
-    names = [f"camera{i}" for i in range(12)]
-    cameras = [{"name": name, "source": name, "height": height, "width": width} for name in names]
-    many = Recorded(store=dataset.store, manifest=type(dataset.manifest)(**manifest | {"cameras": cameras}))
-    row = {**dataset.episode(None), "steps": 200}
-    row |= {
-        f"{name}.{what}": value for name in names for what, value in (("height", height), ("width", width))
-    }
-    sheet = contact_sheet(many, row, frames=3, height=20)
+    row = {**dataset[0].row, "steps": 200, "height": height, "width": width}
+    sheet = contact_sheet(Drawn(dataset=dataset, row=row), frames=3, height=20)
     across = max(1, round(width * 20 / height))
     assert sheet.height == TOP + 12 * (CAPTION + 20 + MARGIN)
     assert sheet.width >= MARGIN + 3 * (across + MARGIN)
@@ -150,3 +146,20 @@ def test_many_cameras_of_any_shape(dataset: Dataset, height: int, width: int) ->
         for j, step in enumerate((0, math.floor(199 / 2 + 0.5), 199)):
             left = MARGIN + j * (across + MARGIN)
             assert (got[top : top + 20, left : left + across] == (i, step, 0)).all()
+
+
+def test_without_a_key_the_first_episode_of_val_is_shown_or_else_the_first(
+    dataset: Dataset, windowed: Mapping[str, Path], root: Path
+) -> None:
+    splits = [episode.split for episode in dataset]
+    assert default_episode(dataset).row == dataset[splits.index("val")].row != dataset[0].row
+    train = Dataset.open(str(windowed["raw"]))
+    assert default_episode(train).row == train[0].row
+    none = pq.read_table(root / "episodes.parquet").slice(0, 0)
+    pq.write_table(none, root / "episodes.parquet")
+    manifest = json.loads((root / "manifest.json").read_text())
+    digest = blake3((root / "episodes.parquet").read_bytes()).hexdigest()
+    manifest["tables"]["episodes.parquet"] |= {"blake3": digest, "rows": 0}
+    (root / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(ConfigError, match=f"^{root}: has no episodes$"):
+        default_episode(Dataset.open(str(root)))

@@ -10,6 +10,7 @@ remain is a pure function of it.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -25,7 +26,7 @@ from oxcart.train.data.index import SplitIndex
 Int64 = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
 
-BLOCK = 1 << 22
+BLOCK = 1 << 20
 """Steps that are compared together."""
 
 
@@ -58,9 +59,12 @@ class Idle:
             least: the thresholds.
             anchors: [N, T], the steps that are anchors: one run in each episode, or none.
         """
-        steps = np.arange(anchors.shape[1])
+        steps = np.arange(anchors.shape[1], dtype=np.int32)
         found = np.zeros_like(anchors)
         for score, threshold in zip(scores, least, strict=True):
+            if self.hold == 1:
+                found |= anchors & (score >= threshold)
+                continue
             began = _last(steps, anchors & (score >= threshold))
             ended = _last(steps, anchors & (score < threshold * self.hold))
             found |= anchors & (began > ended)
@@ -77,9 +81,9 @@ class Idle:
         return kept
 
 
-def _last(steps: Int64, mask: Mask) -> Int64:
+def _last(steps: npt.NDArray[np.int32], mask: Mask) -> npt.NDArray[np.int32]:
     """The last step of each row, up to each step, at which the mask holds; -1 before the first."""
-    found: Int64 = np.maximum.accumulate(np.where(mask, steps, -1), axis=1)
+    found: npt.NDArray[np.int32] = np.maximum.accumulate(np.where(mask, steps, np.int32(-1)), axis=1)
     return found
 
 
@@ -143,15 +147,15 @@ def open_active(
         return None
     given = [_open(index, urls, name, cameras) for name in least]
     starts = np.cumsum(index.steps, dtype=np.int64) - index.steps
+    number = np.zeros(len(index), np.int64)
     flags = np.zeros(int(index.steps.sum(dtype=np.int64)), np.bool_)
-    for rows in _blocks(index.steps):
-        steps = np.arange(index.steps[rows].max())
-        inside = steps < index.steps[rows][:, None]
-        anchors = (steps >= first[rows][:, None]) & (steps < (first + room)[rows][:, None])
-        scores = [one.scores(rows, index.steps[rows], steps, seen) for one in given]
+    for rows, length in _blocks(index.steps):
+        steps = np.arange(length)
+        anchors = (steps >= first[rows][:, None]) & (steps < (first[rows] + room[rows])[:, None])
+        scores = [one.scores(rows, length, seen) for one in given]
         active = idle.active(scores, list(least.values()), anchors)
-        flags[(starts[rows][:, None] + steps)[inside]] = active[inside]
-    number = np.add.reduceat(flags, starts, dtype=np.int64) if len(flags) else np.zeros(0, np.int64)
+        flags[starts[rows][:, None] + steps] = active
+        number[rows] = np.count_nonzero(active, axis=1)
     kept = {} if idle == Idle() else asdict(idle)
     return ActiveSteps(
         room=number,
@@ -178,20 +182,20 @@ class _Scores:
     cameras: tuple[str, ...]
     """Cameras that count; none for actions."""
 
-    def scores(
-        self, rows: Int64, lengths: npt.NDArray[np.int32], steps: Int64, seen: tuple[int, int]
-    ) -> npt.NDArray[np.float64]:
-        """Scores [n, T] of samples at every step of some episodes; what lies beyond an end is undefined."""
-        last = lengths[:, None].astype(np.int64) - 1
-        values = self.values[self.begins[rows][:, None] + np.minimum(steps, last)].astype(np.float64)
-        begin, end = (np.clip(steps + step, 0, last) for step in seen)
+    def scores(self, rows: Int64, length: int, seen: tuple[int, int]) -> npt.NDArray[np.float64]:
+        """Scores [n, T] of samples at every step of some episodes of one length."""
+        steps = np.arange(length)
+        values = self.values[self.begins[rows][:, None] + steps].astype(np.float64)
+        begin, end = (np.clip(steps + step, 0, length - 1) for step in seen)
         if seen[0] == seen[1]:
-            return np.take_along_axis(values, begin, axis=1)
-        sums = np.zeros((len(rows), len(steps) + 1))
+            single: npt.NDArray[np.float64] = values[:, begin]
+            return single
+        sums = np.zeros((len(rows), length + 1))
         np.cumsum(values, axis=1, out=sums[:, 1:])
-        total = np.take_along_axis(sums, end, axis=1) - np.take_along_axis(sums, begin, axis=1)
-        single = np.take_along_axis(values, begin, axis=1)
-        return np.where(begin == end, single, total / np.maximum(end - begin, 1))
+        means: npt.NDArray[np.float64] = (sums[:, end] - sums[:, begin]) / np.maximum(end - begin, 1)
+        same = begin == end  # both lie beyond an end
+        means[:, same] = values[:, begin[same]]
+        return means
 
     def said(self, least: float) -> str:
         """The threshold in words."""
@@ -235,13 +239,12 @@ def _open(index: SplitIndex, urls: Sequence[str], name: str, cameras: Sequence[s
     )
 
 
-def _blocks(steps: npt.NDArray[np.int32]) -> Iterator[Int64]:
-    """The episodes in blocks of similar length, padded to the longest of at most `BLOCK` steps together."""
+def _blocks(steps: npt.NDArray[np.int32]) -> Iterator[tuple[Int64, int]]:
+    """The episodes in blocks of one length, of about `BLOCK` steps together; and that length."""
     order = np.argsort(steps, kind="stable")
-    begin = 0
-    while begin < len(order):
-        lengths = steps[order[begin:]].astype(np.int64)
-        sizes = lengths * np.arange(1, len(lengths) + 1)
-        count = max(1, int(np.searchsorted(sizes, BLOCK, side="right")))
-        yield order[begin : begin + count]
-        begin += count
+    bounds = np.flatnonzero(np.diff(steps[order], prepend=-1, append=-1))
+    for begin, end in itertools.pairwise(bounds.tolist()):
+        length = int(steps[order[begin]])
+        count = max(1, BLOCK // length)
+        for i in range(begin, end, count):
+            yield order[i : min(i + count, end)], length

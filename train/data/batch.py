@@ -10,7 +10,11 @@ import torch
 from torch import Tensor
 
 from oxcart.manifests.columns import Column
+from oxcart.shards.text import cut
 from oxcart.train.data.lerobot import lerobot
+
+LONGEST = 100
+"""Maximum letters of a line of a batch as text."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +71,19 @@ class Batch:
     def __len__(self) -> int:
         return len(self.key)
 
+    def __repr__(self) -> str:
+        lines = [f"Batch of {len(self)} samples"]
+        for name, value in vars(self).items():
+            named = value.items() if isinstance(value, Mapping) else [("", value)]
+            shown = [f"{one} {_told(each)}".strip() for one, each in named if isinstance(each, Tensor)]
+            if shown:
+                lines.append(f"  {name}: {cut(', '.join(shown), LONGEST)}")
+        lines += [
+            f"  {name}: {cut(', '.join(dict.fromkeys(values)), LONGEST)}"
+            for name, values in (("dataset", self.dataset), ("key", self.key))
+        ]
+        return "\n".join(lines)
+
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Batch:
         """Copy the batch to a device."""
         return self._each(lambda tensor: tensor.to(device, non_blocking=non_blocking))
@@ -95,3 +112,9 @@ class Batch:
             elif isinstance(value, dict) and name != "columns":
                 tensors[name] = {key: change(one) for key, one in value.items()}
         return replace(self, **tensors)
+
+
+def _told(tensor: Tensor) -> str:
+    """Type and shape of a tensor, and its device if that is not the CPU: `uint8 [64, 2, 256, 256, 3]`."""
+    where = "" if tensor.device.type == "cpu" else f" on {tensor.device}"
+    return f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}{where}"

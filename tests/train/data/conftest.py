@@ -13,7 +13,6 @@ from oxcart.compile.sample.rlds import RldsSampleConfig, write_rlds
 from oxcart.compile.sources.base import SourceConfig
 from oxcart.shards.codec import Encoding
 from sample_compile import compiled
-from window_datasets import compile_windowed
 
 SAMPLE = RldsSampleConfig(kitchens=6, sessions=1, episodes=3, steps=9, size=32, files=2)
 SHARD_SIZE = 60_000
@@ -54,10 +53,3 @@ def by_hand(datasets: Mapping[str, Path]) -> Mapping[str, Mapping[str, Frames]]:
         codec: {key: members["image_0"] for key, members in members_by_hand(datasets[codec]).items()}
         for codec in ("raw", "zstd", "jpeg")
     }
-
-
-@pytest.fixture(scope="session")
-def windowed(once: Once) -> Mapping[str, Path]:
-    """`raw`, `zstd`, `jpeg`: one dataset in each codec; `legged`: another, of other columns and cameras."""
-    found: Mapping[str, Path] = once("windowed", compile_windowed)
-    return found

@@ -1,4 +1,4 @@
-"""The examples of docs/loading.md and docs/trainers.md run as they are printed, on other datasets."""
+"""The examples of three pages of docs/ run as they are printed, on other datasets."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from oxcart.train.data import Normalizer
+from sample_compile import cli
 
 DOCS = Path(__file__).parents[3] / "docs"
 
@@ -72,6 +73,20 @@ def test_the_shapes_of_a_window_are_those_that_are_printed(windowed: Mapping[str
     assert batch.frames_is_pad["primary"].shape == (8, 2)
     assert (batch.state.shape, batch.state_is_pad.shape) == ((8, 3), (8,))
     assert (batch.action.shape, batch.action_is_pad.shape) == ((8, 16, 4), (8, 16))
+
+
+def test_the_choices_leave_what_they_say(
+    datasets: Mapping[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "bridge").symlink_to(datasets["raw"])
+    for what in ("motion", "action"):
+        assert cli("annotate", what, tmp_path / "bridge", "--quiet").exit_code == 0
+    names: dict[str, Any] = {}
+    run("selection.md", {'"bridge"': repr(str(tmp_path / "bridge"))}, names, count=2)
+    said = capsys.readouterr().out
+    assert "limit=100 leaves " in said
+    assert "samples are taken in turn from " in said
+    assert " as camera image_0 sees it or those whose action moves by 0.01" in said
 
 
 def test_the_recipes_run_and_resume(

@@ -27,6 +27,8 @@ from window_datasets import AHEAD, CODES, HZ, codes
 
 MEMBERS = {"primary": "image", "wrist": "hand"}
 """Role -> the camera that has it."""
+COLUMNS = ["dx", "dy", "dz", "grip"]
+"""Columns of the action of `arm`."""
 WIDTHS = {"arm": {"action": 4, "state": 3}, "legged": {"action": 2, "state": 5}}
 Array = npt.NDArray[Any]
 Datasets = Mapping[str, Path]
@@ -106,7 +108,11 @@ def in_force(episode: Told, t: int) -> list[str]:
 
 
 def check(
-    batch: Batch, window: Window, told: Mapping[str, Mapping[str, Told]], width: Mapping[str, int]
+    batch: Batch,
+    window: Window,
+    told: Episodes,
+    width: Mapping[str, int],
+    chosen: Sequence[str] | None = None,
 ) -> None:
     """Compare all of a batch with what is found by hand.
 
@@ -115,6 +121,7 @@ def check(
         window: what it was asked for.
         told: name of each dataset -> key -> episode.
         width: columns of `action` and `state` in the batch.
+        chosen: columns of the action that are read; None reads all.
     """
     cameras = cameras_of(window)
     assert batch.cameras == tuple(cameras)
@@ -141,13 +148,15 @@ def check(
             assert (steps is None) == (found is None) == (mask is None)
             if steps is None:
                 continue
-            expected, is_pad = picked(episode.members[name], episode.span(name), t, steps, dataset)
-            own = expected.shape[-1]
+            values, own = episode.members[name], WIDTHS[dataset][name]
+            if name == "action" and chosen is not None:
+                values, own = values[:, [COLUMNS.index(one) for one in chosen]], len(chosen)
+            expected, is_pad = picked(values, episode.span(name), t, steps, dataset)
             same(found[i][..., :own], expected)
             assert found.shape[-1] == width[name]
             assert not found[i][..., own:].any()
             same(mask[i], is_pad)
-            assert len(batch.columns[dataset][name]) == own == WIDTHS[dataset][name]
+            assert len(batch.columns[dataset][name]) == own
         seen = [one for steps in cameras.values() for one in steps_in(steps, dataset)]
         assert batch.offset[i] == (max(seen) - min(seen) if seen else 0)
         assert batch.environment[i] == episode.row["environment"]
@@ -218,6 +227,10 @@ def test_a_batch_is_what_is_found_by_hand(windowed: Datasets, data: st.DataObjec
         "memory": data.draw(st.sampled_from([1, 1 << 20])),
         "pad_to": width if read else None,
     }
+    chosen = None
+    if window.action is not None:
+        chosen = data.draw(st.none() | st.lists(st.sampled_from(COLUMNS), min_size=1, unique=True))
+        settings["action_columns"] = chosen
     options = {**settings, "instructions": True, "annotations": [str(windowed[codec] / CODES)]}
 
     def load() -> Loader:
@@ -239,7 +252,7 @@ def test_a_batch_is_what_is_found_by_hand(windowed: Datasets, data: st.DataObjec
         return
     found: Counter[tuple[str, int]] = Counter()
     for batch in load():
-        check(batch, window, episodes, width)
+        check(batch, window, episodes, width, chosen)
         found.update(zip(batch.key, batch.t.tolist(), strict=True))
     expected = {key: anchors_of(window, one, "arm") for key, one in episodes["arm"].items()}
     if window.per_episode == "all":

@@ -303,8 +303,8 @@ def test_scenes_that_share_what_is_read_on_the_way_to_them_are_compiled(tmp_path
     keys = sorted(row["key"] for row in rows_of(tmp_path / "some"))
     assert len(keys) == 3
     for one, step in zip(keys, (13, 30, 84), strict=True):  # frames 31.2, 72 and 201.6 of 24 a second
-        shown = some.frames(some.episode(one), "video", [0, 5])
-        near = whole.frames(whole.episode(key), "video", [step, step + 5])
+        shown = some[one].frames("video")[[0, 5]]
+        near = whole[key].frames("video")[[step, step + 5]]
         assert np.abs(shown.astype(np.int16) - near).mean() < 12
 
 
@@ -429,7 +429,7 @@ def test_an_image_that_is_to_be_turned_is_turned(tmp_path: Path) -> None:
     for path in (plain, turned):
         compile_videos(path.parent, tmp_path / path.stem, rule=SplitRule(val=None))
         dataset = Dataset.open(str(tmp_path / path.stem))
-        frames[path.stem] = dataset.frames(dataset.episode(None), "video", [0])[0]
+        frames[path.stem] = dataset[0].frames("video")[0]
     assert frames["turned"].shape == (SIZE[1], SIZE[0], 3)
     assert np.array_equal(frames["turned"], np.rot90(frames["plain"], -1))
 
