@@ -141,9 +141,6 @@ def test_bgr_becomes_rgb(stored: str, tmp_path: Path) -> None:
         options = ("--bgr", bgr, "--environment", "file", "--split-by", "episode")
         result = cli("compile", tmp_path / "a.hdf5", tmp_path / name, *options, "--val", "none", "--quiet")
         assert result.exit_code == 0, result.output
-    bytes_of = [
-        (tmp_path / name / "shards" / "train-00000.tar").read_bytes() for name in ("plain", "swapped")
-    ]
     plain, swapped = (stored_frames(tmp_path / name) for name in ("plain", "swapped"))
     assert np.array_equal(plain[..., ::-1], swapped)
     assert not np.array_equal(plain, swapped)
