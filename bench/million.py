@@ -30,7 +30,9 @@ from oxcart.manifests.tables import (
 from oxcart.shards.names import SHARDS, chunks_name, make_stem, tar_name
 
 EPISODES_OF_SHARD = 1000
-STEPS, SIDE, CAMERA = 40, 64, "image_0"
+STEPS, SIDE = 40, 64
+CAMERAS = {"image_0": "primary", "wrist": "wrist"}
+"""Name of each camera -> its role."""
 FRAME = SIDE * SIDE * 3
 
 
@@ -41,31 +43,31 @@ def million_episodes(out: Path, count: int = 1_000_000) -> Path:
     shutil.rmtree(out, ignore_errors=True)
     (out / SHARDS).mkdir(parents=True)
     digest = xxh3_64_intdigest(bytes(FRAME))
-    stride = 4096 + STEPS * FRAME
+    stride = 4096 + len(CAMERAS) * STEPS * FRAME
     shards, tables = [], []
-    schema = episodes_schema([CAMERA])
+    schema = episodes_schema(list(CAMERAS))
     for number in range(count // EPISODES_OF_SHARD):
         stem = make_stem("train", number)
         keys = [f"million_episodes-train-{number:05d}-{i:06d}" for i in range(EPISODES_OF_SHARD)]
+        tracks = len(keys) * len(CAMERAS)
         with open(out / tar_name(stem), "wb") as file:
             os.truncate(file.fileno(), EPISODES_OF_SHARD * stride)
         chunks = pa.table(
             {
-                "key": keys,
-                "camera": [CAMERA] * len(keys),
-                "digests": [[digest] * STEPS] * len(keys),
-                "sizes": pa.nulls(len(keys), pa.list_(pa.uint32())),
-                "frames": pa.nulls(len(keys), pa.list_(pa.uint32())),
+                "key": [key for key in keys for _ in CAMERAS],
+                "camera": list(CAMERAS) * len(keys),
+                "digests": [[digest] * STEPS] * tracks,
+                "sizes": pa.nulls(tracks, pa.list_(pa.uint32())),
+                "frames": pa.nulls(tracks, pa.list_(pa.uint32())),
             },
             schema=CHUNKS_SCHEMA,
         )
         data = table_bytes(chunks)
         (out / chunks_name(stem)).write_bytes(data)
-        frames = EPISODES_OF_SHARD * STEPS
         counts = {
             "episodes": len(keys),
-            "steps": frames,
-            "frames": frames,
+            "steps": len(keys) * STEPS,
+            "frames": tracks * STEPS,
             "bytes": EPISODES_OF_SHARD * stride,
         }
         chunks_of = {
@@ -86,10 +88,10 @@ def million_episodes(out: Path, count: int = 1_000_000) -> Path:
             "offset": places,
             "bytes": np.full(len(keys), stride, np.int64),
             "digest": [f"{number:016x}{i:016x}" for i in range(len(keys))],
-            f"{CAMERA}.offset": places + 4096,
-            f"{CAMERA}.height": np.full(len(keys), SIDE, np.int32),
-            f"{CAMERA}.width": np.full(len(keys), SIDE, np.int32),
         }
+        for i, camera in enumerate(CAMERAS):
+            known[f"{camera}.offset"] = places + 4096 + i * STEPS * FRAME
+            known[f"{camera}.height"] = known[f"{camera}.width"] = np.full(len(keys), SIDE, np.int32)
         columns = [known.get(field.name, pa.nulls(len(keys), field.type)) for field in schema]
         tables.append(
             pa.table(
@@ -114,7 +116,7 @@ def million_episodes(out: Path, count: int = 1_000_000) -> Path:
         "version": "1.0.0",
         "licence": None,
         **{name: [] for name in ("source_splits", "instruction", *ARRAYS, "no_action")},
-        "cameras": {CAMERA: CAMERA},
+        "cameras": {camera: camera for camera in CAMERAS},
         "columns": {name: [] for name in ARRAYS},
     }
     manifest = {
@@ -133,22 +135,23 @@ def million_episodes(out: Path, count: int = 1_000_000) -> Path:
         "environments": [],
         "cameras": [
             {
-                "name": CAMERA,
-                "source": CAMERA,
+                "name": camera,
+                "source": camera,
                 "height": SIDE,
                 "width": SIDE,
-                "role": None,
+                "role": role,
                 "channels": "rgb",
                 "codec": "raw",
                 "quality": None,
                 "chunk": 1,
             }
+            for camera, role in CAMERAS.items()
         ],
         "action": None,
         "state": None,
         "reward": None,
         "control_rate": None,
-        "pixels": {"cameras": [CAMERA]},
+        "pixels": {"cameras": list(CAMERAS)},
         "shards": shards,
         "tables": described,
         "config": {"source": source},

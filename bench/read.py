@@ -2,6 +2,7 @@
 
     python bench/read.py                                     # peers that --peers names are left out if absent
     python bench/read.py --peers /tmp/peers/bin/python --tensorflow /tmp/peers-tf/bin/python
+    python bench/read.py --only windows --lerobot /tmp/peers-lerobot/bin/python
     python bench/read.py --only first-batch memory           # some of the parts
 
 The frames are 400 simulated episodes of 38 frames of 256x256, in the page cache, in batches of 64 pairs; all
@@ -25,6 +26,7 @@ from typing import Any
 from link_server import serving
 from read_peers import measure as measure_peer
 from read_peers import prepare
+from read_windows import arrays, compare, compile_both, rate
 
 from oxcart.compile.pipeline import CompileConfig, execute
 from oxcart.compile.pipeline import prepare as plan
@@ -39,6 +41,8 @@ CODECS = ("raw", "zstd", "jpeg")
 MODES: dict[str, Pairs] = {"one": Pairs(frames=8), "all": Pairs(frames=8, per_episode="all")}
 BATCH = 64
 ROUNDS = 3
+WINDOWS_SHARE = 4
+"""Windows of two cameras are read from so many times fewer episodes."""
 
 
 def main() -> None:
@@ -51,6 +55,7 @@ def main() -> None:
     options.add_argument("--seconds", type=float, default=4.0, help="of each measurement")
     options.add_argument("--peers", metavar="PYTHON", help="interpreter with webdataset, streaming, litdata")
     options.add_argument("--tensorflow", metavar="PYTHON", help="interpreter with TensorFlow and TFDS")
+    options.add_argument("--lerobot", metavar="PYTHON", help="interpreter with LeRobot")
     options.add_argument("--only", nargs="*", choices=PARTS, default=list(PARTS))
     chosen = options.parse_args()
     source, datasets = sample(chosen.scratch, chosen.episodes)
@@ -61,13 +66,7 @@ def main() -> None:
 
 def sample(scratch: Path, episodes: int) -> tuple[Path, dict[str, Path]]:
     """The source, and a dataset of it in each codec, made once; all of it in the page cache."""
-    source = scratch / f"source-{episodes}" / "oxcart_kitchens" / "1.0.0"
-    if not (source / "dataset_info.json").exists():
-        shutil.rmtree(source, ignore_errors=True)
-        config = RldsSampleConfig(
-            kitchens=10, sessions=2, episodes=max(1, episodes // 20), steps=38, size=256, files=8
-        )
-        write_rlds(source.parents[1], config)
+    source = write_source(scratch, episodes)
     datasets = {codec: scratch / f"read-{episodes}-{codec}" for codec in CODECS}
     for codec, out in datasets.items():
         config_of = SourceConfig(url=str(source), cameras=("image_0",))
@@ -80,16 +79,16 @@ def sample(scratch: Path, episodes: int) -> tuple[Path, dict[str, Path]]:
     return source, datasets
 
 
-def rate(loader: Loader, seconds: float) -> float:
-    """Pairs per second from the ninth batch on."""
-    batches = iter(loader)
-    for _ in itertools.islice(batches, 8):
-        pass
-    began, number, passed = time.perf_counter(), 0, 0.0
-    while passed < seconds:
-        number += len(next(batches))
-        passed = time.perf_counter() - began
-    return number / passed
+def write_source(scratch: Path, episodes: int) -> Path:
+    """The simulated episodes, written once."""
+    source = scratch / f"source-{episodes}" / "oxcart_kitchens" / "1.0.0"
+    if not (source / "dataset_info.json").exists():
+        shutil.rmtree(source, ignore_errors=True)
+        config = RldsSampleConfig(
+            kitchens=10, sessions=2, episodes=max(1, episodes // 20), steps=38, size=256, files=8
+        )
+        write_rlds(source.parents[1], config)
+    return source
 
 
 def local(chosen: Any, source: Path, datasets: dict[str, Path]) -> None:
@@ -222,29 +221,41 @@ def remote(chosen: Any, source: Path, datasets: dict[str, Path]) -> None:
             )
 
 
+def windows(chosen: Any, source: Path, datasets: dict[str, Path]) -> None:
+    """Windows of two cameras beside pairs, beside decoding, and beside LeRobotDataset; arrays alone."""
+    count = chosen.episodes // WINDOWS_SHARE
+    source = write_source(chosen.scratch, count)
+    both = {
+        codec: compile_both(source, chosen.scratch / f"windows-{count}-{codec}", codec) for codec in CODECS
+    }
+    compare(both, chosen.lerobot, chosen.scratch / "peers", chosen.seconds, ROUNDS)
+    arrays(both["raw"], chosen.seconds, ROUNDS)
+
+
 def first_batch(chosen: Any, source: Path, datasets: dict[str, Path]) -> None:
-    """A million episodes of 40 steps: time to the first batch, and the size of the index."""
+    """A million episodes of 40 steps: time to the first batch of pairs, and of windows of two cameras."""
     from million import million_episodes
 
     path = million_episodes(chosen.scratch / "million")
     code = (
         "import sys, time, torch, psutil\n"
-        "from oxcart.train.data import Loader, Pairs\n"
+        "from oxcart.train.data import Loader, Pairs, Window\n"
         "before = psutil.Process().memory_info().rss\n"
         "began = time.perf_counter()\n"
-        "loader = Loader(sys.argv[1], sample=Pairs(frames=5), batch_size=64)\n"
+        "loader = Loader(sys.argv[1], sample=eval(sys.argv[2]), batch_size=64)\n"
         "opened = time.perf_counter()\n"
         "next(iter(loader))\n"
         "print(time.perf_counter() - began, opened - began, loader.streams[0].index.nbytes,"
         " psutil.Process().memory_info().rss - before)\n"
     )
-    for _ in range(ROUNDS):
+    samples = ("Pairs(frames=5)", "Window(frames={'image_0': (0, 5), 'wrist': (0, 5)})")
+    for _, sample in itertools.product(range(ROUNDS), samples):
         done = subprocess.run(
-            [sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True
+            [sys.executable, "-c", code, str(path), sample], capture_output=True, text=True, check=True
         )
         first, opened, index, grown = map(float, done.stdout.split())
         print(
-            f"first batch after {first:.2f} s (bar 1), {opened:.2f} of it to open; index "
+            f"{sample}: first batch after {first:.2f} s (bar 1), {opened:.2f} of it to open; index "
             f"{index / 1e6:,.0f} MB (bar 300), the process grew by {grown / 1e6:,.0f} MB",
             flush=True,
         )
@@ -252,6 +263,7 @@ def first_batch(chosen: Any, source: Path, datasets: dict[str, Path]) -> None:
 
 PARTS: dict[str, Callable[[Any, Path, dict[str, Path]], None]] = {
     "local": local,
+    "windows": windows,
     "remote": remote,
     "first-batch": first_batch,
     "memory": memory,

@@ -4,7 +4,7 @@ A chunk is the smallest piece that can be read by itself. Each codec trades byte
 reader:
 
     raw    a NumPy array; a chunk is one frame, and reading needs no decoding
-    zstd   independent zstd frames, each of the residuals of 2 video frames; lossless, half the bytes
+    zstd   a zstd frame of the residuals of each video frame; lossless, half the bytes
     jpeg   the JPEGs of the frames end to end, the source's own if it has them; a chunk is one frame
 
 Residuals are frames minus their predecessors, mod 256. In the first frame of a chunk each row is stored minus
@@ -35,8 +35,8 @@ Frames = npt.NDArray[np.uint8]
 
 EXTENSIONS = {"raw": "npy", "zstd": "tzst", "jpeg": "mjpeg"}
 """Codec -> extension of a camera's member, after the camera's name."""
-CHUNK_FRAMES = {"raw": 1, "zstd": 2, "jpeg": 1}
-"""Codec -> frames per chunk in new datasets; a manifest states its own."""
+CHUNK_FRAMES = 1
+"""Frames per chunk in new datasets; a manifest states its own, and chunks of codec `zstd` may hold more."""
 CODECS = tuple(EXTENSIONS)
 """Names of the codecs."""
 
@@ -74,7 +74,7 @@ class Encoding:
 
     def describe(self) -> dict[str, str | int | None]:
         """Codec, quality and frames per chunk, as plain JSON."""
-        return {"codec": self.codec, "quality": self.quality, "chunk": CHUNK_FRAMES[self.codec]}
+        return {"codec": self.codec, "quality": self.quality, "chunk": CHUNK_FRAMES}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,7 +100,7 @@ class Encoded:
 def encode(frames: Frames, encoding: Encoding) -> Encoded:
     """Encode frames [T, H, W, 3] uint8. Codec `raw` refers to their memory, the others copy."""
     if encoding.codec == "zstd":
-        return encode_zstd(frames, CHUNK_FRAMES["zstd"])
+        return encode_zstd(frames, CHUNK_FRAMES)
     if encoding.codec == "jpeg":
         assert encoding.quality is not None
         return Encoded(chunks=[encode_jpeg(frame, encoding.quality) for frame in frames])

@@ -103,7 +103,7 @@ class Stored:
         if codec == "raw":
             return np.frombuffer(chunks[0], np.uint8).reshape(shape)
         frames = np.empty(shape, np.uint8)
-        decode(codec, chunks, CHUNK_FRAMES[codec], frames)
+        decode(codec, chunks, CHUNK_FRAMES, frames)
         return frames
 
 
@@ -240,17 +240,16 @@ def _chunks(
     if codec == "raw":
         yield _after_header(member, shape, np.dtype(np.uint8))
         return
-    of_chunk = CHUNK_FRAMES[codec]
     if not isinstance(sizes, list) or not all(type(size) is int and size > 0 for size in sizes):
         raise ValueError("chunks: expected the size of each")
-    if len(sizes) != -(-steps // of_chunk) or sum(sizes) != len(member):
+    if len(sizes) != -(-steps // CHUNK_FRAMES) or sum(sizes) != len(member):
         raise ValueError(f"chunks: {len(sizes)} of {sum(sizes)} bytes do not fit {steps} steps")
     at = 0
     for i, size in enumerate(sizes):
         chunk = member[at : at + size]
         at += size
         if codec == "zstd":
-            wanted = min(of_chunk, steps - i * of_chunk) * height * width * 3
+            wanted = min(CHUNK_FRAMES, steps - i * CHUNK_FRAMES) * height * width * 3
             if _content_size(chunk) != wanted:
                 raise ValueError(f"chunk {i} does not hold frames of {height}x{width} pixels")
         elif i == 0 and image_size(chunk) != (height, width):
