@@ -51,7 +51,7 @@ _SHOWN = 8
 
 
 @dataclass(frozen=True, kw_only=True)
-class Numbers:
+class NumberField:
     """A field, or a part of one, that is concatenated to the action or the state."""
 
     path: str
@@ -120,7 +120,7 @@ def default_numbers(what: str, there: Mapping[str, h5py.Dataset]) -> tuple[str, 
 
 def choose_numbers(
     what: str, names: Iterable[str] | None, there: Mapping[str, h5py.Dataset]
-) -> tuple[Numbers, ...]:
+) -> tuple[NumberField, ...]:
     """The fields that are concatenated to the action, the state or the reward.
 
     Args:
@@ -147,7 +147,7 @@ def choose_numbers(
         start, stop, _ = bounds.indices(width)
         if start >= stop:
             raise ConfigError(f"--{what} {name}: has no value; {path} has {width} per step")
-        chosen.append(Numbers(path=path, width=width, part=(start, stop) if part else None))
+        chosen.append(NumberField(path=path, width=width, part=(start, stop) if part else None))
     if what == "reward" and chosen and sum(one.size for one in chosen) != 1:
         raise ConfigError(f"--reward: expected one number per step, got {sum(one.size for one in chosen)}")
     return tuple(chosen)
