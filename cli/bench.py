@@ -145,7 +145,7 @@ def shuffle(
     batch_size: int,
     as_json: bool,
 ) -> None:
-    """Say how well the shuffle window mixes the batches of the dataset at URL.
+    """Say how well lanes and blocks mix the batches of the dataset at URL.
 
     \b
     Example:
@@ -172,7 +172,7 @@ def shuffle(
     rows = [
         (
             "perfect" if not one.lanes else one.lanes,
-            "" if not one.lanes else one.window,
+            "" if not one.lanes else one.block,
             f"{one.episodes:.1f}",
             f"{one.environments:.1f}",
             f"{one.correlation:.3f}",
@@ -180,7 +180,7 @@ def shuffle(
         )
         for one in found
     ]
-    head = ("lanes", "window", "episodes/batch", "environments/batch", "rank correlation", "samples in reach")
+    head = ("lanes", "block", "episodes/batch", "environments/batch", "rank correlation", "samples in reach")
     click.echo(f"{loader}\n\n{table(head, rows)}\n\nplot: {output}")
 
 

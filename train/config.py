@@ -25,7 +25,7 @@ from oxcart.shards.errors import ConfigError
 from oxcart.train.data.activity import Idle
 from oxcart.train.data.config import BALANCES, READ_MODES
 from oxcart.train.data.mixture import EPOCHS, check_weights
-from oxcart.train.data.order import LANES, WINDOW
+from oxcart.train.data.order import BLOCK, LANES
 from oxcart.train.data.sampling import check_per_episode
 from oxcart.train.evaluate.strategies import MERGED
 from oxcart.train.ranges import check_numbers
@@ -34,7 +34,12 @@ T = TypeVar("T")
 
 CONFIG = "config.yaml"
 """File of a run that holds its configuration."""
-RENAMED = {"data.reading": "data.read_mode", "data.ahead": "data.prefetch", "val.pictures": "val.images"}
+RENAMED = {
+    "data.reading": "data.read_mode",
+    "data.ahead": "data.prefetch",
+    "data.window": "data.block",
+    "val.pictures": "val.images",
+}
 """Keys of configurations that older versions saved -> what they are called now, in the same section."""
 
 
@@ -103,7 +108,7 @@ class DataConfig:
     """Limits on the number of episodes."""
     lanes: int = LANES
     """Lanes of the shuffle: places of the dataset that a batch is drawn from."""
-    window: int = WINDOW
+    block: int = BLOCK
     """Samples per lane that are shuffled among each other."""
     read_mode: str = "auto"
     """`sparse`, `sequential`, or `auto`."""

@@ -92,7 +92,7 @@ def training_loader(
         rank=place[0],
         world_size=place[1],
         lanes=data.lanes,
-        window=data.window,
+        block=data.block,
     )
     mixture = Mixture(datasets=datasets, weights=data.mix, epoch=data.epoch)
     loader = Loader(mixture, "train", config)
@@ -124,7 +124,7 @@ def _check_memory(
 
 
 def held_out_loader(data: DataConfig, dataset: Dataset, split: str, **settings: Any) -> Loader:
-    """A loader of all samples of one split; `data.lanes` and `data.window` do not change their order.
+    """A loader of all samples of one split; `data.lanes` and `data.block` do not change their order.
 
     Args:
         data: section of the configuration.

@@ -31,7 +31,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "data.limit.train": (1, COUNT),
     "data.limit.val": (1, COUNT),
     "data.lanes": (1, 1 << 16),
-    "data.window": (1, 1 << 24),
+    "data.block": (1, 1 << 24),
     "data.memory_mb": (1, 1 << 30),
     "data.prefetch": (1, 1 << 10),
     "data.threads": (1, THREADS),

@@ -271,7 +271,7 @@ def use(root: Path) -> None:
                 _ = episode.action, episode.state, episode.reward
             with said():
                 _ = episode.instructions
-    options: dict[str, Any] = {"size": (16, 16), "repeat": False, "lanes": 2, "window": 4, "threads": 1}
+    options: dict[str, Any] = {"size": (16, 16), "repeat": False, "lanes": 2, "block": 4, "threads": 1}
     for split in ("train", "val"):
         with said():
             loader = Loader([str(root)], split, sample=Pairs(frames=1), batch_size=2, **options)

@@ -186,7 +186,12 @@ def test_a_saved_configuration_keeps_its_preset() -> None:
 
 @pytest.mark.parametrize(
     ("section", "key", "now"),
-    [("data", "reading", "read_mode"), ("data", "ahead", "prefetch"), ("val", "pictures", "images")],
+    [
+        ("data", "reading", "read_mode"),
+        ("data", "ahead", "prefetch"),
+        ("data", "window", "block"),
+        ("val", "pictures", "images"),
+    ],
 )
 def test_a_key_that_was_renamed_is_refused_by_its_new_name_and_read_from_older_runs(
     section: str, key: str, now: str

@@ -135,7 +135,7 @@ def test_a_batch_that_is_read_for_a_gpu_is_counted_without_the_step(
     kitchen: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its copies are in the memory of the GPU, which says by itself that it is full."""
-    data = DataConfig(datasets=[str(kitchen)], batch_size=8, lanes=4, window=8, threads=1)
+    data = DataConfig(datasets=[str(kitchen)], batch_size=8, lanes=4, block=8, threads=1)
     asked: dict[str, Any] = {"size": None, "seed": 0, "place": (0, 1)}
     frames = 8 * 5 * 2 * 32 * 32 * 3
     monkeypatch.setattr(memory, "total_memory", lambda: frames)

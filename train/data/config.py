@@ -20,7 +20,7 @@ from oxcart.manifests.where import Where
 from oxcart.shards.choices import one_of
 from oxcart.shards.errors import ConfigError
 from oxcart.train.data.activity import Idle
-from oxcart.train.data.order import LANES, WINDOW
+from oxcart.train.data.order import BLOCK, LANES
 from oxcart.train.data.sampling import Frames, Pairs, Window
 from oxcart.train.data.selection import Selection
 from oxcart.train.data.workers import THREADS
@@ -100,7 +100,7 @@ class LoaderConfig:
     """Begin the next epoch when one ends; otherwise stop there, with a smaller last batch."""
     lanes: int = LANES
     """Lanes of the shuffle (`oxcart.train.data.order`)."""
-    window: int = WINDOW
+    block: int = BLOCK
     """Samples of a lane that are shuffled together (`oxcart.train.data.order`)."""
     read_mode: str = "auto"
     """`sparse` reads chunk by chunk, `sequential` in large pieces; `auto` decides by the share of chunks that
@@ -139,7 +139,7 @@ class LoaderConfig:
         for name in (
             "batch_size",
             "lanes",
-            "window",
+            "block",
             "prefetch",
             "memory",
             "limit",

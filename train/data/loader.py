@@ -131,7 +131,7 @@ class Loader(torch.utils.data.IterableDataset[Batch]):
             "episodes": [len(index) for index in indexes],
             "seed": config.seed,
             "lanes": config.lanes,
-            "window": config.window,
+            "block": config.block,
         }
         if config.balance is not None:
             self._order["balance"] = config.balance

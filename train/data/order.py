@@ -1,8 +1,8 @@
-"""The order of samples: a pure function of a key, the numbers of samples, the lanes and the window.
+"""The order of samples: a pure function of a key, the numbers of samples, the lanes and the block.
 
 An epoch lists all samples shard by shard, with the shards in the order of a hash. It cuts the list into
 contiguous *lanes*, whose lengths differ by at most one and which a hash numbers, and permutes each lane
-*window* by window. The first window of lane l is shorter by l / lanes, so that the lanes begin their windows
+*block* by block. The first block of lane l is shorter by l / lanes, so that the lanes begin their blocks
 one after another and episodes are needed at a steady rate.
 Position P of the endless sequence is sample i of lane l of epoch e, where P = e * N + i * lanes + l. So every
 sample comes once per epoch, a batch mixes samples of all lanes, and a lane reads one shard after another.
@@ -21,7 +21,7 @@ import numpy.typing as npt
 Uint64 = npt.NDArray[np.uint64]
 Int64 = npt.NDArray[np.int64]
 
-LANES, WINDOW = 16, 128
+LANES, BLOCK = 16, 128
 _GOLDEN = 0x9E3779B97F4A7C15
 _MASK = (1 << 64) - 1
 
@@ -61,17 +61,15 @@ class Order:
         counts: samples of each episode; the episodes of a shard stand together.
         shards: number of each episode's shard, never falling.
         lanes: number of lanes.
-        window: samples of a lane that are permuted together.
+        block: samples of a lane that are permuted together.
     """
 
     key: int
     counts: Int64
     shards: Int64
     lanes: int = LANES
-    window: int = WINDOW
-    _windows: dict[tuple[int, int], Int64] = field(
-        default_factory=dict, init=False, repr=False, compare=False
-    )
+    block: int = BLOCK
+    _blocks: dict[tuple[int, int], Int64] = field(default_factory=dict, init=False, repr=False, compare=False)
     _layouts: dict[int, tuple[Int64, Int64]] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
@@ -97,12 +95,12 @@ class Order:
         """The samples at positions, in any order."""
         epochs, inside = np.divmod(positions, len(self))
         rows, lanes = np.divmod(inside, self.lanes)
-        windows = self.window_of(rows, lanes)
-        rows = rows - np.maximum(0, windows * self.window - self._shifts[lanes])
+        blocks = self.block_of(rows, lanes)
+        rows = rows - np.maximum(0, blocks * self.block - self._shifts[lanes])
         episodes, draws = np.empty_like(inside), np.empty_like(inside)
-        for epoch, window in dict.fromkeys(zip(epochs.tolist(), windows.tolist(), strict=True)):
-            mine = (epochs == epoch) & (windows == window)
-            laid = self._mixed(epoch, window)[lanes[mine], rows[mine]]
+        for epoch, block in dict.fromkeys(zip(epochs.tolist(), blocks.tolist(), strict=True)):
+            mine = (epochs == epoch) & (blocks == block)
+            laid = self._mixed(epoch, block)[lanes[mine], rows[mine]]
             ends, shifts = self._layout(epoch)
             planned = laid + shifts[np.searchsorted(ends, laid, side="right")]
             found = np.searchsorted(self._ends, planned, side="right")
@@ -110,22 +108,22 @@ class Order:
             draws[mine] = planned - (self._ends[found] - self.counts[found])
         return Samples(epochs, episodes, draws)
 
-    def window_of(self, rows: Int64, lanes: Int64) -> Int64:
-        """The window of its lane that a sample is in, given its number in the lane."""
-        found: Int64 = (rows + self._shifts[lanes]) // self.window
+    def block_of(self, rows: Int64, lanes: Int64) -> Int64:
+        """The block of its lane that a sample is in, given its number in the lane."""
+        found: Int64 = (rows + self._shifts[lanes]) // self.block
         return found
 
-    def positions_of(self, epoch: int, lane: int, window: int) -> Int64:
-        """The positions of one window of one lane."""
-        first = window * self.window - int(self._shifts[lane])
-        last = min(first + self.window, int(self._lengths[lane]))
+    def positions_of(self, epoch: int, lane: int, block: int) -> Int64:
+        """The positions of one block of one lane."""
+        first = block * self.block - int(self._shifts[lane])
+        last = min(first + self.block, int(self._lengths[lane]))
         rows = np.arange(max(0, first), last, dtype=np.int64)
         return epoch * len(self) + rows * self.lanes + lane
 
     @cached_property
     def _shifts(self) -> Int64:
-        """Samples by which each lane's first window is shorter."""
-        return np.arange(self.lanes, dtype=np.int64) * self.window // self.lanes
+        """Samples by which each lane's first block is shorter."""
+        return np.arange(self.lanes, dtype=np.int64) * self.block // self.lanes
 
     @cached_property
     def _lengths(self) -> Int64:
@@ -161,19 +159,19 @@ class Order:
         bounds = np.append(self._ends[firsts] - self.counts[firsts], len(self))
         return self.shards[firsts], bounds[:-1], np.diff(bounds)
 
-    def _mixed(self, epoch: int, window: int) -> Int64:
-        """Places in the layout of one window of every lane, [lanes, window], shuffled; padding comes last."""
-        if (epoch, window) not in self._windows:
-            _keep_few(self._windows)
-            first = window * self.window - self._shifts
-            begin, end = np.maximum(first, 0), np.minimum(first + self.window, self._lengths)
+    def _mixed(self, epoch: int, block: int) -> Int64:
+        """Places in the layout of one block of every lane, [lanes, block], shuffled; padding comes last."""
+        if (epoch, block) not in self._blocks:
+            _keep_few(self._blocks)
+            first = block * self.block - self._shifts
+            begin, end = np.maximum(first, 0), np.minimum(first + self.block, self._lengths)
             inner = begin[:, None] + np.arange(max(0, int((end - begin).max())))
             places = inner + self._starts(epoch)[:, None]
             hashes = splitmix64(places.astype(np.uint64) ^ np.uint64(derive(self.key, epoch, 1)))
-            hashes[inner >= end[:, None]] = _MASK  # of a shorter window; a stable sort leaves them last
+            hashes[inner >= end[:, None]] = _MASK  # of a shorter block; a stable sort leaves them last
             mixed = np.take_along_axis(places, np.argsort(hashes, axis=1, kind="stable"), axis=1)
-            self._windows[epoch, window] = mixed
-        return self._windows[epoch, window]
+            self._blocks[epoch, block] = mixed
+        return self._blocks[epoch, block]
 
 
 def _keep_few(cache: dict[Any, Any]) -> None:

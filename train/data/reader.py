@@ -386,7 +386,7 @@ class FrameReader:
         raise CorruptError(f"{self._name(at, wanted[0][0].place)} does not match its digest")
 
     def plan_reads(self, episodes: Int64, chunks: Int64, limit: int) -> None:
-        """Plan to read the chunks of one window together with their neighbours, if they fit into a limit.
+        """Plan to read the chunks of one block together with their neighbours, if they fit into a limit.
 
         Args:
             episodes: [n], the episode of each chunk.

@@ -1,6 +1,6 @@
 """Reuse of chunks that several samples need soon: read and decoded once, kept until the last use.
 
-Within a window of a lane (`oxcart.train.data.order`) it is known in advance how often each chunk will be
+Within a block of a lane (`oxcart.train.data.order`) it is known in advance how often each chunk will be
 needed. A budget in bytes limits what is kept: a chunk that finds no room is read again when it is needed
 again, so memory decides the speed and never the order.
 """

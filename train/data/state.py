@@ -10,6 +10,8 @@ from oxcart.manifests.canonical import differences
 from oxcart.shards.errors import ConfigError
 
 VERSION = 1
+RENAMED = {"window": "block"}
+"""Names in states that older versions saved -> what they are called now."""
 MOST = 1 << 48
 """Largest position: beyond any run, but small enough that sums of positions fit int64."""
 
@@ -40,6 +42,8 @@ def check_state(state: Mapping[str, Any], settings: Mapping[str, Any]) -> int:
             f"{str(version)[:40]}, position {str(position)[:40]}"
         )
     found = state.get("order", {})
+    if isinstance(found, Mapping):
+        found = {RENAMED.get(name, name): value for name, value in found.items()}
     if found != settings:
         changed = "; ".join(changes(found, settings))
         raise ConfigError(

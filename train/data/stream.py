@@ -112,7 +112,7 @@ class DatasetStream:
         if config.balance in TEXTS:
             self.order = BalancedOrder(self._key, counts, index.texts[config.balance].codes.astype(np.int64))
         else:
-            self.order = Order(self._key, counts, index.shards.astype(np.int64), config.lanes, config.window)
+            self.order = Order(self._key, counts, index.shards.astype(np.int64), config.lanes, config.block)
         self.columns = chosen_columns(index, config)
         """`action`, `state` -> columns that are read, if the array is."""
         self._chosen: slice | list[int] = slice(None)
@@ -178,20 +178,20 @@ class DatasetStream:
         return self.anchors.at(samples.episode, numbers)
 
     def _expect(self, positions: Int64) -> None:
-        """Announce the chunks of every window that the positions enter."""
+        """Announce the chunks of every block that the positions enter."""
         order = self.order
         assert isinstance(order, Order)
         epochs, inside = np.divmod(positions, len(order))
         rows, lanes = np.divmod(inside, order.lanes)
-        windows = order.window_of(rows, lanes)
-        for epoch, lane, window in dict.fromkeys(
-            zip(epochs.tolist(), lanes.tolist(), windows.tolist(), strict=True)
+        blocks = order.block_of(rows, lanes)
+        for epoch, lane, block in dict.fromkeys(
+            zip(epochs.tolist(), lanes.tolist(), blocks.tolist(), strict=True)
         ):
-            if self._begun.get(lane, (-1, -1)) < (epoch, window):
-                self._begun[lane] = epoch, window
-                self._begin_window(order.positions_of(epoch, lane, window))
+            if self._begun.get(lane, (-1, -1)) < (epoch, block):
+                self._begun[lane] = epoch, block
+                self._begin_block(order.positions_of(epoch, lane, block))
 
-    def _begin_window(self, own: Int64) -> None:
+    def _begin_block(self, own: Int64) -> None:
         assert self._share is not None
         rank, world, schedule, me, start, end = self._share
         places = schedule.where(me, own)

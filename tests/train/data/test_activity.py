@@ -42,7 +42,7 @@ def level(url: str, share: float) -> float:
 
 
 def loader(datasets: Datasets, urls: dict[str, str], **options: object) -> Loader:
-    chosen: dict[str, object] = {"sample": SAMPLE, "batch_size": 8, "lanes": 2, "window": 8, "repeat": False}
+    chosen: dict[str, object] = {"sample": SAMPLE, "batch_size": 8, "lanes": 2, "block": 8, "repeat": False}
     chosen |= {"motion": list(urls.values()), **options}
     return Loader(str(datasets["raw"]), **chosen)  # type: ignore[arg-type]
 
@@ -104,7 +104,7 @@ def test_each_dataset_of_a_mixture_has_its_own(datasets: Datasets, motion: dict[
         sample=SAMPLE,
         batch_size=8,
         lanes=2,
-        window=8,
+        block=8,
         min_motion=level(motion["raw"], 0.5),
         motion=list(motion.values()),
         repeat=False,

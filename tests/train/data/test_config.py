@@ -29,7 +29,7 @@ def test_a_setting_that_there_is_not_is_refused_by_name(datasets: Mapping[str, P
         Loader(datasets["raw"], sample=SAMPLE, batch_size=8, ahead=4)
 
 
-@pytest.mark.parametrize("name", ["lanes", "window", "prefetch", "memory", "limit", "threads", "cache_bytes"])
+@pytest.mark.parametrize("name", ["lanes", "block", "prefetch", "memory", "limit", "threads", "cache_bytes"])
 def test_a_number_that_is_too_small_is_refused_by_name(name: str) -> None:
     with pytest.raises(ConfigError, match=f"^{name}: expected at least 1, got 0$"):
         LoaderConfig(**{"sample": SAMPLE, "batch_size": 1, name: 0})  # type: ignore[arg-type]

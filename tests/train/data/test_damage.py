@@ -17,7 +17,7 @@ ALL = Pairs(frames=1, per_episode="all")
 
 
 def read_all(path: Path, **options: bool) -> list[Batch]:
-    return list(Loader(str(path), sample=ALL, batch_size=8, lanes=4, window=8, repeat=False, **options))
+    return list(Loader(str(path), sample=ALL, batch_size=8, lanes=4, block=8, repeat=False, **options))
 
 
 def first_frame(dataset: Path) -> tuple[Path, int, str]:

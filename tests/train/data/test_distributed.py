@@ -31,7 +31,7 @@ for by, port, url in json.loads(sys.argv[1]):
         accelerator = Accelerator(cpu=True)
     else:
         distributed.init_process_group("gloo")
-    loader = Loader(url, sample=pairs, batch_size=8, lanes=4, window=8, repeat=False)
+    loader = Loader(url, sample=pairs, batch_size=8, lanes=4, block=8, repeat=False)
     seen, steps = [], 0
     for batch in loader:
         distributed.barrier()

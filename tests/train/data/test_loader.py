@@ -54,7 +54,7 @@ def loader_of(datasets: Datasets, what: str, **options: Any) -> Loader:
         "jpeg": str(datasets["jpeg"]),
         "mixture": Mixture(datasets=[str(datasets["raw"]), str(datasets["small"])], weights=[3, 1]),
     }[what]
-    defaults: dict[str, Any] = {"sample": ALL, "batch_size": 8, "lanes": 4, "window": 8, "threads": 2}
+    defaults: dict[str, Any] = {"sample": ALL, "batch_size": 8, "lanes": 4, "block": 8, "threads": 2}
     return Loader(given, **(defaults | options))
 
 
@@ -139,6 +139,16 @@ def test_restored_at_any_step_it_goes_on_as_if_nothing_had_happened(
         third = loader_of(datasets, what, **place)
         third.load_state_dict(again.state_dict())
         assert take(third, count - step - few) == expected[step + few :]
+
+
+def test_a_state_of_an_older_version_goes_on(datasets: Datasets) -> None:
+    first = loader_of(datasets, "raw")
+    take(first, 3)
+    state = first.state_dict()
+    state["order"]["window"] = state["order"].pop("block")
+    again = loader_of(datasets, "raw")
+    again.load_state_dict(state)
+    assert take(again, 2) == take(first, 2)
 
 
 def test_a_state_may_be_continued_by_another_number_of_ranks(datasets: Datasets) -> None:
@@ -427,7 +437,7 @@ def test_a_limit_is_a_part_of_every_larger_one_and_leaves_val_alone(datasets: Da
 
 def test_a_weight_of_0_is_off_and_its_dataset_is_not_opened(datasets: Datasets, tmp_path: Path) -> None:
     mixture = Mixture(datasets=[str(datasets["raw"]), str(tmp_path / "absent")], weights=[1, 0])
-    loader = Loader(mixture, sample=ALL, batch_size=8, lanes=4, window=8)
+    loader = Loader(mixture, sample=ALL, batch_size=8, lanes=4, block=8)
     assert take(loader, 9) == take(loader_of(datasets, "raw"), 9)
 
 
@@ -553,7 +563,7 @@ def test_a_state_of_another_order_is_refused_and_says_what_differs(datasets: Dat
     for options, said in (
         ({"seed": 5}, "seed was 0, is 5"),
         ({"sample": Pairs(frames=3, per_episode="all")}, r"sample.frames was 2, is 3"),
-        ({"window": 16}, "window was 8, is 16"),
+        ({"block": 16}, "block was 8, is 16"),
         ({"limit": 3}, r"episodes was \[\d+\], is \[3\]"),
     ):
         with pytest.raises(ConfigError, match=said):

@@ -1,4 +1,4 @@
-"""The order is a bijection an epoch, mixes within lanes and windows alone, and depends on its key."""
+"""The order is a bijection an epoch, mixes within lanes and blocks alone, and depends on its key."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def orders(draw: st.DrawFn) -> Order:
         np.array(counts),
         np.array(shards),
         lanes=draw(st.sampled_from([1, 2, 4, 16])),
-        window=draw(st.integers(1, 40)),
+        block=draw(st.integers(1, 40)),
     )
 
 
@@ -50,10 +50,10 @@ def test_any_positions_are_those_of_the_whole_sequence(order: Order, data: st.Da
 
 
 @given(order=orders())
-def test_a_lane_is_a_run_of_the_layout_and_a_window_a_run_of_the_lane(order: Order) -> None:
-    """Samples with one lane's positions, sorted back within their windows, are consecutive."""
+def test_a_lane_is_a_run_of_the_layout_and_a_block_a_run_of_the_lane(order: Order) -> None:
+    """Samples with one lane's positions, sorted back within their blocks, are consecutive."""
     total = len(order)
-    inorder = Order(order.key, order.counts, order.shards, lanes=1, window=1)
+    inorder = Order(order.key, order.counts, order.shards, lanes=1, block=1)
     place = {sample: i for i, sample in enumerate(everything(inorder))}
     samples = [place[sample] for sample in everything(order)]
     for lane in range(order.lanes):
@@ -61,15 +61,15 @@ def test_a_lane_is_a_run_of_the_layout_and_a_window_a_run_of_the_lane(order: Ord
         length = total // order.lanes + (lane < total % order.lanes)
         assert len(mine) == length
         begin = min(mine, default=0)
-        ahead = lane * order.window // order.lanes
-        bounds = [0, *range(order.window - ahead, length, order.window), length]
+        ahead = lane * order.block // order.lanes
+        bounds = [0, *range(order.block - ahead, length, order.block), length]
         for start, stop in pairwise(bounds):
             assert sorted(mine[start:stop]) == list(range(begin + start, begin + stop))
 
 
 def test_shards_stay_together_and_change_places_every_epoch() -> None:
     counts, shards = np.full(60, 2), np.repeat(np.arange(20), 3)
-    order = Order(7, counts, shards, lanes=1, window=1)
+    order = Order(7, counts, shards, lanes=1, block=1)
     first = [[shards[e] for e, _ in everything(order, epoch)] for epoch in range(4)]
     for sequence in first:
         runs = [s for i, s in enumerate(sequence) if i == 0 or s != sequence[i - 1]]
@@ -77,20 +77,20 @@ def test_shards_stay_together_and_change_places_every_epoch() -> None:
     assert len({tuple(sequence) for sequence in first}) == 4
 
 
-def test_keys_lanes_and_windows_make_other_orders_and_nothing_else_does() -> None:
+def test_keys_lanes_and_blocks_make_other_orders_and_nothing_else_does() -> None:
     counts, shards = np.full(100, 3), np.repeat(np.arange(10), 10)
-    base = everything(Order(1, counts, shards, lanes=4, window=16))
-    assert base == everything(Order(1, counts.copy(), shards.copy(), lanes=4, window=16))
+    base = everything(Order(1, counts, shards, lanes=4, block=16))
+    assert base == everything(Order(1, counts.copy(), shards.copy(), lanes=4, block=16))
     for other in (
-        Order(2, counts, shards, lanes=4, window=16),
-        Order(1, counts, shards, lanes=8, window=16),
-        Order(1, counts, shards, lanes=4, window=32),
+        Order(2, counts, shards, lanes=4, block=16),
+        Order(1, counts, shards, lanes=8, block=16),
+        Order(1, counts, shards, lanes=4, block=32),
     ):
         assert everything(other) != base
 
 
 def test_the_order_of_today_is_that_of_tomorrow() -> None:
-    found = Order(42, np.full(6, 2), np.array([0, 0, 1, 1, 2, 2]), lanes=2, window=3).samples(0, 24)
+    found = Order(42, np.full(6, 2), np.array([0, 0, 1, 1, 2, 2]), lanes=2, block=3).samples(0, 24)
     assert list(zip(found.episode.tolist(), found.draw.tolist(), strict=True)) == PINNED
 
 
@@ -134,16 +134,16 @@ def test_derived_keys_differ() -> None:
     assert derive(5, 1, 2) != derive(5, 2, 1)
 
 
-@pytest.mark.parametrize("window", [1, 512])
-def test_a_window_mixes_what_is_in_it(window: int) -> None:
-    order = Order(3, np.ones(4096, np.int64), np.arange(4096) // 256, lanes=1, window=window)
-    plain = Order(3, np.ones(4096, np.int64), np.arange(4096) // 256, lanes=1, window=1)
+@pytest.mark.parametrize("block", [1, 512])
+def test_a_block_mixes_what_is_in_it(block: int) -> None:
+    order = Order(3, np.ones(4096, np.int64), np.arange(4096) // 256, lanes=1, block=block)
+    plain = Order(3, np.ones(4096, np.int64), np.arange(4096) // 256, lanes=1, block=1)
     moved = np.mean(np.array(everything(order)) != np.array(everything(plain)))
-    assert moved == 0 if window == 1 else moved > 0.4
+    assert moved == 0 if block == 1 else moved > 0.4
 
 
-def test_a_window_beyond_everything_costs_no_more_than_everything() -> None:
+def test_a_block_beyond_everything_costs_no_more_than_everything() -> None:
     counts, shards = np.full(10, 3), np.arange(10) // 2
-    vast, enough = (Order(1, counts, shards, lanes=1, window=window) for window in (1 << 40, 30))
+    vast, enough = (Order(1, counts, shards, lanes=1, block=block) for block in (1 << 40, 30))
     assert everything(vast) == everything(enough)
-    assert sorted(everything(Order(1, counts, shards, lanes=16, window=1 << 40))) == sorted(everything(vast))
+    assert sorted(everything(Order(1, counts, shards, lanes=16, block=1 << 40))) == sorted(everything(vast))

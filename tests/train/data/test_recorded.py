@@ -28,7 +28,7 @@ from toy_rlds import FEATURES, episode
 
 RECORDED = Path(__file__).with_name("recorded_samples.json")
 POSITIONS = 60
-FEW: dict[str, Any] = {"lanes": 4, "window": 8}
+FEW: dict[str, Any] = {"lanes": 4, "block": 8}
 CASES: dict[str, dict[str, Any]] = {
     "a pair of each episode": {"sample": Pairs(frames=3), **FEW},
     "every pair": {"sample": Pairs(frames=2, per_episode="all"), "seed": 5},

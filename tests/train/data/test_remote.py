@@ -31,7 +31,7 @@ def content(batch: Batch) -> tuple[list[str], list[int], bytes]:
 
 
 def batches(url: str, sample: str = "all", count: int = 25, **options: Any) -> list[Any]:
-    loader = Loader(url, sample=SAMPLES[sample], batch_size=8, lanes=4, window=8, **options)
+    loader = Loader(url, sample=SAMPLES[sample], batch_size=8, lanes=4, block=8, **options)
     return [content(batch) for batch in itertools.islice(loader, count)]
 
 
@@ -62,11 +62,11 @@ def test_dense_samples_are_read_in_few_requests_and_once_whatever_the_ranks(
             sample=SAMPLES["all"],
             batch_size=8,
             lanes=4,
-            window=16,
+            block=16,
             repeat=False,
             rank=rank,
             world_size=world,
-            memory=1_000_000 // world,  # enough for the windows of a rank's own lanes, not of all ranks'
+            memory=1_000_000 // world,  # enough for the blocks of a rank's own lanes, not of all ranks'
         )
         web.faults.clear()
         run = iter(loader)
@@ -82,7 +82,7 @@ def test_dense_samples_are_read_in_few_requests_and_once_whatever_the_ranks(
     whole = Loader(f"{web.url}/{codec}", sample=SAMPLES["all"], batch_size=8, repeat=False, memory=1 << 28)
     for _ in whole:
         pass
-    assert sum(read) < 1.6 * whole.bytes_read  # windows share the episodes at their edges
+    assert sum(read) < 1.6 * whole.bytes_read  # blocks share the episodes at their edges
 
 
 @pytest.mark.parametrize("sample", few(SAMPLES, "all"))
@@ -109,7 +109,7 @@ def test_dense_samples_of_a_remote_dataset_fetch_each_chunk_about_once(
             sample=SAMPLES["all"],
             batch_size=8,
             lanes=4,
-            window=64,
+            block=64,
             read_mode=read_mode,
             repeat=False,
         )
@@ -189,21 +189,21 @@ def test_a_cache_is_filled_once_checked_bounded_and_removes_its_own_files_alone(
     mine = [cache / "mine.tar", cache / "oxcart-cache-1" / "mine.part", cache / "oxcart-cache-1" / ("0" * 64)]
     for path in mine:
         path.write_bytes(bytes(1 << 20))
-    loader = Loader(url, sample=SAMPLES["all"], batch_size=8, lanes=4, window=8, cache=cache)
+    loader = Loader(url, sample=SAMPLES["all"], batch_size=8, lanes=4, block=8, cache=cache)
     assert [content(b) for b in itertools.islice(loader, 25)] == expected["raw", "all"]
     assert loader.bytes_read > 0
-    again = Loader(url, sample=SAMPLES["all"], batch_size=8, lanes=4, window=8, cache=cache)
+    again = Loader(url, sample=SAMPLES["all"], batch_size=8, lanes=4, block=8, cache=cache)
     assert [content(b) for b in itertools.islice(again, 25)] == expected["raw", "all"]
     assert again.bytes_read == 0
     for path in (cache / "oxcart-cache-1").glob("?" * 64 + ".part"):
         data = bytearray(path.read_bytes())
         data[len(data) // 2] ^= 1
         path.write_bytes(data[: 3 * len(data) // 4])
-    third = Loader(url, sample=SAMPLES["all"], batch_size=8, lanes=4, window=8, cache=cache)
+    third = Loader(url, sample=SAMPLES["all"], batch_size=8, lanes=4, block=8, cache=cache)
     assert [content(b) for b in itertools.islice(third, 25)] == expected["raw", "all"]
     assert third.bytes_read > 0
     small = Loader(
-        url, sample=SAMPLES["all"], batch_size=8, lanes=4, window=8, cache=cache, cache_bytes=150_000
+        url, sample=SAMPLES["all"], batch_size=8, lanes=4, block=8, cache=cache, cache_bytes=150_000
     )
     assert [content(b) for b in itertools.islice(small, 25)] == expected["raw", "all"]
     held = sum(path.stat().st_blocks * 512 for path in (cache / "oxcart-cache-1").glob("?" * 64 + ".part"))
@@ -217,7 +217,7 @@ EVERYTHING: dict[str, Any] = {"action": "steps", "state": True, "instructions": 
 def everything(url: str, cache: Path, sample: Pairs | Frames, **options: Any) -> list[Any]:
     """All that the samples of an epoch hold."""
     asked = {**EVERYTHING, **options}
-    loader = Loader(url, sample=sample, batch_size=8, lanes=4, window=8, repeat=False, cache=cache, **asked)
+    loader = Loader(url, sample=sample, batch_size=8, lanes=4, block=8, repeat=False, cache=cache, **asked)
     found = []
     for batch in loader:
         arrays = (getattr(batch, name) for name in ("action", "action_is_pad", "state"))

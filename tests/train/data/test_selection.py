@@ -24,7 +24,7 @@ ALL = Pairs(frames=2, per_episode="all")
 
 def loader(dataset: Path | Mixture, **options: Any) -> Loader:
     given = dataset if isinstance(dataset, Mixture) else str(dataset)
-    chosen: dict[str, Any] = {"sample": ALL, "batch_size": 8, "lanes": 4, "window": 8, "repeat": False}
+    chosen: dict[str, Any] = {"sample": ALL, "batch_size": 8, "lanes": 4, "block": 8, "repeat": False}
     return Loader(given, **{**chosen, **options})
 
 

@@ -26,9 +26,9 @@ def test_without_any_shuffle_consecutive_samples_are_neighbours() -> None:
     assert perfect.environments > 9
 
 
-def test_larger_windows_and_more_lanes_mix_better() -> None:
+def test_larger_blocks_and_more_lanes_mix_better() -> None:
     found = mixing(ORDER, KITCHENS, 40, [1, 16], [1, 64, 512])
-    by = {(one.lanes, one.window): one for one in found}
+    by = {(one.lanes, one.block): one for one in found}
     assert by[1, 1].episodes < by[1, 64].episodes < by[1, 512].episodes
     assert by[1, 512].episodes < by[16, 512].episodes
     assert by[1, 1].correlation > by[1, 512].correlation > by[16, 512].correlation

@@ -241,7 +241,7 @@ def test_a_batch_is_what_is_found_by_hand(windowed: Datasets, data: st.DataObjec
             repeat=False,
             threads=2,
             lanes=4,
-            window=8,
+            block=8,
             **options,
         )
 
@@ -328,7 +328,7 @@ def check_mixture(windowed: Datasets, window: Window) -> None:
 
 def two_cameras(windowed: Datasets, what: str, **options: Any) -> Loader:
     paths = [windowed["raw"], windowed["legged"]] if what == "mixture" else [windowed[what]]
-    settings = {"batch_size": 8, "lanes": 4, "window": 8, "threads": 2, "pad_to": 6, **options}
+    settings = {"batch_size": 8, "lanes": 4, "block": 8, "threads": 2, "pad_to": 6, **options}
     return Loader([str(path) for path in paths], sample=REPEATING, **settings)
 
 
@@ -389,7 +389,7 @@ def test_each_camera_has_its_own_size(windowed: Datasets) -> None:
 def test_windows_of_a_bucket_are_those_of_the_directory(
     windowed: Datasets, remote: str, mode: str, tmp_path: Path
 ) -> None:
-    options: dict[str, Any] = {"sample": REPEATING, "batch_size": 8, "lanes": 4, "window": 8, "repeat": False}
+    options: dict[str, Any] = {"sample": REPEATING, "batch_size": 8, "lanes": 4, "block": 8, "repeat": False}
     url = uploaded(windowed["zstd"], remote)
     local = Loader(str(windowed["zstd"]), **options)
     expected = [content(batch) for batch in local]

@@ -23,11 +23,9 @@ from oxcart.compile.sources.kinds import recognise
 from oxcart.compile.sources.recordings import episodes
 from oxcart.compile.sources.recordings.description import Description, parse_description
 from oxcart.manifests.canonical import canonical_json
-from oxcart.manifests.dataset import Dataset, read_chunks
-from oxcart.manifests.episode import read_arrays, read_metadata, track
+from oxcart.manifests.dataset import Dataset
 from oxcart.shards.codec import Encoding, decode, encode
 from oxcart.shards.errors import ConfigError, CorruptError, SourceError
-from oxcart.shards.names import tar_name
 from recorded import CAMERAS, STATE, Call, created, episode, record
 from sample_compile import census_of, cli, complaint, one_line, rows_of, tree, uploaded
 
@@ -55,24 +53,12 @@ def compiled(source: Path | str, out: Path, *options: object) -> Dataset:
 def stored(dataset: Dataset) -> dict[str, Mapping[str, Any]]:
     """Key -> everything that a dataset holds of an episode."""
     found = {}
-    for row in dataset.table("episodes.parquet").to_pylist():
-        shard = next(one for one in dataset.manifest.shards if one["name"] == tar_name(row["shard"]))
-        chunks = read_chunks(dataset.store, shard)
-
-        def read(offset: int, size: int, name: str = shard["name"]) -> bytes:
-            return dataset.store.read_range(name, offset, size)
-
-        cameras = {}
-        for camera in dataset.manifest.cameras:
-            place = track(row, camera, chunks)
-            cameras[camera["name"]] = np.empty(place.shape, np.uint8)
-            place.read(dataset.store, 0, row["steps"], cameras[camera["name"]])
-        texts = read_metadata(read, row["offset"], row["json.digest"])["instructions"]
-        found[row["key"]] = {
-            **{name: row[name] for name in ("environment", "session", "success", "environment_known")},
-            **read_arrays(read, row, dataset.manifest.widths),
-            "instruction": [(one["step"], one["text"]) for one in texts],
-            "frames": cameras,
+    for one in dataset:
+        found[one.key] = {
+            **{name: one.row[name] for name in ("environment", "session", "success", "environment_known")},
+            **{name: getattr(one, name) for name in one.columns},
+            "instruction": [(step, text) for step, text, _ in one.instructions],
+            "frames": {camera: np.asarray(one.frames(camera)) for camera in one.cameras},
         }
     return found
 
