@@ -218,7 +218,7 @@ def _listed(store: Store, v3: bool) -> tuple[list[dict[str, Any]], list[str]]:
         files = [name for name in store.list("meta/episodes") if name.endswith(".parquet")]
         if not files:
             raise SourceError("holds no table of episodes; is the copy complete?", file="meta/episodes")
-    rows = []
+    rows: list[dict[str, Any]] = []
     for name in files:
         for row in _read_rows(store, name):
             if row.get("episode_index") != len(rows):

@@ -191,7 +191,7 @@ class LerobotSource(Source):
         return list(self._files)
 
     def sizes(self) -> dict[str, int]:
-        """Name -> bytes of the metadata, of the files of steps and of the videos; 0 for one that is missing."""
+        """Name -> bytes of the metadata, the files of steps and the videos; 0 if one is missing."""
         fields = set(self._films.values())
         videos = (
             span.file
@@ -234,7 +234,7 @@ class LerobotSource(Source):
         )
 
     def _entry(self, row: Mapping[str, Any]) -> EpisodeEntry:
-        number = row["source_record"]
+        number: int = row["source_record"]
         if not 0 <= number < len(self._dataset.episodes):
             raise episode_error("has changed since the census", row)
         entry = self._dataset.episodes[number]
@@ -381,9 +381,7 @@ class LerobotSource(Source):
         runs = _runs([known[index] for index in indices])
         for step, text in runs:
             if entry.tasks and text not in entry.tasks:
-                raise ValueError(
-                    f"its task at step {step}, {text!r}, is none of those that it is listed with"
-                )
+                raise ValueError(f"its task at step {step}, {text!r}, is none of those of its metadata")
         return runs
 
     def _values(self, entry: EpisodeEntry, table: pa.Table, column: tuple[str, bool] | None) -> list[Any]:
@@ -399,10 +397,7 @@ class LerobotSource(Source):
         texts = [_text(one) for one in self._values(entry, table, self._environment)]
         for step, text in enumerate(texts):
             if text != texts[0]:
-                assert self._environment
-                raise ValueError(
-                    f"environment: {self._environment[0]} changes from {texts[0]!r} to {text!r} at step {step}"
-                )
+                raise ValueError(f"environment changes from {texts[0]!r} to {text!r} at step {step}")
         return texts[0] if texts else None
 
     def _of_success(self, entry: EpisodeEntry, table: pa.Table) -> bool | None:

@@ -21,6 +21,7 @@ from oxcart.compile.sources.base import Floats
 from oxcart.compile.sources.videos.decode import RemoteFile
 from oxcart.shards.store import Store
 
+_NUMBERS = (pa.types.is_integer, pa.types.is_floating, pa.types.is_boolean)
 FILES, GROUPS = 8, 2
 """Files that stay open, and row groups that stay in memory."""
 
@@ -47,7 +48,7 @@ class StepFiles:
         """
         with self._reading:
             try:
-                opened, ends = self._file(file)
+                _, ends = self._file(file)
                 if start + count > (ends[-1] if ends else 0):
                     end = f"row {start + count - 1}"
                     raise ValueError(f"{file} has {ends[-1] if ends else 0} rows; its steps end in {end}")
@@ -86,7 +87,7 @@ def integers(table: pa.Table, name: str) -> np.ndarray[Any, Any]:
     values = _flat(table, name, 1)
     if not pa.types.is_integer(values.type):
         raise ValueError(f"{name} holds {values.type} where whole numbers are expected")
-    return values.to_numpy(zero_copy_only=False).astype(np.int64)
+    return np.asarray(values.to_numpy(zero_copy_only=False), np.int64)
 
 
 def numbers(table: pa.Table, name: str, width: int) -> Floats:
@@ -96,11 +97,10 @@ def numbers(table: pa.Table, name: str, width: int) -> Floats:
         ValueError: it holds something else.
     """
     values = _flat(table, name, width)
-    if not (pa.types.is_integer(values.type) or pa.types.is_floating(values.type)):
-        if not pa.types.is_boolean(values.type):
-            raise ValueError(f"{name} holds {values.type} where numbers are expected")
+    if not any(is_kind(values.type) for is_kind in _NUMBERS):
+        raise ValueError(f"{name} holds {values.type} where numbers are expected")
     with np.errstate(over="ignore"):
-        found = values.to_numpy(zero_copy_only=False).astype(np.float32)
+        found = np.asarray(values.to_numpy(zero_copy_only=False), np.float32)
     return found.reshape(table.num_rows, width)
 
 
@@ -113,10 +113,11 @@ def images(table: pa.Table, name: str) -> list[bytes]:
     kind = table.schema.field(name).type
     if not pa.types.is_struct(kind) or kind.get_field_index("bytes") < 0:
         raise ValueError(f"{name} holds {kind} where encoded images are expected")
-    found: list[bytes] = pc.struct_field(table[name], "bytes").to_pylist()
-    if None in found:
-        raise ValueError(f"{name} holds no image at step {found.index(None)}")
-    return found
+    found: list[bytes | None] = pc.struct_field(table[name], "bytes").to_pylist()
+    for step, image in enumerate(found):
+        if not image:
+            raise ValueError(f"{name} holds no image at step {step}")
+    return [image for image in found if image]
 
 
 def _flat(table: pa.Table, name: str, width: int) -> pa.Array:
