@@ -21,7 +21,8 @@ source_options = options(
     click.option(
         "--environment",
         metavar="FIELD[~REGEX]",
-        help="Feature that names the environment; REGEX captures the name in a longer text.",
+        help="Feature that names the environment; REGEX captures the name in a longer text. Of LeRobot: a "
+        "column of the steps or of the table of episodes.",
     ),
     click.option(
         "--instruction",

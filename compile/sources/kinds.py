@@ -64,7 +64,7 @@ def refuse_lerobot(store: Store, names: Iterable[str]) -> None:
     if found is not None:
         root = found.rsplit("/", 2)[0]
         raise ConfigError(
-            f"{store.url}: expected an RLDS dataset or a folder of videos, got one with a LeRobot dataset "
+            f"{store.url}: expected an RLDS dataset or a folder of videos, got a LeRobot dataset "
             f"({found}), whose videos would lose their actions; pass {root} itself"
         )
 

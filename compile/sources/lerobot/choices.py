@@ -83,11 +83,15 @@ def choose_cameras(dataset: RobotDataset, config: SourceConfig) -> tuple[Camera,
         if field is None:
             raise ConfigError(_no_such(f"camera {name!r}", name, fields))
         chosen.append(Camera(name=names[field], field=field))
-        if config.bgr and name in config.bgr and dataset.features[field].dtype == "video":
-            raise ConfigError(f"--bgr {name}: a video has colours of its own; leave it out")
     wrists = [field for field in fields if field not in scene]
     roles = {wrists[0]: "wrist"} if len(wrists) == 1 and scene else {}
-    return with_roles(chosen, config, roles, {}, find)
+    cameras = with_roles(chosen, config, roles, {}, find)
+    for camera in cameras:
+        if camera.channels == "bgr" and dataset.features[camera.field].dtype == "video":
+            raise ConfigError(
+                f"--bgr {camera.name}: expected a camera of images, got one of videos; leave it out"
+            )
+    return cameras
 
 
 def choose_numbers(

@@ -106,6 +106,13 @@ def read_dataset(store: Store) -> RobotDataset:
         ConfigError: the dataset is of a version that is not read.
         SourceError: its metadata is damaged or incomplete, or contradicts itself.
     """
+    try:
+        return _read_dataset(store)
+    except SourceError as error:
+        raise SourceError(error.reason, file=f"{store.url.rstrip('/')}/{error.file}") from error
+
+
+def _read_dataset(store: Store) -> RobotDataset:
     info = _read_info(store)
     try:
         fps = info["fps"]

@@ -75,7 +75,7 @@ class StepFiles:
 
     def _read_group(self, file: str, group: int) -> pa.Table:
         opened, _ = self._file(file)
-        return opened.read_row_group(group, self._columns)
+        return opened.read_row_group(group, self._columns, use_threads=False)
 
 
 def integers(table: pa.Table, name: str) -> np.ndarray[Any, Any]:
