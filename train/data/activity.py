@@ -123,10 +123,10 @@ def open_active(
     urls: Sequence[str],
     least: Mapping[str, float],
     idle: Idle,
-    cameras: Sequence[str],
     first: Int64,
     room: Int64,
     seen: tuple[int, int],
+    leave: int,
 ) -> ActiveSteps | None:
     """The anchors at which samples are active; None, for all, if there is no threshold.
 
@@ -135,17 +135,17 @@ def open_active(
         urls: annotations, of which those of this dataset count; by default those beside it.
         least: `motion`, `action` -> least score, in the annotation's unit.
         idle: which of the other anchors stay.
-        cameras: names or roles of the cameras that the samples read.
         first: [N], first anchor of each episode.
         room: [N], number of anchors of each episode.
         seen: first and last step of the frames of a sample, relative to its anchor.
+        leave: steps at the end of each episode that `room` leaves out.
 
     Raises:
         ConfigError: an annotation of the dataset is missing, or it lacks an episode or a step.
     """
     if not least:
         return None
-    given = [_open(index, urls, name, cameras) for name in least]
+    given = [_open(index, urls, name) for name in least]
     starts = np.cumsum(index.steps, dtype=np.int64) - index.steps
     number = np.zeros(len(index), np.int64)
     flags = np.zeros(int(index.steps.sum(dtype=np.int64)), np.bool_)
@@ -157,6 +157,8 @@ def open_active(
         flags[starts[rows][:, None] + steps] = active
         number[rows] = np.count_nonzero(active, axis=1)
     kept = {} if idle == Idle() else asdict(idle)
+    if leave:
+        kept["leave"] = leave
     return ActiveSteps(
         room=number,
         starts=starts,
@@ -205,7 +207,7 @@ class _Scores:
         return f"those that move by {least:g} as {who} it"
 
 
-def _open(index: SplitIndex, urls: Sequence[str], name: str, cameras: Sequence[str]) -> _Scores:
+def _open(index: SplitIndex, urls: Sequence[str], name: str) -> _Scores:
     """The annotation of a dataset by which one threshold goes."""
     manifest, place = index.dataset.manifest, index.dataset.store.url
     remedy = f"run oxcart annotate {name} {place}"
@@ -224,16 +226,17 @@ def _open(index: SplitIndex, urls: Sequence[str], name: str, cameras: Sequence[s
     assert isinstance(found.values, StoredValues)
     values, said = found.values.flat, found.parameters
     measured = [str(one) for one in said.get("cameras", [said["camera"]] if "camera" in said else [])]
-    read = [str(entry["name"]) for one in cameras if (entry := manifest.find_camera(one)) is not None]
+    read = {one.name for one in index.cameras.values()}
     counts = [one for one in measured if one in read] or measured
     if values.ndim > 1:
         if values.shape[1] != len(measured):
             raise ConfigError(f"min_{name}: {url}: expected one value per step, got {values.shape[1]}")
         values = values[:, [measured.index(one) for one in counts]].max(axis=1)
+    several = {"cameras": counts} if len(measured) > 1 else {}
     return _Scores(
         values=values,
         begins=found.values.bounds[rows],
-        described={"producer": found.producer, "parameters": dict(said)},
+        described={"producer": found.producer, "parameters": dict(said), **several},
         name=name,
         cameras=tuple(counts),
     )

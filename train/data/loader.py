@@ -125,7 +125,9 @@ class Loader(torch.utils.data.IterableDataset[Batch]):
             "weights": self._schedule.parts,
             "sample": config.sample.describe(),
             "offsets": [
-                reach(config.sample, one.relative) if isinstance(config.sample, Window) else one.offset
+                reach(config.sample, one.relative, scored=bool(config.thresholds))
+                if isinstance(config.sample, Window)
+                else one.offset
                 for one in self.streams
             ],
             "episodes": [len(index) for index in indexes],
