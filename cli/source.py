@@ -21,7 +21,8 @@ source_options = options(
     click.option(
         "--environment",
         metavar="FIELD[~REGEX]",
-        help="Feature that names the environment; REGEX captures the name in a longer text.",
+        help="Feature that names the environment; REGEX captures the name in a longer text. Of HDF5 an "
+        "attribute, or file for the name of the file.",
     ),
     click.option(
         "--instruction",

@@ -57,6 +57,8 @@ PACKAGES = (
 _AT_ONCE = 4096
 
 UNKNOWN_OF = {
+    "hdf5": "name an attribute with --environment FIELD, or part of the file's name with --environment "
+    "file~REGEX, or use --split-by instruction",
     "recordings": "pass environment= to add_episode, or use --split-by instruction",
     "videos": "put a .info.json with a channel_id beside each video, "
     "or use --split-by instruction with --instruction title",

@@ -11,8 +11,10 @@ remain is a pure function of it.
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,14 +22,17 @@ import numpy.typing as npt
 
 from oxcart.manifests.annotation import ACTION, StoredValues, beside, read_annotation
 from oxcart.shards.errors import ConfigError, StoreError
+from oxcart.shards.prefetch import in_threads
 from oxcart.train.data.annotations import rows_of
 from oxcart.train.data.index import SplitIndex
 
 Int64 = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
 
-BLOCK = 1 << 20
+BLOCK = 1 << 17
 """Steps that are compared together."""
+CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+"""Blocks that are compared at a time."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +64,8 @@ class Idle:
             least: the thresholds.
             anchors: [N, T], the steps that are anchors: one run in each episode, or none.
         """
-        steps = np.arange(anchors.shape[1], dtype=np.int32)
+        length = anchors.shape[1]
+        steps = np.arange(length, dtype=np.int16 if length < 1 << 15 else np.int64)
         found = np.zeros_like(anchors)
         for score, threshold in zip(scores, least, strict=True):
             if self.hold == 1:
@@ -81,9 +87,9 @@ class Idle:
         return kept
 
 
-def _last(steps: npt.NDArray[np.int32], mask: Mask) -> npt.NDArray[np.int32]:
+def _last(steps: npt.NDArray[Any], mask: Mask) -> npt.NDArray[Any]:
     """The last step of each row, up to each step, at which the mask holds; -1 before the first."""
-    found: npt.NDArray[np.int32] = np.maximum.accumulate(np.where(mask, steps, np.int32(-1)), axis=1)
+    found: npt.NDArray[Any] = np.maximum.accumulate(np.where(mask, steps, steps.dtype.type(-1)), axis=1)
     return found
 
 
@@ -149,13 +155,17 @@ def open_active(
     starts = np.cumsum(index.steps, dtype=np.int64) - index.steps
     number = np.zeros(len(index), np.int64)
     flags = np.zeros(int(index.steps.sum(dtype=np.int64)), np.bool_)
-    for rows, length in _blocks(index.steps):
+
+    def mark(rows: Int64, length: int) -> None:
         steps = np.arange(length)
         anchors = (steps >= first[rows][:, None]) & (steps < (first[rows] + room[rows])[:, None])
         scores = [one.scores(rows, length, seen) for one in given]
         active = idle.active(scores, list(least.values()), anchors)
         flags[starts[rows][:, None] + steps] = active
         number[rows] = np.count_nonzero(active, axis=1)
+
+    for _ in in_threads(CORES, (partial(mark, *block) for block in _blocks(index.steps))):
+        pass
     kept = {} if idle == Idle() else asdict(idle)
     if leave:
         kept["leave"] = leave
