@@ -57,6 +57,8 @@ PACKAGES = (
 _AT_ONCE = 4096
 
 UNKNOWN_OF = {
+    "hdf5": "name an attribute with --environment FIELD, or part of the file's name with --environment "
+    "file~REGEX, or use --split-by instruction",
     "lerobot": "pass --environment with a column of the steps or of the table of episodes, "
     "or use --split-by instruction",
     "recordings": "pass environment= to add_episode, or use --split-by instruction",

@@ -28,6 +28,14 @@ def open_source(config: SourceConfig) -> Source:
         return (VideoSource if config.kind == "videos" else LerobotSource)(config)
     if config.kind == "recordings":
         return RecordingSource(config)
+    if config.kind == "hdf5":
+        try:
+            from oxcart.compile.sources.hdf5.source import Hdf5Source  # h5py is an extra
+        except ModuleNotFoundError as error:
+            raise ConfigError(
+                f"{config.url}: reading HDF5 needs the package {error.name}; pip install 'oxcart[hdf5]'"
+            ) from error
+        return Hdf5Source(config)
     from oxcart.compile.sources.rlds.source import RldsSource  # TFDS takes a second to import
 
     return RldsSource(config)

@@ -15,16 +15,21 @@ VIDEOS = "videos:"
 """Prefix of the directory or URL of a source that holds videos."""
 INFO = "dataset_info.json"
 """File that makes a directory a TFDS dataset."""
+HDF5 = (".hdf5", ".h5")
+"""Ends of the names of HDF5 files."""
+_SIGNATURE = b"\x89HDF\r\n\x1a\n"
+"""First bytes of an HDF5 file."""
 
 
 def recognise(source: str) -> tuple[str, str]:
     """Kind and URL of a source.
 
     The kind is `recordings` for a folder that `oxcart.create` wrote, `lerobot` for a LeRobot dataset,
-    `videos` for `videos:DIR` and for a directory that holds videos but no TFDS dataset, else `rlds`.
+    `videos` for `videos:DIR`, `hdf5` for an HDF5 file and for a directory that holds some but no TFDS
+    dataset, `videos` for one that holds videos but neither, else `rlds`.
 
     Raises:
-        ConfigError: the source is on this machine but is not a directory.
+        ConfigError: the source is on this machine but is neither a directory nor an HDF5 file.
     """
     url = source.removeprefix(VIDEOS)
     store = Store(url)
@@ -36,13 +41,27 @@ def recognise(source: str) -> tuple[str, str]:
     if store.remote:
         return ("videos" if source.startswith(VIDEOS) else "rlds"), url
     if not os.path.isdir(url):
+        if source == url and _is_hdf5(url):
+            return "hdf5", url
         what = "is a file" if os.path.exists(url) else "does not exist"
-        raise ConfigError(f"{url}: {what}; expected a directory or a URL as the source")
-    is_dataset = os.path.exists(os.path.join(url, INFO))
-    videos = (name for _, _, names in os.walk(url) for name in names if is_video(name))
-    if source.startswith(VIDEOS) or (not is_dataset and any(videos)):
+        raise ConfigError(f"{url}: {what}; expected a directory or a URL as the source, or an HDF5 file")
+    if source.startswith(VIDEOS):
         return "videos", url
-    return "rlds", url
+    if os.path.exists(os.path.join(url, INFO)):
+        return "rlds", url
+    names = [os.path.join(folder, name) for folder, _, names in os.walk(url) for name in names]
+    if any(name.endswith(HDF5) and _is_hdf5(name) for name in names):
+        return "hdf5", url
+    return ("videos" if any(map(is_video, names)) else "rlds"), url
+
+
+def _is_hdf5(path: str) -> bool:
+    """Whether a path is that of a file that begins as HDF5 files do."""
+    with contextlib.suppress(OSError):
+        if os.path.isfile(path):
+            with open(path, "rb") as file:
+                return file.read(len(_SIGNATURE)) == _SIGNATURE
+    return False
 
 
 def refuse_lerobot(store: Store, names: Iterable[str]) -> None:
