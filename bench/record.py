@@ -1,6 +1,6 @@
 """How fast recordings are written, compared with encoding the same frames alone. Ratios of one run.
 
-    python bench/record.py                # two cameras of 480x640 pixels, 4 episodes of 60 steps per codec
+    python bench/record.py                # two cameras of 480x640 pixels, 8 episodes of 60 steps per codec
     python bench/record.py --steps 200 --folder /mnt/robot
 
 Every frame of both sides is the same memory. `encoding alone` is one thread that encodes all frames of an
@@ -33,7 +33,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     options.add_argument("--steps", type=int, default=60)
-    options.add_argument("--episodes", type=int, default=4)
+    options.add_argument("--episodes", type=int, default=8)
     options.add_argument("--folder", type=Path, default=Path("scratch/bench/record"))
     chosen = options.parse_args()
     chosen.folder.mkdir(parents=True, exist_ok=True)

@@ -99,6 +99,7 @@ class Hdf5Source(Source):
         self._store, self._files = _files(config.url)
         self.remote = self._store.remote
         self._sizes = self._store.sizes(self._files)
+        self._numbers_of = {name: number for number, name in enumerate(self._files)}
         name = os.path.basename(os.path.abspath(config.url))
         self.name, self.version = clean(os.path.splitext(name)[0]) or self.origin, VERSION
         self.licence = check_licence(config.licence) if config.licence else None
@@ -257,9 +258,10 @@ class Hdf5Source(Source):
 
     def _row(self, file: str, record: int, split: str, see: Callable[[], dict[str, Any]]) -> CensusRow:
         nowhere = (0,) * len(self.cameras)
-        number = self._files.index(file)
         row: dict[str, Any] = {
-            "key": "-".join(filter(None, (self.name, clean(split), f"{number:05d}-{record:06d}"))),
+            "key": "-".join(
+                filter(None, (self.name, clean(split), f"{self._numbers_of[file]:05d}-{record:06d}"))
+            ),
             "source_split": split,
             "source_file": file,
             "source_record": record,

@@ -1,13 +1,14 @@
 """The file of one recorded episode: a plain tar whose members are those of a compiled episode.
 
-    mine-000003.json            metadata, as in a compiled dataset, with `success` and the sizes of the chunks
     mine-000003.action.npy      float32 [T, A]
     mine-000003.state.npy       float32 [T, S]
     mine-000003.reward.npy      float32 [T, 1]
     mine-000003.image_0.tzst    the frames of a camera; the extension is that of the codec
+    mine-000003.json            metadata, as in a compiled dataset, with `success` and the sizes of the chunks
 
 Everything is derived from the arguments of one call, so equal calls give equal bytes. Chunks are independent,
-so a pool of threads encodes runs of them at the same time.
+so a pool of threads encodes runs of them at the same time, and a camera is written while the next is encoded.
+The metadata come last, since only then are the sizes known.
 """
 
 from __future__ import annotations
@@ -117,8 +118,14 @@ def write_episode(
     """
     encoding = description.encoding
     begun = {name: _begin(frames, encoding, pool) for name, frames in episode.frames.items()}
-    encoded = {name: _joined(parts) for name, parts in begun.items()}
-    shapes = {name: one.shape for part in (episode.arrays, episode.frames) for name, one in part.items()}
+    tar = TarWriter(file, xxh3_64)
+    for name, array in episode.arrays.items():
+        tar.add(f"{key}.{name}.npy", [npy_header(array.shape, array.dtype), np.ascontiguousarray(array).data])
+    chunks = []
+    for name, parts in begun.items():
+        encoded = _joined(parts)
+        tar.add(f"{key}.{name}.{EXTENSIONS[encoding.codec]}", [encoded.header, *encoded.chunks])
+        chunks.append({"member": name, "sizes": encoded.sizes()})
     known = {
         "key": key,
         "dataset": description.name,
@@ -129,17 +136,10 @@ def write_episode(
         "control_rate": description.control_rate,
         "steps": episode.steps,
     }
+    shapes = {name: one.shape for part in (episode.arrays, episode.frames) for name, one in part.items()}
     metadata = make_metadata(known, {INSTRUCTION: episode.instructions}, shapes)
-    metadata |= {
-        "success": episode.success,
-        "chunks": [{"member": name, "sizes": one.sizes()} for name, one in encoded.items()],
-    }
-    tar = TarWriter(file, xxh3_64)
-    tar.add(f"{key}.json", [canonical_json(metadata)])
-    for name, array in episode.arrays.items():
-        tar.add(f"{key}.{name}.npy", [npy_header(array.shape, array.dtype), np.ascontiguousarray(array).data])
-    for name, one in encoded.items():
-        tar.add(f"{key}.{name}.{EXTENSIONS[encoding.codec]}", [one.header, *one.chunks])
+    told = {**metadata, "success": episode.success, "chunks": chunks}
+    tar.add(f"{key}.json", [canonical_json(told)])
     return tar.finish()
 
 
