@@ -12,7 +12,6 @@ none.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import re
@@ -112,7 +111,8 @@ class Hdf5Source(Source):
 
     def _choose(self, config: SourceConfig) -> None:
         """Choose every field, by the first episode of the first file that can be read."""
-        with self._first() as (name, file):
+        name = self._first()
+        with opened(self._path(name), name) as file:
             place = episodes_in(file)[0]
             there, links = datasets(_group(file, place))
             for path in links:
@@ -141,9 +141,8 @@ class Hdf5Source(Source):
             "reward": tuple(Column(name="reward", kind="other") for _ in self._numbers["reward"]),
         }
 
-    @contextlib.contextmanager
-    def _first(self) -> Iterator[tuple[str, h5py.File]]:
-        """The first file that can be read; the others are rejected by the census."""
+    def _first(self) -> str:
+        """The first file that can be read; the census rejects those before it."""
         errors = []
         for name in self._files:
             try:
@@ -151,10 +150,8 @@ class Hdf5Source(Source):
                     episodes_in(file)
             except SourceError as error:
                 errors.append(error)
-                continue
-            with opened(self._path(name), name) as file:
-                yield name, file
-            return
+            else:
+                return name
         raise errors[0]
 
     def describe(self) -> dict[str, Any]:
