@@ -15,7 +15,9 @@ import pyarrow as pa
 from blake3 import blake3
 from xxhash import xxh3_64_intdigest
 
+from oxcart.manifests.annotation import MOTION, Annotation, StoredValues, beside, write_annotation
 from oxcart.manifests.columns import ARRAYS
+from oxcart.manifests.dataset import Dataset
 from oxcart.manifests.manifest import FORMAT
 from oxcart.manifests.tables import (
     CHUNKS_SCHEMA,
@@ -34,6 +36,27 @@ STEPS, SIDE = 40, 64
 CAMERAS = {"image_0": "primary", "wrist": "wrist"}
 """Name of each camera -> its role."""
 FRAME = SIDE * SIDE * 3
+
+
+def annotate_motion(dataset: Path) -> None:
+    """Write random motion for every step of a dataset beside it, once."""
+    url = beside(str(dataset), MOTION)
+    if Path(url).exists():
+        return
+    opened = Dataset.open(str(dataset))
+    keys = sorted(opened.table(EPISODES, ["key"])["key"].to_pylist())
+    flat = np.random.default_rng(0).random(len(keys) * STEPS, dtype=np.float32)
+    bounds = np.arange(len(keys) + 1) * STEPS
+    write_annotation(
+        url,
+        Annotation(
+            name=MOTION,
+            producer="0" * 64,
+            dataset=opened.manifest.fingerprint,
+            parameters={"camera": "image_0"},
+            values=StoredValues(pa.array(keys, pa.large_string()), bounds, flat),
+        ),
+    )
 
 
 def million_episodes(out: Path, count: int = 1_000_000) -> Path:

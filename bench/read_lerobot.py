@@ -7,7 +7,7 @@
 once as videos (AV1, its default) and once as images (PNG). `measure` runs the second line, which prints
 samples per second, with the interpreter of that environment. A sample is what `delta_timestamps` gives: two
 frames of each camera, the state, and 16 actions. What is generous to LeRobot on purpose: frames stay uint8,
-epochs have no end, and of both ways to store frames, both decoders of video, and 0, 1 or 2 worker processes
+epochs have no end, and of both ways to store frames, both decoders of video, and 0 or 2 worker processes
 the best counts, by a short trial of each.
 """
 
@@ -37,8 +37,10 @@ Way: TypeAlias = tuple[str, str, int]
 WAYS: tuple[Way, ...] = tuple(
     (stored, decoder, workers)
     for stored, decoder in (*(("video", decoder) for decoder in DECODERS), ("image", "pillow"))
-    for workers in (0, 1, 2)
+    for workers in (0, 2)
 )
+PATIENCE_S = 60.0
+"""Seconds of a trial beyond those that it measures, after which its rate counts as 0."""
 INFO = "peer.json"
 """Name of the file that is written last into a prepared folder."""
 
@@ -123,7 +125,11 @@ def measure(directory: Path, python: str, seconds: float = 5.0) -> dict[str, Any
 
     def run(way: Way, seconds: float) -> float:
         command = [python, __file__, str(directory), *map(str, way), "--seconds", str(seconds)]
-        done = subprocess.run(command, capture_output=True, text=True, env=quiet())
+        limit = seconds + PATIENCE_S
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, env=quiet(), timeout=limit)
+        except subprocess.TimeoutExpired:
+            return 0.0
         if done.returncode:
             raise RuntimeError(f"{' '.join(command)} failed:\n{done.stderr}")
         return float(done.stdout.splitlines()[-1])

@@ -70,7 +70,7 @@ def compare(
         how = f"{stored}, {decoder}, {workers} workers"
         print(f"LeRobotDataset: {found['samples_per_s']:,.0f} samples/s ({how})", flush=True)
         for way, tried in found["tried"].items():
-            print(f"    {way}: {tried:,.0f}")
+            print(f"    {way}: {tried:,.1f}")
     for codec, path in datasets.items():
         ours, pairs, decoded = [], [], []
         for _ in range(rounds):

@@ -11,8 +11,10 @@ remain is a pure function of it.
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,14 +22,17 @@ import numpy.typing as npt
 
 from oxcart.manifests.annotation import ACTION, StoredValues, beside, read_annotation
 from oxcart.shards.errors import ConfigError, StoreError
+from oxcart.shards.prefetch import in_threads
 from oxcart.train.data.annotations import rows_of
 from oxcart.train.data.index import SplitIndex
 
 Int64 = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
 
-BLOCK = 1 << 20
+BLOCK = 1 << 17
 """Steps that are compared together."""
+CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+"""Blocks that are compared at a time."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +64,8 @@ class Idle:
             least: the thresholds.
             anchors: [N, T], the steps that are anchors: one run in each episode, or none.
         """
-        steps = np.arange(anchors.shape[1], dtype=np.int32)
+        length = anchors.shape[1]
+        steps = np.arange(length, dtype=np.int16 if length < 1 << 15 else np.int64)
         found = np.zeros_like(anchors)
         for score, threshold in zip(scores, least, strict=True):
             if self.hold == 1:
@@ -81,9 +87,9 @@ class Idle:
         return kept
 
 
-def _last(steps: npt.NDArray[np.int32], mask: Mask) -> npt.NDArray[np.int32]:
+def _last(steps: npt.NDArray[Any], mask: Mask) -> npt.NDArray[Any]:
     """The last step of each row, up to each step, at which the mask holds; -1 before the first."""
-    found: npt.NDArray[np.int32] = np.maximum.accumulate(np.where(mask, steps, np.int32(-1)), axis=1)
+    found: npt.NDArray[Any] = np.maximum.accumulate(np.where(mask, steps, steps.dtype.type(-1)), axis=1)
     return found
 
 
@@ -123,10 +129,10 @@ def open_active(
     urls: Sequence[str],
     least: Mapping[str, float],
     idle: Idle,
-    cameras: Sequence[str],
     first: Int64,
     room: Int64,
     seen: tuple[int, int],
+    leave: int,
 ) -> ActiveSteps | None:
     """The anchors at which samples are active; None, for all, if there is no threshold.
 
@@ -135,28 +141,34 @@ def open_active(
         urls: annotations, of which those of this dataset count; by default those beside it.
         least: `motion`, `action` -> least score, in the annotation's unit.
         idle: which of the other anchors stay.
-        cameras: names or roles of the cameras that the samples read.
         first: [N], first anchor of each episode.
         room: [N], number of anchors of each episode.
         seen: first and last step of the frames of a sample, relative to its anchor.
+        leave: steps at the end of each episode that `room` leaves out.
 
     Raises:
         ConfigError: an annotation of the dataset is missing, or it lacks an episode or a step.
     """
     if not least:
         return None
-    given = [_open(index, urls, name, cameras) for name in least]
+    given = [_open(index, urls, name) for name in least]
     starts = np.cumsum(index.steps, dtype=np.int64) - index.steps
     number = np.zeros(len(index), np.int64)
     flags = np.zeros(int(index.steps.sum(dtype=np.int64)), np.bool_)
-    for rows, length in _blocks(index.steps):
+
+    def mark(rows: Int64, length: int) -> None:
         steps = np.arange(length)
         anchors = (steps >= first[rows][:, None]) & (steps < (first[rows] + room[rows])[:, None])
         scores = [one.scores(rows, length, seen) for one in given]
         active = idle.active(scores, list(least.values()), anchors)
         flags[starts[rows][:, None] + steps] = active
         number[rows] = np.count_nonzero(active, axis=1)
+
+    for _ in in_threads(CORES, (partial(mark, *block) for block in _blocks(index.steps))):
+        pass
     kept = {} if idle == Idle() else asdict(idle)
+    if leave:
+        kept["leave"] = leave
     return ActiveSteps(
         room=number,
         starts=starts,
@@ -205,7 +217,7 @@ class _Scores:
         return f"those that move by {least:g} as {who} it"
 
 
-def _open(index: SplitIndex, urls: Sequence[str], name: str, cameras: Sequence[str]) -> _Scores:
+def _open(index: SplitIndex, urls: Sequence[str], name: str) -> _Scores:
     """The annotation of a dataset by which one threshold goes."""
     manifest, place = index.dataset.manifest, index.dataset.store.url
     remedy = f"run oxcart annotate {name} {place}"
@@ -224,16 +236,17 @@ def _open(index: SplitIndex, urls: Sequence[str], name: str, cameras: Sequence[s
     assert isinstance(found.values, StoredValues)
     values, said = found.values.flat, found.parameters
     measured = [str(one) for one in said.get("cameras", [said["camera"]] if "camera" in said else [])]
-    read = [str(entry["name"]) for one in cameras if (entry := manifest.find_camera(one)) is not None]
+    read = {one.name for one in index.cameras.values()}
     counts = [one for one in measured if one in read] or measured
     if values.ndim > 1:
         if values.shape[1] != len(measured):
             raise ConfigError(f"min_{name}: {url}: expected one value per step, got {values.shape[1]}")
         values = values[:, [measured.index(one) for one in counts]].max(axis=1)
+    several = {"cameras": counts} if len(measured) > 1 else {}
     return _Scores(
         values=values,
         begins=found.values.bounds[rows],
-        described={"producer": found.producer, "parameters": dict(said)},
+        described={"producer": found.producer, "parameters": dict(said), **several},
         name=name,
         cameras=tuple(counts),
     )

@@ -125,7 +125,9 @@ class Loader(torch.utils.data.IterableDataset[Batch]):
             "weights": self._schedule.parts,
             "sample": config.sample.describe(),
             "offsets": [
-                reach(config.sample, one.relative) if isinstance(config.sample, Window) else one.offset
+                reach(config.sample, one.relative, scored=bool(config.thresholds))
+                if isinstance(config.sample, Window)
+                else one.offset
                 for one in self.streams
             ],
             "episodes": [len(index) for index in indexes],
@@ -148,7 +150,7 @@ class Loader(torch.utils.data.IterableDataset[Batch]):
         self._slices = self.threads if remote else 2 * self.threads
         self._memory = {
             name: BatchMemory(torch.cuda.is_available() if config.pin is None else config.pin)
-            for name in config.cameras
+            for name in (*config.arrays, *(f"frames of {name}" for name in config.cameras))
         }
 
     def _check_memory(self) -> None:
@@ -302,13 +304,14 @@ class Loader(torch.utils.data.IterableDataset[Batch]):
         config, sample = self.config, self.config.sample
         frames, pads = {}, {}
         for name, shape in self.frame_shapes.items():
-            frames[name] = self._memory[name].take((count, *shape))
+            frames[name] = self._memory[f"frames of {name}"].take((count, *shape))
             pads[name] = torch.ones((count, *shape[:-3]), dtype=torch.bool)
         named = isinstance(sample.window.frames, Mapping)
         arrays: dict[str, torch.Tensor] = {}
         for name, width in self._widths.items():
             steps = max((one.arrays[name].shape for one in self.streams if name in one.arrays), default=())
-            arrays[name] = torch.zeros((count, *steps, width), dtype=torch.float32)
+            arrays[name] = self._memory[name].take((count, *steps, width), torch.float32)
+            arrays[name].numpy().fill(0)
             if name == "action" and config.action == "sum":
                 arrays["action_mask"] = torch.zeros((count, width), dtype=torch.bool)
             else:
@@ -364,6 +367,9 @@ class Loader(torch.utils.data.IterableDataset[Batch]):
             }
             for stream, share in zip(self.streams, self._schedule.shares, strict=True)
         ]
+
+    def __repr__(self) -> str:
+        return str(self)
 
     def __str__(self) -> str:
         head = ("dataset", "episodes", "frames", "samples", "offset", "weight", "passes")

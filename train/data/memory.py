@@ -61,25 +61,26 @@ def check_fits(name: str, wanted: int, what: str, remedy: str) -> None:
 
 
 class BatchMemory:
-    """Memory for the frames of batches, pinned or reused."""
+    """Memory for one of the large tensors of batches, pinned or reused."""
 
     def __init__(self, pin: bool) -> None:
         self._pin = pin
         self._free: list[Frames] = []
         self._lock = threading.RLock()  # garbage may be collected, and a batch given back, while it is held
 
-    def take(self, shape: tuple[int, ...]) -> torch.Tensor:
-        """An uninitialised uint8 tensor."""
+    def take(self, shape: tuple[int, ...], dtype: torch.dtype = torch.uint8) -> torch.Tensor:
+        """An uninitialised tensor."""
         if self._pin:
-            return torch.empty(shape, dtype=torch.uint8, pin_memory=True)
-        size = math.prod(shape)
+            return torch.empty(shape, dtype=dtype, pin_memory=True)
+        kind = torch.empty(0, dtype=dtype).numpy().dtype
+        size = math.prod(shape) * kind.itemsize
         with self._lock:
             base = next((one for one in self._free if one.size >= size), None)
             if base is not None:
                 self._free = [one for one in self._free if one is not base]
         if base is None:
             base = _aligned(size)
-        view = base[:size].reshape(shape)
+        view = base[:size].view(kind).reshape(shape)
         weakref.finalize(view, self._give, base).atexit = False
         return torch.from_numpy(view)
 
