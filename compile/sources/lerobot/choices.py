@@ -35,7 +35,7 @@ _NUMBERS = frozenset(
 
 
 @dataclass(frozen=True, kw_only=True)
-class NumberField:
+class RobotNumbers:
     """A feature of numbers, or a part of one, that is concatenated to an array."""
 
     field: str
@@ -96,7 +96,7 @@ def choose_cameras(dataset: RobotDataset, config: SourceConfig) -> tuple[Camera,
 
 def choose_numbers(
     dataset: RobotDataset, option: str, fields: tuple[str, ...] | None
-) -> tuple[NumberField, ...]:
+) -> tuple[RobotNumbers, ...]:
     """Features to concatenate to an array; None is the usual one, if the dataset has it.
 
     Raises:
@@ -118,7 +118,7 @@ def choose_numbers(
                 f"{list(one.shape)}; pass --{option} with other features, or none"
             )
         size = math.prod(one.shape)
-        chosen.append(NumberField(field=name, size=size, part=part and part_slice(option, text, part, size)))
+        chosen.append(RobotNumbers(field=name, size=size, part=part and part_slice(option, text, part, size)))
     width = sum(one.width for one in chosen)
     if option == "reward" and chosen and width != 1:
         raise ConfigError(f"reward: expected one number per step, got {width}; pass --reward with a part")
@@ -126,7 +126,7 @@ def choose_numbers(
 
 
 def columns_of(
-    dataset: RobotDataset, numbers: Sequence[NumberField], before: tuple[Column, ...]
+    dataset: RobotDataset, numbers: Sequence[RobotNumbers], before: tuple[Column, ...]
 ) -> tuple[Column, ...]:
     """The columns of an array, by the names that the dataset has for them, of unknown kind.
 
