@@ -21,8 +21,9 @@ source_options = options(
     click.option(
         "--environment",
         metavar="FIELD[~REGEX]",
-        help="Feature that names the environment; REGEX captures the name in a longer text. Of HDF5 an "
-        "attribute, or file for the name of the file.",
+        help="Feature that names the environment; REGEX captures the name in a longer text. Of LeRobot a "
+        "column of the steps or of the table of episodes; of HDF5 an attribute, or file for the name of the "
+        "file.",
     ),
     click.option(
         "--instruction",
