@@ -15,6 +15,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
+from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
@@ -51,10 +52,12 @@ class Idle:
     """Leave out idle samples only before the first active one of an episode, and after the last."""
 
     def __post_init__(self) -> None:
-        if not 0 <= self.hold <= 1:
-            raise ConfigError(f"idle.hold: expected a share from 0 to 1, got {self.hold}")
-        if self.run < 1:
-            raise ConfigError(f"idle.run: expected at least 1, got {self.run}")
+        if not isinstance(self.hold, Real) or not 0 <= self.hold <= 1:
+            raise ConfigError(f"idle.hold: expected a share from 0 to 1, got {self.hold!r}")
+        if not isinstance(self.run, Integral) or self.run < 1:
+            raise ConfigError(f"idle.run: expected a whole number, at least 1, got {self.run!r}")
+        if not isinstance(self.ends, bool):
+            raise ConfigError(f"idle.ends: expected True or False, got {self.ends!r}")
 
     def active(self, scores: Sequence[npt.NDArray[Any]], least: Sequence[float], anchors: Mask) -> Mask:
         """Which anchors of some episodes stay.

@@ -163,6 +163,8 @@ class LoaderConfig:
         for name, value in self.thresholds.items():
             if not 0 <= value < math.inf:
                 raise ConfigError(f"min_{name}: expected at least 0, got {value}")
+        if self.idle != Idle() and not self.thresholds:
+            raise ConfigError("idle: says which samples below a threshold stay; pass min_motion, min_action")
         if (self.rank is None) != (self.world_size is None):
             raise ConfigError("rank, world_size: expected both or none of them")
         if self.rank is not None and self.world_size is not None and not 0 <= self.rank < self.world_size:

@@ -43,7 +43,7 @@ from oxcart.train.data.mixture import Mixture, Schedule, check_distinct
 from oxcart.train.data.order import derive
 from oxcart.train.data.reuse import Budget
 from oxcart.train.data.sampling import Window
-from oxcart.train.data.stacking import cameras_of, common_size, common_width
+from oxcart.train.data.stacking import cameras_of, columns_of, common_size, common_width
 from oxcart.train.data.state import check_state, make_state
 from oxcart.train.data.stream import DatasetStream, Wanted
 from oxcart.train.data.workers import CallGroup, Workers
@@ -112,7 +112,7 @@ class Loader(torch.utils.data.IterableDataset[Batch]):
             DatasetStream(index, config, sizes=self.sizes, budget=self._budget, cache=own)
             for index, own in zip(indexes, caches, strict=True)
         ]
-        self.columns = {one.name: one.columns for one in self.streams}
+        self.columns = columns_of(self.streams)
         """Name of each dataset -> `action`, `state` -> the columns that are read."""
         self._widths = {name: common_width(self.streams, name, config) for name in config.arrays}
         frames = [int(index.steps.sum(dtype=np.int64)) for index in indexes]

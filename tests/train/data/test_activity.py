@@ -278,8 +278,14 @@ def test_steps_left_out_at_the_end_are_the_last_ones_and_not_the_last_active_one
 
 @pytest.mark.parametrize(
     ("options", "said"),
-    [({"hold": 1.5}, "idle.hold: expected a share"), ({"run": 0}, "idle.run: expected at least 1")],
+    [
+        ({"hold": 1.5}, "idle.hold: expected a share from 0 to 1, got 1.5"),
+        ({"hold": "1"}, "idle.hold: expected a share from 0 to 1, got '1'"),
+        ({"run": 0}, "idle.run: expected a whole number, at least 1, got 0"),
+        ({"run": 2.5}, "idle.run: expected a whole number, at least 1, got 2.5"),
+        ({"ends": "no"}, "idle.ends: expected True or False, got 'no'"),
+    ],
 )
-def test_impossible_rules_for_idle_samples_are_refused(options: dict[str, float], said: str) -> None:
+def test_impossible_rules_for_idle_samples_are_refused(options: dict[str, object], said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         Idle(**options)  # type: ignore[arg-type]

@@ -13,6 +13,7 @@ import pytest
 
 from oxcart.shards.errors import ConfigError
 from oxcart.train.data import Loader, Pairs, config
+from oxcart.train.data.activity import Idle
 from oxcart.train.data.config import LoaderConfig
 
 SAMPLE = Pairs(frames=2)
@@ -60,6 +61,7 @@ def test_a_number_that_is_too_small_is_refused_by_name(name: str) -> None:
         ({"keys": ["a"]}, "keys: expected a file or URL"),
         ({"min_motion": "1"}, "min_motion: expected a number"),
         ({"idle": {"run": 5}}, r"idle: expected Idle\(...\), got {'run': 5}"),
+        ({"idle": Idle(run=5)}, "idle: says which samples below a threshold stay; pass min_motion"),
         ({"idle": None}, r"idle: expected Idle\(...\)"),
         ({"motion": "bridge.motion.parquet"}, "motion: expected a list, got 'bridge.motion.parquet'"),
         ({"annotations": "codes.parquet"}, "annotations: expected a list"),
@@ -67,7 +69,7 @@ def test_a_number_that_is_too_small_is_refused_by_name(name: str) -> None:
         ({"action": "steps", "action_columns": [0, 1]}, "action_columns: expected names"),
     ],
 )
-def test_a_value_of_another_type_is_refused_in_one_line(options: dict[str, Any], said: str) -> None:
+def test_a_value_that_means_nothing_is_refused_in_one_line(options: dict[str, Any], said: str) -> None:
     with pytest.raises(ConfigError, match=f"^{said}") as caught:
         LoaderConfig(**{"sample": SAMPLE, "batch_size": 1, **options})
     assert len(str(caught.value).splitlines()) == 1
