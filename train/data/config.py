@@ -263,7 +263,12 @@ class LoaderConfig:
         return self.pad_to.get(array) if isinstance(self.pad_to, Mapping) else self.pad_to
 
 
+def rate_given(manifest: Manifest, given: float | Mapping[str, float] | None) -> float | None:
+    """Steps per second as given for a dataset, or for all; None if nothing is."""
+    return given.get(manifest.dataset["name"]) if isinstance(given, Mapping) else given
+
+
 def rate_of(manifest: Manifest, given: float | Mapping[str, float] | None) -> Mapping[str, Any] | None:
     """`hz` and `verified` of a dataset: as given for it or for all, else as it says of itself."""
-    hz = given.get(manifest.dataset["name"]) if isinstance(given, Mapping) else given
+    hz = rate_given(manifest, given)
     return manifest.control_rate if hz is None else {"hz": hz, "verified": True}
