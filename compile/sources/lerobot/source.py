@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from xxhash import xxh3_64, xxh3_64_intdigest
+from xxhash import xxh3_64, xxh3_64_hexdigest, xxh3_64_intdigest
 
 from oxcart.compile.images import Frame, ImageError, Resize, image_size
 from oxcart.compile.sources.base import (
@@ -119,6 +119,12 @@ class LerobotSource(Source):
             one_of("--no-action", end, ENDS)
         self.no_action = tuple(end for end in ENDS if end in (config.no_action or ()))
         self._texts = self._choose_texts(config.instruction)
+        self._places = config.environments
+        beyond = max(self._places or (), default=0)
+        if beyond and beyond >= len(dataset.episodes):
+            raise ConfigError(
+                f"--environment-table: expected episodes up to {len(dataset.episodes) - 1}, got {beyond}"
+            )
         self._rule = config.environment
         if self._rule and self._rule.field is None:
             raise ConfigError("environment: expected a column, got one name for all")
@@ -131,7 +137,8 @@ class LerobotSource(Source):
         self._success = (
             choices.choose_value(dataset, "success", self._success_rule.field) if self._success_rule else None
         )
-        self._terminal = (choices.TERMINAL, False) if choices.TERMINAL in dataset.features else None
+        there = choices.single_values(dataset)
+        self._terminal = (choices.TERMINAL, False) if there.get(choices.TERMINAL) is False else None
         self._films = {
             camera.name: camera.field
             for camera in self.cameras
@@ -160,6 +167,9 @@ class LerobotSource(Source):
                 "patterns": list(self._rule.patterns),
                 "known": self._rule.known,
             }
+        table = None
+        if self._places is not None:
+            table = xxh3_64_hexdigest(canonical_json(sorted(self._places.items())))
         success = None
         if self._success_rule and self._success:
             success = asdict(replace(self._success_rule, field=self._success[0]))
@@ -176,6 +186,7 @@ class LerobotSource(Source):
             "columns": {name: described(columns) for name, columns in self.array_columns.items()},
             "no_action": list(self.no_action),
             "environment": environment,
+            "environment_table": table,
             "success": success,
             "control_rate": self.control_rate,
             "licence": self.licence,
@@ -304,12 +315,17 @@ class LerobotSource(Source):
             same.update(data)
         if "action" in steps.arrays:
             same.update(steps.arrays["action"].tobytes())
-        environment, session = self._rule.find(steps.environment or "") if self._rule else (None, None)
+        known, environment, session = "declared", None, None
+        if self._places is not None:
+            environment, session = self._places.get(entry.number, (None, None))
+        elif self._rule:
+            environment, session = self._rule.find(steps.environment or "")
+            known = self._rule.known
         return {
             "source_length": length,
             "source_digest": xxh3_64_intdigest(np.array([digest, *clips], "<u8").tobytes()),
             "environment": environment,
-            "environment_known": self._rule.known if self._rule and environment else "unknown",
+            "environment_known": known if environment else "unknown",
             "session": session,
             "success": steps.success,
             "terminal": steps.terminal,
@@ -409,8 +425,7 @@ class LerobotSource(Source):
         return re.search(self._success_rule.pattern, text) is not None if text else None
 
     def _usual_success(self) -> SuccessRule | None:
-        of_episodes = self._dataset.episodes[0].columns if self._dataset.episodes else {}
-        there = {*self._dataset.features, *of_episodes}
+        there = choices.single_values(self._dataset)
         return next((SuccessRule(field=name) for name in choices.SUCCESS if name in there), None)
 
     def _choose_texts(self, fields: tuple[str, ...] | None) -> tuple[str, ...]:
