@@ -59,6 +59,8 @@ _AT_ONCE = 4096
 UNKNOWN_OF = {
     "hdf5": "name an attribute with --environment FIELD, or part of the file's name with --environment "
     "file~REGEX, or use --split-by instruction",
+    "lerobot": "pass --environment with a column of the steps or of the table of episodes, "
+    "or use --split-by instruction",
     "recordings": "pass environment= to add_episode, or use --split-by instruction",
     "videos": "put a .info.json with a channel_id beside each video, "
     "or use --split-by instruction with --instruction title",
@@ -400,11 +402,15 @@ def with_aliases(rule: SplitRule, *tables: Mapping[str, tuple[str, ...]]) -> Spl
 
 def _versions(census: Census) -> dict[str, str]:
     """Versions of the libraries that make the bytes of a source's episodes."""
-    if census.source["kind"] != "videos":
-        return library_versions()
-    from oxcart.compile.sources.videos.survey import video_versions  # decoders are an extra
+    if census.source["kind"] == "videos":
+        from oxcart.compile.sources.videos.survey import video_versions  # decoders are an extra
 
-    return library_versions() | video_versions()
+        return library_versions() | video_versions()
+    if census.source["kind"] == "lerobot":
+        from oxcart.compile.sources.videos.decode import decoder_versions  # decoders are an extra
+
+        return library_versions() | decoder_versions()
+    return library_versions()
 
 
 def library_versions() -> dict[str, str]:

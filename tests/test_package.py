@@ -22,7 +22,8 @@ loaded = {name.partition(".")[0] for name in set(sys.modules) - before}
 assert not loaded - set(sys.stdlib_module_names) - {"oxcart"}, loaded
 oxcart.ConfigError
 oxcart.Episode
-assert "torch" not in sys.modules
+oxcart.create, oxcart.Column
+assert not {"torch", "tensorflow_datasets", "h5py"} & set(sys.modules)
 """
 
 

@@ -17,14 +17,15 @@ def open_source(config: SourceConfig) -> Source:
     """
     if config.kind == "compiled":
         return CompiledSource(config)
-    if config.kind == "videos":
+    if config.kind in ("videos", "lerobot"):
         try:
-            from oxcart.compile.sources.videos.source import VideoSource  # decoders are an extra
+            from oxcart.compile.sources.lerobot.source import LerobotSource  # decoders are an extra
+            from oxcart.compile.sources.videos.source import VideoSource
         except ModuleNotFoundError as error:
             raise ConfigError(
                 f"{config.url}: reading videos needs the package {error.name}; pip install 'oxcart[video]'"
             ) from error
-        return VideoSource(config)
+        return (VideoSource if config.kind == "videos" else LerobotSource)(config)
     if config.kind == "recordings":
         return RecordingSource(config)
     if config.kind == "hdf5":

@@ -123,8 +123,8 @@ class SourceConfig:
     url: str
     """The directory or URL of the source."""
     kind: str = "rlds"
-    """Kind of the source: `rlds` (a TFDS directory), `videos` (a folder of videos), `recordings` (a folder
-    that `oxcart.create` wrote), `hdf5` (HDF5 files) or `compiled`."""
+    """Kind of the source: `rlds` (a TFDS directory), `lerobot` (a LeRobot dataset), `videos` (a folder of
+    videos), `recordings` (a folder that `oxcart.create` wrote), `hdf5` (HDF5 files) or `compiled`."""
     source_splits: tuple[str, ...] | None = None
     """The source's own splits to read; None reads all."""
     cameras: tuple[str, ...] | None = None
@@ -157,6 +157,8 @@ class SourceConfig:
     """Array -> its columns in the dataset that is to be extended."""
     environment: EnvironmentRule | None = None
     """Rule that determines the environment of an episode."""
+    environments: Mapping[int, tuple[str | None, str | None]] | None = field(default=None, hash=False)
+    """Number of an episode of LeRobot -> its environment and its session, whatever the source says."""
     licence: str | None = None
     """Licence of the data: an SPDX expression or a URL."""
     video: VideoConfig | None = None
@@ -283,7 +285,7 @@ class Source(Protocol):
     """The dataset's exact name."""
     version: str
     origin: str
-    """Kind of the original source of the episodes: `rlds`, `videos`, `recordings` or `hdf5`."""
+    """Kind of the original source of the episodes: `rlds`, `lerobot`, `videos`, `recordings` or `hdf5`."""
     remote: bool
     """Whether each read is a round trip to a server."""
     cameras: tuple[Camera, ...]

@@ -1,4 +1,4 @@
-"""Recognise the kind of source at a place. LeRobot datasets are refused."""
+"""Recognise the kind of source at a place. The videos of a LeRobot dataset are no source of their own."""
 
 from __future__ import annotations
 
@@ -24,17 +24,20 @@ _SIGNATURE = b"\x89HDF\r\n\x1a\n"
 def recognise(source: str) -> tuple[str, str]:
     """Kind and URL of a source.
 
-    The kind is `recordings` for a folder that `oxcart.create` wrote, `videos` for `videos:DIR`, `hdf5` for an
-    HDF5 file and for a directory that holds some but no TFDS dataset, `videos` for one that holds videos but
-    neither, else `rlds`.
+    The kind is `recordings` for a folder that `oxcart.create` wrote, `lerobot` for a LeRobot dataset,
+    `videos` for `videos:DIR`, `hdf5` for an HDF5 file and for a directory that holds some but no TFDS
+    dataset, `videos` for one that holds videos but neither, else `rlds`.
 
     Raises:
         ConfigError: the source is on this machine but is neither a directory nor an HDF5 file.
     """
     url = source.removeprefix(VIDEOS)
     store = Store(url)
-    if source == url and store.listable and holds_recordings(store):
-        return "recordings", url
+    if source == url and store.listable:
+        if holds_recordings(store):
+            return "recordings", url
+        if any(is_lerobot(store, name) for name in store.found(LEROBOT)):
+            return "lerobot", url
     if store.remote:
         return ("videos" if source.startswith(VIDEOS) else "rlds"), url
     if not os.path.isdir(url):
@@ -62,7 +65,7 @@ def _is_hdf5(path: str) -> bool:
 
 
 def refuse_lerobot(store: Store, names: Iterable[str]) -> None:
-    """Refuse a place that is a LeRobot dataset, holds one, or is the `videos` folder of one.
+    """Refuse to take a place for another source if it is a LeRobot dataset, holds one, or lies in one.
 
     The videos would compile, but without their actions, and with each camera as a video of its own.
 
@@ -78,9 +81,10 @@ def refuse_lerobot(store: Store, names: Iterable[str]) -> None:
     inside = next((name for name in described if is_lerobot(store, name)), None)
     found = _lerobot_above(store) if inside is None else f"{store.url.rstrip('/')}/{inside}"
     if found is not None:
+        root = found.rsplit("/", 2)[0]
         raise ConfigError(
-            f"{store.url}: expected an RLDS dataset or a folder of videos, got a LeRobot dataset ({found}); "
-            "as videos it would lose its actions, so convert it to RLDS first"
+            f"{store.url}: expected an RLDS dataset or a folder of videos, got a LeRobot dataset "
+            f"({found}), whose videos would lose their actions; pass {root} itself"
         )
 
 

@@ -79,14 +79,18 @@ def duplicate_pairs(datasets: Sequence[Audited]) -> list[Pair]:
     return list(found)
 
 
+PACKED = ("rlds", "lerobot")
+"""Kinds of sources whose files hold many recordings each."""
+
+
 def check_files(datasets: Sequence[Audited]) -> Check:
     """Check that no source file that is a recording is both in train and held out."""
     criterion = Criterion("files", "Files of recordings, train against held out")
-    packed = [s for s in datasets if s.manifest.dataset.get("kind") == "rlds"]
+    packed = [s for s in datasets if s.manifest.dataset.get("kind") in PACKED]
     recordings = [s for s in datasets if s not in packed]
     if not recordings:
         return criterion.unchecked(
-            "the TFRecord files of RLDS mix recordings, so source records are compared instead"
+            "the files of RLDS and LeRobot mix recordings, so source records are compared instead"
         )
     return _places(criterion, names_by_side(recordings, "source_file"), "source file", seen=True)
 

@@ -70,7 +70,7 @@ WRONG = [
     ("scan run", "no dataset_info.json, so not a TFDS directory"),
     ("scan s3:/bucket/x", "a URL has two slashes"),
     ("scan ftp://host/x", "unknown scheme 'ftp'"),
-    ("scan set", "got a LeRobot dataset (set/meta/info.json)"),
+    ("scan set", "set/meta/info.json: has no 'fps'"),
     ("compile videos:. out", "got a LeRobot dataset (./set/meta/info.json)"),
     ("compile SOURCE text", "text: is a file, expected a directory"),
     ("compile SOURCE SOURCE", "is the source itself; choose another directory"),

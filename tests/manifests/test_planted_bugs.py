@@ -363,7 +363,7 @@ BUGS = [
     Bug(
         "files of RLDS count as recordings",
         "manifests/audit/records.py",
-        '.get("kind") == "rlds"]',
+        '.get("kind") in PACKED]',
         '.get("kind") == ""]',
         "manifests/audit/test_records.py::test_a_file_counts_where_it_is_a_recording",
     ),

@@ -51,10 +51,12 @@ class Idle:
     """Leave out idle samples only before the first active one of an episode, and after the last."""
 
     def __post_init__(self) -> None:
-        if not 0 <= self.hold <= 1:
-            raise ConfigError(f"idle.hold: expected a share from 0 to 1, got {self.hold}")
-        if self.run < 1:
-            raise ConfigError(f"idle.run: expected at least 1, got {self.run}")
+        if not isinstance(self.hold, int | float) or not 0 <= self.hold <= 1:
+            raise ConfigError(f"idle.hold: expected a share from 0 to 1, got {self.hold!r}")
+        if not isinstance(self.run, int) or self.run < 1:
+            raise ConfigError(f"idle.run: expected a whole number, at least 1, got {self.run!r}")
+        if not isinstance(self.ends, bool):
+            raise ConfigError(f"idle.ends: expected True or False, got {self.ends!r}")
 
     def active(self, scores: Sequence[npt.NDArray[Any]], least: Sequence[float], anchors: Mask) -> Mask:
         """Which anchors of some episodes stay.
@@ -129,10 +131,10 @@ def open_active(
     urls: Sequence[str],
     least: Mapping[str, float],
     idle: Idle,
-    cameras: Sequence[str],
     first: Int64,
     room: Int64,
     seen: tuple[int, int],
+    leave: int,
 ) -> ActiveSteps | None:
     """The anchors at which samples are active; None, for all, if there is no threshold.
 
@@ -141,17 +143,17 @@ def open_active(
         urls: annotations, of which those of this dataset count; by default those beside it.
         least: `motion`, `action` -> least score, in the annotation's unit.
         idle: which of the other anchors stay.
-        cameras: names or roles of the cameras that the samples read.
         first: [N], first anchor of each episode.
         room: [N], number of anchors of each episode.
         seen: first and last step of the frames of a sample, relative to its anchor.
+        leave: steps at the end of each episode that `room` leaves out.
 
     Raises:
         ConfigError: an annotation of the dataset is missing, or it lacks an episode or a step.
     """
     if not least:
         return None
-    given = [_open(index, urls, name, cameras) for name in least]
+    given = [_open(index, urls, name) for name in least]
     starts = np.cumsum(index.steps, dtype=np.int64) - index.steps
     number = np.zeros(len(index), np.int64)
     flags = np.zeros(int(index.steps.sum(dtype=np.int64)), np.bool_)
@@ -167,6 +169,8 @@ def open_active(
     for _ in in_threads(CORES, (partial(mark, *block) for block in _blocks(index.steps))):
         pass
     kept = {} if idle == Idle() else asdict(idle)
+    if leave:
+        kept["leave"] = leave
     return ActiveSteps(
         room=number,
         starts=starts,
@@ -215,7 +219,7 @@ class _Scores:
         return f"those that move by {least:g} as {who} it"
 
 
-def _open(index: SplitIndex, urls: Sequence[str], name: str, cameras: Sequence[str]) -> _Scores:
+def _open(index: SplitIndex, urls: Sequence[str], name: str) -> _Scores:
     """The annotation of a dataset by which one threshold goes."""
     manifest, place = index.dataset.manifest, index.dataset.store.url
     remedy = f"run oxcart annotate {name} {place}"
@@ -234,16 +238,17 @@ def _open(index: SplitIndex, urls: Sequence[str], name: str, cameras: Sequence[s
     assert isinstance(found.values, StoredValues)
     values, said = found.values.flat, found.parameters
     measured = [str(one) for one in said.get("cameras", [said["camera"]] if "camera" in said else [])]
-    read = [str(entry["name"]) for one in cameras if (entry := manifest.find_camera(one)) is not None]
+    read = {one.name for one in index.cameras.values()}
     counts = [one for one in measured if one in read] or measured
     if values.ndim > 1:
         if values.shape[1] != len(measured):
             raise ConfigError(f"min_{name}: {url}: expected one value per step, got {values.shape[1]}")
         values = values[:, [measured.index(one) for one in counts]].max(axis=1)
+    several = {"cameras": counts} if len(measured) > 1 else {}
     return _Scores(
         values=values,
         begins=found.values.bounds[rows],
-        described={"producer": found.producer, "parameters": dict(said)},
+        described={"producer": found.producer, "parameters": dict(said), **several},
         name=name,
         cameras=tuple(counts),
     )

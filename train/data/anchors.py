@@ -43,18 +43,18 @@ class Anchors:
         """
         window = config.sample.window
         first, room = _whole(index, window, relative)
+        room = np.maximum(room - window.leave, 0)
         active = open_active(
             index,
             config.motion,
             config.thresholds,
             config.idle,
-            config.cameras,
             first,
             room,
             relative.seen,
+            window.leave,
         )
         room = room if active is None else active.room
-        room = np.maximum(room - window.leave, 0)
         if room.any():
             return cls(first=first, room=room, active=active)
         where = f"{index.dataset.store.url}, {index.split}"
@@ -73,12 +73,19 @@ class Anchors:
         return self.first[episodes] + numbers
 
 
-def reach(window: Window, relative: RelativeSteps) -> list[Any]:
-    """How far a window reaches from t, as plain JSON: part of what decides the order."""
+def reach(window: Window, relative: RelativeSteps, *, scored: bool) -> list[Any]:
+    """How far a window reaches from t, as plain JSON: part of what decides the order.
+
+    Args:
+        window: the window.
+        relative: its steps.
+        scored: whether samples are chosen by what happens between their first frame and their last.
+    """
+    seen = [list(relative.seen)] if scored else []
     if window.pad == "repeat":
-        return []
+        return seen
     action = [] if relative.action is None else list(ends_of([relative.action]))
-    return [list(_kept(relative)), action]
+    return [*seen, list(_kept(relative)), action]
 
 
 def _kept(relative: RelativeSteps) -> tuple[int, int]:

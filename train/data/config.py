@@ -11,23 +11,40 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from numbers import Integral, Real
 from typing import Any, TypeAlias
+
+import numpy as np
 
 from oxcart.manifests.annotation import ACTION, MOTION
 from oxcart.manifests.manifest import Manifest
 from oxcart.manifests.where import Where
 from oxcart.shards.choices import one_of
 from oxcart.shards.errors import ConfigError
+from oxcart.shards.text import cut
 from oxcart.train.data.activity import Idle
 from oxcart.train.data.order import BLOCK, LANES
-from oxcart.train.data.sampling import Frames, Pairs, Window
+from oxcart.train.data.sampling import SHOWN, Frames, Pairs, Window
 from oxcart.train.data.selection import Selection
 from oxcart.train.data.workers import THREADS
 
 ACTIONS = (None, "steps", "sum")
 BALANCES = (None, "instruction", "environment", "dataset")
 READ_MODES = ("auto", "sparse", "sequential")
+
+_COUNTS = ("batch_size", "lanes", "block", "prefetch", "memory", "limit", "threads", "cache_bytes")
+_TYPES: dict[str, tuple[Any, str]] = {
+    "sample": (Window | Pairs | Frames, "Window(...), Pairs(...) or Frames(...)"),
+    **dict.fromkeys((*_COUNTS, "seed"), (Integral, "a whole number")),
+    **dict.fromkeys(("min_motion", "min_action"), (Real, "a number")),
+    "control_rate": (Real | Mapping, "steps per second, or some by name of the dataset"),
+    "pad_to": (Integral | Mapping, "a number of columns, or some by name"),
+    "where": (str, "an expression, such as 'steps >= 20'"),
+    "keys": (str | os.PathLike, "a file or URL with a key per line"),
+    "idle": (Idle, "Idle(...)"),
+}
+"""Field -> type of its values, and what a message calls it."""
 
 Size: TypeAlias = int | tuple[int, int]
 """Side of square frames, or height and width."""
@@ -121,6 +138,7 @@ class LoaderConfig:
     """Put batches in pinned memory, which a GPU can copy from directly; None does so if there is a GPU."""
 
     def __post_init__(self) -> None:
+        self._check_types()
         one_of("action", self.action, ACTIONS)
         one_of("read_mode", self.read_mode, READ_MODES)
         one_of("balance", self.balance, BALANCES)
@@ -128,24 +146,11 @@ class LoaderConfig:
         self._check_arrays()
         if self.action_columns is not None:
             names = self.action_columns
-            if (
-                "action" not in self.arrays
-                or isinstance(names, str)
-                or not names
-                or len({*names}) < len(names)
-            ):
+            distinct = len({*map(str, names)}) == len(names) and all(isinstance(one, str) for one in names)
+            if "action" not in self.arrays or not names or not distinct:
                 got = repr(names) if "action" in self.arrays else "no action"
                 raise ConfigError(f"action_columns: expected names that differ, and action=; got {got}")
-        for name in (
-            "batch_size",
-            "lanes",
-            "block",
-            "prefetch",
-            "memory",
-            "limit",
-            "threads",
-            "cache_bytes",
-        ):
+        for name in _COUNTS:
             if (value := getattr(self, name)) is not None and value < 1:
                 raise ConfigError(f"{name}: expected at least 1, got {value}")
         if self.threads is not None and self.threads > THREADS:
@@ -160,10 +165,35 @@ class LoaderConfig:
         for name, value in self.thresholds.items():
             if not 0 <= value < math.inf:
                 raise ConfigError(f"min_{name}: expected at least 0, got {value}")
+        if self.idle != Idle() and not self.thresholds:
+            raise ConfigError("idle: says which samples below a threshold stay; pass min_motion, min_action")
         if (self.rank is None) != (self.world_size is None):
             raise ConfigError("rank, world_size: expected both or none of them")
         if self.rank is not None and self.world_size is not None and not 0 <= self.rank < self.world_size:
             raise ConfigError(f"rank: expected 0 to {self.world_size - 1}, got {self.rank}")
+
+    def _check_types(self) -> None:
+        """Refuse values of another type than they are read as, such as a text for a number."""
+        for one in fields(self):
+            kind, expected = _TYPES.get(one.name, (None, ""))
+            value = getattr(self, one.name)
+            if kind is None or (value is None and one.default is None):
+                continue
+            if not isinstance(value, kind) or isinstance(value, bool):
+                raise ConfigError(f"{one.name}: expected {expected}, got {cut(repr(value), SHOWN)}")
+            if isinstance(value, np.generic):  # no JSON, and of limited range
+                object.__setattr__(self, one.name, value.item())
+        for name, kind, expected in (("pad_to", Integral, "columns"), ("control_rate", Real, "a number")):
+            given = getattr(self, name)
+            for key, value in given.items() if isinstance(given, Mapping) else ():
+                if value is not None and not isinstance(value, kind):
+                    raise ConfigError(f"{name} of {key}: expected {expected}, got {value!r}")
+        for name in ("annotations", "motion", "action_columns"):
+            if (given := getattr(self, name)) is None:
+                continue
+            # A set has another order in each process.
+            if isinstance(given, str) or not isinstance(given, Sequence):
+                raise ConfigError(f"{name}: expected a list, got {cut(repr(given), SHOWN)}")
 
     def _check_arrays(self) -> None:
         """Refuse arrays that are asked for twice, or widened although they are not read."""
@@ -184,9 +214,13 @@ class LoaderConfig:
         if isinstance(self.size, Mapping):
             for name in self.size:
                 one_of("size", name, self.cameras)
-        for name in self.cameras:
-            if (size := self.resize(name)) is not None and min(size) < 1:
-                raise ConfigError(f"size: expected at least 1 pixel, got {size[0]}x{size[1]}")
+        given: Any = self.size
+        for size in given.values() if isinstance(given, Mapping) else [given]:
+            sides = size if isinstance(size, Sequence) and len(size) == 2 else [size]
+            whole = all(isinstance(one, Integral) and not isinstance(one, bool) for one in sides)
+            if size is not None and (not whole or min(sides) < 1):
+                got = cut(repr(size), SHOWN)
+                raise ConfigError(f"size: expected pixels, such as 224 or (height, width), got {got}")
 
     @property
     def selection(self) -> Selection:
@@ -208,8 +242,11 @@ class LoaderConfig:
 
     def resize(self, camera: str) -> tuple[int, int] | None:
         """Height and width that frames of a camera are resized to; None keeps the stored size."""
-        size = self.size.get(camera) if isinstance(self.size, Mapping) else self.size
-        return (size, size) if isinstance(size, int) else size
+        size: Any = self.size.get(camera) if isinstance(self.size, Mapping) else self.size
+        if size is None:
+            return None
+        height, width = (size, size) if isinstance(size, Integral) else size
+        return int(height), int(width)
 
     @property
     def arrays(self) -> tuple[str, ...]:
@@ -226,7 +263,12 @@ class LoaderConfig:
         return self.pad_to.get(array) if isinstance(self.pad_to, Mapping) else self.pad_to
 
 
+def rate_given(manifest: Manifest, given: float | Mapping[str, float] | None) -> float | None:
+    """Steps per second as given for a dataset, or for all; None if nothing is."""
+    return given.get(manifest.dataset["name"]) if isinstance(given, Mapping) else given
+
+
 def rate_of(manifest: Manifest, given: float | Mapping[str, float] | None) -> Mapping[str, Any] | None:
     """`hz` and `verified` of a dataset: as given for it or for all, else as it says of itself."""
-    hz = given.get(manifest.dataset["name"]) if isinstance(given, Mapping) else given
+    hz = rate_given(manifest, given)
     return manifest.control_rate if hz is None else {"hz": hz, "verified": True}

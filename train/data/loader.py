@@ -30,6 +30,7 @@ import torch
 import torch.utils.data
 
 from oxcart.manifests.dataset import Dataset, read_whole
+from oxcart.shards.choices import one_of
 from oxcart.shards.errors import ConfigError
 from oxcart.train.data.anchors import reach
 from oxcart.train.data.annotations import StepValues, by_name
@@ -43,7 +44,7 @@ from oxcart.train.data.mixture import Mixture, Schedule, check_distinct
 from oxcart.train.data.order import derive
 from oxcart.train.data.reuse import Budget
 from oxcart.train.data.sampling import Window
-from oxcart.train.data.stacking import cameras_of, common_size, common_width
+from oxcart.train.data.stacking import cameras_of, columns_of, common_size, common_width
 from oxcart.train.data.state import check_state, make_state
 from oxcart.train.data.stream import DatasetStream, Wanted
 from oxcart.train.data.workers import CallGroup, Workers
@@ -86,6 +87,9 @@ class Loader(torch.utils.data.IterableDataset[Batch]):
             mixture = mixture.equal()
         opened = [one if isinstance(one, Dataset) else Dataset.open(os.fspath(one)) for one in mixture.used]
         check_distinct("datasets", [one.store.url for one in opened], opened)
+        if isinstance(config.control_rate, Mapping) and len(opened) == len(mixture.datasets):
+            for name in config.control_rate:
+                one_of("control_rate", name, [one.manifest.dataset["name"] for one in opened])
         kept = Cache(config.cache, config.cache_bytes) if config.cache is not None else None
         caches = [kept if one.store.remote else None for one in opened]
         selection = config.selection
@@ -112,7 +116,7 @@ class Loader(torch.utils.data.IterableDataset[Batch]):
             DatasetStream(index, config, sizes=self.sizes, budget=self._budget, cache=own)
             for index, own in zip(indexes, caches, strict=True)
         ]
-        self.columns = {one.name: one.columns for one in self.streams}
+        self.columns = columns_of(self.streams)
         """Name of each dataset -> `action`, `state` -> the columns that are read."""
         self._widths = {name: common_width(self.streams, name, config) for name in config.arrays}
         frames = [int(index.steps.sum(dtype=np.int64)) for index in indexes]
@@ -125,7 +129,9 @@ class Loader(torch.utils.data.IterableDataset[Batch]):
             "weights": self._schedule.parts,
             "sample": config.sample.describe(),
             "offsets": [
-                reach(config.sample, one.relative) if isinstance(config.sample, Window) else one.offset
+                reach(config.sample, one.relative, scored=bool(config.thresholds))
+                if isinstance(config.sample, Window)
+                else one.offset
                 for one in self.streams
             ],
             "episodes": [len(index) for index in indexes],

@@ -15,6 +15,7 @@ import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -22,6 +23,7 @@ import numpy.typing as npt
 
 from oxcart.shards.choices import one_of
 from oxcart.shards.errors import ConfigError
+from oxcart.shards.text import cut
 from oxcart.train.data.order import Samples, derive, splitmix64
 
 Int64 = npt.NDArray[np.int64]
@@ -29,6 +31,8 @@ Int64 = npt.NDArray[np.int64]
 MOST = 1 << 20
 """Maximum number of draws per episode and epoch, and of steps relative to t."""
 PADS = ("drop", "repeat")
+SHOWN = 60
+"""Maximum letters of a wrong value in a message."""
 
 
 class TooShortError(ConfigError):
@@ -42,14 +46,16 @@ class Seconds:
     They are rounded to steps of each dataset's control rate; what is not 0 is at least one step.
 
     Raises:
-        ConfigError: no offset is given, one is not finite, or they do not rise.
+        ConfigError: no offset is given, one is not a finite number, or they do not rise.
     """
 
     offsets: tuple[float, ...]
 
     def __init__(self, *offsets: float) -> None:
-        if not offsets or not all(map(math.isfinite, offsets)) or _not_rising(offsets):
-            raise ConfigError(f"seconds: expected numbers that rise, got {list(offsets)}")
+        numbers = all(isinstance(one, Real) and math.isfinite(one) for one in offsets)
+        if not offsets or not numbers or _not_rising(offsets):
+            got = cut(", ".join(map(repr, offsets)), SHOWN) or "nothing"
+            raise ConfigError(f"seconds: expected numbers that rise, such as Seconds(-0.5, 0), got {got}")
         object.__setattr__(self, "offsets", tuple(map(float, offsets)))
 
 
@@ -78,7 +84,7 @@ class Window:
 
     Raises:
         ConfigError: nothing is asked for; steps do not rise or mix with seconds; `pad` is unknown;
-            `per_episode` is neither a positive number nor "all"; `leave` is negative.
+            `per_episode` is neither a positive number nor "all"; `leave` is not a number of steps.
     """
 
     frames: Mapping[str, Steps] | Steps | None = 0
@@ -99,14 +105,16 @@ class Window:
     def __post_init__(self) -> None:
         check_per_episode("per_episode", self.per_episode)
         one_of("pad", self.pad, PADS)
-        if self.leave < 0:
-            raise ConfigError(f"leave: expected at least 0, got {self.leave}")
-        if self.frames is self.state is self.action is None or self.frames == {}:
+        if not isinstance(self.leave, int) or not 0 <= self.leave <= MOST:
+            raise ConfigError(f"leave: expected a whole number from 0 to {MOST:,}, got {self.leave!r}")
+        nameless = isinstance(self.frames, Mapping) and not self.frames
+        if self.frames is self.state is self.action is None or nameless:
             raise ConfigError("window: expected frames, a state or an action, got none")
-        named = {f"frames of {name}": steps for name, steps in self.cameras("the camera").items()}
-        for name, steps in {**named, "state": self.state, "action": self.action}.items():
-            if steps is not None:
-                _check_steps(name, steps)
+        for name, steps in self.cameras("the camera").items():
+            _check_steps(f"frames of {name}", steps)
+        for name, asked in (("state", self.state), ("action", self.action)):
+            if asked is not None:
+                _check_steps(name, asked)
 
     @property
     def window(self) -> Window:
@@ -137,7 +145,8 @@ class Window:
             where: the dataset, for errors.
 
         Raises:
-            ConfigError: steps are given in seconds and the rate is unknown or not verified.
+            ConfigError: steps are given in seconds and the rate is unknown or not verified, or they are more
+                than `MOST` steps.
         """
 
         def resolve(steps: Steps) -> Int64:
@@ -160,7 +169,7 @@ class Frames:
     """Single frames: `Window(frames=0)`.
 
     Raises:
-        ConfigError: `per_episode` is neither a positive number nor "all"; `leave` is negative.
+        ConfigError: `per_episode` is neither a positive number nor "all"; `leave` is not a number of steps.
     """
 
     per_episode: int | str = 1
@@ -262,21 +271,23 @@ def _resolve(steps: Steps, control_rate: Mapping[str, Any] | None, where: str) -
         known = "unknown" if control_rate is None else f"said to be {control_rate['hz']:g} Hz, unverified"
         raise ConfigError(f"seconds: the control rate of {where} is {known}; give steps, or control_rate")
     found = [round(abs(one) * float(control_rate["hz"])) for one in steps.offsets]
+    if max(found) > MOST:
+        raise ConfigError(f"seconds: expected at most {MOST:,} steps of {where}, got {max(found):,}")
     return np.maximum(found, 1) * np.sign(steps.offsets).astype(np.int64)
 
 
 def _check_steps(name: str, steps: Any) -> None:
     if isinstance(steps, Seconds):
         return
-    found = [steps] if isinstance(steps, int) else steps
-    if not isinstance(found, Sequence) or isinstance(found, str) or not len(found):
-        raise ConfigError(f"{name}: expected steps, such as 0, (-4, 0) or range(16), got {steps!r}")
+    found, got = [steps] if isinstance(steps, int) else steps, cut(repr(steps), SHOWN)
+    if not isinstance(found, Sequence) or isinstance(found, str) or not 0 < len(found) <= 2 * MOST + 1:
+        raise ConfigError(f"{name}: expected steps, such as 0, (-4, 0) or range(16), got {got}")
     if any(not isinstance(one, int) or isinstance(one, bool) for one in found):
         raise ConfigError(
-            f"{name}: expected whole steps, got {steps!r}; for seconds use Seconds(...), not mixed with steps"
+            f"{name}: expected whole steps, got {got}; for seconds use Seconds(...), not mixed with steps"
         )
     if _not_rising(found) or max(map(abs, (found[0], found[-1]))) > MOST:
-        raise ConfigError(f"{name}: expected steps that rise, from -{MOST:,} to {MOST:,}, got {steps!r}")
+        raise ConfigError(f"{name}: expected steps that rise, from -{MOST:,} to {MOST:,}, got {got}")
 
 
 def _not_rising(values: Sequence[float]) -> bool:

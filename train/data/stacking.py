@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from oxcart.manifests.columns import Column
 from oxcart.manifests.dataset import Dataset
 from oxcart.manifests.roles import ROLES
 from oxcart.shards.errors import ConfigError
@@ -49,6 +50,22 @@ def common_size(indexes: Sequence[SplitIndex], camera: str) -> tuple[int, int]:
         return only
     said = "; ".join(f"{url} {f'{one[0]}x{one[1]}' if one else 'of several'}" for url, one in sizes.items())
     raise ConfigError(f"size: frames of camera {camera} differ in size ({said}); pass size=, e.g. 224")
+
+
+def columns_of(streams: Sequence[DatasetStream]) -> dict[str, dict[str, tuple[Column, ...]]]:
+    """Name of each dataset -> `action`, `state` -> the columns that are read.
+
+    Raises:
+        ConfigError: two datasets of one name have different columns, so that the name does not tell which.
+    """
+    found: dict[str, dict[str, tuple[Column, ...]]] = {}
+    for one in streams:
+        if found.setdefault(one.name, one.columns) != one.columns:
+            raise ConfigError(
+                f"datasets: two are called {one.name!r}, with different columns, which a batch could not "
+                "tell apart; read them with loaders of their own"
+            )
+    return found
 
 
 def common_width(streams: Sequence[DatasetStream], array: str, config: LoaderConfig) -> int:

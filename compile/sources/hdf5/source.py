@@ -12,7 +12,6 @@ none.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import re
@@ -99,6 +98,7 @@ class Hdf5Source(Source):
         self._store, self._files = _files(config.url)
         self.remote = self._store.remote
         self._sizes = self._store.sizes(self._files)
+        self._numbers_of = {name: number for number, name in enumerate(self._files)}
         name = os.path.basename(os.path.abspath(config.url))
         self.name, self.version = clean(os.path.splitext(name)[0]) or self.origin, VERSION
         self.licence = check_licence(config.licence) if config.licence else None
@@ -111,7 +111,8 @@ class Hdf5Source(Source):
 
     def _choose(self, config: SourceConfig) -> None:
         """Choose every field, by the first episode of the first file that can be read."""
-        with self._first() as (name, file):
+        name = self._first()
+        with opened(self._path(name), name) as file:
             place = episodes_in(file)[0]
             there, links = datasets(_group(file, place))
             for path in links:
@@ -140,9 +141,8 @@ class Hdf5Source(Source):
             "reward": tuple(Column(name="reward", kind="other") for _ in self._numbers["reward"]),
         }
 
-    @contextlib.contextmanager
-    def _first(self) -> Iterator[tuple[str, h5py.File]]:
-        """The first file that can be read; the others are rejected by the census."""
+    def _first(self) -> str:
+        """The first file that can be read; the census rejects those before it."""
         errors = []
         for name in self._files:
             try:
@@ -150,10 +150,8 @@ class Hdf5Source(Source):
                     episodes_in(file)
             except SourceError as error:
                 errors.append(error)
-                continue
-            with opened(self._path(name), name) as file:
-                yield name, file
-            return
+            else:
+                return name
         raise errors[0]
 
     def describe(self) -> dict[str, Any]:
@@ -257,9 +255,10 @@ class Hdf5Source(Source):
 
     def _row(self, file: str, record: int, split: str, see: Callable[[], dict[str, Any]]) -> CensusRow:
         nowhere = (0,) * len(self.cameras)
-        number = self._files.index(file)
         row: dict[str, Any] = {
-            "key": "-".join(filter(None, (self.name, clean(split), f"{number:05d}-{record:06d}"))),
+            "key": "-".join(
+                filter(None, (self.name, clean(split), f"{self._numbers_of[file]:05d}-{record:06d}"))
+            ),
             "source_split": split,
             "source_file": file,
             "source_record": record,

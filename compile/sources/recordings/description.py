@@ -14,7 +14,7 @@ with them: whichever files there are, are the episodes.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -147,7 +147,7 @@ def file_name(number: int, digest: str) -> str:
     return f"{EPISODES}/{number:06d}-{digest}.tar"
 
 
-def numbered(names: Iterator[str] | list[str]) -> dict[int, str]:
+def numbered(names: Iterable[str]) -> dict[int, str]:
     """Number -> name of the file of each episode, in order; other names are not episodes.
 
     Raises:

@@ -1,13 +1,14 @@
 """The file of one recorded episode: a plain tar whose members are those of a compiled episode.
 
-    mine-000003.json            metadata, as in a compiled dataset, with `success` and the sizes of the chunks
     mine-000003.action.npy      float32 [T, A]
     mine-000003.state.npy       float32 [T, S]
     mine-000003.reward.npy      float32 [T, 1]
     mine-000003.image_0.tzst    the frames of a camera; the extension is that of the codec
+    mine-000003.json            metadata, as in a compiled dataset, with `success` and the sizes of the chunks
 
 Everything is derived from the arguments of one call, so equal calls give equal bytes. Chunks are independent,
-so a pool of threads encodes runs of them at the same time.
+so a pool of threads encodes runs of them at the same time, and a camera is written while the next is encoded.
+The metadata come last, since only then are the sizes known.
 """
 
 from __future__ import annotations
@@ -41,8 +42,8 @@ Frames = npt.NDArray[np.uint8]
 
 INSTRUCTION = "instruction"
 """Name of the field that holds the instructions."""
-RUN = 16
-"""Frames that a thread encodes at a time; whole chunks with every codec."""
+RUN = 16 * CHUNK_FRAMES
+"""Frames that a thread encodes at a time: whole chunks."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,6 +77,8 @@ class Stored:
     """Camera -> shape of its frames, [T, H, W, 3]."""
     chunks: Mapping[str, list[memoryview]]
     """Camera -> its chunks."""
+    chunk_frames: Mapping[str, int]
+    """Camera -> frames per chunk; the last chunk may hold fewer."""
     arrays: Mapping[str, Floats]
     """`action`, `state`, `reward`, as far as there are -> float32 [T, A]."""
     instructions: Mapping[str, list[tuple[int, str]]]
@@ -103,7 +106,7 @@ class Stored:
         if codec == "raw":
             return np.frombuffer(chunks[0], np.uint8).reshape(shape)
         frames = np.empty(shape, np.uint8)
-        decode(codec, chunks, CHUNK_FRAMES, frames)
+        decode(codec, chunks, self.chunk_frames[camera], frames)
         return frames
 
 
@@ -117,8 +120,14 @@ def write_episode(
     """
     encoding = description.encoding
     begun = {name: _begin(frames, encoding, pool) for name, frames in episode.frames.items()}
-    encoded = {name: _joined(parts) for name, parts in begun.items()}
-    shapes = {name: one.shape for part in (episode.arrays, episode.frames) for name, one in part.items()}
+    tar = TarWriter(file, xxh3_64)
+    for name, array in episode.arrays.items():
+        tar.add(f"{key}.{name}.npy", [npy_header(array.shape, array.dtype), np.ascontiguousarray(array).data])
+    chunks = []
+    for name, parts in begun.items():
+        encoded = _joined(parts)
+        tar.add(f"{key}.{name}.{EXTENSIONS[encoding.codec]}", [encoded.header, *encoded.chunks])
+        chunks.append({"member": name, "frames": CHUNK_FRAMES, "sizes": encoded.sizes()})
     known = {
         "key": key,
         "dataset": description.name,
@@ -129,17 +138,10 @@ def write_episode(
         "control_rate": description.control_rate,
         "steps": episode.steps,
     }
+    shapes = {name: one.shape for part in (episode.arrays, episode.frames) for name, one in part.items()}
     metadata = make_metadata(known, {INSTRUCTION: episode.instructions}, shapes)
-    metadata |= {
-        "success": episode.success,
-        "chunks": [{"member": name, "sizes": one.sizes()} for name, one in encoded.items()],
-    }
-    tar = TarWriter(file, xxh3_64)
-    tar.add(f"{key}.json", [canonical_json(metadata)])
-    for name, array in episode.arrays.items():
-        tar.add(f"{key}.{name}.npy", [npy_header(array.shape, array.dtype), np.ascontiguousarray(array).data])
-    for name, one in encoded.items():
-        tar.add(f"{key}.{name}.{EXTENSIONS[encoding.codec]}", [one.header, *one.chunks])
+    told = {**metadata, "success": episode.success, "chunks": chunks}
+    tar.add(f"{key}.json", [canonical_json(told)])
     return tar.finish()
 
 
@@ -193,7 +195,7 @@ def _parse(found: Mapping[str, memoryview], description: Description) -> Stored:
     if type(steps) is not int or steps < 2:
         raise ValueError(f"expected at least 2 steps, got {steps!r}")
     shapes = {one["member"]: tuple(one["shape"]) for one in metadata["shapes"]}
-    sizes = {one["member"]: one["sizes"] for one in metadata["chunks"]}
+    told = {one["member"]: one for one in metadata["chunks"]}
     arrays = {}
     for name, columns in description.columns.items():
         if columns:
@@ -205,7 +207,7 @@ def _parse(found: Mapping[str, memoryview], description: Description) -> Stored:
     for name in description.cameras:
         cameras[name] = _frame_shape(name, shapes[name], steps)
         member = found[f"{name}.{EXTENSIONS[encoding.codec]}"]
-        chunks[name] = list(_chunks(member, sizes[name], cameras[name], encoding.codec))
+        chunks[name] = list(_chunks(member, told[name], cameras[name], encoding.codec))
     environment, session, success = (metadata[name] for name in ("environment", "session", "success"))
     if not isinstance(environment, str) or not isinstance(session, str) or success not in (None, True, False):
         raise ValueError("environment, session, success: expected two texts, and true, false or null")
@@ -216,6 +218,7 @@ def _parse(found: Mapping[str, memoryview], description: Description) -> Stored:
     return Stored(
         shapes=cameras,
         chunks=chunks,
+        chunk_frames={name: told[name]["frames"] for name in chunks},
         arrays=arrays,
         instructions=instructions,
         environment=environment or None,
@@ -233,23 +236,26 @@ def _frame_shape(camera: str, shape: tuple[Any, ...], steps: int) -> tuple[int, 
 
 
 def _chunks(
-    member: memoryview, sizes: list[int] | None, shape: tuple[int, int, int, int], codec: str
+    member: memoryview, told: Mapping[str, Any], shape: tuple[int, int, int, int], codec: str
 ) -> Iterator[memoryview]:
     """The chunks of a camera, whose sizes are checked before memory is taken for their frames."""
     steps, height, width, _ = shape
     if codec == "raw":
         yield _after_header(member, shape, np.dtype(np.uint8))
         return
+    count, sizes = told["frames"], told["sizes"]
+    if type(count) is not int or count < 1 or (codec == "jpeg" and count > 1):
+        raise ValueError(f"chunks: expected a number of frames, got {str(count)[:60]}")
     if not isinstance(sizes, list) or not all(type(size) is int and size > 0 for size in sizes):
         raise ValueError("chunks: expected the size of each")
-    if len(sizes) != -(-steps // CHUNK_FRAMES) or sum(sizes) != len(member):
+    if len(sizes) != -(-steps // count) or sum(sizes) != len(member):
         raise ValueError(f"chunks: {len(sizes)} of {sum(sizes)} bytes do not fit {steps} steps")
     at = 0
     for i, size in enumerate(sizes):
         chunk = member[at : at + size]
         at += size
         if codec == "zstd":
-            wanted = min(CHUNK_FRAMES, steps - i * CHUNK_FRAMES) * height * width * 3
+            wanted = min(count, steps - i * count) * height * width * 3
             if _content_size(chunk) != wanted:
                 raise ValueError(f"chunk {i} does not hold frames of {height}x{width} pixels")
         elif i == 0 and image_size(chunk) != (height, width):

@@ -27,6 +27,7 @@ from tensorflow_datasets.core import features as tfds_features
 from oxcart.compile.catalog import Entry
 from oxcart.compile.sources.base import Camera, Floats, SourceConfig, clean
 from oxcart.compile.sources.cameras import with_roles
+from oxcart.compile.sources.parts import part_slice, split_part
 from oxcart.compile.sources.rlds.directory import FEATURES, TfdsDirectory
 from oxcart.manifests.columns import Column, unnamed
 from oxcart.shards.choices import did_you_mean
@@ -42,7 +43,6 @@ PREFIXES = ("", "steps/", "steps/observation/", "episode_metadata/")
 
 _WHOLE = 1 << 24
 """Largest number up to which float32 holds every whole number."""
-_PART = re.compile(r"(?P<name>.+)\[(?P<start>-?\d{1,9})?:(?P<stop>-?\d{1,9})?\]", re.DOTALL)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -222,7 +222,8 @@ def choose_numbers(
             if tensor is None:
                 remedy = f"pass --{option} with other features, or none"
                 raise ConfigError(f"{option} {path!r}: {_unfit(directory, path)}; {remedy}")
-            chosen.append(Numbers(tensor=tensor, part=part and _slice(option, field, part, tensor)))
+            width = math.prod(tensor.shape)
+            chosen.append(Numbers(tensor=tensor, part=part and part_slice(option, field, part, width)))
     return tuple(chosen)
 
 
@@ -386,7 +387,7 @@ def _find(field: str, paths: Collection[str]) -> str | None:
 
 def _paths(directory: TfdsDirectory, option: str, field: str) -> tuple[list[str], re.Match[str] | None]:
     """Paths that a name stands for, and the part of each; a feature of the whole name comes first."""
-    part = _PART.fullmatch(field)
+    part = split_part(field)
     if part and _find(field, directory.specs) is None:
         return [resolve(directory, option, part["name"])], part
     for prefix in PREFIXES:
@@ -397,17 +398,6 @@ def _paths(directory: TfdsDirectory, option: str, field: str) -> tuple[list[str]
             _refuse_unreadable(directory, option, prefix + field)
             return [path for path in inside if _is_number(_dtype(directory, path))] or inside, None
     return [resolve(directory, option, field)], None
-
-
-def _slice(option: str, field: str, part: re.Match[str], tensor: Tensor) -> slice:
-    """A slice with both ends counted from the beginning."""
-    width = math.prod(tensor.shape)
-    start = int(part["start"] or 0)
-    stop = int(part["stop"] or width)
-    start, stop = (end + width if end < 0 else end for end in (start, stop))
-    if not 0 <= start < stop <= width:
-        raise ConfigError(f"{option} {field!r}: expected a part of {width} values, such as [0:1]")
-    return slice(start, stop)
 
 
 def _tensor(directory: TfdsDirectory, path: str) -> Tensor | None:

@@ -18,6 +18,7 @@ from fractions import Fraction
 from typing import Any, NamedTuple
 
 import av
+import cv2
 import numpy as np
 import numpy.typing as npt
 from av.container import InputContainer
@@ -75,7 +76,7 @@ class Reel:
         try:
             file: Any = f"{store.url}/{name}"
             if store.remote:
-                file = io.BufferedReader(_Remote(store, name), 4 << 20)
+                file = io.BufferedReader(RemoteFile(store, name), 4 << 20)
             options = {"format_whitelist": FORMATS}
             self._container: InputContainer = av.open(file, options=options, metadata_errors="replace")
         except (av.FFmpegError, OSError, ValueError, UnicodeError) as error:
@@ -333,7 +334,17 @@ def play(reel: Reel, start: int, stop: int, gap: int, rate: Fraction, resize: Re
     show(steps)
 
 
-class _Remote(io.RawIOBase):
+def decoder_versions() -> dict[str, str]:
+    """Versions of the libraries that determine the pixels of a frame."""
+    libraries = {name: av.library_versions[name] for name in ("libavcodec", "libavformat", "libswscale")}
+    return {
+        "av": av.__version__,
+        **{name: ".".join(map(str, numbers)) for name, numbers in libraries.items()},
+        "opencv": cv2.__version__,
+    }
+
+
+class RemoteFile(io.RawIOBase):
     """A remote object as a readable and seekable file."""
 
     def __init__(self, store: Store, name: str) -> None:

@@ -19,7 +19,6 @@ from fractions import Fraction
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-import av
 import cv2
 import numpy as np
 import numpy.typing as npt
@@ -28,7 +27,7 @@ from scenedetect.detectors import AdaptiveDetector, ContentDetector
 
 from oxcart.compile.images import Frame
 from oxcart.compile.sources.videos.config import VideoConfig
-from oxcart.compile.sources.videos.decode import Int64, Packet, Reel, VideoError
+from oxcart.compile.sources.videos.decode import Int64, Packet, Reel, VideoError, decoder_versions
 from oxcart.compile.sources.videos.files import Scene
 from oxcart.compile.sources.videos.phash import Uint64, look_at
 from oxcart.compile.sources.videos.pixels import Painter
@@ -222,13 +221,7 @@ def _spans(reel: Reel, scenes: Sequence[Scene]) -> list[tuple[int | None, int | 
 
 def video_versions() -> dict[str, str]:
     """Versions of the libraries that determine clips and their pixels."""
-    libraries = {name: av.library_versions[name] for name in ("libavcodec", "libavformat", "libswscale")}
-    return {
-        "av": av.__version__,
-        **{name: ".".join(map(str, numbers)) for name, numbers in libraries.items()},
-        "opencv": cv2.__version__,
-        "scenedetect": detector_version(),
-    }
+    return {**decoder_versions(), "scenedetect": detector_version()}
 
 
 def detector_version() -> str:

@@ -1,4 +1,4 @@
-"""Which kind of source a place is, and that a LeRobot dataset is none of them yet."""
+"""Which kind of source a place is, and that the videos of a LeRobot dataset are no source of their own."""
 
 from __future__ import annotations
 
@@ -32,22 +32,24 @@ def write(root: Path, *names: str) -> Path:
 
 
 def refusal(source: str) -> str:
-    """What is said of a LeRobot dataset."""
+    """What is said of a place that holds a LeRobot dataset, or lies in one."""
     kind, url = recognise(source)
     with pytest.raises(ConfigError) as caught:
         open_source(SourceConfig(url=url, kind=kind))
     said = one_line(caught.value)
+    assert said.endswith(" itself")
     assert said.startswith(f"{url}: expected an RLDS dataset or a folder of videos, got a LeRobot dataset (")
     return said
 
 
 @pytest.mark.parametrize("prefix", ["", "videos:"])
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_a_lerobot_dataset_is_refused_and_so_is_a_folder_of_them(
+def test_a_lerobot_dataset_is_a_source_and_a_folder_of_them_is_not(
     layout: str, prefix: str, tmp_path: Path
 ) -> None:
     root = write(tmp_path / "all" / "of" / "set", *LAYOUTS[layout])
-    assert f"{root}/{LAYOUTS[layout][0]}" in refusal(f"{prefix}{root}")
+    assert recognise(str(root)) == ("lerobot", str(root))
+    assert f"{root}/{LAYOUTS[layout][0]}" in refusal(f"videos:{root}")
     write(tmp_path / "all", "a [id000000001].mp4")
     assert f"all/of/set/{LAYOUTS[layout][0]}" in refusal(f"{prefix}{tmp_path / 'all'}")
 
@@ -66,19 +68,19 @@ def test_the_videos_of_a_lerobot_dataset_are_refused_without_the_rest(
     assert f"{root}/{file}" in refusal(".")
 
 
-def test_a_lerobot_dataset_of_linked_folders_is_refused(tmp_path: Path) -> None:
+def test_a_lerobot_dataset_of_linked_folders_is_recognised(tmp_path: Path) -> None:
     root = write(tmp_path / "set", *LAYOUTS["v3"])
     os.rename(root / "meta", tmp_path / "elsewhere")
     (root / "meta").symlink_to(tmp_path / "elsewhere")
-    assert "set/meta/info.json" in refusal(str(root))
+    assert recognise(str(root)) == ("lerobot", str(root))
+    assert "set/meta/info.json" in refusal(f"videos:{root}")
 
 
-@pytest.mark.parametrize("prefix", ["", "videos:"])
-def test_a_lerobot_dataset_in_a_bucket_is_refused(prefix: str, remote: str, tmp_path: Path) -> None:
+def test_a_lerobot_dataset_in_a_bucket_is_recognised(remote: str, tmp_path: Path) -> None:
     url = uploaded(write(tmp_path / "set", *LAYOUTS["v3"]), remote)
-    assert f"{url}/{LEROBOT[0]}" in refusal(f"{prefix}{url}")
-    if prefix:
-        assert f"{url}/{LEROBOT[0]}" in refusal(f"{prefix}{url}/videos")
+    assert recognise(url) == ("lerobot", url)
+    for place in (url, f"{url}/videos"):
+        assert f"{url}/{LEROBOT[0]}" in refusal(f"videos:{place}")
 
 
 @pytest.mark.parametrize("other", [b"", b"{}", b'{"fps": 10}', b'["codebase_version"]', b"[" * 100_000])

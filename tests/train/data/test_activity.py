@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -221,10 +222,70 @@ def test_samples_are_idle_by_all_cameras_and_by_actions(whole: Compiled, tmp_pat
         again.load_state_dict(state)
 
 
+@pytest.fixture(scope="module")
+def planted(whole: Compiled, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A dataset of two cameras: the first sees steps 0 and 3 move, the second step 1."""
+    url = str(tmp_path_factory.mktemp("planted") / "both")
+    source = SourceConfig(url=str(whole.source), cameras=CAMERAS)
+    manifest = compiled(whole.source, Path(url), source=source, rule=SplitRule(val=None))
+    values = {
+        row["key"]: np.array([(9 * (t in (0, 3)), 9 * (t == 1)) for t in range(row["steps"])], np.float32)
+        for row in rows_of(Path(url))
+    }
+    annotation = Annotation(
+        name="motion",
+        producer="0" * 64,
+        dataset=manifest.fingerprint,
+        parameters={"cameras": [*CAMERAS]},
+        values=values,
+    )
+    write_annotation(beside(url, "motion"), annotation)
+    return url
+
+
+REPEATED = Window(frames=(0, 2), pad="repeat", per_episode="all")
+WHOLE = Window(frames=(-2, 0), state=0, per_episode="all")
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ({"sample": SAMPLE, "camera": CAMERAS[0]}, {"sample": SAMPLE, "camera": CAMERAS[1]}),
+        ({"sample": REPEATED}, {"sample": replace(REPEATED, frames=(0, 3))}),
+        ({"sample": WHOLE}, {"sample": replace(WHOLE, frames=0, state=(-2, 0))}),
+    ],
+    ids=["another camera", "other frames of a window that repeats", "frames where states were"],
+)
+def test_a_state_of_samples_that_were_scored_otherwise_is_refused(
+    planted: str, one: dict[str, object], other: dict[str, object]
+) -> None:
+    def opened(options: dict[str, object]) -> Loader:
+        return Loader(planted, batch_size=8, repeat=False, min_motion=4.0, **options)  # type: ignore[arg-type]
+
+    assert keys_and_steps(opened(one)) != keys_and_steps(opened(other)), "another order"
+    with pytest.raises(ConfigError, match="state: has another order of samples"):
+        opened(other).load_state_dict(opened(one).state_dict())
+
+
+def test_steps_left_out_at_the_end_are_the_last_ones_and_not_the_last_active_ones(planted: str) -> None:
+    sample = Frames(per_episode="all", leave=2)
+    left = Loader(planted, sample=sample, batch_size=8, repeat=False, min_motion=4.0, camera=CAMERAS[0])
+    steps = {row["key"]: row["steps"] for row in rows_of(Path(planted))}
+    expected = {(key, t) for key, count in steps.items() for t in (0, 3) if t < count - 2}
+    assert expected
+    assert set(keys_and_steps(left)) == expected
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
-    [({"hold": 1.5}, "idle.hold: expected a share"), ({"run": 0}, "idle.run: expected at least 1")],
+    [
+        ({"hold": 1.5}, "idle.hold: expected a share from 0 to 1, got 1.5"),
+        ({"hold": "1"}, "idle.hold: expected a share from 0 to 1, got '1'"),
+        ({"run": 0}, "idle.run: expected a whole number, at least 1, got 0"),
+        ({"run": 2.5}, "idle.run: expected a whole number, at least 1, got 2.5"),
+        ({"ends": "no"}, "idle.ends: expected True or False, got 'no'"),
+    ],
 )
-def test_impossible_rules_for_idle_samples_are_refused(options: dict[str, float], said: str) -> None:
+def test_impossible_rules_for_idle_samples_are_refused(options: dict[str, object], said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         Idle(**options)  # type: ignore[arg-type]

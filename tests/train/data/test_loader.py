@@ -492,7 +492,10 @@ BAD: list[tuple[Callable[[Datasets], Any], str]] = [
     (lambda d: loader_of(d, "raw", rank=0), "expected both or none"),
     (lambda d: loader_of(d, "raw", batch_size=0), "batch_size: expected at least 1, got 0"),
     (lambda d: loader_of(d, "raw", action="mean"), "action: expected one of"),
-    (lambda d: loader_of(d, "raw", action="sum", action_columns="dx"), "names that differ.* got 'dx'"),
+    (
+        lambda d: loader_of(d, "raw", action="sum", action_columns="dx"),
+        "action_columns: expected a list, got 'dx'",
+    ),
     (
         lambda d: loader_of(d, "raw", action="sum", action_columns=["dx", "dx"]),
         r"names that differ.* got \['dx', 'dx'\]",
@@ -506,7 +509,11 @@ BAD: list[tuple[Callable[[Datasets], Any], str]] = [
         "names that differ, and action=; got no action",
     ),
     (lambda d: loader_of(d, "raw", action="sum", action_columns=[]), r"names that differ, .* got \[\]"),
-    (lambda d: loader_of(d, "raw", size=0), "size: expected at least 1 pixel"),
+    (
+        lambda d: loader_of(d, "raw", control_rate={"oxcart_kitchen": 5}),
+        "control_rate: expected one of oxcart_kitchens; got 'oxcart_kitchen'; did you mean",
+    ),
+    (lambda d: loader_of(d, "raw", size=0), "size: expected pixels, .* got 0"),
     (lambda d: Mixture(datasets=["a", "b"], weights=[0, 0]), "all are 0"),
     (lambda d: Mixture(datasets=["a", "b"], weights=[1]), "expected one for each of 2 datasets, got 1"),
     (lambda d: Mixture(datasets=["a"], weights=[-1]), "expected numbers from 0 to"),

@@ -98,7 +98,13 @@ def test_impossible_pairs_are_refused(options: dict) -> None:
         ({"state": 1 << 40}, "state: expected steps that rise, from -1,048,576 to 1,048,576"),
         ({"pad": "zero"}, "pad: expected one of drop, repeat; got 'zero'"),
         ({"per_episode": 0}, "per_episode: expected a whole number"),
-        ({"leave": -1}, "leave: expected at least 0, got -1"),
+        ({"leave": -1}, "leave: expected a whole number from 0 to 1,048,576, got -1"),
+        ({"leave": 2.5}, "leave: expected a whole number"),
+        ({"leave": None}, "leave: expected a whole number"),
+        ({"frames": {"primary": 0, "wrist": None}}, "frames of wrist: expected steps, .* got None"),
+        ({"frames": np.arange(200)}, r"frames of the camera: expected steps, .* got array\("),
+        ({"action": np.arange(200)}, r"action: expected steps, .* got array\("),
+        ({"action": range(1 << 40)}, "action: expected steps, "),
     ],
 )
 def test_impossible_windows_are_refused(options: dict[str, Any], said: str) -> None:
@@ -107,7 +113,16 @@ def test_impossible_windows_are_refused(options: dict[str, Any], said: str) -> N
     assert len(str(caught.value).splitlines()) == 1
 
 
-@pytest.mark.parametrize("offsets", [(), (0.0, 0.0), (1, -1), (float("nan"),), (float("inf"),)])
+@pytest.mark.parametrize(
+    "offsets",
+    [(), (0.0, 0.0), (1, -1), (float("nan"),), (float("inf"),), ("1",), ([0, 0.5],), (None,)],
+)
 def test_impossible_seconds_are_refused(offsets: tuple[float, ...]) -> None:
     with pytest.raises(ConfigError, match="seconds: expected numbers that rise"):
         Seconds(*offsets)
+
+
+def test_seconds_that_are_more_steps_than_a_window_may_reach_are_refused() -> None:
+    window = Window(frames=Seconds(0, 1e19))
+    with pytest.raises(ConfigError, match=r"seconds: expected at most 1,048,576 steps of bridge, got 5"):
+        window.relative("top", {"hz": 5.0, "verified": True}, "bridge")

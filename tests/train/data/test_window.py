@@ -20,8 +20,10 @@ from hypothesis import strategies as st
 
 from by_hand import members_by_hand
 from depth import depth, few
+from oxcart.shards.errors import ConfigError
 from oxcart.train.data import Batch, Loader, Mixture, Seconds, Window
 from oxcart.train.data.sampling import TooShortError
+from oxcart.train.data.stacking import columns_of
 from sample_compile import rows_of, uploaded
 from window_datasets import AHEAD, CODES, HZ, codes
 
@@ -237,7 +239,7 @@ def test_a_batch_is_what_is_found_by_hand(windowed: Datasets, data: st.DataObjec
         return Loader(
             str(windowed[codec]),
             sample=window,
-            control_rate=HZ,
+            control_rate=HZ["arm"],
             repeat=False,
             threads=2,
             lanes=4,
@@ -412,3 +414,14 @@ def test_nothing_stays_expected_or_kept_when_an_epoch_is_over(
     for stream in loader.streams:
         for view in stream.views:
             assert not view.reader.reuse.expects
+
+
+def test_datasets_of_one_name_and_different_columns_are_refused(windowed: Mapping[str, Path]) -> None:
+    window = Window(frames=None, action=0)
+    (arm,), (legged,) = (
+        Loader(windowed[one], sample=window, batch_size=1).streams for one in ("raw", "legged")
+    )
+    assert columns_of([arm, legged]) == {"arm": arm.columns, "legged": legged.columns}
+    legged.name = "arm"
+    with pytest.raises(ConfigError, match="datasets: two are called 'arm', with different columns"):
+        columns_of([arm, legged])

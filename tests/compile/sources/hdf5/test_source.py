@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import shutil
+import sys
 import tarfile
 from collections.abc import Callable
 from dataclasses import asdict
@@ -443,6 +444,21 @@ def test_a_truncated_file_is_one_line(size: int, tmp_path: Path) -> None:
     with pytest.raises(SourceError, match=r"b\.hdf5: cannot be read") as caught:
         source(tmp_path / "b.hdf5")
     one_line(caught.value)
+
+
+def test_a_pipe_keeps_nobody_waiting(tmp_path: Path) -> None:
+    aloha(tmp_path / "a.hdf5")
+    os.mkfifo(tmp_path / "b.hdf5")
+    assert [row["source_file"] for row in rows(tmp_path)] == ["a.hdf5"]
+
+
+def test_a_missing_package_is_named_with_its_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    aloha(tmp_path / "a.hdf5")
+    monkeypatch.delitem(sys.modules, "oxcart.compile.sources.hdf5.source")
+    monkeypatch.setitem(sys.modules, "oxcart.compile.sources.hdf5.fields", None)
+    said = complaint(cli("scan", tmp_path))
+    assert "reading HDF5 needs the package" in said
+    assert "pip install 'oxcart[hdf5]'" in said
 
 
 def test_a_group_that_contains_itself_ends(tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from oxcart.compile.sources.recordings import episodes
 from oxcart.compile.sources.recordings.description import Description, parse_description
 from oxcart.manifests.canonical import canonical_json
 from oxcart.manifests.dataset import Dataset
+from oxcart.shards import codec as codec_module
 from oxcart.shards.codec import Encoding, decode, encode
 from oxcart.shards.errors import ConfigError, CorruptError, SourceError
 from recorded import CAMERAS, STATE, Call, created, episode, record
@@ -103,6 +104,19 @@ def test_everything_that_was_recorded_comes_back(codec: str, tmp_path: Path) -> 
     }
     splits = {row["environment"]: row["split"] for row in rows_of(tmp_path / "out")}
     assert set(splits.values()) == {"train", "val"}
+
+
+def test_chunks_of_more_frames_are_read_as_the_file_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as other:
+        for module in (codec_module, episodes):
+            other.setattr(module, "CHUNK_FRAMES", 3)
+        other.setattr(episodes, "RUN", 6)
+        record(tmp_path / "mine", CALLS[:2])
+    record(tmp_path / "mine", CALLS[2:4])
+    found = stored(compiled(tmp_path / "mine", tmp_path / "out"))
+    assert all(same(found[f"mine-{number:06d}"], CALLS[number]) for number in range(4))
 
 
 def test_recorded_jpegs_are_kept_byte_for_byte(tmp_path: Path) -> None:
@@ -303,7 +317,7 @@ def test_any_value_in_the_metadata_is_taken_or_refused(
     name, _, place = field.partition(".")
     value = data.draw(VALUES)
     if place:
-        inner = "shape" if name == "shapes" else "sizes"
+        inner = "shape" if name == "shapes" else data.draw(st.sampled_from(["frames", "sizes"]))
         lists = [dict(one) for one in told[name]]
         lists[int(place)][inner] = (
             data.draw(st.lists(VALUES, max_size=5)) if data.draw(st.booleans()) else value

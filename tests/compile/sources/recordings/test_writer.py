@@ -81,7 +81,7 @@ def test_a_file_is_a_plain_tar_with_the_members_of_a_compiled_episode(tmp_path: 
     record(tmp_path / "mine", [episode(0)])
     (name,) = names(tmp_path / "mine")
     with tarfile.open(tmp_path / "mine" / "episodes" / name) as tar:
-        ends = ["json", "action.npy", "state.npy", "image_0.tzst", "wrist.tzst"]
+        ends = ["action.npy", "state.npy", "image_0.tzst", "wrist.tzst", "json"]
         assert tar.getnames() == [f"mine-000000.{end}" for end in ends]
         file = tar.extractfile("mine-000000.json")
         assert file is not None

@@ -1,0 +1,336 @@
+"""A LeRobot dataset as a source: its metadata is checked against its steps and its videos (see `metadata`).
+
+The census decodes nothing: it reads the columns of each episode and the packets of its videos. What is wrong
+with the whole dataset is an error when it is opened; what is wrong with an episode rejects that episode.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
+from functools import lru_cache, partial
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from xxhash import xxh3_64, xxh3_64_hexdigest, xxh3_64_intdigest
+
+from oxcart.compile.images import Frame, ImageError, Resize, image_size
+from oxcart.compile.sources.base import (
+    CensusRow,
+    Film,
+    Images,
+    Source,
+    SourceConfig,
+    SourceEpisode,
+    SuccessRule,
+    clean,
+    episode_error,
+    refuse_options,
+)
+from oxcart.compile.sources.lerobot import choices
+from oxcart.compile.sources.lerobot.episodes import TASK, RobotColumns, RobotSteps, read_steps
+from oxcart.compile.sources.lerobot.films import find_span, play_span, read_index
+from oxcart.compile.sources.lerobot.metadata import INFO, EpisodeEntry, read_dataset
+from oxcart.compile.sources.lerobot.steps import StepFiles
+from oxcart.compile.sources.videos.decode import VideoError, clip_digest
+from oxcart.manifests.canonical import canonical_json
+from oxcart.manifests.columns import ARRAYS, Column, described, given
+from oxcart.manifests.licence import check_licence
+from oxcart.manifests.schema import ENDS
+from oxcart.shards.choices import one_of
+from oxcart.shards.errors import ConfigError
+from oxcart.shards.store import Store
+
+VIDEOS = 8
+"""Videos whose packets stay in memory during a census."""
+
+
+class LerobotSource(Source):
+    """The episodes of a LeRobot dataset.
+
+    Raises:
+        ConfigError: the dataset is of a version that is not read, or an option names something that it does
+            not have.
+        SourceError: its metadata is damaged or incomplete, or contradicts itself.
+    """
+
+    origin = "lerobot"
+
+    def __init__(self, config: SourceConfig) -> None:
+        refuse_options(config, ("--source-split",), "a LeRobot dataset has one split only; leave it out")
+        self._store = Store(config.url)
+        self.remote = self._store.remote
+        self._dataset = dataset = read_dataset(self._store)
+        self.name = clean(self._store.url.rstrip("/").rsplit("/", 1)[-1]) or "lerobot"
+        self.version = dataset.version
+        self.control_rate = {"hz": float(dataset.fps), "verified": True, "source": f"{INFO}: fps"}
+        self.licence = check_licence(config.licence) if config.licence is not None else None
+        self.cameras = choices.choose_cameras(dataset, config)
+        self._bgr = frozenset(camera.name for camera in self.cameras if camera.channels == "bgr")
+        self._numbers = {
+            name: choices.choose_numbers(dataset, name, getattr(config, name)) for name in ARRAYS
+        }
+        self.array_sizes = {name: tuple(one.width for one in some) for name, some in self._numbers.items()}
+        action, state = (
+            choices.columns_of(dataset, self._numbers[name], config.known_columns.get(name, ()))
+            for name in ("action", "state")
+        )
+        self.array_columns = {
+            "action": given(action, "action", config.action_names, config.action_kinds),
+            "state": given(state, "state", config.state_names, config.state_kinds),
+            "reward": tuple(Column(name="reward", kind="other") for _ in self._numbers["reward"]),
+        }
+        for end in config.no_action or ():
+            one_of("--no-action", end, ENDS)
+        self.no_action = tuple(end for end in ENDS if end in (config.no_action or ()))
+        self._texts = self._choose_texts(config.instruction)
+        self._places = config.environments
+        beyond = max(self._places or (), default=0)
+        if beyond and beyond >= len(dataset.episodes):
+            raise ConfigError(
+                f"--environment-table: expected episodes up to {len(dataset.episodes) - 1}, got {beyond}"
+            )
+        self._rule = config.environment
+        if self._rule and self._rule.field is None:
+            raise ConfigError("environment: expected a column, got one name for all")
+        self._environment = (
+            choices.choose_value(dataset, "environment", self._rule.field)
+            if self._rule and self._rule.field
+            else None
+        )
+        self._success_rule = config.success or self._usual_success()
+        self._success = (
+            choices.choose_value(dataset, "success", self._success_rule.field) if self._success_rule else None
+        )
+        of_steps = choices.single_values(dataset).get(choices.TERMINAL) is False
+        self._terminal = (choices.TERMINAL, False) if of_steps else None
+        self._films = {
+            camera.name: camera.field
+            for camera in self.cameras
+            if dataset.features[camera.field].dtype == "video"
+        }
+        self._columns = RobotColumns(
+            numbers=self._numbers,
+            images={one.name: one.field for one in self.cameras if one.name not in self._films},
+            texts=self._texts,
+            environment=self._environment,
+            success=self._success,
+            success_pattern=self._success_rule.pattern if self._success_rule else None,
+            terminal=self._terminal,
+        )
+        self._steps = StepFiles(self._store, self._columns.names)
+        self._index = lru_cache(VIDEOS)(partial(read_index, self._store))
+        self._files: dict[str, list[EpisodeEntry]] = {}
+        for entry in dataset.episodes:
+            self._files.setdefault(entry.file, []).append(entry)
+
+    def describe(self) -> dict[str, Any]:
+        """Everything that determines the census rows and episodes, as plain JSON."""
+        environment = None
+        if self._rule and self._environment:
+            environment = {
+                "field": self._environment[0],
+                "patterns": list(self._rule.patterns),
+                "known": self._rule.known,
+            }
+        table = None
+        if self._places is not None:
+            table = xxh3_64_hexdigest(canonical_json(sorted(self._places.items())))
+        success = None
+        if self._success_rule and self._success:
+            success = asdict(replace(self._success_rule, field=self._success[0]))
+        return {
+            "kind": self.origin,
+            "name": self.name,
+            "version": self.version,
+            "source_splits": [],
+            "cameras": {camera.name: camera.field for camera in self.cameras},
+            "roles": {camera.name: camera.role for camera in self.cameras},
+            "channels": {camera.name: camera.channels for camera in self.cameras},
+            "instruction": list(self._texts),
+            **{name: [one.name for one in some] for name, some in self._numbers.items()},
+            "columns": {name: described(columns) for name, columns in self.array_columns.items()},
+            "no_action": list(self.no_action),
+            "environment": environment,
+            "environment_table": table,
+            "success": success,
+            "control_rate": self.control_rate,
+            "licence": self.licence,
+        }
+
+    @property
+    def expected(self) -> int:
+        """Number of episodes that the metadata lists."""
+        return len(self._dataset.episodes)
+
+    def files(self) -> list[str]:
+        """The Parquet files of steps, in the order of the episodes."""
+        return list(self._files)
+
+    def sizes(self) -> dict[str, int]:
+        """Name -> bytes of the metadata, the files of steps and the videos; 0 if one is missing."""
+        fields = set(self._films.values())
+        videos = (
+            span.file
+            for entry in self._dataset.episodes
+            for field, span in entry.videos.items()
+            if field in fields
+        )
+        names = list(dict.fromkeys((*self._dataset.files, *self._files, *videos)))
+        there = self._store.found(names)
+        return {name: there.get(name, 0) for name in names}
+
+    def census(self, file: str) -> Iterator[CensusRow]:
+        """One row per episode of a file of steps."""
+        for entry in self._files[file]:
+            yield self._row(entry)
+
+    def warnings(self, table: pa.Table) -> list[str]:
+        """A line for each camera of depth, which is not read."""
+        return [f"{field}: holds depth, which is left out" for field in choices.depth_maps(self._dataset)]
+
+    def read(self, row: Mapping[str, Any]) -> SourceEpisode:
+        """Read the episode of a census row; frames in videos are decoded when they are played."""
+        entry, detail = self._entry(row), json.loads(row["detail"])
+        try:
+            steps = self._read_steps(entry)
+        except ValueError as error:
+            raise episode_error(str(error), row) from error
+        if steps.digest() != detail["steps"]:
+            raise episode_error("has changed since the census", row)
+        found: dict[str, Images] = dict(steps.images)
+        for camera in self._films:
+            found[camera] = Film(steps=entry.steps, play=partial(self._play, row, detail["videos"][camera]))
+        return SourceEpisode(
+            images=found,
+            action=steps.arrays.get("action"),
+            state=steps.arrays.get("state"),
+            reward=steps.arrays.get("reward"),
+            instructions=steps.instructions,
+            bgr=self._bgr,
+        )
+
+    def _entry(self, row: Mapping[str, Any]) -> EpisodeEntry:
+        number: int = row["source_record"]
+        if not 0 <= number < len(self._dataset.episodes):
+            raise episode_error("has changed since the census", row)
+        entry = self._dataset.episodes[number]
+        if (entry.file, entry.row, entry.steps) != (row["source_file"], row["source_offset"], row["steps"]):
+            raise episode_error("has changed since the census", row)
+        return entry
+
+    def _play(self, row: Mapping[str, Any], video: Sequence[Any], frames: Frame, resize: Resize) -> None:
+        file, start, stop, digest = video
+        try:
+            same = play_span(self._store, file, (start, stop), digest, frames, resize)
+        except VideoError as error:
+            raise ImageError(str(error)) from error
+        if not same:
+            raise episode_error(f"{file} has changed since the census", row)
+
+    def _row(self, entry: EpisodeEntry) -> CensusRow:
+        nowhere = (0,) * len(self.cameras)
+        row = CensusRow(
+            key=f"{self.name}-{entry.number:06d}",
+            source_split="",
+            source_file=entry.file,
+            source_record=entry.number,
+            source_offset=entry.row,
+            source_length=0,
+            source_digest=0,
+            steps=entry.steps,
+            heights=nowhere,
+            widths=nowhere,
+        )
+        try:
+            return replace(row, **self._seen(entry))
+        except ValueError as error:
+            return replace(row, rejected=str(error))
+
+    def _seen(self, entry: EpisodeEntry) -> dict[str, Any]:
+        """Values of the census row of an episode; anything wrong with it raises a ValueError."""
+        if entry.steps < 2:
+            raise ValueError(f"has {entry.steps} steps; at least 2 are needed")
+        if entry.said_index not in (None, entry.index):
+            raise ValueError(f"dataset_from_index {entry.said_index}: {entry.index} steps are before it")
+        steps = self._read_steps(entry)
+        for what, values in steps.arrays.items():
+            if not np.isfinite(values).all():
+                step = int(np.argmin(np.isfinite(values).all(axis=1)))
+                raise ValueError(f"{what} is NaN or infinite at step {step}")
+        videos: dict[str, list[Any]] = {}
+        sizes, length = [], 0
+        for camera in self.cameras:
+            if camera.name in self._films:
+                span = entry.videos[camera.field]
+                index = self._index(span.file)
+                start, stop, packets = find_span(index, span, entry.steps, self._dataset.fps)
+                videos[camera.name] = [span.file, start, stop, clip_digest(packets, start, stop)]
+                sizes.append((index.height, index.width))
+                length += sum(one.size for one in packets)
+            else:
+                sizes.append(self._image_size(camera.name, steps.images[camera.name][0]))
+                length += sum(map(len, steps.images[camera.name]))
+        digest, primary = steps.digest(), self.cameras[0].name
+        clips = [video[3] for video in videos.values()]
+        shown = [videos[primary][3]] if primary in videos else steps.images[primary]
+        same = xxh3_64()
+        for one in shown:
+            data = one.to_bytes(8, "little") if isinstance(one, int) else one
+            same.update(len(data).to_bytes(8, "little"))
+            same.update(data)
+        if "action" in steps.arrays:
+            same.update(steps.arrays["action"].tobytes())
+        known, environment, session = "declared", None, None
+        if self._places is not None:
+            environment, session = self._places.get(entry.number, (None, None))
+        elif self._rule:
+            environment, session = self._rule.find(steps.environment or "")
+            known = self._rule.known
+        return {
+            "source_length": length,
+            "source_digest": xxh3_64_intdigest(np.array([digest, *clips], "<u8").tobytes()),
+            "environment": environment,
+            "environment_known": known if environment else "unknown",
+            "session": session,
+            "success": steps.success,
+            "terminal": steps.terminal,
+            "instructions": tuple(
+                dict.fromkeys(text for runs in steps.instructions.values() for _, text in runs if text)
+            ),
+            "duplicate": same.intdigest(),
+            "heights": tuple(height for height, _ in sizes),
+            "widths": tuple(width for _, width in sizes),
+            "detail": canonical_json({"steps": digest, "videos": videos}).decode(),
+        }
+
+    def _image_size(self, camera: str, first: bytes) -> tuple[int, int]:
+        try:
+            return image_size(first)
+        except ImageError as error:
+            raise ValueError(f"camera {camera}: the image of step 0 {error}") from error
+
+    def _read_steps(self, entry: EpisodeEntry) -> RobotSteps:
+        """The steps of an episode; anything wrong with them raises a ValueError."""
+        table = self._steps.rows(entry.file, entry.row, entry.steps)
+        return read_steps(self._dataset, entry, table, self._columns)
+
+    def _usual_success(self) -> SuccessRule | None:
+        there = choices.single_values(self._dataset)
+        return next((SuccessRule(field=name) for name in choices.SUCCESS if name in there), None)
+
+    def _choose_texts(self, fields: tuple[str, ...] | None) -> tuple[str, ...]:
+        """Features that hold instructions: the task, else columns of text.
+
+        Raises:
+            ConfigError: there is no such column of text.
+        """
+        there = {name for name, one in self._dataset.features.items() if one.dtype == "string"} | {TASK}
+        for field in fields or ():
+            if field not in there:
+                raise ConfigError(
+                    f"instruction {field!r}: expected one of {', '.join(sorted(there))}, or none"
+                )
+        return (TASK,) if fields is None else fields

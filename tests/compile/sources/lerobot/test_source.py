@@ -1,0 +1,358 @@
+"""A LeRobot dataset compiles like any other source: frames, actions and tasks are those of its own reader."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+from lerobot_writer import (
+    DATA,
+    FPS,
+    IMAGES,
+    SIZE,
+    TOP,
+    VIDEOS,
+    WRIST,
+    Frame,
+    RobotTake,
+    action_of,
+    drawn,
+    edit_info,
+    edit_table,
+    task_at,
+    write_lerobot,
+    write_video,
+)
+from PIL import Image
+
+from oxcart.compile.images import ImageError, Resize
+from oxcart.compile.pipeline import execute, prepare
+from oxcart.compile.sources import open_source
+from oxcart.compile.sources.base import (
+    EnvironmentRule,
+    Film,
+    Source,
+    SourceConfig,
+    SourceEpisode,
+    SuccessRule,
+)
+from oxcart.compile.sources.kinds import recognise
+from oxcart.compile.sources.videos.decode import Reel
+from oxcart.manifests.dataset import Dataset
+from oxcart.manifests.split import SplitRule
+from oxcart.shards.errors import ConfigError, SourceError
+from sample_compile import census_of, cli, config_of, one_line, rows_of, tree, uploaded
+
+TAKES = [
+    RobotTake(steps=5),
+    RobotTake(steps=6, tasks=("open", "close")),
+    RobotTake(steps=3, tasks=("close",)),
+    RobotTake(steps=4),
+    RobotTake(steps=7, tasks=("open", "pick")),
+]
+"""Five episodes: three files of steps, two videos per camera, and some begin between two key frames."""
+REAL = Path(__file__).parents[4].parent / "shared/data/lerobot"
+
+
+@pytest.fixture(scope="module", params=["v3.0 videos", "v2.1 videos", "v3.0 images", "v2.1 images"])
+def root(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    version, kind = request.param.split()
+    cameras = VIDEOS if kind == "videos" else IMAGES
+    return write_lerobot(tmp_path_factory.mktemp("lerobot") / "set", TAKES, version=version, cameras=cameras)
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_lerobot(tmp_path_factory.mktemp("lerobot") / "set", TAKES)
+
+
+def opened(root: Path | str, **options: Any) -> Source:
+    return open_source(SourceConfig(url=str(root), kind="lerobot", **options))
+
+
+def rows(root: Path, **options: Any) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = census_of(root, kind="lerobot", **options).table.to_pylist()
+    return found
+
+
+def frames_of(episode: SourceEpisode, camera: str) -> Frame:
+    images = episode.images[camera]
+    if isinstance(images, Film):
+        frames = np.empty((len(images), *SIZE, 3), np.uint8)
+        images.play(frames, Resize())
+        return frames
+    return np.stack([np.asarray(Image.open(io.BytesIO(one))) for one in images])
+
+
+def decoded(path: Path) -> Frame:
+    """Every frame of a video, one after another, as swscale converts it."""
+    with av.open(str(path)) as container:
+        return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
+
+
+def test_every_frame_action_and_task_is_that_of_its_step(root: Path) -> None:
+    assert recognise(str(root)) == ("lerobot", str(root))
+    cameras = ("wrist", "top")
+    source, census = opened(root, cameras=cameras), rows(root, cameras=cameras)
+    assert [row["key"] for row in census] == [f"set-{number:06d}" for number in range(5)]
+    assert [row["rejected"] for row in census] == [None] * 5
+    for number, (row, take) in enumerate(zip(census, TAKES, strict=True)):
+        episode = source.read(row)
+        assert row["steps"] == take.steps
+        assert row["terminal"] is True
+        assert (row["top.height"], row["top.width"]) == SIZE
+        assert isinstance(episode.action, np.ndarray)
+        assert isinstance(episode.state, np.ndarray)
+        assert isinstance(episode.reward, np.ndarray)
+        expected = np.array([action_of(number, step) for step in range(take.steps)], np.float32)
+        assert np.array_equal(episode.action, expected)
+        assert np.array_equal(episode.state, expected[:, :2])
+        assert np.array_equal(episode.reward[:, 0], np.arange(take.steps))
+        runs = dict(episode.instructions["task"])
+        at = ""
+        for step in range(take.steps):
+            at = runs.get(step, at)
+            assert at == task_at(take, step)
+        for field, name in ((TOP, "top"), (WRIST, "wrist")):
+            found = frames_of(episode, name).astype(int)
+            wanted = np.stack([drawn(field, number, step) for step in range(take.steps)])
+            exact = not isinstance(episode.images[name], Film)
+            assert np.abs(found - wanted).mean() <= (0 if exact else 4)
+            nearest = [np.abs(found - one).mean(axis=(1, 2, 3)).argmin() for one in wanted]
+            assert nearest == list(range(take.steps)), "frames of other steps"
+
+
+@pytest.mark.parametrize("options", [None, {"g": "12", "bf": "3", "crf": "12"}])
+def test_frames_equal_sequential_decoding(options: Mapping[str, str] | None, tmp_path: Path) -> None:
+    root = write_lerobot(tmp_path / "set", TAKES, cameras={TOP: "video"}, options=options)
+    every = np.concatenate([decoded(path) for path in sorted((root / "videos").rglob("*.mp4"))]).astype(int)
+    source = opened(root)
+    found = np.concatenate([frames_of(source.read(row), "top") for row in reversed(rows(root))][::-1])
+    assert found.shape == every.shape
+    assert np.abs(found - every).max() <= 4
+
+
+def test_a_file_of_one_row_group_is_read_as_well(videos: Path, tmp_path: Path) -> None:
+    root = write_lerobot(tmp_path / "set", TAKES)
+    edit_table(root / DATA, "index", lambda values: values)
+    assert rows(root) == rows(videos)
+
+
+def compiled(root: Path, out: Path, workers: int) -> Dataset:
+    """A compile into several shards."""
+    source = SourceConfig(url=str(root), kind="lerobot")
+    rule = SplitRule(by="episode", val=0.3)
+    config = config_of(root, out, source=source, rule=rule, shard_size=30_000, workers=workers)
+    assert len(execute(prepare(config)).shards) > 2
+    assert cli("verify", out, "--quiet", "--decode", "--workers", 1).exit_code == 0
+    return Dataset.open(str(out))
+
+
+def test_a_compiled_dataset_says_where_it_is_from(root: Path, tmp_path: Path) -> None:
+    dataset = compiled(root, tmp_path / "out", 1)
+    manifest = dataset.manifest
+    assert manifest.dataset["kind"] == "lerobot"
+    assert [(one["name"], one["role"]) for one in manifest.cameras] == [("top", "primary")]
+    columns = [(one["name"], one["kind"]) for one in manifest.arrays["action"]["columns"]]
+    assert columns == [("dx", "unknown"), ("dy", "unknown"), ("grip", "unknown")]
+    assert manifest.control_rate == {"hz": FPS, "verified": True, "source": "meta/info.json: fps"}
+    source, census = opened(root), rows(root)
+    for row in census:
+        frames = np.asarray(dataset[row["key"]].frames("top"))
+        assert np.array_equal(frames, frames_of(source.read(row), "top"))
+
+
+@pytest.mark.system
+def test_a_compile_is_the_same_for_any_number_of_workers(videos: Path, tmp_path: Path) -> None:
+    for workers in (1, 2):
+        compiled(videos, tmp_path / str(workers), workers)
+    assert tree(tmp_path / "1") == tree(tmp_path / "2")
+
+
+def test_a_dataset_that_has_grown_extends_what_was_compiled(tmp_path: Path) -> None:
+    root, out = tmp_path / "set", tmp_path / "out"
+    options = ("--workers", 1, "--quiet")
+
+    def digests() -> dict[str, str]:
+        table = Dataset.open(str(out)).episodes
+        return dict(zip(table["key"].to_pylist(), table["digest"].to_pylist(), strict=True))
+
+    write_lerobot(root, TAKES[:3])
+    result = cli("compile", root, out, "--split-by", "episode", "--val-fraction", "0.3", *options)
+    assert result.exit_code == 0, result.output
+    before = digests()
+    write_lerobot(root, TAKES)
+    result = cli("compile", root, out, "--extend", *options)
+    assert result.exit_code == 0, result.output
+    assert len(digests()) == 5
+    assert before.items() <= digests().items()
+
+
+def test_a_dataset_in_a_bucket_is_the_same_source(root: Path, remote: str) -> None:
+    url = uploaded(root, remote)
+    assert recognise(url) == ("lerobot", url)
+    there = opened(url)
+    here = rows(root)
+    assert [row.__dict__["source_digest"] for file in there.files() for row in there.census(file)] == [
+        row["source_digest"] for row in here
+    ]
+    assert np.array_equal(frames_of(there.read(here[1]), "top"), frames_of(opened(root).read(here[1]), "top"))
+
+
+def test_roles_follow_names_and_the_first_other_camera_is_primary(videos: Path) -> None:
+    def roles(**options: Any) -> dict[str, str | None]:
+        return {camera.name: camera.role for camera in opened(videos, **options).cameras}
+
+    assert roles() == {"top": "primary"}
+    assert roles(cameras=("wrist", "top")) == {"wrist": "wrist", "top": "primary"}
+    assert roles(cameras=(WRIST,), roles={WRIST: "primary"}) == {"wrist": "primary"}
+
+
+def test_a_camera_of_depth_is_left_out_with_a_note(tmp_path: Path) -> None:
+    root = write_lerobot(tmp_path / "set", TAKES[:2], cameras=IMAGES)
+    features = opened_features(root)
+    features[WRIST] |= {"info": {"is_depth_map": True}}
+    edit_info(root, features=features)
+    result = cli("scan", root)
+    assert result.exit_code == 0, result.output
+    assert f"{WRIST}: holds depth, which is left out" in result.output
+    with pytest.raises(ConfigError, match="camera 'wrist': no such feature"):
+        opened(root, cameras=("wrist",))
+
+
+def opened_features(root: Path) -> dict[str, Any]:
+    import json
+
+    features: dict[str, Any] = json.loads((root / "meta/info.json").read_text())["features"]
+    return features
+
+
+def test_arrays_may_be_named_cut_and_joined(videos: Path) -> None:
+    source = opened(videos, action=("action[:2]", "state"), state=(), action_kinds=("dx=delta",))
+    columns = [(one.name, one.kind) for one in source.array_columns["action"]]
+    assert columns == [("dx", "delta"), ("dy", "unknown"), ("x", "unknown"), ("y", "unknown")]
+    episode = source.read(rows(videos, action=("action[:2]", "state"), state=())[1])
+    assert episode.state is None
+    expected = [action_of(1, step)[:2] * 2 for step in range(6)]
+    assert episode.action is not None
+    assert np.allclose(episode.action, np.array(expected, np.float32))
+
+
+PLACES = [
+    RobotTake(columns={"lab": "A-1", "ok": True}, frame_columns={"scene": [7] * 5, "success": [0] * 4 + [1]}),
+    RobotTake(columns={"lab": "B-2", "ok": False}, frame_columns={"scene": [8] * 5, "success": [0] * 5}),
+    RobotTake(
+        columns={"lab": None, "ok": None}, frame_columns={"scene": [8, 8, 8, 9, 9], "success": [0] * 5}
+    ),
+]
+
+
+def test_the_environment_is_a_column_of_episodes_or_of_steps(tmp_path: Path) -> None:
+    root = write_lerobot(tmp_path / "set", PLACES, cameras=IMAGES)
+
+    def places(rule: str) -> list[tuple[str | None, str]]:
+        found = rows(root, environment=EnvironmentRule.parse(rule))
+        return [(row["environment"], row["environment_known"]) for row in found]
+
+    assert places("lab") == [("A-1", "declared"), ("B-2", "declared"), (None, "unknown")]
+    assert places("lab~(.)-") == [("A", "declared"), ("B", "declared"), (None, "unknown")]
+    assert places("scene")[:2] == [("7", "declared"), ("8", "declared")]
+    changing = rows(root, environment=EnvironmentRule.parse("scene"))[2]
+    assert changing["rejected"] == "environment changes from '8' to '9' at step 3"
+    with pytest.raises(ConfigError, match=r"environment 'labs': expected a column .*did you mean lab"):
+        opened(root, environment=EnvironmentRule.parse("labs"))
+    options = ("--environment", "lab", "--val-fraction", "0.5", "--workers", 1, "--quiet")
+    assert cli("compile", root, tmp_path / "out", *options).exit_code == 0
+    assert {(row["environment"], row["split"]) for row in rows_of(tmp_path / "out")} >= {(None, "train")}
+
+
+def test_success_is_a_flag_of_steps_or_of_episodes(tmp_path: Path) -> None:
+    root = write_lerobot(tmp_path / "set", PLACES, cameras=IMAGES)
+    assert [row["success"] for row in rows(root)] == [True, False, False]
+    by_lab = rows(root, success=SuccessRule.parse("lab~B"))
+    assert [row["success"] for row in by_lab] == [False, True, None]
+    assert [row["success"] for row in rows(root, success=SuccessRule(field="ok"))] == [True, False, None]
+
+
+def test_an_episode_that_has_changed_since_the_census_is_refused(tmp_path: Path) -> None:
+    root = write_lerobot(tmp_path / "set", TAKES)
+    census = rows(root)
+    for path in (root / "videos" / TOP).rglob("*.mp4"):
+        write_video(path, (drawn(TOP, 9, 40 - step) for step in range(14)), FPS, {"g": "2", "bf": "0"})
+    with pytest.raises(SourceError, match=r"file-000.mp4 has changed since the census"):
+        frames_of(opened(root).read(census[0]), "top")
+    edit_table(root / DATA, "next.reward", lambda values: [one + 1 for one in values])
+    with pytest.raises(SourceError, match=r"record 0, byte 0: has changed since the census"):
+        opened(root).read(census[0])
+
+
+def test_a_damaged_video_fails_where_it_is_damaged(tmp_path: Path) -> None:
+    root = write_lerobot(tmp_path / "set", TAKES)
+    source, census = opened(root), rows(root)
+    path = root / "videos" / TOP / "chunk-000/file-000.mp4"
+    data = bytearray(path.read_bytes())
+    with Reel(source._store, str(path.relative_to(root))) as reel:  # type: ignore[attr-defined]
+        packet = reel.index()[7]
+    data[packet.position + 4 : packet.position + packet.size] = bytes(packet.size - 4)
+    path.write_bytes(data)
+    assert frames_of(source.read(census[0]), "top").any()
+    with pytest.raises((ImageError, SourceError)):
+        frames_of(source.read(census[1]), "top")
+
+
+OPTIONS: list[tuple[dict[str, Any], str]] = [
+    ({"cameras": ("topp",)}, "camera 'topp': no such feature"),
+    ({"action": ("actoin",)}, "action 'actoin': no such feature.*did you mean"),
+    ({"action": ("action[2:9]",)}, "expected a part of 3 values"),
+    ({"action": (TOP,)}, "expected numbers, the source has video"),
+    ({"reward": ("action",)}, "reward: expected one number per step, got 3"),
+    ({"bgr": ("top",)}, "--bgr top: expected a camera of images"),
+    ({"source_splits": ("train",)}, "--source-split: a LeRobot dataset has one split only"),
+    ({"instruction": ("action",)}, "instruction 'action': expected one of task"),
+    ({"action_names": ("a",)}, "--action-names: expected a name for each of 3 columns"),
+    ({"no_action": ("middle",)}, "--no-action"),
+]
+
+
+@pytest.mark.parametrize(("options", "said"), OPTIONS)
+def test_an_option_that_names_what_is_not_there_is_refused(
+    options: dict[str, Any], said: str, videos: Path
+) -> None:
+    with pytest.raises(ConfigError, match=said) as caught:
+        opened(videos, **options)
+    one_line(caught.value)
+
+
+@pytest.mark.parametrize("name", ["web_video", "bridge_video", "bridge_images"])
+def test_real_datasets_are_read_as_by_lerobot(name: str) -> None:
+    if not (REAL / name).is_dir():
+        pytest.skip("the real datasets are not here")
+    camera = "image_0" if name == "web_video" else "image_1"
+    source, census = opened(REAL / name, cameras=(camera,)), rows(REAL / name, cameras=(camera,))
+    expected = np.load(REAL / f"expected_{name}.npz")
+    assert [row["steps"] for row in census] == ([38] * 24 if name == "web_video" else [10] * 25)
+    assert not any(row["rejected"] for row in census)
+    for place, number in enumerate(expected["episode"].tolist()):
+        step, row = int(expected["frame"][place]), census[number]
+        episode = source.read(row)
+        images = episode.images[camera]
+        assert isinstance(episode.action, np.ndarray)
+        assert isinstance(episode.state, np.ndarray)
+        assert np.array_equal(episode.action[step], expected["action"][place])
+        assert np.array_equal(episode.state[step], expected["state"][place])
+        assert [text for start, text in episode.instructions["task"] if start <= step][-1] == str(
+            expected["task"][place]
+        )
+        if isinstance(images, Film):
+            frames = np.empty((row["steps"], row[f"{camera}.height"], row[f"{camera}.width"], 3), np.uint8)
+            images.play(frames, Resize())
+        else:
+            frames = frames_of(episode, camera)
+        off = np.abs(frames[step].astype(int) - expected["frames"][place])
+        assert off.max() <= (4 if isinstance(images, Film) else 0)
+        assert off.mean() <= 1.3
