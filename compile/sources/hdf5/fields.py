@@ -250,13 +250,20 @@ def text_of(file: h5py.File, episode: str, name: str, field: str) -> str | None:
 
 
 def flag_of(file: h5py.File, episode: str, field: str) -> bool | None:
-    """Whether the last number of a field is not 0; None if there is none, or it is NaN."""
+    """Whether the last number of a field is not 0; None if there is none, or it is NaN.
+
+    Raises:
+        UnfitError: the field holds something else, or several numbers per step.
+    """
     value = value_of(file, episode, field)
     if value is None:
         return None
-    values = np.asarray(value).reshape(-1)
-    if values.dtype.kind not in "biuf":
-        raise UnfitError(f"{field} holds {values.dtype}, expected numbers")
+    values = np.asarray(value)
+    if values.dtype.kind not in "biuf" or math.prod(values.shape[1:]) != 1:
+        raise UnfitError(
+            f"--success {field}: expected one number, or one per step; got {values.dtype} {list(values.shape)}"
+        )
+    values = values.reshape(-1)
     return bool(values[-1]) if values.size and not np.isnan(values[-1]) else None
 
 

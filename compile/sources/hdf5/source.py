@@ -133,6 +133,7 @@ class Hdf5Source(Source):
                     raise ConfigError(
                         f"--{option} {field}: no such attribute; {name} has {', '.join(known)}{hint}"
                     )
+            self._succeeded(file, name, place)
         self.array_sizes = {what: tuple(one.size for one in found) for what, found in self._numbers.items()}
         columns = {what: _columns(what, found, config) for what, found in self._numbers.items()}
         self.array_columns = {

@@ -287,6 +287,11 @@ def test_another_layout_is_read_once_its_fields_are_named(tmp_path: Path) -> Non
             "--instruction text: no such attribute; lift.hdf5 has file, num_samples, ",
         ),
         ({"success": SuccessRule(field="done")}, "--success done: no such attribute"),
+        (
+            {"success": SuccessRule(field="actions")},
+            "--success actions: expected one number, or one per step; got float64 [5, 7]",
+        ),
+        ({"success": SuccessRule(field="scene")}, "--success scene: expected one number, or one per step; "),
         ({"source_splits": ("test",)}, "--source-split: expected one of train, valid; got 'test'"),
         (
             {"roles": {"front": "wrist"}},
