@@ -127,9 +127,20 @@ def test_every_frame_action_and_task_is_that_of_its_step(root: Path) -> None:
             assert nearest == list(range(take.steps)), "frames of other steps"
 
 
-@pytest.mark.parametrize("options", [None, {"g": "12", "bf": "3", "crf": "12"}])
-def test_frames_equal_sequential_decoding(options: Mapping[str, str] | None, tmp_path: Path) -> None:
-    root = write_lerobot(tmp_path / "set", TAKES, cameras={TOP: "video"}, options=options)
+@pytest.mark.parametrize(
+    ("codec", "options"),
+    [
+        ("libx264", None),
+        ("libx264", {"g": "12", "bf": "3", "crf": "12"}),
+        ("libsvtav1", {"g": "2", "crf": "30", "preset": "12"}),
+    ],
+)
+def test_frames_equal_sequential_decoding(
+    codec: str, options: Mapping[str, str] | None, tmp_path: Path
+) -> None:
+    if codec not in av.codecs_available:
+        pytest.skip(f"this PyAV has no {codec}")
+    root = write_lerobot(tmp_path / "set", TAKES, cameras={TOP: "video"}, codec=codec, options=options)
     every = np.concatenate([decoded(path) for path in sorted((root / "videos").rglob("*.mp4"))]).astype(int)
     source = opened(root)
     found = np.concatenate([frames_of(source.read(row), "top") for row in reversed(rows(root))][::-1])
