@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from oxcart.cli.options import options, quiet_option
+from oxcart.cli.options import PathOrUrl, options, quiet_option
 from oxcart.cli.video import video_config, video_options
 from oxcart.manifests.columns import KINDS
 from oxcart.manifests.roles import ROLES
@@ -24,6 +24,12 @@ source_options = options(
         help="Feature that names the environment; REGEX captures the name in a longer text. Of LeRobot a "
         "column of the steps or of the table of episodes; of HDF5 an attribute, or file for the name of the "
         "file.",
+    ),
+    click.option(
+        "--environment-table",
+        type=PathOrUrl(),
+        metavar="FILE",
+        help="Parquet or CSV with episode_index, environment and, if known, session: for LeRobot datasets.",
     ),
     click.option(
         "--instruction",
@@ -133,6 +139,7 @@ def task_count(asked: int | None, ray_address: str | None) -> int:
 def source_config(
     source: str,
     environment: str | None,
+    environment_table: str | None,
     instruction: tuple[str, ...],
     action: tuple[str, ...],
     state: tuple[str, ...],
@@ -151,11 +158,16 @@ def source_config(
 ) -> SourceConfig:
     from oxcart.compile.sources.base import EnvironmentRule, SourceConfig, SuccessRule
     from oxcart.compile.sources.kinds import recognise
+    from oxcart.compile.sources.lerobot.environments import read_environments
 
     kind, url = recognise(source)
     cameras = [_camera(one) for one in camera]
     if kind != "videos" and len(licence) > 1:
         raise ConfigError(f"--licence: expected the one of the dataset, got {len(licence)}; OR joins several")
+
+    if environment_table is not None and (kind != "lerobot" or environment is not None):
+        got = f"one of {kind}" if environment is None else "--environment beside it"
+        raise ConfigError(f"--environment-table: expected a source of lerobot, got {got}; leave it out")
 
     def fields(values: tuple[str, ...]) -> tuple[str, ...] | None:
         return () if values == ("none",) else values or None
@@ -180,6 +192,7 @@ def source_config(
         state_kinds=state_kind,
         no_action=fields(no_action),
         environment=EnvironmentRule.parse(environment) if environment is not None else None,
+        environments=read_environments(environment_table) if environment_table is not None else None,
     )
 
 

@@ -249,7 +249,8 @@ def _refuse_unknown_names(
 def _refuse_other(manifest: Manifest, source: Source, config: CompileConfig) -> None:
     """Refuse options that would make the episodes differ from those of the dataset, and name the options.
 
-    The version of the source, its splits if they are named, and the excluded videos may differ.
+    The version of the source, its splits if they are named, the excluded videos and the rows of a table of
+    environments may differ.
     """
     settings, was, now = config.settings, dict(manifest.config["source"]), source.describe()
     new_splits = [split for split in now["source_splits"] if split not in was["source_splits"]]
@@ -258,6 +259,9 @@ def _refuse_other(manifest: Manifest, source: Source, config: CompileConfig) -> 
             f"{config.out}: was compiled from the source's {', '.join(was['source_splits'])}, and the source "
             f"also has {', '.join(new_splits)}; say which to read with --source-split"
         )
+    if bool(was.get("environment_table")) != bool(now.get("environment_table")):
+        said = "with" if was.get("environment_table") else "without"
+        raise ConfigError(f"{config.out}: was compiled {said} --environment-table; expected the same")
     if was.get("video", {}).get("exclude") and not now["video"]["exclude"]:
         raise ConfigError(
             f"{config.out}: was compiled with --exclude-ids; expected that list, or a longer one"
@@ -287,7 +291,7 @@ def _refuse_other(manifest: Manifest, source: Source, config: CompileConfig) -> 
         )
 
 
-_MAY_DIFFER = {"version", "source_splits", "exclude", "roles", "licence", "citation"}
+_MAY_DIFFER = {"version", "source_splits", "exclude", "roles", "licence", "citation", "environment_table"}
 """Names of settings of a source that change no episode, or only which episodes there are."""
 
 

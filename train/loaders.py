@@ -13,7 +13,7 @@ from oxcart.shards.choices import one_of
 from oxcart.shards.errors import ConfigError
 from oxcart.train.config import DataConfig, ValConfig
 from oxcart.train.data import Batch, Frames, Loader, Mixture, Pairs
-from oxcart.train.data.config import LoaderConfig
+from oxcart.train.data.config import LoaderConfig, rate_given
 from oxcart.train.data.memory import check_fits
 from oxcart.train.data.mixture import check_distinct
 from oxcart.train.data.order import derive
@@ -78,6 +78,7 @@ def training_loader(
         data,
         "train",
         sample=sample,
+        control_rate=data.control_rate,
         batch_size=data.batch_size,
         seed=seed,
         size=size,
@@ -133,7 +134,8 @@ def held_out_loader(data: DataConfig, dataset: Dataset, split: str, **settings: 
         settings: fields of `LoaderConfig` that `data` does not decide, such as `sample` and `batch_size`.
     """
     alone = {"rank": 0, "world_size": 1, "repeat": False, "pin": False}
-    return Loader(dataset, split, _loader_config(data, split, **alone, **settings))
+    rate = rate_given(dataset.manifest, data.control_rate)
+    return Loader(dataset, split, _loader_config(data, split, control_rate=rate, **alone, **settings))
 
 
 def _loader_config(data: DataConfig, split: str, **settings: Any) -> LoaderConfig:
@@ -141,7 +143,6 @@ def _loader_config(data: DataConfig, split: str, **settings: Any) -> LoaderConfi
     return LoaderConfig(
         camera=data.camera,
         limit=data.limit.train if split == "train" else data.limit.val,
-        control_rate=data.control_rate,
         read_mode=data.read_mode,
         memory=data.memory_mb << 20,
         prefetch=data.prefetch,

@@ -157,6 +157,8 @@ class SourceConfig:
     """Array -> its columns in the dataset that is to be extended."""
     environment: EnvironmentRule | None = None
     """Rule that determines the environment of an episode."""
+    environments: Mapping[int, tuple[str | None, str | None]] | None = field(default=None, hash=False)
+    """Number of an episode of LeRobot -> its environment and its session, whatever the source says."""
     licence: str | None = None
     """Licence of the data: an SPDX expression or a URL."""
     video: VideoConfig | None = None

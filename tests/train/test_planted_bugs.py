@@ -180,7 +180,7 @@ BUGS = [
     ),
     Bug(
         "a gripper is added up",
-        SUMMING,
+        COLUMNS,
         'SUBTRACTED = ("absolute", "gripper_absolute")',
         'SUBTRACTED = ("absolute",)',
         f"{OF_SUMMING}::test_every_kind_is_summed_as_it_should_be",

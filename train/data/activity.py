@@ -15,7 +15,6 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
-from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
@@ -52,9 +51,9 @@ class Idle:
     """Leave out idle samples only before the first active one of an episode, and after the last."""
 
     def __post_init__(self) -> None:
-        if not isinstance(self.hold, Real) or not 0 <= self.hold <= 1:
+        if not isinstance(self.hold, int | float) or not 0 <= self.hold <= 1:
             raise ConfigError(f"idle.hold: expected a share from 0 to 1, got {self.hold!r}")
-        if not isinstance(self.run, Integral) or self.run < 1:
+        if not isinstance(self.run, int) or self.run < 1:
             raise ConfigError(f"idle.run: expected a whole number, at least 1, got {self.run!r}")
         if not isinstance(self.ends, bool):
             raise ConfigError(f"idle.ends: expected True or False, got {self.ends!r}")

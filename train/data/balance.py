@@ -56,20 +56,14 @@ class BalancedOrder:
     def at(self, positions: Int64) -> Samples:
         """The samples at positions, in any order."""
         rounds, turns = np.divmod(positions, self.groups)
-        several, which = np.unique(rounds, return_inverse=True)
-        group = self._turns(several)[which, turns]
+        keys = _mixed(np.uint64(derive(self._key, 6)), rounds)
+        group = permuted(turns, np.full_like(turns, self.groups), keys)
         passes, numbers = np.divmod(rounds, self._sizes[group])
         keys = _mixed(np.uint64(derive(self._key, 7)), group, passes)
         samples = self._starts[group] + permuted(numbers, self._sizes[group], keys)
         place = np.searchsorted(self._ends, samples, side="right")
         draws = samples - (self._ends[place] - self._counts[place])
         return Samples(passes, self._episodes[place], draws)
-
-    def _turns(self, rounds: Int64) -> Int64:
-        """[R, G]: the groups in their order in each of some rounds."""
-        groups = np.arange(self.groups, dtype=np.int64)
-        hashes = _mixed(np.uint64(derive(self._key, 6)), rounds[:, None], groups[None])
-        return np.argsort(hashes, axis=1, kind="stable")
 
 
 def permuted(numbers: Int64, sizes: Int64, keys: Uint64) -> Int64:

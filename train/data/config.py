@@ -15,6 +15,8 @@ from dataclasses import dataclass, field, fields
 from numbers import Integral, Real
 from typing import Any, TypeAlias
 
+import numpy as np
+
 from oxcart.manifests.annotation import ACTION, MOTION
 from oxcart.manifests.manifest import Manifest
 from oxcart.manifests.where import Where
@@ -179,6 +181,8 @@ class LoaderConfig:
                 continue
             if not isinstance(value, kind) or isinstance(value, bool):
                 raise ConfigError(f"{one.name}: expected {expected}, got {cut(repr(value), SHOWN)}")
+            if isinstance(value, np.generic):  # no JSON, and of limited range
+                object.__setattr__(self, one.name, value.item())
         for name, kind, expected in (("pad_to", Integral, "columns"), ("control_rate", Real, "a number")):
             given = getattr(self, name)
             for key, value in given.items() if isinstance(given, Mapping) else ():
@@ -259,7 +263,12 @@ class LoaderConfig:
         return self.pad_to.get(array) if isinstance(self.pad_to, Mapping) else self.pad_to
 
 
+def rate_given(manifest: Manifest, given: float | Mapping[str, float] | None) -> float | None:
+    """Steps per second as given for a dataset, or for all; None if nothing is."""
+    return given.get(manifest.dataset["name"]) if isinstance(given, Mapping) else given
+
+
 def rate_of(manifest: Manifest, given: float | Mapping[str, float] | None) -> Mapping[str, Any] | None:
     """`hz` and `verified` of a dataset: as given for it or for all, else as it says of itself."""
-    hz = given.get(manifest.dataset["name"]) if isinstance(given, Mapping) else given
+    hz = rate_given(manifest, given)
     return manifest.control_rate if hz is None else {"hz": hz, "verified": True}

@@ -30,6 +30,7 @@ import torch
 import torch.utils.data
 
 from oxcart.manifests.dataset import Dataset, read_whole
+from oxcart.shards.choices import one_of
 from oxcart.shards.errors import ConfigError
 from oxcart.train.data.anchors import reach
 from oxcart.train.data.annotations import StepValues, by_name
@@ -86,6 +87,9 @@ class Loader(torch.utils.data.IterableDataset[Batch]):
             mixture = mixture.equal()
         opened = [one if isinstance(one, Dataset) else Dataset.open(os.fspath(one)) for one in mixture.used]
         check_distinct("datasets", [one.store.url for one in opened], opened)
+        if isinstance(config.control_rate, Mapping) and len(opened) == len(mixture.datasets):
+            for name in config.control_rate:
+                one_of("control_rate", name, [one.manifest.dataset["name"] for one in opened])
         kept = Cache(config.cache, config.cache_bytes) if config.cache is not None else None
         caches = [kept if one.store.remote else None for one in opened]
         selection = config.selection

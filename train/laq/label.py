@@ -35,6 +35,7 @@ from oxcart.shards.errors import ConfigError, CorruptError, NotFiniteError
 from oxcart.shards.files import naming, private_folder, replacing, write_file
 from oxcart.train import checkpoint as checkpoints
 from oxcart.train.data import Loader
+from oxcart.train.data.config import rate_given
 from oxcart.train.data.sampling import TooShortError
 from oxcart.train.device import pick_device
 from oxcart.train.finite import refuse
@@ -244,7 +245,7 @@ def _loaders(dataset: Dataset, labeller: Labeller, batch_size: int) -> dict[str,
                 batch_size=batch_size,
                 size=config.model.image_size,
                 camera=config.data.camera,
-                control_rate=config.data.control_rate,
+                control_rate=rate_given(dataset.manifest, config.data.control_rate),
                 rank=0,
                 world_size=1,
                 repeat=False,

@@ -260,9 +260,8 @@ def flag_of(file: h5py.File, episode: str, field: str) -> bool | None:
         return None
     values = np.asarray(value)
     if values.dtype.kind not in "biuf" or math.prod(values.shape[1:]) != 1:
-        raise UnfitError(
-            f"--success {field}: expected one number, or one per step; got {values.dtype} {list(values.shape)}"
-        )
+        got = f"{values.dtype} {list(values.shape)}"
+        raise UnfitError(f"--success {field}: expected one number, or one per step; got {got}")
     values = values.reshape(-1)
     return bool(values[-1]) if values.size and not np.isnan(values[-1]) else None
 

@@ -145,24 +145,28 @@ def columns_of(
     return tuple(found)
 
 
+def single_values(dataset: RobotDataset) -> dict[str, bool]:
+    """Each column with one value per episode or per step -> whether it is of episodes."""
+    of_episodes = dataset.episodes[0].columns if dataset.episodes else {}
+    found = {name: True for name in of_episodes if _is_scalar(dataset, name)}
+    of_steps = (name for name, one in dataset.features.items() if one.shape in ((), (1,)))
+    return {**dict.fromkeys(of_steps, False), **found}
+
+
 def choose_value(dataset: RobotDataset, option: str, name: str) -> tuple[str, bool]:
     """A column with one value per episode or per step, and whether it is of episodes.
 
     Raises:
         ConfigError: there is no such column, or its values are lists or images.
     """
-    of_episodes = dataset.episodes[0].columns if dataset.episodes else {}
-    fit = [one for one in of_episodes if _is_scalar(dataset, one)]
-    if name in fit:
-        return name, True
-    fit += [one for one, about in dataset.features.items() if about.shape in ((), (1,))]
-    field = find(name, fit)
+    there = single_values(dataset)
+    field = find(name, there)
     if field is None:
         raise ConfigError(
             f"{option} {name!r}: expected a column with one value per episode or step; there are "
-            f"{', '.join(sorted({*fit}))}{did_you_mean(name, fit)}"
+            f"{', '.join(sorted(there))}{did_you_mean(name, there)}"
         )
-    return field, False
+    return field, there[field]
 
 
 def _is_scalar(dataset: RobotDataset, column: str) -> bool:

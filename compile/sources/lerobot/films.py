@@ -69,7 +69,7 @@ def find_span(index: VideoIndex, span: VideoSpan, steps: int, fps: int) -> tuple
             f"{span.file} has {count} frames, its episodes {span.needed} steps, so frames are missing "
             "that may lie before it"
         )
-    if span.said is not None and abs(span.said * fps - span.first) > OFF:
+    if span.said is not None and not abs(span.said * fps - span.first) <= OFF:
         raise ValueError(
             f"from_timestamp {span.said:.3f} s is not at its first frame, which is number {span.first} of "
             f"{span.file} and shown at {span.first / fps:.3f} s"

@@ -7,21 +7,19 @@ with the whole dataset is an error when it is opened; what is wrong with an epis
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from xxhash import xxh3_64, xxh3_64_intdigest
+from xxhash import xxh3_64, xxh3_64_hexdigest, xxh3_64_intdigest
 
 from oxcart.compile.images import Frame, ImageError, Resize, image_size
 from oxcart.compile.sources.base import (
     CensusRow,
     Film,
-    Floats,
     Images,
     Source,
     SourceConfig,
@@ -32,9 +30,10 @@ from oxcart.compile.sources.base import (
     refuse_options,
 )
 from oxcart.compile.sources.lerobot import choices
+from oxcart.compile.sources.lerobot.episodes import RobotColumns, RobotSteps, read_steps
 from oxcart.compile.sources.lerobot.films import find_span, play_span, read_index
-from oxcart.compile.sources.lerobot.metadata import INFO, EpisodeEntry, read_dataset
-from oxcart.compile.sources.lerobot.steps import StepFiles, images, integers, numbers
+from oxcart.compile.sources.lerobot.metadata import INFO, TASK, EpisodeEntry, read_dataset
+from oxcart.compile.sources.lerobot.steps import StepFiles
 from oxcart.compile.sources.videos.decode import VideoError, clip_digest
 from oxcart.manifests.canonical import canonical_json
 from oxcart.manifests.columns import ARRAYS, Column, described, given
@@ -44,40 +43,8 @@ from oxcart.shards.choices import one_of
 from oxcart.shards.errors import ConfigError
 from oxcart.shards.store import Store
 
-TASK = "task"
-"""The instruction: the text that `task_index` names, at each step."""
-INDICES = ("index", "episode_index", "frame_index", "task_index")
-TIME = "timestamp"
 VIDEOS = 8
 """Videos whose packets stay in memory during a census."""
-OFF = 0.5
-"""Steps by which a timestamp may be wrong before it means another step."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class RobotSteps:
-    """The steps of an episode, without what is in videos."""
-
-    arrays: Mapping[str, Floats]
-    instructions: Mapping[str, list[tuple[int, str]]]
-    images: Mapping[str, list[bytes]]
-    """Camera -> its encoded images, for those that are not in videos."""
-    environment: str | None
-    """Value of the column that names the environment."""
-    success: bool | None
-    terminal: bool | None
-
-    def digest(self) -> int:
-        """xxh3-64 of all of it."""
-        told = [self.instructions, self.environment, self.success, self.terminal]
-        same = xxh3_64(canonical_json(told))
-        for array in self.arrays.values():
-            same.update(array.tobytes())
-        for encoded in self.images.values():
-            for image in encoded:
-                same.update(len(image).to_bytes(8, "little"))
-                same.update(image)
-        return same.intdigest()
 
 
 class LerobotSource(Source):
@@ -119,6 +86,12 @@ class LerobotSource(Source):
             one_of("--no-action", end, ENDS)
         self.no_action = tuple(end for end in ENDS if end in (config.no_action or ()))
         self._texts = self._choose_texts(config.instruction)
+        self._places = config.environments
+        beyond = max(self._places or (), default=0)
+        if beyond and beyond >= len(dataset.episodes):
+            raise ConfigError(
+                f"--environment-table: expected episodes up to {len(dataset.episodes) - 1}, got {beyond}"
+            )
         self._rule = config.environment
         if self._rule and self._rule.field is None:
             raise ConfigError("environment: expected a column, got one name for all")
@@ -131,21 +104,23 @@ class LerobotSource(Source):
         self._success = (
             choices.choose_value(dataset, "success", self._success_rule.field) if self._success_rule else None
         )
-        self._terminal = (choices.TERMINAL, False) if choices.TERMINAL in dataset.features else None
+        of_steps = choices.single_values(dataset).get(choices.TERMINAL) is False
+        self._terminal = (choices.TERMINAL, False) if of_steps else None
         self._films = {
             camera.name: camera.field
             for camera in self.cameras
             if dataset.features[camera.field].dtype == "video"
         }
-        single = (self._environment, self._success, self._terminal)
-        wanted = [
-            *(*INDICES, TIME),
-            *(one.field for some in self._numbers.values() for one in some),
-            *(camera.field for camera in self.cameras if camera.name not in self._films),
-            *(name for name in self._texts if name != TASK),
-            *(one[0] for one in single if one and not one[1]),
-        ]
-        self._steps = StepFiles(self._store, list(dict.fromkeys(wanted)))
+        self._columns = RobotColumns(
+            numbers=self._numbers,
+            images={one.name: one.field for one in self.cameras if one.name not in self._films},
+            texts=self._texts,
+            environment=self._environment,
+            success=self._success,
+            success_pattern=self._success_rule.pattern if self._success_rule else None,
+            terminal=self._terminal,
+        )
+        self._steps = StepFiles(self._store, self._columns.names(dataset))
         self._index = lru_cache(VIDEOS)(partial(read_index, self._store))
         self._files: dict[str, list[EpisodeEntry]] = {}
         for entry in dataset.episodes:
@@ -160,6 +135,9 @@ class LerobotSource(Source):
                 "patterns": list(self._rule.patterns),
                 "known": self._rule.known,
             }
+        table = None
+        if self._places is not None:
+            table = xxh3_64_hexdigest(canonical_json(sorted(self._places.items())))
         success = None
         if self._success_rule and self._success:
             success = asdict(replace(self._success_rule, field=self._success[0]))
@@ -176,6 +154,7 @@ class LerobotSource(Source):
             "columns": {name: described(columns) for name, columns in self.array_columns.items()},
             "no_action": list(self.no_action),
             "environment": environment,
+            "environment_table": table,
             "success": success,
             "control_rate": self.control_rate,
             "licence": self.licence,
@@ -304,12 +283,17 @@ class LerobotSource(Source):
             same.update(data)
         if "action" in steps.arrays:
             same.update(steps.arrays["action"].tobytes())
-        environment, session = self._rule.find(steps.environment or "") if self._rule else (None, None)
+        known, environment, session = "declared", None, None
+        if self._places is not None:
+            environment, session = self._places.get(entry.number, (None, None))
+        elif self._rule:
+            environment, session = self._rule.find(steps.environment or "")
+            known = self._rule.known
         return {
             "source_length": length,
             "source_digest": xxh3_64_intdigest(np.array([digest, *clips], "<u8").tobytes()),
             "environment": environment,
-            "environment_known": self._rule.known if self._rule and environment else "unknown",
+            "environment_known": known if environment else "unknown",
             "session": session,
             "success": steps.success,
             "terminal": steps.terminal,
@@ -329,123 +313,25 @@ class LerobotSource(Source):
             raise ValueError(f"camera {camera}: the image of step 0 {error}") from error
 
     def _read_steps(self, entry: EpisodeEntry) -> RobotSteps:
-        """The steps of an episode, checked against the metadata; anything wrong raises a ValueError."""
+        """The steps of an episode; anything wrong with them raises a ValueError."""
         table = self._steps.rows(entry.file, entry.row, entry.steps)
-        every = np.arange(entry.steps)
-        self._expect(table, "episode_index", np.full(entry.steps, entry.number))
-        self._expect(table, "frame_index", every)
-        self._expect(table, "index", entry.index + every)
-        late = np.abs(numbers(table, TIME, 1)[:, 0] * self._dataset.fps - every) > OFF
-        if late.any():
-            step = int(late.argmax())
-            raise ValueError(
-                f"{TIME} {table[TIME][step].as_py()} at step {step}: at {self._dataset.fps} fps it would be "
-                f"{step / self._dataset.fps:.3f}"
-            )
-        arrays = {}
-        for what, some in self._numbers.items():
-            parts = [numbers(table, one.field, one.size)[:, one.part or slice(None)] for one in some]
-            if parts:
-                arrays[what] = np.ascontiguousarray(np.concatenate(parts, axis=1))
-        return RobotSteps(
-            arrays=arrays,
-            instructions={
-                name: self._tasks(entry, table) if name == TASK else _runs(table[name].to_pylist())
-                for name in self._texts
-            },
-            images={
-                camera.name: images(table, camera.field)
-                for camera in self.cameras
-                if camera.name not in self._films
-            },
-            environment=self._of_environment(entry, table),
-            success=self._of_success(entry, table),
-            terminal=_flag(self._values(entry, table, self._terminal)),
-        )
-
-    def _expect(self, table: pa.Table, name: str, expected: np.ndarray[Any, Any]) -> None:
-        """Refuse a column of indices that does not count as it should."""
-        found = integers(table, name)
-        wrong = np.flatnonzero(found != expected)
-        if wrong.size:
-            step = int(wrong[0])
-            raise ValueError(f"{name} is {found[step]} at step {step}, expected {expected[step]}")
-
-    def _tasks(self, entry: EpisodeEntry, table: pa.Table) -> list[tuple[int, str]]:
-        """(step at which it begins, text), one per change of the task."""
-        indices, known = integers(table, "task_index"), self._dataset.tasks
-        wrong = np.flatnonzero((indices < 0) | (indices >= len(known)))
-        if wrong.size:
-            step = int(wrong[0])
-            raise ValueError(f"task_index is {indices[step]} at step {step}; there are {len(known)} tasks")
-        runs = _runs([known[index] for index in indices])
-        for step, text in runs:
-            if entry.tasks and text not in entry.tasks:
-                raise ValueError(f"its task at step {step}, {text!r}, is none of those of its metadata")
-        return runs
-
-    def _values(self, entry: EpisodeEntry, table: pa.Table, column: tuple[str, bool] | None) -> list[Any]:
-        """The values of a column: one of an episode, or one per step."""
-        if column is None:
-            return []
-        name, of_episode = column
-        found = [entry.columns.get(name)] if of_episode else table[name].to_pylist()
-        return [one[0] if isinstance(one, list) and len(one) == 1 else one for one in found]
-
-    def _of_environment(self, entry: EpisodeEntry, table: pa.Table) -> str | None:
-        """The value that names the environment, which is the same at every step."""
-        texts = [_text(one) for one in self._values(entry, table, self._environment)]
-        for step, text in enumerate(texts):
-            if text != texts[0]:
-                raise ValueError(f"environment changes from {texts[0]!r} to {text!r} at step {step}")
-        return texts[0] if texts else None
-
-    def _of_success(self, entry: EpisodeEntry, table: pa.Table) -> bool | None:
-        """Whether the episode succeeded: the flag of its last step, or whether a text says so."""
-        values = self._values(entry, table, self._success)
-        if self._success_rule is None or self._success_rule.pattern is None:
-            return _flag(values)
-        text = _text(values[0])
-        return re.search(self._success_rule.pattern, text) is not None if text else None
+        return read_steps(self._dataset, entry, table, self._columns)
 
     def _usual_success(self) -> SuccessRule | None:
-        of_episodes = self._dataset.episodes[0].columns if self._dataset.episodes else {}
-        there = {*self._dataset.features, *of_episodes}
+        there = choices.single_values(self._dataset)
         return next((SuccessRule(field=name) for name in choices.SUCCESS if name in there), None)
 
     def _choose_texts(self, fields: tuple[str, ...] | None) -> tuple[str, ...]:
-        """Features that hold instructions: the task, else columns of text.
+        """Features that hold instructions: the task; or those that are named, subtasks or columns of text.
 
         Raises:
             ConfigError: there is no such column of text.
         """
-        there = {name for name, one in self._dataset.features.items() if one.dtype == "string"} | {TASK}
+        there = {name for name, one in self._dataset.features.items() if one.dtype == "string"}
+        there |= self._dataset.texts.keys()
         for field in fields or ():
             if field not in there:
                 raise ConfigError(
                     f"instruction {field!r}: expected one of {', '.join(sorted(there))}, or none"
                 )
         return (TASK,) if fields is None else fields
-
-
-def _runs(texts: Sequence[Any]) -> list[tuple[int, str]]:
-    """(step at which it begins, text), one per change of the text."""
-    runs: list[tuple[int, str]] = []
-    for step, one in enumerate(texts):
-        text = _text(one).strip()
-        if not runs or text != runs[-1][1]:
-            runs.append((step, text))
-    return runs
-
-
-def _text(value: Any) -> str:
-    return "" if value is None else str(value)
-
-
-def _flag(values: Sequence[Any]) -> bool | None:
-    """Whether the last value is not 0; None if there is none."""
-    if not values or values[-1] is None or values[-1] != values[-1]:
-        return None
-    if not isinstance(values[-1], bool | int | float):
-        raise ValueError(f"a flag holds {str(values[-1])[:20]!r} where a number is expected")
-    return bool(values[-1])

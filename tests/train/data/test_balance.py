@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections import Counter
 
 import numpy as np
@@ -96,6 +97,19 @@ def test_large_groups_are_reached_at_once() -> None:
     found = BalancedOrder(3, counts, np.array([0, 1])).at(np.array([0, 1, 2 * 10**11 - 1]))
     assert sorted(found.episode[:2].tolist()) == [0, 1]
     assert (found.draw < counts[found.episode]).all()
+
+
+def test_no_round_of_a_million_groups_is_laid_out() -> None:
+    order = BalancedOrder(1, np.ones(10**6, np.int64), np.arange(10**6))
+    positions = np.arange(20) * 10**6 + 7  # each of another round
+    tracemalloc.start()
+    try:
+        found = order.at(positions).episode
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(np.unique(found)) > 15
+    assert most < 1e6
 
 
 def test_rounds_differ_and_so_do_seeds() -> None:

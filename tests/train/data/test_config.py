@@ -5,10 +5,12 @@ from __future__ import annotations
 import ast
 import inspect
 import itertools
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from oxcart.shards.errors import ConfigError
@@ -73,6 +75,13 @@ def test_a_value_that_means_nothing_is_refused_in_one_line(options: dict[str, An
     with pytest.raises(ConfigError, match=f"^{said}") as caught:
         LoaderConfig(**{"sample": SAMPLE, "batch_size": 1, **options})
     assert len(str(caught.value).splitlines()) == 1
+
+
+def test_numbers_of_numpy_are_those_of_python(datasets: Mapping[str, Path]) -> None:
+    given = {"batch_size": np.int64(4), "seed": np.int64(3), "block": np.int32(8), "size": np.int64(16)}
+    loader = Loader(datasets["raw"], sample=SAMPLE, **given)  # type: ignore[arg-type]
+    plain = Loader(datasets["raw"], sample=SAMPLE, batch_size=4, seed=3, block=8, size=16)
+    assert json.loads(json.dumps(loader.state_dict())) == plain.state_dict()
 
 
 def test_every_field_has_a_docstring() -> None:

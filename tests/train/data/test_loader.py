@@ -509,6 +509,10 @@ BAD: list[tuple[Callable[[Datasets], Any], str]] = [
         "names that differ, and action=; got no action",
     ),
     (lambda d: loader_of(d, "raw", action="sum", action_columns=[]), r"names that differ, .* got \[\]"),
+    (
+        lambda d: loader_of(d, "raw", control_rate={"oxcart_kitchen": 5}),
+        "control_rate: expected one of oxcart_kitchens; got 'oxcart_kitchen'; did you mean",
+    ),
     (lambda d: loader_of(d, "raw", size=0), "size: expected pixels, .* got 0"),
     (lambda d: Mixture(datasets=["a", "b"], weights=[0, 0]), "all are 0"),
     (lambda d: Mixture(datasets=["a", "b"], weights=[1]), "expected one for each of 2 datasets, got 1"),

@@ -239,7 +239,7 @@ def test_a_batch_is_what_is_found_by_hand(windowed: Datasets, data: st.DataObjec
         return Loader(
             str(windowed[codec]),
             sample=window,
-            control_rate=HZ,
+            control_rate=HZ["arm"],
             repeat=False,
             threads=2,
             lanes=4,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import json
 import re
 import shutil
 from collections.abc import Callable
@@ -134,6 +136,8 @@ EPISODE: list[tuple[str, Damage, dict[int, str]]] = [
         table(DATA, "task_index", put(0, 2)),
         {0: "its task at step 0, 'close', is none of those of its metadata"},
     ),
+    ("v3", table(DATA, "timestamp", put(3, float("nan"))), {0: "timestamp nan at step 3"}),
+    ("v3", table(EPISODES, START, put(1, float("nan"))), {1: "from_timestamp nan s is not at its first"}),
     ("v3", table(DATA, "timestamp", put(3, 0.37)), {0: "timestamp 0.37.* at step 3: at 10 fps .* 0.300"}),
     (
         "v3",
@@ -217,6 +221,31 @@ def test_what_is_wrong_with_an_episode_rejects_it(
     for number, said in why.items():
         assert re.search(said, rejected[number]), rejected[number]
         assert len(rejected[number].splitlines()) == 1
+
+
+NONSENSE = [None, True, -1, 0, 3, 1e300, 1.5, "", "x", "{a}", "../x", [], [1], {}, {"a": 1}, [[]]]
+
+
+@pytest.mark.parametrize("version", ["v3", "v2"])
+def test_nonsense_in_the_description_is_an_error_of_one_line(
+    version: str, sound: dict[str, Path], tmp_path: Path
+) -> None:
+    root = damaged(sound, version, lambda _: None, tmp_path)
+    content = (root / "meta/info.json").read_text()
+    whole = json.loads(content)
+    paths = [(name,) for name in whole] + [("features", TOP, name) for name in whole["features"][TOP]]
+    read = 0
+    for path in paths:
+        for value in NONSENSE:
+            changed = json.loads(content)
+            functools.reduce(dict.__getitem__, path[:-1], changed)[path[-1]] = value
+            (root / "meta/info.json").write_text(json.dumps(changed))
+            try:
+                open_source(SourceConfig(url=str(root), kind="lerobot"))
+                read += 1
+            except OxcartError as error:
+                one_line(error)
+    assert 0 < read < len(paths) * len(NONSENSE) / 2
 
 
 def test_sound_datasets_have_no_rejected_episode(sound: dict[str, Path]) -> None:
