@@ -246,6 +246,17 @@ def test_a_split_of_the_source_and_parts_of_fields_are_chosen(tmp_path: Path) ->
     ]
 
 
+def test_a_known_layout_without_images_is_told_from_an_unknown_one(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "low_dim.hdf5", "w") as file:
+        file["data/demo_0/actions"] = np.zeros((4, 7))
+        file["data/demo_0/obs/object"] = np.zeros((4, 10))
+    assert refused(tmp_path / "low_dim.hdf5") == (
+        "low_dim.hdf5: its observations have no images, uint8 [T, H, W, 3]; found actions (float64 [4, 7]), "
+        "obs/object (float64 [4, 10]); render them first (robomimic: dataset_states_to_obs.py), or name "
+        "others with --camera"
+    )
+
+
 def test_another_layout_is_read_once_its_fields_are_named(tmp_path: Path) -> None:
     path = tmp_path / "a.hdf5"
     with h5py.File(path, "w") as file:
