@@ -193,10 +193,15 @@ class Recorder:
             digest = write_episode(file, key, episode, self.description, self._pool)
             file.flush()
             os.fsync(file.fileno())
-            os.replace(file.name, self.folder / file_name(self._next, digest))
-            sync_folder(folder)
+            path = self.folder / file_name(self._next, digest)
+            try:
+                os.replace(file.name, path)
+                sync_folder(folder)
+                self._count, self._next = self._count + 1, self._next + 1
+            except BaseException:  # the next episode would be a second one of this number
+                path.unlink(missing_ok=True)
+                raise
         self._sizes = {camera: (one.shape[1], one.shape[2]) for camera, one in episode.frames.items()}
-        self._count, self._next = self._count + 1, self._next + 1
         return key
 
 

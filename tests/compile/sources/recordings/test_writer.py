@@ -17,6 +17,7 @@ import pytest
 
 import oxcart
 from killed import WATCH
+from oxcart.compile.sources.recordings import writer
 from oxcart.manifests.ownership import SOURCE, owners
 from oxcart.shards.errors import ConfigError, CorruptError, OxcartError, StoreError
 from recorded import ACTION, CAMERAS, STATE, created, episode, record
@@ -282,10 +283,11 @@ def test_an_episode_that_is_interrupted_leaves_nothing(
         raise KeyboardInterrupt
 
     with created(folder) as out:
-        with monkeypatch.context() as patch, contextlib.suppress(KeyboardInterrupt):
-            patch.setattr(os, "replace", interrupt)
-            out.add_episode(**episode(0))
-        assert names(folder) == []
+        for where, what in ((os, "replace"), (writer, "sync_folder")):
+            with monkeypatch.context() as patch, contextlib.suppress(KeyboardInterrupt):
+                patch.setattr(where, what, interrupt)
+                out.add_episode(**episode(1))
+            assert names(folder) == []
         assert out.add_episode(**episode(0)) == "mine-000000"
 
 
