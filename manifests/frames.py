@@ -75,7 +75,7 @@ class CameraFrames:
         Raises:
             IndexError: there is no such step.
             TypeError: that is neither a step, a slice nor a list of steps. To take rows of a frame, read it
-                first: `frames[3][10:20]`.
+                first: `frames[3][10:20]`. Of a mask, take the steps: `frames[np.flatnonzero(mask)]`.
             CorruptError: a chunk does not match its digest, or cannot be decoded.
             StoreError: the shard cannot be read.
         """
@@ -83,12 +83,8 @@ class CameraFrames:
             run = range(len(self))[steps]
             return self._read(run.start, run.stop) if run.step == 1 else self._each(run)
         if isinstance(steps, list | range) or (isinstance(steps, np.ndarray) and steps.ndim == 1):
-            return self._each([self._step(operator.index(one)) for one in steps])
-        try:
-            step = self._step(operator.index(steps))
-        except TypeError:
-            got = cut(repr(steps), 60)
-            raise TypeError(f"frames: expected a step, a slice or a list of steps, got {got}") from None
+            return self._each([self._step(one) for one in steps])
+        step = self._step(steps)
         frame: Pixels = self._read(step, step + 1)[0]
         return frame
 
@@ -117,9 +113,16 @@ class CameraFrames:
         data = self.dataset.store.read_range(self.track.shard, begin, end - begin)
         return self.track.checked(memoryview(data), first, stop)
 
-    def _step(self, step: int) -> int:
+    def _step(self, given: object) -> int:
         """A step, of which a negative one counts from the end."""
         count = self.track.shape[0]
+        try:
+            if isinstance(given, bool):  # a list of them is a mask, not the steps 0 and 1
+                raise TypeError
+            step = operator.index(given)  # type: ignore[arg-type]
+        except TypeError:
+            got = cut(repr(given), 60)
+            raise TypeError(f"frames: expected a step, a slice or a list of steps, got {got}") from None
         if not -count <= step < count:
             raise IndexError(f"frame {step}: episode {self.track.key} has frames 0 to {count - 1}")
         return step % count

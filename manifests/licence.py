@@ -20,6 +20,8 @@ def check_licence(text: str) -> str:
     Raises:
         ConfigError: the text is neither an SPDX licence expression nor an http or https URL.
     """
+    if not isinstance(text, str):  # of a caller in Python, or of a file
+        raise ConfigError(f"licence: expected a text such as CC-BY-4.0, got {text!r}"[:200])
     try:
         return str(canonicalize_license_expression(text))
     except InvalidLicenseExpression:

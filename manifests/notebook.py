@@ -55,7 +55,8 @@ def episode_html(episode: Episode) -> str:
     ]
     try:
         frames = episode.frames()
-        shown = f'<img alt="{_text(frames.camera, NAME)}" src="{data_uri(strip(frames))}">'
+        drawn = f'alt="{_text(frames.camera, NAME)}" src="{data_uri(strip(frames))}"'
+        shown = f'<img style="max-width:100%" {drawn}>'
     except OxcartError as error:
         shown = f"no frames: {_text(str(error), LIST)}"
     return _block(

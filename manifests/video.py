@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from fractions import Fraction
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -43,15 +44,15 @@ def write_video(path: str | os.PathLike[str], frames: CameraFrames, fps: float) 
     if "://" in os.fspath(path) or Path(path).suffix.lower() != ".mp4":
         raise ConfigError(f"path: expected a file on this machine that ends in .mp4, got {os.fspath(path)!r}")
     path = Path(path)
-    if not SLOWEST <= fps <= FASTEST:
-        raise ConfigError(f"fps: expected {SLOWEST} to {FASTEST} frames per second, got {fps}")
+    if not isinstance(fps, Real) or not SLOWEST <= fps <= FASTEST:
+        raise ConfigError(f"fps: expected {SLOWEST} to {FASTEST} frames per second, got {fps!r}"[:200])
     try:
         import av
     except ModuleNotFoundError as error:
         raise ConfigError(
             "video: needs PyAV, which is not installed: pip install -c constraints.txt '.[video]'"
         ) from error
-    rate = Fraction(fps).limit_denominator(1001)
+    rate = Fraction(float(fps)).limit_denominator(1001)
     _, height, width, _ = frames.shape
     try:
         with naming(path):

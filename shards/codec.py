@@ -69,8 +69,8 @@ class Encoding:
             object.__setattr__(self, "quality", QUALITY)
         if self.codec != "jpeg" and self.quality is not None:
             raise ConfigError(f"jpeg quality: codec {self.codec} has none; leave it out or use codec jpeg")
-        if self.quality is not None and not 1 <= self.quality <= 100:
-            raise ConfigError(f"jpeg quality: expected 1 to 100, got {self.quality}")
+        if self.quality is not None and not (type(self.quality) is int and 1 <= self.quality <= 100):
+            raise ConfigError(f"jpeg quality: expected 1 to 100, got {self.quality!r}")
 
     def describe(self) -> dict[str, str | int | None]:
         """Codec, quality and frames per chunk, as plain JSON."""

@@ -72,6 +72,7 @@ def write_lerobot(
     version: str = "v3.0",
     cameras: Mapping[str, str] = VIDEOS,
     fps: int = FPS,
+    codec: str = "libx264",
     options: Mapping[str, str] | None = None,
 ) -> Path:
     """Write a dataset.
@@ -82,6 +83,7 @@ def write_lerobot(
         version: `v3.0` or `v2.1`.
         cameras: feature -> `video` or `image`.
         fps: steps per second.
+        codec: encoder of the videos.
         options: options of the encoder; key frames are two frames apart by default.
     """
     v3 = version == "v3.0"
@@ -114,7 +116,7 @@ def write_lerobot(
                 else f"videos/chunk-000/{camera}/episode_{start:06d}.mp4"
             )
             frames = (drawn(camera, e, step) for e in inside for step in range(takes[e].steps))
-            write_video(root / name, frames, fps, options)
+            write_video(root / name, frames, fps, options, codec)
             for e in inside if v3 else ():
                 rows[e] |= {
                     f"videos/{camera}/chunk_index": 0,
@@ -151,10 +153,12 @@ def write_lerobot(
     return root
 
 
-def write_video(path: Path, frames: Iterator[Frame], fps: int, options: Mapping[str, str]) -> None:
+def write_video(
+    path: Path, frames: Iterator[Frame], fps: int, options: Mapping[str, str], codec: str = "libx264"
+) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w") as out:
-        stream = out.add_stream("libx264", rate=fps, options=dict(options))
+        stream = out.add_stream(codec, rate=fps, options=dict(options))
         stream.height, stream.width = SIZE
         stream.pix_fmt, stream.thread_count = "yuv420p", 1
         for frame in frames:

@@ -86,12 +86,12 @@ def test_a_camera_or_step_that_is_not_there_is_said_in_one_line(intact: Path) ->
                 IndexError, match=f"^frame {step}: episode {episode.key} has frames 0 to {last}$"
             ):
                 frames[asked]
-    for wrong in (1.5, "x" * 999, None, (0, 1), (0, slice(2)), np.zeros((2, 2), int), {1}):
+    for wrong in (1.5, "x" * 999, None, (0, 1), (0, slice(2)), np.zeros((2, 2), int), {1}, [0.0], ["x"]):
         with pytest.raises(TypeError, match=r"^frames: expected a step, a slice or a list .{1,80}$"):
             frames[wrong]  # type: ignore[index]
-    for wrong in (np.zeros(3, np.bool_), [0.0], ["x"]):
-        with pytest.raises(TypeError):
-            frames[wrong]  # type: ignore[index]
+    for mask in (True, [True, False], np.ones(last + 1, np.bool_)):
+        with pytest.raises(TypeError, match=r"^frames: expected a step, a slice .* got (np\.)?True.?$"):
+            frames[mask]
     with pytest.raises(ValueError, match="copy=False is impossible"):
         np.asarray(frames, copy=False)
 

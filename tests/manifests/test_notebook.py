@@ -30,7 +30,7 @@ class Tags(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append(tag)
-        assert {name for name, _ in attrs} <= {"alt", "src"}
+        assert {name for name, _ in attrs} <= {"alt", "src", "style"}
 
     def handle_data(self, data: str) -> None:
         self.text += data
@@ -70,6 +70,7 @@ def test_texts_of_others_stay_text_and_short(intact: Path, text: str) -> None:
     row = {**plain.row, **dict.fromkeys(("instruction", "environment", "session"), text)}
     page = replace(plain, row=row)._repr_html_()
     assert set(Tags(page).tags) == {"div", "b", "img"}
+    assert 'style="max-width:100%"' in page  # not cut off in a narrow cell
     assert len(page) < len(plain._repr_html_()) + 2_000
     named = {**dataset.manifest.dataset, "name": text}
     manifest = replace(dataset.manifest, dataset=named)

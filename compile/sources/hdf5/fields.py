@@ -18,7 +18,6 @@ options name the fields.
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -29,6 +28,7 @@ import numpy as np
 from oxcart.compile.images import MAX_PIXELS, ImageError, image_size
 from oxcart.compile.sources.base import Floats
 from oxcart.compile.sources.hdf5.files import UnfitError, as_text, check_stored, describe, find
+from oxcart.compile.sources.parts import part_slice, split_part
 from oxcart.shards.choices import did_you_mean
 from oxcart.shards.errors import ConfigError
 
@@ -45,7 +45,6 @@ FILE = "file"
 BLOCK = 32 << 20
 """Bytes of frames that are read at a time, at least one chunk of the file."""
 
-_PART = re.compile(r"(?P<name>.+)\[(?P<start>-?\d{1,9})?:(?P<stop>-?\d{1,9})?\]", re.DOTALL)
 _SHOWN = 8
 """Datasets that a message names."""
 
@@ -133,7 +132,7 @@ def choose_numbers(
     """
     chosen = []
     for name in default_numbers(what, there) if names is None else names:
-        part = _PART.fullmatch(name) if resolve(name, there) is None else None
+        part = split_part(name) if resolve(name, there) is None else None
         path = resolve(part["name"] if part else name, there)
         if path is None:
             raise ConfigError(no_such(what, name, there))
@@ -143,11 +142,8 @@ def choose_numbers(
                 f"--{what} {name}: expected numbers for each step, the file has {describe(there[path])}; "
                 f"pass --{what} with another field, or none"
             )
-        bounds = slice(*(int(side) if side else None for side in part.groups()[1:])) if part else slice(None)
-        start, stop, _ = bounds.indices(width)
-        if start >= stop:
-            raise ConfigError(f"--{what} {name}: has no value; {path} has {width} per step")
-        chosen.append(NumberField(path=path, width=width, part=(start, stop) if part else None))
+        taken = part_slice(f"--{what}", name, part, width) if part else None
+        chosen.append(NumberField(path=path, width=width, part=taken and (taken.start, taken.stop)))
     if what == "reward" and chosen and sum(one.size for one in chosen) != 1:
         raise ConfigError(f"--reward: expected one number per step, got {sum(one.size for one in chosen)}")
     return tuple(chosen)
@@ -254,13 +250,19 @@ def text_of(file: h5py.File, episode: str, name: str, field: str) -> str | None:
 
 
 def flag_of(file: h5py.File, episode: str, field: str) -> bool | None:
-    """Whether the last number of a field is not 0; None if there is none, or it is NaN."""
+    """Whether the last number of a field is not 0; None if there is none, or it is NaN.
+
+    Raises:
+        UnfitError: the field holds something else, or several numbers per step.
+    """
     value = value_of(file, episode, field)
     if value is None:
         return None
-    values = np.asarray(value).reshape(-1)
-    if values.dtype.kind not in "biuf":
-        raise UnfitError(f"{field} holds {values.dtype}, expected numbers")
+    values = np.asarray(value)
+    if values.dtype.kind not in "biuf" or math.prod(values.shape[1:]) != 1:
+        got = f"{values.dtype} {list(values.shape)}"
+        raise UnfitError(f"--success {field}: expected one number, or one per step; got {got}")
+    values = values.reshape(-1)
     return bool(values[-1]) if values.size and not np.isnan(values[-1]) else None
 
 

@@ -1,6 +1,6 @@
 """HDF5 files as a source: one file of many episodes (robomimic), or one file per episode (ALOHA).
 
-    low_dim.hdf5                      a file, or a folder of files at any depth
+    image.hdf5                        a file, or a folder of files at any depth
     episodes/episode_0.hdf5
     episodes/episode_1.hdf5
     ...
@@ -133,6 +133,7 @@ class Hdf5Source(Source):
                     raise ConfigError(
                         f"--{option} {field}: no such attribute; {name} has {', '.join(known)}{hint}"
                     )
+            self._succeeded(file, name, place)
         self.array_sizes = {what: tuple(one.size for one in found) for what, found in self._numbers.items()}
         columns = {what: _columns(what, found, config) for what, found in self._numbers.items()}
         self.array_columns = {
@@ -426,9 +427,14 @@ def _choose_cameras(config: SourceConfig, name: str, there: Mapping[str, h5py.Da
     """The requested cameras; else the first by name of a layout that is known.
 
     Raises:
-        ConfigError: there is no such camera, or the layout is unknown.
+        ConfigError: there is no such camera, the episode has no images, or the layout is unknown.
     """
     usual = default_cameras(there)
+    if config.cameras is None and not usual and any(path.startswith(OBSERVATIONS) for path in there):
+        raise ConfigError(
+            f"{name}: its observations have no images, uint8 [T, H, W, 3]; found {shown(there)}; render them "
+            "first (robomimic: dataset_states_to_obs.py), or name others with --camera"
+        )
     if config.cameras is None and not usual:
         raise ConfigError(
             f"{name}: expected the layout of robomimic (data/demo_0/obs/NAME_image, data/demo_0/actions) or "

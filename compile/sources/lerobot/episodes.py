@@ -13,12 +13,10 @@ from xxhash import xxh3_64
 
 from oxcart.compile.sources.base import Floats
 from oxcart.compile.sources.lerobot.choices import RobotNumbers
-from oxcart.compile.sources.lerobot.metadata import EpisodeEntry, RobotDataset
+from oxcart.compile.sources.lerobot.metadata import TASK, EpisodeEntry, RobotDataset
 from oxcart.compile.sources.lerobot.steps import images, integers, numbers
 from oxcart.manifests.canonical import canonical_json
 
-TASK = "task"
-"""The instruction: the text that `task_index` names, at each step."""
 INDICES = ("index", "episode_index", "frame_index", "task_index")
 TIME = "timestamp"
 OFF = 0.5
@@ -37,22 +35,21 @@ class RobotColumns:
     images: Mapping[str, str]
     """Camera -> feature of encoded images."""
     texts: tuple[str, ...]
-    """Instructions: `TASK`, or columns of text."""
+    """Instructions: texts of the dataset, or columns of text."""
     environment: SingleValue | None
     success: SingleValue | None
     success_pattern: str | None
     """Regular expression that matches where an episode succeeded; None if the column is a flag."""
     terminal: SingleValue | None
 
-    @property
-    def names(self) -> list[str]:
+    def names(self, dataset: RobotDataset) -> list[str]:
         """Names of the columns of the steps, each once."""
         single = (self.environment, self.success, self.terminal)
         wanted = [
             *(*INDICES, TIME),
             *(one.field for some in self.numbers.values() for one in some),
             *self.images.values(),
-            *(name for name in self.texts if name != TASK),
+            *(f"{name}_index" if name in dataset.texts else name for name in self.texts),
             *(one[0] for one in single if one and not one[1]),
         ]
         return list(dict.fromkeys(wanted))
@@ -111,7 +108,9 @@ def read_steps(
     return RobotSteps(
         arrays=arrays,
         instructions={
-            name: _tasks(dataset, entry, table) if name == TASK else _runs(table[name].to_pylist())
+            name: _named(dataset, entry, table, name)
+            if name in dataset.texts
+            else _runs(table[name].to_pylist())
             for name in columns.texts
         },
         images={camera: images(table, field) for camera, field in columns.images.items()},
@@ -130,15 +129,15 @@ def _expect(table: pa.Table, name: str, expected: np.ndarray[Any, Any]) -> None:
         raise ValueError(f"{name} is {found[step]} at step {step}, expected {expected[step]}")
 
 
-def _tasks(dataset: RobotDataset, entry: EpisodeEntry, table: pa.Table) -> list[tuple[int, str]]:
-    """(step at which it begins, text), one per change of the task."""
-    indices, known = integers(table, "task_index"), dataset.tasks
-    wrong = np.flatnonzero((indices < 0) | (indices >= len(known)))
+def _named(dataset: RobotDataset, entry: EpisodeEntry, table: pa.Table, what: str) -> list[tuple[int, str]]:
+    """(step at which it begins, text), one per change of the task or subtask; a step may have no subtask."""
+    indices, known = integers(table, f"{what}_index"), dataset.texts[what]
+    wrong = np.flatnonzero((indices < (0 if what == TASK else -1)) | (indices >= len(known)))
     if wrong.size:
         step = int(wrong[0])
-        raise ValueError(f"task_index is {indices[step]} at step {step}; there are {len(known)} tasks")
-    runs = _runs([known[index] for index in indices])
-    for step, text in runs:
+        raise ValueError(f"{what}_index is {indices[step]} at step {step}; there are {len(known)} {what}s")
+    runs = _runs([known[index] if index >= 0 else "" for index in indices])
+    for step, text in runs if what == TASK else ():
         if entry.tasks and text not in entry.tasks:
             raise ValueError(f"its task at step {step}, {text!r}, is none of those of its metadata")
     return runs

@@ -30,6 +30,9 @@ from oxcart.shards.store import Store
 
 INFO = LEROBOT[0]
 VERSIONS = ("v3.0", "v2.1")
+TASK, SUBTASK = "task", "subtask"
+"""What `task_index` and `subtask_index` of a step name."""
+SUBTASKS = "meta/subtasks.parquet"
 MOST_BYTES = 256 << 20
 """Size limit of a file of metadata, in bytes."""
 
@@ -93,7 +96,8 @@ class RobotDataset:
     version: str
     fps: int
     features: Mapping[str, RobotFeature]
-    tasks: tuple[str, ...]
+    texts: Mapping[str, tuple[str, ...]]
+    """`task`, and `subtask` if there are any -> the text of each `task_index` or `subtask_index`."""
     episodes: tuple[EpisodeEntry, ...]
     files: tuple[str, ...]
     """The files of metadata that were read."""
@@ -124,7 +128,9 @@ def _read_dataset(store: Store) -> RobotDataset:
     except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
         raise SourceError(_reason(error), file=INFO) from error
     tasks_file = "meta/tasks.parquet" if v3 else "meta/tasks.jsonl"
-    tasks = _tasks(store, tasks_file)
+    texts = {TASK: _texts(store, tasks_file, TASK)}
+    if f"{SUBTASK}_index" in features and store.exists(SUBTASKS):
+        texts[SUBTASK] = _texts(store, SUBTASKS, SUBTASK)
     listed, files = _listed(store, v3)
     cameras = [name for name, one in features.items() if one.dtype == "video"]
     try:
@@ -134,7 +140,7 @@ def _read_dataset(store: Store) -> RobotDataset:
     found = {
         "total_episodes": len(episodes),
         "total_frames": sum(one.steps for one in episodes),
-        "total_tasks": len(tasks),
+        "total_tasks": len(texts[TASK]),
     }
     for name, count in found.items():
         if info.get(name, count) != count:
@@ -143,9 +149,9 @@ def _read_dataset(store: Store) -> RobotDataset:
         version=info["codebase_version"].removeprefix("v"),
         fps=int(fps),
         features=features,
-        tasks=tasks,
+        texts=texts,
         episodes=episodes,
-        files=(INFO, tasks_file, *files),
+        files=(INFO, tasks_file, *([SUBTASKS] if SUBTASK in texts else []), *files),
     )
 
 
@@ -200,16 +206,16 @@ def _templates(info: Mapping[str, Any], videos: bool) -> dict[str, str]:
     return found
 
 
-def _tasks(store: Store, name: str) -> tuple[str, ...]:
-    """The text of every task, whose place is its number."""
+def _texts(store: Store, name: str, what: str) -> tuple[str, ...]:
+    """The text of every task or subtask (`what`), whose place is its number."""
     rows = _read_rows(store, name)
     texts = []
     for place, row in enumerate(rows):
-        text = row.get("task", row.get("__index_level_0__"))
-        if row.get("task_index") != place or not isinstance(text, str):
+        text = row.get(what, row.get("__index_level_0__"))
+        if row.get(f"{what}_index") != place or not isinstance(text, str):
             raise SourceError(
-                f"tasks are out of order: expected a text with task_index {place} in row {place}, "
-                f"got task_index {row.get('task_index')}",
+                f"{what}s are out of order: expected a text with {what}_index {place} in row {place}, "
+                f"got {what}_index {row.get(f'{what}_index')}",
                 file=name,
             )
         texts.append(text.strip())

@@ -30,9 +30,9 @@ from oxcart.compile.sources.base import (
     refuse_options,
 )
 from oxcart.compile.sources.lerobot import choices
-from oxcart.compile.sources.lerobot.episodes import TASK, RobotColumns, RobotSteps, read_steps
+from oxcart.compile.sources.lerobot.episodes import RobotColumns, RobotSteps, read_steps
 from oxcart.compile.sources.lerobot.films import find_span, play_span, read_index
-from oxcart.compile.sources.lerobot.metadata import INFO, EpisodeEntry, read_dataset
+from oxcart.compile.sources.lerobot.metadata import INFO, TASK, EpisodeEntry, read_dataset
 from oxcart.compile.sources.lerobot.steps import StepFiles
 from oxcart.compile.sources.videos.decode import VideoError, clip_digest
 from oxcart.manifests.canonical import canonical_json
@@ -120,7 +120,7 @@ class LerobotSource(Source):
             success_pattern=self._success_rule.pattern if self._success_rule else None,
             terminal=self._terminal,
         )
-        self._steps = StepFiles(self._store, self._columns.names)
+        self._steps = StepFiles(self._store, self._columns.names(dataset))
         self._index = lru_cache(VIDEOS)(partial(read_index, self._store))
         self._files: dict[str, list[EpisodeEntry]] = {}
         for entry in dataset.episodes:
@@ -322,12 +322,13 @@ class LerobotSource(Source):
         return next((SuccessRule(field=name) for name in choices.SUCCESS if name in there), None)
 
     def _choose_texts(self, fields: tuple[str, ...] | None) -> tuple[str, ...]:
-        """Features that hold instructions: the task, else columns of text.
+        """Features that hold instructions: the task; or those that are named, subtasks or columns of text.
 
         Raises:
             ConfigError: there is no such column of text.
         """
-        there = {name for name, one in self._dataset.features.items() if one.dtype == "string"} | {TASK}
+        there = {name for name, one in self._dataset.features.items() if one.dtype == "string"}
+        there |= self._dataset.texts.keys()
         for field in fields or ():
             if field not in there:
                 raise ConfigError(

@@ -178,7 +178,7 @@ def _instructions(given: Any, steps: int) -> tuple[tuple[int, str], ...]:
 
 
 def _text(argument: str, given: Any) -> str | None:
-    """A text, or None if it says nothing."""
+    """A text without the spaces around it, by which one place would become two; or None."""
     if given is None:
         return None
     if not isinstance(given, str) or not given.strip():
@@ -187,11 +187,14 @@ def _text(argument: str, given: Any) -> str | None:
         given.encode()
     except UnicodeEncodeError as error:
         raise ConfigError(f"{argument}: expected text that UTF-8 can hold, got {given!r}"[:200]) from error
-    return given
+    return given.strip()
 
 
 def _as_array(argument: str, given: Any) -> np.ndarray[Any, Any]:
     try:
         return np.asarray(given)
-    except (ValueError, TypeError) as error:  # of a list whose items differ in shape
+    except ValueError as error:  # of a list whose items differ in shape
         raise ConfigError(f"{argument}: expected one array, got items of several shapes") from error
+    except (TypeError, RuntimeError) as error:  # of a tensor on a GPU, or one that requires gradients
+        why = " ".join(str(error).split())[:200]
+        raise ConfigError(f"{argument}: NumPy cannot read {type(given).__name__}: {why}") from error

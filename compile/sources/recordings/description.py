@@ -80,7 +80,7 @@ class Description:
         if not isinstance(self.reward, bool):
             raise ConfigError(f"reward: expected True or False, got {self.reward!r}")
         rate = self.control_rate
-        if rate is not None and not (isinstance(rate, int | float) and 0 < rate <= MOST_RATE):
+        if rate is not None and not (type(rate) in (int, float) and 0 < rate <= MOST_RATE):
             raise ConfigError(f"control_rate: expected steps per second, more than 0; got {rate!r}")
         if self.licence is not None:
             object.__setattr__(self, "licence", check_licence(self.licence))

@@ -6,6 +6,7 @@
 `add_episode` returns when the episode is durable: its file is written under a temporary name, fsynced and
 renamed. A kill at any moment loses at most the episode that was being written, and the same `create` goes on
 after those that are there. One process writes at a time; a lock of the system says so, which a kill releases.
+Threads of that process may all add episodes, which are written one after another.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import threading
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -30,7 +32,7 @@ from oxcart.compile.sources.recordings.description import (
     numbered,
     parse_description,
 )
-from oxcart.compile.sources.recordings.episodes import parse_episode, write_episode
+from oxcart.compile.sources.recordings.episodes import Recorded, parse_episode, write_episode
 from oxcart.manifests.canonical import differences
 from oxcart.manifests.columns import Column
 from oxcart.manifests.ownership import RECORDINGS, SOURCE, check_directory, holds_recordings
@@ -79,11 +81,9 @@ def create(
     place = os.fspath(folder)
     if "://" in place or not place:
         raise ConfigError(f"folder: expected a directory on this machine, got {place!r}")
-    if isinstance(cameras, str):
-        cameras = (cameras,)
     description = Description(
         name=Path(os.path.abspath(place)).name if name is None else name,
-        cameras=dict(cameras) if isinstance(cameras, Mapping) else dict.fromkeys(cameras),
+        cameras=dict(cameras) if isinstance(cameras, Mapping) else _named(cameras),
         action=_columns("action", action),
         state=_columns("state", state),
         reward=reward,
@@ -103,7 +103,7 @@ class Recorder:
     def __init__(self, folder: Path, description: Description) -> None:
         self.folder, self.description = folder, description
         _describe(folder, description)
-        self._lock = _locked(folder)
+        self._lock, self._turn = _locked(folder), threading.RLock()
         try:
             self._pool = ThreadPoolExecutor(min(THREADS, default_workers()))
             _make_ready(folder / EPISODES)
@@ -137,8 +137,9 @@ class Recorder:
 
     def close(self) -> None:
         """Let other processes write; every episode is durable already."""
-        self._lock.close()
-        self._pool.shutdown()
+        with self._turn:
+            self._lock.close()
+            self._pool.shutdown()
 
     def add_episode(
         self,
@@ -169,33 +170,57 @@ class Recorder:
             ConfigError: an argument is wrong, or the recorder is closed.
             StoreError: the disk is full, or the folder cannot be written.
         """
-        if self._lock.closed:
-            raise ConfigError(f"{self.folder}: is closed; create it again to go on")
-        episode = checked(
-            self.description,
-            self._sizes,
-            frames=frames,
-            arrays={"action": action, "state": state, "reward": reward},
-            instruction=instruction,
-            environment=environment,
-            session=session,
-            success=success,
-        )
+        with self._turn:
+            if self._lock.closed:
+                raise ConfigError(f"{self.folder}: is closed; create it again to go on")
+            episode = checked(
+                self.description,
+                self._sizes,
+                frames=frames,
+                arrays={"action": action, "state": state, "reward": reward},
+                instruction=instruction,
+                environment=environment,
+                session=session,
+                success=success,
+            )
+            return self._write(episode)
+
+    def _write(self, episode: Recorded) -> str:
+        """Write the next episode durably, and return its key."""
         key = make_key(self.description.name, self._next)
         folder = self.folder / EPISODES
         with naming(folder), new_file(folder) as file:
             digest = write_episode(file, key, episode, self.description, self._pool)
             file.flush()
             os.fsync(file.fileno())
-            os.replace(file.name, self.folder / file_name(self._next, digest))
-            sync_folder(folder)
+            path = self.folder / file_name(self._next, digest)
+            try:
+                os.replace(file.name, path)
+                sync_folder(folder)
+                self._count, self._next = self._count + 1, self._next + 1
+            except BaseException:  # the next episode would be a second one of this number
+                path.unlink(missing_ok=True)
+                raise
         self._sizes = {camera: (one.shape[1], one.shape[2]) for camera, one in episode.frames.items()}
-        self._count, self._next = self._count + 1, self._next + 1
         return key
 
 
+def _named(given: Any) -> dict[str, str | None]:
+    """Cameras of which nothing but the names is given."""
+    found = _each(given)
+    for i, one in enumerate(found):
+        if not isinstance(one, str) or one in found[:i]:
+            raise ConfigError(f"cameras: expected names that differ, or name -> role; got {one!r}"[:200])
+    return dict.fromkeys(found)
+
+
+def _each(given: Any) -> list[Any]:
+    """The items of an argument; a text or what has no items is the only one."""
+    return list(given) if isinstance(given, Iterable) and not isinstance(given, str) else [given]
+
+
 def _columns(what: str, given: Iterable[str | Column]) -> tuple[Column, ...]:
-    found = [given] if isinstance(given, str) else list(given)
+    found = _each(given)
     for one in found:
         if not isinstance(one, str | Column):
             raise ConfigError(f"{what}: expected names or oxcart.Column, got {one!r}")

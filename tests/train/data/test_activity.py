@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -224,9 +225,13 @@ def test_samples_are_idle_by_all_cameras_and_by_actions(whole: Compiled, tmp_pat
 
 @pytest.fixture(scope="module")
 def planted(whole: Compiled, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A dataset of two cameras: the first sees steps 0 and 3 move, the second step 1."""
-    url = str(tmp_path_factory.mktemp("planted") / "both")
-    source = SourceConfig(url=str(whole.source), cameras=CAMERAS)
+    """A dataset of two cameras, as `plant` makes it."""
+    return plant(whole, str(tmp_path_factory.mktemp("planted") / "both"))
+
+
+def plant(whole: Compiled, url: str, **options: Any) -> str:
+    """Compile a dataset of two cameras: the first sees steps 0 and 3 move, the second step 1."""
+    source = SourceConfig(url=str(whole.source), cameras=CAMERAS, **options)
     manifest = compiled(whole.source, Path(url), source=source, rule=SplitRule(val=None))
     values = {
         row["key"]: np.array([(9 * (t in (0, 3)), 9 * (t == 1)) for t in range(row["steps"])], np.float32)
@@ -241,6 +246,14 @@ def planted(whole: Compiled, tmp_path_factory: pytest.TempPathFactory) -> str:
     )
     write_annotation(beside(url, "motion"), annotation)
     return url
+
+
+def test_a_camera_that_is_read_for_want_of_a_primary_one_is_scored_alone(
+    whole: Compiled, tmp_path: Path
+) -> None:
+    url = plant(whole, str(tmp_path / "both"), roles=dict(zip(CAMERAS, ("secondary", "wrist"), strict=True)))
+    found = Loader(url, sample=Frames(per_episode="all"), batch_size=8, repeat=False, min_motion=4.0)
+    assert {t for _, t in keys_and_steps(found)} == {0, 3}
 
 
 REPEATED = Window(frames=(0, 2), pad="repeat", per_episode="all")

@@ -246,6 +246,17 @@ def test_a_split_of_the_source_and_parts_of_fields_are_chosen(tmp_path: Path) ->
     ]
 
 
+def test_a_known_layout_without_images_is_told_from_an_unknown_one(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "low_dim.hdf5", "w") as file:
+        file["data/demo_0/actions"] = np.zeros((4, 7))
+        file["data/demo_0/obs/object"] = np.zeros((4, 10))
+    assert refused(tmp_path / "low_dim.hdf5") == (
+        "low_dim.hdf5: its observations have no images, uint8 [T, H, W, 3]; found actions (float64 [4, 7]), "
+        "obs/object (float64 [4, 10]); render them first (robomimic: dataset_states_to_obs.py), or name "
+        "others with --camera"
+    )
+
+
 def test_another_layout_is_read_once_its_fields_are_named(tmp_path: Path) -> None:
     path = tmp_path / "a.hdf5"
     with h5py.File(path, "w") as file:
@@ -277,7 +288,8 @@ def test_another_layout_is_read_once_its_fields_are_named(tmp_path: Path) -> Non
             "--camera actions: expected uint8 [T, H, W, 3] or encoded images, the fi",
         ),
         ({"action": ("action",)}, "--action action: no such field; the file has actions (float64 [5, 7]),"),
-        ({"action": ("actions[9:]",)}, "--action actions[9:]: has no value; actions has 7 per step"),
+        ({"action": ("actions[9:]",)}, "--action 'actions[9:]': expected a part of 7 values"),
+        ({"action": ("actions[:8]",)}, "--action 'actions[:8]': expected a part of 7 values"),
         ({"reward": ("actions",)}, "--reward: expected one number per step, got 7"),
         ({"environment": EnvironmentRule(field="scenes")}, "--environment scenes: no such attribute; "),
         ({"environment": EnvironmentRule(field="scenes")}, "did you mean scene?"),
@@ -286,6 +298,11 @@ def test_another_layout_is_read_once_its_fields_are_named(tmp_path: Path) -> Non
             "--instruction text: no such attribute; lift.hdf5 has file, num_samples, ",
         ),
         ({"success": SuccessRule(field="done")}, "--success done: no such attribute"),
+        (
+            {"success": SuccessRule(field="actions")},
+            "--success actions: expected one number, or one per step; got float64 [5, 7]",
+        ),
+        ({"success": SuccessRule(field="scene")}, "--success scene: expected one number, or one per step; "),
         ({"source_splits": ("test",)}, "--source-split: expected one of train, valid; got 'test'"),
         (
             {"roles": {"front": "wrist"}},

@@ -9,6 +9,8 @@ from typing import Any
 
 import av
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from lerobot_writer import (
     DATA,
@@ -127,9 +129,20 @@ def test_every_frame_action_and_task_is_that_of_its_step(root: Path) -> None:
             assert nearest == list(range(take.steps)), "frames of other steps"
 
 
-@pytest.mark.parametrize("options", [None, {"g": "12", "bf": "3", "crf": "12"}])
-def test_frames_equal_sequential_decoding(options: Mapping[str, str] | None, tmp_path: Path) -> None:
-    root = write_lerobot(tmp_path / "set", TAKES, cameras={TOP: "video"}, options=options)
+@pytest.mark.parametrize(
+    ("codec", "options"),
+    [
+        ("libx264", None),
+        ("libx264", {"g": "12", "bf": "3", "crf": "12"}),
+        ("libsvtav1", {"g": "2", "crf": "30", "preset": "12"}),
+    ],
+)
+def test_frames_equal_sequential_decoding(
+    codec: str, options: Mapping[str, str] | None, tmp_path: Path
+) -> None:
+    if codec not in av.codecs_available:
+        pytest.skip(f"this PyAV has no {codec}")
+    root = write_lerobot(tmp_path / "set", TAKES, cameras={TOP: "video"}, codec=codec, options=options)
     every = np.concatenate([decoded(path) for path in sorted((root / "videos").rglob("*.mp4"))]).astype(int)
     source = opened(root)
     found = np.concatenate([frames_of(source.read(row), "top") for row in reversed(rows(root))][::-1])
@@ -241,6 +254,20 @@ def test_arrays_may_be_named_cut_and_joined(videos: Path) -> None:
     expected = [action_of(1, step)[:2] * 2 for step in range(6)]
     assert episode.action is not None
     assert np.allclose(episode.action, np.array(expected, np.float32))
+
+
+def test_subtasks_are_instructions_if_they_are_asked_for(tmp_path: Path) -> None:
+    takes = [RobotTake(frame_columns={"subtask_index": some}) for some in ([-1, 1, 1, 0, 0], [2] * 5)]
+    root = write_lerobot(tmp_path / "set", takes, cameras=IMAGES)
+    table = pa.table({"subtask_index": [0, 1], "subtask": ["lift", "reach"]})
+    pq.write_table(table, root / "meta/subtasks.parquet")
+    first, second = rows(root, instruction=("task", "subtask"))
+    assert opened(root, instruction=("task", "subtask")).read(first).instructions == {
+        "task": [(0, "pick")],
+        "subtask": [(0, ""), (1, "reach"), (3, "lift")],
+    }
+    assert second["rejected"] == "subtask_index is 2 at step 0; there are 2 subtasks"
+    assert [row["instructions"] for row in rows(root)] == [["pick"], ["pick"]]
 
 
 PLACES = [

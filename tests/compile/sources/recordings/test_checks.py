@@ -10,7 +10,7 @@ import pytest
 
 from oxcart.shards.errors import ConfigError
 from recorded import CAMERAS, created, episode
-from sample_compile import one_line
+from sample_compile import census_of, one_line
 
 BLANK = np.zeros((5, 20, 24, 3), np.uint8)
 WRIST = np.zeros((5, 16, 16, 3), np.uint8)
@@ -24,6 +24,16 @@ def holed(value: float) -> np.ndarray[Any, Any]:
     action = np.zeros((5, 2))
     action[3, 1] = value
     return action
+
+
+class OnGpu:
+    """What NumPy cannot read, as it cannot read a tensor on a GPU."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+    def __array__(self, *_: object, **__: object) -> np.ndarray[Any, Any]:
+        raise self.error
 
 
 @pytest.mark.parametrize(
@@ -41,6 +51,8 @@ def holed(value: float) -> np.ndarray[Any, Any]:
         ({"action": np.zeros(5)}, "action: expected numbers [T, 2] (dx, gripper), got float64 [5]"),
         ({"action": [["a", "b"]] * 5}, "action: expected numbers [T, 2] (dx, gripper), got <U1 [5, 2]"),
         ({"action": [[1, 2], [3]]}, "action: expected one array, got items of several shapes"),
+        ({"action": OnGpu(TypeError("use\n.cpu()"))}, "action: NumPy cannot read OnGpu: use .cpu()"),
+        (frames(wrist=OnGpu(RuntimeError("detach"))), "frames['wrist']: NumPy cannot read OnGpu: detach"),
         ({"action": None}, "action: expected [T, 2] (dx, gripper), got none"),
         ({"reward": np.zeros(5)}, "reward: these recordings declare none; leave it out, or create others"),
         (
@@ -128,3 +140,13 @@ def test_whole_numbers_flags_and_lists_are_converted(tmp_path: Path) -> None:
             out.add_episode(**episode(1, state=None, reward=np.zeros((5, 2))))
         with pytest.raises(ConfigError, match="reward: expected \\[T, 1\\] \\(reward\\), got none"):
             out.add_episode(**episode(1, state=None))
+
+
+def test_spaces_around_a_text_do_not_make_another_place(tmp_path: Path) -> None:
+    texts = {"environment": " kitchen 3\n", "session": "day\t", "instruction": [(0, "take it "), (2, " ")]}
+    with created(tmp_path / "mine") as out:
+        with pytest.raises(ConfigError, match="instruction: expected a text or None, got ' '"):
+            out.add_episode(**episode(0, **texts))
+        out.add_episode(**episode(0, **{**texts, "instruction": " take it\n"}))
+    (row,) = census_of(tmp_path / "mine", kind="recordings").table.to_pylist()
+    assert (row["environment"], row["session"], row["instructions"]) == ("kitchen 3", "day", ["take it"])

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import tarfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ import pytest
 
 import oxcart
 from killed import WATCH
+from oxcart.compile.sources.recordings import writer
 from oxcart.manifests.ownership import SOURCE, owners
 from oxcart.shards.errors import ConfigError, CorruptError, OxcartError, StoreError
 from recorded import ACTION, CAMERAS, STATE, created, episode, record
@@ -164,6 +166,14 @@ def test_nothing_else_is_written_into_recordings(tmp_path: Path) -> None:
     assert [owner.kind for owner in owners(tmp_path / "mine" / "report.html")] == [SOURCE]
 
 
+def test_threads_that_add_episodes_get_numbers_of_their_own(tmp_path: Path) -> None:
+    calls = [episode(i, steps=300) for i in range(8)]
+    with created(tmp_path / "mine") as out, ThreadPoolExecutor(4) as threads:
+        keys = list(threads.map(lambda call: out.add_episode(**call), calls))
+    assert sorted(keys) == [f"mine-{i:06d}" for i in range(8)]
+    assert len(tree(tmp_path / "mine")) == 1 + 8
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -180,7 +190,14 @@ def test_nothing_else_is_written_into_recordings(tmp_path: Path) -> None:
         ({"control_rate": 0}, "control_rate: expected steps per second"),
         ({"control_rate": "5"}, "control_rate: expected steps per second, more than 0; got '5'"),
         ({"reward": 1}, "reward: expected True or False"),
+        ({"control_rate": True}, "control_rate: expected steps per second, more than 0; got True"),
         ({"licence": "CC BY"}, "licence: expected an SPDX licence expression"),
+        ({"licence": 4}, "licence: expected a text such as CC-BY-4.0, got 4"),
+        ({"codec": "jpeg", "jpeg_quality": "90"}, "jpeg quality: expected 1 to 100, got '90'"),
+        ({"action": 3}, "action: expected names or oxcart.Column, got 3"),
+        ({"cameras": 2}, "cameras: expected names that differ, or name -> role; got 2"),
+        ({"cameras": [["a"]]}, r"cameras: expected names that differ, or name -> role; got \['a'\]"),
+        ({"cameras": ["a", "b", "a"]}, "cameras: expected names that differ, or name -> role; got 'a'"),
     ],
 )
 def test_impossible_arguments_are_refused_before_a_folder_is_made(
@@ -266,10 +283,11 @@ def test_an_episode_that_is_interrupted_leaves_nothing(
         raise KeyboardInterrupt
 
     with created(folder) as out:
-        with monkeypatch.context() as patch, contextlib.suppress(KeyboardInterrupt):
-            patch.setattr(os, "replace", interrupt)
-            out.add_episode(**episode(0))
-        assert names(folder) == []
+        for where, what in ((os, "replace"), (writer, "sync_folder")):
+            with monkeypatch.context() as patch, contextlib.suppress(KeyboardInterrupt):
+                patch.setattr(where, what, interrupt)
+                out.add_episode(**episode(1))
+            assert names(folder) == []
         assert out.add_episode(**episode(0)) == "mine-000000"
 
 
