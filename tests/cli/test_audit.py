@@ -230,6 +230,7 @@ def test_the_exit_code_of_every_verdict(row: list[str]) -> None:
         assert _exit_code(found, fail_on) == int(code), fail_on
 
 
+@pytest.mark.system
 def test_exit_3_where_a_kitchen_is_in_train_under_another_name(tmp_path: Path) -> None:
     sample = RldsSampleConfig(kitchens=5, sessions=2, episodes=2, steps=6, size=48, files=2)
     source = write_rlds(tmp_path / "source", sample)

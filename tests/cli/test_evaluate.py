@@ -74,6 +74,7 @@ def test_a_page_and_the_same_numbers_as_json(
     assert found["subsets"] == []
 
 
+@pytest.mark.system
 def test_a_split_that_is_made_anew_holds_out_nothing_that_the_run_has_not_seen(
     run: Path, dataset: Path, tmp_path: Path
 ) -> None:

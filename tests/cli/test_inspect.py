@@ -176,6 +176,7 @@ def paths(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     return [path] * bool(path) + [found for name, inner in inside for found in paths(inner, (*path, name))]
 
 
+@pytest.mark.system
 def test_inspect_of_any_mutated_manifest_is_text_or_one_line(root: Path) -> None:
     said = manifest(root)
     failed = 0

@@ -264,6 +264,7 @@ class TestDeterminism:
         assert finish(str(parts)) == manifest
         assert tree(parts) == tree(whole)
 
+    @pytest.mark.system
     def test_in_a_bucket(self, before: Before, tmp_path: Path, bucket: Server) -> None:
         local, url = before.copy(tmp_path), f"s3://{BUCKET}/{uuid.uuid4().hex}"
         manifest = extended(before.grown, local)

@@ -32,6 +32,7 @@ from sample_compile import (
 )
 
 
+@pytest.mark.system
 def test_compiles_of_one_plan_at_once_all_succeed(whole: Compiled, tmp_path: Path) -> None:
     out = tmp_path / "out"
     command = [sys.executable, "-m", "oxcart.cli.main", "compile", str(whole.source), str(out), "--quiet"]

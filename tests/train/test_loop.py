@@ -142,6 +142,7 @@ def test_the_same_seed_gives_the_same_run_and_another_another(
     assert not torch.equal(weights(tmp_path / "other")["encoder.queries"], weights(whole)["encoder.queries"])
 
 
+@pytest.mark.system
 def test_accumulation_equals_the_big_batch(kitchen: Path, whole: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     trained(run, kitchen, *AUGMENTED, f"train.steps={STEPS}", "val.every=2", "train.accumulate=4")

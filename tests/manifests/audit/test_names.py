@@ -100,6 +100,7 @@ def test_distance_is_what_the_whole_table_says(one: str, other: str, most: int) 
     assert distance(one, other, most) == min(rows[-1][-1], most + 1)
 
 
+@pytest.mark.system
 def test_long_names_are_compared_whole_and_cost_no_more_than_reading_them() -> None:
     """Twelve names of 100,000 letters: the square of one of them would take minutes."""
     long = "kitchen of many words " * 5000

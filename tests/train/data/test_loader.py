@@ -116,7 +116,6 @@ def test_a_step_has_the_same_samples_for_any_number_of_ranks(datasets: Datasets,
     ("what", "world"),
     few(
         [(what, world) for what in ("raw", "zstd", "mixture") for world in (1, 2, 4)],
-        ("raw", 1),
         ("mixture", 2),
     ),
 )
@@ -460,6 +459,7 @@ def test_it_works_in_a_dataloader_without_workers(datasets: Datasets) -> None:
         next(iter(DataLoader(loader_of(datasets, "raw"), batch_size=None, num_workers=1)))
 
 
+@pytest.mark.system
 def test_threads_end_with_the_loader(datasets: Datasets) -> None:
     import threading
 
