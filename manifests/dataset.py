@@ -87,7 +87,7 @@ Read = Callable[[Store, str, str], bytes]
 """Reads an object: `read_whole`, or another way to the same bytes, such as a cache."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Dataset:
     """A compiled dataset in a store: a sequence of its episodes, which can be found by key as well."""
 

@@ -133,7 +133,8 @@ class _Parser:
         while place < len(self._text):
             match = _TOKEN.match(self._text, place)
             if match is None:
-                raise ConfigError(self._message("cannot be read", place))
+                hint = "; did you mean ==?" if self._text[place] == "=" else ""
+                raise ConfigError(self._message("cannot be read", place) + hint)
             kind = str(match.lastgroup)
             if kind != "space":
                 yield _Token(kind, match.group(), place)

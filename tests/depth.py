@@ -21,7 +21,7 @@ from hypothesis import settings
 
 QUICK, FULL = "quick", "full"
 """Names of the hypothesis profiles; the first is the default."""
-FEW = 25
+FEW = 16
 
 settings.register_profile(QUICK, max_examples=FEW, deadline=None)
 settings.register_profile(FULL, max_examples=100, deadline=None)

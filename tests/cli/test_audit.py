@@ -77,6 +77,7 @@ def test_exit_2_where_it_could_not_be_checked(kitchens: Path, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("unread", ["stdout", "stderr"])
+@pytest.mark.system
 def test_exit_2_where_the_reader_has_gone(unread: str, clean: Path) -> None:
     reader, writer = os.pipe()
     os.close(reader)
@@ -107,6 +108,7 @@ def test_text_wraps_to_the_terminal_and_nothing_is_cut(
     assert "".join("".join(sentences).split()) == "".join("".join(said["verdict"]["because"]).split())
 
 
+@pytest.mark.system
 def test_colours_are_for_terminals_that_want_them(leaky: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def said(color: bool) -> str:
         arguments = ["audit", str(leaky), "--frames", "2", "--fail-on", "never"]

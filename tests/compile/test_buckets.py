@@ -182,6 +182,7 @@ class TestResume:
         assert not written & done
         assert tree_of(out.out) == whole.tree
 
+    @pytest.mark.system
     def test_a_store_that_fails_for_good_leaves_what_another_compile_resumes_from(
         self, whole: Compiled, remote: str, bucket: Server
     ) -> None:
@@ -232,6 +233,7 @@ class TestResume:
         assert execute(prepare(replace(out, out=f"{remote}/out"))) == whole.manifest
         assert tree_of(f"{remote}/out") == whole.tree
 
+    @pytest.mark.system
     def test_another_plan_is_refused_until_it_overwrites(self, whole: Compiled, remote: str) -> None:
         out = replace(config_of(whole.source, Path("out")), out=f"{remote}/out")
         other = replace(out, settings=replace(out.settings, rule=SplitRule(val=None)))

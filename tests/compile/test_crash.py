@@ -256,6 +256,7 @@ def copy(source: Path, target: Path) -> None:
         (target / name).write_bytes((source / name).read_bytes())
 
 
+@pytest.mark.system
 def test_the_workers_die_with_the_process_that_started_them(case: Case, tmp_path: Path) -> None:
     """Only that process is killed, once a worker has written; `run` waits until the group is gone."""
     out = tmp_path / "out"

@@ -42,6 +42,7 @@ def two(tmp_path_factory: pytest.TempPathFactory, whole: Compiled) -> Path:
     return out
 
 
+@pytest.mark.system
 def test_there_and_back_gives_the_same_bytes(two: Path, tmp_path: Path) -> None:
     manifest = transcoded(two, tmp_path / "zstd", codec="zstd")
     assert verify(Dataset.open(str(tmp_path / "zstd")), decode=True) == []
@@ -149,6 +150,7 @@ def test_another_size(two: Path, tmp_path: Path) -> None:
     assert manifest.config["transcoded_from"] == [shaped(large.manifest)]
 
 
+@pytest.mark.system
 def test_the_versions_are_of_what_made_the_pixels(whole: Compiled, tmp_path: Path) -> None:
     compiled(whole.source, tmp_path / "jpeg", encoding=JPEG)
     shutil.copytree(whole.out, tmp_path / "raw")

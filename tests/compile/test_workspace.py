@@ -57,6 +57,7 @@ def test_a_compile_that_was_finished_by_another_returns_its_manifest(whole: Comp
     assert tree(tmp_path / "out") == whole.tree
 
 
+@pytest.mark.system
 def test_what_another_plan_left_does_not_count(whole: Compiled, tmp_path: Path) -> None:
     out = tmp_path / "out"
     other = config_of(whole.source, out, shard_size=1)

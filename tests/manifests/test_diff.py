@@ -18,6 +18,7 @@ def changes(a: Path, b: Path, what: str) -> dict[str, tuple[str | None, str | No
     return {one.name: (one.before, one.after) for one in found if one.what == what}
 
 
+@pytest.mark.system
 def test_equal_fingerprints_are_identical(whole: Compiled, tmp_path: Path) -> None:
     compiled(whole.source, tmp_path / "again", workers=2)
     found = diff(str(whole.out), str(tmp_path / "again"))

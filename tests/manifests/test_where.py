@@ -179,6 +179,7 @@ HOSTILE = [
     ("environment ~ toy", "expected a regular expression in quotes"),
     ("environment == 'toy", "cannot be read, at character 16"),
     ("steps == 1; DROP", "cannot be read, at character 11: '; DROP'"),
+    ("steps = 5", "cannot be read, at character 7: '= 5'; did you mean ==?"),
     ("steps == 0x10", "cannot be read, at character 10"),
     ("__import__('os').system('true')", "cannot be read, at character 17: \".system('true')\""),
     ("steps.real == 7", "there is no column 'steps.real'"),

@@ -164,12 +164,24 @@ class Loader(torch.utils.data.IterableDataset[Batch]):
         if not self.config.repeat:
             samples, count = min(size, self.epoch_length), min(count, len(self))
         rows = -(-samples // self.world_size)
+        frames = sum(math.prod(shape) for shape in self.frame_shapes.values())
+        arrays = 4 * sum(math.prod(shape) for shape in self._array_shapes.values())
+        what = "frames, actions and states" if arrays else "frames"
         check_fits(
             "batch_size",
-            rows * count * sum(math.prod(shape) for shape in self.frame_shapes.values()),
-            f"frames of {count:,} batches (prefetch={prefetch}) of {rows:,} samples",
+            rows * count * (frames + arrays),
+            f"{what} of {count:,} batches (prefetch={prefetch}) of {rows:,} samples",
             "take a smaller batch_size or prefetch",
         )
+
+    @property
+    def _array_shapes(self) -> dict[str, tuple[int, ...]]:
+        """`action`, `state` -> shape of the array of a sample."""
+        found = {}
+        for name, width in self._widths.items():
+            steps = max((one.arrays[name].shape for one in self.streams if name in one.arrays), default=())
+            found[name] = (*steps, width)
+        return found
 
     @property
     def frame_shapes(self) -> dict[str, tuple[int, ...]]:
@@ -312,14 +324,13 @@ class Loader(torch.utils.data.IterableDataset[Batch]):
             pads[name] = torch.ones((count, *shape[:-3]), dtype=torch.bool)
         named = isinstance(sample.window.frames, Mapping)
         arrays: dict[str, torch.Tensor] = {}
-        for name, width in self._widths.items():
-            steps = max((one.arrays[name].shape for one in self.streams if name in one.arrays), default=())
-            arrays[name] = self._memory[name].take((count, *steps, width), torch.float32)
+        for name, shape in self._array_shapes.items():
+            arrays[name] = self._memory[name].take((count, *shape), torch.float32)
             arrays[name].numpy().fill(0)
             if name == "action" and config.action == "sum":
-                arrays["action_mask"] = torch.zeros((count, width), dtype=torch.bool)
+                arrays["action_mask"] = torch.zeros((count, *shape), dtype=torch.bool)
             else:
-                arrays[f"{name}_is_pad"] = torch.ones((count, *steps), dtype=torch.bool)
+                arrays[f"{name}_is_pad"] = torch.ones((count, *shape[:-1]), dtype=torch.bool)
         return Batch(
             frames=frames if named else frames.get(config.camera),
             frames_is_pad=pads if named else pads.get(config.camera),

@@ -117,6 +117,7 @@ def test_black_frames_are_no_duplicates(kitchens: Path, tmp_path: Path) -> None:
     assert "black" in found.verdict.because[0]
 
 
+@pytest.mark.system
 def test_datasets_of_other_sizes_and_cameras(clean: Path, kitchens: Path, tmp_path: Path) -> None:
     from oxcart.compile.sources.base import SourceConfig
 

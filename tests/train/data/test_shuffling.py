@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from oxcart.train.data.order import Order
@@ -35,6 +36,7 @@ def test_larger_blocks_and_more_lanes_mix_better() -> None:
     assert by[16, 64].memory == 1024
 
 
+@pytest.mark.system
 def test_the_plot_is_an_image(tmp_path: Path) -> None:
     plot(mixing(ORDER, KITCHENS, 40, [1, 4], [1, 64]), 40, "kitchens", tmp_path / "x.png")
     with Image.open(tmp_path / "x.png") as image:

@@ -289,6 +289,7 @@ def test_datasets_of_other_columns_and_cameras_are_mixed(windowed: Datasets, win
 
 @depth(100)
 @given(data=st.data())
+@pytest.mark.system
 def test_datasets_are_mixed_in_any_window(windowed: Datasets, data: st.DataObject) -> None:
     check_mixture(windowed, data.draw(windows(["primary", "wrist", "image"])))
 

@@ -8,6 +8,8 @@ import sys
 PROGRAM = """
 import threading, time
 from functools import partial
+import pytest
+
 from oxcart.train.data.workers import Workers
 
 class Held:
@@ -27,6 +29,7 @@ gate.set()
 """
 
 
+@pytest.mark.system
 def test_a_thread_frees_what_a_call_holds_before_the_process_ends() -> None:
     """A tensor that is freed while the interpreter is torn down aborts the process."""
     run = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=True)

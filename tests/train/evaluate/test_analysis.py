@@ -41,6 +41,8 @@ from oxcart.train.flow import flow_meter
 from oxcart.train.statistics import Floats
 from planted import context, planted, skipped, with_frames
 
+pytestmark = pytest.mark.system
+
 ABOUT = {
     "run": "runs/<first>",
     "step": 2000,

@@ -85,6 +85,7 @@ def test_a_value_that_the_first_pairs_of_episodes_lack_is_probed_on_the_others()
     assert measured("compass", some) == measured("compass", pairs), "a motion needs no gripper"
 
 
+@pytest.mark.system
 def test_plots_are_drawn_of_both_with_the_names_of_their_axes() -> None:
     pairs = two_and_seven("direction")
     for name in ("compass", "probe"):

@@ -192,6 +192,7 @@ def test_a_model_on_disk_that_is_incomplete_or_not_finite_is_refused(qwen: Path,
             load_policy(tmp_path, "cpu")
 
 
+@pytest.mark.system
 def test_a_model_that_a_kill_left_unwritten_is_made_up_for(
     qwen: Path, kitchen: Path, codes: Path, tmp_path: Path
 ) -> None:
