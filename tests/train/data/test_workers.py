@@ -5,11 +5,11 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
+
 PROGRAM = """
 import threading, time
 from functools import partial
-import pytest
-
 from oxcart.train.data.workers import Workers
 
 class Held:
