@@ -299,8 +299,9 @@ class Loader(torch.utils.data.IterableDataset[Batch]):
 
     def _make(self, wanted: list[Wanted], *, expected: bool) -> tuple[Batch, list[Any]]:
         """A batch without the data in shards, and the calls that read these data."""
+        config = self.config
         batch = self._empty(sum(len(one.rows) for one in wanted))
-        calls = []
+        calls: list[Any] = []
         for i, (stream, one) in enumerate(zip(self.streams, wanted, strict=True)):
             if not len(one.rows):
                 continue
@@ -311,8 +312,13 @@ class Loader(torch.utils.data.IterableDataset[Batch]):
                 batch.annotations_is_pad[name].numpy()[one.rows] = beyond
             reuses = {view.name: view.reader.reuse for view in stream.views} if expected else {}
             share = -(-len(one.rows) // self._slices)
-            for begin in range(0, len(one.rows), share):
-                calls.append(partial(stream.fill, one.slice(begin, begin + share), batch, reuses))
+            slices = [one.slice(begin, begin + share) for begin in range(0, len(one.rows), share)]
+            if config.cameras:
+                calls += [partial(stream.fill_frames, some, batch, reuses) for some in slices]
+            if config.arrays or config.instructions:
+                # Samples of an episode share its arrays, unless each has to be waited for.
+                remote = stream.index.dataset.store.remote
+                calls += [partial(stream.fill_values, some, batch) for some in (slices if remote else [one])]
         return batch, calls
 
     def _empty(self, count: int) -> Batch:

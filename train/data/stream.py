@@ -240,13 +240,20 @@ class DatasetStream:
             assert mask is not None
             _part(mask, steps.shape)[rows] = outside
         environments = index.texts["environment"].at(episodes)
-        instructions = index.texts["instruction"].at(episodes)
-        datasets, keys, places, texts = batch.dataset, batch.key, batch.environment, batch.instruction
-        for row, key, environment, instruction in zip(
-            rows.tolist(), index.keys_at(episodes), environments, instructions, strict=True
-        ):
-            datasets[row], keys[row] = self.name, key
-            places[row], texts[row] = environment, instruction or ""
+        instructions = [text or "" for text in index.texts["instruction"].at(episodes)]
+        lists: tuple[list[Any], ...] = (batch.dataset, batch.key, batch.environment, batch.instruction)
+        values: tuple[list[Any], ...] = (
+            [self.name] * len(rows),
+            index.keys_at(episodes),
+            environments,
+            instructions,
+        )
+        for into, some in zip(lists, values, strict=True):
+            if len(some) == len(into):  # of one dataset, the rows are in order
+                into[:] = some
+            else:
+                for row, value in zip(rows.tolist(), some, strict=True):
+                    into[row] = value
 
     def _held(self, array: str, episodes: Int64) -> tuple[Int64, Int64]:
         """First step of each episode that holds an array, and the step after the last one."""
@@ -261,8 +268,8 @@ class DatasetStream:
         outside: npt.NDArray[np.bool_] = (steps < _along(start, relative)) | (steps >= _along(stop, relative))
         return outside
 
-    def fill(self, wanted: Wanted, batch: Batch, reuses: Mapping[str, Reuse]) -> None:
-        """Read frames, arrays and instructions of some samples into their rows, in a thread.
+    def fill_frames(self, wanted: Wanted, batch: Batch, reuses: Mapping[str, Reuse]) -> None:
+        """Read the frames of some samples into their rows, in a thread.
 
         Args:
             wanted: the samples.
@@ -276,6 +283,9 @@ class DatasetStream:
             view.reader.read(wanted.episodes, steps, frames, wanted.rows, reuses.get(view.name))
         for name in self.relative.frames.keys() - {view.name for view in self.views}:
             _of(batch.frames, name)[wanted.rows] = 0
+
+    def fill_values(self, wanted: Wanted, batch: Batch) -> None:
+        """Read arrays and instructions of some samples into their rows, in a thread."""
         for name, steps in self.arrays.items():
             self._fill_array(name, steps, wanted, batch)
         if self._sum is not None:
