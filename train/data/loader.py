@@ -174,7 +174,7 @@ class Loader(torch.utils.data.IterableDataset[Batch]):
             "take a smaller batch_size or prefetch",
         )
 
-    @property
+    @cached_property
     def _array_shapes(self) -> dict[str, tuple[int, ...]]:
         """`action`, `state` -> shape of the array of a sample."""
         found = {}
@@ -183,7 +183,7 @@ class Loader(torch.utils.data.IterableDataset[Batch]):
             found[name] = (*steps, width)
         return found
 
-    @property
+    @cached_property
     def frame_shapes(self) -> dict[str, tuple[int, ...]]:
         """Camera, as it was asked for -> shape of the frames of a sample."""
         steps = self.streams[0].relative.frames

@@ -15,6 +15,7 @@ import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from numbers import Real
 from typing import Any, TypeAlias
 
@@ -180,7 +181,7 @@ class Frames:
     def __post_init__(self) -> None:
         _ = self.window  # checks
 
-    @property
+    @cached_property
     def window(self) -> Window:
         """The same as a window."""
         return Window(frames=0, per_episode=self.per_episode, leave=self.leave)
@@ -216,7 +217,7 @@ class Pairs:
             raise ConfigError(f"pairs.seconds: expected more than 0, got {self.seconds}")
         _ = self.window  # checks
 
-    @property
+    @cached_property
     def window(self) -> Window:
         """The same as a window."""
         steps = Seconds(0, self.seconds) if self.seconds is not None else (0, self.frames or 0)

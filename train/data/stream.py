@@ -232,7 +232,9 @@ class DatasetStream:
         batch.t.numpy()[rows] = wanted.steps
         batch.offset.numpy()[rows] = self.offset
         for view in self.views:
-            outside = self._outside(wanted, view.steps, np.zeros_like(episodes), index.steps[episodes])
+            outside: Any = False  # of a window that is dropped where it is not whole
+            if self._repeat:
+                outside = self._outside(wanted, view.steps, np.zeros_like(episodes), index.steps[episodes])
             _of(batch.frames_is_pad, view.name)[rows] = outside
         for name, steps in self.arrays.items():
             outside = self._outside(wanted, steps, *self._held(name, episodes))
