@@ -232,10 +232,10 @@ class DatasetStream:
         batch.t.numpy()[rows] = wanted.steps
         batch.offset.numpy()[rows] = self.offset
         for view in self.views:
-            outside: Any = False  # of a window that is dropped where it is not whole
-            if self._repeat:
-                outside = self._outside(wanted, view.steps, np.zeros_like(episodes), index.steps[episodes])
-            _of(batch.frames_is_pad, view.name)[rows] = outside
+            ends = np.zeros_like(episodes), index.steps[episodes]
+            _of(batch.frames_is_pad, view.name)[rows] = (
+                self._outside(wanted, view.steps, *ends) if self._repeat else False
+            )
         for name, steps in self.arrays.items():
             outside = self._outside(wanted, steps, *self._held(name, episodes))
             mask = batch.action_is_pad if name == "action" else batch.state_is_pad
