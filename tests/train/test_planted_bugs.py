@@ -538,8 +538,8 @@ BUGS = [
     Bug(
         "frames that are padding are said to be none",
         STREAM,
-        "view.name)[rows] = outside",
-        "view.name)[rows] = ~outside",
+        "self._outside(wanted, view.steps, *ends) if",
+        "~self._outside(wanted, view.steps, *ends) if",
         REPEATING,
     ),
     Bug(
