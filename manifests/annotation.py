@@ -83,8 +83,13 @@ class StoredValues(Mapping[str, npt.NDArray[Any]]):
 
 
 def beside(dataset: str, name: str) -> str:
-    """URL of an annotation of a dataset: beside the dataset, which is never changed."""
+    """URL of an annotation of a dataset: beside the dataset, which is never changed.
+
+    That of a dataset on the Hub, where only its repository can be written, is in the current directory.
+    """
     place = dataset.rstrip("/")
+    if place.startswith("hf://"):
+        place = Store(place).folder
     if "://" not in place and os.path.basename(place) in ("", ".", ".."):
         place = os.path.realpath(dataset)
     return f"{place}.{name}.parquet"

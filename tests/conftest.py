@@ -168,6 +168,7 @@ def hub_server(cloud: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[HubServer]
             cloud.delenv(name)
     cloud.setattr("huggingface_hub.constants.HF_TOKEN_PATH", str(tmp_path / "token"))
     cloud.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", True)  # its protocol has no server here
+    cloud.setattr("huggingface_hub.utils._detect_agent._registry", {})  # it would be asked for once a process
     with hub() as server:
         cloud.setenv("HF_ENDPOINT", server.url)
         yield server
