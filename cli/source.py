@@ -158,9 +158,9 @@ def source_config(
     licence: tuple[str, ...],
     **videos: Any,
 ) -> SourceConfig:
+    from oxcart.compile.environment_table import read_places
     from oxcart.compile.sources.base import EnvironmentRule, SourceConfig, SuccessRule
     from oxcart.compile.sources.kinds import recognise
-    from oxcart.compile.sources.places import read_places
 
     kind, url = recognise(source)
     cameras = [_camera(one) for one in camera]

@@ -17,7 +17,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from oxcart.compile.images import Resize
-from oxcart.compile.sources.places import Places
+from oxcart.compile.sources.places import PlaceTable
 from oxcart.compile.sources.videos.config import VideoConfig
 from oxcart.manifests.columns import ARRAYS, Column
 from oxcart.shards.errors import ConfigError, SourceError
@@ -158,7 +158,7 @@ class SourceConfig:
     """Array -> its columns in the dataset that is to be extended."""
     environment: EnvironmentRule | None = None
     """Rule that determines the environment of an episode."""
-    environments: Places | None = field(default=None, hash=False)
+    environments: PlaceTable | None = field(default=None, hash=False)
     """A table that tells the environments, whatever the source says."""
     licence: str | None = None
     """Licence of the data: an SPDX expression or a URL."""
@@ -310,7 +310,7 @@ class Source(Protocol):
     """Environments that are known to have other names -> those names."""
     effort: int = 1
     """Time that a census takes per byte, as a multiple of that of RLDS records."""
-    places: Places | None = None
+    places: PlaceTable | None = None
     """A table that tells the environments, whatever the source says."""
 
     @property

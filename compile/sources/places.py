@@ -1,8 +1,4 @@
-"""The environments of episodes, from a table beside the source: a list of them, or another source's census.
-
-episode_index,environment,session
-0,kitchen 1,monday
-1,kitchen 2,
+"""Tables that tell the environments of episodes: a list of them, or the census of another source.
 
 A list names episodes by `episode_index` (of LeRobot) or by `key`. A census tells the environments of a copy
 that has none: an episode is where the episode of the census is that has as many steps and the same numbers
@@ -19,18 +15,12 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.csv
-import pyarrow.parquet as pq
 from xxhash import xxh3_64, xxh3_64_hexdigest
 
 from oxcart.manifests.canonical import canonical_json
-from oxcart.shards.choices import one_of
 from oxcart.shards.errors import ConfigError
-from oxcart.shards.store import store_of
 
 OPTION = "--environment-table"
-MOST_BYTES = 1 << 30
-"""Size limit of the file, in bytes."""
 INDEX, KEY = "episode_index", "key"
 KNOWN = ("declared", "inferred", "unknown")
 """What `environment_known` may say."""
@@ -40,18 +30,11 @@ COMMON = 8
 """Most episodes of a census that may share a hash; one that more have says nothing."""
 DROPPED = 2
 """Steps by which a copy may be shorter or longer than its original."""
-_PLACE = ("environment", "session", "environment_known")
-"""Columns that make a `Place`."""
-_TYPES = {
-    INDEX: pa.int64(),
-    KEY: pa.string(),
-    "environment": pa.string(),
-    "session": pa.string(),
-    "environment_known": pa.string(),
-}
+PLACE = ("environment", "session", "environment_known")
+"""Columns that make an `EpisodePlace`."""
 
 
-class Place(NamedTuple):
+class EpisodePlace(NamedTuple):
     """Where and when an episode was recorded."""
 
     environment: str | None
@@ -59,10 +42,10 @@ class Place(NamedTuple):
     known: str = "declared"
 
 
-NOWHERE = Place(None, None, "unknown")
+NOWHERE = EpisodePlace(None, None, "unknown")
 
 
-class Places(Protocol):
+class PlaceTable(Protocol):
     """What tells the environments of the episodes of a source."""
 
     sketched: bool
@@ -87,11 +70,11 @@ class Places(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class ListedPlaces:
-    """Places of episodes that are named one by one; those of all others are unknown."""
+    """PlaceTable of episodes that are named one by one; those of all others are unknown."""
 
     by: str
     """`episode_index` or `key`."""
-    places: Mapping[Any, Place]
+    places: Mapping[Any, EpisodePlace]
     """Number or key of an episode -> its place."""
 
     sketched = False
@@ -129,7 +112,7 @@ class ListedPlaces:
 
 @dataclass(frozen=True)
 class CensusPlaces:
-    """Places of the episodes of a census, for a copy of them."""
+    """PlaceTable of the episodes of a census, for a copy of them."""
 
     name: str
     """Name of the dataset of the census."""
@@ -140,7 +123,7 @@ class CensusPlaces:
 
     def describe(self) -> str:
         """A digest of the census."""
-        told = [self.name, *(self.rows[name].to_pylist() for name in ("steps", *_PLACE))]
+        told = [self.name, *(self.rows[name].to_pylist() for name in ("steps", *PLACE))]
         same = xxh3_64(canonical_json(told))
         for hashes in self.rows["sketch"].to_numpy():
             same.update(np.append(hashes, np.uint32(len(hashes))).astype("<u4").tobytes())
@@ -164,8 +147,10 @@ class CensusPlaces:
         return [f"{OPTION}: {found}" + (f"; {said}, whose environments stay unknown" if said else "")]
 
     @cached_property
-    def _places(self) -> list[Place]:
-        return [Place(*row) for row in zip(*(self.rows[name].to_pylist() for name in _PLACE), strict=True)]
+    def _places(self) -> list[EpisodePlace]:
+        return [
+            EpisodePlace(*row) for row in zip(*(self.rows[name].to_pylist() for name in PLACE), strict=True)
+        ]
 
     @cached_property
     def _holders(self) -> Mapping[int, list[int]]:
@@ -176,7 +161,7 @@ class CensusPlaces:
                 holders[one].append(episode)
         return {one: episodes for one, episodes in holders.items() if len(episodes) <= COMMON}
 
-    def _found(self, table: pa.Table) -> Iterator[tuple[Place, str]]:
+    def _found(self, table: pa.Table) -> Iterator[tuple[EpisodePlace, str]]:
         """The place of each episode, and whether it was `found`, `not found` or is `ambiguous`."""
         steps = self.rows["steps"].to_pylist()
         for length, hashes in zip(table["steps"].to_pylist(), table["sketch"].to_pylist(), strict=True):
@@ -188,7 +173,7 @@ class CensusPlaces:
             )
             yield self._judged(shared)
 
-    def _judged(self, shared: Mapping[int, int]) -> tuple[Place, str]:
+    def _judged(self, shared: Mapping[int, int]) -> tuple[EpisodePlace, str]:
         """The place where most hashes are from; none if another place has half as many."""
         best: dict[str | None, int] = defaultdict(int)
         for episode, count in shared.items():
@@ -204,72 +189,9 @@ class CensusPlaces:
         return nearest[0] if len(sessions) == 1 else nearest[0]._replace(session=None), "found"
 
 
-def read_places(file: str) -> Places:
-    """Read a table of environments: Parquet, CSV if its name says so, or a census that `oxcart scan` wrote.
-
-    Raises:
-        ConfigError: it is no such table, or names an episode twice.
-        StoreError: it cannot be read.
-    """
-    from oxcart.compile import census
-
-    store, name = store_of(file)
-    data = store.read(name, MOST_BYTES)
-    try:
-        if name.lower().endswith(".csv"):
-            types = pyarrow.csv.ConvertOptions(
-                column_types=_TYPES, strings_can_be_null=True, null_values=[""]
-            )
-            table = pyarrow.csv.read_csv(pa.BufferReader(data), convert_options=types)
-        else:
-            table = pq.read_table(pa.BufferReader(data))
-            if census.METADATA in (table.schema.metadata or {}):
-                return _of_census(census.read(data, file), file)
-        by = INDEX if INDEX in table.column_names else KEY
-        for column in (by, "environment"):
-            if column not in table.column_names:
-                raise ValueError(f"there is no column {column}, only {', '.join(table.column_names)}")
-        found = {
-            column: table[column].cast(kind).to_pylist()
-            for column, kind in _TYPES.items()
-            if column in table.column_names
-        }
-    except (pa.ArrowException, ValueError, OSError) as error:
-        raise ConfigError(
-            f"{OPTION} {file}: expected Parquet or CSV with {INDEX} or {KEY}, and environment: "
-            f"{str(error).splitlines()[0]}"
-        ) from error
-    nothing: list[Any] = [None] * table.num_rows
-    columns = [found[by], *(found.get(name, nothing) for name in _PLACE)]
-    places: dict[Any, Place] = {}
-    for name, environment, session, known in zip(*columns, strict=True):
-        if name is None or (by == INDEX and name < 0) or name in places:
-            raise ConfigError(f"{OPTION} {file}: expected each {by} once, got {name} in row {len(places)}")
-        one_of(f"{OPTION} {file}: environment_known", known or KNOWN[0], KNOWN)
-        known = (known or KNOWN[0]) if environment else NOWHERE.known
-        places[name] = Place(environment or None, session or None, known)
-    return ListedPlaces(by=by, places=places)
-
-
-def _of_census(census: Any, file: str) -> CensusPlaces:
-    """The places of the episodes of a census.
-
-    Raises:
-        ConfigError: it is a part of one, or of a source without sketches.
-    """
-    if census.part is not None:
-        raise ConfigError(f"{OPTION} {file}: expected a whole census, got part {census.part}")
-    if census.source["kind"] != "rlds":
-        raise ConfigError(
-            f"{OPTION} {file}: expected the census of an RLDS dataset, got one of {census.source['kind']}"
-        )
-    rows = census.usable.select(["steps", "sketch", *_PLACE]).combine_chunks()
-    return CensusPlaces(census.source["name"], rows)
-
-
-def _with(table: pa.Table, places: Sequence[Place]) -> pa.Table:
+def _with(table: pa.Table, places: Sequence[EpisodePlace]) -> pa.Table:
     """A census table with other places."""
-    for column, name in enumerate(_PLACE):
+    for column, name in enumerate(PLACE):
         at = table.schema.get_field_index(name)
         values = pa.array([place[column] for place in places], pa.string())
         table = table.set_column(at, table.schema.field(at), values)

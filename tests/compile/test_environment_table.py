@@ -14,16 +14,21 @@ from lerobot_port import write_port
 from lerobot_writer import IMAGES, RobotTake, write_lerobot
 
 from oxcart.compile.census import load
+from oxcart.compile.environment_table import read_places
 from oxcart.compile.sample.rlds import RldsSampleConfig, write_rlds
 from oxcart.compile.sources import open_source
 from oxcart.compile.sources.base import SourceConfig
-from oxcart.compile.sources.places import CensusPlaces, ListedPlaces, Place, read_places
+from oxcart.compile.sources.places import NOWHERE, CensusPlaces, EpisodePlace, ListedPlaces
 from oxcart.manifests.dataset import Dataset
 from oxcart.shards.errors import ConfigError
 from sample_compile import census_of, cli, complaint, one_line, rows_of
 
 TABLE = 'episode_index,environment,session\n1,"kitchen, big",\n0,lab,monday\n2,,\n'
-PLACES = {0: Place("lab", "monday"), 1: Place("kitchen, big"), 2: Place(None, None, "unknown")}
+PLACES = {
+    0: EpisodePlace("lab", "monday"),
+    1: EpisodePlace("kitchen, big"),
+    2: NOWHERE,
+}
 LISTED = ListedPlaces(by="episode_index", places=PLACES)
 
 
@@ -43,15 +48,15 @@ def test_a_table_is_csv_or_parquet(tmp_path: Path) -> None:
     pq.write_table(pa.table(columns), tmp_path / "places.parquet")
     assert read_places(str(tmp_path / "places.parquet")) == LISTED
     assert read_places(csv(tmp_path, "environment,episode_index\n7,3\n")) == ListedPlaces(
-        by="episode_index", places={3: Place("7")}
+        by="episode_index", places={3: EpisodePlace("7")}
     )
     by_key = "key,environment,environment_known\nset-0,7,inferred\nset-1,,inferred\nset-2,8,\n"
     assert read_places(csv(tmp_path, by_key)) == ListedPlaces(
         by="key",
         places={
-            "set-0": Place("7", None, "inferred"),
-            "set-1": Place(None, None, "unknown"),
-            "set-2": Place("8", None, "declared"),
+            "set-0": EpisodePlace("7", None, "inferred"),
+            "set-1": NOWHERE,
+            "set-2": EpisodePlace("8", None, "declared"),
         },
     )
 
@@ -131,7 +136,7 @@ def port(root: Path, original: tuple[Path, list[dict[str, Any]], str], **changes
 
 
 def copied(rows: list[dict[str, Any]]) -> set[int]:
-    """Places of the episodes that are in two kitchens."""
+    """PlaceTable of the episodes that are in two kitchens."""
     twice = {one["duplicate"] for one in rows if [r["duplicate"] for r in rows].count(one["duplicate"]) > 1}
     return {i for i, one in enumerate(rows) if one["duplicate"] in twice}
 
@@ -156,10 +161,10 @@ def test_the_episodes_of_a_port_are_found_in_the_census_of_its_original(
     unsure = copied(rows)
     assert len(unsure) == 2
     for i, (row, was) in enumerate(zip(census, rows, strict=True)):
-        wanted = Place(None, None, "unknown")
+        wanted = NOWHERE
         if i not in unsure:
-            wanted = Place(was["environment"], was["session"], was["environment_known"])
-        assert Place(row["environment"], row["session"], row["environment_known"]) == wanted
+            wanted = EpisodePlace(was["environment"], was["session"], was["environment_known"])
+        assert EpisodePlace(row["environment"], row["session"], row["environment_known"]) == wanted
     said = cli("scan", root, "--environment-table", file).output
     assert "11 of 13 episodes are episodes of oxcart_kitchens; 2 ambiguous, whose" in said
 
@@ -199,7 +204,9 @@ def test_a_census_is_of_one_table(original: tuple[Path, list[dict[str, Any]], st
     kitchens = read_places(original[2])
     assert isinstance(kitchens, CensusPlaces)
     other = replace(kitchens, rows=kitchens.rows.slice(1))
-    lists = [ListedPlaces(by="key", places={row["key"]: Place(name)}) for row in rows[:2] for name in "ab"]
+    lists = [
+        ListedPlaces(by="key", places={row["key"]: EpisodePlace(name)}) for row in rows[:2] for name in "ab"
+    ]
     digests = [one.describe() for one in (LISTED, *lists, kitchens, other)]
     assert len(set(digests)) == len(digests)
     census = tmp_path / "census.parquet"
