@@ -229,7 +229,11 @@ def test_a_better_quality_is_larger() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"codec": "av1"}, "codec: expected one of raw, zstd, jpeg; got 'av1'"),
+        ({"codec": "mpeg4"}, "codec: expected one of raw, zstd, jpeg, av1, .*; got 'mpeg4'"),
+        ({"codec": "vp9", "anew": True}, "codec vp9: a source's own videos, which are not encoded; use av1"),
+        ({"codec": "av1", "quality": 64}, "av1 quality: expected 1 to 63, got 64"),
+        ({"codec": "jpeg", "group": 2}, "max gop: codec jpeg has no groups; .*"),
+        ({"codec": "av1", "group": 257}, "max gop: expected 1 to 256 frames, got 257"),
         ({"codec": "zstd", "quality": 90}, "jpeg quality: codec zstd has none; .*"),
         ({"codec": "jpeg", "quality": 0}, "jpeg quality: expected 1 to 100, got 0"),
         ({"codec": "jpeg", "quality": 101}, "jpeg quality: expected 1 to 100, got 101"),
