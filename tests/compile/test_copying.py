@@ -36,7 +36,7 @@ ENCODERS: Mapping[str, tuple[str, dict[str, str]]] = {
     "h264": ("libx264", {"g": "4", "bf": "2", "crf": "12"}),
     "vp9": ("libvpx-vp9", {"g": "3", "crf": "20"}),
 }
-"""Codec -> an encoder of it, and its options; that of H.264 codes frames in another order than it shows them."""
+"""Codec -> an encoder of it, and its options; H.264 codes frames in another order than it shows them."""
 CAMERAS = ("top", "wrist")
 COPY = Encoding(codec="video")
 
