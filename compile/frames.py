@@ -50,7 +50,7 @@ def encode_frames(
         encoding: how frames are stored.
         buffers: camera -> memory for its frames. The next call uses it again, and with codec `raw` the
             returned chunks lie in it.
-        bgr: whether encoded images hold BGR; frames are RGB.
+        bgr: whether encoded images and films hold BGR; frames are RGB.
 
     Raises:
         ImageError: an image cannot be decoded, or its size differs from the one in the census.
@@ -120,6 +120,9 @@ def _decode(
     frames = buffers[camera][:total].reshape(shape)
     if isinstance(images, Film):
         images.play(frames, resize)
+        if bgr:
+            for frame in frames:
+                frame[:] = frame[:, :, ::-1].copy()
         return frames
     for step, (frame, image) in enumerate(zip(frames, images, strict=True)):
         if isinstance(image, np.ndarray):

@@ -264,7 +264,7 @@ class SourceEpisode:
     attribution: Mapping[str, Any] | None = None
     """Author and licence of the episode as plain JSON, if the source states them."""
     bgr: frozenset[str] = frozenset()
-    """Names of the cameras whose encoded images hold BGR instead of RGB."""
+    """Names of the cameras whose encoded images or films hold BGR instead of RGB."""
 
     @property
     def arrays(self) -> dict[str, Floats]:

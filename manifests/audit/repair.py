@@ -26,8 +26,12 @@ from oxcart.shards.errors import ConfigError
 _WHO = ("dataset", "episode", "split", "environment")
 
 
-def read_report(path: Path) -> dict[str, Any]:
+def read_report(path: Path, option: str = "--report") -> dict[str, Any]:
     """The JSON of an audit.
+
+    Args:
+        path: the file.
+        option: the option that names it, for errors.
 
     Raises:
         ConfigError: the file cannot be read, or is not the JSON of an audit.
@@ -35,10 +39,10 @@ def read_report(path: Path) -> dict[str, Any]:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise ConfigError(f"--report {path}: {(error.strerror or str(error)).lower()}") from None
+        raise ConfigError(f"{option} {path}: {(error.strerror or str(error)).lower()}") from None
     except (ValueError, RecursionError) as error:
-        raise ConfigError(f"--report {path}: not JSON: {error}") from None
-    return check_format(value, f"--report {path}")
+        raise ConfigError(f"{option} {path}: not JSON: {error}") from None
+    return check_format(value, f"{option} {path}")
 
 
 def group_pairs(pairs: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:

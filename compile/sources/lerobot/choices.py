@@ -85,13 +85,7 @@ def choose_cameras(dataset: RobotDataset, config: SourceConfig) -> tuple[Camera,
         chosen.append(Camera(name=names[field], field=field))
     wrists = [field for field in fields if field not in scene]
     roles = {wrists[0]: "wrist"} if len(wrists) == 1 and scene else {}
-    cameras = with_roles(chosen, config, roles, {}, find)
-    for camera in cameras:
-        if camera.channels == "bgr" and dataset.features[camera.field].dtype == "video":
-            raise ConfigError(
-                f"--bgr {camera.name}: expected a camera of images, got one of videos; leave it out"
-            )
-    return cameras
+    return with_roles(chosen, config, roles, {}, find)
 
 
 def choose_numbers(

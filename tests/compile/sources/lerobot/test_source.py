@@ -156,9 +156,9 @@ def test_a_file_of_one_row_group_is_read_as_well(videos: Path, tmp_path: Path) -
     assert rows(root) == rows(videos)
 
 
-def compiled(root: Path, out: Path, workers: int) -> Dataset:
+def compiled(root: Path, out: Path, workers: int = 1, **options: Any) -> Dataset:
     """A compile into several shards."""
-    source = SourceConfig(url=str(root), kind="lerobot")
+    source = SourceConfig(url=str(root), kind="lerobot", **options)
     rule = SplitRule(by="episode", val=0.3)
     config = config_of(root, out, source=source, rule=rule, shard_size=30_000, workers=workers)
     assert len(execute(prepare(config)).shards) > 2
@@ -178,6 +178,15 @@ def test_a_compiled_dataset_says_where_it_is_from(root: Path, tmp_path: Path) ->
     for row in census:
         frames = np.asarray(dataset[row["key"]].frames("top"))
         assert np.array_equal(frames, frames_of(source.read(row), "top"))
+
+
+def test_frames_of_a_camera_that_holds_bgr_become_rgb(root: Path, tmp_path: Path) -> None:
+    plain, swapped = compiled(root, tmp_path / "plain"), compiled(root, tmp_path / "out", bgr=("top",))
+    assert [one["channels"] for one in swapped.manifest.cameras] == ["bgr"]
+    for key in swapped.episodes["key"].to_pylist():
+        frames = [np.asarray(dataset[key].frames("top")) for dataset in (plain, swapped)]
+        assert np.array_equal(frames[0], frames[1][..., ::-1])
+        assert not np.array_equal(*frames)
 
 
 @pytest.mark.system
@@ -338,7 +347,6 @@ OPTIONS: list[tuple[dict[str, Any], str]] = [
     ({"action": ("action[2:9]",)}, "expected a part of 3 values"),
     ({"action": (TOP,)}, "expected numbers, the source has video"),
     ({"reward": ("action",)}, "reward: expected one number per step, got 3"),
-    ({"bgr": ("top",)}, "--bgr top: expected a camera of images"),
     ({"source_splits": ("train",)}, "--source-split: a LeRobot dataset has one split only"),
     ({"instruction": ("action",)}, "instruction 'action': expected one of task"),
     ({"action_names": ("a",)}, "--action-names: expected a name for each of 3 columns"),
