@@ -33,8 +33,12 @@ Box = memoryview
 """The content of a box, without its header."""
 
 CODECS = {
-    **{"av01": "av1", "vp09": "vp9"},
-    **{"avc1": "h264", "avc3": "h264", "hvc1": "hevc", "hev1": "hevc"},
+    "av01": "av1",
+    "vp09": "vp9",
+    "avc1": "h264",
+    "avc3": "h264",
+    "hvc1": "hevc",
+    "hev1": "hevc",
 }
 """Kind of samples -> FFmpeg's name of the codec; other kinds are left to FFmpeg."""
 
