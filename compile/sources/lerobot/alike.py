@@ -58,6 +58,4 @@ def _most(values: Iterable[Any]) -> Any:
 
 def _replaced(table: pa.Table, name: str, values: list[str | None]) -> pa.Table:
     place = table.schema.get_field_index(name)
-    return table.set_column(
-        place, table.schema.field(place), pa.array(values, table.schema.field(place).type)
-    )
+    return table.set_column(place, table.schema.field(place), pa.array(values, pa.string()))

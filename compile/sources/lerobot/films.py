@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import partial
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -39,7 +40,7 @@ class VideoIndex:
     """The frames of a video, none of them decoded. Arrays are in the order in which frames are shown."""
 
     table: npt.NDArray[np.int64]
-    """[N, 2]: the time (pts) of each frame, and twice the bytes of its packet, plus 1 if it is a key frame."""
+    """[N, 2]: time (pts) of each frame, and twice the bytes of its packet, plus 1 for a key frame."""
     bytes_before: npt.NDArray[np.int64]
     """[N + 1]: bytes of the packets of all frames before each, and of all frames."""
     heads: Sequence[int]
@@ -173,7 +174,7 @@ def _group(index: VideoIndex, first: int, end: int) -> tuple[int | None, str | N
         return None, "it begins inside a group of pictures"
     if not index.ends[end]:
         return None, "it ends inside a group of pictures that is not shown in order"
-    return max(after - before for before, after in zip(heads, heads[1:], strict=False)), None
+    return max(after - before for before, after in pairwise(heads)), None
 
 
 def span_digest(table: npt.NDArray[np.int64]) -> int:

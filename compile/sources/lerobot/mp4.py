@@ -1,4 +1,4 @@
-"""The packets of an MP4 video, from its table of samples alone: where they lie, when they are shown, which are keys.
+"""The packets of an MP4 video, from its tables of samples alone: sizes, times, and which are keys.
 
     ftyp   mdat (packets)   moov                      moov may also come first
                             +- trak (one per stream)

@@ -1,8 +1,8 @@
 """A LeRobot dataset as a source: its metadata is checked against its steps and its videos (see `metadata`).
 
-The census decodes nothing: it reads the columns of the steps, many episodes at once, and the tables of packets
-of the videos. What is wrong with the whole dataset is an error when it is opened; what is wrong with an
-episode rejects that episode.
+The census decodes nothing: it reads the columns of the steps, many episodes at once, and the tables of
+packets of the videos. What is wrong with the whole dataset is an error when it is opened; what is wrong with
+an episode rejects that episode.
 """
 
 from __future__ import annotations
@@ -193,7 +193,7 @@ class LerobotSource(Source):
                 yield self._row(entry, steps)
 
     def join(self, table: pa.Table) -> pa.Table:
-        """Reject episodes whose frames have another size than most; let none of another codec pass through."""
+        """Compare the cameras of all episodes: see `alike`."""
         return of_one_codec(of_one_size(table, self.cameras), self._films)
 
     def warnings(self, table: pa.Table) -> list[str]:
@@ -333,7 +333,11 @@ class LerobotSource(Source):
         }
 
     def _index(self, file: str) -> VideoIndex:
-        """The frames of a video, read once though several threads ask for it; a ValueError if it is damaged."""
+        """The frames of a video, which is read once even if several threads ask for it.
+
+        Raises:
+            ValueError: the video is missing or damaged.
+        """
         with self._reading.setdefault(file, threading.Lock()):
             index = self._indices(file)
         if isinstance(index, str):
