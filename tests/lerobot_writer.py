@@ -31,6 +31,8 @@ FPS = 10
 TOP, WRIST = "observation.images.top", "observation.images.wrist"
 VIDEOS: Mapping[str, str] = {TOP: "video", WRIST: "video"}
 IMAGES: Mapping[str, str] = {TOP: "image", WRIST: "image"}
+HELD_BACK = 2
+"""Most frames by which an encoder delays one because others are coded before it."""
 PER_FILE, PER_VIDEO = 2, 3
 """Episodes in a file of steps, and in a video, of version 3.0."""
 EPISODES, TASKS = "meta/episodes/chunk-000/file-000.parquet", "meta/tasks.parquet"
@@ -192,9 +194,9 @@ def write_videos(
                 picture = av.VideoFrame.from_ndarray(frame)
                 picture.pts, picture.time_base = count - 1, Fraction(1, fps)
                 packets += encoder.encode(picture)
-            for packet in [*packets, *encoder.encode()]:
+            for place, packet in enumerate([*packets, *encoder.encode()], first):
                 packet.stream = stream
-                packet.pts, packet.dts = packet.pts + first, packet.dts + first
+                packet.pts, packet.dts = packet.pts + first, place - HELD_BACK
                 packet.time_base = Fraction(1, fps)
                 out.mux(packet)
             first += count

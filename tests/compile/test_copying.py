@@ -39,6 +39,8 @@ ENCODERS: Mapping[str, tuple[str, dict[str, str]]] = {
 """Codec -> an encoder of it, and its options; H.264 codes frames in another order than it shows them."""
 CAMERAS = ("top", "wrist")
 COPY = Encoding(codec="video")
+LONG = {"g": "12", "bf": "0", "sc_threshold": "0"}
+"""Options of an encoder that makes key frames twelve frames apart, and no others."""
 
 
 def source(root: Path, **options: Any) -> SourceConfig:
@@ -159,9 +161,17 @@ def refused(root: Path, out: Path, **changes: Any) -> str:
 @pytest.mark.parametrize(
     ("options", "apart", "said"),
     [
-        ({"g": "12", "bf": "0"}, True, "a key frame only every 12 frames, --max-gop is 8; use --codec jpeg"),
-        ({"g": "2", "bf": "0"}, False, "its video cannot be copied: .*group.*; use --codec jpeg"),
-        ({"g": "4", "bf": "2", "x264-params": "open-gop=1"}, False, "cannot be copied|only every"),
+        (
+            LONG,
+            True,
+            "a key frame only every 12 frames, --max-gop is 8; use --codec jpeg",
+        ),
+        (
+            {**LONG, "g": "2"},
+            False,
+            "its video cannot be copied: .*group.*; use --codec jpeg",
+        ),
+        ({"g": "4", "bf": "2", "x264-params": "open-gop=1:scenecut=0"}, False, "cannot be copied|only every"),
     ],
 )
 def test_a_video_whose_groups_do_not_fit_is_refused(
@@ -177,8 +187,7 @@ def test_a_video_whose_groups_do_not_fit_is_refused(
 
 
 def test_episodes_that_cannot_be_copied_may_be_left_out(tmp_path: Path) -> None:
-    options = {"g": "12", "bf": "0"}
-    root = write_lerobot(tmp_path / "set", TAKES, options=options, apart=True, cameras={TOP: "video"})
+    root = write_lerobot(tmp_path / "set", TAKES, options=LONG, apart=True, cameras={TOP: "video"})
     config = SourceConfig(url=str(root), kind="lerobot")
     dataset = compile_videos(root, tmp_path / "out", source=config, encoding=COPY, on_error="reject")
     (left,) = rows_of(tmp_path / "out", "rejected.parquet")
@@ -214,6 +223,7 @@ def test_a_dataset_of_videos_grows(tmp_path: Path) -> None:
 
 
 def test_a_plan_says_which_videos_it_copies(root: Path, codec: str, tmp_path: Path) -> None:
-    plan = prepare(config_of(root, tmp_path / "out", source=source(root), encoding=COPY)).plan
+    rule = SplitRule(by="episode", val=0.3)
+    plan = prepare(config_of(root, tmp_path / "out", source=source(root), encoding=COPY, rule=rule)).plan
     assert {encoding.codec for encoding in plan.encodings.values()} == {codec}
     assert not (tmp_path / "out").exists()

@@ -125,7 +125,7 @@ def test_a_web_server_gives_the_same(web: Server, filmed: Mapping[str, Path], sa
 
 def test_ranks_share_the_samples(filmed: Mapping[str, Path]) -> None:
     whole = loader_of(filmed["av1-video"], "all pairs")
-    ranks = [loader_of(filmed["av1-video"], "all pairs", rank=rank, world=2) for rank in range(2)]
+    ranks = [loader_of(filmed["av1-video"], "all pairs", rank=rank, world_size=2) for rank in range(2)]
     for batch, parts in zip(itertools.islice(whole, 6), zip(*ranks, strict=False), strict=False):
         merged = torch.stack([part.frames for part in parts], 1).flatten(0, 1)  # type: ignore[arg-type]
         assert torch.equal(merged, batch.frames)  # type: ignore[arg-type]
