@@ -81,6 +81,7 @@ def write_lerobot(
     codec: str = "libx264",
     options: Mapping[str, str] | None = None,
     apart: bool = False,
+    muxer: Mapping[str, str] | None = None,
 ) -> Path:
     """Write a dataset.
 
@@ -93,6 +94,7 @@ def write_lerobot(
         codec: encoder of the videos.
         options: options of the encoder; key frames are two frames apart by default.
         apart: whether each episode is encoded by itself, as LeRobot does, and so begins with a key frame.
+        muxer: options of the container of the videos.
     """
     v3 = version == "v3.0"
     options = options or {"g": "2", "bf": "0", "crf": "12"}
@@ -125,7 +127,7 @@ def write_lerobot(
             )
             clips = [map(partial(drawn, camera, e), range(takes[e].steps)) for e in inside]
             clips = clips if apart else [itertools.chain(*clips)]
-            write_videos(root / name, clips, fps, options, codec)
+            write_videos(root / name, clips, fps, options, codec, muxer)
             for e in inside if v3 else ():
                 rows[e] |= {
                     f"videos/{camera}/chunk_index": 0,
@@ -163,9 +165,14 @@ def write_lerobot(
 
 
 def write_video(
-    path: Path, frames: Iterator[Frame], fps: int, options: Mapping[str, str], codec: str = "libx264"
+    path: Path,
+    frames: Iterator[Frame],
+    fps: int,
+    options: Mapping[str, str],
+    codec: str = "libx264",
+    muxer: Mapping[str, str] | None = None,
 ) -> None:
-    write_videos(path, [frames], fps, options, codec)
+    write_videos(path, [frames], fps, options, codec, muxer)
 
 
 def write_videos(
@@ -174,10 +181,11 @@ def write_videos(
     fps: int,
     options: Mapping[str, str],
     codec: str = "libx264",
+    muxer: Mapping[str, str] | None = None,
 ) -> None:
     """Write a file of clips, each of which is encoded by itself."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with av.open(str(path), "w") as out:
+    with av.open(str(path), "w", options=dict(muxer or {})) as out:
         stream: Any = out.add_stream(codec, rate=fps, options=dict(options))
         _set_up(stream.codec_context)
         first = 0
@@ -195,9 +203,9 @@ def write_videos(
                 picture.pts, picture.time_base = count - 1, Fraction(1, fps)
                 packets += encoder.encode(picture)
             for place, packet in enumerate([*packets, *encoder.encode()], first):
-                packet.stream = stream
-                packet.pts, packet.dts = packet.pts + first, place - HELD_BACK
-                packet.time_base = Fraction(1, fps)
+                if len(clips) > 1:
+                    packet.stream, packet.time_base = stream, Fraction(1, fps)
+                    packet.pts, packet.dts = packet.pts + first, place - HELD_BACK
                 out.mux(packet)
             first += count
 

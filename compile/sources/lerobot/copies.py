@@ -11,7 +11,7 @@ from fractions import Fraction
 import numpy as np
 
 from oxcart.compile.sources.lerobot.films import span_digest
-from oxcart.compile.sources.lerobot.mp4 import Samples
+from oxcart.compile.sources.lerobot.mp4 import SampleTable
 from oxcart.shards.codec import Encoded
 from oxcart.shards.prefetch import GAP_BYTES, spans
 from oxcart.shards.store import Store
@@ -19,7 +19,7 @@ from oxcart.shards.video import CodedFrame, wrap
 
 
 def copy_span(
-    store: Store, file: str, samples: Samples, span: tuple[int, int], digest: int, fps: int, most: int
+    store: Store, file: str, samples: SampleTable, span: tuple[int, int], digest: int, fps: int, most: int
 ) -> Encoded | None:
     """The video between two times (pts), one closed group per chunk.
 

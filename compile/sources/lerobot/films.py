@@ -23,7 +23,7 @@ from xxhash import xxh3_64_intdigest
 
 from oxcart.compile.images import MAX_PIXELS, Frame, Resize, resize_into
 from oxcart.compile.sources.lerobot.metadata import VideoSpan
-from oxcart.compile.sources.lerobot.mp4 import CODECS, Samples, UnusualError, read_samples
+from oxcart.compile.sources.lerobot.mp4 import CODECS, SampleTable, UnusualError, read_samples
 from oxcart.compile.sources.videos.decode import Packet, Reel, VideoError
 from oxcart.shards.store import Store
 from oxcart.shards.video.pixels import paint
@@ -53,7 +53,7 @@ class VideoIndex:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Shown:
+class Footage:
     """The frames of an episode in a video."""
 
     start: int
@@ -95,7 +95,7 @@ def read_index(store: Store, file: str, fps: int) -> VideoIndex:
     )
 
 
-def list_samples(store: Store, file: str) -> Samples:
+def list_samples(store: Store, file: str) -> SampleTable:
     """The packets of a video.
 
     Raises:
@@ -116,13 +116,13 @@ def list_samples(store: Store, file: str) -> Samples:
         raise ValueError(f"{file} {error}") from error
 
 
-def _listed(store: Store, file: str) -> Samples:
+def _listed(store: Store, file: str) -> SampleTable:
     """The packets of a video as FFmpeg lists them, which reads them all."""
     with Reel(store, file) as reel:
         packets, context = reel.index(), reel.stream.codec_context
         if not packets:
             raise VideoError("holds no frame")
-        return Samples(
+        return SampleTable(
             pts=np.array([one.pts for one in packets], np.int64),
             sizes=np.array([one.size for one in packets], np.int64),
             places=np.array([one.position for one in packets], np.int64),
@@ -135,7 +135,7 @@ def _listed(store: Store, file: str) -> Samples:
         )
 
 
-def find_span(index: VideoIndex, span: VideoSpan, steps: int, fps: int) -> Shown:
+def find_span(index: VideoIndex, span: VideoSpan, steps: int, fps: int) -> Footage:
     """The frames of an episode.
 
     Raises:
@@ -164,7 +164,7 @@ def find_span(index: VideoIndex, span: VideoSpan, steps: int, fps: int) -> Shown
         )
     group, why = _group(index, first, end)
     part = index.table[first:end]
-    return Shown(
+    return Footage(
         start=int(part[0, 0]),
         stop=int(part[-1, 0]) + 1,
         digest=span_digest(part),

@@ -50,12 +50,14 @@ BLOCK_BYTES = 1 << 18
 """Size of the first reads, in bytes: most tables fit."""
 MOST_BYTES = 1 << 28
 """Size limit of `moov`, in bytes."""
+MOST_FRAMES = 1 << 24
+"""Limit of the number of packets."""
 _UNUSUAL = ("stz2", "stps", "sbgp")
 """Boxes beside the tables of samples that change what they mean."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Samples:
+class SampleTable:
     """The packets of a stream of video, in the order of the file, which is that of decoding."""
 
     pts: Int64
@@ -79,7 +81,7 @@ class UnusualError(Exception):
     """The file is no MP4 of the usual kind; FFmpeg may still read it."""
 
 
-def read_samples(read: Callable[[int, int], bytes], size: int) -> Samples:
+def read_samples(read: Callable[[int, int], bytes], size: int) -> SampleTable:
     """The packets of the only stream of video of a file.
 
     Args:
@@ -166,7 +168,7 @@ def _inside(boxes: Mapping[str, list[Box]], *kinds: str) -> Mapping[str, list[Bo
     return boxes
 
 
-def _samples(track: Mapping[str, list[Box]], mvhd: Box, size: int) -> Samples:
+def _samples(track: Mapping[str, list[Box]], mvhd: Box, size: int) -> SampleTable:
     mdia = _inside(track, "mdia")
     stbl = _inside(mdia, "minf", "stbl")
     if any(kind in stbl for kind in _UNUSUAL):
@@ -197,7 +199,7 @@ def _samples(track: Mapping[str, list[Box]], mvhd: Box, size: int) -> Samples:
             raise UnusualError("has keys that are no packets")
         keys[:] = False
         keys[flagged - 1] = True
-    return Samples(
+    return SampleTable(
         pts=shown,
         sizes=sizes,
         places=places,
@@ -228,7 +230,7 @@ def _sizes(stsz: Box, size: int) -> Int64:
     same, count = struct.unpack_from(">II", stsz, 4)
     if not same:
         return _table(stsz, ">u4", 1, 8)[:, 0]
-    if same * count > size:
+    if count > min(MOST_FRAMES, size // same):
         raise UnusualError(f"has {count} packets of {same} bytes in {size}")
     return np.full(count, same, np.int64)
 

@@ -16,7 +16,7 @@ from functools import lru_cache, partial
 from typing import Any
 
 import pyarrow as pa
-from xxhash import xxh3_64, xxh3_64_hexdigest, xxh3_64_intdigest
+from xxhash import xxh3_64, xxh3_64_intdigest
 
 from oxcart.compile.images import Frame, ImageError, Resize, image_size
 from oxcart.compile.sources.base import (
@@ -39,6 +39,7 @@ from oxcart.compile.sources.lerobot.episodes import RobotColumns, RobotSteps, re
 from oxcart.compile.sources.lerobot.films import VideoIndex, find_span, list_samples, play_span, read_index
 from oxcart.compile.sources.lerobot.metadata import INFO, TASK, EpisodeEntry, read_dataset
 from oxcart.compile.sources.lerobot.steps import StepFiles
+from oxcart.compile.sources.sketch import sketch
 from oxcart.compile.sources.videos.decode import VideoError
 from oxcart.manifests.canonical import canonical_json
 from oxcart.manifests.columns import ARRAYS, Column, described, given
@@ -92,12 +93,7 @@ class LerobotSource(Source):
             one_of("--no-action", end, ENDS)
         self.no_action = tuple(end for end in ENDS if end in (config.no_action or ()))
         self._texts = self._choose_texts(config.instruction)
-        self._places = config.environments
-        beyond = max(self._places or (), default=0)
-        if beyond and beyond >= len(dataset.episodes):
-            raise ConfigError(
-                f"--environment-table: expected episodes up to {len(dataset.episodes) - 1}, got {beyond}"
-            )
+        self._sketched = config.environments is not None and config.environments.sketched
         self._rule = config.environment
         if self._rule and self._rule.field is None:
             raise ConfigError("environment: expected a column, got one name for all")
@@ -143,9 +139,6 @@ class LerobotSource(Source):
                 "patterns": list(self._rule.patterns),
                 "known": self._rule.known,
             }
-        table = None
-        if self._places is not None:
-            table = xxh3_64_hexdigest(canonical_json(sorted(self._places.items())))
         success = None
         if self._success_rule and self._success:
             success = asdict(replace(self._success_rule, field=self._success[0]))
@@ -162,7 +155,6 @@ class LerobotSource(Source):
             "columns": {name: described(columns) for name, columns in self.array_columns.items()},
             "no_action": list(self.no_action),
             "environment": environment,
-            "environment_table": table,
             "success": success,
             "control_rate": self.control_rate,
             "licence": self.licence,
@@ -335,9 +327,7 @@ class LerobotSource(Source):
         if "action" in steps.arrays:
             same.update(steps.arrays["action"].data)
         known, environment, session = "declared", None, None
-        if self._places is not None:
-            environment, session = self._places.get(entry.number, (None, None))
-        elif self._rule:
+        if self._rule:
             environment, session = self._rule.find(steps.environment or "")
             known = self._rule.known
         texts = (text for runs in steps.instructions.values() for _, text in runs if text)
@@ -352,6 +342,7 @@ class LerobotSource(Source):
             "terminal": steps.terminal,
             "instructions": tuple(dict.fromkeys(texts)),
             "duplicate": same.intdigest(),
+            "sketch": sketch(steps.arrays.values()) if self._sketched else (),
             "heights": tuple(height for height, _ in sizes),
             "widths": tuple(width for _, width in sizes),
             "detail": canonical_json({"steps": digest, "videos": videos}).decode(),

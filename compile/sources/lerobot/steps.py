@@ -33,7 +33,7 @@ RUN_BYTES = 64 << 20
 
 
 @dataclass(frozen=True, kw_only=True)
-class _File:
+class _StepFile:
     metadata: Any
     size: int
     ends: list[int]
@@ -94,7 +94,7 @@ class StepFiles:
             end = last
         yield run
 
-    def _open(self, file: str) -> _File:
+    def _open(self, file: str) -> _StepFile:
         size = self._store.found([file]).get(file)
         if size is None:
             raise FileNotFoundError
@@ -104,7 +104,7 @@ class StepFiles:
                 raise ValueError(f"{file} has no column {column}")
         metadata = opened.metadata
         groups = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
-        return _File(
+        return _StepFile(
             metadata=metadata,
             size=size,
             ends=list(accumulate(group.num_rows for group in groups)),
