@@ -12,18 +12,15 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 import numpy as np
-from av.video.reformatter import Colorspace
 
-from oxcart.compile.images import Frame, Resize
+from oxcart.compile.images import Frame, Resize, resize_into
 from oxcart.compile.sources.lerobot.metadata import VideoSpan
 from oxcart.compile.sources.videos.decode import Packet, Reel, VideoError, clip_digest
-from oxcart.compile.sources.videos.pixels import Painter
 from oxcart.shards.store import Store
+from oxcart.shards.video.pixels import paint
 
 OFF = 0.5
 """Frames by which a time may be wrong before it means another frame."""
-_UNSPECIFIED = 2
-"""FFmpeg's number for a frame that names no standard of colours."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,13 +95,15 @@ def play_span(
     Raises:
         VideoError: the file cannot be decoded.
     """
-    painter, start, stop, made = Painter(), *span, 0
+    (start, stop), made = span, 0
     with Reel(store, file) as reel:
         for frame in reel.frames(start, stop):
             if made < len(frames):
-                if int(frame.colorspace) == _UNSPECIFIED:  # swscale's choice, and so LeRobot's, at any size
-                    frame.colorspace = Colorspace.ITU601
-                painter.paint(frame, 0, resize, frames[made])
+                size = frame.height, frame.width
+                whole = frames[made] if frames.shape[1:3] == size else np.empty((*size, 3), np.uint8)
+                paint(frame, whole)
+                if whole.shape != frames.shape[1:]:
+                    resize_into(frames[made], whole, resize)
             made += 1
         same = clip_digest(sorted(reel.packets), start, stop) == digest
     if same and made != len(frames):
