@@ -37,7 +37,10 @@ def noise(
     random = np.random.default_rng(1)
     frame = av.VideoFrame(size[1], size[0], pixels)
     for plane in frame.planes:
-        plane.update(random.bytes(plane.buffer_size))
+        data = np.frombuffer(random.bytes(plane.buffer_size), np.uint8)
+        if pixels.endswith("10le"):
+            data = (data.view(np.uint16) & 1023).view(np.uint8)
+        plane.update(data)
     frame.colorspace, frame.color_range = standard, levels
     return frame
 
