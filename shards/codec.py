@@ -87,6 +87,8 @@ class Encoded:
     """Chunks in order; the header and the chunks are the whole member. With codec `jpeg`, one JPEG each."""
     varying: bool = True
     """Whether chunks differ in size, so that their sizes must be stored."""
+    frames: Sequence[int] | None = None
+    """Frames of every chunk of a video; None for codecs whose chunks all hold the same number."""
 
     def digests(self) -> list[int]:
         """xxh3-64 digest of every chunk, in order."""

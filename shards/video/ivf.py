@@ -1,0 +1,210 @@
+"""Members of codecs `av1` and `vp9`: IVF files, whose frames are what the source's container calls samples.
+
+    header    DKIF, version, 32, fourcc, width, height, units of time per second, frames, 0    32 bytes
+    frame     size of the payload (4 bytes), time (8 bytes), payload                            each
+
+Times count frames from the beginning of the episode. The payload is the source's, but for two things that
+other containers leave out and a stream of its own needs: a temporal unit of AV1 begins with a temporal
+delimiter, and the first of each group holds the sequence header.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator, Sequence
+from fractions import Fraction
+from typing import NamedTuple
+
+from oxcart.shards.codec import Encoded
+from oxcart.shards.video.groups import CodedFrame
+
+FOURCC = {"av1": b"AV01", "vp9": b"VP90"}
+_FILE, _FRAME = struct.Struct("<4sHH4sHHIIII"), struct.Struct("<IQ")
+
+SEQUENCE_HEADER, DELIMITER, FRAME_HEADER, FRAME = 1, 2, 3, 6
+"""Types of the units (OBU) of AV1 that are looked at."""
+_DELIMITER = b"\x12\x00"
+
+
+class Headers(NamedTuple):
+    """What the headers of a packet say."""
+
+    number: int
+    """Frames that it shows."""
+    key: bool
+    """Whether its first frame is a key frame that is shown at once."""
+
+
+def wrap_ivf(
+    codec: str,
+    groups: Sequence[Sequence[CodedFrame]],
+    extradata: bytes,
+    size: tuple[int, int],
+    rate: Fraction,
+) -> Encoded:
+    """Store groups of coded frames as an IVF file.
+
+    Args:
+        codec: `av1` or `vp9`.
+        groups: closed groups.
+        extradata: what the container says of the whole stream, such as `av1C`.
+        size: height and width in pixels.
+        rate: frames per second.
+
+    Raises:
+        ValueError: a packet does not show exactly one frame, or a group begins with no key frame.
+    """
+    sequence = _sequence_of(extradata) if codec == "av1" else b""
+    chunks, number, last = [], 0, None
+    for frames in groups:
+        chunk = []
+        for place, frame in enumerate(frames):
+            if last is not None and frame.pts < last:
+                raise ValueError(f"shows frames of {codec} in another order than it codes them")
+            last, data = frame.pts, frame.data
+            if codec == "av1":
+                shown, own = read_av1(data)
+                sequence = own or sequence
+                data = b"".join(
+                    [
+                        _DELIMITER,
+                        b"" if own or place else sequence,
+                        data.removeprefix(_DELIMITER),
+                    ]
+                )
+            else:
+                shown = read_vp9(data)
+            if shown.number != 1:
+                raise ValueError(f"has a packet that shows {shown.number} frames, expected 1")
+            if place == 0 and not shown.key:
+                raise ValueError("has a packet that is said to be a key frame and is none")
+            if not place and codec == "av1" and not sequence:
+                raise ValueError("has no sequence header")
+            chunk += [_FRAME.pack(len(data), number), data]
+            number += 1
+        chunks.append(b"".join(chunk))
+    return Encoded(
+        header=ivf_header(codec, size, rate, number), chunks=chunks, frames=[len(one) for one in groups]
+    )
+
+
+def ivf_header(codec: str, size: tuple[int, int], rate: Fraction, count: int) -> bytes:
+    """The header of an IVF file.
+
+    Raises:
+        ValueError: the frames are larger than IVF can say.
+    """
+    height, width = size
+    if max(size) >= 1 << 16:
+        raise ValueError(f"has frames of {height}x{width} pixels; IVF holds at most 65535 per side")
+    return _FILE.pack(
+        b"DKIF", 0, _FILE.size, FOURCC[codec], width, height, rate.numerator, rate.denominator, count, 0
+    )
+
+
+def split_ivf(chunk: bytes | memoryview) -> list[bytes]:
+    """The payloads of the frames of a chunk.
+
+    Raises:
+        ValueError: the chunk is no series of whole IVF frames.
+    """
+    view, position, found = memoryview(chunk), 0, []
+    while position < len(view):
+        if position + _FRAME.size > len(view):
+            raise ValueError("ends inside the header of a frame")
+        length, _ = _FRAME.unpack_from(view, position)
+        position += _FRAME.size
+        if not 0 < length <= len(view) - position:
+            raise ValueError(f"has a frame of {length} bytes where {len(view) - position} are left")
+        found.append(bytes(view[position : position + length]))
+        position += length
+    return found
+
+
+def read_av1(unit: bytes) -> tuple[Headers, bytes]:
+    """What a temporal unit of AV1 shows, and its sequence header; empty where it has none.
+
+    Raises:
+        ValueError: the bytes are no temporal unit.
+    """
+    count, key, sequence, still = 0, None, b"", False
+    for kind, whole, payload in _obus(unit):
+        if kind == SEQUENCE_HEADER:
+            sequence, still = whole, bool(payload[:1] and payload[0] & 0x08)
+        elif kind in (FRAME_HEADER, FRAME) and payload:
+            existing = not still and payload[0] & 0x80
+            shows = still or existing or payload[0] & 0x10
+            if key is None:
+                key = still or (not existing and bool(shows) and not payload[0] & 0x60)
+            count += bool(shows)
+    return Headers(count, bool(key)), sequence
+
+
+def read_vp9(data: bytes) -> Headers:
+    """What a packet of VP9 shows: a frame, or a superframe of several of which one is shown.
+
+    Raises:
+        ValueError: the bytes are no packet of VP9.
+    """
+    count, key = 0, None
+    for frame in _vp9_frames(data):
+        first = frame[0]
+        if first >> 6 != 2:
+            raise ValueError("has a packet that is not of VP9")
+        bits = int.from_bytes(frame[:2].ljust(2, b"\0"), "big") << (4 + (first & 0x30 == 0x30))
+        existing, kind, show = bits & 0x8000, bits & 0x4000, bits & 0x2000
+        if key is None:
+            key = not existing and not kind and bool(show)
+        count += bool(existing or show)
+    return Headers(count, bool(key))
+
+
+def _obus(unit: bytes) -> Iterator[tuple[int, bytes, bytes]]:
+    """Type, all bytes and payload of each unit (OBU)."""
+    position = 0
+    while position < len(unit):
+        first, start = unit[position], position
+        if first & 0x80:
+            raise ValueError("has a packet that is not of AV1")
+        position += 2 if first & 0x04 else 1
+        size = len(unit) - position
+        if first & 0x02:
+            size, position = _leb128(unit, position)
+        if not 0 <= size <= len(unit) - position:
+            raise ValueError("has a packet that ends inside a unit")
+        yield first >> 3 & 15, unit[start : position + size], unit[position : position + size]
+        position += size
+
+
+def _leb128(data: bytes, position: int) -> tuple[int, int]:
+    """A number in LEB128, and the position after it."""
+    value = 0
+    for i, byte in enumerate(data[position : position + 8]):
+        value |= (byte & 0x7F) << 7 * i
+        if not byte & 0x80:
+            return value, position + i + 1
+    raise ValueError("has a packet with a length that does not end")
+
+
+def _sequence_of(extradata: bytes) -> bytes:
+    """The sequence header in `av1C`, or in what an encoder gives in its place."""
+    units = extradata[4:] if extradata[:1] == b"\x81" else extradata
+    return next((whole for kind, whole, _ in _obus(units) if kind == SEQUENCE_HEADER), b"")
+
+
+def _vp9_frames(data: bytes) -> list[bytes]:
+    """The frames of a packet."""
+    if not data:
+        raise ValueError("has an empty packet")
+    marker = data[-1]
+    if marker & 0xE0 != 0xC0:
+        return [data]
+    width, count = (marker >> 3 & 3) + 1, (marker & 7) + 1
+    index = data[-2 - width * count :]
+    if len(index) != 2 + width * count or index[0] != marker:
+        return [data]
+    sizes = [int.from_bytes(index[1 + i * width : 1 + (i + 1) * width], "little") for i in range(count)]
+    if sum(sizes) > len(data) - len(index):
+        raise ValueError("has a packet that ends inside a frame")
+    ends = [sum(sizes[: i + 1]) for i in range(count)]
+    return [data[end - one : end] for one, end in zip(sizes, ends, strict=True) if one]
