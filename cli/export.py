@@ -27,13 +27,14 @@ def export() -> None:
 @click.option(
     "--images",
     is_flag=True,
-    help="Store frames as PNG images, exactly.  [default: as AV1 videos, of which every second frame is a key]",
+    help="Store frames as PNG images, exactly.  [default: as AV1 videos, of which every second frame is a "
+    "key]",
 )
 @click.option(
     "--fps",
     type=click.IntRange(min=1),
-    help="Frames per second that the export says; LeRobot needs a whole number. All frames are kept, so times "
-    "are wrong if this is not the control rate.  [default: the control rate]",
+    help="Frames per second that the export says; LeRobot needs a whole number. All frames are kept, so "
+    "times are wrong if this is not the control rate.  [default: the control rate]",
 )
 @click.option(
     "--audit",

@@ -19,7 +19,7 @@ from oxcart.manifests.dataset import Episode
 from oxcart.shards.errors import ConfigError
 
 QUALITY, GROUP = 30, 2
-"""Rate factor of videos encoded here, and frames from one key frame to the next: those of LeRobot's writer."""
+"""Rate factor of videos encoded here, and frames from one key frame to the next: those of LeRobot."""
 
 
 @dataclass(frozen=True, kw_only=True)

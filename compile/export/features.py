@@ -35,6 +35,7 @@ DATA_MB, VIDEO_MB = 100, 200
 FILE = "chunk-{chunk_index:03d}/file-{file_index:03d}"
 DATA, EPISODES = f"data/{FILE}.parquet", f"meta/episodes/{FILE}.parquet"
 VIDEO = f"videos/{{video_key}}/{FILE}.mp4"
+"""Names of files in the folder of a split, as `info.json` gives them."""
 INFO, STATS, TASKS = "meta/info.json", "meta/stats.json", "meta/tasks.parquet"
 
 OWN = {
@@ -70,14 +71,15 @@ def frame_rate(rates: Iterable[float | None], given: int | None) -> int:
         raise ConfigError(f"control rate: unknown for some episodes, and {needs}; state it with --fps N")
     if len(known) > 1:
         raise ConfigError(
-            f"control rate: from {known[0]:g} to {known[-1]:g} Hz, and {needs}; compile episodes of one rate, "
-            "or label all frames with --fps N"
+            f"control rate: from {known[0]:g} to {known[-1]:g} Hz, and {needs}; compile episodes of one "
+            "rate, or label all frames with --fps N"
         )
     (rate,) = known
     if rate != int(rate) or rate < 1:
+        near = max(1, round(rate))
         raise ConfigError(
-            f"control rate: {rate:g} Hz, and {needs}; --fps {max(1, round(rate))} keeps all frames and labels "
-            f"them so, which makes times wrong by {abs(max(1, round(rate)) / rate - 1):.0%}"
+            f"control rate: {rate:g} Hz, and {needs}; --fps {near} keeps all frames and labels them so, "
+            f"which makes times wrong by {abs(near / rate - 1):.0%}"
         )
     return int(rate)
 
@@ -122,7 +124,8 @@ def make_features(manifest: Manifest, *, images: bool, done: bool) -> Features:
 
 def steps_schema(features: Features) -> pa.Schema:
     """Columns of the files of steps; a video has none. The metadata is what Hugging Face `datasets` reads."""
-    columns, told = [], {}
+    columns: list[tuple[str, pa.DataType]] = []
+    told: dict[str, Any] = {}
     for name, one in features.items():
         if one["dtype"] == "image":
             kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])

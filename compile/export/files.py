@@ -121,8 +121,9 @@ class Series(Generic[Kind]):
     ) -> None:
         if kind is None:
             self._finish()
-        elif self._file is not None:
-            self._file.close()
+        elif self._writer is not None and self._file is not None:
+            with self._file:
+                self._writer.close()
 
     @property
     def place(self) -> tuple[int, int]:

@@ -42,6 +42,7 @@ from oxcart.manifests.ownership import EXPORT, EXPORT_FORMAT, SOURCE, check_dire
 from oxcart.manifests.split import SPLITS
 from oxcart.manifests.tables import rows_of
 from oxcart.shards.errors import ConfigError
+from oxcart.shards.prefetch import in_threads
 from oxcart.shards.store import WORK, Store
 
 WORKING = f"{WORK}/export"
@@ -113,14 +114,14 @@ def prepare(config: ExportConfig) -> Prepared:
     rates = pc.unique(episodes["control_rate"]).to_pylist()
     fps = lerobot.frame_rate(rates, config.fps)
     warnings = [
-        f"control rate: {rate:g} Hz, and the export says {fps}: its times are off by {abs(fps / rate - 1):.0%}"
+        f"control rate: {rate:g} Hz, and the export says {fps}: times are wrong by {abs(fps / rate - 1):.0%}"
         for rate in rates
         if rate and rate != fps
     ]
     known = manifest.control_rate
     if config.fps is None and known is not None and not known["verified"]:
         warnings.append(
-            f"control rate: {fps} Hz is not verified ({known['source']}), and times follow from it"
+            f"control rate: {fps} Hz, which times follow from, is not verified: {known['source']}"
         )
     return Prepared(
         config=config,
@@ -197,11 +198,8 @@ def _write_split(prepared: Prepared, split: str, report: Progress, done: list[in
     number = index = 0
     with contextlib.ExitStack() as opened:
 
-        def series(
-            name: str, megabytes: int, begin: Callable[[BinaryIO], Kind], **fields: str
-        ) -> Series[Kind]:
-            name = f"{split}/{name}".replace("{video_key}", fields.get("video_key", ""))
-            return opened.enter_context(Series(store, name, megabytes << 20, begin))
+        def series(name: str, megabytes: int, begin: Callable[[BinaryIO], Kind]) -> Series[Kind]:
+            return opened.enter_context(Series(store, f"{split}/{name}", megabytes << 20, begin))
 
         schema = lerobot.steps_schema(features)
         steps = series(lerobot.DATA, lerobot.DATA_MB, partial(Steps, schema=schema))
@@ -211,7 +209,7 @@ def _write_split(prepared: Prepared, split: str, report: Progress, done: list[in
         for name, one in features.items():
             if one["dtype"] == "video":
                 begin = partial(Film, codec="av1", size=tuple(one["shape"][:2]), fps=fps)
-                films[name] = series(lerobot.VIDEO, lerobot.VIDEO_MB, begin, video_key=name)
+                films[name] = series(lerobot.VIDEO.replace("{video_key}", name), lerobot.VIDEO_MB, begin)
         for taken in in_threads(workers, calls, depth=workers):
             count = taken.episode.steps
             for text in taken.texts:

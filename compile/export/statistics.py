@@ -21,7 +21,7 @@ Statistics = dict[str, npt.NDArray[Any]]
 QUANTILES = {"q01": 0.01, "q10": 0.1, "q50": 0.5, "q90": 0.9, "q99": 0.99}
 BINS = 5000
 LEAST, MOST, POWER = 100, 10_000, 0.75
-"""Images of an episode that are looked at: steps ** POWER, at least LEAST if there are as many, at most MOST."""
+"""Images of an episode that are looked at: steps ** POWER, but LEAST if there are as many, at most MOST."""
 LARGE, SIDE = 300, 150
 """An image with a side of LARGE pixels is thinned out until its longer side has about SIDE."""
 _EDGE = 1e-10
@@ -43,7 +43,7 @@ def of_values(values: npt.NDArray[Any]) -> Statistics:
 def sampled(steps: int) -> list[int]:
     """The steps of an episode whose images are looked at."""
     count = max(min(LEAST, steps), min(int(steps**POWER), MOST))
-    return np.round(np.linspace(0, steps - 1, count)).astype(int).tolist()
+    return [int(step) for step in np.round(np.linspace(0, steps - 1, count))]
 
 
 def of_frames(frames: CameraFrames | npt.NDArray[np.uint8]) -> Statistics:
@@ -58,14 +58,12 @@ def of_frames(frames: CameraFrames | npt.NDArray[np.uint8]) -> Statistics:
             counts[channel] += np.bincount(thin[:, :, channel].reshape(-1), minlength=256)
     levels = np.arange(256, dtype=np.float64)
     means = counts @ levels / counts.sum(axis=1)
-    spread = np.array(
-        [one @ (levels - mean) ** 2 / one.sum() for one, mean in zip(counts, means, strict=True)]
-    )
+    squares = (levels - means[:, None]) ** 2
     found = {
         "min": (counts > 0).argmax(axis=1).astype(np.float64),
         "max": 255.0 - (counts[:, ::-1] > 0).argmax(axis=1),
         "mean": means,
-        "std": np.sqrt(spread),
+        "std": np.sqrt((counts * squares).sum(axis=1) / counts.sum(axis=1)),
     }
     found |= _quantiles([(levels[one > 0], one[one > 0]) for one in counts])
     scaled = {name: (values / 255).reshape(3, 1, 1) for name, values in found.items()}
