@@ -98,7 +98,7 @@ def scan(
                 part=Part.parse(part) if part is not None else None,
                 run=make_engine(engine, ray_address),
             )
-    for warning in opened.warnings(census.table):
+    for warning in census_module.warnings(census, opened):
         warn(warning)
     if parquet is not None:
         write_file(parquet, census.to_bytes())
@@ -255,6 +255,7 @@ def compile_(
     """
     from oxcart.cli.progress import progress
     from oxcart.compile import extend as extension
+    from oxcart.compile.census import warnings
     from oxcart.compile.engines import Part
     from oxcart.compile.pipeline import CompileConfig, execute, execute_part, prepare
     from oxcart.compile.plan import Settings
@@ -305,7 +306,7 @@ def compile_(
     assert assignment is not None
     if val:
         _check_names(prepared, assignment)
-    for warning in (*prepared.source.warnings(prepared.census.table), *assignment.warnings):
+    for warning in (*warnings(prepared.census, prepared.source), *assignment.warnings):
         warn(warning)
     rule = split.write_rule(assignment.rule).encode()
     if dry_run:

@@ -252,7 +252,7 @@ def _refuse_other(manifest: Manifest, source: Source, config: CompileConfig) -> 
     The version of the source, its splits if they are named, the excluded videos and the rows of a table of
     environments may differ.
     """
-    settings, was, now = config.settings, dict(manifest.config["source"]), source.describe()
+    settings, was, now = config.settings, dict(manifest.config["source"]), source.described()
     new_splits = [split for split in now["source_splits"] if split not in was["source_splits"]]
     if new_splits and config.source.source_splits is None:
         raise ConfigError(

@@ -74,6 +74,7 @@ def write_lerobot(
     fps: int = FPS,
     codec: str = "libx264",
     options: Mapping[str, str] | None = None,
+    muxer: Mapping[str, str] | None = None,
 ) -> Path:
     """Write a dataset.
 
@@ -85,6 +86,7 @@ def write_lerobot(
         fps: steps per second.
         codec: encoder of the videos.
         options: options of the encoder; key frames are two frames apart by default.
+        muxer: options of the container of the videos.
     """
     v3 = version == "v3.0"
     options = options or {"g": "2", "bf": "0", "crf": "12"}
@@ -116,7 +118,7 @@ def write_lerobot(
                 else f"videos/chunk-000/{camera}/episode_{start:06d}.mp4"
             )
             frames = (drawn(camera, e, step) for e in inside for step in range(takes[e].steps))
-            write_video(root / name, frames, fps, options, codec)
+            write_video(root / name, frames, fps, options, codec, muxer)
             for e in inside if v3 else ():
                 rows[e] |= {
                     f"videos/{camera}/chunk_index": 0,
@@ -154,10 +156,15 @@ def write_lerobot(
 
 
 def write_video(
-    path: Path, frames: Iterator[Frame], fps: int, options: Mapping[str, str], codec: str = "libx264"
+    path: Path,
+    frames: Iterator[Frame],
+    fps: int,
+    options: Mapping[str, str],
+    codec: str = "libx264",
+    muxer: Mapping[str, str] | None = None,
 ) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    with av.open(str(path), "w") as out:
+    with av.open(str(path), "w", options=dict(muxer or {})) as out:
         stream = out.add_stream(codec, rate=fps, options=dict(options))
         stream.height, stream.width = SIZE
         stream.pix_fmt, stream.thread_count = "yuv420p", 1

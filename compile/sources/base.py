@@ -17,6 +17,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from oxcart.compile.images import Resize
+from oxcart.compile.sources.places import PlaceTable
 from oxcart.compile.sources.videos.config import VideoConfig
 from oxcart.manifests.columns import ARRAYS, Column
 from oxcart.shards.errors import ConfigError, SourceError
@@ -157,8 +158,8 @@ class SourceConfig:
     """Array -> its columns in the dataset that is to be extended."""
     environment: EnvironmentRule | None = None
     """Rule that determines the environment of an episode."""
-    environments: Mapping[int, tuple[str | None, str | None]] | None = field(default=None, hash=False)
-    """Number of an episode of LeRobot -> its environment and its session, whatever the source says."""
+    environments: PlaceTable | None = field(default=None, hash=False)
+    """A table that tells the environments, whatever the source says."""
     licence: str | None = None
     """Licence of the data: an SPDX expression or a URL."""
     video: VideoConfig | None = None
@@ -203,6 +204,8 @@ class CensusRow:
     """Every instruction of the episode once, the preferred one first."""
     duplicate: int = 0
     """xxh3-64 of the primary camera's encoded images and the actions, in step order."""
+    sketch: tuple[int, ...] = ()
+    """Sketch of the actions and states, by which copies are found; empty if there is none."""
     heights: tuple[int, ...]
     """Height of the source's frames per camera, in pixels."""
     widths: tuple[int, ...]
@@ -240,6 +243,7 @@ def census_schema(cameras: tuple[str, ...]) -> pa.Schema:
             ("terminal", pa.bool_()),
             ("instructions", pa.list_(pa.string())),
             ("duplicate", pa.uint64()),
+            ("sketch", pa.list_(pa.uint32())),
             *sizes,
             ("rejected", pa.string()),
             ("detail", pa.string()),
@@ -306,6 +310,8 @@ class Source(Protocol):
     """Environments that are known to have other names -> those names."""
     effort: int = 1
     """Time that a census takes per byte, as a multiple of that of RLDS records."""
+    places: PlaceTable | None = None
+    """A table that tells the environments, whatever the source says."""
 
     @property
     def expected(self) -> int | None:
@@ -313,8 +319,13 @@ class Source(Protocol):
         return None
 
     def describe(self) -> dict[str, Any]:
-        """Everything that determines the census rows and episodes, as plain JSON."""
+        """Everything of the source that determines the census rows and episodes, as plain JSON."""
         ...
+
+    def described(self) -> dict[str, Any]:
+        """What `describe` says, and a digest of the table of environments, if there is one."""
+        table = {"environment_table": self.places.describe()} if self.places else {}
+        return {**self.describe(), **table}
 
     def files(self) -> list[str]:
         """Names of the files, in order; a census can be taken of each separately."""

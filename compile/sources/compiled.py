@@ -43,7 +43,7 @@ _PIECES = (
     *(f"{name}.{what}" for name in ARRAYS for what in ("offset", "digest")),
 )
 """Columns that locate an episode in the dataset."""
-_MADE = ("instructions", "duplicate", "rejected", "detail")
+_MADE = ("instructions", "duplicate", "sketch", "rejected", "detail")
 """Columns of a census that a dataset does not store."""
 
 
@@ -104,6 +104,7 @@ class CompiledSource(Source):
         columns = {name: found[name] for name in [*same, "split", *pieces]}
         columns["instructions"] = _lists(found["instruction"].combine_chunks())
         columns["duplicate"] = pa.array(np.zeros(found.num_rows, np.uint64))
+        columns["sketch"] = pa.nulls(found.num_rows, pa.list_(pa.uint32()))
         columns["rejected"] = columns["detail"] = pa.nulls(found.num_rows, pa.string())
         return pa.table({name: columns[name] for name in [*columns_of_census, "split", *pieces]})
 
