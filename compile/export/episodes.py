@@ -12,14 +12,21 @@ import numpy.typing as npt
 import pyarrow as pa
 from PIL import Image
 
-from oxcart.compile.export.features import ARRAYS, CAMERA, DONE, OWN, Features, steps_schema
-from oxcart.compile.export.files import Sample
+from oxcart.compile.export.features import (
+    ARRAYS,
+    CAMERA,
+    DONE,
+    GROUP,
+    OWN,
+    QUALITY,
+    Features,
+    passes,
+    steps_schema,
+)
+from oxcart.compile.export.files import Chunk
 from oxcart.compile.export.statistics import Statistics, of_frames, of_values
 from oxcart.manifests.dataset import Episode
 from oxcart.shards.errors import ConfigError
-
-QUALITY, GROUP = 30, 2
-"""Rate factor of videos encoded here, and frames from one key frame to the next: those of LeRobot."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,8 +40,8 @@ class Taken:
     """Feature of numbers -> values [T, A]."""
     images: Mapping[str, list[bytes]]
     """Feature -> a PNG per step."""
-    videos: Mapping[str, list[Sample]]
-    """Feature -> a coded frame per step."""
+    videos: Mapping[str, Sequence[Chunk]]
+    """Feature -> its frames in the codec of `codec_of`."""
     statistics: Mapping[str, Statistics]
     """Feature -> its statistics, of cameras and `columns`."""
 
@@ -60,15 +67,19 @@ def take(episode: Episode, features: Features) -> Taken:
         columns[DONE][-1] = episode.row["terminal"]
     statistics = {name: of_values(values) for name, values in columns.items()}
     images: dict[str, list[bytes]] = {}
-    videos: dict[str, list[Sample]] = {}
-    for camera in episode.cameras:
-        feature = CAMERA + camera
-        pixels = episode.frames(camera)[:]
+    videos: dict[str, Sequence[Chunk]] = {}
+    for camera in episode.dataset.manifest.cameras:
+        feature, frames = CAMERA + camera["name"], episode.frames(camera["name"])
+        if features[feature]["dtype"] == "video" and passes(camera):
+            videos[feature] = frames.pieces(0, len(frames.track.digests))
+            statistics[feature] = of_frames(frames)
+            continue
+        pixels = frames[:]
         statistics[feature] = of_frames(pixels)
         if features[feature]["dtype"] == "image":
             images[feature] = [_png(frame) for frame in pixels]
         else:
-            videos[feature] = _coded(pixels, camera)
+            videos[feature] = _coded(pixels, camera["name"])
     return Taken(
         episode=episode,
         tasks=_tasks(episode),
@@ -138,17 +149,11 @@ def _png(frame: npt.NDArray[np.uint8]) -> bytes:
     return data.getvalue()
 
 
-def _coded(pixels: npt.NDArray[np.uint8], camera: str) -> list[Sample]:
+def _coded(pixels: npt.NDArray[np.uint8], camera: str) -> Sequence[Chunk]:
     """Frames [T, H, W, 3] uint8 as AV1."""
-    from oxcart.shards.video import access_units, encode_av1  # PyAV is an extra
+    from oxcart.shards.video import encode_av1  # PyAV is an extra
 
     try:
-        encoded = encode_av1(pixels, QUALITY, GROUP)
-        groups = [access_units("av1", chunk) for chunk in encoded.chunks]
+        return encode_av1(pixels, QUALITY, GROUP).chunks
     except ValueError as error:
         raise ConfigError(f"camera {camera}: {error}; export --images") from error
-    return [
-        Sample(data, GROUP * start + place, key=place == 0)
-        for start, group in enumerate(groups)
-        for place, data in enumerate(group)
-    ]

@@ -48,9 +48,24 @@ OWN = {
 }
 """Columns that LeRobot's table of episodes does not have, and that its readers keep."""
 
+QUALITY, GROUP, PRESET = 30, 2, 12
+"""How videos are encoded here, as LeRobot does: rate factor, frames between key frames, and speed."""
+IMAGE_CODECS = ("raw", "zstd", "jpeg")
+
 Features = dict[str, dict[str, Any]]
 _SINGLE = {"timestamp": "float32", **dict.fromkeys(INDICES, "int64")}
 _ARROW = {"float32": pa.float32(), "int64": pa.int64(), "bool": pa.bool_()}
+
+
+def passes(camera: Mapping[str, Any]) -> bool:
+    """Whether the stored frames of a camera go into a video as they are coded.
+
+    Those that hold BGR do not, since LeRobot would show them so.
+
+    Args:
+        camera: its entry of the manifest.
+    """
+    return bool(camera["codec"] not in IMAGE_CODECS and camera["channels"] != "bgr")
 
 
 def frame_rate(rates: Iterable[float | None], given: int | None) -> int:
@@ -84,11 +99,12 @@ def frame_rate(rates: Iterable[float | None], given: int | None) -> int:
     return int(rate)
 
 
-def make_features(manifest: Manifest, *, images: bool, done: bool) -> Features:
+def make_features(manifest: Manifest, *, fps: int, images: bool, done: bool) -> Features:
     """The features of an export.
 
     Args:
         manifest: the dataset.
+        fps: frames per second.
         images: whether cameras are images, not videos.
         done: whether the dataset knows for all episodes whether the last step is terminal.
 
@@ -111,6 +127,7 @@ def make_features(manifest: Manifest, *, images: bool, done: bool) -> Features:
             "dtype": "image" if images else "video",
             "shape": [camera["height"], camera["width"], 3],
             "names": ["height", "width", "channels"],
+            **({} if images else {"info": _about_video(camera, fps)}),
         }
     for name, feature in ARRAYS.items():
         array = manifest.arrays[name]
@@ -120,6 +137,22 @@ def make_features(manifest: Manifest, *, images: bool, done: bool) -> Features:
     if done:
         found[DONE] = {"dtype": "bool", "shape": [1], "names": None}
     return found | {name: {"dtype": kind, "shape": [1], "names": None} for name, kind in _SINGLE.items()}
+
+
+def _about_video(camera: Mapping[str, Any], fps: int) -> dict[str, Any]:
+    """What LeRobot keeps of a video: its stream and, if it was encoded here, how."""
+    about = {
+        "video.height": camera["height"],
+        "video.width": camera["width"],
+        "video.codec": camera["codec"] if passes(camera) else "av1",
+        "video.fps": fps,
+        "video.channels": 3,
+        "has_audio": False,
+        "is_depth_map": False,
+    }
+    if not passes(camera):
+        about |= {"video.pix_fmt": "yuv420p", "video.g": GROUP, "video.crf": QUALITY, "video.preset": PRESET}
+    return about
 
 
 def steps_schema(features: Features) -> pa.Schema:

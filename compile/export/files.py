@@ -12,9 +12,8 @@ import tempfile
 from collections.abc import Callable, Sequence
 from fractions import Fraction
 from types import TracebackType
-from typing import Any, BinaryIO, Generic, NamedTuple, Protocol, Self, TypeVar
+from typing import BinaryIO, Generic, Protocol, Self, TypeVar
 
-import av
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -22,18 +21,10 @@ from oxcart.compile.export.features import FILES_PER_FOLDER
 from oxcart.shards.errors import StoreError
 from oxcart.shards.store import WORK, Store
 
-TIME_BASE = 1 << 9
-"""Units of time per frame of a video."""
 
-
-class Sample(NamedTuple):
-    """A coded frame of a video, in decoding order."""
-
-    data: bytes
-    shown: int
-    """Place among the frames of its episode, as they are shown."""
-    key: bool
-    """Whether decoding can start with it."""
+def temporary_folder(store: Store) -> str | None:
+    """Folder of temporary files: with the work in progress of a directory; None is the system's."""
+    return None if store.remote else f"{store.url}/{WORK}"
 
 
 class Writer(Protocol):
@@ -43,8 +34,14 @@ class Writer(Protocol):
         """Complete the file."""
         ...
 
+    def drop(self) -> None:
+        """Give the file up."""
+        ...
+
 
 Kind = TypeVar("Kind", bound=Writer)
+Chunk = bytes | memoryview
+"""A closed group of coded frames, as codecs of videos store it."""
 
 
 class Steps:
@@ -61,40 +58,56 @@ class Steps:
         """Write the end of the file."""
         self._writer.close()
 
+    drop = close
+
 
 class Film:
     """An MP4 file of coded frames, shown at a constant rate.
+
+    Chunks are kept in a temporary file beside it until the file is complete, so they take no memory.
 
     Args:
         file: where it is written.
         codec: one of `VIDEO_CODECS`.
         size: height and width of the frames, in pixels.
         fps: frames per second.
+        folder: folder of the temporary file; None is the system's.
     """
 
-    def __init__(self, file: BinaryIO, codec: str, size: tuple[int, int], fps: int) -> None:
+    def __init__(
+        self, file: BinaryIO, codec: str, size: tuple[int, int], fps: int, folder: str | None
+    ) -> None:
         self.frames = 0
         """Frames that it holds."""
-        self._base = Fraction(1, fps * TIME_BASE)
-        self._container = av.open(file, "w", format="mp4", options={"fflags": "+bitexact"})
-        self._stream: Any = self._container.add_mux_stream(codec, rate=fps, width=size[1], height=size[0])
-        self._stream.time_base = self._base
+        self._file, self._codec, self._size, self._rate = file, codec, size, Fraction(fps)
+        self._sizes: list[int] = []
+        self._chunks = tempfile.TemporaryFile(prefix="oxcart-", dir=folder)  # noqa: SIM115  closed with the film
 
-    def add(self, samples: Sequence[Sample]) -> None:
-        """Append the coded frames of an episode."""
-        late = max(place - sample.shown for place, sample in enumerate(samples))
-        for place, sample in enumerate(samples):
-            packet = av.Packet(sample.data)
-            packet.stream, packet.time_base = self._stream, self._base
-            packet.pts = (self.frames + sample.shown) * TIME_BASE
-            packet.dts = (self.frames + place - late) * TIME_BASE
-            packet.duration, packet.is_keyframe = TIME_BASE, sample.key
-            self._container.mux_one(packet)
-        self.frames += len(samples)
+    def add(self, chunks: Sequence[Chunk], frames: int) -> None:
+        """Append the chunks of an episode, which hold so many frames."""
+        for chunk in chunks:
+            self._chunks.write(chunk)
+            self._sizes.append(len(chunk))
+        self.frames += frames
 
     def close(self) -> None:
-        """Write the index of the file."""
-        self._container.close()
+        """Write the file.
+
+        Raises:
+            ValueError: the chunks do not hold a frame per step.
+        """
+        from oxcart.shards.video import write_mp4  # PyAV is an extra
+
+        with self._chunks as kept:
+            kept.seek(0)
+            members = ([kept.read(size)] for size in self._sizes)
+            found = write_mp4(self._file, self._codec, members, self._size, self._rate)
+        if found != self.frames:
+            raise ValueError(f"holds {found} frames, expected {self.frames}")
+
+    def drop(self) -> None:
+        """Forget the chunks."""
+        self._chunks.close()
 
 
 class Series(Generic[Kind]):
@@ -123,7 +136,7 @@ class Series(Generic[Kind]):
             self._finish()
         elif self._writer is not None and self._file is not None:
             with self._file:
-                self._writer.close()
+                self._writer.drop()
 
     @property
     def place(self) -> tuple[int, int]:
@@ -136,9 +149,9 @@ class Series(Generic[Kind]):
             self._finish()
             self._number += 1
         if self._writer is None:
-            folder = None if self._store.remote else f"{self._store.url}/{WORK}"
             with contextlib.ExitStack() as opened:
-                file = opened.enter_context(tempfile.TemporaryFile(dir=folder, prefix="oxcart-"))
+                folder = temporary_folder(self._store)
+                file = opened.enter_context(tempfile.TemporaryFile(prefix="oxcart-", dir=folder))
                 self._writer = self._begin(file)
                 opened.pop_all()
             self._file, self._size = file, 0
@@ -159,5 +172,6 @@ class Series(Generic[Kind]):
                 file.seek(0)
                 with self._store.writer(name) as target:
                     shutil.copyfileobj(file, target, 1 << 20)
-            except (OSError, av.error.FFmpegError) as error:
-                raise StoreError(f"{self._store.url}/{name}: write: {error.strerror or error}") from error
+            except (OSError, ValueError) as error:
+                reason = getattr(error, "strerror", None) or error
+                raise StoreError(f"{self._store.url}/{name}: write: {reason}") from error

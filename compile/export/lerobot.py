@@ -19,6 +19,7 @@ their number. The same dataset and options give the same bytes with any number o
 from __future__ import annotations
 
 import contextlib
+import importlib
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -32,7 +33,7 @@ from oxcart.compile.engines.processes import Progress, default_workers
 from oxcart.compile.export import features as lerobot
 from oxcart.compile.export.episodes import own, place, take
 from oxcart.compile.export.features import Features
-from oxcart.compile.export.files import Film, Kind, Series, Steps
+from oxcart.compile.export.files import Film, Kind, Series, Steps, temporary_folder
 from oxcart.compile.export.statistics import Statistics, merged
 from oxcart.compile.pipeline import check_apart, ignore
 from oxcart.manifests import card
@@ -106,6 +107,8 @@ def prepare(config: ExportConfig) -> Prepared:
         ConfigError: LeRobot has no way to say what the dataset holds, or `out` holds something else.
         CorruptError: the manifest or the table of episodes is damaged.
     """
+    if not config.images:
+        importlib.import_module("oxcart.shards.video")  # PyAV is an extra, and must not be missed later
     check_apart("dataset", config.dataset, config.out)
     dataset = Dataset.open(config.dataset)
     store = Store(config.out)
@@ -129,7 +132,7 @@ def prepare(config: ExportConfig) -> Prepared:
         store=store,
         fps=fps,
         features=lerobot.make_features(
-            manifest, images=config.images, done=episodes["terminal"].null_count == 0
+            manifest, fps=fps, images=config.images, done=episodes["terminal"].null_count == 0
         ),
         card=card.card(dataset, audit=config.audit, form="lerobot"),
         warnings=tuple(warnings),
@@ -208,7 +211,13 @@ def _write_split(prepared: Prepared, split: str, report: Progress, done: list[in
         films = {}
         for name, one in features.items():
             if one["dtype"] == "video":
-                begin = partial(Film, codec="av1", size=tuple(one["shape"][:2]), fps=fps)
+                begin = partial(
+                    Film,
+                    codec=one["info"]["video.codec"],
+                    size=tuple(one["shape"][:2]),
+                    fps=fps,
+                    folder=temporary_folder(store),
+                )
                 films[name] = series(lerobot.VIDEO.replace("{video_key}", name), lerobot.VIDEO_MB, begin)
         for taken in in_threads(workers, calls, depth=workers):
             count = taken.episode.steps
@@ -219,13 +228,13 @@ def _write_split(prepared: Prepared, split: str, report: Progress, done: list[in
             row: dict[str, Any] = {"episode_index": number, "tasks": taken.texts, "length": count}
             row |= {**_place("data/", steps), "dataset_from_index": index, "dataset_to_index": index + count}
             size = table.nbytes
-            for name, samples in taken.videos.items():
-                weight = sum(len(one.data) for one in samples)
+            for name, chunks in taken.videos.items():
+                weight = sum(map(len, chunks))
                 film = films[name].room(weight)
                 row |= _place(f"videos/{name}/", films[name])
                 row[f"videos/{name}/from_timestamp"] = film.frames / fps
                 row[f"videos/{name}/to_timestamp"] = (film.frames + count) / fps
-                film.add(samples)
+                film.add(chunks, count)
                 size += weight
             for name, found in statistics.items():
                 totals[name] = merged(totals.get(name), found)

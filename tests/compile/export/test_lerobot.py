@@ -186,10 +186,10 @@ def test_rates_that_lerobot_cannot_say_are_refused() -> None:
 def test_datasets_that_lerobot_cannot_hold_are_refused(dataset: Dataset) -> None:
     manifest = dataset.manifest
     with pytest.raises(ConfigError, match="has no actions"):
-        make_features(dataclasses.replace(manifest, action=None), images=True, done=True)
+        make_features(dataclasses.replace(manifest, action=None), fps=5, images=True, done=True)
     cameras = [{**camera, "height": None, "width": None} for camera in manifest.cameras]
     with pytest.raises(ConfigError, match=r"camera image_0: episodes differ in the size .* transcode --size"):
-        make_features(dataclasses.replace(manifest, cameras=cameras), images=True, done=True)
+        make_features(dataclasses.replace(manifest, cameras=cameras), fps=5, images=True, done=True)
 
 
 def test_a_wrong_rate_is_told(six_episodes: Compiled, tmp_path: Path) -> None:
