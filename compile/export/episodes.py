@@ -30,7 +30,7 @@ from oxcart.shards.errors import ConfigError
 
 
 @dataclass(frozen=True, kw_only=True)
-class Taken:
+class ExportEpisode:
     """An episode that is read and encoded, wherever it will lie."""
 
     episode: Episode
@@ -51,7 +51,7 @@ class Taken:
         return list(dict.fromkeys(text for _, text in self.tasks))
 
 
-def take(episode: Episode, features: Features) -> Taken:
+def take(episode: Episode, features: Features) -> ExportEpisode:
     """Read an episode and encode its frames.
 
     Raises:
@@ -80,7 +80,7 @@ def take(episode: Episode, features: Features) -> Taken:
             images[feature] = [_png(frame) for frame in pixels]
         else:
             videos[feature] = _coded(pixels, camera["name"])
-    return Taken(
+    return ExportEpisode(
         episode=episode,
         tasks=_tasks(episode),
         columns=columns,
@@ -91,7 +91,7 @@ def take(episode: Episode, features: Features) -> Taken:
 
 
 def place(
-    taken: Taken, features: Features, *, fps: int, tasks: Mapping[str, int], number: int, index: int
+    taken: ExportEpisode, features: Features, *, fps: int, tasks: Mapping[str, int], number: int, index: int
 ) -> tuple[pa.Table, dict[str, Statistics]]:
     """The steps of an episode as a table, and the statistics of all its features.
 

@@ -27,7 +27,7 @@ def temporary_folder(store: Store) -> str | None:
     return None if store.remote else f"{store.url}/{WORK}"
 
 
-class Writer(Protocol):
+class FileWriter(Protocol):
     """What writes one file."""
 
     def close(self) -> None:
@@ -39,12 +39,12 @@ class Writer(Protocol):
         ...
 
 
-Kind = TypeVar("Kind", bound=Writer)
+Kind = TypeVar("Kind", bound=FileWriter)
 Chunk = bytes | memoryview
 """A closed group of coded frames, as codecs of videos store it."""
 
 
-class Steps:
+class RowFile:
     """A Parquet file; each table that is added is a row group."""
 
     def __init__(self, file: BinaryIO, schema: pa.Schema) -> None:
@@ -61,7 +61,7 @@ class Steps:
     drop = close
 
 
-class Film:
+class VideoFile:
     """An MP4 file of coded frames, shown at a constant rate.
 
     Chunks are kept in a temporary file beside it until the file is complete, so they take no memory.
@@ -110,7 +110,7 @@ class Film:
         self._chunks.close()
 
 
-class Series(Generic[Kind]):
+class FileSeries(Generic[Kind]):
     """Files of one kind: chunk-000/file-000, and others when one is full.
 
     Args:

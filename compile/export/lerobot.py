@@ -33,7 +33,7 @@ from oxcart.compile.engines.processes import Progress, default_workers
 from oxcart.compile.export import features as lerobot
 from oxcart.compile.export.episodes import own, place, take
 from oxcart.compile.export.features import Features
-from oxcart.compile.export.files import Film, Kind, Series, Steps, temporary_folder
+from oxcart.compile.export.files import FileSeries, Kind, RowFile, VideoFile, temporary_folder
 from oxcart.compile.export.statistics import Statistics, merged
 from oxcart.compile.pipeline import check_apart, ignore
 from oxcart.manifests import card
@@ -81,7 +81,7 @@ class ExportConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Prepared:
+class PreparedExport:
     """An export of which nothing has been written yet."""
 
     config: ExportConfig
@@ -100,7 +100,7 @@ class Prepared:
         return sum(counts["frames"] for counts in self.dataset.manifest.splits.values())
 
 
-def prepare(config: ExportConfig) -> Prepared:
+def prepare(config: ExportConfig) -> PreparedExport:
     """Check that the dataset can be exported, and to there.
 
     Raises:
@@ -126,7 +126,7 @@ def prepare(config: ExportConfig) -> Prepared:
         warnings.append(
             f"control rate: {fps} Hz, which times follow from, is not verified: {known['source']}"
         )
-    return Prepared(
+    return PreparedExport(
         config=config,
         dataset=dataset,
         store=store,
@@ -150,7 +150,7 @@ def _check_out(store: Store, overwrite: bool) -> None:
         raise ConfigError(f"{store.url}: holds {others[0]}, which no export wrote; choose an empty directory")
 
 
-def export(prepared: Prepared, report: Progress = ignore) -> dict[str, Any]:
+def export(prepared: PreparedExport, report: Progress = ignore) -> dict[str, Any]:
     """Write the export, and return what `oxcart-export.json` says of it.
 
     Args:
@@ -188,7 +188,7 @@ def export(prepared: Prepared, report: Progress = ignore) -> dict[str, Any]:
     return about
 
 
-def _write_split(prepared: Prepared, split: str, report: Progress, done: list[int]) -> dict[str, Any]:
+def _write_split(prepared: PreparedExport, split: str, report: Progress, done: list[int]) -> dict[str, Any]:
     """Write all of a split but its `info.json`, and return that."""
     dataset, store = prepared.dataset, prepared.store
     features, fps = prepared.features, prepared.fps
@@ -201,18 +201,18 @@ def _write_split(prepared: Prepared, split: str, report: Progress, done: list[in
     number = index = 0
     with contextlib.ExitStack() as opened:
 
-        def series(name: str, megabytes: int, begin: Callable[[BinaryIO], Kind]) -> Series[Kind]:
-            return opened.enter_context(Series(store, f"{split}/{name}", megabytes << 20, begin))
+        def series(name: str, megabytes: int, begin: Callable[[BinaryIO], Kind]) -> FileSeries[Kind]:
+            return opened.enter_context(FileSeries(store, f"{split}/{name}", megabytes << 20, begin))
 
         schema = lerobot.steps_schema(features)
-        steps = series(lerobot.DATA, lerobot.DATA_MB, partial(Steps, schema=schema))
+        steps = series(lerobot.DATA, lerobot.DATA_MB, partial(RowFile, schema=schema))
         columns = lerobot.episodes_schema(features)
-        episodes = series(lerobot.EPISODES, lerobot.DATA_MB, partial(Steps, schema=columns))
+        episodes = series(lerobot.EPISODES, lerobot.DATA_MB, partial(RowFile, schema=columns))
         films = {}
         for name, one in features.items():
             if one["dtype"] == "video":
                 begin = partial(
-                    Film,
+                    VideoFile,
                     codec=one["info"]["video.codec"],
                     size=tuple(one["shape"][:2]),
                     fps=fps,
@@ -254,7 +254,7 @@ def _write_split(prepared: Prepared, split: str, report: Progress, done: list[in
     return lerobot.make_info(split, features, fps=fps, episodes=number, frames=index, tasks=len(tasks))
 
 
-def _list(episodes: Series[Steps], columns: pa.Schema, rows: list[dict[str, Any]]) -> None:
+def _list(episodes: FileSeries[RowFile], columns: pa.Schema, rows: list[dict[str, Any]]) -> None:
     """Write rows into the table of episodes, and forget them."""
     if rows:
         writer = episodes.room(pa.Table.from_pylist(rows, columns).nbytes)
@@ -263,6 +263,6 @@ def _list(episodes: Series[Steps], columns: pa.Schema, rows: list[dict[str, Any]
         rows.clear()
 
 
-def _place(prefix: str, files: Series[Any]) -> dict[str, int]:
+def _place(prefix: str, files: FileSeries[Any]) -> dict[str, int]:
     folder, file = files.place
     return {f"{prefix}chunk_index": folder, f"{prefix}file_index": file}
