@@ -13,6 +13,7 @@ import click
 from oxcart.cli.options import (
     LocalPath,
     PathOrUrl,
+    encoding_quality,
     json_option,
     output_options,
     parse_bytes,
@@ -98,7 +99,7 @@ def scan(
                 part=Part.parse(part) if part is not None else None,
                 run=make_engine(engine, ray_address),
             )
-    for warning in opened.warnings(census.table):
+    for warning in census_module.warnings(census, opened):
         warn(warning)
     if parquet is not None:
         write_file(parquet, census.to_bytes())
@@ -221,6 +222,8 @@ def compile_(
     fit: str | None,
     codec: str | None,
     jpeg_quality: int | None,
+    crf: int | None,
+    max_gop: int | None,
     shard_size: str | None,
     census: str | None,
     limit: int | None,
@@ -255,6 +258,7 @@ def compile_(
     """
     from oxcart.cli.progress import progress
     from oxcart.compile import extend as extension
+    from oxcart.compile.census import warnings
     from oxcart.compile.engines import Part
     from oxcart.compile.pipeline import CompileConfig, execute, execute_part, prepare
     from oxcart.compile.plan import Settings
@@ -267,6 +271,7 @@ def compile_(
     wanted_rule = _rule(rule_file, split_by, val_fraction, val, val_seen)
     resized = resize(size, fit, "crop" if videos else "stretch")
     budget = parse_bytes("--shard-size", shard_size)
+    quality = jpeg_quality if extend and codec is None else encoding_quality(codec, jpeg_quality, crf)
     config = CompileConfig(
         source=config_of,
         out=out,
@@ -284,7 +289,8 @@ def compile_(
             "size": resized.size,
             "fit": fit,
             "codec": codec,
-            "quality": jpeg_quality,
+            "quality": quality,
+            "group": max_gop,
             "shard_size": budget,
         }
         given = {name: value for name, value in pixels.items() if value is not None}
@@ -293,7 +299,7 @@ def compile_(
         settings = Settings(
             rule=split.SplitRule(**wanted_rule),
             resize=resized,
-            encoding=Encoding(codec=codec or "raw", quality=jpeg_quality),
+            encoding=Encoding(codec=codec or "raw", quality=quality, anew=codec == "av1", group=max_gop),
             shard_size=budget,
             limit=limit,
         )
@@ -305,7 +311,7 @@ def compile_(
     assert assignment is not None
     if val:
         _check_names(prepared, assignment)
-    for warning in (*prepared.source.warnings(prepared.census.table), *assignment.warnings):
+    for warning in (*warnings(prepared.census, prepared.source), *assignment.warnings):
         warn(warning)
     rule = split.write_rule(assignment.rule).encode()
     if dry_run:

@@ -29,7 +29,9 @@ source_options = options(
         "--environment-table",
         type=PathOrUrl(),
         metavar="FILE",
-        help="Parquet or CSV with episode_index, environment and, if known, session: for LeRobot datasets.",
+        help="Environments from a file: Parquet or CSV with episode_index (of LeRobot) or key, environment "
+        "and, if known, session. Or, for a LeRobot port of an RLDS dataset, the census of that, from scan "
+        "--parquet: episodes are found by their steps and numbers.",
     ),
     click.option(
         "--instruction",
@@ -156,18 +158,17 @@ def source_config(
     licence: tuple[str, ...],
     **videos: Any,
 ) -> SourceConfig:
+    from oxcart.compile.environment_table import read_places
     from oxcart.compile.sources.base import EnvironmentRule, SourceConfig, SuccessRule
     from oxcart.compile.sources.kinds import recognise
-    from oxcart.compile.sources.lerobot.environments import read_environments
 
     kind, url = recognise(source)
     cameras = [_camera(one) for one in camera]
     if kind != "videos" and len(licence) > 1:
         raise ConfigError(f"--licence: expected the one of the dataset, got {len(licence)}; OR joins several")
 
-    if environment_table is not None and (kind != "lerobot" or environment is not None):
-        got = f"one of {kind}" if environment is None else "--environment beside it"
-        raise ConfigError(f"--environment-table: expected a source of lerobot, got {got}; leave it out")
+    if environment_table is not None and environment is not None:
+        raise ConfigError("--environment-table: expected alone, got --environment beside it; leave one out")
 
     def fields(values: tuple[str, ...]) -> tuple[str, ...] | None:
         return () if values == ("none",) else values or None
@@ -192,7 +193,7 @@ def source_config(
         state_kinds=state_kind,
         no_action=fields(no_action),
         environment=EnvironmentRule.parse(environment) if environment is not None else None,
-        environments=read_environments(environment_table) if environment_table is not None else None,
+        environments=read_places(environment_table) if environment_table is not None else None,
     )
 
 

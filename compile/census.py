@@ -40,7 +40,7 @@ GROUP_BYTES = 64 << 20
 AT_ONCE = 16
 """Files that a task of grouped small files reads at a time."""
 
-_METADATA = b"oxcart.census"
+METADATA = b"oxcart.census"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +79,7 @@ class Census:
             "sizes": dict(self.sizes),
             "part": str(self.part) if self.part else None,
         }
-        metadata = {_METADATA: json.dumps(value)}
+        metadata = {METADATA: json.dumps(value)}
         return table_bytes(self.table.combine_chunks().replace_schema_metadata(metadata))
 
 
@@ -119,7 +119,7 @@ def take(
     tables = dict(run(_take_files, _CensusJob(config, source), groups, workers=workers, report=report))
     nothing = census_schema(tuple(camera.name for camera in source.cameras)).empty_table()
     table = pa.concat_tables([nothing, *(tables[index] for index in sorted(tables))])
-    found = Census(source=source.describe(), sizes=sizes, table=table, part=part)
+    found = Census(source=source.described(), sizes=sizes, table=table, part=part)
     return found if part else _joined(found, source, config.url)
 
 
@@ -150,6 +150,8 @@ def _joined(census: Census, source: Source, where: str) -> Census:
     if not census.table.num_rows:
         raise SourceError(f"{where}: holds no episode")
     table = source.join(census.table)
+    if source.places:
+        table = source.places.put(table)
     counts = table.group_by("key").aggregate([("key", "count")])
     twice = counts.filter(pc.greater(counts["key_count"], 1))["key"].to_pylist()
     if twice:
@@ -168,7 +170,7 @@ def read(data: bytes, name: str) -> Census:
     """
     table = parse_table(data, name)
     try:
-        value = read_json((table.schema.metadata or {})[_METADATA])
+        value = read_json((table.schema.metadata or {})[METADATA])
         source, sizes = dict(value["source"]), dict(value["sizes"])
         part = Part.parse(value["part"]) if value["part"] else None
         expected = census_schema(tuple(source["cameras"]))
@@ -186,7 +188,7 @@ def check(census: Census, source: Source) -> None:
         ConfigError: the source or an option differs.
         SourceError: a file has changed.
     """
-    found, wanted = census.source, source.describe()
+    found, wanted = census.source, source.described()
     for name in wanted:
         then, now = json.dumps(found.get(name)), json.dumps(wanted[name])  # text, for the order of cameras
         if then != now:
@@ -200,6 +202,12 @@ def check(census: Census, source: Source) -> None:
                 f"has changed since the census: {census.sizes.get(name)} bytes then, {sizes.get(name)} now",
                 file=name,
             )
+
+
+def warnings(census: Census, source: Source) -> list[str]:
+    """Warnings about unexpected properties of the episodes of a source, one line each."""
+    beside = source.places.warnings(census.table) if source.places else []
+    return [*source.warnings(census.table), *beside]
 
 
 def load(path: str, source: Source) -> Census:

@@ -133,6 +133,8 @@ class Connection:
             return "set HF_TOKEN to a valid one, or unset it for public repositories"
         if failure.code == "RevisionNotFound":
             return "expected a branch, a tag or a commit"
+        if failure.status in (409, 412):
+            return "run the command again"
         if failure.code == "RepoNotFound" or failure.status in (401, 403):
             right = "that the token has the right to it" if self.token else "set HF_TOKEN if it is private"
             return f"check the name, and {right}"
@@ -221,6 +223,8 @@ def _of_answer(error: HfHubHTTPError) -> retry.Failure:
         "EntryNotFound": "no such object",
         "RepoNotFound": "there is no such dataset, or it is private",
     }.get(code, "")
+    if status in (409, 412):
+        meaning = "the branch has changed meanwhile"
     if not meaning and status in (401, 403, 404):
         meaning = "access denied" if status == 403 else "there is no such dataset, or it is private"
     again = status in (408, 429) or status >= 500

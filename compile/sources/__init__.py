@@ -15,6 +15,14 @@ def open_source(config: SourceConfig) -> Source:
         ConfigError: an option names something that the source does not have, or a package is not installed.
         SourceError: the source is not complete.
     """
+    source = _opened(config)
+    if config.environments is not None:
+        config.environments.check(config.kind, source.expected)
+        source.places = config.environments
+    return source
+
+
+def _opened(config: SourceConfig) -> Source:
     if config.kind == "compiled":
         return CompiledSource(config)
     if config.kind in ("videos", "lerobot"):

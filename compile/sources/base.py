@@ -10,15 +10,17 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
 from oxcart.compile.images import Resize
+from oxcart.compile.sources.places import PlaceTable
 from oxcart.compile.sources.videos.config import VideoConfig
 from oxcart.manifests.columns import ARRAYS, Column
+from oxcart.shards import codec
 from oxcart.shards.errors import ConfigError, SourceError
 
 LEFT_OUT = "left out: "
@@ -29,6 +31,17 @@ Encoded = bytes | memoryview
 """An encoded image; a view keeps the bytes around it alive."""
 
 
+class CodedVideo(NamedTuple):
+    """The video of a camera in which an episode lies."""
+
+    codec: str
+    """Name of its codec, as FFmpeg has it."""
+    group: int | None
+    """Frames of the longest closed group of pictures of the episode; None if it has other pictures."""
+    why: str | None
+    """Why it cannot be divided into closed groups, if so."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Film:
     """Frames that are decoded one after another each time they are played."""
@@ -37,6 +50,9 @@ class Film:
     """Number of frames: T."""
     play: Callable[[npt.NDArray[np.uint8], Resize], None]
     """Fills an array [T, H, W, 3] with the frames; raises an ImageError where a frame cannot be decoded."""
+    copy: Callable[[int], codec.Encoded] | None = None
+    """The video as it is, in closed groups of at most so many frames; raises an ImageError if that cannot be.
+    None if the frames are in no video."""
 
     def __len__(self) -> int:
         return self.steps
@@ -157,8 +173,8 @@ class SourceConfig:
     """Array -> its columns in the dataset that is to be extended."""
     environment: EnvironmentRule | None = None
     """Rule that determines the environment of an episode."""
-    environments: Mapping[int, tuple[str | None, str | None]] | None = field(default=None, hash=False)
-    """Number of an episode of LeRobot -> its environment and its session, whatever the source says."""
+    environments: PlaceTable | None = field(default=None, hash=False)
+    """A table that tells the environments, whatever the source says."""
     licence: str | None = None
     """Licence of the data: an SPDX expression or a URL."""
     video: VideoConfig | None = None
@@ -203,6 +219,8 @@ class CensusRow:
     """Every instruction of the episode once, the preferred one first."""
     duplicate: int = 0
     """xxh3-64 of the primary camera's encoded images and the actions, in step order."""
+    sketch: tuple[int, ...] = ()
+    """Sketch of the actions and states, by which copies are found; empty if there is none."""
     heights: tuple[int, ...]
     """Height of the source's frames per camera, in pixels."""
     widths: tuple[int, ...]
@@ -240,6 +258,7 @@ def census_schema(cameras: tuple[str, ...]) -> pa.Schema:
             ("terminal", pa.bool_()),
             ("instructions", pa.list_(pa.string())),
             ("duplicate", pa.uint64()),
+            ("sketch", pa.list_(pa.uint32())),
             *sizes,
             ("rejected", pa.string()),
             ("detail", pa.string()),
@@ -306,6 +325,8 @@ class Source(Protocol):
     """Environments that are known to have other names -> those names."""
     effort: int = 1
     """Time that a census takes per byte, as a multiple of that of RLDS records."""
+    places: PlaceTable | None = None
+    """A table that tells the environments, whatever the source says."""
 
     @property
     def expected(self) -> int | None:
@@ -313,8 +334,13 @@ class Source(Protocol):
         return None
 
     def describe(self) -> dict[str, Any]:
-        """Everything that determines the census rows and episodes, as plain JSON."""
+        """Everything of the source that determines the census rows and episodes, as plain JSON."""
         ...
+
+    def described(self) -> dict[str, Any]:
+        """What `describe` says, and a digest of the table of environments, if there is one."""
+        table = {"environment_table": self.places.describe()} if self.places else {}
+        return {**self.describe(), **table}
 
     def files(self) -> list[str]:
         """Names of the files, in order; a census can be taken of each separately."""
@@ -327,6 +353,10 @@ class Source(Protocol):
     def census(self, file: str) -> Iterator[CensusRow]:
         """One row per episode of a file, in order."""
         ...
+
+    def videos(self, row: Mapping[str, Any]) -> Mapping[str, CodedVideo]:
+        """Camera -> the video that holds the episode of a census row, for those that could be copied."""
+        return {}
 
     def join(self, table: pa.Table) -> pa.Table:
         """Adjust the census rows of all files by what only all of them together tell."""

@@ -12,9 +12,10 @@ from __future__ import annotations
 from oxcart.shards.errors import ConfigError
 
 try:
-    from oxcart.shards.video.decode import decode_group
+    from oxcart.shards.video.decode import decode_frames, decode_group, presentation
     from oxcart.shards.video.encode import encode_av1
     from oxcart.shards.video.groups import VIDEO_CODECS, CodedFrame, group
+    from oxcart.shards.video.mp4 import write_mp4
     from oxcart.shards.video.wrap import access_units, wrap
 except ModuleNotFoundError as error:
     if error.name not in ("av", "cv2"):
@@ -23,4 +24,15 @@ except ModuleNotFoundError as error:
         f"codec video: needs the package {error.name}, which is not installed: pip install 'oxcart[video]'"
     ) from error
 
-__all__ = ["VIDEO_CODECS", "CodedFrame", "access_units", "decode_group", "encode_av1", "group", "wrap"]
+__all__ = [
+    "VIDEO_CODECS",
+    "CodedFrame",
+    "access_units",
+    "decode_frames",
+    "decode_group",
+    "encode_av1",
+    "group",
+    "presentation",
+    "wrap",
+    "write_mp4",
+]

@@ -8,6 +8,8 @@ next one begins, so what a chunk shows does not depend on what was decoded befor
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 
 import av
 import numpy as np
@@ -45,31 +47,67 @@ def decode_group(codec: str, chunk: bytes | memoryview, out: Frames) -> None:
         ValueError: the chunk does not hold n frames of that size.
         ConfigError: this PyAV has no decoder of the codec.
     """
-    units, made = access_units(codec, chunk), 0
+    decode_frames(codec, chunk, dict(enumerate(out)))
+
+
+def decode_frames(codec: str, chunk: bytes | memoryview, wanted: Mapping[int, Frames]) -> None:
+    """Decode some frames of a chunk; frames between them are decoded too, but not converted to RGB.
+
+    Args:
+        codec: one of `VIDEO_CODECS`.
+        chunk: the chunk.
+        wanted: number of a frame, in the order in which they are shown -> its memory, [H, W, 3] uint8.
+
+    Raises:
+        ValueError: the chunk does not hold these frames, of that size.
+        ConfigError: this PyAV has no decoder of the codec.
+    """
+    count, made = max(wanted, default=-1) + 1, 0
+    for made, frame in enumerate(islice(_shown(codec, access_units(codec, chunk)), count), 1):
+        out = wanted.get(made - 1)
+        if out is None:
+            continue
+        if (frame.height, frame.width) != out.shape[:2]:
+            found, expected = f"{frame.height}x{frame.width}", f"{out.shape[0]}x{out.shape[1]}"
+            raise ValueError(f"is {found} pixels where the episode has {expected}")
+        paint(frame, out)
+    if made < count:
+        raise ValueError(f"shows {made} frames, expected {count}")
+
+
+def presentation(codec: str, units: Sequence[bytes]) -> list[int]:
+    """The place of each packet of a chunk in the order in which their frames are shown.
+
+    Args:
+        codec: one of `VIDEO_CODECS`.
+        units: packets in decoding order, as `access_units` gives them.
+
+    Raises:
+        ValueError: the packets do not show one frame each.
+    """
+    shown = [frame.pts for frame in _shown(codec, units)]
+    if set(shown) != set(range(len(units))) or len(shown) != len(units):
+        raise ValueError(f"shows {len(shown)} frames, expected {len(units)}")
+    return [shown.index(number) for number in range(len(units))]
+
+
+def _shown(codec: str, units: Sequence[bytes]) -> Iterator[VideoFrame]:
+    """The frames of packets as they are shown; the pts of a frame is the number of its packet."""
     decoder = _decoder(codec)
     try:
-        for packet in (*map(av.Packet, units), None):  # None asks for frames that are held back
+        for number, unit in enumerate((*units, None)):  # None asks for frames that are held back
+            packet = None if unit is None else av.Packet(unit)
+            if packet is not None:
+                packet.pts = number
             for frame in decoder.decode(packet):
-                if made < len(out):
-                    _check(frame, out.shape[1:3])
-                    paint(frame, out[made])
-                made += 1
-            if made >= len(out):
-                break
+                if frame.is_corrupt:
+                    raise ValueError("has a damaged frame")
+                yield frame
     except (av.FFmpegError, ValueError) as error:
         del _local.decoders[codec]
-        if not isinstance(error, av.FFmpegError):
-            raise
-        raise ValueError(f"cannot be decoded: {_reason(error)}") from error
-    if made < len(out):
-        raise ValueError(f"shows {made} frames, expected {len(out)}")
-
-
-def _check(frame: VideoFrame, size: tuple[int, ...]) -> None:
-    if frame.is_corrupt:
-        raise ValueError("has a damaged frame")
-    if (frame.height, frame.width) != size:
-        raise ValueError(f"is {frame.height}x{frame.width} pixels where the episode has {size[0]}x{size[1]}")
+        if isinstance(error, av.FFmpegError):
+            error = ValueError(f"cannot be decoded: {(error.strerror or '').splitlines()[0]}")
+        raise error from None
 
 
 _local = threading.local()
@@ -98,7 +136,3 @@ def _decoder(codec: str) -> VideoCodecContext:
     opened.open()
     decoders[codec] = opened
     return opened
-
-
-def _reason(error: av.FFmpegError) -> str:
-    return (error.strerror or type(error).__name__).splitlines()[0]

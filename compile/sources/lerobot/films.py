@@ -3,65 +3,145 @@
 The n-th frame that a video shows is its n-th frame. Times are only checked: with a constant rate, frame n is
 shown n / fps seconds after the first. A video where that fails, or with fewer frames than its episodes have
 steps, may show another moment than its actions are of.
+
+The census reads no packet, only the table of packets. So what identifies the frames of an episode is when
+each is shown, the bytes that it takes, and whether it is a key frame.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import partial
+from itertools import pairwise
 
 import numpy as np
-from av.video.reformatter import Colorspace
+import numpy.typing as npt
+from xxhash import xxh3_64_intdigest
 
-from oxcart.compile.images import Frame, Resize
+from oxcart.compile.images import MAX_PIXELS, Frame, Resize, resize_into
 from oxcart.compile.sources.lerobot.metadata import VideoSpan
-from oxcart.compile.sources.videos.decode import Packet, Reel, VideoError, clip_digest
-from oxcart.compile.sources.videos.pixels import Painter
+from oxcart.compile.sources.lerobot.mp4 import CODECS, SampleTable, UnusualError, read_samples
+from oxcart.compile.sources.videos.decode import Packet, Reel, VideoError
 from oxcart.shards.store import Store
+from oxcart.shards.video.pixels import paint
 
 OFF = 0.5
 """Frames by which a time may be wrong before it means another frame."""
-_UNSPECIFIED = 2
-"""FFmpeg's number for a frame that names no standard of colours."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class VideoIndex:
-    """The frames of a video, none of them decoded."""
+    """The frames of a video, none of them decoded. Arrays are in the order in which frames are shown."""
 
-    packets: Sequence[Packet]
-    """A packet per frame, in the order in which they are shown."""
+    table: npt.NDArray[np.int64]
+    """[N, 2]: time (pts) of each frame, and twice the bytes of its packet, plus 1 for a key frame."""
+    bytes_before: npt.NDArray[np.int64]
+    """[N + 1]: bytes of the packets of all frames before each, and of all frames."""
+    heads: Sequence[int]
+    """Key frames at which decoding can begin, since no frame from there on is shown before them."""
+    ends: npt.NDArray[np.bool_]
+    """[N + 1]: whether the packets of the frames before each come before all others in the file."""
+    late: Sequence[int]
+    """Frames that are shown more than `OFF` frames away from where the rate puts them."""
     time_base: Fraction
+    codec: str
     height: int
     width: int
 
 
-def read_index(store: Store, file: str) -> VideoIndex:
+@dataclass(frozen=True, kw_only=True)
+class Footage:
+    """The frames of an episode in a video."""
+
+    start: int
+    """Time (pts) of the first frame."""
+    stop: int
+    """A time after the last frame, and before the next."""
+    digest: int
+    """See `span_digest`."""
+    size: int
+    """Bytes of the packets."""
+    group: int | None
+    """Frames of the longest group of pictures that can be decoded alone; None if `why` is not None."""
+    why: str | None
+    """Reason why the packets cannot be passed through; None if they can."""
+
+
+def read_index(store: Store, file: str, fps: int) -> VideoIndex:
     """The frames of a video.
 
     Raises:
-        ValueError: the video is missing or cannot be read.
+        ValueError: the video is missing, is cut off or cannot be read.
     """
-    if not store.exists(file):
+    samples = list_samples(store, file)
+    count = len(samples.pts)
+    shown = np.argsort(samples.pts, kind="stable")  # place in the file of each frame that is shown
+    table = np.stack([samples.pts, 2 * samples.sizes + samples.keys], axis=1)[shown]
+    ends = np.concatenate(([True], np.maximum.accumulate(shown) == np.arange(count)))
+    seconds = (table[:, 0] - table[0, 0]) * float(samples.time_base)
+    return VideoIndex(
+        table=table,
+        bytes_before=np.concatenate(([0], np.cumsum(table[:, 1] // 2))),
+        heads=np.flatnonzero(samples.keys & ends[:-1] & (shown == np.arange(count))).tolist(),
+        ends=ends,
+        late=np.flatnonzero(np.abs(seconds * fps - np.arange(count)) > OFF).tolist(),
+        time_base=samples.time_base,
+        codec=samples.codec,
+        height=samples.height,
+        width=samples.width,
+    )
+
+
+def list_samples(store: Store, file: str) -> SampleTable:
+    """The packets of a video.
+
+    Raises:
+        ValueError: the video is missing, is cut off or cannot be read.
+    """
+    size = store.found([file]).get(file)
+    if size is None:
         raise ValueError(f"{file} is missing")
     try:
-        with Reel(store, file) as reel:
-            context = reel.stream.codec_context
-            return VideoIndex(
-                packets=reel.index(), time_base=reel.time_base, height=context.height, width=context.width
-            )
-    except VideoError as error:
+        try:
+            samples = read_samples(partial(store.read_range, file), size)
+            if samples.height * samples.width > MAX_PIXELS:
+                raise UnusualError("has large frames")
+            return samples
+        except UnusualError:
+            return _listed(store, file)
+    except (ValueError, VideoError) as error:
         raise ValueError(f"{file} {error}") from error
 
 
-def find_span(index: VideoIndex, span: VideoSpan, steps: int, fps: int) -> tuple[int, int, list[Packet]]:
-    """Times (pts) of the first frame of an episode and after its last, and its packets.
+def _listed(store: Store, file: str) -> SampleTable:
+    """The packets of a video as FFmpeg lists them, which reads them all."""
+    with Reel(store, file) as reel:
+        packets, context = reel.index(), reel.stream.codec_context
+        if not packets:
+            raise VideoError("holds no frame")
+        return SampleTable(
+            pts=np.array([one.pts for one in packets], np.int64),
+            sizes=np.array([one.size for one in packets], np.int64),
+            places=np.array([one.position for one in packets], np.int64),
+            keys=np.array([one.key for one in packets], np.bool_),
+            time_base=reel.time_base,
+            codec=context.codec.canonical_name,
+            extradata=context.extradata or b"",
+            height=context.height,
+            width=context.width,
+        )
+
+
+def find_span(index: VideoIndex, span: VideoSpan, steps: int, fps: int) -> Footage:
+    """The frames of an episode.
 
     Raises:
         ValueError: the metadata does not fit the video.
     """
-    count, end = len(index.packets), span.first + steps
+    first, count, end = span.first, len(index.table), span.first + steps
     if end > count:
         raise ValueError(f"its frames end with number {end - 1} of {span.file}, which has {count}")
     if span.needed > count:
@@ -69,23 +149,52 @@ def find_span(index: VideoIndex, span: VideoSpan, steps: int, fps: int) -> tuple
             f"{span.file} has {count} frames, its episodes {span.needed} steps, so frames are missing "
             "that may lie before it"
         )
-    if span.said is not None and not abs(span.said * fps - span.first) <= OFF:
+    if span.said is not None and not abs(span.said * fps - first) <= OFF:
         raise ValueError(
-            f"from_timestamp {span.said:.3f} s is not at its first frame, which is number {span.first} of "
-            f"{span.file} and shown at {span.first / fps:.3f} s"
+            f"from_timestamp {span.said:.3f} s is not at its first frame, which is number {first} of "
+            f"{span.file} and shown at {first / fps:.3f} s"
         )
-    packets = list(index.packets[span.first : end])
-    stamps = np.array([one.pts for one in packets], np.int64) - index.packets[0].pts
-    seconds = stamps * float(index.time_base)
-    ideal = np.arange(span.first, end) / fps
-    wrong = np.flatnonzero(np.abs(seconds - ideal) * fps > OFF)
-    if wrong.size:
-        one = int(wrong[0])
+    late = bisect_left(index.late, first)
+    if late < len(index.late) and index.late[late] < end:
+        frame = index.late[late]
+        seconds = float((int(index.table[frame, 0]) - int(index.table[0, 0])) * index.time_base)
         raise ValueError(
-            f"frame {span.first + one} of {span.file} is shown at {seconds[one]:.3f} s, at {fps} fps it "
-            f"would be at {ideal[one]:.3f} s"
+            f"frame {frame} of {span.file} is shown at {seconds:.3f} s, at {fps} fps it would be at "
+            f"{frame / fps:.3f} s"
         )
-    return packets[0].pts, packets[-1].pts + 1, packets
+    group, why = _group(index, first, end)
+    part = index.table[first:end]
+    return Footage(
+        start=int(part[0, 0]),
+        stop=int(part[-1, 0]) + 1,
+        digest=span_digest(part),
+        size=int(index.bytes_before[end] - index.bytes_before[first]),
+        group=group,
+        why=why,
+    )
+
+
+def _group(index: VideoIndex, first: int, end: int) -> tuple[int | None, str | None]:
+    """Frames of the longest group of pictures from frame `first` to `end`, or why there is no whole one."""
+    if index.codec not in CODECS.values():
+        return None, f"its codec is {index.codec}"
+    heads = [*index.heads[bisect_left(index.heads, first) : bisect_left(index.heads, end)], end]
+    if heads[0] != first:
+        return None, "it begins inside a group of pictures"
+    if not index.ends[end]:
+        return None, "it ends inside a group of pictures that is not shown in order"
+    return max(after - before for before, after in pairwise(heads)), None
+
+
+def span_digest(table: npt.NDArray[np.int64]) -> int:
+    """xxh3-64 of the rows of `VideoIndex.table` of an episode, with times from its first frame on."""
+    return xxh3_64_intdigest((table - (table[0, 0], 0)).tobytes())
+
+
+def packets_digest(packets: Sequence[Packet], start: int, stop: int) -> int:
+    """The same, of the packets with start <= pts < stop as they were read; 0 if there are none."""
+    inside = sorted((one.pts, 2 * one.size + one.key) for one in packets if start <= one.pts < stop)
+    return span_digest(np.array(inside, np.int64)) if inside else 0
 
 
 def play_span(
@@ -98,15 +207,20 @@ def play_span(
     Raises:
         VideoError: the file cannot be decoded.
     """
-    painter, start, stop, made = Painter(), *span, 0
+    start, stop, made = *span, 0
+    whole = np.empty(0, np.uint8)
     with Reel(store, file) as reel:
         for frame in reel.frames(start, stop):
             if made < len(frames):
-                if int(frame.colorspace) == _UNSPECIFIED:  # swscale's choice, and so LeRobot's, at any size
-                    frame.colorspace = Colorspace.ITU601
-                painter.paint(frame, 0, resize, frames[made])
+                if frames.shape[1:3] == (frame.height, frame.width):
+                    paint(frame, frames[made])
+                else:
+                    if not whole.size:
+                        whole = np.empty((frame.height, frame.width, 3), np.uint8)
+                    paint(frame, whole)
+                    resize_into(frames[made], whole, resize)
             made += 1
-        same = clip_digest(sorted(reel.packets), start, stop) == digest
+        same = packets_digest(reel.packets, start, stop) == digest
     if same and made != len(frames):
         raise VideoError(f"{file} shows {made} frames of the episode, expected {len(frames)}")
     return same

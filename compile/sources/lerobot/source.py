@@ -1,24 +1,27 @@
 """A LeRobot dataset as a source: its metadata is checked against its steps and its videos (see `metadata`).
 
-The census decodes nothing: it reads the columns of each episode and the packets of its videos. What is wrong
-with the whole dataset is an error when it is opened; what is wrong with an episode rejects that episode.
+The census decodes nothing: it reads the columns of the steps, many episodes at once, and the tables of
+packets of the videos. What is wrong with the whole dataset is an error when it is opened; what is wrong with
+an episode rejects that episode.
 """
 
 from __future__ import annotations
 
 import json
+import struct
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import lru_cache, partial
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
-from xxhash import xxh3_64, xxh3_64_hexdigest, xxh3_64_intdigest
+from xxhash import xxh3_64, xxh3_64_intdigest
 
 from oxcart.compile.images import Frame, ImageError, Resize, image_size
 from oxcart.compile.sources.base import (
     CensusRow,
+    CodedVideo,
     Film,
     Images,
     Source,
@@ -30,16 +33,20 @@ from oxcart.compile.sources.base import (
     refuse_options,
 )
 from oxcart.compile.sources.lerobot import choices
+from oxcart.compile.sources.lerobot.alike import of_one_codec, of_one_size
+from oxcart.compile.sources.lerobot.copies import copy_span
 from oxcart.compile.sources.lerobot.episodes import RobotColumns, RobotSteps, read_steps
-from oxcart.compile.sources.lerobot.films import find_span, play_span, read_index
+from oxcart.compile.sources.lerobot.films import VideoIndex, find_span, list_samples, play_span, read_index
 from oxcart.compile.sources.lerobot.metadata import INFO, TASK, EpisodeEntry, read_dataset
 from oxcart.compile.sources.lerobot.steps import StepFiles
-from oxcart.compile.sources.videos.decode import VideoError, clip_digest
+from oxcart.compile.sources.sketch import sketch
+from oxcart.compile.sources.videos.decode import VideoError
 from oxcart.manifests.canonical import canonical_json
 from oxcart.manifests.columns import ARRAYS, Column, described, given
 from oxcart.manifests.licence import check_licence
 from oxcart.manifests.schema import ENDS
 from oxcart.shards.choices import one_of
+from oxcart.shards.codec import Encoded
 from oxcart.shards.errors import ConfigError
 from oxcart.shards.store import Store
 
@@ -86,12 +93,7 @@ class LerobotSource(Source):
             one_of("--no-action", end, ENDS)
         self.no_action = tuple(end for end in ENDS if end in (config.no_action or ()))
         self._texts = self._choose_texts(config.instruction)
-        self._places = config.environments
-        beyond = max(self._places or (), default=0)
-        if beyond and beyond >= len(dataset.episodes):
-            raise ConfigError(
-                f"--environment-table: expected episodes up to {len(dataset.episodes) - 1}, got {beyond}"
-            )
+        self._sketched = config.environments is not None and config.environments.sketched
         self._rule = config.environment
         if self._rule and self._rule.field is None:
             raise ConfigError("environment: expected a column, got one name for all")
@@ -121,7 +123,9 @@ class LerobotSource(Source):
             terminal=self._terminal,
         )
         self._steps = StepFiles(self._store, self._columns.names(dataset))
-        self._index = lru_cache(VIDEOS)(partial(read_index, self._store))
+        self._indices = lru_cache(VIDEOS)(partial(_read_index, self._store, dataset.fps))
+        self._samples = lru_cache(VIDEOS)(partial(list_samples, self._store))
+        self._reading: dict[str, threading.Lock] = {}
         self._files: dict[str, list[EpisodeEntry]] = {}
         for entry in dataset.episodes:
             self._files.setdefault(entry.file, []).append(entry)
@@ -135,9 +139,6 @@ class LerobotSource(Source):
                 "patterns": list(self._rule.patterns),
                 "known": self._rule.known,
             }
-        table = None
-        if self._places is not None:
-            table = xxh3_64_hexdigest(canonical_json(sorted(self._places.items())))
         success = None
         if self._success_rule and self._success:
             success = asdict(replace(self._success_rule, field=self._success[0]))
@@ -154,7 +155,6 @@ class LerobotSource(Source):
             "columns": {name: described(columns) for name, columns in self.array_columns.items()},
             "no_action": list(self.no_action),
             "environment": environment,
-            "environment_table": table,
             "success": success,
             "control_rate": self.control_rate,
             "licence": self.licence,
@@ -184,8 +184,13 @@ class LerobotSource(Source):
 
     def census(self, file: str) -> Iterator[CensusRow]:
         """One row per episode of a file of steps."""
-        for entry in self._files[file]:
-            yield self._row(entry)
+        for entries in self._steps.runs(file, self._files[file]):
+            for entry, steps in zip(entries, self._sound(file, entries), strict=True):
+                yield self._row(entry, steps)
+
+    def join(self, table: pa.Table) -> pa.Table:
+        """Compare the cameras of all episodes: see `alike`."""
+        return of_one_codec(of_one_size(table, self.cameras), self._films)
 
     def warnings(self, table: pa.Table) -> list[str]:
         """A line for each camera of depth, which is not read."""
@@ -195,14 +200,17 @@ class LerobotSource(Source):
         """Read the episode of a census row; frames in videos are decoded when they are played."""
         entry, detail = self._entry(row), json.loads(row["detail"])
         try:
-            steps = self._read_steps(entry)
+            (steps,) = self._read_steps(entry.file, [entry])
         except ValueError as error:
             raise episode_error(str(error), row) from error
         if steps.digest() != detail["steps"]:
             raise episode_error("has changed since the census", row)
-        found: dict[str, Images] = dict(steps.images)
+        found: dict[str, Images] = {camera: some.views() for camera, some in steps.images.items()}
         for camera in self._films:
-            found[camera] = Film(steps=entry.steps, play=partial(self._play, row, detail["videos"][camera]))
+            video = detail["videos"][camera]
+            found[camera] = Film(
+                steps=entry.steps, play=partial(self._play, row, video), copy=partial(self._copy, row, video)
+            )
         return SourceEpisode(
             images=found,
             action=steps.arrays.get("action"),
@@ -211,6 +219,14 @@ class LerobotSource(Source):
             instructions=steps.instructions,
             bgr=self._bgr,
         )
+
+    def videos(self, row: Mapping[str, Any]) -> dict[str, CodedVideo]:
+        """Camera -> the video that holds the episode of a census row."""
+        videos = json.loads(row["detail"])["videos"]
+        return {
+            camera: CodedVideo(codec=one["codec"], group=one["group"], why=one["why"])
+            for camera, one in videos.items()
+        }
 
     def _entry(self, row: Mapping[str, Any]) -> EpisodeEntry:
         number: int = row["source_record"]
@@ -221,101 +237,128 @@ class LerobotSource(Source):
             raise episode_error("has changed since the census", row)
         return entry
 
-    def _play(self, row: Mapping[str, Any], video: Sequence[Any], frames: Frame, resize: Resize) -> None:
-        file, start, stop, digest = video
+    def _play(self, row: Mapping[str, Any], video: Mapping[str, Any], frames: Frame, resize: Resize) -> None:
+        file, span = video["file"], (video["start"], video["stop"])
         try:
-            same = play_span(self._store, file, (start, stop), digest, frames, resize)
+            same = play_span(self._store, file, span, video["digest"], frames, resize)
         except VideoError as error:
             raise ImageError(str(error)) from error
         if not same:
             raise episode_error(f"{file} has changed since the census", row)
 
-    def _row(self, entry: EpisodeEntry) -> CensusRow:
+    def _copy(self, row: Mapping[str, Any], video: Mapping[str, Any], most: int) -> Encoded:
+        file, span, fps = video["file"], (video["start"], video["stop"]), self._dataset.fps
+        try:
+            found = copy_span(self._store, file, self._samples(file), span, video["digest"], fps, most)
+        except ValueError as error:
+            raise ImageError(f"{file} {error}") from error
+        if found is None:
+            raise episode_error(f"{file} has changed since the census", row)
+        return found
+
+    def _sound(self, file: str, entries: Sequence[EpisodeEntry]) -> list[RobotSteps | str]:
+        """The steps of each episode, or what is wrong with it: it is found by halving."""
+        try:
+            for entry in entries:
+                _check(entry)
+            return [*self._read_steps(file, entries)]
+        except ValueError as error:
+            if len(entries) == 1:
+                return [str(error)]
+        half = len(entries) // 2
+        return self._sound(file, entries[:half]) + self._sound(file, entries[half:])
+
+    def _read_steps(self, file: str, entries: Sequence[EpisodeEntry]) -> list[RobotSteps]:
+        """The steps of episodes that follow each other in a file; anything wrong raises a ValueError."""
+        count = sum(entry.steps for entry in entries)
+        table = self._steps.rows(file, entries[0].row, count)
+        return read_steps(self._dataset, entries, table, self._columns)
+
+    def _row(self, entry: EpisodeEntry, steps: RobotSteps | str) -> CensusRow:
+        seen: dict[str, Any] = {}
+        if isinstance(steps, RobotSteps):
+            try:
+                seen = self._seen(entry, steps)
+            except ValueError as error:
+                steps = str(error)
         nowhere = (0,) * len(self.cameras)
-        row = CensusRow(
+        missing = {"source_length": 0, "source_digest": 0, "heights": nowhere, "widths": nowhere}
+        return CensusRow(
             key=f"{self.name}-{entry.number:06d}",
             source_split="",
             source_file=entry.file,
             source_record=entry.number,
             source_offset=entry.row,
-            source_length=0,
-            source_digest=0,
             steps=entry.steps,
-            heights=nowhere,
-            widths=nowhere,
+            rejected=steps if isinstance(steps, str) else None,
+            **(seen or missing),
         )
-        try:
-            return replace(row, **self._seen(entry))
-        except ValueError as error:
-            return replace(row, rejected=str(error))
 
-    def _seen(self, entry: EpisodeEntry) -> dict[str, Any]:
-        """Values of the census row of an episode; anything wrong with it raises a ValueError."""
-        if entry.steps < 2:
-            raise ValueError(f"has {entry.steps} steps; at least 2 are needed")
-        if entry.said_index not in (None, entry.index):
-            raise ValueError(f"dataset_from_index {entry.said_index}: {entry.index} steps are before it")
-        steps = self._read_steps(entry)
-        for what, values in steps.arrays.items():
-            if not np.isfinite(values).all():
-                step = int(np.argmin(np.isfinite(values).all(axis=1)))
-                raise ValueError(f"{what} is NaN or infinite at step {step}")
-        videos: dict[str, list[Any]] = {}
+    def _seen(self, entry: EpisodeEntry, steps: RobotSteps) -> dict[str, Any]:
+        """Values of the census row of an episode; a video that does not fit raises a ValueError."""
+        videos: dict[str, dict[str, Any]] = {}
         sizes, length = [], 0
         for camera in self.cameras:
             if camera.name in self._films:
                 span = entry.videos[camera.field]
                 index = self._index(span.file)
-                start, stop, packets = find_span(index, span, entry.steps, self._dataset.fps)
-                videos[camera.name] = [span.file, start, stop, clip_digest(packets, start, stop)]
+                shown = find_span(index, span, entry.steps, self._dataset.fps)
+                videos[camera.name] = {
+                    "file": span.file,
+                    "start": shown.start,
+                    "stop": shown.stop,
+                    "digest": shown.digest,
+                    "codec": index.codec,
+                    "group": shown.group,
+                    "why": shown.why,
+                }
                 sizes.append((index.height, index.width))
-                length += sum(one.size for one in packets)
+                length += shown.size
             else:
-                sizes.append(self._image_size(camera.name, steps.images[camera.name][0]))
-                length += sum(map(len, steps.images[camera.name]))
+                some = steps.images[camera.name]
+                sizes.append(_image_size(camera.name, some.views()[0]))
+                length += some.nbytes
         digest, primary = steps.digest(), self.cameras[0].name
-        clips = [video[3] for video in videos.values()]
-        shown = [videos[primary][3]] if primary in videos else steps.images[primary]
         same = xxh3_64()
-        for one in shown:
-            data = one.to_bytes(8, "little") if isinstance(one, int) else one
-            same.update(len(data).to_bytes(8, "little"))
-            same.update(data)
+        if primary in videos:
+            same.update(videos[primary]["digest"].to_bytes(8, "little"))
+        else:
+            steps.images[primary].add_to(same)
         if "action" in steps.arrays:
-            same.update(steps.arrays["action"].tobytes())
+            same.update(steps.arrays["action"].data)
         known, environment, session = "declared", None, None
-        if self._places is not None:
-            environment, session = self._places.get(entry.number, (None, None))
-        elif self._rule:
+        if self._rule:
             environment, session = self._rule.find(steps.environment or "")
             known = self._rule.known
+        texts = (text for runs in steps.instructions.values() for _, text in runs if text)
+        digests = [digest, *(video["digest"] for video in videos.values())]
         return {
             "source_length": length,
-            "source_digest": xxh3_64_intdigest(np.array([digest, *clips], "<u8").tobytes()),
+            "source_digest": xxh3_64_intdigest(struct.pack(f"<{len(digests)}Q", *digests)),
             "environment": environment,
             "environment_known": known if environment else "unknown",
             "session": session,
             "success": steps.success,
             "terminal": steps.terminal,
-            "instructions": tuple(
-                dict.fromkeys(text for runs in steps.instructions.values() for _, text in runs if text)
-            ),
+            "instructions": tuple(dict.fromkeys(texts)),
             "duplicate": same.intdigest(),
+            "sketch": sketch(steps.arrays.values()) if self._sketched else (),
             "heights": tuple(height for height, _ in sizes),
             "widths": tuple(width for _, width in sizes),
             "detail": canonical_json({"steps": digest, "videos": videos}).decode(),
         }
 
-    def _image_size(self, camera: str, first: bytes) -> tuple[int, int]:
-        try:
-            return image_size(first)
-        except ImageError as error:
-            raise ValueError(f"camera {camera}: the image of step 0 {error}") from error
+    def _index(self, file: str) -> VideoIndex:
+        """The frames of a video, which is read once even if several threads ask for it.
 
-    def _read_steps(self, entry: EpisodeEntry) -> RobotSteps:
-        """The steps of an episode; anything wrong with them raises a ValueError."""
-        table = self._steps.rows(entry.file, entry.row, entry.steps)
-        return read_steps(self._dataset, entry, table, self._columns)
+        Raises:
+            ValueError: the video is missing or damaged.
+        """
+        with self._reading.setdefault(file, threading.Lock()):
+            index = self._indices(file)
+        if isinstance(index, str):
+            raise ValueError(index)
+        return index
 
     def _usual_success(self) -> SuccessRule | None:
         there = choices.single_values(self._dataset)
@@ -335,3 +378,26 @@ class LerobotSource(Source):
                     f"instruction {field!r}: expected one of {', '.join(sorted(there))}, or none"
                 )
         return (TASK,) if fields is None else fields
+
+
+def _check(entry: EpisodeEntry) -> None:
+    """Refuse an episode of which the metadata alone say that it is wrong."""
+    if entry.steps < 2:
+        raise ValueError(f"has {entry.steps} steps; at least 2 are needed")
+    if entry.said_index not in (None, entry.index):
+        raise ValueError(f"dataset_from_index {entry.said_index}: {entry.index} steps are before it")
+
+
+def _read_index(store: Store, fps: int, file: str) -> VideoIndex | str:
+    """The frames of a video, or what is wrong with it."""
+    try:
+        return read_index(store, file, fps)
+    except ValueError as error:
+        return str(error)
+
+
+def _image_size(camera: str, first: memoryview) -> tuple[int, int]:
+    try:
+        return image_size(first)
+    except ImageError as error:
+        raise ValueError(f"camera {camera}: the image of step 0 {error}") from error

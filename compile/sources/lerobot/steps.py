@@ -1,33 +1,49 @@
 """The steps of episodes, from the Parquet files of a LeRobot dataset.
 
-LeRobot writes a row group per episode; others write all into one. A few groups are kept, so that such a file
-is not read again for each of its episodes.
+LeRobot writes a row group per episode; others write all into one. So the groups that were read last are kept,
+and a file of one group is not read again for each of its episodes. In a bucket, the columns of groups that
+follow each other are read together, in requests of a good size.
 """
 
 from __future__ import annotations
 
-import threading
 from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from oxcart.compile.sources.base import Floats
+from oxcart.compile.sources.lerobot.metadata import EpisodeEntry
 from oxcart.compile.sources.videos.decode import RemoteFile
 from oxcart.shards.store import Store
 
 _NUMBERS = (pa.types.is_integer, pa.types.is_floating, pa.types.is_boolean)
-FILES, GROUPS = 8, 2
-"""Files that stay open, and row groups that stay in memory."""
+FILES, READS = 8, 2
+"""Files whose metadata stay in memory, and row groups that were read together and do."""
+RUN_BYTES = 64 << 20
+"""Size of the row groups that a census reads together, in bytes; a single one may be larger."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _StepFile:
+    metadata: Any
+    size: int
+    ends: list[int]
+    """Row at which each group ends."""
+    sizes: list[int]
+    """Uncompressed bytes of each group."""
 
 
 class StepFiles:
-    """The Parquet files of a dataset.
+    """The Parquet files of a dataset, which any number of threads may read at once.
 
     Args:
         store: the store of the dataset.
@@ -36,9 +52,8 @@ class StepFiles:
 
     def __init__(self, store: Store, columns: list[str]) -> None:
         self._store, self._columns = store, columns
-        self._reading = threading.Lock()
         self._file = lru_cache(FILES)(self._open)
-        self._group = lru_cache(GROUPS)(self._read_group)
+        self._groups = lru_cache(READS)(self._read)
 
     def rows(self, file: str, start: int, count: int) -> pa.Table:
         """`count` rows of a file from row `start` on.
@@ -46,39 +61,108 @@ class StepFiles:
         Raises:
             ValueError: the file is missing, cannot be read, or has other columns or fewer rows.
         """
-        with self._reading:
-            try:
-                _, ends = self._file(file)
-                if start + count > (ends[-1] if ends else 0):
-                    end = f"row {start + count - 1}"
-                    raise ValueError(f"{file} has {ends[-1] if ends else 0} rows; its steps end in {end}")
-                first, last = bisect_right(ends, start), bisect_right(ends, start + count - 1)
-                table = pa.concat_tables([self._group(file, group) for group in range(first, last + 1)])
-            except FileNotFoundError as error:
-                raise ValueError(f"{file} is missing") from error
-            except (OSError, pa.ArrowException) as error:
-                raise ValueError(f"{file} cannot be read: {str(error).splitlines()[0]}") from error
+        try:
+            ends = self._file(file).ends
+            if start + count > (ends[-1] if ends else 0):
+                end = f"row {start + count - 1}"
+                raise ValueError(f"{file} has {ends[-1] if ends else 0} rows; its steps end in {end}")
+            first, last = bisect_right(ends, start), bisect_right(ends, start + count - 1)
+            table = self._groups(file, first, last)
+        except FileNotFoundError as error:
+            raise ValueError(f"{file} is missing") from error
+        except (OSError, pa.ArrowException) as error:
+            raise ValueError(f"{file} cannot be read: {str(error).splitlines()[0]}") from error
         return table.slice(start - (ends[first - 1] if first else 0), count)
 
-    def _open(self, file: str) -> tuple[pq.ParquetFile, list[int]]:
-        """A file, and the row at which each of its groups ends."""
-        if not self._store.exists(file):
+    def runs(self, file: str, entries: Sequence[EpisodeEntry]) -> Iterator[list[EpisodeEntry]]:
+        """The episodes of a file, as many at a time as are read together."""
+        try:
+            opened = self._file(file)
+        except (OSError, ValueError, pa.ArrowException):  # whoever reads an episode is told
+            yield [*entries]
+            return
+        run: list[EpisodeEntry] = []
+        begin = end = 0
+        for entry in entries:
+            last = bisect_right(opened.ends, entry.row + entry.steps - 1)
+            if run and last > end and sum(opened.sizes[begin : last + 1]) > RUN_BYTES:
+                yield run
+                run = []
+            if not run:
+                begin = bisect_right(opened.ends, entry.row)
+            run.append(entry)
+            end = last
+        yield run
+
+    def _open(self, file: str) -> _StepFile:
+        size = self._store.found([file]).get(file)
+        if size is None:
             raise FileNotFoundError
-        place: Any = f"{self._store.url}/{file}"
-        opened = pq.ParquetFile(pa.PythonFile(RemoteFile(self._store, file)) if self._store.remote else place)
+        opened = self._parquet(file, size, None, ())
         for column in self._columns:
             if column not in opened.schema_arrow.names:
                 raise ValueError(f"{file} has no column {column}")
         metadata = opened.metadata
-        groups = (metadata.row_group(i).num_rows for i in range(metadata.num_row_groups))
-        return opened, list(accumulate(groups))
+        groups = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
+        return _StepFile(
+            metadata=metadata,
+            size=size,
+            ends=list(accumulate(group.num_rows for group in groups)),
+            sizes=[group.total_byte_size for group in groups],
+        )
 
-    def _read_group(self, file: str, group: int) -> pa.Table:
-        opened, _ = self._file(file)
-        return opened.read_row_group(group, self._columns, use_threads=False)
+    def _read(self, file: str, first: int, last: int) -> pa.Table:
+        """Row groups from `first` to `last`."""
+        opened, groups = self._file(file), range(first, last + 1)
+        parquet = self._parquet(file, opened.size, opened.metadata, groups)
+        return parquet.read_row_groups([*groups], self._columns, use_threads=last > first)
+
+    def _parquet(self, file: str, size: int, metadata: Any, groups: Sequence[int]) -> pq.ParquetFile:
+        source: Any = f"{self._store.url}/{file}"
+        if self._store.remote:
+            remote = RemoteFile(self._store, file, size)
+            remote.fetch([place for group in groups for place in self._places(metadata.row_group(group))])
+            source = pa.PythonFile(remote)
+        return pq.ParquetFile(source, metadata=metadata, pre_buffer=False)
+
+    def _places(self, group: Any) -> Iterator[tuple[int, int]]:
+        """Offset and length of the columns that are read of a row group."""
+        for one in (group.column(i) for i in range(group.num_columns)):
+            if one.path_in_schema.split(".")[0] in self._columns:
+                start = min(one.data_page_offset, one.dictionary_page_offset or one.data_page_offset)
+                yield start, one.total_compressed_size
 
 
-def integers(table: pa.Table, name: str) -> np.ndarray[Any, Any]:
+@dataclass(frozen=True, kw_only=True)
+class RobotImages:
+    """Encoded images, one per step."""
+
+    data: memoryview
+    """Holds all of them, one after another."""
+    starts: npt.NDArray[np.int64]
+    """[T + 1]: offset of each in `data`, and of the end of the last."""
+
+    def part(self, start: int, end: int) -> RobotImages:
+        """The images of some steps."""
+        return RobotImages(data=self.data, starts=self.starts[start : end + 1])
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all images."""
+        return int(self.starts[-1] - self.starts[0])
+
+    def views(self) -> list[memoryview]:
+        """The images."""
+        places = self.starts.tolist()
+        return [self.data[start:end] for start, end in pairwise(places)]
+
+    def add_to(self, digest: Any) -> None:
+        """Add the lengths and the bytes of all images to a digest of xxhash."""
+        digest.update(np.diff(self.starts).tobytes())
+        digest.update(self.data[self.starts[0] : self.starts[-1]])
+
+
+def integers(table: pa.Table, name: str) -> npt.NDArray[np.int64]:
     """A column of one whole number per step, int64 [T].
 
     Raises:
@@ -104,7 +188,7 @@ def numbers(table: pa.Table, name: str, width: int) -> Floats:
     return found.reshape(table.num_rows, width)
 
 
-def images(table: pa.Table, name: str) -> list[bytes]:
+def images(table: pa.Table, name: str) -> RobotImages:
     """A column of encoded images.
 
     Raises:
@@ -113,11 +197,13 @@ def images(table: pa.Table, name: str) -> list[bytes]:
     kind = table.schema.field(name).type
     if not pa.types.is_struct(kind) or kind.get_field_index("bytes") < 0:
         raise ValueError(f"{name} holds {kind} where encoded images are expected")
-    found: list[bytes | None] = pc.struct_field(table[name], "bytes").to_pylist()
-    for step, image in enumerate(found):
-        if not image:
-            raise ValueError(f"{name} holds no image at step {step}")
-    return [image for image in found if image]
+    found = pc.struct_field(table[name], "bytes").cast(pa.large_binary()).combine_chunks()
+    lengths = pc.fill_null(pc.binary_length(found), 0).to_numpy()
+    if not lengths.all():
+        raise ValueError(f"{name} holds no image at step {int(np.argmin(lengths != 0))}")
+    _, offsets, data = found.buffers()
+    starts = np.frombuffer(offsets, np.int64)[found.offset : found.offset + len(found) + 1]
+    return RobotImages(data=memoryview(data), starts=starts)
 
 
 def _flat(table: pa.Table, name: str, width: int) -> pa.Array:

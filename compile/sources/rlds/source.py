@@ -40,6 +40,7 @@ from oxcart.compile.sources.rlds import features, texts, tfrecord
 from oxcart.compile.sources.rlds.directory import read_directory
 from oxcart.compile.sources.rlds.example import ExampleParser
 from oxcart.compile.sources.rlds.features import Numbers, as_float32
+from oxcart.compile.sources.sketch import sketch
 from oxcart.manifests.columns import Column, described, given
 from oxcart.manifests.licence import check_licence
 from oxcart.manifests.schema import ENDS
@@ -256,6 +257,7 @@ class RldsSource(Source):
             else None,
             "instructions": episode.texts,
             "duplicate": same.intdigest(),
+            "sketch": sketch(array for name, array in episode.arrays.items() if name != "reward"),
         }
         if len(primary) < 2:
             return {**seen, "rejected": f"has {len(primary)} steps; at least 2 are needed"}

@@ -28,6 +28,7 @@ from xxhash import xxh3_64_intdigest
 
 from oxcart.compile.images import MAX_PIXELS, Frame, Resize
 from oxcart.compile.sources.videos.pixels import Painter
+from oxcart.shards.prefetch import spans
 from oxcart.shards.store import Store
 
 Int64 = npt.NDArray[np.int64]
@@ -125,15 +126,14 @@ class Reel:
         return (width, height) if self.rotation % 180 else (height, width)
 
     def index(self) -> list[Packet]:
-        """Every packet that is shown, in order of time, without decoding."""
+        """Every packet that is shown, in the order of the file, without decoding."""
         self._seek(None)
         try:
-            found = [
+            return [
                 _packet(one) for one in self._container.demux(self.stream) if one.size and not one.is_discard
             ]
         except av.FFmpegError as error:
             raise VideoError(f"cannot be read: {_reason(error)}") from error
-        return sorted(found)
 
     def frames(
         self,
@@ -345,10 +345,25 @@ def decoder_versions() -> dict[str, str]:
 
 
 class RemoteFile(io.RawIOBase):
-    """A remote object as a readable and seekable file."""
+    """A remote object as a readable and seekable file.
 
-    def __init__(self, store: Store, name: str) -> None:
-        self._store, self._name, self._size, self._place = store, name, store.size(name), 0
+    Args:
+        store: the store that holds the object.
+        name: name of the object.
+        size: bytes of the object; None asks the store.
+    """
+
+    def __init__(self, store: Store, name: str, size: int | None = None) -> None:
+        self._store, self._name, self._place = store, name, 0
+        self._size = store.size(name) if size is None else size
+        self._fetched: list[tuple[int, bytes]] = []
+
+    def fetch(self, ranges: Sequence[tuple[int, int]]) -> None:
+        """Read ranges (offset, length) that will be wanted, in few requests, and keep them in memory."""
+        self._fetched = [
+            (one.start, self._store.read_range(self._name, one.start, one.end - one.start))
+            for one in spans(ranges)
+        ]
 
     def readable(self) -> bool:
         return True
@@ -367,9 +382,15 @@ class RemoteFile(io.RawIOBase):
     def readinto(self, buffer: Any) -> int:
         count = min(len(buffer), max(0, self._size - self._place))
         if count:
-            buffer[:count] = self._store.read_range(self._name, self._place, count)
+            buffer[:count] = self._read_range(self._place, count)
             self._place += count
         return count
+
+    def _read_range(self, offset: int, length: int) -> bytes | memoryview:
+        for start, data in self._fetched:
+            if start <= offset and offset + length <= start + len(data):
+                return memoryview(data)[offset - start : offset - start + length]
+        return self._store.read_range(self._name, offset, length)
 
 
 def _packet(packet: Any) -> Packet:

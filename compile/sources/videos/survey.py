@@ -208,7 +208,7 @@ def _end(pts: Sequence[int], stop: int | None) -> int:
 
 def _spans(reel: Reel, scenes: Sequence[Scene]) -> list[tuple[int | None, int | None]]:
     """First `pts` of each scene, and the first behind the scene; found without decoding."""
-    stamps = [one.pts for one in reel.index()]
+    stamps = sorted(one.pts for one in reel.index())
     spans: list[tuple[int | None, int | None]] = []
     for scene in scenes:
         if scene.stop > len(stamps):

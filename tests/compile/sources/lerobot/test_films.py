@@ -1,7 +1,9 @@
-"""Frames of large videos have the colours that LeRobot sees."""
+"""Frames of large videos have the colours that LeRobot sees, and groups of pictures are those of FFmpeg."""
 
 from __future__ import annotations
 
+import json
+from itertools import pairwise
 from pathlib import Path
 
 import av
@@ -13,6 +15,7 @@ from lerobot_writer import TOP, Frame, RobotTake, write_lerobot
 from oxcart.compile.images import Resize
 from oxcart.compile.sources import open_source
 from oxcart.compile.sources.base import Film, SourceConfig
+from sample_compile import census_of
 
 
 @pytest.fixture
@@ -32,3 +35,54 @@ def test_a_video_that_names_no_standard_is_bt_601_at_any_size(large: tuple[int, 
     with av.open(str(next(root.rglob("*.mp4")))) as container:
         expected = np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
     assert np.abs(found.astype(int) - expected).max() <= 4
+
+
+def passing(root: Path) -> list[tuple[str, int | None, str | None]]:
+    """Codec and longest group of the videos of camera `top` of each episode, or why there is none."""
+    rows = census_of(root, kind="lerobot").table.to_pylist()
+    videos = [json.loads(row["detail"])["videos"]["top"] for row in rows]
+    return [(one["codec"], one["group"], one["why"]) for one in videos]
+
+
+def test_the_census_says_which_episodes_are_whole_groups_of_pictures(tmp_path: Path) -> None:
+    takes = [RobotTake(steps=steps) for steps in (5, 6, 3, 4, 7)]
+    options = {"g": "2", "bf": "0", "sc_threshold": "0"}
+    root = write_lerobot(tmp_path / "set", takes, options=options)
+    inside = ("h264", None, "it begins inside a group of pictures")
+    assert passing(root) == [("h264", 2, None), inside, inside, ("h264", 2, None), ("h264", 2, None)]
+
+
+@pytest.mark.parametrize("opened", ["0", "1"])
+def test_a_group_is_closed_if_no_later_packet_is_shown_before_its_key(opened: str, tmp_path: Path) -> None:
+    options = {"g": "6", "bf": "2", "sc_threshold": "0", "x264-params": f"open-gop={opened}"}
+    root = write_lerobot(tmp_path / "set", [RobotTake(steps=36)], options=options)
+    with av.open(str(root / "videos" / TOP / "chunk-000/file-000.mp4")) as container:
+        packets = [(one.pts, one.is_keyframe) for one in container.demux(video=0) if one.size]
+    heads = [
+        place
+        for place, (pts, key) in enumerate(packets)
+        if key and all(later > pts for later, _ in packets[place + 1 :])
+    ]
+    assert sum(key for _, key in packets) >= 6
+    assert (len(heads) == 6) == (opened == "0")
+    longest = max(after - before for before, after in pairwise([*heads, 36]))
+    assert passing(root) == [("h264", longest, None)]
+
+
+def test_an_episode_that_ends_between_frames_that_refer_to_each_other_is_no_whole_group(
+    tmp_path: Path,
+) -> None:
+    options = {"g": "20", "bf": "3", "b_strategy": "0", "sc_threshold": "0"}
+    takes = [RobotTake(steps=2), RobotTake(steps=18)]
+    root = write_lerobot(tmp_path / "set", takes, options=options)
+    assert [why for _, _, why in passing(root)] == [
+        "it ends inside a group of pictures that is not shown in order",
+        "it begins inside a group of pictures",
+    ]
+
+
+def test_a_container_that_only_ffmpeg_can_read_is_the_same_source(tmp_path: Path) -> None:
+    takes = [RobotTake(steps=6), RobotTake(steps=4)]
+    usual = write_lerobot(tmp_path / "usual" / "set", takes)
+    root = write_lerobot(tmp_path / "set", takes, muxer={"movflags": "frag_keyframe+empty_moov"})
+    assert census_of(root, kind="lerobot").table.equals(census_of(usual, kind="lerobot").table)

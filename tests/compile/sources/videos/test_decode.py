@@ -89,7 +89,7 @@ def test_frames_that_no_step_shows_are_spared_and_the_others_are_the_same(folder
 
 def test_half_of_the_frames_of_common_video_are_spared(folder: Path) -> None:
     with Reel(Store(folder), "a.mp4") as reel:
-        stamps = [one.pts for one in reel.index()]
+        stamps = sorted(one.pts for one in reel.index())
         came = list(reel.frames(stamps[0], None, wanted=lambda pts: pts in stamps[::6]))
     assert {frame.pts for frame in came} >= set(stamps[::6])
     assert len(came) <= 45
@@ -98,7 +98,7 @@ def test_half_of_the_frames_of_common_video_are_spared(folder: Path) -> None:
 def test_a_rate_above_the_videos_own_repeats_its_frames(folder: Path) -> None:
     frames = np.zeros((24, *SIZE, 3), np.uint8)
     with Reel(Store(folder), "a.mp4") as reel:
-        stamps = [one.pts for one in reel.index()]
+        stamps = sorted(one.pts for one in reel.index())
         play(reel, stamps[0], stamps[6], stamps[1] - stamps[0], Fraction(120), Resize(), frames)
     same = [np.array_equal(one, other) for one, other in pairwise(frames)]
     assert same == [(i + 1) % 4 != 0 for i in range(23)]
@@ -106,7 +106,7 @@ def test_a_rate_above_the_videos_own_repeats_its_frames(folder: Path) -> None:
 
 def test_a_frame_that_is_not_there_is_said_to_be_missing(folder: Path) -> None:
     with Reel(Store(folder), "a.mp4") as reel:
-        first, second = (one.pts for one in reel.index()[:2])
+        first, second, *_ = sorted(one.pts for one in reel.index())
         with pytest.raises(VideoError, match="has no frame at"):
             list(reel.frames((first + second) // 2))
 
@@ -126,7 +126,7 @@ def test_a_video_that_begins_before_zero_or_late_is_whole(tmp_path: Path) -> Non
         with Reel(Store(tmp_path), name) as reel:
             stamps = [frame.pts for frame in reel.frames() if frame.pts is not None]
             reel.check_whole(25, stamps[-1] + stamps[1] - stamps[0])
-            assert [one.pts for one in reel.index()] == stamps
+            assert sorted(one.pts for one in reel.index()) == stamps
         assert len(stamps) == 25
 
 
