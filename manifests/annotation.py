@@ -26,7 +26,7 @@ from oxcart.manifests.canonical import canonical_json, read_json
 from oxcart.manifests.tables import parse_table, table_bytes
 from oxcart.shards.errors import CorruptError
 from oxcart.shards.files import write_file
-from oxcart.shards.store import store_of
+from oxcart.shards.store import Store, store_of
 
 MOTION, ACTION = "motion", "action"
 """Names of the annotations that `oxcart annotate` writes."""

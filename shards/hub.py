@@ -245,10 +245,12 @@ class Entry(NamedTuple):
     size: int
     """Size in bytes."""
     digest: str
-    """sha256 of its bytes if the Hub stores it as a large file, else its SHA-1 as a blob of git."""
+    """sha256 of a large file; SHA-1 of any other as a blob of git."""
+    large: bool
+    """Whether the Hub stores it as a large file."""
 
 
-def head(hub: Connection, repository: Repository) -> str:
+def head_of(hub: Connection, repository: Repository) -> str:
     """The commit that a revision is now.
 
     Raises:
@@ -263,7 +265,7 @@ def head(hub: Connection, repository: Repository) -> str:
         return found
 
 
-def tree(hub: Connection, name: str, commit: str, path: str, *, recursive: bool) -> list[Entry]:
+def tree(hub: Connection, name: str, commit: str, path: str, *, recursive: bool = True) -> list[Entry]:
     """The files in a folder of a commit; none if there is no such folder.
 
     Pages are asked for here, since `HfApi.list_repo_tree` would repeat a failed one by its own rules.
@@ -291,8 +293,9 @@ def tree(hub: Connection, name: str, commit: str, path: str, *, recursive: bool)
                 return []
             for entry in response.json():
                 if entry["type"] == "file":
-                    digest = entry["lfs"]["oid"] if entry.get("lfs") else entry["oid"]
-                    found.append(Entry(name=entry["path"], size=int(entry["size"]), digest=digest))
+                    large = entry.get("lfs")
+                    digest = large["oid"] if large else entry["oid"]
+                    found.append(Entry(entry["path"], int(entry["size"]), digest, bool(large)))
             page = response.links.get("next", {}).get("url")
     return found
 

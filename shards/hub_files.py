@@ -76,7 +76,7 @@ class HubFiles(Bucket):
         self._name, self._folder = repository.name, repository.path
         self._commit = repository.revision or ""
         if not _COMMIT.fullmatch(self._commit):
-            self._commit = self._do("open", "", lambda attempt: hub.head(opened, repository))
+            self._commit = self._do("open", "", lambda attempt: hub.head_of(opened, repository))
             self.url = replace(repository, revision=self._commit).url
 
     def names(self, folder: str, limit: int | None) -> list[str]:
