@@ -189,8 +189,8 @@ def connection(place: str) -> Connection:
 
 def judge(error: Exception, timeout_s: float) -> retry.Failure:
     """Interpret an error of huggingface_hub, whose own text may hold URLs."""
-    if isinstance(error, RuntimeError) and isinstance(error.__cause__, (HTTPError, OSError)):
-        error = error.__cause__  # of an upload
+    if isinstance(error, RuntimeError) and isinstance(error.__cause__, Exception):
+        error = error.__cause__  # why a file could not be uploaded
     if isinstance(error, HfHubHTTPError):
         return _of_answer(error)
     text = str(error)
