@@ -13,6 +13,7 @@ import click
 from oxcart.cli.options import (
     LocalPath,
     PathOrUrl,
+    encoding_quality,
     json_option,
     output_options,
     parse_bytes,
@@ -221,6 +222,8 @@ def compile_(
     fit: str | None,
     codec: str | None,
     jpeg_quality: int | None,
+    crf: int | None,
+    max_gop: int | None,
     shard_size: str | None,
     census: str | None,
     limit: int | None,
@@ -268,6 +271,7 @@ def compile_(
     wanted_rule = _rule(rule_file, split_by, val_fraction, val, val_seen)
     resized = resize(size, fit, "crop" if videos else "stretch")
     budget = parse_bytes("--shard-size", shard_size)
+    quality = jpeg_quality if extend and codec is None else encoding_quality(codec, jpeg_quality, crf)
     config = CompileConfig(
         source=config_of,
         out=out,
@@ -285,7 +289,8 @@ def compile_(
             "size": resized.size,
             "fit": fit,
             "codec": codec,
-            "quality": jpeg_quality,
+            "quality": quality,
+            "group": max_gop,
             "shard_size": budget,
         }
         given = {name: value for name, value in pixels.items() if value is not None}
@@ -294,7 +299,7 @@ def compile_(
         settings = Settings(
             rule=split.SplitRule(**wanted_rule),
             resize=resized,
-            encoding=Encoding(codec=codec or "raw", quality=jpeg_quality),
+            encoding=Encoding(codec=codec or "raw", quality=quality, anew=codec == "av1", group=max_gop),
             shard_size=budget,
             limit=limit,
         )

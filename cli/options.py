@@ -122,6 +122,22 @@ def workers_option(what: str = "Threads.") -> Decorator:
     )
 
 
+def encoding_quality(codec: str | None, jpeg_quality: int | None, crf: int | None) -> int | None:
+    """Quality of the frames that a codec has to encode, from the option of that codec.
+
+    Raises:
+        ConfigError: an option of another codec is given.
+    """
+    from oxcart.shards.errors import ConfigError
+
+    for option, value, of in (("--jpeg-quality", jpeg_quality, "jpeg"), ("--crf", crf, "av1")):
+        if value is not None and codec != of:
+            raise ConfigError(
+                f"{option}: expected with --codec {of}, got {f'--codec {codec}' if codec else 'alone'}"
+            )
+    return crf if jpeg_quality is None else jpeg_quality
+
+
 def output_options(codec: str | None) -> Decorator:
     """Options that say how a dataset is written.
 
@@ -140,10 +156,11 @@ def output_options(codec: str | None) -> Decorator:
         ),
         click.option(
             "--codec",
-            type=click.Choice(["raw", "zstd", "jpeg"]),
+            type=click.Choice(["raw", "zstd", "jpeg", "video", "av1"]),
             show_default=codec or "as they are",
-            help="How frames are stored: raw; zstd, lossless in less than half the bytes; or jpeg, which "
-            "keeps the source's own JPEGs unless --size changes them.",
+            help="How frames are stored: raw; zstd, lossless in less than half the bytes; jpeg, which "
+            "keeps the source's own JPEGs unless --size changes them; video, the source's own videos as they "
+            "are; or av1, videos that are encoded here.",
         ),
         click.option(
             "--jpeg-quality",
@@ -154,10 +171,21 @@ def output_options(codec: str | None) -> Decorator:
             "[default: that of DATASET, else 95]",
         ),
         click.option(
+            "--crf",
+            type=click.IntRange(1, 63),
+            help="Quality of the frames that codec av1 encodes; less is better.  [default: 30]",
+        ),
+        click.option(
+            "--max-gop",
+            type=click.IntRange(1, 256),
+            help="Most frames from one key frame to the next: videos with more are refused by codec video "
+            "[default: 8], and codec av1 makes groups of as many [default: 2].",
+        ),
+        click.option(
             "--shard-size",
             metavar="BYTES",
             help="Uncompressed frame bytes per shard, e.g. 256MiB.  "
-            "[default: raw 512MiB, zstd 1GiB, jpeg 3GiB]",
+            "[default: raw 512MiB, zstd 1GiB, jpeg 3GiB, videos 16GiB]",
         ),
         click.option("--overwrite", is_flag=True, help="Replace the dataset that is in OUT."),
     )

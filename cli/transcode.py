@@ -8,6 +8,7 @@ import click
 
 from oxcart.cli.options import (
     PathOrUrl,
+    encoding_quality,
     output_options,
     parse_bytes,
     quiet_option,
@@ -36,6 +37,8 @@ def transcode(
     fit: str | None,
     codec: str | None,
     jpeg_quality: int | None,
+    crf: int | None,
+    max_gop: int | None,
     shard_size: str | None,
     quiet: bool,
     **options: Any,
@@ -43,9 +46,9 @@ def transcode(
     """Store the frames of DATASET in another way, in OUT, without its source.
 
     Episodes, splits and metadata stay the same. Codecs raw and zstd hold the same frames,
-    so there and back gives the same bytes. The JPEGs of a jpeg DATASET are kept, unless
-    --size changes them or --jpeg-quality asks for another encoding. An interrupted
-    transcode resumes: run the command again.
+    so there and back gives the same bytes. The JPEGs of a jpeg DATASET and the videos of
+    others are kept, unless --size changes them or --jpeg-quality or --crf asks for another
+    encoding. An interrupted transcode resumes: run the command again.
 
     \b
     Example:
@@ -56,16 +59,14 @@ def transcode(
     from oxcart.cli.compile import done_text, warn
     from oxcart.cli.progress import progress
     from oxcart.compile.transcode import TranscodeConfig, execute, prepare
-    from oxcart.shards.errors import ConfigError
 
-    if codec is None and jpeg_quality is not None:
-        raise ConfigError("--jpeg-quality: expected with --codec jpeg, got alone")
     prepared = prepare(
         TranscodeConfig(
             dataset=dataset,
             out=out,
             codec=codec,
-            quality=jpeg_quality,
+            quality=encoding_quality(codec, jpeg_quality, crf),
+            group=max_gop,
             resize=resize(size, fit, "stretch"),
             shard_size=parse_bytes("--shard-size", shard_size),
             **options,

@@ -230,7 +230,8 @@ def _write_episode(
         pieces |= {f"{camera}.offset": at + len(encoded.header)}
         pieces |= {f"{camera}.height": height, f"{camera}.width": width}
         members[member] = frames.digests
-        chunks.append({"key": key, "camera": camera, "digests": frames.digests, "sizes": encoded.sizes()})
+        stored = {"digests": frames.digests, "sizes": encoded.sizes(), "frames": encoded.frames}
+        chunks.append({"key": key, "camera": camera, **stored})
     return {
         **_place(row),
         **known,

@@ -28,6 +28,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from oxcart.compile.census import Census
+from oxcart.compile.copying import copying
 from oxcart.compile.engines.processes import Progress
 from oxcart.compile.images import Resize
 from oxcart.compile.pipeline import (
@@ -51,7 +52,7 @@ from oxcart.manifests.frozen import FROZEN_BY, assign_new
 from oxcart.manifests.manifest import Manifest
 from oxcart.manifests.split import SplitRule, listed_names
 from oxcart.manifests.tables import ATTRIBUTION, EPISODES
-from oxcart.shards.codec import Encoding
+from oxcart.shards.codec import VIDEO, VIDEO_EXTENSIONS, Encoding
 from oxcart.shards.errors import ConfigError
 from oxcart.shards.store import Store
 
@@ -116,6 +117,7 @@ def prepare(config: CompileConfig, report: Progress = ignore) -> Prepared:
     before = dataset.table(EPISODES, _COLUMNS)
     matched = _match(census.table, before)
     census = _renamed(census, before, matched)
+    census, _ = copying(census, source, config.settings)
     if config.on_error == "fail":
         refuse_faults(census)
 
@@ -136,9 +138,18 @@ def prepare(config: CompileConfig, report: Progress = ignore) -> Prepared:
 
 def _adopt_encoding(camera: Mapping[str, Any], given: Mapping[str, Any]) -> Encoding:
     """How the frames of a camera are stored: as its entry of the manifest says, unless `given` says more."""
-    codec = given.get("codec", camera["codec"])
-    quality = camera["quality"] if codec == camera["codec"] else None
-    return Encoding(codec=codec, quality=given.get("quality", quality))
+    stored, quality = camera["codec"], camera["quality"]
+    video = stored in VIDEO_EXTENSIONS
+    copied = video and quality is None
+    codec = given.get("codec", stored)
+    if codec == VIDEO and copied:
+        codec = stored
+    return Encoding(
+        codec=codec,
+        quality=given.get("quality", quality if codec == stored else None),
+        anew=video and not copied and codec == stored,
+        group=given.get("group", camera["chunk"] if video and codec == stored else None),
+    )
 
 
 def _adopt_source(config: SourceConfig, was: Mapping[str, Any]) -> SourceConfig:

@@ -57,14 +57,30 @@ def encode_frames(
     """
     size = row[f"{camera}.height"], row[f"{camera}.width"]
     shape = (len(images), *resize.output_size(*size), 3)
+    again = swapped = 0
     if encoding.codec == "jpeg" and not encoding.anew and not isinstance(images, np.ndarray | Film):
         encoded, again, swapped = _as_jpegs(camera, images, size, resize, encoding, bgr)
+    elif encoding.copies:
+        encoded = _copy(camera, images, encoding)
     else:
-        again = swapped = 0
-        encoded = encode(_decode(camera, images, size, resize, shape, buffers, bgr), encoding)
+        try:
+            encoded = encode(_decode(camera, images, size, resize, shape, buffers, bgr), encoding)
+        except ValueError as error:
+            raise ImageError(f"camera {camera}: {error}") from error
     return EncodedFrames(
         shape=shape, encoded=encoded, digests=encoded.digests(), again=again, swapped=swapped
     )
+
+
+def _copy(camera: str, images: Images, encoding: Encoding) -> Encoded:
+    """The video of a camera as the source has it, in groups."""
+    assert encoding.group is not None
+    if not isinstance(images, Film) or images.copy is None:
+        raise ImageError(f"camera {camera}: has no video that could be copied")
+    found = images.copy(encoding.group)
+    if found.frames is None or sum(found.frames) != len(images):
+        raise ImageError(f"camera {camera}: its video has not a frame for each step")
+    return found
 
 
 def _as_jpegs(

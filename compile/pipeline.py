@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import pyarrow as pa
@@ -25,6 +25,7 @@ from oxcart.compile import census as census_module
 from oxcart.compile import workspace
 from oxcart.compile.census import Census
 from oxcart.compile.commit import commit
+from oxcart.compile.copying import copying
 from oxcart.compile.engines import PROCESSES, Part, engine
 from oxcart.compile.engines.processes import Progress, default_workers
 from oxcart.compile.execute import ShardJob, write_shard
@@ -126,9 +127,11 @@ def prepare(config: CompileConfig, report: Progress = ignore) -> Prepared:
     workspace.check_out(store, config.overwrite)
     source = open_source(config.source)
     census = take_census(config, store, source, report)
+    census, settings = copying(census, source, config.settings)
+    config = replace(config, settings=settings)
     if config.on_error == "fail":
         refuse_faults(census)
-    return planned(config, source, census, plan_compile(census, config.settings, source.aliases))
+    return planned(config, source, census, plan_compile(census, settings, source.aliases))
 
 
 def refuse_faults(census: Census) -> None:

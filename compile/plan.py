@@ -33,7 +33,8 @@ from oxcart.shards.errors import ConfigError
 from oxcart.shards.names import make_stem, parse_stem, stem_of
 
 SHARD_BYTES = {"raw": 512 << 20, "zstd": 1 << 30, "jpeg": 3 << 30}
-"""Codec -> default budget of a shard, in bytes of uncompressed frames."""
+VIDEO_SHARD_BYTES = 16 << 30
+"""Codec -> default budget of a shard, in bytes of uncompressed frames; and that of all codecs of videos."""
 
 VIDEO_LIBRARIES = ("av", "libavcodec", "libavformat", "libswscale", "opencv", "scenedetect")
 """Libraries that read videos; only datasets of videos name them."""
@@ -105,7 +106,7 @@ class Settings:
     @property
     def shard_bytes(self) -> int:
         """Budget of a shard, in bytes of uncompressed frames."""
-        return self.shard_size or SHARD_BYTES[self.encoding.codec]
+        return self.shard_size or SHARD_BYTES.get(self.encoding.codec, VIDEO_SHARD_BYTES)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -267,9 +268,16 @@ def plan_transcode(
 
 
 def _reencodes(camera: Mapping[str, Any], settings: Settings) -> bool:
-    """Whether a transcode decodes or encodes JPEGs of a camera, given its entry of the manifest."""
+    """Whether a transcode loses or makes pixels of a camera: it decodes or encodes JPEGs or videos.
+
+    Args:
+        camera: the camera's entry of the manifest.
+        settings: how frames are to be stored.
+    """
     encoding = settings.encoding_of(camera["name"])
-    return encoding.anew or (camera["codec"] == "jpeg") != (encoding.codec == "jpeg")
+    exact = ("raw", "zstd")
+    both_exact = camera["codec"] in exact and encoding.codec in exact
+    return encoding.anew or not (both_exact or camera["codec"] == encoding.codec)
 
 
 def _pack_splits(
@@ -315,7 +323,11 @@ def _plan(
 ) -> Plan:
     """A plan of the given shards, with its hash."""
     encodings = {camera: settings.encoding_of(camera) for camera in pixels["cameras"]}
-    stored = [{"name": camera, **encoding.describe()} for camera, encoding in encodings.items()]
+    channels = config["source"].get("channels", {})
+    stored = [
+        {"name": camera, "channels": channels.get(camera), **encoding.describe()}
+        for camera, encoding in encodings.items()
+    ]
     what: dict[str, Any] = {"format": FORMAT, "config": config, "versions": versions}
     what["pixels"] = encoded_as(pixels, stored)
     if any(encoding.anew for encoding in encodings.values()):

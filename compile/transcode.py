@@ -27,7 +27,7 @@ from oxcart.compile.sources.compiled import CompiledSource
 from oxcart.compile.workspace import check_out
 from oxcart.manifests.manifest import NAME
 from oxcart.manifests.tables import REJECTED, REJECTED_SCHEMA
-from oxcart.shards.codec import Encoding
+from oxcart.shards.codec import VIDEO, VIDEO_EXTENSIONS, Encoding
 from oxcart.shards.errors import ConfigError
 from oxcart.shards.store import Store
 
@@ -43,10 +43,12 @@ class TranscodeConfig:
     out: str
     """Directory or URL of the new dataset."""
     codec: str | None = None
-    """How frames are to be stored; None keeps the codec."""
+    """How frames are to be stored; None keeps the codec, and `video` the videos of a dataset."""
     quality: int | None = None
-    """Quality of codec `jpeg`, at which every frame is encoded. None passes the JPEGs of a dataset through;
-    what must be encoded gets the quality of the dataset, or the default if it has none."""
+    """Quality of codec `jpeg` or `av1`, at which every frame is encoded. None passes the JPEGs and videos of
+    a dataset through; what must be encoded gets the quality of the dataset, or the default if it has none."""
+    group: int | None = None
+    """Most frames from one key frame to the next in codec `av1`; None for the default."""
     resize: Resize = field(default_factory=Resize)
     """How frames get their size."""
     shard_size: int | None = None
@@ -102,12 +104,20 @@ def prepare(config: TranscodeConfig) -> Prepared:
 
 def _encoding(config: TranscodeConfig, was: Mapping[str, Any]) -> Encoding:
     """How the frames of a camera are to be stored, given its entry of the manifest."""
-    codec, quality = config.codec or was["codec"], config.quality
-    if codec == was["codec"] == "jpeg":
+    codec, quality, stored = config.codec or was["codec"], config.quality, was["codec"]
+    if codec == VIDEO:
+        if stored not in VIDEO_EXTENSIONS:
+            raise ConfigError(f"codec video: {config.dataset} holds {stored}, no videos to copy; use av1")
+        codec = stored
+    if codec in VIDEO_EXTENSIONS and codec == stored and quality is None and config.resize.size is None:
+        if config.group is not None and config.group < was["chunk"]:
+            raise ConfigError(f"max gop: expected at least {was['chunk']}, as many frames as the videos have")
+        return Encoding(codec=codec, quality=was["quality"], group=was["chunk"])
+    if codec == stored == "jpeg":
         return Encoding(
             codec=codec, quality=was["quality"] if quality is None else quality, anew=quality is not None
         )
-    return Encoding(codec=codec, quality=quality)
+    return Encoding(codec=codec, quality=quality, anew=codec in VIDEO_EXTENSIONS, group=config.group)
 
 
 def _check_other(out: Store, dataset: Store) -> None:

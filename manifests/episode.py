@@ -28,8 +28,9 @@ import pyarrow.compute as pc
 from xxhash import xxh3_64_intdigest
 
 from oxcart.manifests.canonical import read_json
+from oxcart.manifests.roles import stored_bgr
 from oxcart.manifests.tables import numbers
-from oxcart.shards.codec import decode
+from oxcart.shards.codec import VIDEO_EXTENSIONS, decode
 from oxcart.shards.errors import CorruptError
 from oxcart.shards.names import chunks_name, stem_of, tar_name
 from oxcart.shards.tar import BLOCK
@@ -155,6 +156,10 @@ class Chunks(NamedTuple):
     """[N]: size of each chunk, in bytes."""
     digests: UInt64
     """[N]: xxh3-64 of each chunk."""
+    counts: Int64
+    """[E]: number of chunks of each episode."""
+    frames: Int64
+    """[N]: frames of each chunk."""
 
 
 def place_chunks(
@@ -174,9 +179,11 @@ def place_chunks(
         camera: the camera's entry of the manifest.
 
     Raises:
-        CorruptError: the table does not have one digest and one size per chunk.
+        CorruptError: the table does not have one digest and one size per chunk, or its chunks do not have a
+            frame per step.
     """
-    counts = -(-np.asarray(steps, np.int64) // camera["chunk"])
+    steps = np.asarray(steps, np.int64)
+    counts, frames = _lengths(table, steps, camera)
     digests = _values(table, "digest", counts)
     if camera["codec"] == "raw":
         sizes = np.repeat(np.asarray(frame_bytes, np.int64), counts)
@@ -186,7 +193,7 @@ def place_chunks(
         raise CorruptError(f"has a chunk of {sizes.max()} bytes, an impossible size")
     before = np.cumsum(sizes) - sizes
     firsts = np.cumsum(counts) - counts
-    return Chunks(before + np.repeat(starts - before[firsts], counts), sizes, digests)
+    return Chunks(before + np.repeat(starts - before[firsts], counts), sizes, digests, counts, frames)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -198,8 +205,10 @@ class Track:
     shard: str
     """Name of the shard's object."""
     codec: str
-    chunk: int
-    """Frames per chunk; the last chunk may have fewer."""
+    bgr: bool
+    """Whether decoding gives blue where others give red, and red for blue: a video of such a source."""
+    starts: npt.NDArray[np.int64]
+    """[N + 1]: the first frame of each chunk, and the number of all frames."""
     shape: tuple[int, int, int, int]
     """Shape of the decoded frames, [T, H, W, 3]."""
     offsets: npt.NDArray[np.int64]
@@ -220,16 +229,24 @@ class Track:
                 raise CorruptError(f"{self._place}, chunk {i} does not match its digest")
         return pieces
 
-    def decode(self, pieces: Sequence[memoryview], out: npt.NDArray[np.uint8]) -> None:
-        """Decode a run of checked chunks into contiguous `out` [n, H, W, 3] uint8.
+    def find(self, start: int, stop: int) -> tuple[int, int]:
+        """The first chunk that holds one of some frames, and the chunk after the last one."""
+        first = int(np.searchsorted(self.starts, start, "right")) - 1
+        return first, int(np.searchsorted(self.starts, stop, "left"))
+
+    def decode(self, pieces: Sequence[memoryview], out: npt.NDArray[np.uint8], first: int = 0) -> None:
+        """Decode a run of checked chunks, from chunk `first` on, into contiguous `out` [n, H, W, 3] uint8.
 
         Raises:
             CorruptError: a chunk cannot be decoded.
         """
+        lengths = np.diff(self.starts[first : first + len(pieces) + 1]).tolist()
         try:
-            decode(self.codec, pieces, self.chunk, out)
+            decode(self.codec, pieces, lengths, out)
         except CorruptError as error:
             raise CorruptError(f"{self._place}: {error}") from error
+        if self.bgr:
+            swap(out)
 
     @property
     def _place(self) -> str:
@@ -266,11 +283,37 @@ def track(row: Mapping[str, Any], camera: Mapping[str, Any], chunks: pa.Table) -
         camera=name,
         shard=tar_name(row["shard"]),
         codec=camera["codec"],
-        chunk=camera["chunk"],
+        bgr=stored_bgr(camera),
+        starts=np.append(0, np.cumsum(found.frames)),
         shape=shape,
         offsets=np.append(found.offsets, found.offsets[-1] + found.sizes[-1]),
         digests=found.digests,
     )
+
+
+def _lengths(table: pa.Table, steps: Int64, camera: Mapping[str, Any]) -> tuple[Int64, Int64]:
+    """Chunks of each episode, and frames of each chunk: of videos stated, of other codecs all but the last
+    of an episode hold as many as the manifest says."""
+    most, lists = camera["chunk"], table["frames"].combine_chunks()
+    if camera["codec"] not in VIDEO_EXTENSIONS:
+        if lists.null_count < len(lists):
+            raise CorruptError(f"states frames of chunks, which codec {camera['codec']} does not")
+        counts = -(-steps // most)
+        frames = np.full(int(counts.sum()), most, np.int64)
+        frames[np.cumsum(counts) - 1] = steps - (counts - 1) * most
+        return counts, frames
+    counts = numbers(pc.fill_null(lists.value_lengths(), 0)).astype(np.int64)
+    frames = numbers(lists.flatten()).astype(np.int64)
+    if not counts.all() or not ((frames >= 1) & (frames <= most)).all():
+        raise CorruptError(f"does not state 1 to {most} frames for each chunk")
+    if (np.add.reduceat(frames, np.cumsum(counts) - counts) != steps).any():
+        raise CorruptError("does not state a frame for each step")
+    return counts, frames
+
+
+def swap(frames: npt.NDArray[np.uint8]) -> None:
+    """Exchange red and blue of frames [..., 3], in place."""
+    frames[:] = frames[..., ::-1].copy()
 
 
 def _values(table: pa.Table, what: str, counts: Int64) -> npt.NDArray[Any]:

@@ -16,6 +16,7 @@ import math
 import operator
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -90,10 +91,10 @@ class CameraFrames:
 
     def __iter__(self) -> Iterator[Pixels]:
         """Every frame [H, W, 3] in order, read a few megabytes at a time."""
-        chunk = self.track.chunk
-        run = chunk * max(1, AT_ONCE // (chunk * math.prod(self.shape[1:])))
-        for start in range(0, len(self), run):
-            yield from self[start : start + run]
+        starts = self.track.starts
+        chunk_bytes = int(np.diff(starts).max()) * math.prod(self.shape[1:])
+        for start, stop in pairwise([*starts[: -1 : max(1, AT_ONCE // chunk_bytes)].tolist(), len(self)]):
+            yield from self[start:stop]
 
     def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> npt.NDArray[Any]:
         """Read all frames: `np.asarray(frames)`."""
@@ -144,15 +145,15 @@ class CameraFrames:
     def _fill(self, start: int, stop: int, out: Pixels) -> None:
         """Read frames `start` to `stop - 1` into contiguous `out` [stop - start, H, W, 3]."""
         track = self.track
-        if track.codec == "raw" and track.chunk == 1:
+        if track.codec == "raw" and len(track.digests) == len(self):
             data = out.reshape(-1).data
             self.dataset.reader(track.shard).read_into([(int(track.offsets[start]), data)])
             track.checked(data, start, stop)
             return
-        first = start // track.chunk
-        pieces = self.pieces(first, -(-stop // track.chunk))
-        skipped = start - first * track.chunk
+        first, end = track.find(start, stop)
+        pieces = self.pieces(first, end)
+        skipped = start - int(track.starts[first])
         frames = out if not skipped else np.empty((stop - start + skipped, *self.track.shape[1:]), np.uint8)
-        track.decode(pieces, frames)
+        track.decode(pieces, frames, first)
         if skipped:
             out[:] = frames[skipped:]

@@ -16,6 +16,7 @@ from blake3 import blake3
 from oxcart.manifests import schema
 from oxcart.manifests.canonical import canonical_json, pretty_json, read_json
 from oxcart.manifests.columns import ARRAYS, acting, parse_columns
+from oxcart.manifests.roles import stored_bgr
 from oxcart.shards.codec import CODECS
 from oxcart.shards.errors import ConfigError, CorruptError, StoreError
 from oxcart.shards.store import WORK, Store
@@ -225,7 +226,11 @@ def encoded_as(pixels: Mapping[str, Any], cameras: Iterable[Mapping[str, Any]]) 
         cameras: entries of the cameras, as in the manifest.
     """
     own = ("name", "codec", "quality", "chunk")
-    return {**pixels, "cameras": [{name: camera[name] for name in own} for camera in cameras]}
+    shaped = []
+    for camera in cameras:
+        swapped = {"channels": "bgr"} if stored_bgr(camera) else {}
+        shaped.append({**{name: camera[name] for name in own}, **swapped})
+    return {**pixels, "cameras": shaped}
 
 
 def fingerprint(

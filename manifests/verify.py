@@ -44,7 +44,7 @@ from oxcart.manifests.tables import (
     rows_of,
 )
 from oxcart.manifests.values import problem
-from oxcart.shards.codec import EXTENSIONS
+from oxcart.shards.codec import EXTENSIONS, VIDEO_EXTENSIONS
 from oxcart.shards.codec import decode as decode_chunks
 from oxcart.shards.errors import CorruptError, OxcartError
 from oxcart.shards.names import SHARDS, chunks_name, stem_of, tar_name
@@ -72,6 +72,17 @@ class _Stated(NamedTuple):
 
     digests: npt.NDArray[np.uint64]
     sizes: npt.NDArray[np.uint32] | None
+    frames: npt.NDArray[np.uint32] | None
+
+    def lengths(self, steps: int, camera: Mapping[str, Any]) -> list[int] | None:
+        """Frames of each chunk that the episode must have; None if the table contradicts that."""
+        most = camera["chunk"]
+        if (camera["codec"] in VIDEO_EXTENSIONS) != (self.frames is not None):
+            return None
+        if self.frames is None:
+            return [min(most, steps - start) for start in range(0, steps, most)]
+        lengths: list[int] = self.frames.tolist()
+        return lengths if all(1 <= one <= most for one in lengths) and sum(lengths) == steps else None
 
 
 def verify(
@@ -256,10 +267,12 @@ def _chunk_rows(
         return None
     if table.num_rows != expected:
         raise CorruptError(f"has {table.num_rows} episodes and cameras, expected {expected}")
-    digests, sizes = (_lists(table[name]) for name in ("digests", "sizes"))
-    coded = table["sizes"].is_valid().to_pylist()
+    digests, sizes, frames = (_lists(table[name]) for name in ("digests", "sizes", "frames"))
+    coded, groups = (table[name].is_valid().to_pylist() for name in ("sizes", "frames"))
     chunks = {
-        (row["key"], row["camera"]): _Stated(digests[i], sizes[i] if coded[i] else None)
+        (row["key"], row["camera"]): _Stated(
+            digests[i], sizes[i] if coded[i] else None, frames[i] if groups[i] else None
+        )
         for i, row in enumerate(rows_of(table.select(["key", "camera"])))
     }
     if len(chunks) != table.num_rows:
@@ -355,9 +368,11 @@ def _wrong_pieces(
         digests[suffix] = [xxh3_64_intdigest(one) for one in pieces]
         if chunks is None:
             continue
-        wrong = _wrong_chunks(digests[suffix], stated, -(-row["steps"] // cameras[name]["chunk"]))
-        if wrong is None and decode:
-            wrong = _undecodable(pieces, row, cameras[name])
+        wrong = _wrong_chunks(digests[suffix], stated, row["steps"], cameras[name])
+        if wrong is None and decode and stated is not None:
+            wrong = _undecodable(
+                pieces, stated.lengths(row["steps"], cameras[name]) or [], row, cameras[name]
+            )
         if wrong is not None:
             found_wrong = True
             yield f"camera {name}, {wrong}"
@@ -378,27 +393,33 @@ def _wrong_steps(values: memoryview, row: Mapping[str, Any], manifest: Manifest)
     return None
 
 
-def _undecodable(pieces: list[memoryview], row: Mapping[str, Any], camera: Mapping[str, Any]) -> str | None:
+def _undecodable(
+    pieces: list[memoryview], lengths: list[int], row: Mapping[str, Any], camera: Mapping[str, Any]
+) -> str | None:
     """The first chunk that cannot be decoded although it matches its digest, and why."""
-    name, size = camera["name"], camera["chunk"]
-    for i, piece in enumerate(pieces):
-        frames = min(size, row["steps"] - i * size)
+    name = camera["name"]
+    for i, (piece, frames) in enumerate(zip(pieces, lengths, strict=True)):
         out = np.empty((frames, row[f"{name}.height"], row[f"{name}.width"], 3), np.uint8)
         try:
-            decode_chunks(camera["codec"], [piece], size, out)
+            decode_chunks(camera["codec"], [piece], frames, out)
         except CorruptError as error:
             return f"chunk {i} {error.__cause__}"
     return None
 
 
-def _wrong_chunks(digests: list[int], stated: _Stated | None, number: int) -> str | None:
+def _wrong_chunks(
+    digests: list[int], stated: _Stated | None, steps: int, camera: Mapping[str, Any]
+) -> str | None:
     """The differences between the chunks of a camera's member and its table."""
     if stated is None:
         return "is not in the chunk table"
     if len(digests) != len(stated.digests):
         return f"has {len(digests)} chunks, its table says {len(stated.digests)}"
-    if len(digests) != number:
-        return f"has {len(digests)} chunks, its steps need {number}"
+    lengths = stated.lengths(steps, camera)
+    if lengths is None:
+        return "its table does not state as many frames in chunks as there are steps"
+    if len(digests) != len(lengths):
+        return f"has {len(digests)} chunks, its steps need {len(lengths)}"
     bad = [i for i, digest in enumerate(digests) if digest != stated.digests[i]]
     more = f" and {len(bad) - 1} more" if len(bad) > 1 else ""
     return f"chunk {bad[0]}{more} does not match its digest" if bad else None

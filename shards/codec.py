@@ -6,6 +6,8 @@ reader:
     raw    a NumPy array; a chunk is one frame, and reading needs no decoding
     zstd   a zstd frame of the residuals of each video frame; lossless, half the bytes
     jpeg   the JPEGs of the frames end to end, the source's own if it has them; a chunk is one frame
+    av1, h264, hevc, vp9
+           a source's own video; a chunk is a closed group of pictures (`oxcart.shards.video`)
 
 Residuals are frames minus their predecessors, mod 256. In the first frame of a chunk each row is stored minus
 the row above it, except rows whose index is a multiple of 16. Differences in every row would shrink the first
@@ -18,6 +20,7 @@ Encoding and decoding work on whole arrays outside the GIL, so threads run in pa
 from __future__ import annotations
 
 import io
+import itertools
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -33,15 +36,28 @@ from oxcart.shards.jpeg import decode_jpeg, encode_jpeg
 
 Frames = npt.NDArray[np.uint8]
 
-EXTENSIONS = {"raw": "npy", "zstd": "tzst", "jpeg": "mjpeg"}
+IMAGE_CODECS = ("raw", "zstd", "jpeg")
+"""Codecs that store frames as images."""
+VIDEO_EXTENSIONS = {"av1": "ivf", "h264": "h264", "hevc": "hevc", "vp9": "ivf"}
+"""Codec of videos -> extension of a camera's member."""
+IVF_HEADER = 32
+"""Bytes of a member with the extension `ivf` before its first chunk."""
+EXTENSIONS = {**dict(zip(IMAGE_CODECS, ("npy", "tzst", "mjpeg"), strict=True)), **VIDEO_EXTENSIONS}
 """Codec -> extension of a camera's member, after the camera's name."""
-CHUNK_FRAMES = 1
-"""Frames per chunk in new datasets; a manifest states its own, and chunks of codec `zstd` may hold more."""
 CODECS = tuple(EXTENSIONS)
 """Names of the codecs."""
+VIDEO = "video"
+"""Asks for the codec in which a source holds its videos."""
+CHUNK_FRAMES = 1
+"""Frames per chunk in new datasets, but for videos; a manifest states its own, and chunks of codec `zstd` may
+hold more."""
 
-QUALITY = 95
-"""Default quality of JPEGs encoded here."""
+QUALITIES = {"jpeg": (1, 100, 95), "av1": (1, 63, 30)}
+"""Codec -> least, greatest and default quality of frames encoded here; of `av1` a crf: less is better."""
+GROUP_FRAMES, AV1_FRAMES = 8, 2
+"""Most frames of a chunk of a source's own video, and frames of one that is encoded here, by default."""
+MOST_FRAMES = 256
+"""Upper limit of the frames of a chunk of a video: a reader decodes up to that many to get one."""
 LEVEL = 1
 """Compression level of zstd. Decoding is as fast at any level, and higher levels gain little on residuals."""
 _ROWS = 16
@@ -57,24 +73,46 @@ class Encoding:
     """
 
     codec: str = "raw"
-    """Name of the codec, one of `CODECS`."""
+    """Name of the codec, one of `CODECS`, or `VIDEO` until the source is known."""
     quality: int | None = None
-    """Quality, 1 to 100, of frames that codec `jpeg` has to encode; None for other codecs."""
+    """Quality of frames that are encoded here, in the range of `QUALITIES`; None if none are."""
     anew: bool = False
-    """Whether to encode every frame, even if the source has a JPEG of the wanted size."""
+    """Whether to encode every frame, even if the source has it in this codec and the wanted size."""
+    group: int | None = None
+    """Most frames of a chunk of a video; None for other codecs."""
 
     def __post_init__(self) -> None:
-        one_of("codec", self.codec, CODECS)
-        if self.codec == "jpeg" and self.quality is None:
-            object.__setattr__(self, "quality", QUALITY)
-        if self.codec != "jpeg" and self.quality is not None:
-            raise ConfigError(f"jpeg quality: codec {self.codec} has none; leave it out or use codec jpeg")
-        if self.quality is not None and not (type(self.quality) is int and 1 <= self.quality <= 100):
-            raise ConfigError(f"jpeg quality: expected 1 to 100, got {self.quality!r}")
+        one_of("codec", self.codec, (*CODECS, VIDEO))
+        videos = self.codec == VIDEO or self.codec in VIDEO_EXTENSIONS
+        encodes = self.codec == "jpeg" or (self.codec in QUALITIES and self.anew)
+        if encodes and self.quality is None:
+            object.__setattr__(self, "quality", QUALITIES[self.codec][2])
+        if videos and self.group is None:
+            object.__setattr__(self, "group", AV1_FRAMES if encodes else GROUP_FRAMES)
+        if self.anew and videos and self.codec not in QUALITIES:
+            raise ConfigError(f"codec {self.codec}: a source's own videos, which are not encoded; use av1")
+        if self.quality is not None:
+            if self.codec not in QUALITIES:
+                raise ConfigError(
+                    f"jpeg quality: codec {self.codec} has none; leave it out or use codec jpeg"
+                )
+            least, most, _ = QUALITIES[self.codec]
+            if not (type(self.quality) is int and least <= self.quality <= most):
+                raise ConfigError(f"{self.codec} quality: expected {least} to {most}, got {self.quality!r}")
+        if self.group is not None:
+            if not videos:
+                raise ConfigError(f"max gop: codec {self.codec} has no groups; leave it out or use video")
+            if not (type(self.group) is int and 1 <= self.group <= MOST_FRAMES):
+                raise ConfigError(f"max gop: expected 1 to {MOST_FRAMES} frames, got {self.group!r}")
+
+    @property
+    def copies(self) -> bool:
+        """Whether a source's own video is stored, not frames that are encoded here."""
+        return self.group is not None and not self.anew
 
     def describe(self) -> dict[str, str | int | None]:
         """Codec, quality and frames per chunk, as plain JSON."""
-        return {"codec": self.codec, "quality": self.quality, "chunk": CHUNK_FRAMES}
+        return {"codec": self.codec, "quality": self.quality, "chunk": self.group or CHUNK_FRAMES}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,7 +126,7 @@ class Encoded:
     varying: bool = True
     """Whether chunks differ in size, so that their sizes must be stored."""
     frames: Sequence[int] | None = None
-    """Frames of every chunk of a video; None for codecs whose chunks all hold the same number."""
+    """Frames of each chunk of a video; None for other codecs, whose chunks hold equally many."""
 
     def digests(self) -> list[int]:
         """xxh3-64 digest of every chunk, in order."""
@@ -100,7 +138,17 @@ class Encoded:
 
 
 def encode(frames: Frames, encoding: Encoding) -> Encoded:
-    """Encode frames [T, H, W, 3] uint8. Codec `raw` refers to their memory, the others copy."""
+    """Encode frames [T, H, W, 3] uint8. Codec `raw` refers to their memory, the others copy.
+
+    Raises:
+        ValueError: codec `av1` cannot hold frames of that size.
+    """
+    if encoding.codec == "av1":
+        from oxcart.shards.video import encode_av1  # PyAV is an extra
+
+        assert encoding.quality is not None
+        assert encoding.group is not None
+        return encode_av1(frames, encoding.quality, encoding.group)
     if encoding.codec == "zstd":
         return encode_zstd(frames, CHUNK_FRAMES)
     if encoding.codec == "jpeg":
@@ -127,27 +175,34 @@ def encode_zstd(frames: Frames, chunk_frames: int) -> Encoded:
     return Encoded(chunks=chunks)
 
 
-def decode(codec: str, chunks: Sequence[bytes | memoryview], chunk_frames: int, out: Frames) -> None:
+def decode(
+    codec: str, chunks: Sequence[bytes | memoryview], chunk_frames: int | Sequence[int], out: Frames
+) -> None:
     """Decode consecutive chunks.
 
     Args:
         codec: name of the codec, one of `CODECS`.
         chunks: the complete chunks.
-        chunk_frames: frames per chunk; the last chunk may have fewer.
-        out: [n, H, W, 3] uint8, contiguous. With codec `zstd` it may end inside the last chunk, of which only
-            the first frames are decoded then.
+        chunk_frames: frames per chunk, of which the last chunk may have fewer; or the frames of each chunk.
+        out: [n, H, W, 3] uint8, contiguous. It may end inside the last chunk, of which only the first frames
+            are decoded then.
 
     Raises:
         CorruptError: a chunk does not hold frames of that size. Its cause says why, without the chunk.
     """
-    for i, chunk in enumerate(chunks):
-        frames = out[i * chunk_frames : (i + 1) * chunk_frames]
+    lengths = [chunk_frames] * len(chunks) if isinstance(chunk_frames, int) else chunk_frames
+    for i, (chunk, end) in enumerate(zip(chunks, itertools.accumulate(lengths), strict=True)):
+        frames = out[end - lengths[i] : end]
         try:
             if codec == "zstd":
                 _inflate(chunk, frames)
                 _restore(frames)
             elif codec == "jpeg":
                 decode_jpeg(chunk, frames[0])
+            elif codec in VIDEO_EXTENSIONS:
+                from oxcart.shards.video import decode_group  # PyAV is an extra
+
+                decode_group(codec, chunk, frames)
             else:
                 frames.reshape(-1)[:] = np.frombuffer(chunk, np.uint8)
         except (zstandard.ZstdError, ValueError) as error:

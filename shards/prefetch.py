@@ -43,7 +43,8 @@ def spans(ranges: Sequence[tuple[int, int]], gap: int = GAP_BYTES) -> list[Span]
         start, length = ranges[place]
         if found and start <= found[-1].end + gap:
             last = found[-1]
-            found[-1] = Span(last.start, max(last.end, start + length), [*last.ranges, place])
+            last.ranges.append(place)
+            found[-1] = last._replace(end=max(last.end, start + length))
         else:
             found.append(Span(start, start + length, [place]))
     return found

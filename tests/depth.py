@@ -4,7 +4,7 @@
     @given(data=st.data())
     def test_...
 
-    @pytest.mark.parametrize("codec", few(CODECS, "zstd"))
+    @pytest.mark.parametrize("codec", few(IMAGE_CODECS, "zstd"))
     def test_...
 
 A property without `depth` is tried on 100 examples. `make test-system` tries all properties again, with the

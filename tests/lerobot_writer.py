@@ -7,9 +7,12 @@ edit_table(root / DATA, "index", lambda values: values[::-1])
 from __future__ import annotations
 
 import io
+import itertools
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
+from av.codec.context import Flags
 from PIL import Image
 
 Frame = npt.NDArray[np.uint8]
@@ -27,6 +31,8 @@ FPS = 10
 TOP, WRIST = "observation.images.top", "observation.images.wrist"
 VIDEOS: Mapping[str, str] = {TOP: "video", WRIST: "video"}
 IMAGES: Mapping[str, str] = {TOP: "image", WRIST: "image"}
+HELD_BACK = 2
+"""Most frames by which an encoder delays one because others are coded before it."""
 PER_FILE, PER_VIDEO = 2, 3
 """Episodes in a file of steps, and in a video, of version 3.0."""
 EPISODES, TASKS = "meta/episodes/chunk-000/file-000.parquet", "meta/tasks.parquet"
@@ -74,6 +80,7 @@ def write_lerobot(
     fps: int = FPS,
     codec: str = "libx264",
     options: Mapping[str, str] | None = None,
+    apart: bool = False,
     muxer: Mapping[str, str] | None = None,
 ) -> Path:
     """Write a dataset.
@@ -86,6 +93,7 @@ def write_lerobot(
         fps: steps per second.
         codec: encoder of the videos.
         options: options of the encoder; key frames are two frames apart by default.
+        apart: whether each episode is encoded by itself, as LeRobot does, and so begins with a key frame.
         muxer: options of the container of the videos.
     """
     v3 = version == "v3.0"
@@ -117,8 +125,9 @@ def write_lerobot(
                 if v3
                 else f"videos/chunk-000/{camera}/episode_{start:06d}.mp4"
             )
-            frames = (drawn(camera, e, step) for e in inside for step in range(takes[e].steps))
-            write_video(root / name, frames, fps, options, codec, muxer)
+            clips = [map(partial(drawn, camera, e), range(takes[e].steps)) for e in inside]
+            clips = clips if apart else [itertools.chain(*clips)]
+            write_videos(root / name, clips, fps, options, codec, muxer)
             for e in inside if v3 else ():
                 rows[e] |= {
                     f"videos/{camera}/chunk_index": 0,
@@ -163,14 +172,47 @@ def write_video(
     codec: str = "libx264",
     muxer: Mapping[str, str] | None = None,
 ) -> None:
+    write_videos(path, [frames], fps, options, codec, muxer)
+
+
+def write_videos(
+    path: Path,
+    clips: Sequence[Iterator[Frame]],
+    fps: int,
+    options: Mapping[str, str],
+    codec: str = "libx264",
+    muxer: Mapping[str, str] | None = None,
+) -> None:
+    """Write a file of clips, each of which is encoded by itself."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w", options=dict(muxer or {})) as out:
-        stream = out.add_stream(codec, rate=fps, options=dict(options))
-        stream.height, stream.width = SIZE
-        stream.pix_fmt, stream.thread_count = "yuv420p", 1
-        for frame in frames:
-            out.mux(stream.encode(av.VideoFrame.from_ndarray(frame)))
-        out.mux(stream.encode())
+        stream: Any = out.add_stream(codec, rate=fps, options=dict(options))
+        _set_up(stream.codec_context)
+        first = 0
+        for i, clip in enumerate(clips):
+            encoder: Any = stream
+            if i:
+                encoder = av.CodecContext.create(codec, "w")
+                encoder.options, encoder.framerate = dict(options), fps
+                encoder.time_base = Fraction(1, fps)
+                encoder.flags |= Flags.global_header
+                _set_up(encoder)
+            packets, count = [], 0
+            for count, frame in enumerate(clip, 1):
+                picture = av.VideoFrame.from_ndarray(frame)
+                picture.pts, picture.time_base = count - 1, Fraction(1, fps)
+                packets += encoder.encode(picture)
+            for place, packet in enumerate([*packets, *encoder.encode()], first):
+                if len(clips) > 1:
+                    packet.stream, packet.time_base = stream, Fraction(1, fps)
+                    packet.pts, packet.dts = packet.pts + first, place - HELD_BACK
+                out.mux(packet)
+            first += count
+
+
+def _set_up(context: Any) -> None:
+    context.height, context.width = SIZE
+    context.pix_fmt, context.thread_count = "yuv420p", 1
 
 
 def edit_info(root: Path, **changes: Any) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +20,7 @@ from oxcart.compile.images import Resize
 from oxcart.compile.sources.places import PlaceTable
 from oxcart.compile.sources.videos.config import VideoConfig
 from oxcart.manifests.columns import ARRAYS, Column
+from oxcart.shards import codec
 from oxcart.shards.errors import ConfigError, SourceError
 
 LEFT_OUT = "left out: "
@@ -30,6 +31,17 @@ Encoded = bytes | memoryview
 """An encoded image; a view keeps the bytes around it alive."""
 
 
+class CodedVideo(NamedTuple):
+    """The video of a camera in which an episode lies."""
+
+    codec: str
+    """Name of its codec, as FFmpeg has it."""
+    group: int | None
+    """Frames of the longest closed group of pictures of the episode; None if it has other pictures."""
+    why: str | None
+    """Why it cannot be divided into closed groups, if so."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Film:
     """Frames that are decoded one after another each time they are played."""
@@ -38,6 +50,9 @@ class Film:
     """Number of frames: T."""
     play: Callable[[npt.NDArray[np.uint8], Resize], None]
     """Fills an array [T, H, W, 3] with the frames; raises an ImageError where a frame cannot be decoded."""
+    copy: Callable[[int], codec.Encoded] | None = None
+    """The video as it is, in closed groups of at most so many frames; raises an ImageError if that cannot be.
+    None if the frames are in no video."""
 
     def __len__(self) -> int:
         return self.steps
@@ -343,6 +358,10 @@ class Source(Protocol):
     def census(self, file: str) -> Iterator[CensusRow]:
         """One row per episode of a file, in order."""
         ...
+
+    def videos(self, row: Mapping[str, Any]) -> Mapping[str, CodedVideo]:
+        """Camera -> the video that holds the episode of a census row, for those that could be copied."""
+        return {}
 
     def join(self, table: pa.Table) -> pa.Table:
         """Adjust the census rows of all files by what only all of them together tell."""

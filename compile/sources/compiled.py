@@ -21,9 +21,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from oxcart.compile.images import Frame, Resize, resize_into
 from oxcart.compile.sources.base import (
     Camera,
     CensusRow,
+    Film,
     Images,
     Source,
     SourceConfig,
@@ -32,10 +34,11 @@ from oxcart.compile.sources.base import (
 )
 from oxcart.manifests.columns import ARRAYS, parse_columns
 from oxcart.manifests.dataset import Dataset, read_chunks
-from oxcart.manifests.episode import naming, read_arrays, read_metadata, track
+from oxcart.manifests.episode import Track, naming, read_arrays, read_metadata, track
 from oxcart.manifests.manifest import NAME
 from oxcart.manifests.metadata import attribution_of, instructions_of
 from oxcart.manifests.tables import ATTRIBUTION, EPISODES
+from oxcart.shards.codec import IVF_HEADER, VIDEO_EXTENSIONS, Encoded
 from oxcart.shards.names import stem_of, tar_name
 
 _PIECES = (
@@ -159,11 +162,28 @@ class CompiledSource(Source):
         pieces = found.checked(data[begin:end], 0, len(found.digests))
         if found.codec == "jpeg":
             return pieces
+        if found.codec in VIDEO_EXTENSIONS:
+            header = data[begin - IVF_HEADER : begin] if VIDEO_EXTENSIONS[found.codec] == "ivf" else b""
+            lengths = np.diff(found.starts).tolist()
+            return _film(found, Encoded(header=bytes(header), chunks=pieces, frames=lengths))
         if found.codec == "raw":
             return np.frombuffer(data[begin:end], np.uint8).reshape(found.shape)
         frames = np.empty(found.shape, np.uint8)
         found.decode(pieces, frames)
         return frames
+
+
+def _film(track: Track, stored: Encoded) -> Film:
+    """A stored video, to be copied or to be decoded."""
+
+    def play(frames: Frame, resize: Resize) -> None:
+        every = frames if frames.shape == track.shape else np.empty(track.shape, np.uint8)
+        track.decode([memoryview(chunk) for chunk in stored.chunks], every)
+        if every is not frames:
+            for frame, out in zip(every, frames, strict=True):
+                resize_into(out, frame, resize)
+
+    return Film(steps=track.shape[0], play=play, copy=lambda most: stored)
 
 
 def _lists(texts: pa.Array) -> pa.Array:

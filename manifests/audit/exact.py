@@ -414,8 +414,8 @@ def _flatness(datasets: Sequence[Audited], at: _At) -> _Flat:
     dataset = datasets[index]
     values = dataset.table.slice(row, 1).to_pylist()[0]
     frames = dataset.frames(values, camera)
-    start = number * frames.track.chunk
-    some = frames[start : start + frames.track.chunk]
+    start, stop = frames.track.starts[number : number + 2].tolist()
+    some = frames[start:stop]
     flat = all(
         is_flat(np.asarray(Image.fromarray(frame).resize((32, 32), Image.Resampling.BOX))) for frame in some
     )

@@ -7,6 +7,7 @@ standard that weights the colours is the stream's; where it names none, it is BT
 
 swscale gives other pixels on other processors, and to frames of odd height. As it is several times as fast,
 it converts all frames of a kind for which it has shown, on a frame of noise, that its pixels are these.
+Formats other than three planes of 8 bits are left to swscale's exact arithmetic.
 """
 
 from __future__ import annotations
@@ -39,16 +40,20 @@ WEIGHTS = {
     int(Colorspace.BT2020): (110013, 140363, 12277, 42626),
 }
 """Standard -> what red, blue and (twice) green change with the colours, in 65536ths, as swscale has it."""
+_BAND = 1 << 15
+"""Pixels that are converted at a time by the tables, so that memory stays in the cache."""
 _FULL = int(ColorRange.JPEG)
 _FAST = Interpolation.BILINEAR | Interpolation.BITEXACT
+"""Flags of swscale for the formats in `SHARED`: those of programs that set none."""
 _EXACT = Interpolation.BICUBIC | Interpolation.BITEXACT | Interpolation.ACCURATE_RND
+"""Flags for other formats (more than 8 bits, grey, RGB): the same integers on every processor."""
 
 
 class Kind(NamedTuple):
     """What decides how a frame is converted."""
 
     format: str
-    """Pixel format, one of `SHARED`."""
+    """Pixel format."""
     height: int
     width: int
     standard: int
@@ -69,14 +74,14 @@ class Tables(NamedTuple):
 
 
 def paint(frame: VideoFrame, out: Frame) -> None:
-    """Write a frame as RGB to `out` [H, W, 3] uint8, of the frame's size."""
-    if frame.format.name not in SHARED:
-        frame = _to_planes(frame)
+    """Write a frame as RGB to `out` [H, W, 3] uint8, contiguous and of the frame's size."""
     kind = _kind(frame)
-    if swscale_agrees(kind):
-        out[:] = _by_swscale(frame, kind)
+    if kind.format not in SHARED:
+        _by_swscale(frame, kind, out, _EXACT)
+    elif swscale_agrees(kind):
+        _by_swscale(frame, kind, out, _FAST)
     else:
-        out[:] = _by_tables(frame, kind)
+        _by_tables(frame, kind, out)
 
 
 @cache
@@ -86,7 +91,10 @@ def swscale_agrees(kind: Kind) -> bool:
     noise = VideoFrame(kind.width, kind.height, kind.format)
     for plane in noise.planes:
         plane.update(random.bytes(plane.buffer_size))
-    return np.array_equal(_by_swscale(noise, kind), _by_tables(noise, kind))
+    found, expected = (np.empty((kind.height, kind.width, 3), np.uint8) for _ in range(2))
+    _by_swscale(noise, kind, found, _FAST)
+    _by_tables(noise, kind, expected)
+    return np.array_equal(found, expected)
 
 
 @cache
@@ -119,65 +127,53 @@ def _kind(frame: VideoFrame) -> Kind:
     standard = int(frame.colorspace)
     if standard not in WEIGHTS:
         standard = int(Colorspace.BT2020 if standard == 10 else Colorspace.ITU601)
-    full = int(frame.color_range) == _FULL or frame.format.name.startswith("yuvj")
+    whole = frame.format.is_rgb or frame.format.name.startswith(("yuvj", "gray", "pal"))
+    full = whole or int(frame.color_range) == _FULL
     return Kind(frame.format.name, frame.height, frame.width, standard, full)
 
 
-def _by_swscale(frame: VideoFrame, kind: Kind) -> Frame:
-    """The frame [H, W, 3] as swscale converts it fastest."""
+def _by_swscale(frame: VideoFrame, kind: Kind, out: Frame, flags: Interpolation) -> None:
     kept: dict[Kind, VideoReformatter] = _local.__dict__.setdefault("kept", {})
     found = kept.setdefault(kind, VideoReformatter()).reformat(
         frame,
         format="rgb24",
         src_colorspace=Colorspace(kind.standard),
         src_color_range=ColorRange.JPEG if kind.full else ColorRange.MPEG,
-        interpolation=_FAST,
+        interpolation=flags,
         threads=1,
     )
     plane = found.planes[0]
-    return np.ndarray((kind.height, kind.width, 3), np.uint8, memoryview(plane), 0, (plane.line_size, 3, 1))
+    out[:] = np.ndarray(out.shape, np.uint8, memoryview(plane), 0, (plane.line_size, 3, 1))
 
 
-def _by_tables(frame: VideoFrame, kind: Kind) -> Frame:
-    """The frame [H, W, 3] by the tables of its kind."""
-    numbers = tables(kind.standard, kind.full)
+def _by_tables(frame: VideoFrame, kind: Kind, out: Frame) -> None:
+    """Convert a frame by the tables of its kind."""
+    numbers, (rows, columns) = tables(kind.standard, kind.full), SHARED[kind.format]
     luma, blue, red = (_levels(plane) for plane in frame.planes)
-    bright = _look_up(luma, numbers.bright)
-    green = _look_up(red, numbers.green_red) + _look_up(blue, numbers.green_blue)
-    planes = np.empty((3, kind.height, kind.width), np.uint8)
-    colours = (_look_up(red, numbers.red), green, _look_up(blue, numbers.blue))
-    for plane, colour in zip(planes, colours, strict=True):
-        plane[:] = np.clip(bright + _spread(colour, kind), 0, 255)
-    return np.asarray(cv2.merge(list(planes)), np.uint8)
+    band = max(2, _BAND // kind.width // 2 * 2)
+    for top in range(0, kind.height, band):
+        bright = _look_up(luma[top : top + band], numbers.bright)
+        height, width = bright.shape
+        blues, reds = (one[top // rows : -(-(top + band) // rows)] for one in (blue, red))
+        green = _look_up(reds, numbers.green_red) + _look_up(blues, numbers.green_blue)
+        levels = np.empty((3, height, width), np.uint8)
+        colours = (_look_up(reds, numbers.red), green, _look_up(blues, numbers.blue))
+        for level, colour in zip(levels, colours, strict=True):
+            level[:] = np.clip(bright + _repeated(colour, rows, columns)[:height, :width], 0, 255)
+        cv2.merge(list(levels), out[top : top + band])
 
 
 def _look_up(levels: Frame, table: Numbers) -> Numbers:
     return np.asarray(cv2.LUT(levels, table), np.int16)
 
 
-def _spread(colour: Numbers, kind: Kind) -> Numbers:
-    """Numbers of colours [h, w], repeated for all pixels [H, W] that share them."""
-    rows, columns = SHARED[kind.format]
+def _repeated(colour: Numbers, rows: int, columns: int) -> Numbers:
+    """Numbers [h, w] of colours, each repeated for the rows and columns that share it."""
     if columns == 2:  # as pairs: `np.repeat` takes ten times as long
-        colour = (colour.astype(np.uint16) * np.uint32(0x10001)).view(np.int16)
-    return np.repeat(colour, rows, axis=0)[: kind.height, : kind.width]
+        colour = (colour.view(np.uint16) * np.uint32(0x10001)).view(np.int16)
+    return np.repeat(colour, rows, axis=0)
 
 
 def _levels(plane: VideoPlane) -> Frame:
     """The levels [h, w] of a plane, without a copy."""
     return np.ndarray((plane.height, plane.width), np.uint8, memoryview(plane), 0, (plane.line_size, 1))
-
-
-def _to_planes(frame: VideoFrame) -> VideoFrame:
-    """A frame of another format (more than 8 bits, grey, RGB) as three planes of 8 bits."""
-    rgb = frame.format.is_rgb or frame.format.has_palette
-    full = rgb or frame.format.name.startswith(("gray", "ya")) or int(frame.color_range) == _FULL
-    return VideoReformatter().reformat(
-        frame,
-        format="yuv444p",
-        dst_colorspace=Colorspace.ITU601 if rgb else None,
-        interpolation=_EXACT,
-        src_color_range=ColorRange.JPEG if full else ColorRange.MPEG,
-        dst_color_range=ColorRange.MPEG,
-        threads=1,
-    )

@@ -18,7 +18,7 @@ from oxcart.manifests.dataset import Dataset
 from oxcart.manifests.manifest import Manifest
 from oxcart.manifests.split import SplitRule
 from oxcart.manifests.verify import verify
-from oxcart.shards.codec import CODECS, Encoding
+from oxcart.shards.codec import IMAGE_CODECS, Encoding
 from oxcart.shards.errors import ConfigError
 from oxcart.shards.jpeg import encode_jpeg
 from rlds_builder import Image, jpeg, noisy_frame, png, write_dataset
@@ -105,7 +105,7 @@ def test_jpegs_that_hold_bgr_are_encoded_again_and_grey_ones_pass_through(
         assert same[0] == same[1]
 
 
-@pytest.mark.parametrize("codec", CODECS)
+@pytest.mark.parametrize("codec", IMAGE_CODECS)
 def test_a_transcode_does_not_swap_again(source: Path, tmp_path: Path, codec: str) -> None:
     made(source, tmp_path / "one", *KINDS, encoding=Encoding(codec="jpeg"))
     warnings: list[str] = []

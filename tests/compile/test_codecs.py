@@ -21,7 +21,7 @@ from oxcart.compile.sources.base import SourceConfig
 from oxcart.compile.transcode import TranscodeConfig
 from oxcart.manifests.dataset import Dataset
 from oxcart.manifests.verify import verify
-from oxcart.shards.codec import CODECS, Encoding
+from oxcart.shards.codec import IMAGE_CODECS, Encoding
 from oxcart.shards.errors import SourceError
 from rlds_builder import jpeg, noisy_frame
 from sample_compile import (
@@ -64,7 +64,7 @@ def both(source: Path) -> SourceConfig:
     return SourceConfig(url=str(source), cameras=CAMERAS)
 
 
-@pytest.mark.parametrize("codec", few(CODECS, "zstd"))
+@pytest.mark.parametrize("codec", few(IMAGE_CODECS, "zstd"))
 def test_a_compile_of_every_codec_is_intact_and_the_same_for_any_number_of_workers(
     whole: Compiled, tmp_path: Path, codec: str
 ) -> None:
@@ -253,6 +253,6 @@ def test_an_image_that_is_no_whole_jpeg_of_its_size_does_not_pass(
 
 
 def test_the_default_size_of_a_shard_is_that_of_its_codec() -> None:
-    for codec in CODECS:
+    for codec in IMAGE_CODECS:
         assert Settings(encoding=Encoding(codec=codec)).shard_bytes == SHARD_BYTES[codec]
     assert Settings(shard_size=7).shard_bytes == 7

@@ -37,7 +37,7 @@ from oxcart.manifests.dataset import Dataset
 from oxcart.manifests.manifest import CLAIM, NAME, read_manifest
 from oxcart.manifests.tables import EPISODES, parse_table, table_bytes
 from oxcart.manifests.verify import verify
-from oxcart.shards.codec import CHUNK_FRAMES, CODECS, Encoding, decode, encode
+from oxcart.shards.codec import CHUNK_FRAMES, IMAGE_CODECS, Encoding, decode, encode
 from oxcart.shards.errors import OxcartError
 from oxcart.shards.names import rows_name
 from oxcart.shards.store import Store
@@ -328,7 +328,7 @@ def test_a_shard(root: Path, amount: int) -> None:
 
 
 @AMOUNTS
-@pytest.mark.parametrize("codec", CODECS)
+@pytest.mark.parametrize("codec", IMAGE_CODECS)
 def test_codecs(codec: str, amount: int) -> None:
     frames = np.random.default_rng(0).integers(0, 9, (CHUNK_FRAMES, 12, 16, 3), np.uint8)
     (chunk,) = encode(frames, Encoding(codec=codec)).chunks

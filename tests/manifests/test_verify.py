@@ -342,7 +342,7 @@ def test_the_command_on_what_is_no_dataset_is_one_line(root: Path, tmp_path: Pat
 def test_a_chunk_that_cannot_be_decoded_is_said_once(codec: str, said: str) -> None:
     row = {"steps": 1, "image_0.height": 8, "image_0.width": 8}
     camera = {"name": "image_0", "codec": codec, "chunk": 1}
-    found = _undecodable([memoryview(b"none")], row, camera)
+    found = _undecodable([memoryview(b"none")], [1], row, camera)
     assert found is not None
     assert found.startswith(said)
     assert found.count("cannot be decoded") <= 1

@@ -18,7 +18,7 @@ from xxhash import xxh3_64_intdigest
 from depth import depth
 from oxcart.shards.codec import (
     CHUNK_FRAMES,
-    CODECS,
+    IMAGE_CODECS,
     Encoded,
     Encoding,
     decode,
@@ -160,7 +160,7 @@ def test_zstd_of_frames_in_another_order_of_memory_is_the_same() -> None:
         assert encode(other, ZSTD).chunks == encode(array, ZSTD).chunks
 
 
-@pytest.mark.parametrize("codec", CODECS)
+@pytest.mark.parametrize("codec", IMAGE_CODECS)
 def test_threads_share_the_work_and_get_what_one_gets(codec: str) -> None:
     members = [encode(smooth((6, 32, 32, 3), seed), Encoding(codec=codec)) for seed in range(12)]
 
@@ -188,7 +188,7 @@ def test_a_chunk_cut_anywhere_is_refused(codec: str) -> None:
 
 def test_a_chunk_of_another_size_is_refused() -> None:
     wide, small = smooth((1, 16, 32, 3)), smooth((1, 8, 8, 3))
-    for codec in CODECS:
+    for codec in IMAGE_CODECS:
         for array, other in ((small, wide), (wide, small)):
             if codec == "zstd" and other is small:
                 continue  # the beginning of a chunk is what may be asked for
@@ -229,7 +229,11 @@ def test_a_better_quality_is_larger() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"codec": "av1"}, "codec: expected one of raw, zstd, jpeg; got 'av1'"),
+        ({"codec": "mpeg4"}, "codec: expected one of raw, zstd, jpeg, av1, .*; got 'mpeg4'"),
+        ({"codec": "vp9", "anew": True}, "codec vp9: a source's own videos, which are not encoded; use av1"),
+        ({"codec": "av1", "quality": 64}, "av1 quality: expected 1 to 63, got 64"),
+        ({"codec": "jpeg", "group": 2}, "max gop: codec jpeg has no groups; .*"),
+        ({"codec": "av1", "group": 257}, "max gop: expected 1 to 256 frames, got 257"),
         ({"codec": "zstd", "quality": 90}, "jpeg quality: codec zstd has none; .*"),
         ({"codec": "jpeg", "quality": 0}, "jpeg quality: expected 1 to 100, got 0"),
         ({"codec": "jpeg", "quality": 101}, "jpeg quality: expected 1 to 100, got 101"),

@@ -23,7 +23,7 @@ from functools import partial
 import numpy as np
 from xxhash import xxh3_64_intdigest
 
-from oxcart.shards.codec import CODECS, Encoding, decode, encode
+from oxcart.shards.codec import IMAGE_CODECS, Encoding, decode, encode
 from oxcart.train.data.loader import Loader
 from oxcart.train.data.reader import FrameReader
 from oxcart.train.data.workers import Workers
@@ -156,13 +156,18 @@ class _SampleChunks:
         shard = int(reader.index.shards[episode])
         table = camera.chunks(shard)
         first = int(table.firsts[episode - table.start])
-        numbers = sorted({step // camera.chunk for step in steps})
+        numbers = np.unique(
+            camera.chunks_of(np.full(len(steps), episode), np.asarray(steps, np.int64))
+        ).tolist()
         stored = [table.chunk(first + number) for number in numbers]
         self.data = [bytearray(chunk.size) for chunk in stored]
         ranges = [(chunk.offset, memoryview(data)) for chunk, data in zip(stored, self.data, strict=True)]
         self.fetch = partial(reader.shard(shard).read_into, ranges)
         size, length = camera.sizes[episode].tolist(), int(reader.index.steps[episode])
-        lengths = [min(camera.chunk, length - number * camera.chunk) for number in numbers]
+        if camera.varying:
+            lengths = [table.frames(first + number) for number in numbers]
+        else:
+            lengths = [min(camera.chunk, length - number * camera.chunk) for number in numbers]
         self._frames = [np.empty((count, *size, 3), np.uint8) for count in lengths]
         self.fetch()
 
@@ -172,7 +177,7 @@ class _SampleChunks:
 
     def decode(self) -> None:
         for data, frames in zip(self.data, self._frames, strict=True):
-            decode(self._camera.codec, [memoryview(data)], self._camera.chunk, frames)
+            decode(self._camera.codec, [memoryview(data)], len(frames), frames)
 
 
 def _timed(call: Callable[[], None]) -> float:
@@ -211,7 +216,7 @@ def _forecasts(
     reader = loader.streams[0].views[0].reader
     episodes = [reader.read_episode(episode) for episode, _ in loader.locate_random(TRIED_EPISODES)]
     found = []
-    for codec in CODECS:
+    for codec in IMAGE_CODECS:
         encoding = Encoding(codec=codec)
         length = encoding.describe()["chunk"]
         assert isinstance(length, int)

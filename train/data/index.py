@@ -18,7 +18,9 @@ import pyarrow.compute as pc
 
 from oxcart.manifests.dataset import Dataset, Read, read_chunks, read_whole
 from oxcart.manifests.episode import place_chunks
+from oxcart.manifests.roles import stored_bgr
 from oxcart.manifests.tables import EPISODES, as_arrow, episodes_schema, numbers
+from oxcart.shards.codec import VIDEO_EXTENSIONS
 from oxcart.shards.errors import ConfigError, CorruptError
 from oxcart.shards.names import tar_name
 from oxcart.train.data.recent import Recent
@@ -105,15 +107,31 @@ class ChunkTable:
     """Size of each chunk, in bytes."""
     digests: npt.NDArray[np.uint64]
     """xxh3-64 of each chunk."""
+    starts: Int64 | None
+    """Number of each chunk's first frame among all frames of the table, and the number of all frames; None
+    if all chunks but the last of an episode hold equally many frames."""
 
     def chunk(self, place: int) -> StoredChunk:
         """The chunk at an index of the table."""
         return StoredChunk(place, int(self.offsets[place]), int(self.sizes[place]), int(self.digests[place]))
 
+    def find(self, episodes: Int64, steps: Int64) -> Int64:
+        """Number of the chunk, among those of its episode, that holds each of some frames."""
+        assert self.starts is not None
+        firsts = self.firsts[episodes - self.start]
+        places: Int64 = np.searchsorted(self.starts, self.starts[firsts] + steps, "right") - 1
+        return places - firsts
+
+    def frames(self, place: int) -> int:
+        """Number of frames of a chunk, where chunks vary."""
+        assert self.starts is not None
+        return int(self.starts[place + 1] - self.starts[place])
+
     @property
     def nbytes(self) -> int:
         """Memory of the table, in bytes."""
-        return sum(a.nbytes for a in (self.firsts, self.offsets, self.sizes, self.digests))
+        starts = self.starts.nbytes if self.starts is not None else 0
+        return starts + sum(a.nbytes for a in (self.firsts, self.offsets, self.sizes, self.digests))
 
 
 class ShardChunks(dict[str, ChunkTable]):
@@ -323,7 +341,11 @@ class CameraIndex:
         self.name: str = entry["name"]
         self.codec: str = entry["codec"]
         self.chunk: int = entry["chunk"]
-        """Frames per chunk; the last chunk of an episode may have fewer."""
+        """Frames per chunk, of which the last chunk of an episode may have fewer; the most if chunks vary."""
+        self.varying = self.codec in VIDEO_EXTENSIONS
+        """Whether the chunk tables say how many frames each chunk holds."""
+        self.bgr = stored_bgr(entry)
+        """Whether decoded frames hold BGR."""
         offsets, height, width = (numbers(table[one]) for one in camera_columns(self.name))
         self.offsets: Int64 = offsets
         """[N]: offset of each episode's first chunk in its shard."""
@@ -336,8 +358,9 @@ class CameraIndex:
             self.sizes = np.stack([height, width], axis=1)
         """[N, 2]: height and width of each episode's frames."""
         self.bases: Int64 = np.zeros(len(index.steps) + 1, np.int64)
-        """[N + 1]: number of each episode's first chunk among all chunks of the split."""
-        np.cumsum(-(-index.steps // self.chunk), out=self.bases[1:])
+        """[N + 1]: name of each episode's first chunk: chunks of the split are numbered, with gaps where only
+        the chunk tables say how many there are."""
+        np.cumsum(index.steps if self.varying else -(-index.steps // self.chunk), out=self.bases[1:])
 
     @property
     def nbytes(self) -> int:
@@ -352,6 +375,22 @@ class CameraIndex:
             CorruptError: the table does not match its digest, or lists other episodes.
         """
         return self.index.chunks(shard)[self.name]
+
+    def chunks_of(self, episodes: Int64, steps: Int64) -> Int64:
+        """The chunk that holds each frame: its number among those of its episode.
+
+        Args:
+            episodes: [n], the episode of each frame.
+            steps: [n], the step of each frame.
+        """
+        if not self.varying:
+            whole: Int64 = steps // self.chunk
+            return whole
+        found, shards = np.empty_like(steps), self.index.shards[episodes]
+        for shard in np.unique(shards).tolist():
+            table, mine = self.chunks(shard), shards == shard
+            found[mine] = table.find(episodes[mine], steps[mine])
+        return found
 
     def place(self, table: pa.Table, rows: slice) -> ChunkTable:
         """Locate the chunks of a shard's episodes.
@@ -369,8 +408,14 @@ class CameraIndex:
             raise CorruptError(f"is not of the episodes that {EPISODES} lists")
         frame_bytes = self.sizes[rows].astype(np.int64).prod(axis=1) * 3
         found = place_chunks(table, self.offsets[rows], index.steps[rows], frame_bytes, self._entry)
-        firsts = self.bases[rows] - self.bases[rows.start]
-        return ChunkTable(start=rows.start, firsts=firsts, **found._asdict())
+        return ChunkTable(
+            start=rows.start,
+            firsts=np.cumsum(found.counts) - found.counts,
+            offsets=found.offsets,
+            sizes=found.sizes,
+            digests=found.digests,
+            starts=np.append(0, np.cumsum(found.frames)) if self.varying else None,
+        )
 
 
 def camera_columns(camera: str) -> list[str]:

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 from xxhash import xxh3_64_intdigest
 
-from oxcart.manifests.episode import ReadRange, read_array, read_metadata
+from oxcart.manifests.episode import ReadRange, read_array, read_metadata, swap
 from oxcart.manifests.metadata import instructions_of
 from oxcart.shards.codec import decode
 from oxcart.shards.errors import CorruptError
@@ -282,10 +282,17 @@ class FrameReader:
     def _read_frames(
         self, at: _Place, steps: Sequence[int], outs: Sequence[Frame] | Frame, reuse: Reuse | None
     ) -> None:
-        size = self.camera.chunk
+        size, starts = self.camera.chunk, at.table.starts
         wanted: dict[int, list[tuple[int, Frame]]] = {}
-        for step, out in zip(steps, outs, strict=True):
-            wanted.setdefault(step // size, []).append((step % size, out))
+        if starts is None:
+            for step, out in zip(steps, outs, strict=True):
+                wanted.setdefault(step // size, []).append((step % size, out))
+        else:
+            begin = int(starts[at.first])
+            for step, out in zip(steps, outs, strict=True):
+                place = int(np.searchsorted(starts, begin + step, "right")) - 1
+                inside = begin + step - int(starts[place])
+                wanted.setdefault(place - at.first, []).append((inside, out))
         for chunk, frames in wanted.items():
             self._read_chunk(at, chunk, frames, reuse)
 
@@ -295,7 +302,10 @@ class FrameReader:
         """Write frames of one chunk, each given by its number in the chunk, to their memory."""
         camera = self.camera
         height, width = camera.sizes[at.episode].tolist()
-        number = min(camera.chunk, int(self.index.steps[at.episode]) - chunk * camera.chunk)
+        if camera.varying:
+            number = at.table.frames(at.first + chunk)
+        else:
+            number = min(camera.chunk, int(self.index.steps[at.episode]) - chunk * camera.chunk)
         name, shape, uses = int(camera.bases[at.episode]) + chunk, (number, height, width, 3), len(frames)
 
         def decode_all(out: Frame) -> None:
@@ -339,9 +349,11 @@ class FrameReader:
         if whole:
             return
         try:
-            decode(codec, [buffer], self.camera.chunk, out)
+            decode(codec, [buffer], len(out) if self.camera.varying else self.camera.chunk, out)
         except CorruptError as error:
             raise CorruptError(f"{self._name(at, place)}: {error}") from error
+        if self.camera.bgr:
+            swap(out)
 
     def _shared(self, shard: int, stored: StoredChunk, name: int, reuse: Reuse) -> memoryview | None:
         """The bytes of a chunk from a read that it shares; None if there is none, or the bytes are wrong."""

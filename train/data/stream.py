@@ -205,7 +205,7 @@ class DatasetStream:
         """Announce the chunks of one camera that samples need soon."""
         wanted = self._clipped(episodes, steps, view.steps).reshape(len(episodes), -1)
         episodes = np.repeat(episodes, wanted.shape[1])
-        chunks = wanted.reshape(-1) // view.camera.chunk
+        chunks = view.camera.chunks_of(episodes, wanted.reshape(-1))
         names, firsts, times = np.unique(
             view.camera.bases[episodes] + chunks, return_index=True, return_counts=True
         )

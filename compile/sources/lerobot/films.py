@@ -19,20 +19,17 @@ from typing import TypedDict
 
 import numpy as np
 import numpy.typing as npt
-from av.video.reformatter import Colorspace
 from xxhash import xxh3_64_intdigest
 
-from oxcart.compile.images import MAX_PIXELS, Frame, Resize
+from oxcart.compile.images import MAX_PIXELS, Frame, Resize, resize_into
 from oxcart.compile.sources.lerobot.metadata import VideoSpan
 from oxcart.compile.sources.lerobot.mp4 import CODECS, SampleTable, UnusualError, read_samples
 from oxcart.compile.sources.videos.decode import Packet, Reel, VideoError
-from oxcart.compile.sources.videos.pixels import Painter
 from oxcart.shards.store import Store
+from oxcart.shards.video.pixels import paint
 
 OFF = 0.5
 """Frames by which a time may be wrong before it means another frame."""
-_UNSPECIFIED = 2
-"""FFmpeg's number for a frame that names no standard of colours."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,18 +77,7 @@ def read_index(store: Store, file: str, fps: int) -> VideoIndex:
     Raises:
         ValueError: the video is missing, is cut off or cannot be read.
     """
-    size = store.found([file]).get(file)
-    if size is None:
-        raise ValueError(f"{file} is missing")
-    try:
-        try:
-            samples = read_samples(partial(store.read_range, file), size)
-            if samples.height * samples.width > MAX_PIXELS:
-                raise UnusualError("has large frames")
-        except UnusualError:
-            samples = _listed(store, file)
-    except (ValueError, VideoError) as error:
-        raise ValueError(f"{file} {error}") from error
+    samples = list_samples(store, file)
     count = len(samples.pts)
     shown = np.argsort(samples.pts, kind="stable")  # place in the file of each frame that is shown
     table = np.stack([samples.pts, 2 * samples.sizes + samples.keys], axis=1)[shown]
@@ -112,6 +98,27 @@ def read_index(store: Store, file: str, fps: int) -> VideoIndex:
     )
 
 
+def list_samples(store: Store, file: str) -> SampleTable:
+    """The packets of a video.
+
+    Raises:
+        ValueError: the video is missing, is cut off or cannot be read.
+    """
+    size = store.found([file]).get(file)
+    if size is None:
+        raise ValueError(f"{file} is missing")
+    try:
+        try:
+            samples = read_samples(partial(store.read_range, file), size)
+            if samples.height * samples.width > MAX_PIXELS:
+                raise UnusualError("has large frames")
+            return samples
+        except UnusualError:
+            return _listed(store, file)
+    except (ValueError, VideoError) as error:
+        raise ValueError(f"{file} {error}") from error
+
+
 def _listed(store: Store, file: str) -> SampleTable:
     """The packets of a video as FFmpeg lists them, which reads them all."""
     with Reel(store, file) as reel:
@@ -121,9 +128,11 @@ def _listed(store: Store, file: str) -> SampleTable:
         return SampleTable(
             pts=np.array([one.pts for one in packets], np.int64),
             sizes=np.array([one.size for one in packets], np.int64),
+            places=np.array([one.position for one in packets], np.int64),
             keys=np.array([one.key for one in packets], np.bool_),
             time_base=reel.time_base,
             codec=context.codec.canonical_name,
+            extradata=context.extradata or b"",
             height=context.height,
             width=context.width,
         )
@@ -203,13 +212,23 @@ def play_span(
     Raises:
         VideoError: the file cannot be decoded.
     """
-    painter, start, stop, made = Painter(), *span, 0
+    start, stop, made = *span, 0
+    whole = np.empty(0, np.uint8)
     with Reel(store, file) as reel:
         for frame in reel.frames(start, stop):
             if made < len(frames):
-                if int(frame.colorspace) == _UNSPECIFIED:  # swscale's choice, and so LeRobot's, at any size
-                    frame.colorspace = Colorspace.ITU601
-                painter.paint(frame, 0, resize, frames[made])
+                size = resize.output_size(frame.height, frame.width)
+                if size != frames.shape[1:3]:
+                    raise VideoError(
+                        f"{file} has frames of {frame.height}x{frame.width} pixels where it declares others"
+                    )
+                if frames.shape[1:3] == (frame.height, frame.width):
+                    paint(frame, frames[made])
+                else:
+                    if not whole.size:
+                        whole = np.empty((frame.height, frame.width, 3), np.uint8)
+                    paint(frame, whole)
+                    resize_into(frames[made], whole, resize)
             made += 1
         same = packets_digest(reel.packets, start, stop) == digest
     if same and made != len(frames):

@@ -17,7 +17,7 @@ from __future__ import annotations
 import json
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -40,6 +40,8 @@ Number = TypeVar("Number", int, float)
 
 _STATISTICS = "stats/"
 """Prefix of columns of the episodes' table that are not read; they are nearly all of it."""
+_EPISODES = "meta/episodes/chunk-{:03d}/file-{:03d}.parquet"
+"""Name of a file of the table of episodes, by the numbers of its folder and in it."""
 _TEMPLATE = re.compile(r"(?:[^{}]|\{[a-z_]+(?::0?\dd)?\})+")
 
 
@@ -126,6 +128,7 @@ def _read_dataset(store: Store) -> RobotDataset:
             raise ValueError(f"fps: expected a whole number of steps per second, got {fps!r}")
         features = {name: _feature(one) for name, one in info["features"].items()}
         v3 = info["codebase_version"] == "v3.0"
+        total, chunk = int(info.get("total_episodes") or 0), int(info.get("chunks_size") or 1000)
         templates = _templates(info, any(one.dtype == "video" for one in features.values()))
     except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
         raise SourceError(_reason(error), file=INFO) from error
@@ -133,10 +136,10 @@ def _read_dataset(store: Store) -> RobotDataset:
     texts = {TASK: _texts(store, tasks_file, TASK)}
     if f"{SUBTASK}_index" in features and store.exists(SUBTASKS):
         texts[SUBTASK] = _texts(store, SUBTASKS, SUBTASK)
-    listed, files = _listed(store, v3)
+    listed, files = _listed(store, v3, total, chunk)
     cameras = [name for name, one in features.items() if one.dtype == "video"]
     try:
-        episodes = _entries(listed, cameras, templates, int(info.get("chunks_size") or 1000))
+        episodes = _entries(listed, cameras, templates, chunk)
     except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
         raise SourceError(f"cannot be read: {_reason(error)}", file=files[0]) from error
     found = {
@@ -224,17 +227,27 @@ def _texts(store: Store, name: str, what: str) -> tuple[str, ...]:
     return tuple(texts)
 
 
-def _listed(store: Store, v3: bool) -> tuple[list[dict[str, Any]], list[str]]:
-    """The rows of the table of episodes, and its files."""
-    files = ["meta/episodes.jsonl"]
-    if v3:
-        if not store.listable:
-            raise ConfigError(f"{store.url}: a web server cannot say which files it has; copy them first")
-        files = [name for name in store.list("meta/episodes") if name.endswith(".parquet")]
-        if not files:
-            raise SourceError("holds no table of episodes; is the copy complete?", file="meta/episodes")
+def _listed(store: Store, v3: bool, total: int, chunk: int) -> tuple[list[dict[str, Any]], list[str]]:
+    """The rows of the table of episodes, and its files.
+
+    Args:
+        store: the store of the dataset.
+        v3: whether the dataset is of version 3.0, in which the table may have several files.
+        total: number of episodes, as the description says it.
+        chunk: most files in a folder.
+    """
+    counted = v3 and not store.listable
+    names: Iterable[str] = ["meta/episodes.jsonl"]
+    if counted:
+        names = (_EPISODES.format(*divmod(number, chunk)) for number in range(total))
+    elif v3:
+        names = [name for name in store.list("meta/episodes") if name.endswith(".parquet")]
+    files: list[str] = []
     rows: list[dict[str, Any]] = []
-    for name in files:
+    for name in names:
+        if counted and len(rows) >= total:
+            break
+        files.append(name)
         for row in _read_rows(store, name):
             if row.get("episode_index") != len(rows):
                 raise SourceError(
@@ -243,6 +256,8 @@ def _listed(store: Store, v3: bool) -> tuple[list[dict[str, Any]], list[str]]:
                     file=name,
                 )
             rows.append(row)
+    if not files:
+        raise SourceError("holds no table of episodes; is the copy complete?", file="meta/episodes")
     return rows, files
 
 

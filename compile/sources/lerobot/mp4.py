@@ -42,6 +42,10 @@ CODECS = {
 }
 """Kind of samples -> FFmpeg's name of the codec; other kinds are left to FFmpeg."""
 
+_EXTRADATA = ("av1C", "avcC", "hvcC")
+"""Boxes beside the size of the frames that hold headers of the stream."""
+_ENTRY_BYTES = 78
+"""Bytes of a description of video before its boxes."""
 BLOCK_BYTES = 1 << 18
 """Size of the first reads, in bytes: most tables fit."""
 MOST_BYTES = 1 << 28
@@ -60,11 +64,15 @@ class SampleTable:
     """When each is shown, [N], in units of `time_base`."""
     sizes: Int64
     """Bytes, [N]."""
+    places: Int64
+    """Offset of each in the file, [N], in bytes; -1 if the container does not say."""
     keys: npt.NDArray[np.bool_]
     """Which are flagged as key frames, [N]."""
     time_base: Fraction
     """Seconds."""
     codec: str
+    extradata: bytes
+    """What the file says of the whole stream, such as `av1C`."""
     height: int
     width: int
 
@@ -165,12 +173,13 @@ def _samples(track: Mapping[str, list[Box]], mvhd: Box, size: int) -> SampleTabl
     stbl = _inside(mdia, "minf", "stbl")
     if any(kind in stbl for kind in _UNUSUAL):
         raise UnusualError("has groups of samples")
-    codec, height, width = _described(_one(stbl, "stsd"))
+    codec, height, width, extradata = _described(_one(stbl, "stsd"))
     sizes = _sizes(_one(stbl, "stsz"), size)
     count = len(sizes)
     if not count:
         raise UnusualError("has no packet")
-    ends = _places(stbl, sizes) + sizes
+    places = _places(stbl, sizes)
+    ends = places + sizes
     if int(ends.max()) > size:
         beyond = int(np.count_nonzero(ends > size))
         raise ValueError(f"is cut off: {beyond} of its {count} frames lie beyond its {size} bytes")
@@ -185,24 +194,26 @@ def _samples(track: Mapping[str, list[Box]], mvhd: Box, size: int) -> SampleTabl
         shown = shown - _cut(_one(_inside(track, "edts"), "elst"), shown, timescale, _timescale(mvhd))
     keys = np.ones(count, np.bool_)
     if "stss" in stbl:
-        places = _table(_one(stbl, "stss"), ">u4", 1)[:, 0]
-        if places.size and not 1 <= int(places.min()) <= int(places.max()) <= count:
+        flagged = _table(_one(stbl, "stss"), ">u4", 1)[:, 0]
+        if flagged.size and not 1 <= int(flagged.min()) <= int(flagged.max()) <= count:
             raise UnusualError("has keys that are no packets")
         keys[:] = False
-        keys[places - 1] = True
+        keys[flagged - 1] = True
     return SampleTable(
         pts=shown,
         sizes=sizes,
+        places=places,
         keys=keys,
         time_base=Fraction(1, timescale),
         codec=codec,
+        extradata=extradata,
         height=height,
         width=width,
     )
 
 
-def _described(stsd: Box) -> tuple[str, int, int]:
-    """Codec, height and width of the frames."""
+def _described(stsd: Box) -> tuple[str, int, int, bytes]:
+    """Codec, height and width of the frames, and what is said of the whole stream."""
     kinds = list(_each(stsd[8:]))
     if len(kinds) != 1 or kinds[0][0] not in CODECS:
         raise UnusualError(f"has samples of {', '.join(kind for kind, _ in kinds) or 'no kind'}")
@@ -210,7 +221,9 @@ def _described(stsd: Box) -> tuple[str, int, int]:
     width, height = struct.unpack_from(">HH", entry, 24)
     if not width or not height:
         raise UnusualError("has frames without a size")
-    return CODECS[kind], height, width
+    told = _boxes(entry[_ENTRY_BYTES:])
+    extradata = next((bytes(told[one][0]) for one in _EXTRADATA if one in told), b"")
+    return CODECS[kind], height, width, extradata
 
 
 def _sizes(stsz: Box, size: int) -> Int64:

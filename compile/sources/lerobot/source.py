@@ -21,6 +21,7 @@ from xxhash import xxh3_64, xxh3_64_intdigest
 from oxcart.compile.images import Frame, ImageError, Resize, image_size
 from oxcart.compile.sources.base import (
     CensusRow,
+    CodedVideo,
     Film,
     Images,
     Source,
@@ -33,8 +34,16 @@ from oxcart.compile.sources.base import (
 )
 from oxcart.compile.sources.lerobot import choices
 from oxcart.compile.sources.lerobot.alike import of_one_codec, of_one_size
+from oxcart.compile.sources.lerobot.copies import copy_span
 from oxcart.compile.sources.lerobot.episodes import RobotColumns, RobotSteps, read_steps
-from oxcart.compile.sources.lerobot.films import Footage, VideoIndex, find_span, play_span, read_index
+from oxcart.compile.sources.lerobot.films import (
+    Footage,
+    VideoIndex,
+    find_span,
+    list_samples,
+    play_span,
+    read_index,
+)
 from oxcart.compile.sources.lerobot.metadata import INFO, TASK, EpisodeEntry, read_dataset
 from oxcart.compile.sources.lerobot.steps import StepFiles
 from oxcart.compile.sources.sketch import sketch
@@ -44,6 +53,7 @@ from oxcart.manifests.columns import ARRAYS, Column, described, given
 from oxcart.manifests.licence import check_licence
 from oxcart.manifests.schema import ENDS
 from oxcart.shards.choices import one_of
+from oxcart.shards.codec import Encoded
 from oxcart.shards.errors import ConfigError
 from oxcart.shards.store import Store
 
@@ -121,6 +131,7 @@ class LerobotSource(Source):
         )
         self._steps = StepFiles(self._store, self._columns.names(dataset))
         self._indices = lru_cache(VIDEOS)(partial(_read_index, self._store, dataset.fps))
+        self._samples = lru_cache(VIDEOS)(partial(list_samples, self._store))
         self._reading: dict[str, threading.Lock] = {}
         self._files: dict[str, list[EpisodeEntry]] = {}
         for entry in dataset.episodes:
@@ -208,7 +219,10 @@ class LerobotSource(Source):
             raise episode_error("has changed since the census", row)
         found: dict[str, Images] = {camera: some.views() for camera, some in steps.images.items()}
         for camera in self._films:
-            found[camera] = Film(steps=entry.steps, play=partial(self._play, row, detail["videos"][camera]))
+            video = detail["videos"][camera]
+            found[camera] = Film(
+                steps=entry.steps, play=partial(self._play, row, video), copy=partial(self._copy, row, video)
+            )
         return SourceEpisode(
             images=found,
             action=steps.arrays.get("action"),
@@ -217,6 +231,14 @@ class LerobotSource(Source):
             instructions=steps.instructions,
             bgr=self._bgr,
         )
+
+    def videos(self, row: Mapping[str, Any]) -> dict[str, CodedVideo]:
+        """Camera -> the video that holds the episode of a census row."""
+        videos = json.loads(row["detail"])["videos"]
+        return {
+            camera: CodedVideo(codec=one["codec"], group=one["group"], why=one["why"])
+            for camera, one in videos.items()
+        }
 
     def _entry(self, row: Mapping[str, Any]) -> EpisodeEntry:
         number: int = row["source_record"]
@@ -235,6 +257,16 @@ class LerobotSource(Source):
             raise ImageError(str(error)) from error
         if not same:
             raise episode_error(f"{file} has changed since the census", row)
+
+    def _copy(self, row: Mapping[str, Any], video: Mapping[str, Any], most: int) -> Encoded:
+        file, span, fps = video["file"], (video["start"], video["stop"]), self._dataset.fps
+        try:
+            found = copy_span(self._store, file, self._samples(file), span, video["digest"], fps, most)
+        except ValueError as error:
+            raise ImageError(f"{file} {error}") from error
+        if found is None:
+            raise episode_error(f"{file} has changed since the census", row)
+        return found
 
     def _sound(self, file: str, entries: Sequence[EpisodeEntry]) -> list[RobotSteps | str]:
         """The steps of each episode, or what is wrong with it: it is found by halving."""
