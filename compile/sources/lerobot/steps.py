@@ -129,8 +129,9 @@ class StepFiles:
 
     def _places(self, group: Any) -> Iterator[tuple[int, int]]:
         """Offset and length of the columns that are read of a row group."""
+        wanted = tuple(f"{column}." for column in self._columns)  # whose own names may have dots
         for one in (group.column(i) for i in range(group.num_columns)):
-            if one.path_in_schema.split(".")[0] in self._columns:
+            if f"{one.path_in_schema}.".startswith(wanted):
                 start = min(one.data_page_offset, one.dictionary_page_offset or one.data_page_offset)
                 yield start, one.total_compressed_size
 
