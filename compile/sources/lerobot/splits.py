@@ -76,6 +76,11 @@ class LerobotSplits(Source):
         self.array_sizes, self.array_columns = first.array_sizes, first.array_columns
 
     @property
+    def at_once(self) -> int:
+        """Number of small files of which a process takes the census at once, each in a thread."""
+        return self._first.at_once
+
+    @property
     def expected(self) -> int:
         """Number of episodes that the metadata lists."""
         return sum(part.expected for part in self._parts.values())
