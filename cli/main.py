@@ -72,8 +72,10 @@ SECTIONS: dict[str, dict[str, Lazy]] = {
         ),
         "catalog": Lazy("oxcart.cli.catalog", "catalog", "Say what is known about each dataset."),
         "scan": Lazy("oxcart.cli.compile", "scan", "Take the census of a source: what it holds."),
+        "scenes": Lazy("oxcart.cli.scenes", "scenes", "Infer environments from what the camera sees."),
         "compile": Lazy("oxcart.cli.compile", "compile_", "Compile a source into a dataset."),
         "commit": Lazy("oxcart.cli.compile", "commit", "Finish a compile whose parts are all there."),
+        "export": Lazy("oxcart.cli.export", "export", "Write a dataset in the format of another program."),
         "transcode": Lazy("oxcart.cli.transcode", "transcode", "Store a dataset's frames in another way."),
     },
     "Look at a dataset": {

@@ -90,6 +90,12 @@ ANALYSIS_JSON = Output(
     left_by_us=_json("oxcart-analysis/1", "oxcart-analysis/2", "oxcart-analysis/3"),
 )
 CENSUS = Output(name="a census", left_by_us=_parquet(b"oxcart.census"))
+SCENES = Output(
+    name="safe to replace, since names may have been corrected in it",
+    left_by_us=lambda file: False,
+    suffixes=(".parquet", ".csv"),
+)
+SCENES_PAGE = Output(name="a page of scenes", left_by_us=_page(b"<title>oxcart scenes"))
 CODES = Output(name="latent-action labels", left_by_us=_parquet(b"oxcart.annotation", "codes"))
 MOTION_FILE = Output(name="motion labels", left_by_us=_parquet(b"oxcart.annotation", "motion"))
 ACTION_FILE = Output(name="action labels", left_by_us=_parquet(b"oxcart.annotation", "action"))

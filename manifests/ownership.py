@@ -4,8 +4,8 @@ A result (a report, a plot, labels, a census, a rule) may go anywhere except int
 files of a run. These are recognised by their contents:
 
     dataset   a manifest.json of oxcart's, or .oxcart/plan.json of an unfinished compile
-    source    features.json and dataset_info.json of TFDS, recordings.json of oxcart's, or a file that
-              `is_lerobot` recognises
+    source    features.json and dataset_info.json of TFDS, recordings.json or oxcart-export.json of oxcart's,
+              or a file that `is_lerobot` recognises
     run       config.yaml and run.json; only `RUN_FILES` belong to the run, other names in it are free
 
 A place is judged by where it really is: symbolic links, `..` and other spellings are resolved first. Parent
@@ -34,9 +34,13 @@ VIDEOS, MODEL = "folder of videos", "model"
 RECORDINGS, RECORDINGS_FORMAT = "recordings.json", "oxcart-recordings/1"
 """File that makes a folder one of recordings that `oxcart.create` wrote, and the format that it names."""
 
+EXPORT, EXPORT_FORMAT = "oxcart-export.json", "oxcart-export/1"
+"""File that is written last into a folder of LeRobot datasets that `oxcart export` makes, and its format."""
+
 _MARKS = (
     (DATASET, (NAME,)),
     (DATASET, (CLAIM,)),
+    (SOURCE, (EXPORT,)),
     (SOURCE, ("dataset_info.json", "features.json")),
     (SOURCE, (RECORDINGS,)),
     (RUN, ("config.yaml", "run.json")),

@@ -122,7 +122,7 @@ def stopped(config: CompileConfig, frames: int) -> None:
         read_manifest(Store(config.out))
 
 
-def census_of(source: Path, **options: Any) -> Census:
+def census_of(source: Path | str, **options: Any) -> Census:
     config = SourceConfig(url=str(source), **options)
     return census.take(config, workers=1, report=lambda done, size: None)
 

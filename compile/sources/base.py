@@ -329,6 +329,11 @@ class Source(Protocol):
     """A table that tells the environments, whatever the source says."""
 
     @property
+    def at_once(self) -> int:
+        """Number of small files of which a process takes the census at once, each in a thread."""
+        return 16 if self.remote else 1  # a request takes longer than its bytes
+
+    @property
     def expected(self) -> int | None:
         """Number of episodes that the source declares; None if only the census can count them."""
         return None

@@ -33,8 +33,8 @@ def recognise(source: str) -> tuple[str, str]:
     """
     url = source.removeprefix(VIDEOS)
     store = Store(url)
-    if source == url and store.listable:
-        if holds_recordings(store):
+    if source == url:
+        if store.listable and holds_recordings(store):
             return "recordings", url
         if any(is_lerobot(store, name) for name in store.found(LEROBOT)):
             return "lerobot", url

@@ -12,7 +12,7 @@ from __future__ import annotations
 from oxcart.shards.errors import ConfigError
 
 try:
-    from oxcart.shards.video.decode import decode_group, presentation
+    from oxcart.shards.video.decode import decode_frames, decode_group, presentation
     from oxcart.shards.video.encode import encode_av1
     from oxcart.shards.video.groups import VIDEO_CODECS, CodedFrame, group
     from oxcart.shards.video.mp4 import write_mp4
@@ -28,6 +28,7 @@ __all__ = [
     "VIDEO_CODECS",
     "CodedFrame",
     "access_units",
+    "decode_frames",
     "decode_group",
     "encode_av1",
     "group",

@@ -8,7 +8,7 @@ next one begins, so what a chunk shows does not depend on what was decoded befor
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 
 import av
@@ -47,15 +47,32 @@ def decode_group(codec: str, chunk: bytes | memoryview, out: Frames) -> None:
         ValueError: the chunk does not hold n frames of that size.
         ConfigError: this PyAV has no decoder of the codec.
     """
-    shown = islice(_shown(codec, access_units(codec, chunk)), len(out))
-    made = 0
-    for made, frame in enumerate(shown, 1):
-        if (frame.height, frame.width) != out.shape[1:3]:
-            found, expected = f"{frame.height}x{frame.width}", f"{out.shape[1]}x{out.shape[2]}"
+    decode_frames(codec, chunk, dict(enumerate(out)))
+
+
+def decode_frames(codec: str, chunk: bytes | memoryview, wanted: Mapping[int, Frames]) -> None:
+    """Decode some frames of a chunk; frames between them are decoded too, but not converted to RGB.
+
+    Args:
+        codec: one of `VIDEO_CODECS`.
+        chunk: the chunk.
+        wanted: number of a frame, in the order in which they are shown -> its memory, [H, W, 3] uint8.
+
+    Raises:
+        ValueError: the chunk does not hold these frames, of that size.
+        ConfigError: this PyAV has no decoder of the codec.
+    """
+    count, made = max(wanted, default=-1) + 1, 0
+    for made, frame in enumerate(islice(_shown(codec, access_units(codec, chunk)), count), 1):
+        out = wanted.get(made - 1)
+        if out is None:
+            continue
+        if (frame.height, frame.width) != out.shape[:2]:
+            found, expected = f"{frame.height}x{frame.width}", f"{out.shape[0]}x{out.shape[1]}"
             raise ValueError(f"is {found} pixels where the episode has {expected}")
-        paint(frame, out[made - 1])
-    if made < len(out):
-        raise ValueError(f"shows {made} frames, expected {len(out)}")
+        paint(frame, out)
+    if made < count:
+        raise ValueError(f"shows {made} frames, expected {count}")
 
 
 def presentation(codec: str, units: Sequence[bytes]) -> list[int]:

@@ -11,7 +11,7 @@ import contextlib
 import math
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import NamedTuple, TypeVar
 
@@ -312,11 +312,14 @@ class FrameReader:
             self._decode(at, chunk, out, reuse)
 
         kept = None
+        found: Mapping[int, Frame] | Frame
         if reuse is not None:
             kept = reuse.frames(name, uses, shape, decode_all, plain=camera.codec == "raw")
         if kept is not None:
             assert kept.frames is not None
             found = kept.frames
+        elif camera.varying:
+            found = self._decode_video(at, chunk, frames, shape[1:], reuse)
         else:
             last = max(step for step, _ in frames)
             direct = last == 0 and frames[0][1].shape == shape[1:]
@@ -324,36 +327,67 @@ class FrameReader:
             decode_all(found)
             frames = frames[1:] if direct else frames
         for step, out in frames:
-            if out.shape == found.shape[1:]:
-                np.copyto(out, found[step])
-            else:
+            if out.shape != shape[1:]:
                 resize_into(out, found[step])
+            elif out is not found[step]:
+                np.copyto(out, found[step])
         if reuse is not None:
             reuse.done(name, uses, kept)
 
     def _decode(self, at: _Place, chunk: int, out: Frame, reuse: Reuse | None) -> None:
         """Decode the first frames of a chunk into `out` [n, H, W, 3]."""
-        codec, place = self.camera.codec, at.first + chunk
+        camera, place = self.camera, at.first + chunk
         stored = at.table.chunk(place)
-        whole = codec == "raw" and out.nbytes == stored.size
+        whole = camera.codec == "raw" and out.nbytes == stored.size
         buffer = _flat(out) if whole else _scratch("bytes", (stored.size,)).data
-        if not self._episodes.cached(at.shard, stored, buffer):
-            name = int(self.camera.bases[at.episode]) + chunk
-            data = self._shared(at.shard, stored, name, reuse) if reuse is not None else None
-            if data is None:
-                self._fetch(at, [(stored, buffer)])
-            elif whole:
-                np.copyto(out.reshape(-1), np.frombuffer(data, np.uint8))
-            else:
-                buffer = data
+        data = self._chunk_bytes(at, chunk, stored, buffer, reuse)
         if whole:
+            if data is not buffer:
+                np.copyto(out.reshape(-1), np.frombuffer(data, np.uint8))
             return
         try:
-            decode(codec, [buffer], len(out) if self.camera.varying else self.camera.chunk, out)
+            decode(camera.codec, [data], len(out) if camera.varying else camera.chunk, out)
         except CorruptError as error:
             raise CorruptError(f"{self._name(at, place)}: {error}") from error
-        if self.camera.bgr:
+        if camera.bgr:
             swap(out)
+
+    def _decode_video(
+        self,
+        at: _Place,
+        chunk: int,
+        frames: Sequence[tuple[int, Frame]],
+        shape: tuple[int, ...],
+        reuse: Reuse | None,
+    ) -> Mapping[int, Frame]:
+        """Decode frames of a chunk of a video, each straight into its memory if that has their shape."""
+        from oxcart.shards.video import decode_frames  # PyAV is an extra
+
+        stored = at.table.chunk(at.first + chunk)
+        data = self._chunk_bytes(at, chunk, stored, _scratch("bytes", (stored.size,)).data, reuse)
+        wanted: dict[int, Frame] = {}
+        for step, out in frames:
+            wanted.setdefault(step, out if out.shape == shape else np.empty(shape, np.uint8))
+        try:
+            decode_frames(self.camera.codec, data, wanted)
+        except ValueError as error:
+            raise CorruptError(f"{self._name(at, stored.place)} {error}") from error
+        for found in wanted.values() if self.camera.bgr else ():
+            swap(found)
+        return wanted
+
+    def _chunk_bytes(
+        self, at: _Place, chunk: int, stored: StoredChunk, buffer: memoryview, reuse: Reuse | None
+    ) -> memoryview:
+        """The bytes of a chunk: in the buffer, or in memory that several chunks share."""
+        if self._episodes.cached(at.shard, stored, buffer):
+            return buffer
+        name = int(self.camera.bases[at.episode]) + chunk
+        data = self._shared(at.shard, stored, name, reuse) if reuse is not None else None
+        if data is None:
+            self._fetch(at, [(stored, buffer)])
+            return buffer
+        return data
 
     def _shared(self, shard: int, stored: StoredChunk, name: int, reuse: Reuse) -> memoryview | None:
         """The bytes of a chunk from a read that it shares; None if there is none, or the bytes are wrong."""

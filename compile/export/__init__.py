@@ -1,0 +1,1 @@
+"""Compiled datasets in the formats of others."""
