@@ -13,10 +13,11 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
+from itertools import pairwise
 from typing import NamedTuple
 
 from oxcart.shards.codec import Encoded
-from oxcart.shards.video.groups import CodedFrame
+from oxcart.shards.video.groups import CodedFrame, group
 
 FOURCC = {"av1": b"AV01", "vp9": b"VP90"}
 _FILE, _FRAME = struct.Struct("<4sHH4sHHIIII"), struct.Struct("<IQ")
@@ -33,59 +34,57 @@ class Headers(NamedTuple):
     """Frames that it shows."""
     key: bool
     """Whether its first frame is a key frame that is shown at once."""
+    sequence: bytes = b""
+    """Its sequence header of AV1, if it has one."""
 
 
 def wrap_ivf(
     codec: str,
-    groups: Sequence[Sequence[CodedFrame]],
+    frames: Sequence[CodedFrame],
     extradata: bytes,
     size: tuple[int, int],
     rate: Fraction,
+    most: int,
 ) -> Encoded:
-    """Store groups of coded frames as an IVF file.
+    """Store the frames of an episode as an IVF file.
 
     Args:
         codec: `av1` or `vp9`.
-        groups: closed groups.
+        frames: packets in decoding order.
         extradata: what the container says of the whole stream, such as `av1C`.
         size: height and width in pixels.
         rate: frames per second.
+        most: most frames of a group.
 
     Raises:
-        ValueError: a packet does not show exactly one frame, or a group begins with no key frame.
+        ValueError: a packet does not show exactly one frame, or the frames are in no closed groups.
     """
     sequence = _sequence_of(extradata) if codec == "av1" else b""
-    chunks, number, last = [], 0, None
-    for frames in groups:
-        chunk = []
-        for place, frame in enumerate(frames):
-            if last is not None and frame.pts < last:
-                raise ValueError(f"shows frames of {codec} in another order than it codes them")
-            last, data = frame.pts, frame.data
+    packets = [read_av1(frame.data) if codec == "av1" else read_vp9(frame.data) for frame in frames]
+    for shown in packets:
+        if shown.number != 1:
+            raise ValueError(f"has a packet that shows {shown.number} frames, expected 1")
+    if any(one.pts >= after.pts for one, after in pairwise(frames)):
+        raise ValueError(f"codes frames in another order than it shows them, which {codec} cannot")
+    groups = group([frame._replace(key=one.key) for frame, one in zip(frames, packets, strict=True)], most)
+    number, chunks = 0, []
+    for one in groups:
+        chunk: list[bytes] = []
+        for place, frame in enumerate(one):
+            data = frame.data
             if codec == "av1":
-                shown, own = read_av1(data)
-                sequence = own or sequence
-                data = b"".join(
-                    [
-                        _DELIMITER,
-                        b"" if own or place else sequence,
-                        data.removeprefix(_DELIMITER),
-                    ]
-                )
-            else:
-                shown = read_vp9(data)
-            if shown.number != 1:
-                raise ValueError(f"has a packet that shows {shown.number} frames, expected 1")
-            if place == 0 and not shown.key:
-                raise ValueError("has a packet that is said to be a key frame and is none")
-            if not place and codec == "av1" and not sequence:
-                raise ValueError("has no sequence header")
+                sequence = packets[number].sequence or sequence
+                before = _DELIMITER
+                if place == 0 and not packets[number].sequence:
+                    before += sequence
+                data = before + data.removeprefix(_DELIMITER)
             chunk += [_FRAME.pack(len(data), number), data]
             number += 1
+        if codec == "av1" and not sequence:
+            raise ValueError("has no sequence header")
         chunks.append(b"".join(chunk))
-    return Encoded(
-        header=ivf_header(codec, size, rate, number), chunks=chunks, frames=[len(one) for one in groups]
-    )
+    header = ivf_header(codec, size, rate, number)
+    return Encoded(header=header, chunks=chunks, frames=[len(one) for one in groups])
 
 
 def ivf_header(codec: str, size: tuple[int, int], rate: Fraction, count: int) -> bytes:
@@ -121,8 +120,8 @@ def split_ivf(chunk: bytes | memoryview) -> list[bytes]:
     return found
 
 
-def read_av1(unit: bytes) -> tuple[Headers, bytes]:
-    """What a temporal unit of AV1 shows, and its sequence header; empty where it has none.
+def read_av1(unit: bytes) -> Headers:
+    """What a temporal unit of AV1 shows.
 
     Raises:
         ValueError: the bytes are no temporal unit.
@@ -137,7 +136,7 @@ def read_av1(unit: bytes) -> tuple[Headers, bytes]:
             if key is None:
                 key = still or (not existing and bool(shows) and not payload[0] & 0x60)
             count += bool(shows)
-    return Headers(count, bool(key)), sequence
+    return Headers(count, bool(key), sequence)
 
 
 def read_vp9(data: bytes) -> Headers:
