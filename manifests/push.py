@@ -27,7 +27,7 @@ from oxcart.manifests.dataset import Dataset
 from oxcart.manifests.manifest import MOST_BYTES, NAME
 from oxcart.manifests.tables import TABLE_FILE
 from oxcart.shards.errors import ConfigError, CorruptError
-from oxcart.shards.hub import Connection, Entry, Repository, connection, head_of, parse, tree
+from oxcart.shards.hub import Connection, ListedFile, Repository, connection, head_of, parse, tree
 from oxcart.shards.names import is_shard_file
 from oxcart.shards.store import Store
 
@@ -61,7 +61,7 @@ class PushConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Prepared:
+class PreparedPush:
     """A push that is allowed; nothing has been written yet."""
 
     config: PushConfig
@@ -104,7 +104,7 @@ class Pushed:
     """Bytes of those files, without the manifest and the card."""
 
 
-def prepare(config: PushConfig) -> Prepared:
+def prepare(config: PushConfig) -> PreparedPush:
     """Check the dataset's files and the repository, and find what to upload. Nothing is written.
 
     Raises:
@@ -139,7 +139,7 @@ def prepare(config: PushConfig) -> Prepared:
                 "--overwrite replaces it, or choose another repository"
             )
     anew = NAME not in same or config.audit is not None or config.overwrite
-    return Prepared(
+    return PreparedPush(
         config=config,
         hub=hub,
         fingerprint=fingerprint,
@@ -152,7 +152,7 @@ def prepare(config: PushConfig) -> Prepared:
     )
 
 
-def execute(prepared: Prepared, report: Callable[[int, int], None] = lambda done, size: None) -> Pushed:
+def execute(prepared: PreparedPush, report: Callable[[int, int], None] = lambda done, size: None) -> Pushed:
     """Upload what the repository lacks.
 
     Args:
@@ -263,7 +263,7 @@ def _addition(config: PushConfig, name: str, text: bytes) -> CommitOperationAdd:
     return CommitOperationAdd(name, text if name == CARD else os.path.join(config.dataset, name))
 
 
-def _is_there(addition: CommitOperationAdd, there: Mapping[str, Entry]) -> bool:
+def _is_there(addition: CommitOperationAdd, there: Mapping[str, ListedFile]) -> bool:
     """Whether the repository has the very file."""
     entry, size = there.get(addition.path_in_repo), addition.upload_info.size
     if entry is None or entry.size != size:
@@ -292,7 +292,7 @@ def _groups(operations: Sequence[CommitOperationAdd]) -> Iterator[list[CommitOpe
         yield group
 
 
-def _upload(prepared: Prepared, group: Sequence[CommitOperationAdd]) -> None:
+def _upload(prepared: PreparedPush, group: Sequence[CommitOperationAdd]) -> None:
     """Upload files, which the repository does not show until they are committed."""
     config, hub = prepared.config, prepared.hub
 
@@ -310,7 +310,7 @@ def _upload(prepared: Prepared, group: Sequence[CommitOperationAdd]) -> None:
 
 
 def _commit(
-    prepared: Prepared,
+    prepared: PreparedPush,
     parent: str,
     additions: Sequence[CommitOperationAdd],
     stale: Sequence[str],

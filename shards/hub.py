@@ -237,7 +237,7 @@ def _of_answer(error: HfHubHTTPError) -> retry.Failure:
     return retry.Failure(reason=reason, again=again, status=status, code=code, wait_s=wait_s)
 
 
-class Entry(NamedTuple):
+class ListedFile(NamedTuple):
     """A file, as the Hub lists it."""
 
     name: str
@@ -265,7 +265,7 @@ def head_of(hub: Connection, repository: Repository) -> str:
         return found
 
 
-def tree(hub: Connection, name: str, commit: str, path: str, *, recursive: bool = True) -> list[Entry]:
+def tree(hub: Connection, name: str, commit: str, path: str, *, recursive: bool = True) -> list[ListedFile]:
     """The files in a folder of a commit; none if there is no such folder.
 
     Pages are asked for here, since `HfApi.list_repo_tree` would repeat a failed one by its own rules.
@@ -283,7 +283,7 @@ def tree(hub: Connection, name: str, commit: str, path: str, *, recursive: bool 
     url = f"{hub.api.endpoint}/api/datasets/{name}/tree/{quote(commit, safe='')}"
     folder = f"/{quote(path, safe='')}" if path else ""
     page: str | None = f"{url}{folder}?recursive={str(recursive).lower()}&expand=false"
-    found: list[Entry] = []
+    found: list[ListedFile] = []
     with hub.judging():
         while page is not None:
             response = get_session().get(page, headers=hub.headers(page), timeout=hub.timeout_s)
@@ -295,7 +295,7 @@ def tree(hub: Connection, name: str, commit: str, path: str, *, recursive: bool 
                 if entry["type"] == "file":
                     large = entry.get("lfs")
                     digest = large["oid"] if large else entry["oid"]
-                    found.append(Entry(entry["path"], int(entry["size"]), digest, bool(large)))
+                    found.append(ListedFile(entry["path"], int(entry["size"]), digest, bool(large)))
             page = response.links.get("next", {}).get("url")
     return found
 

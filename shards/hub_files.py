@@ -40,7 +40,7 @@ _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 @dataclass(frozen=True, kw_only=True)
-class File:
+class FilePlace:
     """A file, and where its bytes are."""
 
     size: int
@@ -70,7 +70,7 @@ class HubFiles(Bucket):
             )
         )
         self.writable = False
-        self._files: dict[str, File] = {}
+        self._files: dict[str, FilePlace] = {}
         self._looking: dict[str, threading.Lock] = {}
         self._trees: dict[tuple[str, bool], dict[str, int]] = {}
         self._name, self._folder = repository.name, repository.path
@@ -110,10 +110,10 @@ class HubFiles(Bucket):
                 raise
         return obstore.get(self._client(self._file(name, but=file)), "", options=options)
 
-    def _client(self, file: File) -> HTTPStore:
+    def _client(self, file: FilePlace) -> HTTPStore:
         return _client(file.url, self._hub.headers(file.url).get("authorization"), self._hub.timeout_s)
 
-    def _file(self, name: str, but: File | None = None) -> File:
+    def _file(self, name: str, but: FilePlace | None = None) -> FilePlace:
         """Size and place of a file, looked up once; `but` is one that is no longer of use."""
         found = self._files.get(name)
         if found is not None and found is not but:
@@ -124,7 +124,7 @@ class HubFiles(Bucket):
                 found = self._files[name] = self._look_up(name)
             return found
 
-    def _look_up(self, name: str) -> File:
+    def _look_up(self, name: str) -> FilePlace:
         opened, endpoint = self._hub, self._hub.api.endpoint
         path = self._path(name)
         url = hf_hub_url(self._name, path, repo_type="dataset", revision=self._commit, endpoint=endpoint)
@@ -132,7 +132,7 @@ class HubFiles(Bucket):
             found = get_hf_file_metadata(url, token=opened.token or False, timeout=opened.timeout_s)
             if found.size is None:
                 raise ValueError("no size")
-            return File(size=found.size, url=found.location)
+            return FilePlace(size=found.size, url=found.location)
 
     def _tree(self, folder: str, *, recursive: bool) -> dict[str, int]:
         """Name -> bytes of the files in a folder of the commit, which never change."""
