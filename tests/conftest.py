@@ -27,7 +27,7 @@ from grown_source import HELD_OUT, Before, Growth, extended, kitchen
 from once import Once
 from oxcart.compile.sample.rlds import RldsSampleConfig
 from oxcart.manifests.split import SplitRule
-from sample_compile import CAMERAS, Compiled, compile_sample, compiled, rows_of
+from sample_compile import CAMERAS, Compiled, compile_lerobot, compile_sample, compiled, rows_of
 from servers import BUCKET, Server, s3, web
 from window_datasets import compile_windowed
 
@@ -51,6 +51,20 @@ def whole(once: Once) -> Compiled:
     """Four episodes in each of five kitchens, one of which is val; one camera."""
     sample = RldsSampleConfig(kitchens=5, sessions=2, episodes=2, steps=4, size=32, files=2)
     return once("whole", lambda folder: compile_sample(folder, sample))
+
+
+@pytest.fixture(scope="session")
+def robots(once: Once) -> Compiled:
+    """A LeRobot dataset of ten episodes in three places, one of which is val; one camera of videos, and one
+    of images."""
+    return once("robots", compile_lerobot)
+
+
+@pytest.fixture(params=["whole", "robots"])
+def each(request: pytest.FixtureRequest) -> Compiled:
+    """A compiled sample of each kind of source whose bytes must be the same wherever they are made."""
+    made: Compiled = request.getfixturevalue(request.param)
+    return made
 
 
 @pytest.fixture(scope="session")
