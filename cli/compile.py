@@ -54,8 +54,8 @@ def scan(
 ) -> None:
     """Take the census of SOURCE: environments, episodes, steps, cameras, duplicates.
 
-    SOURCE is a TFDS directory with an RLDS dataset, or its URL: gs://, s3://, az:// or
-    https://. No image is decoded. Or SOURCE is a LeRobot dataset, whose metadata is checked
+    SOURCE is a TFDS directory with an RLDS dataset, or its URL: gs://, s3://, az://, hf://
+    or https://. No image is decoded. Or SOURCE is a LeRobot dataset, whose metadata is checked
     against its steps and videos. Or SOURCE is a folder of videos, or videos:FOLDER; videos
     are decoded once, at low resolution. Or SOURCE holds recordings, which oxcart.create has
     written, or HDF5 files, or is one. Machines can share the work: each scans a --part, and
@@ -235,7 +235,8 @@ def compile_(
 ) -> None:
     """Compile SOURCE into a dataset in OUT.
 
-    SOURCE and OUT are directories or URLs: gs://, s3:// or az://; SOURCE also https://.
+    SOURCE and OUT are directories or URLs: gs://, s3:// or az://; SOURCE also hf://
+    and https://.
     SOURCE is an RLDS dataset, a LeRobot dataset, recordings, which oxcart.create has written,
     or HDF5. A folder of videos, or videos:FOLDER, is cut into clips. Whole environments (for
     videos, channels) are held out for val. An interrupted compile resumes: run the command

@@ -220,12 +220,16 @@ def _kinds(folder: str, strict: bool) -> list[str]:
 
 
 def _and_parents(place: str) -> Iterator[str]:
-    """A place and every folder above it; of a URL down to its bucket or host."""
+    """A place and every folder above it; of a URL down to its bucket, host or repository."""
     if "://" not in place:
         yield from map(str, (Path(place), *Path(place).parents))
         return
     parts = urlsplit(place)
     path = parts.path.rstrip("/")
+    if parts.scheme == "hf":
+        owner, name, *inside = path.strip("/").split("/")
+        path = "/".join(("", *inside)).rstrip("/")
+        parts = parts._replace(netloc=f"{parts.netloc}/{owner}/{name}")
     while path:
         yield f"{parts.scheme}://{parts.netloc}{path}"
         path = posixpath.dirname(path).rstrip("/")

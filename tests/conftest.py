@@ -19,11 +19,13 @@ from pathlib import Path
 os.environ["OMP_NUM_THREADS"] = "1"
 
 import pytest
+from huggingface_hub import close_session
 from hypothesis import settings
 from pages import headless
 
 import depth
 from grown_source import HELD_OUT, Before, Growth, extended, kitchen
+from hub_server import HubServer, hub
 from once import Once
 from oxcart.compile.sample.rlds import RldsSampleConfig
 from oxcart.manifests.split import SplitRule
@@ -170,6 +172,21 @@ def site(cloud: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Server]:
     (tmp_path / "site").mkdir()
     with web(tmp_path / "site") as server:
         yield server
+
+
+@pytest.fixture
+def hub_server(cloud: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[HubServer]:
+    """A Hub without repositories, at HF_ENDPOINT; there is no token."""
+    for name in list(os.environ):
+        if name.startswith(("HF_", "HUGGING_FACE_")):
+            cloud.delenv(name)
+    cloud.setattr("huggingface_hub.constants.HF_TOKEN_PATH", str(tmp_path / "token"))
+    cloud.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", True)  # its protocol has no server here
+    cloud.setattr("huggingface_hub.utils._detect_agent._registry", {})  # it would be asked for once a process
+    with hub() as server:
+        cloud.setenv("HF_ENDPOINT", server.url)
+        yield server
+    close_session()
 
 
 @pytest.fixture

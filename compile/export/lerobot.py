@@ -132,7 +132,7 @@ def prepare(config: ExportConfig) -> PreparedExport:
         features=lerobot.make_features(
             manifest, fps=fps, images=config.images, done=episodes["terminal"].null_count == 0
         ),
-        card=card.card(dataset, audit=config.audit, form="lerobot"),
+        card=card.card(dataset, audit=config.audit, form="lerobot", notes=warnings),
         warnings=tuple(warnings),
     )
 
@@ -163,7 +163,10 @@ def export(prepared: PreparedExport, report: Progress = ignore) -> dict[str, Any
     store, manifest = prepared.store, prepared.dataset.manifest
     store.put(EXPORTING, b"")
     store.delete(EXPORT)
-    store.delete(*filter(_FILES.fullmatch, store.list()))
+    old = filter(_FILES.fullmatch, store.list())
+    store.delete(
+        *sorted(old, key=lambda name: not name.endswith(lerobot.INFO))
+    )  # what makes others look whole
     done, infos = [0, 0], {}
     for split in manifest.splits:
         infos[split] = _write_split(prepared, split, report, done)

@@ -78,7 +78,7 @@ class LerobotSource(Source):
         self._store = Store(config.url)
         self.remote = self._store.remote
         self._dataset = dataset = read_dataset(self._store)
-        self.name = clean(self._store.url.rstrip("/").rsplit("/", 1)[-1]) or "lerobot"
+        self.name = clean(self._store.folder) or "lerobot"
         self.version = dataset.version
         self.control_rate = {"hz": float(dataset.fps), "verified": True, "source": f"{INFO}: fps"}
         self.licence = check_licence(config.licence) if config.licence is not None else None

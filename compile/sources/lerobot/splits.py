@@ -67,7 +67,7 @@ class LerobotSplits(Source):
                 raise SourceError(
                     f"differs from {expected[0]} in {', '.join(differ)}", file=f"{root}/{split}"
                 )
-        self.name = clean(str(about.get("name") or root.rsplit("/", 1)[-1])) or "lerobot"
+        self.name = clean(str(about.get("name") or store.folder)) or "lerobot"
         licence = config.licence or about.get("licence")
         self.licence = check_licence(licence) if licence is not None else None
         self.citation = about.get("citation")
