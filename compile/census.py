@@ -36,9 +36,7 @@ from oxcart.shards.store import Store
 WORKER_BYTES = 1 << 30
 """Bytes of a source per worker: a cached source of this size is read before another worker has started."""
 GROUP_BYTES = 64 << 20
-"""Bytes of small files of a remote source that one task reads: a request takes longer than its bytes."""
-AT_ONCE = 16
-"""Files that a task of grouped small files reads at a time."""
+"""Bytes of small files that one task reads, if a source lets threads read several files at once."""
 
 METADATA = b"oxcart.census"
 
@@ -114,7 +112,7 @@ def take(
     source = source or open_source(config)
     sizes = source.sizes()
     files = part.of(source.files()) if part else source.files()
-    groups = _groups(files, sizes) if source.remote else [[file] for file in files]
+    groups = _groups(files, sizes) if source.at_once > 1 else [[file] for file in files]
     workers = min(workers, 1 + sum(sizes.values()) * source.effort // WORKER_BYTES)
     tables = dict(run(_take_files, _CensusJob(config, source), groups, workers=workers, report=report))
     nothing = census_schema(tuple(camera.name for camera in source.cameras)).empty_table()
@@ -267,7 +265,7 @@ def _take_files(job: _CensusJob, files: list[str], advance: Advance) -> pa.Table
             advance(count, size)
 
     source = job.opened
-    pool = ThreadPoolExecutor(AT_ONCE)
+    pool = ThreadPoolExecutor(source.at_once)
     try:
         calls = [partial(_take_file, source, file, one_by_one) for file in files]
         with contextlib.closing(prefetch(pool, calls)) as tables:
@@ -291,13 +289,14 @@ def _take_file(source: Source, file: str, advance: Advance) -> pa.Table:
 
 def rows(found: Iterable[CensusRow], cameras: tuple[str, ...]) -> pa.Table:
     """Census rows as a table of `census_schema(cameras)`."""
-    values = [
-        vars(row)
-        | {f"{camera}.height": height for camera, height in zip(cameras, row.heights, strict=True)}
-        | {f"{camera}.width": width for camera, width in zip(cameras, row.widths, strict=True)}
-        for row in found
-    ]
-    return pa.Table.from_pylist(values, census_schema(cameras))
+    values, schema = [vars(row) for row in found], census_schema(cameras)
+    sides = {
+        f"{camera}.{side}": [row[f"{side}s"][place] for row in values]
+        for place, camera in enumerate(cameras)
+        for side in ("height", "width")
+    }
+    columns = {name: [row[name] for row in values] for name in schema.names if name not in sides}
+    return pa.Table.from_pydict(columns | sides, schema)
 
 
 def summary(census: Census) -> dict[str, Any]:

@@ -10,11 +10,12 @@ from typing import Any
 MOST_MEMORY = 512 << 20
 """Limit on the memory of parsed JSON, in bytes, at 240 per object and 64 per other value."""
 
+_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
 
 def canonical_json(value: Any) -> bytes:
     """UTF-8 JSON with sorted keys, no white space and no NaN."""
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-    return text.encode()
+    return _CANONICAL.encode(value).encode()
 
 
 def read_json(data: bytes) -> Any:

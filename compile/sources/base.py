@@ -326,10 +326,17 @@ class Source(Protocol):
     """Control rate as `hz`, `verified` and `source`, if known."""
     aliases: Mapping[str, tuple[str, ...]] = {}
     """Environments that are known to have other names -> those names."""
+    keeps_splits: bool = False
+    """Whether its own splits are those of a compiled dataset, which are kept unless a rule is given."""
     effort: int = 1
     """Time that a census takes per byte, as a multiple of that of RLDS records."""
     places: PlaceTable | None = None
     """A table that tells the environments, whatever the source says."""
+
+    @property
+    def at_once(self) -> int:
+        """Number of small files of which a process takes the census at once, each in a thread."""
+        return 16 if self.remote else 1  # a request takes longer than its bytes
 
     @property
     def expected(self) -> int | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -11,6 +12,8 @@ import pyarrow as pa
 
 from oxcart.compile.sources.base import Camera
 from oxcart.manifests.canonical import canonical_json
+
+_CODECS = re.compile('"codec":("[a-z0-9]+")')
 
 
 def of_one_size(table: pa.Table, cameras: Sequence[Camera]) -> pa.Table:
@@ -38,6 +41,8 @@ def of_one_codec(table: pa.Table, cameras: Iterable[str]) -> pa.Table:
         cameras: those whose frames are in videos.
     """
     texts = table["detail"].to_pylist()
+    if len({tuple(_CODECS.findall(text)) for text in texts if text}) < 2:
+        return table
     details: list[dict[str, Any] | None] = [json.loads(text) if text else None for text in texts]
     there = [(place, one["videos"]) for place, one in enumerate(details) if one]
     for camera in cameras:

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import partial
-from itertools import pairwise
+from typing import TypedDict
 
 import numpy as np
 import numpy.typing as npt
@@ -42,6 +42,8 @@ class VideoIndex:
     """[N + 1]: bytes of the packets of all frames before each, and of all frames."""
     heads: Sequence[int]
     """Key frames at which decoding can begin, since no frame from there on is shown before them."""
+    lengths: Sequence[int]
+    """Frames from each of `heads` to the next, or to the end."""
     ends: npt.NDArray[np.bool_]
     """[N + 1]: whether the packets of the frames before each come before all others in the file."""
     late: Sequence[int]
@@ -52,18 +54,17 @@ class VideoIndex:
     width: int
 
 
-@dataclass(frozen=True, kw_only=True)
-class Footage:
-    """The frames of an episode in a video."""
+class Footage(TypedDict):
+    """The frames of an episode in a video, as plain JSON."""
 
+    file: str
     start: int
     """Time (pts) of the first frame."""
     stop: int
-    """A time after the last frame, and before the next."""
+    """A time after the last frame, and not after the next."""
     digest: int
     """See `span_digest`."""
-    size: int
-    """Bytes of the packets."""
+    codec: str
     group: int | None
     """Frames of the longest group of pictures that can be decoded alone; None if `why` is not None."""
     why: str | None
@@ -81,11 +82,13 @@ def read_index(store: Store, file: str, fps: int) -> VideoIndex:
     shown = np.argsort(samples.pts, kind="stable")  # place in the file of each frame that is shown
     table = np.stack([samples.pts, 2 * samples.sizes + samples.keys], axis=1)[shown]
     ends = np.concatenate(([True], np.maximum.accumulate(shown) == np.arange(count)))
+    heads = np.flatnonzero(samples.keys & ends[:-1] & (shown == np.arange(count)))
     seconds = (table[:, 0] - table[0, 0]) * float(samples.time_base)
     return VideoIndex(
         table=table,
         bytes_before=np.concatenate(([0], np.cumsum(table[:, 1] // 2))),
-        heads=np.flatnonzero(samples.keys & ends[:-1] & (shown == np.arange(count))).tolist(),
+        heads=heads.tolist(),
+        lengths=np.diff(heads, append=count).tolist(),
         ends=ends,
         late=np.flatnonzero(np.abs(seconds * fps - np.arange(count)) > OFF).tolist(),
         time_base=samples.time_base,
@@ -135,8 +138,8 @@ def _listed(store: Store, file: str) -> SampleTable:
         )
 
 
-def find_span(index: VideoIndex, span: VideoSpan, steps: int, fps: int) -> Footage:
-    """The frames of an episode.
+def find_span(index: VideoIndex, span: VideoSpan, steps: int, fps: int) -> tuple[Footage, int]:
+    """The frames of an episode, and the bytes of their packets.
 
     Raises:
         ValueError: the metadata does not fit the video.
@@ -164,26 +167,28 @@ def find_span(index: VideoIndex, span: VideoSpan, steps: int, fps: int) -> Foota
         )
     group, why = _group(index, first, end)
     part = index.table[first:end]
-    return Footage(
-        start=int(part[0, 0]),
-        stop=int(part[-1, 0]) + 1,
-        digest=span_digest(part),
-        size=int(index.bytes_before[end] - index.bytes_before[first]),
-        group=group,
-        why=why,
-    )
+    footage: Footage = {
+        "file": span.file,
+        "start": int(part[0, 0]),
+        "stop": int(part[-1, 0]) + 1,
+        "digest": span_digest(part),
+        "codec": index.codec,
+        "group": group,
+        "why": why,
+    }
+    return footage, int(index.bytes_before[end] - index.bytes_before[first])
 
 
 def _group(index: VideoIndex, first: int, end: int) -> tuple[int | None, str | None]:
     """Frames of the longest group of pictures from frame `first` to `end`, or why there is no whole one."""
     if index.codec not in CODECS.values():
         return None, f"its codec is {index.codec}"
-    heads = [*index.heads[bisect_left(index.heads, first) : bisect_left(index.heads, end)], end]
-    if heads[0] != first:
+    begin, after = bisect_left(index.heads, first), bisect_left(index.heads, end)
+    if begin == after or index.heads[begin] != first:
         return None, "it begins inside a group of pictures"
     if not index.ends[end]:
         return None, "it ends inside a group of pictures that is not shown in order"
-    return max(after - before for before, after in pairwise(heads)), None
+    return max([*index.lengths[begin : after - 1], end - index.heads[after - 1]]), None
 
 
 def span_digest(table: npt.NDArray[np.int64]) -> int:
@@ -212,6 +217,11 @@ def play_span(
     with Reel(store, file) as reel:
         for frame in reel.frames(start, stop):
             if made < len(frames):
+                size = resize.output_size(frame.height, frame.width)
+                if size != frames.shape[1:3]:
+                    raise VideoError(
+                        f"{file} has frames of {frame.height}x{frame.width} pixels where it declares others"
+                    )
                 if frames.shape[1:3] == (frame.height, frame.width):
                     paint(frame, frames[made])
                 else:

@@ -17,9 +17,9 @@ from __future__ import annotations
 import json
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -36,8 +36,12 @@ SUBTASKS = "meta/subtasks.parquet"
 MOST_BYTES = 256 << 20
 """Size limit of a file of metadata, in bytes."""
 
+Number = TypeVar("Number", int, float)
+
 _STATISTICS = "stats/"
 """Prefix of columns of the episodes' table that are not read; they are nearly all of it."""
+_EPISODES = "meta/episodes/chunk-{:03d}/file-{:03d}.parquet"
+"""Name of a file of the table of episodes, by the numbers of its folder and in it."""
 _TEMPLATE = re.compile(r"(?:[^{}]|\{[a-z_]+(?::0?\dd)?\})+")
 
 
@@ -124,6 +128,7 @@ def _read_dataset(store: Store) -> RobotDataset:
             raise ValueError(f"fps: expected a whole number of steps per second, got {fps!r}")
         features = {name: _feature(one) for name, one in info["features"].items()}
         v3 = info["codebase_version"] == "v3.0"
+        total, chunk = int(info.get("total_episodes") or 0), int(info.get("chunks_size") or 1000)
         templates = _templates(info, any(one.dtype == "video" for one in features.values()))
     except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
         raise SourceError(_reason(error), file=INFO) from error
@@ -131,10 +136,10 @@ def _read_dataset(store: Store) -> RobotDataset:
     texts = {TASK: _texts(store, tasks_file, TASK)}
     if f"{SUBTASK}_index" in features and store.exists(SUBTASKS):
         texts[SUBTASK] = _texts(store, SUBTASKS, SUBTASK)
-    listed, files = _listed(store, v3)
+    listed, files = _listed(store, v3, total, chunk)
     cameras = [name for name, one in features.items() if one.dtype == "video"]
     try:
-        episodes = _entries(listed, cameras, templates, int(info.get("chunks_size") or 1000))
+        episodes = _entries(listed, cameras, templates, chunk)
     except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
         raise SourceError(f"cannot be read: {_reason(error)}", file=files[0]) from error
     found = {
@@ -222,17 +227,27 @@ def _texts(store: Store, name: str, what: str) -> tuple[str, ...]:
     return tuple(texts)
 
 
-def _listed(store: Store, v3: bool) -> tuple[list[dict[str, Any]], list[str]]:
-    """The rows of the table of episodes, and its files."""
-    files = ["meta/episodes.jsonl"]
-    if v3:
-        if not store.listable:
-            raise ConfigError(f"{store.url}: a web server cannot say which files it has; copy them first")
-        files = [name for name in store.list("meta/episodes") if name.endswith(".parquet")]
-        if not files:
-            raise SourceError("holds no table of episodes; is the copy complete?", file="meta/episodes")
+def _listed(store: Store, v3: bool, total: int, chunk: int) -> tuple[list[dict[str, Any]], list[str]]:
+    """The rows of the table of episodes, and its files.
+
+    Args:
+        store: the store of the dataset.
+        v3: whether the dataset is of version 3.0, in which the table may have several files.
+        total: number of episodes, as the description says it.
+        chunk: most files in a folder.
+    """
+    counted = v3 and not store.listable
+    names: Iterable[str] = ["meta/episodes.jsonl"]
+    if counted:
+        names = (_EPISODES.format(*divmod(number, chunk)) for number in range(total))
+    elif v3:
+        names = [name for name in store.list("meta/episodes") if name.endswith(".parquet")]
+    files: list[str] = []
     rows: list[dict[str, Any]] = []
-    for name in files:
+    for name in names:
+        if counted and len(rows) >= total:
+            break
+        files.append(name)
         for row in _read_rows(store, name):
             if row.get("episode_index") != len(rows):
                 raise SourceError(
@@ -241,6 +256,8 @@ def _listed(store: Store, v3: bool) -> tuple[list[dict[str, Any]], list[str]]:
                     file=name,
                 )
             rows.append(row)
+    if not files:
+        raise SourceError("holds no table of episodes; is the copy complete?", file="meta/episodes")
     return rows, files
 
 
@@ -248,56 +265,68 @@ def _entries(
     rows: Sequence[Mapping[str, Any]], cameras: Sequence[str], templates: Mapping[str, str], chunk: int
 ) -> tuple[EpisodeEntry, ...]:
     """The episodes, each with its place: behind those before it in the same file."""
-    used: dict[str, int] = defaultdict(int)
-    places: list[tuple[str, dict[str, tuple[str, int]]]] = []
-    before = []
-    for number, row in enumerate(rows):
-        steps = int(row["length"])
-        if steps < 0:
-            raise ValueError(f"episode {number} has length {steps}")
-        old = {"episode_chunk": number // chunk, "episode_index": number}
-        file = _path(templates["data"], old | _place(row, "data"))
-        spans = {
-            camera: _path(templates["video"], old | _place(row, f"videos/{camera}") | {"video_key": camera})
-            for camera in cameras
-        }
-        places.append((file, {camera: (name, used[name]) for camera, name in spans.items()}))
-        before.append(used[file])
-        for name in {file, *spans.values()}:
-            used[name] += steps
+    lengths = [int(row["length"]) for row in rows]
+    if min(lengths, default=0) < 0:
+        number = next(number for number, steps in enumerate(lengths) if steps < 0)
+        raise ValueError(f"episode {number} has length {lengths[number]}")
+    files = _files(rows, "data", templates["data"], {}, chunk)
+    films = [
+        _files(rows, f"videos/{camera}", templates["video"], {"video_key": camera}, chunk)
+        for camera in cameras
+    ]
+    needed: dict[str, int] = defaultdict(int)
+    before: list[list[int]] = []
+    for steps, *names in zip(lengths, files, *films, strict=True):
+        before.append([needed[name] for name in names])
+        for name in {*names}:
+            needed[name] += steps
+    said = [f"videos/{camera}/from_timestamp" for camera in cameras]
     entries, index = [], 0
-    for number, (row, (file, videos)) in enumerate(zip(rows, places, strict=True)):
-        said = row.get("dataset_from_index")
+    for number, (row, steps, (first, *firsts), file, *names) in enumerate(
+        zip(rows, lengths, before, files, *films, strict=True)
+    ):
+        videos = {
+            camera: VideoSpan(file=name, first=start, needed=needed[name], said=_number(row, column, float))
+            for camera, name, start, column in zip(cameras, names, firsts, said, strict=True)
+        }
         entries.append(
             EpisodeEntry(
                 number=number,
-                steps=int(row["length"]),
+                steps=steps,
                 file=file,
-                row=before[number],
+                row=first,
                 index=index,
-                said_index=None if said is None else int(said),
-                tasks=frozenset(str(task).strip() for task in row.get("tasks") or ()),
-                videos={
-                    camera: VideoSpan(file=name, first=first, needed=used[name], said=_said(row, camera))
-                    for camera, (name, first) in videos.items()
-                },
+                said_index=_number(row, "dataset_from_index", int),
+                tasks=frozenset([str(task).strip() for task in row.get("tasks") or ()]),
+                videos=videos,
                 columns=row,
             )
         )
-        index += int(row["length"])
+        index += steps
     return tuple(entries)
 
 
-def _place(row: Mapping[str, Any], what: str) -> dict[str, int]:
-    """Chunk and file of an episode; nothing in version 2.1."""
-    return {
-        name: int(row[f"{what}/{name}"]) for name in ("chunk_index", "file_index") if f"{what}/{name}" in row
-    }
+def _files(
+    rows: Sequence[Mapping[str, Any]], what: str, template: str, values: Mapping[str, Any], chunk: int
+) -> list[str]:
+    """The file of the steps or of a video of each episode; in version 2.1, each has its own."""
+    columns = {name: f"{what}/{name}" for name in ("chunk_index", "file_index")}
+    own = "{episode_" in template
+    known: dict[tuple[Any, ...], str] = {}
+    names = []
+    for number, row in enumerate(rows):
+        key = (number if own else 0, *map(row.get, columns.values()))
+        if key not in known:
+            place = {name: int(row[column]) for name, column in columns.items() if column in row}
+            episode = {"episode_chunk": number // chunk, "episode_index": number}
+            known[key] = _path(template, {**episode, **values, **place})
+        names.append(known[key])
+    return names
 
 
-def _said(row: Mapping[str, Any], camera: str) -> float | None:
-    said = row.get(f"videos/{camera}/from_timestamp")
-    return None if said is None else float(said)
+def _number(row: Mapping[str, Any], column: str, kind: Callable[[Any], Number]) -> Number | None:
+    value = row.get(column)
+    return None if value is None else kind(value)
 
 
 def _path(template: str, values: Mapping[str, Any]) -> str:

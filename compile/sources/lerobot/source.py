@@ -37,7 +37,15 @@ from oxcart.compile.sources.lerobot import choices
 from oxcart.compile.sources.lerobot.alike import of_one_codec, of_one_size
 from oxcart.compile.sources.lerobot.copies import copy_span
 from oxcart.compile.sources.lerobot.episodes import RobotColumns, RobotSteps, read_steps
-from oxcart.compile.sources.lerobot.films import VideoIndex, find_span, list_samples, play_span, read_index
+from oxcart.compile.sources.lerobot.exported import own_rule, restored, says_splits
+from oxcart.compile.sources.lerobot.films import (
+    Footage,
+    VideoIndex,
+    find_span,
+    list_samples,
+    play_span,
+    read_index,
+)
 from oxcart.compile.sources.lerobot.metadata import INFO, TASK, EpisodeEntry, read_dataset
 from oxcart.compile.sources.lerobot.ports import Port, find_port
 from oxcart.compile.sources.lerobot.steps import StepFiles
@@ -72,7 +80,7 @@ class LerobotSource(Source):
         self._store = Store(config.url)
         self.remote = self._store.remote
         self._dataset = dataset = read_dataset(self._store)
-        self.name = clean(self._store.url.rstrip("/").rsplit("/", 1)[-1]) or "lerobot"
+        self.name = clean(self._store.folder) or "lerobot"
         self.version = dataset.version
         self._port = port = find_port(self._store.url, config.catalog)
         known = port.known if port else Entry()
@@ -106,7 +114,8 @@ class LerobotSource(Source):
         self._texts = self._choose_texts(config.instruction)
         self._sketched = config.environments is not None and config.environments.sketched
         whole = known.environment if known.environment and known.environment.whole else None
-        self._rule = config.environment or whole
+        self._rule = config.environment or own_rule(dataset) or whole
+        self.keeps_splits = says_splits(dataset)
         self._environment = (
             choices.choose_value(dataset, "environment", self._rule.field)
             if self._rule and self._rule.field
@@ -184,6 +193,11 @@ class LerobotSource(Source):
         }
 
     @property
+    def at_once(self) -> int:
+        """Number of small files of which a process takes the census at once, each in a thread."""
+        return super().at_once if self.remote else 4  # while one is decoded, another is checked
+
+    @property
     def expected(self) -> int:
         """Number of episodes that the metadata lists."""
         return len(self._dataset.episodes)
@@ -209,7 +223,11 @@ class LerobotSource(Source):
         """One row per episode of a file of steps."""
         for entries in self._steps.runs(file, self._files[file]):
             for entry, steps in zip(entries, self._sound(file, entries), strict=True):
-                yield self._row(entry, steps)
+                yield restored(self._row(entry, steps), entry.columns)
+
+    def key_of(self, number: int) -> str:
+        """The key of an episode that has none of its own."""
+        return f"{self.name}-{number:06d}"
 
     def join(self, table: pa.Table) -> pa.Table:
         """Compare the cameras of all episodes: see `alike`."""
@@ -261,7 +279,7 @@ class LerobotSource(Source):
             raise episode_error("has changed since the census", row)
         return entry
 
-    def _play(self, row: Mapping[str, Any], video: Mapping[str, Any], frames: Frame, resize: Resize) -> None:
+    def _play(self, row: Mapping[str, Any], video: Footage, frames: Frame, resize: Resize) -> None:
         file, span = video["file"], (video["start"], video["stop"])
         try:
             same = play_span(self._store, file, span, video["digest"], frames, resize)
@@ -299,45 +317,34 @@ class LerobotSource(Source):
         return read_steps(self._dataset, entries, table, self._columns)
 
     def _row(self, entry: EpisodeEntry, steps: RobotSteps | str) -> CensusRow:
-        seen: dict[str, Any] = {}
-        if isinstance(steps, RobotSteps):
-            try:
-                seen = self._seen(entry, steps)
-            except ValueError as error:
-                steps = str(error)
-        nowhere = (0,) * len(self.cameras)
-        missing = {"source_length": 0, "source_digest": 0, "heights": nowhere, "widths": nowhere}
-        return CensusRow(
-            key=f"{self.name}-{entry.number:06d}",
-            source_split="",
-            source_file=entry.file,
-            source_record=entry.number,
-            source_offset=entry.row,
-            steps=entry.steps,
-            rejected=steps if isinstance(steps, str) else None,
-            **(seen or missing),
-        )
+        row: dict[str, Any] = {
+            "key": self.key_of(entry.number),
+            "source_split": "",
+            "source_file": entry.file,
+            "source_record": entry.number,
+            "source_offset": entry.row,
+            "steps": entry.steps,
+        }
+        try:
+            if isinstance(steps, str):
+                raise ValueError(steps)
+            return CensusRow(**row, **self._seen(entry, steps))
+        except ValueError as error:
+            nowhere = (0,) * len(self.cameras)
+            row |= {"source_length": 0, "source_digest": 0, "heights": nowhere, "widths": nowhere}
+            return CensusRow(**row, rejected=str(error))
 
     def _seen(self, entry: EpisodeEntry, steps: RobotSteps) -> dict[str, Any]:
         """Values of the census row of an episode; a video that does not fit raises a ValueError."""
-        videos: dict[str, dict[str, Any]] = {}
+        videos: dict[str, Footage] = {}
         sizes, length = [], 0
         for camera in self.cameras:
             if camera.name in self._films:
                 span = entry.videos[camera.field]
                 index = self._index(span.file)
-                shown = find_span(index, span, entry.steps, self._dataset.fps)
-                videos[camera.name] = {
-                    "file": span.file,
-                    "start": shown.start,
-                    "stop": shown.stop,
-                    "digest": shown.digest,
-                    "codec": index.codec,
-                    "group": shown.group,
-                    "why": shown.why,
-                }
+                videos[camera.name], size = find_span(index, span, entry.steps, self._dataset.fps)
                 sizes.append((index.height, index.width))
-                length += shown.size
+                length += size
             else:
                 some = steps.images[camera.name]
                 sizes.append(_image_size(camera.name, some.views()[0]))

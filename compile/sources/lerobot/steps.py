@@ -38,8 +38,8 @@ class _StepFile:
     size: int
     ends: list[int]
     """Row at which each group ends."""
-    sizes: list[int]
-    """Uncompressed bytes of each group."""
+    bytes_before: list[int]
+    """Uncompressed bytes of all groups before each, and of all groups."""
 
 
 class StepFiles:
@@ -63,9 +63,8 @@ class StepFiles:
         """
         try:
             ends = self._file(file).ends
-            if start + count > (ends[-1] if ends else 0):
-                end = f"row {start + count - 1}"
-                raise ValueError(f"{file} has {ends[-1] if ends else 0} rows; its steps end in {end}")
+            if start + count > ends[-1]:
+                raise ValueError(f"{file} has {ends[-1]} rows; its steps end in row {start + count - 1}")
             first, last = bisect_right(ends, start), bisect_right(ends, start + count - 1)
             table = self._groups(file, first, last)
         except FileNotFoundError as error:
@@ -77,19 +76,19 @@ class StepFiles:
     def runs(self, file: str, entries: Sequence[EpisodeEntry]) -> Iterator[list[EpisodeEntry]]:
         """The episodes of a file, as many at a time as are read together."""
         try:
-            opened = self._file(file)
+            ends, bytes_before = self._file(file).ends[:-1], self._file(file).bytes_before
         except (OSError, ValueError, pa.ArrowException):  # whoever reads an episode is told
             yield [*entries]
             return
         run: list[EpisodeEntry] = []
-        begin = end = 0
+        before = end = 0
         for entry in entries:
-            last = bisect_right(opened.ends, entry.row + entry.steps - 1)
-            if run and last > end and sum(opened.sizes[begin : last + 1]) > RUN_BYTES:
+            last = bisect_right(ends, entry.row + entry.steps - 1)
+            if run and last > end and bytes_before[last + 1] > before + RUN_BYTES:
                 yield run
                 run = []
             if not run:
-                begin = bisect_right(opened.ends, entry.row)
+                before = bytes_before[bisect_right(ends, entry.row)]
             run.append(entry)
             end = last
         yield run
@@ -99,23 +98,26 @@ class StepFiles:
         if size is None:
             raise FileNotFoundError
         opened = self._parquet(file, size, None, ())
+        there = frozenset(opened.schema_arrow.names)
         for column in self._columns:
-            if column not in opened.schema_arrow.names:
+            if column not in there:
                 raise ValueError(f"{file} has no column {column}")
         metadata = opened.metadata
         groups = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
+        if not groups:
+            raise ValueError(f"{file} has no row")
         return _StepFile(
             metadata=metadata,
             size=size,
             ends=list(accumulate(group.num_rows for group in groups)),
-            sizes=[group.total_byte_size for group in groups],
+            bytes_before=[*accumulate((group.total_byte_size for group in groups), initial=0)],
         )
 
     def _read(self, file: str, first: int, last: int) -> pa.Table:
         """Row groups from `first` to `last`."""
         opened, groups = self._file(file), range(first, last + 1)
         parquet = self._parquet(file, opened.size, opened.metadata, groups)
-        return parquet.read_row_groups([*groups], self._columns, use_threads=last > first)
+        return parquet.read_row_groups([*groups], self._columns, use_threads=False)
 
     def _parquet(self, file: str, size: int, metadata: Any, groups: Sequence[int]) -> pq.ParquetFile:
         source: Any = f"{self._store.url}/{file}"
@@ -127,8 +129,9 @@ class StepFiles:
 
     def _places(self, group: Any) -> Iterator[tuple[int, int]]:
         """Offset and length of the columns that are read of a row group."""
+        wanted = tuple(f"{column}." for column in self._columns)  # whose own names may have dots
         for one in (group.column(i) for i in range(group.num_columns)):
-            if one.path_in_schema.split(".")[0] in self._columns:
+            if f"{one.path_in_schema}.".startswith(wanted):
                 start = min(one.data_page_offset, one.dictionary_page_offset or one.data_page_offset)
                 yield start, one.total_compressed_size
 

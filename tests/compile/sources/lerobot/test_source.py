@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,7 @@ from oxcart.manifests.dataset import Dataset
 from oxcart.manifests.split import SplitRule
 from oxcart.shards.errors import ConfigError, SourceError
 from sample_compile import census_of, cli, config_of, one_line, rows_of, tree, uploaded
+from servers import web
 
 TAKES = [
     RobotTake(steps=5),
@@ -215,15 +217,48 @@ def test_a_dataset_that_has_grown_extends_what_was_compiled(tmp_path: Path) -> N
     assert before.items() <= digests().items()
 
 
-def test_a_dataset_in_a_bucket_is_the_same_source(root: Path, remote: str) -> None:
-    url = uploaded(root, remote)
+def same_there(root: Path, url: str) -> None:
+    """The dataset at a URL is that in a directory."""
     assert recognise(url) == ("lerobot", url)
-    there = opened(url)
-    here = rows(root)
-    assert [row.__dict__["source_digest"] for file in there.files() for row in there.census(file)] == [
-        row["source_digest"] for row in here
-    ]
-    assert np.array_equal(frames_of(there.read(here[1]), "top"), frames_of(opened(root).read(here[1]), "top"))
+    here, there = (census_of(place, kind="lerobot") for place in (root, url))
+    assert there.table.drop_columns(["key"]).equals(here.table.drop_columns(["key"]))
+    row, other = (census.table.to_pylist()[1] for census in (here, there))
+    frames = [frames_of(opened(root).read(row), "top"), frames_of(opened(url).read(other), "top")]
+    assert np.array_equal(*frames)
+
+
+def test_a_dataset_in_a_bucket_is_the_same_source(root: Path, remote: str) -> None:
+    same_there(root, uploaded(root, remote))
+
+
+def test_a_dataset_on_a_web_server_is_the_same_source(root: Path, cloud: pytest.MonkeyPatch) -> None:
+    with web(root.parent) as server:
+        same_there(root, f"{server.url}/{root.name}")
+
+
+def test_a_web_server_without_a_table_of_episodes_is_refused(
+    cloud: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    root = write_lerobot(tmp_path / "set", TAKES)
+    edit_info(root, total_episodes=6)
+    with web(tmp_path) as server, pytest.raises(SourceError, match=r"chunk-000/file-001.parquet: is missing"):
+        opened(f"{server.url}/set")
+
+
+@pytest.mark.parametrize("cameras", [VIDEOS, IMAGES], ids=["videos", "images"])
+def test_a_census_from_afar_reads_each_file_in_few_requests(
+    cameras: Mapping[str, str], cloud: pytest.MonkeyPatch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not one per row group, nor one per column: there are 20 groups in each file."""
+    monkeypatch.setattr("lerobot_writer.PER_FILE", 20)
+    monkeypatch.setattr("lerobot_writer.PER_VIDEO", 20)
+    write_lerobot(tmp_path / "set", [RobotTake(steps=3)] * 40, cameras=cameras)
+    with web(tmp_path) as server:
+        census = census_of(f"{server.url}/set", kind="lerobot")
+        requests = Counter(path for _, path in server.faults.requests if "/meta" not in path)
+    assert census.rejected.num_rows == 0
+    assert len(requests) == (4 if cameras == VIDEOS else 2)
+    assert max(requests.values()) <= 4, requests
 
 
 def test_roles_follow_names_and_the_first_other_camera_is_primary(videos: Path) -> None:
