@@ -141,10 +141,11 @@ def _check_out(store: Store, overwrite: bool) -> None:
     """Refuse an output that holds anything but an unfinished export, or with `overwrite` an export."""
     store.check_writable()
     check_directory("OUT", store.url, SOURCE)
-    if store.exists(EXPORT):
-        if not overwrite:
-            raise ConfigError(f"{store.url}: holds an export; choose another directory or pass --overwrite")
-    elif not store.exists(EXPORTING) and (others := store.list(limit=1)):
+    if store.exists(EXPORTING):
+        return
+    if store.exists(EXPORT) and not overwrite:
+        raise ConfigError(f"{store.url}: holds an export; choose another directory or pass --overwrite")
+    if not store.exists(EXPORT) and (others := store.list(limit=1)):
         raise ConfigError(f"{store.url}: holds {others[0]}, which no export wrote; choose an empty directory")
 
 
