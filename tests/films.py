@@ -28,7 +28,7 @@ CODECS: Mapping[str, tuple[str, Mapping[str, str], str]] = {
     ),
 }
 """Codec -> encoder with options that close each group, and a container."""
-os.environ.setdefault("SVT_LOG", "1")  # or the encoder reports its settings
+os.environ.setdefault("SVT_LOG", "0")  # or the encoder reports its settings
 
 
 class Shot(NamedTuple):
