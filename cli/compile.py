@@ -295,17 +295,18 @@ def compile_(
         }
         given = {name: value for name, value in pixels.items() if value is not None}
         config = extension.adopt(config, given | wanted_rule)
-    else:
+    opened = open_source(config.source)
+    if not extend:
+        kept = opened.keeps_splits and not wanted_rule
         settings = Settings(
-            rule=split.SplitRule(**wanted_rule),
+            rule=split.SplitRule(by="source") if kept else split.SplitRule(**wanted_rule),
             resize=resized,
             encoding=Encoding(codec=codec or "raw", quality=quality, anew=codec == "av1", group=max_gop),
             shard_size=budget,
             limit=limit,
         )
         config = replace(config, settings=settings)
-    total = open_source(config.source).expected
-    with progress("scanning", total=total, unit="episodes", quiet=quiet) as report:
+    with progress("scanning", total=opened.expected, unit="episodes", quiet=quiet) as report:
         prepared = (extension.prepare if extend else prepare)(config, report)
     assignment = prepared.plan.assignment
     assert assignment is not None

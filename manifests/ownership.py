@@ -23,6 +23,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from oxcart.manifests.manifest import CLAIM, NAME
+from oxcart.manifests.split import SPLITS
 from oxcart.shards.errors import ConfigError, StoreError
 from oxcart.shards.names import SHARDS
 from oxcart.shards.store import WORK, Store
@@ -36,6 +37,8 @@ RECORDINGS, RECORDINGS_FORMAT = "recordings.json", "oxcart-recordings/1"
 
 EXPORT, EXPORT_FORMAT = "oxcart-export.json", "oxcart-export/1"
 """File that is written last into a folder of LeRobot datasets that `oxcart export` makes, and its format."""
+EXPORTING = f"{WORK}/export"
+"""Object that marks an export that has not finished."""
 
 _MARKS = (
     (DATASET, (NAME,)),
@@ -93,6 +96,13 @@ def is_lerobot(store: Store, name: str) -> bool:
     except (StoreError, ValueError, RecursionError):
         return False
     return isinstance(value, dict) and "codebase_version" in value
+
+
+def lerobot_splits(store: Store) -> list[str]:
+    """The splits of which a folder holds a LeRobot dataset each; none if it is a LeRobot dataset itself."""
+    names = [*LEROBOT, *(f"{split}/{LEROBOT[0]}" for split in SPLITS)]
+    there = [name for name in store.found(names) if is_lerobot(store, name)]
+    return [] if {*there} & {*LEROBOT} else [name.partition("/")[0] for name in there]
 
 
 def resolved(place: str | os.PathLike[str]) -> str:

@@ -39,15 +39,13 @@ from oxcart.compile.pipeline import check_apart, ignore
 from oxcart.manifests import card
 from oxcart.manifests.canonical import pretty_json
 from oxcart.manifests.dataset import Dataset, Episode
-from oxcart.manifests.ownership import EXPORT, EXPORT_FORMAT, SOURCE, check_directory
+from oxcart.manifests.ownership import EXPORT, EXPORT_FORMAT, EXPORTING, SOURCE, check_directory
 from oxcart.manifests.split import SPLITS
 from oxcart.manifests.tables import rows_of
 from oxcart.shards.errors import ConfigError
 from oxcart.shards.prefetch import in_threads
 from oxcart.shards.store import WORK, Store
 
-WORKING = f"{WORK}/export"
-"""Object that marks an unfinished export."""
 ROWS = 100
 """Rows of the table of episodes that are written at once."""
 _FILES = re.compile(rf"({'|'.join(SPLITS)})/(data|videos|meta)/.*|{re.escape(card.NAME)}")
@@ -146,7 +144,7 @@ def _check_out(store: Store, overwrite: bool) -> None:
     if store.exists(EXPORT):
         if not overwrite:
             raise ConfigError(f"{store.url}: holds an export; choose another directory or pass --overwrite")
-    elif not store.exists(WORKING) and (others := store.list(limit=1)):
+    elif not store.exists(EXPORTING) and (others := store.list(limit=1)):
         raise ConfigError(f"{store.url}: holds {others[0]}, which no export wrote; choose an empty directory")
 
 
@@ -163,7 +161,7 @@ def export(prepared: PreparedExport, report: Progress = ignore) -> dict[str, Any
         StoreError: a file cannot be read or written.
     """
     store, manifest = prepared.store, prepared.dataset.manifest
-    store.put(WORKING, b"")
+    store.put(EXPORTING, b"")
     store.delete(EXPORT)
     store.delete(*filter(_FILES.fullmatch, store.list()))
     done, infos = [0, 0], {}
@@ -176,6 +174,14 @@ def export(prepared: PreparedExport, report: Progress = ignore) -> dict[str, Any
         "format": EXPORT_FORMAT,
         "dataset": manifest.dataset,
         "fingerprint": manifest.fingerprint,
+        "control_rate": manifest.control_rate,
+        "cameras": [{name: camera[name] for name in ("name", "role")} for camera in manifest.cameras],
+        "columns": {
+            name: {"columns": array["columns"]}
+            for name, array in manifest.arrays.items()
+            if array is not None and name != "reward"
+        },
+        "no_action": manifest.no_action,
         "splits": {
             split: {name.removeprefix("total_"): info[name] for name in info if name.startswith("total_")}
             for split, info in infos.items()

@@ -323,6 +323,8 @@ class Source(Protocol):
     """Control rate as `hz`, `verified` and `source`, if known."""
     aliases: Mapping[str, tuple[str, ...]] = {}
     """Environments that are known to have other names -> those names."""
+    keeps_splits: bool = False
+    """Whether its own splits are those of a compiled dataset, which are kept unless a rule is given."""
     effort: int = 1
     """Time that a census takes per byte, as a multiple of that of RLDS records."""
     places: PlaceTable | None = None

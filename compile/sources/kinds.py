@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterable
 
 from oxcart.compile.sources.videos.files import is_video
-from oxcart.manifests.ownership import LEROBOT, holds_recordings, is_lerobot
+from oxcart.manifests.ownership import LEROBOT, holds_recordings, is_lerobot, lerobot_splits
 from oxcart.shards.errors import ConfigError, StoreError
 from oxcart.shards.store import Store
 
@@ -24,7 +24,8 @@ _SIGNATURE = b"\x89HDF\r\n\x1a\n"
 def recognise(source: str) -> tuple[str, str]:
     """Kind and URL of a source.
 
-    The kind is `recordings` for a folder that `oxcart.create` wrote, `lerobot` for a LeRobot dataset,
+    The kind is `recordings` for a folder that `oxcart.create` wrote, `lerobot` for a LeRobot dataset or a
+    folder of one per split,
     `videos` for `videos:DIR`, `hdf5` for an HDF5 file and for a directory that holds some but no TFDS
     dataset, `videos` for one that holds videos but neither, else `rlds`.
 
@@ -36,7 +37,7 @@ def recognise(source: str) -> tuple[str, str]:
     if source == url:
         if store.listable and holds_recordings(store):
             return "recordings", url
-        if any(is_lerobot(store, name) for name in store.found(LEROBOT)):
+        if any(is_lerobot(store, name) for name in store.found(LEROBOT)) or lerobot_splits(store):
             return "lerobot", url
     if store.remote:
         return ("videos" if source.startswith(VIDEOS) else "rlds"), url

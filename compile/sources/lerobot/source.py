@@ -36,6 +36,7 @@ from oxcart.compile.sources.lerobot import choices
 from oxcart.compile.sources.lerobot.alike import of_one_codec, of_one_size
 from oxcart.compile.sources.lerobot.copies import copy_span
 from oxcart.compile.sources.lerobot.episodes import RobotColumns, RobotSteps, read_steps
+from oxcart.compile.sources.lerobot.exported import own_rule, restored, says_splits
 from oxcart.compile.sources.lerobot.films import (
     Footage,
     VideoIndex,
@@ -101,7 +102,8 @@ class LerobotSource(Source):
         self.no_action = tuple(end for end in ENDS if end in (config.no_action or ()))
         self._texts = self._choose_texts(config.instruction)
         self._sketched = config.environments is not None and config.environments.sketched
-        self._rule = config.environment
+        self._rule = config.environment or own_rule(dataset)
+        self.keeps_splits = says_splits(dataset)
         if self._rule and self._rule.field is None:
             raise ConfigError("environment: expected a column, got one name for all")
         self._environment = (
@@ -198,7 +200,11 @@ class LerobotSource(Source):
         """One row per episode of a file of steps."""
         for entries in self._steps.runs(file, self._files[file]):
             for entry, steps in zip(entries, self._sound(file, entries), strict=True):
-                yield self._row(entry, steps)
+                yield restored(self._row(entry, steps), entry.columns)
+
+    def key_of(self, number: int) -> str:
+        """The key of an episode that has none of its own."""
+        return f"{self.name}-{number:06d}"
 
     def join(self, table: pa.Table) -> pa.Table:
         """Compare the cameras of all episodes: see `alike`."""
@@ -288,7 +294,7 @@ class LerobotSource(Source):
 
     def _row(self, entry: EpisodeEntry, steps: RobotSteps | str) -> CensusRow:
         row: dict[str, Any] = {
-            "key": f"{self.name}-{entry.number:06d}",
+            "key": self.key_of(entry.number),
             "source_split": "",
             "source_file": entry.file,
             "source_record": entry.number,

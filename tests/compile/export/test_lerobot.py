@@ -18,9 +18,9 @@ from PIL import Image
 
 from oxcart.compile.export import files
 from oxcart.compile.export.features import frame_rate, make_features
-from oxcart.compile.export.lerobot import WORKING, ExportConfig, export, prepare
+from oxcart.compile.export.lerobot import ExportConfig, export, prepare
 from oxcart.manifests.dataset import Dataset
-from oxcart.manifests.ownership import EXPORT
+from oxcart.manifests.ownership import EXPORT, EXPORTING
 from oxcart.shards.errors import ConfigError
 from sample_compile import CAMERAS, Compiled, one_line, tree
 
@@ -209,7 +209,7 @@ def test_an_interrupted_export_opens_nowhere_and_starts_anew(
 
     with pytest.raises(KeyboardInterrupt):
         export(prepared, stop)
-    assert (out / WORKING).exists()
+    assert (out / EXPORTING).exists()
     assert not [*out.rglob("info.json"), *out.rglob(EXPORT), *out.rglob("README.md")]
     assert tree(exported(six_episodes.out, out, images=True)) == tree(images)
 
