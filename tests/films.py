@@ -64,6 +64,8 @@ def shoot(
 ) -> Shot:
     """Encode frames that all differ.
 
+    libx265 corrupts memory if frames have fewer than 64 rows.
+
     Args:
         encoder: FFmpeg's name of the encoder.
         options: its options.
