@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shlex
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -54,8 +56,8 @@ def scan(
 ) -> None:
     """Take the census of SOURCE: environments, episodes, steps, cameras, duplicates.
 
-    SOURCE is a TFDS directory with an RLDS dataset, or its URL: gs://, s3://, az:// or
-    https://. No image is decoded. Or SOURCE is a LeRobot dataset, whose metadata is checked
+    SOURCE is a TFDS directory with an RLDS dataset, or its URL: gs://, s3://, az://, hf://
+    or https://. No image is decoded. Or SOURCE is a LeRobot dataset, whose metadata is checked
     against its steps and videos. Or SOURCE is a folder of videos, or videos:FOLDER; videos
     are decoded once, at low resolution. Or SOURCE holds recordings, which oxcart.create has
     written, or HDF5 files, or is one. Machines can share the work: each scans a --part, and
@@ -148,6 +150,8 @@ def _census_text(census: Census) -> str:
         lines.append(f"... and {len(found['instructions']) - 20:,} more instructions")
     for what in ARRAYS:
         lines.append(f"\n{what}: {', '.join(source[what]) or 'none'}")
+    if port := source.get("port"):
+        lines += ["", *_port_text(port, source)]
     if found["rejected"]:
         lines += ["", f"{len(found['rejected'])} episodes cannot be compiled:"]
         lines += [
@@ -157,6 +161,24 @@ def _census_text(census: Census) -> str:
         if len(found["rejected"]) > 20:
             lines.append(f"  ... and {len(found['rejected']) - 20:,} more")
     return "\n".join(lines)
+
+
+def _port_text(port: Mapping[str, Any], source: Mapping[str, Any]) -> Iterator[str]:
+    """What was taken from the catalog, as lines."""
+    name = port["repo_id"] or f"{source['name']}, as --catalog says,"
+    yield f"{name} is a port of {port['dataset']}; from the catalog:"
+    yield f"  cameras: {', '.join(f'{one} ({role})' for one, role in source['roles'].items() if role)}"
+    if bgr := [camera for camera, order in source["channels"].items() if order == "bgr"]:
+        yield f"  red and blue are swapped: {', '.join(bgr)}"
+    for what in ("action", "state"):
+        kinds = Counter(column["kind"] for column in source["columns"][what])
+        if kinds:
+            yield f"  {what}: {', '.join(f'{count} {kind}' for kind, count in kinds.items())}"
+    rate, environment = source["control_rate"], source["environment"]
+    yield f"  control rate: {rate['hz']:g} Hz{'' if rate['verified'] else ', not verified'}: {rate['source']}"
+    if environment and "whole" in environment:
+        yield f"  environment: all of it is {environment['whole']} ({environment['known']})"
+    yield f"  licence: {source['licence'] or 'unknown'}; that of the port's card is not read"
 
 
 @click.command("compile")
@@ -235,7 +257,8 @@ def compile_(
 ) -> None:
     """Compile SOURCE into a dataset in OUT.
 
-    SOURCE and OUT are directories or URLs: gs://, s3:// or az://; SOURCE also https://.
+    SOURCE and OUT are directories or URLs: gs://, s3:// or az://; SOURCE also hf://
+    and https://.
     SOURCE is an RLDS dataset, a LeRobot dataset, recordings, which oxcart.create has written,
     or HDF5. A folder of videos, or videos:FOLDER, is cut into clips. Whole environments (for
     videos, channels) are held out for val. An interrupted compile resumes: run the command

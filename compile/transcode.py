@@ -22,6 +22,7 @@ from oxcart.compile.engines.processes import default_workers
 from oxcart.compile.images import Resize
 from oxcart.compile.pipeline import CompileConfig, Prepared, check_apart, execute, planned
 from oxcart.compile.plan import Settings, plan_transcode
+from oxcart.compile.sources import pinned
 from oxcart.compile.sources.base import SourceConfig
 from oxcart.compile.sources.compiled import CompiledSource
 from oxcart.compile.workspace import check_out
@@ -70,7 +71,7 @@ def prepare(config: TranscodeConfig) -> Prepared:
         CorruptError: the manifest or a table is damaged.
     """
     check_apart("dataset", config.dataset, config.out)
-    given = SourceConfig(url=config.dataset, kind="compiled")
+    given = pinned(SourceConfig(url=config.dataset, kind="compiled"))
     source = CompiledSource(given)
     manifest = source.dataset.manifest
     encodings = {camera["name"]: _encoding(config, camera) for camera in manifest.cameras}

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from oxcart.compile.sources.base import Source, SourceConfig
 from oxcart.compile.sources.compiled import CompiledSource
 from oxcart.compile.sources.recordings.source import RecordingSource
 from oxcart.manifests.ownership import lerobot_splits
 from oxcart.shards.errors import ConfigError
 from oxcart.shards.store import Store
+
+
+def pinned(config: SourceConfig) -> SourceConfig:
+    """The source as it is now, for all processes: on the Hub a revision becomes the commit that it is now."""
+    store = Store(config.url)
+    return replace(config, url=store.url) if store.remote else config
 
 
 def open_source(config: SourceConfig) -> Source:

@@ -106,6 +106,27 @@ def test_datasets_of_others_get_keys_that_differ(two: Path) -> None:
     assert set(census["source_file"].to_pylist()) <= source.sizes().keys()
 
 
+def test_what_was_merged_keeps_what_its_columns_say(tmp_path: Path) -> None:
+    told_before = [
+        {"key": "b-2", "split": "val", "environment": "attic", "known": "inferred", "session": "monday"},
+        {"key": "a-1", "split": "train", "environment": None, "known": "unknown", "session": None},
+        {"key": "no key", "split": "val_seen", "environment": "cellar", "known": "wrong", "session": None},
+    ]
+    names = {"known": "environment_known"}
+    takes = [
+        RobotTake(columns={f"oxcart/{names.get(name, name)}": value for name, value in one.items()})
+        for one in told_before
+    ]
+    source = write_lerobot(tmp_path / "set", takes, cameras=IMAGES)
+    assert cli("compile", source, tmp_path / "out", *ONE).exit_code == 0
+    columns = ("key", "split", "environment", "environment_known", "session")
+    assert [tuple(row[name] for name in columns) for row in told(tmp_path / "out")] == [
+        ("a-1", "train", None, "unknown", None),
+        ("b-2", "val", "attic", "inferred", "monday"),
+        ("set-000002", "val_seen", "cellar", "declared", None),
+    ]
+
+
 def test_splits_that_differ_are_refused(two: Path) -> None:
     shutil.rmtree(two / "val")
     write_lerobot(two / "val", [RobotTake(steps=3)], cameras=IMAGES, fps=5)
@@ -126,9 +147,11 @@ def test_what_is_no_folder_of_splits_is_refused(exported: Path, two: Path, tmp_p
     shutil.rmtree((unfinished / EXPORTING).parent)
     about = json.loads((unfinished / EXPORT).read_bytes())
     del about["columns"]
-    (unfinished / EXPORT).write_text(json.dumps(about))
-    with pytest.raises(SourceError, match="cannot be parsed: 'columns'"):
-        opened(unfinished)
+    for changed, said in ((about, "'columns'"), (about | {"format": "oxcart-export/9"}, "'oxcart-export/9'")):
+        (unfinished / EXPORT).write_text(json.dumps(changed))
+        with pytest.raises(SourceError, match=f"cannot be parsed: .*{said}") as caught:
+            opened(unfinished)
+        one_line(caught.value)
 
 
 def test_a_table_of_environments_names_episodes_by_key(exported: Path, tmp_path: Path) -> None:
