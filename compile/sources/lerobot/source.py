@@ -18,6 +18,7 @@ from typing import Any
 import pyarrow as pa
 from xxhash import xxh3_64_intdigest
 
+from oxcart.compile.catalog import Entry
 from oxcart.compile.images import Frame, ImageError, Resize, image_size
 from oxcart.compile.sources.base import (
     CensusRow,
@@ -46,6 +47,7 @@ from oxcart.compile.sources.lerobot.films import (
     read_index,
 )
 from oxcart.compile.sources.lerobot.metadata import INFO, TASK, EpisodeEntry, read_dataset
+from oxcart.compile.sources.lerobot.ports import Port, find_port
 from oxcart.compile.sources.lerobot.steps import StepFiles
 from oxcart.compile.sources.sketch import sketch
 from oxcart.compile.sources.videos.decode import VideoError
@@ -80,16 +82,24 @@ class LerobotSource(Source):
         self._dataset = dataset = read_dataset(self._store)
         self.name = clean(self._store.folder) or "lerobot"
         self.version = dataset.version
-        self.control_rate = {"hz": float(dataset.fps), "verified": True, "source": f"{INFO}: fps"}
-        self.licence = check_licence(config.licence) if config.licence is not None else None
-        self.cameras = choices.choose_cameras(dataset, config)
+        self._port = port = find_port(self._store.url, config.catalog)
+        known = port.known if port else Entry()
+        if port:
+            self.control_rate = port.control_rate(dataset.fps, f"{INFO}: fps")
+        else:
+            self.control_rate = {"hz": float(dataset.fps), "verified": True, "source": f"{INFO}: fps"}
+        self.licence = check_licence(config.licence) if config.licence is not None else known.licence
+        self.citation, self.aliases = known.citation, known.aliases
+        self.cameras = choices.choose_cameras(dataset, config, known)
         self._bgr = frozenset(camera.name for camera in self.cameras if camera.channels == "bgr")
         self._numbers = {
             name: choices.choose_numbers(dataset, name, getattr(config, name)) for name in ARRAYS
         }
+        if config.state is None and known.state == ():  # a port fills it with zeros
+            self._numbers["state"] = ()
         self.array_sizes = {name: tuple(one.width for one in some) for name, some in self._numbers.items()}
         action, state = (
-            choices.columns_of(dataset, self._numbers[name], config.known_columns.get(name, ()))
+            choices.columns_of(dataset, self._numbers[name], port, config.known_columns.get(name, ()))
             for name in ("action", "state")
         )
         self.array_columns = {
@@ -97,15 +107,15 @@ class LerobotSource(Source):
             "state": given(state, "state", config.state_names, config.state_kinds),
             "reward": tuple(Column(name="reward", kind="other") for _ in self._numbers["reward"]),
         }
+        self._unlike_catalog = self._compared(config, port) if port else []
         for end in config.no_action or ():
             one_of("--no-action", end, ENDS)
         self.no_action = tuple(end for end in ENDS if end in (config.no_action or ()))
         self._texts = self._choose_texts(config.instruction)
         self._sketched = config.environments is not None and config.environments.sketched
-        self._rule = config.environment or own_rule(dataset)
+        whole = known.environment if known.environment and known.environment.whole else None
+        self._rule = config.environment or own_rule(dataset) or whole
         self.keeps_splits = says_splits(dataset)
-        if self._rule and self._rule.field is None:
-            raise ConfigError("environment: expected a column, got one name for all")
         self._environment = (
             choices.choose_value(dataset, "environment", self._rule.field)
             if self._rule and self._rule.field
@@ -139,15 +149,27 @@ class LerobotSource(Source):
         for entry in dataset.episodes:
             self._files.setdefault(entry.file, []).append(entry)
 
+    def _compared(self, config: SourceConfig, port: Port) -> list[str]:
+        """Lines on what is unlike the catalog, without columns that the options describe."""
+        stated = {
+            "action": config.action_names or config.action_kinds or config.known_columns.get("action"),
+            "state": config.state_names or config.state_kinds or config.known_columns.get("state"),
+        }
+        numbers = (one for name, told in stated.items() if not told for one in self._numbers[name])
+        lines = [port.other_rate(self._dataset.fps), *(port.unlike(one.field, one.size) for one in numbers)]
+        return [line for line in lines if line]
+
     def describe(self) -> dict[str, Any]:
         """Everything that determines the census rows and episodes, as plain JSON."""
-        environment = None
+        environment: dict[str, Any] | None = None
         if self._rule and self._environment:
             environment = {
                 "field": self._environment[0],
                 "patterns": list(self._rule.patterns),
                 "known": self._rule.known,
             }
+        elif self._rule:
+            environment = {"whole": self._rule.whole, "known": self._rule.known}
         success = None
         if self._success_rule and self._success:
             success = asdict(replace(self._success_rule, field=self._success[0]))
@@ -167,6 +189,7 @@ class LerobotSource(Source):
             "success": success,
             "control_rate": self.control_rate,
             "licence": self.licence,
+            **({"citation": self.citation, "port": self._port.describe()} if self._port else {}),
         }
 
     @property
@@ -211,8 +234,9 @@ class LerobotSource(Source):
         return of_one_codec(of_one_size(table, self.cameras), self._films)
 
     def warnings(self, table: pa.Table) -> list[str]:
-        """A line for each camera of depth, which is not read."""
-        return [f"{field}: holds depth, which is left out" for field in choices.depth_maps(self._dataset)]
+        """Lines on cameras of depth, which are not read, and on what is unlike the catalog."""
+        depth = [f"{field}: holds depth, which is left out" for field in choices.depth_maps(self._dataset)]
+        return [*depth, *self._unlike_catalog]
 
     def read(self, row: Mapping[str, Any]) -> SourceEpisode:
         """Read the episode of a census row; frames in videos are decoded when they are played."""
@@ -340,7 +364,9 @@ class LerobotSource(Source):
         shown = videos[primary]["digest"] if primary in videos else steps.images[primary].digest()
         environment = session = None
         if self._rule:
-            environment, session = self._rule.find(steps.environment or "")
+            if self._environment:
+                environment, session = self._rule.find(steps.environment or "")
+            environment = environment or self._rule.whole
         texts = [text for runs in steps.instructions.values() for _, text in runs if text]
         digests = [digest, *[video["digest"] for video in videos.values()]]
         return CensusRow(
