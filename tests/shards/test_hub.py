@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pickle
 import sys
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -106,6 +108,18 @@ def test_a_place_is_looked_up_once_and_again_when_it_has_expired(
     assert store.read_range("shards/0.tar", 0, 50) == DATA[:50]
     assert store.read_range("shards/0.tar", 50, 50) == DATA[50:100]
     assert looked_up() == 2
+    hub_server.signature += 1
+    readers = 8
+    barrier = threading.Barrier(readers)
+
+    def read(offset: int) -> bytes:
+        barrier.wait()
+        return store.read_range("shards/0.tar", offset, 50) + store.read_range("shards/1.tar", offset, 50)
+
+    with ThreadPoolExecutor(readers) as pool:
+        found = list(pool.map(read, range(readers)))
+    assert found == [DATA[at : at + 50] + DATA[1 + at : 51 + at] for at in range(readers)]
+    assert looked_up() == 4  # each of both files once, for all of its readers
     assert waits == []
 
 
