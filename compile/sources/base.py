@@ -177,6 +177,9 @@ class SourceConfig:
     """A table that tells the environments, whatever the source says."""
     licence: str | None = None
     """Licence of the data: an SPDX expression or a URL."""
+    catalog: str | None = None
+    """For LeRobot: repo id of a port that the catalog knows, or the dataset that it is a port of; `none` for
+    none."""
     video: VideoConfig | None = None
     """How videos become clips."""
 
@@ -401,6 +404,7 @@ OPTIONS = {
     "--state-kind": "state_kinds",
     "--no-action": "no_action",
     "--environment": "environment",
+    "--catalog": "catalog",
 }
 """Option that says how to read a source of robot data -> its field of `SourceConfig`."""
 

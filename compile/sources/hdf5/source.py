@@ -36,6 +36,7 @@ from oxcart.compile.sources.base import (
     SourceEpisode,
     clean,
     episode_error,
+    refuse_options,
 )
 from oxcart.compile.sources.cameras import with_roles
 from oxcart.compile.sources.hdf5.fields import (
@@ -95,6 +96,7 @@ class Hdf5Source(Source):
     control_rate = None
 
     def __init__(self, config: SourceConfig) -> None:
+        refuse_options(config, ("--catalog",), "no HDF5 files are in the catalog; leave it out")
         self._store, self._files = _files(config.url)
         self.remote = self._store.remote
         self._sizes = self._store.sizes(self._files)

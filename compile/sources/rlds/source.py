@@ -34,6 +34,7 @@ from oxcart.compile.sources.base import (
     SourceConfig,
     SourceEpisode,
     clean,
+    refuse_options,
 )
 from oxcart.compile.sources.kinds import INFO
 from oxcart.compile.sources.rlds import features, texts, tfrecord
@@ -60,6 +61,7 @@ class RldsSource(Source):
     origin = "rlds"
 
     def __init__(self, config: SourceConfig) -> None:
+        refuse_options(config, ("--catalog",), "an RLDS dataset says its name itself; leave it out")
         self._store = Store(config.url)
         self.remote = self._store.remote
         directory = read_directory(self._store, config.source_splits)
