@@ -136,8 +136,8 @@ class Place(nn.Module):
         return own.permute(0, 2, 3, 1).reshape(x.shape)
 
 
-class Attention(nn.Module):
-    """Attention with normalised queries and keys, learned gains, and a bias or null keys."""
+class UnitAttention(nn.Module):
+    """UnitAttention with normalised queries and keys, learned gains, and a bias or null keys."""
 
     def __init__(self, width: int, heads: int, *, cross: bool = False) -> None:
         super().__init__()
@@ -186,9 +186,9 @@ class Layer(nn.ModuleDict):
     def __init__(self, model: ModelConfig, *, cross: bool) -> None:
         width = model.width
         hidden = int(model.mlp * (2 / 3) * width)
-        parts: dict[str, nn.Module] = {PLACE: Place(width), SELF: Attention(width, model.heads)}
+        parts: dict[str, nn.Module] = {PLACE: Place(width), SELF: UnitAttention(width, model.heads)}
         if cross:
-            parts[CROSS] = Attention(width, model.heads, cross=True)
+            parts[CROSS] = UnitAttention(width, model.heads, cross=True)
         parts[HIDDEN] = nn.Sequential(
             nn.LayerNorm(width),
             nn.Linear(width, 2 * hidden, bias=False),

@@ -14,7 +14,7 @@ from torch.nn import functional
 from oxcart.shards.errors import ConfigError
 from oxcart.train.laq.build import build_model, parameter_groups, shapes_of
 from oxcart.train.laq.config import FlowConfig, ModelConfig, QuantizerConfig, laq_config
-from oxcart.train.laq.lapa import Attention, Lapa, Place, PositionBias
+from oxcart.train.laq.lapa import Lapa, Place, PositionBias, UnitAttention
 from oxcart.train.laq.quantize import NSVQ
 
 SMALL = ModelConfig(
@@ -86,7 +86,7 @@ def test_the_position_bias_is_a_network_of_the_logarithms_of_each_displacement()
 @pytest.mark.parametrize("cross", [False, True])
 def test_attention_takes_keys_before_the_norm_and_has_null_keys_for_a_context(cross: bool) -> None:
     torch.manual_seed(0)
-    part = Attention(6, 2, cross=cross)
+    part = UnitAttention(6, 2, cross=cross)
     with torch.no_grad():
         for weight in part.parameters():
             weight.add_(0.3 * torch.randn_like(weight))
