@@ -41,7 +41,7 @@ class ExportEpisode:
     images: Mapping[str, list[bytes]]
     """Feature -> a PNG per step."""
     videos: Mapping[str, Sequence[Chunk]]
-    """Feature -> its frames in the codec of `codec_of`."""
+    """Feature -> its frames, in the codec that the feature names."""
     statistics: Mapping[str, Statistics]
     """Feature -> its statistics, of cameras and `columns`."""
 
