@@ -194,7 +194,9 @@ def _group(index: VideoIndex, first: int, end: int) -> tuple[int | None, str | N
 
 def span_digest(table: npt.NDArray[np.int64]) -> int:
     """xxh3-64 of the rows of `VideoIndex.table` of an episode, with times from its first frame on."""
-    return xxh3_64_intdigest((table - (table[0, 0], 0)).tobytes())
+    since = table.copy()
+    since[:, 0] -= table[0, 0]
+    return xxh3_64_intdigest(since.data)
 
 
 def packets_digest(packets: Sequence[Packet], start: int, stop: int) -> int:

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from xxhash import xxh3_64, xxh3_64_intdigest
+from xxhash import xxh3_64_intdigest
 
 from oxcart.compile.catalog import Entry
 from oxcart.compile.images import Frame, ImageError, Resize, image_size
@@ -164,15 +164,9 @@ class LerobotSource(Source):
 
     def describe(self) -> dict[str, Any]:
         """Everything that determines the census rows and episodes, as plain JSON."""
-        environment: dict[str, Any] | None = None
-        if self._rule and self._environment:
-            environment = {
-                "field": self._environment[0],
-                "patterns": list(self._rule.patterns),
-                "known": self._rule.known,
-            }
-        elif self._rule:
-            environment = {"whole": self._rule.whole, "known": self._rule.known}
+        environment = self._rule.describe() if self._rule else None
+        if environment and self._environment:
+            environment["field"] = self._environment[0]
         success = None
         if self._success_rule and self._success:
             success = asdict(replace(self._success_rule, field=self._success[0]))
@@ -198,7 +192,7 @@ class LerobotSource(Source):
     @property
     def at_once(self) -> int:
         """Number of small files of which a process takes the census at once, each in a thread."""
-        return super().at_once if self.remote else 4  # while one is decoded, another is checked
+        return super().at_once if self.remote else 2  # while one is decoded, another is checked
 
     @property
     def expected(self) -> int:
@@ -264,7 +258,7 @@ class LerobotSource(Source):
             action=steps.arrays.get("action"),
             state=steps.arrays.get("state"),
             reward=steps.arrays.get("reward"),
-            instructions=steps.instructions,
+            instructions={name: [*runs] for name, runs in steps.instructions.items()},
             bgr=self._bgr,
         )
 
@@ -349,70 +343,74 @@ class LerobotSource(Source):
         return read_steps(self._dataset, entries, table, self._columns)
 
     def _row(self, entry: EpisodeEntry, steps: RobotSteps | str) -> CensusRow:
-        row: dict[str, Any] = {
-            "key": self.key_of(entry.number),
+        try:
+            if isinstance(steps, str):
+                raise ValueError(steps)
+            return self._usable(entry, steps)
+        except ValueError as error:
+            nowhere = (0,) * len(self.cameras)
+            return CensusRow(
+                **self._place(entry),
+                source_length=0,
+                source_digest=0,
+                heights=nowhere,
+                widths=nowhere,
+                rejected=str(error),
+            )
+
+    def _place(self, entry: EpisodeEntry) -> dict[str, Any]:
+        """Values of the census row of an episode that the metadata tell."""
+        return {
+            "key": f"{self.name}-{entry.number:06d}",
             "source_split": "",
             "source_file": entry.file,
             "source_record": entry.number,
             "source_offset": entry.row,
             "steps": entry.steps,
         }
-        try:
-            if isinstance(steps, str):
-                raise ValueError(steps)
-            return CensusRow(**row, **self._seen(entry, steps))
-        except ValueError as error:
-            nowhere = (0,) * len(self.cameras)
-            row |= {"source_length": 0, "source_digest": 0, "heights": nowhere, "widths": nowhere}
-            return CensusRow(**row, rejected=str(error))
 
-    def _seen(self, entry: EpisodeEntry, steps: RobotSteps) -> dict[str, Any]:
-        """Values of the census row of an episode; a video that does not fit raises a ValueError."""
+    def _usable(self, entry: EpisodeEntry, steps: RobotSteps) -> CensusRow:
+        """The census row of an episode; a video that does not fit raises a ValueError."""
         videos: dict[str, Footage] = {}
-        sizes, length = [], 0
+        heights, widths, length = [], [], 0
         for camera in self.cameras:
             if camera.name in self._films:
                 span = entry.videos[camera.field]
                 index = self._index(span.file)
                 videos[camera.name], size = find_span(index, span, entry.steps, self._dataset.fps)
-                sizes.append((index.height, index.width))
-                length += size
+                height, width = index.height, index.width
             else:
                 some = steps.images[camera.name]
-                sizes.append(_image_size(camera.name, some.views()[0]))
-                length += some.nbytes
+                height, width = _image_size(camera.name, some.part(0, 1).views()[0])
+                size = some.nbytes
+            heights.append(height)
+            widths.append(width)
+            length += size
         digest, primary = steps.digest(), self.cameras[0].name
-        same = xxh3_64()
-        if primary in videos:
-            same.update(videos[primary]["digest"].to_bytes(8, "little"))
-        else:
-            steps.images[primary].add_to(same)
-        if "action" in steps.arrays:
-            same.update(steps.arrays["action"].data)
-        known, environment, session = "declared", None, None
+        shown = videos[primary]["digest"] if primary in videos else steps.images[primary].digest()
+        environment = session = None
         if self._rule:
-            environment, session = (
-                self._rule.find(steps.environment or "") if self._environment else (None, None)
-            )
-            environment = environment or self._rule.whole
-            known = self._rule.known
-        texts = (text for runs in steps.instructions.values() for _, text in runs if text)
-        digests = [digest, *(video["digest"] for video in videos.values())]
-        return {
-            "source_length": length,
-            "source_digest": xxh3_64_intdigest(struct.pack(f"<{len(digests)}Q", *digests)),
-            "environment": environment,
-            "environment_known": known if environment else "unknown",
-            "session": session,
-            "success": steps.success,
-            "terminal": steps.terminal,
-            "instructions": tuple(dict.fromkeys(texts)),
-            "duplicate": same.intdigest(),
-            "sketch": sketch(steps.arrays.values()) if self._sketched else (),
-            "heights": tuple(height for height, _ in sizes),
-            "widths": tuple(width for _, width in sizes),
-            "detail": canonical_json({"steps": digest, "videos": videos}).decode(),
-        }
+            environment, session = self._rule.find(steps.environment or "")
+        texts = [text for runs in steps.instructions.values() for _, text in runs if text]
+        digests = [digest, *[video["digest"] for video in videos.values()]]
+        return CensusRow(
+            **self._place(entry),
+            source_length=length,
+            source_digest=xxh3_64_intdigest(struct.pack(f"<{len(digests)}Q", *digests)),
+            environment=environment,
+            environment_known=self._rule.known if self._rule and environment else "unknown",
+            session=session,
+            success=steps.success,
+            terminal=steps.terminal,
+            instructions=tuple(dict.fromkeys(texts)),
+            duplicate=xxh3_64_intdigest(
+                steps.arrays["action"].data if "action" in steps.arrays else b"", shown
+            ),
+            sketch=sketch(steps.arrays.values()) if self._sketched else (),
+            heights=tuple(heights),
+            widths=tuple(widths),
+            detail=canonical_json({"steps": digest, "videos": videos}).decode(),
+        )
 
     def _index(self, file: str) -> VideoIndex:
         """The frames of a video, which is read once even if several threads ask for it.
