@@ -169,10 +169,10 @@ def test_picked_frames_are_those_that_are_played(options: Mapping[str, str] | No
             assert np.array_equal(picked, played[steps])
     for path in (root / "videos").rglob("*.mp4"):
         write_video(path, (drawn(TOP, 9, 40 - step) for step in range(22)), FPS, {"g": "2", "bf": "0"})
-    with pytest.raises((ImageError, SourceError), match="has changed since the census"):
-        film = opened(root).read(row).images["top"]
-        assert isinstance(film, Film)
-        assert film.pick is not None
+    film = opened(root).read(row).images["top"]
+    assert isinstance(film, Film)
+    assert film.pick is not None
+    with pytest.raises(SourceError, match="has changed since the census"):
         film.pick([1], np.empty((1, *SIZE, 3), np.uint8), Resize())
 
 
