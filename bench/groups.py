@@ -105,9 +105,7 @@ def conversions(frames: Frames) -> None:
     ways: dict[str, Callable[[], object]] = {
         "paint": partial(paint, sample, out),
         "tables": partial(_by_tables, sample, kind, out),
-        "swscale, no flags but bitexact": partial(
-            _by_swscale, sample, kind, out, Interpolation.BILINEAR | Interpolation.BITEXACT
-        ),
+        "swscale as LeRobot calls it": partial(_by_swscale, sample, kind, out, Interpolation.BILINEAR),
         "swscale, exact, bilinear": partial(swscale, EXACT | Interpolation.BILINEAR),
         "swscale, exact, point": partial(swscale, EXACT | Interpolation.POINT),
         "OpenCV, sums of 512ths": opencv,
