@@ -15,6 +15,7 @@ from dataclasses import asdict, replace
 from functools import lru_cache, partial
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 from xxhash import xxh3_64_intdigest
 
@@ -41,8 +42,10 @@ from oxcart.compile.sources.lerobot.exported import own_rule, restored, says_spl
 from oxcart.compile.sources.lerobot.films import (
     Footage,
     VideoIndex,
+    effort,
     find_span,
     list_samples,
+    pick_frames,
     play_span,
     read_index,
 )
@@ -245,7 +248,10 @@ class LerobotSource(Source):
         for camera in self._films:
             video = detail["videos"][camera]
             found[camera] = Film(
-                steps=entry.steps, play=partial(self._play, row, video), copy=partial(self._copy, row, video)
+                steps=entry.steps,
+                play=partial(self._play, row, video),
+                copy=partial(self._copy, row, video),
+                pick=partial(self._pick, row, camera, video),
             )
         return SourceEpisode(
             images=found,
@@ -281,6 +287,32 @@ class LerobotSource(Source):
             raise ImageError(str(error)) from error
         if not same:
             raise episode_error(f"{file} has changed since the census", row)
+
+    def _pick(
+        self,
+        row: Mapping[str, Any],
+        camera: str,
+        video: Footage,
+        steps: Sequence[int],
+        frames: Frame,
+        resize: Resize,
+    ) -> None:
+        entry, file = self._entry(row), video["file"]
+        span = entry.videos[self._films[camera]]
+        try:
+            index = self._index(file)
+            found, _ = find_span(index, span, entry.steps, self._dataset.fps)
+            if found["digest"] != video["digest"]:
+                raise episode_error(f"{file} has changed since the census", row)
+            numbers = [span.first + step for step in steps]
+            if effort(index, numbers) < entry.steps:
+                pick_frames(self._store, file, index, numbers, frames, resize)
+                return
+        except (ValueError, VideoError) as error:
+            raise ImageError(str(error)) from error
+        whole = np.empty((entry.steps, *frames.shape[1:]), np.uint8)
+        self._play(row, video, whole, resize)
+        frames[:] = whole[list(steps)]
 
     def _copy(self, row: Mapping[str, Any], video: Mapping[str, Any], most: int) -> Encoded:
         file, span, fps = video["file"], (video["start"], video["stop"]), self._dataset.fps
