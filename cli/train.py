@@ -76,7 +76,8 @@ def laq(overrides: tuple[str, ...], print_config: bool, resume: str | None, allo
     """Train the latent-action model: what moved between two frames, as a few codes.
 
     KEY=VALUE sets a key of the configuration, such as data.datasets=[bridge,droid] or
-    train.steps=1000; preset=tiny, base or wide chooses the values of all other keys.
+    train.steps=1000; preset=tiny, large, lapa,
+    flow or wide chooses the values of all other keys.
     On several GPUs: torchrun --nproc-per-node 8 -m oxcart.cli.main train laq ...
 
     \b

@@ -169,6 +169,9 @@ def _adopt_source(config: SourceConfig, was: Mapping[str, Any]) -> SourceConfig:
         if replace(video, exclude=frozenset()) == VideoConfig():
             video = replace(described, exclude=video.exclude)
         return replace(config, video=video, licence=config.licence or was["licence"])
+    if config.kind == "lerobot" and config.catalog is None:
+        port = was.get("port") or {"repo_id": None, "dataset": "none"}
+        config = replace(config, catalog=port["repo_id"] or port["dataset"])
     cameras = either(config.cameras, was["cameras"].values())
     same = {name: path for name, path in was["cameras"].items() if {name, path} & {*cameras}}
     environment = was["environment"]

@@ -50,6 +50,8 @@ _MARKS = (
 )
 LEROBOT = ("meta/info.json", "meta_data/info.json")
 """Files in which LeRobot describes a dataset; the second is used by its first version."""
+_LEROBOT_SPLITS = {f"{split}/{LEROBOT[0]}": split for split in SPLITS}
+"""Such a file in the folder of a split -> the split."""
 _LEROBOT_BYTES = 4 << 20
 """Size limit of a LeRobot description, in bytes; real ones have a few kB."""
 _MARK_FILES = tuple(dict.fromkeys(name for _, names in _MARKS for name in names))
@@ -98,11 +100,15 @@ def is_lerobot(store: Store, name: str) -> bool:
     return isinstance(value, dict) and "codebase_version" in value
 
 
+def holds_lerobot(store: Store) -> bool:
+    """Whether a place is a LeRobot dataset, or a folder of one per split."""
+    return any(is_lerobot(store, name) for name in store.found([*LEROBOT, *_LEROBOT_SPLITS]))
+
+
 def lerobot_splits(store: Store) -> list[str]:
     """The splits of which a folder holds a LeRobot dataset each; none if it is a LeRobot dataset itself."""
-    names = [*LEROBOT, *(f"{split}/{LEROBOT[0]}" for split in SPLITS)]
-    there = [name for name in store.found(names) if is_lerobot(store, name)]
-    return [] if {*there} & {*LEROBOT} else [name.partition("/")[0] for name in there]
+    there = [name for name in store.found([*LEROBOT, *_LEROBOT_SPLITS]) if is_lerobot(store, name)]
+    return [] if {*there} & {*LEROBOT} else [_LEROBOT_SPLITS[name] for name in there]
 
 
 def resolved(place: str | os.PathLike[str]) -> str:

@@ -21,12 +21,6 @@ from oxcart.compile.export.features import FILES_PER_FOLDER
 from oxcart.shards.errors import StoreError
 from oxcart.shards.store import WORK, Store
 
-
-def temporary_folder(store: Store) -> str | None:
-    """Folder of temporary files: with the work in progress of a directory; None is the system's."""
-    return None if store.remote else f"{store.url}/{WORK}"
-
-
 GROUP_BYTES, GROUP_ROWS = 4 << 20, 2000
 """Size of a row group, by one or the other: a reader keeps a few, and the footer has a page for each."""
 
@@ -125,6 +119,11 @@ class VideoFile:
     def drop(self) -> None:
         """Forget the chunks."""
         self._chunks.close()
+
+
+def temporary_folder(store: Store) -> str | None:
+    """Folder of temporary files: with the work in progress of a directory; None is the system's."""
+    return None if store.remote else f"{store.url}/{WORK}"
 
 
 class FileSeries(Generic[Kind]):

@@ -117,8 +117,10 @@ def prepare(config: ExportConfig) -> PreparedExport:
     warnings = [
         f"control rate: {rate:g} Hz, and the export says {fps}: times are wrong by {abs(fps / rate - 1):.0%}"
         for rate in rates
-        if rate and rate != fps
+        if rate is not None and rate != fps
     ]
+    if None in rates:
+        warnings.append(f"control rate: unknown, and the export says {fps} Hz, from which times follow")
     known = manifest.control_rate
     if config.fps is None and known is not None and not known["verified"]:
         warnings.append(
@@ -141,10 +143,11 @@ def _check_out(store: Store, overwrite: bool) -> None:
     """Refuse an output that holds anything but an unfinished export, or with `overwrite` an export."""
     store.check_writable()
     check_directory("OUT", store.url, SOURCE)
-    if store.exists(EXPORT):
-        if not overwrite:
-            raise ConfigError(f"{store.url}: holds an export; choose another directory or pass --overwrite")
-    elif not store.exists(EXPORTING) and (others := store.list(limit=1)):
+    if store.exists(EXPORTING):
+        return
+    if store.exists(EXPORT) and not overwrite:
+        raise ConfigError(f"{store.url}: holds an export; choose another directory or pass --overwrite")
+    if not store.exists(EXPORT) and (others := store.list(limit=1)):
         raise ConfigError(f"{store.url}: holds {others[0]}, which no export wrote; choose an empty directory")
 
 
@@ -163,10 +166,10 @@ def export(prepared: PreparedExport, report: Progress = ignore) -> dict[str, Any
     store, manifest = prepared.store, prepared.dataset.manifest
     store.put(EXPORTING, b"")
     store.delete(EXPORT)
-    old = filter(_FILES.fullmatch, store.list())
-    store.delete(
-        *sorted(old, key=lambda name: not name.endswith(lerobot.INFO))
-    )  # what makes others look whole
+    old = [name for name in store.list() if _FILES.fullmatch(name)]
+    opening = [name for name in old if name.endswith(lerobot.INFO)]
+    store.delete(*opening)  # before what they describe
+    store.delete(*old)
     done, infos = [0, 0], {}
     for split in manifest.splits:
         infos[split] = _write_split(prepared, split, report, done)
@@ -258,8 +261,7 @@ def _write_split(prepared: PreparedExport, split: str, report: Progress, done: l
         _list(episodes, columns, listed)
     plain = {name: {what: values.tolist() for what, values in totals[name].items()} for name in features}
     store.put(f"{split}/{lerobot.STATS}", lerobot.as_json(plain))
-    with store.writer(f"{split}/{lerobot.TASKS}") as file:
-        file.write(lerobot.tasks_bytes(list(tasks)))
+    store.put(f"{split}/{lerobot.TASKS}", lerobot.tasks_bytes(list(tasks)))
     return lerobot.make_info(split, features, fps=fps, episodes=number, frames=index, tasks=len(tasks))
 
 

@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterable
 
 from oxcart.compile.sources.videos.files import is_video
-from oxcart.manifests.ownership import LEROBOT, holds_recordings, is_lerobot, lerobot_splits
+from oxcart.manifests.ownership import LEROBOT, holds_lerobot, holds_recordings, is_lerobot
 from oxcart.shards.errors import ConfigError, StoreError
 from oxcart.shards.store import Store
 
@@ -40,7 +40,7 @@ def recognise(source: str) -> tuple[str, str]:
     if not videos:
         if store.listable and holds_recordings(store):
             return "recordings", url
-        if any(is_lerobot(store, name) for name in store.found(LEROBOT)) or lerobot_splits(store):
+        if holds_lerobot(store):
             return "lerobot", url
     if store.remote:
         return ("videos" if videos else "rlds"), url

@@ -127,14 +127,15 @@ def read_av1(unit: bytes) -> Headers:
         ValueError: the bytes are no temporal unit.
     """
     count, key, sequence, still = 0, None, b"", False
-    for kind, whole, payload in _obus(unit):
+    for kind, start, begin, end in _obus(unit):
+        first = unit[begin] if begin < end else 0
         if kind == SEQUENCE_HEADER:
-            sequence, still = whole, bool(payload[:1] and payload[0] & 0x08)
-        elif kind in (FRAME_HEADER, FRAME) and payload:
-            existing = not still and payload[0] & 0x80
-            shows = still or existing or payload[0] & 0x10
+            sequence, still = unit[start:end], bool(first & 0x08)
+        elif kind in (FRAME_HEADER, FRAME) and begin < end:
+            existing = not still and first & 0x80
+            shows = still or existing or first & 0x10
             if key is None:
-                key = still or (not existing and bool(shows) and not payload[0] & 0x60)
+                key = still or (not existing and bool(shows) and not first & 0x60)
             count += bool(shows)
     return Headers(count, bool(key), sequence)
 
@@ -158,8 +159,8 @@ def read_vp9(data: bytes) -> Headers:
     return Headers(count, bool(key))
 
 
-def _obus(unit: bytes) -> Iterator[tuple[int, bytes, bytes]]:
-    """Type, all bytes and payload of each unit (OBU)."""
+def _obus(unit: bytes) -> Iterator[tuple[int, int, int, int]]:
+    """Type of each unit (OBU), and where it, its payload and its end are."""
     position = 0
     while position < len(unit):
         first, start = unit[position], position
@@ -171,7 +172,7 @@ def _obus(unit: bytes) -> Iterator[tuple[int, bytes, bytes]]:
             size, position = _leb128(unit, position)
         if not 0 <= size <= len(unit) - position:
             raise ValueError("has a packet that ends inside a unit")
-        yield first >> 3 & 15, unit[start : position + size], unit[position : position + size]
+        yield first >> 3 & 15, start, position, position + size
         position += size
 
 
@@ -188,7 +189,7 @@ def _leb128(data: bytes, position: int) -> tuple[int, int]:
 def _sequence_of(extradata: bytes) -> bytes:
     """The sequence header in `av1C`, or in what an encoder gives in its place."""
     units = extradata[4:] if extradata[:1] == b"\x81" else extradata
-    return next((whole for kind, whole, _ in _obus(units) if kind == SEQUENCE_HEADER), b"")
+    return next((units[start:end] for kind, start, _, end in _obus(units) if kind == SEQUENCE_HEADER), b"")
 
 
 def _vp9_frames(data: bytes) -> list[bytes]:

@@ -71,7 +71,7 @@ def test_print_config_shows_every_key_and_trains_nothing(tmp_path: Path) -> None
     ("given", "said"),
     [
         (["train.step=1"], "train.step: no such key; did you mean train.steps?"),
-        (["preset=huge"], "preset: expected one of base, tiny, wide"),
+        (["preset=huge"], "preset: expected one of flow, lapa, large, tiny, wide"),
         (["preset=tiny"], "data.datasets: expected at least one dataset"),
         (
             ["preset=tiny", "data.datasets=[/nowhere]"],

@@ -125,7 +125,7 @@ WRONG = [
         "--output: expected a name that ends in .png, .jpg, .jpeg or .webp, got 'x.xyz'",
     ),
     ("train laq x", "override 'x': expected KEY=VALUE"),
-    ("train laq preset=none", "preset: expected one of base, tiny, wide"),
+    ("train laq preset=none", "preset: expected one of flow, lapa, large, tiny, wide"),
     # Options that say nothing together, or alone.
     ("compile SOURCE out --fit crop", "--fit: expected with --size, got crop alone"),
     ("compile SOURCE DATASET --extend --fit crop", "--fit: expected with --size, got crop alone"),

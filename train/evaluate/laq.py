@@ -26,6 +26,7 @@ from oxcart.train.evaluate.sentences import SentenceModel, describe
 from oxcart.train.evaluate.strategy import Context
 from oxcart.train.evaluate.subsets import Subset, default_subsets
 from oxcart.train.flow import flow_meter
+from oxcart.train.laq.build import build_model
 from oxcart.train.laq.config import TEACHERS, LaqConfig
 from oxcart.train.laq.model import LatentActionModel, to_float
 from oxcart.train.ranks import ALONE, Ranks
@@ -178,7 +179,7 @@ def untrained_model(
     """The model as when training began: weights drawn from its seed, the codebook from a first batch."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.train.seed)
-        model = LatentActionModel(config.model, config.quantizer, trained.decoder.flow is not None)
+        model = build_model(config.model, config.quantizer, config.flow)
     model = model.to(device).eval()
     count = min(config.data.batch_size, loader.epoch_length)
     frames = to_float(loader.at(np.arange(count)).frames.to(device))

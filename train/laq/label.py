@@ -42,8 +42,9 @@ from oxcart.train.data.config import rate_given
 from oxcart.train.data.sampling import TooShortError
 from oxcart.train.device import pick_device
 from oxcart.train.finite import refuse
+from oxcart.train.laq.build import build_model, shapes_of
 from oxcart.train.laq.config import LaqConfig, laq_config
-from oxcart.train.laq.model import NONE, LatentActionModel, shapes_of, to_float, to_uint8
+from oxcart.train.laq.model import NONE, LatentActionModel, to_float, to_uint8
 from oxcart.train.laq.validate import pairs_of
 from oxcart.train.ranks import ALONE, Ranks, gathered, on_main
 from oxcart.train.trained_on import TrainedOn, read_record
@@ -84,15 +85,14 @@ def open_run(run: Path, name: str = checkpoints.LAST, device: str = "auto") -> L
     where = pick_device(device)
     header = checkpoints.read_header(path)
     identity = checkpoints.entry(path, header.state, "identity", dict)
-    flow = checkpoints.entry(path, identity, "flow", str) != "none"
     try:
         config = laq_config([], checkpoints.entry(path, header.state, "config", dict))
     except ConfigError as error:
         raise CorruptError(f"{path}: config: is not that of a latent-action model: {error}") from error
     # Shapes are compared first: a configuration may ask for any amount of memory, and so may a file.
-    wanted = shapes_of(config.model, config.quantizer, flow)
+    wanted = shapes_of(config.model, config.quantizer, config.flow)
     checkpoints.check_shapes(path, header.model, wanted, whole=False)
-    model = LatentActionModel(config.model, config.quantizer, flow)
+    model = build_model(config.model, config.quantizer, config.flow)
     shapes = {name: one.shape for name, one in model.state_dict().items()}
     checkpoints.check_shapes(path, header.model, shapes)
     saved = checkpoints.load(path, weights_only=True)

@@ -28,12 +28,11 @@ from oxcart.train.evaluate.laq import EvaluateOptions, analyse
 from oxcart.train.evaluate.report import report_html, report_json
 from oxcart.train.flow import build_teacher, flow_loss
 from oxcart.train.laq.augment import augment, draw_numbers
+from oxcart.train.laq.build import build_model, parameter_groups, shapes_of
 from oxcart.train.laq.config import AugmentConfig, LaqConfig
 from oxcart.train.laq.model import (
     LaqOutput,
     LatentActionModel,
-    parameter_groups,
-    shapes_of,
     to_float,
     to_uint8,
 )
@@ -53,8 +52,6 @@ from oxcart.train.run import run_task
 from oxcart.train.task import BatchSlice
 from oxcart.train.trained_on import TrainedOn
 
-SETTLING = 0.1
-"""Final share of the steps, in which no codes are replaced."""
 RATIOS = ("copy_ratio", "constant_ratio", "permuted_ratio")
 
 
@@ -91,8 +88,7 @@ class LaqTask:
 
     def _check_memory(self, device: torch.device) -> None:
         """Refuse a model that does not fit into this machine's memory, where it is built even for a GPU."""
-        flow = self._config.flow.teacher != "none"
-        shapes = shapes_of(self._config.model, self._config.quantizer, flow)
+        shapes = shapes_of(self._config.model, self._config.quantizer, self._config.flow)
         count = sum(map(math.prod, shapes.values()))
         what = f"{count:,} weights" + (", their gradients and moments" if device.type == "cpu" else "")
         size = count * (16 if device.type == "cpu" else 4)
@@ -111,10 +107,10 @@ class LaqTask:
 
     def build(self) -> LatentActionModel:
         config = self._config
-        return LatentActionModel(config.model, config.quantizer, self._teacher is not None)
+        return build_model(config.model, config.quantizer, config.flow)
 
     def groups(self, model: nn.Module) -> list[dict[str, Any]]:
-        return parameter_groups(model, self._config.train.weight_decay)
+        return parameter_groups(model, self._config.train.weight_decay, self._config.quantizer.rate)
 
     def loader(self, rank: int, world_size: int) -> Loader:
         data, model = self._config.data, self._config.model
@@ -165,7 +161,9 @@ class LaqTask:
         if model.training:
             self._counts += count_codes(out.codes.detach(), config.quantizer.codes)
         error = functional.mse_loss(out.prediction, frames[:, 1])
-        loss, metrics = error + out.loss.float(), {"mse": error / 4}
+        scale = 0.25 if config.model.kind == "lapa" else 1.0  # its loss is of pixels in [0, 1]
+        loss = scale * error + out.loss.float()
+        metrics = {"mse": error / 4}
         if out.flow is not None:
             assert self._teacher is not None
             apart = flow_loss(out.flow, self._teacher(to_uint8(frames), frames))
@@ -186,9 +184,8 @@ class LaqTask:
         counts = accelerator.reduce(self._counts, "sum") if accelerator.num_processes > 1 else self._counts
         model.quantizer.count(counts)
         self._counts.zero_()
-        # A copied code needs steps to find a use of its own, so none is made at the end.
-        early = step <= (1 - SETTLING) * self._config.train.steps
-        replaced = model.quantizer.replace(self._config.train.seed, step) if early else 0
+        train, batch_size = self._config.train, self._config.data.batch_size
+        replaced = model.quantizer.replace(train.seed, step, train.steps, batch_size)
         if replaced:
             self._agree(model, accelerator)
         return {"codes_replaced": float(replaced)} if replaced else {}

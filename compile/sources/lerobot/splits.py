@@ -20,13 +20,15 @@ from oxcart.compile.sources.lerobot.source import LerobotSource
 from oxcart.compile.sources.places import INDEX, KEY, OPTION, ListedPlaces
 from oxcart.manifests.columns import parse_columns
 from oxcart.manifests.licence import check_licence
-from oxcart.manifests.ownership import EXPORT, EXPORTING
+from oxcart.manifests.ownership import EXPORT, EXPORT_FORMAT, EXPORTING
 from oxcart.shards.choices import one_of
 from oxcart.shards.errors import ConfigError, SourceError
 from oxcart.shards.store import Store
 
 MOST_BYTES = 4 << 20
 """Size limit of `oxcart-export.json`, in bytes."""
+_KEPT = ("cameras", "control_rate", "no_action")
+"""Fields of it that are read back as they are."""
 
 
 class LerobotSplits(Source):
@@ -71,7 +73,7 @@ class LerobotSplits(Source):
         licence = config.licence or about.get("licence")
         self.licence = check_licence(licence) if licence is not None else None
         self.citation = about.get("citation")
-        self.control_rate = about.get("control_rate") or first.control_rate
+        self.control_rate = about["control_rate"] if about else first.control_rate
         self.version, self.cameras, self.no_action = first.version, first.cameras, first.no_action
         self.array_sizes, self.array_columns = first.array_sizes, first.array_columns
 
@@ -153,14 +155,13 @@ def _read_export(store: Store) -> dict[str, Any]:
         return {}
     try:
         found = json.loads(store.read(EXPORT, MOST_BYTES))
+        if found["format"] != EXPORT_FORMAT:
+            raise ValueError(f"format {found['format']!r}, expected {EXPORT_FORMAT!r}")
         about = {**found["dataset"], **{name: found[name] for name in _KEPT}}
         about["columns"] = {name: parse_columns(entry) for name, entry in found["columns"].items()}
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise SourceError(f"cannot be parsed: {error}; export anew", file=f"{store.url}/{EXPORT}") from error
     return about
-
-
-_KEPT = ("cameras", "control_rate", "no_action")
 
 
 def _adopted(config: SourceConfig, about: Mapping[str, Any]) -> SourceConfig:

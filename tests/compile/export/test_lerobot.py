@@ -25,7 +25,7 @@ from oxcart.manifests.dataset import Dataset
 from oxcart.manifests.ownership import EXPORT, EXPORTING
 from oxcart.manifests.split import SplitRule
 from oxcart.shards.codec import Encoding
-from oxcart.shards.errors import ConfigError
+from oxcart.shards.errors import ConfigError, CorruptError
 from sample_compile import CAMERAS, Compiled, compiled, one_line, tree, tree_of
 from servers import BUCKET, Server
 
@@ -218,6 +218,18 @@ def test_an_interrupted_export_opens_nowhere_and_starts_anew(
     assert (out / EXPORTING).exists()
     assert not [*out.rglob("info.json"), *out.rglob(EXPORT), *out.rglob("README.md")]
     assert tree(exported(six_episodes.out, out, images=True)) == tree(images)
+
+
+def test_a_damaged_dataset_ends_the_export(root: Path, tmp_path: Path) -> None:
+    (shard, *_) = sorted(root.glob("shards/val-*.tar"))
+    data = bytearray(shard.read_bytes())
+    data[-4096] ^= 1
+    shard.write_bytes(data)
+    out = tmp_path / "out"
+    with pytest.raises(CorruptError) as caught:
+        exported(root, out, images=True, workers=2)
+    one_line(caught.value)
+    assert not [*out.rglob("info.json"), *out.rglob(EXPORT)]
 
 
 def test_only_an_export_is_replaced(six_episodes: Compiled, images: Path, tmp_path: Path) -> None:

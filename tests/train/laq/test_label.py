@@ -218,7 +218,6 @@ def config(section: str, **values: Any) -> Callable[[dict[str, Any]], None]:
         (state(config={"model": 5}), "config: is not that of a latent-action model: "),
         (state(identity=None), "identity: expected dict, got 'None'"),
         (state(identity=5), "identity: expected dict, got '5'"),
-        (state(identity={}), "flow: expected str, got 'None'"),
         (config("data", offset=-1), "config: .*: data.offset: expected at least 1, got -1"),
         (config("model", width=32), r"\w+\..* is \[.*16.*\], and \["),
         (config("model", width=1 << 16), r"\w+\..* is \[.*\], and \["),

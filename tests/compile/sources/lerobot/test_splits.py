@@ -147,9 +147,11 @@ def test_what_is_no_folder_of_splits_is_refused(exported: Path, two: Path, tmp_p
     shutil.rmtree((unfinished / EXPORTING).parent)
     about = json.loads((unfinished / EXPORT).read_bytes())
     del about["columns"]
-    (unfinished / EXPORT).write_text(json.dumps(about))
-    with pytest.raises(SourceError, match="cannot be parsed: 'columns'"):
-        opened(unfinished)
+    for changed, said in ((about, "'columns'"), (about | {"format": "oxcart-export/9"}, "'oxcart-export/9'")):
+        (unfinished / EXPORT).write_text(json.dumps(changed))
+        with pytest.raises(SourceError, match=f"cannot be parsed: .*{said}") as caught:
+            opened(unfinished)
+        one_line(caught.value)
 
 
 def test_a_table_of_environments_names_episodes_by_key(exported: Path, tmp_path: Path) -> None:
