@@ -38,7 +38,7 @@ class Ranks(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Place:
+class Member:
     """The `Ranks` of a command that trains nothing; by default this process alone."""
 
     process_index: int = 0
@@ -50,11 +50,11 @@ class Place:
         return self.process_index == 0
 
 
-ALONE = Place()
+ALONE = Member()
 """One process."""
 
 
-def join(*, gpu: bool, timeout_s: float = TIMEOUT_S) -> Place:
+def join(*, gpu: bool, timeout_s: float = TIMEOUT_S) -> Member:
     """Meet the other ranks of `torchrun`, and take the GPU of this one; without torchrun there are none.
 
     Args:
@@ -75,7 +75,7 @@ def join(*, gpu: bool, timeout_s: float = TIMEOUT_S) -> Place:
     except (RuntimeError, ValueError, KeyError) as error:
         reason = " ".join(str(error).split())
         raise ConfigError(f"environment: ranks cannot meet: {type(error).__name__}: {reason}") from error
-    return Place(process_index=distributed.get_rank(), num_processes=distributed.get_world_size())
+    return Member(process_index=distributed.get_rank(), num_processes=distributed.get_world_size())
 
 
 def gathered(work: Callable[[], list[tuple[int, Any]]], ranks: Ranks) -> list[tuple[int, Any]]:
