@@ -16,10 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from films import CODECS, RATE, Shot, decoded, shoot
-from oxcart.shards.codec import Encoded
+from oxcart.shards.codec import VIDEO_EXTENSIONS, Encoded
 from oxcart.shards.video import access_units, decode_group, presentation, wrap
-
-EXTENSIONS = {"av1": "ivf", "vp9": "ivf"}
 
 
 class Member(NamedTuple):
@@ -105,7 +103,7 @@ def test_ffmpeg_plays_the_member(member: Member, tmp_path: Path) -> None:
     program = shutil.which("ffmpeg")
     if program is None:
         pytest.skip("ffmpeg is not here")
-    path = tmp_path / f"front.{EXTENSIONS.get(member.codec, member.codec)}"
+    path = tmp_path / f"front.{VIDEO_EXTENSIONS[member.codec]}"
     path.write_bytes(member.encoded.header + b"".join(member.encoded.chunks))
     command = f"{program} -v error -xerror -i {path} -fps_mode passthrough -f framemd5 -"
     run = subprocess.run(command.split(), capture_output=True, text=True, check=True)
@@ -114,7 +112,7 @@ def test_ffmpeg_plays_the_member(member: Member, tmp_path: Path) -> None:
 
 
 def test_a_member_that_pyav_opens_shows_the_frames_of_its_source(member: Member, tmp_path: Path) -> None:
-    path = tmp_path / f"front.{EXTENSIONS.get(member.codec, member.codec)}"
+    path = tmp_path / f"front.{VIDEO_EXTENSIONS[member.codec]}"
     path.write_bytes(member.encoded.header + b"".join(member.encoded.chunks))
     with av.open(str(path)) as file:
         frames = np.stack([frame.to_ndarray(format="rgb24") for frame in file.decode(video=0)])
