@@ -35,6 +35,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list, gather_object
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from oxcart.shards.errors import ConfigError, NotFiniteError
@@ -49,6 +50,7 @@ from oxcart.train.finite import not_finite, samples, some
 from oxcart.train.ranks import on_main, together
 from oxcart.train.report import Clock, RunLog, last_validation
 from oxcart.train.resume import Restored, restore
+from oxcart.train.sharding import ShardedWriter, find, gather, shard
 from oxcart.train.task import BatchSlice, Task
 from oxcart.train.trained_on import TrainedOn
 
@@ -104,6 +106,9 @@ def fit(
         )
     torch.manual_seed(train.seed)
     module = task.build()
+    sharded = train.shard == "full" and world > 1
+    if sharded:
+        shard(module, accelerator)
     loader = task.loader(accelerator.process_index, world)
     optimizer = torch.optim.AdamW(
         task.groups(module), lr=train.lr, betas=(train.betas[0], train.betas[1]), fused=fused(accelerator)
@@ -111,11 +116,12 @@ def fit(
     keep_row_rates(optimizer)
     if train.compile:
         module.compile()
-    model, prepared = accelerator.prepare(module, optimizer)
-    path = checkpoints.path_of(run)
+    prepared = accelerator.prepare(optimizer)
+    model = module if sharded else accelerator.prepare(module)
+    path = _last(run, train.shard)
     found = Restored(0, float("inf"), 0, afresh=False, record=None)
     record: TrainedOn | None = TrainedOn.of(loader)
-    if resume and path.exists():
+    if resume and path is not None:
         found = together(
             lambda: restore(path, task, module, optimizer, loader, accelerator, allow_changes), accelerator
         )
@@ -140,6 +146,7 @@ def fit(
         optimizer=prepared,
         plain=optimizer,
         loader=loader,
+        writer=ShardedWriter(run, accelerator) if train.shard == "full" else None,
         record=record,
         log=log,
         best=found.best,
@@ -162,6 +169,8 @@ class _Run:
     optimizer: Any
     plain: torch.optim.Optimizer
     loader: Loader
+    writer: ShardedWriter | None
+    """Writes checkpoints that are sharded; None if they are not."""
     record: TrainedOn | None
     """What the run was trained on; None if an earlier stretch of it kept no record."""
     log: RunLog
@@ -189,7 +198,7 @@ class _Run:
                     if self.validated != step:
                         validated, best = self._validate(step)
                         self._save(step, best)
-                    self._finish()
+                    self._finish(step)
                 while step < config.steps:
                     began = time.perf_counter()
                     batch = next(batches)
@@ -224,11 +233,13 @@ class _Run:
                             validated, best = self._validate_and_keep(step)
                         self._save(step, best)
                         if validates and not stopped:
-                            self._finish()
+                            self._finish(step)
                     if stopped:
                         break
                 if not self.validate_every and not stopped:
-                    self._finish()
+                    self._finish(step)
+                if self.writer is not None:
+                    self.writer.wait()
             finally:
                 batches.close()  # type: ignore[attr-defined]
                 self.log.close()
@@ -264,7 +275,7 @@ class _Run:
                     limit = config.clip or float("inf")
                     found = accelerator.clip_grad_norm_(self.module.parameters(), limit)
                     assert found is not None
-                    norm = found.detach()
+                    norm = found.full_tensor() if isinstance(found, DTensor) else found.detach()
                 self.optimizer.step()
                 self.optimizer.zero_grad(set_to_none=True)
             for name, value in {"loss": loss, **metrics}.items():
@@ -282,9 +293,13 @@ class _Run:
             one = batch.take(slice(0, 1))
             piece = BatchSlice(step, torch.zeros(1, dtype=torch.int64), self.batch_size)
             loss, _ = self.task.loss(self.module, one, piece)
-            # Not backward(): it would set off the exchange of gradients between ranks.
             learning = [one for one in module.parameters() if one.requires_grad]
-            torch.autograd.grad(loss, learning, allow_unused=True)
+            if any(isinstance(one, DTensor) for one in learning):
+                loss.backward()  # type: ignore[no-untyped-call]  # whose gradients, exchanged by all ranks alike, are dropped
+                module.zero_grad(set_to_none=True)
+            else:
+                # Not backward(): it would set off the exchange of gradients between ranks.
+                torch.autograd.grad(loss, learning, allow_unused=True)
         module._compiled_call_impl = compiled
         return float(counter.get_total_flops()) * len(batch)
 
@@ -367,8 +382,8 @@ class _Run:
         )
 
     def _good(self) -> str:
-        path = checkpoints.path_of(self.run)
-        if not path.exists():
+        path = _last(self.run, self.config.shard)
+        if path is None:
             return "none was saved"
         return f"the last checkpoint is {path}, step {self.saved:,}"
 
@@ -419,6 +434,9 @@ class _Run:
         others."""
         if step != self.config.steps:
             return self._validate(step)
+        if self.writer is not None:
+            self._save(step, False)  # which takes all ranks
+            return self._validate(step)
         states = self._random_states()
         try:
             return self._validate(step)
@@ -433,11 +451,19 @@ class _Run:
         """Write a line of metrics."""
         on_main(lambda: self.log.metrics(kind, step, values), self.accelerator)
 
-    def _finish(self) -> None:
-        """Draw figures: after the checkpoint, which must not be lost to a disk that they fill."""
-        on_main(lambda: self.task.finish(self.module, self.run), self.accelerator)
+    def _finish(self, step: int) -> None:
+        """Draw figures: after the checkpoint, which must not be lost to a disk that they fill. Weights that
+        are sharded are gathered once, at the end of the run."""
+        weights: Mapping[str, Tensor] | None = self.module.state_dict()
+        if any(isinstance(one, DTensor) for one in self.module.parameters()):
+            weights = gather(self.module) if step == self.config.steps else None
+        on_main(lambda: self.task.finish(self.module, self.run, weights), self.accelerator)
 
     def _save(self, step: int, best: bool) -> None:
+        if self.writer is not None:
+            self.writer.save(step, self.module, self.plain, self._state())
+            self.saved = step
+            return
         states = self._random_states()
         on_main(lambda: self._write(step, best, states), self.accelerator)
         self.saved = step
@@ -449,7 +475,18 @@ class _Run:
 
     def _write(self, step: int, best: bool, states: Mapping[str, Tensor]) -> None:
         """Write the checkpoint; called in the main process."""
-        state = {
+        saved = Checkpoint(
+            step=step,
+            model=self.module.state_dict(),
+            optimizer=self.plain.state_dict(),
+            random=states,
+            state=self._state(),
+        )
+        checkpoints.save(self.run, saved, best=best)
+
+    def _state(self) -> dict[str, Any]:
+        """What a checkpoint holds beside tensors and the step."""
+        return {
             "loader": self.loader.state_dict(),
             "best": self.best if self.best < float("inf") else None,
             "validated": self.validated,
@@ -460,14 +497,19 @@ class _Run:
             "world_size": self.accelerator.num_processes,
             **self.task.state(),
         }
-        saved = Checkpoint(
-            step=step,
-            model=self.module.state_dict(),
-            optimizer=self.plain.state_dict(),
-            random=states,
-            state=state,
-        )
-        checkpoints.save(self.run, saved, best=best)
+
+
+def _last(run: Path, kind: str) -> Path | None:
+    """The last checkpoint of a run, of the kind that `train.shard` asks for; None if there is none.
+
+    Raises:
+        ConfigError: the run has checkpoints of the other kind.
+    """
+    whole, sharded = checkpoints.path_of(run), find(run)
+    if (kind == "full" and whole.exists()) or (kind == "none" and sharded is not None):
+        other = "full" if kind == "none" else "none"
+        raise ConfigError(f"train.shard: the run was started with {other}, got {kind}; keep it, on any ranks")
+    return sharded if kind == "full" else whole if whole.exists() else None
 
 
 def learning_rate(step: int, config: TrainConfig) -> float:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 from transformers import LogitsProcessor
 
 from oxcart.train.vla.model import ActionModel, Shape, code_logits, code_loss
@@ -78,6 +79,8 @@ def emit_from(policy: Policy, inputs: dict[str, Tensor]) -> tuple[Tensor, Tensor
                 kept[:, allowed] = scores[:, allowed]
                 return kept
 
+        if isinstance(policy.model.backbone, FSDPModule):
+            policy.model.backbone.unshard()  # generation enters the vision tower without the model around it
         made = policy.model.backbone.generate(  # type: ignore[operator]
             **inputs,
             logits_processor=[Constrain()],

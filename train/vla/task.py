@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from oxcart.manifests.dataset import Dataset
-from oxcart.shards.errors import ConfigError
+from oxcart.shards.errors import ConfigError, NotFiniteError
 from oxcart.shards.files import write_file
 from oxcart.train.data import Batch, Loader
 from oxcart.train.data.order import derive
@@ -89,6 +89,7 @@ class VlaTask:
         self._policy: Policy | None = None
         self._frames: tuple[int, int] = (0, 0)
         self._panel: Panel | None = None
+        self._sharded = config.train.shard == "full"
 
     def _open(self, splits: Sequence[str]) -> dict[str, dict[str, Loader]]:
         """Split -> dataset -> loader, for datasets that have the split."""
@@ -226,7 +227,8 @@ class VlaTask:
 
         def ask() -> list[tuple[int, Any]]:
             parts: list[tuple[int, Any]] = []
-            for i, batch in chunks(loader, count, self._config.val.seed, share):
+            failure = None
+            for i, batch in chunks(loader, count, self._config.val.seed, share, even=self._sharded):
                 true, frames = labels.of(batch).cpu(), labels.frames(batch)
                 refuse((true == NONE).any(1), batch, "latents")
                 pixels = frames.permute(0, 3, 1, 2).float()
@@ -234,14 +236,22 @@ class VlaTask:
                 codes, nll = true, torch.zeros(true.shape)
                 if model:
                     with accelerator.autocast():
-                        codes = emit(policy, frames, batch.instruction)[0].cpu()
+                        # First, since a model that is sharded begins with a whole pass.
                         _, _, logits = score(policy, frames, batch.instruction, true, policy.model)
+                        codes = emit(policy, frames, batch.instruction)[0].cpu()
                     told = logits.log_softmax(-1).cpu()
                     nll = -told.gather(-1, true[..., None])[..., 0]
-                    refuse(~nll.isfinite().all(1), batch, "logits")
+                    try:
+                        refuse(~nll.isfinite().all(1), batch, "logits")
+                    except NotFiniteError as error:
+                        failure = failure or error  # raised once no rank waits for this one's passes
                 places = zip(batch.environment, batch.key, batch.t.tolist(), strict=True)
                 about = thumbs, list(batch.instruction), list(places)
+                if i < 0:
+                    continue
                 parts.append((i, (true.numpy(), codes.numpy(), nll.double().numpy(), *about)))
+            if failure is not None:
+                raise failure
             return parts
 
         found = [part for _, part in gathered(ask, accelerator)]
@@ -268,7 +278,7 @@ class VlaTask:
     def warnings(self, values: Mapping[str, Any]) -> list[str]:
         return []
 
-    def finish(self, model: nn.Module, run: Path) -> None:
+    def finish(self, model: nn.Module, run: Path, weights: Mapping[str, Tensor] | None) -> None:
         assert self._policy is not None
         config = self._config
         about = {
@@ -277,7 +287,8 @@ class VlaTask:
             "laq": config.data.laq,
             "lora": config.vla.tune == "lora",
         }
-        save_policy(self._policy, self._processor, run, config.model, about)
+        if weights is not None:
+            save_policy(self._policy, self._processor, run, config.model, about, weights)
         metrics = read_metrics(run)
         draw_curves(run / "loss.png", metrics, list(self._held_out))
         last = last_validation(run)
