@@ -1,7 +1,7 @@
 """Train a model that no rank can hold alone: shard its weights, gradients and moments among the ranks.
 
     shard(module, accelerator)                 # by FSDP2; the optimizer is made after it
-    writer = ShardedWriter(run, accelerator)
+    writer = ShardedWriter(run, ranks)
     writer.save(step, module, optimizer, state)
     load(find(run), module, optimizer, rank)   # on any number of ranks
 
@@ -16,9 +16,11 @@ after the other, so each rank has to make as many passes as the others, also in 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import shutil
+import warnings
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future
 from pathlib import Path
@@ -32,7 +34,7 @@ from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader, Hu
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 from torch.distributed.checkpoint.state_dict_loader import load as load_state
-from torch.distributed.checkpoint.state_dict_saver import async_save
+from torch.distributed.checkpoint.state_dict_saver import async_save, save
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
@@ -41,7 +43,7 @@ from oxcart.shards.errors import CorruptError, StoreError
 from oxcart.shards.files import remove, sync_folder, write_file
 from oxcart.train.checkpoint import LAST, UNREADABLE, VERSION, Header, entry, random_states
 from oxcart.train.finite import not_finite
-from oxcart.train.ranks import on_main
+from oxcart.train.ranks import ALONE, Ranks, on_main
 
 ABOUT = "about.json"
 MOMENTS = ("step", "exp_avg", "exp_avg_sq")
@@ -86,13 +88,13 @@ class ShardedWriter:
 
     Args:
         run: directory of the run.
-        accelerator: its ranks write together; each makes a writer.
+        ranks: the processes, which write together; each makes a writer.
     """
 
-    def __init__(self, run: Path, accelerator: Accelerator) -> None:
-        self._folder, self._accelerator = run / "checkpoints", accelerator
+    def __init__(self, run: Path, ranks: Ranks = ALONE) -> None:
+        self._folder, self._ranks = run / "checkpoints", ranks
         # The ranks talk in the background too, which must not mix with what training says.
-        self._group = distributed.new_group(backend="gloo") if accelerator.num_processes > 1 else None
+        self._group = distributed.new_group(backend="gloo") if distributed.is_initialized() else None
         self._pending: Future[Any] | None = None
 
     def save(
@@ -117,14 +119,15 @@ class ShardedWriter:
             remove(new)
             write_file(new / ABOUT, json.dumps(about, sort_keys=True).encode())
 
-        on_main(begin, self._accelerator)
-        rank = self._accelerator.process_index
+        on_main(begin, self._ranks)
+        rank = self._ranks.process_index
         own = {f"random/{rank}/{name}": value for name, value in random_states().items()}
-        saved = async_save(
-            {**_tensors(module, optimizer), **own},
-            storage_writer=_Storage(new, final),
-            process_group=self._group,
-        )
+        tensors, storage = {**_tensors(module, optimizer), **own}, _Storage(new, final)
+        if self._group is None:
+            with self._explained(), _single():
+                save(tensors, storage_writer=storage)
+            return
+        saved = async_save(tensors, storage_writer=storage, process_group=self._group)
         assert isinstance(saved, Future)
         self._pending = saved
 
@@ -135,9 +138,14 @@ class ShardedWriter:
             StoreError: it cannot be written; the checkpoint before it is whole.
         """
         pending, self._pending = self._pending, None
-        try:
-            if pending is not None:
+        if pending is not None:
+            with self._explained():
                 pending.result()
+
+    @contextlib.contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
         except (CheckpointException, OSError) as error:
             reason = next(iter(error.failures.values()))[0] if hasattr(error, "failures") else error
             raise StoreError(
@@ -162,6 +170,14 @@ class _Storage(HuggingFaceStorageWriter):
         for path in self._final.parent.glob(f"{LAST}-*/"):
             if path != self._final:
                 shutil.rmtree(path)
+
+
+@contextlib.contextmanager
+def _single() -> Iterator[None]:
+    """Silence the warning that there is but one process."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "torch.distributed is disabled")
+        yield
 
 
 def read_header(path: Path, module: nn.Module, optimizer: torch.optim.Optimizer) -> Header:
@@ -214,7 +230,8 @@ def load(path: Path, module: nn.Module, optimizer: torch.optim.Optimizer, rank: 
             for name, one in found.items()
             if name.startswith(f"random/{rank}/")
         }
-        load_state({**tensors, **own}, storage_reader=HuggingFaceStorageReader(str(path)))
+        with contextlib.nullcontext() if distributed.is_initialized() else _single():
+            load_state({**tensors, **own}, storage_reader=HuggingFaceStorageReader(str(path)))
     except (CheckpointException, *UNREADABLE) as error:
         raise CorruptError(f"{path}: cannot be read: {' '.join(str(error).split())[:200]}") from error
     if wrong := not_finite(tensors):
