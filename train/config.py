@@ -163,6 +163,8 @@ class TrainConfig:
     """Steps between checkpoints."""
     threads: int | None = None
     """Threads of torch on the CPU; null keeps torch's default."""
+    timeout: int = 1800
+    """Seconds that a rank waits for the others, before it ends because one is lost."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -48,6 +48,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "train.log_every": (1, COUNT),
     "train.save_every": (1, COUNT),
     "train.threads": (1, THREADS),
+    "train.timeout": (1, 10**6),
     "val.every": (0, COUNT),
     "val.samples": (1, COUNT),
     "val.batch_size": (1, COUNT),

@@ -28,7 +28,7 @@ from oxcart.train.evaluate.laq import EvaluateOptions, analyse
 from oxcart.train.evaluate.report import report_html, report_json
 from oxcart.train.flow import build_teacher, flow_loss
 from oxcart.train.laq.augment import augment, draw_numbers
-from oxcart.train.laq.build import build_model, parameter_groups, shapes_of
+from oxcart.train.laq.build import build_model, identity_of, parameter_groups, shapes_of
 from oxcart.train.laq.config import AugmentConfig, LaqConfig
 from oxcart.train.laq.model import (
     LaqOutput,
@@ -47,7 +47,6 @@ from oxcart.train.laq.validate import (
 )
 from oxcart.train.loaders import open_datasets, open_splits, scored, training_loader
 from oxcart.train.loop import Result
-from oxcart.train.ranks import on_main
 from oxcart.train.report import by_split, describe, last_validation, read_metrics
 from oxcart.train.run import run_task
 from oxcart.train.task import BatchSlice
@@ -213,9 +212,7 @@ class LaqTask:
                     by_dataset[name]["held_out (%)"] = 100 * record.share_held_out(loader)
             values |= by_split(split, by_dataset)
         if self._evaluates(step):
-            values |= (
-                on_main(partial(self._evaluate, model, step, accelerator.device, record), accelerator) or {}
-            )
+            values |= self._evaluate(model, step, accelerator, record)
         return values
 
     def _evaluates(self, step: int) -> bool:
@@ -224,9 +221,9 @@ class LaqTask:
         return bool(self._strategies) and (number % config.evaluate.every == 0 or step == config.train.steps)
 
     def _evaluate(
-        self, model: LatentActionModel, step: int, device: torch.device, record: TrainedOn | None
+        self, model: LatentActionModel, step: int, accelerator: Accelerator, record: TrainedOn | None
     ) -> dict[str, float]:
-        """Evaluate the codes on the main process; the others wait. The last step makes the whole page."""
+        """Evaluate the codes. The last step makes the whole page."""
         last = step == self._config.train.steps
         wanted = self._config.evaluate
         options = EvaluateOptions(
@@ -238,7 +235,16 @@ class LaqTask:
             figures=last,
         )
         about = {"run": self._config.run.dir, "step": step}
-        found = analyse(model, self._config, self._datasets, options, device, record=record, about=about)
+        found = analyse(
+            model,
+            self._config,
+            self._datasets,
+            options,
+            accelerator.device,
+            record=record,
+            about=about,
+            ranks=accelerator,
+        )
         if last:
             self._analysis = found
         return {f"evaluate/{name}": value for name, value in found.scalars().items()}
@@ -263,17 +269,7 @@ class LaqTask:
             write_file(run / "analysis.json", report_json(self._analysis))
 
     def identity(self) -> dict[str, Any]:
-        config = self._config
-        shape = {**asdict(config.model)}
-        shape.pop("checkpointing")
-        kept = ("kind", "tokens", "codes", "dim", "shared", "bound")
-        quantizer = {name: value for name, value in asdict(config.quantizer).items() if name in kept}
-        return {
-            "model": shape,
-            "quantizer": quantizer,
-            "flow": config.flow.teacher,
-            "camera": config.data.camera,
-        }
+        return identity_of(self._config)
 
     def scored(self) -> dict[str, Any]:
         return scored(self._config.data, self._config.val, self.fingerprints)
