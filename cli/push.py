@@ -55,7 +55,9 @@ def push(dataset: str, name: str, audit: Path | None, as_json: bool, quiet: bool
         raise ConfigError(f"push: needs the package {error.name}; pip install 'oxcart[hub]'") from error
 
     report_of = read_report(audit, "--audit") if audit is not None else None
-    prepared = prepare(PushConfig(dataset=dataset, name=name, audit=report_of, **options))
+    config = PushConfig(dataset=dataset, name=name, audit=report_of, **options)
+    with progress("comparing", total=None, unit="MiB", quiet=quiet) as report:
+        prepared = prepare(config, lambda done: report(done >> 20, done))
     there, total = prepared.bytes_there, prepared.bytes_there + prepared.bytes_left
     with progress("pushing", total=total >> 20, unit="MiB", quiet=quiet, start=there >> 20) as report:
         made = execute(prepared, lambda done, size: report(done >> 20, size))

@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 source_options = options(
     click.option(
         "--environment",
-        metavar="FIELD[~REGEX]",
+        metavar="FIELD[~REGEX]|=NAME",
         help="Feature that names the environment; REGEX captures the name in a longer text. Of LeRobot a "
         "column of the steps or of the table of episodes; of HDF5 an attribute, or file for the name of the "
-        "file.",
+        "file. =NAME says that all of it is one environment.",
     ),
     click.option(
         "--catalog",

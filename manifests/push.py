@@ -104,8 +104,12 @@ class Pushed:
     """Bytes of those files, without the manifest and the card."""
 
 
-def prepare(config: PushConfig) -> PreparedPush:
+def prepare(config: PushConfig, report: Callable[[int], None] = lambda done: None) -> PreparedPush:
     """Check the dataset's files and the repository, and find what to upload. Nothing is written.
+
+    Args:
+        config: what to push, and where to.
+        report: called with the bytes that are compared so far.
 
     Raises:
         ConfigError: the dataset or the token is missing, the repository holds another dataset, or it is
@@ -127,7 +131,11 @@ def prepare(config: PushConfig) -> PreparedPush:
     entries = hub.do(config.name, "list", lambda _: tree(hub, config.name, commit, "")) if commit else []
     there = {entry.name: entry for entry in entries}
     text = card(dataset, audit=config.audit, place=repository.url).encode()
-    same = {name for name in (*files, NAME, CARD) if _is_there(_addition(config, name, text), there)}
+    same, compared = set(), 0
+    for name in (*files, NAME, CARD):
+        if _is_there(_addition(config, name, text), there):
+            same.add(name)
+            report(compared := compared + there[name].size)
     others = [name for name in there if _is_of_dataset(name) and name not in same]
     fingerprint = dataset.manifest.fingerprint
     if others and not config.overwrite:

@@ -9,8 +9,9 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http.client import responses
+from json import JSONDecodeError
 from typing import NamedTuple
 from urllib.parse import quote, urlsplit
 
@@ -36,6 +37,9 @@ _UNKNOWN_HOST = re.compile("not known|no address|name resolution|nodename", re.I
 """How systems say that the name of a host has no address."""
 _UNREACHED = ("the connection is refused", "the host is not known", "no connection")
 """Reasons of failures that come from the network between here and the Hub."""
+_NO_HUB = "an answer that a Hub does not give"
+_EXPLAINED = (400, 403, 413, 422)
+"""HTTP statuses of which the Hub's own words say more: a quota, a file that it does not take."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +65,8 @@ class Connection:
     """The Hub that the environment names, and who reads it."""
 
     api: HfApi
-    token: str | None
+    """Client of the Hub's API."""
+    token: str | None = field(repr=False)
     """The token; None if there is none."""
     timeout_s: float
     """Seconds that a connection may be silent."""
@@ -98,17 +103,14 @@ class Connection:
         """Turn errors of huggingface_hub into a `JudgedError`, which has no URL in it."""
         try:
             yield
-        except (HTTPError, RuntimeError) as error:
+        except (JSONDecodeError, TypeError, LookupError):
+            raise retry.JudgedError(retry.Failure(reason=_NO_HUB)) from None
+        except (HTTPError, RuntimeError, ValueError) as error:
             raise retry.JudgedError(judge(error, self.timeout_s)) from None
-        except (ValueError, TypeError, LookupError) as error:
-            reason = f"the answer of {self.server} is not one of a Hub ({type(error).__name__})"
-            raise retry.JudgedError(retry.Failure(reason=f"{reason}; is HF_ENDPOINT right?")) from error
 
-    def headers(self, url: str) -> dict[str, str]:
-        """Headers of a request, with the token if it goes to the Hub and not elsewhere."""
-        own = self.token if _origin(url) == _origin(self.api.endpoint) else None
-        headers: dict[str, str] = build_hf_headers(token=own or False, library_name="oxcart")
-        return headers
+    def token_for(self, url: str) -> str | None:
+        """The token if a request for the URL goes to the Hub, and None if it goes elsewhere."""
+        return self.token if _origin(url) == _origin(self.api.endpoint) else None
 
     def explain(self, error: retry.FailedError, name: str) -> str:
         """Why a request about the repository `name` failed, after how many attempts, and what can be done."""
@@ -126,6 +128,8 @@ class Connection:
                 "without internet, set HF_ENDPOINT to a mirror, or pass a directory that `hf download` has "
                 "filled elsewhere"
             )
+        if failure.reason == _NO_HUB:
+            return "is HF_ENDPOINT right?"
         if failure.code == "GatedRepo":
             conditions = f"accept its conditions at {self.api.endpoint}/datasets/{name}"
             return conditions if self.token else f"{conditions}, and set HF_TOKEN"
@@ -205,7 +209,7 @@ def judge(error: Exception, timeout_s: float) -> retry.Failure:
         return retry.Failure(reason=reason, again=True)
     if isinstance(error, TransportError):
         return retry.Failure(reason="the connection was cut", again=True)
-    return retry.Failure(reason=retry.plain(text) or type(error).__name__)
+    return retry.Failure(reason=retry.plain(" ".join(text.split())) or type(error).__name__)
 
 
 def _of_answer(error: HfHubHTTPError) -> retry.Failure:
@@ -215,7 +219,9 @@ def _of_answer(error: HfHubHTTPError) -> retry.Failure:
     code = code if code.isalnum() else ""
     if status == 401 and "invalid" in response.headers.get("X-Error-Message", "").lower():
         code = "BadToken"
-    said = f"(HTTP {status} {code or responses.get(status, '')}".rstrip() + ")"
+    said = f"HTTP {status} {code or responses.get(status, '')}".rstrip()
+    if status in _EXPLAINED and not code and (text := response.headers.get("X-Error-Message")):
+        said += f": {retry.plain(text)}"
     meaning = {
         "GatedRepo": "access is gated",
         "RevisionNotFound": "there is no such revision",
@@ -233,7 +239,7 @@ def _of_answer(error: HfHubHTTPError) -> retry.Failure:
     wait_s = float(asked) if asked.isdecimal() else 0.0
     if status == 429 and limits is not None and limits.remaining == 0:
         wait_s = max(wait_s, float(limits.reset_in_seconds))
-    reason = f"{meaning} {said}" if meaning else said[1:-1]
+    reason = f"{meaning} ({said})" if meaning else said
     return retry.Failure(reason=reason, again=again, status=status, code=code, wait_s=wait_s)
 
 
@@ -261,7 +267,7 @@ def head_of(hub: Connection, repository: Repository) -> str:
             repository.name, revision=repository.revision, timeout=hub.timeout_s, expand=["sha"]
         ).sha
         if not found:
-            raise ValueError("no commit")
+            raise LookupError("no commit")
         return found
 
 
@@ -286,7 +292,8 @@ def tree(hub: Connection, name: str, commit: str, path: str, *, recursive: bool 
     found: list[ListedFile] = []
     with hub.judging():
         while page is not None:
-            response = get_session().get(page, headers=hub.headers(page), timeout=hub.timeout_s)
+            headers = build_hf_headers(token=hub.token_for(page) or False, library_name="oxcart")
+            response = get_session().get(page, headers=headers, timeout=hub.timeout_s)
             try:
                 hf_raise_for_status(response)
             except EntryNotFoundError:

@@ -111,7 +111,7 @@ class HubFiles(Bucket):
         return obstore.get(self._client(self._file(name, but=file)), "", options=options)
 
     def _client(self, file: FilePlace) -> HTTPStore:
-        return _client(file.url, self._hub.headers(file.url).get("authorization"), self._hub.timeout_s)
+        return _client(file.url, self._hub.token_for(file.url), self._hub.timeout_s)
 
     def _file(self, name: str, but: FilePlace | None = None) -> FilePlace:
         """Size and place of a file, looked up once; `but` is one that is no longer of use."""
@@ -131,7 +131,7 @@ class HubFiles(Bucket):
         with opened.judging():
             found = get_hf_file_metadata(url, token=opened.token or False, timeout=opened.timeout_s)
             if found.size is None:
-                raise ValueError("no size")
+                raise LookupError("no size")
             return FilePlace(size=found.size, url=found.location)
 
     def _tree(self, folder: str, *, recursive: bool) -> dict[str, int]:
@@ -151,10 +151,10 @@ class HubFiles(Bucket):
 
 
 @lru_cache(maxsize=CLIENTS)
-def _client(url: str, authorization: str | None, timeout_s: float) -> HTTPStore:
+def _client(url: str, token: str | None, timeout_s: float) -> HTTPStore:
     """obstore's store of one file, whose name in it is ""."""
     options: Any = client_options(timeout_s)
     options |= {"pool_max_idle_per_host": str(IDLE), "pool_idle_timeout": timedelta(seconds=IDLE_S)}
-    if authorization:
-        options["default_headers"] = {"Authorization": authorization}
+    if token:
+        options["default_headers"] = {"Authorization": f"Bearer {token}"}
     return HTTPStore(url, client_options=options, retry_config={"max_retries": 0})

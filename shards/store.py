@@ -33,6 +33,8 @@ __all__ = ["BLOCK_BYTES", "WORK", "Reader", "Store"]
 
 BLOCK_BYTES = 8 << 20
 """Default size of the blocks of a stream, in bytes."""
+_REPOSITORY = re.compile("hf://datasets/[^/]+/[^/]+")
+"""URL of a whole repository of the Hub."""
 
 
 class Reader(Protocol):
@@ -83,9 +85,9 @@ class Store:
 
     @property
     def folder(self) -> str:
-        """Name of the innermost folder of the URL; of the Hub it is the repository, without a revision."""
-        name = self.url.rstrip("/").rpartition("/")[2]
-        return name.partition("@")[0] if self.url.startswith("hf://") else name
+        """Name of the innermost folder of the URL; that of a repository has no revision."""
+        url = self.url.partition("@")[0] if _REPOSITORY.fullmatch(self.url) else self.url
+        return url.rstrip("/").rpartition("/")[2]
 
     @property
     def _target(self) -> Directory | Bucket:

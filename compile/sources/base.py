@@ -92,12 +92,22 @@ class EnvironmentRule:
 
     @classmethod
     def parse(cls, text: str) -> EnvironmentRule:
-        """Parse a rule written as `FIELD` or `FIELD~REGEX`."""
+        """Parse a rule written as `FIELD`, `FIELD~REGEX` or `=NAME`: all of it is one environment."""
+        if text.startswith("=") and len(text) > 1:
+            return cls(whole=text[1:])
         name, _, pattern = text.partition("~")
         return cls(field=name, patterns=(pattern,) if pattern else ())
 
+    def describe(self) -> dict[str, Any]:
+        """The rule as plain JSON."""
+        if self.whole is not None:
+            return {"whole": self.whole, "known": self.known}
+        return {"field": self.field, "patterns": list(self.patterns), "known": self.known}
+
     def find(self, value: str) -> tuple[str | None, str | None]:
         """Environment and session found in a value of the feature; each is None if it is not found."""
+        if self.whole is not None:
+            return self.whole, None
         if not self.patterns:
             return value or None, None
         for pattern in self.patterns:

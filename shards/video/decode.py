@@ -106,7 +106,7 @@ def _shown(codec: str, units: Sequence[bytes]) -> Iterator[VideoFrame]:
     except (av.FFmpegError, ValueError) as error:
         del _local.decoders[codec]
         if isinstance(error, av.FFmpegError):
-            error = ValueError(f"cannot be decoded: {(error.strerror or '').splitlines()[0]}")
+            error = ValueError(f"cannot be decoded: {error.strerror or type(error).__name__}")
         raise error from None
 
 

@@ -40,7 +40,7 @@ def write_mp4(
         rate: frames per second.
 
     Raises:
-        ValueError: a chunk is damaged, or there is none.
+        ValueError: a chunk is damaged, there is none, or one holds frames back for longer than the first.
     """
     chunks = (chunk for member in members for chunk in member)
     first = next(chunks, None)
@@ -59,7 +59,9 @@ def write_mp4(
             number = 0
             for chunk in chain([first], chunks):
                 units = access_units(codec, chunk)
-                places = presentation(codec, units) if held else range(len(units))
+                places = presentation(codec, units) if codec in SYNTAX else range(len(units))
+                if any(place + held < i for i, place in enumerate(places)):
+                    raise ValueError("holds frames back for longer than its first group says")
                 for i, (unit, place) in enumerate(zip(units, places, strict=True)):
                     packet = av.Packet(unit)
                     packet.stream, packet.time_base = stream, 1 / rate

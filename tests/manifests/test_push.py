@@ -217,6 +217,14 @@ class TestFailures:
         assert said.startswith(f"{URL}: upload: access denied (HTTP 403 Forbidden)")
         assert "signature" not in said
 
+    def test_the_hubs_own_words_are_said(self, server: HubServer, six_episodes: Compiled) -> None:
+        server.faults.add("403", method="POST", name="/commit/", X_Error_Message="Your quota is used up.")
+        said = refusal(lambda: pushed(six_episodes.out), StoreError)
+        assert said == (
+            f"{URL}: commit: access denied (HTTP 403 Forbidden: Your quota is used up.); "
+            "check the name, and that the token has the right to it"
+        )
+
     def test_a_token_is_needed(
         self, hub_server: HubServer, cloud: pytest.MonkeyPatch, six_episodes: Compiled
     ) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pickle
 import sys
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -68,6 +70,9 @@ def test_a_folder_of_a_repository_is_a_store(repository: Repository) -> None:
     assert store.sizes([f"{i}.tar" for i in range(20)])["4.tar"] == 996
     assert store.read("0.tar") == DATA
     assert (store.folder, Store(URL).folder) == ("shards", "data")
+    repository.commit({"a@b/c@d/x": b"here"})
+    assert Store(URL + "@main/a@b/c@d").read("x") == Store(URL + "/a@b").read("c@d/x") == b"here"
+    assert Store(URL + "/a@b").folder == "a@b"
 
 
 @pytest.mark.parametrize("revision", ["", "@main", "@a%2Fbranch", "@refs/pr/1"])
@@ -103,6 +108,18 @@ def test_a_place_is_looked_up_once_and_again_when_it_has_expired(
     assert store.read_range("shards/0.tar", 0, 50) == DATA[:50]
     assert store.read_range("shards/0.tar", 50, 50) == DATA[50:100]
     assert looked_up() == 2
+    hub_server.signature += 1
+    readers = 8
+    barrier = threading.Barrier(readers)
+
+    def read(offset: int) -> bytes:
+        barrier.wait()
+        return store.read_range("shards/0.tar", offset, 50) + store.read_range("shards/1.tar", offset, 50)
+
+    with ThreadPoolExecutor(readers) as pool:
+        found = list(pool.map(read, range(readers)))
+    assert found == [DATA[at : at + 50] + DATA[1 + at : 51 + at] for at in range(readers)]
+    assert looked_up() == 4  # each of both files once, for all of its readers
     assert waits == []
 
 
@@ -123,7 +140,7 @@ def test_the_token_goes_to_the_hub_and_nowhere_else(
     assert (store.read("a.tar"), store.read("b.json"), store.list()) == (DATA, b"{}", ["a.tar", "b.json"])
     assert {sent for name, sent in hub_server.tokens if name == "hub"} == {f"Bearer {TOKEN}"}
     assert {sent for name, sent in hub_server.tokens if name == "cdn"} == {""}
-    assert TOKEN.encode() not in pickle.dumps(store) + repr(store).encode()
+    assert TOKEN.encode() not in pickle.dumps(store) + repr(vars(store._place)).encode()
 
 
 class TestFailures:
@@ -245,7 +262,26 @@ class TestFailures:
     def test_a_server_that_is_no_hub(self, hub_server: HubServer, cloud: pytest.MonkeyPatch) -> None:
         hub_server.repository("me/data").branches["main"] = ""
         hub_server.repositories["me/data"].commits[""] = {}
-        assert "is HF_ENDPOINT right?" in complaint(lambda: Store(URL))
+        said = complaint(lambda: Store(URL))
+        host = hub_server.url.removeprefix("http://")
+        assert said == (f"{URL}: open: an answer that a Hub does not give by {host}; is HF_ENDPOINT right?")
+
+    def test_a_stall_is_tried_again(
+        self,
+        hub_server: HubServer,
+        repository: Repository,
+        cloud: pytest.MonkeyPatch,
+        waits: list[float],
+    ) -> None:
+        cloud.setenv("OXCART_STORE_TIMEOUT_S", "0.3")
+        hub_server.faults.add("stall")
+        store = Store(URL)
+        for faults in (hub_server.faults, hub_server.cdn_faults):
+            faults.add("stall")
+            assert store.read("shards/0.tar") == DATA
+        hub_server.faults.add("stall", times=9, name="none")
+        said = complaint(lambda: store.exists("none"))
+        assert said.endswith(f"/none: stat: no answer for 0.3 s by {hub_server.url[7:]}, 6 attempts")
 
     def test_nothing_is_written(self, repository: Repository) -> None:
         said = complaint(lambda: Store(URL).put("x", b""), ConfigError)

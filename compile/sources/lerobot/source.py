@@ -161,15 +161,9 @@ class LerobotSource(Source):
 
     def describe(self) -> dict[str, Any]:
         """Everything that determines the census rows and episodes, as plain JSON."""
-        environment: dict[str, Any] | None = None
-        if self._rule and self._environment:
-            environment = {
-                "field": self._environment[0],
-                "patterns": list(self._rule.patterns),
-                "known": self._rule.known,
-            }
-        elif self._rule:
-            environment = {"whole": self._rule.whole, "known": self._rule.known}
+        environment = self._rule.describe() if self._rule else None
+        if environment and self._environment:
+            environment["field"] = self._environment[0]
         success = None
         if self._success_rule and self._success:
             success = asdict(replace(self._success_rule, field=self._success[0]))
@@ -364,9 +358,7 @@ class LerobotSource(Source):
         shown = videos[primary]["digest"] if primary in videos else steps.images[primary].digest()
         environment = session = None
         if self._rule:
-            if self._environment:
-                environment, session = self._rule.find(steps.environment or "")
-            environment = environment or self._rule.whole
+            environment, session = self._rule.find(steps.environment or "")
         texts = [text for runs in steps.instructions.values() for _, text in runs if text]
         digests = [digest, *[video["digest"] for video in videos.values()]]
         return CensusRow(

@@ -132,11 +132,10 @@ class RldsSource(Source):
     def describe(self) -> dict[str, Any]:
         """Everything that determines the census rows and episodes, as plain JSON."""
         environment: dict[str, Any] | None = None
-        if self._rule and self._environment:
-            patterns = list(self._rule.patterns)
-            environment = {"field": self._environment.path, "patterns": patterns, "known": self._rule.known}
-        elif self._rule and self._rule.whole is not None:
-            environment = {"whole": self._rule.whole, "known": self._rule.known}
+        if self._rule and self._rule.whole is not None:
+            environment = self._rule.describe()
+        elif self._rule and self._environment:
+            environment = {**self._rule.describe(), "field": self._environment.path}
         return {
             "kind": self.origin,
             "name": self.name,

@@ -333,6 +333,7 @@ def test_the_environment_is_a_column_of_episodes_or_of_steps(tmp_path: Path) -> 
 
     assert places("lab") == [("A-1", "declared"), ("B-2", "declared"), (None, "unknown")]
     assert places("lab~(.)-") == [("A", "declared"), ("B", "declared"), (None, "unknown")]
+    assert places("=my lab") == [("my lab", "declared")] * 3
     assert places("scene")[:2] == [("7", "declared"), ("8", "declared")]
     changing = rows(root, environment=EnvironmentRule.parse("scene"))[2]
     assert changing["rejected"] == "environment changes from '8' to '9' at step 3"
