@@ -27,9 +27,9 @@ import av
 import lerobot_pairs
 import numpy as np
 import pyarrow.parquet as pq
+from lerobot_pairs import BATCH
 from lerobot_sets import repeated, write_set
 from link_server import serving
-from read_lerobot import BATCH
 from read_windows import rate
 
 from oxcart.compile import census as census_module

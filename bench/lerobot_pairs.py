@@ -1,6 +1,8 @@
 """How fast LeRobotDataset yields pairs of frames in the order of oxcart's loader: see bench/lerobot.py.
 
-    python bench/lerobot_pairs.py DIR ORDER.npy torchcodec 2       # in LeRobot's environment
+    python -P bench/lerobot_pairs.py DIR ORDER.npy torchcodec 2    # in LeRobot's environment
+
+With -P, `lerobot` is LeRobot and not bench/lerobot.py; so nothing of this folder is imported there.
 
 What is generous to LeRobot: frames stay uint8, batches repeat forever, and of both decoders of video and 0 or
 2 worker processes the best counts, by a short trial of each.
@@ -17,12 +19,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from read_lerobot import BATCH, DECODERS, PATIENCE_S, quiet
 
-TRIAL = 0.5
-"""Share of the seconds spent trying each way."""
-WAYS = tuple(itertools.product(DECODERS, (0, 2)))
-"""What decodes, and the number of worker processes."""
+BATCH = 64
 
 
 def main() -> None:
@@ -32,7 +30,7 @@ def main() -> None:
     )
     options.add_argument("dir", nargs="?", type=Path, help="a LeRobot dataset")
     options.add_argument("order", nargs="?", type=Path, help="indices of the first frames of pairs")
-    options.add_argument("decoder", nargs="?", choices=DECODERS, default="torchcodec")
+    options.add_argument("decoder", nargs="?", default="torchcodec")
     options.add_argument("workers", nargs="?", type=int, default=2)
     options.add_argument("--offset", type=int, default=8, help="steps from the first frame to the second")
     options.add_argument("--seconds", type=float, default=5.0)
@@ -58,9 +56,10 @@ def measure(directory: Path, order: Path, offset: int, python: str, seconds: flo
     Returns:
         pairs_per_s and `way`, the best one, and `tried`: pairs per second of each.
     """
+    from read_lerobot import DECODERS, PATIENCE_S, TRIAL, quiet
 
     def run(way: tuple[str, int], seconds: float) -> float:
-        command = [python, __file__, str(directory), str(order), *map(str, way)]
+        command = [python, "-P", __file__, str(directory), str(order), *map(str, way)]
         command += ["--offset", str(offset), "--seconds", str(seconds)]
         limit = seconds + PATIENCE_S
         try:
@@ -71,7 +70,7 @@ def measure(directory: Path, order: Path, offset: int, python: str, seconds: flo
             raise RuntimeError(f"{' '.join(command)} failed:\n{done.stderr}")
         return float(done.stdout.splitlines()[-1])
 
-    tried = {way: run(way, seconds * TRIAL) for way in WAYS}
+    tried = {way: run(way, seconds * TRIAL) for way in itertools.product(DECODERS, (0, 2))}
     way = max(tried, key=lambda way: tried[way])
     return {"pairs_per_s": run(way, seconds), "way": way, "tried": tried}
 
