@@ -8,6 +8,8 @@ BIN := $(VENV)/bin
 DEMO := scratch/demo
 BENCHES := $(sort $(wildcard bench/*.py))
 ROOMS := $(patsubst tests/%/,%,$(filter-out %/__pycache__/,$(sort $(wildcard tests/*/))))
+# An environment of Python 3.12 with LeRobot, of 5.6 GB: made if it is not there.
+LEROBOT ?= /tmp/peers-lerobot
 # Whichever process is idle takes tests over from the other.
 PYTEST := $(BIN)/pytest -n auto --dist worksteal tests$(ROOM:%=/%)
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
@@ -17,7 +19,7 @@ $(error ROOM: expected one of $(ROOMS); got '$(ROOM)')
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-system check hooks bench docs clean
+.PHONY: help demo test test-system test-lerobot check hooks bench docs clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -40,6 +42,9 @@ test: $(VENV)/.test ## the fast tests, in minutes
 
 test-system: $(VENV)/.test ## Ray, kills, the wheel, long trainings; every property and fuzzer at full depth
 	$(PYTEST) -m "system or hypothesis" --hypothesis-profile full || test $$? -eq 5  # 5: the room has none
+
+test-lerobot: $(VENV)/.test $(LEROBOT)/READY ## LeRobot itself opens exports; LEROBOT=DIR says where its environment is
+	PYTHONPATH=tests $(BIN)/python tests/opened_by_lerobot.py $(LEROBOT)/bin/python
 
 check: $(VENV)/.dev ## lint, format, types, generated docs
 	$(BIN)/ruff check
@@ -70,6 +75,11 @@ $(VENV)/.created:
 $(VENV)/.test: pyproject.toml constraints.txt | $(VENV)/.created
 	$(INSTALL) -e '.[test,train,flow,evaluate,quantizers,vla,lora,ray]'
 	@touch $@
+
+$(LEROBOT)/READY:
+	python3.12 -m venv $(LEROBOT)
+	$(LEROBOT)/bin/python -m pip install --quiet --disable-pip-version-check 'lerobot[dataset]==0.6.1'
+	touch $@
 
 # On top of .test, so that two installs never run at once under make -j.
 $(VENV)/.dev: $(VENV)/.test

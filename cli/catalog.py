@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
@@ -12,6 +12,7 @@ import click
 
 if TYPE_CHECKING:
     from oxcart.compile.catalog import Entry
+    from oxcart.manifests.columns import Column
 
 
 @click.command()
@@ -20,16 +21,18 @@ if TYPE_CHECKING:
 def catalog(name: str | None, as_json: bool) -> None:
     """List the datasets in the catalog, or say what is known about NAME.
 
-    NAME is the name in the dataset's dataset_info.json. A dataset that is not listed
+    NAME is the name in the dataset's dataset_info.json, or the repo id of a LeRobot dataset
+    that was converted from it. A dataset that is not listed
     compiles too: options of `oxcart compile` say where its cameras and features are.
 
     \b
     Example:
       oxcart catalog
       oxcart catalog bridge_dataset
+      oxcart catalog lerobot/viola
       oxcart catalog --json | jq -r '.[] | select(.control_rate.verified).name'
     """
-    from oxcart.compile.catalog import lookup, names
+    from oxcart.compile.catalog import lookup, names, ported
     from oxcart.shards.choices import nearest
     from oxcart.shards.errors import ConfigError
 
@@ -39,6 +42,7 @@ def catalog(name: str | None, as_json: bool) -> None:
         shown = [_json(one, entry) for one, entry in entries.items()]
         click.echo(json.dumps(shown, ensure_ascii=False) if as_json else _table(entries))
         return
+    name = ported(name) or name
     if name not in known:
         near = nearest(name, known) or next((one for one in known if name and _begins_so(one, name)), None)
         hint = f"did you mean {near}? " if near else ""
@@ -78,7 +82,7 @@ def _text(name: str, entry: Entry) -> str:
     for key in ("cameras", "instruction", "action", "state"):
         fields = getattr(entry, key)
         rows.append((key, "-" if fields is None else ", ".join(fields) or "none"))
-    rows += _named("columns", _columns(entry))
+    rows += _named("columns", _described(entry.columns))
     for key in ("roles", "channels"):
         rows += _named(key, [f"{camera}: {word}" for camera, word in getattr(entry, key).items()])
     if entry.success:
@@ -91,6 +95,7 @@ def _text(name: str, entry: Entry) -> str:
     rows += _named("environment", _environment(entry))
     rows += _named("aliases", [f"{place}: {', '.join(others)}" for place, others in entry.aliases.items()])
     rows += [("licence", entry.licence or "-"), ("citation", entry.citation or "-")]
+    rows += _named("LeRobot ports", _ports(entry))
     rows += _named("notes", entry.notes)
     return "\n".join([f"{name}: {entry.about}", "", *(f"{key:13} {value}" for key, value in rows)])
 
@@ -100,12 +105,22 @@ def _named(key: str, lines: Iterable[str]) -> list[tuple[str, str]]:
     return [(key if i == 0 else "", line) for i, line in enumerate(lines)]
 
 
-def _columns(entry: Entry) -> Iterator[str]:
+def _described(features: Mapping[str, Sequence[Column]]) -> Iterator[str]:
     """A line for each run of columns that differ in name alone."""
-    for feature, columns in entry.columns.items():
+    for feature, columns in features.items():
         for (kind, unit, frame), run in groupby(columns, lambda one: (one.kind, one.unit, one.frame)):
             names = " ".join(one.name for one in run)
             yield f"{feature}: {names}: {', '.join(filter(None, (kind, unit, frame and f'{frame} frame')))}"
+
+
+def _ports(entry: Entry) -> list[str]:
+    """A line for each port, with the cameras of which it holds BGR, and one for each feature."""
+    bgr = [camera for camera, order in entry.channels.items() if order == "bgr"]
+    lines = [
+        repo + (f", {', '.join(bgr)} as BGR" if bgr and repo not in entry.ports.rgb else "")
+        for repo in entry.ports.repos
+    ]
+    return [*lines, *_described(entry.ports.columns)]
 
 
 def _environment(entry: Entry) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -54,8 +55,8 @@ def scan(
 ) -> None:
     """Take the census of SOURCE: environments, episodes, steps, cameras, duplicates.
 
-    SOURCE is a TFDS directory with an RLDS dataset, or its URL: gs://, s3://, az:// or
-    https://. No image is decoded. Or SOURCE is a LeRobot dataset, whose metadata is checked
+    SOURCE is a TFDS directory with an RLDS dataset, or its URL: gs://, s3://, az://, hf://
+    or https://. No image is decoded. Or SOURCE is a LeRobot dataset, whose metadata is checked
     against its steps and videos. Or SOURCE is a folder of videos, or videos:FOLDER; videos
     are decoded once, at low resolution. Or SOURCE holds recordings, which oxcart.create has
     written, or HDF5 files, or is one. Machines can share the work: each scans a --part, and
@@ -108,9 +109,10 @@ def scan(
     if places := apart(alike(names), known):
         warn(said_alike(places))
     if as_json:
-        click.echo(json.dumps(_census_json(census), ensure_ascii=False))
+        found = {**_census_json(census), "catalog": dict(opened.catalogued)}
+        click.echo(json.dumps(found, ensure_ascii=False))
     elif not quiet:
-        click.echo(_census_text(census))
+        click.echo(_census_text(census, opened.catalogued))
 
 
 def _census_json(census: Census) -> dict[str, Any]:
@@ -119,7 +121,7 @@ def _census_json(census: Census) -> dict[str, Any]:
     return {**summary(census), "source": dict(census.source)}
 
 
-def _census_text(census: Census) -> str:
+def _census_text(census: Census, catalogued: Mapping[str, str]) -> str:
     from oxcart.cli.table import table
     from oxcart.compile.census import summary
 
@@ -148,6 +150,8 @@ def _census_text(census: Census) -> str:
         lines.append(f"... and {len(found['instructions']) - 20:,} more instructions")
     for what in ARRAYS:
         lines.append(f"\n{what}: {', '.join(source[what]) or 'none'}")
+    if catalogued:
+        lines += ["", "from the catalog:", *(f"  {what}: {told}" for what, told in catalogued.items())]
     if found["rejected"]:
         lines += ["", f"{len(found['rejected'])} episodes cannot be compiled:"]
         lines += [
@@ -235,7 +239,8 @@ def compile_(
 ) -> None:
     """Compile SOURCE into a dataset in OUT.
 
-    SOURCE and OUT are directories or URLs: gs://, s3:// or az://; SOURCE also https://.
+    SOURCE and OUT are directories or URLs: gs://, s3:// or az://; SOURCE also hf://
+    and https://.
     SOURCE is an RLDS dataset, a LeRobot dataset, recordings, which oxcart.create has written,
     or HDF5. A folder of videos, or videos:FOLDER, is cut into clips. Whole environments (for
     videos, channels) are held out for val. An interrupted compile resumes: run the command
@@ -295,17 +300,18 @@ def compile_(
         }
         given = {name: value for name, value in pixels.items() if value is not None}
         config = extension.adopt(config, given | wanted_rule)
-    else:
+    opened = open_source(config.source)
+    if not extend:
+        kept = opened.keeps_splits and not wanted_rule
         settings = Settings(
-            rule=split.SplitRule(**wanted_rule),
+            rule=split.SplitRule(by="source") if kept else split.SplitRule(**wanted_rule),
             resize=resized,
             encoding=Encoding(codec=codec or "raw", quality=quality, anew=codec == "av1", group=max_gop),
             shard_size=budget,
             limit=limit,
         )
         config = replace(config, settings=settings)
-    total = open_source(config.source).expected
-    with progress("scanning", total=total, unit="episodes", quiet=quiet) as report:
+    with progress("scanning", total=opened.expected, unit="episodes", quiet=quiet) as report:
         prepared = (extension.prepare if extend else prepare)(config, report)
     assignment = prepared.plan.assignment
     assert assignment is not None

@@ -27,7 +27,7 @@ SIDES = {".png": 1 << 31, ".jpg": 65_500, ".jpeg": 65_500, ".webp": 16_383}
 def inspect(dataset: str, episodes: bool, as_json: bool) -> None:
     """Say what DATASET holds: counts per split and environment, shards, cameras, statistics.
 
-    DATASET is a directory or a URL: gs://, s3://, az:// or https://.
+    DATASET is a directory or a URL: gs://, s3://, az://, hf:// or https://.
 
     \b
     Example:

@@ -77,6 +77,7 @@ SECTIONS: dict[str, dict[str, Lazy]] = {
         "commit": Lazy("oxcart.cli.compile", "commit", "Finish a compile whose parts are all there."),
         "export": Lazy("oxcart.cli.export", "export", "Write a dataset in the format of another program."),
         "transcode": Lazy("oxcart.cli.transcode", "transcode", "Store a dataset's frames in another way."),
+        "push": Lazy("oxcart.cli.push", "push", "Upload a dataset to the Hugging Face Hub."),
     },
     "Look at a dataset": {
         "inspect": Lazy("oxcart.cli.inspect", "inspect", "Say what a dataset holds, and how it is split."),
@@ -96,6 +97,7 @@ SECTIONS: dict[str, dict[str, Lazy]] = {
     },
     "Train from it": {
         "train": Lazy("oxcart.cli.train", "train", "Train a model from compiled datasets."),
+        "import": Lazy("oxcart.cli.imports", "import_", "Import a model that another program trained."),
         "evaluate": Lazy("oxcart.cli.evaluate", "evaluate", "Say what the codes of a trained model mean."),
         "label": Lazy("oxcart.cli.train", "label", "Write latent-action labels: the codes of every step."),
         "predict": Lazy(

@@ -41,7 +41,7 @@ class LocalPath(click.Path):
         """
         if not os.fspath(value):
             raise ConfigError(f"{_called(param)}: expected a path on this machine, got ''")
-        if re.match(r"[A-Za-z0-9]+://|(s3|gs|az|https?):/", os.fspath(value), re.IGNORECASE):
+        if re.match(r"[A-Za-z0-9]+://|(s3|gs|az|hf|https?):/", os.fspath(value), re.IGNORECASE):
             raise ConfigError(f"{_called(param)}: expected a path on this machine, got {os.fspath(value)!r}")
         return super().convert(value, param, ctx)
 

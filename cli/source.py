@@ -20,10 +20,16 @@ if TYPE_CHECKING:
 source_options = options(
     click.option(
         "--environment",
-        metavar="FIELD[~REGEX]",
+        metavar="FIELD[~REGEX]|=NAME",
         help="Feature that names the environment; REGEX captures the name in a longer text. Of LeRobot a "
         "column of the steps or of the table of episodes; of HDF5 an attribute, or file for the name of the "
-        "file.",
+        "file. =NAME says that all of it is one environment.",
+    ),
+    click.option(
+        "--catalog",
+        metavar="NAME",
+        help="For LeRobot: repo id of a port that the catalog knows, or the dataset that it is a port of; "
+        "none for none.  [default: OWNER/NAME at the end of SOURCE, if it is known]",
     ),
     click.option(
         "--environment-table",
@@ -141,6 +147,7 @@ def task_count(asked: int | None, ray_address: str | None) -> int:
 def source_config(
     source: str,
     environment: str | None,
+    catalog: str | None,
     environment_table: str | None,
     instruction: tuple[str, ...],
     action: tuple[str, ...],
@@ -182,6 +189,7 @@ def source_config(
         cameras=tuple(name for name, _ in cameras) or None,
         roles={name: role for name, role in cameras if role is not None},
         bgr=fields(bgr),
+        catalog=catalog,
         instruction=fields(instruction),
         action=fields(action),
         state=fields(state),

@@ -41,7 +41,7 @@ from oxcart.compile.pipeline import (
     take_census,
 )
 from oxcart.compile.plan import Extends, Settings, plan_extension, split_episodes, with_aliases
-from oxcart.compile.sources import open_source
+from oxcart.compile.sources import open_source, pinned
 from oxcart.compile.sources.base import EnvironmentRule, Source, SourceConfig, SuccessRule
 from oxcart.compile.sources.videos.config import VideoConfig
 from oxcart.compile.workspace import OVERWRITING, check_out
@@ -102,6 +102,7 @@ def prepare(config: CompileConfig, report: Progress = ignore) -> Prepared:
             episodes tie names of different splits together.
         SourceError: the source is not complete, or an episode cannot be compiled and `on_error` is `fail`.
     """
+    config = replace(config, source=pinned(config.source))
     store = Store(config.out)
     check_apart("source", config.source.url, config.out)
     check_out(store, overwrite=False)
@@ -168,6 +169,9 @@ def _adopt_source(config: SourceConfig, was: Mapping[str, Any]) -> SourceConfig:
         if replace(video, exclude=frozenset()) == VideoConfig():
             video = replace(described, exclude=video.exclude)
         return replace(config, video=video, licence=config.licence or was["licence"])
+    if config.kind == "lerobot" and config.catalog is None:
+        port = was.get("port") or {"repo_id": None, "dataset": "none"}
+        config = replace(config, catalog=port["repo_id"] or port["dataset"])
     cameras = either(config.cameras, was["cameras"].values())
     same = {name: path for name, path in was["cameras"].items() if {name, path} & {*cameras}}
     environment = was["environment"]

@@ -30,7 +30,7 @@ from oxcart.compile.engines import PROCESSES, Part, engine
 from oxcart.compile.engines.processes import Progress, default_workers
 from oxcart.compile.execute import ShardJob, write_shard
 from oxcart.compile.plan import Plan, Settings, Shard, plan_compile
-from oxcart.compile.sources import open_source
+from oxcart.compile.sources import open_source, pinned
 from oxcart.compile.sources.base import LEFT_OUT, Source, SourceConfig, episode_error
 from oxcart.compile.workspace import Claim
 from oxcart.manifests.manifest import CLAIM, NAME, Manifest, read_manifest
@@ -122,6 +122,7 @@ def prepare(config: CompileConfig, report: Progress = ignore) -> Prepared:
         ConfigError: an option is invalid, or `out` holds something else.
         SourceError: the source is not complete, or an episode cannot be compiled and `on_error` is `fail`.
     """
+    config = replace(config, source=pinned(config.source))
     store = Store(config.out)
     check_apart("source", config.source.url, config.out)
     workspace.check_out(store, config.overwrite)

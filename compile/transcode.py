@@ -22,6 +22,7 @@ from oxcart.compile.engines.processes import default_workers
 from oxcart.compile.images import Resize
 from oxcart.compile.pipeline import CompileConfig, Prepared, check_apart, execute, planned
 from oxcart.compile.plan import Settings, plan_transcode
+from oxcart.compile.sources import pinned
 from oxcart.compile.sources.base import SourceConfig
 from oxcart.compile.sources.compiled import CompiledSource
 from oxcart.compile.workspace import check_out
@@ -70,7 +71,7 @@ def prepare(config: TranscodeConfig) -> Prepared:
         CorruptError: the manifest or a table is damaged.
     """
     check_apart("dataset", config.dataset, config.out)
-    given = SourceConfig(url=config.dataset, kind="compiled")
+    given = pinned(SourceConfig(url=config.dataset, kind="compiled"))
     source = CompiledSource(given)
     manifest = source.dataset.manifest
     encodings = {camera["name"]: _encoding(config, camera) for camera in manifest.cameras}
@@ -132,7 +133,7 @@ def _check_other(out: Store, dataset: Store) -> None:
 def _rejected(source: CompiledSource, columns: pa.Schema) -> pa.Table:
     """The rows of `rejected.parquet` as census rows, in which all other columns are empty."""
     table = source.dataset.table(REJECTED)
-    nothing: dict[pa.DataType, Any] = {pa.string(): None, pa.bool_(): None, pa.list_(pa.string()): []}
+    nothing: dict[pa.DataType, Any] = {pa.string(): None, pa.bool_(): None}
     arrays = []
     for column in columns:
         if column.name in REJECTED_SCHEMA.names:
@@ -140,5 +141,6 @@ def _rejected(source: CompiledSource, columns: pa.Schema) -> pa.Table:
         elif column.name == "rejected":
             arrays.append(table["reason"])
         else:
-            arrays.append(pa.array([nothing.get(column.type, 0)] * table.num_rows, column.type))
+            none: Any = [] if pa.types.is_nested(column.type) else nothing.get(column.type, 0)
+            arrays.append(pa.array([none] * table.num_rows, column.type))
     return pa.Table.from_arrays(arrays, schema=columns)

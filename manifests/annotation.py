@@ -26,7 +26,7 @@ from oxcart.manifests.canonical import canonical_json, read_json
 from oxcart.manifests.tables import parse_table, table_bytes
 from oxcart.shards.errors import CorruptError
 from oxcart.shards.files import write_file
-from oxcart.shards.store import store_of
+from oxcart.shards.store import Store, store_of
 
 MOTION, ACTION = "motion", "action"
 """Names of the annotations that `oxcart annotate` writes."""
@@ -83,8 +83,13 @@ class StoredValues(Mapping[str, npt.NDArray[Any]]):
 
 
 def beside(dataset: str, name: str) -> str:
-    """URL of an annotation of a dataset: beside the dataset, which is never changed."""
+    """URL of an annotation of a dataset: beside the dataset, which is never changed.
+
+    That of a dataset on the Hub, where only its repository can be written, is in the current directory.
+    """
     place = dataset.rstrip("/")
+    if place.startswith("hf://"):
+        place = Store(place).folder
     if "://" not in place and os.path.basename(place) in ("", ".", ".."):
         place = os.path.realpath(dataset)
     return f"{place}.{name}.parquet"

@@ -486,7 +486,7 @@ def _by_dataset(rule: SplitRule, dataset: str, episodes: Sequence[SplitEpisode])
 
 
 def _by_source(rule: SplitRule, episodes: Sequence[SplitEpisode]) -> Assignment:
-    known = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+    known = {**{split: split for split in SPLITS}, "valid": "val", "validation": "val"}
     count = Counter(e.source_split for e in episodes)
     warnings = [
         "split by source: the source's own splits are kept, and environments and duplicates can be in both "

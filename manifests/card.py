@@ -52,7 +52,12 @@ _MARKUP = re.compile(r"[\\`*\[\]<>|~#&]")
 
 
 def card(
-    dataset: Dataset, *, audit: Mapping[str, Any] | None = None, form: str = "oxcart", place: str = PLACE
+    dataset: Dataset,
+    *,
+    audit: Mapping[str, Any] | None = None,
+    form: str = "oxcart",
+    place: str = PLACE,
+    notes: Sequence[str] = (),
 ) -> str:
     """The dataset card, in Markdown.
 
@@ -61,6 +66,7 @@ def card(
         audit: the JSON of its audit, as `oxcart audit --json` writes it; None if it was not audited.
         form: one of `FORMS`.
         place: URL at which readers find it.
+        notes: lines on what readers must know of this form.
 
     Raises:
         ConfigError: `audit` is not the JSON of an audit, or that of other datasets.
@@ -83,6 +89,7 @@ def card(
         f"## Audit\n\n{_audit_text(manifest, audit)}",
         f"## Environments\n\n{_environments(manifest)}",
         f"## Contents\n\n{_contents(manifest)}",
+        *(f"Note: {_text(note, 500)}." for note in notes),
         f"## Licence\n\n{_licence_text(licences)}",
         "## Citation\n\n"
         + (_text(named["citation"], 2000) if named["citation"] else "Nothing to cite is known.")

@@ -23,6 +23,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from oxcart.manifests.manifest import CLAIM, NAME
+from oxcart.manifests.split import SPLITS
 from oxcart.shards.errors import ConfigError, StoreError
 from oxcart.shards.names import SHARDS
 from oxcart.shards.store import WORK, Store
@@ -36,6 +37,8 @@ RECORDINGS, RECORDINGS_FORMAT = "recordings.json", "oxcart-recordings/1"
 
 EXPORT, EXPORT_FORMAT = "oxcart-export.json", "oxcart-export/1"
 """File that is written last into a folder of LeRobot datasets that `oxcart export` makes, and its format."""
+EXPORTING = f"{WORK}/export"
+"""Object that marks an export that has not finished."""
 
 _MARKS = (
     (DATASET, (NAME,)),
@@ -47,6 +50,8 @@ _MARKS = (
 )
 LEROBOT = ("meta/info.json", "meta_data/info.json")
 """Files in which LeRobot describes a dataset; the second is used by its first version."""
+_LEROBOT_SPLITS = {f"{split}/{LEROBOT[0]}": split for split in SPLITS}
+"""Such a file in the folder of a split -> the split."""
 _LEROBOT_BYTES = 4 << 20
 """Size limit of a LeRobot description, in bytes; real ones have a few kB."""
 _MARK_FILES = tuple(dict.fromkeys(name for _, names in _MARKS for name in names))
@@ -93,6 +98,17 @@ def is_lerobot(store: Store, name: str) -> bool:
     except (StoreError, ValueError, RecursionError):
         return False
     return isinstance(value, dict) and "codebase_version" in value
+
+
+def holds_lerobot(store: Store) -> bool:
+    """Whether a place is a LeRobot dataset, or a folder of one per split."""
+    return any(is_lerobot(store, name) for name in store.found([*LEROBOT, *_LEROBOT_SPLITS]))
+
+
+def lerobot_splits(store: Store) -> list[str]:
+    """The splits of which a folder holds a LeRobot dataset each; none if it is a LeRobot dataset itself."""
+    there = [name for name in store.found([*LEROBOT, *_LEROBOT_SPLITS]) if is_lerobot(store, name)]
+    return [] if {*there} & {*LEROBOT} else [_LEROBOT_SPLITS[name] for name in there]
 
 
 def resolved(place: str | os.PathLike[str]) -> str:
@@ -210,12 +226,16 @@ def _kinds(folder: str, strict: bool) -> list[str]:
 
 
 def _and_parents(place: str) -> Iterator[str]:
-    """A place and every folder above it; of a URL down to its bucket or host."""
+    """A place and every folder above it; of a URL down to its bucket, host or repository."""
     if "://" not in place:
         yield from map(str, (Path(place), *Path(place).parents))
         return
     parts = urlsplit(place)
     path = parts.path.rstrip("/")
+    if parts.scheme == "hf":
+        owner, name, *inside = path.strip("/").split("/")
+        path = "/".join(("", *inside)).rstrip("/")
+        parts = parts._replace(netloc=f"{parts.netloc}/{owner}/{name}")
     while path:
         yield f"{parts.scheme}://{parts.netloc}{path}"
         path = posixpath.dirname(path).rstrip("/")

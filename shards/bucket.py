@@ -27,7 +27,7 @@ import obstore
 
 from oxcart.shards import retry
 from oxcart.shards.directory import WORK
-from oxcart.shards.endpoint import connect
+from oxcart.shards.endpoint import Endpoint
 from oxcart.shards.errors import StoreError
 from oxcart.shards.prefetch import pieces, prefetch, spans
 
@@ -48,10 +48,10 @@ class Bucket:
 
     remote = True
 
-    def __init__(self, url: str) -> None:
-        self._endpoint = connect(url)
-        self.url = self._endpoint.url
-        self.writable = self.listable = self._endpoint.scheme not in ("http", "https")
+    def __init__(self, endpoint: Endpoint) -> None:
+        self._endpoint = endpoint
+        self.url = endpoint.url
+        self.writable = self.listable = endpoint.scheme not in ("http", "https")
         self._pool = ThreadPoolExecutor(REQUESTS, thread_name_prefix="oxcart-store")
 
     def found(self, names: Sequence[str]) -> dict[str, int]:
@@ -86,7 +86,7 @@ class Bucket:
         whole = WHOLE_BYTES if most is None else min(WHOLE_BYTES, most)
 
         def call(attempt: int) -> bytes | int:
-            result = obstore.get(self._endpoint.reader, name)
+            result = self._get(name)
             size = int(result.meta["size"])
             return _body(result, size) if size <= whole else size
 
@@ -121,7 +121,7 @@ class Bucket:
         """Read a range in one request; a `size` other than that of the whole object is an error."""
 
         def call(attempt: int) -> tuple[bytes, int]:
-            result = obstore.get(self._endpoint.reader, name, options={"range": (offset, offset + length)})
+            result = self._get(name, (offset, offset + length))
             end = int(result.meta["size"])
             return _body(result, min(length, end - offset)), end
 
@@ -136,6 +136,10 @@ class Bucket:
             raise StoreError(f"{self._at(name)}: read: has changed from {size} to {end} bytes")
         self._check_end(name, end, offset + length)
         return data
+
+    def _get(self, name: str, span: tuple[int, int] | None = None) -> Any:
+        """obstore's answer to one request for an object, or for its bytes from a start to an end."""
+        return obstore.get(self._endpoint.reader, name, options={"range": span} if span else {})
 
     def _known_size(self, name: str) -> int:
         size = self._size(name)
@@ -233,7 +237,7 @@ class Bucket:
 
         def first_byte() -> int | None:
             try:
-                result = obstore.get(self._endpoint.reader, name, options={"range": (0, 1)})
+                result = self._get(name, (0, 1))
             except FileNotFoundError:
                 return None
             except retry.ERRORS as error:
@@ -261,6 +265,12 @@ class Bucket:
             raise self._explain(operation, name, error) from error
 
     def _explain(self, operation: str, name: str, error: retry.FailedError) -> _RequestError:
+        return _RequestError(
+            f"{self._at(name)}: {operation}: {self._reason(operation, error)}", error.failure
+        )
+
+    def _reason(self, operation: str, error: retry.FailedError) -> str:
+        """Why a request failed, after how many attempts, and what can be done."""
         failure, endpoint = error.failure, self._endpoint
         reason = failure.reason
         if failure.status == 404 and operation in ("write", "create"):
@@ -279,7 +289,7 @@ class Bucket:
             reason += f" by {endpoint.server}"
         if error.attempts > 1:
             reason += f", {error.attempts} attempts"
-        return _RequestError(f"{self._at(name)}: {operation}: {reason}", failure)
+        return reason
 
     @contextlib.contextmanager
     def _explain_file(self, name: str) -> Iterator[None]:

@@ -92,7 +92,7 @@ def connect(text: str) -> Endpoint:
     """
     scheme, host, path = _parse(text)
     url = f"{scheme}://{host}{'/' if path else ''}{path}"
-    timeout_s = _timeout_s()
+    timeout_s = silence_s()
     if scheme in ("http", "https"):
         config: dict[str, Any] = {"skip_signature": True}
         credentials, unsigned = "", ""
@@ -105,13 +105,7 @@ def connect(text: str) -> Endpoint:
         make = partial(kind, host, prefix=path or None, config=config, credential_provider=provider)
 
     def open_(factor: int, retries: int) -> Any:
-        options = {
-            "allow_http": True,  # where the URL or the endpoint says http
-            "connect_timeout": timedelta(seconds=min(timeout_s, 10.0)),
-            "read_timeout": timedelta(seconds=timeout_s * factor),
-            "timeout": timedelta(days=1),  # a slow connection is not a broken one
-        }
-        return make(client_options=options, retry_config={"max_retries": retries})
+        return make(client_options=client_options(timeout_s * factor), retry_config={"max_retries": retries})
 
     try:
         reader, writer, uploader = open_(1, 0), open_(UPLOAD_FACTOR, 0), open_(UPLOAD_FACTOR, PART_RETRIES)
@@ -134,6 +128,16 @@ def connect(text: str) -> Endpoint:
     )
 
 
+def client_options(timeout_s: float) -> dict[str, Any]:
+    """obstore's options of a client whose connections may be silent for `timeout_s` seconds."""
+    return {
+        "allow_http": True,  # where the URL or the endpoint says http
+        "connect_timeout": timedelta(seconds=min(timeout_s, 10.0)),
+        "read_timeout": timedelta(seconds=timeout_s),
+        "timeout": timedelta(days=1),  # a slow connection is not a broken one
+    }
+
+
 def _parse(text: str) -> tuple[str, str, str]:
     """Scheme, host or bucket, and path without leading and trailing slashes."""
     scheme, _, rest = text.partition("://")
@@ -142,7 +146,7 @@ def _parse(text: str) -> tuple[str, str, str]:
     if scheme == "file" and rest:
         raise ConfigError(f"store {safe!r}: unknown scheme 'file'; expected a directory, so {rest!r}")
     if scheme not in SCHEMES:
-        known = ", ".join(f"{one}://" for one in SCHEMES)
+        known = ", ".join(f"{one}://" for one in (*SCHEMES, "hf"))
         raise ConfigError(f"store {safe!r}: unknown scheme {scheme!r}; expected a directory or {known}")
     if "@" in rest.partition("/")[0] or "?" in rest or "#" in rest:
         raise ConfigError(
@@ -167,8 +171,12 @@ def _first(*names: str) -> str | None:
     return next((text for name in names if (text := os.environ.get(name))), None)
 
 
-def _endpoint(*names: str) -> str | None:
-    """Value of the first of these environment variables that is set: a URL, without a slash at its end."""
+def server_url(*names: str) -> str | None:
+    """Value of the first of these environment variables that is set: a URL, without a slash at its end.
+
+    Raises:
+        ConfigError: it is not a URL of a server.
+    """
     return next((_checked(name, text) for name in names if (text := os.environ.get(name))), None)
 
 
@@ -188,7 +196,12 @@ def _checked_name(name: str, text: str) -> str:
     return text
 
 
-def _timeout_s() -> float:
+def silence_s() -> float:
+    """Seconds that a connection may be silent, from the environment.
+
+    Raises:
+        ConfigError: the environment holds something else.
+    """
     text = os.environ.get(TIMEOUT, "")
     try:
         value = float(text or TIMEOUT_S)
@@ -218,7 +231,7 @@ def _google(bucket: str) -> tuple[dict[str, Any], str]:
     logged_in = (login / "application_default_credentials.json").is_file()
     if not (_first(*names) or logged_in or _holds(_PRODUCT, "Google")):
         config["skip_signature"] = True
-    if server := _endpoint("GOOGLE_BASE_URL", "GOOGLE_STORAGE_BASE_URL"):
+    if server := server_url("GOOGLE_BASE_URL", "GOOGLE_STORAGE_BASE_URL"):
         config["base_url"] = server
     return config, names[0]
 
@@ -240,7 +253,7 @@ def _amazon(bucket: str) -> tuple[dict[str, Any], str]:
         config["skip_signature"] = True
     region = _first("AWS_REGION", "AWS_DEFAULT_REGION") or profile.get("region") or "us-east-1"
     config["region"] = _checked_name("AWS_REGION", region)
-    endpoint = _endpoint("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
+    endpoint = server_url("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
     if not endpoint and profile.get("endpoint_url"):
         endpoint = _checked("endpoint_url of the profile of AWS", profile["endpoint_url"])
     if endpoint:
@@ -341,10 +354,10 @@ def _azure(container: str) -> tuple[dict[str, Any], str]:
         "sas_key": string.get("SharedAccessSignature"),
         "endpoint": _checked("BlobEndpoint of AZURE_STORAGE_CONNECTION_STRING", string["BlobEndpoint"])
         if string.get("BlobEndpoint")
-        else _endpoint("AZURE_STORAGE_ENDPOINT", "AZURE_ENDPOINT"),
+        else server_url("AZURE_STORAGE_ENDPOINT", "AZURE_ENDPOINT"),
     }
     config: dict[str, Any] = {name: value for name, value in values.items() if value}
-    _endpoint("AZURITE_BLOB_STORAGE_URL")
+    server_url("AZURITE_BLOB_STORAGE_URL")
     if string.get("UseDevelopmentStorage", "").lower() == "true":  # obstore knows Azurite's account and key
         return {"use_emulator": True}, names[0]
     account = config.get("account_name")
@@ -355,7 +368,7 @@ def _azure(container: str) -> tuple[dict[str, Any], str]:
         )
     if account:
         _checked_name("AZURE_STORAGE_ACCOUNT_NAME", account)
-    _endpoint("IDENTITY_ENDPOINT")
+    server_url("IDENTITY_ENDPOINT")
     if not (_first(*names) or "account_key" in config or "sas_key" in config):
         config["skip_signature"] = True
     return config, "AZURE_STORAGE_ACCOUNT_KEY or AZURE_STORAGE_SAS_TOKEN"

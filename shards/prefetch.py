@@ -44,7 +44,7 @@ def spans(ranges: Sequence[tuple[int, int]], gap: int = GAP_BYTES) -> list[Span]
         if found and start <= found[-1].end + gap:
             last = found[-1]
             last.ranges.append(place)
-            found[-1] = last._replace(end=max(last.end, start + length))
+            found[-1] = Span(last.start, max(last.end, start + length), last.ranges)
         else:
             found.append(Span(start, start + length, [place]))
     return found

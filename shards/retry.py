@@ -7,8 +7,8 @@ has never answered this process is tried twice: most likely its name or port is 
 before may be restarting.
 
 Waits are random up to a limit that doubles with every attempt ("full jitter"), so that many readers of one
-busy server do not come back at the same moment. The price is that a `Retry-After` is ignored: obstore does
-not return the headers of an answer.
+busy server do not come back at the same moment. Only the Hub's own answers are known with their headers, so
+only its `Retry-After` is respected: obstore does not return the headers of an answer.
 
 An error of obstore runs over many lines and holds URLs, signed ones too. Only its status is shown, and its
 code if that is a plain word.
@@ -34,6 +34,8 @@ ATTEMPTS_UNANSWERED = 2
 """Maximum number of attempts at a host that refuses the connection and has never answered."""
 FIRST_WAIT_S = 1.0
 """Longest wait before the second attempt, in seconds; it doubles with every further attempt, up to 16 s."""
+LONGEST_WAIT_S = 300.0
+"""Longest wait that a server may ask for, in seconds: the Hub counts requests over five minutes."""
 
 # obstore itself raises the last one if a store lacks an operation, such as creating an object on a web server
 # only if there is none. Uncaught it would be a traceback, and not a line that names the store.
@@ -93,6 +95,16 @@ class Failure:
     """Whether the request for a token failed, before any request for an object."""
     refused: bool = False
     """Whether the host refused the connection."""
+    wait_s: float = 0.0
+    """Seconds that the server wants the next attempt to wait."""
+
+
+class JudgedError(Exception):
+    """A request failed in another library than obstore, and its failure is already interpreted."""
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(failure.reason)
+        self.failure = failure
 
 
 class FailedError(Exception):
@@ -124,7 +136,7 @@ def attempt(
     for number in range(1, ATTEMPTS + 1):
         try:
             result = call(number)
-        except ERRORS as error:
+        except (JudgedError, *ERRORS) as error:
             failure = judge(error, timeout_s)
             if failure.status is not None:
                 _answered.add(host)
@@ -135,7 +147,8 @@ def attempt(
             _answered.add(host)
             return result
         ended = unwanted()
-        pause(jitter.uniform(0.0, FIRST_WAIT_S * 2 ** (number - 1)), ended)
+        wait_s = jitter.uniform(0.0, FIRST_WAIT_S * 2 ** (number - 1))
+        pause(max(wait_s, min(failure.wait_s, LONGEST_WAIT_S)), ended)
         if ended is not None and ended.is_set():  # or an interrupted command would finish all attempts
             raise FailedError(failure, number)
     raise AssertionError("the last attempt returns or raises")
@@ -148,6 +161,8 @@ def pause(wait_s: float, ended: threading.Event | None) -> None:
 
 def judge(error: Exception, timeout_s: float) -> Failure:
     """Interpret an error of obstore."""
+    if isinstance(error, JudgedError):
+        return error.failure
     text = str(error)
     if isinstance(error, CutError):
         return Failure(reason=text, again=True)

@@ -5,12 +5,14 @@
     Store("s3://bucket/bridge")              S3, of any endpoint
     Store("az://container/bridge")           Azure
     Store("https://example.org/bridge")      a web server that serves ranges, for reading only
+    Store("hf://datasets/owner/bridge")      a dataset repository of the Hugging Face Hub, for reading only
 
 Names are relative and use "/". A reader sees the whole object or none: in a directory, a write is a temporary
 file under `.oxcart/` that is renamed into place; in a bucket, it is one atomic put. All work in progress lies
 under `.oxcart/`, which the commit of a compile removes.
 
-obstore, which reads buckets, is imported only when the first bucket is opened.
+obstore, which reads buckets, is imported only when the first bucket is opened, and huggingface_hub when the
+first repository of the Hub is.
 """
 
 from __future__ import annotations
@@ -31,6 +33,8 @@ __all__ = ["BLOCK_BYTES", "WORK", "Reader", "Store"]
 
 BLOCK_BYTES = 8 << 20
 """Default size of the blocks of a stream, in bytes."""
+_REPOSITORY = re.compile("hf://datasets/[^/]+/[^/]+")
+"""URL of a whole repository of the Hub."""
 
 
 class Reader(Protocol):
@@ -63,11 +67,12 @@ class Store:
     def __init__(self, url: str | os.PathLike[str]) -> None:
         self._place = _open(os.fspath(url))
         self.url = self._place.url
-        """Directory or URL of the store, without a secret."""
+        """Directory or URL of the store, without a secret. On the Hub it names a commit, so that everyone who
+        gets it reads the same files."""
         self.remote = self._place.remote
         """Whether each call is a round trip to a server, so that many at once are faster than one by one."""
         self.writable = self._place.writable
-        """Whether objects can be written; a web server is for reading only."""
+        """Whether objects can be written; a web server and the Hub are for reading only."""
         self.listable = self._place.listable
         """Whether the store can list its objects; a web server cannot."""
 
@@ -79,7 +84,17 @@ class Store:
         return Store, (self.url,)
 
     @property
+    def folder(self) -> str:
+        """Name of the innermost folder of the URL; that of a repository has no revision."""
+        url = self.url.partition("@")[0] if _REPOSITORY.fullmatch(self.url) else self.url
+        return url.rstrip("/").rpartition("/")[2]
+
+    @property
     def _target(self) -> Directory | Bucket:
+        if not self.writable and self.url.startswith("hf://"):
+            raise ConfigError(
+                f"{self.url}: the Hub is for reading; expected a directory or a bucket, and then oxcart push"
+            )
         if not self.writable:
             raise ConfigError(f"{self.url}: a web server is for reading; expected a directory or a bucket")
         return self._place
@@ -179,10 +194,19 @@ def _open(url: str) -> Directory | Bucket:
     if not url:
         raise ConfigError("store: expected a directory or URL, got ''")
     if "://" not in url:
-        if slip := re.match(r"(?i)(s3|gs|az|https?):/", url):
+        if slip := re.match(r"(?i)(s3|gs|az|hf|https?):/", url):
             remedy = f"{slip[0]}/{url[slip.end() :]} for a URL, ./{url} for a directory"
             raise ConfigError(f"store {url!r}: a URL has two slashes; expected {remedy}")
         return Directory(url)
     from oxcart.shards.bucket import Bucket  # a directory does without obstore
+    from oxcart.shards.endpoint import connect
 
-    return Bucket(url)
+    if url.lower().startswith("hf://"):
+        try:
+            from oxcart.shards.hub_files import HubFiles  # huggingface_hub is an extra
+        except ModuleNotFoundError as error:
+            raise ConfigError(
+                f"store {url!r}: the Hub needs the package {error.name}; pip install 'oxcart[hub]'"
+            ) from error
+        return HubFiles(url)
+    return Bucket(connect(url))

@@ -19,15 +19,17 @@ from pathlib import Path
 os.environ["OMP_NUM_THREADS"] = "1"
 
 import pytest
+from huggingface_hub import close_session
 from hypothesis import settings
 from pages import headless
 
 import depth
 from grown_source import HELD_OUT, Before, Growth, extended, kitchen
+from hub_server import HubServer, hub
 from once import Once
 from oxcart.compile.sample.rlds import RldsSampleConfig
 from oxcart.manifests.split import SplitRule
-from sample_compile import CAMERAS, Compiled, compile_sample, compiled, rows_of
+from sample_compile import CAMERAS, Compiled, compile_lerobot, compile_sample, compiled, rows_of
 from servers import BUCKET, Server, s3, web
 from window_datasets import compile_windowed
 
@@ -51,6 +53,20 @@ def whole(once: Once) -> Compiled:
     """Four episodes in each of five kitchens, one of which is val; one camera."""
     sample = RldsSampleConfig(kitchens=5, sessions=2, episodes=2, steps=4, size=32, files=2)
     return once("whole", lambda folder: compile_sample(folder, sample))
+
+
+@pytest.fixture(scope="session")
+def robots(once: Once) -> Compiled:
+    """A LeRobot dataset of ten episodes in three places, one of which is val; one camera of videos, and one
+    of images."""
+    return once("robots", compile_lerobot)
+
+
+@pytest.fixture(params=["whole", "robots"])
+def each(request: pytest.FixtureRequest) -> Compiled:
+    """A compiled sample of each kind of source whose bytes must be the same wherever they are made."""
+    made: Compiled = request.getfixturevalue(request.param)
+    return made
 
 
 @pytest.fixture(scope="session")
@@ -156,6 +172,21 @@ def site(cloud: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Server]:
     (tmp_path / "site").mkdir()
     with web(tmp_path / "site") as server:
         yield server
+
+
+@pytest.fixture
+def hub_server(cloud: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[HubServer]:
+    """A Hub without repositories, at HF_ENDPOINT; there is no token."""
+    for name in list(os.environ):
+        if name.startswith(("HF_", "HUGGING_FACE_")):
+            cloud.delenv(name)
+    cloud.setattr("huggingface_hub.constants.HF_TOKEN_PATH", str(tmp_path / "token"))
+    cloud.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", True)  # its protocol has no server here
+    cloud.setattr("huggingface_hub.utils._detect_agent._registry", {})  # it would be asked for once a process
+    with hub() as server:
+        cloud.setenv("HF_ENDPOINT", server.url)
+        yield server
+    close_session()
 
 
 @pytest.fixture

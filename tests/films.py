@@ -28,7 +28,7 @@ CODECS: Mapping[str, tuple[str, Mapping[str, str], str]] = {
     ),
 }
 """Codec -> encoder with options that close each group, and a container."""
-os.environ.setdefault("SVT_LOG", "1")  # or the encoder reports its settings
+os.environ.setdefault("SVT_LOG", "0")  # or the encoder reports its settings
 
 
 class Shot(NamedTuple):
@@ -63,6 +63,8 @@ def shoot(
     **settings: Any,
 ) -> Shot:
     """Encode frames that all differ.
+
+    libx265 corrupts memory if frames have fewer than 64 rows.
 
     Args:
         encoder: FFmpeg's name of the encoder.

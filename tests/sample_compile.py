@@ -10,14 +10,15 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner, Result
+from lerobot_writer import TOP, WRIST, RobotTake, write_lerobot
 from tensorflow_datasets.proto import tf_example_pb2
 
 from oxcart.cli.main import oxcart
@@ -26,7 +27,7 @@ from oxcart.compile.census import Census
 from oxcart.compile.pipeline import CompileConfig, execute, prepare
 from oxcart.compile.plan import Settings
 from oxcart.compile.sample.rlds import RldsSampleConfig, write_rlds
-from oxcart.compile.sources.base import SourceConfig
+from oxcart.compile.sources.base import EnvironmentRule, SourceConfig
 from oxcart.compile.sources.rlds import tfrecord
 from oxcart.manifests.manifest import Manifest, read_manifest
 from oxcart.manifests.split import SplitRule
@@ -55,6 +56,13 @@ class Compiled:
     out: Path
     manifest: Manifest
     tree: Tree
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """Options of the `SourceConfig` with which the source was read, except its place."""
+
+    def config(self, out: Path | str, url: str | None = None, **changes: Any) -> CompileConfig:
+        """The compile again, into another place, and perhaps from a copy of the source."""
+        source = SourceConfig(url=url or str(self.source), **self.options)
+        return config_of(self.source, out, source=source, **changes)
 
 
 def tree(directory: Path) -> Tree:
@@ -87,7 +95,7 @@ def stamps(directory: Path) -> dict[str, tuple[int, int]]:
     return {str(path): (path.stat().st_ino, path.stat().st_mtime_ns) for path in paths}
 
 
-def config_of(path: Path, out: Path, **changes: Any) -> CompileConfig:
+def config_of(path: Path, out: Path | str, **changes: Any) -> CompileConfig:
     """A compile by one worker of a fifth of val; `changes` may be of the compile or of its settings."""
     settings = {"rule": SplitRule(val=0.2), "shard_size": SHARD_SIZE}
     settings |= {name: changes.pop(name) for name in list(changes) if name in Settings.__dataclass_fields__}
@@ -107,6 +115,20 @@ def compile_sample(
     config = SourceConfig(url=str(source), cameras=cameras)
     manifest = compiled(source, folder / "out", source=config, **changes)
     return Compiled(source, folder / "out", manifest, tree(folder / "out"))
+
+
+def compile_lerobot(folder: Path) -> Compiled:
+    """Write a LeRobot dataset into a new folder and compile it beside itself."""
+    takes = [RobotTake(steps=4 + e % 3, columns={"place": f"lab {e // 4}"}) for e in range(10)]
+    source = write_lerobot(folder / "robots", takes, cameras={TOP: "video", WRIST: "image"})
+    options = {
+        "kind": "lerobot",
+        "cameras": ("top", "wrist"),
+        "environment": EnvironmentRule(field="place"),
+    }
+    config = SourceConfig(url=str(source), **options)
+    manifest = compiled(source, folder / "out", source=config)
+    return Compiled(source, folder / "out", manifest, tree(folder / "out"), options)
 
 
 def stopped(config: CompileConfig, frames: int) -> None:

@@ -29,6 +29,11 @@
       toykitchen1: [datacol1_toykitchen1]
     licence: CC-BY-4.0  # of the data; an SPDX licence expression, or a URL
     citation: ...       # one line: the URL of a paper or a page, or a reference in words
+    ports:              # LeRobot datasets that were converted from it
+      repos: [lerobot/x]                     # their repo ids
+      cameras: {primary: image_0}            # a camera of the ports -> that of the dataset, if names differ
+      rgb: [lerobot/x]                       # ports whose converter made RGB of what `channels` says is BGR
+      columns: {action: [...], observation.state: [...]}    # as above, of what converters make of them
     notes: [...]        # sentences shown to anyone who compiles the dataset
 
 Everything but `about` may be left out; unknown facts are. A comment says where a fact was found.
@@ -56,9 +61,25 @@ from oxcart.shards.errors import ConfigError
 KNOWN = ("declared", "inferred")
 _LISTS = ("cameras", "instruction", "action", "state", "no_action", "notes")
 _COLUMNS = ("names", "kind", "unit", "frame")
+_PORTS = ("repos", "cameras", "rgb", "columns")
 _RULE = ("field", "whole", "optional", "patterns", "known")
 _GROUPS = ("environment", "session")
+_REPO = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _PART = re.compile(r"(?P<feature>.+)\[(?P<start>\d*):(?P<stop>\d*)\]")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ports:
+    """The LeRobot datasets that were converted from a dataset."""
+
+    repos: tuple[str, ...] = ()
+    """Their repo ids."""
+    cameras: Mapping[str, str] = field(default_factory=dict)
+    """Camera of the ports -> camera of the dataset, where their names differ."""
+    rgb: tuple[str, ...] = ()
+    """Ports whose converter has made RGB of cameras that hold BGR."""
+    columns: Mapping[str, tuple[Column, ...]] = field(default_factory=dict)
+    """Feature of the ports -> its values, with those named `pad...` that only some converters write."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,6 +119,8 @@ class Entry:
     """Licence of the data: an SPDX expression or a URL."""
     citation: str | None = None
     """What to cite: a URL, or a reference in words; one line."""
+    ports: Ports = field(default_factory=Ports)
+    """LeRobot datasets that were converted from it."""
     notes: tuple[str, ...] = ()
     """Sentences shown to anyone who compiles the dataset."""
 
@@ -115,6 +138,15 @@ def lookup(name: str) -> Entry:
     if clean(name) != name or not file.is_file():
         return Entry()
     return parse(name, file.read_text("utf-8"))
+
+
+@cache
+def ported(repo_id: str) -> str | None:
+    """The name of the dataset of which a LeRobot dataset is a port; None if it is not known to be one."""
+    folder = resources.files(__name__)
+    # YAML takes 5 ms a file: only files that hold the text are parsed.
+    held = (name for name in names() if repo_id in (folder / f"{name}.yaml").read_text("utf-8"))
+    return next((name for name in held if repo_id in lookup(name).ports.repos), None)
 
 
 def parse(name: str, text: str) -> Entry:
@@ -167,6 +199,7 @@ def _entry(value: Any) -> Entry:
         aliases=_aliases(value.get("aliases", {})),
         licence=_licence(value["licence"]) if "licence" in value else None,
         citation=value.get("citation"),
+        ports=_ports(value["ports"], lists.get("cameras", ())) if "ports" in value else Ports(),
         **lists,
     )
 
@@ -189,11 +222,11 @@ def _per_camera(key: str, value: Any, cameras: tuple[str, ...], allowed: tuple[s
 
 
 def _columns(value: Any, action: tuple[str, ...], state: tuple[str, ...]) -> dict[str, tuple[Column, ...]]:
-    _check_keys("columns", value, [_parted(field)[0] for field in (*action, *state)])
+    _check_keys("columns", value, [parted(field)[0] for field in (*action, *state)])
     table = {feature: _feature_columns(f"columns: {feature}", groups) for feature, groups in value.items()}
     for key, picks in (("action", action), ("state", state)):
         picked: list[Column] = []
-        for feature, part in map(_parted, picks):
+        for feature, part in map(parted, picks):
             columns = table.get(feature, ())
             if columns and (part.stop or 0) > len(columns):
                 raise ConfigError(f"columns: {feature}: expected {part.stop} or more, got {len(columns)}")
@@ -202,8 +235,8 @@ def _columns(value: Any, action: tuple[str, ...], state: tuple[str, ...]) -> dic
     return table
 
 
-def _parted(field: str) -> tuple[str, slice]:
-    """Feature and part of `action[:7]`."""
+def parted(field: str) -> tuple[str, slice]:
+    """Feature and part of a pick such as `action[:7]`."""
     match = _PART.fullmatch(field)
     if not match:
         return field, slice(None)
@@ -248,6 +281,25 @@ def _control_rate(value: Any) -> dict[str, Any]:
             f"got {value}"
         )
     return {"hz": hz, "verified": verified, "source": source}
+
+
+def _ports(value: Any, cameras: tuple[str, ...]) -> Ports:
+    _check_keys("ports", value, _PORTS)
+    repos, rgb = (_texts(f"ports: {key}", value.get(key, [])) for key in ("repos", "rgb"))
+    for repo in repos:
+        if not _REPO.fullmatch(repo):
+            raise ConfigError(f"ports: repos: expected repo ids such as lerobot/viola, got {repo!r}")
+    for repo in rgb:
+        one_of("ports: rgb", repo, repos)
+    renamed = value.get("cameras", {})
+    if not isinstance(renamed, dict) or not all(map(_is_text, renamed)):
+        raise ConfigError(f"ports: cameras: expected names of ports and of the dataset, got {renamed!r}")
+    for camera in renamed.values():
+        one_of("ports: cameras", camera, cameras)
+    features = value.get("columns", {})
+    _check_keys("ports: columns", features, ("action", "observation.state"))
+    columns = {name: _feature_columns(f"ports: columns: {name}", one) for name, one in features.items()}
+    return Ports(repos=repos, cameras=dict(renamed), rgb=rgb, columns=columns)
 
 
 def _licence(value: Any) -> str:

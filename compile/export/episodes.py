@@ -41,7 +41,7 @@ class ExportEpisode:
     images: Mapping[str, list[bytes]]
     """Feature -> a PNG per step."""
     videos: Mapping[str, Sequence[Chunk]]
-    """Feature -> its frames in the codec of `codec_of`."""
+    """Feature -> its frames, in the codec that the feature names."""
     statistics: Mapping[str, Statistics]
     """Feature -> its statistics, of cameras and `columns`."""
 
@@ -156,4 +156,5 @@ def _coded(pixels: npt.NDArray[np.uint8], camera: str) -> Sequence[Chunk]:
     try:
         return encode_av1(pixels, QUALITY, GROUP).chunks
     except ValueError as error:
-        raise ConfigError(f"camera {camera}: {error}; export --images") from error
+        reason = str(error).partition(";")[0]
+        raise ConfigError(f"camera {camera}: {reason}; pass --images") from error

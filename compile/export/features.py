@@ -20,6 +20,8 @@ import pyarrow.parquet as pq
 from oxcart.compile.export.statistics import QUANTILES
 from oxcart.manifests.canonical import canonical_json
 from oxcart.manifests.manifest import Manifest
+from oxcart.manifests.roles import stored_bgr
+from oxcart.shards.codec import VIDEO_EXTENSIONS
 from oxcart.shards.errors import ConfigError
 
 VERSION = "v3.0"
@@ -50,7 +52,6 @@ OWN = {
 
 QUALITY, GROUP, PRESET = 30, 2, 12
 """How videos are encoded here, as LeRobot does: rate factor, frames between key frames, and speed."""
-IMAGE_CODECS = ("raw", "zstd", "jpeg")
 
 Features = dict[str, dict[str, Any]]
 _SINGLE = {"timestamp": "float32", **dict.fromkeys(INDICES, "int64")}
@@ -65,7 +66,7 @@ def passes(camera: Mapping[str, Any]) -> bool:
     Args:
         camera: its entry of the manifest.
     """
-    return bool(camera["codec"] not in IMAGE_CODECS and camera["channels"] != "bgr")
+    return camera["codec"] in VIDEO_EXTENSIONS and not stored_bgr(camera)
 
 
 def frame_rate(rates: Iterable[float | None], given: int | None) -> int:

@@ -21,10 +21,8 @@ from oxcart.compile.export.features import FILES_PER_FOLDER
 from oxcart.shards.errors import StoreError
 from oxcart.shards.store import WORK, Store
 
-
-def temporary_folder(store: Store) -> str | None:
-    """Folder of temporary files: with the work in progress of a directory; None is the system's."""
-    return None if store.remote else f"{store.url}/{WORK}"
+GROUP_BYTES, GROUP_ROWS = 4 << 20, 2000
+"""Size of a row group, by one or the other: a reader keeps a few, and the footer has a page for each."""
 
 
 class FileWriter(Protocol):
@@ -45,20 +43,33 @@ Chunk = bytes | memoryview
 
 
 class RowFile:
-    """A Parquet file; each table that is added is a row group."""
+    """A Parquet file whose row groups hold one table that was added, or several small ones."""
 
     def __init__(self, file: BinaryIO, schema: pa.Schema) -> None:
         self._writer = pq.ParquetWriter(file, schema, compression="snappy")
+        self._waiting: list[pa.Table] = []
 
     def add(self, table: pa.Table) -> None:
         """Append the rows of a table."""
-        self._writer.write_table(table)
+        self._waiting.append(table)
+        size, rows = (sum(getattr(one, what) for one in self._waiting) for what in ("nbytes", "num_rows"))
+        if size >= GROUP_BYTES or rows >= GROUP_ROWS:
+            self._write()
+
+    def _write(self) -> None:
+        if self._waiting:
+            table = pa.concat_tables(self._waiting)
+            self._writer.write_table(table, row_group_size=table.num_rows)
+            self._waiting = []
 
     def close(self) -> None:
         """Write the end of the file."""
+        self._write()
         self._writer.close()
 
-    drop = close
+    def drop(self) -> None:
+        """Close the writer, which would complain otherwise."""
+        self._writer.close()
 
 
 class VideoFile:
@@ -68,7 +79,7 @@ class VideoFile:
 
     Args:
         file: where it is written.
-        codec: one of `VIDEO_CODECS`.
+        codec: one of `VIDEO_EXTENSIONS`.
         size: height and width of the frames, in pixels.
         fps: frames per second.
         folder: folder of the temporary file; None is the system's.
@@ -108,6 +119,11 @@ class VideoFile:
     def drop(self) -> None:
         """Forget the chunks."""
         self._chunks.close()
+
+
+def temporary_folder(store: Store) -> str | None:
+    """Folder of temporary files: with the work in progress of a directory; None is the system's."""
+    return None if store.remote else f"{store.url}/{WORK}"
 
 
 class FileSeries(Generic[Kind]):

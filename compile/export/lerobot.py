@@ -39,15 +39,13 @@ from oxcart.compile.pipeline import check_apart, ignore
 from oxcart.manifests import card
 from oxcart.manifests.canonical import pretty_json
 from oxcart.manifests.dataset import Dataset, Episode
-from oxcart.manifests.ownership import EXPORT, EXPORT_FORMAT, SOURCE, check_directory
+from oxcart.manifests.ownership import EXPORT, EXPORT_FORMAT, EXPORTING, SOURCE, check_directory
 from oxcart.manifests.split import SPLITS
 from oxcart.manifests.tables import rows_of
 from oxcart.shards.errors import ConfigError
 from oxcart.shards.prefetch import in_threads
 from oxcart.shards.store import WORK, Store
 
-WORKING = f"{WORK}/export"
-"""Object that marks an unfinished export."""
 ROWS = 100
 """Rows of the table of episodes that are written at once."""
 _FILES = re.compile(rf"({'|'.join(SPLITS)})/(data|videos|meta)/.*|{re.escape(card.NAME)}")
@@ -119,8 +117,10 @@ def prepare(config: ExportConfig) -> PreparedExport:
     warnings = [
         f"control rate: {rate:g} Hz, and the export says {fps}: times are wrong by {abs(fps / rate - 1):.0%}"
         for rate in rates
-        if rate and rate != fps
+        if rate is not None and rate != fps
     ]
+    if None in rates:
+        warnings.append(f"control rate: unknown, and the export says {fps} Hz, from which times follow")
     known = manifest.control_rate
     if config.fps is None and known is not None and not known["verified"]:
         warnings.append(
@@ -134,7 +134,7 @@ def prepare(config: ExportConfig) -> PreparedExport:
         features=lerobot.make_features(
             manifest, fps=fps, images=config.images, done=episodes["terminal"].null_count == 0
         ),
-        card=card.card(dataset, audit=config.audit, form="lerobot"),
+        card=card.card(dataset, audit=config.audit, form="lerobot", notes=warnings),
         warnings=tuple(warnings),
     )
 
@@ -143,10 +143,11 @@ def _check_out(store: Store, overwrite: bool) -> None:
     """Refuse an output that holds anything but an unfinished export, or with `overwrite` an export."""
     store.check_writable()
     check_directory("OUT", store.url, SOURCE)
-    if store.exists(EXPORT):
-        if not overwrite:
-            raise ConfigError(f"{store.url}: holds an export; choose another directory or pass --overwrite")
-    elif not store.exists(WORKING) and (others := store.list(limit=1)):
+    if store.exists(EXPORTING):
+        return
+    if store.exists(EXPORT) and not overwrite:
+        raise ConfigError(f"{store.url}: holds an export; choose another directory or pass --overwrite")
+    if not store.exists(EXPORT) and (others := store.list(limit=1)):
         raise ConfigError(f"{store.url}: holds {others[0]}, which no export wrote; choose an empty directory")
 
 
@@ -163,9 +164,12 @@ def export(prepared: PreparedExport, report: Progress = ignore) -> dict[str, Any
         StoreError: a file cannot be read or written.
     """
     store, manifest = prepared.store, prepared.dataset.manifest
-    store.put(WORKING, b"")
+    store.put(EXPORTING, b"")
     store.delete(EXPORT)
-    store.delete(*filter(_FILES.fullmatch, store.list()))
+    old = [name for name in store.list() if _FILES.fullmatch(name)]
+    opening = [name for name in old if name.endswith(lerobot.INFO)]
+    store.delete(*opening)  # before what they describe
+    store.delete(*old)
     done, infos = [0, 0], {}
     for split in manifest.splits:
         infos[split] = _write_split(prepared, split, report, done)
@@ -176,6 +180,14 @@ def export(prepared: PreparedExport, report: Progress = ignore) -> dict[str, Any
         "format": EXPORT_FORMAT,
         "dataset": manifest.dataset,
         "fingerprint": manifest.fingerprint,
+        "control_rate": manifest.control_rate,
+        "cameras": [{name: camera[name] for name in ("name", "role")} for camera in manifest.cameras],
+        "columns": {
+            name: {"columns": array["columns"]}
+            for name, array in manifest.arrays.items()
+            if array is not None and name != "reward"
+        },
+        "no_action": manifest.no_action,
         "splits": {
             split: {name.removeprefix("total_"): info[name] for name in info if name.startswith("total_")}
             for split, info in infos.items()
@@ -249,8 +261,7 @@ def _write_split(prepared: PreparedExport, split: str, report: Progress, done: l
         _list(episodes, columns, listed)
     plain = {name: {what: values.tolist() for what, values in totals[name].items()} for name in features}
     store.put(f"{split}/{lerobot.STATS}", lerobot.as_json(plain))
-    with store.writer(f"{split}/{lerobot.TASKS}") as file:
-        file.write(lerobot.tasks_bytes(list(tasks)))
+    store.put(f"{split}/{lerobot.TASKS}", lerobot.tasks_bytes(list(tasks)))
     return lerobot.make_info(split, features, fps=fps, episodes=number, frames=index, tasks=len(tasks))
 
 

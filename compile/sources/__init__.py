@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from oxcart.compile.sources.base import Source, SourceConfig
 from oxcart.compile.sources.compiled import CompiledSource
 from oxcart.compile.sources.recordings.source import RecordingSource
+from oxcart.manifests.ownership import lerobot_splits
 from oxcart.shards.errors import ConfigError
+from oxcart.shards.store import Store
+
+
+def pinned(config: SourceConfig) -> SourceConfig:
+    """The source as it is now, for all processes: on the Hub a revision becomes the commit that it is now."""
+    store = Store(config.url)
+    return replace(config, url=store.url) if store.remote else config
 
 
 def open_source(config: SourceConfig) -> Source:
@@ -28,12 +38,16 @@ def _opened(config: SourceConfig) -> Source:
     if config.kind in ("videos", "lerobot"):
         try:
             from oxcart.compile.sources.lerobot.source import LerobotSource  # decoders are an extra
+            from oxcart.compile.sources.lerobot.splits import LerobotSplits
             from oxcart.compile.sources.videos.source import VideoSource
         except ModuleNotFoundError as error:
             raise ConfigError(
                 f"{config.url}: reading videos needs the package {error.name}; pip install 'oxcart[video]'"
             ) from error
-        return (VideoSource if config.kind == "videos" else LerobotSource)(config)
+        if config.kind == "videos":
+            return VideoSource(config)
+        splits = lerobot_splits(Store(config.url))
+        return LerobotSplits(config, splits) if splits else LerobotSource(config)
     if config.kind == "recordings":
         return RecordingSource(config)
     if config.kind == "hdf5":

@@ -53,6 +53,9 @@ class Film:
     copy: Callable[[int], codec.Encoded] | None = None
     """The video as it is, in closed groups of at most so many frames; raises an ImageError if that cannot be.
     None if the frames are in no video."""
+    pick: Callable[[Sequence[int], npt.NDArray[np.uint8], Resize], None] | None = None
+    """Fills an array [n, H, W, 3] with the frames of n steps, in less time than playing all takes; raises an
+    ImageError where a frame cannot be decoded. None if all must be played."""
 
     def __len__(self) -> int:
         return self.steps
@@ -92,12 +95,22 @@ class EnvironmentRule:
 
     @classmethod
     def parse(cls, text: str) -> EnvironmentRule:
-        """Parse a rule written as `FIELD` or `FIELD~REGEX`."""
+        """Parse a rule written as `FIELD`, `FIELD~REGEX` or `=NAME`: all of it is one environment."""
+        if text.startswith("=") and len(text) > 1:
+            return cls(whole=text[1:])
         name, _, pattern = text.partition("~")
         return cls(field=name, patterns=(pattern,) if pattern else ())
 
+    def describe(self) -> dict[str, Any]:
+        """The rule as plain JSON."""
+        if self.whole is not None:
+            return {"whole": self.whole, "known": self.known}
+        return {"field": self.field, "patterns": list(self.patterns), "known": self.known}
+
     def find(self, value: str) -> tuple[str | None, str | None]:
         """Environment and session found in a value of the feature; each is None if it is not found."""
+        if self.whole is not None:
+            return self.whole, None
         if not self.patterns:
             return value or None, None
         for pattern in self.patterns:
@@ -177,6 +190,9 @@ class SourceConfig:
     """A table that tells the environments, whatever the source says."""
     licence: str | None = None
     """Licence of the data: an SPDX expression or a URL."""
+    catalog: str | None = None
+    """For LeRobot: repo id of a port that the catalog knows, or the dataset that it is a port of; `none` for
+    none."""
     video: VideoConfig | None = None
     """How videos become clips."""
 
@@ -321,8 +337,12 @@ class Source(Protocol):
     """`first`, `last`: steps of every episode that are known to hold no action."""
     control_rate: dict[str, Any] | None
     """Control rate as `hz`, `verified` and `source`, if known."""
+    catalogued: Mapping[str, str] = {}
+    """What of a port was taken from the catalog, in words: fact -> what it says."""
     aliases: Mapping[str, tuple[str, ...]] = {}
     """Environments that are known to have other names -> those names."""
+    keeps_splits: bool = False
+    """Whether its own splits are those of a compiled dataset, which are kept unless a rule is given."""
     effort: int = 1
     """Time that a census takes per byte, as a multiple of that of RLDS records."""
     places: PlaceTable | None = None
@@ -399,6 +419,7 @@ OPTIONS = {
     "--state-kind": "state_kinds",
     "--no-action": "no_action",
     "--environment": "environment",
+    "--catalog": "catalog",
 }
 """Option that says how to read a source of robot data -> its field of `SourceConfig`."""
 

@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterable
 
 from oxcart.compile.sources.videos.files import is_video
-from oxcart.manifests.ownership import LEROBOT, holds_recordings, is_lerobot
+from oxcart.manifests.ownership import LEROBOT, holds_lerobot, holds_recordings, is_lerobot
 from oxcart.shards.errors import ConfigError, StoreError
 from oxcart.shards.store import Store
 
@@ -22,9 +22,10 @@ _SIGNATURE = b"\x89HDF\r\n\x1a\n"
 
 
 def recognise(source: str) -> tuple[str, str]:
-    """Kind and URL of a source.
+    """Kind and URL of a source; the URL of one on the Hub names the commit that it is now.
 
-    The kind is `recordings` for a folder that `oxcart.create` wrote, `lerobot` for a LeRobot dataset,
+    The kind is `recordings` for a folder that `oxcart.create` wrote, `lerobot` for a LeRobot dataset or a
+    folder of one per split,
     `videos` for `videos:DIR`, `hdf5` for an HDF5 file and for a directory that holds some but no TFDS
     dataset, `videos` for one that holds videos but neither, else `rlds`.
 
@@ -32,20 +33,23 @@ def recognise(source: str) -> tuple[str, str]:
         ConfigError: the source is on this machine but is neither a directory nor an HDF5 file.
     """
     url = source.removeprefix(VIDEOS)
+    videos = url != source
     store = Store(url)
-    if source == url:
+    if store.remote:
+        url = store.url
+    if not videos:
         if store.listable and holds_recordings(store):
             return "recordings", url
-        if any(is_lerobot(store, name) for name in store.found(LEROBOT)):
+        if holds_lerobot(store):
             return "lerobot", url
     if store.remote:
-        return ("videos" if source.startswith(VIDEOS) else "rlds"), url
+        return ("videos" if videos else "rlds"), url
     if not os.path.isdir(url):
-        if source == url and _is_hdf5(url):
+        if not videos and _is_hdf5(url):
             return "hdf5", url
         what = "is a file" if os.path.exists(url) else "does not exist"
         raise ConfigError(f"{url}: {what}; expected a directory or a URL as the source, or an HDF5 file")
-    if source.startswith(VIDEOS):
+    if videos:
         return "videos", url
     if os.path.exists(os.path.join(url, INFO)):
         return "rlds", url

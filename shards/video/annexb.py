@@ -4,16 +4,20 @@ A stream is a series of units (NAL), each behind a start code. A packet's units 
 which codes one frame. Here every access unit begins with a delimiter, so that a chunk is divided by looking
 for those, and the first of each group holds all parameter sets, so that a chunk decodes alone. MP4 keeps
 units behind their lengths, and parameter sets in a header (`avcC`, `hvcC`). The units are the source's.
+
+A group of H.264 begins with an IDR picture. Containers also flag other pictures after which all is shown well
+(a recovery point), but frames may still name references from before them.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from itertools import islice
 from typing import NamedTuple
 
 from oxcart.shards.codec import Encoded
-from oxcart.shards.video.groups import CodedFrame
+from oxcart.shards.video.groups import CodedFrame, group
 
 _START = b"\x00\x00\x00\x01"
 _CODES = re.compile(rb"\x00\x00\x01")
@@ -40,54 +44,71 @@ SYNTAX = {
     "h264": Syntax(0, 31, (7, 8), b"\x09\xf0", frozenset(range(1, 6)), frozenset({5})),
     "hevc": Syntax(1, 63, (32, 33, 34), b"\x46\x01\x50", frozenset(range(32)), frozenset(range(16, 22))),
 }
-_SEI, _RECOVERY_POINT = 6, 6
-"""Type of a unit of H.264 with further information, and the kind of it that says where decoding can start."""
 
 
-def wrap_annexb(codec: str, groups: Sequence[Sequence[CodedFrame]], extradata: bytes) -> Encoded:
-    """Store groups of coded frames as an Annex B stream.
+def wrap_annexb(codec: str, frames: Sequence[CodedFrame], extradata: bytes, most: int) -> Encoded:
+    """Store the frames of an episode as an Annex B stream.
 
     Args:
         codec: `h264` or `hevc`.
-        groups: closed groups.
+        frames: packets in decoding order.
         extradata: what the container says of the whole stream, such as `avcC` or `hvcC`; empty or Annex B
             itself if packets are.
+        most: most frames of a group.
 
     Raises:
-        ValueError: a packet is damaged, a group begins with no key frame, or parameter sets change.
+        ValueError: a packet is damaged, the frames are in no closed groups, or parameter sets change.
     """
-    syntax, length, known = SYNTAX[codec], *_read_extradata(codec, extradata)
-    first = _split_packet(groups[0][0].data, length)
-    own = [unit for unit in first if _type(syntax, unit) in syntax.sets]
+    syntax, (length, known) = SYNTAX[codec], _read_extradata(codec, extradata)
+    packets = [_split_packet(frame.data, length) for frame in frames]
+    own = [unit for unit in packets[0] if _type(syntax, unit) in syntax.sets] if packets else []
     if {_type(syntax, unit) for unit in own} == set(syntax.sets):
         known = own
     if not {_type(syntax, unit) for unit in known} >= set(syntax.sets):
         raise ValueError("has no parameter sets")
-    chunks = []
-    for frames in groups:
-        chunk: list[bytes] = []
-        for place, frame in enumerate(frames):
-            units = _split_packet(frame.data, length)
-            kinds = [_type(syntax, unit) for unit in units]
-            if not syntax.pictures & set(kinds):
-                raise ValueError("has a packet without a picture")
-            if any(
-                kind in syntax.sets and unit not in known for kind, unit in zip(kinds, units, strict=True)
-            ):
-                raise ValueError("has parameter sets that change within the episode")
-            if place == 0 and not _starts(codec, kinds, units):
-                raise ValueError("has a packet that is said to be a key frame and is none")
-            delimiter = _type(syntax, syntax.delimiter)
-            begin = units[0] if kinds[0] == delimiter else syntax.delimiter
-            rest = [
-                unit
-                for kind, unit in zip(kinds, units, strict=True)
-                if kind != delimiter and kind not in syntax.sets
-            ]
-            for unit in (begin, *(() if place else known), *rest):
-                chunk += [_START, unit]
+    groups = group(
+        [frame._replace(key=_is_key(syntax, units)) for frame, units in zip(frames, packets, strict=True)],
+        most,
+    )
+    left, chunks = iter(packets), []
+    for one in groups:
+        chunk = _access_unit(syntax, next(left), known, known)
+        for units in islice(left, len(one) - 1):
+            chunk += _access_unit(syntax, units, known, ())
         chunks.append(b"".join(chunk))
     return Encoded(chunks=chunks, frames=[len(one) for one in groups])
+
+
+def _is_key(syntax: Syntax, units: Sequence[bytes]) -> bool:
+    """Whether a packet holds a picture with which decoding can start.
+
+    Raises:
+        ValueError: it holds no picture.
+    """
+    pictures = {_type(syntax, unit) for unit in units} & syntax.pictures
+    if not pictures:
+        raise ValueError("has a packet without a picture")
+    return pictures <= syntax.keys
+
+
+def _access_unit(
+    syntax: Syntax, units: Sequence[bytes], known: Sequence[bytes], sets: Sequence[bytes]
+) -> list[bytes]:
+    """A packet as it is stored: start codes and units, with a delimiter and the given parameter sets.
+
+    Raises:
+        ValueError: the packet has parameter sets that are not known.
+    """
+    delimiter, rest = syntax.delimiter, []
+    for unit in units:
+        kind = _type(syntax, unit)
+        if kind == _type(syntax, delimiter):
+            delimiter = unit
+        elif kind not in syntax.sets:
+            rest.append(unit)
+        elif unit not in known:
+            raise ValueError("has parameter sets that change within the episode")
+    return [part for unit in (delimiter, *sets, *rest) for part in (_START, unit)]
 
 
 def split_annexb(codec: str, chunk: bytes | memoryview) -> list[bytes]:
@@ -171,15 +192,3 @@ def _split_packet(data: bytes, length: int) -> list[bytes]:
 
 def _type(syntax: Syntax, unit: bytes) -> int:
     return unit[0] >> syntax.shift & syntax.mask
-
-
-def _starts(codec: str, kinds: Sequence[int], units: Sequence[bytes]) -> bool:
-    """Whether decoding can start with an access unit."""
-    syntax = SYNTAX[codec]
-    pictures = {kind for kind in kinds if kind in syntax.pictures}
-    if pictures <= syntax.keys:
-        return True
-    return codec == "h264" and any(
-        kind == _SEI and unit[1:2] == bytes([_RECOVERY_POINT])
-        for kind, unit in zip(kinds, units, strict=True)
-    )

@@ -46,7 +46,7 @@ def encode_av1(frames: Frames, quality: int, most: int) -> Encoded:
         ConfigError: this PyAV has no encoder of AV1.
     """
     height, width = frames.shape[1:3]
-    os.environ.setdefault("SVT_LOG", "1")  # errors only; it would report its settings for every episode
+    os.environ.setdefault("SVT_LOG", "0")  # or it reports its settings for every episode
     try:
         encoder = av.CodecContext.create(ENCODER, "w")
     except UnknownCodecError as error:
@@ -57,7 +57,7 @@ def encode_av1(frames: Frames, quality: int, most: int) -> Encoded:
     encoder.width, encoder.height, encoder.pix_fmt = width, height, "yuv420p"
     encoder.time_base, encoder.framerate = 1 / RATE, RATE
     encoder.gop_size, encoder.thread_count = most, 1
-    encoder.colorspace, encoder.color_range = int(Colorspace.SMPTE170M), int(ColorRange.MPEG)
+    encoder.colorspace, encoder.color_range = int(Colorspace.ITU601), int(ColorRange.MPEG)
     encoder.options = {"preset": str(PRESET), "crf": str(quality), "svtav1-params": "lp=1"}
     coded: list[CodedFrame] = []
     try:

@@ -13,10 +13,11 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
+from itertools import pairwise
 from typing import NamedTuple
 
 from oxcart.shards.codec import Encoded
-from oxcart.shards.video.groups import CodedFrame
+from oxcart.shards.video.groups import CodedFrame, group
 
 FOURCC = {"av1": b"AV01", "vp9": b"VP90"}
 _FILE, _FRAME = struct.Struct("<4sHH4sHHIIII"), struct.Struct("<IQ")
@@ -33,59 +34,57 @@ class Headers(NamedTuple):
     """Frames that it shows."""
     key: bool
     """Whether its first frame is a key frame that is shown at once."""
+    sequence: bytes = b""
+    """Its sequence header of AV1, if it has one."""
 
 
 def wrap_ivf(
     codec: str,
-    groups: Sequence[Sequence[CodedFrame]],
+    frames: Sequence[CodedFrame],
     extradata: bytes,
     size: tuple[int, int],
     rate: Fraction,
+    most: int,
 ) -> Encoded:
-    """Store groups of coded frames as an IVF file.
+    """Store the frames of an episode as an IVF file.
 
     Args:
         codec: `av1` or `vp9`.
-        groups: closed groups.
+        frames: packets in decoding order.
         extradata: what the container says of the whole stream, such as `av1C`.
         size: height and width in pixels.
         rate: frames per second.
+        most: most frames of a group.
 
     Raises:
-        ValueError: a packet does not show exactly one frame, or a group begins with no key frame.
+        ValueError: a packet does not show exactly one frame, or the frames are in no closed groups.
     """
     sequence = _sequence_of(extradata) if codec == "av1" else b""
-    chunks, number, last = [], 0, None
-    for frames in groups:
-        chunk = []
-        for place, frame in enumerate(frames):
-            if last is not None and frame.pts < last:
-                raise ValueError(f"shows frames of {codec} in another order than it codes them")
-            last, data = frame.pts, frame.data
+    packets = [read_av1(frame.data) if codec == "av1" else read_vp9(frame.data) for frame in frames]
+    for shown in packets:
+        if shown.number != 1:
+            raise ValueError(f"has a packet that shows {shown.number} frames, expected 1")
+    if any(one.pts >= after.pts for one, after in pairwise(frames)):
+        raise ValueError(f"codes frames in another order than it shows them, which {codec} cannot")
+    groups = group([frame._replace(key=one.key) for frame, one in zip(frames, packets, strict=True)], most)
+    number, chunks = 0, []
+    for one in groups:
+        chunk: list[bytes] = []
+        for place, frame in enumerate(one):
+            data = frame.data
             if codec == "av1":
-                shown, own = read_av1(data)
-                sequence = own or sequence
-                data = b"".join(
-                    [
-                        _DELIMITER,
-                        b"" if own or place else sequence,
-                        data.removeprefix(_DELIMITER),
-                    ]
-                )
-            else:
-                shown = read_vp9(data)
-            if shown.number != 1:
-                raise ValueError(f"has a packet that shows {shown.number} frames, expected 1")
-            if place == 0 and not shown.key:
-                raise ValueError("has a packet that is said to be a key frame and is none")
-            if not place and codec == "av1" and not sequence:
-                raise ValueError("has no sequence header")
+                sequence = packets[number].sequence or sequence
+                before = _DELIMITER
+                if place == 0 and not packets[number].sequence:
+                    before += sequence
+                data = before + data.removeprefix(_DELIMITER)
             chunk += [_FRAME.pack(len(data), number), data]
             number += 1
+        if codec == "av1" and not sequence:
+            raise ValueError("has no sequence header")
         chunks.append(b"".join(chunk))
-    return Encoded(
-        header=ivf_header(codec, size, rate, number), chunks=chunks, frames=[len(one) for one in groups]
-    )
+    header = ivf_header(codec, size, rate, number)
+    return Encoded(header=header, chunks=chunks, frames=[len(one) for one in groups])
 
 
 def ivf_header(codec: str, size: tuple[int, int], rate: Fraction, count: int) -> bytes:
@@ -121,23 +120,24 @@ def split_ivf(chunk: bytes | memoryview) -> list[bytes]:
     return found
 
 
-def read_av1(unit: bytes) -> tuple[Headers, bytes]:
-    """What a temporal unit of AV1 shows, and its sequence header; empty where it has none.
+def read_av1(unit: bytes) -> Headers:
+    """What a temporal unit of AV1 shows.
 
     Raises:
         ValueError: the bytes are no temporal unit.
     """
     count, key, sequence, still = 0, None, b"", False
-    for kind, whole, payload in _obus(unit):
+    for kind, start, begin, end in _obus(unit):
+        first = unit[begin] if begin < end else 0
         if kind == SEQUENCE_HEADER:
-            sequence, still = whole, bool(payload[:1] and payload[0] & 0x08)
-        elif kind in (FRAME_HEADER, FRAME) and payload:
-            existing = not still and payload[0] & 0x80
-            shows = still or existing or payload[0] & 0x10
+            sequence, still = unit[start:end], bool(first & 0x08)
+        elif kind in (FRAME_HEADER, FRAME) and begin < end:
+            existing = not still and first & 0x80
+            shows = still or existing or first & 0x10
             if key is None:
-                key = still or (not existing and bool(shows) and not payload[0] & 0x60)
+                key = still or (not existing and bool(shows) and not first & 0x60)
             count += bool(shows)
-    return Headers(count, bool(key)), sequence
+    return Headers(count, bool(key), sequence)
 
 
 def read_vp9(data: bytes) -> Headers:
@@ -159,8 +159,8 @@ def read_vp9(data: bytes) -> Headers:
     return Headers(count, bool(key))
 
 
-def _obus(unit: bytes) -> Iterator[tuple[int, bytes, bytes]]:
-    """Type, all bytes and payload of each unit (OBU)."""
+def _obus(unit: bytes) -> Iterator[tuple[int, int, int, int]]:
+    """Type of each unit (OBU), and where it, its payload and its end are."""
     position = 0
     while position < len(unit):
         first, start = unit[position], position
@@ -172,7 +172,7 @@ def _obus(unit: bytes) -> Iterator[tuple[int, bytes, bytes]]:
             size, position = _leb128(unit, position)
         if not 0 <= size <= len(unit) - position:
             raise ValueError("has a packet that ends inside a unit")
-        yield first >> 3 & 15, unit[start : position + size], unit[position : position + size]
+        yield first >> 3 & 15, start, position, position + size
         position += size
 
 
@@ -189,7 +189,7 @@ def _leb128(data: bytes, position: int) -> tuple[int, int]:
 def _sequence_of(extradata: bytes) -> bytes:
     """The sequence header in `av1C`, or in what an encoder gives in its place."""
     units = extradata[4:] if extradata[:1] == b"\x81" else extradata
-    return next((whole for kind, whole, _ in _obus(units) if kind == SEQUENCE_HEADER), b"")
+    return next((units[start:end] for kind, start, _, end in _obus(units) if kind == SEQUENCE_HEADER), b"")
 
 
 def _vp9_frames(data: bytes) -> list[bytes]:

@@ -14,13 +14,11 @@ from typing import Any
 
 import av
 
+from oxcart.shards.codec import VIDEO_EXTENSIONS
 from oxcart.shards.video.annexb import SYNTAX
 from oxcart.shards.video.decode import presentation
 from oxcart.shards.video.ivf import ivf_header
 from oxcart.shards.video.wrap import access_units
-
-_FORMATS = {"av1": "ivf", "h264": "h264", "hevc": "hevc", "vp9": "ivf"}
-"""Codec -> FFmpeg's name of the format of a member."""
 
 
 def write_mp4(
@@ -34,13 +32,13 @@ def write_mp4(
 
     Args:
         file: a path, or a file that is open for writing bytes and can seek.
-        codec: one of `VIDEO_CODECS`.
+        codec: one of `VIDEO_EXTENSIONS`.
         members: all chunks of each episode.
         size: height and width in pixels.
         rate: frames per second.
 
     Raises:
-        ValueError: a chunk is damaged, or there is none.
+        ValueError: a chunk is damaged, there is none, or one holds frames back for longer than the first.
     """
     chunks = (chunk for member in members for chunk in member)
     first = next(chunks, None)
@@ -49,7 +47,7 @@ def write_mp4(
     head = b"" if codec in SYNTAX else ivf_header(codec, size, rate, 0)
     try:
         with (
-            av.open(io.BytesIO(head + first), format=_FORMATS[codec]) as sample,
+            av.open(io.BytesIO(head + first), format=VIDEO_EXTENSIONS[codec]) as sample,
             av.open(file, "w", format="mp4") as out,
         ):
             template = sample.streams.video[0]
@@ -59,7 +57,9 @@ def write_mp4(
             number = 0
             for chunk in chain([first], chunks):
                 units = access_units(codec, chunk)
-                places = presentation(codec, units) if held else range(len(units))
+                places = presentation(codec, units) if codec in SYNTAX else range(len(units))
+                if any(place + held < i for i, place in enumerate(places)):
+                    raise ValueError("holds frames back for longer than its first group says")
                 for i, (unit, place) in enumerate(zip(units, places, strict=True)):
                     packet = av.Packet(unit)
                     packet.stream, packet.time_base = stream, 1 / rate

@@ -7,7 +7,7 @@ from fractions import Fraction
 
 from oxcart.shards.codec import Encoded
 from oxcart.shards.video.annexb import SYNTAX, split_annexb, wrap_annexb
-from oxcart.shards.video.groups import CodedFrame, group
+from oxcart.shards.video.groups import CodedFrame
 from oxcart.shards.video.ivf import split_ivf, wrap_ivf
 
 
@@ -21,8 +21,10 @@ def wrap(
 ) -> Encoded:
     """Store the frames of an episode as they are coded, one closed group per chunk.
 
+    Which frames are key frames is read from the packets, since containers say it of too many.
+
     Args:
-        codec: one of `VIDEO_CODECS`.
+        codec: one of `VIDEO_EXTENSIONS`.
         frames: every packet of the episode and none of another, in decoding order.
         extradata: what the container says of the whole stream.
         size: height and width in pixels.
@@ -32,10 +34,9 @@ def wrap(
     Raises:
         ValueError: why the frames cannot be stored as they are.
     """
-    groups = group(frames, most)
     if codec in SYNTAX:
-        return wrap_annexb(codec, groups, extradata)
-    return wrap_ivf(codec, groups, extradata, size, rate)
+        return wrap_annexb(codec, frames, extradata, most)
+    return wrap_ivf(codec, frames, extradata, size, rate, most)
 
 
 def access_units(codec: str, chunk: bytes | memoryview) -> list[bytes]:

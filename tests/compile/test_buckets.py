@@ -63,14 +63,14 @@ def config(url: str) -> SourceConfig:
 class TestSameBytes:
     """The tree does not say where the source was or where it is itself."""
 
-    def test_from_a_bucket_into_a_directory(self, whole: Compiled, source: str, tmp_path: Path) -> None:
-        compiled(whole.source, tmp_path / "out", source=config(source))
-        assert tree(tmp_path / "out") == whole.tree
+    def test_from_a_bucket_into_a_directory(self, each: Compiled, remote: str, tmp_path: Path) -> None:
+        there = uploaded(each.source, f"{remote}/{each.source.name}")
+        execute(prepare(each.config(tmp_path / "out", there)))
+        assert tree(tmp_path / "out") == each.tree
 
-    def test_from_a_directory_into_a_bucket(self, whole: Compiled, remote: str) -> None:
-        manifest = execute(prepare(replace(config_of(whole.source, Path("out")), out=f"{remote}/out")))
-        assert manifest == whole.manifest
-        assert tree_of(f"{remote}/out") == whole.tree
+    def test_from_a_directory_into_a_bucket(self, each: Compiled, remote: str) -> None:
+        assert execute(prepare(each.config(f"{remote}/out"))) == each.manifest
+        assert tree_of(f"{remote}/out") == each.tree
         assert verify(Dataset.open(f"{remote}/out")) == []
 
     @pytest.mark.system
@@ -94,10 +94,11 @@ class TestSameBytes:
         execute(prepare(replace(config_of(whole.source, Path("out"), source=there), out=out)))
         assert tree_of(out) == whole.tree
 
-    def test_from_a_web_server(self, whole: Compiled, site: Server, tmp_path: Path) -> None:
-        shutil.copytree(whole.source, tmp_path / "site" / "source")
-        compiled(whole.source, tmp_path / "out", source=config(f"{site.url}/source"), workers=2)
-        assert tree(tmp_path / "out") == whole.tree
+    def test_from_a_web_server(self, each: Compiled, site: Server, tmp_path: Path) -> None:
+        name = each.source.name
+        shutil.copytree(each.source, tmp_path / "site" / name)
+        execute(prepare(each.config(tmp_path / "out", f"{site.url}/{name}", workers=2)))
+        assert tree(tmp_path / "out") == each.tree
 
     def test_with_failures_on_the_way(
         self, whole: Compiled, source: str, remote: str, bucket: Server, waits: list[float]

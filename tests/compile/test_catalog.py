@@ -7,7 +7,7 @@ import re
 import pytest
 
 from oxcart.compile import catalog
-from oxcart.compile.catalog import Entry, lookup, parse
+from oxcart.compile.catalog import Entry, Ports, lookup, parse, ported
 from oxcart.compile.sources.base import EnvironmentRule, SuccessRule, clean
 from oxcart.manifests.columns import Column
 from oxcart.manifests.roles import ROLES
@@ -43,7 +43,41 @@ aliases:
 licence: cc-by-4.0
 citation: https://arxiv.org/abs/2308.12952
 notes: [Beware.]
+ports:
+  repos: [lerobot/robot, some.one/robot_lerobot]
+  cameras: {top: front/image}
+  rgb: [lerobot/robot]
+  columns:
+    action:
+      - {names: [dx, dy], kind: delta}
+      - {names: [pad], kind: unknown}
 """
+PORTS = [
+    "FedorX8/fractal20220817_data_lerobot",
+    "FedorX8/bridge_v2_lerobot",
+    "FedorX8/stanford_hydra_dataset_lerobot",
+    "FedorX8/language_table_lerobot",
+    "FedorX8/taco_play_lerobot",
+    "FedorX8/furniture_bench_dataset_lerobot",
+    "FedorX8/utaustin_mutex_lerobot",
+    "FedorX8/austin_sailor_dataset_lerobot",
+    "FedorX8/roboturk_lerobot",
+    "FedorX8/toto_lerobot",
+    "lerobot/austin_sirius_dataset",
+    "FedorX8/berkeley_autolab_ur5_lerobot",
+    "FedorX8/iamlab_cmu_pickup_insert_lerobot",
+    "FedorX8/viola_lerobot",
+    "lerobot/berkeley_fanuc_manipulation",
+    "lerobot/nyu_franka_play_dataset",
+    "lerobot/jaco_play",
+    "FedorX8/berkeley_cable_routing_lerobot",
+    "lerobot/austin_buds_dataset",
+    "lerobot/cmu_stretch",
+    "lerobot/nyu_door_opening_surprising_effectiveness",
+    "lerobot/dlr_edan_shared_control",
+    "lerobot/ucsd_kitchen_dataset",
+]
+"""The LeRobot datasets of a common mixture."""
 
 
 def test_there_are_entries() -> None:
@@ -60,6 +94,33 @@ def test_an_entry_is_found_by_its_name(name: str) -> None:
     assert entry.version
     assert entry.cameras
     assert None not in (entry.instruction, entry.action, entry.state)
+
+
+def test_a_port_is_found_by_its_repo_id() -> None:
+    every = [repo for name in NAMES for repo in lookup(name).ports.repos]
+    assert len(every) == len(set(every))
+    assert len(PORTS) == 23
+    assert set(PORTS) <= set(every)
+    for repo in PORTS:
+        dataset = ported(repo)
+        assert dataset is not None
+        bare = repo.split("/")[1].removesuffix("_lerobot")
+        assert dataset.startswith(bare) or (bare, dataset) == ("bridge_v2", "bridge_dataset")
+        others = set(lookup(dataset).ports.repos) - {repo}
+        if dataset.split("_")[0] not in ("fractal20220817", "bridge", "language", "furniture"):
+            assert repo.startswith("lerobot/") or f"lerobot/{bare}" in others
+    for other in ("lerobot/no_such", "lerobot/viol", "viola", "erobot/viola", ""):
+        assert ported(other) is None
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_ports_have_columns_for_whole_features(name: str) -> None:
+    entry = lookup(name)
+    for feature, columns in entry.ports.columns.items():
+        assert len(columns) == (8 if feature == "observation.state" else 7)
+        kinds = {one.kind for one in columns if one.name.startswith("pad")}
+        assert kinds <= {"other"}
+    assert not entry.ports.rgb or entry.channels
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -102,6 +163,18 @@ def test_an_entry_is_what_its_file_says() -> None:
         aliases={"kitchen": ("old_kitchen",)},
         licence="CC-BY-4.0",
         citation="https://arxiv.org/abs/2308.12952",
+        ports=Ports(
+            repos=("lerobot/robot", "some.one/robot_lerobot"),
+            cameras={"top": "front/image"},
+            rgb=("lerobot/robot",),
+            columns={
+                "action": (
+                    Column(name="dx", kind="delta"),
+                    Column(name="dy", kind="delta"),
+                    Column(name="pad", kind="unknown"),
+                )
+            },
+        ),
         notes=("Beware.",),
     )
     assert parse("x", "about: Little is known.") == Entry(about="Little is known.")
@@ -114,6 +187,18 @@ def test_an_entry_is_what_its_file_says() -> None:
     ("old", "new", "reason"),
     [
         ("about: A robot does things.", "", "about: expected one line of text, got None"),
+        (
+            "repos: [lerobot/robot, ",
+            "repos: [robot, ",
+            "ports: repos: expected repo ids such as lerobot/viola",
+        ),
+        ("rgb: [lerobot/robot]", "rgb: [lerobot/robto]", "ports: rgb: expected one of lerobot/robot"),
+        ("{top: front/image}", "{top: front}", "ports: cameras: expected one of front/image, wrist"),
+        (
+            "    action:\n      - {names: [dx, dy], ",
+            "    actoin:\n      - {names: [dx, dy], ",
+            "ports: columns: unknown key",
+        ),
         ("A robot does things.", '"two\\nlines"', "about: expected one line"),
         ("about: A robot", "abuot: A robot", "unknown key 'abuot'; expected"),
         ("version: 1.0.0", "version: 1.0", "version: expected text such as 1.0.0, got 1.0; quote it"),

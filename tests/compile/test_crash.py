@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
+from lerobot_writer import TOP, WRIST, RobotTake, write_lerobot
 
 import killed
 from depth import few
@@ -20,7 +21,7 @@ from oxcart.compile import census
 from oxcart.compile.pipeline import CompileConfig, execute, prepare
 from oxcart.compile.plan import Settings
 from oxcart.compile.sample.rlds import RldsSampleConfig, write_rlds
-from oxcart.compile.sources.base import SourceConfig
+from oxcart.compile.sources.base import EnvironmentRule, SourceConfig
 from oxcart.compile.workspace import read_done
 from oxcart.manifests.dataset import Dataset
 from oxcart.manifests.manifest import read_manifest
@@ -50,14 +51,15 @@ class Case:
     whole: Tree
     events: int
     """Changes of the output directory from the first to the last, by one worker."""
+    options: tuple[str, ...] = ()
+    """Options of the command that say how the source is read."""
 
     def resume(self, out: Path, *, overwrite: bool = False) -> None:
         execute(prepare(replace(self.config, out=str(out), overwrite=overwrite)))
 
 
 def run(
-    folder: Path,
-    census_file: Path,
+    case: Case,
     out: Path,
     *,
     at: int = 0,
@@ -68,29 +70,44 @@ def run(
     fresh: bool = False,
 ) -> Run:
     """`oxcart compile`, killed at event `at` or where a file passes `size` bytes."""
-    command = ["compile", folder / "source", out, "--quiet", "--census", census_file]
+    command = ["compile", case.folder / "source", out, "--quiet", "--census", case.census, *case.options]
     command += ["--shard-size", SHARD_SIZE, "--val-fraction", 0.25, "--workers", workers, *options]
-    return killed.run(folder / "watch", command, out, at=at, size=size, whom=whom, fresh=fresh)
+    return killed.run(case.folder / "watch", command, out, at=at, size=size, whom=whom, fresh=fresh)
 
 
 @pytest.fixture(scope="session")
 def case(once: Once) -> Case:
-    made: Case = once("crash", undisturbed)
+    made: Case = once("crash", of_rlds)
     return made
 
 
-def undisturbed(folder: Path) -> Case:
+@pytest.fixture(scope="session")
+def cases(once: Once) -> dict[str, Case]:
+    """A case of each kind of source; `lerobot` has a camera of videos and one of images."""
+    return {"rlds": once("crash", of_rlds), "lerobot": once("crash of lerobot", of_lerobot)}
+
+
+def of_rlds(folder: Path) -> Case:
     sample = RldsSampleConfig(kitchens=4, sessions=2, episodes=1, steps=4, size=32, files=2)
     (folder / "source").symlink_to(write_rlds(folder / "sample", sample))
+    return undisturbed(folder, SourceConfig(url=str(folder / "source")))
+
+
+def of_lerobot(folder: Path) -> Case:
+    takes = [RobotTake(steps=3, columns={"place": f"lab {e % 4}"}) for e in range(5)]
+    write_lerobot(folder / "source", takes, cameras={TOP: "video", WRIST: "image"})
+    place = EnvironmentRule(field="place")
+    source = SourceConfig(
+        url=str(folder / "source"), kind="lerobot", cameras=("top", "wrist"), environment=place
+    )
+    return undisturbed(folder, source, "--camera", "top", "--camera", "wrist", "--environment", "place")
+
+
+def undisturbed(folder: Path, source: SourceConfig, *options: str) -> Case:
     watch_folder(folder / "watch")
-    source = SourceConfig(url=str(folder / "source"))
     taken = census.take(source, workers=1, report=lambda done, size: None)
     (folder / "census.parquet").write_bytes(taken.to_bytes())
-
-    ended = run(folder, folder / "census.parquet", folder / "whole", fresh=True)
-    assert (ended.code, ended.err) == (0, "")
-    assert sum(name.endswith(".tar") for name in tree(folder / "whole")) == 5
-    return Case(
+    case = Case(
         folder=folder,
         config=CompileConfig(
             source=source,
@@ -99,9 +116,14 @@ def undisturbed(folder: Path) -> Case:
             workers=1,
         ),
         census=folder / "census.parquet",
-        whole=tree(folder / "whole"),
-        events=ended.events,
+        whole={},
+        events=0,
+        options=options,
     )
+    ended = run(case, folder / "whole", fresh=True)
+    assert (ended.code, ended.err) == (0, "")
+    assert sum(name.endswith(".tar") for name in tree(folder / "whole")) == 5
+    return replace(case, whole=tree(folder / "whole"), events=ended.events)
 
 
 def assert_nothing_partial(out: Path, whole: Tree) -> None:
@@ -125,12 +147,22 @@ def test_the_api_and_another_run_leave_the_same_tree(case: Case, tmp_path: Path)
     assert case.events >= 2 * POINTS
 
 
-@pytest.mark.parametrize("point", few(range(POINTS), 8))
-def test_killed_at_an_event(case: Case, tmp_path: Path, point: int) -> None:
-    out = tmp_path / "out"
+@pytest.mark.parametrize(
+    ("kind", "point"),
+    few(
+        [
+            *(("rlds", point) for point in range(POINTS)),
+            *(("lerobot", point) for point in range(0, POINTS, 4)),
+        ],
+        ("rlds", 8),
+        ("lerobot", 12),
+    ),
+)
+def test_killed_at_an_event(cases: dict[str, Case], tmp_path: Path, kind: str, point: int) -> None:
+    case, out = cases[kind], tmp_path / "out"
     at = 1 + point * (case.events - 1) // (POINTS - 1)
     workers = 2 if point in range(4, 19, 2) else 1  # at first they have not begun, at last they are gone
-    ended = run(case.folder, case.census, out, at=at, workers=workers)
+    ended = run(case, out, at=at, workers=workers)
     assert ended.code == -signal.SIGKILL
     assert ended.events >= at
     assert_nothing_partial(out, case.whole)
@@ -147,7 +179,7 @@ def test_killed_in_the_middle_of_a_file(case: Case, tmp_path: Path, size: int, w
     out = tmp_path / "out"
     if size < 0:
         size += max(path.stat().st_size for path in (case.folder / "whole/shards").iterdir())
-    ended = run(case.folder, case.census, out, size=size, workers=workers)
+    ended = run(case, out, size=size, workers=workers)
     assert ended.code == -signal.SIGKILL
     assert size in [path.stat().st_size for path in (out / ".oxcart").glob("*.tmp")]
     assert_nothing_partial(out, case.whole)
@@ -158,10 +190,10 @@ def test_killed_in_the_middle_of_a_file(case: Case, tmp_path: Path, size: int, w
 @pytest.mark.system
 def test_killed_twice(case: Case, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    assert run(case.folder, case.census, out, at=case.events // 2, fresh=True).code == -signal.SIGKILL
+    assert run(case, out, at=case.events // 2, fresh=True).code == -signal.SIGKILL
     first = tree(out)
     assert_nothing_partial(out, case.whole)
-    assert run(case.folder, case.census, out, at=case.events // 3, workers=2).code == -signal.SIGKILL
+    assert run(case, out, at=case.events // 3, workers=2).code == -signal.SIGKILL
     assert_nothing_partial(out, case.whole)
     # What the first run finished is not written again, and the second run added to it.
     assert {name for name in first if name.startswith("shards/")} < set(tree(out))
@@ -171,7 +203,7 @@ def test_killed_twice(case: Case, tmp_path: Path) -> None:
 
 def test_a_finished_shard_is_not_written_again(case: Case, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    assert run(case.folder, case.census, out, at=case.events // 2).code == -signal.SIGKILL
+    assert run(case, out, at=case.events // 2).code == -signal.SIGKILL
     prepared = prepare(replace(case.config, out=str(out)))
     done = [shard for shard in prepared.plan.shards if read_done(Store(out), shard.name, prepared.plan.hash)]
     assert 0 < len(done) < len(prepared.plan.shards)
@@ -228,7 +260,7 @@ def test_killed_while_it_overwrites(
 ) -> None:
     before = tree(other[what])
     copy(other[what], tmp_path / "out")
-    ended = run(case.folder, case.census, tmp_path / "out", at=at, options=("--overwrite",))
+    ended = run(case, tmp_path / "out", at=at, options=("--overwrite",))
     assert ended.code == -signal.SIGKILL
     copy(tmp_path / "out", tmp_path / "again")
 
@@ -260,7 +292,7 @@ def copy(source: Path, target: Path) -> None:
 def test_the_workers_die_with_the_process_that_started_them(case: Case, tmp_path: Path) -> None:
     """Only that process is killed, once a worker has written; `run` waits until the group is gone."""
     out = tmp_path / "out"
-    ended = run(case.folder, case.census, out, at=20, workers=2, whom="parent", fresh=True)
+    ended = run(case, out, at=20, workers=2, whom="parent", fresh=True)
     assert ended.code == -signal.SIGKILL
     assert_nothing_partial(out, case.whole)
     case.resume(out)
@@ -270,7 +302,7 @@ def test_the_workers_die_with_the_process_that_started_them(case: Case, tmp_path
 @pytest.mark.system
 def test_a_worker_that_dies_is_replaced(case: Case, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    ended = run(case.folder, case.census, out, at=20, workers=2, whom="worker", fresh=True)
+    ended = run(case, out, at=20, workers=2, whom="worker", fresh=True)
     assert (ended.code, ended.err) == (0, "")
     assert ended.events > 20
     assert tree(out) == case.whole

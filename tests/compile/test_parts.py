@@ -20,25 +20,23 @@ def ignore(count: int, size: int) -> None:
     """A report that tells nobody."""
 
 
-def parts_of(whole: Compiled, out: Path, count: int, *numbers: int) -> None:
+def parts_of(made: Compiled, out: Path, count: int, *numbers: int) -> None:
     for number in numbers:
-        execute_part(prepare(config_of(whole.source, out, part=Part(number, count))))
+        execute_part(prepare(made.config(out, part=Part(number, count))))
 
 
-def test_parts_in_any_order_and_a_commit_give_the_tree_of_one_compile(
-    whole: Compiled, tmp_path: Path
-) -> None:
+def test_parts_in_any_order_and_a_commit_give_the_tree_of_one_compile(each: Compiled, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    parts_of(whole, out, 3, 2, 0)
+    parts_of(each, out, 3, 2, 0)
     with pytest.raises(ConfigError, match=r"shards are not there yet: train-00001"):
         finish(str(out))
     assert not (out / "manifest.json").exists()
-    parts_of(whole, out, 3, 1, 1)
-    assert finish(str(out)) == whole.manifest
-    assert tree(out) == whole.tree
-    assert finish(str(out)) == whole.manifest, "a commit can be made again"
-    parts_of(whole, out, 3, 0)
-    assert tree(out) == whole.tree, "and a part that comes late changes nothing"
+    parts_of(each, out, 3, 1, 1)
+    assert finish(str(out)) == each.manifest
+    assert tree(out) == each.tree
+    assert finish(str(out)) == each.manifest, "a commit can be made again"
+    parts_of(each, out, 3, 0)
+    assert tree(out) == each.tree, "and a part that comes late changes nothing"
 
 
 def test_a_commit_needs_no_source(whole: Compiled, tmp_path: Path) -> None:
@@ -86,8 +84,8 @@ def test_what_is_no_part_is_refused(text: str) -> None:
         Part.parse(text)
 
 
-def test_the_census_of_all_parts_is_that_of_the_whole(whole: Compiled, tmp_path: Path) -> None:
-    config = SourceConfig(url=str(whole.source))
+def test_the_census_of_all_parts_is_that_of_the_whole(each: Compiled, tmp_path: Path) -> None:
+    config = SourceConfig(url=str(each.source), **each.options)
     source = open_source(config)
     at_once = census.take(config, workers=1, report=ignore)
     assert len(source.files()) > 1

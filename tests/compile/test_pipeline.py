@@ -74,11 +74,12 @@ class TestSameBytes:
     """The tree depends on the source's bytes and the settings, and on nothing else."""
 
     @pytest.mark.system
-    def test_four_workers(self, whole: Compiled, tmp_path: Path) -> None:
-        """One worker left `whole`; two, and a census of theirs, are in another place below."""
-        (tmp_path / "census").write_bytes(census_of(whole.source).to_bytes())
-        compiled(whole.source, tmp_path / "out", workers=4, census=str(tmp_path / "census"))
-        assert tree(tmp_path / "out") == whole.tree
+    @pytest.mark.parametrize("workers", [2, 4])
+    def test_several_workers(self, each: Compiled, tmp_path: Path, workers: int) -> None:
+        """One worker left the other tree."""
+        (tmp_path / "census").write_bytes(census_of(each.source, **each.options).to_bytes())
+        execute(prepare(each.config(tmp_path / "out", workers=workers, census=str(tmp_path / "census"))))
+        assert tree(tmp_path / "out") == each.tree
 
     def test_the_command(self, whole: Compiled, tmp_path: Path) -> None:
         options = ("--val-fraction", 0.2, "--shard-size", SHARD_SIZE, "--workers", 1)

@@ -169,7 +169,7 @@ class TestWeb:
         stream = page.stream("x", 900)
         (tmp_path / "site" / "x").write_bytes(DATA)
         assert next(stream) == DATA[:900]
-        slow = module.Bucket(site.url)
+        slow = module.Bucket(endpoint.connect(site.url))
         (tmp_path / "site" / "x").write_bytes(DATA + b"more")
         says = f"{site.url}/x: read: has changed from 1000 to 1004 bytes"
         assert complaint(lambda: slow._range("x", 0, 10, 1000)) == says
@@ -232,7 +232,7 @@ class TestBucket:
     ) -> None:
         denied = retry.Failure(reason="the credentials give no token (HTTP 400)", token=True)
         cloud.setenv("GOOGLE_BEARER_TOKEN", "hush")
-        public = module.Bucket("gs://bucket")
+        public = module.Bucket(endpoint.connect("gs://bucket"))
         assert str(public._explain("read", "x", retry.FailedError(denied, 1))) == (
             "gs://bucket/x: read: the credentials give no token (HTTP 400); "
             "GOOGLE_SKIP_SIGNATURE=true reads a public bucket without"

@@ -268,7 +268,7 @@ def test_the_first_names_of_a_list(store: Store) -> None:
         (
             "hdfs://host/x",
             "store 'hdfs://host/x': unknown scheme 'hdfs'; expected a directory or "
-            "gs://, s3://, az://, https://, http://",
+            "gs://, s3://, az://, https://, http://, hf://",
         ),
         (
             "s3:/bucket/x",

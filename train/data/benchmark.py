@@ -152,23 +152,20 @@ class _SampleChunks:
     """The chunks of one sample, in memory and in the store."""
 
     def __init__(self, reader: FrameReader, episode: int, steps: Sequence[int]) -> None:
-        self._camera = camera = reader.camera
+        self._codec, camera = reader.camera.codec, reader.camera
         shard = int(reader.index.shards[episode])
         table = camera.chunks(shard)
         first = int(table.firsts[episode - table.start])
-        numbers = np.unique(
-            camera.chunks_of(np.full(len(steps), episode), np.asarray(steps, np.int64))
-        ).tolist()
-        stored = [table.chunk(first + number) for number in numbers]
+        lengths: dict[int, int] = {}  # frames to decode of each chunk: up to the last one that is wanted
+        for step in steps:
+            number, inside = camera.locate(table, first, step)
+            lengths[number] = max(lengths.get(number, 0), inside + 1)
+        stored = [table.chunk(first + number) for number in lengths]
         self.data = [bytearray(chunk.size) for chunk in stored]
         ranges = [(chunk.offset, memoryview(data)) for chunk, data in zip(stored, self.data, strict=True)]
         self.fetch = partial(reader.shard(shard).read_into, ranges)
-        size, length = camera.sizes[episode].tolist(), int(reader.index.steps[episode])
-        if camera.varying:
-            lengths = [table.frames(first + number) for number in numbers]
-        else:
-            lengths = [min(camera.chunk, length - number * camera.chunk) for number in numbers]
-        self._frames = [np.empty((count, *size, 3), np.uint8) for count in lengths]
+        size = camera.sizes[episode].tolist()
+        self._frames = [np.empty((count, *size, 3), np.uint8) for count in lengths.values()]
         self.fetch()
 
     def check(self) -> None:
@@ -177,7 +174,7 @@ class _SampleChunks:
 
     def decode(self) -> None:
         for data, frames in zip(self.data, self._frames, strict=True):
-            decode(self._camera.codec, [memoryview(data)], len(frames), frames)
+            decode(self._codec, [memoryview(data)], len(frames), frames)
 
 
 def _timed(call: Callable[[], None]) -> float:

@@ -392,6 +392,20 @@ class CameraIndex:
             found[mine] = table.find(episodes[mine], steps[mine])
         return found
 
+    def locate(self, table: ChunkTable, first: int, step: int) -> tuple[int, int]:
+        """The chunk of an episode that holds a frame, and the frame's number in the chunk.
+
+        Args:
+            table: the chunk table of the episode's shard.
+            first: index of the episode's first chunk in the table.
+            step: step of the frame.
+        """
+        if table.starts is None:
+            return divmod(step, self.chunk)
+        frame = int(table.starts[first]) + step
+        place = int(np.searchsorted(table.starts, frame, "right")) - 1
+        return place - first, frame - int(table.starts[place])
+
     def place(self, table: pa.Table, rows: slice) -> ChunkTable:
         """Locate the chunks of a shard's episodes.
 

@@ -282,17 +282,10 @@ class FrameReader:
     def _read_frames(
         self, at: _Place, steps: Sequence[int], outs: Sequence[Frame] | Frame, reuse: Reuse | None
     ) -> None:
-        size, starts = self.camera.chunk, at.table.starts
         wanted: dict[int, list[tuple[int, Frame]]] = {}
-        if starts is None:
-            for step, out in zip(steps, outs, strict=True):
-                wanted.setdefault(step // size, []).append((step % size, out))
-        else:
-            begin = int(starts[at.first])
-            for step, out in zip(steps, outs, strict=True):
-                place = int(np.searchsorted(starts, begin + step, "right")) - 1
-                inside = begin + step - int(starts[place])
-                wanted.setdefault(place - at.first, []).append((inside, out))
+        for step, out in zip(steps, outs, strict=True):
+            chunk, number = self.camera.locate(at.table, at.first, step)
+            wanted.setdefault(chunk, []).append((number, out))
         for chunk, frames in wanted.items():
             self._read_chunk(at, chunk, frames, reuse)
 

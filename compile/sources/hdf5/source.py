@@ -36,6 +36,7 @@ from oxcart.compile.sources.base import (
     SourceEpisode,
     clean,
     episode_error,
+    refuse_options,
 )
 from oxcart.compile.sources.cameras import with_roles
 from oxcart.compile.sources.hdf5.fields import (
@@ -95,6 +96,7 @@ class Hdf5Source(Source):
     control_rate = None
 
     def __init__(self, config: SourceConfig) -> None:
+        refuse_options(config, ("--catalog",), "no HDF5 files are in the catalog; leave it out")
         self._store, self._files = _files(config.url)
         self.remote = self._store.remote
         self._sizes = self._store.sizes(self._files)
@@ -170,9 +172,7 @@ class Hdf5Source(Source):
             **{what: [one.name for one in found] for what, found in self._numbers.items()},
             "columns": {what: described(columns) for what, columns in self.array_columns.items()},
             "no_action": list(self.no_action),
-            "environment": {"field": rule.field, "patterns": list(rule.patterns), "known": rule.known}
-            if rule
-            else None,
+            "environment": rule.describe() if rule else None,
             "success": asdict(self._success) if self._success else None,
             "control_rate": self.control_rate,
             "licence": self.licence,
@@ -332,8 +332,9 @@ class Hdf5Source(Source):
                 step = int(np.argmin(np.isfinite(values).all(axis=1)))
                 raise UnfitError(f"{what} is NaN or infinite at step {step}")
         rule, environment, session = self._environment, None, None
-        if rule is not None and rule.field is not None:
-            environment, session = rule.find(text_of(file, place, name, rule.field) or "")
+        if rule is not None:
+            told = text_of(file, place, name, rule.field) if rule.field is not None else None
+            environment, session = rule.find(told or "")
         texts = ((field, text_of(file, place, name, field)) for field in self._instruction)
         return _Episode(
             images=images,

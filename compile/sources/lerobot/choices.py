@@ -10,9 +10,11 @@ import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
+from oxcart.compile.catalog import Entry
 from oxcart.compile.sources.base import Camera, SourceConfig, clean
 from oxcart.compile.sources.cameras import with_roles
 from oxcart.compile.sources.lerobot.metadata import RobotDataset, RobotFeature
+from oxcart.compile.sources.lerobot.ports import Port
 from oxcart.compile.sources.parts import part_slice, split_part
 from oxcart.manifests.columns import Column, unnamed
 from oxcart.shards.choices import did_you_mean
@@ -65,8 +67,8 @@ def depth_maps(dataset: RobotDataset) -> list[str]:
     return [name for name, one in dataset.features.items() if _is_image(one) and _is_depth(one)]
 
 
-def choose_cameras(dataset: RobotDataset, config: SourceConfig) -> tuple[Camera, ...]:
-    """The requested cameras, else the first that is not on a wrist, else the first.
+def choose_cameras(dataset: RobotDataset, config: SourceConfig, known: Entry) -> tuple[Camera, ...]:
+    """The requested cameras; else the catalog's primary one, the first that is not on a wrist, or the first.
 
     Raises:
         ConfigError: there is no such camera, or two cameras have one name or one role.
@@ -77,15 +79,16 @@ def choose_cameras(dataset: RobotDataset, config: SourceConfig) -> tuple[Camera,
         raise SourceError("no camera: no feature holds colour images or videos", file=dataset.files[0])
     names = {field: clean(re.sub(r"^observation\.(images\.)?", "", field)) for field in fields}
     scene = [field for field in fields if not _WRIST.search(names[field])]
+    usual = [name for name in known.cameras or () if find(name, fields)] or scene or fields
     chosen = []
-    for name in dict.fromkeys(config.cameras or (scene or fields)[:1]):
+    for name in dict.fromkeys(config.cameras or usual[:1]):
         field = find(name, fields)
         if field is None:
             raise ConfigError(_no_such(f"camera {name!r}", name, fields))
         chosen.append(Camera(name=names[field], field=field))
     wrists = [field for field in fields if field not in scene]
     roles = {wrists[0]: "wrist"} if len(wrists) == 1 and scene else {}
-    return with_roles(chosen, config, roles, {}, find)
+    return with_roles(chosen, config, known.roles or roles, known.channels, find)
 
 
 def choose_numbers(
@@ -120,13 +123,14 @@ def choose_numbers(
 
 
 def columns_of(
-    dataset: RobotDataset, numbers: Sequence[RobotNumbers], before: tuple[Column, ...]
+    dataset: RobotDataset, numbers: Sequence[RobotNumbers], port: Port | None, before: tuple[Column, ...]
 ) -> tuple[Column, ...]:
-    """The columns of an array, by the names that the dataset has for them, of unknown kind.
+    """The columns of an array: as the catalog describes those of a port, else as the dataset names them.
 
     Args:
         dataset: the dataset.
         numbers: the features that are concatenated.
+        port: what the catalog knows of it.
         before: columns of an earlier compile, which come first if they are as many.
     """
     if len(before) == sum(one.width for one in numbers):
@@ -134,7 +138,9 @@ def columns_of(
     found: list[Column] = []
     for one in numbers:
         names = dataset.features[one.field].names
-        columns = tuple(Column(name=name) for name in names) if names else unnamed(one.field, one.size)
+        columns = port.columns(one.field, one.size) if port else None
+        if columns is None:
+            columns = tuple(Column(name=name) for name in names) if names else unnamed(one.field, one.size)
         found += columns[one.part or slice(None)]
     return tuple(found)
 

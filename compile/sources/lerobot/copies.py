@@ -46,12 +46,13 @@ def copy_span(
     places = samples.places[inside]
     if (places < 0).any():
         raise ValueError("its container does not say where packets lie")
-    frames: list[CodedFrame | None] = [None] * len(inside)
-    for joined in spans(list(zip(places.tolist(), sizes.tolist(), strict=True)), GAP_BYTES):
+    ranges = list(zip(places.tolist(), sizes.tolist(), strict=True))
+    packets = [b""] * len(ranges)
+    for joined in spans(ranges, GAP_BYTES):
         data = store.read_range(file, joined.start, joined.end - joined.start)
         for i in joined.ranges:
-            at = int(places[i]) - joined.start
-            frames[i] = CodedFrame(data[at : at + int(sizes[i])], int(pts[i]), bool(keys[i]))
-    whole = [frame for frame in frames if frame is not None]
+            place, length = ranges[i]
+            packets[i] = data[place - joined.start : place - joined.start + length]
+    frames = list(map(CodedFrame, packets, pts.tolist(), keys.tolist()))
     size = samples.height, samples.width
-    return wrap(samples.codec, whole, samples.extradata, size, Fraction(fps), most)
+    return wrap(samples.codec, frames, samples.extradata, size, Fraction(fps), most)

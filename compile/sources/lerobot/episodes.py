@@ -10,13 +10,14 @@ import re
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-from xxhash import xxh3_64
+from xxhash import xxh3_64_intdigest
 
 from oxcart.compile.sources.base import Floats
 from oxcart.compile.sources.lerobot.choices import RobotNumbers
@@ -29,6 +30,8 @@ TIME = "timestamp"
 OFF = 0.5
 """Steps by which a timestamp may be wrong before it means another step."""
 
+Runs = tuple[tuple[int, str], ...]
+"""(step at which it begins, text), one per change of a text."""
 SingleValue = tuple[str, bool]
 """A column with one value per episode or per step, and whether it is of episodes."""
 
@@ -67,7 +70,7 @@ class RobotSteps:
     """The steps of an episode, without what is in videos."""
 
     arrays: Mapping[str, Floats]
-    instructions: Mapping[str, list[tuple[int, str]]]
+    instructions: Mapping[str, Runs]
     images: Mapping[str, RobotImages]
     """Camera -> its encoded images, for those that are not in videos."""
     environment: str | None
@@ -77,13 +80,18 @@ class RobotSteps:
 
     def digest(self) -> int:
         """xxh3-64 of all of it."""
-        told = [self.instructions, self.environment, self.success, self.terminal]
-        same = xxh3_64(canonical_json(told))
+        same = _told((*self.instructions.items(), self.environment, self.success, self.terminal))
         for array in self.arrays.values():
-            same.update(array.data)
+            same = xxh3_64_intdigest(array.data, same)
         for encoded in self.images.values():
-            encoded.add_to(same)
-        return same.intdigest()
+            same = encoded.digest(same)
+        return same
+
+
+@lru_cache(1 << 12)
+def _told(what: tuple[Any, ...]) -> int:
+    """xxh3-64 of plain values; most episodes are told the same."""
+    return xxh3_64_intdigest(canonical_json(what))
 
 
 def read_steps(
@@ -196,13 +204,13 @@ def _beginnings(values: npt.NDArray[np.int64], starts: npt.NDArray[np.int64]) ->
     return np.flatnonzero(differs)
 
 
-def _runs(rows: Sequence[int], texts: Sequence[str], start: int, end: int) -> list[tuple[int, str]]:
-    """(step at which it begins, text), one per change of the text, of the episode in some rows."""
+def _runs(rows: Sequence[int], texts: Sequence[str], start: int, end: int) -> Runs:
+    """The texts of the episode in some rows."""
     runs: list[tuple[int, str]] = []
     for place in range(bisect_left(rows, start), bisect_left(rows, end)):
         if not runs or texts[place] != runs[-1][1]:
             runs.append((rows[place] - start, texts[place]))
-    return runs
+    return tuple(runs)
 
 
 def _check_tasks(entry: EpisodeEntry, runs: Sequence[tuple[int, str]]) -> None:

@@ -10,14 +10,17 @@ from __future__ import annotations
 import json
 import struct
 import threading
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import lru_cache, partial
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
-from xxhash import xxh3_64, xxh3_64_intdigest
+from xxhash import xxh3_64_intdigest
 
+from oxcart.compile.catalog import Entry
 from oxcart.compile.images import Frame, ImageError, Resize, image_size
 from oxcart.compile.sources.base import (
     CensusRow,
@@ -36,15 +39,19 @@ from oxcart.compile.sources.lerobot import choices
 from oxcart.compile.sources.lerobot.alike import of_one_codec, of_one_size
 from oxcart.compile.sources.lerobot.copies import copy_span
 from oxcart.compile.sources.lerobot.episodes import RobotColumns, RobotSteps, read_steps
+from oxcart.compile.sources.lerobot.exported import own_rule, restored, says_splits
 from oxcart.compile.sources.lerobot.films import (
     Footage,
     VideoIndex,
+    effort,
     find_span,
     list_samples,
+    pick_frames,
     play_span,
     read_index,
 )
 from oxcart.compile.sources.lerobot.metadata import INFO, TASK, EpisodeEntry, read_dataset
+from oxcart.compile.sources.lerobot.ports import Port, find_port
 from oxcart.compile.sources.lerobot.steps import StepFiles
 from oxcart.compile.sources.sketch import sketch
 from oxcart.compile.sources.videos.decode import VideoError
@@ -77,18 +84,26 @@ class LerobotSource(Source):
         self._store = Store(config.url)
         self.remote = self._store.remote
         self._dataset = dataset = read_dataset(self._store)
-        self.name = clean(self._store.url.rstrip("/").rsplit("/", 1)[-1]) or "lerobot"
+        self.name = clean(self._store.folder) or "lerobot"
         self.version = dataset.version
-        self.control_rate = {"hz": float(dataset.fps), "verified": True, "source": f"{INFO}: fps"}
-        self.licence = check_licence(config.licence) if config.licence is not None else None
-        self.cameras = choices.choose_cameras(dataset, config)
+        self._port = port = find_port(self._store.url, config.catalog)
+        known = port.known if port else Entry()
+        if port:
+            self.control_rate = port.control_rate(dataset.fps, f"{INFO}: fps")
+        else:
+            self.control_rate = {"hz": float(dataset.fps), "verified": True, "source": f"{INFO}: fps"}
+        self.licence = check_licence(config.licence) if config.licence is not None else known.licence
+        self.citation, self.aliases = known.citation, known.aliases
+        self.cameras = choices.choose_cameras(dataset, config, known)
         self._bgr = frozenset(camera.name for camera in self.cameras if camera.channels == "bgr")
         self._numbers = {
             name: choices.choose_numbers(dataset, name, getattr(config, name)) for name in ARRAYS
         }
+        if config.state is None and known.state == ():  # a port fills it with zeros
+            self._numbers["state"] = ()
         self.array_sizes = {name: tuple(one.width for one in some) for name, some in self._numbers.items()}
         action, state = (
-            choices.columns_of(dataset, self._numbers[name], config.known_columns.get(name, ()))
+            choices.columns_of(dataset, self._numbers[name], port, config.known_columns.get(name, ()))
             for name in ("action", "state")
         )
         self.array_columns = {
@@ -96,14 +111,15 @@ class LerobotSource(Source):
             "state": given(state, "state", config.state_names, config.state_kinds),
             "reward": tuple(Column(name="reward", kind="other") for _ in self._numbers["reward"]),
         }
+        self._unlike_catalog = self._compared(config, port) if port else []
         for end in config.no_action or ():
             one_of("--no-action", end, ENDS)
         self.no_action = tuple(end for end in ENDS if end in (config.no_action or ()))
         self._texts = self._choose_texts(config.instruction)
         self._sketched = config.environments is not None and config.environments.sketched
-        self._rule = config.environment
-        if self._rule and self._rule.field is None:
-            raise ConfigError("environment: expected a column, got one name for all")
+        whole = known.environment if known.environment and known.environment.whole else None
+        self._rule = config.environment or own_rule(dataset) or whole
+        self.keeps_splits = says_splits(dataset)
         self._environment = (
             choices.choose_value(dataset, "environment", self._rule.field)
             if self._rule and self._rule.field
@@ -136,16 +152,43 @@ class LerobotSource(Source):
         self._files: dict[str, list[EpisodeEntry]] = {}
         for entry in dataset.episodes:
             self._files.setdefault(entry.file, []).append(entry)
+        self.catalogued = self._taken(config, port) if port else {}
+
+    def _taken(self, config: SourceConfig, port: Port) -> dict[str, str]:
+        """What was taken from the catalog, in words."""
+        known, rate, rule = port.known, self.control_rate, self._rule
+        roles = [f"{one.name} ({one.role})" for one in self.cameras if known.roles.get(one.name) == one.role]
+        swapped = [one.name for one in self.cameras if one.channels == "bgr" and config.bgr is None]
+        found = {"port of": port.dataset, "cameras": ", ".join(roles), "blue for red": ", ".join(swapped)}
+        for what in ("action", "state"):
+            numbers = self._numbers[what]
+            if numbers and all(port.columns(one.field, one.size) for one in numbers):
+                kinds = Counter(one.kind for one in self.array_columns[what])
+                found[what] = ", ".join(f"{count} {kind}" for kind, count in kinds.items())
+        if rate == known.control_rate:
+            found["control rate"] = f"{rate['hz']:g} Hz, {rate['source']}"
+        if rule and rule == known.environment:
+            found["environment"] = f"all of it is {rule.whole} ({rule.known})"
+        if config.licence is None:
+            found["licence"] = f"{known.licence or 'unknown'} (that of the port's card is not read)"
+        found["citation"] = known.citation or ""
+        return {what: told for what, told in found.items() if told}
+
+    def _compared(self, config: SourceConfig, port: Port) -> list[str]:
+        """Lines on what is unlike the catalog, without columns that the options describe."""
+        stated = {
+            "action": config.action_names or config.action_kinds or config.known_columns.get("action"),
+            "state": config.state_names or config.state_kinds or config.known_columns.get("state"),
+        }
+        numbers = (one for name, told in stated.items() if not told for one in self._numbers[name])
+        lines = [port.other_rate(self._dataset.fps), *(port.unlike(one.field, one.size) for one in numbers)]
+        return [line for line in lines if line]
 
     def describe(self) -> dict[str, Any]:
         """Everything that determines the census rows and episodes, as plain JSON."""
-        environment = None
-        if self._rule and self._environment:
-            environment = {
-                "field": self._environment[0],
-                "patterns": list(self._rule.patterns),
-                "known": self._rule.known,
-            }
+        environment = self._rule.describe() if self._rule else None
+        if environment and self._environment:
+            environment["field"] = self._environment[0]
         success = None
         if self._success_rule and self._success:
             success = asdict(replace(self._success_rule, field=self._success[0]))
@@ -165,12 +208,13 @@ class LerobotSource(Source):
             "success": success,
             "control_rate": self.control_rate,
             "licence": self.licence,
+            **({"citation": self.citation, "port": self._port.describe()} if self._port else {}),
         }
 
     @property
     def at_once(self) -> int:
         """Number of small files of which a process takes the census at once, each in a thread."""
-        return super().at_once if self.remote else 4  # while one is decoded, another is checked
+        return super().at_once if self.remote else 2  # while one is decoded, another is checked
 
     @property
     def expected(self) -> int:
@@ -198,15 +242,20 @@ class LerobotSource(Source):
         """One row per episode of a file of steps."""
         for entries in self._steps.runs(file, self._files[file]):
             for entry, steps in zip(entries, self._sound(file, entries), strict=True):
-                yield self._row(entry, steps)
+                yield restored(self._row(entry, steps), entry.columns)
+
+    def key_of(self, number: int) -> str:
+        """The key of an episode that has none of its own."""
+        return f"{self.name}-{number:06d}"
 
     def join(self, table: pa.Table) -> pa.Table:
         """Compare the cameras of all episodes: see `alike`."""
         return of_one_codec(of_one_size(table, self.cameras), self._films)
 
     def warnings(self, table: pa.Table) -> list[str]:
-        """A line for each camera of depth, which is not read."""
-        return [f"{field}: holds depth, which is left out" for field in choices.depth_maps(self._dataset)]
+        """Lines on cameras of depth, which are not read, and on what is unlike the catalog."""
+        depth = [f"{field}: holds depth, which is left out" for field in choices.depth_maps(self._dataset)]
+        return [*depth, *self._unlike_catalog]
 
     def read(self, row: Mapping[str, Any]) -> SourceEpisode:
         """Read the episode of a census row; frames in videos are decoded when they are played."""
@@ -221,14 +270,17 @@ class LerobotSource(Source):
         for camera in self._films:
             video = detail["videos"][camera]
             found[camera] = Film(
-                steps=entry.steps, play=partial(self._play, row, video), copy=partial(self._copy, row, video)
+                steps=entry.steps,
+                play=partial(self._play, row, video),
+                copy=partial(self._copy, row, video),
+                pick=partial(self._pick, row, camera, video),
             )
         return SourceEpisode(
             images=found,
             action=steps.arrays.get("action"),
             state=steps.arrays.get("state"),
             reward=steps.arrays.get("reward"),
-            instructions=steps.instructions,
+            instructions={name: [*runs] for name, runs in steps.instructions.items()},
             bgr=self._bgr,
         )
 
@@ -257,6 +309,32 @@ class LerobotSource(Source):
             raise ImageError(str(error)) from error
         if not same:
             raise episode_error(f"{file} has changed since the census", row)
+
+    def _pick(
+        self,
+        row: Mapping[str, Any],
+        camera: str,
+        video: Footage,
+        steps: Sequence[int],
+        frames: Frame,
+        resize: Resize,
+    ) -> None:
+        entry, file = self._entry(row), video["file"]
+        span = entry.videos[self._films[camera]]
+        try:
+            index = self._index(file)
+            found, _ = find_span(index, span, entry.steps, self._dataset.fps)
+            if found["digest"] != video["digest"]:
+                raise episode_error(f"{file} has changed since the census", row)
+            numbers = [span.first + step for step in steps]
+            if effort(index, numbers) < entry.steps:
+                pick_frames(self._store, file, index, numbers, frames, resize)
+                return
+        except (ValueError, VideoError) as error:
+            raise ImageError(str(error)) from error
+        whole = np.empty((entry.steps, *frames.shape[1:]), np.uint8)
+        self._play(row, video, whole, resize)
+        frames[:] = whole[list(steps)]
 
     def _copy(self, row: Mapping[str, Any], video: Mapping[str, Any], most: int) -> Encoded:
         file, span, fps = video["file"], (video["start"], video["stop"]), self._dataset.fps
@@ -287,7 +365,24 @@ class LerobotSource(Source):
         return read_steps(self._dataset, entries, table, self._columns)
 
     def _row(self, entry: EpisodeEntry, steps: RobotSteps | str) -> CensusRow:
-        row: dict[str, Any] = {
+        try:
+            if isinstance(steps, str):
+                raise ValueError(steps)
+            return self._usable(entry, steps)
+        except ValueError as error:
+            nowhere = (0,) * len(self.cameras)
+            return CensusRow(
+                **self._place(entry),
+                source_length=0,
+                source_digest=0,
+                heights=nowhere,
+                widths=nowhere,
+                rejected=str(error),
+            )
+
+    def _place(self, entry: EpisodeEntry) -> dict[str, Any]:
+        """Values of the census row of an episode that the metadata tell."""
+        return {
             "key": f"{self.name}-{entry.number:06d}",
             "source_split": "",
             "source_file": entry.file,
@@ -295,59 +390,49 @@ class LerobotSource(Source):
             "source_offset": entry.row,
             "steps": entry.steps,
         }
-        try:
-            if isinstance(steps, str):
-                raise ValueError(steps)
-            return CensusRow(**row, **self._seen(entry, steps))
-        except ValueError as error:
-            nowhere = (0,) * len(self.cameras)
-            row |= {"source_length": 0, "source_digest": 0, "heights": nowhere, "widths": nowhere}
-            return CensusRow(**row, rejected=str(error))
 
-    def _seen(self, entry: EpisodeEntry, steps: RobotSteps) -> dict[str, Any]:
-        """Values of the census row of an episode; a video that does not fit raises a ValueError."""
+    def _usable(self, entry: EpisodeEntry, steps: RobotSteps) -> CensusRow:
+        """The census row of an episode; a video that does not fit raises a ValueError."""
         videos: dict[str, Footage] = {}
-        sizes, length = [], 0
+        heights, widths, length = [], [], 0
         for camera in self.cameras:
             if camera.name in self._films:
                 span = entry.videos[camera.field]
                 index = self._index(span.file)
                 videos[camera.name], size = find_span(index, span, entry.steps, self._dataset.fps)
-                sizes.append((index.height, index.width))
-                length += size
+                height, width = index.height, index.width
             else:
                 some = steps.images[camera.name]
-                sizes.append(_image_size(camera.name, some.views()[0]))
-                length += some.nbytes
+                height, width = _image_size(camera.name, some.part(0, 1).views()[0])
+                size = some.nbytes
+            heights.append(height)
+            widths.append(width)
+            length += size
         digest, primary = steps.digest(), self.cameras[0].name
-        same = xxh3_64()
-        if primary in videos:
-            same.update(videos[primary]["digest"].to_bytes(8, "little"))
-        else:
-            steps.images[primary].add_to(same)
-        if "action" in steps.arrays:
-            same.update(steps.arrays["action"].data)
-        known, environment, session = "declared", None, None
+        shown = videos[primary]["digest"] if primary in videos else steps.images[primary].digest()
+        environment = session = None
         if self._rule:
             environment, session = self._rule.find(steps.environment or "")
-            known = self._rule.known
-        texts = (text for runs in steps.instructions.values() for _, text in runs if text)
-        digests = [digest, *(video["digest"] for video in videos.values())]
-        return {
-            "source_length": length,
-            "source_digest": xxh3_64_intdigest(struct.pack(f"<{len(digests)}Q", *digests)),
-            "environment": environment,
-            "environment_known": known if environment else "unknown",
-            "session": session,
-            "success": steps.success,
-            "terminal": steps.terminal,
-            "instructions": tuple(dict.fromkeys(texts)),
-            "duplicate": same.intdigest(),
-            "sketch": sketch(steps.arrays.values()) if self._sketched else (),
-            "heights": tuple(height for height, _ in sizes),
-            "widths": tuple(width for _, width in sizes),
-            "detail": canonical_json({"steps": digest, "videos": videos}).decode(),
-        }
+        texts = [text for runs in steps.instructions.values() for _, text in runs if text]
+        digests = [digest, *[video["digest"] for video in videos.values()]]
+        return CensusRow(
+            **self._place(entry),
+            source_length=length,
+            source_digest=xxh3_64_intdigest(struct.pack(f"<{len(digests)}Q", *digests)),
+            environment=environment,
+            environment_known=self._rule.known if self._rule and environment else "unknown",
+            session=session,
+            success=steps.success,
+            terminal=steps.terminal,
+            instructions=tuple(dict.fromkeys(texts)),
+            duplicate=xxh3_64_intdigest(
+                steps.arrays["action"].data if "action" in steps.arrays else b"", shown
+            ),
+            sketch=sketch(steps.arrays.values()) if self._sketched else (),
+            heights=tuple(heights),
+            widths=tuple(widths),
+            detail=canonical_json({"steps": digest, "videos": videos}).decode(),
+        )
 
     def _index(self, file: str) -> VideoIndex:
         """The frames of a video, which is read once even if several threads ask for it.

@@ -19,6 +19,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from xxhash import xxh3_64_intdigest
 
 from oxcart.compile.sources.base import Floats
 from oxcart.compile.sources.lerobot.metadata import EpisodeEntry
@@ -159,10 +160,10 @@ class RobotImages:
         places = self.starts.tolist()
         return [self.data[start:end] for start, end in pairwise(places)]
 
-    def add_to(self, digest: Any) -> None:
-        """Add the lengths and the bytes of all images to a digest of xxhash."""
-        digest.update(np.diff(self.starts).tobytes())
-        digest.update(self.data[self.starts[0] : self.starts[-1]])
+    def digest(self, seed: int = 0) -> int:
+        """xxh3-64 of the lengths and the bytes of all images."""
+        lengths = xxh3_64_intdigest(np.diff(self.starts).data, seed)
+        return xxh3_64_intdigest(self.data[self.starts[0] : self.starts[-1]], lengths)
 
 
 def integers(table: pa.Table, name: str) -> npt.NDArray[np.int64]:

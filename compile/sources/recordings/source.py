@@ -55,7 +55,7 @@ class RecordingSource(Source):
 
     def __init__(self, config: SourceConfig) -> None:
         said = "recordings say it themselves; leave it out"
-        refuse_options(config, ("--source-split", "--bgr", "--success", "--environment"), said)
+        refuse_options(config, ("--source-split", "--bgr", "--success", "--environment", "--catalog"), said)
         self._store = Store(config.url)
         self.remote = self._store.remote
         self._description = parse_description(self._store.read(RECORDINGS, MOST_BYTES))

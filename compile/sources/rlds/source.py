@@ -34,6 +34,7 @@ from oxcart.compile.sources.base import (
     SourceConfig,
     SourceEpisode,
     clean,
+    refuse_options,
 )
 from oxcart.compile.sources.kinds import INFO
 from oxcart.compile.sources.rlds import features, texts, tfrecord
@@ -60,6 +61,7 @@ class RldsSource(Source):
     origin = "rlds"
 
     def __init__(self, config: SourceConfig) -> None:
+        refuse_options(config, ("--catalog",), "an RLDS dataset says its name itself; leave it out")
         self._store = Store(config.url)
         self.remote = self._store.remote
         directory = read_directory(self._store, config.source_splits)
@@ -130,11 +132,10 @@ class RldsSource(Source):
     def describe(self) -> dict[str, Any]:
         """Everything that determines the census rows and episodes, as plain JSON."""
         environment: dict[str, Any] | None = None
-        if self._rule and self._environment:
-            patterns = list(self._rule.patterns)
-            environment = {"field": self._environment.path, "patterns": patterns, "known": self._rule.known}
-        elif self._rule and self._rule.whole is not None:
-            environment = {"whole": self._rule.whole, "known": self._rule.known}
+        if self._rule and self._rule.whole is not None:
+            environment = self._rule.describe()
+        elif self._rule and self._environment:
+            environment = {**self._rule.describe(), "field": self._environment.path}
         return {
             "kind": self.origin,
             "name": self.name,

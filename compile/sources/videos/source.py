@@ -114,7 +114,7 @@ class VideoSource(Source):
         }
         beside = {*filter(None, self._info.values()), *(table for table, _ in self._scenes.values())}
         self._sizes = self._store.sizes([*self._files, *sorted(beside)])
-        self.name = clean(self._store.url.rstrip("/").rsplit("/", 1)[-1]) or "videos"
+        self.name = clean(self._store.folder) or "videos"
         self.version = VERSION
         said = "Frames are sampled at this rate"
         self.control_rate = {"hz": float(self._config.rate), "verified": True, "source": said}

@@ -77,10 +77,10 @@ def test_a_task_that_kills_its_worker_every_time_is_an_error(tmp_path: Path) -> 
     assert len(list(tmp_path.glob("died-*"))) == ATTEMPTS
 
 
-def test_a_compile_on_ray_gives_the_same_tree(whole: Compiled, tmp_path: Path) -> None:
-    config = config_of(whole.source, tmp_path / "out", engine="ray", workers=2)
-    assert execute(prepare(config)) == whole.manifest
-    assert tree(tmp_path / "out") == whole.tree
+def test_a_compile_on_ray_gives_the_same_tree(each: Compiled, tmp_path: Path) -> None:
+    config = each.config(tmp_path / "out", engine="ray", workers=2)
+    assert execute(prepare(config)) == each.manifest
+    assert tree(tmp_path / "out") == each.tree
 
 
 def test_an_extension_on_ray_gives_the_same_tree(growth: Growth, tmp_path: Path) -> None:

@@ -14,15 +14,20 @@ import numpy as np
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
+from lerobot_writer import TOP, RobotTake, write_lerobot
 from PIL import Image
 
 from oxcart.compile.export import files
 from oxcart.compile.export.features import frame_rate, make_features
-from oxcart.compile.export.lerobot import WORKING, ExportConfig, export, prepare
+from oxcart.compile.export.lerobot import ExportConfig, export, prepare
+from oxcart.compile.sources.base import SourceConfig
 from oxcart.manifests.dataset import Dataset
-from oxcart.manifests.ownership import EXPORT
-from oxcart.shards.errors import ConfigError
-from sample_compile import CAMERAS, Compiled, one_line, tree
+from oxcart.manifests.ownership import EXPORT, EXPORTING
+from oxcart.manifests.split import SplitRule
+from oxcart.shards.codec import Encoding
+from oxcart.shards.errors import ConfigError, CorruptError
+from sample_compile import CAMERAS, Compiled, compiled, one_line, tree, tree_of
+from servers import BUCKET, Server
 
 DATA, EPISODES = "data/chunk-000/file-000.parquet", "meta/episodes/chunk-000/file-000.parquet"
 
@@ -195,6 +200,7 @@ def test_datasets_that_lerobot_cannot_hold_are_refused(dataset: Dataset) -> None
 def test_a_wrong_rate_is_told(six_episodes: Compiled, tmp_path: Path) -> None:
     prepared = prepare(ExportConfig(dataset=str(six_episodes.out), out=str(tmp_path / "out"), fps=8))
     assert prepared.warnings == ("control rate: 10 Hz, and the export says 8: times are wrong by 20%",)
+    assert f"Note: {prepared.warnings[0]}." in prepared.card
 
 
 def test_an_interrupted_export_opens_nowhere_and_starts_anew(
@@ -209,9 +215,21 @@ def test_an_interrupted_export_opens_nowhere_and_starts_anew(
 
     with pytest.raises(KeyboardInterrupt):
         export(prepared, stop)
-    assert (out / WORKING).exists()
+    assert (out / EXPORTING).exists()
     assert not [*out.rglob("info.json"), *out.rglob(EXPORT), *out.rglob("README.md")]
     assert tree(exported(six_episodes.out, out, images=True)) == tree(images)
+
+
+def test_a_damaged_dataset_ends_the_export(root: Path, tmp_path: Path) -> None:
+    (shard, *_) = sorted(root.glob("shards/val-*.tar"))
+    data = bytearray(shard.read_bytes())
+    data[-4096] ^= 1
+    shard.write_bytes(data)
+    out = tmp_path / "out"
+    with pytest.raises(CorruptError) as caught:
+        exported(root, out, images=True, workers=2)
+    one_line(caught.value)
+    assert not [*out.rglob("info.json"), *out.rglob(EXPORT)]
 
 
 def test_only_an_export_is_replaced(six_episodes: Compiled, images: Path, tmp_path: Path) -> None:
@@ -240,3 +258,56 @@ def test_the_card_is_that_of_the_dataset(images: Path, dataset: Dataset) -> None
     assert dataset.manifest.fingerprint in text
     assert "Not audited" in text
     assert "train/data/*/*.parquet" in text
+
+
+@pytest.fixture(scope="module")
+def coded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A LeRobot dataset of H.264 with frames that are coded in another order than shown."""
+    folder = tmp_path_factory.mktemp("coded")
+    takes = [RobotTake(steps=8), RobotTake(steps=12, tasks=("open", "close")), RobotTake(steps=4)]
+    options = {"g": "4", "bf": "2", "crf": "18", "x264-params": "open-gop=0:scenecut=0:keyint_min=4"}
+    return write_lerobot(folder / "set", takes, options=options)
+
+
+def copied(source: Path, out: Path, **options: Any) -> Dataset:
+    """A dataset with the video of a source as it is."""
+    config = SourceConfig(url=str(source), kind="lerobot", **options)
+    compiled(source, out, source=config, rule=SplitRule(val=None), encoding=Encoding(codec="video"))
+    return Dataset.open(str(out))
+
+
+def test_a_dataset_of_videos_keeps_its_coded_frames(coded: Path, tmp_path: Path) -> None:
+    before = copied(coded, tmp_path / "before")
+    out = exported(tmp_path / "before", tmp_path / "out")
+    assert info(out / "train")["features"][TOP]["info"]["video.codec"] == "h264"
+    after = copied(out, tmp_path / "after")
+    for episode in before:
+        again = after[episode.key].frames("top")
+        assert [bytes(one) for one in again.pieces(0, len(again.track.digests))] == [
+            bytes(one) for one in episode.frames("top").pieces(0, len(again.track.digests))
+        ]
+        np.testing.assert_array_equal(again[:], episode.frames("top")[:])
+    tasks = [row["tasks"] for row in rows(out / "train", EPISODES)]
+    assert sorted(tasks) == [["open", "close"], ["pick"], ["pick"]]
+    said = {one.text: one.step for one in after[max(after, key=len).key].instructions}
+    assert said == {"open": 0, "close": 6}
+
+
+def test_a_video_that_holds_bgr_is_encoded_anew(coded: Path, tmp_path: Path) -> None:
+    before = copied(coded, tmp_path / "before", bgr=("top",))
+    out = exported(tmp_path / "before", tmp_path / "out")
+    assert info(out / "train")["features"][TOP]["info"]["video.codec"] == "av1"
+    after = copied(out, tmp_path / "after")
+    for episode in before:
+        off = np.abs(np.float32(episode.frames("top")[:]) - after[episode.key].frames("top")[:])
+        assert off.mean() < 12
+
+
+def test_an_export_goes_to_a_bucket(
+    six_episodes: Compiled, images: Path, videos: Path, bucket: Server
+) -> None:
+    for before in (images, videos):
+        url = f"s3://{BUCKET}/export-{before.parent.name}"
+        config = ExportConfig(dataset=str(six_episodes.out), out=url, images=before is images, workers=2)
+        export(prepare(config))
+        assert tree_of(url) == tree(before)

@@ -204,6 +204,7 @@ def test_copies_are_duplicates(tmp_path: Path) -> None:
         ("file~^[a-z]+", ["lift"] * 3),
         ("num_samples", ["5", "6", "7"]),
         ("scene~nothing", [None] * 3),
+        ("=my lab", ["my lab"] * 3),
     ],
 )
 def test_an_environment_is_an_attribute_of_the_demo_or_above_or_the_file(

@@ -84,6 +84,13 @@ def short(frames: int, rate: int = FPS) -> Damage:
     return write
 
 
+def cut_off(root: Path) -> None:
+    """The table of packets comes first and is whole, but the last packets are missing."""
+    frames = (drawn(TOP, 0, step) for step in range(15))
+    write_video(root / VIDEO, frames, FPS, {"g": "2", "bf": "0"}, muxer={"movflags": "faststart"})
+    (root / VIDEO).write_bytes((root / VIDEO).read_bytes()[:-200])
+
+
 def fewer_rows(root: Path) -> None:
     pq.write_table(pq.read_table(root / DATA).slice(0, 8), root / DATA)
 
@@ -163,6 +170,7 @@ EPISODE: list[tuple[str, Damage, dict[int, str]]] = [
             2: f"its frames end with number 14 of {VIDEO}, which has 13",
         },
     ),
+    ("v3", cut_off, dict.fromkeys(range(3), f"{VIDEO} is cut off: .* of its 15 frames lie beyond its")),
     ("v3", short(15, 5), dict.fromkeys(range(3), f"of {VIDEO} is shown at .* s, at 10 fps it would be at")),
     ("v3", without(VIDEO), dict.fromkeys(range(3), f"{VIDEO} is missing")),
     ("v3", text(VIDEO, "no video"), dict.fromkeys(range(3), f"{VIDEO} is not a video that FFmpeg can open")),

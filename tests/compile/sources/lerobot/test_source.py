@@ -152,6 +152,30 @@ def test_frames_equal_sequential_decoding(
     assert np.abs(found - every).max() <= 4
 
 
+@pytest.mark.parametrize("options", [None, {"g": "12", "bf": "3", "crf": "12"}, {"g": "100", "bf": "0"}])
+def test_picked_frames_are_those_that_are_played(options: Mapping[str, str] | None, tmp_path: Path) -> None:
+    takes = [RobotTake(steps=13), RobotTake(steps=9)]
+    root = write_lerobot(tmp_path / "set", takes, cameras={TOP: "video"}, options=options)
+    source = opened(root)
+    for row in rows(root):
+        film = source.read(row).images["top"]
+        assert isinstance(film, Film)
+        assert film.pick is not None
+        played = np.empty((len(film), 16, 24, 3), np.uint8)
+        film.play(played, Resize(size=(16, 24)))
+        for steps in ([0], [3, 3, 8], list(range(len(film)))[::-1]):
+            picked = np.empty((len(steps), 16, 24, 3), np.uint8)
+            film.pick(steps, picked, Resize(size=(16, 24)))
+            assert np.array_equal(picked, played[steps])
+    for path in (root / "videos").rglob("*.mp4"):
+        write_video(path, (drawn(TOP, 9, 40 - step) for step in range(22)), FPS, {"g": "2", "bf": "0"})
+    film = opened(root).read(row).images["top"]
+    assert isinstance(film, Film)
+    assert film.pick is not None
+    with pytest.raises(SourceError, match="has changed since the census"):
+        film.pick([1], np.empty((1, *SIZE, 3), np.uint8), Resize())
+
+
 def test_a_file_of_one_row_group_is_read_as_well(videos: Path, tmp_path: Path) -> None:
     root = write_lerobot(tmp_path / "set", TAKES)
     edit_table(root / DATA, "index", lambda values: values)
@@ -332,6 +356,7 @@ def test_the_environment_is_a_column_of_episodes_or_of_steps(tmp_path: Path) -> 
 
     assert places("lab") == [("A-1", "declared"), ("B-2", "declared"), (None, "unknown")]
     assert places("lab~(.)-") == [("A", "declared"), ("B", "declared"), (None, "unknown")]
+    assert places("=my lab") == [("my lab", "declared")] * 3
     assert places("scene")[:2] == [("7", "declared"), ("8", "declared")]
     changing = rows(root, environment=EnvironmentRule.parse("scene"))[2]
     assert changing["rejected"] == "environment changes from '8' to '9' at step 3"

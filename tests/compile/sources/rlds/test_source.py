@@ -162,6 +162,13 @@ def test_an_empty_environment_is_unknown(tmp_path: Path) -> None:
     assert (row.environment, row.environment_known) == (None, "unknown")
 
 
+def test_all_of_a_source_may_be_one_environment(tmp_path: Path) -> None:
+    row, _ = only(
+        write_dataset(tmp_path, FEATURES, [episode()]), environment=EnvironmentRule.parse("=my lab")
+    )
+    assert (row.environment, row.environment_known) == ("my lab", "declared")
+
+
 def test_the_first_pattern_that_matches_counts(tmp_path: Path) -> None:
     rule = EnvironmentRule(field="file_path", patterns=("no", "kitch", "data"), known="inferred")
     row, _ = only(write_dataset(tmp_path, FEATURES, [episode()]), environment=rule)
