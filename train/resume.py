@@ -61,6 +61,8 @@ def restore(
         CorruptError: a part of the checkpoint is missing, or does not fit its model.
     """
     header = checkpoints.read_header(path)
+    if "imported" in header.state:
+        raise ConfigError(f"{path}: the run was imported and cannot be resumed; train in another run.dir")
     identity = entry(path, header.state, "identity", dict)
     if wrong := changes({name: renamed(name, one) for name, one in identity.items()}, task.identity()):
         raise ConfigError(f"the run has another model: {'; '.join(wrong)}; use another run.dir")

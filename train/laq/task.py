@@ -28,7 +28,7 @@ from oxcart.train.evaluate.laq import EvaluateOptions, analyse
 from oxcart.train.evaluate.report import report_html, report_json
 from oxcart.train.flow import build_teacher, flow_loss
 from oxcart.train.laq.augment import augment, draw_numbers
-from oxcart.train.laq.build import build_model, parameter_groups, shapes_of
+from oxcart.train.laq.build import build_model, identity_of, parameter_groups, shapes_of
 from oxcart.train.laq.config import AugmentConfig, LaqConfig
 from oxcart.train.laq.model import (
     LaqOutput,
@@ -269,17 +269,7 @@ class LaqTask:
             write_file(run / "analysis.json", report_json(self._analysis))
 
     def identity(self) -> dict[str, Any]:
-        config = self._config
-        shape = {**asdict(config.model)}
-        shape.pop("checkpointing")
-        kept = ("kind", "tokens", "codes", "dim", "shared", "bound")
-        quantizer = {name: value for name, value in asdict(config.quantizer).items() if name in kept}
-        return {
-            "model": shape,
-            "quantizer": quantizer,
-            "flow": config.flow.teacher,
-            "camera": config.data.camera,
-        }
+        return identity_of(self._config)
 
     def scored(self) -> dict[str, Any]:
         return scored(self._config.data, self._config.val, self.fingerprints)
