@@ -1,7 +1,7 @@
 """How fast the latent-action model trains, and what it learns of environments that it never saw.
 
     python bench/laq.py                                  # all of it; five trainings of minutes each
-    python bench/laq.py --only speed --presets base --batch 64
+    python bench/laq.py --only speed --presets large --batch 64
     python bench/laq.py --only quality --seeds 2
 
 speed: FLOP/s of whole training steps (forward, backward, AdamW) beside those of a plain matrix product of the
@@ -37,8 +37,9 @@ from oxcart.compile.sample.rlds import RldsSampleConfig, write_rlds
 from oxcart.compile.sources.base import SourceConfig
 from oxcart.manifests.split import SplitRule
 from oxcart.train import checkpoint as checkpoints
+from oxcart.train.laq.build import build_model, parameter_groups
 from oxcart.train.laq.config import laq_config
-from oxcart.train.laq.model import LatentActionModel, parameter_groups, to_float
+from oxcart.train.laq.model import to_float
 
 SHOWN = {
     "copy_ratio": "error / copying's",
@@ -66,7 +67,7 @@ def main() -> None:
     )
     options.add_argument("--scratch", type=Path, default=Path("scratch/bench-laq"))
     options.add_argument("--only", nargs="*", choices=PARTS, default=list(PARTS))
-    options.add_argument("--presets", nargs="*", help="of speed  [default: base wide tiny; on a CPU tiny]")
+    options.add_argument("--presets", nargs="*", help="of speed  [default: four; on a CPU tiny]")
     options.add_argument("--batch", type=int, help="of speed  [default: 64; on a CPU 16]")
     options.add_argument("--seeds", type=int, default=5, help="of quality")
     options.add_argument("--steps", type=int, help="of quality  [default: the preset's]")
@@ -87,7 +88,7 @@ def speed(chosen: Any) -> None:
     limit = product(device, dtype)
     what = torch.cuda.get_device_name() if gpu else f"CPU, {torch.get_num_threads()} threads"
     print(f"{what}, {dtype}: a plain matrix product {limit / 1e12:.3f} TFLOP/s")
-    for preset in chosen.presets or (["base", "wide", "tiny"] if gpu else ["tiny"]):
+    for preset in chosen.presets or (["large", "lapa", "wide", "tiny"] if gpu else ["tiny"]):
         batch = chosen.batch or (64 if gpu else 16)
         counted, took = training_step(preset, batch, device, compiled=gpu)
         print(
@@ -109,11 +110,12 @@ def training_step(preset: str, batch: int, device: torch.device, *, compiled: bo
     """FLOPs and seconds of a step."""
     config = laq_config([f"preset={preset}"])
     torch.manual_seed(0)
-    model = LatentActionModel(config.model, config.quantizer).to(device).train()
+    model = build_model(config.model, config.quantizer, config.flow).to(device).train()
     side = config.model.image_size
     frames = torch.randint(256, (batch, 2, side, side, 3), dtype=torch.uint8, device=device)
     noise = torch.randn(batch, config.quantizer.tokens, model.quantizer.dim, device=device)
-    optimizer = torch.optim.AdamW(parameter_groups(model, 0.01), lr=1e-4, fused=device.type == "cuda" or None)
+    groups = parameter_groups(model, config.train.weight_decay, config.quantizer.rate)
+    optimizer = torch.optim.AdamW(groups, lr=1e-4, fused=device.type == "cuda" or None)
 
     def step(pixels: torch.Tensor, some: torch.Tensor) -> None:
         real = to_float(pixels)

@@ -104,11 +104,13 @@ def laq(
     need_train()
     from oxcart.cli.progress import stages
     from oxcart.manifests.dataset import Dataset
+    from oxcart.train.device import pick_device
     from oxcart.train.evaluate import strategies as known
     from oxcart.train.evaluate.gather import Draw, name_datasets
     from oxcart.train.evaluate.laq import EvaluateOptions, analyse
     from oxcart.train.evaluate.subsets import parse
     from oxcart.train.laq.label import open_run
+    from oxcart.train.ranks import join
 
     chosen = () if strategies is None else tuple(name.strip() for name in strategies.split(","))
     known.check(chosen, "--strategies")
@@ -121,6 +123,8 @@ def laq(
         subsets=None if subsets is None else tuple(parse(read_text(subsets), str(subsets))),
     )
 
+    ranks = join(gpu=pick_device(device).type == "cuda")
+    quiet = quiet or not ranks.is_main_process
     opened = name_datasets([Dataset.open(url) for url in datasets])
     labeller = open_run(run, checkpoint, device)
     command = click.get_current_context().params
@@ -139,7 +143,10 @@ def laq(
         record=labeller.record,
         stage=stages(quiet),
         about=about,
+        ranks=ranks,
     )
+    if not ranks.is_main_process:
+        return
     if output is not None or json_file is not None:
         from oxcart.train.evaluate.report import report_html, report_json
 

@@ -76,7 +76,8 @@ def laq(overrides: tuple[str, ...], print_config: bool, resume: str | None, allo
     """Train the latent-action model: what moved between two frames, as a few codes.
 
     KEY=VALUE sets a key of the configuration, such as data.datasets=[bridge,droid] or
-    train.steps=1000; preset=tiny, base or wide chooses the values of all other keys.
+    train.steps=1000; preset=tiny, large, lapa,
+    flow or wide chooses the values of all other keys.
     On several GPUs: torchrun --nproc-per-node 8 -m oxcart.cli.main train laq ...
 
     \b
@@ -180,6 +181,12 @@ def _cell(value: Any) -> str:
 )
 @overwrite_option(exposed=True)
 @model_options
+@click.option(
+    "--part",
+    metavar="I/N",
+    help="Do part I of N of the work, from 0. When all are done, the same command without --part writes the "
+    "file.",
+)
 @click.option("--quiet", is_flag=True, help="Show no progress.")
 def label(
     datasets: tuple[str, ...],
@@ -189,23 +196,32 @@ def label(
     checkpoint: str,
     batch_size: int,
     device: str,
+    part: str | None,
     quiet: bool,
 ) -> None:
     """Write latent-action labels: the codes of every step of each DATASET.
 
     The codes of step t are those of the frames at t and t + k, with the k of the run; the
     last k steps of an episode have none and get -1. Interrupted labelling resumes: run the
-    command again. A loader reads the labels: annotations=["codes.parquet"].
+    command again. A loader reads the labels: annotations=["codes.parquet"]. On several GPUs:
+    torchrun --nproc-per-node 8 -m oxcart.cli.main label ... Machines that share the folder
+    of the file can each do a --part.
 
     \b
     Example:
       oxcart label bridge --laq runs/first -o codes.parquet
+      oxcart label bridge --laq runs/first -o codes.parquet --part 0/8
     """
     need_train()
+    from oxcart.compile.engines import Part
     from oxcart.manifests.dataset import Dataset
     from oxcart.shards.errors import ConfigError
+    from oxcart.train.device import pick_device
     from oxcart.train.laq import label as work
+    from oxcart.train.ranks import join
 
+    share = None if part is None else Part.parse(part)
+    ranks = join(gpu=pick_device(device).type == "cuda")
     labeller = work.open_run(run, checkpoint, device)
     targets = dict.fromkeys(datasets, output)
     if len(datasets) > 1:
@@ -220,13 +236,26 @@ def label(
     elif output.is_dir():
         raise ConfigError(f"--output: {output} is a folder; expected a file such as {output}/codes.parquet")
     for url, target in targets.items():
-        total = work.count_pairs(url, labeller)
-        with progress("labelling", total=total, unit="pairs", quiet=quiet) as report:
-            found = work.label(url, labeller, str(target), batch_size=batch_size, report=report)
-        click.echo(
-            f"{target}: codes of {found['coded']:,} of {found['steps']:,} steps, "
-            f"{found['episodes']:,} episodes"
-        )
+        total = work.count_pairs(url, labeller) if share is None else None
+        with progress(
+            "labelling", total=total, unit="pairs", quiet=quiet or not ranks.is_main_process
+        ) as report:
+            found = work.label(
+                url,
+                labeller,
+                str(target),
+                batch_size=batch_size,
+                part=None if share is None else (share.number, share.count),
+                ranks=ranks,
+                report=report,
+            )
+        if ranks.is_main_process:
+            click.echo(
+                f"{target}: part {share} is there; when all are, run the command without --part"
+                if found is None
+                else f"{target}: codes of {found['coded']:,} of {found['steps']:,} steps, "
+                f"{found['episodes']:,} episodes"
+            )
 
 
 @click.command()

@@ -133,7 +133,7 @@ def _check_other(out: Store, dataset: Store) -> None:
 def _rejected(source: CompiledSource, columns: pa.Schema) -> pa.Table:
     """The rows of `rejected.parquet` as census rows, in which all other columns are empty."""
     table = source.dataset.table(REJECTED)
-    nothing: dict[pa.DataType, Any] = {pa.string(): None, pa.bool_(): None, pa.list_(pa.string()): []}
+    nothing: dict[pa.DataType, Any] = {pa.string(): None, pa.bool_(): None}
     arrays = []
     for column in columns:
         if column.name in REJECTED_SCHEMA.names:
@@ -141,5 +141,6 @@ def _rejected(source: CompiledSource, columns: pa.Schema) -> pa.Table:
         elif column.name == "rejected":
             arrays.append(table["reason"])
         else:
-            arrays.append(pa.array([nothing.get(column.type, 0)] * table.num_rows, column.type))
+            none: Any = [] if pa.types.is_nested(column.type) else nothing.get(column.type, 0)
+            arrays.append(pa.array([none] * table.num_rows, column.type))
     return pa.Table.from_arrays(arrays, schema=columns)

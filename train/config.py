@@ -39,8 +39,11 @@ RENAMED = {
     "data.ahead": "data.prefetch",
     "data.window": "data.block",
     "val.pictures": "val.images",
+    "model.output": "model.kind",
 }
 """Keys of configurations that older versions saved -> what they are called now, in the same section."""
+RENAMED_PRESETS = {"laq/base": "large"}
+"""Presets of older versions -> what they are called now."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,6 +163,8 @@ class TrainConfig:
     """Steps between checkpoints."""
     threads: int | None = None
     """Threads of torch on the CPU; null keeps torch's default."""
+    timeout: int = 1800
+    """Seconds that a rank waits for the others, before it ends because one is lost."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -237,7 +242,7 @@ def resolve(
         name = str(given.get("preset", known["preset"]))
         base = {**_read_preset(presets, name), "preset": name}
     else:
-        base = {name: _renamed(name, section) for name, section in saved.items()}
+        base = {name: renamed(name, section) for name, section in saved.items()}
         if given.get("preset", base.get("preset")) != base.get("preset"):
             raise ConfigError(
                 f"preset: the run was started with {base.get('preset')!r}, got {given['preset']!r}; "
@@ -261,7 +266,7 @@ def resolve(
     return built
 
 
-def _renamed(name: str, section: Any) -> Any:
+def renamed(name: str, section: Any) -> Any:
     """A section of a saved configuration with today's names of its keys and strategies."""
     if not isinstance(section, Mapping):
         return section
@@ -364,6 +369,8 @@ def _check_key(key: str, known: Mapping[str, Any]) -> None:
 
 
 def _read_preset(presets: Path, name: str) -> dict[str, Any]:
+    if now := RENAMED_PRESETS.get(f"{presets.name}/{name}"):
+        raise ConfigError(f"preset: {name} is called {now} now; use preset={now}")
     one_of("preset", name, sorted(path.stem for path in presets.glob("*.yaml")))
     return _read(presets / f"{name}.yaml")
 

@@ -7,6 +7,7 @@ from accelerate import Accelerator, DistributedDataParallelKwargs
 
 from oxcart.shards.errors import ConfigError
 from oxcart.train.config import TrainConfig
+from oxcart.train.ranks import join
 
 PEAKS = {"H100": 989e12, "H200": 989e12, "A100": 312e12, "L40S": 362e12, "RTX 4090": 165e12}
 """Part of a device's name -> its bf16 FLOP/s for dense matrix products, as stated by the maker."""
@@ -42,6 +43,7 @@ def make_accelerator(config: TrainConfig) -> Accelerator:
     half = config.precision == "bf16" or (config.precision == "auto" and gpu)
     if config.threads is not None:
         torch.set_num_threads(config.threads)
+    join(gpu=gpu, timeout_s=config.timeout)
     try:
         return Accelerator(
             cpu=not gpu,

@@ -20,6 +20,7 @@ GONE = (
     "Connection reset by peer",
     "Read error",
     "remote process exited",
+    "Timed out waiting",
     "ncclRemoteError",
     "NCCL communicator was aborted",
     "Watchdog caught collective operation timeout",

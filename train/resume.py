@@ -14,6 +14,7 @@ from torch import nn
 from oxcart.shards.errors import ConfigError, CorruptError
 from oxcart.train import checkpoint as checkpoints
 from oxcart.train.checkpoint import Checkpoint, Header, check_shapes, entry
+from oxcart.train.config import renamed
 from oxcart.train.data.loader import Loader
 from oxcart.train.data.state import changes
 from oxcart.train.task import Task
@@ -60,7 +61,10 @@ def restore(
         CorruptError: a part of the checkpoint is missing, or does not fit its model.
     """
     header = checkpoints.read_header(path)
-    if wrong := changes(entry(path, header.state, "identity", dict), task.identity()):
+    if "imported" in header.state:
+        raise ConfigError(f"{path}: the run was imported and cannot be resumed; train in another run.dir")
+    identity = entry(path, header.state, "identity", dict)
+    if wrong := changes({name: renamed(name, one) for name, one in identity.items()}, task.identity()):
         raise ConfigError(f"the run has another model: {'; '.join(wrong)}; use another run.dir")
     now = loader.state_dict()
     before = entry(path, header.state, "loader", dict)

@@ -79,7 +79,7 @@ class VideoFile:
 
     Args:
         file: where it is written.
-        codec: one of `VIDEO_CODECS`.
+        codec: one of `VIDEO_EXTENSIONS`.
         size: height and width of the frames, in pixels.
         fps: frames per second.
         folder: folder of the temporary file; None is the system's.

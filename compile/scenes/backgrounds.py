@@ -1,7 +1,7 @@
 """The static background of every episode: the temporal median of a few frames of the first camera.
 
 The audit compares held-out episodes with train by the same thumbnails (`oxcart.manifests.audit.likeness`). Of
-encoded images only those few are decoded; a video is decoded whole, but small.
+encoded images only those few are decoded, and of a video what they need.
 """
 
 from __future__ import annotations
@@ -113,9 +113,14 @@ def _frames(
     episode = source.read(row)
     images, swap = episode.images[camera], camera in episode.bgr
     if isinstance(images, Film):
-        whole = np.empty((len(images), *resize.output_size(*size), 3), np.uint8)
-        images.play(whole, resize)
-        found = whole[list(steps)]
+        shape = (*resize.output_size(*size), 3)
+        if images.pick is not None:
+            found = np.empty((len(steps), *shape), np.uint8)
+            images.pick(steps, found, resize)
+        else:
+            whole = np.empty((len(images), *shape), np.uint8)
+            images.play(whole, resize)
+            found = whole[list(steps)]
         return np.ascontiguousarray(found[..., ::-1]) if swap else found
     if isinstance(images, np.ndarray):
         return images[list(steps)]

@@ -53,6 +53,9 @@ class Film:
     copy: Callable[[int], codec.Encoded] | None = None
     """The video as it is, in closed groups of at most so many frames; raises an ImageError if that cannot be.
     None if the frames are in no video."""
+    pick: Callable[[Sequence[int], npt.NDArray[np.uint8], Resize], None] | None = None
+    """Fills an array [n, H, W, 3] with the frames of n steps, in less time than playing all takes; raises an
+    ImageError where a frame cannot be decoded. None if all must be played."""
 
     def __len__(self) -> int:
         return self.steps
@@ -334,6 +337,8 @@ class Source(Protocol):
     """`first`, `last`: steps of every episode that are known to hold no action."""
     control_rate: dict[str, Any] | None
     """Control rate as `hz`, `verified` and `source`, if known."""
+    catalogued: Mapping[str, str] = {}
+    """What of a port was taken from the catalog, in words: fact -> what it says."""
     aliases: Mapping[str, tuple[str, ...]] = {}
     """Environments that are known to have other names -> those names."""
     keeps_splits: bool = False

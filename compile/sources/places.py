@@ -14,7 +14,9 @@ from functools import cached_property
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 from xxhash import xxh3_64, xxh3_64_hexdigest
 
 from oxcart.manifests.canonical import canonical_json
@@ -153,22 +155,25 @@ class CensusPlaces:
         ]
 
     @cached_property
-    def _holders(self) -> Mapping[int, list[int]]:
-        """Hash -> the episodes that have it, for hashes that few have."""
-        holders: dict[int, list[int]] = defaultdict(list)
-        for episode, hashes in enumerate(self.rows["sketch"].to_pylist()):
-            for one in hashes:
-                holders[one].append(episode)
-        return {one: episodes for one, episodes in holders.items() if len(episodes) <= COMMON}
+    def _holders(self) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.int64]]:
+        """Every hash, sorted, and beside each an episode that has it; a hash may come several times."""
+        sketches = self.rows["sketch"].combine_chunks()
+        hashes = pc.list_flatten(sketches).to_numpy()
+        order = np.argsort(hashes, kind="stable")
+        return hashes[order], pc.list_parent_indices(sketches).to_numpy()[order]
 
     def _found(self, table: pa.Table) -> Iterator[tuple[EpisodePlace, str]]:
         """The place of each episode, and whether it was `found`, `not found` or is `ambiguous`."""
-        steps = self.rows["steps"].to_pylist()
-        for length, hashes in zip(table["steps"].to_pylist(), table["sketch"].to_pylist(), strict=True):
+        every, holders = self._holders
+        steps = self.rows["steps"].to_numpy()
+        for length, sketch in zip(table["steps"].to_pylist(), table["sketch"].to_pylist(), strict=True):
+            own = np.array(sketch or (), np.uint32)
+            first, last = (np.searchsorted(every, own, side) for side in ("left", "right"))
             shared = Counter(
                 episode
-                for one in hashes or ()
-                for episode in self._holders.get(one, ())
+                for start, stop in zip(first.tolist(), last.tolist(), strict=True)
+                if stop - start <= COMMON
+                for episode in holders[start:stop].tolist()
                 if abs(steps[episode] - length) <= DROPPED
             )
             yield self._judged(shared)

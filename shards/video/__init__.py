@@ -14,7 +14,7 @@ from oxcart.shards.errors import ConfigError
 try:
     from oxcart.shards.video.decode import decode_frames, decode_group, presentation
     from oxcart.shards.video.encode import encode_av1
-    from oxcart.shards.video.groups import VIDEO_CODECS, CodedFrame, group
+    from oxcart.shards.video.groups import CodedFrame, group
     from oxcart.shards.video.mp4 import write_mp4
     from oxcart.shards.video.wrap import access_units, wrap
 except ModuleNotFoundError as error:
@@ -25,7 +25,6 @@ except ModuleNotFoundError as error:
     ) from error
 
 __all__ = [
-    "VIDEO_CODECS",
     "CodedFrame",
     "access_units",
     "decode_frames",

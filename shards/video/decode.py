@@ -39,7 +39,7 @@ def decode_group(codec: str, chunk: bytes | memoryview, out: Frames) -> None:
     """Decode the first frames of a chunk, in the order in which they are shown.
 
     Args:
-        codec: one of `VIDEO_CODECS`.
+        codec: one of `VIDEO_EXTENSIONS`.
         chunk: the chunk.
         out: [n, H, W, 3] uint8; the chunk may hold more than n frames.
 
@@ -54,7 +54,7 @@ def decode_frames(codec: str, chunk: bytes | memoryview, wanted: Mapping[int, Fr
     """Decode some frames of a chunk; frames between them are decoded too, but not converted to RGB.
 
     Args:
-        codec: one of `VIDEO_CODECS`.
+        codec: one of `VIDEO_EXTENSIONS`.
         chunk: the chunk.
         wanted: number of a frame, in the order in which they are shown -> its memory, [H, W, 3] uint8.
 
@@ -79,7 +79,7 @@ def presentation(codec: str, units: Sequence[bytes]) -> list[int]:
     """The place of each packet of a chunk in the order in which their frames are shown.
 
     Args:
-        codec: one of `VIDEO_CODECS`.
+        codec: one of `VIDEO_EXTENSIONS`.
         units: packets in decoding order, as `access_units` gives them.
 
     Raises:

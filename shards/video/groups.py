@@ -12,9 +12,6 @@ from collections.abc import Sequence
 from itertools import accumulate
 from typing import NamedTuple
 
-VIDEO_CODECS = ("av1", "h264", "hevc", "vp9")
-"""Codecs of videos that are stored as they are."""
-
 
 class CodedFrame(NamedTuple):
     """One packet of a video: what codes one frame."""

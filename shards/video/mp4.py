@@ -14,13 +14,11 @@ from typing import Any
 
 import av
 
+from oxcart.shards.codec import VIDEO_EXTENSIONS
 from oxcart.shards.video.annexb import SYNTAX
 from oxcart.shards.video.decode import presentation
 from oxcart.shards.video.ivf import ivf_header
 from oxcart.shards.video.wrap import access_units
-
-_FORMATS = {"av1": "ivf", "h264": "h264", "hevc": "hevc", "vp9": "ivf"}
-"""Codec -> FFmpeg's name of the format of a member."""
 
 
 def write_mp4(
@@ -34,7 +32,7 @@ def write_mp4(
 
     Args:
         file: a path, or a file that is open for writing bytes and can seek.
-        codec: one of `VIDEO_CODECS`.
+        codec: one of `VIDEO_EXTENSIONS`.
         members: all chunks of each episode.
         size: height and width in pixels.
         rate: frames per second.
@@ -49,7 +47,7 @@ def write_mp4(
     head = b"" if codec in SYNTAX else ivf_header(codec, size, rate, 0)
     try:
         with (
-            av.open(io.BytesIO(head + first), format=_FORMATS[codec]) as sample,
+            av.open(io.BytesIO(head + first), format=VIDEO_EXTENSIONS[codec]) as sample,
             av.open(file, "w", format="mp4") as out,
         ):
             template = sample.streams.video[0]

@@ -24,7 +24,7 @@ def wrap(
     Which frames are key frames is read from the packets, since containers say it of too many.
 
     Args:
-        codec: one of `VIDEO_CODECS`.
+        codec: one of `VIDEO_EXTENSIONS`.
         frames: every packet of the episode and none of another, in decoding order.
         extradata: what the container says of the whole stream.
         size: height and width in pixels.

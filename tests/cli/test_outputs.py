@@ -24,6 +24,9 @@ READ = {
     ("compile", "--split"),
     ("compile", "--exclude-ids"),
     ("scan", "--exclude-ids"),
+    ("scenes", "--exclude-ids"),
+    ("export lerobot", "--audit"),
+    ("push", "--audit"),
     ("evaluate laq", "--subsets"),
     ("evaluate laq", "--flow-weights"),
     ("label", "--laq"),
@@ -44,6 +47,7 @@ ARGUMENTS: dict[str, tuple[str, ...]] = {
     "predict": ("RUN", "--image", "IMAGE", "--instruction", "push"),
     "repair-split": ("DATASET", "--report", "REPORT"),
     "scan": ("SOURCE",),
+    "scenes": ("SOURCE",),
     "show": ("DATASET",),
 }
 """What else each command that writes a file is given."""

@@ -35,11 +35,11 @@ def test_every_preset_is_a_configuration(preset: str) -> None:
 
 
 def test_the_published_preset_has_the_published_numbers() -> None:
-    base, wide = laq_config(["preset=base"]), laq_config(["preset=wide"])
-    model = base.model
+    large, wide = laq_config(["preset=large"]), laq_config(["preset=wide"])
+    model = large.model
     assert (model.image_size, model.patch, model.width, model.heads) == (256, 32, 1024, 16)
     assert (model.spatial_depth, model.temporal_depth, model.decoder_depth) == (8, 8, 8)
-    assert (base.quantizer.tokens, base.quantizer.codes, base.quantizer.dim) == (4, 8, 32)
+    assert (large.quantizer.tokens, large.quantizer.codes, large.quantizer.dim) == (4, 8, 32)
     assert (wide.quantizer.tokens, wide.quantizer.codes) == (1, 2048)
 
 
@@ -50,11 +50,15 @@ def test_the_published_preset_has_the_published_numbers() -> None:
         ("batch_size=5", "batch_size: no such key; did you mean data.batch_size?"),
         ("trian.steps=5", "trian.steps: no such key; did you mean train.steps?"),
         ("nonsense=5", "nonsense: no such key; --print-config lists all of them"),
-        ("model=5", "model: is a section; set one of model.image_size"),
+        ("model=5", "model: is a section; set one of model.kind, model.image_size"),
         ("train.steps", "override 'train.steps': expected KEY=VALUE"),
         ("train.steps=many", "train.steps: Value 'many' of type 'str' could not be converted to Integer"),
-        ("preset=tny", "preset: expected one of base, tiny, wide; got 'tny'; did you mean tiny?"),
-        ("model.output=gate", "model.output: expected one of plain, residual, layered; got 'gate'"),
+        (
+            "preset=tny",
+            "preset: expected one of flow, lapa, large, tiny, wide; got 'tny'; did you mean tiny?",
+        ),
+        ("preset=base", "preset: base is called large now; use preset=large"),
+        ("model.kind=gate", "model.kind: expected one of plain, residual, layered, lapa; got 'gate'"),
         ("model.image_size=100", "model.image_size: expected a multiple of model.patch 32, got 100"),
         ("model.image_size=16", "model.patch: 32 pixels are more than the frames' 16"),
         ("train.steps=0", "train.steps: expected at least 1, got 0"),
@@ -161,7 +165,7 @@ def test_numbers_beside_words_have_a_range_too(key: str, number: str) -> None:
 def test_a_flow_decoder_needs_a_decoder_that_sees_the_codes() -> None:
     with pytest.raises(ConfigError, match=r"^flow\.teacher: dis needs a decoder that attends to the codes"):
         laq_config(["preset=tiny", "flow.teacher=dis"])
-    laq_config(["preset=tiny", "flow.teacher=dis", "model.output=residual"])
+    laq_config(["preset=tiny", "flow.teacher=dis", "model.kind=residual"])
 
 
 def test_a_mistyped_key_of_a_file_is_found(tmp_path: Path) -> None:
@@ -180,8 +184,8 @@ def test_the_yaml_of_a_configuration_gives_it_back(tmp_path: Path) -> None:
 def test_a_saved_configuration_keeps_its_preset() -> None:
     saved = yaml.safe_load(to_yaml(laq_config(["preset=tiny"])))
     assert laq_config(["train.steps=9"], saved).train.steps == 9
-    with pytest.raises(ConfigError, match="the run was started with 'tiny', got 'base'"):
-        laq_config(["preset=base"], saved)
+    with pytest.raises(ConfigError, match="the run was started with 'tiny', got 'large'"):
+        laq_config(["preset=large"], saved)
 
 
 @pytest.mark.parametrize(
@@ -191,6 +195,7 @@ def test_a_saved_configuration_keeps_its_preset() -> None:
         ("data", "ahead", "prefetch"),
         ("data", "window", "block"),
         ("val", "pictures", "images"),
+        ("model", "output", "kind"),
     ],
 )
 def test_a_key_that_was_renamed_is_refused_by_its_new_name_and_read_from_older_runs(

@@ -61,7 +61,7 @@ def test_a_flow_decoder_trains(kitchen: Path, tmp_path: Path) -> None:
         tmp_path / "run",
         kitchen,
         "train.steps=3",
-        "model.output=residual",
+        "model.kind=residual",
         "flow.teacher=dis",
         "flow.warmup=2",
         "quantizer.follow=0",

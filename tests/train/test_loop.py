@@ -216,10 +216,10 @@ def test_a_loss_that_is_not_finite_stops_with_step_keys_and_checkpoint(
 @pytest.mark.parametrize(
     "form",
     [
-        ("model.output=layered",),
-        ("model.output=residual", "train.clip=1"),
-        ("model.output=layered", "train.precision=bf16", "train.accumulate=2"),
-        ("model.output=plain", "quantizer.kind=fsq"),
+        ("model.kind=layered",),
+        ("model.kind=residual", "train.clip=1"),
+        ("model.kind=layered", "train.precision=bf16", "train.accumulate=2"),
+        ("model.kind=plain", "quantizer.kind=fsq"),
     ],
     ids=",".join,
 )
@@ -575,17 +575,19 @@ def test_the_packages_quantizers_train_and_resume_bit_for_bit(
 
 @pytest.mark.system
 def test_one_batch_overfits(kitchen: Path, tmp_path: Path) -> None:
-    config = small(kitchen, tmp_path, "model.output=residual", "quantizer.harden=[0,0]")
+    config = small(kitchen, tmp_path, "model.kind=residual", "quantizer.harden=[0,0]")
     task = LaqTask(config, torch.device("cpu"))
     torch.manual_seed(0)
     model = task.build()
     assert isinstance(model, LatentActionModel)
     batch = next(iter(task.loader(0, 1)))
-    task.begin(model, batch, _FakeAccelerator())  # type: ignore[arg-type]
+    piece = BatchSlice(3, torch.arange(8), 8)
+    inputs = task.inputs(batch, piece)
+    task.begin(model, [inputs], _FakeAccelerator())  # type: ignore[arg-type]
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
     losses = []
     for _ in range(120):
-        loss, metrics = task.loss(model, batch, BatchSlice(3, torch.arange(8), 8))
+        loss, metrics = task.loss(model, inputs, piece)
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()

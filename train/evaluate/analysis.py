@@ -17,6 +17,7 @@ import contextlib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -28,6 +29,7 @@ from oxcart.train.data.order import derive
 from oxcart.train.evaluate.gather import GatheredPairs
 from oxcart.train.evaluate.strategy import Context, Figure, Number, Skip, Strategy, Table, lacking
 from oxcart.train.evaluate.subsets import Subset
+from oxcart.train.ranks import ALONE, Ranks, gathered
 from oxcart.train.trained_on import HELD_OUT, PLACES, SEEN
 
 SHUFFLES, SHUFFLES_DECODED = 20, 8
@@ -160,6 +162,7 @@ def evaluate(
     figures: bool = True,
     shuffles: int = SHUFFLES,
     report: Callable[[int], None] = lambda done: None,
+    ranks: Ranks = ALONE,
 ) -> Analysis:
     """Run strategies.
 
@@ -171,6 +174,7 @@ def evaluate(
         figures: whether to draw figures.
         shuffles: shuffles of the codes; 0 gives no null.
         report: is told the strategies done.
+        ranks: the processes that share the strategies; each gets all results.
 
     Raises:
         ConfigError: a subset holds no pair.
@@ -183,25 +187,47 @@ def evaluate(
     measured, other = _at(trained, place), None if untrained is None else _at(untrained, place)
     beside = measured.context.seen
     seen = None if beside is None else Subject(pairs=beside, context=trained.context)
-    sections = []
-    for done, (name, strategy) in enumerate(chosen.items()):
-        sections.append(_section(name, strategy, measured, seen, other, figures, shuffles))
-        report(done + 1)
-    found = []
-    for subset, mask in masks:
-        part = trained.pairs.take(mask)
-        where = place_of(part)
-        some = Subject(pairs=part.at(where), context=measured.context)
-        numbers = {
-            (name, number.name): number
-            for name, strategy in chosen.items()
-            for number in _measure(strategy, some)[0]
-            if number.better != "none"
-        }
-        found.append(SubsetNumbers(subset=subset, place=where, pairs=len(some.pairs), numbers=numbers))
+    parts = [(subset, trained.pairs.take(mask)) for subset, mask in masks]
+    places = [place_of(part) for _, part in parts]
+    names = list(chosen)
+
+    def run(first: int) -> list[tuple[int, Any]]:
+        """The results of this rank's strategy, of those that start at `first`."""
+        number = first + ranks.process_index
+        if number >= len(names):
+            return []
+        name, strategy = names[number], chosen[names[number]]
+        section = _section(name, strategy, measured, seen, other, figures, shuffles)
+        of_parts = [
+            [
+                one
+                for one in _measure(strategy, Subject(pairs=part.at(where), context=measured.context))[0]
+                if one.better != "none"
+            ]
+            for (_, part), where in zip(parts, places, strict=True)
+        ]
+        own = {what: value for what, value in vars(section).items() if what != "strategy"}  # not pickled
+        return [(number, (own, of_parts))]
+
+    found: list[Any] = []
+    for first in range(0, len(names), ranks.num_processes):
+        found += [result for _, result in gathered(partial(run, first), ranks)]
+        report(len(found))
     return Analysis(
-        sections=sections,
-        subsets=found,
+        sections=[Section(**own, strategy=chosen[name]) for name, (own, _) in zip(names, found, strict=True)],
+        subsets=[
+            SubsetNumbers(
+                subset=subset,
+                place=places[i],
+                pairs=int((part.place == places[i]).sum()),
+                numbers={
+                    (name, number.name): number
+                    for name, (_, of_parts) in zip(names, found, strict=True)
+                    for number in of_parts[i]
+                },
+            )
+            for i, (subset, part) in enumerate(parts)
+        ],
         place=place,
         counts={
             name: _counts(trained.pairs.at(name)) for name in PLACES if (trained.pairs.place == name).any()

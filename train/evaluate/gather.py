@@ -12,7 +12,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeVar
+from functools import partial
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -23,7 +24,7 @@ from oxcart.manifests.dataset import Dataset
 from oxcart.shards.errors import ConfigError
 from oxcart.train import frame_baseline, statistics
 from oxcart.train.config import DataConfig
-from oxcart.train.data import Batch, Loader, Pairs
+from oxcart.train.data import Loader, Pairs
 from oxcart.train.data.order import derive, splitmix64
 from oxcart.train.data.sampling import TooShortError
 from oxcart.train.data.summing import known_actions, summed, summed_actions
@@ -31,6 +32,7 @@ from oxcart.train.finite import refuse
 from oxcart.train.flow import FlowMeter
 from oxcart.train.laq.model import NONE, LatentActionModel, to_float
 from oxcart.train.loaders import held_out_loader
+from oxcart.train.ranks import ALONE, Ranks, gathered
 from oxcart.train.statistics import Floats, Ints, Units, numbered
 from oxcart.train.trained_on import UNKNOWN, TrainedOn
 
@@ -299,8 +301,9 @@ def gather(
     meter: FlowMeter | str,
     record: TrainedOn | None,
     report: Callable[[int], None] = lambda done: None,
+    ranks: Ranks = ALONE,
 ) -> list[GatheredPairs]:
-    """Read the pairs once, and run them through every model.
+    """Read the pairs once, and run them through every model. Every rank gets what all have read.
 
     Args:
         loaders: those of `open_splits`.
@@ -310,6 +313,7 @@ def gather(
         meter: measures flow; or the reason why there is no flow.
         record: what the run was trained on; None makes all places unknown.
         report: is told the pairs done.
+        ranks: the processes that share the work.
 
     Returns:
         The pairs as coded by each model.
@@ -323,11 +327,14 @@ def gather(
         framed_so_far += len(framed)
         part = _SplitArrays(name, split, _places(record, loader), loader.streams[0].columns)
         wanted = np.sort(drawn)  # neighbours are read together
-        for begin in range(0, len(wanted), draw.batch_size):
-            positions = wanted[begin : begin + draw.batch_size]
+        for begin in range(0, len(wanted), ranks.num_processes * draw.batch_size):
+            own = begin + ranks.process_index * draw.batch_size
+            positions = wanted[own : own + draw.batch_size]
             shown = np.flatnonzero(np.isin(positions, framed))
-            part.add(begin, len(wanted), loader.at(positions), shown, models, device, meter)
-            report(read + begin + len(positions))
+            work = partial(_measure, own, loader, positions, shown, models, device, meter)
+            for start, measured in gathered(work, ranks):
+                part.add(start, len(wanted), measured)
+            report(read + len(part))
         read += len(wanted)
         parts.append(part)
     return _join(parts, models, meter)
@@ -382,38 +389,63 @@ class _SplitArrays:
     def __len__(self) -> int:
         return len(self.texts["key"])
 
-    def add(
-        self,
-        begin: int,
-        count: int,
-        batch: Batch,
-        shown: Ints,
-        models: Sequence[LatentActionModel],
-        device: torch.device,
-        meter: FlowMeter | str,
-    ) -> None:
-        """Take a batch: rows from `begin` of `count` in all, and the frames of the rows in `shown`."""
-        frames = to_float(batch.frames.to(device))
-        pixels: npt.NDArray[np.uint8] = batch.frames.numpy()
-        found: dict[str, Any] = {f"codes {i}": model.encode(frames).cpu() for i, model in enumerate(models)}
-        for codes in found.values():
-            refuse((codes == NONE).any(1), batch, "latents")
-        found |= {"t": batch.t, "actions": known_actions(batch), "state": batch.state}
-        found["features"] = frame_baseline.features(frames[:, 0])
-        found["flow"] = None if isinstance(meter, str) else torch.from_numpy(meter(pixels))
-        for name, value in found.items():
-            if value is None:
-                continue
+    def add(self, begin: int, count: int, measured: _Measured) -> None:
+        """Take the values of a batch: rows from `begin` of `count` in all."""
+        size = len(measured.texts["key"])
+        for name, value in measured.arrays.items():
             if name not in self.arrays:
-                kind = {"actions": np.float64, "state": np.float64}.get(name, value.cpu().numpy().dtype)
+                kind = {"actions": np.float64, "state": np.float64}.get(name, value.dtype)
                 self.arrays[name] = np.empty((count, *value.shape[1:]), kind)
-            self.arrays[name][begin : begin + len(batch)] = value.cpu().numpy()
-        self.texts["place"] += [self._places[one] for one in batch.environment]
-        self.texts["environment"] += [one or "" for one in batch.environment]
-        self.texts["key"] += batch.key
-        self.texts["instruction"] += batch.instruction
-        self.frames.append(pixels[shown].copy())
-        self.framed.append(shown + begin)
+            self.arrays[name][begin : begin + size] = value
+        for name, texts in measured.texts.items():
+            self.texts[name] += texts
+        self.texts["place"] += [self._places[one or None] for one in measured.texts["environment"]]
+        self.frames.append(measured.frames)
+        self.framed.append(measured.shown + begin)
+
+
+class _Measured(NamedTuple):
+    """What is kept of one batch."""
+
+    arrays: dict[str, npt.NDArray[Any]]
+    texts: dict[str, list[str]]
+    frames: npt.NDArray[np.uint8]
+    """Frames of the rows in `shown`."""
+    shown: Ints
+
+
+def _measure(
+    begin: int,
+    loader: Loader,
+    positions: Ints,
+    shown: Ints,
+    models: Sequence[LatentActionModel],
+    device: torch.device,
+    meter: FlowMeter | str,
+) -> list[tuple[int, _Measured]]:
+    """Run a batch through the models, keep the frames of the rows in `shown`, and number it `begin`."""
+    if not len(positions):
+        return []
+    batch = loader.at(positions)
+    frames = to_float(batch.frames.to(device))
+    pixels: npt.NDArray[np.uint8] = batch.frames.numpy()
+    found: dict[str, Any] = {f"codes {i}": model.encode(frames).cpu() for i, model in enumerate(models)}
+    for codes in found.values():
+        refuse((codes == NONE).any(1), batch, "latents")
+    found |= {"t": batch.t, "actions": known_actions(batch), "state": batch.state}
+    found["features"] = frame_baseline.features(frames[:, 0])
+    found["flow"] = None if isinstance(meter, str) else torch.from_numpy(meter(pixels))
+    measured = _Measured(
+        arrays={name: value.cpu().numpy() for name, value in found.items() if value is not None},
+        texts={
+            "environment": [one or "" for one in batch.environment],
+            "key": list(batch.key),
+            "instruction": list(batch.instruction),
+        },
+        frames=pixels[shown].copy(),
+        shown=shown,
+    )
+    return [(begin, measured)]
 
 
 def _join(

@@ -26,8 +26,10 @@ from oxcart.train.evaluate.sentences import SentenceModel, describe
 from oxcart.train.evaluate.strategy import Context
 from oxcart.train.evaluate.subsets import Subset, default_subsets
 from oxcart.train.flow import flow_meter
+from oxcart.train.laq.build import build_model
 from oxcart.train.laq.config import TEACHERS, LaqConfig
 from oxcart.train.laq.model import LatentActionModel, to_float
+from oxcart.train.ranks import ALONE, Ranks
 from oxcart.train.trained_on import PLACES, TrainedOn
 
 
@@ -86,8 +88,9 @@ def analyse(
     record: TrainedOn | None,
     stage: StageProgress = _silent,
     about: Mapping[str, Any] | None = None,
+    ranks: Ranks = ALONE,
 ) -> Analysis:
-    """Evaluate a model.
+    """Evaluate a model. Ranks share the pairs and then the strategies; each gets the whole analysis.
 
     Args:
         model: a model in eval mode, on the device.
@@ -98,6 +101,7 @@ def analyse(
         record: what the run was trained on; None makes all places unknown.
         stage: shows progress.
         about: further facts for the report.
+        ranks: the processes that share the work.
 
     Raises:
         ConfigError: there are no pairs, or a required package is not installed.
@@ -110,7 +114,7 @@ def analyse(
     if options.untrained:
         models.append(untrained_model(config, model, next(iter(loaders.values())), device))
     with stage("reading", count_pairs(loaders, options.draw), "pairs") as report:
-        gathered = gather(loaders, models, options.draw, device, meter, record, report)
+        gathered = gather(loaders, models, options.draw, device, meter, record, report, ranks)
     subjects = [
         Subject(
             pairs=pairs,
@@ -127,7 +131,15 @@ def analyse(
     trained, untrained = subjects[0], subjects[1] if options.untrained else None
     subsets = default_subsets(trained.pairs) if options.subsets is None else options.subsets
     with stage("measuring", len(chosen), "strategies") as report:
-        found = evaluate(trained, untrained, chosen, subsets=subsets, figures=options.figures, report=report)
+        found = evaluate(
+            trained,
+            untrained,
+            chosen,
+            subsets=subsets,
+            figures=options.figures,
+            report=report,
+            ranks=ranks,
+        )
     pairs = trained.pairs
     described = [
         {
@@ -167,7 +179,7 @@ def untrained_model(
     """The model as when training began: weights drawn from its seed, the codebook from a first batch."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.train.seed)
-        model = LatentActionModel(config.model, config.quantizer, trained.decoder.flow is not None)
+        model = build_model(config.model, config.quantizer, config.flow)
     model = model.to(device).eval()
     count = min(config.data.batch_size, loader.epoch_length)
     frames = to_float(loader.at(np.arange(count)).frames.to(device))

@@ -3,17 +3,20 @@
     label("bridge", Path("runs/laq"), "codes.parquet")
 
 Step t has the codes of the pair (t, t + k), with the k of the run. The last k steps of an episode have no
-pair and get -1 everywhere. Interrupted work resumes: finished pieces are kept in `codes.parquet.parts/` until
-the file is written. Numbers are float32 whatever the run was trained in, so that another machine of the same
-kind writes the same file.
+pair and get -1 everywhere. Work is done in pieces, which are kept in `codes.parquet.parts/` until the file is
+written. So interrupted work resumes, ranks share the pieces, and machines that share the folder can each do a
+part of them; whoever is asked for the whole then finds all pieces and joins them. A piece has the same
+batches whoever does it, and so the same codes. Numbers are float32 whatever the run was trained in, so that
+another machine of the same kind writes the same file.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,14 +37,16 @@ from oxcart.manifests.tables import EPISODES
 from oxcart.shards.errors import ConfigError, CorruptError, NotFiniteError
 from oxcart.shards.files import naming, private_folder, replacing, write_file
 from oxcart.train import checkpoint as checkpoints
-from oxcart.train.data import Loader
+from oxcart.train.data import Batch, Loader
 from oxcart.train.data.config import rate_given
 from oxcart.train.data.sampling import TooShortError
 from oxcart.train.device import pick_device
 from oxcart.train.finite import refuse
+from oxcart.train.laq.build import build_model, shapes_of
 from oxcart.train.laq.config import LaqConfig, laq_config
-from oxcart.train.laq.model import NONE, LatentActionModel, shapes_of, to_float, to_uint8
+from oxcart.train.laq.model import NONE, LatentActionModel, to_float, to_uint8
 from oxcart.train.laq.validate import pairs_of
+from oxcart.train.ranks import ALONE, Ranks, gathered, on_main
 from oxcart.train.trained_on import TrainedOn, read_record
 
 PIECE = 16
@@ -80,15 +85,14 @@ def open_run(run: Path, name: str = checkpoints.LAST, device: str = "auto") -> L
     where = pick_device(device)
     header = checkpoints.read_header(path)
     identity = checkpoints.entry(path, header.state, "identity", dict)
-    flow = checkpoints.entry(path, identity, "flow", str) != "none"
     try:
         config = laq_config([], checkpoints.entry(path, header.state, "config", dict))
     except ConfigError as error:
         raise CorruptError(f"{path}: config: is not that of a latent-action model: {error}") from error
     # Shapes are compared first: a configuration may ask for any amount of memory, and so may a file.
-    wanted = shapes_of(config.model, config.quantizer, flow)
+    wanted = shapes_of(config.model, config.quantizer, config.flow)
     checkpoints.check_shapes(path, header.model, wanted, whole=False)
-    model = LatentActionModel(config.model, config.quantizer, flow)
+    model = build_model(config.model, config.quantizer, config.flow)
     shapes = {name: one.shape for name, one in model.state_dict().items()}
     checkpoints.check_shapes(path, header.model, shapes)
     saved = checkpoints.load(path, weights_only=True)
@@ -171,19 +175,24 @@ def label(
     output: str,
     *,
     batch_size: int = 64,
+    part: tuple[int, int] | None = None,
+    ranks: Ranks = ALONE,
     report: Callable[[int], None] = lambda done: None,
-) -> dict[str, int]:
-    """Write the annotation of a dataset.
+) -> dict[str, int] | None:
+    """Write the annotation of a dataset, or do a part of the work for it.
 
     Args:
         url: address of the dataset.
         labeller: the model.
         output: file to write.
         batch_size: number of pairs per batch.
-        report: called with the number of pairs done.
+        part: number of the part, from 0, and of all parts: only its pieces are encoded, and kept beside
+            `output`. None encodes what is missing of all pieces, and joins them.
+        ranks: the processes that share the work.
+        report: called with the number of pairs done, by all ranks.
 
     Returns:
-        Counts of episodes, steps, and steps with codes.
+        Counts of episodes, steps, and steps with codes; None if only a part was done.
 
     Raises:
         ConfigError: `output` has parts of other work, or no episode is long enough for a pair.
@@ -197,18 +206,60 @@ def label(
         "batch_size": batch_size,
         "offsets": offsets,
     }
-    parts = Path(f"{output}.parts")
-    _claim(parts, about)
+    folder = Path(f"{output}.parts")
+    pieces = [
+        (split, start)
+        for split, loader in loaders.items()
+        for start in range(0, loader.epoch_length, PIECE * batch_size)
+    ]
+    number, count = part or (0, 1)
+    wanted = pieces[len(pieces) * number // count : len(pieces) * (number + 1) // count]
+    sizes = {piece: min(PIECE * batch_size, loaders[piece[0]].epoch_length - piece[1]) for piece in wanted}
+
+    def find() -> list[tuple[int, Any]]:
+        """Claim the folder and list what is missing: in one process, so that all ranks see the same."""
+        if not ranks.is_main_process:
+            return []
+        _claim(folder, about)
+        return [(0, [piece for piece in wanted if not _path(folder, *piece).exists()])]
+
+    ((_, missing),) = gathered(find, ranks)
+    done = sum(sizes.values()) - sum(sizes[piece] for piece in missing)
+    report(done)
+    world, rank = ranks.num_processes, ranks.process_index
+    mine = missing[len(missing) * rank // world : len(missing) * (rank + 1) // world]
+    encoding = _encode(loaders, labeller, folder, mine)
+    for _ in range(-(-len(missing) // world)):
+        # Ranks wait for each other after each piece: a failure of one soon ends all.
+        done += sum(pairs for _, pairs in gathered(lambda: [(rank, next(encoding, 0))], ranks))
+        report(done)
+    if part is not None:
+        return None
+    found: dict[str, int] | None = on_main(
+        lambda: _join(dataset, labeller, folder, pieces, offsets, output), ranks
+    )
+    return found
+
+
+def _join(
+    dataset: Dataset,
+    labeller: Labeller,
+    folder: Path,
+    pieces: Sequence[tuple[str, int]],
+    offsets: Mapping[str, int],
+    output: str,
+) -> dict[str, int]:
+    """Write the file from all pieces, and remove them."""
     steps = _steps(dataset)
     width = labeller.config.quantizer.tokens
     values = {key: np.full((count, width), NONE, np.int32) for key, count in steps.items()}
-    done = 0
-    for split, loader in loaders.items():
-        for keys, times, codes in _pieces(loader, labeller, parts, split):
-            for key, t, code in zip(keys, times.tolist(), codes, strict=True):
-                values[key][t] = code
-            done += len(keys)
-            report(done)
+    coded = 0
+    for piece in pieces:
+        with np.load(_path(folder, *piece), allow_pickle=False) as found:
+            keys, times, codes = found["key"].tolist(), found["t"].tolist(), found["codes"]
+        for key, t, code in zip(keys, times, codes, strict=True):
+            values[key][t] = code
+        coded += len(keys)
     distinct = sorted(set(offsets.values()))
     annotation = Annotation(
         name="codes",
@@ -225,8 +276,8 @@ def label(
         values=values,
     )
     write_annotation(output, annotation)
-    shutil.rmtree(parts)
-    return {"episodes": len(steps), "steps": sum(steps.values()), "coded": done}
+    shutil.rmtree(folder)
+    return {"episodes": len(steps), "steps": sum(steps.values()), "coded": coded}
 
 
 def _loaders(dataset: Dataset, labeller: Labeller, batch_size: int) -> dict[str, Loader]:
@@ -278,36 +329,35 @@ def _claim(parts: Path, about: dict[str, Any]) -> None:
         )
 
 
-def _pieces(loader: Loader, labeller: Labeller, parts: Path, split: str) -> Any:
-    """Keys, steps and codes of all pairs of a split, piece by piece; finished pieces are read."""
-    size = PIECE * loader.config.batch_size
-    state = loader.state_dict()
-    start = 0
-    while start < loader.epoch_length:
-        path = parts / f"{split}-{start:012d}.npz"
-        if not path.exists():
-            break
-        with np.load(path, allow_pickle=False) as found:
-            yield found["key"].tolist(), found["t"], found["codes"]
-        start += size
-    if start >= loader.epoch_length:
-        return
-    loader.load_state_dict({**state, "position": start})
-    keys: list[str] = []
-    times: list[npt.NDArray[np.int64]] = []
-    codes: list[npt.NDArray[np.int32]] = []
-    for batch in loader:
-        with torch.no_grad():
-            made = labeller.model.encode(to_float(batch.frames.to(labeller.device))).cpu()
-        refuse((made == NONE).any(1), batch, "latents")
-        keys += batch.key
-        times.append(batch.t.numpy())
-        codes.append(made.numpy().astype(np.int32))
-        if loader.position - start >= size or loader.position >= loader.epoch_length:
-            piece = np.concatenate(times), np.concatenate(codes)
-            _write_piece(parts / f"{split}-{start:012d}.npz", keys, *piece)
-            yield keys, *piece
-            start, keys, times, codes = loader.position, [], [], []
+def _path(folder: Path, split: str, start: int) -> Path:
+    """File of the piece of a split that begins at a position."""
+    return folder / f"{split}-{start:012d}.npz"
+
+
+def _encode(
+    loaders: Mapping[str, Loader], labeller: Labeller, folder: Path, pieces: Sequence[tuple[str, int]]
+) -> Iterator[int]:
+    """Encode and write pieces, and yield the number of pairs of each. Neighbours are read in one stream."""
+    batches: Iterator[Batch] = iter(())
+    here = None
+    for split, start in pieces:
+        loader = loaders[split]
+        if here != (split, start):
+            loader.load_state_dict({**loader.state_dict(), "position": start})
+            batches = iter(loader)
+        keys: list[str] = []
+        times: list[npt.NDArray[np.int64]] = []
+        codes: list[npt.NDArray[np.int32]] = []
+        for batch in itertools.islice(batches, PIECE):
+            with torch.no_grad():
+                made = labeller.model.encode(to_float(batch.frames.to(labeller.device))).cpu()
+            refuse((made == NONE).any(1), batch, "latents")
+            keys += batch.key
+            times.append(batch.t.numpy())
+            codes.append(made.numpy().astype(np.int32))
+        _write_piece(_path(folder, split, start), keys, np.concatenate(times), np.concatenate(codes))
+        here = split, start + PIECE * loader.config.batch_size
+        yield len(keys)
 
 
 def _write_piece(

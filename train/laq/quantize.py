@@ -32,6 +32,8 @@ from oxcart.train.finite import filled, lost
 from oxcart.train.laq.config import QuantizerConfig
 
 KMEANS_ROUNDS = 10
+SETTLING = 0.1
+"""Final share of the steps, in which no codes are replaced."""
 ENOUGH = 5
 """Mean uses per code before any code is called unused; by then a good code is unused with probability
 0.7%."""
@@ -75,8 +77,18 @@ class Quantizer(nn.Module, ABC):
     def count(self, counts: Tensor) -> None:
         """Add to the counts of uses: int64 [n, K], over all ranks."""
 
-    def replace(self, seed: int, step: int) -> int:
-        """Replace unused codes if it is time at this step; returns how many were replaced."""
+    def replace(self, seed: int, step: int, steps: int, batch_size: int) -> int:
+        """Replace unused codes if it is time.
+
+        Args:
+            seed: seed of the noise.
+            step: optimizer steps done.
+            steps: optimizer steps of the run.
+            batch_size: pairs of a step, over all ranks.
+
+        Returns:
+            How many codes were replaced.
+        """
         return 0
 
 
@@ -93,12 +105,7 @@ class NSVQ(Quantizer):
         books = 1 if config.shared else config.tokens
         self.codebook = nn.Parameter(torch.randn(books, config.codes, config.dim))
         self.register_buffer("used", torch.zeros(books, config.codes, dtype=torch.int64))
-        self._follow, self._bound = config.follow, config.bound
-        self._every, self._below, self._noise = (
-            config.replace_every,
-            config.replace_below,
-            config.replace_noise,
-        )
+        self._config, self._bound = config, config.bound
 
     def forward(self, z: Tensor, noise: Tensor | None = None, hardness: float = 1.0) -> Quantized:
         with torch.autocast(z.device.type, enabled=False):  # distances in bf16 would pick wrong neighbours
@@ -114,7 +121,7 @@ class NSVQ(Quantizer):
                     direction = (1 - hardness) * free + hardness * aimed
                     direction = direction / direction.norm(dim=-1, keepdim=True).clamp_min(1e-8)
                 # The codes follow the latents; no gradient reaches the latents.
-                follow = self._follow * (vectors - z.detach()).square().mean()
+                follow = self._config.follow * (vectors - z.detach()).square().mean()
                 return Quantized(z + length * direction, codes, follow)
             return Quantized(vectors, codes, z.new_zeros(()))
 
@@ -138,6 +145,8 @@ class NSVQ(Quantizer):
     @torch.no_grad()
     def start(self, z: Tensor, seed: int) -> None:
         """Run k-means on the first batch, so that every code begins with samples of its own."""
+        if self._config.start == "normal":
+            return
         z = self.bounded(z)
         for book in range(len(self.codebook)):
             points = z.reshape(-1, self.dim) if len(self.codebook) == 1 else z[:, book]
@@ -146,19 +155,28 @@ class NSVQ(Quantizer):
 
     @torch.no_grad()
     def count(self, counts: Tensor) -> None:
-        counts = counts.to(self.used.device)
         self.used += counts.sum(0, keepdim=True) if len(self.used) == 1 else counts
 
     @torch.no_grad()
-    def replace(self, seed: int, step: int) -> int:
-        # Among few uses a good code gets none by chance: 640 uses of 2,048 codes leave 1,500 unused.
-        if not due(step, self._every) or int(self.used[0].sum()) < ENOUGH * self.codes:
-            return 0
+    def replace(self, seed: int, step: int, steps: int, batch_size: int) -> int:
+        config = self._config
+        if config.replace == "lapa":
+            if not due_lapa(step):
+                return 0
+            least = torch.full((len(self.used),), config.replace_below * batch_size)
+        else:
+            # A copied code needs steps to find a use of its own, so none is made at the end.
+            if step > (1 - SETTLING) * steps or not due(step, config.replace_every):
+                return 0
+            uses = self.used.cpu().sum(1)
+            # Among few uses a good code gets none by chance: 640 uses of 2,048 codes leave 1,500 unused.
+            if int(uses[0]) < ENOUGH * self.codes:
+                return 0
+            least = config.replace_below * uses / self.codes
         replaced = 0
         generator = torch.Generator().manual_seed(derive(seed, 12, step) >> 1)
-        for book, (entries, used) in enumerate(zip(self.codebook, self.used, strict=True)):
-            counts = used.cpu()
-            dead = counts < self._below * counts.sum() / self.codes
+        for book, (entries, counts) in enumerate(zip(self.codebook, self.used.cpu(), strict=True)):
+            dead = counts < least[book]
             if not dead.any() or dead.all():
                 continue
             values = entries.detach().float().cpu()
@@ -166,7 +184,7 @@ class NSVQ(Quantizer):
             live = torch.where(dead, torch.zeros_like(counts), counts).double()
             source = torch.multinomial(live / live.sum(), int(dead.sum()), True, generator=generator)
             spread = values[~dead].std(dim=0, unbiased=False).mean().clamp_min(values.abs().mean() * 0.1)
-            noise = torch.randn(len(source), self.dim, generator=generator) * self._noise
+            noise = torch.randn(len(source), self.dim, generator=generator) * config.replace_noise
             values[dead] = values[source] + noise * spread.clamp_min(1e-3)
             self.codebook[book].copy_(values)
             replaced += int(dead.sum())
@@ -268,11 +286,19 @@ def due(step: int, every: int) -> bool:
     return step % gap == gap // 2
 
 
+def due_lapa(step: int) -> bool:
+    """Whether LAPA replaces codes in the last of `step` steps; it counts from 0."""
+    last = step - 1
+    return 0 < last < 5000 and last % (10 if last < 100 else 100 if last < 1000 else 500) == 0
+
+
 def count_codes(codes: Tensor, size: int) -> Tensor:
-    """Uses int64 [n, K] of each code in each place, of codes [B, n]; repetitions count."""
-    places = torch.arange(codes.shape[1], device=codes.device)
-    counts = torch.bincount((codes + places * size).reshape(-1), minlength=codes.shape[1] * size)
-    return counts.reshape(codes.shape[1], size)
+    """Uses int64 [n, K] of each code in each place, of codes [B, n]; repetitions count.
+
+    The host would wait for bincount, which reads the largest code first."""
+    places = codes.detach().T
+    counts = places.new_zeros(len(places), size)
+    return counts.scatter_add_(1, places, torch.ones_like(places))
 
 
 def kmeans(points: Tensor, count: int, seed: int) -> Tensor:

@@ -28,12 +28,11 @@ from oxcart.train.evaluate.laq import EvaluateOptions, analyse
 from oxcart.train.evaluate.report import report_html, report_json
 from oxcart.train.flow import build_teacher, flow_loss
 from oxcart.train.laq.augment import augment, draw_numbers
+from oxcart.train.laq.build import build_model, identity_of, parameter_groups, shapes_of
 from oxcart.train.laq.config import AugmentConfig, LaqConfig
 from oxcart.train.laq.model import (
     LaqOutput,
     LatentActionModel,
-    parameter_groups,
-    shapes_of,
     to_float,
     to_uint8,
 )
@@ -48,14 +47,11 @@ from oxcart.train.laq.validate import (
 )
 from oxcart.train.loaders import open_datasets, open_splits, scored, training_loader
 from oxcart.train.loop import Result
-from oxcart.train.ranks import on_main
 from oxcart.train.report import by_split, describe, last_validation, read_metrics
 from oxcart.train.run import run_task
 from oxcart.train.task import BatchSlice
 from oxcart.train.trained_on import TrainedOn
 
-SETTLING = 0.1
-"""Final share of the steps, in which no codes are replaced."""
 RATIOS = ("copy_ratio", "constant_ratio", "permuted_ratio")
 
 
@@ -92,8 +88,7 @@ class LaqTask:
 
     def _check_memory(self, device: torch.device) -> None:
         """Refuse a model that does not fit into this machine's memory, where it is built even for a GPU."""
-        flow = self._config.flow.teacher != "none"
-        shapes = shapes_of(self._config.model, self._config.quantizer, flow)
+        shapes = shapes_of(self._config.model, self._config.quantizer, self._config.flow)
         count = sum(map(math.prod, shapes.values()))
         what = f"{count:,} weights" + (", their gradients and moments" if device.type == "cpu" else "")
         size = count * (16 if device.type == "cpu" else 4)
@@ -112,10 +107,10 @@ class LaqTask:
 
     def build(self) -> LatentActionModel:
         config = self._config
-        return LatentActionModel(config.model, config.quantizer, self._teacher is not None)
+        return build_model(config.model, config.quantizer, config.flow)
 
     def groups(self, model: nn.Module) -> list[dict[str, Any]]:
-        return parameter_groups(model, self._config.train.weight_decay)
+        return parameter_groups(model, self._config.train.weight_decay, self._config.quantizer.rate)
 
     def loader(self, rank: int, world_size: int) -> Loader:
         data, model = self._config.data, self._config.model
@@ -138,19 +133,12 @@ class LaqTask:
                 )
         return loader
 
-    def begin(self, model: nn.Module, batch: Batch, accelerator: Accelerator) -> None:
+    def begin(self, model: nn.Module, pieces: Sequence[dict[str, Tensor]], accelerator: Accelerator) -> None:
         assert isinstance(model, LatentActionModel)
-        device = accelerator.device
-        world, rank = accelerator.num_processes, accelerator.process_index
         model.eval()
-        found = []
         with torch.no_grad():
-            for rows in torch.arange(len(batch)).chunk(self._config.train.accumulate):
-                part = batch.take(slice(int(rows[0]), int(rows[-1]) + 1))
-                piece = BatchSlice(0, rows * world + rank, self._config.data.batch_size)
-                found.append(model.latents(self._frames(part, piece, device)).float().cpu())
-        mine = torch.cat(found)
-        every = gather_object([mine]) if world > 1 else [mine]
+            mine = torch.cat([model.latents(self._frames(one)).float().cpu() for one in pieces])
+        every = gather_object([mine]) if accelerator.num_processes > 1 else [mine]
         # Rank r has the rows r, r + W, ...: back in the order of the whole batch.
         model.quantizer.start(torch.stack(every, 1).flatten(0, 1), self._config.train.seed)
         self._agree(model, accelerator)
@@ -158,15 +146,25 @@ class LaqTask:
     def together(self, batch: Batch, piece: BatchSlice) -> Tensor | None:
         return None
 
-    def loss(self, model: nn.Module, batch: Batch, piece: BatchSlice) -> tuple[Tensor, dict[str, Tensor]]:
+    def inputs(self, batch: Batch, piece: BatchSlice) -> dict[str, Tensor]:
+        found = {"frames": batch.frames, "noise": self._noise(piece)}
+        if self._config.augment != AugmentConfig():
+            numbers = draw_numbers(self._config.train.seed, piece.step, piece.batch_size)
+            found["augment"] = numbers[piece.rows]
+        return found
+
+    def loss(
+        self, model: nn.Module, inputs: dict[str, Tensor], piece: BatchSlice
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         config = self._config
-        frames = self._frames(batch, piece, self._counts.device)
-        noise = self._noise(piece).to(frames.device)
-        out: LaqOutput = model(frames, noise, self.hardness(piece.step))
+        frames = self._frames(inputs)
+        out: LaqOutput = model(frames, inputs["noise"], self.hardness(piece.step))
         if model.training:
-            self._counts += count_codes(out.codes.detach(), config.quantizer.codes)
+            self._counts += count_codes(out.codes, config.quantizer.codes)
         error = functional.mse_loss(out.prediction, frames[:, 1])
-        loss, metrics = error + out.loss.float(), {"mse": error / 4}
+        scale = 0.25 if config.model.kind == "lapa" else 1.0  # its loss is of pixels in [0, 1]
+        loss = scale * error + out.loss.float()
+        metrics = {"mse": error / 4}
         if out.flow is not None:
             assert self._teacher is not None
             apart = flow_loss(out.flow, self._teacher(to_uint8(frames), frames))
@@ -187,9 +185,8 @@ class LaqTask:
         counts = accelerator.reduce(self._counts, "sum") if accelerator.num_processes > 1 else self._counts
         model.quantizer.count(counts)
         self._counts.zero_()
-        # A copied code needs steps to find a use of its own, so none is made at the end.
-        early = step <= (1 - SETTLING) * self._config.train.steps
-        replaced = model.quantizer.replace(self._config.train.seed, step) if early else 0
+        train, batch_size = self._config.train, self._config.data.batch_size
+        replaced = model.quantizer.replace(train.seed, step, train.steps, batch_size)
         if replaced:
             self._agree(model, accelerator)
         return {"codes_replaced": float(replaced)} if replaced else {}
@@ -216,9 +213,7 @@ class LaqTask:
                     by_dataset[name]["held_out (%)"] = 100 * record.share_held_out(loader)
             values |= by_split(split, by_dataset)
         if self._evaluates(step):
-            values |= (
-                on_main(partial(self._evaluate, model, step, accelerator.device, record), accelerator) or {}
-            )
+            values |= self._evaluate(model, step, accelerator, record)
         return values
 
     def _evaluates(self, step: int) -> bool:
@@ -227,9 +222,9 @@ class LaqTask:
         return bool(self._strategies) and (number % config.evaluate.every == 0 or step == config.train.steps)
 
     def _evaluate(
-        self, model: LatentActionModel, step: int, device: torch.device, record: TrainedOn | None
+        self, model: LatentActionModel, step: int, accelerator: Accelerator, record: TrainedOn | None
     ) -> dict[str, float]:
-        """Evaluate the codes on the main process; the others wait. The last step makes the whole page."""
+        """Evaluate the codes. The last step makes the whole page."""
         last = step == self._config.train.steps
         wanted = self._config.evaluate
         options = EvaluateOptions(
@@ -241,7 +236,16 @@ class LaqTask:
             figures=last,
         )
         about = {"run": self._config.run.dir, "step": step}
-        found = analyse(model, self._config, self._datasets, options, device, record=record, about=about)
+        found = analyse(
+            model,
+            self._config,
+            self._datasets,
+            options,
+            accelerator.device,
+            record=record,
+            about=about,
+            ranks=accelerator,
+        )
         if last:
             self._analysis = found
         return {f"evaluate/{name}": value for name, value in found.scalars().items()}
@@ -266,17 +270,7 @@ class LaqTask:
             write_file(run / "analysis.json", report_json(self._analysis))
 
     def identity(self) -> dict[str, Any]:
-        config = self._config
-        shape = {**asdict(config.model)}
-        shape.pop("checkpointing")
-        kept = ("kind", "tokens", "codes", "dim", "shared", "bound")
-        quantizer = {name: value for name, value in asdict(config.quantizer).items() if name in kept}
-        return {
-            "model": shape,
-            "quantizer": quantizer,
-            "flow": config.flow.teacher,
-            "camera": config.data.camera,
-        }
+        return identity_of(self._config)
 
     def scored(self) -> dict[str, Any]:
         return scored(self._config.data, self._config.val, self.fingerprints)
@@ -284,13 +278,10 @@ class LaqTask:
     def state(self) -> dict[str, Any]:
         return {"config": asdict(self._config), "datasets": self.fingerprints}
 
-    def _frames(self, batch: Batch, piece: BatchSlice, device: torch.device) -> Tensor:
+    def _frames(self, inputs: dict[str, Tensor]) -> Tensor:
         """Frames as float [B, 2, 3, H, W], augmented."""
-        frames = to_float(batch.frames.to(device, non_blocking=True))
-        if self._config.augment == AugmentConfig():
-            return frames
-        numbers = draw_numbers(self._config.train.seed, piece.step, piece.batch_size)[piece.rows]
-        return augment(frames, numbers, self._config.augment)
+        frames = to_float(inputs["frames"])
+        return augment(frames, inputs["augment"], self._config.augment) if "augment" in inputs else frames
 
     def _noise(self, piece: BatchSlice) -> Tensor:
         """Noise [b, n, d] for samples: a function of seed, step and the sample's place in the step."""

@@ -10,7 +10,7 @@ each is shown, the bytes that it takes, and whether it is a key frame.
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -19,6 +19,7 @@ from typing import TypedDict
 
 import numpy as np
 import numpy.typing as npt
+from av.video.frame import VideoFrame
 from xxhash import xxh3_64_intdigest
 
 from oxcart.compile.images import MAX_PIXELS, Frame, Resize, resize_into
@@ -215,24 +216,43 @@ def play_span(
         VideoError: the file cannot be decoded.
     """
     start, stop, made = *span, 0
-    whole = np.empty(0, np.uint8)
     with Reel(store, file) as reel:
         for frame in reel.frames(start, stop):
             if made < len(frames):
-                size = resize.output_size(frame.height, frame.width)
-                if size != frames.shape[1:3]:
-                    raise VideoError(
-                        f"{file} has frames of {frame.height}x{frame.width} pixels where it declares others"
-                    )
-                if frames.shape[1:3] == (frame.height, frame.width):
-                    paint(frame, frames[made])
-                else:
-                    if not whole.size:
-                        whole = np.empty((frame.height, frame.width, 3), np.uint8)
-                    paint(frame, whole)
-                    resize_into(frames[made], whole, resize)
+                _paint(file, frame, frames[made], resize)
             made += 1
         same = packets_digest(reel.packets, start, stop) == digest
     if same and made != len(frames):
         raise VideoError(f"{file} shows {made} frames of the episode, expected {len(frames)}")
     return same
+
+
+def effort(index: VideoIndex, numbers: Sequence[int]) -> int:
+    """Frames that must be decoded for some frames of a video, each from the key frame before it."""
+    return sum(1 + one - index.heads[max(bisect_right(index.heads, one) - 1, 0)] for one in numbers)
+
+
+def pick_frames(
+    store: Store, file: str, index: VideoIndex, numbers: Sequence[int], frames: Frame, resize: Resize
+) -> None:
+    """Fill `frames` [n, H, W, 3] uint8 with some frames of a video, by their numbers.
+
+    Raises:
+        VideoError: the file cannot be decoded.
+    """
+    with Reel(store, file) as reel:
+        for number, out in zip(numbers, frames, strict=True):
+            time = int(index.table[number, 0])
+            _paint(file, next(reel.frames(time, time + 1)), out, resize)
+
+
+def _paint(file: str, frame: VideoFrame, out: Frame, resize: Resize) -> None:
+    """Write a frame, resized, to `out` [H, W, 3] uint8."""
+    if resize.output_size(frame.height, frame.width) != out.shape[:2]:
+        raise VideoError(f"{file} has frames of {frame.height}x{frame.width} pixels where it declares others")
+    if out.shape[:2] == (frame.height, frame.width):
+        paint(frame, out)
+        return
+    whole = np.empty((frame.height, frame.width, 3), np.uint8)
+    paint(frame, whole)
+    resize_into(out, whole, resize)

@@ -10,11 +10,13 @@ from __future__ import annotations
 import json
 import struct
 import threading
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import lru_cache, partial
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 from xxhash import xxh3_64_intdigest
 
@@ -41,8 +43,10 @@ from oxcart.compile.sources.lerobot.exported import own_rule, restored, says_spl
 from oxcart.compile.sources.lerobot.films import (
     Footage,
     VideoIndex,
+    effort,
     find_span,
     list_samples,
+    pick_frames,
     play_span,
     read_index,
 )
@@ -148,6 +152,27 @@ class LerobotSource(Source):
         self._files: dict[str, list[EpisodeEntry]] = {}
         for entry in dataset.episodes:
             self._files.setdefault(entry.file, []).append(entry)
+        self.catalogued = self._taken(config, port) if port else {}
+
+    def _taken(self, config: SourceConfig, port: Port) -> dict[str, str]:
+        """What was taken from the catalog, in words."""
+        known, rate, rule = port.known, self.control_rate, self._rule
+        roles = [f"{one.name} ({one.role})" for one in self.cameras if known.roles.get(one.name) == one.role]
+        swapped = [one.name for one in self.cameras if one.channels == "bgr" and config.bgr is None]
+        found = {"port of": port.dataset, "cameras": ", ".join(roles), "blue for red": ", ".join(swapped)}
+        for what in ("action", "state"):
+            numbers = self._numbers[what]
+            if numbers and all(port.columns(one.field, one.size) for one in numbers):
+                kinds = Counter(one.kind for one in self.array_columns[what])
+                found[what] = ", ".join(f"{count} {kind}" for kind, count in kinds.items())
+        if rate == known.control_rate:
+            found["control rate"] = f"{rate['hz']:g} Hz, {rate['source']}"
+        if rule and rule == known.environment:
+            found["environment"] = f"all of it is {rule.whole} ({rule.known})"
+        if config.licence is None:
+            found["licence"] = f"{known.licence or 'unknown'} (that of the port's card is not read)"
+        found["citation"] = known.citation or ""
+        return {what: told for what, told in found.items() if told}
 
     def _compared(self, config: SourceConfig, port: Port) -> list[str]:
         """Lines on what is unlike the catalog, without columns that the options describe."""
@@ -245,7 +270,10 @@ class LerobotSource(Source):
         for camera in self._films:
             video = detail["videos"][camera]
             found[camera] = Film(
-                steps=entry.steps, play=partial(self._play, row, video), copy=partial(self._copy, row, video)
+                steps=entry.steps,
+                play=partial(self._play, row, video),
+                copy=partial(self._copy, row, video),
+                pick=partial(self._pick, row, camera, video),
             )
         return SourceEpisode(
             images=found,
@@ -281,6 +309,32 @@ class LerobotSource(Source):
             raise ImageError(str(error)) from error
         if not same:
             raise episode_error(f"{file} has changed since the census", row)
+
+    def _pick(
+        self,
+        row: Mapping[str, Any],
+        camera: str,
+        video: Footage,
+        steps: Sequence[int],
+        frames: Frame,
+        resize: Resize,
+    ) -> None:
+        entry, file = self._entry(row), video["file"]
+        span = entry.videos[self._films[camera]]
+        try:
+            index = self._index(file)
+            found, _ = find_span(index, span, entry.steps, self._dataset.fps)
+            if found["digest"] != video["digest"]:
+                raise episode_error(f"{file} has changed since the census", row)
+            numbers = [span.first + step for step in steps]
+            if effort(index, numbers) < entry.steps:
+                pick_frames(self._store, file, index, numbers, frames, resize)
+                return
+        except (ValueError, VideoError) as error:
+            raise ImageError(str(error)) from error
+        whole = np.empty((entry.steps, *frames.shape[1:]), np.uint8)
+        self._play(row, video, whole, resize)
+        frames[:] = whole[list(steps)]
 
     def _copy(self, row: Mapping[str, Any], video: Mapping[str, Any], most: int) -> Encoded:
         file, span, fps = video["file"], (video["start"], video["stop"]), self._dataset.fps

@@ -27,7 +27,8 @@ from oxcart.train.evaluate.gather import (
 from oxcart.train.evaluate.laq import untrained_model
 from oxcart.train.evaluate.strategy import having
 from oxcart.train.flow import flow_meter
-from oxcart.train.laq.model import LatentActionModel, to_float
+from oxcart.train.laq.build import build_model
+from oxcart.train.laq.model import to_float
 from oxcart.train.laq.validate import open_split
 from oxcart.train.trained_on import TrainedOn
 from planted import planted
@@ -40,7 +41,7 @@ def read(kitchen: Path, draw: Draw, *others: Path) -> list[GatheredPairs]:
     config = small(kitchen, Path("run"))
     datasets = name_datasets([Dataset.open(str(one)) for one in (kitchen, *others)])
     torch.manual_seed(0)
-    model = LatentActionModel(config.model, config.quantizer).eval()
+    model = build_model(config.model, config.quantizer, config.flow).eval()
     loaders = open_splits(datasets, config.data, 16, draw.batch_size)
     untrained = untrained_model(config, model, next(iter(loaders.values())), CPU)
     return gather(loaders, [model, untrained], draw, CPU, flow_meter("dis", None, CPU), trained_on(kitchen))
@@ -86,7 +87,7 @@ def test_pairs_and_frames_are_bounded_and_the_same_again(kitchen: Path) -> None:
 def test_frames_are_bounded_over_however_many_splits(kitchen: Path, frames: int, splits: int) -> None:
     config = small(kitchen, Path("run"))
     loader = next(iter(open_splits({"k": Dataset.open(str(kitchen))}, config.data, 16, 8).values()))
-    model = LatentActionModel(config.model, config.quantizer).eval()
+    model = build_model(config.model, config.quantizer, config.flow).eval()
     many = {(f"copy {i}", "train"): loader for i in range(splits)}
     (pairs,) = gather(many, [model], Draw(samples=12, frames=frames, batch_size=8), CPU, "off", None)
     assert len(pairs.framed) == frames
@@ -97,7 +98,7 @@ def test_every_row_is_its_own_pair(kitchen: Path) -> None:
     config = small(kitchen, Path("run"))
     loaders = open_splits({"k": Dataset.open(str(kitchen))}, config.data, 16, 8)
     torch.manual_seed(0)
-    model = LatentActionModel(config.model, config.quantizer).eval()
+    model = build_model(config.model, config.quantizer, config.flow).eval()
     (pairs,) = gather(loaders, [model], Draw(samples=10_000, frames=12), CPU, "off", trained_on(kitchen))
     assert len(pairs) == sum(loader.epoch_length for loader in loaders.values())
     assert pairs.flow is None
@@ -115,7 +116,7 @@ def test_values_of_a_row_are_those_of_its_pair(kitchen: Path) -> None:
     meter = flow_meter("dis", None, CPU)
     assert callable(meter)
     loaders = open_splits({"k": Dataset.open(str(kitchen))}, config.data, 16, 8)
-    model = LatentActionModel(config.model, config.quantizer).eval()
+    model = build_model(config.model, config.quantizer, config.flow).eval()
     draw = Draw(samples=10, frames=12, batch_size=4, seed=3)
     (pairs,) = gather(loaders, [model], draw, CPU, meter, None)
     for number, ((_, split), loader) in enumerate(loaders.items()):
@@ -266,7 +267,7 @@ def test_the_untrained_model_is_that_of_the_seed_with_a_codebook_of_data(kitchen
     config = small(kitchen, Path("run"))
     loaders = open_splits({"k": Dataset.open(str(kitchen))}, config.data, 16, 8)
     torch.manual_seed(config.train.seed)
-    fresh = LatentActionModel(config.model, config.quantizer)
+    fresh = build_model(config.model, config.quantizer, config.flow)
     before = torch.get_rng_state()
     found = untrained_model(config, fresh, next(iter(loaders.values())), CPU)
     assert torch.equal(torch.get_rng_state(), before), "training's own random numbers stay as they are"

@@ -99,6 +99,23 @@ def test_work_that_was_cut_off_goes_on_and_gives_the_same_file(
     assert not Path(f"{again}.parts").exists()
 
 
+def test_parts_in_any_order_and_the_rest_give_the_file_of_one_process(
+    run: Path, kitchen: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "PIECE", 1)
+    labeller = open_run(run)
+    whole, parts = tmp_path / "whole.parquet", tmp_path / "parts.parquet"
+    total = label(str(kitchen), labeller, str(whole), batch_size=8)
+    told: list[int] = []
+    for part in ((2, 3), (0, 3)):  # the other is left to whoever writes the file
+        assert label(str(kitchen), labeller, str(parts), batch_size=8, part=part) is None
+    assert not parts.exists()
+    assert label(str(kitchen), labeller, str(parts), batch_size=8, report=told.append) == total
+    assert parts.read_bytes() == whole.read_bytes()
+    assert total is not None
+    assert 0 < told[0] < told[-1] == total["coded"], "what is done is counted, and not done again"
+
+
 def test_parts_that_somebody_else_may_have_put_there_are_refused(
     run: Path, kitchen: Path, tmp_path: Path
 ) -> None:
@@ -201,7 +218,6 @@ def config(section: str, **values: Any) -> Callable[[dict[str, Any]], None]:
         (state(config={"model": 5}), "config: is not that of a latent-action model: "),
         (state(identity=None), "identity: expected dict, got 'None'"),
         (state(identity=5), "identity: expected dict, got '5'"),
-        (state(identity={}), "flow: expected str, got 'None'"),
         (config("data", offset=-1), "config: .*: data.offset: expected at least 1, got -1"),
         (config("model", width=32), r"\w+\..* is \[.*16.*\], and \["),
         (config("model", width=1 << 16), r"\w+\..* is \[.*\], and \["),

@@ -9,12 +9,14 @@ import torch
 from torch import Tensor
 
 from oxcart.train.laq.blocks import move
-from oxcart.train.laq.config import OUTPUTS, ModelConfig, QuantizerConfig
+from oxcart.train.laq.build import build_model
+from oxcart.train.laq.config import KINDS, FlowConfig, ModelConfig, QuantizerConfig
 from oxcart.train.laq.model import NONE, LatentActionModel, mse, to_float
 
 SMALL = {"image_size": 16, "patch": 8, "width": 16, "heads": 2, "mlp": 2.0}
 DEPTHS = {"spatial_depth": 1, "temporal_depth": 1, "decoder_depth": 2}
 QUANTIZER = QuantizerConfig(tokens=3, codes=5, dim=4)
+OWN = KINDS[:3]
 FORMS = [
     {"stem": stem, "head": head, "difference": rich}
     for stem, head, rich in (("linear", "linear", False), ("conv", "linear", True), ("conv", "conv", True))
@@ -23,19 +25,20 @@ FORMS = [
 
 def built(flow: bool = False, **changes: object) -> LatentActionModel:
     torch.manual_seed(0)
-    return LatentActionModel(ModelConfig(**{**SMALL, **DEPTHS, **changes}), QUANTIZER, flow)  # type: ignore[arg-type]
+    teacher = FlowConfig(teacher="dis" if flow else "none")
+    return build_model(ModelConfig(**{**SMALL, **DEPTHS, **changes}), QUANTIZER, teacher)  # type: ignore[arg-type]
 
 
 def pairs(count: int = 4) -> Tensor:
     return torch.rand(count, 2, 3, 16, 16, generator=torch.Generator().manual_seed(1)) * 2 - 1
 
 
-@pytest.mark.parametrize(("output", "form"), list(itertools.product(OUTPUTS, FORMS)))
+@pytest.mark.parametrize(("kind", "form"), list(itertools.product(OWN, FORMS)))
 def test_shapes_are_right_values_finite_and_gradients_reach_every_parameter(
-    output: str, form: dict[str, object]
+    kind: str, form: dict[str, object]
 ) -> None:
-    flow = output != "layered"
-    model = built(flow=flow, output=output, **form)
+    flow = kind != "layered"
+    model = built(flow=flow, kind=kind, **form)
     frames = pairs()
     noise = torch.randn(4, 3, 4)
     out = model(frames, noise, 0.0)
@@ -57,9 +60,9 @@ def test_shapes_are_right_values_finite_and_gradients_reach_every_parameter(
     assert not unreached
 
 
-@pytest.mark.parametrize("output", OUTPUTS)
-def test_one_step_lowers_the_loss(output: str) -> None:
-    model, frames = built(output=output), pairs()
+@pytest.mark.parametrize("kind", OWN)
+def test_one_step_lowers_the_loss(kind: str) -> None:
+    model, frames = built(kind=kind), pairs()
     noise = torch.randn(4, 3, 4)
 
     def loss() -> Tensor:
@@ -83,7 +86,7 @@ def test_a_code_changes_its_own_contribution_alone(form: dict[str, object]) -> N
 
 
 def test_what_a_code_moves_depends_on_no_other_code_and_on_no_frame() -> None:
-    model = built(output="layered", layers=3)
+    model = built(kind="layered", layers=3)
 
     def motions(*codes: int) -> Tensor:
         return model.decoder.motions(model.quantizer.lookup(torch.tensor([codes])))
@@ -190,9 +193,9 @@ def test_a_layer_moves_by_half_sides_of_the_frame() -> None:
     torch.testing.assert_close(move(frames, motion), frames.flip(-1))
 
 
-@pytest.mark.parametrize("output", OUTPUTS)
-def test_bf16_gives_about_the_same_and_the_same_codes_for_the_same_latents(output: str) -> None:
-    model, frames = built(stem="conv", head="conv", output=output).eval(), pairs()
+@pytest.mark.parametrize("kind", OWN)
+def test_bf16_gives_about_the_same_and_the_same_codes_for_the_same_latents(kind: str) -> None:
+    model, frames = built(stem="conv", head="conv", kind=kind).eval(), pairs()
     plain = model.decode(frames[:, 0], torch.zeros(4, 3, dtype=torch.int64))
     with torch.autocast("cpu", torch.bfloat16):
         half = model.decode(frames[:, 0], torch.zeros(4, 3, dtype=torch.int64))

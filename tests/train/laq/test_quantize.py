@@ -21,6 +21,8 @@ from oxcart.train.laq.quantize import (
 from oxcart.train.laq.validate import COLLAPSED, IN_USE, judge_codebook, usage
 from oxcart.train.statistics import Ints
 
+STEPS = 10**6
+"""Steps of a run that is far from its end."""
 CONFIG = QuantizerConfig(tokens=3, codes=5, dim=4, bound=0.0)
 
 
@@ -121,10 +123,10 @@ def motions(count: int, seed: int) -> Tensor:
 
 
 def trained_codes(**changes: object) -> list[Ints]:
-    """Codes of pairs by a codebook of the preset `base`, at its start and after 40 steps with noise, in
+    """Codes of pairs by a codebook of the preset `large`, at its start and after 40 steps with noise, in
     which the encoder learns much too fast."""
     torch.manual_seed(0)
-    quantizer = NSVQ(replace(laq_config(["preset=base"]).quantizer, **changes)).train()  # type: ignore[arg-type]
+    quantizer = NSVQ(replace(laq_config(["preset=large"]).quantizer, **changes)).train()  # type: ignore[arg-type]
     assert (quantizer.tokens, quantizer.codes, quantizer.dim) == (4, 8, 32)
     encoder, decoder = nn.Linear(6, 32), nn.Linear(32, 6)
     weights = [*encoder.parameters(), *decoder.parameters(), *quantizer.parameters()]
@@ -144,7 +146,7 @@ def trained_codes(**changes: object) -> list[Ints]:
         loss.backward()
         optimizer.step()
         quantizer.count(count_codes(quantized.codes, 8))
-        quantizer.replace(0, step + 1)
+        quantizer.replace(0, step + 1, STEPS, 64)
     return found
 
 
@@ -170,7 +172,7 @@ def test_dead_codes_come_back_and_are_used(shared: bool) -> None:
         if len(count_codes(found.codes, 8).sum(0).nonzero()) == 8 and step > 5:
             break
         quantizer.count(count_codes(found.codes, 8))
-        quantizer.replace(0, step)
+        quantizer.replace(0, step, STEPS, 64)
         with torch.no_grad():  # what training does: entries move towards what they stand for
             for book in range(len(quantizer.codebook)):
                 mine = z if shared else z[:, book : book + 1]
@@ -187,7 +189,7 @@ def test_copies_differ_from_what_they_copy_by_the_noise() -> None:
     counts[:, :4] = 100
     quantizer.count(counts)
     live = quantizer.codebook[0, :4].clone()
-    assert quantizer.replace(0, 1) == 4
+    assert quantizer.replace(0, 1, STEPS, 64) == 4
     gaps = torch.cdist(quantizer.codebook[0, 4:], live).min(1).values
     assert (gaps > 1e-3).all(), "copies that are exact would stay dead"
     assert (gaps < 0.2).all()
@@ -203,7 +205,7 @@ def test_replacement_is_the_same_on_every_rank_and_another_at_every_step() -> No
         counts[:, 0] = 90
         quantizer.count(counts)
         torch.manual_seed(step + len(books))  # no library's random stream has a say
-        quantizer.replace(5, step)
+        quantizer.replace(5, step, STEPS, 64)
         books.append(quantizer.codebook.detach().clone())
     assert torch.equal(books[0], books[1])
     assert not torch.equal(books[0], books[2])
@@ -214,7 +216,7 @@ def test_nothing_is_replaced_where_all_or_nothing_is_used() -> None:
         quantizer = nsvq(replace_every=1)
         before = quantizer.codebook.detach().clone()
         quantizer.count(counts)
-        assert quantizer.replace(0, 1) == 0
+        assert quantizer.replace(0, 1, STEPS, 64) == 0
         assert torch.equal(quantizer.codebook, before)
 
 
@@ -224,7 +226,7 @@ def test_few_uses_of_many_codes_condemn_none() -> None:
     before = quantizer.codebook.detach().clone()
     for step in range(1, 6):
         quantizer.count(count_codes(quantizer(z).codes, 64))
-        assert quantizer.replace(0, step) == 0
+        assert quantizer.replace(0, step, STEPS, 64) == 0
     assert torch.equal(quantizer.codebook, before)
     assert quantizer.used.sum() == 5 * 20 * 3, "they are counted on, until there are enough"
 

@@ -24,6 +24,7 @@ from oxcart.manifests.split import SplitRule
 from oxcart.shards.errors import ConfigError
 from oxcart.train import frame_baseline, statistics
 from oxcart.train.data import Batch
+from oxcart.train.laq.build import build_model
 from oxcart.train.laq.model import LatentActionModel, to_float
 from oxcart.train.laq.task import LaqTask, train_laq
 from oxcart.train.laq.validate import (
@@ -242,8 +243,8 @@ def test_a_codebook_collapses_where_a_place_uses_half_of_what_pairs_would(
 def test_a_collapse_is_said_after_each_validation_and_in_the_report(
     kitchen: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """At the form of base: the encoder learns much too fast, and codes neither follow nor come back."""
-    form = ("preset=base", "model.spatial_depth=1", "model.temporal_depth=1", "val.samples=64")
+    """At the form of large: the encoder learns much too fast, and codes neither follow nor come back."""
+    form = ("preset=large", "model.spatial_depth=1", "model.temporal_depth=1", "val.samples=64")
     form += ("quantizer.tokens=4", "quantizer.codes=8", "quantizer.dim=32", "val.probes=false")
     wrong = ("quantizer.follow=0", "quantizer.replace_every=0", "train.lr=0.1", "train.warmup=0")
     trained(tmp_path / "run", kitchen, *form, *wrong, "train.steps=6", "val.every=3")
@@ -376,7 +377,7 @@ def test_pairs_of_validation_say_where_they_come_from(kitchen: Path, tmp_path: P
     config = small(kitchen, tmp_path, "val.every=1", "val.probe_samples=24")
     task = LaqTask(config, torch.device("cpu"))
     (loader,) = task._probed["train"].values()
-    model = LatentActionModel(config.model, config.quantizer).eval()
+    model = build_model(config.model, config.quantizer, config.flow).eval()
     units = look(model, config, loader, Accelerator(cpu=True)).units
     batches = [batch for _, batch in chunks(loader, 24, config.val.seed, (0, 1))]
     expected = statistics.make_units(
@@ -482,7 +483,7 @@ def test_the_probes_of_a_validation_are_fitted_on_train(kitchen: Path, tmp_path:
     config = small(kitchen, tmp_path, "val.every=1", "val.probe_samples=24", "val.splits=[val]")
     task, alone = LaqTask(config, torch.device("cpu")), Accelerator(cpu=True)
     torch.manual_seed(0)
-    model = LatentActionModel(config.model, config.quantizer).eval()
+    model = build_model(config.model, config.quantizer, config.flow).eval()
     (train,), (held,) = task._probed["train"].values(), task._held_out["val"].values()
     _, val, _ = validate(model, config, held, alone)
     expected = measure_probes(look(model, config, train, alone), val, config.quantizer.codes)

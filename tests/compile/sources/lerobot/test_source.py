@@ -153,6 +153,30 @@ def test_frames_equal_sequential_decoding(
     assert np.abs(found - every).max() <= 4
 
 
+@pytest.mark.parametrize("options", [None, {"g": "12", "bf": "3", "crf": "12"}, {"g": "100", "bf": "0"}])
+def test_picked_frames_are_those_that_are_played(options: Mapping[str, str] | None, tmp_path: Path) -> None:
+    takes = [RobotTake(steps=13), RobotTake(steps=9)]
+    root = write_lerobot(tmp_path / "set", takes, cameras={TOP: "video"}, options=options)
+    source = opened(root)
+    for row in rows(root):
+        film = source.read(row).images["top"]
+        assert isinstance(film, Film)
+        assert film.pick is not None
+        played = np.empty((len(film), 16, 24, 3), np.uint8)
+        film.play(played, Resize(size=(16, 24)))
+        for steps in ([0], [3, 3, 8], list(range(len(film)))[::-1]):
+            picked = np.empty((len(steps), 16, 24, 3), np.uint8)
+            film.pick(steps, picked, Resize(size=(16, 24)))
+            assert np.array_equal(picked, played[steps])
+    for path in (root / "videos").rglob("*.mp4"):
+        write_video(path, (drawn(TOP, 9, 40 - step) for step in range(22)), FPS, {"g": "2", "bf": "0"})
+    film = opened(root).read(row).images["top"]
+    assert isinstance(film, Film)
+    assert film.pick is not None
+    with pytest.raises(SourceError, match="has changed since the census"):
+        film.pick([1], np.empty((1, *SIZE, 3), np.uint8), Resize())
+
+
 def test_a_file_of_one_row_group_is_read_as_well(videos: Path, tmp_path: Path) -> None:
     root = Path(shutil.copytree(videos, tmp_path / "set"))
     edit_table(root / DATA, "index", lambda values: values)
