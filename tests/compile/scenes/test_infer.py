@@ -99,6 +99,19 @@ def test_tables_of_both_forms_say_the_same(rlds: Path, lerobot: Path) -> None:
         assert json.loads((table.schema.metadata or {})[b"oxcart.scenes"])["threshold"] == 0.6
 
 
+def test_folders_of_splits_are_told_by_keys(rlds: Path, tmp_path: Path) -> None:
+    rows, source = census_of(rlds).table.to_pylist(), open_source(SourceConfig(url=str(rlds)))
+    write_port(tmp_path / "two/train", source, rows[::2])
+    write_port(tmp_path / "two/val", source, rows[1::2])
+    table = tmp_path / "scenes.csv"
+    assert cli("scenes", tmp_path / "two", "-o", table, "--quiet").exit_code == 0
+    assert table.read_text().startswith("key,environment")
+    found = cli("scan", tmp_path / "two", "--environment-table", table, "--json")
+    assert {one["name"] for one in json.loads(found.stdout)["environments"]} == {
+        scene_name(i) for i in range(6)
+    }
+
+
 def test_episodes_that_show_nothing_have_no_scene(rlds: Path, tmp_path: Path) -> None:
     config = SourceConfig(url=str(rlds))
     source, rows = open_source(config), census_of(rlds).usable.to_pylist()
