@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -110,9 +109,10 @@ def scan(
     if places := apart(alike(names), known):
         warn(said_alike(places))
     if as_json:
-        click.echo(json.dumps(_census_json(census), ensure_ascii=False))
+        found = {**_census_json(census), "catalog": dict(opened.catalogued)}
+        click.echo(json.dumps(found, ensure_ascii=False))
     elif not quiet:
-        click.echo(_census_text(census))
+        click.echo(_census_text(census, opened.catalogued))
 
 
 def _census_json(census: Census) -> dict[str, Any]:
@@ -121,7 +121,7 @@ def _census_json(census: Census) -> dict[str, Any]:
     return {**summary(census), "source": dict(census.source)}
 
 
-def _census_text(census: Census) -> str:
+def _census_text(census: Census, catalogued: Mapping[str, str]) -> str:
     from oxcart.cli.table import table
     from oxcart.compile.census import summary
 
@@ -150,8 +150,8 @@ def _census_text(census: Census) -> str:
         lines.append(f"... and {len(found['instructions']) - 20:,} more instructions")
     for what in ARRAYS:
         lines.append(f"\n{what}: {', '.join(source[what]) or 'none'}")
-    if port := source.get("port"):
-        lines += ["", *_port_text(port, source)]
+    if catalogued:
+        lines += ["", "from the catalog:", *(f"  {what}: {told}" for what, told in catalogued.items())]
     if found["rejected"]:
         lines += ["", f"{len(found['rejected'])} episodes cannot be compiled:"]
         lines += [
@@ -161,24 +161,6 @@ def _census_text(census: Census) -> str:
         if len(found["rejected"]) > 20:
             lines.append(f"  ... and {len(found['rejected']) - 20:,} more")
     return "\n".join(lines)
-
-
-def _port_text(port: Mapping[str, Any], source: Mapping[str, Any]) -> Iterator[str]:
-    """What was taken from the catalog, as lines."""
-    name = port["repo_id"] or f"{source['name']}, as --catalog says,"
-    yield f"{name} is a port of {port['dataset']}; from the catalog:"
-    yield f"  cameras: {', '.join(f'{one} ({role})' for one, role in source['roles'].items() if role)}"
-    if bgr := [camera for camera, order in source["channels"].items() if order == "bgr"]:
-        yield f"  red and blue are swapped: {', '.join(bgr)}"
-    for what in ("action", "state"):
-        kinds = Counter(column["kind"] for column in source["columns"][what])
-        if kinds:
-            yield f"  {what}: {', '.join(f'{count} {kind}' for kind, count in kinds.items())}"
-    rate, environment = source["control_rate"], source["environment"]
-    yield f"  control rate: {rate['hz']:g} Hz{'' if rate['verified'] else ', not verified'}: {rate['source']}"
-    if environment and "whole" in environment:
-        yield f"  environment: all of it is {environment['whole']} ({environment['known']})"
-    yield f"  licence: {source['licence'] or 'unknown'}; that of the port's card is not read"
 
 
 @click.command("compile")

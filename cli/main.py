@@ -97,6 +97,7 @@ SECTIONS: dict[str, dict[str, Lazy]] = {
     },
     "Train from it": {
         "train": Lazy("oxcart.cli.train", "train", "Train a model from compiled datasets."),
+        "import": Lazy("oxcart.cli.imports", "import_", "Import a model that another program trained."),
         "evaluate": Lazy("oxcart.cli.evaluate", "evaluate", "Say what the codes of a trained model mean."),
         "label": Lazy("oxcart.cli.train", "label", "Write latent-action labels: the codes of every step."),
         "predict": Lazy(

@@ -36,6 +36,13 @@ def local(tensor: Tensor) -> Tensor:
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
+def first_row(tensor: Tensor) -> int:
+    """The row of a sharded tensor at which the part of this rank begins; 0 if it is not sharded."""
+    if not isinstance(tensor, DTensor):
+        return 0
+    return tensor.device_mesh.get_local_rank() * -(-len(tensor) // tensor.device_mesh.size())
+
+
 def not_finite(tensors: Mapping[str, Tensor]) -> str | None:
     """Name of the first tensor that holds NaN or infinity; of a sharded one, in the part of this rank. Each
     tensor is read once on its own device, and the host waits once per device."""

@@ -12,10 +12,14 @@ ranks or more accumulation give the same gradient except for the order of additi
 batches among ranks itself and is not given to accelerate; the learning rate is set, not stepped, so nothing
 of it has to be saved.
 
-Numbers that are not finite stop the run, on all ranks. Loss and gradient are checked one step late, so that a
-GPU never waits for the host. Weights and moments are checked before they are validated or saved, where the
-host waits anyway. So no checkpoint holds NaN. Weights that are finite may still be too large to be of use; if
-validation refuses them, the step is not saved.
+A step reads nothing back from a GPU but the loss and the norm of the gradient of the step before, which the
+GPU copies by itself; `oxcart.train.pieces` says how batches get there. Exceptions are steps that write a line
+of metrics, steps in which unused codes are looked for, and a flow teacher that runs on the CPU.
+
+Numbers that are not finite stop the run, on all ranks. Loss and gradient are checked one step late. Weights
+and moments are checked before they are validated or saved, where the host waits anyway. So no checkpoint
+holds NaN. Weights that are finite may still be too large to be of use; if validation refuses them, the step
+is not saved.
 """
 
 from __future__ import annotations
@@ -27,6 +31,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
@@ -47,10 +52,12 @@ from oxcart.train.data.loader import Loader
 from oxcart.train.device import fused, peak_flops
 from oxcart.train.explain import explained
 from oxcart.train.finite import not_finite, samples, some
+from oxcart.train.optimizer import keep_row_rates, learning_rate
+from oxcart.train.pieces import Piece, StepBatch, cut_batch, sent, to_device
 from oxcart.train.ranks import on_main, together
 from oxcart.train.report import Clock, RunLog, last_validation
 from oxcart.train.resume import Restored, restore
-from oxcart.train.sharding import ShardedWriter, find, gather, shard
+from oxcart.train.sharding import ShardedWriter, gather, last_checkpoint, shard
 from oxcart.train.task import BatchSlice, Task
 from oxcart.train.trained_on import TrainedOn
 
@@ -118,7 +125,7 @@ def fit(
         module.compile()
     prepared = accelerator.prepare(optimizer)
     model = module if sharded else accelerator.prepare(module)
-    path = _last(run, train.shard)
+    path = last_checkpoint(run, train.shard)
     found = Restored(0, float("inf"), 0, afresh=False, record=None)
     record: TrainedOn | None = TrainedOn.of(loader)
     if resume and path is not None:
@@ -179,18 +186,29 @@ class _Run:
     """Step of the last validation."""
     saved: int = -1
     """Step of the last checkpoint."""
+    position: int = 0
+    """Position of the loader after the last step; the loader itself is ahead."""
 
     def go(self, step: int) -> Result:
         config, accelerator, clock = self.config, self.accelerator, Clock()
         validated: dict[str, Any] = {}
         counts: dict[str, float] = {}
-        pending: tuple[int, Tensor, list[str], Tensor] | None = None
+        pending: _Numbers | None = None
         stopped = False
         peak = peak_flops(accelerator.device)
         flops = 0.0
-        self.saved = step
+        self.saved, self.position = step, self.loader.position
+        cut = partial(
+            cut_batch,
+            place=(accelerator.process_index, accelerator.num_processes),
+            count=config.accumulate,
+            batch_size=self.batch_size,
+            pin=accelerator.device.type == "cuda",
+        )
         with _signals() as told:
-            batches = iter(self.loader)
+            first = step
+            ahead = self.loader.ahead(lambda number, batch: cut(self.task, batch, first + number))
+            batches = sent(ahead, accelerator.device)
             try:
                 if step and self._validates(step):
                     # A run that stopped between a step and its validation, or its figures, catches up on
@@ -204,19 +222,20 @@ class _Run:
                     batch = next(batches)
                     waited = time.perf_counter() - began
                     if step == 0:
-                        self.task.begin(self.module, batch, accelerator)
+                        self.task.begin(self.module, [one.inputs for one in batch.pieces], accelerator)
                     if not flops:
                         flops = self._flops(batch, step)
-                    losses = self._step(batch, step)
+                    losses = self._step(batch.pieces, step)
                     if pending is not None:
-                        self._check(*pending)
-                    pending = step, self._numbers(losses), batch.key, batch.t
+                        self._check(pending)
+                    pending = _Numbers(step, self._numbers(losses), batch.batch)
+                    self.position = batch.position
                     step += 1
                     for name, count in self.task.after_step(self.module, step, accelerator).items():
                         counts[name] = counts.get(name, 0.0) + count
                     logs = step % config.log_every == 0 or step == config.steps
                     if logs:
-                        self._check(*pending)  # waits for the device, which is part of the step's time
+                        self._check(pending)  # waits for the device, which is part of the step's time
                     clock.add(self.batch_size, waited, time.perf_counter() - began)
                     if logs:
                         values = self._metrics(losses, counts, clock, step, flops, peak)
@@ -226,8 +245,8 @@ class _Run:
                     stopped = self._agree(told.is_set(), logs)
                     validates = self._validates(step)
                     if stopped or validates or step % config.save_every == 0 or step == config.steps:
-                        self._check(*pending)
-                        self._check_weights(step, *pending[2:])
+                        self._check(pending)
+                        self._check_weights(step, pending)
                         best = False
                         if validates and not stopped:
                             validated, best = self._validate_and_keep(step)
@@ -242,6 +261,7 @@ class _Run:
                     self.writer.wait()
             finally:
                 batches.close()  # type: ignore[attr-defined]
+                ahead.close()  # type: ignore[attr-defined]
                 self.log.close()
         return Result(
             step=step,
@@ -251,25 +271,17 @@ class _Run:
             waiting=clock.waiting,
         )
 
-    def _step(self, batch: Batch, step: int) -> dict[str, Tensor]:
+    def _step(self, pieces: list[Piece], step: int) -> dict[str, Tensor]:
         """One optimizer step: the rank's batch in pieces, then the update."""
         accelerator, config = self.accelerator, self.config
-        world, rank = accelerator.num_processes, accelerator.process_index
         for group in self.plain.param_groups:
             group["lr"] = learning_rate(step, config) * group.get("rate", 1.0)
         self.module.train()
-        pieces = config.accumulate
-        size = len(batch) // pieces
-        places = torch.arange(len(batch)) * world + rank
-        order = self.task.together(batch, BatchSlice(step, places, self.batch_size)) if pieces > 1 else None
         sums: dict[str, Tensor] = {}
         norm = torch.zeros((), device=accelerator.device)
-        for piece in range(pieces):
-            inside: slice | Tensor = slice(piece * size, (piece + 1) * size)
-            inside = inside if order is None else order[inside]
-            rows, part = places[inside], batch.take(inside)
+        for piece in pieces:
             with accelerator.accumulate(self.model):
-                loss, metrics = self.task.loss(self.model, part, BatchSlice(step, rows, self.batch_size))
+                loss, metrics = self.task.loss(self.model, piece.inputs, piece.rows)
                 accelerator.backward(loss)
                 if accelerator.sync_gradients:
                     limit = config.clip or float("inf")
@@ -279,29 +291,29 @@ class _Run:
                 self.optimizer.step()
                 self.optimizer.zero_grad(set_to_none=True)
             for name, value in {"loss": loss, **metrics}.items():
-                value = value.detach().float() / pieces
+                value = value.detach().float() / len(pieces)
                 sums[name] = sums[name] + value if name in sums else value
         return {**sums, "grad_norm": norm}
 
-    def _flops(self, batch: Batch, step: int) -> float:
+    def _flops(self, data: StepBatch, step: int) -> float:
         """FLOPs of a step on this rank, counted on one sample without changing any state."""
         module = self.module
         compiled, module._compiled_call_impl = module._compiled_call_impl, None
         counter = FlopCounterMode(display=False)
         with torch.random.fork_rng(devices=[]), counter:
             self.module.eval()
-            one = batch.take(slice(0, 1))
             piece = BatchSlice(step, torch.zeros(1, dtype=torch.int64), self.batch_size)
-            loss, _ = self.task.loss(self.module, one, piece)
+            inputs = to_device(self.task.inputs(data.batch.take(slice(0, 1)), piece), self.accelerator.device)
+            loss, _ = self.task.loss(self.module, inputs, piece)
             learning = [one for one in module.parameters() if one.requires_grad]
             if any(isinstance(one, DTensor) for one in learning):
-                loss.backward()  # type: ignore[no-untyped-call]  # whose gradients, exchanged by all ranks alike, are dropped
+                torch.autograd.backward(loss)  # on all ranks alike
                 module.zero_grad(set_to_none=True)
             else:
                 # Not backward(): it would set off the exchange of gradients between ranks.
                 torch.autograd.grad(loss, learning, allow_unused=True)
         module._compiled_call_impl = compiled
-        return float(counter.get_total_flops()) * len(batch)
+        return float(counter.get_total_flops()) * len(data.batch)
 
     def _metrics(
         self,
@@ -339,29 +351,29 @@ class _Run:
         """Loss and norm of the gradient of every rank: [W, 2].
 
         A loss may overflow although its gradient does not, and the rank that sees it must not stop alone. So
-        ranks exchange these eight bytes in every step; on a GPU that is queued, and the host does not wait.
+        ranks exchange these eight bytes in every step; on a GPU that is queued.
         """
         mine = torch.stack([losses["loss"], losses["grad_norm"]])[None]
         return self.accelerator.gather(mine) if self.accelerator.num_processes > 1 else mine
 
-    def _check(self, step: int, numbers: Tensor, keys: list[str], times: Tensor) -> None:
+    def _check(self, of: _Numbers) -> None:
         """Stop at a loss or gradient that is not finite.
 
         Every rank sees the numbers of all ranks, so they stop at the same step. The message names the samples
         of the ranks whose loss is not finite, or of all ranks if only the shared gradient is not.
         """
-        rows = numbers.tolist()
+        rows = of.read()
         bad = [not math.isfinite(loss) for loss, _ in rows]
         if not any(bad):
             bad = [not math.isfinite(norm) for _, norm in rows]
         if any(bad):
             loss, norm = rows[bad.index(True)]
-            every = self._everyones(samples(keys, times))
+            every = self._everyones(samples(of.batch.key, of.batch.t))
             names = [name for own, wrong in zip(every, bad, strict=True) if wrong for name in own]
             what = f"the loss is {loss:g} and the norm of its gradient {norm:g}"
-            self._refuse(step + 1, what, names)
+            self._refuse(of.step + 1, what, names)
 
-    def _check_weights(self, step: int, keys: list[str], times: Tensor) -> None:
+    def _check_weights(self, step: int, last: _Numbers) -> None:
         """Refuse weights and moments that are not finite, before they are validated or saved."""
         tensors = {f"model/{name}": value for name, value in self.module.state_dict().items()}
         for index, values in self.plain.state_dict()["state"].items():
@@ -372,7 +384,8 @@ class _Run:
             }
         found = self._everyones(not_finite(tensors))
         if wrong := next(filter(None, found), None):
-            names = [name for own in self._everyones(samples(keys, times)) for name in own]
+            every = self._everyones(samples(last.batch.key, last.batch.t))
+            names = [name for own in every for name in own]
             self._refuse(step, f"{wrong} is not finite after its update", names)
 
     def _refuse(self, step: int, what: str, names: list[str]) -> NoReturn:
@@ -382,7 +395,7 @@ class _Run:
         )
 
     def _good(self) -> str:
-        path = _last(self.run, self.config.shard)
+        path = last_checkpoint(self.run, self.config.shard)
         if path is None:
             return "none was saved"
         return f"the last checkpoint is {path}, step {self.saved:,}"
@@ -487,7 +500,7 @@ class _Run:
     def _state(self) -> dict[str, Any]:
         """What a checkpoint holds beside tensors and the step."""
         return {
-            "loader": self.loader.state_dict(),
+            "loader": self.loader.state_dict(self.position),
             "best": self.best if self.best < float("inf") else None,
             "validated": self.validated,
             "scored": self.task.scored(),
@@ -499,52 +512,26 @@ class _Run:
         }
 
 
-def _last(run: Path, kind: str) -> Path | None:
-    """The last checkpoint of a run, of the kind that `train.shard` asks for; None if there is none.
+class _Numbers:
+    """Loss and norm of the gradient of every rank after a step, to be read later.
 
-    Raises:
-        ConfigError: the run has checkpoints of the other kind.
+    Args:
+        step: index of the step.
+        numbers: float32 [W, 2], on the device.
+        batch: the rows of this rank.
     """
-    whole, sharded = checkpoints.path_of(run), find(run)
-    if (kind == "full" and whole.exists()) or (kind == "none" and sharded is not None):
-        other = "full" if kind == "none" else "none"
-        raise ConfigError(f"train.shard: the run was started with {other}, got {kind}; keep it, on any ranks")
-    return sharded if kind == "full" else whole if whole.exists() else None
 
+    def __init__(self, step: int, numbers: Tensor, batch: Batch) -> None:
+        self.step, self.batch = step, batch
+        self._here = numbers.to("cpu", non_blocking=True)
+        self._copied = torch.cuda.current_stream(numbers.device).record_event() if numbers.is_cuda else None
 
-def learning_rate(step: int, config: TrainConfig) -> float:
-    """Learning rate of a step, counted from 0: linear warm-up, then constant or a cosine."""
-    if step < config.warmup:
-        return config.lr * (step + 1) / config.warmup
-    if config.schedule == "constant":
-        return config.lr
-    done = (step - config.warmup) / max(1, config.steps - config.warmup)
-    share = 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
-    return config.lr * (config.final_lr + (1 - config.final_lr) * share)
-
-
-def keep_row_rates(optimizer: torch.optim.Optimizer) -> None:
-    """Make the `rows` of a group's matrices learn at `rows_rate` times the rate of the others.
-
-    AdamW's update of a weight is proportional to the learning rate, so its update of these rows is scaled.
-    """
-    before: list[tuple[Tensor, Tensor, Tensor, float]] = []
-
-    def look(optimizer: Any, *given: Any) -> None:
-        for group in optimizer.param_groups:
-            if group.get("rows") and group["rows_rate"] != 1:
-                for matrix in group["params"]:
-                    rows = torch.tensor(group["rows"], device=matrix.device)
-                    before.append((matrix, rows, matrix.detach()[rows], group["rows_rate"]))
-
-    def scale(optimizer: Any, *given: Any) -> None:
-        with torch.no_grad():
-            for matrix, rows, old, rate in before:
-                matrix[rows] = old + rate * (matrix[rows] - old)
-        before.clear()
-
-    optimizer.register_step_pre_hook(look)
-    optimizer.register_step_post_hook(scale)
+    def read(self) -> list[list[float]]:
+        """Wait for this step, not for those that the device was given since."""
+        if self._copied is not None:
+            self._copied.synchronize()
+        found: list[list[float]] = self._here.numpy().tolist()
+        return found
 
 
 @contextlib.contextmanager

@@ -64,6 +64,8 @@ def restore(
     """
     sharded = path.is_dir()
     header = sharding.read_header(path, module, optimizer) if sharded else checkpoints.read_header(path)
+    if "imported" in header.state:
+        raise ConfigError(f"{path}: the run was imported and cannot be resumed; train in another run.dir")
     identity = entry(path, header.state, "identity", dict)
     if wrong := changes({name: renamed(name, one) for name, one in identity.items()}, task.identity()):
         raise ConfigError(f"the run has another model: {'; '.join(wrong)}; use another run.dir")

@@ -39,9 +39,9 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 
-from oxcart.shards.errors import CorruptError, StoreError
+from oxcart.shards.errors import ConfigError, CorruptError, StoreError
 from oxcart.shards.files import remove, sync_folder, write_file
-from oxcart.train.checkpoint import LAST, UNREADABLE, VERSION, Header, entry, random_states
+from oxcart.train.checkpoint import LAST, UNREADABLE, VERSION, Header, entry, path_of, random_states
 from oxcart.train.finite import not_finite
 from oxcart.train.ranks import ALONE, Ranks, on_main
 
@@ -81,6 +81,19 @@ def gather(module: nn.Module) -> dict[str, Tensor]:
 def find(run: Path) -> Path | None:
     """The last sharded checkpoint of a run; None if there is none."""
     return max((run / "checkpoints").glob(f"{LAST}-*/"), default=None)
+
+
+def last_checkpoint(run: Path, kind: str) -> Path | None:
+    """The last checkpoint of a run, of the kind that `train.shard` asks for; None if there is none.
+
+    Raises:
+        ConfigError: the run has checkpoints of the other kind.
+    """
+    whole, sharded = path_of(run), find(run)
+    if (kind == "full" and whole.exists()) or (kind == "none" and sharded is not None):
+        other = "full" if kind == "none" else "none"
+        raise ConfigError(f"train.shard: the run was started with {other}, got {kind}; keep it, on any ranks")
+    return sharded if kind == "full" else whole if whole.exists() else None
 
 
 class ShardedWriter:

@@ -337,6 +337,8 @@ class Source(Protocol):
     """`first`, `last`: steps of every episode that are known to hold no action."""
     control_rate: dict[str, Any] | None
     """Control rate as `hz`, `verified` and `source`, if known."""
+    catalogued: Mapping[str, str] = {}
+    """What of a port was taken from the catalog, in words: fact -> what it says."""
     aliases: Mapping[str, tuple[str, ...]] = {}
     """Environments that are known to have other names -> those names."""
     keeps_splits: bool = False

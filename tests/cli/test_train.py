@@ -10,12 +10,14 @@ from pathlib import Path
 import pytest
 import yaml
 from accelerate.state import AcceleratorState
+from lapa_files import SMALL_LAPA, write_lapa
 
 from oxcart.cli.train import LAQ_COLUMNS, _summary
 from oxcart.compile.sample.rlds import RldsSampleConfig
 from oxcart.manifests.annotation import read_annotation
 from oxcart.manifests.ownership import RUN_FILES
 from oxcart.manifests.split import SplitRule
+from oxcart.train.laq.config import laq_config
 from sample_compile import cli, compile_sample, complaint
 from tiny_laq import SMALL, alone
 
@@ -56,6 +58,21 @@ def test_train_resume_and_label(dataset: Path, tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     assert result.stdout.startswith(f"{codes}: codes of ")
     assert read_annotation(str(codes)).parameters["step"] == 3
+
+
+def test_a_published_checkpoint_becomes_a_run_that_labels(dataset: Path, tmp_path: Path) -> None:
+    file, run, codes = tmp_path / "laq.pt", tmp_path / "run", tmp_path / "codes.parquet"
+    given = [*SMALL_LAPA, f"run.dir={run}"]
+    write_lapa(file, laq_config(["preset=lapa", *given]))
+    assert "lapa has no stem" in complaint(cli("import", "laq", file, *given, "model.stem=conv"))
+    result = cli("import", "laq", file, "--preset", "lapa", *given)
+    assert result.exit_code == 0, result.output
+    assert result.stdout.startswith(f"{run}: ")
+    assert f"next: oxcart label DATASET --laq {run} -o codes.parquet" in result.stdout
+    assert {path.name for path in run.iterdir()} <= RUN_FILES
+    result = cli("label", dataset, "--laq", run, "-o", codes, "--quiet", "--device", "cpu")
+    assert result.exit_code == 0, result.output
+    assert read_annotation(str(codes)).parameters["tokens"] == 4
 
 
 def test_print_config_shows_every_key_and_trains_nothing(tmp_path: Path) -> None:

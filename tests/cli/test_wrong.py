@@ -124,6 +124,8 @@ WRONG = [
         "show DATASET -o x.xyz",
         "--output: expected a name that ends in .png, .jpg, .jpeg or .webp, got 'x.xyz'",
     ),
+    ("import laq latin1 --preset tiny", "model.kind: expected lapa, whose checkpoints are read, got layered"),
+    ("import laq latin1", "latin1: not a file of tensors alone: "),
     ("train laq x", "override 'x': expected KEY=VALUE"),
     ("train laq preset=none", "preset: expected one of flow, lapa, large, tiny, wide"),
     # Options that say nothing together, or alone.

@@ -18,6 +18,7 @@ from laq_process import ended, ranks_of
 from once import Once
 from oxcart.shards.errors import ConfigError, CorruptError, StoreError
 from oxcart.train import sharding
+from oxcart.train.checkpoint import check_shapes
 from oxcart.train.laq.config import laq_config
 from oxcart.train.sharding import ShardedWriter, find, load, read_header
 from oxcart.train.vla.config import vla_config
@@ -57,7 +58,7 @@ def test_a_checkpoint_comes_back_bit_for_bit_and_replaces_the_one_before_it(tmp_
     other, moments = made(1)
     header = read_header(path, other, moments)
     assert (header.step, header.state) == (10, {"loader": {"position": 7}})
-    assert list(header.optimizer) == [0, 1, 2, 3], "the last layer has no moments"
+    assert sorted(header.optimizer) == [0, 1, 2, 3], "the last layer has no moments"
     random = load(path, other, moments, rank=0)
     assert torch.equal(random["cpu"], state)
     assert load(path, other, moments, rank=1) == {}
@@ -105,11 +106,9 @@ def test_a_lost_or_cut_file_is_found(tmp_path: Path, spoil: Callable[[Path], Any
     assert path is not None
     spoil(path)
     with pytest.raises(CorruptError, match=said):
-        sharding.check_shapes(
-            path,
-            read_header(path, module, optimizer).model,
-            {name: one.shape for name, one in sharding.weights_of(module).items()},
-        )
+        header = read_header(path, module, optimizer)
+        shapes = {name: one.shape for name, one in sharding.weights_of(module).items()}
+        check_shapes(path, header.model, shapes)
 
 
 def cut(path: Path) -> None:
@@ -156,7 +155,6 @@ def test_a_disk_that_is_full_leaves_the_checkpoint_before_it(
     [
         ("vla.tune=lora", "vla.tune: expected full or frozen_vision with train.shard=full, got lora"),
         ("vla.head=head", "vla.head: expected tokens or replace with train.shard=full, got head"),
-        ("vla.new_rate=2", "vla.new_rate: expected 1.0 with train.shard=full, got 2.0"),
         ("train.compile=true", "train.compile: expected false with train.shard=full, got True"),
         ("train.shard=half", "train.shard: expected"),
     ],
@@ -183,7 +181,13 @@ MODEL = VlmConfig(
     patch=8,
     merge=2,
 )
-MORE = ("train.steps=3", "train.accumulate=2", "vla.checkpointing=true", "vla.tune=frozen_vision")
+MORE = (
+    "train.steps=3",
+    "train.accumulate=2",
+    "vla.checkpointing=true",
+    "vla.tune=frozen_vision",
+    "vla.new_rate=3",
+)
 VALIDATED = ("val.every=3", "val.samples=20", "val.images=1")
 COMMANDS = """
 import json, sys

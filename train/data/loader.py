@@ -19,10 +19,10 @@ import math
 import os
 import sys
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -55,6 +55,7 @@ PLAN_SAMPLES = 1024
 """Number of samples located together."""
 
 Int64 = npt.NDArray[np.int64]
+T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
 
@@ -217,9 +218,11 @@ class Loader(torch.utils.data.IterableDataset[Batch]):
         """Bytes of frames that this process has read from stores; the cache does not count."""
         return sum(stream.episodes.bytes_read for stream in self.streams)
 
-    def state_dict(self) -> dict[str, Any]:
-        """The position, and everything on which the order of samples depends, as plain data."""
-        return make_state(self._position, self._order, self.config.batch_size, self.world_size)
+    def state_dict(self, position: int | None = None) -> dict[str, Any]:
+        """A position, by default that after the last batch handed out, and everything on which the order of
+        samples depends, as plain data."""
+        at = self._position if position is None else position
+        return make_state(at, self._order, self.config.batch_size, self.world_size)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from a state; batch size and world size may differ.
@@ -237,14 +240,23 @@ class Loader(torch.utils.data.IterableDataset[Batch]):
 
     def __iter__(self) -> Iterator[Batch]:
         """Batches from the current position; without `repeat`, from the start unless a state was loaded."""
+        return _batches_of(self.ahead(lambda number, batch: None))
+
+    def ahead(self, work: Callable[[int, Batch], T]) -> Iterator[tuple[Batch, T, int]]:
+        """Batches from where `__iter__` begins, each with what `work` makes of it and the position after it.
+
+        Args:
+            work: called in a reading thread, ahead of the batch's use, with the number of the batch in this
+                iteration and the batch.
+        """
         if torch.utils.data.get_worker_info() is not None:
             raise ConfigError("num_workers: the loader reads in threads of its own; pass num_workers=0")
         if not self.config.repeat and not self._resumed:
             self._position = 0
         self._resumed = False
-        return self._batches()
+        return self._batches(work)
 
-    def _batches(self) -> Iterator[Batch]:
+    def _batches(self, work: Callable[[int, Batch], T]) -> Iterator[tuple[Batch, T, int]]:
         start = self._position
         end = sys.maxsize if self.config.repeat else self.epoch_length
         kept = [
@@ -252,20 +264,21 @@ class Loader(torch.utils.data.IterableDataset[Batch]):
             for i, stream in enumerate(self.streams)
         ]
         running: deque[tuple[CallGroup, Batch, int]] = deque()
-        plans = self._plans(start, end)
+        plans, numbers = self._plans(start, end), itertools.count()
         try:
             while True:
                 while len(running) <= self.config.prefetch and (plan := next(plans, None)):
                     wanted, after = plan
                     batch, calls = self._make(wanted, expected=True)
-                    running.append((self._workers.start(calls), batch, after))
+                    group = self._workers.start(calls, partial(work, next(numbers), batch))
+                    running.append((group, batch, after))
                 if not running:
                     return
                 group, batch, after = running.popleft()
-                group.wait()
+                made = group.wait()
                 self._position = after
-                yield batch
-                del group, batch  # the memory may be used for the next one
+                yield batch, made, after
+                del group, batch, made  # the memory may be used for the next one
         finally:
             for group, _, _ in running:
                 group.cancel()
@@ -424,6 +437,15 @@ class Loader(torch.utils.data.IterableDataset[Batch]):
                 )
         epoch = f"{self.epoch_length:,} samples, {len(self):,} batches of {self.config.batch_size}"
         return "\n".join([*lines, f"{self.split}: an epoch is {epoch}"])
+
+
+def _batches_of(ahead: Iterator[tuple[Batch, Any, int]]) -> Iterator[Batch]:
+    """The batches alone, none of them held longer than it is in use."""
+    while (item := next(ahead, None)) is not None:
+        batch = item[0]
+        del item
+        yield batch
+        del batch
 
 
 def _listed(datasets: str | Dataset | Sequence[str | Dataset]) -> Sequence[str | Dataset]:

@@ -13,6 +13,9 @@ import sys
 import threading
 import weakref
 from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
 
 from oxcart.shards.errors import ConfigError
 
@@ -36,33 +39,48 @@ def _end_of_process() -> None:
 
 
 class CallGroup:
-    """Calls that are waited for together; the first exception in any of them is raised."""
+    """Calls that are waited for together; the first exception in any of them is raised.
 
-    def __init__(self, calls: Sequence[Call]) -> None:
-        self._calls = calls
+    Args:
+        calls: the calls, in any order and on any threads.
+        then: a call for their end, made by the thread that ends the last of them.
+    """
+
+    def __init__(self, calls: Sequence[Call], then: Callable[[], Any] | None = None) -> None:
+        self._calls, self._then = calls, then
+        self._made: Any = None
         self._left = len(calls)
         self._lock = threading.Lock()
         self._done = threading.Event()
         self._error: BaseException | None = None
         self._cancelled = False
         if not calls:
-            self._done.set()
+            self._finish()
 
     def run(self, index: int) -> None:
         """Make one call, unless another one has already failed."""
+        self._try(self._calls[index])
+        with self._lock:
+            self._left -= 1
+            last = not self._left
+        if last:
+            self._finish()
+
+    def _finish(self) -> None:
+        if self._then is not None:
+            self._made = self._try(self._then)
+        self._done.set()
+
+    def _try(self, call: Callable[[], Any]) -> Any:
         try:
             if self._error is None and not self._cancelled and not _ending.is_set():
-                self._calls[index]()
+                return call()
         except BaseException as error:  # noqa: BLE001  raised again by `wait`
             with self._lock:
                 self._error = self._error or error
-        with self._lock:
-            self._left -= 1
-            if not self._left:
-                self._done.set()
 
-    def wait(self) -> None:
-        """Wait until all calls are done.
+    def wait(self) -> Any:
+        """Wait until all calls are done, and return the result of `then`.
 
         Raises:
             BaseException: a call raised it.
@@ -71,6 +89,7 @@ class CallGroup:
             pass
         if self._error is not None:
             raise self._error
+        return self._made
 
     def cancel(self) -> None:
         """Skip the calls that have not begun."""
@@ -85,6 +104,7 @@ class Workers:
     """
 
     def __init__(self, count: int) -> None:
+        torch.get_num_threads()  # fixes this thread's number, which else would follow that of `_work`
         self._queue: queue.SimpleQueue[tuple[CallGroup, int] | None] = queue.SimpleQueue()
         for i in range(count):
             try:
@@ -95,9 +115,9 @@ class Workers:
         self.close = weakref.finalize(self, _end, self._queue, count)
         self.close.atexit = False
 
-    def start(self, calls: Sequence[Call]) -> CallGroup:
-        """Let the threads make the calls, without waiting for them."""
-        group = CallGroup(calls)
+    def start(self, calls: Sequence[Call], then: Callable[[], Any] | None = None) -> CallGroup:
+        """Let the threads make the calls, and then one more, without waiting for them."""
+        group = CallGroup(calls, then)
         for i in range(len(calls)):
             self._queue.put((group, i))
         return group
@@ -105,6 +125,7 @@ class Workers:
 
 def _work(calls: queue.SimpleQueue[tuple[CallGroup, int] | None]) -> None:
     global _busy
+    torch.set_num_threads(1)  # of this thread: each would begin as many of its own as there are cores
     while (item := calls.get()) is not None:
         with _idle:
             _busy += 1

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+from typing import Any
+
 import torch
 from torch import nn
 
-from oxcart.train.laq.config import FlowConfig, ModelConfig, QuantizerConfig
+from oxcart.train.laq.config import FlowConfig, LaqConfig, ModelConfig, QuantizerConfig
 from oxcart.train.laq.lapa import Lapa
 from oxcart.train.laq.model import LatentActionModel
 from oxcart.train.laq.quantize import NSVQ, Quantizer, build_quantizer, width_of
@@ -24,6 +27,20 @@ def shapes_of(model: ModelConfig, quantizer: QuantizerConfig, flow: FlowConfig) 
         weights = _network(model, book, flow).state_dict()
     return {
         name: tuple(weight.shape) for name, weight in weights.items() if not name.startswith("quantizer.")
+    }
+
+
+def identity_of(config: LaqConfig) -> dict[str, Any]:
+    """Plain JSON of everything that decides the form of the model."""
+    shape = {**asdict(config.model)}
+    shape.pop("checkpointing")
+    kept = ("kind", "tokens", "codes", "dim", "shared", "bound")
+    quantizer = {name: value for name, value in asdict(config.quantizer).items() if name in kept}
+    return {
+        "model": shape,
+        "quantizer": quantizer,
+        "flow": config.flow.teacher,
+        "camera": config.data.camera,
     }
 
 

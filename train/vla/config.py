@@ -129,7 +129,6 @@ class VlaConfig:
             for key, value, wanted in (
                 ("vla.tune", self.vla.tune, ("full", "frozen_vision")),
                 ("vla.head", self.vla.head, ("tokens", "replace")),
-                ("vla.new_rate", self.vla.new_rate, (1.0,)),
                 ("train.compile", self.train.compile, (False,)),
             ):
                 if value not in wanted:

@@ -30,6 +30,7 @@ from oxcart.train.loaders import (
     training_loader,
 )
 from oxcart.train.loop import Result
+from oxcart.train.pieces import to_device
 from oxcart.train.ranks import gathered
 from oxcart.train.report import by_split, describe, last_validation, read_metrics
 from oxcart.train.run import run_task
@@ -43,7 +44,7 @@ from oxcart.train.vla.labels import open_labels
 from oxcart.train.vla.metrics import CodedSamples, Guess, guesses, measure
 from oxcart.train.vla.model import ActionModel, Shape, build, groups
 from oxcart.train.vla.policy import save_policy
-from oxcart.train.vla.processor import load_processor
+from oxcart.train.vla.processor import check_fast, load_processor
 from oxcart.train.vla.prompt import Prompter, read_prompt
 
 THUMB = 16
@@ -69,6 +70,7 @@ class VlaTask:
         self._prompt = read_prompt(config.vla.prompt)
         self._labels = open_labels(config.data, list(self._datasets.values()), device)
         self._processor = load_processor(config.model)
+        check_fast(self._processor, config.model, device)
         self._shape = Shape(
             head=config.vla.head,
             decoding=config.vla.decoding,
@@ -147,7 +149,7 @@ class VlaTask:
         self._frames = loader.size
         return loader
 
-    def begin(self, model: nn.Module, batch: Batch, accelerator: Accelerator) -> None:
+    def begin(self, model: nn.Module, pieces: Sequence[dict[str, Tensor]], accelerator: Accelerator) -> None:
         """Do nothing: there is no codebook to start."""
 
     def together(self, batch: Batch, piece: BatchSlice) -> Tensor | None:
@@ -156,15 +158,21 @@ class VlaTask:
         lengths = self._policy.prompter.lengths(self._drawn(batch, piece))
         return torch.tensor(lengths).argsort(stable=True)
 
-    def loss(self, model: nn.Module, batch: Batch, piece: BatchSlice) -> tuple[Tensor, dict[str, Tensor]]:
-        labels, policy = self._labels, self._policy
-        assert policy is not None
-        codes = labels.of(batch).to(self._device)
+    def inputs(self, batch: Batch, piece: BatchSlice) -> dict[str, Tensor]:
+        assert self._policy is not None
+        frames = self._changed(self._labels.frames(batch), piece)
+        encoded = self._policy.prompter.encode(frames, self._drawn(batch, piece), room=True)
+        return {**encoded, **self._labels.inputs(batch)}
+
+    def loss(
+        self, model: nn.Module, inputs: dict[str, Tensor], piece: BatchSlice
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        assert self._policy is not None
+        codes = self._labels.codes_of(inputs)
         nothing = (codes == NONE).any()  # not read here, which would wait for the GPU; the loss becomes NaN
         codes = codes.clamp_min(0)
-        frames = self._changed(labels.frames(batch), piece)
-        said = self._drawn(batch, piece)
-        loss, among, logits = score(policy, frames, said, codes, model)
+        encoded = {name: value for name, value in inputs.items() if name not in ("codes", "pairs")}
+        loss, among, logits = score(self._policy, encoded, codes, model)
         right = (logits.argmax(-1) == codes).float().mean()
         return loss.masked_fill(nothing, torch.nan), {"nll": among, "accuracy": right}
 
@@ -229,7 +237,8 @@ class VlaTask:
             parts: list[tuple[int, Any]] = []
             failure = None
             for i, batch in chunks(loader, count, self._config.val.seed, share, even=self._sharded):
-                true, frames = labels.of(batch).cpu(), labels.frames(batch)
+                true, frames = labels.of(batch, policy.device), labels.frames(batch)
+                encoded = policy.prompter.encode(frames, batch.instruction, room=True) if model else {}
                 refuse((true == NONE).any(1), batch, "latents")
                 pixels = frames.permute(0, 3, 1, 2).float()
                 thumbs = functional.adaptive_avg_pool2d(pixels, THUMB).flatten(1).double().numpy()
@@ -237,19 +246,19 @@ class VlaTask:
                 if model:
                     with accelerator.autocast():
                         # First, since a model that is sharded begins with a whole pass.
-                        _, _, logits = score(policy, frames, batch.instruction, true, policy.model)
-                        codes = emit(policy, frames, batch.instruction)[0].cpu()
-                    told = logits.log_softmax(-1).cpu()
-                    nll = -told.gather(-1, true[..., None])[..., 0]
+                        _, _, logits = score(policy, to_device(encoded, policy.device), true, policy.model)
+                        codes = emit(policy, frames, batch.instruction)[0]
+                    told = logits.log_softmax(-1)
+                    nll = -told.gather(-1, true[..., None])[..., 0].cpu()
                     try:
                         refuse(~nll.isfinite().all(1), batch, "logits")
                     except NotFiniteError as error:
                         failure = failure or error  # raised once no rank waits for this one's passes
-                places = zip(batch.environment, batch.key, batch.t.tolist(), strict=True)
-                about = thumbs, list(batch.instruction), list(places)
                 if i < 0:
                     continue
-                parts.append((i, (true.numpy(), codes.numpy(), nll.double().numpy(), *about)))
+                places = zip(batch.environment, batch.key, batch.t.tolist(), strict=True)
+                about = thumbs, list(batch.instruction), list(places)
+                parts.append((i, (true.cpu().numpy(), codes.cpu().numpy(), nll.double().numpy(), *about)))
             if failure is not None:
                 raise failure
             return parts
@@ -270,7 +279,7 @@ class VlaTask:
             codes, _ = emit(self._policy, frames, batch.instruction)
         return Panel(
             frames=frames,
-            true=self._labels.of(batch).cpu(),
+            true=self._labels.of(batch, self._device).cpu(),
             predicted=codes.cpu(),
             instructions=list(batch.instruction),
         )

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import struct
 import threading
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import lru_cache, partial
@@ -151,6 +152,27 @@ class LerobotSource(Source):
         self._files: dict[str, list[EpisodeEntry]] = {}
         for entry in dataset.episodes:
             self._files.setdefault(entry.file, []).append(entry)
+        self.catalogued = self._taken(config, port) if port else {}
+
+    def _taken(self, config: SourceConfig, port: Port) -> dict[str, str]:
+        """What was taken from the catalog, in words."""
+        known, rate, rule = port.known, self.control_rate, self._rule
+        roles = [f"{one.name} ({one.role})" for one in self.cameras if known.roles.get(one.name) == one.role]
+        swapped = [one.name for one in self.cameras if one.channels == "bgr" and config.bgr is None]
+        found = {"port of": port.dataset, "cameras": ", ".join(roles), "blue for red": ", ".join(swapped)}
+        for what in ("action", "state"):
+            numbers = self._numbers[what]
+            if numbers and all(port.columns(one.field, one.size) for one in numbers):
+                kinds = Counter(one.kind for one in self.array_columns[what])
+                found[what] = ", ".join(f"{count} {kind}" for kind, count in kinds.items())
+        if rate == known.control_rate:
+            found["control rate"] = f"{rate['hz']:g} Hz, {rate['source']}"
+        if rule and rule == known.environment:
+            found["environment"] = f"all of it is {rule.whole} ({rule.known})"
+        if config.licence is None:
+            found["licence"] = f"{known.licence or 'unknown'} (that of the port's card is not read)"
+        found["citation"] = known.citation or ""
+        return {what: told for what, told in found.items() if told}
 
     def _compared(self, config: SourceConfig, port: Port) -> list[str]:
         """Lines on what is unlike the catalog, without columns that the options describe."""

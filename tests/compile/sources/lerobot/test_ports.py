@@ -170,18 +170,41 @@ def test_a_camera_may_have_another_name_in_the_port(tmp_path: Path) -> None:
 def test_scan_says_what_is_from_the_catalog_and_an_extension_keeps_it(tmp_path: Path) -> None:
     root = write(tmp_path / "lerobot/taco_play", rgb_gripper="image", rgb_static="image")
     said = cli("scan", root).stdout
-    assert "lerobot/taco_play is a port of taco_play; from the catalog:" in said
-    assert "  action: 6 delta, 1 gripper_absolute" in said
-    assert "  control rate: 15 Hz, not verified" in said
-    assert "  environment: all of it is taco_table (inferred)" in said
-    assert "  licence: unknown; that of the port's card is not read" in said
+    told = dict(line.strip().split(": ", 1) for line in said.split("from the catalog:\n")[1].splitlines())
+    rate = told.pop("control rate")
+    assert rate.startswith("15 Hz, ")
+    assert told == {
+        "port of": "taco_play",
+        "cameras": "rgb_static (primary)",
+        "action": "6 delta, 1 gripper_absolute",
+        "state": "7 absolute, 1 other",
+        "environment": "all of it is taco_table (inferred)",
+        "licence": "unknown (that of the port's card is not read)",
+        "citation": "https://arxiv.org/abs/2209.08959",
+    }
+    other = opened(root, cameras=("rgb_gripper",), licence="MIT", state=("state[:2]", "action"), bgr=())
+    assert set(other.catalogued) == {
+        "port of",
+        "cameras",
+        "action",
+        "state",
+        "control rate",
+        "environment",
+        "citation",
+    }
+    write(tmp_path / "mine/odd", 6, 9, rgb_static="image")
+    odd = opened(tmp_path / "mine/odd", catalog="taco_play")
+    assert not {"action", "state"} & set(odd.catalogued)
+    hydra = opened(write(tmp_path / "lerobot/stanford_hydra_dataset", **HYDRA))
+    assert hydra.catalogued["blue for red"] == "image"
+    assert "control rate" not in hydra.catalogued
     assert "from the catalog" not in cli("scan", root, "--catalog", "none").stdout
     out = tmp_path / "out"
     options = ("--workers", 1, "--quiet")
     assert cli("compile", root, out, "--val", "none", *options).exit_code == 0
     manifest = Dataset.open(str(out)).manifest
     assert manifest.config["source"]["port"] == {"repo_id": "lerobot/taco_play", "dataset": "taco_play"}
-    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine").mkdir(exist_ok=True)
     moved = root.rename(tmp_path / "mine/taco_play")
     assert cli("compile", moved, out, "--extend", *options).exit_code == 0
     assert "port" in complaint(cli("compile", moved, out, "--extend", "--catalog", "none", *options))
