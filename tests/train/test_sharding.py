@@ -106,9 +106,12 @@ def test_a_lost_or_cut_file_is_found(tmp_path: Path, spoil: Callable[[Path], Any
     assert path is not None
     spoil(path)
     with pytest.raises(CorruptError, match=said):
-        header = read_header(path, module, optimizer)
-        shapes = {name: one.shape for name, one in sharding.weights_of(module).items()}
-        check_shapes(path, header.model, shapes)
+        examine(path, module, optimizer)
+
+
+def examine(path: Path, module: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    shapes = {name: one.shape for name, one in sharding.weights_of(module).items()}
+    check_shapes(path, read_header(path, module, optimizer).model, shapes)
 
 
 def cut(path: Path) -> None:
