@@ -32,6 +32,10 @@ FILES, READS = 8, 2
 RUN_BYTES = 64 << 20
 """Size of the row groups that a census reads together, in bytes; a single one may be larger."""
 
+SMALL_BYTES = 4 << 20
+"""Size of the largest file that is read whole for several of its groups, in bytes: each column of a group
+would be a read of its own."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class _StepFile:
@@ -126,6 +130,8 @@ class StepFiles:
             remote = RemoteFile(self._store, file, size)
             remote.fetch([place for group in groups for place in self._places(metadata.row_group(group))])
             source = pa.PythonFile(remote)
+        elif len(groups) > 1 and size <= SMALL_BYTES:
+            source = pa.py_buffer(self._store.read(file))
         return pq.ParquetFile(source, metadata=metadata, pre_buffer=False)
 
     def _places(self, group: Any) -> Iterator[tuple[int, int]]:
