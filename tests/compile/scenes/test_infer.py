@@ -15,6 +15,7 @@ from lerobot_writer import DATA, SIZE, TOP, RobotTake, edit_table, png, write_le
 
 from oxcart.compile.sample.rlds import RldsSampleConfig, write_rlds
 from oxcart.compile.scenes.backgrounds import Background, read_backgrounds
+from oxcart.compile.scenes.cluster import THRESHOLD
 from oxcart.compile.scenes.infer import Scenes, infer_scenes, scene_name
 from oxcart.compile.scenes.page import page
 from oxcart.compile.sources import open_source
@@ -76,7 +77,8 @@ def test_a_compile_splits_by_the_table_that_people_may_correct(lerobot: Path, tm
     table, out = tmp_path / "scenes.csv", tmp_path / "out"
     result = cli("scenes", lerobot, "-o", table, "--html", tmp_path / "page.html", "--json")
     assert result.exit_code == 0, result.output
-    assert json.loads(result.stdout)["scenes"] == 6
+    said = json.loads(result.stdout)
+    assert (said["scenes"], said["threshold"]) == (6, THRESHOLD)
     text = table.read_text()
     table.write_text(text.replace("scene-0002", "scene-0001"))
     told = ("--environment-table", table, "--val-fraction", "0.2", "--workers", 1, "--quiet")
