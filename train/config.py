@@ -116,11 +116,13 @@ class DataConfig:
     read_mode: str = "auto"
     """`sparse`, `sequential`, or `auto`."""
     memory_mb: int = 1024
-    """Size limit of the chunks kept in memory because they are needed again soon, in megabytes."""
+    """Size limit of the chunks kept in memory because they are needed again soon, in megabytes, over all
+    loaders of a rank."""
     prefetch: int = 4
     """Batches that are read ahead of the one in use."""
     threads: int | None = None
-    """Threads that read; null uses one per core, or 32 if a dataset is remote."""
+    """Threads that read, shared by all loaders of a rank; null uses the rank's share of the cores, or 32 if a
+    dataset is remote."""
     cache: str | None = None
     """Local directory that caches data from remote datasets; only this user may have access."""
     cache_gb: float = 100.0

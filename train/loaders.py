@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -17,6 +16,7 @@ from oxcart.train.data.config import LoaderConfig, rate_given
 from oxcart.train.data.memory import check_fits
 from oxcart.train.data.mixture import check_distinct
 from oxcart.train.data.order import derive
+from oxcart.train.data.workers import local_ranks
 
 COPIES = 4
 """Copies of the frames in float32 that a step on a CPU holds at least: inputs, predictions, errors and
@@ -108,8 +108,7 @@ def _check_memory(
     data: DataConfig, sample: Pairs | Frames, size: tuple[int, int], world: int, pieces: int | None
 ) -> None:
     """Refuse batches that, with a step's copies of them, do not fit into the memory of this machine."""
-    said = os.environ.get("LOCAL_WORLD_SIZE", "")
-    ranks = min(world, int(said)) if said.isdecimal() else 1
+    ranks = min(world, local_ranks())
     rows, batches = -(-data.batch_size // world), data.prefetch + 1
     read = rows * batches
     made = COPIES * 4 * -(-rows // pieces) if pieces else 0

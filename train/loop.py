@@ -55,7 +55,7 @@ from oxcart.train.finite import not_finite, samples, some
 from oxcart.train.optimizer import keep_row_rates, learning_rate
 from oxcart.train.pieces import Piece, StepBatch, cut_batch, sent, to_device
 from oxcart.train.ranks import on_main, together
-from oxcart.train.report import Clock, RunLog, last_validation
+from oxcart.train.report import Clock, Rates, RunLog, last_validation
 from oxcart.train.resume import Restored, restore
 from oxcart.train.sharding import ShardedWriter, gather, last_checkpoint, shard
 from oxcart.train.task import BatchSlice, Task
@@ -238,10 +238,11 @@ class _Run:
                         self._check(pending)  # waits for the device, which is part of the step's time
                     clock.add(self.batch_size, waited, time.perf_counter() - began)
                     if logs:
-                        values = self._metrics(losses, counts, clock, step, flops, peak)
+                        rates = clock.window()
+                        values = self._metrics(losses, counts, rates, step, flops, peak)
                         counts = {}
                         self._record("train", step, values)
-                        self.log.line(step, values["loss"], clock)
+                        self.log.line(step, values["loss"], rates)
                     stopped = self._agree(told.is_set(), logs)
                     validates = self._validates(step)
                     if stopped or validates or step % config.save_every == 0 or step == config.steps:
@@ -267,8 +268,8 @@ class _Run:
             step=step,
             stopped=stopped,
             metrics=validated or last_validation(self.run) or {},
-            throughput=clock.throughput,
-            waiting=clock.waiting,
+            throughput=clock.whole.throughput,
+            waiting=clock.whole.waiting,
         )
 
     def _step(self, pieces: list[Piece], step: int) -> dict[str, Tensor]:
@@ -319,7 +320,7 @@ class _Run:
         self,
         losses: Mapping[str, Tensor],
         counts: Mapping[str, float],
-        clock: Clock,
+        rates: Rates,
         step: int,
         flops: float,
         peak: float | None,
@@ -334,9 +335,9 @@ class _Run:
         values["grad_norm"] = losses["grad_norm"].item()
         values["lr"] = learning_rate(step - 1, self.config)
         values |= counts
-        if clock.known:
+        if rates.known:
             # Those of the slowest rank: the others only wait for it.
-            times = torch.tensor([[clock.waiting, clock.step_s]], device=self.accelerator.device)
+            times = torch.tensor([[rates.waiting, rates.step_s]], device=self.accelerator.device)
             waiting, step_s = self.accelerator.gather(times).max(0).values.tolist()
             values["throughput"] = self.batch_size / step_s
             values["data_loading (%)"] = waiting

@@ -5,7 +5,8 @@
         batch.frames                       # uint8 [64, 2, H, W, 3]
 
 Threads read, check and decode straight into the batch, some batches in advance; there are no worker
-processes, and no copies between them. The trade-off: Python spends about 10 microseconds per frame under the
+processes, and no copies between them. Threads, and the memory for what is needed again, are shared by all
+loaders of the process. The trade-off: Python spends about 10 microseconds per frame under the
 interpreter's lock, so even tiny frames on many cores are read at a hundred thousand per second at most.
 
 The position is the number of samples handed out so far, over all ranks. Nothing else is state.
@@ -39,15 +40,15 @@ from oxcart.train.data.batch import Batch
 from oxcart.train.data.cache import Cache
 from oxcart.train.data.config import LoaderConfig
 from oxcart.train.data.index import SplitIndex
-from oxcart.train.data.memory import BatchMemory, check_fits
+from oxcart.train.data.memory import batch_memory, check_fits
 from oxcart.train.data.mixture import Mixture, Schedule, check_distinct
 from oxcart.train.data.order import derive
-from oxcart.train.data.reuse import Budget
+from oxcart.train.data.reuse import Budget, process_budget
 from oxcart.train.data.sampling import Window
 from oxcart.train.data.stacking import cameras_of, columns_of, common_size, common_width
 from oxcart.train.data.state import check_state, make_state
 from oxcart.train.data.stream import DatasetStream, Wanted
-from oxcart.train.data.workers import CallGroup, Workers
+from oxcart.train.data.workers import CallGroup, Workers, own_cores, process_workers
 
 REMOTE_THREADS = 32
 """Minimum number of reading threads if a dataset is remote."""
@@ -112,7 +113,7 @@ class Loader(torch.utils.data.IterableDataset[Batch]):
         self.sizes = {name: config.resize(name) or common_size(indexes, name) for name in config.cameras}
         """Camera, as it was asked for -> height and width of its frames."""
         self._annotations = by_name([StepValues.open(url, indexes) for url in config.annotations], indexes)
-        self._budget = Budget(config.memory)
+        self._budget = Budget(config.memory, process_budget(config.memory))
         self.streams = [
             DatasetStream(index, config, sizes=self.sizes, budget=self._budget, cache=own)
             for index, own in zip(indexes, caches, strict=True)
@@ -149,13 +150,16 @@ class Loader(torch.utils.data.IterableDataset[Batch]):
         self._position = 0
         self._resumed = False
         remote = any(one.store.remote for one in opened)
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        cores = own_cores()
         self.threads = config.threads or (max(REMOTE_THREADS, cores) if remote else cores)
-        """Threads that read."""
+        """Threads that read; other loaders of the process use the same."""
         self._slices = self.threads if remote else 2 * self.threads
         self._memory = {
-            name: BatchMemory(torch.cuda.is_available() if config.pin is None else config.pin)
-            for name in (*config.arrays, *(f"frames of {name}" for name in config.cameras))
+            name: batch_memory(torch.cuda.is_available() if config.pin is None else config.pin, shape)
+            for name, shape in (
+                *self._array_shapes.items(),
+                *((f"frames of {name}", shape) for name, shape in self.frame_shapes.items()),
+            )
         }
 
     def _check_memory(self) -> None:
@@ -202,7 +206,7 @@ class Loader(torch.utils.data.IterableDataset[Batch]):
 
     @cached_property
     def _workers(self) -> Workers:
-        return Workers(self.threads)
+        return process_workers(self.threads)
 
     @property
     def position(self) -> int:
