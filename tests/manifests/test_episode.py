@@ -113,9 +113,17 @@ def test_arrays_are_those_that_the_row_has() -> None:
 # Chunks
 
 
-def chunk_table(digests: list[list[int]], sizes: list[list[int] | None]) -> pa.Table:
-    types = pa.list_(pa.uint64()), pa.list_(pa.uint32())
-    return pa.table({"digests": pa.array(digests, types[0]), "sizes": pa.array(sizes, types[1])})
+def chunk_table(
+    digests: list[list[int]], sizes: list[list[int] | None], frames: list[list[int] | None] | None = None
+) -> pa.Table:
+    numbers = pa.list_(pa.uint32())
+    return pa.table(
+        {
+            "digests": pa.array(digests, pa.list_(pa.uint64())),
+            "sizes": pa.array(sizes, numbers),
+            "frames": pa.array(frames or [None] * len(digests), numbers),
+        }
+    )
 
 
 def placed(table: pa.Table, steps: list[int], **camera: Any) -> Chunks:
@@ -125,17 +133,44 @@ def placed(table: pa.Table, steps: list[int], **camera: Any) -> Chunks:
 
 def test_chunks_of_raw_are_frames_end_to_end() -> None:
     found = placed(chunk_table([[7, 8], [9]], [None, None]), [2, 1], codec="raw", chunk=1)
-    assert [one.tolist() for one in found] == [[100, 112, 1000], [12, 12, 12], [7, 8, 9]]
+    assert [one.tolist() for one in found] == [[100, 112, 1000], [12, 12, 12], [7, 8, 9], [2, 1], [1, 1, 1]]
 
 
 def test_coded_chunks_are_as_long_as_their_table_says() -> None:
     found = placed(chunk_table([[7, 8], [9]], [[5, 6], [4]]), [3, 2], codec="zstd", chunk=2)
-    assert [one.tolist() for one in found] == [[100, 105, 1000], [5, 6, 4], [7, 8, 9]]
+    assert [one.tolist() for one in found] == [[100, 105, 1000], [5, 6, 4], [7, 8, 9], [2, 1], [2, 1, 2]]
+
+
+def test_chunks_of_videos_hold_as_many_frames_as_their_table_says() -> None:
+    table = chunk_table([[7, 8], [9]], [[5, 6], [4]], [[1, 3], [2]])
+    found = placed(table, [4, 2], codec="av1", chunk=3)
+    assert [one.tolist() for one in found] == [[100, 105, 1000], [5, 6, 4], [7, 8, 9], [2, 1], [1, 3, 2]]
+
+
+@pytest.mark.parametrize(
+    ("frames", "message"),
+    [
+        (None, "does not state 1 to 3 frames for each chunk"),
+        ([], "does not state 1 to 3 frames for each chunk"),
+        ([4, 0], "does not state 1 to 3 frames for each chunk"),
+        ([1, 4], "does not state 1 to 3 frames for each chunk"),
+        ([1, 2], "does not state a frame for each step"),
+        ([1, 2, 1], "has no digest for each chunk"),
+    ],
+)
+def test_frames_that_do_not_fit_the_steps_are_refused(frames: list[int] | None, message: str) -> None:
+    with pytest.raises(CorruptError, match=f"^{message}$"):
+        placed(chunk_table([[7, 8]], [[5, 6]], [frames]), [4], codec="av1", chunk=3)
+
+
+def test_chunks_of_images_state_no_frames() -> None:
+    with pytest.raises(CorruptError, match=r"^states frames of chunks, which codec raw does not$"):
+        placed(chunk_table([[7, 8]], [None], [[1, 1]]), [2], codec="raw", chunk=1)
 
 
 def test_no_episodes_have_no_chunks() -> None:
-    for codec in ("raw", "zstd"):
-        assert [len(one) for one in placed(chunk_table([], []), [], codec=codec, chunk=1)] == [0, 0, 0]
+    for codec in ("raw", "zstd", "av1"):
+        assert [len(one) for one in placed(chunk_table([], []), [], codec=codec, chunk=1)] == [0] * 5
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from films import CODECS, RATE, Shot, decoded, shoot
 from oxcart.shards.codec import VIDEO_EXTENSIONS, Encoded
 from oxcart.shards.video import access_units, decode_group, presentation, wrap
+from oxcart.shards.video.annexb import split_units
 
 
 class Member(NamedTuple):
@@ -117,3 +118,63 @@ def test_a_member_that_pyav_opens_shows_the_frames_of_its_source(member: Member,
     with av.open(str(path)) as file:
         frames = np.stack([frame.to_ndarray(format="rgb24") for frame in file.decode(video=0)])
     assert np.array_equal(frames, member.shot.frames)
+
+
+def test_h264_that_does_not_say_how_far_it_reorders_is_shown_in_order_from_its_first_chunk_on() -> None:
+    options = {"x264-params": "keyint=16:bframes=3:b-adapt=0:scenecut=0:b-pyramid=normal"}
+    shot = shoot("libx264", options, count=16)
+    (chunk,) = wrap("h264", shot.packets, shot.extradata, shot.size, RATE, 16).chunks
+    (sps,) = (unit for unit in split_units(bytes(chunk)) if unit[0] & 31 == 7)
+    silent = bytes(chunk).replace(sps, without_usability(sps))
+    assert silent != chunk
+    for wanted in (3, 1, 7, 16):
+        with ThreadPoolExecutor(1) as thread:  # which opens a decoder of its own
+            found = thread.submit(decoded, "h264", silent, wanted, shot.size).result()
+        assert np.array_equal(found, shot.frames[:wanted])
+
+
+def without_usability(sps: bytes) -> bytes:
+    """A sequence parameter set of H.264 without its last part, which says how many frames are held back."""
+    bits = "".join(f"{byte:08b}" for byte in sps.replace(b"\0\0\3", b"\0\0"))
+    place = 8
+
+    def take(count: int) -> int:
+        nonlocal place
+        place += count
+        return int(bits[place - count : place], 2)
+
+    def golomb() -> int:
+        nonlocal place
+        zeros = bits.index("1", place) - place
+        place += zeros
+        return take(zeros + 1) - 1
+
+    high = take(8) >= 100
+    take(16)
+    golomb()  # number of the set
+    if high:
+        for _ in range(3):
+            golomb()  # chroma format and depths
+        take(2)
+    for _ in range(4):
+        golomb()  # counters, order 0, and references
+    take(1)
+    for _ in range(2):
+        golomb()  # width and height
+    if not take(1):
+        take(1)
+    take(1)
+    if take(1):
+        for _ in range(4):
+            golomb()  # borders that are cut off
+    kept = f"{bits[:place]}01"
+    kept += "0" * (-len(kept) % 8)
+    return int(kept, 2).to_bytes(len(kept) // 8, "big")
+
+
+def test_h264_that_is_cut_off_within_a_picture_is_refused() -> None:
+    encoder, options, container = CODECS["h264"]
+    shot = shoot(encoder, options, container=container)
+    encoded = wrap("h264", shot.packets, shot.extradata, shot.size, RATE, 8)
+    with pytest.raises(ValueError, match="cannot be decoded: Invalid data"):
+        decoded("h264", bytes(encoded.chunks[0])[:-4], 8, shot.size)

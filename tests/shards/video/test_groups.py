@@ -30,6 +30,7 @@ def packets(times: str, keys: str) -> list[CodedFrame]:
         ("0 4 2 1 3 8 6 5 7 9 10", "K . . . . K . . . K .", [9, 2]),
         ("5 6 9", "K K K", [1, 1, 1]),
         ("0 3 2 1", "K . K .", [4]),
+        ("0 5 1 4 6", "K . . K .", [5]),
     ],
 )
 def test_a_group_begins_where_all_before_is_shown_before(times: str, keys: str, sizes: list[int]) -> None:

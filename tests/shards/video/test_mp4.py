@@ -29,6 +29,9 @@ def test_every_frame_is_shown_at_its_number_by_the_rate(codec: str, rate: Fracti
         times = [frame.pts * stream.time_base for frame in source.decode(video=0)]
         assert stream.duration * stream.time_base == 24 / rate
     assert times == [n / rate for n in range(24)]
+    assert member.frames is not None
+    starts = np.cumsum([0, *member.frames, *member.frames])[:-1].tolist()
+    assert [i for i, packet in enumerate(again.packets) if packet.key] == starts
     for start in (0, 12):
         part = again.packets[start : start + 12]
         assert wrap(codec, part, again.extradata, again.size, rate, 8).chunks == member.chunks
