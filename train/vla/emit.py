@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 from transformers import LogitsProcessor
 
 from oxcart.train.pieces import to_device
@@ -79,6 +80,8 @@ def emit_from(policy: Policy, inputs: dict[str, Tensor]) -> tuple[Tensor, Tensor
                 kept[:, ids] = scores[:, ids]
                 return kept
 
+        if isinstance(policy.model.backbone, FSDPModule):
+            policy.model.backbone.unshard()  # generation enters the vision tower without the model around it
         made = policy.model.backbone.generate(  # type: ignore[operator]
             **inputs,
             logits_processor=[Constrain()],
