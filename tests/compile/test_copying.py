@@ -196,6 +196,63 @@ def test_episodes_that_cannot_be_copied_may_be_left_out(tmp_path: Path) -> None:
     assert len(dataset) == 4
 
 
+FIRST, THIRD = (f"videos/chunk-000/{TOP}/episode_{number:06d}.mp4" for number in (0, 2))
+
+
+def write_mixed(root: Path, others: str, *files: str) -> SourceConfig:
+    """Five episodes in a video each: H.264, but for some files, which another encoder writes."""
+    for folder, encoder in ((root, "libx264"), (root.with_name("others"), others)):
+        options = {"g": "2", "bf": "0"} if encoder == "libx264" else {"g": "2"}
+        one = {"codec": encoder, "options": options, "apart": True, "cameras": {TOP: "video"}}
+        write_lerobot(folder, TAKES, version="v2.1", **one)  # type: ignore[arg-type]
+    for file in files:
+        shutil.copy(root.with_name("others") / file, root / file)
+    return SourceConfig(url=str(root), kind="lerobot")
+
+
+@pytest.mark.parametrize("file", [FIRST, THIRD])
+def test_the_codec_is_that_of_most_videos_whichever_comes_first(file: str, tmp_path: Path) -> None:
+    config = write_mixed(tmp_path / "set", "mpeg4", file)
+    said = refused(tmp_path / "set", tmp_path / "out", source=config)
+    assert "camera top: its video cannot be copied: its codec is mpeg4" in said
+    dataset = compile_videos(
+        tmp_path / "set", tmp_path / "out", source=config, encoding=COPY, on_error="reject"
+    )
+    assert [camera["codec"] for camera in dataset.manifest.cameras] == ["h264"]
+    (left,) = rows_of(tmp_path / "out", "rejected.parquet")
+    assert f"episode_{left['source_record']:06d}.mp4" in file
+    assert verify(dataset, decode=True) == []
+
+
+def test_a_codec_that_a_source_does_not_have_is_refused(root: Path, codec: str, tmp_path: Path) -> None:
+    said = refused(root, tmp_path / "out", source=source(root), encoding=Encoding(codec="hevc"))
+    assert f"camera top: is {codec}, expected hevc as in all episodes; use --codec jpeg" in said
+
+
+def test_episodes_of_a_dataset_stay_when_most_of_its_source_are_of_another_codec(tmp_path: Path) -> None:
+    copied = {"codec": "libx264", "options": {"g": "2", "bf": "0"}, "apart": True, "cameras": {TOP: "video"}}
+    root = write_lerobot(tmp_path / "set", TAKES[:2], version="v2.1", **copied)  # type: ignore[arg-type]
+    config = SourceConfig(url=str(root), kind="lerobot")
+    compile_videos(root, tmp_path / "out", source=config, encoding=COPY)
+    shutil.rmtree(root)
+    places = [f"videos/chunk-000/{TOP}/episode_{number:06d}.mp4" for number in (2, 3, 4)]
+    write_mixed(root, "mpeg4", *places)
+    grown = config_of(root, tmp_path / "out", source=config, on_error="reject")
+    manifest = execute(extend.prepare(extend.adopt(grown, {})))
+    assert [manifest.counts[name] for name in ("source", "compiled", "rejected")] == [5, 2, 3]
+
+
+def test_a_transcode_that_copies_keeps_the_size(codec: str, both: tuple[Path, Path], tmp_path: Path) -> None:
+    _, video = both
+    with pytest.raises(ConfigError, match=r"^size: codec video copies the videos of camera top .*; use --c"):
+        transcoded(video, tmp_path / "out", codec="video", resize=Resize(size=(16, 24)))
+    manifest = transcoded(video, tmp_path / "out", resize=Resize(size=(32, 48)))
+    assert [(one["codec"], one["quality"]) for one in manifest.cameras] == [(codec, None)] * 2
+    assert {one.name: one.read_bytes() for one in (tmp_path / "out/shards").iterdir()} == {
+        one.name: one.read_bytes() for one in (video / "shards").iterdir()
+    }
+
+
 def test_what_is_no_video_or_another_size_is_refused(root: Path, tmp_path: Path) -> None:
     images = write_lerobot(tmp_path / "images", TAKES, cameras=IMAGES)
     said = refused(images, tmp_path / "out", source=source(images))
