@@ -27,7 +27,7 @@ from oxcart.manifests.manifest import Manifest
 from oxcart.manifests.split import SplitRule
 from oxcart.manifests.verify import verify
 from oxcart.shards.codec import Encoding
-from oxcart.shards.errors import ConfigError, SourceError
+from oxcart.shards.errors import ConfigError, CorruptError, SourceError
 from sample_compile import compiled, config_of, rows_of, tree
 
 TAKES = [RobotTake(steps=steps) for steps in (5, 6, 2, 4, 12)]
@@ -147,6 +147,23 @@ def test_a_changed_bit_of_a_video_is_found(both: tuple[Path, Path], tmp_path: Pa
     shard.write_bytes(data)
     damage = verify(Dataset.open(str(tmp_path / "out")))
     assert any("camera wrist, chunk 0 does not match its digest" in one.reason for one in damage)
+
+
+def test_a_changed_bit_of_the_header_of_a_video_is_not_copied(
+    codec: str, both: tuple[Path, Path], tmp_path: Path
+) -> None:
+    if codec == "h264":
+        pytest.skip("its members have no header")
+    _, video = both
+    row = next(row for row in rows_of(video) if row["shard"] == "train-00000")
+    for place in (0, 12, 20, 24):  # file type, width, units of time per frame, frames
+        shutil.copytree(video, tmp_path / f"{place}")
+        shard = tmp_path / f"{place}/shards/train-00000.tar"
+        data = bytearray(shard.read_bytes())
+        data[row["wrist.offset"] - 32 + place] ^= 1
+        shard.write_bytes(data)
+        with pytest.raises(CorruptError, match=r"camera wrist has a damaged header of its video$"):
+            transcoded(tmp_path / f"{place}", tmp_path / f"{place}-out")
 
 
 def refused(root: Path, out: Path, **changes: Any) -> str:
