@@ -40,7 +40,7 @@ def main() -> None:
         folder = Path(name)
         write(folder)
         if chosen.peer:
-            command = [chosen.peer, __file__, "--train", name]
+            command = [chosen.peer, "-P", __file__, "--train", name]  # or lerobot.py here is LeRobot
             subprocess.run(command, check=True, env={**os.environ, "HF_HUB_OFFLINE": "1"})
 
 

@@ -23,27 +23,32 @@ class Running:
 
     url: str
     _sent: Any
+    _asked: Any
 
     def sent(self) -> int:
         """Bytes of bodies so far."""
         return int(self._sent.value)
+
+    def requests(self) -> int:
+        """Number of requests so far."""
+        return int(self._asked.value)
 
 
 @contextlib.contextmanager
 def serving(folder: Path, limit: int | None = None) -> Iterator[Running]:
     """Serve the files of a folder; `limit` is bytes per second, of all connections together."""
     context = multiprocessing.get_context("spawn")
-    sent, (mine, other) = context.Value("q", 0), context.Pipe()
-    process = context.Process(target=_serve, args=(folder.resolve(), limit, sent, other), daemon=True)
+    sent, asked, (mine, other) = context.Value("q", 0), context.Value("q", 0), context.Pipe()
+    process = context.Process(target=_serve, args=(folder.resolve(), limit, sent, asked, other), daemon=True)
     process.start()
     try:
-        yield Running(f"http://127.0.0.1:{mine.recv()}", sent)
+        yield Running(f"http://127.0.0.1:{mine.recv()}", sent, asked)
     finally:
         process.kill()
         process.join()
 
 
-def _serve(folder: Path, limit: int | None, sent: Any, ready: Any) -> None:
+def _serve(folder: Path, limit: int | None, sent: Any, counted: Any, ready: Any) -> None:
     turn = threading.Lock()
     free_at = time.monotonic()
 
@@ -69,6 +74,8 @@ def _serve(folder: Path, limit: int | None, sent: Any, ready: Any) -> None:
             self.do_GET()
 
         def do_GET(self) -> None:
+            with counted.get_lock():
+                counted.value += 1
             path = folder / self.path.lstrip("/")
             if not path.is_file():
                 self.send_error(404)

@@ -1,14 +1,14 @@
 """How fast LeRobotDataset yields the windows that bench/read.py asks of the loader.
 
     python3.12 -m venv /tmp/peers-lerobot && /tmp/peers-lerobot/bin/pip install 'lerobot[dataset]==0.6.1'
-    python bench/read_lerobot.py scratch/lerobot video torchcodec 2       # in that environment
+    python -P bench/read_lerobot.py scratch/lerobot video torchcodec 2    # in that environment
 
 `prepare` hands the episodes of a compiled dataset of codec raw to LeRobot's own writer, which stores them
 once as videos (AV1, its default) and once as images (PNG). `measure` runs the second line, which prints
-samples per second, with the interpreter of that environment. A sample is what `delta_timestamps` gives: two
-frames of each camera, the state, and 16 actions. What is generous to LeRobot on purpose: frames stay uint8,
-epochs have no end, and of both ways to store frames, both decoders of video, and 0 or 2 worker processes
-the best counts, by a short trial of each.
+samples per second, with the interpreter of that environment; -P keeps bench/lerobot.py from being taken for
+LeRobot. A sample is what `delta_timestamps` gives: two frames of each camera, the state, and 16 actions. What
+is generous to LeRobot on purpose: frames stay uint8, epochs have no end, and of both ways to store frames,
+both decoders of video, and 0 or 2 worker processes the best counts, by a short trial of each.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ def prepare(dataset: Path, scratch: Path, python: str) -> Path:
         return out
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
-    command = [python, __file__, str(out), "--write"]
+    command = [python, "-P", __file__, str(out), "--write"]
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=sys.stderr, env=quiet(), stderr=subprocess.DEVNULL
     ) as writer:
@@ -124,7 +124,7 @@ def measure(directory: Path, python: str, seconds: float = 5.0) -> dict[str, Any
     """
 
     def run(way: Way, seconds: float) -> float:
-        command = [python, __file__, str(directory), *map(str, way), "--seconds", str(seconds)]
+        command = [python, "-P", __file__, str(directory), *map(str, way), "--seconds", str(seconds)]
         limit = seconds + PATIENCE_S
         try:
             done = subprocess.run(command, capture_output=True, text=True, env=quiet(), timeout=limit)

@@ -9,6 +9,8 @@ kitchens. The dataset is the embedded sample with 96 kitchens, an eighth of them
 sees them, which shows at 64 pixels whether the gripper is closed. The tokens of `replace` are in a model
 without spare rows; with them it would be `tokens` by another name.
 speed: actions a second of the same model, one code after the other and all at once.
+step: training with batches of 64 frames of 256 pixels that are encoded inside the step, and ahead of it, in
+turns: samples a second, and seconds of the processor that each step's own thread takes.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from accelerate.state import AcceleratorState
 
@@ -29,17 +32,20 @@ from oxcart.compile.pipeline import prepare as plan
 from oxcart.compile.plan import Settings
 from oxcart.compile.sample.rlds import RldsSampleConfig, write_rlds
 from oxcart.compile.sources.base import SourceConfig
+from oxcart.manifests.annotation import Annotation, write_annotation
+from oxcart.manifests.dataset import Dataset
 from oxcart.manifests.split import SplitRule
 from oxcart.train.laq.config import laq_config
 from oxcart.train.laq.label import label, open_run
 from oxcart.train.laq.task import train_laq
+from oxcart.train.pieces import cut_batch
 from oxcart.train.report import last_validation
 from oxcart.train.vla.config import DECODINGS, HEADS, vla_config
 from oxcart.train.vla.emit import Policy, emit, emit_from
 from oxcart.train.vla.model import Shape, build
 from oxcart.train.vla.processor import load_processor
 from oxcart.train.vla.prompt import Prompter, read_prompt
-from oxcart.train.vla.task import train_vla
+from oxcart.train.vla.task import VlaTask, train_vla
 from oxcart.train.vla.tiny import VlmConfig, write_vlm
 
 BASELINES = ("unigram", "instruction", "nearest")
@@ -182,7 +188,53 @@ def least(work: Callable[[], Any]) -> float:
     return min(took)
 
 
-PARTS = {"quality": quality, "speed": speed}
+def step(chosen: Any) -> None:
+    """Samples a second of training, by where prompts and patches are made."""
+    data = chosen.scratch / "primary-256"
+    if not (data / "manifest.json").exists():
+        written = write_rlds(chosen.scratch / "src-256", RldsSampleConfig(kitchens=8, size=256))
+        settings = Settings(rule=SplitRule(val=0.125))
+        execute(plan(CompileConfig(source=SourceConfig(url=str(written)), out=str(data), settings=settings)))
+    dataset = Dataset.open(str(data))
+    steps = {row["key"]: row["steps"] for row in dataset.table("episodes.parquet").to_pylist()}
+    about = {"offset": 1, "tokens": 4, "codes": 8, "none": -1}
+    random = np.random.default_rng(0)
+    values = {key: random.integers(8, size=(count, 4), dtype=np.int32) for key, count in steps.items()}
+    codes = chosen.scratch / "codes-256.parquet"
+    mark = dataset.manifest.fingerprint
+    write_annotation(
+        str(codes), Annotation(name="codes", producer="a" * 64, dataset=mark, parameters=about, values=values)
+    )
+    vlm = chosen.scratch / "vlm-256"
+    if not vlm.exists():  # one token per image, as the tiny model of 64 pixels has
+        write_vlm(vlm, VlmConfig(image_size=256, patch=64))
+    given = ["preset=tiny", f"model={vlm}", f"data.datasets=[{data}]", f"data.codes=[{codes}]", "val.every=0"]
+    task = VlaTask(vla_config([*given, "data.image_size=256", "augment.light=0"]), torch.device("cpu"))
+    model, loader = task.build(), task.loader(0, 1)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
+    cut = partial(cut_batch, task, step=0, place=(0, 1), count=1, batch_size=64, pin=False)
+    inside = ((batch, cut(batch), 0) for batch in loader)
+    ahead = task.loader(0, 1).ahead(lambda number, batch: cut(batch))
+    took: dict[str, list[float]] = {"inside": [], "ahead": []}
+    busy: dict[str, list[float]] = {"inside": [], "ahead": []}
+    for turn in range(2 * 2):
+        name, data_of = (("inside", inside), ("ahead", ahead))[turn % 2]
+        for number in range(8):
+            began, worked = time.perf_counter(), time.thread_time()
+            _, (piece,), _ = next(data_of)
+            optimizer.zero_grad()
+            task.loss(model, piece.inputs, piece.rows)[0].backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            if number > 4:  # what was read while the other one ran is used up
+                took[name].append(time.perf_counter() - began)
+                busy[name].append(time.thread_time() - worked)
+    print("| encoded | samples/s | own seconds per step |\n| --- | --- | --- |")
+    for name, seconds in took.items():
+        rate = 64 * len(seconds) / sum(seconds)
+        print(f"| {name} | {rate:,.1f} | {sum(busy[name]) / len(seconds):.3f} |", flush=True)
+
+
+PARTS = {"quality": quality, "speed": speed, "step": step}
 
 
 if __name__ == "__main__":

@@ -57,8 +57,8 @@ def whole(once: Once) -> Compiled:
 
 @pytest.fixture(scope="session")
 def robots(once: Once) -> Compiled:
-    """A LeRobot dataset of ten episodes in three places, one of which is val; one camera of videos, and one
-    of images."""
+    """A LeRobot dataset of ten episodes in three places, one of which is val; one camera of videos, which are
+    copied, and one of images."""
     return once("robots", compile_lerobot)
 
 

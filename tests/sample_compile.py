@@ -31,6 +31,7 @@ from oxcart.compile.sources.base import EnvironmentRule, SourceConfig
 from oxcart.compile.sources.rlds import tfrecord
 from oxcart.manifests.manifest import Manifest, read_manifest
 from oxcart.manifests.split import SplitRule
+from oxcart.shards.codec import Encoding
 from oxcart.shards.errors import ConfigError, OxcartError
 from oxcart.shards.store import WORK, Store
 
@@ -58,11 +59,13 @@ class Compiled:
     tree: Tree
     options: Mapping[str, Any] = field(default_factory=dict)
     """Options of the `SourceConfig` with which the source was read, except its place."""
+    changes: Mapping[str, Any] = field(default_factory=dict)
+    """What else of the compile is not as in `config_of`."""
 
     def config(self, out: Path | str, url: str | None = None, **changes: Any) -> CompileConfig:
         """The compile again, into another place, and perhaps from a copy of the source."""
         source = SourceConfig(url=url or str(self.source), **self.options)
-        return config_of(self.source, out, source=source, **changes)
+        return config_of(self.source, out, source=source, **{**self.changes, **changes})
 
 
 def tree(directory: Path) -> Tree:
@@ -119,7 +122,7 @@ def compile_sample(
 
 def compile_lerobot(folder: Path) -> Compiled:
     """Write a LeRobot dataset into a new folder and compile it beside itself."""
-    takes = [RobotTake(steps=4 + e % 3, columns={"place": f"lab {e // 4}"}) for e in range(10)]
+    takes = [RobotTake(steps=4 + e % 3 * 2, columns={"place": f"lab {e // 4}"}) for e in range(10)]
     source = write_lerobot(folder / "robots", takes, cameras={TOP: "video", WRIST: "image"})
     options = {
         "kind": "lerobot",
@@ -127,8 +130,9 @@ def compile_lerobot(folder: Path) -> Compiled:
         "environment": EnvironmentRule(field="place"),
     }
     config = SourceConfig(url=str(source), **options)
-    manifest = compiled(source, folder / "out", source=config)
-    return Compiled(source, folder / "out", manifest, tree(folder / "out"), options)
+    changes = {"encodings": {"top": Encoding(codec="video")}}
+    manifest = compiled(source, folder / "out", source=config, **changes)
+    return Compiled(source, folder / "out", manifest, tree(folder / "out"), options, changes)
 
 
 def stopped(config: CompileConfig, frames: int) -> None:

@@ -14,7 +14,7 @@ from oxcart.manifests.annotation import Annotation, write_annotation
 from oxcart.manifests.dataset import Dataset
 from oxcart.train.loop import Result
 from oxcart.train.vla.config import vla_config
-from oxcart.train.vla.emit import Policy
+from oxcart.train.vla.emit import Policy, score
 from oxcart.train.vla.model import Shape, build
 from oxcart.train.vla.processor import load_processor
 from oxcart.train.vla.prompt import Prompter, read_prompt
@@ -81,11 +81,18 @@ def small(model: Path, dataset: Path, codes: Path, run: Path, *overrides: str) -
     return list({text.partition("=")[0]: text for text in asked}.values())
 
 
-def trained(overrides: list[str], *, resume: bool = False) -> Result:
+def trained(overrides: list[str], *, resume: bool = False, allow_changes: bool = False) -> Result:
     """Train it."""
     config = vla_config(overrides, resume=resume)
     with mock.patch("oxcart.train.plots.curves"):  # takes longer than all the rest
-        return train_vla(config, resume=resume)
+        return train_vla(config, resume=resume, allow_changes=allow_changes)
+
+
+def scored(
+    made: Policy, frames: torch.Tensor, texts: list[str], codes: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """What a policy makes of known codes: `score`."""
+    return score(made, made.prompter.encode(frames, texts, room=True), codes, made.model)
 
 
 def policy(model: Path, *overrides: str, shape: Mapping[str, Any] | None = None) -> Policy:

@@ -116,11 +116,13 @@ class DataConfig:
     read_mode: str = "auto"
     """`sparse`, `sequential`, or `auto`."""
     memory_mb: int = 1024
-    """Size limit of the chunks kept in memory because they are needed again soon, in megabytes."""
+    """Size limit of the chunks kept in memory because they are needed again soon, in megabytes, over all
+    loaders of a rank."""
     prefetch: int = 4
     """Batches that are read ahead of the one in use."""
     threads: int | None = None
-    """Threads that read; null uses one per core, or 32 if a dataset is remote."""
+    """Threads that read, shared by all loaders of a rank; null uses the rank's share of the cores, or 32 if a
+    dataset is remote."""
     cache: str | None = None
     """Local directory that caches data from remote datasets; only this user may have access."""
     cache_gb: float = 100.0
@@ -163,6 +165,9 @@ class TrainConfig:
     """Steps between checkpoints."""
     threads: int | None = None
     """Threads of torch on the CPU; null keeps torch's default."""
+    shard: str = "none"
+    """`none`: every rank has the whole model; `full`: weights, gradients and moments are divided among the
+    ranks, for a model that does not fit. Only for `oxcart train vla`."""
     timeout: int = 1800
     """Seconds that a rank waits for the others, before it ends because one is lost."""
 
@@ -318,6 +323,7 @@ def check_shared(config: TrainerConfig) -> None:
     check_numbers(leaves(asdict(config)))  # type: ignore[call-overload]
     one_of("train.schedule", train.schedule, ("constant", "cosine"))
     one_of("train.precision", train.precision, ("auto", "fp32", "bf16"))
+    one_of("train.shard", train.shard, ("none", "full"))
     one_of("train.device", train.device, ("auto", "cpu", "cuda"))
     one_of("data.epoch", data.epoch, EPOCHS)
     one_of("data.read_mode", data.read_mode, READ_MODES)

@@ -5,9 +5,9 @@
     meter = flow_meter("dis", None, device)
     means = meter(frames)                       # uint8 [B, 2, H, W, 3] -> float64 [B, 3, 2]
 
-DIS (OpenCV, no weights) runs on the CPU, one thread per core, since OpenCV releases the interpreter's lock;
-RAFT (torchvision) runs on the device. The trade-off: DIS is computed with the batch and not prefetched, so a
-step waits for it: about 1 ms per pair at 64 pixels and 6 ms at 256, shared by the cores.
+DIS (OpenCV, no weights) runs on the CPU, one thread per core of the rank, since OpenCV releases the
+interpreter's lock; RAFT (torchvision) runs on the device. The trade-off: DIS is computed with the batch and
+not prefetched, so a step waits for it: about 1 ms per pair at 64 pixels and 6 ms at 256, shared by the cores.
 
 The plain mean of a field is mostly background, which stands still. So means are taken in two more ways:
 weighted by each vector's own length, and over only the pixels that move by more than STILL. They are in
@@ -16,7 +16,6 @@ percent of the frame's width; x points right and y up.
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -30,6 +29,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from oxcart.shards.errors import ConfigError
+from oxcart.train.data.workers import own_cores
 
 Floats = npt.NDArray[np.float64]
 Teacher = Callable[[Tensor, Tensor], Tensor]
@@ -124,8 +124,7 @@ def _dis_teacher() -> Teacher:
         import cv2  # noqa: F401
     except ImportError as error:
         raise ConfigError("flow.teacher: dis needs OpenCV: pip install 'oxcart[flow]'") from error
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    pool = ThreadPoolExecutor(cores, thread_name_prefix="flow")
+    pool = ThreadPoolExecutor(own_cores(), thread_name_prefix="flow")
 
     def teach(frames: Tensor, pixels: Tensor) -> Tensor:
         found = list(pool.map(lambda pair: dis_flow(*pair), frames.cpu().numpy()))

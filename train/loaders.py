@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -17,6 +16,7 @@ from oxcart.train.data.config import LoaderConfig, rate_given
 from oxcart.train.data.memory import check_fits
 from oxcart.train.data.mixture import check_distinct
 from oxcart.train.data.order import derive
+from oxcart.train.data.workers import local_ranks
 
 COPIES = 4
 """Copies of the frames in float32 that a step on a CPU holds at least: inputs, predictions, errors and
@@ -108,8 +108,7 @@ def _check_memory(
     data: DataConfig, sample: Pairs | Frames, size: tuple[int, int], world: int, pieces: int | None
 ) -> None:
     """Refuse batches that, with a step's copies of them, do not fit into the memory of this machine."""
-    said = os.environ.get("LOCAL_WORLD_SIZE", "")
-    ranks = min(world, int(said)) if said.isdecimal() else 1
+    ranks = min(world, local_ranks())
     rows, batches = -(-data.batch_size // world), data.prefetch + 1
     read = rows * batches
     made = COPIES * 4 * -(-rows // pieces) if pieces else 0
@@ -201,7 +200,9 @@ def scored(data: DataConfig, val: ValConfig, fingerprints: Mapping[str, str]) ->
     }
 
 
-def chunks(loader: Loader, samples: int, seed: int, share: tuple[int, int]) -> Iterator[tuple[int, Batch]]:
+def chunks(
+    loader: Loader, samples: int, seed: int, share: tuple[int, int], *, even: bool = False
+) -> Iterator[tuple[int, Batch]]:
     """The numbered batches that one rank scores in validation: all samples once, or a random draw.
 
     Args:
@@ -209,14 +210,19 @@ def chunks(loader: Loader, samples: int, seed: int, share: tuple[int, int]) -> I
         samples: number of samples to draw, if the split has more.
         seed: seed of the draw.
         share: rank and world size.
+        even: give each rank as many batches as the others: one that has fewer begins with
+            a sample that does not count, numbered -1.
     """
     rank, world = share
+    size = loader.config.batch_size
+    count = -(-min(samples, loader.epoch_length) // size)
+    if even and rank >= count % world > 0:
+        yield -1, loader.draw(1, seed=seed)
     if loader.epoch_length <= samples:
         for i, batch in enumerate(loader):
             if i % world == rank:
                 yield i, batch
         return
-    size = loader.config.batch_size
-    for i in range(-(-samples // size)):
+    for i in range(count):
         if i % world == rank:
             yield i, loader.draw(min(size, samples - i * size), seed=derive(seed, 5, i))

@@ -2,8 +2,8 @@
 
 metrics.jsonl has one object per line: `{"kind": "train", "step": 10, "loss": ...}` for training, and the same
 with the kind `val` for a validation. A run that resumes from a checkpoint first drops the lines of later
-steps, so that no step occurs twice. Rates leave out the first ten steps, in which memory is allocated and
-kernels are chosen.
+steps, so that no step occurs twice. Rates are of the steps since the line before. They leave out the first
+ten of a run, in which memory is allocated and kernels are chosen.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import sys
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -34,42 +35,62 @@ LINE_EVERY_S = 10.0
 """Seconds between two lines where stderr is not a terminal."""
 
 
-class Clock:
-    """Measures the share of the time that steps spend waiting for data."""
+@dataclass(frozen=True, kw_only=True)
+class Rates:
+    """Times of some steps."""
 
-    def __init__(self) -> None:
-        self._steps = 0
-        self._samples = 0
-        self._waited_s = self._busy_s = 0.0
-
-    def add(self, samples: int, waited_s: float, took_s: float) -> None:
-        """Add a step: the time that it waited for data, and its total time, in seconds."""
-        self._steps += 1
-        if self._steps <= WARMING:
-            return
-        self._samples += samples
-        self._waited_s += waited_s
-        self._busy_s += took_s
+    steps: int = 0
+    samples: int = 0
+    waited_s: float = 0.0
+    """Seconds spent waiting for data."""
+    busy_s: float = 0.0
+    """Seconds in all."""
 
     @property
     def known(self) -> bool:
-        """Whether enough steps were measured for rates."""
-        return self._busy_s > 0
+        """Whether any step was measured."""
+        return self.busy_s > 0
 
     @property
     def throughput(self) -> float:
         """Samples per second."""
-        return self._samples / self._busy_s if self._busy_s else 0.0
+        return self.samples / self.busy_s if self.known else 0.0
 
     @property
     def waiting(self) -> float:
         """Percent of the time that was spent waiting for data."""
-        return 100 * self._waited_s / self._busy_s if self._busy_s else 0.0
+        return 100 * self.waited_s / self.busy_s if self.known else 0.0
 
     @property
     def step_s(self) -> float:
         """Seconds per step."""
-        return self._busy_s / (self._steps - WARMING) if self._busy_s else math.nan
+        return self.busy_s / self.steps if self.known else math.nan
+
+
+class Clock:
+    """Measures how long steps take, and how long they wait for data."""
+
+    def __init__(self) -> None:
+        self._begun = 0
+        self.whole = Rates()
+        """Rates of all steps."""
+        self._window = Rates()
+
+    def add(self, samples: int, waited_s: float, took_s: float) -> None:
+        """Add a step: the time that it waited for data, and its total time, in seconds."""
+        self._begun += 1
+        if self._begun > WARMING:
+            step = Rates(steps=1, samples=samples, waited_s=waited_s, busy_s=took_s)
+            self.whole, self._window = _sum(self.whole, step), _sum(self._window, step)
+
+    def window(self) -> Rates:
+        """Rates of the steps since the last call."""
+        found, self._window = self._window, Rates()
+        return found
+
+
+def _sum(one: Rates, other: Rates) -> Rates:
+    return Rates(**{name: value + getattr(other, name) for name, value in vars(one).items()})
 
 
 class RunLog:
@@ -123,16 +144,16 @@ class RunLog:
         if self._wandb is not None:
             self._wandb.log({f"{kind}/{name}": value for name, value in numbers.items()}, step=step)
 
-    def line(self, step: int, loss: float, clock: Clock) -> None:
-        """Show the progress of the run."""
+    def line(self, step: int, loss: float, rates: Rates) -> None:
+        """Show the progress of the run, and the rates of its last steps."""
         if not self._active or self._quiet:
             return
         parts = [f"{self._label}: step {step:,}/{self._steps:,}", f"loss {loss:.4g}"]
-        if clock.known:
-            left = (self._steps - step) * clock.step_s
+        if rates.known:
+            left = (self._steps - step) * rates.step_s
             parts += [
-                f"{clock.throughput:,.0f} samples/s",
-                f"data_loading {clock.waiting:.1f}%",
+                f"{rates.throughput:,.0f} samples/s",
+                f"data_loading {rates.waiting:.1f}%",
                 f"{timedelta(seconds=round(left))} left",
             ]
         text = ", ".join(parts)

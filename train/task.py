@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -48,15 +48,23 @@ class Task(Protocol):
     def loader(self, rank: int, world_size: int) -> Loader:
         """Batches of the train split for one rank."""
 
-    def begin(self, model: nn.Module, batch: Batch, accelerator: Accelerator) -> None:
-        """Initialise from data: called once, with a rank's first batch, before the first step of a run."""
-
     def together(self, batch: Batch, piece: BatchSlice) -> Tensor | None:
         """int64 [B]: the order in which a step's rows are cut into pieces for gradient accumulation; None
-        keeps the loader's order."""
+        keeps the loader's order. Called in a reading thread."""
 
-    def loss(self, model: nn.Module, batch: Batch, piece: BatchSlice) -> tuple[Tensor, dict[str, Tensor]]:
-        """Mean loss over some rows, and further metrics that are means over the same rows."""
+    def inputs(self, batch: Batch, piece: BatchSlice) -> dict[str, Tensor]:
+        """Everything that the loss reads of some rows, on the CPU. Called in a reading thread, some steps
+        ahead: it depends on its arguments alone, and not on weights."""
+
+    def begin(self, model: nn.Module, pieces: Sequence[dict[str, Tensor]], accelerator: Accelerator) -> None:
+        """Initialise from data: called once, with the inputs of a rank's first batch, on the device, before
+        the first step of a run."""
+
+    def loss(
+        self, model: nn.Module, inputs: dict[str, Tensor], piece: BatchSlice
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Mean loss over some rows, and further metrics that are means over the same rows. It reads no number
+        back from the device, which would make a GPU wait for the host."""
 
     def after_step(self, model: nn.Module, step: int, accelerator: Accelerator) -> dict[str, float]:
         """Called after every optimizer step with the number of steps done. The counts it returns are summed
@@ -77,8 +85,14 @@ class Task(Protocol):
     def warnings(self, values: Mapping[str, Any]) -> list[str]:
         """What a user has to know of a validation, by its metrics: a line each."""
 
-    def finish(self, model: nn.Module, run: Path) -> None:
-        """Draw figures: called in the main process after each validation, or at the end if there is none."""
+    def finish(self, model: nn.Module, run: Path, weights: Mapping[str, Tensor] | None) -> None:
+        """Draw figures: called in the main process after each validation, or at the end if there is none.
+
+        Args:
+            model: the model.
+            run: directory of the run.
+            weights: all weights of the model by name; None while it is sharded, before the end of the run.
+        """
 
     def identity(self) -> dict[str, Any]:
         """Plain JSON that must stay the same when a run resumes, so that the weights fit the model."""

@@ -24,6 +24,8 @@ METADATA = b"oxcart.scenes"
 """Key of the schema's metadata that says how the scenes were made."""
 BINS = 50
 """Bins of the histograms of likeness, from 0 to 1."""
+COMPARED = 100
+"""Episodes of a scene among which its medoid is found."""
 PLOTTED = 500
 """Episodes whose pairs the histograms count."""
 CLOSEST = 20
@@ -45,7 +47,7 @@ class Scenes:
     rows: list[dict[str, Any]]
     """Census rows of the episodes."""
     numbered: bool
-    """Whether the source numbers its episodes, as LeRobot does."""
+    """Whether the source numbers its episodes, as one LeRobot dataset does."""
     labels: npt.NDArray[np.intp]
     """[E]: number of the scene of each episode; -1 if nothing is seen."""
     reasons: Mapping[str, int]
@@ -53,7 +55,7 @@ class Scenes:
     fit: npt.NDArray[np.float32]
     """[E]: likeness, from 0 to 1, of each episode to the medoid of its scene; NaN if it has none."""
     medoids: tuple[int, ...]
-    """Of each scene, the episode that is most like its others."""
+    """Of each scene, the episode that is most like others of it; of at most `COMPARED` episodes."""
     within: tuple[int, ...]
     """Pairs of episodes of one scene, by likeness, in `BINS` bins; of at most `PLOTTED` episodes."""
     between: tuple[int, ...]
@@ -138,7 +140,7 @@ def infer_scenes(
     medoids, fit = [], np.full(len(rows), np.nan, np.float32)
     for scene in range(int(own.max()) + 1):
         members = np.flatnonzero(own == scene)
-        some = members_of(members, MOST)
+        some = members_of(members, COMPARED)
         medoid = some[alike(thumbs[some], thumbs[some], workers).sum(1).argmax()]
         fit[shown[members]] = np.tanh(alike(thumbs[members], thumbs[[medoid]], workers)[:, 0])
         medoids.append(int(medoid))
@@ -155,7 +157,7 @@ def infer_scenes(
         camera=source.cameras[0].name,
         threshold=threshold,
         rows=rows,
-        numbered=source.origin == "lerobot",
+        numbered=source.origin == "lerobot" and not source.describe()["source_splits"],
         labels=labels,
         reasons=dict(reasons),
         fit=fit,

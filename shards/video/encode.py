@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from fractions import Fraction
+from itertools import chain
 
 import av
 import numpy as np
@@ -61,7 +62,7 @@ def encode_av1(frames: Frames, quality: int, most: int) -> Encoded:
     encoder.options = {"preset": str(PRESET), "crf": str(quality), "svtav1-params": "lp=1"}
     coded: list[CodedFrame] = []
     try:
-        for frame in (*_planes(frames), None):
+        for frame in chain(_planes(frames), (None,)):
             for packet in encoder.encode(frame):
                 assert packet.pts is not None
                 coded.append(CodedFrame(bytes(packet), packet.pts, packet.is_keyframe))

@@ -22,7 +22,7 @@ from oxcart.shards.video.groups import CodedFrame, group
 FOURCC = {"av1": b"AV01", "vp9": b"VP90"}
 _FILE, _FRAME = struct.Struct("<4sHH4sHHIIII"), struct.Struct("<IQ")
 
-SEQUENCE_HEADER, DELIMITER, FRAME_HEADER, FRAME = 1, 2, 3, 6
+SEQUENCE_HEADER, FRAME_HEADER, FRAME = 1, 3, 6
 """Types of the units (OBU) of AV1 that are looked at."""
 _DELIMITER = b"\x12\x00"
 

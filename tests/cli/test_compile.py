@@ -72,7 +72,7 @@ class TestSources:
     def test_a_url_of_an_unknown_scheme(self, says: Callable[[object], str]) -> None:
         assert says("hdfs://host/bridge") == (
             "store 'hdfs://host/bridge': unknown scheme 'hdfs'; expected a directory or "
-            "gs://, s3://, az://, https://, http://"
+            "gs://, s3://, az://, https://, http://, hf://"
         )
 
     @pytest.mark.parametrize("name", ["dataset_info.json", "features.json"])

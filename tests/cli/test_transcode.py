@@ -46,7 +46,10 @@ def test_compile_takes_a_codec_and_inspect_and_verify_know_it(whole: Compiled, t
     ("options", "message"),
     [
         (["--jpeg-quality", "80"], "--jpeg-quality: expected with --codec jpeg, got alone"),
-        (["--codec", "zstd", "--jpeg-quality", "80"], "jpeg quality: codec zstd has none"),
+        (
+            ["--codec", "zstd", "--jpeg-quality", "80"],
+            "--jpeg-quality: expected with --codec jpeg, got --codec zstd",
+        ),
         (["--size", "0"], "size: expected 1 to 8192 pixels per side, got 0x0"),
         (["--shard-size", "many"], "--shard-size: expected bytes like 256MiB or 1GB, got 'many'"),
     ],

@@ -581,11 +581,13 @@ def test_one_batch_overfits(kitchen: Path, tmp_path: Path) -> None:
     model = task.build()
     assert isinstance(model, LatentActionModel)
     batch = next(iter(task.loader(0, 1)))
-    task.begin(model, batch, _FakeAccelerator())  # type: ignore[arg-type]
+    piece = BatchSlice(3, torch.arange(8), 8)
+    inputs = task.inputs(batch, piece)
+    task.begin(model, [inputs], _FakeAccelerator())  # type: ignore[arg-type]
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
     losses = []
     for _ in range(120):
-        loss, metrics = task.loss(model, batch, BatchSlice(3, torch.arange(8), 8))
+        loss, metrics = task.loss(model, inputs, piece)
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()

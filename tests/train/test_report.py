@@ -13,7 +13,7 @@ import pytest
 
 from oxcart.shards.errors import ConfigError
 from oxcart.train import report as module
-from oxcart.train.report import WARMING, Clock, RunLog, by_split, read_metrics
+from oxcart.train.report import WARMING, Clock, Rates, RunLog, by_split, read_metrics
 
 
 def test_a_run_that_goes_on_drops_the_steps_that_it_takes_again(tmp_path: Path) -> None:
@@ -37,10 +37,24 @@ def test_rates_leave_out_the_first_steps() -> None:
     clock = Clock()
     for _ in range(WARMING):
         clock.add(8, 100.0, 100.0)
-    assert not clock.known
+    assert not clock.whole.known
+    assert not clock.window().known
     for _ in range(4):
         clock.add(8, 0.25, 1.0)
-    assert (clock.throughput, clock.waiting, clock.step_s) == (8.0, 25.0, 1.0)
+    assert (clock.whole.throughput, clock.whole.waiting, clock.whole.step_s) == (8.0, 25.0, 1.0)
+
+
+def test_rates_of_a_line_are_those_since_the_line_before() -> None:
+    clock = Clock()
+    for _ in range(WARMING + 5):
+        clock.add(8, 0.0, 1.0)
+    assert clock.window().throughput == 8
+    for _ in range(5):
+        clock.add(8, 2.0, 4.0)
+    last = clock.window()
+    assert (last.throughput, last.waiting, last.step_s) == (2.0, 50.0, 4.0)
+    assert clock.whole.step_s == 2.5
+    assert not clock.window().known
 
 
 def test_the_line_says_loss_rate_waiting_and_what_is_left(
@@ -51,7 +65,7 @@ def test_the_line_says_loss_rate_waiting_and_what_is_left(
     for _ in range(WARMING + 2):
         clock.add(64, 0.1, 1.0)
     report = RunLog(tmp_path, step=0, steps=100, label="laq")
-    report.line(40, 0.25, clock)
+    report.line(40, 0.25, clock.window())
     report.close()
     line = "laq: step 40/100, loss 0.25, 64 samples/s, data_loading 10.0%, 0:01:00 left\n"
     assert capsys.readouterr() == ("", line)
@@ -60,7 +74,7 @@ def test_the_line_says_loss_rate_waiting_and_what_is_left(
 def test_other_ranks_write_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     report = RunLog(tmp_path, step=0, steps=1, label="x", active=False)
     report.metrics("train", 1, {"loss": 1.0})
-    report.line(1, 1.0, Clock())
+    report.line(1, 1.0, Rates())
     report.say("hello")
     report.close()
     assert list(tmp_path.iterdir()) == []

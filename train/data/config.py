@@ -125,11 +125,13 @@ class LoaderConfig:
     check: bool = True
     """Whether to compare every chunk with its digest."""
     memory: int = 1 << 30
-    """Bytes of chunks that may be kept in memory because they are needed again soon."""
+    """Bytes of chunks that may be kept in memory because they are needed again soon; all loaders of a process
+    share the largest such limit."""
     prefetch: int = 4
     """Number of batches read in advance."""
     threads: int | None = None
-    """Threads that read, per process; None is one per core, and at least 32 if a dataset is remote."""
+    """Threads that read, per process; None is its rank's share of the cores, and at least 32 if a dataset is
+    remote."""
     cache: str | os.PathLike[str] | None = None
     """Local directory that caches data from remote datasets."""
     cache_bytes: int = 100 << 30

@@ -5,7 +5,8 @@
         batch.frames                       # uint8 [64, 2, H, W, 3]
 
 Threads read, check and decode straight into the batch, some batches in advance; there are no worker
-processes, and no copies between them. The trade-off: Python spends about 10 microseconds per frame under the
+processes, and no copies between them. Threads, and the memory for what is needed again, are shared by all
+loaders of the process. The trade-off: Python spends about 10 microseconds per frame under the
 interpreter's lock, so even tiny frames on many cores are read at a hundred thousand per second at most.
 
 The position is the number of samples handed out so far, over all ranks. Nothing else is state.
@@ -19,10 +20,10 @@ import math
 import os
 import sys
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -39,15 +40,15 @@ from oxcart.train.data.batch import Batch
 from oxcart.train.data.cache import Cache
 from oxcart.train.data.config import LoaderConfig
 from oxcart.train.data.index import SplitIndex
-from oxcart.train.data.memory import BatchMemory, check_fits
+from oxcart.train.data.memory import batch_memory, check_fits
 from oxcart.train.data.mixture import Mixture, Schedule, check_distinct
 from oxcart.train.data.order import derive
-from oxcart.train.data.reuse import Budget
+from oxcart.train.data.reuse import Budget, process_budget
 from oxcart.train.data.sampling import Window
 from oxcart.train.data.stacking import cameras_of, columns_of, common_size, common_width
 from oxcart.train.data.state import check_state, make_state
 from oxcart.train.data.stream import DatasetStream, Wanted
-from oxcart.train.data.workers import CallGroup, Workers
+from oxcart.train.data.workers import CallGroup, Workers, own_cores, process_workers
 
 REMOTE_THREADS = 32
 """Minimum number of reading threads if a dataset is remote."""
@@ -55,6 +56,7 @@ PLAN_SAMPLES = 1024
 """Number of samples located together."""
 
 Int64 = npt.NDArray[np.int64]
+T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
 
@@ -111,7 +113,7 @@ class Loader(torch.utils.data.IterableDataset[Batch]):
         self.sizes = {name: config.resize(name) or common_size(indexes, name) for name in config.cameras}
         """Camera, as it was asked for -> height and width of its frames."""
         self._annotations = by_name([StepValues.open(url, indexes) for url in config.annotations], indexes)
-        self._budget = Budget(config.memory)
+        self._budget = Budget(config.memory, process_budget(config.memory))
         self.streams = [
             DatasetStream(index, config, sizes=self.sizes, budget=self._budget, cache=own)
             for index, own in zip(indexes, caches, strict=True)
@@ -148,13 +150,16 @@ class Loader(torch.utils.data.IterableDataset[Batch]):
         self._position = 0
         self._resumed = False
         remote = any(one.store.remote for one in opened)
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        cores = own_cores()
         self.threads = config.threads or (max(REMOTE_THREADS, cores) if remote else cores)
-        """Threads that read."""
+        """Threads that read; other loaders of the process use the same."""
         self._slices = self.threads if remote else 2 * self.threads
         self._memory = {
-            name: BatchMemory(torch.cuda.is_available() if config.pin is None else config.pin)
-            for name in (*config.arrays, *(f"frames of {name}" for name in config.cameras))
+            name: batch_memory(torch.cuda.is_available() if config.pin is None else config.pin, shape)
+            for name, shape in (
+                *self._array_shapes.items(),
+                *((f"frames of {name}", shape) for name, shape in self.frame_shapes.items()),
+            )
         }
 
     def _check_memory(self) -> None:
@@ -201,7 +206,7 @@ class Loader(torch.utils.data.IterableDataset[Batch]):
 
     @cached_property
     def _workers(self) -> Workers:
-        return Workers(self.threads)
+        return process_workers(self.threads)
 
     @property
     def position(self) -> int:
@@ -217,9 +222,11 @@ class Loader(torch.utils.data.IterableDataset[Batch]):
         """Bytes of frames that this process has read from stores; the cache does not count."""
         return sum(stream.episodes.bytes_read for stream in self.streams)
 
-    def state_dict(self) -> dict[str, Any]:
-        """The position, and everything on which the order of samples depends, as plain data."""
-        return make_state(self._position, self._order, self.config.batch_size, self.world_size)
+    def state_dict(self, position: int | None = None) -> dict[str, Any]:
+        """A position, by default that after the last batch handed out, and everything on which the order of
+        samples depends, as plain data."""
+        at = self._position if position is None else position
+        return make_state(at, self._order, self.config.batch_size, self.world_size)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from a state; batch size and world size may differ.
@@ -237,14 +244,23 @@ class Loader(torch.utils.data.IterableDataset[Batch]):
 
     def __iter__(self) -> Iterator[Batch]:
         """Batches from the current position; without `repeat`, from the start unless a state was loaded."""
+        return _batches_of(self.ahead(lambda number, batch: None))
+
+    def ahead(self, work: Callable[[int, Batch], T]) -> Iterator[tuple[Batch, T, int]]:
+        """Batches from where `__iter__` begins, each with what `work` makes of it and the position after it.
+
+        Args:
+            work: called in a reading thread, ahead of the batch's use, with the number of the batch in this
+                iteration and the batch.
+        """
         if torch.utils.data.get_worker_info() is not None:
             raise ConfigError("num_workers: the loader reads in threads of its own; pass num_workers=0")
         if not self.config.repeat and not self._resumed:
             self._position = 0
         self._resumed = False
-        return self._batches()
+        return self._batches(work)
 
-    def _batches(self) -> Iterator[Batch]:
+    def _batches(self, work: Callable[[int, Batch], T]) -> Iterator[tuple[Batch, T, int]]:
         start = self._position
         end = sys.maxsize if self.config.repeat else self.epoch_length
         kept = [
@@ -252,20 +268,21 @@ class Loader(torch.utils.data.IterableDataset[Batch]):
             for i, stream in enumerate(self.streams)
         ]
         running: deque[tuple[CallGroup, Batch, int]] = deque()
-        plans = self._plans(start, end)
+        plans, numbers = self._plans(start, end), itertools.count()
         try:
             while True:
                 while len(running) <= self.config.prefetch and (plan := next(plans, None)):
                     wanted, after = plan
                     batch, calls = self._make(wanted, expected=True)
-                    running.append((self._workers.start(calls), batch, after))
+                    group = self._workers.start(calls, partial(work, next(numbers), batch))
+                    running.append((group, batch, after))
                 if not running:
                     return
                 group, batch, after = running.popleft()
-                group.wait()
+                made = group.wait()
                 self._position = after
-                yield batch
-                del group, batch  # the memory may be used for the next one
+                yield batch, made, after
+                del group, batch, made  # the memory may be used for the next one
         finally:
             for group, _, _ in running:
                 group.cancel()
@@ -424,6 +441,15 @@ class Loader(torch.utils.data.IterableDataset[Batch]):
                 )
         epoch = f"{self.epoch_length:,} samples, {len(self):,} batches of {self.config.batch_size}"
         return "\n".join([*lines, f"{self.split}: an epoch is {epoch}"])
+
+
+def _batches_of(ahead: Iterator[tuple[Batch, Any, int]]) -> Iterator[Batch]:
+    """The batches alone, none of them held longer than it is in use."""
+    while (item := next(ahead, None)) is not None:
+        batch = item[0]
+        del item
+        yield batch
+        del batch
 
 
 def _listed(datasets: str | Dataset | Sequence[str | Dataset]) -> Sequence[str | Dataset]:

@@ -61,7 +61,7 @@ def check_fits(name: str, wanted: int, what: str, remedy: str) -> None:
 
 
 class BatchMemory:
-    """Memory for one of the large tensors of batches, pinned or reused."""
+    """Memory for one of the large tensors of batches, pinned or reused; `batch_memory` shares it."""
 
     def __init__(self, pin: bool) -> None:
         self._pin = pin
@@ -88,6 +88,16 @@ class BatchMemory:
         with self._lock:
             if len(self._free) < KEPT:
                 self._free.append(base)
+
+
+_shared: weakref.WeakValueDictionary[tuple[bool, tuple[int, ...]], BatchMemory] = (
+    weakref.WeakValueDictionary()
+)
+
+
+def batch_memory(pin: bool, shape: tuple[int, ...]) -> BatchMemory:
+    """Memory for tensors of samples of a shape, shared by all loaders of the process."""
+    return _shared.setdefault((pin, shape), BatchMemory(pin))
 
 
 def _aligned(size: int) -> Frames:

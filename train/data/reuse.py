@@ -2,13 +2,16 @@
 
 Within a block of a lane (`oxcart.train.data.order`) it is known in advance how often each chunk will be
 needed. A budget in bytes limits what is kept: a chunk that finds no room is read again when it is needed
-again, so memory decides the speed and never the order.
+again, so memory decides the speed and never the order. All loaders of a process share one budget, as large as
+the largest that one of them asks for.
 """
 
 from __future__ import annotations
 
 import math
+import os
 import threading
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -195,10 +198,16 @@ class Reuse:
 
 
 class Budget:
-    """A limit on the bytes that are kept, and memory for reuse."""
+    """A limit on the bytes that are kept, and memory for reuse.
 
-    def __init__(self, size: int) -> None:
+    Args:
+        size: the limit, in bytes.
+        whole: a budget that this one is a part of; bytes are taken from both.
+    """
+
+    def __init__(self, size: int, whole: Budget | None = None) -> None:
         self.size = size
+        self._whole = whole
         self._left = size
         self._free: dict[int, list[Frames]] = {}
         self._lock = threading.Lock()
@@ -211,13 +220,15 @@ class Budget:
     def take(self, size: int) -> bool:
         """Take bytes from the budget if it has that many left, and return whether it had."""
         with self._lock:
-            if size > self._left:
+            if size > self._left or not (self._whole is None or self._whole.take(size)):
                 return False
             self._left -= size
             return True
 
     def memory(self, size: int) -> Frames:
         """An array of bytes, possibly one that was given back."""
+        if self._whole is not None:
+            return self._whole.memory(size)
         with self._lock:
             free = self._free.get(size)
             if free:
@@ -231,5 +242,28 @@ class Budget:
         with self._lock:
             self._left += size
             free = sum(key * len(arrays) for key, arrays in self._free.items())
-            if memory is not None and free + size <= self._left // 2:
+            if self._whole is not None:
+                self._whole.give(size, memory)
+            elif memory is not None and free + size <= self._left // 2:
                 self._free.setdefault(size, []).append(memory.reshape(-1))
+
+    def grow(self, size: int) -> None:
+        """Allow at least so many bytes."""
+        with self._lock:
+            more = max(0, size - self.size)
+            self.size += more
+            self._left += more
+
+
+_budgets: weakref.WeakValueDictionary[int, Budget] = weakref.WeakValueDictionary()
+"""Process -> its budget, while a loader uses it."""
+_budgets_lock = threading.Lock()
+
+
+def process_budget(size: int) -> Budget:
+    """The budget of this process, of at least so many bytes."""
+    with _budgets_lock:
+        budget = _budgets.get(os.getpid()) or Budget(size)
+        budget.grow(size)
+        _budgets[os.getpid()] = budget
+    return budget

@@ -7,6 +7,7 @@ random stream, so that ranks, accumulation and resumed runs see the same pixels.
 
 from __future__ import annotations
 
+import functools
 import itertools
 
 import torch
@@ -32,10 +33,9 @@ def augment(frames: Tensor, numbers: Tensor, config: AugmentConfig) -> Tensor:
 
     Args:
         frames: float [B, 2, 3, H, W] in [-1, 1].
-        numbers: rows of `draw_numbers` for these samples.
+        numbers: rows of `draw_numbers` for these samples, on the device.
         config: which changes are made, and how large they are.
     """
-    numbers = numbers.to(frames.device)
     if config.flip:
         mirrored = (numbers[:, 0] < 0.5).view(-1, 1, 1, 1, 1)
         frames = torch.where(mirrored, frames.flip(-1), frames)
@@ -45,11 +45,17 @@ def augment(frames: Tensor, numbers: Tensor, config: AugmentConfig) -> Tensor:
     if config.shift > 0:
         frames = shifted(frames, ((numbers[:, 8:10] * 2 - 1) * config.shift))
     if config.colour > 0:
-        orders = torch.tensor(_ORDERS, device=frames.device)
+        orders = _orders(frames.device)
         order = orders[(numbers[:, 6] * len(orders)).long()]
         frames = frames.gather(2, order.view(-1, 1, 3, 1, 1).expand_as(frames))
         frames = lit(frames, (numbers[:, 1:6] * 2 - 1) * config.colour)
     return frames
+
+
+@functools.cache
+def _orders(device: torch.device) -> Tensor:
+    """The orders of three channels, int64 [6, 3], copied to a device once."""
+    return torch.tensor(_ORDERS, device=device)
 
 
 def lit(frames: Tensor, change: Tensor) -> Tensor:
@@ -63,7 +69,7 @@ def lit(frames: Tensor, change: Tensor) -> Tensor:
 def shifted(frames: Tensor, shares: Tensor) -> Tensor:
     """Frames moved down and right by shares [B, 2] of their sides; the edge is repeated."""
     height, width = frames.shape[-2:]
-    down, right = (shares * shares.new_tensor([height, width])).round().long().unbind(1)
+    down, right = ((shares[:, i] * side).round().long() for i, side in enumerate((height, width)))
     rows = (torch.arange(height, device=frames.device) - down[:, None]).clamp(0, height - 1)
     columns = (torch.arange(width, device=frames.device) - right[:, None]).clamp(0, width - 1)
     frames = frames.gather(3, rows[:, None, None, :, None].expand_as(frames))

@@ -155,7 +155,6 @@ class NSVQ(Quantizer):
 
     @torch.no_grad()
     def count(self, counts: Tensor) -> None:
-        counts = counts.to(self.used.device)
         self.used += counts.sum(0, keepdim=True) if len(self.used) == 1 else counts
 
     @torch.no_grad()
@@ -294,10 +293,12 @@ def due_lapa(step: int) -> bool:
 
 
 def count_codes(codes: Tensor, size: int) -> Tensor:
-    """Uses int64 [n, K] of each code in each place, of codes [B, n]; repetitions count."""
-    places = torch.arange(codes.shape[1], device=codes.device)
-    counts = torch.bincount((codes + places * size).reshape(-1), minlength=codes.shape[1] * size)
-    return counts.reshape(codes.shape[1], size)
+    """Uses int64 [n, K] of each code in each place, of codes [B, n]; repetitions count.
+
+    The host would wait for bincount, which reads the largest code first."""
+    places = codes.detach().T
+    counts = places.new_zeros(len(places), size)
+    return counts.scatter_add_(1, places, torch.ones_like(places))
 
 
 def kmeans(points: Tensor, count: int, seed: int) -> Tensor:

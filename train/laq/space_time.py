@@ -106,6 +106,8 @@ class Encoder(nn.Module):
 class Decoder(nn.Module):
     """Frame t and code vectors to frame t + k."""
 
+    unit: Tensor
+
     def __init__(self, model: ModelConfig, tokens: int, dim: int, flow: FlowConfig) -> None:
         super().__init__()
         width, side = model.width, model.image_size // model.patch
@@ -118,6 +120,7 @@ class Decoder(nn.Module):
             self.motion = nn.Linear(tokens * dim, self._layers * 6)
             nn.init.normal_(self.motion.weight, std=0.05)
             nn.init.zeros_(self.motion.bias)
+            self.register_buffer("unit", torch.tensor(REACH), persistent=False)
         else:
             self.code = nn.Linear(dim, width)
             self.place = nn.Parameter(torch.randn(tokens, width) * 0.02)
@@ -152,8 +155,7 @@ class Decoder(nn.Module):
         """Motion [B, L, 2, 3] of each layer, for `move`; linear in the code vectors [B, n, d]."""
         with torch.autocast(vectors.device.type, enabled=False):  # eight bits would not do for places
             motion: Tensor = self.motion(vectors.float().flatten(1))
-        unit = motion.new_tensor(REACH)
-        return motion.view(len(motion), self._layers, 2, 3) * unit
+        return motion.view(len(motion), self._layers, 2, 3) * self.unit
 
     def _composed(self, first: Tensor, maps: Tensor, motions: Tensor) -> Tensor:
         """Moved layers of frame t over the background they uncover; each layer covers those before it."""

@@ -133,19 +133,12 @@ class LaqTask:
                 )
         return loader
 
-    def begin(self, model: nn.Module, batch: Batch, accelerator: Accelerator) -> None:
+    def begin(self, model: nn.Module, pieces: Sequence[dict[str, Tensor]], accelerator: Accelerator) -> None:
         assert isinstance(model, LatentActionModel)
-        device = accelerator.device
-        world, rank = accelerator.num_processes, accelerator.process_index
         model.eval()
-        found = []
         with torch.no_grad():
-            for rows in torch.arange(len(batch)).chunk(self._config.train.accumulate):
-                part = batch.take(slice(int(rows[0]), int(rows[-1]) + 1))
-                piece = BatchSlice(0, rows * world + rank, self._config.data.batch_size)
-                found.append(model.latents(self._frames(part, piece, device)).float().cpu())
-        mine = torch.cat(found)
-        every = gather_object([mine]) if world > 1 else [mine]
+            mine = torch.cat([model.latents(self._frames(one)).float().cpu() for one in pieces])
+        every = gather_object([mine]) if accelerator.num_processes > 1 else [mine]
         # Rank r has the rows r, r + W, ...: back in the order of the whole batch.
         model.quantizer.start(torch.stack(every, 1).flatten(0, 1), self._config.train.seed)
         self._agree(model, accelerator)
@@ -153,13 +146,21 @@ class LaqTask:
     def together(self, batch: Batch, piece: BatchSlice) -> Tensor | None:
         return None
 
-    def loss(self, model: nn.Module, batch: Batch, piece: BatchSlice) -> tuple[Tensor, dict[str, Tensor]]:
+    def inputs(self, batch: Batch, piece: BatchSlice) -> dict[str, Tensor]:
+        found = {"frames": batch.frames, "noise": self._noise(piece)}
+        if self._config.augment != AugmentConfig():
+            numbers = draw_numbers(self._config.train.seed, piece.step, piece.batch_size)
+            found["augment"] = numbers[piece.rows]
+        return found
+
+    def loss(
+        self, model: nn.Module, inputs: dict[str, Tensor], piece: BatchSlice
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         config = self._config
-        frames = self._frames(batch, piece, self._counts.device)
-        noise = self._noise(piece).to(frames.device)
-        out: LaqOutput = model(frames, noise, self.hardness(piece.step))
+        frames = self._frames(inputs)
+        out: LaqOutput = model(frames, inputs["noise"], self.hardness(piece.step))
         if model.training:
-            self._counts += count_codes(out.codes.detach(), config.quantizer.codes)
+            self._counts += count_codes(out.codes, config.quantizer.codes)
         error = functional.mse_loss(out.prediction, frames[:, 1])
         scale = 0.25 if config.model.kind == "lapa" else 1.0  # its loss is of pixels in [0, 1]
         loss = scale * error + out.loss.float()
@@ -252,7 +253,7 @@ class LaqTask:
     def warnings(self, values: Mapping[str, Any]) -> list[str]:
         return warnings_of(values, self._config.val.splits[0])
 
-    def finish(self, model: nn.Module, run: Path) -> None:
+    def finish(self, model: nn.Module, run: Path, weights: Mapping[str, Tensor] | None) -> None:
         metrics = read_metrics(run)
         draw_curves(run / "loss.png", metrics, list(self._held_out))
         last = last_validation(run)
@@ -277,13 +278,10 @@ class LaqTask:
     def state(self) -> dict[str, Any]:
         return {"config": asdict(self._config), "datasets": self.fingerprints}
 
-    def _frames(self, batch: Batch, piece: BatchSlice, device: torch.device) -> Tensor:
+    def _frames(self, inputs: dict[str, Tensor]) -> Tensor:
         """Frames as float [B, 2, 3, H, W], augmented."""
-        frames = to_float(batch.frames.to(device, non_blocking=True))
-        if self._config.augment == AugmentConfig():
-            return frames
-        numbers = draw_numbers(self._config.train.seed, piece.step, piece.batch_size)[piece.rows]
-        return augment(frames, numbers, self._config.augment)
+        frames = to_float(inputs["frames"])
+        return augment(frames, inputs["augment"], self._config.augment) if "augment" in inputs else frames
 
     def _noise(self, piece: BatchSlice) -> Tensor:
         """Noise [b, n, d] for samples: a function of seed, step and the sample's place in the step."""

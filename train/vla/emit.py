@@ -7,10 +7,12 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 from transformers import LogitsProcessor
 
+from oxcart.train.pieces import to_device
 from oxcart.train.vla.model import ActionModel, Shape, code_logits, code_loss
-from oxcart.train.vla.prompt import Prompter, to_device
+from oxcart.train.vla.prompt import Prompter
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,24 +27,26 @@ class Policy:
 
 
 def score(
-    policy: Policy, frames: Tensor, instructions: Sequence[str], codes: Tensor, forward: nn.Module
+    policy: Policy, inputs: dict[str, Tensor], codes: Tensor, forward: nn.Module
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Score known codes, each given those before it unless decoding is parallel.
 
     Args:
         policy: the policy.
-        frames: uint8 [B, H, W, 3].
-        instructions: instruction for each frame.
-        codes: int64 [B, n].
+        inputs: inputs of the prompter with room for codes, on the device.
+        codes: int64 [B, n], on the device.
         forward: the policy's model, or accelerate's wrapper of it.
 
     Returns:
         The training loss, the cross-entropy among codes alone, and the logits of codes [B, n, K].
     """
-    shape, ids = policy.shape, policy.model.ids
-    inputs = to_device(policy.prompter.encode(frames, instructions, codes), policy.device)
+    shape, ids = policy.shape, policy.model.codes
+    if shape.decoding != "parallel":
+        told = inputs["input_ids"].clone()
+        told[:, -shape.tokens - 1 : -1] = ids[codes]
+        inputs = {**inputs, "input_ids": told}
     logits = forward(inputs, keep=policy.prompter.keep)[:, : shape.tokens]
-    loss, among = code_loss(logits, codes.to(policy.device), ids, shape.head)
+    loss, among = code_loss(logits, codes, ids, shape.head)
     return loss, among, code_logits(logits, ids)
 
 
@@ -58,26 +62,26 @@ def emit(policy: Policy, frames: Tensor, instructions: Sequence[str]) -> tuple[T
         codes int64 [B, n], and the probabilities float32 [B, n, K] among codes that each was chosen from;
         autoregressive ones are given the codes chosen before.
     """
-    return emit_from(policy, to_device(policy.prompter.encode(frames, instructions, None), policy.device))
+    return emit_from(policy, to_device(policy.prompter.encode(frames, instructions), policy.device))
 
 
 @torch.no_grad()
 def emit_from(policy: Policy, inputs: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
     """Emit codes as `emit` does, from inputs that the prompter made, on the device."""
-    shape, ids = policy.shape, policy.model.ids
+    shape, ids = policy.shape, policy.model.codes
     if shape.decoding == "parallel":
         logits = policy.model(inputs, keep=policy.prompter.keep)[:, : shape.tokens]
         scores = code_logits(logits, ids)
     else:
-        allowed = torch.tensor(ids.codes, device=policy.device)
-
         # A class, since transformers looks up the signature of a function for every code.
         class Constrain(LogitsProcessor):  # type: ignore[misc]
             def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
                 kept = torch.full_like(scores, float("-inf"))
-                kept[:, allowed] = scores[:, allowed]
+                kept[:, ids] = scores[:, ids]
                 return kept
 
+        if isinstance(policy.model.backbone, FSDPModule):
+            policy.model.backbone.unshard()  # generation enters the vision tower without the model around it
         made = policy.model.backbone.generate(  # type: ignore[operator]
             **inputs,
             logits_processor=[Constrain()],
@@ -88,5 +92,5 @@ def emit_from(policy: Policy, inputs: dict[str, Tensor]) -> tuple[Tensor, Tensor
             output_scores=True,
             return_dict_in_generate=True,
         )
-        scores = torch.stack(made.scores, 1)[..., ids.codes].float()
+        scores = code_logits(torch.stack(made.scores, 1), ids)
     return scores.argmax(-1), scores.softmax(-1)

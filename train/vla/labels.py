@@ -18,6 +18,7 @@ from oxcart.train.data.config import rate_of
 from oxcart.train.laq.label import Labeller, open_producer, open_run
 from oxcart.train.laq.model import NONE, to_float
 from oxcart.train.laq.validate import pairs_of
+from oxcart.train.pieces import to_device
 from oxcart.train.vla.config import VlaDataConfig
 
 NAME = "codes"
@@ -57,13 +58,21 @@ class Labels:
         frames: Tensor = batch.frames if self.files else batch.frames[:, 0]
         return frames
 
+    def inputs(self, batch: Batch) -> dict[str, Tensor]:
+        """What the codes of a batch are made of, on the CPU: the codes themselves, or pairs of frames."""
+        return {"codes": batch.annotations[NAME].long()} if self.files else {"pairs": batch.frames}
+
     @torch.no_grad()
-    def of(self, batch: Batch) -> Tensor:
-        """Codes of a batch: int64 [B, n], `NONE` where latents are not finite."""
+    def codes_of(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        """Codes int64 [B, n], on the device of their inputs; `NONE` where latents are not finite."""
         if self.files:
-            return batch.annotations[NAME].long()
+            return inputs["codes"]
         assert self.laq is not None
-        return self.laq.model.encode(to_float(batch.frames.to(self.laq.device))).long()
+        return self.laq.model.encode(to_float(inputs["pairs"])).long()
+
+    def of(self, batch: Batch, device: torch.device) -> Tensor:
+        """Codes of a batch on a device."""
+        return self.codes_of(to_device(self.inputs(batch), device))
 
     def check(self, loader: Loader) -> None:
         """Refuse labels that lack the codes of a sample, or are out of range.

@@ -59,9 +59,13 @@ class ActionModel(nn.Module):
         own: vectors of ids beyond the backbone's embedding.
     """
 
+    codes: Tensor
+    """int64 [K]: id of each code, on the device of the model."""
+
     def __init__(self, backbone: nn.Module, ids: ActionIds, own: OwnRows | None) -> None:
         super().__init__()
         self.backbone, self.own, self.ids = backbone, own, ids
+        self.register_buffer("codes", torch.tensor(ids.codes), persistent=False)
         if own is not None:
             own.attach(backbone)
 
@@ -208,19 +212,19 @@ def groups(model: ActionModel, decay: float, new_rate: float) -> list[dict[str, 
     return [group for group in made if group["params"]]
 
 
-def code_logits(logits: Tensor, ids: ActionIds) -> Tensor:
-    """Select the logits float32 [B, n, K] of codes from logits [B, n, V]."""
-    return logits[..., ids.codes].float()
+def code_logits(logits: Tensor, ids: Tensor) -> Tensor:
+    """Select the logits float32 [B, n, K] of codes, by their ids [K], from logits [B, n, V]."""
+    return logits[..., ids].float()
 
 
-def code_loss(logits: Tensor, codes: Tensor, ids: ActionIds, head: str) -> tuple[Tensor, Tensor]:
+def code_loss(logits: Tensor, codes: Tensor, ids: Tensor, head: str) -> tuple[Tensor, Tensor]:
     """Mean cross-entropies of codes [B, n] given logits [B, n, V]: the training loss, and that among codes
-    alone.
+    alone, whose ids [K] are given.
 
     A separate head scores nothing but codes, so the two are equal.
     """
     among = functional.cross_entropy(code_logits(logits, ids).flatten(0, 1), codes.flatten())
     if head == "head":
         return among, among
-    targets = torch.tensor(ids.codes, device=logits.device)[codes]
+    targets = ids[codes]
     return functional.cross_entropy(logits.float().flatten(0, 1), targets.flatten()), among

@@ -14,6 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import torch
 import transformers
 from transformers import AutoConfig, AutoImageProcessor, AutoProcessor, AutoTokenizer, ProcessorMixin
 from transformers.models.auto.processing_auto import PROCESSOR_MAPPING_NAMES
@@ -62,6 +63,29 @@ def load_processor(model: str) -> Any:
             "put a chat_template.jinja beside the tokenizer"
         )
     return processor
+
+
+def check_fast(processor: Any, model: str, device: torch.device) -> None:
+    """Refuse an image processor that works through PIL for a GPU, which would wait for it.
+
+    Args:
+        processor: a processor of `load_processor`.
+        model: name of the model, for messages.
+        device: device that trains.
+
+    Raises:
+        ConfigError: the device is a GPU, and torchvision or the family's fast image processor is missing.
+    """
+    images = processor.image_processor
+    if device.type != "cuda" or getattr(images, "backend", "pil") != "pil":
+        return
+    remedy = "install torchvision: pip install torchvision"
+    if find_spec("torchvision") is not None:
+        remedy = "its family has no other; choose another model, or train.device=cpu"
+    raise ConfigError(
+        f"model: the image processor of {model}, {type(images).__name__}, works through PIL, which "
+        f"a GPU would wait for; {remedy}"
+    )
 
 
 def build_processor(kind: Any, images: Any, tokenizer: Any, template: str | None, **own: Any) -> Any:

@@ -7,7 +7,8 @@ token. The parts are joined as ids.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -104,6 +105,7 @@ class Prompter:
         pad = self._tokenizer.pad_token_id
         self.pad: int = self._tokenizer.eos_token_id if pad is None else pad
         """Id that pads shorter rows."""
+        self._lock = threading.Lock()  # of what follows, and of the tokenizer, which changes when it is used
         self._texts: dict[str, list[int]] = {}
         self._known: dict[tuple[int, ...], tuple[list[int], list[int], list[str]]] = {}
         defaults = getattr(type(processor), "images_kwargs", None) or {}
@@ -118,31 +120,29 @@ class Prompter:
         codes."""
         return self._tokens + (1 if self._parallel else 2)
 
-    def encode(self, frames: Tensor, instructions: Sequence[str], codes: Tensor | None) -> dict[str, Tensor]:
-        """Inputs of one forward pass.
+    def encode(self, frames: Tensor, instructions: Sequence[str], *, room: bool = False) -> dict[str, Tensor]:
+        """Inputs of one forward pass. Several threads may encode at once.
 
         Args:
             frames: uint8 [B, H, W, 3].
             instructions: instruction for each frame.
-            codes: int64 [B, n]: the codes that autoregressive decoding is given; None to ask for the first.
-                Parallel decoding asks for all codes by the blank of each place.
+            room: leave room for the codes that autoregressive decoding is given, which are written there when
+                they are known; else ask for the first. Parallel decoding asks for all codes by the blank of
+                each place.
 
         Returns:
             `input_ids`, `attention_mask` [B, L], and the images in the family's form.
         """
         ids = self._ids
         if self._parallel:
-            tails = [[ids.open, *ids.blanks, ids.close]] * len(frames)
-        elif codes is None:
-            tails = [[ids.open]] * len(frames)
+            tail = [ids.open, *ids.blanks, ids.close]
         else:
-            tails = [[ids.open, *(ids.codes[code] for code in row), ids.close] for row in codes.tolist()]
-        arrays = frames.cpu().numpy()
-        before, after, names = self._around(arrays[0])
-        rows = [
-            [*before, *self._user(instruction), *after, *tail]
-            for instruction, tail in zip(instructions, tails, strict=True)
-        ]
+            tail = [ids.open, *([ids.codes[0]] * self._tokens), ids.close] if room else [ids.open]
+        arrays = frames.numpy()
+        with self._lock:
+            before, after, names = self._around(arrays[0])
+            said = [self._user(instruction) for instruction in instructions]
+        rows = [[*before, *user, *after, *tail] for user in said]
         made = self._processor.image_processor([[frame] for frame in arrays], **self._image_options)
         longest = max(map(len, rows))
         padded = np.full((len(rows), longest), self.pad, np.int64)
@@ -180,7 +180,8 @@ class Prompter:
 
     def lengths(self, instructions: Sequence[str]) -> list[int]:
         """Tokens of the user's message, for each instruction."""
-        return [len(self._user(one)) for one in instructions]
+        with self._lock:
+            return [len(self._user(one)) for one in instructions]
 
     def _user(self, instruction: str) -> list[int]:
         found = self._texts.get(instruction)
@@ -210,8 +211,3 @@ class Prompter:
     def describe(self) -> dict[str, Any]:
         """The template as plain JSON."""
         return asdict(self._prompt)
-
-
-def to_device(inputs: Mapping[str, Tensor], device: torch.device) -> dict[str, Tensor]:
-    """Inputs, moved to a device."""
-    return {name: value.to(device, non_blocking=True) for name, value in inputs.items()}

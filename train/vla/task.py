@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from oxcart.manifests.dataset import Dataset
-from oxcart.shards.errors import ConfigError
+from oxcart.shards.errors import ConfigError, NotFiniteError
 from oxcart.shards.files import write_file
 from oxcart.train.data import Batch, Loader
 from oxcart.train.data.order import derive
@@ -30,6 +30,7 @@ from oxcart.train.loaders import (
     training_loader,
 )
 from oxcart.train.loop import Result
+from oxcart.train.pieces import to_device
 from oxcart.train.ranks import gathered
 from oxcart.train.report import by_split, describe, last_validation, read_metrics
 from oxcart.train.run import run_task
@@ -43,7 +44,7 @@ from oxcart.train.vla.labels import open_labels
 from oxcart.train.vla.metrics import CodedSamples, Guess, guesses, measure
 from oxcart.train.vla.model import ActionModel, Shape, build, groups
 from oxcart.train.vla.policy import save_policy
-from oxcart.train.vla.processor import load_processor
+from oxcart.train.vla.processor import check_fast, load_processor
 from oxcart.train.vla.prompt import Prompter, read_prompt
 
 THUMB = 16
@@ -69,6 +70,7 @@ class VlaTask:
         self._prompt = read_prompt(config.vla.prompt)
         self._labels = open_labels(config.data, list(self._datasets.values()), device)
         self._processor = load_processor(config.model)
+        check_fast(self._processor, config.model, device)
         self._shape = Shape(
             head=config.vla.head,
             decoding=config.vla.decoding,
@@ -89,6 +91,7 @@ class VlaTask:
         self._policy: Policy | None = None
         self._frames: tuple[int, int] = (0, 0)
         self._panel: Panel | None = None
+        self._sharded = config.train.shard == "full"
 
     def _open(self, splits: Sequence[str]) -> dict[str, dict[str, Loader]]:
         """Split -> dataset -> loader, for datasets that have the split."""
@@ -146,7 +149,7 @@ class VlaTask:
         self._frames = loader.size
         return loader
 
-    def begin(self, model: nn.Module, batch: Batch, accelerator: Accelerator) -> None:
+    def begin(self, model: nn.Module, pieces: Sequence[dict[str, Tensor]], accelerator: Accelerator) -> None:
         """Do nothing: there is no codebook to start."""
 
     def together(self, batch: Batch, piece: BatchSlice) -> Tensor | None:
@@ -155,15 +158,21 @@ class VlaTask:
         lengths = self._policy.prompter.lengths(self._drawn(batch, piece))
         return torch.tensor(lengths).argsort(stable=True)
 
-    def loss(self, model: nn.Module, batch: Batch, piece: BatchSlice) -> tuple[Tensor, dict[str, Tensor]]:
-        labels, policy = self._labels, self._policy
-        assert policy is not None
-        codes = labels.of(batch).to(self._device)
+    def inputs(self, batch: Batch, piece: BatchSlice) -> dict[str, Tensor]:
+        assert self._policy is not None
+        frames = self._changed(self._labels.frames(batch), piece)
+        encoded = self._policy.prompter.encode(frames, self._drawn(batch, piece), room=True)
+        return {**encoded, **self._labels.inputs(batch)}
+
+    def loss(
+        self, model: nn.Module, inputs: dict[str, Tensor], piece: BatchSlice
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        assert self._policy is not None
+        codes = self._labels.codes_of(inputs)
         nothing = (codes == NONE).any()  # not read here, which would wait for the GPU; the loss becomes NaN
         codes = codes.clamp_min(0)
-        frames = self._changed(labels.frames(batch), piece)
-        said = self._drawn(batch, piece)
-        loss, among, logits = score(policy, frames, said, codes, model)
+        encoded = {name: value for name, value in inputs.items() if name not in ("codes", "pairs")}
+        loss, among, logits = score(self._policy, encoded, codes, model)
         right = (logits.argmax(-1) == codes).float().mean()
         return loss.masked_fill(nothing, torch.nan), {"nll": among, "accuracy": right}
 
@@ -226,22 +235,32 @@ class VlaTask:
 
         def ask() -> list[tuple[int, Any]]:
             parts: list[tuple[int, Any]] = []
-            for i, batch in chunks(loader, count, self._config.val.seed, share):
-                true, frames = labels.of(batch).cpu(), labels.frames(batch)
+            failure = None
+            for i, batch in chunks(loader, count, self._config.val.seed, share, even=self._sharded):
+                true, frames = labels.of(batch, policy.device), labels.frames(batch)
+                encoded = policy.prompter.encode(frames, batch.instruction, room=True) if model else {}
                 refuse((true == NONE).any(1), batch, "latents")
                 pixels = frames.permute(0, 3, 1, 2).float()
                 thumbs = functional.adaptive_avg_pool2d(pixels, THUMB).flatten(1).double().numpy()
                 codes, nll = true, torch.zeros(true.shape)
                 if model:
                     with accelerator.autocast():
-                        codes = emit(policy, frames, batch.instruction)[0].cpu()
-                        _, _, logits = score(policy, frames, batch.instruction, true, policy.model)
-                    told = logits.log_softmax(-1).cpu()
-                    nll = -told.gather(-1, true[..., None])[..., 0]
-                    refuse(~nll.isfinite().all(1), batch, "logits")
+                        # First, since a model that is sharded begins with a whole pass.
+                        _, _, logits = score(policy, to_device(encoded, policy.device), true, policy.model)
+                        codes = emit(policy, frames, batch.instruction)[0]
+                    told = logits.log_softmax(-1)
+                    nll = -told.gather(-1, true[..., None])[..., 0].cpu()
+                    try:
+                        refuse(~nll.isfinite().all(1), batch, "logits")
+                    except NotFiniteError as error:
+                        failure = failure or error  # raised once no rank waits for this one's passes
+                if i < 0:
+                    continue
                 places = zip(batch.environment, batch.key, batch.t.tolist(), strict=True)
                 about = thumbs, list(batch.instruction), list(places)
-                parts.append((i, (true.numpy(), codes.numpy(), nll.double().numpy(), *about)))
+                parts.append((i, (true.cpu().numpy(), codes.cpu().numpy(), nll.double().numpy(), *about)))
+            if failure is not None:
+                raise failure
             return parts
 
         found = [part for _, part in gathered(ask, accelerator)]
@@ -260,7 +279,7 @@ class VlaTask:
             codes, _ = emit(self._policy, frames, batch.instruction)
         return Panel(
             frames=frames,
-            true=self._labels.of(batch).cpu(),
+            true=self._labels.of(batch, self._device).cpu(),
             predicted=codes.cpu(),
             instructions=list(batch.instruction),
         )
@@ -268,7 +287,7 @@ class VlaTask:
     def warnings(self, values: Mapping[str, Any]) -> list[str]:
         return []
 
-    def finish(self, model: nn.Module, run: Path) -> None:
+    def finish(self, model: nn.Module, run: Path, weights: Mapping[str, Tensor] | None) -> None:
         assert self._policy is not None
         config = self._config
         about = {
@@ -277,7 +296,8 @@ class VlaTask:
             "laq": config.data.laq,
             "lora": config.vla.tune == "lora",
         }
-        save_policy(self._policy, self._processor, run, config.model, about)
+        if weights is not None:
+            save_policy(self._policy, self._processor, run, config.model, about, weights)
         metrics = read_metrics(run)
         draw_curves(run / "loss.png", metrics, list(self._held_out))
         last = last_validation(run)

@@ -15,6 +15,7 @@ from lerobot_writer import DATA, SIZE, TOP, RobotTake, edit_table, png, write_le
 
 from oxcart.compile.sample.rlds import RldsSampleConfig, write_rlds
 from oxcart.compile.scenes.backgrounds import Background, read_backgrounds
+from oxcart.compile.scenes.cluster import THRESHOLD
 from oxcart.compile.scenes.infer import Scenes, infer_scenes, scene_name
 from oxcart.compile.scenes.page import page
 from oxcart.compile.sources import open_source
@@ -76,7 +77,8 @@ def test_a_compile_splits_by_the_table_that_people_may_correct(lerobot: Path, tm
     table, out = tmp_path / "scenes.csv", tmp_path / "out"
     result = cli("scenes", lerobot, "-o", table, "--html", tmp_path / "page.html", "--json")
     assert result.exit_code == 0, result.output
-    assert json.loads(result.stdout)["scenes"] == 6
+    said = json.loads(result.stdout)
+    assert (said["scenes"], said["threshold"]) == (6, THRESHOLD)
     text = table.read_text()
     table.write_text(text.replace("scene-0002", "scene-0001"))
     told = ("--environment-table", table, "--val-fraction", "0.2", "--workers", 1, "--quiet")
@@ -97,6 +99,19 @@ def test_tables_of_both_forms_say_the_same(rlds: Path, lerobot: Path) -> None:
         lines = list(csv.DictReader(found.to_bytes("x.csv").decode().splitlines()))
         assert [one["environment"] for one in lines] == table["environment"].to_pylist()
         assert json.loads((table.schema.metadata or {})[b"oxcart.scenes"])["threshold"] == 0.6
+
+
+def test_folders_of_splits_are_told_by_keys(rlds: Path, tmp_path: Path) -> None:
+    rows, source = census_of(rlds).table.to_pylist(), open_source(SourceConfig(url=str(rlds)))
+    write_port(tmp_path / "two/train", source, rows[::2])
+    write_port(tmp_path / "two/val", source, rows[1::2])
+    table = tmp_path / "scenes.csv"
+    assert cli("scenes", tmp_path / "two", "-o", table, "--quiet").exit_code == 0
+    assert table.read_text().startswith("key,environment")
+    found = cli("scan", tmp_path / "two", "--environment-table", table, "--json")
+    assert {one["name"] for one in json.loads(found.stdout)["environments"]} == {
+        scene_name(i) for i in range(6)
+    }
 
 
 def test_episodes_that_show_nothing_have_no_scene(rlds: Path, tmp_path: Path) -> None:

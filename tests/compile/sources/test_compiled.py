@@ -17,7 +17,7 @@ from oxcart.compile.transcode import TranscodeConfig, prepare
 from oxcart.manifests.tables import table_bytes
 from sample_compile import CAMERAS, Compiled, census_of, rows_of
 
-NOT_KEPT = ("duplicate", "instructions")
+NOT_KEPT = ("duplicate", "instructions", "sketch")
 """What a dataset does not keep, or not whole."""
 
 

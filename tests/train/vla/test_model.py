@@ -13,13 +13,13 @@ from tokenizers import AddedToken
 
 from oxcart.shards.errors import ConfigError
 from oxcart.train.vla.config import DECODINGS, HEADS
-from oxcart.train.vla.emit import emit, score
+from oxcart.train.vla.emit import emit
 from oxcart.train.vla.ids import embedding_of, take_ids, writing_of
 from oxcart.train.vla.model import groups, in_tower, load_backbone
-from oxcart.train.vla.processor import load_processor
+from oxcart.train.vla.processor import check_fast, load_processor
 from oxcart.train.vla.prompt import read_prompt
 from oxcart.train.vla.tiny import VlmConfig, write_vlm
-from tiny_vla import CODES, TOKENS, policy
+from tiny_vla import CODES, TOKENS, policy, scored
 
 FRAMES = torch.randint(256, (3, 32, 32, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 TEXTS = ["push the red block left", "", "slide the green cup to the corner, then lift the bowl"]
@@ -74,7 +74,7 @@ def test_replaced_ids_are_told_by_id_and_texts_keep_their_meaning(smol: Path) ->
     tokenizer = load_processor(str(smol)).tokenizer
     words = [tokenizer.decode([i]) for i in made.model.ids.all]
     text = "".join(words)
-    inputs = made.prompter.encode(FRAMES[:1], [text], None)
+    inputs = made.prompter.encode(FRAMES[:1], [text])
     row = inputs["input_ids"][0].tolist()
     assert [i for i in row if i in set(made.model.ids.all)] == [made.model.ids.open], "spelt in bytes"
     assert text.strip() in tokenizer.decode(row[:-1])
@@ -89,8 +89,8 @@ def test_a_vocabulary_without_spare_ids_is_refused(smol: Path) -> None:
 def test_an_instruction_with_action_text_is_text(vlm: Path) -> None:
     made = policy(vlm)
     text = "say <ACT_3></ACTION> <|im_end|> <end_of_utterance> <image> <|image_pad|> now"
-    inputs = made.prompter.encode(FRAMES[:1], [text], None)
-    plain = made.prompter.encode(FRAMES[:1], ["say now"], None)
+    inputs = made.prompter.encode(FRAMES[:1], [text])
+    plain = made.prompter.encode(FRAMES[:1], ["say now"])
     row, other = inputs["input_ids"][0].tolist(), plain["input_ids"][0].tolist()
     assert [i for i in row if i in set(made.model.ids.all)] == [made.model.ids.open]
     special = set(load_processor(str(vlm)).tokenizer.added_tokens_decoder)
@@ -105,7 +105,7 @@ def test_added_tokens_that_are_not_special_are_text_too(qwen: Path, tmp_path: Pa
     tokenizer.save_pretrained(own)
     made = policy(own)
     (thought,) = load_processor(str(own)).tokenizer("<think>")["input_ids"]
-    row = made.prompter.encode(FRAMES[:1], ["say <think> now"], None)["input_ids"][0].tolist()
+    row = made.prompter.encode(FRAMES[:1], ["say <think> now"])["input_ids"][0].tolist()
     assert thought not in row
     assert "say <think> now" in tokenizer.decode(row[:-1])
 
@@ -118,8 +118,8 @@ def test_images_are_not_cut_into_tiles(smol: Path, tmp_path: Path) -> None:
     settings["image_processor"] |= {"do_image_splitting": True, "size": {"longest_edge": 128}}
     (own / "processor_config.json").write_text(json.dumps(settings))
     assert load_processor(str(own)).image_processor.do_image_splitting
-    for name, value in policy(smol).prompter.encode(FRAMES, TEXTS, None).items():
-        assert policy(own).prompter.encode(FRAMES, TEXTS, None)[name].shape == value.shape, name
+    for name, value in policy(smol).prompter.encode(FRAMES, TEXTS).items():
+        assert policy(own).prompter.encode(FRAMES, TEXTS)[name].shape == value.shape, name
 
 
 def test_what_a_model_says_of_generation_changes_no_code(qwen: Path, tmp_path: Path) -> None:
@@ -153,7 +153,7 @@ def test_checkpointing_does_not_go_back_through_a_frozen_tower(vlm: Path, tune: 
     )
     first = next(iter(tower.modules())) if not isinstance(tower, torch.nn.ModuleList) else tower[0]
     first.register_forward_hook(lambda module, given, out: features.append(out))
-    score(made, FRAMES, TEXTS, KNOWN, made.model)[0].backward()  # type: ignore[no-untyped-call]
+    scored(made, FRAMES, TEXTS, KNOWN)[0].backward()  # type: ignore[no-untyped-call]
     assert features
     for one in features:
         tensor = one if isinstance(one, torch.Tensor) else next(iter(one.values()))
@@ -163,14 +163,16 @@ def test_checkpointing_does_not_go_back_through_a_frozen_tower(vlm: Path, tune: 
 def test_the_loss_is_on_action_positions_whatever_the_image_and_padding(vlm: Path) -> None:
     made = policy(vlm)
     ids = made.model.ids
-    inputs = made.prompter.encode(FRAMES, TEXTS, KNOWN)
-    tails = inputs["input_ids"][:, -made.prompter.keep :]
+    told: list[dict[str, torch.Tensor]] = []
+    made.model.register_forward_pre_hook(lambda module, given: told.append(given[0]))
+    scored(made, FRAMES, TEXTS, KNOWN)
+    tails = told[0]["input_ids"][:, -made.prompter.keep :]
     wanted = [[ids.open, *(ids.codes[code] for code in row), ids.close] for row in KNOWN.tolist()]
     assert tails.tolist() == wanted
-    assert (inputs["attention_mask"].sum(1) != inputs["attention_mask"].shape[1]).any()
+    assert (told[0]["attention_mask"].sum(1) != told[0]["attention_mask"].shape[1]).any()
     big = torch.zeros(1, 64, 32, 3, dtype=torch.uint8)
-    taller = made.prompter.encode(big, TEXTS[:1], KNOWN[:1])
-    assert taller["input_ids"][0, -made.prompter.keep :].tolist() == wanted[0]
+    scored(made, big, TEXTS[:1], KNOWN[:1])
+    assert told[1]["input_ids"][0, -made.prompter.keep :].tolist() == wanted[0]
 
 
 @pytest.mark.parametrize(("height", "width"), [(32, 32), (64, 32), (30, 47)])
@@ -190,7 +192,7 @@ def test_inputs_are_those_of_the_familys_processor(vlm: Path, height: int, width
         images_kwargs={"input_data_format": "channels_last"},
     )
     for _ in range(2):  # what is kept of a size is used from the second time on
-        inputs = made.prompter.encode(frames, [TEXTS[0]] * 2, None)
+        inputs = made.prompter.encode(frames, [TEXTS[0]] * 2)
         assert inputs.keys() == theirs.keys()
         tokenizer = processor.tokenizer
         for row, their in zip(inputs["input_ids"].tolist(), theirs["input_ids"], strict=True):
@@ -206,9 +208,9 @@ def test_padding_changes_nothing(vlm: Path, decoding: str) -> None:
     made = policy(vlm, f"vla.decoding={decoding}")
     made.model.eval()
     with torch.no_grad():
-        together = score(made, FRAMES, TEXTS, KNOWN, made.model)[2]
+        together = scored(made, FRAMES, TEXTS, KNOWN)[2]
         for i in range(3):
-            alone = score(made, FRAMES[i : i + 1], TEXTS[i : i + 1], KNOWN[i : i + 1], made.model)[2]
+            alone = scored(made, FRAMES[i : i + 1], TEXTS[i : i + 1], KNOWN[i : i + 1])[2]
             torch.testing.assert_close(alone[0], together[i], rtol=1e-4, atol=1e-5)
 
 
@@ -221,7 +223,7 @@ def test_generation_stays_among_codes_and_is_what_was_scored(vlm: Path, head: st
         if made.model.own is None:  # a token that would win everywhere, were it allowed
             writing_of(made.model.backbone).weight[5] *= 100
         codes, probabilities = emit(made, FRAMES, TEXTS)
-        logits = score(made, FRAMES, TEXTS, codes, made.model)[2]
+        logits = scored(made, FRAMES, TEXTS, codes)[2]
     assert codes.shape == (3, TOKENS)
     assert ((codes >= 0) & (codes < CODES)).all()
     torch.testing.assert_close(probabilities, logits.softmax(-1), rtol=1e-4, atol=1e-5)
@@ -231,7 +233,7 @@ def test_generation_stays_among_codes_and_is_what_was_scored(vlm: Path, head: st
 @pytest.mark.parametrize("head", HEADS)
 def test_lora_trains_low_ranks_and_new_rows_alone(vlm: Path, head: str) -> None:
     made = policy(vlm, f"vla.head={head}", "vla.tune=lora", "vla.new_rate=3")
-    loss = score(made, FRAMES, TEXTS, KNOWN, made.model)[0]
+    loss = scored(made, FRAMES, TEXTS, KNOWN)[0]
     loss.backward()  # type: ignore[no-untyped-call]
     learning = {name: one for name, one in made.model.named_parameters() if one.requires_grad}
     assert all("lora_" in name or "trainable_tokens" in name or name.startswith("own.") for name in learning)
@@ -255,7 +257,7 @@ def test_checkpointing_changes_no_gradient(vlm: Path) -> None:
     for on in ("false", "true"):
         made = policy(vlm, f"vla.checkpointing={on}")
         made.model.train()
-        loss = score(made, FRAMES, TEXTS, KNOWN, made.model)[0]
+        loss = scored(made, FRAMES, TEXTS, KNOWN)[0]
         loss.backward()  # type: ignore[no-untyped-call]
         found.append((loss, embedding_of(made.model.backbone).weight.grad))
     torch.testing.assert_close(found[0], found[1])
@@ -295,3 +297,11 @@ def test_a_model_that_is_not_there_is_refused() -> None:
     for load in (load_processor, load_backbone):
         with pytest.raises(ConfigError, match="'nobody/nothing' is neither a directory nor a model"):
             load("nobody/nothing")
+
+
+def test_an_image_processor_of_pil_is_refused_for_a_gpu_alone(qwen: Path) -> None:
+    processor = load_processor(str(qwen))
+    check_fast(processor, "qwen", torch.device("cpu"))
+    if processor.image_processor.backend == "pil":
+        with pytest.raises(ConfigError, match=r"^model: the image processor of qwen, .* PIL"):
+            check_fast(processor, "qwen", torch.device("cuda"))

@@ -33,14 +33,14 @@ from oxcart.train.statistics import make_units
 from oxcart.train.task import BatchSlice
 from oxcart.train.vla import policy as policies
 from oxcart.train.vla.config import vla_config
-from oxcart.train.vla.emit import emit, score
+from oxcart.train.vla.emit import emit
 from oxcart.train.vla.policy import load_policy, save_policy
 from oxcart.train.vla.predict import predict
 from oxcart.train.vla.processor import load_processor
 from oxcart.train.vla.task import VlaTask
 from tiny_laq import assert_same_checkpoints, lines, weights
 from tiny_laq import trained as trained_laq
-from tiny_vla import CODES, TOKENS, policy, small, trained, write_codes
+from tiny_vla import CODES, TOKENS, policy, scored, small, trained, write_codes
 
 
 @pytest.mark.system
@@ -78,8 +78,8 @@ def test_a_reloaded_run_predicts_what_the_run_did(
     seen: list[Any] = []
     original = VlaTask.finish
 
-    def finish(self: VlaTask, model: nn.Module, run: Path) -> None:
-        original(self, model, run)
+    def finish(self: VlaTask, model: nn.Module, run: Path, weights: Any) -> None:
+        original(self, model, run, weights)
         assert self._policy is not None
         frames = torch.full((2, 32, 32, 3), 90, dtype=torch.uint8)
         model.eval()
@@ -276,7 +276,7 @@ def test_validation_stands_beside_baselines(qwen: Path, kitchen: Path, codes: Pa
         assert last[f"{split}/accuracy"] == pytest.approx((said == true).float().mean().item())
         assert last[f"{split}/exact"] == pytest.approx((said == true).all(1).float().mean().item())
         with torch.no_grad():
-            nll = score(made, batch.frames, batch.instruction, true, made.model)[1].item()
+            nll = scored(made, batch.frames, batch.instruction, true)[1].item()
         assert last[f"{split}/nll"] == pytest.approx(nll, rel=1e-4)
         by_frequency = -np.log(shares[np.arange(TOKENS), true]).mean()
         assert last[f"{split}/unigram_nll"] == pytest.approx(by_frequency), "of train"
@@ -314,7 +314,7 @@ def test_codes_made_while_training_are_those_of_the_annotation(
         every: dict[tuple[str, int], list[int]] = {}
         for loader in task._open(["train", "val"]).values():
             for batch in loader[next(iter(loader))]:
-                own = task._labels.of(batch).tolist()
+                own = task._labels.of(batch, torch.device("cpu")).tolist()
                 every |= dict(zip(zip(batch.key, batch.t.tolist(), strict=True), own, strict=True))
         found.append(every)
     assert len(found[0]) > 100
@@ -356,9 +356,8 @@ def test_codes_of_several_datasets_come_from_their_own_annotations(
         said[stream.index.dataset.manifest.fingerprint] = {row["key"]: row["instruction"] for row in table}
     seen = set()
     for _, batch in zip(range(12), loader, strict=False):
-        rows = zip(
-            batch.key, batch.instruction, batch.t.tolist(), task._labels.of(batch).tolist(), strict=True
-        )
+        found = task._labels.of(batch, torch.device("cpu")).tolist()
+        rows = zip(batch.key, batch.instruction, batch.t.tolist(), found, strict=True)
         for key, instruction, t, own in rows:
             of = [name for name, texts in said.items() if texts.get(key) == instruction]
             if len(of) == 1:  # the two samples have some keys in common

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
 
@@ -15,7 +16,10 @@ from lerobot_writer import TOP, Frame, RobotTake, write_lerobot
 from oxcart.compile.images import Resize
 from oxcart.compile.sources import open_source
 from oxcart.compile.sources.base import Film, SourceConfig
+from oxcart.compile.sources.lerobot import films
+from oxcart.compile.sources.lerobot.mp4 import SampleTable
 from oxcart.shards.codec import decode
+from oxcart.shards.store import Store
 from sample_compile import census_of
 
 
@@ -83,10 +87,20 @@ def test_an_episode_that_ends_between_frames_that_refer_to_each_other_is_no_whol
 
 
 def test_a_container_that_only_ffmpeg_can_read_is_the_same_source(tmp_path: Path) -> None:
-    takes = [RobotTake(steps=6), RobotTake(steps=4)]
-    usual = write_lerobot(tmp_path / "usual" / "set", takes)
-    root = write_lerobot(tmp_path / "set", takes, muxer={"movflags": "frag_keyframe+empty_moov"})
-    assert census_of(root, kind="lerobot").table.equals(census_of(usual, kind="lerobot").table)
+    root = write_lerobot(tmp_path / "set", [RobotTake(steps=6), RobotTake(steps=4)], cameras={TOP: "video"})
+    usual = census_of(root, kind="lerobot").table
+    path = next(root.rglob("*.mp4")).rename(tmp_path / "usual.mp4")
+    options = {"movflags": "frag_keyframe+empty_moov"}
+    with (
+        av.open(str(path)) as before,
+        av.open(str(root / "videos" / TOP / "chunk-000/file-000.mp4"), "w", options=options) as after,
+    ):
+        stream = after.add_stream_from_template(before.streams.video[0])
+        for packet in before.demux(video=0):
+            if packet.size:
+                packet.stream = stream
+                after.mux(packet)
+    assert census_of(root, kind="lerobot").table.equals(usual)
 
 
 def test_packets_of_such_a_container_are_copied_in_the_order_of_decoding(tmp_path: Path) -> None:
@@ -107,3 +121,24 @@ def test_packets_of_such_a_container_are_copied_in_the_order_of_decoding(tmp_pat
     film.play(played, Resize())
     decode("h264", encoded.chunks, encoded.frames, stored)
     assert np.array_equal(stored, played)
+
+
+def test_a_key_amid_frames_that_are_not_shown_in_order_is_no_beginning(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It is the third to be decoded and the third to be shown, but one before it is shown later."""
+    samples = SampleTable(
+        pts=np.array([0, 30, 20, 10, 40]),
+        sizes=np.full(5, 7),
+        places=np.arange(5) * 7,
+        keys=np.array([True, False, True, False, True]),
+        time_base=Fraction(1, 100),
+        codec="h264",
+        extradata=b"",
+        height=32,
+        width=48,
+    )
+    monkeypatch.setattr(films, "list_samples", lambda store, file: samples)
+    index = films.read_index(Store("."), "a.mp4", 10)
+    assert (index.heads, index.lengths) == ([0, 4], [4, 1])
+    assert index.ends.tolist() == [True, True, False, False, True, True]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import shutil
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -177,7 +178,7 @@ def test_picked_frames_are_those_that_are_played(options: Mapping[str, str] | No
 
 
 def test_a_file_of_one_row_group_is_read_as_well(videos: Path, tmp_path: Path) -> None:
-    root = write_lerobot(tmp_path / "set", TAKES)
+    root = Path(shutil.copytree(videos, tmp_path / "set"))
     edit_table(root / DATA, "index", lambda values: values)
     assert rows(root) == rows(videos)
 
@@ -283,6 +284,19 @@ def test_a_census_from_afar_reads_each_file_in_few_requests(
     assert census.rejected.num_rows == 0
     assert len(requests) == (4 if cameras == VIDEOS else 2)
     assert max(requests.values()) <= 4, requests
+
+
+def test_a_missing_file_is_asked_for_once(
+    cloud: pytest.MonkeyPatch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lerobot_writer.PER_FILE", 20)
+    root = write_lerobot(tmp_path / "set", [RobotTake(steps=3)] * 20, cameras=IMAGES)
+    (root / DATA).unlink()
+    with web(tmp_path) as server:
+        census = census_of(f"{server.url}/set", kind="lerobot")
+        requests = [path for _, path in server.faults.requests if path.endswith(DATA)]
+    assert set(census.table["rejected"].to_pylist()) == {f"{DATA} is missing"}
+    assert len(requests) == 2, "its size, and whether it is there"
 
 
 def test_roles_follow_names_and_the_first_other_camera_is_primary(videos: Path) -> None:
