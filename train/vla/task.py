@@ -18,6 +18,7 @@ from oxcart.shards.errors import ConfigError
 from oxcart.shards.files import write_file
 from oxcart.train.data import Batch, Loader
 from oxcart.train.data.order import derive
+from oxcart.train.device import in_bf16
 from oxcart.train.finite import refuse
 from oxcart.train.laq.augment import draw_numbers, lit, shifted
 from oxcart.train.laq.model import NONE, to_float, to_uint8
@@ -123,7 +124,13 @@ class VlaTask:
         prompter = Prompter(
             self._processor, self._prompt, model.ids, config.vla.decoding, self._labels.tokens, config.model
         )
-        self._policy = Policy(model=model, prompter=prompter, shape=self._shape, device=self._device)
+        self._policy = Policy(
+            model=model,
+            prompter=prompter,
+            shape=self._shape,
+            device=self._device,
+            bf16=in_bf16(config.train.precision, self._device),
+        )
         return model
 
     def groups(self, model: nn.Module) -> list[dict[str, Any]]:
@@ -213,7 +220,7 @@ class VlaTask:
                     self._guesses[split, name] = guesses(self._train[name], seen, size)
                 by_dataset[name] = measure(seen, codes, nll, self._guesses.get((split, name), {}), size)
                 if split == val.splits[0] and name == next(iter(loaders)):
-                    self._panel = self._show(loader, accelerator)
+                    self._panel = self._show(loader)
                 if record is not None:
                     by_dataset[name]["held_out (%)"] = 100 * record.share_held_out(loader)
             values |= by_split(split, by_dataset)
@@ -242,8 +249,8 @@ class VlaTask:
                 thumbs = functional.adaptive_avg_pool2d(pixels, THUMB).flatten(1).double().numpy()
                 codes, nll = true, torch.zeros(true.shape)
                 if model:
+                    codes = emit(policy, frames, batch.instruction)[0]
                     with accelerator.autocast():
-                        codes = emit(policy, frames, batch.instruction)[0]
                         _, _, logits = score(policy, to_device(encoded, policy.device), true, policy.model)
                     told = logits.log_softmax(-1)
                     nll = -told.gather(-1, true[..., None])[..., 0].cpu()
@@ -261,12 +268,11 @@ class VlaTask:
         seen = CodedSamples(codes=arrays[0], thumbs=arrays[3], instructions=instructions, units=units)
         return seen, arrays[1], arrays[2]
 
-    def _show(self, loader: Loader, accelerator: Accelerator) -> Panel:
+    def _show(self, loader: Loader) -> Panel:
         assert self._policy is not None
         batch = loader.draw(min(self._config.val.images, loader.epoch_length), seed=self._config.val.seed)
         frames = self._labels.frames(batch)
-        with accelerator.autocast():
-            codes, _ = emit(self._policy, frames, batch.instruction)
+        codes, _ = emit(self._policy, frames, batch.instruction)
         return Panel(
             frames=frames,
             true=self._labels.of(batch, self._device).cpu(),
@@ -285,6 +291,8 @@ class VlaTask:
             "producer": self._labels.producer,
             "laq": config.data.laq,
             "lora": config.vla.tune == "lora",
+            "precision": config.train.precision,
+            "tf32": config.train.tf32,
         }
         save_policy(self._policy, self._processor, run, config.model, about)
         metrics = read_metrics(run)
