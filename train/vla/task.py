@@ -168,7 +168,7 @@ class VlaTask:
         assert self._policy is not None
         frames = self._changed(self._labels.frames(batch), piece)
         encoded = self._policy.prompter.encode(frames, self._drawn(batch, piece), room=True)
-        return {**encoded, **self._labels.inputs(batch)}
+        return {**self._policy.model.positions(encoded), **self._labels.inputs(batch)}
 
     def loss(
         self, model: nn.Module, inputs: dict[str, Tensor], piece: BatchSlice
