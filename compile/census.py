@@ -244,9 +244,9 @@ class _CensusJob:
 def _groups(files: Sequence[str], sizes: Mapping[str, int]) -> list[list[str]]:
     """Group the files into runs of at most `GROUP_BYTES`, each of which one task reads."""
     groups: list[list[str]] = []
-    used = GROUP_BYTES
+    used = 0
     for file in files:
-        if used + sizes[file] > GROUP_BYTES:
+        if not groups or used + sizes[file] > GROUP_BYTES:  # a missing file has 0 bytes
             groups.append([])
             used = 0
         groups[-1].append(file)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -40,6 +41,17 @@ def started(program: list[str], *arguments: str, **place: str) -> subprocess.Pop
         text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore", **place},
     )
+
+
+def ranks_of(count: int, program: list[str], *arguments: str) -> list[subprocess.Popen[str]]:
+    """Processes of a program, as `torchrun --nproc-per-node COUNT` starts them."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": str(count)}
+    return [
+        started(program, *arguments, **place, RANK=str(rank), LOCAL_RANK=str(rank)) for rank in range(count)
+    ]
 
 
 def ended(processes: Sequence[subprocess.Popen[str]]) -> list[tuple[int, str]]:

@@ -81,11 +81,11 @@ def small(model: Path, dataset: Path, codes: Path, run: Path, *overrides: str) -
     return list({text.partition("=")[0]: text for text in asked}.values())
 
 
-def trained(overrides: list[str], *, resume: bool = False) -> Result:
+def trained(overrides: list[str], *, resume: bool = False, allow_changes: bool = False) -> Result:
     """Train it."""
     config = vla_config(overrides, resume=resume)
     with mock.patch("oxcart.train.plots.curves"):  # takes longer than all the rest
-        return train_vla(config, resume=resume)
+        return train_vla(config, resume=resume, allow_changes=allow_changes)
 
 
 def scored(

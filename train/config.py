@@ -167,6 +167,9 @@ class TrainConfig:
     """Steps between checkpoints."""
     threads: int | None = None
     """Threads of torch on the CPU; null keeps torch's default."""
+    shard: str = "none"
+    """`none`: every rank has the whole model; `full`: weights, gradients and moments are divided among the
+    ranks, for a model that does not fit. Only for `oxcart train vla`."""
     timeout: int = 1800
     """Seconds that a rank waits for the others, before it ends because one is lost."""
 
@@ -322,6 +325,7 @@ def check_shared(config: TrainerConfig) -> None:
     check_numbers(leaves(asdict(config)))  # type: ignore[call-overload]
     one_of("train.schedule", train.schedule, ("constant", "cosine"))
     one_of("train.precision", train.precision, ("auto", "fp32", "bf16"))
+    one_of("train.shard", train.shard, ("none", "full"))
     one_of("train.device", train.device, ("auto", "cpu", "cuda"))
     one_of("data.epoch", data.epoch, EPOCHS)
     one_of("data.read_mode", data.read_mode, READ_MODES)

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 
 from oxcart.shards.errors import NotFiniteError
 from oxcart.train.data.batch import Batch
@@ -30,11 +31,24 @@ def filled(values: Tensor, rows: Tensor, number: float) -> Tensor:
     return values.masked_fill(rows.view(-1, *[1] * (values.ndim - 1)), number)
 
 
+def local(tensor: Tensor) -> Tensor:
+    """The part of a sharded tensor that this rank holds; the tensor itself if it is not sharded."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
+def first_row(tensor: Tensor) -> int:
+    """The row of a sharded tensor at which the part of this rank begins; 0 if it is not sharded."""
+    if not isinstance(tensor, DTensor):
+        return 0
+    return tensor.device_mesh.get_local_rank() * -(-len(tensor) // tensor.device_mesh.size())
+
+
 def not_finite(tensors: Mapping[str, Tensor]) -> str | None:
-    """Name of the first tensor that holds NaN or infinity. Each tensor is read once on its own device, and
-    the host waits once per device."""
+    """Name of the first tensor that holds NaN or infinity; of a sharded one, in the part of this rank. Each
+    tensor is read once on its own device, and the host waits once per device."""
     bounds: dict[torch.device, dict[str, Tensor]] = {}
-    for name, tensor in tensors.items():
+    for name, whole in tensors.items():
+        tensor = local(whole)
         if tensor.is_floating_point() and tensor.numel():
             found = torch.stack(tensor.detach().aminmax()).isfinite().all()  # NaN is both of its bounds
             bounds.setdefault(tensor.device, {})[name] = found

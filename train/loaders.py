@@ -200,7 +200,9 @@ def scored(data: DataConfig, val: ValConfig, fingerprints: Mapping[str, str]) ->
     }
 
 
-def chunks(loader: Loader, samples: int, seed: int, share: tuple[int, int]) -> Iterator[tuple[int, Batch]]:
+def chunks(
+    loader: Loader, samples: int, seed: int, share: tuple[int, int], *, even: bool = False
+) -> Iterator[tuple[int, Batch]]:
     """The numbered batches that one rank scores in validation: all samples once, or a random draw.
 
     Args:
@@ -208,14 +210,19 @@ def chunks(loader: Loader, samples: int, seed: int, share: tuple[int, int]) -> I
         samples: number of samples to draw, if the split has more.
         seed: seed of the draw.
         share: rank and world size.
+        even: give each rank as many batches as the others: one that has fewer begins with
+            a sample that does not count, numbered -1.
     """
     rank, world = share
+    size = loader.config.batch_size
+    count = -(-min(samples, loader.epoch_length) // size)
+    if even and rank >= count % world > 0:
+        yield -1, loader.draw(1, seed=seed)
     if loader.epoch_length <= samples:
         for i, batch in enumerate(loader):
             if i % world == rank:
                 yield i, batch
         return
-    size = loader.config.batch_size
-    for i in range(-(-samples // size)):
+    for i in range(count):
         if i % world == rank:
             yield i, loader.draw(min(size, samples - i * size), seed=derive(seed, 5, i))

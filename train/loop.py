@@ -40,6 +40,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list, gather_object
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from oxcart.shards.errors import ConfigError, NotFiniteError
@@ -50,10 +51,12 @@ from oxcart.train.data.loader import Loader
 from oxcart.train.device import fused, peak_flops
 from oxcart.train.explain import explained
 from oxcart.train.finite import not_finite, samples, some
+from oxcart.train.optimizer import keep_row_rates, learning_rate
 from oxcart.train.pieces import Piece, StepBatch, cut_batch, sent, to_device
 from oxcart.train.ranks import on_main, together
 from oxcart.train.report import Clock, Rates, RunLog, last_validation
 from oxcart.train.resume import Restored, restore
+from oxcart.train.sharding import ShardedWriter, gather, last_checkpoint, shard
 from oxcart.train.task import BatchSlice, Task
 from oxcart.train.trained_on import TrainedOn
 
@@ -109,6 +112,9 @@ def fit(
         )
     torch.manual_seed(train.seed)
     module = task.build()
+    sharded = train.shard == "full" and world > 1
+    if sharded:
+        shard(module, accelerator)
     loader = task.loader(accelerator.process_index, world)
     optimizer = torch.optim.AdamW(
         task.groups(module), lr=train.lr, betas=(train.betas[0], train.betas[1]), fused=fused(accelerator)
@@ -116,11 +122,12 @@ def fit(
     keep_row_rates(optimizer)
     if train.compile:
         module.compile()
-    model, prepared = accelerator.prepare(module, optimizer)
-    path = checkpoints.path_of(run)
+    prepared = accelerator.prepare(optimizer)
+    model = module if sharded else accelerator.prepare(module)
+    path = last_checkpoint(run, train.shard)
     found = Restored(0, float("inf"), 0, afresh=False, record=None)
     record: TrainedOn | None = TrainedOn.of(loader)
-    if resume and path.exists():
+    if resume and path is not None:
         found = together(
             lambda: restore(path, task, module, optimizer, loader, accelerator, allow_changes), accelerator
         )
@@ -145,6 +152,7 @@ def fit(
         optimizer=prepared,
         plain=optimizer,
         loader=loader,
+        writer=ShardedWriter(run, accelerator) if train.shard == "full" else None,
         record=record,
         log=log,
         best=found.best,
@@ -167,6 +175,8 @@ class _Run:
     optimizer: Any
     plain: torch.optim.Optimizer
     loader: Loader
+    writer: ShardedWriter | None
+    """Writes checkpoints that are sharded; None if they are not."""
     record: TrainedOn | None
     """What the run was trained on; None if an earlier stretch of it kept no record."""
     log: RunLog
@@ -205,7 +215,7 @@ class _Run:
                     if self.validated != step:
                         validated, best = self._validate(step)
                         self._save(step, best)
-                    self._finish()
+                    self._finish(step)
                 while step < config.steps:
                     began = time.perf_counter()
                     batch = next(batches)
@@ -242,11 +252,13 @@ class _Run:
                             validated, best = self._validate_and_keep(step)
                         self._save(step, best)
                         if validates and not stopped:
-                            self._finish()
+                            self._finish(step)
                     if stopped:
                         break
                 if not self.validate_every and not stopped:
-                    self._finish()
+                    self._finish(step)
+                if self.writer is not None:
+                    self.writer.wait()
             finally:
                 batches.close()  # type: ignore[attr-defined]
                 ahead.close()  # type: ignore[attr-defined]
@@ -275,7 +287,7 @@ class _Run:
                     limit = config.clip or float("inf")
                     found = accelerator.clip_grad_norm_(self.module.parameters(), limit)
                     assert found is not None
-                    norm = found.detach()
+                    norm = found.full_tensor() if isinstance(found, DTensor) else found.detach()
                 self.optimizer.step()
                 self.optimizer.zero_grad(set_to_none=True)
             for name, value in {"loss": loss, **metrics}.items():
@@ -293,9 +305,13 @@ class _Run:
             piece = BatchSlice(step, torch.zeros(1, dtype=torch.int64), self.batch_size)
             inputs = to_device(self.task.inputs(data.batch.take(slice(0, 1)), piece), self.accelerator.device)
             loss, _ = self.task.loss(self.module, inputs, piece)
-            # Not backward(): it would set off the exchange of gradients between ranks.
             learning = [one for one in module.parameters() if one.requires_grad]
-            torch.autograd.grad(loss, learning, allow_unused=True)
+            if any(isinstance(one, DTensor) for one in learning):
+                torch.autograd.backward(loss)  # on all ranks alike
+                module.zero_grad(set_to_none=True)
+            else:
+                # Not backward(): it would set off the exchange of gradients between ranks.
+                torch.autograd.grad(loss, learning, allow_unused=True)
         module._compiled_call_impl = compiled
         return float(counter.get_total_flops()) * len(data.batch)
 
@@ -379,8 +395,8 @@ class _Run:
         )
 
     def _good(self) -> str:
-        path = checkpoints.path_of(self.run)
-        if not path.exists():
+        path = last_checkpoint(self.run, self.config.shard)
+        if path is None:
             return "none was saved"
         return f"the last checkpoint is {path}, step {self.saved:,}"
 
@@ -431,6 +447,9 @@ class _Run:
         others."""
         if step != self.config.steps:
             return self._validate(step)
+        if self.writer is not None:
+            self._save(step, False)  # which takes all ranks
+            return self._validate(step)
         states = self._random_states()
         try:
             return self._validate(step)
@@ -445,11 +464,19 @@ class _Run:
         """Write a line of metrics."""
         on_main(lambda: self.log.metrics(kind, step, values), self.accelerator)
 
-    def _finish(self) -> None:
-        """Draw figures: after the checkpoint, which must not be lost to a disk that they fill."""
-        on_main(lambda: self.task.finish(self.module, self.run), self.accelerator)
+    def _finish(self, step: int) -> None:
+        """Draw figures: after the checkpoint, which must not be lost to a disk that they fill. Weights that
+        are sharded are gathered once, at the end of the run."""
+        weights: Mapping[str, Tensor] | None = self.module.state_dict()
+        if any(isinstance(one, DTensor) for one in self.module.parameters()):
+            weights = gather(self.module) if step == self.config.steps else None
+        on_main(lambda: self.task.finish(self.module, self.run, weights), self.accelerator)
 
     def _save(self, step: int, best: bool) -> None:
+        if self.writer is not None:
+            self.writer.save(step, self.module, self.plain, self._state())
+            self.saved = step
+            return
         states = self._random_states()
         on_main(lambda: self._write(step, best, states), self.accelerator)
         self.saved = step
@@ -461,7 +488,18 @@ class _Run:
 
     def _write(self, step: int, best: bool, states: Mapping[str, Tensor]) -> None:
         """Write the checkpoint; called in the main process."""
-        state = {
+        saved = Checkpoint(
+            step=step,
+            model=self.module.state_dict(),
+            optimizer=self.plain.state_dict(),
+            random=states,
+            state=self._state(),
+        )
+        checkpoints.save(self.run, saved, best=best)
+
+    def _state(self) -> dict[str, Any]:
+        """What a checkpoint holds beside tensors and the step."""
+        return {
             "loader": self.loader.state_dict(self.position),
             "best": self.best if self.best < float("inf") else None,
             "validated": self.validated,
@@ -472,14 +510,6 @@ class _Run:
             "world_size": self.accelerator.num_processes,
             **self.task.state(),
         }
-        saved = Checkpoint(
-            step=step,
-            model=self.module.state_dict(),
-            optimizer=self.plain.state_dict(),
-            random=states,
-            state=state,
-        )
-        checkpoints.save(self.run, saved, best=best)
 
 
 class _Numbers:
@@ -503,43 +533,6 @@ class _Numbers:
             self._copied.synchronize()
         found: list[list[float]] = self._here.numpy().tolist()
         return found
-
-
-def learning_rate(step: int, config: TrainConfig) -> float:
-    """Learning rate of a step, counted from 0: linear warm-up, then constant or a cosine."""
-    if step < config.warmup:
-        return config.lr * (step + 1) / config.warmup
-    if config.schedule == "constant":
-        return config.lr
-    done = (step - config.warmup) / max(1, config.steps - config.warmup)
-    share = 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
-    return config.lr * (config.final_lr + (1 - config.final_lr) * share)
-
-
-def keep_row_rates(optimizer: torch.optim.Optimizer) -> None:
-    """Make the `rows` of a group's matrices learn at `rows_rate` times the rate of the others.
-
-    AdamW's update of a weight is proportional to the learning rate, so its update of these rows is scaled.
-    """
-    before: list[tuple[Tensor, Tensor, Tensor, float]] = []
-    of: dict[Tensor, Tensor] = {}
-
-    def look(optimizer: Any, *given: Any) -> None:
-        for group in optimizer.param_groups:
-            if group.get("rows") and group["rows_rate"] != 1:
-                for matrix in group["params"]:
-                    if matrix not in of:  # a copy to a GPU in every step would wait for it
-                        of[matrix] = torch.tensor(group["rows"], device=matrix.device)
-                    before.append((matrix, of[matrix], matrix.detach()[of[matrix]], group["rows_rate"]))
-
-    def scale(optimizer: Any, *given: Any) -> None:
-        with torch.no_grad():
-            for matrix, rows, old, rate in before:
-                matrix[rows] = old + rate * (matrix[rows] - old)
-        before.clear()
-
-    optimizer.register_step_pre_hook(look)
-    optimizer.register_step_post_hook(scale)
 
 
 @contextlib.contextmanager

@@ -9,14 +9,16 @@ from typing import Any, NamedTuple
 
 import torch
 from accelerate import Accelerator
-from torch import nn
+from torch import Tensor, nn
 
 from oxcart.shards.errors import ConfigError, CorruptError
 from oxcart.train import checkpoint as checkpoints
-from oxcart.train.checkpoint import Checkpoint, Header, check_shapes, entry
+from oxcart.train import sharding
+from oxcart.train.checkpoint import Header, check_shapes, entry
 from oxcart.train.config import renamed
 from oxcart.train.data.loader import Loader
 from oxcart.train.data.state import changes
+from oxcart.train.finite import local
 from oxcart.train.task import Task
 from oxcart.train.trained_on import TrainedOn, read_record
 
@@ -60,7 +62,8 @@ def restore(
         ConfigError: the checkpoint belongs to another model, or the data have changed without permission.
         CorruptError: a part of the checkpoint is missing, or does not fit its model.
     """
-    header = checkpoints.read_header(path)
+    sharded = path.is_dir()
+    header = sharding.read_header(path, module, optimizer) if sharded else checkpoints.read_header(path)
     if "imported" in header.state:
         raise ConfigError(f"{path}: the run was imported and cannot be resumed; train in another run.dir")
     identity = entry(path, header.state, "identity", dict)
@@ -83,20 +86,26 @@ def restore(
             loader.load_state_dict(place)
         except ConfigError as error:
             raise CorruptError(f"{path}: loader: {error}") from error
-    check_shapes(path, header.model, {name: one.shape for name, one in module.state_dict().items()})
+    weights = sharding.weights_of(module) if sharded else module.state_dict()
+    check_shapes(path, header.model, {name: one.shape for name, one in weights.items()})
     _check_moments(path, header, optimizer)
-    saved = checkpoints.load(path)
-    _check_values(path, saved)
-    module.load_state_dict(dict(saved.model))
-    # The moments come from the checkpoint; learning rates and weight decay follow the present configuration.
-    groups = optimizer.state_dict()["param_groups"]
-    optimizer.load_state_dict({"state": saved.optimizer["state"], "param_groups": groups})
     rank = accelerator.process_index
-    own = {
-        name.partition("/")[2]: state
-        for name, state in saved.random.items()
-        if name.partition("/")[0] == str(rank)
-    }
+    if sharded:
+        own = sharding.load(path, module, optimizer, rank)
+        _check_values(path, optimizer.state_dict()["state"])
+    else:
+        saved = checkpoints.load(path)
+        _check_values(path, saved.optimizer["state"])
+        module.load_state_dict(dict(saved.model))
+        # The moments come from the checkpoint; learning rates and weight decay follow the present
+        # configuration.
+        groups = optimizer.state_dict()["param_groups"]
+        optimizer.load_state_dict({"state": saved.optimizer["state"], "param_groups": groups})
+        own = {
+            name.partition("/")[2]: state
+            for name, state in saved.random.items()
+            if name.partition("/")[0] == str(rank)
+        }
     if "cpu" not in own and (own or before["world_size"] == now["world_size"]):
         raise CorruptError(f"{path}: there is no random/{rank}/cpu, the random state of rank {rank}")
     try:
@@ -105,12 +114,12 @@ def restore(
     except (RuntimeError, TypeError) as error:
         raise CorruptError(f"{path}: random states of rank {rank} cannot be restored: {error}") from error
     # A score on other samples cannot be compared with.
-    alike = saved.state.get("scored") == json.loads(json.dumps(task.scored()))
-    best = saved.state.get("best") if alike else None
-    score = float("inf") if best is None else float(entry(path, saved.state, "best", float))
-    validated = entry(path, saved.state, "validated", int)
-    record = read_record(path, saved.state)
-    return Restored(saved.step, score, validated, afresh=afresh, record=record)
+    alike = header.state.get("scored") == json.loads(json.dumps(task.scored()))
+    best = header.state.get("best") if alike else None
+    score = float("inf") if best is None else float(entry(path, header.state, "best", float))
+    validated = entry(path, header.state, "validated", int)
+    record = read_record(path, header.state)
+    return Restored(header.step, score, validated, afresh=afresh, record=record)
 
 
 def _check_moments(path: Path, header: Header, optimizer: torch.optim.Optimizer) -> None:
@@ -131,9 +140,9 @@ def _check_moments(path: Path, header: Header, optimizer: torch.optim.Optimizer)
         raise CorruptError(f"{path}: there is no optimizer/0/exp_avg, nor any other moment of the optimizer")
 
 
-def _check_values(path: Path, saved: Checkpoint) -> None:
+def _check_values(path: Path, moments: Mapping[int, Mapping[str, Tensor]]) -> None:
     """Refuse moments with values that no optimizer produces."""
-    for index, values in saved.optimizer["state"].items():
+    for index, values in moments.items():
         for name, value in values.items():
             if not value.is_floating_point():
                 raise CorruptError(f"{path}: optimizer/{index}/{name} holds {value.dtype}, expected numbers")
@@ -141,7 +150,8 @@ def _check_values(path: Path, saved: Checkpoint) -> None:
             raise CorruptError(
                 f"{path}: optimizer/{index}/step: expected at least 1, got {values['step'].item():g}"
             )
-        if values["exp_avg_sq"].numel() and values["exp_avg_sq"].min() < 0:
+        squares = local(values["exp_avg_sq"])
+        if squares.numel() and squares.min() < 0:
             raise CorruptError(f"{path}: optimizer/{index}/exp_avg_sq holds numbers below 0")
 
 

@@ -85,8 +85,14 @@ class Task(Protocol):
     def warnings(self, values: Mapping[str, Any]) -> list[str]:
         """What a user has to know of a validation, by its metrics: a line each."""
 
-    def finish(self, model: nn.Module, run: Path) -> None:
-        """Draw figures: called in the main process after each validation, or at the end if there is none."""
+    def finish(self, model: nn.Module, run: Path, weights: Mapping[str, Tensor] | None) -> None:
+        """Draw figures: called in the main process after each validation, or at the end if there is none.
+
+        Args:
+            model: the model.
+            run: directory of the run.
+            weights: all weights of the model by name; None while it is sharded, before the end of the run.
+        """
 
     def identity(self) -> dict[str, Any]:
         """Plain JSON that must stay the same when a run resumes, so that the weights fit the model."""

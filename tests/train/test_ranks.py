@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import socket
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from laq_process import AUGMENTED, PATCHED, asked, started
+from laq_process import AUGMENTED, PATCHED, asked, ended, ranks_of
 from once import Once
 from tiny_laq import assert_same_checkpoints, lines, trained, weights
 
@@ -91,15 +89,6 @@ finally:
 process which is the command, and ends as it does."""
 
 
-def two_ranks(program: list[str], *arguments: str) -> list[subprocess.Popen[str]]:
-    """Processes of a program, as `torchrun --nproc-per-node 2` starts them."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2"}
-    return [started(program, *arguments, **place, RANK=str(rank), LOCAL_RANK=str(rank)) for rank in range(2)]
-
-
 @dataclass(frozen=True)
 class Ranks:
     """What came of runs of two ranks, which were launched once for all of them."""
@@ -140,7 +129,7 @@ def ranks(kitchen: Path, once: Once) -> Ranks:
             "restore": ["--resume", "auto", f"run.dir={folder / 'two'}"],
         }
         found, last = [], []
-        processes = two_ranks(["-c", RANKS], json.dumps(given))
+        processes = ranks_of(2, ["-c", RANKS], json.dumps(given))
         try:
             for process in processes:
                 out, err = process.communicate(timeout=120)
@@ -226,3 +215,68 @@ def test_ranks_codebooks_are_identical_after_every_step(ranks: Ranks) -> None:
     replaced = {step: count for run, step, count in ranks.seen if run == "replacing"}
     assert list(replaced) == list(range(1, 10))
     assert sum(replaced.values()) > 0
+
+
+LOST = (
+    PATCHED
+    + """
+from oxcart.cli.main import main
+
+def after_step(self, model, step, accelerator):
+    if step == 2 and accelerator.process_index == 1:
+        os.kill(os.getpid(), getattr(signal, sys.argv[1]))
+    return original(self, model, step, accelerator)
+
+LaqTask.after_step = after_step
+sys.argv = ["oxcart", "train", "laq", *sys.argv[2:]]
+main()
+"""
+)
+"""A training whose rank 1 gets a signal in its second step."""
+
+
+@pytest.mark.parametrize("signal", ["SIGKILL", "SIGSTOP"])
+def test_a_rank_that_dies_or_hangs_ends_the_other_in_one_line(
+    kitchen: Path, tmp_path: Path, signal: str
+) -> None:
+    arguments = asked(kitchen, tmp_path / "run", "train.steps=1000", "train.timeout=3")
+    zero, one = ranks_of(2, ["-c", LOST], signal, *arguments)
+    try:
+        ((code, said),) = ended([zero])
+    finally:
+        one.kill()
+        one.communicate()
+    lines = [line for line in said.splitlines() if line.startswith("oxcart: error: ")]
+    assert code == 1, said
+    assert len(lines) == 1
+    assert "another rank has stopped; see its message for the reason" in lines[0]
+
+
+SHARED = """
+import json, sys
+from torch import distributed
+from oxcart.cli.main import oxcart
+
+for arguments in json.loads(sys.argv[1]):
+    oxcart(arguments, standalone_mode=False)
+if distributed.is_initialized():
+    distributed.destroy_process_group()
+"""
+"""Commands, one after the other, in the ranks of one launch."""
+
+
+def test_ranks_label_and_evaluate_as_one_does(kitchen: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    trained(run, kitchen, "train.steps=2")
+    found = {}
+    for count in (1, 2, 4):
+        codes, report = tmp_path / f"{count}.parquet", tmp_path / f"{count}.json"
+        label = ["label", str(kitchen), "--laq", str(run), "-o", str(codes), "--batch-size", "2", "--quiet"]
+        evaluate = ["evaluate", "laq", str(run), str(kitchen), "--json", str(report), "--samples", "20"]
+        evaluate += ["--strategies", "codebook,compass,transfer", "--batch-size", "4", "--device", "cpu"]
+        commands = [[*label, "--device", "cpu"], [*evaluate, "--flow", "none"]]
+        told = ended(ranks_of(count, ["-c", SHARED], json.dumps(commands)))
+        assert [code for code, _ in told] == [0] * count, told
+        assert not Path(f"{codes}.parts").exists()
+        found[count] = codes.read_bytes(), json.loads(report.read_text())
+    assert found[1] == found[2] == found[4], "to the digit"

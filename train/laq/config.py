@@ -207,6 +207,10 @@ class LaqConfig:
         one_of("quantizer.on_collapse", quantizer.on_collapse, ON_COLLAPSE)
         one_of("flow.teacher", self.flow.teacher, TEACHERS)
         check_shared(self)
+        if self.train.shard != "none":
+            raise ConfigError(
+                f"train.shard: expected none, got {self.train.shard}; only oxcart train vla shards its model"
+            )
         one_of("evaluate.flow", self.evaluate.flow, TEACHERS)
         if self.evaluate.strategies != ["all"]:
             strategies.check(self.evaluate.strategies, "evaluate.strategies")

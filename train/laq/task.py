@@ -256,7 +256,7 @@ class LaqTask:
     def warnings(self, values: Mapping[str, Any]) -> list[str]:
         return warnings_of(values, self._config.val.splits[0])
 
-    def finish(self, model: nn.Module, run: Path) -> None:
+    def finish(self, model: nn.Module, run: Path, weights: Mapping[str, Tensor] | None) -> None:
         metrics = read_metrics(run)
         draw_curves(run / "loss.png", metrics, list(self._held_out))
         last = last_validation(run)

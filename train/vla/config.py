@@ -125,6 +125,15 @@ class VlaConfig:
         one_of("vla.decoding", self.vla.decoding, DECODINGS)
         one_of("vla.tune", self.vla.tune, TUNES)
         check_shared(self)
+        if self.train.shard == "full":
+            for key, value, wanted in (
+                ("vla.tune", self.vla.tune, ("full", "frozen_vision")),
+                ("vla.head", self.vla.head, ("tokens", "replace")),
+                ("train.compile", self.train.compile, (False,)),
+            ):
+                if value not in wanted:
+                    expected = " or ".join(str(one).lower() for one in wanted)
+                    raise ConfigError(f"{key}: expected {expected} with train.shard=full, got {value}")
         if self.data.seconds is not None:
             raise ConfigError(
                 "data.seconds: the labels determine the offset; leave it out, or pass data.offset in "

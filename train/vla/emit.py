@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 from transformers import LogitsProcessor
 
 from oxcart.train.device import autocast
@@ -89,6 +90,8 @@ def _scores(policy: Policy, inputs: dict[str, Tensor]) -> Tensor:
             kept[:, ids] = scores[:, ids]
             return kept
 
+    if isinstance(policy.model.backbone, FSDPModule):
+        policy.model.backbone.unshard()  # generation enters the vision tower without the model around it
     made = policy.model.backbone.generate(  # type: ignore[operator]
         **inputs,
         logits_processor=[Constrain()],

@@ -24,7 +24,7 @@ from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import Tensor, nn
 
 from oxcart.shards.errors import ConfigError, CorruptError, StoreError
 from oxcart.shards.files import remove
@@ -41,7 +41,14 @@ LARGEST = 1 << 13
 FOLDER, ABOUT, HEAD = "model", "action.json", "action_head.safetensors"
 
 
-def save_policy(policy: Policy, processor: Any, run: Path, source: str, about: Mapping[str, Any]) -> Path:
+def save_policy(
+    policy: Policy,
+    processor: Any,
+    run: Path,
+    source: str,
+    about: Mapping[str, Any],
+    weights: Mapping[str, Tensor] | None = None,
+) -> Path:
     """Write `RUN/model`.
 
     Args:
@@ -50,6 +57,7 @@ def save_policy(policy: Policy, processor: Any, run: Path, source: str, about: M
         run: directory of the run.
         source: the model that training started from.
         about: other facts that prediction needs; `lora` says whether there are adapters to merge.
+        weights: all weights of the policy's model by name; None takes them from the model.
 
     Raises:
         StoreError: the model cannot be written; the previous one is unchanged.
@@ -59,7 +67,7 @@ def save_policy(policy: Policy, processor: Any, run: Path, source: str, about: M
     try:
         remove(temporary)
         temporary.mkdir(parents=True)
-        _write(policy, processor, temporary, source, about)
+        _write(policy, processor, temporary, source, about, weights)
         mode = stat.S_IMODE((temporary / ABOUT).stat().st_mode)
         for path in temporary.iterdir():
             path.chmod(mode)  # safetensors makes its files readable by their owner alone
@@ -76,7 +84,14 @@ def save_policy(policy: Policy, processor: Any, run: Path, source: str, about: M
     return final
 
 
-def _write(policy: Policy, processor: Any, folder: Path, source: str, about: Mapping[str, Any]) -> None:
+def _write(
+    policy: Policy,
+    processor: Any,
+    folder: Path,
+    source: str,
+    about: Mapping[str, Any],
+    weights: Mapping[str, Tensor] | None,
+) -> None:
     """Write the files of `save_policy`."""
     model = policy.model
     backbone: Any = model.backbone
@@ -89,8 +104,16 @@ def _write(policy: Policy, processor: Any, folder: Path, source: str, about: Map
             else one.cpu()
             for one in elsewhere
         }
-        backbone = copy.deepcopy(backbone, copied).merge_and_unload()
-    backbone.save_pretrained(folder)
+        copy.deepcopy(backbone, copied).merge_and_unload().save_pretrained(folder)
+    else:
+        found = model.state_dict() if weights is None else weights
+        below = "backbone."
+        backbone.save_pretrained(
+            folder,
+            state_dict={
+                name.removeprefix(below): one for name, one in found.items() if name.startswith(below)
+            },
+        )
     save_processor(processor, folder, source)
     if model.own is not None:
         rows = {name: value.detach().cpu() for name, value in model.own.state_dict().items()}

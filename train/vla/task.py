@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from oxcart.manifests.dataset import Dataset
-from oxcart.shards.errors import ConfigError
+from oxcart.shards.errors import ConfigError, NotFiniteError
 from oxcart.shards.files import write_file
 from oxcart.train.data import Batch, Loader
 from oxcart.train.data.order import derive
@@ -92,6 +92,7 @@ class VlaTask:
         self._policy: Policy | None = None
         self._frames: tuple[int, int] = (0, 0)
         self._panel: Panel | None = None
+        self._sharded = config.train.shard == "full"
 
     def _open(self, splits: Sequence[str]) -> dict[str, dict[str, Loader]]:
         """Split -> dataset -> loader, for datasets that have the split."""
@@ -241,7 +242,8 @@ class VlaTask:
 
         def ask() -> list[tuple[int, Any]]:
             parts: list[tuple[int, Any]] = []
-            for i, batch in chunks(loader, count, self._config.val.seed, share):
+            failure = None
+            for i, batch in chunks(loader, count, self._config.val.seed, share, even=self._sharded):
                 true, frames = labels.of(batch, policy.device), labels.frames(batch)
                 encoded = policy.prompter.encode(frames, batch.instruction, room=True) if model else {}
                 refuse((true == NONE).any(1), batch, "latents")
@@ -249,15 +251,23 @@ class VlaTask:
                 thumbs = functional.adaptive_avg_pool2d(pixels, THUMB).flatten(1).double().numpy()
                 codes, nll = true, torch.zeros(true.shape)
                 if model:
-                    codes = emit(policy, frames, batch.instruction)[0]
                     with accelerator.autocast():
+                        # First, since a model that is sharded begins with a whole pass.
                         _, _, logits = score(policy, to_device(encoded, policy.device), true, policy.model)
+                    codes = emit(policy, frames, batch.instruction)[0]
                     told = logits.log_softmax(-1)
                     nll = -told.gather(-1, true[..., None])[..., 0].cpu()
-                    refuse(~nll.isfinite().all(1), batch, "logits")
+                    try:
+                        refuse(~nll.isfinite().all(1), batch, "logits")
+                    except NotFiniteError as error:
+                        failure = failure or error  # raised once no rank waits for this one's passes
+                if i < 0:
+                    continue
                 places = zip(batch.environment, batch.key, batch.t.tolist(), strict=True)
                 about = thumbs, list(batch.instruction), list(places)
                 parts.append((i, (true.cpu().numpy(), codes.cpu().numpy(), nll.double().numpy(), *about)))
+            if failure is not None:
+                raise failure
             return parts
 
         found = [part for _, part in gathered(ask, accelerator)]
@@ -283,7 +293,7 @@ class VlaTask:
     def warnings(self, values: Mapping[str, Any]) -> list[str]:
         return []
 
-    def finish(self, model: nn.Module, run: Path) -> None:
+    def finish(self, model: nn.Module, run: Path, weights: Mapping[str, Tensor] | None) -> None:
         assert self._policy is not None
         config = self._config
         about = {
@@ -294,7 +304,8 @@ class VlaTask:
             "precision": config.train.precision,
             "tf32": config.train.tf32,
         }
-        save_policy(self._policy, self._processor, run, config.model, about)
+        if weights is not None:
+            save_policy(self._policy, self._processor, run, config.model, about, weights)
         metrics = read_metrics(run)
         draw_curves(run / "loss.png", metrics, list(self._held_out))
         last = last_validation(run)

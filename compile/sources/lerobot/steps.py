@@ -32,6 +32,10 @@ FILES, READS = 8, 2
 RUN_BYTES = 64 << 20
 """Size of the row groups that a census reads together, in bytes; a single one may be larger."""
 
+SMALL_BYTES = 4 << 20
+"""Size of the largest file that is read whole for several of its groups, in bytes: each column of a group
+would be a read of its own."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class _StepFile:
@@ -53,7 +57,7 @@ class StepFiles:
 
     def __init__(self, store: Store, columns: list[str]) -> None:
         self._store, self._columns = store, columns
-        self._file = lru_cache(FILES)(self._open)
+        self._opened = lru_cache(FILES)(self._open)
         self._groups = lru_cache(READS)(self._read)
 
     def rows(self, file: str, start: int, count: int) -> pa.Table:
@@ -62,23 +66,21 @@ class StepFiles:
         Raises:
             ValueError: the file is missing, cannot be read, or has other columns or fewer rows.
         """
+        ends = self._file(file).ends
+        if start + count > ends[-1]:
+            raise ValueError(f"{file} has {ends[-1]} rows; its steps end in row {start + count - 1}")
+        first, last = bisect_right(ends, start), bisect_right(ends, start + count - 1)
         try:
-            ends = self._file(file).ends
-            if start + count > ends[-1]:
-                raise ValueError(f"{file} has {ends[-1]} rows; its steps end in row {start + count - 1}")
-            first, last = bisect_right(ends, start), bisect_right(ends, start + count - 1)
             table = self._groups(file, first, last)
-        except FileNotFoundError as error:
-            raise ValueError(f"{file} is missing") from error
         except (OSError, pa.ArrowException) as error:
-            raise ValueError(f"{file} cannot be read: {str(error).splitlines()[0]}") from error
+            raise ValueError(f"{file} {_unreadable(error)}") from error
         return table.slice(start - (ends[first - 1] if first else 0), count)
 
     def runs(self, file: str, entries: Sequence[EpisodeEntry]) -> Iterator[list[EpisodeEntry]]:
         """The episodes of a file, as many at a time as are read together."""
         try:
             ends, bytes_before = self._file(file).ends[:-1], self._file(file).bytes_before
-        except (OSError, ValueError, pa.ArrowException):  # whoever reads an episode is told
+        except ValueError:  # whoever reads an episode is told
             yield [*entries]
             return
         run: list[EpisodeEntry] = []
@@ -94,19 +96,29 @@ class StepFiles:
             end = last
         yield run
 
-    def _open(self, file: str) -> _StepFile:
+    def _file(self, file: str) -> _StepFile:
+        opened = self._opened(file)
+        if isinstance(opened, str):
+            raise ValueError(f"{file} {opened}")
+        return opened
+
+    def _open(self, file: str) -> _StepFile | str:
+        """A file, or what is wrong with it, which is not looked up again for each of its episodes."""
         size = self._store.found([file]).get(file)
         if size is None:
-            raise FileNotFoundError
-        opened = self._parquet(file, size, None, ())
+            return "is missing"
+        try:
+            opened = self._parquet(file, size, None, ())
+        except (OSError, pa.ArrowException) as error:
+            return _unreadable(error)
         there = frozenset(opened.schema_arrow.names)
         for column in self._columns:
             if column not in there:
-                raise ValueError(f"{file} has no column {column}")
+                return f"has no column {column}"
         metadata = opened.metadata
         groups = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
         if not groups:
-            raise ValueError(f"{file} has no row")
+            return "has no row"
         return _StepFile(
             metadata=metadata,
             size=size,
@@ -126,6 +138,8 @@ class StepFiles:
             remote = RemoteFile(self._store, file, size)
             remote.fetch([place for group in groups for place in self._places(metadata.row_group(group))])
             source = pa.PythonFile(remote)
+        elif len(groups) > 1 and size <= SMALL_BYTES:
+            source = pa.py_buffer(self._store.read(file))
         return pq.ParquetFile(source, metadata=metadata, pre_buffer=False)
 
     def _places(self, group: Any) -> Iterator[tuple[int, int]]:
@@ -226,6 +240,10 @@ def _flat(table: pa.Table, name: str, width: int) -> pa.Array:
         what = f"{sizes} values" if sizes != width else "nothing in a value"
         raise ValueError(f"{name} has {what} at a step; expected {width}")
     return values
+
+
+def _unreadable(error: Exception) -> str:
+    return f"cannot be read: {str(error).splitlines()[0]}"
 
 
 def _is_fixed(kind: pa.DataType) -> bool:

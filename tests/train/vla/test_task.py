@@ -78,8 +78,8 @@ def test_a_reloaded_run_predicts_what_the_run_did(
     seen: list[Any] = []
     original = VlaTask.finish
 
-    def finish(self: VlaTask, model: nn.Module, run: Path) -> None:
-        original(self, model, run)
+    def finish(self: VlaTask, model: nn.Module, run: Path, weights: Any) -> None:
+        original(self, model, run, weights)
         assert self._policy is not None
         frames = torch.full((2, 32, 32, 3), 90, dtype=torch.uint8)
         model.eval()

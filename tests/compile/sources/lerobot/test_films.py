@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
 
@@ -15,7 +16,10 @@ from lerobot_writer import TOP, Frame, RobotTake, write_lerobot
 from oxcart.compile.images import Resize
 from oxcart.compile.sources import open_source
 from oxcart.compile.sources.base import Film, SourceConfig
+from oxcart.compile.sources.lerobot import films
+from oxcart.compile.sources.lerobot.mp4 import SampleTable
 from oxcart.shards.codec import decode
+from oxcart.shards.store import Store
 from sample_compile import census_of
 
 
@@ -117,3 +121,24 @@ def test_packets_of_such_a_container_are_copied_in_the_order_of_decoding(tmp_pat
     film.play(played, Resize())
     decode("h264", encoded.chunks, encoded.frames, stored)
     assert np.array_equal(stored, played)
+
+
+def test_a_key_amid_frames_that_are_not_shown_in_order_is_no_beginning(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It is the third to be decoded and the third to be shown, but one before it is shown later."""
+    samples = SampleTable(
+        pts=np.array([0, 30, 20, 10, 40]),
+        sizes=np.full(5, 7),
+        places=np.arange(5) * 7,
+        keys=np.array([True, False, True, False, True]),
+        time_base=Fraction(1, 100),
+        codec="h264",
+        extradata=b"",
+        height=32,
+        width=48,
+    )
+    monkeypatch.setattr(films, "list_samples", lambda store, file: samples)
+    index = films.read_index(Store("."), "a.mp4", 10)
+    assert (index.heads, index.lengths) == ([0, 4], [4, 1])
+    assert index.ends.tolist() == [True, True, False, False, True, True]

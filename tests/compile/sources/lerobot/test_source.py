@@ -286,6 +286,19 @@ def test_a_census_from_afar_reads_each_file_in_few_requests(
     assert max(requests.values()) <= 4, requests
 
 
+def test_a_missing_file_is_asked_for_once(
+    cloud: pytest.MonkeyPatch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lerobot_writer.PER_FILE", 20)
+    root = write_lerobot(tmp_path / "set", [RobotTake(steps=3)] * 20, cameras=IMAGES)
+    (root / DATA).unlink()
+    with web(tmp_path) as server:
+        census = census_of(f"{server.url}/set", kind="lerobot")
+        requests = [path for _, path in server.faults.requests if path.endswith(DATA)]
+    assert set(census.table["rejected"].to_pylist()) == {f"{DATA} is missing"}
+    assert len(requests) == 2, "its size, and whether it is there"
+
+
 def test_roles_follow_names_and_the_first_other_camera_is_primary(videos: Path) -> None:
     def roles(**options: Any) -> dict[str, str | None]:
         return {camera.name: camera.role for camera in opened(videos, **options).cameras}

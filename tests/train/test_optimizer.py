@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from oxcart.train.config import TrainConfig
-from oxcart.train.loop import learning_rate
+from oxcart.train.optimizer import learning_rate
 
 
 def test_it_warms_up_in_a_line_and_then_stays() -> None:
