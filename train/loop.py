@@ -242,6 +242,7 @@ class _Run:
                         counts = {}
                         self._record("train", step, values)
                         self.log.line(step, values["loss"], rates)
+                        self._warn(step, values)
                     stopped = self._agree(told.is_set(), logs)
                     validates = self._validates(step)
                     if stopped or validates or step % config.save_every == 0 or step == config.steps:
@@ -433,8 +434,7 @@ class _Run:
         self._record("val", step, {**values, "seconds": time.perf_counter() - began})
         if score is not None:
             self.log.say(f"{self.task.label}: step {step:,}, {self.task.score} {score:.3f}")
-        for warning in self.task.warnings(values):
-            self.log.warn(f"step {step:,}: {warning}")
+        self._warn(step, values)
         self.validated = step
         if score is not None and score < self.best:
             self.best = score
@@ -463,6 +463,10 @@ class _Run:
     def _record(self, kind: str, step: int, values: Mapping[str, Any]) -> None:
         """Write a line of metrics."""
         on_main(lambda: self.log.metrics(kind, step, values), self.accelerator)
+
+    def _warn(self, step: int, values: Mapping[str, Any]) -> None:
+        for warning in self.task.warnings(values):
+            self.log.warn(f"step {step:,}: {warning}")
 
     def _finish(self, step: int) -> None:
         """Draw figures: after the checkpoint, which must not be lost to a disk that they fill. Weights that
