@@ -5,6 +5,7 @@ OxcartError
 ├── SourceError                      a source cannot be read
 ├── CorruptError                     compiled bytes do not match their digest
 ├── NotFiniteError                   a model returns numbers that are not finite
+├── CollapseError                    a model uses few of its codes, and is to stop then
 └── StoreError                       a store cannot be reached, read or written
 
 Every message is one line that a person can act on; commands print it and exit non-zero.
@@ -53,6 +54,10 @@ class CorruptError(OxcartError):
 
 class NotFiniteError(OxcartError):
     """A model returns NaN or infinity; the message says for which samples."""
+
+
+class CollapseError(OxcartError):
+    """A model uses few of its codes for long; the message says how few, for how long, and the remedy."""
 
 
 class StoreError(OxcartError):

@@ -83,7 +83,7 @@ class Task(Protocol):
         """
 
     def warnings(self, values: Mapping[str, Any]) -> list[str]:
-        """What a user has to know of a validation, by its metrics: a line each."""
+        """What a user has to know of a validation or a line of training, by its metrics: a line each."""
 
     def finish(self, model: nn.Module, run: Path, weights: Mapping[str, Tensor] | None) -> None:
         """Draw figures: called in the main process after each validation, or at the end if there is none.

@@ -232,10 +232,24 @@ BUGS = [
     Bug(
         "unused codes never come back",
         "train/laq/quantize.py",
-        "if not due(step, self._every) or",
-        "if True or",
+        "or not due(step, config.replace_every)",
+        "or True",
         "train/laq/test_quantize.py::"
         "test_a_codebook_that_the_encoder_leaves_behind_collapses_unless_codes_follow_and_come_back",
+    ),
+    Bug(
+        "a collapse in training is judged by all counts so far",
+        "train/laq/watch.py",
+        "            self._counts.zero_()",
+        "            pass",
+        "train/laq/test_watch.py::test_a_collapse_is_said_once_when_it_has_lasted_and_again_after_a_recovery",
+    ),
+    Bug(
+        "a frame of lapa sees no earlier one",
+        "train/laq/lapa.py",
+        "own[1::2] + past",
+        "own[1::2] + 0 * past",
+        "train/laq/test_lapa.py::test_positions_are_a_causal_convolution_over_memory_as_it_lies[2]",
     ),
     Bug(
         "the probe of validation is fitted on val",

@@ -21,6 +21,7 @@ from oxcart.train import plots
 from oxcart.train.data import Batch, Loader, Pairs
 from oxcart.train.data.memory import check_fits
 from oxcart.train.data.order import derive
+from oxcart.train.device import in_bf16
 from oxcart.train.evaluate import strategies
 from oxcart.train.evaluate.analysis import Analysis
 from oxcart.train.evaluate.gather import Draw
@@ -45,6 +46,7 @@ from oxcart.train.laq.validate import (
     validate,
     warnings_of,
 )
+from oxcart.train.laq.watch import CodeWatch
 from oxcart.train.loaders import open_datasets, open_splits, scored, training_loader
 from oxcart.train.loop import Result
 from oxcart.train.report import by_split, describe, last_validation, read_metrics
@@ -79,6 +81,7 @@ class LaqTask:
         self._teacher = build_teacher(config.flow.teacher, config.flow.weights, device)
         quantizer = config.quantizer
         self._counts = torch.zeros(quantizer.tokens, quantizer.codes, dtype=torch.int64, device=device)
+        self._watch = CodeWatch(quantizer, config.train.log_every, device)
         self._examples: ExamplePairs | None = None
         self._strategies = config.evaluate.strategies
         if self._strategies == ["all"]:
@@ -107,7 +110,9 @@ class LaqTask:
 
     def build(self) -> LatentActionModel:
         config = self._config
-        return build_model(config.model, config.quantizer, config.flow)
+        model = build_model(config.model, config.quantizer, config.flow)
+        model.bf16 = in_bf16(config.train.precision, self._counts.device)
+        return model
 
     def groups(self, model: nn.Module) -> list[dict[str, Any]]:
         return parameter_groups(model, self._config.train.weight_decay, self._config.quantizer.rate)
@@ -184,12 +189,13 @@ class LaqTask:
         assert isinstance(model, LatentActionModel)
         counts = accelerator.reduce(self._counts, "sum") if accelerator.num_processes > 1 else self._counts
         model.quantizer.count(counts)
+        self._watch.add(counts)
         self._counts.zero_()
         train, batch_size = self._config.train, self._config.data.batch_size
         replaced = model.quantizer.replace(train.seed, step, train.steps, batch_size)
         if replaced:
             self._agree(model, accelerator)
-        return {"codes_replaced": float(replaced)} if replaced else {}
+        return {**({"codes_replaced": float(replaced)} if replaced else {}), **self._watch.look(step)}
 
     def validate(
         self, model: nn.Module, step: int, accelerator: Accelerator, record: TrainedOn | None
@@ -251,7 +257,7 @@ class LaqTask:
         return {f"evaluate/{name}": value for name, value in found.scalars().items()}
 
     def warnings(self, values: Mapping[str, Any]) -> list[str]:
-        return warnings_of(values, self._config.val.splits[0])
+        return [*warnings_of(values, self._config.val.splits[0]), *self._watch.warnings(values)]
 
     def finish(self, model: nn.Module, run: Path, weights: Mapping[str, Tensor] | None) -> None:
         metrics = read_metrics(run)

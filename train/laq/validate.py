@@ -44,6 +44,11 @@ Places = list[tuple[str | None, str, int]]
 DECODED = ("prediction", "copy", "constant", "permuted", "random")
 IN_USE, COLLAPSED = "in use", "collapsed"
 """Verdicts on a codebook."""
+REMEDY = (
+    "take a smaller train.lr, and the defaults of quantizer.follow, .start, .replace, .replace_every and "
+    ".replace_noise"
+)
+"""What to do about a codebook that has collapsed."""
 LEAST_USED = 0.5
 """Share of the codes that would be used if all were alike; a codebook that uses no more has collapsed."""
 
@@ -168,7 +173,7 @@ def validate(
     errors = {kind: np.concatenate([part[0][kind] for part in everything]) for kind in DECODED}
     seen = _joined([(own.numpy(), *part[1:]) for (_, own), part in zip(encoded, everything, strict=True)])
     used = usage(codes, size, model.quantizer.shared)
-    found = {**quality(errors), **used, **judge_codebook(codes, size), "samples": len(codes)}
+    found = {**quality(errors), **used, **judge_codebook(places_of(codes, size)), "samples": len(codes)}
     return found, seen, examples
 
 
@@ -214,33 +219,49 @@ def quality(errors: Mapping[str, npt.NDArray[np.float32]]) -> dict[str, float]:
 def usage(codes: Ints, size: int, shared: bool) -> dict[str, float]:
     """Measure how codes [N, n] of 0 to `size` - 1 are used.
 
-    `usage` is the share of (place, code) that occurs, `dead_codes` how many entries of the codebook never do
-    (each place has its own, unless one is `shared`), `perplexity` the mean over places, `perplexity_joint`
-    that of whole latent actions.
+    Beside `usage_of_places` there are `dead_codes`, how many entries of the codebook never occur (each place
+    has its own, unless one is `shared`), and `perplexity_joint`, that of whole latent actions.
     """
-    places = [np.bincount(codes[:, i], minlength=size) for i in range(codes.shape[1])]
-    perplexities = [float(np.exp(statistics.entropy(counts))) for counts in places]
+    places = places_of(codes, size)
     whole = np.bincount(statistics.joint(codes))
-    found = {
-        "usage": float(np.mean([(counts > 0).mean() for counts in places])),
+    return {
+        **usage_of_places(places),
         "dead_codes": float((np.sum(places, axis=0) == 0).sum() if shared else (np.array(places) == 0).sum()),
-        "perplexity": float(np.mean(perplexities)),
         "perplexity_joint": float(np.exp(statistics.entropy(whole))),
     }
-    return {**found, **{f"perplexity_{i}": value for i, value in enumerate(perplexities)}}
 
 
-def judge_codebook(codes: Ints, size: int) -> dict[str, Any]:
-    """Whether a codebook of `size` codes is in use or has collapsed, by the codes [N, n] of some pairs.
+def places_of(codes: Ints, size: int) -> list[Ints]:
+    """How often each code occurs in each place of codes [N, n]: n times [size]."""
+    return [np.bincount(codes[:, i], minlength=size) for i in range(codes.shape[1])]
+
+
+def usage_of_places(places: Sequence[Ints]) -> dict[str, float]:
+    """Measure how codes are used, given how often each occurs in each place.
+
+    `usage` is the share of (place, code) that occurs, `perplexity` the mean over places, and `perplexity_0`
+    and so on that of each place.
+    """
+    perplexities = [float(np.exp(statistics.entropy(counts))) for counts in places]
+    return {
+        "usage": float(np.mean([(counts > 0).mean() for counts in places])),
+        "perplexity": float(np.mean(perplexities)),
+        **{f"perplexity_{i}": value for i, value in enumerate(perplexities)},
+    }
+
+
+def judge_codebook(places: Sequence[Ints]) -> dict[str, Any]:
+    """Whether a codebook is in use or has collapsed, given how often each code occurs in each place.
 
     It has if at most half of the codes that are to be expected are used in a place. A code is used if it has
-    a tenth of an equal share, and few pairs cannot use many codes: of as many pairs with equally
-    frequent codes, a share of 1 - (1 - 1 / size)^N occurs. `usage_least` is the share of the codes that are
-    used in the place that uses fewest.
+    a tenth of an equal share, and few pairs cannot use many codes: of N pairs with equally frequent codes, a
+    share of 1 - (1 - 1 / size)^N occurs. `usage_least` is the share of the codes that are used in the place
+    that uses fewest.
     """
-    least = max(1.0, len(codes) / (10 * size))
-    expected = 1 - (1 - 1 / size) ** len(codes)
-    used = [(np.bincount(codes[:, i], minlength=size) >= least).mean() for i in range(codes.shape[1])]
+    size, pairs = len(places[0]), int(places[0].sum())
+    least = max(1.0, pairs / (10 * size))
+    expected = 1 - (1 - 1 / size) ** pairs
+    used = [(counts >= least).mean() for counts in places]
     word = COLLAPSED if min(used) <= LEAST_USED * expected else IN_USE
     return {"codebook": word, "usage_least": float(min(used))}
 
@@ -257,8 +278,7 @@ def warnings_of(values: Mapping[str, Any], split: str) -> list[str]:
     least = min(values[f"{place}/usage_least"] for place in places)
     return [
         f"the codebook has collapsed: pairs of {', '.join(places)} use {least:.0%} of the codes of a token, "
-        "which say little of what moved then; if later validations say so too, take a smaller train.lr, and "
-        "the defaults of quantizer.follow, .replace_every and .replace_noise"
+        f"which say little of what moved then; if later validations say so too, {REMEDY}"
     ]
 
 

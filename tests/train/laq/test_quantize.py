@@ -18,7 +18,7 @@ from oxcart.train.laq.quantize import (
     fsq_levels,
     kmeans,
 )
-from oxcart.train.laq.validate import COLLAPSED, IN_USE, judge_codebook, usage
+from oxcart.train.laq.validate import COLLAPSED, IN_USE, judge_codebook, places_of, usage
 from oxcart.train.statistics import Ints
 
 STEPS = 10**6
@@ -154,11 +154,11 @@ def test_a_codebook_that_the_encoder_leaves_behind_collapses_unless_codes_follow
     before, after = trained_codes(follow=0.0, replace_every=0)
     assert usage(before, 8, shared=False)["usage"] == 1
     assert usage(after, 8, shared=False)["usage"] < 0.4
-    assert judge_codebook(after, 8)["codebook"] == COLLAPSED
+    assert judge_codebook(places_of(after, 8))["codebook"] == COLLAPSED
     before, after = trained_codes()
     assert usage(before, 8, shared=False)["usage"] == 1
     assert usage(after, 8, shared=False)["usage"] > 0.6
-    assert judge_codebook(before, 8)["codebook"] == IN_USE
+    assert judge_codebook(places_of(before, 8))["codebook"] == IN_USE
 
 
 @pytest.mark.parametrize("shared", [True, False])

@@ -33,6 +33,7 @@ from oxcart.train.laq.validate import (
     look,
     measure_probes,
     pairs_of,
+    places_of,
     quality,
     usage,
     validate,
@@ -237,7 +238,7 @@ def codes_of(*counts: list[int]) -> Ints:
 def test_a_codebook_collapses_where_a_place_uses_half_of_what_pairs_would(
     codes: Ints, size: int, word: str
 ) -> None:
-    assert judge_codebook(codes, size)["codebook"] == word
+    assert judge_codebook(places_of(codes, size))["codebook"] == word
 
 
 def test_a_collapse_is_said_after_each_validation_and_in_the_report(
